@@ -1,0 +1,349 @@
+"""What a user calls: fit, load, inspect, and the model's evaluate, predict, embed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from plait import artifact, evaluation, machine, prediction, recipe, report
+from plait.artifact import Artifact
+from plait.checkpoint import Checkpoint
+from plait.dataset import Dataset
+from plait.errors import RecipeError, TableError, TrainingError
+from plait.evaluation import Evaluation
+from plait.model import MultimodalModel
+from plait.preprocessing import Prepared, Preprocessing
+from plait.recipe import Recipe
+from plait.schema import Schema
+from plait.screen import Screen
+from plait.table import check
+from plait.table.infer import infer, infer_tasks
+from plait.table.read import Table, read
+from plait.table.split import Split, split
+from plait.training import Training, train
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What each column is and why, and for each target the task and why."""
+
+    table: str
+    schema: Schema
+    tasks: dict[str, tuple[str, str]]
+
+    def show(self, screen: Screen | None = None) -> Inspection:
+        """Prints itself, and returns itself."""
+        rows = [
+            [c.name, c.modality or c.role, f"{c.missing:,}" if c.missing else "-",
+             f"{self.tasks[c.name][0]}: {self.tasks[c.name][1]}" if c.name in self.tasks else c.reason]
+            for c in self.schema
+        ]
+        title = f"{self.table}: {self.schema.rows:,} rows, {len(self.schema.columns)} columns"
+        (screen or Screen(out=True)).table(title, ["column", "is", "missing ", "because"], rows)
+        return self
+
+
+class Model:
+    """A trained model. `folder` is where it lies."""
+
+    def __init__(self, trained: Artifact, folder: Path, quiet: bool = False) -> None:
+        self.folder, self.recipe, self.schema, self.record = folder, trained.recipe, trained.schema, trained.record
+        self._artifact = trained
+        self._screen = Screen(quiet)
+        pictures = any(m.layout.kind == "grid" for m in trained.preprocessing.inputs.values())
+        trained_in = trained.record.get("environment", {}).get("precision", "auto")
+        settings = trained.recipe.training.model_copy(update={"precision": "auto" if trained_in == "bf16" else trained_in})
+        self._predictor = prediction.Predictor(trained.model, machine.settings(settings, pictures))
+
+    @property
+    def targets(self) -> list[str]:
+        return list(self._artifact.preprocessing.tasks)
+
+    @property
+    def inputs(self) -> list[str]:
+        return list(self._artifact.preprocessing.inputs)
+
+    def predict(self, data: Any, root: str | Path | None = None) -> pa.Table:
+        """An answer for each row of a table (see `plait.fit` for what a table can be), one dict or a list of dicts.
+
+        Returns the same number of rows in the same order: id columns as they came, then for each target its answer under
+        its own name and more about it (`label_probability_cat`), then `problem`: null, or which cells could not be read;
+        those count as missing. Any subset of the inputs will do. Raises `TableError` when none of them is there.
+        """
+        table = read(data, root)
+        with self._screen.bar("predicting", len(table)) as bar:
+            answers, problems = prediction.predict(
+                self._predictor, self._artifact.preprocessing, self.schema, table, self._screen.warn, bar.advance
+            )
+        if problems:
+            self._screen.warn(f"{len(problems):,} cells could not be read and count as missing:\n{check.summary(problems)}")
+        return answers
+
+    def embed(self, data: Any, root: str | Path | None = None) -> np.ndarray:
+        """The fused vector of each row, float32 of shape (rows, width)."""
+        return prediction.embed(self._predictor, self._artifact.preprocessing, read(data, root), self._screen.warn)
+
+    def evaluate(self, data: Any, root: str | Path | None = None, subsets: bool = True) -> Evaluation:
+        """Metrics with 95 % bootstrap intervals on labelled rows, beside the best guess without inputs, and the main metric
+        for every subset of the inputs (with more than four, for each alone and all but each).
+
+        Raises `TableError` when the table has no target column, or no labelled row.
+        """
+        table = read(data, root)
+        if not any(t in table.data.column_names for t in self.targets):
+            table.column(self.targets[0])
+        prediction.check_columns(self._artifact.preprocessing, table, self._screen.warn)
+        prepared = _prepare(table, self._artifact.preprocessing, self._screen)
+        if prepared.problems:
+            self._screen.warn(f"{len(prepared.problems):,} cells could not be read and count as missing:\n{check.summary(prepared.problems)}")
+        return self._evaluate(Dataset(prepared, self._artifact.preprocessing), table.name, subsets)
+
+    def _evaluate(self, data: Dataset, name: str, subsets: bool = True) -> Evaluation:
+        labelled = [data.prepared.batch.labelled[t][data.rows] for t in data.prepared.batch.labelled]
+        if not any(bool(one.any()) for one in labelled):
+            raise TableError(f"{name}: no row has a label of {' or '.join(self.targets)} that the model knows")
+        with self._screen.bar("evaluating", len(data)) as bar:
+            return evaluation.evaluate(self._predictor, data, self.record["priors"], name, subsets, bar.advance)
+
+
+def load(folder: str | Path, quiet: bool = False) -> Model:
+    """The trained model in a folder. Runs no code from it. Raises `ArtifactError` when it is none."""
+    return Model(artifact.load(folder), Path(folder), quiet)
+
+
+def inspect(
+    data: Any, target: str | Sequence[str] = (), root: str | Path | None = None, columns: Mapping[str, Any] | None = None
+) -> Inspection:
+    """What plait takes each column of a table to be, and why. Trains nothing."""
+    table = read(data, root)
+    targets = _targets(target)
+    schema = infer(table, targets, recipe.load({"columns": dict(columns or {})}))
+    return Inspection(table.name, schema, {t: (name, match.reason) for t, (name, match) in infer_tasks(table, targets).items()})
+
+
+def fit(
+    data: Any,
+    target: str | Sequence[str] = (),
+    *,
+    valid: Any = None,
+    test: Any = None,
+    recipe: str | Path | Mapping[str, Any] | Recipe | None = None,
+    columns: Mapping[str, Any] | None = None,
+    overrides: Iterable[str] = (),
+    root: str | Path | None = None,
+    out: str | Path | None = None,
+    seed: int | None = None,
+    strict: bool = False,
+    resume: bool = False,
+    quiet: bool = False,
+) -> Model:
+    """Trains a model on a table and leaves it, with all that explains it, in a folder.
+
+    `data` is a path (CSV, TSV, JSON Lines, Parquet, Arrow, Feather, a folder of class folders), a pandas or polars frame,
+    an Arrow table, a Hugging Face dataset or a list of dicts; `valid` and `test` likewise, if kept apart. `target` is one
+    column's name or several. `recipe` is a built-in name, a YAML file or a dict; `columns` ({name: modality or role})
+    and `overrides` ("training.epochs=5") are applied to it. `root` is where relative paths of media begin; `out` the
+    folder of the run, `runs/<time>` if left out. `strict` makes any unreadable cell an error. `resume` goes on with the
+    training in `out` that was stopped.
+
+    Raises `TableError`, `RecipeError`, `BadCellsError` or `TrainingError` with what to do; `Interrupted` after Ctrl-C.
+    """
+    screen = Screen(quiet)
+    begun = time.time()
+    chosen = _recipe(recipe, columns, overrides, seed)
+    table, chosen = _with_sides(read(data, root), valid, test, root, chosen)
+    targets = _targets(target) or list(chosen.tasks)
+    if not targets:
+        raise RecipeError(f"which column is to be predicted? Give target=; {table.name} has {', '.join(table.data.column_names)}")
+    schema = infer(table, targets, chosen)
+    tasks = infer_tasks(table, targets)
+    chosen = _with_split_column(chosen, schema).resolve(schema, {t: task for t, (task, _) in tasks.items()})
+    why = {t: (chosen.tasks[t].name, match.reason if chosen.tasks[t].name == task else "said by the recipe") for t, (task, match) in tasks.items()}
+    Inspection(table.name, schema, why).show(screen)
+
+    rows = _split(table, chosen, targets, screen)
+    folder = _folder(out, resume)
+    _begin(folder, table, chosen, resume)
+    preprocessing = Preprocessing.fit(table, chosen, rows.train)
+    prepared = _prepare(table, preprocessing, screen)
+    _check(prepared, rows, table, folder, strict, screen)
+    torch.manual_seed(chosen.seed)
+    model = MultimodalModel.build(chosen, preprocessing)
+    pictures = any(m.layout.kind == "grid" for m in preprocessing.inputs.values())
+    settings = machine.settings(chosen.training, pictures)
+    _tell(model, chosen, settings, screen)
+    run = Training(model, chosen, settings, Dataset(prepared, preprocessing, rows.train), Dataset(prepared, preprocessing, rows.valid), folder, screen)
+    progress = train(run, resume)
+
+    record = {
+        "environment": machine.describe(settings),
+        "rows": {side: len(numbers) for side, numbers in rows.sides().items()},
+        "split": rows.how,
+        "priors": {t: task.prior(_labelled(prepared, t, rows.train)).tolist() for t, task in preprocessing.tasks.items()},
+        "best_epoch": progress.best_epoch if chosen.training.keep == "best" else progress.epoch,
+        "epochs": progress.epoch,
+        "seconds": round(time.time() - begun, 1),
+        "history": progress.history,
+        "evaluation": {},
+    }
+    trained = Model(Artifact(chosen, schema, preprocessing, model.cpu(), record), folder, quiet)
+    for name, side in (("validation", rows.valid), ("test", rows.test)):
+        if any(len(_labelled(prepared, t, side)) for t in targets):
+            found = trained._evaluate(Dataset(prepared, preprocessing, side), f"{name} rows")
+            record["evaluation"][name] = found.to_dict()
+    artifact.save(trained._artifact, folder)
+    report.write(folder, trained._artifact)
+    Checkpoint(folder, 1).remove()
+    _finish(trained, screen)
+    return trained
+
+
+def _recipe(source: Any, columns: Mapping[str, Any] | None, overrides: Iterable[str], seed: int | None) -> Recipe:
+    chosen = recipe.load(source, [*overrides, *([f"seed={seed}"] if seed is not None else [])])
+    if columns:
+        from plait.table.infer import parse_columns
+
+        own = {k: v if isinstance(v, Mapping) else parse_columns([f"{k}={v}"])[k] for k, v in columns.items()}
+        data = chosen.model_dump(mode="json", exclude_unset=True)
+        data["columns"] = {**data.get("columns", {}), **own}
+        chosen = recipe.load(data)
+    chosen.allow_external()
+    return chosen
+
+
+def _targets(target: str | Sequence[str]) -> list[str]:
+    return [target] if isinstance(target, str) else list(target)
+
+
+SIDE = "plait_split"  # the split column made for tables given apart
+
+
+def _with_sides(table: Table, valid: Any, test: Any, root: Any, chosen: Recipe) -> tuple[Table, Recipe]:
+    """The tables given apart as one, with a split column."""
+    others = {side: read(source, root) for side, source in (("valid", valid), ("test", test)) if source is not None}
+    if not others:
+        return table, chosen
+    parts = []
+    for side, part in {"train": table, **others}.items():
+        if part.root != table.root:
+            raise TableError(f"the {side} table's paths begin in {part.root}, the training table's in {table.root}; give root= for both")
+        parts.append(part.data.append_column(SIDE, pa.array([side] * len(part))))
+    try:
+        data = pa.concat_tables(parts, promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise TableError(f"the tables given apart have columns of different types: {error}") from error
+    return Table(data, table.root, table.name), chosen.model_copy(update={"split": chosen.split.model_copy(update={"column": SIDE})})
+
+
+def _with_split_column(chosen: Recipe, schema: Schema) -> Recipe:
+    found = schema.of("split")
+    if not found or chosen.split.column or chosen.split.group or chosen.split.time:
+        return chosen
+    return chosen.model_copy(update={"split": chosen.split.model_copy(update={"column": found[0]})})
+
+
+def _split(table: Table, chosen: Recipe, targets: list[str], screen: Screen) -> Split:
+    """The split, less the rows that have no label at all."""
+    first = targets[0]
+    sides = split(table, chosen.split, first, chosen.seed, chosen.tasks[first].name == "classification")
+    labelled = np.zeros(len(table), dtype=bool)
+    for target in targets:
+        labelled |= table.column(target).is_valid().to_numpy(zero_copy_only=False)
+    kept = Split(*(rows[labelled[rows]] for rows in (sides.train, sides.valid, sides.test)), sides.how)
+    unlabelled = len(table) - int(labelled.sum())
+    if unlabelled:
+        screen.say(f"{unlabelled:,} rows have no label and are left out")
+    if len(kept.train) < 2:
+        raise TrainingError(f"expected two or more labelled rows to train on, found {len(kept.train)} (of {len(table)} rows, split {kept.how})")
+    screen.say(f"rows: {', '.join(f'{len(r):,} {side}' for side, r in kept.sides().items())} ({kept.how})")
+    return kept
+
+
+def _folder(out: str | Path | None, resume: bool) -> Path:
+    if out is None:
+        if resume:
+            raise RecipeError("resume= needs out=, the folder of the training that was stopped")
+        base = Path("runs") / datetime.now().strftime("%Y-%m-%d-%H%M%S")
+        out, count = base, 1
+        while Path(out).exists():
+            out, count = Path(f"{base}-{count}"), count + 1
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise RecipeError(f"out '{folder}' is a file; expected a folder")
+    if resume and not (folder / "run.json").is_file():
+        raise RecipeError(f"'{folder}' holds no training to go on with")
+    if not resume and (folder / "weights.safetensors").is_file():
+        raise RecipeError(f"'{folder}' already holds a trained model; choose another out=, or remove it first")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _begin(folder: Path, table: Table, chosen: Recipe, resume: bool) -> None:
+    """Writes what a later resume must agree with, or checks it."""
+    digest = hashlib.blake2b(digest_size=16)
+    for column in table.data.columns:
+        for chunk in column.chunks:
+            digest.update(json.dumps(chunk.slice(0, 1000).to_pylist(), default=str).encode())
+    now = {"rows": len(table), "columns": table.data.column_names, "begins": digest.hexdigest(), "recipe": chosen.model_dump(mode="json")}
+    path = folder / "run.json"
+    if resume:
+        before = json.loads(path.read_text(encoding="utf-8"))
+        changed = [key for key in now if before.get(key) != json.loads(json.dumps(now[key]))]
+        if changed:
+            raise RecipeError(f"cannot go on with '{folder}': its {' and '.join(changed)} differ from those it was begun with")
+    else:
+        artifact.write_json(path, now)
+        Checkpoint(folder, 1).remove()
+
+
+def _prepare(table: Table, preprocessing: Preprocessing, screen: Screen) -> Prepared:
+    total = len(table) * len(preprocessing.inputs)
+    with screen.bar("reading cells", total) as bar:
+        return preprocessing.prepare(table, progress=lambda name, n: bar.advance(n))
+
+
+def _check(prepared: Prepared, rows: Split, table: Table, folder: Path, strict: bool, screen: Screen) -> None:
+    check.write(prepared.problems, folder / "problems.csv")
+    if prepared.problems:
+        screen.warn(f"{len(prepared.problems):,} cells have problems, listed in {folder / 'problems.csv'}; they count as missing:\n{check.summary(prepared.problems)}")
+    check.check(prepared.problems, prepared.given, table.root, strict)
+    for column, count in prepared.cut.items():
+        screen.warn(f"column '{column}': {count:,} texts are longer than max_tokens and were cut; --set modalities.text.max_tokens=... keeps more")
+    for warning in check.leaks(prepared.digests, rows.sides()):
+        screen.warn(warning)
+
+
+def _labelled(prepared: Prepared, target: str, rows: np.ndarray) -> torch.Tensor:
+    """The target of the labelled ones among these rows."""
+    index = torch.from_numpy(np.asarray(rows, dtype=np.int64))
+    return prepared.batch.targets[target][index][prepared.batch.labelled[target][index]]
+
+
+def _tell(model: MultimodalModel, chosen: Recipe, settings: machine.Settings, screen: Screen) -> None:
+    encoders = ", ".join(f"{name}: {c.encoder.name}" for name, c in chosen.columns.items() if c.encoder)
+    count = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    switches = [settings.device, settings.precision, *(n for n in ("channels_last", "compile") if getattr(settings, n))]
+    screen.say(f"model: {encoders}; fusion: {chosen.fusion.name}; {count:,} parameters; {', '.join(switches)}")
+
+
+def _finish(trained: Model, screen: Screen) -> None:
+    record = trained.record
+    screen.say(f"trained {record['epochs']} epochs in {record['seconds']:.0f} s; kept epoch {record['best_epoch']}")
+    for name, found in record["evaluation"].items():
+        for target, one in found["targets"].items():
+            s = one["metrics"][one["score"]]
+            screen.say(
+                f"{name}: {target} {one['score']} {s['value']:.3f} [{s['low']:.3f}, {s['high']:.3f}] on {one['rows']:,} rows, "
+                f"guess without inputs {one['baseline'][one['score']]:.3f}"
+            )
+    screen.say(f"run: {trained.folder}   report: {trained.folder / 'report.html'}")

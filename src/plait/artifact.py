@@ -1,0 +1,93 @@
+"""The folder of a trained model: recipe and schema, fitted state, weights, metrics. JSON, YAML and safetensors only:
+loading runs no code from the folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from plait.errors import ArtifactError, PlaitError
+from plait.model import MultimodalModel
+from plait.preprocessing import Preprocessing
+from plait.recipe import Recipe
+from plait.schema import Schema
+
+FORMAT = 1
+FILES = ("recipe.yaml", "schema.json", "state.json", "weights.safetensors")
+
+
+@dataclass
+class Artifact:
+    """A trained model with all that it needs to read new rows. `record` holds metrics, environment and history."""
+
+    recipe: Recipe
+    schema: Schema
+    preprocessing: Preprocessing
+    model: MultimodalModel
+    record: dict[str, Any]
+
+
+def save(artifact: Artifact, folder: Path) -> None:
+    """Writes the folder. Weights come last: a folder that has them is whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "recipe.yaml", artifact.recipe.to_yaml())
+    write_text(folder / "schema.json", artifact.schema.model_dump_json(indent=1))
+    write_json(folder / "state.json", {"format": FORMAT, **artifact.preprocessing.state()})
+    write_json(folder / "metrics.json", artifact.record)
+    write_tensors(folder / "weights.safetensors", artifact.model.state_dict())
+
+
+def load(folder: str | Path) -> Artifact:
+    """The trained model in a folder, ready to predict. Raises `ArtifactError` when it is none, unfinished or damaged."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ArtifactError(f"no folder '{folder}' (looked in {Path.cwd()})")
+    absent = [name for name in FILES if not (folder / name).is_file()]
+    if absent:
+        if (folder / "checkpoint.safetensors").is_file():
+            raise ArtifactError(f"'{folder}' holds a training that has not ended; go on with: plait fit --resume {folder}")
+        raise ArtifactError(f"'{folder}' is no trained model of plait: it lacks {', '.join(absent)}")
+    try:
+        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        if state.get("format") != FORMAT:
+            raise ArtifactError(f"'{folder}' has format {state.get('format')}; this plait reads {FORMAT}. Install the plait that wrote it")
+        recipe = Recipe(**yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")))
+        schema = Schema.model_validate_json((folder / "schema.json").read_text(encoding="utf-8"))
+        preprocessing = Preprocessing.from_state(recipe, state)
+        model = MultimodalModel.build(recipe, preprocessing)
+        model.load_state_dict(load_file(folder / "weights.safetensors"))
+        metrics = folder / "metrics.json"
+        record = json.loads(metrics.read_text(encoding="utf-8")) if metrics.is_file() else {}
+    except PlaitError:
+        raise
+    except (ValueError, ValidationError, KeyError, TypeError, RuntimeError, OSError, SafetensorError, yaml.YAMLError) as error:
+        raise ArtifactError(f"'{folder}' is damaged: {type(error).__name__}: {error}") from error
+    model.eval()
+    return Artifact(recipe, schema, preprocessing, model, record)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file so that it is either the old one or the new one, never a part of it."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+def write_json(path: Path, data: Any) -> None:
+    write_text(path, json.dumps(data, ensure_ascii=False, indent=1))
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Like `write_text`, for tensors; `metadata` travels in the same file."""
+    part = path.with_name(path.name + ".part")
+    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, part, metadata)
+    os.replace(part, path)

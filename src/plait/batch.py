@@ -1,0 +1,120 @@
+"""What flows through a model: values of cells, tokens of encoders, and the batch that holds a row's parts together.
+
+Shape letters: B rows, L steps or tokens, D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from plait.layers import masked_mean
+
+Kind = Literal["vector", "index", "tokens", "grid", "frames", "spectrogram"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The form of one column's prepared values: what an encoder needs to know to be built.
+
+    - `vector`: floats of shape (B, size[0]);
+    - `index`: integers in 0..vocabulary-1 of shape (B,), 0 meaning a value not seen in training;
+    - `tokens`: integer ids of shape (B, size[0]), 0 being padding, with a length per row; `vocabulary` ids;
+    - `grid`: pictures of shape (B, size[0] channels, size[1] high, size[2] wide);
+    - `frames`, `spectrogram`: sequences of pictures and of spectra, with a length per row.
+    """
+
+    kind: Kind
+    size: tuple[int, ...] = ()
+    vocabulary: int = 0
+
+
+@dataclass
+class Values:
+    """One column's cells for some rows: `x` has one entry a row; `length_B` counts the valid steps along dimension 1."""
+
+    x: Tensor
+    length_B: Tensor | None = None
+
+    def take(self, rows: Tensor) -> Values:
+        """The values of these rows, copied."""
+        length = None if self.length_B is None else self.length_B.index_select(0, rows)
+        x = self.x.index_select(0, rows)
+        if length is not None and len(length):  # no encoder need walk over padding that no row here uses
+            x = x[:, : max(int(length.max()), 1)]
+        return Values(x, length)
+
+    def mask_BL(self) -> Tensor:
+        """True at the valid steps; a column without lengths has one step, always valid."""
+        if self.length_B is None:
+            return torch.ones(len(self.x), 1, dtype=torch.bool, device=self.x.device)
+        return torch.arange(self.x.shape[1], device=self.x.device) < self.length_B[:, None]
+
+    def to(self, device: torch.device) -> Values:
+        length = None if self.length_B is None else self.length_B.to(device, non_blocking=True)
+        return Values(self.x.to(device, non_blocking=True), length)
+
+
+@dataclass
+class Tokens:
+    """What an encoder makes of one column: vectors, and True where they are valid.
+
+    In a row where the column is missing, the mask is False everywhere and `x_BLD` holds the column's learned token.
+    """
+
+    x_BLD: Tensor
+    mask_BL: Tensor
+
+    def pooled_BD(self) -> Tensor:
+        """One vector a row: the mean of its valid tokens, or the learned token where the column is missing."""
+        return masked_mean(self.x_BLD, self.mask_BL)
+
+
+@dataclass
+class Batch:
+    """Some rows of a prepared table.
+
+    `present[c]` is True where the row has column c; `labelled[t]` is True where it has target t. `rows` are the
+    rows' numbers in the table that they come from.
+    """
+
+    values: dict[str, Values]
+    present: dict[str, Tensor]
+    rows: Tensor
+    targets: dict[str, Tensor] = field(default_factory=dict)
+    labelled: dict[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def to(self, device: torch.device) -> Batch:
+        if device.type == "cpu":
+            return self
+        move = {name: v.to(device) for name, v in self.values.items()}
+        others = [{k: v.to(device, non_blocking=True) for k, v in d.items()} for d in (self.present, self.targets, self.labelled)]
+        return Batch(move, others[0], self.rows, others[1], others[2])
+
+    def take(self, rows: Tensor) -> Batch:
+        """A part of this batch; `rows` count within it."""
+        pick = [{k: v.index_select(0, rows) for k, v in d.items()} for d in (self.present, self.targets, self.labelled)]
+        return Batch({k: v.take(rows) for k, v in self.values.items()}, pick[0], self.rows[rows], pick[1], pick[2])
+
+    def only(self, columns: set[str]) -> Batch:
+        """The same rows with every other column hidden, as if its cells were missing."""
+        return replace(self, present={c: p if c in columns else torch.zeros_like(p) for c, p in self.present.items()})
+
+    def drop(self, probability: float, generator: torch.Generator) -> Batch:
+        """Modality dropout: hides each present cell with this probability, in each row on its own.
+
+        A row that would lose all its cells keeps them all, so that no row trains on nothing.
+        """
+        if probability <= 0 or len(self.present) < 2:
+            return self
+        present = torch.stack(list(self.present.values()))
+        noise = torch.rand(present.shape, generator=generator).to(present.device)
+        kept = present & (noise >= probability)
+        kept = torch.where(kept.any(0), kept, present)
+        return replace(self, present=dict(zip(self.present, kept, strict=True)))

@@ -1,0 +1,1 @@
+"""From prepared cells to tokens. One file an encoder."""

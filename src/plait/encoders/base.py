@@ -1,0 +1,30 @@
+"""What an encoder is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from torch import nn
+
+from plait.batch import Kind, Layout, Tokens, Values
+from plait.components import Options
+
+
+class Encoder(nn.Module, ABC):
+    """From one column's values to tokens of `width`. Sees only rows in which the column is present.
+
+    A row's tokens may depend on that row alone, and not on padding beyond its length.
+    """
+
+    Config: ClassVar[type[Options]]
+    takes: ClassVar[frozenset[Kind]]
+    width: int
+
+    @classmethod
+    @abstractmethod
+    def build(cls, config: Any, layout: Layout) -> Encoder:
+        """The encoder for a column of this layout, whose kind is one of `takes`."""
+
+    @abstractmethod
+    def forward(self, values: Values) -> Tokens: ...

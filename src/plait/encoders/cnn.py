@@ -1,0 +1,64 @@
+"""The classic stack of convolutions, each followed by ReLU and 2x2 max pooling (LeCun et al. 1998 in today's form)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+from torch.nn import functional as F
+
+from plait.batch import Layout, Tokens, Values
+from plait.components import Options
+from plait.encoders.base import Encoder
+from plait.errors import RecipeError
+from plait.layers import glorot
+
+
+class Config(Options):
+    """`padding` of 0 is "valid". `pool` makes one token of all positions (`flatten`), of their `mean`, or one each (`none`)."""
+
+    channels: tuple[int, ...] = Field((64, 128, 256), min_length=1)
+    kernel: int = Field(3, ge=1)
+    padding: int = Field(0, ge=0)
+    pool: Literal["flatten", "mean", "none"] = "flatten"
+
+
+class CNN(Encoder):
+    """Convolutions on a grid. Pooling comes before ReLU: the same values and gradients for a quarter of the work."""
+
+    Config = Config
+    takes = frozenset({"grid"})
+
+    def __init__(self, size: tuple[int, ...], channels: tuple[int, ...], kernel: int, padding: int, pool: str) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(before, after, kernel, padding=padding) for before, after in zip((size[0], *channels), channels, strict=False)
+        )
+        self.pool = pool
+        height, width = size[1:]
+        for _ in channels:
+            height, width = ((side + 2 * padding - kernel + 1) // 2 for side in (height, width))
+        if min(height, width) < 1:
+            raise RecipeError(f"cnn: pictures of {size[1]} x {size[2]} are too small for {len(channels)} layers; raise the image's size")
+        self.width = channels[-1] * (height * width if pool == "flatten" else 1)
+        glorot(self)
+
+    @classmethod
+    def build(cls, config: Config, layout: Layout) -> CNN:
+        return cls(layout.size, config.channels, config.kernel, config.padding, config.pool)
+
+    def forward(self, values: Values) -> Tokens:
+        x_BCHW = values.x
+        for convolution in self.convolutions:
+            x_BCHW = F.relu_(F.max_pool2d(convolution(x_BCHW), 2))
+        x_BLD = x_BCHW.permute(0, 2, 3, 1).flatten(1, 2)  # free of copies in channels-last memory
+        if self.pool == "flatten":
+            x_BLD = x_BLD.flatten(1)[:, None]
+        elif self.pool == "mean":
+            x_BLD = x_BLD.mean(1, keepdim=True)
+        return Tokens(x_BLD, torch.ones(x_BLD.shape[:2], dtype=torch.bool, device=x_BLD.device))
+
+
+component = CNN

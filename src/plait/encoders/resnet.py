@@ -1,0 +1,76 @@
+"""A small residual network (He et al. 2016), for pictures when there are no pretrained weights."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from plait.batch import Layout, Tokens, Values
+from plait.components import Options
+from plait.encoders.base import Encoder
+from plait.layers import BatchNorm
+
+
+class Config(Options):
+    """`width` channels in the first stage, doubled in each of `stages`, which halve the picture; `dropout` of channels."""
+
+    width: int = Field(32, ge=1)
+    stages: int = Field(4, ge=1, le=6)
+    blocks: int = Field(1, ge=1, description="residual blocks in a stage")
+    dropout: float = Field(0.1, ge=0, lt=1)
+
+
+class ResNet(Encoder):
+    """One token for each position of the last grid: 36 for a picture of 96 pixels a side and four stages."""
+
+    Config = Config
+    takes = frozenset({"grid"})
+
+    def __init__(self, channels: int, width: int, stages: int, blocks: int, dropout: float) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=False)
+        self.norm = BatchNorm(width)
+        parts: list[nn.Module] = []
+        before = width
+        for stage in range(stages):
+            after = width * 2**stage
+            for block in range(blocks):
+                parts.append(Residual(before, after, stride=2 if block == 0 and stage > 0 else 1))
+                before = after
+        self.stages = nn.Sequential(*parts)
+        self.dropout = nn.Dropout1d(dropout)
+        self.width = before
+
+    @classmethod
+    def build(cls, config: Config, layout: Layout) -> ResNet:
+        return cls(layout.size[0], config.width, config.stages, config.blocks, config.dropout)
+
+    def forward(self, values: Values) -> Tokens:
+        x_BCHW = self.stages(F.relu_(self.norm(self.stem(values.x))))
+        x_BLD = x_BCHW.flatten(2)
+        x_BLD = self.dropout(x_BLD).transpose(1, 2)
+        return Tokens(x_BLD, torch.ones(x_BLD.shape[:2], dtype=torch.bool, device=x_BLD.device))
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions beside a shortcut (He et al. 2016, eq. 1 and 2, the basic block)."""
+
+    def __init__(self, before: int, after: int, stride: int) -> None:
+        super().__init__()
+        self.convolution1 = nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False)
+        self.norm1 = BatchNorm(after)
+        self.convolution2 = nn.Conv2d(after, after, 3, padding=1, bias=False)
+        self.norm2 = BatchNorm(after)
+        nn.init.zeros_(self.norm2.weight)  # each block begins as its shortcut (Goyal et al. 2017, 5.1)
+        self.shortcut: nn.Module = nn.Identity()
+        if before != after or stride > 1:
+            self.shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride=stride, bias=False), BatchNorm(after))
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        y_BCHW = F.relu_(self.norm1(self.convolution1(x_BCHW)))
+        return F.relu_(self.norm2(self.convolution2(y_BCHW)) + self.shortcut(x_BCHW))
+
+
+component = ResNet

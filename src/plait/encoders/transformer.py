@@ -1,0 +1,59 @@
+"""A transformer encoder over token embeddings (Vaswani et al. 2017; normalisation first, as Xiong et al. 2020)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pydantic import Field, model_validator
+from torch import nn
+
+from plait.batch import Layout, Tokens, Values
+from plait.components import Options
+from plait.encoders.base import Encoder
+from plait.layers import Block
+
+
+class Config(Options):
+    width: int = Field(64, ge=1)
+    heads: int = Field(4, ge=1)
+    layers: int = Field(2, ge=1)
+    dropout: float = Field(0.1, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _divides(self) -> Any:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        return self
+
+
+class Transformer(Encoder):
+    """One token out for each token in, with learned positions."""
+
+    Config = Config
+    takes = frozenset({"tokens"})
+
+    def __init__(self, vocabulary: int, longest: int, width: int, heads: int, layers: int, dropout: float) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, width)
+        self.position = nn.Parameter(torch.randn(longest, width) * 0.02)
+        self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+        self.width = width
+        nn.init.normal_(self.embedding.weight, std=0.02)
+
+    @classmethod
+    def build(cls, config: Config, layout: Layout) -> Transformer:
+        return cls(layout.vocabulary, layout.size[0], config.width, config.heads, config.layers, config.dropout)
+
+    def forward(self, values: Values) -> Tokens:
+        mask_BL = values.mask_BL()
+        mask_BL[:, 0] |= ~mask_BL.any(1)  # attention needs something to attend to, even in an empty text
+        x_BLD = self.dropout(self.embedding(values.x) + self.position[: values.x.shape[1]])
+        for block in self.blocks:
+            x_BLD = block(x_BLD, mask_BL)
+        return Tokens(self.norm(x_BLD), mask_BL)
+
+
+component = Transformer

@@ -1,0 +1,137 @@
+"""How good a model is: metrics with intervals, beside the guess that sees nothing, for every subset of the inputs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from plait.dataset import Dataset
+from plait.prediction import BATCH, Predictor
+from plait.screen import Screen
+from plait.tasks.base import Task
+
+ALL_SUBSETS = 4  # up to so many inputs every subset is scored; beyond, each alone, and all but each
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric and its 95 % interval by the percentile bootstrap over rows (Efron 1979). NaN where it is not defined."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f}  [{self.low:.3f}, {self.high:.3f}]"
+
+
+@dataclass
+class TargetEvaluation:
+    """One target: its metrics; the same for the best guess without inputs; and its main metric for subsets of inputs."""
+
+    rows: int
+    score: str
+    metrics: dict[str, Score]
+    baseline: dict[str, float]
+    subsets: list[tuple[tuple[str, ...], Score]] = field(default_factory=list)
+
+
+@dataclass
+class Evaluation:
+    """`resamples` bootstrap samples with seed 0; `name` says of what rows."""
+
+    name: str
+    targets: dict[str, TargetEvaluation]
+    resamples: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+    def show(self) -> Evaluation:
+        """Prints itself, and returns itself."""
+        show(self, Screen(out=True))
+        return self
+
+
+def evaluate(
+    predictor: Predictor, data: Dataset, priors: dict[str, Any], name: str, subsets: bool = True, progress: Callable[[int], None] = lambda n: None
+) -> Evaluation:
+    """Scores a model on the labelled rows of `data`. `priors` holds, for each target, the output of the guess that sees no
+    input. All subsets together cost little more than one: only fusion and heads run again."""
+    columns = predictor.model.columns
+    wanted = [tuple(columns), *(_subsets(columns) if subsets and len(columns) > 1 else [])]
+    outputs: list[dict[str, list[torch.Tensor]]] = [{t: [] for t in predictor.model.targets} for _ in wanted]
+    for batch in data.in_order(BATCH):
+        for found, one in zip(outputs, predictor.subsets(batch, wanted), strict=True):
+            for target, output in one.items():
+                found[target].append(output)
+        progress(len(batch))
+    resamples = int(np.clip(2e7 / max(len(data), 1), 100, 1000))
+    targets = {}
+    for target in predictor.model.targets:
+        if target not in data.prepared.batch.targets:
+            continue
+        task = predictor.model.task(target)
+        keep = data.prepared.batch.labelled[target][data.rows].numpy()
+        truth = data.prepared.batch.targets[target][data.rows].numpy()[keep]
+        if not len(truth):
+            continue
+        scored = [torch.cat(found[target]).numpy()[keep] for found in outputs]
+        prior = np.broadcast_to(np.asarray(priors[target], dtype=np.float32), scored[0].shape)
+        targets[target] = TargetEvaluation(
+            rows=len(truth),
+            score=task.score,
+            metrics=bootstrap(task, scored[0], truth, resamples),
+            baseline=task.measure(prior, truth),
+            subsets=[(s, bootstrap(task, o, truth, resamples)[task.score]) for s, o in zip(wanted[1:], scored[1:], strict=True)],
+        )
+    return Evaluation(name, targets, resamples)
+
+
+def bootstrap(task: Task, output: np.ndarray, target: np.ndarray, resamples: int, seed: int = 0) -> dict[str, Score]:
+    """Each metric with the 2.5 % and 97.5 % quantiles over samples of the rows, drawn with replacement."""
+    rng = np.random.default_rng(seed)
+    value = task.measure(output, target)
+    drawn: dict[str, list[float]] = {name: [] for name in value}
+    for _ in range(resamples):
+        rows = rng.integers(0, len(target), len(target))
+        for name, metric in task.measure(output[rows], target[rows]).items():
+            drawn[name].append(metric)
+    scores = {}
+    for name, metrics in drawn.items():
+        finite = [m for m in metrics if np.isfinite(m)] or [float("nan")]
+        low, high = np.quantile(finite, [0.025, 0.975])
+        scores[name] = Score(float(value[name]), float(low), float(high))
+    return scores
+
+
+def _subsets(columns: list[str]) -> list[tuple[str, ...]]:
+    """Every smaller subset with something in it, or each alone and all but each when there would be too many."""
+    sizes = range(1, len(columns)) if len(columns) <= ALL_SUBSETS else (1, len(columns) - 1)
+    return [subset for size in sizes for subset in itertools.combinations(columns, size)]
+
+
+def show(evaluation: Evaluation, screen: Screen) -> None:
+    for target, found in evaluation.targets.items():
+        title = f"\n{target}: {found.rows:,} rows of {evaluation.name}, 95 % intervals by {evaluation.resamples} bootstrap samples"
+        rows = [[name, f"{s.value:.3f}", f"{s.low:.3f} to {s.high:.3f}", f"{found.baseline[name]:.3f}"] for name, s in found.metrics.items()]
+        screen.table(title, ["metric", "value ", "interval", "guess without inputs "], rows)
+        if found.subsets:
+            whole = found.metrics[found.score].value
+            rows = [[subset_name(s, found), f"{score.value:.3f}", f"{score.low:.3f} to {score.high:.3f}", f"{score.value - whole:+.3f}"]
+                    for s, score in found.subsets]
+            screen.table(f"\n{target}: {found.score} of the same model when it is given only", ["inputs", "value ", "interval", "against all "], rows)
+
+
+def subset_name(subset: tuple[str, ...], found: TargetEvaluation) -> str:
+    """The columns of a subset, or "all but x" where that is shorter."""
+    columns = sorted({c for s, _ in found.subsets for c in s})
+    if len(columns) > ALL_SUBSETS and len(subset) == len(columns) - 1:
+        return f"all but {(set(columns) - set(subset)).pop()}"
+    return " + ".join(subset)

@@ -1,0 +1,104 @@
+"""Blocks of networks that several components share. Shape letters: B rows, L tokens, D width, H heads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def module_key(name: str) -> str:
+    """A column's or target's name as a key of `nn.ModuleDict`, which allows no dots and no names of its own methods."""
+    return "of_" + name.replace("%", "%25").replace(".", "%2E")
+
+
+def glorot(module: nn.Module) -> nn.Module:
+    """Glorot-uniform weights and zero biases (Glorot & Bengio 2010, eq. 16) for every linear and convolution inside."""
+    for part in module.modules():
+        if isinstance(part, (nn.Linear, nn.Conv2d)):
+            nn.init.xavier_uniform_(part.weight)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+    return module
+
+
+class MLP(nn.Sequential):
+    """Linear layers with a ReLU, and dropout where asked, after each: x_BD -> x_BD'."""
+
+    def __init__(self, width: int, hidden: Sequence[int], dropout: float = 0.0) -> None:
+        parts: list[nn.Module] = []
+        for before, after in zip([width, *hidden], hidden, strict=False):
+            parts += [nn.Linear(before, after), nn.ReLU()]
+            if dropout:
+                parts.append(nn.Dropout(dropout))
+        super().__init__(*parts)
+        glorot(self)
+
+
+class Attention(nn.Module):
+    """Multi-head attention, softmax(Q K^T / sqrt(d)) V (Vaswani et al. 2017, eq. 1), from `x` onto `onto`.
+
+    `mask_BL` is True where a token of `onto` may be attended to; each row needs at least one.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, width)
+        glorot(self)
+
+    def forward(self, x_BLD: Tensor, onto_BLD: Tensor, mask_BL: Tensor) -> Tensor:
+        query = self._split(self.query(x_BLD))
+        key, value = (self._split(part) for part in self.key_value(onto_BLD).chunk(2, dim=-1))
+        y = F.scaled_dot_product_attention(query, key, value, attn_mask=mask_BL[:, None, None, :])
+        return self.out(y.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+    def _split(self, x_BLD: Tensor) -> Tensor:
+        return x_BLD.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block: attention, then a two-layer perceptron, each added to what came in."""
+
+    def __init__(self, width: int, heads: int, dropout: float = 0.0, across: bool = False) -> None:
+        super().__init__()
+        self.across = across
+        self.norm = nn.LayerNorm(width)
+        self.norm_onto = nn.LayerNorm(width) if across else None
+        self.attention = Attention(width, heads)
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * width, width)
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x_BLD: Tensor, mask_BL: Tensor, onto_BLD: Tensor | None = None) -> Tensor:
+        """Attends to `onto_BLD` when built with `across`, to `x_BLD` itself otherwise; `mask_BL` is that one's mask."""
+        normed = self.norm(x_BLD)
+        onto = normed if self.norm_onto is None or onto_BLD is None else self.norm_onto(onto_BLD)
+        x_BLD = x_BLD + self.dropout(self.attention(normed, onto, mask_BL))
+        return x_BLD + self.dropout(self.mlp(x_BLD))  # type: ignore[no-any-return]
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch normalisation that falls back on its running statistics where a batch holds a single value per channel.
+
+    Encoders see only the rows in which a column is present, and in one batch that may be one row.
+    """
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        if self.training and x_BCHW.numel() == x_BCHW.shape[1]:
+            return F.batch_norm(x_BCHW, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        return super().forward(x_BCHW)
+
+
+def masked_mean(x_BLD: Tensor, mask_BL: Tensor) -> Tensor:
+    """The mean of the tokens where the mask is True; of all tokens in a row where it is True nowhere."""
+    if x_BLD.shape[1] == 1:
+        return x_BLD[:, 0]
+    weight_BL = (mask_BL | ~mask_BL.any(1, keepdim=True)).to(x_BLD.dtype)
+    total_BD = torch.einsum("bld,bl->bd", x_BLD, weight_BL)
+    return total_BD / weight_BL.sum(1, keepdim=True)

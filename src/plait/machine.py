@@ -1,0 +1,83 @@
+"""What this machine can do, and the settings that `auto` stands for on it."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import sys
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from plait.recipe import TrainingRecipe
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # glibc's malloc.h
+MOST = 2**31 - 4097
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `auto` came to. `allocator`: whether freed memory is kept for the next step (see `keep_memory`)."""
+
+    device: str
+    precision: str
+    channels_last: bool
+    compile: bool
+    allocator: bool
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Mixed precision: products in bf16, everything that needs the range or the digits in fp32."""
+        return torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16")
+
+
+def settings(recipe: TrainingRecipe, pictures: bool) -> Settings:
+    """Resolves a recipe's switches for this machine. `pictures`: the model convolves, which is where bf16 and
+    channels-last pay; a small model of texts and numbers is slowed by the conversions.
+
+    `compile` stays off by itself: on a CPU it was slower in training than not (`benchmarks/classic.py`).
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    precision = recipe.precision
+    if precision == "auto":
+        precision = "bf16" if pictures and bf16_is_fast(device) else "fp32"
+    return Settings(
+        device=device,
+        precision=precision,
+        channels_last=recipe.channels_last == "on" or (recipe.channels_last == "auto" and pictures),
+        compile=recipe.compile == "on",
+        allocator=recipe.allocator != "off" and device == "cpu" and keep_memory(),
+    )
+
+
+def bf16_is_fast(device: str) -> bool:
+    """Whether the device multiplies bf16 matrices in hardware."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def keep_memory() -> bool:
+    """Lets glibc keep freed memory instead of giving it back to the system after every step: a training step of a
+    convolutional network frees and takes gigabytes, and each page of it would fault again.
+
+    It holds for the whole process, until it ends. Returns whether it took effect; elsewhere than on glibc it does nothing.
+    """
+    if not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL("libc.so.6").mallopt
+    done = [mallopt(M_MMAP_THRESHOLD, MOST), mallopt(M_TRIM_THRESHOLD, MOST), mallopt(M_ARENA_MAX, 2)]
+    return all(done)
+
+
+def describe(chosen: Settings) -> dict[str, Any]:
+    """What a run's record says about where it ran."""
+    return {
+        **asdict(chosen),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "processor": torch.backends.cpu.get_cpu_capability(),
+        "system": platform.platform(),
+    }

@@ -1,0 +1,115 @@
+"""Dates and times: where in the span of training, and where in the year, month, week and day."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from plait.batch import Layout, Values
+from plait.components import Options
+from plait.modalities.base import Loaded, Match, Modality, Problem, Source, is_text, sample
+
+FORMATS = ("%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S",
+           "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ", "%Y/%m/%d %H:%M:%S", "%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M", "%d %b %Y",
+           "%b %d, %Y", "%B %d, %Y")
+
+
+class Config(Options):
+    """`cycles` adds sine and cosine of the place in the year, the month, the week and the day."""
+
+    cycles: bool = True
+
+
+class Datetime(Modality):
+    """A column of dates or times, as Arrow dates and timestamps or as strings of one known format.
+
+    Features: the place in the training rows' span (0 at its middle, -1 and 1 at its ends, bounded to +-3), then, with
+    `cycles`, sine and cosine of the place in the year, month, week and day. Times of day are UTC where a zone is given.
+    """
+
+    Config = Config
+    encoder = "tabular"
+
+    def __init__(self, config: Config, first: float, last: float, form: str) -> None:
+        self.config, self.first, self.last, self.form = config, first, last, form
+        self.layout = Layout("vector", (9 if config.cycles else 1,))
+
+    @classmethod
+    def matches(cls, cells: pa.ChunkedArray, source: Source) -> Match | None:
+        if pa.types.is_temporal(cells.type) and not pa.types.is_time(cells.type) and not pa.types.is_duration(cells.type):
+            return Match(1.0, f"dates ({cells.type})")
+        if is_text(cells):
+            form, parsed = _form(cells)
+            if parsed >= 0.95:
+                return Match(0.9, f"{parsed:.0%} of the strings are dates like {form}")
+        return None
+
+    @classmethod
+    def fit(cls, config: Config, cells: pa.ChunkedArray) -> Datetime:
+        form = _form(cells.drop_null())[0] if is_text(cells) else ""
+        seconds = _seconds(cells, form)
+        seconds = seconds[np.isfinite(seconds)]
+        return cls(config, *((float(seconds.min()), float(seconds.max())) if len(seconds) else (0.0, 1.0)), form)
+
+    def load(self, cells: pa.ChunkedArray, source: Source) -> Loaded:
+        source.progress(len(cells))
+        seconds = _seconds(cells, self.form)
+        present = np.isfinite(seconds)
+        given = pc.is_valid(cells).to_numpy(zero_copy_only=False)
+        problems = [Problem(int(row), source.column, "", f"not a date like {self.form}: {str(cells[int(row)].as_py())[:40]!r}")
+                    for row in np.flatnonzero(given & ~present)]
+        seconds = np.where(present, seconds, self.first)
+        features = _features(seconds, self.first, self.last, self.config.cycles)
+        return Loaded(Values(torch.from_numpy(features)), torch.from_numpy(present), problems)
+
+    def state(self) -> dict[str, Any]:
+        return {"first": self.first, "last": self.last, "form": self.form}
+
+    @classmethod
+    def from_state(cls, config: Config, state: dict[str, Any]) -> Datetime:
+        return cls(config, **state)
+
+
+component = Datetime
+
+
+def _features(seconds: np.ndarray, first: float, last: float, cycles: bool) -> np.ndarray:
+    half = (last - first) / 2 or 1.0
+    parts = [((seconds - first - half) / half).clip(-3, 3)]
+    if cycles:
+        days = np.floor(seconds / 86400).astype("datetime64[D]")
+        months, years = days.astype("datetime64[M]"), days.astype("datetime64[Y]")
+        places = [
+            (days - years).astype(float) / 365.25,
+            (days - months).astype(float) / 31,
+            ((days.astype(int) + 3) % 7) / 7,  # 1970-01-01 was a Thursday; the week begins on Monday
+            (seconds % 86400) / 86400,
+        ]
+        parts += [wave(2 * np.pi * place) for place in places for wave in (np.sin, np.cos)]
+    return np.stack(parts, 1).astype(np.float32)
+
+
+def _parse(cells: pa.ChunkedArray, form: str) -> pa.ChunkedArray:
+    return pc.strptime(cells, format=form, unit="s", error_is_null=True)
+
+
+def _form(cells: pa.ChunkedArray) -> tuple[str, float]:
+    """The format that fits most cells of a sample, and the share that it fits. Of equals the first listed wins."""
+    looked = pa.chunked_array([pa.array(sample(cells, 500), pa.string())])
+    if not len(looked):
+        return FORMATS[0], 0.0
+    shares = [1 - _parse(looked, form).null_count / len(looked) for form in FORMATS]
+    best = int(np.argmax(shares))
+    return FORMATS[best], shares[best]
+
+
+def _seconds(cells: pa.ChunkedArray, form: str) -> np.ndarray:
+    """Seconds since 1970 as float64; NaN where missing or no date."""
+    if is_text(cells):
+        cells = _parse(cells, form or FORMATS[0])
+    stamps = pc.cast(pc.cast(cells, pa.timestamp("us"), safe=False), pa.int64())
+    return pc.divide(pc.cast(stamps, pa.float64()), 1e6).to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]

@@ -1,0 +1,110 @@
+"""The model: encode each column, fuse, hand to the tasks. B rows, L tokens, D width."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from plait import components
+from plait.batch import Batch, Tokens, Values
+from plait.encoders.base import Encoder
+from plait.errors import RecipeError
+from plait.fusion.base import Fusion
+from plait.layers import module_key
+from plait.modalities.base import Modality
+from plait.preprocessing import Preprocessing, configured
+from plait.recipe import Choice, Recipe
+from plait.tasks.base import Task
+
+
+class MultimodalModel(nn.Module):
+    """Encoders by column, one fusion, tasks by target."""
+
+    def __init__(self, encoders: dict[str, Encoder], fusion: Fusion, tasks: dict[str, Task], missing: str) -> None:
+        super().__init__()
+        self.columns = list(encoders)
+        self.targets = list(tasks)
+        self.encoders = nn.ModuleDict({module_key(c): ColumnEncoder(e, missing) for c, e in encoders.items()})
+        self.fusion = fusion
+        self.tasks = nn.ModuleDict({module_key(t): task for t, task in tasks.items()})
+
+    @classmethod
+    def build(cls, recipe: Recipe, preprocessing: Preprocessing) -> MultimodalModel:
+        """The untrained model of a resolved recipe. Raises `RecipeError` when components do not fit each other."""
+        encoders = {c: build_encoder(m, recipe.columns[c].encoder, c) for c, m in preprocessing.inputs.items()}
+        fusion, config = configured("fusion", recipe.fusion)
+        widths = {c: e.width for c, e in encoders.items()}
+        model_fusion = fusion.build(config, widths)
+        for task in preprocessing.tasks.values():
+            task.build_head(model_fusion.width, widths)
+        return cls(encoders, model_fusion, preprocessing.tasks, recipe.model.missing)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        encoded = self.encode(batch)
+        fused_BD = self.fusion(encoded, batch.present)
+        return {t: self.tasks[module_key(t)](fused_BD, encoded) for t in self.targets}
+
+    def encode(self, batch: Batch) -> dict[str, Tokens]:
+        """Each column's tokens; its learned token in the rows that lack it."""
+        return {c: self.encoders[module_key(c)](batch.values[c], batch.present[c]) for c in self.columns}
+
+    def predict_hidden(self, encoded: dict[str, Tokens], present: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The outputs from tokens computed before, with the columns hidden that `present` now lacks: only fusion and heads run."""
+        hidden = {c: self.encoders[module_key(c)].hide(tokens, present[c]) for c, tokens in encoded.items()}
+        fused_BD = self.fusion(hidden, present)
+        return {t: self.tasks[module_key(t)](fused_BD, hidden) for t in self.targets}
+
+    def loss(self, outputs: dict[str, Tensor], batch: Batch) -> Tensor:
+        """The sum of the tasks' losses, each the mean over its labelled rows."""
+        losses = [self.tasks[module_key(t)].loss(outputs[t], batch.targets[t], batch.labelled[t]) for t in self.targets]
+        total: Tensor = sum(losses[1:], start=losses[0])
+        return total
+
+    def task(self, target: str) -> Task:
+        task = self.tasks[module_key(target)]
+        assert isinstance(task, Task)
+        return task
+
+
+class ColumnEncoder(nn.Module):
+    """One column's encoder, run on the rows that have the column, and the token that stands in for it in the others."""
+
+    def __init__(self, encoder: Encoder, missing: str) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.missing_D: Tensor
+        if missing == "learned":
+            self.missing_D = nn.Parameter(torch.randn(encoder.width) * 0.02)
+        else:
+            self.register_buffer("missing_D", torch.zeros(encoder.width), persistent=False)
+
+    def forward(self, values: Values, present_B: Tensor) -> Tokens:
+        if bool(present_B.all()):
+            return self.encoder(values)  # type: ignore[no-any-return]
+        rows = present_B.nonzero()[:, 0]
+        if not len(rows):
+            x_BLD = self.missing_D.expand(len(present_B), 1, -1)
+            return Tokens(x_BLD, torch.zeros(x_BLD.shape[:2], dtype=torch.bool, device=x_BLD.device))
+        some: Tokens = self.encoder(values.take(rows))
+        x_BLD = self.missing_D.to(some.x_BLD.dtype).expand(len(present_B), some.x_BLD.shape[1], -1)
+        mask_BL = torch.zeros(x_BLD.shape[:2], dtype=torch.bool, device=x_BLD.device)
+        return Tokens(x_BLD.index_copy(0, rows, some.x_BLD), mask_BL.index_copy(0, rows, some.mask_BL))
+
+    def hide(self, tokens: Tokens, present_B: Tensor) -> Tokens:
+        """The tokens with the learned one in every row that is not present."""
+        x_BLD = torch.where(present_B[:, None, None], tokens.x_BLD, self.missing_D.to(tokens.x_BLD.dtype))
+        return Tokens(x_BLD, tokens.mask_BL & present_B[:, None])
+
+
+def build_encoder(modality: Modality, choice: Choice | None, column: str) -> Encoder:
+    """The encoder that the recipe chose for a column. Raises `RecipeError` when it cannot read the modality's layout."""
+    assert choice is not None
+    encoder, config = configured("encoders", choice)
+    if modality.layout.kind not in encoder.takes:
+        fitting = [n for n in components.names("encoders") if modality.layout.kind in components.find("encoders", n).takes]
+        raise RecipeError(
+            f"column '{column}': encoder '{choice.name}' takes {', '.join(sorted(encoder.takes))}, "
+            f"but {type(modality).__name__.lower()} gives {modality.layout.kind}; use {' or '.join(fitting)}"
+        )
+    built: Encoder = encoder.build(config, modality.layout)
+    return built

@@ -1,0 +1,218 @@
+"""The recipe: what to train, and how. YAML or Python in, fully resolved and saved with every model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from plait import components
+from plait.components import Options
+from plait.errors import RecipeError, nearest
+from plait.schema import Role, Schema
+
+
+class Choice(BaseModel):
+    """A component and its options: `{name: lstm, width: 64}`, or just `lstm`."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    name: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+    def resolved(self, kind: str, defaults: Mapping[str, Any] | None = None) -> Choice:
+        """This choice with every option written out: its own, then `defaults`, then the component's."""
+        config = components.configure(kind, self.name, {**(defaults or {}), **self.options})
+        return Choice(name=self.name, **config.model_dump(mode="json"))
+
+
+class ColumnRecipe(Options):
+    """How one column enters. What is left out is inferred from the table."""
+
+    role: Role | None = None
+    modality: Choice | None = None
+    encoder: Choice | None = None
+
+
+class SplitRecipe(Options):
+    """Which rows train, which validate, which are kept for a test.
+
+    `column` names a column that holds train / valid / test; otherwise the fractions are drawn at random from the seed,
+    with classes in equal shares (`stratify`), with all rows of one `group` on one side, or in the order of `time`.
+    """
+
+    column: str | None = None
+    valid: float = Field(0.2, ge=0, lt=1)
+    test: float = Field(0.0, ge=0, lt=1)
+    stratify: bool = True
+    group: str | None = None
+    time: str | None = None
+
+
+class ModelRecipe(Options):
+    """What stands in for a missing cell: a `learned` token or `zero`; and how often training hides a present one."""
+
+    missing: Literal["learned", "zero"] = "learned"
+    modality_dropout: float = Field(0.15, ge=0, lt=1)
+
+
+Switch = Literal["auto", "on", "off"]
+
+
+class TrainingRecipe(Options):
+    """The training loop. Learning rates are per step; `warmup` is a share of all steps; `clip` of 0 clips nothing."""
+
+    epochs: int = Field(40, ge=1)
+    batch_size: int = Field(32, ge=1)
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.05, ge=0)
+    epsilon: float = Field(1e-8, gt=0, description="added to the denominator of Adam's step")
+    warmup: float = Field(0.1, ge=0, le=1)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    clip: float = Field(1.0, ge=0)
+    patience: int = Field(0, ge=0, description="epochs without a better score before training stops; 0: never stop early")
+    keep: Literal["best", "last"] = "best"
+    checkpoint_minutes: float = Field(5.0, gt=0)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    channels_last: Switch = "auto"
+    compile: Switch = "auto"
+    allocator: Switch = "auto"
+    trackers: tuple[Literal["csv", "tensorboard"], ...] = ("csv",)
+
+    @field_validator("channels_last", "compile", "allocator", mode="before")
+    @classmethod
+    def _from_bool(cls, value: Any) -> Any:
+        return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
+
+
+class Recipe(Options):
+    """Everything that decides what is trained. `modalities` and `encoders` hold for all columns of a modality;
+    what `columns` says of one column comes before them."""
+
+    columns: dict[str, ColumnRecipe] = {}
+    modalities: dict[str, dict[str, Any]] = {}
+    encoders: dict[str, Choice] = {}
+    fusion: Choice = Choice(name="concat")
+    tasks: dict[str, Choice] = {}
+    split: SplitRecipe = SplitRecipe()
+    model: ModelRecipe = ModelRecipe()
+    training: TrainingRecipe = TrainingRecipe()
+    task_defaults: dict[str, dict[str, Any]] = {}
+    seed: int = 0
+
+    def resolve(self, schema: Schema, tasks: Mapping[str, str]) -> Recipe:
+        """The recipe for this table with nothing left open: every input's modality and encoder, every target's task.
+
+        `tasks` gives the task inferred for each target; the recipe's own choice comes before it.
+        """
+        known = {c.name for c in schema}
+        for name in self.columns:
+            if name not in known:
+                raise RecipeError(f"recipe: no column '{name}' in the table: {nearest(name, known)}")
+        columns = {c.name: ColumnRecipe(role=c.role) for c in schema if c.role != "input"}
+        for name in schema.of("input"):
+            columns[name] = self._resolve_input(name, schema[name].modality or "")
+        chosen = {t: self.tasks.get(t, Choice(name=task)) for t, task in tasks.items()}
+        resolved = {t: choice.resolved("tasks", self.task_defaults.get(choice.name)) for t, choice in chosen.items()}
+        return self.model_copy(
+            update={"columns": columns, "modalities": {}, "encoders": {}, "task_defaults": {}, "tasks": resolved,
+                    "fusion": self.fusion.resolved("fusion")}
+        )
+
+    def _resolve_input(self, name: str, modality: str) -> ColumnRecipe:
+        own = self.columns.get(name, ColumnRecipe())
+        choice = own.modality if own.modality and own.modality.name == modality else Choice(name=modality)
+        default = Choice(name=components.find("modalities", modality).encoder)
+        encoder = own.encoder or self.encoders.get(modality) or default
+        return ColumnRecipe(
+            role="input", modality=choice.resolved("modalities", self.modalities.get(modality)), encoder=encoder.resolved("encoders")
+        )
+
+    def allow_external(self) -> None:
+        """Lets the components `module:Class` that this recipe names be imported: call it on a caller's own recipe only."""
+        choices = [self.fusion, *self.encoders.values(), *self.tasks.values()]
+        choices += [c for column in self.columns.values() for c in (column.modality, column.encoder) if c]
+        for choice in choices:
+            if ":" in choice.name:
+                components.allow(choice.name)
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True, width=100)
+
+
+def builtin() -> list[str]:
+    """The names of the recipes that come with plait."""
+    folder = resources.files("plait") / "recipes"
+    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+
+
+def load(source: str | Path | Mapping[str, Any] | Recipe | None, overrides: Iterable[str] = ()) -> Recipe:
+    """A recipe from a built-in name, a YAML file, a mapping, or nothing, with `a.b=value` overrides applied in order.
+
+    Raises `RecipeError` for an unknown name, option or value.
+    """
+    if isinstance(source, Recipe):
+        data: dict[str, Any] = source.model_dump(mode="json", exclude_unset=True)
+    elif isinstance(source, Mapping):
+        data = dict(source)
+    else:
+        data = {} if source is None else _read(str(source))
+    for override in overrides:
+        _override(data, override)
+    try:
+        return Recipe(**data)
+    except ValidationError as error:
+        raise RecipeError(components.explain(error, Recipe, "recipe")) from error
+    except TypeError as error:  # a key that is no string
+        raise RecipeError(f"recipe: expected names and values: {error}") from error
+
+
+def _read(source: str) -> dict[str, Any]:
+    if re.fullmatch(r"[\w-]+", source) and not Path(source).is_file():
+        if source not in builtin():
+            raise RecipeError(f"no recipe '{source}': {nearest(source, builtin())} A file of your own ends in .yaml.")
+        text = (resources.files("plait") / "recipes" / f"{source}.yaml").read_text(encoding="utf-8")
+    else:
+        path = Path(source)
+        if not path.is_file():
+            raise RecipeError(f"no recipe file '{source}' (looked in {Path.cwd()})")
+        text = path.read_text(encoding="utf-8")
+    try:
+        data = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise RecipeError(f"recipe '{source}' is not valid YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise RecipeError(f"recipe '{source}' should hold names and values, as in `training: {{epochs: 5}}`")
+    return data
+
+
+def _override(data: dict[str, Any], text: str) -> None:
+    path, sign, value = text.partition("=")
+    if not sign or not path:
+        raise RecipeError(f"override '{text}': expected name=value, as in training.epochs=5")
+    *parents, last = path.strip().split(".")
+    for part in parents:
+        inner = data.get(part)
+        if isinstance(inner, str):  # `encoder: cnn`, now to be given an option
+            inner = {"name": inner}
+        elif not isinstance(inner, dict):
+            inner = {}
+        data[part] = inner
+        data = inner
+    try:
+        data[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"override '{text}': '{value}' is not a valid value") from error

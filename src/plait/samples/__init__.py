@@ -1,0 +1,1 @@
+"""Real tables to try plait on. One file a sample."""

@@ -1,0 +1,117 @@
+"""Tux Paint's stamps: 627 pictures with an English sentence, to be sorted into nine categories. GPL-2.
+
+They come as Debian's package `tuxpaint-stamps-default` (161 MB), fetched with its package client. Real traps are left in:
+pictures that exist as SVG only are missing cells, some sentences are missing, classes are uneven, and stamps that share
+a sentence stay on one side of the split.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+from plait.errors import TableError
+
+PACKAGE = "tuxpaint-stamps-default"
+TARGET = "category"
+ABOUT = "pictures and English sentences of Tux Paint's stamps"
+INPUTS = {"picture": ["picture"], "sentence": ["sentence"]}
+LEAST = 30  # rows that a category needs to be kept
+OVERRIDES: tuple[str, ...] = ()
+
+
+def fetch(cache: Path) -> Path:
+    """The table `stamps.csv` in the cache folder, made on the first call. Paths in it begin in the cache folder.
+
+    Raises `TableError` where Debian's package client is missing or its lists are too old to find the package.
+    """
+    table = cache / "stamps.csv"
+    if not table.is_file():
+        files = cache / "usr" / "share" / "tuxpaint" / "stamps"
+        if not files.is_dir():
+            _download(cache)
+        rows = build(files)
+        part = table.with_suffix(".part")
+        with part.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows({**row, "picture": f"usr/share/tuxpaint/stamps/{row['picture']}" if row["picture"] else ""} for row in rows)
+        os.replace(part, table)
+    return table
+
+
+def _download(cache: Path) -> None:
+    if not (shutil.which("apt-get") and shutil.which("dpkg")):
+        raise TableError("the stamps come through Debian's package client, which this machine does not have")
+    folder = cache / "download"
+    folder.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(["apt-get", "download", "-q", PACKAGE], cwd=folder, capture_output=True, text=True)
+    packages = sorted(folder.glob(f"{PACKAGE}_*.deb"))
+    if done.returncode or not packages:
+        raise TableError(f"apt-get cannot download {PACKAGE}: {done.stderr.strip().splitlines()[-1:] or done.returncode}. "
+                         "If its lists are old, run: sudo apt-get update")
+    unpacked = subprocess.run(["dpkg", "-x", str(packages[-1]), str(cache)], capture_output=True, text=True)
+    if unpacked.returncode:
+        raise TableError(f"dpkg cannot unpack {packages[-1]}: {unpacked.stderr.strip()}")
+    shutil.rmtree(folder)
+
+
+def build(files: Path) -> list[dict[str, str]]:
+    """One row a stamp, from the unpacked folder: its name, picture, English sentence, drawing style, the number of
+    languages that its sentence has been translated to, its category, and the side that it is on."""
+    found: dict[str, dict[str, Path]] = {}
+    for path in sorted(files.rglob("*")):
+        if path.suffix in (".png", ".svg", ".txt") and "_desc" not in path.name:
+            stem = str(path.relative_to(files).with_suffix(""))
+            found.setdefault(stem, {})[path.suffix] = path
+    rows = []
+    for stem, parts in sorted(found.items()):
+        sentence, languages = _sentences(parts[".txt"]) if ".txt" in parts else ("", 0)
+        rows.append({
+            "stamp": stem,
+            "picture": str(parts[".png"].relative_to(files)) if ".png" in parts else "",
+            "sentence": sentence,
+            "style": "cartoon" if "cartoon" in stem.lower() else "photo" if ".png" in parts else "drawing",
+            "languages": str(languages),
+            "category": stem.split("/")[0],
+        })  # fmt: skip
+    sides = _sides(rows)
+    counts = Counter(row["category"] for row in rows if row["category"] != "symbols")
+    return [{**row, "split": sides[row["stamp"]]} for row in rows if counts[row["category"]] >= LEAST]
+
+
+def _sentences(path: Path) -> tuple[str, int]:
+    """The English sentence, which is the first line without a language code, and the number of other languages."""
+    english, others = "", 0
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        line = line.strip("\ufeff \r")
+        if re.match(r"[a-zA-Z_@]+\.utf8=", line):
+            others += 1
+        elif line and not english:
+            english = line
+    return english, others
+
+
+def _sides(rows: list[dict[str, str]]) -> dict[str, str]:
+    """Train, valid or test, by a hash of the family: stamps with the same sentence, or the same name but for digits."""
+    parent: dict[str, str] = {}
+
+    def root(x: str) -> str:
+        while parent.setdefault(x, x) != x:
+            parent[x] = parent[parent[x]]
+            x = parent[x]
+        return x
+
+    for row in rows:
+        name = "n:" + re.sub(r"[-_ ]*\d+", "", row["stamp"])
+        text = "t:" + re.sub(r"\W+", " ", row["sentence"].lower()).strip() if row["sentence"] else name
+        parent[root("s:" + row["stamp"])] = root(name)
+        parent[root(text)] = root(name)
+    digit = {row["stamp"]: int(hashlib.sha1(root("s:" + row["stamp"]).encode()).hexdigest(), 16) % 10 for row in rows}
+    return {stamp: "test" if d < 2 else "valid" if d == 2 else "train" for stamp, d in digit.items()}

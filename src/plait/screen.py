@@ -1,0 +1,79 @@
+"""What a user sees in the terminal. rich is imported only once there is something to show."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+
+class Screen:
+    """Prints to standard error, so that standard output stays clean for data; prints nothing when `quiet`."""
+
+    def __init__(self, quiet: bool = False, out: bool = False) -> None:
+        self.quiet = quiet
+        self.out = out
+
+    def _console(self) -> Any:
+        from rich.console import Console
+
+        file = sys.stdout if self.out else sys.stderr
+        return Console(file=file, highlight=False, soft_wrap=True, width=None if file.isatty() else 120)
+
+    def say(self, text: str = "", style: str = "") -> None:
+        if not self.quiet:
+            self._console().print(text, style=style or None, markup=False)
+
+    def warn(self, text: str) -> None:
+        self.say(f"warning: {text}", "yellow")
+
+    def table(self, title: str, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A table; columns whose header ends in a space are aligned to the right."""
+        if self.quiet:
+            return
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        for header in headers:
+            table.add_column(header.strip(), justify="right" if header.endswith(" ") else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row))
+        console = self._console()
+        console.print(table, soft_wrap=False)
+
+    @contextmanager
+    def bar(self, what: str, total: int) -> Iterator[Bar]:
+        """A progress bar, drawn at most ten times a second and only in a terminal."""
+        console = None if self.quiet else self._console()
+        if console is None or not console.is_terminal:
+            yield Bar(None, 0)
+            return
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(30), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+        with Progress(*columns, console=console, auto_refresh=False, transient=True) as progress:
+            yield Bar(progress, progress.add_task(what, total=total, note=""))
+
+
+class Bar:
+    """`advance` costs a clock reading unless it is time to draw."""
+
+    def __init__(self, progress: Any, task: Any) -> None:
+        self._progress, self._task = progress, task
+        self._waiting = 0
+        self._next = 0.0
+
+    def advance(self, steps: int = 1) -> None:
+        self._waiting += steps
+        if self._progress is not None and time.perf_counter() >= self._next:
+            self.draw()
+
+    def draw(self, note: str | None = None) -> None:
+        if self._progress is None:
+            return
+        self._progress.update(self._task, advance=self._waiting, **({} if note is None else {"note": note}))
+        self._progress.refresh()
+        self._waiting, self._next = 0, time.perf_counter() + 0.1

@@ -1,0 +1,1 @@
+"""Tables: reading, inferring what columns are, checking, splitting."""

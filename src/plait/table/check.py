@@ -1,0 +1,63 @@
+"""What to do about cells that cannot be read: name them, count them, and stop when they are too many."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from pathlib import Path
+
+from plait.errors import BadCellsError
+from plait.modalities.base import Problem
+
+LIMIT = 0.05  # a larger share of bad cells in a column is a mistake of ours or the user's, most likely a wrong folder
+
+
+def check(problems: list[Problem], given: dict[str, int], root: Path, strict: bool = False) -> None:
+    """Raises `BadCellsError` when a column has more bad cells than the limit, or any at all under `strict`.
+
+    `given` counts the cells of each column that were not null.
+    """
+    for column, count in Counter(p.column for p in problems if p.column in given).items():
+        if not strict and count <= LIMIT * given[column]:
+            continue
+        shown = [p for p in problems if p.column == column][:5]
+        lines = [f"  row {p.row}: {p.reason}{f' ({p.file})' if p.file else ''}" for p in shown]
+        why = "none may be, under strict" if strict else f"more than {LIMIT:.0%}; most likely the wrong folder or the wrong modality"
+        raise BadCellsError(
+            f"column '{column}': {count:,} of {given[column]:,} cells cannot be read: {why}.\n"
+            + "\n".join(lines)
+            + f"\nPaths are resolved against {root}; give another folder with root= or --root."
+        )
+
+
+def summary(problems: list[Problem]) -> str:
+    """One line for each column and reason, the most frequent first; empty when there are no problems."""
+    counted = Counter((p.column, p.reason.split(":")[0][:60]) for p in problems)
+    lines = [f"  {column}: {count:,} x {reason}" for (column, reason), count in counted.most_common(8)]
+    more = f"\n  and {len(counted) - 8} other kinds" if len(counted) > 8 else ""
+    return "\n".join(lines) + more
+
+
+def write(problems: list[Problem], path: Path) -> None:
+    """`problems.csv`: row (from 0), column, file, reason."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["row", "column", "file", "reason"])
+        writer.writerows([p.row, p.column, p.file, p.reason] for p in problems)
+
+
+def leaks(digests: dict[str, list[bytes]], sides: dict[str, list[int]]) -> list[str]:
+    """A warning for each media column of which the same content lies on two sides of the split."""
+    warnings = []
+    for column, digest in digests.items():
+        of = {side: {digest[row] for row in rows if digest[row]} for side, rows in sides.items()}
+        names = list(of)
+        for i, one in enumerate(names):
+            for other in names[i + 1 :]:
+                if both := of[one] & of[other]:
+                    rows = [next(r for r in sides[side] if digest[r] in both) for side in (one, other)]
+                    warnings.append(
+                        f"column '{column}': {len(both):,} files lie in both {one} and {other} (rows {rows[0]} and {rows[1]}, for one); "
+                        f"scores on {other} will flatter. Keep such rows together with split.group."
+                    )
+    return warnings

@@ -1,0 +1,1 @@
+"""What is predicted: target, head, loss, metrics. One file a task."""

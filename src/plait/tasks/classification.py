@@ -1,0 +1,170 @@
+"""One of several classes: sigmoid for two, softmax for more."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from plait.batch import Tokens
+from plait.components import Options
+from plait.errors import TrainingError
+from plait.layers import glorot
+from plait.modalities.base import Match, Problem, distinct
+from plait.tasks.base import Task, masked_mean
+
+
+class Config(Options):
+    """`class_weights: balanced` weighs a class by the inverse of its frequency (mean weight of a row: 1)."""
+
+    class_weights: Literal["none", "balanced"] = "none"
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+
+
+class Classification(Task):
+    """Two classes have one logit, of the second class in sorted order; more have one each."""
+
+    Config = Config
+    score = "accuracy"
+    higher = True
+
+    def __init__(self, classes: list[Any], counts: list[int], class_weights: str, label_smoothing: float) -> None:
+        super().__init__()
+        self.classes, self.counts, self.label_smoothing = classes, counts, label_smoothing
+        self.config = Config(class_weights=class_weights, label_smoothing=label_smoothing)
+        count_C = torch.tensor(counts, dtype=torch.float32)
+        weight_C = count_C.sum() / (len(counts) * count_C.clamp(min=1))
+        self.register_buffer("weight_C", weight_C if class_weights == "balanced" else None, persistent=False)
+
+    @classmethod
+    def matches(cls, cells: pa.ChunkedArray) -> Match | None:
+        kind, different = cells.type, distinct(_plain(cells)) if not pa.types.is_nested(cells.type) else 0
+        if pa.types.is_nested(kind):
+            return None
+        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
+            return Match(0.9, f"{different} different values that are no numbers")
+        whole = pa.types.is_integer(kind) or bool(pc.all(pc.equal(pc.round(cells), cells)).as_py())
+        if whole and different <= min(20, max(2, len(cells) // 5)):
+            return Match(0.8, f"only {different} different whole numbers")
+        return None
+
+    @classmethod
+    def fit(cls, config: Config, cells: pa.ChunkedArray, name: str) -> Classification:
+        counted = {c["values"]: c["counts"] for c in pc.value_counts(_plain(cells).drop_null()).to_pylist()}
+        classes = sorted(counted)
+        if len(classes) < 2:
+            what = f"only one class, {classes[0]!r}" if classes else "no labels at all"
+            raise TrainingError(f"target '{name}': expected two or more classes in the training rows, found {what}")
+        if len(classes) > 10_000:
+            raise TrainingError(f"target '{name}' has {len(classes):,} classes in the training rows; for numbers use --set tasks.{name}=regression")
+        return cls(classes, [counted[c] for c in classes], config.class_weights, config.label_smoothing)
+
+    def build_head(self, fused: int, encoded: dict[str, int]) -> None:
+        self.head = nn.Linear(fused, 1 if len(self.classes) == 2 else len(self.classes))
+        glorot(self.head)
+
+    def encode(self, cells: pa.ChunkedArray, name: str) -> tuple[Tensor, Tensor, list[Problem]]:
+        plain = _plain(cells)
+        known = pa.array(self.classes)
+        try:
+            plain = pc.cast(plain, known.type)
+        except pa.ArrowInvalid:  # numbers in training, words here
+            plain, known = pc.cast(plain, pa.string()), pc.cast(known, pa.string())
+        found = pc.index_in(plain, known)
+        given = pc.is_valid(cells).to_numpy(zero_copy_only=False)
+        index = pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+        index[~given] = -1
+        problems = [Problem(int(row), name, "", f"class {cells[int(row)].as_py()!r} is not among the {len(self.classes)} of training")
+                    for row in np.flatnonzero(given & (index < 0))]
+        target = torch.from_numpy(index)
+        return target.clamp(min=0), target >= 0, problems
+
+    def forward(self, fused_BD: Tensor, encoded: dict[str, Tokens]) -> Tensor:
+        return self.head(fused_BD).float()  # type: ignore[no-any-return]
+
+    def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
+        if output.shape[1] == 1:
+            wanted = target.to(output.dtype) * (1 - self.label_smoothing) + self.label_smoothing / 2
+            loss_B = F.binary_cross_entropy_with_logits(output[:, 0], wanted, reduction="none")
+        else:
+            loss_B = F.cross_entropy(output, target, reduction="none", label_smoothing=self.label_smoothing)
+        if self.weight_C is not None:
+            loss_B = loss_B * self.weight_C[target]
+        return masked_mean(loss_B, labelled_B)
+
+    def probabilities(self, output: Tensor) -> Tensor:
+        """(B, classes), each row adding up to one."""
+        if output.shape[1] == 1:
+            return torch.cat([(-output).sigmoid(), output.sigmoid()], 1)
+        return output.softmax(1)
+
+    def answers(self, output: Tensor) -> dict[str, pa.Array]:
+        p_BC = self.probabilities(output).numpy()
+        answer = pa.array(self.classes).take(pa.array(p_BC.argmax(1)))
+        return {"": answer, **{f"probability_{c}": pa.array(p_BC[:, i]) for i, c in enumerate(self.classes)}}
+
+    def measure(self, output: np.ndarray, target: np.ndarray) -> dict[str, float]:
+        p_BC = self.probabilities(torch.from_numpy(output)).numpy()
+        guess = p_BC.argmax(1)
+        hits = guess == target
+        count = np.bincount(target, minlength=len(self.classes))
+        hit = np.bincount(target[hits], minlength=len(self.classes))
+        guessed = np.bincount(guess, minlength=len(self.classes))
+        seen = count > 0
+        # F1 of a class is 2 TP / (labels + guesses); macro: the mean over classes that occur in either
+        occurs = seen | (guessed > 0)
+        measured = {
+            "accuracy": float(hits.mean()),
+            "balanced_accuracy": float((hit[seen] / count[seen]).mean()),
+            "f1_macro": float((2 * hit[occurs] / (count + guessed)[occurs]).mean()),
+            "log_loss": float(-np.log(p_BC[np.arange(len(target)), target].clip(1e-7)).mean()),
+        }
+        if len(self.classes) == 2:
+            measured["roc_auc"] = _roc_auc(target, p_BC[:, 1])
+        return measured
+
+    def prior(self, target: Tensor) -> Tensor:
+        share_C = torch.bincount(target, minlength=len(self.classes)).float().clamp(min=1e-6)
+        logits = (share_C / share_C.sum()).log()
+        return logits[1:] - logits[:1] if len(logits) == 2 else logits
+
+    def state(self) -> dict[str, Any]:
+        return {"classes": self.classes, "counts": self.counts}
+
+    @classmethod
+    def from_state(cls, config: Config, state: dict[str, Any]) -> Classification:
+        return cls(state["classes"], state["counts"], config.class_weights, config.label_smoothing)
+
+
+component = Classification
+
+
+def _roc_auc(target: np.ndarray, score: np.ndarray) -> float:
+    from sklearn.metrics import roc_auc_score
+
+    if target.min() == target.max():
+        return float("nan")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return float(roc_auc_score(target, score))
+
+
+def _plain(cells: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Values as they can be written as JSON: strings, whole numbers or truth values."""
+    kind = cells.type
+    if pa.types.is_dictionary(kind):
+        cells = pc.cast(cells, kind.value_type)
+        kind = cells.type
+    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        whole = pc.if_else(pc.is_finite(pc.cast(cells, pa.float64())), cells, None)
+        return pc.cast(whole, pa.int64()) if pc.all(pc.equal(pc.round(whole), whole)).as_py() is not False else pc.cast(whole, pa.string())
+    if pa.types.is_integer(kind):
+        return pc.cast(cells, pa.int64())
+    return cells if pa.types.is_boolean(kind) or pa.types.is_string(kind) else pc.cast(cells, pa.string())

@@ -1,0 +1,121 @@
+"""Any number of labels at once: one sigmoid for each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from plait.batch import Tokens
+from plait.components import Options
+from plait.errors import TrainingError
+from plait.layers import glorot
+from plait.modalities.base import Match, Problem, is_text
+from plait.tasks.base import Task, masked_mean
+
+
+class Config(Options):
+    """A label is answered from `threshold` on. `separator` splits labels in a column of strings, as in `red|large`."""
+
+    threshold: float = Field(0.5, gt=0, lt=1)
+    separator: str = Field("|", min_length=1)
+
+
+class Multilabel(Task):
+    """Cells are lists of labels, or strings with a separator. An empty list means "none of them"; null means unlabelled."""
+
+    Config = Config
+    score = "f1_micro"
+    higher = True
+
+    def __init__(self, config: Config, labels: list[str]) -> None:
+        super().__init__()
+        self.config, self.labels = config, labels
+
+    @classmethod
+    def matches(cls, cells: pa.ChunkedArray) -> Match | None:
+        kind = cells.type
+        if (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and (
+            pa.types.is_string(kind.value_type) or pa.types.is_large_string(kind.value_type)
+        ):
+            return Match(1.0, "lists of labels")
+        return None
+
+    @classmethod
+    def fit(cls, config: Config, cells: pa.ChunkedArray, name: str) -> Multilabel:
+        labels = sorted({label for row in _lists(cells, config.separator) for label in row or ()})
+        if not labels:
+            raise TrainingError(f"target '{name}': expected lists of labels in the training rows, found no label at all")
+        return cls(config, labels)
+
+    def build_head(self, fused: int, encoded: dict[str, int]) -> None:
+        self.head = nn.Linear(fused, len(self.labels))
+        glorot(self.head)
+
+    def encode(self, cells: pa.ChunkedArray, name: str) -> tuple[Tensor, Tensor, list[Problem]]:
+        index = {label: i for i, label in enumerate(self.labels)}
+        target = torch.zeros(len(cells), len(self.labels))
+        labelled = torch.zeros(len(cells), dtype=torch.bool)
+        problems = []
+        for row, labels in enumerate(_lists(cells, self.config.separator)):
+            if labels is None:
+                continue
+            labelled[row] = True
+            for label in labels:
+                if label in index:
+                    target[row, index[label]] = 1
+                else:
+                    problems.append(Problem(row, name, "", f"label {label!r} is not among the {len(index)} of training"))
+        return target, labelled, problems
+
+    def forward(self, fused_BD: Tensor, encoded: dict[str, Tokens]) -> Tensor:
+        return self.head(fused_BD).float()  # type: ignore[no-any-return]
+
+    def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
+        return masked_mean(F.binary_cross_entropy_with_logits(output, target, reduction="none").mean(1), labelled_B)
+
+    def answers(self, output: Tensor) -> dict[str, pa.Array]:
+        p_BC = output.sigmoid().numpy()
+        chosen = [[label for label, p in zip(self.labels, row, strict=True) if p >= self.config.threshold] for row in p_BC]
+        return {"": pa.array(chosen, pa.list_(pa.string())), **{f"probability_{c}": pa.array(p_BC[:, i]) for i, c in enumerate(self.labels)}}
+
+    def measure(self, output: np.ndarray, target: np.ndarray) -> dict[str, float]:
+        p_BC = 1 / (1 + np.exp(-output.astype(np.float64)))
+        guess, truth = p_BC >= self.config.threshold, target > 0.5
+        hit, guessed, true = (guess & truth).sum(0), guess.sum(0), truth.sum(0)
+        f1_C = 2 * hit / np.maximum(guessed + true, 1)
+        p_true = np.where(truth, p_BC, 1 - p_BC).clip(1e-7)
+        occurs = (guessed + true) > 0
+        return {
+            "f1_micro": float(2 * hit.sum() / max(guessed.sum() + true.sum(), 1)),
+            "f1_macro": float(f1_C[occurs].mean()) if occurs.any() else 0.0,
+            "exact_match": float((guess == truth).all(1).mean()),
+            "log_loss": float(-np.log(p_true).mean()),
+        }
+
+    def prior(self, target: Tensor) -> Tensor:
+        return target.float().mean(0).clamp(1e-6, 1 - 1e-6).logit()
+
+    def state(self) -> dict[str, Any]:
+        return {"labels": self.labels}
+
+    @classmethod
+    def from_state(cls, config: Config, state: dict[str, Any]) -> Multilabel:
+        return cls(config, state["labels"])
+
+
+component = Multilabel
+
+
+def _lists(cells: pa.ChunkedArray, separator: str) -> list[list[str] | None]:
+    if is_text(cells):
+        return [None if c is None else [p.strip() for p in c.split(separator) if p.strip()] for c in cells.to_pylist()]
+    if not (pa.types.is_list(cells.type) or pa.types.is_large_list(cells.type)):
+        raise TrainingError(f"expected lists of labels or strings with '{separator}', the column holds {cells.type}")
+    return pc.cast(cells, pa.list_(pa.string())).to_pylist()  # type: ignore[no-any-return]

@@ -1,0 +1,109 @@
+"""A number: mean squared error on the target standardised over the training rows."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from plait.batch import Tokens
+from plait.components import Options
+from plait.errors import TrainingError
+from plait.layers import glorot
+from plait.modalities.base import Match, Problem
+from plait.modalities.number import numbers
+from plait.tasks.base import Task, masked_mean
+
+
+class Config(Options):
+    """`huber` is squared up to `delta` standard deviations and linear beyond (Huber 1964)."""
+
+    loss: Literal["squared", "huber"] = "squared"
+    delta: float = Field(1.0, gt=0)
+
+
+class Regression(Task):
+    """Predicts (y - mean) / std of the training rows; answers in the target's own unit."""
+
+    Config = Config
+    score = "rmse"
+    higher = False
+
+    def __init__(self, config: Config, mean: float, std: float) -> None:
+        super().__init__()
+        self.config, self.mean, self.std = config, mean, std
+
+    @classmethod
+    def matches(cls, cells: pa.ChunkedArray) -> Match | None:
+        kind = cells.type
+        if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+            return Match(0.5, "numbers")
+        return None
+
+    @classmethod
+    def fit(cls, config: Config, cells: pa.ChunkedArray, name: str) -> Regression:
+        y, bad = _numbers(cells, name)
+        y = y[np.isfinite(y)]
+        if len(y) < 2 or y.std() == 0:
+            what = f"only the value {y[0]:g}" if len(y) else "no numbers at all"
+            raise TrainingError(f"target '{name}': expected numbers that differ in the training rows, found {what}")
+        return cls(config, float(y.mean()), float(y.std()))
+
+    def build_head(self, fused: int, encoded: dict[str, int]) -> None:
+        self.head = nn.Linear(fused, 1)
+        glorot(self.head)
+
+    def encode(self, cells: pa.ChunkedArray, name: str) -> tuple[Tensor, Tensor, list[Problem]]:
+        y, bad = _numbers(cells, name)
+        labelled = np.isfinite(y)
+        target = torch.from_numpy(np.where(labelled, (y - self.mean) / self.std, 0).astype(np.float32))
+        problems = [Problem(row, name, "", f"not a finite number: {str(cell)[:40]!r}") for row, cell in bad]
+        return target, torch.from_numpy(labelled), problems
+
+    def forward(self, fused_BD: Tensor, encoded: dict[str, Tokens]) -> Tensor:
+        return self.head(fused_BD)[:, 0].float()  # type: ignore[no-any-return]
+
+    def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
+        if self.config.loss == "huber":
+            loss_B = F.huber_loss(output, target, reduction="none", delta=self.config.delta)
+        else:
+            loss_B = F.mse_loss(output, target, reduction="none")
+        return masked_mean(loss_B, labelled_B)
+
+    def answers(self, output: Tensor) -> dict[str, pa.Array]:
+        return {"": pa.array(output.numpy().astype(np.float64) * self.std + self.mean)}
+
+    def measure(self, output: np.ndarray, target: np.ndarray) -> dict[str, float]:
+        error = (output - target).astype(np.float64) * self.std
+        spread = float(((target - target.mean()) ** 2).mean()) * self.std**2
+        squared = float((error**2).mean())
+        return {
+            "rmse": squared**0.5,
+            "mae": float(np.abs(error).mean()),
+            "r2": 1 - squared / spread if spread > 0 else float("nan"),
+        }
+
+    def prior(self, target: Tensor) -> Tensor:
+        return target.float().mean()
+
+    def state(self) -> dict[str, Any]:
+        return {"mean": self.mean, "std": self.std}
+
+    @classmethod
+    def from_state(cls, config: Config, state: dict[str, Any]) -> Regression:
+        return cls(config, state["mean"], state["std"])
+
+
+component = Regression
+
+
+def _numbers(cells: pa.ChunkedArray, name: str) -> tuple[np.ndarray, list[tuple[int, Any]]]:
+    try:
+        return numbers(cells)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise TrainingError(f"target '{name}': expected numbers for a regression, the column holds {cells.type}") from error

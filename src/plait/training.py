@@ -1,0 +1,229 @@
+"""The training loop, on one page: `train` goes over epochs, `_epoch` over batches, `_step` over one batch."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from plait.batch import Batch
+from plait.checkpoint import Checkpoint, Progress
+from plait.dataset import Dataset
+from plait.errors import Interrupted, TrainingError
+from plait.machine import Settings
+from plait.model import MultimodalModel
+from plait.prediction import BATCH
+from plait.recipe import Recipe
+from plait.schedule import learning_rate, optimizer_for
+from plait.screen import Bar, Screen
+from plait.trackers import Trackers
+
+
+@dataclass
+class Training:
+    """All that one fit of a model's weights needs. `micro_batch` shrinks when memory runs out; gradients are then added
+    up over the parts of a batch, so that a step stays the step that the recipe asked for."""
+
+    model: MultimodalModel
+    recipe: Recipe
+    settings: Settings
+    train_data: Dataset
+    valid_data: Dataset
+    folder: Path
+    screen: Screen
+    forward: Callable[[Batch], dict[str, Tensor]] = field(init=False)
+    optimizer: torch.optim.Optimizer = field(init=False)
+    micro_batch: int = field(init=False)
+    stop: bool = False
+
+    def __post_init__(self) -> None:
+        self.model.to(self.settings.device)
+        if self.settings.channels_last:
+            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.forward = torch.compile(self.model) if self.settings.compile else self.model
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = optimizer_for(self.model, self.recipe.training)
+        self.micro_batch = self.recipe.training.batch_size
+        self.device = torch.device(self.settings.device)
+
+
+def train(run: Training, resume: bool = False) -> Progress:
+    """Trains the model in place and leaves it with the weights of the best epoch (or the last: `keep`).
+
+    Everything random is drawn from the seed and the number of the epoch, or saved with the checkpoint: a training that
+    was killed and resumed ends with the same weights as one that was not, on the same machine with the same threads.
+    Raises `Interrupted` after Ctrl-C, once all is saved; `TrainingError` when the loss is no longer finite.
+    """
+    recipe = run.recipe.training
+    checkpoint = Checkpoint(run.folder, recipe.checkpoint_minutes)
+    progress = checkpoint.restore(run.model, run.optimizer) if resume else Progress()
+    trackers = Trackers(run.folder, recipe.trackers)
+    with _interruptible(run), run.screen.bar("training", recipe.epochs * _steps(run)) as bar:
+        bar.advance(progress.epoch * _steps(run) + progress.step)
+        while progress.epoch < recipe.epochs and not progress.over(recipe.patience):
+            _epoch(run, progress, checkpoint, bar)
+            rate = run.optimizer.param_groups[0]["lr"]
+            scores = {"learning_rate": rate, "loss": progress.loss_sum / _steps(run), **validate(run)}
+            better = progress.record(scores, _rank(run, scores))
+            if better and recipe.keep == "best" and len(run.valid_data):
+                checkpoint.save_best(run.model)
+            if checkpoint.is_due(between_epochs=True):
+                checkpoint.save(run.model, run.optimizer, progress)
+            trackers.write(progress.history)
+            bar.draw(_words(progress, scores))
+    if recipe.keep == "best" and len(run.valid_data):
+        checkpoint.restore_best(run.model)
+    run.model.eval()
+    return progress
+
+
+def _epoch(run: Training, progress: Progress, checkpoint: Checkpoint, bar: Bar) -> None:
+    """One pass over the training rows, or the rest of it after a resume in its middle."""
+    settings, recipe = run.recipe.training, run.recipe
+    batches = run.train_data.shuffled(settings.batch_size, seed=_seed(recipe.seed, progress.epoch))
+    total = settings.epochs * len(batches)
+    generator = torch.Generator()
+    progress.begin_epoch(generator, _seed(recipe.seed, progress.epoch) + 1)
+    loss_sum = torch.tensor(progress.loss_sum, dtype=torch.float64)
+    run.model.train()
+    for step in range(progress.step, len(batches)):
+        rate = learning_rate(progress.epoch * len(batches) + step, total, settings)
+        for group in run.optimizer.param_groups:
+            group["lr"] = rate
+        batch = run.train_data.batch(batches[step], generator).drop(recipe.model.modality_dropout, generator)
+        loss_sum += _step_in_memory(run, batch)
+        bar.advance()
+        if run.stop or checkpoint.is_due():
+            progress.mark(step + 1, float(loss_sum), generator)
+            checkpoint.save(run.model, run.optimizer, progress)
+            if run.stop:
+                raise Interrupted(f"stopped in epoch {progress.epoch + 1}, all is saved; go on with: plait fit --resume {run.folder}")
+    progress.end_epoch(float(loss_sum))
+    if not torch.isfinite(loss_sum):
+        raise TrainingError(
+            f"the training loss is no longer finite in epoch {progress.epoch + 1}; "
+            f"try a smaller learning rate: --set training.learning_rate={settings.learning_rate / 10:g}"
+        )
+
+
+def _step(run: Training, batch: Batch) -> Tensor:
+    """Forward, loss, backward, update: the loss of the batch, detached."""
+    total = torch.zeros(())
+    for part in _parts(batch, run.micro_batch):
+        part = part.to(run.device)
+        with run.settings.autocast():
+            outputs = run.forward(part)
+        loss = run.model.loss(outputs, part)
+        if part.rows is not batch.rows:
+            loss = loss * (len(part) / len(batch))
+        loss.backward()
+        total = total + loss.detach().cpu()
+    if run.recipe.training.clip:
+        torch.nn.utils.clip_grad_norm_(run.parameters, run.recipe.training.clip)
+    run.optimizer.step()
+    run.optimizer.zero_grad(set_to_none=True)
+    return total
+
+
+def _step_in_memory(run: Training, batch: Batch) -> Tensor:
+    """A step that cuts its batch into smaller parts for as long as memory runs out."""
+    while True:
+        try:
+            return _step(run, batch)
+        except RuntimeError as error:  # torch.OutOfMemoryError is one; on a CPU there is only the text to go by
+            if not _is_out_of_memory(error) or run.micro_batch <= 1:
+                raise
+            run.optimizer.zero_grad(set_to_none=True)
+            run.micro_batch = max(min(run.micro_batch, len(batch)) // 2, 1)
+            run.screen.warn(f"out of memory: batches of {run.recipe.training.batch_size} now go in parts of {run.micro_batch}")
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    text = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in text or "can't allocate memory" in text
+
+
+def _parts(batch: Batch, size: int) -> Iterator[Batch]:
+    if len(batch) <= size + 1:  # one row more is the last batch of an epoch, see Dataset.shuffled
+        yield batch
+        return
+    for rows in torch.arange(len(batch)).split(size):
+        yield batch.take(rows)
+
+
+@torch.inference_mode()
+def validate(run: Training) -> dict[str, float]:
+    """The validation loss and every task's metrics; nothing when there are no validation rows."""
+    if not len(run.valid_data):
+        return {}
+    run.model.eval()
+    outputs: dict[str, list[Tensor]] = {t: [] for t in run.model.targets}
+    losses: list[tuple[float, int]] = []
+    for batch in run.valid_data.in_order(BATCH):
+        batch = batch.to(run.device)
+        with run.settings.autocast():
+            found = run.forward(batch)
+        losses.append((float(run.model.loss(found, batch)), len(batch)))
+        for target, output in found.items():
+            outputs[target].append(output.float().cpu())
+    scores = {"valid_loss": sum(loss * n for loss, n in losses) / sum(n for _, n in losses)}
+    data = run.valid_data
+    for target in run.model.targets:
+        keep = data.prepared.batch.labelled[target][data.rows]
+        if keep.any():
+            truth = data.prepared.batch.targets[target][data.rows][keep].numpy()
+            measured = run.model.task(target).measure(torch.cat(outputs[target])[keep].numpy(), truth)
+            scores |= {f"valid_{target}_{name}": value for name, value in measured.items()}
+    return scores
+
+
+def _rank(run: Training, scores: dict[str, float]) -> tuple[float, ...]:
+    """What makes an epoch the best: a single target's main metric, then the validation loss; with several targets the
+    loss alone, their sum. Without validation rows the latest is best."""
+    if "valid_loss" not in scores:
+        return ()
+    targets = run.model.targets
+    task = run.model.task(targets[0])
+    main = scores.get(f"valid_{targets[0]}_{task.score}") if len(targets) == 1 else None
+    if main is None:
+        return (-scores["valid_loss"],)
+    return (main if task.higher else -main, -scores["valid_loss"])
+
+
+def _words(progress: Progress, scores: dict[str, float]) -> str:
+    shown = [f"epoch {progress.epoch}", *(f"{k.removeprefix('valid_')} {v:.3f}" for k, v in list(scores.items())[2:4])]
+    return "  ".join(shown)
+
+
+def _steps(run: Training) -> int:
+    return len(run.train_data.shuffled(run.recipe.training.batch_size, 0))
+
+
+def _seed(seed: int, epoch: int) -> int:
+    return (seed * 1_000_003 + epoch) * 2 + 17
+
+
+@contextmanager
+def _interruptible(run: Training) -> Iterator[None]:
+    """The first Ctrl-C lets the step finish and saves; the second one stops at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ask(signum: int, frame: Any) -> None:
+        if run.stop:
+            raise KeyboardInterrupt
+        run.stop = True
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
