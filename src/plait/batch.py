@@ -13,7 +13,7 @@ from torch import Tensor
 
 from plait.layers import masked_mean
 
-Kind = Literal["vector", "index", "tokens", "grid", "frames", "spectrogram"]
+Kind = Literal["vector", "index", "tokens", "bag", "grid", "frames", "spectrogram"]
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Layout:
     - `vector`: floats of shape (B, size[0]);
     - `index`: integers in 0..vocabulary-1 of shape (B,), 0 meaning a value not seen in training;
     - `tokens`: integer ids of shape (B, size[0]), 0 being padding, with a length per row; `vocabulary` ids;
+    - `bag`: as `tokens`, but their order says nothing;
     - `grid`: pictures of shape (B, size[0] channels, size[1] high, size[2] wide);
     - `frames`, `spectrogram`: sequences of pictures and of spectra, with a length per row.
     """

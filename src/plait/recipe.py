@@ -137,8 +137,11 @@ class Recipe(Options):
         choice = own.modality if own.modality and own.modality.name == modality else Choice(name=modality)
         default = Choice(name=components.find("modalities", modality).encoder)
         encoder = own.encoder or self.encoders.get(modality) or default
+        asked = components.find("encoders", encoder.name).asks
         return ColumnRecipe(
-            role="input", modality=choice.resolved("modalities", self.modalities.get(modality)), encoder=encoder.resolved("encoders")
+            role="input",
+            modality=choice.resolved("modalities", {**asked, **self.modalities.get(modality, {})}),
+            encoder=encoder.resolved("encoders"),
         )
 
     def allow_external(self) -> None:

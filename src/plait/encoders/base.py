@@ -14,11 +14,13 @@ from plait.components import Options
 class Encoder(nn.Module, ABC):
     """From one column's values to tokens of `width`. Sees only rows in which the column is present.
 
-    A row's tokens may depend on that row alone, and not on padding beyond its length.
+    A row's tokens may depend on that row alone, and not on padding beyond its length. `asks` names options that the
+    encoder wants of its column's modality, unless the recipe says otherwise.
     """
 
     Config: ClassVar[type[Options]]
     takes: ClassVar[frozenset[Kind]]
+    asks: ClassVar[dict[str, Any]] = {}
     width: int
 
     @classmethod

@@ -71,7 +71,7 @@ def build(files: Path) -> list[dict[str, str]]:
             stem = str(path.relative_to(files).with_suffix(""))
             found.setdefault(stem, {})[path.suffix] = path
     rows = []
-    for stem, parts in sorted(found.items()):
+    for stem, parts in sorted((s, p) for s, p in found.items() if {".png", ".svg"} & set(p)):
         sentence, languages = _sentences(parts[".txt"]) if ".txt" in parts else ("", 0)
         rows.append({
             "stamp": stem,
@@ -99,7 +99,13 @@ def _sentences(path: Path) -> tuple[str, int]:
 
 
 def _sides(rows: list[dict[str, str]]) -> dict[str, str]:
-    """Train, valid or test, by a hash of the family: stamps with the same sentence, or the same name but for digits."""
+    """Train, valid or test, by a hash of the family."""
+    digit = {stamp: int(hashlib.sha1(family.encode()).hexdigest(), 16) % 10 for stamp, family in families(rows).items()}
+    return {stamp: "test" if d < 2 else "valid" if d == 2 else "train" for stamp, d in digit.items()}
+
+
+def families(rows: list[dict[str, str]]) -> dict[str, str]:
+    """Each stamp's family: stamps with the same sentence, or the same name but for digits (by union-find)."""
     parent: dict[str, str] = {}
 
     def root(x: str) -> str:
@@ -113,5 +119,4 @@ def _sides(rows: list[dict[str, str]]) -> dict[str, str]:
         text = "t:" + re.sub(r"\W+", " ", row["sentence"].lower()).strip() if row["sentence"] else name
         parent[root("s:" + row["stamp"])] = root(name)
         parent[root(text)] = root(name)
-    digit = {row["stamp"]: int(hashlib.sha1(root("s:" + row["stamp"]).encode()).hexdigest(), 16) % 10 for row in rows}
-    return {stamp: "test" if d < 2 else "valid" if d == 2 else "train" for stamp, d in digit.items()}
+    return {row["stamp"]: root("s:" + row["stamp"]) for row in rows}

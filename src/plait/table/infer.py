@@ -16,6 +16,7 @@ from plait.table.read import SPLITS, Table
 
 ID_NAME = re.compile(r"(^|[_\- .])(id|uuid|guid|key|idx|index|rowid)$|^unnamed: \d+$|^__index_level_\d+__$", re.IGNORECASE)
 ID_CELL = re.compile(r"[\w\-./:]+")
+CODE = re.compile(r"[\d_/.:]")
 MEDIA_SUFFIX = re.compile(r".*\.(wav|mp3|flac|ogg|opus|m4a|aac|mp4|mkv|webm|avi|mov|pdf|svg|txt|json)$", re.IGNORECASE)
 
 
@@ -115,8 +116,8 @@ def _is_id(name: str, known: pa.ChunkedArray, different: int) -> str:
     looked = [str(c) for c in sample(known, 200)]
     if ID_NAME.search(name) and all(ID_CELL.fullmatch(c) for c in looked):
         return "unique in every row, and named like an id"
-    coded = all(ID_CELL.fullmatch(c) and any(ch.isdigit() for ch in c) for c in looked)
-    return "unique codes" if coded and len(known) >= 20 and not MEDIA_SUFFIX.fullmatch(looked[0]) else ""
+    coded = all(ID_CELL.fullmatch(c) for c in looked) and sum(bool(CODE.search(c)) for c in looked) > 0.5 * len(looked)
+    return "unique codes without spaces" if coded and len(known) >= 20 and not MEDIA_SUFFIX.fullmatch(looked[0]) else ""
 
 
 def _is_path(known: pa.ChunkedArray, table: Table) -> str:
