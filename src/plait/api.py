@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from plait import artifact, evaluation, machine, prediction, recipe, report
+from plait import artifact, evaluation, machine, prediction, report
+from plait import recipe as recipes
 from plait.artifact import Artifact
 from plait.checkpoint import Checkpoint
 from plait.dataset import Dataset
@@ -27,7 +28,7 @@ from plait.recipe import Recipe
 from plait.schema import Schema
 from plait.screen import Screen
 from plait.table import check
-from plait.table.infer import infer, infer_tasks
+from plait.table.infer import infer, infer_tasks, parse_columns
 from plait.table.read import Table, read
 from plait.table.split import Split, split
 from plait.training import Training, train
@@ -44,8 +45,12 @@ class Inspection:
     def show(self, screen: Screen | None = None) -> Inspection:
         """Prints itself, and returns itself."""
         rows = [
-            [c.name, c.modality or c.role, f"{c.missing:,}" if c.missing else "-",
-             f"{self.tasks[c.name][0]}: {self.tasks[c.name][1]}" if c.name in self.tasks else c.reason]
+            [
+                c.name,
+                c.modality or c.role,
+                f"{c.missing:,}" if c.missing else "-",
+                f"{self.tasks[c.name][0]}: {self.tasks[c.name][1]}" if c.name in self.tasks else c.reason,
+            ]
             for c in self.schema
         ]
         title = f"{self.table}: {self.schema.rows:,} rows, {len(self.schema.columns)} columns"
@@ -60,10 +65,9 @@ class Model:
         self.folder, self.recipe, self.schema, self.record = folder, trained.recipe, trained.schema, trained.record
         self._artifact = trained
         self._screen = Screen(quiet)
-        pictures = any(m.layout.kind == "grid" for m in trained.preprocessing.inputs.values())
         trained_in = trained.record.get("environment", {}).get("precision", "auto")
         settings = trained.recipe.training.model_copy(update={"precision": "auto" if trained_in == "bf16" else trained_in})
-        self._predictor = prediction.Predictor(trained.model, machine.settings(settings, pictures))
+        self._predictor = prediction.Predictor(trained.model, machine.settings(settings, has_pictures(trained.preprocessing)))
 
     @property
     def targets(self) -> list[str]:
@@ -82,9 +86,7 @@ class Model:
         """
         table = read(data, root)
         with self._screen.bar("predicting", len(table)) as bar:
-            answers, problems = prediction.predict(
-                self._predictor, self._artifact.preprocessing, self.schema, table, self._screen.warn, bar.advance
-            )
+            answers, problems = prediction.predict(self._predictor, self._artifact.preprocessing, self.schema, table, self._screen.warn, bar.advance)
         if problems:
             self._screen.warn(f"{len(problems):,} cells could not be read and count as missing:\n{check.summary(problems)}")
         return answers
@@ -121,13 +123,11 @@ def load(folder: str | Path, quiet: bool = False) -> Model:
     return Model(artifact.load(folder), Path(folder), quiet)
 
 
-def inspect(
-    data: Any, target: str | Sequence[str] = (), root: str | Path | None = None, columns: Mapping[str, Any] | None = None
-) -> Inspection:
+def inspect(data: Any, target: str | Sequence[str] = (), root: str | Path | None = None, columns: Mapping[str, Any] | None = None) -> Inspection:
     """What plait takes each column of a table to be, and why. Trains nothing."""
     table = read(data, root)
     targets = _targets(target)
-    schema = infer(table, targets, recipe.load({"columns": dict(columns or {})}))
+    schema = infer(table, targets, recipes.load({"columns": dict(columns or {})}))
     return Inspection(table.name, schema, {t: (name, match.reason) for t, (name, match) in infer_tasks(table, targets).items()})
 
 
@@ -158,11 +158,31 @@ def fit(
 
     Raises `TableError`, `RecipeError`, `BadCellsError` or `TrainingError` with what to do; `Interrupted` after Ctrl-C.
     """
+    chosen = _recipe(recipe, columns, overrides, seed)
+    sources = {"train": data, "valid": valid, "test": test}
+    return _fit(sources, _targets(target) or list(chosen.tasks), chosen, root, out, strict, resume, quiet)
+
+
+def resume(folder: str | Path, quiet: bool = False) -> Model:
+    """Goes on with the stopped training in a folder, if its table was a file. Runs no code from the folder.
+
+    Raises `RecipeError` when there is none, when it was given a table in memory, or when the table has changed since.
+    """
+    path = Path(folder) / "run.json"
+    if not path.is_file():
+        raise RecipeError(f"'{folder}' holds no training to go on with")
+    run = json.loads(path.read_text(encoding="utf-8"))
+    if run["sources"]["train"] is None:
+        raise RecipeError(
+            f"'{folder}' was trained on a table in memory; call plait.fit again with the same arguments, out={str(folder)!r} and resume=True"
+        )
+    return _fit(run["sources"], run["targets"], Recipe(**run["recipe"]), run["root"], folder, run["strict"], True, quiet)
+
+
+def _fit(sources: dict[str, Any], targets: list[str], chosen: Recipe, root: Any, out: Any, strict: bool, resumed: bool, quiet: bool) -> Model:
     screen = Screen(quiet)
     begun = time.time()
-    chosen = _recipe(recipe, columns, overrides, seed)
-    table, chosen = _with_sides(read(data, root), valid, test, root, chosen)
-    targets = _targets(target) or list(chosen.tasks)
+    table, chosen = _with_sides(read(sources["train"], root), sources["valid"], sources["test"], root, chosen)
     if not targets:
         raise RecipeError(f"which column is to be predicted? Give target=; {table.name} has {', '.join(table.data.column_names)}")
     schema = infer(table, targets, chosen)
@@ -172,20 +192,19 @@ def fit(
     Inspection(table.name, schema, why).show(screen)
 
     rows = _split(table, chosen, targets, screen)
-    folder = _folder(out, resume)
-    _begin(folder, table, chosen, resume)
+    folder = _folder(out, resumed)
+    _begin(folder, table, chosen, sources, root, targets, strict, resumed)
     preprocessing = Preprocessing.fit(table, chosen, rows.train)
     prepared = _prepare(table, preprocessing, screen)
     _check(prepared, rows, table, folder, strict, screen)
     torch.manual_seed(chosen.seed)
     model = MultimodalModel.build(chosen, preprocessing)
-    pictures = any(m.layout.kind == "grid" for m in preprocessing.inputs.values())
-    settings = machine.settings(chosen.training, pictures)
+    settings = machine.settings(chosen.training, has_pictures(preprocessing))
     _tell(model, chosen, settings, screen)
-    run = Training(model, chosen, settings, Dataset(prepared, preprocessing, rows.train), Dataset(prepared, preprocessing, rows.valid), folder, screen)
-    progress = train(run, resume)
+    data = {side: Dataset(prepared, preprocessing, numbers) for side, numbers in (("train", rows.train), ("valid", rows.valid), ("test", rows.test))}
+    progress = train(Training(model, chosen, settings, data["train"], data["valid"], folder, screen), resumed)
 
-    record = {
+    record: dict[str, Any] = {
         "environment": machine.describe(settings),
         "rows": {side: len(numbers) for side, numbers in rows.sides().items()},
         "split": rows.how,
@@ -197,10 +216,9 @@ def fit(
         "evaluation": {},
     }
     trained = Model(Artifact(chosen, schema, preprocessing, model.cpu(), record), folder, quiet)
-    for name, side in (("validation", rows.valid), ("test", rows.test)):
-        if any(len(_labelled(prepared, t, side)) for t in targets):
-            found = trained._evaluate(Dataset(prepared, preprocessing, side), f"{name} rows")
-            record["evaluation"][name] = found.to_dict()
+    for name, side in (("validation", "valid"), ("test", "test")):
+        if any(len(_labelled(prepared, t, data[side].rows.numpy())) for t in targets):
+            record["evaluation"][name] = trained._evaluate(data[side], f"{name} rows").to_dict()
     artifact.save(trained._artifact, folder)
     report.write(folder, trained._artifact)
     Checkpoint(folder, 1).remove()
@@ -208,15 +226,17 @@ def fit(
     return trained
 
 
-def _recipe(source: Any, columns: Mapping[str, Any] | None, overrides: Iterable[str], seed: int | None) -> Recipe:
-    chosen = recipe.load(source, [*overrides, *([f"seed={seed}"] if seed is not None else [])])
-    if columns:
-        from plait.table.infer import parse_columns
+def has_pictures(preprocessing: Preprocessing) -> bool:
+    return any(m.layout.kind == "grid" for m in preprocessing.inputs.values())
 
+
+def _recipe(source: Any, columns: Mapping[str, Any] | None, overrides: Iterable[str], seed: int | None) -> Recipe:
+    chosen = recipes.load(source, [*overrides, *([f"seed={seed}"] if seed is not None else [])])
+    if columns:
         own = {k: v if isinstance(v, Mapping) else parse_columns([f"{k}={v}"])[k] for k, v in columns.items()}
         data = chosen.model_dump(mode="json", exclude_unset=True)
         data["columns"] = {**data.get("columns", {}), **own}
-        chosen = recipe.load(data)
+        chosen = recipes.load(data)
     chosen.allow_external()
     return chosen
 
@@ -259,7 +279,8 @@ def _split(table: Table, chosen: Recipe, targets: list[str], screen: Screen) -> 
     labelled = np.zeros(len(table), dtype=bool)
     for target in targets:
         labelled |= table.column(target).is_valid().to_numpy(zero_copy_only=False)
-    kept = Split(*(rows[labelled[rows]] for rows in (sides.train, sides.valid, sides.test)), sides.how)
+    train_rows, valid_rows, test_rows = (rows[labelled[rows]] for rows in (sides.train, sides.valid, sides.test))
+    kept = Split(train_rows, valid_rows, test_rows, sides.how)
     unlabelled = len(table) - int(labelled.sum())
     if unlabelled:
         screen.say(f"{unlabelled:,} rows have no label and are left out")
@@ -288,22 +309,26 @@ def _folder(out: str | Path | None, resume: bool) -> Path:
     return folder
 
 
-def _begin(folder: Path, table: Table, chosen: Recipe, resume: bool) -> None:
-    """Writes what a later resume must agree with, or checks it."""
+def _begin(folder: Path, table: Table, chosen: Recipe, sources: dict[str, Any], root: Any, targets: list[str], strict: bool, resumed: bool) -> None:
+    """Writes what a later resume needs and must agree with, or checks it."""
     digest = hashlib.blake2b(digest_size=16)
     for column in table.data.columns:
         for chunk in column.chunks:
             digest.update(json.dumps(chunk.slice(0, 1000).to_pylist(), default=str).encode())
-    now = {"rows": len(table), "columns": table.data.column_names, "begins": digest.hexdigest(), "recipe": chosen.model_dump(mode="json")}
+    given = {side: str(Path(s).absolute()) if isinstance(s, (str, Path)) else None for side, s in sources.items()}
+    now = {
+        "rows": len(table), "columns": table.data.column_names, "content": digest.hexdigest(), "recipe": chosen.model_dump(mode="json"),
+        "sources": given, "root": None if root is None else str(Path(root).absolute()), "targets": targets, "strict": strict,
+    }  # fmt: skip
     path = folder / "run.json"
-    if resume:
-        before = json.loads(path.read_text(encoding="utf-8"))
-        changed = [key for key in now if before.get(key) != json.loads(json.dumps(now[key]))]
-        if changed:
-            raise RecipeError(f"cannot go on with '{folder}': its {' and '.join(changed)} differ from those it was begun with")
-    else:
+    if not resumed:
         artifact.write_json(path, now)
         Checkpoint(folder, 1).remove()
+        return
+    before = json.loads(path.read_text(encoding="utf-8"))
+    changed = [key for key in ("rows", "columns", "content", "recipe") if before.get(key) != json.loads(json.dumps(now[key]))]
+    if changed:
+        raise RecipeError(f"cannot go on with '{folder}': its {' and '.join(changed)} differ from those it was begun with")
 
 
 def _prepare(table: Table, preprocessing: Preprocessing, screen: Screen) -> Prepared:
@@ -315,7 +340,9 @@ def _prepare(table: Table, preprocessing: Preprocessing, screen: Screen) -> Prep
 def _check(prepared: Prepared, rows: Split, table: Table, folder: Path, strict: bool, screen: Screen) -> None:
     check.write(prepared.problems, folder / "problems.csv")
     if prepared.problems:
-        screen.warn(f"{len(prepared.problems):,} cells have problems, listed in {folder / 'problems.csv'}; they count as missing:\n{check.summary(prepared.problems)}")
+        screen.warn(
+            f"{len(prepared.problems):,} cells have problems, listed in {folder / 'problems.csv'}; they count as missing:\n{check.summary(prepared.problems)}"
+        )
     check.check(prepared.problems, prepared.given, table.root, strict)
     for column, count in prepared.cut.items():
         screen.warn(f"column '{column}': {count:,} texts are longer than max_tokens and were cut; --set modalities.text.max_tokens=... keeps more")

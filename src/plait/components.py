@@ -28,8 +28,22 @@ def names(kind: str) -> list[str]:
     """The names of all components of a kind, sorted; imports none of them."""
     if kind not in KINDS:
         raise RecipeError(f"no kind of component '{kind}': {nearest(kind, KINDS)}")
-    package = importlib.import_module(f"plait.{kind}")
-    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if m.name != "base" and not m.name.startswith("_"))
+    return _modules(f"plait.{kind}")
+
+
+def samples() -> list[str]:
+    """The names of the sample tables, sorted."""
+    return _modules("plait.samples")
+
+
+def find_sample(name: str) -> Any:
+    """The module of a sample table: `fetch(cache)`, TARGET, INPUTS, OVERRIDES, ABOUT."""
+    return importlib.import_module(f"plait.samples.{name}")
+
+
+def _modules(package: str) -> list[str]:
+    path = importlib.import_module(package).__path__
+    return sorted(m.name for m in pkgutil.iter_modules(path) if m.name != "base" and not m.name.startswith("_"))
 
 
 def find(kind: str, name: str) -> Any:
@@ -71,7 +85,7 @@ def _find_external(name: str) -> Any:
 
 def configure(kind: str, name: str, options: dict[str, Any]) -> Any:
     """The component's validated `Config`; a wrong option gets the nearest valid one."""
-    config = find(kind, name).Config
+    config = find(kind, name).options
     try:
         return config(**options)
     except ValidationError as error:

@@ -124,8 +124,10 @@ def show(evaluation: Evaluation, screen: Screen) -> None:
         screen.table(title, ["metric", "value ", "interval", "guess without inputs "], rows)
         if found.subsets:
             whole = found.metrics[found.score].value
-            rows = [[subset_name(s, found), f"{score.value:.3f}", f"{score.low:.3f} to {score.high:.3f}", f"{score.value - whole:+.3f}"]
-                    for s, score in found.subsets]
+            rows = [
+                [subset_name(s, found), f"{score.value:.3f}", f"{score.low:.3f} to {score.high:.3f}", f"{score.value - whole:+.3f}"]
+                for s, score in found.subsets
+            ]
             screen.table(f"\n{target}: {found.score} of the same model when it is given only", ["inputs", "value ", "interval", "against all "], rows)
 
 

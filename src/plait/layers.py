@@ -55,7 +55,7 @@ class Attention(nn.Module):
         query = self._split(self.query(x_BLD))
         key, value = (self._split(part) for part in self.key_value(onto_BLD).chunk(2, dim=-1))
         y = F.scaled_dot_product_attention(query, key, value, attn_mask=mask_BL[:, None, None, :])
-        return self.out(y.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        return self.out(y.transpose(1, 2).flatten(2))
 
     def _split(self, x_BLD: Tensor) -> Tensor:
         return x_BLD.unflatten(-1, (self.heads, -1)).transpose(1, 2)
@@ -70,9 +70,7 @@ class Block(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.norm_onto = nn.LayerNorm(width) if across else None
         self.attention = Attention(width, heads)
-        self.mlp = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * width, width)
-        )
+        self.mlp = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * width, width))
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x_BLD: Tensor, mask_BL: Tensor, onto_BLD: Tensor | None = None) -> Tensor:
@@ -80,7 +78,7 @@ class Block(nn.Module):
         normed = self.norm(x_BLD)
         onto = normed if self.norm_onto is None or onto_BLD is None else self.norm_onto(onto_BLD)
         x_BLD = x_BLD + self.dropout(self.attention(normed, onto, mask_BL))
-        return x_BLD + self.dropout(self.mlp(x_BLD))  # type: ignore[no-any-return]
+        return x_BLD + self.dropout(self.mlp(x_BLD))
 
 
 class BatchNorm(nn.BatchNorm2d):

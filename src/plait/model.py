@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -42,28 +44,29 @@ class MultimodalModel(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         encoded = self.encode(batch)
         fused_BD = self.fusion(encoded, batch.present)
-        return {t: self.tasks[module_key(t)](fused_BD, encoded) for t in self.targets}
+        return {t: self.task(t)(fused_BD, encoded) for t in self.targets}
 
     def encode(self, batch: Batch) -> dict[str, Tokens]:
         """Each column's tokens; its learned token in the rows that lack it."""
-        return {c: self.encoders[module_key(c)](batch.values[c], batch.present[c]) for c in self.columns}
+        return {c: self.encoder(c)(batch.values[c], batch.present[c]) for c in self.columns}
 
     def predict_hidden(self, encoded: dict[str, Tokens], present: dict[str, Tensor]) -> dict[str, Tensor]:
         """The outputs from tokens computed before, with the columns hidden that `present` now lacks: only fusion and heads run."""
-        hidden = {c: self.encoders[module_key(c)].hide(tokens, present[c]) for c, tokens in encoded.items()}
+        hidden = {c: self.encoder(c).hide(tokens, present[c]) for c, tokens in encoded.items()}
         fused_BD = self.fusion(hidden, present)
-        return {t: self.tasks[module_key(t)](fused_BD, hidden) for t in self.targets}
+        return {t: self.task(t)(fused_BD, hidden) for t in self.targets}
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> Tensor:
         """The sum of the tasks' losses, each the mean over its labelled rows."""
-        losses = [self.tasks[module_key(t)].loss(outputs[t], batch.targets[t], batch.labelled[t]) for t in self.targets]
+        losses = [self.task(t).loss(outputs[t], batch.targets[t], batch.labelled[t]) for t in self.targets]
         total: Tensor = sum(losses[1:], start=losses[0])
         return total
 
+    def encoder(self, column: str) -> ColumnEncoder:
+        return cast(ColumnEncoder, self.encoders[module_key(column)])
+
     def task(self, target: str) -> Task:
-        task = self.tasks[module_key(target)]
-        assert isinstance(task, Task)
-        return task
+        return cast(Task, self.tasks[module_key(target)])
 
 
 class ColumnEncoder(nn.Module):
@@ -80,7 +83,7 @@ class ColumnEncoder(nn.Module):
 
     def forward(self, values: Values, present_B: Tensor) -> Tokens:
         if bool(present_B.all()):
-            return self.encoder(values)  # type: ignore[no-any-return]
+            return self.encoder(values)
         rows = present_B.nonzero()[:, 0]
         if not len(rows):
             x_BLD = self.missing_D.expand(len(present_B), 1, -1)

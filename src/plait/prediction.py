@@ -15,8 +15,8 @@ from plait.batch import Batch
 from plait.dataset import Dataset
 from plait.errors import TableError, nearest
 from plait.machine import Settings
-from plait.model import MultimodalModel
 from plait.modalities.base import Problem
+from plait.model import MultimodalModel
 from plait.preprocessing import Prepared, Preprocessing
 from plait.schema import Schema
 from plait.table.read import Table
@@ -52,7 +52,7 @@ class Predictor:
         """The fused vector of each row, in fp32 on the CPU."""
         batch = batch.to(torch.device(self.settings.device))
         with self.settings.autocast():
-            return self.model.fusion(self.model.encode(batch), batch.present).float().cpu()  # type: ignore[no-any-return]
+            return self.model.fusion(self.model.encode(batch), batch.present).float().cpu()
 
     @torch.inference_mode()
     def subsets(self, batch: Batch, subsets: list[tuple[str, ...]]) -> list[dict[str, Tensor]]:
@@ -116,9 +116,7 @@ def check_columns(preprocessing: Preprocessing, table: Table, tell: Callable[[st
         tell(f"input '{name}' is not in {table.name}: treated as missing in every row{hint}")
 
 
-def _assemble(
-    columns: dict[str, list[pa.Array]], problems: list[Problem], schema: Schema, table: Table, preprocessing: Preprocessing
-) -> pa.Table:
+def _assemble(columns: dict[str, list[pa.Array]], problems: list[Problem], schema: Schema, table: Table, preprocessing: Preprocessing) -> pa.Table:
     done: dict[str, Any] = {name: table.data.column(name) for name in schema.of("id") if name in table.data.column_names}
     if columns:
         done |= {name: pa.chunked_array(parts) for name, parts in columns.items()}

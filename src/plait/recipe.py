@@ -128,8 +128,14 @@ class Recipe(Options):
         chosen = {t: self.tasks.get(t, Choice(name=task)) for t, task in tasks.items()}
         resolved = {t: choice.resolved("tasks", self.task_defaults.get(choice.name)) for t, choice in chosen.items()}
         return self.model_copy(
-            update={"columns": columns, "modalities": {}, "encoders": {}, "task_defaults": {}, "tasks": resolved,
-                    "fusion": self.fusion.resolved("fusion")}
+            update={
+                "columns": columns,
+                "modalities": {},
+                "encoders": {},
+                "task_defaults": {},
+                "tasks": resolved,
+                "fusion": self.fusion.resolved("fusion"),
+            }
         )
 
     def _resolve_input(self, name: str, modality: str) -> ColumnRecipe:

@@ -25,7 +25,7 @@ class Bag(Encoder):
     Embeddings begin near zero, so that an n-gram that training never saw says nothing.
     """
 
-    Config = Config
+    options = Config
     takes = frozenset({"bag", "tokens"})
     asks = {"split": "ngrams", "vocabulary": 32_768, "max_tokens": 2048}
 

@@ -18,7 +18,7 @@ class Encoder(nn.Module, ABC):
     encoder wants of its column's modality, unless the recipe says otherwise.
     """
 
-    Config: ClassVar[type[Options]]
+    options: ClassVar[type[Options]]
     takes: ClassVar[frozenset[Kind]]
     asks: ClassVar[dict[str, Any]] = {}
     width: int

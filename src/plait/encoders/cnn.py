@@ -28,7 +28,7 @@ class Config(Options):
 class CNN(Encoder):
     """Convolutions on a grid. Pooling comes before ReLU: the same values and gradients for a quarter of the work."""
 
-    Config = Config
+    options = Config
     takes = frozenset({"grid"})
 
     def __init__(self, size: tuple[int, ...], channels: tuple[int, ...], kernel: int, padding: int, pool: str) -> None:

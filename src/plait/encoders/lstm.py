@@ -32,7 +32,7 @@ class LSTM(Encoder):
     the parameters are those of the equations (and of Keras).
     """
 
-    Config = Config
+    options = Config
     takes = frozenset({"tokens"})
 
     def __init__(self, vocabulary: int, embedding: int, width: int, bidirectional: bool, tokens: str, dropout: float) -> None:

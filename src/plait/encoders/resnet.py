@@ -25,7 +25,7 @@ class Config(Options):
 class ResNet(Encoder):
     """One token for each position of the last grid: 36 for a picture of 96 pixels a side and four stages."""
 
-    Config = Config
+    options = Config
     takes = frozenset({"grid"})
 
     def __init__(self, channels: int, width: int, stages: int, blocks: int, dropout: float) -> None:
@@ -48,7 +48,7 @@ class ResNet(Encoder):
         return cls(layout.size[0], config.width, config.stages, config.blocks, config.dropout)
 
     def forward(self, values: Values) -> Tokens:
-        x_BCHW = self.stages(F.relu_(self.norm(self.stem(values.x))))
+        x_BCHW = self.stages(F.max_pool2d(F.relu_(self.norm(self.stem(values.x))), 3, stride=2, padding=1))
         x_BLD = x_BCHW.flatten(2)
         x_BLD = self.dropout(x_BLD).transpose(1, 2)
         return Tokens(x_BLD, torch.ones(x_BLD.shape[:2], dtype=torch.bool, device=x_BLD.device))

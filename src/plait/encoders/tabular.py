@@ -26,7 +26,7 @@ class Config(Options):
 class Tabular(Encoder):
     """An embedding of an index; or two linear layers with a ReLU between over a vector."""
 
-    Config = Config
+    options = Config
     takes = frozenset({"vector", "index"})
 
     def __init__(self, layout: Layout, width: int, periodic: int, sigma: float) -> None:

@@ -30,7 +30,7 @@ class Config(Options):
 class Transformer(Encoder):
     """One token out for each token in, with learned positions."""
 
-    Config = Config
+    options = Config
     takes = frozenset({"tokens"})
 
     def __init__(self, vocabulary: int, longest: int, width: int, heads: int, layers: int, dropout: float) -> None:

@@ -18,7 +18,7 @@ class Fusion(nn.Module, ABC):
     mask that is False; the result is finite for every subset of columns, the empty one included.
     """
 
-    Config: ClassVar[type[Options]]
+    options: ClassVar[type[Options]]
     width: int
 
     @classmethod

@@ -20,7 +20,7 @@ class Config(Options):
 class Concat(Fusion):
     """mlp([x_1; ...; x_M]), where x_m is column m's pooled vector, or its learned token where it is missing."""
 
-    Config = Config
+    options = Config
 
     def __init__(self, widths: dict[str, int], hidden: tuple[int, ...], dropout: float) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Concat(Fusion):
         return cls(widths, config.hidden, config.dropout)
 
     def forward(self, tokens: dict[str, Tokens], present: dict[str, Tensor]) -> Tensor:
-        return self.mlp(torch.cat([t.pooled_BD() for t in tokens.values()], 1))  # type: ignore[no-any-return]
+        return self.mlp(torch.cat([t.pooled_BD() for t in tokens.values()], 1))
 
 
 component = Concat

@@ -35,7 +35,7 @@ class CrossAttention(Fusion):
     missing columns are masked.
     """
 
-    Config = Config
+    options = Config
 
     def __init__(self, widths: dict[str, int], width: int, heads: int, layers: int, queries: int, dropout: float) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class CrossAttention(Fusion):
         every_BQ = torch.ones(x_BQD.shape[:2], dtype=torch.bool, device=x_BQD.device)
         for across, within in zip(self.across, self.within, strict=True):
             x_BQD = within(across(x_BQD, mask_BL, onto_BLD), every_BQ)
-        return self.norm(x_BQD).flatten(1)  # type: ignore[no-any-return]
+        return self.norm(x_BQD).flatten(1)
 
 
 component = CrossAttention

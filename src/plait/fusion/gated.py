@@ -25,7 +25,7 @@ class Gated(Fusion):
     left out of the sum.
     """
 
-    Config = Config
+    options = Config
 
     def __init__(self, widths: dict[str, int], width: int, hidden: tuple[int, ...], dropout: float) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Gated(Fusion):
         present_BM = torch.stack([present[c] for c in pooled], 1)
         h_BMD = torch.stack([self.values[module_key(c)](x_BD).tanh() for c, x_BD in pooled.items()], 1)
         z_BMD = self.gates(torch.cat(list(pooled.values()), 1)).sigmoid().unflatten(1, (len(pooled), -1))
-        return self.mlp((z_BMD * h_BMD * present_BM[..., None]).sum(1))  # type: ignore[no-any-return]
+        return self.mlp((z_BMD * h_BMD * present_BM[..., None]).sum(1))
 
 
 component = Gated

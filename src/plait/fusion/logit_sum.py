@@ -20,7 +20,7 @@ class LogitSum(Fusion):
     """sum_m present_m * f_m(x_m). A task's head is linear, so its logits are the sum of each column's logits: additive
     in the columns, and unable to represent any interaction between them. A missing column has no vote."""
 
-    Config = Config
+    options = Config
 
     def __init__(self, widths: dict[str, int], hidden: tuple[int, ...], dropout: float) -> None:
         super().__init__()

@@ -27,7 +27,7 @@ class LowRank(Fusion):
     without it. Vectors are normalised first: a product of many columns would otherwise vanish or explode.
     """
 
-    Config = Config
+    options = Config
 
     def __init__(self, widths: dict[str, int], width: int, rank: int, hidden: tuple[int, ...], dropout: float) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class LowRank(Fusion):
         return torch.einsum("brk,r->bk", product, self.rank_weights.to(product.dtype)) + self.bias
 
     def forward(self, tokens: dict[str, Tokens], present: dict[str, Tensor]) -> Tensor:
-        return self.mlp(self.product_BD(tokens, present))  # type: ignore[no-any-return]
+        return self.mlp(self.product_BD(tokens, present))
 
 
 component = LowRank

@@ -26,7 +26,7 @@ class Category(Modality):
     """A column of categories. A value that training did not see is not missing: it has an index of its own, 0, which
     training rows of rare values teach the encoder to read (see `fit`)."""
 
-    Config = Config
+    options = Config
     encoder = "tabular"
 
     def __init__(self, config: Config, values: list[str]) -> None:

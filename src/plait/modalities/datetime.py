@@ -13,9 +13,24 @@ from plait.batch import Layout, Values
 from plait.components import Options
 from plait.modalities.base import Loaded, Match, Modality, Problem, Source, is_text, sample
 
-FORMATS = ("%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S",
-           "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ", "%Y/%m/%d %H:%M:%S", "%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M", "%d %b %Y",
-           "%b %d, %Y", "%B %d, %Y")
+FORMATS = (
+    "%Y-%m-%d",
+    "%Y/%m/%d",
+    "%d.%m.%Y",
+    "%d/%m/%Y",
+    "%m/%d/%Y",
+    "%d-%m-%Y",
+    "%Y-%m-%d %H:%M",
+    "%Y-%m-%d %H:%M:%S",
+    "%Y-%m-%dT%H:%M:%S",
+    "%Y-%m-%dT%H:%M:%SZ",
+    "%Y/%m/%d %H:%M:%S",
+    "%d/%m/%Y %H:%M",
+    "%m/%d/%Y %H:%M",
+    "%d %b %Y",
+    "%b %d, %Y",
+    "%B %d, %Y",
+)
 
 
 class Config(Options):
@@ -31,7 +46,7 @@ class Datetime(Modality):
     `cycles`, sine and cosine of the place in the year, month, week and day. Times of day are UTC where a zone is given.
     """
 
-    Config = Config
+    options = Config
     encoder = "tabular"
 
     def __init__(self, config: Config, first: float, last: float, form: str) -> None:
@@ -60,8 +75,10 @@ class Datetime(Modality):
         seconds = _seconds(cells, self.form)
         present = np.isfinite(seconds)
         given = pc.is_valid(cells).to_numpy(zero_copy_only=False)
-        problems = [Problem(int(row), source.column, "", f"not a date like {self.form}: {str(cells[int(row)].as_py())[:40]!r}")
-                    for row in np.flatnonzero(given & ~present)]
+        problems = [
+            Problem(int(row), source.column, "", f"not a date like {self.form}: {str(cells[int(row)].as_py())[:40]!r}")
+            for row in np.flatnonzero(given & ~present)
+        ]
         seconds = np.where(present, seconds, self.first)
         features = _features(seconds, self.first, self.last, self.config.cycles)
         return Loaded(Values(torch.from_numpy(features)), torch.from_numpy(present), problems)
@@ -112,4 +129,4 @@ def _seconds(cells: pa.ChunkedArray, form: str) -> np.ndarray:
     if is_text(cells):
         cells = _parse(cells, form or FORMATS[0])
     stamps = pc.cast(pc.cast(cells, pa.timestamp("us"), safe=False), pa.int64())
-    return pc.divide(pc.cast(stamps, pa.float64()), 1e6).to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+    return pc.divide(pc.cast(stamps, pa.float64()), 1e6).to_numpy(zero_copy_only=False)

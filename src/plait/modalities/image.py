@@ -52,7 +52,7 @@ class Config(Options):
 class Image(Modality):
     """A column of pictures. It learns nothing from the rows; its state is empty."""
 
-    Config = Config
+    options = Config
     encoder = "resnet"
     media = True
 
@@ -62,8 +62,7 @@ class Image(Modality):
 
     @classmethod
     def matches(cls, cells: pa.ChunkedArray, source: Source) -> Match | None:
-        if not (is_text(cells) or pa.types.is_binary(cells.type) or pa.types.is_large_binary(cells.type)
-                or _is_bytes_and_path(cells.type)):
+        if not (is_text(cells) or pa.types.is_binary(cells.type) or pa.types.is_large_binary(cells.type) or _is_bytes_and_path(cells.type)):
             return None
         looked = sample(cells)
         named = sum(isinstance(c, str) and c.lower().endswith(SUFFIXES) for c in looked)
@@ -151,8 +150,7 @@ def decode(data: bytes, config: Config) -> np.ndarray:
         if image.format == "JPEG" and image.mode in ("RGB", "L"):
             orientation = image.getexif().get(ORIENTATION, 1)
             small = _fitting(image.size, config, covering=True)
-            pixels = simplejpeg.decode_jpeg(data, "RGB", fastdct=True, fastupsample=True,
-                                            min_height=small[1], min_width=small[0])
+            pixels = simplejpeg.decode_jpeg(data, "RGB", fastdct=True, fastupsample=True, min_height=small[1], min_width=small[0])
             image = Pillow.fromarray(pixels)
             if orientation != 1:
                 image.getexif()[ORIENTATION] = orientation
@@ -219,8 +217,7 @@ def augment(x_BCHW: Tensor, config: Config, generator: torch.Generator) -> Tenso
         mirror = torch.where(draw(0, 1) < 0.5, -1.0, 1.0) if config.flip else torch.ones(count)
         shift = draw(-1, 1, 2) * (1 - scale)[:, None]
         cos, sin = angle.cos() * scale, angle.sin() * scale
-        theta = torch.stack([torch.stack([cos * mirror, -sin, shift[:, 0]], 1),
-                             torch.stack([sin * mirror, cos, shift[:, 1]], 1)], 1)
+        theta = torch.stack([torch.stack([cos * mirror, -sin, shift[:, 0]], 1), torch.stack([sin * mirror, cos, shift[:, 1]], 1)], 1)
         grid = F.affine_grid(theta, list(x_BCHW.shape), align_corners=False)
         x_BCHW = F.grid_sample(x_BCHW, grid, padding_mode="border", align_corners=False)
     if config.colour:

@@ -31,7 +31,7 @@ class Number(Modality):
     NaN is missing. An infinity, or a string that is no number, is a problem and missing.
     """
 
-    Config = Config
+    options = Config
     encoder = "tabular"
 
     def __init__(self, config: Config, median: float, spread: float, edges: list[float]) -> None:
@@ -58,8 +58,8 @@ class Number(Modality):
             return cls(config, 0.0, 1.0, [])
         low, median, high = (float(q) for q in np.quantile(x, [0.25, 0.5, 0.75]))
         spread = (high - low) / 1.349 or float(x.std()) or 1.0
-        edges = np.unique(np.quantile(x, np.linspace(0, 1, config.bins + 1))) if config.embedding == "quantile" else []
-        return cls(config, median, spread, [float(e) for e in edges] if len(edges) > 2 else [])
+        edges = np.unique(np.quantile(x, np.linspace(0, 1, config.bins + 1))).tolist() if config.embedding == "quantile" else []
+        return cls(config, median, spread, edges if len(edges) > 2 else [])
 
     def load(self, cells: pa.ChunkedArray, source: Source) -> Loaded:
         x, bad = numbers(cells)

@@ -44,7 +44,7 @@ class Config(Options):
 class Text(Modality):
     """A column of texts in any language."""
 
-    Config = Config
+    options = Config
     encoder = "bag"
 
     def __init__(self, config: Config, tokenizer: Tokenizer | None) -> None:
@@ -78,7 +78,10 @@ class Text(Modality):
             tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
             tokenizer.decoder = decoders.ByteLevel()
             trainer = trainers.BpeTrainer(
-                vocab_size=config.vocabulary, special_tokens=special, show_progress=False, min_frequency=2,
+                vocab_size=config.vocabulary,
+                special_tokens=special,
+                show_progress=False,
+                min_frequency=2,
                 initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             )
         tokenizer.normalizer = normalizers.Sequence(steps)
@@ -126,7 +129,7 @@ component = Text
 def _strings(cells: pa.ChunkedArray) -> list[str | None]:
     if not is_text(cells):
         cells = pc.cast(cells, pa.string())
-    return cells.to_pylist()  # type: ignore[no-any-return]
+    return cells.to_pylist()
 
 
 def hashed_ngrams(texts: list[str], config: Config) -> list[np.ndarray]:

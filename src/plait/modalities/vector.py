@@ -23,7 +23,7 @@ class Config(Options):
 class Vector(Modality):
     """A column of equally long lists of numbers. A vector of another length, or with a NaN, is a problem and missing."""
 
-    Config = Config
+    options = Config
     encoder = "tabular"
 
     def __init__(self, config: Config, mean: list[float], std: list[float]) -> None:

@@ -54,8 +54,10 @@ def _download(cache: Path) -> None:
     done = subprocess.run(["apt-get", "download", "-q", PACKAGE], cwd=folder, capture_output=True, text=True)
     packages = sorted(folder.glob(f"{PACKAGE}_*.deb"))
     if done.returncode or not packages:
-        raise TableError(f"apt-get cannot download {PACKAGE}: {done.stderr.strip().splitlines()[-1:] or done.returncode}. "
-                         "If its lists are old, run: sudo apt-get update")
+        raise TableError(
+            f"apt-get cannot download {PACKAGE}: {done.stderr.strip().splitlines()[-1:] or done.returncode}. "
+            "If its lists are old, run: sudo apt-get update"
+        )
     unpacked = subprocess.run(["dpkg", "-x", str(packages[-1]), str(cache)], capture_output=True, text=True)
     if unpacked.returncode:
         raise TableError(f"dpkg cannot unpack {packages[-1]}: {unpacked.stderr.strip()}")

@@ -105,9 +105,7 @@ def _read_csv(path: Path, delimiter: str) -> pa.Table:
     except UnicodeDecodeError as error:
         raise TableError(f"'{path}' is not UTF-8 (byte {error.start}); save it as UTF-8 first") from error
     data = data.removeprefix(b"\xef\xbb\xbf")
-    header = pa.csv.open_csv(
-        io.BytesIO(data), parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
-    ).schema.names
+    header = pa.csv.open_csv(io.BytesIO(data), parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)).schema.names
     table = pa.csv.read_csv(
         io.BytesIO(data),
         parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),

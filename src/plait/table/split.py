@@ -85,8 +85,8 @@ def _by_group(table: Table, recipe: SplitRecipe, seed: int) -> Split:
     side = np.where(before < ends[0], 2, np.where(before < ends[1], 1, 0))
     of_row = np.empty(len(order), dtype=int)
     of_row[order] = side
-    rows = [np.flatnonzero(of_row[groups] == s) for s in (0, 1, 2)]
-    return Split(*rows, f"whole groups of '{recipe.group}', seed {seed}")
+    train, valid, test = (np.flatnonzero(of_row[groups] == s) for s in (0, 1, 2))
+    return Split(train, valid, test, f"whole groups of '{recipe.group}', seed {seed}")
 
 
 def _cut(order: np.ndarray, recipe: SplitRecipe) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -96,9 +96,7 @@ def _cut(order: np.ndarray, recipe: SplitRecipe) -> tuple[np.ndarray, np.ndarray
     return np.sort(order[:first]), np.sort(order[first : first + valid]), np.sort(order[first + valid :])
 
 
-def _shuffled(
-    rows: np.ndarray, valid: float, test: float, labels: pa.ChunkedArray | None, seed: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _shuffled(rows: np.ndarray, valid: float, test: float, labels: pa.ChunkedArray | None, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Random sides; with labels each class is dealt in the same shares, and a class of one row trains."""
     rng = np.random.default_rng(seed)
     order = rng.permutation(rows)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.feather
@@ -39,9 +40,20 @@ def write(table: pa.Table, path: Path) -> None:
         pa.feather.write_feather(table, path)
 
 
+def to_stream(table: pa.Table, stream: IO[bytes]) -> None:
+    """The table as CSV."""
+    pa.csv.write_csv(_flat(table), stream)
+
+
+def write_vectors(vectors: np.ndarray, path: Path) -> None:
+    """A matrix as one column, `embedding`, of lists of its width."""
+    flat = pa.array(vectors.reshape(-1), pa.float32())
+    write(pa.table({"embedding": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])}), path)
+
+
 def _flat(table: pa.Table) -> pa.Table:
     def flat(column: pa.ChunkedArray) -> Any:
-        if not pa.types.is_list(column.type):
+        if not (pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type)):
             return column
         return pa.array([None if c is None else "|".join(map(str, c)) for c in column.to_pylist()], pa.string())
 

@@ -20,7 +20,7 @@ class Task(nn.Module, ABC):
     `score` names the metric that chooses the best epoch, and `higher` says whether more of it is better.
     """
 
-    Config: ClassVar[type[Options]]
+    options: ClassVar[type[Options]]
     score: str
     higher: bool
 

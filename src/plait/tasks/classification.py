@@ -31,7 +31,7 @@ class Config(Options):
 class Classification(Task):
     """Two classes have one logit, of the second class in sorted order; more have one each."""
 
-    Config = Config
+    options = Config
     score = "accuracy"
     higher = True
 
@@ -41,6 +41,7 @@ class Classification(Task):
         self.config = Config(class_weights=class_weights, label_smoothing=label_smoothing)
         count_C = torch.tensor(counts, dtype=torch.float32)
         weight_C = count_C.sum() / (len(counts) * count_C.clamp(min=1))
+        self.weight_C: Tensor | None
         self.register_buffer("weight_C", weight_C if class_weights == "balanced" else None, persistent=False)
 
     @classmethod
@@ -81,13 +82,15 @@ class Classification(Task):
         given = pc.is_valid(cells).to_numpy(zero_copy_only=False)
         index = pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
         index[~given] = -1
-        problems = [Problem(int(row), name, "", f"class {cells[int(row)].as_py()!r} is not among the {len(self.classes)} of training")
-                    for row in np.flatnonzero(given & (index < 0))]
+        problems = [
+            Problem(int(row), name, "", f"class {cells[int(row)].as_py()!r} is not among the {len(self.classes)} of training")
+            for row in np.flatnonzero(given & (index < 0))
+        ]
         target = torch.from_numpy(index)
         return target.clamp(min=0), target >= 0, problems
 
     def forward(self, fused_BD: Tensor, encoded: dict[str, Tokens]) -> Tensor:
-        return self.head(fused_BD).float()  # type: ignore[no-any-return]
+        return self.head(fused_BD).float()
 
     def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
         if output.shape[1] == 1:

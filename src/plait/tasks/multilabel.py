@@ -30,7 +30,7 @@ class Config(Options):
 class Multilabel(Task):
     """Cells are lists of labels, or strings with a separator. An empty list means "none of them"; null means unlabelled."""
 
-    Config = Config
+    options = Config
     score = "f1_micro"
     higher = True
 
@@ -75,7 +75,7 @@ class Multilabel(Task):
         return target, labelled, problems
 
     def forward(self, fused_BD: Tensor, encoded: dict[str, Tokens]) -> Tensor:
-        return self.head(fused_BD).float()  # type: ignore[no-any-return]
+        return self.head(fused_BD).float()
 
     def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
         return masked_mean(F.binary_cross_entropy_with_logits(output, target, reduction="none").mean(1), labelled_B)
@@ -118,4 +118,4 @@ def _lists(cells: pa.ChunkedArray, separator: str) -> list[list[str] | None]:
         return [None if c is None else [p.strip() for p in c.split(separator) if p.strip()] for c in cells.to_pylist()]
     if not (pa.types.is_list(cells.type) or pa.types.is_large_list(cells.type)):
         raise TrainingError(f"expected lists of labels or strings with '{separator}', the column holds {cells.type}")
-    return pc.cast(cells, pa.list_(pa.string())).to_pylist()  # type: ignore[no-any-return]
+    return pc.cast(cells, pa.list_(pa.string())).to_pylist()

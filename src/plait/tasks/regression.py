@@ -30,7 +30,7 @@ class Config(Options):
 class Regression(Task):
     """Predicts (y - mean) / std of the training rows; answers in the target's own unit."""
 
-    Config = Config
+    options = Config
     score = "rmse"
     higher = False
 
@@ -47,7 +47,7 @@ class Regression(Task):
 
     @classmethod
     def fit(cls, config: Config, cells: pa.ChunkedArray, name: str) -> Regression:
-        y, bad = _numbers(cells, name)
+        y, _ = _numbers(cells, name)
         y = y[np.isfinite(y)]
         if len(y) < 2 or y.std() == 0:
             what = f"only the value {y[0]:g}" if len(y) else "no numbers at all"
@@ -59,14 +59,14 @@ class Regression(Task):
         glorot(self.head)
 
     def encode(self, cells: pa.ChunkedArray, name: str) -> tuple[Tensor, Tensor, list[Problem]]:
-        y, bad = _numbers(cells, name)
+        y, _ = _numbers(cells, name)
         labelled = np.isfinite(y)
         target = torch.from_numpy(np.where(labelled, (y - self.mean) / self.std, 0).astype(np.float32))
         problems = [Problem(row, name, "", f"not a finite number: {str(cell)[:40]!r}") for row, cell in bad]
         return target, torch.from_numpy(labelled), problems
 
     def forward(self, fused_BD: Tensor, encoded: dict[str, Tokens]) -> Tensor:
-        return self.head(fused_BD)[:, 0].float()  # type: ignore[no-any-return]
+        return self.head(fused_BD)[:, 0].float()
 
     def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
         if self.config.loss == "huber":

@@ -1,0 +1,191 @@
+"""The command line: arguments in, a call of plait.api, what it returns out. Nothing else is decided here."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from plait.errors import PlaitError
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    help="Learns from tables whose cells are pictures, sentences, numbers, categories, dates and vectors.",
+)
+
+TableArgument = Annotated[str, typer.Argument(help="CSV, TSV, JSON Lines, Parquet, Arrow, Feather, or a folder of class folders")]
+RunArgument = Annotated[str, typer.Argument(help="the folder of a trained model")]
+RootOption = Annotated[str | None, typer.Option(help="where relative paths of media begin; the table's own folder if left out")]
+ColumnOption = Annotated[list[str] | None, typer.Option("--column", help="name=modality or name=role, as in price=number or note=ignored")]
+TargetOption = Annotated[list[str] | None, typer.Option(help="the column to predict; may be given more than once")]
+
+
+@app.callback()
+def main() -> None:
+    pass
+
+
+@app.command(epilog="Example: plait inspect train.csv --target label")
+def inspect(table: TableArgument, target: TargetOption = None, root: RootOption = None, column: ColumnOption = None) -> None:
+    """Say what each column of a table is, and why."""
+    from plait import api
+    from plait.table.infer import parse_columns
+
+    api.inspect(table, target or (), root, parse_columns(column or [])).show()
+
+
+@app.command(epilog="Example: plait fit train.csv --target label --set training.epochs=20 --out runs/first")
+def fit(
+    table: Annotated[str | None, typer.Argument(help="the training table (not with --resume)")] = None,
+    target: TargetOption = None,
+    valid: Annotated[str | None, typer.Option(help="a table to validate on; a part of the training table if left out")] = None,
+    test: Annotated[str | None, typer.Option(help="a table that the model is scored on at the end, and nothing else")] = None,
+    recipe: Annotated[str | None, typer.Option(help="a built-in recipe, such as classic, or a YAML file")] = None,
+    column: ColumnOption = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="override a part of the recipe, as in training.epochs=5 or fusion=gated")] = None,
+    root: RootOption = None,
+    out: Annotated[str | None, typer.Option(help="the run's folder; runs/<time> if left out")] = None,
+    seed: Annotated[int | None, typer.Option(help="of everything random")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="any unreadable cell is an error")] = False,
+    resume: Annotated[str | None, typer.Option(help="go on with the stopped training in this folder")] = None,
+    debug: Annotated[bool, typer.Option("--debug", hidden=True)] = False,
+) -> None:
+    """Train a model on a table."""
+    from plait import api
+    from plait.table.infer import parse_columns
+
+    if resume:
+        api.resume(resume)
+        return
+    if table is None:
+        raise typer.BadParameter("give a table, or --resume and the folder of a stopped training")
+    api.fit(
+        table, target or (), valid=valid, test=test, recipe=recipe, columns=parse_columns(column or []),
+        overrides=set_ or (), root=root, out=out, seed=seed, strict=strict,
+    )  # fmt: skip
+
+
+@app.command(epilog="Example: plait evaluate runs/first test.csv --out scores.json")
+def evaluate(
+    run: RunArgument,
+    table: TableArgument,
+    root: RootOption = None,
+    out: Annotated[str | None, typer.Option("--out", "-o", help="also write the scores to this JSON file")] = None,
+    subsets: Annotated[bool, typer.Option(help="also score every subset of the inputs")] = True,
+) -> None:
+    """Score a model on a labelled table, with intervals."""
+    from plait import api, artifact
+
+    found = api.load(run).evaluate(table, root, subsets).show()
+    if out:
+        artifact.write_json(Path(out), found.to_dict())
+
+
+@app.command(epilog="Example: plait predict runs/first new.csv -o answers.csv")
+def predict(
+    run: RunArgument,
+    table: TableArgument,
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", help="CSV, TSV, JSON Lines, Parquet, Feather or Arrow by its ending; the terminal if left out")
+    ] = None,
+    root: RootOption = None,
+) -> None:
+    """Answer each row of a table: the same rows, in the same order."""
+    from plait import api
+    from plait.table import write
+
+    if out:
+        write.check_ending(Path(out))
+    answers = api.load(run).predict(table, root)
+    if out:
+        write.write(answers, Path(out))
+        typer.echo(f"{answers.num_rows:,} rows written to {out}", err=True)
+    else:
+        write.to_stream(answers, sys.stdout.buffer)
+
+
+@app.command(epilog="Example: plait embed runs/first new.csv -o vectors.parquet")
+def embed(
+    run: RunArgument,
+    table: TableArgument,
+    out: Annotated[str, typer.Option("--out", "-o", help="JSON Lines, Parquet, Feather or Arrow by its ending")],
+    root: RootOption = None,
+) -> None:
+    """Write the fused vector of each row."""
+    from plait import api
+    from plait.table import write
+
+    write.check_ending(Path(out))
+    vectors = api.load(run).embed(table, root)
+    write.write_vectors(vectors, Path(out))
+    typer.echo(f"{vectors.shape[0]:,} vectors of {vectors.shape[1]} written to {out}", err=True)
+
+
+@app.command(epilog="Example: plait report runs/first")
+def report(run: RunArgument) -> None:
+    """Write a run's report.html again and say where it lies."""
+    from plait import artifact
+    from plait import report as page
+
+    page.write(Path(run), artifact.load(run))
+    typer.echo(str(Path(run) / "report.html"))
+
+
+@app.command(epilog="Example: plait options encoders lstm")
+def options(
+    kind: Annotated[str | None, typer.Argument(help="modalities, encoders, fusion, tasks, or recipe; all if left out")] = None,
+    name: Annotated[str | None, typer.Argument(help="one component; all of the kind if left out")] = None,
+) -> None:
+    """List the components and their options, as a recipe takes them."""
+    from plait import documentation
+
+    typer.echo(documentation.options(kind, name))
+
+
+@app.command(epilog="Example: plait demo stamps")
+def demo(
+    sample: Annotated[str | None, typer.Argument(help="stamps or digits; stamps where Debian's package client is at hand, if left out")] = None,
+    cache: Annotated[str | None, typer.Option(help="where sample tables are kept; ~/.cache/plait/samples if left out")] = None,
+    out: Annotated[str | None, typer.Option(help="the run's folder; runs/demo-<sample>-<time> if left out")] = None,
+) -> None:
+    """Fetch a real table, train on it, compare, and show predictions."""
+    from plait import demonstration
+
+    demonstration.run(sample, cache, out)
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Runs the command line and returns its exit status: 0, 1 for an error that the user can act on, 2 for wrong
+    arguments, 130 after Ctrl-C. `--debug` anywhere shows tracebacks."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in arguments
+    try:
+        result: Any = app(args=[a for a in arguments if a != "--debug"], prog_name="plait", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except PlaitError as error:
+        if debug:
+            raise
+        typer.echo(f"plait: {error}", err=True)
+        return 130 if type(error).__name__ == "Interrupted" else 1
+    except KeyboardInterrupt:
+        typer.echo("plait: stopped", err=True)
+        return 130
+    except (typer.Abort, BrokenPipeError):
+        return 1
+    except Exception as error:  # click's own errors know how to show themselves; everything else is a bug
+        if hasattr(error, "show") and hasattr(error, "exit_code"):
+            error.show()
+            return int(error.exit_code)
+        if debug:
+            raise
+        typer.echo(f"plait: this is a bug in plait: {type(error).__name__}: {error}\nRun it again with --debug and report what it shows.", err=True)
+        return 70
+
+
+def entry() -> None:
+    sys.exit(run())
