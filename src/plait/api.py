@@ -174,7 +174,8 @@ def resume(folder: str | Path, quiet: bool = False) -> Model:
     run = json.loads(path.read_text(encoding="utf-8"))
     if run["sources"]["train"] is None:
         raise RecipeError(
-            f"'{folder}' was trained on a table in memory; call plait.fit again with the same arguments, out={str(folder)!r} and resume=True"
+            f"'{folder}' was trained on a table in memory; "
+            f"call plait.fit again with the same arguments, out={str(folder)!r} and resume=True"
         )
     return _fit(run["sources"], run["targets"], Recipe(**run["recipe"]), run["root"], folder, run["strict"], True, quiet)
 
@@ -341,7 +342,8 @@ def _check(prepared: Prepared, rows: Split, table: Table, folder: Path, strict: 
     check.write(prepared.problems, folder / "problems.csv")
     if prepared.problems:
         screen.warn(
-            f"{len(prepared.problems):,} cells have problems, listed in {folder / 'problems.csv'}; they count as missing:\n{check.summary(prepared.problems)}"
+            f"{len(prepared.problems):,} cells have problems, listed in {folder / 'problems.csv'}; they count as missing:\n"
+            + check.summary(prepared.problems)
         )
     check.check(prepared.problems, prepared.given, table.root, strict)
     for column, count in prepared.cut.items():

@@ -59,7 +59,7 @@ class Regression(Task):
         glorot(self.head)
 
     def encode(self, cells: pa.ChunkedArray, name: str) -> tuple[Tensor, Tensor, list[Problem]]:
-        y, _ = _numbers(cells, name)
+        y, bad = _numbers(cells, name)
         labelled = np.isfinite(y)
         target = torch.from_numpy(np.where(labelled, (y - self.mean) / self.std, 0).astype(np.float32))
         problems = [Problem(row, name, "", f"not a finite number: {str(cell)[:40]!r}") for row, cell in bad]
