@@ -199,4 +199,4 @@ def words_a_cell(cells: pa.ChunkedArray) -> float:
 
 
 def distinct(cells: pa.ChunkedArray) -> int:
-    return int(pc.count_distinct(cells).as_py())
+    return len(cells.unique())

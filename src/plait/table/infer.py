@@ -15,7 +15,7 @@ from plait.schema import ROLES, Column, Schema
 from plait.table.read import SPLITS, Table
 
 ID_NAME = re.compile(r"(^|[_\- .])(id|uuid|guid|key|idx|index|rowid)$|^unnamed: \d+$|^__index_level_\d+__$", re.IGNORECASE)
-ID_CELL = re.compile(r"[\w\-./:]+")
+ID_CELL = re.compile(r"[A-Za-z0-9_\-./:]+")
 CODE = re.compile(r"[\d_/.:]")
 MEDIA_SUFFIX = re.compile(r".*\.(wav|mp3|flac|ogg|opus|m4a|aac|mp4|mkv|webm|avi|mov|pdf|svg|txt|json)$", re.IGNORECASE)
 

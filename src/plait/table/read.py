@@ -161,7 +161,7 @@ def _folder(folder: Path, base: Path) -> list[dict[str, str]]:
 def _read_object(source: Any) -> pa.Table:
     if isinstance(source, pa.Table):
         return source
-    if hasattr(source, "features") and hasattr(source, "with_format"):
+    if hasattr(source, "with_format") and hasattr(source, "map"):
         return _read_datasets(source)
     if hasattr(source, "__arrow_c_stream__"):
         return pa.table(source)
@@ -182,7 +182,7 @@ def _read_object(source: Any) -> pa.Table:
 
 def _read_datasets(dataset: Any) -> pa.Table:
     """A `datasets.Dataset`, known by what it has so that plait need not import the package."""
-    if not hasattr(dataset, "num_rows") or isinstance(dataset, Mapping):
+    if isinstance(dataset, Mapping) or not hasattr(dataset, "num_rows"):
         raise TableError(f"expected one split of a Hugging Face dataset, such as dataset['train'], got {type(dataset).__name__}")
     table: pa.Table = dataset.with_format("arrow")[:]
     for i, name in enumerate(table.column_names):

@@ -1,0 +1,45 @@
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint bench clean
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+TORCH := $(shell sed -n 's/^\(torch==.*\)/\1/p' constraints.txt)
+
+help: ## say what each target does
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# torch first and by itself: pip then takes a CPU wheel where one is at hand
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+install: $(VENV)/.installed ## make .venv with plait in it
+
+demo: $(VENV)/.installed ## train on a real table and show what came of it
+	$(BIN)/plait demo
+
+test: $(VENV)/.installed-test ## run all tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-test ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed-test ## measure speed and accuracy (long; makes an environment of its own for Keras)
+	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/decoding.py
+	$(BIN)/python benchmarks/stamps.py
+	$(BIN)/python benchmarks/classic.py
+
+clean: ## remove what was made: .venv, caches, runs
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache benchmarks/out runs build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

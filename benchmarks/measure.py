@@ -1,0 +1,41 @@
+"""What the benchmarks share: sizes, medians, pages."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from time import perf_counter
+
+HERE = Path(__file__).parent
+
+
+def seconds(call: Callable[[], object], times: int = 5) -> list[float]:
+    """How long each of some calls took."""
+    found = []
+    for _ in range(times):
+        begun = perf_counter()
+        call()
+        found.append(perf_counter() - begun)
+    return found
+
+
+def median(values: Sequence[float]) -> float:
+    return statistics.median(values)
+
+
+def machine() -> str:
+    model = next((line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
+    return f"{model or platform.processor()}, Python {platform.python_version()}, {platform.system()}"
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    lines = [headers, ["---"] * len(headers), *rows]
+    return "\n".join("| " + " | ".join(str(c) for c in line) + " |" for line in lines)
+
+
+def page(name: str, text: str) -> None:
+    """Prints a page and writes it beside the scripts."""
+    print(text)
+    (HERE / name).write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,119 @@
+"""What plait's training loop costs over a plain loop, step by step, and how long it takes to start: benchmarks/overhead.py
+
+Both loops train the same model with the same fused optimizer, on batches of four rows of one number, so that nearly all
+of a step is overhead. The plain loop is handed its batches ready-made; plait's cuts them, sets the learning rate, counts,
+watches for Ctrl-C and draws its bar.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import pyarrow as pa
+import torch
+from measure import machine, median, page, table
+
+from plait import machine as settings_of
+from plait import recipe
+from plait.checkpoint import Checkpoint, Progress
+from plait.dataset import Dataset
+from plait.model import MultimodalModel
+from plait.preprocessing import Preprocessing
+from plait.schedule import optimizer_for
+from plait.screen import Screen
+from plait.table.infer import infer
+from plait.table.read import Table
+from plait.training import Training, _epoch
+
+ROWS, BATCH, ROUNDS = 8000, 4, 9
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=ROWS)
+    data = Table(pa.table({"x": x, "y": x + rng.normal(size=ROWS)}), Path(), "data")
+    options = [f"training.batch_size={BATCH}", "training.clip=0", "columns.x.encoder={name: tabular, width: 4}"]
+    chosen = recipe.load({"fusion": {"name": "logit_sum", "hidden": [4]}, "model": {"modality_dropout": 0.0}}, options)
+    chosen = chosen.resolve(infer(data, ["y"], chosen), {"y": "regression"})
+    preprocessing = Preprocessing.fit(data, chosen, np.arange(ROWS))
+    prepared = preprocessing.prepare(data)
+    model = MultimodalModel.build(chosen, preprocessing)
+    settings = settings_of.settings(chosen.training, pictures=False)
+    rows = Dataset(prepared, preprocessing)
+    ready = [rows.batch(part) for part in torch.arange(ROWS).split(BATCH)]
+    with tempfile.TemporaryDirectory() as folder:
+        run = Training(model, chosen, settings, rows, Dataset(prepared, preprocessing, np.arange(0)), Path(folder), Screen(quiet=True))
+        found: dict[str, list[float]] = {"plain": [], "plain, batches cut in the loop": [], "plait": []}
+        for _ in range(ROUNDS):
+            found["plain"].append(plain(model, ready))
+            found["plain, batches cut in the loop"].append(cutting(model, rows))
+            found["plait"].append(ours(run))
+    steps = ROWS / BATCH
+    base = median(found["plain"])
+    lines = [[name, f"{median(v) / steps * 1e6:.0f}", f"{(median(v) - base) / steps * 1e6:+.0f}", f"{median(v) / base:.2f}x"] for name, v in found.items()]
+    starts = [[command, f"{milliseconds:.0f}"] for command, milliseconds in start_up().items()]
+    page("overhead.md", f"""# What the loop and the start cost
+
+Made by `benchmarks/overhead.py`, medians of {ROUNDS} interleaved rounds of {steps:.0f} steps, one thread; {machine()}.
+
+{table(["loop", "us a step", "over the plain loop, us", "ratio"], lines)}
+
+Cutting a batch (index-select of every tensor, augmentation) is work that any loop has to do somewhere; the plain loop is
+given its batches ready. What plait's loop adds beyond that: learning rate, losses, progress, checkpoints and Ctrl-C.
+
+{table(["start", "ms (median of 15)"], starts)}""")  # fmt: skip
+
+
+def plain(model: MultimodalModel, batches: list) -> float:
+    optimizer = optimizer_for(model, recipe.TrainingRecipe())
+    begun = perf_counter()
+    for batch in batches:
+        loss = model.loss(model(batch), batch)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return perf_counter() - begun
+
+
+def cutting(model: MultimodalModel, rows: Dataset) -> float:
+    optimizer = optimizer_for(model, recipe.TrainingRecipe())
+    begun = perf_counter()
+    for part in rows.shuffled(BATCH, 0):
+        batch = rows.batch(part)
+        loss = model.loss(model(batch), batch)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return perf_counter() - begun
+
+
+def ours(run: Training) -> float:
+    with Screen(quiet=True).bar("", 1) as bar:
+        begun = perf_counter()
+        _epoch(run, Progress(), Checkpoint(run.folder, 1e6), bar)
+        return perf_counter() - begun
+
+
+def start_up() -> dict[str, float]:
+    commands = {
+        "python -c pass": [sys.executable, "-c", "pass"],
+        "import plait": [sys.executable, "-c", "import plait"],
+        "plait --help": [str(Path(sys.executable).with_name("plait")), "--help"],
+    }
+    found: dict[str, list[float]] = {name: [] for name in commands}
+    for _ in range(15):
+        for name, command in commands.items():
+            begun = perf_counter()
+            subprocess.run(command, check=True, capture_output=True)
+            found[name].append((perf_counter() - begun) * 1e3)
+    return {name: median(values) for name, values in found.items()}
+
+
+if __name__ == "__main__":
+    main()

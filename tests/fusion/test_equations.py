@@ -1,0 +1,118 @@
+"""Each fusion against the equation of its paper, written out by hand, and what each can represent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from plait.batch import Tokens
+from plait.components import configure, find, names
+from plait.layers import module_key
+
+WIDTHS = {"a": 3, "b": 4, "c": 2}
+
+
+def build(name: str, widths: dict[str, int] = WIDTHS, **options: Any) -> Any:
+    torch.manual_seed(0)
+    return find("fusion", name).build(configure("fusion", name, options), widths).eval()
+
+
+def inputs(rows: int = 5) -> tuple[dict[str, Tokens], dict[str, torch.Tensor]]:
+    g = torch.Generator().manual_seed(1)
+    tokens = {c: Tokens(torch.randn(rows, 1, w, generator=g), torch.ones(rows, 1, dtype=torch.bool)) for c, w in WIDTHS.items()}
+    return tokens, {c: torch.ones(rows, dtype=torch.bool) for c in WIDTHS}
+
+
+def test_concat_is_a_perceptron_of_the_concatenation() -> None:
+    module, (tokens, present) = build("concat", hidden=(8, 5)), inputs()
+    x = torch.cat([t.x_BLD[:, 0] for t in tokens.values()], 1)
+    first, second = module.mlp[0], module.mlp[2]
+    expected = ((x @ first.weight.T + first.bias).relu() @ second.weight.T + second.bias).relu()
+    assert torch.allclose(module(tokens, present), expected, atol=1e-6)
+
+
+def test_logit_sum_adds_the_logits_of_each_column() -> None:
+    module, (tokens, present) = build("logit_sum"), inputs()
+    head = torch.nn.Linear(module.width, 3, bias=False)
+    nobody = {c: torch.zeros_like(p) for c, p in present.items()}
+    alone = [head(module(tokens, {**nobody, c: present[c]})) for c in WIDTHS]
+    assert torch.allclose(head(module(tokens, present)), sum(alone), atol=1e-5)
+
+
+def test_gated_is_equation_of_arevalo_2017() -> None:
+    module, (tokens, present) = build("gated", width=6), inputs()
+    x = {c: t.x_BLD[:, 0] for c, t in tokens.items()}
+    everything = torch.cat(list(x.values()), 1)
+    h = torch.zeros(5, 6)
+    for m, c in enumerate(WIDTHS):
+        values = module.values[module_key(c)]
+        gate_weight, gate_bias = module.gates.weight[m * 6 : m * 6 + 6], module.gates.bias[m * 6 : m * 6 + 6]
+        h += torch.sigmoid(everything @ gate_weight.T + gate_bias) * torch.tanh(x[c] @ values.weight.T + values.bias)
+    assert torch.allclose(module(tokens, present), module.mlp(h), atol=1e-6)
+
+
+def test_low_rank_is_the_full_tensor_product_of_liu_2018() -> None:
+    module, (tokens, present) = build("low_rank", width=4, rank=3), inputs()
+    z = {c: torch.cat([module.norms[module_key(c)](t.x_BLD[:, 0]), torch.ones(5, 1)], 1) for c, t in tokens.items()}
+    w = [module.factors[module_key(c)] for c in WIDTHS]
+    full_weight = torch.einsum("irk,jrk,lrk,r->ijlk", *w, module.rank_weights)  # eq. 6: the sum of rank-one tensors
+    full_tensor = torch.einsum("bi,bj,bl->bijl", *z.values())  # eq. 2: the outer product of all columns
+    expected = torch.einsum("bijl,ijlk->bk", full_tensor, full_weight) + module.bias  # eq. 3
+    assert torch.allclose(module.product_BD(tokens, present), expected, atol=1e-4)
+
+
+def test_low_rank_without_a_column_is_the_product_of_the_others() -> None:
+    module, (tokens, present) = build("low_rank", width=4, rank=3), inputs()
+    present["b"] = torch.zeros(5, dtype=torch.bool)
+    changed = {**tokens, "b": Tokens(torch.randn(5, 1, 4), tokens["b"].mask_BL)}
+    assert torch.equal(module.product_BD(tokens, present), module.product_BD(changed, present))
+
+
+def test_attention_is_softmax_of_scaled_products() -> None:
+    from plait.layers import Attention
+
+    torch.manual_seed(0)
+    module = Attention(8, heads=2)
+    x, onto, mask = torch.randn(3, 4, 8), torch.randn(3, 6, 8), torch.ones(3, 6, dtype=torch.bool)
+    mask[0, 3:] = False
+    query = module.query(x)
+    key, value = module.key_value(onto).chunk(2, -1)
+    heads = []
+    for h in (slice(0, 4), slice(4, 8)):
+        scores = query[..., h] @ key[..., h].transpose(1, 2) / 4**0.5
+        heads.append(scores.masked_fill(~mask[:, None], -torch.inf).softmax(-1) @ value[..., h])
+    assert torch.allclose(module(x, onto, mask), module.out(torch.cat(heads, -1)), atol=1e-6)
+
+
+def parity_accuracy(name: str, seed: int = 0) -> float:
+    """Trains on all eight rows of y = a xor b xor c, one bit a modality, and scores the same rows: can it represent it?"""
+    bits = torch.tensor([[i >> k & 1 for k in range(3)] for i in range(8)]).repeat(16, 1)
+    label = (bits.sum(1) % 2).float()
+    x = torch.stack([bits.float(), 1 - bits.float()], -1) * 2 - 1
+    everywhere = torch.ones(len(bits), 1, dtype=torch.bool)
+    tokens = {c: Tokens(x[:, k, None], everywhere) for k, c in enumerate("abc")}
+    present = {c: everywhere[:, 0] for c in "abc"}
+    torch.manual_seed(seed)
+    options = {"layers": 2, "dropout": 0.0} if name == "cross_attention" else {}
+    module = find("fusion", name).build(configure("fusion", name, options), dict.fromkeys("abc", 2))
+    head = torch.nn.Linear(module.width, 1)
+    optimizer = torch.optim.Adam([*module.parameters(), *head.parameters()], 3e-3)
+    for _ in range(400):
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(head(module(tokens, present))[:, 0], label)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return float(((head(module.eval()(tokens, present))[:, 0] > 0) == (label > 0.5)).float().mean())
+
+
+@pytest.mark.parametrize("name", names("fusion"))
+def test_parity_of_order_three(name: str) -> None:
+    """An additive fusion can get at most 3/4 of the eight rows: no sum of three functions has the signs of a parity.
+    Every other one represents it."""
+    accuracy = parity_accuracy(name)
+    if name == "logit_sum":
+        assert accuracy <= 0.75
+    else:
+        assert accuracy == 1.0
