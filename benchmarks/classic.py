@@ -10,10 +10,10 @@ import argparse
 import json
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from measure import HERE, machine, median, page, table
 
 OUT = HERE / "out"

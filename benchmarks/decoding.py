@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 
 import numpy as np
-from measure import machine, median, page, seconds, table
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from measure import machine, median, page, seconds, table
 from plait.modalities.image import Config, decode
 
 CONFIG = Config(size=224, fit="stretch")

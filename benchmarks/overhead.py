@@ -16,8 +16,8 @@ from time import perf_counter
 import numpy as np
 import pyarrow as pa
 import torch
-from measure import machine, median, page, table
 
+from measure import machine, median, page, table
 from plait import machine as settings_of
 from plait import recipe
 from plait.checkpoint import Checkpoint, Progress
@@ -56,7 +56,9 @@ def main() -> None:
             found["plait"].append(ours(run))
     steps = ROWS / BATCH
     base = median(found["plain"])
-    lines = [[name, f"{median(v) / steps * 1e6:.0f}", f"{(median(v) - base) / steps * 1e6:+.0f}", f"{median(v) / base:.2f}x"] for name, v in found.items()]
+    lines = [
+        [name, f"{median(v) / steps * 1e6:.0f}", f"{(median(v) - base) / steps * 1e6:+.0f}", f"{median(v) / base:.2f}x"] for name, v in found.items()
+    ]
     starts = [[command, f"{milliseconds:.0f}"] for command, milliseconds in start_up().items()]
     page("overhead.md", f"""# What the loop and the start cost
 

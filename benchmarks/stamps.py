@@ -10,9 +10,9 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from measure import machine, page, table
 
 import plait
+from measure import machine, page, table
 from plait.samples import stamps
 
 CACHE = Path.home() / ".cache" / "plait" / "samples" / "stamps"
@@ -42,7 +42,10 @@ def main() -> None:
             found[name].append(target["metrics"]["accuracy"]["value"])
             majority, rows = target["baseline"]["accuracy"], model.record["rows"]
             print(name, seed, round(found[name][-1], 3), f"{model.record['seconds']} s", flush=True)
-    lines = [[name, f"{np.mean(v):.3f}", f"+-{STUDENT * np.std(v, ddof=1) / len(v) ** 0.5:.3f}", ", ".join(f"{a:.3f}" for a in v)] for name, v in found.items()]
+    lines = [
+        [name, f"{np.mean(v):.3f}", f"+-{STUDENT * np.std(v, ddof=1) / len(v) ** 0.5:.3f}", ", ".join(f"{a:.3f}" for a in v)]
+        for name, v in found.items()
+    ]
     lines.append(["majority class", f"{majority:.3f}", "", ""])
     headers = ["inputs", "mean", "95 % interval of the mean over seeds", "each seed"]
     page("stamps.md", f"""# Stamps: test accuracy, {arguments.seeds} seeds

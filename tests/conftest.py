@@ -14,7 +14,7 @@ from PIL import Image
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 COLOURS = {"red": (220, 40, 40), "green": (40, 180, 40), "blue": (40, 40, 220)}
-FAST = ["training.epochs=3", "modalities.image.size=16", "columns.photo.encoder={name: cnn, channels: [4, 8], pool: mean}"]
+FAST = ["training.epochs=3", "training.precision=fp32", "modalities.image.size=16", "columns.photo.encoder={name: cnn, channels: [4, 8], pool: mean}"]
 
 
 def write_csv(path: Path, rows: list[dict[str, Any]]) -> Path:

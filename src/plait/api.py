@@ -174,8 +174,7 @@ def resume(folder: str | Path, quiet: bool = False) -> Model:
     run = json.loads(path.read_text(encoding="utf-8"))
     if run["sources"]["train"] is None:
         raise RecipeError(
-            f"'{folder}' was trained on a table in memory; "
-            f"call plait.fit again with the same arguments, out={str(folder)!r} and resume=True"
+            f"'{folder}' was trained on a table in memory; call plait.fit again with the same arguments, out={str(folder)!r} and resume=True"
         )
     return _fit(run["sources"], run["targets"], Recipe(**run["recipe"]), run["root"], folder, run["strict"], True, quiet)
 
@@ -193,6 +192,7 @@ def _fit(sources: dict[str, Any], targets: list[str], chosen: Recipe, root: Any,
     Inspection(table.name, schema, why).show(screen)
 
     rows = _split(table, chosen, targets, screen)
+    chosen = chosen.model_copy(update={"training": chosen.training.for_rows(len(rows.train))})
     folder = _folder(out, resumed)
     _begin(folder, table, chosen, sources, root, targets, strict, resumed)
     preprocessing = Preprocessing.fit(table, chosen, rows.train)

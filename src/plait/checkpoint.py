@@ -95,9 +95,12 @@ class Checkpoint:
             raise ArtifactError(f"'{self.file}' does not fit this recipe and table, or is damaged: {error}") from error
         saved = optimizer.state_dict()
         saved["state"] = {}
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
         for name, t in _under("optimizer/", tensors).items():
             index, key = name.split("/")
-            saved["state"].setdefault(int(index), {})[key] = t
+            like = parameters[int(index)]
+            # the fused optimizers walk parameter and moments side by side in memory: channels-last must stay so
+            saved["state"].setdefault(int(index), {})[key] = torch.empty_like(like).copy_(t) if t.shape == like.shape else t
         optimizer.load_state_dict(saved)
         return Progress(**about, states=_under("state/", tensors))
 

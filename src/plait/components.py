@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from plait.errors import RecipeError, nearest
 
+UNION = ("int", "str", "literal['auto']")  # how pydantic names the ways to read a field that has several
 KINDS = ("modalities", "encoders", "fusion", "tasks")
 _external: set[str] = set()
 
@@ -78,9 +79,12 @@ def _find_external(name: str) -> Any:
         )
     module, _, attribute = name.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        found = getattr(importlib.import_module(module), attribute)
     except (ModuleNotFoundError, AttributeError) as error:
         raise RecipeError(f"cannot import component '{name}': {error}") from error
+    if not hasattr(found, "options"):
+        raise RecipeError(f"'{name}' is no component: expected a class with `options`, as in CONTRIBUTING.md")
+    return found
 
 
 def configure(kind: str, name: str, options: dict[str, Any]) -> Any:
@@ -96,7 +100,7 @@ def explain(error: ValidationError, model: type[BaseModel], where: str) -> str:
     """A pydantic error in plait's words: each wrong option with its place, the reason, and the nearest valid name."""
     lines = []
     for item in error.errors():
-        path = ".".join(str(part) for part in item["loc"])
+        path = ".".join(str(part) for part in item["loc"] if str(part) not in UNION)
         if item["type"] == "extra_forbidden":
             hint = nearest(str(item["loc"][-1]), _fields_at(model, item["loc"][:-1]))
             lines.append(f"{where}: no option '{path}': {hint}")

@@ -15,6 +15,7 @@ from plait.prediction import BATCH, Predictor
 from plait.screen import Screen
 from plait.tasks.base import Task
 
+SUBSET_RESAMPLES = 200
 ALL_SUBSETS = 4  # up to so many inputs every subset is scored; beyond, each alone, and all but each
 
 
@@ -43,7 +44,7 @@ class TargetEvaluation:
 
 @dataclass
 class Evaluation:
-    """`resamples` bootstrap samples with seed 0; `name` says of what rows."""
+    """`resamples` bootstrap samples with seed 0 (for subsets of inputs at most 200); `name` says of what rows."""
 
     name: str
     targets: dict[str, TargetEvaluation]
@@ -83,13 +84,15 @@ def evaluate(
         if not len(truth):
             continue
         scored = [torch.cat(found[target]).numpy()[keep] for found in outputs]
-        prior = np.broadcast_to(np.asarray(priors[target], dtype=np.float32), scored[0].shape)
+        prior = np.broadcast_to(np.asarray(priors[target], dtype=np.float32), scored[0].shape).copy()
         targets[target] = TargetEvaluation(
             rows=len(truth),
             score=task.score,
             metrics=bootstrap(task, scored[0], truth, resamples),
             baseline=task.measure(prior, truth),
-            subsets=[(s, bootstrap(task, o, truth, resamples)[task.score]) for s, o in zip(wanted[1:], scored[1:], strict=True)],
+            subsets=[
+                (s, bootstrap(task, o, truth, min(resamples, SUBSET_RESAMPLES))[task.score]) for s, o in zip(wanted[1:], scored[1:], strict=True)
+            ],
         )
     return Evaluation(name, targets, resamples)
 

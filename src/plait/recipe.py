@@ -65,19 +65,23 @@ class ModelRecipe(Options):
     """What stands in for a missing cell: a `learned` token or `zero`; and how often training hides a present one."""
 
     missing: Literal["learned", "zero"] = "learned"
-    modality_dropout: float = Field(0.15, ge=0, lt=1)
+    modality_dropout: float = Field(0.2, ge=0, lt=1)
 
 
 Switch = Literal["auto", "on", "off"]
 
 
 class TrainingRecipe(Options):
-    """The training loop. Learning rates are per step; `warmup` is a share of all steps; `clip` of 0 clips nothing."""
+    """The training loop. Learning rates are per step; `warmup` is a share of all steps; `clip` of 0 clips nothing.
 
-    epochs: int = Field(40, ge=1)
+    `epochs: auto` is 40, fewer where that would be more than 12,000 steps (but not under 8), and more where it would be
+    fewer than 500 steps, which a small table needs to learn anything.
+    """
+
+    epochs: int | Literal["auto"] = "auto"
     batch_size: int = Field(32, ge=1)
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(2e-3, gt=0)
     weight_decay: float = Field(0.05, ge=0)
     epsilon: float = Field(1e-8, gt=0, description="added to the denominator of Adam's step")
     warmup: float = Field(0.1, ge=0, le=1)
@@ -91,6 +95,26 @@ class TrainingRecipe(Options):
     compile: Switch = "auto"
     allocator: Switch = "auto"
     trackers: tuple[Literal["csv", "tensorboard"], ...] = ("csv",)
+
+    @field_validator("epochs")
+    @classmethod
+    def _positive(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and value < 1:
+            raise ValueError("expected 1 or more epochs, or auto")
+        return value
+
+    def for_rows(self, rows: int) -> TrainingRecipe:
+        """The same with the number of epochs for so many training rows in place of `auto`."""
+        if self.epochs != "auto":
+            return self
+        steps = max(rows // self.batch_size, 1)
+        return self.model_copy(update={"epochs": max(min(40, max(8, 12_000 // steps)), -(-500 // steps))})
+
+    @property
+    def all_epochs(self) -> int:
+        """The number of epochs, once it is settled."""
+        assert self.epochs != "auto"
+        return self.epochs
 
     @field_validator("channels_last", "compile", "allocator", mode="before")
     @classmethod

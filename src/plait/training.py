@@ -65,9 +65,9 @@ def train(run: Training, resume: bool = False) -> Progress:
     checkpoint = Checkpoint(run.folder, recipe.checkpoint_minutes)
     progress = checkpoint.restore(run.model, run.optimizer) if resume else Progress()
     trackers = Trackers(run.folder, recipe.trackers)
-    with _interruptible(run), run.screen.bar("training", recipe.epochs * _steps(run)) as bar:
+    with _interruptible(run), run.screen.bar("training", recipe.all_epochs * _steps(run)) as bar:
         bar.advance(progress.epoch * _steps(run) + progress.step)
-        while progress.epoch < recipe.epochs and not progress.over(recipe.patience):
+        while progress.epoch < recipe.all_epochs and not progress.over(recipe.patience):
             _epoch(run, progress, checkpoint, bar)
             rate = run.optimizer.param_groups[0]["lr"]
             scores = {"learning_rate": rate, "loss": progress.loss_sum / _steps(run), **validate(run)}
@@ -88,7 +88,7 @@ def _epoch(run: Training, progress: Progress, checkpoint: Checkpoint, bar: Bar) 
     """One pass over the training rows, or the rest of it after a resume in its middle."""
     settings, recipe = run.recipe.training, run.recipe
     batches = run.train_data.shuffled(settings.batch_size, seed=_seed(recipe.seed, progress.epoch))
-    total = settings.epochs * len(batches)
+    total = settings.all_epochs * len(batches)
     generator = torch.Generator()
     progress.begin_epoch(generator, _seed(recipe.seed, progress.epoch) + 1)
     loss_sum = torch.tensor(progress.loss_sum, dtype=torch.float64)

@@ -93,7 +93,7 @@ def parity_accuracy(name: str, seed: int = 0) -> float:
     x = torch.stack([bits.float(), 1 - bits.float()], -1) * 2 - 1
     everywhere = torch.ones(len(bits), 1, dtype=torch.bool)
     tokens = {c: Tokens(x[:, k, None], everywhere) for k, c in enumerate("abc")}
-    present = {c: everywhere[:, 0] for c in "abc"}
+    present = dict.fromkeys("abc", everywhere[:, 0])
     torch.manual_seed(seed)
     options = {"layers": 2, "dropout": 0.0} if name == "cross_attention" else {}
     module = find("fusion", name).build(configure("fusion", name, options), dict.fromkeys("abc", 2))

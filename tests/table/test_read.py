@@ -60,7 +60,7 @@ def test_one_row_and_hugging_face_datasets() -> None:
 
 def test_csv_keeps_codes_and_knows_types(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
-    path.write_text("\ufeffcode,n,x,flag,note,empty\n007,1,1.5,true,NA,\n012,NA,2,false,\"a, \"\"b\"\"\",\n", encoding="utf-8")
+    path.write_text('\ufeffcode,n,x,flag,note,empty\n007,1,1.5,true,NA,\n012,NA,2,false,"a, ""b""",\n', encoding="utf-8")
     assert read(path).data.to_pydict() == {
         "code": ["007", "012"], "n": [1, None], "x": [1.5, 2.0], "flag": [True, False], "note": ["NA", 'a, "b"'], "empty": [None, None],
     }  # fmt: skip
