@@ -63,7 +63,7 @@ def test_absent_columns_are_said_once_and_none_is_an_error(trained: Any, capsys:
 
 
 def test_a_fresh_process_without_the_data_gives_equal_predictions(trained: Any, tmp_path: Path) -> None:
-    model, path = trained
+    model, _ = trained
     new = write_csv(tmp_path / "new.csv", make_rows(tmp_path, 12, seed=3))
     expected = model.predict(new)
     shutil.copytree(model.folder, tmp_path / "elsewhere")

@@ -96,7 +96,7 @@ def test_unreadable_files_say_what_to_do(tmp_path: Path, name: str, content: byt
 
 
 def test_objects_that_are_no_table() -> None:
-    with pytest.raises(TableError, match="expected a path, a pandas or polars frame.*got int"):
+    with pytest.raises(TableError, match=r"expected a path, a pandas or polars frame.*got int"):
         read(3)
     with pytest.raises(TableError, match="a dict is one row"):
         read({"a": [1, 2], "b": [3, 4]})

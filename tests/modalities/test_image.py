@@ -1,0 +1,175 @@
+"""Pictures as they come: upright, RGB, whole; and what is said of those that cannot be read."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image
+
+from plait.errors import BadCell
+from plait.modalities.base import Source
+from plait.modalities.image import Config, augment, decode
+from plait.modalities.image import Image as Modality
+
+CONFIG = Config(size=32, fit="stretch")
+
+
+def data(image: Image.Image, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def half(mode: str, left: Any, right: Any, size: tuple[int, int] = (64, 48)) -> Image.Image:
+    image = Image.new(mode, size, left)
+    image.paste(right, (size[0] // 2, 0, *size))
+    return image
+
+
+def sides(pixels: np.ndarray) -> tuple[list[int], list[int]]:
+    """The colours left and right."""
+    return pixels[16, 4].tolist(), pixels[16, 27].tolist()
+
+
+RED, WHITE, BLACK, GREY = [255, 0, 0], [255, 255, 255], [0, 0, 0], [128, 128, 128]
+
+
+@pytest.mark.parametrize(
+    ("content", "left", "right"),
+    [
+        (data(half("RGB", (255, 0, 0), (0, 0, 0)), "PNG"), RED, BLACK),
+        (data(half("RGB", (255, 0, 0), (0, 0, 0)), "JPEG", quality=95), RED, BLACK),
+        (data(half("L", 128, 255), "JPEG", quality=95), GREY, WHITE),
+        (data(half("CMYK", (0, 255, 255, 0), (0, 0, 0, 255)), "JPEG", quality=95), RED, BLACK),
+        (data(half("RGBA", (255, 0, 0, 255), (0, 0, 0, 0)), "PNG"), RED, WHITE),
+        (data(half("RGBA", (255, 0, 0, 255), (0, 0, 0, 128)), "PNG"), RED, [127, 127, 127]),
+        (data(half("LA", (0, 255), (0, 0)), "PNG"), BLACK, WHITE),
+        (data(half("L", 0, 128), "PNG"), BLACK, GREY),
+        (data(half("1", 0, 1), "PNG"), BLACK, WHITE),
+        (data(half("I;16", 0, 128 * 257), "PNG"), BLACK, GREY),
+        (data(half("I;16", 0, 128 * 257), "TIFF"), BLACK, GREY),
+        (data(half("F", 0.0, 1.0), "TIFF"), BLACK, WHITE),
+        (data(half("RGB", (255, 0, 0), (0, 0, 0)).quantize(4), "PNG"), RED, BLACK),
+        (data(half("RGB", (255, 0, 0), (0, 0, 0)).quantize(4), "PNG", transparency=1), None, None),
+        (data(half("RGB", (255, 0, 0), (0, 0, 0)), "GIF", save_all=True, append_images=[Image.new("RGB", (64, 48), "blue")]), RED, BLACK),
+        (data(half("RGB", (255, 0, 0), (0, 0, 0)), "WEBP", lossless=True), RED, BLACK),
+        (data(half("RGB", (255, 0, 0), (0, 0, 0)), "BMP"), RED, BLACK),
+    ],
+)
+def test_every_mode_becomes_rgb(content: bytes, left: list[int] | None, right: list[int] | None) -> None:
+    pixels = decode(content, CONFIG)
+    assert pixels.shape == (32, 32, 3)
+    assert pixels.dtype == np.uint8
+    if left and right:
+        found = sides(pixels)
+        assert np.abs(np.array(found) - np.array([left, right])).max() <= 4
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize(("orientation", "turned"), [(1, 0), (3, 180), (6, 90), (8, 270)])
+def test_exif_orientation_is_followed(kind: str, orientation: int, turned: int) -> None:
+    upright = half("RGB", (255, 0, 0), (0, 0, 0), (48, 48))
+    exif = Image.Exif()
+    exif[274] = orientation
+    content = data(upright.rotate(turned), kind, exif=exif, **({"quality": 95} if kind == "JPEG" else {}))
+    left, right = sides(decode(content, CONFIG))
+    assert np.abs(np.array([left, right]) - np.array([RED, BLACK])).max() <= 4
+
+
+def test_fits() -> None:
+    content = data(half("RGB", (255, 0, 0), (0, 0, 0), (64, 32)), "PNG")
+    padded = decode(content, Config(size=32, fit="pad", background=128))
+    assert padded[2, 16].tolist() == GREY
+    assert padded[16, 4].tolist() == RED
+    cropped = decode(content, Config(size=32, fit="crop"))
+    assert cropped[2, 4].tolist() == RED
+    assert cropped[2, 27].tolist() == BLACK
+
+
+def test_large_jpeg_is_close_to_pillow() -> None:
+    rng = np.random.default_rng(0)
+    smooth = Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8)).resize((1200, 900), Image.Resampling.BICUBIC)
+    content = data(smooth, "JPEG", quality=90)
+    reference = np.asarray(smooth.resize((64, 64), Image.Resampling.BOX)).astype(int)
+    assert np.abs(decode(content, Config(size=64, fit="stretch")).astype(int) - reference).mean() < 3
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 900), (900, 1), (7, 5)])
+@pytest.mark.parametrize("fit", ["pad", "crop", "stretch"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_odd_sizes(size: tuple[int, int], fit: Any, kind: str) -> None:
+    assert decode(data(Image.new("RGB", size, "red"), kind), Config(size=32, fit=fit)).shape == (32, 32, 3)
+
+
+WHOLE = {kind: data(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)), kind) for kind in ("PNG", "JPEG", "GIF")}
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"hello, I am a text", "not a picture"),
+        (WHOLE["PNG"][: len(WHOLE["PNG"]) // 2], "broken or cut short"),
+        (WHOLE["JPEG"][: len(WHOLE["JPEG"]) // 2], "broken or cut short"),
+        (WHOLE["GIF"][: len(WHOLE["GIF"]) // 2], "broken or cut short"),
+        (WHOLE["PNG"][:20], "not a picture|broken or cut short"),
+        (data(Image.new("1", (20_000, 20_000)), "PNG"), "absurd size: 20000 x 20000|decompression bomb|exceeds limit"),
+    ],
+)
+def test_what_cannot_be_read_says_why(content: bytes, reason: str) -> None:
+    with pytest.raises(BadCell, match=reason):
+        decode(content, CONFIG)
+
+
+def test_files_that_cannot_be_opened_are_named(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "note.png").write_text("I am a text")
+    names = ["gone.png", "folder", "empty.png", "note.png", "https://example.org/a.png", "x" * 5000, "a\0b"]
+    loaded = Modality(CONFIG).load(pa.chunked_array([pa.array([*names, None])]), Source("photo", tmp_path))
+    found = {p.row: p for p in loaded.problems}
+    reasons = ["no such file", "a folder, not a file", "an empty file", "not a picture", "a URL: plait fetches nothing", "cannot be opened",
+               "cannot be opened"]  # fmt: skip
+    assert all(reason in found[row].reason for row, reason in enumerate(reasons))
+    assert found[3].file == str(tmp_path / "note.png")
+    assert not loaded.present.any()
+
+
+def test_two_hundred_corruptions_never_crash() -> None:
+    rng = np.random.default_rng(0)
+    for i in range(200):
+        content = bytearray(WHOLE[["PNG", "JPEG", "GIF"][i % 3]])
+        if i % 2:
+            content = content[: int(rng.integers(1, len(content)))]
+        for place in rng.integers(0, len(content), 8):
+            content[place] = int(rng.integers(256))
+        try:
+            assert decode(bytes(content), CONFIG).shape == (32, 32, 3)
+        except BadCell as bad:
+            assert bad.reason
+
+
+def test_augmentation_is_seeded_stays_in_range_and_leaves_evaluation_alone() -> None:
+    x = torch.rand(6, 3, 32, 32)
+    config = Config(size=32, crop=0.5, rotate=30, colour=0.5, erase=0.5)
+    one, same, other = (augment(x.clone(), config, torch.Generator().manual_seed(s)) for s in (0, 0, 1))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    assert one.min() >= 0
+    assert one.max() <= 1
+    nothing = Config(size=32, crop=1, flip=False, rotate=0, colour=0, erase=0)
+    assert torch.equal(augment(x.clone(), nothing, torch.Generator()), x)
+
+
+def test_mirroring_mirrors() -> None:
+    x = torch.rand(64, 1, 8, 8)
+    found = augment(x.clone(), Config(size=8, crop=1, flip=True, rotate=0, colour=0), torch.Generator().manual_seed(0))
+    mirrored = [torch.allclose(f, o.flip(-1), atol=1e-5) for f, o in zip(found, x, strict=True)]
+    kept = [torch.allclose(f, o, atol=1e-5) for f, o in zip(found, x, strict=True)]
+    assert sum(mirrored) + sum(kept) == 64
+    assert 16 < sum(mirrored) < 48

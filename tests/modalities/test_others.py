@@ -1,0 +1,131 @@
+"""Text, numbers, categories, dates: what is particular to each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from plait.components import configure, find
+from plait.modalities.base import Source
+from plait.modalities.number import piecewise_linear
+from plait.modalities.text import Config, hashed_ngrams
+
+SOURCE = Source("c", Path())
+
+
+def fit(name: str, cells: list[Any], **options: Any) -> Any:
+    return find("modalities", name).fit(configure("modalities", name, options), pa.chunked_array([pa.array(cells)]))
+
+
+def load(modality: Any, cells: list[Any]) -> Any:
+    return modality.load(pa.chunked_array([pa.array(cells)]), SOURCE)
+
+
+SENTENCES = [
+    "我在北京看见一只猫。",
+    "مرحبا بالعالم",
+    "👩‍👩‍👧 is a family, 🍎 an apple",
+    "Straße naïve coöperate",
+    "שלום",
+    "ひらがなとカタカナ",
+    "हिन्दी",
+    "a\tb\nc",
+]
+
+
+def test_any_script_survives_the_round_trip() -> None:
+    modality = fit("text", ["plain english only, nothing else"] * 5, lowercase=False, max_tokens=200)
+    for sentence in [*SENTENCES, "MiXed CaSe"]:
+        values = load(modality, [sentence]).values
+        assert modality.decode(values.x[0, : values.length_B[0]].tolist()) == sentence
+
+
+@given(st.text(min_size=1, max_size=40))
+@settings(max_examples=60, deadline=None)
+def test_round_trip_of_any_text_is_its_normal_form(text: str) -> None:
+    import unicodedata
+
+    modality = _PLAIN
+    values = load(modality, [text]).values
+    if values.length_B[0]:
+        found = modality.decode(values.x[0, : values.length_B[0]].tolist())
+        assert found.strip() == unicodedata.normalize("NFC", text).strip()
+
+
+_PLAIN = fit("text", ["one two three"] * 3, lowercase=False, max_tokens=400)
+
+
+def test_composed_and_decomposed_letters_are_the_same() -> None:
+    for split in ("subword", "word", "ngrams"):
+        modality = fit("text", ["caf\u00e9 au lait"] * 3, split=split)
+        assert torch.equal(load(modality, ["caf\u00e9"]).values.x, load(modality, ["cafe\u0301"]).values.x)
+
+
+def test_the_tokenizer_sees_training_rows_only() -> None:
+    modality = fit("text", ["known words only"] * 5, split="word")
+    assert load(modality, ["known secret words"]).values.x[0].tolist()[1] == 1  # the unknown token
+
+
+def test_ngrams_of_a_word_do_not_depend_on_its_neighbours() -> None:
+    config = Config(split="ngrams", vocabulary=1_000_000)
+    alone, among = hashed_ngrams(["frog", "a green frog sat"], config)
+    assert set(alone) <= set(among)
+    assert len(alone) == 1 + 5 + 4 + 3 + 2  # the word; 2 to 5 characters of " frog "
+    both = hashed_ngrams(["frog", "", "a green frog sat"], config)
+    assert np.array_equal(both[0], alone)
+    assert len(both[1]) == 0
+    assert np.array_equal(both[2], among)
+
+
+def test_numbers_are_scaled_robustly_and_bounded() -> None:
+    x = [float(i) for i in range(101)]
+    modality = fit("number", [*x, 1e12], embedding="none")
+    values = load(modality, [50.5, 50.5 + modality.spread, 1e15, -1e15]).values.x[:, 0]
+    assert values[0] == 0
+    assert values[1] == pytest.approx(1 / (1 + 1 / 9) ** 0.5)
+    assert values[2] == pytest.approx(3)
+    assert values[3] == pytest.approx(-3)
+
+
+def test_piecewise_linear_encoding_is_equation_one_of_gorishniy_2022() -> None:
+    edges = np.array([0.0, 1.0, 3.0, 7.0])
+    found = piecewise_linear(np.array([-1.0, 0.5, 1.0, 2.0, 5.0, 9.0]), edges)
+    assert found.tolist() == [[0, 0, 0], [0.5, 0, 0], [1, 0, 0], [1, 0.5, 0], [1, 1, 0.5], [1, 1, 1]]
+
+
+def test_numbers_in_strings_nan_and_infinity() -> None:
+    modality = fit("number", ["1,200", "$3.5", "7"])
+    loaded = load(modality, ["1,200", "none", None, "inf"])
+    assert loaded.present.tolist() == [True, False, False, False]
+    assert [p.row for p in loaded.problems] == [1, 3]
+    loaded = load(modality, [float("nan"), 1.0, float("-inf")])
+    assert loaded.present.tolist() == [False, True, False]
+    assert [p.row for p in loaded.problems] == [2]  # NaN is how frames say missing
+
+
+def test_unseen_categories_have_an_index_of_their_own() -> None:
+    modality = fit("category", ["a", "b", "a"])
+    loaded = load(modality, ["b", "new", None])
+    assert loaded.values.x.tolist() == [2, 0, 0]
+    assert loaded.present.tolist() == [True, True, False]
+
+
+def test_dates_know_week_and_format() -> None:
+    modality = fit("datetime", ["31.12.2023", "01.01.2024"])
+    monday, next_monday = load(modality, ["01.01.2024", "08.01.2024"]).values.x
+    assert torch.allclose(monday[5:7], next_monday[5:7], atol=1e-6)
+    assert [p.reason for p in load(modality, ["2024-01-01"]).problems] == ["not a date like %d.%m.%Y: '2024-01-01'"]
+
+
+def test_vectors_of_another_length_are_named() -> None:
+    modality = fit("vector", [[1.0, 2.0], [3.0, 5.0]])
+    loaded = load(modality, [[1.0, 2.0], [1.0], [float("nan"), 1.0]])
+    assert loaded.present.tolist() == [True, False, False]
+    assert [p.reason for p in loaded.problems] == ["expected 2 finite numbers, got 1", "expected 2 finite numbers, got one that is not finite"]

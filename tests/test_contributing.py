@@ -1,0 +1,83 @@
+"""The worked example of CONTRIBUTING.md: its blocks are put in place, held to the contract, and trained with."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import make_rows, write_csv
+
+ROOT = Path(__file__).parent.parent
+BLOCK = re.compile(r"`src/plait/(\w+)/(\w+)\.py`:\s+```python\n(.*?)```", re.DOTALL)
+
+SCRIPT = """
+import importlib, sys
+from plait import components, fit
+for kind in components.KINDS:
+    importlib.import_module(f"plait.{kind}").__path__.append(f"{sys.argv[1]}/{kind}")
+options = ["fusion=maximum", "columns.text.encoder=average", "columns.text.modality={name: text, split: word}", "tasks.visits=count",
+           "training.epochs=3", "columns.photo.role=ignored"]
+model = fit(sys.argv[2], ["label", "visits"], overrides=options, columns={"shop": "prefix"}, out=sys.argv[1] + "/run", quiet=True)
+answers = model.predict(sys.argv[2])
+assert min(answers["visits"].to_pylist()) > 0
+print(sorted(n for kind in components.KINDS for n in components.names(kind) if n in ("maximum", "average", "count", "prefix")))
+"""
+
+CONTRACT = """
+import importlib, sys, pytest
+from plait import components
+for kind in components.KINDS:
+    importlib.import_module(f"plait.{kind}").__path__.append(f"{sys.argv[1]}/{kind}")
+sys.path.insert(0, sys.argv[2])
+import test_contract as t
+t.OTHER |= {"maximum": {"width": 16}, "average": {"width": 16}}
+t.CELLS["prefix"] = ["0301", "0302", None, "0411", "0412", "", "0301", "05"]
+t.TARGETS["count"] = [1, 2, None, 4, 0, 5, 2, 3]
+fusion = t.TestFusion()
+for test in (n for n in dir(fusion) if n.startswith("test")):
+    getattr(fusion, test)("maximum")
+encoder = t.TestEncoder()
+for test in (n for n in dir(encoder) if n.startswith("test")):
+    getattr(encoder, test)("average", "tokens")
+t.test_every_fusion_option_changes_something("maximum", "width")
+t.test_every_encoder_option_changes_something("average", "width")
+task = t.TestTask()
+task.test_unlabelled_rows_have_no_loss_and_no_gradient("count")
+task.test_state_restores_the_same_task("count")
+modality = t.TestModality()
+modality.test_state_is_json_and_restores_equal_values("prefix")
+modality.test_a_row_alone_is_the_same_as_among_others("prefix")
+print("kept")
+"""
+
+
+@pytest.fixture
+def placed(tmp_path: Path) -> Path:
+    blocks = BLOCK.findall((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    assert {kind for kind, _, _ in blocks} == {"fusion", "encoders", "tasks", "modalities"}
+    for kind, name, code in blocks:
+        ast.parse(code)
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / f"{name}.py").write_text(code, encoding="utf-8")
+    return tmp_path
+
+
+def run(script: str, *arguments: str) -> str:
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_the_examples_are_found_by_their_names_and_train(placed: Path) -> None:
+    rows = [{**row, "visits": i % 5} for i, row in enumerate(make_rows(placed, 40))]
+    table = write_csv(placed / "train.csv", rows)
+    assert run(SCRIPT, str(placed), str(table)) == "['average', 'count', 'maximum', 'prefix']"
+
+
+def test_the_examples_keep_the_contract(placed: Path) -> None:
+    assert run(CONTRACT, str(placed), str(ROOT / "tests")) == "kept"
