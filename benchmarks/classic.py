@@ -74,12 +74,12 @@ def main() -> None:
     workers |= {name: Worker(kind, keras) for name, kind in WORKERS.items() if name not in workers}
     same = {name: workers[name].ask("logits") for name in ("keras fp32", "plait fp32")}
     difference = float(np.abs(np.subtract(same["keras fp32"]["logits"], same["plait fp32"]["logits"])).max())
-    curves = {name: workers[name].ask("curve 3")["loss"] for name in ("keras fp32", "plait fp32", "plait bf16")}
     found: dict[str, dict[str, list[dict[str, float]]]] = {name: {} for name in workers}
     for _ in range(arguments.rounds + 1):
         for line in ("train", "predict 1", "predict 32"):
             for name, worker in workers.items():
                 found[name].setdefault(line, []).append(worker.ask(line))
+    curves = {name: workers[name].ask("curve 3")["loss"] for name in ("keras fp32", "plait fp32", "plait bf16")}
     page("classic.md", report(found, difference, curves, same["plait fp32"]["parameters"], arguments.rounds))
 
 
@@ -109,7 +109,8 @@ Batches of 32, pictures of 224 x 224, texts of 100 tokens. plait's figures are t
 - The same function: {parameters:,} trained parameters, and with Keras's weights copied in, logits in fp32 differ by at most {difference:.1e}.
 - Peak RSS includes the 320 rows: 193 MB as Keras's floats, 48 MB as plait's bytes.
 
-Mean training loss of three epochs from the same weights, in the same order of rows:
+Mean training loss of three epochs from the first weights, in the same order of rows. The first steps of Adam are large
+and blow rounding up; Keras also adds epsilon before, PyTorch after the bias correction:
 
 {table(["", "epoch 1", "epoch 2", "epoch 3"], losses)}"""
 

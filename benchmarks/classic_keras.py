@@ -53,6 +53,7 @@ data = np.load(f"{folder}/data.npz")
 x = data["pictures"].astype("float32") / 255
 words, label = data["words"], data["label"].astype("float32")
 model = build()
+first = model.get_weights() if precision == "fp32" else None
 sys.stdin.readline()
 print(json.dumps({"ready": 1}), flush=True)
 for line in sys.stdin:
@@ -69,11 +70,10 @@ for line in sys.stdin:
         p = model.predict([x[:64], words[:64]], verbose=0)[:, 0].astype("float64")
         answer = {"logits": np.log(p / (1 - p)).tolist()}
     elif what == "curve":
-        weights = model.get_weights()
+        model = build()
+        model.set_weights(first)
         history = model.fit([x, words], label, batch_size=32, epochs=int(number[0]), shuffle=False, verbose=0).history
         answer = {"loss": history["loss"]}
-        model = build()
-        model.set_weights(weights)
     elif what == "train":
         times, before = Times(), use().ru_minflt
         model.fit([x[:128], words[:128]], label[:128], batch_size=32, epochs=1, verbose=0, callbacks=[times])

@@ -35,13 +35,23 @@ class Layout:
 
 @dataclass
 class Values:
-    """One column's cells for some rows: `x` has one entry a row; `length_B` counts the valid steps along dimension 1."""
+    """One column's cells for some rows: `x` has one entry a row; `length_B` counts the valid steps along dimension 1.
+
+    Where a cell holds several media, `count_B` says how many, and `x` (and `length_B`) have one entry for each of them, row
+    after row.
+    """
 
     x: Tensor
     length_B: Tensor | None = None
+    count_B: Tensor | None = None
 
     def take(self, rows: Tensor) -> Values:
         """The values of these rows, copied."""
+        if self.count_B is not None:
+            count = self.count_B.index_select(0, rows)
+            first = (self.count_B.cumsum(0) - self.count_B).index_select(0, rows)
+            items = Values(self.x, self.length_B).take(first.repeat_interleave(count) + place_within(count))
+            return Values(items.x, items.length_B, count)
         length = None if self.length_B is None else self.length_B.index_select(0, rows)
         x = self.x.index_select(0, rows)
         if length is not None and len(length):  # no encoder need walk over padding that no row here uses
@@ -55,8 +65,14 @@ class Values:
         return torch.arange(self.x.shape[1], device=self.x.device) < self.length_B[:, None]
 
     def to(self, device: torch.device) -> Values:
-        length = None if self.length_B is None else self.length_B.to(device, non_blocking=True)
-        return Values(self.x.to(device, non_blocking=True), length)
+        others = [None if t is None else t.to(device, non_blocking=True) for t in (self.length_B, self.count_B)]
+        return Values(self.x.to(device, non_blocking=True), *others)
+
+
+def place_within(count_B: Tensor) -> Tensor:
+    """For each item its place among those of its own row: counts of 2 and 3 give 0 1 0 1 2."""
+    before = count_B.cumsum(0) - count_B
+    return torch.arange(int(count_B.sum()), device=count_B.device) - before.repeat_interleave(count_B)
 
 
 @dataclass

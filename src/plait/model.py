@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from plait import components
-from plait.batch import Batch, Tokens, Values
+from plait.batch import Batch, Tokens, Values, place_within
 from plait.encoders.base import Encoder
 from plait.errors import RecipeError
 from plait.fusion.base import Fusion
@@ -83,15 +83,26 @@ class ColumnEncoder(nn.Module):
 
     def forward(self, values: Values, present_B: Tensor) -> Tokens:
         if bool(present_B.all()):
-            return self.encoder(values)
+            return self._encode(values)
         rows = present_B.nonzero()[:, 0]
         if not len(rows):
             x_BLD = self.missing_D.expand(len(present_B), 1, -1)
             return Tokens(x_BLD, torch.zeros(x_BLD.shape[:2], dtype=torch.bool, device=x_BLD.device))
-        some: Tokens = self.encoder(values.take(rows))
+        some = self._encode(values.take(rows))
         x_BLD = self.missing_D.to(some.x_BLD.dtype).expand(len(present_B), some.x_BLD.shape[1], -1)
         mask_BL = torch.zeros(x_BLD.shape[:2], dtype=torch.bool, device=x_BLD.device)
         return Tokens(x_BLD.index_copy(0, rows, some.x_BLD), mask_BL.index_copy(0, rows, some.mask_BL))
+
+    def _encode(self, values: Values) -> Tokens:
+        """The encoder's tokens; where cells hold several media, those of all of them, side by side, in one row."""
+        if values.count_B is None:
+            return cast(Tokens, self.encoder(values))
+        found: Tokens = self.encoder(Values(values.x, values.length_B))
+        count_B, (_, length, width) = values.count_B, found.x_BLD.shape
+        at = (torch.arange(len(count_B), device=count_B.device).repeat_interleave(count_B), place_within(count_B))
+        x_BKLD = found.x_BLD.new_zeros(len(count_B), int(count_B.max()), length, width).index_put(at, found.x_BLD)
+        mask_BKL = found.mask_BL.new_zeros(x_BKLD.shape[:3]).index_put(at, found.mask_BL)
+        return Tokens(x_BKLD.flatten(1, 2), mask_BKL.flatten(1, 2))
 
     def hide(self, tokens: Tokens, present_B: Tensor) -> Tokens:
         """The tokens with the learned one in every row that is not present."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from pathlib import Path
 from typing import Any
@@ -148,10 +149,8 @@ def test_two_hundred_corruptions_never_crash() -> None:
             content = content[: int(rng.integers(1, len(content)))]
         for place in rng.integers(0, len(content), 8):
             content[place] = int(rng.integers(256))
-        try:
+        with contextlib.suppress(BadCell):  # and nothing else
             assert decode(bytes(content), CONFIG).shape == (32, 32, 3)
-        except BadCell as bad:
-            assert bad.reason
 
 
 def test_augmentation_is_seeded_stays_in_range_and_leaves_evaluation_alone() -> None:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
@@ -145,43 +146,63 @@ def read_media(cell: Any, root: Path) -> tuple[bytes, str]:
     return data, str(path)
 
 
-def load_each(cells: pa.ChunkedArray, source: Source, shape: tuple[int, ...], load: Callable[[Any], tuple[np.ndarray, bytes]]) -> Loaded:
+def load_each(
+    cells: pa.ChunkedArray, source: Source, shape: tuple[int, ...], load: Callable[[Any], tuple[np.ndarray, bytes]]
+) -> Loaded:
     """Loads a column of media cell by cell, on as many threads as there are cores, into one tensor of bytes.
 
-    `load` returns an array of `shape` and a digest of the content, or raises `BadCell`.
+    `load` returns an array of `shape` and a digest of the content, or raises `BadCell`. A cell may be a list of media: its
+    bad ones are named and left out, and it is missing when none is left.
     """
-    rows = len(cells)
-    x = allocate(rows, shape, torch.uint8)
+    owner = np.arange(len(cells))
+    if several := is_list(cells):
+        lengths = np.array([len(c) if c.is_valid else 0 for c in cells])
+        owner, cells = np.repeat(owner, lengths), items(cells, keep_null=True)
+    x = allocate(len(cells), shape, torch.uint8)
     into = x.numpy()
-    present = torch.zeros(rows, dtype=torch.bool)
+    good = np.zeros(len(cells), dtype=bool)
     problems: list[Problem] = []
-    digests = [b""] * rows
+    digests = [b""] * len(cells)
 
-    def one(row: int) -> None:
-        cell = cells[row].as_py()
+    def one(item: int) -> None:
+        cell = cells[item].as_py()
         if cell is not None:
             try:
-                into[row], digests[row] = load(cell)
-                present[row] = True
+                into[item], digests[item] = load(cell)
+                good[item] = True
             except BadCell as bad:
-                problems.append(Problem(row, source.column, bad.file, bad.reason))
+                problems.append(Problem(int(owner[item]), source.column, bad.file, bad.reason))
         source.progress(1)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
-            for _ in pool.map(one, range(rows)):
+            for _ in pool.map(one, range(len(cells))):
                 pass
         except KeyboardInterrupt:
             pool.shutdown(cancel_futures=True)
             raise
     problems.sort(key=lambda p: p.row)
-    return Loaded(Values(x), present, problems, digests)
+    if not several:
+        return Loaded(Values(x), torch.from_numpy(good), problems, digests)
+    count_B = torch.from_numpy(np.bincount(owner[good], minlength=len(lengths)))
+    return Loaded(Values(x[torch.from_numpy(good)], count_B=count_B), count_B > 0, problems)
 
 
 def sample(cells: pa.ChunkedArray, count: int = SAMPLE) -> list[Any]:
     """Some cells spread evenly over the column."""
     step = max(len(cells) // count, 1)
     return [cells[i].as_py() for i in range(0, len(cells), step)][:count]
+
+
+def is_list(cells: pa.ChunkedArray) -> bool:
+    kind = cells.type
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def items(cells: pa.ChunkedArray, keep_null: bool = False) -> pa.ChunkedArray:
+    """All media of a column of lists, one after the other."""
+    flat = pc.list_flatten(cells)
+    return flat if keep_null else flat.drop_null()
 
 
 def is_text(cells: pa.ChunkedArray) -> bool:

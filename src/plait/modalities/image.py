@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from plait.batch import Layout, Values
 from plait.components import Options
 from plait.errors import BadCell
-from plait.modalities.base import Loaded, Match, Modality, Source, is_text, load_each, read_media, sample
+from plait.modalities.base import Loaded, Match, Modality, Source, is_list, is_text, items, load_each, read_media, sample
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".ico", ".avif")
 MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs: about 13,000 x 13,000
@@ -62,7 +62,9 @@ class Image(Modality):
 
     @classmethod
     def matches(cls, cells: pa.ChunkedArray, source: Source) -> Match | None:
-        if not (is_text(cells) or pa.types.is_binary(cells.type) or pa.types.is_large_binary(cells.type) or _is_bytes_and_path(cells.type)):
+        if is_list(cells):
+            cells = items(cells)
+        if not len(cells) or not (is_text(cells) or pa.types.is_binary(cells.type) or pa.types.is_large_binary(cells.type) or _is_bytes_and_path(cells.type)):
             return None
         looked = sample(cells)
         named = sum(isinstance(c, str) and c.lower().endswith(SUFFIXES) for c in looked)
@@ -99,7 +101,7 @@ class Image(Modality):
             x_BCHW = augment(x_BCHW, self.config, generator)
         if self.config.mean or self.config.std != 1:
             x_BCHW = x_BCHW.sub_(self.config.mean).mul_(1 / self.config.std)
-        return Values(x_BCHW)
+        return Values(x_BCHW, count_B=values.count_B)
 
     def state(self) -> dict[str, Any]:
         return {}
