@@ -26,6 +26,9 @@ from plait.screen import Bar, Screen
 from plait.trackers import Trackers
 
 
+SMOOTHED = 5  # epochs over which a validation score is averaged to choose the best
+
+
 @dataclass
 class Training:
     """All that one fit of a model's weights needs. `micro_batch` shrinks when memory runs out; gradients are then added
@@ -71,7 +74,7 @@ def train(run: Training, resume: bool = False) -> Progress:
             _epoch(run, progress, checkpoint, bar)
             rate = run.optimizer.param_groups[0]["lr"]
             scores = {"learning_rate": rate, "loss": progress.loss_sum / _steps(run), **validate(run)}
-            better = progress.record(scores, _rank(run, scores))
+            better = progress.record(scores, _rank(run, [*progress.history, scores]))
             if better and recipe.keep == "best" and len(run.valid_data):
                 checkpoint.save_best(run.model)
             if checkpoint.is_due(between_epochs=True):
@@ -184,17 +187,20 @@ def validate(run: Training) -> dict[str, float]:
     return scores
 
 
-def _rank(run: Training, scores: dict[str, float]) -> tuple[float, ...]:
+def _rank(run: Training, history: list[dict[str, float]]) -> tuple[float, ...]:
     """What makes an epoch the best: a single target's main metric, then the validation loss; with several targets the
-    loss alone, their sum. Without validation rows the latest is best."""
-    if "valid_loss" not in scores:
+    loss alone, their sum. Both are means over the last epochs, because the luck of one epoch on few rows is not skill.
+    Without validation rows the latest is best."""
+    recent = history[-SMOOTHED:]
+    if "valid_loss" not in recent[-1]:
         return ()
-    targets = run.model.targets
-    task = run.model.task(targets[0])
-    main = scores.get(f"valid_{targets[0]}_{task.score}") if len(targets) == 1 else None
-    if main is None:
-        return (-scores["valid_loss"],)
-    return (main if task.higher else -main, -scores["valid_loss"])
+    loss = sum(h["valid_loss"] for h in recent) / len(recent)
+    target = run.model.targets[0]
+    task, name = run.model.task(target), f"valid_{target}_{run.model.task(target).score}"
+    if len(run.model.targets) > 1 or name not in recent[-1]:
+        return (-loss,)
+    main = sum(h[name] for h in recent) / len(recent)
+    return (main if task.higher else -main, -loss)
 
 
 def _words(progress: Progress, scores: dict[str, float]) -> str:
