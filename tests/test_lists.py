@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from conftest import FAST, make_rows
 
 import plait
+from conftest import FAST, make_rows
 from plait.batch import Values
 
 

@@ -185,6 +185,8 @@ def _fit(sources: dict[str, Any], targets: list[str], chosen: Recipe, root: Any,
     table, chosen = _with_sides(read(sources["train"], root), sources["valid"], sources["test"], root, chosen)
     if not targets:
         raise RecipeError(f"which column is to be predicted? Give target=; {table.name} has {', '.join(table.data.column_names)}")
+    if "problem" in targets:
+        raise RecipeError("a target cannot be named 'problem': predictions have a column of that name; rename yours")
     schema = infer(table, targets, chosen)
     tasks = infer_tasks(table, targets)
     chosen = _with_split_column(chosen, schema).resolve(schema, {t: task for t, (task, _) in tasks.items()})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,6 @@ from plait.schedule import learning_rate, optimizer_for
 from plait.screen import Bar, Screen
 from plait.trackers import Trackers
 
-
 SMOOTHED = 5  # epochs over which a validation score is averaged to choose the best
 
 
@@ -41,7 +40,6 @@ class Training:
     valid_data: Dataset
     folder: Path
     screen: Screen
-    forward: Callable[[Batch], dict[str, Tensor]] = field(init=False)
     optimizer: torch.optim.Optimizer = field(init=False)
     micro_batch: int = field(init=False)
     stop: bool = False
@@ -50,7 +48,9 @@ class Training:
         self.model.to(self.settings.device)
         if self.settings.channels_last:
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.forward = torch.compile(self.model) if self.settings.compile else self.model
+        if self.settings.compile:  # part by part: which rows a column is missing in is decided between them, in Python
+            for part in (*(self.model.encoder(c).encoder for c in self.model.columns), self.model.fusion):
+                part.compile(dynamic=True)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = optimizer_for(self.model, self.recipe.training)
         self.micro_batch = self.recipe.training.batch_size
@@ -122,7 +122,7 @@ def _step(run: Training, batch: Batch) -> Tensor:
     for part in _parts(batch, run.micro_batch):
         part = part.to(run.device)
         with run.settings.autocast():
-            outputs = run.forward(part)
+            outputs = run.model(part)
         loss = run.model.loss(outputs, part)
         if part.rows is not batch.rows:
             loss = loss * (len(part) / len(batch))
@@ -172,7 +172,7 @@ def validate(run: Training) -> dict[str, float]:
     for batch in run.valid_data.in_order(BATCH):
         batch = batch.to(run.device)
         with run.settings.autocast():
-            found = run.forward(batch)
+            found = run.model(batch)
         losses.append((float(run.model.loss(found, batch)), len(batch)))
         for target, output in found.items():
             outputs[target].append(output.float().cpu())

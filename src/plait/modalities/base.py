@@ -146,9 +146,7 @@ def read_media(cell: Any, root: Path) -> tuple[bytes, str]:
     return data, str(path)
 
 
-def load_each(
-    cells: pa.ChunkedArray, source: Source, shape: tuple[int, ...], load: Callable[[Any], tuple[np.ndarray, bytes]]
-) -> Loaded:
+def load_each(cells: pa.ChunkedArray, source: Source, shape: tuple[int, ...], load: Callable[[Any], tuple[np.ndarray, bytes]]) -> Loaded:
     """Loads a column of media cell by cell, on as many threads as there are cores, into one tensor of bytes.
 
     `load` returns an array of `shape` and a digest of the content, or raises `BadCell`. A cell may be a list of media: its

@@ -81,4 +81,6 @@ component = Category
 def _strings(cells: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_dictionary(cells.type):
         cells = pc.cast(cells, cells.type.value_type)
+    if pa.types.is_floating(cells.type) and pc.all(pc.equal(pc.round(cells), cells)).as_py():
+        cells = pc.cast(cells, pa.int64())  # whole numbers become floats in a frame with missing cells: 3.0 is 3
     return cells if pa.types.is_string(cells.type) else pc.cast(cells, pa.string())

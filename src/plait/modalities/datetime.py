@@ -72,11 +72,12 @@ class Datetime(Modality):
 
     def load(self, cells: pa.ChunkedArray, source: Source) -> Loaded:
         source.progress(len(cells))
-        seconds = _seconds(cells, self.form)
+        form = self.form or (_form(cells.drop_null())[0] if is_text(cells) else "")  # timestamps in training, strings here
+        seconds = _seconds(cells, form)
         present = np.isfinite(seconds)
         given = pc.is_valid(cells).to_numpy(zero_copy_only=False)
         problems = [
-            Problem(int(row), source.column, "", f"not a date like {self.form}: {str(cells[int(row)].as_py())[:40]!r}")
+            Problem(int(row), source.column, "", f"not a date like {form}: {str(cells[int(row)].as_py())[:40]!r}")
             for row in np.flatnonzero(given & ~present)
         ]
         seconds = np.where(present, seconds, self.first)

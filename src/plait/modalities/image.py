@@ -64,7 +64,9 @@ class Image(Modality):
     def matches(cls, cells: pa.ChunkedArray, source: Source) -> Match | None:
         if is_list(cells):
             cells = items(cells)
-        if not len(cells) or not (is_text(cells) or pa.types.is_binary(cells.type) or pa.types.is_large_binary(cells.type) or _is_bytes_and_path(cells.type)):
+        if not len(cells) or not (
+            is_text(cells) or pa.types.is_binary(cells.type) or pa.types.is_large_binary(cells.type) or _is_bytes_and_path(cells.type)
+        ):
             return None
         looked = sample(cells)
         named = sum(isinstance(c, str) and c.lower().endswith(SUFFIXES) for c in looked)

@@ -1,0 +1,77 @@
+"""Metrics against scikit-learn's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from sklearn import metrics
+
+from plait.components import configure, find
+from plait.errors import TrainingError
+
+
+def task(name: str, cells: list, **options: object):  # type: ignore[no-untyped-def]
+    return find("tasks", name).fit(configure("tasks", name, options), pa.chunked_array([pa.array(cells)]), "y")
+
+
+def test_classification_metrics_are_those_of_scikit_learn() -> None:
+    rng = np.random.default_rng(0)
+    output = rng.normal(size=(200, 4)).astype(np.float32)
+    target = rng.integers(0, 4, 200)
+    found = task("classification", list("abcd") * 10).measure(output, target)
+    p = np.exp(output) / np.exp(output).sum(1, keepdims=True)
+    guess = p.argmax(1)
+    assert found["accuracy"] == pytest.approx(metrics.accuracy_score(target, guess))
+    assert found["balanced_accuracy"] == pytest.approx(metrics.balanced_accuracy_score(target, guess))
+    assert found["f1_macro"] == pytest.approx(metrics.f1_score(target, guess, average="macro"))
+    assert found["log_loss"] == pytest.approx(metrics.log_loss(target, p), rel=1e-5)
+
+
+def test_binary_auc_with_ties_is_that_of_scikit_learn() -> None:
+    rng = np.random.default_rng(0)
+    output = rng.integers(-3, 4, (300, 1)).astype(np.float32)
+    target = rng.integers(0, 2, 300)
+    found = task("classification", ["no", "yes"] * 10).measure(output, target)
+    assert found["roc_auc"] == pytest.approx(metrics.roc_auc_score(target, output[:, 0]))
+    assert np.isnan(task("classification", ["no", "yes"] * 10).measure(output, np.zeros(300, dtype=np.int64))["roc_auc"])
+
+
+def test_regression_metrics_are_in_the_targets_unit() -> None:
+    rng = np.random.default_rng(0)
+    y = rng.normal(50, 10, 100)
+    made = task("regression", y.tolist())
+    output = ((y + rng.normal(size=100) - made.mean) / made.std).astype(np.float32)
+    target = ((y - made.mean) / made.std).astype(np.float32)
+    found = made.measure(output, target)
+    answer, truth = output * made.std + made.mean, target * made.std + made.mean
+    assert found["rmse"] == pytest.approx(metrics.root_mean_squared_error(truth, answer), rel=1e-4)
+    assert found["mae"] == pytest.approx(metrics.mean_absolute_error(truth, answer), rel=1e-4)
+    assert found["r2"] == pytest.approx(metrics.r2_score(truth, answer), rel=1e-4)
+
+
+def test_multilabel_metrics_are_those_of_scikit_learn() -> None:
+    rng = np.random.default_rng(0)
+    made = task("multilabel", [["a", "b", "c"], ["a"]])
+    output, target = rng.normal(size=(100, 3)).astype(np.float32), rng.integers(0, 2, (100, 3)).astype(np.float32)
+    found = made.measure(output, target)
+    assert found["f1_micro"] == pytest.approx(metrics.f1_score(target, output > 0, average="micro"))
+    assert found["f1_macro"] == pytest.approx(metrics.f1_score(target, output > 0, average="macro"))
+    assert found["exact_match"] == pytest.approx(metrics.accuracy_score(target, output > 0))
+
+
+def test_class_weights_are_inverse_frequencies() -> None:
+    made = task("classification", ["a"] * 30 + ["b"] * 10, class_weights="balanced")
+    assert made.weight_C.tolist() == pytest.approx([40 / 60, 2.0])
+
+
+def test_targets_whose_values_do_not_repeat_are_refused() -> None:
+    with pytest.raises(TrainingError, match="expected classes that repeat, found 50 different values in 50 training rows"):
+        task("classification", [f"w{i}" for i in range(50)])
+
+
+def test_labels_not_seen_in_training_are_named() -> None:
+    made = task("classification", ["a", "b", "a"])
+    _, labelled, problems = made.encode(pa.chunked_array([["a", "c", None]]), "y")
+    assert labelled.tolist() == [True, False, False]
+    assert [(p.row, p.reason) for p in problems] == [(1, "class 'c' is not among the 2 of training")]
