@@ -64,9 +64,7 @@ class Image(Modality):
     def matches(cls, cells: pa.ChunkedArray, source: Source) -> Match | None:
         if is_list(cells):
             cells = items(cells)
-        if not len(cells) or not (
-            is_text(cells) or pa.types.is_binary(cells.type) or pa.types.is_large_binary(cells.type) or _is_bytes_and_path(cells.type)
-        ):
+        if not len(cells) or not (is_text(cells) or _is_bytes(cells.type)):
             return None
         looked = sample(cells)
         named = sum(isinstance(c, str) and c.lower().endswith(SUFFIXES) for c in looked)
@@ -116,8 +114,10 @@ class Image(Modality):
 component = Image
 
 
-def _is_bytes_and_path(kind: pa.DataType) -> bool:
-    return pa.types.is_struct(kind) and {f.name for f in kind} == {"bytes", "path"}
+def _is_bytes(kind: pa.DataType) -> bool:
+    """Bytes, or the pair of bytes and path that Hugging Face datasets has."""
+    pair = pa.types.is_struct(kind) and {f.name for f in kind} == {"bytes", "path"}
+    return bool(pair or pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
 def _is_picture(cell: Any, source: Source) -> bool:
