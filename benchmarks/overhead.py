@@ -19,7 +19,7 @@ import torch
 
 from measure import machine, median, page, table
 from plait import machine as settings_of
-from plait import recipe
+from plait import recipe, training
 from plait.checkpoint import Checkpoint, Progress
 from plait.dataset import Dataset
 from plait.model import MultimodalModel
@@ -38,7 +38,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=ROWS)
     data = Table(pa.table({"x": x, "y": x + rng.normal(size=ROWS)}), Path(), "data")
-    options = [f"training.batch_size={BATCH}", "training.clip=0", "columns.x.encoder={name: tabular, width: 4}"]
+    options = [f"training.batch_size={BATCH}", "training.epochs=1", "training.clip=0", "columns.x.encoder={name: tabular, width: 4}"]
     chosen = recipe.load({"fusion": {"name": "logit_sum", "hidden": [4]}, "model": {"modality_dropout": 0.0}}, options)
     chosen = chosen.resolve(infer(data, ["y"], chosen), {"y": "regression"})
     preprocessing = Preprocessing.fit(data, chosen, np.arange(ROWS))
@@ -49,15 +49,22 @@ def main() -> None:
     ready = [rows.batch(part) for part in torch.arange(ROWS).split(BATCH)]
     with tempfile.TemporaryDirectory() as folder:
         run = Training(model, chosen, settings, rows, Dataset(prepared, preprocessing, np.arange(0)), Path(folder), Screen(quiet=True))
-        found: dict[str, list[float]] = {"plain": [], "plain, batches cut in the loop": [], "plait": []}
+        found: dict[str, list[float]] = {"plain": [], "plain, batches cut in the loop": [], "plait": [], "plait, everything but the step": []}
         for _ in range(ROUNDS):
             found["plain"].append(plain(model, ready))
             found["plain, batches cut in the loop"].append(cutting(model, rows))
             found["plait"].append(ours(run))
+            found["plait, everything but the step"].append(without_step(run))
     steps = ROWS / BATCH
     base = median(found["plain"])
     lines = [
-        [name, f"{median(v) / steps * 1e6:.0f}", f"{(median(v) - base) / steps * 1e6:+.0f}", f"{median(v) / base:.2f}x"] for name, v in found.items()
+        [
+            name,
+            f"{median(v) / steps * 1e6:.0f}",
+            f"{(median(v) - base) / steps * 1e6:+.0f}" if "but" not in name else "",
+            f"{median(v) / base:.2f}x" if "but" not in name else "",
+        ]
+        for name, v in found.items()
     ]
     starts = [[command, f"{milliseconds:.0f}"] for command, milliseconds in start_up().items()]
     page("overhead.md", f"""# What the loop and the start cost
@@ -67,7 +74,8 @@ Made by `benchmarks/overhead.py`, medians of {ROUNDS} interleaved rounds of {ste
 {table(["loop", "us a step", "over the plain loop, us", "ratio"], lines)}
 
 Cutting a batch (index-select of every tensor, augmentation) is work that any loop has to do somewhere; the plain loop is
-given its batches ready. What plait's loop adds beyond that: learning rate, losses, progress, checkpoints and Ctrl-C.
+given its batches ready. plait's loop adds learning rate, losses, progress, checkpoints and Ctrl-C. The last row is the loop
+by itself, measured with an empty step; the difference between whole loops holds the noise of two steps besides.
 
 {table(["start", "ms (median of 15)"], starts)}""")  # fmt: skip
 
@@ -100,6 +108,16 @@ def ours(run: Training) -> float:
         begun = perf_counter()
         _epoch(run, Progress(), Checkpoint(run.folder, 1e6), bar)
         return perf_counter() - begun
+
+
+def without_step(run: Training) -> float:
+    """The loop with nothing to do in it: what it costs to cut batches, set the rate, count, and watch."""
+    step, nothing = training._step_in_memory, torch.zeros(())
+    training._step_in_memory = lambda run, batch: nothing
+    try:
+        return ours(run)
+    finally:
+        training._step_in_memory = step
 
 
 def start_up() -> dict[str, float]:

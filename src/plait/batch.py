@@ -117,7 +117,7 @@ class Batch:
     def take(self, rows: Tensor) -> Batch:
         """A part of this batch; `rows` count within it."""
         pick = [{k: v.index_select(0, rows) for k, v in d.items()} for d in (self.present, self.targets, self.labelled)]
-        return Batch({k: v.take(rows) for k, v in self.values.items()}, pick[0], self.rows[rows], pick[1], pick[2])
+        return Batch({k: v.take(rows) for k, v in self.values.items()}, pick[0], self.rows.index_select(0, rows), pick[1], pick[2])
 
     def only(self, columns: set[str]) -> Batch:
         """The same rows with every other column hidden, as if its cells were missing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import platform
 import sys
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from plait.recipe import TrainingRecipe
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # glibc's malloc.h
 MOST = 2**31 - 4097
+_PLAIN = nullcontext()  # cheaper by ten microseconds a step than an autocast that is off
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,9 @@ class Settings:
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Mixed precision: products in bf16, everything that needs the range or the digits in fp32."""
-        return torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16")
+        if self.precision != "bf16":
+            return _PLAIN
+        return torch.autocast(self.device, torch.bfloat16)
 
 
 def settings(recipe: TrainingRecipe, pictures: bool) -> Settings:

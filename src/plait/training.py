@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 from collections.abc import Iterator
@@ -94,22 +95,22 @@ def _epoch(run: Training, progress: Progress, checkpoint: Checkpoint, bar: Bar) 
     total = settings.all_epochs * len(batches)
     generator = torch.Generator()
     progress.begin_epoch(generator, _seed(recipe.seed, progress.epoch) + 1)
-    loss_sum = torch.tensor(progress.loss_sum, dtype=torch.float64)
+    losses = [torch.tensor(progress.loss_sum, dtype=torch.float64)]  # added up at the end: an addition costs more than a step's share
     run.model.train()
     for step in range(progress.step, len(batches)):
         rate = learning_rate(progress.epoch * len(batches) + step, total, settings)
         for group in run.optimizer.param_groups:
             group["lr"] = rate
         batch = run.train_data.batch(batches[step], generator).drop(recipe.model.modality_dropout, generator)
-        loss_sum += _step_in_memory(run, batch)
+        losses.append(_step_in_memory(run, batch))
         bar.advance()
         if run.stop or checkpoint.is_due():
-            progress.mark(step + 1, float(loss_sum), generator)
+            progress.mark(step + 1, _sum(losses), generator)
             checkpoint.save(run.model, run.optimizer, progress)
             if run.stop:
                 raise Interrupted(f"stopped in epoch {progress.epoch + 1}, all is saved; go on with: plait fit --resume {run.folder}")
-    progress.end_epoch(float(loss_sum))
-    if not torch.isfinite(loss_sum):
+    progress.end_epoch(_sum(losses))
+    if not math.isfinite(progress.loss_sum):
         raise TrainingError(
             f"the training loss is no longer finite in epoch {progress.epoch + 1}; "
             f"try a smaller learning rate: --set training.learning_rate={settings.learning_rate / 10:g}"
@@ -117,9 +118,10 @@ def _epoch(run: Training, progress: Progress, checkpoint: Checkpoint, bar: Bar) 
 
 
 def _step(run: Training, batch: Batch) -> Tensor:
-    """Forward, loss, backward, update: the loss of the batch, detached."""
-    total = torch.zeros(())
-    for part in _parts(batch, run.micro_batch):
+    """Forward, loss, backward, update: the loss of the batch, detached. One row more than asked is no reason to cut: it is
+    the last batch of an epoch (see `Dataset.shuffled`)."""
+    losses = []
+    for part in _parts(batch, run.micro_batch) if len(batch) > run.micro_batch + 1 else (batch,):
         part = part.to(run.device)
         with run.settings.autocast():
             outputs = run.model(part)
@@ -127,12 +129,12 @@ def _step(run: Training, batch: Batch) -> Tensor:
         if part.rows is not batch.rows:
             loss = loss * (len(part) / len(batch))
         loss.backward()
-        total = total + loss.detach().cpu()
+        losses.append(loss.detach())
     if run.recipe.training.clip:
         torch.nn.utils.clip_grad_norm_(run.parameters, run.recipe.training.clip)
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
-    return total
+    return (losses[0] if len(losses) == 1 else torch.stack(losses).sum()).cpu()
 
 
 def _step_in_memory(run: Training, batch: Batch) -> Tensor:
@@ -148,15 +150,16 @@ def _step_in_memory(run: Training, batch: Batch) -> Tensor:
             run.screen.warn(f"out of memory: batches of {run.recipe.training.batch_size} now go in parts of {run.micro_batch}")
 
 
+def _sum(losses: list[Tensor]) -> float:
+    return float(torch.stack([loss.double() for loss in losses]).sum())
+
+
 def _is_out_of_memory(error: RuntimeError) -> bool:
     text = str(error).lower()
     return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in text or "can't allocate memory" in text
 
 
 def _parts(batch: Batch, size: int) -> Iterator[Batch]:
-    if len(batch) <= size + 1:  # one row more is the last batch of an epoch, see Dataset.shuffled
-        yield batch
-        return
     for rows in torch.arange(len(batch)).split(size):
         yield batch.take(rows)
 

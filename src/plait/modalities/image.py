@@ -26,6 +26,7 @@ from plait.modalities.base import Loaded, Match, Modality, Source, is_list, is_t
 SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".ico", ".avif")
 MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs: about 13,000 x 13,000
 ORIENTATION = 274  # the EXIF tag
+JPEG, EXIF = b"\xff\xd8", b"Exif\0\0"
 GREY_TO_BYTE = {"I;16": 257.0, "I;16B": 257.0, "I;16L": 257.0, "I": 257.0}
 
 
@@ -149,20 +150,30 @@ def decode(data: bytes, config: Config) -> np.ndarray:
     JPEG is decoded at the smallest of its eight scales that is at least as large as needed. That differs from decoding
     all of it by 1 to 2 of 255, the same in training and in use.
     """
-    image = _open(data)
     try:
-        if image.format == "JPEG" and image.mode in ("RGB", "L"):
-            orientation = image.getexif().get(ORIENTATION, 1)
-            small = _fitting(image.size, config, covering=True)
-            pixels = simplejpeg.decode_jpeg(data, "RGB", fastdct=True, fastupsample=True, min_height=small[1], min_width=small[0])
-            image = Pillow.fromarray(pixels)
-            if orientation != 1:
-                image.getexif()[ORIENTATION] = orientation
-        else:
+        image = _open_jpeg(data, config) if data.startswith(JPEG) else None
+        if image is None:
+            image = _open(data)
             image.load()
         return np.asarray(_square(_rgb(ImageOps.exif_transpose(image), config.background), config))
     except (OSError, ValueError, SyntaxError, IndexError, EOFError, MemoryError) as error:
         raise BadCell(f"broken or cut short: {str(error) or type(error).__name__}") from None
+
+
+def _open_jpeg(data: bytes, config: Config) -> Pillow.Image | None:
+    """A colour or grey JPEG, decoded small; None for what Pillow should open (CMYK, or no JPEG after all)."""
+    try:
+        height, width, space, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return None
+    if space not in ("YCbCr", "RGB", "Gray") or width * height > MAX_PIXELS:
+        return None
+    small = _fitting((width, height), config, covering=True)
+    pixels = simplejpeg.decode_jpeg(data, "RGB", fastdct=True, fastupsample=True, min_height=small[1], min_width=small[0])
+    image = Pillow.fromarray(pixels)
+    if EXIF in data[:65_536]:  # Pillow reads the orientation; without the tag it need not look
+        image.getexif()[ORIENTATION] = _open(data).getexif().get(ORIENTATION, 1)
+    return image
 
 
 def _rgb(image: Pillow.Image, background: int) -> Pillow.Image:
