@@ -107,6 +107,8 @@ Batches of 32, pictures of 224 x 224, texts of 100 tokens. plait's figures are t
 
 - Against Keras `mixed_bfloat16`, plait bf16 trains {against_mixed:.2f}x as fast.
 - The same function: {parameters:,} trained parameters, and with Keras's weights copied in, logits in fp32 differ by at most {difference:.1e}.
+- Prediction of one row is bound by the three convolutions and by reading the 44 MB of the first dense layer's weights; what
+  plait adds around them is under a millisecond.
 - Peak RSS includes the 320 rows: 193 MB as Keras's floats, 48 MB as plait's bytes.
 
 Mean training loss of three epochs from the first weights, in the same order of rows. The first steps of Adam are large

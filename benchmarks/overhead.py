@@ -31,6 +31,7 @@ from plait.table.read import Table
 from plait.training import Training, _epoch
 
 ROWS, BATCH, ROUNDS = 8000, 4, 9
+WHOLE = ("plain", "plain, batches cut in the loop", "plait")
 
 
 def main() -> None:
@@ -49,7 +50,7 @@ def main() -> None:
     ready = [rows.batch(part) for part in torch.arange(ROWS).split(BATCH)]
     with tempfile.TemporaryDirectory() as folder:
         run = Training(model, chosen, settings, rows, Dataset(prepared, preprocessing, np.arange(0)), Path(folder), Screen(quiet=True))
-        found: dict[str, list[float]] = {"plain": [], "plain, batches cut in the loop": [], "plait": [], "plait, everything but the step": []}
+        found: dict[str, list[float]] = {name: [] for name in (*WHOLE, "plait, everything but the step")}
         for _ in range(ROUNDS):
             found["plain"].append(plain(model, ready))
             found["plain, batches cut in the loop"].append(cutting(model, rows))
@@ -57,15 +58,11 @@ def main() -> None:
             found["plait, everything but the step"].append(without_step(run))
     steps = ROWS / BATCH
     base = median(found["plain"])
-    lines = [
-        [
-            name,
-            f"{median(v) / steps * 1e6:.0f}",
-            f"{(median(v) - base) / steps * 1e6:+.0f}" if "but" not in name else "",
-            f"{median(v) / base:.2f}x" if "but" not in name else "",
-        ]
-        for name, v in found.items()
-    ]
+    lines = []
+    for name, times in found.items():
+        whole = name in WHOLE
+        over, ratio = f"{(median(times) - base) / steps * 1e6:+.0f}", f"{median(times) / base:.2f}x"
+        lines.append([name, f"{median(times) / steps * 1e6:.0f}", over if whole else "", ratio if whole else ""])
     starts = [[command, f"{milliseconds:.0f}"] for command, milliseconds in start_up().items()]
     page("overhead.md", f"""# What the loop and the start cost
 
