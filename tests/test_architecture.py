@@ -21,7 +21,7 @@ LAYERS = [
     {"evaluation", "retrieval", "trackers"},
     {"training", "report", "documentation"},
     {"api", "samples"},
-    {"cli", "serving", "demonstration"},
+    {"cli", "serving", "demonstration", "__main__"},
 ]
 LAYER = {name: level for level, names in enumerate(LAYERS) for name in names}
 FOLDERS = {"table", "modalities", "fusion", "tasks", "balancing", "encoders", "members", "samples"}
