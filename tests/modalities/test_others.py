@@ -124,6 +124,25 @@ def test_dates_know_week_and_format() -> None:
     assert [p.reason for p in load(modality, ["2024-01-01"]).problems] == ["not a date like %d.%m.%Y: '2024-01-01'"]
 
 
+def test_dates_that_can_be_read_two_ways_say_so_and_can_be_told() -> None:
+    cells = ["03/04/2024", "05/06/2024"]
+    match = find("modalities", "datetime").matches(pa.chunked_array([cells]), SOURCE)
+    assert "dates like %d/%m/%Y (or %m/%d/%Y" in match.reason
+    april, march = (load(fit("datetime", cells, **o), ["03/04/2024"]).values.x[0] for o in ({}, {"format": "%m/%d/%Y"}))
+    assert not torch.allclose(april[1:3], march[1:3])
+
+
+def test_cycles_can_be_left_out() -> None:
+    assert load(fit("datetime", ["2024-01-01", "2024-02-01"], cycles=False), ["2024-01-15"]).values.x.shape == (1, 1)
+
+
+def test_vectors_are_scaled_as_asked() -> None:
+    cells = [[3.0, 4.0], [6.0, 8.0]]
+    assert load(fit("vector", cells, scaling="unit"), cells).values.x[1].tolist() == pytest.approx([0.6, 0.8])
+    assert load(fit("vector", cells, scaling="none"), cells).values.x.tolist() == cells
+    assert load(fit("vector", cells), cells).values.x.tolist() == [[-1, -1], [1, 1]]
+
+
 def test_vectors_of_another_length_are_named() -> None:
     modality = fit("vector", [[1.0, 2.0], [3.0, 5.0]])
     loaded = load(modality, [[1.0, 2.0], [1.0], [float("nan"), 1.0]])

@@ -34,9 +34,11 @@ FORMATS = (
 
 
 class Config(Options):
-    """`cycles` adds sine and cosine of the place in the year, the month, the week and the day."""
+    """`cycles` adds sine and cosine of the place in the year, the month, the week and the day. `format` says how strings
+    are to be read, as in `%d/%m/%Y`; it is found from the cells if left out."""
 
     cycles: bool = True
+    format: str = ""
 
 
 class Datetime(Modality):
@@ -60,12 +62,14 @@ class Datetime(Modality):
         if is_text(cells):
             form, parsed = _form(cells)
             if parsed >= 0.95:
-                return Match(0.9, f"{parsed:.0%} of the strings are dates like {form}")
+                other = next((f for f in FORMATS if f != form and _share(cells, f) == parsed), "")
+                doubt = f" (or {other}: then say so with the option format)" if other else ""
+                return Match(0.9, f"{parsed:.0%} of the strings are dates like {form}{doubt}")
         return None
 
     @classmethod
     def fit(cls, config: Config, cells: pa.ChunkedArray) -> Datetime:
-        form = _form(cells.drop_null())[0] if is_text(cells) else ""
+        form = config.format or (_form(cells.drop_null())[0] if is_text(cells) else "")
         seconds = _seconds(cells, form)
         seconds = seconds[np.isfinite(seconds)]
         return cls(config, *((float(seconds.min()), float(seconds.max())) if len(seconds) else (0.0, 1.0)), form)
@@ -115,12 +119,15 @@ def _parse(cells: pa.ChunkedArray, form: str) -> pa.ChunkedArray:
     return pc.strptime(cells, format=form, unit="s", error_is_null=True)
 
 
+def _share(cells: pa.ChunkedArray, form: str) -> float:
+    """The share of a sample of the cells that a format fits."""
+    looked = pa.chunked_array([pa.array(sample(cells, 500), pa.string())])
+    return 1 - _parse(looked, form).null_count / len(looked) if len(looked) else 0.0
+
+
 def _form(cells: pa.ChunkedArray) -> tuple[str, float]:
     """The format that fits most cells of a sample, and the share that it fits. Of equals the first listed wins."""
-    looked = pa.chunked_array([pa.array(sample(cells, 500), pa.string())])
-    if not len(looked):
-        return FORMATS[0], 0.0
-    shares = [1 - _parse(looked, form).null_count / len(looked) for form in FORMATS]
+    shares = [_share(cells, form) for form in FORMATS]
     best = int(np.argmax(shares))
     return FORMATS[best], shares[best]
 

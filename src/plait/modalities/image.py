@@ -76,7 +76,7 @@ class Image(Modality):
             return Match(1.0, f"{opened} of {len(looked)} cells looked at are pictures by their content")
         if named >= len(looked) / 2:
             missing = len(looked) - opened
-            return Match(0.9, f"names end like pictures', but {missing} of {len(looked)} looked at cannot be opened under {source.root}")
+            return Match(0.9, f"names end like those of pictures, but {missing} of {len(looked)} looked at cannot be opened under {source.root}")
         return None
 
     @classmethod
