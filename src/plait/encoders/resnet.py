@@ -14,7 +14,7 @@ from plait.layers import BatchNorm
 
 
 class Config(Options):
-    """`width` channels in the first stage, doubled in each of `stages`, which halve the picture; `dropout` of channels."""
+    """`width` channels in the first stage, doubled in each of `stages`, which halve the grid; `dropout` of channels."""
 
     width: int = Field(32, ge=1)
     stages: int = Field(4, ge=1, le=6)
@@ -23,29 +23,32 @@ class Config(Options):
 
 
 class ResNet(Encoder):
-    """One token for each position of the last grid: 36 for a picture of 96 pixels a side and four stages."""
+    """One token for each position of the last grid: nine for a picture of 96 pixels a side and four stages."""
 
     options = Config
     takes = frozenset({"grid"})
 
-    def __init__(self, channels: int, width: int, stages: int, blocks: int, dropout: float) -> None:
+    def __init__(self, size: tuple[int, ...], width: int, stages: int, blocks: int, dropout: float) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=False)
+        self.stem = nn.Conv2d(size[0], width, 3, stride=2, padding=1, bias=False)
         self.norm = BatchNorm(width)
         parts: list[nn.Module] = []
-        before = width
+        before, side = width, -(-min(size[1:]) // 4)  # behind the stem and its pooling
         for stage in range(stages):
             after = width * 2**stage
             for block in range(blocks):
-                parts.append(Residual(before, after, stride=2 if block == 0 and stage > 0 else 1))
-                before = after
+                # a grid of one cell is not halved: there is nothing to, and oneDNN's bf16 gradient of such a convolution
+                # is uninitialised memory (torch 2.13)
+                stride = 2 if block == 0 and stage > 0 and side > 1 else 1
+                parts.append(Residual(before, after, stride))
+                before, side = after, -(-side // stride)
         self.stages = nn.Sequential(*parts)
         self.dropout = nn.Dropout1d(dropout)
         self.width = before
 
     @classmethod
     def build(cls, config: Config, layout: Layout) -> ResNet:
-        return cls(layout.size[0], config.width, config.stages, config.blocks, config.dropout)
+        return cls(layout.size, config.width, config.stages, config.blocks, config.dropout)
 
     def forward(self, values: Values) -> Tokens:
         x_BCHW = self.stages(F.max_pool2d(F.relu_(self.norm(self.stem(values.x))), 3, stride=2, padding=1))
