@@ -128,3 +128,14 @@ def test_stamps_are_read_as_they_lie(tmp_path: Path) -> None:
 
 def test_version() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
+
+
+def test_an_unforeseen_error_is_shown_without_a_traceback(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    code = "import sys; from plait import api, cli; api.inspect = None; sys.argv = ['plait', 'inspect', 'x.csv']; cli.entry()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "this is a bug in plait: TypeError" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -10,6 +10,7 @@ import typer
 
 from plait.errors import PlaitError
 
+ShownError: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")  # of whichever click typer uses
 app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
@@ -165,7 +166,8 @@ def run(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
     try:
-        result: Any = app(args=[a for a in arguments if a != "--debug"], prog_name="plait", standalone_mode=False)
+        command = typer.main.get_command(app)  # calling `app` itself would put typer's own excepthook in place
+        result: Any = command(args=[a for a in arguments if a != "--debug"], prog_name="plait", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except PlaitError as error:
         if debug:
@@ -177,15 +179,17 @@ def run(arguments: list[str] | None = None) -> int:
         return 130
     except (typer.Abort, BrokenPipeError):
         return 1
-    except Exception as error:  # click's own errors know how to show themselves; everything else is a bug
-        if hasattr(error, "show") and hasattr(error, "exit_code"):
-            error.show()
-            return int(error.exit_code)
-        if debug:
-            raise
-        typer.echo(f"plait: this is a bug in plait: {type(error).__name__}: {error}\nRun it again with --debug and report what it shows.", err=True)
-        return 70
+    except ShownError as error:  # wrong arguments: typer says which
+        error.show()
+        return int(error.exit_code)
+
+
+def say_bug(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """What a user sees of an error that nobody foresaw."""
+    typer.echo(f"plait: this is a bug in plait: {kind.__name__}: {error}\nRun it again with --debug and report what it shows.", err=True)
 
 
 def entry() -> None:
+    if "--debug" not in sys.argv:
+        sys.excepthook = say_bug
     sys.exit(run())
