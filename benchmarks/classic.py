@@ -116,8 +116,8 @@ Batches of 32, pictures of 224 x 224, texts of 100 tokens. plait's figures are t
 {table(["", "ratio", "target", "reached"], reached)}
 
 - The same function: {parameters:,} trained parameters, and with Keras's weights copied in, logits in fp32 differ by at most {difference:.1e}.
-- Prediction of one row is bound by the three convolutions and by reading the 44 MB of the first dense layer's weights; what
-  plait adds around them is under a millisecond. Training in bf16 spends its time in the same convolutions, in the same library
+- Prediction of one row is bound by the three convolutions and by reading the 44 MB of the first dense layer's weights.
+  Training in bf16 spends its time in the same convolutions, in the same library
   (oneDNN) that TensorFlow calls: the two differ by what lies between.
 - Peak RSS includes the 320 rows: 193 MB as Keras's floats, 48 MB as plait's bytes.
 

@@ -95,7 +95,7 @@ def _epoch(run: Training, progress: Progress, checkpoint: Checkpoint, bar: Bar) 
     total = settings.all_epochs * len(batches)
     generator = torch.Generator()
     progress.begin_epoch(generator, _seed(recipe.seed, progress.epoch) + 1)
-    losses = [torch.tensor(progress.loss_sum, dtype=torch.float64)]  # added up at the end: an addition costs more than a step's share
+    losses = [torch.tensor(progress.loss_sum, dtype=torch.float64)]  # added up at the end
     run.model.train()
     for step in range(progress.step, len(batches)):
         rate = learning_rate(progress.epoch * len(batches) + step, total, settings)

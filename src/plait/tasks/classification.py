@@ -155,7 +155,7 @@ component = Classification
 
 def roc_auc(target: np.ndarray, score: np.ndarray) -> float:
     """The area under the ROC curve, as the share of pairs in the right order (Mann & Whitney 1947; ties count half).
-    NaN when there is one class only. scikit-learn's own is a hundred times slower on few rows, and the bootstrap asks often."""
+    NaN when there is one class only. The bootstrap asks often, and scikit-learn's own builds the whole curve."""
     positive = int(target.sum())
     negative = len(target) - positive
     if not positive or not negative:
