@@ -45,6 +45,12 @@ def make_rows(folder: Path, count: int = 48, seed: int = 0) -> list[dict[str, An
     return rows
 
 
+@pytest.fixture(autouse=True, scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Prepared cells are not left in the user's own cache."""
+    os.environ["PLAIT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture
 def rows(tmp_path: Path) -> list[dict[str, Any]]:
     return make_rows(tmp_path)

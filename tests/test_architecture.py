@@ -13,8 +13,8 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "plait"
 LAYERS = [
     {"errors", "layers"},
-    {"schema", "batch", "recipe", "components", "machine", "screen"},
-    {"table", "modalities", "fusion", "tasks", "balancing"},
+    {"schema", "batch", "recipe", "components", "machine", "screen", "pixels", "streams", "clips"},
+    {"table", "modalities", "cells", "fusion", "tasks", "balancing"},
     {"encoders", "preprocessing", "schedule"},
     {"cache", "dataset", "model", "members"},
     {"artifact", "prediction", "checkpoint"},
@@ -103,7 +103,7 @@ def test_sizes_and_names(name: str) -> None:
 
 @pytest.mark.parametrize("statement", ["import plait", "import plait.cli"])
 def test_nothing_heavy_on_the_way_to_help(statement: str) -> None:
-    heavy = "'torch', 'transformers', 'sklearn', 'pyarrow', 'numpy', 'rich', 'matplotlib', 'pydantic', 'PIL', 'scipy'"
+    heavy = "'torch', 'transformers', 'sklearn', 'pyarrow', 'numpy', 'rich', 'matplotlib', 'pydantic', 'PIL', 'scipy', 'av', 'soundfile'"
     code = f"import sys; {statement}; print([m for m in ({heavy}) if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert found == "[]"

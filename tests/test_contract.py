@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from plait import components
+from media import clip, wav, wave
+from plait import components, pixels
 from plait.batch import Layout, Tokens, Values
 from plait.components import configure, find, names
 from plait.modalities.base import Source
@@ -33,19 +34,24 @@ def png(seed: int) -> bytes:
 # Eight cells of each modality: good ones, a missing one (row 2), and a bad one (row 5) where the modality can have one.
 CELLS: dict[str, list[Any]] = {
     "image": [png(0), png(1), None, png(3), png(4), b"this is no picture", png(6), png(7)],
+    "audio": [wav(wave(0.3, 300)), wav(wave(0.5, 500)), None, wav(wave(0.2), kind="FLAC"), wav(wave(0.4, 900)), b"RIFF but no more",
+              wav(wave(0.1)), wav(wave(0.25), 8000)],
+    "video": [clip(3), clip(12), None, clip(1), clip(9, "webm", "libvpx"), clip(9)[:900], clip(24), clip(4, sound=wave(0.2))],
     "text": ["a red apple", "ein grüner Baum", None, "北京的天空", "مرحبا بالعالم", "", "🍎🍏 apples", "a"],
     "number": [1.0, -2.5, None, 1e9, 0.0, float("inf"), 3.0, 4.0],
     "category": ["a", "b", None, "a", "c", "b", "a", "b"],
     "datetime": ["2024-01-31", "2024-02-29", None, "2025-12-24", "2020-06-15", "yesterday", "2021-03-04", "2022-11-11"],
     "vector": [[1.0, 2.0, 3.0], [0.5, 0.1, 0.2], None, [3.0, 1.0, 4.0], [1.0, 5.0, 9.0], [1.0], [2.0, 6.0, 5.0], [3.0, 5.0, 8.0]],
 }
-SMALL = {"image": {"size": 24}}
+SMALL = {"image": {"size": 24}, "video": {"size": 16, "frames": 4}, "audio": {"bands": 16}}
 LAYOUTS = {
     "vector": Layout("vector", (5,)),
     "index": Layout("index", (), 7),
     "tokens": Layout("tokens", (12,), 300),
     "bag": Layout("bag", (12,), 300),
     "grid": Layout("grid", (3, 40, 40)),
+    "frames": Layout("frames", (6, 3, 32, 32)),
+    "spectrogram": Layout("spectrogram", (50, 20)),
 }
 
 
@@ -67,6 +73,8 @@ def values_of(layout: Layout, rows: int, seed: int = 0) -> Values:
     if layout.kind == "grid":
         return Values(torch.randn(rows, *layout.size, generator=g).to(memory_format=torch.channels_last))
     length = torch.randint(1, layout.size[0] + 1, (rows,), generator=g)
+    if layout.kind in ("frames", "spectrogram"):
+        return Values(torch.randn(rows, *layout.size, generator=g), length)  # what lies beyond a row's length is no zero
     ids = torch.randint(2, layout.vocabulary, (rows, layout.size[0]), generator=g)
     return Values(ids * (torch.arange(layout.size[0]) < length[:, None]), length)
 
@@ -96,7 +104,9 @@ def test_every_component_states_its_options_once(kind: str, name: str) -> None:
     module = inspect.getmodule(found)
     assert module is not None
     source = inspect.getsource(module)
-    assert all(f".{f}" in source for f in type(config).model_fields), "an option that nothing reads"
+    if any(base.__module__ == "plait.pixels" for base in type(config).__mro__):
+        source += inspect.getsource(pixels)
+    assert all(f".{f}" in source or f'"{f}"' in source for f in type(config).model_fields), "an option that nothing reads"
 
 
 # ---------------------------------------------------------------- modalities
@@ -127,7 +137,7 @@ class TestModality:
         modality, cells = fitted(name)
         whole, alone = load(modality, cells), load(modality, cells.slice(4, 1))
         x, one = modality.transform(whole.values, None).x[4], modality.transform(alone.values, None).x[0]
-        assert torch.equal(x[: len(one)] if one.ndim and name == "text" else x, one)
+        assert torch.equal(x[: len(one)] if one.ndim and name in ("text", "audio", "video") else x, one)
 
     def test_a_column_without_any_cell_is_all_missing(self, name: str) -> None:
         modality, cells = fitted(name)
@@ -140,6 +150,9 @@ class TestModality:
         x = modality.transform(load(modality, cells).values, None).x
         if modality.layout.kind in ("vector", "grid"):
             assert tuple(x.shape[1:]) == modality.layout.size
+        elif modality.layout.kind in ("frames", "spectrogram"):
+            assert x.shape[1] <= modality.layout.size[0]
+            assert tuple(x.shape[2:]) == modality.layout.size[1:]
         else:
             assert x.max() < modality.layout.vocabulary
         assert torch.isfinite(x.float()).all()
@@ -200,7 +213,7 @@ class TestEncoder:
         (x_BLD * torch.randn(x_BLD.shape, generator=torch.Generator().manual_seed(1))).sum().backward()
         still = [n for n, p in module.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
         # the last normalisation of a residual block begins at zero, so what lies before it learns from the second step on
-        assert all(name == "resnet" and any(w in n for w in ("convolution", "norm1")) for n in still), still
+        assert all(name in ("resnet", "per_frame") and any(w in n for w in ("convolution", "norm1")) for n in still), still
 
     def test_one_row_trains(self, name: str, kind: str) -> None:
         module = encoder(name, kind).train()
@@ -217,6 +230,10 @@ class TestEncoder:
 
 # Another value for every option of every encoder; the test fails for an option that changes nothing.
 OTHER = {
+    "audio_cnn": {"channels": (4, 8), "width": 16, "dropout": 0.9},
+    "conv3d": {"channels": (4, 8), "dropout": 0.9},
+    "crnn": {"channels": (4, 8), "width": 16, "tokens": "last", "dropout": 0.9},
+    "per_frame": {"frame": {"name": "resnet", "width": 8}, "time": "mean", "width": 16, "heads": 2, "layers": 2, "dropout": 0.9},
     "bag": {"width": 16, "dropout": 0.9},
     "cnn": {"channels": (4, 8), "kernel": 5, "padding": 1, "pool": "mean"},
     "lstm": {"embedding": 8, "width": 16, "bidirectional": True, "tokens": "all", "dropout": 0.9},
@@ -229,7 +246,7 @@ OTHER = {
     "logit_sum": {"hidden": (16,), "dropout": 0.9},
     "low_rank": {"width": 16, "rank": 2, "hidden": (16,), "dropout": 0.9},
 }
-NEEDS = {"sigma": {"periodic": 4}}
+NEEDS = {"sigma": {"periodic": 4}, "heads": {"time": "attention"}}
 
 
 @pytest.mark.parametrize(("name", "option"), [(n, o) for n in names("encoders") for o in find("encoders", n).options.model_fields])
@@ -242,7 +259,8 @@ def test_every_encoder_option_changes_something(name: str, option: str) -> None:
         torch.manual_seed(1)
         return module(values).x_BLD
 
-    plain, changed = output(**NEEDS.get(option, {})), output(**NEEDS.get(option, {}), **{option: OTHER[name][option]})
+    needs = NEEDS.get(option, {}) if name in ("tabular", "per_frame") else {}
+    plain, changed = output(**needs), output(**needs, **{option: OTHER[name][option]})
     assert plain.shape != changed.shape or not torch.allclose(plain, changed)
 
 

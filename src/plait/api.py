@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch
 from plait import artifact, evaluation, machine, prediction, report
 from plait import recipe as recipes
 from plait.artifact import Artifact
+from plait.cache import Cache, open_store
 from plait.checkpoint import Checkpoint
 from plait.dataset import Dataset
 from plait.errors import RecipeError, TableError, TrainingError
@@ -32,6 +34,8 @@ from plait.table.infer import infer, infer_tasks, parse_columns
 from plait.table.read import Table, read
 from plait.table.split import Split, split
 from plait.training import Training, train
+
+WORTH_CACHING = 16  # rows
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class Model:
         self._screen = Screen(quiet)
         trained_in = trained.record.get("environment", {}).get("precision", "auto")
         settings = trained.recipe.training.model_copy(update={"precision": "auto" if trained_in == "bf16" else trained_in})
-        self._predictor = prediction.Predictor(trained.model, machine.settings(settings, has_pictures(trained.preprocessing)))
+        self._predictor = prediction.Predictor(trained.model, machine.settings(settings, convolves(trained.preprocessing)))
 
     @property
     def targets(self) -> list[str]:
@@ -85,15 +89,19 @@ class Model:
         those count as missing. Any subset of the inputs will do. Raises `TableError` when none of them is there.
         """
         table = read(data, root)
-        with self._screen.bar("predicting", len(table)) as bar:
-            answers, problems = prediction.predict(self._predictor, self._artifact.preprocessing, self.schema, table, self._screen.warn, bar.advance)
+        with self._screen.bar("predicting", len(table)) as bar, _store(self._screen, table) as store:
+            answers, problems = prediction.predict(
+                self._predictor, self._artifact.preprocessing, self.schema, table, self._screen.warn, bar.advance, store
+            )
         if problems:
             self._screen.warn(f"{len(problems):,} cells could not be read and count as missing:\n{check.summary(problems)}")
         return answers
 
     def embed(self, data: Any, root: str | Path | None = None) -> np.ndarray:
         """The fused vector of each row, float32 of shape (rows, width)."""
-        return prediction.embed(self._predictor, self._artifact.preprocessing, read(data, root), self._screen.warn)
+        table = read(data, root)
+        with _store(self._screen, table) as store:
+            return prediction.embed(self._predictor, self._artifact.preprocessing, table, self._screen.warn, store)
 
     def evaluate(self, data: Any, root: str | Path | None = None, subsets: bool = True) -> Evaluation:
         """Metrics with 95 % bootstrap intervals on labelled rows, beside the best guess without inputs, and the main metric
@@ -202,7 +210,7 @@ def _fit(sources: dict[str, Any], targets: list[str], chosen: Recipe, root: Any,
     _check(prepared, rows, table, folder, strict, screen)
     torch.manual_seed(chosen.seed)
     model = MultimodalModel.build(chosen, preprocessing)
-    settings = machine.settings(chosen.training, has_pictures(preprocessing))
+    settings = machine.settings(chosen.training, convolves(preprocessing))
     _tell(model, chosen, settings, screen)
     data = {side: Dataset(prepared, preprocessing, numbers) for side, numbers in (("train", rows.train), ("valid", rows.valid), ("test", rows.test))}
     progress = train(Training(model, chosen, settings, data["train"], data["valid"], folder, screen), resumed)
@@ -229,8 +237,8 @@ def _fit(sources: dict[str, Any], targets: list[str], chosen: Recipe, root: Any,
     return trained
 
 
-def has_pictures(preprocessing: Preprocessing) -> bool:
-    return any(m.layout.kind == "grid" for m in preprocessing.inputs.values())
+def convolves(preprocessing: Preprocessing) -> bool:
+    return any(m.layout.kind in ("grid", "frames", "spectrogram") for m in preprocessing.inputs.values())
 
 
 def _recipe(source: Any, columns: Mapping[str, Any] | None, overrides: Iterable[str], seed: int | None) -> Recipe:
@@ -335,9 +343,13 @@ def _begin(folder: Path, table: Table, chosen: Recipe, sources: dict[str, Any], 
 
 
 def _prepare(table: Table, preprocessing: Preprocessing, screen: Screen) -> Prepared:
-    total = len(table) * len(preprocessing.inputs)
-    with screen.bar("reading cells", total) as bar:
-        return preprocessing.prepare(table, progress=lambda name, n: bar.advance(n))
+    with screen.bar("reading cells", len(table) * len(preprocessing.inputs)) as bar, _store(screen, table) as store:
+        return preprocessing.prepare(table, progress=bar.advance, store=store)
+
+
+def _store(screen: Screen, table: Table) -> AbstractContextManager[Cache | None]:
+    """The cache of prepared cells; none for a few rows, which are read faster than it is opened."""
+    return (open_store(screen.warn) if len(table) >= WORTH_CACHING else None) or nullcontext()
 
 
 def _check(prepared: Prepared, rows: Split, table: Table, folder: Path, strict: bool, screen: Screen) -> None:
@@ -348,10 +360,11 @@ def _check(prepared: Prepared, rows: Split, table: Table, folder: Path, strict: 
             + check.summary(prepared.problems)
         )
     check.check(prepared.problems, prepared.given, table.root, strict)
-    for column, count in prepared.cut.items():
-        screen.warn(f"column '{column}': {count:,} texts are longer than max_tokens and were cut; --set modalities.text.max_tokens=... keeps more")
-    for warning in check.leaks(prepared.digests, rows.sides()):
+    for warning in (*check.health(prepared.notes, prepared.digests), *check.leaks(prepared.digests, rows.sides())):
         screen.warn(warning)
+    lacking = {c: 1 - float(p.float().mean()) for c, p in prepared.batch.present.items()}
+    if any(lacking.values()):
+        screen.say("missing: " + ", ".join(f"{c} {share:.0%}" if share >= 0.01 else f"{c} {share:.1%}" for c, share in lacking.items() if share))
 
 
 def _labelled(prepared: Prepared, target: str, rows: np.ndarray) -> torch.Tensor:

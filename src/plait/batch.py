@@ -25,7 +25,8 @@ class Layout:
     - `tokens`: integer ids of shape (B, size[0]), 0 being padding, with a length per row; `vocabulary` ids;
     - `bag`: as `tokens`, but their order says nothing;
     - `grid`: pictures of shape (B, size[0] channels, size[1] high, size[2] wide);
-    - `frames`, `spectrogram`: sequences of pictures and of spectra, with a length per row.
+    - `frames`: pictures of shape (B, at most size[0] steps, size[1] channels, size[2] high, size[3] wide), with a length per row;
+    - `spectrogram`: spectra of shape (B, at most size[0] steps, size[1] bands), with a length per row.
     """
 
     kind: Kind
@@ -124,14 +125,17 @@ class Batch:
         return replace(self, present={c: p if c in columns else torch.zeros_like(p) for c, p in self.present.items()})
 
     def drop(self, probability: float, generator: torch.Generator) -> Batch:
-        """Modality dropout: hides each present cell with this probability, in each row on its own.
-
-        A row that would lose all its cells keeps them all, so that no row trains on nothing.
+        """Modality dropout, in each row on its own: with this probability the row keeps only some of its present cells, their
+        number drawn evenly from one to all but one, then that many of them by lot. So small subsets are seen as often as
+        large ones, however many columns there are, and no row trains on nothing.
         """
         if probability <= 0 or len(self.present) < 2:
             return self
-        present = torch.stack(list(self.present.values()))
-        noise = torch.rand(present.shape, generator=generator).to(present.device)
-        kept = present & (noise >= probability)
-        kept = torch.where(kept.any(0), kept, present)
+        present = torch.stack(list(self.present.values()))  # (columns, B)
+        lot = torch.rand(present.shape, generator=generator).to(present.device).masked_fill(~present, 2.0)
+        place = lot.argsort(0).argsort(0)  # the absent ones come last
+        have_B = present.sum(0)
+        hit_B, size_B = torch.rand(2, len(self), generator=generator).to(present.device)
+        most_B = torch.where(hit_B < probability, 1 + (size_B * (have_B - 1)).long(), have_B)
+        kept = present & (place < most_B.clamp(min=1))
         return replace(self, present=dict(zip(self.present, kept, strict=True)))

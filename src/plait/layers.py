@@ -100,3 +100,73 @@ def masked_mean(x_BLD: Tensor, mask_BL: Tensor) -> Tensor:
     weight_BL = (mask_BL | ~mask_BL.any(1, keepdim=True)).to(x_BLD.dtype)
     total_BD = torch.einsum("bld,bl->bd", x_BLD, weight_BL)
     return total_BD / weight_BL.sum(1, keepdim=True)
+
+
+class MaskedBatchNorm(nn.Module):
+    """Batch normalisation (Ioffe & Szegedy 2015) of (B, C, T, ...) that counts valid steps only: what lies beyond a row's
+    length has no part in the statistics. It stays to be masked by the caller."""
+
+    def __init__(self, channels: int, momentum: float = 0.1, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.momentum, self.eps = momentum, eps
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.running_mean: Tensor
+        self.running_var: Tensor
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x: Tensor, mask_BT: Tensor) -> Tensor:
+        count = mask_BT.sum() * (x[0, 0, 0].numel())
+        if not self.training or count < 2:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        if bool(mask_BT.all()):
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, True, self.momentum, self.eps)
+        mask = mask_BT[:, None, :, *[None] * (x.ndim - 3)]
+        others = [d for d in range(x.ndim) if d != 1]
+        mean_C = (x * mask).sum(others, dtype=torch.float32) / count
+        shape = (1, -1, *[1] * (x.ndim - 2))
+        var_C = ((x - mean_C.view(shape)).square() * mask).sum(others, dtype=torch.float32) / count
+        with torch.no_grad():
+            self.running_mean.lerp_(mean_C, self.momentum)
+            self.running_var.lerp_(var_C * (count / (count - 1)), self.momentum)
+        scale_C = self.weight * (var_C + self.eps).rsqrt()
+        return (x * scale_C.view(shape) + (self.bias - mean_C * scale_C).view(shape)).to(x.dtype)
+
+
+class SpectrumStage(nn.Module):
+    """A 3x3 convolution over time and bands, normalised, ReLU, and the maximum over `pool` (time, bands).
+
+    Keeps to each row's length: beyond it everything is zero, before and after, as if the row stood alone.
+    """
+
+    def __init__(self, before: int, after: int, pool: tuple[int, int]) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(before, after, 3, padding=1, bias=False)
+        self.norm = MaskedBatchNorm(after)
+        self.pool = pool
+
+    def forward(self, x_BCTM: Tensor, length_B: Tensor) -> tuple[Tensor, Tensor]:
+        x_BCTM = F.relu_(self.norm(self.convolution(x_BCTM), steps_mask(x_BCTM.shape[2], length_B)))
+        x_BCTM = x_BCTM * steps_mask(x_BCTM.shape[2], length_B)[:, None, :, None]
+        x_BCTM = F.max_pool2d(x_BCTM, self.pool, ceil_mode=True)
+        return x_BCTM, -(-length_B // self.pool[0])
+
+
+class SetAttention(nn.Module):
+    """One vector for a set of any size: the mean weighed by softmax_k(w' tanh(V h_k)), in whatever order they come (Ilse et
+    al. 2018, eq. 7 and 8)."""
+
+    def __init__(self, width: int, hidden: int = 64) -> None:
+        super().__init__()
+        self.score = nn.Sequential(nn.Linear(width, hidden), nn.Tanh(), nn.Linear(hidden, 1))
+
+    def forward(self, x_BKD: Tensor, mask_BK: Tensor) -> Tensor:
+        score_BK = self.score(x_BKD)[..., 0].float().masked_fill(~mask_BK, -torch.inf)
+        score_BK = score_BK.masked_fill(~mask_BK.any(1, keepdim=True), 0.0)
+        return torch.einsum("bk,bkd->bd", score_BK.softmax(1).to(x_BKD.dtype), x_BKD)
+
+
+def steps_mask(steps: int, length_B: Tensor) -> Tensor:
+    """True at the steps before each row's length, (B, steps)."""
+    return torch.arange(steps, device=length_B.device) < length_B[:, None]

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from plait.recipe import TrainingRecipe
 
@@ -35,8 +36,8 @@ class Settings:
         return torch.autocast(self.device, torch.bfloat16)
 
 
-def settings(recipe: TrainingRecipe, pictures: bool) -> Settings:
-    """Resolves a recipe's switches for this machine. `pictures`: the model convolves, which is where bf16 and
+def settings(recipe: TrainingRecipe, convolves: bool) -> Settings:
+    """Resolves a recipe's switches for this machine. `convolves`: the model does, which is where bf16 and
     channels-last pay; a small model of texts and numbers is slowed by the conversions.
 
     `compile` stays off by itself: on a CPU, compiling a small convolutional network takes longer than it saves.
@@ -44,11 +45,11 @@ def settings(recipe: TrainingRecipe, pictures: bool) -> Settings:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     precision = recipe.precision
     if precision == "auto":
-        precision = "bf16" if pictures and bf16_is_fast(device) else "fp32"
+        precision = "bf16" if convolves and bf16_is_fast(device) else "fp32"
     return Settings(
         device=device,
         precision=precision,
-        channels_last=recipe.channels_last == "on" or (recipe.channels_last == "auto" and pictures),
+        channels_last=recipe.channels_last == "on" or (recipe.channels_last == "auto" and convolves),
         compile=recipe.compile == "on",
         allocator=recipe.allocator != "off" and device == "cpu" and keep_memory(),
     )
@@ -72,6 +73,14 @@ def keep_memory() -> bool:
     mallopt = ctypes.CDLL("libc.so.6").mallopt
     done = [mallopt(M_MMAP_THRESHOLD, MOST), mallopt(M_TRIM_THRESHOLD, MOST), mallopt(M_ARENA_MAX, 2)]
     return all(done)
+
+
+def to_channels_last(model: nn.Module) -> None:
+    """Lays the weights of convolutions out as oneDNN and cuDNN like them; other parameters stay."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for parameter in model.parameters():
+        if parameter.ndim in formats:
+            parameter.data = parameter.data.to(memory_format=formats[parameter.ndim])
 
 
 def describe(chosen: Settings) -> dict[str, Any]:

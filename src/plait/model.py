@@ -12,7 +12,7 @@ from plait.batch import Batch, Tokens, Values, place_within
 from plait.encoders.base import Encoder
 from plait.errors import RecipeError
 from plait.fusion.base import Fusion
-from plait.layers import module_key
+from plait.layers import SetAttention, module_key, steps_mask
 from plait.modalities.base import Modality
 from plait.preprocessing import Preprocessing, configured
 from plait.recipe import Choice, Recipe
@@ -22,24 +22,27 @@ from plait.tasks.base import Task
 class MultimodalModel(nn.Module):
     """Encoders by column, one fusion, tasks by target."""
 
-    def __init__(self, encoders: dict[str, Encoder], fusion: Fusion, tasks: dict[str, Task], missing: str) -> None:
+    def __init__(self, encoders: dict[str, ColumnEncoder], fusion: Fusion, tasks: dict[str, Task]) -> None:
         super().__init__()
         self.columns = list(encoders)
         self.targets = list(tasks)
-        self.encoders = nn.ModuleDict({module_key(c): ColumnEncoder(e, missing) for c, e in encoders.items()})
+        self.encoders = nn.ModuleDict({module_key(c): e for c, e in encoders.items()})
         self.fusion = fusion
         self.tasks = nn.ModuleDict({module_key(t): task for t, task in tasks.items()})
 
     @classmethod
     def build(cls, recipe: Recipe, preprocessing: Preprocessing) -> MultimodalModel:
         """The untrained model of a resolved recipe. Raises `RecipeError` when components do not fit each other."""
-        encoders = {c: build_encoder(m, recipe.columns[c].encoder, c) for c, m in preprocessing.inputs.items()}
+        encoders = {
+            c: ColumnEncoder(build_encoder(m, recipe.columns[c].encoder, c), recipe.model.missing, c in preprocessing.several)
+            for c, m in preprocessing.inputs.items()
+        }
         fusion, config = configured("fusion", recipe.fusion)
-        widths = {c: e.width for c, e in encoders.items()}
+        widths = {c: e.encoder.width for c, e in encoders.items()}
         model_fusion = fusion.build(config, widths)
         for task in preprocessing.tasks.values():
             task.build_head(model_fusion.width, widths)
-        return cls(encoders, model_fusion, preprocessing.tasks, recipe.model.missing)
+        return cls(encoders, model_fusion, preprocessing.tasks)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         encoded = self.encode(batch)
@@ -70,11 +73,15 @@ class MultimodalModel(nn.Module):
 
 
 class ColumnEncoder(nn.Module):
-    """One column's encoder, run on the rows that have the column, and the token that stands in for it in the others."""
+    """One column's encoder, run on the rows that have the column, and the token that stands in for it in the others.
 
-    def __init__(self, encoder: Encoder, missing: str) -> None:
+    Where cells are lists of media (`several`), attention makes one token of each row's set.
+    """
+
+    def __init__(self, encoder: Encoder, missing: str, several: bool = False) -> None:
         super().__init__()
         self.encoder = encoder
+        self.attention = SetAttention(encoder.width) if several else None
         self.missing_D: Tensor
         if missing == "learned":
             self.missing_D = nn.Parameter(torch.randn(encoder.width) * 0.02)
@@ -94,15 +101,27 @@ class ColumnEncoder(nn.Module):
         return Tokens(x_BLD.index_copy(0, rows, some.x_BLD), mask_BL.index_copy(0, rows, some.mask_BL))
 
     def _encode(self, values: Values) -> Tokens:
-        """The encoder's tokens; where cells hold several media, those of all of them, side by side, in one row."""
-        if values.count_B is None:
-            return cast(Tokens, self.encoder(values))
+        """The encoder's tokens; of a list of media, one for the set (see `_of_sets`). One that was learned on single media and
+        meets a list, or windows of a long one, gets the tokens of all of them side by side."""
         found: Tokens = self.encoder(Values(values.x, values.length_B))
+        if self.attention is not None:
+            return self._of_sets(found, values.count_B)
+        if values.count_B is None:
+            return found
         count_B, (_, length, width) = values.count_B, found.x_BLD.shape
         at = (torch.arange(len(count_B), device=count_B.device).repeat_interleave(count_B), place_within(count_B))
         x_BKLD = found.x_BLD.new_zeros(len(count_B), int(count_B.max()), length, width).index_put(at, found.x_BLD)
         mask_BKL = found.mask_BL.new_zeros(x_BKLD.shape[:3]).index_put(at, found.mask_BL)
         return Tokens(x_BKLD.flatten(1, 2), mask_BKL.flatten(1, 2))
+
+    def _of_sets(self, found: Tokens, count_B: Tensor | None) -> Tokens:
+        assert self.attention is not None
+        pooled_ND = found.pooled_BD()
+        count_B = torch.ones(len(pooled_ND), dtype=torch.long, device=pooled_ND.device) if count_B is None else count_B
+        at = (torch.arange(len(count_B), device=count_B.device).repeat_interleave(count_B), place_within(count_B))
+        x_BKD = pooled_ND.new_zeros(len(count_B), int(count_B.max()), pooled_ND.shape[1]).index_put(at, pooled_ND)
+        x_B1D = self.attention(x_BKD, steps_mask(x_BKD.shape[1], count_B))[:, None]
+        return Tokens(x_B1D, torch.ones(x_B1D.shape[:2], dtype=torch.bool, device=x_B1D.device))
 
     def hide(self, tokens: Tokens, present_B: Tensor) -> Tokens:
         """The tokens with the learned one in every row that is not present."""

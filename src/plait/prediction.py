@@ -12,16 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from plait.batch import Batch
+from plait.cells import Store
 from plait.dataset import Dataset
 from plait.errors import TableError, nearest
-from plait.machine import Settings
-from plait.modalities.base import Problem
+from plait.machine import Settings, to_channels_last
+from plait.modalities.base import Problem, Progress
 from plait.model import MultimodalModel
 from plait.preprocessing import Prepared, Preprocessing
-from plait.schema import Schema
+from plait.schema import Schema, origin
 from plait.table.read import Table
 
 BATCH = 64
+Tell = Callable[[str], None]
 CHUNK = 4096  # rows that are decoded before any is predicted
 
 
@@ -34,10 +36,10 @@ class Predictor:
         if settings.precision == "bf16":
             model = copy.deepcopy(model)
             for part in model.modules():
-                if isinstance(part, (nn.Conv2d, nn.Linear, nn.LSTM, nn.Embedding)):
+                if isinstance(part, (nn.Conv2d, nn.Conv3d, nn.Linear, nn.LSTM, nn.Embedding)):
                     part.bfloat16()
         if settings.channels_last:
-            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            to_channels_last(model)
         self.model = model.eval().to(settings.device)
 
     @torch.inference_mode()
@@ -65,14 +67,14 @@ class Predictor:
 
 
 def predict(
-    predictor: Predictor, preprocessing: Preprocessing, schema: Schema, table: Table, tell: Callable[[str], None], progress: Callable[[int], None]
+    predictor: Predictor, preprocessing: Preprocessing, schema: Schema, table: Table, tell: Tell, progress: Progress, store: Store | None = None
 ) -> tuple[pa.Table, list[Problem]]:
     """One answer for each row, in order: id columns as they came, then for each target the answer under the target's own
     name and more about it (`label_probability_cat`), then `problem`, null unless a cell of the row could not be read."""
     check_columns(preprocessing, table, tell)
     columns: dict[str, list[pa.Array]] = {}
     problems: list[Problem] = []
-    for first, prepared in chunks(preprocessing, table):
+    for first, prepared in chunks(preprocessing, table, store):
         data = Dataset(prepared, preprocessing)
         parts = []
         for batch in data.in_order(BATCH):
@@ -86,31 +88,33 @@ def predict(
     return _assemble(columns, problems, schema, table, preprocessing), problems
 
 
-def embed(predictor: Predictor, preprocessing: Preprocessing, table: Table, tell: Callable[[str], None]) -> np.ndarray:
+def embed(predictor: Predictor, preprocessing: Preprocessing, table: Table, tell: Tell, store: Store | None = None) -> np.ndarray:
     """The fused vectors, float32 of shape (rows, width)."""
     check_columns(preprocessing, table, tell)
-    parts = [predictor.fused(batch) for _, prepared in chunks(preprocessing, table) for batch in Dataset(prepared, preprocessing).in_order(BATCH)]
+    data = (Dataset(prepared, preprocessing) for _, prepared in chunks(preprocessing, table, store))
+    parts = [predictor.fused(batch) for part in data for batch in part.in_order(BATCH)]
     if not parts:
         return np.zeros((0, predictor.model.fusion.width), dtype=np.float32)
     return torch.cat(parts).numpy()
 
 
-def chunks(preprocessing: Preprocessing, table: Table) -> Iterator[tuple[int, Prepared]]:
+def chunks(preprocessing: Preprocessing, table: Table, store: Store | None = None) -> Iterator[tuple[int, Prepared]]:
     """The table in parts that fit in memory, each with the number of its first row."""
     for first in range(0, len(table), CHUNK):
         part = Table(table.data.slice(first, CHUNK), table.root, table.name)
-        yield first, preprocessing.prepare(part, targets=False)
+        yield first, preprocessing.prepare(part, targets=False, store=store)
 
 
 def check_columns(preprocessing: Preprocessing, table: Table, tell: Callable[[str], None]) -> None:
     """Says once which inputs the table lacks altogether. Raises `TableError` when it has none of them."""
-    absent = [name for name in preprocessing.inputs if name not in table.data.column_names]
+    known = table.data.column_names
+    absent = [name for name in preprocessing.inputs if origin(name, known) not in known]
     if absent and len(absent) == len(preprocessing.inputs):
         raise TableError(
             f"{table.name} has none of the model's input columns ({', '.join(absent)}); it has {', '.join(table.data.column_names) or 'no column'}"
         )
     others = [name for name in table.data.column_names if name not in preprocessing.inputs and name not in preprocessing.tasks]
-    for name in absent:
+    for name in dict.fromkeys(origin(name, known) for name in absent):
         close = nearest(name, others)
         hint = f"; {close}" if close.startswith("did") else ""
         tell(f"input '{name}' is not in {table.name}: treated as missing in every row{hint}")

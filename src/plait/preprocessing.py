@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,69 +13,74 @@ import torch
 
 from plait import components
 from plait.batch import Batch, Values
+from plait.cells import MediaModality, Store, load_together
 from plait.errors import TableError
-from plait.modalities.base import Loaded, Modality, Problem, Source
+from plait.modalities.base import Loaded, Modality, Problem, Progress, Source, is_list
 from plait.recipe import Choice, Recipe
+from plait.schema import origin
 from plait.table.read import Table
 from plait.tasks.base import Task
-
-Progress = Callable[[str, int], None]
 
 
 @dataclass
 class Prepared:
     """A table as whole tensors, one entry a row: a batch is an index into them.
 
-    `absent` names inputs that the table has no column for; they are missing in every row.
+    `notes` says of which rows of a column something is worth a warning.
     """
 
     batch: Batch
     problems: list[Problem] = field(default_factory=list)
-    digests: dict[str, list[bytes]] = field(default_factory=dict)
+    digests: dict[str, list[set[bytes]]] = field(default_factory=dict)
     given: dict[str, int] = field(default_factory=dict)
-    cut: dict[str, int] = field(default_factory=dict)
-    absent: list[str] = field(default_factory=list)
+    notes: dict[str, dict[str, list[int]]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.batch)
 
 
 class Preprocessing:
-    """The fitted modalities of all inputs and the fitted tasks of all targets."""
+    """The fitted modalities of all inputs and the fitted tasks of all targets. `several` names the inputs whose cells were
+    lists of media when they were fitted."""
 
-    def __init__(self, inputs: dict[str, Modality], tasks: dict[str, Task]) -> None:
-        self.inputs, self.tasks = inputs, tasks
+    def __init__(self, inputs: dict[str, Modality], tasks: dict[str, Task], several: Iterable[str] = ()) -> None:
+        self.inputs, self.tasks, self.several = inputs, tasks, set(several)
 
     @classmethod
     def fit(cls, table: Table, recipe: Recipe, train: np.ndarray) -> Preprocessing:
         """Fits every input's and every target's state on the rows `train` of the table. `recipe` is a resolved one."""
         rows = pa.array(train)
-        inputs, tasks = {}, {}
+        inputs, tasks, several = {}, {}, set()
         for name, column in recipe.columns.items():
             if column.role == "input" and column.modality:
                 modality, config = configured("modalities", column.modality)
-                inputs[name] = modality.fit(config, table.column(name).take(rows))
+                cells = table.column(origin(name, table.data.column_names))
+                inputs[name] = modality.fit(config, cells.take(rows))
+                if modality.media and is_list(cells):
+                    several.add(name)
         for name, choice in recipe.tasks.items():
             task, config = configured("tasks", choice)
             tasks[name] = task.fit(config, table.column(name).take(rows), name)
         if not inputs:
             raise TableError(f"{table.name} has no column to learn from: all others are ids, constant, or ignored; see plait inspect")
-        return cls(inputs, tasks)
+        return cls(inputs, tasks, several)
 
-    def prepare(self, table: Table, targets: bool = True, progress: Progress = lambda name, n: None) -> Prepared:
-        """All rows as tensors. An input without a column is missing in every row; without targets' columns, no labels."""
+    def prepare(self, table: Table, targets: bool = True, progress: Progress = lambda n: None, store: Store | None = None) -> Prepared:
+        """All rows as tensors. An input without a column is missing in every row; without targets' columns, no labels.
+        Media are looked up in the `store` first, and left there."""
         rows = len(table)
-        done = Prepared(Batch({}, {}, torch.arange(rows)))
-        for name, modality in self.inputs.items():
-            cells = self._cells(table, name, done)
-            loaded = load(modality, cells, Source(name, table.root, lambda n, name=name: progress(name, n)))  # type: ignore[misc]
-            done.batch.values[name], done.batch.present[name] = loaded.values, loaded.present
-            done.problems += loaded.problems
-            done.given[name] = rows - cells.null_count
-            if loaded.digests:
-                done.digests[name] = loaded.digests
-            if loaded.cut:
-                done.cut[name] = loaded.cut
+        done = Prepared(Batch(dict.fromkeys(self.inputs), {}, torch.arange(rows)))  # type: ignore[arg-type]
+        for column, names in self._by_origin(table.data.column_names).items():
+            cells = table.column(column) if column in table.data.column_names else pa.chunked_array([pa.nulls(rows)])
+            sources = [Source(name, table.root, progress, store) for name in names]
+            for name, loaded in zip(names, load([self.inputs[n] for n in names], cells, sources), strict=True):
+                done.batch.values[name], done.batch.present[name] = loaded.values, loaded.present
+                done.problems += loaded.problems
+                done.given[name] = rows - cells.null_count
+                if loaded.digests:
+                    done.digests[name] = loaded.digests
+                if loaded.notes:
+                    done.notes[name] = loaded.notes
         for name, task in self.tasks.items() if targets else ():
             if name in table.data.column_names:
                 target, labelled, problems = task.encode(table.column(name), name)
@@ -84,11 +89,12 @@ class Preprocessing:
         done.problems.sort(key=lambda p: p.row)
         return done
 
-    def _cells(self, table: Table, name: str, done: Prepared) -> pa.ChunkedArray:
-        if name in table.data.column_names:
-            return table.column(name)
-        done.absent.append(name)
-        return pa.chunked_array([pa.nulls(len(table))])
+    def _by_origin(self, known: list[str]) -> dict[str, list[str]]:
+        """The inputs that are read from each column of a table: a clip's frames and its sound come from one."""
+        found: dict[str, list[str]] = {}
+        for name in self.inputs:
+            found.setdefault(origin(name, known), []).append(name)
+        return found
 
     def transform(self, batch: Batch, generator: torch.Generator | None = None) -> Batch:
         """A batch as encoders take it; augmented when a generator is given."""
@@ -100,6 +106,7 @@ class Preprocessing:
         return {
             "inputs": {name: modality.state() for name, modality in self.inputs.items()},
             "tasks": {name: task.state() for name, task in self.tasks.items()},
+            "several": sorted(self.several),
         }
 
     @classmethod
@@ -113,16 +120,19 @@ class Preprocessing:
         for name, choice in recipe.tasks.items():
             task, config = configured("tasks", choice)
             tasks[name] = task.from_state(config, state["tasks"][name])
-        return cls(inputs, tasks)
+        return cls(inputs, tasks, state["several"])
 
 
-def load(modality: Modality, cells: pa.ChunkedArray, source: Source) -> Loaded:
-    """The column as tensors; one that is null throughout has nothing to read, whatever its type."""
-    if cells.null_count < len(cells) or not len(cells):
-        if not len(cells) and pa.types.is_null(cells.type):
-            cells = pc.cast(cells, pa.string())
-        return _loaded(modality, cells, source)
-    return _nothing(modality, len(cells))
+def load(modalities: list[Modality], cells: pa.ChunkedArray, sources: list[Source]) -> list[Loaded]:
+    """Each modality's view of the column as tensors; one that is null throughout has nothing to read, whatever its type."""
+    if len(cells) and cells.null_count == len(cells):
+        return [_nothing(modality, len(cells)) for modality in modalities]
+    if pa.types.is_null(cells.type):
+        cells = pc.cast(cells, pa.string())
+    media = [m for m in modalities if isinstance(m, MediaModality)]
+    if len(media) > 1:
+        return load_together(media, cells, sources)
+    return [_loaded(modality, cells, source) for modality, source in zip(modalities, sources, strict=True)]
 
 
 def _loaded(modality: Modality, cells: pa.ChunkedArray, source: Source) -> Loaded:
@@ -140,10 +150,10 @@ def _nothing(modality: Modality, rows: int) -> Loaded:
         return Loaded(Values(torch.zeros(rows, dtype=torch.long)), present)
     if layout.kind == "vector":
         return Loaded(Values(torch.zeros(rows, *layout.size)), present)
-    if layout.kind == "grid":
-        channels, height, width = layout.size
-        empty = torch.zeros(1, 1, 1, 1, dtype=torch.uint8).expand(rows, height, width, channels)
-        return Loaded(Values(empty), present)
+    if isinstance(modality, MediaModality):
+        shape = (1, *modality.shape[1:]) if modality.ragged else modality.shape
+        length_B = torch.zeros(rows, dtype=torch.long) if modality.ragged else None
+        return Loaded(Values(torch.zeros(1, *shape, dtype=modality.dtype).expand(rows, *shape), length_B), present)
     return Loaded(Values(torch.zeros(rows, 1, dtype=torch.int32), torch.zeros(rows, dtype=torch.long)), present)
 
 

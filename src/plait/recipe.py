@@ -62,7 +62,8 @@ class SplitRecipe(Options):
 
 
 class ModelRecipe(Options):
-    """What stands in for a missing cell: a `learned` token or `zero`; and how often training hides a present one."""
+    """What stands in for a missing cell: a `learned` token or `zero`; and in what share of the rows training hides some of
+    the present cells (any subset of them, see `Batch.drop`)."""
 
     missing: Literal["learned", "zero"] = "learned"
     modality_dropout: float = Field(0.2, ge=0, lt=1)

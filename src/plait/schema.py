@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
 
 from plait.errors import TableError, nearest
+
+SOUND = ".sound"  # `clip.sound` is the sound of the clips in column `clip`
 
 Role = Literal["input", "target", "id", "group", "split", "ignored"]
 ROLES: tuple[str, ...] = get_args(Role)
@@ -44,3 +46,8 @@ class Schema(BaseModel):
     def of(self, role: Role) -> list[str]:
         """The names of the columns that have this role, in the table's order."""
         return [column.name for column in self.columns if column.role == role]
+
+
+def origin(name: str, known: Iterable[str]) -> str:
+    """The column of a table that an input is read from: its own, or that of the clips whose sound it is."""
+    return name.removesuffix(SOUND) if name.endswith(SOUND) and name not in known else name

@@ -18,7 +18,7 @@ from plait.batch import Batch
 from plait.checkpoint import Checkpoint, Progress
 from plait.dataset import Dataset
 from plait.errors import Interrupted, TrainingError
-from plait.machine import Settings
+from plait.machine import Settings, to_channels_last
 from plait.model import MultimodalModel
 from plait.prediction import BATCH
 from plait.recipe import Recipe
@@ -48,7 +48,7 @@ class Training:
     def __post_init__(self) -> None:
         self.model.to(self.settings.device)
         if self.settings.channels_last:
-            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            to_channels_last(self.model)
         if self.settings.compile:  # part by part: which rows a column is missing in is decided between them, in Python
             for part in (*(self.model.encoder(c).encoder for c in self.model.columns), self.model.fusion):
                 part.compile(dynamic=True)

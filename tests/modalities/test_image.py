@@ -15,8 +15,9 @@ from PIL import Image
 
 from plait.errors import BadCell
 from plait.modalities.base import Source
-from plait.modalities.image import Config, augment, decode
+from plait.modalities.image import Config, decode
 from plait.modalities.image import Image as Modality
+from plait.pixels import augment
 
 CONFIG = Config(size=32, fit="stretch")
 

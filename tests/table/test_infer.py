@@ -28,7 +28,7 @@ def columns(folder: Path) -> dict[str, tuple[Any, str]]:
         "no_suffix": ([f"blob{i}" for i in range(N)], "image"),
         "bytes": ([(folder / f"{i}.png").read_bytes() for i in range(N)], "image"),
         "hugging_face": ([{"bytes": (folder / f"{i}.png").read_bytes(), "path": None} for i in range(N)], "image"),
-        "sound": ([f"{i}.wav" for i in range(N)], "ignored"),
+        "sound": ([f"{i}.wav" for i in range(N)], "audio"),
         "title": ([" ".join(RNG.choice(words, 5)) + str(i) for i in range(N)], "text"),
         "one_word": ([f"{''.join(RNG.choice(list('abcdefgh'), 6))}" for _ in range(N)], "text"),
         "chinese": ([f"我在北京的第{i}条街上看见一只猫" for i in range(N)], "text"),

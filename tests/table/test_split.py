@@ -74,7 +74,7 @@ def test_tiny_tables_keep_a_row_to_train() -> None:
 
 
 def test_the_same_file_on_both_sides_is_a_warning() -> None:
-    found = leaks({"photo": [b"a", b"b", b"a", b""]}, {"train": [0, 1], "valid": [2, 3]})
+    found = leaks({"photo": [{b"a"}, {b"b"}, {b"a"}, set()]}, {"train": [0, 1], "valid": [2, 3]})
     assert len(found) == 1
     assert "1 files lie in both train and valid (rows 0 and 2" in found[0]
     assert not leaks({"photo": [b"a", b"b", b"c", b""]}, {"train": [0, 1], "valid": [2, 3]})

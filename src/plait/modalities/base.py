@@ -1,4 +1,4 @@
-"""What a modality is, and how media cells become bytes."""
+"""What a modality is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,7 +19,6 @@ from torch import Tensor
 
 from plait.batch import Layout, Values
 from plait.components import Options
-from plait.errors import BadCell
 
 SAMPLE = 24  # cells looked at to recognise a media column
 IN_MEMORY = 2 << 30  # bytes of one prepared column above which it lies in a temporary file instead
@@ -49,24 +47,26 @@ class Problem:
 class Loaded:
     """A column, prepared. Missing and bad cells have `present` False and zeros in `values`.
 
-    `digests` maps the content of each media cell to a short hash, to find the same picture on both sides of a split.
-    `cut` counts cells of which only a part fits (a text beyond the maximal number of tokens).
+    `digests` has short hashes of the content of each row's media, to find the same picture on both sides of a split.
+    `notes` maps what is worth a warning, but no problem (`silent`), to the rows of which it is true.
     """
 
     values: Values
     present: Tensor
     problems: list[Problem] = field(default_factory=list)
-    digests: list[bytes] = field(default_factory=list)
-    cut: int = 0
+    digests: list[set[bytes]] = field(default_factory=list)
+    notes: dict[str, list[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a column's cells come from: its name, and the folder that relative paths are resolved against."""
+    """Where a column's cells come from: its name, the folder that relative paths are resolved against, and the store of
+    prepared media (a `cells.Store`)."""
 
     column: str
     root: Path
     progress: Progress = lambda n: None
+    store: Any = None
 
 
 class Modality(ABC):
@@ -113,77 +113,6 @@ def allocate(rows: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     with tempfile.NamedTemporaryFile(prefix="plait-") as file:
         os.truncate(file.name, size)
         return torch.from_file(file.name, shared=True, size=size // dtype.itemsize, dtype=dtype).view(rows, *shape)
-
-
-def read_media(cell: Any, root: Path) -> tuple[bytes, str]:
-    """The bytes of a media cell, and the name of its file ("" where the cell itself holds the bytes).
-
-    A cell is a path, bytes, or a dict of both as Hugging Face datasets has it. Raises `BadCell`.
-    """
-    if isinstance(cell, dict):
-        cell = cell.get("bytes") or cell.get("path")
-    if isinstance(cell, bytes):
-        if not cell:
-            raise BadCell("no bytes in the cell")
-        return cell, ""
-    if not isinstance(cell, str):
-        raise BadCell(f"expected a path or bytes, got {type(cell).__name__}")
-    if re.match(r"[a-z][a-z0-9+.-]+://", cell):
-        raise BadCell("a URL: plait fetches nothing from the network; download it and give its path", cell)
-    path = root / cell
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise BadCell("no such file", str(path)) from None
-    except IsADirectoryError:
-        raise BadCell("a folder, not a file", str(path)) from None
-    except PermissionError:
-        raise BadCell("permission denied", str(path)) from None
-    except (OSError, ValueError) as error:  # a name too long, a null byte inside
-        raise BadCell(f"cannot be opened: {error}", str(path)[:200]) from None
-    if not data:
-        raise BadCell("an empty file", str(path))
-    return data, str(path)
-
-
-def load_each(cells: pa.ChunkedArray, source: Source, shape: tuple[int, ...], load: Callable[[Any], tuple[np.ndarray, bytes]]) -> Loaded:
-    """Loads a column of media cell by cell, on as many threads as there are cores, into one tensor of bytes.
-
-    `load` returns an array of `shape` and a digest of the content, or raises `BadCell`. A cell may be a list of media: its
-    bad ones are named and left out, and it is missing when none is left.
-    """
-    owner = np.arange(len(cells))
-    if several := is_list(cells):
-        lengths = np.array([len(c) if c.is_valid else 0 for c in cells])
-        owner, cells = np.repeat(owner, lengths), items(cells, keep_null=True)
-    x = allocate(len(cells), shape, torch.uint8)
-    into = x.numpy()
-    good = np.zeros(len(cells), dtype=bool)
-    problems: list[Problem] = []
-    digests = [b""] * len(cells)
-
-    def one(item: int) -> None:
-        cell = cells[item].as_py()
-        if cell is not None:
-            try:
-                into[item], digests[item] = load(cell)
-                good[item] = True
-            except BadCell as bad:
-                problems.append(Problem(int(owner[item]), source.column, bad.file, bad.reason))
-        source.progress(1)
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        try:
-            for _ in pool.map(one, range(len(cells))):
-                pass
-        except KeyboardInterrupt:
-            pool.shutdown(cancel_futures=True)
-            raise
-    problems.sort(key=lambda p: p.row)
-    if not several:
-        return Loaded(Values(x), torch.from_numpy(good), problems, digests)
-    count_B = torch.from_numpy(np.bincount(owner[good], minlength=len(lengths)))
-    return Loaded(Values(x[torch.from_numpy(good)], count_B=count_B), count_B > 0, problems)
 
 
 def sample(cells: pa.ChunkedArray, count: int = SAMPLE) -> list[Any]:

@@ -102,7 +102,8 @@ class Text(Modality):
         for row, one in enumerate(found):
             ids[row, : kept[row]] = one[:longest]
         values = Values(torch.from_numpy(ids), torch.from_numpy(kept))
-        return Loaded(values, torch.from_numpy(kept > 0), cut=int((length > longest).sum()))
+        notes = {f"longer than max_tokens ({longest}), and cut there": np.flatnonzero(length > longest).tolist()}
+        return Loaded(values, torch.from_numpy(kept > 0), notes={note: rows for note, rows in notes.items() if rows})
 
     def transform(self, values: Values, generator: torch.Generator | None) -> Values:
         x_BL = values.x.long()

@@ -46,16 +46,29 @@ def write(problems: list[Problem], path: Path) -> None:
         writer.writerows([p.row, p.column, p.file, p.reason] for p in problems)
 
 
-def leaks(digests: dict[str, list[bytes]], sides: dict[str, list[int]]) -> list[str]:
+def health(notes: dict[str, dict[str, list[int]]], digests: dict[str, list[set[bytes]]]) -> list[str]:
+    """Warnings of what can be read and is still not as it should be: silence, black clips, the same file in every row."""
+    warnings = []
+    for column, said in notes.items():
+        for note, rows in said.items():
+            shown = ", ".join(str(r) for r in rows[:5]) + (", ..." if len(rows) > 5 else "")
+            warnings.append(f"column '{column}': {len(rows):,} {'cell is' if len(rows) == 1 else 'cells are'} {note} (row {shown})")
+    for column, digest in digests.items():
+        if sum(map(bool, digest)) > 1 and len(set().union(*digest)) == 1:
+            warnings.append(f"column '{column}': every cell has the same content, so it can tell nothing")
+    return warnings
+
+
+def leaks(digests: dict[str, list[set[bytes]]], sides: dict[str, list[int]]) -> list[str]:
     """A warning for each media column of which the same content lies on two sides of the split."""
     warnings = []
     for column, digest in digests.items():
-        of = {side: {digest[row] for row in rows if digest[row]} for side, rows in sides.items()}
+        of = {side: set().union(*(digest[row] for row in rows)) for side, rows in sides.items()}
         names = list(of)
         for i, one in enumerate(names):
             for other in names[i + 1 :]:
                 if both := of[one] & of[other]:
-                    rows = [next(r for r in sides[side] if digest[r] in both) for side in (one, other)]
+                    rows = [next(r for r in sides[side] if digest[r] & both) for side in (one, other)]
                     warnings.append(
                         f"column '{column}': {len(both):,} files lie in both {one} and {other} (rows {rows[0]} and {rows[1]}, for one); "
                         f"scores on {other} will flatter. Keep such rows together with split.group."

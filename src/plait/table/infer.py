@@ -11,7 +11,7 @@ from plait import components
 from plait.errors import RecipeError, TableError, nearest
 from plait.modalities.base import Match, Source, distinct, is_text, sample
 from plait.recipe import Recipe
-from plait.schema import ROLES, Column, Schema
+from plait.schema import ROLES, SOUND, Column, Schema, origin
 from plait.table.read import SPLITS, Table
 
 ID_NAME = re.compile(r"(^|[_\- .])(id|uuid|guid|key|idx|index|rowid)$|^unnamed: \d+$|^__index_level_\d+__$", re.IGNORECASE)
@@ -30,10 +30,11 @@ def infer(table: Table, targets: list[str], recipe: Recipe) -> Schema:
     for target in targets:
         table.column(target)
     for name, column in recipe.columns.items():
-        table.column(name)
+        table.column(origin(name, table.data.column_names))
         if column.role == "input" and column.modality is None and name in targets:
             raise RecipeError(f"recipe: column '{name}' cannot be both input and target")
-    return Schema(columns=tuple(_column(table, name, targets, recipe) for name in table.data.column_names), rows=len(table))
+    columns = [_column(table, name, targets, recipe) for name in table.data.column_names]
+    return Schema(columns=(*columns, *_sounds(table, columns, recipe)), rows=len(table))
 
 
 def infer_tasks(table: Table, targets: list[str]) -> dict[str, tuple[str, Match]]:
@@ -76,13 +77,32 @@ def _column(table: Table, name: str, targets: list[str], recipe: Recipe) -> Colu
     if match is None:
         return Column(role="ignored", reason=f"no modality reads cells of type {cells.type}", **facts)
     if not forced:
-        if modality not in ("image", "vector") and facts["distinct"] == 1 and not cells.null_count:
+        if not components.find("modalities", modality).media and modality != "vector" and facts["distinct"] == 1 and not cells.null_count:
             return Column(role="ignored", reason="the same value in every row", **facts)
         if modality in ("text", "category", "number") and (why := _is_id(name, known, facts["distinct"])):
             return Column(role="id", reason=why, **facts)
         if is_text(known) and modality in ("text", "category") and (why := _is_path(known, table)):
             return Column(role="ignored", reason=why, **facts)
     return Column(role="input", modality=modality, reason=match.reason, **facts)
+
+
+def _sounds(table: Table, columns: list[Column], recipe: Recipe) -> list[Column]:
+    """The sounds of clips, as inputs of their own: where the recipe asks for them, or where some clips looked at have one."""
+    asked = {origin(c, table.data.column_names): r for c, r in recipe.columns.items() if c not in table.data.column_names}
+    found = []
+    for column in columns:
+        name = column.name + SOUND
+        if name in table.data.column_names or column.role == "target":
+            continue
+        if own := asked.get(column.name):
+            role = own.role or "input"
+            found.append(Column(name=name, role=role, modality="audio" if role == "input" else None, reason="said by the recipe"))
+        elif column.role == "input" and column.modality == "video":
+            known = table.column(column.name).drop_null()
+            heard, looked = components.find("modalities", "video").hears(known, Source(column.name, table.root))
+            if heard:
+                found.append(Column(name=name, role="input", modality="audio", reason=f"{heard} of {looked} clips looked at have a sound"))
+    return found
 
 
 def _best(name: str, known: pa.ChunkedArray, table: Table) -> tuple[str, Match | None]:

@@ -1,0 +1,277 @@
+"""Media cells: found, opened, prepared in parallel, looked up in a store before anything is decoded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import stat
+from abc import abstractmethod
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from plait.batch import Values
+from plait.clips import Clip
+from plait.errors import BadCell
+from plait.modalities.base import Loaded, Modality, Problem, Source, allocate, is_list, items
+
+BY_PATH = 64 << 20  # files larger than this are not read into memory
+VERSION = 1  # of everything that is prepared; another one finds nothing of what an earlier plait left in a store
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A media cell, prepared: its array, and what is to be said of it (`silent`). Without an array it is bad, and the one
+    note is the reason."""
+
+    array: np.ndarray | None
+    notes: tuple[str, ...] = ()
+
+
+class Store(Protocol):
+    """Prepared cells by the digest of their content and the identity of what prepared them."""
+
+    def digest_of(self, path: str, about: os.stat_result) -> bytes | None:
+        """The digest of a file seen before with the same size and time of change."""
+
+    def remember(self, path: str, about: os.stat_result, digest: bytes) -> None: ...
+
+    def get(self, identity: str, digest: bytes) -> Cell | None: ...
+
+    def put(self, identity: str, digest: bytes, cell: Cell) -> Cell:
+        """Keeps a cell and returns it, its array now possibly a view of a file."""
+
+
+class Nowhere:
+    """The store that keeps nothing."""
+
+    def digest_of(self, path: str, about: os.stat_result) -> bytes | None:
+        return None
+
+    def remember(self, path: str, about: os.stat_result, digest: bytes) -> None:
+        pass
+
+    def get(self, identity: str, digest: bytes) -> Cell | None:
+        return None
+
+    def put(self, identity: str, digest: bytes, cell: Cell) -> Cell:
+        return cell
+
+
+class Media:
+    """One media cell: a path, bytes, or a dict of both as Hugging Face datasets has it. `file` is "" for bytes.
+
+    Everything is read at most once, and only when it is asked for. Raises `BadCell` for what is no file, or an empty one.
+    """
+
+    def __init__(self, cell: Any, root: Path, store: Store | None = None) -> None:
+        self._store = store or Nowhere()
+        self._given: bytes | None = None
+        self.file = ""
+        if isinstance(cell, dict):
+            cell = cell.get("bytes") or cell.get("path")
+        if isinstance(cell, bytes):
+            if not cell:
+                raise BadCell("no bytes in the cell")
+            self._given = cell
+        elif not isinstance(cell, str):
+            raise BadCell(f"expected a path or bytes, got {type(cell).__name__}")
+        elif re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", cell):
+            raise BadCell("a URL: plait fetches nothing from the network; download it and give its path", cell)
+        else:
+            self.file = str(root / cell)
+            self._about = _stat(self.file)
+
+    @cached_property
+    def digest(self) -> bytes:
+        """A short hash of the content."""
+        if self._given is not None:
+            return hashlib.blake2b(self._given, digest_size=12).digest()
+        known = self._store.digest_of(self.file, self._about)
+        if known is None:
+            if self._about.st_size > BY_PATH:
+                with open(self.file, "rb") as file:
+                    known = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=12)).digest()
+            else:
+                known = hashlib.blake2b(self.data, digest_size=12).digest()
+            self._store.remember(self.file, self._about, known)
+        return known
+
+    @cached_property
+    def data(self) -> bytes:
+        if self._given is not None:
+            return self._given
+        try:
+            return Path(self.file).read_bytes()
+        except OSError as error:
+            raise BadCell(_reason(error), self.file) from None
+
+    @property
+    def content(self) -> bytes | str:
+        """The bytes; the path of a file that is too large to be read at once."""
+        return self.file if self.file and self._about.st_size > BY_PATH else self.data
+
+    @cached_property
+    def clip(self) -> Clip:
+        """The cell as a clip, opened once for all that is asked of it."""
+        return Clip(self.content)
+
+
+def _stat(path: str) -> os.stat_result:
+    try:
+        about = os.stat(path)
+        if stat.S_ISDIR(about.st_mode):
+            raise IsADirectoryError
+        if not stat.S_ISREG(about.st_mode):
+            raise BadCell("neither a file nor a link to one", path)
+        if not os.access(path, os.R_OK):
+            raise PermissionError
+    except (OSError, ValueError) as error:  # a name too long, a null byte inside
+        raise BadCell(_reason(error), path[:200]) from None
+    if not about.st_size:
+        raise BadCell("an empty file", path)
+    return about
+
+
+def _reason(error: Exception) -> str:
+    known: dict[type[Exception], str] = {FileNotFoundError: "no such file", IsADirectoryError: "a folder, not a file", PermissionError: "permission denied"}
+    return known.get(type(error), f"cannot be opened: {getattr(error, 'strerror', None) or error}")
+
+
+class MediaModality(Modality):
+    """A modality of media cells. What it makes of one is an array of bytes or halves, of `shape` but for its first dimension
+    where that counts steps (`ragged`)."""
+
+    media: ClassVar[bool] = True
+    ragged: ClassVar[bool]
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @abstractmethod
+    def prepares(self) -> dict[str, Any]:
+        """All options that decide what `prepare` makes, and the versions of what decodes: a prepared cell's identity."""
+
+    @abstractmethod
+    def prepare(self, media: Media) -> Cell | None:
+        """One cell; None when it is missing (the sound of a clip that has none). Raises `BadCell`."""
+
+    @cached_property
+    def identity(self) -> str:
+        """Where its cells lie in a store."""
+        about = json.dumps({"modality": type(self).__name__, "version": VERSION, **self.prepares()}, sort_keys=True)
+        return hashlib.blake2b(about.encode(), digest_size=12).hexdigest()
+
+    def load(self, cells: pa.ChunkedArray, source: Source) -> Loaded:
+        return load_together([self], cells, [source])[0]
+
+
+def load_together(modalities: Sequence[MediaModality], cells: pa.ChunkedArray, sources: Sequence[Source]) -> list[Loaded]:
+    """Several views of one column (a clip's frames and its sound): each cell is opened once, on as many threads as there are
+    cores, and only when the store lacks one of its views.
+
+    A cell may be a list of media: its bad ones are named and left out, and it is missing when none is left.
+    """
+    owner, several = np.arange(len(cells)), is_list(cells)
+    lengths = np.ones(len(cells), dtype=np.int64)
+    if several:
+        lengths = np.array([len(c) if c.is_valid else 0 for c in cells], dtype=np.int64)
+        owner, cells = np.repeat(owner, lengths), items(cells, keep_null=True)
+    collected = [_Collected(source, owner) for source in sources]
+    store = sources[0].store or Nowhere()
+
+    def one(item: int) -> None:
+        cell = cells[item].as_py()
+        if cell is not None:
+            _read_one(cell, item, modalities, collected, sources[0].root, store)
+        for source in sources:
+            source.progress(1)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        try:
+            for _ in pool.map(one, range(len(cells))):
+                pass
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return [c.loaded(m, lengths if several else None) for m, c in zip(modalities, collected, strict=True)]
+
+
+def _read_one(cell: Any, item: int, modalities: Sequence[MediaModality], collected: Sequence[_Collected], root: Path, store: Store) -> None:
+    try:
+        media = Media(cell, root, store)
+        digest = media.digest
+    except BadCell as bad:
+        collected[0].bad(item, bad)
+        return
+    for modality, into in zip(modalities, collected, strict=True):
+        found = store.get(modality.identity, digest)
+        if found is None:
+            try:
+                found = modality.prepare(media) or Cell(None)
+            except BadCell as bad:
+                found = Cell(None, (bad.reason,))
+            found = store.put(modality.identity, digest, found)
+        if found.array is None:
+            for reason in found.notes:
+                into.bad(item, BadCell(reason, media.file))
+        else:
+            into.good(item, found, digest)
+
+
+@dataclass
+class _Collected:
+    """What has been found of one view of a column; each item is written by one thread only."""
+
+    source: Source
+    owner: np.ndarray
+    arrays: dict[int, np.ndarray] = field(default_factory=dict)
+    digests: dict[int, bytes] = field(default_factory=dict)
+    notes: dict[str, list[int]] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def bad(self, item: int, bad: BadCell) -> None:
+        self.problems.append(Problem(int(self.owner[item]), self.source.column, bad.file, bad.reason))
+
+    def good(self, item: int, cell: Cell, digest: bytes) -> None:
+        assert cell.array is not None
+        self.arrays[item], self.digests[item] = cell.array, digest
+        for note in cell.notes:
+            self.notes.setdefault(note, []).append(int(self.owner[item]))
+
+    def loaded(self, modality: MediaModality, lengths: np.ndarray | None) -> Loaded:
+        """The arrays as one tensor. `lengths` counts the media of each cell where cells are lists of them."""
+        self.problems.sort(key=lambda p: p.row)
+        good = np.zeros(len(self.owner), dtype=bool)
+        good[list(self.arrays)] = True
+        kept = np.arange(len(good)) if lengths is None else np.flatnonzero(good)
+        steps = max((len(a) for a in self.arrays.values()), default=1) if modality.ragged else 0
+        x = allocate(len(kept), (steps, *modality.shape[1:]) if modality.ragged else modality.shape, modality.dtype)
+        into, length_B = x.numpy(), np.zeros(len(kept), dtype=np.int64)
+        for place, number in enumerate(kept.tolist()):
+            if (array := self.arrays.pop(number, None)) is not None:
+                length_B[place] = len(array)
+                into[place, : len(array)] = array
+        values = Values(x, torch.from_numpy(length_B) if modality.ragged else None)
+        notes = {note: sorted(set(rows)) for note, rows in sorted(self.notes.items())}
+        digests: list[set[bytes]] = [set() for _ in range(len(self.owner) if lengths is None else len(lengths))]
+        for item, digest in self.digests.items():
+            digests[self.owner[item]].add(digest)
+        if lengths is None:
+            return Loaded(values, torch.from_numpy(good), self.problems, digests, notes)
+        values.count_B = torch.from_numpy(np.bincount(self.owner[good], minlength=len(lengths)))
+        return Loaded(values, values.count_B > 0, self.problems, digests, notes)
+
+
+def is_bytes(kind: pa.DataType) -> bool:
+    """Bytes, or the pair of bytes and path that Hugging Face datasets has."""
+    pair = pa.types.is_struct(kind) and {f.name for f in kind} == {"bytes", "path"}
+    return bool(pair or pa.types.is_binary(kind) or pa.types.is_large_binary(kind))

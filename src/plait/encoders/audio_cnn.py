@@ -1,0 +1,56 @@
+"""Convolutions over a spectrogram (after Hershey et al. 2017, at the size of a small table)."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import nn
+from torch.nn import functional as F
+
+from plait.batch import Layout, Tokens, Values
+from plait.components import Options
+from plait.encoders.base import Encoder
+from plait.layers import MaskedBatchNorm, SpectrumStage, glorot, steps_mask
+
+
+class Config(Options):
+    """Each of `channels` is a convolution that halves time and bands; what is left of the bands makes one vector of `width`."""
+
+    channels: tuple[int, ...] = Field((32, 64, 128), min_length=1, max_length=6)
+    width: int = Field(128, ge=1)
+    dropout: float = Field(0.2, ge=0, lt=1)
+
+
+class AudioCNN(Encoder):
+    """One token for each 2^n steps of time, n being the number of convolutions. Where in the scale a sound lies is kept."""
+
+    options = Config
+    takes = frozenset({"spectrogram"})
+
+    def __init__(self, bands: int, channels: tuple[int, ...], width: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = MaskedBatchNorm(bands)
+        self.stages = nn.ModuleList(SpectrumStage(before, after, (2, 2)) for before, after in zip((1, *channels), channels, strict=False))
+        for _ in channels:
+            bands = -(-bands // 2)
+        self.dropout = nn.Dropout(dropout)
+        self.out = nn.Linear(channels[-1] * bands, width)
+        self.width = width
+        glorot(self.out)
+
+    @classmethod
+    def build(cls, config: Config, layout: Layout) -> AudioCNN:
+        return cls(layout.size[1], config.channels, config.width, config.dropout)
+
+    def forward(self, values: Values) -> Tokens:
+        assert values.length_B is not None
+        length_B, mask_BT = values.length_B, values.mask_BL()
+        x_BTM = self.norm(values.x.transpose(1, 2), mask_BT).transpose(1, 2) * mask_BT[:, :, None]
+        x_BCTM = x_BTM[:, None].contiguous(memory_format=torch.channels_last)
+        for stage in self.stages:
+            x_BCTM, length_B = stage(x_BCTM, length_B)
+        x_BLD = F.relu(self.out(self.dropout(x_BCTM.permute(0, 2, 3, 1).flatten(2))))
+        return Tokens(x_BLD, steps_mask(x_BLD.shape[1], length_B))
+
+
+component = AudioCNN

@@ -1,0 +1,61 @@
+"""Convolutions over space and time at once (Tran et al. 2015, C3D, at the size of a small table)."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from plait.batch import Layout, Tokens, Values
+from plait.components import Options
+from plait.encoders.base import Encoder
+from plait.layers import MaskedBatchNorm, steps_mask
+
+
+class Config(Options):
+    """Each of `channels` is a 3x3x3 convolution that halves height and width; time keeps its length. `dropout` of the tokens' entries."""
+
+    channels: tuple[int, ...] = Field((24, 48, 96, 128), min_length=1, max_length=6)
+    dropout: float = Field(0.2, ge=0, lt=1)
+
+
+class Conv3D(Encoder):
+    """One token for each frame, of what moves around it: the mean over the frame's places."""
+
+    options = Config
+    takes = frozenset({"frames"})
+
+    def __init__(self, size: tuple[int, ...], channels: tuple[int, ...], dropout: float) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(Stage(before, after) for before, after in zip((size[1], *channels), channels, strict=False))
+        self.dropout = nn.Dropout(dropout)
+        self.width = channels[-1]
+
+    @classmethod
+    def build(cls, config: Config, layout: Layout) -> Conv3D:
+        return cls(layout.size, config.channels, config.dropout)
+
+    def forward(self, values: Values) -> Tokens:
+        assert values.length_B is not None
+        mask_BT = steps_mask(values.x.shape[1], values.length_B)
+        x_BCTHW = values.x.transpose(1, 2) * mask_BT[:, None, :, None, None]
+        for stage in self.stages:
+            x_BCTHW = stage(x_BCTHW, mask_BT)
+        x_BTD = self.dropout(x_BCTHW.mean((3, 4)).transpose(1, 2))
+        return Tokens(x_BTD, mask_BT)
+
+
+class Stage(nn.Module):
+    """What lies beyond a clip's length is zero before and after, as if the clip stood alone."""
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv3d(before, after, 3, padding=1, bias=False)
+        self.norm = MaskedBatchNorm(after)
+
+    def forward(self, x_BCTHW: Tensor, mask_BT: Tensor) -> Tensor:
+        x_BCTHW = F.max_pool3d(self.convolution(x_BCTHW), (1, 2, 2), ceil_mode=True)
+        return F.relu(self.norm(x_BCTHW, mask_BT)) * mask_BT[:, None, :, None, None]
+
+
+component = Conv3D

@@ -1,0 +1,88 @@
+"""An encoder of pictures for each frame, then one over time (Donahue et al. 2015, LRCN, where that is an LSTM)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, field_validator
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from plait import components
+from plait.batch import Layout, Tokens, Values
+from plait.components import Options
+from plait.encoders.base import Encoder
+from plait.errors import RecipeError
+from plait.layers import Block, steps_mask
+from plait.recipe import Choice
+
+
+class Config(Options):
+    """`frame` is any encoder of pictures, with its options. `time`: an `lstm` in both directions, `attention` (transformer blocks,
+    with learned positions), or the `mean` of the frames, which knows no order. `width` of what looks at time."""
+
+    frame: Choice = Choice(name="resnet", width=16)
+    time: Literal["lstm", "attention", "mean"] = "lstm"
+    width: int = Field(128, ge=2, multiple_of=2)
+    heads: int = Field(4, ge=1, description="of attention")
+    layers: int = Field(1, ge=1, description="of the lstm, or blocks of attention")
+    dropout: float = Field(0.1, ge=0, lt=1)
+
+    @field_validator("frame")
+    @classmethod
+    def _resolve(cls, value: Choice) -> Choice:
+        return value.resolved("encoders")
+
+
+class PerFrame(Encoder):
+    """One token for each frame. Only frames within a clip's length are encoded."""
+
+    options = Config
+    takes = frozenset({"frames"})
+
+    def __init__(self, frame: Encoder, frames: int, time: str, width: int, heads: int, layers: int, dropout: float) -> None:
+        super().__init__()
+        self.frame, self.time = frame, time
+        self.width = frame.width if time == "mean" else width
+        self.dropout = nn.Dropout(dropout)
+        if time == "lstm":
+            self.lstm = nn.LSTM(frame.width, width // 2, layers, batch_first=True, bidirectional=True)
+        elif time == "attention":
+            self.into = nn.Linear(frame.width, width)
+            self.position = nn.Parameter(torch.randn(frames, width) * 0.02)
+            self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
+            self.norm = nn.LayerNorm(width)
+
+    @classmethod
+    def build(cls, config: Config, layout: Layout) -> PerFrame:
+        found = components.find("encoders", config.frame.name)
+        if "grid" not in found.takes:
+            raise RecipeError(f"per_frame: encoder '{config.frame.name}' takes {', '.join(sorted(found.takes))}, not pictures")
+        if config.time == "attention" and config.width % config.heads:
+            raise RecipeError(f"per_frame: width {config.width} is not a multiple of heads {config.heads}")
+        options: Any = components.configure("encoders", config.frame.name, config.frame.options)
+        frame = found.build(options, Layout("grid", layout.size[1:]))
+        return cls(frame, layout.size[0], config.time, config.width, config.heads, config.layers, config.dropout)
+
+    def forward(self, values: Values) -> Tokens:
+        assert values.length_B is not None
+        count, steps = values.x.shape[:2]
+        length_B = values.length_B.clamp(min=1)
+        mask_BT = steps_mask(steps, length_B)
+        pictures = values.x.flatten(0, 1)[mask_BT.flatten()].contiguous(memory_format=torch.channels_last)
+        seen = self.dropout(self.frame(Values(pictures)).pooled_BD())
+        x_BTD = seen.new_zeros(count, steps, seen.shape[1])
+        x_BTD[mask_BT] = seen
+        if self.time == "lstm":
+            packed = pack_padded_sequence(x_BTD, length_B.cpu(), batch_first=True, enforce_sorted=False)
+            x_BTD = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=steps)[0]
+        elif self.time == "attention":
+            x_BTD = self.into(x_BTD) + self.position[:steps]
+            for block in self.blocks:
+                x_BTD = block(x_BTD, mask_BT)
+            x_BTD = self.norm(x_BTD)
+        return Tokens(x_BTD, mask_BT)
+
+
+component = PerFrame

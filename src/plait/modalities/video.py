@@ -1,0 +1,115 @@
+"""Clips: any file that PyAV reads, GIF and animated WebP, as frames spread evenly over their time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import av
+import PIL
+import pyarrow as pa
+import torch
+from pydantic import Field
+
+from plait.batch import Layout, Values
+from plait.cells import Cell, Media, MediaModality, is_bytes
+from plait.errors import BadCell
+from plait.modalities.base import Match, Source, is_list, is_text, items, sample
+from plait.pixels import Framing, augment, normalise, to_float
+
+SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp", ".ogv", ".gif")
+BLACK = 16  # of 255: the brightest pixel of what is called black, as digital video has it
+
+
+class Config(Framing):
+    """`frames` of a clip, each as a picture. All frames of a clip are augmented in one way. They are not mirrored unless asked:
+    what moves left would move right."""
+
+    frames: int = Field(8, ge=1, le=256)
+    size: int = Field(64, ge=8, le=1024, description="pixels a side")
+    background: int = Field(0, ge=0, le=255, description="grey around padded frames")
+    flip: bool = False
+    rotate: float = Field(5.0, ge=0, le=180)
+
+
+class Video(MediaModality):
+    """A column of clips. It learns nothing from the rows; its state is empty."""
+
+    options = Config
+    encoder = "conv3d"
+    ragged = True
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.shape, self.dtype = (0, config.size, config.size, 3), torch.uint8
+        self.layout = Layout("frames", (config.frames, 3, config.size, config.size))
+
+    @classmethod
+    def matches(cls, cells: pa.ChunkedArray, source: Source) -> Match | None:
+        if is_list(cells):
+            cells = items(cells)
+        if not len(cells) or not (is_text(cells) or is_bytes(cells.type)):
+            return None
+        looked = sample(cells)
+        named = sum(isinstance(c, str) and c.lower().endswith(SUFFIXES) for c in looked)
+        if is_text(cells) and not named and not any(len(c) < 1000 and (source.root / c).is_file() for c in looked[:4]):
+            return None
+        moving = sum(_moves(c, source) for c in looked)
+        if moving >= len(looked) / 2:
+            return Match(1.0, f"{moving} of {len(looked)} cells looked at are clips by their content")
+        if named >= len(looked) / 2:
+            return Match(0.8, f"names end like those of clips, but {len(looked) - moving} of {len(looked)} looked at are none under {source.root}")
+        return None
+
+    @classmethod
+    def hears(cls, cells: pa.ChunkedArray, source: Source) -> tuple[int, int]:
+        """How many of the cells looked at have a sound, and how many were looked at."""
+        looked = sample(items(cells) if is_list(cells) else cells)
+        return sum(_has_sound(c, source) for c in looked), len(looked)
+
+    @classmethod
+    def fit(cls, config: Config, cells: pa.ChunkedArray) -> Video:
+        return cls(config)
+
+    def prepares(self) -> dict[str, Any]:
+        return {**self.config.prepares(), "frames": self.config.frames, "av": av.__version__, "pillow": PIL.__version__}
+
+    def prepare(self, media: Media) -> Cell:
+        found = media.clip.frames(self.config.frames, self.config)
+        notes = []
+        if found.pixels.max() <= BLACK:
+            notes.append("black in every frame looked at")
+        elif len(found.pixels) > 1 and (found.pixels == found.pixels[0]).all():
+            notes.append("the same picture in every frame looked at")
+        return Cell(found.pixels, tuple(notes))
+
+    def transform(self, values: Values, generator: torch.Generator | None) -> Values:
+        count, steps = values.x.shape[:2]
+        x_BCHW = to_float(values.x.flatten(0, 1))
+        if generator is not None and count:
+            x_BCHW = augment(x_BCHW, self.config, generator, together=steps)
+        x_BTCHW = normalise(x_BCHW, self.config).unflatten(0, (count, steps))
+        return Values(x_BTCHW, values.length_B, values.count_B)
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    @classmethod
+    def from_state(cls, config: Config, state: dict[str, Any]) -> Video:
+        return cls(config)
+
+
+component = Video
+
+
+def _moves(cell: Any, source: Source) -> bool:
+    try:
+        return Media(cell, source.root).clip.moves
+    except BadCell:
+        return False
+
+
+def _has_sound(cell: Any, source: Source) -> bool:
+    try:
+        return Media(cell, source.root).clip.has_sound
+    except BadCell:
+        return False
