@@ -171,7 +171,7 @@ def test_long_texts_are_cut_and_counted(tmp_path: Path, rows: list[dict[str, Any
     rows[0]["text"] = "word " * 500
     options = [*FAST, "columns.text.encoder=lstm"]
     plait.fit(write_csv(tmp_path / "train.csv", rows), "label", out=tmp_path / "run", overrides=options)
-    assert "column 'text': 1 texts are longer than max_tokens" in capsys.readouterr().err
+    assert "column 'text': 1 cell is longer than max_tokens" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from plait import api
 from plait.components import find_sample, samples
 from plait.errors import RecipeError, TableError, nearest
+from plait.schema import SOUND, origin
 from plait.screen import Screen
 from plait.table.read import Table, read
 
@@ -57,7 +58,8 @@ def _fetch(name: str | None, base: Path, screen: Screen) -> tuple[Any, Path]:
 
 def _alone(table: Table, sample: Any, columns: list[str]) -> dict[str, float]:
     """The test accuracy of a model of its own that sees these columns only."""
-    others = {c: "ignored" for c in table.data.column_names if c not in (*columns, sample.TARGET, "split")}
+    inputs = {c for c in table.data.column_names if c not in (sample.TARGET, "split")} | {c for own in sample.INPUTS.values() for c in own}
+    others = {c: "ignored" for c in inputs - set(columns)} | {c: "audio" for c in columns if c.endswith(SOUND)}
     with tempfile.TemporaryDirectory() as folder:
         model = api.fit(table, sample.TARGET, columns=others, overrides=sample.OVERRIDES, out=folder, quiet=True)
     return model.record["evaluation"]["test"]["targets"][sample.TARGET]["metrics"]["accuracy"]
@@ -72,7 +74,7 @@ def _show_predictions(model: api.Model, table: Table, sample: Any, screen: Scree
     step = max(test.num_rows // SHOWN, 1)
     some = test.take(list(range(0, test.num_rows, step))[:SHOWN])
     answers = model.predict(Table(some, table.root, "test rows"))
-    shown = [c for columns in sample.INPUTS.values() for c in columns]
+    shown = list(dict.fromkeys(origin(c, table.data.column_names) for columns in sample.INPUTS.values() for c in columns))
     rows = []
     for i in range(some.num_rows):
         answer = answers[sample.TARGET][i].as_py()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -12,7 +13,7 @@ from plait.batch import Batch, Tokens, Values, place_within
 from plait.encoders.base import Encoder
 from plait.errors import RecipeError
 from plait.fusion.base import Fusion
-from plait.layers import SetAttention, module_key, steps_mask
+from plait.layers import MLP, SetAttention, module_key, steps_mask
 from plait.modalities.base import Modality
 from plait.preprocessing import Preprocessing, configured
 from plait.recipe import Choice, Recipe
@@ -22,13 +23,15 @@ from plait.tasks.base import Task
 class MultimodalModel(nn.Module):
     """Encoders by column, one fusion, tasks by target."""
 
-    def __init__(self, encoders: dict[str, ColumnEncoder], fusion: Fusion, tasks: dict[str, Task]) -> None:
+    def __init__(self, encoders: dict[str, ColumnEncoder], fusion: Fusion, tasks: dict[str, Task], alone: float = 0.0) -> None:
         super().__init__()
+        self.alone = alone if len(encoders) > 1 else 0.0
         self.columns = list(encoders)
         self.targets = list(tasks)
         self.encoders = nn.ModuleDict({module_key(c): e for c, e in encoders.items()})
         self.fusion = fusion
         self.tasks = nn.ModuleDict({module_key(t): task for t, task in tasks.items()})
+        self.solo = nn.ModuleDict({module_key(c): MLP(e.encoder.width, [fusion.width]) for c, e in encoders.items() if self.alone})
 
     @classmethod
     def build(cls, recipe: Recipe, preprocessing: Preprocessing) -> MultimodalModel:
@@ -42,7 +45,7 @@ class MultimodalModel(nn.Module):
         model_fusion = fusion.build(config, widths)
         for task in preprocessing.tasks.values():
             task.build_head(model_fusion.width, widths)
-        return cls(encoders, model_fusion, preprocessing.tasks)
+        return cls(encoders, model_fusion, preprocessing.tasks, recipe.model.alone)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         encoded = self.encode(batch)
@@ -64,6 +67,24 @@ class MultimodalModel(nn.Module):
         losses = [self.task(t).loss(outputs[t], batch.targets[t], batch.labelled[t]) for t in self.targets]
         total: Tensor = sum(losses[1:], start=losses[0])
         return total
+
+    def training_loss(self, batch: Batch) -> Tensor:
+        """The loss of all columns fused, and `alone` times the mean loss of each column by itself, through the same heads.
+
+        Without the latter the column that is learned first, most often a text that can be memorised, leaves the others
+        nothing to learn (Wang et al. 2020, "What makes training multi-modal networks hard"; each column's own loss is
+        theirs, its weight is not).
+        """
+        encoded = self.encode(batch)
+        fused_BD = self.fusion(encoded, batch.present)
+        loss = self.loss({t: self.task(t)(fused_BD, encoded) for t in self.targets}, batch)
+        if not self.alone:
+            return loss
+        for c in self.columns:
+            seen = replace(batch, labelled={t: known & batch.present[c] for t, known in batch.labelled.items()})
+            solo_BD = self.solo[module_key(c)](encoded[c].pooled_BD())
+            loss = loss + self.loss({t: self.task(t)(solo_BD, encoded) for t in self.targets}, seen) * (self.alone / len(self.columns))
+        return loss
 
     def encoder(self, column: str) -> ColumnEncoder:
         return cast(ColumnEncoder, self.encoders[module_key(column)])

@@ -124,8 +124,7 @@ def _step(run: Training, batch: Batch) -> Tensor:
     for part in _parts(batch, run.micro_batch) if len(batch) > run.micro_batch + 1 else (batch,):
         part = part.to(run.device)
         with run.settings.autocast():
-            outputs = run.model(part)
-        loss = run.model.loss(outputs, part)
+            loss = run.model.training_loss(part)
         if part.rows is not batch.rows:
             loss = loss * (len(part) / len(batch))
         loss.backward()

@@ -22,7 +22,7 @@ class Config(Options):
     """`frame` is any encoder of pictures, with its options. `time`: an `lstm` in both directions, `attention` (transformer blocks,
     with learned positions), or the `mean` of the frames, which knows no order. `width` of what looks at time."""
 
-    frame: Choice = Choice(name="resnet", width=16)
+    frame: Choice = Choice(name="vgg", channels=(16, 32, 64, 128))
     time: Literal["lstm", "attention", "mean"] = "lstm"
     width: int = Field(128, ge=2, multiple_of=2)
     heads: int = Field(4, ge=1, description="of attention")

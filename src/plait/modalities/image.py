@@ -33,7 +33,7 @@ class Image(MediaModality):
     """A column of pictures. It learns nothing from the rows; its state is empty."""
 
     options = Config
-    encoder = "resnet"
+    encoder = "vgg"
     ragged = False
 
     def __init__(self, config: Config) -> None:

@@ -1,8 +1,9 @@
-"""Tux Paint's stamps: 627 pictures with an English sentence, to be sorted into nine categories. GPL-2.
+"""Tux Paint's stamps: pictures with an English sentence, a sound and a spoken description, in nine categories. GPL-2.
 
 They come as Debian's package `tuxpaint-stamps-default` (161 MB), fetched with its package client. Real traps are left in:
 pictures that exist as SVG only are missing cells, some sentences are missing, classes are uneven, and stamps that share
-a sentence stay on one side of the split.
+a sentence, and with it the recording, stay on one side of the split. Only 96 stamps have a sound, most of them animals:
+that a stamp has one says something already. The description is the French one, which nearly all stamps have.
 """
 
 from __future__ import annotations
@@ -20,18 +21,20 @@ from plait.errors import TableError
 
 PACKAGE = "tuxpaint-stamps-default"
 TARGET = "category"
-ABOUT = "pictures and English sentences of Tux Paint's stamps"
-INPUTS = {"picture": ["picture"], "sentence": ["sentence"]}
+ABOUT = "pictures, English sentences, sounds and French spoken descriptions of Tux Paint's stamps"
+INPUTS = {"picture": ["picture"], "sentence": ["sentence"], "sound": ["sound"], "speech": ["speech"]}
+SPOKEN = "_desc_fr"
+MEDIA = ("picture", "sound", "speech")
 LEAST = 30  # rows that a category needs to be kept
 OVERRIDES: tuple[str, ...] = ()
 
 
 def fetch(cache: Path) -> Path:
-    """The table `stamps.csv` in the cache folder, made on the first call. Paths in it begin in the cache folder.
+    """The table `stamps-media.csv` in the cache folder, made on the first call. Paths in it begin in the cache folder.
 
     Raises `TableError` where Debian's package client is missing or its lists are too old to find the package.
     """
-    table = cache / "stamps.csv"
+    table = cache / "stamps-media.csv"
     if not table.is_file():
         files = cache / "usr" / "share" / "tuxpaint" / "stamps"
         if not files.is_dir():
@@ -41,7 +44,7 @@ def fetch(cache: Path) -> Path:
         with part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
-            writer.writerows({**row, "picture": f"usr/share/tuxpaint/stamps/{row['picture']}" if row["picture"] else ""} for row in rows)
+            writer.writerows({**row, **{c: f"usr/share/tuxpaint/stamps/{row[c]}" for c in MEDIA if row[c]}} for row in rows)
         os.replace(part, table)
     return table
 
@@ -65,13 +68,16 @@ def _download(cache: Path) -> None:
 
 
 def build(files: Path) -> list[dict[str, str]]:
-    """One row a stamp, from the unpacked folder: its name, picture, English sentence, drawing style, the number of
-    languages that its sentence has been translated to, its category, and the side that it is on."""
+    """One row a stamp, from the unpacked folder: its name, picture, English sentence, sound, spoken description, drawing style,
+    the number of languages that its sentence has been translated to, its category, and the side that it is on."""
     found: dict[str, dict[str, Path]] = {}
     for path in sorted(files.rglob("*")):
-        if path.suffix in (".png", ".svg", ".txt") and "_desc" not in path.name:
-            stem = str(path.relative_to(files).with_suffix(""))
-            found.setdefault(stem, {})[path.suffix] = path
+        stem, kind = str(path.relative_to(files).with_suffix("")), path.suffix
+        if kind in (".ogg", ".wav"):
+            kind = "speech" if stem.endswith(SPOKEN) else "sound"
+            stem = stem.removesuffix(SPOKEN)
+        if kind in (".png", ".svg", ".txt", "sound", "speech") and "_desc" not in stem:
+            found.setdefault(stem, {})[kind] = path
     rows = []
     for stem, parts in sorted((s, p) for s, p in found.items() if {".png", ".svg"} & set(p)):
         sentence, languages = _sentences(parts[".txt"]) if ".txt" in parts else ("", 0)
@@ -79,6 +85,8 @@ def build(files: Path) -> list[dict[str, str]]:
             "stamp": stem,
             "picture": str(parts[".png"].relative_to(files)) if ".png" in parts else "",
             "sentence": sentence,
+            "sound": str(parts["sound"].relative_to(files)) if "sound" in parts else "",
+            "speech": str(parts["speech"].relative_to(files)) if "speech" in parts else "",
             "style": "cartoon" if "cartoon" in stem.lower() else "photo" if ".png" in parts else "drawing",
             "languages": str(languages),
             "category": stem.split("/")[0],
