@@ -19,7 +19,7 @@ LAYERS = [
     {"cache", "dataset", "model", "members"},
     {"artifact", "prediction", "checkpoint"},
     {"evaluation", "retrieval", "trackers"},
-    {"training", "report", "documentation"},
+    {"training", "report", "documentation", "inspection"},
     {"api", "samples"},
     {"cli", "serving", "demonstration", "__main__"},
 ]

@@ -34,8 +34,16 @@ def png(seed: int) -> bytes:
 # Eight cells of each modality: good ones, a missing one (row 2), and a bad one (row 5) where the modality can have one.
 CELLS: dict[str, list[Any]] = {
     "image": [png(0), png(1), None, png(3), png(4), b"this is no picture", png(6), png(7)],
-    "audio": [wav(wave(0.3, 300)), wav(wave(0.5, 500)), None, wav(wave(0.2), kind="FLAC"), wav(wave(0.4, 900)), b"RIFF but no more",
-              wav(wave(0.1)), wav(wave(0.25), 8000)],
+    "audio": [
+        wav(wave(0.3, 300)),
+        wav(wave(0.5, 500)),
+        None,
+        wav(wave(0.2), kind="FLAC"),
+        wav(wave(0.4, 900)),
+        b"RIFF but no more",
+        wav(wave(0.1)),
+        wav(wave(0.25), 8000),
+    ],
     "video": [clip(3), clip(12), None, clip(1), clip(9, "webm", "libvpx"), clip(9)[:900], clip(24), clip(4, sound=wave(0.2))],
     "text": ["a red apple", "ein grüner Baum", None, "北京的天空", "مرحبا بالعالم", "", "🍎🍏 apples", "a"],
     "number": [1.0, -2.5, None, 1e9, 0.0, float("inf"), 3.0, 4.0],

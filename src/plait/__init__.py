@@ -1,4 +1,4 @@
-"""plait learns from tables whose cells are pictures, sentences, numbers, categories, dates and vectors.
+"""plait learns from tables whose cells are pictures, sentences, sounds, clips and numbers.
 
     import plait
     model = plait.fit("train.csv", target="label")

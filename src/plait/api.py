@@ -6,8 +6,6 @@ import hashlib
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,11 +17,12 @@ import torch
 from plait import artifact, evaluation, machine, prediction, report
 from plait import recipe as recipes
 from plait.artifact import Artifact
-from plait.cache import Cache, open_store
 from plait.checkpoint import Checkpoint
 from plait.dataset import Dataset
 from plait.errors import RecipeError, TableError, TrainingError
 from plait.evaluation import Evaluation
+from plait.inspection import Inspection, check_cells, prepare, store
+from plait.inspection import inspect as inspect
 from plait.model import MultimodalModel
 from plait.preprocessing import Prepared, Preprocessing
 from plait.recipe import Recipe
@@ -34,32 +33,6 @@ from plait.table.infer import infer, infer_tasks, parse_columns
 from plait.table.read import Table, read
 from plait.table.split import Split, split
 from plait.training import Training, train
-
-WORTH_CACHING = 16  # rows
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """What each column is and why, and for each target the task and why."""
-
-    table: str
-    schema: Schema
-    tasks: dict[str, tuple[str, str]]
-
-    def show(self, screen: Screen | None = None) -> Inspection:
-        """Prints itself, and returns itself."""
-        rows = [
-            [
-                c.name,
-                c.modality or c.role,
-                f"{c.missing:,}" if c.missing else "-",
-                f"{self.tasks[c.name][0]}: {self.tasks[c.name][1]}" if c.name in self.tasks else c.reason,
-            ]
-            for c in self.schema
-        ]
-        title = f"{self.table}: {self.schema.rows:,} rows, {len(self.schema.columns)} columns"
-        (screen or Screen(out=True)).table(title, ["column", "is", "missing ", "because"], rows)
-        return self
 
 
 class Model:
@@ -89,9 +62,9 @@ class Model:
         those count as missing. Any subset of the inputs will do. Raises `TableError` when none of them is there.
         """
         table = read(data, root)
-        with self._screen.bar("predicting", len(table)) as bar, _store(self._screen, table) as store:
+        with self._screen.bar("predicting", len(table)) as bar, store(self._screen, table) as cells:
             answers, problems = prediction.predict(
-                self._predictor, self._artifact.preprocessing, self.schema, table, self._screen.warn, bar.advance, store
+                self._predictor, self._artifact.preprocessing, self.schema, table, self._screen.warn, bar.advance, cells
             )
         if problems:
             self._screen.warn(f"{len(problems):,} cells could not be read and count as missing:\n{check.summary(problems)}")
@@ -100,8 +73,8 @@ class Model:
     def embed(self, data: Any, root: str | Path | None = None) -> np.ndarray:
         """The fused vector of each row, float32 of shape (rows, width)."""
         table = read(data, root)
-        with _store(self._screen, table) as store:
-            return prediction.embed(self._predictor, self._artifact.preprocessing, table, self._screen.warn, store)
+        with store(self._screen, table) as cells:
+            return prediction.embed(self._predictor, self._artifact.preprocessing, table, self._screen.warn, cells)
 
     def evaluate(self, data: Any, root: str | Path | None = None, subsets: bool = True) -> Evaluation:
         """Metrics with 95 % bootstrap intervals on labelled rows, beside the best guess without inputs, and the main metric
@@ -113,7 +86,7 @@ class Model:
         if not any(t in table.data.column_names for t in self.targets):
             table.column(self.targets[0])
         prediction.check_columns(self._artifact.preprocessing, table, self._screen.warn)
-        prepared = _prepare(table, self._artifact.preprocessing, self._screen)
+        prepared = prepare(table, self._artifact.preprocessing, self._screen)
         if prepared.problems:
             self._screen.warn(f"{len(prepared.problems):,} cells could not be read and count as missing:\n{check.summary(prepared.problems)}")
         return self._evaluate(Dataset(prepared, self._artifact.preprocessing), table.name, subsets)
@@ -129,14 +102,6 @@ class Model:
 def load(folder: str | Path, quiet: bool = False) -> Model:
     """The trained model in a folder. Runs no code from it. Raises `ArtifactError` when it is none."""
     return Model(artifact.load(folder), Path(folder), quiet)
-
-
-def inspect(data: Any, target: str | Sequence[str] = (), root: str | Path | None = None, columns: Mapping[str, Any] | None = None) -> Inspection:
-    """What plait takes each column of a table to be, and why. Trains nothing."""
-    table = read(data, root)
-    targets = _targets(target)
-    schema = infer(table, targets, recipes.load({"columns": dict(columns or {})}))
-    return Inspection(table.name, schema, {t: (name, match.reason) for t, (name, match) in infer_tasks(table, targets).items()})
 
 
 def fit(
@@ -206,8 +171,8 @@ def _fit(sources: dict[str, Any], targets: list[str], chosen: Recipe, root: Any,
     folder = _folder(out, resumed)
     _begin(folder, table, chosen, sources, root, targets, strict, resumed)
     preprocessing = Preprocessing.fit(table, chosen, rows.train)
-    prepared = _prepare(table, preprocessing, screen)
-    _check(prepared, rows, table, folder, strict, screen)
+    prepared = prepare(table, preprocessing, screen)
+    check_cells(prepared, rows, table, folder, strict, screen)
     torch.manual_seed(chosen.seed)
     model = MultimodalModel.build(chosen, preprocessing)
     settings = machine.settings(chosen.training, convolves(preprocessing))
@@ -340,31 +305,6 @@ def _begin(folder: Path, table: Table, chosen: Recipe, sources: dict[str, Any], 
     changed = [key for key in ("rows", "columns", "content", "recipe") if before.get(key) != json.loads(json.dumps(now[key]))]
     if changed:
         raise RecipeError(f"cannot go on with '{folder}': its {' and '.join(changed)} differ from those it was begun with")
-
-
-def _prepare(table: Table, preprocessing: Preprocessing, screen: Screen) -> Prepared:
-    with screen.bar("reading cells", len(table) * len(preprocessing.inputs)) as bar, _store(screen, table) as store:
-        return preprocessing.prepare(table, progress=bar.advance, store=store)
-
-
-def _store(screen: Screen, table: Table) -> AbstractContextManager[Cache | None]:
-    """The cache of prepared cells; none for a few rows, which are read faster than it is opened."""
-    return (open_store(screen.warn) if len(table) >= WORTH_CACHING else None) or nullcontext()
-
-
-def _check(prepared: Prepared, rows: Split, table: Table, folder: Path, strict: bool, screen: Screen) -> None:
-    check.write(prepared.problems, folder / "problems.csv")
-    if prepared.problems:
-        screen.warn(
-            f"{len(prepared.problems):,} cells have problems, listed in {folder / 'problems.csv'}; they count as missing:\n"
-            + check.summary(prepared.problems)
-        )
-    check.check(prepared.problems, prepared.given, table.root, strict)
-    for warning in (*check.health(prepared.notes, prepared.digests), *check.leaks(prepared.digests, rows.sides())):
-        screen.warn(warning)
-    lacking = {c: 1 - float(p.float().mean()) for c, p in prepared.batch.present.items()}
-    if any(lacking.values()):
-        screen.say("missing: " + ", ".join(f"{c} {share:.0%}" if share >= 0.01 else f"{c} {share:.1%}" for c, share in lacking.items() if share))
 
 
 def _labelled(prepared: Prepared, target: str, rows: np.ndarray) -> torch.Tensor:

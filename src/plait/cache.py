@@ -24,6 +24,7 @@ import numpy as np
 
 from plait.cells import Cell
 from plait.errors import PlaitError
+from plait.screen import Screen
 
 LIMIT = 20e9  # bytes, and never more than a tenth of what is free
 PACK = 64 << 20  # bytes after which a process begins its next pack: what is thrown away at once
@@ -47,6 +48,14 @@ class Usage:
     cells: int
     bad: int
     packs: int
+
+    def show(self) -> Usage:
+        """Prints itself, and returns itself."""
+        Screen(out=True).say(
+            f"{self.folder}: {self.cells:,} prepared cells, {self.bad:,} of them unreadable, in {self.packs:,} packs; "
+            f"{self.bytes / 1e9:.2f} of at most {self.limit / 1e9:.1f} GB"
+        )
+        return self
 
 
 def folder() -> Path:

@@ -143,7 +143,11 @@ def _stat(path: str) -> os.stat_result:
 
 
 def _reason(error: Exception) -> str:
-    known: dict[type[Exception], str] = {FileNotFoundError: "no such file", IsADirectoryError: "a folder, not a file", PermissionError: "permission denied"}
+    known: dict[type[Exception], str] = {
+        FileNotFoundError: "no such file",
+        IsADirectoryError: "a folder, not a file",
+        PermissionError: "permission denied",
+    }
     return known.get(type(error), f"cannot be opened: {getattr(error, 'strerror', None) or error}")
 
 

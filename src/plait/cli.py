@@ -16,7 +16,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
-    help="Learns from tables whose cells are pictures, sentences, numbers, categories, dates and vectors.",
+    help="Learns from tables whose cells are pictures, sentences, sounds, clips and numbers.",
 )
 
 TableArgument = Annotated[str, typer.Argument(help="CSV, TSV, JSON Lines, Parquet, Arrow, Feather, or a folder of class folders")]
@@ -32,12 +32,18 @@ def main() -> None:
 
 
 @app.command(epilog="Example: plait inspect train.csv --target label")
-def inspect(table: TableArgument, target: TargetOption = None, root: RootOption = None, column: ColumnOption = None) -> None:
-    """Say what each column of a table is, and why."""
+def inspect(
+    table: TableArgument,
+    target: TargetOption = None,
+    root: RootOption = None,
+    column: ColumnOption = None,
+    probe: Annotated[bool, typer.Option(help="read every cell, to say what is wrong with it")] = True,
+) -> None:
+    """Say what each column of a table is, and why, and what is wrong with its cells."""
     from plait import api
     from plait.table.infer import parse_columns
 
-    api.inspect(table, target or (), root, parse_columns(column or [])).show()
+    api.inspect(table, target or (), root, parse_columns(column or []), probe).show()
 
 
 @app.command(epilog="Example: plait fit train.csv --target label --set training.epochs=20 --out runs/first")
@@ -148,9 +154,22 @@ def options(
     typer.echo(documentation.options(kind, name))
 
 
+@app.command(epilog="Example: plait cache --clear")
+def cache(clear: Annotated[bool, typer.Option("--clear", help="forget everything in it")] = False) -> None:
+    """Show what the cache of prepared pictures, sounds and clips holds, or clear it."""
+    from plait.cache import Cache, folder
+
+    with Cache(folder()) as cells:
+        if clear:
+            cells.clear()
+        cells.usage().show()
+
+
 @app.command(epilog="Example: plait demo stamps")
 def demo(
-    sample: Annotated[str | None, typer.Argument(help="stamps or digits; stamps where Debian's package client is at hand, if left out")] = None,
+    sample: Annotated[
+        str | None, typer.Argument(help="stamps, clips or digits; stamps where Debian's package client is at hand, if left out")
+    ] = None,
     cache: Annotated[str | None, typer.Option(help="where sample tables are kept; ~/.cache/plait/samples if left out")] = None,
     out: Annotated[str | None, typer.Option(help="the run's folder; runs/demo-<sample>-<time> if left out")] = None,
 ) -> None:

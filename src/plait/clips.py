@@ -19,7 +19,7 @@ from plait.streams import File, Sound, decode_sound, opened
 
 ANIMATED = (b"GIF8", b"RIFF", b"\x89PNG")  # what Pillow composes better than FFmpeg does, or alone
 MAX_DECODED = 4_000_000_000  # pixels of an animated picture, all frames together
-SLACK = 0.1  # seconds that a header's duration may exceed the last packet's end
+SLACK = 0.05  # seconds that a header's duration may exceed the last packet's end
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,8 @@ class Clip:
         if stream is None:
             raise BadCell("a clip without a video stream" if self.has_sound else "no video in it")
         context = stream.codec_context
+        if context is None:
+            raise BadCell("a video in a format that cannot be decoded")
         if context.width * context.height > MAX_PIXELS:
             raise BadCell(f"absurd size: {context.width} x {context.height} pixels, more than {MAX_PIXELS:,} in all")
         self._demux()
@@ -105,16 +107,13 @@ class Clip:
             return
         streams = [s for s in (self._video(), *self._container.streams.audio[:1]) if s is not None]
         self._packets = {s.index: [] for s in streams}
-        end = 0.0
         try:
             for packet in self._container.demux(streams):
                 if packet.size:
                     self._packets[packet.stream_index].append(packet)
-                    if packet.pts is not None:
-                        end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
         except (av.FFmpegError, ValueError) as error:
             raise BadCell(f"broken or cut short: {getattr(error, 'strerror', None) or error}") from None
-        self._check_whole(streams, end)
+        self._check_whole(streams, max((_end(packets) for packets in self._packets.values()), default=0.0))
 
     def _check_whole(self, streams: list[Any], end: float) -> None:
         assert self._packets is not None
@@ -129,6 +128,15 @@ class Clip:
             have = len(self._packets[stream.index])
             if "mov" in names and stream.frames and have < stream.frames:
                 raise BadCell(f"cut short: {have:,} of {stream.frames:,} packets of its {stream.type} are there")
+
+
+def _end(packets: list[Any]) -> float:
+    """When the last of them ends; one that does not say how long it lasts does so as long as its like."""
+    times = sorted(p.pts for p in packets if p.pts is not None)
+    if not times:
+        return 0.0
+    usual = int(np.median(np.diff(times))) if len(times) > 1 else 0
+    return max(float((p.pts + (p.duration or usual)) * p.time_base) for p in packets if p.pts is not None)
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def _fetch(name: str | None, base: Path, screen: Screen) -> tuple[Any, Path]:
 def _alone(table: Table, sample: Any, columns: list[str]) -> dict[str, float]:
     """The test accuracy of a model of its own that sees these columns only."""
     inputs = {c for c in table.data.column_names if c not in (sample.TARGET, "split")} | {c for own in sample.INPUTS.values() for c in own}
-    others = {c: "ignored" for c in inputs - set(columns)} | {c: "audio" for c in columns if c.endswith(SOUND)}
+    others = dict.fromkeys(inputs - set(columns), "ignored") | {c: "audio" for c in columns if c.endswith(SOUND)}
     with tempfile.TemporaryDirectory() as folder:
         model = api.fit(table, sample.TARGET, columns=others, overrides=sample.OVERRIDES, out=folder, quiet=True)
     return model.record["evaluation"]["test"]["targets"][sample.TARGET]["metrics"]["accuracy"]

@@ -80,7 +80,7 @@ def square(pixels_HWC: np.ndarray, framing: Framing) -> np.ndarray:
 
 def resize(pixels_HWC: np.ndarray, width: int, height: int) -> np.ndarray:
     """Bilinear, with antialiasing where it shrinks: Pillow's own values, in half of its time."""
-    x_1CHW = torch.from_numpy(np.require(pixels_HWC, requirements="CW")).permute(2, 0, 1)[None]
+    x_1CHW = torch.from_numpy(np.require(pixels_HWC, requirements=["C", "W"])).permute(2, 0, 1)[None]
     return F.interpolate(x_1CHW, (height, width), mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()
 
 

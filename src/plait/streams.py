@@ -21,7 +21,7 @@ from plait.errors import BadCell
 av.logging.set_level(av.logging.PANIC)
 
 MAX_SECONDS = 4 * 3600.0  # a longer recording is a mistake, most likely
-SLACK = 0.25  # seconds, and as a share 2 %: what headers and decoders may differ by
+SLACK = 0.05  # seconds, and as a share 0.5 %: what headers and decoders may differ by
 LOCAL = {"protocol_whitelist": "file,pipe"}  # a playlist must not make FFmpeg open a URL
 # containers whose header states the duration; elsewhere FFmpeg guesses it from the bit rate
 STATED = frozenset({"mov", "mp4", "matroska", "webm", "flac", "wav", "aiff", "caf", "mp3", "avi", "asf", "ogg"})
@@ -66,6 +66,8 @@ def opened(file: File) -> Any:
 def decode_sound(container: Any, rate: int, longest: float, packets: list[Any] | None = None) -> Sound:
     """The first sound of a container, decoded and resampled in one pass; from `packets` where they are read already."""
     stream = container.streams.audio[0]
+    if stream.codec_context is None:
+        raise BadCell("a sound in a format that cannot be decoded")
     stated = _stated(container, stream)
     _check_length(stated)
     first = max((stated or 0.0) - longest, 0.0) / 2
@@ -128,7 +130,7 @@ def _check_length(seconds: float | None) -> None:
 
 
 def _check_whole(seconds: float, stated: float | None) -> None:
-    if stated and seconds < stated * 0.98 - SLACK:
+    if stated and seconds < stated * 0.995 - SLACK:
         raise BadCell(f"cut short: {seconds:.1f} of {stated:.1f} s can be decoded")
 
 

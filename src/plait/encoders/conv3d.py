@@ -15,7 +15,7 @@ from plait.layers import MaskedBatchNorm, steps_mask
 class Config(Options):
     """Each of `channels` is a 3x3x3 convolution that halves height and width; time keeps its length. `dropout` of the tokens' entries."""
 
-    channels: tuple[int, ...] = Field((24, 48, 96, 128), min_length=1, max_length=6)
+    channels: tuple[int, ...] = Field((16, 32, 64, 128), min_length=1, max_length=6)
     dropout: float = Field(0.2, ge=0, lt=1)
 
 

@@ -1,0 +1,138 @@
+"""Mel spectrograms against an implementation of their definition, and what training does to them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from media import RATE, wav, wave
+from plait.batch import Values
+from plait.modalities.audio import Audio, Config, augment, log_mel, view, windows
+from plait.modalities.base import Source
+
+
+def slaney_mel(hertz: float) -> float:
+    return hertz / (200 / 3) if hertz < 1000 else 15 + np.log(hertz / 1000) / (np.log(6.4) / 27)
+
+
+def by_definition(samples: np.ndarray, config: Config) -> np.ndarray:
+    """One spectrum and one band at a time, by the sums of the definitions, in float64."""
+    width, hop = int(config.window * config.rate), int(config.hop * config.rate)
+    padded = np.pad(samples.astype(float), width // 2, mode="reflect")
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(width) / width)
+    basis = np.exp(-2j * np.pi * np.outer(np.arange(width // 2 + 1), np.arange(width)) / width)
+    grid = np.linspace(slaney_mel(config.lowest), slaney_mel(config.highest), config.bands + 2)
+    edges = [m * 200 / 3 if m < 15 else 1000 * np.exp((m - 15) * np.log(6.4) / 27) for m in grid]
+    rows = []
+    for start in range(0, len(padded) - width + 1, hop):
+        power = np.abs(basis @ (padded[start : start + width] * window)) ** 2
+        row = []
+        for low, middle, high in zip(edges[:-2], edges[1:-1], edges[2:], strict=True):
+            total = 0.0
+            for k, p in enumerate(power):
+                f = k * config.rate / width
+                weight = (f - low) / (middle - low) if low <= f <= middle else (high - f) / (high - middle) if middle < f <= high else 0.0
+                total += p * weight * 2 / (high - low)
+            row.append(np.log10(max(total, 1e-10)))
+        rows.append(row)
+    return np.array(rows)
+
+
+def test_log_mel_is_what_its_definition_says() -> None:
+    samples = wave(0.3, 700) + wave(0.3, 3000, seed=1)
+    for config in (Config(), Config(bands=40, lowest=50, highest=7000, window=0.032, hop=0.016), Config(rate=8000, highest=4000)):
+        found = log_mel(torch.from_numpy(samples), config).numpy()
+        expected = by_definition(samples, config)
+        assert found.shape == expected.shape
+        assert np.abs(found - expected).max() < 2e-3
+
+
+def test_very_short_sounds_have_a_spectrum() -> None:
+    for count in (1, 100, 201, 399):
+        assert log_mel(torch.from_numpy(wave(1.0)[:count]), Config()).shape[0] >= 1
+
+
+def loaded(*seconds: float, **options: Any) -> tuple[Audio, Any]:
+    modality = Audio(Config(bands=16, **options))
+    return modality, modality.load(pa.chunked_array([pa.array([wav(wave(s)) for s in seconds])]), Source("sound", Path()))
+
+
+def test_lengths_are_those_of_the_sounds_and_what_lies_beyond_is_zero() -> None:
+    modality, found = loaded(0.5, 0.2)
+    values = modality.transform(found.values, None)
+    assert values.length_B is not None
+    assert values.length_B.tolist() == [51, 21]
+    assert not values.x[1, 21:].any()
+
+
+def test_a_long_sound_is_kept_to_its_middle_and_that_is_said() -> None:
+    modality, found = loaded(0.5, 2.0, longest=1.0)
+    assert found.notes == {"longer than 1 s, of which the middle is kept": [1]}
+    assert found.values.x.shape[1] == 101
+
+
+def test_views() -> None:
+    x = torch.arange(100).float()[None, :, None].repeat(2, 1, 3)
+    length = torch.tensor([100, 8])
+    middle, kept = view(x, length, 10, None)
+    assert middle[0, :, 0].tolist() == list(range(45, 55))
+    assert kept.tolist() == [10, 8]
+    starts = {int(view(x, length, 10, torch.Generator().manual_seed(s))[0][0, 0, 0]) for s in range(60)}
+    assert len(starts) > 30
+    assert min(starts) >= 0
+    assert max(starts) <= 90
+    cut = windows(Values(x, length), 40)
+    assert cut.count_B is not None
+    assert cut.length_B is not None
+    assert cut.count_B.tolist() == [3, 1]
+    assert [int(w[0, 0]) for w in cut.x] == [0, 30, 60, 0]
+    assert cut.length_B.tolist() == [40, 40, 40, 8]
+
+
+def test_prediction_by_windows_gives_each_window_to_the_encoder() -> None:
+    modality, found = loaded(1.0, 0.2, seconds=0.3, view="windows")
+    values = modality.transform(found.values, None)
+    assert values.count_B is not None
+    assert values.count_B.tolist() == [4, 1]
+    assert len(values.x) == 5
+    assert modality.transform(found.values, torch.Generator()).count_B is None  # training takes any stretch
+
+
+PLAIN: dict[str, Any] = {"gain": 0, "noise": 0, "shift": 0, "time_masks": 0, "band_masks": 0}
+
+
+def changed(seed: int = 0, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    x = torch.rand(6, 40, 16, generator=torch.Generator().manual_seed(9)) * 4 - 4
+    return x, augment(x.clone(), torch.full((6,), 40), Config(bands=16, **{**PLAIN, **options}), torch.Generator().manual_seed(seed))
+
+
+def test_each_augmentation_does_what_it_says() -> None:
+    x, same = changed()
+    assert torch.equal(x, same)
+    x, louder = changed(gain=6)
+    assert torch.allclose((louder - x).std((1, 2)), torch.zeros(6), atol=1e-5)
+    assert 0.05 < (louder - x).abs().max() <= 0.6 + 1e-5
+    x, moved = changed(shift=0.05)
+    offsets = [next((d for d in range(-5, 6) if torch.allclose(x[i].roll(d, 0)[6:-6], moved[i][6:-6])), None) for i in range(6)]
+    assert None not in offsets
+    assert len(set(offsets)) > 1
+    x, masked = changed(time_masks=1)
+    hit = (masked != x).all(2)
+    assert all(1 <= int(h.sum()) <= 5 for h in hit if h.any())
+    assert hit.any()
+    x, masked = changed(band_masks=1)
+    assert ((masked != x).all(1).sum(1) <= 3).all()
+    x, noisy = changed(noise=1.0)
+    assert (noisy >= x - 1e-5).all()
+    added = (10**noisy - 10**x).mean((1, 2)) / (10**x).mean((1, 2))
+    assert ((added > 0.5e-4) & (added < 0.2)).all()
+
+
+def test_augmentation_is_seeded() -> None:
+    options = {"gain": 6, "noise": 0.5, "shift": 0.1, "time_masks": 2, "band_masks": 2}
+    assert torch.equal(changed(1, **options)[1], changed(1, **options)[1])
+    assert not torch.equal(changed(1, **options)[1], changed(2, **options)[1])

@@ -1,0 +1,51 @@
+"""Blocks of networks against their equations."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from plait.batch import Batch
+from plait.layers import MaskedBatchNorm, SetAttention
+
+
+def test_masked_batch_norm_is_batch_norm_of_the_valid_steps() -> None:
+    x, length = torch.randn(5, 3, 7, 4) * 2 + 1, torch.tensor([7, 3, 1, 5, 7])
+    mask = torch.arange(7) < length[:, None]
+    ours, theirs = MaskedBatchNorm(3), nn.BatchNorm1d(3)
+    valid = x.permute(0, 2, 3, 1)[mask].reshape(-1, 3)
+    found = ours(x, mask).permute(0, 2, 3, 1)[mask].reshape(-1, 3)
+    assert torch.allclose(found, theirs(valid), atol=1e-5)
+    assert torch.allclose(ours.running_mean, theirs.running_mean, atol=1e-6)  # type: ignore[arg-type]
+    assert torch.allclose(ours.running_var, theirs.running_var, atol=1e-5)  # type: ignore[arg-type]
+    ours.eval(), theirs.eval()
+    assert torch.allclose(ours(x, mask).permute(0, 2, 3, 1)[mask].reshape(-1, 3), theirs(valid), atol=1e-5)
+
+
+def test_set_attention_is_its_equation_in_any_order() -> None:
+    module, x = SetAttention(6), torch.randn(3, 4, 6)
+    mask = torch.tensor([[True] * 4, [True, True, False, False], [False] * 4])
+    found = module(x, mask)
+    v, w = module.score[0], module.score[2]
+    for row, count in ((0, 4), (1, 2)):
+        scores = torch.stack([w.weight[0] @ torch.tanh(v.weight @ h + v.bias) for h in x[row, :count]])
+        assert torch.allclose(found[row], (scores.softmax(0)[:, None] * x[row, :count]).sum(0), atol=1e-5)
+    order = torch.tensor([2, 0, 3, 1])
+    assert torch.allclose(module(x[:1, order], mask[:1, order]), found[:1], atol=1e-5)
+    assert torch.isfinite(found).all()
+
+
+def test_modality_dropout_draws_every_subset_and_never_none() -> None:
+    rows = 6000
+    present = {c: torch.ones(rows, dtype=torch.bool) for c in "abc"}
+    present["a"][:100] = False
+    present["b"][:50] = present["c"][:50] = False
+    batch = Batch({}, present, torch.arange(rows))
+    kept = torch.stack(list(batch.drop(0.5, torch.Generator().manual_seed(0)).present.values()))
+    assert not (kept & ~torch.stack(list(present.values()))).any()
+    assert kept[:, 50:].any(0).all()
+    seen = [tuple(column.tolist()) for column in kept[:, 100:].T]
+    share = {subset: seen.count(subset) / len(seen) for subset in set(seen)}
+    assert abs(share[(True, True, True)] - 0.5) < 0.03
+    for subset in ((True, False, False), (False, True, False), (False, False, True), (True, True, False), (True, False, True), (False, True, True)):
+        assert abs(share[subset] - 0.5 / 6) < 0.015
