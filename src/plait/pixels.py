@@ -24,9 +24,9 @@ GREY_TO_BYTE = {"I;16": 257.0, "I;16B": 257.0, "I;16L": 257.0, "I": 257.0}
 class Framing(Options):
     """`fit` says how a picture becomes square: `pad` keeps all of it, `crop` its centre, `stretch` ignores its shape.
 
-    The others describe training's augmentation: the smallest share of the area that a random crop keeps (1: none),
-    mirroring, the largest rotation in degrees, the largest change of brightness, contrast and saturation (0 to 1), and
-    the probability of erasing a rectangle.
+    The others describe training's augmentation: the smallest share of the area that a random crop keeps (1: none), the
+    largest shift as a share of the side, mirroring, the largest rotation in degrees, the largest change of brightness, contrast and
+    saturation (0 to 1), and the probability of erasing a rectangle.
     """
 
     size: int = Field(96, ge=8, le=2048, description="pixels a side")
@@ -35,6 +35,7 @@ class Framing(Options):
     mean: float = Field(0.5, description="subtracted from pixels, which lie in 0..1")
     std: float = Field(0.25, gt=0, description="divides pixels after that")
     crop: float = Field(0.9, gt=0, le=1)
+    shift: float = Field(0.0, ge=0, le=0.5)
     flip: bool = True
     rotate: float = Field(10.0, ge=0, le=180)
     colour: float = Field(0.15, ge=0, le=1)
@@ -110,7 +111,7 @@ def normalise(x_BCHW: Tensor, framing: Framing) -> Tensor:
 
 
 def augment(x_BCHW: Tensor, framing: Framing, generator: torch.Generator, together: int = 1) -> Tensor:
-    """Crop, mirror, rotate (one resampling for all three), change colours, erase: each picture in its own way, or, with
+    """Crop, shift, mirror, rotate (one resampling for all four), change colours, erase: each picture in its own way, or, with
     `together`, each run of so many pictures (the frames of a clip) in one way.
 
     Pixels lie in 0..1 before and after.
@@ -121,11 +122,11 @@ def augment(x_BCHW: Tensor, framing: Framing, generator: torch.Generator, togeth
         drawn = torch.rand(count, *shape, generator=generator) * (high - low) + low
         return drawn if together == 1 else drawn.repeat_interleave(together, 0)
 
-    if framing.crop < 1 or framing.flip or framing.rotate:
+    if framing.crop < 1 or framing.shift or framing.flip or framing.rotate:
         scale = draw(framing.crop, 1.0).sqrt()
         angle = draw(-framing.rotate, framing.rotate) * (math.pi / 180)
         mirror = torch.where(draw(0, 1) < 0.5, -1.0, 1.0) if framing.flip else torch.ones(len(x_BCHW))
-        shift = draw(-1, 1, 2) * (1 - scale)[:, None]
+        shift = draw(-1, 1, 2) * (1 - scale + 2 * framing.shift)[:, None]
         cos, sin = angle.cos() * scale, angle.sin() * scale
         theta = torch.stack([torch.stack([cos * mirror, -sin, shift[:, 0]], 1), torch.stack([sin * mirror, cos, shift[:, 1]], 1)], 1)
         grid = F.affine_grid(theta, list(x_BCHW.shape), align_corners=False)

@@ -156,19 +156,19 @@ def test_two_hundred_corruptions_never_crash() -> None:
 
 def test_augmentation_is_seeded_stays_in_range_and_leaves_evaluation_alone() -> None:
     x = torch.rand(6, 3, 32, 32)
-    config = Config(size=32, crop=0.5, rotate=30, colour=0.5, erase=0.5)
+    config = Config(size=32, crop=0.5, shift=0.1, rotate=30, colour=0.5, erase=0.5)
     one, same, other = (augment(x.clone(), config, torch.Generator().manual_seed(s)) for s in (0, 0, 1))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
     assert one.min() >= 0
     assert one.max() <= 1
-    nothing = Config(size=32, crop=1, flip=False, rotate=0, colour=0, erase=0)
+    nothing = Config(size=32, crop=1, shift=0, flip=False, rotate=0, colour=0, erase=0)
     assert torch.equal(augment(x.clone(), nothing, torch.Generator()), x)
 
 
 def test_mirroring_mirrors() -> None:
     x = torch.rand(64, 1, 8, 8)
-    found = augment(x.clone(), Config(size=8, crop=1, flip=True, rotate=0, colour=0), torch.Generator().manual_seed(0))
+    found = augment(x.clone(), Config(size=8, crop=1, shift=0, flip=True, rotate=0, colour=0), torch.Generator().manual_seed(0))
     mirrored = [torch.allclose(f, o.flip(-1), atol=1e-5) for f, o in zip(found, x, strict=True)]
     kept = [torch.allclose(f, o, atol=1e-5) for f, o in zip(found, x, strict=True)]
     assert sum(mirrored) + sum(kept) == 64
