@@ -81,7 +81,7 @@ def plain(model: MultimodalModel, batches: list) -> float:
     optimizer = optimizer_for(model, recipe.TrainingRecipe())
     begun = perf_counter()
     for batch in batches:
-        loss = model.loss(model(batch), batch)
+        loss = model.training_loss(batch)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -93,7 +93,7 @@ def cutting(model: MultimodalModel, rows: Dataset) -> float:
     begun = perf_counter()
     for part in rows.shuffled(BATCH, 0):
         batch = rows.batch(part)
-        loss = model.loss(model(batch), batch)
+        loss = model.training_loss(batch)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

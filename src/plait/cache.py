@@ -7,6 +7,7 @@ nothing refers to. A pack is flushed to the disk before the database speaks of i
 
 from __future__ import annotations
 
+import contextlib
 import json
 import mmap
 import os
@@ -91,6 +92,7 @@ class Cache:
         self._database.execute("PRAGMA journal_mode=WAL")
         self._database.executescript(TABLES)
         self._database.commit()
+        self._pending: list[tuple[str, tuple[Any, ...]]] = []  # written together: a transaction left open would lock others out
         self._maps: dict[str, mmap.mmap] = {}
         self._pack: mmap.mmap | None = None
         self._name, self._size, self._committed = "", 0, time.monotonic()
@@ -153,9 +155,9 @@ class Cache:
         """Forgets everything. Runs that are reading go on; what they have opened stays theirs."""
         with self._lock:
             self._end_pack()
-            for table in ("cells", "files", "packs"):
-                self._database.execute(f"DELETE FROM {table}")
-            self._database.commit()
+            with self._database:
+                for table in ("cells", "files", "packs"):
+                    self._database.execute(f"DELETE FROM {table}")
             self._database.execute("VACUUM")
             for name in self._files():
                 (self.folder / name).unlink(missing_ok=True)
@@ -189,12 +191,13 @@ class Cache:
                 raise
             self._pack = self._maps[name] = mmap.mmap(file.fileno(), size)
         self._name, self._size = name, 0
-        self._database.execute("INSERT INTO packs VALUES (?, ?)", (name, time.time()))
+        self._pending.append(("INSERT INTO packs VALUES (?, ?)", (name, time.time())))
 
     def _end_pack(self) -> None:
         self._commit()
         if self._pack is not None:
-            os.truncate(self.folder / self._name, self._size)
+            with contextlib.suppress(OSError):  # thrown away by another process meanwhile, or still mapped (Windows)
+                os.truncate(self.folder / self._name, self._size)
             self._pack = None
 
     def _read(self, pack: str, place: int, shape: list[int], kind: str, notes: tuple[str, ...]) -> Cell | None:
@@ -211,20 +214,23 @@ class Cache:
         return Cell(np.frombuffer(self._maps[pack], kind, count, place).reshape(shape), notes)
 
     def _write(self, statement: str, values: tuple[Any, ...]) -> None:
-        self._database.execute(statement, values)
+        self._pending.append((statement, values))
         if time.monotonic() - self._committed > EVERY:
             self._commit()
 
     def _commit(self) -> None:
         if self._pack is not None:
             self._pack.flush()
-        self._database.commit()
+        with self._database:
+            for statement, values in self._pending:
+                self._database.execute(statement, values)
+        self._pending.clear()
         self._committed = time.monotonic()
 
     def _touch(self) -> None:
         now = time.time()
-        self._database.executemany("UPDATE packs SET used = ? WHERE name = ?", [(now, name) for name in self._maps])
-        self._database.commit()
+        with self._database:
+            self._database.executemany("UPDATE packs SET used = ? WHERE name = ?", [(now, name) for name in self._maps])
 
     def _files(self) -> dict[str, tuple[int, float]]:
         """Size and time of change of every pack that is there."""
@@ -246,9 +252,9 @@ class Cache:
                 break
             if name in self._maps or name == self._name:
                 continue
-            self._database.execute("DELETE FROM cells WHERE pack = ?", (name,))
-            self._database.execute("DELETE FROM packs WHERE name = ?", (name,))
-            self._database.commit()
+            with self._database:
+                self._database.execute("DELETE FROM cells WHERE pack = ?", (name,))
+                self._database.execute("DELETE FROM packs WHERE name = ?", (name,))
             (self.folder / name).unlink(missing_ok=True)
             total -= files[name][0]
 

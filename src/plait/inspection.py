@@ -53,7 +53,8 @@ class Inspection:
         if self.problems:
             bad = [[f"{p.row}", p.column, p.reason, p.file] for p in self.problems[:SHOWN]]
             more = f", of which the first {SHOWN}" if len(self.problems) > SHOWN else ""
-            screen.table(f"\n{len(self.problems):,} cells cannot be read and would count as missing{more}", ["row ", "column", "reason", "file"], bad)
+            count = f"{len(self.problems):,} cell{'s' if len(self.problems) > 1 else ''}"
+            screen.table(f"\n{count} cannot be read and would count as missing{more}", ["row ", "column", "reason", "file"], bad)
         for warning in self.warnings:
             screen.warn(warning)
         return self

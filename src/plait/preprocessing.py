@@ -77,7 +77,7 @@ class Preprocessing:
                 done.batch.values[name], done.batch.present[name] = loaded.values, loaded.present
                 done.problems += loaded.problems
                 done.given[name] = rows - cells.null_count
-                if loaded.digests:
+                if loaded.digests and name == names[0]:  # the sound of a clip is the same file
                     done.digests[name] = loaded.digests
                 if loaded.notes:
                     done.notes[name] = loaded.notes

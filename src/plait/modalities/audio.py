@@ -229,11 +229,11 @@ def augment(x_BTM: Tensor, length_B: Tensor, config: Config, generator: torch.Ge
     if config.gain:
         x_BTM = (x_BTM + draw(-config.gain, config.gain) / 10).clamp(min=-10.0)
     mean_B = (x_BTM * (time_T < length)).sum((1, 2), keepdim=True) / (length.clamp(min=1) * bands)
-    for masks, places, most in ((config.time_masks, time_T, 0.1 * length), (config.band_masks, band_M, bands / 8)):
-        for _ in range(masks):
-            wide = draw(0, 1) * most
-            first = draw(0, 1) * ((length if places is time_T else bands) - wide)
-            x_BTM = torch.where((places >= first) & (places < first + wide), mean_B, x_BTM)
+    masks = [(time_T, length, 0.1)] * config.time_masks + [(band_M, torch.tensor(bands), 0.125)] * config.band_masks
+    for places, size, share in masks:
+        wide = draw(0, 1) * share * size
+        first = draw(0, 1) * (size - wide)
+        x_BTM = torch.where((places >= first) & (places < first + wide), mean_B, x_BTM)
     return x_BTM
 
 
