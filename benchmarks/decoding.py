@@ -111,9 +111,11 @@ def spectrograms() -> list[object]:
 def cached_rows() -> list[list[object]]:
     """Cells of 150 kB, as they are found and copied at the start of a run, and as batches of 32 are cut in each step."""
     rng, count = np.random.default_rng(0), 2000
-    with tempfile.TemporaryDirectory() as folder, Cache(Path(folder), 1e9) as cells:
-        for i in range(count):
-            cells.put("x", i.to_bytes(4, "big"), Cell(rng.integers(0, 256, (224, 224, 3), dtype=np.uint8)))
+    with tempfile.TemporaryDirectory() as folder:
+        with Cache(Path(folder), 1e9) as cells:
+            for i in range(count):
+                cells.put("x", i.to_bytes(4, "big"), Cell(rng.integers(0, 256, (224, 224, 3), dtype=np.uint8)))
+        cells = Cache(Path(folder), 1e9)
         into = np.empty((count, 224, 224, 3), np.uint8)
 
         def find() -> None:
@@ -123,6 +125,7 @@ def cached_rows() -> list[list[object]]:
         find()
         found = median(seconds(find, 5)) / count * 1e6
         values, rows = Values(torch.from_numpy(into)), torch.randperm(count).split(32)
+        cells.close()
         cut = median(seconds(lambda: [values.take(r) for r in rows], 5)) / count * 1e6
     return [
         ["row of 150 kB out of the cache", "", f"{found:.1f} us", "", "once a run"],

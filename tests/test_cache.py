@@ -160,7 +160,7 @@ def test_a_second_fit_decodes_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "7,photo" in problems[0]
     plait.fit(table, "label", out=tmp_path / "three", overrides=[*FAST, "modalities.image.background=9"], quiet=True)
     assert len(count) == 96  # prepared in another way
-    assert [r for r in one.predict(table)["label"].to_pylist()]
+    assert list(one.predict(table)["label"].to_pylist())
     assert len(count) == 96  # predicting finds them too
 
 

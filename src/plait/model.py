@@ -23,15 +23,14 @@ from plait.tasks.base import Task
 class MultimodalModel(nn.Module):
     """Encoders by column, one fusion, tasks by target."""
 
-    def __init__(self, encoders: dict[str, ColumnEncoder], fusion: Fusion, tasks: dict[str, Task], alone: float = 0.0) -> None:
+    def __init__(self, encoders: dict[str, ColumnEncoder], fusion: Fusion, tasks: dict[str, Task], alone: bool = False) -> None:
         super().__init__()
-        self.alone = alone if len(encoders) > 1 else 0.0
         self.columns = list(encoders)
         self.targets = list(tasks)
         self.encoders = nn.ModuleDict({module_key(c): e for c, e in encoders.items()})
         self.fusion = fusion
         self.tasks = nn.ModuleDict({module_key(t): task for t, task in tasks.items()})
-        self.solo = nn.ModuleDict({module_key(c): MLP(e.encoder.width, [fusion.width]) for c, e in encoders.items() if self.alone})
+        self.solo = nn.ModuleDict({module_key(c): MLP(e.encoder.width, [fusion.width]) for c, e in encoders.items() if alone})
 
     @classmethod
     def build(cls, recipe: Recipe, preprocessing: Preprocessing) -> MultimodalModel:
@@ -45,7 +44,7 @@ class MultimodalModel(nn.Module):
         model_fusion = fusion.build(config, widths)
         for task in preprocessing.tasks.values():
             task.build_head(model_fusion.width, widths)
-        return cls(encoders, model_fusion, preprocessing.tasks, recipe.model.alone)
+        return cls(encoders, model_fusion, preprocessing.tasks, alone=recipe.model.alone > 0 and len(encoders) > 1)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         encoded = self.encode(batch)
@@ -68,8 +67,8 @@ class MultimodalModel(nn.Module):
         total: Tensor = sum(losses[1:], start=losses[0])
         return total
 
-    def training_loss(self, batch: Batch) -> Tensor:
-        """The loss of all columns fused, and `alone` times the mean loss of each column by itself, through the same heads.
+    def training_loss(self, batch: Batch, alone: float = 0.0) -> Tensor:
+        """The loss of all columns fused, and `alone` times that of each column by itself, through the same heads.
 
         Without the latter the column that is learned first, most often a text that can be memorised, leaves the others
         nothing to learn (Wang et al. 2020, "What makes training multi-modal networks hard"; each column's own loss is
@@ -78,12 +77,10 @@ class MultimodalModel(nn.Module):
         encoded = self.encode(batch)
         fused_BD = self.fusion(encoded, batch.present)
         loss = self.loss({t: self.task(t)(fused_BD, encoded) for t in self.targets}, batch)
-        if not self.alone:
-            return loss
-        for c in self.columns:
+        for c in self.columns if alone and self.solo else ():
             seen = replace(batch, labelled={t: known & batch.present[c] for t, known in batch.labelled.items()})
             solo_BD = self.solo[module_key(c)](encoded[c].pooled_BD())
-            loss = loss + self.loss({t: self.task(t)(solo_BD, encoded) for t in self.targets}, seen) * (self.alone / len(self.columns))
+            loss = loss + self.loss({t: self.task(t)(solo_BD, encoded) for t in self.targets}, seen) * alone
         return loss
 
     def encoder(self, column: str) -> ColumnEncoder:

@@ -64,7 +64,7 @@ class SplitRecipe(Options):
 class ModelRecipe(Options):
     """What stands in for a missing cell: a `learned` token or `zero`; and in what share of the rows training hides some of
     the present cells (any subset of them, see `Batch.drop`). `alone` weighs the loss of each column by itself, which
-    training adds to that of all together (see `MultimodalModel.training_loss`); 0 leaves it out."""
+    training adds to that of all together (see `MultimodalModel.training_loss`), less and less until its end; 0 leaves it out."""
 
     missing: Literal["learned", "zero"] = "learned"
     modality_dropout: float = Field(0.2, ge=0, lt=1)

@@ -43,6 +43,7 @@ class Training:
     screen: Screen
     optimizer: torch.optim.Optimizer = field(init=False)
     micro_batch: int = field(init=False)
+    alone: float = 0.0
     stop: bool = False
 
     def __post_init__(self) -> None:
@@ -101,6 +102,7 @@ def _epoch(run: Training, progress: Progress, checkpoint: Checkpoint, bar: Bar) 
         rate = learning_rate(progress.epoch * len(batches) + step, total, settings)
         for group in run.optimizer.param_groups:
             group["lr"] = rate
+        run.alone = recipe.model.alone * (1 - (progress.epoch * len(batches) + step) / total)  # first each for itself, at last together
         batch = run.train_data.batch(batches[step], generator).drop(recipe.model.modality_dropout, generator)
         losses.append(_step_in_memory(run, batch))
         bar.advance()
@@ -124,7 +126,7 @@ def _step(run: Training, batch: Batch) -> Tensor:
     for part in _parts(batch, run.micro_batch) if len(batch) > run.micro_batch + 1 else (batch,):
         part = part.to(run.device)
         with run.settings.autocast():
-            loss = run.model.training_loss(part)
+            loss = run.model.training_loss(part, run.alone)
         if part.rows is not batch.rows:
             loss = loss * (len(part) / len(batch))
         loss.backward()

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from media import RATE, wav, wave
+from media import wav, wave
 from plait.batch import Values
 from plait.modalities.audio import Audio, Config, augment, log_mel, view, windows
 from plait.modalities.base import Source
@@ -70,7 +70,7 @@ def test_lengths_are_those_of_the_sounds_and_what_lies_beyond_is_zero() -> None:
 
 
 def test_a_long_sound_is_kept_to_its_middle_and_that_is_said() -> None:
-    modality, found = loaded(0.5, 2.0, longest=1.0)
+    _modality, found = loaded(0.5, 2.0, longest=1.0)
     assert found.notes == {"longer than 1 s, of which the middle is kept": [1]}
     assert found.values.x.shape[1] == 101
 

@@ -16,7 +16,7 @@ from plait.layers import MaskedBatchNorm, SpectrumStage, glorot, steps_mask
 class Config(Options):
     """Each of `channels` is a convolution that halves time and bands; what is left of the bands makes one vector of `width`."""
 
-    channels: tuple[int, ...] = Field((32, 64, 128), min_length=1, max_length=6)
+    channels: tuple[int, ...] = Field((16, 32, 64, 128), min_length=1, max_length=6)
     width: int = Field(128, ge=1)
     dropout: float = Field(0.2, ge=0, lt=1)
 

@@ -19,7 +19,7 @@ class Config(Options):
     """`channels` of the convolutions, the first two of which halve time; each halves the bands. `width` of each direction of
     the LSTM. `tokens`: `all` states, or the two `last` ones, joined."""
 
-    channels: tuple[int, ...] = Field((32, 64, 64), min_length=1, max_length=6)
+    channels: tuple[int, ...] = Field((16, 32, 64), min_length=1, max_length=6)
     width: int = Field(64, ge=1)
     tokens: Literal["last", "all"] = "all"
     dropout: float = Field(0.2, ge=0, lt=1)
