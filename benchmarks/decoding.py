@@ -19,6 +19,7 @@ from plait.batch import Values
 from plait.cache import Cache
 from plait.cells import Cell
 from plait.clips import Clip
+from plait.machine import keep_memory
 from plait.modalities import audio
 from plait.modalities.image import Config, decode
 from plait.pixels import Framing
@@ -111,6 +112,7 @@ def spectrograms() -> list[object]:
 def cached_rows() -> list[list[object]]:
     """Cells of 150 kB, as they are found and copied at the start of a run, and as batches of 32 are cut in each step."""
     rng, count = np.random.default_rng(0), 2000
+    keep_memory()  # as training does: a fresh batch in each step would fault page after page
     with tempfile.TemporaryDirectory() as folder:
         with Cache(Path(folder), 1e9) as cells:
             for i in range(count):
