@@ -38,6 +38,7 @@ bench: $(VENV)/.installed-test ## measure speed and accuracy (long; makes an env
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/decoding.py
 	$(BIN)/python benchmarks/stamps.py
+	$(BIN)/python benchmarks/missing.py
 	$(BIN)/python benchmarks/classic.py
 
 clean: ## remove what was made: .venv, caches, runs
