@@ -8,7 +8,7 @@ import os
 import re
 import stat
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,7 +22,7 @@ import torch
 from plait.batch import Values
 from plait.clips import Clip
 from plait.errors import BadCell
-from plait.modalities.base import Loaded, Modality, Problem, Source, allocate, is_list, items
+from plait.modalities.base import Loaded, Match, Modality, Problem, Source, allocate, is_list, is_text, items, sample
 
 BY_PATH = 64 << 20  # files larger than this are not read into memory
 VERSION = 1  # of everything that is prepared; another one finds nothing of what an earlier plait left in a store
@@ -152,13 +152,16 @@ def _reason(error: Exception) -> str:
 
 
 class MediaModality(Modality):
-    """A modality of media cells. What it makes of one is an array of bytes or halves, of `shape` but for its first dimension
-    where that counts steps (`ragged`)."""
+    """A modality of media cells, which learns nothing from the rows. What it makes of one is an array of bytes or halves, of
+    `shape` but for its first dimension where that counts steps (`ragged`). It is built from its config alone."""
 
     media: ClassVar[bool] = True
     ragged: ClassVar[bool]
     shape: tuple[int, ...]
     dtype: torch.dtype
+
+    @abstractmethod
+    def __init__(self, config: Any) -> None: ...
 
     @abstractmethod
     def prepares(self) -> dict[str, Any]:
@@ -174,8 +177,44 @@ class MediaModality(Modality):
         about = json.dumps({"modality": type(self).__name__, "version": VERSION, **self.prepares()}, sort_keys=True)
         return hashlib.blake2b(about.encode(), digest_size=12).hexdigest()
 
+    @classmethod
+    def fit(cls, config: Any, cells: pa.ChunkedArray) -> MediaModality:
+        return cls(config)
+
     def load(self, cells: pa.ChunkedArray, source: Source) -> Loaded:
         return load_together([self], cells, [source])[0]
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    @classmethod
+    def from_state(cls, config: Any, state: dict[str, Any]) -> MediaModality:
+        return cls(config)
+
+
+def recognise(cells: pa.ChunkedArray, source: Source, what: str, suffixes: tuple[str, ...], is_one: Callable[[Media], bool]) -> Match | None:
+    """How sure it is that these cells are `what`, by the content of some of them, or else by the ends of their names."""
+    if is_list(cells):
+        cells = items(cells)
+    if not len(cells) or not (is_text(cells) or is_bytes(cells.type)):
+        return None
+    looked = sample(cells)
+    named = sum(isinstance(c, str) and c.lower().endswith(suffixes) for c in looked)
+    if is_text(cells) and not named and not any(len(c) < 1000 and (source.root / c).is_file() for c in looked[:4]):
+        return None
+    found = sum(_is(cell, source, is_one) for cell in looked)
+    if found >= len(looked) / 2:
+        return Match(1.0, f"{found} of {len(looked)} cells looked at are {what} by their content")
+    if named >= len(looked) / 2:
+        return Match(0.9, f"names end like those of {what}, but {len(looked) - found} of {len(looked)} looked at are none under {source.root}")
+    return None
+
+
+def _is(cell: Any, source: Source, is_one: Callable[[Media], bool]) -> bool:
+    try:
+        return is_one(Media(cell, source.root))
+    except BadCell:
+        return False
 
 
 def load_together(modalities: Sequence[MediaModality], cells: pa.ChunkedArray, sources: Sequence[Source]) -> list[Loaded]:

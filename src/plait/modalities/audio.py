@@ -18,10 +18,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from plait.batch import Layout, Values, place_within
-from plait.cells import Cell, Media, MediaModality, is_bytes
+from plait.cells import Cell, Media, MediaModality, recognise
 from plait.components import Options
-from plait.errors import BadCell
-from plait.modalities.base import Match, Source, is_list, is_text, items, sample
+from plait.modalities.base import Match, Source
 from plait.streams import Sound, opened, read_sound
 
 SUFFIXES = (".wav", ".mp3", ".flac", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".aiff", ".aif", ".wma", ".gsm", ".amr", ".au", ".caf", ".w64", ".ac3")
@@ -61,7 +60,7 @@ class Config(Options):
 
 
 class Audio(MediaModality):
-    """A column of sounds. It learns nothing from the rows; its state is empty."""
+    """A column of sounds."""
 
     options = Config
     encoder = "audio_cnn"
@@ -74,24 +73,7 @@ class Audio(MediaModality):
 
     @classmethod
     def matches(cls, cells: pa.ChunkedArray, source: Source) -> Match | None:
-        if is_list(cells):
-            cells = items(cells)
-        if not len(cells) or not (is_text(cells) or is_bytes(cells.type)):
-            return None
-        looked = sample(cells)
-        named = sum(isinstance(c, str) and c.lower().endswith(SUFFIXES) for c in looked)
-        if is_text(cells) and not named and not any(len(c) < 1000 and (source.root / c).is_file() for c in looked[:4]):
-            return None
-        heard = sum(_is_sound(c, source) for c in looked)
-        if heard >= len(looked) / 2:
-            return Match(1.0, f"{heard} of {len(looked)} cells looked at are sounds by their content")
-        if named >= len(looked) / 2:
-            return Match(0.9, f"names end like those of sounds, but {len(looked) - heard} of {len(looked)} looked at are none under {source.root}")
-        return None
-
-    @classmethod
-    def fit(cls, config: Config, cells: pa.ChunkedArray) -> Audio:
-        return cls(config)
+        return recognise(cells, source, "sounds", SUFFIXES, _is_sound)
 
     def prepares(self) -> dict[str, Any]:
         chosen = ("rate", "window", "hop", "bands", "lowest", "highest", "longest")
@@ -124,25 +106,15 @@ class Audio(MediaModality):
         mask_BT = torch.arange(x_BTM.shape[1]) < length_B[:, None]
         return Values(((x_BTM + 4) * 0.25 * mask_BT[:, :, None]), length_B, values.count_B)
 
-    def state(self) -> dict[str, Any]:
-        return {}
-
-    @classmethod
-    def from_state(cls, config: Config, state: dict[str, Any]) -> Audio:
-        return cls(config)
-
 
 component = Audio
 
 
-def _is_sound(cell: Any, source: Source) -> bool:
-    """Whether it can be opened, and has sound but no pictures other than a cover."""
-    try:
-        with opened(Media(cell, source.root).content) as container:
-            covers = av.stream.Disposition.attached_pic
-            return bool(container.streams.audio) and all(s.disposition & covers for s in container.streams.video)
-    except BadCell:
-        return False
+def _is_sound(media: Media) -> bool:
+    """Whether it has sound, and no pictures other than a cover."""
+    with opened(media.content) as container:
+        covers = av.stream.Disposition.attached_pic
+        return bool(container.streams.audio) and all(s.disposition & covers for s in container.streams.video)
 
 
 def log_mel(wave: Tensor, config: Config) -> Tensor:

@@ -15,9 +15,9 @@ from PIL import Image as Pillow
 from PIL import ImageOps, UnidentifiedImageError
 
 from plait.batch import Layout, Values
-from plait.cells import Cell, Media, MediaModality, is_bytes
+from plait.cells import Cell, Media, MediaModality, recognise
 from plait.errors import BadCell
-from plait.modalities.base import Match, Source, is_list, is_text, items, sample
+from plait.modalities.base import Match, Source
 from plait.pixels import MAX_PIXELS, Framing, augment, fitted, normalise, rgb, square, to_float
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".ico", ".avif")
@@ -30,7 +30,7 @@ class Config(Framing):
 
 
 class Image(MediaModality):
-    """A column of pictures. It learns nothing from the rows; its state is empty."""
+    """A column of pictures; of an animated one, its first."""
 
     options = Config
     encoder = "vgg"
@@ -43,25 +43,7 @@ class Image(MediaModality):
 
     @classmethod
     def matches(cls, cells: pa.ChunkedArray, source: Source) -> Match | None:
-        if is_list(cells):
-            cells = items(cells)
-        if not len(cells) or not (is_text(cells) or is_bytes(cells.type)):
-            return None
-        looked = sample(cells)
-        named = sum(isinstance(c, str) and c.lower().endswith(SUFFIXES) for c in looked)
-        if is_text(cells) and not named and not any(len(c) < 1000 and (source.root / c).is_file() for c in looked[:4]):
-            return None
-        opened = sum(_is_picture(c, source) for c in looked)
-        if opened >= len(looked) / 2:
-            return Match(0.99, f"{opened} of {len(looked)} cells looked at are pictures by their content")
-        if named >= len(looked) / 2:
-            missing = len(looked) - opened
-            return Match(0.9, f"names end like those of pictures, but {missing} of {len(looked)} looked at cannot be opened under {source.root}")
-        return None
-
-    @classmethod
-    def fit(cls, config: Config, cells: pa.ChunkedArray) -> Image:
-        return cls(config)
+        return recognise(cells, source, "pictures", SUFFIXES, _is_picture)
 
     def prepares(self) -> dict[str, Any]:
         return {**self.config.prepares(), "pillow": PIL.__version__, "simplejpeg": simplejpeg.__version__}
@@ -76,23 +58,13 @@ class Image(MediaModality):
             x_BCHW = augment(x_BCHW, self.config, generator)
         return Values(normalise(x_BCHW, self.config), count_B=values.count_B)
 
-    def state(self) -> dict[str, Any]:
-        return {}
-
-    @classmethod
-    def from_state(cls, config: Config, state: dict[str, Any]) -> Image:
-        return cls(config)
-
 
 component = Image
 
 
-def _is_picture(cell: Any, source: Source) -> bool:
-    try:
-        _open(Media(cell, source.root).data)
-    except BadCell:
-        return False
-    return True
+def _is_picture(media: Media) -> bool:
+    """Animated ones are clips."""
+    return getattr(_open(media.data), "n_frames", 1) == 1
 
 
 def _open(data: bytes) -> Pillow.Image:

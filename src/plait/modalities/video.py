@@ -11,9 +11,9 @@ import torch
 from pydantic import Field
 
 from plait.batch import Layout, Values
-from plait.cells import Cell, Media, MediaModality, is_bytes
+from plait.cells import Cell, Media, MediaModality, recognise
 from plait.errors import BadCell
-from plait.modalities.base import Match, Source, is_list, is_text, items, sample
+from plait.modalities.base import Match, Source, is_list, items, sample
 from plait.pixels import Framing, augment, normalise, to_float
 
 SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp", ".ogv", ".gif")
@@ -32,7 +32,7 @@ class Config(Framing):
 
 
 class Video(MediaModality):
-    """A column of clips. It learns nothing from the rows; its state is empty."""
+    """A column of clips."""
 
     options = Config
     encoder = "conv3d"
@@ -45,30 +45,13 @@ class Video(MediaModality):
 
     @classmethod
     def matches(cls, cells: pa.ChunkedArray, source: Source) -> Match | None:
-        if is_list(cells):
-            cells = items(cells)
-        if not len(cells) or not (is_text(cells) or is_bytes(cells.type)):
-            return None
-        looked = sample(cells)
-        named = sum(isinstance(c, str) and c.lower().endswith(SUFFIXES) for c in looked)
-        if is_text(cells) and not named and not any(len(c) < 1000 and (source.root / c).is_file() for c in looked[:4]):
-            return None
-        moving = sum(_moves(c, source) for c in looked)
-        if moving >= len(looked) / 2:
-            return Match(1.0, f"{moving} of {len(looked)} cells looked at are clips by their content")
-        if named >= len(looked) / 2:
-            return Match(0.8, f"names end like those of clips, but {len(looked) - moving} of {len(looked)} looked at are none under {source.root}")
-        return None
+        return recognise(cells, source, "clips", SUFFIXES, _moves)
 
     @classmethod
     def hears(cls, cells: pa.ChunkedArray, source: Source) -> tuple[int, int]:
         """How many of the cells looked at have a sound, and how many were looked at."""
         looked = sample(items(cells) if is_list(cells) else cells)
         return sum(_has_sound(c, source) for c in looked), len(looked)
-
-    @classmethod
-    def fit(cls, config: Config, cells: pa.ChunkedArray) -> Video:
-        return cls(config)
 
     def prepares(self) -> dict[str, Any]:
         return {**self.config.prepares(), "frames": self.config.frames, "av": av.__version__, "pillow": PIL.__version__}
@@ -90,22 +73,12 @@ class Video(MediaModality):
         x_BTCHW = normalise(x_BCHW, self.config).unflatten(0, (count, steps))
         return Values(x_BTCHW, values.length_B, values.count_B)
 
-    def state(self) -> dict[str, Any]:
-        return {}
-
-    @classmethod
-    def from_state(cls, config: Config, state: dict[str, Any]) -> Video:
-        return cls(config)
-
 
 component = Video
 
 
-def _moves(cell: Any, source: Source) -> bool:
-    try:
-        return Media(cell, source.root).clip.moves
-    except BadCell:
-        return False
+def _moves(media: Media) -> bool:
+    return media.clip.moves
 
 
 def _has_sound(cell: Any, source: Source) -> bool:
