@@ -122,16 +122,16 @@ class MaskedBatchNorm(nn.Module):
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
         if bool(mask_BT.all()):
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, True, self.momentum, self.eps)
-        mask = mask_BT[:, None, :, *[None] * (x.ndim - 3)]
-        others = [d for d in range(x.ndim) if d != 1]
-        mean_C = (x * mask).sum(others, dtype=torch.float32) / count
-        shape = (1, -1, *[1] * (x.ndim - 2))
-        var_C = ((x - mean_C.view(shape)).square() * mask).sum(others, dtype=torch.float32) / count
+        shape, others = (1, -1, *[1] * (x.ndim - 2)), [d for d in range(x.ndim) if d != 1]
+        x = x * mask_BT[:, None, :, *[None] * (x.ndim - 3)]
+        mean_C = x.sum(others, dtype=torch.float32) / count
+        square_C = torch.linalg.vector_norm(x, 2, others, dtype=torch.float32).square() / count  # one pass where x * x would take two
+        var_C = (square_C - mean_C.square()).clamp(min=0)
         with torch.no_grad():
             self.running_mean.lerp_(mean_C, self.momentum)
             self.running_var.lerp_(var_C * (count / (count - 1)), self.momentum)
         scale_C = self.weight * (var_C + self.eps).rsqrt()
-        return (x * scale_C.view(shape) + (self.bias - mean_C * scale_C).view(shape)).to(x.dtype)
+        return x * scale_C.to(x.dtype).view(shape) + (self.bias - mean_C * scale_C).to(x.dtype).view(shape)
 
 
 class SpectrumStage(nn.Module):
