@@ -261,6 +261,9 @@ def _read_one(cell: Any, item: int, modalities: Sequence[MediaModality], collect
             try:
                 found = modality.prepare(media) or Cell(None)
             except BadCell as bad:
+                if bad.file:  # the file could not be read, which says nothing of its content
+                    into.bad(item, bad)
+                    continue
                 found = Cell(None, (bad.reason,))
             found = store.put(modality.identity, digest, found)
         if found.array is None:

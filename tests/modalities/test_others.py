@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from plait.components import configure, find
 from plait.modalities.base import Source
 from plait.modalities.number import piecewise_linear
-from plait.modalities.text import Config, hashed_ngrams
+from plait.modalities.text import Config, Text, hashed_ngrams
 
 SOURCE = Source("c", Path())
 
@@ -47,7 +47,16 @@ def test_any_script_survives_the_round_trip() -> None:
         assert modality.decode(values.x[0, : values.length_B[0]].tolist()) == sentence
 
 
+def test_names_of_special_tokens_are_text_like_any_other() -> None:
+    modality = fit("text", ["one two three"] * 3)
+    for one in (modality, Text.from_state(modality.config, modality.state())):
+        values = load(one, ["a <pad> and <unk>"]).values
+        assert values.x.min() > 1
+        assert one.decode(values.x[0].tolist()) == "a <pad> and <unk>"
+
+
 @given(st.text(min_size=1, max_size=40))
+@example("<unk>")
 @settings(max_examples=60, deadline=None)
 def test_round_trip_of_any_text_is_its_normal_form(text: str) -> None:
     import unicodedata

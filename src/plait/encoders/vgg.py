@@ -24,8 +24,7 @@ class Config(Options):
 class VGG(Encoder):
     """One token for each position of the last grid: nine for a picture of 96 pixels a side.
 
-    The first convolution sees every pixel: on 1,000 drawn shapes that was worth 15 points over a strided stem. The
-    maximum comes before normalisation and ReLU, for a quarter of their work.
+    The first convolution sees every pixel. The maximum comes before normalisation and ReLU, for a quarter of their work.
     """
 
     options = Config

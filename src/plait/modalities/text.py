@@ -50,6 +50,8 @@ class Text(Modality):
     def __init__(self, config: Config, tokenizer: Tokenizer | None) -> None:
         self.config = config
         self.tokenizer = tokenizer
+        if tokenizer:
+            tokenizer.encode_special_tokens = True  # "<unk>" in a cell is text like any other; not kept by `to_str`
         self.layout = Layout("tokens" if tokenizer else "bag", (config.max_tokens,), config.vocabulary)
 
     @classmethod

@@ -8,17 +8,17 @@ on another side. Holes are left on purpose: two captions in five, and one clip i
 from __future__ import annotations
 
 import csv
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
+import pyarrow as pa
 from PIL import Image
 
 from plait.components import find_sample
 from plait.streams import read_sound
+from plait.table.write import write
 
 TARGET = "motion"
 ABOUT = "clips of stamps that move, and captions"
@@ -31,7 +31,7 @@ WORDS = {
 }  # fmt: skip
 
 
-def fetch(cache: Path, progress: Callable[[int], None] = lambda n: None) -> Path:
+def fetch(cache: Path) -> Path:
     """The table `clips.csv` in the cache folder, rendered on the first call from the stamps beside it.
 
     Raises `TableError` where the stamps cannot be fetched.
@@ -46,16 +46,8 @@ def fetch(cache: Path, progress: Callable[[int], None] = lambda n: None) -> Path
     rng = np.random.default_rng(0)
     order = [stamps[i] for i in rng.permutation(len(stamps))]
     order.sort(key=lambda row: not row["sound"])  # every stamp that has a sound is among them
-    rows = []
-    for number in range(COUNT):
-        rows.append(_render(order[number % len(order)], number, source.parent, cache, rng))
-        progress(1)
-    part = table.with_suffix(".part")
-    with part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(part, table)
+    rows = [_render(order[number % len(order)], number, source.parent, cache, rng) for number in range(COUNT)]
+    write(pa.Table.from_pylist(rows), table)
     return table
 
 

@@ -7,12 +7,13 @@ clue together say more than either.
 
 from __future__ import annotations
 
-import csv
-import os
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image
+
+from plait.table.write import write
 
 TARGET = "digit"
 ABOUT = "the upper halves of scanned digits, each with a true clue in words (clues drawn at random, seed 0)"
@@ -44,10 +45,5 @@ def fetch(cache: Path) -> Path:
         true = [clue for clue, digits in CLUES.items() if digit in digits]
         side = ("train", "train", "train", "valid", "test")[int(rng.integers(5))]
         rows.append({"picture": name, "clue": true[int(rng.integers(len(true)))], "digit": str(digit), "split": side})
-    part = table.with_suffix(".part")
-    with part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(part, table)
+    write(pa.Table.from_pylist(rows), table)
     return table

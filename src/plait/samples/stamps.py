@@ -8,16 +8,17 @@ that a stamp has one says something already. The description is the French one, 
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import os
 import re
 import shutil
 import subprocess
 from collections import Counter
 from pathlib import Path
 
+import pyarrow as pa
+
 from plait.errors import TableError
+from plait.table.write import write
 
 PACKAGE = "tuxpaint-stamps-default"
 TARGET = "category"
@@ -40,12 +41,8 @@ def fetch(cache: Path) -> Path:
         if not files.is_dir():
             _download(cache)
         rows = build(files)
-        part = table.with_suffix(".part")
-        with part.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows({**row, **{c: f"usr/share/tuxpaint/stamps/{row[c]}" for c in MEDIA if row[c]}} for row in rows)
-        os.replace(part, table)
+        rows = [{**row, **{c: f"usr/share/tuxpaint/stamps/{row[c]}" for c in MEDIA if row[c]}} for row in rows]
+        write(pa.Table.from_pylist(rows), table)
     return table
 
 

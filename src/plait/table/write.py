@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,9 +25,15 @@ def check_ending(path: Path) -> None:
 
 
 def write(table: pa.Table, path: Path) -> None:
-    """Writes the table, making its folder. In CSV and TSV, lists are joined by "|"."""
+    """Writes the table, making its folder; the file is there as a whole or not at all. In CSV and TSV, lists are joined by "|"."""
     check_ending(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.stem}.part{path.suffix}")
+    _write(table, part)
+    os.replace(part, path)
+
+
+def _write(table: pa.Table, path: Path) -> None:
     suffix = path.suffix.lower()
     if suffix in (".csv", ".tsv"):
         options = pa.csv.WriteOptions(delimiter="," if suffix == ".csv" else "\t")
