@@ -14,10 +14,12 @@ def test_masked_batch_norm_is_batch_norm_of_the_valid_steps() -> None:
     mask = torch.arange(7) < length[:, None]
     ours, theirs = MaskedBatchNorm(3), nn.BatchNorm1d(3)
     valid = x.permute(0, 2, 3, 1)[mask].reshape(-1, 3)
-    found = ours(x, mask).permute(0, 2, 3, 1)[mask].reshape(-1, 3)
+    whole = ours(x, mask).permute(0, 2, 3, 1)
+    found = whole[mask].reshape(-1, 3)
+    assert not whole[~mask].any()
     assert torch.allclose(found, theirs(valid), atol=1e-5)
-    assert torch.allclose(ours.running_mean, theirs.running_mean, atol=1e-6)  # type: ignore[arg-type]
-    assert torch.allclose(ours.running_var, theirs.running_var, atol=1e-5)  # type: ignore[arg-type]
+    assert torch.allclose(ours.norm.running_mean, theirs.running_mean, atol=1e-6)  # type: ignore[arg-type]
+    assert torch.allclose(ours.norm.running_var, theirs.running_var, atol=1e-5)  # type: ignore[arg-type]
     ours.eval(), theirs.eval()
     assert torch.allclose(ours(x, mask).permute(0, 2, 3, 1)[mask].reshape(-1, 3), theirs(valid), atol=1e-5)
 

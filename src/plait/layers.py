@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -103,54 +104,52 @@ def masked_mean(x_BLD: Tensor, mask_BL: Tensor) -> Tensor:
 
 
 class MaskedBatchNorm(nn.Module):
-    """Batch normalisation (Ioffe & Szegedy 2015) of (B, C, T, ...) that counts valid steps only: what lies beyond a row's
-    length has no part in the statistics. It stays to be masked by the caller."""
+    """Batch normalisation (Ioffe & Szegedy 2015) of the valid steps of (B, C, T, ...); what lies beyond a row's length has no
+    part in the statistics, and comes out as zero."""
 
-    def __init__(self, channels: int, momentum: float = 0.1, eps: float = 1e-5) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.momentum, self.eps = momentum, eps
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-        self.running_mean: Tensor
-        self.running_var: Tensor
-        self.register_buffer("running_mean", torch.zeros(channels))
-        self.register_buffer("running_var", torch.ones(channels))
+        self.norm = BatchNorm(channels)
 
     def forward(self, x: Tensor, mask_BT: Tensor) -> Tensor:
-        count = mask_BT.sum() * (x[0, 0, 0].numel())
-        if not self.training or count < 2:
-            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
-        if bool(mask_BT.all()):
-            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, True, self.momentum, self.eps)
-        shape, others = (1, -1, *[1] * (x.ndim - 2)), [d for d in range(x.ndim) if d != 1]
-        x = x * mask_BT[:, None, :, *[None] * (x.ndim - 3)]
-        mean_C = x.sum(others, dtype=torch.float32) / count
-        square_C = torch.linalg.vector_norm(x, 2, others, dtype=torch.float32).square() / count  # one pass where x * x would take two
-        var_C = (square_C - mean_C.square()).clamp(min=0)
-        with torch.no_grad():
-            self.running_mean.lerp_(mean_C, self.momentum)
-            self.running_var.lerp_(var_C * (count / (count - 1)), self.momentum)
-        scale_C = self.weight * (var_C + self.eps).rsqrt()
-        return x * scale_C.to(x.dtype).view(shape) + (self.bias - mean_C * scale_C).to(x.dtype).view(shape)
+        x_BTRC = x.flatten(3).permute(0, 2, 3, 1) if x.ndim > 3 else x.transpose(1, 2)[:, :, None]
+        steps, valid = x_BTRC.flatten(0, 1), mask_BT.flatten().nonzero()[:, 0]
+        every = len(valid) == len(steps)
+        some_NC1R = (steps if every else steps.index_select(0, valid)).transpose(1, 2)[:, :, None]
+        steps = self.norm(some_NC1R)[:, :, 0].transpose(1, 2)
+        if not every:
+            steps = steps.new_zeros(mask_BT.numel(), *steps.shape[1:]).index_copy(0, valid, steps)
+        return steps.unflatten(0, mask_BT.shape).permute(0, 3, 1, 2).reshape(x.shape)
 
 
-class SpectrumStage(nn.Module):
-    """A 3x3 convolution over time and bands, normalised, ReLU, and the maximum over `pool` (time, bands).
+class SpectrumStages(nn.Module):
+    """3x3 convolutions over time and bands, each with the maximum over its `pools` (time, bands), normalisation and ReLU:
+    (B, T, bands) -> (B, T', width), and the lengths T'.
 
-    Keeps to each row's length: beyond it everything is zero, before and after, as if the row stood alone.
+    Each row is made up with zeros, which after the first normalisation are the mean of each band, to a whole number of
+    its last steps; beyond that everything is zero in every stage, as if the row stood alone.
     """
 
-    def __init__(self, before: int, after: int, pool: tuple[int, int]) -> None:
+    def __init__(self, bands: int, channels: Sequence[int], pools: Sequence[tuple[int, int]]) -> None:
         super().__init__()
-        self.convolution = nn.Conv2d(before, after, 3, padding=1, bias=False)
-        self.norm = MaskedBatchNorm(after)
-        self.pool = pool
+        self.norm = MaskedBatchNorm(bands)
+        pairs = list(zip((1, *channels), channels, strict=False))
+        self.convolutions = nn.ModuleList(nn.Conv2d(before, after, 3, padding=1, bias=False) for before, after in pairs)
+        self.norms = nn.ModuleList(MaskedBatchNorm(after) for after in channels)
+        self.pools = list(pools)
+        for _, pool in pools:
+            bands = -(-bands // pool)
+        self.steps, self.width = math.prod(pool for pool, _ in pools), channels[-1] * bands
 
-    def forward(self, x_BCTM: Tensor, length_B: Tensor) -> tuple[Tensor, Tensor]:
-        x_BCTM = F.relu_(self.norm(self.convolution(x_BCTM), steps_mask(x_BCTM.shape[2], length_B)))
-        x_BCTM = x_BCTM * steps_mask(x_BCTM.shape[2], length_B)[:, None, :, None]
-        x_BCTM = F.max_pool2d(x_BCTM, self.pool, ceil_mode=True)
-        return x_BCTM, -(-length_B // self.pool[0])
+    def forward(self, x_BTM: Tensor, length_B: Tensor) -> tuple[Tensor, Tensor]:
+        x_BTM = self.norm(x_BTM.transpose(1, 2), steps_mask(x_BTM.shape[1], length_B)).transpose(1, 2)
+        length_B = -(-length_B.clamp(min=1) // self.steps) * self.steps
+        x_BTM = F.pad(x_BTM, (0, 0, 0, -x_BTM.shape[1] % self.steps))
+        x_BCTM = x_BTM[..., None].permute(0, 3, 1, 2)  # channels last in its strides, which `[:, None]` would leave open
+        for convolution, norm, pool in zip(self.convolutions, self.norms, self.pools, strict=True):
+            x_BCTM, length_B = F.max_pool2d(convolution(x_BCTM), pool, ceil_mode=True), length_B // pool[0]
+            x_BCTM = F.relu_(norm(x_BCTM, steps_mask(x_BCTM.shape[2], length_B)))
+        return x_BCTM.permute(0, 2, 3, 1).flatten(2), length_B
 
 
 class SetAttention(nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
@@ -10,7 +9,7 @@ from torch.nn import functional as F
 from plait.batch import Layout, Tokens, Values
 from plait.components import Options
 from plait.encoders.base import Encoder
-from plait.layers import MaskedBatchNorm, SpectrumStage, glorot, steps_mask
+from plait.layers import SpectrumStages, glorot, steps_mask
 
 
 class Config(Options):
@@ -29,14 +28,10 @@ class AudioCNN(Encoder):
 
     def __init__(self, bands: int, channels: tuple[int, ...], width: int, dropout: float) -> None:
         super().__init__()
-        self.norm = MaskedBatchNorm(bands)
-        self.stages = nn.ModuleList(SpectrumStage(before, after, (2, 2)) for before, after in zip((1, *channels), channels, strict=False))
-        for _ in channels:
-            bands = -(-bands // 2)
+        self.stages = SpectrumStages(bands, channels, [(2, 2)] * len(channels))
         self.dropout = nn.Dropout(dropout)
-        self.out = nn.Linear(channels[-1] * bands, width)
+        self.out = glorot(nn.Linear(self.stages.width, width))
         self.width = width
-        glorot(self.out)
 
     @classmethod
     def build(cls, config: Config, layout: Layout) -> AudioCNN:
@@ -44,12 +39,8 @@ class AudioCNN(Encoder):
 
     def forward(self, values: Values) -> Tokens:
         assert values.length_B is not None
-        length_B, mask_BT = values.length_B, values.mask_BL()
-        x_BTM = self.norm(values.x.transpose(1, 2), mask_BT).transpose(1, 2) * mask_BT[:, :, None]
-        x_BCTM = x_BTM[:, None].contiguous(memory_format=torch.channels_last)
-        for stage in self.stages:
-            x_BCTM, length_B = stage(x_BCTM, length_B)
-        x_BLD = F.relu(self.out(self.dropout(x_BCTM.permute(0, 2, 3, 1).flatten(2))))
+        x_BLD, length_B = self.stages(values.x, values.length_B)
+        x_BLD = F.relu(self.out(self.dropout(x_BLD)))
         return Tokens(x_BLD, steps_mask(x_BLD.shape[1], length_B))
 
 

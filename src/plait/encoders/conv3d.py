@@ -55,7 +55,7 @@ class Stage(nn.Module):
 
     def forward(self, x_BCTHW: Tensor, mask_BT: Tensor) -> Tensor:
         x_BCTHW = F.max_pool3d(self.convolution(x_BCTHW), (1, 2, 2), ceil_mode=True)
-        return F.relu(self.norm(x_BCTHW, mask_BT)) * mask_BT[:, None, :, None, None]
+        return F.relu_(self.norm(x_BCTHW, mask_BT))
 
 
 component = Conv3D

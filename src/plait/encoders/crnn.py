@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from plait.batch import Layout, Tokens, Values
 from plait.components import Options
 from plait.encoders.base import Encoder
-from plait.layers import MaskedBatchNorm, SpectrumStage, steps_mask
+from plait.layers import SpectrumStages, steps_mask
 
 
 class Config(Options):
@@ -33,13 +33,9 @@ class CRNN(Encoder):
 
     def __init__(self, bands: int, channels: tuple[int, ...], width: int, tokens: str, dropout: float) -> None:
         super().__init__()
-        self.norm = MaskedBatchNorm(bands)
-        pairs = zip((1, *channels), channels, strict=False)
-        self.stages = nn.ModuleList(SpectrumStage(before, after, (2 if i < 2 else 1, 2)) for i, (before, after) in enumerate(pairs))
-        for _ in channels:
-            bands = -(-bands // 2)
+        self.stages = SpectrumStages(bands, channels, [(2 if i < 2 else 1, 2) for i in range(len(channels))])
         self.dropout = nn.Dropout(dropout)
-        self.lstm = nn.LSTM(channels[-1] * bands, width, batch_first=True, bidirectional=True)
+        self.lstm = nn.LSTM(self.stages.width, width, batch_first=True, bidirectional=True)
         self.tokens, self.width = tokens, 2 * width
 
     @classmethod
@@ -48,12 +44,8 @@ class CRNN(Encoder):
 
     def forward(self, values: Values) -> Tokens:
         assert values.length_B is not None
-        length_B, mask_BT = values.length_B.clamp(min=1), values.mask_BL()
-        x_BTM = self.norm(values.x.transpose(1, 2), mask_BT).transpose(1, 2) * mask_BT[:, :, None]
-        x_BCTM = x_BTM[:, None].contiguous(memory_format=torch.channels_last)
-        for stage in self.stages:
-            x_BCTM, length_B = stage(x_BCTM, length_B)
-        x_BTD = self.dropout(x_BCTM.permute(0, 2, 3, 1).flatten(2))
+        x_BTD, length_B = self.stages(values.x, values.length_B)
+        x_BTD = self.dropout(x_BTD)
         packed = pack_padded_sequence(x_BTD, length_B.cpu(), batch_first=True, enforce_sorted=False)
         states, (last, _) = self.lstm(packed)
         if self.tokens == "last":

@@ -27,7 +27,7 @@ INPUTS = {"picture": ["picture"], "sentence": ["sentence"], "sound": ["sound"], 
 SPOKEN = "_desc_fr"
 MEDIA = ("picture", "sound", "speech")
 LEAST = 30  # rows that a category needs to be kept
-OVERRIDES: tuple[str, ...] = ("modalities.audio.seconds=3",)  # some sounds are long, and batches as long as the longest
+OVERRIDES: tuple[str, ...] = ()
 
 
 def fetch(cache: Path) -> Path:
