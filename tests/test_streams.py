@@ -77,6 +77,16 @@ def test_what_is_cut_short_is_named(name: str, kept: float) -> None:
         read_sound(data[: int(len(data) * kept)], RATE, 30.0)
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_too_large_for_memory_is_read_by_its_path_just_as_well(name: str, tmp_path: Path) -> None:
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    whole.write_bytes(FILES[name])
+    part.write_bytes(FILES[name][: int(len(FILES[name]) * 0.6)])
+    assert np.array_equal(read_sound(str(whole), RATE, 30.0).wave, read_sound(FILES[name], RATE, 30.0).wave)
+    with pytest.raises(BadCell, match=r"cut short|broken|can be read|without samples"):
+        read_sound(str(part), RATE, 30.0)
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [

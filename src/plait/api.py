@@ -315,7 +315,7 @@ def _labelled(prepared: Prepared, target: str, rows: np.ndarray) -> torch.Tensor
 
 def _tell(model: MultimodalModel, chosen: Recipe, settings: machine.Settings, screen: Screen) -> None:
     encoders = ", ".join(f"{name}: {c.encoder.name}" for name, c in chosen.columns.items() if c.encoder)
-    count = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    count = sum(p.numel() for name, p in model.named_parameters() if p.requires_grad and not name.startswith("solo."))
     switches = [settings.device, settings.precision, *(n for n in ("channels_last", "compile") if getattr(settings, n))]
     screen.say(f"model: {encoders}; fusion: {chosen.fusion.name}; {count:,} parameters; {', '.join(switches)}")
 

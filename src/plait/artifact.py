@@ -63,7 +63,7 @@ def load(folder: str | Path) -> Artifact:
         recipe = Recipe(**yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")))
         schema = Schema.model_validate_json((folder / "schema.json").read_text(encoding="utf-8"))
         preprocessing = Preprocessing.from_state(recipe, state)
-        model = MultimodalModel.build(recipe, preprocessing)
+        model = MultimodalModel.build(recipe, preprocessing, training=False)
         model.load_state_dict(load_file(folder / "weights.safetensors"))
         metrics = folder / "metrics.json"
         record = json.loads(metrics.read_text(encoding="utf-8")) if metrics.is_file() else {}

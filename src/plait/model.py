@@ -33,8 +33,11 @@ class MultimodalModel(nn.Module):
         self.solo = nn.ModuleDict({module_key(c): MLP(e.encoder.width, [fusion.width]) for c, e in encoders.items() if alone})
 
     @classmethod
-    def build(cls, recipe: Recipe, preprocessing: Preprocessing) -> MultimodalModel:
-        """The untrained model of a resolved recipe. Raises `RecipeError` when components do not fit each other."""
+    def build(cls, recipe: Recipe, preprocessing: Preprocessing, training: bool = True) -> MultimodalModel:
+        """The untrained model of a resolved recipe; without `training`, less what only training needs.
+
+        Raises `RecipeError` when components do not fit each other.
+        """
         encoders = {
             c: ColumnEncoder(build_encoder(m, recipe.columns[c].encoder, c), recipe.model.missing, c in preprocessing.several)
             for c, m in preprocessing.inputs.items()
@@ -44,7 +47,7 @@ class MultimodalModel(nn.Module):
         model_fusion = fusion.build(config, widths)
         for task in preprocessing.tasks.values():
             task.build_head(model_fusion.width, widths)
-        return cls(encoders, model_fusion, preprocessing.tasks, alone=recipe.model.alone > 0 and len(encoders) > 1)
+        return cls(encoders, model_fusion, preprocessing.tasks, alone=training and recipe.model.alone > 0 and len(encoders) > 1)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         encoded = self.encode(batch)
@@ -68,7 +71,7 @@ class MultimodalModel(nn.Module):
         return total
 
     def training_loss(self, batch: Batch, alone: float = 0.0) -> Tensor:
-        """The loss of all columns fused, and `alone` times that of each column by itself, through the same heads.
+        """The loss of all columns fused, and `alone` times the mean of those of each column by itself, through the same heads.
 
         Without the latter the column that is learned first, most often a text that can be memorised, leaves the others
         nothing to learn (Wang et al. 2020, "What makes training multi-modal networks hard"; each column's own loss is
@@ -80,7 +83,8 @@ class MultimodalModel(nn.Module):
         for c in self.columns if alone and self.solo else ():
             seen = replace(batch, labelled={t: known & batch.present[c] for t, known in batch.labelled.items()})
             solo_BD = self.solo[module_key(c)](encoded[c].pooled_BD())
-            loss = loss + self.loss({t: self.task(t)(solo_BD, encoded) for t in self.targets}, seen) * alone
+            own = self.loss({t: self.task(t)(solo_BD, encoded) for t in self.targets}, seen)
+            loss = loss + own * (alone / len(self.columns))
         return loss
 
     def encoder(self, column: str) -> ColumnEncoder:

@@ -34,8 +34,8 @@ class Framing(Options):
     background: int = Field(255, ge=0, le=255, description="grey behind transparent pixels and around padded pictures")
     mean: float = Field(0.5, description="subtracted from pixels, which lie in 0..1")
     std: float = Field(0.25, gt=0, description="divides pixels after that")
-    crop: float = Field(0.9, gt=0, le=1)
-    shift: float = Field(0.0, ge=0, le=0.5)
+    crop: float = Field(1.0, gt=0, le=1)
+    shift: float = Field(0.1, ge=0, le=0.5)
     flip: bool = True
     rotate: float = Field(10.0, ge=0, le=180)
     colour: float = Field(0.15, ge=0, le=1)

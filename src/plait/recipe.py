@@ -63,7 +63,7 @@ class SplitRecipe(Options):
 
 class ModelRecipe(Options):
     """What stands in for a missing cell: a `learned` token or `zero`; and in what share of the rows training hides some of
-    the present cells (any subset of them, see `Batch.drop`). `alone` weighs the loss of each column by itself, which
+    the present cells (any subset of them, see `Batch.drop`). `alone` weighs the mean loss of the columns by themselves, which
     training adds to that of all together (see `MultimodalModel.training_loss`), less and less until its end; 0 leaves it out."""
 
     missing: Literal["learned", "zero"] = "learned"
@@ -84,7 +84,7 @@ class TrainingRecipe(Options):
     epochs: int | Literal["auto"] = "auto"
     batch_size: int = Field(32, ge=1)
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
-    learning_rate: float = Field(2e-3, gt=0)
+    learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.05, ge=0)
     epsilon: float = Field(1e-8, gt=0, description="added to the denominator of Adam's step")
     warmup: float = Field(0.1, ge=0, le=1)

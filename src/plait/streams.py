@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import mmap
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ SLACK = 0.05  # seconds, and as a share 0.5 %: what headers and decoders may dif
 LOCAL = {"protocol_whitelist": "file,pipe"}  # a playlist must not make FFmpeg open a URL
 # containers whose header states the duration; elsewhere FFmpeg guesses it from the bit rate
 STATED = frozenset({"mov", "mp4", "matroska", "webm", "flac", "wav", "aiff", "caf", "mp3", "avi", "asf", "ogg"})
+UNKNOWN_SIZE = 0xFFFF_F000  # sizes from here on are written where the length was not known
 File = str | bytes
 
 
@@ -42,8 +44,8 @@ def read_sound(file: File, rate: int, longest: float) -> Sound:
 
     Raises `BadCell` when it cannot be read, is cut short, holds no samples, or is absurdly long.
     """
-    if isinstance(file, bytes) and file[:4] == b"RIFF" and file[8:12] == b"WAVE":
-        _check_riff(file)
+    check_end(file)
+    if _starts(file, b"RIFF", b"WAVE"):
         try:
             return _read_wave(file, rate, longest)
         except soundfile.LibsndfileError:
@@ -140,9 +142,9 @@ def _middle(sound: Sound, rate: int, longest: float) -> Sound:
     return Sound(sound.wave[first : first + most], sound.seconds)
 
 
-def _read_wave(data: bytes, rate: int, longest: float) -> Sound:
+def _read_wave(wave_file: File, rate: int, longest: float) -> Sound:
     """soundfile reads WAV seven times as fast as PyAV does."""
-    with soundfile.SoundFile(io.BytesIO(data)) as file:
+    with soundfile.SoundFile(io.BytesIO(wave_file) if isinstance(wave_file, bytes) else wave_file) as file:
         seconds = file.frames / file.samplerate
         _check_length(seconds)
         if not file.frames:
@@ -166,14 +168,34 @@ def _change_rate(wave: np.ndarray, source: int, rate: int) -> np.ndarray:
     return np.concatenate([part.to_ndarray()[0] for f in (frame, None) for part in resampler.resample(f)])
 
 
-def _check_riff(data: bytes) -> None:
-    """libsndfile and FFmpeg both read a WAV that ends too early without a word."""
+def check_end(file: File) -> None:
+    """The ends of files that FFmpeg and libsndfile read without a word when they are cut short: the last page of an Ogg
+    file is marked as the last, an AVI and the samples of a WAV are as long as they say. Raises `BadCell`."""
+    with contextlib.ExitStack() as stack:
+        data: bytes | mmap.mmap
+        if isinstance(file, bytes):
+            data = file
+        elif _starts(file, b"RIFF") or _starts(file, b"OggS"):
+            data = stack.enter_context(mmap.mmap(stack.enter_context(open(file, "rb")).fileno(), 0, access=mmap.ACCESS_READ))
+        else:
+            return
+        if data[:4] == b"OggS":
+            _check_ogg(data)
+        elif data[:4] == b"RIFF" and data[8:12] == b"WAVE":
+            _check_wave(data)
+        elif data[:4] == b"RIFF" and data[8:12] == b"AVI ":
+            size = int.from_bytes(data[4:8], "little") + 8
+            if len(data) < size < UNKNOWN_SIZE:
+                raise BadCell(f"cut short: {len(data):,} of {size:,} bytes are there")
+
+
+def _check_wave(data: bytes | mmap.mmap) -> None:
     at = 12
     while at + 8 <= len(data):
         name, size = struct.unpack_from("<4sI", data, at)
         if name == b"data":
             missing = at + 8 + size - len(data)
-            if missing > 1 and size < 0xFFFF_F000:  # such sizes are written where the length was not known
+            if missing > 1 and size < UNKNOWN_SIZE:
                 raise BadCell(f"cut short: {missing:,} of {size:,} bytes of samples are missing")
             if not size:
                 raise BadCell("sound without samples")
@@ -182,21 +204,25 @@ def _check_riff(data: bytes) -> None:
     raise BadCell("sound without samples")
 
 
-def check_end(file: File) -> None:
-    """The ends of files that FFmpeg reads without a word when they are cut short: the last page of an Ogg file is marked as
-    the last, and an AVI is as long as it says. Raises `BadCell`."""
-    if not isinstance(file, bytes):
-        return
-    if file.startswith(b"RIFF") and file[8:12] == b"AVI ":
-        size = int.from_bytes(file[4:8], "little") + 8
-        if len(file) < size < 0xFFFF_F000:
-            raise BadCell(f"cut short: {len(file):,} of {size:,} bytes are there")
-    if file.startswith(b"OggS"):
-        at = file.rfind(b"OggS")
-        segments = file[at + 26] if at + 27 <= len(file) else 0
-        body = sum(file[at + 27 : at + 27 + segments])
-        if not segments or not file[at + 5] & 4 or at + 27 + segments + body > len(file):
-            raise BadCell("cut short: its end is missing")
+def _check_ogg(data: bytes | mmap.mmap) -> None:
+    at = data.rfind(b"OggS")
+    segments = data[at + 26] if at + 27 <= len(data) else 0
+    body = sum(data[at + 27 : at + 27 + segments])
+    if not segments or not data[at + 5] & 4 or at + 27 + segments + body > len(data):
+        raise BadCell("cut short: its end is missing")
+
+
+def _starts(file: File, first: bytes, kind: bytes = b"") -> bool:
+    """Whether the file begins with these four bytes, and from the ninth on with `kind`."""
+    if isinstance(file, bytes):
+        head = file[:12]
+    else:
+        try:
+            with open(file, "rb") as opened_file:
+                head = opened_file.read(12)
+        except OSError as error:
+            raise BadCell(f"cannot be read: {error.strerror}", file) from None
+    return head[:4] == first and head[8:].startswith(kind)
 
 
 def _words(error: Exception) -> str:

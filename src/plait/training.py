@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from plait.batch import Batch
 from plait.checkpoint import Checkpoint, Progress
@@ -85,6 +85,7 @@ def train(run: Training, resume: bool = False) -> Progress:
             bar.draw(_words(progress, scores))
     if recipe.keep == "best" and len(run.valid_data):
         checkpoint.restore_best(run.model)
+    run.model.solo = nn.ModuleDict()  # prediction has no use for it
     run.model.eval()
     return progress
 
