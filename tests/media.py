@@ -29,6 +29,8 @@ def encoded(samples: np.ndarray, container: str, codec: str, rate: int = RATE, l
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=container) as file:
         stream = file.add_stream(codec, rate=rate, layout=layout)
+        if codec == "wmav2":
+            stream.bit_rate = 64_000  # it has no default
         _add_sound(file, stream, samples)
     return buffer.getvalue()
 

@@ -123,16 +123,18 @@ def test_out_of_memory_goes_in_parts_to_the_same_end(tmp_path: Path, table: Path
     plait.fit(table, "label", out=tmp_path / "whole", overrides=options, quiet=True)
     from plait.model import MultimodalModel
 
-    forward = MultimodalModel.forward
+    training_loss, refused = MultimodalModel.training_loss, []
 
-    def narrow(self: MultimodalModel, batch: Any) -> Any:
-        if self.training and len(batch) > 9:
+    def narrow(self: MultimodalModel, batch: Any, *weights: float) -> Any:
+        if len(batch) > 9:
+            refused.append(len(batch))
             raise torch.OutOfMemoryError("not enough memory")
-        return forward(self, batch)
+        return training_loss(self, batch, *weights)
 
-    monkeypatch.setattr(MultimodalModel, "forward", narrow)
+    monkeypatch.setattr(MultimodalModel, "training_loss", narrow)
     # dropout draws other numbers for other batches, so it is off in this comparison
     plait.fit(table, "label", out=tmp_path / "parts", overrides=[*options, "columns.text.encoder={name: bag, dropout: 0}"], quiet=True)
+    assert refused
     monkeypatch.undo()
     plait.fit(table, "label", out=tmp_path / "one", overrides=[*options, "columns.text.encoder={name: bag, dropout: 0}"], quiet=True)
     one, parts = weights(tmp_path / "one"), weights(tmp_path / "parts")

@@ -260,6 +260,9 @@ def _read_one(cell: Any, item: int, modalities: Sequence[MediaModality], collect
         if found is None:
             try:
                 found = modality.prepare(media) or Cell(None)
+            except MemoryError:  # says nothing of the content either: not kept
+                into.bad(item, BadCell("not enough memory to decode it", media.file))
+                continue
             except BadCell as bad:
                 if bad.file:  # the file could not be read, which says nothing of its content
                     into.bad(item, bad)

@@ -261,7 +261,7 @@ def _animated_frames(image: Pillow.Image, count: int, framing: Framing) -> Frame
         wanted = [starts.index(t) for t in pick(starts, end, count)] if starts else range(total)
         drawn = {i: _draw(image, i, framing) for i in sorted(set(wanted))}
         return Frames(np.stack([drawn[i] for i in wanted]), total)
-    except (OSError, ValueError, SyntaxError, IndexError, EOFError, MemoryError) as error:
+    except (OSError, ValueError, SyntaxError, IndexError, EOFError) as error:
         raise BadCell(f"broken or cut short: {str(error) or type(error).__name__}") from None
 
 

@@ -84,10 +84,10 @@ class TrainingRecipe(Options):
     epochs: int | Literal["auto"] = "auto"
     batch_size: int = Field(32, ge=1)
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(2e-3, gt=0)
     weight_decay: float = Field(0.05, ge=0)
     epsilon: float = Field(1e-8, gt=0, description="added to the denominator of Adam's step")
-    warmup: float = Field(0.1, ge=0, le=1)
+    warmup: float = Field(0.3, ge=0, le=1)
     schedule: Literal["cosine", "constant"] = "cosine"
     clip: float = Field(1.0, ge=0)
     patience: int = Field(0, ge=0, description="epochs without a better score before training stops; 0: never stop early")

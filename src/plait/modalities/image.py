@@ -95,7 +95,7 @@ def decode(data: bytes, config: Framing) -> np.ndarray:
             image.load()
             pixels = np.asarray(rgb(ImageOps.exif_transpose(image), config.background))
         return square(pixels, config)
-    except (OSError, ValueError, SyntaxError, IndexError, EOFError, MemoryError) as error:
+    except (OSError, ValueError, SyntaxError, IndexError, EOFError) as error:
         raise BadCell(f"broken or cut short: {str(error) or type(error).__name__}") from None
 
 
