@@ -268,3 +268,11 @@ def test_environment_is_recorded(trained: Any) -> None:
     assert environment["threads"] >= 1
     assert {"torch", "python", "allocator", "channels_last", "compile"} <= set(environment)
     assert os.cpu_count()
+
+
+def test_a_sum_that_goes_on_from_a_part_is_the_same_to_the_last_digit() -> None:
+    losses = list(torch.rand(200, generator=torch.Generator().manual_seed(0)))
+    whole = training._sum(losses)
+    for at in range(1, 200, 7):
+        part = torch.tensor(training._sum(losses[:at]), dtype=torch.float64)
+        assert training._sum([part, *losses[at:]]) == whole

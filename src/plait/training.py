@@ -153,7 +153,11 @@ def _step_in_memory(run: Training, batch: Batch) -> Tensor:
 
 
 def _sum(losses: list[Tensor]) -> float:
-    return float(torch.stack([loss.double() for loss in losses]).sum())
+    """One after the other, so that a resumed epoch's sum, which begins with a part of it, is the same to the last digit."""
+    total = 0.0
+    for loss in torch.stack([loss.double() for loss in losses]).tolist():
+        total += loss
+    return total
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
