@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,12 @@ INPUTS = ("picture", "sentence", "sound", "speech")
 OTHERS = ("stamp", "style", "languages")
 
 
-def fit(path: Path, inputs: tuple[str, ...], seed: int) -> dict[tuple[str, ...], float]:
-    """Test accuracy of a model trained on these inputs, for each subset of them."""
+def fit(path: Path, inputs: tuple[str, ...], seed: int, kept: Path | None) -> dict[tuple[str, ...], float]:
+    """Test accuracy of a model trained on these inputs, for each subset of them; looked up in the file `kept`, and left there."""
+    if kept and kept.is_file():
+        for line in map(json.loads, kept.read_text().splitlines()):
+            if (tuple(line["inputs"]), line["seed"]) == (inputs, seed):
+                return {tuple(subset): score for subset, score in line["scores"]}
     ignored = {c: "ignored" for c in (*INPUTS, *OTHERS) if c not in inputs}
     with tempfile.TemporaryDirectory() as folder:
         model = plait.fit(path, "category", columns=ignored, seed=seed, out=folder, quiet=True)
@@ -33,6 +38,9 @@ def fit(path: Path, inputs: tuple[str, ...], seed: int) -> dict[tuple[str, ...],
     scores = {inputs: found["metrics"]["accuracy"]["value"]}
     scores |= {tuple(subset): score["value"] for subset, score in found["subsets"]}
     print(inputs, seed, f"{scores[inputs]:.3f}", f"{model.record['seconds']} s", flush=True)
+    if kept:
+        with kept.open("a") as file:
+            file.write(json.dumps({"inputs": inputs, "seed": seed, "scores": list(scores.items())}) + "\n")
     return scores
 
 
@@ -48,16 +56,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--own-seeds", type=int, default=5, help="of the models trained for one subset")
+    parser.add_argument("--kept", type=Path, help="a file of scores, for a run that goes on later or in two halves")
     parser.add_argument("--cache", type=Path, default=CACHE)
     arguments = parser.parse_args()
     path = stamps.fetch(arguments.cache)
-    whole = [fit(path, INPUTS, seed) for seed in range(arguments.seeds)]
-    pair = [fit(path, INPUTS[:2], seed)[INPUTS[:2]] for seed in range(arguments.seeds)]
+    whole = [fit(path, INPUTS, seed, arguments.kept) for seed in range(arguments.seeds)]
+    pair = [fit(path, INPUTS[:2], seed, arguments.kept)[INPUTS[:2]] for seed in range(arguments.seeds)]
     rows, apart = [], []
     for size in range(1, len(INPUTS)):
         for subset in itertools.combinations(INPUTS, size):
             one = [scores[subset] for scores in whole]
-            own = pair if subset == INPUTS[:2] else [fit(path, subset, seed)[subset] for seed in range(arguments.own_seeds)]
+            own = pair if subset == INPUTS[:2] else [fit(path, subset, seed, arguments.kept)[subset] for seed in range(arguments.own_seeds)]
             apart.append(float(np.mean(one) - np.mean(own)))
             rows.append([" + ".join(subset), interval(one), interval(own), f"{apart[-1]:+.3f}"])
     every = [scores[INPUTS] for scores in whole]
