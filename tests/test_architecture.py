@@ -13,11 +13,11 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "plait"
 LAYERS = [
     {"errors", "layers"},
-    {"schema", "batch", "recipe", "components", "machine", "screen", "pixels", "streams", "clips"},
+    {"schema", "batch", "recipe", "components", "machine", "screen", "pixels", "streams", "clips", "convnets", "weights"},
     {"table", "modalities", "cells", "fusion", "tasks", "balancing"},
     {"encoders", "preprocessing", "schedule"},
     {"cache", "dataset", "model", "members"},
-    {"artifact", "prediction", "checkpoint"},
+    {"artifact", "embedding", "prediction", "checkpoint"},
     {"evaluation", "retrieval", "trackers"},
     {"training", "report", "documentation", "inspection"},
     {"api", "samples"},

@@ -183,7 +183,7 @@ def test_long_texts_are_cut_and_counted(tmp_path: Path, rows: list[dict[str, Any
         ({"overrides": ["training.epochs=many"]}, "option 'training.epochs' is 'many'"),
         ({"overrides": ["epochs"]}, "expected name=value"),
         ({"overrides": ["fusion=concatt"]}, "no component 'concatt' in fusion: did you mean 'concat'"),
-        ({"overrides": ["columns.text.encoder=cnn"]}, "encoder 'cnn' takes grid, but text gives tokens; use .*lstm or transformer"),
+        ({"overrides": ["columns.text.encoder=cnn"]}, "encoder 'cnn' takes grid, but text gives tokens; use .*lstm or .*transformer"),
         ({"overrides": ["columns.text.encoder={name: lstm, widht: 3}"]}, "encoders/lstm: no option 'widht': did you mean 'width'"),
         ({"recipe": "clasic"}, "no recipe 'clasic': did you mean 'classic'"),
         ({"recipe": "mine.yaml"}, "no recipe file 'mine.yaml'"),

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from plait import artifact, evaluation, machine, prediction, report
+from plait import artifact, embedding, evaluation, machine, prediction, report
 from plait import recipe as recipes
 from plait.artifact import Artifact
 from plait.checkpoint import Checkpoint
@@ -44,7 +44,7 @@ class Model:
         self._screen = Screen(quiet)
         trained_in = trained.record.get("environment", {}).get("precision", "auto")
         settings = trained.recipe.training.model_copy(update={"precision": "auto" if trained_in == "bf16" else trained_in})
-        self._predictor = prediction.Predictor(trained.model, machine.settings(settings, convolves(trained.preprocessing)))
+        self._predictor = prediction.Predictor(trained.model, machine.settings(settings, convolves(trained.preprocessing)), trained.recipe)
 
     @property
     def targets(self) -> list[str]:
@@ -89,6 +89,8 @@ class Model:
         prepared = prepare(table, self._artifact.preprocessing, self._screen)
         if prepared.problems:
             self._screen.warn(f"{len(prepared.problems):,} cells could not be read and count as missing:\n{check.summary(prepared.problems)}")
+        with store(self._screen, table) as cells:
+            self._predictor.embed(prepared, self._artifact.preprocessing, cells)
         return self._evaluate(Dataset(prepared, self._artifact.preprocessing), table.name, subsets)
 
     def _evaluate(self, data: Dataset, name: str, subsets: bool = True) -> Evaluation:
@@ -178,7 +180,9 @@ def _fit(sources: dict[str, Any], targets: list[str], chosen: Recipe, root: Any,
     settings = machine.settings(chosen.training, convolves(preprocessing))
     _tell(model, chosen, settings, screen)
     data = {side: Dataset(prepared, preprocessing, numbers) for side, numbers in (("train", rows.train), ("valid", rows.valid), ("test", rows.test))}
-    progress = train(Training(model, chosen, settings, data["train"], data["valid"], folder, screen), resumed)
+    run = Training(model, chosen, settings, data["train"], data["valid"], folder, screen)
+    _embed(prepared, preprocessing, run, table)
+    progress = train(run, resumed)
 
     record: dict[str, Any] = {
         "environment": machine.describe(settings),
@@ -200,6 +204,14 @@ def _fit(sources: dict[str, Any], targets: list[str], chosen: Recipe, root: Any,
     Checkpoint(folder, 1).remove()
     _finish(trained, screen)
     return trained
+
+
+def _embed(prepared: Prepared, preprocessing: Preprocessing, run: Training, table: Table) -> None:
+    """Runs the frozen encoders once over all cells."""
+    cells = sum(int(prepared.batch.present[c].sum()) for c in embedding.frozen(run.model))
+    if cells:
+        with run.screen.bar("computing embeddings", cells) as bar, store(run.screen, table) as kept:
+            embedding.embed(prepared, preprocessing, run.model, run.recipe, run.settings, kept, bar.advance)
 
 
 def convolves(preprocessing: Preprocessing) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from plait.encoders.pretrained import Network, Pretrained
 from plait.errors import ArtifactError, PlaitError
 from plait.model import MultimodalModel
 from plait.preprocessing import Preprocessing
@@ -43,6 +45,8 @@ def save(artifact: Artifact, folder: Path) -> None:
     write_text(folder / "schema.json", artifact.schema.model_dump_json(indent=1))
     write_json(folder / "state.json", {"format": FORMAT, **artifact.preprocessing.state()})
     write_json(folder / "metrics.json", artifact.record)
+    for network in networks(artifact.model):
+        copy(network.files, folder / "pretrained" / network.identity)
     write_tensors(folder / "weights.safetensors", artifact.model.state_dict())
 
 
@@ -65,6 +69,8 @@ def load(folder: str | Path) -> Artifact:
         preprocessing = Preprocessing.from_state(recipe, state)
         model = MultimodalModel.build(recipe, preprocessing, training=False)
         model.load_state_dict(load_file(folder / "weights.safetensors"))
+        for network in networks(model):
+            network.folder = folder / "pretrained" / network.identity
         metrics = folder / "metrics.json"
         record = json.loads(metrics.read_text(encoding="utf-8")) if metrics.is_file() else {}
     except PlaitError:
@@ -73,6 +79,24 @@ def load(folder: str | Path) -> Artifact:
         raise ArtifactError(f"'{folder}' is damaged: {type(error).__name__}: {error}") from error
     model.eval()
     return Artifact(recipe, schema, preprocessing, model, record)
+
+
+def networks(model: MultimodalModel) -> list[Network]:
+    """The pretrained networks that its frozen encoders use."""
+    return [part.network for part in model.modules() if isinstance(part, Pretrained)]
+
+
+def copy(files: Path, folder: Path) -> None:
+    """The files of a pretrained network, so that the folder of a model is all that it needs; links where the disk allows it."""
+    for path in (p for p in files.rglob("*") if p.suffix in (".json", ".safetensors") and p.is_file()):
+        into = folder / path.relative_to(files)
+        into.parent.mkdir(parents=True, exist_ok=True)
+        if into.exists():
+            continue
+        try:
+            os.link(path.resolve(), into)
+        except OSError:
+            shutil.copyfile(path, into)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -39,25 +39,26 @@ class Values:
     """One column's cells for some rows: `x` has one entry a row; `length_B` counts the valid steps along dimension 1.
 
     Where a cell holds several media, `count_B` says how many, and `x` (and `length_B`) have one entry for each of them, row
-    after row.
+    after row. `encoded` values are no cells but vectors, (B, L, D), that a frozen encoder has made of them.
     """
 
     x: Tensor
     length_B: Tensor | None = None
     count_B: Tensor | None = None
+    encoded: bool = False
 
     def take(self, rows: Tensor) -> Values:
         """The values of these rows, copied."""
         if self.count_B is not None:
             count = self.count_B.index_select(0, rows)
             first = (self.count_B.cumsum(0) - self.count_B).index_select(0, rows)
-            items = Values(self.x, self.length_B).take(first.repeat_interleave(count) + place_within(count))
-            return Values(items.x, items.length_B, count)
+            items = Values(self.x, self.length_B, encoded=self.encoded).take(first.repeat_interleave(count) + place_within(count))
+            return Values(items.x, items.length_B, count, self.encoded)
         length = None if self.length_B is None else self.length_B.index_select(0, rows)
         x = self.x.index_select(0, rows)
         if length is not None and len(length):  # no encoder need walk over padding that no row here uses
             x = x[:, : max(int(length.max()), 1)]
-        return Values(x, length)
+        return Values(x, length, encoded=self.encoded)
 
     def mask_BL(self) -> Tensor:
         """True at the valid steps; a column without lengths has one step, always valid."""
@@ -66,8 +67,8 @@ class Values:
         return torch.arange(self.x.shape[1], device=self.x.device) < self.length_B[:, None]
 
     def to(self, device: torch.device) -> Values:
-        others = [None if t is None else t.to(device, non_blocking=True) for t in (self.length_B, self.count_B)]
-        return Values(self.x.to(device, non_blocking=True), *others)
+        length_B, count_B = (None if t is None else t.to(device, non_blocking=True) for t in (self.length_B, self.count_B))
+        return replace(self, x=self.x.to(device, non_blocking=True), length_B=length_B, count_B=count_B)
 
 
 def place_within(count_B: Tensor) -> Tensor:

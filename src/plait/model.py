@@ -125,7 +125,7 @@ class ColumnEncoder(nn.Module):
     def _encode(self, values: Values) -> Tokens:
         """The encoder's tokens; of a list of media, one for the set (see `_of_sets`). One that was learned on single media and
         meets a list, or windows of a long one, gets the tokens of all of them side by side."""
-        found: Tokens = self.encoder(Values(values.x, values.length_B))
+        found: Tokens = self.encoder(replace(values, count_B=None))
         if self.attention is not None:
             return self._of_sets(found, values.count_B)
         if values.count_B is None:

@@ -6,7 +6,7 @@ Shape letters: B pictures, C channels, H high, W wide.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from plait.components import Options
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs: about 13,000 x 13,000
+Spread = Annotated[float, Field(gt=0)]
 GREY_TO_BYTE = {"I;16": 257.0, "I;16B": 257.0, "I;16L": 257.0, "I": 257.0}
 
 
@@ -32,8 +33,8 @@ class Framing(Options):
     size: int = Field(96, ge=8, le=2048, description="pixels a side")
     fit: Literal["pad", "crop", "stretch"] = "pad"
     background: int = Field(255, ge=0, le=255, description="grey behind transparent pixels and around padded pictures")
-    mean: float = Field(0.5, description="subtracted from pixels, which lie in 0..1")
-    std: float = Field(0.25, gt=0, description="divides pixels after that")
+    mean: float | tuple[float, float, float] = Field(0.5, description="subtracted from pixels, which lie in 0..1; one, or one for red, green, blue")
+    std: Spread | tuple[Spread, Spread, Spread] = Field(0.25, description="divides pixels after that")
     crop: float = Field(1.0, gt=0, le=1)
     shift: float = Field(0.1, ge=0, le=0.5)
     flip: bool = True
@@ -106,7 +107,8 @@ def to_float(x_BHWC: Tensor) -> Tensor:
 
 def normalise(x_BCHW: Tensor, framing: Framing) -> Tensor:
     if framing.mean or framing.std != 1:
-        x_BCHW = x_BCHW.sub_(framing.mean).mul_(1 / framing.std)
+        mean, std = (torch.tensor(v, device=x_BCHW.device).view(-1, 1, 1) for v in (framing.mean, framing.std))
+        x_BCHW = x_BCHW.sub_(mean).mul_(1 / std)
     return x_BCHW
 
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
+from plait import embedding
 from plait.batch import Batch
 from plait.cells import Store
 from plait.dataset import Dataset
@@ -19,6 +20,7 @@ from plait.machine import Settings, to_channels_last
 from plait.modalities.base import Problem, Progress
 from plait.model import MultimodalModel
 from plait.preprocessing import Prepared, Preprocessing
+from plait.recipe import Recipe
 from plait.schema import Schema, origin
 from plait.table.read import Table
 
@@ -31,8 +33,8 @@ class Predictor:
     """A model set up to answer fast: in eval mode, with the weights of its large products in bf16 where it was trained
     so, converted once. The model that it is given is left as it is."""
 
-    def __init__(self, model: MultimodalModel, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self, model: MultimodalModel, settings: Settings, recipe: Recipe) -> None:
+        self.settings, self.recipe = settings, recipe
         if settings.precision == "bf16":
             model = copy.deepcopy(model)
             for part in model.modules():
@@ -41,6 +43,10 @@ class Predictor:
         if settings.channels_last:
             to_channels_last(model)
         self.model = model.eval().to(settings.device)
+
+    def embed(self, prepared: Prepared, preprocessing: Preprocessing, store: Store | None = None) -> None:
+        """The vectors of frozen encoders in place of the cells."""
+        embedding.embed(prepared, preprocessing, self.model, self.recipe, self.settings, store)
 
     @torch.inference_mode()
     def outputs(self, batch: Batch) -> dict[str, Tensor]:
@@ -75,6 +81,7 @@ def predict(
     columns: dict[str, list[pa.Array]] = {}
     problems: list[Problem] = []
     for first, prepared in chunks(preprocessing, table, store):
+        predictor.embed(prepared, preprocessing, store)
         data = Dataset(prepared, preprocessing)
         parts = []
         for batch in data.in_order(BATCH):
@@ -91,8 +98,10 @@ def predict(
 def embed(predictor: Predictor, preprocessing: Preprocessing, table: Table, tell: Tell, store: Store | None = None) -> np.ndarray:
     """The fused vectors, float32 of shape (rows, width)."""
     check_columns(preprocessing, table, tell)
-    data = (Dataset(prepared, preprocessing) for _, prepared in chunks(preprocessing, table, store))
-    parts = [predictor.fused(batch) for part in data for batch in part.in_order(BATCH)]
+    parts = []
+    for _, prepared in chunks(preprocessing, table, store):
+        predictor.embed(prepared, preprocessing, store)
+        parts += [predictor.fused(batch) for batch in Dataset(prepared, preprocessing).in_order(BATCH)]
     if not parts:
         return np.zeros((0, predictor.model.fusion.width), dtype=np.float32)
     return torch.cat(parts).numpy()

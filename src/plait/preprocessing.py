@@ -98,7 +98,8 @@ class Preprocessing:
 
     def transform(self, batch: Batch, generator: torch.Generator | None = None) -> Batch:
         """A batch as encoders take it; augmented when a generator is given."""
-        values = {name: modality.transform(batch.values[name], generator) for name, modality in self.inputs.items()}
+        cells = batch.values
+        values = {c: cells[c] if cells[c].encoded else modality.transform(cells[c], generator) for c, modality in self.inputs.items()}
         return Batch(values, batch.present, batch.rows, batch.targets, batch.labelled)
 
     def state(self) -> dict[str, Any]:

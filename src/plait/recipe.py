@@ -170,11 +170,12 @@ class Recipe(Options):
         choice = own.modality if own.modality and own.modality.name == modality else Choice(name=modality)
         default = Choice(name=components.find("modalities", modality).encoder)
         encoder = own.encoder or self.encoders.get(modality) or default
-        asked = components.find("encoders", encoder.name).asks
+        component = components.find("encoders", encoder.name)
+        settled = component.settled(components.configure("encoders", encoder.name, encoder.options), modality)
         return ColumnRecipe(
             role="input",
-            modality=choice.resolved("modalities", {**asked, **self.modalities.get(modality, {})}),
-            encoder=encoder.resolved("encoders"),
+            modality=choice.resolved("modalities", {**component.asks(settled, modality), **self.modalities.get(modality, {})}),
+            encoder=Choice(name=encoder.name, **settled.model_dump(mode="json")),
         )
 
     def allow_external(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from pydantic import Field
 from torch import nn
@@ -27,13 +29,16 @@ class Bag(Encoder):
 
     options = Config
     takes = frozenset({"bag", "tokens"})
-    asks = {"split": "ngrams", "vocabulary": 32_768, "max_tokens": 2048}
 
     def __init__(self, vocabulary: int, width: int, dropout: float) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, width)
         self.dropout, self.width = dropout, width
         nn.init.normal_(self.embedding.weight, std=0.01)
+
+    @classmethod
+    def asks(cls, config: Config, modality: str) -> dict[str, Any]:
+        return {"split": "ngrams", "vocabulary": 32_768, "max_tokens": 2048}
 
     @classmethod
     def build(cls, config: Config, layout: Layout) -> Bag:

