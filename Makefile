@@ -37,7 +37,7 @@ lint: $(VENV)/.installed-test ## check style and types
 bench: $(VENV)/.installed-test ## measure speed and accuracy (long; makes an environment of its own for Keras)
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/decoding.py
-	$(BIN)/python benchmarks/stamps.py
+	$(BIN)/python benchmarks/accuracy.py
 	$(BIN)/python benchmarks/missing.py
 	$(BIN)/python benchmarks/classic.py
 
