@@ -17,14 +17,13 @@ import pyarrow as pa
 import pyarrow.csv
 import torch
 from scipy import sparse
-from scipy.stats import t as student
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 import plait
-from measure import machine, page, table
+from measure import interval, machine, page, table
 from plait.components import configure, find
 from plait.modalities.base import Source
 from plait.samples import stamps
@@ -87,14 +86,6 @@ def glue(path: Path, seeds: int) -> list[tuple[str, str, list[float]]]:
         ("scikit-learn: vectors and TF-IDF, logistic regression", "picture + sentence", [tuned(sparse.hstack([both, ngrams]).tocsr())]),
         ("scikit-learn: vectors, gradient boosting", "picture + sentence", boosted),
     ]
-
-
-def interval(values: list[float]) -> str:
-    """The mean, and its 95 % interval over seeds by Student's t."""
-    if len(values) < 2:
-        return f"{np.mean(values):.3f}"
-    half = student.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
-    return f"{np.mean(values):.3f} +-{half:.3f}"
 
 
 def main() -> None:

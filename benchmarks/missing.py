@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student
 
 import plait
-from measure import machine, page, table
+from measure import interval, machine, page, table
 from plait.samples import stamps
 
 CACHE = Path.home() / ".cache" / "plait" / "samples" / "stamps"
@@ -42,14 +41,6 @@ def fit(path: Path, inputs: tuple[str, ...], seed: int, kept: Path | None) -> di
         with kept.open("a") as file:
             file.write(json.dumps({"inputs": inputs, "seed": seed, "scores": list(scores.items())}) + "\n")
     return scores
-
-
-def interval(values: list[float]) -> str:
-    """The mean and the 95 % interval of it over seeds, by Student's t."""
-    if len(values) < 2:
-        return f"{np.mean(values):.3f}"
-    half = student.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
-    return f"{np.mean(values):.3f} +-{half:.3f}"
 
 
 def main() -> None:

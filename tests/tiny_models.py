@@ -13,6 +13,9 @@ WORDS = ["a", "red", "apple", "green", "tree", "the", "sky", "is", "blue", "ther
 LETTERS = [f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz0123456789"] + list("abcdefghijklmnopqrstuvwxyz0123456789")
 
 
+SMALL = {"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+
+
 def bert(folder: Path, seed: int = 0, width: int = 32) -> Path:
     """A sentence encoder: mean of the tokens, unit length, at most 16 tokens."""
     torch.manual_seed(seed)
@@ -37,11 +40,9 @@ def bert(folder: Path, seed: int = 0, width: int = 32) -> Path:
     return folder
 
 
-def vit(folder: Path, seed: int = 0) -> Path:
+def vit(folder: Path, seed: int = 0, pooling: bool = True) -> Path:
     torch.manual_seed(seed)
-    ViTModel(
-        ViTConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, image_size=40, patch_size=8)
-    ).save_pretrained(folder)
+    ViTModel(ViTConfig(hidden_size=32, image_size=40, patch_size=8, **SMALL), add_pooling_layer=pooling).save_pretrained(folder)
     about = {"size": {"height": 40, "width": 40}, "do_normalize": True, "image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.25, 0.3]}
     (folder / "preprocessor_config.json").write_text(json.dumps(about))
     return folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,22 @@ def test_other_weights_than_those_trained_with_are_refused(tmp_path: Path) -> No
     tiny_models.vit(folder, seed=1)
     weights.identity.cache_clear()
     with pytest.raises(RecipeError, match="not those that this was trained with"):
+        encoder.embed(Values(torch.randn(1, 3, 40, 40)))
+
+
+def test_a_pooling_that_the_model_lacks_is_refused(tmp_path: Path) -> None:
+    encoder, _, _ = prepared("image", tiny_models.vit(tmp_path / "vit", pooling=False), [None, "x"])
+    encoder.pool = "pooler"
+    with pytest.raises(RecipeError, match="no pooling of its own; use pool: mean"):
+        encoder.embed(Values(torch.randn(1, 3, 40, 40)))
+
+
+def test_weights_that_do_not_fit_the_network_are_refused(tmp_path: Path) -> None:
+    folder = tiny_models.vit(tmp_path / "vit")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
+    encoder, _, _ = prepared("image", folder, [None, "x"])
+    with pytest.raises(RecipeError, match="lack 16 of the network's tensors"):
         encoder.embed(Values(torch.randn(1, 3, 40, 40)))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from pydantic import Field
@@ -105,6 +105,8 @@ class Pretrained(Encoder):
         x_BLD, length_B = found if isinstance(found, Tensor) else found.last_hidden_state, values.length_B
         x_BLD = x_BLD.flatten(2).transpose(1, 2) if x_BLD.ndim == 4 else x_BLD
         if self.pool == "pooler":
+            if not self.network.pools or getattr(found, "pooler_output", None) is None:
+                raise RecipeError(f"'{self.network.model}' has no pooling of its own; use pool: mean")
             x_BLD, length_B = found.pooler_output[:, None], None
         elif self.pool == "cls":
             x_BLD, length_B = x_BLD[:, :1], None
@@ -128,6 +130,7 @@ class Network:
     def __init__(self, model: str, identity: str, architecture: dict[str, Any], tower: str) -> None:
         self.model, self.identity, self.architecture, self.tower = model, identity, architecture, tower
         self.folder: Path | None = None  # where a saved model keeps its files
+        self.pools = True
         self._loaded: nn.Module | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Network:
@@ -159,9 +162,13 @@ class Network:
 
         logging.disable_progress_bar()
         safely = {"use_safetensors": True, "trust_remote_code": False, "local_files_only": True}
-        whole: nn.Module = AutoModel.from_pretrained(self.files, dtype=torch.float32, **safely)
+        whole, info = AutoModel.from_pretrained(self.files, dtype=torch.float32, output_loading_info=True, **safely)
+        absent = [key for key in info["missing_keys"] if "pooler" not in key]
+        if absent:
+            raise RecipeError(f"the files of '{self.model}' lack {len(absent)} of the network's tensors, {min(absent)} among them")
+        self.pools = not info["missing_keys"]  # transformers would fill what is missing with random numbers
         if getattr(whole.config, self.tower, None) is None:
-            return whole
+            return cast(nn.Module, whole)
         tower: nn.Module = getattr(whole, self.tower.replace("config", "model"))
         return tower
 
