@@ -78,7 +78,7 @@ class _Column:
     def _gathered(self, values: Values, places: dict[bytes, list[int]], found: dict[bytes, np.ndarray]) -> Values:
         width = int(self.encoder.width)  # type: ignore[arg-type]
         count, steps = len(values.x), max((len(array) for array in found.values()), default=1)
-        x, length_B = allocate(count, (steps, width), torch.float16), torch.ones(count, dtype=torch.long)
+        x, length_B = allocate(count, (steps, width), torch.float32), torch.ones(count, dtype=torch.long)
         into = x.numpy()
         for digest, items in places.items():
             array = found[digest]

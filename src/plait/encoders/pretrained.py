@@ -97,7 +97,7 @@ class Pretrained(Encoder):
 
     @torch.no_grad()
     def embed(self, values: Values) -> Values:
-        """The network's vectors, halves of shape (B, L, D): all that is computed once."""
+        """The network's vectors, floats of shape (B, L, D): all that is computed once."""
         if values.length_B is None:
             found = self.network.on(values.x.device)(values.x)
         else:
@@ -112,9 +112,9 @@ class Pretrained(Encoder):
             x_BLD, length_B = x_BLD[:, :1], None
         elif self.pool == "mean":
             x_BLD, length_B = masked_mean(x_BLD, Values(x_BLD, length_B).mask_BL() if length_B is not None else _all(x_BLD))[:, None], None
-        x_BLD = F.normalize(x_BLD.float(), dim=-1) if self.unit else x_BLD
+        x_BLD = F.normalize(x_BLD.float(), dim=-1) if self.unit else x_BLD.float()
         length_B = torch.full((len(x_BLD),), x_BLD.shape[1], device=x_BLD.device) if length_B is None else length_B
-        return Values(x_BLD.half(), length_B, encoded=True)
+        return Values(x_BLD, length_B, encoded=True)
 
 
 component = Pretrained
