@@ -16,10 +16,10 @@ LAYERS = [
     {"schema", "batch", "recipe", "components", "machine", "screen", "pixels", "streams", "clips", "convnets", "weights"},
     {"table", "modalities", "cells", "fusion", "tasks", "balancing"},
     {"encoders", "preprocessing", "schedule"},
-    {"cache", "dataset", "model", "members"},
-    {"artifact", "embedding", "prediction", "checkpoint"},
+    {"cache", "dataset", "model"},
+    {"artifact", "embedding", "prediction", "checkpoint", "features", "views"},
     {"evaluation", "retrieval", "trackers"},
-    {"training", "report", "documentation", "inspection"},
+    {"training", "report", "documentation", "inspection", "members", "ensemble", "ensembling"},
     {"api", "samples"},
     {"cli", "serving", "demonstration", "__main__"},
 ]

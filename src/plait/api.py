@@ -14,16 +14,18 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from plait import artifact, embedding, evaluation, machine, prediction, report
+from plait import artifact, embedding, ensemble, ensembling, evaluation, machine, prediction, report
 from plait import recipe as recipes
 from plait.artifact import Artifact
 from plait.checkpoint import Checkpoint
 from plait.dataset import Dataset
+from plait.ensembling import Fitting, Trained
 from plait.errors import RecipeError, TableError, TrainingError
 from plait.evaluation import Evaluation
 from plait.inspection import Inspection, check_cells, prepare, store
 from plait.inspection import inspect as inspect
 from plait.model import MultimodalModel
+from plait.prediction import Answering, Predictor, Rows
 from plait.preprocessing import Prepared, Preprocessing
 from plait.recipe import Recipe
 from plait.schema import Schema
@@ -33,6 +35,7 @@ from plait.table.infer import infer, infer_tasks, parse_columns
 from plait.table.read import Table, read
 from plait.table.split import Split, split
 from plait.training import Training, train
+from plait.views import settings_as
 
 
 class Model:
@@ -42,9 +45,9 @@ class Model:
         self.folder, self.recipe, self.schema, self.record = folder, trained.recipe, trained.schema, trained.record
         self._artifact = trained
         self._screen = Screen(quiet)
-        trained_in = trained.record.get("environment", {}).get("precision", "auto")
-        settings = trained.recipe.training.model_copy(update={"precision": "auto" if trained_in == "bf16" else trained_in})
-        self._predictor = prediction.Predictor(trained.model, machine.settings(settings, convolves(trained.preprocessing)), trained.recipe)
+        settings = settings_as(trained.record.get("environment", {}).get("precision", "auto"), trained.recipe, trained.preprocessing)
+        self._network = Predictor(trained.model, trained.preprocessing, settings, trained.recipe)
+        self._answering: Answering = ensemble.load(folder, trained, self._network) or self._network
 
     @property
     def targets(self) -> list[str]:
@@ -63,18 +66,16 @@ class Model:
         """
         table = read(data, root)
         with self._screen.bar("predicting", len(table)) as bar, store(self._screen, table) as cells:
-            answers, problems = prediction.predict(
-                self._predictor, self._artifact.preprocessing, self.schema, table, self._screen.warn, bar.advance, cells
-            )
+            answers, problems = prediction.predict(self._answering, self.schema, table, self._screen.warn, bar.advance, cells)
         if problems:
             self._screen.warn(f"{len(problems):,} cells could not be read and count as missing:\n{check.summary(problems)}")
         return answers
 
     def embed(self, data: Any, root: str | Path | None = None) -> np.ndarray:
-        """The fused vector of each row, float32 of shape (rows, width)."""
+        """The network's fused vector of each row, float32 of shape (rows, width)."""
         table = read(data, root)
         with store(self._screen, table) as cells:
-            return prediction.embed(self._predictor, self._artifact.preprocessing, table, self._screen.warn, cells)
+            return prediction.embed(self._network, table, self._screen.warn, cells)
 
     def evaluate(self, data: Any, root: str | Path | None = None, subsets: bool = True) -> Evaluation:
         """Metrics with 95 % bootstrap intervals on labelled rows, beside the best guess without inputs, and the main metric
@@ -85,20 +86,19 @@ class Model:
         table = read(data, root)
         if not any(t in table.data.column_names for t in self.targets):
             table.column(self.targets[0])
-        prediction.check_columns(self._artifact.preprocessing, table, self._screen.warn)
-        prepared = prepare(table, self._artifact.preprocessing, self._screen)
-        if prepared.problems:
-            self._screen.warn(f"{len(prepared.problems):,} cells could not be read and count as missing:\n{check.summary(prepared.problems)}")
-        with store(self._screen, table) as cells:
-            self._predictor.embed(prepared, self._artifact.preprocessing, cells)
-        return self._evaluate(Dataset(prepared, self._artifact.preprocessing), table.name, subsets)
+        prediction.check_columns(self._answering, table, self._screen.warn)
+        with self._screen.bar("reading cells", len(table) * len(self.inputs)) as bar, store(self._screen, table) as cells:
+            rows = self._answering.prepare(table, store=cells, progress=bar.advance)
+        if problems := rows.prepared.problems:
+            self._screen.warn(f"{len(problems):,} cells could not be read and count as missing:\n{check.summary(problems)}")
+        return self._evaluate(self._answering, rows, table.name, subsets)
 
-    def _evaluate(self, data: Dataset, name: str, subsets: bool = True) -> Evaluation:
-        labelled = [data.prepared.batch.labelled[t][data.rows] for t in data.prepared.batch.labelled]
-        if not any(bool(one.any()) for one in labelled):
+    def _evaluate(self, answering: Answering, rows: Rows, name: str, subsets: bool = True) -> Evaluation:
+        labels = rows.prepared.batch.labelled
+        if not any(bool(labels[t][rows.rows].any()) for t in labels):
             raise TableError(f"{name}: no row has a label of {' or '.join(self.targets)} that the model knows")
-        with self._screen.bar("evaluating", len(data)) as bar:
-            return evaluation.evaluate(self._predictor, data, self.record["priors"], name, subsets, bar.advance)
+        with self._screen.bar("evaluating", len(rows)) as bar:
+            return evaluation.evaluate(answering, rows, self.record["priors"], name, subsets, bar.advance)
 
 
 def load(folder: str | Path, quiet: bool = False) -> Model:
@@ -118,6 +118,7 @@ def fit(
     root: str | Path | None = None,
     out: str | Path | None = None,
     seed: int | None = None,
+    quality: str | None = None,
     strict: bool = False,
     resume: bool = False,
     quiet: bool = False,
@@ -128,11 +129,14 @@ def fit(
     an Arrow table, a Hugging Face dataset or a list of dicts; `valid` and `test` likewise, if kept apart. `target` is one
     column's name or several. `recipe` is a built-in name, a YAML file or a dict; `columns` ({name: modality or role})
     and `overrides` ("training.epochs=5") are applied to it. `root` is where relative paths of media begin; `out` the
-    folder of the run, `runs/<time>` if left out. `strict` makes any unreadable cell an error. `resume` goes on with the
+    folder of the run, `runs/<time>` if left out. `quality` is `fast` (one network), `good` or `best` (ensembles, see
+    `EnsembleRecipe`). `strict` makes any unreadable cell an error. `resume` goes on with the
     training in `out` that was stopped.
 
     Raises `TableError`, `RecipeError`, `BadCellsError` or `TrainingError` with what to do; `Interrupted` after Ctrl-C.
     """
+    if quality:
+        overrides = [*overrides, f"quality={quality}"]
     chosen = _recipe(recipe, columns, overrides, seed)
     sources = {"train": data, "valid": valid, "test": test}
     return _fit(sources, _targets(target) or list(chosen.tasks), chosen, root, out, strict, resume, quiet)
@@ -164,7 +168,8 @@ def _fit(sources: dict[str, Any], targets: list[str], chosen: Recipe, root: Any,
         raise RecipeError("a target cannot be named 'problem': predictions have a column of that name; rename yours")
     schema = infer(table, targets, chosen)
     tasks = infer_tasks(table, targets)
-    chosen = _with_split_column(chosen, schema).resolve(schema, {t: task for t, (task, _) in tasks.items()})
+    asked = _with_split_column(chosen, schema)
+    chosen = asked.resolve(schema, {t: task for t, (task, _) in tasks.items()})
     why = {t: (chosen.tasks[t].name, match.reason if chosen.tasks[t].name == task else "said by the recipe") for t, (task, match) in tasks.items()}
     Inspection(table.name, schema, why).show(screen)
 
@@ -177,7 +182,7 @@ def _fit(sources: dict[str, Any], targets: list[str], chosen: Recipe, root: Any,
     check_cells(prepared, rows, table, folder, strict, screen)
     torch.manual_seed(chosen.seed)
     model = MultimodalModel.build(chosen, preprocessing)
-    settings = machine.settings(chosen.training, convolves(preprocessing))
+    settings = machine.settings(chosen.training, preprocessing.convolves)
     _tell(model, chosen, settings, screen)
     data = {side: Dataset(prepared, preprocessing, numbers) for side, numbers in (("train", rows.train), ("valid", rows.valid), ("test", rows.test))}
     run = Training(model, chosen, settings, data["train"], data["valid"], folder, screen)
@@ -196,9 +201,14 @@ def _fit(sources: dict[str, Any], targets: list[str], chosen: Recipe, root: Any,
         "evaluation": {},
     }
     trained = Model(Artifact(chosen, schema, preprocessing, model.cpu(), record), folder, quiet)
-    for name, side in (("validation", "valid"), ("test", "test")):
-        if any(len(_labelled(prepared, t, data[side].rows.numpy())) for t in targets):
-            record["evaluation"][name] = trained._evaluate(data[side], f"{name} rows").to_dict()
+    members = ensembling.fit(Fitting(asked, chosen, schema, table, rows, trained._network, data["train"], folder, screen))
+    if members:
+        trained._answering = members.ensemble
+        members.ensemble.save(folder)
+        members.show(screen)
+        record["members"] = members.members
+    _evaluate_all(trained, data, members, table)
+    record["seconds"] = round(time.time() - begun, 1)
     artifact.save(trained._artifact, folder)
     report.write(folder, trained._artifact)
     Checkpoint(folder, 1).remove()
@@ -206,16 +216,33 @@ def _fit(sources: dict[str, Any], targets: list[str], chosen: Recipe, root: Any,
     return trained
 
 
+def _evaluate_all(trained: Model, data: dict[str, Dataset], members: Trained | None, table: Table) -> None:
+    """The scores that stand in a run's record: of rows that validate, and of test rows."""
+    found = trained.record["evaluation"]
+    if members:
+        found["validation"] = trained._evaluate(members.unseen, members.examples, "rows that the members had not seen").to_dict()
+    elif _any_labelled(data["valid"]):
+        found["validation"] = trained._evaluate(trained._network, data["valid"], "validation rows").to_dict()
+    if _any_labelled(data["test"]):
+        rows: Rows = data["test"]
+        if members:
+            some = Table(table.data.take(pa.array(data["test"].rows.numpy())), table.root, table.name)
+            with store(trained._screen, table) as cells:
+                rows = trained._answering.prepare(some, store=cells)
+        found["test"] = trained._evaluate(trained._answering, rows, "test rows").to_dict()
+
+
+def _any_labelled(data: Dataset) -> bool:
+    return any(bool(known[data.rows].any()) for known in data.prepared.batch.labelled.values())
+
+
 def _embed(prepared: Prepared, preprocessing: Preprocessing, run: Training, table: Table) -> None:
     """Runs the frozen encoders once over all cells."""
-    cells = sum(int(prepared.batch.present[c].sum()) for c in embedding.frozen(run.model))
+    frozen = embedding.frozen(run.model)
+    cells = sum(int(prepared.batch.present[c].sum()) for c in frozen)
     if cells:
         with run.screen.bar("computing embeddings", cells) as bar, store(run.screen, table) as kept:
-            embedding.embed(prepared, preprocessing, run.model, run.recipe, run.settings, kept, bar.advance)
-
-
-def convolves(preprocessing: Preprocessing) -> bool:
-    return any(m.layout.kind in ("grid", "frames", "spectrogram") for m in preprocessing.inputs.values())
+            embedding.embed(prepared, preprocessing, frozen, run.recipe, run.settings, kept, bar.advance)
 
 
 def _recipe(source: Any, columns: Mapping[str, Any] | None, overrides: Iterable[str], seed: int | None) -> Recipe:

@@ -14,7 +14,7 @@ import yaml
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from plait.encoders.pretrained import Network, Pretrained
 from plait.errors import ArtifactError, PlaitError
@@ -81,9 +81,9 @@ def load(folder: str | Path) -> Artifact:
     return Artifact(recipe, schema, preprocessing, model, record)
 
 
-def networks(model: MultimodalModel) -> list[Network]:
-    """The pretrained networks that its frozen encoders use."""
-    return [part.network for part in model.modules() if isinstance(part, Pretrained)]
+def networks(*modules: nn.Module) -> list[Network]:
+    """The pretrained networks that frozen encoders among these modules use."""
+    return [part.network for module in modules for part in module.modules() if isinstance(part, Pretrained)]
 
 
 def copy(files: Path, folder: Path) -> None:

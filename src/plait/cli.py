@@ -58,6 +58,7 @@ def fit(
     root: RootOption = None,
     out: Annotated[str | None, typer.Option(help="the run's folder; runs/<time> if left out")] = None,
     seed: Annotated[int | None, typer.Option(help="of everything random")] = None,
+    quality: Annotated[str | None, typer.Option(help="fast (one network, the default), good or best (ensembles, with pretrained vectors)")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="any unreadable cell is an error")] = False,
     resume: Annotated[str | None, typer.Option(help="go on with the stopped training in this folder")] = None,
     debug: Annotated[bool, typer.Option("--debug", hidden=True)] = False,
@@ -73,7 +74,7 @@ def fit(
         raise typer.BadParameter("give a table, or --resume and the folder of a stopped training")
     api.fit(
         table, target or (), valid=valid, test=test, recipe=recipe, columns=parse_columns(column or []),
-        overrides=set_ or (), root=root, out=out, seed=seed, strict=strict,
+        overrides=set_ or (), root=root, out=out, seed=seed, quality=quality, strict=strict,
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from plait.errors import RecipeError, nearest
 
 UNION = ("int", "str", "literal['auto']")  # how pydantic names the ways to read a field that has several
-KINDS = ("modalities", "encoders", "fusion", "tasks")
+KINDS = ("modalities", "encoders", "fusion", "tasks", "members")
 _external: set[str] = set()
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from plait.batch import Values
 from plait.cells import Cell, Nowhere, Store
+from plait.encoders.base import Encoder
 from plait.machine import Settings
 from plait.modalities.base import Modality, Progress, allocate
 from plait.model import MultimodalModel
@@ -21,24 +22,24 @@ VERSION = 1  # of what `embed` makes
 TOGETHER = 32  # cells in one run of an encoder
 
 
-def frozen(model: MultimodalModel) -> list[str]:
-    """The columns whose encoders are frozen."""
-    return [c for c in model.columns if hasattr(model.encoder(c).encoder, "embed")]
+def frozen(model: MultimodalModel) -> dict[str, Encoder]:
+    """The frozen encoders, by column."""
+    return {c: model.encoder(c).encoder for c in model.columns if hasattr(model.encoder(c).encoder, "embed")}
 
 
 @torch.inference_mode()
 def embed(
-    prepared: Prepared, preprocessing: Preprocessing, model: MultimodalModel, recipe: Recipe, settings: Settings,
+    prepared: Prepared, preprocessing: Preprocessing, encoders: dict[str, Encoder], recipe: Recipe, settings: Settings,
     store: Store | None = None, progress: Progress = lambda n: None,
 ) -> None:  # fmt: skip
-    """Puts the vectors of frozen encoders in place of the cells, in the prepared table itself."""
-    for column in frozen(model):
+    """Puts the vectors of these frozen encoders in place of the cells, in the prepared table itself."""
+    for column, encoder in encoders.items():
         values = prepared.batch.values[column]
         if values.encoded:
             continue
         present = prepared.batch.present[column] if values.count_B is None else torch.ones(len(values.x), dtype=torch.bool)
         identity = _identity(recipe.columns[column], settings)
-        work = _Column(preprocessing.inputs[column], model.encoder(column).encoder, settings, identity, store or Nowhere())
+        work = _Column(preprocessing.inputs[column], encoder, settings, identity, store or Nowhere())
         prepared.batch.values[column] = work.embed(values, present.nonzero()[:, 0], progress)
 
 

@@ -8,10 +8,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 
-from plait.dataset import Dataset
-from plait.prediction import BATCH, Predictor
+from plait.prediction import Answering, Rows
 from plait.screen import Screen
 from plait.tasks.base import Task
 
@@ -61,29 +59,23 @@ class Evaluation:
 
 
 def evaluate(
-    predictor: Predictor, data: Dataset, priors: dict[str, Any], name: str, subsets: bool = True, progress: Callable[[int], None] = lambda n: None
+    answering: Answering, data: Rows, priors: dict[str, Any], name: str, subsets: bool = True, progress: Callable[[int], None] = lambda n: None
 ) -> Evaluation:
     """Scores a model on the labelled rows of `data`. `priors` holds, for each target, the output of the guess that sees no
     input. All subsets together cost little more than one: only fusion and heads run again."""
-    columns = predictor.model.columns
+    columns = answering.columns
     wanted = [tuple(columns), *(_subsets(columns) if subsets and len(columns) > 1 else [])]
-    outputs: list[dict[str, list[torch.Tensor]]] = [{t: [] for t in predictor.model.targets} for _ in wanted]
-    for batch in data.in_order(BATCH):
-        for found, one in zip(outputs, predictor.subsets(batch, wanted), strict=True):
-            for target, output in one.items():
-                found[target].append(output)
-        progress(len(batch))
+    outputs = answering.outputs(data, wanted, progress)
     resamples = int(np.clip(2e7 / max(len(data), 1), 100, 1000))
     targets = {}
-    for target in predictor.model.targets:
+    for target, task in answering.tasks.items():
         if target not in data.prepared.batch.targets:
             continue
-        task = predictor.model.task(target)
         keep = data.prepared.batch.labelled[target][data.rows].numpy()
         truth = data.prepared.batch.targets[target][data.rows].numpy()[keep]
         if not len(truth):
             continue
-        scored = [torch.cat(found[target]).numpy()[keep] for found in outputs]
+        scored = [found[target].numpy()[keep] for found in outputs]
         prior = np.broadcast_to(np.asarray(priors[target], dtype=np.float32), scored[0].shape).copy()
         targets[target] = TargetEvaluation(
             rows=len(truth),

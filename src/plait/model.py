@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import cast
 
@@ -45,9 +46,10 @@ class MultimodalModel(nn.Module):
         fusion, config = configured("fusion", recipe.fusion)
         widths = {c: e.encoder.width for c, e in encoders.items()}
         model_fusion = fusion.build(config, widths)
-        for task in preprocessing.tasks.values():
+        tasks = copy.deepcopy(preprocessing.tasks)  # other models of the same table have heads of their own
+        for task in tasks.values():
             task.build_head(model_fusion.width, widths)
-        return cls(encoders, model_fusion, preprocessing.tasks, alone=training and recipe.model.alone > 0 and len(encoders) > 1)
+        return cls(encoders, model_fusion, tasks, alone=training and recipe.model.alone > 0 and len(encoders) > 1)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         encoded = self.encode(batch)

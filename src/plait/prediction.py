@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -23,18 +23,44 @@ from plait.preprocessing import Prepared, Preprocessing
 from plait.recipe import Recipe
 from plait.schema import Schema, origin
 from plait.table.read import Table
+from plait.tasks.base import Task
 
 BATCH = 64
 Tell = Callable[[str], None]
 CHUNK = 4096  # rows that are decoded before any is predicted
 
 
+class Rows(Protocol):
+    """Rows that have been prepared: a `Dataset`, or more than one. Labels are found in `prepared.batch` at `rows`."""
+
+    @property
+    def prepared(self) -> Prepared: ...
+    @property
+    def rows(self) -> Tensor: ...
+    def __len__(self) -> int: ...
+
+
+class Answering(Protocol):
+    """What answers: one network, or an ensemble."""
+
+    @property
+    def columns(self) -> list[str]: ...
+    @property
+    def tasks(self) -> dict[str, Task]: ...
+
+    def prepare(self, table: Table, targets: bool = True, store: Store | None = None, progress: Progress = ...) -> Any:
+        """All rows of a table, ready for `outputs`."""
+
+    def outputs(self, rows: Any, subsets: Sequence[Sequence[str]], progress: Progress = ...) -> list[dict[str, Tensor]]:
+        """For each subset of the columns, all others hidden, each target's outputs for all rows."""
+
+
 class Predictor:
     """A model set up to answer fast: in eval mode, with the weights of its large products in bf16 where it was trained
     so, converted once. The model that it is given is left as it is."""
 
-    def __init__(self, model: MultimodalModel, settings: Settings, recipe: Recipe) -> None:
-        self.settings, self.recipe = settings, recipe
+    def __init__(self, model: MultimodalModel, preprocessing: Preprocessing, settings: Settings, recipe: Recipe) -> None:
+        self.preprocessing, self.settings, self.recipe = preprocessing, settings, recipe
         if settings.precision == "bf16":
             model = copy.deepcopy(model)
             for part in model.modules():
@@ -44,16 +70,35 @@ class Predictor:
             to_channels_last(model)
         self.model = model.eval().to(settings.device)
 
-    def embed(self, prepared: Prepared, preprocessing: Preprocessing, store: Store | None = None) -> None:
-        """The vectors of frozen encoders in place of the cells."""
-        embedding.embed(prepared, preprocessing, self.model, self.recipe, self.settings, store)
+    @property
+    def columns(self) -> list[str]:
+        return self.model.columns
+
+    @property
+    def tasks(self) -> dict[str, Task]:
+        return self.preprocessing.tasks
+
+    def prepare(self, table: Table, targets: bool = True, store: Store | None = None, progress: Progress = lambda n: None) -> Dataset:
+        prepared = self.preprocessing.prepare(table, targets, progress, store)
+        embedding.embed(prepared, self.preprocessing, embedding.frozen(self.model), self.recipe, self.settings, store)
+        return Dataset(prepared, self.preprocessing)
+
+    def outputs(self, rows: Dataset, subsets: Sequence[Sequence[str]], progress: Progress = lambda n: None) -> list[dict[str, Tensor]]:
+        """Every column is encoded once: all subsets together cost little more than one."""
+        found: list[list[dict[str, Tensor]]] = []
+        for batch in rows.in_order(BATCH):
+            found.append(self.of_batch(batch, subsets))
+            progress(len(batch))
+        return [{t: torch.cat([part[i][t] for part in found]) for t in self.model.targets} for i in range(len(subsets))] if found else []
 
     @torch.inference_mode()
-    def outputs(self, batch: Batch) -> dict[str, Tensor]:
-        """Each task's output for a batch, in fp32 on the CPU."""
+    def of_batch(self, batch: Batch, subsets: Sequence[Sequence[str]]) -> list[dict[str, Tensor]]:
+        """Each task's output for a batch as encoders take it, in fp32 on the CPU."""
+        batch = batch.to(torch.device(self.settings.device))
         with self.settings.autocast():
-            found = self.model(batch.to(torch.device(self.settings.device)))
-        return {target: output.float().cpu() for target, output in found.items()}
+            encoded = self.model.encode(batch)
+            found = [self.model.predict_hidden(encoded, batch.only(set(subset)).present) for subset in subsets]
+        return [{target: output.float().cpu() for target, output in one.items()} for one in found]
 
     @torch.inference_mode()
     def fused(self, batch: Batch) -> Tensor:
@@ -62,79 +107,63 @@ class Predictor:
         with self.settings.autocast():
             return self.model.fusion(self.model.encode(batch), batch.present).float().cpu()
 
-    @torch.inference_mode()
-    def subsets(self, batch: Batch, subsets: list[tuple[str, ...]]) -> list[dict[str, Tensor]]:
-        """The outputs for each subset of the columns, all others hidden: every column is encoded once."""
-        batch = batch.to(torch.device(self.settings.device))
-        with self.settings.autocast():
-            encoded = self.model.encode(batch)
-            found = [self.model.predict_hidden(encoded, batch.only(set(subset)).present) for subset in subsets]
-        return [{target: output.float().cpu() for target, output in one.items()} for one in found]
-
 
 def predict(
-    predictor: Predictor, preprocessing: Preprocessing, schema: Schema, table: Table, tell: Tell, progress: Progress, store: Store | None = None
+    answering: Answering, schema: Schema, table: Table, tell: Tell, progress: Progress, store: Store | None = None
 ) -> tuple[pa.Table, list[Problem]]:
     """One answer for each row, in order: id columns as they came, then for each target the answer under the target's own
     name and more about it (`label_probability_cat`), then `problem`, null unless a cell of the row could not be read."""
-    check_columns(preprocessing, table, tell)
+    check_columns(answering, table, tell)
     columns: dict[str, list[pa.Array]] = {}
     problems: list[Problem] = []
-    for first, prepared in chunks(preprocessing, table, store):
-        predictor.embed(prepared, preprocessing, store)
-        data = Dataset(prepared, preprocessing)
-        parts = []
-        for batch in data.in_order(BATCH):
-            parts.append(predictor.outputs(batch))
-            progress(len(batch))
-        for target, task in preprocessing.tasks.items():
-            output = torch.cat([part[target] for part in parts])
-            for suffix, answer in task.answers(output).items():
+    for first, part in chunks(table):
+        rows = answering.prepare(part, targets=False, store=store)
+        (outputs,) = answering.outputs(rows, [answering.columns], progress)
+        for target, task in answering.tasks.items():
+            for suffix, answer in task.answers(outputs[target]).items():
                 columns.setdefault(f"{target}_{suffix}" if suffix else target, []).append(answer)
-        problems += [Problem(p.row + first, p.column, p.file, p.reason) for p in prepared.problems]
-    return _assemble(columns, problems, schema, table, preprocessing), problems
+        problems += [Problem(p.row + first, p.column, p.file, p.reason) for p in rows.prepared.problems]
+    return _assemble(columns, problems, schema, table, list(answering.tasks)), problems
 
 
-def embed(predictor: Predictor, preprocessing: Preprocessing, table: Table, tell: Tell, store: Store | None = None) -> np.ndarray:
+def embed(predictor: Predictor, table: Table, tell: Tell, store: Store | None = None) -> np.ndarray:
     """The fused vectors, float32 of shape (rows, width)."""
-    check_columns(preprocessing, table, tell)
+    check_columns(predictor, table, tell)
     parts = []
-    for _, prepared in chunks(preprocessing, table, store):
-        predictor.embed(prepared, preprocessing, store)
-        parts += [predictor.fused(batch) for batch in Dataset(prepared, preprocessing).in_order(BATCH)]
+    for _, part in chunks(table):
+        parts += [predictor.fused(batch) for batch in predictor.prepare(part, targets=False, store=store).in_order(BATCH)]
     if not parts:
         return np.zeros((0, predictor.model.fusion.width), dtype=np.float32)
     return torch.cat(parts).numpy()
 
 
-def chunks(preprocessing: Preprocessing, table: Table, store: Store | None = None) -> Iterator[tuple[int, Prepared]]:
+def chunks(table: Table) -> Iterator[tuple[int, Table]]:
     """The table in parts that fit in memory, each with the number of its first row."""
     for first in range(0, len(table), CHUNK):
-        part = Table(table.data.slice(first, CHUNK), table.root, table.name)
-        yield first, preprocessing.prepare(part, targets=False, store=store)
+        yield first, Table(table.data.slice(first, CHUNK), table.root, table.name)
 
 
-def check_columns(preprocessing: Preprocessing, table: Table, tell: Callable[[str], None]) -> None:
+def check_columns(answering: Answering, table: Table, tell: Tell) -> None:
     """Says once which inputs the table lacks altogether. Raises `TableError` when it has none of them."""
     known = table.data.column_names
-    absent = [name for name in preprocessing.inputs if origin(name, known) not in known]
-    if absent and len(absent) == len(preprocessing.inputs):
+    absent = [name for name in answering.columns if origin(name, known) not in known]
+    if absent and len(absent) == len(answering.columns):
         raise TableError(
             f"{table.name} has none of the model's input columns ({', '.join(absent)}); it has {', '.join(table.data.column_names) or 'no column'}"
         )
-    others = [name for name in table.data.column_names if name not in preprocessing.inputs and name not in preprocessing.tasks]
+    others = [name for name in table.data.column_names if name not in answering.columns and name not in answering.tasks]
     for name in dict.fromkeys(origin(name, known) for name in absent):
         close = nearest(name, others)
         hint = f"; {close}" if close.startswith("did") else ""
         tell(f"input '{name}' is not in {table.name}: treated as missing in every row{hint}")
 
 
-def _assemble(columns: dict[str, list[pa.Array]], problems: list[Problem], schema: Schema, table: Table, preprocessing: Preprocessing) -> pa.Table:
+def _assemble(columns: dict[str, list[pa.Array]], problems: list[Problem], schema: Schema, table: Table, targets: list[str]) -> pa.Table:
     done: dict[str, Any] = {name: table.data.column(name) for name in schema.of("id") if name in table.data.column_names}
     if columns:
         done |= {name: pa.chunked_array(parts) for name, parts in columns.items()}
     else:
-        done |= {target: pa.array([], pa.null()) for target in preprocessing.tasks}
+        done |= {target: pa.array([], pa.null()) for target in targets}
     text: list[str | None] = [None] * len(table)
     for p in problems:
         said = f"{p.column}: {p.reason}{f' ({p.file})' if p.file else ''}"

@@ -96,6 +96,11 @@ class Preprocessing:
             found.setdefault(origin(name, known), []).append(name)
         return found
 
+    @property
+    def convolves(self) -> bool:
+        """Whether encoders of its inputs convolve, which decides what settings are fast."""
+        return any(m.layout.kind in ("grid", "frames", "spectrogram") for m in self.inputs.values())
+
     def transform(self, batch: Batch, generator: torch.Generator | None = None) -> Batch:
         """A batch as encoders take it; augmented when a generator is given."""
         cells = batch.values

@@ -50,7 +50,8 @@ class SplitRecipe(Options):
     """Which rows train, which validate, which are kept for a test.
 
     `column` names a column that holds train / valid / test; otherwise the fractions are drawn at random from the seed,
-    with classes in equal shares (`stratify`), with all rows of one `group` on one side, or in the order of `time`.
+    with classes in equal shares (`stratify`), with all rows of one `group` on one side, or in the order of `time`. With both
+    `column` and `group`, the group keeps together what is still drawn at random: validation rows, and folds.
     """
 
     column: str | None = None
@@ -70,6 +71,41 @@ class ModelRecipe(Options):
     modality_dropout: float = Field(0.2, ge=0, lt=1)
     alone: float = Field(1.0, ge=0)
 
+
+class EnsembleRecipe(Options):
+    """Members that are trained beside the recipe's own network, and weighed by what each adds on rows that it has not seen.
+
+    `members` has a name of your own for each, and what it is (`plait options members`). Each is trained on all rows that train
+    and validate but one of `folds` parts, for each part in turn, `repeats` times over with other parts; a row is answered by
+    the mean of them. `stack` adds a linear model on the other members' answers. `rounds` of greedy selection weigh them
+    (Caruana et al. 2004). A split by time has no folds: members then train on its training rows.
+    """
+
+    members: dict[str, Choice] = {}
+    folds: int = Field(5, ge=2)
+    repeats: int = Field(1, ge=1)
+    stack: bool = False
+    rounds: int = Field(50, ge=1)
+
+
+_VECTORS = {"image": "pretrained", "text": "pretrained"}
+_SECOND = {"image": {"name": "pretrained", "model": "mobilenet_v2"}, "text": "pretrained"}
+_CONCAT = {"name": "concat", "dropout": 0.3}
+_GOOD: dict[str, Any] = {"frozen": {"name": "network", "encoders": _VECTORS, "fusion": _CONCAT}, "linear": "linear", "trees": "trees"}
+QUALITY: dict[str, dict[str, Any]] = {
+    "fast": {},
+    "good": {"members": _GOOD},
+    "best": {
+        "members": {
+            **_GOOD,
+            "linear with n-grams": {"name": "linear", "ngrams": True},
+            "frozen, logit sum": {"name": "network", "encoders": _VECTORS, "fusion": "logit_sum"},
+            "frozen, second vectors": {"name": "network", "encoders": _SECOND},
+        },
+        "repeats": 3,
+        "stack": True,
+    },
+}
 
 Switch = Literal["auto", "on", "off"]
 
@@ -127,7 +163,8 @@ class TrainingRecipe(Options):
 
 class Recipe(Options):
     """Everything that decides what is trained. `modalities` and `encoders` hold for all columns of a modality;
-    what `columns` says of one column comes before them."""
+    what `columns` says of one column comes before them. `quality` stands for an `ensemble`: none (`fast`), pretrained
+    vectors, a linear model and trees beside the network (`good`), or more of them, trained over and over (`best`)."""
 
     columns: dict[str, ColumnRecipe] = {}
     modalities: dict[str, dict[str, Any]] = {}
@@ -137,6 +174,8 @@ class Recipe(Options):
     split: SplitRecipe = SplitRecipe()
     model: ModelRecipe = ModelRecipe()
     training: TrainingRecipe = TrainingRecipe()
+    quality: Literal["fast", "good", "best"] = "fast"
+    ensemble: EnsembleRecipe | None = None
     task_defaults: dict[str, dict[str, Any]] = {}
     seed: int = 0
 
@@ -162,8 +201,19 @@ class Recipe(Options):
                 "task_defaults": {},
                 "tasks": resolved,
                 "fusion": self.fusion.resolved("fusion"),
+                "ensemble": self.ensemble or EnsembleRecipe(**QUALITY[self.quality]),
             }
         )
+
+    def with_encoders(self, encoders: Mapping[str, Choice], schema: Schema) -> Recipe:
+        """The same with these encoders, by modality, in place of all others. Options of those modalities are left out: they were
+        chosen for another encoder."""
+        columns = dict(self.columns)
+        for name in schema.of("input"):
+            if name in columns and schema[name].modality in encoders:
+                columns[name] = ColumnRecipe(role="input", modality=Choice(name=schema[name].modality or ""))
+        modalities = {m: options for m, options in self.modalities.items() if m not in encoders}
+        return self.model_copy(update={"columns": columns, "modalities": modalities, "encoders": {**self.encoders, **encoders}})
 
     def _resolve_input(self, name: str, modality: str) -> ColumnRecipe:
         own = self.columns.get(name, ColumnRecipe())

@@ -24,6 +24,7 @@ from plait.prediction import BATCH
 from plait.recipe import Recipe
 from plait.schedule import learning_rate, optimizer_for
 from plait.screen import Bar, Screen
+from plait.tasks.base import fit_temperature
 from plait.trackers import Trackers
 
 SMOOTHED = 5  # epochs over which a validation score is averaged to choose the best
@@ -83,9 +84,12 @@ def train(run: Training, resume: bool = False) -> Progress:
                 checkpoint.save(run.model, run.optimizer, progress)
             trackers.write(progress.history)
             bar.draw(_words(progress, scores))
+    if run.recipe.ensemble and run.recipe.ensemble.members:  # what comes next takes long, and may be stopped too
+        checkpoint.save(run.model, run.optimizer, progress)
     if recipe.keep == "best" and len(run.valid_data):
         checkpoint.restore_best(run.model)
     run.model.solo = nn.ModuleDict()  # prediction has no use for it
+    calibrate(run)
     run.model.eval()
     return progress
 
@@ -186,14 +190,31 @@ def validate(run: Training) -> dict[str, float]:
         for target, output in found.items():
             outputs[target].append(output.float().cpu())
     scores = {"valid_loss": sum(loss * n for loss, n in losses) / sum(n for _, n in losses)}
-    data = run.valid_data
-    for target in run.model.targets:
-        keep = data.prepared.batch.labelled[target][data.rows]
-        if keep.any():
-            truth = data.prepared.batch.targets[target][data.rows][keep].numpy()
-            measured = run.model.task(target).measure(torch.cat(outputs[target])[keep].numpy(), truth)
+    for target, parts in outputs.items():
+        output, truth = _labelled(run.valid_data, target, torch.cat(parts))
+        if len(truth):
+            measured = run.model.task(target).measure(output.numpy(), truth.numpy())
             scores |= {f"valid_{target}_{name}": value for name, value in measured.items()}
     return scores
+
+
+@torch.inference_mode()
+def calibrate(run: Training) -> None:
+    """Sets each head's temperature by the validation rows."""
+    run.model.eval()
+    for target in run.model.targets if len(run.valid_data) else ():
+        outputs = []
+        for batch in run.valid_data.in_order(BATCH):
+            with run.settings.autocast():
+                outputs.append(run.model(batch.to(run.device))[target].float().cpu())
+        task = run.model.task(target)
+        task.temperature.fill_(fit_temperature(task, *_labelled(run.valid_data, target, torch.cat(outputs))))
+
+
+def _labelled(data: Dataset, target: str, output: Tensor) -> tuple[Tensor, Tensor]:
+    """Outputs and labels of the rows that have one."""
+    keep = data.prepared.batch.labelled[target][data.rows]
+    return output[keep], data.prepared.batch.targets[target][data.rows][keep]
 
 
 def _rank(run: Training, history: list[dict[str, float]]) -> tuple[float, ...]:

@@ -63,8 +63,8 @@ def test_a_column_of_sides() -> None:
         split(table(s=["tarin"] * 100), SplitRecipe(column="s"), "y", 0, True)
     with pytest.raises(TableError, match="no rows are left to train on"):
         split(table(s=["test"] * 100), SplitRecipe(column="s"), "y", 0, True)
-    with pytest.raises(RecipeError, match=r"split.column and split.group cannot be used together"):
-        split(table(), SplitRecipe(column="s", group="y"), "y", 0, True)
+    with pytest.raises(RecipeError, match=r"split.column and split.time cannot be used together"):
+        split(table(), SplitRecipe(column="s", time="i"), "y", 0, True)
 
 
 def test_tiny_tables_keep_a_row_to_train() -> None:

@@ -27,15 +27,15 @@ INPUTS = {"picture": ["picture"], "sentence": ["sentence"], "sound": ["sound"], 
 SPOKEN = "_desc_fr"
 MEDIA = ("picture", "sound", "speech")
 LEAST = 30  # rows that a category needs to be kept
-OVERRIDES: tuple[str, ...] = ()
+OVERRIDES: tuple[str, ...] = ("split.column=split", "split.group=family")
 
 
 def fetch(cache: Path) -> Path:
-    """The table `stamps-media.csv` in the cache folder, made on the first call. Paths in it begin in the cache folder.
+    """The table `stamps-families.csv` in the cache folder, made on the first call. Paths in it begin in the cache folder.
 
     Raises `TableError` where Debian's package client is missing or its lists are too old to find the package.
     """
-    table = cache / "stamps-media.csv"
+    table = cache / "stamps-families.csv"
     if not table.is_file():
         files = cache / "usr" / "share" / "tuxpaint" / "stamps"
         if not files.is_dir():
@@ -66,7 +66,7 @@ def _download(cache: Path) -> None:
 
 def build(files: Path) -> list[dict[str, str]]:
     """One row a stamp, from the unpacked folder: its name, picture, English sentence, sound, spoken description, drawing style,
-    the number of languages that its sentence has been translated to, its category, and the side that it is on."""
+    the number of languages that its sentence has been translated to, its category, its family, and the side that it is on."""
     found: dict[str, dict[str, Path]] = {}
     for path in sorted(files.rglob("*")):
         stem, kind = str(path.relative_to(files).with_suffix("")), path.suffix
@@ -88,9 +88,9 @@ def build(files: Path) -> list[dict[str, str]]:
             "languages": str(languages),
             "category": stem.split("/")[0],
         })  # fmt: skip
-    sides = _sides(rows)
+    family = {stamp: hashlib.sha1(name.encode()).hexdigest() for stamp, name in families(rows).items()}
     counts = Counter(row["category"] for row in rows if row["category"] != "symbols")
-    return [{**row, "split": sides[row["stamp"]]} for row in rows if counts[row["category"]] >= LEAST]
+    return [{**row, "family": family[row["stamp"]][:8], "split": _side(family[row["stamp"]])} for row in rows if counts[row["category"]] >= LEAST]
 
 
 def _sentences(path: Path) -> tuple[str, int]:
@@ -105,10 +105,10 @@ def _sentences(path: Path) -> tuple[str, int]:
     return english, others
 
 
-def _sides(rows: list[dict[str, str]]) -> dict[str, str]:
-    """Train, valid or test, by a hash of the family."""
-    digit = {stamp: int(hashlib.sha1(family.encode()).hexdigest(), 16) % 10 for stamp, family in families(rows).items()}
-    return {stamp: "test" if d < 2 else "valid" if d == 2 else "train" for stamp, d in digit.items()}
+def _side(family: str) -> str:
+    """Train, valid or test, by the hash of a family's name."""
+    digit = int(family, 16) % 10
+    return "test" if digit < 2 else "valid" if digit == 2 else "train"
 
 
 def families(rows: list[dict[str, str]]) -> dict[str, str]:

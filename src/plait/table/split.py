@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,7 +36,7 @@ def split(table: Table, recipe: SplitRecipe, target: str, seed: int, classes: bo
     Raises `TableError` when a side would be empty, `RecipeError` when options contradict each other.
     """
     asked = [name for name, value in (("column", recipe.column), ("group", recipe.group), ("time", recipe.time)) if value]
-    if len(asked) > 1:
+    if len(asked) > 1 and "time" in asked:
         raise RecipeError(f"recipe: split.{asked[0]} and split.{asked[1]} cannot be used together")
     rows = np.arange(len(table))
     if recipe.column:
@@ -53,6 +54,30 @@ def split(table: Table, recipe: SplitRecipe, target: str, seed: int, classes: bo
     return done
 
 
+def folds(rows: np.ndarray, count: int, table: Table, recipe: SplitRecipe, target: str, seed: int, classes: bool) -> list[np.ndarray]:
+    """Places in `rows`, in up to `count` parts of about the same size, no group of the recipe's in two of them, and classes in equal
+    shares where there are any. Fewer parts where there are fewer groups or rows."""
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    some = pa.array(rows)
+    groups = None
+    if recipe.group:
+        groups = pc.dictionary_encode(table.column(recipe.group).take(some), null_encoding="encode").combine_chunks().indices.to_numpy()
+    count = min(count, len(rows) if groups is None else len(np.unique(groups)))
+    if count < 2:
+        raise TableError(f"expected two or more {f'groups of {recipe.group!r}' if recipe.group else 'rows'} to make folds of, found {count}")
+    labels = np.zeros(len(rows), dtype=int)
+    if classes and recipe.stratify:
+        cells = table.column(target).take(some)
+        labels = pc.dictionary_encode(cells, null_encoding="encode").combine_chunks().indices.to_numpy()
+        if np.bincount(labels).max() < count:  # nothing to share out
+            labels = np.zeros_like(labels)
+    kind = StratifiedKFold if groups is None else StratifiedGroupKFold
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a class with fewer rows than there are folds
+        return [part for _, part in kind(count, shuffle=True, random_state=seed).split(labels, labels, groups)]
+
+
 def _words(recipe: SplitRecipe, stratified: bool, seed: int) -> str:
     parts = [f"{recipe.valid:.0%} at random to validate", *([f"{recipe.test:.0%} to test"] if recipe.test else [])]
     return ", ".join([*parts, *(["classes in equal shares"] if stratified else []), f"seed {seed}"])
@@ -67,7 +92,12 @@ def _by_column(table: Table, recipe: SplitRecipe, target: str, seed: int, classe
     side = np.array([SIDES.get(c, "") for c in cells])
     train, valid, test = (np.flatnonzero(side == name) for name in ("train", "valid", "test"))
     how = f"by column '{recipe.column}'"
-    if not len(valid) and recipe.valid:
+    if not len(valid) and recipe.valid and recipe.group:
+        part = Table(table.data.take(pa.array(train)), table.root, table.name)
+        sides = _by_group(part, recipe.model_copy(update={"test": 0.0}), seed)
+        train, valid = train[sides.train], train[sides.valid]
+        how += f", and {recipe.valid:.0%} of its training rows, in {sides.how}, to validate"
+    elif not len(valid) and recipe.valid:
         labels = table.column(target).take(pa.array(train)) if classes and recipe.stratify else None
         kept, held, _ = _shuffled(np.arange(len(train)), recipe.valid, 0.0, labels, seed)
         train, valid = train[kept], train[held]

@@ -7,7 +7,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+import torch
+from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from plait.batch import Tokens
 from plait.components import Options
@@ -17,12 +20,19 @@ from plait.modalities.base import Match, Problem
 class Task(nn.Module, ABC):
     """One target: its state, head, loss and metrics, and the way back from outputs to words.
 
-    `score` names the metric that chooses the best epoch, and `higher` says whether more of it is better.
+    `score` names the metric that chooses the best epoch, and `higher` says whether more of it is better. `logits`: outputs
+    are logits, which a temperature can calibrate; the head divides its own by the buffer `temperature`, 1 until then.
     """
 
     options: ClassVar[type[Options]]
     score: str
     higher: bool
+    logits: ClassVar[bool]
+    temperature: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("temperature", torch.ones(()))
 
     @classmethod
     @abstractmethod
@@ -63,6 +73,16 @@ class Task(nn.Module, ABC):
         """The output, for one row, of the best guess that sees no input, from the training targets."""
 
     @abstractmethod
+    def blend(self, outputs: Tensor, weights: Tensor) -> Tensor:
+        """One output from those of several models, (models, B, ...), with weights that add up to one: that of the mean of their
+        answers, which for classes is the mean of probabilities."""
+
+    @abstractmethod
+    def boosting(self, target: Tensor) -> list[tuple[dict[str, Any], Tensor]]:
+        """What gradient-boosted trees are to learn: for each booster LightGBM's parameters and its own target. Their raw scores
+        side by side are the output. Empty where trees cannot learn it."""
+
+    @abstractmethod
     def state(self) -> dict[str, Any]:
         """All that `fit` learned, as JSON."""
 
@@ -76,3 +96,32 @@ def masked_mean(loss_B: Tensor, labelled_B: Tensor) -> Tensor:
     """The mean of the labelled rows' losses, zero (with zero gradients) when there are none."""
     weight_B = labelled_B.to(loss_B.dtype)
     return (loss_B * weight_B).sum() / weight_B.sum().clamp(min=1)
+
+
+def mean_of_softmax(outputs: Tensor, weights: Tensor) -> Tensor:
+    """The log of the mean of the models' probabilities, from logits (models, B, classes)."""
+    return (outputs.log_softmax(-1) + weights.clamp(min=1e-12).log()[:, None, None]).logsumexp(0)
+
+
+def mean_of_sigmoid(outputs: Tensor, weights: Tensor) -> Tensor:
+    """The logit of the mean of the models' probabilities, from logits (models, B, labels)."""
+    share = weights.clamp(min=1e-12).log()[:, None, None]
+    return (F.logsigmoid(outputs) + share).logsumexp(0) - (F.logsigmoid(-outputs) + share).logsumexp(0)
+
+
+COOLEST, HOTTEST = 0.5, 20.0  # temperatures; few rows that are all answered right would else be taken for certainty
+CALIBRATING = 20  # labelled rows that a temperature needs
+
+
+def fit_temperature(task: Task, output: Tensor, target: Tensor) -> float:
+    """The temperature by which logits are to be divided for the least loss on rows that were not trained on (Guo et al. 2017,
+    "On calibration of modern neural networks"). 1 for outputs that are no logits, and for fewer than 20 rows."""
+    if not task.logits or len(target) < CALIBRATING:
+        return 1.0
+    everywhere = torch.ones(len(target), dtype=torch.bool)
+
+    def loss(log_temperature: float) -> float:
+        return float(task.loss(output / float(np.exp(log_temperature)), target, everywhere))
+
+    found = minimize_scalar(loss, bounds=(np.log(COOLEST), np.log(HOTTEST)), method="bounded")
+    return float(np.exp(found.x)) if found.fun < loss(0.0) else 1.0

@@ -18,7 +18,7 @@ from plait.components import Options
 from plait.errors import TrainingError
 from plait.layers import glorot
 from plait.modalities.base import Match, Problem, distinct
-from plait.tasks.base import Task, masked_mean
+from plait.tasks.base import Task, masked_mean, mean_of_sigmoid, mean_of_softmax
 
 
 class Config(Options):
@@ -34,6 +34,7 @@ class Classification(Task):
     options = Config
     score = "accuracy"
     higher = True
+    logits = True
 
     def __init__(self, classes: list[Any], counts: list[int], class_weights: str, label_smoothing: float) -> None:
         super().__init__()
@@ -94,7 +95,7 @@ class Classification(Task):
         return target.clamp(min=0), target >= 0, problems
 
     def forward(self, fused_BD: Tensor, encoded: dict[str, Tokens]) -> Tensor:
-        return self.head(fused_BD).float()
+        return self.head(fused_BD).float() / self.temperature
 
     def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
         if output.shape[1] == 1:
@@ -141,6 +142,14 @@ class Classification(Task):
         share_C = torch.bincount(target, minlength=len(self.classes)).float().clamp(min=1e-6)
         logits = (share_C / share_C.sum()).log()
         return logits[1:] - logits[:1] if len(logits) == 2 else logits
+
+    def blend(self, outputs: Tensor, weights: Tensor) -> Tensor:
+        return (mean_of_sigmoid if len(self.classes) == 2 else mean_of_softmax)(outputs, weights)
+
+    def boosting(self, target: Tensor) -> list[tuple[dict[str, Any], Tensor]]:
+        if len(self.classes) == 2:
+            return [({"objective": "binary"}, target)]
+        return [({"objective": "multiclass", "num_class": len(self.classes)}, target)]
 
     def state(self) -> dict[str, Any]:
         return {"classes": self.classes, "counts": self.counts}

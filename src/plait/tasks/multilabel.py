@@ -17,7 +17,7 @@ from plait.components import Options
 from plait.errors import TrainingError
 from plait.layers import glorot
 from plait.modalities.base import Match, Problem, is_text
-from plait.tasks.base import Task, masked_mean
+from plait.tasks.base import Task, masked_mean, mean_of_sigmoid
 
 
 class Config(Options):
@@ -33,6 +33,7 @@ class Multilabel(Task):
     options = Config
     score = "f1_micro"
     higher = True
+    logits = True
 
     def __init__(self, config: Config, labels: list[str]) -> None:
         super().__init__()
@@ -75,7 +76,7 @@ class Multilabel(Task):
         return target, labelled, problems
 
     def forward(self, fused_BD: Tensor, encoded: dict[str, Tokens]) -> Tensor:
-        return self.head(fused_BD).float()
+        return self.head(fused_BD).float() / self.temperature
 
     def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
         return masked_mean(F.binary_cross_entropy_with_logits(output, target, reduction="none").mean(1), labelled_B)
@@ -101,6 +102,12 @@ class Multilabel(Task):
 
     def prior(self, target: Tensor) -> Tensor:
         return target.float().mean(0).clamp(1e-6, 1 - 1e-6).logit()
+
+    def blend(self, outputs: Tensor, weights: Tensor) -> Tensor:
+        return mean_of_sigmoid(outputs, weights)
+
+    def boosting(self, target: Tensor) -> list[tuple[dict[str, Any], Tensor]]:
+        return [({"objective": "binary"}, one) for one in target.unbind(1)]
 
     def state(self) -> dict[str, Any]:
         return {"labels": self.labels}

@@ -33,6 +33,7 @@ class Regression(Task):
     options = Config
     score = "rmse"
     higher = False
+    logits = False
 
     def __init__(self, config: Config, mean: float, std: float) -> None:
         super().__init__()
@@ -90,6 +91,14 @@ class Regression(Task):
 
     def prior(self, target: Tensor) -> Tensor:
         return target.float().mean()
+
+    def blend(self, outputs: Tensor, weights: Tensor) -> Tensor:
+        return (outputs * weights[:, None]).sum(0)
+
+    def boosting(self, target: Tensor) -> list[tuple[dict[str, Any], Tensor]]:
+        if self.config.loss == "huber":
+            return [({"objective": "huber", "alpha": self.config.delta}, target)]
+        return [({"objective": "regression"}, target)]
 
     def state(self) -> dict[str, Any]:
         return {"mean": self.mean, "std": self.std}

@@ -1,0 +1,376 @@
+"""Training an ensemble: members fold by fold, answers on rows that they have not seen, and what weighs them by those."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from plait.components import configure, find
+from plait.dataset import Dataset
+from plait.ensemble import OWN, STACK, Bag, Ensemble, Weights, mean, stack_input, stack_output, weighed
+from plait.errors import Interrupted, RecipeError
+from plait.features import Features
+from plait.inspection import store
+from plait.members.base import Examples, Lesson
+from plait.members.linear import Space, solve
+from plait.members.network import Network
+from plait.prediction import Predictor
+from plait.recipe import Choice, EnsembleRecipe, Recipe
+from plait.schema import Schema
+from plait.screen import Bar, Screen
+from plait.table.read import Table
+from plait.table.split import Split, folds
+from plait.tasks.base import Task, fit_temperature
+from plait.views import View
+
+NGRAMS = "ngrams"
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)  # of a stacked model
+
+
+@dataclass
+class Fitting:
+    """All that training an ensemble needs: the recipe before and after it was resolved, the table, and the own network."""
+
+    asked: Recipe
+    chosen: Recipe
+    schema: Schema
+    table: Table
+    rows: Split
+    own: Predictor
+    data: Dataset
+    folder: Path
+    screen: Screen
+
+    @property
+    def plan(self) -> EnsembleRecipe:
+        assert self.chosen.ensemble is not None
+        return self.chosen.ensemble
+
+    @property
+    def tasks(self) -> dict[str, Task]:
+        return self.data.preprocessing.tasks
+
+
+@dataclass
+class Trained:
+    """An ensemble, and the rows that it was weighed on, as one that answers each of them without the members that saw it."""
+
+    ensemble: Ensemble
+    unseen: Unseen
+    examples: Examples
+    members: dict[str, dict[str, dict[str, Any]]]
+
+    def show(self, screen: Screen) -> None:
+        for target, found in self.members.items():
+            rows = [[name, f"{one['value']:.3f}", f"{one['rows']:,}", f"{one['share']:.0%}"] for name, one in found.items()]
+            score = self.unseen.tasks[target].score
+            screen.table(f"{target}: {score} of each member on rows that it had not seen", ["member", f"{score} ", "rows ", "share "], rows)
+
+
+def fit(fitting: Fitting) -> Trained | None:
+    """Trains the members of the recipe's ensemble beside the network that is trained already; None when there are none.
+
+    Raises `Interrupted` after Ctrl-C: a resumed fit trains the members anew, but not the network.
+    """
+    members = _available(fitting)
+    if not members:
+        return None
+    try:
+        return _fit(fitting, members)
+    except (KeyboardInterrupt, Interrupted):
+        raise Interrupted(f"stopped while members were trained; go on with: plait fit --resume {fitting.folder}") from None
+
+
+def _fit(fitting: Fitting, members: dict[str, Choice]) -> Trained:
+    views, keys = _views(fitting, members)
+    total = len(fitting.table) * sum(len(v.preprocessing.inputs) for v in views.values())
+    with store(fitting.screen, fitting.table) as cells, fitting.screen.bar("preparing for members", total) as bar:
+        data = {name: fitting.data if name == OWN else v.dataset(fitting.table, True, cells, bar.advance) for name, v in views.items()}
+    pool = np.sort(np.concatenate([fitting.rows.train, fitting.rows.valid]))
+    whole = {name: Dataset(d.prepared, d.preprocessing) for name, d in data.items()}
+    features = Features.fit(whole, _takes(views), fitting.rows.train)
+    examples = Examples({name: Dataset(d.prepared, d.preprocessing, pool) for name, d in data.items()}, features)
+    parts = _parts(fitting, pool)
+    own = Bag(OWN, Choice(name="network"), OWN, [Network(fitting.own, OWN)])
+    bags = [_Fold(own, [np.flatnonzero(np.isin(pool, fitting.rows.valid))])]
+    with fitting.screen.bar("training members", len(members) * sum(len(one) for one in parts)) as bar:
+        for name, choice in members.items():
+            bags.append(_train(fitting, name, choice, keys[name], views, examples, parts, bar))
+    unseen = Unseen(bags, {}, fitting.tasks, list(fitting.data.preprocessing.inputs))
+    known = unseen.known(examples)
+    for target, task in fitting.tasks.items():
+        unseen.weights[target] = _weigh(fitting, target, task, unseen, examples, parts[0])
+    ensemble = Ensemble(views, features, [b.bag for b in bags], unseen.weights, unseen.columns).pruned()
+    return Trained(ensemble, unseen, examples.take(known), {t: _scores(t, unseen, examples) for t in fitting.tasks})
+
+
+@dataclass
+class _Fold:
+    """A bag, and for each of its folds the places of the rows that were held out."""
+
+    bag: Bag
+    held: list[np.ndarray]
+    known: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.known = np.unique(np.concatenate(self.held))
+
+
+class Unseen:
+    """Answers (see `prediction.Answering`) each row by the members that did not learn from it. `rows` of `outputs` are those of
+    `known`, all of which every bag with a share has an answer for."""
+
+    def __init__(self, bags: list[_Fold], weights: dict[str, Weights], tasks: dict[str, Task], columns: list[str]) -> None:
+        self.bags, self.weights, self.tasks, self.columns = bags, weights, tasks, columns
+        self._whole: dict[str, list[dict[str, Tensor]]] = {}
+
+    def prepare(self, *arguments: Any, **named: Any) -> Any:
+        raise NotImplementedError("knows only the rows that it was trained on")
+
+    def known(self, examples: Examples) -> np.ndarray:
+        """The places of the rows that some bag has an answer for."""
+        self._examples = examples
+        self._places = np.unique(np.concatenate([b.known for b in self.bags]))
+        return self._places
+
+    def answers(self, bag: _Fold, subsets: Sequence[Sequence[str]]) -> list[dict[str, Tensor]]:
+        """A bag's outputs for all rows of the examples, for each subset of the columns; zeros where it has none."""
+        rounds: list[list[dict[str, Tensor]]] = [[{} for _ in subsets] for _ in range(_rounds(bag))]
+        turn = len(bag.held) // len(rounds)
+        for number, (member, held) in enumerate(zip(bag.bag.folds, bag.held, strict=True)):
+            found = member.outputs(self._examples.take(held), subsets)
+            for into, one in zip(rounds[number // turn], found, strict=True):
+                for target, output in one.items():
+                    place = into.setdefault(target, torch.zeros(len(self._examples), *output.shape[1:]))
+                    place[torch.from_numpy(held)] = output
+        return [{t: mean(self.tasks[t], [r[i][t] for r in rounds]) for t in rounds[0][i]} for i in range(len(subsets))]
+
+    def whole(self, bag: _Fold) -> dict[str, Tensor]:
+        """The same with no column hidden, computed once."""
+        if bag.bag.name not in self._whole:
+            self._whole[bag.bag.name] = self.answers(bag, [self.columns])
+        return self._whole[bag.bag.name][0]
+
+    def outputs(self, rows: Examples, subsets: Sequence[Sequence[str]], progress: Any = lambda n: None) -> list[dict[str, Tensor]]:
+        needed = set().union(*(w.needs() for w in self.weights.values()))
+        given = {b.bag.name: self.answers(b, subsets) for b in self.bags if b.bag.name in needed}
+        progress(len(rows))
+        found = weighed(self.weights, self.tasks, given, len(subsets))
+        return [{t: output[torch.from_numpy(self._places)] for t, output in one.items()} for one in found]
+
+
+def _rounds(bag: _Fold) -> int:
+    """How often each row was held out."""
+    return max(sum(len(h) for h in bag.held) // max(len(bag.known), 1), 1)
+
+
+def _available(fitting: Fitting) -> dict[str, Choice]:
+    """The members that can be trained here. What the recipe itself asks for must be there; of what `quality` stands for, vectors
+    of models that are not installed are left out, and said so."""
+    modalities = {fitting.schema[c].modality or "" for c in fitting.schema.of("input")}
+    asked = fitting.asked.ensemble is not None
+    kept: dict[str, Choice] = {}
+    told: set[str] = set()
+    for name, choice in fitting.plan.members.items():
+        options = dict(choice.options)
+        if "encoders" in options:
+            options["encoders"] = _encoders(options["encoders"], modalities, asked, told)
+            if not options["encoders"] and choice.options["encoders"]:
+                continue
+        one = Choice(name=choice.name, **options)
+        if all(one != other for other in kept.values()):
+            kept[name] = one
+    for line in sorted(told):
+        fitting.screen.say(line)
+    return kept
+
+
+def _encoders(wanted: dict[str, Any], modalities: set[str], asked: bool, told: set[str]) -> dict[str, Any]:
+    """Those for modalities that the table has, and whose weights are here."""
+    found = {}
+    for modality, given in wanted.items():
+        if modality not in modalities:
+            continue
+        choice = Choice.model_validate(given)
+        try:
+            component = find("encoders", choice.name)
+            component.settled(configure("encoders", choice.name, choice.options), modality)
+        except (RecipeError, ModuleNotFoundError) as error:
+            if asked:
+                raise
+            told.add(f"without pretrained vectors of {modality}s: {error}")
+            continue
+        found[modality] = given
+    return found
+
+
+def _views(fitting: Fitting, members: dict[str, Choice]) -> tuple[dict[str, View], dict[str, str]]:
+    """The views of the table that the members need, and by member the name of its own (empty: features)."""
+    views = {OWN: View(fitting.chosen, fitting.data.preprocessing, fitting.own.settings)}
+    keys = {}
+    tasks = {t: choice.name for t, choice in fitting.chosen.tasks.items()}
+    for name, choice in members.items():
+        encoders = find("members", choice.name).encoders(configure("members", choice.name, choice.options))
+        if encoders is None:
+            keys[name] = ""
+            continue
+        key = " + ".join(f"{c.name} {c.options.get('model', '')}".strip() for c in encoders.values()) or OWN
+        keys[name] = key
+        if key not in views:
+            recipe = fitting.asked.with_encoders(encoders, fitting.schema).resolve(fitting.schema, tasks)
+            views[key] = View.fit(recipe, fitting.table, fitting.rows.train)
+    texts = [c for c in fitting.schema.of("input") if fitting.schema[c].modality == "text"]
+    if texts and "" in keys.values():
+        recipe = fitting.asked.with_encoders({"text": Choice(name="bag")}, fitting.schema).resolve(fitting.schema, tasks)
+        columns = {c: v for c, v in recipe.columns.items() if c in texts}
+        views[NGRAMS] = View.fit(recipe.model_copy(update={"columns": columns, "tasks": {}}), fitting.table, fitting.rows.train)
+    return views, keys
+
+
+def _takes(views: dict[str, View]) -> dict[str, list[str]]:
+    """Of which view which columns become features: all vectors of frozen encoders, n-grams of texts, and of the rest the own."""
+    takes: dict[str, list[str]] = {}
+    vectors = {c for name, view in views.items() for c in view.frozen}
+    taken: set[str] = set()
+    for name, view in views.items():
+        if name == NGRAMS:
+            takes[name] = list(view.preprocessing.inputs)
+            continue
+        encoders = {c: repr(view.recipe.columns[c].encoder) for c in view.frozen}
+        takes[name] = [c for c, encoder in encoders.items() if encoder not in taken]
+        taken |= set(encoders.values())
+    # of several full views the last one is most likely to be needed anyway
+    rest_of = [name for name in views if name != NGRAMS][-1]
+    ngrams = set(views[NGRAMS].preprocessing.inputs) if NGRAMS in views else set()
+    takes[rest_of] += [c for c in views[rest_of].preprocessing.inputs if c not in vectors and c not in ngrams]
+    return {name: columns for name, columns in takes.items() if columns}
+
+
+def _parts(fitting: Fitting, pool: np.ndarray) -> list[list[np.ndarray]]:
+    """For each repeat the parts of the pool that are held out in turn; the validation rows alone where time goes forward."""
+    if fitting.chosen.split.time:
+        return [[np.flatnonzero(np.isin(pool, fitting.rows.valid))]]
+    target = next(iter(fitting.tasks))
+    classes = fitting.chosen.tasks[target].name == "classification"
+    plan, first = fitting.plan, fitting.chosen.seed * 101
+    return [folds(pool, plan.folds, fitting.table, fitting.chosen.split, target, first + repeat, classes) for repeat in range(plan.repeats)]
+
+
+def _train(
+    fitting: Fitting, name: str, choice: Choice, key: str, views: dict[str, View], examples: Examples, parts: list[list[np.ndarray]], bar: Bar
+) -> _Fold:
+    kind, config = find("members", choice.name), configure("members", choice.name, choice.options)
+    view = views[key] if key else views[OWN]
+    bag, held = Bag(name, choice, key, []), []
+    everything = np.arange(len(examples))
+    for repeat, one in enumerate(parts):
+        for number, part in enumerate(one):
+            lesson = Lesson(
+                examples.take(np.setdiff1d(everything, part)), examples.take(part), key, view.recipe, view.settings, fitting.tasks,
+                fitting.chosen.seed * 1009 + repeat * 31 + number, fitting.folder,
+            )  # fmt: skip
+            bag.folds.append(kind.fit(config, lesson))
+            held.append(part)
+            bar.advance()
+            bar.draw(name)
+    return _Fold(bag, held)
+
+
+def _weigh(fitting: Fitting, target: str, task: Task, unseen: Unseen, examples: Examples, parts: list[np.ndarray]) -> Weights:
+    """Shares and temperatures for one target: first of the bags that answer most rows, then of the others beside their mean."""
+    y, known = examples.target(target)
+    labelled = known.numpy()
+    found = {b.bag.name: unseen.whole(b)[target] for b in unseen.bags if target in unseen.whole(b)}
+    where = {b.bag.name: b.known[labelled[b.known]] for b in unseen.bags}
+    result = Weights({}, {})
+    for name, output in found.items():
+        rows = torch.from_numpy(where[name])
+        result.temperatures[name] = fit_temperature(task, output[rows], y[rows])
+    cooled = {name: output / result.temperatures[name] for name, output in found.items()}
+    most = max(len(rows) for rows in where.values())
+    first = [name for name in found if len(where[name]) == most]
+    if fitting.plan.stack and len(first) > 1:
+        cooled[STACK] = _stack(result, task, {name: cooled[name] for name in first}, y, labelled, parts)
+        where[STACK] = where[first[0]]
+        first.append(STACK)
+    rows = torch.from_numpy(where[first[0]])
+    result.shares = dict(zip(first, greedy([cooled[n][rows] for n in first], task, y[rows], fitting.plan.rounds), strict=True))
+    others = [name for name in found if name not in first and len(where[name])]
+    if others:
+        rows = torch.from_numpy(where[others[0]])
+        used = [(cooled[n], s) for n, s in result.shares.items() if s]
+        blended = task.blend(torch.stack([o for o, _ in used]), torch.tensor([s for _, s in used]))
+        share = greedy([blended[rows], *(cooled[n][rows] for n in others)], task, y[rows], fitting.plan.rounds)
+        result.shares = {n: s * share[0] for n, s in result.shares.items()} | dict(zip(others, share[1:], strict=True))
+        if not any(share[1:]):
+            rows = torch.from_numpy(where[first[0]])
+    else:
+        rows = torch.from_numpy(where[first[0]])
+    used = [(cooled[n], s) for n, s in result.shares.items() if s]
+    blended = task.blend(torch.stack([o for o, _ in used]), torch.tensor([s for _, s in used]))
+    result.temperature = fit_temperature(task, blended[rows], y[rows])
+    return result
+
+
+def greedy(outputs: list[Tensor], task: Task, y: Tensor, rounds: int) -> list[float]:
+    """The share of each model: one is added, again and again, whichever lowers the loss of the mean most, and shares are how
+    often each was (Caruana et al. 2004, "Ensemble selection from libraries of models", with replacement)."""
+    everywhere = torch.ones(len(y), dtype=torch.bool)
+    stacked = torch.stack(outputs)
+    counts = np.zeros(len(outputs))
+    best: tuple[float, np.ndarray] = (np.inf, counts)
+    for _ in range(rounds):
+        tried = []
+        for i in range(len(outputs)):
+            counts[i] += 1
+            share = torch.from_numpy(counts / counts.sum()).float()
+            tried.append(float(task.loss(task.blend(stacked[counts > 0], share[counts > 0]), y, everywhere)))
+            counts[i] -= 1
+        counts[int(np.argmin(tried))] += 1
+        if min(tried) < best[0] - 1e-9:
+            best = (min(tried), counts.copy())
+    return (best[1] / best[1].sum()).tolist()
+
+
+def _stack(result: Weights, task: Task, cooled: dict[str, Tensor], y: Tensor, labelled: np.ndarray, parts: list[np.ndarray]) -> Tensor:
+    """Fits the stacked model on the bags' answers for rows that they had not seen, and returns its own such answers: each part
+    by a model of the others. Its strength of regularisation is the one with the least loss there."""
+    x = stack_input(task, list(cooled.values())).numpy().astype(np.float32)
+    prior = task.prior(y[torch.from_numpy(labelled)])
+
+    def fitted(rows: np.ndarray, strength: float) -> tuple[Tensor, Tensor]:
+        space = Space([x[rows]])
+        zero = torch.zeros(space.width, prior.numel(), dtype=torch.float64)
+        weight, bias = solve(space, task, y[torch.from_numpy(rows)], strength, zero, prior.double())
+        return space.weights(weight).float(), bias.float()
+
+    everything, kept = np.flatnonzero(labelled), torch.from_numpy(labelled)
+    best: tuple[float, float, Tensor] = (np.inf, STRENGTHS[0], torch.zeros(0))
+    for strength in STRENGTHS:
+        own = torch.zeros(len(x), *prior.shape)
+        for part in parts:
+            one = fitted(np.setdiff1d(everything, part), strength)
+            own[torch.from_numpy(part)] = stack_output(task, one, [o[torch.from_numpy(part)] for o in cooled.values()])
+        loss = float(task.loss(own[kept], y[kept], torch.ones(int(kept.sum()), dtype=torch.bool)))
+        if loss < best[0]:
+            best = (loss, strength, own)
+    result.stack, result.stacked = fitted(everything, best[1]), list(cooled)
+    return best[2]
+
+
+def _scores(target: str, unseen: Unseen, examples: Examples) -> dict[str, dict[str, Any]]:
+    """What each bag reaches by itself on the rows that it had not seen, and its share."""
+    y, labelled = (t.numpy() for t in examples.target(target))
+    task, weights, found = unseen.tasks[target], unseen.weights[target], {}
+    for bag in unseen.bags:
+        name, rows = bag.bag.name, bag.known[labelled[bag.known]]
+        if target in (answers := unseen.whole(bag)) and len(rows):
+            output = (answers[target] / weights.temperatures[name]).numpy()[rows]
+            found[name] = {"value": task.measure(output, y[rows])[task.score], "rows": len(rows), "share": weights.shares.get(name, 0.0)}
+    return found

@@ -1,0 +1,1 @@
+"""What an ensemble is made of: one kind of model a file."""

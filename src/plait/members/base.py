@@ -1,0 +1,112 @@
+"""What a member of an ensemble is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from plait.components import Options
+from plait.dataset import Dataset
+from plait.features import Block, Features
+from plait.machine import Settings
+from plait.preprocessing import Prepared
+from plait.recipe import Choice, Recipe
+from plait.tasks.base import Task
+
+
+@dataclass
+class Examples:
+    """Rows of a table under every view that members need, in the same order in all; `features` turns them into numbers."""
+
+    views: dict[str, Dataset]
+    features: Features
+
+    @property
+    def _first(self) -> Dataset:
+        return next(iter(self.views.values()))
+
+    @property
+    def prepared(self) -> Prepared:
+        return self._first.prepared
+
+    @property
+    def rows(self) -> Tensor:
+        return self._first.rows
+
+    def __len__(self) -> int:
+        return len(self._first)
+
+    @cached_property
+    def blocks(self) -> list[Block]:
+        return self.features(self.views)
+
+    def take(self, places: np.ndarray) -> Examples:
+        """Some of these rows; `places` count within them."""
+        views = {name: Dataset(d.prepared, d.preprocessing, d.rows.numpy()[places]) for name, d in self.views.items()}
+        taken = Examples(views, self.features)
+        if "blocks" in self.__dict__:
+            taken.__dict__["blocks"] = [b.take(places) for b in self.blocks]
+        return taken
+
+    def target(self, name: str) -> tuple[Tensor, Tensor]:
+        """A target and True where there is a label."""
+        return self.prepared.batch.targets[name][self.rows], self.prepared.batch.labelled[name][self.rows]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a member is fitted with: rows to learn from, rows to know by when to stop, and what the view says of both."""
+
+    train: Examples
+    valid: Examples
+    view: str
+    recipe: Recipe
+    settings: Settings
+    tasks: dict[str, Task]
+    seed: int
+    folder: Path
+
+    def labelled(self, target: str, side: Examples) -> tuple[np.ndarray, Tensor]:
+        """Where `side` has a label, and the target there."""
+        found, known = side.target(target)
+        return np.flatnonzero(known.numpy()), found[known]
+
+
+class Member(ABC):
+    """One fitted model. All of its state is arrays, JSON and text."""
+
+    options: ClassVar[type[Options]]
+
+    @classmethod
+    @abstractmethod
+    def encoders(cls, config: Any) -> dict[str, Choice] | None:
+        """The encoders, by modality, of the view that it learns from, in place of the recipe's; None: it learns from features."""
+
+    @classmethod
+    @abstractmethod
+    def fit(cls, config: Any, lesson: Lesson) -> Member:
+        """Learns the targets that it can. Raises `KeyboardInterrupt` or `Interrupted` when it is stopped."""
+
+    @abstractmethod
+    def outputs(self, examples: Examples, subsets: Sequence[Sequence[str]]) -> list[dict[str, Tensor]]:
+        """For each subset of the columns, all others hidden, the outputs of every target that it has learned."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None: ...
+
+    @classmethod
+    @abstractmethod
+    def load(cls, config: Any, folder: Path, recipe: Recipe, settings: Settings, view: Any) -> Member:
+        """The inverse of `save`. `view` is the fitted `Preprocessing` that a network needs."""
+
+
+def hidden(blocks: list[Block], subset: Sequence[str]) -> list[Block]:
+    """The blocks with all columns hidden that are not in `subset`."""
+    return [block.only(subset) for block in blocks]

@@ -1,0 +1,185 @@
+"""A linear model on features: strong on few rows, fitted to its optimum in a moment."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from scipy import sparse
+from torch import Tensor
+
+from plait.components import Options
+from plait.features import Block, Matrix
+from plait.members.base import Examples, Lesson, Member, hidden
+from plait.tasks.base import Task
+
+MOST_ROWS = 4000  # above which a matrix of rows by rows is no longer small
+
+
+class Config(Options):
+    """Weights W of the least mean loss + strength / 2 * |W|^2. Of `strengths` the one with the least loss on the rows that are
+    held out is kept. `ngrams` adds bags of n-grams of all texts to their vectors."""
+
+    strengths: tuple[float, ...] = Field((1e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 1e-2), min_length=1)
+    ngrams: bool = False
+
+
+class Linear(Member):
+    """output = b + sum over inputs of x W, for every task whose loss can be differentiated; solved by L-BFGS (Liu & Nocedal 1989)."""
+
+    options = Config
+
+    def __init__(self, weights: dict[str, Tensor], biases: dict[str, Tensor], absent: list[str], ngrams: bool) -> None:
+        self.weights, self.biases, self.absent, self.ngrams = weights, biases, absent, ngrams
+
+    @classmethod
+    def encoders(cls, config: Config) -> None:
+        return None
+
+    @classmethod
+    def fit(cls, config: Config, lesson: Lesson) -> Linear:
+        blocks = _chosen(lesson.train.blocks, config.ngrams)
+        absent = list(dict.fromkeys(b.column for b in blocks if not b.present.all()))
+        member = cls({}, {}, absent, config.ngrams)
+        xs, held = member._matrices(lesson.train.blocks), member._matrices(lesson.valid.blocks)
+        for target, task in lesson.tasks.items():
+            rows, y = lesson.labelled(target, lesson.train)
+            held_rows, held_y = lesson.labelled(target, lesson.valid)
+            found = _path([x[rows] for x in xs], task, y, config.strengths, [x[held_rows] for x in held], held_y)
+            member.weights[target], member.biases[target] = found
+        return member
+
+    def outputs(self, examples: Examples, subsets: Sequence[Sequence[str]]) -> list[dict[str, Tensor]]:
+        found = []
+        for subset in subsets:
+            xs = self._matrices(hidden(examples.blocks, subset))
+            found.append({t: _output(xs, self.weights[t].numpy(), self.biases[t]) for t in self.weights})
+        return found
+
+    def _matrices(self, blocks: list[Block]) -> list[Matrix]:
+        """One for each input, and one that says which inputs are missing."""
+        blocks = _chosen(blocks, self.ngrams)
+        present = {b.column: b.present for b in blocks}
+        lacks = np.stack([~present[c] for c in self.absent], 1) if self.absent else np.zeros((len(blocks[0].present), 0))
+        return [*(b.x for b in blocks), lacks.astype(np.float32)]
+
+    def save(self, folder: Path) -> None:
+        save_file({f"{t}/weight": w for t, w in self.weights.items()} | {f"{t}/bias": b for t, b in self.biases.items()},
+                  folder / "linear.safetensors", {"absent": json.dumps(self.absent)})  # fmt: skip
+
+    @classmethod
+    def load(cls, config: Config, folder: Path, *_: Any) -> Linear:
+        tensors = load_file(folder / "linear.safetensors")
+        with safe_open(folder / "linear.safetensors", "pt") as opened:
+            absent = json.loads((opened.metadata() or {})["absent"])
+        parts: list[dict[str, Tensor]] = [
+            {k.removesuffix(f"/{what}"): t for k, t in tensors.items() if k.endswith(f"/{what}")} for what in ("weight", "bias")
+        ]
+        return cls(parts[0], parts[1], absent, config.ngrams)
+
+
+component = Linear
+
+
+def _chosen(blocks: list[Block], ngrams: bool) -> list[Block]:
+    """Without n-grams of texts that vectors stand for, unless they are wanted."""
+    known = {b.column for b in blocks if b.view != "ngrams"}
+    return [b for b in blocks if ngrams or b.view != "ngrams" or b.column not in known]
+
+
+def _path(xs: list[Matrix], task: Task, y: Tensor, strengths: Sequence[float], held: list[Matrix], held_y: Tensor) -> tuple[Tensor, Tensor]:
+    """The weights and bias of the best strength, each begun from those of the one before, from strong to weak."""
+    prior = task.prior(y)
+    space = Space(xs)
+    weight, bias = torch.zeros(space.width, prior.numel(), dtype=torch.float64), prior.double()
+    best: tuple[float, Tensor, Tensor] = (float("inf"), torch.zeros(0), bias)
+    everywhere = torch.ones(len(held_y), dtype=torch.bool)
+    for strength in sorted(strengths, reverse=True):
+        weight, bias = solve(space, task, y, strength, weight, bias)
+        whole = space.weights(weight)
+        loss = float(task.loss(_output(held, whole.numpy(), bias), held_y, everywhere)) if len(held_y) else -strength
+        if loss < best[0]:
+            best = (loss, whole, bias)
+    return best[1].float(), best[2].float()
+
+
+class Space:
+    """The space in which weights are sought. The best W is a sum of training rows (Kimeldorf & Wahba 1971), so where there are
+    fewer rows than numbers in each, it is sought among those: as many unknowns as rows, the same minimum."""
+
+    def __init__(self, xs: list[Matrix]) -> None:
+        self._xs = xs
+        rows, width = xs[0].shape[0], sum(x.shape[1] for x in xs)
+        self._back: np.ndarray | None = None
+        if rows < min(width, MOST_ROWS):
+            gram = sum((np.asarray((x @ x.T).todense() if sparse.issparse(x) else x @ x.T, dtype=np.float64) for x in xs), np.zeros((rows, rows)))
+            value, vector = np.linalg.eigh(gram)
+            kept = value > value[-1] * 1e-9
+            self._back = vector[:, kept] / np.sqrt(value[kept])
+            self.x: Tensor | None = torch.from_numpy(vector[:, kept] * np.sqrt(value[kept]))
+        else:
+            dense = not any(sparse.issparse(x) for x in xs)
+            self.x = torch.from_numpy(np.concatenate(xs, 1)) if dense else None
+        self.width = int(self.x.shape[1]) if self.x is not None else width
+
+    def product(self, weight: Tensor) -> Tensor:
+        """X W, in float64."""
+        if self.x is not None:
+            return (self.x @ weight.to(self.x.dtype)).double()
+        return torch.from_numpy(_product(self._xs, weight.numpy()))
+
+    def slope(self, slope: Tensor) -> Tensor:
+        """X^T of the slope at the output."""
+        if self.x is not None:
+            return (self.x.T @ slope.to(self.x.dtype)).double()
+        return torch.from_numpy(np.concatenate([x.T @ slope.numpy() for x in self._xs]))
+
+    def weights(self, weight: Tensor) -> Tensor:
+        """The weights of the numbers themselves."""
+        if self._back is None:
+            return weight
+        among = self._back @ weight.numpy()
+        return torch.from_numpy(np.concatenate([x.T @ among for x in self._xs]))
+
+
+def solve(space: Space, task: Task, y: Tensor, strength: float, weight: Tensor, bias: Tensor, steps: int = 200) -> tuple[Tensor, Tensor]:
+    """The minimum over W and b of the task's mean loss + strength / 2 * |W|^2, from a first guess."""
+    weight, bias = weight.clone(), bias.clone()
+    everywhere = torch.ones(len(y), dtype=torch.bool)
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=steps, tolerance_grad=1e-6, tolerance_change=1e-8, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        product = space.product(weight)
+        output = ((product if bias.ndim else product[:, 0]) + bias).requires_grad_()
+        loss = task.loss(output, y, everywhere)
+        (slope,) = torch.autograd.grad(loss, output)
+        weight.grad = space.slope(slope.reshape(len(slope), -1)) + strength * weight
+        bias.grad = slope.sum(0)
+        return loss.detach() + strength / 2 * (weight**2).sum()
+
+    with torch.no_grad():
+        weight.requires_grad_()
+        bias.requires_grad_()
+        optimizer.step(torch.enable_grad()(closure))
+    return weight.detach(), bias.detach()
+
+
+def _product(xs: list[Matrix], weight: np.ndarray) -> np.ndarray:
+    total, first = np.zeros((xs[0].shape[0], weight.shape[1])), 0
+    for x in xs:
+        part = weight[first : first + x.shape[1]]
+        total += x @ (part if sparse.issparse(x) else part.astype(np.float32))
+        first += x.shape[1]
+    return total
+
+
+def _output(xs: list[Matrix], weight: np.ndarray, bias: Tensor) -> Tensor:
+    output = torch.from_numpy(_product(xs, weight)).float()
+    return (output if bias.ndim else output[:, 0]) + bias.float()

@@ -1,0 +1,79 @@
+"""The fused network, trained by the same loop as a fit of one network alone."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from plait.components import Options
+from plait.members.base import Examples, Lesson, Member
+from plait.model import MultimodalModel
+from plait.prediction import Predictor
+from plait.preprocessing import Preprocessing
+from plait.recipe import Choice, Recipe
+from plait.screen import Screen
+from plait.training import Training, train
+
+
+class Config(Options):
+    """The recipe's own network, with its fusion. `encoders` are those of its view, by modality, in place of the recipe's; with
+    frozen ones it trains in seconds. `fusion` and `learning_rate` are the recipe's where left out."""
+
+    encoders: dict[str, Choice] = {}
+    fusion: Choice | None = None
+    learning_rate: float | None = Field(None, gt=0)
+
+
+class Network(Member):
+    """`MultimodalModel`, with the weights of its best epoch on the held-out rows."""
+
+    options = Config
+
+    def __init__(self, predictor: Predictor, view: str) -> None:
+        self.predictor, self.view = predictor, view
+
+    @classmethod
+    def encoders(cls, config: Config) -> dict[str, Choice]:
+        return config.encoders
+
+    @classmethod
+    def fit(cls, config: Config, lesson: Lesson) -> Network:
+        recipe = _recipe(config, lesson.recipe.model_copy(update={"seed": lesson.seed}), len(lesson.train))
+        data = lesson.train.views[lesson.view]
+        torch.manual_seed(lesson.seed)
+        model = MultimodalModel.build(recipe, data.preprocessing)
+        with tempfile.TemporaryDirectory(dir=lesson.folder) as folder:
+            train(Training(model, recipe, lesson.settings, data, lesson.valid.views[lesson.view], Path(folder), Screen(quiet=True)))
+        return cls(Predictor(model.cpu(), data.preprocessing, lesson.settings, recipe), lesson.view)
+
+    def outputs(self, examples: Examples, subsets: Sequence[Sequence[str]]) -> list[dict[str, Tensor]]:
+        return self.predictor.outputs(examples.views[self.view], subsets)
+
+    def save(self, folder: Path) -> None:
+        save_file({k: t.contiguous() for k, t in self.predictor.model.state_dict().items()}, folder / "weights.safetensors")
+
+    @classmethod
+    def load(cls, config: Config, folder: Path, recipe: Recipe, settings: Any, view: tuple[str, Preprocessing]) -> Network:
+        name, preprocessing = view
+        model = MultimodalModel.build(_recipe(config, recipe, 1), preprocessing, training=False)
+        model.load_state_dict(load_file(folder / "weights.safetensors"))
+        return cls(Predictor(model, preprocessing, settings, recipe), name)
+
+
+component = Network
+
+
+def _recipe(config: Config, recipe: Recipe, rows: int) -> Recipe:
+    """The member's own recipe: its view's, with its fusion and settled epochs."""
+    training = recipe.training.for_rows(rows)
+    if config.learning_rate:
+        training = training.model_copy(update={"learning_rate": config.learning_rate})
+    fusion = config.fusion.resolved("fusion") if config.fusion else recipe.fusion
+    return recipe.model_copy(update={"training": training, "fusion": fusion, "ensemble": None})

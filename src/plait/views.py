@@ -1,0 +1,65 @@
+"""Ways to prepare one table: each a resolved recipe's inputs, fitted, with the vectors of its frozen encoders in place of cells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from plait import embedding, machine
+from plait.cells import Store
+from plait.dataset import Dataset
+from plait.encoders.base import Encoder
+from plait.machine import Settings
+from plait.modalities.base import Progress
+from plait.model import build_encoder
+from plait.preprocessing import Preprocessing
+from plait.recipe import Recipe
+from plait.table.read import Table
+
+
+@dataclass
+class View:
+    recipe: Recipe
+    preprocessing: Preprocessing
+    settings: Settings
+
+    @classmethod
+    def fit(cls, recipe: Recipe, table: Table, train: np.ndarray) -> View:
+        """The view of a resolved recipe, its state fitted on the rows `train`."""
+        preprocessing = Preprocessing.fit(table, recipe, train)
+        return cls(recipe, preprocessing, machine.settings(recipe.training, preprocessing.convolves))
+
+    @cached_property
+    def frozen(self) -> dict[str, Encoder]:
+        """The frozen encoders, by column."""
+        built = {c: build_encoder(m, self.recipe.columns[c].encoder, c) for c, m in self.preprocessing.inputs.items()}
+        return {c: encoder for c, encoder in built.items() if hasattr(encoder, "embed")}
+
+    def dataset(self, table: Table, targets: bool = True, store: Store | None = None, progress: Progress = lambda n: None) -> Dataset:
+        """All rows of a table."""
+        prepared = self.preprocessing.prepare(table, targets, progress, store)
+        embedding.embed(prepared, self.preprocessing, self.frozen, self.recipe, self.settings, store)
+        return Dataset(prepared, self.preprocessing)
+
+    def state(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "recipe": self.recipe.model_dump(mode="json", exclude_none=True),
+            "precision": self.settings.precision,
+            "state": self.preprocessing.state(),
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> View:
+        recipe = Recipe(**state["recipe"])
+        preprocessing = Preprocessing.from_state(recipe, state["state"])
+        return cls(recipe, preprocessing, settings_as(state["precision"], recipe, preprocessing))
+
+
+def settings_as(precision: str, recipe: Recipe, preprocessing: Preprocessing) -> Settings:
+    """This machine's settings for a model that was trained in this precision: bf16 only where it is fast here too."""
+    asked = recipe.training.model_copy(update={"precision": "auto" if precision == "bf16" else precision})
+    return machine.settings(asked, preprocessing.convolves)
