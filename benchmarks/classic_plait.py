@@ -71,7 +71,7 @@ def copy_weights(model: MultimodalModel) -> None:
 
 
 chosen, preprocessing, prepared = setting()
-settings = machine.settings(chosen.training, pictures=True)
+settings = machine.settings(chosen.training, convolves=True)
 
 
 def training(rows: int, kind: type[Dataset] = Dataset) -> Training:
@@ -100,7 +100,7 @@ for line in sys.stdin:
     if what == "logits":
         count = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
         rows = Dataset(prepared, preprocessing).batch(torch.arange(64))
-        answer = {"logits": Predictor(run.model, settings).outputs(rows)["label"][:, 0].tolist(), "parameters": count}
+        answer = {"logits": Predictor(run.model, preprocessing, settings, chosen).of_batch(rows, [run.model.columns])[0]["label"][:, 0].tolist(), "parameters": count}
     elif what == "curve":
         one, progress = training(320, InOrder), Progress()
         answer = {"loss": [epoch(one, progress) for _ in range(int(number[0]))]}
@@ -112,11 +112,11 @@ for line in sys.stdin:
         used = resource.getrusage(resource.RUSAGE_SELF)
         answer = {"ms": ms, "rss_mb": used.ru_maxrss / 1024, "faults": (used.ru_minflt - before) / 4}
     else:
-        predictor = predictor or Predictor(run.model, settings)
+        predictor = predictor or Predictor(run.model, preprocessing, settings, chosen)
         count, found, data = int(number[0]), [], Dataset(prepared, preprocessing)
         for _ in range(12 if count == 1 else 3):
             begun = time.perf_counter()
-            predictor.outputs(data.batch(torch.arange(count)))
+            predictor.of_batch(data.batch(torch.arange(count)), [run.model.columns])
             found.append(time.perf_counter() - begun)
         answer = {"ms": 1e3 * float(np.median(found))}
     print(json.dumps(answer), flush=True)

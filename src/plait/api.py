@@ -45,7 +45,7 @@ class Model:
         self.folder, self.recipe, self.schema, self.record = folder, trained.recipe, trained.schema, trained.record
         self._artifact = trained
         self._screen = Screen(quiet)
-        settings = settings_as(trained.record.get("environment", {}).get("precision", "auto"), trained.recipe, trained.preprocessing)
+        settings = settings_as(trained.record.get("environment", {}), trained.recipe, trained.preprocessing)
         self._network = Predictor(trained.model, trained.preprocessing, settings, trained.recipe)
         self._answering: Answering = ensemble.load(folder, trained, self._network) or self._network
 
@@ -182,7 +182,7 @@ def _fit(sources: dict[str, Any], targets: list[str], chosen: Recipe, root: Any,
     check_cells(prepared, rows, table, folder, strict, screen)
     torch.manual_seed(chosen.seed)
     model = MultimodalModel.build(chosen, preprocessing)
-    settings = machine.settings(chosen.training, preprocessing.convolves)
+    settings = machine.settings(chosen.training, preprocessing.convolves(chosen))
     _tell(model, chosen, settings, screen)
     data = {side: Dataset(prepared, preprocessing, numbers) for side, numbers in (("train", rows.train), ("valid", rows.valid), ("test", rows.test))}
     run = Training(model, chosen, settings, data["train"], data["valid"], folder, screen)

@@ -71,7 +71,7 @@ class _Column:
 
     def _run(self, values: Values, rows: Tensor) -> list[np.ndarray]:
         plain = Values(values.x, values.length_B).take(rows)
-        with self.settings.autocast():
+        with self.settings.autocast(frozen=True):
             encoded = self.encoder.embed(self.modality.transform(plain, None).to(torch.device(self.settings.device)))  # type: ignore[operator]
         assert encoded.length_B is not None
         return [x[: int(n)].numpy() for x, n in zip(encoded.x.cpu(), encoded.length_B, strict=True)]
@@ -98,6 +98,6 @@ def _digest(values: Values, item: int) -> bytes:
 
 def _identity(column: ColumnRecipe, settings: Settings) -> str:
     """Everything besides the cell that decides its vectors."""
-    about = {"version": VERSION, "precision": settings.precision, **column.model_dump(mode="json", include={"modality", "encoder"})}
+    about = {"version": VERSION, "precision": settings.frozen, **column.model_dump(mode="json", include={"modality", "encoder"})}
     about["encoder"].pop("dropout", None)
     return hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=12).hexdigest()

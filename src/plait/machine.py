@@ -21,17 +21,19 @@ _PLAIN = nullcontext()  # cheaper in every step than an autocast that is off
 
 @dataclass(frozen=True)
 class Settings:
-    """What `auto` came to. `allocator`: whether freed memory is kept for the next step (see `keep_memory`)."""
+    """What `auto` came to. `frozen`: the precision of encoders that are not trained. `allocator`: whether freed memory is kept
+    for the next step (see `keep_memory`)."""
 
     device: str
     precision: str
+    frozen: str
     channels_last: bool
     compile: bool
     allocator: bool
 
-    def autocast(self) -> AbstractContextManager[Any]:
+    def autocast(self, frozen: bool = False) -> AbstractContextManager[Any]:
         """Mixed precision: products in bf16, everything that needs the range or the digits in fp32."""
-        if self.precision != "bf16":
+        if (self.frozen if frozen else self.precision) != "bf16":
             return _PLAIN
         return torch.autocast(self.device, torch.bfloat16)
 
@@ -43,12 +45,12 @@ def settings(recipe: TrainingRecipe, convolves: bool) -> Settings:
     `compile` stays off by itself: on a CPU, compiling a small convolutional network takes longer than it saves.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    precision = recipe.precision
-    if precision == "auto":
-        precision = "bf16" if convolves and bf16_is_fast(device) else "fp32"
+    fast = "bf16" if bf16_is_fast(device) else "fp32"
+    auto = recipe.precision == "auto"
     return Settings(
         device=device,
-        precision=precision,
+        precision=(fast if convolves else "fp32") if auto else recipe.precision,
+        frozen=fast if auto else recipe.precision,
         channels_last=recipe.channels_last == "on" or (recipe.channels_last == "auto" and convolves),
         compile=recipe.compile == "on",
         allocator=recipe.allocator != "off" and device == "cpu" and keep_memory(),

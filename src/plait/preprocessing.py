@@ -96,10 +96,11 @@ class Preprocessing:
             found.setdefault(origin(name, known), []).append(name)
         return found
 
-    @property
-    def convolves(self) -> bool:
-        """Whether encoders of its inputs convolve, which decides what settings are fast."""
-        return any(m.layout.kind in ("grid", "frames", "spectrogram") for m in self.inputs.values())
+    def convolves(self, recipe: Recipe) -> bool:
+        """Whether encoders that are trained convolve, which decides what settings are fast."""
+        shaped = [c for c, m in self.inputs.items() if m.layout.kind in ("grid", "frames", "spectrogram")]
+        chosen = [choice for c in shaped if (choice := recipe.columns[c].encoder)]
+        return any(not encoder.frozen(config) for encoder, config in (configured("encoders", choice) for choice in chosen))
 
     def transform(self, batch: Batch, generator: torch.Generator | None = None) -> Batch:
         """A batch as encoders take it; augmented when a generator is given."""

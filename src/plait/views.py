@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -30,7 +31,7 @@ class View:
     def fit(cls, recipe: Recipe, table: Table, train: np.ndarray) -> View:
         """The view of a resolved recipe, its state fitted on the rows `train`."""
         preprocessing = Preprocessing.fit(table, recipe, train)
-        return cls(recipe, preprocessing, machine.settings(recipe.training, preprocessing.convolves))
+        return cls(recipe, preprocessing, machine.settings(recipe.training, preprocessing.convolves(recipe)))
 
     @cached_property
     def frozen(self) -> dict[str, Encoder]:
@@ -48,7 +49,7 @@ class View:
         """As JSON."""
         return {
             "recipe": self.recipe.model_dump(mode="json", exclude_none=True),
-            "precision": self.settings.precision,
+            "settings": {"precision": self.settings.precision, "frozen": self.settings.frozen},
             "state": self.preprocessing.state(),
         }
 
@@ -56,10 +57,12 @@ class View:
     def from_state(cls, state: dict[str, Any]) -> View:
         recipe = Recipe(**state["recipe"])
         preprocessing = Preprocessing.from_state(recipe, state["state"])
-        return cls(recipe, preprocessing, settings_as(state["precision"], recipe, preprocessing))
+        return cls(recipe, preprocessing, settings_as(state["settings"], recipe, preprocessing))
 
 
-def settings_as(precision: str, recipe: Recipe, preprocessing: Preprocessing) -> Settings:
-    """This machine's settings for a model that was trained in this precision: bf16 only where it is fast here too."""
-    asked = recipe.training.model_copy(update={"precision": "auto" if precision == "bf16" else precision})
-    return machine.settings(asked, preprocessing.convolves)
+def settings_as(trained: Mapping[str, Any], recipe: Recipe, preprocessing: Preprocessing) -> Settings:
+    """This machine's settings, in the precisions that a model was trained in: bf16 only where it is fast here too."""
+    here = machine.settings(recipe.training, preprocessing.convolves(recipe))
+    bf16 = machine.bf16_is_fast(here.device)
+    kept: dict[str, Any] = {k: trained[k] if trained[k] != "bf16" or bf16 else "fp32" for k in ("precision", "frozen") if k in trained}
+    return replace(here, **kept)

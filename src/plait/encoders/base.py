@@ -33,6 +33,11 @@ class Encoder(nn.Module, ABC):
         return {}
 
     @classmethod
+    def frozen(cls, config: Any) -> bool:
+        """Whether it is not trained, so that its vectors can be computed once, by `embed`."""
+        return False
+
+    @classmethod
     @abstractmethod
     def build(cls, config: Any, layout: Layout) -> Encoder:
         """The encoder for a column of this layout, whose kind is one of `takes`."""

@@ -45,7 +45,7 @@ class Config(Options):
 
 
 class Pretrained(Encoder):
-    """The network's vectors for each cell, normalised (Ba et al. 2016, eq. 4) with a learned scale for each entry.
+    """The network's vectors for each cell, normalised (Ba et al. 2016, eq. 4; without its scale, which what comes next can learn).
 
     The network is no part of the module: it is not trained, not saved with the weights, and not even loaded while every
     vector that is asked for has been computed before.
@@ -57,7 +57,7 @@ class Pretrained(Encoder):
     def __init__(self, network: Network, width: int, pool: str, unit: bool, dropout: float) -> None:
         super().__init__()
         self.network, self.pool, self.unit = network, pool, unit
-        self.norm = nn.LayerNorm(width)
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.dropout = nn.Dropout(dropout)
         self.width = width
 
@@ -85,6 +85,10 @@ class Pretrained(Encoder):
         return _of_text(config) if modality == "text" else _of_pictures(weights.read_json(weights.find(config.model), "preprocessor_config.json"))
 
     @classmethod
+    def frozen(cls, config: Config) -> bool:
+        return True
+
+    @classmethod
     def build(cls, config: Config, layout: Layout) -> Pretrained:
         tower = "vision_config" if layout.kind == "grid" else "text_config"
         network = Network(config.model, config.identity, config.architecture, tower)
@@ -92,7 +96,7 @@ class Pretrained(Encoder):
 
     def forward(self, values: Values) -> Tokens:
         values = values if values.encoded else self.embed(values)
-        x_BLD = self.dropout(self.norm(values.x.to(self.norm.weight.dtype)))
+        x_BLD = self.dropout(self.norm(values.x))
         return Tokens(x_BLD, values.mask_BL())
 
     @torch.no_grad()
