@@ -100,7 +100,10 @@ for line in sys.stdin:
     if what == "logits":
         count = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
         rows = Dataset(prepared, preprocessing).batch(torch.arange(64))
-        answer = {"logits": Predictor(run.model, preprocessing, settings, chosen).of_batch(rows, [run.model.columns])[0]["label"][:, 0].tolist(), "parameters": count}
+        answer = {
+            "logits": Predictor(run.model, preprocessing, settings, chosen).of_batch(rows, [run.model.columns])[0]["label"][:, 0].tolist(),
+            "parameters": count,
+        }
     elif what == "curve":
         one, progress = training(320, InOrder), Progress()
         answer = {"loss": [epoch(one, progress) for _ in range(int(number[0]))]}

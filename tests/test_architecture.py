@@ -13,7 +13,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "plait"
 LAYERS = [
     {"errors", "layers"},
-    {"schema", "batch", "recipe", "components", "machine", "screen", "pixels", "streams", "clips", "convnets", "weights"},
+    {"schema", "batch", "recipe", "components", "machine", "screen", "pixels", "streams", "clips", "convnets", "weights", "networks"},
     {"table", "modalities", "cells", "fusion", "tasks", "balancing"},
     {"encoders", "preprocessing", "schedule"},
     {"cache", "dataset", "model"},

@@ -61,8 +61,9 @@ LAYOUTS = {
     "tokens": Layout("tokens", (12,), 300),
     "bag": Layout("bag", (12,), 300),
     "grid": Layout("grid", (3, 40, 40)),
-    "frames": Layout("frames", (6, 3, 32, 32)),
+    "frames": Layout("frames", (6, 3, 40, 40)),
     "spectrogram": Layout("spectrogram", (50, 20)),
+    "wave": Layout("wave", (900,)),
 }
 
 
@@ -84,7 +85,7 @@ def values_of(layout: Layout, rows: int, seed: int = 0) -> Values:
     if layout.kind == "grid":
         return Values(torch.randn(rows, *layout.size, generator=g).to(memory_format=torch.channels_last))
     length = torch.randint(1, layout.size[0] + 1, (rows,), generator=g)
-    if layout.kind in ("frames", "spectrogram"):
+    if layout.kind in ("frames", "spectrogram", "wave"):
         return Values(torch.randn(rows, *layout.size, generator=g), length)  # what lies beyond a row's length is no zero
     ids = torch.randint(2, layout.vocabulary, (rows, layout.size[0]), generator=g)
     return Values(ids * (torch.arange(layout.size[0]) < length[:, None]), length)
@@ -97,7 +98,7 @@ def pairs() -> list[tuple[str, str]]:
 @cache
 def saved(kind: str, seed: int = 0) -> str:
     """The folder of a tiny pretrained model."""
-    make = tiny_models.bert if kind == "tokens" else tiny_models.vit
+    make = {"tokens": tiny_models.bert, "wave": tiny_models.wav2vec2}.get(kind, tiny_models.vit)
     return str(make(Path(tempfile.mkdtemp(prefix="plait-test-")), seed))
 
 
@@ -105,9 +106,14 @@ def encoder(name: str, kind: str, **options: Any) -> Any:
     if name == "pretrained":
         options = {"model": saved(kind), **options}
     component = find("encoders", name)
-    config = component.settled(configure("encoders", name, options), {"tokens": "text", "grid": "image"}.get(kind, kind))
+    config = component.settled(
+        configure("encoders", name, options), {"tokens": "text", "grid": "image", "frames": "video", "wave": "audio"}.get(kind, kind)
+    )
     torch.manual_seed(0)
     return component.build(config, LAYOUTS[kind]).eval()
+
+
+LEARNING = {"pretrained": {"mode": "full", "layers": 1}}  # what an encoder that is frozen by itself needs to learn
 
 
 # ---------------------------------------------------------------- all kinds
@@ -230,15 +236,17 @@ class TestEncoder:
             assert torch.allclose(alone[0], whole[row], atol=1e-5)
 
     def test_every_parameter_learns(self, name: str, kind: str) -> None:
-        module = encoder(name, kind).train()
+        module = encoder(name, kind, **LEARNING.get(name, {})).train()
         x_BLD = module(values_of(LAYOUTS[kind], 8)).x_BLD
         (x_BLD * torch.randn(x_BLD.shape, generator=torch.Generator().manual_seed(1))).sum().backward()
         still = [n for n, p in module.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
         # the last normalisation of a residual block begins at zero, so what lies before it learns from the second step on
-        assert all(name == "resnet" and any(w in n for w in ("convolution", "norm1")) for n in still), still
+        # a pretrained network comes with parts that these vectors do not pass through
+        later = {"resnet": ("convolution", "norm1"), "pretrained": ("pooler", "masked_spec_embed")}.get(name, ())
+        assert all(any(w in n for w in later) for n in still), still
 
     def test_one_row_trains(self, name: str, kind: str) -> None:
-        module = encoder(name, kind).train()
+        module = encoder(name, kind, **LEARNING.get(name, {})).train()
         module(values_of(LAYOUTS[kind], 1)).x_BLD.sum().backward()
 
     def test_saved_and_loaded_weights_give_equal_tokens(self, name: str, kind: str) -> None:
@@ -255,7 +263,17 @@ OTHER = {
     "audio_cnn": {"channels": (4, 8), "width": 16, "dropout": 0.9},
     "conv3d": {"channels": (4, 8), "dropout": 0.9},
     "crnn": {"channels": (4, 8), "width": 16, "tokens": "last", "dropout": 0.9},
-    "pretrained": {"model": saved("grid", 1), "pool": "none", "unit": True, "dropout": 0.9},
+    "pretrained": {
+        "model": saved("grid", 1),
+        "mode": "full",
+        "pool": "mean",
+        "unit": True,
+        "dropout": 0.9,
+        "layers": 1,
+        "rank": 2,
+        "rate": 0.5,
+        "decay": 0.5,
+    },
     "per_frame": {"frame": {"name": "resnet", "width": 8}, "time": "mean", "width": 16, "heads": 2, "layers": 2, "dropout": 0.9},
     "bag": {"width": 16, "dropout": 0.9},
     "cnn": {"channels": (4, 8), "kernel": 5, "padding": 1, "pool": "mean"},
@@ -270,8 +288,12 @@ OTHER = {
     "logit_sum": {"hidden": (16,), "dropout": 0.9},
     "low_rank": {"width": 16, "rank": 2, "hidden": (16,), "dropout": 0.9},
 }
-FOUND = ("architecture", "identity")  # not for a user to choose: read from a model's files
-NEEDS = {"sigma": {"periodic": 4}, "heads": {"time": "attention"}}
+FOUND = ("architecture", "identity", "why")  # not for a user to choose: read from a model's files, or said of a choice
+NEEDS = {
+    "tabular": {"sigma": {"periodic": 4}},
+    "per_frame": {"heads": {"time": "attention"}},
+    "pretrained": {"layers": {"mode": "lora"}, "rank": {"mode": "lora"}, "rate": {"mode": "full"}, "decay": {"mode": "full"}},
+}
 
 
 @pytest.mark.parametrize(("name", "option"), [(n, o) for n in names("encoders") for o in find("encoders", n).options.model_fields if o not in FOUND])
@@ -279,14 +301,16 @@ def test_every_encoder_option_changes_something(name: str, option: str) -> None:
     kind = min(find("encoders", name).takes - {"index"})
     values = values_of(LAYOUTS[kind], 8)
 
-    def output(**options: Any) -> torch.Tensor:
+    def result(**options: Any) -> tuple[torch.Tensor, list[Any]]:
+        """What comes out of it, and what is trained of it, how fast."""
         module = encoder(name, kind, **options).train()
+        rates = {id(p): rate for p, rate in module.rates()}
         torch.manual_seed(1)
-        return module(values).x_BLD
+        return module(values).x_BLD, [(p.shape, rates.get(id(p), 1.0)) for p in module.parameters() if p.requires_grad]
 
-    needs = NEEDS.get(option, {}) if name in ("tabular", "per_frame") else {}
-    plain, changed = output(**needs), output(**needs, **{option: OTHER[name][option]})
-    assert plain.shape != changed.shape or not torch.allclose(plain, changed)
+    needs = NEEDS.get(name, {}).get(option, {})
+    (plain, trained), (changed, others) = result(**needs), result(**needs, **{option: OTHER[name][option]})
+    assert plain.shape != changed.shape or not torch.allclose(plain, changed) or trained != others
 
 
 # ---------------------------------------------------------------- fusion

@@ -7,7 +7,20 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, CLIPConfig, CLIPModel, ResNetConfig, ResNetModel, ViTConfig, ViTModel
+from transformers import (
+    BertConfig,
+    BertModel,
+    CLIPConfig,
+    CLIPModel,
+    ResNetConfig,
+    ResNetModel,
+    VideoMAEConfig,
+    VideoMAEModel,
+    ViTConfig,
+    ViTModel,
+    Wav2Vec2Config,
+    Wav2Vec2Model,
+)
 
 WORDS = ["a", "red", "apple", "green", "tree", "the", "sky", "is", "blue", "there", "near", "house", "number", "cherry", "leaf"]
 LETTERS = [f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz0123456789"] + list("abcdefghijklmnopqrstuvwxyz0123456789")
@@ -63,4 +76,22 @@ def clip(folder: Path) -> Path:
     vision = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}
     CLIPModel(CLIPConfig(text_config=text, vision_config=vision)).save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps({"size": 32, "do_center_crop": True, "crop_size": 32}))
+    return folder
+
+
+def wav2vec2(folder: Path, seed: int = 0) -> Path:
+    """A network of waves at 8 kHz, of two layers of convolutions that halve time five times each."""
+    torch.manual_seed(seed)
+    form = {"conv_dim": (8, 8), "conv_stride": (5, 4), "conv_kernel": (10, 8), "num_feat_extract_layers": 2, "num_conv_pos_embeddings": 4}
+    more = {"num_conv_pos_embedding_groups": 2, "layerdrop": 0.0, "mask_time_prob": 0.0}
+    Wav2Vec2Model(Wav2Vec2Config(hidden_size=32, **form, **more, **SMALL)).save_pretrained(folder)
+    about = {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "sampling_rate": 8000, "do_normalize": True}
+    (folder / "preprocessor_config.json").write_text(json.dumps(about))
+    return folder
+
+
+def videomae(folder: Path) -> Path:
+    torch.manual_seed(0)
+    VideoMAEModel(VideoMAEConfig(hidden_size=32, image_size=32, patch_size=16, num_frames=4, **SMALL)).save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps({"size": {"height": 32, "width": 32}, "do_normalize": False}))
     return folder

@@ -356,6 +356,9 @@ def _tell(model: MultimodalModel, chosen: Recipe, settings: machine.Settings, sc
     encoders = ", ".join(f"{name}: {c.encoder.name}" for name, c in chosen.columns.items() if c.encoder)
     count = sum(p.numel() for name, p in model.named_parameters() if p.requires_grad and not name.startswith("solo."))
     switches = [settings.device, settings.precision, *(n for n in ("channels_last", "compile") if getattr(settings, n))]
+    for name, column in chosen.columns.items():
+        if column.encoder and (why := column.encoder.options.get("why")):
+            screen.say(f"{name}: {column.encoder.options['model']} {column.encoder.options['mode']}, because {why}")
     screen.say(f"model: {encoders}; fusion: {chosen.fusion.name}; {count:,} parameters; {', '.join(switches)}")
 
 

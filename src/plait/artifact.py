@@ -16,9 +16,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from plait.encoders.pretrained import Network, Pretrained
+from plait.encoders.pretrained import Pretrained
 from plait.errors import ArtifactError, PlaitError
 from plait.model import MultimodalModel
+from plait.networks import Network
 from plait.preprocessing import Preprocessing
 from plait.recipe import Recipe
 from plait.schema import Schema

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from plait.layers import masked_mean
 
-Kind = Literal["vector", "index", "tokens", "bag", "grid", "frames", "spectrogram"]
+Kind = Literal["vector", "index", "tokens", "bag", "grid", "frames", "spectrogram", "wave"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Layout:
     - `bag`: as `tokens`, but their order says nothing;
     - `grid`: pictures of shape (B, size[0] channels, size[1] high, size[2] wide);
     - `frames`: pictures of shape (B, at most size[0] steps, size[1] channels, size[2] high, size[3] wide), with a length per row;
+    - `wave`: samples of shape (B, at most size[0] steps), with a length per row;
     - `spectrogram`: spectra of shape (B, at most size[0] steps, size[1] bands), with a length per row.
     """
 

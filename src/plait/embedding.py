@@ -18,7 +18,7 @@ from plait.model import MultimodalModel
 from plait.preprocessing import Prepared, Preprocessing
 from plait.recipe import ColumnRecipe, Recipe
 
-VERSION = 1  # of what `embed` makes
+VERSION = 2  # of what `embed` makes
 TOGETHER = 32  # cells in one run of an encoder
 
 
@@ -98,6 +98,8 @@ def _digest(values: Values, item: int) -> bytes:
 
 def _identity(column: ColumnRecipe, settings: Settings) -> str:
     """Everything besides the cell that decides its vectors."""
-    about = {"version": VERSION, "precision": settings.frozen, **column.model_dump(mode="json", include={"modality", "encoder"})}
-    about["encoder"].pop("dropout", None)
+    assert column.modality is not None
+    assert column.encoder is not None
+    network = {name: column.encoder.options.get(name) for name in ("identity", "pool", "unit")}
+    about = {"version": VERSION, "precision": settings.frozen, "modality": column.modality.model_dump(mode="json"), **network}
     return hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=12).hexdigest()

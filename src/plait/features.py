@@ -188,6 +188,14 @@ def _spectrum(values: Values) -> Tensor:
     return torch.cat([mean_BD, spread_BD], 1)
 
 
+def _wave(values: Values) -> Tensor:
+    """The same of the power in 32 equal bands, from spectra of 400 samples."""
+    x = F.pad(values.x.float(), (0, max(400 - values.x.shape[1], 0))).unfold(1, 400, 200) * torch.hann_window(400)
+    power = torch.fft.rfft(x).abs().square().clamp_min(1e-10).log10()
+    assert values.length_B is not None
+    return _spectrum(Values(F.adaptive_avg_pool1d(power, 32), ((values.length_B - 400) // 200 + 1).clamp(min=1)))
+
+
 def _film(values: Values) -> Tensor:
     """The thumbnail of the mean frame, and of how much frames differ from the one before."""
     x, mask_BL = values.x.float(), values.mask_BL()
@@ -197,4 +205,4 @@ def _film(values: Values) -> Tensor:
     return torch.cat([masked_mean(small, mask_BL), moved], 1)
 
 
-KINDS: dict[str, Callable[[Values], Tensor]] = {"vector": _vector, "grid": _thumbnail, "spectrogram": _spectrum, "frames": _film}
+KINDS: dict[str, Callable[[Values], Tensor]] = {"vector": _vector, "grid": _thumbnail, "spectrogram": _spectrum, "wave": _wave, "frames": _film}

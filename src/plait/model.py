@@ -43,6 +43,8 @@ class MultimodalModel(nn.Module):
             c: ColumnEncoder(build_encoder(m, recipe.columns[c].encoder, c), recipe.model.missing, c in preprocessing.several)
             for c, m in preprocessing.inputs.items()
         }
+        for column in encoders.values() if training else ():
+            column.encoder.begin()
         fusion, config = configured("fusion", recipe.fusion)
         widths = {c: e.encoder.width for c, e in encoders.items()}
         model_fusion = fusion.build(config, widths)

@@ -98,7 +98,7 @@ class Preprocessing:
 
     def convolves(self, recipe: Recipe) -> bool:
         """Whether encoders that are trained convolve, which decides what settings are fast."""
-        shaped = [c for c, m in self.inputs.items() if m.layout.kind in ("grid", "frames", "spectrogram")]
+        shaped = [c for c, m in self.inputs.items() if m.layout.kind in ("grid", "frames", "spectrogram", "wave")]
         chosen = [choice for c in shaped if (choice := recipe.columns[c].encoder)]
         return any(not encoder.frozen(config) for encoder, config in (configured("encoders", choice) for choice in chosen))
 

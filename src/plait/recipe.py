@@ -190,7 +190,7 @@ class Recipe(Options):
                 raise RecipeError(f"recipe: no column '{name}' in the table: {nearest(name, known)}")
         columns = {c.name: ColumnRecipe(role=c.role) for c in schema if c.role != "input"}
         for name in schema.of("input"):
-            columns[name] = self._resolve_input(name, schema[name].modality or "")
+            columns[name] = self._resolve_input(name, schema[name].modality or "", schema.rows)
         chosen = {t: self.tasks.get(t, Choice(name=task)) for t, task in tasks.items()}
         resolved = {t: choice.resolved("tasks", self.task_defaults.get(choice.name)) for t, choice in chosen.items()}
         return self.model_copy(
@@ -215,13 +215,13 @@ class Recipe(Options):
         modalities = {m: options for m, options in self.modalities.items() if m not in encoders}
         return self.model_copy(update={"columns": columns, "modalities": modalities, "encoders": {**self.encoders, **encoders}})
 
-    def _resolve_input(self, name: str, modality: str) -> ColumnRecipe:
+    def _resolve_input(self, name: str, modality: str, rows: int) -> ColumnRecipe:
         own = self.columns.get(name, ColumnRecipe())
         choice = own.modality if own.modality and own.modality.name == modality else Choice(name=modality)
         default = Choice(name=components.find("modalities", modality).encoder)
         encoder = own.encoder or self.encoders.get(modality) or default
         component = components.find("encoders", encoder.name)
-        settled = component.settled(components.configure("encoders", encoder.name, encoder.options), modality)
+        settled = component.settled(components.configure("encoders", encoder.name, encoder.options), modality, rows)
         return ColumnRecipe(
             role="input",
             modality=choice.resolved("modalities", {**component.asks(settled, modality), **self.modalities.get(modality, {})}),

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import nn
 
+from plait.encoders.base import Encoder
 from plait.recipe import TrainingRecipe
 
 
@@ -22,13 +23,16 @@ def learning_rate(step: int, total: int, recipe: TrainingRecipe) -> float:
 
 
 def optimizer_for(model: nn.Module, recipe: TrainingRecipe) -> torch.optim.Optimizer:
-    """Weight decay is for weights of products alone: not for biases, norms, embeddings or learned tokens."""
+    """Weight decay is for weights of products alone: not for biases, norms, embeddings or learned tokens. A group's `scale` is its
+    share of the learning rate: 1, but in networks that were trained before."""
     embedded = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    decayed = [p for p in parameters if p.ndim > 1 and id(p) not in embedded]
-    others = [p for p in parameters if p.ndim <= 1 or id(p) in embedded]
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    groups = [group for group in groups if group["params"]]
+    scales = {id(p): scale for m in model.modules() if isinstance(m, Encoder) for p, scale in m.rates()}
+    found: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for p in model.parameters():
+        if p.requires_grad:
+            decay = recipe.weight_decay if p.ndim > 1 and id(p) not in embedded else 0.0
+            found.setdefault((-scales.get(id(p), 1.0), -decay), []).append(p)
+    groups = [{"params": found[key], "weight_decay": -key[1], "scale": -key[0]} for key in sorted(found)]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=0.9, nesterov=True, fused=True)
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam

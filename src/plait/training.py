@@ -106,7 +106,7 @@ def _epoch(run: Training, progress: Progress, checkpoint: Checkpoint, bar: Bar) 
     for step in range(progress.step, len(batches)):
         rate = learning_rate(progress.epoch * len(batches) + step, total, settings)
         for group in run.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["scale"]
         run.alone = recipe.model.alone * (1 - (progress.epoch * len(batches) + step) / total)  # first each for itself, at last together
         batch = run.train_data.batch(batches[step], generator).drop(recipe.model.modality_dropout, generator)
         losses.append(_step_in_memory(run, batch))

@@ -12,17 +12,21 @@ import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoModel, PreTrainedTokenizerFast
+from transformers import AutoModel, PreTrainedTokenizerFast, Wav2Vec2FeatureExtractor
 
 import plait
 import tiny_models
 from conftest import FAST, make_rows, write_csv
+from media import clip, wav, wave
 from plait import weights
-from plait.batch import Values
+from plait.batch import Layout, Values
 from plait.components import configure, find
-from plait.encoders.pretrained import Network, Pretrained
+from plait.encoders.pretrained import Pretrained, Tuned
 from plait.errors import RecipeError
 from plait.modalities.base import Source
+from plait.networks import Network
+from plait.recipe import TrainingRecipe
+from plait.schedule import optimizer_for
 
 TEXTS = [
     "a red apple",
@@ -188,5 +192,144 @@ def test_weights_that_do_not_fit_the_network_are_refused(tmp_path: Path) -> None
 
 def test_columns_of_other_modalities_are_refused(tmp_path: Path) -> None:
     rows = make_rows(tmp_path, 12)
-    with pytest.raises(RecipeError, match="takes columns of text and image, not of number"):
+    with pytest.raises(RecipeError, match="takes columns of text, image, video, audio, not of number"):
         plait.fit(rows, "label", root=tmp_path, overrides=["columns.price.encoder=pretrained"], quiet=True)
+
+
+def tuned(folder: Path, modality: str, mode: str, layout: Layout, **options: Any) -> tuple[Any, Any]:
+    """The network frozen, and the same to be trained on."""
+    made = []
+    for one in ("frozen", mode):
+        config = Pretrained.settled(configure("encoders", "pretrained", {"model": str(folder), "mode": one, "dropout": 0, **options}), modality)
+        made.append(Pretrained.build(config, layout))
+    made[1].begin()
+    return made[0].eval(), made[1].train()
+
+
+TOKENS, GRID = Layout("tokens", (16,), 300), Layout("grid", (3, 40, 40))
+
+
+@pytest.mark.parametrize("mode", ["lora", "full"])
+@pytest.mark.parametrize("modality", ["text", "image", "cnn"])
+def test_training_begins_from_the_pretrained_network(mode: str, modality: str, tmp_path: Path) -> None:
+    if modality == "text":
+        folder, layout, values = tiny_models.bert(tmp_path), TOKENS, Values(torch.randint(5, 300, (4, 9)), torch.tensor([9, 3, 1, 5]))
+    else:
+        folder = Path("efficientnet_lite0") if modality == "cnn" else tiny_models.vit(tmp_path)
+        layout, values = GRID, Values(torch.randn(4, 3, 40, 40))
+    frozen, other = tuned(folder, "text" if modality == "text" else "image", mode, layout, layers=1)
+    assert isinstance(other, Tuned)
+    before = frozen(values)
+    other.body.eval()  # no dropout
+    torch.testing.assert_close(other(values).x_BLD, before.x_BLD, atol=1e-4, rtol=1e-3)
+    other.train()
+    trained = {name for name, p in other.body.named_parameters() if p.requires_grad}
+    if mode == "lora":
+        assert trained
+        assert all("lora_" in name for name in trained)
+        assert sum(p.numel() for p in other.parameters() if p.requires_grad) < 0.4 * sum(p.numel() for p in other.parameters())
+    else:
+        assert all("lora_" not in name for name, _ in other.body.named_parameters())
+    own = {id(p) for p in other.parameters() if p.requires_grad}
+    rates = {id(p): rate for p, rate in other.rates()}
+    assert set(rates) == own, "every trained parameter has a rate of its own"
+    torch.manual_seed(0)
+    optimizer = optimizer_for(other, TrainingRecipe(learning_rate=0.1))
+    assert {g["scale"] for g in optimizer.param_groups} == set(rates.values())
+    for _ in range(2):  # the first step moves only one of the two matrices of LoRA: the other is zero
+        (other(values).x_BLD * torch.randn(before.x_BLD.shape[-1])).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    other.eval()
+    assert not torch.allclose(other(values).x_BLD, before.x_BLD, atol=1e-3)
+    if modality == "cnn":
+        assert not any(m.training for m in other.train().body.modules() if isinstance(m, torch.nn.BatchNorm2d))
+
+
+def test_lower_blocks_learn_more_slowly(tmp_path: Path) -> None:
+    _, other = tuned(tiny_models.bert(tmp_path), "text", "full", TOKENS, rate=0.1, decay=0.5)
+    rates = {name: rate for name, p in other.body.named_parameters() for q, rate in other.rates() if p is q}
+    assert {r for n, r in rates.items() if "layer.1." in n} == {0.1}
+    assert {r for n, r in rates.items() if "layer.0." in n} == {0.05}
+    assert {r for n, r in rates.items() if "embeddings." in n} == {0.025}
+    assert {r for n, r in rates.items() if "pooler." in n} <= {0.1}
+
+
+def test_lora_adds_a_product_of_two_small_matrices(tmp_path: Path) -> None:
+    """h = W x + (alpha / r) B A x (Hu et al. 2022, eq. 3), with alpha = 2 r."""
+    _, other = tuned(tiny_models.vit(tmp_path), "image", "lora", GRID, rank=3, layers=1)
+    part = next(m for m in other.body.modules() if hasattr(m, "lora_A") and hasattr(m, "base_layer"))
+    a, b = part.lora_A["default"].weight, part.lora_B["default"].weight
+    assert a.shape[0] == b.shape[1] == 3
+    torch.nn.init.normal_(b)
+    x = torch.randn(5, a.shape[1])
+    torch.testing.assert_close(part(x), part.base_layer(x) + 2 * x @ a.T @ b.T, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["lora", "full"])
+def test_a_tuned_model_is_the_same_after_loading(mode: str, tmp_path: Path) -> None:
+    table = write_csv(tmp_path / "t.csv", make_rows(tmp_path, 24))
+    folder = tiny_models.bert(tmp_path / "bert")
+    chosen = f"encoders.text={{name: pretrained, mode: {mode}, model: {folder}}}"
+    model = plait.fit(table, "label", overrides=[*FAST, chosen], out=tmp_path / "run", quiet=True)
+    shutil.rmtree(folder)
+    weights.identity.cache_clear()
+    again = plait.load(tmp_path / "run", quiet=True)
+    np.testing.assert_allclose(model.embed(table), again.embed(table), atol=1e-5)
+
+
+def test_auto_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = configure("encoders", "pretrained", {"model": str(tiny_models.bert(tmp_path))})
+    assert Pretrained.settled(options, "text", 10_000).mode == ("lora" if torch.cuda.is_available() else "frozen")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    few, many = (Pretrained.settled(options, "text", rows) for rows in (500, 5000))
+    assert (few.mode, few.why) == ("frozen", "500 rows")
+    assert (many.mode, many.why) == ("lora", "5,000 rows and a GPU: worth adapting")
+
+
+def test_sounds_get_the_vectors_of_their_model(tmp_path: Path) -> None:
+    folder = tiny_models.wav2vec2(tmp_path / "wave")
+    waves = [wave(0.5, 440, rate=8000), wave(0.2, 200, rate=8000)]
+    encoder, modality, loaded = prepared("audio", folder, [wav(w, 8000) for w in waves])
+    assert modality.layout.kind == "wave"
+    found = encoder.embed(modality.transform(loaded.values, None))
+    model, extract = AutoModel.from_pretrained(folder), Wav2Vec2FeatureExtractor.from_pretrained(folder)
+    for given, vector in zip(waves, found.x, strict=True):
+        with torch.no_grad():
+            states = model(extract(given, sampling_rate=8000, return_tensors="pt").input_values).last_hidden_state
+        torch.testing.assert_close(vector[0], states[0].mean(0), atol=5e-3, rtol=5e-3)
+
+
+def test_frames_get_the_vectors_of_pictures(tmp_path: Path) -> None:
+    folder = tiny_models.vit(tmp_path / "vit")
+    encoder, modality, loaded = prepared("video", folder, [clip(12), clip(1)])
+    assert loaded.values.length_B is not None
+    given = modality.transform(loaded.values, None)
+    found = encoder.embed(given)
+    assert found.x.shape == (2, 8, 32)
+    assert found.length_B.tolist() == [8, 1]
+    with torch.no_grad():
+        expected = AutoModel.from_pretrained(folder)(given.x[0]).last_hidden_state[:, 0]
+    torch.testing.assert_close(found.x[0], expected, atol=1e-4, rtol=1e-4)
+    assert not found.x[1, 1:].any()
+
+
+def test_a_model_of_clips_sees_all_frames_at_once(tmp_path: Path) -> None:
+    folder = tiny_models.videomae(tmp_path / "clips")
+    encoder, modality, loaded = prepared("video", folder, [clip(12), clip(1)])
+    assert loaded.values.x.shape[1] == 4, "as many frames as the model takes"
+    given = modality.transform(loaded.values, None)
+    found = encoder.embed(given)
+    assert found.x.shape == (2, 1, 32)
+    still = given.x[1:, :1].expand(-1, 4, -1, -1, -1)
+    with torch.no_grad():
+        expected = AutoModel.from_pretrained(folder)(torch.cat([given.x[:1], still])).last_hidden_state.mean(1)
+    torch.testing.assert_close(found.x[:, 0], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_sounds_need_a_network_of_waves(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="no network for audio comes in a package"):
+        Pretrained.settled(configure("encoders", "pretrained", {}), "audio")
+    config = Pretrained.settled(configure("encoders", "pretrained", {"model": str(tiny_models.bert(tmp_path))}), "audio")
+    with pytest.raises(RecipeError, match="is a 'bert'; for sounds expected a network that reads waves: wav2vec2"):
+        Pretrained.asks(config, "audio")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from plait.batch import Kind, Layout, Tokens, Values
 from plait.components import Options
@@ -22,9 +23,9 @@ class Encoder(nn.Module, ABC):
     width: int
 
     @classmethod
-    def settled(cls, config: Any, modality: str) -> Any:
-        """The options with nothing left open, for a column of this modality. Files that they name are looked up here, so
-        that what is saved tells all that `build` needs."""
+    def settled(cls, config: Any, modality: str, rows: int = 0) -> Any:
+        """The options with nothing left open, for a column of this modality in a table of so many rows. Files that they name
+        are looked up here, so that what is saved tells all that `build` needs."""
         return config
 
     @classmethod
@@ -41,6 +42,13 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def build(cls, config: Any, layout: Layout) -> Encoder:
         """The encoder for a column of this layout, whose kind is one of `takes`."""
+
+    def rates(self) -> Iterable[tuple[Tensor, float]]:
+        """Parameters that take a share of the recipe's learning rate only, with the share."""
+        return ()
+
+    def begin(self) -> None:
+        """What is done once before training: weights that it begins from are loaded."""
 
     @abstractmethod
     def forward(self, values: Values) -> Tokens: ...

@@ -36,8 +36,12 @@ class Config(Options):
     Augmentation: a change of loudness of up to so many dB; white `noise` in so large a share of the recordings, 10 to 40
     dB below them; a `shift` in time of up to so many seconds; and SpecAugment's masks (Park et al. 2019), `time_masks` of up to a
     tenth of the time and `band_masks` of up to an eighth of the bands.
+
+    `form: wave` gives encoders that take it the samples themselves; windows, bands and the augmentation that is about them play no part
+    there. `unit` scales each recording to mean 0 and variance 1.
     """
 
+    form: Literal["spectrogram", "wave"] = "spectrogram"
     rate: int = Field(16_000, ge=1000, le=192_000, description="samples a second")
     window: float = Field(0.025, gt=0, description="seconds of one spectrum")
     hop: float = Field(0.01, gt=0, description="seconds from one spectrum to the next")
@@ -52,10 +56,13 @@ class Config(Options):
     shift: float = Field(0.1, ge=0)
     time_masks: int = Field(1, ge=0)
     band_masks: int = Field(1, ge=0)
+    unit: bool = False
 
     @property
     def steps(self) -> int:
-        """The most spectra that an encoder sees at once."""
+        """The most spectra, or samples, that an encoder sees at once."""
+        if self.form == "wave":
+            return max(int(self.seconds * self.rate), 1)
         return max(int(self.seconds / self.hop), 1)
 
 
@@ -68,15 +75,17 @@ class Audio(MediaModality):
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.shape, self.dtype = (0, config.bands), torch.float16
-        self.layout = Layout("spectrogram", (config.steps, config.bands))
+        self.shape, self.dtype = (0,) if config.form == "wave" else (0, config.bands), torch.float16
+        self.layout = Layout("wave", (config.steps,)) if config.form == "wave" else Layout("spectrogram", (config.steps, config.bands))
 
     @classmethod
     def matches(cls, cells: pa.ChunkedArray, source: Source) -> Match | None:
         return recognise(cells, source, "sounds", SUFFIXES, _is_sound)
 
     def prepares(self) -> dict[str, Any]:
-        chosen = ("rate", "window", "hop", "bands", "lowest", "highest", "longest")
+        chosen: tuple[str, ...] = ("rate", "window", "hop", "bands", "lowest", "highest", "longest")
+        if self.config.form == "wave":
+            chosen = ("form", "rate", "longest")
         return {**{name: getattr(self.config, name) for name in chosen}, "av": av.__version__, "soundfile": soundfile.__version__}
 
     def prepare(self, media: Media) -> Cell | None:
@@ -93,18 +102,32 @@ class Audio(MediaModality):
             notes.append(f"longer than {config.longest:g} s, of which the middle is kept")
         if np.abs(sound.wave).max() < SILENT:
             notes.append("silent")
+        if config.form == "wave":
+            return Cell(sound.wave.astype(np.float16), tuple(notes))
         return Cell(log_mel(torch.from_numpy(sound.wave), config).to(torch.float16).numpy(), tuple(notes))
 
     def transform(self, values: Values, generator: torch.Generator | None) -> Values:
         if generator is None and self.config.view == "windows":
             values = windows(values, self.config.steps)
         assert values.length_B is not None
+        if self.config.form == "wave":
+            return self._waves(values, generator)
         x_BTM = values.x.float()
         x_BTM, length_B = view(x_BTM, values.length_B, self.config.steps, generator)
         if generator is not None and len(x_BTM):
             x_BTM = augment(x_BTM, length_B, self.config, generator)
         mask_BT = torch.arange(x_BTM.shape[1]) < length_B[:, None]
         return Values(((x_BTM + 4) * 0.25 * mask_BT[:, :, None]), length_B, values.count_B)
+
+    def _waves(self, values: Values, generator: torch.Generator | None) -> Values:
+        assert values.length_B is not None
+        x_BT1, length_B = view(values.x.float()[:, :, None], values.length_B, self.config.steps, generator)
+        x_BT, mask_BT = x_BT1[:, :, 0], torch.arange(x_BT1.shape[1]) < length_B[:, None]
+        if self.config.unit:
+            count_B = length_B.clamp(min=1)[:, None]
+            x_BT = x_BT - (x_BT * mask_BT).sum(1, keepdim=True) / count_B
+            x_BT = x_BT / ((x_BT.square() * mask_BT).sum(1, keepdim=True) / count_B + 1e-7).sqrt()
+        return Values(x_BT * mask_BT, length_B, values.count_B)
 
 
 component = Audio

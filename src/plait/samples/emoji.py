@@ -60,7 +60,7 @@ def _download(name: str, version: str, folder: Path) -> Path:
     if not file.is_file():
         done = subprocess.run(["npm", "pack", "--silent", f"{name}@{version}"], cwd=folder, capture_output=True, text=True)
         if done.returncode or not file.is_file():
-            raise TableError(f"npm cannot fetch {name}: {(done.stderr.strip().splitlines() or [done.returncode])[-1]}")
+            raise TableError(f"npm cannot fetch {name}: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")
     return file
 
 
@@ -76,7 +76,7 @@ def build(files: dict[str, Path], into: Path) -> list[dict[str, str]]:
         for code, picture in sorted((_drawn if package.startswith("@") else _painted)(path)):
             about = known.get(_code(code))
             file = f"{vendor}/{_code(code)}.png"
-            if about is None or (into / file).is_file() or picture.getextrema()[3][1] == 0:  # unknown, a second one, or blank
+            if about is None or (into / file).is_file() or picture.getchannel("A").getextrema()[1] == 0:  # unknown, a second one, or blank
                 continue
             picture.save(into / file)
             rows.append({"emoji": _code(code), "vendor": vendor, "picture": file, **about, "split": _side(_code(code)),
