@@ -17,7 +17,7 @@ LAYERS = [
     {"table", "modalities", "cells", "fusion", "tasks", "balancing"},
     {"encoders", "preprocessing", "schedule"},
     {"cache", "dataset", "model"},
-    {"artifact", "embedding", "prediction", "checkpoint", "features", "views"},
+    {"artifact", "embedding", "prediction", "checkpoint", "features", "views", "objective"},
     {"evaluation", "retrieval", "trackers"},
     {"training", "report", "documentation", "inspection", "members", "ensemble", "ensembling"},
     {"api", "samples"},

@@ -33,17 +33,9 @@ def build() -> tuple[MultimodalModel, Batch]:
     return model, replace(batch, present=present)
 
 
-def test_the_loss_of_whole_rows_is_all_when_nothing_is_added() -> None:
+def test_a_column_that_is_missing_everywhere_has_no_part_in_the_answer() -> None:
     model, batch = build()
-    assert torch.equal(model.training_loss(batch), model.loss(model(batch), batch))
-
-
-def test_each_column_alone_adds_the_mean_of_the_losses_of_the_rows_that_have_it() -> None:
-    model, batch = build()
-    encoded, own = model.encode(batch), []
-    for c in model.columns:
-        has = batch.present[c]
-        found = model.task("label")(model.solo[f"of_{c}"](encoded[c].pooled_BD()), encoded)
-        own.append(torch.nn.functional.cross_entropy(found[has], batch.targets["label"][has].long()))
-    whole = model.loss(model(batch), batch)
-    assert torch.allclose(model.training_loss(batch, 0.5), whole + 0.5 * (own[0] + own[1]) / 2)
+    hidden = replace(batch, present={"one": batch.present["one"], "two": torch.zeros(8, dtype=torch.bool)})
+    other = replace(hidden, values={"one": hidden.values["one"], "two": replace(hidden.values["two"], x=hidden.values["two"].x + 5)})
+    assert torch.equal(model(hidden)["label"], model(other)["label"])
+    assert not torch.equal(model(hidden)["label"], model(batch)["label"])

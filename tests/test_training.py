@@ -121,17 +121,17 @@ def test_resume_refuses_another_table_or_recipe(tmp_path: Path, rows: list[dict[
 def test_out_of_memory_goes_in_parts_to_the_same_end(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = [*FAST, "model.modality_dropout=0", "training.optimizer=sgd", "fusion=logit_sum"]
     plait.fit(table, "label", out=tmp_path / "whole", overrides=options, quiet=True)
-    from plait.model import MultimodalModel
+    from plait import training
 
-    training_loss, refused = MultimodalModel.training_loss, []
+    losses, refused = training.losses, []
 
-    def narrow(self: MultimodalModel, batch: Any, *weights: float) -> Any:
+    def narrow(model: Any, batch: Any, *others: Any) -> Any:
         if len(batch) > 9:
             refused.append(len(batch))
             raise torch.OutOfMemoryError("not enough memory")
-        return training_loss(self, batch, *weights)
+        return losses(model, batch, *others)
 
-    monkeypatch.setattr(MultimodalModel, "training_loss", narrow)
+    monkeypatch.setattr(training, "losses", narrow)
     # dropout draws other numbers for other batches, so it is off in this comparison
     plait.fit(table, "label", out=tmp_path / "parts", overrides=[*options, "columns.text.encoder={name: bag, dropout: 0}"], quiet=True)
     assert refused

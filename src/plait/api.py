@@ -173,7 +173,7 @@ def _fit(sources: dict[str, Any], targets: list[str], chosen: Recipe, root: Any,
     why = {t: (chosen.tasks[t].name, match.reason if chosen.tasks[t].name == task else "said by the recipe") for t, (task, match) in tasks.items()}
     Inspection(table.name, schema, why).show(screen)
 
-    rows = _split(table, chosen, targets, screen)
+    rows, unlabelled = _split(table, chosen, targets, screen)
     chosen = chosen.model_copy(update={"training": chosen.training.for_rows(len(rows.train))})
     folder = _folder(out, resumed)
     _begin(folder, table, chosen, sources, root, targets, strict, resumed)
@@ -185,7 +185,8 @@ def _fit(sources: dict[str, Any], targets: list[str], chosen: Recipe, root: Any,
     settings = machine.settings(chosen.training, preprocessing.convolves(chosen))
     _tell(model, chosen, settings, screen)
     data = {side: Dataset(prepared, preprocessing, numbers) for side, numbers in (("train", rows.train), ("valid", rows.valid), ("test", rows.test))}
-    run = Training(model, chosen, settings, data["train"], data["valid"], folder, screen)
+    without = Dataset(prepared, preprocessing, unlabelled) if chosen.training.unlabelled else None
+    run = Training(model, chosen, settings, data["train"], data["valid"], folder, screen, without)
     _embed(prepared, preprocessing, run, table)
     progress = train(run, resumed)
 
@@ -287,8 +288,8 @@ def _with_split_column(chosen: Recipe, schema: Schema) -> Recipe:
     return chosen.model_copy(update={"split": chosen.split.model_copy(update={"column": found[0]})})
 
 
-def _split(table: Table, chosen: Recipe, targets: list[str], screen: Screen) -> Split:
-    """The split, less the rows that have no label at all."""
+def _split(table: Table, chosen: Recipe, targets: list[str], screen: Screen) -> tuple[Split, np.ndarray]:
+    """The split, less the rows that have no label at all, and those of them that are on its training side."""
     first = targets[0]
     sides = split(table, chosen.split, first, chosen.seed, chosen.tasks[first].name == "classification")
     labelled = np.zeros(len(table), dtype=bool)
@@ -296,13 +297,15 @@ def _split(table: Table, chosen: Recipe, targets: list[str], screen: Screen) -> 
         labelled |= table.column(target).is_valid().to_numpy(zero_copy_only=False)
     train_rows, valid_rows, test_rows = (rows[labelled[rows]] for rows in (sides.train, sides.valid, sides.test))
     kept = Split(train_rows, valid_rows, test_rows, sides.how)
-    unlabelled = len(table) - int(labelled.sum())
-    if unlabelled:
-        screen.say(f"{unlabelled:,} rows have no label and are left out")
+    without = len(table) - int(labelled.sum())
+    learned = sides.train[~labelled[sides.train]] if chosen.training.unlabelled else np.zeros(0, dtype=int)
+    if without:
+        left = "are left out; --set training.unlabelled=1 learns from them too" if not len(learned) else f"of which {len(learned):,} are learned from"
+        screen.say(f"{without:,} rows have no label, {left}" if len(learned) else f"{without:,} rows have no label and {left}")
     if len(kept.train) < 2:
         raise TrainingError(f"expected two or more labelled rows to train on, found {len(kept.train)} (of {len(table)} rows, split {kept.how})")
     screen.say(f"rows: {', '.join(f'{len(r):,} {side}' for side, r in kept.sides().items())} ({kept.how})")
-    return kept
+    return kept, learned
 
 
 def _folder(out: str | Path | None, resume: bool) -> Path:
@@ -372,4 +375,8 @@ def _finish(trained: Model, screen: Screen) -> None:
                 f"{name}: {target} {one['score']} {s['value']:.3f} [{s['low']:.3f}, {s['high']:.3f}] on {one['rows']:,} rows, "
                 f"guess without inputs {one['baseline'][one['score']]:.3f}"
             )
+    found = record["evaluation"].get("validation")
+    for target, task in trained._artifact.preprocessing.tasks.items() if found else ():
+        if warning := evaluation.imbalance(target, found["targets"].get(target), task.higher):
+            screen.warn(warning)
     screen.say(f"run: {trained.folder}   report: {trained.folder / 'report.html'}")

@@ -20,7 +20,7 @@ from plait.errors import ArtifactError
 @dataclass
 class Progress:
     """How far a training is. `epoch` counts whole epochs, `step` the steps taken in the current one, of which
-    `loss_sum` is the sum of losses; `history` has the scores of every epoch."""
+    `loss_sum` is the sum of losses; `history` has the scores of every epoch. `measured` is what gradient blending weighs by."""
 
     epoch: int = 0
     step: int = 0
@@ -28,6 +28,7 @@ class Progress:
     best_epoch: int = 0
     best_rank: list[float] = field(default_factory=list)
     history: list[dict[str, float]] = field(default_factory=list)
+    measured: list[dict[str, list[float]]] = field(default_factory=list)
     states: dict[str, Tensor] = field(default_factory=dict)
 
     def begin_epoch(self, generator: torch.Generator, seed: int) -> None:

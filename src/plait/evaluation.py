@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -87,6 +87,21 @@ def evaluate(
             ],
         )
     return Evaluation(name, targets, resamples)
+
+
+def imbalance(target: str, found: Mapping[str, Any] | None, higher: bool) -> str | None:
+    """What is to be said when an input by itself does better than all of them fused, by a `TargetEvaluation` as a dict."""
+    alone = [(subset[0], score["value"]) for subset, score in (found or {}).get("subsets", ()) if len(subset) == 1]
+    if not found or not alone:
+        return None
+    best, value = (max if higher else min)(alone, key=lambda one: one[1])
+    whole = found["metrics"][found["score"]]["value"]
+    if not (value > whole if higher else value < whole):
+        return None
+    return (
+        f"{target}: '{best}' alone has a better {found['score']} on validation rows ({value:.3f}) than all inputs together ({whole:.3f}): one input "
+        f"is learned at the cost of others. Try --set model.balance=blend, or --quality good"
+    )
 
 
 def bootstrap(task: Task, output: np.ndarray, target: np.ndarray, resamples: int, seed: int = 0) -> dict[str, Score]:

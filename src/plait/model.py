@@ -22,7 +22,7 @@ from plait.tasks.base import Task
 
 
 class MultimodalModel(nn.Module):
-    """Encoders by column, one fusion, tasks by target."""
+    """Encoders by column, one fusion, tasks by target; and in training a small network for each column by itself (`solo`)."""
 
     def __init__(self, encoders: dict[str, ColumnEncoder], fusion: Fusion, tasks: dict[str, Task], alone: bool = False) -> None:
         super().__init__()
@@ -68,28 +68,11 @@ class MultimodalModel(nn.Module):
         fused_BD = self.fusion(hidden, present)
         return {t: self.task(t)(fused_BD, hidden) for t in self.targets}
 
-    def loss(self, outputs: dict[str, Tensor], batch: Batch) -> Tensor:
+    def loss(self, outputs: dict[str, Tensor], targets: dict[str, Tensor], labelled: dict[str, Tensor]) -> Tensor:
         """The sum of the tasks' losses, each the mean over its labelled rows."""
-        losses = [self.task(t).loss(outputs[t], batch.targets[t], batch.labelled[t]) for t in self.targets]
+        losses = [self.task(t).loss(outputs[t], targets[t], labelled[t]) for t in self.targets]
         total: Tensor = sum(losses[1:], start=losses[0])
         return total
-
-    def training_loss(self, batch: Batch, alone: float = 0.0) -> Tensor:
-        """The loss of all columns fused, and `alone` times the mean of those of each column by itself, through the same heads.
-
-        Without the latter the column that is learned first, most often a text that can be memorised, leaves the others
-        nothing to learn (Wang et al. 2020, "What makes training multi-modal networks hard"; each column's own loss is
-        theirs, its weight is not).
-        """
-        encoded = self.encode(batch)
-        fused_BD = self.fusion(encoded, batch.present)
-        loss = self.loss({t: self.task(t)(fused_BD, encoded) for t in self.targets}, batch)
-        for c in self.columns if alone and self.solo else ():
-            seen = replace(batch, labelled={t: known & batch.present[c] for t, known in batch.labelled.items()})
-            solo_BD = self.solo[module_key(c)](encoded[c].pooled_BD())
-            own = self.loss({t: self.task(t)(solo_BD, encoded) for t in self.targets}, seen)
-            loss = loss + own * (alone / len(self.columns))
-        return loss
 
     def encoder(self, column: str) -> ColumnEncoder:
         return cast(ColumnEncoder, self.encoders[module_key(column)])

@@ -65,11 +65,14 @@ class SplitRecipe(Options):
 class ModelRecipe(Options):
     """What stands in for a missing cell: a `learned` token or `zero`; and in what share of the rows training hides some of
     the present cells (any subset of them, see `Batch.drop`). `alone` weighs the mean loss of the columns by themselves, which
-    training adds to that of all together (see `MultimodalModel.training_loss`), less and less until its end; 0 leaves it out."""
+    training adds to that of all together (see `objective.losses`), less and less until its end; 0 leaves it out. With
+    `balance: blend` gradient blending weighs all of these losses instead, ten times in a training, by what each one still
+    teaches (see `objective.blended`)."""
 
     missing: Literal["learned", "zero"] = "learned"
     modality_dropout: float = Field(0.2, ge=0, lt=1)
     alone: float = Field(1.0, ge=0)
+    balance: Literal["fade", "blend"] = "fade"
 
 
 class EnsembleRecipe(Options):
@@ -115,6 +118,10 @@ class TrainingRecipe(Options):
 
     `epochs: auto` is 40, fewer where that would be more than 12,000 steps (but not under 8), and more where it would be
     fewer than 500 steps, which a small table needs to learn anything.
+
+    `mixup` is the alpha of Zhang et al. 2018: each row is mixed with another one, all its columns and targets alike; 0 leaves it out.
+    `unlabelled` weighs the loss of rows without a label (see `objective.consistency`), twice as many in each step as labelled ones; 0
+    leaves them out.
     """
 
     epochs: int | Literal["auto"] = "auto"
@@ -126,6 +133,8 @@ class TrainingRecipe(Options):
     warmup: float = Field(0.3, ge=0, le=1)
     schedule: Literal["cosine", "constant"] = "cosine"
     clip: float = Field(1.0, ge=0)
+    mixup: float = Field(0.0, ge=0)
+    unlabelled: float = Field(0.0, ge=0)
     patience: int = Field(0, ge=0, description="epochs without a better score before training stops; 0: never stop early")
     keep: Literal["best", "last"] = "best"
     checkpoint_minutes: float = Field(5.0, gt=0)

@@ -20,6 +20,7 @@ from plait.dataset import Dataset
 from plait.errors import Interrupted, TrainingError
 from plait.machine import Settings, to_channels_last
 from plait.model import MultimodalModel
+from plait.objective import FUSED, Mixing, blended, consistency, faded, losses, total
 from plait.prediction import BATCH
 from plait.recipe import Recipe
 from plait.schedule import learning_rate, optimizer_for
@@ -27,13 +28,15 @@ from plait.screen import Bar, Screen
 from plait.tasks.base import fit_temperature
 from plait.trackers import Trackers
 
+BLENDS = 10  # times in a training that losses are weighed anew
+UNLABELLED = 2  # rows without a label in a step, for each row of the batch
 SMOOTHED = 5  # epochs over which a validation score is averaged to choose the best
 
 
 @dataclass
 class Training:
     """All that one fit of a model's weights needs. `micro_batch` shrinks when memory runs out; gradients are then added
-    up over the parts of a batch, so that a step stays the step that the recipe asked for."""
+    up over the parts of a batch, so that a step stays the step that the recipe asked for. `weights` are those of the losses."""
 
     model: MultimodalModel
     recipe: Recipe
@@ -44,7 +47,8 @@ class Training:
     screen: Screen
     optimizer: torch.optim.Optimizer = field(init=False)
     micro_batch: int = field(init=False)
-    alone: float = 0.0
+    unlabelled: Dataset | None = None
+    weights: dict[str, float] = field(default_factory=dict)
     stop: bool = False
 
     def __post_init__(self) -> None:
@@ -74,6 +78,8 @@ def train(run: Training, resume: bool = False) -> Progress:
     with _interruptible(run), run.screen.bar("training", recipe.all_epochs * _steps(run)) as bar:
         bar.advance(progress.epoch * _steps(run) + progress.step)
         while progress.epoch < recipe.all_epochs and not progress.over(recipe.patience):
+            if run.recipe.model.balance == "blend" and run.model.solo:
+                _measure(run, progress)
             _epoch(run, progress, checkpoint, bar)
             rate = run.optimizer.param_groups[0]["lr"]
             scores = {"learning_rate": rate, "loss": progress.loss_sum / _steps(run), **validate(run)}
@@ -98,25 +104,26 @@ def _epoch(run: Training, progress: Progress, checkpoint: Checkpoint, bar: Bar) 
     """One pass over the training rows, or the rest of it after a resume in its middle."""
     settings, recipe = run.recipe.training, run.recipe
     batches = run.train_data.shuffled(settings.batch_size, seed=_seed(recipe.seed, progress.epoch))
-    total = settings.all_epochs * len(batches)
+    steps = settings.all_epochs * len(batches)
     generator = torch.Generator()
     progress.begin_epoch(generator, _seed(recipe.seed, progress.epoch) + 1)
-    losses = [torch.tensor(progress.loss_sum, dtype=torch.float64)]  # added up at the end
+    taken = [torch.tensor(progress.loss_sum, dtype=torch.float64)]  # added up at the end
     run.model.train()
     for step in range(progress.step, len(batches)):
-        rate = learning_rate(progress.epoch * len(batches) + step, total, settings)
+        rate = learning_rate(progress.epoch * len(batches) + step, steps, settings)
         for group in run.optimizer.param_groups:
             group["lr"] = rate * group["scale"]
-        run.alone = recipe.model.alone * (1 - (progress.epoch * len(batches) + step) / total)  # first each for itself, at last together
+        if not progress.measured:
+            run.weights = faded(run.model.columns, recipe.model.alone, 1 - (progress.epoch * len(batches) + step) / steps)
         batch = run.train_data.batch(batches[step], generator).drop(recipe.model.modality_dropout, generator)
-        losses.append(_step_in_memory(run, batch))
+        taken.append(_step_in_memory(run, batch, _unlabelled(run, generator)))
         bar.advance()
         if run.stop or checkpoint.is_due():
-            progress.mark(step + 1, _sum(losses), generator)
+            progress.mark(step + 1, _sum(taken), generator)
             checkpoint.save(run.model, run.optimizer, progress)
             if run.stop:
                 raise Interrupted(f"stopped in epoch {progress.epoch + 1}, all is saved; go on with: plait fit --resume {run.folder}")
-    progress.end_epoch(_sum(losses))
+    progress.end_epoch(_sum(taken))
     if not math.isfinite(progress.loss_sum):
         raise TrainingError(
             f"the training loss is no longer finite in epoch {progress.epoch + 1}; "
@@ -124,30 +131,49 @@ def _epoch(run: Training, progress: Progress, checkpoint: Checkpoint, bar: Bar) 
         )
 
 
-def _step(run: Training, batch: Batch) -> Tensor:
+def _unlabelled(run: Training, generator: torch.Generator) -> tuple[Batch, Batch] | None:
+    """Some rows without a label, as they are, and with some columns hidden and the others augmented."""
+    data = run.unlabelled
+    if data is None or not len(data):
+        return None
+    rows = data.rows[torch.randint(len(data), (UNLABELLED * run.recipe.training.batch_size,), generator=generator)]
+    return data.batch(rows), data.batch(rows, generator).drop(1.0, generator)
+
+
+def _step(run: Training, batch: Batch, unlabelled: tuple[Batch, Batch] | None = None) -> Tensor:
     """Forward, loss, backward, update: the loss of the batch, detached. One row more than asked is no reason to cut: it is
     the last batch of an epoch (see `Dataset.shuffled`)."""
-    losses = []
+    taken = []
     for part in _parts(batch, run.micro_batch) if len(batch) > run.micro_batch + 1 else (batch,):
         part = part.to(run.device)
         with run.settings.autocast():
-            loss = run.model.training_loss(part, run.alone)
+            loss = _loss(run, part)
         if part.rows is not batch.rows:
             loss = loss * (len(part) / len(batch))
         loss.backward()
-        losses.append(loss.detach())
+        taken.append(loss.detach())
+    for weak, strong in zip(*(_parts(b, run.micro_batch) for b in unlabelled), strict=True) if unlabelled else ():
+        with run.settings.autocast():
+            loss = consistency(run.model, weak.to(run.device), strong.to(run.device))
+        (loss * run.recipe.training.unlabelled * (len(weak) / (UNLABELLED * run.recipe.training.batch_size))).backward()
     if run.recipe.training.clip:
         torch.nn.utils.clip_grad_norm_(run.parameters, run.recipe.training.clip)
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
-    return (losses[0] if len(losses) == 1 else torch.stack(losses).sum()).cpu()
+    return (taken[0] if len(taken) == 1 else torch.stack(taken).sum()).cpu()
 
 
-def _step_in_memory(run: Training, batch: Batch) -> Tensor:
+def _loss(run: Training, batch: Batch) -> Tensor:
+    alpha = run.recipe.training.mixup
+    mixing = Mixing.draw(alpha, len(batch), run.device) if alpha else None
+    return total(losses(run.model, batch, [c for c in run.weights if c != FUSED], mixing), run.weights)
+
+
+def _step_in_memory(run: Training, batch: Batch, unlabelled: tuple[Batch, Batch] | None) -> Tensor:
     """A step that cuts its batch into smaller parts for as long as memory runs out."""
     while True:
         try:
-            return _step(run, batch)
+            return _step(run, batch, unlabelled)
         except RuntimeError as error:  # torch.OutOfMemoryError is one; on a CPU there is only the text to go by
             if not _is_out_of_memory(error) or run.micro_batch <= 1:
                 raise
@@ -156,12 +182,35 @@ def _step_in_memory(run: Training, batch: Batch) -> Tensor:
             run.screen.warn(f"out of memory: batches of {run.recipe.training.batch_size} now go in parts of {run.micro_batch}")
 
 
-def _sum(losses: list[Tensor]) -> float:
+@torch.inference_mode()
+def _measure(run: Training, progress: Progress) -> None:
+    """Weighs the losses anew, at the beginning and ten times in a training, by how they are on training and validation rows."""
+    every = max(run.recipe.training.all_epochs // BLENDS, 1)
+    if progress.step or not len(run.valid_data):
+        pass  # in the middle of an epoch, after a resume; without rows to measure by all weigh the same
+    elif progress.epoch % every == 0 and len(progress.measured) <= progress.epoch // every:
+        run.model.eval()
+        sides = (_mean_losses(run, run.train_data), _mean_losses(run, run.valid_data))
+        progress.measured.append({name: [side[name] for side in sides] for name in sides[0]})
+    equal = dict.fromkeys((FUSED, *run.model.columns), 1 / (1 + len(run.model.columns)))
+    run.weights = blended(progress.measured) if progress.measured else equal
+
+
+def _mean_losses(run: Training, data: Dataset) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for batch in data.in_order(BATCH):
+        with run.settings.autocast():
+            for name, loss in losses(run.model, batch.to(run.device), run.model.columns).items():
+                found[name] = found.get(name, 0.0) + float(loss) * len(batch) / len(data)
+    return found
+
+
+def _sum(taken: list[Tensor]) -> float:
     """One after the other, so that a resumed epoch's sum, which begins with a part of it, is the same to the last digit."""
-    total = 0.0
-    for loss in torch.stack([loss.double() for loss in losses]).tolist():
-        total += loss
-    return total
+    summed = 0.0
+    for loss in torch.stack([loss.double() for loss in taken]).tolist():
+        summed += loss
+    return summed
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
@@ -181,15 +230,15 @@ def validate(run: Training) -> dict[str, float]:
         return {}
     run.model.eval()
     outputs: dict[str, list[Tensor]] = {t: [] for t in run.model.targets}
-    losses: list[tuple[float, int]] = []
+    taken: list[tuple[float, int]] = []
     for batch in run.valid_data.in_order(BATCH):
         batch = batch.to(run.device)
         with run.settings.autocast():
             found = run.model(batch)
-        losses.append((float(run.model.loss(found, batch)), len(batch)))
+        taken.append((float(run.model.loss(found, batch.targets, batch.labelled)), len(batch)))
         for target, output in found.items():
             outputs[target].append(output.float().cpu())
-    scores = {"valid_loss": sum(loss * n for loss, n in losses) / sum(n for _, n in losses)}
+    scores = {"valid_loss": sum(loss * n for loss, n in taken) / sum(n for _, n in taken)}
     for target, parts in outputs.items():
         output, truth = _labelled(run.valid_data, target, torch.cat(parts))
         if len(truth):

@@ -61,6 +61,10 @@ class Task(nn.Module, ABC):
         """The mean loss over the labelled rows; zero when there are none."""
 
     @abstractmethod
+    def pseudo(self, output: Tensor, sure: float) -> tuple[Tensor, Tensor]:
+        """Answers in the form of targets, and True where the output gives them this probability."""
+
+    @abstractmethod
     def answers(self, output: Tensor) -> dict[str, pa.Array]:
         """The answer under the key "", and more about it under suffixes such as "probability_cat"."""
 

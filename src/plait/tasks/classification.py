@@ -113,6 +113,10 @@ class Classification(Task):
             return torch.cat([(-output).sigmoid(), output.sigmoid()], 1)
         return output.softmax(1)
 
+    def pseudo(self, output: Tensor, sure: float) -> tuple[Tensor, Tensor]:
+        p_B, answer_B = self.probabilities(output).max(1)
+        return answer_B, p_B >= sure
+
     def answers(self, output: Tensor) -> dict[str, pa.Array]:
         p_BC = self.probabilities(output).numpy()
         answer = pa.array(self.classes).take(pa.array(p_BC.argmax(1)))

@@ -81,6 +81,10 @@ class Multilabel(Task):
     def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
         return masked_mean(F.binary_cross_entropy_with_logits(output, target, reduction="none").mean(1), labelled_B)
 
+    def pseudo(self, output: Tensor, sure: float) -> tuple[Tensor, Tensor]:
+        p_BC = output.sigmoid()
+        return (p_BC >= 0.5).to(output.dtype), (torch.maximum(p_BC, 1 - p_BC) >= sure).all(1)
+
     def answers(self, output: Tensor) -> dict[str, pa.Array]:
         p_BC = output.sigmoid().numpy()
         chosen = [[label for label, p in zip(self.labels, row, strict=True) if p >= self.config.threshold] for row in p_BC]
