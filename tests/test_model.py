@@ -39,3 +39,14 @@ def test_a_column_that_is_missing_everywhere_has_no_part_in_the_answer() -> None
     other = replace(hidden, values={"one": hidden.values["one"], "two": replace(hidden.values["two"], x=hidden.values["two"].x + 5)})
     assert torch.equal(model(hidden)["label"], model(other)["label"])
     assert not torch.equal(model(hidden)["label"], model(batch)["label"])
+
+
+def test_a_row_with_one_column_is_answered_by_that_columns_own_network() -> None:
+    model, batch = build()
+    batch = replace(batch, present={"one": torch.tensor([1, 1, 1, 0, 1, 0, 1, 1]).bool(), "two": torch.tensor([1, 0, 0, 1, 1, 0, 0, 1]).bool()})
+    encoded = model.encode(batch)
+    found, fused = model.fuse(encoded, batch.present), model.fusion(encoded, batch.present)
+    one = model.solo["of_one"](encoded["one"].pooled_BD())
+    two = model.solo["of_two"](encoded["two"].pooled_BD())
+    for row, expected in enumerate((fused, one, one, two, fused, fused, one, fused)):
+        torch.testing.assert_close(found[row], expected[row])

@@ -20,7 +20,9 @@ from test_model import build
 
 def test_the_loss_of_whole_rows_is_all_when_nothing_is_added() -> None:
     model, batch = build()
-    expected = F.cross_entropy(model(batch)["label"], batch.targets["label"])
+    encoded = model.encode(batch)
+    output = model.task("label")(model.fusion(encoded, batch.present), encoded)
+    expected = F.cross_entropy(output, batch.targets["label"])
     torch.testing.assert_close(total(losses(model, batch), {FUSED: 1.0}), expected)
 
 
@@ -31,7 +33,8 @@ def test_each_column_alone_adds_the_mean_of_the_losses_of_the_rows_that_have_it(
         has = batch.present[c]
         found = model.task("label")(model.solo[f"of_{c}"](encoded[c].pooled_BD()), encoded)
         own.append(F.cross_entropy(found[has], batch.targets["label"][has]))
-    whole = F.cross_entropy(model(batch)["label"], batch.targets["label"])
+    output = model.task("label")(model.fusion(encoded, batch.present), encoded)
+    whole = F.cross_entropy(output, batch.targets["label"])
     weights = faded(model.columns, 1.0, 0.5)
     torch.testing.assert_close(total(losses(model, batch, model.columns), weights), whole + 0.5 * (own[0] + own[1]) / 2)
     assert faded(model.columns, 1.0, 0.0) == {FUSED: 1.0}
@@ -90,10 +93,13 @@ def test_sure_answers_stand_in_for_labels() -> None:
     model.task("label").head.weight.data *= 40  # so that some answers are sure
     weak = replace(batch, labelled={"label": torch.tensor([1, 1, 0, 0, 0, 0, 0, 0]).bool()})
     strong = replace(weak, present={"one": weak.present["one"], "two": torch.zeros(8, dtype=torch.bool)})
-    p, answer = model(weak)["label"].softmax(1).max(1)
+    encoded = model.encode(weak)
+    p, answer = model.task("label")(model.fusion(encoded, weak.present), encoded).softmax(1).max(1)
     used = (p >= SURE) & ~weak.labelled["label"]
     assert 0 < used.sum() < 6
-    expected = F.cross_entropy(model(strong)["label"], answer, reduction="none")[used].sum() / 6
+    encoded = model.encode(strong)
+    hidden = model.task("label")(model.fusion(encoded, strong.present), encoded)
+    expected = F.cross_entropy(hidden, answer, reduction="none")[used].sum() / 6
     torch.testing.assert_close(consistency(model, weak, strong), expected)
 
 

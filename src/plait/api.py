@@ -357,7 +357,7 @@ def _labelled(prepared: Prepared, target: str, rows: np.ndarray) -> torch.Tensor
 
 def _tell(model: MultimodalModel, chosen: Recipe, settings: machine.Settings, screen: Screen) -> None:
     encoders = ", ".join(f"{name}: {c.encoder.name}" for name, c in chosen.columns.items() if c.encoder)
-    count = sum(p.numel() for name, p in model.named_parameters() if p.requires_grad and not name.startswith("solo."))
+    count = sum(p.numel() for p in model.parameters() if p.requires_grad)
     switches = [settings.device, settings.precision, *(n for n in ("channels_last", "compile") if getattr(settings, n))]
     for name, column in chosen.columns.items():
         if column.encoder and (why := column.encoder.options.get("why")):

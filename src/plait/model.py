@@ -22,7 +22,8 @@ from plait.tasks.base import Task
 
 
 class MultimodalModel(nn.Module):
-    """Encoders by column, one fusion, tasks by target; and in training a small network for each column by itself (`solo`)."""
+    """Encoders by column, one fusion, tasks by target; and for each column a small network of its own (`solo`), which trains the
+    column's encoder by itself, and answers for rows that have nothing else."""
 
     def __init__(self, encoders: dict[str, ColumnEncoder], fusion: Fusion, tasks: dict[str, Task], alone: bool = False) -> None:
         super().__init__()
@@ -35,7 +36,7 @@ class MultimodalModel(nn.Module):
 
     @classmethod
     def build(cls, recipe: Recipe, preprocessing: Preprocessing, training: bool = True) -> MultimodalModel:
-        """The untrained model of a resolved recipe; without `training`, less what only training needs.
+        """The untrained model of a resolved recipe; with `training`, with the weights that training begins from.
 
         Raises `RecipeError` when components do not fit each other.
         """
@@ -51,21 +52,33 @@ class MultimodalModel(nn.Module):
         tasks = copy.deepcopy(preprocessing.tasks)  # other models of the same table have heads of their own
         for task in tasks.values():
             task.build_head(model_fusion.width, widths)
-        return cls(encoders, model_fusion, tasks, alone=training and recipe.model.alone > 0 and len(encoders) > 1)
+        return cls(encoders, model_fusion, tasks, alone=recipe.model.alone > 0 and len(encoders) > 1)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         encoded = self.encode(batch)
-        fused_BD = self.fusion(encoded, batch.present)
+        fused_BD = self.fuse(encoded, batch.present)
         return {t: self.task(t)(fused_BD, encoded) for t in self.targets}
 
     def encode(self, batch: Batch) -> dict[str, Tokens]:
         """Each column's tokens; its learned token in the rows that lack it."""
         return {c: self.encoder(c)(batch.values[c], batch.present[c]) for c in self.columns}
 
+    def fuse(self, encoded: dict[str, Tokens], present: dict[str, Tensor]) -> Tensor:
+        """The fused vector of each row; of a row with one column only, what that column's own network makes of it: fusion has seen
+        few such rows, the other has seen them all."""
+        fused_BD: Tensor = self.fusion(encoded, present)
+        if not self.solo:
+            return fused_BD
+        single_B = torch.stack(list(present.values())).sum(0) == 1
+        for c in self.columns if bool(single_B.any()) else ():
+            solo_BD = self.solo[module_key(c)](encoded[c].pooled_BD()).to(fused_BD.dtype)
+            fused_BD = torch.where((single_B & present[c])[:, None], solo_BD, fused_BD)
+        return fused_BD
+
     def predict_hidden(self, encoded: dict[str, Tokens], present: dict[str, Tensor]) -> dict[str, Tensor]:
         """The outputs from tokens computed before, with the columns hidden that `present` now lacks: only fusion and heads run."""
         hidden = {c: self.encoder(c).hide(tokens, present[c]) for c, tokens in encoded.items()}
-        fused_BD = self.fusion(hidden, present)
+        fused_BD = self.fuse(hidden, present)
         return {t: self.task(t)(fused_BD, hidden) for t in self.targets}
 
     def loss(self, outputs: dict[str, Tensor], targets: dict[str, Tensor], labelled: dict[str, Tensor]) -> Tensor:

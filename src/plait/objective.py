@@ -75,8 +75,8 @@ def consistency(model: MultimodalModel, weak: Batch, strong: Batch) -> Tensor:
     """The loss on rows without a label, whose answers when nothing is hidden or augmented stand in for labels, where they are sure,
     when some columns are hidden and the others augmented (Sohn et al. 2020, "FixMatch", eq. 4; for numbers every answer counts)."""
     with torch.no_grad():
-        answers = model(weak)
-    outputs = model(strong)
+        answers = _fused(model, weak)
+    outputs = _fused(model, strong)
     found = []
     for target, output in outputs.items():
         task, unknown = model.task(target), ~weak.labelled[target]
@@ -85,6 +85,13 @@ def consistency(model: MultimodalModel, weak: Batch, strong: Batch) -> Tensor:
         found.append(task.loss(output, answer, used) * (used.sum() / unknown.sum().clamp(min=1)))
     total: Tensor = sum(found[1:], start=found[0])
     return total
+
+
+def _fused(model: MultimodalModel, batch: Batch) -> dict[str, Tensor]:
+    """Outputs of all columns fused, also in rows that have one only."""
+    encoded = model.encode(batch)
+    fused_BD = model.fusion(encoded, batch.present)
+    return {t: model.task(t)(fused_BD, encoded) for t in model.targets}
 
 
 def faded(columns: Iterable[str], alone: float, left: float) -> dict[str, float]:

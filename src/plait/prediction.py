@@ -105,7 +105,7 @@ class Predictor:
         """The fused vector of each row, in fp32 on the CPU."""
         batch = batch.to(torch.device(self.settings.device))
         with self.settings.autocast():
-            return self.model.fusion(self.model.encode(batch), batch.present).float().cpu()
+            return self.model.fuse(self.model.encode(batch), batch.present).float().cpu()
 
 
 def predict(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from plait.batch import Batch
 from plait.checkpoint import Checkpoint, Progress
@@ -94,7 +94,6 @@ def train(run: Training, resume: bool = False) -> Progress:
         checkpoint.save(run.model, run.optimizer, progress)
     if recipe.keep == "best" and len(run.valid_data):
         checkpoint.restore_best(run.model)
-    run.model.solo = nn.ModuleDict()  # prediction has no use for it
     calibrate(run)
     run.model.eval()
     return progress
