@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import plait
+import tiny_models
 from conftest import FAST, make_rows, write_csv
 from plait.ensembling import greedy
 from plait.errors import Interrupted, RecipeError
@@ -156,3 +157,19 @@ def test_interrupted_members_are_trained_anew_beside_the_same_network(table: Pat
     monkeypatch.undo()
     whole = plait.fit(table, "label", overrides=asked, out=tmp_path / "whole", quiet=True)
     assert resumed.record["members"] == whole.record["members"]
+
+
+def test_a_light_member_leaves_out_what_would_have_to_be_trained(tmp_path: Path) -> None:
+    table = write_csv(tmp_path / "t.csv", make_rows(tmp_path, 40))
+    vectors = f"{{text: {{name: pretrained, model: {tiny_models.bert(tmp_path / 'bert')}}}}}"
+    members = f"ensemble.members={{light: {{name: network, light: true, encoders: {vectors}}}, all: {{name: network, encoders: {vectors}}}}}"
+    model = plait.fit(table, "label", overrides=[*FAST, members, "ensemble.folds=2"], out=tmp_path / "run", quiet=True)
+    views = model._answering.views
+    light = next((v for name, v in views.items() if name.endswith(", light")), None)
+    whole = next((v for name, v in views.items() if name != "network" and not name.endswith(", light")), None)
+    assert light or whole, "one of them has a share"
+    if light:
+        assert set(model.inputs) - set(light.preprocessing.inputs) == {"photo"}
+    if whole:
+        assert set(whole.preprocessing.inputs) == set(model.inputs)
+    assert model.predict({"text": "a red apple"}).num_rows == 1

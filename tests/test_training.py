@@ -276,3 +276,12 @@ def test_a_sum_that_goes_on_from_a_part_is_the_same_to_the_last_digit() -> None:
     for at in range(1, 200, 7):
         part = torch.tensor(training._sum(losses[:at]), dtype=torch.float64)
         assert training._sum([part, *losses[at:]]) == whole
+
+
+def test_where_only_heads_are_trained_large_tables_go_in_large_batches() -> None:
+    from plait.recipe import TrainingRecipe
+
+    settled = [TrainingRecipe().for_rows(*of) for of in ((400, False), (400, True), (4000, False), (4000, True))]
+    assert [(s.epochs, s.batch_size) for s in settled] == [(42, 32), (42, 32), (40, 32), (20, 128)]
+    own = TrainingRecipe(epochs=3, batch_size=8).for_rows(4000, True)
+    assert (own.epochs, own.batch_size) == (3, 8)

@@ -174,7 +174,7 @@ def _fit(sources: dict[str, Any], targets: list[str], chosen: Recipe, root: Any,
     Inspection(table.name, schema, why).show(screen)
 
     rows, unlabelled = _split(table, chosen, targets, screen)
-    chosen = chosen.model_copy(update={"training": chosen.training.for_rows(len(rows.train))})
+    chosen = chosen.model_copy(update={"training": chosen.training.for_rows(len(rows.train), chosen.frozen())})
     folder = _folder(out, resumed)
     _begin(folder, table, chosen, sources, root, targets, strict, resumed)
     preprocessing = Preprocessing.fit(table, chosen, rows.train)

@@ -216,15 +216,17 @@ def _views(fitting: Fitting, members: dict[str, Choice]) -> tuple[dict[str, View
     keys = {}
     tasks = {t: choice.name for t, choice in fitting.chosen.tasks.items()}
     for name, choice in members.items():
-        encoders = find("members", choice.name).encoders(configure("members", choice.name, choice.options))
+        config = configure("members", choice.name, choice.options)
+        encoders = find("members", choice.name).encoders(config)
         if encoders is None:
             keys[name] = ""
             continue
         key = " + ".join(f"{c.name} {c.options.get('model', '')}".strip() for c in encoders.values()) or OWN
-        keys[name] = key
+        light = key != OWN and getattr(config, "light", False)
+        keys[name] = key = f"{key}, light" if light else key
         if key not in views:
             recipe = fitting.asked.with_encoders(encoders, fitting.schema).resolve(fitting.schema, tasks)
-            views[key] = View.fit(recipe, fitting.table, fitting.rows.train)
+            views[key] = View.fit(recipe.light() if light else recipe, fitting.table, fitting.rows.train)
     texts = [c for c in fitting.schema.of("input") if fitting.schema[c].modality == "text"]
     if texts and "" in keys.values():
         recipe = fitting.asked.with_encoders({"text": Choice(name="bag")}, fitting.schema).resolve(fitting.schema, tasks)
@@ -245,8 +247,8 @@ def _takes(views: dict[str, View]) -> dict[str, list[str]]:
         encoders = {c: repr(view.recipe.columns[c].encoder) for c in view.frozen}
         takes[name] = [c for c, encoder in encoders.items() if encoder not in taken]
         taken |= set(encoders.values())
-    # of several full views the last one is most likely to be needed anyway
-    rest_of = [name for name in views if name != NGRAMS][-1]
+    # of several views with all columns the last one is most likely to be needed anyway
+    rest_of = [name for name, view in views.items() if len(view.preprocessing.inputs) == len(views[OWN].preprocessing.inputs)][-1]
     ngrams = set(views[NGRAMS].preprocessing.inputs) if NGRAMS in views else set()
     takes[rest_of] += [c for c in views[rest_of].preprocessing.inputs if c not in vectors and c not in ngrams]
     return {name: columns for name, columns in takes.items() if columns}

@@ -93,8 +93,9 @@ class EnsembleRecipe(Options):
 
 _VECTORS = {"image": "pretrained", "text": "pretrained"}
 _SECOND = {"image": {"name": "pretrained", "model": "mobilenet_v2"}, "text": "pretrained"}
+_LIGHT = {"name": "network", "light": True}
 _CONCAT = {"name": "concat", "dropout": 0.3}
-_GOOD: dict[str, Any] = {"frozen": {"name": "network", "encoders": _VECTORS, "fusion": _CONCAT}, "linear": "linear", "trees": "trees"}
+_GOOD: dict[str, Any] = {"frozen": {**_LIGHT, "encoders": _VECTORS, "fusion": _CONCAT}, "linear": "linear", "trees": "trees"}
 QUALITY: dict[str, dict[str, Any]] = {
     "fast": {},
     "good": {"members": _GOOD},
@@ -102,8 +103,8 @@ QUALITY: dict[str, dict[str, Any]] = {
         "members": {
             **_GOOD,
             "linear with n-grams": {"name": "linear", "ngrams": True},
-            "frozen, logit sum": {"name": "network", "encoders": _VECTORS, "fusion": "logit_sum"},
-            "frozen, second vectors": {"name": "network", "encoders": _SECOND},
+            "frozen, logit sum": {**_LIGHT, "encoders": _VECTORS, "fusion": "logit_sum"},
+            "frozen, second vectors": {**_LIGHT, "encoders": _SECOND},
         },
         "repeats": 3,
         "stack": True,
@@ -113,11 +114,15 @@ QUALITY: dict[str, dict[str, Any]] = {
 Switch = Literal["auto", "on", "off"]
 
 
+MANY = 4000  # rows from which on training is in large batches, where little is trained
+
+
 class TrainingRecipe(Options):
     """The training loop. Learning rates are per step; `warmup` is a share of all steps; `clip` of 0 clips nothing.
 
     `epochs: auto` is 40, fewer where that would be more than 12,000 steps (but not under 8), and more where it would be
-    fewer than 500 steps, which a small table needs to learn anything.
+    fewer than 500 steps, which a small table needs to learn anything. `batch_size: auto` is 32. Where all pictures, texts and the like
+    have frozen encoders, a table of 4,000 training rows or more takes 20 epochs in batches of 128 instead.
 
     `mixup` is the alpha of Zhang et al. 2018: each row is mixed with another one, all its columns and targets alike; 0 leaves it out.
     `unlabelled` weighs the loss of rows without a label (see `objective.consistency`), twice as many in each step as labelled ones; 0
@@ -125,7 +130,7 @@ class TrainingRecipe(Options):
     """
 
     epochs: int | Literal["auto"] = "auto"
-    batch_size: int = Field(32, ge=1)
+    batch_size: int | Literal["auto"] = "auto"
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     learning_rate: float = Field(2e-3, gt=0)
     weight_decay: float = Field(0.05, ge=0)
@@ -144,25 +149,32 @@ class TrainingRecipe(Options):
     allocator: Switch = "auto"
     trackers: tuple[Literal["csv", "tensorboard"], ...] = ("csv",)
 
-    @field_validator("epochs")
+    @field_validator("epochs", "batch_size")
     @classmethod
     def _positive(cls, value: int | str) -> int | str:
         if isinstance(value, int) and value < 1:
-            raise ValueError("expected 1 or more epochs, or auto")
+            raise ValueError("expected 1 or more, or auto")
         return value
 
-    def for_rows(self, rows: int) -> TrainingRecipe:
-        """The same with the number of epochs for so many training rows in place of `auto`."""
-        if self.epochs != "auto":
-            return self
-        steps = max(rows // self.batch_size, 1)
-        return self.model_copy(update={"epochs": max(min(40, max(8, 12_000 // steps)), -(-500 // steps))})
+    def for_rows(self, rows: int, frozen: bool = False) -> TrainingRecipe:
+        """The same with numbers for so many training rows in place of `auto`. `frozen`: no encoder of media or texts is trained."""
+        many = frozen and rows >= MANY
+        batch = self.batch_size if self.batch_size != "auto" else 128 if many else 32
+        steps = max(rows // batch, 1)
+        epochs = self.epochs if self.epochs != "auto" else 20 if many else max(min(40, max(8, 12_000 // steps)), -(-500 // steps))
+        return self.model_copy(update={"epochs": epochs, "batch_size": batch})
 
     @property
     def all_epochs(self) -> int:
         """The number of epochs, once it is settled."""
         assert self.epochs != "auto"
         return self.epochs
+
+    @property
+    def batch(self) -> int:
+        """The rows of a batch, once that is settled."""
+        assert self.batch_size != "auto"
+        return self.batch_size
 
     @field_validator("channels_last", "compile", "allocator", mode="before")
     @classmethod
@@ -236,6 +248,20 @@ class Recipe(Options):
             modality=choice.resolved("modalities", {**component.asks(settled, modality), **self.modalities.get(modality, {})}),
             encoder=Choice(name=encoder.name, **settled.model_dump(mode="json")),
         )
+
+    def light(self) -> Recipe:
+        """The same without the columns of media and texts whose encoders are to be trained. Of a resolved recipe."""
+        kept = {name: c for name, c in self.columns.items() if not c.encoder or c.encoder.name == "tabular" or self._is_frozen(c.encoder)}
+        return self.model_copy(update={"columns": kept})
+
+    def frozen(self) -> bool:
+        """Whether all encoders are frozen but those of numbers and the like. Of a resolved recipe."""
+        found = [self._is_frozen(c.encoder) for c in self.columns.values() if c.encoder and c.encoder.name != "tabular"]
+        return bool(found) and all(found)
+
+    @staticmethod
+    def _is_frozen(choice: Choice) -> bool:
+        return bool(components.find("encoders", choice.name).frozen(components.configure("encoders", choice.name, choice.options)))
 
     def allow_external(self) -> None:
         """Lets the components `module:Class` that this recipe names be imported: call it on a caller's own recipe only."""

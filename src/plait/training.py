@@ -60,7 +60,7 @@ class Training:
                 part.compile(dynamic=True)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = optimizer_for(self.model, self.recipe.training)
-        self.micro_batch = self.recipe.training.batch_size
+        self.micro_batch = self.recipe.training.batch
         self.device = torch.device(self.settings.device)
 
 
@@ -102,7 +102,7 @@ def train(run: Training, resume: bool = False) -> Progress:
 def _epoch(run: Training, progress: Progress, checkpoint: Checkpoint, bar: Bar) -> None:
     """One pass over the training rows, or the rest of it after a resume in its middle."""
     settings, recipe = run.recipe.training, run.recipe
-    batches = run.train_data.shuffled(settings.batch_size, seed=_seed(recipe.seed, progress.epoch))
+    batches = run.train_data.shuffled(settings.batch, seed=_seed(recipe.seed, progress.epoch))
     steps = settings.all_epochs * len(batches)
     generator = torch.Generator()
     progress.begin_epoch(generator, _seed(recipe.seed, progress.epoch) + 1)
@@ -135,7 +135,7 @@ def _unlabelled(run: Training, generator: torch.Generator) -> tuple[Batch, Batch
     data = run.unlabelled
     if data is None or not len(data):
         return None
-    rows = data.rows[torch.randint(len(data), (UNLABELLED * run.recipe.training.batch_size,), generator=generator)]
+    rows = data.rows[torch.randint(len(data), (UNLABELLED * run.recipe.training.batch,), generator=generator)]
     return data.batch(rows), data.batch(rows, generator).drop(1.0, generator)
 
 
@@ -154,7 +154,7 @@ def _step(run: Training, batch: Batch, unlabelled: tuple[Batch, Batch] | None = 
     for weak, strong in zip(*(_parts(b, run.micro_batch) for b in unlabelled), strict=True) if unlabelled else ():
         with run.settings.autocast():
             loss = consistency(run.model, weak.to(run.device), strong.to(run.device))
-        (loss * run.recipe.training.unlabelled * (len(weak) / (UNLABELLED * run.recipe.training.batch_size))).backward()
+        (loss * run.recipe.training.unlabelled * (len(weak) / (UNLABELLED * run.recipe.training.batch))).backward()
     if run.recipe.training.clip:
         torch.nn.utils.clip_grad_norm_(run.parameters, run.recipe.training.clip)
     run.optimizer.step()
@@ -178,7 +178,7 @@ def _step_in_memory(run: Training, batch: Batch, unlabelled: tuple[Batch, Batch]
                 raise
             run.optimizer.zero_grad(set_to_none=True)
             run.micro_batch = max(min(run.micro_batch, len(batch)) // 2, 1)
-            run.screen.warn(f"out of memory: batches of {run.recipe.training.batch_size} now go in parts of {run.micro_batch}")
+            run.screen.warn(f"out of memory: batches of {run.recipe.training.batch} now go in parts of {run.micro_batch}")
 
 
 @torch.inference_mode()
@@ -287,7 +287,7 @@ def _words(progress: Progress, scores: dict[str, float]) -> str:
 
 
 def _steps(run: Training) -> int:
-    return len(run.train_data.shuffled(run.recipe.training.batch_size, 0))
+    return len(run.train_data.shuffled(run.recipe.training.batch, 0))
 
 
 def _seed(seed: int, epoch: int) -> int:

@@ -23,10 +23,12 @@ from plait.training import Training, train
 
 
 class Config(Options):
-    """The recipe's own network, with its fusion. `encoders` are those of its view, by modality, in place of the recipe's; with
-    frozen ones it trains in seconds. `fusion` and `learning_rate` are the recipe's where left out."""
+    """The recipe's own network, with its fusion. `encoders` are those of its view, by modality, in place of the recipe's. `light`
+    leaves out columns of media and texts without a frozen encoder, so that it trains in seconds; the recipe's own network
+    has them. `fusion` and `learning_rate` are the recipe's where left out."""
 
     encoders: dict[str, Choice] = {}
+    light: bool = False
     fusion: Choice | None = None
     learning_rate: float | None = Field(None, gt=0)
 
@@ -72,7 +74,7 @@ component = Network
 
 def _recipe(config: Config, recipe: Recipe, rows: int) -> Recipe:
     """The member's own recipe: its view's, with its fusion and settled epochs."""
-    training = recipe.training.for_rows(rows)
+    training = recipe.training.for_rows(rows, recipe.frozen())
     if config.learning_rate:
         training = training.model_copy(update={"learning_rate": config.learning_rate})
     fusion = config.fusion.resolved("fusion") if config.fusion else recipe.fusion
