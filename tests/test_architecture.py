@@ -21,6 +21,7 @@ LAYERS = [
     {"evaluation", "retrieval", "trackers"},
     {"training", "report", "documentation", "inspection", "members", "ensemble", "ensembling"},
     {"api", "samples"},
+    {"tuning"},
     {"cli", "serving", "demonstration", "__main__"},
 ]
 LAYER = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -112,7 +113,7 @@ def test_nothing_heavy_on_the_way_to_help(statement: str) -> None:
 def test_public_names() -> None:
     import plait
 
-    assert plait.__all__ == ["Model", "PlaitError", "Recipe", "__version__", "fit", "inspect", "load"]
+    assert plait.__all__ == ["Model", "PlaitError", "Recipe", "__version__", "fit", "inspect", "load", "tune"]
     assert all(hasattr(plait, name) for name in plait.__all__)
     with pytest.raises(AttributeError, match="no attribute 'fitt'"):
         plait.fitt  # noqa: B018

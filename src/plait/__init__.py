@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from plait.api import inspect as inspect
     from plait.api import load as load
     from plait.recipe import Recipe as Recipe
+    from plait.tuning import tune as tune
 
 __version__ = "0.1.0"
-__all__ = ["Model", "PlaitError", "Recipe", "__version__", "fit", "inspect", "load"]
+__all__ = ["Model", "PlaitError", "Recipe", "__version__", "fit", "inspect", "load", "tune"]
 
 from plait.errors import PlaitError as PlaitError
 
-_HOMES = {"Model": "plait.api", "fit": "plait.api", "inspect": "plait.api", "load": "plait.api", "Recipe": "plait.recipe"}
+_HOMES = {"Model": "plait.api", "fit": "plait.api", "inspect": "plait.api", "load": "plait.api", "Recipe": "plait.recipe", "tune": "plait.tuning"}
 
 
 def __getattr__(name: str) -> Any:

@@ -34,7 +34,7 @@ from plait.table import check
 from plait.table.infer import infer, infer_tasks, parse_columns
 from plait.table.read import Table, read
 from plait.table.split import Split, split
-from plait.training import Training, train
+from plait.training import Training, Watch, train
 from plait.views import settings_as
 
 
@@ -122,6 +122,8 @@ def fit(
     strict: bool = False,
     resume: bool = False,
     quiet: bool = False,
+    watch: Watch | None = None,
+    evaluate: bool = True,
 ) -> Model:
     """Trains a model on a table and leaves it, with all that explains it, in a folder.
 
@@ -131,7 +133,8 @@ def fit(
     and `overrides` ("training.epochs=5") are applied to it. `root` is where relative paths of media begin; `out` the
     folder of the run, `runs/<time>` if left out. `quality` is `fast` (one network), `good` or `best` (ensembles, see
     `EnsembleRecipe`). `strict` makes any unreadable cell an error. `resume` goes on with the
-    training in `out` that was stopped.
+    training in `out` that was stopped. `watch` is called after each epoch with its number, how many there are and its score on validation
+    rows (larger is better); what it raises ends the training. Without `evaluate` no score with intervals is worked out.
 
     Raises `TableError`, `RecipeError`, `BadCellsError` or `TrainingError` with what to do; `Interrupted` after Ctrl-C.
     """
@@ -139,7 +142,7 @@ def fit(
         overrides = [*overrides, f"quality={quality}"]
     chosen = _recipe(recipe, columns, overrides, seed)
     sources = {"train": data, "valid": valid, "test": test}
-    return _fit(sources, _targets(target) or list(chosen.tasks), chosen, root, out, strict, resume, quiet)
+    return _fit(sources, _targets(target) or list(chosen.tasks), chosen, root, out, strict, resume, quiet, watch, evaluate)
 
 
 def resume(folder: str | Path, quiet: bool = False) -> Model:
@@ -158,7 +161,10 @@ def resume(folder: str | Path, quiet: bool = False) -> Model:
     return _fit(run["sources"], run["targets"], Recipe(**run["recipe"]), run["root"], folder, run["strict"], True, quiet)
 
 
-def _fit(sources: dict[str, Any], targets: list[str], chosen: Recipe, root: Any, out: Any, strict: bool, resumed: bool, quiet: bool) -> Model:
+def _fit(
+    sources: dict[str, Any], targets: list[str], chosen: Recipe, root: Any, out: Any, strict: bool, resumed: bool, quiet: bool,
+    watch: Watch | None = None, evaluate: bool = True,
+) -> Model:  # fmt: skip
     screen = Screen(quiet)
     begun = time.time()
     table, chosen = _with_sides(read(sources["train"], root), sources["valid"], sources["test"], root, chosen)
@@ -185,8 +191,7 @@ def _fit(sources: dict[str, Any], targets: list[str], chosen: Recipe, root: Any,
     settings = machine.settings(chosen.training, preprocessing.convolves(chosen))
     _tell(model, chosen, settings, screen)
     data = {side: Dataset(prepared, preprocessing, numbers) for side, numbers in (("train", rows.train), ("valid", rows.valid), ("test", rows.test))}
-    without = Dataset(prepared, preprocessing, unlabelled) if chosen.training.unlabelled else None
-    run = Training(model, chosen, settings, data["train"], data["valid"], folder, screen, without)
+    run = Training(model, chosen, settings, data["train"], data["valid"], folder, screen, Dataset(prepared, preprocessing, unlabelled), watch)
     _embed(prepared, preprocessing, run, table)
     progress = train(run, resumed)
 
@@ -208,7 +213,8 @@ def _fit(sources: dict[str, Any], targets: list[str], chosen: Recipe, root: Any,
         members.ensemble.save(folder)
         members.show(screen)
         record["members"] = members.members
-    _evaluate_all(trained, data, members, table)
+    if evaluate:
+        _evaluate_all(trained, data, members, table)
     record["seconds"] = round(time.time() - begun, 1)
     artifact.save(trained._artifact, folder)
     report.write(folder, trained._artifact)
@@ -327,15 +333,20 @@ def _folder(out: str | Path | None, resume: bool) -> Path:
     return folder
 
 
-def _begin(folder: Path, table: Table, chosen: Recipe, sources: dict[str, Any], root: Any, targets: list[str], strict: bool, resumed: bool) -> None:
-    """Writes what a later resume needs and must agree with, or checks it."""
+def content(table: Table) -> str:
+    """A short hash of what a table holds: of each chunk the first thousand rows."""
     digest = hashlib.blake2b(digest_size=16)
     for column in table.data.columns:
         for chunk in column.chunks:
             digest.update(json.dumps(chunk.slice(0, 1000).to_pylist(), default=str).encode())
+    return digest.hexdigest()
+
+
+def _begin(folder: Path, table: Table, chosen: Recipe, sources: dict[str, Any], root: Any, targets: list[str], strict: bool, resumed: bool) -> None:
+    """Writes what a later resume needs and must agree with, or checks it."""
     given = {side: str(Path(s).absolute()) if isinstance(s, (str, Path)) else None for side, s in sources.items()}
     now = {
-        "rows": len(table), "columns": table.data.column_names, "content": digest.hexdigest(), "recipe": chosen.model_dump(mode="json"),
+        "rows": len(table), "columns": table.data.column_names, "content": content(table), "recipe": chosen.model_dump(mode="json"),
         "sources": given, "root": None if root is None else str(Path(root).absolute()), "targets": targets, "strict": strict,
     }  # fmt: skip
     path = folder / "run.json"

@@ -78,6 +78,31 @@ def fit(
     )  # fmt: skip
 
 
+@app.command(epilog="Example: plait tune train.csv --target label --trials 30 --out runs/tuned")
+def tune(
+    table: TableArgument,
+    out: Annotated[str, typer.Option(help="the run's folder; the same command goes on with the trials in it")],
+    target: TargetOption = None,
+    trials: Annotated[int, typer.Option(min=1, help="recipes to try, the given one among them")] = 20,
+    valid: Annotated[str | None, typer.Option(help="a table to choose by; a part of the training table if left out")] = None,
+    test: Annotated[str | None, typer.Option(help="a table that the last model is scored on, and nothing else")] = None,
+    recipe: Annotated[str | None, typer.Option(help="a built-in recipe, or a YAML file; its tuning.space says what is tried")] = None,
+    column: ColumnOption = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="override a part of the recipe, as in training.epochs=5")] = None,
+    root: RootOption = None,
+    seed: Annotated[int, typer.Option(help="of everything random")] = 0,
+    quality: Annotated[str | None, typer.Option(help="of the last fit: fast, good or best")] = None,
+) -> None:
+    """Try recipes on validation rows, then train the best one."""
+    from plait import tuning
+    from plait.table.infer import parse_columns
+
+    tuning.tune(
+        table, target or (), out=out, trials=trials, valid=valid, test=test, recipe=recipe, columns=parse_columns(column or []),
+        overrides=set_ or (), root=root, seed=seed, quality=quality,
+    )  # fmt: skip
+
+
 @app.command(epilog="Example: plait evaluate runs/first test.csv --out scores.json")
 def evaluate(
     run: RunArgument,

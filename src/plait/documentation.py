@@ -8,9 +8,9 @@ from pydantic import BaseModel
 
 from plait import components
 from plait.errors import RecipeError, nearest
-from plait.recipe import ModelRecipe, SplitRecipe, TrainingRecipe
+from plait.recipe import EnsembleRecipe, ModelRecipe, SplitRecipe, TrainingRecipe, TuningRecipe
 
-RECIPE = {"split": SplitRecipe, "model": ModelRecipe, "training": TrainingRecipe}
+RECIPE = {"split": SplitRecipe, "model": ModelRecipe, "training": TrainingRecipe, "ensemble": EnsembleRecipe, "tuning": TuningRecipe}
 
 
 def options(kind: str | None = None, name: str | None = None) -> str:

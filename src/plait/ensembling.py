@@ -216,13 +216,13 @@ def _views(fitting: Fitting, members: dict[str, Choice]) -> tuple[dict[str, View
     keys = {}
     tasks = {t: choice.name for t, choice in fitting.chosen.tasks.items()}
     for name, choice in members.items():
-        config = configure("members", choice.name, choice.options)
-        encoders = find("members", choice.name).encoders(config)
+        kind, config = find("members", choice.name), configure("members", choice.name, choice.options)
+        encoders = kind.encoders(config)
         if encoders is None:
             keys[name] = ""
             continue
         key = " + ".join(f"{c.name} {c.options.get('model', '')}".strip() for c in encoders.values()) or OWN
-        light = key != OWN and getattr(config, "light", False)
+        light = key != OWN and kind.light(config)
         keys[name] = key = f"{key}, light" if light else key
         if key not in views:
             recipe = fitting.asked.with_encoders(encoders, fitting.schema).resolve(fitting.schema, tasks)

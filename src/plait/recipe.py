@@ -111,6 +111,44 @@ QUALITY: dict[str, dict[str, Any]] = {
     },
 }
 
+
+class Between(Options):
+    """Numbers from `low` to `high`, whole ones if so, drawn evenly, or evenly in their logarithms."""
+
+    low: float
+    high: float
+    log: bool = False
+    whole: bool = False
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Between:
+        if self.low > self.high or (self.log and self.low <= 0):
+            raise ValueError("expected low <= high, and low above 0 with log")
+        return self
+
+
+class Choices(Options):
+    """One of some values, as they would stand in a recipe."""
+
+    choices: tuple[Any, ...] = Field(min_length=2)
+
+
+_SPACE: dict[str, Between | Choices] = {
+    "training.learning_rate": Between(low=3e-4, high=1e-2, log=True),
+    "training.weight_decay": Between(low=1e-3, high=0.5, log=True),
+    "training.mixup": Choices(choices=(0.0, 0.2, 1.0)),
+    "model.modality_dropout": Choices(choices=(0.0, 0.2, 0.4)),
+    "model.alone": Choices(choices=(0.3, 1.0, 3.0)),
+    "fusion": Choices(choices=("concat", {"name": "concat", "dropout": 0.3}, "logit_sum", "gated", "low_rank")),
+}
+
+
+class TuningRecipe(Options):
+    """What `plait tune` may change: for parts of the recipe, by their dotted names, the numbers or values to try."""
+
+    space: dict[str, Between | Choices] = Field(_SPACE, min_length=1)
+
+
 Switch = Literal["auto", "on", "off"]
 
 
@@ -197,6 +235,7 @@ class Recipe(Options):
     training: TrainingRecipe = TrainingRecipe()
     quality: Literal["fast", "good", "best"] = "fast"
     ensemble: EnsembleRecipe | None = None
+    tuning: TuningRecipe = TuningRecipe()
     task_defaults: dict[str, dict[str, Any]] = {}
     seed: int = 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +33,9 @@ UNLABELLED = 2  # rows without a label in a step, for each row of the batch
 SMOOTHED = 5  # epochs over which a validation score is averaged to choose the best
 
 
+Watch = Callable[[int, int, float], None]  # an epoch's number, how many there are, and its score: the larger the better
+
+
 @dataclass
 class Training:
     """All that one fit of a model's weights needs. `micro_batch` shrinks when memory runs out; gradients are then added
@@ -48,6 +51,7 @@ class Training:
     optimizer: torch.optim.Optimizer = field(init=False)
     micro_batch: int = field(init=False)
     unlabelled: Dataset | None = None
+    watch: Watch | None = None
     weights: dict[str, float] = field(default_factory=dict)
     stop: bool = False
 
@@ -83,13 +87,16 @@ def train(run: Training, resume: bool = False) -> Progress:
             _epoch(run, progress, checkpoint, bar)
             rate = run.optimizer.param_groups[0]["lr"]
             scores = {"learning_rate": rate, "loss": progress.loss_sum / _steps(run), **validate(run)}
-            better = progress.record(scores, _rank(run, [*progress.history, scores]))
+            rank = _rank(run, [*progress.history, scores])
+            better = progress.record(scores, rank)
             if better and recipe.keep == "best" and len(run.valid_data):
                 checkpoint.save_best(run.model)
             if checkpoint.is_due(between_epochs=True):
                 checkpoint.save(run.model, run.optimizer, progress)
             trackers.write(progress.history)
             bar.draw(_words(progress, scores))
+            if run.watch and rank:
+                run.watch(progress.epoch, recipe.all_epochs, rank[0])
     if run.recipe.ensemble and run.recipe.ensemble.members:  # what comes next takes long, and may be stopped too
         checkpoint.save(run.model, run.optimizer, progress)
     if recipe.keep == "best" and len(run.valid_data):

@@ -91,6 +91,11 @@ class Member(ABC):
 
     @classmethod
     @abstractmethod
+    def light(cls, config: Any) -> bool:
+        """Whether that view leaves out the columns whose encoders would have to be trained."""
+
+    @classmethod
+    @abstractmethod
     def fit(cls, config: Any, lesson: Lesson) -> Member:
         """Learns the targets that it can. Raises `KeyboardInterrupt` or `Interrupted` when it is stopped."""
 

@@ -44,6 +44,10 @@ class Linear(Member):
         return None
 
     @classmethod
+    def light(cls, config: Config) -> bool:
+        return False
+
+    @classmethod
     def fit(cls, config: Config, lesson: Lesson) -> Linear:
         blocks = _chosen(lesson.train.blocks, config.ngrams)
         absent = list(dict.fromkeys(b.column for b in blocks if not b.present.all()))

@@ -46,6 +46,10 @@ class Network(Member):
         return config.encoders
 
     @classmethod
+    def light(cls, config: Config) -> bool:
+        return config.light
+
+    @classmethod
     def fit(cls, config: Config, lesson: Lesson) -> Network:
         recipe = _recipe(config, lesson.recipe.model_copy(update={"seed": lesson.seed}), len(lesson.train))
         data = lesson.train.views[lesson.view]

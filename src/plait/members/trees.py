@@ -48,6 +48,10 @@ class Trees(Member):
         return None
 
     @classmethod
+    def light(cls, config: Config) -> bool:
+        return False
+
+    @classmethod
     def fit(cls, config: Config, lesson: Lesson) -> Trees:
         kept = [_frequent(block) for block in lesson.train.blocks]
         x, held = _matrix(lesson.train.blocks, kept), _matrix(lesson.valid.blocks, kept)
