@@ -75,7 +75,8 @@ def test_a_study_that_was_stopped_goes_on_as_if_it_had_not_been(table: Path, tmp
 
 def test_trials_that_lag_behind_are_stopped_early(table: Path, tmp_path: Path) -> None:
     space = {"tuning": {"space": {"training.learning_rate": {"choices": [1e-9, 5e-3]}, "training.warmup": {"choices": [0, 0.1]}}}}
-    plait.tune(table, "label", out=tmp_path / "run", trials=14, recipe=space, overrides=[*SMALL, "training.epochs=6", "training.batch_size=4"], quiet=True)
+    options = [*SMALL, "training.epochs=6", "training.batch_size=4"]
+    plait.tune(table, "label", out=tmp_path / "run", trials=14, recipe=space, overrides=options, quiet=True)
     ends = [one["user_attr"]["end"] for one in journal(tmp_path / "run") if "end" in one.get("user_attr", {})]
     assert len(ends) == 14
     assert "stopped early" in ends[5:]
