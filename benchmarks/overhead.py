@@ -23,6 +23,7 @@ from plait import recipe, training
 from plait.checkpoint import Checkpoint, Progress
 from plait.dataset import Dataset
 from plait.model import MultimodalModel
+from plait.objective import FUSED, losses, total
 from plait.preprocessing import Preprocessing
 from plait.schedule import optimizer_for
 from plait.screen import Screen
@@ -45,7 +46,7 @@ def main() -> None:
     preprocessing = Preprocessing.fit(data, chosen, np.arange(ROWS))
     prepared = preprocessing.prepare(data)
     model = MultimodalModel.build(chosen, preprocessing)
-    settings = settings_of.settings(chosen.training, pictures=False)
+    settings = settings_of.settings(chosen.training, convolves=False)
     rows = Dataset(prepared, preprocessing)
     ready = [rows.batch(part) for part in torch.arange(ROWS).split(BATCH)]
     with tempfile.TemporaryDirectory() as folder:
@@ -81,7 +82,7 @@ def plain(model: MultimodalModel, batches: list) -> float:
     optimizer = optimizer_for(model, recipe.TrainingRecipe())
     begun = perf_counter()
     for batch in batches:
-        loss = model.training_loss(batch)
+        loss = total(losses(model, batch), {FUSED: 1.0})
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -93,7 +94,7 @@ def cutting(model: MultimodalModel, rows: Dataset) -> float:
     begun = perf_counter()
     for part in rows.shuffled(BATCH, 0):
         batch = rows.batch(part)
-        loss = model.training_loss(batch)
+        loss = total(losses(model, batch), {FUSED: 1.0})
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -110,7 +111,7 @@ def ours(run: Training) -> float:
 def without_step(run: Training) -> float:
     """The loop with nothing to do in it: what it costs to cut batches, set the rate, count, and watch."""
     step, nothing = training._step_in_memory, torch.zeros(())
-    training._step_in_memory = lambda run, batch: nothing
+    training._step_in_memory = lambda run, batch, unlabelled: nothing
     try:
         return ours(run)
     finally:

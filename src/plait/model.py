@@ -113,6 +113,8 @@ class ColumnEncoder(nn.Module):
     def forward(self, values: Values, present_B: Tensor) -> Tokens:
         if bool(present_B.all()):
             return self._encode(values)
+        if values.encoded and values.count_B is None:  # hiding them costs less than picking the others
+            return self.hide(self._encode(values), present_B)
         rows = present_B.nonzero()[:, 0]
         if not len(rows):
             x_BLD = self.missing_D.expand(len(present_B), 1, -1)
