@@ -97,7 +97,8 @@ def main() -> None:
     lines = [[name, f"{ROWS / median(v):,.0f}", f"{median(v) / base:.2f}x"] for name, v in found.items()]
     page("head.md", f"""# Training what comes after frozen encoders
 
-Made by `benchmarks/head.py`, medians of {arguments.rounds} interleaved epochs of {ROWS:,} rows of three vectors of {WIDTH}, batches of {BATCH}, one thread;
+Made by `benchmarks/head.py`, medians of {arguments.rounds} interleaved epochs of {ROWS:,} rows of three vectors of {WIDTH},
+batches of {BATCH}, one thread;
 {machine()}. plait's
 loss of each column by itself (`model.alone`) is three more small networks; the floor has none.
 
