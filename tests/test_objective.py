@@ -124,7 +124,6 @@ def test_an_input_that_is_better_alone_is_said() -> None:
     said = imbalance("label", found, True)
     assert said
     assert "'text' alone" in said
-    assert "model.balance=blend" in said
     assert imbalance("label", found, False) == said.replace("'text' alone", "'photo' alone").replace("0.750", "0.500")
     found["metrics"] = {"accuracy": {"value": 0.8}}
     assert imbalance("label", found, True) is None

@@ -43,6 +43,9 @@ def _describe(kind: str, name: str, found: Any) -> str:
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        shown = {k: v.model_dump(exclude_defaults=True) if isinstance(v, BaseModel) else v for k, v in value.items()}
+        return "{" + "".join(f"\n        {k}: {v}" for k, v in shown.items()) + "}"
     return "[" + ", ".join(map(str, value)) + "]" if isinstance(value, tuple) else str(value)
 
 

@@ -100,7 +100,7 @@ def imbalance(target: str, found: Mapping[str, Any] | None, higher: bool) -> str
         return None
     return (
         f"{target}: '{best}' alone has a better {found['score']} on validation rows ({value:.3f}) than all inputs together ({whole:.3f}): one input "
-        f"is learned at the cost of others. Try --set model.balance=blend, or --quality good"
+        f"is learned at the cost of others"
     )
 
 
