@@ -70,6 +70,9 @@ def test_an_ensemble_answers_alike_after_loading(table: Path, tmp_path: Path) ->
     assert sum(one["share"] for one in found.values()) == pytest.approx(1)
     assert found["line"]["rows"] == 48
     assert found["network"]["rows"] == 10, "it has not seen its validation rows"
+    page = (out / "report.html").read_text()
+    assert "<h2>Members</h2>" in page
+    assert all(f"<td>{name}</td>" in page for name in found)
     again = plait.load(out, quiet=True)
     rows = [{"photo": None, "text": "the sky is near", "price": 2.0}, {"text": None, "photo": None, "shop": "north"}]
     for given in (table, rows):
