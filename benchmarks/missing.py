@@ -32,7 +32,7 @@ def fit(path: Path, inputs: tuple[str, ...], seed: int, kept: Path | None) -> di
                 return {tuple(subset): score for subset, score in line["scores"]}
     ignored = {c: "ignored" for c in (*INPUTS, *OTHERS) if c not in inputs}
     with tempfile.TemporaryDirectory() as folder:
-        model = plait.fit(path, "category", columns=ignored, seed=seed, out=folder, quiet=True)
+        model = plait.fit(path, "category", columns=ignored, overrides=stamps.OVERRIDES, seed=seed, out=folder, quiet=True)
     found: dict[str, Any] = model.record["evaluation"]["test"]["targets"]["category"]
     scores = {inputs: found["metrics"]["accuracy"]["value"]}
     scores |= {tuple(subset): score["value"] for subset, score in found["subsets"]}

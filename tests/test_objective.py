@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from torch.nn import functional as F
 
 import plait
 from conftest import FAST, make_rows, write_csv
+from plait import training
 from plait.batch import Tokens
+from plait.errors import Interrupted
 from plait.objective import FUSED, SURE, Mixing, blended, consistency, faded, losses, total
 from test_model import build
 
@@ -127,3 +130,27 @@ def test_an_input_that_is_better_alone_is_said() -> None:
     assert imbalance("label", found, False) == said.replace("'text' alone", "'photo' alone").replace("0.750", "0.500")
     found["metrics"] = {"accuracy": {"value": 0.8}}
     assert imbalance("label", found, True) is None
+
+
+def test_what_is_drawn_and_measured_goes_on_after_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = make_rows(tmp_path, 48)
+    for row in rows[::3]:
+        row["label"] = ""
+    table = write_csv(tmp_path / "t.csv", rows)
+    options = [*FAST, "training.epochs=6", "training.batch_size=6", "training.mixup=0.4", "training.unlabelled=1", "model.balance=blend"]
+    plait.fit(table, "label", out=tmp_path / "whole", overrides=options, quiet=True)
+    step, count = training._step, []
+
+    def stopping(run: training.Training, *arguments: Any) -> Any:
+        count.append(1)
+        run.stop = len(count) == 14  # in the middle of the third epoch
+        return step(run, *arguments)
+
+    monkeypatch.setattr(training, "_step", stopping)
+    with pytest.raises(Interrupted):
+        plait.fit(table, "label", out=tmp_path / "parts", overrides=options, quiet=True)
+    monkeypatch.undo()
+    plait.fit(table, "label", out=tmp_path / "parts", overrides=options, resume=True, quiet=True)
+    assert len(count) == 14
+    for name in ("weights.safetensors", "log.csv"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
