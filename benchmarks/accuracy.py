@@ -186,6 +186,8 @@ def rows_of(key: str, job: Job, seeds: dict[str, int], kept: Kept) -> list[list[
     models |= {f"plait, {q}": (job.inputs, (f"quality={q}",)) for q in ("good", "best")}
     for name, (inputs, overrides) in models.items():
         count = seeds[name.rsplit(" ", 1)[-1]] if name.endswith(("good", "best")) else seeds["fast"]
+        if not count:
+            continue
         found = [kept.get(key, name, seed, lambda i=inputs, o=overrides, s=seed: plaited(job, i, o, s)) for seed in range(count)]
         scores = [score for score, _ in found]
         rows.append([name, interval(scores), ", ".join(f"{v:.3f}" for v in scores), f"{np.median([s for _, s in found]):.0f}"])

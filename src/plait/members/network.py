@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -25,14 +25,12 @@ from plait.training import Training, train
 class Config(Options):
     """The recipe's own network, with its fusion. `encoders` are those of its view, by modality, in place of the recipe's. `light`
     leaves out columns of media and texts without a frozen encoder, so that it trains in seconds; the recipe's own network
-    has them. `fusion` and `learning_rate` are the recipe's where left out. With `keep: last` held-out rows choose no epoch, so that what
-    the member is weighed by is fair."""
+    has them. `fusion` and `learning_rate` are the recipe's where left out."""
 
     encoders: dict[str, Choice] = {}
     light: bool = False
     fusion: Choice | None = None
     learning_rate: float | None = Field(None, gt=0)
-    keep: Literal["best", "last"] | None = None
 
 
 class Network(Member):
@@ -83,7 +81,5 @@ def _recipe(config: Config, recipe: Recipe, rows: int) -> Recipe:
     training = recipe.training.for_rows(rows, recipe.frozen())
     if config.learning_rate:
         training = training.model_copy(update={"learning_rate": config.learning_rate})
-    if config.keep:
-        training = training.model_copy(update={"keep": config.keep})
     fusion = config.fusion.resolved("fusion") if config.fusion else recipe.fusion
     return recipe.model_copy(update={"training": training, "fusion": fusion, "ensemble": None})
