@@ -154,11 +154,15 @@ def glue(job: Job, seed: int) -> dict[str, Callable[[], float]]:
 class Kept:
     """Scores by job, model and seed, in a file of JSON lines."""
 
-    def __init__(self, file: Path | None) -> None:
-        self.file, self.found = file, {}
+    def __init__(self, file: Path | None, only: bool = False) -> None:
+        self.file, self.only, self.found = file, only, {}
         for line in file.read_text().splitlines() if file and file.is_file() else ():
             one = json.loads(line)
             self.found[one["job"], one["model"], one["seed"]] = (one["accuracy"], one["seconds"])
+
+    def seeds(self, job: str, model: str, count: int) -> list[int]:
+        """Those to be tried; with `only`, those that are there."""
+        return [seed for seed in range(count) if not self.only or (job, model, seed) in self.found]
 
     def get(self, job: str, model: str, seed: int, make: Callable[[], tuple[float, float]]) -> tuple[float, float]:
         if (job, model, seed) not in self.found:
@@ -177,7 +181,8 @@ def rows_of(key: str, job: Job, seeds: dict[str, int], kept: Kept) -> list[list[
     rows: list[list[object]] = [["majority class", interval(majority), "", ""]]
     for name in GLUE[len(job.media) - 1] if key != "all" else ():
         name = name.format(*(c for c, _ in job.media))
-        scores = [kept.get(key, name, seed, lambda s=seed, n=name: (glue(job, s)[n](), float("nan")))[0] for seed in range(len(tables))]
+        tried = kept.seeds(key, name, len(tables))
+        scores = [kept.get(key, name, seed, lambda s=seed, n=name: (glue(job, s)[n](), float("nan")))[0] for seed in tried]
         rows.append([name, interval(scores), ", ".join(f"{v:.3f}" for v in scores), ""])
     models = {f"plait, pretrained, {c} alone": ((c,), PRETRAINED) for c in job.singles}
     if key in ("stamps", "all"):
@@ -186,9 +191,9 @@ def rows_of(key: str, job: Job, seeds: dict[str, int], kept: Kept) -> list[list[
     models |= {f"plait, {q}": (job.inputs, (f"quality={q}",)) for q in ("good", "best")}
     for name, (inputs, overrides) in models.items():
         count = seeds[name.rsplit(" ", 1)[-1]] if name.endswith(("good", "best")) else seeds["fast"]
-        if not count:
+        if not (tried := kept.seeds(key, name, count)):
             continue
-        found = [kept.get(key, name, seed, lambda i=inputs, o=overrides, s=seed: plaited(job, i, o, s)) for seed in range(count)]
+        found = [kept.get(key, name, seed, lambda i=inputs, o=overrides, s=seed: plaited(job, i, o, s)) for seed in tried]
         scores = [score for score, _ in found]
         rows.append([name, interval(scores), ", ".join(f"{v:.3f}" for v in scores), f"{np.median([s for _, s in found]):.0f}"])
     return [[f"{sum(map(len, labels)):,} rows tested on", "", "", ""], *rows]
@@ -210,8 +215,9 @@ def main() -> None:
     for quality in ("fast", "good", "best"):
         parser.add_argument(f"--{quality}", type=int, default=5, help="seeds")
     parser.add_argument("--kept", type=Path)
+    parser.add_argument("--only-kept", action="store_true", help="train nothing: the page of the scores that are kept")
     arguments = parser.parse_args()
-    seeds, kept, parts = {q: getattr(arguments, q) for q in ("fast", "good", "best")}, Kept(arguments.kept), []
+    seeds, kept, parts = {q: getattr(arguments, q) for q in ("fast", "good", "best")}, Kept(arguments.kept, arguments.only_kept), []
     for key in arguments.jobs:
         found = rows_of(key, JOBS[key], seeds, kept)
         parts.append(f"## {JOBS[key].name}\n\n{found[0][0]}.\n\n" + table(["model", "accuracy", "each seed", "seconds of a training"], found[1:]))
@@ -220,7 +226,7 @@ def main() -> None:
 Made by `benchmarks/accuracy.py`; {machine()}, one thread. Test accuracy, with the 95 % interval of the mean over seeds. On the
 stamps each seed tests on another fifth of the families, for all models the same; so intervals hold the luck of the split, and rows of a
 table are to be compared seed by seed. On emoji the split is fixed, and where a model has one figure only, seeds change nothing or there was
-one. The vectors are those of `minilm` and `efficientnet_lite0` everywhere, in `best` of `mobilenet_v2` too.
+one. All emoji models have pretrained encoders. The vectors are those of `minilm` and `efficientnet_lite0` everywhere, in `best` of `mobilenet_v2` too.
 scikit-learn's gradient boosting, with its own defaults, diverges on the emoji, whose rarest group has ten rows.
 
 {(chr(10) * 2).join(parts)}""")  # fmt: skip
