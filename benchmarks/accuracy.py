@@ -226,7 +226,8 @@ def main() -> None:
 Made by `benchmarks/accuracy.py`; {machine()}, one thread. Test accuracy, with the 95 % interval of the mean over seeds. On the
 stamps each seed tests on another fifth of the families, for all models the same; so intervals hold the luck of the split, and rows of a
 table are to be compared seed by seed. On emoji the split is fixed, and where a model has one figure only, seeds change nothing or there was
-one. All emoji models have pretrained encoders. The vectors are those of `minilm` and `efficientnet_lite0` everywhere, in `best` of `mobilenet_v2` too.
+one. All emoji models have pretrained encoders. The vectors are those of `minilm` and `efficientnet_lite0`
+everywhere, in `best` of `mobilenet_v2` too.
 scikit-learn's gradient boosting, with its own defaults, diverges on the emoji, whose rarest group has ten rows.
 
 {(chr(10) * 2).join(parts)}""")  # fmt: skip
