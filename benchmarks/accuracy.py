@@ -81,7 +81,7 @@ JOBS = {
     "vendor": Job("emoji, unseen vendor, picture", emoji, "group", ("picture",), "vendor_split", (("picture", "image"),),
                   overrides=("split.column=vendor_split", *PRETRAINED[:1])),
     "emoji": Job("emoji, unseen emoji, picture + name", emoji, "group", ("picture", "name"), "split", (("picture", "image"), ("name", "text")),
-                 ("picture", "name"), ("split.column=split", "split.group=emoji", *EMOJI, *PRETRAINED)),
+                 ("picture", "name"), overrides=("split.column=split", "split.group=emoji", *EMOJI, *PRETRAINED)),
 }  # fmt: skip
 
 
