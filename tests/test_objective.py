@@ -154,3 +154,12 @@ def test_what_is_drawn_and_measured_goes_on_after_a_stop(tmp_path: Path, monkeyp
     assert len(count) == 14
     for name in ("weights.safetensors", "log.csv"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
+
+
+def test_without_rows_to_measure_by_all_losses_weigh_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table, seen = write_csv(tmp_path / "t.csv", make_rows(tmp_path, 24)), []
+    step = training._step
+    monkeypatch.setattr(training, "_step", lambda run, *others: seen.append(dict(run.weights)) or step(run, *others))
+    plait.fit(table, "label", out=tmp_path / "run", overrides=[*FAST, "split.valid=0", "model.balance=blend"], quiet=True)
+    assert seen
+    assert all(weights == dict.fromkeys((FUSED, "photo", "text", "price", "shop"), 0.2) for weights in seen)

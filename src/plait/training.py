@@ -50,6 +50,7 @@ class Training:
     screen: Screen
     optimizer: torch.optim.Optimizer = field(init=False)
     micro_batch: int = field(init=False)
+    blends: bool = field(init=False)
     unlabelled: Dataset | None = None
     watch: Watch | None = None
     weights: dict[str, float] = field(default_factory=dict)
@@ -65,6 +66,7 @@ class Training:
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = optimizer_for(self.model, self.recipe.training)
         self.micro_batch = self.recipe.training.batch
+        self.blends = self.recipe.model.balance == "blend" and bool(self.model.solo)
         self.device = torch.device(self.settings.device)
 
 
@@ -82,7 +84,7 @@ def train(run: Training, resume: bool = False) -> Progress:
     with _interruptible(run), run.screen.bar("training", recipe.all_epochs * _steps(run)) as bar:
         bar.advance(progress.epoch * _steps(run) + progress.step)
         while progress.epoch < recipe.all_epochs and not progress.over(recipe.patience):
-            if run.recipe.model.balance == "blend" and run.model.solo:
+            if run.blends:
                 _measure(run, progress)
             _epoch(run, progress, checkpoint, bar)
             rate = run.optimizer.param_groups[0]["lr"]
@@ -119,7 +121,7 @@ def _epoch(run: Training, progress: Progress, checkpoint: Checkpoint, bar: Bar) 
         rate = learning_rate(progress.epoch * len(batches) + step, steps, settings)
         for group in run.optimizer.param_groups:
             group["lr"] = rate * group["scale"]
-        if not progress.measured:
+        if not run.blends:
             run.weights = faded(run.model.columns, recipe.model.alone, 1 - (progress.epoch * len(batches) + step) / steps)
         batch = run.train_data.batch(batches[step], generator).drop(recipe.model.modality_dropout, generator)
         taken.append(_step_in_memory(run, batch, _unlabelled(run, generator)))
@@ -192,14 +194,13 @@ def _step_in_memory(run: Training, batch: Batch, unlabelled: tuple[Batch, Batch]
 def _measure(run: Training, progress: Progress) -> None:
     """Weighs the losses anew, at the beginning and ten times in a training, by how they are on training and validation rows."""
     every = max(run.recipe.training.all_epochs // BLENDS, 1)
-    if progress.step or not len(run.valid_data):
-        pass  # in the middle of an epoch, after a resume; without rows to measure by all weigh the same
-    elif progress.epoch % every == 0 and len(progress.measured) <= progress.epoch // every:
+    is_due = progress.epoch % every == 0 and len(progress.measured) <= progress.epoch // every
+    if len(run.valid_data) and not progress.step and is_due:  # a step above 0: resumed in the middle of an epoch
         run.model.eval()
         sides = (_mean_losses(run, run.train_data), _mean_losses(run, run.valid_data))
         progress.measured.append({name: [side[name] for side in sides] for name in sides[0]})
-    equal = dict.fromkeys((FUSED, *run.model.columns), 1 / (1 + len(run.model.columns)))
-    run.weights = blended(progress.measured) if progress.measured else equal
+    # without rows to measure by all weigh the same
+    run.weights = blended(progress.measured or [{key: [0.0, 0.0] for key in (FUSED, *run.model.columns)}])
 
 
 def _mean_losses(run: Training, data: Dataset) -> dict[str, float]:
