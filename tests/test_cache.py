@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -106,6 +108,17 @@ with Cache(Path(sys.argv[1]), 1e9) as cells:
 
 def start(folder: Path, who: int, how: str) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", WRITER, str(folder), str(who), how], stdout=subprocess.PIPE, text=True)
+
+
+def test_a_new_cache_waits_for_one_who_writes_while_it_is_made(tmp_path: Path) -> None:
+    """SQLite does not wait here: who changes the journal's mode while another one is about to write is told "locked" at once."""
+    other = sqlite3.connect(tmp_path / "index.sqlite", check_same_thread=False)
+    other.executescript("CREATE TABLE seen (x); BEGIN IMMEDIATE; INSERT INTO seen VALUES (1)")
+    release = threading.Timer(0.3, other.commit)
+    release.start()
+    with Cache(tmp_path, 1e9):
+        assert not release.is_alive()
+    other.close()
 
 
 def test_two_processes_write_at_once(tmp_path: Path) -> None:

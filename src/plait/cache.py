@@ -28,6 +28,7 @@ from plait.errors import PlaitError
 from plait.screen import Screen
 
 LIMIT = 20e9  # bytes, and never more than a tenth of what is free
+WAIT = 60.0  # seconds to wait for another process that holds the database
 PACK = 64 << 20  # bytes after which a process begins its next pack: what is thrown away at once
 EVERY = 2.0  # seconds between two commits: the most work that a kill can cost
 TABLES = """
@@ -88,10 +89,7 @@ class Cache:
         self.folder = folder
         self.limit = int(limit if limit is not None else _limit(folder))
         self._lock = threading.RLock()
-        self._database = sqlite3.connect(folder / "index.sqlite", timeout=60, check_same_thread=False)
-        self._database.execute("PRAGMA journal_mode=WAL")
-        self._database.executescript(TABLES)
-        self._database.commit()
+        self._database = _connect(folder / "index.sqlite")
         self._pending: list[tuple[str, tuple[Any, ...]]] = []  # written together: a transaction left open would lock others out
         self._maps: dict[str, mmap.mmap] = {}
         self._pack: mmap.mmap | None = None
@@ -257,6 +255,22 @@ class Cache:
                 self._database.execute("DELETE FROM packs WHERE name = ?", (name,))
             (self.folder / name).unlink(missing_ok=True)
             total -= files[name][0]
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """The database, in write-ahead mode. SQLite waits for other processes, but not while it changes to that mode: there it says "locked" at once."""
+    database = sqlite3.connect(path, timeout=WAIT, check_same_thread=False)
+    until = time.monotonic() + WAIT
+    while True:
+        try:
+            database.execute("PRAGMA journal_mode=WAL")
+            database.executescript(TABLES)
+            return database
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > until:
+                database.close()
+                raise
+            time.sleep(0.01)
 
 
 def _limit(folder: Path) -> float:
