@@ -17,7 +17,7 @@ import tiny_models
 from conftest import FAST, make_rows, write_csv
 from plait.ensembling import greedy
 from plait.errors import Interrupted, RecipeError
-from plait.recipe import SplitRecipe
+from plait.recipe_parts import SplitRecipe
 from plait.table.read import Table
 from plait.table.split import folds
 from plait.tasks.classification import Classification

@@ -279,7 +279,7 @@ def test_a_sum_that_goes_on_from_a_part_is_the_same_to_the_last_digit() -> None:
 
 
 def test_where_only_heads_are_trained_large_tables_go_in_large_batches() -> None:
-    from plait.recipe import TrainingRecipe
+    from plait.recipe_parts import TrainingRecipe
 
     settled = [TrainingRecipe().for_rows(*of) for of in ((400, False), (400, True), (4000, False), (4000, True))]
     assert [(s.epochs, s.batch_size) for s in settled] == [(42, 32), (42, 32), (40, 32), (20, 128)]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from plait import artifact, embedding, ensemble, ensembling, evaluation, machine, prediction, report
+from plait import artifact, embedding, ensemble, ensembling, evaluation, machine, prediction, report, runs
 from plait import recipe as recipes
 from plait.artifact import Artifact
-from plait.checkpoint import Checkpoint
+from plait.checkpoint import Checkpoint, Progress
 from plait.dataset import Dataset
 from plait.ensembling import Fitting, Trained
-from plait.errors import RecipeError, TableError, TrainingError
+from plait.errors import RecipeError, TableError
 from plait.evaluation import Evaluation
 from plait.inspection import Inspection, check_cells, prepare, store
 from plait.inspection import inspect as inspect
@@ -28,12 +26,11 @@ from plait.model import MultimodalModel
 from plait.prediction import Answering, Predictor, Rows
 from plait.preprocessing import Prepared, Preprocessing
 from plait.recipe import Recipe
-from plait.schema import Schema
 from plait.screen import Screen
 from plait.table import check
 from plait.table.infer import infer, infer_tasks, parse_columns
 from plait.table.read import Table, read
-from plait.table.split import Split, split
+from plait.table.split import Split
 from plait.training import Training, Watch, train
 from plait.views import settings_as
 
@@ -51,7 +48,12 @@ class Model:
 
     @property
     def targets(self) -> list[str]:
-        return list(self._artifact.preprocessing.tasks)
+        return [t for t, task in self._artifact.preprocessing.tasks.items() if task.fuses]
+
+    @property
+    def alignments(self) -> dict[str, list[str]]:
+        """The columns that each alignment has put into one space."""
+        return self.recipe.aligned()
 
     @property
     def inputs(self) -> list[str]:
@@ -84,7 +86,7 @@ class Model:
         Raises `TableError` when the table has no target column, or no labelled row.
         """
         table = read(data, root)
-        if not any(t in table.data.column_names for t in self.targets):
+        if not self.alignments and not any(t in table.data.column_names for t in self.targets):
             table.column(self.targets[0])
         prediction.check_columns(self._answering, table, self._screen.warn)
         with self._screen.bar("reading cells", len(table) * len(self.inputs)) as bar, store(self._screen, table) as cells:
@@ -110,6 +112,7 @@ def fit(
     data: Any,
     target: str | Sequence[str] = (),
     *,
+    align: bool | Sequence[str] = (),
     valid: Any = None,
     test: Any = None,
     recipe: str | Path | Mapping[str, Any] | Recipe | None = None,
@@ -127,14 +130,15 @@ def fit(
 ) -> Model:
     """Trains a model on a table and leaves it, with all that explains it, in a folder.
 
-    `data` is a path (CSV, TSV, JSON Lines, Parquet, Arrow, Feather, a folder of class folders), a pandas or polars frame,
-    an Arrow table, a Hugging Face dataset or a list of dicts; `valid` and `test` likewise, if kept apart. `target` is one
-    column's name or several. `recipe` is a built-in name, a YAML file or a dict; `columns` ({name: modality or role})
-    and `overrides` ("training.epochs=5") are applied to it. `root` is where relative paths of media begin; `out` the
-    folder of the run, `runs/<time>` if left out. `quality` is `fast` (one network), `good` or `best` (ensembles, see
-    `EnsembleRecipe`). `strict` makes any unreadable cell an error. `resume` goes on with the
-    training in `out` that was stopped. `watch` is called after each epoch with its number, how many there are and its score on validation
-    rows (larger is better); what it raises ends the training. Without `evaluate` no score with intervals is worked out.
+    `data` is a path (CSV, TSV, JSON Lines, Parquet, Arrow, Feather, a folder of class folders), a pandas or polars frame, an Arrow table, a
+    Hugging Face dataset or a list of dicts; `valid` and `test` likewise, if kept apart. `target` is one column's name or several. `align`
+    names two or more columns that are put into one space (see `tasks/alignment.py`), True all pictures, texts, sounds and clips; with it no
+    target is needed. `recipe` is a built-in name, a YAML file or a dict; `columns` ({name: modality or role}) and `overrides`
+    ("training.epochs=5") are applied to it. `root` is where relative paths of media begin; `out` the folder of the run, `runs/<time>` if
+    left out. `quality` is `fast` (one network), `good` or `best` (ensembles, see `EnsembleRecipe`). `strict` makes any unreadable cell an
+    error. `resume` goes on with the training in `out` that was stopped. `watch` is called after each epoch with its number, how many there
+    are and its score on validation rows (larger is better); what it raises ends the training. Without `evaluate` no score with intervals is
+    worked out.
 
     Raises `TableError`, `RecipeError`, `BadCellsError` or `TrainingError` with what to do; `Interrupted` after Ctrl-C.
     """
@@ -142,7 +146,10 @@ def fit(
         overrides = [*overrides, f"quality={quality}"]
     chosen = _recipe(recipe, columns, overrides, seed)
     sources = {"train": data, "valid": valid, "test": test}
-    return _fit(sources, _targets(target) or list(chosen.tasks), chosen, root, out, strict, resume, quiet, watch, evaluate)
+    if align:
+        chosen = recipes.load(chosen, [f"tasks.alignment={json.dumps({'name': 'alignment', 'columns': [] if align is True else _targets(align)})}"])
+    targets = _targets(target) or [t for t in chosen.tasks if t not in chosen.aligned()]
+    return _fit(sources, targets, chosen, root, out, strict, resume, quiet, watch, evaluate)
 
 
 def resume(folder: str | Path, quiet: bool = False) -> Model:
@@ -167,22 +174,25 @@ def _fit(
 ) -> Model:  # fmt: skip
     screen = Screen(quiet)
     begun = time.time()
-    table, chosen = _with_sides(read(sources["train"], root), sources["valid"], sources["test"], root, chosen)
-    if not targets:
-        raise RecipeError(f"which column is to be predicted? Give target=; {table.name} has {', '.join(table.data.column_names)}")
+    table, chosen = runs.with_sides(read(sources["train"], root), sources["valid"], sources["test"], root, chosen)
+    if not targets and not chosen.aligned():
+        names = ", ".join(table.data.column_names)
+        raise RecipeError(f"which column is to be predicted? Give target=, or align= for what goes with what; {table.name} has {names}")
     if "problem" in targets:
         raise RecipeError("a target cannot be named 'problem': predictions have a column of that name; rename yours")
     schema = infer(table, targets, chosen)
+    schema = schema if targets else runs.only_aligned(schema, chosen)
     tasks = infer_tasks(table, targets)
-    asked = _with_split_column(chosen, schema)
+    asked = runs.with_split_column(chosen, schema)
     chosen = asked.resolve(schema, {t: task for t, (task, _) in tasks.items()})
     why = {t: (chosen.tasks[t].name, match.reason if chosen.tasks[t].name == task else "said by the recipe") for t, (task, match) in tasks.items()}
     Inspection(table.name, schema, why).show(screen)
 
-    rows, unlabelled = _split(table, chosen, targets, screen)
-    chosen = chosen.model_copy(update={"training": chosen.training.for_rows(len(rows.train), chosen.frozen())})
-    folder = _folder(out, resumed)
-    _begin(folder, table, chosen, sources, root, targets, strict, resumed)
+    rows, unlabelled = runs.choose_rows(table, chosen, targets, screen)
+    training = chosen.training.for_rows(len(rows.train), chosen.frozen(), bool(chosen.aligned()))
+    chosen = chosen.model_copy(update={"training": training})
+    folder = runs.folder_for(out, resumed)
+    runs.begin(folder, table, chosen, sources, root, targets, strict, resumed)
     preprocessing = Preprocessing.fit(table, chosen, rows.train)
     prepared = prepare(table, preprocessing, screen)
     check_cells(prepared, rows, table, folder, strict, screen)
@@ -195,17 +205,7 @@ def _fit(
     _embed(prepared, preprocessing, run, table)
     progress = train(run, resumed)
 
-    record: dict[str, Any] = {
-        "environment": machine.describe(settings),
-        "rows": {side: len(numbers) for side, numbers in rows.sides().items()},
-        "split": rows.how,
-        "priors": {t: task.prior(_labelled(prepared, t, rows.train)).tolist() for t, task in preprocessing.tasks.items()},
-        "best_epoch": progress.best_epoch if chosen.training.keep == "best" else progress.epoch,
-        "epochs": progress.epoch,
-        "seconds": round(time.time() - begun, 1),
-        "history": progress.history,
-        "evaluation": {},
-    }
+    record = _record(run, rows, prepared, progress, begun)
     trained = Model(Artifact(chosen, schema, preprocessing, model.cpu(), record), folder, quiet)
     members = ensembling.fit(Fitting(asked, chosen, schema, table, rows, trained._network, data["train"], folder, screen))
     if members:
@@ -221,6 +221,24 @@ def _fit(
     Checkpoint(folder, 1).remove()
     _finish(trained, screen)
     return trained
+
+
+def _record(run: Training, rows: Split, prepared: Prepared, progress: Progress, begun: float) -> dict[str, Any]:
+    """What is known of a training at its end."""
+    fused = {t: task for t, task in run.train_data.preprocessing.tasks.items() if task.fuses}
+    return {
+        "environment": machine.describe(run.settings),
+        "rows": {side: len(numbers) for side, numbers in rows.sides().items()},
+        "split": rows.how,
+        "priors": {
+            t: task.prior(_labelled(prepared, t, rows.train)).tolist() for t, task in run.train_data.preprocessing.tasks.items() if task.fuses
+        },
+        "best_epoch": progress.best_epoch if run.recipe.training.keep == "best" else progress.epoch,
+        "epochs": progress.epoch,
+        "seconds": round(time.time() - begun, 1),
+        "history": progress.history,
+        "evaluation": {},
+    }
 
 
 def _evaluate_all(trained: Model, data: dict[str, Dataset], members: Trained | None, table: Table) -> None:
@@ -267,99 +285,6 @@ def _targets(target: str | Sequence[str]) -> list[str]:
     return [target] if isinstance(target, str) else list(target)
 
 
-SIDE = "plait_split"  # the split column made for tables given apart
-
-
-def _with_sides(table: Table, valid: Any, test: Any, root: Any, chosen: Recipe) -> tuple[Table, Recipe]:
-    """The tables given apart as one, with a split column."""
-    others = {side: read(source, root) for side, source in (("valid", valid), ("test", test)) if source is not None}
-    if not others:
-        return table, chosen
-    parts = []
-    for side, part in {"train": table, **others}.items():
-        if part.root != table.root:
-            raise TableError(f"the {side} table's paths begin in {part.root}, the training table's in {table.root}; give root= for both")
-        parts.append(part.data.append_column(SIDE, pa.array([side] * len(part))))
-    try:
-        data = pa.concat_tables(parts, promote_options="permissive")
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise TableError(f"the tables given apart have columns of different types: {error}") from error
-    return Table(data, table.root, table.name), chosen.model_copy(update={"split": chosen.split.model_copy(update={"column": SIDE})})
-
-
-def _with_split_column(chosen: Recipe, schema: Schema) -> Recipe:
-    found = schema.of("split")
-    if not found or chosen.split.column or chosen.split.group or chosen.split.time:
-        return chosen
-    return chosen.model_copy(update={"split": chosen.split.model_copy(update={"column": found[0]})})
-
-
-def _split(table: Table, chosen: Recipe, targets: list[str], screen: Screen) -> tuple[Split, np.ndarray]:
-    """The split, less the rows that have no label at all, and those of them that are on its training side."""
-    first = targets[0]
-    sides = split(table, chosen.split, first, chosen.seed, chosen.tasks[first].name == "classification")
-    labelled = np.zeros(len(table), dtype=bool)
-    for target in targets:
-        labelled |= table.column(target).is_valid().to_numpy(zero_copy_only=False)
-    train_rows, valid_rows, test_rows = (rows[labelled[rows]] for rows in (sides.train, sides.valid, sides.test))
-    kept = Split(train_rows, valid_rows, test_rows, sides.how)
-    without = len(table) - int(labelled.sum())
-    learned = sides.train[~labelled[sides.train]] if chosen.training.unlabelled else np.zeros(0, dtype=int)
-    if without:
-        left = "are left out; --set training.unlabelled=1 learns from them too" if not len(learned) else f"of which {len(learned):,} are learned from"
-        screen.say(f"{without:,} rows have no label, {left}" if len(learned) else f"{without:,} rows have no label and {left}")
-    if len(kept.train) < 2:
-        raise TrainingError(f"expected two or more labelled rows to train on, found {len(kept.train)} (of {len(table)} rows, split {kept.how})")
-    screen.say(f"rows: {', '.join(f'{len(r):,} {side}' for side, r in kept.sides().items())} ({kept.how})")
-    return kept, learned
-
-
-def _folder(out: str | Path | None, resume: bool) -> Path:
-    if out is None:
-        if resume:
-            raise RecipeError("resume= needs out=, the folder of the training that was stopped")
-        base = Path("runs") / datetime.now().strftime("%Y-%m-%d-%H%M%S")
-        out, count = base, 1
-        while Path(out).exists():
-            out, count = Path(f"{base}-{count}"), count + 1
-    folder = Path(out)
-    if folder.exists() and not folder.is_dir():
-        raise RecipeError(f"out '{folder}' is a file; expected a folder")
-    if resume and not (folder / "run.json").is_file():
-        raise RecipeError(f"'{folder}' holds no training to go on with")
-    if not resume and (folder / "weights.safetensors").is_file():
-        raise RecipeError(f"'{folder}' already holds a trained model; choose another out=, or remove it first")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def content(table: Table) -> str:
-    """A short hash of what a table holds: of each chunk the first thousand rows."""
-    digest = hashlib.blake2b(digest_size=16)
-    for column in table.data.columns:
-        for chunk in column.chunks:
-            digest.update(json.dumps(chunk.slice(0, 1000).to_pylist(), default=str).encode())
-    return digest.hexdigest()
-
-
-def _begin(folder: Path, table: Table, chosen: Recipe, sources: dict[str, Any], root: Any, targets: list[str], strict: bool, resumed: bool) -> None:
-    """Writes what a later resume needs and must agree with, or checks it."""
-    given = {side: str(Path(s).absolute()) if isinstance(s, (str, Path)) else None for side, s in sources.items()}
-    now = {
-        "rows": len(table), "columns": table.data.column_names, "content": content(table), "recipe": chosen.model_dump(mode="json"),
-        "sources": given, "root": None if root is None else str(Path(root).absolute()), "targets": targets, "strict": strict,
-    }  # fmt: skip
-    path = folder / "run.json"
-    if not resumed:
-        artifact.write_json(path, now)
-        Checkpoint(folder, 1).remove()
-        return
-    before = json.loads(path.read_text(encoding="utf-8"))
-    changed = [key for key in ("rows", "columns", "content", "recipe") if before.get(key) != json.loads(json.dumps(now[key]))]
-    if changed:
-        raise RecipeError(f"cannot go on with '{folder}': its {' and '.join(changed)} differ from those it was begun with")
-
-
 def _labelled(prepared: Prepared, target: str, rows: np.ndarray) -> torch.Tensor:
     """The target of the labelled ones among these rows."""
     index = torch.from_numpy(np.asarray(rows, dtype=np.int64))
@@ -373,6 +298,8 @@ def _tell(model: MultimodalModel, chosen: Recipe, settings: machine.Settings, sc
     for name, column in chosen.columns.items():
         if column.encoder and (why := column.encoder.options.get("why")):
             screen.say(f"{name}: {column.encoder.options['model']} {column.encoder.options['mode']}, because {why}")
+    for name, columns in chosen.aligned().items():
+        screen.say(f"{name}: {' ~ '.join(columns)}, {chosen.tasks[name].options['objective']}")
     screen.say(f"model: {encoders}; fusion: {chosen.fusion.name}; {count:,} parameters; {', '.join(switches)}")
 
 

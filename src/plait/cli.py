@@ -50,6 +50,7 @@ def inspect(
 def fit(
     table: Annotated[str | None, typer.Argument(help="the training table (not with --resume)")] = None,
     target: TargetOption = None,
+    align: Annotated[list[str] | None, typer.Option(help="columns to put into one space, as in photo,caption; needs no target")] = None,
     valid: Annotated[str | None, typer.Option(help="a table to validate on; a part of the training table if left out")] = None,
     test: Annotated[str | None, typer.Option(help="a table that the model is scored on at the end, and nothing else")] = None,
     recipe: Annotated[str | None, typer.Option(help="a built-in recipe, such as classic, or a YAML file")] = None,
@@ -73,8 +74,8 @@ def fit(
     if table is None:
         raise typer.BadParameter("give a table, or --resume and the folder of a stopped training")
     api.fit(
-        table, target or (), valid=valid, test=test, recipe=recipe, columns=parse_columns(column or []),
-        overrides=set_ or (), root=root, out=out, seed=seed, quality=quality, strict=strict,
+        table, target or (), align=[c for some in align or () for c in some.split(",")], valid=valid, test=test, recipe=recipe,
+        columns=parse_columns(column or []), overrides=set_ or (), root=root, out=out, seed=seed, quality=quality, strict=strict,
     )  # fmt: skip
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from plait.errors import RecipeError, nearest
 
@@ -23,6 +24,27 @@ class Options(BaseModel):
     """The base of every component's `Config`: frozen, and closed to names that it does not declare."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Choice(BaseModel):
+    """A component and its options: `{name: lstm, width: 64}`, or just `lstm`."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    name: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+    def resolved(self, kind: str, defaults: Mapping[str, Any] | None = None) -> Choice:
+        """This choice with every option written out: its own, then `defaults`, then the component's."""
+        config = configure(kind, self.name, {**(defaults or {}), **self.options})
+        return Choice(name=self.name, **config.model_dump(mode="json"))
 
 
 def names(kind: str) -> list[str]:

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from plait import components
 from plait.errors import RecipeError, nearest
-from plait.recipe import EnsembleRecipe, ModelRecipe, SplitRecipe, TrainingRecipe, TuningRecipe
+from plait.recipe_parts import EnsembleRecipe, ModelRecipe, SplitRecipe, TrainingRecipe, TuningRecipe
 
 RECIPE = {"split": SplitRecipe, "model": ModelRecipe, "training": TrainingRecipe, "ensemble": EnsembleRecipe, "tuning": TuningRecipe}
 

@@ -16,7 +16,8 @@ from plait.machine import Settings
 from plait.modalities.base import Modality, Progress, allocate
 from plait.model import MultimodalModel
 from plait.preprocessing import Prepared, Preprocessing
-from plait.recipe import ColumnRecipe, Recipe
+from plait.recipe import Recipe
+from plait.recipe_parts import ColumnRecipe
 
 VERSION = 2  # of what `embed` makes
 TOGETHER = 32  # cells in one run of an encoder

@@ -21,7 +21,8 @@ from plait.members.base import Examples, Lesson
 from plait.members.linear import Space, solve
 from plait.members.network import Network
 from plait.prediction import Predictor
-from plait.recipe import Choice, EnsembleRecipe, Recipe
+from plait.recipe import Choice, Recipe
+from plait.recipe_parts import EnsembleRecipe
 from plait.schema import Schema
 from plait.screen import Bar, Screen
 from plait.table.read import Table

@@ -69,7 +69,7 @@ def evaluate(
     resamples = int(np.clip(2e7 / max(len(data), 1), 100, 1000))
     targets = {}
     for target, task in answering.tasks.items():
-        if target not in data.prepared.batch.targets:
+        if target not in data.prepared.batch.targets or not task.fuses:
             continue
         keep = data.prepared.batch.labelled[target][data.rows].numpy()
         truth = data.prepared.batch.targets[target][data.rows].numpy()[keep]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from plait.recipe import TrainingRecipe
+from plait.recipe_parts import TrainingRecipe
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # glibc's malloc.h
 MOST = 2**31 - 4097

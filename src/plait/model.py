@@ -82,8 +82,8 @@ class MultimodalModel(nn.Module):
         return {t: self.task(t)(fused_BD, hidden) for t in self.targets}
 
     def loss(self, outputs: dict[str, Tensor], targets: dict[str, Tensor], labelled: dict[str, Tensor]) -> Tensor:
-        """The sum of the tasks' losses, each the mean over its labelled rows."""
-        losses = [self.task(t).loss(outputs[t], targets[t], labelled[t]) for t in self.targets]
+        """The sum of the losses of the tasks that `outputs` has, each the mean over its labelled rows."""
+        losses = [self.task(t).loss(output, targets[t], labelled[t]) for t, output in outputs.items()]
         total: Tensor = sum(losses[1:], start=losses[0])
         return total
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from plait.layers import module_key
 from plait.model import MultimodalModel
 
 FUSED = ""  # the name of the loss of all columns fused; every other loss has its column's name
+ALIGNED = "~"  # the name of the loss of tasks that do not fuse, which is never weighed
 SURE = 0.95  # the probability from which an answer stands in for a label
 SPREAD = 1e-4  # of a loss whose overfitting did not grow at all
 
@@ -41,8 +43,11 @@ class Mixing:
         return mixed, there
 
 
-def losses(model: MultimodalModel, batch: Batch, columns: Iterable[str] = (), mixing: Mixing | None = None) -> dict[str, Tensor]:
-    """The loss of all columns fused, under the name `FUSED`, and of each of `columns` by itself, through the same heads.
+def losses(
+    model: MultimodalModel, batch: Batch, columns: Iterable[str] = (), mixing: Mixing | None = None, gradients: dict[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """The loss of all columns fused, under the name `FUSED`, and of each of `columns` by itself, through the same heads. Tasks that
+    do not fuse have theirs under `ALIGNED`, or with their outputs' `gradients` (see `cached`) what has these gradients.
 
     Without the latter the column that is learned first, most often a text that can be memorised, leaves the others nothing
     to learn (Wang et al. 2020, "What makes training multi-modal classification networks hard?").
@@ -50,18 +55,54 @@ def losses(model: MultimodalModel, batch: Batch, columns: Iterable[str] = (), mi
     encoded, present = model.encode(batch), batch.present
     if mixing is not None:
         encoded, present = mixing.tokens(encoded, present)
-    found = {FUSED: _loss(model, model.fusion(encoded, present), encoded, batch, mixing, None)}
-    for c in columns if model.solo else ():
+    outputs = _outputs(model, encoded, present)
+    fused = {t: output for t, output in outputs.items() if model.task(t).fuses}
+    aligned = {t: output for t, output in outputs.items() if t not in fused}
+    found = {}
+    if aligned and gradients:
+        found[ALIGNED] = torch.stack([(output * gradients[t]).sum() for t, output in aligned.items()]).sum()
+    elif aligned:
+        found[ALIGNED] = model.loss(aligned, batch.targets, batch.labelled)
+    if fused:
+        found[FUSED] = _loss(model, fused, batch, mixing, None)
+    for c in columns if model.solo and fused else ():
         solo_BD = model.solo[module_key(c)](encoded[c].pooled_BD())
-        found[c] = _loss(model, solo_BD, encoded, batch, mixing, present[c])
+        found[c] = _loss(model, {t: model.task(t)(solo_BD, encoded) for t in fused}, batch, mixing, present[c])
     return found
 
 
-def _loss(
-    model: MultimodalModel, fused_BD: Tensor, encoded: dict[str, Tokens], batch: Batch, mixing: Mixing | None, present_B: Tensor | None
-) -> Tensor:
+def cached(
+    model: MultimodalModel, parts: list[Batch], whole: Batch, autocast: Callable[[], Any]
+) -> tuple[Tensor, list[dict[str, Tensor]], list[Tensor]]:
+    """The loss of tasks that compare all rows of a batch with each other, when only a part of it fits in memory at once (Gao et al.
+    2021, "Scaling deep contrastive learning batch size under memory limited setup"): the loss, its gradients by each part's outputs,
+    and the state of the random generator before each part, with which a second pass draws the same dropout.
+
+    Adds to the gradients of the tasks' own parameters that `loss` uses.
+    """
+    names = [t for t in model.targets if not model.task(t).fuses]
+    states, found = [], []
+    for part in parts:
+        states.append(torch.get_rng_state())
+        with torch.no_grad(), autocast():
+            outputs = _outputs(model, model.encode(part), part.present)
+            found.append({t: outputs[t] for t in names})
+    leaves = {t: torch.cat([f[t] for f in found]).requires_grad_() for t in names}
+    with autocast():
+        loss = model.loss(leaves, whole.targets, whole.labelled)
+    loss.backward()
+    split = {t: leaf.grad.split([len(p) for p in parts]) for t, leaf in leaves.items() if leaf.grad is not None}
+    return loss.detach(), [{t: grads[i] for t, grads in split.items()} for i in range(len(parts))], states
+
+
+def _outputs(model: MultimodalModel, encoded: dict[str, Tokens], present: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Outputs of all columns fused, also in rows that have one only."""
+    fused_BD = model.fusion(encoded, present)
+    return {t: model.task(t)(fused_BD, encoded) for t in model.targets}
+
+
+def _loss(model: MultimodalModel, outputs: dict[str, Tensor], batch: Batch, mixing: Mixing | None, present_B: Tensor | None) -> Tensor:
     """The sum of the tasks' losses over the rows that are labelled and have what is needed."""
-    outputs = {t: model.task(t)(fused_BD, encoded) for t in model.targets}
     labelled = batch.labelled if present_B is None else {t: known & present_B for t, known in batch.labelled.items()}
     loss = model.loss(outputs, batch.targets, labelled)
     if mixing is None:
@@ -75,23 +116,16 @@ def consistency(model: MultimodalModel, weak: Batch, strong: Batch) -> Tensor:
     """The loss on rows without a label, whose answers when nothing is hidden or augmented stand in for labels, where they are sure,
     when some columns are hidden and the others augmented (Sohn et al. 2020, "FixMatch", eq. 4; for numbers every answer counts)."""
     with torch.no_grad():
-        answers = _fused(model, weak)
-    outputs = _fused(model, strong)
+        answers = _outputs(model, model.encode(weak), weak.present)
+    outputs = _outputs(model, model.encode(strong), strong.present)
     found = []
-    for target, output in outputs.items():
-        task, unknown = model.task(target), ~weak.labelled[target]
+    for target in (t for t in outputs if model.task(t).fuses):
+        task, output, unknown = model.task(target), outputs[target], ~weak.labelled[target]
         answer, sure = task.pseudo(answers[target], SURE)
         used = sure & unknown
         found.append(task.loss(output, answer, used) * (used.sum() / unknown.sum().clamp(min=1)))
     total: Tensor = sum(found[1:], start=found[0])
     return total
-
-
-def _fused(model: MultimodalModel, batch: Batch) -> dict[str, Tensor]:
-    """Outputs of all columns fused, also in rows that have one only."""
-    encoded = model.encode(batch)
-    fused_BD = model.fusion(encoded, batch.present)
-    return {t: model.task(t)(fused_BD, encoded) for t in model.targets}
 
 
 def faded(columns: Iterable[str], alone: float, left: float) -> dict[str, float]:
@@ -119,7 +153,8 @@ def blended(measured: list[dict[str, list[float]]]) -> dict[str, float]:
 
 
 def total(found: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
-    """The losses' weighted sum."""
-    parts = [found[name] * weights[name] for name in found if weights.get(name)]
+    """The losses' weighted sum. That of tasks that do not fuse counts as it is."""
+    shares = {**weights, ALIGNED: 1.0}
+    parts = [loss * shares[name] for name, loss in found.items() if shares.get(name)]
     summed: Tensor = sum(parts[1:], start=parts[0])
     return summed

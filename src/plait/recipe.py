@@ -9,215 +9,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ValidationError
 
 from plait import components
+from plait.components import Choice as Choice
 from plait.components import Options
 from plait.errors import RecipeError, nearest
-from plait.schema import Role, Schema
-
-
-class Choice(BaseModel):
-    """A component and its options: `{name: lstm, width: 64}`, or just `lstm`."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-    name: str
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return dict(self.model_extra or {})
-
-    def resolved(self, kind: str, defaults: Mapping[str, Any] | None = None) -> Choice:
-        """This choice with every option written out: its own, then `defaults`, then the component's."""
-        config = components.configure(kind, self.name, {**(defaults or {}), **self.options})
-        return Choice(name=self.name, **config.model_dump(mode="json"))
-
-
-class ColumnRecipe(Options):
-    """How one column enters. What is left out is inferred from the table."""
-
-    role: Role | None = None
-    modality: Choice | None = None
-    encoder: Choice | None = None
-
-
-class SplitRecipe(Options):
-    """Which rows train, which validate, which are kept for a test.
-
-    `column` names a column that holds train / valid / test; otherwise the fractions are drawn at random from the seed,
-    with classes in equal shares (`stratify`), with all rows of one `group` on one side, or in the order of `time`. With both
-    `column` and `group`, the group keeps together what is still drawn at random: validation rows, and folds.
-    """
-
-    column: str | None = None
-    valid: float = Field(0.2, ge=0, lt=1)
-    test: float = Field(0.0, ge=0, lt=1)
-    stratify: bool = True
-    group: str | None = None
-    time: str | None = None
-
-
-class ModelRecipe(Options):
-    """What stands in for a missing cell: a `learned` token or `zero`; and in what share of the rows training hides some of
-    the present cells (any subset of them, see `Batch.drop`). `alone` weighs the mean loss of the columns by themselves, which
-    training adds to that of all together (see `objective.losses`), less and less until its end; 0 leaves it out. With
-    `balance: blend` gradient blending weighs all of these losses instead, ten times in a training, by what each one still
-    teaches (see `objective.blended`)."""
-
-    missing: Literal["learned", "zero"] = "learned"
-    modality_dropout: float = Field(0.2, ge=0, lt=1)
-    alone: float = Field(1.0, ge=0)
-    balance: Literal["fade", "blend"] = "fade"
-
-
-class EnsembleRecipe(Options):
-    """Members that are trained beside the recipe's own network, and weighed by what each adds on rows that it has not seen.
-
-    `members` has a name of your own for each, and what it is (`plait options members`). Each is trained on all rows that train
-    and validate but one of `folds` parts, for each part in turn, `repeats` times over with other parts; a row is answered by
-    the mean of them. `stack` adds a linear model on the other members' answers. `rounds` of greedy selection weigh them
-    (Caruana et al. 2004). A split by time has no folds: members then train on its training rows.
-    """
-
-    members: dict[str, Choice] = {}
-    folds: int = Field(5, ge=2)
-    repeats: int = Field(1, ge=1)
-    stack: bool = False
-    rounds: int = Field(50, ge=1)
-
-
-_VECTORS = {"image": "pretrained", "text": "pretrained"}
-_SECOND = {"image": {"name": "pretrained", "model": "mobilenet_v2"}, "text": "pretrained"}
-_LIGHT = {"name": "network", "light": True}
-_CONCAT = {"name": "concat", "dropout": 0.3}
-_GOOD: dict[str, Any] = {"frozen": {**_LIGHT, "encoders": _VECTORS, "fusion": _CONCAT}, "linear": "linear", "trees": "trees"}
-QUALITY: dict[str, dict[str, Any]] = {
-    "fast": {},
-    "good": {"members": _GOOD},
-    "best": {
-        "members": {
-            **_GOOD,
-            "linear with n-grams": {"name": "linear", "ngrams": True},
-            "frozen, logit sum": {**_LIGHT, "encoders": _VECTORS, "fusion": "logit_sum"},
-            "frozen, second vectors": {**_LIGHT, "encoders": _SECOND},
-        },
-        "repeats": 3,
-        "stack": True,
-    },
-}
-
-
-class Between(Options):
-    """Numbers from `low` to `high`, whole ones if so, drawn evenly, or evenly in their logarithms."""
-
-    low: float
-    high: float
-    log: bool = False
-    whole: bool = False
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Between:
-        if self.low > self.high or (self.log and self.low <= 0):
-            raise ValueError("expected low <= high, and low above 0 with log")
-        return self
-
-
-class Choices(Options):
-    """One of some values, as they would stand in a recipe."""
-
-    choices: tuple[Any, ...] = Field(min_length=2)
-
-
-_SPACE: dict[str, Between | Choices] = {
-    "training.learning_rate": Between(low=3e-4, high=1e-2, log=True),
-    "training.weight_decay": Between(low=1e-3, high=0.5, log=True),
-    "training.mixup": Choices(choices=(0.0, 0.2, 1.0)),
-    "model.modality_dropout": Choices(choices=(0.0, 0.2, 0.4)),
-    "model.alone": Choices(choices=(0.3, 1.0, 3.0)),
-    "fusion": Choices(choices=("concat", {"name": "concat", "dropout": 0.3}, "logit_sum", "gated", "low_rank")),
-}
-
-
-class TuningRecipe(Options):
-    """What `plait tune` may change: for parts of the recipe, by their dotted names, the numbers or values to try."""
-
-    space: dict[str, Between | Choices] = Field(_SPACE, min_length=1)
-
-
-Switch = Literal["auto", "on", "off"]
-
-
-MANY = 4000  # rows from which on training is in large batches, where little is trained
-
-
-class TrainingRecipe(Options):
-    """The training loop. Learning rates are per step; `warmup` is a share of all steps; `clip` of 0 clips nothing.
-
-    `epochs: auto` is 40, fewer where that would be more than 12,000 steps (but not under 8), and more where it would be
-    fewer than 500 steps, which a small table needs to learn anything. `batch_size: auto` is 32. Where all pictures, texts and the like
-    have frozen encoders, a table of 4,000 training rows or more takes 20 epochs in batches of 128 instead.
-
-    `mixup` is the alpha of Zhang et al. 2018: each row is mixed with another one, all its columns and targets alike; 0 leaves it out.
-    `unlabelled` weighs the loss of rows without a label (see `objective.consistency`), twice as many in each step as labelled ones; 0
-    leaves them out.
-    """
-
-    epochs: int | Literal["auto"] = "auto"
-    batch_size: int | Literal["auto"] = "auto"
-    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
-    learning_rate: float = Field(2e-3, gt=0)
-    weight_decay: float = Field(0.05, ge=0)
-    epsilon: float = Field(1e-8, gt=0, description="added to the denominator of Adam's step")
-    warmup: float = Field(0.3, ge=0, le=1)
-    schedule: Literal["cosine", "constant"] = "cosine"
-    clip: float = Field(1.0, ge=0)
-    mixup: float = Field(0.0, ge=0)
-    unlabelled: float = Field(0.0, ge=0)
-    patience: int = Field(0, ge=0, description="epochs without a better score before training stops; 0: never stop early")
-    keep: Literal["best", "last"] = "best"
-    checkpoint_minutes: float = Field(5.0, gt=0)
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    channels_last: Switch = "auto"
-    compile: Switch = "auto"
-    allocator: Switch = "auto"
-    trackers: tuple[Literal["csv", "tensorboard"], ...] = ("csv",)
-
-    @field_validator("epochs", "batch_size")
-    @classmethod
-    def _positive(cls, value: int | str) -> int | str:
-        if isinstance(value, int) and value < 1:
-            raise ValueError("expected 1 or more, or auto")
-        return value
-
-    def for_rows(self, rows: int, frozen: bool = False) -> TrainingRecipe:
-        """The same with numbers for so many training rows in place of `auto`. `frozen`: no encoder of media or texts is trained."""
-        many = frozen and rows >= MANY
-        batch = self.batch_size if self.batch_size != "auto" else 128 if many else 32
-        steps = max(rows // batch, 1)
-        epochs = self.epochs if self.epochs != "auto" else 20 if many else max(min(40, max(8, 12_000 // steps)), -(-500 // steps))
-        return self.model_copy(update={"epochs": epochs, "batch_size": batch})
-
-    @property
-    def all_epochs(self) -> int:
-        """The number of epochs, once it is settled."""
-        assert self.epochs != "auto"
-        return self.epochs
-
-    @property
-    def batch(self) -> int:
-        """The rows of a batch, once that is settled."""
-        assert self.batch_size != "auto"
-        return self.batch_size
-
-    @field_validator("channels_last", "compile", "allocator", mode="before")
-    @classmethod
-    def _from_bool(cls, value: Any) -> Any:
-        return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
+from plait.recipe_parts import ALIGNED, QUALITY, ColumnRecipe, EnsembleRecipe, ModelRecipe, SplitRecipe, TrainingRecipe, TuningRecipe
+from plait.schema import Schema
 
 
 class Recipe(Options):
@@ -252,6 +51,9 @@ class Recipe(Options):
         for name in schema.of("input"):
             columns[name] = self._resolve_input(name, schema[name].modality or "", schema.rows)
         chosen = {t: self.tasks.get(t, Choice(name=task)) for t, task in tasks.items()}
+        for t, aligned in self.aligned(schema).items():
+            group = self.tasks[t].options.get("group") or self.split.group
+            chosen[t] = self.tasks[t].model_copy(update={"columns": aligned, "group": group})
         resolved = {t: choice.resolved("tasks", self.task_defaults.get(choice.name)) for t, choice in chosen.items()}
         return self.model_copy(
             update={
@@ -260,10 +62,34 @@ class Recipe(Options):
                 "encoders": {},
                 "task_defaults": {},
                 "tasks": resolved,
+                "model": self.model if tasks else self.model.for_alignment(),
                 "fusion": self.fusion.resolved("fusion"),
                 "ensemble": self.ensemble or EnsembleRecipe(**QUALITY[self.quality]),
             }
         )
+
+    def aligned(self, schema: Schema | None = None) -> dict[str, list[str]]:
+        """The columns of each task that has no target but compares columns: those that the recipe names, else, by the schema, all
+        inputs that are pictures, texts, sounds or clips. Raises `RecipeError` for a column that is no input."""
+        found = {}
+        for name, choice in self.tasks.items():
+            if components.find("tasks", choice.name).fuses:
+                continue
+            columns = list(choice.options.get("columns") or ())
+            if schema is not None:
+                inputs = schema.of("input")
+                if name in {c.name for c in schema}:
+                    raise RecipeError(f"task '{name}': there is a column of that name; give the task another one")
+                columns = columns or [c for c in inputs if schema[c].modality in ALIGNED]
+                if wrong := [c for c in columns if c not in inputs]:
+                    raise RecipeError(f"task '{name}': no input column '{wrong[0]}' to align: {nearest(wrong[0], inputs)}")
+                anchor = choice.options.get("anchor")
+                if anchor is not None and anchor not in columns:
+                    raise RecipeError(f"task '{name}': the anchor '{anchor}' is none of its columns: {nearest(anchor, columns)}")
+                if len(set(columns)) < 2 or len(set(columns)) < len(columns):
+                    raise RecipeError(f"task '{name}': expected two or more different columns to align, found {', '.join(columns) or 'none'}")
+            found[name] = columns
+        return found
 
     def with_encoders(self, encoders: Mapping[str, Choice], schema: Schema) -> Recipe:
         """The same with these encoders, by modality, in place of all others. Options of those modalities are left out: they were

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from plait.encoders.base import Encoder
-from plait.recipe import TrainingRecipe
+from plait.recipe_parts import TrainingRecipe
 
 
 def learning_rate(step: int, total: int, recipe: TrainingRecipe) -> float:

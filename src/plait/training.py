@@ -20,7 +20,7 @@ from plait.dataset import Dataset
 from plait.errors import Interrupted, TrainingError
 from plait.machine import Settings, to_channels_last
 from plait.model import MultimodalModel
-from plait.objective import FUSED, Mixing, blended, consistency, faded, losses, total
+from plait.objective import ALIGNED, FUSED, Mixing, blended, cached, consistency, faded, losses, total
 from plait.prediction import BATCH
 from plait.recipe import Recipe
 from plait.schedule import learning_rate, optimizer_for
@@ -65,7 +65,7 @@ class Training:
                 part.compile(dynamic=True)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = optimizer_for(self.model, self.recipe.training)
-        self.micro_batch = self.recipe.training.batch
+        self.micro_batch = self.recipe.training.micro_batch or self.recipe.training.batch
         self.blends = self.recipe.model.balance == "blend" and bool(self.model.solo)
         self.device = torch.device(self.settings.device)
 
@@ -151,15 +151,7 @@ def _unlabelled(run: Training, generator: torch.Generator) -> tuple[Batch, Batch
 def _step(run: Training, batch: Batch, unlabelled: tuple[Batch, Batch] | None = None) -> Tensor:
     """Forward, loss, backward, update: the loss of the batch, detached. One row more than asked is no reason to cut: it is
     the last batch of an epoch (see `Dataset.shuffled`)."""
-    taken = []
-    for part in _parts(batch, run.micro_batch) if len(batch) > run.micro_batch + 1 else (batch,):
-        part = part.to(run.device)
-        with run.settings.autocast():
-            loss = _loss(run, part)
-        if part.rows is not batch.rows:
-            loss = loss * (len(part) / len(batch))
-        loss.backward()
-        taken.append(loss.detach())
+    taken = _in_parts(run, batch) if len(batch) > run.micro_batch + 1 else [_backward(run, batch.to(run.device))]
     for weak, strong in zip(*(_parts(b, run.micro_batch) for b in unlabelled), strict=True) if unlabelled else ():
         with run.settings.autocast():
             loss = consistency(run.model, weak.to(run.device), strong.to(run.device))
@@ -171,10 +163,30 @@ def _step(run: Training, batch: Batch, unlabelled: tuple[Batch, Batch] | None = 
     return (taken[0] if len(taken) == 1 else torch.stack(taken).sum()).cpu()
 
 
-def _loss(run: Training, batch: Batch) -> Tensor:
+def _in_parts(run: Training, batch: Batch) -> list[Tensor]:
+    """Gradients are added up part by part; rows that are compared with each other still are with those of all parts."""
+    parts = [part.to(run.device) for part in _parts(batch, run.micro_batch)]
+    if all(run.model.task(t).fuses for t in run.model.targets):
+        return [_backward(run, part, len(part) / len(batch)) for part in parts]
+    loss, gradients, states = cached(run.model, parts, batch.to(run.device), run.settings.autocast)
+    taken = [loss]
+    for part, one, state in zip(parts, gradients, states, strict=True):
+        torch.set_rng_state(state)
+        taken.append(_backward(run, part, len(part) / len(batch), one))
+    return taken
+
+
+def _backward(run: Training, batch: Batch, share: float = 1.0, gradients: dict[str, Tensor] | None = None) -> Tensor:
+    """The loss of some rows, weighed by their share of the batch, detached; its gradients are added up."""
     alpha = run.recipe.training.mixup
-    mixing = Mixing.draw(alpha, len(batch), run.device) if alpha else None
-    return total(losses(run.model, batch, [c for c in run.weights if c != FUSED], mixing), run.weights)
+    with run.settings.autocast():
+        mixing = Mixing.draw(alpha, len(batch), run.device) if alpha else None
+        found = losses(run.model, batch, [c for c in run.weights if c != FUSED], mixing, gradients)
+        if gradients:
+            found[ALIGNED] = found[ALIGNED] / share  # these gradients are of the whole batch's loss
+        loss = total(found, run.weights) * share
+    loss.backward()
+    return loss.detach() if not gradients else loss.detach() - found[ALIGNED].detach() * share
 
 
 def _step_in_memory(run: Training, batch: Batch, unlabelled: tuple[Batch, Batch] | None) -> Tensor:
@@ -207,7 +219,9 @@ def _mean_losses(run: Training, data: Dataset) -> dict[str, float]:
     found: dict[str, float] = {}
     for batch in data.in_order(BATCH):
         with run.settings.autocast():
-            for name, loss in losses(run.model, batch.to(run.device), run.model.columns).items():
+            measured = losses(run.model, batch.to(run.device), run.model.columns)
+            measured.pop(ALIGNED, None)
+            for name, loss in measured.items():
                 found[name] = found.get(name, 0.0) + float(loss) * len(batch) / len(data)
     return found
 

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from plait import api, artifact
+from plait import api, artifact, runs
 from plait import recipe as recipes
 from plait.api import Model
 from plait.errors import Interrupted, PlaitError, RecipeError, TrainingError
-from plait.recipe import Choices, Recipe
+from plait.recipe import Recipe
+from plait.recipe_parts import Choices
 from plait.screen import Screen
 from plait.table.read import Table, read
 
@@ -175,6 +176,6 @@ class _Study:
 def _about(chosen: Recipe, table: Table, targets: list[str], columns: Mapping[str, Any] | None, seed: int) -> dict[str, Any]:
     """What trials must share to be compared."""
     return {
-        "recipe": chosen.model_dump(mode="json", exclude={"quality", "ensemble"}), "table": [len(table), api.content(table)],
+        "recipe": chosen.model_dump(mode="json", exclude={"quality", "ensemble"}), "table": [len(table), runs.content(table)],
         "targets": targets, "columns": {name: str(v) for name, v in (columns or {}).items()}, "seed": seed,
     }  # fmt: skip

@@ -25,7 +25,7 @@ from plait.encoders.pretrained import Pretrained, Tuned
 from plait.errors import RecipeError
 from plait.modalities.base import Source
 from plait.networks import Network
-from plait.recipe import TrainingRecipe
+from plait.recipe_parts import TrainingRecipe
 from plait.schedule import optimizer_for
 
 TEXTS = [

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from plait.errors import RecipeError, TableError
-from plait.recipe import SplitRecipe
+from plait.recipe_parts import SplitRecipe
 from plait.table.check import leaks
 from plait.table.read import Table
 from plait.table.split import Split, split

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from plait.errors import RecipeError, TableError
-from plait.recipe import SplitRecipe
+from plait.recipe_parts import SplitRecipe
 from plait.table.read import Table
 
 SIDES = {"train": "train", "valid": "valid", "val": "valid", "validation": "valid", "dev": "valid", "test": "test"}

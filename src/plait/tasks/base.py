@@ -21,13 +21,16 @@ class Task(nn.Module, ABC):
     """One target: its state, head, loss and metrics, and the way back from outputs to words.
 
     `score` names the metric that chooses the best epoch, and `higher` says whether more of it is better. `logits`: outputs
-    are logits, which a temperature can calibrate; the head divides its own by the buffer `temperature`, 1 until then.
+    are logits, which a temperature can calibrate; the head divides its own by the buffer `temperature`, 1 until then. A task
+    that `fuses` answers from the fused vector and has a target column of its own name; one that does not learns how the columns'
+    own tokens go together, and needs no label.
     """
 
     options: ClassVar[type[Options]]
     score: str
     higher: bool
     logits: ClassVar[bool]
+    fuses: ClassVar[bool] = True
     temperature: Tensor
 
     def __init__(self) -> None:
@@ -38,6 +41,12 @@ class Task(nn.Module, ABC):
     @abstractmethod
     def matches(cls, cells: pa.ChunkedArray) -> Match | None:
         """Whether a target with these cells, nulls left out, is predicted by this task."""
+
+    @classmethod
+    def reads(cls, config: Any, name: str) -> list[str]:
+        """The columns of the table that the task `name` finds its target in. Of a task that does not fuse, its `cells` below are
+        structs of these."""
+        return [name]
 
     @classmethod
     @abstractmethod
