@@ -12,100 +12,28 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from plait import artifact, embedding, ensemble, ensembling, evaluation, machine, prediction, report, runs
+from plait import artifact, crossmodal, embedding, ensembling, evaluation, machine, report, runs
 from plait import recipe as recipes
 from plait.artifact import Artifact
 from plait.checkpoint import Checkpoint, Progress
 from plait.dataset import Dataset
 from plait.ensembling import Fitting, Trained
-from plait.errors import RecipeError, TableError
+from plait.errors import RecipeError
 from plait.evaluation import Evaluation
 from plait.inspection import Inspection, check_cells, prepare, store
 from plait.inspection import inspect as inspect
 from plait.model import MultimodalModel
-from plait.prediction import Answering, Predictor, Rows
+from plait.prediction import Rows
 from plait.preprocessing import Prepared, Preprocessing
 from plait.recipe import Recipe
 from plait.screen import Screen
-from plait.table import check
 from plait.table.infer import infer, infer_tasks, parse_columns
 from plait.table.read import Table, read
 from plait.table.split import Split
+from plait.tasks.alignment import Alignment
+from plait.trained import Model as Model
+from plait.trained import load as load
 from plait.training import Training, Watch, train
-from plait.views import settings_as
-
-
-class Model:
-    """A trained model. `folder` is where it lies."""
-
-    def __init__(self, trained: Artifact, folder: Path, quiet: bool = False) -> None:
-        self.folder, self.recipe, self.schema, self.record = folder, trained.recipe, trained.schema, trained.record
-        self._artifact = trained
-        self._screen = Screen(quiet)
-        settings = settings_as(trained.record.get("environment", {}), trained.recipe, trained.preprocessing)
-        self._network = Predictor(trained.model, trained.preprocessing, settings, trained.recipe)
-        self._answering: Answering = ensemble.load(folder, trained, self._network) or self._network
-
-    @property
-    def targets(self) -> list[str]:
-        return [t for t, task in self._artifact.preprocessing.tasks.items() if task.fuses]
-
-    @property
-    def alignments(self) -> dict[str, list[str]]:
-        """The columns that each alignment has put into one space."""
-        return self.recipe.aligned()
-
-    @property
-    def inputs(self) -> list[str]:
-        return list(self._artifact.preprocessing.inputs)
-
-    def predict(self, data: Any, root: str | Path | None = None) -> pa.Table:
-        """An answer for each row of a table (see `plait.fit` for what a table can be), one dict or a list of dicts.
-
-        Returns the same number of rows in the same order: id columns as they came, then for each target its answer under
-        its own name and more about it (`label_probability_cat`), then `problem`: null, or which cells could not be read;
-        those count as missing. Any subset of the inputs will do. Raises `TableError` when none of them is there.
-        """
-        table = read(data, root)
-        with self._screen.bar("predicting", len(table)) as bar, store(self._screen, table) as cells:
-            answers, problems = prediction.predict(self._answering, self.schema, table, self._screen.warn, bar.advance, cells)
-        if problems:
-            self._screen.warn(f"{len(problems):,} cells could not be read and count as missing:\n{check.summary(problems)}")
-        return answers
-
-    def embed(self, data: Any, root: str | Path | None = None) -> np.ndarray:
-        """The network's fused vector of each row, float32 of shape (rows, width)."""
-        table = read(data, root)
-        with store(self._screen, table) as cells:
-            return prediction.embed(self._network, table, self._screen.warn, cells)
-
-    def evaluate(self, data: Any, root: str | Path | None = None, subsets: bool = True) -> Evaluation:
-        """Metrics with 95 % bootstrap intervals on labelled rows, beside the best guess without inputs, and the main metric
-        for every subset of the inputs (with more than four, for each alone and all but each).
-
-        Raises `TableError` when the table has no target column, or no labelled row.
-        """
-        table = read(data, root)
-        if not self.alignments and not any(t in table.data.column_names for t in self.targets):
-            table.column(self.targets[0])
-        prediction.check_columns(self._answering, table, self._screen.warn)
-        with self._screen.bar("reading cells", len(table) * len(self.inputs)) as bar, store(self._screen, table) as cells:
-            rows = self._answering.prepare(table, store=cells, progress=bar.advance)
-        if problems := rows.prepared.problems:
-            self._screen.warn(f"{len(problems):,} cells could not be read and count as missing:\n{check.summary(problems)}")
-        return self._evaluate(self._answering, rows, table.name, subsets)
-
-    def _evaluate(self, answering: Answering, rows: Rows, name: str, subsets: bool = True) -> Evaluation:
-        labels = rows.prepared.batch.labelled
-        if not any(bool(labels[t][rows.rows].any()) for t in labels):
-            raise TableError(f"{name}: no row has a label of {' or '.join(self.targets)} that the model knows")
-        with self._screen.bar("evaluating", len(rows)) as bar:
-            return evaluation.evaluate(answering, rows, self.record["priors"], name, subsets, bar.advance)
-
-
-def load(folder: str | Path, quiet: bool = False) -> Model:
-    """The trained model in a folder. Runs no code from it. Raises `ArtifactError` when it is none."""
-    return Model(artifact.load(folder), Path(folder), quiet)
 
 
 def fit(
@@ -230,9 +158,7 @@ def _record(run: Training, rows: Split, prepared: Prepared, progress: Progress, 
         "environment": machine.describe(run.settings),
         "rows": {side: len(numbers) for side, numbers in rows.sides().items()},
         "split": rows.how,
-        "priors": {
-            t: task.prior(_labelled(prepared, t, rows.train)).tolist() for t, task in run.train_data.preprocessing.tasks.items() if task.fuses
-        },
+        "priors": {t: task.prior(_labelled(prepared, t, rows.train)).tolist() for t, task in fused.items()},
         "best_epoch": progress.best_epoch if run.recipe.training.keep == "best" else progress.epoch,
         "epochs": progress.epoch,
         "seconds": round(time.time() - begun, 1),
@@ -247,14 +173,23 @@ def _evaluate_all(trained: Model, data: dict[str, Dataset], members: Trained | N
     if members:
         found["validation"] = trained._evaluate(members.unseen, members.examples, "rows that the members had not seen").to_dict()
     elif _any_labelled(data["valid"]):
-        found["validation"] = trained._evaluate(trained._network, data["valid"], "validation rows").to_dict()
+        found["validation"] = _compared(trained, trained._evaluate(trained._network, data["valid"], "validation rows"), data, "valid").to_dict()
     if _any_labelled(data["test"]):
         rows: Rows = data["test"]
         if members:
             some = Table(table.data.take(pa.array(data["test"].rows.numpy())), table.root, table.name)
             with store(trained._screen, table) as cells:
                 rows = trained._answering.prepare(some, store=cells)
-        found["test"] = trained._evaluate(trained._answering, rows, "test rows").to_dict()
+        found["test"] = _compared(trained, trained._evaluate(trained._answering, rows, "test rows"), data, "test").to_dict()
+
+
+def _compared(trained: Model, found: Evaluation, data: dict[str, Dataset], side: str) -> Evaluation:
+    """The same with linear maps beside each alignment."""
+    for name, aligned in found.alignments.items():
+        task = trained._network.tasks[name]
+        assert isinstance(task, Alignment)
+        crossmodal.compare(aligned, task, data["train"], data[side], data[side].prepared.batch.targets[name][data[side].rows])
+    return found
 
 
 def _any_labelled(data: Dataset) -> bool:
@@ -313,6 +248,15 @@ def _finish(trained: Model, screen: Screen) -> None:
                 f"{name}: {target} {one['score']} {s['value']:.3f} [{s['low']:.3f}, {s['high']:.3f}] on {one['rows']:,} rows, "
                 f"guess without inputs {one['baseline'][one['score']]:.3f}"
             )
+        for target, one in found["alignments"].items():
+            for d in one["directions"]:
+                value, low, high = d["metrics"]["r@1"]
+                screen.say(
+                    f"{name}: {d['query']} finds {d['gallery']} first {value:.3f} [{low:.3f}, {high:.3f}] of {d['queries']:,} times "
+                    f"among {d['size']:,}, by chance {d['chance']['r@1']:.3f}"
+                )
+            if warning := crossmodal.verdict(target, one):
+                screen.warn(f"{warning} ({name} rows)")
     found = record["evaluation"].get("validation")
     for target, task in trained._artifact.preprocessing.tasks.items() if found else ():
         if warning := evaluation.imbalance(target, found["targets"].get(target), task.higher):

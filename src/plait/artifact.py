@@ -3,6 +3,7 @@ loading runs no code from the folder."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -80,6 +81,14 @@ def load(folder: str | Path) -> Artifact:
         raise ArtifactError(f"'{folder}' is damaged: {type(error).__name__}: {error}") from error
     model.eval()
     return Artifact(recipe, schema, preprocessing, model, record)
+
+
+def identity(folder: Path) -> str:
+    """A hash of a trained model: what its vectors are compared by."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in ("recipe.yaml", "weights.safetensors"):
+        digest.update((folder / name).read_bytes())
+    return digest.hexdigest()
 
 
 def networks(*modules: nn.Module) -> list[Network]:

@@ -9,8 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from plait import crossmodal
+from plait.crossmodal import Alignments
 from plait.prediction import Answering, Rows
 from plait.screen import Screen
+from plait.tasks.alignment import Alignment
 from plait.tasks.base import Task
 
 SUBSET_RESAMPLES = 200
@@ -47,6 +50,7 @@ class Evaluation:
     name: str
     targets: dict[str, TargetEvaluation]
     resamples: int
+    alignments: dict[str, Alignments] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -67,9 +71,12 @@ def evaluate(
     wanted = [tuple(columns), *(_subsets(columns) if subsets and len(columns) > 1 else [])]
     outputs = answering.outputs(data, wanted, progress)
     resamples = int(np.clip(2e7 / max(len(data), 1), 100, 1000))
-    targets = {}
+    targets, alignments = {}, {}
     for target, task in answering.tasks.items():
-        if target not in data.prepared.batch.targets or not task.fuses:
+        if target not in data.prepared.batch.targets:
+            continue
+        if isinstance(task, Alignment):
+            alignments[target] = crossmodal.evaluate(task, outputs[0][target].numpy(), data.prepared.batch.targets[target][data.rows].numpy())
             continue
         keep = data.prepared.batch.labelled[target][data.rows].numpy()
         truth = data.prepared.batch.targets[target][data.rows].numpy()[keep]
@@ -86,7 +93,7 @@ def evaluate(
                 (s, bootstrap(task, o, truth, min(resamples, SUBSET_RESAMPLES))[task.score]) for s, o in zip(wanted[1:], scored[1:], strict=True)
             ],
         )
-    return Evaluation(name, targets, resamples)
+    return Evaluation(name, targets, resamples, alignments)
 
 
 def imbalance(target: str, found: Mapping[str, Any] | None, higher: bool) -> str | None:
@@ -139,6 +146,9 @@ def show(evaluation: Evaluation, screen: Screen) -> None:
                 for s, score in found.subsets
             ]
             screen.table(f"\n{target}: {found.score} of the same model when it is given only", ["inputs", "value ", "interval", "against all "], rows)
+
+    for name, aligned in evaluation.alignments.items():
+        crossmodal.show(aligned, f"\n{name}: what finds what among rows of {evaluation.name}, 95 % intervals by 1,000 bootstrap samples", screen)
 
 
 def subset_name(subset: tuple[str, ...], found: TargetEvaluation) -> str:

@@ -123,7 +123,8 @@ def predict(
             for suffix, answer in task.answers(outputs[target]).items():
                 columns.setdefault(f"{target}_{suffix}" if suffix else target, []).append(answer)
         problems += [Problem(p.row + first, p.column, p.file, p.reason) for p in rows.prepared.problems]
-    return _assemble(columns, problems, schema, table, list(answering.tasks)), problems
+    joined = {name: pa.chunked_array(parts) for name, parts in columns.items()} or {target: pa.array([], pa.null()) for target in answering.tasks}
+    return assemble(joined, problems, schema, table), problems
 
 
 def embed(predictor: Predictor, table: Table, tell: Tell, store: Store | None = None) -> np.ndarray:
@@ -158,12 +159,9 @@ def check_columns(answering: Answering, table: Table, tell: Tell) -> None:
         tell(f"input '{name}' is not in {table.name}: treated as missing in every row{hint}")
 
 
-def _assemble(columns: dict[str, list[pa.Array]], problems: list[Problem], schema: Schema, table: Table, targets: list[str]) -> pa.Table:
-    done: dict[str, Any] = {name: table.data.column(name) for name in schema.of("id") if name in table.data.column_names}
-    if columns:
-        done |= {name: pa.chunked_array(parts) for name, parts in columns.items()}
-    else:
-        done |= {target: pa.array([], pa.null()) for target in targets}
+def assemble(answers: dict[str, Any], problems: list[Problem], schema: Schema, table: Table) -> pa.Table:
+    """Id columns as they came, then the answers, then `problem`."""
+    done: dict[str, Any] = {name: table.data.column(name) for name in schema.of("id") if name in table.data.column_names} | answers
     text: list[str | None] = [None] * len(table)
     for p in problems:
         said = f"{p.column}: {p.reason}{f' ({p.file})' if p.file else ''}"

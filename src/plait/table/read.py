@@ -153,6 +153,14 @@ def _read_folders(path: Path) -> pa.Table:
     return pa.Table.from_pylist(rows)
 
 
+def folder_of_files(path: Path, column: str) -> Table:
+    """A row for each file in a folder and the folders in it, its path in `column`."""
+    files = sorted(f for f in path.rglob("*") if f.is_file() and not f.name.startswith("."))
+    if not files:
+        raise TableError(f"folder '{path}' holds no files")
+    return Table(pa.table({column: [str(f.relative_to(path)) for f in files]}), path.absolute(), path.name)
+
+
 def _folder(folder: Path, base: Path) -> list[dict[str, str]]:
     files = sorted(f for f in folder.rglob("*") if f.is_file() and not f.name.startswith("."))
     return [{"image": str(f.relative_to(base)), "label": folder.name} for f in files]

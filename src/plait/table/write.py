@@ -14,6 +14,7 @@ import pyarrow.feather
 import pyarrow.parquet
 
 from plait.errors import TableError
+from plait.screen import Screen
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet", ".feather", ".arrow")
 
@@ -50,6 +51,12 @@ def _write(table: pa.Table, path: Path) -> None:
 def to_stream(table: pa.Table, stream: IO[bytes]) -> None:
     """The table as CSV."""
     pa.csv.write_csv(_flat(table), stream)
+
+
+def show(table: pa.Table) -> None:
+    """The table in the terminal."""
+    rows = [[f"{c:.3f}" if isinstance(c, float) else "" if c is None else str(c) for c in row.values()] for row in table.to_pylist()]
+    Screen(out=True).table("", table.column_names, rows)
 
 
 def write_vectors(vectors: np.ndarray, path: Path) -> None:
