@@ -72,10 +72,10 @@ def fit(
     """
     if quality:
         overrides = [*overrides, f"quality={quality}"]
+    if align:
+        overrides = [f"tasks.alignment={json.dumps({'name': 'alignment', 'columns': [] if align is True else _targets(align)})}", *overrides]
     chosen = _recipe(recipe, columns, overrides, seed)
     sources = {"train": data, "valid": valid, "test": test}
-    if align:
-        chosen = recipes.load(chosen, [f"tasks.alignment={json.dumps({'name': 'alignment', 'columns': [] if align is True else _targets(align)})}"])
     targets = _targets(target) or [t for t in chosen.tasks if t not in chosen.aligned()]
     return _fit(sources, targets, chosen, root, out, strict, resume, quiet, watch, evaluate)
 

@@ -88,7 +88,7 @@ class Space:
             cells, source = pa.chunked_array([pa.array([cell])]), Source("query", base.absolute())
             fitting = [c for c in self.of_modality(*MEDIA) if find("modalities", self.modality(c)).matches(cells, source)]
         else:
-            fitting = self.of_modality("text")
+            fitting = self.of_modality("text") or self.of_modality("category")
         if len(fitting) == 1:
             return fitting[0]
         what = f"file '{cell}'" if is_file else "text"

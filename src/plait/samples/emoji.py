@@ -1,4 +1,4 @@
-"""Emoji as four free vendors draw them, with their English names and tags, in ten groups. MIT, Apache-2.0, CC-BY-4.0, CC-BY-SA-4.0.
+"""Emoji as four free vendors draw them, with English, French and Chinese names and English tags, in ten groups. MIT, Apache-2.0, CC-BY-4.0, CC-BY-SA.
 
 Names come from `emojibase-data`; pictures of 64 pixels from Google (Noto), Twitter (Twemoji), OpenMoji and Microsoft (Fluent), the latter
 two drawn from SVG. All are packages of npm, fetched with its client. `split` keeps all pictures of an emoji on one side (a test
@@ -34,16 +34,18 @@ INPUTS = {"picture": ["picture"], "name": ["name"], "tags": ["tags"]}
 OVERRIDES = (
     "split.column=split", "split.group=emoji", "modalities.image.size=64", "modalities.image.flip=false", "columns.vendor_split.role=ignored",
     "columns.vendor.role=ignored", "columns.name.modality=text", "columns.tags.modality=text",
+    "columns.name_fr.role=ignored", "columns.name_zh.role=ignored",
 )  # fmt: skip
+LANGUAGES = ("fr", "zh")
 SIDE = 64  # pixels
 
 
 def fetch(cache: Path) -> Path:
-    """The table `emoji.csv` in the cache folder, with its pictures beside it, made on the first call.
+    """The table `emoji-names.csv` in the cache folder, with its pictures beside it, made on the first call.
 
     Raises `TableError` where npm or the package that draws SVG is missing, or a package cannot be fetched.
     """
-    table = cache / "emoji.csv"
+    table = cache / "emoji-names.csv"
     if not table.is_file():
         folder = cache / "download"
         folder.mkdir(parents=True, exist_ok=True)
@@ -71,25 +73,34 @@ def build(files: dict[str, Path], into: Path) -> list[dict[str, str]]:
     for package, path in files.items():
         if package == "emojibase-data":
             continue
+        written = set()
         vendor = package.removeprefix("emoji-datasource-").removeprefix("@iconify-json/").split("-")[0]
         (into / vendor).mkdir(parents=True, exist_ok=True)
         for code, picture in sorted((_drawn if package.startswith("@") else _painted)(path)):
             about = known.get(_code(code))
             file = f"{vendor}/{_code(code)}.png"
-            if about is None or (into / file).is_file() or picture.getchannel("A").getextrema()[1] == 0:  # unknown, a second one, or blank
+            if about is None or file in written or picture.getchannel("A").getextrema()[1] == 0:  # unknown, a second one, or blank
                 continue
             picture.save(into / file)
+            written.add(file)
             rows.append({"emoji": _code(code), "vendor": vendor, "picture": file, **about, "split": _side(_code(code)),
                          "vendor_split": "test" if vendor == "openmoji" else "train"})  # fmt: skip
     return rows
 
 
 def _names(path: Path) -> dict[str, dict[str, str]]:
-    """Name, tags and group of each emoji, by its code; regional indicators have no group and are left out."""
+    """Names, tags and group of each emoji, by its code; regional indicators have no group and are left out."""
     with tarfile.open(path) as archive:
         groups = {g["order"]: g["key"] for g in _json(archive, "package/en/messages.json")["groups"]}
         found = [e for e in _json(archive, "package/en/data.json") if "group" in e]
-    return {_code(e["hexcode"]): {"name": e["label"], "tags": ", ".join(e.get("tags", [])), "group": groups[e["group"]]} for e in found}
+        others = {lang: {e["hexcode"]: e["label"] for e in _json(archive, f"package/{lang}/data.json")} for lang in LANGUAGES}
+    return {
+        _code(e["hexcode"]): {
+            "name": e["label"], **{f"name_{lang}": names.get(e["hexcode"], "") for lang, names in others.items()},
+            "tags": ", ".join(e.get("tags", [])), "group": groups[e["group"]],
+        }
+        for e in found
+    }  # fmt: skip
 
 
 def _painted(path: Path) -> Iterator[tuple[str, Image.Image]]:
