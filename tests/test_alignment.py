@@ -15,7 +15,7 @@ from torch.nn import functional as F
 import plait
 import plait.table.read
 from conftest import COLOURS, FAST, make_rows, write_csv
-from plait import ranking
+from plait import crossmodal, ranking
 from plait.batch import Tokens
 from plait.cli import run
 from plait.errors import RecipeError, TableError
@@ -151,7 +151,9 @@ def test_gradients_over_parts_are_those_of_the_whole_batch(pairs: Any) -> None:
 
 def test_training_in_parts_learns_the_same_pairs(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "t.csv", make_rows(tmp_path, 48))
-    model = plait.fit(path, align=["photo", "text"], out=tmp_path / "run", overrides=[*FAST, "training.micro_batch=7"], quiet=True)
+    model = plait.fit(
+        path, align=["photo", "text"], out=tmp_path / "run", overrides=[*FAST, "training.micro_batch=7", "training.epochs=15"], quiet=True
+    )
     history = model.record["history"]
     assert history[-1]["loss"] < history[0]["loss"]
 
@@ -301,6 +303,18 @@ def test_wrong_columns_are_named(tmp_path: Path, align: list[str], message: str)
         plait.fit(path, "label", align=align, out=tmp_path / "run", overrides=FAST, quiet=True)
 
 
+def test_canonical_correlation_is_that_of_scikit_learn() -> None:
+    from sklearn.cross_decomposition import CCA
+
+    rng = np.random.default_rng(0)
+    shared = rng.normal(size=(200, 3))
+    x, y = (shared @ rng.normal(size=(3, 6)) + rng.normal(size=(200, 6)) for _ in range(2))
+    theirs = CCA(4, max_iter=5000).fit(x, y).transform(x, y)
+    for k, (a, b) in enumerate(zip(*(part.T for part in crossmodal._canonical(x, y, x, y, 6)), strict=True)):
+        if k < 4:
+            assert np.corrcoef(a, b)[0, 1] == pytest.approx(np.corrcoef(theirs[0][:, k], theirs[1][:, k])[0, 1], abs=1e-3)
+
+
 class TestRanking:
     def test_ranks_count_what_comes_before_the_first_positive(self) -> None:
         query = np.array([[1.0, 0.0]])
@@ -332,3 +346,19 @@ class TestRanking:
         assert ranking.geometry(one, one)["gap"] == 0
         assert ranking.geometry(one, -one)["alignment"] == 4
         assert ranking.geometry(one, one)["uniformity"] == pytest.approx(-4)
+
+
+@pytest.mark.parametrize("override", ["training.mixup=0.2", "quality=good"])
+def test_what_cannot_go_with_an_alignment_is_refused(tmp_path: Path, override: str) -> None:
+    path = write_csv(tmp_path / "t.csv", make_rows(tmp_path, 12))
+    with pytest.raises(RecipeError, match="leave"):
+        plait.fit(path, align=["photo", "text"], out=tmp_path / "run", overrides=[*FAST, override], quiet=True)
+
+
+def test_the_report_has_every_direction(pairs: Any) -> None:
+    model, _ = pairs
+    page = (model.folder / "report.html").read_text()
+    assert "photo finds text" in page
+    assert "text finds photo" in page
+    assert "CCA" in page
+    assert "photo finds text among" in (model.folder / "README.md").read_text()

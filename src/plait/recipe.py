@@ -50,6 +50,7 @@ class Recipe(Options):
         columns = {c.name: ColumnRecipe(role=c.role) for c in schema if c.role != "input"}
         for name in schema.of("input"):
             columns[name] = self._resolve_input(name, schema[name].modality or "", schema.rows)
+        self._check_alignments()
         chosen = {t: self.tasks.get(t, Choice(name=task)) for t, task in tasks.items()}
         for t, aligned in self.aligned(schema).items():
             group = self.tasks[t].options.get("group") or self.split.group
@@ -67,6 +68,12 @@ class Recipe(Options):
                 "ensemble": self.ensemble or EnsembleRecipe(**QUALITY[self.quality]),
             }
         )
+
+    def _check_alignments(self) -> None:
+        if self.aligned() and self.training.mixup:
+            raise RecipeError("training.mixup mixes rows, and an alignment tells them apart: leave one of the two out")
+        if self.aligned() and (self.quality != "fast" or (self.ensemble and self.ensemble.members)):
+            raise RecipeError("an ensemble's members have no space in common, so that it cannot align columns: leave quality at fast")
 
     def aligned(self, schema: Schema | None = None) -> dict[str, list[str]]:
         """The columns of each task that has no target but compares columns: those that the recipe names, else, by the schema, all

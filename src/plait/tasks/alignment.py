@@ -46,8 +46,8 @@ class Config(Options):
     anchor: str | None = None
     group: str | None = None
     width: int = Field(256, ge=2)
-    hidden: int = Field(0, ge=0)
-    dropout: float = Field(0.1, ge=0, lt=1)
+    hidden: int = Field(512, ge=0)
+    dropout: float = Field(0.3, ge=0, lt=1)
     temperature: float = Field(0.07, gt=0, description="where the learned temperature begins")
     bank: int = Field(0, ge=0)
     hardness: float = Field(0.0, ge=0)

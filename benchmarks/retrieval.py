@@ -1,0 +1,220 @@
+"""What finds what, on real tables, beside chance, ridge regression and canonical correlation; and a search among a million vectors:
+benchmarks/retrieval.md
+
+Emoji picture ~ name (English, French, Chinese) on a vendor and on emoji never seen; stamps picture ~ sentence ~ French spoken description on
+families never seen; spoken prompts ~ transcripts, on prompts never seen (English) and on a reader never seen (Italian); moving stamps ~
+captions on objects never seen; and a category beside an alignment, against a model for each alone. Pictures and English texts have frozen
+pretrained encoders (README, "Pretrained encoders"); sounds and clips, and texts in other languages, are learned from the table. Intervals
+are over queries (bootstrap), and over seeds where there are several. `--kept` is a file of scores, for a run that goes on later.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+import plait
+from measure import machine, page, table
+from plait.retrieval import About, Index
+from plait.samples import clips, emoji, prompts, stamps
+from plait.table.read import Table, read
+
+CACHE = Path.home() / ".cache" / "plait" / "samples"
+FROZEN = ("encoders.image=pretrained", "columns.name.encoder=pretrained")
+NAMES = ("columns.name_fr={role: input, modality: text}", "columns.name_zh={role: input, modality: text}", "columns.name.modality=text")
+EMOJI = ("modalities.image.size=64", "modalities.image.flip=false", "split.group=emoji", "tasks.alignment.anchor=picture", *NAMES, *FROZEN)
+SHOWN = ("r@1", "r@5", "r@10", "median_rank", "mrr")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One table, the columns that are aligned, how; and which rows are kept. `probe` is what SOURCES.md has, where it has something."""
+
+    name: str
+    sample: Any
+    columns: tuple[str, ...]
+    overrides: tuple[str, ...] = ()
+    keep: Callable[[dict[str, Any]], bool] = lambda row: True
+    probe: str = ""
+
+    def table(self) -> Table:
+        whole = read(self.sample.fetch(CACHE / self.sample.__name__.rsplit(".", 1)[-1]))
+        rows = [row for row in whole.data.to_pylist() if self.keep(row)]
+        return Table(pa.Table.from_pylist(rows), whole.root, self.name)
+
+
+def italian(row: dict[str, Any]) -> bool:
+    return row["language"] == "it"
+
+
+JOBS = {
+    "vendor": Job("emoji, unseen vendor", emoji, ("picture", "name", "name_fr", "name_zh"),
+                  ("split.column=vendor_split", "columns.split.role=ignored", *EMOJI), probe="pixels, google -> openmoji: r@1 0.08"),
+    "emoji": Job("emoji, unseen emoji", emoji, ("picture", "name", "name_fr", "name_zh"),
+                 ("split.column=split", "columns.vendor_split.role=ignored", *EMOJI)),
+    "stamps": Job("stamps, unseen families", stamps, ("picture", "sentence", "speech"),
+                  ("split.column=split", "split.group=family", "encoders.image=pretrained", "encoders.text=pretrained")),
+    "prompts": Job("prompts, English, unseen prompts", prompts, ("speech", "transcript"), ("split.column=split", "columns.transcript.modality=text"),
+                   lambda row: row["language"] == "en", "speech -> text: r@1 0.21, r@10 0.57"),
+    "reader": Job("prompts, Italian, unseen reader", prompts, ("speech", "transcript"),
+                  ("split.column=reader_split", "columns.split.role=ignored", "columns.transcript.modality=text"), italian),
+    "clips": Job("moving stamps, unseen objects", clips, ("clip", "caption"), ("split.column=split",)),
+}  # fmt: skip
+
+
+def align(job: Job, seed: int) -> dict[str, Any]:
+    """The scores on test rows of one model."""
+    begun = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        model = plait.fit(job.table(), align=job.columns, out=Path(folder) / "run", seed=seed, overrides=job.overrides, quiet=True)
+        found = model.record["evaluation"]["test"]["alignments"]["alignment"]
+        return {**found, "seconds": time.perf_counter() - begun, "rows": model.record["rows"]}
+
+
+def beside(seed: int) -> dict[str, float]:
+    """Group and alignment of emoji (unseen emoji) in one model, and in a model for each."""
+    job = Job("", emoji, ("picture", "name"))
+    given = ("split.column=split", "columns.vendor_split.role=ignored", "modalities.image.size=64", "modalities.image.flip=false",
+             "columns.name.modality=text", "columns.name_fr.role=ignored", "columns.name_zh.role=ignored", "columns.tags.role=ignored",
+             "columns.vendor.role=ignored", *FROZEN)  # fmt: skip
+    scores = {}
+    for name, target, columns in (("both", "group", job.columns), ("group alone", "group", ()), ("alignment alone", (), job.columns)):
+        own = given if target else (*given, "split.group=emoji", "columns.group.role=ignored")
+        own = (*own, "tasks.alignment.group=emoji") if columns and target else own
+        with tempfile.TemporaryDirectory() as folder:
+            model = plait.fit(job.table(), target, align=columns, out=Path(folder) / "run", seed=seed, overrides=own, quiet=True)
+            found = model.record["evaluation"]["test"]
+        if target:
+            scores[f"{name}: accuracy"] = found["targets"]["group"]["metrics"]["accuracy"]["value"]
+        for d in found["alignments"].get("alignment", {"directions": ()})["directions"]:
+            scores[f"{name}: {d['query']} -> {d['gallery']} r@10"] = d["metrics"]["r@10"][0]
+    return scores
+
+
+WIDTH, QUERIES = 512, 300
+
+
+def vectors(rows: int, seed: int) -> np.ndarray:
+    """Unit vectors as encoders make them: 2,000 topics in 64 directions of many, and noise in all."""
+    fixed = np.random.default_rng(0)
+    topics, directions = fixed.normal(size=(2000, 64)), fixed.normal(size=(64, WIDTH))
+    rng = np.random.default_rng(seed)
+    x = (topics[rng.integers(2000, size=rows)] + 0.7 * rng.normal(size=(rows, 64))) @ directions + 2 * rng.normal(size=(rows, WIDTH))
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+
+
+def search(rows: int) -> dict[str, float]:
+    """An index of so many rows: times, recall against all of them, memory."""
+    parts = [vectors(min(50_000, rows - first), 1 + first) for first in range(0, rows, 50_000)]
+    queries = vectors(QUERIES, 0)
+    nearest = [np.empty(0, dtype=int)] * QUERIES
+    best = np.full((QUERIES, 0), -np.inf)
+    places = np.zeros((QUERIES, 0), dtype=int)
+    for number, part in enumerate(parts):
+        score = np.concatenate([best, queries @ part.T], 1)
+        place = np.concatenate([places, np.broadcast_to(np.arange(len(part)) + number * 50_000, (QUERIES, len(part)))], 1)
+        order = np.argsort(-score, 1)[:, :10]
+        best, places = np.take_along_axis(score, order, 1), np.take_along_axis(place, order, 1)
+    nearest = [set(row.tolist()) for row in places]
+    with tempfile.TemporaryDirectory() as folder:
+        index = Index.create(folder, About("benchmark", ("x",), WIDTH), pa.schema([("number", pa.int64())]))
+        begun, first = time.perf_counter(), 0
+        for part in parts:
+            index.add(pa.table({"number": np.arange(first, first + len(part))}), part[:, None])
+            first += len(part)
+        written = time.perf_counter() - begun
+        del parts
+        index.settle()
+        built = time.perf_counter() - begun - written
+        taken, hits = [], 0
+        for query, wanted in zip(queries, nearest, strict=True):
+            begun = time.perf_counter()
+            found = index.search(query, "x", 10)
+            taken.append(time.perf_counter() - begun)
+            hits += len(wanted & set(found["number"].to_pylist()))
+        size = sum(f.stat().st_size for f in Path(folder).rglob("*") if f.is_file())
+    return {
+        "rows": rows, "write s": written, "build s": built, "p50 ms": 1e3 * float(np.quantile(taken, 0.5)),
+        "p99 ms": 1e3 * float(np.quantile(taken, 0.99)), "recall@10": hits / (10 * QUERIES), "GB on disk": size / 1e9,
+        "peak GB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
+    }  # fmt: skip
+
+
+def work(jobs: list[str], seeds: int, rows: int) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """What is to be measured, each under a name of its own."""
+    for job in jobs:
+        if job == "search":
+            yield f"search {rows}", lambda: search(rows)
+            continue
+        for seed in range(seeds):
+            yield f"{job} {seed}", (lambda seed=seed: beside(seed)) if job == "beside" else (lambda job=job, seed=seed: align(JOBS[job], seed))
+
+
+def aligned_page(name: str, runs: list[dict[str, Any]]) -> list[str]:
+    """A table of one job's directions: means over seeds; the interval is the first seed's, over queries."""
+    job, rows = JOBS[name], []
+    for i, d in enumerate(runs[0]["directions"]):
+        for metric in ("r@1", "r@10", "mrr"):
+            values = [run["directions"][i]["metrics"][metric][0] for run in runs]
+            _, low, high = d["metrics"][metric]
+            linear = [np.mean([r["directions"][i]["baselines"][k][metric] for r in runs]) for k in ("ridge", "CCA") if k in d["baselines"]]
+            spread = f"{min(values):.3f} to {max(values):.3f}" if len(values) > 1 else "one seed"
+            rows.append([
+                f"{d['query']} -> {d['gallery']} ({d['queries']:,} of {d['size']:,})" if metric == "r@1" else "", metric, f"{np.mean(values):.3f}",
+                f"{low:.3f} to {high:.3f}", spread, f"{d['chance'][metric]:.3f}", *(f"{v:.3f}" for v in linear),
+            ])  # fmt: skip
+    geometry = ", ".join(f"{pair}: gap {g['gap']:.2f}, alignment {g['alignment']:.2f}, uniformity {g['uniformity']:.2f}"
+                         for pair, g in runs[0]["geometry"].items())  # fmt: skip
+    headers = ["query -> gallery (queries of rows searched)", "metric", "mean", "first seed, over queries", "over seeds", "chance", "ridge", "CCA"]
+    probe = f" Probe: {job.probe}." if job.probe else ""
+    seconds = np.mean([run["seconds"] for run in runs])
+    return [
+        f"## {job.name}",
+        f"{len(runs)} seeds, {seconds:.0f} s a model, {runs[0]['rows']} rows.{probe}",
+        table(headers, rows),
+        f"Space: {geometry}.",
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", nargs="*", default=[*JOBS, "beside", "search"])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--kept", type=Path, default=Path("retrieval.jsonl"))
+    parser.add_argument("--only-kept", action="store_true")
+    given = parser.parse_args()
+    kept = {k: v for line in (given.kept.read_text().splitlines() if given.kept.is_file() else ()) for k, v in json.loads(line).items()}
+    for name, measure in work(given.jobs, given.seeds, given.rows) if not given.only_kept else ():
+        if name not in kept:
+            kept[name] = measure()
+            with given.kept.open("a") as file:
+                file.write(json.dumps({name: kept[name]}) + "\n")
+            print(name, "done", flush=True)
+    parts = ["# Retrieval", " ".join((__doc__ or "").split("\n\n", 1)[1].split()), machine()]
+    for name in JOBS:
+        runs = [v for k, v in kept.items() if k.split()[0] == name]
+        parts += aligned_page(name, runs) if runs else [f"## {JOBS[name].name}", "Not measured yet."]
+    both = [v for k, v in kept.items() if k.startswith("beside")]
+    if both:
+        rows = [[k, f"{np.mean([b[k] for b in both]):.3f}", f"{min(b[k] for b in both):.3f} to {max(b[k] for b in both):.3f}"] for k in both[0]]
+        parts += ["## One model for both, emoji, unseen emoji", f"{len(both)} seeds.", table(["model: score", "mean", "over seeds"], rows)]
+    found = [v for k, v in kept.items() if k.startswith("search")]
+    if found:
+        rows = [[f"{v:,.0f}" if k == "rows" else f"{v:.3f}" if k == "recall@10" else f"{v:.1f}" for k, v in one.items()] for one in found]
+        parts += [f"## Search, {WIDTH} numbers a vector, {QUERIES} queries never indexed, ten found", table(list(found[0]), rows)]
+    page("retrieval.md", "\n\n".join(parts))
+
+
+if __name__ == "__main__":
+    main()
