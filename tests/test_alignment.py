@@ -10,15 +10,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn import functional as F
 
 import plait
 import plait.table.read
 from conftest import COLOURS, FAST, make_rows, write_csv
-from plait import crossmodal, ranking
+from plait import crossmodal, ranking, training
 from plait.batch import Tokens
 from plait.cli import run
-from plait.errors import RecipeError, TableError
+from plait.errors import Interrupted, RecipeError, TableError
 from plait.objective import ALIGNED, cached, losses
 from plait.tasks.alignment import Alignment, Config, identify
 
@@ -362,3 +363,22 @@ def test_the_report_has_every_direction(pairs: Any) -> None:
     assert "text finds photo" in page
     assert "CCA" in page
     assert "photo finds text among" in (model.folder / "README.md").read_text()
+
+
+def test_a_stopped_alignment_goes_on_to_the_same_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_csv(tmp_path / "t.csv", make_rows(tmp_path, 40))
+    options = [*FAST, "training.batch_size=8", "training.micro_batch=5", "tasks.alignment.bank=16"]
+    plait.fit(path, align=["photo", "text"], out=tmp_path / "whole", overrides=options, quiet=True)
+    step, count = training._step, []
+
+    def stopping(run: training.Training, *arguments: Any) -> Any:
+        count.append(1)
+        run.stop = len(count) == 6  # in the middle of the second epoch
+        return step(run, *arguments)
+
+    monkeypatch.setattr(training, "_step", stopping)
+    with pytest.raises(Interrupted):
+        plait.fit(path, align=["photo", "text"], out=tmp_path / "stopped", overrides=options, quiet=True)
+    assert run(["fit", "--resume", str(tmp_path / "stopped")]) == 0
+    whole, stopped = (load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "stopped"))
+    assert all(torch.equal(whole[name], stopped[name]) for name in whole)

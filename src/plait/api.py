@@ -235,7 +235,8 @@ def _tell(model: MultimodalModel, chosen: Recipe, settings: machine.Settings, sc
             screen.say(f"{name}: {column.encoder.options['model']} {column.encoder.options['mode']}, because {why}")
     for name, columns in chosen.aligned().items():
         screen.say(f"{name}: {' ~ '.join(columns)}, {chosen.tasks[name].options['objective']}")
-    screen.say(f"model: {encoders}; fusion: {chosen.fusion.name}; {count:,} parameters; {', '.join(switches)}")
+    fusion = f"fusion: {chosen.fusion.name}; " if model.fusion.width else ""
+    screen.say(f"model: {encoders}; {fusion}{count:,} parameters; {', '.join(switches)}")
 
 
 def _finish(trained: Model, screen: Screen) -> None:

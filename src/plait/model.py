@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from plait import components
 from plait.batch import Batch, Tokens, Values, place_within
+from plait.components import Options
 from plait.encoders.base import Encoder
 from plait.errors import RecipeError
 from plait.fusion.base import Fusion
@@ -48,8 +49,8 @@ class MultimodalModel(nn.Module):
             column.encoder.begin()
         fusion, config = configured("fusion", recipe.fusion)
         widths = {c: e.encoder.width for c, e in encoders.items()}
-        model_fusion = fusion.build(config, widths)
         tasks = copy.deepcopy(preprocessing.tasks)  # other models of the same table have heads of their own
+        model_fusion = fusion.build(config, widths) if any(task.fuses for task in tasks.values()) else Unfused()
         for task in tasks.values():
             task.build_head(model_fusion.width, widths)
         return cls(encoders, model_fusion, tasks, alone=recipe.model.alone > 0 and len(encoders) > 1)
@@ -92,6 +93,21 @@ class MultimodalModel(nn.Module):
 
     def task(self, target: str) -> Task:
         return cast(Task, self.tasks[module_key(target)])
+
+
+class Unfused(Fusion):
+    """A vector of no width, where no task asks for a fused one."""
+
+    options = Options
+    width = 0
+
+    @classmethod
+    def build(cls, config: Options, widths: dict[str, int]) -> Unfused:
+        return cls()
+
+    def forward(self, tokens: dict[str, Tokens], present: dict[str, Tensor]) -> Tensor:
+        x_BLD = next(iter(tokens.values())).x_BLD
+        return x_BLD.new_zeros(len(x_BLD), 0)
 
 
 class ColumnEncoder(nn.Module):

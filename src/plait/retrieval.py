@@ -20,7 +20,7 @@ from plait.errors import RecipeError, TableError, nearest
 NAME = "rows"  # of the table in the database
 ROW = "row"  # counts the rows in the order in which they came
 APPROXIMATE = 50_000  # rows from which on a search does not look at all of them
-PROBES, REFINED = 20, 5  # parts of an approximate index that are searched; candidates whose own vectors are compared, for each one asked for
+PROBES, REFINED = 40, 5  # parts of an approximate index that are searched; candidates whose own vectors are compared, for each one asked for
 RESCORED = 50  # candidates for each one asked for where a score of another kind orders them
 WRITTEN = 20_000  # rows in one batch
 Score = Callable[[np.ndarray], np.ndarray]
