@@ -68,7 +68,8 @@ def evaluate(
     """Scores a model on the labelled rows of `data`. `priors` holds, for each target, the output of the guess that sees no
     input. All subsets together cost little more than one: only fusion and heads run again."""
     columns = answering.columns
-    wanted = [tuple(columns), *(_subsets(columns) if subsets and len(columns) > 1 else [])]
+    fuses = any(task.fuses for task in answering.tasks.values())
+    wanted = [tuple(columns), *(_subsets(columns) if subsets and fuses and len(columns) > 1 else [])]
     outputs = answering.outputs(data, wanted, progress)
     resamples = int(np.clip(2e7 / max(len(data), 1), 100, 1000))
     targets, alignments = {}, {}

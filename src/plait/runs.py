@@ -70,7 +70,9 @@ def choose_rows(table: Table, chosen: Recipe, targets: list[str], screen: Screen
     kept = Split(train_rows, valid_rows, test_rows, sides.how)
     without = len(table) - int(labelled.sum())
     learned = sides.train[~labelled[sides.train]] if chosen.training.unlabelled else np.zeros(0, dtype=int)
-    if without:
+    if without and not targets:
+        screen.say(f"{without:,} rows have nothing that is aligned and are left out")
+    elif without:
         left = "are left out; --set training.unlabelled=1 learns from them too" if not len(learned) else f"of which {len(learned):,} are learned from"
         screen.say(f"{without:,} rows have no label, {left}" if len(learned) else f"{without:,} rows have no label and {left}")
     if len(kept.train) < 2:

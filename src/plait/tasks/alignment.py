@@ -57,7 +57,8 @@ class Config(Options):
 class Alignment(Task):
     """Its target are the rows themselves: a number for each different cell of each column, and for each group.
 
-    The output has a row's vectors of length 1, (B, K, D), and zeros where the row lacks the column.
+    The output has a row's vectors of length 1, (B, K, D), and zeros where the row lacks the column. They are made of the mean of a cell's
+    tokens and of the logarithm of their number: how long a recording is tells much of what is said in it, and no mean knows it.
     """
 
     options = Config
@@ -100,8 +101,9 @@ class Alignment(Task):
         config = self.config
         self.heads = nn.ModuleDict()
         for c in self.columns:
-            hidden = [nn.Linear(encoded[c], config.hidden), nn.GELU(), nn.LayerNorm(config.hidden)] if config.hidden else []
-            last = nn.Linear(config.hidden or encoded[c], config.width, bias=False)
+            width = encoded[c] + 1  # and how long it is
+            hidden = [nn.Linear(width, config.hidden), nn.GELU(), nn.LayerNorm(config.hidden)] if config.hidden else []
+            last = nn.Linear(config.hidden or width, config.width, bias=False)
             self.heads[module_key(c)] = nn.Sequential(nn.Dropout(config.dropout), *hidden, last)
         glorot(self.heads)
 
@@ -114,8 +116,11 @@ class Alignment(Task):
     def forward(self, fused_BD: Tensor, encoded: dict[str, Tokens]) -> Tensor:
         found = []
         for c in self.columns:
-            x_BD = self.heads[module_key(c)](encoded[c].pooled_BD())
-            found.append(F.normalize(x_BD.float(), dim=-1) * encoded[c].mask_BL.any(1)[:, None])
+            tokens = encoded[c]
+            pooled_BD = tokens.pooled_BD()
+            length_B1 = tokens.mask_BL.sum(1, keepdim=True).log1p().to(pooled_BD.dtype)
+            x_BD = self.heads[module_key(c)](torch.cat([pooled_BD, length_B1], 1))
+            found.append(F.normalize(x_BD.float(), dim=-1) * tokens.mask_BL.any(1)[:, None])
         return torch.stack(found, 1)
 
     def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
