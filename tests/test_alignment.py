@@ -118,6 +118,17 @@ def test_every_option_changes_something(option: dict[str, Any]) -> None:
     assert value(**option) != pytest.approx(value())
 
 
+@pytest.mark.parametrize("objective", ["infonce", "siglip", "gram", "symile"])
+def test_the_loss_is_as_exact_in_bf16(objective: str) -> None:
+    made = task(objective=objective)
+    output = made(torch.zeros(0), tokens(6))
+    torch.manual_seed(0)
+    plain = made.loss(output, ids(6), torch.ones(6, dtype=torch.bool))
+    torch.manual_seed(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert made.loss(output, ids(6), torch.ones(6, dtype=torch.bool)) == plain
+
+
 def test_with_an_anchor_only_its_pairs_are_compared() -> None:
     every = Alignment(Config(columns=("a", "b", "c")))
     bound = Alignment(Config(columns=("a", "b", "c"), anchor="b"))

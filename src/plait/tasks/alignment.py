@@ -128,7 +128,8 @@ class Alignment(Task):
         other_BB = ~same(target, target) & ~torch.eye(len(target), dtype=torch.bool, device=target.device)
         scale = self.log_scale.clamp(max=HOTTEST).exp()
         compare = self._pairs if self.config.objective in ("infonce", "siglip") else self._tuples
-        loss = compare(output, target, have_BK, other_BB, scale)
+        with torch.autocast(output.device.type, enabled=False):  # cosines that differ by a thousandth are told apart
+            loss = compare(output, target, have_BK, other_BB, scale)
         if self.training and self.config.bank and torch.is_grad_enabled():
             self._remember(output.detach(), target)
         return self.config.weight * loss
