@@ -32,7 +32,18 @@ from plait.table.read import Table, read
 CACHE = Path.home() / ".cache" / "plait" / "samples"
 FROZEN = ("encoders.image=pretrained", "columns.name.encoder=pretrained")
 NAMES = ("columns.name_fr={role: input, modality: text}", "columns.name_zh={role: input, modality: text}", "columns.name.modality=text")
-EMOJI = ("modalities.image.size=64", "modalities.image.flip=false", "split.group=emoji", "tasks.alignment.anchor=picture", *NAMES, *FROZEN)
+EMOJI = (
+    "modalities.image.size=64", "modalities.image.flip=false", "tasks.alignment.group=emoji", "tasks.alignment.anchor=picture", *NAMES, *FROZEN,
+)  # fmt: skip
+AUDIO = (
+    "modalities.audio.rate=8000",
+    "modalities.audio.highest=4000",
+    "modalities.audio.hop=0.02",
+)  # half the rate and the spectra: a quarter of the time
+LETTERS = (
+    "columns.transcript.modality={name: text, split: subword, vocabulary: 300, max_tokens: 256}",
+    "columns.transcript.encoder={name: lstm, bidirectional: true, tokens: all}",
+)
 SHOWN = ("r@1", "r@5", "r@10", "median_rank", "mrr")
 
 
@@ -61,13 +72,13 @@ JOBS = {
     "vendor": Job("emoji, unseen vendor", emoji, ("picture", "name", "name_fr", "name_zh"),
                   ("split.column=vendor_split", "columns.split.role=ignored", *EMOJI), probe="pixels, google -> openmoji: r@1 0.08"),
     "emoji": Job("emoji, unseen emoji", emoji, ("picture", "name", "name_fr", "name_zh"),
-                 ("split.column=split", "columns.vendor_split.role=ignored", *EMOJI)),
+                 ("split.column=split", "split.group=emoji", "columns.vendor_split.role=ignored", *EMOJI)),
     "stamps": Job("stamps, unseen families", stamps, ("picture", "sentence", "speech"),
-                  ("split.column=split", "split.group=family", "encoders.image=pretrained", "encoders.text=pretrained")),
-    "prompts": Job("prompts, English, unseen prompts", prompts, ("speech", "transcript"), ("split.column=split", "columns.transcript.modality=text"),
+                  ("split.column=split", "split.group=family", "encoders.image=pretrained", "encoders.text=pretrained", *AUDIO)),
+    "prompts": Job("prompts, English, unseen prompts", prompts, ("speech", "transcript"), ("split.column=split", *AUDIO, *LETTERS),
                    lambda row: row["language"] == "en", "speech -> text: r@1 0.21, r@10 0.57"),
     "reader": Job("prompts, Italian, unseen reader", prompts, ("speech", "transcript"),
-                  ("split.column=reader_split", "columns.split.role=ignored", "columns.transcript.modality=text"), italian),
+                  ("split.column=reader_split", "columns.split.role=ignored", *AUDIO, *LETTERS), italian),
     "clips": Job("moving stamps, unseen objects", clips, ("clip", "caption"), ("split.column=split",)),
 }  # fmt: skip
 

@@ -53,21 +53,13 @@ def evaluate(task: Alignment, output: np.ndarray, target: np.ndarray) -> Alignme
     for a, b in task.pairs():
         both = have[:, a] & have[:, b]
         geometry[f"{task.columns[a]} ~ {task.columns[b]}"] = ranking.geometry(output[both, a], output[both, b])
-        for one, to in ((a, b), (b, a)):
-            there = have[:, to]
-            ids = target[:, [one, to]]
-            found = ranking.ranks(output[both, one], output[there, to], ids[both], ids[there])
-            limits, values = ranking.interval(found), ranking.metrics(found)
-            directions.append(
-                Direction(
-                    task.columns[one],
-                    task.columns[to],
-                    int(both.sum()),
-                    int(there.sum()),
-                    {name: (value, *limits[name]) for name, value in values.items()},
-                    ranking.chance(ranking.count_positives(ids[both], ids[there]), int(there.sum())),
-                )
-            )
+    for one, to in task.directions():
+        both, there, ids = have[:, one] & have[:, to], have[:, to], target[:, [one, to]]
+        found = ranking.ranks(output[both, one], output[there, to], ids[both], ids[there])
+        limits, size = ranking.interval(found), int(there.sum())
+        scores = {name: (value, *limits[name]) for name, value in ranking.metrics(found).items()}
+        chance = ranking.chance(ranking.count_positives(ids[both], ids[there]), size)
+        directions.append(Direction(task.columns[one], task.columns[to], int(both.sum()), size, scores, chance))
     return Alignments(directions, geometry)
 
 

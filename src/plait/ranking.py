@@ -17,9 +17,7 @@ def ranks(query_QD: np.ndarray, gallery_GD: np.ndarray, query_ids: np.ndarray, g
     for first in range(0, len(query_QD), TOGETHER):
         part = slice(first, first + TOGETHER)
         score = query_QD[part] @ gallery_GD.T
-        positive = np.zeros(score.shape, dtype=bool)
-        for own, theirs in zip(query_ids[part].T, gallery_ids.T, strict=True):
-            positive |= (own[:, None] == theirs[None]) & (own >= 0)[:, None]
+        positive = _positives(query_ids[part], gallery_ids)
         best = np.where(positive, score, -np.inf).max(1, initial=-np.inf)
         higher = ((score > best[:, None]) & ~positive).sum(1)
         ties = ((score == best[:, None]) & ~positive).sum(1)
@@ -67,11 +65,15 @@ def count_positives(query_ids: np.ndarray, gallery_ids: np.ndarray) -> np.ndarra
     counts = np.zeros(len(query_ids), dtype=int)
     for first in range(0, len(query_ids), TOGETHER):
         part = slice(first, first + TOGETHER)
-        positive = np.zeros((len(query_ids[part]), len(gallery_ids)), dtype=bool)
-        for own, theirs in zip(query_ids[part].T, gallery_ids.T, strict=True):
-            positive |= (own[:, None] == theirs[None]) & (own >= 0)[:, None]
-        counts[part] = positive.sum(1)
+        counts[part] = _positives(query_ids[part], gallery_ids).sum(1)
     return counts
+
+
+def _positives(query_ids: np.ndarray, gallery_ids: np.ndarray) -> np.ndarray:
+    found = np.zeros((len(query_ids), len(gallery_ids)), dtype=bool)
+    for own, theirs in zip(query_ids.T, gallery_ids.T, strict=True):
+        found |= (own[:, None] == theirs[None]) & (own >= 0)[:, None]
+    return found
 
 
 def geometry(one_ND: np.ndarray, other_ND: np.ndarray, seed: int = 0) -> dict[str, float]:

@@ -138,16 +138,15 @@ class Alignment(Task):
         """The mean over pairs of columns of both directions' mean over the rows that have both."""
         losses = []
         far_BM = torch.cat([other_BB, ~same(ids, self.bank_ids)], 1)
-        for a, b in self.pairs():
-            both_B = have_BK[:, a] & have_BK[:, b]
-            for one, to in ((a, b), (b, a)):
-                keys_MD = torch.cat([x_BKD[:, to], self.bank_x[:, to]])
-                other_BM = far_BM & (keys_MD != 0).any(-1) & both_B[:, None]
-                logits_BM = scale * x_BKD[:, one] @ keys_MD.T
-                if self.config.objective == "siglip":
-                    losses.append(masked_mean(siglip(logits_BM + self.bias, other_BM), both_B))
-                else:
-                    losses.append(masked_mean(info_nce(logits_BM, other_BM, self.config.hardness), both_B))
+        for one, to in self.directions():
+            both_B = have_BK[:, one] & have_BK[:, to]
+            keys_MD = torch.cat([x_BKD[:, to], self.bank_x[:, to]])
+            other_BM = far_BM & (keys_MD != 0).any(-1) & both_B[:, None]
+            logits_BM = scale * x_BKD[:, one] @ keys_MD.T
+            if self.config.objective == "siglip":
+                losses.append(masked_mean(siglip(logits_BM + self.bias, other_BM), both_B))
+            else:
+                losses.append(masked_mean(info_nce(logits_BM, other_BM, self.config.hardness), both_B))
         return torch.stack(losses).mean()
 
     def _tuples(self, x_BKD: Tensor, ids: Tensor, have_BK: Tensor, other_BB: Tensor, scale: Tensor) -> Tensor:
@@ -184,6 +183,10 @@ class Alignment(Task):
         anchor = self.columns.index(self.config.anchor)
         return [pair for pair in every if anchor in pair]
 
+    def directions(self) -> list[tuple[int, int]]:
+        """Both directions of each pair: what asks, and what is searched."""
+        return [direction for a, b in self.pairs() for direction in ((a, b), (b, a))]
+
     def pseudo(self, output: Tensor, sure: float) -> tuple[Tensor, Tensor]:
         raise NotImplementedError("rows without a label have a target here: themselves")
 
@@ -199,7 +202,10 @@ class Alignment(Task):
 
     def measure(self, output: np.ndarray, target: np.ndarray) -> dict[str, float]:
         """Each retrieval metric's mean over all pairs and both directions; the gallery are the rows that have the other column."""
-        found = [ranking.metrics(ranks) for _, _, ranks in directions(self, output, target)]
+        have, found = (output != 0).any(-1), []
+        for one, to in self.directions():
+            both, there, ids = have[:, one] & have[:, to], have[:, to], target[:, [one, to]]
+            found.append(ranking.metrics(ranking.ranks(output[both, one], output[there, to], ids[both], ids[there])))
         return {name: float(np.nanmean([f[name] for f in found])) if found else float("nan") for name in ranking.metrics(np.zeros(0))}
 
     def prior(self, target: Tensor) -> Tensor:
@@ -245,18 +251,6 @@ class Alignment(Task):
 
 
 component = Alignment
-
-
-def directions(task: Alignment, output: np.ndarray, target: np.ndarray) -> list[tuple[str, str, np.ndarray]]:
-    """For each pair of columns and both directions the names of query and gallery, and the rank of each query's first positive. The
-    rows with the same cell on either side are positives too."""
-    have, found = (output != 0).any(-1), []
-    for pair in task.pairs():
-        for one, to in (pair, pair[::-1]):
-            both, there = have[:, one] & have[:, to], have[:, to]
-            ids = target[:, [one, to]]
-            found.append((task.columns[one], task.columns[to], ranking.ranks(output[both, one], output[there, to], ids[both], ids[there])))
-    return found
 
 
 def field(cells: pa.ChunkedArray, number: int) -> pa.ChunkedArray:
