@@ -21,6 +21,7 @@ LAYERS = [
         "components",
         "contrast",
         "ranking",
+        "projections",
         "machine",
         "screen",
         "pixels",

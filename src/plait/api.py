@@ -129,8 +129,9 @@ def _fit(
     settings = machine.settings(chosen.training, preprocessing.convolves(chosen))
     _tell(model, chosen, settings, screen)
     data = {side: Dataset(prepared, preprocessing, numbers) for side, numbers in (("train", rows.train), ("valid", rows.valid), ("test", rows.test))}
+    _embed(prepared, preprocessing, model, chosen, settings, screen, table)
+    embedding.begin(model, data["train"])
     run = Training(model, chosen, settings, data["train"], data["valid"], folder, screen, Dataset(prepared, preprocessing, unlabelled), watch)
-    _embed(prepared, preprocessing, run, table)
     progress = train(run, resumed)
 
     record = _record(run, rows, prepared, progress, begun)
@@ -196,13 +197,15 @@ def _any_labelled(data: Dataset) -> bool:
     return any(bool(known[data.rows].any()) for known in data.prepared.batch.labelled.values())
 
 
-def _embed(prepared: Prepared, preprocessing: Preprocessing, run: Training, table: Table) -> None:
+def _embed(
+    prepared: Prepared, preprocessing: Preprocessing, model: MultimodalModel, chosen: Recipe, settings: machine.Settings, screen: Screen, table: Table
+) -> None:
     """Runs the frozen encoders once over all cells."""
-    frozen = embedding.frozen(run.model)
+    frozen = embedding.frozen(model)
     cells = sum(int(prepared.batch.present[c].sum()) for c in frozen)
     if cells:
-        with run.screen.bar("computing embeddings", cells) as bar, store(run.screen, table) as kept:
-            embedding.embed(prepared, preprocessing, frozen, run.recipe, run.settings, kept, bar.advance)
+        with screen.bar("computing embeddings", cells) as bar, store(screen, table) as kept:
+            embedding.embed(prepared, preprocessing, frozen, chosen, settings, kept, bar.advance)
 
 
 def _recipe(source: Any, columns: Mapping[str, Any] | None, overrides: Iterable[str], seed: int | None) -> Recipe:

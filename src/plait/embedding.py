@@ -11,6 +11,7 @@ from torch import Tensor
 
 from plait.batch import Values
 from plait.cells import Cell, Nowhere, Store
+from plait.dataset import Dataset
 from plait.encoders.base import Encoder
 from plait.machine import Settings
 from plait.modalities.base import Modality, Progress, allocate
@@ -42,6 +43,17 @@ def embed(
         identity = _identity(recipe.columns[column], settings)
         work = _Column(preprocessing.inputs[column], encoder, settings, identity, store or Nowhere())
         prepared.batch.values[column] = work.embed(values, present.nonzero()[:, 0], progress)
+
+
+@torch.inference_mode()
+def begin(model: MultimodalModel, data: Dataset) -> None:
+    """Lets the tasks that do not fuse begin from what frozen encoders say of the training rows, where there are two of them or more."""
+    prepared = data.prepared.batch.take(data.rows)
+    model.eval()
+    for task in (model.task(t) for t in model.targets):
+        columns = [c for c in frozen(model) if c in getattr(task, "columns", ())]
+        if not task.fuses and len(columns) > 1:
+            task.begin({c: model.encoder(c)(prepared.values[c], prepared.present[c]) for c in columns})  # type: ignore[operator]
 
 
 class _Column:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from plait.encoders.base import Encoder
+from plait.projections import Projection
 from plait.recipe_parts import TrainingRecipe
 
 
@@ -26,7 +27,7 @@ def optimizer_for(model: nn.Module, recipe: TrainingRecipe) -> torch.optim.Optim
     """Weight decay is for weights of products alone: not for biases, norms, embeddings or learned tokens. A group's `scale` is its
     share of the learning rate: 1, but in networks that were trained before."""
     embedded = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
-    scales = {id(p): scale for m in model.modules() if isinstance(m, Encoder) for p, scale in m.rates()}
+    scales = {id(p): scale for m in model.modules() if isinstance(m, (Encoder, Projection)) for p, scale in m.rates()}
     found: dict[tuple[float, float], list[nn.Parameter]] = {}
     for p in model.parameters():
         if p.requires_grad:

@@ -23,8 +23,9 @@ from plait.batch import Tokens
 from plait.components import Options
 from plait.contrast import info_nce, multilinear, same, siglip, volume
 from plait.errors import TrainingError
-from plait.layers import glorot, module_key
+from plait.layers import module_key
 from plait.modalities.base import Match, Problem, is_text
+from plait.projections import Projection, linear_maps
 from plait.tasks.base import Task, masked_mean
 
 HOTTEST = math.log(100.0)  # as in CLIP: the scale of logits is never more
@@ -101,11 +102,14 @@ class Alignment(Task):
         config = self.config
         self.heads = nn.ModuleDict()
         for c in self.columns:
-            width = encoded[c] + 1  # and how long it is
-            hidden = [nn.Linear(width, config.hidden), nn.GELU(), nn.LayerNorm(config.hidden)] if config.hidden else []
-            last = nn.Linear(config.hidden or width, config.width, bias=False)
-            self.heads[module_key(c)] = nn.Sequential(nn.Dropout(config.dropout), *hidden, last)
-        glorot(self.heads)
+            self.heads[module_key(c)] = Projection(encoded[c] + 1, config.hidden, config.width, config.dropout)
+
+    def begin(self, encoded: dict[str, Tokens]) -> None:
+        """Sets where the projections of these columns begin, from the training rows' tokens: see `projections.linear_maps`."""
+        vectors = {c: self._summary(tokens).float().numpy() for c, tokens in encoded.items()}
+        have = {c: tokens.mask_BL.any(1).numpy() for c, tokens in encoded.items()}
+        for c, (weight, bias) in linear_maps(vectors, have, self.config.width).items():
+            self.heads[module_key(c)].begin(weight, bias)  # type: ignore[operator]
 
     def encode(self, cells: pa.ChunkedArray, name: str) -> tuple[Tensor, Tensor, list[Problem]]:
         parts = [field(cells, i) for i in range(len(self.columns) + bool(self.config.group))]
@@ -116,12 +120,14 @@ class Alignment(Task):
     def forward(self, fused_BD: Tensor, encoded: dict[str, Tokens]) -> Tensor:
         found = []
         for c in self.columns:
-            tokens = encoded[c]
-            pooled_BD = tokens.pooled_BD()
-            length_B1 = tokens.mask_BL.sum(1, keepdim=True).log1p().to(pooled_BD.dtype)
-            x_BD = self.heads[module_key(c)](torch.cat([pooled_BD, length_B1], 1))
-            found.append(F.normalize(x_BD.float(), dim=-1) * tokens.mask_BL.any(1)[:, None])
+            x_BD = self.heads[module_key(c)](self._summary(encoded[c]))
+            found.append(F.normalize(x_BD.float(), dim=-1) * encoded[c].mask_BL.any(1)[:, None])
         return torch.stack(found, 1)
+
+    def _summary(self, tokens: Tokens) -> Tensor:
+        """The mean of a cell's tokens, and the logarithm of their number."""
+        pooled_BD = tokens.pooled_BD()
+        return torch.cat([pooled_BD, tokens.mask_BL.sum(1, keepdim=True).log1p().to(pooled_BD.dtype)], 1)
 
     def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
         have_BK = (output != 0).any(-1) & labelled_B[:, None]
