@@ -35,15 +35,12 @@ NAMES = ("columns.name_fr={role: input, modality: text}", "columns.name_zh={role
 EMOJI = (
     "modalities.image.size=64", "modalities.image.flip=false", "tasks.alignment.group=emoji", "tasks.alignment.anchor=picture", *NAMES, *FROZEN,
 )  # fmt: skip
+READ = "columns.transcript.modality=text"
 AUDIO = (
     "modalities.audio.rate=8000",
     "modalities.audio.highest=4000",
     "modalities.audio.hop=0.02",
 )  # half the rate and the spectra: a quarter of the time
-LETTERS = (
-    "columns.transcript.modality={name: text, split: subword, vocabulary: 300, max_tokens: 256}",
-    "columns.transcript.encoder={name: lstm, bidirectional: true, tokens: all}",
-)
 SHOWN = ("r@1", "r@5", "r@10", "median_rank", "mrr")
 
 
@@ -75,10 +72,10 @@ JOBS = {
                  ("split.column=split", "split.group=emoji", "columns.vendor_split.role=ignored", *EMOJI)),
     "stamps": Job("stamps, unseen families", stamps, ("picture", "sentence", "speech"),
                   ("split.column=split", "split.group=family", "encoders.image=pretrained", "encoders.text=pretrained", *AUDIO)),
-    "prompts": Job("prompts, English, unseen prompts", prompts, ("speech", "transcript"), ("split.column=split", *AUDIO, *LETTERS),
+    "prompts": Job("prompts, English, unseen prompts", prompts, ("speech", "transcript"), ("split.column=split", *AUDIO, READ),
                    lambda row: row["language"] == "en", "speech -> text: r@1 0.21, r@10 0.57"),
     "reader": Job("prompts, Italian, unseen reader", prompts, ("speech", "transcript"),
-                  ("split.column=reader_split", "columns.split.role=ignored", *AUDIO, *LETTERS), italian),
+                  ("split.column=reader_split", "columns.split.role=ignored", *AUDIO, READ), italian),
     "clips": Job("moving stamps, unseen objects", clips, ("clip", "caption"), ("split.column=split",)),
 }  # fmt: skip
 
