@@ -16,7 +16,7 @@ from torch.nn import functional as F
 import plait
 import plait.table.read
 from conftest import COLOURS, FAST, make_rows, write_csv
-from plait import crossmodal, ranking, training
+from plait import crossmodal, ranking, retrieval, training
 from plait.batch import Tokens
 from plait.cli import run
 from plait.errors import Interrupted, RecipeError, TableError
@@ -325,6 +325,28 @@ def test_canonical_correlation_is_that_of_scikit_learn() -> None:
     for k, (a, b) in enumerate(zip(*(part.T for part in crossmodal._canonical(x, y, x, y, 6)), strict=True)):
         if k < 4:
             assert np.corrcoef(a, b)[0, 1] == pytest.approx(np.corrcoef(theirs[0][:, k], theirs[1][:, k])[0, 1], abs=1e-3)
+
+
+def test_a_large_index_is_approximate_and_says_how_near(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retrieval, "APPROXIMATE", 2000)
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(3000, 2, 32)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
+    vectors[::7, 1] = 0
+    index = retrieval.Index.create(tmp_path, retrieval.About("m", ("a", "b"), 32), pa.schema([("number", pa.int64())]))
+    index.add(pa.table({"number": np.arange(1000)}), vectors[:1000])
+    assert not index.settle()
+    index.add(pa.table({"number": np.arange(1000, 3000)}), vectors[1000:])
+    assert index.settle()
+    assert 0.8 < index.recall("a") <= 1
+    assert 0.8 < index.recall("b") <= 1
+    found = retrieval.Index.open(tmp_path, "m").search(vectors[5, 0], "a", 3)
+    assert found["number"][0].as_py() == 5
+    assert found["score"][0].as_py() == pytest.approx(1, abs=1e-3)
+    exact = [int(i) for i in np.argsort(-(vectors[:, 1] @ vectors[5, 1]))[:10]]
+    assert index.search(vectors[5, 1], "b", 10, exact=True)["number"].to_pylist() == exact
+    few = index.search(vectors[5, 0], "a", 5, where="number >= 2000")
+    assert min(few["number"].to_pylist()) >= 2000
 
 
 class TestRanking:

@@ -20,7 +20,7 @@ from plait.errors import RecipeError, TableError, nearest
 NAME = "rows"  # of the table in the database
 ROW = "row"  # counts the rows in the order in which they came
 APPROXIMATE = 50_000  # rows from which on a search does not look at all of them
-PROBES, REFINED = 40, 5  # parts of an approximate index that are searched; candidates whose own vectors are compared, for each one asked for
+PROBES, REFINED = 40, 10  # parts of an approximate index that are searched; candidates whose own vectors are compared, for each one asked for
 RESCORED = 50  # candidates for each one asked for where a score of another kind orders them
 WRITTEN = 20_000  # rows in one batch
 Score = Callable[[np.ndarray], np.ndarray]
@@ -122,6 +122,26 @@ class Index:
         self._table.optimize()
         return True
 
+    def recall(self, column: str, queries: int = 20, k: int = 10) -> float:
+        """The share of the `k` truly nearest rows that an approximate search finds, for some of the index's own rows as queries."""
+        name = _vector(self.about.columns.index(column))
+        offsets = np.unique(np.linspace(0, len(self) - 1, queries).astype(int))
+        asked = self._table.take_offsets(offsets.tolist()).select([name]).to_arrow()[name].drop_null().to_pylist()
+        found = 0.0
+        for vector in asked:
+            rough, exact = ({*self._nearest(np.array(vector), name, k, exact)[ROW].to_pylist()} for exact in (False, True))
+            found += len(rough & exact) / len(exact)
+        return found / max(len(asked), 1)
+
+    def _nearest(self, vector: np.ndarray, name: str, k: int, exact: bool, where: str | None = None, more: Sequence[str] = ()) -> pa.Table:
+        """The rows whose vectors are nearest by the cosine, with their `_distance`."""
+        query = self._table.search(vector.astype(np.float32), vector_column_name=name).distance_type("cosine").limit(max(k, 1))
+        query = query.bypass_vector_index() if exact else query.nprobes(PROBES).refine_factor(REFINED)
+        if where:
+            query = query.where(where)
+        with _conditions(self, where):
+            return query.select([*self.plain, "_distance", *more]).to_arrow()
+
     def search(
         self, vector: np.ndarray, column: str, k: int = 10, where: str | None = None, exact: bool = False, score: Score | None = None
     ) -> pa.Table:
@@ -134,12 +154,7 @@ class Index:
             raise TableError(f"the index has no vectors of '{column}': {nearest(column, self.about.columns)}")
         name = _vector(self.about.columns.index(column))
         wanted = min(k * RESCORED, len(self)) if score else k
-        query = self._table.search(vector.astype(np.float32), vector_column_name=name).distance_type("cosine").limit(max(wanted, 1))
-        query = query.bypass_vector_index() if exact else query.nprobes(PROBES).refine_factor(REFINED)
-        if where:
-            query = query.where(where)
-        with _conditions(self, where):
-            found = query.select([*self.plain, "_distance", *([name] if score else [])]).to_arrow()
+        found = self._nearest(vector, name, wanted, exact, where, [name] if score else [])
         scores = 1 - found["_distance"].to_numpy()
         if score:
             flat = found[name].combine_chunks()

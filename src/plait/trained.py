@@ -93,7 +93,9 @@ class Model:
             about = About(model, tuple(space.columns), space.task.config.width, ids[0] if ids else None)
             opened = Index.create(place, about, plain.schema)
         total = opened.add(plain, vectors)
-        how = "approximate" if opened.settle() else "exact"
+        rough = opened.settle()
+        how = ", ".join(f"{c} {opened.recall(c):.2f}" for c in space.columns) if rough else ""
+        how = f"approximate: of the ten nearest, the share that is found, by 20 rows: {how}" if rough else "exact"
         self._screen.say(f"{len(table):,} rows added to {place}: {total:,} rows, searched by {', '.join(space.columns)}; {how}")
         return opened
 
