@@ -338,8 +338,8 @@ def test_a_large_index_is_approximate_and_says_how_near(tmp_path: Path, monkeypa
     assert not index.settle()
     index.add(pa.table({"number": np.arange(1000, 3000)}), vectors[1000:])
     assert index.settle()
-    assert 0.8 < index.recall("a") <= 1
-    assert 0.8 < index.recall("b") <= 1
+    assert 0.6 < index.recall("a") <= 1  # without any structure in the vectors, which is as hard as it gets
+    assert 0.6 < index.recall("b") <= 1
     found = retrieval.Index.open(tmp_path, "m").search(vectors[5, 0], "a", 3)
     assert found["number"][0].as_py() == 5
     assert found["score"][0].as_py() == pytest.approx(1, abs=1e-3)
