@@ -21,6 +21,7 @@ from plait.batch import Tokens
 from plait.cli import run
 from plait.errors import Interrupted, RecipeError, TableError
 from plait.objective import ALIGNED, cached, losses
+from plait.tasks import alignment
 from plait.tasks.alignment import Alignment, Config, identify
 
 PAIRS = [o for o in FAST if "epochs" not in o] + ["training.epochs=25", "modalities.image.flip=false", "columns.text.modality=text"]
@@ -347,6 +348,18 @@ def test_a_large_index_is_approximate_and_says_how_near(tmp_path: Path, monkeypa
     assert index.search(vectors[5, 1], "b", 10, exact=True)["number"].to_pylist() == exact
     few = index.search(vectors[5, 0], "a", 5, where="number >= 2000")
     assert min(few["number"].to_pylist()) >= 2000
+
+
+def test_of_very_many_rows_some_ask_and_all_are_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = task()
+    output = made(torch.zeros(0), tokens(50)).detach().numpy()
+    whole = crossmodal.evaluate(made, output, ids(50).numpy()).directions[0]
+    monkeypatch.setattr(crossmodal, "QUERIES", 20)
+    some = crossmodal.evaluate(made, output, ids(50).numpy()).directions[0]
+    assert (whole.queries, whole.size) == (50, 50)
+    assert (some.queries, some.size) == (20, 50)
+    monkeypatch.setattr(alignment, "MEASURED", 25)
+    assert made.measure(output, ids(50).numpy()) == made.measure(output[np.linspace(0, 49, 25).astype(int)], ids(25).numpy())
 
 
 class TestRanking:

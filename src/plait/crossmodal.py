@@ -19,6 +19,7 @@ from plait.tasks.alignment import Alignment
 VIEW = "own"
 WIDEST = 256  # numbers of a column that linear maps see
 WIDTHS = (8, 16, 32, 64, 128)  # of the spaces of canonical correlation that are tried
+QUERIES = 10_000  # rows that ask, at most
 ROWS = 10_000  # that linear maps learn from
 STRENGTHS = tuple(10.0**k for k in range(-3, 5))
 SHOWN = ("r@1", "r@5", "r@10", "median_rank", "mrr")
@@ -54,13 +55,23 @@ def evaluate(task: Alignment, output: np.ndarray, target: np.ndarray) -> Alignme
         both = have[:, a] & have[:, b]
         geometry[f"{task.columns[a]} ~ {task.columns[b]}"] = ranking.geometry(output[both, a], output[both, b])
     for one, to in task.directions():
-        both, there, ids = have[:, one] & have[:, to], have[:, to], target[:, [one, to]]
+        both, there, ids = _queries(have[:, one] & have[:, to]), have[:, to], target[:, [one, to]]
         found = ranking.ranks(output[both, one], output[there, to], ids[both], ids[there])
         limits, size = ranking.interval(found), int(there.sum())
         scores = {name: (value, *limits[name]) for name, value in ranking.metrics(found).items()}
         chance = ranking.chance(ranking.count_positives(ids[both], ids[there]), size)
         directions.append(Direction(task.columns[one], task.columns[to], int(both.sum()), size, scores, chance))
     return Alignments(directions, geometry)
+
+
+def _queries(both: np.ndarray) -> np.ndarray:
+    """The rows that ask: of very many, some spread evenly. All are searched."""
+    rows = np.flatnonzero(both)
+    if len(rows) <= QUERIES:
+        return both
+    some = np.zeros_like(both)
+    some[rows[np.linspace(0, len(rows) - 1, QUERIES).astype(int)]] = True
+    return some
 
 
 def compare(found: Alignments, task: Alignment, train: Dataset, data: Dataset, target: Tensor) -> None:
@@ -74,7 +85,7 @@ def compare(found: Alignments, task: Alignment, train: Dataset, data: Dataset, t
     for direction in found.directions:
         one, to = task.columns.index(direction.query), task.columns.index(direction.gallery)
         learn = known[direction.query].present & known[direction.gallery].present
-        both, there = asked[direction.query].present & asked[direction.gallery].present, asked[direction.gallery].present
+        both, there = _queries(asked[direction.query].present & asked[direction.gallery].present), asked[direction.gallery].present
         (x_known, x_asked), (y_known, y_asked) = reduced[direction.query], reduced[direction.gallery]
         if learn.sum() < 2 * max(WIDTHS[0], 2) or not both.any():
             continue
