@@ -9,13 +9,16 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 from sklearn.linear_model import RidgeCV
+from torch.nn import functional as F
 
 import plait
 import tiny_models
 from conftest import make_rows, write_csv
+from plait.batch import Tokens
 from plait.projections import SLOWER, STRENGTHS, Projection, linear_maps
 from plait.recipe_parts import TrainingRecipe
 from plait.schedule import optimizer_for
+from plait.tasks.alignment import Alignment, Config
 
 
 def vectors(rows: int = 60) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -60,7 +63,7 @@ def test_training_begins_at_the_map_and_is_slower(hidden: int) -> None:
     assert set(rates) == {1.0}
     assert {group["scale"] for group in optimizer_for(made, TrainingRecipe()).param_groups} == {SLOWER}
     made(x).sum().backward()
-    assert all(p.grad is not None for p in made.parameters())
+    assert all((p.grad is not None) == p.requires_grad for p in made.parameters())
 
 
 @pytest.mark.parametrize("mode", ["frozen", "lora"])
@@ -70,7 +73,47 @@ def test_pretrained_towers_share_a_space(mode: str, tmp_path: Path) -> None:
     encoders = [f"encoders.{m}={{name: pretrained, model: {folder}, mode: {mode}}}" for m, folder in towers.items()]
     model = plait.fit(path, align=["photo", "text"], out=tmp_path / "run", overrides=[*encoders, "training.epochs=2"], quiet=True)
     task = model._network.model.task("alignment")
-    assert {head.share for head in task.heads.values()} == {SLOWER if mode == "frozen" else 1.0}
+    assert {head.rate for head in task.heads.values()} == {SLOWER if mode == "frozen" else 1.0}
     found = plait.load(tmp_path / "run", quiet=True)
     np.testing.assert_array_equal(found.embed(path, column="photo"), model.embed(path, column="photo"))
     assert np.isfinite(model.record["history"][-1]["valid_alignment_mrr"])
+
+
+def test_a_trained_cosine_is_the_weighted_mean_of_the_maps_and_of_what_was_learned() -> None:
+    torch.manual_seed(0)
+    made = Alignment(Config(columns=("a", "b", "c"), width=4, hidden=0, dropout=0))
+    made.build_head(0, {"a": 6, "b": 9, "c": 5})
+    known, have = vectors()
+    tokens = {c: Tokens(torch.from_numpy(x).float()[:, None], torch.from_numpy(have[c])[:, None]) for c, x in known.items()}
+    tokens["c"] = Tokens(torch.randn(60, 1, 5), torch.ones(60, 1, dtype=torch.bool))
+    learned = made(torch.zeros(0), tokens)
+    made.begin({c: tokens[c] for c in "ab"})
+    fixed = made(torch.zeros(0), tokens)
+    for head, before in zip(made.heads.values(), learned.unbind(1), strict=True):
+        assert head.linear.weight.requires_grad
+        assert not head.first.weight.requires_grad
+        assert before.shape == (60, 4)
+    with torch.no_grad():
+        for head in (made.heads["of_a"], made.heads["of_b"]):
+            head.linear.weight.copy_(torch.randn_like(head.linear.weight))
+    trained = made(torch.zeros(0), tokens)
+    made.eval().share.fill_(0.25)
+    found = made(torch.zeros(0), tokens)
+    assert found.shape == (60, 3, made.width)
+    cosines = [(x[:, 0] * x[:, 1]).sum(-1) for x in (found, fixed, trained)]
+    torch.testing.assert_close(cosines[0], 0.25 * cosines[1] + 0.75 * cosines[2])
+    torch.testing.assert_close(found[10:50].norm(dim=-1), torch.ones(40, 3))
+    assert not found[0, 0].any(), "a missing cell has no vector"
+
+
+def test_validation_rows_choose_the_share() -> None:
+    made = Alignment(Config(columns=("a", "b"), width=8))
+    made.share.fill_(0.5)
+    good, bad = (F.normalize(torch.randn(40, 8), dim=-1) for _ in range(2))
+    ids = torch.arange(40)[:, None].expand(40, 3)
+    for fixed, learned, share in ((good, bad, 0.9), (bad, good, 0.0)):
+        other = F.normalize(torch.randn(40, 8), dim=-1)
+        pair = [torch.cat([f, g], -1) * 0.5**0.5 for f, g in ((fixed, learned), (good, other) if fixed is good else (other, good))]
+        made.share.fill_(0.5)
+        made.calibrate(torch.stack(pair, 1), ids)
+        assert float(made.share) == pytest.approx(share)

@@ -19,12 +19,15 @@ LEAST = 16  # rows that have both columns, below which no map is fitted
 
 class Projection(nn.Module):
     """A linear map, and beside it a layer of `hidden` units (none if 0) whose part begins at zero, so that what the map begins with is
-    where training begins."""
+    where training begins. `first` keeps that map as it was: zeros where none was fitted."""
 
     def __init__(self, width: int, hidden: int, space: int, dropout: float) -> None:
         super().__init__()
-        self.dropout, self.share = nn.Dropout(dropout), 1.0
-        self.linear = nn.Linear(width, space)
+        self.dropout, self.rate = nn.Dropout(dropout), 1.0
+        self.linear, self.first = nn.Linear(width, space), nn.Linear(width, space)
+        self.first.requires_grad_(False)
+        for p in self.first.parameters():
+            nn.init.zeros_(p)
         glorot(self.linear)
         self.hidden = None
         if hidden:
@@ -40,13 +43,14 @@ class Projection(nn.Module):
     @torch.no_grad()
     def begin(self, weight_SD: np.ndarray, bias_S: np.ndarray) -> None:
         """Sets the linear map, which from then on is trained more slowly."""
-        self.share = SLOWER
-        self.linear.weight.copy_(torch.from_numpy(weight_SD))
-        self.linear.bias.copy_(torch.from_numpy(bias_S))
+        self.rate = SLOWER
+        for map_ in (self.linear, self.first):
+            map_.weight.copy_(torch.from_numpy(weight_SD))
+            map_.bias.copy_(torch.from_numpy(bias_S))
 
     def rates(self) -> Iterable[tuple[Tensor, float]]:
         """Parameters, and the share of the learning rate that they take."""
-        return ((p, self.share) for p in self.parameters())
+        return ((p, self.rate) for p in self.parameters())
 
 
 def linear_maps(known: dict[str, np.ndarray], have: dict[str, np.ndarray], space: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:

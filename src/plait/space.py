@@ -62,7 +62,7 @@ class Space:
             (outputs,) = self.network.outputs(rows, [self.network.columns], progress)
             parts.append(outputs[self.name].numpy())
             problems += [Problem(p.row + first, p.column, p.file, p.reason) for p in rows.prepared.problems]
-        width = self.task.config.width
+        width = self.task.width
         return np.concatenate(parts) if parts else np.zeros((0, len(self.columns), width), dtype=np.float32), problems
 
     def query(self, asked: str | Mapping[str, Any], root: str | Path | None = None) -> tuple[np.ndarray, list[str]]:

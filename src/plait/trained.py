@@ -90,7 +90,7 @@ class Model:
         plain = plain_columns(table.data)
         if opened is None:
             ids = [c for c in self.schema.of("id") if c in plain.column_names]
-            about = About(model, tuple(space.columns), space.task.config.width, ids[0] if ids else None)
+            about = About(model, tuple(space.columns), space.task.width, ids[0] if ids else None)
             opened = Index.create(place, about, plain.schema)
         total = opened.add(plain, vectors)
         rough = opened.settle()

@@ -25,7 +25,6 @@ from plait.prediction import BATCH
 from plait.recipe import Recipe
 from plait.schedule import learning_rate, optimizer_for
 from plait.screen import Bar, Screen
-from plait.tasks.base import fit_temperature
 from plait.trackers import Trackers
 
 BLENDS = 10  # times in a training that losses are weighed anew
@@ -270,7 +269,7 @@ def validate(run: Training) -> dict[str, float]:
 
 @torch.inference_mode()
 def calibrate(run: Training) -> None:
-    """Sets each head's temperature by the validation rows."""
+    """Sets what each task leaves to the validation rows."""
     run.model.eval()
     for target in run.model.targets if len(run.valid_data) else ():
         outputs = []
@@ -278,7 +277,7 @@ def calibrate(run: Training) -> None:
             with run.settings.autocast():
                 outputs.append(run.model(batch.to(run.device))[target].float().cpu())
         task = run.model.task(target)
-        task.temperature.fill_(fit_temperature(task, *_labelled(run.valid_data, target, torch.cat(outputs))))
+        task.calibrate(*_labelled(run.valid_data, target, torch.cat(outputs)))
 
 
 def _labelled(data: Dataset, target: str, output: Tensor) -> tuple[Tensor, Tensor]:

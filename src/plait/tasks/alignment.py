@@ -28,6 +28,8 @@ from plait.modalities.base import Match, Problem, is_text
 from plait.projections import Projection, linear_maps
 from plait.tasks.base import Task, masked_mean
 
+PAIRWISE = ("infonce", "siglip")
+SHARES = (0.5, 0.0, 0.25, 0.75, 0.9)  # the first of those that do equally well is taken; not 1: not every column has a map
 MEASURED = 4000  # rows that an epoch is scored by
 HOTTEST = math.log(100.0)  # as in CLIP: the scale of logits is never more
 
@@ -61,6 +63,10 @@ class Alignment(Task):
 
     The output has a row's vectors of length 1, (B, K, D), and zeros where the row lacks the column. They are made of the mean of a cell's
     tokens and of the logarithm of their number: how long a recording is tells much of what is said in it, and no mean knows it.
+
+    Where projections began at linear maps, these have a `share` in what a trained model makes of a cell: vectors then have twice the
+    width, the square root of the share times what the map makes, and that of the rest times what was learned, so that a cosine is the weighted
+    mean of both. Training does not see it; validation rows choose it.
     """
 
     options = Config
@@ -77,8 +83,10 @@ class Alignment(Task):
         # beginning at ones over the square root of the width, as long as a vector of the space
         neutral_KD = torch.full((len(self.columns), config.width), config.width**-0.5)
         self.neutral_KD = nn.Parameter(neutral_KD, requires_grad=config.objective == "symile")
+        self.share: Tensor
         self.bank_x: Tensor
         self.bank_ids: Tensor
+        self.register_buffer("share", torch.zeros(()))
         self.register_buffer("bank_x", torch.zeros(config.bank, len(self.columns), config.width))
         self.register_buffer("bank_ids", torch.full((config.bank, len(self.columns) + 1), -1))
 
@@ -111,6 +119,25 @@ class Alignment(Task):
         have = {c: tokens.mask_BL.any(1).numpy() for c, tokens in encoded.items()}
         for c, (weight, bias) in linear_maps(vectors, have, self.config.width).items():
             self.heads[module_key(c)].begin(weight, bias)  # type: ignore[operator]
+        if self.config.objective in PAIRWISE:
+            self.share.fill_(0.5)
+
+    @property
+    def width(self) -> int:
+        """Of a trained model's vectors."""
+        return self.config.width * (2 if self.share > 0 else 1)
+
+    def calibrate(self, output: Tensor, target: Tensor) -> None:
+        """Chooses the share of the linear maps by the mean reciprocal rank on validation rows, given with the share as it is."""
+        if not self.share > 0:
+            return
+        fixed, learned = (F.normalize(part, dim=-1).numpy() for part in output.split(self.config.width, -1))
+        scores = {}
+        for share in SHARES:
+            rest = np.where((fixed != 0).any(-1, keepdims=True), 1 - share, 1.0)
+            joined = np.concatenate([share**0.5 * fixed, rest**0.5 * learned], -1)
+            scores[share] = self.measure(joined, target.numpy())[self.score]
+        self.share.fill_(max(scores, key=lambda share: scores[share]))
 
     def encode(self, cells: pa.ChunkedArray, name: str) -> tuple[Tensor, Tensor, list[Problem]]:
         parts = [field(cells, i) for i in range(len(self.columns) + bool(self.config.group))]
@@ -121,8 +148,13 @@ class Alignment(Task):
     def forward(self, fused_BD: Tensor, encoded: dict[str, Tokens]) -> Tensor:
         found = []
         for c in self.columns:
-            x_BD = self.heads[module_key(c)](self._summary(encoded[c]))
-            found.append(F.normalize(x_BD.float(), dim=-1) * encoded[c].mask_BL.any(1)[:, None])
+            head, summary = self.heads[module_key(c)], self._summary(encoded[c])
+            x_BD = F.normalize(head(summary).float(), dim=-1)
+            if not self.training and self.share > 0:
+                fixed_BD = F.normalize(head.first(summary).float(), dim=-1)  # type: ignore[operator]
+                rest_B1 = torch.where((fixed_BD != 0).any(1, keepdim=True), 1 - self.share, 1.0)  # all of it where there is no map
+                x_BD = torch.cat([self.share.sqrt() * fixed_BD, rest_B1.sqrt() * x_BD], -1)
+            found.append(x_BD * encoded[c].mask_BL.any(1)[:, None])
         return torch.stack(found, 1)
 
     def _summary(self, tokens: Tokens) -> Tensor:
@@ -134,7 +166,7 @@ class Alignment(Task):
         have_BK = (output != 0).any(-1) & labelled_B[:, None]
         other_BB = ~same(target, target) & ~torch.eye(len(target), dtype=torch.bool, device=target.device)
         scale = self.log_scale.clamp(max=HOTTEST).exp()
-        compare = self._pairs if self.config.objective in ("infonce", "siglip") else self._tuples
+        compare = self._pairs if self.config.objective in PAIRWISE else self._tuples
         with torch.autocast(output.device.type, enabled=False):  # cosines that differ by a thousandth are told apart
             loss = compare(output, target, have_BK, other_BB, scale)
         if self.training and self.config.bank and torch.is_grad_enabled():
@@ -144,10 +176,11 @@ class Alignment(Task):
     def _pairs(self, x_BKD: Tensor, ids: Tensor, have_BK: Tensor, other_BB: Tensor, scale: Tensor) -> Tensor:
         """The mean over pairs of columns of both directions' mean over the rows that have both."""
         losses = []
-        far_BM = torch.cat([other_BB, ~same(ids, self.bank_ids)], 1)
+        bank_MKD, bank_ids = (self.bank_x, self.bank_ids) if self.training else (self.bank_x[:0], self.bank_ids[:0])
+        far_BM = torch.cat([other_BB, ~same(ids, bank_ids)], 1)
         for one, to in self.directions():
             both_B = have_BK[:, one] & have_BK[:, to]
-            keys_MD = torch.cat([x_BKD[:, to], self.bank_x[:, to]])
+            keys_MD = torch.cat([x_BKD[:, to], bank_MKD[:, to]]) if len(bank_MKD) else x_BKD[:, to]
             other_BM = far_BM & (keys_MD != 0).any(-1) & both_B[:, None]
             logits_BM = scale * x_BKD[:, one] @ keys_MD.T
             if self.config.objective == "siglip":

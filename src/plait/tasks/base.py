@@ -69,6 +69,10 @@ class Task(nn.Module, ABC):
     def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
         """The mean loss over the labelled rows; zero when there are none."""
 
+    def calibrate(self, output: Tensor, target: Tensor) -> None:
+        """Sets, once trained, what is left to validation rows: the temperature."""
+        self.temperature.fill_(fit_temperature(self, output, target))
+
     @abstractmethod
     def pseudo(self, output: Tensor, sure: float) -> tuple[Tensor, Tensor]:
         """Answers in the form of targets, and True where the output gives them this probability."""
