@@ -60,7 +60,7 @@ class Preprocessing:
                     several.add(name)
         for name, choice in recipe.tasks.items():
             task, config = configured("tasks", choice)
-            tasks[name] = task.fit(config, _target(table, task, config, name).take(rows), name)
+            tasks[name] = task.fit(config, _target(table, name, None if task.fuses else task.reads(config, name)).take(rows), name)
         if not inputs:
             raise TableError(f"{table.name} has no column to learn from: all others are ids, constant, or ignored; see plait inspect")
         return cls(inputs, tasks, several)
@@ -83,7 +83,7 @@ class Preprocessing:
                     done.notes[name] = loaded.notes
         for name, task in self.tasks.items() if targets else ():
             if not task.fuses or name in table.data.column_names:
-                target, labelled, problems = task.encode(_target(table, type(task), task.config, name), name)
+                target, labelled, problems = task.encode(_target(table, name, None if task.fuses else task.reads(task.config, name)), name)
                 done.batch.targets[name], done.batch.labelled[name] = target, labelled
                 done.problems += problems
         done.problems.sort(key=lambda p: p.row)
@@ -130,12 +130,12 @@ class Preprocessing:
         return cls(inputs, tasks, state["several"])
 
 
-def _target(table: Table, task: type[Task], config: Any, name: str) -> pa.ChunkedArray:
-    """The cells that a task finds its target in. A column that it reads and the table lacks is missing in every row."""
-    if task.fuses:
+def _target(table: Table, name: str, columns: list[str] | None) -> pa.ChunkedArray:
+    """The cells of the target `name`, or structs of `columns`. One of these that the table lacks is missing in every row."""
+    if columns is None:
         return table.column(name)
     known = table.data.column_names
-    read = [origin(c, known) for c in task.reads(config, name)]
+    read = [origin(c, known) for c in columns]
     parts = [table.column(c).combine_chunks() if c in known else pa.nulls(len(table), pa.string()) for c in read]
     return pa.chunked_array([pa.StructArray.from_arrays(parts, [str(i) for i in range(len(parts))])])
 
