@@ -70,3 +70,18 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Any:
     path = write_csv(folder / "train.csv", make_rows(folder, 90))
     overrides = [o for o in FAST if "epochs" not in o] + ["training.learning_rate=0.002"]
     return plait.fit(path, "label", out=folder / "run", overrides=[*overrides, "training.epochs=20"], quiet=True), path
+
+
+def stop_at_step(monkeypatch: pytest.MonkeyPatch, number: int) -> list[int]:
+    """Lets trainings stop at this step, as Ctrl-C would; returns a list that grows with each step."""
+    from plait import training
+
+    step, count = training._step, []
+
+    def stopping(run: training.Training, *arguments: Any) -> Any:
+        count.append(1)
+        run.stop = len(count) == number
+        return step(run, *arguments)
+
+    monkeypatch.setattr(training, "_step", stopping)
+    return count

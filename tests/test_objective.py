@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from scipy.optimize import minimize
 from torch.nn import functional as F
 
 import plait
-from conftest import FAST, make_rows, write_csv
+from conftest import FAST, make_rows, stop_at_step, write_csv
 from plait import training
 from plait.batch import Tokens
 from plait.errors import Interrupted
@@ -139,14 +138,7 @@ def test_what_is_drawn_and_measured_goes_on_after_a_stop(tmp_path: Path, monkeyp
     table = write_csv(tmp_path / "t.csv", rows)
     options = [*FAST, "training.epochs=6", "training.batch_size=6", "training.mixup=0.4", "training.unlabelled=1", "model.balance=blend"]
     plait.fit(table, "label", out=tmp_path / "whole", overrides=options, quiet=True)
-    step, count = training._step, []
-
-    def stopping(run: training.Training, *arguments: Any) -> Any:
-        count.append(1)
-        run.stop = len(count) == 14  # in the middle of the third epoch
-        return step(run, *arguments)
-
-    monkeypatch.setattr(training, "_step", stopping)
+    count = stop_at_step(monkeypatch, 14)  # in the middle of the third epoch
     with pytest.raises(Interrupted):
         plait.fit(table, "label", out=tmp_path / "parts", overrides=options, quiet=True)
     monkeypatch.undo()

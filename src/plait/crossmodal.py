@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor
 from plait import ranking
 from plait.dataset import Dataset
 from plait.features import Features, Matrix
+from plait.projections import ridge
 from plait.screen import Screen
 from plait.tasks.alignment import Alignment
 
@@ -21,7 +21,6 @@ WIDEST = 256  # numbers of a column that linear maps see
 WIDTHS = (8, 16, 32, 64, 128)  # of the spaces of canonical correlation that are tried
 QUERIES = 10_000  # rows that ask, at most
 ROWS = 10_000  # that linear maps learn from
-STRENGTHS = tuple(10.0**k for k in range(-3, 5))
 SHOWN = ("r@1", "r@5", "r@10", "median_rank", "mrr")
 
 
@@ -110,12 +109,9 @@ def _reduced(x: Matrix, present: np.ndarray, other: Matrix) -> tuple[np.ndarray,
 
 
 def _ridge(x: np.ndarray, y: np.ndarray, x_asked: np.ndarray, y_asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The query mapped to the gallery's vectors; the strength by leave-one-out."""
-    from sklearn.linear_model import RidgeCV
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return RidgeCV(STRENGTHS).fit(x, y).predict(x_asked), y_asked
+    """The query mapped to the gallery's vectors."""
+    weight, bias = ridge(x, y)
+    return x_asked @ weight.T + bias, y_asked
 
 
 def _cca(x: np.ndarray, y: np.ndarray, x_asked: np.ndarray, y_asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

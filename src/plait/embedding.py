@@ -19,9 +19,11 @@ from plait.model import MultimodalModel
 from plait.preprocessing import Prepared, Preprocessing
 from plait.recipe import Recipe
 from plait.recipe_parts import ColumnRecipe
+from plait.tasks.alignment import Alignment
 
 VERSION = 2  # of what `embed` makes
 TOGETHER = 32  # cells in one run of an encoder
+BEGINNING = 10_000  # rows that the linear maps of an alignment are fitted on, at most
 
 
 def frozen(model: MultimodalModel) -> dict[str, Encoder]:
@@ -47,13 +49,14 @@ def embed(
 
 @torch.inference_mode()
 def begin(model: MultimodalModel, data: Dataset) -> None:
-    """Lets the tasks that do not fuse begin from what frozen encoders say of the training rows, where there are two of them or more."""
-    prepared = data.prepared.batch.take(data.rows)
+    """Lets alignments begin from what frozen encoders say of the training rows, where two of their columns or more have one."""
+    batch, known = data.prepared.batch, frozen(model)
+    rows = data.rows[torch.linspace(0, len(data) - 1, min(len(data), BEGINNING)).long()]
     model.eval()
     for task in (model.task(t) for t in model.targets):
-        columns = [c for c in frozen(model) if c in getattr(task, "columns", ())]
-        if not task.fuses and len(columns) > 1:
-            task.begin({c: model.encoder(c)(prepared.values[c], prepared.present[c]) for c in columns})  # type: ignore[operator]
+        columns = [c for c in task.columns if c in known] if isinstance(task, Alignment) else []
+        if isinstance(task, Alignment) and len(columns) > 1:
+            task.begin({c: model.encoder(c)(batch.values[c].take(rows), batch.present[c][rows]) for c in columns})
 
 
 class _Column:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from plait.model import MultimodalModel
 
 FUSED = ""  # the name of the loss of all columns fused; every other loss has its column's name
 ALIGNED = "~"  # the name of the loss of tasks that do not fuse, which is never weighed
+RandomState: TypeAlias = tuple[Tensor, list[Tensor]]  # of the processor, of each GPU
 SURE = 0.95  # the probability from which an answer stands in for a label
 SPREAD = 1e-4  # of a loss whose overfitting did not grow at all
 
@@ -73,17 +74,17 @@ def losses(
 
 def cached(
     model: MultimodalModel, parts: list[Batch], whole: Batch, autocast: Callable[[], Any]
-) -> tuple[Tensor, list[dict[str, Tensor]], list[Tensor]]:
+) -> tuple[Tensor, list[dict[str, Tensor]], list[RandomState]]:
     """The loss of tasks that compare all rows of a batch with each other, when only a part of it fits in memory at once (Gao et al.
     2021, "Scaling deep contrastive learning batch size under memory limited setup"): the loss, its gradients by each part's outputs,
-    and the state of the random generator before each part, with which a second pass draws the same dropout.
+    and the states of the random generators before each part, with which a second pass draws the same dropout.
 
     Adds to the gradients of the tasks' own parameters that `loss` uses.
     """
     names = [t for t in model.targets if not model.task(t).fuses]
     states, found = [], []
     for part in parts:
-        states.append(torch.get_rng_state())
+        states.append(_random_state())
         with torch.no_grad(), autocast():
             outputs = _outputs(model, model.encode(part), part.present)
             found.append({t: outputs[t] for t in names})
@@ -93,6 +94,17 @@ def cached(
     loss.backward()
     split = {t: leaf.grad.split([len(p) for p in parts]) for t, leaf in leaves.items() if leaf.grad is not None}
     return loss.detach(), [{t: grads[i] for t, grads in split.items()} for i in range(len(parts))], states
+
+
+def _random_state() -> RandomState:
+    return torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+
+
+def restore_random(state: RandomState) -> None:
+    """Sets the generators of all devices to where they were."""
+    torch.set_rng_state(state[0])
+    if state[1]:
+        torch.cuda.set_rng_state_all(state[1])
 
 
 def _outputs(model: MultimodalModel, encoded: dict[str, Tokens], present: dict[str, Tensor]) -> dict[str, Tensor]:

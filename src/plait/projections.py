@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from plait.layers import glorot
 
 STRENGTHS = tuple(10.0**k for k in range(-3, 5))
-ROWS = 10_000  # that maps are fitted on
 SLOWER = 0.25  # of the learning rate, where a fitted map is gone on with
 LEAST = 16  # rows that have both columns, below which no map is fitted
 
@@ -65,7 +64,7 @@ def linear_maps(known: dict[str, np.ndarray], have: dict[str, np.ndarray], space
     names, part = list(known), space // len(known)
     maps = {c: (np.zeros((space, known[c].shape[1]), np.float32), np.zeros(space, np.float32)) for c in names}
     for number, to in enumerate(names):
-        own = known[to][have[to]][:ROWS]
+        own = known[to][have[to]]
         width = min(part, own.shape[1], len(own) - 1)
         if width < 1:
             continue
@@ -77,14 +76,14 @@ def linear_maps(known: dict[str, np.ndarray], have: dict[str, np.ndarray], space
             if c != to:
                 if both.sum() < LEAST:
                     continue
-                weight, bias = _ridge(known[c][both][:ROWS], main.transform(known[to][both][:ROWS]))
-            length = np.sqrt(((known[c][both][:ROWS] @ weight.T + bias) ** 2).sum(1).mean())
+                weight, bias = ridge(known[c][both], main.transform(known[to][both]))
+            length = np.sqrt(((known[c][both] @ weight.T + bias) ** 2).sum(1).mean())
             maps[c][0][rows], maps[c][1][rows] = weight / max(length, 1e-12), bias / max(length, 1e-12)
     return maps
 
 
-def _ridge(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weights and bias; the strength by leave-one-out."""
+def ridge(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (of y, of x) and bias of ridge regression; the strength by leave-one-out."""
     from sklearn.linear_model import RidgeCV
 
     with warnings.catch_warnings():

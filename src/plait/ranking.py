@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
+
+from plait.contrast import same
 
 TOGETHER = 1024  # queries at once
 DEPTHS = (1, 5, 10)
@@ -39,24 +42,20 @@ def metrics(found: np.ndarray) -> dict[str, float]:
 
 def chance(positives: np.ndarray, gallery: int) -> dict[str, float]:
     """The same, expected of a ranking by lot, for queries with so many positives each: that none is among the first k has
-    probability C(gallery - p, k) / C(gallery, k)."""
-    positives = positives[positives > 0]
-    if not len(positives):
+    probability C(gallery - p, k) / C(gallery, k). The median is that of all queries' ranks together."""
+    numbers, counts = np.unique(positives[positives > 0], return_counts=True)
+    if not len(numbers):
         return metrics(np.zeros(0))
-    survival = np.ones((len(positives), gallery + 1))  # that no positive is among the first k
-    for k in range(1, gallery + 1) if gallery <= 4096 else range(1, 11):
-        left = np.maximum(gallery - (k - 1) - positives, 0) / (gallery - (k - 1))
-        survival[:, k] = survival[:, k - 1] * left
-    found = {f"r@{k}": float(1 - survival[:, min(k, gallery)].mean()) for k in DEPTHS}
-    if gallery > 4096:  # so large that the expectation is near that of a continuum
-        found["median_rank"] = float(np.median(gallery * (1 - 0.5 ** (1 / positives))))
-        return {**found, "mrr": float("nan")}
-    first = survival[:, :-1] - survival[:, 1:]
-    cumulative = 1 - survival[:, 1:].mean(0)
+    place = np.arange(gallery)
+    first = np.zeros(gallery)  # the probability that the first positive comes at each place
+    for number, share in zip(numbers, counts / counts.sum(), strict=True):
+        none = np.cumprod(np.maximum(gallery - place - number, 0) / (gallery - place))
+        first += share * -np.diff(none, prepend=1.0)
+    found = np.cumsum(first)
     return {
-        **found,
-        "median_rank": float(np.searchsorted(cumulative, 0.5) + 1),
-        "mrr": float((first / np.arange(1, gallery + 1)).sum(1).mean()),
+        **{f"r@{k}": float(found[min(k, gallery) - 1]) for k in DEPTHS},
+        "median_rank": float(np.searchsorted(found, 0.5) + 1),
+        "mrr": float((first / (place + 1)).sum()),
     }
 
 
@@ -70,10 +69,7 @@ def count_positives(query_ids: np.ndarray, gallery_ids: np.ndarray) -> np.ndarra
 
 
 def _positives(query_ids: np.ndarray, gallery_ids: np.ndarray) -> np.ndarray:
-    found = np.zeros((len(query_ids), len(gallery_ids)), dtype=bool)
-    for own, theirs in zip(query_ids.T, gallery_ids.T, strict=True):
-        found |= (own[:, None] == theirs[None]) & (own >= 0)[:, None]
-    return found
+    return same(torch.from_numpy(query_ids), torch.from_numpy(gallery_ids)).numpy()
 
 
 def geometry(one_ND: np.ndarray, other_ND: np.ndarray, seed: int = 0) -> dict[str, float]:

@@ -89,7 +89,7 @@ class Index:
             found: dict[str, Any] = {ROW: pa.array(np.arange(first + start, first + start + len(some)))}
             for name in schema.names:
                 if name in part.column_names and name != ROW:
-                    found[name] = part.column(name).cast(schema.field(name).type)
+                    found[name] = _cast(part.column(name), schema.field(name))
             for i in range(len(self.about.columns)):
                 flat = pa.array(np.ascontiguousarray(some[:, i], dtype=np.float32).reshape(-1))
                 absent = pa.array(~some[:, i].any(1))
@@ -172,6 +172,13 @@ def _vector(number: int) -> str:
     return f"{_VECTOR}{number}"
 
 
+def _cast(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
+    try:
+        return column.cast(field.type)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise TableError(f"column '{field.name}' of the index holds {field.type}, the rows to add have {column.type}: {error}") from error
+
+
 def plain_columns(table: pa.Table) -> pa.Table:
     """The columns of a table that an index keeps beside vectors: all but bytes and nested ones. Dots in names become underscores, and
     names that the index needs get one more."""
@@ -215,9 +222,3 @@ def _connect(place: str | Path) -> Any:
         return importlib.import_module("lancedb").connect(str(place))
     except ModuleNotFoundError as error:
         raise RecipeError("an index needs the package lancedb: pip install 'plait[retrieval]'") from error
-
-
-def check_columns(about: About, columns: Sequence[str]) -> None:
-    """Raises `TableError` when an index is not of these columns."""
-    if tuple(columns) != about.columns:
-        raise TableError(f"the index has vectors of {', '.join(about.columns)}, not of {', '.join(columns)}")

@@ -27,24 +27,19 @@ class Space:
 
     def __init__(self, network: Predictor, name: str) -> None:
         self.network, self.name = network, name
-        task = network.tasks[name]
+        task = network.model.task(name)  # its own copy: the one of `network.tasks` was fitted, but not trained
         assert isinstance(task, Alignment)
-        # the network's own copy: the one of `tasks` was fitted, but not trained
-        trained = network.model.task(name)
-        assert isinstance(trained, Alignment)
-        self.task, self.columns = trained, task.columns
+        self.task, self.columns = task, task.columns
 
     @classmethod
-    def of(cls, network: Predictor, name: str | None = None) -> Space:
-        """The space of this name, or the only one. Raises `RecipeError` when there is none."""
+    def of(cls, network: Predictor) -> Space:
+        """The space of a network. Raises `RecipeError` when there is none, or more than one."""
         known = [t for t, task in network.tasks.items() if not task.fuses]
         if not known:
             raise RecipeError("this model aligns no columns; fit one with align=, or --align photo,caption")
-        if name is None and len(known) > 1:
-            raise RecipeError(f"this model has more than one alignment; say which: {', '.join(known)}")
-        if name is not None and name not in known:
-            raise RecipeError(f"no alignment '{name}': {nearest(name, known)}")
-        return cls(network, name or known[0])
+        if len(known) > 1:
+            raise RecipeError(f"this model has more than one alignment, {', '.join(known)}; to search and to classify, fit a model with one")
+        return cls(network, known[0])
 
     def modality(self, column: str) -> str:
         choice = self.network.recipe.columns[column].modality
@@ -145,7 +140,7 @@ class Space:
         does or the cell is missing. Beside it the cosine, and each label's probability by the learned temperature."""
         cosine = cells_ND @ label_LD.T
         absent = ~cells_ND.any(1)
-        logits = torch.from_numpy(cosine) * float(self.task.log_scale.detach().float().clamp(max=4.6052).exp())
+        logits = torch.from_numpy(cosine) * float(self.task.scale.detach())
         probability = logits.softmax(1).numpy().astype(np.float64)
         enough = cosine >= np.array([thresholds.get(label, -np.inf) for label in labels])
         best = np.where(enough, cosine, -np.inf).argmax(1)

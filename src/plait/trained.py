@@ -179,7 +179,7 @@ class Model:
     def _evaluate(self, answering: Answering, rows: Rows, name: str, subsets: bool = True) -> Evaluation:
         labels = rows.prepared.batch.labelled
         if not any(bool(labels[t][rows.rows].any()) for t in labels):
-            raise TableError(f"{name}: no row has a label of {' or '.join(self.targets)} that the model knows")
+            raise TableError(f"{name}: no row has a label of {' or '.join(labels)} that the model knows")
         with self._screen.bar("evaluating", len(rows)) as bar:
             return evaluation.evaluate(answering, rows, self.record["priors"], name, subsets, bar.advance)
 

@@ -20,7 +20,7 @@ from plait.dataset import Dataset
 from plait.errors import Interrupted, TrainingError
 from plait.machine import Settings, to_channels_last
 from plait.model import MultimodalModel
-from plait.objective import ALIGNED, FUSED, Mixing, blended, cached, consistency, faded, losses, total
+from plait.objective import ALIGNED, FUSED, Mixing, blended, cached, consistency, faded, losses, restore_random, total
 from plait.prediction import BATCH
 from plait.recipe import Recipe
 from plait.schedule import learning_rate, optimizer_for
@@ -170,7 +170,7 @@ def _in_parts(run: Training, batch: Batch) -> list[Tensor]:
     loss, gradients, states = cached(run.model, parts, batch.to(run.device), run.settings.autocast)
     taken = [loss]
     for part, one, state in zip(parts, gradients, states, strict=True):
-        torch.set_rng_state(state)
+        restore_random(state)
         taken.append(_backward(run, part, len(part) / len(batch), one))
     return taken
 

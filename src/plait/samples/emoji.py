@@ -7,7 +7,6 @@ of emoji never seen); `vendor_split` keeps OpenMoji's pictures for the test (a t
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import re
@@ -22,6 +21,7 @@ import pyarrow as pa
 from PIL import Image
 
 from plait.errors import TableError
+from plait.samples.base import side
 from plait.table.write import write
 
 PACKAGES = {
@@ -83,7 +83,7 @@ def build(files: dict[str, Path], into: Path) -> list[dict[str, str]]:
                 continue
             picture.save(into / file)
             written.add(file)
-            rows.append({"emoji": _code(code), "vendor": vendor, "picture": file, **about, "split": _side(_code(code)),
+            rows.append({"emoji": _code(code), "vendor": vendor, "picture": file, **about, "split": side(_code(code)),
                          "vendor_split": "test" if vendor == "openmoji" else "train"})  # fmt: skip
     return rows
 
@@ -141,8 +141,3 @@ def _square(data: bytes) -> Image.Image:
 def _code(code: str) -> str:
     """Vendors differ in case and in the mark that asks for colours."""
     return code.upper().replace("-FE0F", "")
-
-
-def _side(code: str) -> str:
-    digit = int(hashlib.sha1(code.encode()).hexdigest(), 16) % 10
-    return "test" if digit < 2 else "valid" if digit == 2 else "train"

@@ -9,15 +9,12 @@ the test. Recordings of sounds that are not words have no transcript.
 from __future__ import annotations
 
 import gzip
-import hashlib
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pyarrow as pa
 
-from plait.errors import TableError
+from plait.samples.base import side, unpack_debian
 from plait.table.write import write
 
 READERS = {"en": "Allison Smith", "it": "Carlo Flora"}
@@ -39,28 +36,9 @@ def fetch(cache: Path) -> Path:
     table = cache / "prompts.csv"
     if not table.is_file():
         names = [f"asterisk-core-sounds-{language}{kind}" for language in READERS for kind in ("", "-wav")]
-        _download(cache, [*names, SECOND[1]])
+        unpack_debian([*names, SECOND[1]], cache)
         write(pa.Table.from_pylist(build(cache)), table)
     return table
-
-
-def _download(cache: Path, names: list[str]) -> None:
-    if not (shutil.which("apt-get") and shutil.which("dpkg")):
-        raise TableError("the prompts come through Debian's package client, which this machine does not have")
-    folder = cache / "download"
-    folder.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(["apt-get", "download", "-q", *names], cwd=folder, capture_output=True, text=True)
-    if done.returncode:
-        raise TableError(
-            f"apt-get cannot download the prompts: {done.stderr.strip().splitlines()[-1:] or done.returncode}. "
-            "If its lists are old, run: sudo apt-get update"
-        )
-    for name in names:
-        package = sorted(folder.glob(f"{name}_*.deb"))[-1]
-        unpacked = subprocess.run(["dpkg", "-x", str(package), str(cache)], capture_output=True, text=True)
-        if unpacked.returncode:
-            raise TableError(f"dpkg cannot unpack {package}: {unpacked.stderr.strip()}")
-    shutil.rmtree(folder)
 
 
 def build(cache: Path) -> list[dict[str, str]]:
@@ -77,7 +55,7 @@ def build(cache: Path) -> list[dict[str, str]]:
             text = texts[language].get(key, "")
             if text and not re.match(r"[\[(<]", text):  # such are sounds: <beep>
                 rows.append({"key": key, "language": language, "reader": reader, "speech": str(file.relative_to(cache)), "transcript": text,
-                             "split": _side(key), "reader_split": "test" if reader == SECOND[3] else "train"})  # fmt: skip
+                             "split": side(key), "reader_split": "test" if reader == SECOND[3] else "train"})  # fmt: skip
     return rows
 
 
@@ -89,9 +67,3 @@ def _transcripts(cache: Path, language: str) -> dict[str, str]:
         if colon and not line.startswith(";"):
             found[key.strip()] = re.sub(r"\s+", " ", text).strip()
     return found
-
-
-def _side(key: str) -> str:
-    """Train, valid or test, by the hash of a prompt's key."""
-    digit = int(hashlib.sha1(key.encode()).hexdigest(), 16) % 10
-    return "test" if digit < 2 else "valid" if digit == 2 else "train"

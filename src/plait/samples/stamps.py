@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-import shutil
-import subprocess
 from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
 
-from plait.errors import TableError
+from plait.samples.base import side, unpack_debian
 from plait.table.write import write
 
 PACKAGE = "tuxpaint-stamps-default"
@@ -39,29 +37,11 @@ def fetch(cache: Path) -> Path:
     if not table.is_file():
         files = cache / "usr" / "share" / "tuxpaint" / "stamps"
         if not files.is_dir():
-            _download(cache)
+            unpack_debian([PACKAGE], cache)
         rows = build(files)
         rows = [{**row, **{c: f"usr/share/tuxpaint/stamps/{row[c]}" for c in MEDIA if row[c]}} for row in rows]
         write(pa.Table.from_pylist(rows), table)
     return table
-
-
-def _download(cache: Path) -> None:
-    if not (shutil.which("apt-get") and shutil.which("dpkg")):
-        raise TableError("the stamps come through Debian's package client, which this machine does not have")
-    folder = cache / "download"
-    folder.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(["apt-get", "download", "-q", PACKAGE], cwd=folder, capture_output=True, text=True)
-    packages = sorted(folder.glob(f"{PACKAGE}_*.deb"))
-    if done.returncode or not packages:
-        raise TableError(
-            f"apt-get cannot download {PACKAGE}: {done.stderr.strip().splitlines()[-1:] or done.returncode}. "
-            "If its lists are old, run: sudo apt-get update"
-        )
-    unpacked = subprocess.run(["dpkg", "-x", str(packages[-1]), str(cache)], capture_output=True, text=True)
-    if unpacked.returncode:
-        raise TableError(f"dpkg cannot unpack {packages[-1]}: {unpacked.stderr.strip()}")
-    shutil.rmtree(folder)
 
 
 def build(files: Path) -> list[dict[str, str]]:
@@ -88,9 +68,13 @@ def build(files: Path) -> list[dict[str, str]]:
             "languages": str(languages),
             "category": stem.split("/")[0],
         })  # fmt: skip
-    family = {stamp: hashlib.sha1(name.encode()).hexdigest() for stamp, name in families(rows).items()}
+    family = families(rows)
     counts = Counter(row["category"] for row in rows if row["category"] != "symbols")
-    return [{**row, "family": family[row["stamp"]][:8], "split": _side(family[row["stamp"]])} for row in rows if counts[row["category"]] >= LEAST]
+    return [
+        {**row, "family": hashlib.sha1(family[row["stamp"]].encode()).hexdigest()[:8], "split": side(family[row["stamp"]])}
+        for row in rows
+        if counts[row["category"]] >= LEAST
+    ]
 
 
 def _sentences(path: Path) -> tuple[str, int]:
@@ -103,12 +87,6 @@ def _sentences(path: Path) -> tuple[str, int]:
         elif line and not english:
             english = line
     return english, others
-
-
-def _side(family: str) -> str:
-    """Train, valid or test, by the hash of a family's name."""
-    digit = int(family, 16) % 10
-    return "test" if digit < 2 else "valid" if digit == 2 else "train"
 
 
 def families(rows: list[dict[str, str]]) -> dict[str, str]:

@@ -127,6 +127,11 @@ class Alignment(Task):
         """Of a trained model's vectors."""
         return self.config.width * (2 if self.share > 0 else 1)
 
+    @property
+    def scale(self) -> Tensor:
+        """What cosines are multiplied by: one over the learned temperature."""
+        return self.log_scale.clamp(max=HOTTEST).exp()
+
     def calibrate(self, output: Tensor, target: Tensor) -> None:
         """Chooses the share of the linear maps by the mean reciprocal rank on validation rows, given with the share as it is."""
         if not self.share > 0:
@@ -165,10 +170,9 @@ class Alignment(Task):
     def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
         have_BK = (output != 0).any(-1) & labelled_B[:, None]
         other_BB = ~same(target, target) & ~torch.eye(len(target), dtype=torch.bool, device=target.device)
-        scale = self.log_scale.clamp(max=HOTTEST).exp()
         compare = self._pairs if self.config.objective in PAIRWISE else self._tuples
         with torch.autocast(output.device.type, enabled=False):  # cosines that differ by a thousandth are told apart
-            loss = compare(output, target, have_BK, other_BB, scale)
+            loss = compare(output, target, have_BK, other_BB, self.scale)
         if self.training and self.config.bank and torch.is_grad_enabled():
             self._remember(output.detach(), target)
         return self.config.weight * loss
