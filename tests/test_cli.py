@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +96,8 @@ def test_demo_on_a_table_that_comes_with_pip(tmp_path: Path, capsys: pytest.Capt
 
 def test_demo_without_a_package_client_falls_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     from plait import demonstration
-    from plait.samples import stamps
 
-    monkeypatch.setattr(stamps.shutil, "which", lambda name: None)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
     sample, path = demonstration._fetch(None, tmp_path, demonstration.Screen(out=True))
     assert sample.__name__ == "plait.samples.digits"
     assert path.is_file()
