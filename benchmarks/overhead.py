@@ -23,7 +23,7 @@ from plait import recipe, training
 from plait.checkpoint import Checkpoint, Progress
 from plait.dataset import Dataset
 from plait.model import MultimodalModel
-from plait.objective import FUSED, losses, total
+from plait.objective import FUSED, losses, weighed
 from plait.preprocessing import Preprocessing
 from plait.schedule import optimizer_for
 from plait.screen import Screen
@@ -82,7 +82,7 @@ def plain(model: MultimodalModel, batches: list) -> float:
     optimizer = optimizer_for(model, recipe.TrainingRecipe())
     begun = perf_counter()
     for batch in batches:
-        loss = total(losses(model, batch), {FUSED: 1.0})
+        loss = sum(weighed(losses(model, batch), {FUSED: 1.0}).values())
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -94,7 +94,7 @@ def cutting(model: MultimodalModel, rows: Dataset) -> float:
     begun = perf_counter()
     for part in rows.shuffled(BATCH, 0):
         batch = rows.batch(part)
-        loss = total(losses(model, batch), {FUSED: 1.0})
+        loss = sum(weighed(losses(model, batch), {FUSED: 1.0}).values())
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

@@ -20,7 +20,7 @@ from plait import crossmodal, ranking, retrieval
 from plait.batch import Tokens
 from plait.cli import run
 from plait.errors import Interrupted, RecipeError, TableError
-from plait.objective import ALIGNED, cached, losses
+from plait.objective import OWN, cached, losses
 from plait.tasks import alignment
 from plait.tasks.alignment import Alignment, Config, identify
 
@@ -44,7 +44,7 @@ def test_cells_that_differ_in_case_and_blanks_only_are_the_same() -> None:
 
 def task(**options: Any) -> Alignment:
     torch.manual_seed(0)
-    made = Alignment(Config(columns=("a", "b"), width=8, dropout=0, **options))
+    made = Alignment(Config(inputs=("a", "b"), width=8, dropout=0, **options))
     made.build_head(0, {"a": 6, "b": 6})
     return made
 
@@ -105,12 +105,12 @@ def test_the_bank_adds_negatives_of_earlier_batches() -> None:
 
 @pytest.mark.parametrize("option", [
     {"objective": "siglip"}, {"objective": "gram"}, {"objective": "symile"}, {"hardness": 1.0}, {"temperature": 0.5}, {"hidden": 7},
-    {"weight": 2.0}, {"bank": 3}, {"dropout": 0.5},
+    {"bank": 3}, {"dropout": 0.5},
 ])  # fmt: skip
 def test_every_option_changes_something(option: dict[str, Any]) -> None:
     def value(**options: Any) -> float:
         torch.manual_seed(0)
-        made = Alignment(Config(**{"columns": ("a", "b"), "width": 8, "dropout": 0, **options}))
+        made = Alignment(Config(**{"inputs": ("a", "b"), "width": 8, "dropout": 0, **options}))
         made.build_head(0, {"a": 6, "b": 6})
         for step in range(2):
             loss = made.loss(made(torch.zeros(0), tokens(6)), ids(6, 100 * step), torch.ones(6, dtype=torch.bool))
@@ -131,8 +131,8 @@ def test_the_loss_is_as_exact_in_bf16(objective: str) -> None:
 
 
 def test_with_an_anchor_only_its_pairs_are_compared() -> None:
-    every = Alignment(Config(columns=("a", "b", "c")))
-    bound = Alignment(Config(columns=("a", "b", "c"), anchor="b"))
+    every = Alignment(Config(inputs=("a", "b", "c")))
+    bound = Alignment(Config(inputs=("a", "b", "c"), anchor="b"))
     assert every.pairs() == [(0, 1), (0, 2), (1, 2)]
     assert bound.pairs() == [(0, 1), (1, 2)]
 
@@ -148,11 +148,11 @@ def test_gradients_over_parts_are_those_of_the_whole_batch(pairs: Any) -> None:
     def gradients(parts: list[Any] | None) -> dict[str, torch.Tensor]:
         trained.zero_grad()
         if parts is None:
-            losses(trained, batch)[ALIGNED].backward()
+            losses(trained, batch)["alignment"][OWN].backward()
         else:
-            _, given, _ = cached(trained, parts, batch, network.settings.autocast)
+            _, given, _ = cached(trained, parts, batch, network.settings.autocast, {"alignment": 1.0})
             for part, one in zip(parts, given, strict=True):
-                losses(trained, part, gradients=one)[ALIGNED].backward()
+                losses(trained, part, gradients=one)["alignment"][OWN].backward()
         return {n: p.grad.clone() for n, p in trained.named_parameters() if p.grad is not None}
 
     whole, parts = gradients(None), gradients([batch.take(rows) for rows in torch.arange(12).split(5)])
@@ -290,7 +290,7 @@ def test_vectors_of_a_column_have_length_one(pairs: Any) -> None:
     model, path = pairs
     vectors = model.embed(path, column="photo")
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-2)
-    assert model.embed(path).shape == (90, model._network.model.fusion.width), "with a target, the fused vector"
+    assert model.embed(path).shape == (90, model._network.width), "with a target, the fused vector"
 
 
 def test_the_command_line(pairs: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

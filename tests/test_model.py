@@ -45,8 +45,8 @@ def test_a_row_with_one_column_is_answered_by_that_columns_own_network() -> None
     model, batch = build()
     batch = replace(batch, present={"one": torch.tensor([1, 1, 1, 0, 1, 0, 1, 1]).bool(), "two": torch.tensor([1, 0, 0, 1, 1, 0, 0, 1]).bool()})
     encoded = model.encode(batch)
-    found, fused = model.fuse(encoded, batch.present), model.fusion(encoded, batch.present)
-    one = model.solo["of_one"](encoded["one"].pooled_BD())
-    two = model.solo["of_two"](encoded["two"].pooled_BD())
+    part = model.fused_for("label")
+    found, fused = model.fuse(encoded, batch.present)["label"], part.fusion(encoded, batch.present)
+    one, two = (part.alone(c, encoded[c]) for c in ("one", "two"))
     for row, expected in enumerate((fused, one, one, two, fused, fused, one, fused)):
         torch.testing.assert_close(found[row], expected[row])

@@ -16,16 +16,16 @@ from conftest import FAST, make_rows, stop_at_step, write_csv
 from plait import training
 from plait.batch import Tokens
 from plait.errors import Interrupted
-from plait.objective import FUSED, SURE, Mixing, blended, consistency, faded, losses, total
+from plait.objective import FUSED, SURE, Mixing, blended, consistency, faded, losses, weighed
 from test_model import build
 
 
 def test_the_loss_of_whole_rows_is_all_when_nothing_is_added() -> None:
     model, batch = build()
     encoded = model.encode(batch)
-    output = model.task("label")(model.fusion(encoded, batch.present), encoded)
+    output = model.task("label")(model.fused_for("label").fusion(encoded, batch.present), encoded)
     expected = F.cross_entropy(output, batch.targets["label"])
-    torch.testing.assert_close(total(losses(model, batch), {FUSED: 1.0}), expected)
+    torch.testing.assert_close(weighed(losses(model, batch), {FUSED: 1.0})["label"], expected)
 
 
 def test_each_column_alone_adds_the_mean_of_the_losses_of_the_rows_that_have_it() -> None:
@@ -33,12 +33,12 @@ def test_each_column_alone_adds_the_mean_of_the_losses_of_the_rows_that_have_it(
     encoded, own = model.encode(batch), []
     for c in model.columns:
         has = batch.present[c]
-        found = model.task("label")(model.solo[f"of_{c}"](encoded[c].pooled_BD()), encoded)
+        found = model.task("label")(model.fused_for("label").alone(c, encoded[c]), encoded)
         own.append(F.cross_entropy(found[has], batch.targets["label"][has]))
-    output = model.task("label")(model.fusion(encoded, batch.present), encoded)
+    output = model.task("label")(model.fused_for("label").fusion(encoded, batch.present), encoded)
     whole = F.cross_entropy(output, batch.targets["label"])
     weights = faded(model.columns, 1.0, 0.5)
-    torch.testing.assert_close(total(losses(model, batch, model.columns), weights), whole + 0.5 * (own[0] + own[1]) / 2)
+    torch.testing.assert_close(weighed(losses(model, batch, model.columns), weights)["label"], whole + 0.5 * (own[0] + own[1]) / 2)
     assert faded(model.columns, 1.0, 0.0) == {FUSED: 1.0}
 
 
@@ -49,10 +49,10 @@ def test_mixed_rows_are_mixed_inputs_and_mixed_losses() -> None:
     partner = torch.tensor([3, 0, 1, 2, 7, 6, 5, 4])
     encoded = model.encode(batch)
     by_hand = {c: Tokens(0.3 * t.x_BLD + 0.7 * t.x_BLD[partner], t.mask_BL) for c, t in encoded.items()}
-    output = model.task("label")(model.fusion(by_hand, batch.present), by_hand)
+    output = model.task("label")(model.fused_for("label").fusion(by_hand, batch.present), by_hand)
     y = batch.targets["label"]
     expected = 0.3 * F.cross_entropy(output, y) + 0.7 * F.cross_entropy(output, y[partner])
-    torch.testing.assert_close(losses(model, batch, mixing=Mixing(0.3, partner))[FUSED], expected)
+    torch.testing.assert_close(losses(model, batch, mixing=Mixing(0.3, partner))["label"][FUSED], expected)
 
 
 def test_a_row_that_lacks_a_column_takes_its_partners() -> None:
@@ -96,13 +96,13 @@ def test_sure_answers_stand_in_for_labels() -> None:
     weak = replace(batch, labelled={"label": torch.tensor([1, 1, 0, 0, 0, 0, 0, 0]).bool()})
     strong = replace(weak, present={"one": weak.present["one"], "two": torch.zeros(8, dtype=torch.bool)})
     encoded = model.encode(weak)
-    p, answer = model.task("label")(model.fusion(encoded, weak.present), encoded).softmax(1).max(1)
+    p, answer = model.task("label")(model.fused_for("label").fusion(encoded, weak.present), encoded).softmax(1).max(1)
     used = (p >= SURE) & ~weak.labelled["label"]
     assert 0 < used.sum() < 6
     encoded = model.encode(strong)
-    hidden = model.task("label")(model.fusion(encoded, strong.present), encoded)
+    hidden = model.task("label")(model.fused_for("label").fusion(encoded, strong.present), encoded)
     expected = F.cross_entropy(hidden, answer, reduction="none")[used].sum() / 6
-    torch.testing.assert_close(consistency(model, weak, strong), expected)
+    torch.testing.assert_close(consistency(model, weak, strong, {"label": 1.0}), expected)
 
 
 @pytest.mark.parametrize("option", ["training.mixup=0.4", "training.unlabelled=1", "model.balance=blend"])

@@ -220,7 +220,7 @@ def test_damaged_artifacts_are_refused(trained: Any, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="is damaged"):
         plait.load(copy)
     (copy / "weights.safetensors").write_bytes(whole)
-    (copy / "state.json").write_text((copy / "state.json").read_text().replace('"format": 1', '"format": 99'))
+    (copy / "state.json").write_text((copy / "state.json").read_text().replace('"format": 2', '"format": 99'))
     with pytest.raises(ArtifactError, match="has format 99"):
         plait.load(copy)
 

@@ -73,7 +73,7 @@ def fit(
     if quality:
         overrides = [*overrides, f"quality={quality}"]
     if align:
-        overrides = [f"tasks.alignment={json.dumps({'name': 'alignment', 'columns': [] if align is True else _targets(align)})}", *overrides]
+        overrides = [f"tasks.alignment={json.dumps({'name': 'alignment', 'inputs': [] if align is True else _targets(align)})}", *overrides]
     chosen = _recipe(recipe, columns, overrides, seed)
     sources = {"train": data, "valid": valid, "test": test}
     targets = _targets(target) or [t for t in chosen.tasks if t not in chosen.aligned()]
@@ -154,12 +154,12 @@ def _fit(
 
 def _record(run: Training, rows: Split, prepared: Prepared, progress: Progress, begun: float) -> dict[str, Any]:
     """What is known of a training at its end."""
-    fused = {t: task for t, task in run.train_data.preprocessing.tasks.items() if task.fuses}
+    answered = {t: task for t, task in run.train_data.preprocessing.tasks.items() if not task.compares}
     return {
         "environment": machine.describe(run.settings),
         "rows": {side: len(numbers) for side, numbers in rows.sides().items()},
         "split": rows.how,
-        "priors": {t: task.prior(_labelled(prepared, t, rows.train)).tolist() for t, task in fused.items()},
+        "priors": {t: task.prior(_labelled(prepared, t, rows.train)).tolist() for t, task in answered.items()},
         "best_epoch": progress.best_epoch if run.recipe.training.keep == "best" else progress.epoch,
         "epochs": progress.epoch,
         "seconds": round(time.time() - begun, 1),
@@ -238,7 +238,7 @@ def _tell(model: MultimodalModel, chosen: Recipe, settings: machine.Settings, sc
             screen.say(f"{name}: {column.encoder.options['model']} {column.encoder.options['mode']}, because {why}")
     for name, columns in chosen.aligned().items():
         screen.say(f"{name}: {' ~ '.join(columns)}, {chosen.tasks[name].options['objective']}")
-    fusion = f"fusion: {chosen.fusion.name}; " if model.fusion.width else ""
+    fusion = f"fusion: {chosen.fusion.name}; " if len(model.fused) else ""
     screen.say(f"model: {encoders}; {fusion}{count:,} parameters; {', '.join(switches)}")
 
 

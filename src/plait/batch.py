@@ -98,7 +98,7 @@ class Batch:
     """Some rows of a prepared table.
 
     `present[c]` is True where the row has column c; `labelled[t]` is True where it has target t. `rows` are the
-    rows' numbers in the table that they come from.
+    rows' numbers in the table that they come from. `given` is what `present` was before training hid some of it.
     """
 
     values: dict[str, Values]
@@ -106,6 +106,7 @@ class Batch:
     rows: Tensor
     targets: dict[str, Tensor] = field(default_factory=dict)
     labelled: dict[str, Tensor] = field(default_factory=dict)
+    given: dict[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -114,13 +115,15 @@ class Batch:
         if device.type == "cpu":
             return self
         move = {name: v.to(device) for name, v in self.values.items()}
-        others = [{k: v.to(device, non_blocking=True) for k, v in d.items()} for d in (self.present, self.targets, self.labelled)]
-        return Batch(move, others[0], self.rows, others[1], others[2])
+        whole = (self.present, self.targets, self.labelled, self.given)
+        present, targets, labelled, given = ({k: v.to(device, non_blocking=True) for k, v in d.items()} for d in whole)
+        return Batch(move, present, self.rows, targets, labelled, given)
 
     def take(self, rows: Tensor) -> Batch:
         """A part of this batch; `rows` count within it."""
-        pick = [{k: v.index_select(0, rows) for k, v in d.items()} for d in (self.present, self.targets, self.labelled)]
-        return Batch({k: v.take(rows) for k, v in self.values.items()}, pick[0], self.rows.index_select(0, rows), pick[1], pick[2])
+        whole = (self.present, self.targets, self.labelled, self.given)
+        present, targets, labelled, given = ({k: v.index_select(0, rows) for k, v in d.items()} for d in whole)
+        return Batch({k: v.take(rows) for k, v in self.values.items()}, present, self.rows.index_select(0, rows), targets, labelled, given)
 
     def only(self, columns: set[str]) -> Batch:
         """The same rows with every other column hidden, as if its cells were missing."""
@@ -140,4 +143,4 @@ class Batch:
         hit_B, size_B = torch.rand(2, len(self), generator=generator).to(present.device)
         most_B = torch.where(hit_B < probability, 1 + (size_B * (have_B - 1)).long(), have_B)
         kept = present & (place < most_B.clamp(min=1))
-        return replace(self, present=dict(zip(self.present, kept, strict=True)))
+        return replace(self, present=dict(zip(self.present, kept, strict=True)), given=self.present)

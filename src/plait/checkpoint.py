@@ -74,8 +74,9 @@ class Checkpoint:
     def is_due(self, between_epochs: bool = False) -> bool:
         return time.monotonic() - self._last >= (min(self.seconds, 5.0) if between_epochs else self.seconds)
 
-    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+    def save(self, model: nn.Module, balancing: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
         tensors = {f"model/{name}": t for name, t in model.state_dict().items()}
+        tensors |= {f"balancing/{name}": t for name, t in balancing.state_dict().items()}
         tensors |= {f"state/{name}": t for name, t in progress.states.items()}
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{index}/{name}": t for name, t in state.items() if isinstance(t, Tensor)}
@@ -83,8 +84,8 @@ class Checkpoint:
         write_tensors(self.file, tensors, {"progress": json.dumps(about)})
         self._last = time.monotonic()
 
-    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-        """Puts model and optimizer where they were. Raises `ArtifactError` when there is nothing to go on from."""
+    def restore(self, model: nn.Module, balancing: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
+        """Puts model, balancing and optimizer where they were. Raises `ArtifactError` when there is nothing to go on from."""
         if not self.file.is_file():
             return Progress()
         try:
@@ -92,6 +93,7 @@ class Checkpoint:
                 about: dict[str, Any] = json.loads(opened.metadata()["progress"])
             tensors = load_file(self.file)
             model.load_state_dict(_under("model/", tensors))
+            balancing.load_state_dict(_under("balancing/", tensors))
         except (SafetensorError, RuntimeError, KeyError, ValueError) as error:
             raise ArtifactError(f"'{self.file}' does not fit this recipe and table, or is damaged: {error}") from error
         saved = optimizer.state_dict()

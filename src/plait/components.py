@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from plait.errors import RecipeError, nearest
 
 UNION = ("int", "str", "literal['auto']")  # how pydantic names the ways to read a field that has several
-KINDS = ("modalities", "encoders", "fusion", "tasks", "members")
+KINDS = ("modalities", "encoders", "fusion", "tasks", "balancing", "members")
 _external: set[str] = set()
 
 

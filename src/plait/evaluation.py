@@ -68,8 +68,8 @@ def evaluate(
     """Scores a model on the labelled rows of `data`. `priors` holds, for each target, the output of the guess that sees no
     input. All subsets together cost little more than one: only fusion and heads run again."""
     columns = answering.columns
-    fuses = any(task.fuses for task in answering.tasks.values())
-    wanted = [tuple(columns), *(_subsets(columns) if subsets and fuses and len(columns) > 1 else [])]
+    answers = any(not task.compares for task in answering.tasks.values())
+    wanted = [tuple(columns), *(_subsets(columns) if subsets and answers and len(columns) > 1 else [])]
     outputs = answering.outputs(data, wanted, progress)
     resamples = int(np.clip(2e7 / max(len(data), 1), 100, 1000))
     targets, alignments = {}, {}
@@ -115,11 +115,12 @@ def imbalance(target: str, found: Mapping[str, Any] | None, higher: bool) -> str
 def bootstrap(task: Task, output: np.ndarray, target: np.ndarray, resamples: int, seed: int = 0) -> dict[str, Score]:
     """Each metric with the 2.5 % and 97.5 % quantiles over samples of the rows, drawn with replacement."""
     rng = np.random.default_rng(seed)
-    value = task.measure(output, target)
+    measured = task.measured(output, target)
+    value = measured(np.arange(len(target)))
     drawn: dict[str, list[float]] = {name: [] for name in value}
     for _ in range(resamples):
         rows = rng.integers(0, len(target), len(target))
-        for name, metric in task.measure(output[rows], target[rows]).items():
+        for name, metric in measured(rows).items():
             drawn[name].append(metric)
     scores = {}
     for name, metrics in drawn.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -11,7 +12,6 @@ from torch import Tensor, nn
 
 from plait import components
 from plait.batch import Batch, Tokens, Values, place_within
-from plait.components import Options
 from plait.encoders.base import Encoder
 from plait.errors import RecipeError
 from plait.fusion.base import Fusion
@@ -23,17 +23,15 @@ from plait.tasks.base import Task
 
 
 class MultimodalModel(nn.Module):
-    """Encoders by column, one fusion, tasks by target; and for each column a small network of its own (`solo`), which trains the
-    column's encoder by itself, and answers for rows that have nothing else."""
+    """Encoders by column, what fuses them, tasks by target. Tasks that read the same columns share one fused vector."""
 
-    def __init__(self, encoders: dict[str, ColumnEncoder], fusion: Fusion, tasks: dict[str, Task], alone: bool = False) -> None:
+    def __init__(self, encoders: dict[str, ColumnEncoder], fused: dict[tuple[str, ...], Fused], tasks: dict[str, Task]) -> None:
         super().__init__()
         self.columns = list(encoders)
         self.targets = list(tasks)
         self.encoders = nn.ModuleDict({module_key(c): e for c, e in encoders.items()})
-        self.fusion = fusion
+        self.fused = nn.ModuleDict({module_key(",".join(columns)): part for columns, part in fused.items()})
         self.tasks = nn.ModuleDict({module_key(t): task for t, task in tasks.items()})
-        self.solo = nn.ModuleDict({module_key(c): MLP(e.encoder.width, [fusion.width]) for c, e in encoders.items() if alone})
 
     @classmethod
     def build(cls, recipe: Recipe, preprocessing: Preprocessing, training: bool = True) -> MultimodalModel:
@@ -50,43 +48,52 @@ class MultimodalModel(nn.Module):
         fusion, config = configured("fusion", recipe.fusion)
         widths = {c: e.encoder.width for c, e in encoders.items()}
         tasks = copy.deepcopy(preprocessing.tasks)  # other models of the same table have heads of their own
-        model_fusion = fusion.build(config, widths) if any(task.fuses for task in tasks.values()) else Unfused()
-        for task in tasks.values():
-            task.build_head(model_fusion.width, widths)
-        return cls(encoders, model_fusion, tasks, alone=recipe.model.alone > 0 and len(encoders) > 1)
+        reads = {t: {c: widths[c] for c in task.read(widths)} for t, task in tasks.items()}
+        fusions = {tuple(reads[t]): fusion.build(config, reads[t]) for t, task in tasks.items() if task.fuses}
+        for t, task in tasks.items():
+            task.build_head(fusions[tuple(reads[t])].width if task.fuses else 0, reads[t])
+        alone = recipe.model.alone > 0
+        fused = {columns: Fused({c: widths[c] for c in columns}, found, alone) for columns, found in fusions.items()}
+        return cls(encoders, fused, tasks)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         encoded = self.encode(batch)
-        fused_BD = self.fuse(encoded, batch.present)
-        return {t: self.task(t)(fused_BD, encoded) for t in self.targets}
+        fused = self.fuse(encoded, batch.present)
+        return self.answer(fused, encoded)
 
     def encode(self, batch: Batch) -> dict[str, Tokens]:
         """Each column's tokens; its learned token in the rows that lack it."""
         return {c: self.encoder(c)(batch.values[c], batch.present[c]) for c in self.columns}
 
-    def fuse(self, encoded: dict[str, Tokens], present: dict[str, Tensor]) -> Tensor:
-        """The fused vector of each row; of a row with one column only, what that column's own network makes of it: fusion has seen
-        few such rows, the other has seen them all."""
-        fused_BD: Tensor = self.fusion(encoded, present)
-        if not self.solo:
-            return fused_BD
-        single_B = torch.stack(list(present.values())).sum(0) == 1
-        for c in self.columns if bool(single_B.any()) else ():
-            solo_BD = self.solo[module_key(c)](encoded[c].pooled_BD()).to(fused_BD.dtype)
-            fused_BD = torch.where((single_B & present[c])[:, None], solo_BD, fused_BD)
-        return fused_BD
+    def fuse(
+        self, encoded: dict[str, Tokens], present: dict[str, Tensor], single: bool = True, targets: Sequence[str] | None = None
+    ) -> dict[str, Tensor]:
+        """For each target (of `targets`) whose task asks for one, the fused vector of each row; see `Fused` for what `single` says."""
+        keys = {t: self._key(t) for t in (self.targets if targets is None else targets) if self.task(t).fuses}
+        found = {key: self.fused[key](encoded, present, single) for key in dict.fromkeys(keys.values())}
+        return {t: found[key] for t, key in keys.items()}
+
+    def unhidden(self) -> list[str]:
+        """The targets that nothing is to be hidden from in training: those that have one column only, and those that compare rows."""
+        return [t for t in self.targets if self.task(t).compares or (len(self.columns) > 1 and len(self.task(t).read(self.columns)) == 1)]
+
+    def hide(self, encoded: dict[str, Tokens], present: dict[str, Tensor]) -> dict[str, Tokens]:
+        """The same tokens, with columns hidden that `present` now lacks."""
+        return {c: self.encoder(c).hide(tokens, present[c]) for c, tokens in encoded.items()}
+
+    def answer(self, fused: dict[str, Tensor], encoded: dict[str, Tokens], targets: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """The outputs of all tasks, or those of `targets`. One that does not fuse is given a vector of no width."""
+        nothing_BD = next(iter(encoded.values())).x_BLD[:, 0, :0]
+        return {t: self.task(t)(fused.get(t, nothing_BD), encoded) for t in (self.targets if targets is None else targets)}
 
     def predict_hidden(self, encoded: dict[str, Tokens], present: dict[str, Tensor]) -> dict[str, Tensor]:
         """The outputs from tokens computed before, with the columns hidden that `present` now lacks: only fusion and heads run."""
-        hidden = {c: self.encoder(c).hide(tokens, present[c]) for c, tokens in encoded.items()}
-        fused_BD = self.fuse(hidden, present)
-        return {t: self.task(t)(fused_BD, hidden) for t in self.targets}
+        hidden = self.hide(encoded, present)
+        return self.answer(self.fuse(hidden, present), hidden)
 
-    def loss(self, outputs: dict[str, Tensor], targets: dict[str, Tensor], labelled: dict[str, Tensor]) -> Tensor:
-        """The sum of the losses of the tasks that `outputs` has, each the mean over its labelled rows."""
-        losses = [self.task(t).loss(output, targets[t], labelled[t]) for t, output in outputs.items()]
-        total: Tensor = sum(losses[1:], start=losses[0])
-        return total
+    def losses(self, outputs: dict[str, Tensor], targets: dict[str, Tensor], labelled: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The losses of the tasks that `outputs` has, each the mean over its labelled rows."""
+        return {t: self.task(t).loss(output, targets[t], labelled[t]) for t, output in outputs.items()}
 
     def encoder(self, column: str) -> ColumnEncoder:
         return cast(ColumnEncoder, self.encoders[module_key(column)])
@@ -94,20 +101,39 @@ class MultimodalModel(nn.Module):
     def task(self, target: str) -> Task:
         return cast(Task, self.tasks[module_key(target)])
 
+    def fused_for(self, target: str) -> Fused:
+        """What makes the vector that this target is answered from."""
+        return cast(Fused, self.fused[self._key(target)])
 
-class Unfused(Fusion):
-    """A vector of no width, where no task asks for a fused one."""
+    def _key(self, target: str) -> str:
+        return module_key(",".join(self.task(target).read(self.columns)))
 
-    options = Options
-    width = 0
 
-    @classmethod
-    def build(cls, config: Options, widths: dict[str, int]) -> Unfused:
-        return cls()
+class Fused(nn.Module):
+    """The fused vector of some columns: a fusion, and for each column a small network of its own (`solo`), which trains the column's
+    encoder by itself, and answers for rows that have nothing else."""
 
-    def forward(self, tokens: dict[str, Tokens], present: dict[str, Tensor]) -> Tensor:
-        x_BLD = next(iter(tokens.values())).x_BLD
-        return x_BLD.new_zeros(len(x_BLD), 0)
+    def __init__(self, widths: dict[str, int], fusion: Fusion, alone: bool = False) -> None:
+        super().__init__()
+        self.columns = list(widths)
+        self.fusion, self.width = fusion, fusion.width
+        self.solo = nn.ModuleDict({module_key(c): MLP(width, [fusion.width]) for c, width in widths.items() if alone and len(widths) > 1})
+
+    def forward(self, encoded: dict[str, Tokens], present: dict[str, Tensor], single: bool = True) -> Tensor:
+        """The vector of each row. With `single`, that of a row with one column only is what that column's own network makes of it:
+        fusion has seen few such rows, the other has seen them all."""
+        there = {c: present[c] for c in self.columns}
+        fused_BD: Tensor = self.fusion({c: encoded[c] for c in self.columns}, there)
+        if not self.solo or not single:
+            return fused_BD
+        single_B = torch.stack(list(there.values())).sum(0) == 1
+        for c in self.columns if bool(single_B.any()) else ():
+            fused_BD = torch.where((single_B & there[c])[:, None], self.alone(c, encoded[c]).to(fused_BD.dtype), fused_BD)
+        return fused_BD
+
+    def alone(self, column: str, tokens: Tokens) -> Tensor:
+        """The vector of one column by itself."""
+        return cast(Tensor, self.solo[module_key(column)](tokens.pooled_BD()))
 
 
 class ColumnEncoder(nn.Module):

@@ -1,20 +1,21 @@
-"""What training minimises: the loss of all columns fused, of each column by itself, of mixed rows, and of rows without a label."""
+"""What training minimises: each target's loss of all columns fused, of each column by itself, of mixed rows, and of rows without a label."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from plait.batch import Batch, Tokens
-from plait.layers import module_key
 from plait.model import MultimodalModel
+from plait.tasks.base import Task
 
 FUSED = ""  # the name of the loss of all columns fused; every other loss has its column's name
-ALIGNED = "~"  # the name of the loss of tasks that do not fuse, which is never weighed
+OWN = "~"  # the name of the loss of a task that does not answer from a fused vector, which is never weighed
+Losses: TypeAlias = dict[str, dict[str, Tensor]]  # by target, then by name
 RandomState: TypeAlias = tuple[Tensor, list[Tensor]]  # of the processor, of each GPU
 SURE = 0.95  # the probability from which an answer stands in for a label
 SPREAD = 1e-4  # of a loss whose overfitting did not grow at all
@@ -46,54 +47,69 @@ class Mixing:
 
 def losses(
     model: MultimodalModel, batch: Batch, columns: Iterable[str] = (), mixing: Mixing | None = None, gradients: dict[str, Tensor] | None = None
-) -> dict[str, Tensor]:
-    """The loss of all columns fused, under the name `FUSED`, and of each of `columns` by itself, through the same heads. Tasks that
-    do not fuse have theirs under `ALIGNED`, or with their outputs' `gradients` (see `cached`) what has these gradients.
+) -> Losses:
+    """Each target's losses: that of all its columns fused, under the name `FUSED`, and of each of `columns` by itself, through the same
+    head. Tasks that do not answer from a fused vector have theirs under `OWN`; with their outputs' `gradients` (see `cached`), what
+    has these gradients. A target that no row here has is left out.
 
-    Without the latter the column that is learned first, most often a text that can be memorised, leaves the others nothing
+    Without the columns' own the column that is learned first, most often a text that can be memorised, leaves the others nothing
     to learn (Wang et al. 2020, "What makes training multi-modal classification networks hard?").
     """
-    encoded, present = model.encode(batch), batch.present
-    if mixing is not None:
-        encoded, present = mixing.tokens(encoded, present)
-    outputs = _outputs(model, encoded, present)
-    fused = {t: output for t, output in outputs.items() if model.task(t).fuses}
-    aligned = {t: output for t, output in outputs.items() if t not in fused}
-    found = {}
-    if aligned and gradients:
-        found[ALIGNED] = torch.stack([(output * gradients[t]).sum() for t, output in aligned.items()]).sum()
-    elif aligned:
-        found[ALIGNED] = model.loss(aligned, batch.targets, batch.labelled)
-    if fused:
-        found[FUSED] = _loss(model, fused, batch, mixing, None)
-    for c in columns if model.solo and fused else ():
-        solo_BD = model.solo[module_key(c)](encoded[c].pooled_BD())
-        found[c] = _loss(model, {t: model.task(t)(solo_BD, encoded) for t in fused}, batch, mixing, present[c])
-    return found
+    whole, hidden = _views(model, batch, mixing)
+    unhidden = model.unhidden()
+    found: Losses = {}
+    for (encoded, present), targets in ((hidden, [t for t in model.targets if t not in unhidden]), (whole, unhidden)):
+        outputs = model.answer(model.fuse(encoded, present, single=False, targets=targets), encoded, targets)
+        for t in (t for t in targets if bool(batch.labelled[t].any())):
+            task = model.task(t)
+            if gradients and t in gradients:
+                found[t] = {OWN: (outputs[t] * gradients[t]).sum()}
+            elif not task.fuses:
+                found[t] = {OWN: task.loss(outputs[t], batch.targets[t], batch.labelled[t])}
+            else:
+                found[t] = {FUSED: _loss(task, outputs[t], batch, t, mixing, None)}
+                part = model.fused_for(t)
+                for c in (c for c in columns if part.solo and c in part.columns):
+                    found[t][c] = _loss(task, task(part.alone(c, encoded[c]), encoded), batch, t, mixing, present[c])
+    return {t: found[t] for t in model.targets if t in found}
+
+
+View: TypeAlias = tuple[dict[str, Tokens], dict[str, Tensor]]
+
+
+def _views(model: MultimodalModel, batch: Batch, mixing: Mixing | None = None) -> tuple[View, View]:
+    """A batch's tokens, and where they are present, as given and with what training hides hidden."""
+    if not batch.given or not model.unhidden():
+        hidden = (model.encode(batch), batch.present)
+        hidden = hidden if mixing is None else mixing.tokens(*hidden)
+        return hidden, hidden
+    whole = (model.encode(replace(batch, present=batch.given)), batch.given)
+    hidden = (model.hide(whole[0], batch.present), batch.present)
+    return (whole, hidden) if mixing is None else (mixing.tokens(*whole), mixing.tokens(*hidden))
 
 
 def cached(
-    model: MultimodalModel, parts: list[Batch], whole: Batch, autocast: Callable[[], Any]
-) -> tuple[Tensor, list[dict[str, Tensor]], list[RandomState]]:
-    """The loss of tasks that compare all rows of a batch with each other, when only a part of it fits in memory at once (Gao et al.
-    2021, "Scaling deep contrastive learning batch size under memory limited setup"): the loss, its gradients by each part's outputs,
+    model: MultimodalModel, parts: list[Batch], whole: Batch, autocast: Callable[[], Any], shares: Mapping[str, float]
+) -> tuple[dict[str, Tensor], list[dict[str, Tensor]], list[RandomState]]:
+    """The losses of tasks that compare all rows of a batch with each other, when only a part of it fits in memory at once (Gao et al.
+    2021, "Scaling deep contrastive learning batch size under memory limited setup"): the losses, their gradients by each part's outputs,
     and the states of the random generators before each part, with which a second pass draws the same dropout.
 
-    Adds to the gradients of the tasks' own parameters that `loss` uses.
+    Adds to the gradients of the tasks' own parameters that `loss` uses, weighed by the targets' `shares`.
     """
-    names = [t for t in model.targets if not model.task(t).fuses]
+    names = [t for t in model.targets if model.task(t).compares]
     states, found = [], []
     for part in parts:
         states.append(_random_state())
         with torch.no_grad(), autocast():
-            outputs = _outputs(model, model.encode(part), part.present)
-            found.append({t: outputs[t] for t in names})
+            (encoded, _), _ = _views(model, part)
+            found.append(model.answer({}, encoded, names))
     leaves = {t: torch.cat([f[t] for f in found]).requires_grad_() for t in names}
     with autocast():
-        loss = model.loss(leaves, whole.targets, whole.labelled)
-    loss.backward()
-    split = {t: leaf.grad.split([len(p) for p in parts]) for t, leaf in leaves.items() if leaf.grad is not None}
-    return loss.detach(), [{t: grads[i] for t, grads in split.items()} for i in range(len(parts))], states
+        taken = model.losses(leaves, whole.targets, whole.labelled)
+    torch.stack([loss * shares[t] for t, loss in taken.items()]).sum().backward()
+    split = {t: (leaf.grad / shares[t]).split([len(p) for p in parts]) for t, leaf in leaves.items() if leaf.grad is not None}
+    return {t: loss.detach() for t, loss in taken.items()}, [{t: grads[i] for t, grads in split.items()} for i in range(len(parts))], states
 
 
 def _random_state() -> RandomState:
@@ -107,37 +123,38 @@ def restore_random(state: RandomState) -> None:
         torch.cuda.set_rng_state_all(state[1])
 
 
-def _outputs(model: MultimodalModel, encoded: dict[str, Tokens], present: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Outputs of all columns fused, also in rows that have one only."""
-    fused_BD = model.fusion(encoded, present)
-    return {t: model.task(t)(fused_BD, encoded) for t in model.targets}
-
-
-def _loss(model: MultimodalModel, outputs: dict[str, Tensor], batch: Batch, mixing: Mixing | None, present_B: Tensor | None) -> Tensor:
-    """The sum of the tasks' losses over the rows that are labelled and have what is needed."""
-    labelled = batch.labelled if present_B is None else {t: known & present_B for t, known in batch.labelled.items()}
-    loss = model.loss(outputs, batch.targets, labelled)
+def _loss(task: Task, output: Tensor, batch: Batch, target: str, mixing: Mixing | None, present_B: Tensor | None) -> Tensor:
+    """A task's loss over the rows that are labelled and have what is needed."""
+    y, known = batch.targets[target], batch.labelled[target]
+    labelled = known if present_B is None else known & present_B
+    loss = task.loss(output, y, labelled)
     if mixing is None:
         return loss
     at = mixing.partner_B
-    others = {t: known[at] if present_B is None else known[at] & present_B for t, known in batch.labelled.items()}
-    return mixing.share * loss + (1 - mixing.share) * model.loss(outputs, {t: y[at] for t, y in batch.targets.items()}, others)
+    others = known[at] if present_B is None else known[at] & present_B
+    return mixing.share * loss + (1 - mixing.share) * task.loss(output, y[at], others)
 
 
-def consistency(model: MultimodalModel, weak: Batch, strong: Batch) -> Tensor:
+def consistency(model: MultimodalModel, weak: Batch, strong: Batch, shares: Mapping[str, float]) -> Tensor:
     """The loss on rows without a label, whose answers when nothing is hidden or augmented stand in for labels, where they are sure,
-    when some columns are hidden and the others augmented (Sohn et al. 2020, "FixMatch", eq. 4; for numbers every answer counts)."""
+    when some columns are hidden and the others augmented (Sohn et al. 2020, "FixMatch", eq. 4; for numbers every answer counts); targets
+    are weighed by their `shares`."""
     with torch.no_grad():
-        answers = _outputs(model, model.encode(weak), weak.present)
-    outputs = _outputs(model, model.encode(strong), strong.present)
+        answers = _outputs(model, weak)
+    outputs = _outputs(model, strong)
     found = []
     for target in (t for t in outputs if model.task(t).fuses):
         task, output, unknown = model.task(target), outputs[target], ~weak.labelled[target]
         answer, sure = task.pseudo(answers[target], SURE)
         used = sure & unknown
-        found.append(task.loss(output, answer, used) * (used.sum() / unknown.sum().clamp(min=1)))
-    total: Tensor = sum(found[1:], start=found[0])
-    return total
+        found.append(shares[target] * task.loss(output, answer, used) * (used.sum() / unknown.sum().clamp(min=1)))
+    return torch.stack(found).sum()
+
+
+def _outputs(model: MultimodalModel, batch: Batch) -> dict[str, Tensor]:
+    """Outputs of all columns fused, also in rows that have one only."""
+    encoded = model.encode(batch)
+    return model.answer(model.fuse(encoded, batch.present, single=False), encoded)
 
 
 def faded(columns: Iterable[str], alone: float, left: float) -> dict[str, float]:
@@ -164,9 +181,7 @@ def blended(measured: list[dict[str, list[float]]]) -> dict[str, float]:
     return {name: w / total for name, w in wanted.items()} if total > 0 else blended(measured[:-1])
 
 
-def total(found: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
-    """The losses' weighted sum. That of tasks that do not fuse counts as it is."""
-    shares = {**weights, ALIGNED: 1.0}
-    parts = [loss * shares[name] for name, loss in found.items() if shares.get(name)]
-    summed: Tensor = sum(parts[1:], start=parts[0])
-    return summed
+def weighed(found: Losses, weights: Mapping[str, float]) -> dict[str, Tensor]:
+    """Each target's losses added up with these weights. That of a task that does not answer from a fused vector counts as it is."""
+    shares = {**weights, OWN: 1.0}
+    return {t: torch.stack([loss * shares.get(name, 0.0) for name, loss in some.items()]).sum() for t, some in found.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import pyarrow as pa
@@ -15,10 +15,10 @@ from plait import embedding
 from plait.batch import Batch
 from plait.cells import Store
 from plait.dataset import Dataset
-from plait.errors import TableError, nearest
+from plait.errors import RecipeError, TableError, nearest
 from plait.machine import Settings, to_channels_last
 from plait.modalities.base import Problem, Progress
-from plait.model import MultimodalModel
+from plait.model import Fused, MultimodalModel
 from plait.preprocessing import Prepared, Preprocessing
 from plait.recipe import Recipe
 from plait.schema import Schema, origin
@@ -98,14 +98,26 @@ class Predictor:
         with self.settings.autocast():
             encoded = self.model.encode(batch)
             found = [self.model.predict_hidden(encoded, batch.only(set(subset)).present) for subset in subsets]
-        return [{target: output.float().cpu() for target, output in one.items()} for one in found]
+            decoded = [{t: self.model.task(t).decode(output, thorough=True) for t, output in one.items()} for one in found]
+        return [{t: (output.float() if output.is_floating_point() else output).cpu() for t, output in one.items()} for one in decoded]
 
     @torch.inference_mode()
     def fused(self, batch: Batch) -> Tensor:
-        """The fused vector of each row, in fp32 on the CPU."""
+        """The fused vector of each row, in fp32 on the CPU: that of the target which reads the most columns."""
         batch = batch.to(torch.device(self.settings.device))
         with self.settings.autocast():
-            return self.model.fuse(self.model.encode(batch), batch.present).float().cpu()
+            return self._widest(self.model.encode(batch), batch.present).float().cpu()
+
+    @property
+    def width(self) -> int:
+        """Of the fused vector."""
+        return self._widest.width
+
+    @property
+    def _widest(self) -> Fused:
+        if not len(self.model.fused):
+            raise RecipeError("no target of this model is answered from a fused vector; an aligned column has vectors of its own: column=")
+        return max((cast(Fused, part) for part in self.model.fused.values()), key=lambda part: len(part.columns))
 
 
 def predict(
@@ -134,7 +146,7 @@ def embed(predictor: Predictor, table: Table, tell: Tell, store: Store | None = 
     for _, part in chunks(table):
         parts += [predictor.fused(batch) for batch in predictor.prepare(part, targets=False, store=store).in_order(BATCH)]
     if not parts:
-        return np.zeros((0, predictor.model.fusion.width), dtype=np.float32)
+        return np.zeros((0, predictor.width), dtype=np.float32)
     return torch.cat(parts).numpy()
 
 

@@ -60,7 +60,8 @@ class Preprocessing:
                     several.add(name)
         for name, choice in recipe.tasks.items():
             task, config = configured("tasks", choice)
-            tasks[name] = task.fit(config, _target(table, name, None if task.fuses else task.reads(config, name)).take(rows), name)
+            tasks[name] = task.fit(config, _target(table, name, task.reads(config, name) if task.compares else None).take(rows), name)
+            tasks[name].inputs = config.inputs
         if not inputs:
             raise TableError(f"{table.name} has no column to learn from: all others are ids, constant, or ignored; see plait inspect")
         return cls(inputs, tasks, several)
@@ -82,8 +83,8 @@ class Preprocessing:
                 if loaded.notes:
                     done.notes[name] = loaded.notes
         for name, task in self.tasks.items() if targets else ():
-            if not task.fuses or name in table.data.column_names:
-                target, labelled, problems = task.encode(_target(table, name, None if task.fuses else task.reads(task.config, name)), name)
+            if task.compares or name in table.data.column_names:
+                target, labelled, problems = task.encode(_target(table, name, task.reads(task.config, name) if task.compares else None), name)
                 done.batch.targets[name], done.batch.labelled[name] = target, labelled
                 done.problems += problems
         done.problems.sort(key=lambda p: p.row)
@@ -127,6 +128,7 @@ class Preprocessing:
         for name, choice in recipe.tasks.items():
             task, config = configured("tasks", choice)
             tasks[name] = task.from_state(config, state["tasks"][name])
+            tasks[name].inputs = config.inputs
         return cls(inputs, tasks, state["several"])
 
 

@@ -28,6 +28,7 @@ class Recipe(Options):
     modalities: dict[str, dict[str, Any]] = {}
     encoders: dict[str, Choice] = {}
     fusion: Choice = Choice(name="concat")
+    balancing: Choice = Choice(name="equal")
     tasks: dict[str, Choice] = {}
     split: SplitRecipe = SplitRecipe()
     model: ModelRecipe = ModelRecipe()
@@ -50,11 +51,11 @@ class Recipe(Options):
         columns = {c.name: ColumnRecipe(role=c.role) for c in schema if c.role != "input"}
         for name in schema.of("input"):
             columns[name] = self._resolve_input(name, schema[name].modality or "", schema.rows)
-        self._check_alignments()
         chosen = {t: self.tasks.get(t, Choice(name=task)) for t, task in tasks.items()}
+        self._check_tasks(chosen, schema)
         for t, aligned in self.aligned(schema).items():
             group = self.tasks[t].options.get("group") or self.split.group
-            chosen[t] = self.tasks[t].model_copy(update={"columns": aligned, "group": group})
+            chosen[t] = self.tasks[t].model_copy(update={"inputs": aligned, "group": group})
         resolved = {t: choice.resolved("tasks", self.task_defaults.get(choice.name)) for t, choice in chosen.items()}
         return self.model_copy(
             update={
@@ -65,24 +66,39 @@ class Recipe(Options):
                 "tasks": resolved,
                 "model": self.model if tasks else self.model.for_alignment(),
                 "fusion": self.fusion.resolved("fusion"),
+                "balancing": self.balancing.resolved("balancing"),
                 "ensemble": self.ensemble or EnsembleRecipe(**QUALITY[self.quality]),
             }
         )
 
-    def _check_alignments(self) -> None:
-        if self.aligned() and self.training.mixup:
-            raise RecipeError("training.mixup mixes rows, and an alignment tells them apart: leave one of the two out")
-        if self.aligned() and (self.quality != "fast" or (self.ensemble and self.ensemble.members)):
-            raise RecipeError("an ensemble's members have no space in common, so that it cannot align columns: leave quality at fast")
+    def _check_tasks(self, chosen: Mapping[str, Choice], schema: Schema) -> None:
+        """Raises `RecipeError` for inputs that are none, and where tasks that do not answer from a fused vector are asked for what only
+        such a vector allows."""
+        inputs = schema.of("input")
+        for t, choice in chosen.items():
+            if wrong := [c for c in choice.options.get("inputs") or () if c not in inputs]:
+                raise RecipeError(f"task '{t}': no input column '{wrong[0]}': {nearest(wrong[0], inputs)}")
+            if choice.options.get("inputs") and self._has_members():
+                raise RecipeError(f"task '{t}' has inputs of its own, and an ensemble's members read all columns: leave quality at fast")
+        for t, choice in {**self.tasks, **chosen}.items():
+            if components.find("tasks", choice.name).fuses:
+                continue
+            if self.training.mixup:
+                raise RecipeError(f"training.mixup mixes rows, which the {choice.name} '{t}' cannot be: leave one of the two out")
+            if self._has_members():
+                raise RecipeError(f"an ensemble's members do not agree on a {choice.name} ('{t}'): leave quality at fast")
+
+    def _has_members(self) -> bool:
+        return self.quality != "fast" or bool(self.ensemble and self.ensemble.members)
 
     def aligned(self, schema: Schema | None = None) -> dict[str, list[str]]:
         """The columns of each task that has no target but compares columns: those that the recipe names, else, by the schema, all
         inputs that are pictures, texts, sounds or clips. Raises `RecipeError` for a column that is no input."""
         found = {}
         for name, choice in self.tasks.items():
-            if components.find("tasks", choice.name).fuses:
+            if not components.find("tasks", choice.name).compares:
                 continue
-            columns = list(choice.options.get("columns") or ())
+            columns = list(choice.options.get("inputs") or ())
             if schema is not None:
                 inputs = schema.of("input")
                 if name in {c.name for c in schema}:
@@ -137,7 +153,7 @@ class Recipe(Options):
 
     def allow_external(self) -> None:
         """Lets the components `module:Class` that this recipe names be imported: call it on a caller's own recipe only."""
-        choices = [self.fusion, *self.encoders.values(), *self.tasks.values()]
+        choices = [self.fusion, self.balancing, *self.encoders.values(), *self.tasks.values()]
         choices += [c for column in self.columns.values() for c in (column.modality, column.encoder) if c]
         for choice in choices:
             if ":" in choice.name:

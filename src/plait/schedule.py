@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -23,9 +24,12 @@ def learning_rate(step: int, total: int, recipe: TrainingRecipe) -> float:
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(total - warm, 1)))
 
 
-def optimizer_for(model: nn.Module, recipe: TrainingRecipe) -> torch.optim.Optimizer:
-    """Weight decay is for weights of products alone: not for biases, norms, embeddings or learned tokens. A group's `scale` is its
-    share of the learning rate: 1, but in networks that were trained before."""
+def optimizer_for(model: nn.Module, recipe: TrainingRecipe, others: Iterable[nn.Parameter] = ()) -> torch.optim.Optimizer:
+    """For a model's parameters, and for `others`, which never decay.
+
+    Weight decay is for weights of products alone: not for biases, norms, embeddings or learned tokens. A group's `scale` is its share of
+    the learning rate: 1, but in networks that were trained before.
+    """
     embedded = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
     scales = {id(p): scale for m in model.modules() if isinstance(m, (Encoder, Projection)) for p, scale in m.rates()}
     found: dict[tuple[float, float], list[nn.Parameter]] = {}
@@ -33,7 +37,8 @@ def optimizer_for(model: nn.Module, recipe: TrainingRecipe) -> torch.optim.Optim
         if p.requires_grad:
             decay = recipe.weight_decay if p.ndim > 1 and id(p) not in embedded else 0.0
             found.setdefault((-scales.get(id(p), 1.0), -decay), []).append(p)
-    groups = [{"params": found[key], "weight_decay": -key[1], "scale": -key[0]} for key in sorted(found)]
+    found.setdefault((-1.0, 0.0), []).extend(others)
+    groups = [{"params": found[key], "weight_decay": -key[1], "scale": -key[0]} for key in sorted(found) if found[key]]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=0.9, nesterov=True, fused=True)
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam

@@ -34,7 +34,7 @@ class Space:
     @classmethod
     def of(cls, network: Predictor) -> Space:
         """The space of a network. Raises `RecipeError` when there is none, or more than one."""
-        known = [t for t, task in network.tasks.items() if not task.fuses]
+        known = [t for t, task in network.tasks.items() if task.compares]
         if not known:
             raise RecipeError("this model aligns no columns; fit one with align=, or --align photo,caption")
         if len(known) > 1:

@@ -39,7 +39,7 @@ class Model:
 
     @property
     def targets(self) -> list[str]:
-        return [t for t, task in self._artifact.preprocessing.tasks.items() if task.fuses]
+        return [t for t, task in self._artifact.preprocessing.tasks.items() if not task.compares]
 
     @property
     def alignments(self) -> dict[str, list[str]]:

@@ -14,14 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from plait.balancing.base import Balancing, Share
 from plait.batch import Batch
 from plait.checkpoint import Checkpoint, Progress
 from plait.dataset import Dataset
 from plait.errors import Interrupted, TrainingError
 from plait.machine import Settings, to_channels_last
 from plait.model import MultimodalModel
-from plait.objective import ALIGNED, FUSED, Mixing, blended, cached, consistency, faded, losses, restore_random, total
+from plait.objective import FUSED, OWN, Losses, Mixing, blended, cached, consistency, faded, losses, restore_random, weighed
 from plait.prediction import BATCH
+from plait.preprocessing import configured
 from plait.recipe import Recipe
 from plait.schedule import learning_rate, optimizer_for
 from plait.screen import Bar, Screen
@@ -29,6 +31,8 @@ from plait.trackers import Trackers
 
 BLENDS = 10  # times in a training that losses are weighed anew
 UNLABELLED = 2  # rows without a label in a step, for each row of the batch
+SCALED = 10_000  # labels, at most, that the loss of a guess is worked out on
+LEAST = 1e-3  # that such a loss is taken for: what hardly varies is guessed well
 SMOOTHED = 5  # epochs over which a validation score is averaged to choose the best
 
 
@@ -53,6 +57,8 @@ class Training:
     unlabelled: Dataset | None = None
     watch: Watch | None = None
     weights: dict[str, float] = field(default_factory=dict)
+    shares: dict[str, Share] = field(init=False)
+    balancing: Balancing = field(init=False)
     stop: bool = False
 
     def __post_init__(self) -> None:
@@ -60,12 +66,16 @@ class Training:
         if self.settings.channels_last:
             to_channels_last(self.model)
         if self.settings.compile:  # part by part: which rows a column is missing in is decided between them, in Python
-            for part in (*(self.model.encoder(c).encoder for c in self.model.columns), self.model.fusion):
-                part.compile(dynamic=True)
+            for part in (*(self.model.encoder(c).encoder for c in self.model.columns), *(part.fusion for part in self.model.fused.values())):
+                part.compile(dynamic=True)  # type: ignore[union-attr]
+        self.shares = shares(self.recipe, self.train_data)
+        kind, config = configured("balancing", self.recipe.balancing)
+        self.balancing = kind.build(config, self.shares).to(self.settings.device)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = optimizer_for(self.model, self.recipe.training)
+        self.shared = [p for part in (self.model.encoders, self.model.fused) for p in part.parameters() if p.requires_grad]
+        self.optimizer = optimizer_for(self.model, self.recipe.training, self.balancing.parameters())
         self.micro_batch = self.recipe.training.micro_batch or self.recipe.training.batch
-        self.blends = self.recipe.model.balance == "blend" and bool(self.model.solo)
+        self.blends = self.recipe.model.balance == "blend" and any(part.solo for part in self.model.fused.values())
         self.device = torch.device(self.settings.device)
 
 
@@ -78,7 +88,7 @@ def train(run: Training, resume: bool = False) -> Progress:
     """
     recipe = run.recipe.training
     checkpoint = Checkpoint(run.folder, recipe.checkpoint_minutes)
-    progress = checkpoint.restore(run.model, run.optimizer) if resume else Progress()
+    progress = checkpoint.restore(run.model, run.balancing, run.optimizer) if resume else Progress()
     trackers = Trackers(run.folder, recipe.trackers)
     with _interruptible(run), run.screen.bar("training", recipe.all_epochs * _steps(run)) as bar:
         bar.advance(progress.epoch * _steps(run) + progress.step)
@@ -93,13 +103,13 @@ def train(run: Training, resume: bool = False) -> Progress:
             if better and recipe.keep == "best" and len(run.valid_data):
                 checkpoint.save_best(run.model)
             if checkpoint.is_due(between_epochs=True):
-                checkpoint.save(run.model, run.optimizer, progress)
+                checkpoint.save(run.model, run.balancing, run.optimizer, progress)
             trackers.write(progress.history)
             bar.draw(_words(progress, scores))
             if run.watch and rank:
                 run.watch(progress.epoch, recipe.all_epochs, rank[0])
     if run.recipe.ensemble and run.recipe.ensemble.members:  # what comes next takes long, and may be stopped too
-        checkpoint.save(run.model, run.optimizer, progress)
+        checkpoint.save(run.model, run.balancing, run.optimizer, progress)
     if recipe.keep == "best" and len(run.valid_data):
         checkpoint.restore_best(run.model)
     calibrate(run)
@@ -127,7 +137,7 @@ def _epoch(run: Training, progress: Progress, checkpoint: Checkpoint, bar: Bar) 
         bar.advance()
         if run.stop or checkpoint.is_due():
             progress.mark(step + 1, _sum(taken), generator)
-            checkpoint.save(run.model, run.optimizer, progress)
+            checkpoint.save(run.model, run.balancing, run.optimizer, progress)
             if run.stop:
                 raise Interrupted(f"stopped in epoch {progress.epoch + 1}, all is saved; go on with: plait fit --resume {run.folder}")
     progress.end_epoch(_sum(taken))
@@ -136,6 +146,17 @@ def _epoch(run: Training, progress: Progress, checkpoint: Checkpoint, bar: Bar) 
             f"the training loss is no longer finite in epoch {progress.epoch + 1}; "
             f"try a smaller learning rate: --set training.learning_rate={settings.learning_rate / 10:g}"
         )
+
+
+def shares(recipe: Recipe, data: Dataset) -> dict[str, Share]:
+    """What each target's loss is weighed by, from its training labels. A single one is what it is."""
+    tasks, found = data.preprocessing.tasks, {}
+    for t, task in tasks.items():
+        labels = _labelled(data, t, data.rows)[1]
+        some = labels[torch.linspace(0, len(labels) - 1, min(len(labels), SCALED)).long()] if len(labels) else labels
+        scale = max(task.guess(some), LEAST) if len(tasks) > 1 and len(labels) else 1.0
+        found[t] = Share(float(recipe.tasks[t].options.get("weight", 1.0)) if len(tasks) > 1 else 1.0, scale, task.squared)
+    return found
 
 
 def _unlabelled(run: Training, generator: torch.Generator) -> tuple[Batch, Batch] | None:
@@ -153,22 +174,26 @@ def _step(run: Training, batch: Batch, unlabelled: tuple[Batch, Batch] | None = 
     taken = _in_parts(run, batch) if len(batch) > run.micro_batch + 1 else [_backward(run, batch.to(run.device))]
     for weak, strong in zip(*(_parts(b, run.micro_batch) for b in unlabelled), strict=True) if unlabelled else ():
         with run.settings.autocast():
-            loss = consistency(run.model, weak.to(run.device), strong.to(run.device))
+            loss = consistency(run.model, weak.to(run.device), strong.to(run.device), {t: share.factor for t, share in run.shares.items()})
         (loss * run.recipe.training.unlabelled * (len(weak) / (UNLABELLED * run.recipe.training.batch))).backward()
+    run.balancing.finish(run.shared)
     if run.recipe.training.clip:
         torch.nn.utils.clip_grad_norm_(run.parameters, run.recipe.training.clip)
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
+    if run.balancing.again:
+        run.balancing.after(_losses_now(run, batch))
     return (taken[0] if len(taken) == 1 else torch.stack(taken).sum()).cpu()
 
 
 def _in_parts(run: Training, batch: Batch) -> list[Tensor]:
     """Gradients are added up part by part; rows that are compared with each other still are with those of all parts."""
     parts = [part.to(run.device) for part in _parts(batch, run.micro_batch)]
-    if all(run.model.task(t).fuses for t in run.model.targets):
+    if not any(run.model.task(t).compares for t in run.model.targets):
         return [_backward(run, part, len(part) / len(batch)) for part in parts]
-    loss, gradients, states = cached(run.model, parts, batch.to(run.device), run.settings.autocast)
-    taken = [loss]
+    factors = {t: share.factor for t, share in run.shares.items()}
+    found, gradients, states = cached(run.model, parts, batch.to(run.device), run.settings.autocast, factors)
+    taken = [_weighed(run, found)]
     for part, one, state in zip(parts, gradients, states, strict=True):
         restore_random(state)
         taken.append(_backward(run, part, len(part) / len(batch), one))
@@ -176,16 +201,32 @@ def _in_parts(run: Training, batch: Batch) -> list[Tensor]:
 
 
 def _backward(run: Training, batch: Batch, share: float = 1.0, gradients: dict[str, Tensor] | None = None) -> Tensor:
-    """The loss of some rows, weighed by their share of the batch, detached; its gradients are added up."""
+    """The loss of some rows, weighed by their share of the batch, detached; its gradients are added up. With `gradients` of whole
+    batches' comparisons their losses are not counted: they have been."""
     alpha = run.recipe.training.mixup
     with run.settings.autocast():
         mixing = Mixing.draw(alpha, len(batch), run.device) if alpha else None
-        found = losses(run.model, batch, [c for c in run.weights if c != FUSED], mixing, gradients)
-        if gradients:
-            found[ALIGNED] = found[ALIGNED] / share  # these gradients are of the whole batch's loss
-        loss = total(found, run.weights) * share
-    loss.backward()
-    return loss.detach() if not gradients else loss.detach() - found[ALIGNED].detach() * share
+        found = weighed(losses(run.model, batch, [c for c in run.weights if c != FUSED], mixing, gradients), run.weights)
+        found = {t: loss if t in (gradients or ()) else loss * share for t, loss in found.items()}
+    if found:
+        run.balancing.backward(found, run.shared)
+    return _weighed(run, {t: loss.detach() for t, loss in found.items() if t not in (gradients or ())})
+
+
+def _weighed(run: Training, found: dict[str, Tensor]) -> Tensor:
+    """Losses of several targets as one, each in units of the guess that sees no input, whatever balances their gradients."""
+    return torch.stack([loss.float() * run.shares[t].factor for t, loss in found.items()]).sum() if found else torch.zeros((), device=run.device)
+
+
+@torch.no_grad()
+def _losses_now(run: Training, batch: Batch) -> dict[str, Tensor]:
+    """Each target's loss on a batch, once the step has been taken."""
+    found: dict[str, list[Tensor]] = {}
+    for part in _parts(batch, run.micro_batch + 1):
+        with run.settings.autocast():
+            for t, loss in weighed(losses(run.model, part.to(run.device), [c for c in run.weights if c != FUSED]), run.weights).items():
+                found.setdefault(t, []).append(loss * len(part) / len(batch))
+    return {t: torch.stack(parts).sum() for t, parts in found.items()}
 
 
 def _step_in_memory(run: Training, batch: Batch, unlabelled: tuple[Batch, Batch] | None) -> Tensor:
@@ -218,10 +259,11 @@ def _mean_losses(run: Training, data: Dataset) -> dict[str, float]:
     found: dict[str, float] = {}
     for batch in data.in_order(BATCH):
         with run.settings.autocast():
-            measured = losses(run.model, batch.to(run.device), run.model.columns)
-            measured.pop(ALIGNED, None)
-            for name, loss in measured.items():
-                found[name] = found.get(name, 0.0) + float(loss) * len(batch) / len(data)
+            measured: Losses = losses(run.model, batch.to(run.device), run.model.columns)
+        for t, some in measured.items():
+            for name, loss in some.items():
+                if name != OWN:
+                    found[name] = found.get(name, 0.0) + float(loss) * run.shares[t].factor * len(batch) / len(data)
     return found
 
 
@@ -245,20 +287,24 @@ def _parts(batch: Batch, size: int) -> Iterator[Batch]:
 
 @torch.inference_mode()
 def validate(run: Training) -> dict[str, float]:
-    """The validation loss and every task's metrics; nothing when there are no validation rows."""
+    """Every task's loss and metrics on validation rows; nothing when there are none. `valid_loss` is the loss of a single target; of
+    several the mean of their losses, each in units of the guess that sees no input, and weighed as the recipe says."""
     if not len(run.valid_data):
         return {}
-    run.model.eval()
+    taken: dict[str, list[tuple[float, int]]] = {t: [] for t in run.model.targets}
     outputs: dict[str, list[Tensor]] = {t: [] for t in run.model.targets}
-    taken: list[tuple[float, int]] = []
-    for batch in run.valid_data.in_order(BATCH):
-        batch = batch.to(run.device)
-        with run.settings.autocast():
-            found = run.model(batch)
-        taken.append((float(run.model.loss(found, batch.targets, batch.labelled)), len(batch)))
-        for target, output in found.items():
-            outputs[target].append(output.float().cpu())
-    scores = {"valid_loss": sum(loss * n for loss, n in taken) / sum(n for _, n in taken)}
+    for batch, found in _validated(run):
+        for t, loss in run.model.losses(found, batch.targets, batch.labelled).items():
+            taken[t].append((float(loss), int(batch.labelled[t].sum())))
+        for t, output in found.items():
+            outputs[t].append(_kept(run, t, output))
+    scores: dict[str, float] = {}
+    lost = {t: sum(loss * n for loss, n in some) / sum(n for _, n in some) for t, some in taken.items() if any(n for _, n in some)}
+    if len(run.model.targets) > 1:
+        scores |= {f"valid_{t}_loss": loss for t, loss in lost.items()}
+    if lost:
+        weights = sum(run.shares[t].weight for t in lost)
+        scores["valid_loss"] = sum(loss * run.shares[t].factor for t, loss in lost.items()) / weights
     for target, parts in outputs.items():
         output, truth = _labelled(run.valid_data, target, torch.cat(parts))
         if len(truth):
@@ -270,14 +316,27 @@ def validate(run: Training) -> dict[str, float]:
 @torch.inference_mode()
 def calibrate(run: Training) -> None:
     """Sets what each task leaves to the validation rows."""
+    outputs: dict[str, list[Tensor]] = {t: [] for t in run.model.targets}
+    for _, found in _validated(run):
+        for t, output in found.items():
+            outputs[t].append(_kept(run, t, output))
+    for target, parts in outputs.items() if len(run.valid_data) else ():
+        run.model.task(target).calibrate(*_labelled(run.valid_data, target, torch.cat(parts)))
+
+
+def _validated(run: Training) -> Iterator[tuple[Batch, dict[str, Tensor]]]:
+    """The validation rows in batches, with the model's outputs."""
     run.model.eval()
-    for target in run.model.targets if len(run.valid_data) else ():
-        outputs = []
-        for batch in run.valid_data.in_order(BATCH):
-            with run.settings.autocast():
-                outputs.append(run.model(batch.to(run.device))[target].float().cpu())
-        task = run.model.task(target)
-        task.calibrate(*_labelled(run.valid_data, target, torch.cat(outputs)))
+    for batch in run.valid_data.in_order(BATCH):
+        batch = batch.to(run.device)
+        with run.settings.autocast():
+            yield batch, run.model(batch)
+
+
+def _kept(run: Training, target: str, output: Tensor) -> Tensor:
+    with run.settings.autocast():
+        kept = run.model.task(target).decode(output)
+    return (kept.float() if kept.is_floating_point() else kept).cpu()
 
 
 def _labelled(data: Dataset, target: str, output: Tensor) -> tuple[Tensor, Tensor]:
@@ -287,16 +346,17 @@ def _labelled(data: Dataset, target: str, output: Tensor) -> tuple[Tensor, Tenso
 
 
 def _rank(run: Training, history: list[dict[str, float]]) -> tuple[float, ...]:
-    """What makes an epoch the best: a single target's main metric, then the validation loss; with several targets the
-    loss alone, their sum. Both are means over the last epochs, because the luck of one epoch on few rows is not skill.
-    Without validation rows the latest is best."""
+    """What makes an epoch the best: a single target's main metric, then the validation loss; with several targets the loss alone, see
+    `validate`, unless `best_by` names one of them. Both are means over the last epochs, because the luck of one epoch on few rows is not
+    skill. Without validation rows the latest is best."""
     recent = history[-SMOOTHED:]
     if "valid_loss" not in recent[-1]:
         return ()
     loss = sum(h["valid_loss"] for h in recent) / len(recent)
-    target = run.model.targets[0]
+    chosen = run.recipe.training.best_by
+    target = chosen or run.model.targets[0]
     task, name = run.model.task(target), f"valid_{target}_{run.model.task(target).score}"
-    if len(run.model.targets) > 1 or name not in recent[-1]:
+    if (len(run.model.targets) > 1 and not chosen) or name not in recent[-1]:
         return (-loss,)
     main = sum(h[name] for h in recent) / len(recent)
     return (main if task.higher else -main, -loss)

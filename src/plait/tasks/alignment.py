@@ -20,13 +20,13 @@ from torch.nn import functional as F
 
 from plait import ranking
 from plait.batch import Tokens
-from plait.components import Options
 from plait.contrast import info_nce, multilinear, same, siglip, volume
 from plait.errors import TrainingError
 from plait.layers import module_key
 from plait.modalities.base import Match, Problem, is_text
 from plait.projections import Projection, linear_maps
-from plait.tasks.base import Task, masked_mean
+from plait.recipe_parts import COMPARED
+from plait.tasks.base import Task, TaskOptions, masked_mean
 
 PAIRWISE = ("infonce", "siglip")
 SHARES = (0.5, 0.0, 0.25, 0.75, 0.9)  # the first of those that do equally well is taken; not 1: not every column has a map
@@ -34,8 +34,8 @@ MEASURED = 4000  # rows that an epoch is scored by
 HOTTEST = math.log(100.0)  # as in CLIP: the scale of logits is never more
 
 
-class Config(Options):
-    """`columns` are inputs of the model; all pictures, texts, sounds and clips if left out. `objective` compares them two by two
+class Config(TaskOptions):
+    """`inputs` are the columns; all pictures, texts, sounds and clips if left out. `objective` compares them two by two
     (`infonce`, `siglip`) or all at once (`gram`, `symile`). With an `anchor` the others are compared with that column only (ImageBind,
     Girdhar et al. 2023; in `gram`, the paper's anchor); without, each column with each, and in `gram` and `symile` each column is the
     anchor in turn.
@@ -45,7 +45,6 @@ class Config(Options):
     `hardness` weighs hard negatives more (`infonce`, Robinson et al. 2021). `hidden` of 0 makes the projections linear.
     """
 
-    columns: tuple[str, ...] = ()
     objective: Literal["infonce", "siglip", "gram", "symile"] = "infonce"
     anchor: str | None = None
     group: str | None = None
@@ -55,7 +54,6 @@ class Config(Options):
     temperature: float = Field(0.07, gt=0, description="where the learned temperature begins")
     bank: int = Field(0, ge=0)
     hardness: float = Field(0.0, ge=0)
-    weight: float = Field(1.0, gt=0, description="of its loss beside those of other tasks")
 
 
 class Alignment(Task):
@@ -74,10 +72,11 @@ class Alignment(Task):
     higher = True
     logits = False
     fuses = False
+    compares = True
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.config, self.columns = config, list(config.columns)
+        self.config, self.columns = config, list(config.inputs)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / config.temperature)))
         self.bias = nn.Parameter(torch.tensor(-10.0 if config.objective == "siglip" else 0.0), requires_grad=config.objective == "siglip")
         # beginning at ones over the square root of the width, as long as a vector of the space
@@ -96,14 +95,14 @@ class Alignment(Task):
 
     @classmethod
     def reads(cls, config: Config, name: str) -> list[str]:
-        return [*config.columns, *([config.group] if config.group else [])]
+        return [*config.inputs, *([config.group] if config.group else [])]
 
     @classmethod
     def fit(cls, config: Config, cells: pa.ChunkedArray, name: str) -> Alignment:
-        present = [field(cells, i).is_valid().to_numpy(zero_copy_only=False) for i in range(len(config.columns))]
+        present = [field(cells, i).is_valid().to_numpy(zero_copy_only=False) for i in range(len(config.inputs))]
         if int((np.sum(present, axis=0) > 1).sum()) < 2:
             raise TrainingError(
-                f"task '{name}': expected two or more training rows that have at least two of {', '.join(config.columns)}, found fewer"
+                f"task '{name}': expected two or more training rows that have at least two of {', '.join(config.inputs)}, found fewer"
             )
         return cls(config)
 
@@ -175,7 +174,7 @@ class Alignment(Task):
             loss = compare(output, target, have_BK, other_BB, self.scale)
         if self.training and self.config.bank and torch.is_grad_enabled():
             self._remember(output.detach(), target)
-        return self.config.weight * loss
+        return loss
 
     def _pairs(self, x_BKD: Tensor, ids: Tensor, have_BK: Tensor, other_BB: Tensor, scale: Tensor) -> Tensor:
         """The mean over pairs of columns of both directions' mean over the rows that have both."""
@@ -231,9 +230,6 @@ class Alignment(Task):
         """Both directions of each pair: what asks, and what is searched."""
         return [direction for a, b in self.pairs() for direction in ((a, b), (b, a))]
 
-    def pseudo(self, output: Tensor, sure: float) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError("rows without a label have a target here: themselves")
-
     def answers(self, output: Tensor) -> dict[str, pa.Array]:
         """How well each two of a row's own cells go together: the cosine of their vectors, null where one is missing."""
         have = (output != 0).any(-1)
@@ -259,11 +255,9 @@ class Alignment(Task):
     def prior(self, target: Tensor) -> Tensor:
         return torch.zeros(len(self.columns), self.config.width)
 
-    def blend(self, outputs: Tensor, weights: Tensor) -> Tensor:
-        raise NotImplementedError("ensembles have no space in common")
-
-    def boosting(self, target: Tensor) -> list[tuple[dict[str, Any], Tensor]]:
-        return []
+    def guess(self, target: Tensor) -> float:
+        """That of a comparison by lot, in a batch of the usual size."""
+        return math.log(max(min(len(target), COMPARED), 2))
 
     def similarity(self, output: Tensor) -> Tensor:
         """How well all of a row's cells go together, as the objective sees it, the more the better: the multilinear product, minus the

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import torch
+from pydantic import Field
 from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,25 +19,43 @@ from plait.components import Options
 from plait.modalities.base import Match, Problem
 
 
+class TaskOptions(Options):
+    """What every task can be told: the `inputs` that it reads, all if left out; and the `weight` of its loss beside those of others."""
+
+    inputs: tuple[str, ...] = ()
+    weight: float = Field(1.0, gt=0)
+
+
 class Task(nn.Module, ABC):
     """One target: its state, head, loss and metrics, and the way back from outputs to words.
 
     `score` names the metric that chooses the best epoch, and `higher` says whether more of it is better. `logits`: outputs
-    are logits, which a temperature can calibrate; the head divides its own by the buffer `temperature`, 1 until then. A task
-    that `fuses` answers from the fused vector and has a target column of its own name; one that does not learns how the columns'
-    own tokens go together, and needs no label.
+    are logits, which a temperature can calibrate; the head divides its own by the buffer `temperature`, 1 until then. `squared`: the
+    loss is a squared error.
+
+    A task that `fuses` answers from the fused vector of its inputs and from nothing else, so that it can also answer from one column's,
+    from mixed rows, and in an ensemble; one that does not reads its inputs' tokens. One that `compares` rows with each other has no
+    target column and needs no label; every other has the column of its own name.
     """
 
-    options: ClassVar[type[Options]]
+    options: ClassVar[type[TaskOptions]]
     score: str
     higher: bool
     logits: ClassVar[bool]
+    squared: ClassVar[bool] = False
     fuses: ClassVar[bool] = True
+    compares: ClassVar[bool] = False
+    encoders: ClassVar[dict[str, Any]] = {}  # what it reads of a modality best, where the recipe names no encoder
+    inputs: tuple[str, ...] = ()  # as in its options, which whoever makes it sets
     temperature: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("temperature", torch.ones(()))
+
+    def read(self, columns: Iterable[str]) -> tuple[str, ...]:
+        """Those of a model's columns that it reads, in their order there."""
+        return tuple(c for c in columns if not self.inputs or c in self.inputs)
 
     @classmethod
     @abstractmethod
@@ -44,7 +64,7 @@ class Task(nn.Module, ABC):
 
     @classmethod
     def reads(cls, config: Any, name: str) -> list[str]:
-        """The columns of the table that the task `name` finds its target in. Of a task that does not fuse, its `cells` below are
+        """The columns of the table that the task `name` finds its target in. Of a task that compares rows, its `cells` below are
         structs of these."""
         return [name]
 
@@ -73,9 +93,19 @@ class Task(nn.Module, ABC):
         """Sets, once trained, what is left to validation rows: the temperature."""
         self.temperature.fill_(fit_temperature(self, output, target))
 
-    @abstractmethod
+    def guess(self, target: Tensor) -> float:
+        """The loss of the best guess that sees no input, on these labels: what losses of different kinds are measured in."""
+        prior = self.prior(target)
+        return float(self.loss(prior.expand(len(target), *prior.shape), target, torch.ones(len(target), dtype=torch.bool)))
+
+    def decode(self, output: Tensor, thorough: bool = False) -> Tensor:
+        """What is kept of a batch's output once nothing more is learned from it, and what `answers` and `measure` are given: (B, ...) of
+        the same shape for every batch. `thorough`: as good as it gets, not as fast."""
+        return output
+
     def pseudo(self, output: Tensor, sure: float) -> tuple[Tensor, Tensor]:
-        """Answers in the form of targets, and True where the output gives them this probability."""
+        """Answers in the form of targets, and True where the output gives them this probability. Of a task that fuses."""
+        raise NotImplementedError
 
     @abstractmethod
     def answers(self, output: Tensor) -> dict[str, pa.Array]:
@@ -85,19 +115,23 @@ class Task(nn.Module, ABC):
     def measure(self, output: np.ndarray, target: np.ndarray) -> dict[str, float]:
         """Metrics over labelled rows, by name."""
 
+    def measured(self, output: np.ndarray, target: np.ndarray) -> Callable[[np.ndarray], dict[str, float]]:
+        """`measure` for some of these rows, by their numbers, for those who ask often."""
+        return lambda rows: self.measure(output[rows], target[rows])
+
     @abstractmethod
     def prior(self, target: Tensor) -> Tensor:
-        """The output, for one row, of the best guess that sees no input, from the training targets."""
+        """The output, for one row and as `decode` leaves it, of the best guess that sees no input, from the training targets."""
 
-    @abstractmethod
     def blend(self, outputs: Tensor, weights: Tensor) -> Tensor:
         """One output from those of several models, (models, B, ...), with weights that add up to one: that of the mean of their
-        answers, which for classes is the mean of probabilities."""
+        answers, which for classes is the mean of probabilities. Of a task that fuses."""
+        raise NotImplementedError
 
-    @abstractmethod
     def boosting(self, target: Tensor) -> list[tuple[dict[str, Any], Tensor]]:
         """What gradient-boosted trees are to learn: for each booster LightGBM's parameters and its own target. Their raw scores
-        side by side are the output. Empty where trees cannot learn it."""
+        side by side are the output. Empty where trees cannot learn it. Of a task that fuses."""
+        raise NotImplementedError
 
     @abstractmethod
     def state(self) -> dict[str, Any]:

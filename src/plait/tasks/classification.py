@@ -14,14 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from plait.batch import Tokens
-from plait.components import Options
 from plait.errors import TrainingError
 from plait.layers import glorot
 from plait.modalities.base import Match, Problem, distinct
-from plait.tasks.base import Task, masked_mean, mean_of_sigmoid, mean_of_softmax
+from plait.tasks.base import Task, TaskOptions, masked_mean, mean_of_sigmoid, mean_of_softmax
 
 
-class Config(Options):
+class Config(TaskOptions):
     """`class_weights: balanced` weighs a class by the inverse of its frequency (mean weight of a row: 1)."""
 
     class_weights: Literal["none", "balanced"] = "none"

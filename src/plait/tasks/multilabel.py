@@ -13,14 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from plait.batch import Tokens
-from plait.components import Options
 from plait.errors import TrainingError
 from plait.layers import glorot
 from plait.modalities.base import Match, Problem, is_text
-from plait.tasks.base import Task, masked_mean, mean_of_sigmoid
+from plait.tasks.base import Task, TaskOptions, masked_mean, mean_of_sigmoid
 
 
-class Config(Options):
+class Config(TaskOptions):
     """A label is answered from `threshold` on. `separator` splits labels in a column of strings, as in `red|large`."""
 
     threshold: float = Field(0.5, gt=0, lt=1)

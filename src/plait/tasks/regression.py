@@ -12,15 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from plait.batch import Tokens
-from plait.components import Options
 from plait.errors import TrainingError
 from plait.layers import glorot
 from plait.modalities.base import Match, Problem
 from plait.modalities.number import numbers
-from plait.tasks.base import Task, masked_mean
+from plait.tasks.base import Task, TaskOptions, masked_mean
 
 
-class Config(Options):
+class Config(TaskOptions):
     """`huber` is squared up to `delta` standard deviations and linear beyond (Huber 1964)."""
 
     loss: Literal["squared", "huber"] = "squared"
@@ -34,6 +33,7 @@ class Regression(Task):
     score = "rmse"
     higher = False
     logits = False
+    squared = True
 
     def __init__(self, config: Config, mean: float, std: float) -> None:
         super().__init__()

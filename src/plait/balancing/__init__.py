@@ -1,0 +1,1 @@
+"""What balances the losses of several targets, one file each."""

@@ -1,0 +1,54 @@
+"""What balances the losses of several targets."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from plait.components import Options
+
+
+@dataclass(frozen=True)
+class Share:
+    """What is known of a target's loss before training: the `weight` that the recipe gives it; its `scale`, the loss of the guess that
+    sees no input; and whether it is a squared error."""
+
+    weight: float = 1.0
+    scale: float = 1.0
+    squared: bool = False
+
+    @property
+    def factor(self) -> float:
+        """What makes losses of different kinds comparable."""
+        return self.weight / self.scale
+
+
+class Balancing(nn.Module, ABC):
+    """From the losses of the targets that a batch has labels of, by target, to gradients. What it learns lies in parameters, which the
+    optimizer of the model takes along, or in buffers: both are saved with a training that is stopped.
+
+    A batch may come in parts, each loss weighed by its part's share: `backward` is called for each of them, `finish` at their end.
+    """
+
+    options: ClassVar[type[Options]]
+    again: ClassVar[bool] = False
+
+    @classmethod
+    @abstractmethod
+    def build(cls, config: Any, shares: dict[str, Share]) -> Balancing: ...
+
+    @abstractmethod
+    def backward(self, losses: dict[str, Tensor], shared: Sequence[nn.Parameter]) -> None:
+        """Adds to the gradients of all parameters; `shared` are those that more than one target may depend on."""
+
+    def finish(self, shared: Sequence[nn.Parameter]) -> None:
+        """What is left to do before the optimizer's step."""
+        return
+
+    def after(self, losses: dict[str, Tensor]) -> None:
+        """The losses of the same batch after the step, for those that ask for them (`again`), at the cost of a second forward pass."""
+        return
