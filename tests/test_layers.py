@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from plait.batch import Batch
-from plait.layers import MaskedBatchNorm, SetAttention
+from plait.layers import BiLSTM, MaskedBatchNorm, SetAttention
 
 
 def test_masked_batch_norm_is_batch_norm_of_the_valid_steps() -> None:
@@ -51,3 +52,19 @@ def test_modality_dropout_draws_every_subset_and_never_none() -> None:
     assert abs(share[(True, True, True)] - 0.5) < 0.03
     for subset in ((True, False, False), (False, True, False), (False, False, True), (True, True, False), (True, False, True), (False, True, True)):
         assert abs(share[subset] - 0.5 / 6) < 0.015
+
+
+def test_both_directions_are_those_of_a_packed_lstm() -> None:
+    torch.manual_seed(0)
+    ours, theirs = BiLSTM(5, 3, layers=2), nn.LSTM(5, 3, 2, batch_first=True, bidirectional=True)
+    for layer in range(2):
+        for part, suffix in ((ours.ahead[layer], ""), (ours.back[layer], "_reverse")):
+            for name, parameter in part.named_parameters():
+                parameter.data = getattr(theirs, f"{name[:-1]}{layer}{suffix}").data
+    x, length = torch.randn(4, 7, 5), torch.tensor([7, 1, 4, 6])
+    states, (last, _) = theirs(pack_padded_sequence(x, length, batch_first=True, enforce_sorted=False))
+    expected = pad_packed_sequence(states, batch_first=True)[0]
+    found, ends = ours(x, length)
+    for row, steps in enumerate(length.tolist()):
+        torch.testing.assert_close(found[row, :steps], expected[row, :steps])
+    torch.testing.assert_close(ends, last[-2:].transpose(0, 1).flatten(1))

@@ -84,7 +84,8 @@ def evaluate(
         if not len(truth):
             continue
         scored = [found[target].numpy()[keep] for found in outputs]
-        prior = np.broadcast_to(np.asarray(priors[target], dtype=np.float32), scored[0].shape).copy()
+        guess = np.asarray(priors[target], dtype=np.float32)
+        prior = np.broadcast_to(guess, (len(truth), *guess.shape)).copy()
         targets[target] = TargetEvaluation(
             rows=len(truth),
             score=task.score,

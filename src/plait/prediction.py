@@ -23,7 +23,7 @@ from plait.preprocessing import Prepared, Preprocessing
 from plait.recipe import Recipe
 from plait.schema import Schema, origin
 from plait.table.read import Table
-from plait.tasks.base import Task
+from plait.tasks.base import Task, joined
 
 BATCH = 64
 Tell = Callable[[str], None]
@@ -89,7 +89,7 @@ class Predictor:
         for batch in rows.in_order(BATCH):
             found.append(self.of_batch(batch, subsets))
             progress(len(batch))
-        return [{t: torch.cat([part[i][t] for part in found]) for t in self.model.targets} for i in range(len(subsets))] if found else []
+        return [{t: joined([part[i][t] for part in found]) for t in self.model.targets} for i in range(len(subsets))] if found else []
 
     @torch.inference_mode()
     def of_batch(self, batch: Batch, subsets: Sequence[Sequence[str]]) -> list[dict[str, Tensor]]:

@@ -48,11 +48,11 @@ class Recipe(Options):
         for name in self.columns:
             if name not in known:
                 raise RecipeError(f"recipe: no column '{name}' in the table: {nearest(name, known)}")
+        chosen = {t: self._with_inputs(self.tasks.get(t, Choice(name=task)), schema) for t, task in tasks.items()}
+        self._check_tasks(chosen, schema)
         columns = {c.name: ColumnRecipe(role=c.role) for c in schema if c.role != "input"}
         for name in schema.of("input"):
-            columns[name] = self._resolve_input(name, schema[name].modality or "", schema.rows)
-        chosen = {t: self.tasks.get(t, Choice(name=task)) for t, task in tasks.items()}
-        self._check_tasks(chosen, schema)
+            columns[name] = self._resolve_input(name, schema[name].modality or "", schema.rows, list(chosen.values()))
         for t, aligned in self.aligned(schema).items():
             group = self.tasks[t].options.get("group") or self.split.group
             chosen[t] = self.tasks[t].model_copy(update={"inputs": aligned, "group": group})
@@ -70,6 +70,13 @@ class Recipe(Options):
                 "ensemble": self.ensemble or EnsembleRecipe(**QUALITY[self.quality]),
             }
         )
+
+    @staticmethod
+    def _with_inputs(choice: Choice, schema: Schema) -> Choice:
+        """A task that reads columns of some modalities only, with these as its inputs where none are named."""
+        read = components.find("tasks", choice.name).modalities
+        found = [c for c in schema.of("input") if schema[c].modality in read]
+        return choice.model_copy(update={"inputs": found}) if found and not choice.options.get("inputs") else choice
 
     def _check_tasks(self, chosen: Mapping[str, Choice], schema: Schema) -> None:
         """Raises `RecipeError` for inputs that are none, and where tasks that do not answer from a fused vector are asked for what only
@@ -124,16 +131,19 @@ class Recipe(Options):
         modalities = {m: options for m, options in self.modalities.items() if m not in encoders}
         return self.model_copy(update={"columns": columns, "modalities": modalities, "encoders": {**self.encoders, **encoders}})
 
-    def _resolve_input(self, name: str, modality: str, rows: int) -> ColumnRecipe:
+    def _resolve_input(self, name: str, modality: str, rows: int, tasks: list[Choice]) -> ColumnRecipe:
+        reading = [components.find("tasks", task.name) for task in tasks if name in (task.options.get("inputs") or [name])]
         own = self.columns.get(name, ColumnRecipe())
         choice = own.modality if own.modality and own.modality.name == modality else Choice(name=modality)
-        default = Choice(name=components.find("modalities", modality).encoder)
+        wanted = [task.encoders[modality] for task in reading if modality in task.encoders]
+        default = Choice(**wanted[0]) if wanted else Choice(name=components.find("modalities", modality).encoder)
         encoder = own.encoder or self.encoders.get(modality) or default
         component = components.find("encoders", encoder.name)
+        asked = {option: value for task in reading for option, value in task.cells.get(modality, {}).items()}
         settled = component.settled(components.configure("encoders", encoder.name, encoder.options), modality, rows)
         return ColumnRecipe(
             role="input",
-            modality=choice.resolved("modalities", {**component.asks(settled, modality), **self.modalities.get(modality, {})}),
+            modality=choice.resolved("modalities", {**asked, **component.asks(settled, modality), **self.modalities.get(modality, {})}),
             encoder=Choice(name=encoder.name, **settled.model_dump(mode="json")),
         )
 

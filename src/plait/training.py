@@ -27,6 +27,7 @@ from plait.preprocessing import configured
 from plait.recipe import Recipe
 from plait.schedule import learning_rate, optimizer_for
 from plait.screen import Bar, Screen
+from plait.tasks.base import joined
 from plait.trackers import Trackers
 
 BLENDS = 10  # times in a training that losses are weighed anew
@@ -77,6 +78,19 @@ class Training:
         self.micro_batch = self.recipe.training.micro_batch or self.recipe.training.batch
         self.blends = self.recipe.model.balance == "blend" and any(part.solo for part in self.model.fused.values())
         self.device = torch.device(self.settings.device)
+        self._guessed: dict[str, float] = {}
+
+    def guessed(self, target: str) -> float:
+        """The main metric, on validation rows, of the guess that sees no input. Of what compares rows: none."""
+        if target not in self._guessed:
+            task = self.train_data.preprocessing.tasks[target]
+            known, wanted = (_labelled(data, target, data.rows)[1] for data in (self.train_data, self.valid_data))
+            if task.compares or not len(known):
+                self._guessed[target] = 0.0
+            else:
+                prior = task.prior(known)
+                self._guessed[target] = task.measure(prior.expand(len(wanted), *prior.shape).numpy(), wanted.numpy())[task.score]
+        return self._guessed[target]
 
 
 def train(run: Training, resume: bool = False) -> Progress:
@@ -120,7 +134,8 @@ def train(run: Training, resume: bool = False) -> Progress:
 def _epoch(run: Training, progress: Progress, checkpoint: Checkpoint, bar: Bar) -> None:
     """One pass over the training rows, or the rest of it after a resume in its middle."""
     settings, recipe = run.recipe.training, run.recipe
-    batches = run.train_data.shuffled(settings.batch, seed=_seed(recipe.seed, progress.epoch))
+    writes = any(not (task.fuses or task.compares) for task in map(run.model.task, run.model.targets))
+    batches = run.train_data.shuffled(settings.batch, seed=_seed(recipe.seed, progress.epoch), alike=writes)
     steps = settings.all_epochs * len(batches)
     generator = torch.Generator()
     progress.begin_epoch(generator, _seed(recipe.seed, progress.epoch) + 1)
@@ -288,7 +303,8 @@ def _parts(batch: Batch, size: int) -> Iterator[Batch]:
 @torch.inference_mode()
 def validate(run: Training) -> dict[str, float]:
     """Every task's loss and metrics on validation rows; nothing when there are none. `valid_loss` is the loss of a single target; of
-    several the mean of their losses, each in units of the guess that sees no input, and weighed as the recipe says."""
+    several the mean of their losses, each in units of the guess that sees no input, and weighed as the recipe says. `valid_skill`, of
+    several, is the same mean of how far their main metrics are on the way from that guess (0) to perfection (1)."""
     if not len(run.valid_data):
         return {}
     taken: dict[str, list[tuple[float, int]]] = {t: [] for t in run.model.targets}
@@ -305,12 +321,23 @@ def validate(run: Training) -> dict[str, float]:
     if lost:
         weights = sum(run.shares[t].weight for t in lost)
         scores["valid_loss"] = sum(loss * run.shares[t].factor for t, loss in lost.items()) / weights
+    skills = {}
     for target, parts in outputs.items():
-        output, truth = _labelled(run.valid_data, target, torch.cat(parts))
+        output, truth = _labelled(run.valid_data, target, joined(parts))
         if len(truth):
-            measured = run.model.task(target).measure(output.numpy(), truth.numpy())
+            task = run.model.task(target)
+            measured = task.measure(output.numpy(), truth.numpy())
             scores |= {f"valid_{target}_{name}": value for name, value in measured.items()}
+            skills[target] = skill(measured[task.score], run.guessed(target), task.higher)
+    if len(run.model.targets) > 1:
+        scores["valid_skill"] = sum(run.shares[t].weight * value for t, value in skills.items()) / sum(run.shares[t].weight for t in skills)
     return scores
+
+
+def skill(score: float, guess: float, higher: bool) -> float:
+    """How far a metric is on the way from that of a guess to perfection, 1 or 0; it can be below zero."""
+    perfect = 1.0 if higher else 0.0
+    return (score - guess) / (perfect - guess) if abs(perfect - guess) > LEAST else float(score == perfect)
 
 
 @torch.inference_mode()
@@ -321,7 +348,7 @@ def calibrate(run: Training) -> None:
         for t, output in found.items():
             outputs[t].append(_kept(run, t, output))
     for target, parts in outputs.items() if len(run.valid_data) else ():
-        run.model.task(target).calibrate(*_labelled(run.valid_data, target, torch.cat(parts)))
+        run.model.task(target).calibrate(*_labelled(run.valid_data, target, joined(parts)))
 
 
 def _validated(run: Training) -> Iterator[tuple[Batch, dict[str, Tensor]]]:
@@ -346,9 +373,9 @@ def _labelled(data: Dataset, target: str, output: Tensor) -> tuple[Tensor, Tenso
 
 
 def _rank(run: Training, history: list[dict[str, float]]) -> tuple[float, ...]:
-    """What makes an epoch the best: a single target's main metric, then the validation loss; with several targets the loss alone, see
-    `validate`, unless `best_by` names one of them. Both are means over the last epochs, because the luck of one epoch on few rows is not
-    skill. Without validation rows the latest is best."""
+    """What makes an epoch the best: a single target's main metric, or that which `best_by` names; of several targets their mean skill, see
+    `validate`; then the validation loss. Both are means over the last epochs, because the luck of one epoch on few rows is not skill.
+    Without validation rows the latest is best."""
     recent = history[-SMOOTHED:]
     if "valid_loss" not in recent[-1]:
         return ()
@@ -356,10 +383,13 @@ def _rank(run: Training, history: list[dict[str, float]]) -> tuple[float, ...]:
     chosen = run.recipe.training.best_by
     target = chosen or run.model.targets[0]
     task, name = run.model.task(target), f"valid_{target}_{run.model.task(target).score}"
-    if (len(run.model.targets) > 1 and not chosen) or name not in recent[-1]:
+    several = len(run.model.targets) > 1 and not chosen
+    if several:
+        name = "valid_skill"
+    if name not in recent[-1]:
         return (-loss,)
     main = sum(h[name] for h in recent) / len(recent)
-    return (main if task.higher else -main, -loss)
+    return (main if several or task.higher else -main, -loss)
 
 
 def _words(progress: Progress, scores: dict[str, float]) -> str:

@@ -85,7 +85,7 @@ def test_views() -> None:
     assert len(starts) > 30
     assert min(starts) >= 0
     assert max(starts) <= 90
-    cut = windows(Values(x, length), 40)
+    cut = windows(Values(x, length), 40, overlap=True)
     assert cut.count_B is not None
     assert cut.length_B is not None
     assert cut.count_B.tolist() == [3, 1]

@@ -72,7 +72,7 @@ def _aggregator(method: str, c: float) -> Any:
     except ModuleNotFoundError:
         raise RecipeError("balancing 'gradient' needs torchjd: pip install 'plait[balancing]'") from None
 
-    class Projector(DualConeProjector):
+    class Projector(DualConeProjector):  # type: ignore[misc, unused-ignore]
         """By scipy's non-negative least squares: v = u + z with z >= 0 and the least v' G v, G = R' R."""
 
         def __call__(self, U: Tensor, G: Tensor) -> Tensor:

@@ -7,11 +7,11 @@ from typing import Literal
 import torch
 from pydantic import Field
 from torch import nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from plait.batch import Layout, Tokens, Values
 from plait.components import Options
 from plait.encoders.base import Encoder
+from plait.layers import BiLSTM
 
 
 class Config(Options):
@@ -38,20 +38,21 @@ class LSTM(Encoder):
     def __init__(self, vocabulary: int, embedding: int, width: int, bidirectional: bool, tokens: str, dropout: float) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, embedding)
-        self.lstm = nn.LSTM(embedding, width, batch_first=True, bidirectional=bidirectional)
+        self.lstm = BiLSTM(embedding, width) if bidirectional else nn.LSTM(embedding, width, batch_first=True)
         self.dropout = nn.Dropout(dropout)
         self.tokens = tokens
         self.width = width * (2 if bidirectional else 1)
         nn.init.uniform_(self.embedding.weight, -0.05, 0.05)
         for name, parameter in self.lstm.named_parameters():
-            if name.startswith("weight_ih"):
+            kind = name.rsplit(".", 1)[-1]
+            if kind.startswith("weight_ih"):
                 nn.init.xavier_uniform_(parameter)
-            elif name.startswith("weight_hh"):
+            elif kind.startswith("weight_hh"):
                 for gate in parameter.data.chunk(4):
                     nn.init.orthogonal_(gate)
             else:
                 nn.init.zeros_(parameter)
-                if name.startswith("bias_hh"):
+                if kind.startswith("bias_hh"):
                     parameter.requires_grad_(False)
                 else:
                     parameter.data[width : 2 * width] = 1.0  # the forget gate begins open (Jozefowicz et al. 2015)
@@ -63,19 +64,15 @@ class LSTM(Encoder):
     def forward(self, values: Values) -> Tokens:
         assert values.length_B is not None
         x_BLD = self.dropout(self.embedding(values.x))
-        last_B = values.length_B.clamp(min=1) - 1
-        if self.lstm.bidirectional:  # the backward half must begin at each row's own end
-            packed = pack_padded_sequence(x_BLD, (last_B + 1).cpu(), batch_first=True, enforce_sorted=False)
-            y_BLD = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=x_BLD.shape[1])[0]
+        length_B = values.length_B.clamp(min=1)
+        if isinstance(self.lstm, BiLSTM):
+            y_BLD, last_BD = self.lstm(x_BLD, length_B)
         else:
             y_BLD = self.lstm(x_BLD)[0]
+            last_BD = y_BLD[torch.arange(len(y_BLD), device=y_BLD.device), length_B - 1]
         if self.tokens == "all":
             return Tokens(y_BLD, values.mask_BL())
-        half = self.lstm.hidden_size
-        rows = torch.arange(len(y_BLD), device=y_BLD.device)
-        ends = [y_BLD[rows, last_B, :half], *([y_BLD[:, 0, half:]] if self.lstm.bidirectional else [])]
-        y_B1D = torch.cat(ends, 1)[:, None]
-        return Tokens(y_B1D, torch.ones(y_B1D.shape[:2], dtype=torch.bool, device=y_BLD.device))
+        return Tokens(last_BD[:, None], torch.ones(len(last_BD), 1, dtype=torch.bool, device=last_BD.device))
 
 
 component = LSTM

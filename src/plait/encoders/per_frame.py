@@ -7,14 +7,13 @@ from typing import Any, Literal
 import torch
 from pydantic import Field, field_validator
 from torch import nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from plait import components
 from plait.batch import Layout, Tokens, Values
 from plait.components import Options
 from plait.encoders.base import Encoder
 from plait.errors import RecipeError
-from plait.layers import Block, steps_mask
+from plait.layers import BiLSTM, Block, steps_mask
 from plait.recipe import Choice
 
 
@@ -47,7 +46,7 @@ class PerFrame(Encoder):
         self.width = frame.width if time == "mean" else width
         self.dropout = nn.Dropout(dropout)
         if time == "lstm":
-            self.lstm = nn.LSTM(frame.width, width // 2, layers, batch_first=True, bidirectional=True)
+            self.lstm = BiLSTM(frame.width, width // 2, layers)
         elif time == "attention":
             self.into = nn.Linear(frame.width, width)
             self.position = nn.Parameter(torch.randn(frames, width) * 0.02)
@@ -75,8 +74,7 @@ class PerFrame(Encoder):
         x_BTD = seen.new_zeros(count, steps, seen.shape[1])
         x_BTD[mask_BT] = seen
         if self.time == "lstm":
-            packed = pack_padded_sequence(x_BTD, length_B.cpu(), batch_first=True, enforce_sorted=False)
-            x_BTD = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=steps)[0]
+            x_BTD = self.lstm(x_BTD, length_B)[0]
         elif self.time == "attention":
             x_BTD = self.into(x_BTD) + self.position[:steps]
             for block in self.blocks:

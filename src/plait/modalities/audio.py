@@ -32,7 +32,8 @@ class Config(Options):
     """How sound becomes a spectrogram, how much of it is looked at, and training's augmentation.
 
     Of a recording longer than `longest` the middle is kept, and that is said. Of what is kept, training sees a random
-    `seconds`, prediction the middle (`view: centre`) or all of it, cut into windows of `seconds` (`view: windows`).
+    `seconds`, prediction the middle (`view: centre`) or all of it, cut into windows of `seconds` (`view: windows`). With `view: whole` both
+    see all of it, in windows that do not overlap, for those who write down what they hear.
     Augmentation: a change of loudness of up to so many dB; white `noise` in so large a share of the recordings, 10 to 40
     dB below them; a `shift` in time of up to so many seconds; and SpecAugment's masks (Park et al. 2019), `time_masks` of up to a
     tenth of the time and `band_masks` of up to an eighth of the bands.
@@ -50,7 +51,7 @@ class Config(Options):
     highest: float = Field(8000.0, gt=0, description="Hz; half the rate at most")
     seconds: float = Field(10.0, gt=0)
     longest: float = Field(30.0, gt=0)
-    view: Literal["centre", "windows"] = "centre"
+    view: Literal["centre", "windows", "whole"] = "centre"
     gain: float = Field(6.0, ge=0)
     noise: float = Field(0.0, ge=0, le=1)
     shift: float = Field(0.1, ge=0)
@@ -107,8 +108,8 @@ class Audio(MediaModality):
         return Cell(log_mel(torch.from_numpy(sound.wave), config).to(torch.float16).numpy(), tuple(notes))
 
     def transform(self, values: Values, generator: torch.Generator | None) -> Values:
-        if generator is None and self.config.view == "windows":
-            values = windows(values, self.config.steps)
+        if self.config.view == "whole" or (generator is None and self.config.view == "windows"):
+            values = windows(values, self.config.steps, overlap=self.config.view == "windows")
         assert values.length_B is not None
         if self.config.form == "wave":
             return self._waves(values, generator)
@@ -189,20 +190,22 @@ def view(x_BTM: Tensor, length_B: Tensor, steps: int, generator: torch.Generator
     return x_BTM.gather(1, at_BT[:, :, None].expand(-1, -1, x_BTM.shape[2])), length_B.clamp(max=steps)
 
 
-def windows(values: Values, steps: int) -> Values:
-    """Each row cut into windows of `steps` that cover all of it, as several media in one cell."""
+def windows(values: Values, steps: int, overlap: bool) -> Values:
+    """Each row cut into windows of `steps` that cover all of it, as several media in one cell: they overlap, or the last one is shorter."""
     assert values.length_B is not None
     length_B = values.length_B
     count_B = (-(-length_B // steps)).clamp(min=1)
     owner = torch.arange(len(length_B)).repeat_interleave(count_B)
     spare = (length_B - steps).clamp(min=0)[owner]
-    first = (spare * place_within(count_B)) // (count_B[owner] - 1).clamp(min=1)
+    first = (spare * place_within(count_B)) // (count_B[owner] - 1).clamp(min=1) if overlap else steps * place_within(count_B)
     at = (first[:, None] + torch.arange(min(steps, values.x.shape[1]))).clamp(max=values.x.shape[1] - 1)
     x = values.x[owner[:, None], at]
     given = values.count_B
     if given is not None:  # a list of sounds: the windows of all of them
         count_B = torch.zeros(len(given), dtype=torch.long).index_add(0, torch.arange(len(given)).repeat_interleave(given), count_B)
-    return Values(x, length_B[owner].clamp(max=steps), count_B)
+    if given is None and len(owner) == len(length_B):  # a window each: no set
+        return Values(x, length_B.clamp(max=steps))
+    return Values(x, (length_B[owner] - (0 if overlap else first)).clamp(max=steps), count_B)
 
 
 def augment(x_BTM: Tensor, length_B: Tensor, config: Config, generator: torch.Generator) -> Tensor:

@@ -36,6 +36,9 @@ class Task(nn.Module, ABC):
     A task that `fuses` answers from the fused vector of its inputs and from nothing else, so that it can also answer from one column's,
     from mixed rows, and in an ensemble; one that does not reads its inputs' tokens. One that `compares` rows with each other has no
     target column and needs no label; every other has the column of its own name.
+
+    `modalities`: what columns it reads when no `inputs` are named, all if empty. For its inputs, where the recipe does not say otherwise,
+    `encoders` has an encoder by modality, and `cells` options of the modality.
     """
 
     options: ClassVar[type[TaskOptions]]
@@ -45,7 +48,9 @@ class Task(nn.Module, ABC):
     squared: ClassVar[bool] = False
     fuses: ClassVar[bool] = True
     compares: ClassVar[bool] = False
-    encoders: ClassVar[dict[str, Any]] = {}  # what it reads of a modality best, where the recipe names no encoder
+    modalities: ClassVar[tuple[str, ...]] = ()
+    encoders: ClassVar[dict[str, Any]] = {}
+    cells: ClassVar[dict[str, dict[str, Any]]] = {}
     inputs: tuple[str, ...] = ()  # as in its options, which whoever makes it sets
     temperature: Tensor
 
@@ -141,6 +146,14 @@ class Task(nn.Module, ABC):
     @abstractmethod
     def from_state(cls, config: Any, state: dict[str, Any]) -> Task:
         """The inverse of `state`; the head is still to be built."""
+
+
+def joined(parts: list[Tensor]) -> Tensor:
+    """What was kept of several batches as one; texts of different lengths are padded with zeros."""
+    if parts[0].ndim == 2:
+        longest = max(part.shape[1] for part in parts)
+        parts = [F.pad(part, (0, longest - part.shape[1])) for part in parts]
+    return torch.cat(parts)
 
 
 def masked_mean(loss_B: Tensor, labelled_B: Tensor) -> Tensor:
