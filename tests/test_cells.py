@@ -139,7 +139,7 @@ def test_frames_and_sound_of_one_column_are_read_together(tmp_path: Path) -> Non
     (tmp_path / "b.mp4").write_bytes(clip(8))
     (tmp_path / "c.mp4").write_bytes(clip(8)[:500])
     cells = pa.chunked_array([pa.array(["a.mp4", "b.mp4", "c.mp4", None])])
-    sources = [Source("clip", tmp_path), Source("clip.sound", tmp_path)]
+    sources = [Source("clip", tmp_path), Source("clip.sound", tmp_path, part=True)]
     seen, heard = load_together([SMALL["video"], SMALL["audio"]], cells, sources)
     assert seen.present.tolist() == [True, True, False, False]
     assert heard.present.tolist() == [True, False, False, False]  # a clip without sound is no problem, it lacks one

@@ -13,6 +13,8 @@ import plait
 from conftest import FAST, make_rows
 from media import clip, wav, wave
 from plait.cli import run
+from plait.components import configure, find
+from plait.modalities.base import Source
 
 QUICK = [
     *(o for o in FAST if "epochs" not in o), "training.epochs=12", "training.learning_rate=0.01", "modalities.audio.bands=16",
@@ -144,3 +146,24 @@ def test_the_command_line_shows_and_clears_the_cache(tmp_path: Path, monkeypatch
     monkeypatch.setenv("PLAIT_CACHE_LIMIT", "much")
     assert run(["cache"]) == 1
     assert "expected a number of gigabytes" in capsys.readouterr().err
+
+
+def test_a_clip_without_sound_is_no_problem_though_its_frames_were_prepared_before(
+    media: tuple[Path, list[dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The frames come from the cache, so that nothing has opened the clip when its sound is asked for."""
+    monkeypatch.setenv("PLAIT_CACHE", str(tmp_path / "cache"))
+    columns = {"photo": "ignored", "noise": "ignored", "film.sound": "ignored"}
+    plait.fit(media[1], "label", root=media[0], columns=columns, overrides=[*QUICK, "training.epochs=1"], out=tmp_path / "frames", quiet=True)
+    del columns["film.sound"]
+    both = plait.fit(media[1], "label", root=media[0], columns=columns, overrides=[*QUICK, "training.epochs=1"], out=tmp_path / "both", quiet=True)
+    assert both.inputs == ["film", "film.sound"]
+    assert "no sound" not in (tmp_path / "both" / "problems.csv").read_text()
+
+
+def test_a_file_without_sound_in_a_column_of_sounds_is_named(media: tuple[Path, list[dict[str, Any]]], tmp_path: Path) -> None:
+    (tmp_path / "silent.mp4").write_bytes(clip(4))
+    loaded = find("modalities", "audio")(configure("modalities", "audio", {})).load(
+        pa.chunked_array([["silent.mp4"]]), Source("noise", tmp_path)
+    )  # fmt: skip
+    assert [p.reason for p in loaded.problems] == ["no sound in it"]

@@ -157,6 +157,7 @@ class MediaModality(Modality):
 
     media: ClassVar[bool] = True
     ragged: ClassVar[bool]
+    nothing: ClassVar[str] = "nothing in it"
     shape: tuple[int, ...]
     dtype: torch.dtype
 
@@ -169,7 +170,7 @@ class MediaModality(Modality):
 
     @abstractmethod
     def prepare(self, media: Media) -> Cell | None:
-        """One cell; None when it is missing (the sound of a clip that has none). Raises `BadCell`."""
+        """One cell; None where a file has none (the sound of a silent clip). Raises `BadCell`."""
 
     @cached_property
     def identity(self) -> str:
@@ -270,7 +271,7 @@ def _read_one(cell: Any, item: int, modalities: Sequence[MediaModality], collect
                 found = Cell(None, (bad.reason,))
             found = store.put(modality.identity, digest, found)
         if found.array is None:
-            for reason in found.notes:
+            for reason in found.notes or ([] if into.source.part else [modality.nothing]):
                 into.bad(item, BadCell(reason, media.file))
         else:
             into.good(item, found, digest)

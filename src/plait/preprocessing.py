@@ -73,7 +73,7 @@ class Preprocessing:
         done = Prepared(Batch(dict.fromkeys(self.inputs), {}, torch.arange(rows)))  # type: ignore[arg-type]
         for column, names in self._by_origin(table.data.column_names).items():
             cells = table.column(column) if column in table.data.column_names else pa.chunked_array([pa.nulls(rows)])
-            sources = [Source(name, table.root, progress, store) for name in names]
+            sources = [Source(name, table.root, progress, store, part=name != column) for name in names]
             for name, loaded in zip(names, load([self.inputs[n] for n in names], cells, sources), strict=True):
                 done.batch.values[name], done.batch.present[name] = loaded.values, loaded.present
                 done.problems += loaded.problems

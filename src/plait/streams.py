@@ -30,6 +30,10 @@ UNKNOWN_SIZE = 0xFFFF_F000  # sizes from here on are written where the length wa
 File = str | bytes
 
 
+class NoSound(BadCell):
+    """A clip without sound, as a clip may be."""
+
+
 @dataclass(frozen=True)
 class Sound:
     """`wave` is mono, float32 in -1..1; `seconds` the length of the whole recording, of which `wave` may be the middle."""
@@ -52,7 +56,7 @@ def read_sound(file: File, rate: int, longest: float) -> Sound:
             pass  # a codec that libsndfile lacks
     with opened(file) as container:
         if not container.streams.audio:
-            raise BadCell("no sound in it")
+            raise (NoSound if container.streams.video else BadCell)("no sound in it")
         return decode_sound(container, rate, longest, None)
 
 

@@ -21,7 +21,7 @@ from plait.batch import Layout, Values, place_within
 from plait.cells import Cell, Media, MediaModality, recognise
 from plait.components import Options
 from plait.modalities.base import Match, Source
-from plait.streams import Sound, opened, read_sound
+from plait.streams import NoSound, Sound, opened, read_sound
 
 SUFFIXES = (".wav", ".mp3", ".flac", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".aiff", ".aif", ".wma", ".gsm", ".amr", ".au", ".caf", ".w64", ".ac3")
 FLOOR = 1e-10  # power below which everything is silence
@@ -73,6 +73,7 @@ class Audio(MediaModality):
     options = Config
     encoder = "audio_cnn"
     ragged = True
+    nothing = "no sound in it"
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -87,7 +88,7 @@ class Audio(MediaModality):
         chosen: tuple[str, ...] = ("rate", "window", "hop", "bands", "lowest", "highest", "longest")
         if self.config.form == "wave":
             chosen = ("form", "rate", "longest")
-        return {**{name: getattr(self.config, name) for name in chosen}, "av": av.__version__, "soundfile": soundfile.__version__}
+        return {**{name: getattr(self.config, name) for name in chosen}, "version": 2, "av": av.__version__, "soundfile": soundfile.__version__}
 
     def prepare(self, media: Media) -> Cell | None:
         config = self.config
@@ -95,7 +96,10 @@ class Audio(MediaModality):
         if "clip" in vars(media):  # its frames have been asked for: the file is open, its packets are read
             sound = media.clip.sound(config.rate, config.longest)
         else:
-            sound = read_sound(media.content, config.rate, config.longest)
+            try:
+                sound = read_sound(media.content, config.rate, config.longest)
+            except NoSound:
+                return None
         if sound is None:
             return None
         notes = []

@@ -61,12 +61,13 @@ class Loaded:
 @dataclass(frozen=True)
 class Source:
     """Where a column's cells come from: its name, the folder that relative paths are resolved against, and the store of
-    prepared media (a `cells.Store`)."""
+    prepared media (a `cells.Store`). Of a `part` of another column, as the sound of a clip is, a cell may have none."""
 
     column: str
     root: Path
     progress: Progress = lambda n: None
     store: Any = None
+    part: bool = False
 
 
 class Modality(ABC):

@@ -1,0 +1,140 @@
+"""Text about a row's cells: a caption, a name, the answer to a question. B rows, M tokens of all inputs, D width."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from plait import decoder
+from plait.batch import Tokens
+from plait.ctc import padded
+from plait.decoder import TextDecoder, positions
+from plait.layers import module_key, steps_mask
+from plait.modalities.base import Match, distinct, is_text, words_a_cell
+from plait.spelling import NOTHING, Spelling
+from plait.tasks.base import masked_mean
+from plait.text_metrics import overlaps, similarities
+from plait.texts import TextOptions, TextTask
+
+
+class Config(TextOptions):
+    """Texts are searched for with a `beam`, longer ones held against shorter ones by `length_penalty`; at most `limit` units are written,
+    half as many again as in the longest training text if 0. No `no_repeat` units in a row are written twice. `answers`: any text
+    (`free`), only those of the training rows (`seen`), or only the ones that are listed.
+    """
+
+    width: int = Field(128, ge=2)
+    heads: int = Field(4, ge=1)
+    layers: int = Field(2, ge=1)
+    dropout: float = Field(0.2, ge=0, lt=1)
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    beam: int = Field(4, ge=1)
+    length_penalty: float = Field(0.6, ge=0)
+    no_repeat: int = Field(0, ge=0)
+    limit: int = Field(0, ge=0)
+    answers: Literal["free", "seen"] | tuple[str, ...] = "free"
+
+    @model_validator(mode="after")
+    def _divides(self) -> Any:
+        if self.width % self.heads or self.width % 2:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads} and of 2")
+        return self
+
+
+class Generation(TextTask):
+    """A transformer decoder that attends to the tokens of all inputs. It learns each unit from those before it (teacher forcing).
+
+    The output is this memory, (B, 1 + M, D): a learned token first, so that there always is one, and zeros where there is none.
+    """
+
+    options = Config
+    score = "chrf"
+    higher = True
+    encoders = {"text": {"name": "lstm", "bidirectional": True, "tokens": "all"}}
+
+    def __init__(self, config: Config, spelling: Spelling, longest: int = 0, seen: list[list[int]] | None = None) -> None:
+        super().__init__(config, spelling)
+        self.config: Config = config
+        self.longest, self.seen = longest, seen or []
+        listed = config.answers if isinstance(config.answers, tuple) else ()
+        given = self.seen if config.answers == "seen" else [spelling.encode(text) for text in listed]
+        self.allowed = decoder.only(given) if given else None
+
+    @classmethod
+    def matches(cls, cells: pa.ChunkedArray) -> Match | None:
+        if not is_text(cells):
+            return None
+        words, different = words_a_cell(cells), distinct(cells)
+        if words < 2 or different <= max(20, len(cells) / 2):
+            return None
+        return Match(0.95, f"{different:,} different texts of {words:.0f} words: too many for classes")
+
+    def study(self, texts: list[list[int]]) -> None:
+        self.longest = max(map(len, texts), default=1)
+        if self.config.answers == "seen":
+            self.seen = sorted({tuple(ids): ids for ids in texts}.values())
+            self.allowed = decoder.only(self.seen)
+
+    def build_head(self, fused: int, encoded: dict[str, int]) -> None:
+        config = self.config
+        self.columns = list(encoded)
+        self.into = nn.ModuleDict({module_key(c): nn.Linear(width, config.width) for c, width in encoded.items()})
+        self.first_D = nn.Parameter(torch.randn(config.width) * 0.02)
+        self.norm = nn.LayerNorm(config.width)
+        self.decoder = TextDecoder(len(self.spelling) + 1, config.width, config.heads, config.layers, config.dropout)
+
+    def forward(self, fused_BD: Tensor, encoded: dict[str, Tokens]) -> Tensor:
+        rows, device = len(fused_BD), fused_BD.device
+        parts, masks = [self.first_D.expand(rows, 1, -1)], [torch.ones(rows, 1, dtype=torch.bool, device=device)]
+        for c in self.columns:
+            x_BLD = self.into[module_key(c)](encoded[c].x_BLD)
+            parts.append(x_BLD + positions(x_BLD.shape[1], x_BLD.shape[2], device))
+            masks.append(encoded[c].mask_BL)
+        return self.norm(torch.cat([part.float() for part in parts], 1)) * torch.cat(masks, 1)[..., None]
+
+    def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
+        units_B = (target != NOTHING).sum(1)
+        ids_BL = target[:, : max(int(units_B.max()), 1)].long()
+        logits_BLV = self.decoder(ids_BL, output, (output != 0).any(-1)).float()
+        wanted_BL = F.pad(ids_BL, (0, 1), value=NOTHING)
+        loss_BL = F.cross_entropy(logits_BLV.transpose(1, 2), wanted_BL, reduction="none", label_smoothing=self.config.label_smoothing)
+        mask_BL = steps_mask(wanted_BL.shape[1], units_B + 1)
+        return masked_mean((loss_BL * mask_BL).sum(1) / mask_BL.sum(1), labelled_B)
+
+    def decode(self, output: Tensor, thorough: bool = False) -> Tensor:
+        mask_BM = (output != 0).any(-1)
+        longest = self.config.limit or self.longest * 3 // 2
+
+        def next_of(ids_NL: Tensor, row_N: Tensor) -> Tensor:
+            logits = self.decoder(ids_NL, output[row_N], mask_BM[row_N])[:, -1].float()
+            logits[:, -1] = -torch.inf  # what is unknown cannot be written
+            return logits.log_softmax(-1)
+
+        beam = self.config.beam if thorough else 1
+        found = decoder.search(
+            next_of, len(output), longest, beam, self.config.length_penalty, self.config.no_repeat, self.allowed, output.device
+        )  # fmt: skip
+        return padded(found, torch.zeros(len(output), dtype=torch.bool), NOTHING)
+
+    def compare(self, found: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
+        return overlaps(found, wanted)
+
+    def metrics(self, rows: np.ndarray) -> dict[str, float]:
+        return similarities(rows)
+
+    def state(self) -> dict[str, Any]:
+        return {**super().state(), "longest": self.longest, "seen": self.seen}
+
+    @classmethod
+    def from_state(cls, config: Config, state: dict[str, Any]) -> Generation:
+        return cls(config, Spelling.from_state(state["spelling"]), state["longest"], state["seen"])
+
+
+component = Generation
