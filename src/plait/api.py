@@ -264,6 +264,9 @@ def _finish(trained: Model, screen: Screen) -> None:
     found = record["evaluation"].get("validation")
     for target, task in trained._artifact.preprocessing.tasks.items() if found else ():
         if warning := evaluation.imbalance(target, found["targets"].get(target), task.higher):
-            ways = {"--set model.balance=blend": trained.recipe.model.balance != "blend", "--quality good": trained.recipe.quality == "fast" and task.fuses}
+            ways = {
+                "--set model.balance=blend": trained.recipe.model.balance != "blend",
+                "--quality good": trained.recipe.quality == "fast" and task.fuses,
+            }
             screen.warn("; try ".join([warning, " or ".join(way for way, is_left in ways.items() if is_left)]).removesuffix("; try "))
     screen.say(f"run: {trained.folder}   report: {trained.folder / 'report.html'}")
