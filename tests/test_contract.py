@@ -19,11 +19,12 @@ from pydantic import ValidationError
 
 import tiny_models
 from media import clip, wav, wave
-from plait import components, pixels
+from plait import components, pixels, texts
 from plait.batch import Layout, Tokens, Values
 from plait.components import configure, find, names
 from plait.modalities.base import Source
 from plait.tasks.base import TaskOptions
+from plait.texts import TextTask
 
 BROKEN = object()
 
@@ -135,6 +136,8 @@ def test_every_component_states_its_options_once(kind: str, name: str) -> None:
     source = inspect.getsource(module)
     if any(base.__module__ == "plait.pixels" for base in type(config).__mro__):
         source += inspect.getsource(pixels)
+    if issubclass(found, TextTask):
+        source += inspect.getsource(texts)
     common = set(TaskOptions.model_fields) if kind == "tasks" else set()  # read by those who make tasks, see test_multitask.py
     assert all(f".{f}" in source or f'"{f}"' in source for f in set(type(config).model_fields) - common), "an option that nothing reads"
 
@@ -264,7 +267,8 @@ class TestEncoder:
 OTHER = {
     "audio_cnn": {"channels": (4, 8), "width": 16, "dropout": 0.9},
     "conv3d": {"channels": (4, 8), "dropout": 0.9},
-    "crnn": {"channels": (4, 8), "width": 16, "tokens": "last", "dropout": 0.9},
+    "conformer": {"width": 16, "heads": 2, "layers": 1, "kernel": 5, "channels": 4, "dropout": 0.9},
+    "crnn": {"channels": (4, 8), "width": 16, "layers": 2, "tokens": "last", "dropout": 0.9},
     "pretrained": {
         "model": saved("grid", 1),
         "mode": "full",

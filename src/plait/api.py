@@ -76,7 +76,9 @@ def fit(
         overrides = [f"tasks.alignment={json.dumps({'name': 'alignment', 'inputs': [] if align is True else _targets(align)})}", *overrides]
     chosen = _recipe(recipe, columns, overrides, seed)
     sources = {"train": data, "valid": valid, "test": test}
-    targets = _targets(target) or [t for t in chosen.tasks if t not in chosen.aligned()]
+    targets = _targets(target)
+    others = [t for t, choice in chosen.tasks.items() if t not in chosen.aligned() and (not targets or choice.options.get("column"))]
+    targets = list(dict.fromkeys([*targets, *others]))
     return _fit(sources, targets, chosen, root, out, strict, resume, quiet, watch, evaluate)
 
 
@@ -108,13 +110,14 @@ def _fit(
         raise RecipeError(f"which column is to be predicted? Give target=, or align= for what goes with what; {table.name} has {names}")
     if "problem" in targets:
         raise RecipeError("a target cannot be named 'problem': predictions have a column of that name; rename yours")
-    schema = infer(table, targets, chosen)
+    labels = {t: chosen.label(t) for t in targets}
+    schema = infer(table, [c for t, c in labels.items() if c == t or not chosen.read_too(c)], chosen)
     schema = schema if targets else runs.only_aligned(schema, chosen)
-    tasks = infer_tasks(table, targets)
+    tasks = infer_tasks(table, labels)
     asked = runs.with_split_column(chosen, schema)
     chosen = asked.resolve(schema, {t: task for t, (task, _) in tasks.items()})
     why = {t: (chosen.tasks[t].name, match.reason if chosen.tasks[t].name == task else "said by the recipe") for t, (task, match) in tasks.items()}
-    Inspection(table.name, schema, why).show(screen)
+    Inspection(table.name, schema, {labels[t]: reason for t, reason in why.items()}).show(screen)
 
     rows, unlabelled = runs.choose_rows(table, chosen, targets, screen)
     training = chosen.training.for_rows(len(rows.train), chosen.frozen(), bool(chosen.aligned()))

@@ -69,7 +69,7 @@ def inspect(
     targets = [target] if isinstance(target, str) else list(target)
     chosen = recipes.load({"columns": dict(columns or {})})
     schema = infer(table, targets, chosen)
-    tasks = {t: (name, match.reason) for t, (name, match) in infer_tasks(table, targets).items()}
+    tasks = {t: (name, match.reason) for t, (name, match) in infer_tasks(table, {t: t for t in targets}).items()}
     media = _media(table, schema, chosen) if probe else None
     if not media or not media.inputs:
         return Inspection(table.name, schema, tasks)

@@ -60,8 +60,8 @@ class Preprocessing:
                     several.add(name)
         for name, choice in recipe.tasks.items():
             task, config = configured("tasks", choice)
-            tasks[name] = task.fit(config, _target(table, name, task.reads(config, name) if task.compares else None).take(rows), name)
-            tasks[name].inputs = config.inputs
+            tasks[name] = task.fit(config, _target(table, task.reads(config, name), task.compares).take(rows), name)
+            tasks[name].inputs, tasks[name].labels = config.inputs, task.reads(config, name)
         if not inputs:
             raise TableError(f"{table.name} has no column to learn from: all others are ids, constant, or ignored; see plait inspect")
         return cls(inputs, tasks, several)
@@ -83,8 +83,8 @@ class Preprocessing:
                 if loaded.notes:
                     done.notes[name] = loaded.notes
         for name, task in self.tasks.items() if targets else ():
-            if task.compares or name in table.data.column_names:
-                target, labelled, problems = task.encode(_target(table, name, task.reads(task.config, name) if task.compares else None), name)
+            if task.compares or task.labels[0] in table.data.column_names:
+                target, labelled, problems = task.encode(_target(table, task.labels, task.compares), name)
                 done.batch.targets[name], done.batch.labelled[name] = target, labelled
                 done.problems += problems
         done.problems.sort(key=lambda p: p.row)
@@ -128,14 +128,14 @@ class Preprocessing:
         for name, choice in recipe.tasks.items():
             task, config = configured("tasks", choice)
             tasks[name] = task.from_state(config, state["tasks"][name])
-            tasks[name].inputs = config.inputs
+            tasks[name].inputs, tasks[name].labels = config.inputs, task.reads(config, name)
         return cls(inputs, tasks, state["several"])
 
 
-def _target(table: Table, name: str, columns: list[str] | None) -> pa.ChunkedArray:
-    """The cells of the target `name`, or structs of `columns`. One of these that the table lacks is missing in every row."""
-    if columns is None:
-        return table.column(name)
+def _target(table: Table, columns: list[str], several: bool) -> pa.ChunkedArray:
+    """The cells of a target's column, or structs of `several`. One of these that the table lacks is missing in every row."""
+    if not several:
+        return table.column(columns[0])
     known = table.data.column_names
     read = [origin(c, known) for c in columns]
     parts = [table.column(c).combine_chunks() if c in known else pa.nulls(len(table), pa.string()) for c in read]

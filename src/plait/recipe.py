@@ -71,6 +71,15 @@ class Recipe(Options):
             }
         )
 
+    def label(self, target: str) -> str:
+        """The column that has a target's labels."""
+        choice = self.tasks.get(target)
+        return (choice.options.get("column") if choice else None) or target
+
+    def read_too(self, column: str) -> bool:
+        """Whether a column that has labels is an input as well: it is aligned, or the recipe says so."""
+        return self.columns.get(column, ColumnRecipe()).role == "input" or any(column in columns for columns in self.aligned().values())
+
     @staticmethod
     def _with_inputs(choice: Choice, schema: Schema) -> Choice:
         """A task that reads columns of some modalities only, with these as its inputs where none are named."""
@@ -85,6 +94,8 @@ class Recipe(Options):
         for t, choice in chosen.items():
             if wrong := [c for c in choice.options.get("inputs") or () if c not in inputs]:
                 raise RecipeError(f"task '{t}': no input column '{wrong[0]}': {nearest(wrong[0], inputs)}")
+            if self.label(t) in (choice.options.get("inputs") or inputs):
+                raise RecipeError(f"task '{t}' would read its own answers in '{self.label(t)}': name its inputs, as in tasks.{t}.inputs=[photo]")
             if choice.options.get("inputs") and self._has_members():
                 raise RecipeError(f"task '{t}' has inputs of its own, and an ensemble's members read all columns: leave quality at fast")
         for t, choice in {**self.tasks, **chosen}.items():
@@ -106,6 +117,8 @@ class Recipe(Options):
             if not components.find("tasks", choice.name).compares:
                 continue
             columns = list(choice.options.get("inputs") or ())
+            if choice.options.get("column"):
+                raise RecipeError(f"task '{name}' compares columns, its inputs, and has no labels in another one")
             if schema is not None:
                 inputs = schema.of("input")
                 if name in {c.name for c in schema}:

@@ -62,9 +62,9 @@ def only_aligned(schema: Schema, chosen: Recipe) -> Schema:
 def choose_rows(table: Table, chosen: Recipe, targets: list[str], screen: Screen) -> tuple[Split, np.ndarray]:
     """The split, less the rows that have no label at all, and those of them that are on its training side."""
     first = targets[0] if targets else ""
-    sides = split(table, chosen.split, first, chosen.seed, bool(targets) and chosen.tasks[first].name == "classification")
+    sides = split(table, chosen.split, chosen.label(first), chosen.seed, bool(targets) and chosen.tasks[first].name == "classification")
     labelled = np.zeros(len(table), dtype=bool)
-    for name in [*targets, *(origin(c, table.data.column_names) for columns in chosen.aligned().values() for c in columns)]:
+    for name in [*map(chosen.label, targets), *(origin(c, table.data.column_names) for columns in chosen.aligned().values() for c in columns)]:
         labelled |= table.column(name).is_valid().to_numpy(zero_copy_only=False)
     train_rows, valid_rows, test_rows = (rows[labelled[rows]] for rows in (sides.train, sides.valid, sides.test))
     kept = Split(train_rows, valid_rows, test_rows, sides.how)

@@ -167,8 +167,9 @@ class Model:
         Raises `TableError` when the table has no target column, or no labelled row.
         """
         table = read(data, root)
-        if not self.alignments and not any(t in table.data.column_names for t in self.targets):
-            table.column(self.targets[0])
+        labels = [self._artifact.preprocessing.tasks[t].labels[0] for t in self.targets]
+        if not self.alignments and not any(c in table.data.column_names for c in labels):
+            table.column(labels[0])
         prediction.check_columns(self._answering, table, self._screen.warn)
         with self._screen.bar("reading cells", len(table) * len(self.inputs)) as bar, store(self._screen, table) as cells:
             rows = self._answering.prepare(table, store=cells, progress=bar.advance)

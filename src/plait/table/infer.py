@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -37,11 +38,12 @@ def infer(table: Table, targets: list[str], recipe: Recipe) -> Schema:
     return Schema(columns=(*columns, *_sounds(table, columns, recipe)), rows=len(table))
 
 
-def infer_tasks(table: Table, targets: list[str]) -> dict[str, tuple[str, Match]]:
-    """For each target the task that fits its cells best, and why. Raises `TableError` when none does."""
+def infer_tasks(table: Table, labels: Mapping[str, str]) -> dict[str, tuple[str, Match]]:
+    """For each target, whose labels are in the column `labels[target]`, the task that fits them best, and why. Raises `TableError` when
+    none does."""
     chosen = {}
-    for target in targets:
-        cells = table.column(target).drop_null()
+    for target, column in labels.items():
+        cells = table.column(column).drop_null()
         matches = {name: components.find("tasks", name).matches(cells) for name in components.names("tasks")} if len(cells) else {}
         found = {name: match for name, match in matches.items() if match}
         if not found:

@@ -20,9 +20,11 @@ from plait.modalities.base import Match, Problem
 
 
 class TaskOptions(Options):
-    """What every task can be told: the `inputs` that it reads, all if left out; and the `weight` of its loss beside those of others."""
+    """What every task can be told: the `inputs` that it reads, all if left out; the `column` that its labels are in, that of its own name
+    if left out, so that several tasks may have the same labels; and the `weight` of its loss beside those of others."""
 
     inputs: tuple[str, ...] = ()
+    column: str = ""
     weight: float = Field(1.0, gt=0)
 
 
@@ -51,7 +53,8 @@ class Task(nn.Module, ABC):
     modalities: ClassVar[tuple[str, ...]] = ()
     encoders: ClassVar[dict[str, Any]] = {}
     cells: ClassVar[dict[str, dict[str, Any]]] = {}
-    inputs: tuple[str, ...] = ()  # as in its options, which whoever makes it sets
+    inputs: tuple[str, ...] = ()  # as in its options, and what `reads` says: whoever makes it sets both
+    labels: list[str]
     temperature: Tensor
 
     def __init__(self) -> None:
@@ -69,9 +72,9 @@ class Task(nn.Module, ABC):
 
     @classmethod
     def reads(cls, config: Any, name: str) -> list[str]:
-        """The columns of the table that the task `name` finds its target in. Of a task that compares rows, its `cells` below are
-        structs of these."""
-        return [name]
+        """The columns of the table that the task `name` finds its target in: one, or of a task that compares rows several, and its `cells`
+        below are then structs of these."""
+        return [config.column or name]
 
     @classmethod
     @abstractmethod

@@ -1,0 +1,157 @@
+"""Convolutions and attention over a spectrogram, for recordings of speech (Gulati et al. 2020, "Conformer"). B rows, T steps, D width."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from plait.batch import Layout, Tokens, Values
+from plait.components import Options
+from plait.encoders.base import Encoder
+from plait.layers import MaskedBatchNorm, steps_mask
+
+
+class Config(Options):
+    """`layers` blocks of `width`; `kernel` steps are seen by each one's convolution. Time is a quarter of the spectra's."""
+
+    width: int = Field(144, ge=4)
+    heads: int = Field(4, ge=1)
+    layers: int = Field(4, ge=1)
+    kernel: int = Field(15, ge=3)
+    channels: int = Field(32, ge=1, description="of the two convolutions that come first")
+    dropout: float = Field(0.1, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _divides(self) -> Any:
+        if self.width % self.heads or self.width % 2 or self.kernel % 2 == 0:
+            raise ValueError(
+                f"expected a width ({self.width}) that is a multiple of heads ({self.heads}) and of 2, and an odd kernel ({self.kernel})"
+            )
+        return self
+
+
+class Conformer(Encoder):
+    """Two convolutions that halve time and bands, then blocks of a half feed-forward network, attention with relative positions, a
+    convolution over time, and another half (ib., sec. 2). Each row is read up to its own end."""
+
+    options = Config
+    takes = frozenset({"spectrogram"})
+
+    def __init__(self, bands: int, width: int, heads: int, layers: int, kernel: int, channels: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = MaskedBatchNorm(bands)
+        self.convolutions = nn.ModuleList(nn.Conv2d(before, channels, 3, stride=2, padding=1) for before in (1, channels))
+        self.into = nn.Linear(channels * -(-bands // 4), width)
+        self.dropout = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(ConformerBlock(width, heads, kernel, dropout) for _ in range(layers))
+        self.width = width
+
+    @classmethod
+    def build(cls, config: Config, layout: Layout) -> Conformer:
+        return cls(layout.size[1], config.width, config.heads, config.layers, config.kernel, config.channels, config.dropout)
+
+    def forward(self, values: Values) -> Tokens:
+        assert values.length_B is not None
+        length_B = values.length_B.clamp(min=1)
+        x_BTM = self.norm(values.x.transpose(1, 2), steps_mask(values.x.shape[1], length_B)).transpose(1, 2)
+        x_BCTM = x_BTM[..., None].permute(0, 3, 1, 2)
+        for convolution in self.convolutions:
+            length_B = -(-length_B // 2)
+            x_BCTM = F.relu(convolution(x_BCTM))
+            x_BCTM = x_BCTM * steps_mask(x_BCTM.shape[2], length_B)[:, None, :, None]  # zeros beyond a row's end, as if it stood alone
+        mask_BT = steps_mask(x_BCTM.shape[2], length_B)
+        x_BTD = self.dropout(self.into(x_BCTM.permute(0, 2, 3, 1).flatten(2)))
+        for block in self.blocks:
+            x_BTD = block(x_BTD, mask_BT)
+        return Tokens(x_BTD, mask_BT)
+
+
+component = Conformer
+
+
+class ConformerBlock(nn.Module):
+    """x + FF/2, + attention, + convolution, + FF/2, and normalised (ib., eq. 1)."""
+
+    def __init__(self, width: int, heads: int, kernel: int, dropout: float) -> None:
+        super().__init__()
+        self.feeds = nn.ModuleList(_feed(width, dropout) for _ in range(2))
+        self.attention = RelativeAttention(width, heads, dropout)
+        self.convolution = ConvolutionModule(width, kernel, dropout)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        x_BTD = x_BTD + 0.5 * self.feeds[0](x_BTD)
+        x_BTD = x_BTD + self.attention(x_BTD, mask_BT)
+        x_BTD = x_BTD + self.convolution(x_BTD, mask_BT)
+        return self.norm(x_BTD + 0.5 * self.feeds[1](x_BTD))
+
+
+def _feed(width: int, dropout: float) -> nn.Module:
+    """ib., fig. 4."""
+    parts = (nn.Linear(width, 4 * width), nn.SiLU(), nn.Dropout(dropout), nn.Linear(4 * width, width), nn.Dropout(dropout))
+    return nn.Sequential(nn.LayerNorm(width), *parts)
+
+
+class ConvolutionModule(nn.Module):
+    """ib., fig. 2: a gate, one convolution for each channel over time, batch normalisation, Swish."""
+
+    def __init__(self, width: int, kernel: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.gate = nn.Linear(width, 2 * width)
+        self.depthwise = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=width)
+        self.batch_norm = MaskedBatchNorm(width)
+        self.out = nn.Linear(width, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        x_BTD = F.glu(self.gate(self.norm(x_BTD)), -1) * mask_BT[..., None]
+        x_BDT = self.depthwise(x_BTD.transpose(1, 2))
+        x_BTD = F.silu(self.batch_norm(x_BDT, mask_BT)).transpose(1, 2)
+        return self.dropout(self.out(x_BTD))
+
+
+class RelativeAttention(nn.Module):
+    """Attention whose scores are (q + u) k + (q + v) W r, r being sines and cosines of how far two steps are apart (Dai et al. 2019,
+    "Transformer-XL", sec. 3.3)."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width)
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.distance = nn.Linear(width, width, bias=False)
+        self.u_HE = nn.Parameter(torch.zeros(heads, width // heads))
+        self.v_HE = nn.Parameter(torch.zeros(heads, width // heads))
+        self.out = nn.Linear(width, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        steps, width = x_BTD.shape[1:]
+        query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.query_key_value(self.norm(x_BTD)).chunk(3, -1))
+        r_RHE = self.distance(distances(steps, width, x_BTD.device)).unflatten(-1, (self.heads, -1))
+        by_distance = torch.einsum("bhte,rhe->bhtr", query + self.v_HE[:, None], r_RHE.to(query.dtype))
+        mask_BHTT = torch.zeros_like(mask_BT, dtype=query.dtype).masked_fill(~mask_BT, -torch.inf)[:, None, None]
+        bias_BHTT = shifted(by_distance) / math.sqrt(query.shape[-1]) + mask_BHTT
+        dropped = self.dropout.p if self.training else 0.0
+        y = F.scaled_dot_product_attention(query + self.u_HE[:, None], key, value, attn_mask=bias_BHTT.to(query.dtype), dropout_p=dropped)
+        return self.dropout(self.out(y.transpose(1, 2).flatten(2)))
+
+
+def distances(steps: int, width: int, device: torch.device) -> Tensor:
+    """Sines and cosines of distances from `steps` - 1 down to 1 - `steps`, (2 steps - 1, width)."""
+    far_R = torch.arange(steps - 1, -steps, -1, device=device)[:, None]
+    angle = far_R * torch.exp(torch.arange(0, width, 2, device=device) * (-math.log(10_000.0) / width))
+    return torch.cat([angle.sin(), angle.cos()], 1)
+
+
+def shifted(x_BHTR: Tensor) -> Tensor:
+    """From scores by distance to scores by place: at (t, s) that of the distance t - s (Dai et al. 2019, app. B). (B, H, T, T)"""
+    count, heads, steps, _ = x_BHTR.shape
+    padded = F.pad(x_BHTR, (1, 0)).flatten(2).view(count, heads, -1, steps)
+    return padded[:, :, 1:].flatten(2).view(count, heads, steps, -1)[..., :steps]

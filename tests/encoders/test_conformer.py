@@ -1,0 +1,39 @@
+"""The parts of a conformer, against the equations of its papers."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch.nn import functional as F
+
+from plait.encoders.conformer import RelativeAttention, distances
+
+
+def test_attention_knows_how_far_two_steps_are_apart() -> None:
+    """A_ts = (q_t k_s + q_t W r_(t-s) + u k_s + v W r_(t-s)) / sqrt(d) (Dai et al. 2019, sec. 3.3), term by term."""
+    torch.manual_seed(0)
+    made = RelativeAttention(8, 2, 0.0).eval()
+    torch.nn.init.normal_(made.u_HE)
+    torch.nn.init.normal_(made.v_HE)
+    x, mask = torch.randn(1, 5, 8), torch.tensor([[True, True, True, True, False]])
+    query, key, value = (part.unflatten(-1, (2, 4)) for part in made.query_key_value(made.norm(x))[0].chunk(3, -1))
+    far = distances(5, 8, x.device)
+    expected = torch.zeros(5, 2, 4)
+    for head in range(2):
+        for t in range(5):
+            scores = []
+            for s in range(4):
+                r = made.distance(far[4 - (t - s)]).unflatten(-1, (2, 4))[head]
+                q, k, u, v = query[t, head], key[s, head], made.u_HE[head], made.v_HE[head]
+                scores.append((q @ k + q @ r + u @ k + v @ r) / math.sqrt(4))
+            expected[t, head] = torch.stack(scores).softmax(0) @ value[:4, head]
+    torch.testing.assert_close(made(x, mask)[0], made.out(expected.flatten(1)))
+
+
+def test_distances_are_the_sines_of_their_number() -> None:
+    found = distances(3, 4, torch.device("cpu"))
+    for row, far in enumerate((2, 1, 0, -1, -2)):
+        angle = torch.tensor([far * 1.0, far / 100.0])
+        torch.testing.assert_close(found[row], torch.cat([angle.sin(), angle.cos()]))
+    assert F.cosine_similarity(found[0], found[4], dim=0) < 1, "before and after differ"
