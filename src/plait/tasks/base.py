@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from plait.batch import Tokens
 from plait.components import Options
 from plait.modalities.base import Match, Problem
+from plait.recipe_parts import LEAST_STEPS
 
 
 class TaskOptions(Options):
@@ -40,7 +41,7 @@ class Task(nn.Module, ABC):
     target column and needs no label; every other has the column of its own name.
 
     `modalities`: what columns it reads when no `inputs` are named, all if empty. For its inputs, where the recipe does not say otherwise,
-    `encoders` has an encoder by modality, and `cells` options of the modality.
+    `encoders` has an encoder by modality, and `cells` options of the modality. `steps`: how many a training needs at least.
     """
 
     options: ClassVar[type[TaskOptions]]
@@ -52,6 +53,7 @@ class Task(nn.Module, ABC):
     compares: ClassVar[bool] = False
     modalities: ClassVar[tuple[str, ...]] = ()
     encoders: ClassVar[dict[str, Any]] = {}
+    steps: ClassVar[int] = LEAST_STEPS
     cells: ClassVar[dict[str, dict[str, Any]]] = {}
     inputs: tuple[str, ...] = ()  # as in its options, and what `reads` says: whoever makes it sets both
     labels: list[str]

@@ -57,6 +57,7 @@ class Generation(TextTask):
     options = Config
     score = "chrf"
     higher = True
+    steps = 1200
     encoders = {"text": {"name": "lstm", "bidirectional": True, "tokens": "all"}}
 
     def __init__(self, config: Config, spelling: Spelling, longest: int = 0, seen: list[list[int]] | None = None) -> None:

@@ -1,0 +1,106 @@
+"""The page of tasks.py, from the scores that were kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from measure import table
+
+TASKS = ("category by picture", "category by sentence", "style", "language")
+
+
+def spread(values: list[float]) -> str:
+    """The mean, and its 95 % interval over seeds (Student's t) or what there is."""
+    if len(values) < 2:
+        return f"{values[0]:.3f} (one seed)"
+    t = {2: 12.7, 3: 4.30, 4: 3.18, 5: 2.78}.get(len(values), 2.6)
+    return f"{np.mean(values):.3f} ±{t * np.std(values, ddof=1) / len(values) ** 0.5:.3f}"
+
+
+def part_a(kept: dict[str, Any]) -> list[str]:
+    joint, alone = ([v for k, v in kept.items() if k.split()[0] == name] for name in ("together", "apart"))
+    if not joint or not alone:
+        return ["## (a) Four targets of the stamps", "Not measured yet."]
+    n = min(len(joint), len(alone))
+    rows = [[name, spread([j[name] for j in joint[:n]]), spread([a[name] for a in alone[:n]]),
+             spread([j[name] - a[name] for j, a in zip(joint, alone, strict=False)])] for name in TASKS]  # fmt: skip
+    rows.append(["seconds", *(f"{np.mean([v['seconds'] for v in some]):.0f}" for some in (joint, alone)), ""])
+    said = f"Accuracy on test rows, {n} seeds, 95 % intervals over seeds; the last column has the differences at the same seed."
+    return ["## (a) Four targets of the stamps", said, table(["target", "one model", "a model for each", "gained"], rows)]
+
+
+def part_b(kept: dict[str, Any]) -> list[str]:
+    parts = ["## (b) Speech to text"]
+    runs = [v for k, v in kept.items() if k.startswith("prompts")]
+    for run in runs[:1]:
+        rows = []
+        for language, name in (("en", "English"), ("it", "Italian")):
+            for suffix, what in (("", "plait"), (", nearest", "transcript of the nearest recording")):
+                scores = [r[f"{language}{suffix}"] for r in runs]
+                cells = [f"{np.mean([s[m][0] for s in scores]):.3f} ({scores[0][m][1]:.3f} to {scores[0][m][2]:.3f})" for m in ("cer", "wer")]
+                rows.append([name, what, *cells])
+        seconds = np.mean([r["seconds"] for r in runs])
+        parts.append(
+            f"Prompts never heard; one model for both languages, {run['hours']:.2f} hours of three readers, {run['rows']['train']} recordings, "
+            f"{run['epochs']} epochs in {seconds:.0f} s, {len(runs)} seeds (interval: first seed, over rows). Recipe: the default of "
+            "`transcription` at 8 kHz (crnn, characters, CTC, greedy)."
+        )
+        parts.append(table(["language", "", "CER", "WER"], rows))
+        heard = [f"- {wanted} | {answered}" for language in ("en", "it") for wanted, answered in run[f"{language}, heard"]]
+        parts += ["Said, and read, of the first rows:", "\n".join(heard)]
+    numbers_runs = [v for k, v in kept.items() if k.startswith("numbers")]
+    if numbers_runs:
+        first, wer = numbers_runs[0], np.mean([r["wer"][0] for r in numbers_runs])
+        exact, interval = np.mean([r["exact_match"][0] for r in numbers_runs]), f"{first['wer'][1]:.4f} to {first['wer'][2]:.4f}"
+        parts.append(
+            f"Numbers spoken, 2 to 5 words of 28, {first['rows']['train']} training rows, {first['rows']['test']} test rows with word pairs "
+            f"never heard in training: WER {wer:.4f} (first seed {interval}), exact {exact:.3f}, {first['epochs']} epochs in "
+            f"{first['seconds']:.0f} s, {len(numbers_runs)} seeds."
+        )
+    return parts if len(parts) > 1 else [*parts, "Not measured yet."]
+
+
+def part_cd(kept: dict[str, Any]) -> list[str]:
+    parts, runs = ["## (c) Captions of moving stamps, from the clip alone"], [v for k, v in kept.items() if k.startswith("captions")]
+    if runs:
+        rows = [[f"{which} objects ({runs[0][which]['rows']['test']} clips)",
+                 *(spread([r[which][m] for r in runs]) for m in ("motion", "object", "exact", "chrf"))]
+                for which in ("unseen", "seen")]  # fmt: skip
+        parts.append(table(["", "motion right", "object right", "whole caption right", "chrF"], rows))
+        examples = [f"- {wanted} | {answered}" for which in ("unseen", "seen") for wanted, answered in runs[0][which]["examples"]]
+        parts += ["Wanted, and written, of the first rows, unseen objects first:", "\n".join(examples)]
+    else:
+        parts.append("Not measured yet.")
+    parts.append("## (d) Emoji, picture to name, unseen vendor")
+    runs = [v for k, v in kept.items() if k.startswith("names")]
+    if runs:
+        first = runs[0]
+        rows = [[m, spread([r[m][0] for r in runs]), f"{first[m][1]:.3f} to {first[m][2]:.3f}", f"{first['guess'][m]:.3f}"]
+                for m in ("exact_match", "chrf", "bleu")]  # fmt: skip
+        parts.append(table(["metric", "over seeds", "first seed, over rows", "most frequent name"], rows))
+        parts.append(f"{first['rows']} rows, {np.mean([r['seconds'] for r in runs]):.0f} s a model.")
+    else:
+        parts.append("Not measured yet.")
+    return parts
+
+
+def part_e(kept: dict[str, Any]) -> list[str]:
+    parts = ["## (e) Balancing"]
+    found = {k.removeprefix("toy "): v for k, v in kept.items() if k.startswith("toy")}
+    if found:
+        rows = [[way, *(", ".join(f"{x:.2f}" for x in v[t]) for t in "ab"), f"{np.mean(v['a'] + v['b']):.2f}"] for way, v in found.items()]
+        parts += ["Two losses that pull apart, each as a share of what it was at the start, from three starts.", table(["", "a", "b", "mean"], rows)]
+    ways: dict[str, list[Any]] = {}
+    for k, v in kept.items():
+        if k.startswith("way"):
+            ways.setdefault(k.split(" ", 2)[2], []).append(v)
+    if ways:
+        equal = [v for k, v in kept.items() if k.startswith("together")]
+        ways = {"equal": equal[: max(map(len, ways.values()))], **ways}
+        base = np.mean([v["seconds"] for v in ways["equal"]])
+        rows = [[way, *(f"{np.mean([v[t] for v in some]):.3f}" for t in TASKS), f"{np.mean([[v[t] for t in TASKS] for v in some]):.3f}",
+                 f"{np.mean([v['seconds'] for v in some]) / base:.2f}"] for way, some in ways.items()]  # fmt: skip
+        parts += [f"The four targets of (a), test accuracy, {len(ways['equal'])} seeds.", table(["", *TASKS, "mean", "time, of equal's"], rows)]
+    return parts if len(parts) > 1 else [*parts, "Not measured yet."]
