@@ -40,7 +40,7 @@ LAYERS = [
     {"cache", "dataset", "model"},
     {"artifact", "embedding", "prediction", "checkpoint", "features", "views", "objective"},
     {"evaluation", "crossmodal", "retrieval", "space", "trackers"},
-    {"training", "report", "runs", "documentation", "inspection", "members", "ensemble", "ensembling", "trained"},
+    {"training", "report", "runs", "documentation", "inspection", "members", "ensemble", "ensembling", "singles", "trained"},
     {"api", "samples"},
     {"tuning"},
     {"cli", "serving", "demonstration", "__main__"},

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from plait import artifact, components, crossmodal, embedding, ensembling, evaluation, machine, report, runs
+from plait import artifact, components, crossmodal, embedding, ensembling, evaluation, machine, report, runs, singles
 from plait import recipe as recipes
 from plait.artifact import Artifact
 from plait.checkpoint import Checkpoint, Progress
@@ -148,6 +148,9 @@ def _fit(
         record["members"] = members.members
     if evaluate:
         _evaluate_all(trained, data, members, table)
+    if chosen.singles and len(chosen.tasks) > 1:
+        record["singles"] = singles.fit(chosen, asked, data, settings, rows, folder, screen)
+        singles.show(record["singles"], record, screen)
     record["seconds"] = round(time.time() - begun, 1)
     artifact.save(trained._artifact, folder)
     report.write(folder, trained._artifact)

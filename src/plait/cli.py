@@ -128,6 +128,7 @@ def predict(
         str | None, typer.Option("--out", "-o", help="CSV, TSV, JSON Lines, Parquet, Feather or Arrow by its ending; the terminal if left out")
     ] = None,
     root: RootOption = None,
+    keep: Annotated[bool, typer.Option("--keep", help="the table's own columns too, so that another model can read the answers")] = False,
 ) -> None:
     """Answer each row of a table: the same rows, in the same order."""
     from plait import api
@@ -135,7 +136,7 @@ def predict(
 
     if out:
         write.check_ending(Path(out))
-    answers = api.load(run).predict(table, root)
+    answers = api.load(run).predict(table, root, keep)
     if out:
         write.write(answers, Path(out))
         typer.echo(f"{answers.num_rows:,} rows written to {out}", err=True)

@@ -92,7 +92,9 @@ def evaluate(
             metrics=bootstrap(task, scored[0], truth, resamples),
             baseline=task.measure(prior, truth),
             subsets=[
-                (s, bootstrap(task, o, truth, min(resamples, SUBSET_RESAMPLES))[task.score]) for s, o in zip(wanted[1:], scored[1:], strict=True)
+                (s, bootstrap(task, o, truth, min(resamples, SUBSET_RESAMPLES))[task.score])
+                for s, o in zip(wanted[1:], scored[1:], strict=True)
+                if set(s) < set(task.read(columns))
             ],
         )
     return Evaluation(name, targets, resamples, alignments)

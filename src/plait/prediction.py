@@ -171,6 +171,16 @@ def check_columns(answering: Answering, table: Table, tell: Tell) -> None:
         tell(f"input '{name}' is not in {table.name}: treated as missing in every row{hint}")
 
 
+def beside(table: pa.Table, answers: pa.Table) -> pa.Table:
+    """A table's columns, then the answers; ids that are in both are not repeated, other names in both get `_answer`."""
+    for name in answers.column_names:
+        if name not in table.column_names:
+            table = table.append_column(name, answers[name])
+        elif not answers[name].equals(table[name]):
+            table = table.append_column(f"{name}_answer", answers[name])
+    return table
+
+
 def assemble(answers: dict[str, Any], problems: list[Problem], schema: Schema, table: Table) -> pa.Table:
     """Id columns as they came, then the answers, then `problem`."""
     done: dict[str, Any] = {name: table.data.column(name) for name in schema.of("id") if name in table.data.column_names} | answers

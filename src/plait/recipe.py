@@ -22,7 +22,8 @@ from plait.schema import Schema
 class Recipe(Options):
     """Everything that decides what is trained. `modalities` and `encoders` hold for all columns of a modality;
     what `columns` says of one column comes before them. `quality` stands for an `ensemble`: none (`fast`), pretrained
-    vectors, a linear model and trees beside the network (`good`), or more of them, trained over and over (`best`)."""
+    vectors, a linear model and trees beside the network (`good`), or more of them, trained over and over (`best`). `singles` also trains a
+    model for each target alone, to compare with."""
 
     columns: dict[str, ColumnRecipe] = {}
     modalities: dict[str, dict[str, Any]] = {}
@@ -37,6 +38,7 @@ class Recipe(Options):
     ensemble: EnsembleRecipe | None = None
     tuning: TuningRecipe = TuningRecipe()
     task_defaults: dict[str, dict[str, Any]] = {}
+    singles: bool = False
     seed: int = 0
 
     def resolve(self, schema: Schema, tasks: Mapping[str, str]) -> Recipe:

@@ -50,8 +50,9 @@ class Model:
     def inputs(self) -> list[str]:
         return list(self._artifact.preprocessing.inputs)
 
-    def predict(self, data: Any, root: str | Path | None = None) -> pa.Table:
-        """An answer for each row of a table (see `plait.fit` for what a table can be), one dict or a list of dicts.
+    def predict(self, data: Any, root: str | Path | None = None, keep: bool = False) -> pa.Table:
+        """An answer for each row of a table (see `plait.fit` for what a table can be), one dict or a list of dicts. With `keep` the table's
+        own columns come first, so that the answers can be another model's inputs; an answer whose name they have is called `<name>_answer`.
 
         Returns the same number of rows in the same order: id columns as they came, then for each target its answer under
         its own name and more about it (`label_probability_cat`), then `problem`: null, or which cells could not be read;
@@ -62,7 +63,7 @@ class Model:
             answers, problems = prediction.predict(self._answering, self.schema, table, self._screen.warn, bar.advance, cells)
         if problems:
             self._screen.warn(f"{len(problems):,} cells could not be read and count as missing:\n{check.summary(problems)}")
-        return answers
+        return prediction.beside(table.data, answers) if keep else answers
 
     def embed(self, data: Any, root: str | Path | None = None, column: str | None = None) -> np.ndarray:
         """The network's fused vector of each row, float32 of shape (rows, width); or, of a model that aligns columns, with `column` that

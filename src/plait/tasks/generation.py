@@ -16,6 +16,7 @@ from plait import decoder
 from plait.batch import Tokens
 from plait.ctc import padded
 from plait.decoder import TextDecoder, positions
+from plait.errors import TrainingError
 from plait.layers import module_key, steps_mask
 from plait.modalities.base import Match, distinct, is_text, words_a_cell
 from plait.spelling import NOTHING, Spelling
@@ -79,6 +80,9 @@ class Generation(TextTask):
 
     def study(self, texts: list[list[int]]) -> None:
         self.longest = max(map(len, texts), default=1)
+        for text in self.config.answers if isinstance(self.config.answers, tuple) else ():
+            if len(self.spelling) in self.spelling.encode(text):
+                raise TrainingError(f"the answer '{text}' has letters that no training text has: it cannot be written")
         if self.config.answers == "seen":
             self.seen = sorted({tuple(ids): ids for ids in texts}.values())
             self.allowed = decoder.only(self.seen)

@@ -1,0 +1,235 @@
+"""Text as an answer, from the table to the table: what is heard in tones, and what is seen in pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from torch.nn import functional as F
+
+import plait
+from conftest import COLOURS, make_rows
+from media import wav, wave
+from plait.batch import Tokens
+from plait.cli import run
+from plait.components import configure, find
+from plait.errors import RecipeError, TrainingError
+from plait.texts import ABSENT, TextTask
+
+TONES = {"a": 400, "b": 900, "c": 2000}
+HEARD = [
+    "training.precision=fp32", "modalities.audio.bands=24", "modalities.audio.hop=0.02", "modalities.audio.gain=0", "modalities.audio.time_masks=0",
+    "modalities.audio.band_masks=0", "encoders.audio={name: crnn, channels: [8, 8], width: 24, dropout: 0}", "training.learning_rate=0.01",
+]  # fmt: skip
+SEEN = [
+    "training.precision=fp32", "modalities.image.size=16", "encoders.image={name: cnn, channels: [4, 8], pool: none}", "training.learning_rate=0.005",
+    "task_defaults.generation={width: 32, layers: 1, dropout: 0}",
+]  # fmt: skip
+
+
+def tones(folder: Path, count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Recordings of two to four tones, and their letters."""
+    rng, rows = np.random.default_rng(seed), []
+    for i in range(count):
+        letters = "".join(rng.choice(list(TONES), int(rng.integers(2, 5))))
+        parts = [np.concatenate([wave(0.16, TONES[x], seed=i), np.zeros(960, np.float32)]) for x in letters]
+        (folder / f"{seed}-{i}.wav").write_bytes(wav(np.concatenate(parts)))
+        rows.append({"sound": f"{seed}-{i}.wav", "said": letters})
+    return rows
+
+
+@pytest.fixture(scope="module")
+def hearing(tmp_path_factory: pytest.TempPathFactory) -> tuple[plait.Model, Path]:
+    folder = tmp_path_factory.mktemp("tones")
+    rows = tones(folder, 90)
+    rows[3]["said"] = None
+    overrides = [*HEARD, "tasks.said={name: transcription, ngram: 2, beam: 4}", "training.epochs=60"]
+    return plait.fit(rows, "said", root=folder, out=folder / "run", overrides=overrides, quiet=True), folder
+
+
+def test_what_is_heard_is_written(hearing: tuple[plait.Model, Path]) -> None:
+    model, folder = hearing
+    new = tones(folder, 30, seed=1)
+    answers = model.predict([{"sound": row["sound"]} for row in new], folder)
+    assert answers.column_names == ["said", "problem"]
+    scores = model.evaluate(new, folder).targets["said"]
+    assert scores.score == "cer"
+    assert scores.metrics["cer"].value < 0.1
+    assert scores.metrics["cer"].value < scores.baseline["cer"] / 3, "the text that is there most often"
+    right = np.mean([a == row["said"] for a, row in zip(answers["said"].to_pylist(), new, strict=True)])
+    assert right == pytest.approx(scores.metrics["exact_match"].value)
+
+
+def test_a_long_recording_is_heard_to_its_end_and_none_gives_null(hearing: tuple[plait.Model, Path]) -> None:
+    """Longer than a window of 20 s: three quarters of silence between two stretches of tones."""
+    model, folder = hearing
+    start, end = tones(folder, 2, seed=5)
+    parts = [np.frombuffer((folder / row["sound"]).read_bytes()[44:], np.int16) for row in (start, end)]
+    long = np.concatenate([parts[0], np.zeros(16_000 * 23, np.int16), parts[1]]).astype(np.float32) / 32768
+    noisy = long + np.random.default_rng(0).normal(0, 0.0002, len(long)).astype(np.float32)
+    (folder / "long.wav").write_bytes(wav(noisy))
+    (folder / "cut.wav").write_bytes(wav(noisy)[:3000])
+    answers = model.predict([{"sound": "long.wav"}, {"sound": None}, {"sound": "cut.wav"}], folder)
+    said, *others = answers["said"].to_pylist()
+    assert said.startswith(start["said"][0])
+    assert said.endswith(end["said"][-1]), said
+    assert others == [None, None]
+    assert "cut.wav" in answers["problem"].to_pylist()[2]
+
+
+def test_a_saved_model_answers_the_same_and_feeds_another_one(hearing: tuple[plait.Model, Path], tmp_path: Path) -> None:
+    model, folder = hearing
+    new = tones(folder, 12, seed=2)
+    plait.load(model.folder, quiet=True)
+    (tmp_path / "new.csv").write_text("sound,said\n" + "\n".join(f"{row['sound']},{row['said']}" for row in new))
+    assert run(["predict", str(model.folder), str(tmp_path / "new.csv"), "--root", str(folder), "--keep", "-o", str(tmp_path / "read.csv")]) == 0
+    lines = (tmp_path / "read.csv").read_text().splitlines()
+    assert lines[0].replace('"', "") == "sound,said,said_answer,problem" or lines[0].replace('"', "") == "sound,said,problem"
+    assert len(lines) == 13
+    assert model.predict(new, folder).equals(plait.load(model.folder, quiet=True).predict(new, folder))
+
+
+def test_a_recording_too_short_for_its_text_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    rows = tones(tmp_path, 12)
+    for row in rows:
+        row["said"] = row["said"] * 30
+    with pytest.raises(TrainingError, match="each needs a step of its own: take a smaller hop"):
+        plait.fit(rows, "said", root=tmp_path, out=tmp_path / "run", overrides=[*HEARD, "tasks.said=transcription", "training.epochs=1"], quiet=True)
+
+
+def test_the_loss_is_the_sum_over_all_paths() -> None:
+    """-log p(text), p being the sum over the paths that write it, for each unit (Graves et al. 2006, eq. 3): here all are counted."""
+    from test_ctc import texts_of
+
+    made = find("tasks", "transcription").fit(configure("tasks", "transcription", {}), pa.chunked_array([["ab", "b", None]]), "said")
+    made.build_head(0, {"sound": 5})
+    made.eval()
+    mask = torch.tensor([[True] * 4, [True, True, False, True], [False] * 4])
+    torch.manual_seed(0)
+    tokens = Tokens(torch.randn(3, 4, 5), mask)
+    output = made(torch.zeros(3, 0), {"sound": tokens})
+    target, labelled, problems = made.encode(pa.chunked_array([["ab", "b", None]]), "said")
+    assert not problems
+    assert labelled.tolist() == [True, True, False]
+    log_p = made.head(tokens.x_BLD).log_softmax(-1).detach().double().numpy()
+    expected = [-np.log(texts_of(log_p[0])[(1, 2)]) / 2, -np.log(texts_of(log_p[1][[0, 1, 3]])[(2,)])]
+    assert float(made.loss(output, target, labelled).detach()) == pytest.approx(np.mean(expected), rel=1e-4)
+    assert made.decode(output)[2, 0] == ABSENT
+    assert made.loss(output, target, torch.zeros(3, dtype=torch.bool)) == 0
+
+
+def described(folder: Path, count: int = 90, seed: int = 0) -> list[dict[str, Any]]:
+    rows = make_rows(folder, count, seed)
+    sizes = ("small", "large")
+    return [
+        {"photo": row["photo"], "name": f"a plain {row['label']} picture of {sizes[row['price'] > 1]} price", "price": row["price"]} for row in rows
+    ]
+
+
+@pytest.fixture(scope="module")
+def writing(tmp_path_factory: pytest.TempPathFactory) -> tuple[plait.Model, Path]:
+    folder = tmp_path_factory.mktemp("described")
+    overrides = [*SEEN, "training.epochs=40", "tasks.name=generation"]
+    return plait.fit(described(folder), "name", root=folder, out=folder / "run", overrides=overrides, quiet=True), folder
+
+
+def test_what_is_seen_is_written(writing: tuple[plait.Model, Path]) -> None:
+    model, folder = writing
+    scores = model.evaluate(described(folder, 30, seed=1), folder).targets["name"]
+    assert scores.metrics["exact_match"].value > 0.8
+    assert scores.metrics["chrf"].value > scores.baseline["chrf"]
+    assert {subset for subset, _ in scores.subsets} == {("photo",), ("price",)}
+
+
+def test_any_subset_of_inputs_gives_an_answer(writing: tuple[plait.Model, Path]) -> None:
+    model, folder = writing
+    new = described(folder, 9, seed=2)
+    blind = model.predict([{"photo": None, "price": row["price"]} for row in new], folder)["name"].to_pylist()
+    seen = model.predict([{"photo": row["photo"]} for row in new], folder)["name"].to_pylist()
+    assert all(text.endswith(row["name"][-11:]) for text, row in zip(blind, new, strict=True)), "the price is known"
+    assert np.mean([text.split()[2] == row["name"].split()[2] for text, row in zip(seen, new, strict=True)]) > 0.8, "the colour is known"
+    nothing = model.predict([{"photo": None, "price": None}], folder)["name"].to_pylist()
+    assert nothing[0].startswith("a plain")
+
+
+def test_only_listed_answers_are_given(tmp_path: Path) -> None:
+    listed = [f"a plain {colour} picture of {size} price" for colour in COLOURS for size in ("small", "large")][:4]
+    overrides = [*SEEN, "training.epochs=2", f"tasks.name={{name: generation, answers: {listed}}}"]
+    rows = described(tmp_path, 24)
+    for name, options in {"listed": overrides, "seen": [*overrides[:-1], "tasks.name={name: generation, answers: seen}"]}.items():
+        model = plait.fit(rows, "name", root=tmp_path, out=tmp_path / name, overrides=options, quiet=True)
+        answers = plait.load(model.folder, quiet=True).predict(rows, tmp_path)["name"].to_pylist()
+        assert set(answers) <= (set(listed) if name == "listed" else {row["name"] for row in rows})
+    with pytest.raises(TrainingError, match="'mauve' has letters that no training text has"):
+        plait.fit(
+            rows,
+            "name",
+            root=tmp_path,
+            out=tmp_path / "x",
+            quiet=True,
+            overrides=[*overrides[:-1], "tasks.name={name: generation, answers: [mauve]}"],
+        )
+
+
+def task(name: str, **options: Any) -> TextTask:
+    torch.manual_seed(0)
+    made: TextTask = find("tasks", name).fit(configure("tasks", name, options), pa.chunked_array([["ab", "b a", "cab", None]]), "said")
+    made.build_head(0, {"x": 5})
+    return made.eval()
+
+
+@pytest.mark.parametrize("name", ["generation", "transcription"])
+class TestTextTask:
+    def test_state_restores_the_same_task(self, name: str) -> None:
+        import json
+
+        made = task(name)
+        again = type(made).from_state(made.config, json.loads(json.dumps(made.state())))
+        again.build_head(0, {"x": 5})
+        again.load_state_dict(made.state_dict())
+        tokens = {"x": Tokens(torch.randn(3, 6, 5), torch.ones(3, 6, dtype=torch.bool))}
+        one, other = (t.eval().decode(t(torch.zeros(3, 0), tokens), thorough=True) for t in (made, again))
+        assert torch.equal(one, other)
+        assert len(made.answers(one)[""]) == 3
+
+    def test_a_perfect_answer_is_measured_as_perfect(self, name: str) -> None:
+        made = task(name)
+        target, labelled, _ = made.encode(pa.chunked_array([["ab", "b a", "cab", None]]), "said")
+        measured = made.measure(F.pad(target[labelled], (0, 3)).numpy(), target[labelled].numpy())
+        assert measured[made.score] == pytest.approx(1.0 if made.higher else 0.0)
+        some = made.measured(target[labelled].numpy(), target[labelled].flip(0)[labelled[:3]].numpy())
+        assert some(np.array([0, 0]))[made.score] == some(np.array([0]))[made.score]
+
+    def test_a_row_alone_has_the_loss_it_has_among_others(self, name: str) -> None:
+        made = task(name)
+        target, labelled, _ = made.encode(pa.chunked_array([["ab", "b a", "cab", None]]), "said")
+        x, mask = torch.randn(4, 6, 5), torch.arange(6) < torch.tensor([6, 5, 4, 6])[:, None]
+        alone = []
+        for row in range(3):
+            output = made(torch.zeros(1, 0), {"x": Tokens(x[row : row + 1], mask[row : row + 1])})
+            alone.append(made.loss(output, target[row : row + 1], labelled[row : row + 1]))
+        whole = made.loss(made(torch.zeros(4, 0), {"x": Tokens(x, mask)}), target, labelled)
+        torch.testing.assert_close(whole, torch.stack(alone).mean())
+
+    def test_every_parameter_learns(self, name: str) -> None:
+        made = task(name).train()
+        target, labelled, _ = made.encode(pa.chunked_array([["ab", "b a", "cab", None]]), "said")
+        made.loss(made(torch.zeros(4, 0), {"x": Tokens(torch.randn(4, 9, 5), torch.ones(4, 9, dtype=torch.bool))}), target, labelled).backward()
+        assert all(p.grad is not None and p.grad.any() for p in made.parameters())
+
+    def test_a_text_that_is_too_long_is_named(self, name: str) -> None:
+        made = task(name, longest=3, units="characters")
+        _, labelled, problems = made.encode(pa.chunked_array([["ab", "abcab"]]), "said")
+        assert labelled.tolist() == [True, False]
+        assert [(p.row, p.column) for p in problems] == [(1, "said")]
+        assert "5 characters, and at most 3" in problems[0].reason
+
+
+def test_a_transcription_reads_one_column() -> None:
+    made = find("tasks", "transcription").fit(configure("tasks", "transcription", {}), pa.chunked_array([["ab"]]), "said")
+    with pytest.raises(RecipeError, match="reads one column"):
+        made.build_head(0, {"a": 3, "b": 3})
