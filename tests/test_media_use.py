@@ -167,3 +167,12 @@ def test_a_file_without_sound_in_a_column_of_sounds_is_named(media: tuple[Path, 
         pa.chunked_array([["silent.mp4"]]), Source("noise", tmp_path)
     )  # fmt: skip
     assert [p.reason for p in loaded.problems] == ["no sound in it"]
+
+
+@pytest.mark.parametrize("view", ["windows", "whole"])
+def test_linear_models_see_recordings_in_windows(view: str, media: tuple[Path, list[dict[str, Any]]], tmp_path: Path) -> None:
+    folder, rows = media
+    columns = {"photo": "ignored", "film": "ignored", "film.sound": "ignored"}
+    overrides = [*QUICK, "training.epochs=1", f"modalities.audio.view={view}", "modalities.audio.seconds=0.1", "ensemble.members.linear=linear"]
+    model = plait.fit(rows, "label", root=folder, columns=columns, overrides=[*overrides, "ensemble.folds=2"], out=tmp_path / "run", quiet=True)
+    assert len(model.predict(rows, folder)) == len(rows)

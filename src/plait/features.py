@@ -151,13 +151,18 @@ def _numbers(values: Values, layout: Layout, data: Dataset, column: str) -> Matr
     parts = []
     for some in torch.arange(len(values.x)).split(TOGETHER):
         part = plain.take(some)
-        parts.append(of_kind(part if values.encoded else modality.transform(part, None)).float())
+        part = part if values.encoded else modality.transform(part, None)
+        parts.append(_mean_of_several(of_kind(part).float(), part.count_B))  # windows of a long recording
     x = torch.cat(parts) if parts else torch.zeros(0, 1)
-    if values.count_B is not None:  # the mean of a list of media
-        owner = torch.arange(len(values.count_B)).repeat_interleave(values.count_B)
-        sums = torch.zeros(len(values.count_B), x.shape[1]).index_add(0, owner, x)
-        x = sums / values.count_B.clamp(min=1)[:, None]
-    return x.numpy()
+    return _mean_of_several(x, values.count_B).numpy()
+
+
+def _mean_of_several(x: Tensor, count_B: Tensor | None) -> Tensor:
+    """One row for each cell that holds several media."""
+    if count_B is None:
+        return x
+    owner = torch.arange(len(count_B)).repeat_interleave(count_B)
+    return torch.zeros(len(count_B), x.shape[1]).index_add(0, owner, x) / count_B.clamp(min=1)[:, None]
 
 
 def _counts(ids_BL: Tensor, mask_BL: Tensor, height: int) -> sparse.csr_array:

@@ -93,6 +93,9 @@ class Recipe(Options):
         """Raises `RecipeError` for inputs that are none, and where tasks that do not answer from a fused vector are asked for what only
         such a vector allows."""
         inputs = schema.of("input")
+        best_by, targets = self.training.best_by, [*chosen, *self.aligned()]
+        if best_by and best_by not in targets:
+            raise RecipeError(f"training: no target '{best_by}' to choose the best epoch by: {nearest(best_by, targets)}")
         for t, choice in chosen.items():
             if wrong := [c for c in choice.options.get("inputs") or () if c not in inputs]:
                 raise RecipeError(f"task '{t}': no input column '{wrong[0]}': {nearest(wrong[0], inputs)}")
