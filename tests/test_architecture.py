@@ -39,7 +39,7 @@ LAYERS = [
     {"encoders", "preprocessing", "schedule"},
     {"cache", "dataset", "model"},
     {"artifact", "embedding", "prediction", "checkpoint", "features", "views", "objective"},
-    {"evaluation", "crossmodal", "retrieval", "space", "trackers"},
+    {"evaluation", "crossmodal", "retrieval", "space", "trackers", "transcriber"},
     {"training", "report", "runs", "documentation", "inspection", "members", "ensemble", "ensembling", "singles", "trained"},
     {"api", "samples"},
     {"tuning"},

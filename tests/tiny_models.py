@@ -12,6 +12,7 @@ from transformers import (
     BertModel,
     CLIPConfig,
     CLIPModel,
+    PreTrainedTokenizerFast,
     ResNetConfig,
     ResNetModel,
     VideoMAEConfig,
@@ -19,7 +20,13 @@ from transformers import (
     ViTConfig,
     ViTModel,
     Wav2Vec2Config,
+    Wav2Vec2CTCTokenizer,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2ForCTC,
     Wav2Vec2Model,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
 )
 
 WORDS = ["a", "red", "apple", "green", "tree", "the", "sky", "is", "blue", "there", "near", "house", "number", "cherry", "leaf"]
@@ -94,4 +101,43 @@ def videomae(folder: Path) -> Path:
     torch.manual_seed(0)
     VideoMAEModel(VideoMAEConfig(hidden_size=32, image_size=32, patch_size=16, num_frames=4, **SMALL)).save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps({"size": {"height": 32, "width": 32}, "do_normalize": False}))
+    return folder
+
+
+def ctc(folder: Path) -> Path:
+    """A wav2vec 2.0 with a CTC head over a few letters."""
+    torch.manual_seed(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.json").write_text(json.dumps({c: i for i, c in enumerate(["<pad>", "<s>", "</s>", "<unk>", "|", *"abcdefgh"])}))
+    Wav2Vec2CTCTokenizer(str(folder / "vocab.json")).save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(sampling_rate=16_000, return_attention_mask=True).save_pretrained(folder)
+    shape = {"conv_dim": (8, 8), "conv_stride": (10, 16), "conv_kernel": (10, 16), "num_feat_extract_layers": 2, "hidden_size": 32, "vocab_size": 13}
+    config = Wav2Vec2Config(**shape, **SMALL, num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2, do_stable_layer_norm=True,
+                            feat_extract_norm="layer")  # fmt: skip
+    Wav2Vec2ForCTC(config).save_pretrained(folder)
+    return folder
+
+
+def whisper(folder: Path) -> Path:
+    """Speech to text by generation, over words."""
+    torch.manual_seed(0)
+    words = ["<pad>", "<|endoftext|>", "<|startoftranscript|>", "<unk>", *WORDS]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    folder.mkdir(parents=True, exist_ok=True)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<|endoftext|>", unk_token="<unk>").save_pretrained(folder)
+    WhisperFeatureExtractor(feature_size=8, chunk_length=30).save_pretrained(folder)
+    layers = {
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+        "encoder_ffn_dim": 32,
+        "decoder_ffn_dim": 32,
+    }
+    marks = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 1, "decoder_start_token_id": 2, "begin_suppress_tokens": None}
+    config = WhisperConfig(vocab_size=len(words), num_mel_bins=8, d_model=16, max_source_positions=1500, max_target_positions=24, **layers, **marks)
+    model = WhisperForConditionalGeneration(config)
+    model.generation_config.max_length = 12
+    model.save_pretrained(folder)
     return folder

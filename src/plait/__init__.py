@@ -18,14 +18,23 @@ if TYPE_CHECKING:
     from plait.api import inspect as inspect
     from plait.api import load as load
     from plait.recipe import Recipe as Recipe
+    from plait.transcriber import transcribe as transcribe
     from plait.tuning import tune as tune
 
 __version__ = "0.1.0"
-__all__ = ["Model", "PlaitError", "Recipe", "__version__", "fit", "inspect", "load", "tune"]
+__all__ = ["Model", "PlaitError", "Recipe", "__version__", "fit", "inspect", "load", "transcribe", "tune"]
 
 from plait.errors import PlaitError as PlaitError
 
-_HOMES = {"Model": "plait.api", "fit": "plait.api", "inspect": "plait.api", "load": "plait.api", "Recipe": "plait.recipe", "tune": "plait.tuning"}
+_HOMES = {
+    "Model": "plait.api",
+    "fit": "plait.api",
+    "inspect": "plait.api",
+    "load": "plait.api",
+    "Recipe": "plait.recipe",
+    "tune": "plait.tuning",
+    "transcribe": "plait.transcriber",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -144,6 +144,29 @@ def predict(
         write.to_stream(answers, sys.stdout.buffer)
 
 
+@app.command(epilog="Example: plait transcribe whisper-tiny/ calls.csv --column recording -o read.csv")
+def transcribe(
+    model: Annotated[str, typer.Argument(help="a folder or a Hugging Face name: a CTC network, or one such as Whisper")],
+    table: TableArgument,
+    column: Annotated[str | None, typer.Option(help="the column of recordings, where the table has several columns")] = None,
+    name: Annotated[str, typer.Option(help="of the new column")] = "transcript",
+    language: Annotated[str | None, typer.Option(help="for networks that take one")] = None,
+    out: Annotated[str | None, typer.Option("--out", "-o", help="CSV, TSV, JSON Lines, Parquet, Feather or Arrow; the terminal if left out")] = None,
+    root: RootOption = None,
+) -> None:
+    """Write down what is said in a table's recordings, by a pretrained network as it is."""
+    from plait.table import write
+    from plait.transcriber import transcribe
+
+    if out:
+        write.check_ending(Path(out))
+    found = transcribe(model, table, column, name=name, language=language, root=root)
+    if out:
+        write.write(found, Path(out))
+    else:
+        write.to_stream(found, sys.stdout.buffer)
+
+
 @app.command(epilog="Example: plait embed runs/first new.csv -o vectors.parquet")
 def embed(
     run: RunArgument,

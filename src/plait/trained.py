@@ -61,8 +61,7 @@ class Model:
         table = read(data, root)
         with self._screen.bar("predicting", len(table)) as bar, store(self._screen, table) as cells:
             answers, problems = prediction.predict(self._answering, self.schema, table, self._screen.warn, bar.advance, cells)
-        if problems:
-            self._screen.warn(f"{len(problems):,} cells could not be read and count as missing:\n{check.summary(problems)}")
+        check.tell(problems, self._screen.warn)
         return prediction.beside(table.data, answers) if keep else answers
 
     def embed(self, data: Any, root: str | Path | None = None, column: str | None = None) -> np.ndarray:
@@ -157,8 +156,7 @@ class Model:
             prediction.check_columns(self._network, table, self._screen.warn)
         with self._screen.bar("computing vectors", len(table)) as bar, store(self._screen, table) as cells:
             vectors, problems = space.vectors(table, cells, bar.advance)
-        if problems:
-            self._screen.warn(f"{len(problems):,} cells could not be read and count as missing:\n{check.summary(problems)}")
+        check.tell(problems, self._screen.warn)
         return vectors, problems
 
     def evaluate(self, data: Any, root: str | Path | None = None, subsets: bool = True) -> Evaluation:
@@ -174,8 +172,7 @@ class Model:
         prediction.check_columns(self._answering, table, self._screen.warn)
         with self._screen.bar("reading cells", len(table) * len(self.inputs)) as bar, store(self._screen, table) as cells:
             rows = self._answering.prepare(table, store=cells, progress=bar.advance)
-        if problems := rows.prepared.problems:
-            self._screen.warn(f"{len(problems):,} cells could not be read and count as missing:\n{check.summary(problems)}")
+        check.tell(rows.prepared.problems, self._screen.warn)
         return self._evaluate(self._answering, rows, table.name, subsets)
 
     def _evaluate(self, answering: Answering, rows: Rows, name: str, subsets: bool = True) -> Evaluation:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from plait.errors import BadCellsError
@@ -28,6 +29,12 @@ def check(problems: list[Problem], given: dict[str, int], root: Path, strict: bo
             + "\n".join(lines)
             + f"\nPaths are resolved against {root}; give another folder with root= or --root."
         )
+
+
+def tell(problems: list[Problem], warn: Callable[[str], None]) -> None:
+    """Says how many cells could not be read, and why, if there are any."""
+    if problems:
+        warn(f"{len(problems):,} cells could not be read and count as missing:\n{summary(problems)}")
 
 
 def summary(problems: list[Problem]) -> str:

@@ -1,0 +1,115 @@
+"""Pretrained networks of Hugging Face that write what is said: run as they are, on a table's recordings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from plait import weights
+from plait.cells import Media
+from plait.errors import BadCell, RecipeError, TableError
+from plait.modalities.base import Problem
+from plait.prediction import beside
+from plait.schema import origin
+from plait.screen import Screen
+from plait.streams import read_sound
+from plait.table import check
+from plait.table.read import read
+
+LONGEST = 4 * 3600.0  # seconds of a recording
+WINDOW = 30.0  # seconds that a network is given at once
+TOGETHER = 8  # windows
+
+
+class Transcriber:
+    """A network with a CTC head (as Wav2Vec2ForCTC), or one that generates text from speech (as Whisper), from a folder or the hub's cache:
+    safetensors only, never foreign code. Long recordings are read in windows of 30 s, cut where it is quietest near a window's end."""
+
+    def __init__(self, model: str, language: str | None = None) -> None:
+        """Raises `RecipeError` when it is no such network, or its files lack something."""
+        try:
+            import transformers
+        except ModuleNotFoundError:
+            raise RecipeError("a pretrained transcriber needs transformers: pip install 'plait[pretrained]'") from None
+        folder = weights.find(model)
+        kinds = weights.read_json(folder, "config.json").get("architectures") or ["?"]
+        self.aligns = kinds[0].endswith("ForCTC")
+        if not self.aligns and not kinds[0].endswith(("ForConditionalGeneration", "ForSpeechSeq2Seq")):
+            raise RecipeError(f"'{model}' is a {kinds[0]}; expected one for CTC, or one that generates text from speech, as Whisper does")
+        loader = transformers.AutoModelForCTC if self.aligns else transformers.AutoModelForSpeechSeq2Seq
+        safely: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+        transformers.utils.logging.disable_progress_bar()
+        try:
+            self.extractor: Any = transformers.AutoFeatureExtractor.from_pretrained(folder, **safely)
+            self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, **safely)
+            self.network: Any = loader.from_pretrained(folder, use_safetensors=True, dtype=torch.float32, **safely)
+        except (OSError, ValueError, KeyError) as error:
+            raise RecipeError(f"'{model}' cannot be loaded as a transcriber: {error}") from None
+        self.network.eval()
+        self.language = language
+
+    @torch.inference_mode()
+    def __call__(self, wave: np.ndarray) -> str:
+        """The text of one recording, mono at the network's own rate."""
+        parts = windows(wave, int(WINDOW * self.extractor.sampling_rate))
+        return " ".join(text for first in range(0, len(parts), TOGETHER) for text in self._read(parts[first : first + TOGETHER]) if text)
+
+    def _read(self, waves: list[np.ndarray]) -> list[str]:
+        asked = {"padding": True} if self.aligns else {}
+        given = self.extractor(waves, sampling_rate=self.extractor.sampling_rate, return_tensors="pt", return_attention_mask=True, **asked)
+        if self.aligns:
+            ids = self.network(**given).logits.argmax(-1)
+        else:
+            ids = self.network.generate(**given, **({"language": self.language} if self.language else {}))
+        return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+
+
+def windows(wave: np.ndarray, longest: int) -> list[np.ndarray]:
+    """A recording cut into stretches of at most `longest` samples, where the tenth part before a stretch's end is quietest."""
+    parts, quiet = [], max(longest // 100, 1)
+    while len(wave) > longest:
+        start = longest - longest // 10
+        power = np.convolve(wave[start:longest] ** 2, np.ones(quiet), "valid")
+        at = start + int(power.argmin()) + quiet // 2
+        parts.append(wave[:at])
+        wave = wave[at:]
+    return [*parts, wave]
+
+
+def transcribe(
+    model: str | Path, data: Any, column: str | None = None, *, name: str = "transcript", language: str | None = None,
+    root: str | Path | None = None, quiet: bool = False,
+) -> pa.Table:  # fmt: skip
+    """The table with what is said in the recordings of `column` beside it, as `name`, null where there is none, and `problem`.
+
+    `model` is a folder or a hub's name (see `Transcriber`). `column` may be left out where the table has one. `language` is for networks that
+    take one. Raises `RecipeError` for a model that does not fit, `TableError` for a wrong column.
+    """
+    screen, table = Screen(quiet), read(data, root)
+    if column is None:
+        if len(table.data.column_names) != 1:
+            raise TableError(f"{table.name} has {', '.join(table.data.column_names)}: say which one holds the recordings (column=, --column)")
+        column = table.data.column_names[0]
+    known = table.data.column_names
+    cells = table.column(origin(column, known))
+    heard = Transcriber(str(model), language)
+    texts: list[str | None] = []
+    problems: list[Problem] = []
+    with screen.bar("transcribing", len(table)) as bar:
+        for row, cell in enumerate(cells.to_pylist()):
+            try:
+                wave = None if cell is None else read_sound(Media(cell, table.root).content, heard.extractor.sampling_rate, LONGEST).wave
+                texts.append(None if wave is None else heard(wave))
+            except BadCell as bad:
+                texts.append(None)
+                problems.append(Problem(row, column, bad.file or (cell if isinstance(cell, str) else ""), bad.reason))
+            bar.advance()
+    check.tell(problems, screen.warn)
+    said: list[str | None] = [None] * len(table)
+    for p in problems:
+        said[p.row] = f"{p.column}: {p.reason}"
+    return beside(table.data, pa.table({name: pa.array(texts, pa.string()), "problem": pa.array(said, pa.string())}))
