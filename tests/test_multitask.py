@@ -15,7 +15,7 @@ from conftest import FAST, make_rows, stop_at_step, write_csv
 from plait import api, recipe, training
 from plait.balancing.base import Share
 from plait.errors import Interrupted, RecipeError
-from plait.training import skill
+from plait.validation import skill
 
 BOTH = [
     *FAST,

@@ -27,14 +27,11 @@ from plait.preprocessing import configured
 from plait.recipe import Recipe
 from plait.schedule import learning_rate, optimizer_for
 from plait.screen import Bar, Screen
-from plait.tasks.base import joined
 from plait.trackers import Trackers
+from plait.validation import Validation, shares
 
 BLENDS = 10  # times in a training that losses are weighed anew
 UNLABELLED = 2  # rows without a label in a step, for each row of the batch
-SCALED = 10_000  # labels, at most, that the loss of a guess is worked out on
-LEAST = 1e-3  # that such a loss is taken for: what hardly varies is guessed well
-SMOOTHED = 5  # epochs over which a validation score is averaged to choose the best
 
 
 Watch = Callable[[int, int, float], None]  # an epoch's number, how many there are, and its score: the larger the better
@@ -60,6 +57,7 @@ class Training:
     weights: dict[str, float] = field(default_factory=dict)
     shares: dict[str, Share] = field(init=False)
     balancing: Balancing = field(init=False)
+    validation: Validation = field(init=False)
     stop: bool = False
 
     def __post_init__(self) -> None:
@@ -78,19 +76,7 @@ class Training:
         self.micro_batch = self.recipe.training.micro_batch or self.recipe.training.batch
         self.blends = self.recipe.model.balance == "blend" and any(part.solo for part in self.model.fused.values())
         self.device = torch.device(self.settings.device)
-        self._guessed: dict[str, float] = {}
-
-    def guessed(self, target: str) -> float:
-        """The main metric, on validation rows, of the guess that sees no input. Of what compares rows: none."""
-        if target not in self._guessed:
-            task = self.train_data.preprocessing.tasks[target]
-            known, wanted = (_labelled(data, target, data.rows)[1] for data in (self.train_data, self.valid_data))
-            if task.compares or not len(known):
-                self._guessed[target] = 0.0
-            else:
-                prior = task.prior(known)
-                self._guessed[target] = task.measure(prior.expand(len(wanted), *prior.shape).numpy(), wanted.numpy())[task.score]
-        return self._guessed[target]
+        self.validation = Validation(self.model, self.train_data, self.valid_data, self.settings, self.shares)
 
 
 def train(run: Training, resume: bool = False) -> Progress:
@@ -111,8 +97,8 @@ def train(run: Training, resume: bool = False) -> Progress:
                 _measure(run, progress)
             _epoch(run, progress, checkpoint, bar)
             rate = run.optimizer.param_groups[0]["lr"]
-            scores = {"learning_rate": rate, "loss": progress.loss_sum / _steps(run), **validate(run)}
-            rank = _rank(run, [*progress.history, scores])
+            scores = {"learning_rate": rate, "loss": progress.loss_sum / _steps(run), **run.validation.scores()}
+            rank = run.validation.rank([*progress.history, scores], recipe.best_by)
             better = progress.record(scores, rank)
             if better and recipe.keep == "best" and len(run.valid_data):
                 checkpoint.save_best(run.model)
@@ -126,7 +112,7 @@ def train(run: Training, resume: bool = False) -> Progress:
         checkpoint.save(run.model, run.balancing, run.optimizer, progress)
     if recipe.keep == "best" and len(run.valid_data):
         checkpoint.restore_best(run.model)
-    calibrate(run)
+    run.validation.calibrate()
     run.model.eval()
     return progress
 
@@ -161,17 +147,6 @@ def _epoch(run: Training, progress: Progress, checkpoint: Checkpoint, bar: Bar) 
             f"the training loss is no longer finite in epoch {progress.epoch + 1}; "
             f"try a smaller learning rate: --set training.learning_rate={settings.learning_rate / 10:g}"
         )
-
-
-def shares(recipe: Recipe, data: Dataset) -> dict[str, Share]:
-    """What each target's loss is weighed by, from its training labels. A single one is what it is."""
-    tasks, found = data.preprocessing.tasks, {}
-    for t, task in tasks.items():
-        labels = _labelled(data, t, data.rows)[1]
-        some = labels[torch.linspace(0, len(labels) - 1, min(len(labels), SCALED)).long()] if len(labels) else labels
-        scale = max(task.guess(some), LEAST) if len(tasks) > 1 and len(labels) else 1.0
-        found[t] = Share(float(recipe.tasks[t].options.get("weight", 1.0)) if len(tasks) > 1 else 1.0, scale, task.squared)
-    return found
 
 
 def _unlabelled(run: Training, generator: torch.Generator) -> tuple[Batch, Batch] | None:
@@ -298,98 +273,6 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 def _parts(batch: Batch, size: int) -> Iterator[Batch]:
     for rows in torch.arange(len(batch)).split(size):
         yield batch.take(rows)
-
-
-@torch.inference_mode()
-def validate(run: Training) -> dict[str, float]:
-    """Every task's loss and metrics on validation rows; nothing when there are none. `valid_loss` is the loss of a single target; of
-    several the mean of their losses, each in units of the guess that sees no input, and weighed as the recipe says. `valid_skill`, of
-    several, is the same mean of how far their main metrics are on the way from that guess (0) to perfection (1)."""
-    if not len(run.valid_data):
-        return {}
-    taken: dict[str, list[tuple[float, int]]] = {t: [] for t in run.model.targets}
-    outputs: dict[str, list[Tensor]] = {t: [] for t in run.model.targets}
-    for batch, found in _validated(run):
-        for t, loss in run.model.losses(found, batch.targets, batch.labelled).items():
-            taken[t].append((float(loss), int(batch.labelled[t].sum())))
-        for t, output in found.items():
-            outputs[t].append(_kept(run, t, output))
-    scores: dict[str, float] = {}
-    lost = {t: sum(loss * n for loss, n in some) / sum(n for _, n in some) for t, some in taken.items() if any(n for _, n in some)}
-    if len(run.model.targets) > 1:
-        scores |= {f"valid_{t}_loss": loss for t, loss in lost.items()}
-    if lost:
-        weights = sum(run.shares[t].weight for t in lost)
-        scores["valid_loss"] = sum(loss * run.shares[t].factor for t, loss in lost.items()) / weights
-    skills = {}
-    for target, parts in outputs.items():
-        output, truth = _labelled(run.valid_data, target, joined(parts))
-        if len(truth):
-            task = run.model.task(target)
-            measured = task.measure(output.numpy(), truth.numpy())
-            scores |= {f"valid_{target}_{name}": value for name, value in measured.items()}
-            skills[target] = skill(measured[task.score], run.guessed(target), task.higher)
-    if len(run.model.targets) > 1:
-        scores["valid_skill"] = sum(run.shares[t].weight * value for t, value in skills.items()) / sum(run.shares[t].weight for t in skills)
-    return scores
-
-
-def skill(score: float, guess: float, higher: bool) -> float:
-    """How far a metric is on the way from that of a guess to perfection, 1 or 0; it can be below zero."""
-    perfect = 1.0 if higher else 0.0
-    return (score - guess) / (perfect - guess) if abs(perfect - guess) > LEAST else float(score == perfect)
-
-
-@torch.inference_mode()
-def calibrate(run: Training) -> None:
-    """Sets what each task leaves to the validation rows."""
-    outputs: dict[str, list[Tensor]] = {t: [] for t in run.model.targets}
-    for _, found in _validated(run):
-        for t, output in found.items():
-            outputs[t].append(_kept(run, t, output))
-    for target, parts in outputs.items() if len(run.valid_data) else ():
-        run.model.task(target).calibrate(*_labelled(run.valid_data, target, joined(parts)))
-
-
-def _validated(run: Training) -> Iterator[tuple[Batch, dict[str, Tensor]]]:
-    """The validation rows in batches, with the model's outputs."""
-    run.model.eval()
-    for batch in run.valid_data.in_order(BATCH):
-        batch = batch.to(run.device)
-        with run.settings.autocast():
-            yield batch, run.model(batch)
-
-
-def _kept(run: Training, target: str, output: Tensor) -> Tensor:
-    with run.settings.autocast():
-        kept = run.model.task(target).decode(output)
-    return (kept.float() if kept.is_floating_point() else kept).cpu()
-
-
-def _labelled(data: Dataset, target: str, output: Tensor) -> tuple[Tensor, Tensor]:
-    """Outputs and labels of the rows that have one."""
-    keep = data.prepared.batch.labelled[target][data.rows]
-    return output[keep], data.prepared.batch.targets[target][data.rows][keep]
-
-
-def _rank(run: Training, history: list[dict[str, float]]) -> tuple[float, ...]:
-    """What makes an epoch the best: a single target's main metric, or that which `best_by` names; of several targets their mean skill, see
-    `validate`; then the validation loss. Both are means over the last epochs, because the luck of one epoch on few rows is not skill.
-    Without validation rows the latest is best."""
-    recent = history[-SMOOTHED:]
-    if "valid_loss" not in recent[-1]:
-        return ()
-    loss = sum(h["valid_loss"] for h in recent) / len(recent)
-    chosen = run.recipe.training.best_by
-    target = chosen or run.model.targets[0]
-    task, name = run.model.task(target), f"valid_{target}_{run.model.task(target).score}"
-    several = len(run.model.targets) > 1 and not chosen
-    if several:
-        name = "valid_skill"
-    if name not in recent[-1]:
-        return (-loss,)
-    main = sum(h[name] for h in recent) / len(recent)
-    return (main if several or task.higher else -main, -loss)
 
 
 def _words(progress: Progress, scores: dict[str, float]) -> str:
