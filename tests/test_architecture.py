@@ -35,7 +35,7 @@ LAYERS = [
         "ctc",
         "decoder",
     },
-    {"table", "modalities", "cells", "fusion", "tasks", "texts", "balancing"},
+    {"table", "modalities", "cells", "fusion", "tasks", "texts", "acoustics", "balancing"},
     {"encoders", "preprocessing", "schedule"},
     {"cache", "dataset", "model"},
     {"artifact", "embedding", "prediction", "checkpoint", "features", "views", "objective"},

@@ -14,7 +14,22 @@ from conftest import FAST, make_rows, write_csv
 from plait import __version__
 from plait.cli import app, run
 
-COMMANDS = ["inspect", "fit", "tune", "evaluate", "predict", "transcribe", "embed", "index", "search", "classify", "report", "options", "cache", "demo"]
+COMMANDS = [
+    "inspect",
+    "fit",
+    "tune",
+    "evaluate",
+    "predict",
+    "transcribe",
+    "embed",
+    "index",
+    "search",
+    "classify",
+    "report",
+    "options",
+    "cache",
+    "demo",
+]
 
 
 def test_help_lists_every_command_and_each_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:

@@ -84,7 +84,8 @@ class Preprocessing:
                     done.notes[name] = loaded.notes
         for name, task in self.tasks.items() if targets else ():
             if task.compares or task.labels[0] in table.data.column_names:
-                target, labelled, problems = task.encode(_target(table, task.labels, task.compares), name)
+                source = Source(name, table.root, store=store)
+                target, labelled, problems = task.read_labels(_target(table, task.labels, task.compares), source)
                 done.batch.targets[name], done.batch.labelled[name] = target, labelled
                 done.problems += problems
         done.problems.sort(key=lambda p: p.row)

@@ -152,7 +152,7 @@ def log_mel(wave: Tensor, config: Config) -> Tensor:
     1998), each filter of area one. These are librosa's defaults.
     """
     width, hop = round(config.window * config.rate), max(round(config.hop * config.rate), 1)
-    window, filters = _filters(config.rate, width, config.bands, config.lowest, min(config.highest, config.rate / 2))
+    window, triangles = filters(config.rate, width, config.bands, config.lowest, min(config.highest, config.rate / 2))
     half = width // 2
     if len(wave) <= half:  # too short to be mirrored
         wave = F.pad(wave, (0, half + 1 - len(wave)))
@@ -161,11 +161,11 @@ def log_mel(wave: Tensor, config: Config) -> Tensor:
         padded = F.pad(padded, (0, width - len(padded)))
     spectrum = torch.view_as_real(torch.fft.rfft(padded.unfold(0, width, hop) * window))
     power = spectrum[..., 0].square().addcmul_(spectrum[..., 1], spectrum[..., 1])
-    return (power @ filters).clamp_min_(FLOOR).log10_()
+    return (power @ triangles).clamp_min_(FLOOR).log10_()
 
 
 @lru_cache(8)
-def _filters(rate: int, width: int, bands: int, lowest: float, highest: float) -> tuple[Tensor, Tensor]:
+def filters(rate: int, width: int, bands: int, lowest: float, highest: float) -> tuple[Tensor, Tensor]:
     """The window, and the triangles that weigh frequencies into bands, (width // 2 + 1, bands)."""
     edges = _hertz(np.linspace(_mel(lowest), _mel(highest), bands + 2))
     frequencies = np.arange(width // 2 + 1) * rate / width

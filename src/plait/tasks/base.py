@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from plait.batch import Tokens
 from plait.components import Options
-from plait.modalities.base import Match, Problem
+from plait.modalities.base import Match, Problem, Source
 from plait.recipe_parts import LEAST_STEPS
 
 
@@ -91,6 +91,10 @@ class Task(nn.Module, ABC):
     def encode(self, cells: pa.ChunkedArray, name: str) -> tuple[Tensor, Tensor, list[Problem]]:
         """The target as a tensor, True where there is a label, and labels that cannot be used."""
 
+    def read_labels(self, cells: pa.ChunkedArray, source: Source) -> tuple[Tensor, Tensor, list[Problem]]:
+        """The same, for labels that may have to be read from files."""
+        return self.encode(cells, source.column)
+
     @abstractmethod
     def forward(self, fused_BD: Tensor, encoded: dict[str, Tokens]) -> Tensor:
         """The output: logits, or the scaled value."""
@@ -154,10 +158,11 @@ class Task(nn.Module, ABC):
 
 
 def joined(parts: list[Tensor]) -> Tensor:
-    """What was kept of several batches as one; texts of different lengths are padded with zeros."""
-    if parts[0].ndim == 2:
+    """What was kept of several batches as one; texts and spectra of different lengths are padded with zeros."""
+    if parts[0].ndim > 1:
         longest = max(part.shape[1] for part in parts)
-        parts = [F.pad(part, (0, longest - part.shape[1])) for part in parts]
+        behind = (0, 0) * (parts[0].ndim - 2)
+        parts = [F.pad(part, (*behind, 0, longest - part.shape[1])) for part in parts]
     return torch.cat(parts)
 
 
