@@ -42,6 +42,9 @@ bench: $(VENV)/.installed-test ## measure speed and accuracy (long; makes an env
 	$(BIN)/python benchmarks/accuracy.py
 	$(BIN)/python benchmarks/small.py
 	$(BIN)/python benchmarks/missing.py
+	$(BIN)/python benchmarks/retrieval.py
+	$(BIN)/python benchmarks/lstm.py
+	$(BIN)/python benchmarks/tasks.py
 	$(BIN)/python benchmarks/classic.py
 
 clean: ## remove what was made: .venv, caches, runs

@@ -249,7 +249,7 @@ def names(seed: int) -> dict[str, Any]:
     rows = [{"picture": row["picture"], "name": row["name"], "emoji": row["emoji"], "split": row["vendor_split"]} for row in rows]
     begun = time.perf_counter()
     given = ("split.group=emoji", "modalities.image.size=64", "modalities.image.flip=false", "encoders.image={name: pretrained, pool: none}",
-             "tasks.name={name: generation, inputs: [picture]}")  # fmt: skip
+             "tasks.name={name: generation, inputs: [picture]}", "training.epochs=20", "training.batch_size=64")  # fmt: skip
     record, _ = fitted(rows, root, given, seed)
     metrics = record["evaluation"]["test"]["targets"]["name"]["metrics"]
     baseline = record["evaluation"]["test"]["targets"]["name"]["baseline"]
