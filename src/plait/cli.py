@@ -138,10 +138,11 @@ def predict(
         write.check_ending(Path(out))
     answers = api.load(run).predict(table, root, keep)
     if out:
+        answers = write.with_files(answers, Path(out))
         write.write(answers, Path(out))
         typer.echo(f"{answers.num_rows:,} rows written to {out}", err=True)
     else:
-        write.to_stream(answers, sys.stdout.buffer)
+        write.to_stream(write.with_files(answers, Path("answers")), sys.stdout.buffer)
 
 
 @app.command(epilog="Example: plait transcribe whisper-tiny/ calls.csv --column recording -o read.csv")

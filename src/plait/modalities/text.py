@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from pydantic import Field
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from plait import weights
 from plait.batch import Layout, Values
@@ -27,7 +27,7 @@ PRIME = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Config(Options):
-    """`split` cuts texts into `subword` pieces (byte-level BPE: any script and emoji survives), into `word`s, into a
+    """`split` cuts texts into `subword` pieces (byte-level BPE: any script and emoji survives), into `word`s, into `character`s, into a
     bag of hashed `ngrams` of words and characters, as fastText does (Bojanowski et al. 2017), or as the `tokenizer` of a
     `pretrained` model does (a folder, a hub's name, or a package's, see `weights.find`).
 
@@ -37,7 +37,7 @@ class Config(Options):
 
     vocabulary: int = Field(10_000, ge=300)
     max_tokens: int = Field(128, ge=1)
-    split: Literal["subword", "word", "ngrams", "pretrained"] = "subword"
+    split: Literal["subword", "word", "character", "ngrams", "pretrained"] = "subword"
     tokenizer: str = ""
     words: int = Field(2, ge=1, le=4, description="ngrams: up to so many words")
     characters: int = Field(5, ge=0, le=8, description="ngrams: from 2 up to so many characters within a word; 0: none")
@@ -78,9 +78,11 @@ class Text(Modality):
             return cls(config, _pretrained(config.tokenizer))
         steps = [normalizers.NFC(), *([normalizers.Lowercase()] if config.lowercase else [])]
         special = [PADDING, UNKNOWN]
-        if config.split == "word":
+        if config.split in ("word", "character"):
             tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
-            tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+            each = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+            tokenizer.pre_tokenizer = pre_tokenizers.Whitespace() if config.split == "word" else each
+            tokenizer.decoder = None if config.split == "word" else decoders.Fuse()
             trainer: Any = trainers.WordLevelTrainer(vocab_size=config.vocabulary, special_tokens=special, show_progress=False)
         else:
             tokenizer = Tokenizer(models.BPE())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import IO, Any
 
@@ -72,3 +73,24 @@ def _flat(table: pa.Table) -> pa.Table:
         return pa.array([None if c is None else "|".join(map(str, c)) for c in column.to_pylist()], pa.string())
 
     return pa.table([flat(c) for c in table.columns], names=table.column_names)
+
+
+def with_files(answers: pa.Table, out: Path) -> pa.Table:
+    """The same with recordings, which are bytes, as WAV files beside `out` (in `<out>-files/`), and their paths from there in their place."""
+    for place, name in enumerate(answers.column_names):
+        contents = answers[name].to_pylist() if pa.types.is_binary(answers[name].type) else []
+        if not next((c for c in contents if c is not None), b"").startswith(b"RIFF"):
+            continue
+        folder = out.parent / f"{out.stem}-files"
+        folder.mkdir(parents=True, exist_ok=True)
+        paths: list[str | None] = []
+        plain = re.sub(r"[^\w-]", "_", name)
+        for row, content in enumerate(contents):
+            if content is None:
+                paths.append(None)
+                continue
+            file = folder / f"{plain}-{row:05d}.wav"
+            file.write_bytes(content)
+            paths.append(str(file.relative_to(out.parent)))
+        answers = answers.set_column(place, name, pa.array(paths, pa.string()))
+    return answers

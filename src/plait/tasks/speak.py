@@ -58,7 +58,7 @@ class Speak(Task):
     steps = 2500
     modalities = ("text",)
     encoders = {"text": {"name": "lstm", "embedding": 128, "width": 128, "bidirectional": True, "tokens": "all"}}
-    cells = {"text": {"split": "subword", "vocabulary": 300, "max_tokens": 512}}
+    cells = {"text": {"split": "character", "max_tokens": 512}}
 
     def __init__(self, config: Config) -> None:
         super().__init__()

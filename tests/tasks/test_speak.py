@@ -1,0 +1,126 @@
+"""Text read aloud: letters become tones, learned from recordings, and the tones that come out are measured."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import soundfile
+import torch
+from test_texts import TONES, tones
+
+import plait
+from plait.cli import run
+from plait.components import configure, find
+from plait.errors import RecipeError
+from plait.modalities.base import Source
+
+SPOKEN = [
+    "tasks.sound={name: speak, rate: 8000, bands: 24, hop: 0.02, width: 48, dropout: 0}", "columns.said.modality=text", "training.precision=fp32",
+    "columns.said.encoder={name: lstm, embedding: 24, width: 24, bidirectional: true, tokens: all}", "training.learning_rate=0.006",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def speaking(tmp_path_factory: pytest.TempPathFactory) -> tuple[plait.Model, Path]:
+    folder = tmp_path_factory.mktemp("spoken")
+    rows = tones(folder, 80)
+    overrides = [*SPOKEN, "training.epochs=50"]
+    return plait.fit(rows, "sound", root=folder, out=folder / "run", overrides=overrides, quiet=True), folder
+
+
+def heard(content: bytes) -> str:
+    """The letters of a recording: its loudest tone in stretches of 20 ms, silence between them left out."""
+    samples, rate = soundfile.read(io.BytesIO(content))
+    found = ""
+    size = rate // 50
+    for first in range(0, len(samples) - size, size):
+        part = samples[first : first + size]
+        if np.sqrt(np.mean(part**2)) < 0.05:
+            found += " "
+            continue
+        hertz = np.abs(np.fft.rfft(part * np.hanning(size), 4096)).argmax() * rate / 4096
+        found += min(TONES, key=lambda letter: abs(np.log(TONES[letter] / max(hertz, 1))))
+    return "".join(letter for letter, before in zip(found, " " + found, strict=False) if letter not in (" ", before))
+
+
+def test_what_is_written_is_heard(speaking: tuple[plait.Model, Path]) -> None:
+    model, folder = speaking
+    new = [{"said": text} for text in ("abc", "cab", "bca", "acb", "bac", "ca", "ab")]
+    answers = model.predict(new)
+    assert answers.column_names == ["sound", "problem"]
+    spoken = answers["sound"].to_pylist()
+    assert [heard(content) for content in spoken] == [row["said"] for row in new]
+    seconds = [len(soundfile.read(io.BytesIO(content))[0]) / 8000 for content in spoken]
+    assert seconds == pytest.approx([0.22 * len(row["said"]) for row in new], rel=0.35)
+    scores = model.evaluate(tones(folder, 12, seed=3), folder).targets["sound"].metrics
+    assert scores["mel_distance"].value < 6
+    assert 0.8 < scores["length_ratio"].value < 1.25
+
+
+def test_recordings_lie_beside_the_table(speaking: tuple[plait.Model, Path], tmp_path: Path) -> None:
+    model, _ = speaking
+    (tmp_path / "new.csv").write_text('said\nabc\n""\nca\n')
+    assert run(["predict", str(model.folder), str(tmp_path / "new.csv"), "-o", str(tmp_path / "out.csv")]) == 0
+    with (tmp_path / "out.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [bool(row["sound"]) for row in rows] == [True, False, True]
+    assert (tmp_path / rows[0]["sound"]).read_bytes() == model.predict([{"said": "abc"}])["sound"].to_pylist()[0]
+
+
+def test_recordings_that_cannot_be_learned_from_are_named(tmp_path: Path) -> None:
+    tones(tmp_path, 2)
+    (tmp_path / "cut.wav").write_bytes((tmp_path / "0-0.wav").read_bytes()[:500])
+    made = find("tasks", "speak").fit(configure("tasks", "speak", {"longest": 0.6, "rate": 8000}), pa.chunked_array([["x"]]), "sound")
+    cells = pa.chunked_array([["0-0.wav", "0-1.wav", "cut.wav", "gone.wav", None]])
+    target, labelled, problems = made.read_labels(cells, Source("sound", tmp_path))
+    lengths = [len(soundfile.read(tmp_path / f"0-{i}.wav")[0]) / 16_000 for i in range(2)]
+    assert labelled.tolist() == [*(seconds <= 0.6 for seconds in lengths), False, False, False]
+    assert {p.row for p in problems} == {2, 3, *(i for i, seconds in enumerate(lengths) if seconds > 0.6)}
+    assert not target[2:].any()
+
+
+def test_it_reads_one_column() -> None:
+    made = find("tasks", "speak").fit(configure("tasks", "speak", {}), pa.chunked_array([["x"]]), "sound")
+    with pytest.raises(RecipeError, match="one column is read aloud"):
+        made.build_head(0, {"a": 3, "b": 3})
+
+
+def test_every_parameter_learns_and_rows_without_a_recording_do_not() -> None:
+    from plait.batch import Tokens
+
+    torch.manual_seed(0)
+    made = find("tasks", "speak").fit(configure("tasks", "speak", {"bands": 4, "width": 6}), pa.chunked_array([["x"]]), "sound").train()
+    made.build_head(0, {"said": 5})
+    x = torch.randn(3, 4, 5, requires_grad=True)
+    output = made(torch.zeros(3, 0), {"said": Tokens(x, torch.arange(4) < torch.tensor([4, 2, 3])[:, None])})
+    target = torch.cat([torch.randn(3, 9, 4), torch.ones(3, 9, 1)], 2)
+    made.loss(output, target, torch.tensor([True, True, False])).backward()
+    assert all(p.grad is not None and p.grad.any() for p in made.parameters())
+    assert x.grad is not None
+    assert x.grad[1].any()
+    assert not x.grad[2].any()
+    assert not x.grad[1, 2:].any(), "beyond its end a text says nothing"
+    assert made.loss(output, target, torch.zeros(3, dtype=torch.bool)) == 0
+
+
+def options() -> list[dict[str, Any]]:
+    return [{"rate": 8000}, {"hop": 0.02}, {"window": 0.03}, {"bands": 12}, {"width": 5}]
+
+
+@pytest.mark.parametrize("option", options())
+def test_every_option_changes_something(option: dict[str, Any], tmp_path: Path) -> None:
+    tones(tmp_path, 1)
+    found = []
+    for chosen in ({}, option):
+        torch.manual_seed(0)
+        made = find("tasks", "speak").fit(configure("tasks", "speak", chosen), pa.chunked_array([["x"]]), "sound")
+        made.build_head(0, {"said": 5})
+        target = made.read_labels(pa.chunked_array([["0-0.wav"]]), Source("sound", tmp_path))[0]
+        found.append((target, sum(p.numel() for p in made.parameters())))
+    assert found[0][1] != found[1][1] or found[0][0].shape != found[1][0].shape or not torch.equal(found[0][0], found[1][0])
