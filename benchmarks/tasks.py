@@ -200,6 +200,24 @@ def spoken_numbers(seed: int) -> dict[str, Any]:
             **{m: [s["value"], s["low"], s["high"]] for m, s in metrics.items()}}  # fmt: skip
 
 
+def aloud(seed: int) -> dict[str, Any]:
+    """Numbers read aloud by a model, and what a transcriber, which has learned from recordings, reads back; beside what it reads of
+    recordings of the same texts."""
+    rows, root = numbers()
+    known, held = [row for row in rows if row["split"] != "test"], [row for row in rows if row["split"] == "test"]
+    _, heard = fitted(known, root, ("tasks.said=transcription", "training.epochs=22", *SPEECH), seed, "said")
+    begun = time.perf_counter()
+    given = ("tasks.speech={name: speak, rate: 8000}", "columns.said.modality=text", "training.epochs=16", "training.precision=bf16")
+    _, speaks = fitted(known, root, given, seed, "speech")
+    seconds = time.perf_counter() - begun
+    spoken = speaks.predict([{"said": row["said"]} for row in held])["speech"].to_pylist()
+    wanted = [row["said"] for row in held]
+    recorded = heard.predict(Table(pa.Table.from_pylist([{"speech": row["speech"]} for row in held]), root, "test"))["said"].to_pylist()
+    again = heard.predict([{"speech": content} for content in spoken])["said"].to_pylist()
+    return {"seconds": seconds, "rows": len(held), "made": rates(again, wanted), "recorded": rates(recorded, wanted),
+            "heard": list(zip(wanted, again, strict=True))[:8]}  # fmt: skip
+
+
 def captions(seed: int) -> dict[str, Any]:
     """Motion on the test side, where objects are new; objects on the validation side of a split by rows, whose objects were seen."""
     rows, root = rows_of(clips)
@@ -292,7 +310,7 @@ def toy(way: str) -> dict[str, list[float]]:
 
 
 JOBS: dict[str, Callable[[int], Any]] = {
-    "together": together, "apart": apart, "prompts": transcripts, "numbers": spoken_numbers, "captions": captions, "names": names,
+    "together": together, "apart": apart, "prompts": transcripts, "numbers": spoken_numbers, "aloud": aloud, "captions": captions, "names": names,
 }  # fmt: skip
 
 

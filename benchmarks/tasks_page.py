@@ -59,6 +59,16 @@ def part_b(kept: dict[str, Any]) -> list[str]:
             f"never heard in training: WER {wer:.4f} (first seed {interval}), exact {exact:.3f}, {first['epochs']} epochs in "
             f"{first['seconds']:.0f} s, {len(numbers_runs)} seeds."
         )
+    spoken = [v for k, v in kept.items() if k.startswith("aloud")]
+    if spoken:
+        first = spoken[0]
+        cells = [f"{np.mean([s[which]['wer'][0] for s in spoken]):.3f} ({first[which]['wer'][1]:.3f} to {first[which]['wer'][2]:.3f})"
+                 for which in ("made", "recorded")]  # fmt: skip
+        parts.append(
+            f"Text to speech, there and back: {first['rows']} of these texts read aloud by `speak` (trained on the same 1,200 recordings in "
+            f"{first['seconds']:.0f} s) and read back by `transcription`: WER {cells[0]}; of the recordings themselves {cells[1]}."
+        )
+        parts += ["Spoken, and read back:", "\n".join(f"- {wanted} | {again}" for wanted, again in first["heard"])]
     return parts if len(parts) > 1 else [*parts, "Not measured yet."]
 
 

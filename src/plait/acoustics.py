@@ -39,6 +39,16 @@ def alignment(log_p_BTL: Tensor, steps_B: Tensor, letters_B: Tensor) -> Tensor:
     return found
 
 
+def unevenness(steps_B: Tensor, letters_B: Tensor, steps: int, letters: int) -> Tensor:
+    """The squared difference of how far each spectrum is in its recording and each letter in its text, (B, T, L): without a leaning to
+    the diagonal, as the prior of Badlani et al. 2022 ("One TTS alignment to rule them all", sec. 2.4) has it, a letter that is given the
+    silence at first keeps it."""
+    device = steps_B.device
+    along_BT = (torch.arange(steps, device=device) + 0.5) / steps_B[:, None].clamp(min=1)
+    along_BL = (torch.arange(letters, device=device) + 0.5) / letters_B[:, None].clamp(min=1)
+    return (along_BT[:, :, None] - along_BL[:, None]).square()
+
+
 def spread(x_BLD: Tensor, count_BL: Tensor) -> tuple[Tensor, Tensor]:
     """Each letter's vector as often as it counts, (B, T, D), and for each of them how far it is in its letter, from 0 to 1, (B, T)."""
     end_BL = count_BL.cumsum(1)

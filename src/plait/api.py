@@ -128,6 +128,7 @@ def _fit(
     preprocessing = Preprocessing.fit(table, chosen, rows.train)
     prepared = prepare(table, preprocessing, screen)
     check_cells(prepared, rows, table, folder, strict, screen)
+    runs.check_labels(prepared, rows.train)
     torch.manual_seed(chosen.seed)
     model = MultimodalModel.build(chosen, preprocessing)
     settings = machine.settings(chosen.training, preprocessing.convolves(chosen))

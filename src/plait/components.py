@@ -127,7 +127,8 @@ def explain(error: ValidationError, model: type[BaseModel], where: str) -> str:
             hint = nearest(str(item["loc"][-1]), _fields_at(model, item["loc"][:-1]))
             lines.append(f"{where}: no option '{path}': {hint}")
         else:
-            lines.append(f"{where}: option '{path}' is {item['input']!r}: {item['msg'].lower()}")
+            said = item["msg"].removeprefix("Value error, ")
+            lines.append(f"{where}: option '{path}' is {item['input']!r}: {said.lower()}" if path else f"{where}: {said}")
     return "\n".join(lines)
 
 

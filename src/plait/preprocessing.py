@@ -87,6 +87,8 @@ class Preprocessing:
                 source = Source(name, table.root, store=store)
                 target, labelled, problems = task.read_labels(_target(table, task.labels, task.compares), source)
                 done.batch.targets[name], done.batch.labelled[name] = target, labelled
+                if task.from_files:
+                    done.given[name] = rows - table.column(task.labels[0]).null_count
                 done.problems += problems
         done.problems.sort(key=lambda p: p.row)
         return done

@@ -50,7 +50,7 @@ class Recipe(Options):
         for name in self.columns:
             if name not in known:
                 raise RecipeError(f"recipe: no column '{name}' in the table: {nearest(name, known)}")
-        chosen = {t: self._with_inputs(self.tasks.get(t, Choice(name=task)), schema) for t, task in tasks.items()}
+        chosen = {t: self._with_inputs(t, self.tasks.get(t, Choice(name=task)), schema) for t, task in tasks.items()}
         self._check_tasks(chosen, schema)
         columns = {c.name: ColumnRecipe(role=c.role) for c in schema if c.role != "input"}
         for name in schema.of("input"):
@@ -83,11 +83,16 @@ class Recipe(Options):
         return self.columns.get(column, ColumnRecipe()).role == "input" or any(column in columns for columns in self.aligned().values())
 
     @staticmethod
-    def _with_inputs(choice: Choice, schema: Schema) -> Choice:
-        """A task that reads columns of some modalities only, with these as its inputs where none are named."""
+    def _with_inputs(target: str, choice: Choice, schema: Schema) -> Choice:
+        """A task that reads columns of some modalities only, with these as its inputs where none are named. Raises `RecipeError` where
+        there are none."""
         read = components.find("tasks", choice.name).modalities
+        if not read or choice.options.get("inputs"):
+            return choice
         found = [c for c in schema.of("input") if schema[c].modality in read]
-        return choice.model_copy(update={"inputs": found}) if found and not choice.options.get("inputs") else choice
+        if not found:
+            raise RecipeError(f"task '{target}': {choice.name} reads columns of {' or '.join(read)}, and the table has no such input")
+        return choice.model_copy(update={"inputs": found})
 
     def _check_tasks(self, chosen: Mapping[str, Choice], schema: Schema) -> None:
         """Raises `RecipeError` for inputs that are none, and where tasks that do not answer from a fused vector are asked for what only
@@ -103,6 +108,8 @@ class Recipe(Options):
                 raise RecipeError(f"task '{t}' would read its own answers in '{self.label(t)}': name its inputs, as in tasks.{t}.inputs=[photo]")
             if choice.options.get("inputs") and self._has_members():
                 raise RecipeError(f"task '{t}' has inputs of its own, and an ensemble's members read all columns: leave quality at fast")
+        if self.training.unlabelled and not any(components.find("tasks", choice.name).fuses for choice in chosen.values()):
+            raise RecipeError("training.unlabelled learns from rows without a label, which these tasks cannot: leave it out")
         for t, choice in {**self.tasks, **chosen}.items():
             if components.find("tasks", choice.name).fuses:
                 continue

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 
-from plait import artifact
+from plait import artifact, components
 from plait.checkpoint import Checkpoint
 from plait.errors import RecipeError, TableError, TrainingError
+from plait.preprocessing import Prepared
 from plait.recipe import Recipe
 from plait.schema import Schema, origin
 from plait.screen import Screen
@@ -73,12 +75,25 @@ def choose_rows(table: Table, chosen: Recipe, targets: list[str], screen: Screen
     if without and not targets:
         screen.say(f"{without:,} rows have nothing that is aligned and are left out")
     elif without:
-        left = "are left out; --set training.unlabelled=1 learns from them too" if not len(learned) else f"of which {len(learned):,} are learned from"
+        fuses = any(components.find("tasks", chosen.tasks[t].name).fuses for t in targets)
+        left = (
+            f"are left out{'; --set training.unlabelled=1 learns from them too' if fuses else ''}"
+            if not len(learned)
+            else f"of which {len(learned):,} are learned from"
+        )
         screen.say(f"{without:,} rows have no label, {left}" if len(learned) else f"{without:,} rows have no label and {left}")
     if len(kept.train) < 2:
         raise TrainingError(f"expected two or more labelled rows to train on, found {len(kept.train)} (of {len(table)} rows, split {kept.how})")
     screen.say(f"rows: {', '.join(f'{len(r):,} {side}' for side, r in kept.sides().items())} ({kept.how})")
     return kept, learned
+
+
+def check_labels(prepared: Prepared, train: np.ndarray) -> None:
+    """Raises `TrainingError` for a target that no training row has a usable label of."""
+    for target, labelled in prepared.batch.labelled.items():
+        if not bool(labelled[torch.from_numpy(train)].any()):
+            said = next((p.reason for p in prepared.problems if p.column == target), "none is there")
+            raise TrainingError(f"target '{target}': no training row has a label that can be learned from: {said}")
 
 
 def folder_for(out: str | Path | None, resume: bool) -> Path:

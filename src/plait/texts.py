@@ -15,7 +15,7 @@ from torch import Tensor
 
 from plait.errors import TrainingError
 from plait.modalities.base import Match, Problem, is_text
-from plait.spelling import NOTHING, Form, Spelling, Units
+from plait.spelling import NOTHING, Form, Spelling, Units, plain
 from plait.tasks.base import Task, TaskOptions
 
 ABSENT = -1  # the first id of a row that has nothing to be read from: its answer is null
@@ -49,7 +49,7 @@ class TextTask(Task):
 
     @classmethod
     def fit(cls, config: Any, cells: pa.ChunkedArray, name: str) -> TextTask:
-        found = [t for t in _strings(cells, name) if t]
+        found = [t for t in _strings(cells, name) if t and plain(t, config.form)]
         if not found:
             raise TrainingError(f"target '{name}': expected texts in the training rows, found none")
         made = cls(config, Spelling.fit(found, config.units, config.form, config.vocabulary))

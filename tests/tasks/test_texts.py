@@ -233,3 +233,17 @@ def test_a_transcription_reads_one_column() -> None:
     made = find("tasks", "transcription").fit(configure("tasks", "transcription", {}), pa.chunked_array([["ab"]]), "said")
     with pytest.raises(RecipeError, match="reads one column"):
         made.build_head(0, {"a": 3, "b": 3})
+
+
+def test_what_cannot_be_learned_from_is_told(tmp_path: Path) -> None:
+    rows = [{**row, "blank": "  ", "few": "a b" if i == 0 else None} for i, row in enumerate(described(tmp_path, 12))]
+    for target, overrides, said in (
+        ("blank", ["tasks.blank=generation"], "expected texts in the training rows, found none"),
+        ("name", ["tasks.name=transcription"], "transcription reads columns of audio, and the table has no such input"),
+        ("name", ["tasks.name={name: generation, heads: 3}"], "tasks/generation: width 32 is not a multiple of heads 3"),
+        ("photo", ["tasks.photo={name: speak, inputs: [name]}", "columns.name.modality=text"], "12 of 12 cells cannot be read"),
+        ("name", ["tasks.name=generation", "training.unlabelled=1"], "leave it out"),
+        ("name", ["tasks.name={name: generation, longest: 2}"], "no training row has a label that can be learned from: a text of"),
+    ):
+        with pytest.raises(plait.PlaitError, match=said):
+            plait.fit(rows, target, root=tmp_path, out=tmp_path / "x", overrides=[*SEEN, *overrides], quiet=True)

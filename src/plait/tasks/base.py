@@ -54,6 +54,7 @@ class Task(nn.Module, ABC):
     modalities: ClassVar[tuple[str, ...]] = ()
     encoders: ClassVar[dict[str, Any]] = {}
     steps: ClassVar[int] = LEAST_STEPS
+    from_files: ClassVar[bool] = False  # whether its labels are files, of which more than a few bad ones are an error
     cells: ClassVar[dict[str, dict[str, Any]]] = {}
     inputs: tuple[str, ...] = ()  # as in its options, and what `reads` says: whoever makes it sets both
     labels: list[str]

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from plait.acoustics import alignment, griffin_lim, spread, wav
+from plait.acoustics import alignment, griffin_lim, spread, unevenness, wav
 from plait.batch import Tokens
 from plait.errors import RecipeError, TrainingError
 from plait.layers import BiLSTM, steps_mask
@@ -21,6 +21,7 @@ from plait.modalities.audio import Config as AudioConfig
 from plait.modalities.base import Match, Problem, Source
 from plait.tasks.base import Task, TaskOptions, masked_mean
 
+EVEN = 100.0  # what a place far from where it would be if all letters lasted the same costs an alignment, see `unevenness`
 SLOWEST = 4.0  # times as many spectra as letters have on average in training, at most
 
 
@@ -56,6 +57,7 @@ class Speak(Task):
     logits = False
     fuses = False
     steps = 2500
+    from_files = True
     modalities = ("text",)
     encoders = {"text": {"name": "lstm", "embedding": 128, "width": 128, "bidirectional": True, "tokens": "all"}}
     cells = {"text": {"split": "character", "max_tokens": 512}}
@@ -85,7 +87,9 @@ class Speak(Task):
         self.reader = BiLSTM(width, width, 2, self.config.dropout)
         self.out = nn.Linear(2 * width, bands)
         self.mean_length: Tensor
+        self.stretch: Tensor
         self.register_buffer("mean_length", torch.ones(()))
+        self.register_buffer("stretch", torch.ones(()))  # the mean of logarithms is below the logarithm of the mean
 
     def encode(self, cells: pa.ChunkedArray, name: str) -> tuple[Tensor, Tensor, list[Problem]]:
         raise NotImplementedError("recordings are read from files: see `read_labels`")
@@ -116,11 +120,13 @@ class Speak(Task):
         mel_BTM, mask_BT = target[:, :steps, :-1].float(), steps_mask(steps, steps_B)
         own_BLM, mask_BL = self.own(letter_BLD).float(), steps_mask(letter_BLD.shape[1], letters_B)
         with torch.no_grad():
-            far_BTL = torch.cdist(mel_BTM, own_BLM).square() + 1e6 * ~mask_BL[:, None]
+            far_BTL = (
+                torch.cdist(mel_BTM, own_BLM).square() + EVEN * unevenness(steps_B, letters_B, steps, mask_BL.shape[1]) + 1e6 * ~mask_BL[:, None]
+            )
             count_BL = alignment(-far_BTL, steps_B, letters_B)
-            if self.training:
-                self.mean_length.lerp_((count_BL.sum() / letters_B.sum().clamp(min=1)).float(), 0.05)
         log_BL = self.duration(letter_BLD.detach())[..., 0].float()
+        if self.training:
+            self._remember(log_BL.detach(), count_BL, mask_BL)
         lasts_B = ((log_BL - count_BL.clamp(min=1).log()).square() * mask_BL).sum(1) / letters_B.clamp(min=1)
         made_BTM = _fitted(self._read(letter_BLD, count_BL), steps)
         rough_BTM = _fitted(spread(own_BLM, count_BL)[0], steps)
@@ -128,6 +134,12 @@ class Speak(Task):
         near_B = ((made_BTM - mel_BTM).abs().mean(2) * mask_BT).sum(1) / per_B
         prior_B = ((rough_BTM - mel_BTM).square().mean(2) * mask_BT).sum(1) / per_B
         return masked_mean(near_B + prior_B + 0.1 * lasts_B, known_B)
+
+    @torch.no_grad()
+    def _remember(self, log_BL: Tensor, count_BL: Tensor, mask_BL: Tensor) -> None:
+        total = (count_BL * mask_BL).sum().float()
+        self.mean_length.lerp_(total / mask_BL.sum().clamp(min=1), 0.05)
+        self.stretch.lerp_((total / (log_BL.exp() * mask_BL).sum().clamp(min=1)).clamp(0.5, 2.0), 0.05)
 
     def _read(self, letter_BLD: Tensor, count_BL: Tensor) -> Tensor:
         """Spectra of letters that last so long, (B, T, M)."""
@@ -138,7 +150,7 @@ class Speak(Task):
     def decode(self, output: Tensor, thorough: bool = False) -> Tensor:
         letter_BLD, letters_B = _parted(output)
         mask_BL = steps_mask(letter_BLD.shape[1], letters_B)
-        lasts_BL = self.duration(letter_BLD)[..., 0].float().exp().clamp(max=float(self.mean_length) * SLOWEST)
+        lasts_BL = (self.duration(letter_BLD)[..., 0].float().exp() * self.stretch).clamp(max=float(self.mean_length) * SLOWEST)
         # rounded so that what is lost at one letter is made up for at the next
         end_BL = (lasts_BL * mask_BL).cumsum(1).round().long()
         count_BL = torch.diff(end_BL, dim=1, prepend=torch.zeros_like(end_BL[:, :1])) * mask_BL
