@@ -34,6 +34,7 @@ LAYERS = [
         "text_metrics",
         "ctc",
         "decoder",
+        "pretrained_decoder",
     },
     {"table", "modalities", "cells", "fusion", "tasks", "texts", "acoustics", "balancing"},
     {"encoders", "preprocessing", "schedule"},

@@ -15,6 +15,8 @@ from transformers import (
     PreTrainedTokenizerFast,
     ResNetConfig,
     ResNetModel,
+    T5Config,
+    T5ForConditionalGeneration,
     VideoMAEConfig,
     VideoMAEModel,
     ViTConfig,
@@ -140,4 +142,15 @@ def whisper(folder: Path) -> Path:
     model = WhisperForConditionalGeneration(config)
     model.generation_config.max_length = 12
     model.save_pretrained(folder)
+    return folder
+
+
+def t5(folder: Path) -> Path:
+    """Text to text, over words and letters."""
+    torch.manual_seed(0)
+    tokenizer = Tokenizer.from_file(str(bert(folder / "bert") / "tokenizer.json"))
+    tokenizer.save(str(folder / "tokenizer.json"))
+    sizes = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1, "num_decoder_layers": 2, "num_heads": 4}
+    marks = {"pad_token_id": 0, "eos_token_id": 3, "decoder_start_token_id": 0}
+    T5ForConditionalGeneration(T5Config(vocab_size=300, **sizes, **marks, tie_word_embeddings=True)).save_pretrained(folder)
     return folder

@@ -123,5 +123,10 @@ def write_json(path: Path, data: Any) -> None:
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Like `write_text`, for tensors; `metadata` travels in the same file."""
     part = path.with_name(path.name + ".part")
-    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, part, metadata)
+    plain, seen = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}, set()
+    for name, t in plain.items():  # weights that two parts of a network share are written twice: safetensors knows no sharing
+        if t.numel() and t.data_ptr() in seen:
+            plain[name] = t.clone()
+        seen.add(t.data_ptr())
+    save_file(plain, part, metadata)
     os.replace(part, path)

@@ -28,6 +28,7 @@ class TextDecoder(nn.Module):
 
     def __init__(self, vocabulary: int, width: int, heads: int, layers: int, dropout: float) -> None:
         super().__init__()
+        self.width = width
         self.embedding = nn.Embedding(vocabulary + 1, width)  # the last one begins a text
         layer = nn.TransformerDecoderLayer(width, heads, 2 * width, dropout, "gelu", batch_first=True, norm_first=True)
         self.layers = nn.TransformerDecoder(layer, layers, nn.LayerNorm(width))

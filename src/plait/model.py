@@ -52,6 +52,8 @@ class MultimodalModel(nn.Module):
         fusions = {tuple(reads[t]): fusion.build(config, reads[t]) for t, task in tasks.items() if task.fuses}
         for t, task in tasks.items():
             task.build_head(fusions[tuple(reads[t])].width if task.fuses else 0, reads[t])
+            if training:
+                task.load_pretrained()
         alone = recipe.model.alone > 0
         fused = {columns: Fused({c: widths[c] for c in columns}, found, alone) for columns, found in fusions.items()}
         return cls(encoders, fused, tasks)

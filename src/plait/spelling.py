@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 NOTHING = 0  # the id that stands for no text: padding, CTC's blank, the end of what is generated
 UNKNOWN = "\ufffd"  # stands for what was not among the training texts; the last id
-Units = Literal["characters", "subwords"]
+Units = Literal["characters", "subwords", "pretrained"]
 Form = Literal["written", "spoken"]
 
 
@@ -40,6 +40,18 @@ class Spelling:
         """The number of ids, `NOTHING` left out."""
         return len(self.pieces)
 
+    @property
+    def unknown(self) -> int | None:
+        """The id of what was not among the training texts; none where all can be spelled."""
+        return None if self.units == "pretrained" else len(self.pieces)
+
+    @classmethod
+    def pretrained(cls, tokenizer: Tokenizer, form: Form) -> Spelling:
+        """That of a pretrained model: its own ids, and one more, so that 0 is free."""
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        return cls("pretrained", form, _pieces(tokenizer), tokenizer)
+
     @classmethod
     def fit(cls, texts: Iterable[str], units: Units, form: Form, vocabulary: int) -> Spelling:
         """`vocabulary` is the number of pieces of words, at most (Sennrich et al. 2016, byte-pair encoding over characters)."""
@@ -57,11 +69,15 @@ class Spelling:
 
     def encode(self, text: str) -> list[int]:
         text = plain(text, self.form)
+        if self.units == "pretrained" and self.tokenizer is not None:
+            return [i + 1 for i in self.tokenizer.encode(text, add_special_tokens=False).ids]
         pieces = text if self.tokenizer is None else self.tokenizer.encode(text).tokens
         return [self._ids.get(piece, len(self.pieces)) for piece in pieces]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids, those of `NOTHING` and below left out."""
+        if self.units == "pretrained" and self.tokenizer is not None:
+            return str(self.tokenizer.decode([i - 1 for i in ids if i > NOTHING])).strip()
         pieces = [self.pieces[i - 1] for i in ids if i > NOTHING]
         if self.tokenizer is None:
             return "".join(pieces)

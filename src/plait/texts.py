@@ -26,10 +26,10 @@ class TextOptions(TaskOptions):
     what is kept of the texts: all that is `written`, or what can be heard of them when they are `spoken`. Texts of more than `longest`
     units are not learned from, which is said."""
 
-    units: Units = "subwords"
-    form: Form = "written"
-    vocabulary: int = Field(500, ge=10)
-    longest: int = Field(512, ge=1)
+    units: Units = Field("subwords", description="what is written one after the other")
+    form: Form = Field("written", description="what is kept of texts: all, or what can be heard of them")
+    vocabulary: int = Field(500, ge=10, description="pieces of words, at most")
+    longest: int = Field(512, ge=1, description="units; longer texts are not learned from")
 
 
 class TextTask(Task):
@@ -53,8 +53,13 @@ class TextTask(Task):
         if not found:
             raise TrainingError(f"target '{name}': expected texts in the training rows, found none")
         made = cls(config, Spelling.fit(found, config.units, config.form, config.vocabulary))
-        made.study([ids for ids in map(made.spelling.encode, found) if len(ids) <= config.longest])
+        made.study(made.spelled(cells, name))
         return made
+
+    def spelled(self, cells: pa.ChunkedArray, name: str) -> list[list[int]]:
+        """The texts that are learned from, as ids."""
+        texts = [self.spelling.encode(t) for t in _strings(cells, name) if t]
+        return [ids for ids in texts if 0 < len(ids) <= self.config.longest]
 
     def study(self, texts: list[list[int]]) -> None:
         """Learns what else there is to know of the training rows' texts."""

@@ -247,3 +247,42 @@ def test_what_cannot_be_learned_from_is_told(tmp_path: Path) -> None:
     ):
         with pytest.raises(plait.PlaitError, match=said):
             plait.fit(rows, target, root=tmp_path, out=tmp_path / "x", overrides=[*SEEN, *overrides], quiet=True)
+
+
+def test_a_pretrained_decoder_writes_in_its_own_pieces(tmp_path: Path) -> None:
+    import tiny_models
+
+    folder = tiny_models.t5(tmp_path / "t5")
+    rows = [{"photo": row["photo"], "name": f"the {row['name'].split()[2]} house"} for row in described(tmp_path, 60)]
+    overrides = [*SEEN[:-1], f"tasks.name={{name: generation, model: {folder}, rate: 1.0}}", "training.epochs=25"]
+    model = plait.fit(rows, "name", root=tmp_path, out=tmp_path / "run", overrides=overrides, quiet=True)
+    found = model.predict(rows, tmp_path)["name"].to_pylist()
+    assert np.mean([a == row["name"] for a, row in zip(found, rows, strict=True)]) > 0.8
+    import shutil
+
+    shutil.rmtree(folder)
+    assert plait.load(model.folder, quiet=True).predict(rows, tmp_path)["name"].to_pylist() == found, "the run's folder is all it needs"
+
+
+def test_a_pretrained_decoder_begins_at_its_weights_and_says_what_transformers_says(tmp_path: Path) -> None:
+    from transformers import T5ForConditionalGeneration
+    from transformers.modeling_outputs import BaseModelOutput
+
+    import tiny_models
+
+    folder = tiny_models.t5(tmp_path / "t5")
+    made = find("tasks", "generation").fit(configure("tasks", "generation", {"model": str(folder)}), pa.chunked_array([["a red apple"]]), "name")
+    made.build_head(0, {"x": 5})
+    made.load_pretrained()
+    made.eval()
+    whole = T5ForConditionalGeneration.from_pretrained(folder).eval()
+    memory, ids = torch.randn(1, 3, 32), torch.tensor([[8, 9]])
+    ours = made.decoder(ids, memory, torch.ones(1, 3, dtype=torch.bool))
+    start = torch.tensor([[0, 7, 8]])
+    theirs = whole(encoder_outputs=BaseModelOutput(last_hidden_state=memory), decoder_input_ids=start).logits
+    torch.testing.assert_close(ours[..., 0], theirs[..., 3], msg="the end of a text is nothing")
+    torch.testing.assert_close(ours[..., 5:], theirs[..., 4:])
+    assert not any("encoder" in name and "decoder" not in name for name in made.state_dict())
+    made.architecture = {"model_type": "bert"}
+    with pytest.raises(RecipeError, match="a bert does not turn text into text"):
+        made.build_head(0, {"x": 5})

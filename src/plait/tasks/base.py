@@ -24,9 +24,9 @@ class TaskOptions(Options):
     """What every task can be told: the `inputs` that it reads, all if left out; the `column` that its labels are in, that of its own name
     if left out, so that several tasks may have the same labels; and the `weight` of its loss beside those of others."""
 
-    inputs: tuple[str, ...] = ()
-    column: str = ""
-    weight: float = Field(1.0, gt=0)
+    inputs: tuple[str, ...] = Field((), description="columns that it reads; all if empty")
+    column: str = Field("", description="where its labels are; in the column of its own name if empty")
+    weight: float = Field(1.0, gt=0, description="of its loss beside those of other targets")
 
 
 class Task(nn.Module, ABC):
@@ -103,6 +103,10 @@ class Task(nn.Module, ABC):
     @abstractmethod
     def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
         """The mean loss over the labelled rows; zero when there are none."""
+
+    def load_pretrained(self) -> None:
+        """Loads weights that training begins from, once the head is built."""
+        return
 
     def calibrate(self, output: Tensor, target: Tensor) -> None:
         """Sets, once trained, what is left to validation rows: the temperature."""

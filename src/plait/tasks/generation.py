@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import pyarrow as pa
@@ -12,13 +12,14 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from plait import decoder
+from plait import decoder, pretrained_decoder, weights
 from plait.batch import Tokens
 from plait.ctc import padded
 from plait.decoder import TextDecoder, positions
 from plait.errors import TrainingError
 from plait.layers import module_key, steps_mask
 from plait.modalities.base import Match, distinct, is_text, words_a_cell
+from plait.pretrained_decoder import PretrainedDecoder
 from plait.spelling import NOTHING, Spelling
 from plait.tasks.base import masked_mean
 from plait.text_metrics import overlaps, similarities
@@ -29,8 +30,13 @@ class Config(TextOptions):
     """Texts are searched for with a `beam`, longer ones held against shorter ones by `length_penalty`; at most `limit` units are written,
     half as many again as in the longest training text if 0. No `no_repeat` units in a row are written twice. `answers`: any text
     (`free`), only those of the training rows (`seen`), or only the ones that are listed.
+
+    `model` is a pretrained network that turns text into text (a folder, or a name on the hub): its decoder, with its own pieces of words,
+    then takes the place of the one that is made here, and is trained with `rate` of the learning rate.
     """
 
+    model: str = ""
+    rate: float = Field(0.05, gt=0, description="of a pretrained decoder, times the recipe's learning rate")
     width: int = Field(128, ge=2)
     heads: int = Field(4, ge=1)
     layers: int = Field(2, ge=1)
@@ -61,10 +67,12 @@ class Generation(TextTask):
     steps = 1200
     encoders = {"text": {"name": "lstm", "bidirectional": True, "tokens": "all"}}
 
-    def __init__(self, config: Config, spelling: Spelling, longest: int = 0, seen: list[list[int]] | None = None) -> None:
+    def __init__(
+        self, config: Config, spelling: Spelling, longest: int = 0, seen: list[list[int]] | None = None, architecture: dict[str, Any] | None = None
+    ) -> None:
         super().__init__(config, spelling)
         self.config: Config = config
-        self.longest, self.seen = longest, seen or []
+        self.longest, self.seen, self.architecture = longest, seen or [], architecture or {}
         listed = config.answers if isinstance(config.answers, tuple) else ()
         given = self.seen if config.answers == "seen" else [spelling.encode(text) for text in listed]
         self.allowed = decoder.only(given) if given else None
@@ -78,10 +86,19 @@ class Generation(TextTask):
             return None
         return Match(0.95, f"{different:,} different texts of {words:.0f} words: too many for classes")
 
+    @classmethod
+    def fit(cls, config: Config, cells: pa.ChunkedArray, name: str) -> Generation:
+        if not config.model:
+            return cast(Generation, super().fit(config, cells, name))
+        architecture, tokenizer = pretrained_decoder.files(config.model)
+        made = cls(config, Spelling.pretrained(tokenizer, config.form), architecture=architecture)
+        made.study(made.spelled(cells, name))
+        return made
+
     def study(self, texts: list[list[int]]) -> None:
         self.longest = max(map(len, texts), default=1)
         for text in self.config.answers if isinstance(self.config.answers, tuple) else ():
-            if len(self.spelling) in self.spelling.encode(text):
+            if self.spelling.unknown in self.spelling.encode(text):
                 raise TrainingError(f"the answer '{text}' has letters that no training text has: it cannot be written")
         if self.config.answers == "seen":
             self.seen = sorted({tuple(ids): ids for ids in texts}.values())
@@ -90,10 +107,18 @@ class Generation(TextTask):
     def build_head(self, fused: int, encoded: dict[str, int]) -> None:
         config = self.config
         self.columns = list(encoded)
-        self.into = nn.ModuleDict({module_key(c): nn.Linear(width, config.width) for c, width in encoded.items()})
-        self.first_D = nn.Parameter(torch.randn(config.width) * 0.02)
-        self.norm = nn.LayerNorm(config.width)
-        self.decoder = TextDecoder(len(self.spelling) + 1, config.width, config.heads, config.layers, config.dropout)
+        self.decoder: TextDecoder | PretrainedDecoder
+        if config.model:
+            self.decoder = PretrainedDecoder(self.architecture, config.rate)
+        else:
+            self.decoder = TextDecoder(len(self.spelling) + 1, config.width, config.heads, config.layers, config.dropout)
+        self.into = nn.ModuleDict({module_key(c): nn.Linear(width, self.decoder.width) for c, width in encoded.items()})
+        self.first_D = nn.Parameter(torch.randn(self.decoder.width) * 0.02)
+        self.norm = nn.LayerNorm(self.decoder.width)
+
+    def load_pretrained(self) -> None:
+        if isinstance(self.decoder, PretrainedDecoder):
+            self.decoder.load(weights.find(self.config.model))
 
     def forward(self, fused_BD: Tensor, encoded: dict[str, Tokens]) -> Tensor:
         rows, device = len(fused_BD), fused_BD.device
@@ -119,7 +144,8 @@ class Generation(TextTask):
 
         def next_of(ids_NL: Tensor, row_N: Tensor) -> Tensor:
             logits = self.decoder(ids_NL, output[row_N], mask_BM[row_N])[:, -1].float()
-            logits[:, -1] = -torch.inf  # what is unknown cannot be written
+            if self.spelling.unknown is not None:  # it cannot be written
+                logits[:, self.spelling.unknown] = -torch.inf
             return logits.log_softmax(-1)
 
         beam = self.config.beam if thorough else 1
@@ -135,11 +161,11 @@ class Generation(TextTask):
         return similarities(rows)
 
     def state(self) -> dict[str, Any]:
-        return {**super().state(), "longest": self.longest, "seen": self.seen}
+        return {**super().state(), "longest": self.longest, "seen": self.seen, "architecture": self.architecture}
 
     @classmethod
     def from_state(cls, config: Config, state: dict[str, Any]) -> Generation:
-        return cls(config, Spelling.from_state(state["spelling"]), state["longest"], state["seen"])
+        return cls(config, Spelling.from_state(state["spelling"]), state["longest"], state["seen"], state["architecture"])
 
 
 component = Generation

@@ -26,8 +26,8 @@ class Config(TextOptions):
     of so many units, learned from the training rows' texts, has a say, weighed by `ngram_weight`, with `bonus` for each unit.
     """
 
-    units: Units = "characters"
-    form: Form = "spoken"
+    units: Units = Field("characters", description="what is written one after the other")
+    form: Form = Field("spoken", description="what is kept of texts: all, or what can be heard of them")
     beam: int = Field(1, ge=1)
     ngram: int = Field(0, ge=0, le=12)
     ngram_weight: float = Field(0.4, ge=0)
