@@ -76,6 +76,9 @@ JOBS = {
 }  # fmt: skip
 
 
+THROUGH = Job("prompts, English, unseen prompts, by way of a transcript", prompts, ("heard", "transcript"), probe=JOBS["prompts"].probe)
+
+
 def align(job: Job, seed: int) -> dict[str, Any]:
     """The scores on test rows of one model."""
     begun = time.perf_counter()
@@ -83,6 +86,25 @@ def align(job: Job, seed: int) -> dict[str, Any]:
         model = plait.fit(job.table(), align=job.columns, out=Path(folder) / "run", seed=seed, overrides=job.overrides, quiet=True)
         found = model.record["evaluation"]["test"]["alignments"]["alignment"]
         return {**found, "seconds": time.perf_counter() - begun, "rows": model.record["rows"]}
+
+
+def through(seed: int) -> dict[str, Any]:
+    """English prompts by way of a transcript: a transcriber reads all recordings (it has learned from those of the training rows), and what
+    it read is aligned with what was written, on prompts that neither model has seen."""
+    job, begun = JOBS["prompts"], time.perf_counter()
+    table = job.table()
+    ignored = tuple(f"columns.{c}.role=ignored" for c in ("reader", "reader_split", "language"))
+    with tempfile.TemporaryDirectory() as folder:
+        given = ("split.column=split", "columns.key.role=id", *ignored, "tasks.transcript=transcription", *AUDIO[:2])
+        reads = plait.fit(table, "transcript", out=Path(folder) / "reads", seed=seed, overrides=given, quiet=True)
+        read_back = reads.predict(table, keep=True).rename_columns({"transcript_answer": "heard"})
+        own = ("split.column=split", "columns.key.role=id", *ignored, "columns.speech.role=ignored", "columns.problem.role=ignored",
+               "columns.heard.modality=text", READ)  # fmt: skip
+        model = plait.fit(read_back, align=("heard", "transcript"), out=Path(folder) / "run", seed=seed, overrides=own, quiet=True)
+        found = model.record["evaluation"]["test"]["alignments"]["alignment"]
+        errors = reads.record["evaluation"]["test"]["targets"]["transcript"]["metrics"]["cer"]["value"]
+        return {**found, "seconds": time.perf_counter() - begun, "rows": model.record["rows"], "cer": errors,
+                "validation": model.record["evaluation"]["validation"]["alignments"]["alignment"]}  # fmt: skip
 
 
 def beside(seed: int) -> dict[str, float]:
@@ -160,12 +182,13 @@ def work(jobs: list[str], seeds: int, rows: int) -> Iterator[tuple[str, Callable
             yield f"search {rows}", lambda: search(rows)
             continue
         for seed in range(seeds):
-            yield f"{job} {seed}", (lambda seed=seed: beside(seed)) if job == "beside" else (lambda job=job, seed=seed: align(JOBS[job], seed))
+            one = {"beside": beside, "through": through}.get(job) or (lambda seed, job=job: align(JOBS[job], seed))
+            yield f"{job} {seed}", lambda one=one, seed=seed: one(seed)
 
 
 def aligned_page(name: str, runs: list[dict[str, Any]]) -> list[str]:
     """A table of one job's directions: means over seeds; the interval is the first seed's, over queries."""
-    job, rows = JOBS[name], []
+    job, rows = JOBS.get(name) or THROUGH, []
     for i, d in enumerate(runs[0]["directions"]):
         for metric in SHOWN:
             values = [run["directions"][i]["metrics"][metric][0] for run in runs]
@@ -191,7 +214,7 @@ def aligned_page(name: str, runs: list[dict[str, Any]]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--jobs", nargs="*", default=[*JOBS, "beside", "search"])
+    parser.add_argument("--jobs", nargs="*", default=[*JOBS, "through", "beside", "search"])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--kept", type=Path, default=Path("retrieval.jsonl"))
@@ -205,9 +228,9 @@ def main() -> None:
                 file.write(json.dumps({name: kept[name]}) + "\n")
             print(name, "done", flush=True)
     parts = ["# Retrieval", " ".join((__doc__ or "").split("\n\n", 1)[1].split()), machine()]
-    for name in JOBS:
+    for name in (*JOBS, "through"):
         runs = [v for k, v in kept.items() if k.split()[0] == name]
-        parts += aligned_page(name, runs) if runs else [f"## {JOBS[name].name}", "Not measured yet."]
+        parts += aligned_page(name, runs) if runs else [f"## {(JOBS.get(name) or THROUGH).name}", "Not measured yet."]
     both = [v for k, v in kept.items() if k.startswith("beside")]
     if both:
         rows = [[k, f"{np.mean([b[k] for b in both]):.3f}", f"{min(b[k] for b in both):.3f} to {max(b[k] for b in both):.3f}"] for k in both[0]]
