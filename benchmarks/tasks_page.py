@@ -8,6 +8,7 @@ import numpy as np
 
 from measure import table
 
+CAPTIONED = ("motion", "object", "exact", "chrf")
 TASKS = ("category by picture", "category by sentence", "style", "language")
 
 
@@ -75,12 +76,14 @@ def part_b(kept: dict[str, Any]) -> list[str]:
 def part_cd(kept: dict[str, Any]) -> list[str]:
     parts, runs = ["## (c) Captions of moving stamps, from the clip alone"], [v for k, v in kept.items() if k.startswith("captions")]
     if runs:
-        rows = [[f"{which} objects ({runs[0][which]['rows']['test']} clips)",
-                 *(spread([r[which][m] for r in runs]) for m in ("motion", "object", "exact", "chrf"))]
-                for which in ("unseen", "seen")]  # fmt: skip
+        rows = [
+            [f"{which} ({one['tested']} clips, {one['rows']['train']} to train)", *(spread([r[which][m] for r in runs]) for m in CAPTIONED)]
+            for which, one in runs[0].items()
+        ]
         parts.append(table(["", "motion right", "object right", "whole caption right", "chrF"], rows))
-        examples = [f"- {wanted} | {answered}" for which in ("unseen", "seen") for wanted, answered in runs[0][which]["examples"]]
-        parts += ["Wanted, and written, of the first rows, unseen objects first:", "\n".join(examples)]
+        parts.append("Wanted, and written, of the first rows:")
+        for which, one in runs[0].items():
+            parts += [which, "\n".join(f"- {wanted} | {answered}" for wanted, answered in one["examples"])]
     else:
         parts.append("Not measured yet.")
     parts.append("## (d) Emoji, picture to name, unseen vendor")

@@ -286,3 +286,68 @@ def test_a_pretrained_decoder_begins_at_its_weights_and_says_what_transformers_s
     made.architecture = {"model_type": "bert"}
     with pytest.raises(RecipeError, match="a bert does not turn text into text"):
         made.build_head(0, {"x": 5})
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "generation": {
+        "units": "characters", "form": "spoken", "vocabulary": 10, "longest": 2, "width": 64, "heads": 2, "layers": 1, "dropout": 0.6,
+        "label_smoothing": 0.4, "beam": 2, "length_penalty": 2.0, "no_repeat": 2, "limit": 3, "answers": ["ab"],
+    },
+    "transcription": {
+        "units": "subwords", "form": "written", "vocabulary": 10, "longest": 2, "beam": 3, "ngram": 2, "ngram_weight": 0.9, "bonus": 0.1,
+        "dropout": 0.6,
+    },
+}  # fmt: skip
+CHAINED = {"ngram_weight": {"ngram": 2}, "bonus": {"ngram": 2}, "vocabulary": {"units": "subwords"}}  # what they have a part in
+
+
+@pytest.mark.parametrize(("name", "option"), [(name, option) for name, options in OPTIONS.items() for option in options])
+def test_every_option_changes_something(name: str, option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from plait import ctc, decoder
+
+    asked: list[Any] = []
+    monkeypatch.setattr(decoder, "search", lambda next_of, rows, *others: asked.append(others) or [[1]] * rows)
+    monkeypatch.setattr(ctc, "search", lambda log_p, *others: asked.append([o if isinstance(o, (int, float)) else bool(o) for o in others]) or [1])
+    texts = ["ab", "b a!", "cab ab", "ab cab ba", None]
+
+    def result(**options: Any) -> tuple[Any, ...]:
+        asked.clear()
+        torch.manual_seed(0)
+        made = find("tasks", name).fit(configure("tasks", name, options), pa.chunked_array([texts]), "said")
+        made.build_head(0, {"x": 5})
+        target, labelled, problems = made.train().encode(pa.chunked_array([texts]), "said")
+        torch.manual_seed(1)
+        output = made(torch.zeros(5, 0), {"x": Tokens(torch.randn(5, 15, 5), torch.ones(5, 15, dtype=torch.bool))})
+        made.decode(output.detach(), thorough=True)
+        return len(made.spelling), len(problems), float(made.loss(output, target, labelled).detach()), str(asked)
+
+    others = CHAINED.get(option, {})
+    assert result(**others) != result(**others, **{option: OPTIONS[name][option]})
+
+
+def test_all_options_of_text_tasks_are_tried() -> None:
+    for name, options in OPTIONS.items():
+        known = set(find("tasks", name).options.model_fields) - {"inputs", "column", "weight", "model", "rate"}
+        assert known == set(options), "give a new option another value in OPTIONS"
+
+
+def test_a_question_about_a_picture_is_answered(tmp_path: Path) -> None:
+    """What is asked decides what is said of the same picture."""
+    rows = []
+    for i, row in enumerate(make_rows(tmp_path, 90)):
+        colour = row["label"]
+        question, answer = [
+            ("which colour is it", colour),
+            (f"is it {list(COLOURS)[i % 2]} or not", "yes" if list(COLOURS)[i % 2] == colour else "no"),
+        ][i % 2]
+        rows.append({"photo": row["photo"], "question": question, "answer": answer})
+    task = "tasks.answer={name: generation, inputs: [photo, question], answers: seen}"
+    encoder = "encoders.image={name: cnn, channels: [8, 8], pool: mean}"
+    overrides = [*SEEN, task, encoder, "columns.question.modality=text", "training.learning_rate=0.003", "training.epochs=40"]
+    model = plait.fit(rows, "answer", root=tmp_path, out=tmp_path / "run", overrides=overrides, quiet=True)
+    found = model.predict([{"photo": row["photo"], "question": row["question"]} for row in rows], tmp_path)["answer"].to_pylist()
+    right = [a == row["answer"] for a, row in zip(found, rows, strict=True)]
+    assert np.mean(right[::2]) > 0.9
+    assert np.mean(right[1::2]) > 0.8
+    asked_of_the_first = model.predict([{"photo": rows[0]["photo"], "question": q} for q in ("which colour is it", "is it green or not")], tmp_path)
+    assert asked_of_the_first["answer"].to_pylist() == [rows[0]["answer"], "no"]
