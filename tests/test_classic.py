@@ -26,8 +26,8 @@ KERAS = {
     "encoders.of_photo.encoder.convolutions.2": 3 * 3 * 128 * 256 + 256,
     "encoders.of_text.encoder.embedding": 10_000 * 64,
     "encoders.of_text.encoder.lstm": 4 * (64 * 64 + 64 * 64 + 64),
-    "fusion.mlp.0": (26 * 26 * 256 + 64) * 128 + 128,
-    "fusion.mlp.2": 128 * 64 + 64,
+    "fused.of_photo,text.fusion.mlp.0": (26 * 26 * 256 + 64) * 128 + 128,
+    "fused.of_photo,text.fusion.mlp.2": 128 * 64 + 64,
     "tasks.of_label.head": 64 + 1,
 }
 

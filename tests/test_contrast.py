@@ -99,7 +99,7 @@ class Bits(nn.Module):
     def __init__(self, **options: Any) -> None:
         super().__init__()
         self.tables = nn.ModuleList(nn.Embedding(2, 16) for _ in range(3))
-        self.task = Alignment(Config(columns=("x", "y", "z"), width=16, dropout=0, **options))
+        self.task = Alignment(Config(inputs=("x", "y", "z"), width=16, dropout=0, **options))
         self.task.build_head(0, dict.fromkeys("xyz", 16))
 
     def forward(self, bits: Tensor) -> Tensor:

@@ -166,3 +166,16 @@ def test_only_tasks_that_need_more_steps_get_more() -> None:
     plain, more = recipe.TrainingRecipe().for_rows(400), recipe.TrainingRecipe().for_rows(400, least=2500)
     assert (plain.batch, plain.epochs) == (32, 42)
     assert (more.batch, more.epochs) == (16, 100)
+
+
+def test_targets_with_labels_elsewhere_go_on_after_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = write_csv(tmp_path / "t.csv", make_rows(tmp_path, 48))
+    options = [*BOTH, "tasks.words={name: generation, column: text, inputs: [photo]}", "tasks.told.inputs=[price]", "training.batch_size=8"]
+    plait.fit(table, out=tmp_path / "whole", overrides=options, quiet=True)
+    stop_at_step(monkeypatch, 7)
+    with pytest.raises(Interrupted):
+        plait.fit(table, out=tmp_path / "parts", overrides=options, quiet=True)
+    monkeypatch.undo()
+    model = api.resume(tmp_path / "parts", quiet=True)
+    assert model.targets == ["seen", "told", "words"]
+    assert (tmp_path / "whole" / "weights.safetensors").read_bytes() == (tmp_path / "parts" / "weights.safetensors").read_bytes()

@@ -81,7 +81,7 @@ def test_pretrained_towers_share_a_space(mode: str, tmp_path: Path) -> None:
 
 def test_a_trained_cosine_is_the_weighted_mean_of_the_maps_and_of_what_was_learned() -> None:
     torch.manual_seed(0)
-    made = Alignment(Config(columns=("a", "b", "c"), width=4, hidden=0, dropout=0))
+    made = Alignment(Config(inputs=("a", "b", "c"), width=4, hidden=0, dropout=0))
     made.build_head(0, {"a": 6, "b": 9, "c": 5})
     known, have = vectors()
     tokens = {c: Tokens(torch.from_numpy(x).float()[:, None], torch.from_numpy(have[c])[:, None]) for c, x in known.items()}
@@ -107,7 +107,7 @@ def test_a_trained_cosine_is_the_weighted_mean_of_the_maps_and_of_what_was_learn
 
 
 def test_validation_rows_choose_the_share() -> None:
-    made = Alignment(Config(columns=("a", "b"), width=8))
+    made = Alignment(Config(inputs=("a", "b"), width=8))
     made.share.fill_(0.5)
     good, bad = (F.normalize(torch.randn(40, 8), dim=-1) for _ in range(2))
     ids = torch.arange(40)[:, None].expand(40, 3)

@@ -61,7 +61,7 @@ class Preprocessing:
         for name, choice in recipe.tasks.items():
             task, config = configured("tasks", choice)
             tasks[name] = task.fit(config, _target(table, task.reads(config, name), task.compares).take(rows), name)
-            tasks[name].inputs, tasks[name].labels = config.inputs, task.reads(config, name)
+            tasks[name].inputs, tasks[name].label_columns = config.inputs, task.reads(config, name)
         if not inputs:
             raise TableError(f"{table.name} has no column to learn from: all others are ids, constant, or ignored; see plait inspect")
         return cls(inputs, tasks, several)
@@ -83,12 +83,12 @@ class Preprocessing:
                 if loaded.notes:
                     done.notes[name] = loaded.notes
         for name, task in self.tasks.items() if targets else ():
-            if task.compares or task.labels[0] in table.data.column_names:
+            if task.compares or task.label_columns[0] in table.data.column_names:
                 source = Source(name, table.root, store=store)
-                target, labelled, problems = task.read_labels(_target(table, task.labels, task.compares), source)
+                target, labelled, problems = task.read_labels(_target(table, task.label_columns, task.compares), source)
                 done.batch.targets[name], done.batch.labelled[name] = target, labelled
                 if task.from_files:
-                    done.given[name] = rows - table.column(task.labels[0]).null_count
+                    done.given[name] = rows - table.column(task.label_columns[0]).null_count
                 done.problems += problems
         done.problems.sort(key=lambda p: p.row)
         return done
@@ -131,7 +131,7 @@ class Preprocessing:
         for name, choice in recipe.tasks.items():
             task, config = configured("tasks", choice)
             tasks[name] = task.from_state(config, state["tasks"][name])
-            tasks[name].inputs, tasks[name].labels = config.inputs, task.reads(config, name)
+            tasks[name].inputs, tasks[name].label_columns = config.inputs, task.reads(config, name)
         return cls(inputs, tasks, state["several"])
 
 

@@ -166,7 +166,7 @@ class Model:
         Raises `TableError` when the table has no target column, or no labelled row.
         """
         table = read(data, root)
-        labels = [self._artifact.preprocessing.tasks[t].labels[0] for t in self.targets]
+        labels = [self._artifact.preprocessing.tasks[t].label_columns[0] for t in self.targets]
         if not self.alignments and not any(c in table.data.column_names for c in labels):
             table.column(labels[0])
         prediction.check_columns(self._answering, table, self._screen.warn)

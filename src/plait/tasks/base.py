@@ -57,7 +57,7 @@ class Task(nn.Module, ABC):
     from_files: ClassVar[bool] = False  # whether its labels are files, of which more than a few bad ones are an error
     cells: ClassVar[dict[str, dict[str, Any]]] = {}
     inputs: tuple[str, ...] = ()  # as in its options, and what `reads` says: whoever makes it sets both
-    labels: list[str]
+    label_columns: list[str]
     temperature: Tensor
 
     def __init__(self) -> None:
