@@ -38,15 +38,12 @@ class TextDecoder(nn.Module):
 
     def forward(self, ids_BL: Tensor, memory_BMD: Tensor, mask_BM: Tensor) -> Tensor:
         """(B, L + 1, V): after nothing, after the first id, and so on."""
-        began_BL = torch.cat([torch.full_like(ids_BL[:, :1], len(self.bias)), ids_BL], 1) if ids_BL.shape[1] else self._begin(ids_BL)
+        began_BL = torch.cat([ids_BL.new_full((len(ids_BL), 1), len(self.bias)), ids_BL], 1)
         steps, width = began_BL.shape[1], self.embedding.embedding_dim
         x_BLD = self.embedding(began_BL) * math.sqrt(width) + positions(steps, width, ids_BL.device)
         later_LL = torch.ones(steps, steps, dtype=torch.bool, device=ids_BL.device).triu(1)
         y_BLD = self.layers(self.dropout(x_BLD), memory_BMD, tgt_mask=later_LL, memory_key_padding_mask=~mask_BM)
         return y_BLD @ self.embedding.weight[:-1].T.to(y_BLD.dtype) + self.bias
-
-    def _begin(self, ids_BL: Tensor) -> Tensor:
-        return torch.full((len(ids_BL), 1), len(self.bias), dtype=torch.long, device=ids_BL.device)
 
 
 def only(texts: Iterable[list[int]]) -> Allowed:

@@ -49,15 +49,14 @@ class Transcription(TextTask):
 
     def __init__(self, config: Config, spelling: Spelling, ngrams: NGrams | None = None) -> None:
         super().__init__(config, spelling)
+        self.config: Config = config
         self.ngrams = ngrams
 
     def study(self, texts: list[list[int]]) -> None:
-        assert isinstance(self.config, Config)
         if self.config.ngram > 1:
             self.ngrams = NGrams.fit(texts, self.config.ngram, len(self.spelling) + 1)
 
     def build_head(self, fused: int, encoded: dict[str, int]) -> None:
-        assert isinstance(self.config, Config)
         if len(encoded) != 1:
             raise RecipeError(f"a transcription reads one column, not {', '.join(encoded)}: name it, as in {{name: transcription, inputs: [speech]}}")
         ((self.column, width),) = encoded.items()
@@ -91,7 +90,6 @@ class Transcription(TextTask):
         return masked_mean(loss_B / units_B.clamp(min=1), known_B)
 
     def decode(self, output: Tensor, thorough: bool = False) -> Tensor:
-        assert isinstance(self.config, Config)
         steps_B = _steps(output)
         if not thorough or (self.config.beam == 1 and self.ngrams is None):
             texts = ctc.greedy(output, steps_B)
