@@ -48,7 +48,7 @@ def infer_tasks(table: Table, labels: Mapping[str, str]) -> dict[str, tuple[str,
         found = {name: match for name, match in matches.items() if match}
         if not found:
             what = f"cells of type {cells.type}" if len(cells) else "no labels at all"
-            raise TableError(f"target '{target}' has {what}; expected classes, numbers or lists of labels")
+            raise TableError(f"target '{target}' has {what}; expected classes, numbers, texts or lists of labels")
         best = max(found, key=lambda name: found[name].score)
         chosen[target] = best, found[best]
     return chosen
