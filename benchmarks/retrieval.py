@@ -204,8 +204,10 @@ def aligned_page(name: str, runs: list[dict[str, Any]]) -> list[str]:
     headers = ["query -> gallery (queries of rows searched)", "metric", "mean", "first seed, over queries", "over seeds", "chance", "ridge", "CCA"]
     probe = f" Probe: {job.probe}." if job.probe else ""
     seconds = np.mean([run["seconds"] for run in runs])
+    said = [f"The transcriber's character error rate on test rows: {np.mean([r['cer'] for r in runs]):.3f}."] if "cer" in runs[0] else []
     return [
         f"## {job.name}",
+        *said,
         f"{len(runs)} seeds, {seconds:.0f} s a model, {runs[0]['rows']} rows.{probe}",
         table(headers, rows),
         f"Space: {geometry}.",
