@@ -21,7 +21,7 @@ from plait.dataset import Dataset
 from plait.errors import Interrupted, TrainingError
 from plait.machine import Settings, to_channels_last
 from plait.model import MultimodalModel
-from plait.objective import FUSED, OWN, Losses, Mixing, blended, cached, consistency, faded, losses, restore_random, weighed
+from plait.objective import FUSED, OWN, Losses, Mixing, blended, cached, consistency, faded, losses, restore_random, summed, weighed
 from plait.prediction import BATCH
 from plait.preprocessing import configured
 from plait.recipe import Recipe
@@ -197,7 +197,8 @@ def _backward(run: Training, batch: Batch, share: float = 1.0, gradients: dict[s
     with run.settings.autocast():
         mixing = Mixing.draw(alpha, len(batch), run.device) if alpha else None
         found = weighed(losses(run.model, batch, [c for c in run.weights if c != FUSED], mixing, gradients), run.weights)
-        found = {t: loss if t in (gradients or ()) else loss * share for t, loss in found.items()}
+        if share != 1.0:
+            found = {t: loss if t in (gradients or ()) else loss * share for t, loss in found.items()}
     if found:
         run.balancing.backward(found, run.shared)
     return _weighed(run, {t: loss.detach() for t, loss in found.items() if t not in (gradients or ())})
@@ -205,7 +206,7 @@ def _backward(run: Training, batch: Batch, share: float = 1.0, gradients: dict[s
 
 def _weighed(run: Training, found: dict[str, Tensor]) -> Tensor:
     """Losses of several targets as one, each in units of the guess that sees no input, whatever balances their gradients."""
-    return torch.stack([loss.float() * run.shares[t].factor for t, loss in found.items()]).sum() if found else torch.zeros((), device=run.device)
+    return summed([(loss.float(), run.shares[t].factor) for t, loss in found.items()]) if found else torch.zeros((), device=run.device)
 
 
 @torch.no_grad()

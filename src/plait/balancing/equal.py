@@ -33,7 +33,8 @@ class Equal(Balancing):
         return cls({t: share.factor for t, share in shares.items()})
 
     def backward(self, losses: dict[str, Tensor], shared: Sequence[nn.Parameter]) -> None:
-        torch.stack([loss * self.factors[t] for t, loss in losses.items()]).sum().backward()
+        parts = [loss if self.factors[t] == 1.0 else loss * self.factors[t] for t, loss in losses.items()]
+        (parts[0] if len(parts) == 1 else torch.stack(parts).sum()).backward()
 
 
 component = Equal
