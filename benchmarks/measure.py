@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 from scipy.stats import t as student
@@ -34,6 +36,18 @@ def interval(values: Sequence[float]) -> str:
         return f"{np.mean(values):.3f}"
     half = student.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
     return f"{np.mean(values):.3f} +-{half:.3f}"
+
+
+def remembered(file: Path, work: Iterable[tuple[str, Callable[[], Any]]]) -> dict[str, Any]:
+    """What each piece of work gives, by its name: looked up in a file of lines of JSON, or done and left there, so that a run can go on."""
+    kept = {k: v for line in (file.read_text().splitlines() if file.is_file() else ()) for k, v in json.loads(line).items()}
+    for name, call in work:
+        if name not in kept:
+            kept[name] = call()
+            with file.open("a") as opened:
+                opened.write(json.dumps({name: kept[name]}) + "\n")
+            print(name, "done", flush=True)
+    return kept
 
 
 def machine() -> str:

@@ -11,7 +11,6 @@ are over queries (bootstrap), and over seeds where there are several. `--kept` i
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 import tempfile
 import time
@@ -24,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 
 import plait
-from measure import machine, page, table
+from measure import machine, page, remembered, table
 from plait.retrieval import About, Index
 from plait.samples import clips, emoji, prompts, stamps
 from plait.table.read import Table, read
@@ -222,13 +221,7 @@ def main() -> None:
     parser.add_argument("--kept", type=Path, default=Path("retrieval.jsonl"))
     parser.add_argument("--only-kept", action="store_true")
     given = parser.parse_args()
-    kept = {k: v for line in (given.kept.read_text().splitlines() if given.kept.is_file() else ()) for k, v in json.loads(line).items()}
-    for name, measure in work(given.jobs, given.seeds, given.rows) if not given.only_kept else ():
-        if name not in kept:
-            kept[name] = measure()
-            with given.kept.open("a") as file:
-                file.write(json.dumps({name: kept[name]}) + "\n")
-            print(name, "done", flush=True)
+    kept = remembered(given.kept, work(given.jobs, given.seeds, given.rows) if not given.only_kept else ())
     parts = ["# Retrieval", " ".join((__doc__ or "").split("\n\n", 1)[1].split()), machine()]
     for name in (*JOBS, "through"):
         runs = [v for k, v in kept.items() if k.split()[0] == name]

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import itertools
-import json
 import re
 import tempfile
 import time
@@ -29,7 +28,7 @@ import torch
 from torch import nn
 
 import plait
-from measure import machine, page
+from measure import machine, page, remembered
 from plait.balancing.base import Share
 from plait.components import configure, find
 from plait.modalities.audio import Config as AudioConfig
@@ -339,13 +338,7 @@ def main() -> None:
     parser.add_argument("--ways", type=int, default=1, help="seeds for each way of balancing")
     parser.add_argument("--kept", type=Path, default=Path("tasks.jsonl"))
     given = parser.parse_args()
-    kept = {k: v for line in (given.kept.read_text().splitlines() if given.kept.is_file() else ()) for k, v in json.loads(line).items()}
-    for name, measure in work(given.jobs, given.seeds, given.ways):
-        if name not in kept:
-            kept[name] = measure()
-            with given.kept.open("a") as file:
-                file.write(json.dumps({name: kept[name]}) + "\n")
-            print(name, "done", flush=True)
+    kept = remembered(given.kept, work(given.jobs, given.seeds, given.ways))
     parts = ["# Several targets, and text as an answer", " ".join((__doc__ or "").split("\n\n", 1)[1].split()), machine()]
     page("tasks.md", "\n\n".join([*parts, *part_a(kept), *part_b(kept), *part_cd(kept), *part_e(kept)]))
 

@@ -6,18 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from measure import table
+from measure import interval, table
 
 CAPTIONED = ("motion", "object", "exact", "chrf")
 TASKS = ("category by picture", "category by sentence", "style", "language")
 
 
 def spread(values: list[float]) -> str:
-    """The mean, and its 95 % interval over seeds (Student's t) or what there is."""
-    if len(values) < 2:
-        return f"{values[0]:.3f} (one seed)"
-    t = {2: 12.7, 3: 4.30, 4: 3.18, 5: 2.78}.get(len(values), 2.6)
-    return f"{np.mean(values):.3f} ±{t * np.std(values, ddof=1) / len(values) ** 0.5:.3f}"
+    return interval(values) if len(values) > 1 else f"{values[0]:.3f} (one seed)"
 
 
 def part_a(kept: dict[str, Any]) -> list[str]:

@@ -253,3 +253,14 @@ def test_pictures_of_a_folder_of_classes(tmp_path: Path) -> None:
     options = ["training.epochs=12", "modalities.image.size=16", "columns.image.encoder={name: cnn, channels: [4], pool: mean}"]
     model = plait.fit(tmp_path / "photos", "label", out=tmp_path / "run", overrides=[*options, "training.learning_rate=0.02"], quiet=True)
     assert model.predict({"image": "dark/3.png"}, root=tmp_path / "photos")["label"].to_pylist() == ["dark"]
+
+
+def test_answers_beside_the_table_have_the_same_columns_whatever_they_are(trained: Any, tmp_path: Path) -> None:
+    model, _ = trained
+    rows = make_rows(tmp_path, 6, seed=5)
+    whole = model.predict(rows, tmp_path, keep=True)
+    assert whole.column_names[: len(rows[0])] == list(rows[0])
+    assert whole["label_answer"].to_pylist() == [row["label"] for row in rows], "all right, and there all the same"
+    assert whole["label"].to_pylist() == [row["label"] for row in rows]
+    wrong = model.predict([{**row, "label": "blue"} for row in rows], tmp_path, keep=True)
+    assert wrong.column_names == whole.column_names

@@ -150,7 +150,7 @@ def _fit(
     if evaluate:
         _evaluate_all(trained, data, members, table)
     if chosen.singles and len(chosen.tasks) > 1:
-        record["singles"] = singles.fit(chosen, asked, data, settings, rows, folder, screen)
+        record["singles"] = singles.fit(chosen, asked, data, settings, folder, screen)
         singles.show(record["singles"], record, screen)
     record["seconds"] = round(time.time() - begun, 1)
     artifact.save(trained._artifact, folder)

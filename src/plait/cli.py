@@ -130,7 +130,7 @@ def predict(
     root: RootOption = None,
     keep: Annotated[bool, typer.Option("--keep", help="the table's own columns too, so that another model can read the answers")] = False,
 ) -> None:
-    """Answer each row of a table: the same rows, in the same order."""
+    """Answer each row of a table: the same rows, in the same order. What is spoken lies in WAV files, in a folder beside the output."""
     from plait import api
     from plait.table import write
 
@@ -269,7 +269,7 @@ def report(run: RunArgument) -> None:
 
 @app.command(epilog="Example: plait options encoders lstm")
 def options(
-    kind: Annotated[str | None, typer.Argument(help="modalities, encoders, fusion, tasks, or recipe; all if left out")] = None,
+    kind: Annotated[str | None, typer.Argument(help="modalities, encoders, fusion, tasks, balancing, members, or recipe; all if left out")] = None,
     name: Annotated[str | None, typer.Argument(help="one component; all of the kind if left out")] = None,
 ) -> None:
     """List the components and their options, as a recipe takes them."""

@@ -68,8 +68,8 @@ def evaluate(
     """Scores a model on the labelled rows of `data`. `priors` holds, for each target, the output of the guess that sees no
     input. All subsets together cost little more than one: only fusion and heads run again."""
     columns = answering.columns
-    answers = any(not task.compares for task in answering.tasks.values())
-    wanted = [tuple(columns), *(_subsets(columns) if subsets and answers and len(columns) > 1 else [])]
+    reads = [set(task.read(columns)) for task in answering.tasks.values() if not task.compares] if subsets else []
+    wanted = [tuple(columns), *(s for s in _subsets(columns) if any(set(s) < read for read in reads))]
     outputs = answering.outputs(data, wanted, progress)
     resamples = int(np.clip(2e7 / max(len(data), 1), 100, 1000))
     targets, alignments = {}, {}

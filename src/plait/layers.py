@@ -115,7 +115,9 @@ class MaskedBatchNorm(nn.Module):
         x_BTRC = x.flatten(3).permute(0, 2, 3, 1) if x.ndim > 3 else x.transpose(1, 2)[:, :, None]
         steps, valid = x_BTRC.flatten(0, 1), mask_BT.flatten().nonzero()[:, 0]
         every = len(valid) == len(steps)
-        some_1CNR = (steps if every else steps.index_select(0, valid)).permute(2, 0, 1)[None]  # one picture: ten times faster than many
+        some_1CNR = (steps if every else steps.index_select(0, valid)).permute(2, 0, 1)[
+            None
+        ]  # one picture: many, of one row each, take several times as long
         steps = self.norm(some_1CNR)[0].permute(1, 2, 0)
         if not every:
             steps = steps.new_zeros(mask_BT.numel(), *steps.shape[1:]).index_copy(0, valid, steps)

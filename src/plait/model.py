@@ -32,6 +32,8 @@ class MultimodalModel(nn.Module):
         self.encoders = nn.ModuleDict({module_key(c): e for c, e in encoders.items()})
         self.fused = nn.ModuleDict({module_key(",".join(columns)): part for columns, part in fused.items()})
         self.tasks = nn.ModuleDict({module_key(t): task for t, task in tasks.items()})
+        # targets that nothing is to be hidden from in training: those that have one column of several, and those that compare rows
+        self.unhidden = [t for t, task in tasks.items() if task.compares or (len(self.columns) > 1 and len(task.read(self.columns)) == 1)]
 
     @classmethod
     def build(cls, recipe: Recipe, preprocessing: Preprocessing, training: bool = True) -> MultimodalModel:
@@ -74,10 +76,6 @@ class MultimodalModel(nn.Module):
         keys = {t: self._key(t) for t in (self.targets if targets is None else targets) if self.task(t).fuses}
         found = {key: self.fused[key](encoded, present, single) for key in dict.fromkeys(keys.values())}
         return {t: found[key] for t, key in keys.items()}
-
-    def unhidden(self) -> list[str]:
-        """The targets that nothing is to be hidden from in training: those that have one column only, and those that compare rows."""
-        return [t for t in self.targets if self.task(t).compares or (len(self.columns) > 1 and len(self.task(t).read(self.columns)) == 1)]
 
     def hide(self, encoded: dict[str, Tokens], present: dict[str, Tensor]) -> dict[str, Tokens]:
         """The same tokens, with columns hidden that `present` now lacks."""

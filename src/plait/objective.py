@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from plait.balancing.base import summed
 from plait.batch import Batch, Tokens
 from plait.model import MultimodalModel
 from plait.tasks.base import Task
@@ -56,9 +57,8 @@ def losses(
     to learn (Wang et al. 2020, "What makes training multi-modal classification networks hard?").
     """
     whole, hidden = _views(model, batch, mixing)
-    unhidden = model.unhidden()
     found: Losses = {}
-    for (encoded, present), targets in ((hidden, [t for t in model.targets if t not in unhidden]), (whole, unhidden)):
+    for (encoded, present), targets in ((hidden, [t for t in model.targets if t not in model.unhidden]), (whole, model.unhidden)):
         outputs = model.answer(model.fuse(encoded, present, single=False, targets=targets), encoded, targets)
         for t in (t for t in targets if bool(batch.labelled[t].any())):
             task = model.task(t)
@@ -79,7 +79,7 @@ View: TypeAlias = tuple[dict[str, Tokens], dict[str, Tensor]]
 
 def _views(model: MultimodalModel, batch: Batch, mixing: Mixing | None = None) -> tuple[View, View]:
     """A batch's tokens, and where they are present, as given and with what training hides hidden."""
-    if not batch.given or not model.unhidden():
+    if not batch.given or not model.unhidden:
         hidden = (model.encode(batch), batch.present)
         hidden = hidden if mixing is None else mixing.tokens(*hidden)
         return hidden, hidden
@@ -185,11 +185,3 @@ def weighed(found: Losses, weights: Mapping[str, float]) -> dict[str, Tensor]:
     """Each target's losses added up with these weights. That of a task that does not answer from a fused vector counts as it is."""
     shares = {**weights, OWN: 1.0}
     return {t: summed([(loss, shares.get(name, 0.0)) for name, loss in some.items()]) for t, some in found.items()}
-
-
-def summed(parts: list[tuple[Tensor, float]]) -> Tensor:
-    """Losses, each times its weight, added up. A single one that weighs 1 is what it is: each operation costs microseconds in every step."""
-    if len(parts) == 1:
-        ((loss, weight),) = parts
-        return loss if weight == 1.0 else loss * weight
-    return torch.stack([loss * weight for loss, weight in parts]).sum()

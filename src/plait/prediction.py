@@ -171,13 +171,11 @@ def check_columns(answering: Answering, table: Table, tell: Tell) -> None:
         tell(f"input '{name}' is not in {table.name}: treated as missing in every row{hint}")
 
 
-def beside(table: pa.Table, answers: pa.Table) -> pa.Table:
-    """A table's columns, then the answers; ids that are in both are not repeated, other names in both get `_answer`."""
-    for name in answers.column_names:
-        if name not in table.column_names:
-            table = table.append_column(name, answers[name])
-        elif not answers[name].equals(table[name]):
-            table = table.append_column(f"{name}_answer", answers[name])
+def beside(table: pa.Table, answers: pa.Table, ids: Sequence[str] = ()) -> pa.Table:
+    """A table's columns, then the answers, but for `ids`, which are the table's own; an answer whose name the table has gets `_answer`."""
+    known = set(table.column_names)
+    for name in (name for name in answers.column_names if name not in ids):
+        table = table.append_column(f"{name}_answer" if name in known else name, answers[name])
     return table
 
 

@@ -166,7 +166,7 @@ class TrainingRecipe(Options):
     unlabelled: float = Field(0.0, ge=0)
     patience: int = Field(0, ge=0, description="epochs without a better score before training stops; 0: never stop early")
     keep: Literal["best", "last"] = "best"
-    best_by: str = Field("", description="the target whose main metric chooses the best epoch; the mean loss of all if left out")
+    best_by: str = Field("", description="the target whose main metric chooses the best epoch; of several the mean skill if left out")
     checkpoint_minutes: float = Field(5.0, gt=0)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     channels_last: Switch = "auto"

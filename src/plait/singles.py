@@ -17,11 +17,10 @@ from plait.prediction import Predictor
 from plait.preprocessing import Preprocessing
 from plait.recipe import Recipe
 from plait.screen import Screen
-from plait.table.split import Split
 from plait.training import Training, train
 
 
-def fit(recipe: Recipe, asked: Recipe, data: Mapping[str, Dataset], settings: Settings, rows: Split, folder: Path, screen: Screen) -> dict[str, Any]:
+def fit(recipe: Recipe, asked: Recipe, data: Mapping[str, Dataset], settings: Settings, folder: Path, screen: Screen) -> dict[str, Any]:
     """For each target that is answered, trained alone on the same cells and with the same seed: its main metric on validation and test
     rows, with intervals. `recipe` is the resolved one of the model for all, `asked` the one that it came from."""
     found: dict[str, Any] = {}

@@ -62,7 +62,7 @@ class Model:
         with self._screen.bar("predicting", len(table)) as bar, store(self._screen, table) as cells:
             answers, problems = prediction.predict(self._answering, self.schema, table, self._screen.warn, bar.advance, cells)
         check.tell(problems, self._screen.warn)
-        return prediction.beside(table.data, answers) if keep else answers
+        return prediction.beside(table.data, answers, self.schema.of("id")) if keep else answers
 
     def embed(self, data: Any, root: str | Path | None = None, column: str | None = None) -> np.ndarray:
         """The network's fused vector of each row, float32 of shape (rows, width); or, of a model that aligns columns, with `column` that

@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from plait.balancing.base import Balancing, Share
+from plait.balancing.base import Balancing, Share, summed
 from plait.batch import Batch
 from plait.checkpoint import Checkpoint, Progress
 from plait.dataset import Dataset
 from plait.errors import Interrupted, TrainingError
 from plait.machine import Settings, to_channels_last
 from plait.model import MultimodalModel
-from plait.objective import FUSED, OWN, Losses, Mixing, blended, cached, consistency, faded, losses, restore_random, summed, weighed
+from plait.objective import FUSED, OWN, Losses, Mixing, blended, cached, consistency, faded, losses, restore_random, weighed
 from plait.prediction import BATCH
 from plait.preprocessing import configured
 from plait.recipe import Recipe

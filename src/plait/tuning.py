@@ -169,7 +169,7 @@ class _Study:
             value = "" if t.value is None else f"{t.value:.4f}"
             rows.append([f"{number}", value, t.user_attrs["end"][:40], ", ".join(t.user_attrs["overrides"]) or "the recipe as it is"])
         ranked = sorted(rows, key=lambda r: -float(r[1] or "-inf"))
-        screen.table("trials, the best first: score on validation rows (a loss, with its sign turned, where there are several targets)",
+        screen.table("trials, the best first: score on validation rows (of several targets the mean skill)",
                      ["trial ", "score ", "", "recipe"], ranked)  # fmt: skip
 
 

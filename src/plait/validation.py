@@ -97,10 +97,10 @@ class Validation:
     @torch.inference_mode()
     def calibrate(self) -> None:
         """Sets what each task leaves to the validation rows."""
-        outputs: dict[str, list[Tensor]] = {t: [] for t in self.model.targets}
-        for _, found in self._batches():
-            for t, output in found.items():
-                outputs[t].append(self._kept(t, output))
+        outputs: dict[str, list[Tensor]] = {t: [] for t in self.model.targets if self.model.task(t).calibrates}
+        for _, found in self._batches() if outputs and len(self.valid_data) else ():
+            for t, parts in outputs.items():
+                parts.append(self._kept(t, found[t]))
         for target, parts in outputs.items() if len(self.valid_data) else ():
             self.model.task(target).calibrate(*labelled(self.valid_data, target, joined(parts)))
 

@@ -91,6 +91,12 @@ def test_views() -> None:
     assert cut.count_B.tolist() == [3, 1]
     assert [int(w[0, 0]) for w in cut.x] == [0, 30, 60, 0]
     assert cut.length_B.tolist() == [40, 40, 40, 8]
+    tiles = windows(Values(x, length), 40, overlap=False)
+    assert tiles.length_B is not None
+    assert tiles.length_B.tolist() == [40, 40, 20, 8]
+    read = torch.cat([w[:n, 0] for w, n in zip(tiles.x[:3], tiles.length_B, strict=False)])
+    assert read.tolist() == list(range(100)), "each step once"
+    assert windows(Values(x, length), 100, overlap=False).count_B is None
 
 
 def test_prediction_by_windows_gives_each_window_to_the_encoder() -> None:

@@ -72,7 +72,7 @@ _PLAIN = fit("text", ["one two three"] * 3, lowercase=False, max_tokens=400)
 
 
 def test_composed_and_decomposed_letters_are_the_same() -> None:
-    for split in ("subword", "word", "ngrams"):
+    for split in ("subword", "word", "character", "ngrams"):
         modality = fit("text", ["caf\u00e9 au lait"] * 3, split=split)
         assert torch.equal(load(modality, ["caf\u00e9"]).values.x, load(modality, ["cafe\u0301"]).values.x)
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
-from plait.balancing.base import Balancing, Share
+from plait.balancing.base import Balancing, Share, summed
 from plait.components import Options
 
 
@@ -33,8 +32,7 @@ class Equal(Balancing):
         return cls({t: share.factor for t, share in shares.items()})
 
     def backward(self, losses: dict[str, Tensor], shared: Sequence[nn.Parameter]) -> None:
-        parts = [loss if self.factors[t] == 1.0 else loss * self.factors[t] for t, loss in losses.items()]
-        (parts[0] if len(parts) == 1 else torch.stack(parts).sum()).backward()
+        summed([(loss, self.factors[t]) for t, loss in losses.items()]).backward()
 
 
 component = Equal

@@ -108,6 +108,11 @@ class Task(nn.Module, ABC):
         """Loads weights that training begins from, once the head is built."""
         return
 
+    @property
+    def calibrates(self) -> bool:
+        """Whether something is left to validation rows."""
+        return self.logits or self.compares
+
     def calibrate(self, output: Tensor, target: Tensor) -> None:
         """Sets, once trained, what is left to validation rows: the temperature."""
         self.temperature.fill_(fit_temperature(self, output, target))
@@ -118,8 +123,8 @@ class Task(nn.Module, ABC):
         return float(self.loss(prior.expand(len(target), *prior.shape), target, torch.ones(len(target), dtype=torch.bool)))
 
     def decode(self, output: Tensor, thorough: bool = False) -> Tensor:
-        """What is kept of a batch's output once nothing more is learned from it, and what `answers` and `measure` are given: (B, ...) of
-        the same shape for every batch. `thorough`: as good as it gets, not as fast."""
+        """What is kept of a batch's output once nothing more is learned from it, and what `answers` and `measure` are given: (B, ...), and
+        zeros mean nothing where lengths differ (see `joined`). `thorough`: as good as it gets, not as fast."""
         return output
 
     def pseudo(self, output: Tensor, sure: float) -> tuple[Tensor, Tensor]:
