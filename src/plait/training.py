@@ -205,8 +205,12 @@ def _backward(run: Training, batch: Batch, share: float = 1.0, gradients: dict[s
 
 
 def _weighed(run: Training, found: dict[str, Tensor]) -> Tensor:
-    """Losses of several targets as one, each in units of the guess that sees no input, whatever balances their gradients."""
-    return summed([(loss.float(), run.shares[t].factor) for t, loss in found.items()]) if found else torch.zeros((), device=run.device)
+    """The part of these targets in the mean loss of all, as on validation rows: each in units of the guess that sees no input, and by its
+    weight, whatever balances their gradients."""
+    if not found:
+        return torch.zeros((), device=run.device)
+    weights = sum(share.weight for share in run.shares.values())
+    return summed([(loss.float(), run.shares[t].factor / weights) for t, loss in found.items()])
 
 
 @torch.no_grad()
