@@ -23,7 +23,7 @@ from plait.checkpoint import Checkpoint, Progress
 from plait.dataset import Dataset
 from plait.encoders.pretrained import Pretrained
 from plait.fusion.concat import Concat
-from plait.model import ColumnEncoder, MultimodalModel
+from plait.model import ColumnEncoder, Fused, MultimodalModel
 from plait.networks import Network
 from plait.preprocessing import Prepared, Preprocessing
 from plait.screen import Screen
@@ -62,7 +62,9 @@ def ours(x: dict[str, torch.Tensor], y: torch.Tensor, alone: float, precision: s
     encoders = {c: ColumnEncoder(Pretrained(Network("", "", {}, ""), "grid", WIDTH, "mean", False, 0.0), "learned") for c in COLUMNS}
     task = Classification([0, 1], [1, 1], "none", 0.0)
     task.build_head(HIDDEN[-1], dict.fromkeys(COLUMNS, WIDTH))
-    model = MultimodalModel(encoders, Concat(dict.fromkeys(COLUMNS, WIDTH), HIDDEN, 0.0), {"label": task}, alone=alone > 0)
+    widths = dict.fromkeys(COLUMNS, WIDTH)
+    fused = Fused(widths, Concat(widths, HIDDEN, 0.0), alone > 0)
+    model = MultimodalModel(encoders, {COLUMNS: fused}, {"label": task})
     values = {c: Values(v[:, None], torch.ones(ROWS, dtype=torch.long), encoded=True) for c, v in x.items()}
     there = {c: torch.ones(ROWS, dtype=torch.bool) for c in COLUMNS}
     prepared = Prepared(Batch(values, there, torch.arange(ROWS), {"label": y}, {"label": torch.ones(ROWS, dtype=torch.bool)}))

@@ -22,6 +22,7 @@ LAYERS = [
         "contrast",
         "ranking",
         "projections",
+        "statistics",
         "machine",
         "screen",
         "pixels",

@@ -15,7 +15,7 @@ import plait
 import tiny_models
 from conftest import make_rows, write_csv
 from plait.batch import Tokens
-from plait.projections import SLOWER, STRENGTHS, Projection, linear_maps
+from plait.projections import PREDICTED, SLOWER, STRENGTHS, Projection, linear_maps
 from plait.recipe_parts import TrainingRecipe
 from plait.schedule import optimizer_for
 from plait.tasks.alignment import Alignment, Config
@@ -38,9 +38,10 @@ def test_each_column_has_a_part_that_the_others_are_mapped_to_by_ridge_regressio
         part = slice(4 * number, 4 * number + 4)
         own = PCA(4, svd_solver="randomized", random_state=0).fit(known[to][have[to]])
         expected = RidgeCV(STRENGTHS).fit(known[other][both], own.transform(known[to][both])).predict(known[other])
-        for found, wanted, rows in ((made[other][:, part], expected, both), (made[to][:, part], own.transform(known[to]), have[to])):
-            scale = np.sqrt((wanted[rows] ** 2).sum(1).mean())
-            np.testing.assert_allclose(found, wanted / scale, atol=1e-5)
+        there = own.transform(known[to])
+        for found, wanted, rows, length in ((made[other][:, part], expected, both, PREDICTED), (made[to][:, part], there, have[to], 1.0)):
+            scale = length / np.sqrt((wanted[rows] ** 2).sum(1).mean())
+            np.testing.assert_allclose(found, wanted * scale, atol=1e-5)
 
 
 def test_columns_that_hardly_meet_have_no_map() -> None:
@@ -66,6 +67,16 @@ def test_training_begins_at_the_map_and_is_slower(hidden: int) -> None:
     assert all((p.grad is not None) == p.requires_grad for p in made.parameters())
 
 
+def test_a_map_of_a_part_leaves_the_rest_as_it_is_and_is_no_slower() -> None:
+    made = Projection(6, 0, 4, 0.0)
+    before = made.linear.weight.detach().clone()
+    made.begin(np.ones((4, 2), dtype=np.float32), np.full(4, 3, dtype=np.float32), start=4)
+    assert made.rate == 1.0
+    assert torch.equal(made.linear.weight[:, :4], before[:, :4])
+    x = torch.randn(3, 6)
+    torch.testing.assert_close(made.first(x), x[:, 4:].sum(1, keepdim=True).expand(-1, 4) + 3)
+
+
 @pytest.mark.parametrize("mode", ["frozen", "lora"])
 def test_pretrained_towers_share_a_space(mode: str, tmp_path: Path) -> None:
     path = write_csv(tmp_path / "t.csv", [{**row, "text": f"{row['text']} {i}"} for i, row in enumerate(make_rows(tmp_path, 48))])
@@ -87,7 +98,8 @@ def test_a_trained_cosine_is_the_weighted_mean_of_the_maps_and_of_what_was_learn
     tokens = {c: Tokens(torch.from_numpy(x).float()[:, None], torch.from_numpy(have[c])[:, None]) for c, x in known.items()}
     tokens["c"] = Tokens(torch.randn(60, 1, 5), torch.ones(60, 1, dtype=torch.bool))
     learned = made(torch.zeros(0), tokens)
-    made.begin({c: tokens[c] for c in "ab"})
+    halves = (slice(0, 25), slice(25, 60))
+    made.begin(({c: Tokens(tokens[c].x_BLD[h], tokens[c].mask_BL[h]) for c in "ab"} for h in halves), {"a": 0, "b": 0})
     fixed = made(torch.zeros(0), tokens)
     for head, before in zip(made.heads.values(), learned.unbind(1), strict=True):
         assert head.linear.weight.requires_grad

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from plait import ranking
 from plait.dataset import Dataset
-from plait.features import Features, Matrix
+from plait.features import Features
 from plait.projections import ridge
 from plait.screen import Screen
+from plait.statistics import Matrix
 from plait.tasks.alignment import Alignment
 
 VIEW = "own"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from plait.batch import Values
-from plait.cells import Cell, Nowhere, Store
+from plait.cells import Cell, MediaModality, Nowhere, Store
 from plait.dataset import Dataset
 from plait.encoders.base import Encoder
 from plait.machine import Settings
@@ -21,7 +21,7 @@ from plait.recipe import Recipe
 from plait.recipe_parts import ColumnRecipe
 from plait.tasks.alignment import Alignment
 
-VERSION = 2  # of what `embed` makes
+VERSION = 3  # of what `embed` makes
 TOGETHER = 32  # cells in one run of an encoder
 BEGINNING = 10_000  # rows that the linear maps of an alignment are fitted on, at most
 
@@ -42,32 +42,38 @@ def embed(
         if values.encoded:
             continue
         present = prepared.batch.present[column] if values.count_B is None else torch.ones(len(values.x), dtype=torch.bool)
-        identity = _identity(recipe.columns[column], settings)
-        work = _Column(preprocessing.inputs[column], encoder, settings, identity, store or Nowhere())
-        prepared.batch.values[column] = work.embed(values, present.nonzero()[:, 0], progress)
+        modality, files = preprocessing.inputs[column], prepared.digests.get(column) if values.count_B is None else None
+        work = _Column(modality, encoder, settings, _identity(recipe.columns[column], modality, settings), store or Nowhere())
+        keys = {item: _digest(values, item, files) for item in present.nonzero()[:, 0].tolist()}
+        prepared.batch.values[column] = work.embed(values, keys, progress)
 
 
 @torch.inference_mode()
 def begin(model: MultimodalModel, data: Dataset) -> None:
-    """Lets alignments begin from what frozen encoders say of the training rows, where two of their columns or more have one."""
-    batch, known = data.prepared.batch, frozen(model)
+    """Lets alignments begin at linear maps of what training does not change in the training rows' tokens, where two of their columns or
+    more have any: the vectors of frozen encoders, and statistics, which are fitted here."""
     rows = data.rows[torch.linspace(0, len(data) - 1, min(len(data), BEGINNING)).long()]
+    some = Dataset(data.prepared, data.preprocessing, rows.numpy())
     model.eval()
+    for c in model.columns:
+        if (statistics := model.encoder(c).statistics) is not None:
+            statistics.fit(b.values[c].take(b.present[c].nonzero()[:, 0]) for b in some.in_order(TOGETHER))
     for task in (model.task(t) for t in model.targets):
-        columns = [c for c in task.columns if c in known] if isinstance(task, Alignment) else []
-        if isinstance(task, Alignment) and len(columns) > 1:
-            task.begin({c: model.encoder(c)(batch.values[c].take(rows), batch.present[c][rows]) for c in columns})
+        fixed = {c: model.encoder(c).fixed for c in task.columns} if isinstance(task, Alignment) else {}
+        starts = {c: start for c, start in fixed.items() if start is not None}
+        if isinstance(task, Alignment) and len(starts) > 1:
+            task.begin(({c: model.encoder(c)(b.values[c], b.present[c]) for c in starts} for b in some.in_order(TOGETHER)), starts)
 
 
 class _Column:
     def __init__(self, modality: Modality, encoder: torch.nn.Module, settings: Settings, identity: str, store: Store) -> None:
         self.modality, self.encoder, self.settings, self.identity, self.store = modality, encoder, settings, identity, store
 
-    def embed(self, values: Values, items: Tensor, progress: Progress) -> Values:
-        """Vectors for these items of `values`; the same content is computed once. Items beside them keep zeros."""
+    def embed(self, values: Values, keys: dict[int, bytes], progress: Progress) -> Values:
+        """Vectors for the items of `values` that have a key, the same for the same content, which is computed once. Others keep zeros."""
         places: dict[bytes, list[int]] = {}
-        for item in items.tolist():
-            places.setdefault(_digest(values, item), []).append(item)
+        for item, key in keys.items():
+            places.setdefault(key, []).append(item)
         found: dict[bytes, np.ndarray] = {}
         for digest, where in places.items():
             cell = self.store.get(self.identity, digest)
@@ -104,18 +110,23 @@ class _Column:
         return Values(x, length_B, values.count_B, encoded=True)
 
 
-def _digest(values: Values, item: int) -> bytes:
-    """A hash of one prepared cell."""
+def _digest(values: Values, item: int, files: list[set[bytes]] | None) -> bytes:
+    """A hash of one prepared cell, or of the file that it was prepared from, which is known already."""
+    if files is not None:
+        (known,) = files[item]
+        return known
     x = values.x[item]
     if values.length_B is not None:
         x = x[: int(values.length_B[item])]
     return hashlib.blake2b(x.numpy().tobytes(), digest_size=12).digest()
 
 
-def _identity(column: ColumnRecipe, settings: Settings) -> str:
-    """Everything besides the cell that decides its vectors."""
+def _identity(column: ColumnRecipe, modality: Modality, settings: Settings) -> str:
+    """Everything besides the file or the cell that decides its vectors."""
     assert column.modality is not None
     assert column.encoder is not None
     network = {name: column.encoder.options.get(name) for name in ("identity", "pool", "unit")}
-    about = {"version": VERSION, "precision": settings.frozen, "modality": column.modality.model_dump(mode="json"), **network}
+    prepared = modality.identity if isinstance(modality, MediaModality) else ""
+    options = column.modality.model_dump(mode="json")
+    about = {"version": VERSION, "precision": settings.frozen, "prepared": prepared, "modality": options, **network}
     return hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=12).hexdigest()

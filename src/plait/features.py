@@ -3,24 +3,21 @@ any, else from what preprocessing makes of the cells."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor
-from torch.nn import functional as F
 
 from plait.batch import Layout, Values
 from plait.dataset import Dataset
 from plait.layers import masked_mean
+from plait.statistics import KINDS, LEAST_SPREAD, WORDS, Matrix, inverse_frequency, unit_rows, word_counts
 
-Matrix: TypeAlias = Any  # floats (rows, width): a numpy array, or a csr_array of scipy, which has no types
-THUMBNAIL = 8  # pixels on a side
 TOGETHER = 256  # cells that are turned into numbers at once
-LEAST_SPREAD = 1e-6
 
 
 @dataclass
@@ -109,7 +106,7 @@ def _cells(data: Dataset, column: str, rows: Tensor) -> tuple[Values, np.ndarray
 def _form(values: Values, layout: Layout) -> Literal["dense", "bag", "one_hot"]:
     if values.encoded:
         return "dense"
-    return "bag" if layout.kind in ("bag", "tokens") else "one_hot" if layout.kind == "index" else "dense"
+    return "bag" if layout.kind in WORDS else "one_hot" if layout.kind == "index" else "dense"
 
 
 def _fit(view: str, column: str, x: Matrix, form: Literal["dense", "bag", "one_hot"]) -> _Fitted:
@@ -120,10 +117,7 @@ def _fit(view: str, column: str, x: Matrix, form: Literal["dense", "bag", "one_h
         spread = x.std(0)
         scale = np.where(spread > LEAST_SPREAD, 1 / (np.maximum(spread, LEAST_SPREAD) * x.shape[1] ** 0.5), 0)
         return _Fitted(view, column, form, x.mean(0).astype(np.float32), scale.astype(np.float32))
-    width = x.shape[1]
-    counted = np.bincount(sparse.csr_array(x).indices, minlength=width)  # rows in which each occurs
-    # as scikit-learn has it: log((1 + n) / (1 + df)) + 1; what no row had says nothing
-    weight = np.where(counted > 0, np.log((1 + x.shape[0]) / (1 + counted)) + 1, 0) if form == "bag" else (counted > 0)
+    weight = inverse_frequency(x) if form == "bag" else (inverse_frequency(x) > 0)  # what no row had says nothing
     return _Fitted(view, column, form, np.zeros(1, dtype=np.float32), weight.astype(np.float32))
 
 
@@ -132,20 +126,15 @@ def _scaled(x: Matrix, fitted: _Fitted, present: np.ndarray) -> Matrix:
         return np.ascontiguousarray((x - fitted.mean) * fitted.scale * present[:, None])
     weighted = sparse.csr_array(x.multiply(fitted.scale[None]).multiply(present[:, None]))
     weighted.eliminate_zeros()
-    if fitted.form == "bag":
-        length = np.sqrt(weighted.multiply(weighted).sum(1))
-        weighted = sparse.csr_array(weighted.multiply(1 / np.maximum(length, 1e-12)[:, None]))
-    return weighted
+    return unit_rows(weighted) if fitted.form == "bag" else weighted
 
 
 def _numbers(values: Values, layout: Layout, data: Dataset, column: str) -> Matrix:
     """The unscaled numbers of cells: floats (rows, width), or counts of n-grams."""
     if not values.encoded and layout.kind == "index":
-        return _counts(values.x[:, None], values.x[:, None] > 0, layout.vocabulary)
-    if not values.encoded and layout.kind in ("bag", "tokens"):
-        counts = _counts(values.x, values.mask_BL(), layout.vocabulary)
-        counts.data = 1 + np.log(counts.data)
-        return counts
+        return word_counts(values.x[:, None], values.x[:, None] > 0, layout.vocabulary)
+    if not values.encoded and layout.kind in WORDS:
+        return word_counts(values.x, values.mask_BL(), layout.vocabulary)
     of_kind = _pooled if values.encoded else KINDS[layout.kind]
     modality, plain = data.preprocessing.inputs[column], Values(values.x, values.length_B, encoded=values.encoded)
     parts = []
@@ -165,49 +154,5 @@ def _mean_of_several(x: Tensor, count_B: Tensor | None) -> Tensor:
     return torch.zeros(len(count_B), x.shape[1]).index_add(0, owner, x) / count_B.clamp(min=1)[:, None]
 
 
-def _counts(ids_BL: Tensor, mask_BL: Tensor, height: int) -> sparse.csr_array:
-    rows, at = mask_BL.nonzero(as_tuple=True)
-    ids = ids_BL[rows, at].numpy()
-    counts = sparse.csr_array((np.ones(len(ids), dtype=np.float32), (rows.numpy(), ids)), shape=(len(ids_BL), height))
-    counts.sum_duplicates()
-    return counts
-
-
 def _pooled(values: Values) -> Tensor:
     return masked_mean(values.x.float(), values.mask_BL())
-
-
-def _vector(values: Values) -> Tensor:
-    return values.x.flatten(1)
-
-
-def _thumbnail(values: Values) -> Tensor:
-    return F.adaptive_avg_pool2d(values.x.float(), THUMBNAIL).flatten(1)
-
-
-def _spectrum(values: Values) -> Tensor:
-    """Mean and deviation over time of each band."""
-    x_BLD, mask_BL = values.x.float(), values.mask_BL()
-    mean_BD = masked_mean(x_BLD, mask_BL)
-    spread_BD = masked_mean((x_BLD - mean_BD[:, None]) ** 2, mask_BL).sqrt()
-    return torch.cat([mean_BD, spread_BD], 1)
-
-
-def _wave(values: Values) -> Tensor:
-    """The same of the power in 32 equal bands, from spectra of 400 samples."""
-    x = F.pad(values.x.float(), (0, max(400 - values.x.shape[1], 0))).unfold(1, 400, 200) * torch.hann_window(400)
-    power = torch.fft.rfft(x).abs().square().clamp_min(1e-10).log10()
-    assert values.length_B is not None
-    return _spectrum(Values(F.adaptive_avg_pool1d(power, 32), ((values.length_B - 400) // 200 + 1).clamp(min=1)))
-
-
-def _film(values: Values) -> Tensor:
-    """The thumbnail of the mean frame, and of how much frames differ from the one before."""
-    x, mask_BL = values.x.float(), values.mask_BL()
-    small = F.adaptive_avg_pool2d(x.flatten(0, 1), THUMBNAIL).unflatten(0, x.shape[:2]).flatten(2)
-    change = (small[:, 1:] - small[:, :-1]).abs()
-    moved = masked_mean(change, mask_BL[:, 1:]) if change.shape[1] else torch.zeros_like(small[:, 0])
-    return torch.cat([masked_mean(small, mask_BL), moved], 1)
-
-
-KINDS: dict[str, Callable[[Values], Tensor]] = {"vector": _vector, "grid": _thumbnail, "spectrogram": _spectrum, "wave": _wave, "frames": _film}

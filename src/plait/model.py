@@ -19,6 +19,7 @@ from plait.layers import MLP, SetAttention, module_key, steps_mask
 from plait.modalities.base import Modality
 from plait.preprocessing import Preprocessing, configured
 from plait.recipe import Choice, Recipe
+from plait.statistics import Statistics
 from plait.tasks.base import Task
 
 
@@ -41,14 +42,16 @@ class MultimodalModel(nn.Module):
 
         Raises `RecipeError` when components do not fit each other.
         """
-        encoders = {
-            c: ColumnEncoder(build_encoder(m, recipe.columns[c].encoder, c), recipe.model.missing, c in preprocessing.several)
-            for c, m in preprocessing.inputs.items()
-        }
+        compared = {c for task in preprocessing.tasks.values() if task.compares for c in task.read(preprocessing.inputs)}
+        encoders = {}
+        for c, m in preprocessing.inputs.items():
+            built, several = build_encoder(m, recipe.columns[c].encoder, c), c in preprocessing.several
+            counts = c in compared and not several and not built.pretrained and Statistics.known_for(m.layout)
+            encoders[c] = ColumnEncoder(built, recipe.model.missing, several, Statistics(m.layout) if counts else None)
         for column in encoders.values() if training else ():
             column.encoder.begin()
         fusion, config = configured("fusion", recipe.fusion)
-        widths = {c: e.encoder.width for c, e in encoders.items()}
+        widths = {c: e.width for c, e in encoders.items()}
         tasks = copy.deepcopy(preprocessing.tasks)  # other models of the same table have heads of their own
         reads = {t: {c: widths[c] for c in task.read(widths)} for t, task in tasks.items()}
         fusions = {tuple(reads[t]): fusion.build(config, reads[t]) for t, task in tasks.items() if task.fuses}
@@ -137,20 +140,30 @@ class Fused(nn.Module):
 
 
 class ColumnEncoder(nn.Module):
-    """One column's encoder, run on the rows that have the column, and the token that stands in for it in the others.
+    """One column's encoder, run on the rows that have the column, and the token that stands in for it in the others: a learned one, behind a
+    frozen encoder one drawn by lot, as long as what such encoders make of cells.
 
-    Where cells are lists of media (`several`), attention makes one token of each row's set.
+    Where cells are lists of media (`several`), attention makes one token of each row's set. With `statistics` each token also holds these
+    numbers of the whole cell, behind what the encoder makes of it.
     """
 
-    def __init__(self, encoder: Encoder, missing: str, several: bool = False) -> None:
+    def __init__(self, encoder: Encoder, missing: str, several: bool = False, statistics: Statistics | None = None) -> None:
         super().__init__()
-        self.encoder = encoder
-        self.attention = SetAttention(encoder.width) if several else None
+        self.encoder, self.statistics = encoder, statistics
+        self.width = encoder.width + (statistics.width if statistics else 0)
+        self.attention = SetAttention(self.width) if several else None
         self.missing_D: Tensor
-        if missing == "learned":
-            self.missing_D = nn.Parameter(torch.randn(encoder.width) * 0.02)
+        if missing == "learned" and self.fixed == 0:  # the layers behind learn to know it; so nothing in a vector needs a gradient
+            self.register_buffer("missing_D", torch.randn(self.width))
+        elif missing == "learned":
+            self.missing_D = nn.Parameter(torch.randn(self.width) * 0.02)
         else:
-            self.register_buffer("missing_D", torch.zeros(encoder.width), persistent=False)
+            self.register_buffer("missing_D", torch.zeros(self.width), persistent=False)
+
+    @property
+    def fixed(self) -> int | None:
+        """From where on in a token training changes nothing: 0 for a frozen encoder, behind the encoder's part with statistics."""
+        return 0 if hasattr(self.encoder, "embed") else self.encoder.width if self.statistics else None
 
     def forward(self, values: Values, present_B: Tensor) -> Tokens:
         if bool(present_B.all()):
@@ -170,6 +183,9 @@ class ColumnEncoder(nn.Module):
         """The encoder's tokens; of a list of media, one for the set (see `_of_sets`). One that was learned on single media and
         meets a list, or windows of a long one, gets the tokens of all of them side by side."""
         found: Tokens = self.encoder(replace(values, count_B=None))
+        if self.statistics is not None:
+            numbers_B1D = self.statistics(values).to(found.x_BLD.dtype)[:, None]
+            found = Tokens(torch.cat([found.x_BLD, numbers_B1D.expand(-1, found.x_BLD.shape[1], -1)], -1), found.mask_BL)
         if self.attention is not None:
             return self._of_sets(found, values.count_B)
         if values.count_B is None:
@@ -191,7 +207,9 @@ class ColumnEncoder(nn.Module):
 
     def hide(self, tokens: Tokens, present_B: Tensor) -> Tokens:
         """The tokens with the learned one in every row that is not present."""
-        x_BLD = torch.where(present_B[:, None, None], tokens.x_BLD, self.missing_D.to(tokens.x_BLD.dtype))
+        rows, x_BLD = (~present_B).nonzero()[:, 0], tokens.x_BLD
+        if len(rows):  # many times faster than `torch.where`
+            x_BLD = x_BLD.index_copy(0, rows, self.missing_D.to(x_BLD.dtype).expand(len(rows), *x_BLD.shape[1:]))
         return Tokens(x_BLD, tokens.mask_BL & present_B[:, None])
 
 

@@ -20,6 +20,7 @@ class Encoder(nn.Module, ABC):
 
     options: ClassVar[type[Options]]
     takes: ClassVar[frozenset[Kind]]
+    pretrained: ClassVar[bool] = False  # whether it has seen other cells than the table's
     width: int
 
     @classmethod

@@ -56,6 +56,7 @@ class Pretrained(Encoder):
 
     options = Config
     takes = frozenset({"tokens", "grid", "frames", "wave"})
+    pretrained = True
 
     def __init__(self, network: Network, kind: Kind, width: int, pool: str, unit: bool, dropout: float) -> None:
         super().__init__()
@@ -117,6 +118,7 @@ class Tuned(Encoder):
 
     options = Config
     takes = Pretrained.takes
+    pretrained = True
 
     def __init__(self, network: Network, kind: Kind, width: int, config: Config) -> None:
         super().__init__()

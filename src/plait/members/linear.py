@@ -16,8 +16,9 @@ from scipy import sparse
 from torch import Tensor
 
 from plait.components import Options
-from plait.features import Block, Matrix
+from plait.features import Block
 from plait.members.base import Examples, Lesson, Member, hidden
+from plait.statistics import Matrix
 from plait.tasks.base import Task
 
 MOST_ROWS = 4000  # above which a matrix of rows by rows is no longer small
