@@ -16,7 +16,7 @@ from conftest import FAST, make_rows, stop_at_step, write_csv
 from plait import training
 from plait.batch import Tokens
 from plait.errors import Interrupted
-from plait.objective import FUSED, SURE, Mixing, blended, consistency, faded, losses, weighed
+from plait.objective import FUSED, SURE, Mixing, blended, consistency, losses, settled, weighed
 from test_model import build
 
 
@@ -25,10 +25,10 @@ def test_the_loss_of_whole_rows_is_all_when_nothing_is_added() -> None:
     encoded = model.encode(batch)
     output = model.task("label")(model.fused_for("label").fusion(encoded, batch.present), encoded)
     expected = F.cross_entropy(output, batch.targets["label"])
-    torch.testing.assert_close(weighed(losses(model, batch), {FUSED: 1.0})["label"], expected)
+    torch.testing.assert_close(losses(model, batch)["label"][FUSED], expected)
 
 
-def test_each_column_alone_adds_the_mean_of_the_losses_of_the_rows_that_have_it() -> None:
+def test_each_column_alone_adds_its_loss_of_the_rows_that_have_it() -> None:
     model, batch = build()
     encoded, own = model.encode(batch), []
     for c in model.columns:
@@ -37,9 +37,11 @@ def test_each_column_alone_adds_the_mean_of_the_losses_of_the_rows_that_have_it(
         own.append(F.cross_entropy(found[has], batch.targets["label"][has]))
     output = model.task("label")(model.fused_for("label").fusion(encoded, batch.present), encoded)
     whole = F.cross_entropy(output, batch.targets["label"])
-    weights = faded(model.columns, 1.0, 0.5)
-    torch.testing.assert_close(weighed(losses(model, batch, model.columns), weights)["label"], whole + 0.5 * (own[0] + own[1]) / 2)
-    assert faded(model.columns, 1.0, 0.0) == {FUSED: 1.0}
+    for left in (1.0, 0.5, 0.0):
+        weights = settled(model, 0.7, left)
+        torch.testing.assert_close(weighed(losses(model, batch), weights)["label"], whole + 0.7 * (own[0] + own[1]))
+    model.task("label").squared = True  # as that of a number
+    assert settled(model, 0.7, 0.5) == {"label": {FUSED: 1.0, **dict.fromkeys(model.columns, 0.7 * 0.5 / 2)}}
 
 
 def test_mixed_rows_are_mixed_inputs_and_mixed_losses() -> None:
@@ -151,7 +153,7 @@ def test_what_is_drawn_and_measured_goes_on_after_a_stop(tmp_path: Path, monkeyp
 def test_without_rows_to_measure_by_all_losses_weigh_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table, seen = write_csv(tmp_path / "t.csv", make_rows(tmp_path, 24)), []
     step = training._step
-    monkeypatch.setattr(training, "_step", lambda run, *others: seen.append(dict(run.weights)) or step(run, *others))
+    monkeypatch.setattr(training, "_step", lambda run, *others: seen.append(run.weights["label"]) or step(run, *others))
     plait.fit(table, "label", out=tmp_path / "run", overrides=[*FAST, "split.valid=0", "model.balance=blend"], quiet=True)
     assert seen
     assert all(weights == dict.fromkeys((FUSED, "photo", "text", "price", "shop"), 0.2) for weights in seen)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -17,6 +17,7 @@ from plait.tasks.base import Task
 FUSED = ""  # the name of the loss of all columns fused; every other loss has its column's name
 OWN = "~"  # the name of the loss of a task that does not answer from a fused vector, which is never weighed
 Losses: TypeAlias = dict[str, dict[str, Tensor]]  # by target, then by name
+Weights: TypeAlias = dict[str, dict[str, float]]  # of these losses
 RandomState: TypeAlias = tuple[Tensor, list[Tensor]]  # of the processor, of each GPU
 SURE = 0.95  # the probability from which an answer stands in for a label
 SPREAD = 1e-4  # of a loss whose overfitting did not grow at all
@@ -46,12 +47,10 @@ class Mixing:
         return mixed, there
 
 
-def losses(
-    model: MultimodalModel, batch: Batch, columns: Iterable[str] = (), mixing: Mixing | None = None, gradients: dict[str, Tensor] | None = None
-) -> Losses:
-    """Each target's losses: that of all its columns fused, under the name `FUSED`, and of each of `columns` by itself, through the same
-    head. Tasks that do not answer from a fused vector have theirs under `OWN`; with their outputs' `gradients` (see `cached`), what
-    has these gradients. A target that no row here has is left out.
+def losses(model: MultimodalModel, batch: Batch, mixing: Mixing | None = None, gradients: dict[str, Tensor] | None = None) -> Losses:
+    """Each target's losses: that of all its columns fused, under the name `FUSED`, and of each column by itself, through the same
+    head, where the model has networks for that. Tasks that do not answer from a fused vector have theirs under `OWN`; with their
+    outputs' `gradients` (see `cached`), what has these gradients. A target that no row here has is left out.
 
     Without the columns' own the column that is learned first, most often a text that can be memorised, leaves the others nothing
     to learn (Wang et al. 2020, "What makes training multi-modal classification networks hard?").
@@ -69,7 +68,7 @@ def losses(
             else:
                 found[t] = {FUSED: _loss(task, outputs[t], batch, t, mixing, None)}
                 part = model.fused_for(t)
-                for c in (c for c in columns if part.solo and c in part.columns):
+                for c in part.columns if part.solo else ():
                     found[t][c] = _loss(task, task(part.alone(c, encoded[c]), encoded), batch, t, mixing, present[c])
     return {t: found[t] for t in model.targets if t in found}
 
@@ -157,10 +156,15 @@ def _outputs(model: MultimodalModel, batch: Batch) -> dict[str, Tensor]:
     return model.answer(model.fuse(encoded, batch.present, single=False), encoded)
 
 
-def faded(columns: Iterable[str], alone: float, left: float) -> dict[str, float]:
-    """The weights of losses when a share of `left` of the training is still to come: first each for itself, at last together."""
-    names = list(columns)
-    return {FUSED: 1.0, **{c: alone * left / len(names) for c in names if alone * left}}
+def settled(model: MultimodalModel, alone: float, left: float) -> Weights:
+    """The weights of losses when a share of `left` of the training is still to come. That of each column by itself weighs `alone`. Squared
+    errors of columns by themselves share this weight, less and less until the end: what a column cannot know of a number is never
+    learned, so that its squared error, and with it its gradient, stays the largest of all; of a class it is bounded."""
+    found = {}
+    for t in (t for t in model.targets if model.task(t).fuses):
+        columns = model.fused_for(t).columns
+        found[t] = {FUSED: 1.0, **dict.fromkeys(columns, alone * left / len(columns) if model.task(t).squared else alone)}
+    return found
 
 
 def blended(measured: list[dict[str, list[float]]]) -> dict[str, float]:
@@ -181,7 +185,6 @@ def blended(measured: list[dict[str, list[float]]]) -> dict[str, float]:
     return {name: w / total for name, w in wanted.items()} if total > 0 else blended(measured[:-1])
 
 
-def weighed(found: Losses, weights: Mapping[str, float]) -> dict[str, Tensor]:
+def weighed(found: Losses, weights: Weights) -> dict[str, Tensor]:
     """Each target's losses added up with these weights. That of a task that does not answer from a fused vector counts as it is."""
-    shares = {**weights, OWN: 1.0}
-    return {t: summed([(loss, shares.get(name, 0.0)) for name, loss in some.items()]) for t, some in found.items()}
+    return {t: summed([(loss, 1.0 if name == OWN else weights[t][name]) for name, loss in some.items()]) for t, some in found.items()}

@@ -36,15 +36,15 @@ class SplitRecipe(Options):
 
 class ModelRecipe(Options):
     """What stands in for a missing cell: a `learned` token or `zero`; and in what share of the rows training hides some of
-    the present cells (any subset of them, see `Batch.drop`). `alone` weighs the mean loss of the columns by themselves, which
-    training adds to that of all together (see `objective.losses`), less and less until its end; 0 leaves it out. With
+    the present cells (any subset of them, see `Batch.drop`). `alone` weighs the loss of each column by itself, which
+    training adds to that of all together (see `objective.losses`, and `objective.settled` for numbers); 0 leaves it out. With
     `balance: blend` gradient blending weighs all of these losses instead, ten times in a training, by what each one still
     teaches (see `objective.blended`)."""
 
     missing: Literal["learned", "zero"] = "learned"
     modality_dropout: float = Field(0.2, ge=0, lt=1)
     alone: float = Field(1.0, ge=0)
-    balance: Literal["fade", "blend"] = "fade"
+    balance: Literal["given", "blend"] = "given"
 
     def for_alignment(self) -> ModelRecipe:
         """The same where there is no target to predict: nothing is hidden, unless that was asked for, and nothing learned alone."""

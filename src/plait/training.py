@@ -21,7 +21,7 @@ from plait.dataset import Dataset
 from plait.errors import Interrupted, TrainingError
 from plait.machine import Settings, to_channels_last
 from plait.model import MultimodalModel
-from plait.objective import FUSED, OWN, Losses, Mixing, blended, cached, consistency, faded, losses, restore_random, weighed
+from plait.objective import FUSED, OWN, Losses, Mixing, Weights, blended, cached, consistency, losses, restore_random, settled, weighed
 from plait.prediction import BATCH
 from plait.preprocessing import configured
 from plait.recipe import Recipe
@@ -54,7 +54,7 @@ class Training:
     blends: bool = field(init=False)
     unlabelled: Dataset | None = None
     watch: Watch | None = None
-    weights: dict[str, float] = field(default_factory=dict)
+    weights: Weights = field(default_factory=dict)
     shares: dict[str, Share] = field(init=False)
     balancing: Balancing = field(init=False)
     validation: Validation = field(init=False)
@@ -132,7 +132,7 @@ def _epoch(run: Training, progress: Progress, checkpoint: Checkpoint, bar: Bar) 
         for group in run.optimizer.param_groups:
             group["lr"] = rate * group["scale"]
         if not run.blends:
-            run.weights = faded(run.model.columns, recipe.model.alone, 1 - (progress.epoch * len(batches) + step) / steps)
+            run.weights = settled(run.model, recipe.model.alone, 1 - (progress.epoch * len(batches) + step) / steps)
         batch = run.train_data.batch(batches[step], generator).drop(recipe.model.modality_dropout, generator)
         taken.append(_step_in_memory(run, batch, _unlabelled(run, generator)))
         bar.advance()
@@ -191,17 +191,19 @@ def _in_parts(run: Training, batch: Batch) -> list[Tensor]:
 
 
 def _backward(run: Training, batch: Batch, share: float = 1.0, gradients: dict[str, Tensor] | None = None) -> Tensor:
-    """The loss of some rows, weighed by their share of the batch, detached; its gradients are added up. With `gradients` of whole
-    batches' comparisons their losses are not counted: they have been."""
+    """The loss of some rows, weighed by their share of the batch, detached, without those of columns by themselves; the gradients of all
+    are added up. With `gradients` of whole batches' comparisons their losses are not counted: they have been."""
     alpha = run.recipe.training.mixup
     with run.settings.autocast():
         mixing = Mixing.draw(alpha, len(batch), run.device) if alpha else None
-        found = weighed(losses(run.model, batch, [c for c in run.weights if c != FUSED], mixing, gradients), run.weights)
+        parts = losses(run.model, batch, mixing, gradients)
+        found = weighed(parts, run.weights)
         if share != 1.0:
             found = {t: loss if t in (gradients or ()) else loss * share for t, loss in found.items()}
     if found:
         run.balancing.backward(found, run.shared)
-    return _weighed(run, {t: loss.detach() for t, loss in found.items() if t not in (gradients or ())})
+    whole = {t: some[OWN if OWN in some else FUSED].detach() for t, some in parts.items() if t not in (gradients or ())}
+    return _weighed(run, {t: loss * share for t, loss in whole.items()} if share != 1.0 else whole)
 
 
 def _weighed(run: Training, found: dict[str, Tensor]) -> Tensor:
@@ -219,7 +221,7 @@ def _losses_now(run: Training, batch: Batch) -> dict[str, Tensor]:
     found: dict[str, list[Tensor]] = {}
     for part in _parts(batch, run.micro_batch + 1):
         with run.settings.autocast():
-            for t, loss in weighed(losses(run.model, part.to(run.device), [c for c in run.weights if c != FUSED]), run.weights).items():
+            for t, loss in weighed(losses(run.model, part.to(run.device)), run.weights).items():
                 found.setdefault(t, []).append(loss * len(part) / len(batch))
     return {t: torch.stack(parts).sum() for t, parts in found.items()}
 
@@ -247,14 +249,15 @@ def _measure(run: Training, progress: Progress) -> None:
         sides = (_mean_losses(run, run.train_data), _mean_losses(run, run.valid_data))
         progress.measured.append({name: [side[name] for side in sides] for name in sides[0]})
     # without rows to measure by all weigh the same
-    run.weights = blended(progress.measured or [{key: [0.0, 0.0] for key in (FUSED, *run.model.columns)}])
+    found = blended(progress.measured or [{key: [0.0, 0.0] for key in (FUSED, *run.model.columns)}])
+    run.weights = {t: found for t in run.model.targets if run.model.task(t).fuses}
 
 
 def _mean_losses(run: Training, data: Dataset) -> dict[str, float]:
     found: dict[str, float] = {}
     for batch in data.in_order(BATCH):
         with run.settings.autocast():
-            measured: Losses = losses(run.model, batch.to(run.device), run.model.columns)
+            measured: Losses = losses(run.model, batch.to(run.device))
         for t, some in measured.items():
             for name, loss in some.items():
                 if name != OWN:
