@@ -13,6 +13,8 @@ from conftest import make_rows, write_csv
 from plait import api
 from plait.errors import Interrupted, RecipeError
 from plait.recipe import load
+from plait.table.read import read
+from plait.tuning import suiting
 
 SMALL = ["training.epochs=3", "columns.photo.role=ignored", "columns.text.encoder={name: bag, width: 8}"]
 SPACE = {"tuning": {"space": {
@@ -49,6 +51,23 @@ def test_the_best_trial_is_the_recipe_of_the_last_fit(table: Path, tmp_path: Pat
     assert len({str(d) for d in drawn(tmp_path / "run")}) == 5
     assert {p.name for p in (tmp_path / "run" / "tuning").iterdir()} == {"about.json", "journal.jsonl"}
     assert model.predict({"text": "a red apple"}).num_rows == 1
+
+
+def test_alignments_are_tuned_by_what_they_have(table: Path, tmp_path: Path) -> None:
+    model = plait.tune(table, align=["photo", "text"], out=tmp_path / "run", trials=2, overrides=["training.epochs=1"], quiet=True)
+    assert model.alignments == {"alignment": ["photo", "text"]}
+    tried = {override.split("=")[0] for override in drawn(tmp_path / "run")[1]}
+    assert {"training.learning_rate", "tasks.alignment.temperature", "tasks.alignment.dropout"} <= tried
+    assert not {"training.mixup", "fusion", "model.alone", "model.modality_dropout"} & tried
+
+
+def test_only_what_all_tasks_can_do_with_is_tried(table: Path) -> None:
+    rows = read(table)
+    assert "training.mixup" in suiting(load(None), rows, ["label"])
+    both = suiting(load(None, ["tasks.text=generation"]), rows, ["label", "text"])
+    assert "training.mixup" not in both
+    assert "fusion" in both
+    assert suiting(load({"tuning": {"space": {"training.warmup": {"low": 0, "high": 1}}}}), rows, ["label"]).keys() == {"training.warmup"}
 
 
 def test_a_study_that_was_stopped_goes_on_as_if_it_had_not_been(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

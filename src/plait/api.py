@@ -72,14 +72,18 @@ def fit(
     """
     if quality:
         overrides = [*overrides, f"quality={quality}"]
-    if align:
-        overrides = [f"tasks.alignment={json.dumps({'name': 'alignment', 'inputs': [] if align is True else _targets(align)})}", *overrides]
-    chosen = _recipe(recipe, columns, overrides, seed)
+    chosen = _recipe(recipe, columns, [*aligning(align), *overrides], seed)
     sources = {"train": data, "valid": valid, "test": test}
     targets = _targets(target)
     others = [t for t, choice in chosen.tasks.items() if t not in chosen.aligned() and (not targets or choice.options.get("column"))]
     targets = list(dict.fromkeys([*targets, *others]))
     return _fit(sources, targets, chosen, root, out, strict, resume, quiet, watch, evaluate)
+
+
+def aligning(columns: bool | Sequence[str]) -> list[str]:
+    """The overrides of a recipe that `align=` stands for."""
+    inputs = [] if isinstance(columns, bool) else _targets(columns)
+    return [f"tasks.alignment={json.dumps({'name': 'alignment', 'inputs': inputs})}"] if columns else []
 
 
 def resume(folder: str | Path, quiet: bool = False) -> Model:

@@ -23,6 +23,7 @@ TableArgument = Annotated[str, typer.Argument(help="CSV, TSV, JSON Lines, Parque
 RunArgument = Annotated[str, typer.Argument(help="the folder of a trained model")]
 RootOption = Annotated[str | None, typer.Option(help="where relative paths of media begin; the table's own folder if left out")]
 ColumnOption = Annotated[list[str] | None, typer.Option("--column", help="name=modality or name=role, as in price=number or note=ignored")]
+AlignOption = Annotated[list[str] | None, typer.Option(help="columns to put into one space, as in photo,caption; needs no target")]
 TargetOption = Annotated[list[str] | None, typer.Option(help="the column to predict; may be given more than once")]
 
 
@@ -50,7 +51,7 @@ def inspect(
 def fit(
     table: Annotated[str | None, typer.Argument(help="the training table (not with --resume)")] = None,
     target: TargetOption = None,
-    align: Annotated[list[str] | None, typer.Option(help="columns to put into one space, as in photo,caption; needs no target")] = None,
+    align: AlignOption = None,
     valid: Annotated[str | None, typer.Option(help="a table to validate on; a part of the training table if left out")] = None,
     test: Annotated[str | None, typer.Option(help="a table that the model is scored on at the end, and nothing else")] = None,
     recipe: Annotated[str | None, typer.Option(help="a built-in recipe, such as classic, or a YAML file")] = None,
@@ -74,7 +75,7 @@ def fit(
     if table is None:
         raise typer.BadParameter("give a table, or --resume and the folder of a stopped training")
     api.fit(
-        table, target or (), align=[c for some in align or () for c in some.split(",")], valid=valid, test=test, recipe=recipe,
+        table, target or (), align=listed(*align or ()), valid=valid, test=test, recipe=recipe,
         columns=parse_columns(column or []), overrides=set_ or (), root=root, out=out, seed=seed, quality=quality, strict=strict,
     )  # fmt: skip
 
@@ -84,6 +85,7 @@ def tune(
     table: TableArgument,
     out: Annotated[str, typer.Option(help="the run's folder; the same command goes on with the trials in it")],
     target: TargetOption = None,
+    align: AlignOption = None,
     trials: Annotated[int, typer.Option(min=1, help="recipes to try, the given one among them")] = 20,
     valid: Annotated[str | None, typer.Option(help="a table to choose by; a part of the training table if left out")] = None,
     test: Annotated[str | None, typer.Option(help="a table that the last model is scored on, and nothing else")] = None,
@@ -99,8 +101,8 @@ def tune(
     from plait.table.infer import parse_columns
 
     tuning.tune(
-        table, target or (), out=out, trials=trials, valid=valid, test=test, recipe=recipe, columns=parse_columns(column or []),
-        overrides=set_ or (), root=root, seed=seed, quality=quality,
+        table, target or (), align=listed(*align or ()), out=out, trials=trials, valid=valid, test=test, recipe=recipe,
+        columns=parse_columns(column or []), overrides=set_ or (), root=root, seed=seed, quality=quality,
     )  # fmt: skip
 
 
@@ -249,7 +251,7 @@ def classify(
 
     if out:
         write.check_ending(Path(out))
-    names = [label.strip() for label in labels.split(",") if label.strip()]
+    names = listed(labels)
     found = api.load(run).classify(table, names, column, template or ("{}",), thresholds(threshold or (), names), text, root)
     if out:
         write.write(found, Path(out))
@@ -301,6 +303,11 @@ def demo(
     from plait import demonstration
 
     demonstration.run(sample, cache, out)
+
+
+def listed(*texts: str) -> list[str]:
+    """The parts between commas."""
+    return [name.strip() for text in texts for name in text.split(",") if name.strip()]
 
 
 def run(arguments: list[str] | None = None) -> int:

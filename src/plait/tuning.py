@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from plait import api, artifact, runs
+from plait import api, artifact, components, runs
 from plait import recipe as recipes
 from plait.api import Model
 from plait.errors import Interrupted, PlaitError, RecipeError, TrainingError
 from plait.recipe import Recipe
-from plait.recipe_parts import Choices
+from plait.recipe_parts import Between, Choices
 from plait.screen import Screen
+from plait.table.infer import infer_tasks
 from plait.table.read import Table, read
 
 FIRST = 5  # trials before any is stopped early
@@ -25,6 +26,7 @@ def tune(
     data: Any,
     target: str | Iterable[str] = (),
     *,
+    align: bool | Sequence[str] = (),
     out: str | Path,
     trials: int = 20,
     recipe: str | Path | Mapping[str, Any] | Recipe | None = None,
@@ -38,20 +40,21 @@ def tune(
     """Tries recipes on the validation rows, then fits the best one into the folder `out`, which it returns.
 
     The first trial is the recipe as it is, so the best one is never behind it on validation rows; on rows that nothing was chosen by it
-    may be. The others are drawn from the recipe's `tuning.space` by the tree-structured Parzen estimator (Bergstra et al. 2011), and stopped where
-    they are behind the median of the earlier ones at the same epoch. Trials train one network, whatever the `quality` of the last
-    fit. `<out>/tuning` keeps what was tried: the same call goes on after Ctrl-C or a kill, and with more `trials` adds some. The
-    other arguments are those of `plait.fit`, its `test` rows being looked at by the last fit alone.
+    may be. The others are drawn from the recipe's `tuning.space` (see `suiting` where it has none) by the tree-structured Parzen
+    estimator (Bergstra et al. 2011), and stopped where they are behind the median of the earlier ones at the same epoch. Trials train one
+    network, whatever the `quality` of the last fit. `<out>/tuning` keeps what was tried: the same call goes on after Ctrl-C or a kill,
+    and with more `trials` adds some. The other arguments are those of `plait.fit`, its `test` rows being looked at by the last fit alone.
 
     Raises what `plait.fit` raises, and `RecipeError` when `out` holds trials of another recipe or table, or Optuna is missing.
     """
     screen, folder = Screen(quiet), Path(out)
     if (folder / "weights.safetensors").is_file():
         raise RecipeError(f"'{folder}' already holds a trained model; choose another out=, or remove it first")
-    chosen = recipes.load(recipe, overrides)
+    chosen = recipes.load(recipe, [*api.aligning(align), *overrides])
     targets = [target] if isinstance(target, str) else list(target)
     table = read(data, others.get("root"))
-    study = _Study(folder / "tuning", _about(chosen, table, targets, columns, seed), chosen.tuning.space, seed)
+    space = chosen.tuning.space if "space" in chosen.tuning.model_fields_set else suiting(chosen, table, targets)
+    study = _Study(folder / "tuning", _about(chosen, table, targets, columns, seed), space, seed)
     others |= {"target": targets, "recipe": chosen, "columns": columns, "seed": seed}
 
     def attempt(found: list[str], watch: Callable[[int, int, float], None]) -> None:
@@ -68,6 +71,18 @@ def tune(
             bar.draw(study.words())
     study.show(screen)
     return api.fit(data, **others, overrides=study.best, out=out, quality=quality, quiet=quiet)
+
+
+def suiting(chosen: Recipe, table: Table, targets: list[str]) -> dict[str, Between | Choices]:
+    """What is tried where a recipe does not say it: of the defaults, what all of its tasks can do with (rows that are compared, transcribed or
+    written cannot be mixed, and where nothing is fused there is no fusion), and options that its tasks name."""
+    inferred = infer_tasks(table, {t: chosen.label(t) for t in targets if t not in chosen.tasks})
+    names = {t: choice.name for t, choice in chosen.tasks.items()} | {t: name for t, (name, _) in inferred.items()}
+    tasks = {t: components.find("tasks", name) for t, name in names.items()}
+    fuse = [task.fuses for task in tasks.values()]
+    unfit = () if all(fuse) else ("training.mixup",) if any(fuse) else ("training.mixup", "model.", "fusion")
+    own = {f"tasks.{t}.{option}": of for t, task in tasks.items() if t in chosen.tasks for option, of in task.tunes.items()}
+    return {name: of for name, of in chosen.tuning.space.items() if not name.startswith(unfit)} | own
 
 
 class _Study:

@@ -27,7 +27,7 @@ from plait.errors import TrainingError
 from plait.layers import module_key
 from plait.modalities.base import Match, Problem, is_text
 from plait.projections import Projection, linear_maps
-from plait.recipe_parts import COMPARED
+from plait.recipe_parts import COMPARED, Between, Choices
 from plait.tasks.base import Task, TaskOptions, masked_mean
 
 PAIRWISE = ("infonce", "siglip")
@@ -75,6 +75,12 @@ class Alignment(Task):
     logits = False
     fuses = False
     compares = True
+    tunes = {
+        "dropout": Between(low=0.0, high=0.6),
+        "temperature": Between(low=0.02, high=0.2, log=True),
+        "width": Choices(choices=(128, 256, 512)),
+        "hidden": Choices(choices=(0, 256, 512)),
+    }
 
     def __init__(self, config: Config) -> None:
         super().__init__()

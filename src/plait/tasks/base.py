@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from plait.batch import Tokens
 from plait.components import Options
 from plait.modalities.base import Match, Problem, Source
-from plait.recipe_parts import LEAST_STEPS
+from plait.recipe_parts import LEAST_STEPS, Between, Choices
 
 
 class TaskOptions(Options):
@@ -41,7 +41,8 @@ class Task(nn.Module, ABC):
     target column and needs no label; every other has the column of its own name.
 
     `modalities`: what columns it reads when no `inputs` are named, all if empty. For its inputs, where the recipe does not say otherwise,
-    `encoders` has an encoder by modality, and `cells` options of the modality. `steps`: how many a training needs at least.
+    `encoders` has an encoder by modality, and `cells` options of the modality. `steps`: how many a training needs at least. `tunes`: what
+    `plait tune` tries of its options.
     """
 
     options: ClassVar[type[TaskOptions]]
@@ -56,6 +57,7 @@ class Task(nn.Module, ABC):
     steps: ClassVar[int] = LEAST_STEPS
     from_files: ClassVar[bool] = False  # whether its labels are files, of which more than a few bad ones are an error
     cells: ClassVar[dict[str, dict[str, Any]]] = {}
+    tunes: ClassVar[dict[str, Between | Choices]] = {}
     inputs: tuple[str, ...] = ()  # as in its options, and what `reads` says: whoever makes it sets both
     label_columns: list[str]
     temperature: Tensor
