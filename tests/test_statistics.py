@@ -64,6 +64,10 @@ def test_other_cells_have_numbers_of_mean_0_and_deviation_1_whatever_is_beyond_t
     spread = found.std(0, correction=0)
     torch.testing.assert_close(spread[spread > 0], torch.ones(int((spread > 0).sum())), atol=1e-3, rtol=0)
     torch.testing.assert_close(made(cells.take(torch.tensor([0]))), found[:1], atol=1e-4, rtol=1e-3)
+    nothing = cells.take(torch.tensor([], dtype=torch.long))
+    assert made(nothing).shape == (0, made.width)
+    made.fit([nothing])
+    torch.testing.assert_close(made(cells), found)
 
 
 def test_each_token_holds_the_numbers_of_its_cell() -> None:

@@ -48,16 +48,15 @@ class Statistics(nn.Module):
 
     @torch.no_grad()
     def fit(self, cells: Iterable[Values]) -> None:
-        """Sets means and scales, and of texts weights and directions, from batches of cells as encoders take them."""
-        if self.kind in WORDS:
-            x = self._fit_words([word_counts(some.x, some.mask_BL(), self.height) for some in cells])
-            spread = (x - x.mean(0)).square().mean().sqrt().expand(self.width)
-        else:
-            x = torch.cat([KINDS[self.kind](some) for some in cells])
-            spread = x.std(0, correction=0)
-        if len(x):
-            self.mean.copy_(x.mean(0))
-            self.scale.copy_(torch.where(spread > LEAST_SPREAD, 1 / spread.clamp(min=LEAST_SPREAD), 0))
+        """Sets means and scales, and of texts weights and directions, from batches of cells as encoders take them; nothing without cells."""
+        words = self.kind in WORDS
+        parts = [word_counts(some.x, some.mask_BL(), self.height) if words else KINDS[self.kind](some) for some in cells if len(some.x)]
+        if not parts:
+            return
+        x = self._fit_words(parts) if words else torch.cat(parts)
+        spread = (x - x.mean(0)).square().mean(None if words else 0).sqrt().expand(self.width)
+        self.mean.copy_(x.mean(0))
+        self.scale.copy_(torch.where(spread > LEAST_SPREAD, 1 / spread.clamp(min=LEAST_SPREAD), 0))
 
     def _fit_words(self, counted: list[sparse.csr_array]) -> Tensor:
         """Sets weights and directions; the training texts in these directions."""
@@ -73,6 +72,8 @@ class Statistics(nn.Module):
         return torch.from_numpy(tfidf @ self.directions.numpy())
 
     def forward(self, values: Values) -> Tensor:
+        if not len(values.x):
+            return self.mean.new_zeros(0, self.width)
         numbers_BD = self._words(values) if self.kind in WORDS else KINDS[self.kind](values)
         return (numbers_BD - self.mean) * self.scale
 
