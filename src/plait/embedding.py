@@ -22,6 +22,7 @@ from plait.recipe_parts import ColumnRecipe
 from plait.tasks.alignment import Alignment
 
 VERSION = 3  # of what `embed` makes
+NORMALISED = 4096  # cells whose vectors are normalised at once
 TOGETHER = 32  # cells in one run of an encoder
 BEGINNING = 10_000  # rows that the linear maps of an alignment are fitted on, at most
 
@@ -36,7 +37,7 @@ def embed(
     prepared: Prepared, preprocessing: Preprocessing, encoders: dict[str, Encoder], recipe: Recipe, settings: Settings,
     store: Store | None = None, progress: Progress = lambda n: None,
 ) -> None:  # fmt: skip
-    """Puts the vectors of these frozen encoders in place of the cells, in the prepared table itself."""
+    """Puts the vectors of these frozen encoders, normalised, in place of the cells, in the prepared table itself."""
     for column, encoder in encoders.items():
         values = prepared.batch.values[column]
         if values.encoded:
@@ -107,6 +108,8 @@ class _Column:
             array = found[digest]
             into[items, : len(array)] = array
             length_B[items] = len(array)
+        for part in x.split(NORMALISED):  # once, not in every step; linear models are the better for it too
+            part.copy_(self.encoder.norm(part))  # type: ignore[operator]
         return Values(x, length_B, values.count_B, encoded=True)
 
 

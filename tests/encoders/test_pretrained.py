@@ -21,12 +21,14 @@ from media import clip, wav, wave
 from plait import weights
 from plait.batch import Layout, Values
 from plait.components import configure, find
+from plait.dataset import Dataset
 from plait.encoders.pretrained import Pretrained, Tuned
 from plait.errors import RecipeError
 from plait.modalities.base import Source
 from plait.networks import Network
 from plait.recipe_parts import TrainingRecipe
 from plait.schedule import optimizer_for
+from plait.table.read import read
 
 TEXTS = [
     "a red apple",
@@ -130,6 +132,24 @@ def test_a_fit_embeds_once_and_its_folder_is_all_that_it_needs(tmp_path: Path, m
     found, expected = (np.array(a["label_probability_red"].to_pylist()) for a in (loaded, answers))
     assert np.abs(found - expected).max() < 2e-2
     assert sum(p.stat().st_size for p in (tmp_path / "run").glob("*.safetensors")) < 2e6, "the network is not among the weights"
+
+
+def test_vectors_that_stand_in_for_cells_say_what_the_cells_do(tmp_path: Path, models: dict[str, Path]) -> None:
+    rows = make_rows(tmp_path, 40)
+    rows[3]["photo"], rows[4]["text"] = "", ""
+    table = write_csv(tmp_path / "train.csv", rows)
+    network = plait.fit(table, "label", out=tmp_path / "run", overrides=[*overrides(models), "training.epochs=1"], quiet=True)._network
+    plain = Dataset(network.preprocessing.prepare(read(table)), network.preprocessing)
+    stood_in = network.prepare(read(table))
+    every = torch.arange(40)
+    with torch.no_grad():
+        expected, found = (network.model.encode(some.batch(every)) for some in (plain, stood_in))
+    for c in models:
+        column = {"image": "photo"}.get(c, c)
+        assert stood_in.prepared.batch.values[column].encoded
+        assert not plain.prepared.batch.values[column].encoded
+        torch.testing.assert_close(found[column].x_BLD, expected[column].x_BLD, atol=2e-2, rtol=1e-2)
+        assert torch.equal(found[column].mask_BL, expected[column].mask_BL)
 
 
 def test_lists_of_pictures_are_embedded_each(tmp_path: Path, models: dict[str, Path]) -> None:

@@ -48,7 +48,8 @@ class Config(Options):
 
 
 class Pretrained(Encoder):
-    """The network's vectors for each cell, normalised (Ba et al. 2016, eq. 4; without its scale, which what comes next can learn).
+    """The network's vectors for each cell, normalised (Ba et al. 2016, eq. 4; without its scale, which what comes next can learn). Vectors
+    that stand in for cells (`Values.encoded`) are normalised already.
 
     Frozen, the network is no part of the module: it is not trained, not saved with the weights, and not even loaded while every
     vector that is asked for has been computed before. Otherwise see `Tuned`.
@@ -101,7 +102,9 @@ class Pretrained(Encoder):
         return Tuned(network, layout.kind, size, config)
 
     def forward(self, values: Values) -> Tokens:
-        values = values if values.encoded else self.embed(values)
+        if values.encoded:
+            return Tokens(self.dropout(values.x), values.mask_BL())
+        values = self.embed(values)
         return Tokens(self.dropout(self.norm(values.x)), values.mask_BL())
 
     @torch.no_grad()
