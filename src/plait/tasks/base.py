@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import torch
 from pydantic import Field
-from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -204,6 +203,8 @@ def fit_temperature(task: Task, output: Tensor, target: Tensor) -> float:
     "On calibration of modern neural networks"). 1 for outputs that are no logits, and for fewer than 20 rows."""
     if not task.logits or len(target) < CALIBRATING:
         return 1.0
+    from scipy.optimize import minimize_scalar  # takes longer to import than a small model to predict
+
     everywhere = torch.ones(len(target), dtype=torch.bool)
 
     def loss(log_temperature: float) -> float:

@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from pydantic import Field
-from scipy.stats import rankdata
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -168,6 +167,8 @@ component = Classification
 def roc_auc(target: np.ndarray, score: np.ndarray) -> float:
     """The area under the ROC curve, as the share of pairs in the right order (Mann & Whitney 1947; ties count half).
     NaN when there is one class only. The bootstrap asks often, and scikit-learn's own builds the whole curve."""
+    from scipy.stats import rankdata  # takes longer to import than a small model to predict
+
     positive = int(target.sum())
     negative = len(target) - positive
     if not positive or not negative:
