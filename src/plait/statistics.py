@@ -66,9 +66,10 @@ class Statistics(nn.Module):
         weight = inverse_frequency(counts)
         tfidf = unit_rows(counts.multiply(weight[None]))
         self.weight.copy_(torch.from_numpy(weight))
-        width = min(self.width, counts.shape[0] - 1, int((weight > 0).sum()) - 1)
+        known = np.flatnonzero(weight)  # most buckets of n-grams are empty
+        width = min(self.width, counts.shape[0] - 1, len(known) - 1)
         if width > 0:
-            self.directions[:, :width].copy_(torch.from_numpy(TruncatedSVD(width, random_state=0).fit(tfidf).components_.T))
+            self.directions[known, :width] = torch.from_numpy(TruncatedSVD(width, random_state=0).fit(tfidf[:, known]).components_.T)
         return torch.from_numpy(tfidf @ self.directions.numpy())
 
     def forward(self, values: Values) -> Tensor:
