@@ -10,6 +10,7 @@ import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 import plait
+import tiny_models
 from conftest import make_rows, write_csv
 from plait.batch import Layout, Values
 from plait.encoders import bag, crnn
@@ -89,6 +90,16 @@ def test_each_token_holds_the_numbers_of_its_cell() -> None:
     assert not tokens.mask_BL[2].any()
     assert torch.equal(tokens.x_BLD[2, 0], made.missing_D)
     assert ColumnEncoder(bag.component(9, 4, 0.0), "zero").fixed is None
+
+
+def test_beside_two_pretrained_columns_only_texts_have_statistics(tmp_path: Path) -> None:
+    rows = [{**row, "other": row["photo"], "again": row["photo"]} for row in make_rows(tmp_path, 40)]
+    path, columns = write_csv(tmp_path / "t.csv", rows), ["photo", "other", "text", "again"]
+    frozen = f"{{name: pretrained, model: {tiny_models.vit(tmp_path / 'vit')}}}"
+    for second, expected in ((frozen, {"text"}), ("vgg", {"text", "other", "again"})):
+        given = [f"columns.photo.encoder={frozen}", f"columns.other.encoder={second}", "columns.text.modality=text", "training.epochs=1"]
+        network = plait.fit(path, align=columns, out=tmp_path / second[:3], overrides=given, quiet=True)._network.model
+        assert {c for c in columns if network.encoder(c).statistics is not None} == expected
 
 
 def test_a_space_of_learned_encoders_begins_at_what_their_cells_are_in_numbers(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -19,7 +19,7 @@ from plait.layers import MLP, SetAttention, module_key, steps_mask
 from plait.modalities.base import Modality
 from plait.preprocessing import Preprocessing, configured
 from plait.recipe import Choice, Recipe
-from plait.statistics import Statistics
+from plait.statistics import WORDS, Statistics
 from plait.tasks.base import Task
 
 
@@ -42,12 +42,9 @@ class MultimodalModel(nn.Module):
 
         Raises `RecipeError` when components do not fit each other.
         """
-        compared = {c for task in preprocessing.tasks.values() if task.compares for c in task.read(preprocessing.inputs)}
-        encoders = {}
-        for c, m in preprocessing.inputs.items():
-            built, several = build_encoder(m, recipe.columns[c].encoder, c), c in preprocessing.several
-            counts = c in compared and not several and not built.pretrained and Statistics.known_for(m.layout)
-            encoders[c] = ColumnEncoder(built, recipe.model.missing, several, Statistics(m.layout) if counts else None)
+        built = {c: build_encoder(m, recipe.columns[c].encoder, c) for c, m in preprocessing.inputs.items()}
+        statistics = {c: Statistics(preprocessing.inputs[c].layout) for c in with_statistics(preprocessing, built)}
+        encoders = {c: ColumnEncoder(e, recipe.model.missing, c in preprocessing.several, statistics.get(c)) for c, e in built.items()}
         for column in encoders.values() if training else ():
             column.encoder.begin()
         fusion, config = configured("fusion", recipe.fusion)
@@ -211,6 +208,21 @@ class ColumnEncoder(nn.Module):
         if len(rows):  # many times faster than `torch.where`
             x_BLD = x_BLD.index_copy(0, rows, self.missing_D.to(x_BLD.dtype).expand(len(rows), *x_BLD.shape[1:]))
         return Tokens(x_BLD, tokens.mask_BL & present_B[:, None])
+
+
+def with_statistics(preprocessing: Preprocessing, encoders: Mapping[str, Encoder]) -> set[str]:
+    """The columns whose tokens are to hold statistics of the cell, for an alignment to begin at: those that one compares, and whose encoders begin
+    from nothing. Where two of its columns have pretrained encoders, texts only: their n-grams say much, mean spectra and the like little
+    beside pretrained vectors, which they would only disturb."""
+    found = set()
+    for task in (task for task in preprocessing.tasks.values() if task.compares):
+        columns = task.read(preprocessing.inputs)
+        known = sum(encoders[c].pretrained for c in columns)
+        for c in (c for c in columns if not encoders[c].pretrained and c not in preprocessing.several):
+            layout = preprocessing.inputs[c].layout
+            if Statistics.known_for(layout) and (known < 2 or layout.kind in WORDS):
+                found.add(c)
+    return found
 
 
 def build_encoder(modality: Modality, choice: Choice | None, column: str) -> Encoder:
