@@ -21,6 +21,7 @@ from plait.batch import Tokens
 from plait.cli import run
 from plait.errors import Interrupted, RecipeError, TableError
 from plait.objective import OWN, cached, losses
+from plait.retrieval import exists
 from plait.tasks import alignment
 from plait.tasks.alignment import Alignment, Config, identify
 
@@ -243,6 +244,19 @@ def test_an_index_knows_its_model(pairs: Any, trained: Any, tmp_path: Path) -> N
         model.search("there is a leaf", where="colour = 1", index=tmp_path / "index")
     with pytest.raises(RecipeError, match="aligns no columns"):
         trained[0].search("x")
+
+
+def test_an_address_that_cannot_be_reached_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "ACCESS_KEY_ID": "x",
+        "SECRET_ACCESS_KEY": "x",
+        "REGION": "x",
+        "ALLOW_HTTP": "true",
+        "ENDPOINT": "http://127.0.0.1:9",
+    }.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    with pytest.raises(TableError, match=r"'s3://nothing/here' cannot be reached: .*onnection refused.*AWS_ENDPOINT"):
+        exists("s3://nothing/here")
 
 
 def test_a_query_that_cannot_be_placed_or_read_says_so(pairs: Any, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,8 +49,8 @@ class Index:
 
         Raises `TableError` when there is one already.
         """
-        database = _connect(place)
-        if NAME in database.list_tables().tables:
+        database, made = _connect(place)
+        if made:
             raise TableError(f"'{place}' holds an index already; add to it, or choose another place")
         vector = pa.list_(pa.float32(), about.width)
         fields = [pa.field(ROW, pa.int64()), *plain, *(pa.field(_vector(i), vector) for i in range(len(about.columns)))]
@@ -61,8 +62,8 @@ class Index:
         """The index in a folder or under an address. Raises `TableError` when there is none, or when another model made it."""
         if "://" not in str(place) and not Path(place).is_dir():
             raise TableError(f"no index '{place}'; make one with: plait index RUN TABLE --index {place}")
-        database = _connect(place)
-        if NAME not in database.list_tables().tables:
+        database, made = _connect(place)
+        if not made:
             raise TableError(f"'{place}' holds no index of plait")
         table = database.open_table(NAME)
         said = json.loads((table.schema.metadata or {}).get(b"plait", b"{}"))
@@ -196,7 +197,7 @@ def plain_columns(table: pa.Table) -> pa.Table:
 
 def exists(place: str | Path) -> bool:
     """Whether there is an index in a folder or under an address."""
-    return ("://" in str(place) or Path(place).is_dir()) and NAME in _connect(place).list_tables().tables
+    return ("://" in str(place) or Path(place).is_dir()) and _connect(place)[1]
 
 
 class _conditions:
@@ -217,8 +218,19 @@ class _conditions:
             ) from error
 
 
-def _connect(place: str | Path) -> Any:
+def _connect(place: str | Path) -> tuple[Any, bool]:
+    """The database in a folder or under an address, and whether it holds an index. Raises `TableError` when it cannot be reached."""
     try:
-        return importlib.import_module("lancedb").connect(str(place))
+        lancedb = importlib.import_module("lancedb")
     except ModuleNotFoundError as error:
         raise RecipeError("an index needs the package lancedb: pip install 'plait[retrieval]'") from error
+    try:
+        database = lancedb.connect(str(place))
+        return database, NAME in database.list_tables().tables
+    except (ValueError, RuntimeError, OSError) as error:
+        said = re.findall(r"<Message>(.*?)</Message>|message: \"(.*?)\"", str(error))
+        reason = "; ".join(a or b for a, b in said) or str(error)[:300]
+        raise TableError(
+            f"'{place}' cannot be reached: {reason}. Object stores are told their keys and endpoint by the environment, as in AWS_ACCESS_KEY_ID, "
+            "AWS_SECRET_ACCESS_KEY, AWS_REGION and, where it is not Amazon's, AWS_ENDPOINT"
+        ) from error
