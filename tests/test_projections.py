@@ -15,7 +15,7 @@ import plait
 import tiny_models
 from conftest import make_rows, write_csv
 from plait.batch import Tokens
-from plait.projections import PREDICTED, SLOWER, STRENGTHS, Projection, linear_maps
+from plait.projections import SLOWER, STRENGTHS, Projection, linear_maps
 from plait.recipe_parts import TrainingRecipe
 from plait.schedule import optimizer_for
 from plait.tasks.alignment import Alignment, Config
@@ -38,10 +38,9 @@ def test_each_column_has_a_part_that_the_others_are_mapped_to_by_ridge_regressio
         part = slice(4 * number, 4 * number + 4)
         own = PCA(4, svd_solver="randomized", random_state=0).fit(known[to][have[to]])
         expected = RidgeCV(STRENGTHS).fit(known[other][both], own.transform(known[to][both])).predict(known[other])
-        there = own.transform(known[to])
-        for found, wanted, rows, length in ((made[other][:, part], expected, both, PREDICTED), (made[to][:, part], there, have[to], 1.0)):
-            scale = length / np.sqrt((wanted[rows] ** 2).sum(1).mean())
-            np.testing.assert_allclose(found, wanted * scale, atol=1e-5)
+        for found, wanted, rows in ((made[other][:, part], expected, both), (made[to][:, part], own.transform(known[to]), have[to])):
+            scale = np.sqrt((wanted[rows] ** 2).sum(1).mean())
+            np.testing.assert_allclose(found, wanted / scale, atol=1e-5)
 
 
 def test_columns_that_hardly_meet_have_no_map() -> None:

@@ -13,7 +13,6 @@ from plait.layers import glorot
 
 STRENGTHS = tuple(10.0**k for k in range(-3, 5))
 SLOWER = 0.25  # of the learning rate, where a fitted map is gone on with
-PREDICTED = 0.5  # the length of what is predicted, of what is there 1: so two predictions of a third column count half as much
 LEAST = 16  # rows that have both columns, below which no map is fitted
 
 
@@ -57,8 +56,8 @@ def linear_maps(known: dict[str, np.ndarray], have: dict[str, np.ndarray], space
     """For each column weights (S, D) and bias (S,) of a map into one space, from vectors (N, D) in the rows that `have` it.
 
     The space has a part for each column. There that column has its own main directions, and each other one what ridge regression
-    makes of it there, shorter. So the cosine of two columns is the mean of both predictions' agreement with what is there, and, less, of
-    their predictions of third columns with each other; on small tables that is hard to beat, and training can only begin there.
+    makes of it there. So the cosine of two columns is the mean of both predictions' agreement with what is there, and of their
+    predictions of third columns with each other; on small tables that is hard to beat, and training can only begin there.
     """
     from sklearn.decomposition import PCA
 
@@ -78,7 +77,7 @@ def linear_maps(known: dict[str, np.ndarray], have: dict[str, np.ndarray], space
                 if both.sum() < LEAST:
                     continue
                 weight, bias = ridge(known[c][both], main.transform(known[to][both]))
-            length = np.sqrt(((known[c][both] @ weight.T + bias) ** 2).sum(1).mean()) / (1.0 if c == to else PREDICTED)
+            length = np.sqrt(((known[c][both] @ weight.T + bias) ** 2).sum(1).mean())
             maps[c][0][rows], maps[c][1][rows] = weight / max(length, 1e-12), bias / max(length, 1e-12)
     return maps
 
