@@ -17,6 +17,7 @@ from PIL import Image
 
 import plait
 from conftest import FAST, make_rows, write_csv
+from plait.artifact import FORMAT
 from plait.errors import ArtifactError, BadCellsError, RecipeError, TableError
 
 
@@ -220,7 +221,7 @@ def test_damaged_artifacts_are_refused(trained: Any, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="is damaged"):
         plait.load(copy)
     (copy / "weights.safetensors").write_bytes(whole)
-    (copy / "state.json").write_text((copy / "state.json").read_text().replace('"format": 2', '"format": 99'))
+    (copy / "state.json").write_text((copy / "state.json").read_text().replace(f'"format": {FORMAT}', '"format": 99'))
     with pytest.raises(ArtifactError, match="has format 99"):
         plait.load(copy)
 
