@@ -153,7 +153,8 @@ def test_any_subset_of_inputs_gives_an_answer(writing: tuple[plait.Model, Path])
     assert all(text.endswith(row["name"][-11:]) for text, row in zip(blind, new, strict=True)), "the price is known"
     assert np.mean([text.split()[2] == row["name"].split()[2] for text, row in zip(seen, new, strict=True)]) > 0.8, "the colour is known"
     nothing = model.predict([{"photo": None, "price": None}], folder)["name"].to_pylist()
-    assert set(nothing[0].split()) & {word for row in new for word in row["name"].split()}, "an answer, though no row in training had no input"
+    assert nothing[0].startswith("a plain")
+    assert nothing[0].endswith("price"), "a likely text from end to end"
 
 
 def test_only_listed_answers_are_given(tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ from plait.tasks.base import masked_mean
 from plait.text_metrics import overlaps, similarities
 from plait.texts import TextOptions, TextTask
 
+UNGIVEN = 0.05  # of the rows in training that are written about without any input
+
 
 class Config(TextOptions):
     """Texts are searched for with a `beam`, longer ones held against shorter ones by `length_penalty`; at most `limit` units are written,
@@ -58,7 +60,8 @@ class Config(TextOptions):
 class Generation(TextTask):
     """A transformer decoder that attends to the tokens of all inputs. It learns each unit from those before it (teacher forcing).
 
-    The output is this memory, (B, 1 + M, D): a learned token first, so that there always is one, and zeros where there is none.
+    The output is this memory, (B, 1 + M, D): a learned token first, so that there always is one, and zeros where there is none. In a few rows of
+    training it is all that is there, so that a row without any input gets a likely text, and no babble.
     """
 
     options = Config
@@ -123,10 +126,11 @@ class Generation(TextTask):
     def forward(self, fused_BD: Tensor, encoded: dict[str, Tokens]) -> Tensor:
         rows, device = len(fused_BD), fused_BD.device
         parts, masks = [self.first_D.expand(rows, 1, -1)], [torch.ones(rows, 1, dtype=torch.bool, device=device)]
+        given_B1 = masks[0] if not self.training else torch.rand(rows, 1, device=device) >= UNGIVEN
         for c in self.columns:
             x_BLD = self.into[module_key(c)](encoded[c].x_BLD)
             parts.append(x_BLD + positions(x_BLD.shape[1], x_BLD.shape[2], device))
-            masks.append(encoded[c].mask_BL)
+            masks.append(encoded[c].mask_BL & given_B1)
         return self.norm(torch.cat([part.float() for part in parts], 1)) * torch.cat(masks, 1)[..., None]
 
     def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
