@@ -98,7 +98,7 @@ def test_a_trained_cosine_is_the_weighted_mean_of_the_maps_and_of_what_was_learn
     tokens["c"] = Tokens(torch.randn(60, 1, 5), torch.ones(60, 1, dtype=torch.bool))
     learned = made(torch.zeros(0), tokens)
     halves = (slice(0, 25), slice(25, 60))
-    made.begin(({c: Tokens(tokens[c].x_BLD[h], tokens[c].mask_BL[h]) for c in "ab"} for h in halves), {"a": 0, "b": 0})
+    made.begin({c: [Tokens(tokens[c].x_BLD[h], tokens[c].mask_BL[h]) for h in halves] for c in "ab"}, {"a": 0, "b": 0})
     fixed = made(torch.zeros(0), tokens)
     for head, before in zip(made.heads.values(), learned.unbind(1), strict=True):
         assert head.linear.weight.requires_grad

@@ -45,14 +45,21 @@ def test_a_text_of_unknown_words_or_none_has_no_direction() -> None:
     torch.testing.assert_close(found, (-made.mean * made.scale).expand(2, -1))
 
 
+DRAWN = torch.Generator().manual_seed(0)
+
+
+def drawn(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=DRAWN)
+
+
 @pytest.mark.parametrize(
     ("layout", "cells"),
     [
-        (Layout("spectrogram", (20, 6)), Values(torch.randn(9, 20, 6), torch.arange(12, 21))),
-        (Layout("wave", (3000,)), Values(torch.randn(9, 3000), torch.arange(2200, 3001, 100))),
-        (Layout("grid", (3, 20, 20)), Values(torch.rand(9, 3, 20, 20))),
-        (Layout("frames", (5, 3, 16, 16)), Values(torch.rand(9, 5, 3, 16, 16), torch.tensor([5, 4, 3, 2, 1, 5, 5, 5, 5]))),
-        (Layout("vector", (4,)), Values(torch.randn(9, 4))),
+        (Layout("spectrogram", (20, 6)), Values(drawn(9, 20, 6), torch.arange(12, 21))),
+        (Layout("wave", (3000,)), Values(drawn(9, 3000), torch.arange(2200, 3001, 100))),
+        (Layout("grid", (3, 20, 20)), Values(drawn(9, 3, 20, 20))),
+        (Layout("frames", (5, 3, 16, 16)), Values(drawn(9, 5, 3, 16, 16), torch.tensor([5, 4, 3, 2, 1, 5, 5, 5, 5]))),
+        (Layout("vector", (4,)), Values(drawn(9, 4))),
     ],
 )
 def test_other_cells_have_numbers_of_mean_0_and_deviation_1_whatever_is_beyond_their_end(layout: Layout, cells: Values) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -54,16 +56,23 @@ def begin(model: MultimodalModel, data: Dataset) -> None:
     """Lets alignments begin at linear maps of what training does not change in the training rows' tokens, where two of their columns or
     more have any: the vectors of frozen encoders, and statistics, which are fitted here."""
     rows = data.rows[torch.linspace(0, len(data) - 1, min(len(data), BEGINNING)).long()]
-    some = Dataset(data.prepared, data.preprocessing, rows.numpy())
     model.eval()
     for c in model.columns:
         if (statistics := model.encoder(c).statistics) is not None:
-            statistics.fit(b.values[c].take(b.present[c].nonzero()[:, 0]) for b in some.in_order(TOGETHER))
+            statistics.fit(values.take(present_B.nonzero()[:, 0]) for values, present_B in _cells(data, c, rows))
     for task in (model.task(t) for t in model.targets):
         fixed = {c: model.encoder(c).fixed for c in task.columns} if isinstance(task, Alignment) else {}
         starts = {c: start for c, start in fixed.items() if start is not None}
         if isinstance(task, Alignment) and len(starts) > 1:
-            task.begin(({c: model.encoder(c)(b.values[c], b.present[c]) for c in starts} for b in some.in_order(TOGETHER)), starts)
+            task.begin({c: itertools.starmap(model.encoder(c), _cells(data, c, rows)) for c in starts}, starts)
+
+
+def _cells(data: Dataset, column: str, rows: Tensor) -> Iterator[tuple[Values, Tensor]]:
+    """One column's cells of these rows as its encoder takes them, never augmented, and where they are present, batch by batch."""
+    values, present = data.prepared.batch.values[column], data.prepared.batch.present[column]
+    for some in rows.split(TOGETHER):
+        cells = values.take(some)
+        yield cells if cells.encoded else data.preprocessing.inputs[column].transform(cells, None), present[some]
 
 
 class _Column:

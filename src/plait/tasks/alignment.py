@@ -8,8 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -120,16 +119,14 @@ class Alignment(Task):
         for c in self.columns:
             self.heads[module_key(c)] = Projection(encoded[c] + 1, config.hidden, config.width, config.dropout)
 
-    def begin(self, encoded: Iterable[dict[str, Tokens]], starts: dict[str, int]) -> None:
+    def begin(self, encoded: Mapping[str, Iterable[Tokens]], starts: Mapping[str, int]) -> None:
         """Sets where the projections of these columns begin, from batches of training rows' tokens, which training does not change from
         `starts` on: see `projections.linear_maps`."""
-        vectors, have = defaultdict(list), defaultdict(list)
-        for some in encoded:
-            for c, tokens in some.items():
-                vectors[c].append(self._summary(tokens)[:, starts[c] :].float().numpy())
-                have[c].append(tokens.mask_BL.any(1).numpy())
-        maps = linear_maps({c: np.concatenate(v) for c, v in vectors.items()}, {c: np.concatenate(h) for c, h in have.items()}, self.config.width)
-        for c, (weight, bias) in maps.items():
+        vectors, have = {}, {}
+        for c, batches in encoded.items():
+            parts = [(self._summary(tokens)[:, starts[c] :].float(), tokens.mask_BL.any(1)) for tokens in batches]
+            vectors[c], have[c] = (torch.cat(some).numpy() for some in zip(*parts, strict=True))
+        for c, (weight, bias) in linear_maps(vectors, have, self.config.width).items():
             self.heads[module_key(c)].begin(weight, bias, starts[c])  # type: ignore[operator]
         if self.config.objective in PAIRWISE:
             self.share.fill_(0.5)
