@@ -422,6 +422,7 @@ def test_the_report_has_every_direction(pairs: Any) -> None:
     assert "photo finds text" in page
     assert "text finds photo" in page
     assert "CCA" in page
+    assert "alignment_mrr" in page, "what chose the epoch is drawn"
     assert "photo finds text among" in (model.folder / "README.md").read_text()
 
 

@@ -19,7 +19,7 @@ def write(folder: Path, trained: Artifact) -> None:
     pages = resources.files("plait") / "pages"
     facts = _facts(folder, trained)
     tasks = trained.preprocessing.tasks
-    main = ["valid_skill", *(f"valid_{t}_{task.score}" for t, task in tasks.items())] if len(tasks) > 1 else []
+    main = ["valid_skill", *(f"valid_{t}_{task.score}" for t, task in tasks.items())]
     html = environment.from_string((pages / "report.html").read_text(encoding="utf-8"))
     write_text(folder / "report.html", html.render(**facts, curves=_curves(trained.record["history"], main)))
     plain = environment.overlay(autoescape=False).from_string((pages / "card.md").read_text(encoding="utf-8"))
@@ -41,8 +41,8 @@ def _facts(folder: Path, trained: Artifact) -> dict[str, Any]:
     }
 
 
-def _curves(history: list[dict[str, float]], main: Sequence[str] = ()) -> str:
-    """Losses over epochs, and validation metrics: those in `main`, or the first four, as SVG."""
+def _curves(history: list[dict[str, float]], main: Sequence[str]) -> str:
+    """Losses over epochs, and those of the metrics `main` that were measured, as SVG."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -56,8 +56,7 @@ def _curves(history: list[dict[str, float]], main: Sequence[str] = ()) -> str:
             left.plot(epochs, [h[name] for h in history], label="training loss" if name == "loss" else "validation loss")
     left.set_xlabel("epoch")
     left.legend(frameon=False)
-    others = [n for n in history[0] if n.startswith("valid_") and n != "valid_loss" and not n.endswith("log_loss")][:4]
-    for name in [n for n in main if n in history[0]] or others:
+    for name in (n for n in main if n in history[0]):
         right.plot(epochs, [h.get(name, float("nan")) for h in history], label=name.removeprefix("valid_"))
     right.set_xlabel("epoch")
     if right.lines:
