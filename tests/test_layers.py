@@ -25,6 +25,25 @@ def test_masked_batch_norm_is_batch_norm_of_the_valid_steps() -> None:
     assert torch.allclose(ours(x, mask).permute(0, 2, 3, 1)[mask].reshape(-1, 3), theirs(valid), atol=1e-5)
 
 
+def test_gradients_of_masked_batch_norm_are_those_of_its_equation() -> None:
+    """On its own in single and half precision: in torch 2.13 batch normalisation has wrong gradients for some strides."""
+    g = torch.Generator().manual_seed(0)
+    x, upstream = torch.randn(6, 4, 9, 5, generator=g) * 2 + 1, torch.randn(6, 4, 9, 5, generator=g)
+    for length in (torch.full((6,), 9), torch.tensor([9, 3, 1, 5, 7, 9])):
+        mask = torch.arange(9) < length[:, None]
+        weight = upstream * mask[:, None, :, None]
+        exact = x.double().requires_grad_()
+        valid = exact.permute(0, 2, 3, 1)[mask].reshape(-1, 4)
+        normed = (valid - valid.mean(0)) / (valid.var(0, unbiased=False) + 1e-5).sqrt()
+        (normed * weight.double().permute(0, 2, 3, 1)[mask].reshape(-1, 4)).sum().backward()
+        assert exact.grad is not None
+        for dtype, close in ((torch.float32, 1e-5), (torch.bfloat16, 0.1)):
+            given = x.to(dtype, copy=True).requires_grad_()
+            (MaskedBatchNorm(4)(given, mask) * weight.to(dtype)).sum().backward()
+            assert given.grad is not None
+            assert torch.allclose(given.grad.double(), exact.grad, atol=close), dtype
+
+
 def test_set_attention_is_its_equation_in_any_order() -> None:
     module, x = SetAttention(6), torch.randn(3, 4, 6)
     mask = torch.tensor([[True] * 4, [True, True, False, False], [False] * 4])

@@ -115,10 +115,10 @@ class MaskedBatchNorm(nn.Module):
         x_BTRC = x.flatten(3).permute(0, 2, 3, 1) if x.ndim > 3 else x.transpose(1, 2)[:, :, None]
         steps, valid = x_BTRC.flatten(0, 1), mask_BT.flatten().nonzero()[:, 0]
         every = len(valid) == len(steps)
-        some_1CNR = (steps if every else steps.index_select(0, valid)).permute(2, 0, 1)[
-            None
-        ]  # one picture: many, of one row each, take several times as long
-        steps = self.norm(some_1CNR)[0].permute(1, 2, 0)
+        some_NRC = steps if every else steps.index_select(0, valid)
+        # One picture: many, of one row each, take several times as long. Contiguous: of a picture whose stride over the batch is not its
+        # size, torch 2.13 computes wrong gradients on a CPU, without a word.
+        steps = self.norm(some_NRC.permute(2, 0, 1).contiguous()[None])[0].permute(1, 2, 0)
         if not every:
             steps = steps.new_zeros(mask_BT.numel(), *steps.shape[1:]).index_copy(0, valid, steps)
         return steps.unflatten(0, mask_BT.shape).permute(0, 3, 1, 2).reshape(x.shape)

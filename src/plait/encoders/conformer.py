@@ -134,7 +134,7 @@ class RelativeAttention(nn.Module):
     def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         steps, width = x_BTD.shape[1:]
         query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.query_key_value(self.norm(x_BTD)).chunk(3, -1))
-        r_RHE = self.distance(distances(steps, width, x_BTD.device)).unflatten(-1, (self.heads, -1))
+        r_RHE = self.distance(distances(steps, width, x_BTD.device).to(x_BTD.dtype)).unflatten(-1, (self.heads, -1))
         by_distance = torch.einsum("bhte,rhe->bhtr", query + self.v_HE[:, None], r_RHE.to(query.dtype))
         mask_BHTT = torch.zeros_like(mask_BT, dtype=query.dtype).masked_fill(~mask_BT, -torch.inf)[:, None, None]
         bias_BHTT = shifted(by_distance) / math.sqrt(query.shape[-1]) + mask_BHTT
