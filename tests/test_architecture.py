@@ -36,6 +36,7 @@ LAYERS = [
         "ctc",
         "decoder",
         "pretrained_decoder",
+        "pretrained_ctc",
     },
     {"table", "modalities", "cells", "fusion", "tasks", "texts", "acoustics", "balancing"},
     {"encoders", "preprocessing", "schedule"},

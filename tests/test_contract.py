@@ -307,6 +307,7 @@ OTHER = {
         "mode": "full",
         "pool": "mean",
         "unit": True,
+        "norm": False,
         "dropout": 0.9,
         "layers": 1,
         "rank": 2,
@@ -331,7 +332,7 @@ FOUND = ("architecture", "identity", "why")  # not for a user to choose: read fr
 NEEDS = {
     "tabular": {"sigma": {"periodic": 4}},
     "per_frame": {"heads": {"time": "attention"}},
-    "pretrained": {"layers": {"mode": "lora"}, "rank": {"mode": "lora"}, "rate": {"mode": "full"}, "decay": {"mode": "full"}},
+    "pretrained": {"layers": {"mode": "lora"}, "rank": {"mode": "lora"}, "rate": {"mode": "full"}, "decay": {"mode": "full"}, "norm": {"unit": True}},
 }
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
+from safetensors.torch import load_file
 
 import plait
 import tiny_models
 from media import wav, wave
 from plait.cli import run
 from plait.errors import RecipeError, TableError
+from plait.spelling import UNKNOWN
 from plait.transcriber import Transcriber, windows
 
 
@@ -88,3 +92,62 @@ def test_a_pretrained_network_is_trained_further_on_transcripts(models: dict[str
     ]
     model = plait.fit(table, "said", root=tmp_path, out=tmp_path / "run", overrides=overrides, quiet=True)
     assert len(model.predict(table, tmp_path)) == 12
+
+
+def tones(folder: Path, count: int) -> list[dict[str, Any]]:
+    for i in range(count):
+        (folder / f"t{i}.wav").write_bytes(wav(wave(0.04 if i == 20 else 0.3 + i % 3 / 10, 300 * (1 + i % 3))))
+    return [{"call": f"t{i}.wav", "said": ["had", "a bed", "cafe"][i % 3]} for i in range(count)]
+
+
+@pytest.mark.parametrize("letters", ["abcdefgh", "ABCDEFGH"])
+def test_training_begins_at_the_network_with_its_own_letters_and_last_layer(letters: str, tmp_path: Path) -> None:
+    """After a step of no length: what is written is what the network's own logits say, over its letters, blank and unknown."""
+    folder, rows = tiny_models.ctc(tmp_path / "ctc", letters), tones(tmp_path, 24)
+    asked = [f"tasks.said={{name: transcription, model: {folder}}}", "training.epochs=1", "training.learning_rate=1e-9", "training.precision=fp32"]
+    model = plait.fit(rows, "said", root=tmp_path, out=tmp_path / "run", overrides=asked, quiet=True)
+    assert model.recipe.columns["call"].encoder.options["mode"] == "full"  # type: ignore[union-attr]
+    heard, ids = Transcriber(str(folder)), {c: i + 1 for i, c in enumerate(" abcdefgh")}
+    expected = []
+    for row in rows[:3]:
+        x = torch.from_numpy(soundfile.read(tmp_path / row["call"], dtype="float32")[0])
+        with torch.inference_mode():
+            logits = heard.network(((x - x.mean()) / (x.var(correction=0) + 1e-7).sqrt())[None]).logits[0]
+        path = logits[:, [0, *range(4, 13), 3]].argmax(-1).unique_consecutive().tolist()
+        expected.append("".join({i: c for c, i in ids.items()}.get(i, UNKNOWN) for i in path if i).strip())
+    assert [text.strip() for text in model.predict(rows[:3], tmp_path)["said"].to_pylist()] == expected
+    assert any(expected)
+
+
+def test_it_is_trained_further_and_saved_without_its_folder(tmp_path: Path) -> None:
+    folder, rows = tiny_models.ctc(tmp_path / "ctc"), tones(tmp_path, 60)
+    asked = [
+        f"tasks.said={{name: transcription, model: {folder}, rate: 1.0}}", "training.epochs=12", "training.batch_size=15", "training.keep=last",
+        f"encoders.audio={{name: pretrained, model: {folder}, mode: full, pool: none, norm: false, rate: 1.0}}", "training.learning_rate=0.01",
+    ]  # fmt: skip
+    model = plait.fit(rows, "said", root=tmp_path, out=tmp_path / "run", overrides=asked, quiet=True)
+    losses = [epoch["loss"] for epoch in model.record["history"]]
+    assert losses[-1] < losses[0] / 3
+    trained, begun = load_file(model.folder / "weights.safetensors"), load_file(folder / "model.safetensors")
+    (last,) = [x for name, x in trained.items() if name.startswith("tasks.") and name.endswith("weight")]
+    far = (last - begun["lm_head.weight"][[0, *range(4, 13), 3]]).abs()
+    assert 1e-3 < far.max() < 1, "trained, and from there on"
+    shutil.rmtree(folder)
+    assert plait.load(model.folder, quiet=True).predict(rows[:5], tmp_path).equals(model.predict(rows[:5], tmp_path))
+
+
+def test_a_network_that_does_not_fit_is_told(models: dict[str, Path], tmp_path: Path) -> None:
+    rows = tones(tmp_path, 12)
+
+    def fit(options: str, *overrides: str) -> None:
+        asked = [f"tasks.said={{name: transcription, {options}}}", "training.epochs=1", *overrides]
+        plait.fit(rows, "said", root=tmp_path, out=tmp_path / "run", overrides=asked, quiet=True)
+
+    with pytest.raises(RecipeError, match="is a Wav2Vec2Model; expected a network for CTC with its letters"):
+        fit(f"model: {tiny_models.wav2vec2(tmp_path / 'waves')}")
+    with pytest.raises(RecipeError, match="is a 'whisper'; for sounds expected a network that reads waves"):
+        fit(f"model: {models['whisper']}")
+    with pytest.raises(RecipeError, match="takes vectors of 32, the encoder of 'call' makes 128"):
+        fit(f"model: {models['ctc']}", "encoders.audio=crnn")
+    with pytest.raises(RecipeError, match="has letters of its own; expected units 'characters', came 'subwords'"):
+        fit(f"model: {models['ctc']}, units: subwords")

@@ -106,14 +106,15 @@ def videomae(folder: Path) -> Path:
     return folder
 
 
-def ctc(folder: Path) -> Path:
+def ctc(folder: Path, letters: str = "abcdefgh") -> Path:
     """A wav2vec 2.0 with a CTC head over a few letters."""
     torch.manual_seed(0)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocab.json").write_text(json.dumps({c: i for i, c in enumerate(["<pad>", "<s>", "</s>", "<unk>", "|", *"abcdefgh"])}))
+    (folder / "vocab.json").write_text(json.dumps({c: i for i, c in enumerate(["<pad>", "<s>", "</s>", "<unk>", "|", *letters])}))
     Wav2Vec2CTCTokenizer(str(folder / "vocab.json")).save_pretrained(folder)
     Wav2Vec2FeatureExtractor(sampling_rate=16_000, return_attention_mask=True).save_pretrained(folder)
-    shape = {"conv_dim": (8, 8), "conv_stride": (10, 16), "conv_kernel": (10, 16), "num_feat_extract_layers": 2, "hidden_size": 32, "vocab_size": 13}
+    shape = {"conv_dim": (8, 8), "conv_stride": (10, 16), "conv_kernel": (10, 16), "num_feat_extract_layers": 2, "hidden_size": 32}
+    shape["vocab_size"] = 5 + len(letters)
     config = Wav2Vec2Config(**shape, **SMALL, num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2, do_stable_layer_norm=True,
                             feat_extract_norm="layer")  # fmt: skip
     Wav2Vec2ForCTC(config).save_pretrained(folder)

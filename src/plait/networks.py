@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -70,9 +72,8 @@ class Network:
 
     def _of_hugging_face(self) -> nn.Module:
         from transformers import AutoModel
-        from transformers.utils import logging
 
-        logging.disable_progress_bar()
+        quiet()
         safely = {"use_safetensors": True, "trust_remote_code": False, "local_files_only": True}
         whole, info = AutoModel.from_pretrained(self.files, dtype=torch.float32, output_loading_info=True, **safely)
         absent = [key for key in info["missing_keys"] if "pooler" not in key and "masked_spec_embed" not in key]
@@ -126,7 +127,10 @@ class Network:
         """One sound after the other: where networks normalise over time, what is padded would not be the same."""
         assert values.length_B is not None
         waves = [values.x[i : i + 1, : int(n)] for i, n in enumerate(values.length_B)]
-        states = [module(F.pad(wave, (0, max(SHORTEST - wave.shape[1], 0)))).last_hidden_state[0] for wave in waves]
+        states = []
+        for wave in waves:
+            with _hiding(module, wave.shape[1]):
+                states.append(module(F.pad(wave, (0, max(SHORTEST - wave.shape[1], 0)))).last_hidden_state[0])
         length_B = torch.tensor([len(s) for s in states], device=values.x.device)
         return nn.utils.rnn.pad_sequence(states, batch_first=True), length_B
 
@@ -137,6 +141,26 @@ class Network:
         vectors = self.vectors(module, pictures, "grid", pool, unit).x[:, 0]
         x_BTD = vectors.new_zeros(*mask_BT.shape, vectors.shape[1])
         return Values(x_BTD.index_put((mask_BT.nonzero(as_tuple=True)), vectors), values.length_B, encoded=True)
+
+
+def quiet() -> None:
+    """No bars and no reports of transformers: tensors that are not used are none of a user's business, those that lack are told here."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+
+
+@contextmanager
+def _hiding(module: Any, samples: int) -> Iterator[None]:
+    """In training these networks hide stretches of time from themselves; not in a recording that is shorter than one, which is an error there."""
+    asked = getattr(module.config, "apply_spec_augment", False)
+    steps = int(module._get_feat_extract_output_lengths(torch.tensor(max(samples, SHORTEST)))) if module.training and asked else 0
+    module.config.apply_spec_augment = asked and steps > module.config.mask_time_length
+    try:
+        yield
+    finally:
+        module.config.apply_spec_augment = asked
 
 
 def width(architecture: dict[str, Any], tower: str) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from plait import weights
 from plait.errors import RecipeError
-from plait.networks import NOT_FORM
+from plait.networks import NOT_FORM, quiet
 from plait.spelling import NOTHING
 
 
@@ -42,6 +42,7 @@ class PretrainedDecoder(nn.Module):
         """Takes the weights of a folder's model."""
         from transformers import AutoModelForSeq2SeqLM
 
+        quiet()
         safely = {"use_safetensors": True, "trust_remote_code": False, "local_files_only": True}
         given = _without_encoder(AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32, **safely))
         self.network.load_state_dict(given.state_dict())

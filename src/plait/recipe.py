@@ -52,13 +52,13 @@ class Recipe(Options):
                 raise RecipeError(f"recipe: no column '{name}' in the table: {nearest(name, known)}")
         chosen = {t: self._with_inputs(t, self.tasks.get(t, Choice(name=task)), schema) for t, task in tasks.items()}
         self._check_tasks(chosen, schema)
-        columns = {c.name: ColumnRecipe(role=c.role) for c in schema if c.role != "input"}
-        for name in schema.of("input"):
-            columns[name] = self._resolve_input(name, schema[name].modality or "", schema.rows, list(chosen.values()))
         for t, aligned in self.aligned(schema).items():
             group = self.tasks[t].options.get("group") or self.split.group
             chosen[t] = self.tasks[t].model_copy(update={"inputs": aligned, "group": group})
         resolved = {t: choice.resolved("tasks", self.task_defaults.get(choice.name)) for t, choice in chosen.items()}
+        columns = {c.name: ColumnRecipe(role=c.role) for c in schema if c.role != "input"}
+        for name in schema.of("input"):
+            columns[name] = self._resolve_input(name, schema[name].modality or "", schema.rows, list(resolved.values()))
         return self.model_copy(
             update={
                 "columns": columns,
@@ -157,11 +157,13 @@ class Recipe(Options):
         return self.model_copy(update={"columns": columns, "modalities": modalities, "encoders": {**self.encoders, **encoders}})
 
     def _resolve_input(self, name: str, modality: str, rows: int, tasks: list[Choice]) -> ColumnRecipe:
-        reading = [components.find("tasks", task.name) for task in tasks if name in (task.options.get("inputs") or [name])]
+        choices = [task for task in tasks if name in (task.options.get("inputs") or [name])]
+        reading = [components.find("tasks", task.name) for task in choices]
         own = self.columns.get(name, ColumnRecipe())
         choice = own.modality if own.modality and own.modality.name == modality else Choice(name=modality)
-        wanted = [task.encoders[modality] for task in reading if modality in task.encoders]
-        default = Choice(**wanted[0]) if wanted else Choice(name=components.find("modalities", modality).encoder)
+        asking = zip(reading, choices, strict=True)
+        wanted = [kind.encoder_for(components.configure("tasks", c.name, c.options), modality) for kind, c in asking]
+        default = Choice(**next((w for w in wanted if w), {"name": components.find("modalities", modality).encoder}))
         encoder = own.encoder or self.encoders.get(modality) or default
         component = components.find("encoders", encoder.name)
         asked = {option: value for task in reading for option, value in task.cells.get(modality, {}).items()}

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
 
-from plait.encoders.base import Encoder
-from plait.pretrained_decoder import PretrainedDecoder
-from plait.projections import Projection
 from plait.recipe_parts import TrainingRecipe
+
+
+@runtime_checkable
+class Paced(Protocol):
+    """A part that knows its parameters' shares of the learning rate."""
+
+    def rates(self) -> Iterable[tuple[torch.Tensor, float]]: ...
 
 
 def learning_rate(step: int, total: int, recipe: TrainingRecipe) -> float:
@@ -32,7 +37,7 @@ def optimizer_for(model: nn.Module, recipe: TrainingRecipe, others: Iterable[nn.
     the learning rate: 1, but in networks that were trained before.
     """
     embedded = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
-    scales = {id(p): scale for m in model.modules() if isinstance(m, (Encoder, Projection, PretrainedDecoder)) for p, scale in m.rates()}
+    scales = {id(p): scale for m in model.modules() if isinstance(m, Paced) for p, scale in m.rates()}
     found: dict[tuple[float, float], list[nn.Parameter]] = {}
     for p in model.parameters():
         if p.requires_grad:

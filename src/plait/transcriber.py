@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from plait import weights
+from plait import networks, weights
 from plait.cells import Media
 from plait.errors import BadCell, RecipeError, TableError
 from plait.modalities.base import Problem
@@ -42,7 +42,7 @@ class Transcriber:
             raise RecipeError(f"'{model}' is a {kinds[0]}; expected one for CTC, or one that generates text from speech, as Whisper does")
         loader = transformers.AutoModelForCTC if self.aligns else transformers.AutoModelForSpeechSeq2Seq
         safely: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
-        transformers.utils.logging.disable_progress_bar()
+        networks.quiet()
         try:
             self.extractor: Any = transformers.AutoFeatureExtractor.from_pretrained(folder, **safely)
             self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, **safely)

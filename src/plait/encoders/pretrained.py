@@ -25,7 +25,8 @@ class Config(Options):
     `mobilenet_v2` for pictures and the frames of clips). Sounds take networks that read waves, as wav2vec 2.0 does.
 
     `pool` makes one vector of a cell, of clips one of each frame: the `mean` of the model's, its first one (`cls`), its own `pooler`;
-    `none` keeps all of them, for fusions that attend to them. `auto` does as the model's files say. `unit` scales vectors to length 1.
+    `none` keeps all of them, for fusions that attend to them. `auto` does as the model's files say. `unit` scales vectors to length 1;
+    `norm` scales them to mean 0 and variance 1, each by itself, as most of what comes next likes best.
 
     `mode`: `frozen` computes vectors once and trains only what comes after them. `lora` adds small matrices of `rank` to the products in
     the last `layers` blocks and trains these (Hu et al. 2022, eq. 3). `full` trains all of it, with a learning rate of `rate` times
@@ -37,6 +38,7 @@ class Config(Options):
     mode: Literal["auto", "frozen", "lora", "full"] = "auto"
     pool: Literal["auto", "mean", "cls", "pooler", "none"] = "auto"
     unit: bool | None = None
+    norm: bool = True
     dropout: float = Field(0.1, ge=0, lt=1)
     layers: int = Field(4, ge=1)
     rank: int = Field(8, ge=1)
@@ -59,11 +61,10 @@ class Pretrained(Encoder):
     takes = frozenset({"tokens", "grid", "frames", "wave"})
     pretrained = True
 
-    def __init__(self, network: Network, kind: Kind, width: int, pool: str, unit: bool, dropout: float) -> None:
+    def __init__(self, network: Network, kind: Kind, width: int, config: Config) -> None:
         super().__init__()
-        self.network, self.kind, self.pool, self.unit = network, kind, pool, unit
-        self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.dropout = nn.Dropout(dropout)
+        self.network, self.kind, self.pool, self.unit = network, kind, config.pool, bool(config.unit)
+        self.norm, self.dropout = _norm(config, width), nn.Dropout(config.dropout)
         self.width = width
 
     @classmethod
@@ -98,7 +99,7 @@ class Pretrained(Encoder):
         tower = "text_config" if layout.kind == "tokens" else "vision_config"
         network, size = Network(config.model, config.identity, config.architecture, tower), networks.width(config.architecture, tower)
         if config.mode == "frozen":
-            return cls(network, layout.kind, size, config.pool, bool(config.unit), config.dropout)
+            return cls(network, layout.kind, size, config)
         return Tuned(network, layout.kind, size, config)
 
     def forward(self, values: Values) -> Tokens:
@@ -130,7 +131,7 @@ class Tuned(Encoder):
         blocks = _blocks(self.body)[-config.layers :]
         if config.mode == "lora":
             _add_adapters(self.body, blocks, config.rank)
-        self.norm, self.dropout = nn.LayerNorm(width, elementwise_affine=False), nn.Dropout(config.dropout)
+        self.norm, self.dropout = _norm(config, width), nn.Dropout(config.dropout)
 
     @classmethod
     def build(cls, config: Config, layout: Layout) -> Encoder:
@@ -164,6 +165,10 @@ class Tuned(Encoder):
     def forward(self, values: Values) -> Tokens:
         found = self.network.vectors(self.body, values, self.kind, self.config.pool, bool(self.config.unit))
         return Tokens(self.dropout(self.norm(found.x)), found.mask_BL())
+
+
+def _norm(config: Config, width: int) -> nn.Module:
+    return nn.LayerNorm(width, elementwise_affine=False) if config.norm else nn.Identity()
 
 
 def _mode(asked: str, rows: int) -> dict[str, str]:

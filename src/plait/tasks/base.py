@@ -81,6 +81,11 @@ class Task(nn.Module, ABC):
         return [config.column or name]
 
     @classmethod
+    def encoder_for(cls, config: Any, modality: str) -> dict[str, Any] | None:
+        """The encoder of its inputs of a modality, where the recipe does not say; None for the modality's own."""
+        return cls.encoders.get(modality)
+
+    @classmethod
     @abstractmethod
     def fit(cls, config: Any, cells: pa.ChunkedArray, name: str) -> Task:
         """The task for the target `name`, fitted on its training rows. Raises `TrainingError` when they cannot be learned from."""

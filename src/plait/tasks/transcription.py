@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 import numpy as np
-from pydantic import Field
+import pyarrow as pa
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from plait import ctc
+from plait import ctc, pretrained_ctc
 from plait.batch import Tokens
 from plait.errors import RecipeError, TrainingError
 from plait.spelling import NOTHING, Form, NGrams, Spelling, Units
@@ -24,6 +25,10 @@ class Config(TextOptions):
 
     With a `beam` of 1 the likeliest path is read off; with more, prefixes are searched, and with `ngram` of 2 or more a language model
     of so many units, learned from the training rows' texts, has a say, weighed by `ngram_weight`, with `bonus` for each unit.
+
+    `model` is a pretrained network for CTC (a folder, or a name on the hub, as of Wav2Vec2ForCTC) that is to be trained further: with its own
+    letters and its own last layer, which takes `rate` of the learning rate; its recordings' encoder is then the rest of the network, all of
+    which is trained unless the recipe has another.
     """
 
     units: Units = Field("characters", description="what is written one after the other")
@@ -33,6 +38,14 @@ class Config(TextOptions):
     ngram_weight: float = Field(0.4, ge=0)
     bonus: float = 1.0
     dropout: float = Field(0.1, ge=0, lt=1)
+    model: str = ""
+    rate: float = Field(0.05, gt=0, description="of a pretrained last layer, times the recipe's learning rate")
+
+    @model_validator(mode="after")
+    def _spells(self) -> Any:
+        if self.model and self.units != "characters":
+            raise ValueError(f"a pretrained network (model) has letters of its own; expected units 'characters', came '{self.units}'")
+        return self
 
 
 class Transcription(TextTask):
@@ -52,6 +65,20 @@ class Transcription(TextTask):
         self.config: Config = config
         self.ngrams = ngrams
 
+    @classmethod
+    def encoder_for(cls, config: Config, modality: str) -> dict[str, Any] | None:
+        if config.model and modality == "audio":
+            return {"name": "pretrained", "model": config.model, "mode": "full", "pool": "none", "norm": False}
+        return super().encoder_for(config, modality)
+
+    @classmethod
+    def fit(cls, config: Config, cells: pa.ChunkedArray, name: str) -> Transcription:
+        if not config.model:
+            return cast(Transcription, super().fit(config, cells, name))
+        made = cls(config, pretrained_ctc.letters(config.model, config.form)[0])
+        made.study(made.spelled(cells, name))
+        return made
+
     def study(self, texts: list[list[int]]) -> None:
         if self.config.ngram > 1:
             self.ngrams = NGrams.fit(texts, self.config.ngram, len(self.spelling) + 1)
@@ -61,6 +88,22 @@ class Transcription(TextTask):
             raise RecipeError(f"a transcription reads one column, not {', '.join(encoded)}: name it, as in {{name: transcription, inputs: [speech]}}")
         ((self.column, width),) = encoded.items()
         self.head = nn.Sequential(nn.Dropout(self.config.dropout), nn.Linear(width, len(self.spelling) + 1))
+
+    def load_pretrained(self) -> None:
+        if self.config.model:
+            _, places = pretrained_ctc.letters(self.config.model, self.config.form)
+            weight_VD, bias_V = pretrained_ctc.last_layer(self.config.model, places)
+            last = cast(nn.Linear, self.head[1])
+            if weight_VD.shape != last.weight.shape:
+                raise RecipeError(
+                    f"the last layer of '{self.config.model}' takes vectors of {weight_VD.shape[1]}, the encoder of '{self.column}' makes "
+                    f"{last.in_features}: leave the encoder out, or let it be pretrained with the same model"
+                )
+            last.load_state_dict({"weight": weight_VD, "bias": bias_V})
+
+    def rates(self) -> Iterator[tuple[Tensor, float]]:
+        """Parameters, and the share of the learning rate that they take."""
+        yield from ((parameter, self.config.rate if self.config.model else 1.0) for parameter in self.head.parameters())
 
     def forward(self, fused_BD: Tensor, encoded: dict[str, Tokens]) -> Tensor:
         tokens = encoded[self.column]
