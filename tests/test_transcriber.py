@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import tiny_models
 from media import wav, wave
 from plait.cli import run
 from plait.errors import RecipeError, TableError
+from plait.pretrained_ctc import last_layer, letters
 from plait.spelling import UNKNOWN
 from plait.transcriber import Transcriber, windows
 
@@ -100,10 +102,10 @@ def tones(folder: Path, count: int) -> list[dict[str, Any]]:
     return [{"call": f"t{i}.wav", "said": ["had", "a bed", "cafe"][i % 3]} for i in range(count)]
 
 
-@pytest.mark.parametrize("letters", ["abcdefgh", "ABCDEFGH"])
-def test_training_begins_at_the_network_with_its_own_letters_and_last_layer(letters: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("written", ["abcdefgh", "ABCDEFGH"])
+def test_training_begins_at_the_network_with_its_own_letters_and_last_layer(written: str, tmp_path: Path) -> None:
     """After a step of no length: what is written is what the network's own logits say, over its letters, blank and unknown."""
-    folder, rows = tiny_models.ctc(tmp_path / "ctc", letters), tones(tmp_path, 24)
+    folder, rows = tiny_models.ctc(tmp_path / "ctc", written), tones(tmp_path, 24)
     asked = [f"tasks.said={{name: transcription, model: {folder}}}", "training.epochs=1", "training.learning_rate=1e-9", "training.precision=fp32"]
     model = plait.fit(rows, "said", root=tmp_path, out=tmp_path / "run", overrides=asked, quiet=True)
     assert model.recipe.columns["call"].encoder.options["mode"] == "full"  # type: ignore[union-attr]
@@ -151,3 +153,25 @@ def test_a_network_that_does_not_fit_is_told(models: dict[str, Path], tmp_path: 
         fit(f"model: {models['ctc']}", "encoders.audio=crnn")
     with pytest.raises(RecipeError, match="has letters of its own; expected units 'characters', came 'subwords'"):
         fit(f"model: {models['ctc']}, units: subwords")
+
+
+def test_files_that_do_not_say_all_are_told_or_made_up_for(tmp_path: Path) -> None:
+    folder = tiny_models.ctc(tmp_path / "ctc")
+    whole = json.loads((folder / "vocab.json").read_text())
+    spelling, places = letters(str(folder), "spoken")
+    assert spelling.pieces == [*" abcdefgh", UNKNOWN]
+    assert places == [0, *range(4, 13), 3]
+    (folder / "vocab.json").write_text(json.dumps({c: i for c, i in whole.items() if c != "<unk>"}))
+    _, places = letters(str(folder), "spoken")
+    weight_VD, bias_V = last_layer(str(folder), places)
+    assert torch.equal(weight_VD[-1], weight_VD[0])
+    assert bias_V[-1] == bias_V[0] - 10, "what is unknown takes nothing of the blank's probability"
+    for vocabulary, said in (
+        ({"abc": 1, "<pad>": 0}, "writes 'abc' at once"),
+        ({"a": 1}, "has no '<pad>' among its letters"), ({"en": {"a": 1}}, "its letters in vocab.json"),
+    ):  # fmt: skip
+        (folder / "vocab.json").write_text(json.dumps(vocabulary))
+        with pytest.raises(RecipeError, match=said):
+            letters(str(folder), "spoken")
+    with pytest.raises(RecipeError, match="have no last layer"):
+        last_layer(str(tiny_models.wav2vec2(tmp_path / "waves")), [0])

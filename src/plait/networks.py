@@ -73,9 +73,9 @@ class Network:
     def _of_hugging_face(self) -> nn.Module:
         from transformers import AutoModel
 
-        quiet()
         safely = {"use_safetensors": True, "trust_remote_code": False, "local_files_only": True}
-        whole, info = AutoModel.from_pretrained(self.files, dtype=torch.float32, output_loading_info=True, **safely)
+        with quiet():
+            whole, info = AutoModel.from_pretrained(self.files, dtype=torch.float32, output_loading_info=True, **safely)
         absent = [key for key in info["missing_keys"] if "pooler" not in key and "masked_spec_embed" not in key]
         if absent:
             raise RecipeError(f"the files of '{self.model}' lack {len(absent)} of the network's tensors, {min(absent)} among them")
@@ -143,12 +143,20 @@ class Network:
         return Values(x_BTD.index_put((mask_BT.nonzero(as_tuple=True)), vectors), values.length_B, encoded=True)
 
 
-def quiet() -> None:
+@contextmanager
+def quiet() -> Iterator[None]:
     """No bars and no reports of transformers: tensors that are not used are none of a user's business, those that lack are told here."""
     from transformers.utils import logging
 
-    logging.disable_progress_bar()
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 @contextmanager

@@ -7,28 +7,29 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
+from safetensors import safe_open
 from torch import Tensor
 
-from plait import networks, weights
+from plait import weights
 from plait.errors import RecipeError
 from plait.spelling import UNKNOWN, Form, Spelling, plain
 
 MARKS = ("<s>", "</s>", "<pad>", "[PAD]", "[UNK]", "<unk>")  # entries of a vocabulary that are no letters
+UNLIKELY = 10.0  # nats that an unknown letter is less likely than the blank, where a network has none
 
 
 def letters(model: str, form: Form) -> tuple[Spelling, list[int]]:
     """How the network spells, and the place in its own vocabulary of each of our ids, the blank's first. Where the form knows no capital
-    letters, and the network no small ones, its capitals stand for them.
+    letters, and the network no small ones, its capitals stand for them. Without an entry for what is unknown it has the blank's place.
 
     Raises `RecipeError` where it does not write letter by letter, or its files do not say how.
     """
     folder = weights.find(model)
     kind = (weights.read_json(folder, "config.json").get("architectures") or ["?"])[0]
     vocabulary: dict[str, Any] = weights.read_json(folder, "vocab.json")
-    if not kind.endswith("ForCTC") or not vocabulary:
+    if not kind.endswith("ForCTC") or not vocabulary or not all(isinstance(place, int) for place in vocabulary.values()):
         raise RecipeError(f"'{model}' is a {kind}; expected a network for CTC with its letters in vocab.json, as Wav2Vec2ForCTC has them")
-    says = weights.read_json(folder, "tokenizer_config.json")
+    says = weights.read_json(folder, "special_tokens_map.json") | weights.read_json(folder, "tokenizer_config.json")
     blank, unknown, space = (_text(says.get(f"{name}_token"), given) for name, given in (("pad", "<pad>"), ("unk", "<unk>"), ("word_delimiter", "|")))
     if blank not in vocabulary:
         raise RecipeError(f"'{model}' has no '{blank}' among its letters, which CTC needs to write nothing")
@@ -47,18 +48,18 @@ def letters(model: str, form: Form) -> tuple[Spelling, list[int]]:
 
 
 def last_layer(model: str, places: list[int]) -> tuple[Tensor, Tensor]:
-    """Weights (V, D) and bias (V,) of the network's own last layer, in the order of our ids. Raises `RecipeError`."""
-    from transformers import AutoModelForCTC
-
-    networks.quiet()
-    network = AutoModelForCTC.from_pretrained(
-        weights.find(model), dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True
-    )
-    layer = network.lm_head
-    if not isinstance(layer, torch.nn.Linear):
-        raise RecipeError(f"'{model}' has a last layer of another form than a linear one: let it encode only, with a last layer that is learned")
-    bias = torch.zeros(len(layer.weight)) if layer.bias is None else layer.bias.detach()
-    return layer.weight.detach()[places], bias[places]
+    """Weights (V, D) and bias (V,) of the network's own last layer, in the order of our ids. Raises `RecipeError` where its files have none."""
+    found: dict[str, Tensor] = {}
+    for path in sorted(weights.find(model).glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            held = set(file.keys())
+            found |= {part: file.get_tensor(f"lm_head.{part}").float() for part in ("weight", "bias") if f"lm_head.{part}" in held}
+    if len(found) < 2:
+        raise RecipeError(f"the files of '{model}' have no last layer (lm_head) to go on from: let it encode only, with one that is learned")
+    weight_VD, bias_V = found["weight"][places], found["bias"][places]
+    if places[-1] == places[0]:  # it has no entry for what is unknown, which must not share the blank's probability
+        bias_V[-1] -= UNLIKELY
+    return weight_VD, bias_V
 
 
 def _text(token: Any, default: str) -> str:

@@ -42,9 +42,9 @@ class PretrainedDecoder(nn.Module):
         """Takes the weights of a folder's model."""
         from transformers import AutoModelForSeq2SeqLM
 
-        quiet()
         safely = {"use_safetensors": True, "trust_remote_code": False, "local_files_only": True}
-        given = _without_encoder(AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32, **safely))
+        with quiet():
+            given = _without_encoder(AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32, **safely))
         self.network.load_state_dict(given.state_dict())
 
     def rates(self) -> Iterator[tuple[Tensor, float]]:

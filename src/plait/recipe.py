@@ -158,15 +158,14 @@ class Recipe(Options):
 
     def _resolve_input(self, name: str, modality: str, rows: int, tasks: list[Choice]) -> ColumnRecipe:
         choices = [task for task in tasks if name in (task.options.get("inputs") or [name])]
-        reading = [components.find("tasks", task.name) for task in choices]
+        reading = [(components.find("tasks", task.name), components.configure("tasks", task.name, task.options)) for task in choices]
         own = self.columns.get(name, ColumnRecipe())
         choice = own.modality if own.modality and own.modality.name == modality else Choice(name=modality)
-        asking = zip(reading, choices, strict=True)
-        wanted = [kind.encoder_for(components.configure("tasks", c.name, c.options), modality) for kind, c in asking]
+        wanted = [task.encoder_for(config, modality) for task, config in reading]
         default = Choice(**next((w for w in wanted if w), {"name": components.find("modalities", modality).encoder}))
         encoder = own.encoder or self.encoders.get(modality) or default
         component = components.find("encoders", encoder.name)
-        asked = {option: value for task in reading for option, value in task.cells.get(modality, {}).items()}
+        asked = {option: value for task, _ in reading for option, value in task.cells.get(modality, {}).items()}
         settled = component.settled(components.configure("encoders", encoder.name, encoder.options), modality, rows)
         return ColumnRecipe(
             role="input",

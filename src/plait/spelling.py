@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 NOTHING = 0  # the id that stands for no text: padding, CTC's blank, the end of what is generated
 UNKNOWN = "\ufffd"  # stands for what was not among the training texts; the last id
-Units = Literal["characters", "subwords", "pretrained"]
+Units = Literal["characters", "subwords"]
 Form = Literal["written", "spoken"]
 
 
@@ -32,7 +32,7 @@ def plain(text: str, form: Form) -> str:
 class Spelling:
     """From texts to ids from 1 on, and back. `pieces[i]` has the id i + 1; the last one stands for all that is unknown."""
 
-    def __init__(self, units: Units, form: Form, pieces: list[str], tokenizer: Tokenizer | None = None) -> None:
+    def __init__(self, units: Units | Literal["pretrained"], form: Form, pieces: list[str], tokenizer: Tokenizer | None = None) -> None:
         self.units, self.form, self.pieces, self.tokenizer = units, form, pieces, tokenizer
         self._ids = {piece: i + 1 for i, piece in enumerate(pieces)}
 

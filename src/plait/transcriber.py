@@ -42,11 +42,11 @@ class Transcriber:
             raise RecipeError(f"'{model}' is a {kinds[0]}; expected one for CTC, or one that generates text from speech, as Whisper does")
         loader = transformers.AutoModelForCTC if self.aligns else transformers.AutoModelForSpeechSeq2Seq
         safely: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
-        networks.quiet()
         try:
-            self.extractor: Any = transformers.AutoFeatureExtractor.from_pretrained(folder, **safely)
-            self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, **safely)
-            self.network: Any = loader.from_pretrained(folder, use_safetensors=True, dtype=torch.float32, **safely)
+            with networks.quiet():
+                self.extractor: Any = transformers.AutoFeatureExtractor.from_pretrained(folder, **safely)
+                self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, **safely)
+                self.network: Any = loader.from_pretrained(folder, use_safetensors=True, dtype=torch.float32, **safely)
         except (OSError, ValueError, KeyError) as error:
             raise RecipeError(f"'{model}' cannot be loaded as a transcriber: {error}") from None
         self.network.eval()

@@ -50,8 +50,8 @@ class Config(Options):
 
 
 class Pretrained(Encoder):
-    """The network's vectors for each cell, normalised (Ba et al. 2016, eq. 4; without its scale, which what comes next can learn). Vectors
-    that stand in for cells (`Values.encoded`) are normalised already.
+    """The network's vectors for each cell, normalised (Ba et al. 2016, eq. 4; without its scale, which what comes next can learn) unless
+    `norm` is off. Vectors that stand in for cells (`Values.encoded`) are normalised already.
 
     Frozen, the network is no part of the module: it is not trained, not saved with the weights, and not even loaded while every
     vector that is asked for has been computed before. Otherwise see `Tuned`.

@@ -103,7 +103,8 @@ class Transcription(TextTask):
 
     def rates(self) -> Iterator[tuple[Tensor, float]]:
         """Parameters, and the share of the learning rate that they take."""
-        yield from ((parameter, self.config.rate if self.config.model else 1.0) for parameter in self.head.parameters())
+        if self.config.model:
+            yield from ((parameter, self.config.rate) for parameter in self.head.parameters())
 
     def forward(self, fused_BD: Tensor, encoded: dict[str, Tokens]) -> Tensor:
         tokens = encoded[self.column]
