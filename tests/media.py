@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import av
@@ -72,3 +73,10 @@ def clip(
         if heard is not None and sound is not None:
             _add_sound(file, heard, sound)
     return buffer.getvalue()
+
+
+def tones(folder: Path, count: int) -> list[dict[str, Any]]:
+    """Recordings of three lengths and pitches, one of them very short, with what is said in each."""
+    for i in range(count):
+        (folder / f"t{i}.wav").write_bytes(wav(wave(0.04 if i == 20 else 0.3 + i % 3 / 10, 300 * (1 + i % 3))))
+    return [{"call": f"t{i}.wav", "said": ["had", "a bed", "cafe"][i % 3]} for i in range(count)]

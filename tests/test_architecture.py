@@ -37,6 +37,7 @@ LAYERS = [
         "decoder",
         "pretrained_decoder",
         "pretrained_ctc",
+        "pretrained_speech",
     },
     {"table", "modalities", "cells", "fusion", "tasks", "texts", "acoustics", "balancing"},
     {"encoders", "preprocessing", "schedule"},

@@ -102,17 +102,18 @@ def pairs() -> list[tuple[str, str]]:
 @cache
 def saved(kind: str, seed: int = 0) -> str:
     """The folder of a tiny pretrained model."""
-    make = {"tokens": tiny_models.bert, "wave": tiny_models.wav2vec2}.get(kind, tiny_models.vit)
-    return str(make(Path(tempfile.mkdtemp(prefix="plait-test-")), seed))
+    folder = Path(tempfile.mkdtemp(prefix="plait-test-"))
+    if kind == "spectrogram":
+        return str(tiny_models.whisper(folder, seed, seconds=1, bands=LAYOUTS[kind].size[1]))
+    return str({"tokens": tiny_models.bert, "wave": tiny_models.wav2vec2}.get(kind, tiny_models.vit)(folder, seed))
 
 
 def encoder(name: str, kind: str, **options: Any) -> Any:
     if name == "pretrained":
         options = {"model": saved(kind), **options}
     component = find("encoders", name)
-    config = component.settled(
-        configure("encoders", name, options), {"tokens": "text", "grid": "image", "frames": "video", "wave": "audio"}.get(kind, kind)
-    )
+    modality = {"tokens": "text", "grid": "image", "frames": "video", "wave": "audio", "spectrogram": "audio"}.get(kind, kind)
+    config = component.settled(configure("encoders", name, options), modality)
     torch.manual_seed(0)
     return component.build(config, LAYOUTS[kind]).eval()
 

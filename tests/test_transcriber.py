@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 import plait
 import tiny_models
-from media import wav, wave
+from media import tones, wav, wave
 from plait.cli import run
 from plait.errors import RecipeError, TableError
 from plait.pretrained_ctc import last_layer, letters
@@ -96,12 +96,6 @@ def test_a_pretrained_network_is_trained_further_on_transcripts(models: dict[str
     assert len(model.predict(table, tmp_path)) == 12
 
 
-def tones(folder: Path, count: int) -> list[dict[str, Any]]:
-    for i in range(count):
-        (folder / f"t{i}.wav").write_bytes(wav(wave(0.04 if i == 20 else 0.3 + i % 3 / 10, 300 * (1 + i % 3))))
-    return [{"call": f"t{i}.wav", "said": ["had", "a bed", "cafe"][i % 3]} for i in range(count)]
-
-
 @pytest.mark.parametrize("written", ["abcdefgh", "ABCDEFGH"])
 def test_training_begins_at_the_network_with_its_own_letters_and_last_layer(written: str, tmp_path: Path) -> None:
     """After a step of no length: what is written is what the network's own logits say, over its letters, blank and unknown."""
@@ -145,10 +139,23 @@ def test_a_network_that_does_not_fit_is_told(models: dict[str, Path], tmp_path: 
         asked = [f"tasks.said={{name: transcription, {options}}}", "training.epochs=1", *overrides]
         plait.fit(rows, "said", root=tmp_path, out=tmp_path / "run", overrides=asked, quiet=True)
 
-    with pytest.raises(RecipeError, match="is a Wav2Vec2Model; expected a network for CTC with its letters"):
+    with pytest.raises(RecipeError, match="is a Wav2Vec2Model; expected one for CTC, or one that generates text from speech"):
         fit(f"model: {tiny_models.wav2vec2(tmp_path / 'waves')}")
-    with pytest.raises(RecipeError, match="is a 'whisper'; for sounds expected a network that reads waves"):
-        fit(f"model: {models['whisper']}")
+    with pytest.raises(RecipeError, match=r"is a 'bert'; for sounds expected one of wav2vec2, .*, whisper"):
+        fit("units: characters", f"encoders.audio={{name: pretrained, model: {models['bert']}}}")
+    with pytest.raises(RecipeError, match=r"the decoder of '.*' takes vectors of 16, the encoder of 'call' makes 128"):
+        fit(f"model: {models['whisper']}", "encoders.audio=crnn")
+    with pytest.raises(RecipeError, match="knows one language only: leave out language=en"):
+        fit(f"model: {models['whisper']}, language: en")
+    with pytest.raises(RecipeError, match="generates text, which ngram has no part in"):
+        fit(f"model: {models['whisper']}, ngram: 3")
+    several = tiny_models.whisper(tmp_path / "several", languages=("en", "it"))
+    with pytest.raises(RecipeError, match="knows 2 languages; say which one is spoken, as in language: en"):
+        fit(f"model: {several}")
+    with pytest.raises(RecipeError, match="knows 2 languages; no language 'ti': there are: en, it"):
+        fit(f"model: {several}, language: ti")
+    with pytest.raises(RecipeError, match="language tells a pretrained network"):
+        fit("language: en")
     with pytest.raises(RecipeError, match="takes vectors of 32, the encoder of 'call' makes 128"):
         fit(f"model: {models['ctc']}", "encoders.audio=crnn")
     with pytest.raises(RecipeError, match="has letters of its own; expected units 'characters', came 'subwords'"):

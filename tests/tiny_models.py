@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import (
     BertConfig,
     BertModel,
@@ -121,15 +121,22 @@ def ctc(folder: Path, letters: str = "abcdefgh") -> Path:
     return folder
 
 
-def whisper(folder: Path) -> Path:
-    """Speech to text by generation, over words."""
-    torch.manual_seed(0)
-    words = ["<pad>", "<|endoftext|>", "<|startoftranscript|>", "<unk>", *WORDS]
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+def whisper(folder: Path, seed: int = 0, languages: tuple[str, ...] = (), seconds: int = 30, bands: int = 8) -> Path:
+    """Speech to text by generation, over pieces of words that begin with a blank, of one language or several; it reads so many seconds."""
+    torch.manual_seed(seed)
+    begin = ["<|endoftext|>", "<|startoftranscript|>", *(f"<|{name}|>" for name in languages), "<|transcribe|>", "<|notimestamps|>", "<|0.00|>"]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merged = [("Ġ", letter) for letter in "abcdefgh"]
+    words = [*alphabet, *("".join(pair) for pair in merged)]
+    tokenizer = Tokenizer(models.BPE({word: i for i, word in enumerate(words)}, merged))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(begin)
+    place = {name: tokenizer.token_to_id(name) for name in begin}
+    end, start = place["<|endoftext|>"], place["<|startoftranscript|>"]
     folder.mkdir(parents=True, exist_ok=True)
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<|endoftext|>", unk_token="<unk>").save_pretrained(folder)
-    WhisperFeatureExtractor(feature_size=8, chunk_length=30).save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<|endoftext|>", eos_token="<|endoftext|>").save_pretrained(folder)
+    WhisperFeatureExtractor(feature_size=bands, chunk_length=seconds).save_pretrained(folder)
     layers = {
         "encoder_layers": 1,
         "decoder_layers": 1,
@@ -138,10 +145,17 @@ def whisper(folder: Path) -> Path:
         "encoder_ffn_dim": 32,
         "decoder_ffn_dim": 32,
     }
-    marks = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 1, "decoder_start_token_id": 2, "begin_suppress_tokens": None}
-    config = WhisperConfig(vocab_size=len(words), num_mel_bins=8, d_model=16, max_source_positions=1500, max_target_positions=24, **layers, **marks)
+    marks = {"pad_token_id": end, "eos_token_id": end, "bos_token_id": end, "decoder_start_token_id": start, "begin_suppress_tokens": None}
+    size = tokenizer.get_vocab_size()
+    steps = {"max_source_positions": 50 * seconds, "max_target_positions": 24}
+    config = WhisperConfig(vocab_size=size, num_mel_bins=bands, d_model=16, **steps, **layers, **marks)
     model = WhisperForConditionalGeneration(config)
     model.generation_config.max_length = 12
+    model.generation_config.no_timestamps_token_id = place["<|notimestamps|>"]
+    if languages:
+        model.generation_config.is_multilingual = True
+        model.generation_config.lang_to_id = {f"<|{name}|>": place[f"<|{name}|>"] for name in languages}
+        model.generation_config.task_to_id = {"transcribe": place["<|transcribe|>"]}
     model.save_pretrained(folder)
     return folder
 

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from plait.layers import steps_mask
 from plait.spelling import NOTHING
 
 Allowed = dict[tuple[int, ...], list[int]]  # what may come after what, where only some texts may be written
@@ -44,6 +46,15 @@ class TextDecoder(nn.Module):
         later_LL = torch.ones(steps, steps, dtype=torch.bool, device=ids_BL.device).triu(1)
         y_BLD = self.layers(self.dropout(x_BLD), memory_BMD, tgt_mask=later_LL, memory_key_padding_mask=~mask_BM)
         return y_BLD @ self.embedding.weight[:-1].T.to(y_BLD.dtype) + self.bias
+
+
+def surprise(logits_BLV: Tensor, ids_BL: Tensor, smoothing: float = 0.0) -> Tensor:
+    """For each row the mean loss of its ids and of the end behind them, (B,), of logits (B, L + 1, V) that know the ids before each; with label
+    smoothing (Szegedy et al. 2016, sec. 7)."""
+    wanted_BL = F.pad(ids_BL, (0, 1), value=NOTHING)
+    loss_BL = F.cross_entropy(logits_BLV.float().transpose(1, 2), wanted_BL, reduction="none", label_smoothing=smoothing)
+    mask_BL = steps_mask(wanted_BL.shape[1], (ids_BL != NOTHING).sum(1) + 1)
+    return (loss_BL * mask_BL).sum(1) / mask_BL.sum(1)
 
 
 def only(texts: Iterable[list[int]]) -> Allowed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ COMMON = ("bert", "roberta", "xlm-roberta", "mpnet", "distilbert", "vit", "deit"
 OF_CLIPS = ("videomae", "timesformer", "vivit")  # types that take all frames at once
 OF_WAVES = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat", "data2vec-audio", "sew", "sew-d", "wav2vec2-conformer")
 LONGEST = 512  # tokens of a text, where the model does not say
+OF_SPECTRA = ("whisper",)  # types that take mel spectrograms as `audio` makes them
 SHORTEST = 400  # samples that the convolutions of wav2vec 2.0 need to give one vector
 
 
@@ -83,6 +85,8 @@ class Network:
         return self._of_tower(whole)
 
     def _of_tower(self, whole: Any) -> nn.Module:
+        if whole.config.is_encoder_decoder:
+            return cast(nn.Module, whole.get_encoder())
         if getattr(whole.config, self.tower, None) is None:
             return cast(nn.Module, whole)
         tower: nn.Module = getattr(whole, self.tower.replace("config", "model"))
@@ -93,6 +97,7 @@ class Network:
         if kind == "frames" and self.architecture.get("model_type") not in OF_CLIPS:
             return self._of_frames(module, values, pool, unit)
         found, length_B = self._run(module, values, kind)
+        length_B = None if pool == "none" and kind == "spectrogram" else length_B  # its decoder knows the silence behind the end, too
         x_BLD = found if isinstance(found, Tensor) else found.last_hidden_state
         x_BLD = x_BLD.flatten(2).transpose(1, 2) if x_BLD.ndim == 4 else x_BLD
         if pool == "pooler":
@@ -114,6 +119,8 @@ class Network:
             return module(input_ids=values.x.long(), attention_mask=values.mask_BL().long()), values.length_B
         if kind == "wave":
             return self._of_waves(module, values)
+        if kind == "spectrogram":
+            return self._of_spectra(module, values)
         if kind == "frames":
             assert values.length_B is not None
             count = int(self.architecture.get("num_frames", values.x.shape[1]))
@@ -133,6 +140,17 @@ class Network:
                 states.append(module(F.pad(wave, (0, max(SHORTEST - wave.shape[1], 0)))).last_hidden_state[0])
         length_B = torch.tensor([len(s) for s in states], device=values.x.device)
         return nn.utils.rnn.pad_sequence(states, batch_first=True), length_B
+
+    @staticmethod
+    def _of_spectra(module: Any, values: Values) -> tuple[Tensor, Tensor]:
+        """Spectra as Whisper knows them: what is 80 dB below a recording's loudest band, or more, is raised to that, and all are as long
+        as the longest that it reads, with silence behind them."""
+        assert values.length_B is not None
+        steps, mask_BT1 = 2 * int(module.config.max_source_positions), values.mask_BL()[..., None]
+        x_BTM = values.x.float().masked_fill(~mask_BT1, -math.inf)
+        floor_B = (x_BTM.amax((1, 2), keepdim=True) - 8 / 4).clamp(min=(-10 + 4) / 4)  # in powers of ten, as `Audio.transform` scales them
+        x_BTM = torch.maximum(F.pad(x_BTM, (0, 0, 0, steps - x_BTM.shape[1]), value=-math.inf), floor_B)
+        return module(x_BTM.transpose(1, 2)).last_hidden_state, (values.length_B + 1) // 2
 
     def _of_frames(self, module: nn.Module, values: Values, pool: str, unit: bool) -> Values:
         """One vector for each frame within a clip's length."""
@@ -214,11 +232,22 @@ def asked(model: str, architecture: dict[str, Any], modality: str) -> dict[str, 
         return {"split": "pretrained", "tokenizer": model, "max_tokens": longest}
     says = weights.read_json(folder, "preprocessor_config.json")
     if modality == "audio":
-        if (kind := architecture.get("model_type")) not in OF_WAVES:
-            raise RecipeError(f"'{model}' is a '{kind}'; for sounds expected a network that reads waves: {', '.join(OF_WAVES)}")
+        if (kind := architecture.get("model_type")) in OF_SPECTRA:
+            return _of_sounds(says, architecture)
+        if kind not in OF_WAVES:
+            raise RecipeError(f"'{model}' is a '{kind}'; for sounds expected one of {', '.join((*OF_WAVES, *OF_SPECTRA))}")
         return {"form": "wave", "rate": int(says.get("sampling_rate", 16_000)), "unit": bool(says.get("do_normalize", True))}
     frames = {"frames": int(architecture["num_frames"])} if modality == "video" and "num_frames" in architecture else {}
     return {**_of_pictures(says), **frames}
+
+
+def _of_sounds(says: dict[str, Any], architecture: dict[str, Any]) -> dict[str, Any]:
+    """What a network of spectra asks for, as options of `audio`: all of a recording up to the longest that it reads."""
+    rate = int(says.get("sampling_rate", 16_000))
+    window, hop = (int(says.get(name, given)) / rate for name, given in (("n_fft", 400), ("hop_length", 160)))
+    seconds = 2 * int(architecture.get("max_source_positions", 1500)) * hop
+    shape = {"rate": rate, "window": window, "hop": hop, "bands": int(architecture.get("num_mel_bins", 80)), "lowest": 0.0, "highest": rate / 2}
+    return {**shape, "view": "centre", "seconds": seconds, "longest": seconds}
 
 
 def _of_pictures(says: dict[str, Any]) -> dict[str, Any]:

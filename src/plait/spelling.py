@@ -30,10 +30,13 @@ def plain(text: str, form: Form) -> str:
 
 
 class Spelling:
-    """From texts to ids from 1 on, and back. `pieces[i]` has the id i + 1; the last one stands for all that is unknown."""
+    """From texts to ids from 1 on, and back. `pieces[i]` has the id i + 1; the last one stands for all that is unknown. What a pretrained
+    model writes before a text's first letter is `before`."""
 
-    def __init__(self, units: Units | Literal["pretrained"], form: Form, pieces: list[str], tokenizer: Tokenizer | None = None) -> None:
-        self.units, self.form, self.pieces, self.tokenizer = units, form, pieces, tokenizer
+    def __init__(
+        self, units: Units | Literal["pretrained"], form: Form, pieces: list[str], tokenizer: Tokenizer | None = None, before: str = ""
+    ) -> None:
+        self.units, self.form, self.pieces, self.tokenizer, self.before = units, form, pieces, tokenizer, before
         self._ids = {piece: i + 1 for i, piece in enumerate(pieces)}
 
     def __len__(self) -> int:
@@ -46,11 +49,11 @@ class Spelling:
         return None if self.units == "pretrained" else len(self.pieces)
 
     @classmethod
-    def pretrained(cls, tokenizer: Tokenizer, form: Form) -> Spelling:
+    def pretrained(cls, tokenizer: Tokenizer, form: Form, before: str = "") -> Spelling:
         """That of a pretrained model: its own ids, and one more, so that 0 is free."""
         tokenizer.no_padding()
         tokenizer.no_truncation()
-        return cls("pretrained", form, _pieces(tokenizer), tokenizer)
+        return cls("pretrained", form, _pieces(tokenizer), tokenizer, before)
 
     @classmethod
     def fit(cls, texts: Iterable[str], units: Units, form: Form, vocabulary: int) -> Spelling:
@@ -70,7 +73,7 @@ class Spelling:
     def encode(self, text: str) -> list[int]:
         text = plain(text, self.form)
         if self.units == "pretrained" and self.tokenizer is not None:
-            return [i + 1 for i in self.tokenizer.encode(text, add_special_tokens=False).ids]
+            return [i + 1 for i in self.tokenizer.encode(self.before + text, add_special_tokens=False).ids]
         pieces = text if self.tokenizer is None else self.tokenizer.encode(text).tokens
         return [self._ids.get(piece, len(self.pieces)) for piece in pieces]
 
@@ -85,12 +88,12 @@ class Spelling:
 
     def state(self) -> dict[str, Any]:
         tokenizer = None if self.tokenizer is None else json.loads(self.tokenizer.to_str())
-        return {"units": self.units, "form": self.form, "pieces": self.pieces, "tokenizer": tokenizer}
+        return {"units": self.units, "form": self.form, "pieces": self.pieces, "tokenizer": tokenizer, "before": self.before}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Spelling:
         tokenizer = None if state["tokenizer"] is None else Tokenizer.from_str(json.dumps(state["tokenizer"]))
-        return cls(state["units"], state["form"], state["pieces"], tokenizer)
+        return cls(state["units"], state["form"], state["pieces"], tokenizer, state.get("before", ""))
 
 
 def _pieces(tokenizer: Tokenizer) -> list[str]:

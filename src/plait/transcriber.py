@@ -14,6 +14,7 @@ from plait.cells import Media
 from plait.errors import BadCell, RecipeError, TableError
 from plait.modalities.base import Problem
 from plait.prediction import beside
+from plait.pretrained_speech import aligns
 from plait.schema import origin
 from plait.screen import Screen
 from plait.streams import read_sound
@@ -36,10 +37,7 @@ class Transcriber:
         except ModuleNotFoundError:
             raise RecipeError("a pretrained transcriber needs transformers: pip install 'plait[pretrained]'") from None
         folder = weights.find(model)
-        kinds = weights.read_json(folder, "config.json").get("architectures") or ["?"]
-        self.aligns = kinds[0].endswith("ForCTC")
-        if not self.aligns and not kinds[0].endswith(("ForConditionalGeneration", "ForSpeechSeq2Seq")):
-            raise RecipeError(f"'{model}' is a {kinds[0]}; expected one for CTC, or one that generates text from speech, as Whisper does")
+        self.aligns = aligns(model)
         loader = transformers.AutoModelForCTC if self.aligns else transformers.AutoModelForSpeechSeq2Seq
         safely: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
         try:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoModel, PreTrainedTokenizerFast, Wav2Vec2FeatureExtractor
+from transformers import AutoModel, PreTrainedTokenizerFast, T5EncoderModel, Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
 
 import plait
 import tiny_models
@@ -347,9 +347,28 @@ def test_a_model_of_clips_sees_all_frames_at_once(tmp_path: Path) -> None:
     torch.testing.assert_close(found.x[:, 0], expected, atol=1e-4, rtol=1e-4)
 
 
+def test_sounds_and_texts_get_the_vectors_of_the_encoder_alone_where_a_model_also_writes(tmp_path: Path) -> None:
+    waves = [wave(0.5, 440), wave(0.2, 200)]
+    encoder, modality, loaded = prepared("audio", tiny_models.whisper(tmp_path / "whisper", seconds=1), [wav(w) for w in waves])
+    assert modality.layout.kind == "spectrogram"
+    found = encoder.embed(modality.transform(loaded.values, None))
+    model, extract = AutoModel.from_pretrained(tmp_path / "whisper").eval(), WhisperFeatureExtractor.from_pretrained(tmp_path / "whisper")
+    for given, vector in zip(waves, found.x, strict=True):
+        with torch.no_grad():
+            states = model.encoder(extract(given, sampling_rate=16_000, return_tensors="pt").input_features).last_hidden_state
+        torch.testing.assert_close(vector[0], states[0, : (len(given) // 160 + 2) // 2].mean(0), atol=0.03, rtol=0)  # recordings end unlike
+
+    encoder, modality, loaded = prepared("text", tiny_models.t5(tmp_path / "t5"), ["a red apple", "blue"])
+    found = encoder.embed(modality.transform(loaded.values, None))
+    ids, mask = loaded.values.x.long(), loaded.values.mask_BL()
+    with torch.no_grad():
+        states = T5EncoderModel.from_pretrained(tmp_path / "t5").eval()(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+    torch.testing.assert_close(found.x[0, 0], states[0][mask[0]].mean(0), atol=1e-5, rtol=1e-5)
+
+
 def test_sounds_need_a_network_of_waves(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="no network for audio comes in a package"):
         Pretrained.settled(configure("encoders", "pretrained", {}), "audio")
     config = Pretrained.settled(configure("encoders", "pretrained", {"model": str(tiny_models.bert(tmp_path))}), "audio")
-    with pytest.raises(RecipeError, match="is a 'bert'; for sounds expected a network that reads waves: wav2vec2"):
+    with pytest.raises(RecipeError, match="is a 'bert'; for sounds expected one of wav2vec2"):
         Pretrained.asks(config, "audio")

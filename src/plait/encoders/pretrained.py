@@ -22,7 +22,7 @@ MANY = 2000  # rows from which, on a GPU, adapting a network is worth its time
 
 class Config(Options):
     """`model` is a folder, a name on the Hugging Face hub, or one that comes in a package (`minilm` for text, `efficientnet_lite0` and
-    `mobilenet_v2` for pictures and the frames of clips). Sounds take networks that read waves, as wav2vec 2.0 does.
+    `mobilenet_v2` for pictures and the frames of clips). Sounds take networks that read waves, as wav2vec 2.0 does, or Whisper's encoder.
 
     `pool` makes one vector of a cell, of clips one of each frame: the `mean` of the model's, its first one (`cls`), its own `pooler`;
     `none` keeps all of them, for fusions that attend to them. `auto` does as the model's files say. `unit` scales vectors to length 1;
@@ -58,7 +58,7 @@ class Pretrained(Encoder):
     """
 
     options = Config
-    takes = frozenset({"tokens", "grid", "frames", "wave"})
+    takes = frozenset({"tokens", "grid", "frames", "wave", "spectrogram"})
     pretrained = True
 
     def __init__(self, network: Network, kind: Kind, width: int, config: Config) -> None:

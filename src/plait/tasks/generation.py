@@ -10,14 +10,13 @@ import pyarrow as pa
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from plait import decoder, pretrained_decoder, weights
 from plait.batch import Tokens
 from plait.ctc import padded
 from plait.decoder import TextDecoder, positions
 from plait.errors import TrainingError
-from plait.layers import module_key, steps_mask
+from plait.layers import module_key
 from plait.modalities.base import Match, distinct, is_text, words_a_cell
 from plait.pretrained_decoder import PretrainedDecoder
 from plait.spelling import NOTHING, Spelling
@@ -134,13 +133,9 @@ class Generation(TextTask):
         return self.norm(torch.cat([part.float() for part in parts], 1)) * torch.cat(masks, 1)[..., None]
 
     def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
-        units_B = (target != NOTHING).sum(1)
-        ids_BL = target[:, : max(int(units_B.max()), 1)].long()
-        logits_BLV = self.decoder(ids_BL, output, (output != 0).any(-1)).float()
-        wanted_BL = F.pad(ids_BL, (0, 1), value=NOTHING)
-        loss_BL = F.cross_entropy(logits_BLV.transpose(1, 2), wanted_BL, reduction="none", label_smoothing=self.config.label_smoothing)
-        mask_BL = steps_mask(wanted_BL.shape[1], units_B + 1)
-        return masked_mean((loss_BL * mask_BL).sum(1) / mask_BL.sum(1), labelled_B)
+        ids_BL = target[:, : max(int((target != NOTHING).sum(1).max()), 1)].long()
+        logits_BLV = self.decoder(ids_BL, output, (output != 0).any(-1))
+        return masked_mean(decoder.surprise(logits_BLV, ids_BL, self.config.label_smoothing), labelled_B)
 
     def decode(self, output: Tensor, thorough: bool = False) -> Tensor:
         mask_BM = (output != 0).any(-1)

@@ -1,4 +1,7 @@
-"""What is said in a recording, as text: each step of a sound's tokens writes a unit or nothing (CTC). V ids, the blank among them."""
+"""What is said in a recording, as text: each step of a sound's tokens writes a unit or nothing (CTC), or a pretrained network generates it.
+
+V ids, `NOTHING` among them.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,17 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from plait import ctc, pretrained_ctc
+from plait import ctc, pretrained_ctc, pretrained_speech, weights
 from plait.batch import Tokens
+from plait.decoder import surprise
 from plait.errors import RecipeError, TrainingError
+from plait.pretrained_speech import SpeechDecoder
 from plait.spelling import NOTHING, Form, NGrams, Spelling, Units
 from plait.tasks.base import masked_mean
 from plait.text_metrics import edits, error_rates
 from plait.texts import ABSENT, TextOptions, TextTask
+
+MOST = 448  # ids that Whisper writes at most, where its files do not say
 
 
 class Config(TextOptions):
@@ -26,9 +33,10 @@ class Config(TextOptions):
     With a `beam` of 1 the likeliest path is read off; with more, prefixes are searched, and with `ngram` of 2 or more a language model
     of so many units, learned from the training rows' texts, has a say, weighed by `ngram_weight`, with `bonus` for each unit.
 
-    `model` is a pretrained network for CTC (a folder, or a name on the hub, as of Wav2Vec2ForCTC) that is to be trained further: with its own
-    letters and its own last layer, which takes `rate` of the learning rate; its recordings' encoder is then the rest of the network, all of
-    which is trained unless the recipe has another.
+    `model` is a pretrained network (a folder, or a name on the hub) that is to be trained further. One for CTC (as Wav2Vec2ForCTC) comes with
+    its own letters and its own last layer; one that generates text (as Whisper) with its own pieces of words and its own decoder, whose texts
+    are searched for with the `beam`. These take `rate` of the learning rate; the recordings' encoder is then the rest of the network, all of
+    which is trained unless the recipe has another. `language` is for networks that know several.
     """
 
     units: Units = Field("characters", description="what is written one after the other")
@@ -39,12 +47,15 @@ class Config(TextOptions):
     bonus: float = 1.0
     dropout: float = Field(0.1, ge=0, lt=1)
     model: str = ""
-    rate: float = Field(0.05, gt=0, description="of a pretrained last layer, times the recipe's learning rate")
+    language: str = ""
+    rate: float = Field(0.05, gt=0, description="of a pretrained last layer or decoder, times the recipe's learning rate")
 
     @model_validator(mode="after")
     def _spells(self) -> Any:
         if self.model and self.units != "characters":
             raise ValueError(f"a pretrained network (model) has letters of its own; expected units 'characters', came '{self.units}'")
+        if self.language and not self.model:
+            raise ValueError("language tells a pretrained network (model) what is spoken: leave it out")
         return self
 
 
@@ -75,6 +86,8 @@ class Transcription(TextTask):
     def fit(cls, config: Config, cells: pa.ChunkedArray, name: str) -> Transcription:
         if not config.model:
             return cast(Transcription, super().fit(config, cells, name))
+        if not pretrained_speech.aligns(config.model):
+            return Generated.begin(config, cells, name)
         made = cls(config, pretrained_ctc.letters(config.model, config.form)[0])
         made.study(made.spelled(cells, name))
         return made
@@ -84,10 +97,15 @@ class Transcription(TextTask):
             self.ngrams = NGrams.fit(texts, self.config.ngram, len(self.spelling) + 1)
 
     def build_head(self, fused: int, encoded: dict[str, int]) -> None:
+        width = self._read_only(encoded)
+        self.head = nn.Sequential(nn.Dropout(self.config.dropout), nn.Linear(width, len(self.spelling) + 1))
+
+    def _read_only(self, encoded: dict[str, int]) -> int:
+        """Keeps the name of the one column that is read, and gives the width of its tokens."""
         if len(encoded) != 1:
             raise RecipeError(f"a transcription reads one column, not {', '.join(encoded)}: name it, as in {{name: transcription, inputs: [speech]}}")
         ((self.column, width),) = encoded.items()
-        self.head = nn.Sequential(nn.Dropout(self.config.dropout), nn.Linear(width, len(self.spelling) + 1))
+        return width
 
     def load_pretrained(self) -> None:
         if self.config.model:
@@ -154,8 +172,67 @@ class Transcription(TextTask):
 
     @classmethod
     def from_state(cls, config: Config, state: dict[str, Any]) -> Transcription:
+        if "prefix" in state:
+            return Generated(config, **{**state, "spelling": Spelling.from_state(state["spelling"])})
         ngrams = state["ngrams"]
         return cls(config, Spelling.from_state(state["spelling"]), None if ngrams is None else NGrams.from_state(ngrams))
+
+
+class Generated(Transcription):
+    """The same by a pretrained network that generates text. The output is what its encoder makes of a recording, (B, M, D), zeros where there
+    is none; its decoder writes each unit from those before it."""
+
+    def __init__(
+        self, config: Config, spelling: Spelling, architecture: dict[str, Any], prefix: list[int], never: list[int], longest: int = 0
+    ) -> None:
+        super().__init__(config, spelling)
+        self.architecture, self.prefix, self.never, self.longest = architecture, prefix, never, longest
+        most = int(architecture.get("max_target_positions", MOST)) - len(prefix)
+        self.config = config.model_copy(update={"units": "subwords", "longest": min(config.longest, most)})
+
+    @classmethod
+    def begin(cls, config: Config, cells: pa.ChunkedArray, name: str) -> Generated:
+        if config.ngram > 1:
+            raise RecipeError(f"'{config.model}' generates text, which ngram has no part in: leave it out")
+        architecture, spelling, prefix, never = pretrained_speech.files_for(config.model, config.language, config.form)
+        made = cls(config, spelling, architecture, prefix, never)
+        made.longest = max(map(len, made.spelled(cells, name)), default=0)
+        return made
+
+    def build_head(self, fused: int, encoded: dict[str, int]) -> None:
+        width = self._read_only(encoded)
+        self.decoder = SpeechDecoder(self.architecture, self.config.rate, self.prefix, self.never)
+        if width != self.decoder.width:
+            raise RecipeError(
+                f"the decoder of '{self.config.model}' takes vectors of {self.decoder.width}, the encoder of '{self.column}' makes {width}: "
+                "leave the encoder out, or let it be pretrained with the same model"
+            )
+
+    def load_pretrained(self) -> None:
+        self.decoder.load(weights.find(self.config.model))
+
+    def rates(self) -> Iterator[tuple[Tensor, float]]:
+        return self.decoder.rates()
+
+    def forward(self, fused_BD: Tensor, encoded: dict[str, Tokens]) -> Tensor:
+        tokens = encoded[self.column]
+        return tokens.x_BLD * tokens.mask_BL[..., None]
+
+    def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
+        known_B = labelled_B & (output != 0).flatten(1).any(1)
+        if not bool(known_B.any()):
+            return output.sum() * 0.0
+        ids_BL = target[:, : int((target != NOTHING).sum(1).max())].long()
+        return masked_mean(surprise(self.decoder(ids_BL, output, (output != 0).any(-1)), ids_BL), known_B)
+
+    def decode(self, output: Tensor, thorough: bool = False) -> Tensor:
+        limit = min(max(self.longest * 3 // 2, 1), self.config.longest)
+        texts = self.decoder.write(output, self.config.beam if thorough else 1, limit)
+        return ctc.padded(texts, ~(output != 0).flatten(1).any(1), ABSENT)
+
+    def state(self) -> dict[str, Any]:
+        kept = {"architecture": self.architecture, "prefix": self.prefix, "never": self.never, "longest": self.longest}
+        return {"spelling": self.spelling.state(), **kept}
 
 
 component = Transcription
