@@ -486,6 +486,10 @@ class TestTask:
         fused = torch.randn(3, 16)
         assert torch.equal(made(fused, {}), again(fused, {}))
 
+    def test_a_row_without_inputs_gets_the_guess_from_the_training_labels(self, name: str) -> None:
+        made, target, labelled = task(name)
+        torch.testing.assert_close(made.blind(), made.prior(target[labelled]), atol=1e-6, rtol=1e-5)
+
     def test_the_prior_beats_a_random_head(self, name: str) -> None:
         made, target, labelled = task(name)
         prior = made.prior(target[labelled]).expand(8, *made(torch.zeros(1, 16), {}).shape[1:])

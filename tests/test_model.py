@@ -50,3 +50,12 @@ def test_a_row_with_one_column_is_answered_by_that_columns_own_network() -> None
     one, two = (part.alone(c, encoded[c]) for c in ("one", "two"))
     for row, expected in enumerate((fused, one, one, two, fused, fused, one, fused)):
         torch.testing.assert_close(found[row], expected[row])
+
+
+def test_a_row_without_inputs_gets_the_shares_of_the_training_rows() -> None:
+    model, batch = build()
+    none = torch.arange(8) == 2
+    encoded = model.encode(batch)
+    found = model.predict_hidden(encoded, {c: present & ~none for c, present in batch.present.items()})["label"]
+    torch.testing.assert_close(found[2].softmax(0), torch.tensor([3 / 8, 3 / 8, 2 / 8]))
+    torch.testing.assert_close(found[~none], model.predict_hidden(encoded, batch.present)["label"][~none])

@@ -87,9 +87,16 @@ class MultimodalModel(nn.Module):
         return {t: self.task(t)(fused.get(t, nothing_BD), encoded) for t in (self.targets if targets is None else targets)}
 
     def predict_hidden(self, encoded: dict[str, Tokens], present: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The outputs from tokens computed before, with the columns hidden that `present` now lacks: only fusion and heads run."""
+        """The outputs from tokens computed before, with the columns hidden that `present` now lacks: only fusion and heads run. A row that
+        has none of a target's inputs gets the task's guess (see `Task.blind`): no training row has taught what to make of nothing."""
         hidden = self.hide(encoded, present)
-        return self.answer(self.fuse(hidden, present), hidden)
+        outputs = self.answer(self.fuse(hidden, present), hidden)
+        for t, output in outputs.items():
+            there_B = torch.stack([present[c] for c in self.task(t).read(self.columns)]).any(0)
+            guess = self.task(t).blind() if self.task(t).fuses and not bool(there_B.all()) else None
+            if guess is not None:
+                outputs[t] = torch.where(there_B.reshape(-1, *(1,) * guess.ndim), output, guess.to(output))
+        return outputs
 
     def losses(self, outputs: dict[str, Tensor], targets: dict[str, Tensor], labelled: dict[str, Tensor]) -> dict[str, Tensor]:
         """The losses of the tasks that `outputs` has, each the mean over its labelled rows."""

@@ -153,6 +153,11 @@ class Task(nn.Module, ABC):
     def prior(self, target: Tensor) -> Tensor:
         """The output, for one row and as `decode` leaves it, of the best guess that sees no input, from the training targets."""
 
+    def blind(self) -> Tensor | None:
+        """The output of a row that has none of the inputs: that of the best guess from the training rows' labels. None: whatever the head makes of
+        nothing. Of a task that fuses."""
+        return None
+
     def blend(self, outputs: Tensor, weights: Tensor) -> Tensor:
         """One output from those of several models, (models, B, ...), with weights that add up to one: that of the mean of their
         answers, which for classes is the mean of probabilities. Of a task that fuses."""

@@ -141,9 +141,11 @@ class Classification(Task):
         return measured
 
     def prior(self, target: Tensor) -> Tensor:
-        share_C = torch.bincount(target, minlength=len(self.classes)).float().clamp(min=1e-6)
-        logits = (share_C / share_C.sum()).log()
-        return logits[1:] - logits[:1] if len(logits) == 2 else logits
+        return _logits(torch.bincount(target, minlength=len(self.classes)).float())
+
+    def blind(self) -> Tensor:
+        count_C = torch.tensor(self.counts, dtype=torch.float32)
+        return _logits(count_C if self.weight_C is None else count_C * self.weight_C.cpu())
 
     def blend(self, outputs: Tensor, weights: Tensor) -> Tensor:
         return (mean_of_sigmoid if len(self.classes) == 2 else mean_of_softmax)(outputs, weights)
@@ -162,6 +164,13 @@ class Classification(Task):
 
 
 component = Classification
+
+
+def _logits(count_C: Tensor) -> Tensor:
+    """The output that gives classes these shares."""
+    share_C = count_C.clamp(min=1e-6)
+    logits = (share_C / share_C.sum()).log()
+    return logits[1:] - logits[:1] if len(logits) == 2 else logits
 
 
 def roc_auc(target: np.ndarray, score: np.ndarray) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -34,9 +35,9 @@ class Multilabel(Task):
     higher = True
     logits = True
 
-    def __init__(self, config: Config, labels: list[str]) -> None:
+    def __init__(self, config: Config, labels: list[str], shares: list[float]) -> None:
         super().__init__()
-        self.config, self.labels = config, labels
+        self.config, self.labels, self.shares = config, labels, shares
 
     @classmethod
     def matches(cls, cells: pa.ChunkedArray) -> Match | None:
@@ -49,10 +50,12 @@ class Multilabel(Task):
 
     @classmethod
     def fit(cls, config: Config, cells: pa.ChunkedArray, name: str) -> Multilabel:
-        labels = sorted({label for row in _lists(cells, config.separator) for label in row or ()})
-        if not labels:
+        rows = [set(row) for row in _lists(cells, config.separator) if row is not None]
+        counts = Counter(label for row in rows for label in row)
+        if not counts:
             raise TrainingError(f"target '{name}': expected lists of labels in the training rows, found no label at all")
-        return cls(config, labels)
+        labels = sorted(counts)
+        return cls(config, labels, [counts[label] / len(rows) for label in labels])
 
     def build_head(self, fused: int, encoded: dict[str, int]) -> None:
         self.head = nn.Linear(fused, len(self.labels))
@@ -106,6 +109,9 @@ class Multilabel(Task):
     def prior(self, target: Tensor) -> Tensor:
         return target.float().mean(0).clamp(1e-6, 1 - 1e-6).logit()
 
+    def blind(self) -> Tensor:
+        return torch.tensor(self.shares).clamp(1e-6, 1 - 1e-6).logit()
+
     def blend(self, outputs: Tensor, weights: Tensor) -> Tensor:
         return mean_of_sigmoid(outputs, weights)
 
@@ -113,11 +119,11 @@ class Multilabel(Task):
         return [({"objective": "binary"}, one) for one in target.unbind(1)]
 
     def state(self) -> dict[str, Any]:
-        return {"labels": self.labels}
+        return {"labels": self.labels, "shares": self.shares}
 
     @classmethod
     def from_state(cls, config: Config, state: dict[str, Any]) -> Multilabel:
-        return cls(config, state["labels"])
+        return cls(config, state["labels"], state["shares"])
 
 
 component = Multilabel
