@@ -307,6 +307,28 @@ def test_vectors_of_a_column_have_length_one(pairs: Any) -> None:
     assert model.embed(path).shape == (90, model._network.width), "with a target, the fused vector"
 
 
+def test_of_several_alignments_the_one_that_is_named_is_searched(tmp_path: Path) -> None:
+    rows = [{"id": f"r{i}", **row, "text": row["text"].split(" near")[0]} for i, row in enumerate(make_rows(tmp_path, 60))]
+    path = write_csv(tmp_path / "t.csv", rows)
+    asked = [f"tasks.{name}={{name: alignment, inputs: [photo, {column}]}}" for name, column in (("words", "text"), ("shops", "shop"))]
+    model = plait.fit(path, out=tmp_path / "run", overrides=[*PAIRS, "columns.label.role=ignored", *asked], quiet=True)
+    with pytest.raises(RecipeError, match=r"more than one alignment, words, shops: say which \(alignment=, --alignment\)"):
+        model.index(path)
+    with pytest.raises(RecipeError, match="no alignment 'word': did you mean 'words'"):
+        model.search("there is a sky", alignment="word")
+    model.index(path, alignment="words")
+    model.index(path, alignment="shops")
+    assert model.search("there is a sky", 5, alignment="words")["label"].to_pylist() == ["blue"] * 5
+    with pytest.raises(TableError, match="no aligned column 'shop' to search"):
+        model.embed(path, column="shop", alignment="words")
+    np.testing.assert_allclose(np.linalg.norm(model.embed(path, column="shop", alignment="shops"), axis=1), 1, atol=1e-2)
+    with pytest.raises(TableError, match="made by another model"):
+        model.search({"shop": "north"}, alignment="shops", index=model.folder / "index-words")
+    found = tmp_path / "found.jsonl"
+    assert run(["search", str(model.folder), "there is a leaf", "-k", "2", "--alignment", "words", "-o", str(found)]) == 0
+    assert [json.loads(line)["label"] for line in found.read_text().splitlines()] == ["green", "green"]
+
+
 def test_the_command_line(pairs: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, path = pairs
     place = str(tmp_path / "index")

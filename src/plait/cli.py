@@ -23,6 +23,7 @@ TableArgument = Annotated[str, typer.Argument(help="CSV, TSV, JSON Lines, Parque
 RunArgument = Annotated[str, typer.Argument(help="the folder of a trained model")]
 RootOption = Annotated[str | None, typer.Option(help="where relative paths of media begin; the table's own folder if left out")]
 ColumnOption = Annotated[list[str] | None, typer.Option("--column", help="name=modality or name=role, as in price=number or note=ignored")]
+AlignmentOption = Annotated[str | None, typer.Option(help="which alignment, where the model has more than one")]
 AlignOption = Annotated[list[str] | None, typer.Option(help="columns to put into one space, as in photo,caption; needs no target")]
 TargetOption = Annotated[list[str] | None, typer.Option(help="the column to predict; may be given more than once")]
 
@@ -177,13 +178,14 @@ def embed(
     out: Annotated[str, typer.Option("--out", "-o", help="JSON Lines, Parquet, Feather or Arrow by its ending")],
     root: RootOption = None,
     column: Annotated[str | None, typer.Option(help="an aligned column, for its vectors in the space of the alignment")] = None,
+    alignment: AlignmentOption = None,
 ) -> None:
     """Write the fused vector of each row, or a column's vector in the space of an alignment."""
     from plait import api
     from plait.table import write
 
     write.check_ending(Path(out))
-    vectors = api.load(run).embed(table, root, column)
+    vectors = api.load(run).embed(table, root, column, alignment)
     write.write_vectors(vectors, Path(out))
     typer.echo(f"{vectors.shape[0]:,} vectors of {vectors.shape[1]} written to {out}", err=True)
 
@@ -198,11 +200,12 @@ def index(
     place: IndexOption = None,
     root: RootOption = None,
     delete: Annotated[str | None, typer.Option(help='delete the rows of which this is true, as in "price > 10"')] = None,
+    alignment: AlignmentOption = None,
 ) -> None:
     """Make an index of a table's rows, for search; or add rows to it, or delete some."""
     from plait import api
 
-    opened = api.load(run).index(table, place, root)
+    opened = api.load(run).index(table, place, root, alignment)
     if delete is not None:
         typer.echo(f"{opened.delete(delete):,} rows deleted", err=True)
     typer.echo(f"{len(opened):,} rows; vectors of {', '.join(opened.about.columns)}; columns {', '.join(opened.plain[1:])}")
@@ -217,6 +220,7 @@ def search(
     where: Annotated[str | None, typer.Option(help='a condition on the index\'s columns, as in "price < 10"')] = None,
     place: IndexOption = None,
     exact: Annotated[bool, typer.Option("--exact", help="look at every row of a large index")] = False,
+    alignment: AlignmentOption = None,
     out: Annotated[str | None, typer.Option("--out", "-o", help="also write what was found to this file")] = None,
 ) -> None:
     """Find the rows of an index that go best with a text, a picture, a sound or a clip."""
@@ -226,7 +230,7 @@ def search(
     if out:
         write.check_ending(Path(out))
     model = api.load(run)
-    found = model.search(model.asked(query), k, in_, where, place, exact=exact)
+    found = model.search(model.asked(query, alignment), k, in_, where, place, exact=exact, alignment=alignment)
     write.show(found)
     if out:
         write.write(found, Path(out))
@@ -241,6 +245,7 @@ def classify(
     threshold: Annotated[list[str] | None, typer.Option(help="least cosine, for all labels (0.2) or for one (a cat=0.2)")] = None,
     column: Annotated[str | None, typer.Option(help="the column whose cells are recognised, where there is more than one")] = None,
     text: Annotated[str | None, typer.Option(help="the text column that labels are like, where there is more than one")] = None,
+    alignment: AlignmentOption = None,
     root: RootOption = None,
     out: Annotated[str | None, typer.Option("--out", "-o", help="CSV, TSV, JSON Lines, Parquet, Feather or Arrow; the terminal if left out")] = None,
 ) -> None:
@@ -252,7 +257,7 @@ def classify(
     if out:
         write.check_ending(Path(out))
     names = listed(labels)
-    found = api.load(run).classify(table, names, column, template or ("{}",), thresholds(threshold or (), names), text, root)
+    found = api.load(run).classify(table, names, column, template or ("{}",), thresholds(threshold or (), names), text, root, alignment)
     if out:
         write.write(found, Path(out))
     else:

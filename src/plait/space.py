@@ -32,14 +32,21 @@ class Space:
         self.task, self.columns = task, task.columns
 
     @classmethod
-    def of(cls, network: Predictor) -> Space:
-        """The space of a network. Raises `RecipeError` when there is none, or more than one."""
+    def of(cls, network: Predictor, name: str | None = None) -> Space:
+        """The space of an alignment of a network, which is named where there are several. Raises `RecipeError` when there is none of that name."""
         known = [t for t, task in network.tasks.items() if task.compares]
         if not known:
             raise RecipeError("this model aligns no columns; fit one with align=, or --align photo,caption")
-        if len(known) > 1:
-            raise RecipeError(f"this model has more than one alignment, {', '.join(known)}; to search and to classify, fit a model with one")
-        return cls(network, known[0])
+        if name is None and len(known) > 1:
+            raise RecipeError(f"this model has more than one alignment, {', '.join(known)}: say which (alignment=, --alignment)")
+        if name is not None and name not in known:
+            raise RecipeError(f"no alignment '{name}': {nearest(name, known)}")
+        return cls(network, name or known[0])
+
+    @property
+    def own(self) -> str:
+        """What tells it from the network's other alignments: its name, or nothing where there is no other."""
+        return self.name if sum(task.compares for task in self.network.tasks.values()) > 1 else ""
 
     def modality(self, column: str) -> str:
         choice = self.network.recipe.columns[column].modality

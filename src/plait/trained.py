@@ -64,29 +64,34 @@ class Model:
         check.tell(problems, self._screen.warn)
         return prediction.beside(table.data, answers, self.schema.of("id")) if keep else answers
 
-    def embed(self, data: Any, root: str | Path | None = None, column: str | None = None) -> np.ndarray:
+    def embed(self, data: Any, root: str | Path | None = None, column: str | None = None, alignment: str | None = None) -> np.ndarray:
         """The network's fused vector of each row, float32 of shape (rows, width); or, of a model that aligns columns, with `column` that
         column's vectors in their space, of length 1, zero where the row lacks it. A model without a target gives the mean of a row's
-        vectors, of length 1, when no column is named."""
+        vectors, of length 1, when no column is named. `alignment` says which, where the model has several, here and below."""
         table = read(data, root)
-        if column is None and self.targets:
+        if column is None and alignment is None and self.targets:
             with store(self._screen, table) as cells:
                 return prediction.embed(self._network, table, self._screen.warn, cells)
-        space, vectors = Space.of(self._network), self._vectors(table)[0]
+        space = Space.of(self._network, alignment)
+        vectors, _ = self._vectors(space, table)
         if column is not None:
             return vectors[:, space.columns.index(space.gallery(column, ()))]
         return np.stack([space.mixed(row) for row in vectors]) if len(vectors) else vectors[:, 0]
 
-    def index(self, data: Any = None, place: str | Path | None = None, root: str | Path | None = None) -> Index:
+    def index(
+        self, data: Any = None, place: str | Path | None = None, root: str | Path | None = None, alignment: str | None = None
+    ) -> Index:  # fmt: skip
         """The index that lies in `place`, a folder or an address such as `s3://...` (by default `index` in the model's folder), with the rows
         of `data` added to it; it is made when there is none. A row whose id is there already takes that row's place. Raises `TableError`
-        for an index that another model made."""
-        place, model = place or self.folder / "index", artifact.identity(self.folder)
+        for an index that another model made, or another alignment of this one."""
+        space = Space.of(self._network, alignment)
+        names = [part for part in ("index", space.own) if part]
+        place, model = place or self.folder / "-".join(names), ":".join([artifact.identity(self.folder), *names[1:]])
         if data is None:
             return Index.open(place, model)
-        table, space = read(data, root), Space.of(self._network)
+        table = read(data, root)
         opened = Index.open(place, model) if exists(place) else None
-        vectors, _ = self._vectors(table)
+        vectors, _ = self._vectors(space, table)
         plain = plain_columns(table.data)
         if opened is None:
             ids = [c for c in self.schema.of("id") if c in plain.column_names]
@@ -101,22 +106,22 @@ class Model:
 
     def search(
         self, query: str | Mapping[str, Any], k: int = 10, column: str | None = None, where: str | None = None,
-        index: str | Path | Index | None = None, root: str | Path | None = None, exact: bool = False,
+        index: str | Path | Index | None = None, root: str | Path | None = None, exact: bool = False, alignment: str | None = None,
     ) -> pa.Table:  # fmt: skip
         """The `k` rows of an index (see `index`) whose cell in `column` goes best with the query: a text, a file's path, or
         `{column: cell}` with one or more cells. `score` comes first, the larger the better, then the rows' own columns.
 
         `where` is a condition on these (SQL, as in "price < 10"). Large indices are searched approximately unless `exact`.
         """
-        space = Space.of(self._network)
+        space = Space.of(self._network, alignment)
         given_KD, given = space.query(query, root)
         wanted = space.gallery(column, given)
-        opened = index if isinstance(index, Index) else self.index(place=index)
+        opened = index if isinstance(index, Index) else self.index(place=index, alignment=alignment)
         return opened.search(space.mixed(given_KD), wanted, k, where, exact, space.score(given_KD, wanted))
 
-    def asked(self, texts: Sequence[str]) -> str | dict[str, str]:
+    def asked(self, texts: Sequence[str], alignment: str | None = None) -> str | dict[str, str]:
         """A query as the command line has it: one cell, or `column=cell` for each of some."""
-        columns = Space.of(self._network).columns
+        columns = Space.of(self._network, alignment).columns
         parts = [text.partition("=") for text in texts]
         if all(sign and name in columns for name, sign, _ in parts):
             return {name: cell for name, _, cell in parts}
@@ -127,6 +132,7 @@ class Model:
     def classify(
         self, data: Any, labels: Sequence[str], column: str | None = None, templates: Sequence[str] = ("{}",),
         thresholds: Mapping[str, float] | float | None = None, text: str | None = None, root: str | Path | None = None,
+        alignment: str | None = None,
     ) -> pa.Table:  # fmt: skip
         """Which of some labels fits each cell of `column` best, though none was trained for: the label whose text, in each of the
         `templates` ("a photo of {}"), lies nearest to it. `data` is a table, or a folder of files.
@@ -134,7 +140,7 @@ class Model:
         Returns ids, `label` (null where the cosine is below `thresholds`, one for all or by label), `cosine`, each label's probability,
         and `problem`. `text` names the text column that labels are like, where there are several.
         """
-        space = Space.of(self._network)
+        space = Space.of(self._network, alignment)
         column = space.gallery(column, space.of_modality("text"))
         folder = Path(data) if isinstance(data, (str, Path)) and Path(data).is_dir() else None
         table = folder_of_files(folder, column) if folder else read(data, root)
@@ -143,15 +149,14 @@ class Model:
         wanted = dict.fromkeys(labels, float(thresholds)) if isinstance(thresholds, (int, float)) else dict(thresholds or {})
         if wrong := [label for label in wanted if label not in labels]:
             raise RecipeError(f"a threshold for '{wrong[0]}': {nearest(wrong[0], labels)}")
-        vectors, problems = self._vectors(table, columns=[column])
+        vectors, problems = self._vectors(space, table, columns=[column])
         answers = space.classify(vectors[:, space.columns.index(column)], labels, label_LD, wanted)
         shown = {column: table.data.column(column)} if folder else {}
         return prediction.assemble({**shown, **answers}, problems, self.schema, table)
 
-    def _vectors(self, table: Table, columns: Sequence[str] = ()) -> tuple[np.ndarray, list[Problem]]:
-        """Vectors of all rows in the space of the alignment, and the cells that could not be read, which are warned of. Only `columns` are
+    def _vectors(self, space: Space, table: Table, columns: Sequence[str] = ()) -> tuple[np.ndarray, list[Problem]]:
+        """Vectors of all rows in the space of an alignment, and the cells that could not be read, which are warned of. Only `columns` are
         expected to be there, if any are named."""
-        space = Space.of(self._network)
         if not columns:
             prediction.check_columns(self._network, table, self._screen.warn)
         with self._screen.bar("computing vectors", len(table)) as bar, store(self._screen, table) as cells:
