@@ -154,6 +154,8 @@ def test_a_network_that_does_not_fit_is_told(models: dict[str, Path], tmp_path: 
         fit(f"model: {several}")
     with pytest.raises(RecipeError, match="knows 2 languages; no language 'ti': there are: en, it"):
         fit(f"model: {several}, language: ti")
+    with pytest.raises(RecipeError, match="takes 8 mel bands, the recordings have 40: leave the modality's bands to it"):
+        fit(f"model: {models['whisper']}", "modalities.audio.bands=40")
     with pytest.raises(RecipeError, match="language tells a pretrained network"):
         fit("language: en")
     with pytest.raises(RecipeError, match="takes vectors of 32, the encoder of 'call' makes 128"):

@@ -96,7 +96,10 @@ class Network:
         """What a module of this form makes of cells of a layout: floats (B, L, D), with lengths."""
         if kind == "frames" and self.architecture.get("model_type") not in OF_CLIPS:
             return self._of_frames(module, values, pool, unit)
-        found, length_B = self._run(module, values, kind)
+        try:
+            found, length_B = self._run(module, values, kind)
+        except ValueError as error:
+            raise RecipeError(f"'{self.model}' does not take what the column's options make of cells: {error}") from error
         length_B = None if pool == "none" and kind == "spectrogram" else length_B  # its decoder knows the silence behind the end, too
         x_BLD = found if isinstance(found, Tensor) else found.last_hidden_state
         x_BLD = x_BLD.flatten(2).transpose(1, 2) if x_BLD.ndim == 4 else x_BLD
@@ -146,6 +149,9 @@ class Network:
         """Spectra as Whisper knows them: what is 80 dB below a recording's loudest band, or more, is raised to that, and all are as long
         as the longest that it reads, with silence behind them."""
         assert values.length_B is not None
+        bands, asked = values.x.shape[2], int(module.config.num_mel_bins)
+        if bands != asked:
+            raise RecipeError(f"the network takes {asked} mel bands, the recordings have {bands}: leave the modality's bands to it")
         steps, mask_BT1 = 2 * int(module.config.max_source_positions), values.mask_BL()[..., None]
         x_BTM = values.x.float().masked_fill(~mask_BT1, -math.inf)
         floor_B = (x_BTM.amax((1, 2), keepdim=True) - 8 / 4).clamp(min=(-10 + 4) / 4)  # in powers of ten, as `Audio.transform` scales them

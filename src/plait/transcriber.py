@@ -62,7 +62,8 @@ class Transcriber:
         if self.aligns:
             ids = self.network(**given).logits.argmax(-1)
         else:
-            ids = self.network.generate(**given, **({"language": self.language} if self.language else {}))
+            with networks.quiet():
+                ids = self.network.generate(**given, **({"language": self.language} if self.language else {}))
         return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
 

@@ -366,6 +366,12 @@ def test_sounds_and_texts_get_the_vectors_of_the_encoder_alone_where_a_model_als
     torch.testing.assert_close(found.x[0, 0], states[0][mask[0]].mean(0), atol=1e-5, rtol=1e-5)
 
 
+def test_pictures_of_a_size_that_the_network_does_not_take_are_told(tmp_path: Path) -> None:
+    encoder, _, _ = prepared("image", tiny_models.vit(tmp_path / "vit"), [])
+    with pytest.raises(RecipeError, match=r"does not take what the column's options make of cells: .*64"):
+        encoder.embed(Values(torch.randn(1, 3, 64, 64)))
+
+
 def test_sounds_need_a_network_of_waves(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="no network for audio comes in a package"):
         Pretrained.settled(configure("encoders", "pretrained", {}), "audio")
