@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from PIL import Image
 
 import plait
 from conftest import FAST, make_rows
 from media import clip, encoded, wav, wave
-from plait.cells import Media, load_together
+from plait.cells import Arrays, Held, Media, load_together
 from plait.components import configure, find
 from plait.errors import BadCell
 from plait.modalities.base import Source
@@ -162,3 +163,23 @@ def test_what_is_odd_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "column 'clip': 48 cells are black in every frame looked at" in said
     assert "column 'clip': every cell has the same content" in said
     assert "files lie in both train and valid" in said
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+def test_held_media_are_the_same_a_few_at_a_time_and_all_at_once(ragged: bool) -> None:
+    rng = np.random.default_rng(0)
+    found: list[np.ndarray | None] = [rng.integers(0, 255, (4 - i if ragged else 4, 3), dtype=np.uint8) for i in range(3)]
+    found.insert(1, None)
+    held = Held(Arrays(found, (0, 3) if ragged else (4, 3), torch.uint8, ragged))
+    items = torch.tensor([3, 0, 1])
+    few = held.some(items)
+    assert "x" not in vars(held), "nothing else was copied"
+    whole = held.take(items)
+    assert len(held) == 4
+    assert torch.equal(few.x, whole.x)
+    assert whole.x.shape == (3, 4, 3)
+    assert not whole.x[2].any()
+    if ragged:
+        assert few.length_B is not None
+        assert few.length_B.tolist() == [2, 4, 0] == whole.length_B.tolist()  # type: ignore[union-attr]
+    assert torch.equal(held.some(items).x, few.x), "once all are in one tensor, from it"

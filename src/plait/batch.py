@@ -48,12 +48,20 @@ class Values:
     count_B: Tensor | None = None
     encoded: bool = False
 
+    def __len__(self) -> int:
+        """The number of entries: of rows, or of all their media."""
+        return len(self.x)
+
+    def some(self, items: Tensor) -> Values:
+        """These entries, whatever rows they belong to."""
+        return Values(self.x, self.length_B, encoded=self.encoded).take(items)
+
     def take(self, rows: Tensor) -> Values:
         """The values of these rows, copied."""
         if self.count_B is not None:
             count = self.count_B.index_select(0, rows)
             first = (self.count_B.cumsum(0) - self.count_B).index_select(0, rows)
-            items = Values(self.x, self.length_B, encoded=self.encoded).take(first.repeat_interleave(count) + place_within(count))
+            items = self.some(first.repeat_interleave(count) + place_within(count))
             return Values(items.x, items.length_B, count, self.encoded)
         length = None if self.length_B is None else self.length_B.index_select(0, rows)
         x = self.x.index_select(0, rows)

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import pyarrow as pa
 import torch
+from torch import Tensor
 
 from plait.batch import Values
 from plait.clips import Clip
@@ -298,19 +299,12 @@ class _Collected:
             self.notes.setdefault(note, []).append(int(self.owner[item]))
 
     def loaded(self, modality: MediaModality, lengths: np.ndarray | None) -> Loaded:
-        """The arrays as one tensor. `lengths` counts the media of each cell where cells are lists of them."""
+        """The arrays as values. `lengths` counts the media of each cell where cells are lists of them."""
         self.problems.sort(key=lambda p: p.row)
         good = np.zeros(len(self.owner), dtype=bool)
         good[list(self.arrays)] = True
         kept = np.arange(len(good)) if lengths is None else np.flatnonzero(good)
-        steps = max((len(a) for a in self.arrays.values()), default=1) if modality.ragged else 0
-        x = allocate(len(kept), (steps, *modality.shape[1:]) if modality.ragged else modality.shape, modality.dtype)
-        into, length_B = x.numpy(), np.zeros(len(kept), dtype=np.int64)
-        for place, number in enumerate(kept.tolist()):
-            if (array := self.arrays.pop(number, None)) is not None:
-                length_B[place] = len(array)
-                into[place, : len(array)] = array
-        values = Values(x, torch.from_numpy(length_B) if modality.ragged else None)
+        values = Held(Arrays([self.arrays.get(number) for number in kept.tolist()], modality.shape, modality.dtype, modality.ragged))
         notes = {note: sorted(set(rows)) for note, rows in sorted(self.notes.items())}
         digests: list[set[bytes]] = [set() for _ in range(len(self.owner) if lengths is None else len(lengths))]
         for item, digest in self.digests.items():
@@ -319,6 +313,60 @@ class _Collected:
             return Loaded(values, torch.from_numpy(good), self.problems, digests, notes)
         values.count_B = torch.from_numpy(np.bincount(self.owner[good], minlength=len(lengths)))
         return Loaded(values, values.count_B > 0, self.problems, digests, notes)
+
+
+@dataclass
+class Arrays:
+    """Prepared media, an array each, of a modality's shape, or None for one that is missing."""
+
+    found: list[np.ndarray | None]
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    ragged: bool
+
+    def lengths(self) -> Tensor:
+        return torch.tensor([0 if array is None else len(array) for array in self.found], dtype=torch.long)
+
+    def tensor(self, items: list[int], drop: bool = False) -> Tensor:
+        """These, one after the other; zeros for what is missing, and behind what is shorter. With `drop` they are kept no longer."""
+        some = [self.found[item] for item in items]
+        steps = max((len(array) for array in some if array is not None), default=1) if self.ragged else 0
+        x = allocate(len(items), (steps, *self.shape[1:]) if self.ragged else self.shape, self.dtype)
+        into = x.numpy()
+        for place, item in enumerate(items):
+            if (array := some[place]) is not None:
+                into[place, : len(array)] = array
+            if drop:
+                self.found[item] = some[place] = None
+        return x
+
+
+class Held(Values):
+    """Media as the cache holds them, each by itself, until a tensor of all of them is asked for (`x`). Frozen encoders do not: they read a few at a
+    time, those that they have no vectors of yet, however many there are."""
+
+    def __init__(self, x: Tensor | Arrays, length_B: Tensor | None = None, count_B: Tensor | None = None, encoded: bool = False) -> None:
+        self.length_B, self.count_B, self.encoded = length_B, count_B, encoded
+        if isinstance(x, Arrays):
+            self.arrays, self.length_B = x, x.lengths() if x.ragged else None
+        else:
+            self.x = x
+
+    @cached_property
+    def x(self) -> Tensor:  # type: ignore[override]
+        return self.arrays.tensor(list(range(len(self))), drop=True)
+
+    def __len__(self) -> int:
+        return len(self.x if "x" in vars(self) else self.arrays.found)
+
+    def take(self, rows: Tensor) -> Values:
+        assert self.x is not None  # whoever takes rows will take others: from one tensor that goes faster
+        return super().take(rows)
+
+    def some(self, items: Tensor) -> Values:
+        if "x" in vars(self):
+            return super().some(items)
+        return Values(self.arrays.tensor(items.tolist()), None if self.length_B is None else self.length_B.index_select(0, items))
 
 
 def is_bytes(kind: pa.DataType) -> bool:

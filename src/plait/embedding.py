@@ -44,7 +44,7 @@ def embed(
         values = prepared.batch.values[column]
         if values.encoded:
             continue
-        present = prepared.batch.present[column] if values.count_B is None else torch.ones(len(values.x), dtype=torch.bool)
+        present = prepared.batch.present[column] if values.count_B is None else torch.ones(len(values), dtype=torch.bool)
         modality, files = preprocessing.inputs[column], prepared.digests.get(column) if values.count_B is None else None
         work = _Column(modality, encoder, settings, _identity(recipe.columns[column], modality, settings), store or Nowhere())
         keys = {item: _digest(values, item, files) for item in present.nonzero()[:, 0].tolist()}
@@ -102,7 +102,7 @@ class _Column:
         return self._gathered(values, places, found)
 
     def _run(self, values: Values, rows: Tensor) -> list[np.ndarray]:
-        plain = Values(values.x, values.length_B).take(rows)
+        plain = values.some(rows)
         with self.settings.autocast(frozen=True):
             encoded = self.encoder.embed(self.modality.transform(plain, None).to(torch.device(self.settings.device)))  # type: ignore[operator]
         assert encoded.length_B is not None
@@ -110,7 +110,7 @@ class _Column:
 
     def _gathered(self, values: Values, places: dict[bytes, list[int]], found: dict[bytes, np.ndarray]) -> Values:
         width = int(self.encoder.width)  # type: ignore[arg-type]
-        count, steps = len(values.x), max((len(array) for array in found.values()), default=1)
+        count, steps = len(values), max((len(array) for array in found.values()), default=1)
         x, length_B = allocate(count, (steps, width), torch.float32), torch.ones(count, dtype=torch.long)
         into = x.numpy()
         for digest, items in places.items():

@@ -20,6 +20,7 @@ from conftest import FAST, make_rows, write_csv
 from media import clip, wav, wave
 from plait import weights
 from plait.batch import Layout, Values
+from plait.cells import Arrays
 from plait.components import configure, find
 from plait.dataset import Dataset
 from plait.encoders.pretrained import Pretrained, Tuned
@@ -318,6 +319,21 @@ def test_sounds_get_the_vectors_of_their_model(tmp_path: Path) -> None:
         with torch.no_grad():
             states = model(extract(given, sampling_rate=8000, return_tensors="pt").input_values).last_hidden_state
         torch.testing.assert_close(vector[0], states[0].mean(0), atol=5e-3, rtol=5e-3)
+
+
+def test_frozen_encoders_read_a_few_cells_at_a_time_and_none_that_have_vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, once = [], Arrays.tensor
+
+    def counted(self: Arrays, items: list[int], drop: bool = False) -> torch.Tensor:
+        read.append(len(items))
+        return once(self, items, drop)
+
+    monkeypatch.setattr(Arrays, "tensor", counted)
+    path = write_csv(tmp_path / "t.csv", make_rows(tmp_path, 48))
+    asked = [*FAST[:2], f"encoders.image={{name: pretrained, model: {tiny_models.vit(tmp_path / 'vit')}}}"]
+    for seed in (0, 1):
+        plait.fit(path, "label", out=tmp_path / f"run{seed}", overrides=asked, seed=seed, quiet=True)
+    assert read == [32, 16], "of the second fit nothing: its vectors are in the cache"
 
 
 def test_frames_get_the_vectors_of_pictures(tmp_path: Path) -> None:

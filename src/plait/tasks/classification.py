@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -121,24 +122,30 @@ class Classification(Task):
         return {"": answer, **{f"probability_{c}": pa.array(p_BC[:, i]) for i, c in enumerate(self.classes)}}
 
     def measure(self, output: np.ndarray, target: np.ndarray) -> dict[str, float]:
-        p_BC = self.probabilities(torch.from_numpy(output)).numpy()
-        guess = p_BC.argmax(1)
-        hits = guess == target
-        count = np.bincount(target, minlength=len(self.classes))
-        hit = np.bincount(target[hits], minlength=len(self.classes))
-        guessed = np.bincount(guess, minlength=len(self.classes))
-        seen = count > 0
-        # F1 of a class is 2 TP / (labels + guesses); macro: the mean over classes that occur in either
-        occurs = seen | (guessed > 0)
-        measured = {
-            "accuracy": float(hits.mean()),
-            "balanced_accuracy": float((hit[seen] / count[seen]).mean()),
-            "f1_macro": float((2 * hit[occurs] / (count + guessed)[occurs]).mean()),
-            "log_loss": float(-np.log(p_BC[np.arange(len(target)), target].clip(1e-7)).mean()),
-        }
-        if len(self.classes) == 2:
-            measured["roc_auc"] = roc_auc(target, p_BC[:, 1])
-        return measured
+        return self.measured(output, target)(np.arange(len(target)))
+
+    def measured(self, output: np.ndarray, target: np.ndarray) -> Callable[[np.ndarray], dict[str, float]]:
+        p_BC, classes = self.probabilities(torch.from_numpy(output)).numpy(), len(self.classes)
+        guess_B, surprise_B = p_BC.argmax(1), -np.log(p_BC[np.arange(len(target)), target].clip(1e-7))
+        hit_B = guess_B == target
+
+        def of(rows: np.ndarray) -> dict[str, float]:
+            wanted, hits = target[rows], hit_B[rows]
+            count, hit, guessed = (np.bincount(some, minlength=classes) for some in (wanted, wanted[hits], guess_B[rows]))
+            seen = count > 0
+            # F1 of a class is 2 TP / (labels + guesses); macro: the mean over classes that occur in either
+            occurs = seen | (guessed > 0)
+            measured = {
+                "accuracy": float(hits.mean()),
+                "balanced_accuracy": float((hit[seen] / count[seen]).mean()),
+                "f1_macro": float((2 * hit[occurs] / (count + guessed)[occurs]).mean()),
+                "log_loss": float(surprise_B[rows].mean()),
+            }
+            if classes == 2:
+                measured["roc_auc"] = roc_auc(wanted, p_BC[rows, 1])
+            return measured
+
+        return of
 
     def prior(self, target: Tensor) -> Tensor:
         return _logits(torch.bincount(target, minlength=len(self.classes)).float())
