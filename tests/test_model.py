@@ -52,10 +52,13 @@ def test_a_row_with_one_column_is_answered_by_that_columns_own_network() -> None
         torch.testing.assert_close(found[row], expected[row])
 
 
-def test_a_row_without_inputs_gets_the_shares_of_the_training_rows() -> None:
+def test_a_row_without_inputs_gets_the_shares_of_the_training_rows_where_none_of_these_taught_more() -> None:
     model, batch = build()
     none = torch.arange(8) == 2
-    encoded = model.encode(batch)
-    found = model.predict_hidden(encoded, {c: present & ~none for c, present in batch.present.items()})["label"]
+    encoded, hidden = model.encode(batch), {c: present & ~none for c, present in batch.present.items()}
+    taught = model.predict_hidden(encoded, hidden)["label"]
+    model.task("label").guesses.fill_(True)
+    found = model.predict_hidden(encoded, hidden)["label"]
+    assert not torch.equal(taught[2], found[2])
     torch.testing.assert_close(found[2].softmax(0), torch.tensor([3 / 8, 3 / 8, 2 / 8]))
     torch.testing.assert_close(found[~none], model.predict_hidden(encoded, batch.present)["label"][~none])

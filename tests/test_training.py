@@ -285,3 +285,15 @@ def test_where_only_heads_are_trained_large_tables_go_in_large_batches() -> None
     assert [(s.epochs, s.batch_size) for s in settled] == [(42, 32), (42, 32), (40, 32), (20, 128)]
     own = TrainingRecipe(epochs=3, batch_size=8).for_rows(4000, True)
     assert (own.epochs, own.batch_size) == (3, 8)
+
+
+@pytest.mark.parametrize("taught", [True, False])
+def test_a_row_without_inputs_is_answered_by_those_like_it_or_by_the_shares_of_all(taught: bool, tmp_path: Path) -> None:
+    """What is missing may say something: here all rows without a number are of one class, the rarest."""
+    rows = [{"x": float(i % 2), "y": "ab"[i % 2]} for i in range(60)] + [{"x": None if taught else 2.0, "y": "c"} for _ in range(20)]
+    model = plait.fit(rows, "y", out=tmp_path / "run", overrides=["training.epochs=30", "columns.x.modality=number"], quiet=True)
+    found = model.predict([{"x": None}, {"x": 0.0}])
+    assert found["y"].to_pylist() == ["c" if taught else "a", "a"]
+    if not taught:
+        shares = [found[f"y_probability_{c}"][0].as_py() for c in "abc"]
+        assert shares == pytest.approx([3 / 8, 3 / 8, 1 / 4], abs=0.02)

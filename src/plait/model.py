@@ -88,12 +88,12 @@ class MultimodalModel(nn.Module):
 
     def predict_hidden(self, encoded: dict[str, Tokens], present: dict[str, Tensor]) -> dict[str, Tensor]:
         """The outputs from tokens computed before, with the columns hidden that `present` now lacks: only fusion and heads run. A row that
-        has none of a target's inputs gets the task's guess (see `Task.blind`): no training row has taught what to make of nothing."""
+        has none of a target's inputs gets the task's guess where no training row has taught what to make of nothing (see `Task.blind`)."""
         hidden = self.hide(encoded, present)
         outputs = self.answer(self.fuse(hidden, present), hidden)
         for t, output in outputs.items():
             there_B = torch.stack([present[c] for c in self.task(t).read(self.columns)]).any(0)
-            guess = self.task(t).blind() if self.task(t).fuses and not bool(there_B.all()) else None
+            guess = self.task(t).blind() if self.task(t).guesses and not bool(there_B.all()) else None
             if guess is not None:
                 outputs[t] = torch.where(there_B.reshape(-1, *(1,) * guess.ndim), output, guess.to(output))
         return outputs

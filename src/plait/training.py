@@ -87,6 +87,8 @@ def train(run: Training, resume: bool = False) -> Progress:
     Raises `Interrupted` after Ctrl-C, once all is saved; `TrainingError` when the loss is no longer finite.
     """
     recipe = run.recipe.training
+    for t in (t for t in run.model.targets if run.model.task(t).fuses):
+        run.model.task(t).guesses.fill_(not _taught_without_inputs(run, t))
     checkpoint = Checkpoint(run.folder, recipe.checkpoint_minutes)
     progress = checkpoint.restore(run.model, run.balancing, run.optimizer) if resume else Progress()
     trackers = Trackers(run.folder, recipe.trackers)
@@ -96,7 +98,7 @@ def train(run: Training, resume: bool = False) -> Progress:
             if run.blends:
                 _measure(run, progress)
             _epoch(run, progress, checkpoint, bar)
-            rate = run.optimizer.param_groups[0]["lr"]
+            rate = learning_rate((progress.epoch + 1) * _steps(run) - 1, recipe.all_epochs * _steps(run), recipe)
             scores = {"learning_rate": rate, "loss": progress.loss_sum / _steps(run), **run.validation.scores()}
             rank = run.validation.rank([*progress.history, scores], recipe.best_by)
             better = progress.record(scores, rank)
@@ -115,6 +117,13 @@ def train(run: Training, resume: bool = False) -> Progress:
     run.validation.calibrate()
     run.model.eval()
     return progress
+
+
+def _taught_without_inputs(run: Training, target: str) -> bool:
+    """Whether some training row has a label but none of the target's inputs: what that says is learned like all else."""
+    batch, rows = run.train_data.prepared.batch, run.train_data.rows
+    there = torch.stack([batch.present[c] for c in run.model.task(target).read(run.model.columns)]).any(0)
+    return bool((batch.labelled[target] & ~there)[rows].any())
 
 
 def _epoch(run: Training, progress: Progress, checkpoint: Checkpoint, bar: Bar) -> None:

@@ -60,10 +60,12 @@ class Task(nn.Module, ABC):
     inputs: tuple[str, ...] = ()  # as in its options, and what `reads` says: whoever makes it sets both
     label_columns: list[str]
     temperature: Tensor
+    guesses: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("temperature", torch.ones(()))
+        self.register_buffer("guesses", torch.tensor(False))
 
     def read(self, columns: Iterable[str]) -> tuple[str, ...]:
         """Those of a model's columns that it reads, in their order there."""
@@ -154,8 +156,8 @@ class Task(nn.Module, ABC):
         """The output, for one row and as `decode` leaves it, of the best guess that sees no input, from the training targets."""
 
     def blind(self) -> Tensor | None:
-        """The output of a row that has none of the inputs: that of the best guess from the training rows' labels. None: whatever the head makes of
-        nothing. Of a task that fuses."""
+        """The output of a row that has none of the inputs, where no training row was like that (`guesses`): the best guess from all their
+        labels. None: whatever the head makes of nothing. Of a task that fuses."""
         return None
 
     def blend(self, outputs: Tensor, weights: Tensor) -> Tensor:
