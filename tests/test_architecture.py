@@ -43,7 +43,7 @@ LAYERS = [
     {"encoders", "preprocessing", "schedule"},
     {"cache", "dataset", "model"},
     {"artifact", "embedding", "prediction", "checkpoint", "features", "views", "objective"},
-    {"evaluation", "crossmodal", "retrieval", "space", "trackers", "transcriber", "validation"},
+    {"evaluation", "crossmodal", "retrieval", "space", "speaker", "trackers", "transcriber", "validation"},
     {"training", "report", "runs", "documentation", "inspection", "members", "ensemble", "ensembling", "singles", "trained"},
     {"api", "samples"},
     {"tuning"},
@@ -138,7 +138,7 @@ def test_nothing_heavy_on_the_way_to_help(statement: str) -> None:
 def test_public_names() -> None:
     import plait
 
-    assert plait.__all__ == ["Model", "PlaitError", "Recipe", "__version__", "fit", "inspect", "load", "transcribe", "tune"]
+    assert plait.__all__ == ["Model", "PlaitError", "Recipe", "__version__", "fit", "inspect", "load", "speak", "transcribe", "tune"]
     assert all(hasattr(plait, name) for name in plait.__all__)
     with pytest.raises(AttributeError, match="no attribute 'fitt'"):
         plait.fitt  # noqa: B018

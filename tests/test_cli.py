@@ -21,6 +21,7 @@ COMMANDS = [
     "evaluate",
     "predict",
     "transcribe",
+    "speak",
     "embed",
     "index",
     "search",

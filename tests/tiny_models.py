@@ -15,12 +15,19 @@ from transformers import (
     PreTrainedTokenizerFast,
     ResNetConfig,
     ResNetModel,
+    SpeechT5Config,
+    SpeechT5ForTextToSpeech,
+    SpeechT5HifiGan,
+    SpeechT5HifiGanConfig,
     T5Config,
     T5ForConditionalGeneration,
     VideoMAEConfig,
     VideoMAEModel,
     ViTConfig,
     ViTModel,
+    VitsConfig,
+    VitsModel,
+    VitsTokenizer,
     Wav2Vec2Config,
     Wav2Vec2CTCTokenizer,
     Wav2Vec2FeatureExtractor,
@@ -168,4 +175,62 @@ def t5(folder: Path) -> Path:
     sizes = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1, "num_decoder_layers": 2, "num_heads": 4}
     marks = {"pad_token_id": 0, "eos_token_id": 3, "decoder_start_token_id": 0}
     T5ForConditionalGeneration(T5Config(vocab_size=300, **sizes, **marks, tie_word_embeddings=True)).save_pretrained(folder)
+    return folder
+
+
+def vits(folder: Path, voices: int = 1) -> Path:
+    """Reads letters aloud, at 16 kHz."""
+    torch.manual_seed(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    letters = {c: i for i, c in enumerate([" ", *"abcdefghijklmnopqrstuvwxyz", "<pad>", "<unk>"])}
+    (folder / "vocab.json").write_text(json.dumps(letters))
+    VitsTokenizer(str(folder / "vocab.json"), phonemize=False).save_pretrained(folder)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "ffn_dim": 16, "flow_size": 16, "spectrogram_bins": 9}
+    flows = {
+        "prior_encoder_num_flows": 1,
+        "posterior_encoder_num_wavenet_layers": 1,
+        "prior_encoder_num_wavenet_layers": 1,
+        "duration_predictor_num_flows": 1,
+    }
+    upsampling = {"upsample_initial_channel": 8, "upsample_rates": [8, 8], "upsample_kernel_sizes": [16, 16], "resblock_kernel_sizes": [3]}
+    speakers = {"num_speakers": voices, "speaker_embedding_size": 4 if voices > 1 else 0}
+    more = {
+        "resblock_dilation_sizes": [[1, 3]],
+        "depth_separable_num_layers": 1,
+        "duration_predictor_filter_channels": 16,
+        "wavenet_dilation_rate": 1,
+    }
+    VitsModel(VitsConfig(vocab_size=len(letters), **sizes, **flows, **upsampling, **speakers, **more)).save_pretrained(folder)
+    return folder
+
+
+def speecht5(folder: Path) -> Path:
+    """Reads letters aloud as spectra, with a vocoder in a folder beside it."""
+    torch.manual_seed(0)
+    tokenizer = Tokenizer(
+        models.WordLevel({c: i for i, c in enumerate(["<pad>", "<s>", "</s>", "<unk>", *" abcdefghijklmnopqrstuvwxyz"])}, unk_token="<unk>")
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 2)])
+    folder.mkdir(parents=True, exist_ok=True)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>").save_pretrained(folder)
+    sizes = {
+        "hidden_size": 16,
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+        "num_mel_bins": 8,
+    }
+    more = {
+        "encoder_ffn_dim": 16,
+        "decoder_ffn_dim": 16,
+        "speaker_embedding_dim": 6,
+        "speech_decoder_prenet_units": 8,
+        "speech_decoder_postnet_units": 8,
+    }
+    SpeechT5ForTextToSpeech(SpeechT5Config(vocab_size=31, **sizes, **more)).save_pretrained(folder)
+    upsampling = {"upsample_initial_channel": 8, "upsample_rates": [4, 4], "upsample_kernel_sizes": [8, 8], "resblock_kernel_sizes": [3]}
+    form = SpeechT5HifiGanConfig(model_in_dim=8, resblock_dilation_sizes=[[1, 3]], **upsampling)
+    SpeechT5HifiGan(form).save_pretrained(folder.with_name("vocoder"))
     return folder

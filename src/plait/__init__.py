@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from plait.api import inspect as inspect
     from plait.api import load as load
     from plait.recipe import Recipe as Recipe
+    from plait.speaker import speak as speak
     from plait.transcriber import transcribe as transcribe
     from plait.tuning import tune as tune
 
 __version__ = "0.1.0"
-__all__ = ["Model", "PlaitError", "Recipe", "__version__", "fit", "inspect", "load", "transcribe", "tune"]
+__all__ = ["Model", "PlaitError", "Recipe", "__version__", "fit", "inspect", "load", "speak", "transcribe", "tune"]
 
 from plait.errors import PlaitError as PlaitError
 
@@ -34,6 +35,7 @@ _HOMES = {
     "Recipe": "plait.recipe",
     "tune": "plait.tuning",
     "transcribe": "plait.transcriber",
+    "speak": "plait.speaker",
 }
 
 

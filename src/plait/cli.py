@@ -171,6 +171,27 @@ def transcribe(
         write.to_stream(found, sys.stdout.buffer)
 
 
+@app.command(epilog="Example: plait speak mms-tts-eng/ sentences.csv --column text -o spoken.csv")
+def speak(
+    model: Annotated[str, typer.Argument(help="a folder or a Hugging Face name: a network such as VITS or SpeechT5")],
+    table: TableArgument,
+    out: Annotated[str, typer.Option("--out", "-o", help="CSV, TSV, JSON Lines, Parquet, Feather or Arrow; WAV files lie in a folder beside it")],
+    column: Annotated[str | None, typer.Option(help="the column of texts, where the table has several columns")] = None,
+    name: Annotated[str, typer.Option(help="of the new column")] = "speech",
+    vocoder: Annotated[str | None, typer.Option(help="for networks that make spectra (SpeechT5): what makes waves of them")] = None,
+    voice: Annotated[str | None, typer.Option(help="the number of a voice, or a file of NumPy with its vector")] = None,
+    root: RootOption = None,
+) -> None:
+    """Read a table's texts aloud, by a pretrained network as it is."""
+    from plait.speaker import speak
+    from plait.table import write
+
+    write.check_ending(Path(out))
+    found = speak(model, table, column, name=name, vocoder=vocoder, voice=voice, root=root)
+    write.write(write.with_files(found, Path(out)), Path(out))
+    typer.echo(f"{found.num_rows:,} rows written to {out}", err=True)
+
+
 @app.command(epilog="Example: plait embed runs/first new.csv -o vectors.parquet")
 def embed(
     run: RunArgument,

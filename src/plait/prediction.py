@@ -22,6 +22,7 @@ from plait.model import Fused, MultimodalModel
 from plait.preprocessing import Prepared, Preprocessing
 from plait.recipe import Recipe
 from plait.schema import Schema, origin
+from plait.table import check
 from plait.table.read import Table
 from plait.tasks.base import Task, joined
 
@@ -182,9 +183,5 @@ def beside(table: pa.Table, answers: pa.Table, ids: Sequence[str] = ()) -> pa.Ta
 def assemble(answers: dict[str, Any], problems: list[Problem], schema: Schema, table: Table) -> pa.Table:
     """Id columns as they came, then the answers, then `problem`."""
     done: dict[str, Any] = {name: table.data.column(name) for name in schema.of("id") if name in table.data.column_names} | answers
-    text: list[str | None] = [None] * len(table)
-    for p in problems:
-        said = f"{p.column}: {p.reason}{f' ({p.file})' if p.file else ''}"
-        text[p.row] = f"{text[p.row]}; {said}" if text[p.row] else said
-    done["problem"] = pa.array(text, pa.string())
+    done["problem"] = check.column(problems, len(table))
     return pa.table(done)

@@ -11,7 +11,7 @@ import torch
 
 from plait import networks, weights
 from plait.cells import Media
-from plait.errors import BadCell, RecipeError, TableError
+from plait.errors import BadCell, RecipeError
 from plait.modalities.base import Problem
 from plait.prediction import beside
 from plait.pretrained_speech import aligns
@@ -19,7 +19,7 @@ from plait.schema import origin
 from plait.screen import Screen
 from plait.streams import read_sound
 from plait.table import check
-from plait.table.read import read
+from plait.table.read import only_column, read
 
 LONGEST = 4 * 3600.0  # seconds of a recording
 WINDOW = 30.0  # seconds that a network is given at once
@@ -89,12 +89,8 @@ def transcribe(
     take one. Raises `RecipeError` for a model that does not fit, `TableError` for a wrong column.
     """
     screen, table = Screen(quiet), read(data, root)
-    if column is None:
-        if len(table.data.column_names) != 1:
-            raise TableError(f"{table.name} has {', '.join(table.data.column_names)}: say which one holds the recordings (column=, --column)")
-        column = table.data.column_names[0]
-    known = table.data.column_names
-    cells = table.column(origin(column, known))
+    column = only_column(table, column, "recordings")
+    cells = table.column(origin(column, table.data.column_names))
     heard = Transcriber(str(model), language)
     texts: list[str | None] = []
     problems: list[Problem] = []
@@ -108,7 +104,4 @@ def transcribe(
                 problems.append(Problem(row, column, bad.file or (cell if isinstance(cell, str) else ""), bad.reason))
             bar.advance()
     check.tell(problems, screen.warn)
-    said: list[str | None] = [None] * len(table)
-    for p in problems:
-        said[p.row] = f"{p.column}: {p.reason}"
-    return beside(table.data, pa.table({name: pa.array(texts, pa.string()), "problem": pa.array(said, pa.string())}))
+    return beside(table.data, pa.table({name: pa.array(texts, pa.string()), "problem": check.column(problems, len(table))}))

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+
 from plait.errors import BadCellsError
 from plait.modalities.base import Problem
 
@@ -43,6 +45,15 @@ def summary(problems: list[Problem]) -> str:
     lines = [f"  {column}: {count:,} x {reason}" for (column, reason), count in counted.most_common(8)]
     more = f"\n  and {len(counted) - 8} other kinds" if len(counted) > 8 else ""
     return "\n".join(lines) + more
+
+
+def column(problems: list[Problem], rows: int) -> pa.Array:
+    """What is wrong in each row, as a column of an answer; null where nothing is."""
+    text: list[str | None] = [None] * rows
+    for p in problems:
+        said = f"{p.column}: {p.reason}{f' ({p.file})' if p.file else ''}"
+        text[p.row] = f"{text[p.row]}; {said}" if text[p.row] else said
+    return pa.array(text, pa.string())
 
 
 def write(problems: list[Problem], path: Path) -> None:

@@ -43,6 +43,13 @@ class Table:
         return Table(self.data.take(pa.array(rows, pa.int64())), self.root, self.name)
 
 
+def only_column(table: Table, column: str | None, what: str) -> str:
+    """The column that is named, or the table's only one. Raises `TableError` where there are several."""
+    if column is None and len(table.data.column_names) != 1:
+        raise TableError(f"{table.name} has {', '.join(table.data.column_names)}: say which one holds the {what} (column=, --column)")
+    return column or str(table.data.column_names[0])
+
+
 def read(source: Any, root: str | Path | None = None) -> Table:
     """A table from a file (CSV, TSV, JSON Lines, Parquet, Arrow, Feather), a folder of class folders, a pandas or
     polars frame, an Arrow table, a Hugging Face dataset, a list of dicts (rows), or one dict (a row).
