@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 import plait
 from conftest import FAST, make_rows, write_csv
 from plait import recipe, training
+from plait.dataset import Dataset
 from plait.errors import RecipeError, TrainingError
 from plait.schedule import learning_rate, optimizer_for
 
@@ -297,3 +298,19 @@ def test_a_row_without_inputs_is_answered_by_those_like_it_or_by_the_shares_of_a
     if not taught:
         shares = [found[f"y_probability_{c}"][0].as_py() for c in "abc"]
         assert shares == pytest.approx([3 / 8, 3 / 8, 1 / 4], abs=0.02)
+
+
+@pytest.mark.parametrize(("share", "augmented"), [(0.2, 8), (0.0, 10), (1.0, 0)])
+def test_the_last_epochs_see_cells_as_they_are(share: float, augmented: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, once = [], Dataset.batch
+
+    def batch(self: Dataset, rows: torch.Tensor, generator: torch.Generator | None = None) -> Any:
+        if len(self) > 24:  # the training rows, not those that validate
+            seen.append(generator is not None)
+        return once(self, rows, generator)
+
+    monkeypatch.setattr(Dataset, "batch", batch)
+    rows = [{"x": float(i), "y": "ab"[i % 2]} for i in range(48)]
+    asked = ["training.epochs=10", "training.batch_size=64", f"training.unaugmented={share}", "columns.x.modality=number"]
+    plait.fit(rows, "y", out=tmp_path / "run", overrides=asked, quiet=True, evaluate=False)
+    assert seen == [True] * augmented + [False] * (10 - augmented)

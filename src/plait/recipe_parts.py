@@ -147,6 +147,10 @@ class TrainingRecipe(Options):
     `micro_batch` is how many rows of a batch are in memory at once, 0 for all: gradients of its parts are added up, and an alignment still
     compares all rows of the batch (see `objective.cached`).
 
+    Over the last `unaugmented` share of the epochs cells are seen as prediction sees them. Of cells that masks, shifts and crops take from, a
+    network learns weights that make up for what is missing on average, too large for whole ones (Touvron et al. 2019, "Fixing the train-test
+    resolution discrepancy", for crops): of a tone's pitch a regression answered a fifth too much.
+
     `mixup` is the alpha of Zhang et al. 2018: each row is mixed with another one, all its columns and targets alike; 0 leaves it out.
     `unlabelled` weighs the loss of rows without a label (see `objective.consistency`), twice as many in each step as labelled ones; 0
     leaves them out.
@@ -162,6 +166,7 @@ class TrainingRecipe(Options):
     warmup: float = Field(0.3, ge=0, le=1)
     schedule: Literal["cosine", "constant"] = "cosine"
     clip: float = Field(1.0, ge=0)
+    unaugmented: float = Field(0.2, ge=0, le=1)
     mixup: float = Field(0.0, ge=0)
     unlabelled: float = Field(0.0, ge=0)
     patience: int = Field(0, ge=0, description="epochs without a better score before training stops; 0: never stop early")

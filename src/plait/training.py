@@ -134,6 +134,7 @@ def _epoch(run: Training, progress: Progress, checkpoint: Checkpoint, bar: Bar) 
     steps = settings.all_epochs * len(batches)
     generator = torch.Generator()
     progress.begin_epoch(generator, _seed(recipe.seed, progress.epoch) + 1)
+    whole = progress.epoch >= round((1 - settings.unaugmented) * settings.all_epochs)
     taken = [torch.tensor(progress.loss_sum, dtype=torch.float64)]  # added up at the end
     run.model.train()
     for step in range(progress.step, len(batches)):
@@ -142,7 +143,7 @@ def _epoch(run: Training, progress: Progress, checkpoint: Checkpoint, bar: Bar) 
             group["lr"] = rate * group["scale"]
         if not run.blends:
             run.weights = settled(run.model, recipe.model.alone, 1 - (progress.epoch * len(batches) + step) / steps)
-        batch = run.train_data.batch(batches[step], generator).drop(recipe.model.modality_dropout, generator)
+        batch = run.train_data.batch(batches[step], None if whole else generator).drop(recipe.model.modality_dropout, generator)
         taken.append(_step_in_memory(run, batch, _unlabelled(run, generator)))
         bar.advance()
         if run.stop or checkpoint.is_due():
