@@ -230,6 +230,15 @@ def captions(seed: int) -> dict[str, Any]:
     }
 
 
+def motion(seed: int) -> dict[str, Any]:
+    """How a stamp moves, from the clip alone, on objects never seen."""
+    rows, root = rows_of(clips)
+    kept = [{k: row[k] for k in ("clip", "motion", "split")} for row in rows if row["clip"]]
+    record, _ = fitted(kept, root, (), seed, "motion")
+    found = record["evaluation"]["test"]["targets"]["motion"]["metrics"]["accuracy"]
+    return {"seconds": record["seconds"], "rows": record["rows"], "accuracy": [found["value"], found["low"], found["high"]]}
+
+
 def captioned(rows: list[dict[str, Any]], root: Path, given: tuple[str, ...], seed: int) -> dict[str, Any]:
     begun = time.perf_counter()
     record, model = fitted(rows, root, ("columns.category.role=ignored", *given), seed)
@@ -313,7 +322,7 @@ def toy(way: str) -> dict[str, list[float]]:
 
 
 JOBS: dict[str, Callable[[int], Any]] = {
-    "together": together, "apart": apart, "prompts": transcripts, "numbers": spoken_numbers, "aloud": aloud, "captions": captions, "names": names,
+    "together": together, "apart": apart, "prompts": transcripts, "numbers": spoken_numbers, "aloud": aloud, "captions": captions, "motion": motion, "names": names,
     "chosen": lambda seed: names(seed, "seen"),
 }  # fmt: skip
 
