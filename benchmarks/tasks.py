@@ -322,7 +322,8 @@ def toy(way: str) -> dict[str, list[float]]:
 
 
 JOBS: dict[str, Callable[[int], Any]] = {
-    "together": together, "apart": apart, "prompts": transcripts, "numbers": spoken_numbers, "aloud": aloud, "captions": captions, "motion": motion, "names": names,
+    "together": together, "apart": apart, "prompts": transcripts, "numbers": spoken_numbers, "aloud": aloud, "captions": captions,
+    "motion": motion, "names": names,
     "chosen": lambda seed: names(seed, "seen"),
 }  # fmt: skip
 

@@ -88,10 +88,10 @@ def part_cd(kept: dict[str, Any]) -> list[str]:
     else:
         parts.append("Not measured yet.")
     if runs := [v for k, v in kept.items() if k.startswith("motion")]:
-        value, low, high = runs[0]["accuracy"]
+        (value, low, high), counted = runs[0]["accuracy"], runs[0]["rows"]
         parts.append(
-            f"The motion as a class, from the clip alone, {runs[0]['rows']} rows, objects never seen: accuracy {spread([r['accuracy'][0] for r in runs])} "
-            f"over seeds, {value:.3f} ({low:.3f} to {high:.3f}) over rows of the first; chance is 0.125."
+            f"The motion as a class, from the clip alone ({counted['train']} clips to train, {counted['test']} of objects never seen): accuracy "
+            f"{value:.3f} ({low:.3f} to {high:.3f}; first of {len(runs)} seeds, over rows). By lot: 0.125."
         )
     parts.append("## (d) Emoji, picture to name, unseen vendor")
     for job, what in (("names", "written freely"), ("chosen", "chosen among the names of training rows (`answers: seen`)")):
