@@ -42,8 +42,8 @@ def part_b(kept: dict[str, Any]) -> list[str]:
         parts.append(
             f"Prompts never heard; one model for both languages, {run['hours']:.2f} hours of three readers, {run['rows']['train']} recordings, "
             f"{run['epochs']} epochs in {seconds:.0f} s, {len(runs)} seeds (interval: first seed, over rows). Recipe: the default of "
-            "`transcription` at 8 kHz (crnn, characters, CTC, greedy). What mends it: more epochs (English alone, 100 of them: 0.198, retrieval.md, "
-            '"by way of a transcript"), and above all a network that has heard more than an hour (whisper.md: 0.032).'
+            "`transcription` at 8 kHz (crnn, characters, CTC, greedy). What mends it: more epochs (English alone, 100 of them: retrieval.md, "
+            '"by way of a transcript"), and above all a network that has heard more than an hour (whisper.md).'
         )
         parts.append(table(["language", "", "CER", "WER"], rows))
         heard = [f"- {wanted} | {answered}" for language in ("en", "it") for wanted, answered in run[f"{language}, heard"]]

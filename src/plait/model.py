@@ -92,9 +92,9 @@ class MultimodalModel(nn.Module):
         hidden = self.hide(encoded, present)
         outputs = self.answer(self.fuse(hidden, present), hidden)
         for t, output in outputs.items():
-            there_B = torch.stack([present[c] for c in self.task(t).read(self.columns)]).any(0)
-            guess = self.task(t).blind() if self.task(t).guesses and not bool(there_B.all()) else None
+            guess = self.task(t).blind() if self.task(t).guesses else None
             if guess is not None:
+                there_B = torch.stack([present[c] for c in self.task(t).read(self.columns)]).any(0)
                 outputs[t] = torch.where(there_B.reshape(-1, *(1,) * guess.ndim), output, guess.to(output))
         return outputs
 

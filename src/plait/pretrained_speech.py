@@ -32,11 +32,6 @@ class SpeechDecoder(PretrainedDecoder):
     kind = "AutoModelForSpeechSeq2Seq"
     expected = "generate text from speech; expected a model as Whisper is"
 
-    @property
-    def longest(self) -> int:
-        """The most ids that it can write."""
-        return int(self.network.config.max_target_positions) - len(self.prefix)
-
     def write(self, memory_BMD: Tensor, beam: int, limit: int) -> list[list[int]]:
         """Ids of each row by transformers' own search (whose keys and values are kept from id to id), `limit` of them at most."""
         from transformers import GenerationConfig, GenerationMixin

@@ -62,6 +62,7 @@ def _curves(history: list[dict[str, float]], main: Sequence[str]) -> str:
     if right.lines:
         right.legend(frameon=False)
     for axis in (left, right):
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.spines[["top", "right"]].set_visible(False)
     svg = io.StringIO()
     figure.savefig(svg, format="svg", metadata={"Date": None})

@@ -91,15 +91,15 @@ def train(run: Training, resume: bool = False) -> Progress:
         run.model.task(t).guesses.fill_(not _taught_without_inputs(run, t))
     checkpoint = Checkpoint(run.folder, recipe.checkpoint_minutes)
     progress = checkpoint.restore(run.model, run.balancing, run.optimizer) if resume else Progress()
-    trackers = Trackers(run.folder, recipe.trackers)
-    with _interruptible(run), run.screen.bar("training", recipe.all_epochs * _steps(run)) as bar:
-        bar.advance(progress.epoch * _steps(run) + progress.step)
+    trackers, steps = Trackers(run.folder, recipe.trackers), _steps(run)
+    with _interruptible(run), run.screen.bar("training", recipe.all_epochs * steps) as bar:
+        bar.advance(progress.epoch * steps + progress.step)
         while progress.epoch < recipe.all_epochs and not progress.over(recipe.patience):
             if run.blends:
                 _measure(run, progress)
             _epoch(run, progress, checkpoint, bar)
-            rate = learning_rate((progress.epoch + 1) * _steps(run) - 1, recipe.all_epochs * _steps(run), recipe)
-            scores = {"learning_rate": rate, "loss": progress.loss_sum / _steps(run), **run.validation.scores()}
+            rate = learning_rate((progress.epoch + 1) * steps - 1, recipe.all_epochs * steps, recipe)
+            scores = {"learning_rate": rate, "loss": progress.loss_sum / steps, **run.validation.scores()}
             rank = run.validation.rank([*progress.history, scores], recipe.best_by)
             better = progress.record(scores, rank)
             if better and recipe.keep == "best" and len(run.valid_data):

@@ -35,6 +35,8 @@ class Task(nn.Module, ABC):
     are logits, which a temperature can calibrate; the head divides its own by the buffer `temperature`, 1 until then. `squared`: the
     loss is a squared error.
 
+    `guesses`, a buffer that training sets: no training row had none of its inputs, so that a row like that gets the guess (see `blind`).
+
     A task that `fuses` answers from the fused vector of its inputs and from nothing else, so that it can also answer from one column's,
     from mixed rows, and in an ensemble; one that does not reads its inputs' tokens. One that `compares` rows with each other has no
     target column and needs no label; every other has the column of its own name.

@@ -36,7 +36,8 @@ class Config(TextOptions):
     `model` is a pretrained network (a folder, or a name on the hub) that is to be trained further. One for CTC (as Wav2Vec2ForCTC) comes with
     its own letters and its own last layer; one that generates text (as Whisper) with its own pieces of words and its own decoder, whose texts
     are searched for with the `beam`. These take `rate` of the learning rate; the recordings' encoder is then the rest of the network, all of
-    which is trained unless the recipe has another. `language` is for networks that know several.
+    which is trained unless the recipe has another. `language` is for networks that know several. Of the other options only `form`, `longest`,
+    `beam` and `rate` have a part in what generates text.
     """
 
     units: Units = Field("characters", description="what is written one after the other")
@@ -97,10 +98,10 @@ class Transcription(TextTask):
             self.ngrams = NGrams.fit(texts, self.config.ngram, len(self.spelling) + 1)
 
     def build_head(self, fused: int, encoded: dict[str, int]) -> None:
-        width = self._read_only(encoded)
+        width = self._only_width(encoded)
         self.head = nn.Sequential(nn.Dropout(self.config.dropout), nn.Linear(width, len(self.spelling) + 1))
 
-    def _read_only(self, encoded: dict[str, int]) -> int:
+    def _only_width(self, encoded: dict[str, int]) -> int:
         """Keeps the name of the one column that is read, and gives the width of its tokens."""
         if len(encoded) != 1:
             raise RecipeError(f"a transcription reads one column, not {', '.join(encoded)}: name it, as in {{name: transcription, inputs: [speech]}}")
@@ -200,7 +201,7 @@ class Generated(Transcription):
         return made
 
     def build_head(self, fused: int, encoded: dict[str, int]) -> None:
-        width = self._read_only(encoded)
+        width = self._only_width(encoded)
         self.decoder = SpeechDecoder(self.architecture, self.config.rate, self.prefix, self.never)
         if width != self.decoder.width:
             raise RecipeError(
