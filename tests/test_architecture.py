@@ -43,7 +43,7 @@ LAYERS = [
     {"encoders", "preprocessing", "schedule"},
     {"cache", "dataset", "model"},
     {"artifact", "embedding", "prediction", "checkpoint", "features", "views", "objective"},
-    {"evaluation", "crossmodal", "retrieval", "space", "speaker", "trackers", "transcriber", "validation"},
+    {"as_is", "evaluation", "crossmodal", "retrieval", "space", "speaker", "trackers", "transcriber", "validation"},
     {"training", "report", "runs", "documentation", "inspection", "members", "ensemble", "ensembling", "singles", "trained"},
     {"api", "samples"},
     {"tuning"},

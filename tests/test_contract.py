@@ -441,7 +441,7 @@ def task(name: str) -> tuple[Any, torch.Tensor, torch.Tensor]:
     torch.manual_seed(0)
     made = find("tasks", name).fit(configure("tasks", name, {}), cells, "target")
     made.build_head(16, {})
-    target, labelled, problems = made.encode(cells, "target")
+    target, labelled, problems = made.encode(cells, Source("target", Path()))
     assert not problems
     return made, target, labelled
 

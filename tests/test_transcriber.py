@@ -20,7 +20,7 @@ from plait.cli import run
 from plait.errors import RecipeError, TableError
 from plait.pretrained_ctc import last_layer, letters
 from plait.spelling import UNKNOWN
-from plait.transcriber import Transcriber, windows
+from plait.transcriber import Transcriber, stretches
 
 
 @pytest.fixture(scope="module")
@@ -62,11 +62,11 @@ def test_it_says_what_transformers_says(models: dict[str, Path]) -> None:
 def test_a_long_recording_is_cut_where_it_is_quiet() -> None:
     sound = np.random.default_rng(0).normal(size=2500).astype(np.float32)
     sound[930:960] = 0
-    parts = windows(sound, 1000)
+    parts = stretches(sound, 1000)
     assert 930 <= len(parts[0]) <= 960
     assert np.array_equal(np.concatenate(parts), sound)
     assert all(len(part) <= 1000 for part in parts)
-    assert len(windows(sound[:1000], 1000)) == 1
+    assert len(stretches(sound[:1000], 1000)) == 1
 
 
 def test_what_is_no_transcriber_is_told(models: dict[str, Path], rows: list[dict[str, Any]], tmp_path: Path) -> None:

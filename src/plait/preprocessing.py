@@ -85,7 +85,7 @@ class Preprocessing:
         for name, task in self.tasks.items() if targets else ():
             if task.compares or task.label_columns[0] in table.data.column_names:
                 source = Source(name, table.root, store=store)
-                target, labelled, problems = task.read_labels(_target(table, task.label_columns, task.compares), source)
+                target, labelled, problems = task.encode(_target(table, task.label_columns, task.compares), source)
                 done.batch.targets[name], done.batch.labelled[name] = target, labelled
                 if task.from_files:
                     done.given[name] = rows - table.column(task.label_columns[0]).null_count

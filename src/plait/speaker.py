@@ -10,13 +10,10 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from plait import networks, weights
+from plait import as_is, weights
 from plait.acoustics import wav
 from plait.errors import BadCell, RecipeError
-from plait.modalities.base import Problem
-from plait.prediction import beside
 from plait.screen import Screen
-from plait.table import check
 from plait.table.read import only_column, read
 
 
@@ -27,10 +24,6 @@ class Speaker:
 
     def __init__(self, model: str, vocoder: str | None = None, voice: str | None = None) -> None:
         """Raises `RecipeError` when it is no such network, or its files lack something."""
-        try:
-            import transformers
-        except ModuleNotFoundError:
-            raise RecipeError("a pretrained speaker needs transformers: pip install 'plait[pretrained]'") from None
         folder = weights.find(model)
         self.kind = str(weights.read_json(folder, "config.json").get("model_type"))
         if self.kind not in ("vits", "speecht5"):
@@ -41,15 +34,11 @@ class Speaker:
             )
             raise RecipeError(f"'{model}' {need}")
         self.voice = _voice(voice, self.kind)
-        loader = transformers.VitsModel if self.kind == "vits" else transformers.SpeechT5ForTextToSpeech
-        safely: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
-        try:
-            with networks.quiet():
-                self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, **safely)
-                self.network: Any = _loaded(loader, folder)
-                self.vocoder: Any = _loaded(transformers.SpeechT5HifiGan, weights.find(vocoder)) if vocoder else None
-        except (OSError, ValueError, KeyError, ImportError) as error:
-            raise RecipeError(f"'{model}' cannot be loaded as a speaker: {error}") from None
+        with as_is.loading(model, "speaker") as transformers:
+            loader = transformers.VitsModel if self.kind == "vits" else transformers.SpeechT5ForTextToSpeech
+            self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, **as_is.SAFELY)
+            self.network: Any = as_is.network(loader, folder)
+            self.vocoder: Any = as_is.network(transformers.SpeechT5HifiGan, weights.find(vocoder)) if vocoder else None
         self.rate = int((self.vocoder or self.network).config.sampling_rate)
         voices = int(getattr(self.network.config, "num_speakers", 1))
         if isinstance(self.voice, int) and not 0 <= self.voice < voices:
@@ -74,11 +63,6 @@ class Speaker:
                 found = self.network.generate_speech(given["input_ids"], torch.from_numpy(self.voice), vocoder=self.vocoder)
         wave: np.ndarray = found.float().numpy()
         return wave
-
-
-def _loaded(loader: Any, folder: Path) -> Any:
-    safely: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False, "local_files_only": True}
-    return loader.from_pretrained(folder, dtype=torch.float32, **safely).eval()
 
 
 def _voice(voice: str | None, kind: str) -> int | np.ndarray | None:
@@ -111,15 +95,8 @@ def speak(
     column = only_column(table, column, "texts")
     cells = table.column(column)
     speaker = Speaker(str(model), None if vocoder is None else str(vocoder), voice)
-    spoken: list[bytes | None] = []
-    problems: list[Problem] = []
-    with screen.bar("reading aloud", len(table)) as bar:
-        for row, cell in enumerate(cells.to_pylist()):
-            try:
-                spoken.append(wav(speaker(str(cell)), speaker.rate) if cell is not None and str(cell).strip() else None)
-            except BadCell as bad:
-                spoken.append(None)
-                problems.append(Problem(row, column, bad.file, bad.reason))
-            bar.advance()
-    check.tell(problems, screen.warn)
-    return beside(table.data, pa.table({name: pa.array(spoken, pa.binary()), "problem": check.column(problems, len(table))}))
+
+    def spoken(cell: Any) -> bytes | None:
+        return wav(speaker(str(cell)), speaker.rate) if str(cell).strip() else None
+
+    return as_is.answered(table, column, cells, spoken, name, pa.binary(), screen, "reading aloud")

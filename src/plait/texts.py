@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from plait.errors import TrainingError
-from plait.modalities.base import Match, Problem, is_text
+from plait.modalities.base import Match, Problem, Source, is_text
 from plait.spelling import NOTHING, Form, Spelling, Units, plain
 from plait.tasks.base import Task, TaskOptions
 
@@ -65,13 +65,13 @@ class TextTask(Task):
         """Learns what else there is to know of the training rows' texts."""
         return
 
-    def encode(self, cells: pa.ChunkedArray, name: str) -> tuple[Tensor, Tensor, list[Problem]]:
-        texts, problems, found = _strings(cells, name), [], []
+    def encode(self, cells: pa.ChunkedArray, source: Source) -> tuple[Tensor, Tensor, list[Problem]]:
+        texts, problems, found = _strings(cells, source.column), [], []
         for row, text in enumerate(texts):
             ids = [] if text is None else self.spelling.encode(text)
             if len(ids) > self.config.longest:
                 reason = f"a text of {len(ids):,} {self.config.units}, and at most {self.config.longest:,} are learned from (longest)"
-                problems.append(Problem(row, name, "", reason))
+                problems.append(Problem(row, source.column, "", reason))
                 ids = []
             found.append(ids)
         target = torch.full((len(found), max(max(map(len, found), default=0), 1)), NOTHING, dtype=torch.int32)

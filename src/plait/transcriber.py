@@ -9,16 +9,13 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from plait import networks, weights
+from plait import as_is, networks, weights
 from plait.cells import Media
-from plait.errors import BadCell, RecipeError
-from plait.modalities.base import Problem
-from plait.prediction import beside
+from plait.errors import BadCell
 from plait.pretrained_speech import aligns
 from plait.schema import origin
 from plait.screen import Screen
 from plait.streams import read_sound
-from plait.table import check
 from plait.table.read import only_column, read
 
 LONGEST = 4 * 3600.0  # seconds of a recording
@@ -32,28 +29,18 @@ class Transcriber:
 
     def __init__(self, model: str, language: str | None = None) -> None:
         """Raises `RecipeError` when it is no such network, or its files lack something."""
-        try:
-            import transformers
-        except ModuleNotFoundError:
-            raise RecipeError("a pretrained transcriber needs transformers: pip install 'plait[pretrained]'") from None
         folder = weights.find(model)
-        self.aligns = aligns(model)
-        loader = transformers.AutoModelForCTC if self.aligns else transformers.AutoModelForSpeechSeq2Seq
-        safely: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
-        try:
-            with networks.quiet():
-                self.extractor: Any = transformers.AutoFeatureExtractor.from_pretrained(folder, **safely)
-                self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, **safely)
-                self.network: Any = loader.from_pretrained(folder, use_safetensors=True, dtype=torch.float32, **safely)
-        except (OSError, ValueError, KeyError) as error:
-            raise RecipeError(f"'{model}' cannot be loaded as a transcriber: {error}") from None
-        self.network.eval()
-        self.language = language
+        self.aligns, self.language = aligns(model), language
+        with as_is.loading(model, "transcriber") as transformers:
+            loader = transformers.AutoModelForCTC if self.aligns else transformers.AutoModelForSpeechSeq2Seq
+            self.extractor: Any = transformers.AutoFeatureExtractor.from_pretrained(folder, **as_is.SAFELY)
+            self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, **as_is.SAFELY)
+            self.network: Any = as_is.network(loader, folder)
 
     @torch.inference_mode()
     def __call__(self, wave: np.ndarray) -> str:
         """The text of one recording, mono at the network's own rate."""
-        parts = windows(wave, int(WINDOW * self.extractor.sampling_rate))
+        parts = stretches(wave, int(WINDOW * self.extractor.sampling_rate))
         return " ".join(text for first in range(0, len(parts), TOGETHER) for text in self._read(parts[first : first + TOGETHER]) if text)
 
     def _read(self, waves: list[np.ndarray]) -> list[str]:
@@ -67,7 +54,7 @@ class Transcriber:
         return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
 
-def windows(wave: np.ndarray, longest: int) -> list[np.ndarray]:
+def stretches(wave: np.ndarray, longest: int) -> list[np.ndarray]:
     """A recording cut into stretches of at most `longest` samples, where the tenth part before a stretch's end is quietest."""
     parts, quiet = [], max(longest // 100, 1)
     while len(wave) > longest:
@@ -92,16 +79,13 @@ def transcribe(
     column = only_column(table, column, "recordings")
     cells = table.column(origin(column, table.data.column_names))
     heard = Transcriber(str(model), language)
-    texts: list[str | None] = []
-    problems: list[Problem] = []
-    with screen.bar("transcribing", len(table)) as bar:
-        for row, cell in enumerate(cells.to_pylist()):
-            try:
-                wave = None if cell is None else read_sound(Media(cell, table.root).content, heard.extractor.sampling_rate, LONGEST).wave
-                texts.append(None if wave is None else heard(wave))
-            except BadCell as bad:
-                texts.append(None)
-                problems.append(Problem(row, column, bad.file or (cell if isinstance(cell, str) else ""), bad.reason))
-            bar.advance()
-    check.tell(problems, screen.warn)
-    return beside(table.data, pa.table({name: pa.array(texts, pa.string()), "problem": check.column(problems, len(table))}))
+
+    def text(cell: Any) -> str | None:
+        media = Media(cell, table.root)
+        try:
+            wave = read_sound(media.content, heard.extractor.sampling_rate, LONGEST).wave
+        except BadCell as bad:
+            raise BadCell(bad.reason, media.file) from None
+        return None if wave is None else heard(wave)
+
+    return as_is.answered(table, column, cells, text, name, pa.string(), screen, "transcribing")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -9,6 +11,7 @@ from sklearn import metrics
 
 from plait.components import configure, find
 from plait.errors import TrainingError
+from plait.modalities.base import Source
 
 
 def task(name: str, cells: list, **options: object):  # type: ignore[no-untyped-def]
@@ -72,6 +75,6 @@ def test_targets_whose_values_do_not_repeat_are_refused() -> None:
 
 def test_labels_not_seen_in_training_are_named() -> None:
     made = task("classification", ["a", "b", "a"])
-    _, labelled, problems = made.encode(pa.chunked_array([["a", "c", None]]), "y")
+    _, labelled, problems = made.encode(pa.chunked_array([["a", "c", None]]), Source("y", Path()))
     assert labelled.tolist() == [True, False, False]
     assert [(p.row, p.reason) for p in problems] == [(1, "class 'c' is not among the 2 of training")]

@@ -79,7 +79,7 @@ def test_recordings_that_cannot_be_learned_from_are_named(tmp_path: Path) -> Non
     (tmp_path / "cut.wav").write_bytes((tmp_path / "0-0.wav").read_bytes()[:500])
     made = find("tasks", "speak").fit(configure("tasks", "speak", {"longest": 0.6, "rate": 8000}), pa.chunked_array([["x"]]), "sound")
     cells = pa.chunked_array([["0-0.wav", "0-1.wav", "cut.wav", "gone.wav", None]])
-    target, labelled, problems = made.read_labels(cells, Source("sound", tmp_path))
+    target, labelled, problems = made.encode(cells, Source("sound", tmp_path))
     lengths = [len(soundfile.read(tmp_path / f"0-{i}.wav")[0]) / 16_000 for i in range(2)]
     assert labelled.tolist() == [*(seconds <= 0.6 for seconds in lengths), False, False, False]
     assert {p.row for p in problems} == {2, 3, *(i for i, seconds in enumerate(lengths) if seconds > 0.6)}
@@ -122,6 +122,6 @@ def test_every_option_changes_something(option: dict[str, Any], tmp_path: Path) 
         torch.manual_seed(0)
         made = find("tasks", "speak").fit(configure("tasks", "speak", chosen), pa.chunked_array([["x"]]), "sound")
         made.build_head(0, {"said": 5})
-        target = made.read_labels(pa.chunked_array([["0-0.wav"]]), Source("sound", tmp_path))[0]
+        target = made.encode(pa.chunked_array([["0-0.wav"]]), Source("sound", tmp_path))[0]
         found.append((target, sum(p.numel() for p in made.parameters())))
     assert found[0][1] != found[1][1] or found[0][0].shape != found[1][0].shape or not torch.equal(found[0][0], found[1][0])

@@ -18,6 +18,7 @@ from plait.batch import Tokens
 from plait.cli import run
 from plait.components import configure, find
 from plait.errors import RecipeError, TrainingError
+from plait.modalities.base import Source
 from plait.texts import ABSENT, TextTask
 
 TONES = {"a": 400, "b": 900, "c": 2000}
@@ -112,7 +113,7 @@ def test_the_loss_is_the_sum_over_all_paths() -> None:
     torch.manual_seed(0)
     tokens = Tokens(torch.randn(3, 4, 5), mask)
     output = made(torch.zeros(3, 0), {"sound": tokens})
-    target, labelled, problems = made.encode(pa.chunked_array([["ab", "b", None]]), "said")
+    target, labelled, problems = made.encode(pa.chunked_array([["ab", "b", None]]), Source("said", Path()))
     assert not problems
     assert labelled.tolist() == [True, True, False]
     log_p = made.head(tokens.x_BLD).log_softmax(-1).detach().double().numpy()
@@ -199,7 +200,7 @@ class TestTextTask:
 
     def test_a_perfect_answer_is_measured_as_perfect(self, name: str) -> None:
         made = task(name)
-        target, labelled, _ = made.encode(pa.chunked_array([["ab", "b a", "cab", None]]), "said")
+        target, labelled, _ = made.encode(pa.chunked_array([["ab", "b a", "cab", None]]), Source("said", Path()))
         measured = made.measure(F.pad(target[labelled], (0, 3)).numpy(), target[labelled].numpy())
         assert measured[made.score] == pytest.approx(1.0 if made.higher else 0.0)
         some = made.measured(target[labelled].numpy(), target[labelled].flip(0)[labelled[:3]].numpy())
@@ -207,7 +208,7 @@ class TestTextTask:
 
     def test_a_row_alone_has_the_loss_it_has_among_others(self, name: str) -> None:
         made = task(name)
-        target, labelled, _ = made.encode(pa.chunked_array([["ab", "b a", "cab", None]]), "said")
+        target, labelled, _ = made.encode(pa.chunked_array([["ab", "b a", "cab", None]]), Source("said", Path()))
         x, mask = torch.randn(4, 6, 5), torch.arange(6) < torch.tensor([6, 5, 4, 6])[:, None]
         alone = []
         for row in range(3):
@@ -218,13 +219,13 @@ class TestTextTask:
 
     def test_every_parameter_learns(self, name: str) -> None:
         made = task(name).train()
-        target, labelled, _ = made.encode(pa.chunked_array([["ab", "b a", "cab", None]]), "said")
+        target, labelled, _ = made.encode(pa.chunked_array([["ab", "b a", "cab", None]]), Source("said", Path()))
         made.loss(made(torch.zeros(4, 0), {"x": Tokens(torch.randn(4, 9, 5), torch.ones(4, 9, dtype=torch.bool))}), target, labelled).backward()
         assert all(p.grad is not None and p.grad.any() for p in made.parameters())
 
     def test_a_text_that_is_too_long_is_named(self, name: str) -> None:
         made = task(name, longest=3, units="characters")
-        _, labelled, problems = made.encode(pa.chunked_array([["ab", "abcab"]]), "said")
+        _, labelled, problems = made.encode(pa.chunked_array([["ab", "abcab"]]), Source("said", Path()))
         assert labelled.tolist() == [True, False]
         assert [(p.row, p.column) for p in problems] == [(1, "said")]
         assert "5 characters, and at most 3" in problems[0].reason
@@ -316,7 +317,7 @@ def test_every_option_changes_something(name: str, option: str, monkeypatch: pyt
         torch.manual_seed(0)
         made = find("tasks", name).fit(configure("tasks", name, options), pa.chunked_array([texts]), "said")
         made.build_head(0, {"x": 5})
-        target, labelled, problems = made.train().encode(pa.chunked_array([texts]), "said")
+        target, labelled, problems = made.train().encode(pa.chunked_array([texts]), Source("said", Path()))
         torch.manual_seed(1)
         output = made(torch.zeros(5, 0), {"x": Tokens(torch.randn(5, 15, 5), torch.ones(5, 15, dtype=torch.bool))})
         made.decode(output.detach(), thorough=True)

@@ -24,7 +24,7 @@ from plait.batch import Tokens
 from plait.contrast import info_nce, multilinear, same, siglip, volume
 from plait.errors import TrainingError
 from plait.layers import module_key
-from plait.modalities.base import Match, Problem, is_text
+from plait.modalities.base import Match, Problem, Source, is_text
 from plait.projections import Projection, linear_maps
 from plait.recipe_parts import COMPARED, Between, Choices
 from plait.tasks.base import Task, TaskOptions, masked_mean
@@ -153,7 +153,7 @@ class Alignment(Task):
             scores[share] = self.measure(joined, target.numpy())[self.score]
         self.share.fill_(max(scores, key=lambda share: scores[share]))
 
-    def encode(self, cells: pa.ChunkedArray, name: str) -> tuple[Tensor, Tensor, list[Problem]]:
+    def encode(self, cells: pa.ChunkedArray, source: Source) -> tuple[Tensor, Tensor, list[Problem]]:
         parts = [field(cells, i) for i in range(len(self.columns) + bool(self.config.group))]
         ids = [identify(part) for part in parts] + ([] if self.config.group else [np.full(len(cells), -1)])
         target = torch.from_numpy(np.stack(ids, 1).astype(np.int64))

@@ -99,12 +99,8 @@ class Task(nn.Module, ABC):
         """Makes the head, once the widths of the fused vector and of each column's tokens are known."""
 
     @abstractmethod
-    def encode(self, cells: pa.ChunkedArray, name: str) -> tuple[Tensor, Tensor, list[Problem]]:
-        """The target as a tensor, True where there is a label, and labels that cannot be used."""
-
-    def read_labels(self, cells: pa.ChunkedArray, source: Source) -> tuple[Tensor, Tensor, list[Problem]]:
-        """The same, for labels that may have to be read from files."""
-        return self.encode(cells, source.column)
+    def encode(self, cells: pa.ChunkedArray, source: Source) -> tuple[Tensor, Tensor, list[Problem]]:
+        """The target as a tensor, True where there is a label, and labels that cannot be used. They may have to be read from files."""
 
     @abstractmethod
     def forward(self, fused_BD: Tensor, encoded: dict[str, Tokens]) -> Tensor:

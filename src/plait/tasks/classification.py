@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from plait.batch import Tokens
 from plait.errors import TrainingError
 from plait.layers import glorot
-from plait.modalities.base import Match, Problem, distinct
+from plait.modalities.base import Match, Problem, Source, distinct
 from plait.tasks.base import Task, TaskOptions, masked_mean, mean_of_sigmoid, mean_of_softmax
 
 
@@ -75,7 +75,7 @@ class Classification(Task):
         self.head = nn.Linear(fused, 1 if len(self.classes) == 2 else len(self.classes))
         glorot(self.head)
 
-    def encode(self, cells: pa.ChunkedArray, name: str) -> tuple[Tensor, Tensor, list[Problem]]:
+    def encode(self, cells: pa.ChunkedArray, source: Source) -> tuple[Tensor, Tensor, list[Problem]]:
         plain = _plain(cells)
         known = pa.array(self.classes)
         try:
@@ -87,7 +87,7 @@ class Classification(Task):
         index = pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
         index[~given] = -1
         problems = [
-            Problem(int(row), name, "", f"class {cells[int(row)].as_py()!r} is not among the {len(self.classes)} of training")
+            Problem(int(row), source.column, "", f"class {cells[int(row)].as_py()!r} is not among the {len(self.classes)} of training")
             for row in np.flatnonzero(given & (index < 0))
         ]
         target = torch.from_numpy(index)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from plait.batch import Tokens
 from plait.errors import TrainingError
 from plait.layers import glorot
-from plait.modalities.base import Match, Problem, is_text
+from plait.modalities.base import Match, Problem, Source, is_text
 from plait.tasks.base import Task, TaskOptions, masked_mean, mean_of_sigmoid
 
 
@@ -61,7 +61,7 @@ class Multilabel(Task):
         self.head = nn.Linear(fused, len(self.labels))
         glorot(self.head)
 
-    def encode(self, cells: pa.ChunkedArray, name: str) -> tuple[Tensor, Tensor, list[Problem]]:
+    def encode(self, cells: pa.ChunkedArray, source: Source) -> tuple[Tensor, Tensor, list[Problem]]:
         index = {label: i for i, label in enumerate(self.labels)}
         target = torch.zeros(len(cells), len(self.labels))
         labelled = torch.zeros(len(cells), dtype=torch.bool)
@@ -74,7 +74,7 @@ class Multilabel(Task):
                 if label in index:
                     target[row, index[label]] = 1
                 else:
-                    problems.append(Problem(row, name, "", f"label {label!r} is not among the {len(index)} of training"))
+                    problems.append(Problem(row, source.column, "", f"label {label!r} is not among the {len(index)} of training"))
         return target, labelled, problems
 
     def forward(self, fused_BD: Tensor, encoded: dict[str, Tokens]) -> Tensor:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from plait.batch import Tokens
 from plait.errors import TrainingError
 from plait.layers import glorot
-from plait.modalities.base import Match, Problem
+from plait.modalities.base import Match, Problem, Source
 from plait.modalities.number import numbers
 from plait.tasks.base import Task, TaskOptions, masked_mean
 
@@ -59,11 +59,11 @@ class Regression(Task):
         self.head = nn.Linear(fused, 1)
         glorot(self.head)
 
-    def encode(self, cells: pa.ChunkedArray, name: str) -> tuple[Tensor, Tensor, list[Problem]]:
-        y, bad = _numbers(cells, name)
+    def encode(self, cells: pa.ChunkedArray, source: Source) -> tuple[Tensor, Tensor, list[Problem]]:
+        y, bad = _numbers(cells, source.column)
         labelled = np.isfinite(y)
         target = torch.from_numpy(np.where(labelled, (y - self.mean) / self.std, 0).astype(np.float32))
-        problems = [Problem(row, name, "", f"not a finite number: {str(cell)[:40]!r}") for row, cell in bad]
+        problems = [Problem(row, source.column, "", f"not a finite number: {str(cell)[:40]!r}") for row, cell in bad]
         return target, torch.from_numpy(labelled), problems
 
     def forward(self, fused_BD: Tensor, encoded: dict[str, Tokens]) -> Tensor:

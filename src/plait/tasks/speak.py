@@ -91,10 +91,7 @@ class Speak(Task):
         self.register_buffer("mean_length", torch.ones(()))
         self.register_buffer("stretch", torch.ones(()))  # the mean of logarithms is below the logarithm of the mean
 
-    def encode(self, cells: pa.ChunkedArray, name: str) -> tuple[Tensor, Tensor, list[Problem]]:
-        raise NotImplementedError("recordings are read from files: see `read_labels`")
-
-    def read_labels(self, cells: pa.ChunkedArray, source: Source) -> tuple[Tensor, Tensor, list[Problem]]:
+    def encode(self, cells: pa.ChunkedArray, source: Source) -> tuple[Tensor, Tensor, list[Problem]]:
         loaded = self.sounds.load(cells, source)
         length_B = loaded.values.length_B
         assert length_B is not None
