@@ -66,6 +66,18 @@ def test_csv_keeps_codes_and_knows_types(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_csv_of_a_spreadsheet_with_decimal_commas(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text('"price, net";n;code;note\n1,5;3;007;a, b\n-2;NA;01,5;3,4\n;4;1;x\n', encoding="utf-8")
+    assert read(path).data.to_pydict() == {
+        "price, net": [1.5, -2.0, None], "n": [3, None, 4], "code": ["007", "01,5", "1"], "note": ["a, b", "3,4", "x"],
+    }  # fmt: skip
+    path.write_text("a\tb\n1,5\tx\n")
+    assert read(path).data.to_pydict() == {"a": ["1,5"], "b": ["x"]}
+    path.write_text("text\nyes; and no\n")
+    assert read(path).data.to_pydict() == {"text": ["yes; and no"]}
+
+
 def test_folder_of_class_folders(tmp_path: Path) -> None:
     for side in ("train", "test"):
         for label in ("cat", "dog"):

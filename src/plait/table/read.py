@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +82,7 @@ def _read_path(path: Path) -> pa.Table:
         here = [f.name for f in path.parent.iterdir()] if path.parent.is_dir() else []
         raise TableError(f"no file '{path}': {nearest(path.name, here) if here else f'{path.parent} is no folder either'}")
     readers = {
-        ".csv": lambda: _read_csv(path, ","), ".tsv": lambda: _read_csv(path, "\t"),
+        ".csv": lambda: _read_csv(path), ".tsv": lambda: _read_csv(path, "\t"),
         ".jsonl": lambda: pa.json.read_json(path), ".ndjson": lambda: pa.json.read_json(path),
         ".parquet": lambda: pa.parquet.read_table(path), ".pq": lambda: pa.parquet.read_table(path),
         ".feather": lambda: pa.feather.read_table(path), ".arrow": lambda: _read_arrow(path), ".ipc": lambda: _read_arrow(path),
@@ -104,14 +105,16 @@ def _read_arrow(path: Path) -> pa.Table:
         return pa.ipc.open_stream(path).read_all()
 
 
-def _read_csv(path: Path, delimiter: str) -> pa.Table:
-    """Cells come as strings first: Arrow's own inference would read the code 007 as seven."""
+def _read_csv(path: Path, delimiter: str = "") -> pa.Table:
+    """Cells come as strings first: Arrow's own inference would read the code 007 as seven. Where no delimiter is given the header says
+    which it is; behind semicolons, which spreadsheets write where numbers have decimal commas, such numbers are numbers."""
     data = path.read_bytes()
     try:
         data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise TableError(f"'{path}' is not UTF-8 (byte {error.start}); save it as UTF-8 first") from error
     data = data.removeprefix(b"\xef\xbb\xbf")
+    delimiter = delimiter or _delimiter(data)
     header = pa.csv.open_csv(io.BytesIO(data), parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)).schema.names
     table = pa.csv.read_csv(
         io.BytesIO(data),
@@ -120,7 +123,22 @@ def _read_csv(path: Path, delimiter: str) -> pa.Table:
             column_types=dict.fromkeys(header, pa.string()), null_values=[""], strings_can_be_null=True, quoted_strings_can_be_null=True
         ),
     )
-    return pa.table([_typed(c) for c in table.columns], names=table.column_names)
+    columns = [_with_points(c) for c in table.columns] if delimiter == ";" else table.columns
+    return pa.table([_typed(c) for c in columns], names=table.column_names)
+
+
+def _delimiter(data: bytes) -> str:
+    """A comma, unless the header has none outside of quotes, and has semicolons or tabs."""
+    header = re.sub(r'"[^"]*"', "", data.split(b"\n", 1)[0].decode())
+    return next((d for d in ",;\t" if d in header), ",")
+
+
+def _with_points(cells: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Numbers with decimal commas, where all cells are numbers, with decimal points."""
+    known = cells.filter(pc.invert(pc.is_in(cells, pa.array([*NULLS, None]))))
+    if not len(known) or not pc.all(pc.match_substring_regex(known, r"^\s*-?(0|[1-9]\d*)(,\d+)?([eE][+-]?\d+)?\s*$")).as_py():
+        return cells
+    return pc.replace_substring(cells, ",", ".")
 
 
 def _typed(cells: pa.ChunkedArray) -> pa.ChunkedArray:
