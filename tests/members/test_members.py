@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from scipy import sparse
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from plait import machine
@@ -107,9 +108,9 @@ def test_a_member_never_sees_what_it_is_not_given(name: str, tmp_path: Path) -> 
     torch.testing.assert_close(found[0], found[1])
 
 
-@pytest.mark.parametrize("rows", [40, 200])
-def test_linear_is_scikit_learns_minimum(rows: int) -> None:
-    """Among the rows (40 of them, 100 numbers), and directly (200)."""
+@pytest.mark.parametrize(("rows", "ngrams"), [(40, False), (40, True), (200, False), (200, True)])
+def test_linear_is_scikit_learns_minimum(rows: int, ngrams: bool) -> None:
+    """Among the rows (40 of them, 100 numbers), and directly (200); of numbers, and of n-grams, most of which are zeros, beside them."""
     rng = np.random.default_rng(1)
     x = rng.normal(size=(rows, 100)).astype(np.float32) / 10
     label = rng.integers(0, 3, rows)
@@ -117,7 +118,7 @@ def test_linear_is_scikit_learns_minimum(rows: int) -> None:
     examples, _ = make({"kind": "classification", "price": "regression"})
     tasks = examples.views["network"].preprocessing.tasks
     strength = 1e-3
-    parts: list[Any] = [x[:, :30], x[:, 30:]]
+    parts: list[Any] = [x[:, :30], sparse.csr_matrix(x[:, 30:]) if ngrams else x[:, 30:]]
     space = Space(parts)
     w, b = solve(space, tasks["kind"], torch.from_numpy(label), strength, torch.zeros(space.width, 3).double(), torch.zeros(3).double(), 1000)
     theirs = LogisticRegression(C=1 / (strength * rows), max_iter=5000, tol=1e-8).fit(x, label)
