@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from plait import artifact, components, crossmodal, embedding, ensembling, evaluation, machine, report, runs, singles
+from plait import artifact, crossmodal, embedding, ensembling, evaluation, machine, report, runs, singles
 from plait import recipe as recipes
 from plait.artifact import Artifact
 from plait.checkpoint import Checkpoint, Progress
@@ -124,9 +124,7 @@ def _fit(
     Inspection(table.name, schema, {labels[t]: reason for t, reason in why.items()}).show(screen)
 
     rows, unlabelled = runs.choose_rows(table, chosen, targets, screen)
-    least = max(components.find("tasks", choice.name).steps for choice in chosen.tasks.values())
-    training = chosen.training.for_rows(len(rows.train), chosen.frozen(), bool(chosen.aligned()), least)
-    chosen = chosen.model_copy(update={"training": training})
+    chosen = chosen.for_rows(len(rows.train))
     folder = runs.folder_for(out, resumed)
     runs.begin(folder, table, chosen, sources, root, targets, strict, resumed)
     preprocessing = Preprocessing.fit(table, chosen, rows.train)

@@ -178,6 +178,13 @@ class Recipe(Options):
         kept = {name: c for name, c in self.columns.items() if not c.encoder or c.encoder.name == "tabular" or self._is_frozen(c.encoder)}
         return self.model_copy(update={"columns": kept})
 
+    def for_rows(self, rows: int) -> Recipe:
+        """The same with the numbers that training leaves open settled for so many training rows, and for the tasks. Of a resolved recipe."""
+        kinds = [components.find("tasks", choice.name) for choice in self.tasks.values()]
+        least, unaugmented = max(kind.steps for kind in kinds), min(kind.unaugmented for kind in kinds)
+        training = self.training.for_rows(rows, self.frozen(), any(kind.compares for kind in kinds), least, unaugmented)
+        return self.model_copy(update={"training": training})
+
     def frozen(self) -> bool:
         """Whether all encoders are frozen but those of numbers and the like. Of a resolved recipe."""
         found = [self._is_frozen(c.encoder) for c in self.columns.values() if c.encoder and c.encoder.name != "tabular"]

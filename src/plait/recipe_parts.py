@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -131,6 +131,7 @@ Switch = Literal["auto", "on", "off"]
 
 ALIGNED = ("image", "text", "audio", "video")  # modalities that are aligned when no columns are named
 LEAST_STEPS = 500  # of any training
+UNAUGMENTED = 0.2  # of its epochs
 COMPARED = 256  # rows of a batch where rows are compared with each other
 MANY = 4000  # rows from which on training is in large batches, where little is trained
 
@@ -149,7 +150,8 @@ class TrainingRecipe(Options):
 
     Over the last `unaugmented` share of the epochs cells are seen as prediction sees them. Of cells that masks, shifts and crops take from, a
     network learns weights that make up for what is missing on average, too large for whole ones (Touvron et al. 2019, "Fixing the train-test
-    resolution discrepancy", for crops): of a tone's pitch a regression answered a fifth too much.
+    resolution discrepancy", for crops): of a tone's pitch a regression answered a fifth too much. `unaugmented: auto` is a fifth, and nothing
+    where speech is transcribed: that read its own recordings no better for it, and those of another kind worse.
 
     `mixup` is the alpha of Zhang et al. 2018: each row is mixed with another one, all its columns and targets alike; 0 leaves it out.
     `unlabelled` weighs the loss of rows without a label (see `objective.consistency`), twice as many in each step as labelled ones; 0
@@ -166,7 +168,7 @@ class TrainingRecipe(Options):
     warmup: float = Field(0.3, ge=0, le=1)
     schedule: Literal["cosine", "constant"] = "cosine"
     clip: float = Field(1.0, ge=0)
-    unaugmented: float = Field(0.2, ge=0, le=1)
+    unaugmented: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = "auto"
     mixup: float = Field(0.0, ge=0)
     unlabelled: float = Field(0.0, ge=0)
     patience: int = Field(0, ge=0, description="epochs without a better score before training stops; 0: never stop early")
@@ -186,22 +188,31 @@ class TrainingRecipe(Options):
             raise ValueError("expected 1 or more, or auto")
         return value
 
-    def for_rows(self, rows: int, frozen: bool = False, aligned: bool = False, least: int = LEAST_STEPS) -> TrainingRecipe:
+    def for_rows(
+        self, rows: int, frozen: bool = False, aligned: bool = False, least: int = LEAST_STEPS, unaugmented: float = UNAUGMENTED
+    ) -> TrainingRecipe:
         """The same with numbers for so many training rows in place of `auto`. `frozen`: no encoder of media or texts is trained;
-        `aligned`: rows of a batch are compared with each other; `least`: the steps that tasks need."""
+        `aligned`: rows of a batch are compared with each other; `least`: the steps that tasks need; `unaugmented`: what they ask for."""
         writes = least > LEAST_STEPS
         many = frozen and rows >= MANY
         compared = max(32, min(COMPARED, rows // 4)) if aligned else 0
         batch = self.batch_size if self.batch_size != "auto" else compared or (16 if writes else 128 if many else 32)
         steps = max(rows // batch, 1)
         epochs = self.epochs if self.epochs != "auto" else 20 if many and not writes else max(min(40, max(8, 12_000 // steps)), -(-least // steps))
-        return self.model_copy(update={"epochs": epochs, "batch_size": batch})
+        whole = unaugmented if self.unaugmented == "auto" else self.unaugmented
+        return self.model_copy(update={"epochs": epochs, "batch_size": batch, "unaugmented": whole})
 
     @property
     def all_epochs(self) -> int:
         """The number of epochs, once it is settled."""
         assert self.epochs != "auto"
         return self.epochs
+
+    @property
+    def augmented_epochs(self) -> int:
+        """The number of epochs that see cells augmented, once it is settled."""
+        assert self.unaugmented != "auto"
+        return round((1 - self.unaugmented) * self.all_epochs)
 
     @property
     def batch(self) -> int:

@@ -34,8 +34,8 @@ def fit(recipe: Recipe, asked: Recipe, data: Mapping[str, Dataset], settings: Se
         if len(sides["train"]) < 2:
             continue
         columns = {c: column for c, column in recipe.columns.items() if column.role != "input" or c in inputs}
-        own = recipe.model_copy(update={"tasks": {target: recipe.tasks[target]}, "columns": columns, "ensemble": None})
-        own = own.model_copy(update={"training": asked.training.for_rows(len(sides["train"]), own.frozen(), least=task.steps)})
+        update = {"tasks": {target: recipe.tasks[target]}, "columns": columns, "ensemble": None, "training": asked.training}
+        own = recipe.model_copy(update=update).for_rows(len(sides["train"]))
         torch.manual_seed(recipe.seed)
         model = MultimodalModel.build(own, alone)
         embedding.begin(model, sides["train"])

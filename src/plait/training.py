@@ -134,7 +134,7 @@ def _epoch(run: Training, progress: Progress, checkpoint: Checkpoint, bar: Bar) 
     steps = settings.all_epochs * len(batches)
     generator = torch.Generator()
     progress.begin_epoch(generator, _seed(recipe.seed, progress.epoch) + 1)
-    whole = progress.epoch >= round((1 - settings.unaugmented) * settings.all_epochs)
+    whole = progress.epoch >= settings.augmented_epochs
     taken = [torch.tensor(progress.loss_sum, dtype=torch.float64)]  # added up at the end
     run.model.train()
     for step in range(progress.step, len(batches)):

@@ -231,6 +231,15 @@ class TestTextTask:
         assert "5 characters, and at most 3" in problems[0].reason
 
 
+@pytest.mark.parametrize(("override", "share"), [("seed=0", 0.0), ("training.unaugmented=0.5", 0.5), ("tasks.said=generation", 0.2)])
+def test_speech_is_augmented_to_the_end_unless_asked_otherwise(override: str, share: float, tmp_path: Path) -> None:
+    """Also beside a target that would do without."""
+    rows = [{**row, "first": row["said"][0]} for row in tones(tmp_path, 12)]
+    overrides = [*HEARD, "tasks.first=classification", "tasks.said=transcription", "training.epochs=1", override]
+    model = plait.fit(rows, root=tmp_path, out=tmp_path / "run", overrides=overrides, quiet=True, evaluate=False)
+    assert model.recipe.training.unaugmented == share
+
+
 def test_a_transcription_reads_one_column() -> None:
     made = find("tasks", "transcription").fit(configure("tasks", "transcription", {}), pa.chunked_array([["ab"]]), "said")
     with pytest.raises(RecipeError, match="reads one column"):

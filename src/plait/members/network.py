@@ -78,7 +78,7 @@ component = Network
 
 def _recipe(config: Config, recipe: Recipe, rows: int) -> Recipe:
     """The member's own recipe: its view's, with its fusion and settled epochs."""
-    training = recipe.training.for_rows(rows, recipe.frozen())
+    training = recipe.for_rows(rows).training
     if config.learning_rate:
         training = training.model_copy(update={"learning_rate": config.learning_rate})
     fusion = config.fusion.resolved("fusion") if config.fusion else recipe.fusion

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from plait.batch import Tokens
 from plait.components import Options
 from plait.modalities.base import Match, Problem, Source
-from plait.recipe_parts import LEAST_STEPS, Between, Choices
+from plait.recipe_parts import LEAST_STEPS, UNAUGMENTED, Between, Choices
 
 
 class TaskOptions(Options):
@@ -42,8 +42,8 @@ class Task(nn.Module, ABC):
     target column and needs no label; every other has the column of its own name.
 
     `modalities`: what columns it reads when no `inputs` are named, all if empty. For its inputs, where the recipe does not say otherwise,
-    `encoders` has an encoder by modality, and `cells` options of the modality. `steps`: how many a training needs at least. `tunes`: what
-    `plait tune` tries of its options.
+    `encoders` has an encoder by modality, and `cells` options of the modality. `steps`: how many a training needs at least;
+    `unaugmented`: the share of its epochs, at the end, that sees cells as they are. `tunes`: what `plait tune` tries of its options.
     """
 
     options: ClassVar[type[TaskOptions]]
@@ -56,6 +56,7 @@ class Task(nn.Module, ABC):
     modalities: ClassVar[tuple[str, ...]] = ()
     encoders: ClassVar[dict[str, Any]] = {}
     steps: ClassVar[int] = LEAST_STEPS
+    unaugmented: ClassVar[float] = UNAUGMENTED
     from_files: ClassVar[bool] = False  # whether its labels are files, of which more than a few bad ones are an error
     cells: ClassVar[dict[str, dict[str, Any]]] = {}
     tunes: ClassVar[dict[str, Between | Choices]] = {}

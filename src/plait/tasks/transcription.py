@@ -68,6 +68,7 @@ class Transcription(TextTask):
     score = "cer"
     higher = False
     steps = 2500
+    unaugmented = 0.0
     modalities = ("audio",)
     encoders = {"audio": {"name": "crnn", "channels": (32, 64, 64), "width": 160, "layers": 2}}
     cells = {"audio": {"view": "whole", "longest": 600.0, "seconds": 20.0, "time_masks": 2, "band_masks": 2}}
