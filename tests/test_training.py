@@ -300,6 +300,11 @@ def test_a_row_without_inputs_is_answered_by_those_like_it_or_by_the_shares_of_a
         assert shares == pytest.approx([3 / 8, 3 / 8, 1 / 4], abs=0.02)
 
 
+def test_a_share_is_no_more_than_all() -> None:
+    with pytest.raises(ValueError, match="a share from 0 to 1, or auto"):
+        recipe.TrainingRecipe(unaugmented=1.2)
+
+
 @pytest.mark.parametrize(("share", "augmented"), [(0.2, 8), (0.0, 10), (1.0, 0)])
 def test_the_last_epochs_see_cells_as_they_are(share: float, augmented: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen, once = [], Dataset.batch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -168,7 +168,7 @@ class TrainingRecipe(Options):
     warmup: float = Field(0.3, ge=0, le=1)
     schedule: Literal["cosine", "constant"] = "cosine"
     clip: float = Field(1.0, ge=0)
-    unaugmented: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = "auto"
+    unaugmented: float | Literal["auto"] = "auto"
     mixup: float = Field(0.0, ge=0)
     unlabelled: float = Field(0.0, ge=0)
     patience: int = Field(0, ge=0, description="epochs without a better score before training stops; 0: never stop early")
@@ -186,6 +186,13 @@ class TrainingRecipe(Options):
     def _positive(cls, value: int | str) -> int | str:
         if isinstance(value, int) and value < 1:
             raise ValueError("expected 1 or more, or auto")
+        return value
+
+    @field_validator("unaugmented")
+    @classmethod
+    def _share(cls, value: float | str) -> float | str:
+        if isinstance(value, float) and not 0 <= value <= 1:
+            raise ValueError("expected a share from 0 to 1, or auto")
         return value
 
     def for_rows(

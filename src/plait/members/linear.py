@@ -161,14 +161,14 @@ def solve(space: Space, task: Task, y: Tensor, strength: float, weight: Tensor, 
     optimizer = torch.optim.LBFGS([weight, bias], max_iter=steps, tolerance_grad=1e-6, tolerance_change=1e-8, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
-        now, at = weight.detach(), bias.detach()
-        product = space.product(now)
-        output = ((product if bias.ndim else product[:, 0]) + at).requires_grad_()
+        w, b = weight.detach(), bias.detach()
+        product = space.product(w)
+        output = ((product if bias.ndim else product[:, 0]) + b).requires_grad_()
         loss = task.loss(output, y, everywhere)
         (slope,) = torch.autograd.grad(loss, output)
-        weight.grad = space.slope(slope.reshape(len(slope), -1)) + strength * now
+        weight.grad = space.slope(slope.reshape(len(slope), -1)) + strength * w
         bias.grad = slope.sum(0)
-        return loss.detach() + strength / 2 * (now**2).sum()
+        return loss.detach() + strength / 2 * (w**2).sum()
 
     with torch.no_grad():
         weight.requires_grad_()

@@ -129,7 +129,7 @@ def _read_csv(path: Path, delimiter: str = "") -> pa.Table:
 
 def _delimiter(data: bytes) -> str:
     """A comma, unless the header has none outside of quotes, and has semicolons or tabs."""
-    header = re.sub(r'"[^"]*"', "", data.split(b"\n", 1)[0].decode())
+    header = re.sub(r'"[^"]*"', "", io.BytesIO(data).readline().decode())
     return next((d for d in ",;\t" if d in header), ",")
 
 
