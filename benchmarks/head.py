@@ -21,7 +21,7 @@ from plait import recipe
 from plait.batch import Batch, Values
 from plait.checkpoint import Checkpoint, Progress
 from plait.dataset import Dataset
-from plait.encoders.pretrained import Pretrained
+from plait.encoders.pretrained import Config, Pretrained
 from plait.fusion.concat import Concat
 from plait.model import ColumnEncoder, Fused, MultimodalModel
 from plait.networks import Network
@@ -61,9 +61,17 @@ def floor(x: torch.Tensor, y: torch.Tensor, bf16: bool, own: bool = False) -> fl
 
 def ours(x: dict[str, torch.Tensor], y: torch.Tensor, alone: float, precision: str, folder: Path) -> float:
     """Seconds of an epoch of plait's loop."""
-    options = [f"training.batch_size={BATCH}", "training.epochs=1", f"model.alone={alone}", f"training.precision={precision}"]
+    options = [
+        f"training.batch_size={BATCH}",
+        "training.epochs=1",
+        f"model.alone={alone}",
+        f"training.precision={precision}",
+        "training.unaugmented=0",
+    ]
     chosen = recipe.load({"fusion": {"name": "concat", "hidden": HIDDEN}}, options)
-    encoders = {c: ColumnEncoder(Pretrained(Network("", "", {}, ""), "grid", WIDTH, "mean", False, 0.0), "learned") for c in COLUMNS}
+    encoders = {
+        c: ColumnEncoder(Pretrained(Network("", "", {}, ""), "grid", WIDTH, Config(dropout=0.0, pool="mean", unit=False)), "learned") for c in COLUMNS
+    }
     task = Classification([0, 1], [1, 1], "none", 0.0)
     task.build_head(HIDDEN[-1], dict.fromkeys(COLUMNS, WIDTH))
     widths = dict.fromkeys(COLUMNS, WIDTH)

@@ -48,3 +48,16 @@ def test_photographs_are_called_what_they_show(name: str) -> None:
         odds = network.classifier(network(normalise(to_float(pixels), framing)).mean((2, 3))).softmax(1)  # type: ignore[misc]
     assert odds.argmax() == 698
     assert odds[0, [698, 663, 442]].sum() > 0.5
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_folding_changes_no_answer(name: str) -> None:
+    torch.manual_seed(0)
+    network, pictures = ConvNet(PLANS[name]).eval(), torch.randn(2, 3, 64, 64)
+    for norm in (m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+        norm.running_mean.normal_()  # type: ignore[union-attr]
+        norm.running_var.uniform_(0.5, 2.0)  # type: ignore[union-attr]
+    with torch.no_grad():
+        whole = network(pictures)
+        assert torch.allclose(network.folded()(pictures), whole, atol=1e-4 * float(whole.abs().max()))
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in network.modules())

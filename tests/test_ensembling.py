@@ -17,7 +17,7 @@ import tiny_models
 from conftest import FAST, make_rows, write_csv
 from plait.ensembling import greedy
 from plait.errors import Interrupted, RecipeError
-from plait.recipe_parts import SplitRecipe
+from plait.recipe_parts import QUALITY, EnsembleRecipe, SplitRecipe
 from plait.table.read import Table
 from plait.table.split import folds
 from plait.tasks.classification import Classification
@@ -115,6 +115,14 @@ def test_stacking_and_repeats(table: Path, tmp_path: Path) -> None:
     assert weights.stack is not None
     assert weights.stack[0].shape == (6, 3)
     assert model.predict(table)["label"].equals(plait.load(out, quiet=True).predict(table)["label"])
+
+
+@pytest.mark.parametrize(("rows", "repeats"), [(1999, 3), (2000, 1)])
+def test_best_trains_its_members_over_and_over_on_few_rows(rows: int, repeats: int) -> None:
+    auto = EnsembleRecipe(repeats="auto")
+    assert auto.for_rows(rows).repeats == repeats
+    assert EnsembleRecipe(repeats=2).for_rows(rows).repeats == 2
+    assert EnsembleRecipe(**QUALITY["best"]).repeats == "auto"
 
 
 def test_several_targets_have_shares_of_their_own(tmp_path: Path) -> None:

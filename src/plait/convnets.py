@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,14 @@ class ConvNet(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         return self.head(self.blocks(self.stem(x_BCHW)))
 
+    def folded(self) -> ConvNet:
+        """The same network with each normalisation multiplied into the convolution before it, in place: a quarter less time, for a
+        network that is not to be trained."""
+        for part in (m for m in self.eval().modules() if isinstance(m, Convolution)):
+            assert isinstance(part.norm, nn.BatchNorm2d)
+            part.conv, part.norm = fuse_conv_bn_eval(part.conv, part.norm), nn.Identity()
+        return self
+
 
 class Block(nn.Module):
     """An inverted residual: made wider, one convolution for each channel, made narrow again, added to what came in where
@@ -76,7 +85,7 @@ class Convolution(nn.Module):
         super().__init__()
         self.kernel, self.stride, self.same, self.active = kernel, stride, plan.same, active
         self.conv = nn.Conv2d(before, after, kernel, stride, 0 if plan.same else kernel // 2, groups=groups, bias=False)
-        self.norm = nn.BatchNorm2d(after, eps=plan.epsilon)
+        self.norm: nn.Module = nn.BatchNorm2d(after, eps=plan.epsilon)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         if self.same and self.kernel > 1:

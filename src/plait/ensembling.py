@@ -262,6 +262,7 @@ def _parts(fitting: Fitting, pool: np.ndarray) -> list[list[np.ndarray]]:
     target = next(iter(fitting.tasks))
     classes = fitting.chosen.tasks[target].name == "classification"
     plan, first = fitting.plan, fitting.chosen.seed * 101
+    assert plan.repeats != "auto"
     return [folds(pool, plan.folds, fitting.table, fitting.chosen.split, target, first + repeat, classes) for repeat in range(plan.repeats)]
 
 

@@ -53,8 +53,13 @@ class Network:
     def on(self, device: torch.device) -> nn.Module:
         """The network with its weights, not to be trained."""
         if self._loaded is None:
-            self._loaded = (self._convolutions() if "network" in self.architecture else self._of_hugging_face()).requires_grad_(False).eval()
+            found = self.trained()
+            self._loaded = (found.folded() if isinstance(found, ConvNet) else found).requires_grad_(False).eval()
         return self._loaded.to(device)
+
+    def trained(self) -> nn.Module:
+        """The network with its weights, of the caller's own."""
+        return self._convolutions() if "network" in self.architecture else self._of_hugging_face()
 
     def untrained(self) -> nn.Module:
         """A network of the same form with weights at random, of the caller's own."""

@@ -179,11 +179,11 @@ class Recipe(Options):
         return self.model_copy(update={"columns": kept})
 
     def for_rows(self, rows: int) -> Recipe:
-        """The same with the numbers that training leaves open settled for so many training rows, and for the tasks. Of a resolved recipe."""
+        """The same with what training and ensemble leave open settled for so many training rows, and the tasks. Of a resolved recipe."""
         kinds = [components.find("tasks", choice.name) for choice in self.tasks.values()]
         least, unaugmented = max(kind.steps for kind in kinds), min(kind.unaugmented for kind in kinds)
         training = self.training.for_rows(rows, self.frozen(), any(kind.compares for kind in kinds), least, unaugmented)
-        return self.model_copy(update={"training": training})
+        return self.model_copy(update={"training": training, "ensemble": self.ensemble and self.ensemble.for_rows(rows)})
 
     def frozen(self) -> bool:
         """Whether all encoders are frozen but those of numbers and the like. Of a resolved recipe."""

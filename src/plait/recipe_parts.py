@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from plait.components import Choice, Options
 from plait.schema import Role
+
+
+def _one_or_more(value: int | str) -> int | str:
+    if isinstance(value, int) and value < 1:
+        raise ValueError("expected 1 or more, or auto")
+    return value
+
+
+Count: TypeAlias = Annotated[int | Literal["auto"], AfterValidator(_one_or_more)]
+FEW = 2000  # rows below which the luck of folds is averaged over
 
 
 class ColumnRecipe(Options):
@@ -57,15 +67,20 @@ class EnsembleRecipe(Options):
 
     `members` has a name of your own for each, and what it is (`plait options members`). Each is trained on all rows that train
     and validate but one of `folds` parts, for each part in turn, `repeats` times over with other parts; a row is answered by
-    the mean of them. `stack` adds a linear model on the other members' answers. `rounds` of greedy selection weigh them
-    (Caruana et al. 2004). A split by time has no folds: members then train on its training rows.
+    the mean of them. `repeats: auto` is 3 below 2,000 training rows, where the luck of the parts counts most, else 1. `stack` adds a
+    linear model on the other members' answers. `rounds` of greedy selection weigh them (Caruana et al. 2004). A split by time has no
+    folds: members then train on its training rows.
     """
 
     members: dict[str, Choice] = {}
     folds: int = Field(5, ge=2)
-    repeats: int = Field(1, ge=1)
+    repeats: Count = 1
     stack: bool = False
     rounds: int = Field(50, ge=1)
+
+    def for_rows(self, rows: int) -> EnsembleRecipe:
+        """The same with numbers for so many training rows in place of `auto`."""
+        return self.model_copy(update={"repeats": 3 if rows < FEW else 1}) if self.repeats == "auto" else self
 
 
 _VECTORS = {"image": "pretrained", "text": "pretrained"}
@@ -83,7 +98,7 @@ QUALITY: dict[str, dict[str, Any]] = {
             "frozen, logit sum": {**_LIGHT, "encoders": _VECTORS, "fusion": "logit_sum"},
             "frozen, second vectors": {**_LIGHT, "encoders": _SECOND},
         },
-        "repeats": 3,
+        "repeats": "auto",
         "stack": True,
     },
 }
@@ -158,8 +173,8 @@ class TrainingRecipe(Options):
     leaves them out.
     """
 
-    epochs: int | Literal["auto"] = "auto"
-    batch_size: int | Literal["auto"] = "auto"
+    epochs: Count = "auto"
+    batch_size: Count = "auto"
     micro_batch: int = Field(0, ge=0)
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     learning_rate: float = Field(2e-3, gt=0)
@@ -180,13 +195,6 @@ class TrainingRecipe(Options):
     compile: Switch = "auto"
     allocator: Switch = "auto"
     trackers: tuple[Literal["csv", "tensorboard"], ...] = ("csv",)
-
-    @field_validator("epochs", "batch_size")
-    @classmethod
-    def _positive(cls, value: int | str) -> int | str:
-        if isinstance(value, int) and value < 1:
-            raise ValueError("expected 1 or more, or auto")
-        return value
 
     @field_validator("unaugmented")
     @classmethod

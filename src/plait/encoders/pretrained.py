@@ -139,7 +139,7 @@ class Tuned(Encoder):
 
     def begin(self) -> None:
         known = self.body.state_dict()
-        given = self.network.on(torch.device("cpu")).state_dict()
+        given = self.network.trained().state_dict()
         renamed = {key if key in known else ".base_layer.".join(key.rsplit(".", 1)): value for key, value in given.items()}
         absent, _ = self.body.load_state_dict(renamed, strict=False)
         assert all("lora_" in key for key in absent), absent

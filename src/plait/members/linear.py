@@ -144,7 +144,8 @@ class Space:
         """X^T of the slope at the output."""
         if self.x is not None:
             return (self.x.T @ slope.to(self.x.dtype)).double()
-        return torch.from_numpy(np.concatenate([x.T @ slope.numpy() for x in self._xs]))
+        narrow = slope.float().numpy()  # of another precision than x, NumPy would convert x in every step
+        return torch.from_numpy(np.concatenate([x.T @ narrow for x in self._xs])).double()
 
     def weights(self, weight: Tensor) -> Tensor:
         """The weights of the numbers themselves."""
@@ -181,7 +182,7 @@ def _product(xs: list[Matrix], weight: np.ndarray) -> np.ndarray:
     total, first = np.zeros((xs[0].shape[0], weight.shape[1])), 0
     for x in xs:
         part = weight[first : first + x.shape[1]]
-        total += x @ (part if sparse.issparse(x) else part.astype(np.float32))
+        total += x @ part.astype(np.float32)
         first += x.shape[1]
     return total
 

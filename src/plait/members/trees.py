@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -107,7 +106,7 @@ def _parameters(config: Config, width: int, seed: int) -> dict[str, Any]:
         "learning_rate": config.learning_rate, "num_leaves": config.leaves, "min_data_in_leaf": config.least, "lambda_l2": config.l2,
         "feature_fraction": max(config.colsample, min(1.0, 10 / max(width, 1))),  # a table of a few columns is seen whole
         "bagging_fraction": config.subsample, "bagging_freq": 1, "max_bin": 63,
-        "seed": seed, "deterministic": True, "force_col_wise": True, "num_threads": os.cpu_count() or 1, "verbosity": -1,
+        "seed": seed, "deterministic": True, "force_col_wise": True, "num_threads": torch.get_num_threads(), "verbosity": -1,
     }  # fmt: skip
 
 
