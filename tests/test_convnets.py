@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from sklearn.datasets import load_sample_image
 
 from plait import weights
-from plait.convnets import PLANS, ConvNet, renamed
+from plait.convnets import PLANS, ConvNet, relu6, renamed
 from plait.errors import RecipeError
 from plait.pixels import Framing, normalise, square, to_float
 
@@ -61,3 +61,12 @@ def test_folding_changes_no_answer(name: str) -> None:
         whole = network(pictures)
         assert torch.allclose(network.folded()(pictures), whole, atol=1e-4 * float(whole.abs().max()))
     assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in network.modules())
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_relu6_is_that_of_torch_bit_by_bit(kind: torch.dtype) -> None:
+    some = [-float("inf"), -1e30, -6.0, -1e-40, -0.0, 0.0, 1e-40, 0.5, 5.96875, 6.0, 6.03125, 1e30, float("inf")]
+    x = torch.cat([torch.tensor(some), torch.randn(1000, generator=torch.Generator().manual_seed(0)) * 5]).to(kind)
+    with torch.no_grad():
+        assert torch.equal(relu6(x.clone()), torch.nn.functional.relu6(x))
+    assert relu6(x.clone().requires_grad_() * 1).requires_grad
