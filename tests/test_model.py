@@ -41,15 +41,22 @@ def test_a_column_that_is_missing_everywhere_has_no_part_in_the_answer() -> None
     assert not torch.equal(model(hidden)["label"], model(batch)["label"])
 
 
-def test_a_row_with_one_column_is_answered_by_that_columns_own_network() -> None:
+def test_a_row_with_one_cell_or_none_is_answered_by_that_cell_and_by_what_the_empty_ones_say() -> None:
     model, batch = build()
     batch = replace(batch, present={"one": torch.tensor([1, 1, 1, 0, 1, 0, 1, 1]).bool(), "two": torch.tensor([1, 0, 0, 1, 1, 0, 0, 1]).bool()})
     encoded = model.encode(batch)
     part = model.fused_for("label")
-    found, fused = model.fuse(encoded, batch.present)["label"], part.fusion(encoded, batch.present)
-    one, two = (part.alone(c, encoded[c]) for c in ("one", "two"))
-    for row, expected in enumerate((fused, one, one, two, fused, fused, one, fused)):
-        torch.testing.assert_close(found[row], expected[row])
+    assert not part.knows_empty(), "nothing is known before training"
+    no_one, no_two, nothing = torch.nn.init.normal_(part.empty.weight).detach()
+    fused, (one, two) = part.fusion(encoded, batch.present), (part.alone(c, encoded[c]) for c in ("one", "two"))
+    found = model.fuse(encoded, batch.present)["label"]
+    expected = torch.stack(
+        [fused[0], one[1] + no_two, one[2] + no_two, two[3] + no_one, fused[4], no_one + no_two + nothing, one[6] + no_two, fused[7]]
+    )
+    torch.testing.assert_close(found, expected)
+    given = model.fuse(model.hide(encoded, batch.only({"one"}).present), batch.only({"one"}).present, columns=["one"])["label"]
+    torch.testing.assert_close(given[1], one[1], msg="a column that is not there at all says nothing")
+    torch.testing.assert_close(given[3], no_one + nothing)
 
 
 def test_a_row_without_inputs_gets_the_shares_of_the_training_rows_where_none_of_these_taught_more() -> None:

@@ -16,7 +16,7 @@ from conftest import FAST, make_rows, stop_at_step, write_csv
 from plait import training
 from plait.batch import Tokens
 from plait.errors import Interrupted
-from plait.objective import FUSED, SURE, Mixing, blended, consistency, losses, settled, weighed
+from plait.objective import EMPTY, FUSED, SURE, Mixing, blended, consistency, losses, settled, weighed
 from test_model import build
 
 
@@ -37,11 +37,42 @@ def test_each_column_alone_adds_its_loss_of_the_rows_that_have_it() -> None:
         own.append(F.cross_entropy(found[has], batch.targets["label"][has]))
     output = model.task("label")(model.fused_for("label").fusion(encoded, batch.present), encoded)
     whole = F.cross_entropy(output, batch.targets["label"])
+    some = losses(model, batch)["label"]
+    assert set(some) == {FUSED, *model.columns, EMPTY}
     for left in (1.0, 0.5, 0.0):
         weights = settled(model, 0.7, left)
-        torch.testing.assert_close(weighed(losses(model, batch), weights)["label"], whole + 0.7 * (own[0] + own[1]))
+        torch.testing.assert_close(weighed({"label": some}, weights)["label"], whole + 0.7 * (own[0] + own[1] + some[EMPTY]))
     model.task("label").squared = True  # as that of a number
-    assert settled(model, 0.7, 0.5) == {"label": {FUSED: 1.0, **dict.fromkeys(model.columns, 0.7 * 0.5 / 2)}}
+    assert settled(model, 0.7, 0.5) == {"label": {FUSED: 1.0, **dict.fromkeys((*model.columns, EMPTY), 0.7 * 0.5 / 2)}}
+
+
+def test_what_empty_cells_say_is_added_to_columns_alone_and_learned_from_rows_that_are_told_nothing_else() -> None:
+    model, batch = build()
+    part, task, y = model.fused_for("label"), model.task("label"), batch.targets["label"]
+    no_one, no_two, nothing = torch.nn.init.normal_(part.empty.weight).detach()
+    encoded, lacks = model.encode(batch), {c: ~batch.present[c] for c in model.columns}
+    said = lacks["one"][:, None] * no_one + lacks["two"][:, None] * no_two
+    found = losses(model, batch)["label"]
+    for c in model.columns:
+        has = ~lacks[c]
+        expected = F.cross_entropy(task(part.alone(c, encoded[c]) + said, encoded)[has], y[has])
+        torch.testing.assert_close(found[c], expected)
+    empty = lacks["one"] | lacks["two"]
+    expected = F.cross_entropy(task(said + nothing, encoded)[empty], y[empty]) * empty.float().mean()
+    torch.testing.assert_close(found[EMPTY], expected)
+    whole = replace(batch, present={c: torch.ones(8, dtype=torch.bool) for c in model.columns})
+    assert set(losses(model, whole)["label"]) == {FUSED, *model.columns}, "nothing is empty"
+    hidden = replace(whole, present=batch.present, given=whole.present)
+    assert EMPTY not in losses(model, hidden)["label"], "what training hides is not empty"
+
+
+def test_half_of_the_empty_cells_are_told_in_training() -> None:
+    model, batch = build()
+    torch.nn.init.normal_(model.fused_for("label").empty.weight)
+    model.train()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        assert len({float(losses(model, batch)["label"][EMPTY]) for _ in range(20)}) > 2
 
 
 def test_mixed_rows_are_mixed_inputs_and_mixed_losses() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -63,14 +63,21 @@ class Evaluation:
 
 
 def evaluate(
-    answering: Answering, data: Rows, priors: dict[str, Any], name: str, subsets: bool = True, progress: Callable[[int], None] = lambda n: None
+    answering: Answering,
+    data: Rows,
+    priors: dict[str, Any],
+    name: str,
+    subsets: bool = True,
+    progress: Callable[[int], None] = lambda n: None,
+    given: Sequence[str] | None = None,
 ) -> Evaluation:
     """Scores a model on the labelled rows of `data`. `priors` holds, for each target, the output of the guess that sees no
-    input. All subsets together cost little more than one: only fusion and heads run again."""
+    input. All subsets together cost little more than one: only fusion and heads run again. `given` are the columns that the table
+    has, if not all."""
     columns = answering.columns
     reads = [set(task.read(columns)) for task in answering.tasks.values() if not task.compares] if subsets else []
     wanted = [tuple(columns), *(s for s in _subsets(columns) if any(set(s) < read for read in reads))]
-    outputs = answering.outputs(data, wanted, progress)
+    outputs = answering.outputs(data, [[c for c in s if given is None or c in given] for s in wanted], progress)
     resamples = int(np.clip(2e7 / max(len(data), 1), 100, 1000))
     targets, alignments = {}, {}
     for target, task in answering.tasks.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -70,11 +70,16 @@ class MultimodalModel(nn.Module):
         return {c: self.encoder(c)(batch.values[c], batch.present[c]) for c in self.columns}
 
     def fuse(
-        self, encoded: dict[str, Tokens], present: dict[str, Tensor], single: bool = True, targets: Sequence[str] | None = None
+        self,
+        encoded: dict[str, Tokens],
+        present: dict[str, Tensor],
+        single: bool = True,
+        targets: Sequence[str] | None = None,
+        columns: Collection[str] | None = None,
     ) -> dict[str, Tensor]:
-        """For each target (of `targets`) whose task asks for one, the fused vector of each row; see `Fused` for what `single` says."""
+        """For each target (of `targets`) whose task asks for one, the fused vector of each row; see `Fused` for what `single` and `columns` say."""
         keys = {t: self._key(t) for t in (self.targets if targets is None else targets) if self.task(t).fuses}
-        found = {key: self.fused[key](encoded, present, single) for key in dict.fromkeys(keys.values())}
+        found = {key: self.fused[key](encoded, present, single, columns) for key in dict.fromkeys(keys.values())}
         return {t: found[key] for t, key in keys.items()}
 
     def hide(self, encoded: dict[str, Tokens], present: dict[str, Tensor]) -> dict[str, Tokens]:
@@ -86,13 +91,14 @@ class MultimodalModel(nn.Module):
         nothing_BD = next(iter(encoded.values())).x_BLD[:, 0, :0]
         return {t: self.task(t)(fused.get(t, nothing_BD), encoded) for t in (self.targets if targets is None else targets)}
 
-    def predict_hidden(self, encoded: dict[str, Tokens], present: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The outputs from tokens computed before, with the columns hidden that `present` now lacks: only fusion and heads run. A row that
-        has none of a target's inputs gets the task's guess where no training row has taught what to make of nothing (see `Task.blind`)."""
+    def predict_hidden(self, encoded: dict[str, Tokens], present: dict[str, Tensor], columns: Collection[str] | None = None) -> dict[str, Tensor]:
+        """The outputs from tokens computed before, of these columns (or all), with cells hidden that `present` now lacks: only fusion and
+        heads run. A row that has none of a target's inputs gets the task's guess where no training row has taught what to make of nothing
+        (see `Task.blind`, `Fused.knows_empty`)."""
         hidden = self.hide(encoded, present)
-        outputs = self.answer(self.fuse(hidden, present), hidden)
+        outputs = self.answer(self.fuse(hidden, present, columns=columns), hidden)
         for t, output in outputs.items():
-            guess = self.task(t).blind() if self.task(t).guesses else None
+            guess = self.task(t).blind() if self.task(t).guesses and not self.fused_for(t).knows_empty(columns) else None
             if guess is not None:
                 there_B = torch.stack([present[c] for c in self.task(t).read(self.columns)]).any(0)
                 outputs[t] = torch.where(there_B.reshape(-1, *(1,) * guess.ndim), output, guess.to(output))
@@ -118,29 +124,51 @@ class MultimodalModel(nn.Module):
 
 class Fused(nn.Module):
     """The fused vector of some columns: a fusion, and for each column a small network of its own (`solo`), which trains the column's
-    encoder by itself, and answers for rows that have nothing else."""
+    encoder by itself, and answers for rows that have nothing else. `empty` has a vector for each column, of what it says that a row's cell
+    is empty, and one for rows that have no cell at all: added to that of a row with one cell or none."""
 
     def __init__(self, widths: dict[str, int], fusion: Fusion, alone: bool = False) -> None:
         super().__init__()
         self.columns = list(widths)
         self.fusion, self.width = fusion, fusion.width
         self.solo = nn.ModuleDict({module_key(c): MLP(width, [fusion.width]) for c, width in widths.items() if alone and len(widths) > 1})
+        self.empty = nn.Embedding(len(widths) + 1, fusion.width) if self.solo else None
+        if self.empty is not None:
+            nn.init.zeros_(self.empty.weight)
 
-    def forward(self, encoded: dict[str, Tokens], present: dict[str, Tensor], single: bool = True) -> Tensor:
-        """The vector of each row. With `single`, that of a row with one column only is what that column's own network makes of it:
-        fusion has seen few such rows, the other has seen them all."""
+    def forward(self, encoded: dict[str, Tokens], present: dict[str, Tensor], single: bool = True, columns: Collection[str] | None = None) -> Tensor:
+        """The vector of each row. With `single`, that of a row with one cell, or none, is what that cell's own network makes of it, and the
+        empty cells of `columns` (the others are not there at all) say: fusion has seen few such rows, the other has seen them all."""
         there = {c: present[c] for c in self.columns}
         fused_BD: Tensor = self.fusion({c: encoded[c] for c in self.columns}, there)
         if not self.solo or not single:
             return fused_BD
-        single_B = torch.stack(list(there.values())).sum(0) == 1
-        for c in self.columns if bool(single_B.any()) else ():
-            fused_BD = torch.where((single_B & there[c])[:, None], self.alone(c, encoded[c]).to(fused_BD.dtype), fused_BD)
-        return fused_BD
+        there_BM = torch.stack([there[c] for c in self.columns], 1)
+        few_B = there_BM.sum(1) <= 1
+        if not bool(few_B.any()):
+            return fused_BD
+        given_M = torch.tensor([columns is None or c in columns for c in self.columns], device=there_BM.device)
+        few_BD = self.said_by_empty(~there_BM & given_M, ~there_BM.any(1)).to(fused_BD.dtype)
+        for c in self.columns:
+            few_BD = few_BD + torch.where((few_B & there[c])[:, None], self.alone(c, encoded[c]).to(fused_BD.dtype), 0)
+        return torch.where(few_B[:, None], few_BD, fused_BD)
 
     def alone(self, column: str, tokens: Tokens) -> Tensor:
         """The vector of one column by itself."""
         return cast(Tensor, self.solo[module_key(column)](tokens.pooled_BD()))
+
+    def said_by_empty(self, empty_BM: Tensor, nothing_B: Tensor) -> Tensor:
+        """The sum of what the empty cells of each row say, and that there is nothing else where that is so."""
+        assert self.empty is not None
+        weight = self.empty.weight
+        return torch.cat([empty_BM, nothing_B[:, None]], 1).to(weight.dtype) @ weight
+
+    def knows_empty(self, columns: Collection[str] | None = None) -> bool:
+        """Whether training rows have taught what an empty cell of one of these columns says: its vector is no longer zero."""
+        if self.empty is None:
+            return False
+        at = [i for i, c in enumerate(self.columns) if columns is None or c in columns]
+        return bool((self.empty.weight[at] != 0).any())
 
 
 class ColumnEncoder(nn.Module):

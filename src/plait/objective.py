@@ -15,6 +15,7 @@ from plait.model import MultimodalModel
 from plait.tasks.base import Task
 
 FUSED = ""  # the name of the loss of all columns fused; every other loss has its column's name
+EMPTY = "-"  # the name of the loss of rows of which all that is told is that cells are empty
 OWN = "~"  # the name of the loss of a task that does not answer from a fused vector, which is never weighed
 Losses: TypeAlias = dict[str, dict[str, Tensor]]  # by target, then by name
 Weights: TypeAlias = dict[str, dict[str, float]]  # of these losses
@@ -67,10 +68,33 @@ def losses(model: MultimodalModel, batch: Batch, mixing: Mixing | None = None, g
                 found[t] = {OWN: task.loss(outputs[t], batch.targets[t], batch.labelled[t])}
             else:
                 found[t] = {FUSED: _loss(task, outputs[t], batch, t, mixing, None)}
-                part = model.fused_for(t)
-                for c in part.columns if part.solo else ():
-                    found[t][c] = _loss(task, task(part.alone(c, encoded[c]), encoded), batch, t, mixing, present[c])
+                if model.fused_for(t).solo:
+                    found[t] |= _apart(model, t, (encoded, present), batch, mixing)
     return {t: found[t] for t in model.targets if t in found}
+
+
+def _apart(model: MultimodalModel, target: str, view: View, batch: Batch, mixing: Mixing | None) -> dict[str, Tensor]:
+    """The loss of each column by itself, and of rows that have nothing but empty cells (`EMPTY`). An empty cell can say something: that a stamp
+    has no sound, that it is no animal. A column that is not there at all says nothing; so in training empty cells are told half of the time."""
+    (encoded, present), part, task, found = view, model.fused_for(target), model.task(target), {}
+    empty_BM = ~torch.stack([_there(batch, c, mixing) for c in part.columns], 1)
+    said_BD = None
+    if bool(empty_BM.any()):
+        empty_BM &= torch.rand(empty_BM.shape, device=empty_BM.device) < (0.5 if model.training else 1.0)
+        told_B = empty_BM.any(1)
+        said_BD = part.said_by_empty(empty_BM, torch.zeros_like(told_B))
+        nothing_BD = part.said_by_empty(empty_BM, torch.ones_like(told_B))
+        found[EMPTY] = _loss(task, task(nothing_BD, encoded), batch, target, mixing, told_B) * told_B.float().mean()
+    for c in part.columns:
+        alone_BD = part.alone(c, encoded[c])
+        found[c] = _loss(task, task(alone_BD if said_BD is None else alone_BD + said_BD, encoded), batch, target, mixing, present[c])
+    return found
+
+
+def _there(batch: Batch, column: str, mixing: Mixing | None) -> Tensor:
+    """Where a column's cells are, whatever training hides of them."""
+    there_B = (batch.given or batch.present)[column]
+    return there_B if mixing is None else there_B | there_B[mixing.partner_B]
 
 
 View: TypeAlias = tuple[dict[str, Tokens], dict[str, Tensor]]
@@ -163,7 +187,7 @@ def settled(model: MultimodalModel, alone: float, left: float) -> Weights:
     found = {}
     for t in (t for t in model.targets if model.task(t).fuses):
         columns = model.fused_for(t).columns
-        found[t] = {FUSED: 1.0, **dict.fromkeys(columns, alone * left / len(columns) if model.task(t).squared else alone)}
+        found[t] = {FUSED: 1.0, **dict.fromkeys((*columns, EMPTY), alone * left / len(columns) if model.task(t).squared else alone)}
     return found
 
 
@@ -186,5 +210,5 @@ def blended(measured: list[dict[str, list[float]]]) -> dict[str, float]:
 
 
 def weighed(found: Losses, weights: Weights) -> dict[str, Tensor]:
-    """Each target's losses added up with these weights. That of a task that does not answer from a fused vector counts as it is."""
-    return {t: summed([(loss, 1.0 if name == OWN else weights[t][name]) for name, loss in some.items()]) for t, some in found.items()}
+    """Each target's losses added up with these weights. What has none counts as it is."""
+    return {t: summed([(loss, weights.get(t, {}).get(name, 1.0)) for name, loss in some.items()]) for t, some in found.items()}

@@ -98,7 +98,7 @@ class Predictor:
         batch = batch.to(torch.device(self.settings.device))
         with self.settings.autocast():
             encoded = self.model.encode(batch)
-            found = [self.model.predict_hidden(encoded, batch.only(set(subset)).present) for subset in subsets]
+            found = [self.model.predict_hidden(encoded, batch.only(set(subset)).present, subset) for subset in subsets]
             decoded = [{t: self.model.task(t).decode(output, thorough=True) for t, output in one.items()} for one in found]
         return [{t: (output.float() if output.is_floating_point() else output).cpu() for t, output in one.items()} for one in decoded]
 
@@ -126,12 +126,12 @@ def predict(
 ) -> tuple[pa.Table, list[Problem]]:
     """One answer for each row, in order: id columns as they came, then for each target the answer under the target's own
     name and more about it (`label_probability_cat`), then `problem`, null unless a cell of the row could not be read."""
-    check_columns(answering, table, tell)
+    given = check_columns(answering, table, tell)
     columns: dict[str, list[pa.Array]] = {}
     problems: list[Problem] = []
     for first, part in chunks(table):
         rows = answering.prepare(part, targets=False, store=store)
-        (outputs,) = answering.outputs(rows, [answering.columns], progress)
+        (outputs,) = answering.outputs(rows, [given], progress)
         for target, task in answering.tasks.items():
             for suffix, answer in task.answers(outputs[target]).items():
                 columns.setdefault(f"{target}_{suffix}" if suffix else target, []).append(answer)
@@ -157,8 +157,8 @@ def chunks(table: Table) -> Iterator[tuple[int, Table]]:
         yield first, Table(table.data.slice(first, CHUNK), table.root, table.name)
 
 
-def check_columns(answering: Answering, table: Table, tell: Tell) -> None:
-    """Says once which inputs the table lacks altogether. Raises `TableError` when it has none of them."""
+def check_columns(answering: Answering, table: Table, tell: Tell) -> list[str]:
+    """The inputs that the table has. Says once which ones it lacks altogether. Raises `TableError` when it has none of them."""
     known = table.data.column_names
     absent = [name for name in answering.columns if origin(name, known) not in known]
     if absent and len(absent) == len(answering.columns):
@@ -170,6 +170,7 @@ def check_columns(answering: Answering, table: Table, tell: Tell) -> None:
         close = nearest(name, others)
         hint = f"; {close}" if close.startswith("did") else ""
         tell(f"input '{name}' is not in {table.name}: treated as missing in every row{hint}")
+    return [name for name in answering.columns if name not in absent]
 
 
 def beside(table: pa.Table, answers: pa.Table, ids: Sequence[str] = ()) -> pa.Table:

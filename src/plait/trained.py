@@ -174,18 +174,18 @@ class Model:
         labels = [self._artifact.preprocessing.tasks[t].label_columns[0] for t in self.targets]
         if not self.alignments and not any(c in table.data.column_names for c in labels):
             table.column(labels[0])
-        prediction.check_columns(self._answering, table, self._screen.warn)
+        given = prediction.check_columns(self._answering, table, self._screen.warn)
         with self._screen.bar("reading cells", len(table) * len(self.inputs)) as bar, store(self._screen, table) as cells:
             rows = self._answering.prepare(table, store=cells, progress=bar.advance)
         check.tell(rows.prepared.problems, self._screen.warn)
-        return self._evaluate(self._answering, rows, table.name, subsets)
+        return self._evaluate(self._answering, rows, table.name, subsets, given)
 
-    def _evaluate(self, answering: Answering, rows: Rows, name: str, subsets: bool = True) -> Evaluation:
+    def _evaluate(self, answering: Answering, rows: Rows, name: str, subsets: bool = True, given: Sequence[str] | None = None) -> Evaluation:
         labels = rows.prepared.batch.labelled
         if not any(bool(labels[t][rows.rows].any()) for t in labels):
             raise TableError(f"{name}: no row has a label of {' or '.join(labels)} that the model knows")
         with self._screen.bar("evaluating", len(rows)) as bar:
-            return evaluation.evaluate(answering, rows, self.record["priors"], name, subsets, bar.advance)
+            return evaluation.evaluate(answering, rows, self.record["priors"], name, subsets, bar.advance, given)
 
 
 def thresholds(texts: Sequence[str], labels: Sequence[str]) -> dict[str, float]:

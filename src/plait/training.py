@@ -21,7 +21,7 @@ from plait.dataset import Dataset
 from plait.errors import Interrupted, TrainingError
 from plait.machine import Settings, to_channels_last
 from plait.model import MultimodalModel
-from plait.objective import FUSED, OWN, Losses, Mixing, Weights, blended, cached, consistency, losses, restore_random, settled, weighed
+from plait.objective import EMPTY, FUSED, OWN, Losses, Mixing, Weights, blended, cached, consistency, losses, restore_random, settled, weighed
 from plait.prediction import BATCH
 from plait.preprocessing import configured
 from plait.recipe import Recipe
@@ -270,7 +270,7 @@ def _mean_losses(run: Training, data: Dataset) -> dict[str, float]:
             measured: Losses = losses(run.model, batch.to(run.device))
         for t, some in measured.items():
             for name, loss in some.items():
-                if name != OWN:
+                if name not in (OWN, EMPTY):
                     found[name] = found.get(name, 0.0) + float(loss) * run.shares[t].factor * len(batch) / len(data)
     return found
 
