@@ -95,14 +95,27 @@ def test_evaluation_has_intervals_subsets_and_a_baseline(trained: Any, capsys: p
     json.dumps(found.to_dict())
 
 
-def test_hidden_columns_in_evaluation_equal_missing_cells(trained: Any, tmp_path: Path) -> None:
+def test_hidden_columns_in_evaluation_equal_columns_that_are_not_there(trained: Any, tmp_path: Path) -> None:
     model, _ = trained
     rows = make_rows(tmp_path, 30, seed=9)
     by_subset = {s: score.value for s, score in model.evaluate(write_csv(tmp_path / "a.csv", rows)).targets["label"].subsets}
-    for row in rows:
-        row["photo"] = row["text"] = ""
-    emptied = model.evaluate(write_csv(tmp_path / "b.csv", rows)).targets["label"].metrics["accuracy"].value
-    assert emptied == by_subset[("price", "shop")]
+    fewer = [{k: v for k, v in row.items() if k not in ("photo", "text")} for row in rows]
+    left = model.evaluate(write_csv(tmp_path / "b.csv", fewer)).targets["label"].metrics["accuracy"].value
+    assert left == by_subset[("price", "shop")]
+
+
+def test_an_empty_cell_can_say_something_and_a_column_that_is_not_there_says_nothing(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(300):
+        tells = i % 2 == (rng.random() < 0.9)  # nine in ten of the odd rows have no `weight`, one in ten of the even ones
+        rows.append({"weight": None if tells else rng.normal(), "length": rng.normal(), "kind": "odd" if i % 2 else "even"})
+    model = plait.fit(rows, "kind", out=tmp_path / "run", overrides=["training.epochs=20"], quiet=True)
+    empty, given, other = (model.predict(row)["kind_probability_odd"][0].as_py() for row in ({"weight": None}, {"weight": 0.0}, {"length": 0.0}))
+    assert empty > 0.75 > 0.25 > given
+    assert 0.3 < other < 0.7
+    both = model.predict({"weight": None, "length": 0.0})["kind_probability_odd"][0].as_py()
+    assert both > other + 0.15
 
 
 def test_bootstrap_interval_covers_the_binomial_one() -> None:
