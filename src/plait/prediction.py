@@ -103,11 +103,11 @@ class Predictor:
         return [{t: (output.float() if output.is_floating_point() else output).cpu() for t, output in one.items()} for one in decoded]
 
     @torch.inference_mode()
-    def fused(self, batch: Batch) -> Tensor:
-        """The fused vector of each row, in fp32 on the CPU: that of the target which reads the most columns."""
+    def fused(self, batch: Batch, columns: Sequence[str]) -> Tensor:
+        """The fused vector of each row of a table that has these columns, in fp32 on the CPU: that of the target which reads the most of them."""
         batch = batch.to(torch.device(self.settings.device))
         with self.settings.autocast():
-            return self._widest(self.model.encode(batch), batch.present).float().cpu()
+            return self._widest(self.model.encode(batch), batch.present, columns=columns).float().cpu()
 
     @property
     def width(self) -> int:
@@ -142,10 +142,10 @@ def predict(
 
 def embed(predictor: Predictor, table: Table, tell: Tell, store: Store | None = None) -> np.ndarray:
     """The fused vectors, float32 of shape (rows, width)."""
-    check_columns(predictor, table, tell)
+    given = check_columns(predictor, table, tell)
     parts = []
     for _, part in chunks(table):
-        parts += [predictor.fused(batch) for batch in predictor.prepare(part, targets=False, store=store).in_order(BATCH)]
+        parts += [predictor.fused(batch, given) for batch in predictor.prepare(part, targets=False, store=store).in_order(BATCH)]
     if not parts:
         return np.zeros((0, predictor.width), dtype=np.float32)
     return torch.cat(parts).numpy()

@@ -35,7 +35,7 @@ class Task(nn.Module, ABC):
     are logits, which a temperature can calibrate; the head divides its own by the buffer `temperature`, 1 until then. `squared`: the
     loss is a squared error.
 
-    `guesses`, a buffer that training sets: no training row had none of its inputs, so that a row like that gets the guess (see `blind`).
+    `guesses`, a buffer that training sets: no training row had none of its inputs, so that a row like that may get the guess (see `blind`).
 
     A task that `fuses` answers from the fused vector of its inputs and from nothing else, so that it can also answer from one column's,
     from mixed rows, and in an ensemble; one that does not reads its inputs' tokens. One that `compares` rows with each other has no
@@ -155,8 +155,8 @@ class Task(nn.Module, ABC):
         """The output, for one row and as `decode` leaves it, of the best guess that sees no input, from the training targets."""
 
     def blind(self) -> Tensor | None:
-        """The output of a row that has none of the inputs, where no training row was like that (`guesses`): the best guess from all their
-        labels. None: whatever the head makes of nothing. Of a task that fuses."""
+        """The output of a row that has none of the inputs, where no training row was like that (`guesses`) or had an empty cell of the columns
+        that are there: the best guess from all their labels. None: whatever the head makes of nothing. Of a task that fuses."""
         return None
 
     def blend(self, outputs: Tensor, weights: Tensor) -> Tensor:
