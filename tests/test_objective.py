@@ -46,20 +46,21 @@ def test_each_column_alone_adds_its_loss_of_the_rows_that_have_it() -> None:
     assert settled(model, 0.7, 0.5) == {"label": {FUSED: 1.0, **dict.fromkeys((*model.columns, EMPTY), 0.7 * 0.5 / 2)}}
 
 
-def test_what_empty_cells_say_is_added_to_columns_alone_and_learned_from_rows_that_are_told_nothing_else() -> None:
+def test_what_empty_cells_say_is_learned_by_itself_from_rows_that_are_told_of_one_other_cell_or_none() -> None:
     model, batch = build()
     part, task, y = model.fused_for("label"), model.task("label"), batch.targets["label"]
     no_one, no_two, nothing = torch.nn.init.normal_(part.empty.weight).detach()
     encoded, lacks = model.encode(batch), {c: ~batch.present[c] for c in model.columns}
     said = lacks["one"][:, None] * no_one + lacks["two"][:, None] * no_two
-    found = losses(model, batch)["label"]
-    for c in model.columns:
-        has = ~lacks[c]
-        expected = F.cross_entropy(task(part.alone(c, encoded[c]) + said, encoded)[has], y[has])
-        torch.testing.assert_close(found[c], expected)
     empty = lacks["one"] | lacks["two"]
-    expected = F.cross_entropy(task(said + nothing, encoded)[empty], y[empty]) * empty.float().mean()
-    torch.testing.assert_close(found[EMPTY], expected)
+    parts = [F.cross_entropy(task(said + nothing, encoded)[empty], y[empty])]
+    for c in model.columns:
+        rows = empty & batch.present[c]
+        parts.append(F.cross_entropy(task(part.alone(c, encoded[c]) + said, encoded)[rows], y[rows]))
+    found = losses(model, batch)["label"][EMPTY]
+    torch.testing.assert_close(found, torch.stack(parts).mean())
+    found.backward()
+    assert {name for name, p in model.named_parameters() if p.grad is not None and bool(p.grad.any())} == {"fused.of_one,two.empty.weight"}
     whole = replace(batch, present={c: torch.ones(8, dtype=torch.bool) for c in model.columns})
     assert set(losses(model, whole)["label"]) == {FUSED, *model.columns}, "nothing is empty"
     hidden = replace(whole, present=batch.present, given=whole.present)

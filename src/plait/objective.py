@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
 from plait.balancing.base import summed
 from plait.batch import Batch, Tokens
@@ -74,20 +75,21 @@ def losses(model: MultimodalModel, batch: Batch, mixing: Mixing | None = None, g
 
 
 def _apart(model: MultimodalModel, target: str, view: View, batch: Batch, mixing: Mixing | None) -> dict[str, Tensor]:
-    """The loss of each column by itself, and of rows that have nothing but empty cells (`EMPTY`). An empty cell can say something: that a stamp
-    has no sound, that it is no animal. A column that is not there at all says nothing; so in training empty cells are told half of the time."""
-    (encoded, present), part, task, found = view, model.fused_for(target), model.task(target), {}
+    """The loss of each column by itself; and where cells are empty, of what that says (`EMPTY`): of rows that are told of nothing else, and of one
+    cell besides. Nothing else learns from that: most of it is what nobody could know, and its gradients would be noise to all else."""
+    (encoded, present), part, task = view, model.fused_for(target), model.task(target)
+    alone = {c: part.alone(c, encoded[c]) for c in part.columns}
+    found = {c: _loss(task, task(x_BD, encoded), batch, target, mixing, present[c]) for c, x_BD in alone.items()}
     empty_BM = ~torch.stack([_there(batch, c, mixing) for c in part.columns], 1)
-    said_BD = None
     if bool(empty_BM.any()):
-        empty_BM &= torch.rand(empty_BM.shape, device=empty_BM.device) < (0.5 if model.training else 1.0)
-        told_B = empty_BM.any(1)
-        said_BD = part.said_by_empty(empty_BM, torch.zeros_like(told_B))
-        nothing_BD = part.said_by_empty(empty_BM, torch.ones_like(told_B))
-        found[EMPTY] = _loss(task, task(nothing_BD, encoded), batch, target, mixing, told_B) * told_B.float().mean()
-    for c in part.columns:
-        alone_BD = part.alone(c, encoded[c])
-        found[c] = _loss(task, task(alone_BD if said_BD is None else alone_BD + said_BD, encoded), batch, target, mixing, present[c])
+        # a column that is not there at all says nothing, so that empty cells are told half of the time
+        told_BM = empty_BM & (torch.rand(empty_BM.shape, device=empty_BM.device) < (0.5 if model.training else 1.0))
+        told_B, fixed = told_BM.any(1), {name: p.detach() for name, p in task.named_parameters()}
+        said_BD = part.said_by_empty(told_BM, torch.zeros_like(told_B))
+        rows = [(part.said_by_empty(told_BM, torch.ones_like(told_B)), told_B)]
+        rows += [(x_BD.detach() + said_BD, told_B & present[c]) for c, x_BD in alone.items()]
+        answers = ((functional_call(task, fixed, (x_BD, encoded)), some_B) for x_BD, some_B in rows)
+        found[EMPTY] = torch.stack([_loss(task, output, batch, target, mixing, some_B) for output, some_B in answers]).mean()
     return found
 
 
