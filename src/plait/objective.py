@@ -16,7 +16,7 @@ from plait.model import MultimodalModel
 from plait.tasks.base import Task
 
 FUSED = ""  # the name of the loss of all columns fused; every other loss has its column's name
-EMPTY = "-"  # the name of the loss of rows of which all that is told is that cells are empty
+EMPTY = "~empty"  # the name of the loss of what empty cells say
 OWN = "~"  # the name of the loss of a task that does not answer from a fused vector, which is never weighed
 Losses: TypeAlias = dict[str, dict[str, Tensor]]  # by target, then by name
 Weights: TypeAlias = dict[str, dict[str, float]]  # of these losses
