@@ -47,9 +47,9 @@ class SplitRecipe(Options):
 class ModelRecipe(Options):
     """What stands in for a missing cell: a `learned` token or `zero`; and in what share of the rows training hides some of
     the present cells (any subset of them, see `Batch.drop`). `alone` weighs the loss of each column by itself, which
-    training adds to that of all together (see `objective.losses`, and `objective.settled` for numbers); 0 leaves it out, and with it
-    what an empty cell says of rows that have little else. With `balance: blend` gradient blending weighs all of these losses instead, ten times in a training, by what each one still
-    teaches (see `objective.blended`)."""
+    training adds to that of all together (see `objective.losses`, and `objective.settled` for numbers); 0 leaves it out, and with it what
+    an empty cell says of rows that have little else. With `balance: blend` gradient blending weighs all of these losses instead, ten times
+    in a training, by what each one still teaches (see `objective.blended`)."""
 
     missing: Literal["learned", "zero"] = "learned"
     modality_dropout: float = Field(0.2, ge=0, lt=1)
