@@ -116,7 +116,7 @@ def main() -> None:
 Made by `benchmarks/head.py`, medians of {arguments.rounds} interleaved epochs of {ROWS:,} rows of three vectors of {WIDTH},
 batches of {BATCH}, one thread;
 {machine()}. plait's
-loss of each column by itself (`model.alone`, on by default) is three more small networks; bf16 is its default on such a machine.
+loss of each column by itself (`model.alone`, on by default) is three more small networks.
 
 {table(["", "rows a second", "time against the floor in fp32"], lines)}""")  # fmt: skip
 
