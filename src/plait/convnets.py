@@ -55,8 +55,7 @@ class ConvNet(nn.Module):
         return self.head(self.blocks(self.stem(x_BCHW)))
 
     def folded(self) -> ConvNet:
-        """The same network with each normalisation multiplied into the convolution before it, in place: a quarter less time, for a
-        network that is not to be trained."""
+        """This network with each normalisation multiplied into the convolution before it: faster, and no longer to be trained."""
         for part in (m for m in self.eval().modules() if isinstance(m, Convolution)):
             assert isinstance(part.norm, nn.BatchNorm2d)
             part.conv, part.norm = fuse_conv_bn_eval(part.conv, part.norm), nn.Identity()
