@@ -15,9 +15,11 @@ import torch
 import plait
 import tiny_models
 from conftest import FAST, make_rows, write_csv
+from plait import recipe as recipes
 from plait.ensembling import greedy
 from plait.errors import Interrupted, RecipeError
-from plait.recipe_parts import QUALITY, EnsembleRecipe, SplitRecipe
+from plait.recipe_parts import EnsembleRecipe, SplitRecipe
+from plait.schema import Column, Schema
 from plait.table.read import Table
 from plait.table.split import folds
 from plait.tasks.classification import Classification
@@ -122,7 +124,10 @@ def test_best_trains_its_members_over_and_over_on_few_rows(rows: int, repeats: i
     auto = EnsembleRecipe(repeats="auto")
     assert auto.for_rows(rows).repeats == repeats
     assert EnsembleRecipe(repeats=2).for_rows(rows).repeats == 2
-    assert EnsembleRecipe(**QUALITY["best"]).repeats == "auto"
+    columns = (Column(name="x", role="input", modality="number"), Column(name="y", role="target"))
+    best = recipes.load({"quality": "best"}).resolve(Schema(columns=columns, rows=rows), {"y": "classification"}).for_rows(rows)
+    assert best.ensemble is not None
+    assert best.ensemble.repeats == repeats
 
 
 def test_several_targets_have_shares_of_their_own(tmp_path: Path) -> None:
