@@ -2,12 +2,45 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from plait.batch import Batch
-from plait.layers import BiLSTM, MaskedBatchNorm, SetAttention
+from plait.layers import BiLSTM, Dropout, MaskedBatchNorm, SetAttention
+
+
+@pytest.mark.parametrize("p", [0.001, 0.1, 0.5, 0.9])
+def test_dropout_drops_each_entry_by_itself_and_keeps_the_mean(p: float) -> None:
+    torch.manual_seed(0)
+    module, x = Dropout(p), torch.rand(1000, 1003).requires_grad_()
+    found = module(x)
+    gone = (found == 0).double()
+    error = 5 * (p * (1 - p) / x.numel()) ** 0.5
+    assert abs(float(gone.mean()) - p) < error + 1 / 65_536
+    for step in (1, 2, 3, 4):  # four entries share a random number
+        both = (gone.flatten()[:-step] * gone.flatten()[step:]).mean()
+        assert abs(float(both) - p * p) < 2 * error
+    assert torch.allclose(found[found != 0], x[found != 0] / (1 - p), rtol=1e-3)
+    found.sum().backward()
+    assert x.grad is not None
+    assert torch.equal(x.grad == 0, found == 0)
+
+
+def test_dropout_is_the_same_again_and_leaves_answers_alone() -> None:
+    x = torch.rand(3, 5, 7)
+    for module in (Dropout(0.3), Dropout(0.9999999)):
+        torch.manual_seed(1)
+        once = module(x)
+        torch.manual_seed(1)
+        assert torch.equal(module(x), once)
+        assert torch.isfinite(once).all()
+        assert module.eval()(x) is x
+    assert Dropout(0.3)(x.bfloat16()).dtype == torch.bfloat16
+    assert Dropout(0.3)(x[:0]).shape == (0, 5, 7)
+    assert Dropout(0.0)(x) is x
+    assert not Dropout(1.0)(x).any()
 
 
 def test_masked_batch_norm_is_batch_norm_of_the_valid_steps() -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from plait.layers import steps_mask
+from plait.layers import Dropout, steps_mask
 from plait.spelling import NOTHING
 
 Allowed = dict[tuple[int, ...], list[int]]  # what may come after what, where only some texts may be written
@@ -35,7 +35,7 @@ class TextDecoder(nn.Module):
         layer = nn.TransformerDecoderLayer(width, heads, 2 * width, dropout, "gelu", batch_first=True, norm_first=True)
         self.layers = nn.TransformerDecoder(layer, layers, nn.LayerNorm(width))
         self.bias = nn.Parameter(torch.zeros(vocabulary))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         nn.init.normal_(self.embedding.weight, std=width**-0.5)
 
     def forward(self, ids_BL: Tensor, memory_BMD: Tensor, mask_BM: Tensor) -> Tensor:

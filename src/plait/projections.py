@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from plait.layers import glorot
+from plait.layers import Dropout, glorot
 
 STRENGTHS = tuple(10.0**k for k in range(-3, 5))
 SLOWER = 0.25  # of the learning rate, where a fitted map is gone on with
@@ -22,7 +22,7 @@ class Projection(nn.Module):
 
     def __init__(self, width: int, hidden: int, space: int, dropout: float) -> None:
         super().__init__()
-        self.dropout, self.rate = nn.Dropout(dropout), 1.0
+        self.dropout, self.rate = Dropout(dropout), 1.0
         self.linear, self.first = nn.Linear(width, space), nn.Linear(width, space)
         self.first.requires_grad_(False)
         for p in self.first.parameters():

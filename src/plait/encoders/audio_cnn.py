@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from plait.batch import Layout, Tokens, Values
 from plait.components import Options
 from plait.encoders.base import Encoder
-from plait.layers import SpectrumStages, glorot, steps_mask
+from plait.layers import Dropout, SpectrumStages, glorot, steps_mask
 
 
 class Config(Options):
@@ -29,7 +29,7 @@ class AudioCNN(Encoder):
     def __init__(self, bands: int, channels: tuple[int, ...], width: int, dropout: float) -> None:
         super().__init__()
         self.stages = SpectrumStages(bands, channels, [(2, 2)] * len(channels))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.out = glorot(nn.Linear(self.stages.width, width))
         self.width = width
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from plait.batch import Layout, Tokens, Values
 from plait.components import Options
 from plait.encoders.base import Encoder
-from plait.layers import MaskedBatchNorm, steps_mask
+from plait.layers import Dropout, MaskedBatchNorm, steps_mask
 
 
 class Config(Options):
@@ -47,7 +47,7 @@ class Conformer(Encoder):
         self.norm = MaskedBatchNorm(bands)
         self.convolutions = nn.ModuleList(nn.Conv2d(before, channels, 3, stride=2, padding=1) for before in (1, channels))
         self.into = nn.Linear(channels * -(-bands // 4), width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(ConformerBlock(width, heads, kernel, dropout) for _ in range(layers))
         self.width = width
 
@@ -93,7 +93,7 @@ class ConformerBlock(nn.Module):
 
 def _feed(width: int, dropout: float) -> nn.Module:
     """ib., fig. 4."""
-    parts = (nn.Linear(width, 4 * width), nn.SiLU(), nn.Dropout(dropout), nn.Linear(4 * width, width), nn.Dropout(dropout))
+    parts = (nn.Linear(width, 4 * width), nn.SiLU(), Dropout(dropout), nn.Linear(4 * width, width), Dropout(dropout))
     return nn.Sequential(nn.LayerNorm(width), *parts)
 
 
@@ -107,7 +107,7 @@ class ConvolutionModule(nn.Module):
         self.depthwise = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=width)
         self.batch_norm = MaskedBatchNorm(width)
         self.out = nn.Linear(width, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         x_BTD = F.glu(self.gate(self.norm(x_BTD)), -1) * mask_BT[..., None]
@@ -129,7 +129,7 @@ class RelativeAttention(nn.Module):
         self.u_HE = nn.Parameter(torch.zeros(heads, width // heads))
         self.v_HE = nn.Parameter(torch.zeros(heads, width // heads))
         self.out = nn.Linear(width, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         steps, width = x_BTD.shape[1:]

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from plait.batch import Layout, Tokens, Values
 from plait.components import Options
 from plait.encoders.base import Encoder
-from plait.layers import MaskedBatchNorm, steps_mask
+from plait.layers import Dropout, MaskedBatchNorm, steps_mask
 
 
 class Config(Options):
@@ -28,7 +28,7 @@ class Conv3D(Encoder):
     def __init__(self, size: tuple[int, ...], channels: tuple[int, ...], dropout: float) -> None:
         super().__init__()
         self.stages = nn.ModuleList(Stage(before, after) for before, after in zip((size[1], *channels), channels, strict=False))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.width = channels[-1]
 
     @classmethod

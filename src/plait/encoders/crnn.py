@@ -6,12 +6,11 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import nn
 
 from plait.batch import Layout, Tokens, Values
 from plait.components import Options
 from plait.encoders.base import Encoder
-from plait.layers import BiLSTM, SpectrumStages, steps_mask
+from plait.layers import BiLSTM, Dropout, SpectrumStages, steps_mask
 
 
 class Config(Options):
@@ -34,7 +33,7 @@ class CRNN(Encoder):
     def __init__(self, bands: int, channels: tuple[int, ...], width: int, layers: int, tokens: str, dropout: float) -> None:
         super().__init__()
         self.stages = SpectrumStages(bands, channels, [(2 if i < 2 else 1, 2) for i in range(len(channels))])
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.lstm = BiLSTM(self.stages.width, width, layers, dropout)
         self.tokens, self.width = tokens, 2 * width
 

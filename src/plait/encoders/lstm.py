@@ -11,7 +11,7 @@ from torch import nn
 from plait.batch import Layout, Tokens, Values
 from plait.components import Options
 from plait.encoders.base import Encoder
-from plait.layers import BiLSTM
+from plait.layers import BiLSTM, Dropout
 
 
 class Config(Options):
@@ -39,7 +39,7 @@ class LSTM(Encoder):
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, embedding)
         self.lstm = BiLSTM(embedding, width) if bidirectional else nn.LSTM(embedding, width, batch_first=True)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.tokens = tokens
         self.width = width * (2 if bidirectional else 1)
         nn.init.uniform_(self.embedding.weight, -0.05, 0.05)

@@ -13,7 +13,7 @@ from plait.batch import Layout, Tokens, Values
 from plait.components import Options
 from plait.encoders.base import Encoder
 from plait.errors import RecipeError
-from plait.layers import BiLSTM, Block, steps_mask
+from plait.layers import BiLSTM, Block, Dropout, steps_mask
 from plait.recipe import Choice
 
 
@@ -44,7 +44,7 @@ class PerFrame(Encoder):
         super().__init__()
         self.frame, self.time = frame, time
         self.width = frame.width if time == "mean" else width
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         if time == "lstm":
             self.lstm = BiLSTM(frame.width, width // 2, layers)
         elif time == "attention":

@@ -14,6 +14,7 @@ from plait.batch import Kind, Layout, Tokens, Values
 from plait.components import Options
 from plait.encoders.base import Encoder
 from plait.errors import RecipeError
+from plait.layers import Dropout
 from plait.networks import Network
 
 DEFAULT = {"text": "minilm", "image": "efficientnet_lite0", "video": "efficientnet_lite0", "audio": ""}
@@ -64,7 +65,7 @@ class Pretrained(Encoder):
     def __init__(self, network: Network, kind: Kind, width: int, config: Config) -> None:
         super().__init__()
         self.network, self.kind, self.pool, self.unit = network, kind, config.pool, bool(config.unit)
-        self.norm, self.dropout = _norm(config, width), nn.Dropout(config.dropout)
+        self.norm, self.dropout = _norm(config, width), Dropout(config.dropout)
         self.width = width
 
     @classmethod
@@ -131,7 +132,7 @@ class Tuned(Encoder):
         blocks = _blocks(self.body)[-config.layers :]
         if config.mode == "lora":
             _add_adapters(self.body, blocks, config.rank)
-        self.norm, self.dropout = _norm(config, width), nn.Dropout(config.dropout)
+        self.norm, self.dropout = _norm(config, width), Dropout(config.dropout)
 
     @classmethod
     def build(cls, config: Config, layout: Layout) -> Encoder:

@@ -11,7 +11,7 @@ from torch import nn
 from plait.batch import Layout, Tokens, Values
 from plait.components import Options
 from plait.encoders.base import Encoder
-from plait.layers import Block
+from plait.layers import Block, Dropout
 
 
 class Config(Options):
@@ -39,7 +39,7 @@ class Transformer(Encoder):
         self.position = nn.Parameter(torch.randn(longest, width) * 0.02)
         self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.width = width
         nn.init.normal_(self.embedding.weight, std=0.02)
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from plait.acoustics import alignment, griffin_lim, spread, unevenness, wav
 from plait.batch import Tokens
 from plait.errors import RecipeError, TrainingError
-from plait.layers import BiLSTM, steps_mask
+from plait.layers import BiLSTM, Dropout, steps_mask
 from plait.modalities.audio import Audio
 from plait.modalities.audio import Config as AudioConfig
 from plait.modalities.base import Match, Problem, Source
@@ -82,8 +82,8 @@ class Speak(Task):
         ((self.column, letter),) = encoded.items()
         width, bands = self.config.width, self.config.bands
         self.own = nn.Linear(letter, bands)
-        self.duration = nn.Sequential(nn.Linear(letter, width), nn.ReLU(), nn.Dropout(self.config.dropout), nn.Linear(width, 1))
-        self.into = nn.Sequential(nn.Linear(letter + 1, width), nn.ReLU(), nn.Dropout(self.config.dropout))
+        self.duration = nn.Sequential(nn.Linear(letter, width), nn.ReLU(), Dropout(self.config.dropout), nn.Linear(width, 1))
+        self.into = nn.Sequential(nn.Linear(letter + 1, width), nn.ReLU(), Dropout(self.config.dropout))
         self.reader = BiLSTM(width, width, 2, self.config.dropout)
         self.out = nn.Linear(2 * width, bands)
         self.mean_length: Tensor

@@ -18,6 +18,7 @@ from plait import ctc, pretrained_ctc, pretrained_speech, weights
 from plait.batch import Tokens
 from plait.decoder import surprise
 from plait.errors import RecipeError, TrainingError
+from plait.layers import Dropout
 from plait.pretrained_speech import SpeechDecoder
 from plait.spelling import NOTHING, Form, NGrams, Spelling, Units
 from plait.tasks.base import masked_mean
@@ -100,7 +101,7 @@ class Transcription(TextTask):
 
     def build_head(self, fused: int, encoded: dict[str, int]) -> None:
         width = self._only_width(encoded)
-        self.head = nn.Sequential(nn.Dropout(self.config.dropout), nn.Linear(width, len(self.spelling) + 1))
+        self.head = nn.Sequential(Dropout(self.config.dropout), nn.Linear(width, len(self.spelling) + 1))
 
     def _only_width(self, encoded: dict[str, int]) -> int:
         """Keeps the name of the one column that is read, and gives the width of its tokens."""
