@@ -21,6 +21,7 @@ from plait.preprocessing import Preprocessing, configured
 from plait.recipe import Choice, Recipe
 from plait.statistics import WORDS, Statistics
 from plait.tasks.base import Task
+from plait.votes import Votes
 
 
 class MultimodalModel(nn.Module):
@@ -33,6 +34,8 @@ class MultimodalModel(nn.Module):
         self.encoders = nn.ModuleDict({module_key(c): e for c, e in encoders.items()})
         self.fused = nn.ModuleDict({module_key(",".join(columns)): part for columns, part in fused.items()})
         self.tasks = nn.ModuleDict({module_key(t): task for t, task in tasks.items()})
+        voting = [t for t, task in tasks.items() if task.fuses and task.logits and self.fused_for(t).solo]
+        self.votes = nn.ModuleDict({module_key(t): Votes(self.fused_for(t).columns) for t in voting})
         # targets that nothing is to be hidden from in training: those that have one column of several, and those that compare rows
         self.unhidden = [t for t, task in tasks.items() if task.compares or (len(self.columns) > 1 and len(task.read(self.columns)) == 1)]
 
@@ -92,17 +95,25 @@ class MultimodalModel(nn.Module):
         return {t: self.task(t)(fused.get(t, nothing_BD), encoded) for t in (self.targets if targets is None else targets)}
 
     def predict_hidden(self, encoded: dict[str, Tokens], present: dict[str, Tensor], columns: Collection[str] | None = None) -> dict[str, Tensor]:
-        """The outputs from tokens computed before, of these columns (or all), with cells hidden that `present` now lacks: only fusion and
-        heads run. A row that has none of a target's inputs gets the task's guess where no training row has taught what to make of nothing
-        (see `Task.blind`, `Fused.knows_empty`)."""
+        """The answers from tokens computed before, of these columns (or all), with cells hidden that `present` now lacks: only fusion and
+        heads run. Columns by themselves have a vote (see `Votes`). A row that has none of a target's inputs gets the task's guess where no
+        training row has taught what to make of nothing (see `Task.blind`, `Fused.knows_empty`)."""
         hidden = self.hide(encoded, present)
         outputs = self.answer(self.fuse(hidden, present, columns=columns), hidden)
         for t, output in outputs.items():
+            votes = self.votes_for(t)
+            if votes is not None and bool(votes.share > 0):
+                outputs[t] = output = votes.mixed(self.task(t), output, self.own(t, hidden), present)
             guess = self.task(t).blind() if self.task(t).guesses and not self.fused_for(t).knows_empty(columns) else None
             if guess is not None:
                 there_B = torch.stack([present[c] for c in self.task(t).read(self.columns)]).any(0)
                 outputs[t] = torch.where(there_B.reshape(-1, *(1,) * guess.ndim), output, guess.to(output))
         return outputs
+
+    def own(self, target: str, encoded: dict[str, Tokens]) -> dict[str, Tensor]:
+        """What each column by itself answers; nothing of meaning where it is missing."""
+        part, task = self.fused_for(target), self.task(target)
+        return {c: task(part.alone(c, encoded[c]), encoded) for c in part.columns}
 
     def losses(self, outputs: dict[str, Tensor], targets: dict[str, Tensor], labelled: dict[str, Tensor]) -> dict[str, Tensor]:
         """The losses of the tasks that `outputs` has, each the mean over its labelled rows."""
@@ -117,6 +128,10 @@ class MultimodalModel(nn.Module):
     def fused_for(self, target: str) -> Fused:
         """What makes the vector that this target is answered from."""
         return cast(Fused, self.fused[self._key(target)])
+
+    def votes_for(self, target: str) -> Votes | None:
+        """The votes of the columns by themselves, where they have any."""
+        return cast(Votes, self.votes[module_key(target)]) if module_key(target) in self.votes else None
 
     def _key(self, target: str) -> str:
         return module_key(",".join(self.task(target).read(self.columns)))

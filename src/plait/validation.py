@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from plait.balancing.base import Share
-from plait.batch import Batch
+from plait.batch import Batch, Tokens
 from plait.dataset import Dataset
 from plait.machine import Settings
 from plait.model import MultimodalModel
+from plait.objective import FUSED
 from plait.prediction import BATCH
 from plait.recipe import Recipe
 from plait.tasks.base import joined
@@ -53,7 +54,7 @@ class Validation:
             return {}
         taken: dict[str, list[tuple[float, int]]] = {t: [] for t in self.model.targets}
         outputs: dict[str, list[Tensor]] = {t: [] for t in self.model.targets}
-        for batch, found in self._batches():
+        for batch, _, found in self._batches():
             for t, loss in self.model.losses(found, batch.targets, batch.labelled).items():
                 taken[t].append((float(loss), int(batch.labelled[t].sum())))
             for t, output in found.items():
@@ -96,13 +97,21 @@ class Validation:
 
     @torch.inference_mode()
     def calibrate(self) -> None:
-        """Sets what each task leaves to the validation rows."""
-        outputs: dict[str, list[Tensor]] = {t: [] for t in self.model.targets if self.model.task(t).calibrates}
-        for _, found in self._batches() if outputs and len(self.valid_data) else ():
-            for t, parts in outputs.items():
-                parts.append(self._kept(t, found[t]))
-        for target, parts in outputs.items() if len(self.valid_data) else ():
-            self.model.task(target).calibrate(*labelled(self.valid_data, target, joined(parts)))
+        """Sets what each task, and its columns' votes, leave to the validation rows."""
+        kept: dict[str, dict[str, list[Tensor]]] = {t: {} for t in self.model.targets if self.model.task(t).calibrates}
+        for _, encoded, outputs in self._batches() if kept and len(self.valid_data) else ():
+            for t, parts in kept.items():
+                own = self.model.own(t, encoded) if self.model.votes_for(t) else {}
+                for name, output in {FUSED: outputs[t], **own}.items():
+                    parts.setdefault(name, []).append(self._kept(t, output))
+        for t, parts in kept.items() if len(self.valid_data) else ():
+            task, votes = self.model.task(t), self.model.votes_for(t)
+            truth = labelled(self.valid_data, t, self.valid_data.rows)[1]
+            found = {name: labelled(self.valid_data, t, joined(some))[0] for name, some in parts.items()}
+            task.calibrate(found[FUSED], truth)
+            if votes is not None:
+                cooled = {name: output / task.temperature.cpu() for name, output in found.items()}
+                votes.calibrate(task, cooled.pop(FUSED), cooled, self._present(t), truth)
 
     def rank(self, history: list[dict[str, float]], best_by: str) -> tuple[float, ...]:
         """What makes an epoch the best: a single target's main metric, or that which `best_by` names; of several targets their mean
@@ -121,13 +130,19 @@ class Validation:
         main = sum(h[name] for h in recent) / len(recent)
         return (main if several or task.higher else -main, -loss)
 
-    def _batches(self) -> Iterator[tuple[Batch, dict[str, Tensor]]]:
-        """The rows in batches, with the model's outputs."""
+    def _batches(self) -> Iterator[tuple[Batch, dict[str, Tokens], dict[str, Tensor]]]:
+        """The rows in batches, with the model's tokens and outputs."""
         self.model.eval()
         for batch in self.valid_data.in_order(BATCH):
             batch = batch.to(torch.device(self.settings.device))
             with self.settings.autocast():
-                yield batch, self.model(batch)
+                encoded = self.model.encode(batch)
+                yield batch, encoded, self.model.answer(self.model.fuse(encoded, batch.present), encoded)
+
+    def _present(self, target: str) -> dict[str, Tensor]:
+        """Where rows with a label have which column."""
+        batch, rows = self.valid_data.prepared.batch, self.valid_data.rows
+        return {c: present[rows][batch.labelled[target][rows]] for c, present in batch.present.items()}
 
     def _kept(self, target: str, output: Tensor) -> Tensor:
         with self.settings.autocast():
