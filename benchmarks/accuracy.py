@@ -64,14 +64,21 @@ class Job:
         """The table with the sides of this seed in its split column."""
         rows = pa.csv.read_csv(self.path).to_pydict()
         if self.group:
-            groups = sorted(set(rows[self.group]))
-            random.Random(0).shuffle(groups)
-            part = {g: i % PARTS for i, g in enumerate(groups)}
-            rows[self.split] = [SIDES.get((part[g] - seed) % PARTS, "train") for g in rows[self.group]]
+            rows[self.split] = dealt(rows[self.group], seed)
         return rows
 
 
 PARTS, SIDES = 5, {0: "test", 1: "valid"}
+
+
+def dealt(groups: list[Any], seed: int) -> list[str]:
+    """The side of each row, when its groups are dealt into five parts and each seed tests on another."""
+    different = sorted(set(groups))
+    random.Random(0).shuffle(different)
+    part = {g: i % PARTS for i, g in enumerate(different)}
+    return [SIDES.get((part[g] - seed) % PARTS, "train") for g in groups]
+
+
 GROUPED, EMOJI = ("split.column=split", "split.group=family"), ("columns.name.modality=text",)
 JOBS = {
     "stamps": Job("stamps, picture + sentence", stamps, "category", ("picture", "sentence"), singles=("picture", "sentence"),
