@@ -110,6 +110,19 @@ def own_of(some: dict[str, Tensor], count: int) -> dict[str, Tensor]:
     return {c: x[:count] for c, x in some.items()}
 
 
+def test_a_row_without_a_column_to_be_trusted_keeps_its_answer() -> None:
+    made, (fused, own, present, _) = task("classification"), rows("classification", 50)
+    votes = Votes(["good", "sure", "rare"])
+    votes.trust_M.copy_(torch.tensor([0.5, 0.0, 0.0]))
+    votes.share.fill_(0.5)
+    whole = {**present, "rare": torch.ones(50, dtype=torch.bool)}
+    found = votes.mixed(made, fused, {**own, "rare": own["sure"]}, whole)
+    kept = ~present["good"]
+    assert kept.any()
+    assert torch.equal(found[kept], fused[kept])
+    assert not torch.isclose(found[~kept], fused[~kept]).all(1).any()
+
+
 def test_a_model_answers_with_its_columns_votes_once_it_is_calibrated() -> None:
     model, batch = build()
     encoded = model.encode(batch)

@@ -30,7 +30,7 @@ class Votes(nn.Module):
 
     def mixed(self, task: Task, fused: Tensor, own: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor:
         """The logits of both, from those of the fused answer and of each column's `own`. A row with one column or none keeps the former: it is
-        that column's own already."""
+        that column's own already; and so does one that has no column to be trusted."""
         voted, several_B = self._voted(own, present)
         weights = torch.stack([1 - self.share, self.share])
         return torch.where(several_B[:, None], task.blend(torch.stack([fused, voted]), weights), fused)
@@ -42,7 +42,7 @@ class Votes(nn.Module):
             rows = present[c]
             self.trust_M[i] = 1 / fit_temperature(task, own[c][rows], target[rows]) if int(rows.sum()) >= CALIBRATING else 0.0
         voted, several_B = self._voted(own, present)
-        if int(several_B.sum()) < CALIBRATING or not bool(self.trust_M.any()):
+        if int(several_B.sum()) < CALIBRATING:
             self.share.fill_(0.0)
             return
         from scipy.optimize import minimize_scalar  # takes longer to import than a small model to predict
@@ -55,7 +55,9 @@ class Votes(nn.Module):
         self.share.fill_(minimize_scalar(loss, bounds=(0.0, 1.0), method="bounded").x)
 
     def _voted(self, own: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """The votes of each row's columns added up, and True where there are two or more. Logits that are sums stand for products of
-        probabilities, of two classes as of many."""
-        votes = [trust * own[c] * present[c][:, None] for trust, c in zip(self.trust_M, self.columns, strict=True)]
-        return torch.stack(votes).sum(0), torch.stack([present[c] for c in self.columns]).sum(0) > 1
+        """The votes of each row's columns added up, and True where there are two columns or more, of which one at least is trusted. Logits that
+        are sums stand for products of probabilities, of two classes as of many."""
+        trust_M = self.trust_M.to(own[self.columns[0]].device)  # validation rows are kept on the CPU
+        present_MB = torch.stack([present[c] for c in self.columns])
+        votes = [trust * own[c] * present[c][:, None] for trust, c in zip(trust_M, self.columns, strict=True)]
+        return torch.stack(votes).sum(0), (present_MB.sum(0) > 1) & present_MB[trust_M > 0].any(0)

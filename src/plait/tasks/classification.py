@@ -103,7 +103,7 @@ class Classification(Task):
         else:
             loss_B = F.cross_entropy(output, target, reduction="none", label_smoothing=self.label_smoothing)
         if self.weight_C is not None:
-            loss_B = loss_B * self.weight_C[target]
+            loss_B = loss_B * self.weight_C.to(output.device)[target]  # validation rows are kept on the CPU
         return masked_mean(loss_B, labelled_B)
 
     def probabilities(self, output: Tensor) -> Tensor:
