@@ -18,6 +18,7 @@ from conftest import FAST, make_rows, write_csv
 from plait import recipe as recipes
 from plait.ensembling import greedy
 from plait.errors import Interrupted, RecipeError
+from plait.members import network
 from plait.recipe_parts import EnsembleRecipe, SplitRecipe
 from plait.schema import Column, Schema
 from plait.table.read import Table
@@ -119,15 +120,27 @@ def test_stacking_and_repeats(table: Path, tmp_path: Path) -> None:
     assert model.predict(table)["label"].equals(plait.load(out, quiet=True).predict(table)["label"])
 
 
+def test_columns_vote_in_the_recipes_own_network_only(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    members = []
+    train = network.train
+    monkeypatch.setattr(network, "train", lambda run: members.append(run.model) or train(run))  # type: ignore[func-returns-value]
+    overrides = [*FAST, "training.epochs=1", "ensemble.folds=2", "ensemble.members={again: network}"]
+    whole = plait.fit(table, "label", overrides=overrides, out=tmp_path / "run", quiet=True)
+    assert whole._network.model.votes_for("label") is not None
+    assert len(members) == 2
+    assert all(m.votes_for("label") is None for m in members)
+
+
+@pytest.mark.parametrize("quality", ["good", "best"])
 @pytest.mark.parametrize(("rows", "repeats"), [(1999, 3), (2000, 1)])
-def test_best_trains_its_members_over_and_over_on_few_rows(rows: int, repeats: int) -> None:
+def test_members_are_trained_over_and_over_on_few_rows(quality: str, rows: int, repeats: int) -> None:
     auto = EnsembleRecipe(repeats="auto")
     assert auto.for_rows(rows).repeats == repeats
     assert EnsembleRecipe(repeats=2).for_rows(rows).repeats == 2
     columns = (Column(name="x", role="input", modality="number"), Column(name="y", role="target"))
-    best = recipes.load({"quality": "best"}).resolve(Schema(columns=columns, rows=rows), {"y": "classification"}).for_rows(rows)
-    assert best.ensemble is not None
-    assert best.ensemble.repeats == repeats
+    chosen = recipes.load({"quality": quality}).resolve(Schema(columns=columns, rows=rows), {"y": "classification"}).for_rows(rows)
+    assert chosen.ensemble is not None
+    assert chosen.ensemble.repeats == repeats
 
 
 def test_several_targets_have_shares_of_their_own(tmp_path: Path) -> None:

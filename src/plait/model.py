@@ -27,14 +27,16 @@ from plait.votes import Votes
 class MultimodalModel(nn.Module):
     """Encoders by column, what fuses them, tasks by target. Tasks that read the same columns share one fused vector."""
 
-    def __init__(self, encoders: dict[str, ColumnEncoder], fused: dict[tuple[str, ...], Fused], tasks: dict[str, Task]) -> None:
+    def __init__(
+        self, encoders: dict[str, ColumnEncoder], fused: dict[tuple[str, ...], Fused], tasks: dict[str, Task], votes: bool = True
+    ) -> None:  # fmt: skip
         super().__init__()
         self.columns = list(encoders)
         self.targets = list(tasks)
         self.encoders = nn.ModuleDict({module_key(c): e for c, e in encoders.items()})
         self.fused = nn.ModuleDict({module_key(",".join(columns)): part for columns, part in fused.items()})
         self.tasks = nn.ModuleDict({module_key(t): task for t, task in tasks.items()})
-        voting = [t for t, task in tasks.items() if task.fuses and task.logits and self.fused_for(t).solo]
+        voting = [t for t, task in tasks.items() if votes and task.fuses and task.logits and self.fused_for(t).solo]
         self.votes = nn.ModuleDict({module_key(t): Votes(self.fused_for(t).columns) for t in voting})
         # targets that nothing is to be hidden from in training: those that have one column of several, and those that compare rows
         self.unhidden = [t for t, task in tasks.items() if task.compares or (len(self.columns) > 1 and len(task.read(self.columns)) == 1)]
@@ -61,7 +63,7 @@ class MultimodalModel(nn.Module):
                 task.load_pretrained()
         alone = recipe.model.alone > 0
         fused = {columns: Fused({c: widths[c] for c in columns}, found, alone) for columns, found in fusions.items()}
-        return cls(encoders, fused, tasks)
+        return cls(encoders, fused, tasks, recipe.model.votes)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         encoded = self.encode(batch)

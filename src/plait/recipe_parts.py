@@ -49,12 +49,14 @@ class ModelRecipe(Options):
     the present cells (any subset of them, see `Batch.drop`). `alone` weighs the loss of each column by itself, which
     training adds to that of all together (see `objective.losses`, and `objective.settled` for numbers); 0 leaves it out, and with it what
     an empty cell says of rows that have little else. With `balance: blend` gradient blending weighs all of these losses instead, ten times
-    in a training, by what each one still teaches (see `objective.blended`)."""
+    in a training, by what each one still teaches (see `objective.blended`). `votes`: columns by themselves have a say in what class a row
+    is of (see `votes.Votes`)."""
 
     missing: Literal["learned", "zero"] = "learned"
     modality_dropout: float = Field(0.2, ge=0, lt=1)
     alone: float = Field(1.0, ge=0)
     balance: Literal["given", "blend"] = "given"
+    votes: bool = True
 
     def for_alignment(self) -> ModelRecipe:
         """The same where there is no target to predict: nothing is hidden, unless that was asked for, and nothing learned alone."""
@@ -90,7 +92,7 @@ _CONCAT = {"name": "concat", "dropout": 0.3}
 _GOOD: dict[str, Any] = {"frozen": {**_LIGHT, "encoders": _VECTORS, "fusion": _CONCAT}, "linear": "linear", "trees": "trees"}
 QUALITY: dict[str, dict[str, Any]] = {
     "fast": {},
-    "good": {"members": _GOOD},
+    "good": {"members": _GOOD, "repeats": "auto"},
     "best": {
         "members": {
             **_GOOD,

@@ -23,7 +23,8 @@ from plait.training import Training, train
 
 
 class Config(Options):
-    """The recipe's own network, with its fusion. `encoders` are those of its view, by modality, in place of the recipe's. `light`
+    """The recipe's own network, with its fusion, and without votes of columns by themselves: how far these are trusted would be found out on the
+    rows that the member is weighed by. `encoders` are those of its view, by modality, in place of the recipe's. `light`
     leaves out columns of media and texts without a frozen encoder, so that it trains in seconds; the recipe's own network
     has them. `fusion` and `learning_rate` are the recipe's where left out."""
 
@@ -82,4 +83,5 @@ def _recipe(config: Config, recipe: Recipe, rows: int) -> Recipe:
     if config.learning_rate:
         training = training.model_copy(update={"learning_rate": config.learning_rate})
     fusion = config.fusion.resolved("fusion") if config.fusion else recipe.fusion
-    return recipe.model_copy(update={"training": training, "fusion": fusion, "ensemble": None})
+    model = recipe.model.model_copy(update={"votes": False})
+    return recipe.model_copy(update={"training": training, "fusion": fusion, "model": model, "ensemble": None})
