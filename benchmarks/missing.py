@@ -63,27 +63,27 @@ def main() -> None:
     every = [found[f"{named_by(INPUTS)} {seed}"] for seed in range(arguments.seeds)]
     lines, apart = [], []
     for name in map(named_by, subsets):
-        own = [found[f"{name} {seed}"]["scores"][name] for seed in range(arguments.own_seeds)]
-        one = [run["scores"][name] for run in every[: arguments.own_seeds]]
-        differences = [a - b for a, b in zip(one, own, strict=True)]
-        apart.append(differences)
-        lines.append([name, interval(one), interval(own), interval(differences)])
+        tried = [seed for seed in range(arguments.seeds) if f"{name} {seed}" in found]  # some may have been tried more often
+        own = [found[f"{name} {seed}"]["scores"][name] for seed in tried]
+        one = [every[seed]["scores"][name] for seed in tried]
+        apart.append([a - b for a, b in zip(one, own, strict=True)])
+        lines.append([name, interval(one), interval(own), interval(apart[-1]), len(tried)])
     whole = [run["scores"][named_by(INPUTS)] for run in every]
     pair = [found[f"{named_by(INPUTS[:2])} {seed}"]["scores"][named_by(INPUTS[:2])] for seed in range(arguments.seeds)]
-    lines.append([named_by(INPUTS), interval(whole), "", ""])
+    lines.append([named_by(INPUTS), interval(whole), "", "", arguments.seeds])
     added = [a - b for a, b in zip(whole, pair, strict=True)]
-    means, average = np.mean(apart, 1), interval(list(np.mean(apart, 0)))
+    means, average = [np.mean(some) for some in apart], interval(list(np.mean([some[: arguments.own_seeds] for some in apart], 0)))
     tested, compared = (sum(run["rows"] for run in some) for some in (every, every[: arguments.own_seeds]))
     page("missing.md", f"""# Holes: the stamps
 
 Made by `benchmarks/missing.py` with the default recipe; {machine()}. Test accuracy, with 95 % intervals over seeds, each of
-which tests on another fifth of the families, all models on the same: {arguments.own_seeds} seeds, {compared} rows tested on (the last
-row: {arguments.seeds} seeds, {tested} rows).
+which tests on another fifth of the families, all models on the same: {arguments.own_seeds} seeds test on {compared} rows,
+{arguments.seeds} on {tested}.
 
-{table(["given at the test", "one model, trained on all four", "a model of its own", "difference"], lines)}
+{table(["given at the test", "one model, trained on all four", "a model of its own", "difference", "seeds"], lines)}
 
-The one model is {min(means):+.3f} to {max(means):+.3f} from the models of their own, {average} on average. Sound and speech change
-picture and sentence by {interval(added)} ({arguments.seeds} seeds).""")  # fmt: skip
+The one model is {min(means):+.3f} to {max(means):+.3f} from the models of their own, {average} on average
+({arguments.own_seeds} seeds). Sound and speech change picture and sentence by {interval(added)} ({arguments.seeds} seeds).""")  # fmt: skip
 
 
 if __name__ == "__main__":
