@@ -209,19 +209,10 @@ def aligned_page(name: str, runs: list[dict[str, Any]]) -> list[str]:
             ])  # fmt: skip
     geometry = ", ".join(f"{pair}: gap {g['gap']:.2f}, alignment {g['alignment']:.2f}, uniformity {g['uniformity']:.2f}"
                          for pair, g in runs[0]["geometry"].items())  # fmt: skip
-    headers = [
-        "query -> gallery (queries of rows searched)",
-        "metric",
-        "mean",
-        "first seed, over queries",
-        "over seeds",
-        "chance",
-        "ridge",
-        "CCA",
-        "above ridge",
-    ]
+    headers = ["query -> gallery (queries of rows searched)", "metric", "mean", "first seed, over queries", "over seeds", "chance"]
+    headers += ["ridge", "CCA", "above ridge"]
     probe = f" Probe: {job.probe}." if job.probe else ""
-    probe += " Each seed tests on another fifth of the families; the numbers of queries, and of rows searched, are means." if job.parts else ""
+    probe += f" Each seed tests on another fifth, by {job.parts}; the numbers of queries, and of rows searched, are means." if job.parts else ""
     seconds = np.mean([run["seconds"] for run in runs])
     said = [f"The transcriber's character error rate on test rows: {np.mean([r['cer'] for r in runs]):.3f}."] if "cer" in runs[0] else []
     return [

@@ -96,7 +96,7 @@ def test_few_rows_decide_little_or_nothing() -> None:
     shares = []
     for count in (15, 40, 300):
         votes = Votes(["good", "sure"])
-        votes.calibrate(made, fused[:count], own_of(own, count), own_of(present, count), y[:count])
+        votes.calibrate(made, fused[:count], first(own, count), first(present, count), y[:count])
         shares.append(float(votes.share))
     assert shares[0] == 0.0, "too few rows for temperatures"
     assert 0.4 < shares[1] < shares[2] < 1
@@ -106,7 +106,7 @@ def test_few_rows_decide_little_or_nothing() -> None:
     assert [float(votes.trust_M[1]), float(votes.share)] == [0, 0], "hardly a row has both"
 
 
-def own_of(some: dict[str, Tensor], count: int) -> dict[str, Tensor]:
+def first(some: dict[str, Tensor], count: int) -> dict[str, Tensor]:
     return {c: x[:count] for c, x in some.items()}
 
 
@@ -130,7 +130,7 @@ def test_a_model_answers_with_its_columns_votes_once_it_is_calibrated() -> None:
     torch.testing.assert_close(before, model(batch)["label"], msg="nothing votes before validation rows were seen")
     votes: Any = model.votes_for("label")
     votes.share.fill_(0.4)
-    made, own = model.task("label"), model.own("label", encoded)
+    made, own = model.task("label"), model.own(encoded)["label"]
     found = model.predict_hidden(encoded, batch.present)["label"]
     torch.testing.assert_close(found, votes.mixed(made, before, own, batch.present))
     several = batch.present["one"] & batch.present["two"]

@@ -96,26 +96,32 @@ class MultimodalModel(nn.Module):
         nothing_BD = next(iter(encoded.values())).x_BLD[:, 0, :0]
         return {t: self.task(t)(fused.get(t, nothing_BD), encoded) for t in (self.targets if targets is None else targets)}
 
-    def predict_hidden(self, encoded: dict[str, Tokens], present: dict[str, Tensor], columns: Collection[str] | None = None) -> dict[str, Tensor]:
+    def predict_hidden(
+        self,
+        encoded: dict[str, Tokens],
+        present: dict[str, Tensor],
+        columns: Collection[str] | None = None,
+        own: Mapping[str, Mapping[str, Tensor]] | None = None,
+    ) -> dict[str, Tensor]:
         """The answers from tokens computed before, of these columns (or all), with cells hidden that `present` now lacks: only fusion and
-        heads run. Columns by themselves have a vote (see `Votes`). A row that has none of a target's inputs gets the task's guess where no
-        training row has taught what to make of nothing (see `Task.blind`, `Fused.knows_empty`)."""
-        hidden = self.hide(encoded, present)
+        heads run. Columns by themselves have a vote (see `Votes`); their `own` answers are the same whatever is hidden. A row that has none of a
+        target's inputs gets the task's guess where no training row has taught what to make of nothing (see `Task.blind`, `Fused.knows_empty`)."""
+        hidden, own = self.hide(encoded, present), self.own(encoded) if own is None else own
         outputs = self.answer(self.fuse(hidden, present, columns=columns), hidden)
         for t, output in outputs.items():
             votes = self.votes_for(t)
             if votes is not None and bool(votes.share > 0):
-                outputs[t] = output = votes.mixed(self.task(t), output, self.own(t, hidden), present)
+                outputs[t] = output = votes.mixed(self.task(t), output, own[t], present)
             guess = self.task(t).blind() if self.task(t).guesses and not self.fused_for(t).knows_empty(columns) else None
             if guess is not None:
                 there_B = torch.stack([present[c] for c in self.task(t).read(self.columns)]).any(0)
                 outputs[t] = torch.where(there_B.reshape(-1, *(1,) * guess.ndim), output, guess.to(output))
         return outputs
 
-    def own(self, target: str, encoded: dict[str, Tokens]) -> dict[str, Tensor]:
-        """What each column by itself answers; nothing of meaning where it is missing."""
-        part, task = self.fused_for(target), self.task(target)
-        return {c: task(part.alone(c, encoded[c]), encoded) for c in part.columns}
+    def own(self, encoded: dict[str, Tokens]) -> dict[str, dict[str, Tensor]]:
+        """For each target with votes what each column by itself answers; nothing of meaning where it is missing."""
+        parts = {t: self.fused_for(t) for t in self.targets if self.votes_for(t) is not None}
+        return {t: {c: self.task(t)(part.alone(c, encoded[c]), encoded) for c in part.columns} for t, part in parts.items()}
 
     def losses(self, outputs: dict[str, Tensor], targets: dict[str, Tensor], labelled: dict[str, Tensor]) -> dict[str, Tensor]:
         """The losses of the tasks that `outputs` has, each the mean over its labelled rows."""

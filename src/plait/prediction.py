@@ -98,7 +98,8 @@ class Predictor:
         batch = batch.to(torch.device(self.settings.device))
         with self.settings.autocast():
             encoded = self.model.encode(batch)
-            found = [self.model.predict_hidden(encoded, batch.only(set(subset)).present, subset) for subset in subsets]
+            own = self.model.own(encoded)
+            found = [self.model.predict_hidden(encoded, batch.only(set(subset)).present, subset, own) for subset in subsets]
             decoded = [{t: self.model.task(t).decode(output, thorough=True) for t, output in one.items()} for one in found]
         return [{t: (output.float() if output.is_floating_point() else output).cpu() for t, output in one.items()} for one in decoded]
 

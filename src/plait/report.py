@@ -35,6 +35,7 @@ def _facts(folder: Path, trained: Artifact) -> dict[str, Any]:
         "columns": list(trained.schema),
         "rows": trained.record["rows"],
         "record": trained.record,
+        "voting": [t for t in trained.model.targets if trained.model.votes_for(t) is not None],
         "parameters": sum(p.numel() for p in trained.model.parameters() if p.requires_grad),
         "problems": count,
         "yaml": trained.recipe.to_yaml(),

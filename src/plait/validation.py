@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from plait.balancing.base import Share
-from plait.batch import Batch, Tokens
+from plait.batch import Batch
 from plait.dataset import Dataset
 from plait.machine import Settings
 from plait.model import MultimodalModel
@@ -54,8 +54,11 @@ class Validation:
             return {}
         taken: dict[str, list[tuple[float, int]]] = {t: [] for t in self.model.targets}
         outputs: dict[str, list[Tensor]] = {t: [] for t in self.model.targets}
-        for batch, _, found in self._batches():
-            for t, loss in self.model.losses(found, batch.targets, batch.labelled).items():
+        for batch in self._batches():
+            with self.settings.autocast():
+                found = self.model(batch)
+                losses = self.model.losses(found, batch.targets, batch.labelled)
+            for t, loss in losses.items():
                 taken[t].append((float(loss), int(batch.labelled[t].sum())))
             for t, output in found.items():
                 outputs[t].append(self._kept(t, output))
@@ -99,10 +102,13 @@ class Validation:
     def calibrate(self) -> None:
         """Sets what each task, and its columns' votes, leave to the validation rows."""
         kept: dict[str, dict[str, list[Tensor]]] = {t: {} for t in self.model.targets if self.model.task(t).calibrates}
-        for _, encoded, outputs in self._batches() if kept and len(self.valid_data) else ():
+        for batch in self._batches() if kept and len(self.valid_data) else ():
+            with self.settings.autocast():
+                encoded = self.model.encode(batch)
+                outputs = self.model.answer(self.model.fuse(encoded, batch.present), encoded)
+                own = self.model.own(encoded)
             for t, parts in kept.items():
-                own = self.model.own(t, encoded) if self.model.votes_for(t) else {}
-                for name, output in {FUSED: outputs[t], **own}.items():
+                for name, output in {FUSED: outputs[t], **own.get(t, {})}.items():
                     parts.setdefault(name, []).append(self._kept(t, output))
         for t, parts in kept.items() if len(self.valid_data) else ():
             task, votes = self.model.task(t), self.model.votes_for(t)
@@ -130,14 +136,11 @@ class Validation:
         main = sum(h[name] for h in recent) / len(recent)
         return (main if several or task.higher else -main, -loss)
 
-    def _batches(self) -> Iterator[tuple[Batch, dict[str, Tokens], dict[str, Tensor]]]:
-        """The rows in batches, with the model's tokens and outputs."""
+    def _batches(self) -> Iterator[Batch]:
+        """The rows in batches, for the model as it predicts."""
         self.model.eval()
         for batch in self.valid_data.in_order(BATCH):
-            batch = batch.to(torch.device(self.settings.device))
-            with self.settings.autocast():
-                encoded = self.model.encode(batch)
-                yield batch, encoded, self.model.answer(self.model.fuse(encoded, batch.present), encoded)
+            yield batch.to(torch.device(self.settings.device))
 
     def _present(self, target: str) -> dict[str, Tensor]:
         """Where rows with a label have which column."""
