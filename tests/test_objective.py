@@ -16,7 +16,7 @@ from conftest import FAST, make_rows, stop_at_step, write_csv
 from plait import training
 from plait.batch import Tokens
 from plait.errors import Interrupted
-from plait.objective import EMPTY, FUSED, SURE, Mixing, blended, consistency, losses, settled, weighed
+from plait.objective import EMPTY, FUSED, OWN, SURE, Mixing, blended, consistency, losses, settled, weighed
 from test_model import build
 
 
@@ -38,6 +38,7 @@ def test_each_column_alone_adds_its_loss_of_the_rows_that_have_it() -> None:
     output = model.task("label")(model.fused_for("label").fusion(encoded, batch.present), encoded)
     whole = F.cross_entropy(output, batch.targets["label"])
     some = losses(model, batch)["label"]
+    assert all(name.startswith("\0") for name in (FUSED, EMPTY, OWN)), "no column has such a name"
     assert set(some) == {FUSED, *model.columns, EMPTY}
     for left in (1.0, 0.5, 0.0):
         weights = settled(model, 0.7, left)

@@ -15,9 +15,9 @@ from plait.batch import Batch, Tokens
 from plait.model import MultimodalModel
 from plait.tasks.base import Task
 
-FUSED = ""  # the name of the loss of all columns fused; every other loss has its column's name
-EMPTY = "~empty"  # the name of the loss of what empty cells say
-OWN = "~"  # the name of the loss of a task that does not answer from a fused vector, which is never weighed
+FUSED = "\0fused"  # the name of the loss of all columns fused; every other loss has its column's name, and no column has a name like these
+EMPTY = "\0empty"  # the name of the loss of what empty cells say
+OWN = "\0own"  # the name of the loss of a task that does not answer from a fused vector, which is never weighed
 Losses: TypeAlias = dict[str, dict[str, Tensor]]  # by target, then by name
 Weights: TypeAlias = dict[str, dict[str, float]]  # of these losses
 RandomState: TypeAlias = tuple[Tensor, list[Tensor]]  # of the processor, of each GPU

@@ -63,7 +63,9 @@ class Preprocessing:
             tasks[name] = task.fit(config, _target(table, task.reads(config, name), task.compares).take(rows), name)
             tasks[name].inputs, tasks[name].label_columns = config.inputs, task.reads(config, name)
         if not inputs:
-            raise TableError(f"{table.name} has no column to learn from: all others are ids, constant, or ignored; see plait inspect")
+            left = [f"'{name}' ({column.role})" for name, column in recipe.columns.items() if column.role in ("id", "ignored")]
+            others = f"left out: {', '.join(left[:5])}{', ...' if len(left) > 5 else ''}; plait inspect says why, --column NAME=number takes one"
+            raise TableError(f"{table.name} has no column to learn from; {others if left else 'it has the target alone'}")
         return cls(inputs, tasks, several)
 
     def prepare(self, table: Table, targets: bool = True, progress: Progress = lambda n: None, store: Store | None = None) -> Prepared:

@@ -141,6 +141,15 @@ def test_dates_that_can_be_read_two_ways_say_so_and_can_be_told() -> None:
     assert not torch.allclose(april[1:3], march[1:3])
 
 
+def test_years_of_two_digits_are_of_this_century_and_the_last() -> None:
+    cells = ["25/11/63", "29/02/52", "05/01/09", "31/12/49"]
+    modality = fit("datetime", cells)
+    assert modality.form == "%d/%m/%y"
+    span = [np.datetime64(d).astype("datetime64[s]").astype(float) for d in ("1952-02-29", "2049-12-31")]
+    assert [modality.first, modality.last] == span
+    assert [p.reason for p in load(modality, ["25/11/1963"]).problems] == ["not a date like %d/%m/%y: '25/11/1963'"]
+
+
 def test_cycles_can_be_left_out() -> None:
     assert load(fit("datetime", ["2024-01-01", "2024-02-01"], cycles=False), ["2024-01-15"]).values.x.shape == (1, 1)
 

@@ -42,7 +42,10 @@ def columns(folder: Path) -> dict[str, tuple[Any, str]]:
         "day_dotted": ([f"{1 + i % 28}.03.2024" for i in range(N)], "datetime"),
         "stamp": (np.arange(N).astype("datetime64[s]"), "datetime"),
         "embedding": (RNG.normal(size=(N, 4)).tolist(), "vector"),
-        "row": (list(range(N)), "id"),
+        "nth": (list(range(N)), "id"),
+        "row_names": ([3 * i + 7 for i in range(N)], "id"),
+        "year": (list(range(1950, 1950 + N)), "number"),
+        "dose": (list(range(0, 20 * N, 20)), "number"),
         "user_id": ([f"u{i:03d}" for i in range(N)], "id"),
         "sku": ([f"AB-{i}-{i * 7}" for i in range(N)], "id"),
         "path_like": ([f"animals/small/{'abcdefghij'[i % 10]}{'abcdefghij'[i // 10]}" for i in range(N)], "id"),
@@ -77,6 +80,8 @@ def test_inspection_prints_each_column_with_its_reason(tmp_path: Path, capsys: p
         ([1, 2, 3] * 5, "classification"),
         (list(range(50)), "regression"),
         ([0.1, 0.2], "regression"),
+        ([*(f"{i / 7:.2f}" for i in range(40)), "6.2\x1a"], "regression"),
+        ([f"0{i}" for i in range(40)], "classification"),
         ([["a"], ["a", "b"], []], "multilabel"),
     ],
 )
@@ -89,6 +94,14 @@ def test_columns_can_be_overridden() -> None:
     rows = [{"year": 2000 + i % 5, "note": f"n {i}", "y": i % 2} for i in range(40)]
     found = plait.inspect(rows, "y", columns=parse_columns(["year=category", "note=ignored"]))
     assert [(c.modality or c.role) for c in found.schema] == ["category", "ignored", "target"]
+
+
+def test_a_table_without_a_column_to_learn_from_says_what_was_left_out() -> None:
+    rows = [{"nth": i, "same": "x", "y": i % 2} for i in range(40)]
+    with pytest.raises(TableError, match=r"no column to learn from; left out: 'nth' \(id\), 'same' \(ignored\); .*--column NAME=number"):
+        plait.fit(rows, "y")
+    with pytest.raises(TableError, match="it has the target alone"):
+        plait.fit([{"y": row["y"]} for row in rows], "y")
 
 
 def test_wrong_names_get_the_nearest_one() -> None:

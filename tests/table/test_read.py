@@ -66,6 +66,21 @@ def test_csv_keeps_codes_and_knows_types(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_columns_without_a_name_get_one(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text('"",x, \n1,2,3\n')
+    assert read(path).data.to_pydict() == {"Unnamed: 0": [1], "x": [2], "Unnamed: 2": [3]}
+
+
+def test_csv_of_numbers_with_marks_for_none_and_a_cell_that_is_no_number(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("x,y,z\n" + "\n".join(f"{i},{i}.5,{i}" for i in range(40)) + "\n?,NA,-\n.,6.2\x1a,no\n1,2,yes\n2,3,perhaps\n")
+    found = read(path).data
+    assert found["x"].to_pylist()[-4:] == [None, None, 1, 2]
+    assert found["y"].to_pylist()[-4:] == [None, "6.2\x1a", "2", "3"], "strings, for what is no number to be named"
+    assert found["z"].to_pylist()[-4:] == ["-", "no", "yes", "perhaps"]
+
+
 def test_csv_of_a_spreadsheet_with_decimal_commas(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text('"price, net";n;code;note\n1,5;3;007;a, b\n-2;NA;01,5;3,4\n;4;1;x\n', encoding="utf-8")

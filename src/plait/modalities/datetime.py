@@ -30,12 +30,19 @@ FORMATS = (
     "%d %b %Y",
     "%b %d, %Y",
     "%B %d, %Y",
+    "%d/%m/%y",
+    "%m/%d/%y",
+    "%d.%m.%y",
+    "%d-%m-%y",
+    "%y-%m-%d",
+    "%d-%b-%y",
 )
+PIVOT = 2050  # years of two digits are those before
 
 
 class Config(Options):
     """`cycles` adds sine and cosine of the place in the year, the month, the week and the day. `format` says how strings
-    are to be read, as in `%d/%m/%Y`; it is found from the cells if left out."""
+    are to be read, as in `%d/%m/%Y`; it is found from the cells if left out. Years of two digits (`%y`) are those from 1950 to 2049."""
 
     cycles: bool = True
     format: str = ""
@@ -116,7 +123,16 @@ def _features(seconds: np.ndarray, first: float, last: float, cycles: bool) -> n
 
 
 def _parse(cells: pa.ChunkedArray, form: str) -> pa.ChunkedArray:
-    return pc.strptime(cells, format=form, unit="s", error_is_null=True)
+    """Strings as times, null where they are none of this format. To Arrow 63 is a year `%Y` too, and `%y` of 63 is 2063."""
+    times = pc.strptime(cells, format=form, unit="s", error_is_null=True)
+    if "%Y" in form:
+        return pc.if_else(pc.greater_equal(pc.year(times), 1000), times, None)
+    if "%y" not in form or not len(times):
+        return times
+    time_B = times.to_numpy()
+    month_B = time_B.astype("datetime64[M]")
+    earlier_B = (month_B - 1200) + (time_B - month_B)
+    return pa.chunked_array([pa.array(np.where(time_B >= np.datetime64(f"{PIVOT}"), earlier_B, time_B))])
 
 
 def _share(cells: pa.ChunkedArray, form: str) -> float:

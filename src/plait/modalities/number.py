@@ -14,6 +14,8 @@ from plait.batch import Layout, Values
 from plait.components import Options
 from plait.modalities.base import Loaded, Match, Modality, Problem, Source, distinct, is_text, sample
 
+MOST = 0.95  # the share of numbers from which strings are taken for numbers
+
 
 class Config(Options):
     """`quantile` adds a piecewise-linear encoding over `bins` (Gorishniy et al. 2022, eq. 1) beside the scaled number.
@@ -44,10 +46,9 @@ class Number(Modality):
         if pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind):
             return Match(0.7, f"numbers, {distinct(cells):,} different")
         if is_text(cells):
-            looked = sample(cells, 500)
-            parsed = sum(_parses(c) for c in looked)
-            if parsed >= 0.95 * len(looked):
-                return Match(0.6, f"strings of which {parsed / len(looked):.0%} are numbers")
+            share = share_of_numbers(cells)
+            if share >= MOST:
+                return Match(0.6, f"strings of which {share:.0%} are numbers")
         return None
 
     @classmethod
@@ -90,6 +91,12 @@ def piecewise_linear(x_B: np.ndarray, edges: np.ndarray) -> np.ndarray:
     and rises linearly within. The first and last bins are not extended beyond 0 and 1."""
     widths = np.diff(edges)
     return ((x_B[:, None] - edges[:-1]) / widths).clip(0, 1)
+
+
+def share_of_numbers(cells: pa.ChunkedArray) -> float:
+    """How many of a sample of strings are numbers."""
+    looked = sample(cells, 500)
+    return sum(_parses(c) for c in looked) / max(len(looked), 1)
 
 
 def numbers(cells: pa.ChunkedArray) -> tuple[np.ndarray, list[tuple[int, Any]]]:

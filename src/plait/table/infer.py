@@ -15,7 +15,7 @@ from plait.recipe import Recipe
 from plait.schema import ROLES, SOUND, Column, Schema, origin
 from plait.table.read import SPLITS, Table
 
-ID_NAME = re.compile(r"(^|[_\- .])(id|uuid|guid|key|idx|index|rowid)$|^unnamed: \d+$|^__index_level_\d+__$", re.IGNORECASE)
+ID_NAME = re.compile(r"(^|[_\- .])(id|uuid|guid|key|idx|index|row_?(id|no|numbers?|names?)?)$|^unnamed: \d+$|^__index_level_\d+__$", re.IGNORECASE)
 ID_CELL = re.compile(r"[A-Za-z0-9_\-./:]+")
 CODE = re.compile(r"[\d_/.:]")
 MEDIA_SUFFIX = re.compile(r".*\.(wav|mp3|flac|ogg|opus|m4a|aac|mp4|mkv|webm|avi|mov|pdf|svg|txt|json)$", re.IGNORECASE)
@@ -130,7 +130,7 @@ def _is_id(name: str, known: pa.ChunkedArray, different: int) -> str:
         return ""
     if pa.types.is_integer(known.type):
         steps = pc.unique(pc.pairwise_diff(known.combine_chunks(), 1)).drop_null()
-        if len(steps) == 1 and len(known) > 2:
+        if steps.to_pylist() == [1] and known[0].as_py() in (0, 1) and len(known) > 2:  # years, or doses of 0, 20, 40, count something else
             return "counts the rows"
         return "unique whole numbers, and named like an id" if ID_NAME.search(name) else ""
     if pa.types.is_floating(known.type):

@@ -17,9 +17,10 @@ import pyarrow.json
 import pyarrow.parquet
 
 from plait.errors import TableError, nearest
+from plait.modalities.number import MOST, share_of_numbers
 
 SPLITS = ("train", "valid", "val", "validation", "dev", "test")
-NULLS = ["", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "#N/A"]
+NULLS = ["", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "#N/A", "?", ".", "-", "--"]  # among numbers
 TRUTH = {"true": True, "false": False, "True": True, "False": False, "TRUE": True, "FALSE": False}
 
 
@@ -55,7 +56,8 @@ def read(source: Any, root: str | Path | None = None) -> Table:
     """A table from a file (CSV, TSV, JSON Lines, Parquet, Arrow, Feather), a folder of class folders, a pandas or
     polars frame, an Arrow table, a Hugging Face dataset, a list of dicts (rows), or one dict (a row).
 
-    `root` is where relative paths of media begin: by default the file's own folder, or the working folder.
+    `root` is where relative paths of media begin: by default the file's own folder, or the working folder. A column without a name, as
+    indices have in files, gets the one that pandas gives it: `Unnamed: 0`, or the number of its place.
     Raises `TableError`.
     """
     if isinstance(source, Table):
@@ -69,6 +71,7 @@ def read(source: Any, root: str | Path | None = None) -> Table:
         base, data, name = Path("."), _read_object(source), "the table"
     if root is not None and not Path(root).is_dir():
         raise TableError(f"root '{root}' is no folder")
+    data = data.rename_columns([c if c.strip() else f"Unnamed: {i}" for i, c in enumerate(data.column_names)])
     doubled = {c for c in data.column_names if data.column_names.count(c) > 1}
     if doubled:
         raise TableError(f"{name} has more than one column named '{min(doubled)}'; rename one")
@@ -142,7 +145,8 @@ def _with_points(cells: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _typed(cells: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Strings as whole numbers, numbers or truth values where all of them are; codes such as 007 stay strings."""
+    """Strings as whole numbers, numbers or truth values where all of them are, but for those that say that there is none; codes such as 007
+    stay strings. Where a few are no numbers all stay strings too, for the modality to name these."""
     given = pc.if_else(pc.is_in(cells, pa.array(NULLS)), None, cells)
     known = given.drop_null()
     if not len(known):
@@ -156,7 +160,7 @@ def _typed(cells: pa.ChunkedArray) -> pa.ChunkedArray:
             return pc.cast(pc.utf8_trim_whitespace(given), kind)
         except pa.ArrowInvalid:
             continue
-    return cells
+    return given if share_of_numbers(known) >= MOST else cells
 
 
 def _truth(cells: pa.ChunkedArray) -> pa.ChunkedArray:

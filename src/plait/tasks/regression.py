@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -14,8 +15,8 @@ from torch.nn import functional as F
 from plait.batch import Tokens
 from plait.errors import TrainingError
 from plait.layers import glorot
-from plait.modalities.base import Match, Problem, Source
-from plait.modalities.number import numbers
+from plait.modalities.base import Match, Problem, Source, distinct, is_text
+from plait.modalities.number import MOST, numbers, share_of_numbers
 from plait.tasks.base import Task, TaskOptions, masked_mean
 
 
@@ -44,7 +45,10 @@ class Regression(Task):
         kind = cells.type
         if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
             return Match(0.5, "numbers")
-        return None
+        if not is_text(cells) or distinct(cells) <= max(20, len(cells) / 5) or pc.any(pc.match_substring_regex(cells, "^0[0-9]")).as_py():
+            return None
+        share = share_of_numbers(cells)
+        return Match(0.95, f"strings of which {share:.0%} are numbers") if share >= MOST else None
 
     @classmethod
     def fit(cls, config: Config, cells: pa.ChunkedArray, name: str) -> Regression:
