@@ -141,6 +141,12 @@ def test_dates_that_can_be_read_two_ways_say_so_and_can_be_told() -> None:
     assert not torch.allclose(april[1:3], march[1:3])
 
 
+def test_strings_are_numbers_only_where_a_fit_would_not_refuse_them() -> None:
+    cells = [f"{i % 97}a" if i % 2 and i < 120 else str(i % 97) for i in range(1000)]  # the sample, every second cell, sees numbers alone
+    assert find("modalities", "number").matches(pa.chunked_array([cells]), SOURCE) is None
+    assert find("modalities", "number").matches(pa.chunked_array([cells[40:]]), SOURCE).reason == "strings of which 96% are numbers"
+
+
 def test_years_of_two_digits_are_of_this_century_and_the_last() -> None:
     cells = ["25/11/63", "29/02/52", "05/01/09", "31/12/49"]
     modality = fit("datetime", cells)

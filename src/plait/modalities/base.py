@@ -118,8 +118,8 @@ def allocate(rows: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 
 def sample(cells: pa.ChunkedArray, count: int = SAMPLE) -> list[Any]:
     """Some cells spread evenly over the column."""
-    step = max(len(cells) // count, 1)
-    return [cells[i].as_py() for i in range(0, len(cells), step)][:count]
+    count = min(count, len(cells))
+    return [cells[i * len(cells) // count].as_py() for i in range(count)]
 
 
 def is_list(cells: pa.ChunkedArray) -> bool:

@@ -47,7 +47,7 @@ class Number(Modality):
             return Match(0.7, f"numbers, {distinct(cells):,} different")
         if is_text(cells):
             share = share_of_numbers(cells)
-            if share >= MOST:
+            if share >= MOST:  # else the fit would refuse what was only guessed
                 return Match(0.6, f"strings of which {share:.0%} are numbers")
         return None
 
@@ -94,9 +94,10 @@ def piecewise_linear(x_B: np.ndarray, edges: np.ndarray) -> np.ndarray:
 
 
 def share_of_numbers(cells: pa.ChunkedArray) -> float:
-    """How many of a sample of strings are numbers."""
+    """How many of these strings are numbers; of those that mostly are none, how many of a sample."""
     looked = sample(cells, 500)
-    return sum(_parses(c) for c in looked) / max(len(looked), 1)
+    share = sum(map(_parses, looked)) / max(len(looked), 1)
+    return sum(map(_parses, cells.to_pylist())) / len(cells) if share >= MOST else share
 
 
 def numbers(cells: pa.ChunkedArray) -> tuple[np.ndarray, list[tuple[int, Any]]]:
