@@ -40,7 +40,7 @@ LAYERS = [
         "pretrained_speech",
     },
     {"table", "modalities", "cells", "fusion", "tasks", "texts", "acoustics", "balancing"},
-    {"encoders", "preprocessing", "schedule", "votes"},
+    {"encoders", "preprocessing", "schedule", "selection", "votes"},
     {"cache", "dataset", "model"},
     {"artifact", "embedding", "prediction", "checkpoint", "features", "views", "objective"},
     {"as_is", "evaluation", "crossmodal", "retrieval", "space", "speaker", "trackers", "transcriber", "validation"},

@@ -16,11 +16,11 @@ import plait
 import tiny_models
 from conftest import FAST, make_rows, write_csv
 from plait import recipe as recipes
-from plait.ensembling import greedy
 from plait.errors import Interrupted, RecipeError
 from plait.members import network
 from plait.recipe_parts import EnsembleRecipe, SplitRecipe
 from plait.schema import Column, Schema
+from plait.selection import LEAST, bagged, greedy
 from plait.table.read import Table
 from plait.table.split import folds
 from plait.tasks.classification import Classification
@@ -49,6 +49,30 @@ def test_greedy_selection_finds_what_trying_all_shares_finds() -> None:
     assert loss(share) <= best + 1e-3
     assert share[2] < 0.1
     assert share[0] > share[1] > 0.1
+
+
+def test_bagged_selection_is_flattered_less_by_few_rows() -> None:
+    g = torch.Generator().manual_seed(0)
+
+    def answers(rows: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        y = torch.randint(0, 3, (rows,), generator=g)
+        right = torch.nn.functional.one_hot(y, 3).float()
+        return y, [strength * right + torch.randn(rows, 3, generator=g) for strength in (1.5, 1.4, 1.5, 1.4, 1.5, 0.0)]
+
+    test_y, test = answers(5000)
+    everywhere = torch.ones(5000, dtype=torch.bool)
+    losses: dict[int, list[float]] = {1: [], 20: []}
+    for _ in range(5):
+        y, outputs = answers(60)
+        for bags, found in losses.items():
+            share = bagged(outputs, task(), y, 20, bags, 0)
+            assert sum(share) == pytest.approx(1)
+            assert all(s == 0 or s >= LEAST for s in share) or bags == 1
+            found.append(float(task().loss(task().blend(torch.stack(test), torch.tensor(share)), test_y, everywhere)))
+    assert bagged(outputs, task(), y, 20, 1, 0) == greedy(outputs, task(), y, 20)
+    assert bagged(outputs, task(), y, 20, 20, 0) == bagged(outputs, task(), y, 20, 20, 0)
+    assert np.mean(losses[20]) < np.mean(losses[1])
+    assert bagged(outputs[:1], task(), y, 20, 20, 0) == [1.0]
 
 
 def test_folds_hold_every_row_out_once_and_split_no_group() -> None:

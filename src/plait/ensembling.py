@@ -25,6 +25,7 @@ from plait.recipe import Choice, Recipe
 from plait.recipe_parts import EnsembleRecipe
 from plait.schema import Schema
 from plait.screen import Bar, Screen
+from plait.selection import bagged
 from plait.table.read import Table
 from plait.table.split import Split, folds
 from plait.tasks.base import Task, fit_temperature
@@ -304,13 +305,14 @@ def _weigh(fitting: Fitting, target: str, task: Task, unseen: Unseen, examples: 
         where[STACK] = where[first[0]]
         first.append(STACK)
     rows = torch.from_numpy(where[first[0]])
-    result.shares = dict(zip(first, greedy([cooled[n][rows] for n in first], task, y[rows], fitting.plan.rounds), strict=True))
+    plan, seed = fitting.plan, fitting.chosen.seed
+    result.shares = dict(zip(first, bagged([cooled[n][rows] for n in first], task, y[rows], plan.rounds, plan.bags, seed), strict=True))
     others = [name for name in found if name not in first and len(where[name])]
     if others:
         rows = torch.from_numpy(where[others[0]])
         used = [(cooled[n], s) for n, s in result.shares.items() if s]
         blended = task.blend(torch.stack([o for o, _ in used]), torch.tensor([s for _, s in used]))
-        share = greedy([blended[rows], *(cooled[n][rows] for n in others)], task, y[rows], fitting.plan.rounds)
+        share = bagged([blended[rows], *(cooled[n][rows] for n in others)], task, y[rows], plan.rounds, plan.bags, seed)
         result.shares = {n: s * share[0] for n, s in result.shares.items()} | dict(zip(others, share[1:], strict=True))
         if not any(share[1:]):
             rows = torch.from_numpy(where[first[0]])
@@ -320,26 +322,6 @@ def _weigh(fitting: Fitting, target: str, task: Task, unseen: Unseen, examples: 
     blended = task.blend(torch.stack([o for o, _ in used]), torch.tensor([s for _, s in used]))
     result.temperature = fit_temperature(task, blended[rows], y[rows])
     return result
-
-
-def greedy(outputs: list[Tensor], task: Task, y: Tensor, rounds: int) -> list[float]:
-    """The share of each model: one is added, again and again, whichever lowers the loss of the mean most, and shares are how
-    often each was (Caruana et al. 2004, "Ensemble selection from libraries of models", with replacement)."""
-    everywhere = torch.ones(len(y), dtype=torch.bool)
-    stacked = torch.stack(outputs)
-    counts = np.zeros(len(outputs))
-    best: tuple[float, np.ndarray] = (np.inf, counts)
-    for _ in range(rounds):
-        tried = []
-        for i in range(len(outputs)):
-            counts[i] += 1
-            share = torch.from_numpy(counts / counts.sum()).float()
-            tried.append(float(task.loss(task.blend(stacked[counts > 0], share[counts > 0]), y, everywhere)))
-            counts[i] -= 1
-        counts[int(np.argmin(tried))] += 1
-        if min(tried) < best[0] - 1e-9:
-            best = (min(tried), counts.copy())
-    return (best[1] / best[1].sum()).tolist()
 
 
 def _stack(result: Weights, task: Task, cooled: dict[str, Tensor], y: Tensor, labelled: np.ndarray, parts: list[np.ndarray]) -> Tensor:

@@ -70,7 +70,8 @@ class EnsembleRecipe(Options):
     `members` has a name of your own for each, and what it is (`plait options members`). Each is trained on all rows that train
     and validate but one of `folds` parts, for each part in turn, `repeats` times over with other parts; a row is answered by
     the mean of them. `repeats: auto` is 3 below 2,000 training rows, where the luck of the parts counts most, else 1. `stack` adds a
-    linear model on the other members' answers. `rounds` of greedy selection weigh them (Caruana et al. 2004). A split by time has no
+    linear model on the other members' answers. They are weighed by `bags` greedy selections of `rounds` each, among half of the members
+    and by rows drawn with replacement; `bags: 1` selects once, among all and by all (Caruana et al. 2004). A split by time has no
     folds: members then train on its training rows.
     """
 
@@ -78,7 +79,8 @@ class EnsembleRecipe(Options):
     folds: int = Field(5, ge=2)
     repeats: Count = 1
     stack: bool = False
-    rounds: int = Field(50, ge=1)
+    rounds: int = Field(20, ge=1)
+    bags: int = Field(20, ge=1)
 
     def for_rows(self, rows: int) -> EnsembleRecipe:
         """The same with numbers for so many training rows in place of `auto`."""
