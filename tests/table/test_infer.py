@@ -33,6 +33,8 @@ def columns(folder: Path) -> dict[str, tuple[Any, str]]:
         "one_word": ([f"{''.join(RNG.choice(list('abcdefgh'), 6))}" for _ in range(N)], "text"),
         "chinese": ([f"我在北京的第{i}条街上看见一只猫" for i in range(N)], "text"),
         "shop": ([["north", "south", "east"][i % 3] for i in range(N)], "category"),
+        "breed": ([f"{words[i % 5]} {words[5 + i % 30 // 5 % 4]}{i % 30}" for i in range(N)], "text"),
+        "town": ([f"{words[i % 5]}{i % 30}" for i in range(N)], "category"),
         "zip": ([f"0{1000 + i % 7}" for i in range(N)], "category"),
         "flag": ([bool(i % 2) for i in range(N)], "category"),
         "price": (RNG.normal(size=N).tolist(), "number"),

@@ -44,7 +44,7 @@ class Category(Modality):
         repeated = different <= max(20, len(cells) ** 0.5) and different <= len(cells) / 2
         if repeated:
             return Match(0.7, f"{different:,} different values in {len(cells):,} cells")
-        if words < 3 and different <= len(cells) / 2:
+        if words < 2 and different <= len(cells) / 2:  # names of two words and more have parts that others share
             return Match(0.5, f"short strings, {different:,} different values in {len(cells):,} cells")
         return None
 
