@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +28,7 @@ from scipy import sparse
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import plait
@@ -40,6 +41,7 @@ from plait.table.write import write
 
 CACHE = Path.home() / ".cache" / "plait" / "samples"
 PRETRAINED = ("encoders.image=pretrained", "encoders.text=pretrained")
+HEADERS = ["model", "accuracy", "log loss", "accuracy by seed", "seconds of a training"]
 STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)
 VECTORS = ("image", "text", "audio")
 LEAVES = (0.0, 1.0, 10.0)  # regularisation of gradient boosting
@@ -96,8 +98,15 @@ JOBS = {
 }  # fmt: skip
 
 
-def plaited(job: Job, inputs: tuple[str, ...], overrides: tuple[str, ...], seed: int) -> tuple[float, float]:
-    """Test accuracy, and the seconds of the training."""
+class Score(NamedTuple):
+    """On the test rows, and the seconds of the training; NaN where it was not measured."""
+
+    accuracy: float
+    log_loss: float = float("nan")
+    seconds: float = float("nan")
+
+
+def plaited(job: Job, inputs: tuple[str, ...], overrides: tuple[str, ...], seed: int) -> Score:
     rows = job.table(seed)
     ignored = {c: "ignored" for c in rows if c not in (*inputs, job.target, job.split, "family", "emoji")}
     if job.split == "vendor_split":
@@ -107,7 +116,8 @@ def plaited(job: Job, inputs: tuple[str, ...], overrides: tuple[str, ...], seed:
         named = {"columns": ignored, "overrides": (*own, *overrides), "seed": seed, "root": job.path.parent, "quiet": True}
         write(pa.table(rows), Path(folder) / "t.csv")
         model = plait.fit(Path(folder) / "t.csv", job.target, out=Path(folder) / "run", **named)
-    return model.record["evaluation"]["test"]["targets"][job.target]["metrics"]["accuracy"]["value"], model.record["seconds"]
+    found = model.record["evaluation"]["test"]["targets"][job.target]["metrics"]
+    return Score(found["accuracy"]["value"], found["log_loss"]["value"], model.record["seconds"])
 
 
 @cache
@@ -144,7 +154,7 @@ def described(job: Job, rows: dict[str, list[Any]], column: str, modality: str, 
 
 
 @cache
-def glue(job: Job, seed: int) -> dict[str, Callable[[], float]]:
+def glue(job: Job, seed: int) -> dict[str, Callable[[], Score]]:
     """What is written today without plait: vectors and n-grams side by side under one classifier."""
     rows = job.table(seed)
     sides, y = np.array(rows[job.split]), np.array(rows[job.target])
@@ -166,11 +176,11 @@ def glue(job: Job, seed: int) -> dict[str, Callable[[], float]]:
     def boosting(x: Any, strength: float, on: np.ndarray) -> Any:
         return HistGradientBoostingClassifier(random_state=0, l2_regularization=strength).fit(x[on], y[on])
 
-    def tuned(x: Any, fit: Callable[[Any, float, np.ndarray], Any] = logistic, strengths: tuple[float, ...] = STRENGTHS) -> float:
-        best = max(strengths, key=lambda s: fit(x, s, fitting).score(x[valid], y[valid]))
-        return float(fit(x, best, final).score(x[test], y[test]))
+    def tuned(x: Any, fit: Callable[[Any, float, np.ndarray], Any] = logistic, strengths: tuple[float, ...] = STRENGTHS) -> Score:
+        best = fit(x, max(strengths, key=lambda s: fit(x, s, fitting).score(x[valid], y[valid])), final)
+        return Score(float(best.score(x[test], y[test])), log_loss(y[test], best.predict_proba(x[test]), labels=best.classes_))
 
-    found: dict[str, Callable[[], float]] = {f"scikit-learn: vectors of {c}, logistic regression": lambda x=x: tuned(x) for c, x in dense.items()}
+    found: dict[str, Callable[[], Score]] = {f"scikit-learn: vectors of {c}, logistic regression": lambda x=x: tuned(x) for c, x in dense.items()}
     if ngrams is not None:
         stacked = sparse.hstack([both, ngrams]).tocsr()
         found["scikit-learn: TF-IDF, logistic regression"] = lambda: tuned(ngrams)
@@ -187,19 +197,19 @@ class Kept:
         self.file, self.only, self.found = file, only, {}
         for line in file.read_text().splitlines() if file and file.is_file() else ():
             one = json.loads(line)
-            self.found[one["job"], one["model"], one["seed"]] = (one["accuracy"], one["seconds"])
+            self.found[one["job"], one["model"], one["seed"]] = Score(one["accuracy"], one.get("log_loss", float("nan")), one["seconds"])
 
     def seeds(self, job: str, model: str, count: int) -> list[int]:
         """Those to be tried; with `only`, those that are there."""
         return [seed for seed in range(count) if not self.only or (job, model, seed) in self.found]
 
-    def get(self, job: str, model: str, seed: int, make: Callable[[], tuple[float, float]]) -> tuple[float, float]:
+    def get(self, job: str, model: str, seed: int, make: Callable[[], Score]) -> Score:
         if (job, model, seed) not in self.found:
-            accuracy, seconds = self.found[job, model, seed] = make()
-            print(job, model, seed, f"{accuracy:.3f}", f"{seconds:.0f} s", flush=True)
+            score = self.found[job, model, seed] = make()
+            print(job, model, seed, f"{score.accuracy:.3f}", f"{score.log_loss:.3f}", f"{score.seconds:.0f} s", flush=True)
             if self.file:
                 with self.file.open("a") as file:
-                    file.write(json.dumps({"job": job, "model": model, "seed": seed, "accuracy": accuracy, "seconds": seconds}) + "\n")
+                    file.write(json.dumps({"job": job, "model": model, "seed": seed, **score._asdict()}) + "\n")
         return self.found[job, model, seed]
 
 
@@ -207,11 +217,10 @@ def rows_of(key: str, job: Job, seeds: dict[str, int], kept: Kept) -> list[list[
     tables = [job.table(seed) for seed in range(PARTS if job.group else 1)]
     labels = [[y for y, side in zip(t[job.target], t[job.split], strict=True) if side == "test"] for t in tables]
     majority = [max(map(side.count, side)) / len(side) for side in labels]
-    rows: list[list[object]] = [["majority class", interval(majority), "", ""]]
+    rows: list[list[object]] = [["majority class", interval(majority), "", "", ""]]
     for name in glued(job):
         tried = kept.seeds(key, name, len(tables))
-        scores = [kept.get(key, name, seed, lambda s=seed, n=name: (glue(job, s)[n](), float("nan")))[0] for seed in tried]
-        rows.append([name, interval(scores), ", ".join(f"{v:.3f}" for v in scores), ""])
+        rows.append(row(name, [kept.get(key, name, seed, lambda s=seed, n=name: glue(job, s)[n]()) for seed in tried]))
     media = dict(job.media)
     models = {f"plait, pretrained, {c} alone": ((c,), PRETRAINED) for c in job.singles if media[c] in ("image", "text")}
     models |= {f"plait, {c} alone": ((c,), ()) for c in job.singles if media[c] not in ("image", "text")}
@@ -223,10 +232,29 @@ def rows_of(key: str, job: Job, seeds: dict[str, int], kept: Kept) -> list[list[
         count = seeds[name.rsplit(" ", 1)[-1]] if name.endswith(("good", "best")) else seeds["fast"]
         if not (tried := kept.seeds(key, name, count)):
             continue
-        found = [kept.get(key, name, seed, lambda i=inputs, o=overrides, s=seed: plaited(job, i, o, s)) for seed in tried]
-        scores = [score for score, _ in found]
-        rows.append([name, interval(scores), ", ".join(f"{v:.3f}" for v in scores), f"{np.median([s for _, s in found]):.0f}"])
-    return [[f"{sum(map(len, labels)):,} rows tested on", "", "", ""], *rows]
+        rows.append(row(name, [kept.get(key, name, seed, lambda i=inputs, o=overrides, s=seed: plaited(job, i, o, s)) for seed in tried]))
+    about = f"{sum(map(len, labels)):,} rows tested on.{ahead(key, job, kept, len(tables))}"
+    return [[about], *rows]
+
+
+def ahead(key: str, job: Job, kept: Kept, splits: int) -> str:
+    """How far `good` and `best` are above the best of what is tried of scikit-learn's, split by split."""
+    glued_by = {name: [kept.found[key, name, s] for s in range(splits) if (key, name, s) in kept.found] for name in glued(job)}
+    glued_by = {name: scores for name, scores in glued_by.items() if len(scores) == splits}
+    best = max(glued_by, key=lambda name: np.mean([s.accuracy for s in glued_by[name]]), default="")
+    told = ""
+    for quality in ("good", "best"):
+        found = {s: score for s in range(PARTS) if (score := kept.found.get((key, f"plait, {quality}", s)))}
+        if best and found:
+            added = [score.accuracy - glued_by[best][s % splits].accuracy for s, score in found.items()]
+            told += f" `{quality}` is {interval(added)} above {best.removeprefix('scikit-learn: ')} of scikit-learn's."
+    return told
+
+
+def row(name: str, scores: list[Score]) -> list[object]:
+    accuracy, loss, seconds = (np.array(part) for part in zip(*scores, strict=True))
+    shown = ["" if np.isnan(v) else f"{v:.{digits}f}" for v, digits in ((loss.mean(), 3), (np.median(seconds), 0))]
+    return [name, interval(list(accuracy)), shown[0], ", ".join(f"{v:.3f}" for v in accuracy), shown[1]]
 
 
 def glued(job: Job) -> list[str]:
@@ -251,7 +279,7 @@ def main() -> None:
     seeds, kept, parts = {q: getattr(arguments, q) for q in ("fast", "good", "best")}, Kept(arguments.kept, arguments.only_kept), []
     for key in arguments.jobs:
         found = rows_of(key, JOBS[key], seeds, kept)
-        parts.append(f"## {JOBS[key].name}\n\n{found[0][0]}.\n\n" + table(["model", "accuracy", "each seed", "seconds of a training"], found[1:]))
+        parts.append(f"## {JOBS[key].name}\n\n{found[0][0]}\n\n" + table(HEADERS, found[1:]))
     page("accuracy.md", f"""# Accuracy on real tables
 
 Made by `benchmarks/accuracy.py`; {machine()}, one thread. Test accuracy, with the 95 % interval of the mean over seeds. On the
