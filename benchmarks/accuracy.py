@@ -213,14 +213,16 @@ class Kept:
         return self.found[job, model, seed]
 
 
-def rows_of(key: str, job: Job, seeds: dict[str, int], kept: Kept) -> list[list[object]]:
+def rows_of(key: str, job: Job, seeds: dict[str, int], kept: Kept) -> tuple[str, list[list[object]]]:
+    """What is to be said of a table, and its rows."""
     tables = [job.table(seed) for seed in range(PARTS if job.group else 1)]
     labels = [[y for y, side in zip(t[job.target], t[job.split], strict=True) if side == "test"] for t in tables]
     majority = [max(map(side.count, side)) / len(side) for side in labels]
     rows: list[list[object]] = [["majority class", interval(majority), "", "", ""]]
     for name in glued(job):
         tried = kept.seeds(key, name, len(tables))
-        rows.append(row(name, [kept.get(key, name, seed, lambda s=seed, n=name: glue(job, s)[n]()) for seed in tried]))
+        if tried:
+            rows.append(row(name, [kept.get(key, name, seed, lambda s=seed, n=name: glue(job, s)[n]()) for seed in tried]))
     media = dict(job.media)
     models = {f"plait, pretrained, {c} alone": ((c,), PRETRAINED) for c in job.singles if media[c] in ("image", "text")}
     models |= {f"plait, {c} alone": ((c,), ()) for c in job.singles if media[c] not in ("image", "text")}
@@ -233,8 +235,7 @@ def rows_of(key: str, job: Job, seeds: dict[str, int], kept: Kept) -> list[list[
         if not (tried := kept.seeds(key, name, count)):
             continue
         rows.append(row(name, [kept.get(key, name, seed, lambda i=inputs, o=overrides, s=seed: plaited(job, i, o, s)) for seed in tried]))
-    about = f"{sum(map(len, labels)):,} rows tested on.{ahead(key, job, kept, len(tables))}"
-    return [[about], *rows]
+    return f"{sum(map(len, labels)):,} rows tested on.{ahead(key, job, kept, len(tables))}", rows
 
 
 def ahead(key: str, job: Job, kept: Kept, splits: int) -> str:
@@ -278,8 +279,8 @@ def main() -> None:
     arguments = parser.parse_args()
     seeds, kept, parts = {q: getattr(arguments, q) for q in ("fast", "good", "best")}, Kept(arguments.kept, arguments.only_kept), []
     for key in arguments.jobs:
-        found = rows_of(key, JOBS[key], seeds, kept)
-        parts.append(f"## {JOBS[key].name}\n\n{found[0][0]}\n\n" + table(HEADERS, found[1:]))
+        about, rows = rows_of(key, JOBS[key], seeds, kept)
+        parts.append(f"## {JOBS[key].name}\n\n{about}\n\n{table(HEADERS, rows)}")
     page("accuracy.md", f"""# Accuracy on real tables
 
 Made by `benchmarks/accuracy.py`; {machine()}, one thread. Test accuracy, with the 95 % interval of the mean over seeds. On the

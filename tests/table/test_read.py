@@ -79,6 +79,8 @@ def test_csv_of_numbers_with_marks_for_none_and_a_cell_that_is_no_number(tmp_pat
     assert found["x"].to_pylist()[-4:] == [None, None, 1, 2]
     assert found["y"].to_pylist()[-4:] == [None, "6.2\x1a", "2", "3"], "strings, for what is no number to be named"
     assert found["z"].to_pylist()[-4:] == ["-", "no", "yes", "perhaps"]
+    path.write_text("grade,n,flag\n?,NA,true\n?,,-\n")
+    assert read(path).data.to_pydict() == {"grade": ["?", "?"], "n": [None, None], "flag": [True, None]}, "a row of answers is read as the table was"
 
 
 def test_csv_of_a_spreadsheet_with_decimal_commas(tmp_path: Path) -> None:

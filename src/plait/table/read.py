@@ -20,7 +20,8 @@ from plait.errors import TableError, nearest
 from plait.modalities.number import MOST, share_of_numbers
 
 SPLITS = ("train", "valid", "val", "validation", "dev", "test")
-NULLS = ["", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "#N/A", "?", ".", "-", "--"]  # among numbers
+NULLS = ["", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "#N/A"]
+MARKS = ["?", ".", "-", "--"]  # none too, but only beside numbers or truth values: alone, or beside words, each is a value like any other
 TRUTH = {"true": True, "false": False, "True": True, "False": False, "TRUE": True, "FALSE": False}
 
 
@@ -138,7 +139,7 @@ def _delimiter(data: bytes) -> str:
 
 def _with_points(cells: pa.ChunkedArray) -> pa.ChunkedArray:
     """Numbers with decimal commas, where all cells are numbers, with decimal points."""
-    known = cells.filter(pc.invert(pc.is_in(cells, pa.array([*NULLS, None]))))
+    known = cells.filter(pc.invert(pc.is_in(cells, pa.array([*NULLS, *MARKS, None]))))
     if not len(known) or not pc.all(pc.match_substring_regex(known, r"^\s*-?(0|[1-9]\d*)(,\d+)?([eE][+-]?\d+)?\s*$")).as_py():
         return cells
     return pc.replace_substring(cells, ",", ".")
@@ -148,9 +149,10 @@ def _typed(cells: pa.ChunkedArray) -> pa.ChunkedArray:
     """Strings as whole numbers, numbers or truth values where all of them are, but for those that say that there is none; codes such as 007
     stay strings. Where a few are no numbers all stay strings too, for the modality to name these."""
     given = pc.if_else(pc.is_in(cells, pa.array(NULLS)), None, cells)
-    known = given.drop_null()
-    if not len(known):
+    if pc.all(pc.is_in(given, pa.array([*MARKS, None]))).as_py():
         return given
+    given = pc.if_else(pc.is_in(given, pa.array(MARKS)), None, given)
+    known = given.drop_null()
     if pc.all(pc.is_in(known, pa.array(list(TRUTH)))).as_py():
         return pc.is_in(given, pa.array([k for k, v in TRUTH.items() if v])).combine_chunks() if not given.null_count else _truth(given)
     if pc.any(pc.match_substring_regex(known, r"^[+-]?0[0-9]|^\+")).as_py():
