@@ -23,7 +23,7 @@ from plait.checkpoint import Checkpoint, Progress
 from plait.dataset import Dataset
 from plait.encoders.pretrained import Config, Pretrained
 from plait.fusion.concat import Concat
-from plait.model import ColumnEncoder, Fused, MultimodalModel
+from plait.model import ColumnEncoder, Fused, MultimodalModel, parts
 from plait.networks import Network
 from plait.preprocessing import Prepared, Preprocessing
 from plait.screen import Screen
@@ -75,7 +75,7 @@ def ours(x: dict[str, torch.Tensor], y: torch.Tensor, alone: float, precision: s
     task = Classification([0, 1], [1, 1], "none", 0.0)
     task.build_head(HIDDEN[-1], dict.fromkeys(COLUMNS, WIDTH))
     widths = dict.fromkeys(COLUMNS, WIDTH)
-    fused = Fused(widths, Concat(widths, HIDDEN, 0.0), alone > 0)
+    fused = Fused(widths, Concat(widths, HIDDEN, 0.0), parts(COLUMNS, ()) if alone else {})
     model = MultimodalModel(encoders, {COLUMNS: fused}, {"label": task})
     values = {c: Values(v[:, None], torch.ones(ROWS, dtype=torch.long), encoded=True) for c, v in x.items()}
     there = {c: torch.ones(ROWS, dtype=torch.bool) for c in COLUMNS}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,26 +12,29 @@ import torch
 
 from plait import recipe
 from plait.batch import Batch
-from plait.model import MultimodalModel
+from plait.layers import module_key
+from plait.model import TABLE, MultimodalModel
+from plait.objective import FUSED, losses
 from plait.preprocessing import Preprocessing
 from plait.schema import Column, Schema
 from plait.table.read import Table
 
 
-def build() -> tuple[MultimodalModel, Batch]:
-    """Two number columns with holes, one target, eight rows."""
-    names = ("one", "two")
-    columns = (*(Column(name=c, role="input", modality="number") for c in names), Column(name="label", role="target"))
+def build(kinds: tuple[str, ...] = ("number", "vector")) -> tuple[MultimodalModel, Batch]:
+    """Columns with holes, the first of numbers and the second of vectors, one target, eight rows."""
+    inputs = dict(zip(("one", "two", "three"), kinds, strict=False))
+    columns = (*(Column(name=c, role="input", modality=kind) for c, kind in inputs.items()), Column(name="label", role="target"))
     chosen = recipe.load(None).resolve(Schema(columns=columns, rows=8), {"label": "classification"})
     rng = np.random.default_rng(0)
-    cells = {c: pa.array(rng.normal(size=8)) for c in names} | {"label": pa.array(list("abcabcab"))}
+    cells = {c: pa.array(rng.normal(size=8) if kind == "number" else rng.normal(size=(8, 3)).tolist()) for c, kind in inputs.items()}
+    cells["label"] = pa.array(list("abcabcab"))
     table = Table(pa.table(cells), Path(), "t")
     preprocessing = Preprocessing.fit(table, chosen, np.arange(8))
     torch.manual_seed(0)
     model = MultimodalModel.build(chosen, preprocessing).eval()
     batch = preprocessing.transform(preprocessing.prepare(table).batch)
     present = {"one": torch.tensor([1, 1, 1, 0, 1, 0, 1, 1]).bool(), "two": torch.tensor([1, 1, 0, 1, 1, 1, 0, 1]).bool()}
-    return model, replace(batch, present=present)
+    return model, replace(batch, present=batch.present | present)
 
 
 def test_a_column_that_is_missing_everywhere_has_no_part_in_the_answer() -> None:
@@ -48,7 +52,7 @@ def test_a_row_with_one_cell_or_none_is_answered_by_that_cell_and_by_what_the_em
     part = model.fused_for("label")
     assert not part.knows_empty(), "nothing is known before training"
     no_one, no_two, nothing = torch.nn.init.normal_(part.empty.weight).detach()
-    fused, (one, two) = part.fusion(encoded, batch.present), (part.alone(c, encoded[c]) for c in ("one", "two"))
+    fused, (one, two) = part.fusion(encoded, batch.present), (part.alone(c, encoded) for c in ("one", "two"))
     found = model.fuse(encoded, batch.present)["label"]
     expected = torch.stack(
         [fused[0], one[1] + no_two, one[2] + no_two, two[3] + no_one, fused[4], no_one + no_two + nothing, one[6] + no_two, fused[7]]
@@ -69,3 +73,33 @@ def test_a_row_without_inputs_gets_the_shares_of_the_training_rows_where_none_of
     assert not torch.equal(taught[2], found[2])
     torch.testing.assert_close(found[2].softmax(0), torch.tensor([3 / 8, 3 / 8, 2 / 8]))
     torch.testing.assert_close(found[~none], model.predict_hidden(encoded, batch.present)["label"][~none])
+
+
+def test_all_plain_cells_of_a_row_are_one_part_beside_its_media() -> None:
+    model, batch = build(("number", "vector", "number"))
+    part = model.fused_for("label")
+    assert part.parts == {"two": ["two"], TABLE: ["one", "three"]}
+    encoded, present = model.encode(batch), {**batch.present, "three": torch.tensor([1, 1, 1, 0, 1, 1, 1, 1]).bool()}
+    table = part.solo[module_key(TABLE)](torch.cat([encoded["one"].pooled_BD(), encoded["three"].pooled_BD()], 1))
+    torch.testing.assert_close(part.alone(TABLE, encoded), table)
+    no_two, no_table, _ = torch.nn.init.normal_(part.empty.weight).detach()
+    found = model.fuse(encoded, present)["label"]
+    fused, two = part.fusion(encoded, present), part.alone("two", encoded)
+    torch.testing.assert_close(found[[2, 6]], table[[2, 6]] + no_two, msg="rows that have the table alone")
+    torch.testing.assert_close(found[3], two[3] + no_table)
+    torch.testing.assert_close(found[[0, 1, 4, 5, 7]], fused[[0, 1, 4, 5, 7]], msg="a table with a hole is a table")
+    votes: Any = model.votes_for("label")
+    votes.share.fill_(0.4)
+    hidden = {**present, "three": torch.zeros(8, dtype=torch.bool)}
+    shown = model.hide(encoded, hidden)
+    said = model.own(shown)["label"]
+    before = model.task("label")(model.fuse(shown, hidden, columns=["one", "two"])["label"], shown)
+    expected = votes.mixed(model.task("label"), before, said, part.there(hidden))
+    torch.testing.assert_close(model.predict_hidden(encoded, hidden, ["one", "two"], model.own(encoded))["label"], expected)
+
+
+def test_a_table_of_plain_cells_has_nothing_that_learns_by_itself() -> None:
+    model, batch = build(("number", "number"))
+    assert not model.fused_for("label").solo
+    assert set(losses(model, batch)["label"]) == {FUSED}
+    assert model.votes_for("label") is None

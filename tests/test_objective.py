@@ -16,6 +16,7 @@ from conftest import FAST, make_rows, stop_at_step, write_csv
 from plait import training
 from plait.batch import Tokens
 from plait.errors import Interrupted
+from plait.model import TABLE
 from plait.objective import EMPTY, FUSED, OWN, SURE, Mixing, blended, consistency, losses, settled, weighed
 from test_model import build
 
@@ -28,12 +29,12 @@ def test_the_loss_of_whole_rows_is_all_when_nothing_is_added() -> None:
     torch.testing.assert_close(losses(model, batch)["label"][FUSED], expected)
 
 
-def test_each_column_alone_adds_its_loss_of_the_rows_that_have_it() -> None:
+def test_each_part_alone_adds_its_loss_of_the_rows_that_have_it() -> None:
     model, batch = build()
     encoded, own = model.encode(batch), []
     for c in model.columns:
         has = batch.present[c]
-        found = model.task("label")(model.fused_for("label").alone(c, encoded[c]), encoded)
+        found = model.task("label")(model.fused_for("label").alone(c, encoded), encoded)
         own.append(F.cross_entropy(found[has], batch.targets["label"][has]))
     output = model.task("label")(model.fused_for("label").fusion(encoded, batch.present), encoded)
     whole = F.cross_entropy(output, batch.targets["label"])
@@ -57,7 +58,7 @@ def test_what_empty_cells_say_is_learned_by_itself_from_rows_that_are_told_of_on
     parts = [F.cross_entropy(task(said + nothing, encoded)[empty], y[empty])]
     for c in model.columns:
         rows = empty & batch.present[c]
-        parts.append(F.cross_entropy(task(part.alone(c, encoded[c]) + said, encoded)[rows], y[rows]))
+        parts.append(F.cross_entropy(task(part.alone(c, encoded) + said, encoded)[rows], y[rows]))
     found = losses(model, batch)["label"][EMPTY]
     torch.testing.assert_close(found, torch.stack(parts).mean())
     found.backward()
@@ -72,7 +73,7 @@ def test_half_of_the_empty_cells_are_told_in_training_and_all_of_them_otherwise(
     model, batch = build()
     part, told = model.fused_for("label"), []
     said = part.said_by_empty
-    monkeypatch.setattr(part, "said_by_empty", lambda empty_BM, nothing_B: told.append(int(empty_BM.sum())) or said(empty_BM, nothing_B))
+    monkeypatch.setattr(part, "said_by_empty", lambda empty_BP, nothing_B: told.append(int(empty_BP.sum())) or said(empty_BP, nothing_B))
     empty = sum(int((~p).sum()) for p in batch.present.values())
     losses(model, batch)
     assert set(told) == {empty}
@@ -196,4 +197,4 @@ def test_without_rows_to_measure_by_all_losses_weigh_the_same(tmp_path: Path, mo
     monkeypatch.setattr(training, "_step", lambda run, *others: seen.append(run.weights["label"]) or step(run, *others))
     plait.fit(table, "label", out=tmp_path / "run", overrides=[*FAST, "split.valid=0", "model.balance=blend"], quiet=True)
     assert seen
-    assert all(weights == dict.fromkeys((FUSED, "photo", "text", "price", "shop"), 0.2) for weights in seen)
+    assert all(weights == dict.fromkeys((FUSED, "photo", "text", TABLE), 0.25) for weights in seen)

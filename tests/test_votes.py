@@ -1,4 +1,4 @@
-"""Votes of columns by themselves, against their equations."""
+"""Votes of parts by themselves, against their equations."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ def probabilities(kind: str, logits: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", list(TARGETS))
-def test_an_answer_is_the_mean_of_the_fused_one_and_of_the_product_of_the_columns(kind: str) -> None:
+def test_an_answer_is_the_mean_of_the_fused_one_and_of_the_product_of_the_parts(kind: str) -> None:
     fused, own, present, _ = rows(kind, 50)
     own["sure"] = own["sure"] / 10  # of what is surer one minus the probability is no number
     votes = Votes(["good", "sure"])
-    votes.trust_M.copy_(torch.tensor([0.5, 0.1]))
+    votes.trust_P.copy_(torch.tensor([0.5, 0.1]))
     votes.share.fill_(0.3)
     found = probabilities(kind, votes.mixed(task(kind), fused, own, present).double().numpy())
     a, b = (probabilities(kind, own[c].double().numpy()) for c in ("good", "sure"))
@@ -72,7 +72,7 @@ def test_what_is_sure_of_nonsense_is_hardly_trusted_and_the_share_is_the_most_li
     votes = Votes(["good", "sure"])
     votes.calibrate(made, fused, own, present, y)
     good, sure = (1 / fit_temperature(made, own[c][present[c]], y[present[c]]) for c in ("good", "sure"))
-    torch.testing.assert_close(votes.trust_M, torch.tensor([good, sure]))
+    torch.testing.assert_close(votes.trust_P, torch.tensor([good, sure]))
     assert good > 0.4
     assert sure < 0.1
     both = present["good"] & present["sure"]
@@ -103,17 +103,17 @@ def test_few_rows_decide_little_or_nothing() -> None:
     rare = {**present, "sure": present["sure"] & (torch.arange(300) < 12)}
     votes = Votes(["good", "sure"])
     votes.calibrate(made, fused, own, rare, y)
-    assert [float(votes.trust_M[1]), float(votes.share)] == [0, 0], "hardly a row has both"
+    assert [float(votes.trust_P[1]), float(votes.share)] == [0, 0], "hardly a row has both"
 
 
 def first(some: dict[str, Tensor], count: int) -> dict[str, Tensor]:
     return {c: x[:count] for c, x in some.items()}
 
 
-def test_a_row_without_a_column_to_be_trusted_keeps_its_answer() -> None:
+def test_a_row_without_a_part_to_be_trusted_keeps_its_answer() -> None:
     made, (fused, own, present, _) = task("classification"), rows("classification", 50)
     votes = Votes(["good", "sure", "rare"])
-    votes.trust_M.copy_(torch.tensor([0.5, 0.0, 0.0]))
+    votes.trust_P.copy_(torch.tensor([0.5, 0.0, 0.0]))
     votes.share.fill_(0.5)
     whole = {**present, "rare": torch.ones(50, dtype=torch.bool)}
     found = votes.mixed(made, fused, {**own, "rare": own["sure"]}, whole)
@@ -123,7 +123,7 @@ def test_a_row_without_a_column_to_be_trusted_keeps_its_answer() -> None:
     assert not torch.isclose(found[~kept], fused[~kept]).all(1).any()
 
 
-def test_a_model_answers_with_its_columns_votes_once_it_is_calibrated() -> None:
+def test_a_model_answers_with_its_parts_votes_once_it_is_calibrated() -> None:
     model, batch = build()
     encoded = model.encode(batch)
     before = model.predict_hidden(encoded, batch.present)["label"]

@@ -25,7 +25,7 @@ from plait.preprocessing import Preprocessing
 from plait.recipe import Recipe
 from plait.schema import Schema
 
-FORMAT = 6
+FORMAT = 7
 FILES = ("recipe.yaml", "schema.json", "state.json", "weights.safetensors")
 
 

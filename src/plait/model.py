@@ -37,7 +37,7 @@ class MultimodalModel(nn.Module):
         self.fused = nn.ModuleDict({module_key(",".join(columns)): part for columns, part in fused.items()})
         self.tasks = nn.ModuleDict({module_key(t): task for t, task in tasks.items()})
         voting = [t for t, task in tasks.items() if votes and task.fuses and task.logits and self.fused_for(t).solo]
-        self.votes = nn.ModuleDict({module_key(t): Votes(self.fused_for(t).columns) for t in voting})
+        self.votes = nn.ModuleDict({module_key(t): Votes(list(self.fused_for(t).parts)) for t in voting})
         # targets that nothing is to be hidden from in training: those that have one column of several, and those that compare rows
         self.unhidden = [t for t, task in tasks.items() if task.compares or (len(self.columns) > 1 and len(task.read(self.columns)) == 1)]
 
@@ -61,8 +61,9 @@ class MultimodalModel(nn.Module):
             task.build_head(fusions[tuple(reads[t])].width if task.fuses else 0, reads[t])
             if training:
                 task.load_pretrained()
-        alone = recipe.model.alone > 0
-        fused = {columns: Fused({c: widths[c] for c in columns}, found, alone) for columns, found in fusions.items()}
+        cells = {c for c, m in preprocessing.inputs.items() if m.tabular}
+        apart = {columns: parts(columns, cells) if recipe.model.alone > 0 else {} for columns in fusions}
+        fused = {columns: Fused({c: widths[c] for c in columns}, found, apart[columns]) for columns, found in fusions.items()}
         return cls(encoders, fused, tasks, recipe.model.votes)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -104,14 +105,17 @@ class MultimodalModel(nn.Module):
         own: Mapping[str, Mapping[str, Tensor]] | None = None,
     ) -> dict[str, Tensor]:
         """The answers from tokens computed before, of these columns (or all), with cells hidden that `present` now lacks: only fusion and
-        heads run. Columns by themselves have a vote (see `Votes`); their `own` answers are the same whatever is hidden. A row that has none of a
-        target's inputs gets the task's guess where no training row has taught what to make of nothing (see `Task.blind`, `Fused.knows_empty`)."""
-        hidden, own = self.hide(encoded, present), self.own(encoded) if own is None else own
+        heads run. Parts by themselves have a vote (see `Votes`); the `own` answers of single columns are the same whatever is hidden. A row
+        that has none of a target's inputs gets the task's guess where no training row has taught what to make of nothing (see `Task.blind`,
+        `Fused.knows_empty`)."""
+        hidden = self.hide(encoded, present)
+        own = self.own(encoded) if own is None else own
         outputs = self.answer(self.fuse(hidden, present, columns=columns), hidden)
         for t, output in outputs.items():
-            votes = self.votes_for(t)
-            if votes is not None and bool(votes.share > 0):
-                outputs[t] = output = votes.mixed(self.task(t), output, own[t], present)
+            part, votes = self.fused_for(t) if self.task(t).fuses else None, self.votes_for(t)
+            if part is not None and votes is not None and bool(votes.share > 0):
+                said = {p: self.task(t)(part.alone(p, hidden), hidden) if len(part.parts[p]) > 1 else own[t][p] for p in part.parts}
+                outputs[t] = output = votes.mixed(self.task(t), output, said, part.there(present))
             guess = self.task(t).blind() if self.task(t).guesses and not self.fused_for(t).knows_empty(columns) else None
             if guess is not None:
                 there_B = torch.stack([present[c] for c in self.task(t).read(self.columns)]).any(0)
@@ -119,9 +123,9 @@ class MultimodalModel(nn.Module):
         return outputs
 
     def own(self, encoded: dict[str, Tokens]) -> dict[str, dict[str, Tensor]]:
-        """For each target with votes what each column by itself answers; nothing of meaning where it is missing."""
-        parts = {t: self.fused_for(t) for t in self.targets if self.votes_for(t) is not None}
-        return {t: {c: self.task(t)(part.alone(c, encoded[c]), encoded) for c in part.columns} for t, part in parts.items()}
+        """For each target with votes what each part by itself answers; nothing of meaning where it is missing."""
+        fused = {t: self.fused_for(t) for t in self.targets if self.votes_for(t) is not None}
+        return {t: {p: self.task(t)(part.alone(p, encoded), encoded) for p in part.parts} for t, part in fused.items()}
 
     def losses(self, outputs: dict[str, Tensor], targets: dict[str, Tensor], labelled: dict[str, Tensor]) -> dict[str, Tensor]:
         """The losses of the tasks that `outputs` has, each the mean over its labelled rows."""
@@ -145,53 +149,73 @@ class MultimodalModel(nn.Module):
         return module_key(",".join(self.task(target).read(self.columns)))
 
 
-class Fused(nn.Module):
-    """The fused vector of some columns: a fusion, and for each column a small network of its own (`solo`), which trains the column's
-    encoder by itself, and answers for rows that have nothing else. `empty` has a vector for each column, of what it says that a row's cell
-    is empty, and one for rows that have no cell at all: added to that of a row with one cell or none."""
+TABLE = "\0table"  # the part that all numbers, categories and dates are; the others have their column's name, and no column has a name like this
 
-    def __init__(self, widths: dict[str, int], fusion: Fusion, alone: bool = False) -> None:
+
+def parts(columns: Sequence[str], cells: Collection[str]) -> dict[str, list[str]]:
+    """The columns of each part: a medium by itself; numbers, categories and dates, which are `cells`, all together."""
+    table = [c for c in columns if c in cells]
+    found = {c: [c] for c in columns if len(table) < 2 or c not in table}
+    return {**found, TABLE: table} if len(table) > 1 else found
+
+
+class Fused(nn.Module):
+    """The fused vector of some columns: a fusion, and for each part, where there are several, a small network of its own (`solo`), which trains the
+    encoders of its columns without the other parts, and answers for rows that have nothing else. `empty` has a vector for each part, of what it says
+    that a row has none of it, and one for rows that have no cell at all: added to that of a row with one part or none."""
+
+    def __init__(self, widths: dict[str, int], fusion: Fusion, parts: Mapping[str, Sequence[str]]) -> None:
         super().__init__()
-        self.columns = list(widths)
-        self.fusion, self.width = fusion, fusion.width
-        self.solo = nn.ModuleDict({module_key(c): MLP(width, [fusion.width]) for c, width in widths.items() if alone and len(widths) > 1})
-        self.empty = nn.Embedding(len(widths) + 1, fusion.width) if self.solo else None
+        self.columns, self.fusion, self.width = list(widths), fusion, fusion.width
+        self.parts = {p: list(columns) for p, columns in parts.items()} if len(parts) > 1 else {}
+        self.solo = nn.ModuleDict({module_key(p): MLP(sum(widths[c] for c in columns), [fusion.width]) for p, columns in self.parts.items()})
+        self.empty = nn.Embedding(len(self.parts) + 1, fusion.width) if self.solo else None
         if self.empty is not None:
             nn.init.zeros_(self.empty.weight)
 
     def forward(self, encoded: dict[str, Tokens], present: dict[str, Tensor], single: bool = True, columns: Collection[str] | None = None) -> Tensor:
-        """The vector of each row. With `single`, that of a row with one cell, or none, is what that cell's own network makes of it, and the
-        empty cells of `columns` (the others are not there at all) say: fusion has seen few such rows, the other has seen them all."""
-        there = {c: present[c] for c in self.columns}
-        fused_BD: Tensor = self.fusion({c: encoded[c] for c in self.columns}, there)
+        """The vector of each row. With `single`, that of a row with one part, or none, is what that part's own network makes of it, and the
+        empty ones of `columns` (the others are not there at all) say: fusion has seen few such rows, the other has seen them all."""
+        fused_BD: Tensor = self.fusion({c: encoded[c] for c in self.columns}, {c: present[c] for c in self.columns})
         if not self.solo or not single:
             return fused_BD
-        there_BM = torch.stack([there[c] for c in self.columns], 1)
-        few_B = there_BM.sum(1) <= 1
+        there = self.there(present)
+        there_BP = torch.stack(list(there.values()), 1)
+        few_B = there_BP.sum(1) <= 1
         if not bool(few_B.any()):
             return fused_BD
-        given_M = torch.tensor([columns is None or c in columns for c in self.columns], device=there_BM.device)
-        few_BD = self.said_by_empty(~there_BM & given_M, ~there_BM.any(1)).to(fused_BD.dtype)
-        for c in self.columns:
-            few_BD = few_BD + torch.where((few_B & there[c])[:, None], self.alone(c, encoded[c]).to(fused_BD.dtype), 0)
+        given_P = torch.tensor(self._given(columns), device=there_BP.device)
+        few_BD = self.said_by_empty(~there_BP & given_P, ~there_BP.any(1)).to(fused_BD.dtype)
+        for p, there_B in there.items():
+            few_BD = few_BD + torch.where((few_B & there_B)[:, None], self.alone(p, encoded).to(fused_BD.dtype), 0)
         return torch.where(few_B[:, None], few_BD, fused_BD)
 
-    def alone(self, column: str, tokens: Tokens) -> Tensor:
-        """The vector of one column by itself."""
-        return cast(Tensor, self.solo[module_key(column)](tokens.pooled_BD()))
+    def there(self, present: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """In which rows each part has a cell."""
+        return {
+            p: torch.stack([present[c] for c in columns]).any(0) if len(columns) > 1 else present[columns[0]] for p, columns in self.parts.items()
+        }
 
-    def said_by_empty(self, empty_BM: Tensor, nothing_B: Tensor) -> Tensor:
-        """The sum of what the empty cells of each row say, and that there is nothing else where that is so."""
+    def alone(self, part: str, encoded: Mapping[str, Tokens]) -> Tensor:
+        """The vector of one part by itself."""
+        return cast(Tensor, self.solo[module_key(part)](torch.cat([encoded[c].pooled_BD() for c in self.parts[part]], 1)))
+
+    def said_by_empty(self, empty_BP: Tensor, nothing_B: Tensor) -> Tensor:
+        """The sum of what the empty parts of each row say, and that there is nothing else where that is so."""
         assert self.empty is not None
         weight = self.empty.weight
-        return torch.cat([empty_BM, nothing_B[:, None]], 1).to(weight.dtype) @ weight
+        return torch.cat([empty_BP, nothing_B[:, None]], 1).to(weight.dtype) @ weight
 
     def knows_empty(self, columns: Collection[str] | None = None) -> bool:
-        """Whether training rows have taught what an empty cell of one of these columns says: its vector is no longer zero."""
+        """Whether training rows have taught what it says that a part of these columns is empty: its vector is no longer zero."""
         if self.empty is None:
             return False
-        at = [i for i, c in enumerate(self.columns) if columns is None or c in columns]
+        at = [i for i, given in enumerate(self._given(columns)) if given]
         return bool((self.empty.weight[at] != 0).any())
+
+    def _given(self, columns: Collection[str] | None) -> list[bool]:
+        """Whether each part has one of these columns."""
+        return [columns is None or any(c in columns for c in own) for own in self.parts.values()]
 
 
 class ColumnEncoder(nn.Module):

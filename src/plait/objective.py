@@ -1,4 +1,4 @@
-"""What training minimises: each target's loss of all columns fused, of each column by itself, of mixed rows, and of rows without a label."""
+"""What training minimises: each target's loss of all columns fused, of each part of a row by itself, of mixed rows, and of rows without a label."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from plait.batch import Batch, Tokens
 from plait.model import MultimodalModel
 from plait.tasks.base import Task
 
-FUSED = "\0fused"  # the name of the loss of all columns fused; every other loss has its column's name, and no column has a name like these
+FUSED = "\0fused"  # the name of the loss of all columns fused; every other loss has its part's name, and no column has a name like these
 EMPTY = "\0empty"  # the name of the loss of what empty cells say
 OWN = "\0own"  # the name of the loss of a task that does not answer from a fused vector, which is never weighed
 Losses: TypeAlias = dict[str, dict[str, Tensor]]  # by target, then by name
@@ -50,11 +50,11 @@ class Mixing:
 
 
 def losses(model: MultimodalModel, batch: Batch, mixing: Mixing | None = None, gradients: dict[str, Tensor] | None = None) -> Losses:
-    """Each target's losses: that of all its columns fused, under the name `FUSED`, and of each column by itself, through the same
-    head, where the model has networks for that. Tasks that do not answer from a fused vector have theirs under `OWN`; with their
+    """Each target's losses: that of all its columns fused, under the name `FUSED`, and of each part by itself (see `Fused`), through
+    the same head, where the model has networks for that. Tasks that do not answer from a fused vector have theirs under `OWN`; with their
     outputs' `gradients` (see `cached`), what has these gradients. A target that no row here has is left out.
 
-    Without the columns' own the column that is learned first, most often a text that can be memorised, leaves the others nothing
+    Without the parts' own the column that is learned first, most often a text that can be memorised, leaves the others nothing
     to learn (Wang et al. 2020, "What makes training multi-modal classification networks hard?").
     """
     whole, hidden = _views(model, batch, mixing)
@@ -75,28 +75,23 @@ def losses(model: MultimodalModel, batch: Batch, mixing: Mixing | None = None, g
 
 
 def _apart(model: MultimodalModel, target: str, view: View, batch: Batch, mixing: Mixing | None) -> dict[str, Tensor]:
-    """The loss of each column by itself; and where cells are empty, of what that says (`EMPTY`): of rows that are told of nothing else, and of one
-    cell besides. Nothing else learns from that: most of it is what nobody could know, and its gradients would be noise to all else."""
+    """The loss of each part by itself; and where rows lack one, of what that says (`EMPTY`): of rows that are told of nothing else, and of one
+    part besides. Nothing else learns from that: most of it is what nobody could know, and its gradients would be noise to all else."""
     (encoded, present), part, task = view, model.fused_for(target), model.task(target)
-    alone = {c: part.alone(c, encoded[c]) for c in part.columns}
-    found = {c: _loss(task, task(x_BD, encoded), batch, target, mixing, present[c]) for c, x_BD in alone.items()}
-    empty_BM = ~torch.stack([_there(batch, c, mixing) for c in part.columns], 1)
-    if bool(empty_BM.any()):
-        # a column that is not there at all says nothing, so that empty cells are told half of the time
-        told_BM = empty_BM & (torch.rand(empty_BM.shape, device=empty_BM.device) < (0.5 if model.training else 1.0))
-        told_B, fixed = told_BM.any(1), {name: p.detach() for name, p in task.named_parameters()}
-        said_BD = part.said_by_empty(told_BM, torch.zeros_like(told_B))
-        rows = [(part.said_by_empty(told_BM, torch.ones_like(told_B)), told_B)]
-        rows += [(x_BD.detach() + said_BD, told_B & present[c]) for c, x_BD in alone.items()]
+    alone, there = {p: part.alone(p, encoded) for p in part.parts}, part.there(present)
+    found = {p: _loss(task, task(x_BD, encoded), batch, target, mixing, there[p]) for p, x_BD in alone.items()}
+    given = part.there(batch.given or batch.present)  # whatever training hides of them
+    empty_BP = ~torch.stack([there_B if mixing is None else there_B | there_B[mixing.partner_B] for there_B in given.values()], 1)
+    if bool(empty_BP.any()):
+        # a part that is not there at all says nothing, so that empty ones are told half of the time
+        told_BP = empty_BP & (torch.rand(empty_BP.shape, device=empty_BP.device) < (0.5 if model.training else 1.0))
+        told_B, fixed = told_BP.any(1), {name: p.detach() for name, p in task.named_parameters()}
+        said_BD = part.said_by_empty(told_BP, torch.zeros_like(told_B))
+        rows = [(part.said_by_empty(told_BP, torch.ones_like(told_B)), told_B)]
+        rows += [(x_BD.detach() + said_BD, told_B & there[p]) for p, x_BD in alone.items()]
         answers = ((functional_call(task, fixed, (x_BD, encoded)), some_B) for x_BD, some_B in rows)
         found[EMPTY] = torch.stack([_loss(task, output, batch, target, mixing, some_B) for output, some_B in answers]).mean()
     return found
-
-
-def _there(batch: Batch, column: str, mixing: Mixing | None) -> Tensor:
-    """Where a column's cells are, whatever training hides of them."""
-    there_B = (batch.given or batch.present)[column]
-    return there_B if mixing is None else there_B | there_B[mixing.partner_B]
 
 
 View: TypeAlias = tuple[dict[str, Tokens], dict[str, Tensor]]
@@ -183,13 +178,13 @@ def _outputs(model: MultimodalModel, batch: Batch) -> dict[str, Tensor]:
 
 
 def settled(model: MultimodalModel, alone: float, left: float) -> Weights:
-    """The weights of losses when a share of `left` of the training is still to come. That of each column by itself weighs `alone`. Squared
-    errors of columns by themselves share this weight, less and less until the end: what a column cannot know of a number is never
+    """The weights of losses when a share of `left` of the training is still to come. That of each part by itself weighs `alone`. Squared
+    errors of parts by themselves share this weight, less and less until the end: what a part cannot know of a number is never
     learned, so that its squared error, and with it its gradient, stays the largest of all; of a class it is bounded."""
     found = {}
     for t in (t for t in model.targets if model.task(t).fuses):
-        columns = model.fused_for(t).columns
-        found[t] = {FUSED: 1.0, **dict.fromkeys((*columns, EMPTY), alone * left / len(columns) if model.task(t).squared else alone)}
+        parts = model.fused_for(t).parts
+        found[t] = {FUSED: 1.0, **dict.fromkeys((*parts, EMPTY), alone * left / max(len(parts), 1) if model.task(t).squared else alone)}
     return found
 
 

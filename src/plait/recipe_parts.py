@@ -46,11 +46,11 @@ class SplitRecipe(Options):
 
 class ModelRecipe(Options):
     """What stands in for a missing cell: a `learned` token or `zero`; and in what share of the rows training hides some of
-    the present cells (any subset of them, see `Batch.drop`). `alone` weighs the loss of each column by itself, which
-    training adds to that of all together (see `objective.losses`, and `objective.settled` for numbers); 0 leaves it out, and with it what
-    an empty cell says of rows that have little else. With `balance: blend` gradient blending weighs all of these losses instead, ten times
-    in a training, by what each one still teaches (see `objective.blended`). `votes`: columns that learn alone have a say in what class a
-    row is of (see `votes.Votes`)."""
+    the present cells (any subset of them, see `Batch.drop`). `alone` weighs the loss of each part of a row by itself (a medium; all numbers,
+    categories and dates together), which training adds to that of all parts fused (see `objective.losses`, and `objective.settled` for
+    numbers); 0 leaves it out, and with it what an empty part says of rows that have little else. With `balance: blend` gradient
+    blending weighs all of these losses instead, ten times in a training, by what each one still teaches (see `objective.blended`).
+    `votes`: parts that learn alone have a say in what class a row is of (see `votes.Votes`)."""
 
     missing: Literal["learned", "zero"] = "learned"
     modality_dropout: float = Field(0.2, ge=0, lt=1)

@@ -201,7 +201,7 @@ def _in_parts(run: Training, batch: Batch) -> list[Tensor]:
 
 
 def _backward(run: Training, batch: Batch, share: float = 1.0, gradients: dict[str, Tensor] | None = None) -> Tensor:
-    """The loss of some rows, weighed by their share of the batch, detached, without those of columns by themselves; the gradients of all
+    """The loss of some rows, weighed by their share of the batch, detached, without those of parts by themselves; the gradients of all
     are added up. With `gradients` of whole batches' comparisons their losses are not counted: they have been."""
     alpha = run.recipe.training.mixup
     with run.settings.autocast():
@@ -259,7 +259,8 @@ def _measure(run: Training, progress: Progress) -> None:
         sides = (_mean_losses(run, run.train_data), _mean_losses(run, run.valid_data))
         progress.measured.append({name: [side[name] for side in sides] for name in sides[0]})
     # without rows to measure by all weigh the same
-    found = blended(progress.measured or [{key: [0.0, 0.0] for key in (FUSED, *run.model.columns)}])
+    names = (FUSED, *(p for part in run.model.fused.values() for p in part.parts))  # type: ignore[union-attr]
+    found = blended(progress.measured or [{name: [0.0, 0.0] for name in names}])
     run.weights = {t: found for t in run.model.targets if run.model.task(t).fuses}
 
 

@@ -143,9 +143,10 @@ class Validation:
             yield batch.to(torch.device(self.settings.device))
 
     def _present(self, target: str) -> dict[str, Tensor]:
-        """Where rows with a label have which column."""
+        """Where rows with a label have which part."""
         batch, rows = self.valid_data.prepared.batch, self.valid_data.rows
-        return {c: present[rows][batch.labelled[target][rows]] for c, present in batch.present.items()}
+        there = self.model.fused_for(target).there(batch.present)
+        return {p: there_N[rows][batch.labelled[target][rows]] for p, there_N in there.items()}
 
     def _kept(self, target: str, output: Tensor) -> Tensor:
         with self.settings.autocast():

@@ -76,6 +76,7 @@ class Modality(ABC):
     options: ClassVar[type[Options]]
     encoder: ClassVar[str]
     media: ClassVar[bool] = False
+    tabular: ClassVar[bool] = False  # a plain cell: all such columns of a table are one part of a row, beside its media
     layout: Layout
 
     @classmethod

@@ -28,6 +28,7 @@ class Category(Modality):
 
     options = Config
     encoder = "tabular"
+    tabular = True
 
     def __init__(self, config: Config, values: list[str]) -> None:
         self.config, self.values = config, values

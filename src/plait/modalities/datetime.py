@@ -57,6 +57,7 @@ class Datetime(Modality):
 
     options = Config
     encoder = "tabular"
+    tabular = True
 
     def __init__(self, config: Config, first: float, last: float, form: str) -> None:
         self.config, self.first, self.last, self.form = config, first, last, form
