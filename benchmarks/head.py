@@ -76,7 +76,7 @@ def ours(x: dict[str, torch.Tensor], y: torch.Tensor, alone: float, precision: s
     task.build_head(HIDDEN[-1], dict.fromkeys(COLUMNS, WIDTH))
     widths = dict.fromkeys(COLUMNS, WIDTH)
     fused = Fused(widths, Concat(widths, HIDDEN, 0.0), parts(COLUMNS, ()) if alone else {})
-    model = MultimodalModel(encoders, {COLUMNS: fused}, {"label": task})
+    model = MultimodalModel(COLUMNS, encoders, None, {COLUMNS: fused}, {"label": task})
     values = {c: Values(v[:, None], torch.ones(ROWS, dtype=torch.long), encoded=True) for c, v in x.items()}
     there = {c: torch.ones(ROWS, dtype=torch.bool) for c in COLUMNS}
     prepared = Prepared(Batch(values, there, torch.arange(ROWS), {"label": y}, {"label": torch.ones(ROWS, dtype=torch.bool)}))

@@ -154,7 +154,7 @@ def test_what_training_minimises_is_a_users_choice(option: str, tmp_path: Path) 
         row["label"] = ""
     table = write_csv(tmp_path / "t.csv", rows)
     runs = {}
-    asked = [*FAST, "training.keep=last", "training.epochs=6"]  # so that some answers are sure by then
+    asked = [*FAST, "training.keep=last", "training.epochs=12"]  # so that some answers are sure by then
     for name, overrides in {"plain": asked, "other": [*asked, option], "again": [*asked, option]}.items():
         plait.fit(table, "label", out=tmp_path / name, overrides=overrides, quiet=True)
         runs[name] = (tmp_path / name / "weights.safetensors").read_bytes()

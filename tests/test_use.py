@@ -19,6 +19,7 @@ import plait
 from conftest import FAST, make_rows, write_csv
 from plait.artifact import FORMAT
 from plait.errors import ArtifactError, BadCellsError, RecipeError, TableError
+from plait.evaluation import bootstrap, subset_name
 
 
 def test_predictions_keep_rows_and_order_and_name_bad_cells(trained: Any, tmp_path: Path) -> None:
@@ -118,9 +119,18 @@ def test_an_empty_cell_can_say_something_and_a_column_that_is_not_there_says_not
     assert both > other + 0.15
 
 
+def test_the_plain_cells_of_a_wide_table_are_given_or_not_together(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = [{f"n{i}": rng.normal() for i in range(50)} | {"words": f"some {rng.integers(9)} words here", "y": "ab"[j % 2]} for j in range(60)]
+    model = plait.fit(rows, "y", out=tmp_path / "run", columns={"words": "text"}, overrides=["training.epochs=1"], quiet=True)
+    subsets = model.evaluate(rows).targets["y"].subsets
+    names = {subset_name(s, subsets): len(s) for s, _ in subsets}
+    assert names == {"words": 1, "all but words": 50}
+    assert "all but words" in (tmp_path / "run" / "report.html").read_text()
+
+
 def test_bootstrap_interval_covers_the_binomial_one() -> None:
     from plait.components import configure, find
-    from plait.evaluation import bootstrap
 
     task = find("tasks", "classification").fit(configure("tasks", "classification", {}), pa.chunked_array([["a", "b", "c"]]), "y")
     target = np.zeros(400, dtype=np.int64)

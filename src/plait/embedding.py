@@ -31,7 +31,7 @@ BEGINNING = 10_000  # rows that the linear maps of an alignment are fitted on, a
 
 def frozen(model: MultimodalModel) -> dict[str, Encoder]:
     """The frozen encoders, by column."""
-    return {c: model.encoder(c).encoder for c in model.columns if hasattr(model.encoder(c).encoder, "embed")}
+    return {c: model.encoder(c).encoder for c in model.encoded_alone if hasattr(model.encoder(c).encoder, "embed")}
 
 
 @torch.inference_mode()
@@ -57,11 +57,11 @@ def begin(model: MultimodalModel, data: Dataset) -> None:
     more have any: the vectors of frozen encoders, and statistics, which are fitted here."""
     rows = data.rows[torch.linspace(0, len(data) - 1, min(len(data), BEGINNING)).long()]
     model.eval()
-    for c in model.columns:
+    for c in model.encoded_alone:
         if (statistics := model.encoder(c).statistics) is not None:
             statistics.fit(values.take(present_B.nonzero()[:, 0]) for values, present_B in _cells(data, c, rows))
     for task in (model.task(t) for t in model.targets):
-        fixed = {c: model.encoder(c).fixed for c in task.columns} if isinstance(task, Alignment) else {}
+        fixed = {c: model.encoder(c).fixed for c in task.columns if c in model.encoded_alone} if isinstance(task, Alignment) else {}
         starts = {c: start for c, start in fixed.items() if start is not None}
         if isinstance(task, Alignment) and len(starts) > 1:
             task.begin({c: itertools.starmap(model.encoder(c), _cells(data, c, rows)) for c in starts}, starts)

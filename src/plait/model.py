@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from plait import components
 from plait.batch import Batch, Tokens, Values, place_within
 from plait.encoders.base import Encoder
+from plait.encoders.tabular import Cells, Tabular
 from plait.errors import RecipeError
 from plait.fusion.base import Fusion
 from plait.layers import MLP, SetAttention, module_key, steps_mask
@@ -25,15 +26,16 @@ from plait.votes import Votes
 
 
 class MultimodalModel(nn.Module):
-    """Encoders by column, what fuses them, tasks by target. Tasks that read the same columns share one fused vector."""
+    """Encoders by column, or of many plain `cells` at once; what fuses them; tasks by target. Tasks that read the same columns share one
+    fused vector."""
 
     def __init__(
-        self, encoders: dict[str, ColumnEncoder], fused: dict[tuple[str, ...], Fused], tasks: dict[str, Task], votes: bool = True
+        self, columns: Sequence[str], encoders: dict[str, ColumnEncoder], cells: Cells | None, fused: dict[tuple[str, ...], Fused],
+        tasks: dict[str, Task], votes: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.columns = list(encoders)
-        self.targets = list(tasks)
-        self.encoders = nn.ModuleDict({module_key(c): e for c, e in encoders.items()})
+        self.columns, self.targets = list(columns), list(tasks)
+        self.encoders, self.cells = nn.ModuleDict({module_key(c): e for c, e in encoders.items()}), cells
         self.fused = nn.ModuleDict({module_key(",".join(columns)): part for columns, part in fused.items()})
         self.tasks = nn.ModuleDict({module_key(t): task for t, task in tasks.items()})
         voting = [t for t, task in tasks.items() if votes and task.fuses and task.logits and self.fused_for(t).solo]
@@ -49,11 +51,13 @@ class MultimodalModel(nn.Module):
         """
         built = {c: build_encoder(m, recipe.columns[c].encoder, c) for c, m in preprocessing.inputs.items()}
         statistics = {c: Statistics(preprocessing.inputs[c].layout) for c in with_statistics(preprocessing, built)}
-        encoders = {c: ColumnEncoder(e, recipe.model.missing, c in preprocessing.several, statistics.get(c)) for c, e in built.items()}
+        cells = together(preprocessing, {c: e for c, e in built.items() if c not in statistics}, recipe.model.missing)
+        single = [c for c in built if cells is None or c not in cells.columns]
+        encoders = {c: ColumnEncoder(built[c], recipe.model.missing, c in preprocessing.several, statistics.get(c)) for c in single}
         for column in encoders.values() if training else ():
             column.encoder.begin()
         fusion, config = configured("fusion", recipe.fusion)
-        widths = {c: e.width for c, e in encoders.items()}
+        widths = {c: encoders[c].width if c in encoders else e.width for c, e in built.items()}
         tasks = copy.deepcopy(preprocessing.tasks)  # other models of the same table have heads of their own
         reads = {t: {c: widths[c] for c in task.read(widths)} for t, task in tasks.items()}
         fusions = {tuple(reads[t]): fusion.build(config, reads[t]) for t, task in tasks.items() if task.fuses}
@@ -61,10 +65,10 @@ class MultimodalModel(nn.Module):
             task.build_head(fusions[tuple(reads[t])].width if task.fuses else 0, reads[t])
             if training:
                 task.load_pretrained()
-        cells = {c for c, m in preprocessing.inputs.items() if m.tabular}
-        apart = {columns: parts(columns, cells) if recipe.model.alone > 0 else {} for columns in fusions}
+        plain = {c for c, m in preprocessing.inputs.items() if m.tabular}
+        apart = {columns: parts(columns, plain) if recipe.model.alone > 0 else {} for columns in fusions}
         fused = {columns: Fused({c: widths[c] for c in columns}, found, apart[columns]) for columns, found in fusions.items()}
-        return cls(encoders, fused, tasks, recipe.model.votes)
+        return cls(list(built), encoders, cells, fused, tasks, recipe.model.votes)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         encoded = self.encode(batch)
@@ -73,7 +77,8 @@ class MultimodalModel(nn.Module):
 
     def encode(self, batch: Batch) -> dict[str, Tokens]:
         """Each column's tokens; its learned token in the rows that lack it."""
-        return {c: self.encoder(c)(batch.values[c], batch.present[c]) for c in self.columns}
+        found = self.cells(batch.values, batch.present, batch.given or batch.present) if self.cells else {}
+        return {c: found[c] if c in found else self.encoder(c)(batch.values[c], batch.present[c]) for c in self.columns}
 
     def fuse(
         self,
@@ -88,9 +93,10 @@ class MultimodalModel(nn.Module):
         found = {key: self.fused[key](encoded, present, single, columns) for key in dict.fromkeys(keys.values())}
         return {t: found[key] for t, key in keys.items()}
 
-    def hide(self, encoded: dict[str, Tokens], present: dict[str, Tensor]) -> dict[str, Tokens]:
-        """The same tokens, with columns hidden that `present` now lacks."""
-        return {c: self.encoder(c).hide(tokens, present[c]) for c, tokens in encoded.items()}
+    def hide(self, encoded: dict[str, Tokens], present: dict[str, Tensor], columns: Collection[str] | None = None) -> dict[str, Tokens]:
+        """The same tokens, with cells hidden that `present` now lacks; those of other columns than `columns` are not there at all."""
+        found = self.cells.hide(encoded, present, columns) if self.cells else {}
+        return {c: found[c] if c in found else self.encoder(c).hide(tokens, present[c]) for c, tokens in encoded.items()}
 
     def answer(self, fused: dict[str, Tensor], encoded: dict[str, Tokens], targets: Sequence[str] | None = None) -> dict[str, Tensor]:
         """The outputs of all tasks, or those of `targets`. One that does not fuse is given a vector of no width."""
@@ -108,7 +114,7 @@ class MultimodalModel(nn.Module):
         heads run. Parts by themselves have a vote (see `Votes`); the `own` answers of single columns are the same whatever is hidden. A row
         that has none of a target's inputs gets the task's guess where no training row has taught what to make of nothing (see `Task.blind`,
         `Fused.knows_empty`)."""
-        hidden = self.hide(encoded, present)
+        hidden = self.hide(encoded, present, columns)
         own = self.own(encoded) if own is None else own
         outputs = self.answer(self.fuse(hidden, present, columns=columns), hidden)
         for t, output in outputs.items():
@@ -116,7 +122,7 @@ class MultimodalModel(nn.Module):
             if part is not None and votes is not None and bool(votes.share > 0):
                 said = {p: self.task(t)(part.alone(p, hidden), hidden) if len(part.parts[p]) > 1 else own[t][p] for p in part.parts}
                 outputs[t] = output = votes.mixed(self.task(t), output, said, part.there(present))
-            guess = self.task(t).blind() if self.task(t).guesses and not self.fused_for(t).knows_empty(columns) else None
+            guess = self.task(t).blind() if self.task(t).guesses and not self._knows_empty(t, columns) else None
             if guess is not None:
                 there_B = torch.stack([present[c] for c in self.task(t).read(self.columns)]).any(0)
                 outputs[t] = torch.where(there_B.reshape(-1, *(1,) * guess.ndim), output, guess.to(output))
@@ -132,7 +138,13 @@ class MultimodalModel(nn.Module):
         return {t: self.task(t).loss(output, targets[t], labelled[t]) for t, output in outputs.items()}
 
     def encoder(self, column: str) -> ColumnEncoder:
+        """That of a column which is not one of `cells`."""
         return cast(ColumnEncoder, self.encoders[module_key(column)])
+
+    @property
+    def encoded_alone(self) -> list[str]:
+        """The columns that have an encoder of their own."""
+        return [c for c in self.columns if module_key(c) in self.encoders]
 
     def task(self, target: str) -> Task:
         return cast(Task, self.tasks[module_key(target)])
@@ -144,6 +156,11 @@ class MultimodalModel(nn.Module):
     def votes_for(self, target: str) -> Votes | None:
         """The votes of the columns by themselves, where they have any."""
         return cast(Votes, self.votes[module_key(target)]) if module_key(target) in self.votes else None
+
+    def _knows_empty(self, target: str, columns: Collection[str] | None) -> bool:
+        """Whether training has taught what empty cells of these columns say of a target."""
+        read = [c for c in self.task(target).read(self.columns) if columns is None or c in columns]
+        return self.fused_for(target).knows_empty(columns) or (self.cells is not None and self.cells.knows_empty(read))
 
     def _key(self, target: str) -> str:
         return module_key(",".join(self.task(target).read(self.columns)))
@@ -290,6 +307,15 @@ class ColumnEncoder(nn.Module):
         if len(rows):  # many times faster than `torch.where`
             x_BLD = x_BLD.index_copy(0, rows, self.missing_D.to(x_BLD.dtype).expand(len(rows), *x_BLD.shape[1:]))
         return Tokens(x_BLD, tokens.mask_BL & present_B[:, None])
+
+
+def together(preprocessing: Preprocessing, encoders: Mapping[str, Encoder], missing: str) -> Cells | None:
+    """One encoder for all plain cells of a row whose own are alike; none where that is one column or none."""
+    plain = {c: e for c, e in encoders.items() if preprocessing.inputs[c].tabular and c not in preprocessing.several}
+    found = {c: e for c, e in plain.items() if isinstance(e, Tabular) and e.plain}
+    widest = max((e.width for e in found.values()), default=0)
+    found = {c: e for c, e in found.items() if e.width == widest}
+    return Cells(found, missing) if len(found) > 1 else None
 
 
 def with_statistics(preprocessing: Preprocessing, encoders: Mapping[str, Encoder]) -> set[str]:

@@ -108,7 +108,8 @@ class Predictor:
         """The fused vector of each row of a table that has these columns, in fp32 on the CPU: that of the target which reads the most of them."""
         batch = batch.to(torch.device(self.settings.device))
         with self.settings.autocast():
-            return self._widest(self.model.encode(batch), batch.present, columns=columns).float().cpu()
+            encoded = self.model.hide(self.model.encode(batch), batch.present, columns)
+            return self._widest(encoded, batch.present, columns=columns).float().cpu()
 
     @property
     def width(self) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 
 from plait.artifact import Artifact, write_text
+from plait.evaluation import subset_name
 
 
 def write(folder: Path, trained: Artifact) -> None:
@@ -39,6 +40,7 @@ def _facts(folder: Path, trained: Artifact) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in trained.model.parameters() if p.requires_grad),
         "problems": count,
         "yaml": trained.recipe.to_yaml(),
+        "subset_name": subset_name,
     }
 
 

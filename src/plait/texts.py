@@ -97,7 +97,7 @@ class TextTask(Task):
     def measure(self, output: np.ndarray, target: np.ndarray) -> dict[str, float]:
         return self.metrics(self._compared(output, target))
 
-    def measured(self, output: np.ndarray, target: np.ndarray) -> Callable[[np.ndarray], dict[str, float]]:
+    def measured(self, output: np.ndarray, target: np.ndarray, all_metrics: bool = True) -> Callable[[np.ndarray], dict[str, float]]:
         compared = self._compared(output, target)
         return lambda rows: self.metrics(compared[rows])
 

@@ -166,7 +166,8 @@ class Model:
 
     def evaluate(self, data: Any, root: str | Path | None = None, subsets: bool = True) -> Evaluation:
         """Metrics with 95 % bootstrap intervals on labelled rows, beside the best guess without inputs, and the main metric
-        for every subset of the inputs (with more than four, for each alone and all but each).
+        for every subset of the inputs (with more than four, for each alone and all but each; with more than 50, all numbers, categories and
+        dates count as one).
 
         Raises `TableError` when the table has no target column, or no labelled row.
         """
@@ -184,8 +185,9 @@ class Model:
         labels = rows.prepared.batch.labelled
         if not any(bool(labels[t][rows.rows].any()) for t in labels):
             raise TableError(f"{name}: no row has a label of {' or '.join(labels)} that the model knows")
+        plain = {c for c, modality in self._artifact.preprocessing.inputs.items() if modality.tabular}
         with self._screen.bar("evaluating", len(rows)) as bar:
-            return evaluation.evaluate(answering, rows, self.record["priors"], name, subsets, bar.advance, given)
+            return evaluation.evaluate(answering, rows, self.record["priors"], name, subsets, bar.advance, given, plain)
 
 
 def thresholds(texts: Sequence[str], labels: Sequence[str]) -> dict[str, float]:

@@ -65,13 +65,13 @@ class Training:
         if self.settings.channels_last:
             to_channels_last(self.model)
         if self.settings.compile:  # part by part: which rows a column is missing in is decided between them, in Python
-            for part in (*(self.model.encoder(c).encoder for c in self.model.columns), *(part.fusion for part in self.model.fused.values())):
+            for part in (*(self.model.encoder(c).encoder for c in self.model.encoded_alone), *(part.fusion for part in self.model.fused.values())):
                 part.compile(dynamic=True)  # type: ignore[union-attr]
         self.shares = shares(self.recipe, self.train_data)
         kind, config = configured("balancing", self.recipe.balancing)
         self.balancing = kind.build(config, self.shares).to(self.settings.device)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self.shared = [p for part in (self.model.encoders, self.model.fused) for p in part.parameters() if p.requires_grad]
+        self.shared = [p for part in (self.model.encoders, self.model.cells, self.model.fused) if part for p in part.parameters() if p.requires_grad]
         self.optimizer = optimizer_for(self.model, self.recipe.training, self.balancing.parameters())
         self.micro_batch = self.recipe.training.micro_batch or self.recipe.training.batch
         self.blends = self.recipe.model.balance == "blend" and any(part.solo for part in self.model.fused.values())
@@ -89,6 +89,8 @@ def train(run: Training, resume: bool = False) -> Progress:
     recipe = run.recipe.training
     for t in (t for t in run.model.targets if run.model.task(t).fuses):
         run.model.task(t).guesses.fill_(not _taught_without_inputs(run, t))
+    if run.model.cells:
+        run.model.cells.teach({c: present[run.train_data.rows] for c, present in run.train_data.prepared.batch.present.items()})
     checkpoint = Checkpoint(run.folder, recipe.checkpoint_minutes)
     progress = checkpoint.restore(run.model, run.balancing, run.optimizer) if resume else Progress()
     trackers, steps = Trackers(run.folder, recipe.trackers), _steps(run)

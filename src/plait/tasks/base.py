@@ -146,8 +146,8 @@ class Task(nn.Module, ABC):
     def measure(self, output: np.ndarray, target: np.ndarray) -> dict[str, float]:
         """Metrics over labelled rows, by name."""
 
-    def measured(self, output: np.ndarray, target: np.ndarray) -> Callable[[np.ndarray], dict[str, float]]:
-        """`measure` for some of these rows, by their numbers, for those who ask often."""
+    def measured(self, output: np.ndarray, target: np.ndarray, all_metrics: bool = True) -> Callable[[np.ndarray], dict[str, float]]:
+        """`measure` for some of these rows, by their numbers, for those who ask often: `all_metrics`, or what is quickly found, `score` among it."""
         return lambda rows: self.measure(output[rows], target[rows])
 
     @abstractmethod

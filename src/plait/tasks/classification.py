@@ -124,7 +124,7 @@ class Classification(Task):
     def measure(self, output: np.ndarray, target: np.ndarray) -> dict[str, float]:
         return self.measured(output, target)(np.arange(len(target)))
 
-    def measured(self, output: np.ndarray, target: np.ndarray) -> Callable[[np.ndarray], dict[str, float]]:
+    def measured(self, output: np.ndarray, target: np.ndarray, all_metrics: bool = True) -> Callable[[np.ndarray], dict[str, float]]:
         p_BC, classes = self.probabilities(torch.from_numpy(output)).numpy(), len(self.classes)
         guess_B, surprise_B = p_BC.argmax(1), -np.log(p_BC[np.arange(len(target)), target].clip(1e-7))
         hit_B = guess_B == target
@@ -141,7 +141,7 @@ class Classification(Task):
                 "f1_macro": float((2 * hit[occurs] / (count + guessed)[occurs]).mean()),
                 "log_loss": float(surprise_B[rows].mean()),
             }
-            if classes == 2:
+            if classes == 2 and all_metrics:
                 measured["roc_auc"] = roc_auc(wanted, p_BC[rows, 1])
             return measured
 

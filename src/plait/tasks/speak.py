@@ -166,7 +166,7 @@ class Speak(Task):
     def measure(self, output: np.ndarray, target: np.ndarray) -> dict[str, float]:
         return self.measured(output, target)(np.arange(len(target)))
 
-    def measured(self, output: np.ndarray, target: np.ndarray) -> Callable[[np.ndarray], dict[str, float]]:
+    def measured(self, output: np.ndarray, target: np.ndarray, all_metrics: bool = True) -> Callable[[np.ndarray], dict[str, float]]:
         """`mel_distance` is the mean absolute difference of powers, in decibels, once the answer is stretched to the recording's length;
         `length_ratio` is how long the answers are, by how long the recordings are."""
         distance, lengths = np.zeros(len(target)), np.zeros((len(target), 2))
