@@ -154,7 +154,7 @@ class MultimodalModel(nn.Module):
         return cast(Fused, self.fused[self._key(target)])
 
     def votes_for(self, target: str) -> Votes | None:
-        """The votes of the columns by themselves, where they have any."""
+        """The votes of the parts by themselves, where they have any."""
         return cast(Votes, self.votes[module_key(target)]) if module_key(target) in self.votes else None
 
     def _knows_empty(self, target: str, columns: Collection[str] | None) -> bool:
