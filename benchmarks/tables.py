@@ -27,7 +27,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegressionCV, RidgeCV
 from sklearn.metrics import log_loss
-from sklearn.model_selection import cross_val_score
+from sklearn.model_selection import KFold, StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
@@ -100,8 +100,9 @@ def of_scikit_learn(cells: pd.DataFrame, target: str, classes: bool) -> dict[str
     flags = OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=2)
     linear = make_column_transformer((filled, numbers), (flags, categories))
     plain = make_column_transformer(("passthrough", numbers), (OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1), categories))
+    folds = StratifiedKFold(3, shuffle=True, random_state=0) if classes else KFold(3, shuffle=True, random_state=0)
     models: dict[str, list[Any]] = {
-        "scikit-learn, linear": [linear, LogisticRegressionCV(Cs=6, max_iter=500, scoring="neg_log_loss", cv=3)]
+        "scikit-learn, linear": [linear, LogisticRegressionCV(Cs=6, max_iter=500, scoring="neg_log_loss", cv=folds)]
         if classes
         else [linear, RidgeCV(np.logspace(-3, 4, 15))],
         "scikit-learn, boosting": [plain, (HistGradientBoostingClassifier if classes else HistGradientBoostingRegressor)(random_state=0)],
@@ -109,7 +110,7 @@ def of_scikit_learn(cells: pd.DataFrame, target: str, classes: bool) -> dict[str
     }
     for name, steps in models.items():
         model, begun = make_pipeline(*steps), perf_counter()
-        fold = cross_val_score(model, x[~test], y[~test], cv=3, scoring="neg_log_loss" if classes else "neg_root_mean_squared_error")
+        fold = cross_val_score(model, x[~test], y[~test], cv=folds, scoring="neg_log_loss" if classes else "neg_root_mean_squared_error")
         expected[name] = np.nan_to_num(fold.mean(), nan=-np.inf)
         model.fit(x[~test], y[~test])
         found[name] = {"error": error(model, x[test], y[test], y[~test], classes), "seconds": perf_counter() - begun}

@@ -99,7 +99,7 @@ class Predictor:
         with self.settings.autocast():
             encoded = self.model.encode(batch)
             own = self.model.own(encoded)
-            found = [self.model.predict_hidden(encoded, batch.only(set(subset)).present, subset, own) for subset in subsets]
+            found = [self.model.predict_hidden(encoded, batch.only(given).present, given, own) for given in map(set, subsets)]
             decoded = [{t: self.model.task(t).decode(output, thorough=True) for t, output in one.items()} for one in found]
         return [{t: (output.float() if output.is_floating_point() else output).cpu() for t, output in one.items()} for one in decoded]
 
@@ -108,8 +108,8 @@ class Predictor:
         """The fused vector of each row of a table that has these columns, in fp32 on the CPU: that of the target which reads the most of them."""
         batch = batch.to(torch.device(self.settings.device))
         with self.settings.autocast():
-            encoded = self.model.hide(self.model.encode(batch), batch.present, columns)
-            return self._widest(encoded, batch.present, columns=columns).float().cpu()
+            encoded, given = self.model.encode(batch), set(columns)
+            return self._widest(self.model.hide(encoded, batch.present, given), batch.present, columns=given).float().cpu()
 
     @property
     def width(self) -> int:
