@@ -6,6 +6,7 @@ component whose optional dependency is missing fails only when it is asked for.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 from collections.abc import Mapping
@@ -51,12 +52,12 @@ def names(kind: str) -> list[str]:
     """The names of all components of a kind, sorted; imports none of them."""
     if kind not in KINDS:
         raise RecipeError(f"no kind of component '{kind}': {nearest(kind, KINDS)}")
-    return _modules(f"plait.{kind}")
+    return list(_modules(f"plait.{kind}"))
 
 
 def samples() -> list[str]:
     """The names of the sample tables, sorted."""
-    return _modules("plait.samples")
+    return list(_modules("plait.samples"))
 
 
 def find_sample(name: str) -> Any:
@@ -64,9 +65,10 @@ def find_sample(name: str) -> Any:
     return importlib.import_module(f"plait.samples.{name}")
 
 
-def _modules(package: str) -> list[str]:
+@functools.cache
+def _modules(package: str) -> tuple[str, ...]:
     path = importlib.import_module(package).__path__
-    return sorted(m.name for m in pkgutil.iter_modules(path) if m.name != "base" and not m.name.startswith("_"))
+    return tuple(sorted(m.name for m in pkgutil.iter_modules(path) if m.name != "base" and not m.name.startswith("_")))
 
 
 def find(kind: str, name: str) -> Any:

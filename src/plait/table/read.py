@@ -38,7 +38,7 @@ class Table:
 
     def column(self, name: str) -> pa.ChunkedArray:
         """The column of this name. Raises `TableError` with the nearest name when there is none."""
-        if name not in self.data.column_names:
+        if self.data.schema.get_field_index(name) < 0:
             raise TableError(f"{self.name} has no column '{name}': {nearest(name, self.data.column_names)}")
         return self.data.column(name)
 
