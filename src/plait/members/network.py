@@ -23,7 +23,7 @@ from plait.training import Training, train
 
 
 class Config(Options):
-    """The recipe's own network, with its fusion, and without votes of columns by themselves: how far these are trusted would be found out on the
+    """The recipe's own network, with its fusion, and without votes of parts by themselves: how far these are trusted would be found out on the
     rows that the member is weighed by. `encoders` are those of its view, by modality, in place of the recipe's. `light`
     leaves out columns of media and texts without a frozen encoder, so that it trains in seconds; the recipe's own network
     has them. `fusion` and `learning_rate` are the recipe's where left out."""
