@@ -35,6 +35,8 @@ from plait.trained import Model as Model
 from plait.trained import load as load
 from plait.training import Training, Watch, train
 
+LISTED = 5  # columns of one encoder, up to which all are named
+
 
 def fit(
     data: Any,
@@ -240,7 +242,12 @@ def _labelled(prepared: Prepared, target: str, rows: np.ndarray) -> torch.Tensor
 
 
 def _tell(model: MultimodalModel, chosen: Recipe, settings: machine.Settings, screen: Screen) -> None:
-    encoders = ", ".join(f"{name}: {c.encoder.name}" for name, c in chosen.columns.items() if c.encoder)
+    by_encoder: dict[str, list[str]] = {}
+    for name, column in chosen.columns.items():
+        if column.encoder:
+            by_encoder.setdefault(column.encoder.name, []).append(name)
+    many = {encoder: f"{names[0]} and {len(names) - 1} more" for encoder, names in by_encoder.items() if len(names) > LISTED}
+    encoders = "; ".join(f"{many.get(encoder) or ', '.join(names)}: {encoder}" for encoder, names in by_encoder.items())
     count = sum(p.numel() for p in model.parameters() if p.requires_grad)
     switches = [settings.device, settings.precision, *(n for n in ("channels_last", "compile") if getattr(settings, n))]
     for name, column in chosen.columns.items():
