@@ -35,8 +35,6 @@ from plait.trained import Model as Model
 from plait.trained import load as load
 from plait.training import Training, Watch, train
 
-LISTED = 5  # columns of one encoder, up to which all are named
-
 
 def fit(
     data: Any,
@@ -246,8 +244,7 @@ def _tell(model: MultimodalModel, chosen: Recipe, settings: machine.Settings, sc
     for name, column in chosen.columns.items():
         if column.encoder:
             by_encoder.setdefault(column.encoder.name, []).append(name)
-    many = {encoder: f"{names[0]} and {len(names) - 1} more" for encoder, names in by_encoder.items() if len(names) > LISTED}
-    encoders = "; ".join(f"{many.get(encoder) or ', '.join(names)}: {encoder}" for encoder, names in by_encoder.items())
+    encoders = "; ".join(f"{evaluation.listed(names, ', ')}: {encoder}" for encoder, names in by_encoder.items())
     count = sum(p.numel() for p in model.parameters() if p.requires_grad)
     switches = [settings.device, settings.precision, *(n for n in ("channels_last", "compile") if getattr(settings, n))]
     for name, column in chosen.columns.items():

@@ -60,8 +60,9 @@ def begin(model: MultimodalModel, data: Dataset) -> None:
     for c in model.encoded_alone:
         if (statistics := model.encoder(c).statistics) is not None:
             statistics.fit(values.take(present_B.nonzero()[:, 0]) for values, present_B in _cells(data, c, rows))
+    alone = set(model.encoded_alone)
     for task in (model.task(t) for t in model.targets):
-        fixed = {c: model.encoder(c).fixed for c in task.columns if c in model.encoded_alone} if isinstance(task, Alignment) else {}
+        fixed = {c: model.encoder(c).fixed for c in task.columns if c in alone} if isinstance(task, Alignment) else {}
         starts = {c: start for c, start in fixed.items() if start is not None}
         if isinstance(task, Alignment) and len(starts) > 1:
             task.begin({c: itertools.starmap(model.encoder(c), _cells(data, c, rows)) for c in starts}, starts)

@@ -173,9 +173,10 @@ def subset_name(subset: Sequence[str], subsets: Sequence[tuple[Sequence[str], An
     columns = {c for s, _ in subsets for c in s}
     rest = sorted(columns - set(subset))
     if len(columns) > ALL_SUBSETS and len(rest) < len(subset):
-        return f"all but {_listed(rest)}"
-    return _listed(subset)
+        return f"all but {listed(rest)}"
+    return listed(subset)
 
 
-def _listed(columns: Sequence[str]) -> str:
-    return " + ".join(columns) if len(columns) <= ALL_SUBSETS else f"{columns[0]} and {len(columns) - 1} more"
+def listed(columns: Sequence[str], between: str = " + ") -> str:
+    """All of a few columns, or the first and how many more."""
+    return between.join(columns) if len(columns) <= ALL_SUBSETS else f"{columns[0]} and {len(columns) - 1} more"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import cast
@@ -313,8 +314,8 @@ def together(preprocessing: Preprocessing, encoders: Mapping[str, Encoder], miss
     """One encoder for all plain cells of a row whose own are alike; none where that is one column or none."""
     plain = {c: e for c, e in encoders.items() if preprocessing.inputs[c].tabular and c not in preprocessing.several}
     found = {c: e for c, e in plain.items() if isinstance(e, Tabular) and e.plain}
-    widest = max((e.width for e in found.values()), default=0)
-    found = {c: e for c, e in found.items() if e.width == widest}
+    ((usual, _),) = Counter(e.width for e in found.values()).most_common(1) or [(0, 0)]
+    found = {c: e for c, e in found.items() if e.width == usual}
     return Cells(found, missing) if len(found) > 1 else None
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from plait.batch import Layout, Values
 from plait.encoders.tabular import Cells, Tabular
+from plait.model import together
 
 SIZES = {"wide": 17, "narrow": 1, "middle": 5}
 ROWS = 6
@@ -96,3 +100,13 @@ def test_zeros_may_stand_in_for_all_of_them() -> None:
     found = cells(values, everywhere(False), everywhere(False))
     assert not any(bool(t.x_BLD.any()) for t in found.values())
     assert not {"missing", "empty"} & {name for name, _ in cells.named_parameters()}
+
+
+def test_one_column_of_another_width_does_not_keep_the_others_apart() -> None:
+    encoders, _, _ = build()
+    encoders["wide"] = Tabular.build(Tabular.options(width=64), Layout("vector", (17,)))
+    encoders["middle"] = Tabular.build(Tabular.options(periodic=4), Layout("vector", (5,)))
+    table: Any = SimpleNamespace(inputs=dict.fromkeys(encoders, SimpleNamespace(tabular=True)), several=())
+    cells = together(table, encoders, "learned")
+    assert cells is not None
+    assert set(cells.columns) == {"narrow", "few", "many"}
