@@ -46,7 +46,7 @@ def test_it_learns_and_leaves_a_folder_that_explains_itself(trained: Any) -> Non
                      "state.json", "weights.safetensors"}  # fmt: skip
     with (model.folder / "log.csv").open() as file:
         log = list(csv.DictReader(file))
-    assert [int(row["epoch"]) for row in log] == list(range(1, 21))
+    assert [int(row["epoch"]) for row in log] == list(range(1, 41))
     assert float(log[-1]["loss"]) < float(log[0]["loss"])
 
 
