@@ -6,10 +6,12 @@ import io
 import os
 import re
 import stat
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pyarrow as pa
 import pytest
 import torch
@@ -18,9 +20,9 @@ from PIL import Image
 import plait
 from conftest import FAST, make_rows
 from media import clip, encoded, wav, wave
-from plait.cells import Arrays, Held, Media, load_together
+from plait.cells import Arrays, Held, Media, is_file, load_together
 from plait.components import configure, find
-from plait.errors import BadCell
+from plait.errors import BadCell, TableError
 from plait.modalities.base import Source
 
 
@@ -67,6 +69,102 @@ def test_everything_that_a_path_can_be_wrong_in(name: str, tmp_path: Path) -> No
     assert [p.row for p in loaded.problems] == list(range(9))
     assert all(re.search(e, r) for e, r in zip(expected, reasons, strict=True)), reasons
     assert not loaded.present.any()
+
+
+STRANGE = {
+    "255 bytes": "x" * 255,
+    "256 bytes": "x" * 256,
+    "256 bytes of two each": "é" * 128,
+    "999 characters": "x" * 999,
+    "999 words": "x y " * 250,
+    "a long folder": f"{'x' * 300}/a",
+    "many folders": "a/" * 3000,
+    "ten megabytes": "x" * 10_000_000,
+    "a million folders": "a/" * 1_000_000,
+    "null": "a\0b",
+    "spaces": "   ",
+    "line end": "\n",
+    "parent": "..",
+    "many parents": "../" * 400,
+    "root": "/",
+    "device": "/dev/null",
+    "drive": "C:\\a.png",
+    "share": "\\\\server\\share\\a.png",
+    "reserved": "CON",
+    "home": "~/a.png",
+    "URL": "https://example.org/" + "a" * 300,
+    "markup": "[/red] <b> {} %s",
+    "escape": "\x1b[31m",
+    "no character": "\ufffe\uffff",
+}
+ONE_EPOCH = ["training.epochs=1"]
+HALVES = {"first half": "\ud800", "second half": "\udfff", "byte": "a\udcff"}  # of surrogate pairs
+
+
+@pytest.mark.parametrize("cell", [*STRANGE.values(), *HALVES.values()], ids=[*STRANGE, *HALVES])
+def test_strange_strings_name_no_file(cell: str, tmp_path: Path) -> None:
+    assert not is_file(cell, tmp_path)
+    with pytest.raises(BadCell):
+        Media(cell, tmp_path)
+
+
+def test_names_of_files_are_known(tmp_path: Path) -> None:
+    (tmp_path / "é 1.png").touch()
+    (tmp_path / "folder").mkdir()
+    assert is_file("é 1.png", tmp_path)
+    assert is_file("folder/../é 1.png", tmp_path)
+    assert is_file(str(tmp_path / "é 1.png"), Path("/"))
+    assert not is_file("é 1.png", tmp_path / "folder")
+    assert not is_file("folder", tmp_path)
+
+
+@pytest.mark.parametrize("form", ["{cell}", "{row} {cell}", "{cell}{row}.png", "{row}{cell}.pdf"])
+@pytest.mark.parametrize("cell", STRANGE.values(), ids=STRANGE)
+def test_strange_strings_are_inspected(cell: str, form: str, tmp_path: Path) -> None:
+    texts = [form.format(cell=cell[:1_000_000], row=row) for row in range(8)]
+    rows = [{"text": text, "price": float(row), "label": "ab"[row % 2]} for row, text in enumerate(texts)]
+    assert plait.inspect(rows, "label", root=tmp_path, probe=False).schema.rows == 8
+
+
+@pytest.mark.parametrize("length", [256, 999])
+def test_a_column_of_long_strings_is_text(length: int, tmp_path: Path) -> None:
+    rows = [{"text": f"{row} ".ljust(length, "xy"[row % 2]), "label": "ab"[row % 2]} for row in range(24)]
+    model = plait.fit(rows, "label", root=tmp_path, out=tmp_path / "run", overrides=ONE_EPOCH, quiet=True)
+    assert model.schema["text"].modality == "text"
+    assert model.predict(rows[:2], root=tmp_path).num_rows == 2
+
+
+def test_a_fit_reads_strange_strings(tmp_path: Path) -> None:
+    strange = [cell[:100_000] for cell in STRANGE.values()]
+    texts = [f"{strange[row % len(strange)]} is in row {row}" for row in range(48)]
+    rows = [{"text": text, "label": "ab"[row % 2]} for row, text in enumerate(texts)]
+    model = plait.fit(rows, "label", root=tmp_path, out=tmp_path / "run", overrides=ONE_EPOCH, quiet=True)
+    answers = model.predict([{"text": cell} for cell in strange], root=tmp_path)
+    assert answers.num_rows == len(strange)
+
+
+@pytest.mark.parametrize("cell", HALVES.values(), ids=HALVES)
+@pytest.mark.parametrize("frame", [list, partial(pandas.DataFrame, dtype=object)], ids=["rows", "pandas"])
+def test_halves_of_surrogate_pairs_are_named(cell: str, frame: Any, tmp_path: Path) -> None:
+    rows = frame([{"text": cell, "label": label} for label in "abab"])
+    with pytest.raises(TableError, match="surrogate pair"):
+        plait.inspect(rows, "label")
+    with pytest.raises(TableError, match="surrogate pair"):
+        plait.fit(rows, "label", out=tmp_path / "run", quiet=True)
+
+
+@pytest.mark.parametrize("text", ["x" * 256, "x" * 10_000, "a\0b", "\ud800"])
+def test_a_strange_string_is_no_table(text: str) -> None:
+    with pytest.raises(TableError):
+        plait.inspect(text, "label")
+
+
+def test_strings_that_are_not_utf8_are_named(tmp_path: Path) -> None:
+    """Arrow checks nothing when it reads a file; its cells fail later, one by one."""
+    offsets = pa.array([0, 1, 2], pa.int32()).buffers()[1]
+    broken = pa.Array.from_buffers(pa.string(), 2, [None, offsets, pa.py_buffer(b"a\xff")])
+    with pytest.raises(TableError, match="column 'text' is not valid"):
+        plait.inspect(pa.table({"text": broken, "label": ["a", "b"]}), "label")
 
 
 def test_no_permission_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ from plait.errors import BadCell
 from plait.modalities.base import Loaded, Match, Modality, Problem, Source, allocate, is_list, is_text, items, sample
 
 BY_PATH = 64 << 20  # files larger than this are not read into memory
+LONGEST_NAME = 32_767  # characters; no operating system opens a file by a longer name
 VERSION = 1  # of everything that is prepared; another one finds nothing of what an earlier plait left in a store
 
 
@@ -87,10 +88,12 @@ class Media:
         elif not isinstance(cell, str):
             raise BadCell(f"expected a path or bytes, got {type(cell).__name__}")
         elif re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", cell):
-            raise BadCell("a URL: plait fetches nothing from the network; download it and give its path", cell)
+            reason = "a URL: plait fetches nothing from the network; download it and give its path"
+            raise BadCell(reason, cell[:200])
         else:
-            self.file = str(root / cell)
-            self._about = _stat(self.file)
+            self.file, self._about = _find(cell, root)
+            if not self._about.st_size:
+                raise BadCell("an empty file", self.file)
 
     @cached_property
     def digest(self) -> bytes:
@@ -100,8 +103,11 @@ class Media:
         known = self._store.digest_of(self.file, self._about)
         if known is None:
             if self._about.st_size > BY_PATH:
-                with open(self.file, "rb") as file:
-                    known = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=12)).digest()
+                try:
+                    with open(self.file, "rb") as file:
+                        known = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=12)).digest()
+                except OSError as error:  # gone since it was found, or on a disk that fails
+                    raise BadCell(_reason(error), self.file) from None
             else:
                 known = hashlib.blake2b(self.data, digest_size=12).digest()
             self._store.remember(self.file, self._about, known)
@@ -127,8 +133,28 @@ class Media:
         return Clip(self.content)
 
 
-def _stat(path: str) -> os.stat_result:
+def is_file(cell: str, root: Path) -> bool:
+    """Return whether a string names a file that can be read, relative to `root` unless it is absolute.
+
+    Any string may be in a cell, so this never raises, whatever the operating system says of the name.
+    """
     try:
+        _find(cell, root)
+    except BadCell:
+        return False
+    return True
+
+
+def _find(cell: str, root: Path) -> tuple[str, os.stat_result]:
+    """Return the path and the status of the file that a cell names. Raises `BadCell` where there is none.
+
+    Nothing else asks the operating system about the string of a cell.
+    """
+    if len(cell) > LONGEST_NAME:  # joining megabytes to the root would split them at every slash first
+        raise BadCell(f"cannot be opened: a name of {len(cell):,} characters", cell[:200])
+    path = str(root / cell)
+    try:
+        cell.encode()  # no table can hold what is not UTF-8, though POSIX allows it in a file's name
         about = os.stat(path)
         if stat.S_ISDIR(about.st_mode):
             raise IsADirectoryError
@@ -136,11 +162,9 @@ def _stat(path: str) -> os.stat_result:
             raise BadCell("neither a file nor a link to one", path)
         if not os.access(path, os.R_OK):
             raise PermissionError
-    except (OSError, ValueError) as error:  # a name too long, a null byte inside
+    except (OSError, ValueError) as error:  # a null character, half of a surrogate pair
         raise BadCell(_reason(error), path[:200]) from None
-    if not about.st_size:
-        raise BadCell("an empty file", path)
-    return about
+    return path, about
 
 
 def _reason(error: Exception) -> str:
@@ -202,7 +226,7 @@ def recognise(cells: pa.ChunkedArray, source: Source, what: str, suffixes: tuple
         return None
     looked = sample(cells)
     named = sum(isinstance(c, str) and c.lower().endswith(suffixes) for c in looked)
-    if is_text(cells) and not named and not any(len(c) < 1000 and (source.root / c).is_file() for c in looked[:4]):
+    if is_text(cells) and not named and not any(is_file(cell, source.root) for cell in looked[:4]):
         return None
     found = sum(_is(cell, source, is_one) for cell in looked)
     if found >= len(looked) / 2:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from plait.cells import Store
+from plait.cells import Store, is_file
 from plait.components import find
 from plait.errors import RecipeError, TableError, nearest
 from plait.modalities.base import Problem, Progress, Source
@@ -85,15 +85,15 @@ class Space:
     def column_of(self, cell: str, root: str | Path | None = None) -> str:
         """The column that a single cell of a query belongs to."""
         base = Path(root) if root is not None else Path()
-        is_file = len(cell) < 1000 and "\0" not in cell and (base / cell).is_file()
-        if is_file:
+        of_file = is_file(cell, base)
+        if of_file:
             cells, source = pa.chunked_array([pa.array([cell])]), Source("query", base.absolute())
             fitting = [c for c in self.of_modality(*MEDIA) if find("modalities", self.modality(c)).matches(cells, source)]
         else:
             fitting = self.of_modality("text") or self.of_modality("category")
         if len(fitting) == 1:
             return fitting[0]
-        what = f"file '{cell}'" if is_file else "text"
+        what = f"file '{cell}'" if of_file else "text"
         said = f"could be a cell of {' or '.join(fitting)}" if fitting else f"is no cell of {', '.join(self.columns)}"
         raise TableError(f"the {what} {said}; say which column is asked by, as in {(fitting or self.columns)[0]}=...")
 

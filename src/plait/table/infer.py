@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from plait import components
+from plait.cells import is_file
 from plait.errors import RecipeError, TableError, nearest
 from plait.modalities.base import Match, Source, distinct, is_text, sample
 from plait.recipe import Recipe
@@ -144,7 +145,7 @@ def _is_id(name: str, known: pa.ChunkedArray, different: int) -> str:
 
 def _is_path(known: pa.ChunkedArray, table: Table) -> str:
     looked = sample(known)
-    files = sum(bool(MEDIA_SUFFIX.fullmatch(c)) and len(c) < 1000 and (table.root / c).is_file() for c in looked)
+    files = sum(bool(MEDIA_SUFFIX.fullmatch(cell)) and is_file(cell, table.root) for cell in looked)
     if files < len(looked) / 2:
         return ""
     return f"names of files ({looked[0]}) that none of the modalities reads: {', '.join(components.names('modalities'))}"

@@ -65,17 +65,22 @@ def read(source: Any, root: str | Path | None = None) -> Table:
         return source if root is None else Table(source.data, Path(root).absolute(), source.name)
     if isinstance(source, (str, Path)):
         path = Path(source)
-        base = path if path.is_dir() else path.parent
+        try:
+            base = path if path.is_dir() else path.parent
+        except (OSError, ValueError) as error:  # a name too long, a null character: most likely a text
+            reason = getattr(error, "strerror", None) or error
+            raise TableError(f"no file '{str(path)[:200]}': {reason}") from error
         data = _read_path(path)
         name = path.name
     else:
-        base, data, name = Path("."), _read_object(source), "the table"
+        base, data, name = Path("."), _encoded(source), "the table"
     if root is not None and not Path(root).is_dir():
         raise TableError(f"root '{root}' is no folder")
     data = data.rename_columns([c if c.strip() else f"Unnamed: {i}" for i, c in enumerate(data.column_names)])
     doubled = {c for c in data.column_names if data.column_names.count(c) > 1}
     if doubled:
         raise TableError(f"{name} has more than one column named '{min(doubled)}'; rename one")
+    _check_encoding(data, name)
     return Table(_plain(data), Path(root if root is not None else base).absolute(), name)
 
 
@@ -195,6 +200,28 @@ def folder_of_files(path: Path, column: str) -> Table:
 def _folder(folder: Path, base: Path) -> list[dict[str, str]]:
     files = sorted(f for f in folder.rglob("*") if f.is_file() and not f.name.startswith("."))
     return [{"image": str(f.relative_to(base)), "label": folder.name} for f in files]
+
+
+def _encoded(source: Any) -> pa.Table:
+    """Return the table of an object. Raises `TableError` for half of a surrogate pair."""
+    try:
+        return _read_object(source)
+    except UnicodeEncodeError as error:
+        found = str(error.object)[error.start : error.start + 1]
+        raise TableError(
+            f"a cell holds {found!a}, half of a surrogate pair, which is no character; "
+            "repair such cells, as by text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')"
+        ) from error
+
+
+def _check_encoding(data: pa.Table, name: str) -> None:
+    """Raise `TableError` for strings that are not UTF-8, which Parquet and Arrow files can hold."""
+    for column, cells in zip(data.column_names, data.columns, strict=True):
+        try:
+            cells.validate(full=True)
+        except pa.ArrowInvalid as error:
+            reason = str(error).splitlines()[0]
+            raise TableError(f"{name}: column '{column}' is not valid: {reason}") from error
 
 
 def _read_object(source: Any) -> pa.Table:
