@@ -33,10 +33,10 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import plait
 from measure import interval, machine, page, table
-from plait.batch import Values
-from plait.components import configure, find
-from plait.modalities.base import Source
+from plait.nn.batch import Values
+from plait.recipe.registry import configure, find
 from plait.samples import emoji, stamps
+from plait.table.table import Source
 from plait.table.write import write
 
 CACHE = Path.home() / ".cache" / "plait" / "samples"

@@ -13,17 +13,18 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from plait import machine, recipe
-from plait.batch import Batch, Values
-from plait.checkpoint import Checkpoint, Progress
-from plait.dataset import Dataset
-from plait.model import MultimodalModel
-from plait.prediction import Predictor
-from plait.preprocessing import Prepared, Preprocessing
-from plait.schema import Column, Schema
-from plait.screen import Screen
-from plait.table.read import Table
-from plait.training import Training, _epoch
+from plait.console import Screen
+from plait.data.dataset import Dataset
+from plait.data.preprocessing import Prepared, Preprocessing
+from plait.model.network import MultimodalModel
+from plait.nn import device
+from plait.nn.batch import Batch, Values
+from plait.prediction.predictor import Predictor
+from plait.recipe import recipe
+from plait.table.schema import Column, Schema
+from plait.table.table import Table
+from plait.training.checkpoint import Checkpoint, Progress
+from plait.training.loop import Training, _epoch
 
 precision, folder = sys.argv[1], Path(sys.argv[2])
 
@@ -71,7 +72,7 @@ def copy_weights(model: MultimodalModel) -> None:
 
 
 chosen, preprocessing, prepared = setting()
-settings = machine.settings(chosen.training, convolves=True)
+settings = device.settings(chosen.training, convolves=True)
 
 
 def training(rows: int, kind: type[Dataset] = Dataset) -> Training:

@@ -15,14 +15,14 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from measure import machine, median, page, seconds, table
-from plait.batch import Values
-from plait.cache import Cache
-from plait.cells import Cell
-from plait.clips import Clip
-from plait.machine import keep_memory
+from plait.media.cache import Cache
+from plait.media.cell import Cell
+from plait.media.image import Framing
+from plait.media.video import Clip
 from plait.modalities import audio
 from plait.modalities.image import Config, decode
-from plait.pixels import Framing
+from plait.nn.batch import Values
+from plait.nn.device import keep_memory
 
 CONFIG = Config(size=224, fit="stretch")
 SIZES = {"JPEG 640 x 480": (640, 480, 60), "JPEG 1920 x 1080": (1920, 1080, 20)}

@@ -16,19 +16,21 @@ from torch import nn
 from torch.nn import functional as F
 
 from measure import machine, median, page, table
-from plait import machine as settings_of
-from plait import recipe
-from plait.batch import Batch, Values
-from plait.checkpoint import Checkpoint, Progress
-from plait.dataset import Dataset
+from plait.console import Screen
+from plait.data.dataset import Dataset
+from plait.data.preprocessing import Prepared, Preprocessing
 from plait.encoders.pretrained import Config, Pretrained
 from plait.fusion.concat import Concat
-from plait.model import ColumnEncoder, Fused, MultimodalModel, parts
-from plait.networks import Network
-from plait.preprocessing import Prepared, Preprocessing
-from plait.screen import Screen
+from plait.model.column import ColumnEncoder
+from plait.model.fused import Fused, parts
+from plait.model.network import MultimodalModel
+from plait.nn import device
+from plait.nn.batch import Batch, Values
+from plait.pretrained.network import Network
+from plait.recipe import recipe
 from plait.tasks.classification import Classification
-from plait.training import Training, _epoch
+from plait.training.checkpoint import Checkpoint, Progress
+from plait.training.loop import Training, _epoch
 
 ROWS, BATCH, WIDTH, COLUMNS = 50_000, 256, 512, ("picture", "text", "sound")
 HIDDEN = (256, 64)
@@ -81,7 +83,7 @@ def ours(x: dict[str, torch.Tensor], y: torch.Tensor, alone: float, precision: s
     there = {c: torch.ones(ROWS, dtype=torch.bool) for c in COLUMNS}
     prepared = Prepared(Batch(values, there, torch.arange(ROWS), {"label": y}, {"label": torch.ones(ROWS, dtype=torch.bool)}))
     data = Dataset(prepared, Preprocessing(dict.fromkeys(COLUMNS), {"label": task}))  # type: ignore[arg-type]
-    run = Training(model, chosen, settings_of.settings(chosen.training, convolves=False), data, data, folder, Screen(quiet=True))
+    run = Training(model, chosen, device.settings(chosen.training, convolves=False), data, data, folder, Screen(quiet=True))
     begun = perf_counter()
     _epoch(run, Progress(), Checkpoint(folder, 1e6), Screen(quiet=True).bar("", 1).__enter__())
     return perf_counter() - begun

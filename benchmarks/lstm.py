@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from measure import machine, page, table
-from plait.layers import BiLSTM
+from plait.nn.layers import BiLSTM
 
 ROWS, STEPS, WIDTH_IN, WIDTH, LAYERS, ROUNDS = 16, 80, 512, 160, 2, 12
 

@@ -18,18 +18,19 @@ import pyarrow as pa
 import torch
 
 from measure import machine, median, page, table
-from plait import machine as settings_of
-from plait import recipe, training
-from plait.checkpoint import Checkpoint, Progress
-from plait.dataset import Dataset
-from plait.model import MultimodalModel
-from plait.objective import FUSED, losses, weighed
-from plait.preprocessing import Preprocessing
-from plait.schedule import optimizer_for
-from plait.screen import Screen
-from plait.table.infer import infer
-from plait.table.read import Table
-from plait.training import Training, _epoch
+from plait.console import Screen
+from plait.data.dataset import Dataset
+from plait.data.infer import infer
+from plait.data.preprocessing import Preprocessing
+from plait.model.network import MultimodalModel
+from plait.nn import device
+from plait.recipe import recipe, sections
+from plait.table.table import Table
+from plait.training import loop
+from plait.training.checkpoint import Checkpoint, Progress
+from plait.training.loop import Training, _epoch
+from plait.training.objective import FUSED, losses, weighed
+from plait.training.schedule import optimizer_for
 
 ROWS, BATCH, ROUNDS = 8000, 4, 9
 WHOLE = ("plain", "plain, batches cut in the loop", "plait")
@@ -46,7 +47,7 @@ def main() -> None:
     preprocessing = Preprocessing.fit(data, chosen, np.arange(ROWS))
     prepared = preprocessing.prepare(data)
     model = MultimodalModel.build(chosen, preprocessing)
-    settings = settings_of.settings(chosen.training, convolves=False)
+    settings = device.settings(chosen.training, convolves=False)
     rows = Dataset(prepared, preprocessing)
     ready = [rows.batch(part) for part in torch.arange(ROWS).split(BATCH)]
     with tempfile.TemporaryDirectory() as folder:
@@ -79,7 +80,7 @@ by itself, measured with an empty step; the difference between whole loops holds
 
 
 def plain(model: MultimodalModel, batches: list) -> float:
-    optimizer = optimizer_for(model, recipe.TrainingRecipe())
+    optimizer = optimizer_for(model, sections.TrainingRecipe())
     begun = perf_counter()
     for batch in batches:
         loss = sum(weighed(losses(model, batch), {FUSED: 1.0}).values())
@@ -90,7 +91,7 @@ def plain(model: MultimodalModel, batches: list) -> float:
 
 
 def cutting(model: MultimodalModel, rows: Dataset) -> float:
-    optimizer = optimizer_for(model, recipe.TrainingRecipe())
+    optimizer = optimizer_for(model, sections.TrainingRecipe())
     begun = perf_counter()
     for part in rows.shuffled(BATCH, 0):
         batch = rows.batch(part)
@@ -110,12 +111,12 @@ def ours(run: Training) -> float:
 
 def without_step(run: Training) -> float:
     """The loop with nothing to do in it: what it costs to cut batches, set the rate, count, and watch."""
-    step, nothing = training._step_in_memory, torch.zeros(())
-    training._step_in_memory = lambda run, batch, unlabelled: nothing
+    step, nothing = loop._step_in_memory, torch.zeros(())
+    loop._step_in_memory = lambda run, batch, unlabelled: nothing
     try:
         return ours(run)
     finally:
-        training._step_in_memory = step
+        loop._step_in_memory = step
 
 
 def start_up() -> dict[str, float]:

@@ -26,9 +26,10 @@ import pyarrow as pa
 import plait
 from accuracy import dealt
 from measure import interval, machine, page, remembered, table
-from plait.retrieval import About, Index
+from plait.retrieval.index import About, Index
 from plait.samples import clips, emoji, prompts, stamps
-from plait.table.read import Table, read
+from plait.table.read import read
+from plait.table.table import Table
 
 CACHE = Path.home() / ".cache" / "plait" / "samples"
 FROZEN = ("encoders.image=pretrained", "columns.name.encoder=pretrained")

@@ -427,7 +427,7 @@ def difference(before: Any, after: Any) -> float:
         return max(map(difference, before, after), default=0.0)
     if isinstance(before, float) and not math.isnan(before):
         return abs(before - after)
-    return 0.0 if before == after or before != before and after != after else math.inf
+    return 0.0 if before == after or (before != before and after != after) else math.inf
 
 
 @dataclass

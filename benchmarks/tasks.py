@@ -30,14 +30,15 @@ from torch import nn
 import plait
 from measure import machine, page, remembered
 from plait.balancing.base import Share
-from plait.components import configure, find
 from plait.modalities.audio import Config as AudioConfig
 from plait.modalities.audio import log_mel
+from plait.recipe.registry import configure, find
 from plait.samples import clips, emoji, prompts, stamps
 from plait.samples.base import side
-from plait.spelling import plain
-from plait.table.read import Table, read
-from plait.text_metrics import edits, error_rates
+from plait.table.read import read
+from plait.table.table import Table
+from plait.tasks.writing.metrics import edits, error_rates
+from plait.tasks.writing.spelling import plain
 from tasks_page import part_a, part_b, part_cd, part_e
 
 CACHE = Path.home() / ".cache" / "plait" / "samples"

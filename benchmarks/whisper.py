@@ -23,9 +23,10 @@ import torch
 import plait
 from measure import machine, page, table
 from plait.samples import prompts
-from plait.spelling import plain
-from plait.table.read import Table, read
-from plait.text_metrics import edits, error_rates
+from plait.table.read import read
+from plait.table.table import Table
+from plait.tasks.writing.metrics import edits, error_rates
+from plait.tasks.writing.spelling import plain
 
 CACHE = Path.home() / ".cache" / "plait" / "samples" / "prompts"
 KINDS = (np.float32, np.int8, np.int16, np.int32, np.float16)  # of CTranslate2's numbers

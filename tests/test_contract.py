@@ -19,14 +19,16 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-import tiny_models
-from media import clip, wav, wave
-from plait import components, pixels, texts
-from plait.batch import Layout, Tokens, Values
-from plait.components import configure, find, names
-from plait.modalities.base import Source
+from plait.media import image
+from plait.nn.batch import Layout, Tokens, Values
+from plait.recipe import registry
+from plait.recipe.registry import configure, find, names
+from plait.table.table import Source
+from plait.tasks import base_text
 from plait.tasks.base import TaskOptions
-from plait.texts import TextTask
+from plait.tasks.base_text import TextTask
+from support import tiny_models
+from support.media import clip, wav, wave
 
 BROKEN = object()
 
@@ -145,7 +147,7 @@ LEARNING = {"pretrained": {"mode": "full", "layers": 1}}  # what an encoder that
 # ---------------------------------------------------------------- all kinds
 
 
-@pytest.mark.parametrize(("kind", "name"), [(k, n) for k in components.KINDS for n in names(k)])
+@pytest.mark.parametrize(("kind", "name"), [(k, n) for k in registry.KINDS for n in names(k)])
 def test_every_component_states_its_options_once(kind: str, name: str) -> None:
     found = find(kind, name)
     assert inspect.getdoc(found), "say what it computes, with its source"
@@ -158,10 +160,10 @@ def test_every_component_states_its_options_once(kind: str, name: str) -> None:
     module = inspect.getmodule(found)
     assert module is not None
     source = inspect.getsource(module)
-    if any(base.__module__ == "plait.pixels" for base in type(config).__mro__):
-        source += inspect.getsource(pixels)
+    if any(base.__module__ == "plait.media.image" for base in type(config).__mro__):
+        source += inspect.getsource(image)
     if issubclass(found, TextTask):
-        source += inspect.getsource(texts)
+        source += inspect.getsource(base_text)
     common = set(TaskOptions.model_fields) if kind == "tasks" else set()  # read by those who make tasks, see test_multitask.py
     assert all(f".{f}" in source or f'"{f}"' in source for f in set(type(config).model_fields) - common), "an option that nothing reads"
 

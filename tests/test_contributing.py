@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from conftest import make_rows, write_csv
+from support.tables import make_rows, write_csv
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"`src/plait/(\w+)/(\w+)\.py`:\s+```python\n(.*?)```", re.DOTALL)
 
 SCRIPT = """
 import importlib, sys
-from plait import components, fit
+from plait import fit
+from plait.recipe import registry as components
 for kind in components.KINDS:
     importlib.import_module(f"plait.{kind}").__path__.append(f"{sys.argv[1]}/{kind}")
 options = ["fusion=maximum", "columns.text.encoder=average", "columns.text.modality={name: text, split: word}", "tasks.visits=count",
@@ -30,7 +31,7 @@ print(sorted(n for kind in components.KINDS for n in components.names(kind) if n
 
 CONTRACT = """
 import importlib, sys, pytest
-from plait import components
+from plait.recipe import registry as components
 for kind in components.KINDS:
     importlib.import_module(f"plait.{kind}").__path__.append(f"{sys.argv[1]}/{kind}")
 sys.path.insert(0, sys.argv[2])

@@ -13,14 +13,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from plait.api import Model as Model
-    from plait.api import fit as fit
-    from plait.api import inspect as inspect
-    from plait.api import load as load
-    from plait.recipe import Recipe as Recipe
-    from plait.speaker import speak as speak
-    from plait.transcriber import transcribe as transcribe
-    from plait.tuning import tune as tune
+    from plait.api.fit import fit as fit
+    from plait.api.model import Model as Model
+    from plait.api.model import load as load
+    from plait.api.tune import tune as tune
+    from plait.data.inspect import inspect as inspect
+    from plait.prediction.speak import speak as speak
+    from plait.prediction.transcribe import transcribe as transcribe
+    from plait.recipe.recipe import Recipe as Recipe
 
 __version__ = "0.1.0"
 __all__ = ["Model", "PlaitError", "Recipe", "__version__", "fit", "inspect", "load", "speak", "transcribe", "tune"]
@@ -28,14 +28,14 @@ __all__ = ["Model", "PlaitError", "Recipe", "__version__", "fit", "inspect", "lo
 from plait.errors import PlaitError as PlaitError
 
 _HOMES = {
-    "Model": "plait.api",
-    "fit": "plait.api",
-    "inspect": "plait.api",
-    "load": "plait.api",
-    "Recipe": "plait.recipe",
-    "tune": "plait.tuning",
-    "transcribe": "plait.transcriber",
-    "speak": "plait.speaker",
+    "Model": "plait.api.model",
+    "fit": "plait.api.fit",
+    "inspect": "plait.data.inspect",
+    "load": "plait.api.model",
+    "Recipe": "plait.recipe.recipe",
+    "tune": "plait.api.tune",
+    "transcribe": "plait.prediction.transcribe",
+    "speak": "plait.prediction.speak",
 }
 
 

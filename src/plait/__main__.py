@@ -1,5 +1,5 @@
 """`python -m plait`."""
 
-from plait.cli import entry
+from plait.cli.main import entry
 
 entry()

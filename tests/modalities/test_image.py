@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 
 from plait.errors import BadCell
-from plait.modalities.base import Source
+from plait.media.image import augment
 from plait.modalities.image import Config, decode
 from plait.modalities.image import Image as Modality
-from plait.pixels import augment
+from plait.table.table import Source
 
 CONFIG = Config(size=32, fit="stretch")
 

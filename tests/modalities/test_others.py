@@ -12,10 +12,10 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from plait.components import configure, find
-from plait.modalities.base import Source
 from plait.modalities.number import piecewise_linear
 from plait.modalities.text import Config, Text, hashed_ngrams
+from plait.recipe.registry import configure, find
+from plait.table.table import Source
 
 SOURCE = Source("c", Path())
 

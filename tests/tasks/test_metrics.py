@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 from sklearn import metrics
 
-from plait.components import configure, find
 from plait.errors import TrainingError
-from plait.modalities.base import Source
+from plait.recipe.registry import configure, find
+from plait.table.table import Source
 
 
 def task(name: str, cells: list, **options: object):  # type: ignore[no-untyped-def]

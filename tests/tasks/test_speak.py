@@ -12,13 +12,13 @@ import pyarrow as pa
 import pytest
 import soundfile
 import torch
-from test_texts import TONES, tones
 
 import plait
-from plait.cli import run
-from plait.components import configure, find
+from plait.cli.main import run
 from plait.errors import RecipeError
-from plait.modalities.base import Source
+from plait.recipe.registry import configure, find
+from plait.table.table import Source
+from support.sounds import TONES, tones
 
 SPOKEN = [
     "tasks.sound={name: speak, rate: 8000, bands: 24, hop: 0.02, width: 48, dropout: 0}", "columns.said.modality=text", "training.precision=fp32",
@@ -93,7 +93,7 @@ def test_it_reads_one_column() -> None:
 
 
 def test_every_parameter_learns_and_rows_without_a_recording_do_not() -> None:
-    from plait.batch import Tokens
+    from plait.nn.batch import Tokens
 
     torch.manual_seed(0)
     made = find("tasks", "speak").fit(configure("tasks", "speak", {"bands": 4, "width": 6}), pa.chunked_array([["x"]]), "sound").train()

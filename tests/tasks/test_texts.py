@@ -12,16 +12,18 @@ import torch
 from torch.nn import functional as F
 
 import plait
-from conftest import COLOURS, make_rows
-from media import wav, wave
-from plait.batch import Tokens
-from plait.cli import run
-from plait.components import configure, find
+from plait.cli.main import run
 from plait.errors import RecipeError, TrainingError
-from plait.modalities.base import Source
-from plait.texts import ABSENT, TextTask
+from plait.nn.batch import Tokens
+from plait.recipe.registry import configure, find
+from plait.table.table import Source
+from plait.tasks.base_text import ABSENT, TextTask
+from support import tiny_models
+from support.media import wav
+from support.paths import texts_of
+from support.sounds import tones
+from support.tables import COLOURS, make_rows
 
-TONES = {"a": 400, "b": 900, "c": 2000}
 HEARD = [
     "training.precision=fp32", "modalities.audio.bands=24", "modalities.audio.hop=0.02", "modalities.audio.gain=0", "modalities.audio.time_masks=0",
     "modalities.audio.band_masks=0", "encoders.audio={name: crnn, channels: [8, 8], width: 24, dropout: 0}", "training.learning_rate=0.01",
@@ -30,17 +32,6 @@ SEEN = [
     "training.precision=fp32", "modalities.image.size=16", "encoders.image={name: cnn, channels: [4, 8], pool: none}", "training.learning_rate=0.005",
     "task_defaults.generation={width: 32, layers: 1, dropout: 0}",
 ]  # fmt: skip
-
-
-def tones(folder: Path, count: int, seed: int = 0) -> list[dict[str, Any]]:
-    """Recordings of two to four tones, and their letters."""
-    rng, rows = np.random.default_rng(seed), []
-    for i in range(count):
-        letters = "".join(rng.choice(list(TONES), int(rng.integers(2, 5))))
-        parts = [np.concatenate([wave(0.16, TONES[x], seed=i), np.zeros(960, np.float32)]) for x in letters]
-        (folder / f"{seed}-{i}.wav").write_bytes(wav(np.concatenate(parts)))
-        rows.append({"sound": f"{seed}-{i}.wav", "said": letters})
-    return rows
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +95,6 @@ def test_a_recording_too_short_for_its_text_is_an_error_that_says_what_to_do(tmp
 
 def test_the_loss_is_the_sum_over_all_paths() -> None:
     """-log p(text), p being the sum over the paths that write it, for each unit (Graves et al. 2006, eq. 3): here all are counted."""
-    from test_ctc import texts_of
-
     made = find("tasks", "transcription").fit(configure("tasks", "transcription", {}), pa.chunked_array([["ab", "b", None]]), "said")
     made.build_head(0, {"sound": 5})
     made.eval()
@@ -261,7 +250,6 @@ def test_what_cannot_be_learned_from_is_told(tmp_path: Path) -> None:
 
 
 def test_a_pretrained_decoder_writes_in_its_own_pieces(tmp_path: Path) -> None:
-    import tiny_models
 
     folder = tiny_models.t5(tmp_path / "t5")
     rows = [{"photo": row["photo"], "name": f"the {row['name'].split()[2]} house"} for row in described(tmp_path, 60)]
@@ -278,8 +266,6 @@ def test_a_pretrained_decoder_writes_in_its_own_pieces(tmp_path: Path) -> None:
 def test_a_pretrained_decoder_begins_at_its_weights_and_says_what_transformers_says(tmp_path: Path) -> None:
     from transformers import T5ForConditionalGeneration
     from transformers.modeling_outputs import BaseModelOutput
-
-    import tiny_models
 
     folder = tiny_models.t5(tmp_path / "t5")
     made = find("tasks", "generation").fit(configure("tasks", "generation", {"model": str(folder)}), pa.chunked_array([["a red apple"]]), "name")
@@ -314,7 +300,7 @@ CHAINED = {"ngram_weight": {"ngram": 2}, "bonus": {"ngram": 2}, "vocabulary": {"
 
 @pytest.mark.parametrize(("name", "option"), [(name, option) for name, options in OPTIONS.items() for option in options])
 def test_every_option_changes_something(name: str, option: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from plait import ctc, decoder
+    from plait.tasks.writing import ctc, decoder
 
     asked: list[Any] = []
     monkeypatch.setattr(decoder, "search", lambda next_of, rows, *others: asked.append(others) or [[1]] * rows)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from plait.components import Options
+from plait.recipe.registry import Options
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from plait.balancing.base import Balancing, Share, summed
-from plait.components import Options
+from plait.recipe.registry import Options
 
 
 class Config(Options):

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from plait.balancing.base import Balancing, Share
-from plait.components import Options
+from plait.recipe.registry import Options
 
 LEAST = 1e-8
 

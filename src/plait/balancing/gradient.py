@@ -12,8 +12,8 @@ from scipy.optimize import nnls
 from torch import Tensor, nn
 
 from plait.balancing.base import Balancing, Share
-from plait.components import Options
 from plait.errors import RecipeError
+from plait.recipe.registry import Options
 
 
 class Config(Options):

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from plait.balancing.base import Balancing, Share
-from plait.components import Options
-from plait.layers import module_key
+from plait.nn.layers import module_key
+from plait.recipe.registry import Options
 
 
 class Config(Options):

@@ -9,9 +9,9 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
-from plait.batch import Layout, Tokens, Values
-from plait.components import Options
 from plait.encoders.base import Encoder
+from plait.nn.batch import Layout, Tokens, Values
+from plait.recipe.registry import Options
 
 
 class Config(Options):

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from plait.batch import Kind, Layout, Tokens, Values
-from plait.components import Options
+from plait.nn.batch import Kind, Layout, Tokens, Values
+from plait.recipe.registry import Options
 
 
 class Encoder(nn.Module, ABC):

@@ -9,11 +9,11 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
-from plait.batch import Layout, Tokens, Values
-from plait.components import Options
 from plait.encoders.base import Encoder
 from plait.errors import RecipeError
-from plait.layers import glorot
+from plait.nn.batch import Layout, Tokens, Values
+from plait.nn.layers import glorot
+from plait.recipe.registry import Options
 
 
 class Config(Options):

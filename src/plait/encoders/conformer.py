@@ -10,10 +10,10 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from plait.batch import Layout, Tokens, Values
-from plait.components import Options
 from plait.encoders.base import Encoder
-from plait.layers import Dropout, MaskedBatchNorm, steps_mask
+from plait.nn.batch import Layout, Tokens, Values
+from plait.nn.layers import Dropout, MaskedBatchNorm, steps_mask
+from plait.recipe.registry import Options
 
 
 class Config(Options):

@@ -7,10 +7,10 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from plait.batch import Layout, Tokens, Values
-from plait.components import Options
 from plait.encoders.base import Encoder
-from plait.layers import BiLSTM, Dropout, SpectrumStages, steps_mask
+from plait.nn.batch import Layout, Tokens, Values
+from plait.nn.layers import BiLSTM, Dropout, SpectrumStages, steps_mask
+from plait.recipe.registry import Options
 
 
 class Config(Options):

@@ -8,10 +8,10 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from plait.batch import Layout, Tokens, Values
-from plait.components import Options
 from plait.encoders.base import Encoder
-from plait.layers import BiLSTM, Dropout
+from plait.nn.batch import Layout, Tokens, Values
+from plait.nn.layers import BiLSTM, Dropout
+from plait.recipe.registry import Options
 
 
 class Config(Options):

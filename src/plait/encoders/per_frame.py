@@ -8,13 +8,12 @@ import torch
 from pydantic import Field, field_validator
 from torch import nn
 
-from plait import components
-from plait.batch import Layout, Tokens, Values
-from plait.components import Options
 from plait.encoders.base import Encoder
 from plait.errors import RecipeError
-from plait.layers import BiLSTM, Block, Dropout, steps_mask
-from plait.recipe import Choice
+from plait.nn.batch import Layout, Tokens, Values
+from plait.nn.layers import BiLSTM, Block, Dropout, steps_mask
+from plait.recipe import registry
+from plait.recipe.registry import Choice, Options
 
 
 class Config(Options):
@@ -55,12 +54,12 @@ class PerFrame(Encoder):
 
     @classmethod
     def build(cls, config: Config, layout: Layout) -> PerFrame:
-        found = components.find("encoders", config.frame.name)
+        found = registry.find("encoders", config.frame.name)
         if "grid" not in found.takes:
             raise RecipeError(f"per_frame: encoder '{config.frame.name}' takes {', '.join(sorted(found.takes))}, not pictures")
         if config.time == "attention" and config.width % config.heads:
             raise RecipeError(f"per_frame: width {config.width} is not a multiple of heads {config.heads}")
-        options: Any = components.configure("encoders", config.frame.name, config.frame.options)
+        options: Any = registry.configure("encoders", config.frame.name, config.frame.options)
         frame = found.build(options, Layout("grid", layout.size[1:]))
         return cls(frame, layout.size[0], config.time, config.width, config.heads, config.layers, config.dropout)
 

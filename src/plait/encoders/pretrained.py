@@ -9,15 +9,18 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from plait import networks, weights
-from plait.batch import Kind, Layout, Tokens, Values
-from plait.components import Options
 from plait.encoders.base import Encoder
 from plait.errors import RecipeError
-from plait.layers import Dropout
-from plait.networks import Network
+from plait.nn.batch import Kind, Layout, Tokens, Values
+from plait.nn.layers import Dropout
+from plait.pretrained import files as weights
+from plait.pretrained import network as networks
+from plait.pretrained.network import Network
+from plait.recipe.registry import Options
 
 DEFAULT = {"text": "minilm", "image": "efficientnet_lite0", "video": "efficientnet_lite0", "audio": ""}
+
+
 MANY = 2000  # rows from which, on a GPU, adapting a network is worth its time
 
 

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from plait.batch import Tokens
-from plait.components import Options
+from plait.nn.batch import Tokens
+from plait.recipe.registry import Options
 
 
 class Fusion(nn.Module, ABC):

@@ -6,10 +6,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from plait.batch import Tokens
-from plait.components import Options
 from plait.fusion.base import Fusion
-from plait.layers import MLP
+from plait.nn.batch import Tokens
+from plait.nn.layers import MLP
+from plait.recipe.registry import Options
 
 
 class Config(Options):

@@ -8,10 +8,10 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from plait.batch import Tokens
-from plait.components import Options
 from plait.fusion.base import Fusion
-from plait.layers import Block, glorot, module_key
+from plait.nn.batch import Tokens
+from plait.nn.layers import Block, glorot, module_key
+from plait.recipe.registry import Options
 
 
 class Config(Options):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor, nn
 
-from plait.batch import Tokens
-from plait.components import Options
 from plait.fusion.base import Fusion
-from plait.layers import MLP, module_key
+from plait.nn.batch import Tokens
+from plait.nn.layers import MLP, module_key
+from plait.recipe.registry import Options
 
 
 class Config(Options):

@@ -12,12 +12,12 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
-from plait.components import Options
-from plait.dataset import Dataset
-from plait.features import Block, Features
-from plait.machine import Settings
-from plait.preprocessing import Prepared
-from plait.recipe import Choice, Recipe
+from plait.data.dataset import Dataset
+from plait.data.features import Block, Features
+from plait.data.preprocessing import Prepared
+from plait.nn.device import Settings
+from plait.recipe.recipe import Recipe
+from plait.recipe.registry import Choice, Options
 from plait.tasks.base import Task
 
 

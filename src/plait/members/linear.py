@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 from scipy import sparse
 from torch import Tensor
 
-from plait.components import Options
-from plait.features import Block
+from plait.data.features import Block
 from plait.members.base import Examples, Lesson, Member, hidden
-from plait.statistics import Matrix
+from plait.nn.summaries import Matrix
+from plait.recipe.registry import Options
 from plait.tasks.base import Task
 
 MOST_ROWS = 4000  # above which a matrix of rows by rows is no longer small

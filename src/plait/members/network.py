@@ -12,14 +12,14 @@ from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from plait.components import Options
+from plait.console import Screen
+from plait.data.preprocessing import Preprocessing
 from plait.members.base import Examples, Lesson, Member
-from plait.model import MultimodalModel
-from plait.prediction import Predictor
-from plait.preprocessing import Preprocessing
-from plait.recipe import Choice, Recipe
-from plait.screen import Screen
-from plait.training import Training, train
+from plait.model.network import MultimodalModel
+from plait.prediction.predictor import Predictor
+from plait.recipe.recipe import Recipe
+from plait.recipe.registry import Choice, Options
+from plait.training.loop import Training, train
 
 
 class Config(Options):

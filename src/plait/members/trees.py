@@ -14,11 +14,13 @@ from pydantic import Field
 from scipy import sparse
 from torch import Tensor
 
-from plait.components import Options
-from plait.features import Block
+from plait.data.features import Block
 from plait.members.base import Examples, Lesson, Member, hidden
+from plait.recipe.registry import Options
 
 FREQUENT = 500  # n-grams of a text column that trees see: the most frequent ones
+
+
 PATIENCE = 20  # rounds without a better score on the held-out rows before boosting stops
 
 

@@ -17,14 +17,20 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from plait.batch import Layout, Values, place_within
-from plait.cells import Cell, Media, MediaModality, recognise
-from plait.components import Options
-from plait.modalities.base import Match, Source
-from plait.streams import NoSound, Sound, opened, read_sound
+from plait.media.audio import NoSound, Sound, opened, read_sound
+from plait.media.cell import Cell, Media
+from plait.modalities.base import Match
+from plait.modalities.base_media import MediaModality, recognise
+from plait.nn.batch import Layout, Values, place_within
+from plait.recipe.registry import Options
+from plait.table.table import Source
 
 SUFFIXES = (".wav", ".mp3", ".flac", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".aiff", ".aif", ".wma", ".gsm", ".amr", ".au", ".caf", ".w64", ".ac3")
+
+
 FLOOR = 1e-10  # power below which everything is silence
+
+
 SILENT = 1e-4  # the largest sample of a recording that is called silent: 80 dB below full scale
 
 

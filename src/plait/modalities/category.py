@@ -10,9 +10,11 @@ import pyarrow.compute as pc
 import torch
 from pydantic import Field
 
-from plait.batch import Layout, Values
-from plait.components import Options
-from plait.modalities.base import Loaded, Match, Modality, Source, distinct, is_text, words_a_cell
+from plait.modalities.base import Match, Modality
+from plait.nn.batch import Layout, Loaded, Values
+from plait.recipe.registry import Options
+from plait.table.table import Source
+from plait.table.values import distinct, is_text, words_a_cell
 
 
 class Config(Options):

@@ -9,9 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from plait.batch import Layout, Values
-from plait.components import Options
-from plait.modalities.base import Loaded, Match, Modality, Problem, Source, is_text, sample
+from plait.modalities.base import Match, Modality
+from plait.nn.batch import Layout, Loaded, Values
+from plait.recipe.registry import Options
+from plait.table.problems import Problem
+from plait.table.table import Source
+from plait.table.values import is_text, sample
 
 FORMATS = (
     "%Y-%m-%d",
@@ -37,6 +40,8 @@ FORMATS = (
     "%y-%m-%d",
     "%d-%b-%y",
 )
+
+
 PIVOT = 2050  # years of two digits are those before
 
 

@@ -14,14 +14,20 @@ import torch
 from PIL import Image as Pillow
 from PIL import ImageOps, UnidentifiedImageError
 
-from plait.batch import Layout, Values
-from plait.cells import Cell, Media, MediaModality, recognise
 from plait.errors import BadCell
-from plait.modalities.base import Match, Source
-from plait.pixels import MAX_PIXELS, Framing, augment, fitted, normalise, rgb, square, to_float
+from plait.media.cell import Cell, Media
+from plait.media.image import MAX_PIXELS, Framing, augment, fitted, normalise, rgb, square, to_float
+from plait.modalities.base import Match
+from plait.modalities.base_media import MediaModality, recognise
+from plait.nn.batch import Layout, Values
+from plait.table.table import Source
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".ico", ".avif")
+
+
 ORIENTATION = 274  # the EXIF tag
+
+
 JPEG, EXIF = b"\xff\xd8", b"Exif\0\0"
 
 

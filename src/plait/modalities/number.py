@@ -6,15 +6,15 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from pydantic import Field
 
-from plait.batch import Layout, Values
-from plait.components import Options
-from plait.modalities.base import Loaded, Match, Modality, Problem, Source, distinct, is_text, sample
-
-MOST = 0.95  # the share of numbers from which strings are taken for numbers
+from plait.modalities.base import Match, Modality
+from plait.nn.batch import Layout, Loaded, Values
+from plait.recipe.registry import Options
+from plait.table.problems import Problem
+from plait.table.table import Source
+from plait.table.values import MOST, distinct, is_text, numbers, share_of_numbers
 
 
 class Config(Options):
@@ -92,33 +92,3 @@ def piecewise_linear(x_B: np.ndarray, edges: np.ndarray) -> np.ndarray:
     and rises linearly within. The first and last bins are not extended beyond 0 and 1."""
     widths = np.diff(edges)
     return ((x_B[:, None] - edges[:-1]) / widths).clip(0, 1)
-
-
-def share_of_numbers(cells: pa.ChunkedArray) -> float:
-    """How many of these strings are numbers; of those that mostly are none, how many of a sample."""
-    looked = sample(cells, 500)
-    share = sum(map(_parses, looked)) / max(len(looked), 1)
-    return sum(map(_parses, cells.to_pylist())) / len(cells) if share >= MOST else share
-
-
-def numbers(cells: pa.ChunkedArray) -> tuple[np.ndarray, list[tuple[int, Any]]]:
-    """The cells as float64, NaN where missing or bad, and the bad ones: (row, cell)."""
-    if is_text(cells):
-        x = np.array([_number(c) for c in cells.to_pylist()], dtype=np.float64)
-    else:
-        x = pc.cast(cells, pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
-    was_given = ~pc.is_null(cells, nan_is_null=not is_text(cells)).to_numpy(zero_copy_only=False)
-    bad = np.flatnonzero(was_given & ~np.isfinite(x))
-    x[bad] = np.nan
-    return x, [(int(row), cells[int(row)].as_py()) for row in bad]
-
-
-def _number(cell: str | None) -> float:
-    try:
-        return float("nan") if cell is None else float(cell.replace(",", "").strip("$€£% "))
-    except ValueError:
-        return float("nan")
-
-
-def _parses(cell: str) -> bool:
-    return bool(np.isfinite(_number(cell)))

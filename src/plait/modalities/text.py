@@ -15,21 +15,27 @@ import torch
 from pydantic import Field
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from plait import weights
-from plait.batch import Layout, Values
-from plait.components import Options
 from plait.errors import RecipeError
-from plait.modalities.base import Loaded, Match, Modality, Source, distinct, is_text, sample, words_a_cell
+from plait.modalities.base import Match, Modality
+from plait.nn.batch import Layout, Loaded, Values
+from plait.pretrained import files
+from plait.recipe.registry import Options
+from plait.table.table import Source
+from plait.table.values import distinct, is_text, sample, words_a_cell
 
 PADDING, UNKNOWN = "<pad>", "<unk>"  # ids 0 and 1
+
+
 SPACE = ord(" ")
+
+
 PRIME = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Config(Options):
     """`split` cuts texts into `subword` pieces (byte-level BPE: any script and emoji survives), into `word`s, into `character`s, into a
     bag of hashed `ngrams` of words and characters, as fastText does (Bojanowski et al. 2017), or as the `tokenizer` of a
-    `pretrained` model does (a folder, a hub's name, or a package's, see `weights.find`).
+    `pretrained` model does (a folder, a hub's name, or a package's, see `files.find`).
 
     `vocabulary` counts the ids, padding and unknown included; it is the height of an encoder's embedding. Texts beyond
     `max_tokens` tokens (or n-grams) are cut, and the number of them is told.
@@ -144,7 +150,7 @@ component = Text
 
 def _pretrained(name: str) -> Tokenizer:
     """A model's own tokenizer, as it is but for padding and cutting, which are done here."""
-    file = weights.find(name) / "tokenizer.json"
+    file = files.find(name) / "tokenizer.json"
     if not file.is_file():
         raise RecipeError(f"'{name}' has no tokenizer.json in {file.parent}; save it there with AutoTokenizer.from_pretrained(...).save_pretrained")
     tokenizer = Tokenizer.from_file(str(file))

@@ -9,9 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from plait.batch import Layout, Values
-from plait.components import Options
-from plait.modalities.base import Loaded, Match, Modality, Problem, Source, sample
+from plait.modalities.base import Match, Modality
+from plait.nn.batch import Layout, Loaded, Values
+from plait.recipe.registry import Options
+from plait.table.problems import Problem
+from plait.table.table import Source
+from plait.table.values import sample
 
 
 class Config(Options):

@@ -10,13 +10,18 @@ import pyarrow as pa
 import torch
 from pydantic import Field
 
-from plait.batch import Layout, Values
-from plait.cells import Cell, Media, MediaModality, recognise
 from plait.errors import BadCell
-from plait.modalities.base import Match, Source, is_list, items, sample
-from plait.pixels import Framing, augment, normalise, to_float
+from plait.media.cell import Cell, Media
+from plait.media.image import Framing, augment, normalise, to_float
+from plait.modalities.base import Match
+from plait.modalities.base_media import MediaModality, recognise
+from plait.nn.batch import Layout, Values
+from plait.table.table import Source
+from plait.table.values import is_list, items, sample
 
 SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp", ".ogv", ".gif")
+
+
 BLACK = 16  # of 255: the brightest pixel of what is called black, as digital video has it
 
 

@@ -16,15 +16,25 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from plait.components import find_sample
-from plait.streams import read_sound
+from plait.media.audio import read_sound
+from plait.recipe.registry import find_sample
 from plait.table.write import write
 
 TARGET = "motion"
+
+
 ABOUT = "clips of stamps that move, and captions"
+
+
 INPUTS = {"clip": ["clip"], "caption": ["caption"], "sound": ["clip.sound"]}
+
+
 OVERRIDES: tuple[str, ...] = ("columns.category.role=ignored",)
+
+
 COUNT, FRAMES, SIDE, RATE, FPS = 800, 16, 48, 16_000, 8
+
+
 WORDS = {
     "left": "moves left", "right": "moves right", "up": "moves up", "down": "moves down", "grow": "gets bigger",
     "shrink": "gets smaller", "spin": "turns round", "still": "stays still",

@@ -16,9 +16,17 @@ from PIL import Image
 from plait.table.write import write
 
 TARGET = "digit"
+
+
 ABOUT = "the upper halves of scanned digits, each with a true clue in words (clues drawn at random, seed 0)"
+
+
 INPUTS = {"picture": ["picture"], "clue": ["clue"]}
+
+
 OVERRIDES = ("modalities.image.size=32", "modalities.image.flip=false", "columns.clue.modality=text")
+
+
 CLUES = {
     "it is odd": (1, 3, 5, 7, 9), "it is even": (0, 2, 4, 6, 8), "it is greater than five": (6, 7, 8, 9),
     "it is less than four": (0, 1, 2, 3), "it is a prime number": (2, 3, 5, 7), "it is a square": (0, 1, 4, 9),

@@ -28,15 +28,27 @@ PACKAGES = {
     "emojibase-data": "17.0.0", "emoji-datasource-google": "16.0.0", "emoji-datasource-twitter": "16.0.0",
     "@iconify-json/openmoji": "1.2.29", "@iconify-json/fluent-emoji-flat": "1.2.6",
 }  # fmt: skip
+
+
 TARGET = "group"
+
+
 ABOUT = "pictures of emoji by four vendors, with English names and tags"
+
+
 INPUTS = {"picture": ["picture"], "name": ["name"], "tags": ["tags"]}
+
+
 OVERRIDES = (
     "split.column=split", "split.group=emoji", "modalities.image.size=64", "modalities.image.flip=false", "columns.vendor_split.role=ignored",
     "columns.vendor.role=ignored", "columns.name.modality=text", "columns.tags.modality=text",
     "columns.name_fr.role=ignored", "columns.name_zh.role=ignored",
 )  # fmt: skip
+
+
 LANGUAGES = ("fr", "zh")
+
+
 SIDE = 64  # pixels
 
 

@@ -18,10 +18,20 @@ from plait.samples.base import side, unpack_debian
 from plait.table.write import write
 
 READERS = {"en": "Allison Smith", "it": "Carlo Flora"}
+
+
 SECOND = ("it", "asterisk-prompt-it-menardi-wav", "it_IT_f_Menardi", "Menardi")
+
+
 TARGET = "language"
+
+
 ABOUT = "spoken prompts and what was read"
+
+
 INPUTS = {"speech": ["speech"], "transcript": ["transcript"]}
+
+
 OVERRIDES = (
     "split.column=split",
     "columns.reader.role=ignored", "columns.reader_split.role=ignored", "columns.key.role=id", "columns.transcript.modality=text",

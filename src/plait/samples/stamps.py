@@ -19,12 +19,26 @@ from plait.samples.base import side, unpack_debian
 from plait.table.write import write
 
 PACKAGE = "tuxpaint-stamps-default"
+
+
 TARGET = "category"
+
+
 ABOUT = "pictures, English sentences, sounds and French spoken descriptions of Tux Paint's stamps"
+
+
 INPUTS = {"picture": ["picture"], "sentence": ["sentence"], "sound": ["sound"], "speech": ["speech"]}
+
+
 SPOKEN = "_desc_fr"
+
+
 MEDIA = ("picture", "sound", "speech")
+
+
 LEAST = 30  # rows that a category needs to be kept
+
+
 OVERRIDES: tuple[str, ...] = ("split.column=split", "split.group=family")
 
 

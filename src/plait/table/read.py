@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,40 +14,10 @@ import pyarrow.json
 import pyarrow.parquet
 
 from plait.errors import TableError, nearest
-from plait.modalities.number import MOST, share_of_numbers
+from plait.table.csv import read_csv
+from plait.table.table import Table
 
 SPLITS = ("train", "valid", "val", "validation", "dev", "test")
-NULLS = ["", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "#N/A"]
-MARKS = ["?", ".", "-", "--"]  # none too, but only beside numbers or truth values: alone, or beside words, each is a value like any other
-TRUTH = {"true": True, "false": False, "True": True, "False": False, "TRUE": True, "FALSE": False}
-
-
-@dataclass(frozen=True)
-class Table:
-    """An Arrow table, the folder that its relative paths are resolved against, and what to call it in messages."""
-
-    data: pa.Table
-    root: Path
-    name: str
-
-    def __len__(self) -> int:
-        return int(self.data.num_rows)
-
-    def column(self, name: str) -> pa.ChunkedArray:
-        """The column of this name. Raises `TableError` with the nearest name when there is none."""
-        if self.data.schema.get_field_index(name) < 0:
-            raise TableError(f"{self.name} has no column '{name}': {nearest(name, self.data.column_names)}")
-        return self.data.column(name)
-
-    def take(self, rows: Any) -> Table:
-        return Table(self.data.take(pa.array(rows, pa.int64())), self.root, self.name)
-
-
-def only_column(table: Table, column: str | None, what: str) -> str:
-    """The column that is named, or the table's only one. Raises `TableError` where there are several."""
-    if column is None and len(table.data.column_names) != 1:
-        raise TableError(f"{table.name} has {', '.join(table.data.column_names)}: say which one holds the {what} (column=, --column)")
-    return column or str(table.data.column_names[0])
 
 
 def read(source: Any, root: str | Path | None = None) -> Table:
@@ -91,7 +58,7 @@ def _read_path(path: Path) -> pa.Table:
         here = [f.name for f in path.parent.iterdir()] if path.parent.is_dir() else []
         raise TableError(f"no file '{path}': {nearest(path.name, here) if here else f'{path.parent} is no folder either'}")
     readers = {
-        ".csv": lambda: _read_csv(path), ".tsv": lambda: _read_csv(path, "\t"),
+        ".csv": lambda: read_csv(path), ".tsv": lambda: read_csv(path, "\t"),
         ".jsonl": lambda: pa.json.read_json(path), ".ndjson": lambda: pa.json.read_json(path),
         ".parquet": lambda: pa.parquet.read_table(path), ".pq": lambda: pa.parquet.read_table(path),
         ".feather": lambda: pa.feather.read_table(path), ".arrow": lambda: _read_arrow(path), ".ipc": lambda: _read_arrow(path),
@@ -112,66 +79,6 @@ def _read_arrow(path: Path) -> pa.Table:
         return pa.ipc.open_file(path).read_all()
     except pa.ArrowInvalid:  # the stream format, not the file format
         return pa.ipc.open_stream(path).read_all()
-
-
-def _read_csv(path: Path, delimiter: str = "") -> pa.Table:
-    """Cells come as strings first: Arrow's own inference would read the code 007 as seven. Where no delimiter is given the header says
-    which it is; behind semicolons, which spreadsheets write where numbers have decimal commas, such numbers are numbers."""
-    data = path.read_bytes()
-    try:
-        data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise TableError(f"'{path}' is not UTF-8 (byte {error.start}); save it as UTF-8 first") from error
-    data = data.removeprefix(b"\xef\xbb\xbf")
-    delimiter = delimiter or _delimiter(data)
-    header = pa.csv.open_csv(io.BytesIO(data), parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)).schema.names
-    table = pa.csv.read_csv(
-        io.BytesIO(data),
-        parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-        convert_options=pa.csv.ConvertOptions(
-            column_types=dict.fromkeys(header, pa.string()), null_values=[""], strings_can_be_null=True, quoted_strings_can_be_null=True
-        ),
-    )
-    columns = [_with_points(c) for c in table.columns] if delimiter == ";" else table.columns
-    return pa.table([_typed(c) for c in columns], names=table.column_names)
-
-
-def _delimiter(data: bytes) -> str:
-    """A comma, unless the header has none outside of quotes, and has semicolons or tabs."""
-    header = re.sub(r'"[^"]*"', "", io.BytesIO(data).readline().decode())
-    return next((d for d in ",;\t" if d in header), ",")
-
-
-def _with_points(cells: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Numbers with decimal commas, where all cells are numbers, with decimal points."""
-    known = cells.filter(pc.invert(pc.is_in(cells, pa.array([*NULLS, *MARKS, None]))))
-    if not len(known) or not pc.all(pc.match_substring_regex(known, r"^\s*-?(0|[1-9]\d*)(,\d+)?([eE][+-]?\d+)?\s*$")).as_py():
-        return cells
-    return pc.replace_substring(cells, ",", ".")
-
-
-def _typed(cells: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Strings as whole numbers, numbers or truth values where all of them are, but for those that say that there is none; codes such as 007
-    stay strings. Where a few are no numbers all stay strings too, for the modality to name these."""
-    given = pc.if_else(pc.is_in(cells, pa.array(NULLS)), None, cells)
-    if pc.all(pc.is_in(given, pa.array([*MARKS, None]))).as_py():
-        return given
-    given = pc.if_else(pc.is_in(given, pa.array(MARKS)), None, given)
-    known = given.drop_null()
-    if pc.all(pc.is_in(known, pa.array(list(TRUTH)))).as_py():
-        return pc.is_in(given, pa.array([k for k, v in TRUTH.items() if v])).combine_chunks() if not given.null_count else _truth(given)
-    if pc.any(pc.match_substring_regex(known, r"^[+-]?0[0-9]|^\+")).as_py():
-        return cells
-    for kind in (pa.int64(), pa.float64()):
-        try:
-            return pc.cast(pc.utf8_trim_whitespace(given), kind)
-        except pa.ArrowInvalid:
-            continue
-    return given if share_of_numbers(known) >= MOST else cells
-
-
-def _truth(cells: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pa.chunked_array([pa.array([None if c is None else TRUTH[c] for c in cells.to_pylist()], pa.bool_())])
 
 
 def _read_folders(path: Path) -> pa.Table:

@@ -14,8 +14,8 @@ import pyarrow.csv
 import pyarrow.feather
 import pyarrow.parquet
 
+from plait.console import Screen
 from plait.errors import TableError
-from plait.screen import Screen
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet", ".feather", ".arrow")
 

@@ -19,19 +19,28 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from plait import ranking
-from plait.batch import Tokens
-from plait.contrast import info_nce, multilinear, same, siglip, volume
 from plait.errors import TrainingError
-from plait.layers import module_key
-from plait.modalities.base import Match, Problem, Source, is_text
-from plait.projections import Projection, linear_maps
-from plait.recipe_parts import COMPARED, Between, Choices
+from plait.modalities.base import Match
+from plait.nn.batch import Tokens
+from plait.nn.layers import module_key
+from plait.recipe.sections import COMPARED, Between, Choices
+from plait.table.problems import Problem
+from plait.table.table import Source
+from plait.table.values import is_text
+from plait.tasks.aligning import ranking
+from plait.tasks.aligning.linear_start import Projection, linear_maps
+from plait.tasks.aligning.losses import info_nce, multilinear, same, siglip, volume
 from plait.tasks.base import Task, TaskOptions, masked_mean
 
 PAIRWISE = ("infonce", "siglip")
+
+
 SHARES = (0.5, 0.0, 0.25, 0.75, 0.9)  # the first of those that do equally well is taken; not 1: not every column has a map
+
+
 MEASURED = 4000  # rows that an epoch is scored by
+
+
 HOTTEST = math.log(100.0)  # as in CLIP: the scale of logits is never more
 
 

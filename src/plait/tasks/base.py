@@ -13,10 +13,12 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from plait.batch import Tokens
-from plait.components import Options
-from plait.modalities.base import Match, Problem, Source
-from plait.recipe_parts import LEAST_STEPS, UNAUGMENTED, Between, Choices
+from plait.modalities.base import Match
+from plait.nn.batch import Tokens
+from plait.recipe.registry import Options
+from plait.recipe.sections import LEAST_STEPS, UNAUGMENTED, Between, Choices
+from plait.table.problems import Problem
+from plait.table.table import Source
 
 
 class TaskOptions(Options):
@@ -206,6 +208,8 @@ def mean_of_sigmoid(outputs: Tensor, weights: Tensor) -> Tensor:
 
 
 COOLEST, HOTTEST = 0.5, 20.0  # temperatures; few rows that are all answered right would else be taken for certainty
+
+
 CALIBRATING = 20  # labelled rows that a temperature needs
 
 

@@ -11,18 +11,20 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from plait import decoder, pretrained_decoder, weights
-from plait.batch import Tokens
-from plait.ctc import padded
-from plait.decoder import TextDecoder, positions
 from plait.errors import TrainingError
-from plait.layers import module_key
-from plait.modalities.base import Match, distinct, is_text, words_a_cell
-from plait.pretrained_decoder import PretrainedDecoder
-from plait.spelling import NOTHING, Spelling
+from plait.modalities.base import Match
+from plait.nn.batch import Tokens
+from plait.nn.layers import module_key
+from plait.pretrained import files
+from plait.table.values import distinct, is_text, words_a_cell
 from plait.tasks.base import masked_mean
-from plait.text_metrics import overlaps, similarities
-from plait.texts import TextOptions, TextTask
+from plait.tasks.base_text import TextOptions, TextTask
+from plait.tasks.writing import decoder, pretrained_decoder
+from plait.tasks.writing.ctc import padded
+from plait.tasks.writing.decoder import TextDecoder, positions
+from plait.tasks.writing.metrics import overlaps, similarities
+from plait.tasks.writing.pretrained_decoder import PretrainedDecoder
+from plait.tasks.writing.spelling import NOTHING, Spelling
 
 UNGIVEN = 0.05  # of the rows in training that are written about without any input
 
@@ -120,7 +122,7 @@ class Generation(TextTask):
 
     def load_pretrained(self) -> None:
         if isinstance(self.decoder, PretrainedDecoder):
-            self.decoder.load(weights.find(self.config.model))
+            self.decoder.load(files.find(self.config.model))
 
     def forward(self, fused_BD: Tensor, encoded: dict[str, Tokens]) -> Tensor:
         rows, device = len(fused_BD), fused_BD.device

@@ -12,11 +12,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from plait.batch import Tokens
 from plait.errors import TrainingError
-from plait.layers import glorot
-from plait.modalities.base import Match, Problem, Source, distinct, is_text
-from plait.modalities.number import MOST, numbers, share_of_numbers
+from plait.modalities.base import Match
+from plait.nn.batch import Tokens
+from plait.nn.layers import glorot
+from plait.table.problems import Problem
+from plait.table.table import Source
+from plait.table.values import MOST, distinct, is_text, numbers, share_of_numbers
 from plait.tasks.base import Task, TaskOptions, masked_mean
 
 

@@ -12,16 +12,20 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from plait.acoustics import alignment, griffin_lim, spread, unevenness, wav
-from plait.batch import Tokens
 from plait.errors import RecipeError, TrainingError
-from plait.layers import BiLSTM, Dropout, steps_mask
 from plait.modalities.audio import Audio
 from plait.modalities.audio import Config as AudioConfig
-from plait.modalities.base import Match, Problem, Source
+from plait.modalities.base import Match
+from plait.nn.batch import Tokens
+from plait.nn.layers import BiLSTM, Dropout, steps_mask
+from plait.table.problems import Problem
+from plait.table.table import Source
 from plait.tasks.base import Task, TaskOptions, masked_mean
+from plait.tasks.speaking.waves import alignment, griffin_lim, spread, unevenness, wav
 
 EVEN = 100.0  # what a place far from where it would be if all letters lasted the same costs an alignment, see `unevenness`
+
+
 SLOWEST = 4.0  # times as many spectra as letters have on average in training, at most
 
 

@@ -14,16 +14,17 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from plait import ctc, pretrained_ctc, pretrained_speech, weights
-from plait.batch import Tokens
-from plait.decoder import surprise
 from plait.errors import RecipeError, TrainingError
-from plait.layers import Dropout
-from plait.pretrained_speech import SpeechDecoder
-from plait.spelling import NOTHING, Form, NGrams, Spelling, Units
+from plait.nn.batch import Tokens
+from plait.nn.layers import Dropout
+from plait.pretrained import files
 from plait.tasks.base import masked_mean
-from plait.text_metrics import edits, error_rates
-from plait.texts import ABSENT, TextOptions, TextTask
+from plait.tasks.base_text import ABSENT, TextOptions, TextTask
+from plait.tasks.writing import ctc, pretrained_ctc, pretrained_speech
+from plait.tasks.writing.decoder import surprise
+from plait.tasks.writing.metrics import edits, error_rates
+from plait.tasks.writing.pretrained_speech import SpeechDecoder
+from plait.tasks.writing.spelling import NOTHING, Form, NGrams, Spelling, Units
 
 MOST = 448  # ids that Whisper writes at most, where its files do not say
 
@@ -212,7 +213,7 @@ class Generated(Transcription):
             )
 
     def load_pretrained(self) -> None:
-        self.decoder.load(weights.find(self.config.model))
+        self.decoder.load(files.find(self.config.model))
 
     def rates(self) -> Iterator[tuple[Tensor, float]]:
         return self.decoder.rates()

@@ -1,0 +1,1 @@
+"""Several members as one model."""

@@ -1,0 +1,1 @@
+"""The network: encode, fuse, answer."""

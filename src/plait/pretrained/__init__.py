@@ -1,0 +1,1 @@
+"""Other people's networks: where their files lie, and how they are read."""

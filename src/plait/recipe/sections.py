@@ -1,0 +1,265 @@
+"""The parts of a recipe: how a column enters, the split, the model, the ensemble, tuning, and the training loop."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from plait.recipe.registry import Choice, Options
+from plait.table.schema import Role
+
+
+def _one_or_more(value: int | str) -> int | str:
+    if isinstance(value, int) and value < 1:
+        raise ValueError("expected 1 or more, or auto")
+    return value
+
+
+Count: TypeAlias = Annotated[int | Literal["auto"], AfterValidator(_one_or_more)]
+
+
+FEW = 2000  # rows below which the luck of folds is averaged over
+
+
+class ColumnRecipe(Options):
+    """How one column enters. What is left out is inferred from the table."""
+
+    role: Role | None = None
+    modality: Choice | None = None
+    encoder: Choice | None = None
+
+
+class SplitRecipe(Options):
+    """Which rows train, which validate, which are kept for a test.
+
+    `column` names a column that holds train / valid / test; otherwise the fractions are drawn at random from the seed,
+    with classes in equal shares (`stratify`), with all rows of one `group` on one side, or in the order of `time`. With both
+    `column` and `group`, the group keeps together what is still drawn at random: validation rows, and folds.
+    """
+
+    column: str | None = None
+    valid: float = Field(0.2, ge=0, lt=1)
+    test: float = Field(0.0, ge=0, lt=1)
+    stratify: bool = True
+    group: str | None = None
+    time: str | None = None
+
+
+class ModelRecipe(Options):
+    """What stands in for a missing cell: a `learned` token or `zero`; and in what share of the rows training hides some of
+    the present cells (any subset of them, see `Batch.drop`). `alone` weighs the loss of each part of a row by itself (a medium; all numbers,
+    categories and dates together), which training adds to that of all parts fused (see `objective.losses`, and `objective.settled` for
+    numbers); 0 leaves it out, and with it what an empty part says of rows that have little else. With `balance: blend` gradient
+    blending weighs all of these losses instead, ten times in a training, by what each one still teaches (see `objective.blended`).
+    `votes`: parts that learn alone have a say in what class a row is of (see `votes.Votes`)."""
+
+    missing: Literal["learned", "zero"] = "learned"
+    modality_dropout: float = Field(0.2, ge=0, lt=1)
+    alone: float = Field(1.0, ge=0)
+    balance: Literal["given", "blend"] = "given"
+    votes: bool = True
+
+    def for_alignment(self) -> ModelRecipe:
+        """The same where there is no target to predict: nothing is hidden, unless that was asked for, and nothing learned alone."""
+        dropout = self.modality_dropout if "modality_dropout" in self.model_fields_set else 0.0
+        return self.model_copy(update={"modality_dropout": dropout, "alone": 0.0})
+
+
+class EnsembleRecipe(Options):
+    """Members that are trained beside the recipe's own network, and weighed by what each adds on rows that it has not seen.
+
+    `members` has a name of your own for each, and what it is (`plait options members`). Each is trained on all rows that train
+    and validate but one of `folds` parts, for each part in turn, `repeats` times over with other parts; a row is answered by
+    the mean of them. `repeats: auto` is 3 below 2,000 training rows, where the luck of the parts counts most, else 1. `stack` adds a
+    linear model on the other members' answers. They are weighed by `bags` greedy selections of `rounds` each, among half of the members
+    and by rows drawn with replacement; `bags: 1` selects once, among all and by all (Caruana et al. 2004). A split by time has no
+    folds: members then train on its training rows.
+    """
+
+    members: dict[str, Choice] = {}
+    folds: int = Field(5, ge=2)
+    repeats: Count = 1
+    stack: bool = False
+    rounds: int = Field(20, ge=1)
+    bags: int = Field(20, ge=1)
+
+    def for_rows(self, rows: int) -> EnsembleRecipe:
+        """The same with numbers for so many training rows in place of `auto`."""
+        return self.model_copy(update={"repeats": 3 if rows < FEW else 1}) if self.repeats == "auto" else self
+
+
+_VECTORS = {"image": "pretrained", "text": "pretrained"}
+
+
+_SECOND = {"image": {"name": "pretrained", "model": "mobilenet_v2"}, "text": "pretrained"}
+
+
+_LIGHT = {"name": "network", "light": True}
+
+
+_CONCAT = {"name": "concat", "dropout": 0.3}
+
+
+_GOOD: dict[str, Any] = {"frozen": {**_LIGHT, "encoders": _VECTORS, "fusion": _CONCAT}, "linear": "linear", "trees": "trees"}
+
+
+QUALITY: dict[str, dict[str, Any]] = {
+    "fast": {},
+    "good": {"members": _GOOD, "repeats": "auto"},
+    "best": {
+        "members": {
+            **_GOOD,
+            "linear with n-grams": {"name": "linear", "ngrams": True},
+            "frozen, logit sum": {**_LIGHT, "encoders": _VECTORS, "fusion": "logit_sum"},
+            "frozen, second vectors": {**_LIGHT, "encoders": _SECOND},
+        },
+        "repeats": "auto",
+        "stack": True,
+    },
+}
+
+
+class Between(Options):
+    """Numbers from `low` to `high`, whole ones if so, drawn evenly, or evenly in their logarithms."""
+
+    low: float
+    high: float
+    log: bool = False
+    whole: bool = False
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Between:
+        if self.low > self.high or (self.log and self.low <= 0):
+            raise ValueError("expected low <= high, and low above 0 with log")
+        return self
+
+
+class Choices(Options):
+    """One of some values, as they would stand in a recipe."""
+
+    choices: tuple[Any, ...] = Field(min_length=2)
+
+
+_SPACE: dict[str, Between | Choices] = {
+    "training.learning_rate": Between(low=3e-4, high=1e-2, log=True),
+    "training.weight_decay": Between(low=1e-3, high=0.5, log=True),
+    "training.mixup": Choices(choices=(0.0, 0.2, 1.0)),
+    "model.modality_dropout": Choices(choices=(0.0, 0.2, 0.4)),
+    "model.alone": Choices(choices=(0.3, 1.0, 3.0)),
+    "fusion": Choices(choices=("concat", {"name": "concat", "dropout": 0.3}, "logit_sum", "gated", "low_rank")),
+}
+
+
+class TuningRecipe(Options):
+    """What `plait tune` may change: for parts of the recipe, by their dotted names, the numbers or values to try."""
+
+    space: dict[str, Between | Choices] = Field(_SPACE, min_length=1)
+
+
+Switch = Literal["auto", "on", "off"]
+
+
+ALIGNED = ("image", "text", "audio", "video")  # modalities that are aligned when no columns are named
+
+
+LEAST_STEPS = 500  # of any training
+
+
+UNAUGMENTED = 0.2  # of its epochs
+
+
+COMPARED = 256  # rows of a batch where rows are compared with each other
+
+
+MANY = 4000  # rows from which on training is in large batches, where little is trained
+
+
+class TrainingRecipe(Options):
+    """The training loop. Learning rates are per step; `warmup` is a share of all steps; `clip` of 0 clips nothing.
+
+    `epochs: auto` is 40, fewer where that would be more than 12,000 steps (but not under 8), and more where it would be
+    fewer than 500 steps, which a small table needs to learn anything (2,500 where speech is transcribed, 1,200 where texts are written).
+    `batch_size: auto` is 32; 16 where texts are written; where columns are aligned, a quarter of the rows, from 32 to 256, because a batch
+    holds what each row is told apart from. Where all pictures, texts and the like
+    have frozen encoders, a table of 4,000 training rows or more takes 20 epochs in batches of 128 instead.
+
+    `micro_batch` is how many rows of a batch are in memory at once, 0 for all: gradients of its parts are added up, and an alignment still
+    compares all rows of the batch (see `objective.cached`).
+
+    Over the last `unaugmented` share of the epochs cells are seen as prediction sees them. Of cells that masks, shifts and crops take from, a
+    network learns weights that make up for what is missing on average, too large for whole ones (Touvron et al. 2019, "Fixing the train-test
+    resolution discrepancy", for crops): of a tone's pitch a regression answered a fifth too much. `unaugmented: auto` is a fifth, and nothing
+    where speech is transcribed: that read its own recordings no better for it, and those of another kind worse.
+
+    `mixup` is the alpha of Zhang et al. 2018: each row is mixed with another one, all its columns and targets alike; 0 leaves it out.
+    `unlabelled` weighs the loss of rows without a label (see `objective.consistency`), twice as many in each step as labelled ones; 0
+    leaves them out.
+    """
+
+    epochs: Count = "auto"
+    batch_size: Count = "auto"
+    micro_batch: int = Field(0, ge=0)
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    learning_rate: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(0.05, ge=0)
+    epsilon: float = Field(1e-8, gt=0, description="added to the denominator of Adam's step")
+    warmup: float = Field(0.3, ge=0, le=1)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    clip: float = Field(1.0, ge=0)
+    unaugmented: float | Literal["auto"] = "auto"
+    mixup: float = Field(0.0, ge=0)
+    unlabelled: float = Field(0.0, ge=0)
+    patience: int = Field(0, ge=0, description="epochs without a better score before training stops; 0: never stop early")
+    keep: Literal["best", "last"] = "best"
+    best_by: str = Field("", description="the target whose main metric chooses the best epoch; of several the mean skill if left out")
+    checkpoint_minutes: float = Field(5.0, gt=0)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    channels_last: Switch = "auto"
+    compile: Switch = "auto"
+    allocator: Switch = "auto"
+    trackers: tuple[Literal["csv", "tensorboard"], ...] = ("csv",)
+
+    @field_validator("unaugmented")
+    @classmethod
+    def _share(cls, value: float | str) -> float | str:
+        if isinstance(value, float) and not 0 <= value <= 1:
+            raise ValueError("expected a share from 0 to 1, or auto")
+        return value
+
+    def for_rows(
+        self, rows: int, frozen: bool = False, aligned: bool = False, least: int = LEAST_STEPS, unaugmented: float = UNAUGMENTED
+    ) -> TrainingRecipe:
+        """The same with numbers for so many training rows in place of `auto`. `frozen`: no encoder of media or texts is trained;
+        `aligned`: rows of a batch are compared with each other; `least`: the steps that tasks need; `unaugmented`: what they ask for."""
+        writes = least > LEAST_STEPS
+        many = frozen and rows >= MANY
+        compared = max(32, min(COMPARED, rows // 4)) if aligned else 0
+        batch = self.batch_size if self.batch_size != "auto" else compared or (16 if writes else 128 if many else 32)
+        steps = max(rows // batch, 1)
+        epochs = self.epochs if self.epochs != "auto" else 20 if many and not writes else max(min(40, max(8, 12_000 // steps)), -(-least // steps))
+        whole = unaugmented if self.unaugmented == "auto" else self.unaugmented
+        return self.model_copy(update={"epochs": epochs, "batch_size": batch, "unaugmented": whole})
+
+    @property
+    def all_epochs(self) -> int:
+        """The number of epochs, once it is settled."""
+        assert self.epochs != "auto"
+        return self.epochs
+
+    @property
+    def augmented_epochs(self) -> int:
+        """The number of epochs that see cells augmented, once it is settled."""
+        assert self.unaugmented != "auto"
+        return round((1 - self.unaugmented) * self.all_epochs)
+
+    @property
+    def batch(self) -> int:
+        """The rows of a batch, once that is settled."""
+        assert self.batch_size != "auto"
+        return self.batch_size
+
+    @field_validator("channels_last", "compile", "allocator", mode="before")
+    @classmethod
+    def _from_bool(cls, value: Any) -> Any:
+        return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value

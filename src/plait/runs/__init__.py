@@ -1,0 +1,1 @@
+"""The folder of one training: files that are written whole."""

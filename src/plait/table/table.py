@@ -1,0 +1,58 @@
+"""A table in memory, and where its cells come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.feather
+import pyarrow.json
+import pyarrow.parquet
+
+from plait.errors import TableError, nearest
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a column's cells come from: its name, the folder that relative paths are resolved against, and the store of
+    prepared media (a `cells.Store`). Of a `part` of another column, as the sound of a clip is, a cell may have none."""
+
+    column: str
+    root: Path
+    progress: Progress = lambda n: None
+    store: Any = None
+    part: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """An Arrow table, the folder that its relative paths are resolved against, and what to call it in messages."""
+
+    data: pa.Table
+    root: Path
+    name: str
+
+    def __len__(self) -> int:
+        return int(self.data.num_rows)
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """The column of this name. Raises `TableError` with the nearest name when there is none."""
+        if self.data.schema.get_field_index(name) < 0:
+            raise TableError(f"{self.name} has no column '{name}': {nearest(name, self.data.column_names)}")
+        return self.data.column(name)
+
+    def take(self, rows: Any) -> Table:
+        return Table(self.data.take(pa.array(rows, pa.int64())), self.root, self.name)
+
+
+def only_column(table: Table, column: str | None, what: str) -> str:
+    """The column that is named, or the table's only one. Raises `TableError` where there are several."""
+    if column is None and len(table.data.column_names) != 1:
+        raise TableError(f"{table.name} has {', '.join(table.data.column_names)}: say which one holds the {what} (column=, --column)")
+    return column or str(table.data.column_names[0])

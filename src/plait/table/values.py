@@ -1,0 +1,79 @@
+"""Questions about the cells of a column, answered without knowing its modality."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+SAMPLE = 24  # cells looked at to recognise a media column
+
+
+def sample(cells: pa.ChunkedArray, count: int = SAMPLE) -> list[Any]:
+    """Some cells spread evenly over the column."""
+    count = min(count, len(cells))
+    return [cells[i * len(cells) // count].as_py() for i in range(count)]
+
+
+def is_list(cells: pa.ChunkedArray) -> bool:
+    kind = cells.type
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def items(cells: pa.ChunkedArray, keep_null: bool = False) -> pa.ChunkedArray:
+    """All media of a column of lists, one after the other."""
+    flat = pc.list_flatten(cells)
+    return flat if keep_null else flat.drop_null()
+
+
+def is_text(cells: pa.ChunkedArray) -> bool:
+    return pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type)
+
+
+def words_a_cell(cells: pa.ChunkedArray) -> float:
+    """The mean number of words. In scripts without spaces, three letters count as one word."""
+    texts = [t for t in sample(cells, 500) if t]
+    if not texts:
+        return 0.0
+    dense = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\u0e00-\u0e7f]")
+    return sum(max(len(t.split()), len(dense.findall(t)) / 3) for t in texts) / len(texts)
+
+
+def distinct(cells: pa.ChunkedArray) -> int:
+    return len(cells.unique())
+
+
+MOST = 0.95  # the share of numbers from which strings are taken for numbers
+
+
+def share_of_numbers(cells: pa.ChunkedArray) -> float:
+    """How many of these strings are numbers; of those that mostly are none, how many of a sample."""
+    looked = sample(cells, 500)
+    share = sum(map(parses, looked)) / max(len(looked), 1)
+    return sum(map(parses, cells.to_pylist())) / len(cells) if share >= MOST else share
+
+
+def numbers(cells: pa.ChunkedArray) -> tuple[np.ndarray, list[tuple[int, Any]]]:
+    """The cells as float64, NaN where missing or bad, and the bad ones: (row, cell)."""
+    if is_text(cells):
+        x = np.array([_number(c) for c in cells.to_pylist()], dtype=np.float64)
+    else:
+        x = pc.cast(cells, pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
+    was_given = ~pc.is_null(cells, nan_is_null=not is_text(cells)).to_numpy(zero_copy_only=False)
+    bad = np.flatnonzero(was_given & ~np.isfinite(x))
+    x[bad] = np.nan
+    return x, [(int(row), cells[int(row)].as_py()) for row in bad]
+
+
+def _number(cell: str | None) -> float:
+    try:
+        return float("nan") if cell is None else float(cell.replace(",", "").strip("$€£% "))
+    except ValueError:
+        return float("nan")
+
+
+def parses(cell: str) -> bool:
+    return bool(np.isfinite(_number(cell)))

@@ -1,0 +1,1 @@
+"""What tasks that speak are made of."""

@@ -1,0 +1,40 @@
+"""Where the numbers of every epoch go: `log.csv`, and TensorBoard when asked."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from plait.errors import RecipeError
+from plait.runs.files import write_text
+
+
+class Trackers:
+    """Writes the history after every epoch, whole, so that a resumed training leaves no row twice."""
+
+    def __init__(self, folder: Path, names: Sequence[str]) -> None:
+        self.file = folder / "log.csv" if "csv" in names else None
+        self.board = _tensorboard(folder / "tensorboard") if "tensorboard" in names else None
+
+    def write(self, history: list[dict[str, float]]) -> None:
+        if self.file:
+            text = io.StringIO()
+            writer = csv.writer(text, lineterminator="\n")
+            writer.writerow(["epoch", *history[0]])
+            writer.writerows([epoch, *(f"{v:.8g}" for v in row.values())] for epoch, row in enumerate(history, 1))
+            write_text(self.file, text.getvalue())
+        if self.board:
+            for name, value in history[-1].items():
+                self.board.add_scalar(name, value, len(history))
+            self.board.flush()
+
+
+def _tensorboard(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise RecipeError("the tracker 'tensorboard' needs a package: pip install 'plait[tensorboard]'") from error
+    return SummaryWriter(str(folder))

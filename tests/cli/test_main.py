@@ -1,0 +1,160 @@
+"""The command line, as a user types it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plait import __version__
+from plait.cli.app import app
+from plait.cli.main import run
+from support.tables import FAST, make_rows, write_csv
+
+COMMANDS = [
+    "inspect",
+    "fit",
+    "tune",
+    "evaluate",
+    "predict",
+    "transcribe",
+    "speak",
+    "embed",
+    "index",
+    "search",
+    "classify",
+    "report",
+    "options",
+    "cache",
+    "demo",
+]
+
+
+def test_help_lists_every_command_and_each_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    assert [c.name or c.callback.__name__ for c in app.registered_commands if c.callback] == COMMANDS
+    assert run(["--help"]) == 0
+    said = capsys.readouterr().out
+    assert all(command in said for command in COMMANDS)
+    for command in COMMANDS:
+        assert run([command, "--help"]) == 0
+        assert f"Example: plait {command}" in capsys.readouterr().out
+
+
+def test_fit_evaluate_predict_embed_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = write_csv(tmp_path / "train.csv", make_rows(tmp_path, 48))
+    folder = str(tmp_path / "run")
+    options = [a for o in FAST for a in ("--set", o)]
+    assert run(["inspect", str(table), "--target", "label"]) == 0
+    assert "24 of 24 cells looked at are pictures" in capsys.readouterr().out
+    assert run(["fit", str(table), "--target", "label", "--out", folder, "--column", "shop=ignored", *options]) == 0
+    said = capsys.readouterr().err
+    assert "said by the recipe" in said
+    assert f"report: {folder}/report.html" in said
+    assert run(["evaluate", folder, str(table), "-o", str(tmp_path / "scores.json")]) == 0
+    assert "accuracy" in capsys.readouterr().out
+    assert json.loads((tmp_path / "scores.json").read_text())["targets"]["label"]["rows"] == 48
+    for suffix in ("csv", "jsonl", "parquet", "feather"):
+        assert run(["predict", folder, str(table), "-o", str(tmp_path / f"out.{suffix}")]) == 0
+        assert (tmp_path / f"out.{suffix}").stat().st_size
+    lines = (tmp_path / "out.csv").read_text().splitlines()
+    assert len(lines) == 49
+    assert lines[0].startswith('"label","label_probability_blue"')
+    assert run(["embed", folder, str(table), "-o", str(tmp_path / "v.parquet")]) == 0
+    assert run(["report", folder]) == 0
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "<svg" in page
+    assert "all plain cells together, then vote on label" in page
+    assert not re.search(r"(src|href)=\"http", page), "the page needs nothing from elsewhere"
+
+
+def test_errors_are_one_message_without_a_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["inspect", str(tmp_path / "gone.csv")]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("plait: no file")
+    assert "Traceback" not in said
+    assert run(["fit"]) == 2
+    assert run(["fitt"]) == 2
+    assert run(["options", "encoders", "lstn"]) == 1
+    assert "did you mean 'lstm'?" in capsys.readouterr().err
+    (tmp_path / "t.csv").write_text("a,y\n1,2\n")
+    assert run(["predict", str(tmp_path), str(tmp_path / "t.csv"), "-o", "x.xlsx"]) == 1
+    assert "plait writes .csv" in capsys.readouterr().err
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    from plait.errors import TableError
+
+    with pytest.raises(TableError):
+        run(["inspect", str(tmp_path / "gone.csv"), "--debug"])
+
+
+def test_options_come_from_the_components(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["options", "encoders", "lstm"]) == 0
+    said = capsys.readouterr().out
+    assert "encoders/lstm" in said
+    assert "width = 64" in said
+    assert run(["options"]) == 0
+    said = capsys.readouterr().out
+    assert all(word in said for word in ("modalities/image", "fusion/low_rank", "tasks/regression", "recipe/training"))
+
+
+def test_demo_on_a_table_that_comes_with_pip(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from plait.samples import digits
+
+    monkeypatch.setattr(digits, "OVERRIDES", (*digits.OVERRIDES, "training.epochs=2", "modalities.image.size=16"))
+    assert run(["demo", "digits", "--cache", str(tmp_path), "--out", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().out
+    assert all(word in said for word in ("all columns", "picture alone", "clue alone", "majority class", "some test rows", "report:"))
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+def test_demo_without_a_package_client_falls_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from plait import console
+    from plait.cli import demo
+
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    sample, path = demo._fetch(None, tmp_path, console.Screen(out=True))
+    assert sample.__name__ == "plait.samples.digits"
+    assert path.is_file()
+    said = capsys.readouterr().out
+    assert "does not have" in said
+    assert "Falling back to the digits" in said
+
+
+def test_stamps_are_read_as_they_lie(tmp_path: Path) -> None:
+    from plait.samples import stamps
+
+    for i in range(70):
+        folder = tmp_path / ("animals" if i % 2 else "food")
+        folder.mkdir(exist_ok=True)
+        (folder / f"thing{chr(97 + i % 26)}{chr(97 + i // 26)}.{'png' if i % 5 else 'svg'}").write_bytes(b"x")
+        text = f"\ufeffA thing called {i // 2}.\nfr.utf8=Une chose.\n"
+        (folder / f"thing{chr(97 + i % 26)}{chr(97 + i // 26)}.txt").write_text(text, encoding="utf-8")
+    rows = stamps.build(tmp_path)
+    assert len(rows) == 70
+    assert rows[0]["sentence"].startswith("A thing called")
+    assert rows[0]["languages"] == "1"
+    assert sum(not row["picture"] for row in rows) == 14
+    sides: dict[str, set[Any]] = {}
+    for row in rows:
+        sides.setdefault(row["sentence"], set()).add(row["split"])
+    assert all(len(side) == 1 for side in sides.values()), "a sentence lies on one side"
+
+
+def test_version() -> None:
+    assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
+
+
+def test_an_unforeseen_error_is_shown_without_a_traceback(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, plait; plait.inspect = None; from plait.cli.main import entry; sys.argv = ['plait', 'inspect', 'x.csv']; entry()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "this is a bug in plait: TypeError" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,126 @@
+"""Sound out of files: every format, whole, at the right rate, or named."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from plait.errors import BadCell
+from plait.media.audio import read_sound
+from support.media import RATE, clip, encoded, wav, wave
+
+WAVE = wave(2.0)
+FILES = {
+    "wav": wav(WAVE),
+    "wav float": wav(WAVE, subtype="FLOAT"),
+    "wav 24 bits": wav(WAVE, subtype="PCM_24"),
+    "flac": wav(WAVE, kind="FLAC"),
+    "aiff": wav(WAVE, kind="AIFF"),
+    "mp3": encoded(WAVE, "mp3", "libmp3lame"),
+    "vorbis": wav(WAVE, kind="OGG", subtype="VORBIS"),
+    "opus": encoded(WAVE, "ogg", "libopus", 48_000),
+    "m4a": encoded(WAVE, "ipod", "aac"),
+    "matroska": encoded(WAVE, "matroska", "libopus", 48_000),
+    "mp4 with a video": clip(16, rate=8, sound=WAVE),
+    "alac": encoded(WAVE, "ipod", "alac"),
+    "wma": encoded(WAVE, "asf", "wmav2"),
+    "gsm": wav(WAVE, subtype="GSM610"),
+    "mu-law": wav(WAVE, subtype="ULAW"),
+    "adpcm": wav(WAVE, subtype="IMA_ADPCM"),
+}
+ENDLESS = {"ac3": encoded(WAVE, "ac3", "ac3", 48_000), "amr": encoded(WAVE, "amr", "libopencore_amrnb", 8000)}  # they state no length
+
+
+def hertz(samples: np.ndarray, rate: int) -> float:
+    spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
+    return float(spectrum.argmax() * rate / len(samples))
+
+
+@pytest.mark.parametrize("name", FILES | ENDLESS)
+@pytest.mark.parametrize("rate", [16_000, 11_025])
+def test_every_format_gives_the_same_tone_and_length(name: str, rate: int) -> None:
+    found = read_sound((FILES | ENDLESS)[name], rate, 30.0)
+    assert found.wave.dtype == np.float32
+    assert found.seconds == pytest.approx(2.0, abs=0.13)  # AAC comes in blocks of 64 ms
+    assert len(found.wave) / rate == pytest.approx(2.0, abs=0.13)
+    assert hertz(found.wave, rate) == pytest.approx(440, abs=2)
+    assert 0.25 < np.abs(found.wave).max() < 0.45
+
+
+@pytest.mark.parametrize("rate", [8000, 44_100, 96_000])
+def test_every_rate_is_changed_to_the_one_asked_for(rate: int) -> None:
+    found = read_sound(wav(wave(1.0, rate=rate), rate), RATE, 30.0)
+    assert len(found.wave) == pytest.approx(RATE, abs=200)
+    assert hertz(found.wave, RATE) == pytest.approx(440, abs=2)
+
+
+def test_channels_are_mixed() -> None:
+    stereo = np.stack([WAVE, -WAVE], 1)
+    assert np.abs(read_sound(wav(stereo), RATE, 30.0).wave).max() < 1e-4
+    six = encoded(WAVE, "flac", "flac", layout="5.1")
+    assert hertz(read_sound(six, RATE, 30.0).wave, RATE) == pytest.approx(440, abs=2)
+
+
+@pytest.mark.parametrize("kind", ["wav", "flac", "opus", "mp3"])
+def test_of_a_long_recording_the_middle_is_kept(kind: str) -> None:
+    long = np.concatenate([wave(4.0, 200), wave(2.0, 1000), wave(4.0, 3000)])
+    codecs = {"opus": ("ogg", "libopus", 48_000), "mp3": ("mp3", "libmp3lame", RATE)}
+    data = encoded(long, *codecs[kind]) if kind in codecs else wav(long, kind=kind.upper())
+    found = read_sound(data, RATE, 1.5)
+    assert found.seconds == pytest.approx(10.0, abs=0.1)
+    assert len(found.wave) / RATE == pytest.approx(1.5, abs=0.01)
+    assert hertz(found.wave, RATE) == pytest.approx(1000, abs=3)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("kept", [0.3, 0.6, 0.85])
+def test_what_is_cut_short_is_named(name: str, kept: float) -> None:
+    data = FILES[name]
+    with pytest.raises(BadCell, match=r"cut short|broken|can be read|without samples"):
+        read_sound(data[: int(len(data) * kept)], RATE, 30.0)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_too_large_for_memory_is_read_by_its_path_just_as_well(name: str, tmp_path: Path) -> None:
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    whole.write_bytes(FILES[name])
+    part.write_bytes(FILES[name][: int(len(FILES[name]) * 0.6)])
+    assert np.array_equal(read_sound(str(whole), RATE, 30.0).wave, read_sound(FILES[name], RATE, 30.0).wave)
+    with pytest.raises(BadCell, match=r"cut short|broken|can be read|without samples"):
+        read_sound(str(part), RATE, 30.0)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"hello, I am a text", "neither sound nor video"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "neither sound nor video|no sound"),
+        (wav(np.zeros(0, np.float32)), "without samples"),
+        (wav(WAVE)[:44], "cut short|without samples"),
+        (clip(4), "no sound in it"),
+    ],
+)
+def test_what_is_no_sound_is_named(data: bytes, reason: str) -> None:
+    with pytest.raises(BadCell, match=reason):
+        read_sound(data, RATE, 30.0)
+
+
+def test_ten_hours_are_absurd_and_not_decoded() -> None:
+    header = bytearray(wav(np.zeros(8, np.float32), 8000))
+    size = 10 * 3600 * 8000 * 2
+    header[4:8], header[40:44] = struct.pack("<I", size + 36), struct.pack("<I", size)
+    with pytest.raises(BadCell, match="cut short"):
+        read_sound(bytes(header), RATE, 30.0)
+    silence = wav(np.zeros(10 * 3600 * 1000, np.float32), 1000, "FLAC")
+    with pytest.raises(BadCell, match=r"absurd length: 10\.0 hours"):
+        read_sound(silence, RATE, 30.0)
+
+
+def test_a_playlist_opens_nothing(tmp_path: Path) -> None:
+    (tmp_path / "secret.wav").write_bytes(wav(WAVE))
+    for line in ("http://127.0.0.1:9/a.ts", str(tmp_path / "secret.wav")):
+        with pytest.raises(BadCell):
+            read_sound(f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{line}\n#EXT-X-ENDLIST\n".encode(), RATE, 30.0)

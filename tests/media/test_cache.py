@@ -1,0 +1,188 @@
+"""Prepared cells, computed once: across runs, processes, kills; bounded."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import plait
+from plait.media import cache
+from plait.media.cache import Cache
+from plait.media.cell import Cell, Media
+from plait.modalities.image import Image
+from support.media import wav, wave
+from support.tables import FAST, make_rows, write_csv
+
+
+def array(seed: int, size: int = 1000) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (size, 2), dtype=np.uint8)
+
+
+def test_what_is_put_is_got_here_and_by_the_next_run(tmp_path: Path) -> None:
+    with Cache(tmp_path, 1e9) as one:
+        for i in range(5):
+            kept = one.put("image", bytes([i]), Cell(array(i), ("note",) if i else ()))
+            assert np.array_equal(kept.array, array(i))  # type: ignore[arg-type]
+        one.put("image", b"bad", Cell(None, ("broken",)))
+        assert one.get("other", b"\0") is None
+    with Cache(tmp_path, 1e9) as two:
+        for i in range(5):
+            got = two.get("image", bytes([i]))
+            assert got is not None
+            assert np.array_equal(got.array, array(i))  # type: ignore[arg-type]
+            assert got.notes == (("note",) if i else ())
+        bad = two.get("image", b"bad")
+        assert bad is not None
+        assert (bad.array, bad.notes) == (None, ("broken",))
+        assert (two.usage().cells, two.usage().bad) == (6, 1)
+        two.clear()
+        assert two.usage().cells == two.usage().bytes == 0
+
+
+def test_a_file_is_hashed_again_when_it_changes(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"one")
+    with Cache(tmp_path / "cache", 1e9) as cells:
+        first = Media("a.bin", tmp_path, cells).digest
+    with Cache(tmp_path / "cache", 1e9) as cells:
+        assert cells.digest_of(str(path), path.stat()) == first
+        path.write_bytes(b"two!")
+        assert cells.digest_of(str(path), path.stat()) is None
+        assert Media("a.bin", tmp_path, cells).digest != first
+
+
+def test_the_longest_unused_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "PACK", 100_000)
+    for run in range(4):
+        with Cache(tmp_path, 1e9) as cells:
+            cells.put("x", bytes([run]), Cell(array(run, 50_000)))
+        time.sleep(0.02)
+    with Cache(tmp_path, 1e9) as cells:
+        assert cells.get("x", b"\0") is not None  # used again
+    with Cache(tmp_path, 250_000) as cells:
+        pass
+    with Cache(tmp_path, 1e9) as cells:
+        assert [cells.get("x", bytes([run])) is not None for run in range(4)] == [True, False, False, True]
+        assert cells.usage().bytes <= 250_000
+
+
+def test_a_full_disk_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with Cache(tmp_path, 1e9) as cells:
+        assert np.array_equal(cells.put("x", b"\0", Cell(array(0))).array, array(0))  # type: ignore[arg-type]
+        assert cells.get("x", b"\0") is None
+    assert not list(tmp_path.glob("*.pack"))
+
+
+WRITER = """
+import sys, time, numpy as np
+from pathlib import Path
+from plait.media.cache import Cache
+from plait.media.cell import Cell
+who, forever = int(sys.argv[2]), sys.argv[3] == "forever"
+with Cache(Path(sys.argv[1]), 1e9) as cells:
+    i = 0
+    while forever or i < 300:
+        cells.put("x", f"{who}-{i}".encode(), Cell(np.full((1000, 2), (who * 7 + i) % 251, np.uint8)))
+        cells.put("both", f"{i}".encode(), Cell(np.full((10, 2), i % 251, np.uint8)))
+        i += 1
+        if forever:
+            time.sleep(0.005)
+        if i == 200:
+            print("ready", flush=True)
+"""
+
+
+def start(folder: Path, who: int, how: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", WRITER, str(folder), str(who), how], stdout=subprocess.PIPE, text=True)
+
+
+def test_a_new_cache_waits_for_one_who_writes_while_it_is_made(tmp_path: Path) -> None:
+    """SQLite does not wait here: who changes the journal's mode while another one is about to write is told "locked" at once."""
+    other = sqlite3.connect(tmp_path / "index.sqlite", check_same_thread=False)
+    other.executescript("CREATE TABLE seen (x); BEGIN IMMEDIATE; INSERT INTO seen VALUES (1)")
+    release = threading.Timer(0.3, other.commit)
+    release.start()
+    with Cache(tmp_path, 1e9):
+        assert not release.is_alive()
+    other.close()
+
+
+def test_two_processes_write_at_once(tmp_path: Path) -> None:
+    with start(tmp_path, 1, "300") as one, start(tmp_path, 2, "300") as two:
+        assert [w.wait(120) for w in (one, two)] == [0, 0]
+    with Cache(tmp_path, 1e9) as cells:
+        for who in (1, 2):
+            for i in range(300):
+                got = cells.get("x", f"{who}-{i}".encode())
+                assert got is not None
+                assert (got.array == (who * 7 + i) % 251).all()
+
+
+def test_a_killed_process_leaves_a_cache_that_works(tmp_path: Path) -> None:
+    with start(tmp_path, 1, "forever") as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+        time.sleep(4)
+        os.kill(writer.pid, signal.SIGKILL)
+    with Cache(tmp_path, 1e9) as cells:
+        found = [(i, cells.get("x", f"1-{i}".encode())) for i in range(5000)]
+        kept = [(i, cell) for i, cell in found if cell is not None]
+        assert kept, "two seconds of work are committed"
+        assert all((cell.array == (7 + i) % 251).all() for i, cell in kept)
+        cells.put("x", b"new", Cell(array(1)))
+    with Cache(tmp_path, 1e9) as cells:
+        assert cells.get("x", b"new") is not None
+
+
+def test_a_second_fit_decodes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("PLAIT_CACHE", str(tmp_path / "cache"))
+    rows = make_rows(tmp_path, 48)
+    for i, row in enumerate(rows):
+        (tmp_path / f"{i}.wav").write_bytes(wav(wave(0.2, seed=i)))
+        row["sound"] = f"{i}.wav"
+    rows[7]["photo"] = "0.wav"
+    table = write_csv(tmp_path / "train.csv", rows)
+    count = []
+    real = Image.prepare
+    monkeypatch.setattr(Image, "prepare", lambda self, media: count.append(1) or real(self, media))
+
+    def fit(name: str, **options: Any) -> plait.Model:
+        return plait.fit(table, "label", out=tmp_path / name, overrides=[*FAST, *(f"{k}={v}" for k, v in options.items())], quiet=True)
+
+    one = fit("one")
+    assert len(count) == 48
+    two = fit("two")
+    assert len(count) == 48
+    assert [h["loss"] for h in one.record["history"]] == [h["loss"] for h in two.record["history"]]
+    problems = [(tmp_path / name / "problems.csv").read_text() for name in ("one", "two")]
+    assert problems[0] == problems[1]
+    assert "7,photo" in problems[0]
+    plait.fit(table, "label", out=tmp_path / "three", overrides=[*FAST, "modalities.image.background=9"], quiet=True)
+    assert len(count) == 96  # prepared in another way
+    assert list(one.predict(table)["label"].to_pylist())
+    assert len(count) == 96  # predicting finds them too
+
+
+def test_a_folder_that_cannot_be_written_to_is_said_and_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("PLAIT_CACHE", str(tmp_path / "file"))
+    said: list[str] = []
+    assert cache.open_store(said.append) is None
+    assert "no cache of prepared cells" in said[0]
+    monkeypatch.setenv("PLAIT_CACHE", "off")
+    assert cache.open_store(said.append) is None
+    assert len(said) == 1

@@ -1,0 +1,146 @@
+"""Frames out of clips: the right ones, upright, whole, or named."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from plait.errors import BadCell
+from plait.media.image import Framing
+from plait.media.video import Clip, Plan, pick
+from support.media import clip, picture, wave
+
+FRAMING = Framing(size=48, fit="stretch", background=0)
+
+
+def place(pixels: np.ndarray) -> float:
+    """Where the red square of `media.picture` is, from 0 to 1 of the width."""
+    red = pixels[..., 0].astype(int) - pixels[..., 1]
+    columns = np.flatnonzero((red > 60).any(0))
+    return float(columns.mean() / pixels.shape[1])
+
+
+CLIPS: dict[str, dict[str, Any]] = {
+    "h264, b-frames": {},
+    "h264, one group": {"options": {"g": "250"}},
+    "h264, open groups": {"options": {"x264-params": "open-gop=1:bframes=3:keyint=6"}},
+    "vp8": {"container": "webm", "codec": "libvpx"},
+    "vp9": {"container": "webm", "codec": "libvpx-vp9"},
+    "mpeg4 in avi": {"container": "avi", "codec": "mpeg4"},
+    "mpeg2": {"container": "mpeg", "codec": "mpeg2video"},
+    "transport stream": {"container": "mpegts"},
+    "no timestamps": {"container": "h264"},
+    "with sound": {"sound": wave(1.0)},
+    "matroska with sound": {"container": "matroska", "sound": wave(1.0)},
+}
+
+
+@pytest.mark.parametrize("name", CLIPS)
+@pytest.mark.parametrize("count", [1, 5, 8])
+def test_frames_are_those_of_decoding_it_all(name: str, count: int) -> None:
+    data = clip(25, **CLIPS[name])  # so that no middle of a part lies between two frames
+    found = Clip(data).frames(count, FRAMING)
+    with av.open(io.BytesIO(data)) as file:
+        every = [f.to_ndarray(width=48, height=48, format="rgb24", interpolation="BILINEAR") for f in file.decode(video=0)]
+    wanted = [int((i + 0.5) * 25 / count) for i in range(count)]
+    assert found.shown == len(every) == 25
+    for pixels, step in zip(found.pixels, wanted, strict=True):
+        apart = [np.abs(pixels.astype(int) - one).mean() for one in every]
+        assert int(np.argmin(apart)) == step
+
+
+def test_only_what_is_needed_is_decoded() -> None:
+    with av.open(io.BytesIO(clip(60, options={"g": "10", "bf": "2"}))) as file:
+        packets = [p for p in file.demux(video=0) if p.size]
+        plan = Plan.of(packets, 2)
+        assert plan is not None
+        assert sum(last - first + 1 for first, last in plan.runs) <= 20
+
+
+def test_variable_frame_rate_is_spread_over_time() -> None:
+    times = [*range(12), *range(12, 132, 10)]  # twelve quick frames, then twelve slow ones
+    found = Clip(clip(24, times=times, options={"bf": "0"})).frames(4, FRAMING)
+    shown = [round((place(p) * 48 - 4) / 4) % 10 for p in found.pixels]
+    middles = [(i + 0.5) * 123 / 4 for i in range(4)]  # the last frame, at 122, lasts for 1
+    expected = [max(i for i, t in enumerate(times) if t <= m) % 10 for m in middles]
+    assert shown == expected
+
+
+def test_pick() -> None:
+    assert pick([0, 10, 20], 30, 5) == [0, 10, 20]
+    assert pick(list(range(100)), 100, 4) == [12, 37, 62, 87]
+    assert pick([0, 1, 2, 3, 100], 101, 2) == [3, 3]
+
+
+def test_one_frame_and_no_frame() -> None:
+    assert Clip(clip(1)).frames(8, FRAMING).pixels.shape == (1, 48, 48, 3)
+    with pytest.raises(BadCell, match="without a video stream"):
+        Clip(_only_sound()).frames(8, FRAMING)
+
+
+def _only_sound() -> bytes:
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as file:
+        stream = file.add_stream("aac", rate=16_000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(wave(0.064)[None, :1024], format="fltp", layout="mono")
+        frame.sample_rate = 16_000
+        file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(("turned", "matrix"), [(90, (0, 1, -1, 0)), (180, (-1, 0, 0, -1)), (270, (0, -1, 1, 0))])
+def test_rotation_metadata_is_followed(turned: int, matrix: tuple[int, ...]) -> None:
+    """A phone writes the frames as its sensor has them, and a matrix that turns them (in the track's header)."""
+    upright = np.zeros((48, 48, 3), np.uint8)
+    upright[:24] = (230, 60, 60)  # red above
+    data = bytearray(clip(4, size=(48, 48), draw=lambda step, size: np.ascontiguousarray(np.rot90(upright, turned // 90)), options={"bf": "0"}))
+    at = data.index(b"tkhd") + 4 + 40  # version and flags, times, track, duration, layer, volume; then the matrix
+    a, b, c, d = (v * 65_536 for v in matrix)
+    for i, value in enumerate((a, b, 0, c, d, 0, 0, 0, 1 << 30)):
+        data[at + 4 * i : at + 4 * i + 4] = int(value).to_bytes(4, "big", signed=True)
+    pixels = Clip(bytes(data)).frames(1, FRAMING).pixels[0].astype(int)
+    assert pixels[6, 24, 0] > 150
+    assert pixels[42, 24, 0] < 80
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+def test_animated_pictures(kind: str) -> None:
+    frames = [Image.fromarray(picture(step)) for step in range(12)]
+    buffer = io.BytesIO()
+    options = {"lossless": True} if kind == "WEBP" else {}
+    frames[0].save(buffer, kind, save_all=True, append_images=frames[1:], duration=[40] * 6 + [400] * 6, **options)
+    opened = Clip(buffer.getvalue())
+    assert opened.moves
+    assert opened.sound(16_000, 10.0) is None
+    found = opened.frames(4, FRAMING)
+    assert found.shown == 12
+    total, times = 6 * 40 + 6 * 400, np.cumsum([0] + [40] * 6 + [400] * 5)
+    expected = [int(np.searchsorted(times, (i + 0.5) * total / 4, side="right") - 1) for i in range(4)]
+    assert [round((place(p) * 48 - 4) / 4) % 10 for p in found.pixels] == [e % 10 for e in expected]
+
+
+@pytest.mark.parametrize("name", [n for n in CLIPS if n not in ("mpeg2", "transport stream", "no timestamps")])
+@pytest.mark.parametrize("kept", [0.4, 0.8])
+def test_what_is_cut_short_is_named(name: str, kept: float) -> None:
+    """Streams made for broadcasting state no end: of them nobody can tell."""
+    data = clip(24, **CLIPS[name])
+    with pytest.raises(BadCell):
+        Clip(data[: int(len(data) * kept)]).frames(8, FRAMING)
+
+
+def test_frames_and_sound_come_from_one_opening(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, count = clip(24, sound=wave(1.0)), []
+    real = av.open
+    monkeypatch.setattr(av, "open", lambda *a, **k: count.append(1) or real(*a, **k))
+    opened = Clip(data)
+    assert opened.frames(4, FRAMING).pixels.shape == (4, 48, 48, 3)
+    sound = opened.sound(16_000, 10.0)
+    assert sound is not None
+    assert len(sound.wave) == pytest.approx(16_000, abs=1500)
+    assert len(count) == 1

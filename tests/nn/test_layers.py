@@ -1,0 +1,122 @@
+"""Blocks of networks against their equations."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from plait.nn.batch import Batch
+from plait.nn.layers import BiLSTM, Dropout, MaskedBatchNorm, SetAttention
+
+
+@pytest.mark.parametrize("p", [0.001, 0.1, 0.5, 0.9])
+def test_dropout_drops_each_entry_by_itself_and_keeps_the_mean(p: float) -> None:
+    torch.manual_seed(0)
+    module, x = Dropout(p), torch.rand(1000, 1003).requires_grad_()
+    found = module(x)
+    gone = (found == 0).double()
+    error = 5 * (p * (1 - p) / x.numel()) ** 0.5
+    assert abs(float(gone.mean()) - p) < error + 1 / 65_536
+    for step in (1, 2, 3, 4):  # four entries share a random number
+        both = (gone.flatten()[:-step] * gone.flatten()[step:]).mean()
+        assert abs(float(both) - p * p) < 2 * error
+    assert torch.allclose(found[found != 0], x[found != 0] / (1 - p), rtol=1e-3)
+    found.sum().backward()
+    assert x.grad is not None
+    assert torch.equal(x.grad == 0, found == 0)
+
+
+def test_dropout_is_the_same_again_and_leaves_answers_alone() -> None:
+    x = torch.rand(3, 5, 7)
+    for module in (Dropout(0.3), Dropout(0.9999999)):
+        torch.manual_seed(1)
+        once = module(x)
+        torch.manual_seed(1)
+        assert torch.equal(module(x), once)
+        assert torch.isfinite(once).all()
+        assert module.eval()(x) is x
+    assert Dropout(0.3)(x.bfloat16()).dtype == torch.bfloat16
+    assert Dropout(0.3)(x[:0]).shape == (0, 5, 7)
+    assert Dropout(0.0)(x) is x
+    assert not Dropout(1.0)(x).any()
+
+
+def test_masked_batch_norm_is_batch_norm_of_the_valid_steps() -> None:
+    x, length = torch.randn(5, 3, 7, 4) * 2 + 1, torch.tensor([7, 3, 1, 5, 7])
+    mask = torch.arange(7) < length[:, None]
+    ours, theirs = MaskedBatchNorm(3), nn.BatchNorm1d(3)
+    valid = x.permute(0, 2, 3, 1)[mask].reshape(-1, 3)
+    whole = ours(x, mask).permute(0, 2, 3, 1)
+    found = whole[mask].reshape(-1, 3)
+    assert not whole[~mask].any()
+    assert torch.allclose(found, theirs(valid), atol=1e-5)
+    assert torch.allclose(ours.norm.running_mean, theirs.running_mean, atol=1e-6)  # type: ignore[arg-type]
+    assert torch.allclose(ours.norm.running_var, theirs.running_var, atol=1e-5)  # type: ignore[arg-type]
+    ours.eval(), theirs.eval()
+    assert torch.allclose(ours(x, mask).permute(0, 2, 3, 1)[mask].reshape(-1, 3), theirs(valid), atol=1e-5)
+
+
+def test_gradients_of_masked_batch_norm_are_those_of_its_equation() -> None:
+    """On its own in single and half precision: in torch 2.13 batch normalisation has wrong gradients for some strides."""
+    g = torch.Generator().manual_seed(0)
+    x, upstream = torch.randn(6, 4, 9, 5, generator=g) * 2 + 1, torch.randn(6, 4, 9, 5, generator=g)
+    for length in (torch.full((6,), 9), torch.tensor([9, 3, 1, 5, 7, 9])):
+        mask = torch.arange(9) < length[:, None]
+        weight = upstream * mask[:, None, :, None]
+        exact = x.double().requires_grad_()
+        valid = exact.permute(0, 2, 3, 1)[mask].reshape(-1, 4)
+        normed = (valid - valid.mean(0)) / (valid.var(0, unbiased=False) + 1e-5).sqrt()
+        (normed * weight.double().permute(0, 2, 3, 1)[mask].reshape(-1, 4)).sum().backward()
+        assert exact.grad is not None
+        for dtype, close in ((torch.float32, 1e-5), (torch.bfloat16, 0.1)):
+            given = x.to(dtype, copy=True).requires_grad_()
+            (MaskedBatchNorm(4)(given, mask) * weight.to(dtype)).sum().backward()
+            assert given.grad is not None
+            assert torch.allclose(given.grad.double(), exact.grad, atol=close), dtype
+
+
+def test_set_attention_is_its_equation_in_any_order() -> None:
+    module, x = SetAttention(6), torch.randn(3, 4, 6)
+    mask = torch.tensor([[True] * 4, [True, True, False, False], [False] * 4])
+    found = module(x, mask)
+    v, w = module.score[0], module.score[2]
+    for row, count in ((0, 4), (1, 2)):
+        scores = torch.stack([w.weight[0] @ torch.tanh(v.weight @ h + v.bias) for h in x[row, :count]])
+        assert torch.allclose(found[row], (scores.softmax(0)[:, None] * x[row, :count]).sum(0), atol=1e-5)
+    order = torch.tensor([2, 0, 3, 1])
+    assert torch.allclose(module(x[:1, order], mask[:1, order]), found[:1], atol=1e-5)
+    assert torch.isfinite(found).all()
+
+
+def test_modality_dropout_draws_every_subset_and_never_none() -> None:
+    rows = 6000
+    present = {c: torch.ones(rows, dtype=torch.bool) for c in "abc"}
+    present["a"][:100] = False
+    present["b"][:50] = present["c"][:50] = False
+    batch = Batch({}, present, torch.arange(rows))
+    kept = torch.stack(list(batch.drop(0.5, torch.Generator().manual_seed(0)).present.values()))
+    assert not (kept & ~torch.stack(list(present.values()))).any()
+    assert kept[:, 50:].any(0).all()
+    seen = [tuple(column.tolist()) for column in kept[:, 100:].T]
+    share = {subset: seen.count(subset) / len(seen) for subset in set(seen)}
+    assert abs(share[(True, True, True)] - 0.5) < 0.03
+    for subset in ((True, False, False), (False, True, False), (False, False, True), (True, True, False), (True, False, True), (False, True, True)):
+        assert abs(share[subset] - 0.5 / 6) < 0.015
+
+
+def test_both_directions_are_those_of_a_packed_lstm() -> None:
+    torch.manual_seed(0)
+    ours, theirs = BiLSTM(5, 3, layers=2), nn.LSTM(5, 3, 2, batch_first=True, bidirectional=True)
+    for layer in range(2):
+        for part, suffix in ((ours.ahead[layer], ""), (ours.back[layer], "_reverse")):
+            for name, parameter in part.named_parameters():
+                parameter.data = getattr(theirs, f"{name[:-1]}{layer}{suffix}").data
+    x, length = torch.randn(4, 7, 5), torch.tensor([7, 1, 4, 6])
+    states, (last, _) = theirs(pack_padded_sequence(x, length, batch_first=True, enforce_sorted=False))
+    expected = pad_packed_sequence(states, batch_first=True)[0]
+    found, ends = ours(x, length)
+    for row, steps in enumerate(length.tolist()):
+        torch.testing.assert_close(found[row, :steps], expected[row, :steps])
+    torch.testing.assert_close(ends, last[-2:].transpose(0, 1).flatten(1))

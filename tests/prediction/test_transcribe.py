@@ -1,0 +1,186 @@
+"""Pretrained networks that write what is said, as they are: tiny ones with random weights, saved to disk."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from safetensors.torch import load_file
+
+import plait
+from plait.cli.main import run
+from plait.errors import RecipeError, TableError
+from plait.prediction.transcribe import Transcriber, stretches
+from plait.tasks.writing.pretrained_ctc import last_layer, letters
+from plait.tasks.writing.spelling import UNKNOWN
+from support import tiny_models
+from support.media import tones, wav, wave
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("models")
+    return {"ctc": tiny_models.ctc(folder / "ctc"), "whisper": tiny_models.whisper(folder / "whisper"), "bert": tiny_models.bert(folder / "bert")}
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> list[dict[str, Any]]:
+    for i in range(3):
+        (tmp_path / f"{i}.wav").write_bytes(wav(wave(0.5 + i / 4, 300 * (i + 1))))
+    (tmp_path / "cut.wav").write_bytes((tmp_path / "0.wav").read_bytes()[:900])
+    return [{"call": f"{i}.wav", "who": "x"} for i in range(3)] + [{"call": None, "who": "y"}, {"call": "cut.wav", "who": "z"}]
+
+
+@pytest.mark.parametrize("kind", ["ctc", "whisper"])
+def test_recordings_are_written_down_beside_the_table(kind: str, models: dict[str, Path], rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    found = plait.transcribe(models[kind], rows, "call", name="said", root=tmp_path, quiet=True)
+    assert found.column_names == ["call", "who", "said", "problem"]
+    said = found["said"].to_pylist()
+    assert [text is None for text in said] == [False, False, False, True, True]
+    assert found["problem"].to_pylist()[:4] == [None] * 4
+    assert found["problem"].to_pylist()[4].startswith("call: ")
+
+
+def test_it_says_what_transformers_says(models: dict[str, Path]) -> None:
+    """The network and the tokenizer called by hand."""
+    heard, sound = Transcriber(str(models["ctc"])), wave(1.0, 500)
+    x = (sound - sound.mean()) / np.sqrt(sound.var() + 1e-7)
+    with torch.no_grad():
+        heard.network.lm_head.bias[5:] += 5  # letters rather than marks
+    with torch.inference_mode():
+        ids = heard.network(torch.from_numpy(x)[None]).logits.argmax(-1)
+    assert heard(sound) == heard.tokenizer.batch_decode(ids, skip_special_tokens=True)[0].strip()
+    assert len(heard(sound)) > 2
+
+
+def test_a_long_recording_is_cut_where_it_is_quiet() -> None:
+    sound = np.random.default_rng(0).normal(size=2500).astype(np.float32)
+    sound[930:960] = 0
+    parts = stretches(sound, 1000)
+    assert 930 <= len(parts[0]) <= 960
+    assert np.array_equal(np.concatenate(parts), sound)
+    assert all(len(part) <= 1000 for part in parts)
+    assert len(stretches(sound[:1000], 1000)) == 1
+
+
+def test_what_is_no_transcriber_is_told(models: dict[str, Path], rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="is a BertModel; expected one for CTC"):
+        plait.transcribe(models["bert"], rows, "call", root=tmp_path, quiet=True)
+    with pytest.raises(TableError, match=r"call, who: say which one holds the recordings"):
+        plait.transcribe(models["ctc"], rows, root=tmp_path, quiet=True)
+    with pytest.raises(plait.PlaitError, match="did you mean 'call'"):
+        plait.transcribe(models["ctc"], rows, "calls", root=tmp_path, quiet=True)
+
+
+def test_from_the_command_line(models: dict[str, Path], rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    (tmp_path / "calls.csv").write_text("call\n0.wav\n1.wav\n")
+    assert run(["transcribe", str(models["ctc"]), str(tmp_path / "calls.csv"), "-o", str(tmp_path / "out.csv")]) == 0
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 3
+
+
+def test_a_pretrained_network_is_trained_further_on_transcripts(models: dict[str, Path], rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    """Its encoder is, whole, under a new last layer."""
+    table = [{"call": row["call"], "said": "a red apple"[i:]} for i, row in enumerate(rows[:3])] * 4
+    overrides = [
+        "tasks.said=transcription",
+        f"encoders.audio={{name: pretrained, model: {models['ctc']}, mode: full, pool: none}}",
+        "training.epochs=2",
+    ]
+    model = plait.fit(table, "said", root=tmp_path, out=tmp_path / "run", overrides=overrides, quiet=True)
+    assert len(model.predict(table, tmp_path)) == 12
+
+
+@pytest.mark.parametrize("written", ["abcdefgh", "ABCDEFGH"])
+def test_training_begins_at_the_network_with_its_own_letters_and_last_layer(written: str, tmp_path: Path) -> None:
+    """After a step of no length: what is written is what the network's own logits say, over its letters, blank and unknown."""
+    folder, rows = tiny_models.ctc(tmp_path / "ctc", written), tones(tmp_path, 24)
+    asked = [f"tasks.said={{name: transcription, model: {folder}}}", "training.epochs=1", "training.learning_rate=1e-9", "training.precision=fp32"]
+    model = plait.fit(rows, "said", root=tmp_path, out=tmp_path / "run", overrides=asked, quiet=True)
+    assert model.recipe.columns["call"].encoder.options["mode"] == "full"  # type: ignore[union-attr]
+    heard, ids = Transcriber(str(folder)), {c: i + 1 for i, c in enumerate(" abcdefgh")}
+    expected = []
+    for row in rows[:3]:
+        x = torch.from_numpy(soundfile.read(tmp_path / row["call"], dtype="float32")[0])
+        with torch.inference_mode():
+            logits = heard.network(((x - x.mean()) / (x.var(correction=0) + 1e-7).sqrt())[None]).logits[0]
+        path = logits[:, [0, *range(4, 13), 3]].argmax(-1).unique_consecutive().tolist()
+        expected.append("".join({i: c for c, i in ids.items()}.get(i, UNKNOWN) for i in path if i).strip())
+    assert [text.strip() for text in model.predict(rows[:3], tmp_path)["said"].to_pylist()] == expected
+    assert any(expected)
+
+
+def test_it_is_trained_further_and_saved_without_its_folder(tmp_path: Path) -> None:
+    folder, rows = tiny_models.ctc(tmp_path / "ctc"), tones(tmp_path, 60)
+    asked = [
+        f"tasks.said={{name: transcription, model: {folder}, rate: 1.0}}", "training.epochs=12", "training.batch_size=15", "training.keep=last",
+        f"encoders.audio={{name: pretrained, model: {folder}, mode: full, pool: none, norm: false, rate: 1.0}}", "training.learning_rate=0.01",
+    ]  # fmt: skip
+    model = plait.fit(rows, "said", root=tmp_path, out=tmp_path / "run", overrides=asked, quiet=True)
+    losses = [epoch["loss"] for epoch in model.record["history"]]
+    assert losses[-1] < losses[0] / 3
+    trained, begun = load_file(model.folder / "weights.safetensors"), load_file(folder / "model.safetensors")
+    (last,) = [x for name, x in trained.items() if name.startswith("tasks.") and name.endswith("weight")]
+    far = (last - begun["lm_head.weight"][[0, *range(4, 13), 3]]).abs()
+    assert 1e-3 < far.max() < 1, "trained, and from there on"
+    shutil.rmtree(folder)
+    assert plait.load(model.folder, quiet=True).predict(rows[:5], tmp_path).equals(model.predict(rows[:5], tmp_path))
+
+
+def test_a_network_that_does_not_fit_is_told(models: dict[str, Path], tmp_path: Path) -> None:
+    rows = tones(tmp_path, 12)
+
+    def fit(options: str, *overrides: str) -> None:
+        asked = [f"tasks.said={{name: transcription, {options}}}", "training.epochs=1", *overrides]
+        plait.fit(rows, "said", root=tmp_path, out=tmp_path / "run", overrides=asked, quiet=True)
+
+    with pytest.raises(RecipeError, match="is a Wav2Vec2Model; expected one for CTC, or one that generates text from speech"):
+        fit(f"model: {tiny_models.wav2vec2(tmp_path / 'waves')}")
+    with pytest.raises(RecipeError, match=r"is a 'bert'; for sounds expected one of wav2vec2, .*, whisper"):
+        fit("units: characters", f"encoders.audio={{name: pretrained, model: {models['bert']}}}")
+    with pytest.raises(RecipeError, match=r"the decoder of '.*' takes vectors of 16, the encoder of 'call' makes 128"):
+        fit(f"model: {models['whisper']}", "encoders.audio=crnn")
+    with pytest.raises(RecipeError, match="knows one language only: leave out language=en"):
+        fit(f"model: {models['whisper']}, language: en")
+    with pytest.raises(RecipeError, match="generates text, which ngram has no part in"):
+        fit(f"model: {models['whisper']}, ngram: 3")
+    several = tiny_models.whisper(tmp_path / "several", languages=("en", "it"))
+    with pytest.raises(RecipeError, match="knows 2 languages; say which one is spoken, as in language: en"):
+        fit(f"model: {several}")
+    with pytest.raises(RecipeError, match="knows 2 languages; no language 'ti': there are: en, it"):
+        fit(f"model: {several}, language: ti")
+    with pytest.raises(RecipeError, match="takes 8 mel bands, the recordings have 40: leave the modality's bands to it"):
+        fit(f"model: {models['whisper']}", "modalities.audio.bands=40")
+    with pytest.raises(RecipeError, match="language tells a pretrained network"):
+        fit("language: en")
+    with pytest.raises(RecipeError, match="takes vectors of 32, the encoder of 'call' makes 128"):
+        fit(f"model: {models['ctc']}", "encoders.audio=crnn")
+    with pytest.raises(RecipeError, match="has letters of its own; expected units 'characters', came 'subwords'"):
+        fit(f"model: {models['ctc']}, units: subwords")
+
+
+def test_files_that_do_not_say_all_are_told_or_made_up_for(tmp_path: Path) -> None:
+    folder = tiny_models.ctc(tmp_path / "ctc")
+    whole = json.loads((folder / "vocab.json").read_text())
+    spelling, places = letters(str(folder), "spoken")
+    assert spelling.pieces == [*" abcdefgh", UNKNOWN]
+    assert places == [0, *range(4, 13), 3]
+    (folder / "vocab.json").write_text(json.dumps({c: i for c, i in whole.items() if c != "<unk>"}))
+    _, places = letters(str(folder), "spoken")
+    weight_VD, bias_V = last_layer(str(folder), places)
+    assert torch.equal(weight_VD[-1], weight_VD[0])
+    assert bias_V[-1] == bias_V[0] - 10, "what is unknown takes nothing of the blank's probability"
+    for vocabulary, said in (
+        ({"abc": 1, "<pad>": 0}, "writes 'abc' at once"),
+        ({"a": 1}, "has no '<pad>' among its letters"), ({"en": {"a": 1}}, "its letters in vocab.json"),
+    ):  # fmt: skip
+        (folder / "vocab.json").write_text(json.dumps(vocabulary))
+        with pytest.raises(RecipeError, match=said):
+            letters(str(folder), "spoken")
+    with pytest.raises(RecipeError, match="have no last layer"):
+        last_layer(str(tiny_models.wav2vec2(tmp_path / "waves")), [0])

@@ -1,0 +1,63 @@
+"""Which letter sounds when, and waves from spectra."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from plait.modalities.audio import Config, log_mel
+from plait.tasks.speaking.waves import alignment, griffin_lim, spread, wav
+from support.media import wave
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_alignment_is_the_likeliest_of_all(seed: int) -> None:
+    log_p = torch.randn(1, 7, 4, generator=torch.Generator().manual_seed(seed))
+    found = alignment(log_p, torch.tensor([7]), torch.tensor([4]))[0].tolist()
+    ways = [w for w in itertools.product(range(1, 8), repeat=4) if sum(w) == 7]
+
+    def value(counts: tuple[int, ...]) -> float:
+        owner = np.repeat(np.arange(4), counts)
+        return float(log_p[0, torch.arange(7), torch.from_numpy(owner)].sum())
+
+    assert tuple(found) == max(ways, key=value)
+
+
+def test_rows_of_a_batch_are_aligned_as_if_alone() -> None:
+    log_p = torch.randn(2, 9, 5)
+    whole = alignment(log_p, torch.tensor([9, 6]), torch.tensor([5, 3]))
+    assert torch.equal(whole[0], alignment(log_p[:1], torch.tensor([9]), torch.tensor([5]))[0])
+    assert torch.equal(whole[1, :3], alignment(log_p[1:, :6, :3], torch.tensor([6]), torch.tensor([3]))[0])
+    assert whole[1].tolist()[3:] == [0, 0]
+    assert whole.sum(1).tolist() == [9, 6]
+    assert alignment(log_p[:1], torch.tensor([2]), torch.tensor([5])).sum() == 2, "fewer spectra than letters"
+
+
+def test_letters_last_as_long_as_they_count() -> None:
+    x, place = spread(torch.tensor([[[1.0], [2.0], [3.0]]]), torch.tensor([[2, 0, 4]]))
+    assert x[0, :, 0].tolist() == [1, 1, 3, 3, 3, 3]
+    assert place[0].tolist() == pytest.approx([0.25, 0.75, 0.125, 0.375, 0.625, 0.875])
+
+
+def test_a_wave_has_the_spectra_that_it_was_made_from() -> None:
+    config = Config(rate=16_000, window=0.05, hop=0.0125, highest=8000)
+    sound = torch.from_numpy(np.concatenate([wave(0.4, 500), wave(0.4, 1800)]))
+    mel = log_mel(sound, config)
+    again = log_mel(torch.from_numpy(griffin_lim(mel, config)), config)
+    loud = mel > mel.max() - 3
+    assert abs(len(again) - len(mel)) <= 1
+    assert float((again[: len(mel)] - mel)[loud[: len(again)]].abs().mean()) < 0.25, "tenths of a power of ten, where there is sound"
+
+
+def test_waves_are_files_that_can_be_read() -> None:
+    import io
+
+    for loud in (0.5, 3.0):
+        samples, rate = soundfile.read(io.BytesIO(wav(wave(0.1) * loud, 16_000)))
+        assert rate == 16_000
+        assert np.abs(samples).max() <= 1
+        assert len(samples) == 1600

@@ -1,0 +1,463 @@
+"""Aligned columns from the table to the search, on a tiny table whose pictures and texts tell the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.nn import functional as F
+
+import plait
+from plait.cli.main import run
+from plait.errors import Interrupted, RecipeError, TableError
+from plait.evaluation import alignment as crossmodal
+from plait.nn.batch import Tokens
+from plait.retrieval import index as retrieval
+from plait.retrieval.index import exists
+from plait.table.read import read
+from plait.tasks import alignment
+from plait.tasks.aligning import ranking
+from plait.tasks.alignment import Alignment, Config, identify
+from plait.training.objective import OWN, cached, losses
+from support.tables import COLOURS, FAST, make_rows, write_csv
+from support.training import stop_at_step
+
+PAIRS = [o for o in FAST if "epochs" not in o] + ["training.epochs=25", "modalities.image.flip=false", "columns.text.modality=text"]
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A model of photo ~ text beside the label, and its table."""
+    folder = tmp_path_factory.mktemp("pairs")
+    rows = [{"id": f"r{i}", **row, "text": row["text"].split(" near")[0]} for i, row in enumerate(make_rows(folder, 90))]
+    path = write_csv(folder / "train.csv", rows)
+    return plait.fit(path, "label", align=["photo", "text"], out=folder / "run", overrides=PAIRS, quiet=True), path
+
+
+def test_cells_that_differ_in_case_and_blanks_only_are_the_same() -> None:
+    assert identify(pa.chunked_array([["A cat", " a CAT ", None, "dog"]])).tolist() == [0, 0, -1, 1]
+    assert identify(pa.chunked_array([[["a"], None, ["a"], ["a", "b"]]])).tolist() == [0, -1, 0, 1]
+    assert identify(pa.chunked_array([pa.array([b"x", None, b"x"], pa.large_binary())])).tolist() == [0, -1, 0]
+
+
+def task(**options: Any) -> Alignment:
+    torch.manual_seed(0)
+    made = Alignment(Config(inputs=("a", "b"), width=8, dropout=0, **options))
+    made.build_head(0, {"a": 6, "b": 6})
+    return made
+
+
+def tokens(rows: int, missing: tuple[int, ...] = ()) -> dict[str, Tokens]:
+    generator = torch.Generator().manual_seed(1)
+    mask = torch.ones(rows, 1, dtype=torch.bool)
+    other = mask.clone()
+    other[list(missing)] = False
+    return {"a": Tokens(torch.randn(rows, 1, 6, generator=generator), mask), "b": Tokens(torch.randn(rows, 1, 6, generator=generator), other)}
+
+
+def ids(rows: int, first: int = 0) -> torch.Tensor:
+    """Every row different, and no groups."""
+    return torch.cat([torch.arange(first, first + rows)[:, None].expand(rows, 2), torch.full((rows, 1), -1)], 1)
+
+
+def test_the_loss_is_symmetric_info_nce() -> None:
+    made = task()
+    output = made(torch.zeros(0), tokens(5))
+    scale = made.log_scale.exp()
+    logits = scale * output[:, 0] @ output[:, 1].T
+    expected = (F.cross_entropy(logits, torch.arange(5)) + F.cross_entropy(logits.T, torch.arange(5))) / 2
+    torch.testing.assert_close(made.loss(output, ids(5), torch.ones(5, dtype=torch.bool)), expected)
+
+
+def test_a_row_that_lacks_a_column_still_is_a_negative_of_the_others() -> None:
+    made = task()
+    output = made(torch.zeros(0), tokens(5, missing=(4,)))
+    assert not output[4, 1].any()
+    logits = made.log_scale.exp() * output[:, 0] @ output[:, 1].T
+    forth = F.cross_entropy(logits[:4, :4], torch.arange(4))
+    back = F.cross_entropy(logits.T[:4], torch.arange(4))  # the fifth row's `a` is among the candidates
+    torch.testing.assert_close(made.loss(output, ids(5), torch.ones(5, dtype=torch.bool)), (forth + back) / 2)
+
+
+@pytest.mark.parametrize("column", [0, 1, 2])
+def test_rows_with_the_same_cell_or_group_are_no_negatives(column: int) -> None:
+    made, target = task(), ids(5)
+    target[:2, column] = 99
+    output = made(torch.zeros(0), tokens(5))
+    logits = made.log_scale.exp() * output[:, 0] @ output[:, 1].T
+    logits[0, 1] = logits[1, 0] = -torch.inf
+    expected = (F.cross_entropy(logits, torch.arange(5)) + F.cross_entropy(logits.T, torch.arange(5))) / 2
+    torch.testing.assert_close(made.loss(output, target, torch.ones(5, dtype=torch.bool)), expected)
+
+
+def test_the_bank_adds_negatives_of_earlier_batches() -> None:
+    made = task(bank=4)
+    first, second = made(torch.zeros(0), tokens(4)), made(torch.zeros(0), {c: Tokens(-t.x_BLD, t.mask_BL) for c, t in tokens(3).items()})
+    made.loss(first, ids(4, 10), torch.ones(4, dtype=torch.bool))
+    scale = made.log_scale.exp()
+    forth = scale * second[:, 0] @ torch.cat([second[:, 1], first[:, 1].detach()]).T
+    back = scale * second[:, 1] @ torch.cat([second[:, 0], first[:, 0].detach()]).T
+    expected = (F.cross_entropy(forth, torch.arange(3)) + F.cross_entropy(back, torch.arange(3))) / 2
+    torch.testing.assert_close(made.loss(second, ids(3), torch.ones(3, dtype=torch.bool)), expected)
+
+
+@pytest.mark.parametrize("option", [
+    {"objective": "siglip"}, {"objective": "gram"}, {"objective": "symile"}, {"hardness": 1.0}, {"temperature": 0.5}, {"hidden": 7},
+    {"bank": 3}, {"dropout": 0.5},
+])  # fmt: skip
+def test_every_option_changes_something(option: dict[str, Any]) -> None:
+    def value(**options: Any) -> float:
+        torch.manual_seed(0)
+        made = Alignment(Config(**{"inputs": ("a", "b"), "width": 8, "dropout": 0, **options}))
+        made.build_head(0, {"a": 6, "b": 6})
+        for step in range(2):
+            loss = made.loss(made(torch.zeros(0), tokens(6)), ids(6, 100 * step), torch.ones(6, dtype=torch.bool))
+        return float(loss.detach())
+
+    assert value(**option) != pytest.approx(value())
+
+
+@pytest.mark.parametrize("objective", ["infonce", "siglip", "gram", "symile"])
+def test_the_loss_is_as_exact_in_bf16(objective: str) -> None:
+    made = task(objective=objective)
+    output = made(torch.zeros(0), tokens(6))
+    torch.manual_seed(0)
+    plain = made.loss(output, ids(6), torch.ones(6, dtype=torch.bool))
+    torch.manual_seed(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert made.loss(output, ids(6), torch.ones(6, dtype=torch.bool)) == plain
+
+
+def test_with_an_anchor_only_its_pairs_are_compared() -> None:
+    every = Alignment(Config(inputs=("a", "b", "c")))
+    bound = Alignment(Config(inputs=("a", "b", "c"), anchor="b"))
+    assert every.pairs() == [(0, 1), (0, 2), (1, 2)]
+    assert bound.pairs() == [(0, 1), (1, 2)]
+
+
+def test_gradients_over_parts_are_those_of_the_whole_batch(pairs: Any) -> None:
+    model, path = pairs
+    network = model._network
+    data = network.prepare(read(path))
+    batch = data.batch(torch.arange(12))
+    trained = network.model
+    trained.requires_grad_(True)
+
+    def gradients(parts: list[Any] | None) -> dict[str, torch.Tensor]:
+        trained.zero_grad()
+        if parts is None:
+            losses(trained, batch)["alignment"][OWN].backward()
+        else:
+            _, given, _ = cached(trained, parts, batch, network.settings.autocast, {"alignment": 1.0})
+            for part, one in zip(parts, given, strict=True):
+                losses(trained, part, gradients=one)["alignment"][OWN].backward()
+        return {n: p.grad.clone() for n, p in trained.named_parameters() if p.grad is not None}
+
+    whole, parts = gradients(None), gradients([batch.take(rows) for rows in torch.arange(12).split(5)])
+    assert set(whole) == set(parts)
+    assert any("encoders" in name for name in whole)
+    for name in whole:
+        torch.testing.assert_close(whole[name], parts[name], rtol=1e-4, atol=1e-6)
+
+
+def test_training_in_parts_learns_the_same_pairs(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "t.csv", make_rows(tmp_path, 48))
+    model = plait.fit(
+        path, align=["photo", "text"], out=tmp_path / "run", overrides=[*FAST, "training.micro_batch=7", "training.epochs=15"], quiet=True
+    )
+    history = model.record["history"]
+    assert history[-1]["loss"] < history[0]["loss"]
+
+
+def test_columns_find_each_other(pairs: Any) -> None:
+    model, path = pairs
+    found = model.evaluate(path).alignments["alignment"]
+    for d in found.directions:
+        assert d.metrics["r@1"][0] > 0.9 > d.chance["r@1"], "a text of a colour finds a picture of it"
+        assert d.size == 90
+    assert set(found.geometry["photo ~ text"]) == {"gap", "alignment", "uniformity"}
+    recorded = model.record["evaluation"]["validation"]["alignments"]["alignment"]["directions"]
+    assert set(recorded[0]["baselines"]) == {"ridge", "CCA"}
+    assert model.record["evaluation"]["validation"]["targets"]["label"]["metrics"]["accuracy"]["value"] > 0.8
+
+
+def test_predictions_say_how_well_a_rows_own_cells_go_together(pairs: Any) -> None:
+    model, path = pairs
+    table = read(path)
+    swapped = table.data.slice(0, 3).set_column(table.data.column_names.index("text"), "text", [["there is a sky", "there is a sky", None]])
+    right, wrong = (model.predict(t, root=path.parent)["alignment"].to_pylist() for t in (table.data.slice(0, 3), swapped))
+    assert right[0] > wrong[0]
+    assert wrong[2] is None
+
+
+def test_search_in_every_direction_with_conditions(pairs: Any, tmp_path: Path) -> None:
+    model, path = pairs
+    index = model.index(path, place=tmp_path / "index")
+    assert len(index) == 90
+    for colour, word in (("red", "cherry"), ("blue", "sky")):
+        found = model.search(f"there is a {word}", 5, column="photo", index=index)
+        assert found.column_names[0] == "score"
+        assert found["label"].to_pylist() == [colour] * 5
+        photo = next(r["photo"] for r in read(path).data.to_pylist() if r["label"] == colour)
+        assert model.search(str(path.parent / photo), 3, index=index)["label"].to_pylist() == [colour] * 3
+        both = model.search({"photo": photo, "text": f"there is a {word}"}, 3, column="photo", index=index, root=path.parent)
+        assert both["label"].to_pylist() == [colour] * 3
+    few = model.search("there is a leaf", 40, where="shop = 'north' AND price < 1", index=index)
+    assert 0 < len(few) < 40
+    assert set(few["shop"].to_pylist()) == {"north"}
+    assert np.all(np.diff(few["score"].to_numpy()) <= 0)
+
+
+def test_rows_are_added_replaced_by_id_and_deleted(pairs: Any, tmp_path: Path) -> None:
+    model, path = pairs
+    table = read(path)
+    place = tmp_path / "index"
+    model.index(table.data.slice(0, 50), place=place, root=path.parent)
+    index = model.index(table.data.slice(40, 50), place=place, root=path.parent)
+    assert len(index) == 90, "ten rows came twice, with the same ids"
+    assert index.delete("label = 'red'") == 30
+    assert set(model.search("there is a cherry", 60, index=place)["label"].to_pylist()) == {"green", "blue"}
+
+
+def test_a_row_that_lacks_a_column_is_not_found_by_it(pairs: Any, tmp_path: Path) -> None:
+    model, path = pairs
+    data = read(path).data.slice(0, 6)
+    holes = data.set_column(data.column_names.index("photo"), "photo", [[None, None, *data["photo"].to_pylist()[2:]]])
+    index = model.index(holes, place=tmp_path / "index", root=path.parent)
+    assert len(model.search("there is a cherry", 10, index=index)) == 4
+    assert len(model.search({"photo": data["photo"][0].as_py()}, 10, index=index, root=path.parent)) == 6
+    assert len(model.search("there is a cherry", 10, index=index, exact=True)) == 4
+
+
+def test_an_index_knows_its_model(pairs: Any, trained: Any, tmp_path: Path) -> None:
+    model, path = pairs
+    model.index(path, place=tmp_path / "index")
+    other = plait.fit(path, align=True, out=tmp_path / "other", overrides=[*FAST, "columns.text.modality=text"], quiet=True)
+    with pytest.raises(TableError, match="another model"):
+        other.search("x", index=tmp_path / "index")
+    with pytest.raises(TableError, match="no index"):
+        other.search("x")
+    with pytest.raises(TableError, match=r"columns .*label"):
+        model.search("there is a leaf", where="colour = 1", index=tmp_path / "index")
+    with pytest.raises(RecipeError, match="aligns no columns"):
+        trained[0].search("x")
+
+
+def test_an_address_that_cannot_be_reached_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "ACCESS_KEY_ID": "x",
+        "SECRET_ACCESS_KEY": "x",
+        "REGION": "x",
+        "ALLOW_HTTP": "true",
+        "ENDPOINT": "http://127.0.0.1:9",
+    }.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    with pytest.raises(TableError, match=r"'s3://nothing/here' cannot be reached: .*onnection refused.*AWS_ENDPOINT"):
+        exists("s3://nothing/here")
+
+
+def test_a_query_that_cannot_be_placed_or_read_says_so(pairs: Any, tmp_path: Path) -> None:
+    model, path = pairs
+    model.index(path, place=tmp_path / "index")
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    for query, message in (
+        ({"foto": "x"}, "did you mean 'photo'"),
+        ({"photo": str(tmp_path / "bad.png")}, "cannot be read"),
+        ({"text": None}, "empty"),
+    ):
+        with pytest.raises(TableError, match=message):
+            model.search(query, index=tmp_path / "index")
+
+
+def test_labels_that_were_not_trained_for(pairs: Any, tmp_path: Path) -> None:
+    model, path = pairs
+    words = {"cherry": "red", "leaf": "green", "sky": "blue"}
+    found = model.classify(path, list(words), templates=["there is a {}", "{}"])
+    truth = read(path).data["label"].to_pylist()
+    assert np.mean([words[label] == colour for label, colour in zip(found["label"].to_pylist(), truth, strict=True)]) > 0.9
+    assert found["id"].to_pylist()[:2] == ["r0", "r1"]
+    probabilities = np.array([found[f"label_probability_{w}"].to_numpy() for w in words])
+    np.testing.assert_allclose(probabilities.sum(0), 1, atol=1e-6)
+    assert model.classify(path, list(words), thresholds=1.1)["label"].null_count == 90
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i, colour in enumerate(COLOURS.values()):
+        plain(colour).save(folder / f"{i}.png")
+    (folder / "broken.png").write_bytes(b"broken")
+    in_folder = model.classify(folder, list(words), templates=["there is a {}"])
+    assert in_folder["label"].to_pylist() == ["cherry", "leaf", "sky", None]
+    assert "photo" in in_folder["problem"].to_pylist()[3]
+    with pytest.raises(RecipeError, match=r"expected \{\}"):
+        model.classify(path, list(words), templates=["a photo"])
+
+
+def plain(colour: tuple[int, int, int]) -> Any:
+    from PIL import Image
+
+    return Image.new("RGB", (20, 20), colour)
+
+
+def test_vectors_of_a_column_have_length_one(pairs: Any) -> None:
+    model, path = pairs
+    vectors = model.embed(path, column="photo")
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-2)
+    assert model.embed(path).shape == (90, model._network.width), "with a target, the fused vector"
+
+
+def test_of_several_alignments_the_one_that_is_named_is_searched(tmp_path: Path) -> None:
+    rows = [{"id": f"r{i}", **row, "text": row["text"].split(" near")[0]} for i, row in enumerate(make_rows(tmp_path, 60))]
+    path = write_csv(tmp_path / "t.csv", rows)
+    asked = [f"tasks.{name}={{name: alignment, inputs: [photo, {column}]}}" for name, column in (("words", "text"), ("shops", "shop"))]
+    model = plait.fit(path, out=tmp_path / "run", overrides=[*PAIRS, "columns.label.role=ignored", *asked], quiet=True)
+    with pytest.raises(RecipeError, match=r"more than one alignment, words, shops: say which \(alignment=, --alignment\)"):
+        model.index(path)
+    with pytest.raises(RecipeError, match="no alignment 'word': did you mean 'words'"):
+        model.search("there is a sky", alignment="word")
+    model.index(path, alignment="words")
+    model.index(path, alignment="shops")
+    assert model.search("there is a sky", 5, alignment="words")["label"].to_pylist() == ["blue"] * 5
+    with pytest.raises(TableError, match="no aligned column 'shop' to search"):
+        model.embed(path, column="shop", alignment="words")
+    np.testing.assert_allclose(np.linalg.norm(model.embed(path, column="shop", alignment="shops"), axis=1), 1, atol=1e-2)
+    with pytest.raises(TableError, match="made by another model"):
+        model.search({"shop": "north"}, alignment="shops", index=model.folder / "index-words")
+    found = tmp_path / "found.jsonl"
+    assert run(["search", str(model.folder), "there is a leaf", "-k", "2", "--alignment", "words", "-o", str(found)]) == 0
+    assert [json.loads(line)["label"] for line in found.read_text().splitlines()] == ["green", "green"]
+
+
+def test_the_command_line(pairs: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, path = pairs
+    place = str(tmp_path / "index")
+    assert run(["index", str(model.folder), str(path), "--index", place]) == 0
+    out = str(tmp_path / "found.jsonl")
+    assert run(["search", str(model.folder), "there is a sky", "--index", place, "-k", "2", "--where", "shop = 'north'", "-o", out]) == 0
+    assert [json.loads(line)["label"] for line in Path(out).read_text().splitlines()] == ["blue", "blue"]
+    assert "score" in capsys.readouterr().out
+    assert run(["search", str(model.folder), "text=there is a sky", "--index", place]) == 0
+    assert run(["index", str(model.folder), "--index", place, "--delete", "label = 'blue'"]) == 0
+    assert "60 rows" in capsys.readouterr().out
+    assert run(["classify", str(model.folder), str(path), "--labels", "cherry, leaf", "--threshold", "0", "--threshold", "leaf=2"]) == 0
+    assert "leaf" not in [line.split(",")[1] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert run(["search", str(model.folder), "a", "b", "--index", place]) == 1
+
+
+@pytest.mark.parametrize(("align", "message"), [(["photo"], "two or more"), (["photo", "txt"], "did you mean 'text'"), (["photo", "label"], "label")])
+def test_wrong_columns_are_named(tmp_path: Path, align: list[str], message: str) -> None:
+    path = write_csv(tmp_path / "t.csv", make_rows(tmp_path, 12))
+    with pytest.raises(RecipeError, match=message):
+        plait.fit(path, "label", align=align, out=tmp_path / "run", overrides=FAST, quiet=True)
+
+
+def test_canonical_correlation_is_that_of_scikit_learn() -> None:
+    from sklearn.cross_decomposition import CCA
+
+    rng = np.random.default_rng(0)
+    shared = rng.normal(size=(200, 3))
+    x, y = (shared @ rng.normal(size=(3, 6)) + rng.normal(size=(200, 6)) for _ in range(2))
+    theirs = CCA(4, max_iter=5000).fit(x, y).transform(x, y)
+    for k, (a, b) in enumerate(zip(*(part.T for part in crossmodal._canonical(x, y, x, y, 6)), strict=True)):
+        if k < 4:
+            assert np.corrcoef(a, b)[0, 1] == pytest.approx(np.corrcoef(theirs[0][:, k], theirs[1][:, k])[0, 1], abs=1e-3)
+
+
+def test_a_large_index_is_approximate_and_says_how_near(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retrieval, "APPROXIMATE", 2000)
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(3000, 2, 32)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
+    vectors[::7, 1] = 0
+    index = retrieval.Index.create(tmp_path, retrieval.About("m", ("a", "b"), 32), pa.schema([("number", pa.int64())]))
+    index.add(pa.table({"number": np.arange(1000)}), vectors[:1000])
+    assert not index.settle()
+    index.add(pa.table({"number": np.arange(1000, 3000)}), vectors[1000:])
+    assert index.settle()
+    assert 0.6 < index.recall("a") <= 1  # without any structure in the vectors, which is as hard as it gets
+    assert 0.6 < index.recall("b") <= 1
+    found = retrieval.Index.open(tmp_path, "m").search(vectors[5, 0], "a", 3)
+    assert found["number"][0].as_py() == 5
+    assert found["score"][0].as_py() == pytest.approx(1, abs=1e-3)
+    exact = [int(i) for i in np.argsort(-(vectors[:, 1] @ vectors[5, 1]))[:10]]
+    assert index.search(vectors[5, 1], "b", 10, exact=True)["number"].to_pylist() == exact
+    few = index.search(vectors[5, 0], "a", 5, where="number >= 2000")
+    assert min(few["number"].to_pylist()) >= 2000
+
+
+def test_of_very_many_rows_some_ask_and_all_are_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = task()
+    output = made(torch.zeros(0), tokens(50)).detach().numpy()
+    whole = crossmodal.evaluate(made, output, ids(50).numpy()).directions[0]
+    monkeypatch.setattr(crossmodal, "QUERIES", 20)
+    some = crossmodal.evaluate(made, output, ids(50).numpy()).directions[0]
+    assert (whole.queries, whole.size) == (50, 50)
+    assert (some.queries, some.size) == (20, 50)
+    monkeypatch.setattr(alignment, "MEASURED", 25)
+    assert made.measure(output, ids(50).numpy()) == made.measure(output[np.linspace(0, 49, 25).astype(int)], ids(25).numpy())
+
+
+class TestRanking:
+    def test_ranks_count_what_comes_before_the_first_positive(self) -> None:
+        query = np.array([[1.0, 0.0]])
+        gallery = np.array([[0.9, 0], [0.8, 0], [0.5, 0], [0.5, 0]])
+        for ids, rank in (([1, 0, 0, 0], 2.0), ([1, 1, 1, 0], 3.5), ([0, 1, 0, 1], 1.0), ([1, 1, 1, 1], np.nan)):
+            found = ranking.ranks(query, gallery, np.array([[0]]), np.array(ids)[:, None])
+            np.testing.assert_array_equal(found, [rank])
+
+    def test_metrics(self) -> None:
+        assert ranking.metrics(np.array([1, 2, 6, 20.0])) == {
+            "r@1": 0.25,
+            "r@5": 0.5,
+            "r@10": 0.75,
+            "median_rank": 4.0,
+            "mrr": (1 + 0.5 + 1 / 6 + 0.05) / 4,
+        }
+
+    @pytest.mark.parametrize("positives", [1, 3])
+    def test_chance_is_what_shuffling_gives(self, positives: int) -> None:
+        rng = np.random.default_rng(0)
+        drawn = np.array([rng.permutation(20)[:positives].min() + 1 for _ in range(20_000)], dtype=float)
+        simulated, expected = ranking.metrics(drawn), ranking.chance(np.full(5, positives), 20)
+        for name in ("r@1", "r@5", "r@10", "mrr"):
+            assert expected[name] == pytest.approx(simulated[name], abs=0.01)
+        assert abs(expected["median_rank"] - simulated["median_rank"]) <= 1
+
+    def test_geometry(self) -> None:
+        one = np.array([[1.0, 0], [0, 1]])
+        assert ranking.geometry(one, one)["gap"] == 0
+        assert ranking.geometry(one, -one)["alignment"] == 4
+        assert ranking.geometry(one, one)["uniformity"] == pytest.approx(-4)
+
+
+@pytest.mark.parametrize("override", ["training.mixup=0.2", "quality=good"])
+def test_what_cannot_go_with_an_alignment_is_refused(tmp_path: Path, override: str) -> None:
+    path = write_csv(tmp_path / "t.csv", make_rows(tmp_path, 12))
+    with pytest.raises(RecipeError, match="leave"):
+        plait.fit(path, align=["photo", "text"], out=tmp_path / "run", overrides=[*FAST, override], quiet=True)
+
+
+def test_the_report_has_every_direction(pairs: Any) -> None:
+    model, _ = pairs
+    page = (model.folder / "report.html").read_text()
+    assert "photo finds text" in page
+    assert "text finds photo" in page
+    assert "CCA" in page
+    assert "alignment_mrr" in page, "what chose the epoch is drawn"
+    assert "photo finds text among" in (model.folder / "README.md").read_text()
+
+
+def test_a_stopped_alignment_goes_on_to_the_same_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_csv(tmp_path / "t.csv", make_rows(tmp_path, 40))
+    options = [*FAST, "training.batch_size=8", "training.micro_batch=5", "tasks.alignment.bank=16"]
+    plait.fit(path, align=["photo", "text"], out=tmp_path / "whole", overrides=options, quiet=True)
+    stop_at_step(monkeypatch, 6)  # in the middle of the second epoch
+    with pytest.raises(Interrupted):
+        plait.fit(path, align=["photo", "text"], out=tmp_path / "stopped", overrides=options, quiet=True)
+    assert run(["fit", "--resume", str(tmp_path / "stopped")]) == 0
+    whole, stopped = (load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "stopped"))
+    assert all(torch.equal(whole[name], stopped[name]) for name in whole)
