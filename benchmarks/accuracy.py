@@ -1,10 +1,13 @@
-"""Accuracy on real tables beside the guess and glue code of scikit-learn on the same pretrained vectors: benchmarks/accuracy.py
+"""Accuracy on real tables beside the guess and glue code of scikit-learn on the same pretrained
+vectors: benchmarks/accuracy.py
 
-Stamps (picture + sentence; all inputs), and the groups of emoji: on a vendor whose pictures were never seen (pictures alone, because names
-tell the emoji, and with it the group), and on emoji never seen. Needs transformers, and the weights of `minilm`, `efficientnet_lite0` and
-`mobilenet_v2` (README, "Pretrained encoders"). With few rows, the luck of one split is larger than what is to be shown: the stamps
-are dealt into five parts, families together, and each seed tests on another part, so that every row is tested on once. The emoji's splits are the
-sample's own. The glue code's strength of regularisation is chosen on validation rows, a fifth of the others; sounds are means and deviations of
+Stamps (picture + sentence; all inputs), and the groups of emoji: on a vendor whose pictures were never
+seen (pictures alone, because names tell the emoji, and with it the group), and on emoji never seen.
+Needs transformers, and the weights of `minilm`, `efficientnet_lite0` and `mobilenet_v2` (README,
+"Pretrained encoders"). With few rows, the luck of one split is larger than what is to be shown: the
+stamps are dealt into five parts, families together, and each seed tests on another part, so that every
+row is tested on once. The emoji's splits are the sample's own. The glue code's strength of
+regularisation is chosen on validation rows, a fifth of the others; sounds are means and deviations of
 their mel bands there. `--kept` is a file of scores, for a run that goes on later or in parts.
 """
 
@@ -49,7 +52,9 @@ LEAVES = (0.0, 1.0, 10.0)  # regularisation of gradient boosting
 
 @dataclass(frozen=True)
 class Job:
-    """One table, what is predicted from what, and on which split. `singles`: each of these inputs is also tried alone."""
+    """One table, what is predicted from what, and on which split. `singles`: each of these inputs is
+    also tried alone.
+    """
 
     name: str
     sample: Any
@@ -85,17 +90,54 @@ def dealt(groups: list[Any], seed: int) -> list[str]:
 
 
 GROUPED, EMOJI = ("split.column=split", "split.group=family"), ("columns.name.modality=text",)
-EVERYTHING = {"picture": "image", "sentence": "text", "sound": "audio", "speech": "audio", "style": "category", "languages": "number"}
+EVERYTHING = {
+    "picture": "image",
+    "sentence": "text",
+    "sound": "audio",
+    "speech": "audio",
+    "style": "category",
+    "languages": "number",
+}
 JOBS = {
-    "stamps": Job("stamps, picture + sentence", stamps, "category", ("picture", "sentence"), singles=("picture", "sentence"),
-                  group="family", overrides=GROUPED),
-    "all": Job("stamps, all inputs", stamps, "category", tuple(EVERYTHING), media=tuple(EVERYTHING.items()),
-               singles=("sound", "speech", "style", "languages"), group="family", overrides=GROUPED),
-    "vendor": Job("emoji, unseen vendor, picture", emoji, "group", ("picture",), "vendor_split", (("picture", "image"),),
-                  overrides=("split.column=vendor_split", *PRETRAINED[:1])),
-    "emoji": Job("emoji, unseen emoji, picture + name", emoji, "group", ("picture", "name"), "split", (("picture", "image"), ("name", "text")),
-                 ("picture", "name"), overrides=("split.column=split", "split.group=emoji", *EMOJI, *PRETRAINED)),
-}  # fmt: skip
+    "stamps": Job(
+        "stamps, picture + sentence",
+        stamps,
+        "category",
+        ("picture", "sentence"),
+        singles=("picture", "sentence"),
+        group="family",
+        overrides=GROUPED,
+    ),
+    "all": Job(
+        "stamps, all inputs",
+        stamps,
+        "category",
+        tuple(EVERYTHING),
+        media=tuple(EVERYTHING.items()),
+        singles=("sound", "speech", "style", "languages"),
+        group="family",
+        overrides=GROUPED,
+    ),
+    "vendor": Job(
+        "emoji, unseen vendor, picture",
+        emoji,
+        "group",
+        ("picture",),
+        "vendor_split",
+        (("picture", "image"),),
+        overrides=("split.column=vendor_split", *PRETRAINED[:1]),
+    ),
+    "emoji": Job(
+        "emoji, unseen emoji, picture + name",
+        emoji,
+        "group",
+        ("picture", "name"),
+        "split",
+        (("picture", "image"), ("name", "text")),
+        ("picture", "name"),
+        overrides=("split.column=split", "split.group=emoji", *EMOJI, *PRETRAINED),
+    ),
+}
 
 
 class Score(NamedTuple):
@@ -113,7 +155,13 @@ def plaited(job: Job, inputs: tuple[str, ...], overrides: tuple[str, ...], seed:
         ignored["emoji"] = "ignored"
     own = [o for o in job.overrides if not o.startswith("columns.") or o.split(".")[1] in inputs]
     with tempfile.TemporaryDirectory() as folder:
-        named = {"columns": ignored, "overrides": (*own, *overrides), "seed": seed, "root": job.path.parent, "quiet": True}
+        named = {
+            "columns": ignored,
+            "overrides": (*own, *overrides),
+            "seed": seed,
+            "root": job.path.parent,
+            "quiet": True,
+        }
         write(pa.table(rows), Path(folder) / "t.csv")
         model = plait.fit(Path(folder) / "t.csv", job.target, out=Path(folder) / "run", **named)
     found = model.record["evaluation"]["test"]["targets"][job.target]["metrics"]
@@ -123,12 +171,19 @@ def plaited(job: Job, inputs: tuple[str, ...], overrides: tuple[str, ...], seed:
 @cache
 @torch.inference_mode()
 def vectors(column: str, modality: str, cells: tuple[str | None, ...], root: Path) -> np.ndarray:
-    """The same frozen vectors as plait's, and of sounds the mean and deviation of each mel band; zeros where a cell is missing."""
+    """The same frozen vectors as plait's, and of sounds the mean and deviation of each mel band; zeros
+    where a cell is missing.
+    """
     encoder = find("encoders", "pretrained") if modality != "audio" else None
     config = encoder.settled(configure("encoders", "pretrained", {}), modality) if encoder else None
     given = pa.chunked_array([pa.array(list(cells))])
-    fitted = find("modalities", modality).fit(configure("modalities", modality, encoder.asks(config, modality) if encoder else {}), given)
-    loaded, network = fitted.load(given, Source(column, root)), encoder.build(config, fitted.layout) if encoder else None
+    fitted = find("modalities", modality).fit(
+        configure("modalities", modality, encoder.asks(config, modality) if encoder else {}), given
+    )
+    loaded, network = (
+        fitted.load(given, Source(column, root)),
+        encoder.build(config, fitted.layout) if encoder else None,
+    )
     parts = []
     for rows in torch.arange(len(cells)).split(32):
         values = fitted.transform(loaded.values.take(rows), None)
@@ -142,7 +197,9 @@ def moments(values: Values) -> torch.Tensor:
     return torch.stack([torch.cat([x.mean(0), x.std(0, correction=0)]) for x in parts])
 
 
-def described(job: Job, rows: dict[str, list[Any]], column: str, modality: str, final: np.ndarray) -> np.ndarray:
+def described(
+    job: Job, rows: dict[str, list[Any]], column: str, modality: str, final: np.ndarray
+) -> np.ndarray:
     """A column as numbers with mean 0 and deviation 1; categories as ones and zeros."""
     if modality == "category":
         return OneHotEncoder(sparse_output=False).fit_transform(np.array(rows[column])[:, None])
@@ -167,7 +224,11 @@ def glue(job: Job, seed: int) -> dict[str, Callable[[], Score]]:
     ngrams = None
     for column in (c for c, modality in job.media if modality == "text"):
         texts = [cell or "" for cell in rows[column]]
-        ngrams = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True).fit([texts[i] for i in final]).transform(texts)
+        ngrams = (
+            TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+            .fit([texts[i] for i in final])
+            .transform(texts)
+        )
     both = np.concatenate(list(dense.values()), 1)
 
     def logistic(x: Any, strength: float, on: np.ndarray) -> Any:
@@ -176,11 +237,20 @@ def glue(job: Job, seed: int) -> dict[str, Callable[[], Score]]:
     def boosting(x: Any, strength: float, on: np.ndarray) -> Any:
         return HistGradientBoostingClassifier(random_state=0, l2_regularization=strength).fit(x[on], y[on])
 
-    def tuned(x: Any, fit: Callable[[Any, float, np.ndarray], Any] = logistic, strengths: tuple[float, ...] = STRENGTHS) -> Score:
+    def tuned(
+        x: Any,
+        fit: Callable[[Any, float, np.ndarray], Any] = logistic,
+        strengths: tuple[float, ...] = STRENGTHS,
+    ) -> Score:
         best = fit(x, max(strengths, key=lambda s: fit(x, s, fitting).score(x[valid], y[valid])), final)
-        return Score(float(best.score(x[test], y[test])), log_loss(y[test], best.predict_proba(x[test]), labels=best.classes_))
+        return Score(
+            float(best.score(x[test], y[test])),
+            log_loss(y[test], best.predict_proba(x[test]), labels=best.classes_),
+        )
 
-    found: dict[str, Callable[[], Score]] = {f"scikit-learn: vectors of {c}, logistic regression": lambda x=x: tuned(x) for c, x in dense.items()}
+    found: dict[str, Callable[[], Score]] = {
+        f"scikit-learn: vectors of {c}, logistic regression": lambda x=x: tuned(x) for c, x in dense.items()
+    }
     if ngrams is not None:
         stacked = sparse.hstack([both, ngrams]).tocsr()
         found["scikit-learn: TF-IDF, logistic regression"] = lambda: tuned(ngrams)
@@ -197,7 +267,9 @@ class Kept:
         self.file, self.only, self.found = file, only, {}
         for line in file.read_text().splitlines() if file and file.is_file() else ():
             one = json.loads(line)
-            self.found[one["job"], one["model"], one["seed"]] = Score(one["accuracy"], one.get("log_loss", float("nan")), one["seconds"])
+            self.found[one["job"], one["model"], one["seed"]] = Score(
+                one["accuracy"], one.get("log_loss", float("nan")), one["seconds"]
+            )
 
     def seeds(self, job: str, model: str, count: int) -> list[int]:
         """Those to be tried; with `only`, those that are there."""
@@ -206,25 +278,46 @@ class Kept:
     def get(self, job: str, model: str, seed: int, make: Callable[[], Score]) -> Score:
         if (job, model, seed) not in self.found:
             score = self.found[job, model, seed] = make()
-            print(job, model, seed, f"{score.accuracy:.3f}", f"{score.log_loss:.3f}", f"{score.seconds:.0f} s", flush=True)
+            print(
+                job,
+                model,
+                seed,
+                f"{score.accuracy:.3f}",
+                f"{score.log_loss:.3f}",
+                f"{score.seconds:.0f} s",
+                flush=True,
+            )
             if self.file:
                 with self.file.open("a") as file:
-                    file.write(json.dumps({"job": job, "model": model, "seed": seed, **score._asdict()}) + "\n")
+                    file.write(
+                        json.dumps({"job": job, "model": model, "seed": seed, **score._asdict()}) + "\n"
+                    )
         return self.found[job, model, seed]
 
 
 def rows_of(key: str, job: Job, seeds: dict[str, int], kept: Kept) -> tuple[str, list[list[object]]]:
     """What is to be said of a table, and its rows."""
     tables = [job.table(seed) for seed in range(PARTS if job.group else 1)]
-    labels = [[y for y, side in zip(t[job.target], t[job.split], strict=True) if side == "test"] for t in tables]
+    labels = [
+        [y for y, side in zip(t[job.target], t[job.split], strict=True) if side == "test"] for t in tables
+    ]
     majority = [max(map(side.count, side)) / len(side) for side in labels]
     rows: list[list[object]] = [["majority class", interval(majority), "", "", ""]]
     for name in glued(job):
         tried = kept.seeds(key, name, len(tables))
         if tried:
-            rows.append(row(name, [kept.get(key, name, seed, lambda s=seed, n=name: glue(job, s)[n]()) for seed in tried]))
+            rows.append(
+                row(
+                    name,
+                    [kept.get(key, name, seed, lambda s=seed, n=name: glue(job, s)[n]()) for seed in tried],
+                )
+            )
     media = dict(job.media)
-    models = {f"plait, pretrained, {c} alone": ((c,), PRETRAINED) for c in job.singles if media[c] in ("image", "text")}
+    models = {
+        f"plait, pretrained, {c} alone": ((c,), PRETRAINED)
+        for c in job.singles
+        if media[c] in ("image", "text")
+    }
     models |= {f"plait, {c} alone": ((c,), ()) for c in job.singles if media[c] not in ("image", "text")}
     if key in ("stamps", "all"):
         models["plait, fast (default)"] = (job.inputs, ())
@@ -234,13 +327,24 @@ def rows_of(key: str, job: Job, seeds: dict[str, int], kept: Kept) -> tuple[str,
         count = seeds[name.rsplit(" ", 1)[-1]] if name.endswith(("good", "best")) else seeds["fast"]
         if not (tried := kept.seeds(key, name, count)):
             continue
-        rows.append(row(name, [kept.get(key, name, seed, lambda i=inputs, o=overrides, s=seed: plaited(job, i, o, s)) for seed in tried]))
+        rows.append(
+            row(
+                name,
+                [
+                    kept.get(key, name, seed, lambda i=inputs, o=overrides, s=seed: plaited(job, i, o, s))
+                    for seed in tried
+                ],
+            )
+        )
     return f"{sum(map(len, labels)):,} rows tested on.{ahead(key, job, kept, len(tables))}", rows
 
 
 def ahead(key: str, job: Job, kept: Kept, splits: int) -> str:
     """How far `good` and `best` are above the best of what is tried of scikit-learn's, split by split."""
-    glued_by = {name: [kept.found[key, name, s] for s in range(splits) if (key, name, s) in kept.found] for name in glued(job)}
+    glued_by = {
+        name: [kept.found[key, name, s] for s in range(splits) if (key, name, s) in kept.found]
+        for name in glued(job)
+    }
     glued_by = {name: scores for name, scores in glued_by.items() if len(scores) == splits}
     best = max(glued_by, key=lambda name: np.mean([s.accuracy for s in glued_by[name]]), default="")
     told = ""
@@ -254,15 +358,24 @@ def ahead(key: str, job: Job, kept: Kept, splits: int) -> str:
 
 def row(name: str, scores: list[Score]) -> list[object]:
     accuracy, loss, seconds = (np.array(part) for part in zip(*scores, strict=True))
-    shown = ["" if np.isnan(v) else f"{v:.{digits}f}" for v, digits in ((loss.mean(), 3), (np.median(seconds), 0))]
+    shown = [
+        "" if np.isnan(v) else f"{v:.{digits}f}" for v, digits in ((loss.mean(), 3), (np.median(seconds), 0))
+    ]
     return [name, interval(list(accuracy)), shown[0], ", ".join(f"{v:.3f}" for v in accuracy), shown[1]]
 
 
 def glued(job: Job) -> list[str]:
     """The names of what is tried of scikit-learn's."""
-    alone = [f"scikit-learn: vectors of {c}, logistic regression" for c, m in job.media if c in job.singles and m in VECTORS]
+    alone = [
+        f"scikit-learn: vectors of {c}, logistic regression"
+        for c, m in job.media
+        if c in job.singles and m in VECTORS
+    ]
     if len(job.media) == 1:
-        return [f"scikit-learn: vectors of {job.media[0][0]}, logistic regression", "scikit-learn: all vectors, gradient boosting"]
+        return [
+            f"scikit-learn: vectors of {job.media[0][0]}, logistic regression",
+            "scikit-learn: all vectors, gradient boosting",
+        ]
     if "text" in (m for c, m in job.media if c in job.singles):
         alone.append("scikit-learn: TF-IDF, logistic regression")
     both = ", logistic regression", " and TF-IDF, logistic regression", ", gradient boosting"
@@ -275,13 +388,21 @@ def main() -> None:
     for quality in ("fast", "good", "best"):
         parser.add_argument(f"--{quality}", type=int, default=5, help="seeds")
     parser.add_argument("--kept", type=Path)
-    parser.add_argument("--only-kept", action="store_true", help="train nothing: the page of the scores that are kept")
+    parser.add_argument(
+        "--only-kept", action="store_true", help="train nothing: the page of the scores that are kept"
+    )
     arguments = parser.parse_args()
-    seeds, kept, parts = {q: getattr(arguments, q) for q in ("fast", "good", "best")}, Kept(arguments.kept, arguments.only_kept), []
+    seeds, kept, parts = (
+        {q: getattr(arguments, q) for q in ("fast", "good", "best")},
+        Kept(arguments.kept, arguments.only_kept),
+        [],
+    )
     for key in arguments.jobs:
         about, rows = rows_of(key, JOBS[key], seeds, kept)
         parts.append(f"## {JOBS[key].name}\n\n{about}\n\n{table(HEADERS, rows)}")
-    page("accuracy.md", f"""# Accuracy on real tables
+    page(
+        "accuracy.md",
+        f"""# Accuracy on real tables
 
 Made by `benchmarks/accuracy.py`; {machine()}, one thread. Test accuracy, with the 95 % interval of the mean over seeds. On the
 stamps each seed tests on another fifth of the families, for all models the same; so intervals hold the luck of the split, and rows of a
@@ -289,7 +410,8 @@ table are to be compared seed by seed. On emoji the split is fixed, and where a 
 one. All emoji models have pretrained encoders. The vectors are those of `minilm` and `efficientnet_lite0`
 everywhere, in `best` of `mobilenet_v2` too; scikit-learn has sounds as the mean and deviation of each mel band.
 
-{(chr(10) * 2).join(parts)}""")  # fmt: skip
+{(chr(10) * 2).join(parts)}""",
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""The classic recipe against the primer's own Keras code, in one run, turn by turn: benchmarks/classic.py [--rounds N]
+"""The classic recipe against the primer's own Keras code, in one run, turn by turn:
+benchmarks/classic.py [--rounds N]
 
-Needs an environment of its own for TensorFlow (made on the first run in benchmarks/out/keras; --keras PYTHON uses another).
-Both get the same 320 rows. Keras is fed float32 arrays in memory, plait its prepared bytes, which it converts in every step.
+Needs an environment of its own for TensorFlow (made on the first run in benchmarks/out/keras; --keras
+PYTHON uses another). Both get the same 320 rows. Keras is fed float32 arrays in memory, plait its
+prepared bytes, which it converts in every step.
 """
 
 from __future__ import annotations
@@ -18,7 +20,12 @@ from measure import HERE, machine, median, page, table
 
 OUT = HERE / "out"
 KERAS = ["tensorflow-cpu==2.21.0", "keras==3.15.1"]
-WORKERS = {"keras fp32": "keras:fp32", "keras bf16": "keras:bf16", "plait fp32": "plait:fp32", "plait bf16": "plait:bf16"}
+WORKERS = {
+    "keras fp32": "keras:fp32",
+    "keras bf16": "keras:bf16",
+    "plait fp32": "plait:fp32",
+    "plait bf16": "plait:bf16",
+}
 
 
 class Worker:
@@ -29,7 +36,9 @@ class Worker:
         python = keras if name == "keras" else sys.executable
         errors = (OUT / f"{name}-{precision}.log").open("w")
         script = str(HERE / f"classic_{name}.py")
-        self.process = subprocess.Popen([python, script, precision, str(OUT)], stdin=-1, stdout=-1, stderr=errors, text=True)
+        self.process = subprocess.Popen(
+            [python, script, precision, str(OUT)], stdin=-1, stdout=-1, stderr=errors, text=True
+        )
         self.ask("ready")
 
     def ask(self, line: str) -> Any:
@@ -53,12 +62,19 @@ def keras_python() -> str:
 
 
 def make_data() -> None:
-    """320 rows: noise pictures and random words; the label is whether a bright picture and an early word agree."""
+    """320 rows: noise pictures and random words; the label is whether a bright picture and an early
+    word agree.
+    """
     rng = np.random.default_rng(0)
     bright, early = rng.integers(0, 2, (2, 320))
     pictures = (rng.integers(0, 128, (320, 224, 224, 3)) + bright[:, None, None, None] * 100).astype(np.uint8)
     words = np.where(early[:, None], rng.integers(2, 5000, (320, 100)), rng.integers(5000, 10000, (320, 100)))
-    np.savez(OUT / "data.npz", pictures=pictures, words=words.astype(np.int32), label=(bright ^ early).astype(np.int64))
+    np.savez(
+        OUT / "data.npz",
+        pictures=pictures,
+        words=words.astype(np.int32),
+        label=(bright ^ early).astype(np.int64),
+    )
 
 
 def main() -> None:
@@ -79,32 +95,75 @@ def main() -> None:
         for line in ("train", "predict 1", "predict 32"):
             for name, worker in workers.items():
                 found[name].setdefault(line, []).append(worker.ask(line))
-    curves = {name: workers[name].ask("curve 3")["loss"] for name in ("keras fp32", "plait fp32", "plait bf16")}
+    curves = {
+        name: workers[name].ask("curve 3")["loss"] for name in ("keras fp32", "plait fp32", "plait bf16")
+    }
     page("classic.md", report(found, difference, curves, same["plait fp32"]["parameters"], arguments.rounds))
 
 
-def report(found: dict[str, Any], difference: float, curves: dict[str, list[float]], parameters: int, rounds: int) -> str:
+def report(
+    found: dict[str, Any], difference: float, curves: dict[str, list[float]], parameters: int, rounds: int
+) -> str:
     def value(name: str, line: str, key: str) -> float:
         return median([r[key] for r in found[name][line][1:]])  # the first round warms up
 
     rows = []
     for name in found:
         train, one, many = (value(name, line, "ms") for line in ("train", "predict 1", "predict 32"))
-        ratios = [value("keras fp32", line, "ms") / value(name, line, "ms") for line in ("train", "predict 1", "predict 32")]
+        ratios = [
+            value("keras fp32", line, "ms") / value(name, line, "ms")
+            for line in ("train", "predict 1", "predict 32")
+        ]
         rss, faults = value(name, "train", "rss_mb"), value(name, "train", "faults")
-        rows.append([name, f"{train:.0f}", f"{ratios[0]:.2f}x", f"{one:.1f}", f"{ratios[1]:.2f}x", f"{many:.0f}", f"{ratios[2]:.2f}x",
-                     f"{rss:.0f}", f"{rss / value('keras fp32', 'train', 'rss_mb'):.2f}x", f"{faults:,.0f}"])  # fmt: skip
-    headers = ["", "training, ms a step", "against Keras", "prediction of 1, ms", "against Keras", "of 32, ms", "against Keras",
-               "peak RSS, MB", "against Keras", "page faults a step"]  # fmt: skip
+        rows.append(
+            [
+                name,
+                f"{train:.0f}",
+                f"{ratios[0]:.2f}x",
+                f"{one:.1f}",
+                f"{ratios[1]:.2f}x",
+                f"{many:.0f}",
+                f"{ratios[2]:.2f}x",
+                f"{rss:.0f}",
+                f"{rss / value('keras fp32', 'train', 'rss_mb'):.2f}x",
+                f"{faults:,.0f}",
+            ]
+        )
+    headers = [
+        "",
+        "training, ms a step",
+        "against Keras",
+        "prediction of 1, ms",
+        "against Keras",
+        "of 32, ms",
+        "against Keras",
+        "peak RSS, MB",
+        "against Keras",
+        "page faults a step",
+    ]
     against_mixed = value("keras bf16", "train", "ms") / value("plait bf16", "train", "ms")
     goals = [
-        ("training, against Keras fp32", value("keras fp32", "train", "ms") / value("plait bf16", "train", "ms"), 1.9),
+        (
+            "training, against Keras fp32",
+            value("keras fp32", "train", "ms") / value("plait bf16", "train", "ms"),
+            1.9,
+        ),
         ("training, against Keras mixed_bfloat16", against_mixed, 1.1),
         ("training, both fp32", value("keras fp32", "train", "ms") / value("plait fp32", "train", "ms"), 1.0),
-        ("prediction of 1", value("keras fp32", "predict 1", "ms") / value("plait bf16", "predict 1", "ms"), 1.9),
-        ("prediction of 32", value("keras fp32", "predict 32", "ms") / value("plait bf16", "predict 32", "ms"), 1.9),
+        (
+            "prediction of 1",
+            value("keras fp32", "predict 1", "ms") / value("plait bf16", "predict 1", "ms"),
+            1.9,
+        ),
+        (
+            "prediction of 32",
+            value("keras fp32", "predict 32", "ms") / value("plait bf16", "predict 32", "ms"),
+            1.9,
+        ),
     ]
-    reached = [[name, f"{ratio:.2f}x", f"{goal}x", "yes" if ratio >= goal else "no"] for name, ratio, goal in goals]
+    reached = [
+        [name, f"{ratio:.2f}x", f"{goal}x", "yes" if ratio >= goal else "no"] for name, ratio, goal in goals
+    ]
     losses = [[name, *(f"{loss:.5f}" for loss in curve)] for name, curve in curves.items()]
     return f"""# The classic model: plait beside Keras
 

@@ -72,12 +72,18 @@ for line in sys.stdin:
     elif what == "curve":
         model = build()
         model.set_weights(first)
-        history = model.fit([x, words], label, batch_size=32, epochs=int(number[0]), shuffle=False, verbose=0).history
+        history = model.fit(
+            [x, words], label, batch_size=32, epochs=int(number[0]), shuffle=False, verbose=0
+        ).history
         answer = {"loss": history["loss"]}
     elif what == "train":
         times, before = Times(), use().ru_minflt
         model.fit([x[:128], words[:128]], label[:128], batch_size=32, epochs=1, verbose=0, callbacks=[times])
-        answer = {"ms": 1e3 * float(np.median(times.found)), "rss_mb": use().ru_maxrss / 1024, "faults": (use().ru_minflt - before) / 4}
+        answer = {
+            "ms": 1e3 * float(np.median(times.found)),
+            "rss_mb": use().ru_maxrss / 1024,
+            "faults": (use().ru_minflt - before) / 4,
+        }
     else:
         count, found = int(number[0]), []
         for _ in range(12 if count == 1 else 3):

@@ -39,22 +39,43 @@ class InOrder(Dataset):
 def setting() -> tuple[recipe.Recipe, Preprocessing, Prepared]:
     """The classic recipe, with the given pictures and token ids in place of files and sentences."""
     columns = [("picture", "image"), ("words", "text")]
-    schema = Schema(columns=(*(Column(name=n, role="input", modality=m) for n, m in columns), Column(name="label", role="target")), rows=320)
-    chosen = recipe.load("classic", [f"training.precision={precision}"]).resolve(schema, {"label": "classification"})
+    schema = Schema(
+        columns=(
+            *(Column(name=n, role="input", modality=m) for n, m in columns),
+            Column(name="label", role="target"),
+        ),
+        rows=320,
+    )
+    chosen = recipe.load("classic", [f"training.precision={precision}"]).resolve(
+        schema, {"label": "classification"}
+    )
     data = np.load(folder / "data.npz")
-    table = Table(pa.table({"picture": ["a"] * 320, "words": ["a b"] * 320, "label": data["label"]}), Path(), "data")
+    table = Table(
+        pa.table({"picture": ["a"] * 320, "words": ["a b"] * 320, "label": data["label"]}), Path(), "data"
+    )
     preprocessing = Preprocessing.fit(table, chosen, np.arange(320))
     length = torch.full((320,), 100)
-    values = {"picture": Values(torch.from_numpy(data["pictures"])), "words": Values(torch.from_numpy(data["words"]), length)}
+    values = {
+        "picture": Values(torch.from_numpy(data["pictures"])),
+        "words": Values(torch.from_numpy(data["words"]), length),
+    }
     present = {name: torch.ones(320, dtype=torch.bool) for name in values}
-    batch = Batch(values, present, torch.arange(320), {"label": torch.from_numpy(data["label"])}, {"label": present["words"]})
+    batch = Batch(
+        values,
+        present,
+        torch.arange(320),
+        {"label": torch.from_numpy(data["label"])},
+        {"label": present["words"]},
+    )
     return chosen, preprocessing, Prepared(batch)
 
 
 LAYERS = {
     **{f"Conv2D{i}": f"encoders.of_picture.encoder.convolutions.{i}" for i in range(3)},
-    "Dense0": "fusion.mlp.0", "Dense1": "fusion.mlp.2", "Dense2": "tasks.of_label.head",
-}  # fmt: skip
+    "Dense0": "fusion.mlp.0",
+    "Dense1": "fusion.mlp.2",
+    "Dense2": "tasks.of_label.head",
+}
 TEXT = "encoders.of_words.encoder"
 LSTM = {0: f"{TEXT}.lstm.weight_ih_l0", 1: f"{TEXT}.lstm.weight_hh_l0", 2: f"{TEXT}.lstm.bias_ih_l0"}
 
@@ -81,7 +102,15 @@ def training(rows: int, kind: type[Dataset] = Dataset) -> Training:
     model = MultimodalModel.build(chosen, preprocessing)
     copy_weights(model)
     data = kind(prepared, preprocessing, np.arange(rows))
-    return Training(model, chosen, settings, data, Dataset(prepared, preprocessing, np.arange(0)), folder, Screen(quiet=True))
+    return Training(
+        model,
+        chosen,
+        settings,
+        data,
+        Dataset(prepared, preprocessing, np.arange(0)),
+        folder,
+        Screen(quiet=True),
+    )
 
 
 def epoch(run: Training, progress: Progress) -> float:
@@ -102,7 +131,9 @@ for line in sys.stdin:
         count = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
         rows = Dataset(prepared, preprocessing).batch(torch.arange(64))
         answer = {
-            "logits": Predictor(run.model, preprocessing, settings, chosen).of_batch(rows, [run.model.columns])[0]["label"][:, 0].tolist(),
+            "logits": Predictor(run.model, preprocessing, settings, chosen)
+            .of_batch(rows, [run.model.columns])[0]["label"][:, 0]
+            .tolist(),
             "parameters": count,
         }
     elif what == "curve":

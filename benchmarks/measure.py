@@ -39,8 +39,14 @@ def interval(values: Sequence[float]) -> str:
 
 
 def remembered(file: Path, work: Iterable[tuple[str, Callable[[], Any]]]) -> dict[str, Any]:
-    """What each piece of work gives, by its name: looked up in a file of lines of JSON, or done and left there, so that a run can go on."""
-    kept = {k: v for line in (file.read_text().splitlines() if file.is_file() else ()) for k, v in json.loads(line).items()}
+    """What each piece of work gives, by its name: looked up in a file of lines of JSON, or done and
+    left there, so that a run can go on.
+    """
+    kept = {
+        k: v
+        for line in (file.read_text().splitlines() if file.is_file() else ())
+        for k, v in json.loads(line).items()
+    }
     for name, call in work:
         if name not in kept:
             kept[name] = call()
@@ -51,7 +57,14 @@ def remembered(file: Path, work: Iterable[tuple[str, Callable[[], Any]]]) -> dic
 
 
 def machine() -> str:
-    model = next((line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
+    model = next(
+        (
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        "",
+    )
     return f"{model or platform.processor()}, Python {platform.python_version()}, {platform.system()}"
 
 

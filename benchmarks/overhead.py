@@ -1,8 +1,9 @@
-"""What plait's training loop costs over a plain loop, step by step, and how long it takes to start: benchmarks/overhead.py
+"""What plait's training loop costs over a plain loop, step by step, and how long it takes to start:
+benchmarks/overhead.py
 
-Both loops train the same model with the same fused optimizer, on batches of four rows of one number, so that nearly all
-of a step is overhead. The plain loop is handed its batches ready-made; plait's cuts them, sets the learning rate, counts,
-watches for Ctrl-C and draws its bar.
+Both loops train the same model with the same fused optimizer, on batches of four rows of one number, so
+that nearly all of a step is overhead. The plain loop is handed its batches ready-made; plait's cuts
+them, sets the learning rate, counts, watches for Ctrl-C and draws its bar.
 """
 
 from __future__ import annotations
@@ -41,8 +42,15 @@ def main() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=ROWS)
     data = Table(pa.table({"x": x, "y": x + rng.normal(size=ROWS)}), Path(), "data")
-    options = [f"training.batch_size={BATCH}", "training.epochs=1", "training.clip=0", "columns.x.encoder={name: tabular, width: 4}"]
-    chosen = recipe.load({"fusion": {"name": "logit_sum", "hidden": [4]}, "model": {"modality_dropout": 0.0}}, options)
+    options = [
+        f"training.batch_size={BATCH}",
+        "training.epochs=1",
+        "training.clip=0",
+        "columns.x.encoder={name: tabular, width: 4}",
+    ]
+    chosen = recipe.load(
+        {"fusion": {"name": "logit_sum", "hidden": [4]}, "model": {"modality_dropout": 0.0}}, options
+    )
     chosen = chosen.resolve(infer(data, ["y"], chosen), {"y": "regression"})
     preprocessing = Preprocessing.fit(data, chosen, np.arange(ROWS))
     prepared = preprocessing.prepare(data)
@@ -51,7 +59,15 @@ def main() -> None:
     rows = Dataset(prepared, preprocessing)
     ready = [rows.batch(part) for part in torch.arange(ROWS).split(BATCH)]
     with tempfile.TemporaryDirectory() as folder:
-        run = Training(model, chosen, settings, rows, Dataset(prepared, preprocessing, np.arange(0)), Path(folder), Screen(quiet=True))
+        run = Training(
+            model,
+            chosen,
+            settings,
+            rows,
+            Dataset(prepared, preprocessing, np.arange(0)),
+            Path(folder),
+            Screen(quiet=True),
+        )
         found: dict[str, list[float]] = {name: [] for name in (*WHOLE, "plait, everything but the step")}
         for _ in range(ROUNDS):
             found["plain"].append(plain(model, ready))
@@ -64,9 +80,13 @@ def main() -> None:
     for name, times in found.items():
         whole = name in WHOLE
         over, ratio = f"{(median(times) - base) / steps * 1e6:+.0f}", f"{median(times) / base:.2f}x"
-        lines.append([name, f"{median(times) / steps * 1e6:.0f}", over if whole else "", ratio if whole else ""])
+        lines.append(
+            [name, f"{median(times) / steps * 1e6:.0f}", over if whole else "", ratio if whole else ""]
+        )
     starts = [[command, f"{milliseconds:.0f}"] for command, milliseconds in start_up().items()]
-    page("overhead.md", f"""# What the loop and the start cost
+    page(
+        "overhead.md",
+        f"""# What the loop and the start cost
 
 Made by `benchmarks/overhead.py`, medians of {ROUNDS} interleaved rounds of {steps:.0f} steps, one thread; {machine()}.
 
@@ -76,7 +96,8 @@ Cutting a batch (index-select of every tensor, augmentation) is work that any lo
 given its batches ready. plait's loop adds learning rate, losses, progress, checkpoints and Ctrl-C. The last row is the loop
 by itself, measured with an empty step; the difference between whole loops holds the noise of two steps besides.
 
-{table(["start", "ms (median of 15)"], starts)}""")  # fmt: skip
+{table(["start", "ms (median of 15)"], starts)}""",
+    )
 
 
 def plain(model: MultimodalModel, batches: list) -> float:

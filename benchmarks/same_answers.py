@@ -1,13 +1,16 @@
 """Check that this checkout answers as an older one does.
 
-    python benchmarks/same_answers.py --before ../old [--work FOLDER] [--only NAME ...] [--mode train|load|both]
+python benchmarks/same_answers.py --before ../old [--work FOLDER] [--only NAME ...] [--mode
+train|load|both]
 
-Each case is a tiny table, made from a seed, and the arguments of a fit. The older checkout trains every case once and
-its answers stay in `<work>/before`; remove that folder to train them anew. Mode `train` trains the case with this
-checkout, mode `load` loads the older checkout's run with it. Both must give the same answers. Training is deterministic
-on one machine with one thread, so that a change that only moves code changes no answer at all.
+Each case is a tiny table, made from a seed, and the arguments of a fit. The older checkout trains every
+case once and its answers stay in `<work>/before`; remove that folder to train them anew. Mode `train`
+trains the case with this checkout, mode `load` loads the older checkout's run with it. Both must give
+the same answers. Training is deterministic on one machine with one thread, so that a change that only
+moves code changes no answer at all.
 
-A renamed option, tensor or file needs an entry in one of the tables below, or a line in one of the `convert_` functions.
+A renamed option, tensor or file needs an entry in one of the tables below, or a line in one of the
+`convert_` functions.
 """
 
 from __future__ import annotations
@@ -40,14 +43,21 @@ from safetensors.torch import load_file, save_file
 TOLERANCE = 1e-5
 WAVE_TOLERANCE = 1e-3  # samples have 16 bits, and Griffin-Lim enlarges what differs in the last digit
 CHECKOUT = Path(__file__).resolve().parents[1]
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PLAIT_CACHE": "off"}
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "PLAIT_CACHE": "off",
+}
 ENVIRONMENT |= {"TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
 
 # ---------------------------------------------------------------- from the older layout to the present one
 
 FORMAT = 7  # what the present code expects in state.json
 RENAMED: list[tuple[str, str]] = []  # tensors: (pattern, replacement), applied in order
-RENAMED_OPTIONS: list[tuple[str, str]] = []  # overrides of the cases: (pattern, replacement), applied in order
+RENAMED_OPTIONS: list[
+    tuple[str, str]
+] = []  # overrides of the cases: (pattern, replacement), applied in order
 
 
 def convert_weights(tensors: dict[str, Any]) -> dict[str, Any]:
@@ -100,7 +110,9 @@ def converted(old_folder: Path, new_folder: Path) -> Path:
             continue
         content = convert(yaml.safe_load(path.read_text(encoding="utf-8")))  # JSON is YAML
         as_yaml = path.suffix == ".yaml"
-        path.write_text(yaml.safe_dump(content, sort_keys=False) if as_yaml else json.dumps(content), encoding="utf-8")
+        path.write_text(
+            yaml.safe_dump(content, sort_keys=False) if as_yaml else json.dumps(content), encoding="utf-8"
+        )
     for path in [new_folder / "weights.safetensors", *new_folder.glob("members/*/*/weights.safetensors")]:
         save_file(convert_weights(load_file(path)), path)
     return new_folder
@@ -165,7 +177,11 @@ def wide(folder: Path) -> pa.Table:
     table, rng = things(folder), np.random.default_rng(1)
     value = np.array([v or 0.0 for v in table["value"].to_pylist()])
     for i in range(40):
-        cells = value * rng.normal() / 2 + rng.normal(size=ROWS) if i % 4 else rng.integers(0, 5, ROWS).astype(str)
+        cells = (
+            value * rng.normal() / 2 + rng.normal(size=ROWS)
+            if i % 4
+            else rng.integers(0, 5, ROWS).astype(str)
+        )
         table = table.append_column(f"x{i}", pa.array(cells.tolist(), mask=rng.random(ROWS) < 0.1))
     vectors = rng.normal(size=(ROWS, 4)).tolist()
     return table.append_column("vector", pa.array([None if i % 9 == 4 else v for i, v in enumerate(vectors)]))
@@ -193,8 +209,12 @@ def speech(folder: Path) -> pa.Table:
     rng, rows = np.random.default_rng(3), []
     for i in range(60):
         letters = [str(x) for x in rng.choice(list("abc"), int(rng.integers(2, 5)))]
-        name = save_tones(folder / f"{i}.wav", [{"a": 400, "b": 900, "c": 2000}[x] for x in letters], 0.16, rng)
-        rows.append({"sound": None if i % 15 == 4 else name, "said": None if i % 15 == 9 else "".join(letters)})
+        name = save_tones(
+            folder / f"{i}.wav", [{"a": 400, "b": 900, "c": 2000}[x] for x in letters], 0.16, rng
+        )
+        rows.append(
+            {"sound": None if i % 15 == 4 else name, "said": None if i % 15 == 9 else "".join(letters)}
+        )
     return pa.Table.from_pylist(rows)
 
 
@@ -220,7 +240,10 @@ def save_clip(folder: Path, number: int, colour: str) -> str:
         first.save(folder / f"{number}.gif", save_all=True, append_images=others, duration=40)
         return f"{number}.gif"
     with av.open(str(folder / f"{number}.mp4"), "w") as file:
-        images, sounds = file.add_stream("libx264", rate=24), file.add_stream("aac", rate=RATE) if number % 2 else None
+        images, sounds = (
+            file.add_stream("libx264", rate=24),
+            file.add_stream("aac", rate=RATE) if number % 2 else None,
+        )
         images.width, images.height, images.pix_fmt = 32, 24, "yuv420p"
         for pixels in frames:
             file.mux(images.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
@@ -241,7 +264,19 @@ def save_bert(folder: Path) -> None:
     from transformers import BertConfig, BertModel
 
     torch.manual_seed(0)
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "there", "is", "a", "near", "house", "number", *WORDS.values()]
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "there",
+        "is",
+        "a",
+        "near",
+        "house",
+        "number",
+        *WORDS.values(),
+    ]
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
     BertModel(BertConfig(vocab_size=len(words), max_position_embeddings=64, **sizes)).save_pretrained(folder)
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
@@ -251,7 +286,9 @@ def save_bert(folder: Path) -> None:
     tokenizer.save(str(folder / "tokenizer.json"))
 
 
-TABLES: dict[str, Callable[[Path], pa.Table]] = {f.__name__: f for f in (things, complete, wide, lists, clips, speech)}
+TABLES: dict[str, Callable[[Path], pa.Table]] = {
+    f.__name__: f for f in (things, complete, wide, lists, clips, speech)
+}
 
 
 def make_inputs(work: Path, names: set[str]) -> None:
@@ -270,7 +307,9 @@ def make_inputs(work: Path, names: set[str]) -> None:
 
 @dataclass(frozen=True)
 class Case:
-    """A table, the columns that are used of it, and what `plait.fit` is called with. BERT stands for a folder."""
+    """A table, the columns that are used of it, and what `plait.fit` is called with. BERT stands for a
+    folder.
+    """
 
     table: str
     inputs: tuple[str, ...]
@@ -282,11 +321,19 @@ class Case:
 
 
 SMALL = (
-    "training.precision=fp32", "training.epochs=5", "training.learning_rate=0.01", "split.valid=0.3",
-    "modalities.image.size=16", "encoders.image={name: cnn, channels: [4, 8], pool: mean}",
-    "modalities.audio.bands=16", "modalities.audio.hop=0.02", "modalities.video.size=16", "modalities.video.frames=4",
-    "encoders.audio={name: audio_cnn, channels: [4, 8], width: 8}", "encoders.video={name: conv3d, channels: [4, 8]}",
-)  # fmt: skip
+    "training.precision=fp32",
+    "training.epochs=5",
+    "training.learning_rate=0.01",
+    "split.valid=0.3",
+    "modalities.image.size=16",
+    "encoders.image={name: cnn, channels: [4, 8], pool: mean}",
+    "modalities.audio.bands=16",
+    "modalities.audio.hop=0.02",
+    "modalities.video.size=16",
+    "modalities.video.frames=4",
+    "encoders.audio={name: audio_cnn, channels: [4, 8], width: 8}",
+    "encoders.video={name: conv3d, channels: [4, 8]}",
+)
 MEDIA, PLAIN = ("photo", "sound", "text"), ("price", "shop", "day")
 PAIR = ("photo", "text")
 MANY = (*(f"x{i}" for i in range(40)), "vector", "day")
@@ -300,51 +347,83 @@ LETTERS = "columns.said.encoder={name: lstm, embedding: 24, width: 24, bidirecti
 HEARD = "encoders.audio={name: crnn, channels: [8, 8], width: 24, dropout: 0}"
 
 CASES = {
-    "classic": Case("complete", (*PAIR, "price"), overrides=("modalities.image.size=32", "training.epochs=2"),
-                    arguments={"recipe": "classic"}),
+    "classic": Case(
+        "complete",
+        (*PAIR, "price"),
+        overrides=("modalities.image.size=32", "training.epochs=2"),
+        arguments={"recipe": "classic"},
+    ),
     "default": Case("things", (*MEDIA, *PLAIN)),
-    "default encoders": Case("things", (*MEDIA, "price"), ("large",),
-                             ("encoders={}", "modalities.image.size=32", "training.epochs=2")),
+    "default encoders": Case(
+        "things",
+        (*MEDIA, "price"),
+        ("large",),
+        ("encoders={}", "modalities.image.size=32", "training.epochs=2"),
+    ),
     "regression": Case("wide", (*MEDIA, *MANY), ("value",)),
     "multilabel": Case("things", (*MEDIA, *PLAIN), ("tags",)),
     "several targets": Case("things", (*PAIR, *PLAIN), ("half", "value", "tags"), ("training.best_by=half",)),
     "own inputs": Case("things", (*PAIR, "price"), ("value",), (SEEN,), others=("label",)),
     "plain": Case("wide", (*PLAIN, *MANY), ("large",)),
     "video": Case("clips", ("film", "price")),
-    "frames": Case("clips", ("film",), overrides=("encoders.video={name: per_frame, time: attention, width: 8}",)),
+    "frames": Case(
+        "clips", ("film",), overrides=("encoders.video={name: per_frame, time: attention, width: 8}",)
+    ),
     "lists": Case("lists", ("photos", "price")),
     "logit sum": Case("things", (*PAIR, *PLAIN), overrides=("fusion=logit_sum", "encoders.text=lstm")),
     "gated": Case("things", (*PAIR, *PLAIN), ("value",), ("fusion={name: gated, width: 16}",)),
     "low rank": Case("things", (*PAIR, *PLAIN), overrides=("fusion={name: low_rank, width: 16, rank: 4}",)),
-    "cross attention": Case("things", (*PAIR, *PLAIN), overrides=(
-        "fusion={name: cross_attention, width: 16, layers: 1}", "encoders.text={name: transformer, width: 16}")),
+    "cross attention": Case(
+        "things",
+        (*PAIR, *PLAIN),
+        overrides=(
+            "fusion={name: cross_attention, width: 16, layers: 1}",
+            "encoders.text={name: transformer, width: 16}",
+        ),
+    ),
     "missing zero": Case("things", (*MEDIA, *PLAIN), overrides=("model.missing=zero",)),
-    "no dropout": Case("complete", (*PAIR, *PLAIN), overrides=("model.modality_dropout=0", "model.alone=0.3")),
+    "no dropout": Case(
+        "complete", (*PAIR, *PLAIN), overrides=("model.modality_dropout=0", "model.alone=0.3")
+    ),
     "no unimodal": Case("things", (*PAIR, *PLAIN), overrides=("model.alone=0",)),
     "frozen": Case("things", (*PAIR, "price"), overrides=FROZEN),
     "good": Case("things", (*PAIR, "price"), ("label", "value"), arguments={"quality": "good"}),
     "best": Case("things", ("text", *PLAIN), ("large",), ("training.epochs=2",), {"quality": "best"}),
-    "members": Case("things", (*PAIR, *PLAIN), overrides=(
-        f"ensemble.members={{{LINE_AND_TREES}, {LIGHT}}}", "ensemble.folds=2", "ensemble.stack=true")),
+    "members": Case(
+        "things",
+        (*PAIR, *PLAIN),
+        overrides=(
+            f"ensemble.members={{{LINE_AND_TREES}, {LIGHT}}}",
+            "ensemble.folds=2",
+            "ensemble.stack=true",
+        ),
+    ),
     "alignment": Case("things", PAIR, (), arguments={"align": PAIR}),
     "alignment and target": Case("things", (*PAIR, "price"), arguments={"align": PAIR}),
     "transcription": Case("speech", ("sound",), ("said",), (HEARD, "tasks.said=transcription"), fused=False),
     "generation": Case("things", ("photo", "price"), ("caption",), (WRITTEN,), fused=False),
-    "speak": Case("speech", ("said",), ("sound",), (SPOKEN, "columns.said.modality=text", LETTERS), fused=False),
-    "unlabelled and mixup": Case("things", (*PAIR, *PLAIN), ("half",), (
-        "training.unlabelled=1", "training.mixup=0.4")),
+    "speak": Case(
+        "speech", ("said",), ("sound",), (SPOKEN, "columns.said.modality=text", LETTERS), fused=False
+    ),
+    "unlabelled and mixup": Case(
+        "things", (*PAIR, *PLAIN), ("half",), ("training.unlabelled=1", "training.mixup=0.4")
+    ),
     "blend": Case("things", (*PAIR, *PLAIN), overrides=("model.balance=blend",)),
-    "gradient balancing": Case("things", (*PAIR, "price"), ("label", "value"), (
-        "balancing={name: gradient, method: upgrad}",)),
+    "gradient balancing": Case(
+        "things", (*PAIR, "price"), ("label", "value"), ("balancing={name: gradient, method: upgrad}",)
+    ),
     "singles": Case("things", (*PAIR, "price"), ("label", "value"), ("singles=true",)),
-}  # fmt: skip
+}
 
 
-# ---------------------------------------------------------------- the worker: one case in a process of its own
+# ---------------------------------------------------------------- the worker: one case in a process of
+# its own
 
 
 def answer_case(mode: str, name: str, work: Path, folder: Path) -> None:
-    """Train (`before`, `train`) or load the run of a case in `folder`, and save its answers as Parquet beside it."""
+    """Train (`before`, `train`) or load the run of a case in `folder`, and save its answers as Parquet
+    beside it.
+    """
     import torch
 
     import plait
@@ -382,7 +461,10 @@ def ask(model: Any, case: Case, table: pa.Table, root: Path, folder: Path) -> It
         for column in case.inputs[:2]:
             yield f"embed {column}", vectors(model.embed(table, root, column=column))
         labels = list(WORDS.values())
-        yield "classify", without_reasons(model.classify(table, labels, "photo", ["there is a {}"], root=root))
+        yield (
+            "classify",
+            without_reasons(model.classify(table, labels, "photo", ["there is a {}"], root=root)),
+        )
         index = model.index(table, folder / "index", root)
         yield "search", model.search("there is a leaf", 10, "photo", index=index).select(["score"])
     if "singles=true" in case.overrides:
@@ -416,7 +498,9 @@ def vectors(rows: np.ndarray) -> pa.Table:
 
 
 def difference(before: Any, after: Any) -> float:
-    """Return the largest absolute difference of two cells, infinity where they cannot be subtracted and differ."""
+    """Return the largest absolute difference of two cells, infinity where they cannot be subtracted and
+    differ.
+    """
     if before is None or after is None:
         return 0.0 if before is after else math.inf
     if isinstance(before, bytes):
@@ -471,7 +555,9 @@ def run_worker(mode: str, name: str, work: Path, folder: Path, checkout: Path) -
 
 
 def check(mode: str, name: str, work: Path, old: Path) -> bool:
-    """Compare a case, training it with the older checkout if need be, and print a line. Return whether it is the same."""
+    """Compare a case, training it with the older checkout if need be, and print a line. Return whether
+    it is the same.
+    """
     before = work / "before" / name
     folder = work / f"{mode}-{CHECKOUT.name}" / name
     if not (before / "answers").is_dir():
@@ -496,8 +582,12 @@ def check(mode: str, name: str, work: Path, old: Path) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--before", type=Path, required=True, help="the older checkout")
-    parser.add_argument("--work", type=Path, default=Path("/tmp/same-answers"), help="where runs and answers lie")
-    parser.add_argument("--only", nargs="+", default=list(CASES), choices=list(CASES), metavar="NAME", help="cases")
+    parser.add_argument(
+        "--work", type=Path, default=Path("/tmp/same-answers"), help="where runs and answers lie"
+    )
+    parser.add_argument(
+        "--only", nargs="+", default=list(CASES), choices=list(CASES), metavar="NAME", help="cases"
+    )
     parser.add_argument("--mode", choices=["train", "load", "both"], default="both")
     options = parser.parse_args()
     work = options.work.resolve()

@@ -1,12 +1,15 @@
-"""Several targets in one model against a model for each, and text as an answer: transcripts, captions, names: benchmarks/tasks.md
+"""Several targets in one model against a model for each, and text as an answer: transcripts, captions,
+names: benchmarks/tasks.md
 
-(a) Stamps: category from the picture, category from the sentence, drawing style, and the language of a spoken description, in one model
-and in a model for each. (b) Recordings of telephone prompts, English and Italian, in one model: character error rate on prompts never heard,
-beside the transcript of the nearest recording; and numbers spoken, made of recordings of single words put one after the other, some
-of which never stand side by side in training. (c) Captions of moving stamps, from the clip alone: whether the word for the motion is
-right, and, on objects that were seen in training in another clip, that for the object. (d) Emoji, picture to name, on a vendor never seen.
-(e) Ways of balancing: two losses that pull apart, and (a). Intervals are over rows (bootstrap) and ranges over seeds. `--kept` is a file of
-scores, for a run that goes on later.
+(a) Stamps: category from the picture, category from the sentence, drawing style, and the language of a
+spoken description, in one model and in a model for each. (b) Recordings of telephone prompts, English
+and Italian, in one model: character error rate on prompts never heard, beside the transcript of the
+nearest recording; and numbers spoken, made of recordings of single words put one after the other, some
+of which never stand side by side in training. (c) Captions of moving stamps, from the clip alone:
+whether the word for the motion is right, and, on objects that were seen in training in another clip,
+that for the object. (d) Emoji, picture to name, on a vendor never seen. (e) Ways of balancing: two
+losses that pull apart, and (a). Intervals are over rows (bootstrap) and ranges over seeds. `--kept` is
+a file of scores, for a run that goes on later.
 """
 
 from __future__ import annotations
@@ -50,11 +53,19 @@ TASKS = {
     "style": "{name: classification, inputs: [picture]}",
     "language": "{name: classification, inputs: [speech]}",
 }
-BALANCING = ("equal", "uncertainty", "famo", *(f"{{name: gradient, method: {m}}}" for m in ("upgrad", "pcgrad", "cagrad", "mgda")))
+BALANCING = (
+    "equal",
+    "uncertainty",
+    "famo",
+    *(f"{{name: gradient, method: {m}}}" for m in ("upgrad", "pcgrad", "cagrad", "mgda")),
+)
 HELD = 5  # one ordered pair of number words in so many is never heard in training
 SMALL = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
 TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
-WORDS = {str(n): word for n, word in (*enumerate(SMALL.split()), *zip(range(20, 100, 10), TENS.split(), strict=True))}
+WORDS = {
+    str(n): word
+    for n, word in (*enumerate(SMALL.split()), *zip(range(20, 100, 10), TENS.split(), strict=True))
+}
 
 
 def rows_of(sample: Any) -> tuple[list[dict[str, Any]], Path]:
@@ -62,19 +73,32 @@ def rows_of(sample: Any) -> tuple[list[dict[str, Any]], Path]:
     return whole.data.to_pylist(), whole.root
 
 
-def fitted(rows: list[dict[str, Any]], root: Path, overrides: tuple[str, ...], seed: int, target: Any = ()) -> tuple[dict[str, Any], plait.Model]:
+def fitted(
+    rows: list[dict[str, Any]], root: Path, overrides: tuple[str, ...], seed: int, target: Any = ()
+) -> tuple[dict[str, Any], plait.Model]:
     with tempfile.TemporaryDirectory() as folder:
         data = Table(pa.Table.from_pylist(rows), root, "rows")
-        model = plait.fit(data, target, out=Path(folder) / "run", seed=seed, overrides=["split.column=split", *overrides], quiet=True)
+        model = plait.fit(
+            data,
+            target,
+            out=Path(folder) / "run",
+            seed=seed,
+            overrides=["split.column=split", *overrides],
+            quiet=True,
+        )
         return model.record, model
 
 
 def spoken_stamps() -> tuple[list[dict[str, Any]], Path]:
-    """The stamps with one spoken description each, in a language by lot among those of at least 300 descriptions."""
+    """The stamps with one spoken description each, in a language by lot among those of at least 300
+    descriptions.
+    """
     rows, root = rows_of(stamps)
     found: dict[str, list[tuple[str, str]]] = {}
     for path in sorted((root / "usr/share/tuxpaint/stamps").rglob("*_desc_*")):
-        stem, language = re.sub(r"\.\w+$", "", str(path.relative_to(root / "usr/share/tuxpaint/stamps"))).rsplit("_desc_", 1)
+        stem, language = re.sub(
+            r"\.\w+$", "", str(path.relative_to(root / "usr/share/tuxpaint/stamps"))
+        ).rsplit("_desc_", 1)
         found.setdefault(stem, []).append((language, str(path.relative_to(root))))
     counts: dict[str, int] = {}
     for language in (lang for some in found.values() for lang, _ in some):
@@ -93,16 +117,31 @@ def together(seed: int, balancing: str = "equal", names: tuple[str, ...] = tuple
     """The accuracy of each of these tasks on test rows, of one model."""
     rows, root = spoken_stamps()
     read_by = {c for c in ("picture", "sentence", "speech") if any(f"[{c}]" in TASKS[name] for name in names)}
-    labels = {"category", "style", "language"} - {c for name in names for c in ("category", "style", "language") if c in (name, *name.split())}
+    labels = {"category", "style", "language"} - {
+        c for name in names for c in ("category", "style", "language") if c in (name, *name.split())
+    }
     ignored = [f"columns.{c}.role=ignored" for c in ({"picture", "sentence", "speech"} - read_by) | labels]
     frozen = [f for f, c in zip(FROZEN, ("picture", "sentence"), strict=True) if c in read_by]
-    speech = ["modalities.audio.hop=0.02", "modalities.audio.seconds=4", *SPEECH] if "speech" in read_by else []
+    speech = (
+        ["modalities.audio.hop=0.02", "modalities.audio.seconds=4", *SPEECH] if "speech" in read_by else []
+    )
     own = [f"tasks.{name}={TASKS[name]}" for name in names]
-    given = ("split.group=family", f"balancing={balancing}", "columns.stamp.role=id", *ignored, *frozen, *speech, *own)
+    given = (
+        "split.group=family",
+        f"balancing={balancing}",
+        "columns.stamp.role=id",
+        *ignored,
+        *frozen,
+        *speech,
+        *own,
+    )
     begun = time.perf_counter()
     record, _ = fitted(rows, root, given, seed)
     found = record["evaluation"]["test"]["targets"]
-    return {**{name: found[name]["metrics"]["accuracy"]["value"] for name in names}, "seconds": time.perf_counter() - begun}
+    return {
+        **{name: found[name]["metrics"]["accuracy"]["value"] for name in names},
+        "seconds": time.perf_counter() - begun,
+    }
 
 
 def apart(seed: int) -> dict[str, float]:
@@ -122,7 +161,9 @@ def transcripts(seed: int) -> dict[str, Any]:
     record, model = fitted(rows, root, given, seed)
     seconds = time.perf_counter() - begun
     found: dict[str, Any] = {"seconds": seconds, "epochs": record["epochs"], "rows": record["rows"]}
-    found["hours"] = sum(soundfile.info(root / row["speech"]).duration for row in rows if row["split"] == "train") / 3600
+    found["hours"] = (
+        sum(soundfile.info(root / row["speech"]).duration for row in rows if row["split"] == "train") / 3600
+    )
     for language in ("en", "it"):
         held = [row for row in rows if row["split"] == "test" and row["language"] == language]
         known = [row for row in rows if row["split"] == "train" and row["language"] == language]
@@ -143,13 +184,22 @@ def rates(answered: list[str | None], wanted: list[str]) -> dict[str, list[float
 
 
 def nearest(known: list[dict[str, Any]], held: list[dict[str, Any]], root: Path) -> list[str]:
-    """The transcript of the training recording with the nearest spectrum: its mean in eight stretches of time, and its length."""
+    """The transcript of the training recording with the nearest spectrum: its mean in eight stretches
+    of time, and its length.
+    """
     config = AudioConfig(rate=8000, highest=4000)
 
     def seen(row: dict[str, Any]) -> np.ndarray:
         wave, _ = soundfile.read(root / row["speech"], dtype="float32")
         spectra = log_mel(torch.from_numpy(wave), config).numpy()
-        parts = [spectra[int(i * len(spectra) / 8) : max(int((i + 1) * len(spectra) / 8), int(i * len(spectra) / 8) + 1)] for i in range(8)]
+        parts = [
+            spectra[
+                int(i * len(spectra) / 8) : max(
+                    int((i + 1) * len(spectra) / 8), int(i * len(spectra) / 8) + 1
+                )
+            ]
+            for i in range(8)
+        ]
         means = np.stack([part.mean(0) for part in parts])
         return np.append((means - means.mean()).ravel(), 20 * np.log(len(spectra)))
 
@@ -159,10 +209,16 @@ def nearest(known: list[dict[str, Any]], held: list[dict[str, Any]], root: Path)
 
 
 def numbers() -> tuple[list[dict[str, Any]], Path]:
-    """Number words of the English reader put one after the other, at other speeds and loudnesses. Of all ordered pairs of words one in five is
-    in no training row, and at least one of these is in every test row."""
+    """Number words of the English reader put one after the other, at other speeds and loudnesses. Of
+    all ordered pairs of words one in five is in no training row, and at least one of these is in every
+    test row.
+    """
     rows, root = rows_of(prompts)
-    files = {row["key"].split("/")[1]: root / row["speech"] for row in rows if row["language"] == "en" and row["key"].startswith("digits/")}
+    files = {
+        row["key"].split("/")[1]: root / row["speech"]
+        for row in rows
+        if row["language"] == "en" and row["key"].startswith("digits/")
+    }
     waves = {n: soundfile.read(files[n], dtype="float32")[0] for n in WORDS if n in files}
     folder, rng, names = CACHE / "numbers", np.random.default_rng(0), sorted(waves, key=int)
     folder.mkdir(parents=True, exist_ok=True)
@@ -196,38 +252,67 @@ def spoken_numbers(seed: int) -> dict[str, Any]:
     begun = time.perf_counter()
     record, _ = fitted(rows, root, ("tasks.said=transcription", *SPEECH), seed, "said")
     metrics = record["evaluation"]["test"]["targets"]["said"]["metrics"]
-    return {"seconds": time.perf_counter() - begun, "epochs": record["epochs"], "rows": record["rows"],
-            **{m: [s["value"], s["low"], s["high"]] for m, s in metrics.items()}}  # fmt: skip
+    return {
+        "seconds": time.perf_counter() - begun,
+        "epochs": record["epochs"],
+        "rows": record["rows"],
+        **{m: [s["value"], s["low"], s["high"]] for m, s in metrics.items()},
+    }
 
 
 def aloud(seed: int) -> dict[str, Any]:
-    """Numbers read aloud by a model, and what a transcriber, which has learned from recordings, reads back; beside what it reads of
-    recordings of the same texts."""
+    """Numbers read aloud by a model, and what a transcriber, which has learned from recordings, reads
+    back; beside what it reads of recordings of the same texts.
+    """
     rows, root = numbers()
-    known, held = [row for row in rows if row["split"] != "test"], [row for row in rows if row["split"] == "test"]
+    known, held = (
+        [row for row in rows if row["split"] != "test"],
+        [row for row in rows if row["split"] == "test"],
+    )
     _, heard = fitted(known, root, ("tasks.said=transcription", "training.epochs=22", *SPEECH), seed, "said")
     begun = time.perf_counter()
-    given = ("tasks.speech={name: speak, rate: 8000}", "columns.said.modality=text", "training.epochs=16", "training.precision=bf16")
+    given = (
+        "tasks.speech={name: speak, rate: 8000}",
+        "columns.said.modality=text",
+        "training.epochs=16",
+        "training.precision=bf16",
+    )
     _, speaks = fitted(known, root, given, seed, "speech")
     seconds = time.perf_counter() - begun
     spoken = speaks.predict([{"said": row["said"]} for row in held])["speech"].to_pylist()
     wanted = [row["said"] for row in held]
-    recorded = heard.predict(Table(pa.Table.from_pylist([{"speech": row["speech"]} for row in held]), root, "test"))["said"].to_pylist()
+    recorded = heard.predict(
+        Table(pa.Table.from_pylist([{"speech": row["speech"]} for row in held]), root, "test")
+    )["said"].to_pylist()
     again = heard.predict([{"speech": content} for content in spoken])["said"].to_pylist()
-    return {"seconds": seconds, "rows": len(held), "made": rates(again, wanted), "recorded": rates(recorded, wanted),
-            "heard": list(zip(wanted, again, strict=True))[:8]}  # fmt: skip
+    return {
+        "seconds": seconds,
+        "rows": len(held),
+        "made": rates(again, wanted),
+        "recorded": rates(recorded, wanted),
+        "heard": list(zip(wanted, again, strict=True))[:8],
+    }
 
 
 def captions(seed: int) -> dict[str, Any]:
-    """On the test side, where objects are new, from the captioned clips alone, and with the motion of all clips as a second target; and on
-    clips whose object was seen in another one, with the second target."""
+    """On the test side, where objects are new, from the captioned clips alone, and with the motion of
+    all clips as a second target; and on clips whose object was seen in another one, with the second
+    target.
+    """
     rows, root = rows_of(clips)
     rows = [row for row in rows if row["clip"]]
-    caption, motion = "tasks.caption={name: generation, inputs: [clip]}", "tasks.motion={name: classification, inputs: [clip]}"
+    caption, motion = (
+        "tasks.caption={name: generation, inputs: [clip]}",
+        "tasks.motion={name: classification, inputs: [clip]}",
+    )
     return {
-        "unseen objects": captioned([row for row in rows if row["caption"]], root, (caption, "columns.motion.role=ignored"), seed),
+        "unseen objects": captioned(
+            [row for row in rows if row["caption"]], root, (caption, "columns.motion.role=ignored"), seed
+        ),
         "unseen objects, motion too": captioned(rows, root, (caption, motion), seed),
-        "seen objects, motion too": captioned(by_rows([dict(row) for row in rows]), root, (caption, motion), seed),
+        "seen objects, motion too": captioned(
+            by_rows([dict(row) for row in rows]), root, (caption, motion), seed
+        ),
     }
 
 
@@ -237,26 +322,38 @@ def motion(seed: int) -> dict[str, Any]:
     kept = [{k: row[k] for k in ("clip", "motion", "split")} for row in rows if row["clip"]]
     record, _ = fitted(kept, root, (), seed, "motion")
     found = record["evaluation"]["test"]["targets"]["motion"]["metrics"]["accuracy"]
-    return {"seconds": record["seconds"], "rows": record["rows"], "accuracy": [found["value"], found["low"], found["high"]]}
+    return {
+        "seconds": record["seconds"],
+        "rows": record["rows"],
+        "accuracy": [found["value"], found["low"], found["high"]],
+    }
 
 
 def captioned(rows: list[dict[str, Any]], root: Path, given: tuple[str, ...], seed: int) -> dict[str, Any]:
     begun = time.perf_counter()
     record, model = fitted(rows, root, ("columns.category.role=ignored", *given), seed)
     held = [row for row in rows if row["split"] == "test" and row["caption"]]
-    answered = model.predict(Table(pa.Table.from_pylist([{"clip": row["clip"]} for row in held]), root, "test"))["caption"].to_pylist()
+    answered = model.predict(
+        Table(pa.Table.from_pylist([{"clip": row["clip"]} for row in held]), root, "test")
+    )["caption"].to_pylist()
     pairs = [(parted(a), parted(row["caption"])) for a, row in zip(answered, held, strict=True)]
     scores = record["evaluation"]["test"]["targets"]["caption"]["metrics"]
     return {
-        "seconds": time.perf_counter() - begun, "rows": record["rows"], "tested": len(held),
-        "motion": float(np.mean([a[1] == b[1] for a, b in pairs])), "object": float(np.mean([a[0] == b[0] for a, b in pairs])),
-        "chrf": scores["chrf"]["value"], "exact": scores["exact_match"]["value"],
+        "seconds": time.perf_counter() - begun,
+        "rows": record["rows"],
+        "tested": len(held),
+        "motion": float(np.mean([a[1] == b[1] for a, b in pairs])),
+        "object": float(np.mean([a[0] == b[0] for a, b in pairs])),
+        "chrf": scores["chrf"]["value"],
+        "exact": scores["exact_match"]["value"],
         "examples": [(row["caption"], a) for a, row in zip(answered, held, strict=True)][:8],
-    }  # fmt: skip
+    }
 
 
 def by_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Split anew: of each object that has two captioned clips or more the last is tested, and one in ten of the others validates."""
+    """Split anew: of each object that has two captioned clips or more the last is tested, and one in
+    ten of the others validates.
+    """
     objects: dict[str, list[int]] = {}
     for i, row in enumerate(rows):
         row["split"] = "valid" if i % 10 == 0 else "train"
@@ -278,18 +375,34 @@ def parted(caption: str | None) -> tuple[str, str]:
 
 def names(seed: int, how: str = "free") -> dict[str, Any]:
     rows, root = rows_of(emoji)
-    rows = [{"picture": row["picture"], "name": row["name"], "emoji": row["emoji"], "split": row["vendor_split"]} for row in rows]
+    rows = [
+        {"picture": row["picture"], "name": row["name"], "emoji": row["emoji"], "split": row["vendor_split"]}
+        for row in rows
+    ]
     begun = time.perf_counter()
-    given = ("split.group=emoji", "modalities.image.size=64", "modalities.image.flip=false", "encoders.image={name: pretrained, pool: none}",
-             f"tasks.name={{name: generation, inputs: [picture], answers: {how}}}", "training.epochs=40", "training.batch_size=64")  # fmt: skip
+    given = (
+        "split.group=emoji",
+        "modalities.image.size=64",
+        "modalities.image.flip=false",
+        "encoders.image={name: pretrained, pool: none}",
+        f"tasks.name={{name: generation, inputs: [picture], answers: {how}}}",
+        "training.epochs=40",
+        "training.batch_size=64",
+    )
     record, _ = fitted(rows, root, given, seed)
     found = record["evaluation"]["test"]["targets"]["name"]
-    return {"seconds": time.perf_counter() - begun, "rows": record["rows"], "guess": found["baseline"],
-            **{m: [s["value"], s["low"], s["high"]] for m, s in found["metrics"].items()}}  # fmt: skip
+    return {
+        "seconds": time.perf_counter() - begun,
+        "rows": record["rows"],
+        "guess": found["baseline"],
+        **{m: [s["value"], s["low"], s["high"]] for m, s in found["metrics"].items()},
+    }
 
 
 class Conflict(nn.Module):
-    """Two losses of two shared numbers whose slopes differ in scale, and whose gradients conflict (after Liu et al. 2021, app. B, in short)."""
+    """Two losses of two shared numbers whose slopes differ in scale, and whose gradients conflict
+    (after Liu et al. 2021, app. B, in short).
+    """
 
     def __init__(self, start: tuple[float, float]) -> None:
         super().__init__()
@@ -303,12 +416,16 @@ class Conflict(nn.Module):
 
 def toy(way: str) -> dict[str, list[float]]:
     """The losses at the end, from three starts."""
-    name, method = ("gradient", {"method": way.split("method: ")[1].rstrip("}")}) if "method" in way else (way, {})
+    name, method = (
+        ("gradient", {"method": way.split("method: ")[1].rstrip("}")}) if "method" in way else (way, {})
+    )
     found: dict[str, list[float]] = {"a": [], "b": []}
     for start in ((-3.0, 2.0), (0.0, 3.0), (3.0, -2.0)):
         model = Conflict(start)
         before = {t: float(v.detach()) for t, v in model.losses().items()}
-        way_made = find("balancing", name).build(configure("balancing", name, method), {t: Share(1.0, v) for t, v in before.items()})
+        way_made = find("balancing", name).build(
+            configure("balancing", name, method), {t: Share(1.0, v) for t, v in before.items()}
+        )
         optimizer = torch.optim.Adam([*model.parameters(), *way_made.parameters()], lr=0.02)
         for _ in range(2000):
             optimizer.zero_grad()
@@ -323,10 +440,16 @@ def toy(way: str) -> dict[str, list[float]]:
 
 
 JOBS: dict[str, Callable[[int], Any]] = {
-    "together": together, "apart": apart, "prompts": transcripts, "numbers": spoken_numbers, "aloud": aloud, "captions": captions,
-    "motion": motion, "names": names,
+    "together": together,
+    "apart": apart,
+    "prompts": transcripts,
+    "numbers": spoken_numbers,
+    "aloud": aloud,
+    "captions": captions,
+    "motion": motion,
+    "names": names,
     "chosen": lambda seed: names(seed, "seen"),
-}  # fmt: skip
+}
 
 
 def work(jobs: list[str], seeds: int, ways: int) -> Iterator[tuple[str, Callable[[], Any]]]:
@@ -350,7 +473,11 @@ def main() -> None:
     parser.add_argument("--kept", type=Path, default=Path("tasks.jsonl"))
     given = parser.parse_args()
     kept = remembered(given.kept, work(given.jobs, given.seeds, given.ways))
-    parts = ["# Several targets, and text as an answer", " ".join((__doc__ or "").split("\n\n", 1)[1].split()), machine()]
+    parts = [
+        "# Several targets, and text as an answer",
+        " ".join((__doc__ or "").split("\n\n", 1)[1].split()),
+        machine(),
+    ]
     page("tasks.md", "\n\n".join([*parts, *part_a(kept), *part_b(kept), *part_cd(kept), *part_e(kept)]))
 
 

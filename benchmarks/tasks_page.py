@@ -21,11 +21,22 @@ def part_a(kept: dict[str, Any]) -> list[str]:
     if not joint or not alone:
         return ["## (a) Four targets of the stamps", "Not measured yet."]
     n = min(len(joint), len(alone))
-    rows = [[name, spread([j[name] for j in joint[:n]]), spread([a[name] for a in alone[:n]]),
-             spread([j[name] - a[name] for j, a in zip(joint, alone, strict=False)])] for name in TASKS]  # fmt: skip
+    rows = [
+        [
+            name,
+            spread([j[name] for j in joint[:n]]),
+            spread([a[name] for a in alone[:n]]),
+            spread([j[name] - a[name] for j, a in zip(joint, alone, strict=False)]),
+        ]
+        for name in TASKS
+    ]
     rows.append(["seconds", *(f"{np.mean([v['seconds'] for v in some]):.0f}" for some in (joint, alone)), ""])
     said = f"Accuracy on test rows, {n} seeds, 95 % intervals over seeds; the last column has the differences at the same seed."
-    return ["## (a) Four targets of the stamps", said, table(["target", "one model", "a model for each", "gained"], rows)]
+    return [
+        "## (a) Four targets of the stamps",
+        said,
+        table(["target", "one model", "a model for each", "gained"], rows),
+    ]
 
 
 def part_b(kept: dict[str, Any]) -> list[str]:
@@ -36,51 +47,83 @@ def part_b(kept: dict[str, Any]) -> list[str]:
         for language, name in (("en", "English"), ("it", "Italian")):
             for suffix, what in (("", "plait"), (", nearest", "transcript of the nearest recording")):
                 scores = [r[f"{language}{suffix}"] for r in runs]
-                cells = [f"{np.mean([s[m][0] for s in scores]):.3f} ({scores[0][m][1]:.3f} to {scores[0][m][2]:.3f})" for m in ("cer", "wer")]
+                cells = [
+                    f"{np.mean([s[m][0] for s in scores]):.3f} ({scores[0][m][1]:.3f} to "
+                    f"{scores[0][m][2]:.3f})"
+                    for m in ("cer", "wer")
+                ]
                 rows.append([name, what, *cells])
         seconds = np.mean([r["seconds"] for r in runs])
         parts.append(
-            f"Prompts never heard; one model for both languages, {run['hours']:.2f} hours of three readers, {run['rows']['train']} recordings, "
-            f"{run['epochs']} epochs in {seconds:.0f} s, {len(runs)} seeds (interval: first seed, over rows). Recipe: the default of "
-            "`transcription` at 8 kHz (crnn, characters, CTC, greedy). What mends it: more epochs (English alone, 100 of them: retrieval.md, "
+            f"Prompts never heard; one model for both languages, {run['hours']:.2f} hours of three readers, "
+            f"{run['rows']['train']} recordings, "
+            f"{run['epochs']} epochs in {seconds:.0f} s, {len(runs)} seeds (interval: first seed, over "
+            f"rows). Recipe: the default of "
+            "`transcription` at 8 kHz (crnn, characters, CTC, greedy). What mends it: more epochs (English "
+            "alone, 100 of them: retrieval.md, "
             '"by way of a transcript"), and above all a network that has heard more than an hour (whisper.md).'
         )
         parts.append(table(["language", "", "CER", "WER"], rows))
-        heard = [f"- {wanted} | {answered}" for language in ("en", "it") for wanted, answered in run[f"{language}, heard"]]
+        heard = [
+            f"- {wanted} | {answered}"
+            for language in ("en", "it")
+            for wanted, answered in run[f"{language}, heard"]
+        ]
         parts += ["Said, and read, of the first rows:", "\n".join(heard)]
     numbers_runs = [v for k, v in kept.items() if k.startswith("numbers")]
     if numbers_runs:
         first, wer = numbers_runs[0], np.mean([r["wer"][0] for r in numbers_runs])
-        exact, interval = np.mean([r["exact_match"][0] for r in numbers_runs]), f"{first['wer'][1]:.4f} to {first['wer'][2]:.4f}"
+        exact, interval = (
+            np.mean([r["exact_match"][0] for r in numbers_runs]),
+            f"{first['wer'][1]:.4f} to {first['wer'][2]:.4f}",
+        )
         parts.append(
-            f"Numbers spoken, 2 to 5 words of 28, {first['rows']['train']} training rows, {first['rows']['test']} test rows with word pairs "
-            f"never heard in training: WER {wer:.4f} (first seed {interval}), exact {exact:.3f}, {first['epochs']} epochs in "
+            f"Numbers spoken, 2 to 5 words of 28, {first['rows']['train']} training rows, "
+            f"{first['rows']['test']} test rows with word pairs "
+            f"never heard in training: WER {wer:.4f} (first seed {interval}), exact {exact:.3f}, "
+            f"{first['epochs']} epochs in "
             f"{first['seconds']:.0f} s, {len(numbers_runs)} seeds."
         )
     spoken = [v for k, v in kept.items() if k.startswith("aloud")]
     if spoken:
         first = spoken[0]
-        cells = [f"{np.mean([s[which]['wer'][0] for s in spoken]):.3f} ({first[which]['wer'][1]:.3f} to {first[which]['wer'][2]:.3f})"
-                 for which in ("made", "recorded")]  # fmt: skip
+        cells = [
+            f"{np.mean([s[which]['wer'][0] for s in spoken]):.3f} ({first[which]['wer'][1]:.3f} to "
+            f"{first[which]['wer'][2]:.3f})"
+            for which in ("made", "recorded")
+        ]
         parts.append(
-            f"Text to speech, there and back: {first['rows']} of these texts read aloud by `speak` (trained on the same 1,200 recordings in "
-            f"{first['seconds']:.0f} s) and read back by `transcription`: WER {cells[0]}; of the recordings themselves {cells[1]}."
+            f"Text to speech, there and back: {first['rows']} of these texts read aloud by `speak` (trained "
+            f"on the same 1,200 recordings in "
+            f"{first['seconds']:.0f} s) and read back by `transcription`: WER {cells[0]}; of the recordings "
+            f"themselves {cells[1]}."
         )
-        parts += ["Spoken, and read back:", "\n".join(f"- {wanted} | {again}" for wanted, again in first["heard"])]
+        parts += [
+            "Spoken, and read back:",
+            "\n".join(f"- {wanted} | {again}" for wanted, again in first["heard"]),
+        ]
     return parts if len(parts) > 1 else [*parts, "Not measured yet."]
 
 
 def part_cd(kept: dict[str, Any]) -> list[str]:
-    parts, runs = ["## (c) Captions of moving stamps, from the clip alone"], [v for k, v in kept.items() if k.startswith("captions")]
+    parts, runs = (
+        ["## (c) Captions of moving stamps, from the clip alone"],
+        [v for k, v in kept.items() if k.startswith("captions")],
+    )
     if runs:
         rows = [
-            [f"{which} ({one['tested']} clips, {one['rows']['train']} to train)", *(spread([r[which][m] for r in runs]) for m in CAPTIONED)]
+            [
+                f"{which} ({one['tested']} clips, {one['rows']['train']} to train)",
+                *(spread([r[which][m] for r in runs]) for m in CAPTIONED),
+            ]
             for which, one in runs[0].items()
         ]
         parts.append(table(["", "motion right", "object right", "whole caption right", "chrF"], rows))
         parts.append(
-            "With the motion as a second target the encoder also learns from clips without a caption. Objects are not named: of each there is one "
-            "other clip at most, 22 pixels long, among six hundred names; a pretrained encoder of frames would be the next thing to try."
+            "With the motion as a second target the encoder also learns from clips without a caption. "
+            "Objects are not named: of each there is one "
+            "other clip at most, 22 pixels long, among six hundred names; a pretrained encoder of frames "
+            "would be the next thing to try."
         )
         parts.append("Wanted, and written, of the first rows:")
         for which, one in runs[0].items():
@@ -90,22 +133,37 @@ def part_cd(kept: dict[str, Any]) -> list[str]:
     if runs := [v for k, v in kept.items() if k.startswith("motion")]:
         (value, low, high), counted = runs[0]["accuracy"], runs[0]["rows"]
         parts.append(
-            f"The motion as a class, from the clip alone ({counted['train']} clips to train, {counted['test']} of objects never seen): accuracy "
+            f"The motion as a class, from the clip alone ({counted['train']} clips to train, "
+            f"{counted['test']} of objects never seen): accuracy "
             f"{value:.3f} ({low:.3f} to {high:.3f}; first of {len(runs)} seeds, over rows). By lot: 0.125."
         )
     parts.append("## (d) Emoji, picture to name, unseen vendor")
-    for job, what in (("names", "written freely"), ("chosen", "chosen among the names of training rows (`answers: seen`)")):
+    for job, what in (
+        ("names", "written freely"),
+        ("chosen", "chosen among the names of training rows (`answers: seen`)"),
+    ):
         runs = [v for k, v in kept.items() if k.startswith(job)]
         if not runs:
             parts.append(f"{what[0].upper()}{what[1:]}: not measured yet.")
             continue
         first = runs[0]
-        rows = [[m, spread([r[m][0] for r in runs]), f"{first[m][1]:.3f} to {first[m][2]:.3f}", f"{first['guess'][m]:.3f}"]
-                for m in ("exact_match", "chrf", "bleu")]  # fmt: skip
-        parts.append(f"{what[0].upper()}{what[1:]}; {first['rows']} rows, {np.mean([r['seconds'] for r in runs]):.0f} s a model:")
+        rows = [
+            [
+                m,
+                spread([r[m][0] for r in runs]),
+                f"{first[m][1]:.3f} to {first[m][2]:.3f}",
+                f"{first['guess'][m]:.3f}",
+            ]
+            for m in ("exact_match", "chrf", "bleu")
+        ]
+        parts.append(
+            f"{what[0].upper()}{what[1:]}; {first['rows']} rows, {np.mean([r['seconds'] for r in runs]):.0f} "
+            f"s a model:"
+        )
         parts.append(table(["metric", "over seeds", "first seed, over rows", "most frequent name"], rows))
     parts.append(
-        "The names of the test are those of training emoji, drawn by others. An alignment finds the right one first for one in eleven "
+        "The names of the test are those of training emoji, drawn by others. An alignment finds the right "
+        "one first for one in eleven "
         "(retrieval.md): a decoder that began at such a space would be what to try."
     )
     return parts
@@ -115,8 +173,14 @@ def part_e(kept: dict[str, Any]) -> list[str]:
     parts = ["## (e) Balancing"]
     found = {k.removeprefix("toy "): v for k, v in kept.items() if k.startswith("toy")}
     if found:
-        rows = [[way, *(", ".join(f"{x:.2f}" for x in v[t]) for t in "ab"), f"{np.mean(v['a'] + v['b']):.2f}"] for way, v in found.items()]
-        parts += ["Two losses that pull apart, each as a share of what it was at the start, from three starts.", table(["", "a", "b", "mean"], rows)]
+        rows = [
+            [way, *(", ".join(f"{x:.2f}" for x in v[t]) for t in "ab"), f"{np.mean(v['a'] + v['b']):.2f}"]
+            for way, v in found.items()
+        ]
+        parts += [
+            "Two losses that pull apart, each as a share of what it was at the start, from three starts.",
+            table(["", "a", "b", "mean"], rows),
+        ]
     ways: dict[str, list[Any]] = {}
     for k, v in kept.items():
         if k.startswith("way"):
@@ -125,7 +189,17 @@ def part_e(kept: dict[str, Any]) -> list[str]:
         equal = [v for k, v in kept.items() if k.startswith("together")]
         ways = {"equal": equal[: max(map(len, ways.values()))], **ways}
         base = np.mean([v["seconds"] for v in ways["equal"]])
-        rows = [[way, *(f"{np.mean([v[t] for v in some]):.3f}" for t in TASKS), f"{np.mean([[v[t] for t in TASKS] for v in some]):.3f}",
-                 f"{np.mean([v['seconds'] for v in some]) / base:.2f}"] for way, some in ways.items()]  # fmt: skip
-        parts += [f"The four targets of (a), test accuracy, {len(ways['equal'])} seeds.", table(["", *TASKS, "mean", "time, of equal's"], rows)]
+        rows = [
+            [
+                way,
+                *(f"{np.mean([v[t] for v in some]):.3f}" for t in TASKS),
+                f"{np.mean([[v[t] for t in TASKS] for v in some]):.3f}",
+                f"{np.mean([v['seconds'] for v in some]) / base:.2f}",
+            ]
+            for way, some in ways.items()
+        ]
+        parts += [
+            f"The four targets of (a), test accuracy, {len(ways['equal'])} seeds.",
+            table(["", *TASKS, "mean", "time, of equal's"], rows),
+        ]
     return parts if len(parts) > 1 else [*parts, "Not measured yet."]

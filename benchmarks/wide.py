@@ -1,9 +1,10 @@
-"""A fit of tables with many columns of numbers, beside a network of scikit-learn's of the same depth that reads all of them as one vector:
-benchmarks/wide.py
+"""A fit of tables with many columns of numbers, beside a network of scikit-learn's of the same depth
+that reads all of them as one vector: benchmarks/wide.py
 
-2,000 rows of normal numbers, two classes that three of the columns tell; 40 epochs in batches of 32 for both (the default recipe).
-plait's time is that of the whole fit: reading, encoding, training, scores of inputs by themselves, and report. "One by one" encodes each
-column by its own small network, as other encoders than `tabular` are, where plain cells are encoded at once.
+2,000 rows of normal numbers, two classes that three of the columns tell; 40 epochs in batches of 32 for
+both (the default recipe). plait's time is that of the whole fit: reading, encoding, training, scores of
+inputs by themselves, and report. "One by one" encodes each column by its own small network, as other
+encoders than `tabular` are, where plain cells are encoded at once.
 """
 
 from __future__ import annotations
@@ -56,7 +57,11 @@ def scikit_learn(columns: int) -> float:
 def main() -> None:
     torch.set_num_threads(1)
     ours(3)  # what is imported once
-    tried = {"plait": ours, "plait, columns one by one": one_by_one, "scikit-learn, training alone": scikit_learn}
+    tried = {
+        "plait": ours,
+        "plait, columns one by one": one_by_one,
+        "scikit-learn, training alone": scikit_learn,
+    }
     rows: list[list[object]] = []
     for columns in COLUMNS:
         found: dict[str, list[float]] = {name: [] for name in tried}
@@ -65,11 +70,14 @@ def main() -> None:
                 found[name].append(call(columns))
         rows.append([columns, *(f"{median(seconds):.1f}" for seconds in found.values())])
         print(*rows[-1], flush=True)
-    page("wide.md", f"""# Tables of many columns
+    page(
+        "wide.md",
+        f"""# Tables of many columns
 
 Made by `benchmarks/wide.py`, seconds, medians of {ROUNDS} interleaved runs; {ROWS:,} rows, one thread; {machine()}.
 
-{table(["columns of numbers", *tried], rows)}""")  # fmt: skip
+{table(["columns of numbers", *tried], rows)}""",
+    )
 
 
 if __name__ == "__main__":

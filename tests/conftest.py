@@ -37,4 +37,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("trained")
     path = write_csv(folder / "train.csv", make_rows(folder, 90))
     overrides = [o for o in FAST if "epochs" not in o] + ["training.learning_rate=0.002"]
-    return plait.fit(path, "label", out=folder / "run", overrides=[*overrides, "training.epochs=40"], quiet=True), path
+    return plait.fit(
+        path, "label", out=folder / "run", overrides=[*overrides, "training.epochs=40"], quiet=True
+    ), path

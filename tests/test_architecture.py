@@ -49,7 +49,20 @@ COMPONENT_PACKAGES = {"modalities", "encoders", "fusion", "tasks", "balancing", 
 # Modules that import plait's own modules inside functions, so that `plait --help` stays fast.
 LAZY = {"__init__", "recipe.registry", "cli.answer", "cli.learn", "cli.search", "cli.tools"}
 
-HEAVY = ["torch", "transformers", "sklearn", "pyarrow", "numpy", "rich", "matplotlib", "pydantic", "PIL", "scipy", "av", "soundfile"]
+HEAVY = [
+    "torch",
+    "transformers",
+    "sklearn",
+    "pyarrow",
+    "numpy",
+    "rich",
+    "matplotlib",
+    "pydantic",
+    "PIL",
+    "scipy",
+    "av",
+    "soundfile",
+]
 EMPTY_NAMES = r"Processor|Manager|Helper|Utils|Learner|Combiner|Wrapper|Engine"
 
 
@@ -79,7 +92,9 @@ def imports(tree: ast.AST) -> set[str]:
                 inner = f"{module}.{alias.name}".strip(".")
                 names.add(inner if is_module(inner) else module)
         elif isinstance(node, ast.Import):
-            names |= {alias.name.removeprefix("plait.") for alias in node.names if alias.name.startswith("plait.")}
+            names |= {
+                alias.name.removeprefix("plait.") for alias in node.names if alias.name.startswith("plait.")
+            }
     return names - {""}
 
 
@@ -93,7 +108,9 @@ def test_imports_run_downward(name: str) -> None:
     assert own in LAYERS, f"{name}: give its package a layer in this file and in docs/architecture.md"
     for imported in imports(MODULES[name]):
         other = package(imported)
-        assert other == own or LAYERS[other] < LAYERS[own], f"{name} imports {imported}, which does not lie below it"
+        assert other == own or LAYERS[other] < LAYERS[own], (
+            f"{name} imports {imported}, which does not lie below it"
+        )
 
 
 def test_only_four_files_lie_in_the_root() -> None:
@@ -102,7 +119,9 @@ def test_only_four_files_lie_in_the_root() -> None:
 
 @pytest.mark.parametrize("name", sorted(name for name in MODULES if package(name) in COMPONENT_PACKAGES))
 def test_components_import_no_sibling(name: str) -> None:
-    """A component file imports the `base*.py` of its package and sub-folders, so that it can be read alone."""
+    """A component file imports the `base*.py` of its package and sub-folders, so that it can be read
+    alone.
+    """
     parts = name.split(".")
     if len(parts) != 2 or parts[1].startswith(("base", "__")):
         return
@@ -130,7 +149,9 @@ def test_there_are_no_import_cycles() -> None:
 @pytest.mark.parametrize("name", sorted(set(MODULES) - LAZY))
 def test_functions_import_nothing_of_plait(name: str) -> None:
     for function in functions(MODULES[name]):
-        assert not imports(function), f"{name}.{function.name} imports {imports(function)}: move it to the top"
+        assert not imports(function), (
+            f"{name}.{function.name} imports {imports(function)}: move it to the top"
+        )
 
 
 @pytest.mark.parametrize("name", sorted(MODULES))
@@ -159,7 +180,18 @@ def test_help_imports_nothing_heavy(module: str) -> None:
 def test_public_names() -> None:
     import plait
 
-    expected = ["Model", "PlaitError", "Recipe", "__version__", "fit", "inspect", "load", "speak", "transcribe", "tune"]
+    expected = [
+        "Model",
+        "PlaitError",
+        "Recipe",
+        "__version__",
+        "fit",
+        "inspect",
+        "load",
+        "speak",
+        "transcribe",
+        "tune",
+    ]
     assert plait.__all__ == expected
     assert all(hasattr(plait, name) for name in plait.__all__)
     with pytest.raises(AttributeError, match="no attribute 'fitt'"):

@@ -1,4 +1,6 @@
-"""What every registered component keeps. A new file in a component folder is tested from the moment that it is there."""
+"""What every registered component keeps. A new file in a component folder is tested from the moment
+that it is there.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,8 @@ def png(seed: int) -> bytes:
     return buffer.getvalue()
 
 
-# Eight cells of each modality: good ones, a missing one (row 2), and a bad one (row 5) where the modality can have one.
+# Eight cells of each modality: good ones, a missing one (row 2), and a bad one (row 5) where the
+# modality can have one.
 CELLS: dict[str, list[Any]] = {
     "image": [png(0), png(1), None, png(3), png(4), b"this is no picture", png(6), png(7)],
     "audio": [
@@ -53,12 +56,39 @@ CELLS: dict[str, list[Any]] = {
         wav(wave(0.1)),
         wav(wave(0.25), 8000),
     ],
-    "video": [clip(3), clip(12), None, clip(1), clip(9, "webm", "libvpx"), clip(9)[:900], clip(24), clip(4, sound=wave(0.2))],
+    "video": [
+        clip(3),
+        clip(12),
+        None,
+        clip(1),
+        clip(9, "webm", "libvpx"),
+        clip(9)[:900],
+        clip(24),
+        clip(4, sound=wave(0.2)),
+    ],
     "text": ["a red apple", "ein grüner Baum", None, "北京的天空", "مرحبا بالعالم", "", "🍎🍏 apples", "a"],
     "number": [1.0, -2.5, None, 1e9, 0.0, float("inf"), 3.0, 4.0],
     "category": ["a", "b", None, "a", "c", "b", "a", "b"],
-    "datetime": ["2024-01-31", "2024-02-29", None, "2025-12-24", "2020-06-15", "yesterday", "2021-03-04", "2022-11-11"],
-    "vector": [[1.0, 2.0, 3.0], [0.5, 0.1, 0.2], None, [3.0, 1.0, 4.0], [1.0, 5.0, 9.0], [1.0], [2.0, 6.0, 5.0], [3.0, 5.0, 8.0]],
+    "datetime": [
+        "2024-01-31",
+        "2024-02-29",
+        None,
+        "2025-12-24",
+        "2020-06-15",
+        "yesterday",
+        "2021-03-04",
+        "2022-11-11",
+    ],
+    "vector": [
+        [1.0, 2.0, 3.0],
+        [0.5, 0.1, 0.2],
+        None,
+        [3.0, 1.0, 4.0],
+        [1.0, 5.0, 9.0],
+        [1.0],
+        [2.0, 6.0, 5.0],
+        [3.0, 5.0, 8.0],
+    ],
 }
 SMALL = {"image": {"size": 24}, "video": {"size": 16, "frames": 4}, "audio": {"bands": 16}}
 LAYOUTS = {
@@ -75,7 +105,9 @@ LAYOUTS = {
 
 def fitted(name: str, **options: Any) -> tuple[Any, pa.ChunkedArray]:
     cells = pa.chunked_array([pa.array(CELLS[name])])
-    return find("modalities", name).fit(configure("modalities", name, {**SMALL.get(name, {}), **options}), cells), cells
+    return find("modalities", name).fit(
+        configure("modalities", name, {**SMALL.get(name, {}), **options}), cells
+    ), cells
 
 
 def load(modality: Any, cells: pa.ChunkedArray) -> Any:
@@ -92,7 +124,9 @@ def values_of(layout: Layout, rows: int, seed: int = 0) -> Values:
         return Values(torch.randn(rows, *layout.size, generator=g).to(memory_format=torch.channels_last))
     length = torch.randint(1, layout.size[0] + 1, (rows,), generator=g)
     if layout.kind in ("frames", "spectrogram", "wave"):
-        return Values(torch.randn(rows, *layout.size, generator=g), length)  # what lies beyond a row's length is no zero
+        return Values(
+            torch.randn(rows, *layout.size, generator=g), length
+        )  # what lies beyond a row's length is no zero
     ids = torch.randint(2, layout.vocabulary, (rows, layout.size[0]), generator=g)
     return Values(ids * (torch.arange(layout.size[0]) < length[:, None]), length)
 
@@ -107,25 +141,37 @@ def saved(kind: str, seed: int = 0) -> str:
     folder = Path(tempfile.mkdtemp(prefix="plait-test-"))
     if kind == "spectrogram":
         return str(tiny_models.whisper(folder, seed, seconds=1, bands=LAYOUTS[kind].size[1]))
-    return str({"tokens": tiny_models.bert, "wave": tiny_models.wav2vec2}.get(kind, tiny_models.vit)(folder, seed))
+    return str(
+        {"tokens": tiny_models.bert, "wave": tiny_models.wav2vec2}.get(kind, tiny_models.vit)(folder, seed)
+    )
 
 
 def encoder(name: str, kind: str, **options: Any) -> Any:
     if name == "pretrained":
         options = {"model": saved(kind), **options}
     component = find("encoders", name)
-    modality = {"tokens": "text", "grid": "image", "frames": "video", "wave": "audio", "spectrogram": "audio"}.get(kind, kind)
+    modality = {
+        "tokens": "text",
+        "grid": "image",
+        "frames": "video",
+        "wave": "audio",
+        "spectrogram": "audio",
+    }.get(kind, kind)
     config = component.settled(configure("encoders", name, options), modality)
     torch.manual_seed(0)
     return component.build(config, LAYOUTS[kind]).eval()
 
 
 def assert_gradient(module: torch.nn.Module, output: Callable[[], torch.Tensor]) -> None:
-    """The derivative of a weighted sum of the outputs, with the same dropout, along a direction drawn by lot."""
+    """The derivative of a weighted sum of the outputs, with the same dropout, along a direction drawn
+    by lot.
+    """
     parameters = [p for p in module.parameters() if p.requires_grad]
     g = torch.Generator().manual_seed(2)
     along = [torch.randn(p.shape, generator=g, dtype=p.dtype) for p in parameters]
-    torch._foreach_add_([p.data for p in parameters], along, alpha=0.01)  # from zeros, where there may be a kink
+    torch._foreach_add_(
+        [p.data for p in parameters], along, alpha=0.01
+    )  # from zeros, where there may be a kink
 
     def loss() -> torch.Tensor:
         torch.manual_seed(3)
@@ -141,7 +187,9 @@ def assert_gradient(module: torch.nn.Module, output: Callable[[], torch.Tensor])
     assert (ends[0] - ends[1]) / 2e-8 == pytest.approx(expected, rel=1e-3)
 
 
-LEARNING = {"pretrained": {"mode": "full", "layers": 1}}  # what an encoder that is frozen by itself needs to learn
+LEARNING = {
+    "pretrained": {"mode": "full", "layers": 1}
+}  # what an encoder that is frozen by itself needs to learn
 
 
 # ---------------------------------------------------------------- all kinds
@@ -164,8 +212,12 @@ def test_every_component_states_its_options_once(kind: str, name: str) -> None:
         source += inspect.getsource(image)
     if issubclass(found, TextTask):
         source += inspect.getsource(base_text)
-    common = set(TaskOptions.model_fields) if kind == "tasks" else set()  # read by those who make tasks, see test_multitask.py
-    assert all(f".{f}" in source or f'"{f}"' in source for f in set(type(config).model_fields) - common), "an option that nothing reads"
+    common = (
+        set(TaskOptions.model_fields) if kind == "tasks" else set()
+    )  # read by those who make tasks, see test_multitask.py
+    assert all(f".{f}" in source or f'"{f}"' in source for f in set(type(config).model_fields) - common), (
+        "an option that nothing reads"
+    )
 
 
 # ---------------------------------------------------------------- modalities
@@ -230,13 +282,19 @@ def test_every_modality_has_cells_here() -> None:
 def test_modalities_recognise_their_own_cells() -> None:
     for name, cells in CELLS.items():
         good = pa.chunked_array([pa.array([c for c in cells if c is not None][:4] * 30)])
-        scores = {n: find("modalities", n).matches(good, Source("column", Path.cwd())) for n in names("modalities")}
+        scores = {
+            n: find("modalities", n).matches(good, Source("column", Path.cwd())) for n in names("modalities")
+        }
         best = max((n for n in scores if scores[n]), key=lambda n: scores[n].score)
-        assert best == (name if name != "text" else "category"), f"{name}: {scores}"  # four texts, thirty times each
+        assert best == (name if name != "text" else "category"), (
+            f"{name}: {scores}"
+        )  # four texts, thirty times each
 
 
 def test_datetime_of_arrow_and_with_time() -> None:
-    cells = pa.chunked_array([pa.array([datetime.datetime(2024, 1, 1, 12), None, datetime.datetime(2025, 1, 1)])])
+    cells = pa.chunked_array(
+        [pa.array([datetime.datetime(2024, 1, 1, 12), None, datetime.datetime(2025, 1, 1)])]
+    )
     modality = find("modalities", "datetime").fit(configure("modalities", "datetime", {}), cells)
     x = load(modality, cells).values.x
     assert x[0, 0] == -1
@@ -263,21 +321,32 @@ class TestEncoder:
         values = values_of(LAYOUTS[kind], 8)
         whole = module(values).pooled_BD()
         for row in range(8):
-            alone = module(values.take(torch.tensor([row]))).pooled_BD()  # take drops the padding beyond its length
+            alone = module(
+                values.take(torch.tensor([row]))
+            ).pooled_BD()  # take drops the padding beyond its length
             assert torch.allclose(alone[0], whole[row], atol=1e-5)
 
     def test_every_parameter_learns(self, name: str, kind: str) -> None:
         module = encoder(name, kind, **LEARNING.get(name, {})).train()
         x_BLD = module(values_of(LAYOUTS[kind], 8)).x_BLD
         (x_BLD * torch.randn(x_BLD.shape, generator=torch.Generator().manual_seed(1))).sum().backward()
-        still = [n for n, p in module.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
-        # the last normalisation of a residual block begins at zero, so what lies before it learns from the second step on
+        still = [
+            n
+            for n, p in module.named_parameters()
+            if p.requires_grad and (p.grad is None or not p.grad.any())
+        ]
+        # the last normalisation of a residual block begins at zero, so what lies before it learns from
+        # the second step on
         # a pretrained network comes with parts that these vectors do not pass through
-        later = {"resnet": ("convolution", "norm1"), "pretrained": ("pooler", "masked_spec_embed")}.get(name, ())
+        later = {"resnet": ("convolution", "norm1"), "pretrained": ("pooler", "masked_spec_embed")}.get(
+            name, ()
+        )
         assert all(any(w in n for w in later) for n in still), still
 
     def test_gradients_are_those_of_small_steps(self, name: str, kind: str) -> None:
-        """What autograd says of a step in parameters' space is what a small one does: libraries have been wrong, and said nothing."""
+        """What autograd says of a step in parameters' space is what a small one does: libraries have
+        been wrong, and said nothing.
+        """
         if name == "pretrained":
             pytest.skip("its vectors are in single precision whatever it is given")
         module = encoder(name, kind, **LEARNING.get(name, {})).double().train()
@@ -317,7 +386,14 @@ OTHER = {
         "rate": 0.5,
         "decay": 0.5,
     },
-    "per_frame": {"frame": {"name": "resnet", "width": 8}, "time": "mean", "width": 16, "heads": 2, "layers": 2, "dropout": 0.9},
+    "per_frame": {
+        "frame": {"name": "resnet", "width": 8},
+        "time": "mean",
+        "width": 16,
+        "heads": 2,
+        "layers": 2,
+        "dropout": 0.9,
+    },
     "bag": {"width": 16, "dropout": 0.9},
     "cnn": {"channels": (4, 8), "kernel": 5, "padding": 1, "pool": "mean"},
     "lstm": {"embedding": 8, "width": 16, "bidirectional": True, "tokens": "all", "dropout": 0.9},
@@ -331,15 +407,28 @@ OTHER = {
     "logit_sum": {"hidden": (16,), "dropout": 0.9},
     "low_rank": {"width": 16, "rank": 2, "hidden": (16,), "dropout": 0.9},
 }
-FOUND = ("architecture", "identity", "why")  # not for a user to choose: read from a model's files, or said of a choice
+FOUND = (
+    "architecture",
+    "identity",
+    "why",
+)  # not for a user to choose: read from a model's files, or said of a choice
 NEEDS = {
     "tabular": {"sigma": {"periodic": 4}},
     "per_frame": {"heads": {"time": "attention"}},
-    "pretrained": {"layers": {"mode": "lora"}, "rank": {"mode": "lora"}, "rate": {"mode": "full"}, "decay": {"mode": "full"}, "norm": {"unit": True}},
+    "pretrained": {
+        "layers": {"mode": "lora"},
+        "rank": {"mode": "lora"},
+        "rate": {"mode": "full"},
+        "decay": {"mode": "full"},
+        "norm": {"unit": True},
+    },
 }
 
 
-@pytest.mark.parametrize(("name", "option"), [(n, o) for n in names("encoders") for o in find("encoders", n).options.model_fields if o not in FOUND])
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [(n, o) for n in names("encoders") for o in find("encoders", n).options.model_fields if o not in FOUND],
+)
 def test_every_encoder_option_changes_something(name: str, option: str) -> None:
     kind = min(find("encoders", name).takes - {"index"})
     values = values_of(LAYOUTS[kind], 8)
@@ -349,7 +438,9 @@ def test_every_encoder_option_changes_something(name: str, option: str) -> None:
         module = encoder(name, kind, **options).train()
         rates = {id(p): rate for p, rate in module.rates()}
         torch.manual_seed(1)
-        return module(values).x_BLD, [(p.shape, rates.get(id(p), 1.0)) for p in module.parameters() if p.requires_grad]
+        return module(values).x_BLD, [
+            (p.shape, rates.get(id(p), 1.0)) for p in module.parameters() if p.requires_grad
+        ]
 
     needs = NEEDS.get(name, {}).get(option, {})
     (plain, trained), (changed, others) = result(**needs), result(**needs, **{option: OTHER[name][option]})
@@ -361,7 +452,9 @@ def test_every_encoder_option_changes_something(name: str, option: str) -> None:
 WIDTHS = {"photo": 6, "a.title": 10, "keys": 4}
 
 
-def tokens_of(rows: int, present: dict[str, torch.Tensor] | None = None, seed: int = 0) -> tuple[dict[str, Tokens], dict[str, torch.Tensor]]:
+def tokens_of(
+    rows: int, present: dict[str, torch.Tensor] | None = None, seed: int = 0
+) -> tuple[dict[str, Tokens], dict[str, torch.Tensor]]:
     g = torch.Generator().manual_seed(seed)
     present = present or {c: torch.ones(rows, dtype=torch.bool) for c in WIDTHS}
     tokens = {}
@@ -369,7 +462,9 @@ def tokens_of(rows: int, present: dict[str, torch.Tensor] | None = None, seed: i
         x = torch.randn(rows, length, width, generator=g)
         mask = torch.arange(length) < torch.randint(1, length + 1, (rows, 1), generator=g)
         missing = torch.full((width,), 0.1)
-        tokens[column] = Tokens(torch.where(present[column][:, None, None], x, missing), mask & present[column][:, None])
+        tokens[column] = Tokens(
+            torch.where(present[column][:, None, None], x, missing), mask & present[column][:, None]
+        )
     return tokens, present
 
 
@@ -400,14 +495,20 @@ class TestFusion:
         tokens, present = tokens_of(8)
         module = fusion(name)
         before = module(tokens, present)
-        noisy = {c: Tokens(torch.where(t.mask_BL[..., None], t.x_BLD, torch.tensor(1e3)), t.mask_BL) for c, t in tokens.items()}
+        noisy = {
+            c: Tokens(torch.where(t.mask_BL[..., None], t.x_BLD, torch.tensor(1e3)), t.mask_BL)
+            for c, t in tokens.items()
+        }
         assert torch.allclose(before, module(noisy, present), atol=1e-5)
 
     def test_a_row_alone_is_the_same_as_among_eight(self, name: str) -> None:
         tokens, present = tokens_of(8)
         module = fusion(name)
         whole = module(tokens, present)
-        alone = module({c: Tokens(t.x_BLD[3:4], t.mask_BL[3:4]) for c, t in tokens.items()}, {c: p[3:4] for c, p in present.items()})
+        alone = module(
+            {c: Tokens(t.x_BLD[3:4], t.mask_BL[3:4]) for c, t in tokens.items()},
+            {c: p[3:4] for c, p in present.items()},
+        )
         assert torch.allclose(whole[3], alone[0], atol=1e-5)
 
     def test_every_parameter_learns(self, name: str) -> None:
@@ -417,7 +518,9 @@ class TestFusion:
         assert all(p.grad is not None and p.grad.any() for p in module.parameters())
 
 
-@pytest.mark.parametrize(("name", "option"), [(n, o) for n in names("fusion") for o in find("fusion", n).options.model_fields])
+@pytest.mark.parametrize(
+    ("name", "option"), [(n, o) for n in names("fusion") for o in find("fusion", n).options.model_fields]
+)
 def test_every_fusion_option_changes_something(name: str, option: str) -> None:
     def output(**options: Any) -> torch.Tensor:
         module = fusion(name, **options).train()

@@ -1,4 +1,6 @@
-"""The worked example of CONTRIBUTING.md: its blocks are put in place, held to the contract, and trained with."""
+"""The worked example of CONTRIBUTING.md: its blocks are put in place, held to the contract, and trained
+with.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +23,17 @@ from plait import fit
 from plait.recipe import registry as components
 for kind in components.KINDS:
     importlib.import_module(f"plait.{kind}").__path__.append(f"{sys.argv[1]}/{kind}")
-options = ["fusion=maximum", "columns.text.encoder=average", "columns.text.modality={name: text, split: word}", "tasks.visits=count",
-           "training.epochs=3", "columns.photo.role=ignored"]
-model = fit(sys.argv[2], ["label", "visits"], overrides=options, columns={"shop": "prefix"}, out=sys.argv[1] + "/run", quiet=True)
+options = [
+    "fusion=maximum", "columns.text.encoder=average", "columns.text.modality={name: text, split: word}",
+    "tasks.visits=count", "training.epochs=3", "columns.photo.role=ignored",
+]
+out = sys.argv[1] + "/run"
+prefix = {"shop": "prefix"}
+model = fit(sys.argv[2], ["label", "visits"], overrides=options, columns=prefix, out=out, quiet=True)
 answers = model.predict(sys.argv[2])
 assert min(answers["visits"].to_pylist()) > 0
-print(sorted(n for kind in components.KINDS for n in components.names(kind) if n in ("maximum", "average", "count", "prefix")))
+registered = [name for kind in components.KINDS for name in components.names(kind)]
+print(sorted({"maximum", "average", "count", "prefix"} & set(registered)))
 """
 
 CONTRACT = """

@@ -23,7 +23,18 @@ if TYPE_CHECKING:
     from plait.recipe.recipe import Recipe as Recipe
 
 __version__ = "0.1.0"
-__all__ = ["Model", "PlaitError", "Recipe", "__version__", "fit", "inspect", "load", "speak", "transcribe", "tune"]
+__all__ = [
+    "Model",
+    "PlaitError",
+    "Recipe",
+    "__version__",
+    "fit",
+    "inspect",
+    "load",
+    "speak",
+    "transcribe",
+    "tune",
+]
 
 from plait.errors import PlaitError as PlaitError
 

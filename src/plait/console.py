@@ -36,9 +36,18 @@ class Screen:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        table = Table(
+            title=title,
+            title_justify="left",
+            title_style="bold",
+            box=None,
+            pad_edge=False,
+            padding=(0, 2, 0, 0),
+        )
         for header in headers:
-            table.add_column(header.strip(), justify="right" if header.endswith(" ") else "left", overflow="fold")
+            table.add_column(
+                header.strip(), justify="right" if header.endswith(" ") else "left", overflow="fold"
+            )
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
         console = self._console()
@@ -53,7 +62,13 @@ class Screen:
             return
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(30), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(30),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
         with Progress(*columns, console=console, auto_refresh=False, transient=True) as progress:
             yield Bar(progress, progress.add_task(what, total=total, note=""))
 

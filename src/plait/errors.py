@@ -19,7 +19,9 @@ from collections.abc import Iterable
 
 
 class PlaitError(Exception):
-    """The base of all errors that a user can act on. Its text says what was expected, what came, and what to do."""
+    """The base of all errors that a user can act on. Its text says what was expected, what came, and
+    what to do.
+    """
 
 
 class TableError(PlaitError):
@@ -47,7 +49,9 @@ class Interrupted(PlaitError):
 
 
 class BadCell(Exception):
-    """One cell could not be read. `reason` is shown to the user; `file` names the file, where there is one."""
+    """One cell could not be read. `reason` is shown to the user; `file` names the file, where there is
+    one.
+    """
 
     def __init__(self, reason: str, file: str = "") -> None:
         super().__init__(reason)

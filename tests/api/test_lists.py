@@ -18,7 +18,10 @@ from support.tables import FAST, make_rows
 @pytest.fixture
 def lists(tmp_path: Path) -> list[dict[str, Any]]:
     rows = make_rows(tmp_path, 48)
-    return [{"photos": [rows[(i + 3 * k) % 48]["photo"] for k in range(i % 4)], "label": row["label"]} for i, row in enumerate(rows)]
+    return [
+        {"photos": [rows[(i + 3 * k) % 48]["photo"] for k in range(i % 4)], "label": row["label"]}
+        for i, row in enumerate(rows)
+    ]
 
 
 def test_values_take_the_items_of_their_rows() -> None:
@@ -30,24 +33,42 @@ def test_values_take_the_items_of_their_rows() -> None:
 
 
 def test_rows_with_several_pictures_train_and_predict(tmp_path: Path, lists: list[dict[str, Any]]) -> None:
-    options = ["training.epochs=40", "training.precision=fp32", "modalities.image.size=16",
-               "columns.photos.encoder={name: cnn, channels: [4, 8], pool: mean}", "training.learning_rate=0.01"]  # fmt: skip
+    options = [
+        "training.epochs=40",
+        "training.precision=fp32",
+        "modalities.image.size=16",
+        "columns.photos.encoder={name: cnn, channels: [4, 8], pool: mean}",
+        "training.learning_rate=0.01",
+    ]
     lists[7]["photos"] = ["gone.png", *lists[7]["photos"]]
     model = plait.fit(lists, "label", root=tmp_path, out=tmp_path / "run", overrides=options, quiet=True)
     assert model.schema["photos"].modality == "image"
     assert model.schema["photos"].missing == 0
     answers = model.predict(lists, root=tmp_path)
-    right = [a == row["label"] for a, row in zip(answers["label"].to_pylist(), lists, strict=True) if row["photos"]]
+    right = [
+        a == row["label"] for a, row in zip(answers["label"].to_pylist(), lists, strict=True) if row["photos"]
+    ]
     assert np.mean(right) > 0.9
     assert [i for i, p in enumerate(answers["problem"].to_pylist()) if p] == [7]
     turned = [{**row, "photos": row["photos"][::-1]} for row in lists]
-    one, other = (model.predict(rows, root=tmp_path)["label_probability_red"].to_numpy() for rows in (lists, turned))
+    one, other = (
+        model.predict(rows, root=tmp_path)["label_probability_red"].to_numpy() for rows in (lists, turned)
+    )
     assert np.allclose(one, other, atol=1e-5)
 
 
 def test_a_row_alone_is_the_same_as_among_others(tmp_path: Path, lists: list[dict[str, Any]]) -> None:
-    model = plait.fit(lists, "label", root=tmp_path, out=tmp_path / "run", overrides=[o for o in FAST if "photo" not in o], quiet=True)
+    model = plait.fit(
+        lists,
+        "label",
+        root=tmp_path,
+        out=tmp_path / "run",
+        overrides=[o for o in FAST if "photo" not in o],
+        quiet=True,
+    )
     whole = model.predict(lists, root=tmp_path)["label_probability_red"].to_numpy()
     for i in (4, 5, 7):
-        alone = model.predict(pa.Table.from_pylist([lists[i]]), root=tmp_path)["label_probability_red"].to_numpy()
+        alone = model.predict(pa.Table.from_pylist([lists[i]]), root=tmp_path)[
+            "label_probability_red"
+        ].to_numpy()
         assert alone == pytest.approx(whole[i : i + 1], abs=1e-4)

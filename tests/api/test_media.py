@@ -17,16 +17,24 @@ from support.media import clip, wav, wave
 from support.tables import FAST, make_rows
 
 QUICK = [
-    *(o for o in FAST if "epochs" not in o), "training.epochs=12", "training.learning_rate=0.01", "modalities.audio.bands=16",
-    "modalities.audio.hop=0.02", "encoders.audio={name: audio_cnn, channels: [4, 8], width: 8}", "modalities.video.size=16",
-    "modalities.video.frames=4", "encoders.video={name: conv3d, channels: [4, 8]}",
-]  # fmt: skip
+    *(o for o in FAST if "epochs" not in o),
+    "training.epochs=12",
+    "training.learning_rate=0.01",
+    "modalities.audio.bands=16",
+    "modalities.audio.hop=0.02",
+    "encoders.audio={name: audio_cnn, channels: [4, 8], width: 8}",
+    "modalities.video.size=16",
+    "modalities.video.frames=4",
+    "encoders.video={name: conv3d, channels: [4, 8]}",
+]
 TONES = {"red": 300, "green": 900, "blue": 2500}
 
 
 @pytest.fixture(scope="module")
 def media(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
-    """48 rows whose picture, sound, and the sound of whose clip tell the label; a third of all cells are missing."""
+    """48 rows whose picture, sound, and the sound of whose clip tell the label; a third of all cells
+    are missing.
+    """
     folder = tmp_path_factory.mktemp("media")
     rows, rng = make_rows(folder, 48), np.random.default_rng(0)
     for i, row in enumerate(rows):
@@ -44,26 +52,37 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str
 @pytest.fixture(scope="module")
 def model(media: tuple[Path, list[dict[str, Any]]], tmp_path_factory: pytest.TempPathFactory) -> plait.Model:
     folder, rows = media
-    return plait.fit(rows, "label", root=folder, out=tmp_path_factory.mktemp("run") / "run", overrides=QUICK, quiet=True)
+    return plait.fit(
+        rows, "label", root=folder, out=tmp_path_factory.mktemp("run") / "run", overrides=QUICK, quiet=True
+    )
 
 
 def test_every_column_is_recognised_and_clips_give_their_sound(model: plait.Model) -> None:
     assert {c.name: c.modality for c in model.schema if c.role == "input"} == {
-        "photo": "image", "noise": "audio", "film": "video", "film.sound": "audio"
-    }  # fmt: skip
+        "photo": "image",
+        "noise": "audio",
+        "film": "video",
+        "film.sound": "audio",
+    }
     assert "clips looked at have a sound" in model.schema["film.sound"].reason
 
 
-def test_it_learns_and_predicts_any_subset(media: tuple[Path, list[dict[str, Any]]], model: plait.Model) -> None:
+def test_it_learns_and_predicts_any_subset(
+    media: tuple[Path, list[dict[str, Any]]], model: plait.Model
+) -> None:
     folder, rows = media
     known = [row for row in rows if row["photo"] and row["noise"]]
     for names in (("photo", "noise", "film"), ("photo",), ("noise",)):
-        answers = model.predict([{n: row[n] for n in names} for row in known], root=folder)["label"].to_pylist()
+        answers = model.predict([{n: row[n] for n in names} for row in known], root=folder)[
+            "label"
+        ].to_pylist()
         assert np.mean([a == row["label"] for a, row in zip(answers, known, strict=True)]) > 0.6, names
     assert model.predict({"film": None, "photo": None}, root=folder).num_rows == 1
 
 
-def test_absent_columns_are_said_once(media: tuple[Path, list[dict[str, Any]]], model: plait.Model, capsys: pytest.CaptureFixture[str]) -> None:
+def test_absent_columns_are_said_once(
+    media: tuple[Path, list[dict[str, Any]]], model: plait.Model, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder, rows = media
     plait.load(model.folder).predict([{"photo": row["photo"]} for row in rows], root=folder)
     said = capsys.readouterr().err
@@ -72,7 +91,9 @@ def test_absent_columns_are_said_once(media: tuple[Path, list[dict[str, Any]]], 
     assert "film.sound" not in said
 
 
-def test_a_loaded_model_answers_the_same(media: tuple[Path, list[dict[str, Any]]], model: plait.Model) -> None:
+def test_a_loaded_model_answers_the_same(
+    media: tuple[Path, list[dict[str, Any]]], model: plait.Model
+) -> None:
     folder, rows = media
     one, two = (m.predict(rows, root=folder) for m in (model, plait.load(model.folder, quiet=True)))
     assert one.equals(two)
@@ -84,34 +105,61 @@ def test_every_subset_is_evaluated(model: plait.Model) -> None:
     assert len(found["subsets"]) == 14
 
 
-@pytest.mark.parametrize("encoder", ["{name: per_frame, time: attention, width: 8}", "{name: per_frame, time: mean}", "per_frame"])
-def test_encoders_of_frames_train(media: tuple[Path, list[dict[str, Any]]], tmp_path: Path, encoder: str) -> None:
+@pytest.mark.parametrize(
+    "encoder", ["{name: per_frame, time: attention, width: 8}", "{name: per_frame, time: mean}", "per_frame"]
+)
+def test_encoders_of_frames_train(
+    media: tuple[Path, list[dict[str, Any]]], tmp_path: Path, encoder: str
+) -> None:
     folder, rows = media
-    options = [*QUICK, "training.epochs=1", f"encoders.video={encoder}", "encoders.audio={name: crnn, channels: [4], width: 4}"]
+    options = [
+        *QUICK,
+        "training.epochs=1",
+        f"encoders.video={encoder}",
+        "encoders.audio={name: crnn, channels: [4], width: 4}",
+    ]
     ignored = {"photo": "ignored", "film.sound": "ignored"}
-    fitted = plait.fit(rows, "label", root=folder, out=tmp_path / "run", overrides=options, columns=ignored, quiet=True)
+    fitted = plait.fit(
+        rows, "label", root=folder, out=tmp_path / "run", overrides=options, columns=ignored, quiet=True
+    )
     assert fitted.inputs == ["noise", "film"]
 
 
 def test_the_sound_of_clips_alone(media: tuple[Path, list[dict[str, Any]]], tmp_path: Path) -> None:
     folder, rows = media
     columns = {"photo": "ignored", "noise": "ignored", "film": "ignored", "film.sound": "audio"}
-    fitted = plait.fit(rows, "label", root=folder, out=tmp_path / "run", overrides=[*QUICK, "training.epochs=1"], columns=columns, quiet=True)
+    fitted = plait.fit(
+        rows,
+        "label",
+        root=folder,
+        out=tmp_path / "run",
+        overrides=[*QUICK, "training.epochs=1"],
+        columns=columns,
+        quiet=True,
+    )
     assert fitted.inputs == ["film.sound"]
     assert fitted.predict({"film": rows[1]["film"]}, root=folder).num_rows == 1
 
 
-def test_several_sounds_in_a_cell_in_any_order(media: tuple[Path, list[dict[str, Any]]], tmp_path: Path) -> None:
+def test_several_sounds_in_a_cell_in_any_order(
+    media: tuple[Path, list[dict[str, Any]]], tmp_path: Path
+) -> None:
     folder, rows = media
     names = [f"{i}.wav" for i in range(48)]
-    lists = [{"noises": [names[(i + 3 * k) % 48] for k in range(i % 3 + 1)], "label": row["label"]} for i, row in enumerate(rows)]
+    lists = [
+        {"noises": [names[(i + 3 * k) % 48] for k in range(i % 3 + 1)], "label": row["label"]}
+        for i, row in enumerate(rows)
+    ]
     options = [o for o in QUICK if "photo" not in o]
     fitted = plait.fit(lists, "label", root=folder, out=tmp_path / "run", overrides=options, quiet=True)
     assert any("attention" in name for name in fitted._artifact.model.state_dict())
     turned = [{**row, "noises": row["noises"][::-1]} for row in lists]
     one, other = (fitted.predict(r, root=folder)["label_probability_red"].to_numpy() for r in (lists, turned))
     assert np.allclose(one, other, atol=1e-4)
-    single = [fitted.predict(pa.table({"noises": [cell]}), root=folder)["label_probability_red"][0].as_py() for cell in (names[0], [names[0]])]
+    single = [
+        fitted.predict(pa.table({"noises": [cell]}), root=folder)["label_probability_red"][0].as_py()
+        for cell in (names[0], [names[0]])
+    ]
     assert single[0] == pytest.approx(single[1], abs=1e-4)  # one instead of a list of one
 
 
@@ -119,11 +167,15 @@ def test_windows_of_a_long_sound(media: tuple[Path, list[dict[str, Any]]], tmp_p
     folder, rows = media
     columns = {"photo": "ignored", "film": "ignored", "film.sound": "ignored"}
     options = [*QUICK, "training.epochs=1", "modalities.audio.seconds=0.1", "modalities.audio.view=windows"]
-    fitted = plait.fit(rows, "label", root=folder, out=tmp_path / "run", overrides=options, columns=columns, quiet=True)
+    fitted = plait.fit(
+        rows, "label", root=folder, out=tmp_path / "run", overrides=options, columns=columns, quiet=True
+    )
     assert fitted.predict(rows, root=folder).num_rows == 48
 
 
-def test_inspect_reads_the_cells(media: tuple[Path, list[dict[str, Any]]], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_inspect_reads_the_cells(
+    media: tuple[Path, list[dict[str, Any]]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder, rows = media
     broken = [dict(row) for row in rows]
     (folder / "short.wav").write_bytes(wav(wave(0.3))[:2000])
@@ -136,7 +188,9 @@ def test_inspect_reads_the_cells(media: tuple[Path, list[dict[str, Any]]], tmp_p
     assert plait.inspect(broken, "label", root=folder, probe=False).problems == []
 
 
-def test_the_command_line_shows_and_clears_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line_shows_and_clears_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("PLAIT_CACHE", str(tmp_path))
     plait.inspect(make_rows(tmp_path, 20), root=tmp_path)
     assert run(["cache"]) == 0
@@ -154,25 +208,59 @@ def test_a_clip_without_sound_is_no_problem_though_its_frames_were_prepared_befo
     """The frames come from the cache, so that nothing has opened the clip when its sound is asked for."""
     monkeypatch.setenv("PLAIT_CACHE", str(tmp_path / "cache"))
     columns = {"photo": "ignored", "noise": "ignored", "film.sound": "ignored"}
-    plait.fit(media[1], "label", root=media[0], columns=columns, overrides=[*QUICK, "training.epochs=1"], out=tmp_path / "frames", quiet=True)
+    plait.fit(
+        media[1],
+        "label",
+        root=media[0],
+        columns=columns,
+        overrides=[*QUICK, "training.epochs=1"],
+        out=tmp_path / "frames",
+        quiet=True,
+    )
     del columns["film.sound"]
-    both = plait.fit(media[1], "label", root=media[0], columns=columns, overrides=[*QUICK, "training.epochs=1"], out=tmp_path / "both", quiet=True)
+    both = plait.fit(
+        media[1],
+        "label",
+        root=media[0],
+        columns=columns,
+        overrides=[*QUICK, "training.epochs=1"],
+        out=tmp_path / "both",
+        quiet=True,
+    )
     assert both.inputs == ["film", "film.sound"]
     assert "no sound" not in (tmp_path / "both" / "problems.csv").read_text()
 
 
-def test_a_file_without_sound_in_a_column_of_sounds_is_named(media: tuple[Path, list[dict[str, Any]]], tmp_path: Path) -> None:
+def test_a_file_without_sound_in_a_column_of_sounds_is_named(
+    media: tuple[Path, list[dict[str, Any]]], tmp_path: Path
+) -> None:
     (tmp_path / "silent.mp4").write_bytes(clip(4))
     loaded = find("modalities", "audio")(configure("modalities", "audio", {})).load(
         pa.chunked_array([["silent.mp4"]]), Source("noise", tmp_path)
-    )  # fmt: skip
+    )
     assert [p.reason for p in loaded.problems] == ["no sound in it"]
 
 
 @pytest.mark.parametrize("view", ["windows", "whole"])
-def test_linear_models_see_recordings_in_windows(view: str, media: tuple[Path, list[dict[str, Any]]], tmp_path: Path) -> None:
+def test_linear_models_see_recordings_in_windows(
+    view: str, media: tuple[Path, list[dict[str, Any]]], tmp_path: Path
+) -> None:
     folder, rows = media
     columns = {"photo": "ignored", "film": "ignored", "film.sound": "ignored"}
-    overrides = [*QUICK, "training.epochs=1", f"modalities.audio.view={view}", "modalities.audio.seconds=0.1", "ensemble.members.linear=linear"]
-    model = plait.fit(rows, "label", root=folder, columns=columns, overrides=[*overrides, "ensemble.folds=2"], out=tmp_path / "run", quiet=True)
+    overrides = [
+        *QUICK,
+        "training.epochs=1",
+        f"modalities.audio.view={view}",
+        "modalities.audio.seconds=0.1",
+        "ensemble.members.linear=linear",
+    ]
+    model = plait.fit(
+        rows,
+        "label",
+        root=folder,
+        columns=columns,
+        overrides=[*overrides, "ensemble.folds=2"],
+        out=tmp_path / "run",
+        quiet=True,
+    )
     assert len(model.predict(rows, folder)) == len(rows)

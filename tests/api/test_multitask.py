@@ -1,4 +1,6 @@
-"""Several targets in one model: what each reads, what it weighs, what has no label, and what a model for each alone would do."""
+"""Several targets in one model: what each reads, what it weighs, what has no label, and what a model
+for each alone would do.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,14 @@ BOTH = [
     "tasks.seen={name: classification, column: label, inputs: [photo]}",
     "tasks.told={name: classification, column: label, inputs: [text]}",
 ]
-WAYS = ["uncertainty", "famo", "{name: gradient, method: upgrad}", "{name: gradient, method: pcgrad}", "{name: gradient, method: mgda}",
-        "{name: gradient, method: cagrad}"]  # fmt: skip
+WAYS = [
+    "uncertainty",
+    "famo",
+    "{name: gradient, method: upgrad}",
+    "{name: gradient, method: pcgrad}",
+    "{name: gradient, method: mgda}",
+    "{name: gradient, method: cagrad}",
+]
 
 
 @pytest.fixture
@@ -43,7 +51,10 @@ def several(tmp_path: Path) -> list[dict[str, Any]]:
 def apart(tmp_path_factory: pytest.TempPathFactory) -> tuple[plait.Model, Path]:
     folder = tmp_path_factory.mktemp("apart")
     table = write_csv(folder / "t.csv", make_rows(folder, 90))
-    overrides = [o for o in BOTH if "epochs" not in o] + ["training.epochs=15", "training.learning_rate=0.003"]
+    overrides = [o for o in BOTH if "epochs" not in o] + [
+        "training.epochs=15",
+        "training.learning_rate=0.003",
+    ]
     return plait.fit(table, out=folder / "run", overrides=overrides, quiet=True), folder
 
 
@@ -55,7 +66,9 @@ def test_each_target_is_answered_from_its_own_inputs(apart: tuple[plait.Model, P
     assert whole["seen"].to_pylist() == [row["label"] for row in rows]
     swapped = [{**row, "text": rows[(i + 1) % 12]["text"], "price": 99.0} for i, row in enumerate(rows)]
     other = model.predict(swapped, folder)
-    assert other["seen_probability_red"].equals(whole["seen_probability_red"]), "the text has no part in it, and the price neither"
+    assert other["seen_probability_red"].equals(whole["seen_probability_red"]), (
+        "the text has no part in it, and the price neither"
+    )
     assert not other["told_probability_red"].equals(whole["told_probability_red"])
     found = model.evaluate(rows, folder)
     assert set(found.targets) == {"seen", "told"}
@@ -64,10 +77,21 @@ def test_each_target_is_answered_from_its_own_inputs(apart: tuple[plait.Model, P
 
 
 def test_a_target_would_not_read_its_own_answers(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
-    overrides = [*FAST, "tasks.again={name: classification, column: shop}", "columns.shop={role: input, modality: category}"]
-    with pytest.raises(RecipeError, match=r"'again' would read its own answers in 'shop': name its inputs, as in tasks\.again\.inputs"):
+    overrides = [
+        *FAST,
+        "tasks.again={name: classification, column: shop}",
+        "columns.shop={role: input, modality: category}",
+    ]
+    with pytest.raises(
+        RecipeError,
+        match=r"'again' would read its own answers in 'shop': name its inputs, as in tasks\.again\.inputs",
+    ):
         plait.fit(rows, "label", root=tmp_path, out=tmp_path / "x", overrides=overrides, quiet=True)
-    fine = [*overrides[:-2], "tasks.again={name: classification, column: shop, inputs: [text]}", overrides[-1]]
+    fine = [
+        *overrides[:-2],
+        "tasks.again={name: classification, column: shop, inputs: [text]}",
+        overrides[-1],
+    ]
     model = plait.fit(rows, "label", root=tmp_path, out=tmp_path / "run", overrides=fine, quiet=True)
     assert "shop" in model.inputs
     assert model.targets == ["label", "again"]
@@ -81,43 +105,75 @@ def test_wrong_names_are_told(tmp_path: Path, rows: list[dict[str, Any]]) -> Non
         "training.best_by=lable": "no target 'lable' to choose the best epoch by: did you mean 'label'",
     }.items():
         with pytest.raises(plait.PlaitError, match=said):
-            plait.fit(rows, "label", root=tmp_path, out=tmp_path / "x", overrides=[*FAST, override], quiet=True)
+            plait.fit(
+                rows, "label", root=tmp_path, out=tmp_path / "x", overrides=[*FAST, override], quiet=True
+            )
 
 
-def test_losses_are_in_units_of_a_guess_and_weighed(several: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_losses_are_in_units_of_a_guess_and_weighed(
+    several: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[dict[str, Share]] = []
     step = loop._step
     monkeypatch.setattr(loop, "_step", lambda run, *others: seen.append(run.shares) or step(run, *others))
     overrides = [*FAST, "tasks.half={name: classification, weight: 3}"]
-    plait.fit(several, ["label", "cents", "half"], root=tmp_path, out=tmp_path / "run", overrides=overrides, quiet=True)
+    plait.fit(
+        several,
+        ["label", "cents", "half"],
+        root=tmp_path,
+        out=tmp_path / "run",
+        overrides=overrides,
+        quiet=True,
+    )
     shares = seen[0]
     assert shares["label"].scale == pytest.approx(np.log(3), rel=0.02), "three classes, alike"
-    assert shares["cents"].scale == pytest.approx(1.0, rel=1e-3), "the variance of what is standardised, whatever its unit"
+    assert shares["cents"].scale == pytest.approx(1.0, rel=1e-3), (
+        "the variance of what is standardised, whatever its unit"
+    )
     assert shares["cents"].squared
     assert (shares["half"].weight, shares["label"].weight) == (3.0, 1.0)
 
 
 def test_the_best_epoch_is_that_of_the_mean_skill(several: list[dict[str, Any]], tmp_path: Path) -> None:
-    overrides = [*FAST, "training.epochs=6", "training.learning_rate=0.01", "tasks.half={name: classification, weight: 3}"]
-    model = plait.fit(several, ["label", "cents", "half"], root=tmp_path, out=tmp_path / "run", overrides=overrides, quiet=True)
+    overrides = [
+        *FAST,
+        "training.epochs=6",
+        "training.learning_rate=0.01",
+        "tasks.half={name: classification, weight: 3}",
+    ]
+    model = plait.fit(
+        several,
+        ["label", "cents", "half"],
+        root=tmp_path,
+        out=tmp_path / "run",
+        overrides=overrides,
+        quiet=True,
+    )
     with (model.folder / "log.csv").open() as file:
         log = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
     smooth = [np.mean([row["valid_skill"] for row in log[max(0, i - 4) : i + 1]]) for i in range(6)]
     assert model.record["best_epoch"] == int(np.argmax(smooth)) + 1
     last = log[-1]
     guess = {t: one["baseline"] for t, one in model.record["evaluation"]["validation"]["targets"].items()}
-    skills = [(last["valid_label_accuracy"] - guess["label"]["accuracy"]) / (1 - guess["label"]["accuracy"]),
-              1 - last["valid_cents_rmse"] / guess["cents"]["rmse"],
-              3 * (last["valid_half_accuracy"] - guess["half"]["accuracy"]) / (1 - guess["half"]["accuracy"])]  # fmt: skip
+    skills = [
+        (last["valid_label_accuracy"] - guess["label"]["accuracy"]) / (1 - guess["label"]["accuracy"]),
+        1 - last["valid_cents_rmse"] / guess["cents"]["rmse"],
+        3 * (last["valid_half_accuracy"] - guess["half"]["accuracy"]) / (1 - guess["half"]["accuracy"]),
+    ]
     assert last["valid_skill"] == pytest.approx(sum(skills) / 5, abs=1e-5)
 
 
 def test_best_by_names_the_target_that_counts(several: list[dict[str, Any]], tmp_path: Path) -> None:
     overrides = [*FAST, "training.epochs=6", "training.learning_rate=0.01", "training.best_by=cents"]
-    model = plait.fit(several, ["label", "cents"], root=tmp_path, out=tmp_path / "run", overrides=overrides, quiet=True)
+    model = plait.fit(
+        several, ["label", "cents"], root=tmp_path, out=tmp_path / "run", overrides=overrides, quiet=True
+    )
     with (model.folder / "log.csv").open() as file:
         errors = [float(row["valid_cents_rmse"]) for row in csv.DictReader(file)]
-    assert model.record["best_epoch"] == int(np.argmin([np.mean(errors[max(0, i - 4) : i + 1]) for i in range(6)])) + 1
+    assert (
+        model.record["best_epoch"]
+        == int(np.argmin([np.mean(errors[max(0, i - 4) : i + 1]) for i in range(6)])) + 1
+    )
 
 
 def test_skill_is_the_share_of_the_way_to_perfection() -> None:
@@ -132,7 +188,13 @@ def test_every_way_of_balancing_trains_and_goes_on_after_a_stop(
     way: str, several: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = write_csv(tmp_path / "t.csv", [{**row, "half": row["half"] or ""} for row in several])
-    options = [*FAST, f"balancing={way}", "training.epochs=4", "training.batch_size=8", "columns.price.role=ignored"]
+    options = [
+        *FAST,
+        f"balancing={way}",
+        "training.epochs=4",
+        "training.batch_size=8",
+        "columns.price.role=ignored",
+    ]
     targets = ["label", "cents", "half"]
     whole = plait.fit(table, targets, out=tmp_path / "whole", overrides=options, quiet=True)
     stop_at_step(monkeypatch, 9)
@@ -140,29 +202,65 @@ def test_every_way_of_balancing_trains_and_goes_on_after_a_stop(
         plait.fit(table, targets, out=tmp_path / "parts", overrides=options, quiet=True)
     monkeypatch.undo()
     fit.resume(tmp_path / "parts", quiet=True)
-    assert (tmp_path / "whole" / "weights.safetensors").read_bytes() == (tmp_path / "parts" / "weights.safetensors").read_bytes()
-    plain = plait.fit(table, targets, out=tmp_path / "plain", overrides=[options[0], *FAST[1:], *options[len(FAST) + 1 :]], quiet=True)
-    differ = [not torch.equal(a, b) for a, b in zip(whole._network.model.parameters(), plain._network.model.parameters(), strict=True)]
+    assert (tmp_path / "whole" / "weights.safetensors").read_bytes() == (
+        tmp_path / "parts" / "weights.safetensors"
+    ).read_bytes()
+    plain = plait.fit(
+        table,
+        targets,
+        out=tmp_path / "plain",
+        overrides=[options[0], *FAST[1:], *options[len(FAST) + 1 :]],
+        quiet=True,
+    )
+    differ = [
+        not torch.equal(a, b)
+        for a, b in zip(whole._network.model.parameters(), plain._network.model.parameters(), strict=True)
+    ]
     assert any(differ), "it is not what equal does"
 
 
 def test_a_model_for_each_alone_is_shown_beside(several: list[dict[str, Any]], tmp_path: Path) -> None:
-    model = plait.fit(several, ["label", "cents"], root=tmp_path, out=tmp_path / "run", overrides=[*FAST, "singles=true"], quiet=True)
+    model = plait.fit(
+        several,
+        ["label", "cents"],
+        root=tmp_path,
+        out=tmp_path / "run",
+        overrides=[*FAST, "singles=true"],
+        quiet=True,
+    )
     alone = model.record["singles"]
     assert set(alone) == {"label", "cents"}
     assert alone["label"]["test"] is None
-    only = plait.fit(several, "cents", root=tmp_path, out=tmp_path / "only", overrides=[*FAST, "columns.label.role=ignored"], quiet=True)
+    only = plait.fit(
+        several,
+        "cents",
+        root=tmp_path,
+        out=tmp_path / "only",
+        overrides=[*FAST, "columns.label.role=ignored"],
+        quiet=True,
+    )
     same = only.record["evaluation"]["validation"]["targets"]["cents"]["metrics"]["rmse"]["value"]
-    assert alone["cents"]["validation"]["value"] == pytest.approx(same, rel=0.35), "as if it had been trained alone"
+    assert alone["cents"]["validation"]["value"] == pytest.approx(same, rel=0.35), (
+        "as if it had been trained alone"
+    )
     page = (model.folder / "report.html").read_text()
     assert "one for each" in page
     assert f"{alone['cents']['validation']['value']:.3f}" in page
 
 
-def test_tasks_that_do_not_fuse_refuse_what_needs_a_fused_vector(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+def test_tasks_that_do_not_fuse_refuse_what_needs_a_fused_vector(
+    tmp_path: Path, rows: list[dict[str, Any]]
+) -> None:
     for override, said in {"quality=good": "ensemble", "training.mixup=0.2": "mixup"}.items():
         with pytest.raises(RecipeError, match=said):
-            plait.fit(rows, "text", root=tmp_path, out=tmp_path / "x", overrides=[*FAST, "tasks.text=generation", override], quiet=True)
+            plait.fit(
+                rows,
+                "text",
+                root=tmp_path,
+                out=tmp_path / "x",
+                overrides=[*FAST, "tasks.text=generation", override],
+                quiet=True,
+            )
 
 
 def test_only_tasks_that_need_more_steps_get_more() -> None:
@@ -171,9 +269,16 @@ def test_only_tasks_that_need_more_steps_get_more() -> None:
     assert (more.batch, more.epochs) == (16, 100)
 
 
-def test_targets_with_labels_elsewhere_go_on_after_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_targets_with_labels_elsewhere_go_on_after_a_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     table = write_csv(tmp_path / "t.csv", make_rows(tmp_path, 48))
-    options = [*BOTH, "tasks.words={name: generation, column: text, inputs: [photo]}", "tasks.told.inputs=[price]", "training.batch_size=8"]
+    options = [
+        *BOTH,
+        "tasks.words={name: generation, column: text, inputs: [photo]}",
+        "tasks.told.inputs=[price]",
+        "training.batch_size=8",
+    ]
     plait.fit(table, out=tmp_path / "whole", overrides=options, quiet=True)
     stop_at_step(monkeypatch, 7)
     with pytest.raises(Interrupted):
@@ -181,4 +286,6 @@ def test_targets_with_labels_elsewhere_go_on_after_a_stop(tmp_path: Path, monkey
     monkeypatch.undo()
     model = fit.resume(tmp_path / "parts", quiet=True)
     assert model.targets == ["seen", "told", "words"]
-    assert (tmp_path / "whole" / "weights.safetensors").read_bytes() == (tmp_path / "parts" / "weights.safetensors").read_bytes()
+    assert (tmp_path / "whole" / "weights.safetensors").read_bytes() == (
+        tmp_path / "parts" / "weights.safetensors"
+    ).read_bytes()

@@ -1,4 +1,6 @@
-"""Tuning as a user meets it: it chooses, goes on where it was stopped, and refuses what does not belong together."""
+"""Tuning as a user meets it: it chooses, goes on where it was stopped, and refuses what does not belong
+together.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +19,15 @@ from plait.table.read import read
 from support.tables import make_rows, write_csv
 
 SMALL = ["training.epochs=3", "columns.photo.role=ignored", "columns.text.encoder={name: bag, width: 8}"]
-SPACE = {"tuning": {"space": {
-    "training.learning_rate": {"low": 1e-5, "high": 1e-2, "log": True}, "fusion": {"choices": ["concat", {"name": "logit_sum", "hidden": [8]}]},
-    "training.batch_size": {"low": 4, "high": 9, "whole": True},
-}}}  # fmt: skip
+SPACE = {
+    "tuning": {
+        "space": {
+            "training.learning_rate": {"low": 1e-5, "high": 1e-2, "log": True},
+            "fusion": {"choices": ["concat", {"name": "logit_sum", "hidden": [8]}]},
+            "training.batch_size": {"low": 4, "high": 9, "whole": True},
+        }
+    }
+}
 
 
 @pytest.fixture
@@ -29,7 +36,9 @@ def table(tmp_path: Path) -> Path:
 
 
 def tuned(table: Path, out: Path, trials: int, **others: Any) -> plait.Model:
-    return plait.tune(table, "label", out=out, trials=trials, recipe=SPACE, overrides=SMALL, quiet=True, **others)
+    return plait.tune(
+        table, "label", out=out, trials=trials, recipe=SPACE, overrides=SMALL, quiet=True, **others
+    )
 
 
 def journal(out: Path) -> list[dict[str, Any]]:
@@ -54,7 +63,14 @@ def test_the_best_trial_is_the_recipe_of_the_last_fit(table: Path, tmp_path: Pat
 
 
 def test_alignments_are_tuned_by_what_they_have(table: Path, tmp_path: Path) -> None:
-    model = plait.tune(table, align=["photo", "text"], out=tmp_path / "run", trials=2, overrides=["training.epochs=1"], quiet=True)
+    model = plait.tune(
+        table,
+        align=["photo", "text"],
+        out=tmp_path / "run",
+        trials=2,
+        overrides=["training.epochs=1"],
+        quiet=True,
+    )
     assert model.alignments == {"alignment": ["photo", "text"]}
     tried = {override.split("=")[0] for override in drawn(tmp_path / "run")[1]}
     assert {"training.learning_rate", "tasks.alignment.temperature", "tasks.alignment.dropout"} <= tried
@@ -67,10 +83,14 @@ def test_only_what_all_tasks_can_do_with_is_tried(table: Path) -> None:
     both = suiting(load(None, ["tasks.text=generation"]), rows, ["label", "text"])
     assert "training.mixup" not in both
     assert "fusion" in both
-    assert suiting(load({"tuning": {"space": {"training.warmup": {"low": 0, "high": 1}}}}), rows, ["label"]).keys() == {"training.warmup"}
+    assert suiting(
+        load({"tuning": {"space": {"training.warmup": {"low": 0, "high": 1}}}}), rows, ["label"]
+    ).keys() == {"training.warmup"}
 
 
-def test_a_study_that_was_stopped_goes_on_as_if_it_had_not_been(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_that_was_stopped_goes_on_as_if_it_had_not_been(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tuned(table, tmp_path / "whole", 4)
     fit, count = api.fit, []
 
@@ -93,7 +113,14 @@ def test_a_study_that_was_stopped_goes_on_as_if_it_had_not_been(table: Path, tmp
 
 
 def test_trials_that_lag_behind_are_stopped_early(table: Path, tmp_path: Path) -> None:
-    space = {"tuning": {"space": {"training.learning_rate": {"choices": [1e-9, 5e-3]}, "training.warmup": {"choices": [0, 0.1]}}}}
+    space = {
+        "tuning": {
+            "space": {
+                "training.learning_rate": {"choices": [1e-9, 5e-3]},
+                "training.warmup": {"choices": [0, 0.1]},
+            }
+        }
+    }
     options = [*SMALL, "training.epochs=6", "training.batch_size=4"]
     plait.tune(table, "label", out=tmp_path / "run", trials=14, recipe=space, overrides=options, quiet=True)
     ends = [one["user_attr"]["end"] for one in journal(tmp_path / "run") if "end" in one.get("user_attr", {})]
@@ -118,6 +145,12 @@ def test_what_cannot_be_tried_is_said(table: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="learning_rate"):
         plait.tune(table, "label", out=tmp_path / "a", recipe=wrong, trials=2, overrides=SMALL, quiet=True)
     with pytest.raises(RecipeError, match="low <= high"):
-        plait.tune(table, "label", out=tmp_path / "b", recipe={"tuning": {"space": {"seed": {"low": 2, "high": 1}}}}, quiet=True)
+        plait.tune(
+            table,
+            "label",
+            out=tmp_path / "b",
+            recipe={"tuning": {"space": {"seed": {"low": 2, "high": 1}}}},
+            quiet=True,
+        )
     with pytest.raises(RecipeError, match="chooses by validation rows"):
         plait.tune(table, "label", out=tmp_path / "c", overrides=[*SMALL, "split.valid=0"], quiet=True)

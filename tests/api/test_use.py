@@ -1,4 +1,6 @@
-"""A trained model in use: predict, evaluate, embed, load in another process; and what a user sees of bad input."""
+"""A trained model in use: predict, evaluate, embed, load in another process; and what a user sees of
+bad input.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,13 @@ def test_predictions_keep_rows_and_order_and_name_bad_cells(trained: Any, tmp_pa
     (tmp_path / "cut.png").write_bytes((tmp_path / rows[0]["photo"]).read_bytes()[:60])
     rows[2]["photo"], rows[4]["photo"], rows[6]["price"] = "cut.png", "gone.png", "much"
     answers = model.predict(write_csv(tmp_path / "new.csv", rows))
-    assert answers.column_names == ["label", "label_probability_blue", "label_probability_green", "label_probability_red", "problem"]
+    assert answers.column_names == [
+        "label",
+        "label_probability_blue",
+        "label_probability_green",
+        "label_probability_red",
+        "problem",
+    ]
     assert answers["label"].to_pylist() == [row["label"] for row in rows]
     problems = answers["problem"].to_pylist()
     assert [i for i, p in enumerate(problems) if p] == [2, 4, 6]
@@ -50,17 +58,28 @@ def test_any_subset_of_inputs_and_one_row(trained: Any, tmp_path: Path) -> None:
             single = list(csv.DictReader(file))[row]
         single["price"] = float(single["price"])
         alone = model.predict(single, root=path.parent)
-        assert alone["label_probability_red"][0].as_py() == pytest.approx(everything["label_probability_red"][row].as_py(), abs=2e-2)
+        assert alone["label_probability_red"][0].as_py() == pytest.approx(
+            everything["label_probability_red"][row].as_py(), abs=2e-2
+        )
     assert model.predict(pa.table({"text": pa.array([], pa.string())})).num_rows == 0
 
 
-def test_absent_columns_are_said_once_and_none_is_an_error(trained: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_absent_columns_are_said_once_and_none_is_an_error(
+    trained: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     model, _ = trained
     loud = plait.load(model.folder)
     loud.predict([{"text": "a leaf", "Photo": "x.png"}] * 3)
     said = capsys.readouterr().err
-    assert said.count("input 'photo' is not in the table: treated as missing in every row; did you mean 'Photo'?") == 1
-    with pytest.raises(TableError, match=r"none of the model's input columns \(photo, text, price, shop\); it has a"):
+    assert (
+        said.count(
+            "input 'photo' is not in the table: treated as missing in every row; did you mean 'Photo'?"
+        )
+        == 1
+    )
+    with pytest.raises(
+        TableError, match=r"none of the model's input columns \(photo, text, price, shop\); it has a"
+    ):
         loud.predict({"a": 1})
 
 
@@ -70,22 +89,37 @@ def test_a_fresh_process_without_the_data_gives_equal_predictions(trained: Any, 
     expected = model.predict(new)
     shutil.copytree(model.folder, tmp_path / "elsewhere")
     done = subprocess.run(
-        [sys.executable, "-m", "plait", "predict", str(tmp_path / "elsewhere"), str(new), "-o", str(tmp_path / "out.parquet")],
-        capture_output=True, text=True, cwd=tmp_path,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "plait",
+            "predict",
+            str(tmp_path / "elsewhere"),
+            str(new),
+            "-o",
+            str(tmp_path / "out.parquet"),
+        ],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     import pyarrow.parquet as pq
 
     assert pq.read_table(tmp_path / "out.parquet").equals(expected)
 
 
-def test_evaluation_has_intervals_subsets_and_a_baseline(trained: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_evaluation_has_intervals_subsets_and_a_baseline(
+    trained: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     model, _ = trained
     table = write_csv(tmp_path / "test.csv", make_rows(tmp_path, 30, seed=7))
     found = model.evaluate(table).show()
     target = found.targets["label"]
     assert target.rows == 30
-    assert target.metrics["accuracy"].low <= target.metrics["accuracy"].value <= target.metrics["accuracy"].high
+    assert (
+        target.metrics["accuracy"].low <= target.metrics["accuracy"].value <= target.metrics["accuracy"].high
+    )
     assert target.baseline["accuracy"] == pytest.approx(1 / 3)
     assert len(target.subsets) == 2**4 - 2
     alone = {s: score.value for s, score in target.subsets if len(s) == 1}
@@ -99,7 +133,10 @@ def test_evaluation_has_intervals_subsets_and_a_baseline(trained: Any, capsys: p
 def test_hidden_columns_in_evaluation_equal_columns_that_are_not_there(trained: Any, tmp_path: Path) -> None:
     model, _ = trained
     rows = make_rows(tmp_path, 30, seed=9)
-    by_subset = {s: score.value for s, score in model.evaluate(write_csv(tmp_path / "a.csv", rows)).targets["label"].subsets}
+    by_subset = {
+        s: score.value
+        for s, score in model.evaluate(write_csv(tmp_path / "a.csv", rows)).targets["label"].subsets
+    }
     fewer = [{k: v for k, v in row.items() if k not in ("photo", "text")} for row in rows]
     left = model.evaluate(write_csv(tmp_path / "b.csv", fewer)).targets["label"].metrics["accuracy"].value
     assert left == by_subset[("price", "shop")]
@@ -109,10 +146,21 @@ def test_an_empty_cell_can_say_something_and_a_column_that_is_not_there_says_not
     rng = np.random.default_rng(0)
     rows = []
     for i in range(300):
-        tells = i % 2 == (rng.random() < 0.9)  # nine in ten of the odd rows have no `weight`, one in ten of the even ones
-        rows.append({"weight": None if tells else rng.normal(), "length": rng.normal(), "kind": "odd" if i % 2 else "even"})
+        tells = i % 2 == (
+            rng.random() < 0.9
+        )  # nine in ten of the odd rows have no `weight`, one in ten of the even ones
+        rows.append(
+            {
+                "weight": None if tells else rng.normal(),
+                "length": rng.normal(),
+                "kind": "odd" if i % 2 else "even",
+            }
+        )
     model = plait.fit(rows, "kind", out=tmp_path / "run", overrides=["training.epochs=20"], quiet=True)
-    empty, given, other = (model.predict(row)["kind_probability_odd"][0].as_py() for row in ({"weight": None}, {"weight": 0.0}, {"length": 0.0}))
+    empty, given, other = (
+        model.predict(row)["kind_probability_odd"][0].as_py()
+        for row in ({"weight": None}, {"weight": 0.0}, {"length": 0.0})
+    )
     assert empty > 0.75 > 0.25 > given
     assert 0.3 < other < 0.7
     both = model.predict({"weight": None, "length": 0.0})["kind_probability_odd"][0].as_py()
@@ -121,8 +169,19 @@ def test_an_empty_cell_can_say_something_and_a_column_that_is_not_there_says_not
 
 def test_the_plain_cells_of_a_wide_table_are_given_or_not_together(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    rows = [{f"n{i}": rng.normal() for i in range(50)} | {"words": f"some {rng.integers(9)} words here", "y": "ab"[j % 2]} for j in range(60)]
-    model = plait.fit(rows, "y", out=tmp_path / "run", columns={"words": "text"}, overrides=["training.epochs=1"], quiet=True)
+    rows = [
+        {f"n{i}": rng.normal() for i in range(50)}
+        | {"words": f"some {rng.integers(9)} words here", "y": "ab"[j % 2]}
+        for j in range(60)
+    ]
+    model = plait.fit(
+        rows,
+        "y",
+        out=tmp_path / "run",
+        columns={"words": "text"},
+        overrides=["training.epochs=1"],
+        quiet=True,
+    )
     subsets = model.evaluate(rows).targets["y"].subsets
     names = {subset_name(s, subsets): len(s) for s, _ in subsets}
     assert names == {"words": 1, "all but words": 50}
@@ -132,7 +191,9 @@ def test_the_plain_cells_of_a_wide_table_are_given_or_not_together(tmp_path: Pat
 def test_bootstrap_interval_covers_the_binomial_one() -> None:
     from plait.recipe.registry import configure, find
 
-    task = find("tasks", "classification").fit(configure("tasks", "classification", {}), pa.chunked_array([["a", "b", "c"]]), "y")
+    task = find("tasks", "classification").fit(
+        configure("tasks", "classification", {}), pa.chunked_array([["a", "b", "c"]]), "y"
+    )
     target = np.zeros(400, dtype=np.int64)
     output = np.tile([9.0, 0.0, 0.0], (400, 1)).astype(np.float32)
     output[:100] = [0.0, 9.0, 0.0]
@@ -158,7 +219,9 @@ def spoil(folder: Path, rows: list[dict[str, Any]], count: int) -> Path:
     return write_csv(folder / "train.csv", rows)
 
 
-def test_few_bad_cells_are_listed_and_count_as_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_few_bad_cells_are_listed_and_count_as_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     table = spoil(tmp_path, make_rows(tmp_path, 60), 2)
     plait.fit(table, "label", out=tmp_path / "run", overrides=FAST)
     listed = (tmp_path / "run" / "problems.csv").read_text().splitlines()
@@ -184,14 +247,18 @@ def test_strict_takes_no_bad_cell(tmp_path: Path) -> None:
         plait.fit(table, "label", out=tmp_path / "run", overrides=FAST, strict=True, quiet=True)
 
 
-def test_the_same_picture_on_both_sides_is_said(tmp_path: Path, rows: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_same_picture_on_both_sides_is_said(
+    tmp_path: Path, rows: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
     for row in rows:
         row["photo"] = rows[0]["photo"]
     plait.fit(write_csv(tmp_path / "train.csv", rows), "label", out=tmp_path / "run", overrides=FAST)
     assert "1 files lie in both train and valid" in capsys.readouterr().err
 
 
-def test_long_texts_are_cut_and_counted(tmp_path: Path, rows: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
+def test_long_texts_are_cut_and_counted(
+    tmp_path: Path, rows: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
     rows[0]["text"] = "word " * 500
     options = [*FAST, "columns.text.encoder=lstm"]
     plait.fit(write_csv(tmp_path / "train.csv", rows), "label", out=tmp_path / "run", overrides=options)
@@ -207,8 +274,14 @@ def test_long_texts_are_cut_and_counted(tmp_path: Path, rows: list[dict[str, Any
         ({"overrides": ["training.epochs=many"]}, "option 'training.epochs' is 'many'"),
         ({"overrides": ["epochs"]}, "expected name=value"),
         ({"overrides": ["fusion=concatt"]}, "no component 'concatt' in fusion: did you mean 'concat'"),
-        ({"overrides": ["columns.text.encoder=cnn"]}, "encoder 'cnn' takes grid, but text gives tokens; use .*lstm or .*transformer"),
-        ({"overrides": ["columns.text.encoder={name: lstm, widht: 3}"]}, "encoders/lstm: no option 'widht': did you mean 'width'"),
+        (
+            {"overrides": ["columns.text.encoder=cnn"]},
+            "encoder 'cnn' takes grid, but text gives tokens; use .*lstm or .*transformer",
+        ),
+        (
+            {"overrides": ["columns.text.encoder={name: lstm, widht: 3}"]},
+            "encoders/lstm: no option 'widht': did you mean 'width'",
+        ),
         ({"recipe": "clasic"}, "no recipe 'clasic': did you mean 'classic'"),
         ({"recipe": "mine.yaml"}, "no recipe file 'mine.yaml'"),
         ({"columns": {"price": "numbr"}}, "no modality or role 'numbr': did you mean 'number'"),
@@ -216,7 +289,9 @@ def test_long_texts_are_cut_and_counted(tmp_path: Path, rows: list[dict[str, Any
         ({"overrides": ["columns.photo.encoder=os:system"]}, "is no component"),
     ],
 )
-def test_wrong_arguments_get_the_nearest_name(tmp_path: Path, table: Path, arguments: dict[str, Any], message: str) -> None:
+def test_wrong_arguments_get_the_nearest_name(
+    tmp_path: Path, table: Path, arguments: dict[str, Any], message: str
+) -> None:
     with pytest.raises(plait.PlaitError, match=message):
         plait.fit(table, **{"target": "label", "out": tmp_path / "run", "quiet": True, **arguments})
 
@@ -244,12 +319,16 @@ def test_damaged_artifacts_are_refused(trained: Any, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="is damaged"):
         plait.load(copy)
     (copy / "weights.safetensors").write_bytes(whole)
-    (copy / "state.json").write_text((copy / "state.json").read_text().replace(f'"format": {FORMAT}', '"format": 99'))
+    (copy / "state.json").write_text(
+        (copy / "state.json").read_text().replace(f'"format": {FORMAT}', '"format": 99')
+    )
     with pytest.raises(ArtifactError, match="has format 99"):
         plait.load(copy)
 
 
-def test_loading_never_imports_what_the_folder_names(trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loading_never_imports_what_the_folder_names(
+    trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, _ = trained
     copy = tmp_path / "copy"
     shutil.copytree(model.folder, copy)
@@ -274,17 +353,31 @@ def test_pictures_of_a_folder_of_classes(tmp_path: Path) -> None:
         (tmp_path / "photos" / label).mkdir(parents=True)
         for i in range(10):
             Image.new("L", (12, 12), value + i).save(tmp_path / "photos" / label / f"{i}.png")
-    options = ["training.epochs=12", "modalities.image.size=16", "columns.image.encoder={name: cnn, channels: [4], pool: mean}"]
-    model = plait.fit(tmp_path / "photos", "label", out=tmp_path / "run", overrides=[*options, "training.learning_rate=0.02"], quiet=True)
+    options = [
+        "training.epochs=12",
+        "modalities.image.size=16",
+        "columns.image.encoder={name: cnn, channels: [4], pool: mean}",
+    ]
+    model = plait.fit(
+        tmp_path / "photos",
+        "label",
+        out=tmp_path / "run",
+        overrides=[*options, "training.learning_rate=0.02"],
+        quiet=True,
+    )
     assert model.predict({"image": "dark/3.png"}, root=tmp_path / "photos")["label"].to_pylist() == ["dark"]
 
 
-def test_answers_beside_the_table_have_the_same_columns_whatever_they_are(trained: Any, tmp_path: Path) -> None:
+def test_answers_beside_the_table_have_the_same_columns_whatever_they_are(
+    trained: Any, tmp_path: Path
+) -> None:
     model, _ = trained
     rows = make_rows(tmp_path, 6, seed=5)
     whole = model.predict(rows, tmp_path, keep=True)
     assert whole.column_names[: len(rows[0])] == list(rows[0])
-    assert whole["label_answer"].to_pylist() == [row["label"] for row in rows], "all right, and there all the same"
+    assert whole["label_answer"].to_pylist() == [row["label"] for row in rows], (
+        "all right, and there all the same"
+    )
     assert whole["label"].to_pylist() == [row["label"] for row in rows]
     wrong = model.predict([{**row, "label": "blue"} for row in rows], tmp_path, keep=True)
     assert wrong.column_names == whole.column_names

@@ -15,7 +15,12 @@ from plait.nn.layers import module_key
 from plait.recipe.registry import configure, find, names
 
 SHARES = {"a": Share(2.0, 4.0), "b": Share(1.0, 0.5, squared=True)}
-WAYS = [("equal", {}), ("uncertainty", {}), ("famo", {}), *(("gradient", {"method": m}) for m in ("upgrad", "pcgrad", "cagrad", "mgda"))]
+WAYS = [
+    ("equal", {}),
+    ("uncertainty", {}),
+    ("famo", {}),
+    *(("gradient", {"method": m}) for m in ("upgrad", "pcgrad", "cagrad", "mgda")),
+]
 
 
 def build(name: str, shares: dict[str, Share] = SHARES, **options: Any) -> Balancing:
@@ -38,7 +43,9 @@ class Toy(nn.Module):
 
     def gradients(self) -> np.ndarray:
         found = self.losses()
-        return np.stack([torch.autograd.grad(loss, self.w)[0].numpy() for loss in found.values()]).astype(float)
+        return np.stack([torch.autograd.grad(loss, self.w)[0].numpy() for loss in found.values()]).astype(
+            float
+        )
 
 
 def stepped(way: Balancing) -> Toy:
@@ -63,25 +70,29 @@ def test_uncertainty_is_kendalls() -> None:
     way = build("uncertainty")
     with torch.no_grad():
         for t, value in (("a", 0.3), ("b", -0.4)):
-            way.log_variance[module_key(t)].fill_(value)  # type: ignore[union-attr]
+            way.log_variance[module_key(t)].fill_(value)
     toy, gradients = stepped(way), Toy().gradients()
     loss = {t: float(v.detach()) for t, v in Toy().losses().items()}
-    np.testing.assert_allclose(toy.w.grad, 2 * np.exp(-0.3) * gradients[0] + 0.5 * np.exp(0.4) * gradients[1], rtol=1e-5)
-    found = {t: float(way.log_variance[module_key(t)].grad) for t in "ab"}  # type: ignore[union-attr]
+    np.testing.assert_allclose(
+        toy.w.grad, 2 * np.exp(-0.3) * gradients[0] + 0.5 * np.exp(0.4) * gradients[1], rtol=1e-5
+    )
+    found = {t: float(way.log_variance[module_key(t)].grad) for t in "ab"}
     assert found["a"] == pytest.approx(2 * (-np.exp(-0.3) * loss["a"] + 0.5), rel=1e-5)
     assert found["b"] == pytest.approx(-0.5 * np.exp(0.4) * loss["b"] + 0.5, rel=1e-5)
 
 
 def test_uncertainty_ends_where_the_variance_is_the_loss() -> None:
-    """At its minimum in s, e^s = 2 L of a class and L of a number: losses then weigh the same, whatever their unit."""
+    """At its minimum in s, e^s = 2 L of a class and L of a number: losses then weigh the same, whatever
+    their unit.
+    """
     way = build("uncertainty", {"a": Share(), "b": Share(squared=True)})
     optimizer = torch.optim.Adam(way.parameters(), lr=0.05)
     for _ in range(800):
         optimizer.zero_grad()
         way.backward({"a": torch.tensor(30.0), "b": torch.tensor(0.02)}, [])
         optimizer.step()
-    assert float(way.log_variance["of_a"].detach().exp()) == pytest.approx(60.0, rel=0.02)  # type: ignore[union-attr]
-    assert float(way.log_variance["of_b"].detach().exp()) == pytest.approx(0.02, rel=0.02)  # type: ignore[union-attr]
+    assert float(way.log_variance["of_a"].detach().exp()) == pytest.approx(60.0, rel=0.02)
+    assert float(way.log_variance["of_b"].detach().exp()) == pytest.approx(0.02, rel=0.02)
 
 
 def test_famo_is_algorithm_1() -> None:
@@ -91,11 +102,15 @@ def test_famo_is_algorithm_1() -> None:
     loss = np.array([float(v.detach()) for v in Toy().losses().values()])
     z = np.exp([0.4, -0.2]) / np.exp([0.4, -0.2]).sum()
     c = 1 / (z / loss).sum()
-    np.testing.assert_allclose(toy.w.grad, c * (z[0] / loss[0] * gradients[0] + z[1] / loss[1] * gradients[1]), rtol=1e-4)
+    np.testing.assert_allclose(
+        toy.w.grad, c * (z[0] / loss[0] * gradients[0] + z[1] / loss[1] * gradients[1]), rtol=1e-4
+    )
     way.after({"a": torch.tensor(loss[0] * 0.5), "b": torch.tensor(loss[1] * 0.9)})
     fell = np.log([1 / 0.5, 1 / 0.9])
     jacobian = np.diag(z) - np.outer(z, z)
-    np.testing.assert_allclose(way.w, np.array([0.4, -0.2]) - 0.025 * (jacobian @ fell + 0.001 * np.array([0.4, -0.2])), rtol=1e-4)
+    np.testing.assert_allclose(
+        way.w, np.array([0.4, -0.2]) - 0.025 * (jacobian @ fell + 0.001 * np.array([0.4, -0.2])), rtol=1e-4
+    )
     assert way.w[0] < 0.4, "what fell fast is worth less"
 
 
@@ -103,7 +118,9 @@ def direction(method: str) -> tuple[np.ndarray, np.ndarray]:
     """The direction for unit shares, and the gradients."""
     toy = stepped(build("gradient", {"a": Share(), "b": Share()}, method=method))
     assert toy.w.grad is not None
-    np.testing.assert_allclose(toy.own["a"].grad, 2.0, rtol=1e-5, err_msg="what is a target's own gets its own gradient")
+    np.testing.assert_allclose(
+        toy.own["a"].grad, 2.0, rtol=1e-5, err_msg="what is a target's own gets its own gradient"
+    )
     return toy.w.grad.numpy().astype(float), Toy().gradients()
 
 
@@ -113,11 +130,18 @@ def test_the_toy_pulls_apart() -> None:
 
 
 def test_upgrad_projects_each_gradient_to_where_no_loss_grows() -> None:
-    """The nearest point to g_i with J x >= 0, by a solver that is asked just that (Quinton & Rey 2024, eq. 3), summed over targets."""
+    """The nearest point to g_i with J x >= 0, by a solver that is asked just that (Quinton & Rey 2024,
+    eq. 3), summed over targets.
+    """
     found, J = direction("upgrad")
     expected = np.zeros(3)
     for g in J:
-        expected += minimize(lambda x, g=g: ((x - g) ** 2).sum(), g, constraints={"type": "ineq", "fun": lambda x: J @ x}, tol=1e-12).x
+        expected += minimize(
+            lambda x, g=g: ((x - g) ** 2).sum(),
+            g,
+            constraints={"type": "ineq", "fun": lambda x: J @ x},
+            tol=1e-12,
+        ).x
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
     assert (J @ found >= -1e-3).all()
 
@@ -146,7 +170,9 @@ def test_cagrad_is_the_best_for_the_worst_within_a_ball() -> None:
 
 @pytest.mark.parametrize(("name", "options"), WAYS)
 class TestBalancing:
-    def test_a_target_without_a_label_in_the_batch_is_left_out(self, name: str, options: dict[str, Any]) -> None:
+    def test_a_target_without_a_label_in_the_batch_is_left_out(
+        self, name: str, options: dict[str, Any]
+    ) -> None:
         way, toy = build(name, **options), Toy()
         way.backward({"b": toy.losses()["b"]}, [toy.w])
         way.finish([toy.w])
@@ -175,5 +201,8 @@ class TestBalancing:
         for p in way.state_dict().values():
             p += 0.3
         other.load_state_dict(way.state_dict())
-        assert all(torch.equal(a, b) for a, b in zip(way.state_dict().values(), other.state_dict().values(), strict=True))
-        assert torch.equal(stepped(way).w.grad, stepped(other).w.grad)  # type: ignore[arg-type]
+        assert all(
+            torch.equal(a, b)
+            for a, b in zip(way.state_dict().values(), other.state_dict().values(), strict=True)
+        )
+        assert torch.equal(stepped(way).w.grad, stepped(other).w.grad)

@@ -50,7 +50,10 @@ def test_fit_evaluate_predict_embed_report(tmp_path: Path, capsys: pytest.Captur
     options = [a for o in FAST for a in ("--set", o)]
     assert run(["inspect", str(table), "--target", "label"]) == 0
     assert "24 of 24 cells looked at are pictures" in capsys.readouterr().out
-    assert run(["fit", str(table), "--target", "label", "--out", folder, "--column", "shop=ignored", *options]) == 0
+    assert (
+        run(["fit", str(table), "--target", "label", "--out", folder, "--column", "shop=ignored", *options])
+        == 0
+    )
     said = capsys.readouterr().err
     assert "said by the recipe" in said
     assert f"report: {folder}/report.html" in said
@@ -71,7 +74,9 @@ def test_fit_evaluate_predict_embed_report(tmp_path: Path, capsys: pytest.Captur
     assert not re.search(r"(src|href)=\"http", page), "the page needs nothing from elsewhere"
 
 
-def test_errors_are_one_message_without_a_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_are_one_message_without_a_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(["inspect", str(tmp_path / "gone.csv")]) == 1
     said = capsys.readouterr().err
     assert said.startswith("plait: no file")
@@ -99,20 +104,39 @@ def test_options_come_from_the_components(capsys: pytest.CaptureFixture[str]) ->
     assert "width = 64" in said
     assert run(["options"]) == 0
     said = capsys.readouterr().out
-    assert all(word in said for word in ("modalities/image", "fusion/low_rank", "tasks/regression", "recipe/training"))
+    assert all(
+        word in said
+        for word in ("modalities/image", "fusion/low_rank", "tasks/regression", "recipe/training")
+    )
 
 
-def test_demo_on_a_table_that_comes_with_pip(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_on_a_table_that_comes_with_pip(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from plait.samples import digits
 
-    monkeypatch.setattr(digits, "OVERRIDES", (*digits.OVERRIDES, "training.epochs=2", "modalities.image.size=16"))
+    monkeypatch.setattr(
+        digits, "OVERRIDES", (*digits.OVERRIDES, "training.epochs=2", "modalities.image.size=16")
+    )
     assert run(["demo", "digits", "--cache", str(tmp_path), "--out", str(tmp_path / "run")]) == 0
     said = capsys.readouterr().out
-    assert all(word in said for word in ("all columns", "picture alone", "clue alone", "majority class", "some test rows", "report:"))
+    assert all(
+        word in said
+        for word in (
+            "all columns",
+            "picture alone",
+            "clue alone",
+            "majority class",
+            "some test rows",
+            "report:",
+        )
+    )
     assert (tmp_path / "run" / "report.html").is_file()
 
 
-def test_demo_without_a_package_client_falls_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_demo_without_a_package_client_falls_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from plait import console
     from plait.cli import demo
 
@@ -153,7 +177,10 @@ def test_an_unforeseen_error_is_shown_without_a_traceback(tmp_path: Path) -> Non
     import subprocess
     import sys
 
-    code = "import sys, plait; plait.inspect = None; from plait.cli.main import entry; sys.argv = ['plait', 'inspect', 'x.csv']; entry()"
+    code = (
+        "import sys, plait; plait.inspect = None; from plait.cli.main import entry; "
+        "sys.argv = ['plait', 'inspect', 'x.csv']; entry()"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 1
     assert "this is a bug in plait: TypeError" in done.stderr

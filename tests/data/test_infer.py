@@ -27,7 +27,10 @@ def columns(folder: Path) -> dict[str, tuple[Any, str]]:
         "photo": ([f"{i}.png" for i in range(N)], "image"),
         "no_suffix": ([f"blob{i}" for i in range(N)], "image"),
         "bytes": ([(folder / f"{i}.png").read_bytes() for i in range(N)], "image"),
-        "hugging_face": ([{"bytes": (folder / f"{i}.png").read_bytes(), "path": None} for i in range(N)], "image"),
+        "hugging_face": (
+            [{"bytes": (folder / f"{i}.png").read_bytes(), "path": None} for i in range(N)],
+            "image",
+        ),
         "sound": ([f"{i}.wav" for i in range(N)], "audio"),
         "title": ([" ".join(RNG.choice(words, 5)) + str(i) for i in range(N)], "text"),
         "one_word": ([f"{''.join(RNG.choice(list('abcdefgh'), 6))}" for _ in range(N)], "text"),
@@ -50,7 +53,10 @@ def columns(folder: Path) -> dict[str, tuple[Any, str]]:
         "dose": (list(range(0, 20 * N, 20)), "number"),
         "user_id": ([f"u{i:03d}" for i in range(N)], "id"),
         "sku": ([f"AB-{i}-{i * 7}" for i in range(N)], "id"),
-        "path_like": ([f"animals/small/{'abcdefghij'[i % 10]}{'abcdefghij'[i // 10]}" for i in range(N)], "id"),
+        "path_like": (
+            [f"animals/small/{'abcdefghij'[i % 10]}{'abcdefghij'[i // 10]}" for i in range(N)],
+            "id",
+        ),
         "constant": (["same"] * N, "ignored"),
         "empty": ([None] * N, "ignored"),
         "split": ([["train", "valid", "test"][i % 3] for i in range(N)], "split"),
@@ -62,11 +68,15 @@ def test_every_kind_of_column_is_recognised(tmp_path: Path) -> None:
     given = columns(tmp_path)
     table = pa.table({name: pa.array(cells) for name, (cells, _) in given.items()})
     found = plait.inspect(table, "label", root=tmp_path)
-    assert {c.name: c.modality or c.role for c in found.schema} == {name: what for name, (_, what) in given.items()}
+    assert {c.name: c.modality or c.role for c in found.schema} == {
+        name: what for name, (_, what) in given.items()
+    }
     assert all(c.reason for c in found.schema)
 
 
-def test_inspection_prints_each_column_with_its_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_inspection_prints_each_column_with_its_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     plait.inspect([{"a": "red", "y": 1.5}, {"a": "blue", "y": 2.5}], "y").show()
     shown = capsys.readouterr().out
     assert "2 rows, 2 columns" in shown
@@ -100,7 +110,10 @@ def test_columns_can_be_overridden() -> None:
 
 def test_a_table_without_a_column_to_learn_from_says_what_was_left_out() -> None:
     rows = [{"nth": i, "same": "x", "y": i % 2} for i in range(40)]
-    with pytest.raises(TableError, match=r"no column to learn from; left out: 'nth' \(id\), 'same' \(ignored\); .*--column NAME=number"):
+    with pytest.raises(
+        TableError,
+        match=r"no column to learn from; left out: 'nth' \(id\), 'same' \(ignored\); .*--column NAME=number",
+    ):
         plait.fit(rows, "y")
     with pytest.raises(TableError, match="it has the target alone"):
         plait.fit([{"y": row["y"]} for row in rows], "y")

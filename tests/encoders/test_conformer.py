@@ -11,13 +11,17 @@ from plait.encoders.conformer import RelativeAttention, distances
 
 
 def test_attention_knows_how_far_two_steps_are_apart() -> None:
-    """A_ts = (q_t k_s + q_t W r_(t-s) + u k_s + v W r_(t-s)) / sqrt(d) (Dai et al. 2019, sec. 3.3), term by term."""
+    """A_ts = (q_t k_s + q_t W r_(t-s) + u k_s + v W r_(t-s)) / sqrt(d) (Dai et al. 2019, sec. 3.3),
+    term by term.
+    """
     torch.manual_seed(0)
     made = RelativeAttention(8, 2, 0.0).eval()
     torch.nn.init.normal_(made.u_HE)
     torch.nn.init.normal_(made.v_HE)
     x, mask = torch.randn(1, 5, 8), torch.tensor([[True, True, True, True, False]])
-    query, key, value = (part.unflatten(-1, (2, 4)) for part in made.query_key_value(made.norm(x))[0].chunk(3, -1))
+    query, key, value = (
+        part.unflatten(-1, (2, 4)) for part in made.query_key_value(made.norm(x))[0].chunk(3, -1)
+    )
     far = distances(5, 8, x.device)
     expected = torch.zeros(5, 2, 4)
     for head in range(2):

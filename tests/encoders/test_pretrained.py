@@ -12,7 +12,13 @@ import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoModel, PreTrainedTokenizerFast, T5EncoderModel, Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
+from transformers import (
+    AutoModel,
+    PreTrainedTokenizerFast,
+    T5EncoderModel,
+    Wav2Vec2FeatureExtractor,
+    WhisperFeatureExtractor,
+)
 
 import plait
 from plait.data.dataset import Dataset
@@ -42,7 +48,9 @@ TEXTS = [
 ]
 
 
-def prepared(modality: str, folder: Path, cells: list[Any], root: Path = Path()) -> tuple[Pretrained, Any, Any]:
+def prepared(
+    modality: str, folder: Path, cells: list[Any], root: Path = Path()
+) -> tuple[Pretrained, Any, Any]:
     """The encoder, the modality as the encoder asks for it, and the cells loaded."""
     config = Pretrained.settled(configure("encoders", "pretrained", {"model": str(folder)}), modality)
     kind = find("modalities", modality)
@@ -60,7 +68,13 @@ def test_texts_get_the_vectors_of_their_sentence_encoder(tmp_path: Path) -> None
     found = encoder.embed(modality.transform(values, None))
     assert found.x.shape == (4, 1, 32)
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), pad_token="[PAD]")
-    given = tokenizer([t for t in TEXTS if t and t.strip()], padding=True, truncation=True, max_length=16, return_tensors="pt")
+    given = tokenizer(
+        [t for t in TEXTS if t and t.strip()],
+        padding=True,
+        truncation=True,
+        max_length=16,
+        return_tensors="pt",
+    )
     model = AutoModel.from_pretrained(folder)
     mask = given["attention_mask"]
     with torch.no_grad():
@@ -76,9 +90,9 @@ def test_pictures_get_the_vectors_of_their_model_and_its_own_colours(tmp_path: P
     Image.fromarray(pixels).save(tmp_path / "a.png")
     encoder, modality, loaded = prepared("image", folder, ["a.png"], tmp_path)
     found = encoder.embed(modality.transform(loaded.values, None))
-    x = (torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255 - torch.tensor([0.4, 0.5, 0.6]).view(3, 1, 1)) / torch.tensor([0.2, 0.25, 0.3]).view(
-        3, 1, 1
-    )
+    x = (
+        torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255 - torch.tensor([0.4, 0.5, 0.6]).view(3, 1, 1)
+    ) / torch.tensor([0.2, 0.25, 0.3]).view(3, 1, 1)
     with torch.no_grad():
         expected = AutoModel.from_pretrained(folder)(x).last_hidden_state[:, 0]
     assert torch.allclose(found.x[:, 0].float(), expected, atol=5e-3)
@@ -86,7 +100,12 @@ def test_pictures_get_the_vectors_of_their_model_and_its_own_colours(tmp_path: P
 
 def test_what_a_models_files_say_is_followed(tmp_path: Path) -> None:
     encoder, modality, _ = prepared("image", tiny_models.resnet(tmp_path / "resnet"), [None, "x"])
-    assert (modality.config.size, modality.config.fit, modality.config.mean, modality.config.std) == (32, "crop", 0.0, 1.0)
+    assert (modality.config.size, modality.config.fit, modality.config.mean, modality.config.std) == (
+        32,
+        "crop",
+        0.0,
+        1.0,
+    )
     assert (encoder.pool, encoder.width, encoder.unit) == ("mean", 16, False)
     assert encoder.embed(Values(torch.randn(2, 3, 32, 32))).x.shape == (2, 1, 16)
 
@@ -112,7 +131,9 @@ def overrides(models: dict[str, Path]) -> list[str]:
     ]
 
 
-def test_a_fit_embeds_once_and_its_folder_is_all_that_it_needs(tmp_path: Path, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fit_embeds_once_and_its_folder_is_all_that_it_needs(
+    tmp_path: Path, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PLAIT_CACHE", str(tmp_path / "cells"))
     rows = make_rows(tmp_path, 60)
     rows[3]["photo"], rows[4]["text"] = "", ""
@@ -132,14 +153,20 @@ def test_a_fit_embeds_once_and_its_folder_is_all_that_it_needs(tmp_path: Path, m
     loaded = plait.load(tmp_path / "run").predict(table)
     found, expected = (np.array(a["label_probability_red"].to_pylist()) for a in (loaded, answers))
     assert np.abs(found - expected).max() < 2e-2
-    assert sum(p.stat().st_size for p in (tmp_path / "run").glob("*.safetensors")) < 2e6, "the network is not among the weights"
+    assert sum(p.stat().st_size for p in (tmp_path / "run").glob("*.safetensors")) < 2e6, (
+        "the network is not among the weights"
+    )
 
 
-def test_vectors_that_stand_in_for_cells_say_what_the_cells_do(tmp_path: Path, models: dict[str, Path]) -> None:
+def test_vectors_that_stand_in_for_cells_say_what_the_cells_do(
+    tmp_path: Path, models: dict[str, Path]
+) -> None:
     rows = make_rows(tmp_path, 40)
     rows[3]["photo"], rows[4]["text"] = "", ""
     table = write_csv(tmp_path / "train.csv", rows)
-    network = plait.fit(table, "label", out=tmp_path / "run", overrides=[*overrides(models), "training.epochs=1"], quiet=True)._network
+    network = plait.fit(
+        table, "label", out=tmp_path / "run", overrides=[*overrides(models), "training.epochs=1"], quiet=True
+    )._network
     plain = Dataset(network.preprocessing.prepare(read(table)), network.preprocessing)
     stood_in = network.prepare(read(table))
     every = torch.arange(40)
@@ -156,11 +183,15 @@ def test_vectors_that_stand_in_for_cells_say_what_the_cells_do(tmp_path: Path, m
 def test_lists_of_pictures_are_embedded_each(tmp_path: Path, models: dict[str, Path]) -> None:
     rows = make_rows(tmp_path, 30)
     table = [{**row, "photo": [row["photo"]] * (1 + i % 3)} for i, row in enumerate(rows)]
-    model = plait.fit(table, "label", root=tmp_path, out=tmp_path / "run", overrides=overrides(models), quiet=True)
+    model = plait.fit(
+        table, "label", root=tmp_path, out=tmp_path / "run", overrides=overrides(models), quiet=True
+    )
     assert len(model.predict(table[:5], root=tmp_path)) == 5
 
 
-def test_what_cannot_be_found_is_said_with_where_to_put_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_found_is_said_with_where_to_put_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(RecipeError, match="did you mean 'minilm'"):
         files.find("minilms")
@@ -180,7 +211,9 @@ def test_what_cannot_be_found_is_said_with_where_to_put_it(tmp_path: Path, monke
 
 def test_code_that_comes_with_a_model_is_never_run(tmp_path: Path) -> None:
     folder = tiny_models.vit(tmp_path / "vit")
-    (folder / "config.json").write_text('{"model_type": "mine", "auto_map": {"AutoModel": "evil.Model"}, "hidden_size": 8}')
+    (folder / "config.json").write_text(
+        '{"model_type": "mine", "auto_map": {"AutoModel": "evil.Model"}, "hidden_size": 8}'
+    )
     (folder / "evil.py").write_text("raise SystemExit('it ran')")
     with pytest.raises(RecipeError, match="brings its own code"):
         prepared("image", folder, [None, "x"])
@@ -221,7 +254,10 @@ def tuned(folder: Path, modality: str, mode: str, layout: Layout, **options: Any
     """The network frozen, and the same to be trained on."""
     made = []
     for one in ("frozen", mode):
-        config = Pretrained.settled(configure("encoders", "pretrained", {"model": str(folder), "mode": one, "dropout": 0, **options}), modality)
+        config = Pretrained.settled(
+            configure("encoders", "pretrained", {"model": str(folder), "mode": one, "dropout": 0, **options}),
+            modality,
+        )
         made.append(Pretrained.build(config, layout))
     made[1].begin()
     return made[0].eval(), made[1].train()
@@ -234,7 +270,11 @@ TOKENS, GRID = Layout("tokens", (16,), 300), Layout("grid", (3, 40, 40))
 @pytest.mark.parametrize("modality", ["text", "image", "cnn"])
 def test_training_begins_from_the_pretrained_network(mode: str, modality: str, tmp_path: Path) -> None:
     if modality == "text":
-        folder, layout, values = tiny_models.bert(tmp_path), TOKENS, Values(torch.randint(5, 300, (4, 9)), torch.tensor([9, 3, 1, 5]))
+        folder, layout, values = (
+            tiny_models.bert(tmp_path),
+            TOKENS,
+            Values(torch.randint(5, 300, (4, 9)), torch.tensor([9, 3, 1, 5])),
+        )
     else:
         folder = Path("efficientnet_lite0") if modality == "cnn" else tiny_models.vit(tmp_path)
         layout, values = GRID, Values(torch.randn(4, 3, 40, 40))
@@ -248,7 +288,9 @@ def test_training_begins_from_the_pretrained_network(mode: str, modality: str, t
     if mode == "lora":
         assert trained
         assert all("lora_" in name for name in trained)
-        assert sum(p.numel() for p in other.parameters() if p.requires_grad) < 0.4 * sum(p.numel() for p in other.parameters())
+        assert sum(p.numel() for p in other.parameters() if p.requires_grad) < 0.4 * sum(
+            p.numel() for p in other.parameters()
+        )
     else:
         assert all("lora_" not in name for name, _ in other.body.named_parameters())
     own = {id(p) for p in other.parameters() if p.requires_grad}
@@ -264,7 +306,9 @@ def test_training_begins_from_the_pretrained_network(mode: str, modality: str, t
     other.eval()
     assert not torch.allclose(other(values).x_BLD, before.x_BLD, atol=1e-3)
     if modality == "cnn":
-        assert not any(m.training for m in other.train().body.modules() if isinstance(m, torch.nn.BatchNorm2d))
+        assert not any(
+            m.training for m in other.train().body.modules() if isinstance(m, torch.nn.BatchNorm2d)
+        )
 
 
 def test_lower_blocks_learn_more_slowly(tmp_path: Path) -> None:
@@ -301,7 +345,9 @@ def test_a_tuned_model_is_the_same_after_loading(mode: str, tmp_path: Path) -> N
 
 def test_auto_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = configure("encoders", "pretrained", {"model": str(tiny_models.bert(tmp_path))})
-    assert Pretrained.settled(options, "text", 10_000).mode == ("lora" if torch.cuda.is_available() else "frozen")
+    assert Pretrained.settled(options, "text", 10_000).mode == (
+        "lora" if torch.cuda.is_available() else "frozen"
+    )
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     few, many = (Pretrained.settled(options, "text", rows) for rows in (500, 5000))
     assert (few.mode, few.why) == ("frozen", "500 rows")
@@ -317,11 +363,15 @@ def test_sounds_get_the_vectors_of_their_model(tmp_path: Path) -> None:
     model, extract = AutoModel.from_pretrained(folder), Wav2Vec2FeatureExtractor.from_pretrained(folder)
     for given, vector in zip(waves, found.x, strict=True):
         with torch.no_grad():
-            states = model(extract(given, sampling_rate=8000, return_tensors="pt").input_values).last_hidden_state
+            states = model(
+                extract(given, sampling_rate=8000, return_tensors="pt").input_values
+            ).last_hidden_state
         torch.testing.assert_close(vector[0], states[0].mean(0), atol=5e-3, rtol=5e-3)
 
 
-def test_frozen_encoders_read_a_few_cells_at_a_time_and_none_that_have_vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frozen_encoders_read_a_few_cells_at_a_time_and_none_that_have_vectors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     read, once = [], Arrays.tensor
 
     def counted(self: Arrays, items: list[int], drop: bool = False) -> torch.Tensor:
@@ -330,7 +380,10 @@ def test_frozen_encoders_read_a_few_cells_at_a_time_and_none_that_have_vectors(t
 
     monkeypatch.setattr(Arrays, "tensor", counted)
     path = write_csv(tmp_path / "t.csv", make_rows(tmp_path, 48))
-    asked = [*FAST[:2], f"encoders.image={{name: pretrained, model: {tiny_models.vit(tmp_path / 'vit', seed=7)}}}"]
+    asked = [
+        *FAST[:2],
+        f"encoders.image={{name: pretrained, model: {tiny_models.vit(tmp_path / 'vit', seed=7)}}}",
+    ]
     for seed in (0, 1):
         plait.fit(path, "label", out=tmp_path / f"run{seed}", overrides=asked, seed=seed, quiet=True)
     assert read == [32, 16], "of the second fit nothing: its vectors are in the cache"
@@ -359,26 +412,43 @@ def test_a_model_of_clips_sees_all_frames_at_once(tmp_path: Path) -> None:
     assert found.x.shape == (2, 1, 32)
     still = given.x[1:, :1].expand(-1, 4, -1, -1, -1)
     with torch.no_grad():
-        expected = AutoModel.from_pretrained(folder)(torch.cat([given.x[:1], still])).last_hidden_state.mean(1)
+        expected = AutoModel.from_pretrained(folder)(torch.cat([given.x[:1], still])).last_hidden_state.mean(
+            1
+        )
     torch.testing.assert_close(found.x[:, 0], expected, atol=1e-4, rtol=1e-4)
 
 
-def test_sounds_and_texts_get_the_vectors_of_the_encoder_alone_where_a_model_also_writes(tmp_path: Path) -> None:
+def test_sounds_and_texts_get_the_vectors_of_the_encoder_alone_where_a_model_also_writes(
+    tmp_path: Path,
+) -> None:
     waves = [wave(0.5, 440), wave(0.2, 200)]
-    encoder, modality, loaded = prepared("audio", tiny_models.whisper(tmp_path / "whisper", seconds=1), [wav(w) for w in waves])
+    encoder, modality, loaded = prepared(
+        "audio", tiny_models.whisper(tmp_path / "whisper", seconds=1), [wav(w) for w in waves]
+    )
     assert modality.layout.kind == "spectrogram"
     found = encoder.embed(modality.transform(loaded.values, None))
-    model, extract = AutoModel.from_pretrained(tmp_path / "whisper").eval(), WhisperFeatureExtractor.from_pretrained(tmp_path / "whisper")
+    model, extract = (
+        AutoModel.from_pretrained(tmp_path / "whisper").eval(),
+        WhisperFeatureExtractor.from_pretrained(tmp_path / "whisper"),
+    )
     for given, vector in zip(waves, found.x, strict=True):
         with torch.no_grad():
-            states = model.encoder(extract(given, sampling_rate=16_000, return_tensors="pt").input_features).last_hidden_state
-        torch.testing.assert_close(vector[0], states[0, : (len(given) // 160 + 2) // 2].mean(0), atol=0.03, rtol=0)  # recordings end unlike
+            states = model.encoder(
+                extract(given, sampling_rate=16_000, return_tensors="pt").input_features
+            ).last_hidden_state
+        torch.testing.assert_close(
+            vector[0], states[0, : (len(given) // 160 + 2) // 2].mean(0), atol=0.03, rtol=0
+        )  # recordings end unlike
 
     encoder, modality, loaded = prepared("text", tiny_models.t5(tmp_path / "t5"), ["a red apple", "blue"])
     found = encoder.embed(modality.transform(loaded.values, None))
     ids, mask = loaded.values.x.long(), loaded.values.mask_BL()
     with torch.no_grad():
-        states = T5EncoderModel.from_pretrained(tmp_path / "t5").eval()(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+        states = (
+            T5EncoderModel.from_pretrained(tmp_path / "t5")
+            .eval()(input_ids=ids, attention_mask=mask.long())
+            .last_hidden_state
+        )
     torch.testing.assert_close(found.x[0, 0], states[0][mask[0]].mean(0), atol=1e-5, rtol=1e-5)
 
 
@@ -391,6 +461,8 @@ def test_pictures_of_a_size_that_the_network_does_not_take_are_told(tmp_path: Pa
 def test_sounds_need_a_network_of_waves(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="no network for audio comes in a package"):
         Pretrained.settled(configure("encoders", "pretrained", {}), "audio")
-    config = Pretrained.settled(configure("encoders", "pretrained", {"model": str(tiny_models.bert(tmp_path))}), "audio")
+    config = Pretrained.settled(
+        configure("encoders", "pretrained", {"model": str(tiny_models.bert(tmp_path))}), "audio"
+    )
     with pytest.raises(RecipeError, match="is a 'bert'; for sounds expected one of wav2vec2"):
         Pretrained.asks(config, "audio")

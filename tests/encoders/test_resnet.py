@@ -12,11 +12,15 @@ from plait.recipe.registry import configure, find
 @pytest.mark.parametrize("size", [8, 16, 17, 24, 32, 96])
 @pytest.mark.parametrize("rows", [2, 8])
 def test_gradients_in_bf16_are_those_in_fp32(size: int, rows: int) -> None:
-    """On a grid of one cell, the gradient of a strided convolution in bf16 was garbage: no such convolution is built."""
+    """On a grid of one cell, the gradient of a strided convolution in bf16 was garbage: no such
+    convolution is built.
+    """
 
     def gradients(bf16: bool) -> torch.Tensor:
         torch.manual_seed(0)
-        module = find("encoders", "resnet").build(configure("encoders", "resnet", {"dropout": 0.0}), Layout("grid", (3, size, size)))
+        module = find("encoders", "resnet").build(
+            configure("encoders", "resnet", {"dropout": 0.0}), Layout("grid", (3, size, size))
+        )
         module.eval()  # statistics of a few rows of noise would magnify rounding
         for part in module.modules():
             if isinstance(part, torch.nn.BatchNorm2d):
@@ -34,5 +38,9 @@ def test_gradients_in_bf16_are_those_in_fp32(size: int, rows: int) -> None:
 
 @pytest.mark.parametrize(("size", "tokens"), [(8, 1), (16, 1), (32, 1), (64, 4), (96, 9), (224, 49)])
 def test_the_last_grid(size: int, tokens: int) -> None:
-    module = find("encoders", "resnet").build(configure("encoders", "resnet", {}), Layout("grid", (3, size, size))).eval()
+    module = (
+        find("encoders", "resnet")
+        .build(configure("encoders", "resnet", {}), Layout("grid", (3, size, size)))
+        .eval()
+    )
     assert module(Values(torch.rand(1, 3, size, size))).x_BLD.shape == (1, tokens, 256)

@@ -1,4 +1,6 @@
-"""Many plain columns encoded at once, against each by itself; and what stands in for cells that are not there."""
+"""Many plain columns encoded at once, against each by itself; and what stands in for cells that are not
+there.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +23,22 @@ def build(missing: str = "learned") -> tuple[dict[str, Tabular], Cells, dict[str
     torch.manual_seed(0)
     config = Tabular.options()
     encoders = {c: Tabular.build(config, Layout("vector", (size,))) for c, size in SIZES.items()}
-    encoders |= {c: Tabular.build(config, Layout("index", (), height)) for c, height in {"few": 3, "many": 40}.items()}
+    encoders |= {
+        c: Tabular.build(config, Layout("index", (), height)) for c, height in {"few": 3, "many": 40}.items()
+    }
     for encoder in encoders.values():
         for p in encoder.parameters():
             nn.init.normal_(p)
     values = {c: Values(torch.randn(ROWS, size)) for c, size in SIZES.items()}
-    values |= {"few": Values(torch.tensor([0, 1, 2, 0, 1, 2])), "many": Values(torch.tensor([39, 0, 5, 20, 38, 1]))}
-    return encoders, Cells({c: encoders[c] for c in ("few", "wide", "narrow", "many", "middle")}, missing), values
+    values |= {
+        "few": Values(torch.tensor([0, 1, 2, 0, 1, 2])),
+        "many": Values(torch.tensor([39, 0, 5, 20, 38, 1])),
+    }
+    return (
+        encoders,
+        Cells({c: encoders[c] for c in ("few", "wide", "narrow", "many", "middle")}, missing),
+        values,
+    )
 
 
 def everywhere(value: bool = True) -> dict[str, Tensor]:
@@ -50,8 +61,12 @@ def test_they_learn_what_each_would_learn() -> None:
     sum((e(values[c]).x_BLD * weight).sum() for c, e in encoders.items()).backward()
     narrow, first = cells.numbers.index("narrow"), encoders["narrow"].net[1]
     torch.testing.assert_close(cells.first_MEH.grad[narrow, :1], first.weight.grad.T)
-    assert not bool(cells.first_MEH.grad[narrow, 1:].any()), "entries that a column does not have learn nothing"
-    torch.testing.assert_close(cells.embedding.weight.grad, torch.cat([encoders[c].net.weight.grad for c in ("few", "many")]))
+    assert not bool(cells.first_MEH.grad[narrow, 1:].any()), (
+        "entries that a column does not have learn nothing"
+    )
+    torch.testing.assert_close(
+        cells.embedding.weight.grad, torch.cat([encoders[c].net.weight.grad for c in ("few", "many")])
+    )
 
 
 def test_an_empty_cell_is_told_where_training_rows_taught_what_it_says_and_a_hidden_one_is_not() -> None:
@@ -61,7 +76,9 @@ def test_an_empty_cell_is_told_where_training_rows_taught_what_it_says_and_a_hid
     present, given = everywhere(), everywhere()
     present["wide"], given["wide"] = ~empty & (torch.arange(ROWS) != 3), ~empty
     whole = cells(values, everywhere(), everywhere())["wide"].x_BLD[:, 0]
-    missing, said = (t.view(-1, cells.width)[cells.columns.index("wide")] for t in (cells.missing, cells.empty))
+    missing, said = (
+        t.view(-1, cells.width)[cells.columns.index("wide")] for t in (cells.missing, cells.empty)
+    )
 
     def expected(of_empty: Tensor) -> Tensor:
         return torch.stack([of_empty, whole[1], of_empty, missing, whole[4], whole[5]])
@@ -77,9 +94,13 @@ def test_an_empty_cell_is_told_where_training_rows_taught_what_it_says_and_a_hid
     torch.testing.assert_close(taught["wide"].x_BLD[:, 0], expected(missing + said))
     later = {**present, "wide": present["wide"] & (torch.arange(ROWS) != 1)}
     torch.testing.assert_close(cells.hide(taught, later)["wide"].x_BLD[1, 0], missing)
-    torch.testing.assert_close(cells.hide(taught, later)["wide"].x_BLD[0, 0], missing + said, msg="is empty still")
+    torch.testing.assert_close(
+        cells.hide(taught, later)["wide"].x_BLD[0, 0], missing + said, msg="is empty still"
+    )
     gone = cells.hide(taught, present, columns=["few"])["wide"]
-    torch.testing.assert_close(gone.x_BLD[:, 0], missing.expand(ROWS, -1), msg="a column that is not there says nothing")
+    torch.testing.assert_close(
+        gone.x_BLD[:, 0], missing.expand(ROWS, -1), msg="a column that is not there says nothing"
+    )
     assert not bool(gone.mask_BL.any())
 
 

@@ -58,7 +58,10 @@ def test_bagged_selection_is_flattered_less_by_few_rows() -> None:
     def answers(rows: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
         y = torch.randint(0, 3, (rows,), generator=g)
         right = torch.nn.functional.one_hot(y, 3).float()
-        return y, [strength * right + torch.randn(rows, 3, generator=g) for strength in (1.5, 1.4, 1.5, 1.4, 1.5, 0.0)]
+        return y, [
+            strength * right + torch.randn(rows, 3, generator=g)
+            for strength in (1.5, 1.4, 1.5, 1.4, 1.5, 0.0)
+        ]
 
     test_y, test = answers(5000)
     everywhere = torch.ones(5000, dtype=torch.bool)
@@ -69,7 +72,9 @@ def test_bagged_selection_is_flattered_less_by_few_rows() -> None:
             share = bagged(outputs, task(), y, 20, bags, 0)
             assert sum(share) == pytest.approx(1)
             assert all(s == 0 or s >= LEAST for s in share) or bags == 1
-            found.append(float(task().loss(task().blend(torch.stack(test), torch.tensor(share)), test_y, everywhere)))
+            found.append(
+                float(task().loss(task().blend(torch.stack(test), torch.tensor(share)), test_y, everywhere))
+            )
     assert bagged(outputs, task(), y, 20, 1, 0) == greedy(outputs, task(), y, 20)
     assert bagged(outputs, task(), y, 20, 20, 0) == bagged(outputs, task(), y, 20, 20, 0)
     assert np.mean(losses[20]) < np.mean(losses[1])
@@ -102,13 +107,18 @@ def test_an_ensemble_answers_alike_after_loading(table: Path, tmp_path: Path) ->
     assert "<h2>Members</h2>" in page
     assert all(f"<td>{name}</td>" in page for name in found)
     again = plait.load(out, quiet=True)
-    rows = [{"photo": None, "text": "the sky is near", "price": 2.0}, {"text": None, "photo": None, "shop": "north"}]
+    rows = [
+        {"photo": None, "text": "the sky is near", "price": 2.0},
+        {"text": None, "photo": None, "shop": "north"},
+    ]
     for given in (table, rows):
         a, b = model.predict(given), again.predict(given)
         assert a.column_names == b.column_names
         assert a["label"].equals(b["label"])
         for c in ("red", "green", "blue"):
-            np.testing.assert_allclose(a[f"label_probability_{c}"].to_numpy(), b[f"label_probability_{c}"].to_numpy(), atol=1e-5)
+            np.testing.assert_allclose(
+                a[f"label_probability_{c}"].to_numpy(), b[f"label_probability_{c}"].to_numpy(), atol=1e-5
+            )
     assert again.embed(table).shape[0] == 48
     evaluation = again.evaluate(table).targets["label"]
     assert evaluation.metrics["accuracy"].value > 0.9
@@ -119,18 +129,30 @@ def test_members_without_a_part_in_the_answer_are_not_kept(table: Path, tmp_path
     out = tmp_path / "run"
     model = plait.fit(table, "label", overrides=[*FAST, TREES, "ensemble.folds=2"], out=out, quiet=True)
     kept = json.loads((out / "ensemble.json").read_text())["bags"]
-    assert {b["name"] for b in kept} == {n for n, one in model.record["members"]["label"].items() if one["share"]}
+    assert {b["name"] for b in kept} == {
+        n for n, one in model.record["members"]["label"].items() if one["share"]
+    }
 
 
 def test_scores_of_members_are_of_rows_that_they_had_not_seen(tmp_path: Path) -> None:
     """Labels by lot: trees know all that they have seen by heart, and nothing of what they have not."""
     rng = np.random.default_rng(0)
-    table = pa.table({**{f"x{i}": rng.normal(size=200) for i in range(8)}, "y": rng.permutation(np.repeat(["a", "b"], 100))})
-    overrides = ["training.epochs=1", "ensemble.members={forest: {name: trees, least: 1, leaves: 31, rounds: 60}, line: linear}"]
+    table = pa.table(
+        {
+            **{f"x{i}": rng.normal(size=200) for i in range(8)},
+            "y": rng.permutation(np.repeat(["a", "b"], 100)),
+        }
+    )
+    overrides = [
+        "training.epochs=1",
+        "ensemble.members={forest: {name: trees, least: 1, leaves: 31, rounds: 60}, line: linear}",
+    ]
     model = plait.fit(table, "y", overrides=overrides, out=tmp_path / "run", quiet=True)
     scores = {name: one["value"] for name, one in model.record["members"]["y"].items()}
     assert 0.35 < scores["forest"] < 0.65
-    assert 0.35 < model.record["evaluation"]["validation"]["targets"]["y"]["metrics"]["accuracy"]["value"] < 0.65
+    assert (
+        0.35 < model.record["evaluation"]["validation"]["targets"]["y"]["metrics"]["accuracy"]["value"] < 0.65
+    )
 
 
 def test_stacking_and_repeats(table: Path, tmp_path: Path) -> None:
@@ -145,10 +167,17 @@ def test_stacking_and_repeats(table: Path, tmp_path: Path) -> None:
     assert model.predict(table)["label"].equals(plait.load(out, quiet=True).predict(table)["label"])
 
 
-def test_columns_vote_in_the_recipes_own_network_only(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_columns_vote_in_the_recipes_own_network_only(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     members = []
     train = loop.train
-    monkeypatch.setattr("plait.members.network.train", lambda run: members.append(run.model) or train(run))  # type: ignore[func-returns-value]
+
+    def recording(run: loop.Training) -> object:
+        members.append(run.model)
+        return train(run)
+
+    monkeypatch.setattr("plait.members.network.train", recording)
     overrides = [*FAST, "training.epochs=1", "ensemble.folds=2", "ensemble.members={again: network}"]
     whole = plait.fit(table, "label", overrides=overrides, out=tmp_path / "run", quiet=True)
     assert whole._network.model.votes_for("label") is not None
@@ -163,7 +192,11 @@ def test_members_are_trained_over_and_over_on_few_rows(quality: str, rows: int, 
     assert auto.for_rows(rows).repeats == repeats
     assert EnsembleRecipe(repeats=2).for_rows(rows).repeats == 2
     columns = (Column(name="x", role="input", modality="number"), Column(name="y", role="target"))
-    chosen = recipes.load({"quality": quality}).resolve(Schema(columns=columns, rows=rows), {"y": "classification"}).for_rows(rows)
+    chosen = (
+        recipes.load({"quality": quality})
+        .resolve(Schema(columns=columns, rows=rows), {"y": "classification"})
+        .for_rows(rows)
+    )
     assert chosen.ensemble is not None
     assert chosen.ensemble.repeats == repeats
 
@@ -173,14 +206,24 @@ def test_several_targets_have_shares_of_their_own(tmp_path: Path) -> None:
     for i, row in enumerate(rows):
         row["size"] = row["price"] * 2 + 1 if i % 7 else ""
     overrides = [*FAST, TREES, "ensemble.folds=2"]
-    model = plait.fit(write_csv(tmp_path / "t.csv", rows), ["label", "size"], overrides=overrides, out=tmp_path / "run", quiet=True)
+    model = plait.fit(
+        write_csv(tmp_path / "t.csv", rows),
+        ["label", "size"],
+        overrides=overrides,
+        out=tmp_path / "run",
+        quiet=True,
+    )
     assert set(model.record["members"]) == {"label", "size"}
     assert model.record["members"]["size"]["line"]["rows"] == 41
     assert model.record["evaluation"]["validation"]["targets"]["size"]["metrics"]["rmse"]["value"] < 1.5
 
 
-def test_what_quality_stands_for(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Vectors whose weights are not installed are left out, and said so; asked for by name, they are an error."""
+def test_what_quality_stands_for(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Vectors whose weights are not installed are left out, and said so; asked for by name, they are an
+    error.
+    """
     from plait.pretrained import files
 
     def absent(name: str) -> Path:
@@ -188,14 +231,19 @@ def test_what_quality_stands_for(table: Path, tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(files, "find", absent)
     model = plait.fit(table, "label", overrides=FAST, quality="good", out=tmp_path / "run")
-    assert "without pretrained vectors of images: the weights of efficientnet_lite0 are not here" in capsys.readouterr().err
+    assert (
+        "without pretrained vectors of images: the weights of efficientnet_lite0 are not here"
+        in capsys.readouterr().err
+    )
     assert set(model.record["members"]["label"]) == {"network", "linear", "trees"}
     named = "ensemble.members={mine: {name: network, encoders: {image: pretrained}}}"
     with pytest.raises(RecipeError, match="weights of efficientnet_lite0 are not here"):
         plait.fit(table, "label", overrides=[*FAST, named], out=tmp_path / "other", quiet=True)
 
 
-def test_interrupted_members_are_trained_anew_beside_the_same_network(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_members_are_trained_anew_beside_the_same_network(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from plait.members.trees import Trees
 
     out = tmp_path / "run"
@@ -216,8 +264,14 @@ def test_interrupted_members_are_trained_anew_beside_the_same_network(table: Pat
 def test_a_light_member_leaves_out_what_would_have_to_be_trained(tmp_path: Path) -> None:
     table = write_csv(tmp_path / "t.csv", make_rows(tmp_path, 40))
     vectors = f"{{text: {{name: pretrained, model: {tiny_models.bert(tmp_path / 'bert')}}}}}"
-    members = f"ensemble.members={{light: {{name: network, light: true, encoders: {vectors}}}, all: {{name: network, encoders: {vectors}}}}}"
-    model = plait.fit(table, "label", overrides=[*FAST, members, "ensemble.folds=2"], out=tmp_path / "run", quiet=True)
+    light, whole = (
+        f"{{name: network, light: true, encoders: {vectors}}}",
+        f"{{name: network, encoders: {vectors}}}",
+    )
+    members = f"ensemble.members={{light: {light}, all: {whole}}}"
+    model = plait.fit(
+        table, "label", overrides=[*FAST, members, "ensemble.folds=2"], out=tmp_path / "run", quiet=True
+    )
     views = model._answering.views
     light = next((v for name, v in views.items() if name.endswith(", light")), None)
     whole = next((v for name, v in views.items() if name != "network" and not name.endswith(", light")), None)

@@ -21,7 +21,10 @@ def build(name: str, widths: dict[str, int] = WIDTHS, **options: Any) -> Any:
 
 def inputs(rows: int = 5) -> tuple[dict[str, Tokens], dict[str, torch.Tensor]]:
     g = torch.Generator().manual_seed(1)
-    tokens = {c: Tokens(torch.randn(rows, 1, w, generator=g), torch.ones(rows, 1, dtype=torch.bool)) for c, w in WIDTHS.items()}
+    tokens = {
+        c: Tokens(torch.randn(rows, 1, w, generator=g), torch.ones(rows, 1, dtype=torch.bool))
+        for c, w in WIDTHS.items()
+    }
     return tokens, {c: torch.ones(rows, dtype=torch.bool) for c in WIDTHS}
 
 
@@ -49,15 +52,22 @@ def test_gated_is_equation_of_arevalo_2017() -> None:
     for m, c in enumerate(WIDTHS):
         values = module.values[module_key(c)]
         gate_weight, gate_bias = module.gates.weight[m * 6 : m * 6 + 6], module.gates.bias[m * 6 : m * 6 + 6]
-        h += torch.sigmoid(everything @ gate_weight.T + gate_bias) * torch.tanh(x[c] @ values.weight.T + values.bias)
+        h += torch.sigmoid(everything @ gate_weight.T + gate_bias) * torch.tanh(
+            x[c] @ values.weight.T + values.bias
+        )
     assert torch.allclose(module(tokens, present), module.mlp(h), atol=1e-6)
 
 
 def test_low_rank_is_the_full_tensor_product_of_liu_2018() -> None:
     module, (tokens, present) = build("low_rank", width=4, rank=3), inputs()
-    z = {c: torch.cat([module.norms[module_key(c)](t.x_BLD[:, 0]), torch.ones(5, 1)], 1) for c, t in tokens.items()}
+    z = {
+        c: torch.cat([module.norms[module_key(c)](t.x_BLD[:, 0]), torch.ones(5, 1)], 1)
+        for c, t in tokens.items()
+    }
     w = [module.factors[module_key(c)] for c in WIDTHS]
-    full_weight = torch.einsum("irk,jrk,lrk,r->ijlk", *w, module.rank_weights)  # eq. 6: the sum of rank-one tensors
+    full_weight = torch.einsum(
+        "irk,jrk,lrk,r->ijlk", *w, module.rank_weights
+    )  # eq. 6: the sum of rank-one tensors
     full_tensor = torch.einsum("bi,bj,bl->bijl", *z.values())  # eq. 2: the outer product of all columns
     expected = torch.einsum("bijl,ijlk->bk", full_tensor, full_weight) + module.bias  # eq. 3
     assert torch.allclose(module.product_BD(tokens, present), expected, atol=1e-4)
@@ -87,7 +97,9 @@ def test_attention_is_softmax_of_scaled_products() -> None:
 
 
 def parity_accuracy(name: str, seed: int = 0) -> float:
-    """Trains on all eight rows of y = a xor b xor c, one bit a modality, and scores the same rows: can it represent it?"""
+    """Trains on all eight rows of y = a xor b xor c, one bit a modality, and scores the same rows: can
+    it represent it?
+    """
     bits = torch.tensor([[i >> k & 1 for k in range(3)] for i in range(8)]).repeat(16, 1)
     label = (bits.sum(1) % 2).float()
     x = torch.stack([bits.float(), 1 - bits.float()], -1) * 2 - 1
@@ -100,7 +112,9 @@ def parity_accuracy(name: str, seed: int = 0) -> float:
     head = torch.nn.Linear(module.width, 1)
     optimizer = torch.optim.Adam([*module.parameters(), *head.parameters()], 3e-3)
     for _ in range(400):
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(head(module(tokens, present))[:, 0], label)
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(
+            head(module(tokens, present))[:, 0], label
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -109,8 +123,9 @@ def parity_accuracy(name: str, seed: int = 0) -> float:
 
 @pytest.mark.parametrize("name", names("fusion"))
 def test_parity_of_order_three(name: str) -> None:
-    """An additive fusion can get at most 3/4 of the eight rows: no sum of three functions has the signs of a parity.
-    Every other one represents it."""
+    """An additive fusion can get at most 3/4 of the eight rows: no sum of three functions has the signs
+    of a parity. Every other one represents it.
+    """
     accuracy = parity_accuracy(name)
     if name == "logit_sum":
         assert accuracy <= 0.75

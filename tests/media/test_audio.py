@@ -31,7 +31,10 @@ FILES = {
     "mu-law": wav(WAVE, subtype="ULAW"),
     "adpcm": wav(WAVE, subtype="IMA_ADPCM"),
 }
-ENDLESS = {"ac3": encoded(WAVE, "ac3", "ac3", 48_000), "amr": encoded(WAVE, "amr", "libopencore_amrnb", 8000)}  # they state no length
+ENDLESS = {
+    "ac3": encoded(WAVE, "ac3", "ac3", 48_000),
+    "amr": encoded(WAVE, "amr", "libopencore_amrnb", 8000),
+}  # they state no length
 
 
 def hertz(samples: np.ndarray, rate: int) -> float:
@@ -123,4 +126,6 @@ def test_a_playlist_opens_nothing(tmp_path: Path) -> None:
     (tmp_path / "secret.wav").write_bytes(wav(WAVE))
     for line in ("http://127.0.0.1:9/a.ts", str(tmp_path / "secret.wav")):
         with pytest.raises(BadCell):
-            read_sound(f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{line}\n#EXT-X-ENDLIST\n".encode(), RATE, 30.0)
+            read_sound(
+                f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{line}\n#EXT-X-ENDLIST\n".encode(), RATE, 30.0
+            )

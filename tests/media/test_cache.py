@@ -107,11 +107,15 @@ with Cache(Path(sys.argv[1]), 1e9) as cells:
 
 
 def start(folder: Path, who: int, how: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", WRITER, str(folder), str(who), how], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(folder), str(who), how], stdout=subprocess.PIPE, text=True
+    )
 
 
 def test_a_new_cache_waits_for_one_who_writes_while_it_is_made(tmp_path: Path) -> None:
-    """SQLite does not wait here: who changes the journal's mode while another one is about to write is told "locked" at once."""
+    """SQLite does not wait here: who changes the journal's mode while another one is about to write is
+    told "locked" at once.
+    """
     other = sqlite3.connect(tmp_path / "index.sqlite", check_same_thread=False)
     other.executescript("CREATE TABLE seen (x); BEGIN IMMEDIATE; INSERT INTO seen VALUES (1)")
     release = threading.Timer(0.3, other.commit)
@@ -148,7 +152,9 @@ def test_a_killed_process_leaves_a_cache_that_works(tmp_path: Path) -> None:
         assert cells.get("x", b"new") is not None
 
 
-def test_a_second_fit_decodes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_fit_decodes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("PLAIT_CACHE", str(tmp_path / "cache"))
     rows = make_rows(tmp_path, 48)
     for i, row in enumerate(rows):
@@ -161,7 +167,13 @@ def test_a_second_fit_decodes_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(Image, "prepare", lambda self, media: count.append(1) or real(self, media))
 
     def fit(name: str, **options: Any) -> plait.Model:
-        return plait.fit(table, "label", out=tmp_path / name, overrides=[*FAST, *(f"{k}={v}" for k, v in options.items())], quiet=True)
+        return plait.fit(
+            table,
+            "label",
+            out=tmp_path / name,
+            overrides=[*FAST, *(f"{k}={v}" for k, v in options.items())],
+            quiet=True,
+        )
 
     one = fit("one")
     assert len(count) == 48
@@ -171,13 +183,17 @@ def test_a_second_fit_decodes_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
     problems = [(tmp_path / name / "problems.csv").read_text() for name in ("one", "two")]
     assert problems[0] == problems[1]
     assert "7,photo" in problems[0]
-    plait.fit(table, "label", out=tmp_path / "three", overrides=[*FAST, "modalities.image.background=9"], quiet=True)
+    plait.fit(
+        table, "label", out=tmp_path / "three", overrides=[*FAST, "modalities.image.background=9"], quiet=True
+    )
     assert len(count) == 96  # prepared in another way
     assert list(one.predict(table)["label"].to_pylist())
     assert len(count) == 96  # predicting finds them too
 
 
-def test_a_folder_that_cannot_be_written_to_is_said_and_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_written_to_is_said_and_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("PLAIT_CACHE", str(tmp_path / "file"))
     said: list[str] = []

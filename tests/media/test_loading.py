@@ -28,7 +28,9 @@ from support.tables import FAST, make_rows
 
 
 def modality(name: str, **options: Any) -> Any:
-    return find("modalities", name).fit(configure("modalities", name, options), pa.chunked_array([pa.nulls(0)]))
+    return find("modalities", name).fit(
+        configure("modalities", name, options), pa.chunked_array([pa.nulls(0)])
+    )
 
 
 SMALL = {
@@ -65,8 +67,17 @@ def test_everything_that_a_path_can_be_wrong_in(name: str, tmp_path: Path) -> No
     ]
     loaded = SMALL[name].load(pa.chunked_array([pa.array(cells)]), Source("column", tmp_path))
     reasons = [p.reason for p in loaded.problems]
-    expected = ["no such file", "a folder", "an empty file", "not a picture|neither sound nor video", "neither a file", "a URL", "a URL",
-                "cannot be opened", "cannot be opened"]  # fmt: skip
+    expected = [
+        "no such file",
+        "a folder",
+        "an empty file",
+        "not a picture|neither sound nor video",
+        "neither a file",
+        "a URL",
+        "a URL",
+        "cannot be opened",
+        "cannot be opened",
+    ]
     assert [p.row for p in loaded.problems] == list(range(9))
     assert all(re.search(e, r) for e, r in zip(expected, reasons, strict=True)), reasons
     assert not loaded.present.any()
@@ -171,7 +182,9 @@ def test_strings_that_are_not_utf8_are_named(tmp_path: Path) -> None:
 def test_no_permission_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "secret.png").write_bytes(png())
     real = os.access
-    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).endswith("secret.png") and real(path, mode))  # tests may run as root
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: not str(path).endswith("secret.png") and real(path, mode)
+    )  # tests may run as root
     with pytest.raises(BadCell, match="permission denied"):
         Media("secret.png", tmp_path)
     (tmp_path / "secret.png").chmod(stat.S_IRWXU)
@@ -186,11 +199,24 @@ def test_pictures_of_absurd_size_are_not_decoded() -> None:
 
 GOOD = {
     "image": [png(), png(kind="JPEG"), png(kind="GIF"), png(kind="WEBP"), png(kind="BMP"), png(kind="TIFF")],
-    "audio": [wav(wave(0.6)), wav(wave(0.6), kind="FLAC"), encoded(wave(0.6), "mp3", "libmp3lame"), wav(wave(0.6), kind="OGG", subtype="VORBIS"),
-              encoded(wave(0.6), "ogg", "libopus", 48_000), encoded(wave(0.6), "ipod", "aac"), clip(6, sound=wave(0.3))],
-    "video": [clip(12), clip(12, "webm", "libvpx"), clip(12, "avi", "mpeg4"), clip(12, "matroska", sound=wave(0.5)), clip(12, "mpegts"),
-              png(kind="GIF")],
-}  # fmt: skip
+    "audio": [
+        wav(wave(0.6)),
+        wav(wave(0.6), kind="FLAC"),
+        encoded(wave(0.6), "mp3", "libmp3lame"),
+        wav(wave(0.6), kind="OGG", subtype="VORBIS"),
+        encoded(wave(0.6), "ogg", "libopus", 48_000),
+        encoded(wave(0.6), "ipod", "aac"),
+        clip(6, sound=wave(0.3)),
+    ],
+    "video": [
+        clip(12),
+        clip(12, "webm", "libvpx"),
+        clip(12, "avi", "mpeg4"),
+        clip(12, "matroska", sound=wave(0.5)),
+        clip(12, "mpegts"),
+        png(kind="GIF"),
+    ],
+}
 
 
 def corrupted(seed: int, data: bytes, other: bytes) -> tuple[str, bytes]:
@@ -211,8 +237,10 @@ def corrupted(seed: int, data: bytes, other: bytes) -> tuple[str, bytes]:
 
 @pytest.mark.parametrize("name", GOOD)
 def test_five_hundred_corruptions_are_named_or_whole(name: str) -> None:
-    """Whatever is done to a file, there is an array of the right form or a reason; a truncated file has a reason unless
-    nothing of what is looked at is missing (only an index, say). Transport streams state no end: of them nobody can tell."""
+    """Whatever is done to a file, there is an array of the right form or a reason; a truncated file has
+    a reason unless nothing of what is looked at is missing (only an index, say). Transport streams
+    state no end: of them nobody can tell.
+    """
     files, small = GOOD[name], SMALL[name]
     reasons: set[str] = set()
     whole = [small.prepare(Media(data, Path())).array for data in files]
@@ -232,7 +260,9 @@ def test_five_hundred_corruptions_are_named_or_whole(name: str) -> None:
             assert np.isfinite(cell.array).all()
         unstated = name == "video" and which == 4
         same = np.array_equal(cell.array, whole[which])
-        assert how != "truncate" or unstated or same, f"{name} {which} {seed}: {len(data)} of {len(files[which])} bytes pass for a whole file"
+        assert how != "truncate" or unstated or same, (
+            f"{name} {which} {seed}: {len(data)} of {len(files[which])} bytes pass for a whole file"
+        )
     assert len(reasons) > 2
     assert all(reasons)
 
@@ -245,7 +275,12 @@ def test_frames_and_sound_of_one_column_are_read_together(tmp_path: Path) -> Non
     sources = [Source("clip", tmp_path), Source("clip.sound", tmp_path, part=True)]
     seen, heard = load_together([SMALL["video"], SMALL["audio"]], cells, sources)
     assert seen.present.tolist() == [True, True, False, False]
-    assert heard.present.tolist() == [True, False, False, False]  # a clip without sound is no problem, it lacks one
+    assert heard.present.tolist() == [
+        True,
+        False,
+        False,
+        False,
+    ]  # a clip without sound is no problem, it lacks one
     assert [(p.row, p.column) for p in [*seen.problems, *heard.problems]] == [(2, "clip"), (2, "clip.sound")]
 
 
@@ -253,7 +288,9 @@ def test_what_is_odd_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     rows = make_rows(tmp_path, 48)
     for i, row in enumerate(rows):
         (tmp_path / f"{i}.wav").write_bytes(wav(wave(0.2, seed=i) * (0 if i in (3, 5) else 1)))
-        (tmp_path / "same.mp4").write_bytes(clip(4, draw=lambda step, size: np.zeros((size[1], size[0], 3), np.uint8)))
+        (tmp_path / "same.mp4").write_bytes(
+            clip(4, draw=lambda step, size: np.zeros((size[1], size[0], 3), np.uint8))
+        )
         row["sound"], row["clip"] = f"{i}.wav", "same.mp4"
     options = [o for o in FAST if "epochs" not in o]
     plait.fit(rows, "label", root=tmp_path, out=tmp_path / "run", overrides=[*options, "training.epochs=1"])
@@ -267,7 +304,9 @@ def test_what_is_odd_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize("ragged", [False, True])
 def test_held_media_are_the_same_a_few_at_a_time_and_all_at_once(ragged: bool) -> None:
     rng = np.random.default_rng(0)
-    found: list[np.ndarray | None] = [rng.integers(0, 255, (4 - i if ragged else 4, 3), dtype=np.uint8) for i in range(3)]
+    found: list[np.ndarray | None] = [
+        rng.integers(0, 255, (4 - i if ragged else 4, 3), dtype=np.uint8) for i in range(3)
+    ]
     found.insert(1, None)
     held = Held(Arrays(found, (0, 3) if ragged else (4, 3), torch.uint8, ragged))
     items = torch.tensor([3, 0, 1])

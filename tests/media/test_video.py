@@ -46,7 +46,10 @@ def test_frames_are_those_of_decoding_it_all(name: str, count: int) -> None:
     data = clip(25, **CLIPS[name])  # so that no middle of a part lies between two frames
     found = Clip(data).frames(count, FRAMING)
     with av.open(io.BytesIO(data)) as file:
-        every = [f.to_ndarray(width=48, height=48, format="rgb24", interpolation="BILINEAR") for f in file.decode(video=0)]
+        every = [
+            f.to_ndarray(width=48, height=48, format="rgb24", interpolation="BILINEAR")
+            for f in file.decode(video=0)
+        ]
     wanted = [int((i + 0.5) * 25 / count) for i in range(count)]
     assert found.shown == len(every) == 25
     for pixels, step in zip(found.pixels, wanted, strict=True):
@@ -94,13 +97,26 @@ def _only_sound() -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize(("turned", "matrix"), [(90, (0, 1, -1, 0)), (180, (-1, 0, 0, -1)), (270, (0, -1, 1, 0))])
+@pytest.mark.parametrize(
+    ("turned", "matrix"), [(90, (0, 1, -1, 0)), (180, (-1, 0, 0, -1)), (270, (0, -1, 1, 0))]
+)
 def test_rotation_metadata_is_followed(turned: int, matrix: tuple[int, ...]) -> None:
-    """A phone writes the frames as its sensor has them, and a matrix that turns them (in the track's header)."""
+    """A phone writes the frames as its sensor has them, and a matrix that turns them (in the track's
+    header).
+    """
     upright = np.zeros((48, 48, 3), np.uint8)
     upright[:24] = (230, 60, 60)  # red above
-    data = bytearray(clip(4, size=(48, 48), draw=lambda step, size: np.ascontiguousarray(np.rot90(upright, turned // 90)), options={"bf": "0"}))
-    at = data.index(b"tkhd") + 4 + 40  # version and flags, times, track, duration, layer, volume; then the matrix
+    data = bytearray(
+        clip(
+            4,
+            size=(48, 48),
+            draw=lambda step, size: np.ascontiguousarray(np.rot90(upright, turned // 90)),
+            options={"bf": "0"},
+        )
+    )
+    at = (
+        data.index(b"tkhd") + 4 + 40
+    )  # version and flags, times, track, duration, layer, volume; then the matrix
     a, b, c, d = (v * 65_536 for v in matrix)
     for i, value in enumerate((a, b, 0, c, d, 0, 0, 0, 1 << 30)):
         data[at + 4 * i : at + 4 * i + 4] = int(value).to_bytes(4, "big", signed=True)
@@ -114,7 +130,9 @@ def test_animated_pictures(kind: str) -> None:
     frames = [Image.fromarray(picture(step)) for step in range(12)]
     buffer = io.BytesIO()
     options = {"lossless": True} if kind == "WEBP" else {}
-    frames[0].save(buffer, kind, save_all=True, append_images=frames[1:], duration=[40] * 6 + [400] * 6, **options)
+    frames[0].save(
+        buffer, kind, save_all=True, append_images=frames[1:], duration=[40] * 6 + [400] * 6, **options
+    )
     opened = Clip(buffer.getvalue())
     assert opened.moves
     assert opened.sound(16_000, 10.0) is None
@@ -125,7 +143,9 @@ def test_animated_pictures(kind: str) -> None:
     assert [round((place(p) * 48 - 4) / 4) % 10 for p in found.pixels] == [e % 10 for e in expected]
 
 
-@pytest.mark.parametrize("name", [n for n in CLIPS if n not in ("mpeg2", "transport stream", "no timestamps")])
+@pytest.mark.parametrize(
+    "name", [n for n in CLIPS if n not in ("mpeg2", "transport stream", "no timestamps")]
+)
 @pytest.mark.parametrize("kept", [0.4, 0.8])
 def test_what_is_cut_short_is_named(name: str, kept: float) -> None:
     """Streams made for broadcasting state no end: of them nobody can tell."""

@@ -1,4 +1,6 @@
-"""What every member keeps: any task, any subset of inputs, the same answers after saving and loading; and the sums behind them."""
+"""What every member keeps: any task, any subset of inputs, the same answers after saving and loading;
+and the sums behind them.
+"""
 
 from __future__ import annotations
 
@@ -44,14 +46,18 @@ def make(tasks: dict[str, str]) -> tuple[Examples, Recipe]:
         "price": pa.array(x @ np.array([2.0, -1.0, 0.5])),
         "tags": pa.array([[t for t, on in zip("pq", row[:2] > 0, strict=True) if on] for row in x]),
     }
-    table = Table(pa.table({k: c for k, c in columns.items() if k not in TASKS or k in tasks}), Path.cwd(), "t")
+    table = Table(
+        pa.table({k: c for k, c in columns.items() if k not in TASKS or k in tasks}), Path.cwd(), "t"
+    )
     training = {"epochs": 2, "precision": "fp32", "channels_last": "off", "allocator": "off"}
     recipe = Recipe(training=training, columns={"text": {"modality": "text"}})
     schema: Schema = infer(table, list(tasks), recipe)
     recipe = recipe.resolve(schema, tasks)
     preprocessing = Preprocessing.fit(table, recipe, np.arange(SEEN))
     views = {"network": Dataset(preprocessing.prepare(table), preprocessing)}
-    return Examples(views, Features.fit(views, {"network": list(preprocessing.inputs)}, np.arange(SEEN))), recipe
+    return Examples(
+        views, Features.fit(views, {"network": list(preprocessing.inputs)}, np.arange(SEEN))
+    ), recipe
 
 
 TASKS = {"kind": "classification", "warm": "classification", "price": "regression", "tags": "multilabel"}
@@ -80,10 +86,14 @@ def test_a_member_learns_every_task_and_is_the_same_after_saving(name: str, tmp_
         assert torch.isfinite(torch.cat([f[target].flatten() for f in found])).all()
         assert not torch.equal(output, found[1][target]), "hiding columns changes nothing"
         without = found[3][target]
-        torch.testing.assert_close(without, without[:1].expand_as(without), msg="without any input all rows are answered alike")
+        torch.testing.assert_close(
+            without, without[:1].expand_as(without), msg="without any input all rows are answered alike"
+        )
         assert one.tasks[target].measure(output.numpy(), y.numpy())
     member.save(tmp_path)
-    again = kind.load(config, tmp_path, recipe, one.settings, ("network", one.train.views["network"].preprocessing))
+    again = kind.load(
+        config, tmp_path, recipe, one.settings, ("network", one.train.views["network"].preprocessing)
+    )
     for before, after in zip(found, again.outputs(one.valid, subsets), strict=True):
         for target in TASKS:
             torch.testing.assert_close(before[target], after[target], rtol=1e-5, atol=1e-5)
@@ -110,7 +120,9 @@ def test_a_member_never_sees_what_it_is_not_given(name: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(("rows", "ngrams"), [(40, False), (40, True), (200, False), (200, True)])
 def test_linear_is_scikit_learns_minimum(rows: int, ngrams: bool) -> None:
-    """Among the rows (40 of them, 100 numbers), and directly (200); of numbers, and of n-grams, most of which are zeros, beside them."""
+    """Among the rows (40 of them, 100 numbers), and directly (200); of numbers, and of n-grams, most of
+    which are zeros, beside them.
+    """
     rng = np.random.default_rng(1)
     x = rng.normal(size=(rows, 100)).astype(np.float32) / 10
     label = rng.integers(0, 3, rows)
@@ -120,12 +132,28 @@ def test_linear_is_scikit_learns_minimum(rows: int, ngrams: bool) -> None:
     strength = 1e-3
     parts: list[Any] = [x[:, :30], sparse.csr_matrix(x[:, 30:]) if ngrams else x[:, 30:]]
     space = Space(parts)
-    w, b = solve(space, tasks["kind"], torch.from_numpy(label), strength, torch.zeros(space.width, 3).double(), torch.zeros(3).double(), 1000)
+    w, b = solve(
+        space,
+        tasks["kind"],
+        torch.from_numpy(label),
+        strength,
+        torch.zeros(space.width, 3).double(),
+        torch.zeros(3).double(),
+        1000,
+    )
     theirs = LogisticRegression(C=1 / (strength * rows), max_iter=5000, tol=1e-8).fit(x, label)
     ours = torch.from_numpy(x @ space.weights(w).numpy() + b.numpy()).softmax(1)
     np.testing.assert_allclose(ours, theirs.predict_proba(x), atol=2e-3)
     y = torch.from_numpy(rng.normal(size=rows).astype(np.float32))
-    w, b = solve(space, tasks["price"], y, strength, torch.zeros(space.width, 1).double(), torch.tensor(0.0).double(), 1000)
+    w, b = solve(
+        space,
+        tasks["price"],
+        y,
+        strength,
+        torch.zeros(space.width, 1).double(),
+        torch.tensor(0.0).double(),
+        1000,
+    )
     theirs = Ridge(alpha=strength * rows / 2).fit(x, y)  # the mean of squares against half of |W|^2
     np.testing.assert_allclose((x @ space.weights(w).numpy())[:, 0] + float(b), theirs.predict(x), atol=2e-3)
 
@@ -159,11 +187,17 @@ def test_means_of_answers() -> None:
     share = torch.tensor([0.25, 0.75])
     g = torch.Generator().manual_seed(0)
     logits = torch.randn(2, 5, 3, generator=g)
-    torch.testing.assert_close(tasks["kind"].blend(logits, share).softmax(-1), (logits.softmax(-1) * share[:, None, None]).sum(0))
+    torch.testing.assert_close(
+        tasks["kind"].blend(logits, share).softmax(-1), (logits.softmax(-1) * share[:, None, None]).sum(0)
+    )
     one = torch.randn(2, 5, 1, generator=g)
-    torch.testing.assert_close(tasks["warm"].blend(one, share).sigmoid(), (one.sigmoid() * share[:, None, None]).sum(0))
+    torch.testing.assert_close(
+        tasks["warm"].blend(one, share).sigmoid(), (one.sigmoid() * share[:, None, None]).sum(0)
+    )
     two = torch.randn(2, 5, 2, generator=g)
-    torch.testing.assert_close(tasks["tags"].blend(two, share).sigmoid(), (two.sigmoid() * share[:, None, None]).sum(0))
+    torch.testing.assert_close(
+        tasks["tags"].blend(two, share).sigmoid(), (two.sigmoid() * share[:, None, None]).sum(0)
+    )
     number = torch.randn(2, 5, generator=g)
     torch.testing.assert_close(tasks["price"].blend(number, share), 0.25 * number[0] + 0.75 * number[1])
 

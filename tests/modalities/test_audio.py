@@ -35,7 +35,13 @@ def by_definition(samples: np.ndarray, config: Config) -> np.ndarray:
             total = 0.0
             for k, p in enumerate(power):
                 f = k * config.rate / width
-                weight = (f - low) / (middle - low) if low <= f <= middle else (high - f) / (high - middle) if middle < f <= high else 0.0
+                weight = (
+                    (f - low) / (middle - low)
+                    if low <= f <= middle
+                    else (high - f) / (high - middle)
+                    if middle < f <= high
+                    else 0.0
+                )
                 total += p * weight * 2 / (high - low)
             row.append(np.log10(max(total, 1e-10)))
         rows.append(row)
@@ -44,7 +50,11 @@ def by_definition(samples: np.ndarray, config: Config) -> np.ndarray:
 
 def test_log_mel_is_what_its_definition_says() -> None:
     samples = wave(0.3, 700) + wave(0.3, 3000, seed=1)
-    for config in (Config(), Config(bands=40, lowest=50, highest=7000, window=0.032, hop=0.016), Config(rate=8000, highest=4000)):
+    for config in (
+        Config(),
+        Config(bands=40, lowest=50, highest=7000, window=0.032, hop=0.016),
+        Config(rate=8000, highest=4000),
+    ):
         found = log_mel(torch.from_numpy(samples), config).numpy()
         expected = by_definition(samples, config)
         assert found.shape == expected.shape
@@ -58,7 +68,9 @@ def test_very_short_sounds_have_a_spectrum() -> None:
 
 def loaded(*seconds: float, **options: Any) -> tuple[Audio, Any]:
     modality = Audio(Config(bands=16, **options))
-    return modality, modality.load(pa.chunked_array([pa.array([wav(wave(s)) for s in seconds])]), Source("sound", Path()))
+    return modality, modality.load(
+        pa.chunked_array([pa.array([wav(wave(s)) for s in seconds])]), Source("sound", Path())
+    )
 
 
 def test_lengths_are_those_of_the_sounds_and_what_lies_beyond_is_zero() -> None:
@@ -113,7 +125,12 @@ PLAIN: dict[str, Any] = {"gain": 0, "noise": 0, "shift": 0, "time_masks": 0, "ba
 
 def changed(seed: int = 0, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
     x = torch.rand(6, 40, 16, generator=torch.Generator().manual_seed(9)) * 4 - 4
-    return x, augment(x.clone(), torch.full((6,), 40), Config(bands=16, **{**PLAIN, **options}), torch.Generator().manual_seed(seed))
+    return x, augment(
+        x.clone(),
+        torch.full((6,), 40),
+        Config(bands=16, **{**PLAIN, **options}),
+        torch.Generator().manual_seed(seed),
+    )
 
 
 def test_each_augmentation_does_what_it_says() -> None:
@@ -123,7 +140,10 @@ def test_each_augmentation_does_what_it_says() -> None:
     assert torch.allclose((louder - x).std((1, 2)), torch.zeros(6), atol=1e-5)
     assert 0.05 < (louder - x).abs().max() <= 0.6 + 1e-5
     x, moved = changed(shift=0.05)
-    offsets = [next((d for d in range(-5, 6) if torch.allclose(x[i].roll(d, 0)[6:-6], moved[i][6:-6])), None) for i in range(6)]
+    offsets = [
+        next((d for d in range(-5, 6) if torch.allclose(x[i].roll(d, 0)[6:-6], moved[i][6:-6])), None)
+        for i in range(6)
+    ]
     assert None not in offsets
     assert len(set(offsets)) > 1
     x, masked = changed(time_masks=1)

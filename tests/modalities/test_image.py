@@ -59,7 +59,16 @@ RED, WHITE, BLACK, GREY = [255, 0, 0], [255, 255, 255], [0, 0, 0], [128, 128, 12
         (data(half("F", 0.0, 1.0), "TIFF"), BLACK, WHITE),
         (data(half("RGB", (255, 0, 0), (0, 0, 0)).quantize(4), "PNG"), RED, BLACK),
         (data(half("RGB", (255, 0, 0), (0, 0, 0)).quantize(4), "PNG", transparency=1), None, None),
-        (data(half("RGB", (255, 0, 0), (0, 0, 0)), "GIF", save_all=True, append_images=[Image.new("RGB", (64, 48), "blue")]), RED, BLACK),
+        (
+            data(
+                half("RGB", (255, 0, 0), (0, 0, 0)),
+                "GIF",
+                save_all=True,
+                append_images=[Image.new("RGB", (64, 48), "blue")],
+            ),
+            RED,
+            BLACK,
+        ),
         (data(half("RGB", (255, 0, 0), (0, 0, 0)), "WEBP", lossless=True), RED, BLACK),
         (data(half("RGB", (255, 0, 0), (0, 0, 0)), "BMP"), RED, BLACK),
     ],
@@ -96,7 +105,9 @@ def test_fits() -> None:
 
 def test_large_jpeg_is_close_to_pillow() -> None:
     rng = np.random.default_rng(0)
-    smooth = Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8)).resize((1200, 900), Image.Resampling.BICUBIC)
+    smooth = Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8)).resize(
+        (1200, 900), Image.Resampling.BICUBIC
+    )
     content = data(smooth, "JPEG", quality=90)
     reference = np.asarray(smooth.resize((64, 64), Image.Resampling.BOX)).astype(int)
     assert np.abs(decode(content, Config(size=64, fit="stretch")).astype(int) - reference).mean() < 3
@@ -109,7 +120,10 @@ def test_odd_sizes(size: tuple[int, int], fit: Any, kind: str) -> None:
     assert decode(data(Image.new("RGB", size, "red"), kind), Config(size=32, fit=fit)).shape == (32, 32, 3)
 
 
-WHOLE = {kind: data(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)), kind) for kind in ("PNG", "JPEG", "GIF")}
+WHOLE = {
+    kind: data(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)), kind)
+    for kind in ("PNG", "JPEG", "GIF")
+}
 
 
 @pytest.mark.parametrize(
@@ -120,7 +134,10 @@ WHOLE = {kind: data(Image.fromarray(np.random.default_rng(0).integers(0, 256, (6
         (WHOLE["JPEG"][: len(WHOLE["JPEG"]) // 2], "broken or cut short"),
         (WHOLE["GIF"][: len(WHOLE["GIF"]) // 2], "broken or cut short"),
         (WHOLE["PNG"][:20], "not a picture|broken or cut short"),
-        (data(Image.new("1", (20_000, 20_000)), "PNG"), "absurd size: 20000 x 20000|decompression bomb|exceeds limit"),
+        (
+            data(Image.new("1", (20_000, 20_000)), "PNG"),
+            "absurd size: 20000 x 20000|decompression bomb|exceeds limit",
+        ),
     ],
 )
 def test_what_cannot_be_read_says_why(content: bytes, reason: str) -> None:
@@ -135,8 +152,15 @@ def test_files_that_cannot_be_opened_are_named(tmp_path: Path) -> None:
     names = ["gone.png", "folder", "empty.png", "note.png", "https://example.org/a.png", "x" * 5000, "a\0b"]
     loaded = Modality(CONFIG).load(pa.chunked_array([pa.array([*names, None])]), Source("photo", tmp_path))
     found = {p.row: p for p in loaded.problems}
-    reasons = ["no such file", "a folder, not a file", "an empty file", "not a picture", "a URL: plait fetches nothing", "cannot be opened",
-               "cannot be opened"]  # fmt: skip
+    reasons = [
+        "no such file",
+        "a folder, not a file",
+        "an empty file",
+        "not a picture",
+        "a URL: plait fetches nothing",
+        "cannot be opened",
+        "cannot be opened",
+    ]
     assert all(reason in found[row].reason for row, reason in enumerate(reasons))
     assert found[3].file == str(tmp_path / "note.png")
     assert not loaded.present.any()
@@ -168,7 +192,11 @@ def test_augmentation_is_seeded_stays_in_range_and_leaves_evaluation_alone() -> 
 
 def test_mirroring_mirrors() -> None:
     x = torch.rand(64, 1, 8, 8)
-    found = augment(x.clone(), Config(size=8, crop=1, shift=0, flip=True, rotate=0, colour=0), torch.Generator().manual_seed(0))
+    found = augment(
+        x.clone(),
+        Config(size=8, crop=1, shift=0, flip=True, rotate=0, colour=0),
+        torch.Generator().manual_seed(0),
+    )
     mirrored = [torch.allclose(f, o.flip(-1), atol=1e-5) for f, o in zip(found, x, strict=True)]
     kept = [torch.allclose(f, o, atol=1e-5) for f, o in zip(found, x, strict=True)]
     assert sum(mirrored) + sum(kept) == 64

@@ -21,7 +21,9 @@ SOURCE = Source("c", Path())
 
 
 def fit(name: str, cells: list[Any], **options: Any) -> Any:
-    return find("modalities", name).fit(configure("modalities", name, options), pa.chunked_array([pa.array(cells)]))
+    return find("modalities", name).fit(
+        configure("modalities", name, options), pa.chunked_array([pa.array(cells)])
+    )
 
 
 def load(modality: Any, cells: list[Any]) -> Any:
@@ -130,21 +132,30 @@ def test_dates_know_week_and_format() -> None:
     modality = fit("datetime", ["31.12.2023", "01.01.2024"])
     monday, next_monday = load(modality, ["01.01.2024", "08.01.2024"]).values.x
     assert torch.allclose(monday[5:7], next_monday[5:7], atol=1e-6)
-    assert [p.reason for p in load(modality, ["2024-01-01"]).problems] == ["not a date like %d.%m.%Y: '2024-01-01'"]
+    assert [p.reason for p in load(modality, ["2024-01-01"]).problems] == [
+        "not a date like %d.%m.%Y: '2024-01-01'"
+    ]
 
 
 def test_dates_that_can_be_read_two_ways_say_so_and_can_be_told() -> None:
     cells = ["03/04/2024", "05/06/2024"]
     match = find("modalities", "datetime").matches(pa.chunked_array([cells]), SOURCE)
     assert "dates like %d/%m/%Y (or %m/%d/%Y" in match.reason
-    april, march = (load(fit("datetime", cells, **o), ["03/04/2024"]).values.x[0] for o in ({}, {"format": "%m/%d/%Y"}))
+    april, march = (
+        load(fit("datetime", cells, **o), ["03/04/2024"]).values.x[0] for o in ({}, {"format": "%m/%d/%Y"})
+    )
     assert not torch.allclose(april[1:3], march[1:3])
 
 
 def test_strings_are_numbers_only_where_a_fit_would_not_refuse_them() -> None:
-    cells = [f"{i % 97}a" if i % 2 and i < 120 else str(i % 97) for i in range(1000)]  # the sample, every second cell, sees numbers alone
+    cells = [
+        f"{i % 97}a" if i % 2 and i < 120 else str(i % 97) for i in range(1000)
+    ]  # the sample, every second cell, sees numbers alone
     assert find("modalities", "number").matches(pa.chunked_array([cells]), SOURCE) is None
-    assert find("modalities", "number").matches(pa.chunked_array([cells[40:]]), SOURCE).reason == "strings of which 96% are numbers"
+    assert (
+        find("modalities", "number").matches(pa.chunked_array([cells[40:]]), SOURCE).reason
+        == "strings of which 96% are numbers"
+    )
 
 
 def test_years_of_two_digits_are_of_this_century_and_the_last() -> None:
@@ -153,11 +164,15 @@ def test_years_of_two_digits_are_of_this_century_and_the_last() -> None:
     assert modality.form == "%d/%m/%y"
     span = [np.datetime64(d).astype("datetime64[s]").astype(float) for d in ("1952-02-29", "2049-12-31")]
     assert [modality.first, modality.last] == span
-    assert [p.reason for p in load(modality, ["25/11/1963"]).problems] == ["not a date like %d/%m/%y: '25/11/1963'"]
+    assert [p.reason for p in load(modality, ["25/11/1963"]).problems] == [
+        "not a date like %d/%m/%y: '25/11/1963'"
+    ]
 
 
 def test_cycles_can_be_left_out() -> None:
-    assert load(fit("datetime", ["2024-01-01", "2024-02-01"], cycles=False), ["2024-01-15"]).values.x.shape == (1, 1)
+    assert load(
+        fit("datetime", ["2024-01-01", "2024-02-01"], cycles=False), ["2024-01-15"]
+    ).values.x.shape == (1, 1)
 
 
 def test_vectors_are_scaled_as_asked() -> None:
@@ -171,4 +186,7 @@ def test_vectors_of_another_length_are_named() -> None:
     modality = fit("vector", [[1.0, 2.0], [3.0, 5.0]])
     loaded = load(modality, [[1.0, 2.0], [1.0], [float("nan"), 1.0]])
     assert loaded.present.tolist() == [True, False, False]
-    assert [p.reason for p in loaded.problems] == ["expected 2 finite numbers, got 1", "expected 2 finite numbers, got one that is not finite"]
+    assert [p.reason for p in loaded.problems] == [
+        "expected 2 finite numbers, got 1",
+        "expected 2 finite numbers, got one that is not finite",
+    ]

@@ -16,7 +16,11 @@ from plait.recipe import registry
 from plait.tasks.base import Task, fit_temperature
 from support.models import build
 
-TARGETS = {"classification": ["a", "b", "c"] * 100, "two": ["a", "b"] * 150, "multilabel": [["a"], ["a", "b"], ["c"]] * 100}
+TARGETS = {
+    "classification": ["a", "b", "c"] * 100,
+    "two": ["a", "b"] * 150,
+    "multilabel": [["a"], ["a", "b"], ["c"]] * 100,
+}
 
 
 def task(kind: str) -> Task:
@@ -26,7 +30,9 @@ def task(kind: str) -> Task:
 
 
 def rows(kind: str, count: int, seed: int = 0) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor], Tensor]:
-    """Fused logits that know a little, those of a good column and of one that is sure of nonsense, where each is there, and the truth."""
+    """Fused logits that know a little, those of a good column and of one that is sure of nonsense,
+    where each is there, and the truth.
+    """
     g = torch.Generator().manual_seed(seed)
     width = {"classification": 3, "two": 1, "multilabel": 3}[kind]
     if kind == "multilabel":
@@ -88,7 +94,9 @@ def test_what_is_sure_of_nonsense_is_hardly_trusted_and_the_share_is_the_most_li
     fresh, own_fresh, there, truth = rows(kind, 2000, seed=1)
     votes.share.fill_(chosen)
     everywhere = torch.ones(2000, dtype=torch.bool)
-    assert made.loss(votes.mixed(made, fresh, own_fresh, there), truth, everywhere) < 0.9 * made.loss(fresh, truth, everywhere)
+    assert made.loss(votes.mixed(made, fresh, own_fresh, there), truth, everywhere) < 0.9 * made.loss(
+        fresh, truth, everywhere
+    )
 
 
 def test_few_rows_decide_little_or_nothing() -> None:
@@ -127,7 +135,9 @@ def test_a_model_answers_with_its_parts_votes_once_it_is_calibrated() -> None:
     model, batch = build()
     encoded = model.encode(batch)
     before = model.predict_hidden(encoded, batch.present)["label"]
-    torch.testing.assert_close(before, model(batch)["label"], msg="nothing votes before validation rows were seen")
+    torch.testing.assert_close(
+        before, model(batch)["label"], msg="nothing votes before validation rows were seen"
+    )
     votes: Any = model.votes_for("label")
     votes.share.fill_(0.4)
     made, own = model.task("label"), model.own(encoded)["label"]

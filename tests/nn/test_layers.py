@@ -59,7 +59,9 @@ def test_masked_batch_norm_is_batch_norm_of_the_valid_steps() -> None:
 
 
 def test_gradients_of_masked_batch_norm_are_those_of_its_equation() -> None:
-    """On its own in single and half precision: in torch 2.13 batch normalisation has wrong gradients for some strides."""
+    """On its own in single and half precision: in torch 2.13 batch normalisation has wrong gradients
+    for some strides.
+    """
     g = torch.Generator().manual_seed(0)
     x, upstream = torch.randn(6, 4, 9, 5, generator=g) * 2 + 1, torch.randn(6, 4, 9, 5, generator=g)
     for length in (torch.full((6,), 9), torch.tensor([9, 3, 1, 5, 7, 9])):
@@ -102,7 +104,14 @@ def test_modality_dropout_draws_every_subset_and_never_none() -> None:
     seen = [tuple(column.tolist()) for column in kept[:, 100:].T]
     share = {subset: seen.count(subset) / len(seen) for subset in set(seen)}
     assert abs(share[(True, True, True)] - 0.5) < 0.03
-    for subset in ((True, False, False), (False, True, False), (False, False, True), (True, True, False), (True, False, True), (False, True, True)):
+    for subset in (
+        (True, False, False),
+        (False, True, False),
+        (False, False, True),
+        (True, True, False),
+        (True, False, True),
+        (False, True, True),
+    ):
         assert abs(share[subset] - 0.5 / 6) < 0.015
 
 

@@ -29,10 +29,15 @@ def test_texts_have_the_main_directions_of_their_tfidf() -> None:
     values = texts()
     made = Statistics(Layout("bag", (8,), 30))
     made.fit([values.take(torch.arange(25)), values.take(torch.arange(25, 40))])
-    words = [" ".join(f"w{i}" for i in row[:n]) for row, n in zip(values.x.tolist(), values.length_B.tolist(), strict=True)]
+    words = [
+        " ".join(f"w{i}" for i in row[:n])
+        for row, n in zip(values.x.tolist(), values.length_B.tolist(), strict=True)
+    ]
     expected = TfidfVectorizer(sublinear_tf=True).fit_transform(words).toarray()
     found = (made(values) / made.scale.where(made.scale > 0, 1) + made.mean).numpy()
-    np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=0.02)  # all directions of 29 words but one
+    np.testing.assert_allclose(
+        found @ found.T, expected @ expected.T, atol=0.02
+    )  # all directions of 29 words but one
     torch.testing.assert_close(made(values).mean(0), torch.zeros(made.width), atol=1e-5, rtol=0)
     torch.testing.assert_close(made(values).square().mean(), torch.tensor(1.0))
     torch.testing.assert_close(made(values.take(torch.tensor([7, 7]))), made(values)[[7, 7]])
@@ -58,11 +63,16 @@ def drawn(*shape: int) -> torch.Tensor:
         (Layout("spectrogram", (20, 6)), Values(drawn(9, 20, 6), torch.arange(12, 21))),
         (Layout("wave", (3000,)), Values(drawn(9, 3000), torch.arange(2200, 3001, 100))),
         (Layout("grid", (3, 20, 20)), Values(drawn(9, 3, 20, 20))),
-        (Layout("frames", (5, 3, 16, 16)), Values(drawn(9, 5, 3, 16, 16), torch.tensor([5, 4, 3, 2, 1, 5, 5, 5, 5]))),
+        (
+            Layout("frames", (5, 3, 16, 16)),
+            Values(drawn(9, 5, 3, 16, 16), torch.tensor([5, 4, 3, 2, 1, 5, 5, 5, 5])),
+        ),
         (Layout("vector", (4,)), Values(drawn(9, 4))),
     ],
 )
-def test_other_cells_have_numbers_of_mean_0_and_deviation_1_whatever_is_beyond_their_end(layout: Layout, cells: Values) -> None:
+def test_other_cells_have_numbers_of_mean_0_and_deviation_1_whatever_is_beyond_their_end(
+    layout: Layout, cells: Values
+) -> None:
     made = Statistics(layout)
     assert not made(cells).any(), "before anything is fitted"
     made.fit([cells.take(torch.arange(4)), cells.take(torch.arange(4, 9))])
@@ -88,7 +98,9 @@ def test_each_token_holds_the_numbers_of_its_cell() -> None:
     tokens = made(values, torch.tensor([True, True, False, True]))
     numbers = made.statistics(values)
     for row in (0, 1, 3):
-        assert torch.allclose(tokens.x_BLD[row, :, encoder.width :], numbers[row].expand(tokens.x_BLD.shape[1], -1), atol=1e-5)
+        assert torch.allclose(
+            tokens.x_BLD[row, :, encoder.width :], numbers[row].expand(tokens.x_BLD.shape[1], -1), atol=1e-5
+        )
         assert torch.allclose(
             tokens.x_BLD[row, : int(tokens.mask_BL[row].sum()), : encoder.width],
             encoder(values).x_BLD[row, : int(tokens.mask_BL[row].sum())],
@@ -104,14 +116,26 @@ def test_beside_two_pretrained_columns_only_texts_have_statistics(tmp_path: Path
     path, columns = write_csv(tmp_path / "t.csv", rows), ["photo", "other", "text", "again"]
     frozen = f"{{name: pretrained, model: {tiny_models.vit(tmp_path / 'vit')}}}"
     for second, expected in ((frozen, {"text"}), ("vgg", {"text", "other", "again"})):
-        given = [f"columns.photo.encoder={frozen}", f"columns.other.encoder={second}", "columns.text.modality=text", "training.epochs=1"]
-        network = plait.fit(path, align=columns, out=tmp_path / second[:3], overrides=given, quiet=True)._network.model
+        given = [
+            f"columns.photo.encoder={frozen}",
+            f"columns.other.encoder={second}",
+            "columns.text.modality=text",
+            "training.epochs=1",
+        ]
+        network = plait.fit(
+            path, align=columns, out=tmp_path / second[:3], overrides=given, quiet=True
+        )._network.model
         assert {c for c in columns if network.encoder(c).statistics is not None} == expected
 
 
 def test_a_space_of_learned_encoders_begins_at_what_their_cells_are_in_numbers(tmp_path: Path) -> None:
-    path = write_csv(tmp_path / "t.csv", [{**row, "text": f"{row['text']} {i}"} for i, row in enumerate(make_rows(tmp_path, 60))])
-    model = plait.fit(path, align=["photo", "text"], out=tmp_path / "run", overrides=["training.epochs=1"], quiet=True)
+    path = write_csv(
+        tmp_path / "t.csv",
+        [{**row, "text": f"{row['text']} {i}"} for i, row in enumerate(make_rows(tmp_path, 60))],
+    )
+    model = plait.fit(
+        path, align=["photo", "text"], out=tmp_path / "run", overrides=["training.epochs=1"], quiet=True
+    )
     network = model._network.model
     for c, head in network.task("alignment").heads.items():
         encoder = network.encoder(c.removeprefix("of_"))

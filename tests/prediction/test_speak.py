@@ -18,7 +18,13 @@ from plait.errors import RecipeError, TableError
 from plait.prediction.speak import Speaker
 from support import tiny_models
 
-ROWS = [{"text": "a red apple", "n": 1}, {"text": None, "n": 2}, {"text": "sky", "n": 3}, {"text": "  ", "n": 4}, {"text": "sky", "n": 5}]
+ROWS = [
+    {"text": "a red apple", "n": 1},
+    {"text": None, "n": 2},
+    {"text": "sky", "n": 3},
+    {"text": "  ", "n": 4},
+    {"text": "sky", "n": 5},
+]
 
 
 def heard(content: bytes) -> tuple[np.ndarray, int]:
@@ -42,7 +48,9 @@ def test_texts_are_read_aloud_beside_the_table(tmp_path: Path) -> None:
 def test_it_says_what_transformers_says(tmp_path: Path) -> None:
     speaker = Speaker(str(tiny_models.vits(tmp_path / "vits", voices=3)), voice="2")
     network = VitsModel.from_pretrained(tmp_path / "vits").eval()
-    network.noise_scale = network.noise_scale_duration = speaker.network.noise_scale = speaker.network.noise_scale_duration = 0.0
+    network.noise_scale = network.noise_scale_duration = speaker.network.noise_scale = (
+        speaker.network.noise_scale_duration
+    ) = 0.0
     with torch.no_grad():
         expected = network(**speaker.tokenizer("a red apple", return_tensors="pt"), speaker_id=2).waveform[0]
     np.testing.assert_allclose(speaker("a red apple"), expected.numpy(), atol=1e-5)
@@ -53,17 +61,30 @@ def test_spectra_go_through_a_vocoder(tmp_path: Path) -> None:
     voice = np.random.default_rng(0).normal(size=6).astype(np.float32)
     np.save(tmp_path / "voice.npy", voice)
     speaker = Speaker(str(folder), str(tmp_path / "vocoder"), str(tmp_path / "voice.npy"))
-    network, vocoder = SpeechT5ForTextToSpeech.from_pretrained(folder).eval(), SpeechT5HifiGan.from_pretrained(tmp_path / "vocoder").eval()
+    network, vocoder = (
+        SpeechT5ForTextToSpeech.from_pretrained(folder).eval(),
+        SpeechT5HifiGan.from_pretrained(tmp_path / "vocoder").eval(),
+    )
     found = speaker("sky")
     assert len(found) > 0
-    with torch.random.fork_rng(devices=[]), torch.no_grad():  # its prenet drops numbers by lot, also when it is used
+    with (
+        torch.random.fork_rng(devices=[]),
+        torch.no_grad(),
+    ):  # its prenet drops numbers by lot, also when it is used
         torch.manual_seed(int.from_bytes(hashlib.blake2b(b"sky", digest_size=4).digest()))
-        expected = network.generate_speech(speaker.tokenizer("sky", return_tensors="pt")["input_ids"], torch.from_numpy(voice)[None], vocoder=vocoder)
+        expected = network.generate_speech(
+            speaker.tokenizer("sky", return_tensors="pt")["input_ids"],
+            torch.from_numpy(voice)[None],
+            vocoder=vocoder,
+        )
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
 
 
 def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
-    vits, speecht5 = tiny_models.vits(tmp_path / "vits", voices=2), tiny_models.speecht5(tmp_path / "speecht5")
+    vits, speecht5 = (
+        tiny_models.vits(tmp_path / "vits", voices=2),
+        tiny_models.speecht5(tmp_path / "speecht5"),
+    )
     for arguments, said in (
         ((tiny_models.bert(tmp_path / "bert"),), "is a 'bert'; expected a network that reads aloud"),
         ((vits, "somewhere"), "needs no vocoder"),
@@ -73,7 +94,7 @@ def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
         ((speecht5, tmp_path / "vocoder"), "takes the vector of a voice"),
         ((speecht5, tmp_path / "vocoder", "7"), "takes the vector of a voice, no number"),
         ((speecht5, tmp_path / "vocoder", str(tmp_path / "none.npy")), "is no file of NumPy"),
-    ):  # fmt: skip
+    ):
         model, *rest = (None if a is None else str(a) for a in arguments)
         with pytest.raises(RecipeError, match=said):
             Speaker(str(model), *rest)
@@ -85,5 +106,8 @@ def test_from_the_command_line(tmp_path: Path) -> None:
     folder = tiny_models.vits(tmp_path / "vits")
     (tmp_path / "t.csv").write_text("text\na red apple\nsky\n")
     assert run(["speak", str(folder), str(tmp_path / "t.csv"), "-o", str(tmp_path / "out.csv")]) == 0
-    assert sorted(f.name for f in (tmp_path / "out-files").iterdir()) == ["speech-00000.wav", "speech-00001.wav"]
+    assert sorted(f.name for f in (tmp_path / "out-files").iterdir()) == [
+        "speech-00000.wav",
+        "speech-00001.wav",
+    ]
     assert "out-files/speech-00001.wav" in (tmp_path / "out.csv").read_text()

@@ -26,7 +26,11 @@ from support.media import tones, wav, wave
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("models")
-    return {"ctc": tiny_models.ctc(folder / "ctc"), "whisper": tiny_models.whisper(folder / "whisper"), "bert": tiny_models.bert(folder / "bert")}
+    return {
+        "ctc": tiny_models.ctc(folder / "ctc"),
+        "whisper": tiny_models.whisper(folder / "whisper"),
+        "bert": tiny_models.bert(folder / "bert"),
+    }
 
 
 @pytest.fixture
@@ -34,11 +38,16 @@ def rows(tmp_path: Path) -> list[dict[str, Any]]:
     for i in range(3):
         (tmp_path / f"{i}.wav").write_bytes(wav(wave(0.5 + i / 4, 300 * (i + 1))))
     (tmp_path / "cut.wav").write_bytes((tmp_path / "0.wav").read_bytes()[:900])
-    return [{"call": f"{i}.wav", "who": "x"} for i in range(3)] + [{"call": None, "who": "y"}, {"call": "cut.wav", "who": "z"}]
+    return [{"call": f"{i}.wav", "who": "x"} for i in range(3)] + [
+        {"call": None, "who": "y"},
+        {"call": "cut.wav", "who": "z"},
+    ]
 
 
 @pytest.mark.parametrize("kind", ["ctc", "whisper"])
-def test_recordings_are_written_down_beside_the_table(kind: str, models: dict[str, Path], rows: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_recordings_are_written_down_beside_the_table(
+    kind: str, models: dict[str, Path], rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
     found = plait.transcribe(models[kind], rows, "call", name="said", root=tmp_path, quiet=True)
     assert found.column_names == ["call", "who", "said", "problem"]
     said = found["said"].to_pylist()
@@ -69,7 +78,9 @@ def test_a_long_recording_is_cut_where_it_is_quiet() -> None:
     assert len(stretches(sound[:1000], 1000)) == 1
 
 
-def test_what_is_no_transcriber_is_told(models: dict[str, Path], rows: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_what_is_no_transcriber_is_told(
+    models: dict[str, Path], rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
     with pytest.raises(RecipeError, match="is a BertModel; expected one for CTC"):
         plait.transcribe(models["bert"], rows, "call", root=tmp_path, quiet=True)
     with pytest.raises(TableError, match=r"call, who: say which one holds the recordings"):
@@ -80,11 +91,16 @@ def test_what_is_no_transcriber_is_told(models: dict[str, Path], rows: list[dict
 
 def test_from_the_command_line(models: dict[str, Path], rows: list[dict[str, Any]], tmp_path: Path) -> None:
     (tmp_path / "calls.csv").write_text("call\n0.wav\n1.wav\n")
-    assert run(["transcribe", str(models["ctc"]), str(tmp_path / "calls.csv"), "-o", str(tmp_path / "out.csv")]) == 0
+    assert (
+        run(["transcribe", str(models["ctc"]), str(tmp_path / "calls.csv"), "-o", str(tmp_path / "out.csv")])
+        == 0
+    )
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 3
 
 
-def test_a_pretrained_network_is_trained_further_on_transcripts(models: dict[str, Path], rows: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_a_pretrained_network_is_trained_further_on_transcripts(
+    models: dict[str, Path], rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
     """Its encoder is, whole, under a new last layer."""
     table = [{"call": row["call"], "said": "a red apple"[i:]} for i, row in enumerate(rows[:3])] * 4
     overrides = [
@@ -97,10 +113,19 @@ def test_a_pretrained_network_is_trained_further_on_transcripts(models: dict[str
 
 
 @pytest.mark.parametrize("written", ["abcdefgh", "ABCDEFGH"])
-def test_training_begins_at_the_network_with_its_own_letters_and_last_layer(written: str, tmp_path: Path) -> None:
-    """After a step of no length: what is written is what the network's own logits say, over its letters, blank and unknown."""
+def test_training_begins_at_the_network_with_its_own_letters_and_last_layer(
+    written: str, tmp_path: Path
+) -> None:
+    """After a step of no length: what is written is what the network's own logits say, over its
+    letters, blank and unknown.
+    """
     folder, rows = tiny_models.ctc(tmp_path / "ctc", written), tones(tmp_path, 24)
-    asked = [f"tasks.said={{name: transcription, model: {folder}}}", "training.epochs=1", "training.learning_rate=1e-9", "training.precision=fp32"]
+    asked = [
+        f"tasks.said={{name: transcription, model: {folder}}}",
+        "training.epochs=1",
+        "training.learning_rate=1e-9",
+        "training.precision=fp32",
+    ]
     model = plait.fit(rows, "said", root=tmp_path, out=tmp_path / "run", overrides=asked, quiet=True)
     assert model.recipe.columns["call"].encoder.options["mode"] == "full"  # type: ignore[union-attr]
     heard, ids = Transcriber(str(folder)), {c: i + 1 for i, c in enumerate(" abcdefgh")}
@@ -118,9 +143,14 @@ def test_training_begins_at_the_network_with_its_own_letters_and_last_layer(writ
 def test_it_is_trained_further_and_saved_without_its_folder(tmp_path: Path) -> None:
     folder, rows = tiny_models.ctc(tmp_path / "ctc"), tones(tmp_path, 60)
     asked = [
-        f"tasks.said={{name: transcription, model: {folder}, rate: 1.0}}", "training.epochs=12", "training.batch_size=15", "training.keep=last",
-        f"encoders.audio={{name: pretrained, model: {folder}, mode: full, pool: none, norm: false, rate: 1.0}}", "training.learning_rate=0.01",
-    ]  # fmt: skip
+        f"tasks.said={{name: transcription, model: {folder}, rate: 1.0}}",
+        "training.epochs=12",
+        "training.batch_size=15",
+        "training.keep=last",
+        f"encoders.audio={{name: pretrained, model: {folder}, mode: full, pool: none, norm: false, rate: "
+        f"1.0}}",
+        "training.learning_rate=0.01",
+    ]
     model = plait.fit(rows, "said", root=tmp_path, out=tmp_path / "run", overrides=asked, quiet=True)
     losses = [epoch["loss"] for epoch in model.record["history"]]
     assert losses[-1] < losses[0] / 3
@@ -129,7 +159,11 @@ def test_it_is_trained_further_and_saved_without_its_folder(tmp_path: Path) -> N
     far = (last - begun["lm_head.weight"][[0, *range(4, 13), 3]]).abs()
     assert 1e-3 < far.max() < 1, "trained, and from there on"
     shutil.rmtree(folder)
-    assert plait.load(model.folder, quiet=True).predict(rows[:5], tmp_path).equals(model.predict(rows[:5], tmp_path))
+    assert (
+        plait.load(model.folder, quiet=True)
+        .predict(rows[:5], tmp_path)
+        .equals(model.predict(rows[:5], tmp_path))
+    )
 
 
 def test_a_network_that_does_not_fit_is_told(models: dict[str, Path], tmp_path: Path) -> None:
@@ -139,11 +173,15 @@ def test_a_network_that_does_not_fit_is_told(models: dict[str, Path], tmp_path: 
         asked = [f"tasks.said={{name: transcription, {options}}}", "training.epochs=1", *overrides]
         plait.fit(rows, "said", root=tmp_path, out=tmp_path / "run", overrides=asked, quiet=True)
 
-    with pytest.raises(RecipeError, match="is a Wav2Vec2Model; expected one for CTC, or one that generates text from speech"):
+    with pytest.raises(
+        RecipeError, match="is a Wav2Vec2Model; expected one for CTC, or one that generates text from speech"
+    ):
         fit(f"model: {tiny_models.wav2vec2(tmp_path / 'waves')}")
     with pytest.raises(RecipeError, match=r"is a 'bert'; for sounds expected one of wav2vec2, .*, whisper"):
         fit("units: characters", f"encoders.audio={{name: pretrained, model: {models['bert']}}}")
-    with pytest.raises(RecipeError, match=r"the decoder of '.*' takes vectors of 16, the encoder of 'call' makes 128"):
+    with pytest.raises(
+        RecipeError, match=r"the decoder of '.*' takes vectors of 16, the encoder of 'call' makes 128"
+    ):
         fit(f"model: {models['whisper']}", "encoders.audio=crnn")
     with pytest.raises(RecipeError, match="knows one language only: leave out language=en"):
         fit(f"model: {models['whisper']}, language: en")
@@ -154,13 +192,17 @@ def test_a_network_that_does_not_fit_is_told(models: dict[str, Path], tmp_path: 
         fit(f"model: {several}")
     with pytest.raises(RecipeError, match="knows 2 languages; no language 'ti': there are: en, it"):
         fit(f"model: {several}, language: ti")
-    with pytest.raises(RecipeError, match="takes 8 mel bands, the recordings have 40: leave the modality's bands to it"):
+    with pytest.raises(
+        RecipeError, match="takes 8 mel bands, the recordings have 40: leave the modality's bands to it"
+    ):
         fit(f"model: {models['whisper']}", "modalities.audio.bands=40")
     with pytest.raises(RecipeError, match="language tells a pretrained network"):
         fit("language: en")
     with pytest.raises(RecipeError, match="takes vectors of 32, the encoder of 'call' makes 128"):
         fit(f"model: {models['ctc']}", "encoders.audio=crnn")
-    with pytest.raises(RecipeError, match="has letters of its own; expected units 'characters', came 'subwords'"):
+    with pytest.raises(
+        RecipeError, match="has letters of its own; expected units 'characters', came 'subwords'"
+    ):
         fit(f"model: {models['ctc']}, units: subwords")
 
 
@@ -177,8 +219,9 @@ def test_files_that_do_not_say_all_are_told_or_made_up_for(tmp_path: Path) -> No
     assert bias_V[-1] == bias_V[0] - 10, "what is unknown takes nothing of the blank's probability"
     for vocabulary, said in (
         ({"abc": 1, "<pad>": 0}, "writes 'abc' at once"),
-        ({"a": 1}, "has no '<pad>' among its letters"), ({"en": {"a": 1}}, "its letters in vocab.json"),
-    ):  # fmt: skip
+        ({"a": 1}, "has no '<pad>' among its letters"),
+        ({"en": {"a": 1}}, "its letters in vocab.json"),
+    ):
         (folder / "vocab.json").write_text(json.dumps(vocabulary))
         with pytest.raises(RecipeError, match=said):
             letters(str(folder), "spoken")

@@ -12,7 +12,10 @@ from plait.media.image import Framing, normalise, square, to_float
 from plait.pretrained import files
 from plait.pretrained.convnets import PLANS, ConvNet, relu6, renamed
 
-PARAMETERS = {"mobilenet_v2": 3_504_872, "efficientnet_lite0": 4_652_008}  # as published, with ImageNet's classifier
+PARAMETERS = {
+    "mobilenet_v2": 3_504_872,
+    "efficientnet_lite0": 4_652_008,
+}  # as published, with ImageNet's classifier
 
 
 @pytest.mark.parametrize("name", PLANS)
@@ -24,7 +27,12 @@ def test_as_many_parameters_as_published(name: str) -> None:
 @pytest.mark.parametrize("side", [32, 50, 224])
 def test_each_side_is_divided_by_32(name: str, side: int) -> None:
     with torch.no_grad():
-        assert ConvNet(PLANS[name]).eval()(torch.randn(1, 3, side, side)).shape == (1, 1280, -(-side // 32), -(-side // 32))
+        assert ConvNet(PLANS[name]).eval()(torch.randn(1, 3, side, side)).shape == (
+            1,
+            1280,
+            -(-side // 32),
+            -(-side // 32),
+        )
 
 
 def test_other_weights_are_refused() -> None:
@@ -45,7 +53,7 @@ def test_photographs_are_called_what_they_show(name: str) -> None:
     framing = Framing(size=224, fit="crop", mean=tuple(says["image_mean"]), std=tuple(says["image_std"]))
     pixels = torch.from_numpy(square(load_sample_image("china.jpg"), framing).copy())[None]
     with torch.no_grad():
-        odds = network.classifier(network(normalise(to_float(pixels), framing)).mean((2, 3))).softmax(1)  # type: ignore[misc]
+        odds = network.classifier(network(normalise(to_float(pixels), framing)).mean((2, 3))).softmax(1)
     assert odds.argmax() == 698
     assert odds[0, [698, 663, 442]].sum() > 0.5
 
@@ -55,8 +63,8 @@ def test_folding_changes_no_answer(name: str) -> None:
     torch.manual_seed(0)
     network, pictures = ConvNet(PLANS[name]).eval(), torch.randn(2, 3, 64, 64)
     for norm in (m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)):
-        norm.running_mean.normal_()  # type: ignore[union-attr]
-        norm.running_var.uniform_(0.5, 2.0)  # type: ignore[union-attr]
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2.0)
     with torch.no_grad():
         whole = network(pictures)
         assert torch.allclose(network.folded()(pictures), whole, atol=1e-4 * float(whole.abs().max()))
@@ -65,8 +73,24 @@ def test_folding_changes_no_answer(name: str) -> None:
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
 def test_relu6_is_that_of_torch_bit_by_bit(kind: torch.dtype) -> None:
-    some = [-float("inf"), -1e30, -6.0, -1e-40, -0.0, 0.0, 1e-40, 0.5, 5.96875, 6.0, 6.03125, 1e30, float("inf")]
-    x = torch.cat([torch.tensor(some), torch.randn(1000, generator=torch.Generator().manual_seed(0)) * 5]).to(kind)
+    some = [
+        -float("inf"),
+        -1e30,
+        -6.0,
+        -1e-40,
+        -0.0,
+        0.0,
+        1e-40,
+        0.5,
+        5.96875,
+        6.0,
+        6.03125,
+        1e30,
+        float("inf"),
+    ]
+    x = torch.cat([torch.tensor(some), torch.randn(1000, generator=torch.Generator().manual_seed(0)) * 5]).to(
+        kind
+    )
     with torch.no_grad():
         assert torch.equal(relu6(x.clone()), torch.nn.functional.relu6(x))
     assert relu6(x.clone().requires_grad_() * 1).requires_grad

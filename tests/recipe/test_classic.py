@@ -18,8 +18,8 @@ from plait.table.schema import Column, Schema
 from plait.table.table import Table
 from support.tables import make_rows, write_csv
 
-# What keras.Model.count_params() says of each layer (Keras 3.15.1): Conv2D(64|128|256, 3), Embedding(10000, 64), LSTM(64),
-# Dense(128), Dense(64), Dense(1), on 224 x 224 x 3 pictures and 100 tokens.
+# What keras.Model.count_params() says of each layer (Keras 3.15.1): three convolutions of 64, 128 and 256
+# channels, an embedding of 10,000 words, an LSTM and three dense layers, on 224 x 224 images and 100 tokens.
 KERAS = {
     "encoders.of_photo.encoder.convolutions.0": 3 * 3 * 3 * 64 + 64,
     "encoders.of_photo.encoder.convolutions.1": 3 * 3 * 64 * 128 + 128,
@@ -33,18 +33,25 @@ KERAS = {
 
 
 def build(classes: int) -> MultimodalModel:
-    columns = (Column(name="photo", role="input", modality="image"), Column(name="text", role="input", modality="text"),
-               Column(name="label", role="target"))  # fmt: skip
+    columns = (
+        Column(name="photo", role="input", modality="image"),
+        Column(name="text", role="input", modality="text"),
+        Column(name="label", role="target"),
+    )
     chosen = recipe.load("classic").resolve(Schema(columns=columns, rows=4), {"label": "classification"})
     labels = [f"class {i}" for i in range(classes)]
-    table = Table(pa.table({"photo": ["a"] * classes, "text": ["a b"] * classes, "label": labels}), Path(), "t")
+    table = Table(
+        pa.table({"photo": ["a"] * classes, "text": ["a b"] * classes, "label": labels}), Path(), "t"
+    )
     return MultimodalModel.build(chosen, Preprocessing.fit(table, chosen, np.arange(classes)))
 
 
 def test_parameters_are_those_of_the_keras_original() -> None:
     model = build(2)
     trained = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
-    by_layer = {layer: sum(n for name, n in trained.items() if name.startswith(f"{layer}.")) for layer in KERAS}
+    by_layer = {
+        layer: sum(n for name, n in trained.items() if name.startswith(f"{layer}.")) for layer in KERAS
+    }
     assert by_layer == KERAS
     assert sum(trained.values()) == sum(KERAS.values()) == 23_211_649
 
@@ -57,7 +64,10 @@ def test_the_second_bias_of_the_lstm_stays_zero() -> None:
 
 def test_shapes_on_the_way_are_those_of_the_primer() -> None:
     model = build(2).eval()
-    values = {"photo": Values(torch.rand(2, 3, 224, 224)), "text": Values(torch.randint(1, 10_000, (2, 100)), torch.tensor([100, 7]))}
+    values = {
+        "photo": Values(torch.rand(2, 3, 224, 224)),
+        "text": Values(torch.randint(1, 10_000, (2, 100)), torch.tensor([100, 7])),
+    }
     present = {c: torch.ones(2, dtype=torch.bool) for c in values}
     with torch.no_grad():
         encoded = model.encode(Batch(values, present, torch.arange(2)))
@@ -67,8 +77,20 @@ def test_shapes_on_the_way_are_those_of_the_primer() -> None:
 
 def test_settings_are_those_of_the_primer() -> None:
     training = recipe.load("classic").training
-    assert (training.optimizer, training.learning_rate, training.epsilon, training.batch_size, training.epochs) == ("adam", 1e-3, 1e-7, 32, 10)
-    assert (training.weight_decay, training.clip, training.warmup, training.schedule, training.keep) == (0, 0, 0, "constant", "last")
+    assert (
+        training.optimizer,
+        training.learning_rate,
+        training.epsilon,
+        training.batch_size,
+        training.epochs,
+    ) == ("adam", 1e-3, 1e-7, 32, 10)
+    assert (training.weight_decay, training.clip, training.warmup, training.schedule, training.keep) == (
+        0,
+        0,
+        0,
+        "constant",
+        "last",
+    )
     assert recipe.load("classic").split.valid == 0.2
 
 
@@ -76,9 +98,16 @@ def test_settings_are_those_of_the_primer() -> None:
 def test_it_runs_by_name_on_a_table(tmp_path: Path, classes: int) -> None:
     rows = [row for row in make_rows(tmp_path, 16) if classes == 3 or row["label"] != "blue"]
     table = write_csv(tmp_path / "t.csv", rows)
-    small = ["training.epochs=1", "modalities.image.size=32", "columns.price.role=ignored", "columns.shop.role=ignored"]
+    small = [
+        "training.epochs=1",
+        "modalities.image.size=32",
+        "columns.price.role=ignored",
+        "columns.shop.role=ignored",
+    ]
     model = plait.fit(table, "label", recipe="classic", out=tmp_path / "run", overrides=small, quiet=True)
     assert [c.encoder.name for c in model.recipe.columns.values() if c.encoder] == ["cnn", "lstm"]
     head = model._artifact.model.task("label").head
     assert head.out_features == (1 if classes == 2 else 3)  # type: ignore[union-attr]
-    assert sum(model.predict(table)[f"label_probability_{c}"][0].as_py() for c in {r["label"] for r in rows}) == pytest.approx(1, abs=1e-5)
+    assert sum(
+        model.predict(table)[f"label_probability_{c}"][0].as_py() for c in {r["label"] for r in rows}
+    ) == pytest.approx(1, abs=1e-5)

@@ -20,15 +20,24 @@ from plait.table.table import Table
 def build(kinds: tuple[str, ...] = ("number", "vector")) -> tuple[MultimodalModel, Batch]:
     """Columns with holes, the first of numbers and the second of vectors, one target, eight rows."""
     inputs = dict(zip(("one", "two", "three"), kinds, strict=False))
-    columns = (*(Column(name=c, role="input", modality=kind) for c, kind in inputs.items()), Column(name="label", role="target"))
+    columns = (
+        *(Column(name=c, role="input", modality=kind) for c, kind in inputs.items()),
+        Column(name="label", role="target"),
+    )
     chosen = recipe.load(None).resolve(Schema(columns=columns, rows=8), {"label": "classification"})
     rng = np.random.default_rng(0)
-    cells = {c: pa.array(rng.normal(size=8) if kind == "number" else rng.normal(size=(8, 3)).tolist()) for c, kind in inputs.items()}
+    cells = {
+        c: pa.array(rng.normal(size=8) if kind == "number" else rng.normal(size=(8, 3)).tolist())
+        for c, kind in inputs.items()
+    }
     cells["label"] = pa.array(list("abcabcab"))
     table = Table(pa.table(cells), Path(), "t")
     preprocessing = Preprocessing.fit(table, chosen, np.arange(8))
     torch.manual_seed(0)
     model = MultimodalModel.build(chosen, preprocessing).eval()
     batch = preprocessing.transform(preprocessing.prepare(table).batch)
-    present = {"one": torch.tensor([1, 1, 1, 0, 1, 0, 1, 1]).bool(), "two": torch.tensor([1, 1, 0, 1, 1, 1, 0, 1]).bool()}
+    present = {
+        "one": torch.tensor([1, 1, 1, 0, 1, 0, 1, 1]).bool(),
+        "two": torch.tensor([1, 1, 0, 1, 1, 1, 0, 1]).bool(),
+    }
     return model, replace(batch, present=batch.present | present)

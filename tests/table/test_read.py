@@ -20,7 +20,12 @@ def write(folder: Path, kind: str) -> Path:
     path, table = folder / f"t.{kind}", pa.table(DATA)
     if kind in ("csv", "tsv"):
         sep = "," if kind == "csv" else "\t"
-        path.write_text("\n".join(sep.join("" if v is None else str(v) for v in row) for row in [DATA, *zip(*DATA.values(), strict=True)]))
+        path.write_text(
+            "\n".join(
+                sep.join("" if v is None else str(v) for v in row)
+                for row in [DATA, *zip(*DATA.values(), strict=True)]
+            )
+        )
     elif kind == "jsonl":
         import json
 
@@ -51,7 +56,9 @@ def test_one_row_and_hugging_face_datasets() -> None:
     import datasets
 
     assert read({"photo": "a.png", "title": None}).data.to_pylist() == [{"photo": "a.png", "title": None}]
-    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])}
+    )
     data = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features=features)
     assert read(data).data.to_pydict() == {"text": ["a", "b"], "label": ["yes", "no"]}
     with pytest.raises(TableError, match=r"one split.*dataset\['train'\]"):
@@ -60,10 +67,17 @@ def test_one_row_and_hugging_face_datasets() -> None:
 
 def test_csv_keeps_codes_and_knows_types(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
-    path.write_text('\ufeffcode,n,x,flag,note,empty\n007,1,1.5,true,NA,\n012,NA,2,false,"a, ""b""",\n', encoding="utf-8")
+    path.write_text(
+        '\ufeffcode,n,x,flag,note,empty\n007,1,1.5,true,NA,\n012,NA,2,false,"a, ""b""",\n', encoding="utf-8"
+    )
     assert read(path).data.to_pydict() == {
-        "code": ["007", "012"], "n": [1, None], "x": [1.5, 2.0], "flag": [True, False], "note": ["NA", 'a, "b"'], "empty": [None, None],
-    }  # fmt: skip
+        "code": ["007", "012"],
+        "n": [1, None],
+        "x": [1.5, 2.0],
+        "flag": [True, False],
+        "note": ["NA", 'a, "b"'],
+        "empty": [None, None],
+    }
 
 
 def test_columns_without_a_name_get_one(tmp_path: Path) -> None:
@@ -74,21 +88,32 @@ def test_columns_without_a_name_get_one(tmp_path: Path) -> None:
 
 def test_csv_of_numbers_with_marks_for_none_and_a_cell_that_is_no_number(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
-    path.write_text("x,y,z\n" + "\n".join(f"{i},{i}.5,{i}" for i in range(40)) + "\n?,NA,-\n.,6.2\x1a,no\n1,2,yes\n2,3,perhaps\n")
+    path.write_text(
+        "x,y,z\n"
+        + "\n".join(f"{i},{i}.5,{i}" for i in range(40))
+        + "\n?,NA,-\n.,6.2\x1a,no\n1,2,yes\n2,3,perhaps\n"
+    )
     found = read(path).data
     assert found["x"].to_pylist()[-4:] == [None, None, 1, 2]
-    assert found["y"].to_pylist()[-4:] == [None, "6.2\x1a", "2", "3"], "strings, for what is no number to be named"
+    assert found["y"].to_pylist()[-4:] == [None, "6.2\x1a", "2", "3"], (
+        "strings, for what is no number to be named"
+    )
     assert found["z"].to_pylist()[-4:] == ["-", "no", "yes", "perhaps"]
     path.write_text("grade,n,flag\n?,NA,true\n?,,-\n")
-    assert read(path).data.to_pydict() == {"grade": ["?", "?"], "n": [None, None], "flag": [True, None]}, "a row of answers is read as the table was"
+    assert read(path).data.to_pydict() == {"grade": ["?", "?"], "n": [None, None], "flag": [True, None]}, (
+        "a row of answers is read as the table was"
+    )
 
 
 def test_csv_of_a_spreadsheet_with_decimal_commas(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text('"price, net";n;code;note\n1,5;3;007;a, b\n-2;NA;01,5;3,4\n;4;1;x\n', encoding="utf-8")
     assert read(path).data.to_pydict() == {
-        "price, net": [1.5, -2.0, None], "n": [3, None, 4], "code": ["007", "01,5", "1"], "note": ["a, b", "3,4", "x"],
-    }  # fmt: skip
+        "price, net": [1.5, -2.0, None],
+        "n": [3, None, 4],
+        "code": ["007", "01,5", "1"],
+        "note": ["a, b", "3,4", "x"],
+    }
     path.write_text("a\tb\n1,5\tx\n")
     assert read(path).data.to_pydict() == {"a": ["1,5"], "b": ["x"]}
     path.write_text("text\nyes; and no\n")
@@ -100,7 +125,10 @@ def test_folder_of_class_folders(tmp_path: Path) -> None:
         for label in ("cat", "dog"):
             (tmp_path / side / label).mkdir(parents=True)
             (tmp_path / side / label / "1.png").write_bytes(b"x")
-    assert read(tmp_path / "train").data.to_pydict() == {"image": ["cat/1.png", "dog/1.png"], "label": ["cat", "dog"]}
+    assert read(tmp_path / "train").data.to_pydict() == {
+        "image": ["cat/1.png", "dog/1.png"],
+        "label": ["cat", "dog"],
+    }
     assert read(tmp_path).data["split"].to_pylist() == ["test", "test", "train", "train"]
 
 
@@ -116,7 +144,9 @@ def test_folder_of_class_folders(tmp_path: Path) -> None:
         ("t.csv", b"a,a\n1,2\n", "more than one column named 'a'"),
     ],
 )
-def test_unreadable_files_say_what_to_do(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
+def test_unreadable_files_say_what_to_do(
+    tmp_path: Path, name: str, content: bytes | None, message: str
+) -> None:
     (tmp_path / "gone.tsv").write_text("a\n1\n")
     if content is not None:
         (tmp_path / name).write_bytes(content)

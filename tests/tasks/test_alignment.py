@@ -28,22 +28,35 @@ from plait.training.objective import OWN, cached, losses
 from support.tables import COLOURS, FAST, make_rows, write_csv
 from support.training import stop_at_step
 
-PAIRS = [o for o in FAST if "epochs" not in o] + ["training.epochs=25", "modalities.image.flip=false", "columns.text.modality=text"]
+PAIRS = [o for o in FAST if "epochs" not in o] + [
+    "training.epochs=25",
+    "modalities.image.flip=false",
+    "columns.text.modality=text",
+]
 
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A model of photo ~ text beside the label, and its table."""
     folder = tmp_path_factory.mktemp("pairs")
-    rows = [{"id": f"r{i}", **row, "text": row["text"].split(" near")[0]} for i, row in enumerate(make_rows(folder, 90))]
+    rows = [
+        {"id": f"r{i}", **row, "text": row["text"].split(" near")[0]}
+        for i, row in enumerate(make_rows(folder, 90))
+    ]
     path = write_csv(folder / "train.csv", rows)
-    return plait.fit(path, "label", align=["photo", "text"], out=folder / "run", overrides=PAIRS, quiet=True), path
+    return plait.fit(
+        path, "label", align=["photo", "text"], out=folder / "run", overrides=PAIRS, quiet=True
+    ), path
 
 
 def test_cells_that_differ_in_case_and_blanks_only_are_the_same() -> None:
     assert identify(pa.chunked_array([["A cat", " a CAT ", None, "dog"]])).tolist() == [0, 0, -1, 1]
     assert identify(pa.chunked_array([[["a"], None, ["a"], ["a", "b"]]])).tolist() == [0, -1, 0, 1]
-    assert identify(pa.chunked_array([pa.array([b"x", None, b"x"], pa.large_binary())])).tolist() == [0, -1, 0]
+    assert identify(pa.chunked_array([pa.array([b"x", None, b"x"], pa.large_binary())])).tolist() == [
+        0,
+        -1,
+        0,
+    ]
 
 
 def task(**options: Any) -> Alignment:
@@ -58,12 +71,17 @@ def tokens(rows: int, missing: tuple[int, ...] = ()) -> dict[str, Tokens]:
     mask = torch.ones(rows, 1, dtype=torch.bool)
     other = mask.clone()
     other[list(missing)] = False
-    return {"a": Tokens(torch.randn(rows, 1, 6, generator=generator), mask), "b": Tokens(torch.randn(rows, 1, 6, generator=generator), other)}
+    return {
+        "a": Tokens(torch.randn(rows, 1, 6, generator=generator), mask),
+        "b": Tokens(torch.randn(rows, 1, 6, generator=generator), other),
+    }
 
 
 def ids(rows: int, first: int = 0) -> torch.Tensor:
     """Every row different, and no groups."""
-    return torch.cat([torch.arange(first, first + rows)[:, None].expand(rows, 2), torch.full((rows, 1), -1)], 1)
+    return torch.cat(
+        [torch.arange(first, first + rows)[:, None].expand(rows, 2), torch.full((rows, 1), -1)], 1
+    )
 
 
 def test_the_loss_is_symmetric_info_nce() -> None:
@@ -98,7 +116,10 @@ def test_rows_with_the_same_cell_or_group_are_no_negatives(column: int) -> None:
 
 def test_the_bank_adds_negatives_of_earlier_batches() -> None:
     made = task(bank=4)
-    first, second = made(torch.zeros(0), tokens(4)), made(torch.zeros(0), {c: Tokens(-t.x_BLD, t.mask_BL) for c, t in tokens(3).items()})
+    first, second = (
+        made(torch.zeros(0), tokens(4)),
+        made(torch.zeros(0), {c: Tokens(-t.x_BLD, t.mask_BL) for c, t in tokens(3).items()}),
+    )
     made.loss(first, ids(4, 10), torch.ones(4, dtype=torch.bool))
     scale = made.log_scale.exp()
     forth = scale * second[:, 0] @ torch.cat([second[:, 1], first[:, 1].detach()]).T
@@ -107,17 +128,28 @@ def test_the_bank_adds_negatives_of_earlier_batches() -> None:
     torch.testing.assert_close(made.loss(second, ids(3), torch.ones(3, dtype=torch.bool)), expected)
 
 
-@pytest.mark.parametrize("option", [
-    {"objective": "siglip"}, {"objective": "gram"}, {"objective": "symile"}, {"hardness": 1.0}, {"temperature": 0.5}, {"hidden": 7},
-    {"bank": 3}, {"dropout": 0.5},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"objective": "siglip"},
+        {"objective": "gram"},
+        {"objective": "symile"},
+        {"hardness": 1.0},
+        {"temperature": 0.5},
+        {"hidden": 7},
+        {"bank": 3},
+        {"dropout": 0.5},
+    ],
+)
 def test_every_option_changes_something(option: dict[str, Any]) -> None:
     def value(**options: Any) -> float:
         torch.manual_seed(0)
         made = Alignment(Config(**{"inputs": ("a", "b"), "width": 8, "dropout": 0, **options}))
         made.build_head(0, {"a": 6, "b": 6})
         for step in range(2):
-            loss = made.loss(made(torch.zeros(0), tokens(6)), ids(6, 100 * step), torch.ones(6, dtype=torch.bool))
+            loss = made.loss(
+                made(torch.zeros(0), tokens(6)), ids(6, 100 * step), torch.ones(6, dtype=torch.bool)
+            )
         return float(loss.detach())
 
     assert value(**option) != pytest.approx(value())
@@ -169,7 +201,11 @@ def test_gradients_over_parts_are_those_of_the_whole_batch(pairs: Any) -> None:
 def test_training_in_parts_learns_the_same_pairs(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "t.csv", make_rows(tmp_path, 48))
     model = plait.fit(
-        path, align=["photo", "text"], out=tmp_path / "run", overrides=[*FAST, "training.micro_batch=7", "training.epochs=15"], quiet=True
+        path,
+        align=["photo", "text"],
+        out=tmp_path / "run",
+        overrides=[*FAST, "training.micro_batch=7", "training.epochs=15"],
+        quiet=True,
     )
     history = model.record["history"]
     assert history[-1]["loss"] < history[0]["loss"]
@@ -190,8 +226,12 @@ def test_columns_find_each_other(pairs: Any) -> None:
 def test_predictions_say_how_well_a_rows_own_cells_go_together(pairs: Any) -> None:
     model, path = pairs
     table = read(path)
-    swapped = table.data.slice(0, 3).set_column(table.data.column_names.index("text"), "text", [["there is a sky", "there is a sky", None]])
-    right, wrong = (model.predict(t, root=path.parent)["alignment"].to_pylist() for t in (table.data.slice(0, 3), swapped))
+    swapped = table.data.slice(0, 3).set_column(
+        table.data.column_names.index("text"), "text", [["there is a sky", "there is a sky", None]]
+    )
+    right, wrong = (
+        model.predict(t, root=path.parent)["alignment"].to_pylist() for t in (table.data.slice(0, 3), swapped)
+    )
     assert right[0] > wrong[0]
     assert wrong[2] is None
 
@@ -206,7 +246,9 @@ def test_search_in_every_direction_with_conditions(pairs: Any, tmp_path: Path) -
         assert found["label"].to_pylist() == [colour] * 5
         photo = next(r["photo"] for r in read(path).data.to_pylist() if r["label"] == colour)
         assert model.search(str(path.parent / photo), 3, index=index)["label"].to_pylist() == [colour] * 3
-        both = model.search({"photo": photo, "text": f"there is a {word}"}, 3, column="photo", index=index, root=path.parent)
+        both = model.search(
+            {"photo": photo, "text": f"there is a {word}"}, 3, column="photo", index=index, root=path.parent
+        )
         assert both["label"].to_pylist() == [colour] * 3
     few = model.search("there is a leaf", 40, where="shop = 'north' AND price < 1", index=index)
     assert 0 < len(few) < 40
@@ -228,7 +270,9 @@ def test_rows_are_added_replaced_by_id_and_deleted(pairs: Any, tmp_path: Path) -
 def test_a_row_that_lacks_a_column_is_not_found_by_it(pairs: Any, tmp_path: Path) -> None:
     model, path = pairs
     data = read(path).data.slice(0, 6)
-    holes = data.set_column(data.column_names.index("photo"), "photo", [[None, None, *data["photo"].to_pylist()[2:]]])
+    holes = data.set_column(
+        data.column_names.index("photo"), "photo", [[None, None, *data["photo"].to_pylist()[2:]]]
+    )
     index = model.index(holes, place=tmp_path / "index", root=path.parent)
     assert len(model.search("there is a cherry", 10, index=index)) == 4
     assert len(model.search({"photo": data["photo"][0].as_py()}, 10, index=index, root=path.parent)) == 6
@@ -238,7 +282,9 @@ def test_a_row_that_lacks_a_column_is_not_found_by_it(pairs: Any, tmp_path: Path
 def test_an_index_knows_its_model(pairs: Any, trained: Any, tmp_path: Path) -> None:
     model, path = pairs
     model.index(path, place=tmp_path / "index")
-    other = plait.fit(path, align=True, out=tmp_path / "other", overrides=[*FAST, "columns.text.modality=text"], quiet=True)
+    other = plait.fit(
+        path, align=True, out=tmp_path / "other", overrides=[*FAST, "columns.text.modality=text"], quiet=True
+    )
     with pytest.raises(TableError, match="another model"):
         other.search("x", index=tmp_path / "index")
     with pytest.raises(TableError, match="no index"):
@@ -258,7 +304,9 @@ def test_an_address_that_cannot_be_reached_is_said(monkeypatch: pytest.MonkeyPat
         "ENDPOINT": "http://127.0.0.1:9",
     }.items():
         monkeypatch.setenv(f"AWS_{name}", value)
-    with pytest.raises(TableError, match=r"'s3://nothing/here' cannot be reached: .*onnection refused.*AWS_ENDPOINT"):
+    with pytest.raises(
+        TableError, match=r"'s3://nothing/here' cannot be reached: .*onnection refused.*AWS_ENDPOINT"
+    ):
         exists("s3://nothing/here")
 
 
@@ -280,7 +328,12 @@ def test_labels_that_were_not_trained_for(pairs: Any, tmp_path: Path) -> None:
     words = {"cherry": "red", "leaf": "green", "sky": "blue"}
     found = model.classify(path, list(words), templates=["there is a {}", "{}"])
     truth = read(path).data["label"].to_pylist()
-    assert np.mean([words[label] == colour for label, colour in zip(found["label"].to_pylist(), truth, strict=True)]) > 0.9
+    assert (
+        np.mean(
+            [words[label] == colour for label, colour in zip(found["label"].to_pylist(), truth, strict=True)]
+        )
+        > 0.9
+    )
     assert found["id"].to_pylist()[:2] == ["r0", "r1"]
     probabilities = np.array([found[f"label_probability_{w}"].to_numpy() for w in words])
     np.testing.assert_allclose(probabilities.sum(0), 1, atol=1e-6)
@@ -311,11 +364,21 @@ def test_vectors_of_a_column_have_length_one(pairs: Any) -> None:
 
 
 def test_of_several_alignments_the_one_that_is_named_is_searched(tmp_path: Path) -> None:
-    rows = [{"id": f"r{i}", **row, "text": row["text"].split(" near")[0]} for i, row in enumerate(make_rows(tmp_path, 60))]
+    rows = [
+        {"id": f"r{i}", **row, "text": row["text"].split(" near")[0]}
+        for i, row in enumerate(make_rows(tmp_path, 60))
+    ]
     path = write_csv(tmp_path / "t.csv", rows)
-    asked = [f"tasks.{name}={{name: alignment, inputs: [photo, {column}]}}" for name, column in (("words", "text"), ("shops", "shop"))]
-    model = plait.fit(path, out=tmp_path / "run", overrides=[*PAIRS, "columns.label.role=ignored", *asked], quiet=True)
-    with pytest.raises(RecipeError, match=r"more than one alignment, words, shops: say which \(alignment=, --alignment\)"):
+    asked = [
+        f"tasks.{name}={{name: alignment, inputs: [photo, {column}]}}"
+        for name, column in (("words", "text"), ("shops", "shop"))
+    ]
+    model = plait.fit(
+        path, out=tmp_path / "run", overrides=[*PAIRS, "columns.label.role=ignored", *asked], quiet=True
+    )
+    with pytest.raises(
+        RecipeError, match=r"more than one alignment, words, shops: say which \(alignment=, --alignment\)"
+    ):
         model.index(path)
     with pytest.raises(RecipeError, match="no alignment 'word': did you mean 'words'"):
         model.search("there is a sky", alignment="word")
@@ -324,11 +387,28 @@ def test_of_several_alignments_the_one_that_is_named_is_searched(tmp_path: Path)
     assert model.search("there is a sky", 5, alignment="words")["label"].to_pylist() == ["blue"] * 5
     with pytest.raises(TableError, match="no aligned column 'shop' to search"):
         model.embed(path, column="shop", alignment="words")
-    np.testing.assert_allclose(np.linalg.norm(model.embed(path, column="shop", alignment="shops"), axis=1), 1, atol=1e-2)
+    np.testing.assert_allclose(
+        np.linalg.norm(model.embed(path, column="shop", alignment="shops"), axis=1), 1, atol=1e-2
+    )
     with pytest.raises(TableError, match="made by another model"):
         model.search({"shop": "north"}, alignment="shops", index=model.folder / "index-words")
     found = tmp_path / "found.jsonl"
-    assert run(["search", str(model.folder), "there is a leaf", "-k", "2", "--alignment", "words", "-o", str(found)]) == 0
+    assert (
+        run(
+            [
+                "search",
+                str(model.folder),
+                "there is a leaf",
+                "-k",
+                "2",
+                "--alignment",
+                "words",
+                "-o",
+                str(found),
+            ]
+        )
+        == 0
+    )
     assert [json.loads(line)["label"] for line in found.read_text().splitlines()] == ["green", "green"]
 
 
@@ -337,18 +417,53 @@ def test_the_command_line(pairs: Any, tmp_path: Path, capsys: pytest.CaptureFixt
     place = str(tmp_path / "index")
     assert run(["index", str(model.folder), str(path), "--index", place]) == 0
     out = str(tmp_path / "found.jsonl")
-    assert run(["search", str(model.folder), "there is a sky", "--index", place, "-k", "2", "--where", "shop = 'north'", "-o", out]) == 0
+    assert (
+        run(
+            [
+                "search",
+                str(model.folder),
+                "there is a sky",
+                "--index",
+                place,
+                "-k",
+                "2",
+                "--where",
+                "shop = 'north'",
+                "-o",
+                out,
+            ]
+        )
+        == 0
+    )
     assert [json.loads(line)["label"] for line in Path(out).read_text().splitlines()] == ["blue", "blue"]
     assert "score" in capsys.readouterr().out
     assert run(["search", str(model.folder), "text=there is a sky", "--index", place]) == 0
     assert run(["index", str(model.folder), "--index", place, "--delete", "label = 'blue'"]) == 0
     assert "60 rows" in capsys.readouterr().out
-    assert run(["classify", str(model.folder), str(path), "--labels", "cherry, leaf", "--threshold", "0", "--threshold", "leaf=2"]) == 0
+    assert (
+        run(
+            [
+                "classify",
+                str(model.folder),
+                str(path),
+                "--labels",
+                "cherry, leaf",
+                "--threshold",
+                "0",
+                "--threshold",
+                "leaf=2",
+            ]
+        )
+        == 0
+    )
     assert "leaf" not in [line.split(",")[1] for line in capsys.readouterr().out.splitlines()[1:]]
     assert run(["search", str(model.folder), "a", "b", "--index", place]) == 1
 
 
-@pytest.mark.parametrize(("align", "message"), [(["photo"], "two or more"), (["photo", "txt"], "did you mean 'text'"), (["photo", "label"], "label")])
+@pytest.mark.parametrize(
+    ("align", "message"),
+    [(["photo"], "two or more"), (["photo", "txt"], "did you mean 'text'"), (["photo", "label"], "label")],
+)
 def test_wrong_columns_are_named(tmp_path: Path, align: list[str], message: str) -> None:
     path = write_csv(tmp_path / "t.csv", make_rows(tmp_path, 12))
     with pytest.raises(RecipeError, match=message):
@@ -364,16 +479,22 @@ def test_canonical_correlation_is_that_of_scikit_learn() -> None:
     theirs = CCA(4, max_iter=5000).fit(x, y).transform(x, y)
     for k, (a, b) in enumerate(zip(*(part.T for part in crossmodal._canonical(x, y, x, y, 6)), strict=True)):
         if k < 4:
-            assert np.corrcoef(a, b)[0, 1] == pytest.approx(np.corrcoef(theirs[0][:, k], theirs[1][:, k])[0, 1], abs=1e-3)
+            assert np.corrcoef(a, b)[0, 1] == pytest.approx(
+                np.corrcoef(theirs[0][:, k], theirs[1][:, k])[0, 1], abs=1e-3
+            )
 
 
-def test_a_large_index_is_approximate_and_says_how_near(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_index_is_approximate_and_says_how_near(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(retrieval, "APPROXIMATE", 2000)
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(3000, 2, 32)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
     vectors[::7, 1] = 0
-    index = retrieval.Index.create(tmp_path, retrieval.About("m", ("a", "b"), 32), pa.schema([("number", pa.int64())]))
+    index = retrieval.Index.create(
+        tmp_path, retrieval.About("m", ("a", "b"), 32), pa.schema([("number", pa.int64())])
+    )
     index.add(pa.table({"number": np.arange(1000)}), vectors[:1000])
     assert not index.settle()
     index.add(pa.table({"number": np.arange(1000, 3000)}), vectors[1000:])
@@ -398,14 +519,21 @@ def test_of_very_many_rows_some_ask_and_all_are_searched(monkeypatch: pytest.Mon
     assert (whole.queries, whole.size) == (50, 50)
     assert (some.queries, some.size) == (20, 50)
     monkeypatch.setattr(alignment, "MEASURED", 25)
-    assert made.measure(output, ids(50).numpy()) == made.measure(output[np.linspace(0, 49, 25).astype(int)], ids(25).numpy())
+    assert made.measure(output, ids(50).numpy()) == made.measure(
+        output[np.linspace(0, 49, 25).astype(int)], ids(25).numpy()
+    )
 
 
 class TestRanking:
     def test_ranks_count_what_comes_before_the_first_positive(self) -> None:
         query = np.array([[1.0, 0.0]])
         gallery = np.array([[0.9, 0], [0.8, 0], [0.5, 0], [0.5, 0]])
-        for ids, rank in (([1, 0, 0, 0], 2.0), ([1, 1, 1, 0], 3.5), ([0, 1, 0, 1], 1.0), ([1, 1, 1, 1], np.nan)):
+        for ids, rank in (
+            ([1, 0, 0, 0], 2.0),
+            ([1, 1, 1, 0], 3.5),
+            ([0, 1, 0, 1], 1.0),
+            ([1, 1, 1, 1], np.nan),
+        ):
             found = ranking.ranks(query, gallery, np.array([[0]]), np.array(ids)[:, None])
             np.testing.assert_array_equal(found, [rank])
 
@@ -438,7 +566,9 @@ class TestRanking:
 def test_what_cannot_go_with_an_alignment_is_refused(tmp_path: Path, override: str) -> None:
     path = write_csv(tmp_path / "t.csv", make_rows(tmp_path, 12))
     with pytest.raises(RecipeError, match="leave"):
-        plait.fit(path, align=["photo", "text"], out=tmp_path / "run", overrides=[*FAST, override], quiet=True)
+        plait.fit(
+            path, align=["photo", "text"], out=tmp_path / "run", overrides=[*FAST, override], quiet=True
+        )
 
 
 def test_the_report_has_every_direction(pairs: Any) -> None:

@@ -15,7 +15,9 @@ from plait.table.table import Source
 
 
 def task(name: str, cells: list, **options: object):  # type: ignore[no-untyped-def]
-    return find("tasks", name).fit(configure("tasks", name, options), pa.chunked_array([pa.array(cells)]), "y")
+    return find("tasks", name).fit(
+        configure("tasks", name, options), pa.chunked_array([pa.array(cells)]), "y"
+    )
 
 
 def test_classification_metrics_are_those_of_scikit_learn() -> None:
@@ -37,7 +39,9 @@ def test_binary_auc_with_ties_is_that_of_scikit_learn() -> None:
     target = rng.integers(0, 2, 300)
     found = task("classification", ["no", "yes"] * 10).measure(output, target)
     assert found["roc_auc"] == pytest.approx(metrics.roc_auc_score(target, output[:, 0]))
-    assert np.isnan(task("classification", ["no", "yes"] * 10).measure(output, np.zeros(300, dtype=np.int64))["roc_auc"])
+    assert np.isnan(
+        task("classification", ["no", "yes"] * 10).measure(output, np.zeros(300, dtype=np.int64))["roc_auc"]
+    )
 
 
 def test_regression_metrics_are_in_the_targets_unit() -> None:
@@ -56,7 +60,10 @@ def test_regression_metrics_are_in_the_targets_unit() -> None:
 def test_multilabel_metrics_are_those_of_scikit_learn() -> None:
     rng = np.random.default_rng(0)
     made = task("multilabel", [["a", "b", "c"], ["a"]])
-    output, target = rng.normal(size=(100, 3)).astype(np.float32), rng.integers(0, 2, (100, 3)).astype(np.float32)
+    output, target = (
+        rng.normal(size=(100, 3)).astype(np.float32),
+        rng.integers(0, 2, (100, 3)).astype(np.float32),
+    )
     found = made.measure(output, target)
     assert found["f1_micro"] == pytest.approx(metrics.f1_score(target, output > 0, average="micro"))
     assert found["f1_macro"] == pytest.approx(metrics.f1_score(target, output > 0, average="macro"))
@@ -69,7 +76,9 @@ def test_class_weights_are_inverse_frequencies() -> None:
 
 
 def test_targets_whose_values_do_not_repeat_are_refused() -> None:
-    with pytest.raises(TrainingError, match="expected classes that repeat, found 50 different values in 50 training rows"):
+    with pytest.raises(
+        TrainingError, match="expected classes that repeat, found 50 different values in 50 training rows"
+    ):
         task("classification", [f"w{i}" for i in range(50)])
 
 

@@ -1,4 +1,6 @@
-"""Text read aloud: letters become tones, learned from recordings, and the tones that come out are measured."""
+"""Text read aloud: letters become tones, learned from recordings, and the tones that come out are
+measured.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +23,14 @@ from plait.table.table import Source
 from support.sounds import TONES, tones
 
 SPOKEN = [
-    "tasks.sound={name: speak, rate: 8000, bands: 24, hop: 0.02, width: 48, dropout: 0}", "columns.said.modality=text", "training.precision=fp32",
-    "columns.said.encoder={name: lstm, embedding: 24, width: 24, bidirectional: true, tokens: all}", "training.learning_rate=0.01",
-    "training.batch_size=8", "training.warmup=0.1",
-]  # fmt: skip
+    "tasks.sound={name: speak, rate: 8000, bands: 24, hop: 0.02, width: 48, dropout: 0}",
+    "columns.said.modality=text",
+    "training.precision=fp32",
+    "columns.said.encoder={name: lstm, embedding: 24, width: 24, bidirectional: true, tokens: all}",
+    "training.learning_rate=0.01",
+    "training.batch_size=8",
+    "training.warmup=0.1",
+]
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +53,9 @@ def heard(content: bytes) -> str:
             continue
         hertz = np.abs(np.fft.rfft(part * np.hanning(size), 4096)).argmax() * rate / 4096
         found += min(TONES, key=lambda letter: abs(np.log(TONES[letter] / max(hertz, 1))))
-    return "".join(letter for letter, before in zip(found, " " + found, strict=False) if letter not in (" ", before))
+    return "".join(
+        letter for letter, before in zip(found, " " + found, strict=False) if letter not in (" ", before)
+    )
 
 
 def test_what_is_written_is_heard(speaking: tuple[plait.Model, Path]) -> None:
@@ -67,7 +75,9 @@ def test_what_is_written_is_heard(speaking: tuple[plait.Model, Path]) -> None:
 def test_recordings_lie_beside_the_table(speaking: tuple[plait.Model, Path], tmp_path: Path) -> None:
     model, _ = speaking
     (tmp_path / "new.csv").write_text('said\nabc\n""\nca\n')
-    assert run(["predict", str(model.folder), str(tmp_path / "new.csv"), "-o", str(tmp_path / "out.csv")]) == 0
+    assert (
+        run(["predict", str(model.folder), str(tmp_path / "new.csv"), "-o", str(tmp_path / "out.csv")]) == 0
+    )
     with (tmp_path / "out.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [bool(row["sound"]) for row in rows] == [True, False, True]
@@ -77,7 +87,9 @@ def test_recordings_lie_beside_the_table(speaking: tuple[plait.Model, Path], tmp
 def test_recordings_that_cannot_be_learned_from_are_named(tmp_path: Path) -> None:
     tones(tmp_path, 2)
     (tmp_path / "cut.wav").write_bytes((tmp_path / "0-0.wav").read_bytes()[:500])
-    made = find("tasks", "speak").fit(configure("tasks", "speak", {"longest": 0.6, "rate": 8000}), pa.chunked_array([["x"]]), "sound")
+    made = find("tasks", "speak").fit(
+        configure("tasks", "speak", {"longest": 0.6, "rate": 8000}), pa.chunked_array([["x"]]), "sound"
+    )
     cells = pa.chunked_array([["0-0.wav", "0-1.wav", "cut.wav", "gone.wav", None]])
     target, labelled, problems = made.encode(cells, Source("sound", tmp_path))
     lengths = [len(soundfile.read(tmp_path / f"0-{i}.wav")[0]) / 16_000 for i in range(2)]
@@ -96,7 +108,11 @@ def test_every_parameter_learns_and_rows_without_a_recording_do_not() -> None:
     from plait.nn.batch import Tokens
 
     torch.manual_seed(0)
-    made = find("tasks", "speak").fit(configure("tasks", "speak", {"bands": 4, "width": 6}), pa.chunked_array([["x"]]), "sound").train()
+    made = (
+        find("tasks", "speak")
+        .fit(configure("tasks", "speak", {"bands": 4, "width": 6}), pa.chunked_array([["x"]]), "sound")
+        .train()
+    )
     made.build_head(0, {"said": 5})
     x = torch.randn(3, 4, 5, requires_grad=True)
     output = made(torch.zeros(3, 0), {"said": Tokens(x, torch.arange(4) < torch.tensor([4, 2, 3])[:, None])})
@@ -120,8 +136,14 @@ def test_every_option_changes_something(option: dict[str, Any], tmp_path: Path) 
     found = []
     for chosen in ({}, option):
         torch.manual_seed(0)
-        made = find("tasks", "speak").fit(configure("tasks", "speak", chosen), pa.chunked_array([["x"]]), "sound")
+        made = find("tasks", "speak").fit(
+            configure("tasks", "speak", chosen), pa.chunked_array([["x"]]), "sound"
+        )
         made.build_head(0, {"said": 5})
         target = made.encode(pa.chunked_array([["0-0.wav"]]), Source("sound", tmp_path))[0]
         found.append((target, sum(p.numel() for p in made.parameters())))
-    assert found[0][1] != found[1][1] or found[0][0].shape != found[1][0].shape or not torch.equal(found[0][0], found[1][0])
+    assert (
+        found[0][1] != found[1][1]
+        or found[0][0].shape != found[1][0].shape
+        or not torch.equal(found[0][0], found[1][0])
+    )

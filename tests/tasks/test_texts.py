@@ -25,13 +25,22 @@ from support.sounds import tones
 from support.tables import COLOURS, make_rows
 
 HEARD = [
-    "training.precision=fp32", "modalities.audio.bands=24", "modalities.audio.hop=0.02", "modalities.audio.gain=0", "modalities.audio.time_masks=0",
-    "modalities.audio.band_masks=0", "encoders.audio={name: crnn, channels: [8, 8], width: 24, dropout: 0}", "training.learning_rate=0.01",
-]  # fmt: skip
+    "training.precision=fp32",
+    "modalities.audio.bands=24",
+    "modalities.audio.hop=0.02",
+    "modalities.audio.gain=0",
+    "modalities.audio.time_masks=0",
+    "modalities.audio.band_masks=0",
+    "encoders.audio={name: crnn, channels: [8, 8], width: 24, dropout: 0}",
+    "training.learning_rate=0.01",
+]
 SEEN = [
-    "training.precision=fp32", "modalities.image.size=16", "encoders.image={name: cnn, channels: [4, 8], pool: none}", "training.learning_rate=0.005",
+    "training.precision=fp32",
+    "modalities.image.size=16",
+    "encoders.image={name: cnn, channels: [4, 8], pool: none}",
+    "training.learning_rate=0.005",
     "task_defaults.generation={width: 32, layers: 1, dropout: 0}",
-]  # fmt: skip
+]
 
 
 @pytest.fixture(scope="module")
@@ -73,12 +82,30 @@ def test_a_long_recording_is_heard_to_its_end_and_none_gives_null(hearing: tuple
     assert "cut.wav" in answers["problem"].to_pylist()[2]
 
 
-def test_a_saved_model_answers_the_same_and_feeds_another_one(hearing: tuple[plait.Model, Path], tmp_path: Path) -> None:
+def test_a_saved_model_answers_the_same_and_feeds_another_one(
+    hearing: tuple[plait.Model, Path], tmp_path: Path
+) -> None:
     model, folder = hearing
     new = tones(folder, 12, seed=2)
     plait.load(model.folder, quiet=True)
-    (tmp_path / "new.csv").write_text("sound,said\n" + "\n".join(f"{row['sound']},{row['said']}" for row in new))
-    assert run(["predict", str(model.folder), str(tmp_path / "new.csv"), "--root", str(folder), "--keep", "-o", str(tmp_path / "read.csv")]) == 0
+    (tmp_path / "new.csv").write_text(
+        "sound,said\n" + "\n".join(f"{row['sound']},{row['said']}" for row in new)
+    )
+    assert (
+        run(
+            [
+                "predict",
+                str(model.folder),
+                str(tmp_path / "new.csv"),
+                "--root",
+                str(folder),
+                "--keep",
+                "-o",
+                str(tmp_path / "read.csv"),
+            ]
+        )
+        == 0
+    )
     lines = (tmp_path / "read.csv").read_text().splitlines()
     assert lines[0].replace('"', "") == "sound,said,said_answer,problem"
     assert len(lines) == 13
@@ -90,12 +117,23 @@ def test_a_recording_too_short_for_its_text_is_an_error_that_says_what_to_do(tmp
     for row in rows:
         row["said"] = row["said"] * 30
     with pytest.raises(TrainingError, match="each needs a step of its own: take a smaller hop"):
-        plait.fit(rows, "said", root=tmp_path, out=tmp_path / "run", overrides=[*HEARD, "tasks.said=transcription", "training.epochs=1"], quiet=True)
+        plait.fit(
+            rows,
+            "said",
+            root=tmp_path,
+            out=tmp_path / "run",
+            overrides=[*HEARD, "tasks.said=transcription", "training.epochs=1"],
+            quiet=True,
+        )
 
 
 def test_the_loss_is_the_sum_over_all_paths() -> None:
-    """-log p(text), p being the sum over the paths that write it, for each unit (Graves et al. 2006, eq. 3): here all are counted."""
-    made = find("tasks", "transcription").fit(configure("tasks", "transcription", {}), pa.chunked_array([["ab", "b", None]]), "said")
+    """-log p(text), p being the sum over the paths that write it, for each unit (Graves et al. 2006,
+    eq. 3): here all are counted.
+    """
+    made = find("tasks", "transcription").fit(
+        configure("tasks", "transcription", {}), pa.chunked_array([["ab", "b", None]]), "said"
+    )
     made.build_head(0, {"sound": 5})
     made.eval()
     mask = torch.tensor([[True] * 4, [True, True, False, True], [False] * 4])
@@ -116,7 +154,12 @@ def described(folder: Path, count: int = 90, seed: int = 0) -> list[dict[str, An
     rows = make_rows(folder, count, seed)
     sizes = ("small", "large")
     return [
-        {"photo": row["photo"], "name": f"a plain {row['label']} picture of {sizes[row['price'] > 1]} price", "price": row["price"]} for row in rows
+        {
+            "photo": row["photo"],
+            "name": f"a plain {row['label']} picture of {sizes[row['price'] > 1]} price",
+            "price": row["price"],
+        }
+        for row in rows
     ]
 
 
@@ -124,7 +167,9 @@ def described(folder: Path, count: int = 90, seed: int = 0) -> list[dict[str, An
 def writing(tmp_path_factory: pytest.TempPathFactory) -> tuple[plait.Model, Path]:
     folder = tmp_path_factory.mktemp("described")
     overrides = [*SEEN, "training.epochs=40", "tasks.name=generation"]
-    return plait.fit(described(folder), "name", root=folder, out=folder / "run", overrides=overrides, quiet=True), folder
+    return plait.fit(
+        described(folder), "name", root=folder, out=folder / "run", overrides=overrides, quiet=True
+    ), folder
 
 
 def test_what_is_seen_is_written(writing: tuple[plait.Model, Path]) -> None:
@@ -140,18 +185,28 @@ def test_any_subset_of_inputs_gives_an_answer(writing: tuple[plait.Model, Path])
     new = described(folder, 9, seed=2)
     blind = model.predict([{"photo": None, "price": row["price"]} for row in new], folder)["name"].to_pylist()
     seen = model.predict([{"photo": row["photo"]} for row in new], folder)["name"].to_pylist()
-    assert all(text.endswith(row["name"][-11:]) for text, row in zip(blind, new, strict=True)), "the price is known"
-    assert np.mean([text.split()[2] == row["name"].split()[2] for text, row in zip(seen, new, strict=True)]) > 0.8, "the colour is known"
+    assert all(text.endswith(row["name"][-11:]) for text, row in zip(blind, new, strict=True)), (
+        "the price is known"
+    )
+    assert (
+        np.mean([text.split()[2] == row["name"].split()[2] for text, row in zip(seen, new, strict=True)])
+        > 0.8
+    ), "the colour is known"
     nothing = model.predict([{"photo": None, "price": None}], folder)["name"].to_pylist()
     assert nothing[0].startswith("a plain")
     assert nothing[0].endswith("price"), "a likely text from end to end"
 
 
 def test_only_listed_answers_are_given(tmp_path: Path) -> None:
-    listed = [f"a plain {colour} picture of {size} price" for colour in COLOURS for size in ("small", "large")][:4]
+    listed = [
+        f"a plain {colour} picture of {size} price" for colour in COLOURS for size in ("small", "large")
+    ][:4]
     overrides = [*SEEN, "training.epochs=2", f"tasks.name={{name: generation, answers: {listed}}}"]
     rows = described(tmp_path, 24)
-    for name, options in {"listed": overrides, "seen": [*overrides[:-1], "tasks.name={name: generation, answers: seen}"]}.items():
+    for name, options in {
+        "listed": overrides,
+        "seen": [*overrides[:-1], "tasks.name={name: generation, answers: seen}"],
+    }.items():
         model = plait.fit(rows, "name", root=tmp_path, out=tmp_path / name, overrides=options, quiet=True)
         answers = plait.load(model.folder, quiet=True).predict(rows, tmp_path)["name"].to_pylist()
         assert set(answers) <= (set(listed) if name == "listed" else {row["name"] for row in rows})
@@ -168,7 +223,9 @@ def test_only_listed_answers_are_given(tmp_path: Path) -> None:
 
 def task(name: str, **options: Any) -> TextTask:
     torch.manual_seed(0)
-    made: TextTask = find("tasks", name).fit(configure("tasks", name, options), pa.chunked_array([["ab", "b a", "cab", None]]), "said")
+    made: TextTask = find("tasks", name).fit(
+        configure("tasks", name, options), pa.chunked_array([["ab", "b a", "cab", None]]), "said"
+    )
     made.build_head(0, {"x": 5})
     return made.eval()
 
@@ -189,7 +246,9 @@ class TestTextTask:
 
     def test_a_perfect_answer_is_measured_as_perfect(self, name: str) -> None:
         made = task(name)
-        target, labelled, _ = made.encode(pa.chunked_array([["ab", "b a", "cab", None]]), Source("said", Path()))
+        target, labelled, _ = made.encode(
+            pa.chunked_array([["ab", "b a", "cab", None]]), Source("said", Path())
+        )
         measured = made.measure(F.pad(target[labelled], (0, 3)).numpy(), target[labelled].numpy())
         assert measured[made.score] == pytest.approx(1.0 if made.higher else 0.0)
         some = made.measured(target[labelled].numpy(), target[labelled].flip(0)[labelled[:3]].numpy())
@@ -197,7 +256,9 @@ class TestTextTask:
 
     def test_a_row_alone_has_the_loss_it_has_among_others(self, name: str) -> None:
         made = task(name)
-        target, labelled, _ = made.encode(pa.chunked_array([["ab", "b a", "cab", None]]), Source("said", Path()))
+        target, labelled, _ = made.encode(
+            pa.chunked_array([["ab", "b a", "cab", None]]), Source("said", Path())
+        )
         x, mask = torch.randn(4, 6, 5), torch.arange(6) < torch.tensor([6, 5, 4, 6])[:, None]
         alone = []
         for row in range(3):
@@ -208,8 +269,14 @@ class TestTextTask:
 
     def test_every_parameter_learns(self, name: str) -> None:
         made = task(name).train()
-        target, labelled, _ = made.encode(pa.chunked_array([["ab", "b a", "cab", None]]), Source("said", Path()))
-        made.loss(made(torch.zeros(4, 0), {"x": Tokens(torch.randn(4, 9, 5), torch.ones(4, 9, dtype=torch.bool))}), target, labelled).backward()
+        target, labelled, _ = made.encode(
+            pa.chunked_array([["ab", "b a", "cab", None]]), Source("said", Path())
+        )
+        made.loss(
+            made(torch.zeros(4, 0), {"x": Tokens(torch.randn(4, 9, 5), torch.ones(4, 9, dtype=torch.bool))}),
+            target,
+            labelled,
+        ).backward()
         assert all(p.grad is not None and p.grad.any() for p in made.parameters())
 
     def test_a_text_that_is_too_long_is_named(self, name: str) -> None:
@@ -220,47 +287,92 @@ class TestTextTask:
         assert "5 characters, and at most 3" in problems[0].reason
 
 
-@pytest.mark.parametrize(("override", "share"), [("seed=0", 0.0), ("training.unaugmented=0.5", 0.5), ("tasks.said=generation", 0.2)])
-def test_speech_is_augmented_to_the_end_unless_asked_otherwise(override: str, share: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("override", "share"),
+    [("seed=0", 0.0), ("training.unaugmented=0.5", 0.5), ("tasks.said=generation", 0.2)],
+)
+def test_speech_is_augmented_to_the_end_unless_asked_otherwise(
+    override: str, share: float, tmp_path: Path
+) -> None:
     """Also beside a target that would do without."""
     rows = [{**row, "first": row["said"][0]} for row in tones(tmp_path, 12)]
-    overrides = [*HEARD, "tasks.first=classification", "tasks.said=transcription", "training.epochs=1", override]
-    model = plait.fit(rows, root=tmp_path, out=tmp_path / "run", overrides=overrides, quiet=True, evaluate=False)
+    overrides = [
+        *HEARD,
+        "tasks.first=classification",
+        "tasks.said=transcription",
+        "training.epochs=1",
+        override,
+    ]
+    model = plait.fit(
+        rows, root=tmp_path, out=tmp_path / "run", overrides=overrides, quiet=True, evaluate=False
+    )
     assert model.recipe.training.unaugmented == share
 
 
 def test_a_transcription_reads_one_column() -> None:
-    made = find("tasks", "transcription").fit(configure("tasks", "transcription", {}), pa.chunked_array([["ab"]]), "said")
+    made = find("tasks", "transcription").fit(
+        configure("tasks", "transcription", {}), pa.chunked_array([["ab"]]), "said"
+    )
     with pytest.raises(RecipeError, match="reads one column"):
         made.build_head(0, {"a": 3, "b": 3})
 
 
 def test_what_cannot_be_learned_from_is_told(tmp_path: Path) -> None:
-    rows = [{**row, "blank": "  ", "few": "a b" if i == 0 else None} for i, row in enumerate(described(tmp_path, 12))]
+    rows = [
+        {**row, "blank": "  ", "few": "a b" if i == 0 else None}
+        for i, row in enumerate(described(tmp_path, 12))
+    ]
     for target, overrides, said in (
         ("blank", ["tasks.blank=generation"], "expected texts in the training rows, found none"),
-        ("name", ["tasks.name=transcription"], "transcription reads columns of audio, and the table has no such input"),
-        ("name", ["tasks.name={name: generation, heads: 3}"], "tasks/generation: width 32 is not a multiple of heads 3"),
-        ("photo", ["tasks.photo={name: speak, inputs: [name]}", "columns.name.modality=text"], "12 of 12 cells cannot be read"),
+        (
+            "name",
+            ["tasks.name=transcription"],
+            "transcription reads columns of audio, and the table has no such input",
+        ),
+        (
+            "name",
+            ["tasks.name={name: generation, heads: 3}"],
+            "tasks/generation: width 32 is not a multiple of heads 3",
+        ),
+        (
+            "photo",
+            ["tasks.photo={name: speak, inputs: [name]}", "columns.name.modality=text"],
+            "12 of 12 cells cannot be read",
+        ),
         ("name", ["tasks.name=generation", "training.unlabelled=1"], "leave it out"),
-        ("name", ["tasks.name={name: generation, longest: 2}"], "no training row has a label that can be learned from: a text of"),
+        (
+            "name",
+            ["tasks.name={name: generation, longest: 2}"],
+            "no training row has a label that can be learned from: a text of",
+        ),
     ):
         with pytest.raises(plait.PlaitError, match=said):
-            plait.fit(rows, target, root=tmp_path, out=tmp_path / "x", overrides=[*SEEN, *overrides], quiet=True)
+            plait.fit(
+                rows, target, root=tmp_path, out=tmp_path / "x", overrides=[*SEEN, *overrides], quiet=True
+            )
 
 
 def test_a_pretrained_decoder_writes_in_its_own_pieces(tmp_path: Path) -> None:
 
     folder = tiny_models.t5(tmp_path / "t5")
-    rows = [{"photo": row["photo"], "name": f"the {row['name'].split()[2]} house"} for row in described(tmp_path, 60)]
-    overrides = [*SEEN[:-1], f"tasks.name={{name: generation, model: {folder}, rate: 1.0}}", "training.epochs=25"]
+    rows = [
+        {"photo": row["photo"], "name": f"the {row['name'].split()[2]} house"}
+        for row in described(tmp_path, 60)
+    ]
+    overrides = [
+        *SEEN[:-1],
+        f"tasks.name={{name: generation, model: {folder}, rate: 1.0}}",
+        "training.epochs=25",
+    ]
     model = plait.fit(rows, "name", root=tmp_path, out=tmp_path / "run", overrides=overrides, quiet=True)
     found = model.predict(rows, tmp_path)["name"].to_pylist()
     assert np.mean([a == row["name"] for a, row in zip(found, rows, strict=True)]) > 0.8
     import shutil
 
     shutil.rmtree(folder)
-    assert plait.load(model.folder, quiet=True).predict(rows, tmp_path)["name"].to_pylist() == found, "the run's folder is all it needs"
+    assert plait.load(model.folder, quiet=True).predict(rows, tmp_path)["name"].to_pylist() == found, (
+        "the run's folder is all it needs"
+    )
 
 
 def test_a_pretrained_decoder_begins_at_its_weights_and_says_what_transformers_says(tmp_path: Path) -> None:
@@ -268,7 +380,9 @@ def test_a_pretrained_decoder_begins_at_its_weights_and_says_what_transformers_s
     from transformers.modeling_outputs import BaseModelOutput
 
     folder = tiny_models.t5(tmp_path / "t5")
-    made = find("tasks", "generation").fit(configure("tasks", "generation", {"model": str(folder)}), pa.chunked_array([["a red apple"]]), "name")
+    made = find("tasks", "generation").fit(
+        configure("tasks", "generation", {"model": str(folder)}), pa.chunked_array([["a red apple"]]), "name"
+    )
     made.build_head(0, {"x": 5})
     made.load_pretrained()
     made.eval()
@@ -287,24 +401,57 @@ def test_a_pretrained_decoder_begins_at_its_weights_and_says_what_transformers_s
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "generation": {
-        "units": "characters", "form": "spoken", "vocabulary": 10, "longest": 2, "width": 64, "heads": 2, "layers": 1, "dropout": 0.6,
-        "label_smoothing": 0.4, "beam": 2, "length_penalty": 2.0, "no_repeat": 2, "limit": 3, "answers": ["ab"],
+        "units": "characters",
+        "form": "spoken",
+        "vocabulary": 10,
+        "longest": 2,
+        "width": 64,
+        "heads": 2,
+        "layers": 1,
+        "dropout": 0.6,
+        "label_smoothing": 0.4,
+        "beam": 2,
+        "length_penalty": 2.0,
+        "no_repeat": 2,
+        "limit": 3,
+        "answers": ["ab"],
     },
     "transcription": {
-        "units": "subwords", "form": "written", "vocabulary": 10, "longest": 2, "beam": 3, "ngram": 2, "ngram_weight": 0.9, "bonus": 0.1,
+        "units": "subwords",
+        "form": "written",
+        "vocabulary": 10,
+        "longest": 2,
+        "beam": 3,
+        "ngram": 2,
+        "ngram_weight": 0.9,
+        "bonus": 0.1,
         "dropout": 0.6,
     },
-}  # fmt: skip
-CHAINED = {"ngram_weight": {"ngram": 2}, "bonus": {"ngram": 2}, "vocabulary": {"units": "subwords"}}  # what they have a part in
+}
+CHAINED = {
+    "ngram_weight": {"ngram": 2},
+    "bonus": {"ngram": 2},
+    "vocabulary": {"units": "subwords"},
+}  # what they have a part in
 
 
-@pytest.mark.parametrize(("name", "option"), [(name, option) for name, options in OPTIONS.items() for option in options])
+@pytest.mark.parametrize(
+    ("name", "option"), [(name, option) for name, options in OPTIONS.items() for option in options]
+)
 def test_every_option_changes_something(name: str, option: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from plait.tasks.writing import ctc, decoder
 
     asked: list[Any] = []
-    monkeypatch.setattr(decoder, "search", lambda next_of, rows, *others: asked.append(others) or [[1]] * rows)
-    monkeypatch.setattr(ctc, "search", lambda log_p, *others: asked.append([o if isinstance(o, (int, float)) else bool(o) for o in others]) or [1])
+    monkeypatch.setattr(
+        decoder, "search", lambda next_of, rows, *others: asked.append(others) or [[1]] * rows
+    )
+    monkeypatch.setattr(
+        ctc,
+        "search",
+        lambda log_p, *others: (
+            asked.append([o if isinstance(o, (int, float)) else bool(o) for o in others]) or [1]
+        ),
+    )
     texts = ["ab", "b a!", "cab ab", "ab cab ba", None]
 
     def result(**options: Any) -> tuple[Any, ...]:
@@ -314,9 +461,16 @@ def test_every_option_changes_something(name: str, option: str, monkeypatch: pyt
         made.build_head(0, {"x": 5})
         target, labelled, problems = made.train().encode(pa.chunked_array([texts]), Source("said", Path()))
         torch.manual_seed(1)
-        output = made(torch.zeros(5, 0), {"x": Tokens(torch.randn(5, 15, 5), torch.ones(5, 15, dtype=torch.bool))})
+        output = made(
+            torch.zeros(5, 0), {"x": Tokens(torch.randn(5, 15, 5), torch.ones(5, 15, dtype=torch.bool))}
+        )
         made.decode(output.detach(), thorough=True)
-        return len(made.spelling), len(problems), float(made.loss(output, target, labelled).detach()), str(asked)
+        return (
+            len(made.spelling),
+            len(problems),
+            float(made.loss(output, target, labelled).detach()),
+            str(asked),
+        )
 
     others = CHAINED.get(option, {})
     assert result(**others) != result(**others, **{option: OPTIONS[name][option]})
@@ -324,7 +478,14 @@ def test_every_option_changes_something(name: str, option: str, monkeypatch: pyt
 
 def test_all_options_of_text_tasks_are_tried() -> None:
     for name, options in OPTIONS.items():
-        known = set(find("tasks", name).options.model_fields) - {"inputs", "column", "weight", "model", "rate", "language"}
+        known = set(find("tasks", name).options.model_fields) - {
+            "inputs",
+            "column",
+            "weight",
+            "model",
+            "rate",
+            "language",
+        }
         assert known == set(options), "give a new option another value in OPTIONS"
 
 
@@ -340,11 +501,23 @@ def test_a_question_about_a_picture_is_answered(tmp_path: Path) -> None:
         rows.append({"photo": row["photo"], "question": question, "answer": answer})
     task = "tasks.answer={name: generation, inputs: [photo, question], answers: seen}"
     encoder = "encoders.image={name: cnn, channels: [8, 8], pool: mean}"
-    overrides = [*SEEN, task, encoder, "columns.question.modality=text", "training.learning_rate=0.003", "training.epochs=40"]
+    overrides = [
+        *SEEN,
+        task,
+        encoder,
+        "columns.question.modality=text",
+        "training.learning_rate=0.003",
+        "training.epochs=40",
+    ]
     model = plait.fit(rows, "answer", root=tmp_path, out=tmp_path / "run", overrides=overrides, quiet=True)
-    found = model.predict([{"photo": row["photo"], "question": row["question"]} for row in rows], tmp_path)["answer"].to_pylist()
+    found = model.predict([{"photo": row["photo"], "question": row["question"]} for row in rows], tmp_path)[
+        "answer"
+    ].to_pylist()
     right = [a == row["answer"] for a, row in zip(found, rows, strict=True)]
     assert np.mean(right[::2]) > 0.9
     assert np.mean(right[1::2]) > 0.8
-    asked_of_the_first = model.predict([{"photo": rows[0]["photo"], "question": q} for q in ("which colour is it", "is it green or not")], tmp_path)
+    asked_of_the_first = model.predict(
+        [{"photo": rows[0]["photo"], "question": q} for q in ("which colour is it", "is it green or not")],
+        tmp_path,
+    )
     assert asked_of_the_first["answer"].to_pylist() == [rows[0]["answer"], "no"]

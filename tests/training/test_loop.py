@@ -25,7 +25,10 @@ from plait.training import loop, objective
 from plait.training.schedule import learning_rate, optimizer_for
 from support.tables import FAST, make_rows, write_csv
 
-SLOW = [o for o in FAST if "epochs" not in o] + ["training.checkpoint_minutes=0.00001", "modalities.image.size=24"]
+SLOW = [o for o in FAST if "epochs" not in o] + [
+    "training.checkpoint_minutes=0.00001",
+    "modalities.image.size=24",
+]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -43,8 +46,18 @@ def test_it_learns_and_leaves_a_folder_that_explains_itself(trained: Any) -> Non
     assert score["metrics"]["accuracy"]["value"] == 1.0
     assert score["baseline"]["accuracy"] < 0.5
     files = {f.name for f in model.folder.iterdir()}
-    assert files == {"README.md", "log.csv", "metrics.json", "problems.csv", "recipe.yaml", "report.html", "run.json", "schema.json",
-                     "state.json", "weights.safetensors"}  # fmt: skip
+    assert files == {
+        "README.md",
+        "log.csv",
+        "metrics.json",
+        "problems.csv",
+        "recipe.yaml",
+        "report.html",
+        "run.json",
+        "schema.json",
+        "state.json",
+        "weights.safetensors",
+    }
     with (model.folder / "log.csv").open() as file:
         log = list(csv.DictReader(file))
     assert [int(row["epoch"]) for row in log] == list(range(1, 41))
@@ -81,7 +94,11 @@ def test_killed_and_resumed_is_the_same_as_never_stopped(tmp_path: Path) -> None
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     assert not (tmp_path / "killed" / "weights.safetensors").exists(), "killed too late to test anything"
-    resumed = subprocess.run([sys.executable, "-m", "plait", "fit", "--resume", str(tmp_path / "killed")], capture_output=True, text=True)
+    resumed = subprocess.run(
+        [sys.executable, "-m", "plait", "fit", "--resume", str(tmp_path / "killed")],
+        capture_output=True,
+        text=True,
+    )
     assert resumed.returncode == 0, resumed.stderr
     whole.communicate()
     assert whole.returncode == 0
@@ -101,7 +118,9 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path, table: Path) -> None
         plait.load(tmp_path / "run")
 
 
-def test_resume_refuses_another_table_or_recipe(tmp_path: Path, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resume_refuses_another_table_or_recipe(
+    tmp_path: Path, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     table = write_csv(tmp_path / "train.csv", rows)
 
     def stop(*arguments: Any) -> None:
@@ -112,7 +131,14 @@ def test_resume_refuses_another_table_or_recipe(tmp_path: Path, rows: list[dict[
         with pytest.raises(KeyboardInterrupt):
             plait.fit(table, "label", out=tmp_path / "run", overrides=FAST, quiet=True)
     with pytest.raises(RecipeError, match="its recipe differ"):
-        plait.fit(table, "label", out=tmp_path / "run", overrides=[*FAST, "training.epochs=4"], resume=True, quiet=True)
+        plait.fit(
+            table,
+            "label",
+            out=tmp_path / "run",
+            overrides=[*FAST, "training.epochs=4"],
+            resume=True,
+            quiet=True,
+        )
     write_csv(tmp_path / "train.csv", [*rows[1:], rows[0]])
     with pytest.raises(RecipeError, match="its content differ"):
         plait.fit(table, "label", out=tmp_path / "run", overrides=FAST, resume=True, quiet=True)
@@ -120,7 +146,9 @@ def test_resume_refuses_another_table_or_recipe(tmp_path: Path, rows: list[dict[
         plait.fit(table, "label", out=tmp_path / "nothing", overrides=FAST, resume=True, quiet=True)
 
 
-def test_out_of_memory_goes_in_parts_to_the_same_end(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_goes_in_parts_to_the_same_end(
+    tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     options = [*FAST, "model.modality_dropout=0", "training.optimizer=sgd", "fusion=logit_sum"]
     plait.fit(table, "label", out=tmp_path / "whole", overrides=options, quiet=True)
     from plait.training import loop
@@ -135,25 +163,52 @@ def test_out_of_memory_goes_in_parts_to_the_same_end(tmp_path: Path, table: Path
 
     monkeypatch.setattr(loop, "losses", narrow)
     # dropout draws other numbers for other batches, so it is off in this comparison
-    plait.fit(table, "label", out=tmp_path / "parts", overrides=[*options, "columns.text.encoder={name: bag, dropout: 0}"], quiet=True)
+    plait.fit(
+        table,
+        "label",
+        out=tmp_path / "parts",
+        overrides=[*options, "columns.text.encoder={name: bag, dropout: 0}"],
+        quiet=True,
+    )
     assert refused
     monkeypatch.undo()
-    plait.fit(table, "label", out=tmp_path / "one", overrides=[*options, "columns.text.encoder={name: bag, dropout: 0}"], quiet=True)
+    plait.fit(
+        table,
+        "label",
+        out=tmp_path / "one",
+        overrides=[*options, "columns.text.encoder={name: bag, dropout: 0}"],
+        quiet=True,
+    )
     one, parts = weights(tmp_path / "one"), weights(tmp_path / "parts")
     assert all(torch.allclose(one[k].float(), parts[k].float(), atol=2e-3) for k in one)
 
 
 def test_a_loss_that_explodes_is_an_error_with_advice(tmp_path: Path, table: Path) -> None:
-    options = [*FAST, "training.learning_rate=1e30", "training.optimizer=sgd", "training.warmup=0", "training.clip=0", "training.epochs=20"]
+    options = [
+        *FAST,
+        "training.learning_rate=1e30",
+        "training.optimizer=sgd",
+        "training.warmup=0",
+        "training.clip=0",
+        "training.epochs=20",
+    ]
     with pytest.raises(TrainingError, match=r"no longer finite.*training.learning_rate=1e\+29"):
         plait.fit(table, "label", out=tmp_path / "run", overrides=options, quiet=True)
 
 
 def test_early_stopping_and_the_best_epoch(tmp_path: Path, table: Path) -> None:
-    model = plait.fit(table, "label", out=tmp_path / "run", overrides=[*FAST, "training.epochs=200", "training.patience=3"], quiet=True)
+    model = plait.fit(
+        table,
+        "label",
+        out=tmp_path / "run",
+        overrides=[*FAST, "training.epochs=200", "training.patience=3"],
+        quiet=True,
+    )
     assert model.record["epochs"] < 200
     assert model.record["epochs"] - model.record["best_epoch"] == 3
-    last = plait.fit(table, "label", out=tmp_path / "last", overrides=[*FAST, "training.keep=last"], quiet=True)
+    last = plait.fit(
+        table, "label", out=tmp_path / "last", overrides=[*FAST, "training.keep=last"], quiet=True
+    )
     assert last.record["best_epoch"] == last.record["epochs"] == 3
     assert not (tmp_path / "last" / "best.safetensors").exists()
 
@@ -165,17 +220,24 @@ def test_learning_rate_warms_up_and_falls_along_a_cosine() -> None:
     assert rates[10] == 1.0
     assert rates[55] == pytest.approx(0.5)
     assert rates[99] < 0.001
-    assert learning_rate(99, 100, sections.TrainingRecipe(learning_rate=1.0, schedule="constant", warmup=0)) == 1.0
+    assert (
+        learning_rate(99, 100, sections.TrainingRecipe(learning_rate=1.0, schedule="constant", warmup=0))
+        == 1.0
+    )
 
 
 def test_weight_decay_spares_biases_norms_and_embeddings() -> None:
-    model = torch.nn.ModuleDict({"e": torch.nn.Embedding(3, 2), "n": torch.nn.LayerNorm(2), "l": torch.nn.Linear(2, 2)})
+    model = torch.nn.ModuleDict(
+        {"e": torch.nn.Embedding(3, 2), "n": torch.nn.LayerNorm(2), "l": torch.nn.Linear(2, 2)}
+    )
     optimizer = optimizer_for(model, sections.TrainingRecipe(weight_decay=0.5))
     decayed = [p for g in optimizer.param_groups if g["weight_decay"] for p in g["params"]]
     assert [id(p) for p in decayed] == [id(model["l"].weight)]
 
 
-@pytest.mark.parametrize(("rows", "epochs"), [(10, 500), (35, 500), (500, 40), (9_600, 40), (32_000, 12), (1_000_000, 8)])
+@pytest.mark.parametrize(
+    ("rows", "epochs"), [(10, 500), (35, 500), (500, 40), (9_600, 40), (32_000, 12), (1_000_000, 8)]
+)
 def test_epochs_by_the_number_of_rows(rows: int, epochs: int) -> None:
     assert sections.TrainingRecipe().for_rows(rows).epochs == epochs
     assert sections.TrainingRecipe(epochs=7).for_rows(rows).epochs == 7
@@ -183,17 +245,49 @@ def test_epochs_by_the_number_of_rows(rows: int, epochs: int) -> None:
 
 @pytest.mark.parametrize(
     "override",
-    ["training.optimizer=sgd", "training.optimizer=adam", "training.weight_decay=0.9", "training.warmup=0", "training.schedule=constant",
-     "training.clip=0.01", "training.batch_size=8", "training.precision=bf16", "training.learning_rate=0.01",
-     "training.epsilon=0.1", "model.modality_dropout=0.6", "model.missing=zero", "training.epochs=2", "modalities.image.crop=0.5",
-     "modalities.image.flip=false", "modalities.image.rotate=90", "modalities.image.colour=0.9", "modalities.image.erase=1",
-     "modalities.image.mean=0", "modalities.image.std=1", "modalities.image.fit=crop", "modalities.image.background=0",
-     "modalities.text.words=1", "modalities.text.characters=3", "modalities.text.vocabulary=300", "modalities.text.drop=0.5",
-     "modalities.text.max_tokens=3", "modalities.text.lowercase=false", "modalities.number.bins=4", "modalities.number.embedding=none",
-     "modalities.category.max_values=1", "modalities.category.min_count=30", "task_defaults.classification.label_smoothing=0.2",
-     "task_defaults.classification.class_weights=balanced", "split.valid=0.3", "split.stratify=false", "split.test=0.1"],
-)  # fmt: skip
-def test_every_option_of_the_recipe_changes_something(tmp_path_factory: pytest.TempPathFactory, override: str) -> None:
+    [
+        "training.optimizer=sgd",
+        "training.optimizer=adam",
+        "training.weight_decay=0.9",
+        "training.warmup=0",
+        "training.schedule=constant",
+        "training.clip=0.01",
+        "training.batch_size=8",
+        "training.precision=bf16",
+        "training.learning_rate=0.01",
+        "training.epsilon=0.1",
+        "model.modality_dropout=0.6",
+        "model.missing=zero",
+        "training.epochs=2",
+        "modalities.image.crop=0.5",
+        "modalities.image.flip=false",
+        "modalities.image.rotate=90",
+        "modalities.image.colour=0.9",
+        "modalities.image.erase=1",
+        "modalities.image.mean=0",
+        "modalities.image.std=1",
+        "modalities.image.fit=crop",
+        "modalities.image.background=0",
+        "modalities.text.words=1",
+        "modalities.text.characters=3",
+        "modalities.text.vocabulary=300",
+        "modalities.text.drop=0.5",
+        "modalities.text.max_tokens=3",
+        "modalities.text.lowercase=false",
+        "modalities.number.bins=4",
+        "modalities.number.embedding=none",
+        "modalities.category.max_values=1",
+        "modalities.category.min_count=30",
+        "task_defaults.classification.label_smoothing=0.2",
+        "task_defaults.classification.class_weights=balanced",
+        "split.valid=0.3",
+        "split.stratify=false",
+        "split.test=0.1",
+    ],
+)
+def test_every_option_of_the_recipe_changes_something(
+    tmp_path_factory: pytest.TempPathFactory, override: str
+) -> None:
     folder = tmp_path_factory.getbasetemp() / "options"
     if not folder.exists():
         rows = make_rows(folder, 40)
@@ -205,11 +299,21 @@ def test_every_option_of_the_recipe_changes_something(tmp_path_factory: pytest.T
 
         Image.new("RGBA", (30, 14), (0, 100, 0, 90)).save(folder / rows[0]["photo"])
         write_csv(folder / "train.csv", rows)
-        plait.fit(folder / "train.csv", "label", out=folder / "plain", overrides=[*FAST, "training.epochs=4"], quiet=True)
+        plait.fit(
+            folder / "train.csv",
+            "label",
+            out=folder / "plain",
+            overrides=[*FAST, "training.epochs=4"],
+            quiet=True,
+        )
     out = folder / override.replace("/", "_")
-    plait.fit(folder / "train.csv", "label", out=out, overrides=[*FAST, "training.epochs=4", override], quiet=True)
+    plait.fit(
+        folder / "train.csv", "label", out=out, overrides=[*FAST, "training.epochs=4", override], quiet=True
+    )
     one, other = weights(folder / "plain"), weights(out)
-    assert one.keys() != other.keys() or any(one[k].shape != other[k].shape or not torch.equal(one[k], other[k]) for k in one)
+    assert one.keys() != other.keys() or any(
+        one[k].shape != other[k].shape or not torch.equal(one[k], other[k]) for k in one
+    )
 
 
 def test_tensorboard_writes_events(tmp_path: Path, table: Path) -> None:
@@ -217,7 +321,13 @@ def test_tensorboard_writes_events(tmp_path: Path, table: Path) -> None:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of tensorboard's own making
-        plait.fit(table, "label", out=tmp_path / "run", overrides=[*FAST, "training.trackers=[tensorboard]"], quiet=True)
+        plait.fit(
+            table,
+            "label",
+            out=tmp_path / "run",
+            overrides=[*FAST, "training.trackers=[tensorboard]"],
+            quiet=True,
+        )
     assert list((tmp_path / "run" / "tensorboard").glob("events.*"))
     assert not (tmp_path / "run" / "log.csv").exists()
 
@@ -234,13 +344,19 @@ def test_several_targets_with_missing_labels(tmp_path: Path, rows: list[dict[str
 
 
 def test_multilabel_and_unlabelled_rows(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
-    data = pa.table({
-        "text": [row["text"] for row in rows],
-        "tags": pa.array([None if i % 10 == 0 else [["warm"], ["cold", "big"], []][i % 3] for i in range(len(rows))]),
-    })  # fmt: skip
+    data = pa.table(
+        {
+            "text": [row["text"] for row in rows],
+            "tags": pa.array(
+                [None if i % 10 == 0 else [["warm"], ["cold", "big"], []][i % 3] for i in range(len(rows))]
+            ),
+        }
+    )
     model = plait.fit(data, "tags", out=tmp_path / "run", quiet=True)
     assert model.record["rows"]["train"] + model.record["rows"]["valid"] == len(rows) - 5
-    assert model.predict({"text": "there is a leaf near house number 3"})["tags"].to_pylist() == [["big", "cold"]]
+    assert model.predict({"text": "there is a leaf near house number 3"})["tags"].to_pylist() == [
+        ["big", "cold"]
+    ]
 
 
 @pytest.mark.parametrize(
@@ -258,7 +374,11 @@ def test_targets_that_cannot_be_learned(tmp_path: Path, labels: list[Any], messa
 
 
 def test_tables_of_two_rows_train(tmp_path: Path) -> None:
-    rows = [{"x": 1.0, "z": "a b c", "label": "a"}, {"x": 2.0, "z": "d e f", "label": "b"}, {"x": 3.0, "z": "d e g", "label": "b"}]
+    rows = [
+        {"x": 1.0, "z": "a b c", "label": "a"},
+        {"x": 2.0, "z": "d e f", "label": "b"},
+        {"x": 3.0, "z": "d e g", "label": "b"},
+    ]
     model = plait.fit(rows, "label", out=tmp_path / "run", overrides=["training.epochs=1"], quiet=True)
     assert model.predict(rows).num_rows == 3
 
@@ -283,17 +403,29 @@ def test_a_sum_that_goes_on_from_a_part_is_the_same_to_the_last_digit() -> None:
 def test_where_only_heads_are_trained_large_tables_go_in_large_batches() -> None:
     from plait.recipe.sections import TrainingRecipe
 
-    settled = [TrainingRecipe().for_rows(*of) for of in ((400, False), (400, True), (4000, False), (4000, True))]
+    settled = [
+        TrainingRecipe().for_rows(*of) for of in ((400, False), (400, True), (4000, False), (4000, True))
+    ]
     assert [(s.epochs, s.batch_size) for s in settled] == [(42, 32), (42, 32), (40, 32), (20, 128)]
     own = TrainingRecipe(epochs=3, batch_size=8).for_rows(4000, True)
     assert (own.epochs, own.batch_size) == (3, 8)
 
 
 @pytest.mark.parametrize("taught", [True, False])
-def test_a_row_without_inputs_is_answered_by_those_like_it_or_by_the_shares_of_all(taught: bool, tmp_path: Path) -> None:
+def test_a_row_without_inputs_is_answered_by_those_like_it_or_by_the_shares_of_all(
+    taught: bool, tmp_path: Path
+) -> None:
     """What is missing may say something: here all rows without a number are of one class, the rarest."""
-    rows = [{"x": float(i % 2), "y": "ab"[i % 2]} for i in range(60)] + [{"x": None if taught else 2.0, "y": "c"} for _ in range(20)]
-    model = plait.fit(rows, "y", out=tmp_path / "run", overrides=["training.epochs=30", "columns.x.modality=number"], quiet=True)
+    rows = [{"x": float(i % 2), "y": "ab"[i % 2]} for i in range(60)] + [
+        {"x": None if taught else 2.0, "y": "c"} for _ in range(20)
+    ]
+    model = plait.fit(
+        rows,
+        "y",
+        out=tmp_path / "run",
+        overrides=["training.epochs=30", "columns.x.modality=number"],
+        quiet=True,
+    )
     found = model.predict([{"x": None}, {"x": 0.0}])
     assert found["y"].to_pylist() == ["c" if taught else "a", "a"]
     if not taught:
@@ -307,7 +439,9 @@ def test_a_share_is_no_more_than_all() -> None:
 
 
 @pytest.mark.parametrize(("share", "augmented"), [(0.2, 8), (0.0, 10), (1.0, 0)])
-def test_the_last_epochs_see_cells_as_they_are(share: float, augmented: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_epochs_see_cells_as_they_are(
+    share: float, augmented: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen, once = [], Dataset.batch
 
     def batch(self: Dataset, rows: torch.Tensor, generator: torch.Generator | None = None) -> Any:
@@ -317,6 +451,11 @@ def test_the_last_epochs_see_cells_as_they_are(share: float, augmented: int, tmp
 
     monkeypatch.setattr(Dataset, "batch", batch)
     rows = [{"x": float(i), "y": "ab"[i % 2]} for i in range(48)]
-    asked = ["training.epochs=10", "training.batch_size=64", f"training.unaugmented={share}", "columns.x.modality=number"]
+    asked = [
+        "training.epochs=10",
+        "training.batch_size=64",
+        f"training.unaugmented={share}",
+        "columns.x.modality=number",
+    ]
     plait.fit(rows, "y", out=tmp_path / "run", overrides=asked, quiet=True, evaluate=False)
     assert seen == [True] * augmented + [False] * (10 - augmented)

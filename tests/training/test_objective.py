@@ -16,7 +16,18 @@ from plait.errors import Interrupted
 from plait.model.fused import TABLE
 from plait.nn.batch import Tokens
 from plait.training import loop
-from plait.training.objective import EMPTY, FUSED, OWN, SURE, Mixing, blended, consistency, losses, settled, weighed
+from plait.training.objective import (
+    EMPTY,
+    FUSED,
+    OWN,
+    SURE,
+    Mixing,
+    blended,
+    consistency,
+    losses,
+    settled,
+    weighed,
+)
 from support.models import build
 from support.tables import FAST, make_rows, write_csv
 from support.training import stop_at_step
@@ -44,12 +55,18 @@ def test_each_part_alone_adds_its_loss_of_the_rows_that_have_it() -> None:
     assert set(some) == {FUSED, *model.columns, EMPTY}
     for left in (1.0, 0.5, 0.0):
         weights = settled(model, 0.7, left)
-        torch.testing.assert_close(weighed({"label": some}, weights)["label"], whole + 0.7 * (own[0] + own[1] + some[EMPTY]))
+        torch.testing.assert_close(
+            weighed({"label": some}, weights)["label"], whole + 0.7 * (own[0] + own[1] + some[EMPTY])
+        )
     model.task("label").squared = True  # as that of a number
-    assert settled(model, 0.7, 0.5) == {"label": {FUSED: 1.0, **dict.fromkeys((*model.columns, EMPTY), 0.7 * 0.5 / 2)}}
+    assert settled(model, 0.7, 0.5) == {
+        "label": {FUSED: 1.0, **dict.fromkeys((*model.columns, EMPTY), 0.7 * 0.5 / 2)}
+    }
 
 
-def test_what_empty_cells_say_is_learned_by_itself_from_rows_that_are_told_of_one_other_cell_or_none() -> None:
+def test_what_empty_cells_say_is_learned_by_itself_from_rows_that_are_told_of_one_other_cell_or_none() -> (
+    None
+):
     model, batch = build()
     part, task, y = model.fused_for("label"), model.task("label"), batch.targets["label"]
     no_one, no_two, nothing = torch.nn.init.normal_(part.empty.weight).detach()
@@ -63,18 +80,26 @@ def test_what_empty_cells_say_is_learned_by_itself_from_rows_that_are_told_of_on
     found = losses(model, batch)["label"][EMPTY]
     torch.testing.assert_close(found, torch.stack(parts).mean())
     found.backward()
-    assert {name for name, p in model.named_parameters() if p.grad is not None and bool(p.grad.any())} == {"fused.of_one,two.empty.weight"}
+    assert {name for name, p in model.named_parameters() if p.grad is not None and bool(p.grad.any())} == {
+        "fused.of_one,two.empty.weight"
+    }
     whole = replace(batch, present={c: torch.ones(8, dtype=torch.bool) for c in model.columns})
     assert set(losses(model, whole)["label"]) == {FUSED, *model.columns}, "nothing is empty"
     hidden = replace(whole, present=batch.present, given=whole.present)
     assert EMPTY not in losses(model, hidden)["label"], "what training hides is not empty"
 
 
-def test_half_of_the_empty_cells_are_told_in_training_and_all_of_them_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_of_the_empty_cells_are_told_in_training_and_all_of_them_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model, batch = build()
     part, told = model.fused_for("label"), []
     said = part.said_by_empty
-    monkeypatch.setattr(part, "said_by_empty", lambda empty_BP, nothing_B: told.append(int(empty_BP.sum())) or said(empty_BP, nothing_B))
+    monkeypatch.setattr(
+        part,
+        "said_by_empty",
+        lambda empty_BP, nothing_B: told.append(int(empty_BP.sum())) or said(empty_BP, nothing_B),
+    )
     empty = sum(int((~p).sum()) for p in batch.present.values())
     losses(model, batch)
     assert set(told) == {empty}
@@ -101,15 +126,19 @@ def test_mixed_rows_are_mixed_inputs_and_mixed_losses() -> None:
 def test_a_row_that_lacks_a_column_takes_its_partners() -> None:
     x = torch.arange(4.0).reshape(4, 1, 1)
     present = torch.tensor([True, False, True, False])
-    mixed, there = Mixing(0.25, torch.tensor([1, 2, 0, 3])).tokens({"a": Tokens(x, present[:, None])}, {"a": present})
+    mixed, there = Mixing(0.25, torch.tensor([1, 2, 0, 3])).tokens(
+        {"a": Tokens(x, present[:, None])}, {"a": present}
+    )
     assert there["a"].tolist() == [True, True, True, False]
     assert mixed["a"].mask_BL[:, 0].tolist() == there["a"].tolist()
     assert mixed["a"].x_BLD.flatten().tolist() == [0.0, 2.0, 0.25 * 2 + 0.75 * 0, 3.0]
 
 
 def test_blended_weights_are_the_best_of_all_on_the_papers_toy() -> None:
-    """Of estimates with gains G_k and independent errors of deviation O_k, the sum that errs least for what it gains, E[(sum w e)^2] /
-    (sum w G)^2, has w_k ~ G_k / O_k^2 (Wang et al. 2020, proposition 1)."""
+    """Of estimates with gains G_k and independent errors of deviation O_k, the sum that errs least for
+    what it gains, E[(sum w e)^2] / (sum w G)^2, has w_k ~ G_k / O_k^2 (Wang et al. 2020, proposition
+    1).
+    """
     gain, overfit = np.array([0.5, 0.3, 0.05]), np.array([0.4, 0.2, 0.3])
     before = {str(k): [1.0, 1.0] for k in range(3)}
     after = {str(k): [1.0 - g - o, 1.0 - g] for k, (g, o) in enumerate(zip(gain, overfit, strict=True))}
@@ -119,17 +148,24 @@ def test_blended_weights_are_the_best_of_all_on_the_papers_toy() -> None:
     def ratio(w: np.ndarray) -> float:
         return float(((w * overfit) ** 2).sum() / (w @ gain) ** 2)
 
-    best = minimize(ratio, np.ones(3), method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-12, "maxiter": 4000}).x
+    best = minimize(
+        ratio, np.ones(3), method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-12, "maxiter": 4000}
+    ).x
     np.testing.assert_allclose(found, best / best.sum(), atol=1e-4)
     errors = np.random.default_rng(0).normal(size=(20_000, 3)) * overfit
-    assert np.mean((errors @ found) ** 2) / (found @ gain) ** 2 < np.mean((errors @ np.full(3, 1 / 3)) ** 2) / gain.mean() ** 2
+    assert (
+        np.mean((errors @ found) ** 2) / (found @ gain) ** 2
+        < np.mean((errors @ np.full(3, 1 / 3)) ** 2) / gain.mean() ** 2
+    )
 
 
 def test_a_loss_that_does_not_fall_weighs_nothing_and_before_the_second_measure_all_weigh_the_same() -> None:
     first = {FUSED: [1.0, 1.0], "a": [1.0, 1.0]}
     assert blended([first]) == {FUSED: 0.5, "a": 0.5}
     assert blended([first, {FUSED: [0.5, 0.8], "a": [0.2, 1.3]}]) == {FUSED: 1.0, "a": 0.0}
-    assert blended([first, {FUSED: [0.5, 1.1], "a": [0.2, 1.3]}]) == {FUSED: 0.5, "a": 0.5}, "where nothing falls, as before"
+    assert blended([first, {FUSED: [0.5, 1.1], "a": [0.2, 1.3]}]) == {FUSED: 0.5, "a": 0.5}, (
+        "where nothing falls, as before"
+    )
 
 
 def test_sure_answers_stand_in_for_labels() -> None:
@@ -139,7 +175,9 @@ def test_sure_answers_stand_in_for_labels() -> None:
     weak = replace(batch, labelled={"label": torch.tensor([1, 1, 0, 0, 0, 0, 0, 0]).bool()})
     strong = replace(weak, present={"one": weak.present["one"], "two": torch.zeros(8, dtype=torch.bool)})
     encoded = model.encode(weak)
-    p, answer = model.task("label")(model.fused_for("label").fusion(encoded, weak.present), encoded).softmax(1).max(1)
+    p, answer = (
+        model.task("label")(model.fused_for("label").fusion(encoded, weak.present), encoded).softmax(1).max(1)
+    )
     used = (p >= SURE) & ~weak.labelled["label"]
     assert 0 < used.sum() < 6
     encoded = model.encode(strong)
@@ -166,21 +204,36 @@ def test_what_training_minimises_is_a_users_choice(option: str, tmp_path: Path) 
 def test_an_input_that_is_better_alone_is_said() -> None:
     from plait.evaluation.scores import imbalance
 
-    found = {"score": "accuracy", "metrics": {"accuracy": {"value": 0.7}}, "subsets": [(("photo",), {"value": 0.5}), (("text",), {"value": 0.75})]}
+    found = {
+        "score": "accuracy",
+        "metrics": {"accuracy": {"value": 0.7}},
+        "subsets": [(("photo",), {"value": 0.5}), (("text",), {"value": 0.75})],
+    }
     said = imbalance("label", found, True)
     assert said
     assert "'text' alone" in said
-    assert imbalance("label", found, False) == said.replace("'text' alone", "'photo' alone").replace("0.750", "0.500")
+    assert imbalance("label", found, False) == said.replace("'text' alone", "'photo' alone").replace(
+        "0.750", "0.500"
+    )
     found["metrics"] = {"accuracy": {"value": 0.8}}
     assert imbalance("label", found, True) is None
 
 
-def test_what_is_drawn_and_measured_goes_on_after_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_drawn_and_measured_goes_on_after_a_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = make_rows(tmp_path, 48)
     for row in rows[::3]:
         row["label"] = ""
     table = write_csv(tmp_path / "t.csv", rows)
-    options = [*FAST, "training.epochs=6", "training.batch_size=6", "training.mixup=0.4", "training.unlabelled=1", "model.balance=blend"]
+    options = [
+        *FAST,
+        "training.epochs=6",
+        "training.batch_size=6",
+        "training.mixup=0.4",
+        "training.unlabelled=1",
+        "model.balance=blend",
+    ]
     plait.fit(table, "label", out=tmp_path / "whole", overrides=options, quiet=True)
     count = stop_at_step(monkeypatch, 14)  # in the middle of the third epoch
     with pytest.raises(Interrupted):
@@ -192,10 +245,20 @@ def test_what_is_drawn_and_measured_goes_on_after_a_stop(tmp_path: Path, monkeyp
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
 
 
-def test_without_rows_to_measure_by_all_losses_weigh_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_rows_to_measure_by_all_losses_weigh_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     table, seen = write_csv(tmp_path / "t.csv", make_rows(tmp_path, 24)), []
     step = loop._step
-    monkeypatch.setattr(loop, "_step", lambda run, *others: seen.append(run.weights["label"]) or step(run, *others))
-    plait.fit(table, "label", out=tmp_path / "run", overrides=[*FAST, "split.valid=0", "model.balance=blend"], quiet=True)
+    monkeypatch.setattr(
+        loop, "_step", lambda run, *others: seen.append(run.weights["label"]) or step(run, *others)
+    )
+    plait.fit(
+        table,
+        "label",
+        out=tmp_path / "run",
+        overrides=[*FAST, "split.valid=0", "model.balance=blend"],
+        quiet=True,
+    )
     assert seen
     assert all(weights == dict.fromkeys((FUSED, "photo", "text", TABLE), 0.25) for weights in seen)

@@ -66,32 +66,42 @@ def fit(
 ) -> Model:
     """Trains a model on a table and leaves it, with all that explains it, in a folder.
 
-    `data` is a path (CSV, TSV, JSON Lines, Parquet, Arrow, Feather, a folder of class folders), a pandas or polars frame, an Arrow table, a
-    Hugging Face dataset or a list of dicts; `valid` and `test` likewise, if kept apart. `target` is one column's name or several. `align`
-    names two or more columns that are put into one space (see `tasks/alignment.py`), True all pictures, texts, sounds and clips; with it no
-    target is needed. `recipe` is a built-in name, a YAML file or a dict; `columns` ({name: modality or role}) and `overrides`
-    ("training.epochs=5") are applied to it. `root` is where relative paths of media begin; `out` the folder of the run, `runs/<time>` if
-    left out. `quality` is `fast` (one network), `good` or `best` (ensembles, see `EnsembleRecipe`). `strict` makes any unreadable cell an
-    error. `resume` goes on with the training in `out` that was stopped. `watch` is called after each epoch with its number, how many there
-    are and its score on validation rows (larger is better); what it raises ends the training. Without `evaluate` no score with intervals is
-    worked out.
+    `data` is a path (CSV, TSV, JSON Lines, Parquet, Arrow, Feather, a folder of class folders), a
+    pandas or polars frame, an Arrow table, a Hugging Face dataset or a list of dicts; `valid` and
+    `test` likewise, if kept apart. `target` is one column's name or several. `align` names two or more
+    columns that are put into one space (see `tasks/alignment.py`), True all pictures, texts, sounds and
+    clips; with it no target is needed. `recipe` is a built-in name, a YAML file or a dict; `columns`
+    ({name: modality or role}) and `overrides` ("training.epochs=5") are applied to it. `root` is where
+    relative paths of media begin; `out` the folder of the run, `runs/<time>` if left out. `quality` is
+    `fast` (one network), `good` or `best` (ensembles, see `EnsembleRecipe`). `strict` makes any
+    unreadable cell an error. `resume` goes on with the training in `out` that was stopped. `watch` is
+    called after each epoch with its number, how many there are and its score on validation rows (larger
+    is better); what it raises ends the training. Without `evaluate` no score with intervals is worked
+    out.
 
-    Raises `TableError`, `RecipeError`, `BadCellsError` or `TrainingError` with what to do; `Interrupted` after Ctrl-C.
+    Raises `TableError`, `RecipeError`, `BadCellsError` or `TrainingError` with what to do;
+    `Interrupted` after Ctrl-C.
     """
     if quality:
         overrides = [*overrides, f"quality={quality}"]
     chosen = load_recipe(recipe, columns, [*aligning(align), *overrides], seed)
     sources = {"train": data, "valid": valid, "test": test}
     targets = target_names(target)
-    others = [t for t, choice in chosen.tasks.items() if t not in chosen.aligned() and (not targets or choice.options.get("column"))]
+    others = [
+        t
+        for t, choice in chosen.tasks.items()
+        if t not in chosen.aligned() and (not targets or choice.options.get("column"))
+    ]
     targets = list(dict.fromkeys([*targets, *others]))
     return _fit(sources, targets, chosen, root, out, strict, resume, quiet, watch, evaluate)
 
 
 def resume(folder: str | Path, quiet: bool = False) -> Model:
-    """Goes on with the stopped training in a folder, if its table was a file. Runs no code from the folder.
+    """Goes on with the stopped training in a folder, if its table was a file. Runs no code from the
+    folder.
 
-    Raises `RecipeError` when there is none, when it was given a table in memory, or when the table has changed since.
+    Raises `RecipeError` when there is none, when it was given a table in memory, or when the table has
+    changed since.
     """
     path = Path(folder) / "run.json"
     if not path.is_file():
@@ -99,30 +109,58 @@ def resume(folder: str | Path, quiet: bool = False) -> Model:
     run = json.loads(path.read_text(encoding="utf-8"))
     if run["sources"]["train"] is None:
         raise RecipeError(
-            f"'{folder}' was trained on a table in memory; call plait.fit again with the same arguments, out={str(folder)!r} and resume=True"
+            f"'{folder}' was trained on a table in memory; call plait.fit again with the same arguments, "
+            f"out={str(folder)!r} and resume=True"
         )
-    return _fit(run["sources"], run["targets"], Recipe(**run["recipe"]), run["root"], folder, run["strict"], True, quiet)
+    return _fit(
+        run["sources"],
+        run["targets"],
+        Recipe(**run["recipe"]),
+        run["root"],
+        folder,
+        run["strict"],
+        True,
+        quiet,
+    )
 
 
 def _fit(
-    sources: dict[str, Any], targets: list[str], chosen: Recipe, root: Any, out: Any, strict: bool, resumed: bool, quiet: bool,
-    watch: Watch | None = None, evaluate: bool = True,
-) -> Model:  # fmt: skip
+    sources: dict[str, Any],
+    targets: list[str],
+    chosen: Recipe,
+    root: Any,
+    out: Any,
+    strict: bool,
+    resumed: bool,
+    quiet: bool,
+    watch: Watch | None = None,
+    evaluate: bool = True,
+) -> Model:
     screen = Screen(quiet)
     begun = time.time()
-    table, chosen = plan.with_sides(read(sources["train"], root), sources["valid"], sources["test"], root, chosen)
+    table, chosen = plan.with_sides(
+        read(sources["train"], root), sources["valid"], sources["test"], root, chosen
+    )
     if not targets and not chosen.aligned():
         names = ", ".join(table.data.column_names)
-        raise RecipeError(f"which column is to be predicted? Give target=, or align= for what goes with what; {table.name} has {names}")
+        raise RecipeError(
+            f"which column is to be predicted? Give target=, or align= for what goes with what; {table.name} "
+            f"has {names}"
+        )
     if "problem" in targets:
-        raise RecipeError("a target cannot be named 'problem': predictions have a column of that name; rename yours")
+        raise RecipeError(
+            "a target cannot be named 'problem': predictions have a column of that name; rename yours"
+        )
     labels = {t: chosen.label(t) for t in targets}
     schema = infer(table, [c for t, c in labels.items() if c == t or not chosen.read_too(c)], chosen)
     schema = schema if targets else plan.only_aligned(schema, chosen)
     tasks = infer_tasks(table, labels)
     asked = plan.with_split_column(chosen, schema)
     chosen = asked.resolve(schema, {t: task for t, (task, _) in tasks.items()})
-    why = {t: (chosen.tasks[t].name, match.reason if chosen.tasks[t].name == task else "said by the recipe") for t, (task, match) in tasks.items()}
+    why = {
+        t: (chosen.tasks[t].name, match.reason if chosen.tasks[t].name == task else "said by the recipe")
+        for t, (task, match) in tasks.items()
+    }
     Inspection(table.name, schema, {labels[t]: reason for t, reason in why.items()}).show(screen)
 
     rows, unlabelled = plan.choose_rows(table, chosen, targets, screen)
@@ -139,15 +177,30 @@ def _fit(
     model = MultimodalModel.build(chosen, preprocessing)
     settings = device.settings(chosen.training, preprocessing.convolves(chosen))
     describe(model, chosen, settings, screen)
-    data = {side: Dataset(prepared, preprocessing, numbers) for side, numbers in (("train", rows.train), ("valid", rows.valid), ("test", rows.test))}
+    data = {
+        side: Dataset(prepared, preprocessing, numbers)
+        for side, numbers in (("train", rows.train), ("valid", rows.valid), ("test", rows.test))
+    }
     _embed(prepared, preprocessing, model, chosen, settings, screen, table)
     start.begin(model, data["train"])
-    run = Training(model, chosen, settings, data["train"], data["valid"], folder, screen, Dataset(prepared, preprocessing, unlabelled), watch)
+    run = Training(
+        model,
+        chosen,
+        settings,
+        data["train"],
+        data["valid"],
+        folder,
+        screen,
+        Dataset(prepared, preprocessing, unlabelled),
+        watch,
+    )
     progress = train(run, resumed)
 
     record = _record(run, rows, prepared, progress, begun)
     trained = Model(Artifact(chosen, schema, preprocessing, model.cpu(), record), folder, quiet)
-    members = ensembling.fit(Fitting(asked, chosen, schema, table, rows, trained._network, data["train"], folder, screen))
+    members = ensembling.fit(
+        Fitting(asked, chosen, schema, table, rows, trained._network, data["train"], folder, screen)
+    )
     if members:
         trained._answering = members.ensemble
         members.ensemble.save(folder)
@@ -166,14 +219,18 @@ def _fit(
     return trained
 
 
-def _record(run: Training, rows: Split, prepared: Prepared, progress: Progress, begun: float) -> dict[str, Any]:
+def _record(
+    run: Training, rows: Split, prepared: Prepared, progress: Progress, begun: float
+) -> dict[str, Any]:
     """What is known of a training at its end."""
     answered = {t: task for t, task in run.train_data.preprocessing.tasks.items() if not task.compares}
     return {
         "environment": device.describe(run.settings),
         "rows": {side: len(numbers) for side, numbers in rows.sides().items()},
         "split": rows.how,
-        "priors": {t: task.prior(_labelled(prepared, t, rows.train)).tolist() for t, task in answered.items()},
+        "priors": {
+            t: task.prior(_labelled(prepared, t, rows.train)).tolist() for t, task in answered.items()
+        },
         "best_epoch": progress.best_epoch if run.recipe.training.keep == "best" else progress.epoch,
         "epochs": progress.epoch,
         "seconds": round(time.time() - begun, 1),
@@ -186,16 +243,22 @@ def _evaluate_all(trained: Model, data: dict[str, Dataset], members: Trained | N
     """The scores that stand in a run's record: of rows that validate, and of test rows."""
     found = trained.record["evaluation"]
     if members:
-        found["validation"] = trained._evaluate(members.unseen, members.examples, "rows that the members had not seen").to_dict()
+        found["validation"] = trained._evaluate(
+            members.unseen, members.examples, "rows that the members had not seen"
+        ).to_dict()
     elif _any_labelled(data["valid"]):
-        found["validation"] = _compared(trained, trained._evaluate(trained._network, data["valid"], "validation rows"), data, "valid").to_dict()
+        found["validation"] = _compared(
+            trained, trained._evaluate(trained._network, data["valid"], "validation rows"), data, "valid"
+        ).to_dict()
     if _any_labelled(data["test"]):
         rows: Rows = data["test"]
         if members:
             some = Table(table.data.take(pa.array(data["test"].rows.numpy())), table.root, table.name)
             with store(trained._screen, table) as cells:
                 rows = trained._answering.prepare(some, store=cells)
-        found["test"] = _compared(trained, trained._evaluate(trained._answering, rows, "test rows"), data, "test").to_dict()
+        found["test"] = _compared(
+            trained, trained._evaluate(trained._answering, rows, "test rows"), data, "test"
+        ).to_dict()
 
 
 def _compared(trained: Model, found: Evaluation, data: dict[str, Dataset], side: str) -> Evaluation:
@@ -203,7 +266,9 @@ def _compared(trained: Model, found: Evaluation, data: dict[str, Dataset], side:
     for name, aligned in found.alignments.items():
         task = trained._network.tasks[name]
         assert isinstance(task, Alignment)
-        alignment.compare(aligned, task, data["train"], data[side], data[side].prepared.batch.targets[name][data[side].rows])
+        alignment.compare(
+            aligned, task, data["train"], data[side], data[side].prepared.batch.targets[name][data[side].rows]
+        )
     return found
 
 
@@ -212,7 +277,13 @@ def _any_labelled(data: Dataset) -> bool:
 
 
 def _embed(
-    prepared: Prepared, preprocessing: Preprocessing, model: MultimodalModel, chosen: Recipe, settings: device.Settings, screen: Screen, table: Table
+    prepared: Prepared,
+    preprocessing: Preprocessing,
+    model: MultimodalModel,
+    chosen: Recipe,
+    settings: device.Settings,
+    screen: Screen,
+    table: Table,
 ) -> None:
     """Runs the frozen encoders once over all cells."""
     frozen = network.frozen(model)

@@ -17,10 +17,16 @@ def describe(model: MultimodalModel, chosen: Recipe, settings: device.Settings, 
             by_encoder.setdefault(column.encoder.name, []).append(name)
     encoders = "; ".join(f"{scores.listed(names, ', ')}: {encoder}" for encoder, names in by_encoder.items())
     count = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    switches = [settings.device, settings.precision, *(n for n in ("channels_last", "compile") if getattr(settings, n))]
+    switches = [
+        settings.device,
+        settings.precision,
+        *(n for n in ("channels_last", "compile") if getattr(settings, n)),
+    ]
     for name, column in chosen.columns.items():
         if column.encoder and (why := column.encoder.options.get("why")):
-            screen.say(f"{name}: {column.encoder.options['model']} {column.encoder.options['mode']}, because {why}")
+            screen.say(
+                f"{name}: {column.encoder.options['model']} {column.encoder.options['mode']}, because {why}"
+            )
     for name, columns in chosen.aligned().items():
         screen.say(f"{name}: {' ~ '.join(columns)}, {chosen.tasks[name].options['objective']}")
     fusion = f"fusion: {chosen.fusion.name}; " if len(model.fused) else ""
@@ -29,19 +35,23 @@ def describe(model: MultimodalModel, chosen: Recipe, settings: device.Settings, 
 
 def finish(trained: Model, screen: Screen) -> None:
     record = trained.record
-    screen.say(f"trained {record['epochs']} epochs in {record['seconds']:.0f} s; kept epoch {record['best_epoch']}")
+    screen.say(
+        f"trained {record['epochs']} epochs in {record['seconds']:.0f} s; kept epoch {record['best_epoch']}"
+    )
     for name, found in record["evaluation"].items():
         for target, one in found["targets"].items():
             s = one["metrics"][one["score"]]
             screen.say(
-                f"{name}: {target} {one['score']} {s['value']:.3f} [{s['low']:.3f}, {s['high']:.3f}] on {one['rows']:,} rows, "
+                f"{name}: {target} {one['score']} {s['value']:.3f} [{s['low']:.3f}, {s['high']:.3f}] on "
+                f"{one['rows']:,} rows, "
                 f"guess without inputs {one['baseline'][one['score']]:.3f}"
             )
         for target, one in found["alignments"].items():
             for d in one["directions"]:
                 value, low, high = d["metrics"]["r@1"]
                 screen.say(
-                    f"{name}: {d['query']} finds {d['gallery']} first {value:.3f} [{low:.3f}, {high:.3f}] of {d['queries']:,} times "
+                    f"{name}: {d['query']} finds {d['gallery']} first {value:.3f} [{low:.3f}, {high:.3f}] of "
+                    f"{d['queries']:,} times "
                     f"among {d['size']:,}, by chance {d['chance']['r@1']:.3f}"
                 )
             if warning := alignment.verdict(target, one):
@@ -53,5 +63,9 @@ def finish(trained: Model, screen: Screen) -> None:
                 "--set model.balance=blend": trained.recipe.model.balance != "blend",
                 "--quality good": trained.recipe.quality == "fast" and task.fuses,
             }
-            screen.warn("; try ".join([warning, " or ".join(way for way, is_left in ways.items() if is_left)]).removesuffix("; try "))
+            screen.warn(
+                "; try ".join(
+                    [warning, " or ".join(way for way, is_left in ways.items() if is_left)]
+                ).removesuffix("; try ")
+            )
     screen.say(f"run: {trained.folder}   report: {trained.folder / 'report.html'}")

@@ -1,4 +1,6 @@
-"""A trained model: it predicts, evaluates, embeds, searches, and classifies by labels that it was not trained for."""
+"""A trained model: it predicts, evaluates, embeds, searches, and classifies by labels that it was not
+trained for.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,12 @@ class Model:
     """A trained model. `folder` is where it lies."""
 
     def __init__(self, trained: Artifact, folder: Path, quiet: bool = False) -> None:
-        self.folder, self.recipe, self.schema, self.record = folder, trained.recipe, trained.schema, trained.record
+        self.folder, self.recipe, self.schema, self.record = (
+            folder,
+            trained.recipe,
+            trained.schema,
+            trained.record,
+        )
         self._artifact = trained
         self._screen = Screen(quiet)
         settings = settings_as(trained.record.get("environment", {}), trained.recipe, trained.preprocessing)
@@ -53,23 +60,35 @@ class Model:
         return list(self._artifact.preprocessing.inputs)
 
     def predict(self, data: Any, root: str | Path | None = None, keep: bool = False) -> pa.Table:
-        """An answer for each row of a table (see `plait.fit` for what a table can be), one dict or a list of dicts. With `keep` the table's
-        own columns come first, so that the answers can be another model's inputs; an answer whose name they have is called `<name>_answer`.
+        """An answer for each row of a table (see `plait.fit` for what a table can be), one dict or a
+        list of dicts. With `keep` the table's own columns come first, so that the answers can be
+        another model's inputs; an answer whose name they have is called `<name>_answer`.
 
-        Returns the same number of rows in the same order: id columns as they came, then for each target its answer under
-        its own name and more about it (`label_probability_cat`), then `problem`: null, or which cells could not be read;
-        those count as missing. Any subset of the inputs will do. Raises `TableError` when none of them is there.
+        Returns the same number of rows in the same order: id columns as they came, then for each target
+        its answer under its own name and more about it (`label_probability_cat`), then `problem`: null,
+        or which cells could not be read; those count as missing. Any subset of the inputs will do.
+        Raises `TableError` when none of them is there.
         """
         table = read(data, root)
         with self._screen.bar("predicting", len(table)) as bar, store(self._screen, table) as cells:
-            answered, problems = answers.predict(self._answering, self.schema, table, self._screen.warn, bar.advance, cells)
+            answered, problems = answers.predict(
+                self._answering, self.schema, table, self._screen.warn, bar.advance, cells
+            )
         check.tell(problems, self._screen.warn)
         return answers.beside(table.data, answered, self.schema.of("id")) if keep else answered
 
-    def embed(self, data: Any, root: str | Path | None = None, column: str | None = None, alignment: str | None = None) -> np.ndarray:
-        """The network's fused vector of each row, float32 of shape (rows, width); or, of a model that aligns columns, with `column` that
-        column's vectors in their space, of length 1, zero where the row lacks it. A model without a target gives the mean of a row's
-        vectors, of length 1, when no column is named. `alignment` says which, where the model has several, here and below."""
+    def embed(
+        self,
+        data: Any,
+        root: str | Path | None = None,
+        column: str | None = None,
+        alignment: str | None = None,
+    ) -> np.ndarray:
+        """The network's fused vector of each row, float32 of shape (rows, width); or, of a model that
+        aligns columns, with `column` that column's vectors in their space, of length 1, zero where the
+        row lacks it. A model without a target gives the mean of a row's vectors, of length 1, when no
+        column is named. `alignment` says which, where the model has several, here and below.
+        """
         table = read(data, root)
         if column is None and alignment is None and self.targets:
             with store(self._screen, table) as cells:
@@ -81,14 +100,23 @@ class Model:
         return np.stack([space.mixed(row) for row in vectors]) if len(vectors) else vectors[:, 0]
 
     def index(
-        self, data: Any = None, place: str | Path | None = None, root: str | Path | None = None, alignment: str | None = None
-    ) -> Index:  # fmt: skip
-        """The index that lies in `place`, a folder or an address such as `s3://...` (by default `index` in the model's folder), with the rows
-        of `data` added to it; it is made when there is none. A row whose id is there already takes that row's place. Raises `TableError`
-        for an index that another model made, or another alignment of this one."""
+        self,
+        data: Any = None,
+        place: str | Path | None = None,
+        root: str | Path | None = None,
+        alignment: str | None = None,
+    ) -> Index:
+        """The index that lies in `place`, a folder or an address such as `s3://...` (by default `index`
+        in the model's folder), with the rows of `data` added to it; it is made when there is none. A
+        row whose id is there already takes that row's place. Raises `TableError` for an index that
+        another model made, or another alignment of this one.
+        """
         space = Space.of(self._network, alignment)
         names = [part for part in ("index", space.own) if part]
-        place, model = place or self.folder / "-".join(names), ":".join([artifact.identity(self.folder), *names[1:]])
+        place, model = (
+            place or self.folder / "-".join(names),
+            ":".join([artifact.identity(self.folder), *names[1:]]),
+        )
         if data is None:
             return Index.open(place, model)
         table = read(data, root)
@@ -102,18 +130,34 @@ class Model:
         total = opened.add(plain, vectors)
         rough = opened.settle()
         how = ", ".join(f"{c} {opened.recall(c):.2f}" for c in space.columns) if rough else ""
-        how = f"approximate: of the ten nearest, the share that is found, by 20 rows: {how}" if rough else "exact"
-        self._screen.say(f"{len(table):,} rows added to {place}: {total:,} rows, searched by {', '.join(space.columns)}; {how}")
+        how = (
+            f"approximate: of the ten nearest, the share that is found, by 20 rows: {how}"
+            if rough
+            else "exact"
+        )
+        self._screen.say(
+            f"{len(table):,} rows added to {place}: {total:,} rows, searched by {', '.join(space.columns)}; "
+            f"{how}"
+        )
         return opened
 
     def search(
-        self, query: str | Mapping[str, Any], k: int = 10, column: str | None = None, where: str | None = None,
-        index: str | Path | Index | None = None, root: str | Path | None = None, exact: bool = False, alignment: str | None = None,
-    ) -> pa.Table:  # fmt: skip
-        """The `k` rows of an index (see `index`) whose cell in `column` goes best with the query: a text, a file's path, or
-        `{column: cell}` with one or more cells. `score` comes first, the larger the better, then the rows' own columns.
+        self,
+        query: str | Mapping[str, Any],
+        k: int = 10,
+        column: str | None = None,
+        where: str | None = None,
+        index: str | Path | Index | None = None,
+        root: str | Path | None = None,
+        exact: bool = False,
+        alignment: str | None = None,
+    ) -> pa.Table:
+        """The `k` rows of an index (see `index`) whose cell in `column` goes best with the query: a
+        text, a file's path, or `{column: cell}` with one or more cells. `score` comes first, the larger
+        the better, then the rows' own columns.
 
-        `where` is a condition on these (SQL, as in "price < 10"). Large indices are searched approximately unless `exact`.
+        `where` is a condition on these (SQL, as in "price < 10"). Large indices are searched
+        approximately unless `exact`.
         """
         space = Space.of(self._network, alignment)
         given_KD, given = space.query(query, root)
@@ -128,19 +172,30 @@ class Model:
         if all(sign and name in columns for name, sign, _ in parts):
             return {name: cell for name, _, cell in parts}
         if len(texts) > 1:
-            raise RecipeError(f"expected one text or file, or column=cell for each, with columns among {', '.join(columns)}; got {' '.join(texts)}")
+            raise RecipeError(
+                f"expected one text or file, or column=cell for each, with columns among "
+                f"{', '.join(columns)}; got {' '.join(texts)}"
+            )
         return texts[0]
 
     def classify(
-        self, data: Any, labels: Sequence[str], column: str | None = None, templates: Sequence[str] = ("{}",),
-        thresholds: Mapping[str, float] | float | None = None, text: str | None = None, root: str | Path | None = None,
+        self,
+        data: Any,
+        labels: Sequence[str],
+        column: str | None = None,
+        templates: Sequence[str] = ("{}",),
+        thresholds: Mapping[str, float] | float | None = None,
+        text: str | None = None,
+        root: str | Path | None = None,
         alignment: str | None = None,
-    ) -> pa.Table:  # fmt: skip
-        """Which of some labels fits each cell of `column` best, though none was trained for: the label whose text, in each of the
-        `templates` ("a photo of {}"), lies nearest to it. `data` is a table, or a folder of files.
+    ) -> pa.Table:
+        """Which of some labels fits each cell of `column` best, though none was trained for: the label
+        whose text, in each of the `templates` ("a photo of {}"), lies nearest to it. `data` is a table,
+        or a folder of files.
 
-        Returns ids, `label` (null where the cosine is below `thresholds`, one for all or by label), `cosine`, each label's probability,
-        and `problem`. `text` names the text column that labels are like, where there are several.
+        Returns ids, `label` (null where the cosine is below `thresholds`, one for all or by label),
+        `cosine`, each label's probability, and `problem`. `text` names the text column that labels are
+        like, where there are several.
         """
         space = Space.of(self._network, alignment)
         column = space.gallery(column, space.of_modality("text"))
@@ -148,7 +203,11 @@ class Model:
         table = folder_of_files(folder, column) if folder else read(data, root)
         table.column(origin(column, table.data.column_names))
         label_LD = space.labels(labels, templates, text)
-        wanted = dict.fromkeys(labels, float(thresholds)) if isinstance(thresholds, (int, float)) else dict(thresholds or {})
+        wanted = (
+            dict.fromkeys(labels, float(thresholds))
+            if isinstance(thresholds, (int, float))
+            else dict(thresholds or {})
+        )
         if wrong := [label for label in wanted if label not in labels]:
             raise RecipeError(f"a threshold for '{wrong[0]}': {nearest(wrong[0], labels)}")
         vectors, problems = self._vectors(space, table, columns=[column])
@@ -156,9 +215,12 @@ class Model:
         shown = {column: table.data.column(column)} if folder else {}
         return answers.assemble({**shown, **classified}, problems, self.schema, table)
 
-    def _vectors(self, space: Space, table: Table, columns: Sequence[str] = ()) -> tuple[np.ndarray, list[Problem]]:
-        """Vectors of all rows in the space of an alignment, and the cells that could not be read, which are warned of. Only `columns` are
-        expected to be there, if any are named."""
+    def _vectors(
+        self, space: Space, table: Table, columns: Sequence[str] = ()
+    ) -> tuple[np.ndarray, list[Problem]]:
+        """Vectors of all rows in the space of an alignment, and the cells that could not be read, which
+        are warned of. Only `columns` are expected to be there, if any are named.
+        """
         if not columns:
             answers.check_columns(self._network, table, self._screen.warn)
         with self._screen.bar("computing vectors", len(table)) as bar, store(self._screen, table) as cells:
@@ -167,9 +229,9 @@ class Model:
         return vectors, problems
 
     def evaluate(self, data: Any, root: str | Path | None = None, subsets: bool = True) -> Evaluation:
-        """Metrics with 95 % bootstrap intervals on labelled rows, beside the best guess without inputs, and the main metric
-        for every subset of the inputs (with more than four, for each alone and all but each; with more than 50, all numbers, categories and
-        dates count as one).
+        """Metrics with 95 % bootstrap intervals on labelled rows, beside the best guess without inputs,
+        and the main metric for every subset of the inputs (with more than four, for each alone and all
+        but each; with more than 50, all numbers, categories and dates count as one).
 
         Raises `TableError` when the table has no target column, or no labelled row.
         """
@@ -178,18 +240,30 @@ class Model:
         if not self.alignments and not any(c in table.data.column_names for c in labels):
             table.column(labels[0])
         given = answers.check_columns(self._answering, table, self._screen.warn)
-        with self._screen.bar("reading cells", len(table) * len(self.inputs)) as bar, store(self._screen, table) as cells:
+        with (
+            self._screen.bar("reading cells", len(table) * len(self.inputs)) as bar,
+            store(self._screen, table) as cells,
+        ):
             rows = self._answering.prepare(table, store=cells, progress=bar.advance)
         check.tell(rows.prepared.problems, self._screen.warn)
         return self._evaluate(self._answering, rows, table.name, subsets, given)
 
-    def _evaluate(self, answering: Answering, rows: Rows, name: str, subsets: bool = True, given: Sequence[str] | None = None) -> Evaluation:
+    def _evaluate(
+        self,
+        answering: Answering,
+        rows: Rows,
+        name: str,
+        subsets: bool = True,
+        given: Sequence[str] | None = None,
+    ) -> Evaluation:
         labels = rows.prepared.batch.labelled
         if not any(bool(labels[t][rows.rows].any()) for t in labels):
             raise TableError(f"{name}: no row has a label of {' or '.join(labels)} that the model knows")
         plain = {c for c, modality in self._artifact.preprocessing.inputs.items() if modality.tabular}
         with self._screen.bar("evaluating", len(rows)) as bar:
-            return scores.evaluate(answering, rows, self.record["priors"], name, subsets, bar.advance, given, plain)
+            return scores.evaluate(
+                answering, rows, self.record["priors"], name, subsets, bar.advance, given, plain
+            )
 
 
 def thresholds(texts: Sequence[str], labels: Sequence[str]) -> dict[str, float]:

@@ -1,4 +1,6 @@
-"""Choosing a recipe's numbers by trying (Optuna): each trial is a fit; those that lag behind are stopped early; all is kept on disk."""
+"""Choosing a recipe's numbers by trying (Optuna): each trial is a fit; those that lag behind are
+stopped early; all is kept on disk.
+"""
 
 from __future__ import annotations
 
@@ -44,23 +46,31 @@ def tune(
     quiet: bool = False,
     **others: Any,
 ) -> Model:
-    """Tries recipes on the validation rows, then fits the best one into the folder `out`, which it returns.
+    """Tries recipes on the validation rows, then fits the best one into the folder `out`, which it
+    returns.
 
-    The first trial is the recipe as it is, so the best one is never behind it on validation rows; on rows that nothing was chosen by it
-    may be. The others are drawn from the recipe's `tuning.space` (see `suiting` where it has none) by the tree-structured Parzen
-    estimator (Bergstra et al. 2011), and stopped where they are behind the median of the earlier ones at the same epoch. Trials train one
-    network, whatever the `quality` of the last fit. `<out>/tuning` keeps what was tried: the same call goes on after Ctrl-C or a kill,
-    and with more `trials` adds some. The other arguments are those of `plait.fit`, its `test` rows being looked at by the last fit alone.
+    The first trial is the recipe as it is, so the best one is never behind it on validation rows; on
+    rows that nothing was chosen by it may be. The others are drawn from the recipe's `tuning.space`
+    (see `suiting` where it has none) by the tree-structured Parzen estimator (Bergstra et al. 2011),
+    and stopped where they are behind the median of the earlier ones at the same epoch. Trials train one
+    network, whatever the `quality` of the last fit. `<out>/tuning` keeps what was tried: the same call
+    goes on after Ctrl-C or a kill, and with more `trials` adds some. The other arguments are those of
+    `plait.fit`, its `test` rows being looked at by the last fit alone.
 
-    Raises what `plait.fit` raises, and `RecipeError` when `out` holds trials of another recipe or table, or Optuna is missing.
+    Raises what `plait.fit` raises, and `RecipeError` when `out` holds trials of another recipe or
+    table, or Optuna is missing.
     """
     screen, folder = Screen(quiet), Path(out)
     if (folder / "weights.safetensors").is_file():
-        raise RecipeError(f"'{folder}' already holds a trained model; choose another out=, or remove it first")
+        raise RecipeError(
+            f"'{folder}' already holds a trained model; choose another out=, or remove it first"
+        )
     chosen = recipes.load(recipe, [*plan.aligning(align), *overrides])
     targets = [target] if isinstance(target, str) else list(target)
     table = read(data, others.get("root"))
-    space = chosen.tuning.space if "space" in chosen.tuning.model_fields_set else suiting(chosen, table, targets)
+    space = (
+        chosen.tuning.space if "space" in chosen.tuning.model_fields_set else suiting(chosen, table, targets)
+    )
     study = _Study(folder / "tuning", _about(chosen, table, targets, columns, seed), space, seed)
     others |= {"target": targets, "recipe": chosen, "columns": columns, "seed": seed}
 
@@ -68,7 +78,15 @@ def tune(
         alone = [*found, "quality=fast", "ensemble=null"]
         with tempfile.TemporaryDirectory(dir=folder / "tuning") as place:
             # rows to test on have no part in choosing
-            fit.fit(data, **{**others, "test": None}, overrides=alone, out=Path(place) / "run", quiet=True, watch=watch, evaluate=False)
+            fit.fit(
+                data,
+                **{**others, "test": None},
+                overrides=alone,
+                out=Path(place) / "run",
+                quiet=True,
+                watch=watch,
+                evaluate=False,
+            )
 
     with screen.bar("trials", trials) as bar:
         bar.advance(study.done)
@@ -81,20 +99,30 @@ def tune(
 
 
 def suiting(chosen: Recipe, table: Table, targets: list[str]) -> dict[str, Between | Choices]:
-    """What is tried where a recipe does not say it: of the defaults, what all of its tasks can do with (rows that are compared, transcribed or
-    written cannot be mixed, and where nothing is fused there is no fusion), and options that its tasks name."""
+    """What is tried where a recipe does not say it: of the defaults, what all of its tasks can do with
+    (rows that are compared, transcribed or written cannot be mixed, and where nothing is fused there is
+    no fusion), and options that its tasks name.
+    """
     inferred = infer_tasks(table, {t: chosen.label(t) for t in targets if t not in chosen.tasks})
-    names = {t: choice.name for t, choice in chosen.tasks.items()} | {t: name for t, (name, _) in inferred.items()}
+    names = {t: choice.name for t, choice in chosen.tasks.items()} | {
+        t: name for t, (name, _) in inferred.items()
+    }
     tasks = {t: registry.find("tasks", name) for t, name in names.items()}
     fuse = [task.fuses for task in tasks.values()]
     unfit = () if all(fuse) else ("training.mixup",) if any(fuse) else ("training.mixup", "model.", "fusion")
-    own = {f"tasks.{t}.{option}": of for t, task in tasks.items() if t in chosen.tasks for option, of in task.tunes.items()}
+    own = {
+        f"tasks.{t}.{option}": of
+        for t, task in tasks.items()
+        if t in chosen.tasks
+        for option, of in task.tunes.items()
+    }
     return {name: of for name, of in chosen.tuning.space.items() if not name.startswith(unfit)} | own
 
 
 class _Study:
-    """Trials in a folder: a journal of JSON lines. Each trial's draw depends on the seed and the trials before it alone, so a study that
-    was stopped goes on as if it had not been."""
+    """Trials in a folder: a journal of JSON lines. Each trial's draw depends on the seed and the trials
+    before it alone, so a study that was stopped goes on as if it had not been.
+    """
 
     def __init__(self, folder: Path, about: dict[str, Any], space: dict[str, Any], seed: int) -> None:
         try:
@@ -105,14 +133,19 @@ class _Study:
         if (folder / "about.json").is_file():
             before = json.loads((folder / "about.json").read_text(encoding="utf-8"))
             if changed := [k for k in about if before.get(k) != json.loads(json.dumps(about[k]))]:
-                raise RecipeError(f"'{folder}' holds trials of another {' and '.join(changed)}; choose another out=, or remove it first")
+                raise RecipeError(
+                    f"'{folder}' holds trials of another {' and '.join(changed)}; choose another out=, or "
+                    f"remove it first"
+                )
         files.write_json(folder / "about.json", about)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         backend = optuna.storages.journal.JournalFileBackend(str(folder / "journal.jsonl"))
         storage = optuna.storages.JournalStorage(backend)
         pruner = optuna.pruners.MedianPruner(n_startup_trials=FIRST)
         self.optuna, self.space, self.seed = optuna, space, seed
-        self.study = optuna.create_study(storage=storage, study_name="plait", direction="maximize", pruner=pruner, load_if_exists=True)
+        self.study = optuna.create_study(
+            storage=storage, study_name="plait", direction="maximize", pruner=pruner, load_if_exists=True
+        )
         for trial in self.study.get_trials(deepcopy=False):
             if trial.state == optuna.trial.TrialState.RUNNING:  # the process was killed in it
                 self.study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
@@ -129,7 +162,9 @@ class _Study:
     def run(self, attempt: Callable[[list[str], Callable[[int, int, float], None]], None]) -> None:
         """One trial more. Raises `Interrupted` after Ctrl-C."""
         number = self.done
-        self.study.sampler = self.optuna.samplers.TPESampler(seed=self.seed * 100_003 + number, n_startup_trials=FIRST)
+        self.study.sampler = self.optuna.samplers.TPESampler(
+            seed=self.seed * 100_003 + number, n_startup_trials=FIRST
+        )
         trial = self.study.ask()
         found = self._draw(trial) if number else []
         trial.set_user_attr("overrides", found)
@@ -146,7 +181,9 @@ class _Study:
             attempt(found, watch)
         except self.optuna.TrialPruned:
             end = "stopped early"
-        except TrainingError as error:  # a learning rate that explodes is a result like another, but not of the recipe as it is
+        except (
+            TrainingError
+        ) as error:  # a learning rate that explodes is a result like another, but not of the recipe as it is
             if not number:
                 raise
             end = str(error)
@@ -160,7 +197,9 @@ class _Study:
         if end == "whole" and best:
             self.study.tell(trial, max(best))
         elif end == "whole":
-            raise RecipeError("tuning chooses by validation rows, and there are none: give valid=, or split.valid above 0")
+            raise RecipeError(
+                "tuning chooses by validation rows, and there are none: give valid=, or split.valid above 0"
+            )
         else:
             self.study.tell(trial, state=states.PRUNED if end == "stopped early" and best else states.FAIL)
 
@@ -189,15 +228,30 @@ class _Study:
         rows = []
         for number, t in enumerate(self.trials):
             value = "" if t.value is None else f"{t.value:.4f}"
-            rows.append([f"{number}", value, t.user_attrs["end"][:40], ", ".join(t.user_attrs["overrides"]) or "the recipe as it is"])
+            rows.append(
+                [
+                    f"{number}",
+                    value,
+                    t.user_attrs["end"][:40],
+                    ", ".join(t.user_attrs["overrides"]) or "the recipe as it is",
+                ]
+            )
         ranked = sorted(rows, key=lambda r: -float(r[1] or "-inf"))
-        screen.table("trials, the best first: score on validation rows (of several targets the mean skill)",
-                     ["trial ", "score ", "", "recipe"], ranked)  # fmt: skip
+        screen.table(
+            "trials, the best first: score on validation rows (of several targets the mean skill)",
+            ["trial ", "score ", "", "recipe"],
+            ranked,
+        )
 
 
-def _about(chosen: Recipe, table: Table, targets: list[str], columns: Mapping[str, Any] | None, seed: int) -> dict[str, Any]:
+def _about(
+    chosen: Recipe, table: Table, targets: list[str], columns: Mapping[str, Any] | None, seed: int
+) -> dict[str, Any]:
     """What trials must share to be compared."""
     return {
-        "recipe": chosen.model_dump(mode="json", exclude={"quality", "ensemble"}), "table": [len(table), runs.content(table)],
-        "targets": targets, "columns": {name: str(v) for name, v in (columns or {}).items()}, "seed": seed,
-    }  # fmt: skip
+        "recipe": chosen.model_dump(mode="json", exclude={"quality", "ensemble"}),
+        "table": [len(table), runs.content(table)],
+        "targets": targets,
+        "columns": {name: str(v) for name, v in (columns or {}).items()},
+        "seed": seed,
+    }

@@ -15,8 +15,9 @@ from plait.recipe.registry import Options
 
 @dataclass(frozen=True)
 class Share:
-    """What is known of a target's loss before training: the `weight` that the recipe gives it; its `scale`, the loss of the guess that
-    sees no input; and whether it is a squared error."""
+    """What is known of a target's loss before training: the `weight` that the recipe gives it; its
+    `scale`, the loss of the guess that sees no input; and whether it is a squared error.
+    """
 
     weight: float = 1.0
     scale: float = 1.0
@@ -29,10 +30,12 @@ class Share:
 
 
 class Balancing(nn.Module, ABC):
-    """From the losses of the targets that a batch has labels of, by target, to gradients. What it learns lies in parameters, which the
-    optimizer of the model takes along, or in buffers: both are saved with a training that is stopped.
+    """From the losses of the targets that a batch has labels of, by target, to gradients. What it
+    learns lies in parameters, which the optimizer of the model takes along, or in buffers: both are
+    saved with a training that is stopped.
 
-    A batch may come in parts, each loss weighed by its part's share: `backward` is called for each of them, `finish` at their end.
+    A batch may come in parts, each loss weighed by its part's share: `backward` is called for each of
+    them, `finish` at their end.
     """
 
     options: ClassVar[type[Options]]
@@ -44,19 +47,25 @@ class Balancing(nn.Module, ABC):
 
     @abstractmethod
     def backward(self, losses: dict[str, Tensor], shared: Sequence[nn.Parameter]) -> None:
-        """Adds to the gradients of all parameters; `shared` are those that more than one target may depend on."""
+        """Adds to the gradients of all parameters; `shared` are those that more than one target may
+        depend on.
+        """
 
     def finish(self, shared: Sequence[nn.Parameter]) -> None:
         """What is left to do before the optimizer's step."""
         return
 
     def after(self, losses: dict[str, Tensor]) -> None:
-        """The losses of the same batch after the step, for those that ask for them (`again`), at the cost of a second forward pass."""
+        """The losses of the same batch after the step, for those that ask for them (`again`), at the
+        cost of a second forward pass.
+        """
         return
 
 
 def summed(parts: list[tuple[Tensor, float]]) -> Tensor:
-    """Losses, each times its weight, added up. A single one that weighs 1 is what it is: each operation costs microseconds in every step."""
+    """Losses, each times its weight, added up. A single one that weighs 1 is what it is: each operation
+    costs microseconds in every step.
+    """
     if len(parts) == 1:
         ((loss, weight),) = parts
         return loss if weight == 1.0 else loss * weight

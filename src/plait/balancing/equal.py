@@ -1,7 +1,8 @@
 """The sum of the losses, each in units of the loss of the guess that sees no input, times its weight.
 
-Tuned weights of this kind are hard to beat (Xin et al. 2022, "Do current multi-task optimization methods in deep learning even help?";
-Kurin et al. 2022, "In defense of the unitary scalarization for deep multi-task learning"): the default.
+Tuned weights of this kind are hard to beat (Xin et al. 2022, "Do current multi-task optimization
+methods in deep learning even help?"; Kurin et al. 2022, "In defense of the unitary scalarization for
+deep multi-task learning"): the default.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""All losses fall at about the same rate, by their values alone (Liu et al. 2023, "FAMO: Fast adaptive multitask optimization")."""
+"""All losses fall at about the same rate, by their values alone (Liu et al. 2023, "FAMO: Fast adaptive
+multitask optimization").
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,11 @@ class Config(Options):
 
 
 class FAMO(Balancing):
-    """c sum_t z_t log L_t, z = softmax(w), c = 1 / sum_t (z_t / L_t). After the step, w falls by `rate` times (delta + `decay` w), where
-    delta is the Jacobian of the softmax times how much each log L_t fell (algorithm 1). Targets that a batch has no label of keep
-    their w. A batch in parts is weighed part by part."""
+    """c sum_t z_t log L_t, z = softmax(w), c = 1 / sum_t (z_t / L_t). After the step, w falls by `rate`
+    times (delta + `decay` w), where delta is the Jacobian of the softmax times how much each log L_t
+    fell (algorithm 1). Targets that a batch has no label of keep their w. A batch in parts is weighed
+    part by part.
+    """
 
     options = Config
     again = True
@@ -55,7 +59,9 @@ class FAMO(Balancing):
     def after(self, losses: dict[str, Tensor]) -> None:
         known = [t for t in losses if t in self._before]
         at = self._places(known)
-        fell_T = torch.stack([(self._before[t].float() + LEAST).log() - (losses[t].float() + LEAST).log() for t in known])
+        fell_T = torch.stack(
+            [(self._before[t].float() + LEAST).log() - (losses[t].float() + LEAST).log() for t in known]
+        )
         z_T = self.w[at].softmax(0)
         delta_T = z_T * (fell_T - (z_T * fell_T).sum())  # (diag(z) - z z') fell
         self.w[at] -= self.rate * (delta_T + self.decay * self.w[at])

@@ -1,4 +1,6 @@
-"""One direction from the targets' own gradients, by torchjd: UPGrad, PCGrad, CAGrad, MGDA. Each step costs a backward pass per target."""
+"""One direction from the targets' own gradients, by torchjd: UPGrad, PCGrad, CAGrad, MGDA. Each step
+costs a backward pass per target.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +19,12 @@ from plait.recipe.registry import Options
 
 
 class Config(Options):
-    """`upgrad`: the mean of the gradients, each projected to where no target's loss grows (Quinton & Rey 2024, "Jacobian descent for
-    multi-objective optimization"). `pcgrad`: each less what is against another one (Yu et al. 2020). `cagrad`: the direction in a ball of
-    radius `c` around their mean along which the worst falls most (Liu et al. 2021). `mgda`: their shortest convex combination
-    (Sener & Koltun 2018). Losses are taken in units of the guess that sees no input, times their weight."""
+    """`upgrad`: the mean of the gradients, each projected to where no target's loss grows (Quinton &
+    Rey 2024, "Jacobian descent for multi-objective optimization"). `pcgrad`: each less what is against
+    another one (Yu et al. 2020). `cagrad`: the direction in a ball of radius `c` around their mean
+    along which the worst falls most (Liu et al. 2021). `mgda`: their shortest convex combination (Sener
+    & Koltun 2018). Losses are taken in units of the guess that sees no input, times their weight.
+    """
 
     method: Literal["upgrad", "pcgrad", "cagrad", "mgda"] = "upgrad"
     c: float = Field(0.5, ge=0, lt=1)
@@ -56,7 +60,9 @@ class Gradient(Balancing):
         if not self._rows:
             return
         jacobian_TP = torch.stack([torch.cat([g.flatten() for g in rows]) for rows in self._rows.values()])
-        combined_P = self.aggregator(jacobian_TP) * (1 if self.adds else len(jacobian_TP))  # means become sums, as elsewhere
+        combined_P = self.aggregator(jacobian_TP) * (
+            1 if self.adds else len(jacobian_TP)
+        )  # means become sums, as elsewhere
         for p, grad in zip(shared, combined_P.split([p.numel() for p in shared]), strict=True):
             p.grad = grad.view_as(p).clone() if p.grad is None else p.grad + grad.view_as(p)
         self._rows = {}
@@ -86,6 +92,12 @@ def _aggregator(method: str, c: float) -> Any:
     try:
         if method == "cagrad":
             return aggregation.CAGrad(c=c)
-        return {"upgrad": lambda: aggregation.UPGrad(projector=Projector()), "pcgrad": aggregation.PCGrad, "mgda": aggregation.MGDA}[method]()
+        return {
+            "upgrad": lambda: aggregation.UPGrad(projector=Projector()),
+            "pcgrad": aggregation.PCGrad,
+            "mgda": aggregation.MGDA,
+        }[method]()
     except ImportError as error:
-        raise RecipeError(f"balancing '{method}' needs more of torchjd: pip install 'plait[balancing]' ({error})") from None
+        raise RecipeError(
+            f"balancing '{method}' needs more of torchjd: pip install 'plait[balancing]' ({error})"
+        ) from None

@@ -1,5 +1,6 @@
-"""Weights learned with the model: the noise that each target is thought to have (Kendall et al. 2018, "Multi-task learning using
-uncertainty to weigh losses for scene geometry and semantics")."""
+"""Weights learned with the model: the noise that each target is thought to have (Kendall et al. 2018,
+"Multi-task learning using uncertainty to weigh losses for scene geometry and semantics").
+"""
 
 from __future__ import annotations
 
@@ -18,15 +19,19 @@ class Config(Options):
 
 
 class Uncertainty(Balancing):
-    """sum_t w_t (e^(-s_t) L_t + s_t / 2), with half of e^(-s_t) for a squared error, where s_t is the logarithm of a variance (eq. 7 and
-    10); it begins at the logarithm of the loss of a guess, where targets weigh the same."""
+    """sum_t w_t (e^(-s_t) L_t + s_t / 2), with half of e^(-s_t) for a squared error, where s_t is the
+    logarithm of a variance (eq. 7 and 10); it begins at the logarithm of the loss of a guess, where
+    targets weigh the same.
+    """
 
     options = Config
 
     def __init__(self, shares: dict[str, Share]) -> None:
         super().__init__()
         self.shares = shares
-        self.log_variance = nn.ParameterDict({module_key(t): torch.tensor(share.scale).log() for t, share in shares.items()})
+        self.log_variance = nn.ParameterDict(
+            {module_key(t): torch.tensor(share.scale).log() for t, share in shares.items()}
+        )
 
     @classmethod
     def build(cls, config: Config, shares: dict[str, Share]) -> Uncertainty:

@@ -18,12 +18,24 @@ def predict(
     run: RunArgument,
     table: TableArgument,
     out: Annotated[
-        str | None, typer.Option("--out", "-o", help="CSV, TSV, JSON Lines, Parquet, Feather or Arrow by its ending; the terminal if left out")
+        str | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="CSV, TSV, JSON Lines, Parquet, Feather or Arrow by its ending; the terminal if left out",
+        ),
     ] = None,
     root: RootOption = None,
-    keep: Annotated[bool, typer.Option("--keep", help="the table's own columns too, so that another model can read the answers")] = False,
+    keep: Annotated[
+        bool,
+        typer.Option(
+            "--keep", help="the table's own columns too, so that another model can read the answers"
+        ),
+    ] = False,
 ) -> None:
-    """Answer each row of a table: the same rows, in the same order. What is spoken lies in WAV files, in a folder beside the output."""
+    """Answer each row of a table: the same rows, in the same order. What is spoken lies in WAV files,
+    in a folder beside the output.
+    """
     from plait.table import write
 
     if out:
@@ -39,12 +51,21 @@ def predict(
 
 @app.command(epilog="Example: plait transcribe whisper-tiny/ calls.csv --column recording -o read.csv")
 def transcribe(
-    model: Annotated[str, typer.Argument(help="a folder or a Hugging Face name: a CTC network, or one such as Whisper")],
+    model: Annotated[
+        str, typer.Argument(help="a folder or a Hugging Face name: a CTC network, or one such as Whisper")
+    ],
     table: TableArgument,
-    column: Annotated[str | None, typer.Option(help="the column of recordings, where the table has several columns")] = None,
+    column: Annotated[
+        str | None, typer.Option(help="the column of recordings, where the table has several columns")
+    ] = None,
     name: Annotated[str, typer.Option(help="of the new column")] = "transcript",
     language: Annotated[str | None, typer.Option(help="for networks that take one")] = None,
-    out: Annotated[str | None, typer.Option("--out", "-o", help="CSV, TSV, JSON Lines, Parquet, Feather or Arrow; the terminal if left out")] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "--out", "-o", help="CSV, TSV, JSON Lines, Parquet, Feather or Arrow; the terminal if left out"
+        ),
+    ] = None,
     root: RootOption = None,
 ) -> None:
     """Write down what is said in a table's recordings, by a pretrained network as it is."""
@@ -61,13 +82,28 @@ def transcribe(
 
 @app.command(epilog="Example: plait speak mms-tts-eng/ sentences.csv --column text -o spoken.csv")
 def speak(
-    model: Annotated[str, typer.Argument(help="a folder or a Hugging Face name: a network such as VITS or SpeechT5")],
+    model: Annotated[
+        str, typer.Argument(help="a folder or a Hugging Face name: a network such as VITS or SpeechT5")
+    ],
     table: TableArgument,
-    out: Annotated[str, typer.Option("--out", "-o", help="CSV, TSV, JSON Lines, Parquet, Feather or Arrow; WAV files lie in a folder beside it")],
-    column: Annotated[str | None, typer.Option(help="the column of texts, where the table has several columns")] = None,
+    out: Annotated[
+        str,
+        typer.Option(
+            "--out",
+            "-o",
+            help="CSV, TSV, JSON Lines, Parquet, Feather or Arrow; WAV files lie in a folder beside it",
+        ),
+    ],
+    column: Annotated[
+        str | None, typer.Option(help="the column of texts, where the table has several columns")
+    ] = None,
     name: Annotated[str, typer.Option(help="of the new column")] = "speech",
-    vocoder: Annotated[str | None, typer.Option(help="for networks that make spectra (SpeechT5): what makes waves of them")] = None,
-    voice: Annotated[str | None, typer.Option(help="the number of a voice, or a file of NumPy with its vector")] = None,
+    vocoder: Annotated[
+        str | None, typer.Option(help="for networks that make spectra (SpeechT5): what makes waves of them")
+    ] = None,
+    voice: Annotated[
+        str | None, typer.Option(help="the number of a voice, or a file of NumPy with its vector")
+    ] = None,
     root: RootOption = None,
 ) -> None:
     """Read a table's texts aloud, by a pretrained network as it is."""
@@ -83,9 +119,13 @@ def speak(
 def embed(
     run: RunArgument,
     table: TableArgument,
-    out: Annotated[str, typer.Option("--out", "-o", help="JSON Lines, Parquet, Feather or Arrow by its ending")],
+    out: Annotated[
+        str, typer.Option("--out", "-o", help="JSON Lines, Parquet, Feather or Arrow by its ending")
+    ],
     root: RootOption = None,
-    column: Annotated[str | None, typer.Option(help="an aligned column, for its vectors in the space of the alignment")] = None,
+    column: Annotated[
+        str | None, typer.Option(help="an aligned column, for its vectors in the space of the alignment")
+    ] = None,
     alignment: AlignmentOption = None,
 ) -> None:
     """Write the fused vector of each row, or a column's vector in the space of an alignment."""

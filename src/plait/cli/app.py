@@ -6,7 +6,9 @@ from typing import Any
 
 import typer
 
-ShownError: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")  # of whichever click typer uses
+ShownError: Any = next(
+    c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException"
+)  # of whichever click typer uses
 
 
 app = typer.Typer(

@@ -6,28 +6,44 @@ from typing import Annotated
 
 import typer
 
-TableArgument = Annotated[str, typer.Argument(help="CSV, TSV, JSON Lines, Parquet, Arrow, Feather, or a folder of class folders")]
+TableArgument = Annotated[
+    str, typer.Argument(help="CSV, TSV, JSON Lines, Parquet, Arrow, Feather, or a folder of class folders")
+]
 
 
 RunArgument = Annotated[str, typer.Argument(help="the folder of a trained model")]
 
 
-RootOption = Annotated[str | None, typer.Option(help="where relative paths of media begin; the table's own folder if left out")]
+RootOption = Annotated[
+    str | None, typer.Option(help="where relative paths of media begin; the table's own folder if left out")
+]
 
 
-ColumnOption = Annotated[list[str] | None, typer.Option("--column", help="name=modality or name=role, as in price=number or note=ignored")]
+ColumnOption = Annotated[
+    list[str] | None,
+    typer.Option("--column", help="name=modality or name=role, as in price=number or note=ignored"),
+]
 
 
-AlignmentOption = Annotated[str | None, typer.Option(help="which alignment, where the model has more than one")]
+AlignmentOption = Annotated[
+    str | None, typer.Option(help="which alignment, where the model has more than one")
+]
 
 
-AlignOption = Annotated[list[str] | None, typer.Option(help="columns to put into one space, as in photo,caption; needs no target")]
+AlignOption = Annotated[
+    list[str] | None, typer.Option(help="columns to put into one space, as in photo,caption; needs no target")
+]
 
 
-TargetOption = Annotated[list[str] | None, typer.Option(help="the column to predict; may be given more than once")]
+TargetOption = Annotated[
+    list[str] | None, typer.Option(help="the column to predict; may be given more than once")
+]
 
 
-IndexOption = Annotated[str | None, typer.Option("--index", help="folder or address (s3://...) of the index; RUN/index if left out")]
+IndexOption = Annotated[
+    str | None,
+    typer.Option("--index", help="folder or address (s3://...) of the index; RUN/index if left out"),
+]
 
 
 def listed(*texts: str) -> list[str]:

@@ -1,4 +1,6 @@
-"""`plait demo`: a real table from fetching to predictions, with what each modality reaches alone beside it."""
+"""`plait demo`: a real table from fetching to predictions, with what each modality reaches alone beside
+it.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,10 @@ SHOWN = 6
 
 
 def run(name: str | None, cache: str | None, out: str | None) -> None:
-    """Trains on a sample table with all of its columns, and with each of its main columns alone, and prints the test
-    scores side by side. Raises `TableError` when a sample that was asked for by name cannot be fetched."""
+    """Trains on a sample table with all of its columns, and with each of its main columns alone, and
+    prints the test scores side by side. Raises `TableError` when a sample that was asked for by name
+    cannot be fetched.
+    """
     screen = Screen(out=True)
     base = Path(cache) if cache else Path.home() / ".cache" / "plait" / "samples"
     sample, path = _fetch(name, base, screen)
@@ -37,9 +41,16 @@ def run(name: str | None, cache: str | None, out: str | None) -> None:
         screen.say(f"training on {label} alone, to compare ...")
         rows.append(_row(f"{label} alone", _alone(table, sample, columns)))
     rows.append(["majority class", f"{found['baseline']['accuracy']:.3f}", ""])
-    screen.table(f"\ntest accuracy on {found['rows']} rows, each model trained by itself", ["inputs", "accuracy ", "95 % interval"], rows)
+    screen.table(
+        f"\ntest accuracy on {found['rows']} rows, each model trained by itself",
+        ["inputs", "accuracy ", "95 % interval"],
+        rows,
+    )
     _show_predictions(model, table, sample, screen)
-    screen.say(f"\nrun:    {folder}\nreport: {(folder / 'report.html').absolute()}\ntry:    plait evaluate {folder} {path}")
+    screen.say(
+        f"\nrun:    {folder}\nreport: {(folder / 'report.html').absolute()}\ntry:    plait evaluate {folder} "
+        f"{path}"
+    )
 
 
 def _fetch(name: str | None, base: Path, screen: Screen) -> tuple[Any, Path]:
@@ -59,10 +70,16 @@ def _fetch(name: str | None, base: Path, screen: Screen) -> tuple[Any, Path]:
 
 def _alone(table: Table, sample: Any, columns: list[str]) -> dict[str, float]:
     """The test accuracy of a model of its own that sees these columns only."""
-    inputs = {c for c in table.data.column_names if c not in (sample.TARGET, "split")} | {c for own in sample.INPUTS.values() for c in own}
-    others = dict.fromkeys(inputs - set(columns), "ignored") | {c: "audio" for c in columns if c.endswith(SOUND)}
+    inputs = {c for c in table.data.column_names if c not in (sample.TARGET, "split")} | {
+        c for own in sample.INPUTS.values() for c in own
+    }
+    others = dict.fromkeys(inputs - set(columns), "ignored") | {
+        c: "audio" for c in columns if c.endswith(SOUND)
+    }
     with tempfile.TemporaryDirectory() as folder:
-        model = fit.fit(table, sample.TARGET, columns=others, overrides=sample.OVERRIDES, out=folder, quiet=True)
+        model = fit.fit(
+            table, sample.TARGET, columns=others, overrides=sample.OVERRIDES, out=folder, quiet=True
+        )
     return model.record["evaluation"]["test"]["targets"][sample.TARGET]["metrics"]["accuracy"]
 
 
@@ -75,7 +92,11 @@ def _show_predictions(model: model.Model, table: Table, sample: Any, screen: Scr
     step = max(test.num_rows // SHOWN, 1)
     some = test.take(list(range(0, test.num_rows, step))[:SHOWN])
     answers = model.predict(Table(some, table.root, "test rows"))
-    shown = list(dict.fromkeys(origin(c, table.data.column_names) for columns in sample.INPUTS.values() for c in columns))
+    shown = list(
+        dict.fromkeys(
+            origin(c, table.data.column_names) for columns in sample.INPUTS.values() for c in columns
+        )
+    )
     rows = []
     for i in range(some.num_rows):
         answer = answers[sample.TARGET][i].as_py()

@@ -9,7 +9,15 @@ import typer
 
 import plait
 from plait.cli.app import app
-from plait.cli.arguments import AlignOption, ColumnOption, RootOption, RunArgument, TableArgument, TargetOption, listed
+from plait.cli.arguments import (
+    AlignOption,
+    ColumnOption,
+    RootOption,
+    RunArgument,
+    TableArgument,
+    TargetOption,
+    listed,
+)
 
 
 @app.command(epilog="Example: plait inspect train.csv --target label")
@@ -31,15 +39,29 @@ def fit(
     table: Annotated[str | None, typer.Argument(help="the training table (not with --resume)")] = None,
     target: TargetOption = None,
     align: AlignOption = None,
-    valid: Annotated[str | None, typer.Option(help="a table to validate on; a part of the training table if left out")] = None,
-    test: Annotated[str | None, typer.Option(help="a table that the model is scored on at the end, and nothing else")] = None,
-    recipe: Annotated[str | None, typer.Option(help="a built-in recipe, such as classic, or a YAML file")] = None,
+    valid: Annotated[
+        str | None, typer.Option(help="a table to validate on; a part of the training table if left out")
+    ] = None,
+    test: Annotated[
+        str | None, typer.Option(help="a table that the model is scored on at the end, and nothing else")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="a built-in recipe, such as classic, or a YAML file")
+    ] = None,
     column: ColumnOption = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="override a part of the recipe, as in training.epochs=5 or fusion=gated")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="override a part of the recipe, as in training.epochs=5 or fusion=gated"),
+    ] = None,
     root: RootOption = None,
     out: Annotated[str | None, typer.Option(help="the run's folder; runs/<time> if left out")] = None,
     seed: Annotated[int | None, typer.Option(help="of everything random")] = None,
-    quality: Annotated[str | None, typer.Option(help="fast (one network, the default), good or best (ensembles, with pretrained vectors)")] = None,
+    quality: Annotated[
+        str | None,
+        typer.Option(
+            help="fast (one network, the default), good or best (ensembles, with pretrained vectors)"
+        ),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="any unreadable cell is an error")] = False,
     resume: Annotated[str | None, typer.Option(help="go on with the stopped training in this folder")] = None,
     debug: Annotated[bool, typer.Option("--debug", hidden=True)] = False,
@@ -54,23 +76,45 @@ def fit(
     if table is None:
         raise typer.BadParameter("give a table, or --resume and the folder of a stopped training")
     plait.fit(
-        table, target or (), align=listed(*align or ()), valid=valid, test=test, recipe=recipe,
-        columns=parse_columns(column or []), overrides=set_ or (), root=root, out=out, seed=seed, quality=quality, strict=strict,
-    )  # fmt: skip
+        table,
+        target or (),
+        align=listed(*align or ()),
+        valid=valid,
+        test=test,
+        recipe=recipe,
+        columns=parse_columns(column or []),
+        overrides=set_ or (),
+        root=root,
+        out=out,
+        seed=seed,
+        quality=quality,
+        strict=strict,
+    )
 
 
 @app.command(epilog="Example: plait tune train.csv --target label --trials 30 --out runs/tuned")
 def tune(
     table: TableArgument,
-    out: Annotated[str, typer.Option(help="the run's folder; the same command goes on with the trials in it")],
+    out: Annotated[
+        str, typer.Option(help="the run's folder; the same command goes on with the trials in it")
+    ],
     target: TargetOption = None,
     align: AlignOption = None,
     trials: Annotated[int, typer.Option(min=1, help="recipes to try, the given one among them")] = 20,
-    valid: Annotated[str | None, typer.Option(help="a table to choose by; a part of the training table if left out")] = None,
-    test: Annotated[str | None, typer.Option(help="a table that the last model is scored on, and nothing else")] = None,
-    recipe: Annotated[str | None, typer.Option(help="a built-in recipe, or a YAML file; its tuning.space says what is tried")] = None,
+    valid: Annotated[
+        str | None, typer.Option(help="a table to choose by; a part of the training table if left out")
+    ] = None,
+    test: Annotated[
+        str | None, typer.Option(help="a table that the last model is scored on, and nothing else")
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="a built-in recipe, or a YAML file; its tuning.space says what is tried"),
+    ] = None,
     column: ColumnOption = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="override a part of the recipe, as in training.epochs=5")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="override a part of the recipe, as in training.epochs=5")
+    ] = None,
     root: RootOption = None,
     seed: Annotated[int, typer.Option(help="of everything random")] = 0,
     quality: Annotated[str | None, typer.Option(help="of the last fit: fast, good or best")] = None,
@@ -79,9 +123,20 @@ def tune(
     from plait.data.infer import parse_columns
 
     plait.tune(
-        table, target or (), align=listed(*align or ()), out=out, trials=trials, valid=valid, test=test, recipe=recipe,
-        columns=parse_columns(column or []), overrides=set_ or (), root=root, seed=seed, quality=quality,
-    )  # fmt: skip
+        table,
+        target or (),
+        align=listed(*align or ()),
+        out=out,
+        trials=trials,
+        valid=valid,
+        test=test,
+        recipe=recipe,
+        columns=parse_columns(column or []),
+        overrides=set_ or (),
+        root=root,
+        seed=seed,
+        quality=quality,
+    )
 
 
 @app.command(epilog="Example: plait evaluate runs/first test.csv --out scores.json")
@@ -89,7 +144,9 @@ def evaluate(
     run: RunArgument,
     table: TableArgument,
     root: RootOption = None,
-    out: Annotated[str | None, typer.Option("--out", "-o", help="also write the scores to this JSON file")] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", help="also write the scores to this JSON file")
+    ] = None,
     subsets: Annotated[bool, typer.Option(help="also score every subset of the inputs")] = True,
 ) -> None:
     """Score a model on a labelled table, with intervals."""

@@ -13,13 +13,18 @@ from plait.errors import PlaitError
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """Runs the command line and returns its exit status: 0, 1 for an error that the user can act on, 2 for wrong
-    arguments, 130 after Ctrl-C. `--debug` anywhere shows tracebacks."""
+    """Runs the command line and returns its exit status: 0, 1 for an error that the user can act on, 2
+    for wrong arguments, 130 after Ctrl-C. `--debug` anywhere shows tracebacks.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
     try:
-        command = typer.main.get_command(app)  # calling `app` itself would put typer's own excepthook in place
-        result: Any = command(args=[a for a in arguments if a != "--debug"], prog_name="plait", standalone_mode=False)
+        command = typer.main.get_command(
+            app
+        )  # calling `app` itself would put typer's own excepthook in place
+        result: Any = command(
+            args=[a for a in arguments if a != "--debug"], prog_name="plait", standalone_mode=False
+        )
         return result if isinstance(result, int) else 0
     except PlaitError as error:
         if debug:
@@ -38,7 +43,11 @@ def run(arguments: list[str] | None = None) -> int:
 
 def say_bug(kind: type[BaseException], error: BaseException, trace: Any) -> None:
     """What a user sees of an error that nobody foresaw."""
-    typer.echo(f"plait: this is a bug in plait: {kind.__name__}: {error}\nRun it again with --debug and report what it shows.", err=True)
+    typer.echo(
+        f"plait: this is a bug in plait: {kind.__name__}: {error}\nRun it again with --debug and report what "
+        f"it shows.",
+        err=True,
+    )
 
 
 def entry() -> None:

@@ -1,5 +1,6 @@
-"""What linear models and trees see of a table: for each input a block of numbers, from vectors of frozen encoders where there are
-any, else from what preprocessing makes of the cells."""
+"""What linear models and trees see of a table: for each input a block of numbers, from vectors of
+frozen encoders where there are any, else from what preprocessing makes of the cells.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +25,9 @@ TOGETHER = 256  # cells that are turned into numbers at once
 class Block:
     """One input's numbers for some rows, zero where it is missing, which `present` says.
 
-    Dense ones have mean 0 and expected squared length 1 over the rows that they were fitted on; rows of a `bag` are of length
-    1; rows of `one_hot` hold a single 1. So one strength of regularisation suits all.
+    Dense ones have mean 0 and expected squared length 1 over the rows that they were fitted on; rows of
+    a `bag` are of length 1; rows of `one_hot` hold a single 1. So one strength of regularisation suits
+    all.
     """
 
     view: str
@@ -38,12 +40,18 @@ class Block:
 
     def only(self, columns: Iterable[str]) -> Block:
         """The block as if its column was missing in every row, unless it is one of `columns`."""
-        return self if self.column in set(columns) else Block(self.view, self.column, self.x * 0, np.zeros_like(self.present))
+        return (
+            self
+            if self.column in set(columns)
+            else Block(self.view, self.column, self.x * 0, np.zeros_like(self.present))
+        )
 
 
 @dataclass
 class _Fitted:
-    """How one input of one view becomes a block: mean and deviation of each number, or the weight of each n-gram."""
+    """How one input of one view becomes a block: mean and deviation of each number, or the weight of
+    each n-gram.
+    """
 
     view: str
     column: str
@@ -60,7 +68,9 @@ class Features:
 
     @classmethod
     def fit(cls, views: dict[str, Dataset], takes: dict[str, list[str]], rows: np.ndarray) -> Features:
-        """Fits scales on the rows `rows` of the tables. `takes` names the columns that are taken of each view."""
+        """Fits scales on the rows `rows` of the tables. `takes` names the columns that are taken of
+        each view.
+        """
         fitted = []
         for view, columns in takes.items():
             for column in columns:
@@ -89,14 +99,23 @@ class Features:
 
     def tensors(self) -> dict[str, Tensor]:
         """All that was fitted, to be saved beside `state`."""
-        return {f"{i}/{k}": torch.from_numpy(getattr(one, k)) for i, one in enumerate(self._fitted) for k in ("mean", "scale")}
+        return {
+            f"{i}/{k}": torch.from_numpy(getattr(one, k))
+            for i, one in enumerate(self._fitted)
+            for k in ("mean", "scale")
+        }
 
     def state(self) -> list[dict[str, str]]:
         return [{"view": one.view, "column": one.column, "form": one.form} for one in self._fitted]
 
     @classmethod
     def from_state(cls, state: list[dict[str, Any]], tensors: dict[str, Tensor]) -> Features:
-        return cls([_Fitted(**one, mean=tensors[f"{i}/mean"].numpy(), scale=tensors[f"{i}/scale"].numpy()) for i, one in enumerate(state)])
+        return cls(
+            [
+                _Fitted(**one, mean=tensors[f"{i}/mean"].numpy(), scale=tensors[f"{i}/scale"].numpy())
+                for i, one in enumerate(state)
+            ]
+        )
 
 
 def _cells(data: Dataset, column: str, rows: Tensor) -> tuple[Values, np.ndarray]:
@@ -117,7 +136,9 @@ def _fit(view: str, column: str, x: Matrix, form: Literal["dense", "bag", "one_h
         spread = x.std(0)
         scale = np.where(spread > LEAST_SPREAD, 1 / (np.maximum(spread, LEAST_SPREAD) * x.shape[1] ** 0.5), 0)
         return _Fitted(view, column, form, x.mean(0).astype(np.float32), scale.astype(np.float32))
-    weight = inverse_frequency(x) if form == "bag" else (inverse_frequency(x) > 0)  # what no row had says nothing
+    weight = (
+        inverse_frequency(x) if form == "bag" else (inverse_frequency(x) > 0)
+    )  # what no row had says nothing
     return _Fitted(view, column, form, np.zeros(1, dtype=np.float32), weight.astype(np.float32))
 
 
@@ -136,7 +157,10 @@ def _numbers(values: Values, layout: Layout, data: Dataset, column: str) -> Matr
     if not values.encoded and layout.kind in WORDS:
         return word_counts(values.x, values.mask_BL(), layout.vocabulary)
     of_kind = _pooled if values.encoded else KINDS[layout.kind]
-    modality, plain = data.preprocessing.inputs[column], Values(values.x, values.length_B, encoded=values.encoded)
+    modality, plain = (
+        data.preprocessing.inputs[column],
+        Values(values.x, values.length_B, encoded=values.encoded),
+    )
     parts = []
     for some in torch.arange(len(values.x)).split(TOGETHER):
         part = plain.take(some)

@@ -1,4 +1,6 @@
-"""Frozen encoders run once: each cell's vectors are computed, kept in the cache by what the cell holds, and stand in for the cell."""
+"""Frozen encoders run once: each cell's vectors are computed, kept in the cache by what the cell holds,
+and stand in for the cell.
+"""
 
 from __future__ import annotations
 
@@ -31,27 +33,57 @@ TOGETHER = 32  # cells in one run of an encoder
 
 @torch.inference_mode()
 def embed(
-    prepared: Prepared, preprocessing: Preprocessing, encoders: dict[str, Encoder], recipe: Recipe, settings: Settings,
-    store: Store | None = None, progress: Progress = lambda n: None,
-) -> None:  # fmt: skip
-    """Puts the vectors of these frozen encoders, normalised, in place of the cells, in the prepared table itself."""
+    prepared: Prepared,
+    preprocessing: Preprocessing,
+    encoders: dict[str, Encoder],
+    recipe: Recipe,
+    settings: Settings,
+    store: Store | None = None,
+    progress: Progress = lambda n: None,
+) -> None:
+    """Puts the vectors of these frozen encoders, normalised, in place of the cells, in the prepared
+    table itself.
+    """
     for column, encoder in encoders.items():
         values = prepared.batch.values[column]
         if values.encoded:
             continue
-        present = prepared.batch.present[column] if values.count_B is None else torch.ones(len(values), dtype=torch.bool)
-        modality, files = preprocessing.inputs[column], prepared.digests.get(column) if values.count_B is None else None
-        work = _Column(modality, encoder, settings, _identity(recipe.columns[column], modality, settings), store or Nowhere())
+        present = (
+            prepared.batch.present[column]
+            if values.count_B is None
+            else torch.ones(len(values), dtype=torch.bool)
+        )
+        modality, files = (
+            preprocessing.inputs[column],
+            prepared.digests.get(column) if values.count_B is None else None,
+        )
+        work = _Column(
+            modality,
+            encoder,
+            settings,
+            _identity(recipe.columns[column], modality, settings),
+            store or Nowhere(),
+        )
         keys = {item: _digest(values, item, files) for item in present.nonzero()[:, 0].tolist()}
         prepared.batch.values[column] = work.embed(values, keys, progress)
 
 
 class _Column:
-    def __init__(self, modality: Modality, encoder: torch.nn.Module, settings: Settings, identity: str, store: Store) -> None:
-        self.modality, self.encoder, self.settings, self.identity, self.store = modality, encoder, settings, identity, store
+    def __init__(
+        self, modality: Modality, encoder: torch.nn.Module, settings: Settings, identity: str, store: Store
+    ) -> None:
+        self.modality, self.encoder, self.settings, self.identity, self.store = (
+            modality,
+            encoder,
+            settings,
+            identity,
+            store,
+        )
 
     def embed(self, values: Values, keys: dict[int, bytes], progress: Progress) -> Values:
-        """Vectors for the items of `values` that have a key, the same for the same content, which is computed once. Others keep zeros."""
+        """Vectors for the items of `values` that have a key, the same for the same content, which is
+        computed once. Others keep zeros.
+        """
         places: dict[bytes, list[int]] = {}
         for item, key in keys.items():
             places.setdefault(key, []).append(item)
@@ -67,19 +99,27 @@ class _Column:
             left.sort(key=lambda digest: int(length_B[places[digest][0]]))
         for first in range(0, len(left), TOGETHER):
             some = left[first : first + TOGETHER]
-            for digest, array in zip(some, self._run(values, torch.tensor([places[d][0] for d in some])), strict=True):
-                found[digest] = self.store.put(self.identity, digest, Cell(array)).array  # type: ignore[assignment]
+            for digest, array in zip(
+                some, self._run(values, torch.tensor([places[d][0] for d in some])), strict=True
+            ):
+                stored = self.store.put(self.identity, digest, Cell(array)).array
+                assert stored is not None
+                found[digest] = stored
                 progress(len(places[digest]))
         return self._gathered(values, places, found)
 
     def _run(self, values: Values, rows: Tensor) -> list[np.ndarray]:
         plain = values.some(rows)
         with self.settings.autocast(frozen=True):
-            encoded = self.encoder.embed(self.modality.transform(plain, None).to(torch.device(self.settings.device)))  # type: ignore[operator]
+            encoded = self.encoder.embed(
+                self.modality.transform(plain, None).to(torch.device(self.settings.device))
+            )  # type: ignore[operator]
         assert encoded.length_B is not None
         return [x[: int(n)].numpy() for x, n in zip(encoded.x.cpu(), encoded.length_B, strict=True)]
 
-    def _gathered(self, values: Values, places: dict[bytes, list[int]], found: dict[bytes, np.ndarray]) -> Values:
+    def _gathered(
+        self, values: Values, places: dict[bytes, list[int]], found: dict[bytes, np.ndarray]
+    ) -> Values:
         width = int(self.encoder.width)  # type: ignore[arg-type]
         count, steps = len(values), max((len(array) for array in found.values()), default=1)
         x, length_B = allocate(count, (steps, width), torch.float32), torch.ones(count, dtype=torch.long)
@@ -111,5 +151,11 @@ def _identity(column: ColumnRecipe, modality: Modality, settings: Settings) -> s
     network = {name: column.encoder.options.get(name) for name in ("identity", "pool", "unit")}
     prepared = modality.identity if isinstance(modality, MediaModality) else ""
     options = column.modality.model_dump(mode="json")
-    about = {"version": VERSION, "precision": settings.frozen, "prepared": prepared, "modality": options, **network}
+    about = {
+        "version": VERSION,
+        "precision": settings.frozen,
+        "prepared": prepared,
+        "modality": options,
+        **network,
+    }
     return hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=12).hexdigest()

@@ -18,7 +18,11 @@ from plait.table.schema import ROLES, SOUND, Column, Schema, origin
 from plait.table.table import Source, Table
 from plait.table.values import distinct, is_text, sample
 
-ID_NAME = re.compile(r"(^|[_\- .])(id|uuid|guid|key|idx|index|row_?(id|no|numbers?|names?)?)$|^unnamed: \d+$|^__index_level_\d+__$", re.IGNORECASE)
+ID_NAME = re.compile(
+    r"(^|[_\- .])(id|uuid|guid|key|idx|index|row_?(id|no|numbers?|names?)?)$"
+    r"|^unnamed: \d+$|^__index_level_\d+__$",
+    re.IGNORECASE,
+)
 
 
 ID_CELL = re.compile(r"[A-Za-z0-9_\-./:]+")
@@ -27,13 +31,16 @@ ID_CELL = re.compile(r"[A-Za-z0-9_\-./:]+")
 CODE = re.compile(r"[\d_/.:]")
 
 
-MEDIA_SUFFIX = re.compile(r".*\.(wav|mp3|flac|ogg|opus|m4a|aac|mp4|mkv|webm|avi|mov|pdf|svg|txt|json)$", re.IGNORECASE)
+MEDIA_SUFFIX = re.compile(
+    r".*\.(wav|mp3|flac|ogg|opus|m4a|aac|mp4|mkv|webm|avi|mov|pdf|svg|txt|json)$", re.IGNORECASE
+)
 
 
 def infer(table: Table, targets: list[str], recipe: Recipe) -> Schema:
     """The schema of a table: the recipe's word where it says something, the cells' own evidence otherwise.
 
-    Raises `TableError` for a table without rows or a target that is no column, `RecipeError` for an unknown modality.
+    Raises `TableError` for a table without rows or a target that is no column, `RecipeError` for an
+    unknown modality.
     """
     if not len(table):
         raise TableError(f"{table.name} has no rows")
@@ -48,16 +55,23 @@ def infer(table: Table, targets: list[str], recipe: Recipe) -> Schema:
 
 
 def infer_tasks(table: Table, labels: Mapping[str, str]) -> dict[str, tuple[str, Match]]:
-    """For each target, whose labels are in the column `labels[target]`, the task that fits them best, and why. Raises `TableError` when
-    none does."""
+    """For each target, whose labels are in the column `labels[target]`, the task that fits them best,
+    and why. Raises `TableError` when none does.
+    """
     chosen = {}
     for target, column in labels.items():
         cells = table.column(column).drop_null()
-        matches = {name: registry.find("tasks", name).matches(cells) for name in registry.names("tasks")} if len(cells) else {}
+        matches = (
+            {name: registry.find("tasks", name).matches(cells) for name in registry.names("tasks")}
+            if len(cells)
+            else {}
+        )
         found = {name: match for name, match in matches.items() if match}
         if not found:
             what = f"cells of type {cells.type}" if len(cells) else "no labels at all"
-            raise TableError(f"target '{target}' has {what}; expected classes, numbers, texts or lists of labels")
+            raise TableError(
+                f"target '{target}' has {what}; expected classes, numbers, texts or lists of labels"
+            )
         best = max(found, key=lambda name: found[name].score)
         chosen[target] = best, found[best]
     return chosen
@@ -88,7 +102,12 @@ def _column(table: Table, name: str, targets: list[str], recipe: Recipe) -> Colu
     if match is None:
         return Column(role="ignored", reason=f"no modality reads cells of type {cells.type}", **facts)
     if not forced:
-        if not registry.find("modalities", modality).media and modality != "vector" and facts["distinct"] == 1 and not cells.null_count:
+        if (
+            not registry.find("modalities", modality).media
+            and modality != "vector"
+            and facts["distinct"] == 1
+            and not cells.null_count
+        ):
             return Column(role="ignored", reason="the same value in every row", **facts)
         if modality in ("text", "category", "number") and (why := _is_id(name, known, facts["distinct"])):
             return Column(role="id", reason=why, **facts)
@@ -98,8 +117,14 @@ def _column(table: Table, name: str, targets: list[str], recipe: Recipe) -> Colu
 
 
 def _sounds(table: Table, columns: list[Column], recipe: Recipe) -> list[Column]:
-    """The sounds of clips, as inputs of their own: where the recipe asks for them, or where some clips looked at have one."""
-    asked = {origin(c, table.data.column_names): r for c, r in recipe.columns.items() if c not in table.data.column_names}
+    """The sounds of clips, as inputs of their own: where the recipe asks for them, or where some clips
+    looked at have one.
+    """
+    asked = {
+        origin(c, table.data.column_names): r
+        for c, r in recipe.columns.items()
+        if c not in table.data.column_names
+    }
     found = []
     for column in columns:
         name = column.name + SOUND
@@ -107,12 +132,26 @@ def _sounds(table: Table, columns: list[Column], recipe: Recipe) -> list[Column]
             continue
         if own := asked.get(column.name):
             role = own.role or "input"
-            found.append(Column(name=name, role=role, modality="audio" if role == "input" else None, reason="said by the recipe"))
+            found.append(
+                Column(
+                    name=name,
+                    role=role,
+                    modality="audio" if role == "input" else None,
+                    reason="said by the recipe",
+                )
+            )
         elif column.role == "input" and column.modality == "video":
             known = table.column(column.name).drop_null()
             heard, looked = registry.find("modalities", "video").hears(known, Source(column.name, table.root))
             if heard:
-                found.append(Column(name=name, role="input", modality="audio", reason=f"{heard} of {looked} clips looked at have a sound"))
+                found.append(
+                    Column(
+                        name=name,
+                        role="input",
+                        modality="audio",
+                        reason=f"{heard} of {looked} clips looked at have a sound",
+                    )
+                )
     return found
 
 
@@ -128,10 +167,18 @@ def _best(name: str, known: pa.ChunkedArray, table: Table) -> tuple[str, Match |
 
 def _special(name: str, known: pa.ChunkedArray, recipe: Recipe) -> tuple[str, str] | None:
     """A column of train / valid / test, unless the recipe names another one."""
-    if name.lower() not in ("split", "fold", "partition", "subset", "set") or not is_text(known) or recipe.split.column:
+    if (
+        name.lower() not in ("split", "fold", "partition", "subset", "set")
+        or not is_text(known)
+        or recipe.split.column
+    ):
         return None
     values = {str(v).lower() for v in pc.unique(known).to_pylist()}
-    return ("split", f"holds {', '.join(sorted(values))}") if values <= set(SPLITS) and "train" in values else None
+    return (
+        ("split", f"holds {', '.join(sorted(values))}")
+        if values <= set(SPLITS) and "train" in values
+        else None
+    )
 
 
 def _is_id(name: str, known: pa.ChunkedArray, different: int) -> str:
@@ -139,7 +186,9 @@ def _is_id(name: str, known: pa.ChunkedArray, different: int) -> str:
         return ""
     if pa.types.is_integer(known.type):
         steps = pc.unique(pc.pairwise_diff(known.combine_chunks(), 1)).drop_null()
-        if steps.to_pylist() == [1] and known[0].as_py() in (0, 1) and len(known) > 2:  # years, or doses of 0, 20, 40, count something else
+        if (
+            steps.to_pylist() == [1] and known[0].as_py() in (0, 1) and len(known) > 2
+        ):  # years, or doses of 0, 20, 40, count something else
             return "counts the rows"
         return "unique whole numbers, and named like an id" if ID_NAME.search(name) else ""
     if pa.types.is_floating(known.type):
@@ -147,8 +196,14 @@ def _is_id(name: str, known: pa.ChunkedArray, different: int) -> str:
     looked = [str(c) for c in sample(known, 200)]
     if ID_NAME.search(name) and all(ID_CELL.fullmatch(c) for c in looked):
         return "unique in every row, and named like an id"
-    coded = all(ID_CELL.fullmatch(c) for c in looked) and sum(bool(CODE.search(c)) for c in looked) > 0.5 * len(looked)
-    return "unique codes without spaces" if coded and len(known) >= 20 and not MEDIA_SUFFIX.fullmatch(looked[0]) else ""
+    coded = all(ID_CELL.fullmatch(c) for c in looked) and sum(
+        bool(CODE.search(c)) for c in looked
+    ) > 0.5 * len(looked)
+    return (
+        "unique codes without spaces"
+        if coded and len(known) >= 20 and not MEDIA_SUFFIX.fullmatch(looked[0])
+        else ""
+    )
 
 
 def _is_path(known: pa.ChunkedArray, table: Table) -> str:
@@ -156,11 +211,14 @@ def _is_path(known: pa.ChunkedArray, table: Table) -> str:
     files = sum(bool(MEDIA_SUFFIX.fullmatch(cell)) and is_file(cell, table.root) for cell in looked)
     if files < len(looked) / 2:
         return ""
-    return f"names of files ({looked[0]}) that none of the modalities reads: {', '.join(registry.names('modalities'))}"
+    modalities = ", ".join(registry.names("modalities"))
+    return f"names of files ({looked[0]}) that none of the modalities reads: {modalities}"
 
 
 def parse_columns(texts: list[str]) -> dict[str, dict[str, str]]:
-    """`price=number`, `note=ignored` as the recipe's `columns`. Raises `RecipeError` for an unknown role or modality."""
+    """`price=number`, `note=ignored` as the recipe's `columns`. Raises `RecipeError` for an unknown
+    role or modality.
+    """
     columns = {}
     modalities = registry.names("modalities")
     for text in texts:
@@ -172,5 +230,7 @@ def parse_columns(texts: list[str]) -> dict[str, dict[str, str]]:
         elif what in ROLES:
             columns[name] = {"role": what}
         else:
-            raise RecipeError(f"column '{name}': no modality or role '{what}': {nearest(what, [*modalities, *ROLES])}")
+            raise RecipeError(
+                f"column '{name}': no modality or role '{what}': {nearest(what, [*modalities, *ROLES])}"
+            )
     return columns

@@ -45,15 +45,20 @@ class Prepared:
 
 
 class Preprocessing:
-    """The fitted modalities of all inputs and the fitted tasks of all targets. `several` names the inputs whose cells were
-    lists of media when they were fitted."""
+    """The fitted modalities of all inputs and the fitted tasks of all targets. `several` names the
+    inputs whose cells were lists of media when they were fitted.
+    """
 
-    def __init__(self, inputs: dict[str, Modality], tasks: dict[str, Task], several: Iterable[str] = ()) -> None:
+    def __init__(
+        self, inputs: dict[str, Modality], tasks: dict[str, Task], several: Iterable[str] = ()
+    ) -> None:
         self.inputs, self.tasks, self.several = inputs, tasks, set(several)
 
     @classmethod
     def fit(cls, table: Table, recipe: Recipe, train: np.ndarray) -> Preprocessing:
-        """Fits every input's and every target's state on the rows `train` of the table. `recipe` is a resolved one."""
+        """Fits every input's and every target's state on the rows `train` of the table. `recipe` is a
+        resolved one.
+        """
         rows = pa.array(train)
         inputs, tasks, several = {}, {}, set()
         for name, column in recipe.columns.items():
@@ -65,23 +70,45 @@ class Preprocessing:
                     several.add(name)
         for name, choice in recipe.tasks.items():
             task, config = configured("tasks", choice)
-            tasks[name] = task.fit(config, _target(table, task.reads(config, name), task.compares).take(rows), name)
+            tasks[name] = task.fit(
+                config, _target(table, task.reads(config, name), task.compares).take(rows), name
+            )
             tasks[name].inputs, tasks[name].label_columns = config.inputs, task.reads(config, name)
         if not inputs:
-            left = [f"'{name}' ({column.role})" for name, column in recipe.columns.items() if column.role in ("id", "ignored")]
-            others = f"left out: {', '.join(left[:5])}{', ...' if len(left) > 5 else ''}; plait inspect says why, --column NAME=number takes one"
-            raise TableError(f"{table.name} has no column to learn from; {others if left else 'it has the target alone'}")
+            left = [
+                f"'{name}' ({column.role})"
+                for name, column in recipe.columns.items()
+                if column.role in ("id", "ignored")
+            ]
+            shown = ", ".join(left[:5]) + (", ..." if len(left) > 5 else "")
+            others = f"left out: {shown}; plait inspect says why, --column NAME=number takes one"
+            raise TableError(
+                f"{table.name} has no column to learn from; {others if left else 'it has the target alone'}"
+            )
         return cls(inputs, tasks, several)
 
-    def prepare(self, table: Table, targets: bool = True, progress: Progress = lambda n: None, store: Store | None = None) -> Prepared:
-        """All rows as tensors. An input without a column is missing in every row; without targets' columns, no labels.
-        Media are looked up in the `store` first, and left there."""
+    def prepare(
+        self,
+        table: Table,
+        targets: bool = True,
+        progress: Progress = lambda n: None,
+        store: Store | None = None,
+    ) -> Prepared:
+        """All rows as tensors. An input without a column is missing in every row; without targets'
+        columns, no labels. Media are looked up in the `store` first, and left there.
+        """
         rows = len(table)
         done = Prepared(Batch(dict.fromkeys(self.inputs), {}, torch.arange(rows)))  # type: ignore[arg-type]
         for column, names in self._by_origin(table.data.column_names).items():
-            cells = table.column(column) if column in table.data.column_names else pa.chunked_array([pa.nulls(rows)])
+            cells = (
+                table.column(column)
+                if column in table.data.column_names
+                else pa.chunked_array([pa.nulls(rows)])
+            )
             sources = [Source(name, table.root, progress, store, part=name != column) for name in names]
-            for name, loaded in zip(names, load([self.inputs[n] for n in names], cells, sources), strict=True):
+            for name, loaded in zip(
+                names, load([self.inputs[n] for n in names], cells, sources), strict=True
+            ):
                 done.batch.values[name], done.batch.present[name] = loaded.values, loaded.present
                 done.problems += loaded.problems
                 done.given[name] = rows - cells.null_count
@@ -92,7 +119,9 @@ class Preprocessing:
         for name, task in self.tasks.items() if targets else ():
             if task.compares or task.label_columns[0] in table.data.column_names:
                 source = Source(name, table.root, store=store)
-                target, labelled, problems = task.encode(_target(table, task.label_columns, task.compares), source)
+                target, labelled, problems = task.encode(
+                    _target(table, task.label_columns, task.compares), source
+                )
                 done.batch.targets[name], done.batch.labelled[name] = target, labelled
                 if task.from_files:
                     done.given[name] = rows - table.column(task.label_columns[0]).null_count
@@ -101,7 +130,9 @@ class Preprocessing:
         return done
 
     def _by_origin(self, known: list[str]) -> dict[str, list[str]]:
-        """The inputs that are read from each column of a table: a clip's frames and its sound come from one."""
+        """The inputs that are read from each column of a table: a clip's frames and its sound come from
+        one.
+        """
         found: dict[str, list[str]] = {}
         for name in self.inputs:
             found.setdefault(origin(name, known), []).append(name)
@@ -109,14 +140,22 @@ class Preprocessing:
 
     def convolves(self, recipe: Recipe) -> bool:
         """Whether encoders that are trained convolve, which decides what settings are fast."""
-        shaped = [c for c, m in self.inputs.items() if m.layout.kind in ("grid", "frames", "spectrogram", "wave")]
+        shaped = [
+            c for c, m in self.inputs.items() if m.layout.kind in ("grid", "frames", "spectrogram", "wave")
+        ]
         chosen = [choice for c in shaped if (choice := recipe.columns[c].encoder)]
-        return any(not encoder.frozen(config) for encoder, config in (configured("encoders", choice) for choice in chosen))
+        return any(
+            not encoder.frozen(config)
+            for encoder, config in (configured("encoders", choice) for choice in chosen)
+        )
 
     def transform(self, batch: Batch, generator: torch.Generator | None = None) -> Batch:
         """A batch as encoders take it; augmented when a generator is given."""
         cells = batch.values
-        values = {c: cells[c] if cells[c].encoded else modality.transform(cells[c], generator) for c, modality in self.inputs.items()}
+        values = {
+            c: cells[c] if cells[c].encoded else modality.transform(cells[c], generator)
+            for c, modality in self.inputs.items()
+        }
         return Batch(values, batch.present, batch.rows, batch.targets, batch.labelled)
 
     def state(self) -> dict[str, Any]:
@@ -143,17 +182,23 @@ class Preprocessing:
 
 
 def _target(table: Table, columns: list[str], several: bool) -> pa.ChunkedArray:
-    """The cells of a target's column, or structs of `several`. One of these that the table lacks is missing in every row."""
+    """The cells of a target's column, or structs of `several`. One of these that the table lacks is
+    missing in every row.
+    """
     if not several:
         return table.column(columns[0])
     known = table.data.column_names
     read = [origin(c, known) for c in columns]
-    parts = [table.column(c).combine_chunks() if c in known else pa.nulls(len(table), pa.string()) for c in read]
+    parts = [
+        table.column(c).combine_chunks() if c in known else pa.nulls(len(table), pa.string()) for c in read
+    ]
     return pa.chunked_array([pa.StructArray.from_arrays(parts, [str(i) for i in range(len(parts))])])
 
 
 def load(modalities: list[Modality], cells: pa.ChunkedArray, sources: list[Source]) -> list[Loaded]:
-    """Each modality's view of the column as tensors; one that is null throughout has nothing to read, whatever its type."""
+    """Each modality's view of the column as tensors; one that is null throughout has nothing to read,
+    whatever its type.
+    """
     if len(cells) and cells.null_count == len(cells):
         return [_nothing(modality, len(cells)) for modality in modalities]
     if pa.types.is_null(cells.type):
@@ -169,7 +214,9 @@ def _loaded(modality: Modality, cells: pa.ChunkedArray, source: Source) -> Loade
         return modality.load(cells, source)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
         name = type(modality).__name__.lower()
-        raise TableError(f"column '{source.column}' is of type {cells.type}, which {name} cannot read: {error}") from error
+        raise TableError(
+            f"column '{source.column}' is of type {cells.type}, which {name} cannot read: {error}"
+        ) from error
 
 
 def _nothing(modality: Modality, rows: int) -> Loaded:
@@ -182,8 +229,12 @@ def _nothing(modality: Modality, rows: int) -> Loaded:
     if isinstance(modality, MediaModality):
         shape = (1, *modality.shape[1:]) if modality.ragged else modality.shape
         length_B = torch.zeros(rows, dtype=torch.long) if modality.ragged else None
-        return Loaded(Values(torch.zeros(1, *shape, dtype=modality.dtype).expand(rows, *shape), length_B), present)
-    return Loaded(Values(torch.zeros(rows, 1, dtype=torch.int32), torch.zeros(rows, dtype=torch.long)), present)
+        return Loaded(
+            Values(torch.zeros(1, *shape, dtype=modality.dtype).expand(rows, *shape), length_B), present
+        )
+    return Loaded(
+        Values(torch.zeros(rows, 1, dtype=torch.int32), torch.zeros(rows, dtype=torch.long)), present
+    )
 
 
 def configured(kind: str, choice: Choice) -> tuple[Any, Any]:

@@ -13,7 +13,14 @@ from plait.errors import RecipeError, TableError
 from plait.recipe.sections import SplitRecipe
 from plait.table.table import Table
 
-SIDES = {"train": "train", "valid": "valid", "val": "valid", "validation": "valid", "dev": "valid", "test": "test"}
+SIDES = {
+    "train": "train",
+    "valid": "valid",
+    "val": "valid",
+    "validation": "valid",
+    "dev": "valid",
+    "test": "test",
+}
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,11 @@ def split(table: Table, recipe: SplitRecipe, target: str, seed: int, classes: bo
 
     Raises `TableError` when a side would be empty, `RecipeError` when options contradict each other.
     """
-    asked = [name for name, value in (("column", recipe.column), ("group", recipe.group), ("time", recipe.time)) if value]
+    asked = [
+        name
+        for name, value in (("column", recipe.column), ("group", recipe.group), ("time", recipe.time))
+        if value
+    ]
     if len(asked) > 1 and "time" in asked:
         raise RecipeError(f"recipe: split.{asked[0]} and split.{asked[1]} cannot be used together")
     rows = np.arange(len(table))
@@ -45,27 +56,43 @@ def split(table: Table, recipe: SplitRecipe, target: str, seed: int, classes: bo
         done = _by_group(table, recipe, seed)
     elif recipe.time:
         order = pc.sort_indices(table.column(recipe.time)).to_numpy()
-        done = Split(*_cut(order, recipe), f"in the order of {recipe.time}, the last rows to validate and test")
+        done = Split(
+            *_cut(order, recipe), f"in the order of {recipe.time}, the last rows to validate and test"
+        )
     else:
         labels = table.column(target) if classes and recipe.stratify else None
-        done = Split(*_shuffled(rows, recipe.valid, recipe.test, labels, seed), _words(recipe, labels is not None, seed))
+        done = Split(
+            *_shuffled(rows, recipe.valid, recipe.test, labels, seed),
+            _words(recipe, labels is not None, seed),
+        )
     if not len(done.train):
         raise TableError(f"no rows are left to train on: {len(table)} rows, split {done.how}")
     return done
 
 
-def folds(rows: np.ndarray, count: int, table: Table, recipe: SplitRecipe, target: str, seed: int, classes: bool) -> list[np.ndarray]:
-    """Places in `rows`, in up to `count` parts of about the same size, no group of the recipe's in two of them, and classes in equal
-    shares where there are any. Fewer parts where there are fewer groups or rows."""
+def folds(
+    rows: np.ndarray, count: int, table: Table, recipe: SplitRecipe, target: str, seed: int, classes: bool
+) -> list[np.ndarray]:
+    """Places in `rows`, in up to `count` parts of about the same size, no group of the recipe's in two
+    of them, and classes in equal shares where there are any. Fewer parts where there are fewer groups
+    or rows.
+    """
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     some = pa.array(rows)
     groups = None
     if recipe.group:
-        groups = pc.dictionary_encode(table.column(recipe.group).take(some), null_encoding="encode").combine_chunks().indices.to_numpy()
+        groups = (
+            pc.dictionary_encode(table.column(recipe.group).take(some), null_encoding="encode")
+            .combine_chunks()
+            .indices.to_numpy()
+        )
     count = min(count, len(rows) if groups is None else len(np.unique(groups)))
     if count < 2:
-        raise TableError(f"expected two or more {f'groups of {recipe.group!r}' if recipe.group else 'rows'} to make folds of, found {count}")
+        raise TableError(
+            f"expected two or more {f'groups of {recipe.group!r}' if recipe.group else 'rows'} to make folds "
+            f"of, found {count}"
+        )
     labels = np.zeros(len(rows), dtype=int)
     if classes and recipe.stratify:
         cells = table.column(target).take(some)
@@ -75,11 +102,16 @@ def folds(rows: np.ndarray, count: int, table: Table, recipe: SplitRecipe, targe
     kind = StratifiedKFold if groups is None else StratifiedGroupKFold
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a class with fewer rows than there are folds
-        return [part for _, part in kind(count, shuffle=True, random_state=seed).split(labels, labels, groups)]
+        return [
+            part for _, part in kind(count, shuffle=True, random_state=seed).split(labels, labels, groups)
+        ]
 
 
 def _words(recipe: SplitRecipe, stratified: bool, seed: int) -> str:
-    parts = [f"{recipe.valid:.0%} at random to validate", *([f"{recipe.test:.0%} to test"] if recipe.test else [])]
+    parts = [
+        f"{recipe.valid:.0%} at random to validate",
+        *([f"{recipe.test:.0%} to test"] if recipe.test else []),
+    ]
     return ", ".join([*parts, *(["classes in equal shares"] if stratified else []), f"seed {seed}"])
 
 
@@ -88,7 +120,9 @@ def _by_column(table: Table, recipe: SplitRecipe, target: str, seed: int, classe
     cells = [str(c).lower() if c is not None else "" for c in table.column(recipe.column).to_pylist()]
     unknown = sorted(set(cells) - set(SIDES) - {""})
     if unknown:
-        raise TableError(f"split column '{recipe.column}' holds '{unknown[0]}'; expected train, valid, test or nothing")
+        raise TableError(
+            f"split column '{recipe.column}' holds '{unknown[0]}'; expected train, valid, test or nothing"
+        )
     side = np.array([SIDES.get(c, "") for c in cells])
     train, valid, test = (np.flatnonzero(side == name) for name in ("train", "valid", "test"))
     how = f"by column '{recipe.column}'"
@@ -107,7 +141,11 @@ def _by_column(table: Table, recipe: SplitRecipe, target: str, seed: int, classe
 
 def _by_group(table: Table, recipe: SplitRecipe, seed: int) -> Split:
     assert recipe.group is not None
-    groups = pc.dictionary_encode(table.column(recipe.group), null_encoding="encode").combine_chunks().indices.to_numpy()
+    groups = (
+        pc.dictionary_encode(table.column(recipe.group), null_encoding="encode")
+        .combine_chunks()
+        .indices.to_numpy()
+    )
     order = np.random.default_rng(seed).permutation(int(groups.max()) + 1)
     sizes = np.bincount(groups)[order]
     before = np.cumsum(sizes) - sizes
@@ -126,7 +164,9 @@ def _cut(order: np.ndarray, recipe: SplitRecipe) -> tuple[np.ndarray, np.ndarray
     return np.sort(order[:first]), np.sort(order[first : first + valid]), np.sort(order[first + valid :])
 
 
-def _shuffled(rows: np.ndarray, valid: float, test: float, labels: pa.ChunkedArray | None, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _shuffled(
+    rows: np.ndarray, valid: float, test: float, labels: pa.ChunkedArray | None, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Random sides; with labels each class is dealt in the same shares, and a class of one row trains."""
     rng = np.random.default_rng(seed)
     order = rng.permutation(rows)

@@ -13,7 +13,9 @@ from plait.recipe.registry import Options
 
 
 class Config(Options):
-    """Each of `channels` is a convolution that halves time and bands; what is left of the bands makes one vector of `width`."""
+    """Each of `channels` is a convolution that halves time and bands; what is left of the bands makes
+    one vector of `width`.
+    """
 
     channels: tuple[int, ...] = Field((16, 32, 64, 128), min_length=1, max_length=6)
     width: int = Field(128, ge=1)
@@ -21,7 +23,9 @@ class Config(Options):
 
 
 class AudioCNN(Encoder):
-    """One token for each 2^n steps of time, n being the number of convolutions. Where in the scale a sound lies is kept."""
+    """One token for each 2^n steps of time, n being the number of convolutions. Where in the scale a
+    sound lies is kept.
+    """
 
     options = Config
     takes = frozenset({"spectrogram"})

@@ -25,8 +25,9 @@ class Encoder(nn.Module, ABC):
 
     @classmethod
     def settled(cls, config: Any, modality: str, rows: int = 0) -> Any:
-        """The options with nothing left open, for a column of this modality in a table of so many rows. Files that they name
-        are looked up here, so that what is saved tells all that `build` needs."""
+        """The options with nothing left open, for a column of this modality in a table of so many rows.
+        Files that they name are looked up here, so that what is saved tells all that `build` needs.
+        """
         return config
 
     @classmethod

@@ -1,4 +1,6 @@
-"""The classic stack of convolutions, each followed by ReLU and 2x2 max pooling (LeCun et al. 1998 in today's form)."""
+"""The classic stack of convolutions, each followed by ReLU and 2x2 max pooling (LeCun et al. 1998 in
+today's form).
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from plait.recipe.registry import Options
 
 
 class Config(Options):
-    """`padding` of 0 is "valid". `pool` makes one token of all positions (`flatten`), of their `mean`, or one each (`none`)."""
+    """`padding` of 0 is "valid". `pool` makes one token of all positions (`flatten`), of their `mean`,
+    or one each (`none`).
+    """
 
     channels: tuple[int, ...] = Field((64, 128, 256), min_length=1)
     kernel: int = Field(3, ge=1)
@@ -26,22 +30,30 @@ class Config(Options):
 
 
 class CNN(Encoder):
-    """Convolutions on a grid. Pooling comes before ReLU: the same values and gradients for a quarter of the work."""
+    """Convolutions on a grid. Pooling comes before ReLU: the same values and gradients for a quarter of
+    the work.
+    """
 
     options = Config
     takes = frozenset({"grid"})
 
-    def __init__(self, size: tuple[int, ...], channels: tuple[int, ...], kernel: int, padding: int, pool: str) -> None:
+    def __init__(
+        self, size: tuple[int, ...], channels: tuple[int, ...], kernel: int, padding: int, pool: str
+    ) -> None:
         super().__init__()
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(before, after, kernel, padding=padding) for before, after in zip((size[0], *channels), channels, strict=False)
+            nn.Conv2d(before, after, kernel, padding=padding)
+            for before, after in zip((size[0], *channels), channels, strict=False)
         )
         self.pool = pool
         height, width = size[1:]
         for _ in channels:
             height, width = ((side + 2 * padding - kernel + 1) // 2 for side in (height, width))
         if min(height, width) < 1:
-            raise RecipeError(f"cnn: pictures of {size[1]} x {size[2]} are too small for {len(channels)} layers; raise the image's size")
+            raise RecipeError(
+                f"cnn: pictures of {size[1]} x {size[2]} are too small for {len(channels)} layers; raise the "
+                f"image's size"
+            )
         self.width = channels[-1] * (height * width if pool == "flatten" else 1)
         glorot(self)
 

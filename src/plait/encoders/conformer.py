@@ -1,4 +1,6 @@
-"""Convolutions and attention over a spectrogram, for recordings of speech (Gulati et al. 2020, "Conformer"). B rows, T steps, D width."""
+"""Convolutions and attention over a spectrogram, for recordings of speech (Gulati et al. 2020,
+"Conformer"). B rows, T steps, D width.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from plait.recipe.registry import Options
 
 
 class Config(Options):
-    """`layers` blocks of `width`; `kernel` steps are seen by each one's convolution. Time is a quarter of the spectra's."""
+    """`layers` blocks of `width`; `kernel` steps are seen by each one's convolution. Time is a quarter
+    of the spectra's.
+    """
 
     width: int = Field(144, ge=4)
     heads: int = Field(4, ge=1)
@@ -30,22 +34,29 @@ class Config(Options):
     def _divides(self) -> Any:
         if self.width % self.heads or self.width % 2 or self.kernel % 2 == 0:
             raise ValueError(
-                f"expected a width ({self.width}) that is a multiple of heads ({self.heads}) and of 2, and an odd kernel ({self.kernel})"
+                f"expected a width ({self.width}) that is a multiple of heads ({self.heads}) and of 2, and "
+                f"an odd kernel ({self.kernel})"
             )
         return self
 
 
 class Conformer(Encoder):
-    """Two convolutions that halve time and bands, then blocks of a half feed-forward network, attention with relative positions, a
-    convolution over time, and another half (ib., sec. 2). Each row is read up to its own end."""
+    """Two convolutions that halve time and bands, then blocks of a half feed-forward network, attention
+    with relative positions, a convolution over time, and another half (ib., sec. 2). Each row is read
+    up to its own end.
+    """
 
     options = Config
     takes = frozenset({"spectrogram"})
 
-    def __init__(self, bands: int, width: int, heads: int, layers: int, kernel: int, channels: int, dropout: float) -> None:
+    def __init__(
+        self, bands: int, width: int, heads: int, layers: int, kernel: int, channels: int, dropout: float
+    ) -> None:
         super().__init__()
         self.norm = MaskedBatchNorm(bands)
-        self.convolutions = nn.ModuleList(nn.Conv2d(before, channels, 3, stride=2, padding=1) for before in (1, channels))
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(before, channels, 3, stride=2, padding=1) for before in (1, channels)
+        )
         self.into = nn.Linear(channels * -(-bands // 4), width)
         self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(ConformerBlock(width, heads, kernel, dropout) for _ in range(layers))
@@ -53,7 +64,15 @@ class Conformer(Encoder):
 
     @classmethod
     def build(cls, config: Config, layout: Layout) -> Conformer:
-        return cls(layout.size[1], config.width, config.heads, config.layers, config.kernel, config.channels, config.dropout)
+        return cls(
+            layout.size[1],
+            config.width,
+            config.heads,
+            config.layers,
+            config.kernel,
+            config.channels,
+            config.dropout,
+        )
 
     def forward(self, values: Values) -> Tokens:
         assert values.length_B is not None
@@ -63,7 +82,9 @@ class Conformer(Encoder):
         for convolution in self.convolutions:
             length_B = -(-length_B // 2)
             x_BCTM = F.relu(convolution(x_BCTM))
-            x_BCTM = x_BCTM * steps_mask(x_BCTM.shape[2], length_B)[:, None, :, None]  # zeros beyond a row's end, as if it stood alone
+            x_BCTM = (
+                x_BCTM * steps_mask(x_BCTM.shape[2], length_B)[:, None, :, None]
+            )  # zeros beyond a row's end, as if it stood alone
         mask_BT = steps_mask(x_BCTM.shape[2], length_B)
         x_BTD = self.dropout(self.into(x_BCTM.permute(0, 2, 3, 1).flatten(2)))
         for block in self.blocks:
@@ -93,7 +114,13 @@ class ConformerBlock(nn.Module):
 
 def _feed(width: int, dropout: float) -> nn.Module:
     """ib., fig. 4."""
-    parts = (nn.Linear(width, 4 * width), nn.SiLU(), Dropout(dropout), nn.Linear(4 * width, width), Dropout(dropout))
+    parts = (
+        nn.Linear(width, 4 * width),
+        nn.SiLU(),
+        Dropout(dropout),
+        nn.Linear(4 * width, width),
+        Dropout(dropout),
+    )
     return nn.Sequential(nn.LayerNorm(width), *parts)
 
 
@@ -117,8 +144,9 @@ class ConvolutionModule(nn.Module):
 
 
 class RelativeAttention(nn.Module):
-    """Attention whose scores are (q + u) k + (q + v) W r, r being sines and cosines of how far two steps are apart (Dai et al. 2019,
-    "Transformer-XL", sec. 3.3)."""
+    """Attention whose scores are (q + u) k + (q + v) W r, r being sines and cosines of how far two
+    steps are apart (Dai et al. 2019, "Transformer-XL", sec. 3.3).
+    """
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -133,13 +161,22 @@ class RelativeAttention(nn.Module):
 
     def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         steps, width = x_BTD.shape[1:]
-        query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.query_key_value(self.norm(x_BTD)).chunk(3, -1))
-        r_RHE = self.distance(distances(steps, width, x_BTD.device).to(x_BTD.dtype)).unflatten(-1, (self.heads, -1))
+        query, key, value = (
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for part in self.query_key_value(self.norm(x_BTD)).chunk(3, -1)
+        )
+        r_RHE = self.distance(distances(steps, width, x_BTD.device).to(x_BTD.dtype)).unflatten(
+            -1, (self.heads, -1)
+        )
         by_distance = torch.einsum("bhte,rhe->bhtr", query + self.v_HE[:, None], r_RHE.to(query.dtype))
-        mask_BHTT = torch.zeros_like(mask_BT, dtype=query.dtype).masked_fill(~mask_BT, -torch.inf)[:, None, None]
+        mask_BHTT = torch.zeros_like(mask_BT, dtype=query.dtype).masked_fill(~mask_BT, -torch.inf)[
+            :, None, None
+        ]
         bias_BHTT = shifted(by_distance) / math.sqrt(query.shape[-1]) + mask_BHTT
         dropped = self.dropout.p if self.training else 0.0
-        y = F.scaled_dot_product_attention(query + self.u_HE[:, None], key, value, attn_mask=bias_BHTT.to(query.dtype), dropout_p=dropped)
+        y = F.scaled_dot_product_attention(
+            query + self.u_HE[:, None], key, value, attn_mask=bias_BHTT.to(query.dtype), dropout_p=dropped
+        )
         return self.dropout(self.out(y.transpose(1, 2).flatten(2)))
 
 
@@ -151,7 +188,9 @@ def distances(steps: int, width: int, device: torch.device) -> Tensor:
 
 
 def shifted(x_BHTR: Tensor) -> Tensor:
-    """From scores by distance to scores by place: at (t, s) that of the distance t - s (Dai et al. 2019, app. B). (B, H, T, T)"""
+    """From scores by distance to scores by place: at (t, s) that of the distance t - s (Dai et al.
+    2019, app. B). (B, H, T, T)
+    """
     count, heads, steps, _ = x_BHTR.shape
     padded = F.pad(x_BHTR, (1, 0)).flatten(2).view(count, heads, -1, steps)
     return padded[:, :, 1:].flatten(2).view(count, heads, steps, -1)[..., :steps]

@@ -13,7 +13,9 @@ from plait.recipe.registry import Options
 
 
 class Config(Options):
-    """Each of `channels` is a 3x3x3 convolution that halves height and width; time keeps its length. `dropout` of the tokens' entries."""
+    """Each of `channels` is a 3x3x3 convolution that halves height and width; time keeps its length.
+    `dropout` of the tokens' entries.
+    """
 
     channels: tuple[int, ...] = Field((16, 32, 64, 128), min_length=1, max_length=6)
     dropout: float = Field(0.2, ge=0, lt=1)
@@ -27,7 +29,9 @@ class Conv3D(Encoder):
 
     def __init__(self, size: tuple[int, ...], channels: tuple[int, ...], dropout: float) -> None:
         super().__init__()
-        self.stages = nn.ModuleList(Stage(before, after) for before, after in zip((size[1], *channels), channels, strict=False))
+        self.stages = nn.ModuleList(
+            Stage(before, after) for before, after in zip((size[1], *channels), channels, strict=False)
+        )
         self.dropout = Dropout(dropout)
         self.width = channels[-1]
 

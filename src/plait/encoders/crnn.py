@@ -14,8 +14,10 @@ from plait.recipe.registry import Options
 
 
 class Config(Options):
-    """`channels` of the convolutions, the first two of which halve time; each halves the bands. `width` of each direction of
-    the LSTM, of which there are `layers`. `tokens`: `all` states, or the two `last` ones, joined."""
+    """`channels` of the convolutions, the first two of which halve time; each halves the bands. `width`
+    of each direction of the LSTM, of which there are `layers`. `tokens`: `all` states, or the two
+    `last` ones, joined.
+    """
 
     channels: tuple[int, ...] = Field((16, 32, 64), min_length=1, max_length=6)
     width: int = Field(64, ge=1)
@@ -30,7 +32,9 @@ class CRNN(Encoder):
     options = Config
     takes = frozenset({"spectrogram"})
 
-    def __init__(self, bands: int, channels: tuple[int, ...], width: int, layers: int, tokens: str, dropout: float) -> None:
+    def __init__(
+        self, bands: int, channels: tuple[int, ...], width: int, layers: int, tokens: str, dropout: float
+    ) -> None:
         super().__init__()
         self.stages = SpectrumStages(bands, channels, [(2 if i < 2 else 1, 2) for i in range(len(channels))])
         self.dropout = Dropout(dropout)
@@ -39,7 +43,9 @@ class CRNN(Encoder):
 
     @classmethod
     def build(cls, config: Config, layout: Layout) -> CRNN:
-        return cls(layout.size[1], config.channels, config.width, config.layers, config.tokens, config.dropout)
+        return cls(
+            layout.size[1], config.channels, config.width, config.layers, config.tokens, config.dropout
+        )
 
     def forward(self, values: Values) -> Tokens:
         assert values.length_B is not None
@@ -47,7 +53,9 @@ class CRNN(Encoder):
         x_BTD = self.dropout(x_BTD)
         x_BLD, last_BD = self.lstm(x_BTD, length_B)
         if self.tokens == "last":
-            return Tokens(last_BD[:, None], torch.ones(len(last_BD), 1, dtype=torch.bool, device=last_BD.device))
+            return Tokens(
+                last_BD[:, None], torch.ones(len(last_BD), 1, dtype=torch.bool, device=last_BD.device)
+            )
         return Tokens(x_BLD, steps_mask(x_BLD.shape[1], length_B))
 
 

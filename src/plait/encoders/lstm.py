@@ -1,4 +1,6 @@
-"""A long short-term memory over token embeddings (Hochreiter & Schmidhuber 1997, with the forget gate of Gers 2000)."""
+"""A long short-term memory over token embeddings (Hochreiter & Schmidhuber 1997, with the forget gate
+of Gers 2000).
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,9 @@ from plait.recipe.registry import Options
 
 
 class Config(Options):
-    """The height of the embedding is the text's `vocabulary`, 10,000 unless said otherwise. `tokens`: the `last` state
-    alone, or `all` states."""
+    """The height of the embedding is the text's `vocabulary`, 10,000 unless said otherwise. `tokens`:
+    the `last` state alone, or `all` states.
+    """
 
     embedding: int = Field(64, ge=1)
     width: int = Field(64, ge=1)
@@ -28,14 +31,16 @@ class Config(Options):
 class LSTM(Encoder):
     """Reads up to each text's own last token; padding behind it has no effect.
 
-    PyTorch gives an LSTM two bias vectors that only ever add up. The second is held at zero and not trained, so that
-    the parameters are those of the equations (and of Keras).
+    PyTorch gives an LSTM two bias vectors that only ever add up. The second is held at zero and not
+    trained, so that the parameters are those of the equations (and of Keras).
     """
 
     options = Config
     takes = frozenset({"tokens"})
 
-    def __init__(self, vocabulary: int, embedding: int, width: int, bidirectional: bool, tokens: str, dropout: float) -> None:
+    def __init__(
+        self, vocabulary: int, embedding: int, width: int, bidirectional: bool, tokens: str, dropout: float
+    ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, embedding)
         self.lstm = BiLSTM(embedding, width) if bidirectional else nn.LSTM(embedding, width, batch_first=True)
@@ -55,11 +60,20 @@ class LSTM(Encoder):
                 if kind.startswith("bias_hh"):
                     parameter.requires_grad_(False)
                 else:
-                    parameter.data[width : 2 * width] = 1.0  # the forget gate begins open (Jozefowicz et al. 2015)
+                    parameter.data[width : 2 * width] = (
+                        1.0  # the forget gate begins open (Jozefowicz et al. 2015)
+                    )
 
     @classmethod
     def build(cls, config: Config, layout: Layout) -> LSTM:
-        return cls(layout.vocabulary, config.embedding, config.width, config.bidirectional, config.tokens, config.dropout)
+        return cls(
+            layout.vocabulary,
+            config.embedding,
+            config.width,
+            config.bidirectional,
+            config.tokens,
+            config.dropout,
+        )
 
     def forward(self, values: Values) -> Tokens:
         assert values.length_B is not None

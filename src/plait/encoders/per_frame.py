@@ -1,4 +1,6 @@
-"""An encoder of pictures for each frame, then one over time (Donahue et al. 2015, LRCN, where that is an LSTM)."""
+"""An encoder of pictures for each frame, then one over time (Donahue et al. 2015, LRCN, where that is
+an LSTM).
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,10 @@ from plait.recipe.registry import Choice, Options
 
 
 class Config(Options):
-    """`frame` is any encoder of pictures, with its options. `time`: an `lstm` in both directions, `attention` (transformer blocks,
-    with learned positions), or the `mean` of the frames, which knows no order. `width` of what looks at time."""
+    """`frame` is any encoder of pictures, with its options. `time`: an `lstm` in both directions,
+    `attention` (transformer blocks, with learned positions), or the `mean` of the frames, which knows
+    no order. `width` of what looks at time.
+    """
 
     frame: Choice = Choice(name="vgg", channels=(16, 32, 64, 128))
     time: Literal["lstm", "attention", "mean"] = "lstm"
@@ -39,7 +43,9 @@ class PerFrame(Encoder):
     options = Config
     takes = frozenset({"frames"})
 
-    def __init__(self, frame: Encoder, frames: int, time: str, width: int, heads: int, layers: int, dropout: float) -> None:
+    def __init__(
+        self, frame: Encoder, frames: int, time: str, width: int, heads: int, layers: int, dropout: float
+    ) -> None:
         super().__init__()
         self.frame, self.time = frame, time
         self.width = frame.width if time == "mean" else width
@@ -56,12 +62,17 @@ class PerFrame(Encoder):
     def build(cls, config: Config, layout: Layout) -> PerFrame:
         found = registry.find("encoders", config.frame.name)
         if "grid" not in found.takes:
-            raise RecipeError(f"per_frame: encoder '{config.frame.name}' takes {', '.join(sorted(found.takes))}, not pictures")
+            raise RecipeError(
+                f"per_frame: encoder '{config.frame.name}' takes {', '.join(sorted(found.takes))}, not "
+                f"pictures"
+            )
         if config.time == "attention" and config.width % config.heads:
             raise RecipeError(f"per_frame: width {config.width} is not a multiple of heads {config.heads}")
         options: Any = registry.configure("encoders", config.frame.name, config.frame.options)
         frame = found.build(options, Layout("grid", layout.size[1:]))
-        return cls(frame, layout.size[0], config.time, config.width, config.heads, config.layers, config.dropout)
+        return cls(
+            frame, layout.size[0], config.time, config.width, config.heads, config.layers, config.dropout
+        )
 
     def forward(self, values: Values) -> Tokens:
         assert values.length_B is not None

@@ -1,4 +1,6 @@
-"""A pretrained network: frozen, its vectors computed once for each cell, or trained further, whole or by small additions."""
+"""A pretrained network: frozen, its vectors computed once for each cell, or trained further, whole or
+by small additions.
+"""
 
 from __future__ import annotations
 
@@ -25,17 +27,20 @@ MANY = 2000  # rows from which, on a GPU, adapting a network is worth its time
 
 
 class Config(Options):
-    """`model` is a folder, a name on the Hugging Face hub, or one that comes in a package (`minilm` for text, `efficientnet_lite0` and
-    `mobilenet_v2` for pictures and the frames of clips). Sounds take networks that read waves, as wav2vec 2.0 does, or Whisper's encoder.
+    """`model` is a folder, a name on the Hugging Face hub, or one that comes in a package (`minilm` for
+    text, `efficientnet_lite0` and `mobilenet_v2` for pictures and the frames of clips). Sounds take
+    networks that read waves, as wav2vec 2.0 does, or Whisper's encoder.
 
-    `pool` makes one vector of a cell, of clips one of each frame: the `mean` of the model's, its first one (`cls`), its own `pooler`;
-    `none` keeps all of them, for fusions that attend to them. `auto` does as the model's files say. `unit` scales vectors to length 1;
-    `norm` scales them to mean 0 and variance 1, each by itself, as most of what comes next likes best.
+    `pool` makes one vector of a cell, of clips one of each frame: the `mean` of the model's, its first
+    one (`cls`), its own `pooler`; `none` keeps all of them, for fusions that attend to them. `auto`
+    does as the model's files say. `unit` scales vectors to length 1; `norm` scales them to mean 0 and
+    variance 1, each by itself, as most of what comes next likes best.
 
-    `mode`: `frozen` computes vectors once and trains only what comes after them. `lora` adds small matrices of `rank` to the products in
-    the last `layers` blocks and trains these (Hu et al. 2022, eq. 3). `full` trains all of it, with a learning rate of `rate` times
-    the recipe's in the last block and `decay` times less in each before (Howard & Ruder 2018, sec. 3.2). `auto` is `lora` on a GPU from 2,000
-    rows on, else `frozen`. `architecture`, `identity` and `why` are filled in.
+    `mode`: `frozen` computes vectors once and trains only what comes after them. `lora` adds small
+    matrices of `rank` to the products in the last `layers` blocks and trains these (Hu et al. 2022, eq.
+    3). `full` trains all of it, with a learning rate of `rate` times the recipe's in the last block and
+    `decay` times less in each before (Howard & Ruder 2018, sec. 3.2). `auto` is `lora` on a GPU from
+    2,000 rows on, else `frozen`. `architecture`, `identity` and `why` are filled in.
     """
 
     model: str = "auto"
@@ -54,11 +59,12 @@ class Config(Options):
 
 
 class Pretrained(Encoder):
-    """The network's vectors for each cell, normalised (Ba et al. 2016, eq. 4; without its scale, which what comes next can learn) unless
-    `norm` is off. Vectors that stand in for cells (`Values.encoded`) are normalised already.
+    """The network's vectors for each cell, normalised (Ba et al. 2016, eq. 4; without its scale, which
+    what comes next can learn) unless `norm` is off. Vectors that stand in for cells (`Values.encoded`)
+    are normalised already.
 
-    Frozen, the network is no part of the module: it is not trained, not saved with the weights, and not even loaded while every
-    vector that is asked for has been computed before. Otherwise see `Tuned`.
+    Frozen, the network is no part of the module: it is not trained, not saved with the weights, and not
+    even loaded while every vector that is asked for has been computed before. Otherwise see `Tuned`.
     """
 
     options = Config
@@ -76,18 +82,35 @@ class Pretrained(Encoder):
         if config.architecture:
             return config
         if modality not in DEFAULT:
-            raise RecipeError(f"encoder 'pretrained' takes columns of {', '.join(DEFAULT)}, not of {modality}")
+            raise RecipeError(
+                f"encoder 'pretrained' takes columns of {', '.join(DEFAULT)}, not of {modality}"
+            )
         name = DEFAULT[modality] if config.model == "auto" else config.model
         if not name:
-            raise RecipeError(f"no network for {modality} comes in a package: name one, as in {{name: pretrained, model: FOLDER}}")
+            raise RecipeError(
+                f"no network for {modality} comes in a package: name one, as in {{name: pretrained, model: "
+                f"FOLDER}}"
+            )
         folder = weights.find(name)
         architecture = weights.read_json(folder, "config.json")
-        files = {m.get("path"): m.get("type", "") for m in weights.read_json(folder, "modules.json").get("list", [])}
+        files = {
+            m.get("path"): m.get("type", "")
+            for m in weights.read_json(folder, "modules.json").get("list", [])
+        }
         pool = networks.pooling(folder, architecture, modality) if config.pool == "auto" else config.pool
         if pool == "none" and modality == "video":
-            raise RecipeError("encoder 'pretrained': clips have one vector for each frame; expected pool mean, cls or pooler")
+            raise RecipeError(
+                "encoder 'pretrained': clips have one vector for each frame; expected pool mean, cls or "
+                "pooler"
+            )
         unit = any(t.endswith(".Normalize") for t in files.values()) if config.unit is None else config.unit
-        found = {"model": name, "pool": pool, "unit": unit, "architecture": architecture, "identity": weights.identity(folder)}
+        found = {
+            "model": name,
+            "pool": pool,
+            "unit": unit,
+            "architecture": architecture,
+            "identity": weights.identity(folder),
+        }
         return config.model_copy(update=found | _mode(config.mode, rows))
 
     @classmethod
@@ -101,7 +124,10 @@ class Pretrained(Encoder):
     @classmethod
     def build(cls, config: Config, layout: Layout) -> Encoder:
         tower = "text_config" if layout.kind == "tokens" else "vision_config"
-        network, size = Network(config.model, config.identity, config.architecture, tower), networks.width(config.architecture, tower)
+        network, size = (
+            Network(config.model, config.identity, config.architecture, tower),
+            networks.width(config.architecture, tower),
+        )
         if config.mode == "frozen":
             return cls(network, layout.kind, size, config)
         return Tuned(network, layout.kind, size, config)
@@ -122,7 +148,9 @@ component = Pretrained
 
 
 class Tuned(Encoder):
-    """A pretrained network as a part of the model, trained with it. Statistics of batch normalisation stay as they are."""
+    """A pretrained network as a part of the model, trained with it. Statistics of batch normalisation
+    stay as they are.
+    """
 
     options = Config
     takes = Pretrained.takes
@@ -144,7 +172,10 @@ class Tuned(Encoder):
     def begin(self) -> None:
         known = self.body.state_dict()
         given = self.network.trained().state_dict()
-        renamed = {key if key in known else ".base_layer.".join(key.rsplit(".", 1)): value for key, value in given.items()}
+        renamed = {
+            key if key in known else ".base_layer.".join(key.rsplit(".", 1)): value
+            for key, value in given.items()
+        }
         absent, _ = self.body.load_state_dict(renamed, strict=False)
         assert all("lora_" in key for key in absent), absent
 
@@ -155,9 +186,14 @@ class Tuned(Encoder):
         inside = False
         for parameter in self.body.parameters():
             inside = inside or id(parameter) in depth
-            below = depth.get(id(parameter), 0 if inside else len(blocks))  # what comes before the blocks; after them
+            below = depth.get(
+                id(parameter), 0 if inside else len(blocks)
+            )  # what comes before the blocks; after them
             if parameter.requires_grad:
-                yield parameter, self.config.rate * (self.config.decay**below if self.config.mode == "full" else 1.0)
+                yield (
+                    parameter,
+                    self.config.rate * (self.config.decay**below if self.config.mode == "full" else 1.0),
+                )
 
     def train(self, mode: bool = True) -> Tuned:
         super().train(mode)
@@ -180,7 +216,10 @@ def _mode(asked: str, rows: int) -> dict[str, str]:
         return {"mode": asked}
     if torch.cuda.is_available() and rows >= MANY:
         return {"mode": "lora", "why": f"{rows:,} rows and a GPU: worth adapting"}
-    return {"mode": "frozen", "why": f"{rows:,} rows" if torch.cuda.is_available() else "no GPU: vectors are computed once"}
+    return {
+        "mode": "frozen",
+        "why": f"{rows:,} rows" if torch.cuda.is_available() else "no GPU: vectors are computed once",
+    }
 
 
 def _blocks(body: nn.Module) -> list[nn.Module]:
@@ -190,7 +229,9 @@ def _blocks(body: nn.Module) -> list[nn.Module]:
 
 
 def _add_adapters(body: nn.Module, blocks: list[nn.Module], rank: int) -> None:
-    """LoRA by peft on every product (dense layers, convolutions of one pixel) in these blocks; all else is no longer trained."""
+    """LoRA by peft on every product (dense layers, convolutions of one pixel) in these blocks; all else
+    is no longer trained.
+    """
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ModuleNotFoundError:
@@ -198,7 +239,9 @@ def _add_adapters(body: nn.Module, blocks: list[nn.Module], rank: int) -> None:
     inside = {id(part) for block in blocks for part in block.modules()}
 
     def fits(part: nn.Module) -> bool:
-        return isinstance(part, nn.Linear) or (isinstance(part, nn.Conv2d) and part.kernel_size == (1, 1) and part.groups == 1)
+        return isinstance(part, nn.Linear) or (
+            isinstance(part, nn.Conv2d) and part.kernel_size == (1, 1) and part.groups == 1
+        )
 
     names = [name for name, part in body.named_modules() if id(part) in inside and fits(part)]
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=names), body)

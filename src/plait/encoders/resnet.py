@@ -14,7 +14,9 @@ from plait.recipe.registry import Options
 
 
 class Config(Options):
-    """`width` channels in the first stage, doubled in each of `stages`, which halve the grid; `dropout` of channels."""
+    """`width` channels in the first stage, doubled in each of `stages`, which halve the grid; `dropout`
+    of channels.
+    """
 
     width: int = Field(32, ge=1)
     stages: int = Field(4, ge=1, le=6)
@@ -23,7 +25,9 @@ class Config(Options):
 
 
 class ResNet(Encoder):
-    """One token for each position of the last grid: nine for a picture of 96 pixels a side and four stages."""
+    """One token for each position of the last grid: nine for a picture of 96 pixels a side and four
+    stages.
+    """
 
     options = Config
     takes = frozenset({"grid"})
@@ -37,7 +41,8 @@ class ResNet(Encoder):
         for stage in range(stages):
             after = width * 2**stage
             for block in range(blocks):
-                # a grid of one cell is not halved: there is nothing to, and oneDNN's bf16 gradient of such a convolution
+                # a grid of one cell is not halved: there is nothing to, and oneDNN's bf16 gradient of
+                # such a convolution
                 # is uninitialised memory (torch 2.13)
                 stride = 2 if block == 0 and stage > 0 and side > 1 else 1
                 parts.append(Residual(before, after, stride))
@@ -69,7 +74,9 @@ class Residual(nn.Module):
         nn.init.zeros_(self.norm2.weight)  # each block begins as its shortcut (Goyal et al. 2017, 5.1)
         self.shortcut: nn.Module = nn.Identity()
         if before != after or stride > 1:
-            self.shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride=stride, bias=False), BatchNorm(after))
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(before, after, 1, stride=stride, bias=False), BatchNorm(after)
+            )
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         y_BCHW = F.relu_(self.norm1(self.convolution1(x_BCHW)))

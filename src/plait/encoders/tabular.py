@@ -1,4 +1,6 @@
-"""Numbers, categories, dates and vectors: one token for each column (as Gorishniy et al. 2021, FT-Transformer)."""
+"""Numbers, categories, dates and vectors: one token for each column (as Gorishniy et al. 2021,
+FT-Transformer).
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,9 @@ from plait.recipe.registry import Options
 
 
 class Config(Options):
-    """`periodic` frequencies for each entry of a vector (Gorishniy et al. 2022, eq. 2); 0: none, the entries as they are.
-    `sigma` is the standard deviation of the frequencies at the start."""
+    """`periodic` frequencies for each entry of a vector (Gorishniy et al. 2022, eq. 2); 0: none, the
+    entries as they are. `sigma` is the standard deviation of the frequencies at the start.
+    """
 
     width: int = Field(32, ge=1)
     periodic: int = Field(0, ge=0)
@@ -40,7 +43,9 @@ class Tabular(Encoder):
             entries = layout.size[0]
             first: nn.Module = Periodic(entries, periodic, sigma) if periodic else nn.Identity()
             wide = entries * 2 * periodic if periodic else entries
-            self.net = nn.Sequential(first, nn.Linear(wide, 2 * width), nn.ReLU(), nn.Linear(2 * width, width))
+            self.net = nn.Sequential(
+                first, nn.Linear(wide, 2 * width), nn.ReLU(), nn.Linear(2 * width, width)
+            )
             glorot(self.net)
 
     @property
@@ -58,7 +63,9 @@ class Tabular(Encoder):
 
 
 class Periodic(nn.Module):
-    """[sin(v), cos(v)] with v = 2 pi c x and learned c (Gorishniy et al. 2022, eq. 2): x_BF -> x_B(F * 2K)."""
+    """[sin(v), cos(v)] with v = 2 pi c x and learned c (Gorishniy et al. 2022, eq. 2): x_BF -> x_B(F *
+    2K).
+    """
 
     def __init__(self, entries: int, frequencies: int, sigma: float) -> None:
         super().__init__()

@@ -1,4 +1,6 @@
-"""A transformer encoder over token embeddings (Vaswani et al. 2017; normalisation first, as Xiong et al. 2020)."""
+"""A transformer encoder over token embeddings (Vaswani et al. 2017; normalisation first, as Xiong et
+al. 2020).
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ class Transformer(Encoder):
     options = Config
     takes = frozenset({"tokens"})
 
-    def __init__(self, vocabulary: int, longest: int, width: int, heads: int, layers: int, dropout: float) -> None:
+    def __init__(
+        self, vocabulary: int, longest: int, width: int, heads: int, layers: int, dropout: float
+    ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, width)
         self.position = nn.Parameter(torch.randn(longest, width) * 0.02)
@@ -45,7 +49,9 @@ class Transformer(Encoder):
 
     @classmethod
     def build(cls, config: Config, layout: Layout) -> Transformer:
-        return cls(layout.vocabulary, layout.size[0], config.width, config.heads, config.layers, config.dropout)
+        return cls(
+            layout.vocabulary, layout.size[0], config.width, config.heads, config.layers, config.dropout
+        )
 
     def forward(self, values: Values) -> Tokens:
         mask_BL = values.mask_BL()

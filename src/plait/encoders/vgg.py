@@ -1,5 +1,6 @@
-"""Convolutions at full resolution, each halved by its maximum (after VGG, Simonyan & Zisserman 2015, with batch normalisation):
-what learns shapes from few pictures when there are no pretrained weights."""
+"""Convolutions at full resolution, each halved by its maximum (after VGG, Simonyan & Zisserman 2015,
+with batch normalisation): what learns shapes from few pictures when there are no pretrained weights.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ class Config(Options):
 class VGG(Encoder):
     """One token for each position of the last grid: nine for a picture of 96 pixels a side.
 
-    The first convolution sees every pixel. The maximum comes before normalisation and ReLU, for a quarter of their work.
+    The first convolution sees every pixel. The maximum comes before normalisation and ReLU, for a
+    quarter of their work.
     """
 
     options = Config
@@ -33,7 +35,9 @@ class VGG(Encoder):
     def __init__(self, size: tuple[int, ...], channels: tuple[int, ...], dropout: float) -> None:
         super().__init__()
         pairs = list(zip((size[0], *channels), channels, strict=False))
-        self.convolutions = nn.ModuleList(nn.Conv2d(before, after, 3, padding=1, bias=False) for before, after in pairs)
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(before, after, 3, padding=1, bias=False) for before, after in pairs
+        )
         self.norms = nn.ModuleList(BatchNorm(after) for after in channels)
         self.dropout = nn.Dropout1d(dropout)
         self.width = channels[-1]

@@ -1,4 +1,6 @@
-"""Several members as one model: each answers, and the mean of their answers, weighed for each target, is the answer."""
+"""Several members as one model: each answers, and the mean of their answers, weighed for each target,
+is the answer.
+"""
 
 from __future__ import annotations
 
@@ -40,16 +42,23 @@ class Bag:
     view: str
     folds: list[Member]
 
-    def outputs(self, examples: Examples, subsets: Sequence[Sequence[str]], tasks: dict[str, Task]) -> list[dict[str, Tensor]]:
+    def outputs(
+        self, examples: Examples, subsets: Sequence[Sequence[str]], tasks: dict[str, Task]
+    ) -> list[dict[str, Tensor]]:
         """The mean of the folds' answers, as outputs."""
         found = [member.outputs(examples, subsets) for member in self.folds]
-        return [{t: mean(tasks[t], [one[i][t] for one in found]) for t in found[0][i]} for i in range(len(subsets))]
+        return [
+            {t: mean(tasks[t], [one[i][t] for one in found]) for t in found[0][i]}
+            for i in range(len(subsets))
+        ]
 
 
 @dataclass
 class Weights:
-    """How one target is answered: each bag's share, and the temperature by which its logits are divided before that; then the
-    temperature of the mean. `stack` is a linear model of the bags' logits, itself with a share, under the name "stack"."""
+    """How one target is answered: each bag's share, and the temperature by which its logits are divided
+    before that; then the temperature of the mean. `stack` is a linear model of the bags' logits, itself
+    with a share, under the name "stack".
+    """
 
     shares: dict[str, float]
     temperatures: dict[str, float]
@@ -67,17 +76,35 @@ class Weights:
         if self.stack is not None and self.shares.get(STACK):
             cooled[STACK] = stack_output(task, self.stack, [cooled[name] for name in self.stacked])
         used = [(cooled[name], share) for name, share in self.shares.items() if share]
-        return task.blend(torch.stack([o for o, _ in used]), torch.tensor([s for _, s in used])) / self.temperature
+        return (
+            task.blend(torch.stack([o for o, _ in used]), torch.tensor([s for _, s in used]))
+            / self.temperature
+        )
 
 
 STACK = "stack"
 
 
 class Ensemble:
-    """Answers as one network does (see `prediction.Answering`), from rows prepared under every view that it needs."""
+    """Answers as one network does (see `prediction.Answering`), from rows prepared under every view
+    that it needs.
+    """
 
-    def __init__(self, views: dict[str, View], features: Features, bags: list[Bag], weights: dict[str, Weights], columns: list[str]) -> None:
-        self.views, self.features, self.bags, self.weights, self._columns = views, features, bags, weights, columns
+    def __init__(
+        self,
+        views: dict[str, View],
+        features: Features,
+        bags: list[Bag],
+        weights: dict[str, Weights],
+        columns: list[str],
+    ) -> None:
+        self.views, self.features, self.bags, self.weights, self._columns = (
+            views,
+            features,
+            bags,
+            weights,
+            columns,
+        )
 
     @property
     def columns(self) -> list[str]:
@@ -87,7 +114,13 @@ class Ensemble:
     def tasks(self) -> dict[str, Task]:
         return next(iter(self.views.values())).preprocessing.tasks
 
-    def prepare(self, table: Table, targets: bool = True, store: Store | None = None, progress: Progress = lambda n: None) -> Examples:
+    def prepare(
+        self,
+        table: Table,
+        targets: bool = True,
+        store: Store | None = None,
+        progress: Progress = lambda n: None,
+    ) -> Examples:
         views = {name: view.dataset(table, targets, store, progress) for name, view in self.views.items()}
         examples = Examples(views, self.features)
         known = {(p.row, p.column) for p in examples.prepared.problems}
@@ -98,7 +131,9 @@ class Ensemble:
                     examples.prepared.problems.append(problem)
         return examples
 
-    def outputs(self, rows: Examples, subsets: Sequence[Sequence[str]], progress: Progress = lambda n: None) -> list[dict[str, Tensor]]:
+    def outputs(
+        self, rows: Examples, subsets: Sequence[Sequence[str]], progress: Progress = lambda n: None
+    ) -> list[dict[str, Tensor]]:
         given = {bag.name: bag.outputs(rows, subsets, self.tasks) for bag in self.bags}
         progress(len(rows))
         return weighed(self.weights, self.tasks, given, len(subsets))
@@ -107,8 +142,14 @@ class Ensemble:
         """Without the members, and the views, that have no part in any answer."""
         needed = set().union(*(w.needs() for w in self.weights.values()))
         bags = [bag for bag in self.bags if bag.name in needed]
-        views = {bag.view for bag in bags if bag.view} | (self.features.views if any(not bag.view for bag in bags) else set())
-        if not any(set(v.preprocessing.inputs) == set(self.columns) for name, v in self.views.items() if name in views):
+        views = {bag.view for bag in bags if bag.view} | (
+            self.features.views if any(not bag.view for bag in bags) else set()
+        )
+        if not any(
+            set(v.preprocessing.inputs) == set(self.columns)
+            for name, v in self.views.items()
+            if name in views
+        ):
             views.add(OWN)
         kept = {name: view for name, view in self.views.items() if name in views}
         features = self.features if any(not bag.view for bag in bags) else Features([])
@@ -135,27 +176,50 @@ class Ensemble:
             "columns": self.columns,
             "views": {name: None if name == OWN else view.state() for name, view in self.views.items()},
             "features": self.features.state(),
-            "bags": [{"name": b.name, "choice": b.choice.model_dump(mode="json"), "view": b.view, "folds": len(b.folds)} for b in self.bags],
-            "weights": {t: {"shares": w.shares, "temperatures": w.temperatures, "temperature": w.temperature, "stacked": w.stacked}
-                        for t, w in self.weights.items()},
-        }  # fmt: skip
+            "bags": [
+                {
+                    "name": b.name,
+                    "choice": b.choice.model_dump(mode="json"),
+                    "view": b.view,
+                    "folds": len(b.folds),
+                }
+                for b in self.bags
+            ],
+            "weights": {
+                t: {
+                    "shares": w.shares,
+                    "temperatures": w.temperatures,
+                    "temperature": w.temperature,
+                    "stacked": w.stacked,
+                }
+                for t, w in self.weights.items()
+            },
+        }
         files.write_json(folder / FILE, about)
 
 
 def load(folder: Path, own: Artifact, predictor: Predictor) -> Ensemble | None:
-    """The ensemble in a run's folder; none where the network answers alone. Raises `ArtifactError` when it is damaged."""
+    """The ensemble in a run's folder; none where the network answers alone. Raises `ArtifactError` when
+    it is damaged.
+    """
     if not (folder / FILE).is_file():
         return None
     try:
         about = json.loads((folder / FILE).read_text(encoding="utf-8"))
         tensors = load_file(folder / "members" / "ensemble.safetensors")
-        views = {name: View.from_state(state) if state else View(own.recipe, own.preprocessing, predictor.settings)
-                 for name, state in about["views"].items()}  # fmt: skip
+        views = {
+            name: View.from_state(state) if state else View(own.recipe, own.preprocessing, predictor.settings)
+            for name, state in about["views"].items()
+        }
         for view in views.values():
             for network in artifact.networks(*view.frozen.values()):
                 network.folder = folder / "pretrained" / network.identity
-        features = Features.from_state(about["features"], {k.removeprefix("features/"): t for k, t in tensors.items()})
-        bags = [_bag(folder / "members" / str(i), bag, views, predictor) for i, bag in enumerate(about["bags"])]
+        features = Features.from_state(
+            about["features"], {k.removeprefix("features/"): t for k, t in tensors.items()}
+        )
+        bags = [
+            _bag(folder / "members" / str(i), bag, views, predictor) for i, bag in enumerate(about["bags"])
+        ]
         weights = {}
         for number, (target, one) in enumerate(about["weights"].items()):
             key = f"stack/{number}"
@@ -173,19 +237,34 @@ def _bag(folder: Path, about: dict[str, Any], views: dict[str, View], predictor:
         return Bag(OWN, choice, OWN, [kind(predictor, OWN)])
     seen = views[view] if view else next(iter(views.values()))
     config = configure("members", choice.name, choice.options)
-    folds = [kind.load(config, folder / str(fold), seen.recipe, seen.settings, (view, seen.preprocessing)) for fold in range(int(about["folds"]))]
+    folds = [
+        kind.load(config, folder / str(fold), seen.recipe, seen.settings, (view, seen.preprocessing))
+        for fold in range(int(about["folds"]))
+    ]
     return Bag(about["name"], choice, view, folds)
 
 
 def mean(task: Task, outputs: list[Tensor]) -> Tensor:
     """The output of the mean of several models' answers."""
-    return outputs[0] if len(outputs) == 1 else task.blend(torch.stack(outputs), torch.full((len(outputs),), 1 / len(outputs)))
+    return (
+        outputs[0]
+        if len(outputs) == 1
+        else task.blend(torch.stack(outputs), torch.full((len(outputs),), 1 / len(outputs)))
+    )
 
 
-def weighed(weights: dict[str, Weights], tasks: dict[str, Task], given: dict[str, list[dict[str, Tensor]]], subsets: int) -> list[dict[str, Tensor]]:
+def weighed(
+    weights: dict[str, Weights],
+    tasks: dict[str, Task],
+    given: dict[str, list[dict[str, Tensor]]],
+    subsets: int,
+) -> list[dict[str, Tensor]]:
     """Each target's answer for each subset, from what the bags say."""
     return [
-        {t: w.output(tasks[t], {name: found[i][t] for name, found in given.items() if t in found[i]}) for t, w in weights.items()}
+        {
+            t: w.output(tasks[t], {name: found[i][t] for name, found in given.items() if t in found[i]})
+            for t, w in weights.items()
+        }
         for i in range(subsets)
     ]
 

@@ -1,4 +1,6 @@
-"""Training an ensemble: members fold by fold, answers on rows that they have not seen, and what weighs them by those."""
+"""Training an ensemble: members fold by fold, answers on rows that they have not seen, and what weighs
+them by those.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ NGRAMS = "ngrams"
 
 @dataclass
 class Fitting:
-    """All that training an ensemble needs: the recipe before and after it was resolved, the table, and the own network."""
+    """All that training an ensemble needs: the recipe before and after it was resolved, the table, and
+    the own network.
+    """
 
     asked: Recipe
     chosen: Recipe
@@ -59,7 +63,9 @@ class Fitting:
 
 @dataclass
 class Trained:
-    """An ensemble, and the rows that it was weighed on, as one that answers each of them without the members that saw it."""
+    """An ensemble, and the rows that it was weighed on, as one that answers each of them without the
+    members that saw it.
+    """
 
     ensemble: Ensemble
     unseen: Unseen
@@ -68,13 +74,21 @@ class Trained:
 
     def show(self, screen: Screen) -> None:
         for target, found in self.members.items():
-            rows = [[name, f"{one['value']:.3f}", f"{one['rows']:,}", f"{one['share']:.0%}"] for name, one in found.items()]
+            rows = [
+                [name, f"{one['value']:.3f}", f"{one['rows']:,}", f"{one['share']:.0%}"]
+                for name, one in found.items()
+            ]
             score = self.unseen.tasks[target].score
-            screen.table(f"{target}: {score} of each member on rows that it had not seen", ["member", f"{score} ", "rows ", "share "], rows)
+            screen.table(
+                f"{target}: {score} of each member on rows that it had not seen",
+                ["member", f"{score} ", "rows ", "share "],
+                rows,
+            )
 
 
 def fit(fitting: Fitting) -> Trained | None:
-    """Trains the members of the recipe's ensemble beside the network that is trained already; None when there are none.
+    """Trains the members of the recipe's ensemble beside the network that is trained already; None when
+    there are none.
 
     Raises `Interrupted` after Ctrl-C: a resumed fit trains the members anew, but not the network.
     """
@@ -84,18 +98,28 @@ def fit(fitting: Fitting) -> Trained | None:
     try:
         return _fit(fitting, members)
     except (KeyboardInterrupt, Interrupted):
-        raise Interrupted(f"stopped while members were trained; go on with: plait fit --resume {fitting.folder}") from None
+        raise Interrupted(
+            f"stopped while members were trained; go on with: plait fit --resume {fitting.folder}"
+        ) from None
 
 
 def _fit(fitting: Fitting, members: dict[str, Choice]) -> Trained:
     views, keys = _views(fitting, members)
     total = len(fitting.table) * sum(len(v.preprocessing.inputs) for v in views.values())
-    with store(fitting.screen, fitting.table) as cells, fitting.screen.bar("preparing for members", total) as bar:
-        data = {name: fitting.data if name == OWN else v.dataset(fitting.table, True, cells, bar.advance) for name, v in views.items()}
+    with (
+        store(fitting.screen, fitting.table) as cells,
+        fitting.screen.bar("preparing for members", total) as bar,
+    ):
+        data = {
+            name: fitting.data if name == OWN else v.dataset(fitting.table, True, cells, bar.advance)
+            for name, v in views.items()
+        }
     pool = np.sort(np.concatenate([fitting.rows.train, fitting.rows.valid]))
     whole = {name: Dataset(d.prepared, d.preprocessing) for name, d in data.items()}
     features = Features.fit(whole, _takes(views), fitting.rows.train)
-    examples = Examples({name: Dataset(d.prepared, d.preprocessing, pool) for name, d in data.items()}, features)
+    examples = Examples(
+        {name: Dataset(d.prepared, d.preprocessing, pool) for name, d in data.items()}, features
+    )
     parts = _parts(fitting, pool)
     own = Bag(OWN, Choice(name="network"), OWN, [Network(fitting.own, OWN)])
     bags = [Fold(own, [np.flatnonzero(np.isin(pool, fitting.rows.valid))])]
@@ -107,12 +131,15 @@ def _fit(fitting: Fitting, members: dict[str, Choice]) -> Trained:
     for target, task in fitting.tasks.items():
         unseen.weights[target] = _weigh(fitting, target, task, unseen, examples, parts[0])
     ensemble = Ensemble(views, features, [b.bag for b in bags], unseen.weights, unseen.columns).pruned()
-    return Trained(ensemble, unseen, examples.take(known), {t: _scores(t, unseen, examples) for t in fitting.tasks})
+    return Trained(
+        ensemble, unseen, examples.take(known), {t: _scores(t, unseen, examples) for t in fitting.tasks}
+    )
 
 
 def _available(fitting: Fitting) -> dict[str, Choice]:
-    """The members that can be trained here. What the recipe itself asks for must be there; of what `quality` stands for, vectors
-    of models that are not installed are left out, and said so."""
+    """The members that can be trained here. What the recipe itself asks for must be there; of what
+    `quality` stands for, vectors of models that are not installed are left out, and said so.
+    """
     modalities = {fitting.schema[c].modality or "" for c in fitting.schema.of("input")}
     asked = fitting.asked.ensemble is not None
     kept: dict[str, Choice] = {}
@@ -169,14 +196,20 @@ def _views(fitting: Fitting, members: dict[str, Choice]) -> tuple[dict[str, View
             views[key] = View.fit(recipe.light() if light else recipe, fitting.table, fitting.rows.train)
     texts = [c for c in fitting.schema.of("input") if fitting.schema[c].modality == "text"]
     if texts and "" in keys.values():
-        recipe = fitting.asked.with_encoders({"text": Choice(name="bag")}, fitting.schema).resolve(fitting.schema, tasks)
+        recipe = fitting.asked.with_encoders({"text": Choice(name="bag")}, fitting.schema).resolve(
+            fitting.schema, tasks
+        )
         columns = {c: v for c, v in recipe.columns.items() if c in texts}
-        views[NGRAMS] = View.fit(recipe.model_copy(update={"columns": columns, "tasks": {}}), fitting.table, fitting.rows.train)
+        views[NGRAMS] = View.fit(
+            recipe.model_copy(update={"columns": columns, "tasks": {}}), fitting.table, fitting.rows.train
+        )
     return views, keys
 
 
 def _takes(views: dict[str, View]) -> dict[str, list[str]]:
-    """Of which view which columns become features: all vectors of frozen encoders, n-grams of texts, and of the rest the own."""
+    """Of which view which columns become features: all vectors of frozen encoders, n-grams of texts,
+    and of the rest the own.
+    """
     takes: dict[str, list[str]] = {}
     vectors = {c for name, view in views.items() for c in view.frozen}
     taken: set[str] = set()
@@ -188,25 +221,41 @@ def _takes(views: dict[str, View]) -> dict[str, list[str]]:
         takes[name] = [c for c, encoder in encoders.items() if encoder not in taken]
         taken |= set(encoders.values())
     # of several views with all columns the last one is most likely to be needed anyway
-    rest_of = [name for name, view in views.items() if len(view.preprocessing.inputs) == len(views[OWN].preprocessing.inputs)][-1]
+    rest_of = [
+        name
+        for name, view in views.items()
+        if len(view.preprocessing.inputs) == len(views[OWN].preprocessing.inputs)
+    ][-1]
     ngrams = set(views[NGRAMS].preprocessing.inputs) if NGRAMS in views else set()
     takes[rest_of] += [c for c in views[rest_of].preprocessing.inputs if c not in vectors and c not in ngrams]
     return {name: columns for name, columns in takes.items() if columns}
 
 
 def _parts(fitting: Fitting, pool: np.ndarray) -> list[list[np.ndarray]]:
-    """For each repeat the parts of the pool that are held out in turn; the validation rows alone where time goes forward."""
+    """For each repeat the parts of the pool that are held out in turn; the validation rows alone where
+    time goes forward.
+    """
     if fitting.chosen.split.time:
         return [[np.flatnonzero(np.isin(pool, fitting.rows.valid))]]
     target = next(iter(fitting.tasks))
     classes = fitting.chosen.tasks[target].name == "classification"
     plan, first = fitting.plan, fitting.chosen.seed * 101
     assert plan.repeats != "auto"
-    return [folds(pool, plan.folds, fitting.table, fitting.chosen.split, target, first + repeat, classes) for repeat in range(plan.repeats)]
+    return [
+        folds(pool, plan.folds, fitting.table, fitting.chosen.split, target, first + repeat, classes)
+        for repeat in range(plan.repeats)
+    ]
 
 
 def _train(
-    fitting: Fitting, name: str, choice: Choice, key: str, views: dict[str, View], examples: Examples, parts: list[list[np.ndarray]], bar: Bar
+    fitting: Fitting,
+    name: str,
+    choice: Choice,
+    key: str,
+    views: dict[str, View],
+    examples: Examples,
+    parts: list[list[np.ndarray]],
+    bar: Bar,
 ) -> Fold:
     kind, config = find("members", choice.name), configure("members", choice.name, choice.options)
     view = views[key] if key else views[OWN]
@@ -215,9 +264,15 @@ def _train(
     for repeat, one in enumerate(parts):
         for number, part in enumerate(one):
             lesson = Lesson(
-                examples.take(np.setdiff1d(everything, part)), examples.take(part), key, view.recipe, view.settings, fitting.tasks,
-                fitting.chosen.seed * 1009 + repeat * 31 + number, fitting.folder,
-            )  # fmt: skip
+                examples.take(np.setdiff1d(everything, part)),
+                examples.take(part),
+                key,
+                view.recipe,
+                view.settings,
+                fitting.tasks,
+                fitting.chosen.seed * 1009 + repeat * 31 + number,
+                fitting.folder,
+            )
             bag.folds.append(kind.fit(config, lesson))
             held.append(part)
             bar.advance()
@@ -225,8 +280,12 @@ def _train(
     return Fold(bag, held)
 
 
-def _weigh(fitting: Fitting, target: str, task: Task, unseen: Unseen, examples: Examples, parts: list[np.ndarray]) -> Weights:
-    """Shares and temperatures for one target: first of the bags that answer most rows, then of the others beside their mean."""
+def _weigh(
+    fitting: Fitting, target: str, task: Task, unseen: Unseen, examples: Examples, parts: list[np.ndarray]
+) -> Weights:
+    """Shares and temperatures for one target: first of the bags that answer most rows, then of the
+    others beside their mean.
+    """
     y, known = examples.target(target)
     labelled = known.numpy()
     found = {b.bag.name: unseen.whole(b)[target] for b in unseen.bags if target in unseen.whole(b)}
@@ -244,14 +303,24 @@ def _weigh(fitting: Fitting, target: str, task: Task, unseen: Unseen, examples: 
         first.append(STACK)
     rows = torch.from_numpy(where[first[0]])
     plan, seed = fitting.plan, fitting.chosen.seed
-    result.shares = dict(zip(first, bagged([cooled[n][rows] for n in first], task, y[rows], plan.rounds, plan.bags, seed), strict=True))
+    result.shares = dict(
+        zip(
+            first,
+            bagged([cooled[n][rows] for n in first], task, y[rows], plan.rounds, plan.bags, seed),
+            strict=True,
+        )
+    )
     others = [name for name in found if name not in first and len(where[name])]
     if others:
         rows = torch.from_numpy(where[others[0]])
         used = [(cooled[n], s) for n, s in result.shares.items() if s]
         blended = task.blend(torch.stack([o for o, _ in used]), torch.tensor([s for _, s in used]))
-        share = bagged([blended[rows], *(cooled[n][rows] for n in others)], task, y[rows], plan.rounds, plan.bags, seed)
-        result.shares = {n: s * share[0] for n, s in result.shares.items()} | dict(zip(others, share[1:], strict=True))
+        share = bagged(
+            [blended[rows], *(cooled[n][rows] for n in others)], task, y[rows], plan.rounds, plan.bags, seed
+        )
+        result.shares = {n: s * share[0] for n, s in result.shares.items()} | dict(
+            zip(others, share[1:], strict=True)
+        )
         if not any(share[1:]):
             rows = torch.from_numpy(where[first[0]])
     else:
@@ -270,5 +339,9 @@ def _scores(target: str, unseen: Unseen, examples: Examples) -> dict[str, dict[s
         name, rows = bag.bag.name, bag.known[labelled[bag.known]]
         if target in (answers := unseen.whole(bag)) and len(rows):
             output = (answers[target] / weights.temperatures[name]).numpy()[rows]
-            found[name] = {"value": task.measure(output, y[rows])[task.score], "rows": len(rows), "share": weights.shares.get(name, 0.0)}
+            found[name] = {
+                "value": task.measure(output, y[rows])[task.score],
+                "rows": len(rows),
+                "share": weights.shares.get(name, 0.0),
+            }
     return found

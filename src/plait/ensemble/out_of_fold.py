@@ -28,10 +28,13 @@ class Fold:
 
 
 class Unseen:
-    """Answers (see `prediction.Answering`) each row by the members that did not learn from it. `rows` of `outputs` are those of
-    `known`, all of which every bag with a share has an answer for."""
+    """Answers (see `prediction.Answering`) each row by the members that did not learn from it. `rows`
+    of `outputs` are those of `known`, all of which every bag with a share has an answer for.
+    """
 
-    def __init__(self, bags: list[Fold], weights: dict[str, Weights], tasks: dict[str, Task], columns: list[str]) -> None:
+    def __init__(
+        self, bags: list[Fold], weights: dict[str, Weights], tasks: dict[str, Task], columns: list[str]
+    ) -> None:
         self.bags, self.weights, self.tasks, self.columns = bags, weights, tasks, columns
         self._whole: dict[str, list[dict[str, Tensor]]] = {}
 
@@ -45,7 +48,9 @@ class Unseen:
         return self._places
 
     def answers(self, bag: Fold, subsets: Sequence[Sequence[str]]) -> list[dict[str, Tensor]]:
-        """A bag's outputs for all rows of the examples, for each subset of the columns; zeros where it has none."""
+        """A bag's outputs for all rows of the examples, for each subset of the columns; zeros where it
+        has none.
+        """
         rounds: list[list[dict[str, Tensor]]] = [[{} for _ in subsets] for _ in range(_rounds(bag))]
         turn = len(bag.held) // len(rounds)
         for number, (member, held) in enumerate(zip(bag.bag.folds, bag.held, strict=True)):
@@ -54,7 +59,10 @@ class Unseen:
                 for target, output in one.items():
                     place = into.setdefault(target, torch.zeros(len(self._examples), *output.shape[1:]))
                     place[torch.from_numpy(held)] = output
-        return [{t: mean(self.tasks[t], [r[i][t] for r in rounds]) for t in rounds[0][i]} for i in range(len(subsets))]
+        return [
+            {t: mean(self.tasks[t], [r[i][t] for r in rounds]) for t in rounds[0][i]}
+            for i in range(len(subsets))
+        ]
 
     def whole(self, bag: Fold) -> dict[str, Tensor]:
         """The same with no column hidden, computed once."""
@@ -62,7 +70,9 @@ class Unseen:
             self._whole[bag.bag.name] = self.answers(bag, [self.columns])
         return self._whole[bag.bag.name][0]
 
-    def outputs(self, rows: Examples, subsets: Sequence[Sequence[str]], progress: Any = lambda n: None) -> list[dict[str, Tensor]]:
+    def outputs(
+        self, rows: Examples, subsets: Sequence[Sequence[str]], progress: Any = lambda n: None
+    ) -> list[dict[str, Tensor]]:
         needed = set().union(*(w.needs() for w in self.weights.values()))
         given = {b.bag.name: self.answers(b, subsets) for b in self.bags if b.bag.name in needed}
         progress(len(rows))

@@ -12,9 +12,11 @@ LEAST = 0.05  # a smaller share is none: such a member takes as long to answer a
 
 
 def bagged(outputs: list[Tensor], task: Task, y: Tensor, rounds: int, bags: int, seed: int) -> list[float]:
-    """The mean share of each model over `bags` greedy selections, each among half of the models (two at least) and by rows drawn with
-    replacement; of one bag, among all and by all. One selection picks the models that these rows happen to flatter, the more so the fewer
-    the rows and the more the models (Caruana et al. 2004, section 2.3, who draw models; rows are drawn as by Breiman 1996, "Bagging predictors").
+    """The mean share of each model over `bags` greedy selections, each among half of the models (two at
+    least) and by rows drawn with replacement; of one bag, among all and by all. One selection picks the
+    models that these rows happen to flatter, the more so the fewer the rows and the more the models
+    (Caruana et al. 2004, section 2.3, who draw models; rows are drawn as by Breiman 1996, "Bagging
+    predictors").
     """
     if bags == 1 or len(outputs) == 1:
         return greedy(outputs, task, y, rounds)
@@ -29,8 +31,10 @@ def bagged(outputs: list[Tensor], task: Task, y: Tensor, rounds: int, bags: int,
 
 
 def greedy(outputs: list[Tensor], task: Task, y: Tensor, rounds: int) -> list[float]:
-    """The share of each model: one is added, again and again, whichever lowers the loss of the mean most, and shares are how
-    often each was (Caruana et al. 2004, "Ensemble selection from libraries of models", with replacement)."""
+    """The share of each model: one is added, again and again, whichever lowers the loss of the mean
+    most, and shares are how often each was (Caruana et al. 2004, "Ensemble selection from libraries of
+    models", with replacement).
+    """
     everywhere = torch.ones(len(y), dtype=torch.bool)
     stacked = torch.stack(outputs)
     counts = np.zeros(len(outputs))

@@ -1,4 +1,6 @@
-"""Ways to prepare one table: each a resolved recipe's inputs, fitted, with the vectors of its frozen encoders in place of cells."""
+"""Ways to prepare one table: each a resolved recipe's inputs, fitted, with the vectors of its frozen
+encoders in place of cells.
+"""
 
 from __future__ import annotations
 
@@ -36,10 +38,19 @@ class View:
     @cached_property
     def frozen(self) -> dict[str, Encoder]:
         """The frozen encoders, by column."""
-        built = {c: build_encoder(m, self.recipe.columns[c].encoder, c) for c, m in self.preprocessing.inputs.items()}
+        built = {
+            c: build_encoder(m, self.recipe.columns[c].encoder, c)
+            for c, m in self.preprocessing.inputs.items()
+        }
         return {c: encoder for c, encoder in built.items() if hasattr(encoder, "embed")}
 
-    def dataset(self, table: Table, targets: bool = True, store: Store | None = None, progress: Progress = lambda n: None) -> Dataset:
+    def dataset(
+        self,
+        table: Table,
+        targets: bool = True,
+        store: Store | None = None,
+        progress: Progress = lambda n: None,
+    ) -> Dataset:
         """All rows of a table."""
         prepared = self.preprocessing.prepare(table, targets, progress, store)
         embedding.embed(prepared, self.preprocessing, self.frozen, self.recipe, self.settings, store)
@@ -61,8 +72,14 @@ class View:
 
 
 def settings_as(trained: Mapping[str, Any], recipe: Recipe, preprocessing: Preprocessing) -> Settings:
-    """This machine's settings, in the precisions that a model was trained in: bf16 only where it is fast here too."""
+    """This machine's settings, in the precisions that a model was trained in: bf16 only where it is
+    fast here too.
+    """
     here = device.settings(recipe.training, preprocessing.convolves(recipe))
     bf16 = device.bf16_is_fast(here.device)
-    kept: dict[str, Any] = {k: trained[k] if trained[k] != "bf16" or bf16 else "fp32" for k in ("precision", "frozen") if k in trained}
+    kept: dict[str, Any] = {
+        k: trained[k] if trained[k] != "bf16" or bf16 else "fp32"
+        for k in ("precision", "frozen")
+        if k in trained
+    }
     return replace(here, **kept)

@@ -13,9 +13,18 @@ from plait.tasks.base import Task
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)  # of a stacked model
 
 
-def stack(result: Weights, task: Task, cooled: dict[str, Tensor], y: Tensor, labelled: np.ndarray, parts: list[np.ndarray]) -> Tensor:
-    """Fits the stacked model on the bags' answers for rows that they had not seen, and returns its own such answers: each part
-    by a model of the others. Its strength of regularisation is the one with the least loss there."""
+def stack(
+    result: Weights,
+    task: Task,
+    cooled: dict[str, Tensor],
+    y: Tensor,
+    labelled: np.ndarray,
+    parts: list[np.ndarray],
+) -> Tensor:
+    """Fits the stacked model on the bags' answers for rows that they had not seen, and returns its own
+    such answers: each part by a model of the others. Its strength of regularisation is the one with the
+    least loss there.
+    """
     x = stack_input(task, list(cooled.values())).numpy().astype(np.float32)
     prior = task.prior(y[torch.from_numpy(labelled)])
 
@@ -31,7 +40,9 @@ def stack(result: Weights, task: Task, cooled: dict[str, Tensor], y: Tensor, lab
         own = torch.zeros(len(x), *prior.shape)
         for part in parts:
             one = fitted(np.setdiff1d(everything, part), strength)
-            own[torch.from_numpy(part)] = stack_output(task, one, [o[torch.from_numpy(part)] for o in cooled.values()])
+            own[torch.from_numpy(part)] = stack_output(
+                task, one, [o[torch.from_numpy(part)] for o in cooled.values()]
+            )
         loss = float(task.loss(own[kept], y[kept], torch.ones(int(kept.sum()), dtype=torch.bool)))
         if loss < best[0]:
             best = (loss, strength, own)

@@ -1,4 +1,6 @@
-"""How well aligned columns find each other: retrieval in both directions of every pair, beside chance and beside linear maps."""
+"""How well aligned columns find each other: retrieval in both directions of every pair, beside chance
+and beside linear maps.
+"""
 
 from __future__ import annotations
 
@@ -37,8 +39,10 @@ SHOWN = ("r@1", "r@5", "r@10", "median_rank", "mrr")
 
 @dataclass
 class Direction:
-    """One column finding another. `size` rows are searched. Metrics are `(value, low, high)`, with 95 % bootstrap intervals over
-    queries; `chance` is what a ranking by lot has, `baselines` what linear maps between the same vectors have."""
+    """One column finding another. `size` rows are searched. Metrics are `(value, low, high)`, with 95 %
+    bootstrap intervals over queries; `chance` is what a ranking by lot has, `baselines` what linear
+    maps between the same vectors have.
+    """
 
     query: str
     gallery: str
@@ -51,26 +55,34 @@ class Direction:
 
 @dataclass
 class Alignments:
-    """All directions of an alignment, and for each pair of columns what the space looks like (see `ranking.geometry`)."""
+    """All directions of an alignment, and for each pair of columns what the space looks like (see
+    `ranking.geometry`).
+    """
 
     directions: list[Direction]
     geometry: dict[str, dict[str, float]]
 
 
 def evaluate(task: Alignment, output: np.ndarray, target: np.ndarray) -> Alignments:
-    """Scores unit vectors (rows, columns, width). Rows with the same cell as a query's row on either side are right answers too."""
+    """Scores unit vectors (rows, columns, width). Rows with the same cell as a query's row on either
+    side are right answers too.
+    """
     have = (output != 0).any(-1)
     directions, geometry = [], {}
     for a, b in task.pairs():
         both = have[:, a] & have[:, b]
-        geometry[f"{task.columns[a]} ~ {task.columns[b]}"] = ranking.geometry(output[both, a], output[both, b])
+        geometry[f"{task.columns[a]} ~ {task.columns[b]}"] = ranking.geometry(
+            output[both, a], output[both, b]
+        )
     for one, to in task.directions():
         both, there, ids = _queries(have[:, one] & have[:, to]), have[:, to], target[:, [one, to]]
         found = ranking.ranks(output[both, one], output[there, to], ids[both], ids[there])
         limits, size = ranking.interval(found), int(there.sum())
         scores = {name: (value, *limits[name]) for name, value in ranking.metrics(found).items()}
         chance = ranking.chance(ranking.count_positives(ids[both], ids[there]), size)
-        directions.append(Direction(task.columns[one], task.columns[to], int(both.sum()), size, scores, chance))
+        directions.append(
+            Direction(task.columns[one], task.columns[to], int(both.sum()), size, scores, chance)
+        )
     return Alignments(directions, geometry)
 
 
@@ -85,8 +97,10 @@ def _queries(both: np.ndarray) -> np.ndarray:
 
 
 def compare(found: Alignments, task: Alignment, train: Dataset, data: Dataset, target: Tensor) -> None:
-    """Adds to each direction what ridge regression and canonical correlation reach, learned from the same training rows between the
-    same vectors: those of frozen encoders where there are any, else what linear models see of a cell (see `features`)."""
+    """Adds to each direction what ridge regression and canonical correlation reach, learned from the
+    same training rows between the same vectors: those of frozen encoders where there are any, else what
+    linear models see of a cell (see `features`).
+    """
     features = Features.fit({VIEW: train}, {VIEW: task.columns}, train.rows.numpy())
     known = {b.column: b for b in features({VIEW: train})}
     asked = {b.column: b for b in features({VIEW: data})}
@@ -95,7 +109,10 @@ def compare(found: Alignments, task: Alignment, train: Dataset, data: Dataset, t
     for direction in found.directions:
         one, to = task.columns.index(direction.query), task.columns.index(direction.gallery)
         learn = known[direction.query].present & known[direction.gallery].present
-        both, there = _queries(asked[direction.query].present & asked[direction.gallery].present), asked[direction.gallery].present
+        both, there = (
+            _queries(asked[direction.query].present & asked[direction.gallery].present),
+            asked[direction.gallery].present,
+        )
         (x_known, x_asked), (y_known, y_asked) = reduced[direction.query], reduced[direction.gallery]
         if learn.sum() < 2 * max(WIDTHS[0], 2) or not both.any():
             continue
@@ -103,7 +120,9 @@ def compare(found: Alignments, task: Alignment, train: Dataset, data: Dataset, t
         for name, fit in (("ridge", _ridge), ("CCA", _cca)):
             x, y = fit(x_known[rows], y_known[rows], x_asked, y_asked)
             pair = ids[:, [one, to]]
-            direction.baselines[name] = ranking.metrics(ranking.ranks(_unit(x[both]), _unit(y[there]), pair[both], pair[there]))
+            direction.baselines[name] = ranking.metrics(
+                ranking.ranks(_unit(x[both]), _unit(y[there]), pair[both], pair[there])
+            )
 
 
 def _reduced(x: Matrix, present: np.ndarray, other: Matrix) -> tuple[np.ndarray, np.ndarray]:
@@ -119,14 +138,20 @@ def _reduced(x: Matrix, present: np.ndarray, other: Matrix) -> tuple[np.ndarray,
     return kind.transform(x) - mean, kind.transform(other) - mean
 
 
-def _ridge(x: np.ndarray, y: np.ndarray, x_asked: np.ndarray, y_asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _ridge(
+    x: np.ndarray, y: np.ndarray, x_asked: np.ndarray, y_asked: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """The query mapped to the gallery's vectors."""
     weight, bias = ridge(x, y)
     return x_asked @ weight.T + bias, y_asked
 
 
-def _cca(x: np.ndarray, y: np.ndarray, x_asked: np.ndarray, y_asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both in the space of canonical correlation of their main directions, as many as find the most on a fifth of the rows."""
+def _cca(
+    x: np.ndarray, y: np.ndarray, x_asked: np.ndarray, y_asked: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Both in the space of canonical correlation of their main directions, as many as find the most on
+    a fifth of the rows.
+    """
     order = np.random.default_rng(0).permutation(len(x))
     held, kept = order[: len(x) // 5], order[len(x) // 5 :]
     ids = np.arange(len(held))[:, None]
@@ -137,9 +162,13 @@ def _cca(x: np.ndarray, y: np.ndarray, x_asked: np.ndarray, y_asked: np.ndarray)
     return _canonical(x, y, x_asked, y_asked, max(scores, key=lambda w: scores[w]))
 
 
-def _canonical(x: np.ndarray, y: np.ndarray, x_asked: np.ndarray, y_asked: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Both in the directions of canonical correlation of the first `width` numbers: whitened, then turned by the singular vectors of what
-    the two have in common (Hotelling 1936). Scikit-learn's own takes minutes for what this does in a second."""
+def _canonical(
+    x: np.ndarray, y: np.ndarray, x_asked: np.ndarray, y_asked: np.ndarray, width: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Both in the directions of canonical correlation of the first `width` numbers: whitened, then
+    turned by the singular vectors of what the two have in common (Hotelling 1936). Scikit-learn's own
+    takes minutes for what this does in a second.
+    """
     from sklearn.decomposition import PCA
 
     width = min(width, x.shape[1], y.shape[1], len(x) - 1)
@@ -155,12 +184,19 @@ def _unit(x: np.ndarray) -> np.ndarray:
 def verdict(name: str, found: Mapping[str, Any]) -> str | None:
     """What is to be said when a linear map finds as much as the model does, by `Alignments` as a dict."""
     for kind in ("ridge", "CCA"):
-        scored = [(d["metrics"]["mrr"][0], d["baselines"][kind]["mrr"]) for d in found["directions"] if kind in d["baselines"]]
+        scored = [
+            (d["metrics"]["mrr"][0], d["baselines"][kind]["mrr"])
+            for d in found["directions"]
+            if kind in d["baselines"]
+        ]
         if not scored:
             continue
         own, linear = np.nanmean(scored, axis=0)
         if own <= linear:
-            return f"{name}: a linear map ({kind}) between the same vectors finds as much: mean reciprocal rank {linear:.3f}, the model's {own:.3f}"
+            return (
+                f"{name}: a linear map ({kind}) between the same vectors finds as much: "
+                f"mean reciprocal rank {linear:.3f}, the model's {own:.3f}"
+            )
     return None
 
 
@@ -171,10 +207,35 @@ def show(found: Alignments, title: str, screen: Screen) -> None:
         for name in SHOWN:
             value, low, high = d.metrics[name]
             form = ".1f" if name == "median_rank" else ".3f"
-            beside = [f"{d.baselines[kind][name]:{form}}" if kind in d.baselines else "-" for kind in baselines]
+            beside = [
+                f"{d.baselines[kind][name]:{form}}" if kind in d.baselines else "-" for kind in baselines
+            ]
             where = f"{d.query} -> {d.gallery} ({d.queries:,} of {d.size:,})" if name == SHOWN[0] else ""
-            rows.append([where, name, f"{value:{form}}", f"{low:{form}} to {high:{form}}", f"{d.chance[name]:{form}}", *beside])
-    headers = ["query -> gallery (queries of rows searched)", "metric", "value ", "interval", "chance ", *(f"{kind} " for kind in baselines)]
+            rows.append(
+                [
+                    where,
+                    name,
+                    f"{value:{form}}",
+                    f"{low:{form}} to {high:{form}}",
+                    f"{d.chance[name]:{form}}",
+                    *beside,
+                ]
+            )
+    headers = [
+        "query -> gallery (queries of rows searched)",
+        "metric",
+        "value ",
+        "interval",
+        "chance ",
+        *(f"{kind} " for kind in baselines),
+    ]
     screen.table(title, headers, rows)
-    shapes = [[pair, *(f"{g[name]:.3f}" for name in ("gap", "alignment", "uniformity"))] for pair, g in found.geometry.items()]
-    screen.table("\nthe space: distance of means, mean squared distance of pairs, uniformity", ["pair", "gap ", "alignment ", "uniformity "], shapes)
+    shapes = [
+        [pair, *(f"{g[name]:.3f}" for name in ("gap", "alignment", "uniformity"))]
+        for pair, g in found.geometry.items()
+    ]
+    screen.table(
+        "\nthe space: distance of means, mean squared distance of pairs, uniformity",
+        ["pair", "gap ", "alignment ", "uniformity "],
+        shapes,
+    )

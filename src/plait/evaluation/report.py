@@ -17,7 +17,9 @@ from plait.runs.files import write_text
 
 def write(folder: Path, trained: Artifact) -> None:
     """`report.html` and `README.md` in the run's folder."""
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
     pages = resources.files("plait") / "pages"
     facts = _facts(folder, trained)
     tasks = trained.preprocessing.tasks
@@ -57,7 +59,11 @@ def _curves(history: list[dict[str, float]], main: Sequence[str]) -> str:
     left, right = figure.subplots(1, 2)
     for name in ("loss", "valid_loss"):
         if name in history[0]:
-            left.plot(epochs, [h[name] for h in history], label="training loss" if name == "loss" else "validation loss")
+            left.plot(
+                epochs,
+                [h[name] for h in history],
+                label="training loss" if name == "loss" else "validation loss",
+            )
     left.set_xlabel("epoch")
     left.legend(frameon=False)
     for name in (n for n in main if n in history[0]):

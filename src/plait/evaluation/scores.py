@@ -1,4 +1,6 @@
-"""How good a model is: metrics with intervals, beside the guess that sees nothing, for every subset of the inputs."""
+"""How good a model is: metrics with intervals, beside the guess that sees nothing, for every subset of
+the inputs.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +25,16 @@ SUBSET_RESAMPLES = 200
 ALL_SUBSETS = 4  # up to so many inputs every subset is scored; beyond, each alone, and all but each
 
 
-MANY = 50  # inputs beyond which all numbers, categories and dates of a row count as one: the time grows with their number squared
+# inputs beyond which all numbers, categories and dates of a row count as one: the time grows with their
+# number squared
+MANY = 50
 
 
 @dataclass(frozen=True)
 class Score:
-    """A metric and its 95 % interval by the percentile bootstrap over rows (Efron 1979). NaN where it is not defined."""
+    """A metric and its 95 % interval by the percentile bootstrap over rows (Efron 1979). NaN where it
+    is not defined.
+    """
 
     value: float
     low: float
@@ -40,7 +46,9 @@ class Score:
 
 @dataclass
 class TargetEvaluation:
-    """One target: its metrics; the same for the best guess without inputs; and its main metric for subsets of inputs."""
+    """One target: its metrics; the same for the best guess without inputs; and its main metric for
+    subsets of inputs.
+    """
 
     rows: int
     score: str
@@ -51,7 +59,9 @@ class TargetEvaluation:
 
 @dataclass
 class Evaluation:
-    """`resamples` bootstrap samples with seed 0 (for subsets of inputs at most 200); `name` says of what rows."""
+    """`resamples` bootstrap samples with seed 0 (for subsets of inputs at most 200); `name` says of
+    what rows.
+    """
 
     name: str
     targets: dict[str, TargetEvaluation]
@@ -78,21 +88,29 @@ def evaluate(
     given: Sequence[str] | None = None,
     plain: Collection[str] = (),
 ) -> Evaluation:
-    """Scores a model on the labelled rows of `data`. `priors` holds, for each target, the output of the guess that sees no
-    input. All subsets together cost little more than one: only fusion and heads run again. `given` are the columns that the table
-    has, if not all; `plain` those of numbers, categories and dates, which are given or not together where there are more than 50."""
+    """Scores a model on the labelled rows of `data`. `priors` holds, for each target, the output of the
+    guess that sees no input. All subsets together cost little more than one: only fusion and heads run
+    again. `given` are the columns that the table has, if not all; `plain` those of numbers, categories
+    and dates, which are given or not together where there are more than 50.
+    """
     columns = answering.columns
-    reads = [set(task.read(columns)) for task in answering.tasks.values() if not task.compares] if subsets else []
+    reads = (
+        [set(task.read(columns)) for task in answering.tasks.values() if not task.compares] if subsets else []
+    )
     units = parts(columns, plain if len(columns) > MANY else ()).values()
     wanted = [tuple(columns), *(s for s in _subsets(list(units)) if any(set(s) < read for read in reads))]
-    outputs = answering.outputs(data, [[c for c in s if given is None or c in given] for s in wanted], progress)
+    outputs = answering.outputs(
+        data, [[c for c in s if given is None or c in given] for s in wanted], progress
+    )
     resamples = int(np.clip(2e7 / max(len(data), 1), 100, 1000))
     targets, alignments = {}, {}
     for target, task in answering.tasks.items():
         if target not in data.prepared.batch.targets:
             continue
         if isinstance(task, Alignment):
-            alignments[target] = alignment.evaluate(task, outputs[0][target].numpy(), data.prepared.batch.targets[target][data.rows].numpy())
+            alignments[target] = alignment.evaluate(
+                task, outputs[0][target].numpy(), data.prepared.batch.targets[target][data.rows].numpy()
+            )
             continue
         keep = data.prepared.batch.labelled[target][data.rows].numpy()
         truth = data.prepared.batch.targets[target][data.rows].numpy()[keep]
@@ -107,7 +125,12 @@ def evaluate(
             metrics=bootstrap(task, scored[0], truth, resamples),
             baseline=task.measure(prior, truth),
             subsets=[
-                (s, bootstrap(task, o, truth, min(resamples, SUBSET_RESAMPLES), all_metrics=False)[task.score])
+                (
+                    s,
+                    bootstrap(task, o, truth, min(resamples, SUBSET_RESAMPLES), all_metrics=False)[
+                        task.score
+                    ],
+                )
                 for s, o in zip(wanted[1:], scored[1:], strict=True)
                 if set(s) < set(task.read(columns))
             ],
@@ -116,8 +139,12 @@ def evaluate(
 
 
 def imbalance(target: str, found: Mapping[str, Any] | None, higher: bool) -> str | None:
-    """What is to be said when an input by itself does better than all of them fused, by a `TargetEvaluation` as a dict."""
-    alone = [(subset[0], score["value"]) for subset, score in (found or {}).get("subsets", ()) if len(subset) == 1]
+    """What is to be said when an input by itself does better than all of them fused, by a
+    `TargetEvaluation` as a dict.
+    """
+    alone = [
+        (subset[0], score["value"]) for subset, score in (found or {}).get("subsets", ()) if len(subset) == 1
+    ]
     if not found or not alone:
         return None
     best, value = (max if higher else min)(alone, key=lambda one: one[1])
@@ -125,14 +152,23 @@ def imbalance(target: str, found: Mapping[str, Any] | None, higher: bool) -> str
     if not (value > whole if higher else value < whole):
         return None
     return (
-        f"{target}: '{best}' alone has a better {found['score']} on validation rows ({value:.3f}) than all inputs together ({whole:.3f}): one input "
+        f"{target}: '{best}' alone has a better {found['score']} on validation rows ({value:.3f}) than all "
+        f"inputs together ({whole:.3f}): one input "
         f"is learned at the cost of others"
     )
 
 
-def bootstrap(task: Task, output: np.ndarray, target: np.ndarray, resamples: int, seed: int = 0, all_metrics: bool = True) -> dict[str, Score]:
-    """Each metric (or what is quickly found, see `Task.measured`) with the 2.5 % and 97.5 % quantiles over samples of the rows, drawn with
-    replacement."""
+def bootstrap(
+    task: Task,
+    output: np.ndarray,
+    target: np.ndarray,
+    resamples: int,
+    seed: int = 0,
+    all_metrics: bool = True,
+) -> dict[str, Score]:
+    """Each metric (or what is quickly found, see `Task.measured`) with the 2.5 % and 97.5 % quantiles
+    over samples of the rows, drawn with replacement.
+    """
     rng = np.random.default_rng(seed)
     measured = task.measured(output, target, all_metrics)
     value = measured(np.arange(len(target)))
@@ -150,26 +186,50 @@ def bootstrap(task: Task, output: np.ndarray, target: np.ndarray, resamples: int
 
 
 def _subsets(units: list[list[str]]) -> list[tuple[str, ...]]:
-    """The columns of every smaller subset with something in it, or of each alone and all but each when there would be too many."""
+    """The columns of every smaller subset with something in it, or of each alone and all but each when
+    there would be too many.
+    """
     sizes = range(1, len(units)) if len(units) <= ALL_SUBSETS else (1, len(units) - 1)
-    return [tuple(itertools.chain(*subset)) for size in sizes for subset in itertools.combinations(units, size)]
+    return [
+        tuple(itertools.chain(*subset)) for size in sizes for subset in itertools.combinations(units, size)
+    ]
 
 
 def show(evaluation: Evaluation, screen: Screen) -> None:
     for target, found in evaluation.targets.items():
-        title = f"\n{target}: {found.rows:,} rows of {evaluation.name}, 95 % intervals by {evaluation.resamples} bootstrap samples"
-        rows = [[name, f"{s.value:.3f}", f"{s.low:.3f} to {s.high:.3f}", f"{found.baseline[name]:.3f}"] for name, s in found.metrics.items()]
+        title = (
+            f"\n{target}: {found.rows:,} rows of {evaluation.name}, "
+            f"95 % intervals by {evaluation.resamples} bootstrap samples"
+        )
+        rows = [
+            [name, f"{s.value:.3f}", f"{s.low:.3f} to {s.high:.3f}", f"{found.baseline[name]:.3f}"]
+            for name, s in found.metrics.items()
+        ]
         screen.table(title, ["metric", "value ", "interval", "guess without inputs "], rows)
         if found.subsets:
             whole = found.metrics[found.score].value
             rows = [
-                [subset_name(s, found.subsets), f"{score.value:.3f}", f"{score.low:.3f} to {score.high:.3f}", f"{score.value - whole:+.3f}"]
+                [
+                    subset_name(s, found.subsets),
+                    f"{score.value:.3f}",
+                    f"{score.low:.3f} to {score.high:.3f}",
+                    f"{score.value - whole:+.3f}",
+                ]
                 for s, score in found.subsets
             ]
-            screen.table(f"\n{target}: {found.score} of the same model when it is given only", ["inputs", "value ", "interval", "against all "], rows)
+            screen.table(
+                f"\n{target}: {found.score} of the same model when it is given only",
+                ["inputs", "value ", "interval", "against all "],
+                rows,
+            )
 
     for name, aligned in evaluation.alignments.items():
-        alignment.show(aligned, f"\n{name}: what finds what among rows of {evaluation.name}, 95 % intervals by 1,000 bootstrap samples", screen)
+        alignment.show(
+            aligned,
+            f"\n{name}: what finds what among rows of {evaluation.name}, 95 % intervals by 1,000 bootstrap "
+            f"samples",
+            screen,
+        )
 
 
 def subset_name(subset: Sequence[str], subsets: Sequence[tuple[Sequence[str], Any]]) -> str:
@@ -183,4 +243,6 @@ def subset_name(subset: Sequence[str], subsets: Sequence[tuple[Sequence[str], An
 
 def listed(columns: Sequence[str], between: str = " + ") -> str:
     """All of a few columns, or the first and how many more."""
-    return between.join(columns) if len(columns) <= ALL_SUBSETS else f"{columns[0]} and {len(columns) - 1} more"
+    return (
+        between.join(columns) if len(columns) <= ALL_SUBSETS else f"{columns[0]} and {len(columns) - 1} more"
+    )

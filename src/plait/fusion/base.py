@@ -14,8 +14,9 @@ from plait.recipe.registry import Options
 class Fusion(nn.Module, ABC):
     """From the tokens of all columns to one vector of `width` a row. Never calls an encoder.
 
-    A row in which a column is missing has `present[column]` False, that column's learned token in its tokens, and a
-    mask that is False; the result is finite for every subset of columns, the empty one included.
+    A row in which a column is missing has `present[column]` False, that column's learned token in its
+    tokens, and a mask that is False; the result is finite for every subset of columns, the empty one
+    included.
     """
 
     options: ClassVar[type[Options]]

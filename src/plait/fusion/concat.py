@@ -18,7 +18,9 @@ class Config(Options):
 
 
 class Concat(Fusion):
-    """mlp([x_1; ...; x_M]), where x_m is column m's pooled vector, or its learned token where it is missing."""
+    """mlp([x_1; ...; x_M]), where x_m is column m's pooled vector, or its learned token where it is
+    missing.
+    """
 
     options = Config
 

@@ -29,19 +29,26 @@ class Config(Options):
 
 
 class CrossAttention(Fusion):
-    """In each layer the queries attend to every column's tokens, then to each other; the result is all of them, normalised.
+    """In each layer the queries attend to every column's tokens, then to each other; the result is all
+    of them, normalised.
 
-    A token that says "nothing further" is always there, so that a row without any column has something to attend to;
-    missing columns are masked.
+    A token that says "nothing further" is always there, so that a row without any column has something
+    to attend to; missing columns are masked.
     """
 
     options = Config
 
-    def __init__(self, widths: dict[str, int], width: int, heads: int, layers: int, queries: int, dropout: float) -> None:
+    def __init__(
+        self, widths: dict[str, int], width: int, heads: int, layers: int, queries: int, dropout: float
+    ) -> None:
         super().__init__()
-        self.inputs = nn.ModuleDict({module_key(c): nn.Sequential(nn.LayerNorm(w), nn.Linear(w, width)) for c, w in widths.items()})
+        self.inputs = nn.ModuleDict(
+            {module_key(c): nn.Sequential(nn.LayerNorm(w), nn.Linear(w, width)) for c, w in widths.items()}
+        )
         glorot(self)
-        self.kinds = nn.ParameterDict({module_key(c): nn.Parameter(torch.randn(width) * 0.02) for c in widths})
+        self.kinds = nn.ParameterDict(
+            {module_key(c): nn.Parameter(torch.randn(width) * 0.02) for c in widths}
+        )
         self.nothing = nn.Parameter(torch.randn(width) * 0.02)
         self.queries = nn.Parameter(torch.randn(queries, width) * 0.5)
         self.across = nn.ModuleList(Block(width, heads, dropout, across=True) for _ in range(layers))
@@ -57,7 +64,10 @@ class CrossAttention(Fusion):
         rows = len(next(iter(present.values())))
         parts = [self.nothing.expand(rows, 1, -1)]
         parts += [self.inputs[module_key(c)](t.x_BLD) + self.kinds[module_key(c)] for c, t in tokens.items()]
-        masks = [torch.ones(rows, 1, dtype=torch.bool, device=parts[0].device), *(t.mask_BL for t in tokens.values())]
+        masks = [
+            torch.ones(rows, 1, dtype=torch.bool, device=parts[0].device),
+            *(t.mask_BL for t in tokens.values()),
+        ]
         onto_BLD, mask_BL = torch.cat(parts, 1), torch.cat(masks, 1)
         x_BQD = self.queries.expand(rows, -1, -1)
         every_BQ = torch.ones(x_BQD.shape[:2], dtype=torch.bool, device=x_BQD.device)

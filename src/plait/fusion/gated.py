@@ -14,15 +14,17 @@ from plait.recipe.registry import Options
 
 class Config(Options):
     width: int = Field(128, ge=1)
-    hidden: tuple[int, ...] = Field((64,), min_length=1, description="widths of the dense layers behind the gates")
+    hidden: tuple[int, ...] = Field(
+        (64,), min_length=1, description="widths of the dense layers behind the gates"
+    )
     dropout: float = Field(0.0, ge=0, lt=1)
 
 
 class Gated(Fusion):
     """mlp(sum_m z_m * h_m), h_m = tanh(W_m x_m + b_m), z_m = sigmoid(V_m [x_1; ...; x_M] + c_m).
 
-    The gates see all columns, and with them which are missing (by their learned tokens); a missing column's h_m is
-    left out of the sum.
+    The gates see all columns, and with them which are missing (by their learned tokens); a missing
+    column's h_m is left out of the sum.
     """
 
     options = Config

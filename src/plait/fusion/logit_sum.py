@@ -12,19 +12,25 @@ from plait.recipe.registry import Options
 
 
 class Config(Options):
-    hidden: tuple[int, ...] = Field((64,), min_length=1, description="widths of each column's own dense layers")
+    hidden: tuple[int, ...] = Field(
+        (64,), min_length=1, description="widths of each column's own dense layers"
+    )
     dropout: float = Field(0.0, ge=0, lt=1)
 
 
 class LogitSum(Fusion):
-    """sum_m present_m * f_m(x_m). A task's head is linear, so its logits are the sum of each column's logits: additive
-    in the columns, and unable to represent any interaction between them. A missing column has no vote."""
+    """sum_m present_m * f_m(x_m). A task's head is linear, so its logits are the sum of each column's
+    logits: additive in the columns, and unable to represent any interaction between them. A missing
+    column has no vote.
+    """
 
     options = Config
 
     def __init__(self, widths: dict[str, int], hidden: tuple[int, ...], dropout: float) -> None:
         super().__init__()
-        self.votes = nn.ModuleDict({module_key(c): MLP(width, hidden, dropout) for c, width in widths.items()})
+        self.votes = nn.ModuleDict(
+            {module_key(c): MLP(width, hidden, dropout) for c, width in widths.items()}
+        )
         self.width = hidden[-1]
 
     @classmethod

@@ -1,4 +1,5 @@
-"""Sound and frames out of files, by PyAV (FFmpeg), soundfile and Pillow: complete, or a `BadCell` that says what is wrong.
+"""Sound and frames out of files, by PyAV (FFmpeg), soundfile and Pillow: complete, or a `BadCell` that
+says what is wrong.
 
 Times are in seconds. Nothing is fetched from a network, whatever a file refers to.
 """
@@ -32,7 +33,9 @@ LOCAL = {"protocol_whitelist": "file,pipe"}  # a playlist must not make FFmpeg o
 
 
 # containers whose header states the duration; elsewhere FFmpeg guesses it from the bit rate
-STATED = frozenset({"mov", "mp4", "matroska", "webm", "flac", "wav", "aiff", "caf", "mp3", "avi", "asf", "ogg"})
+STATED = frozenset(
+    {"mov", "mp4", "matroska", "webm", "flac", "wav", "aiff", "caf", "mp3", "avi", "asf", "ogg"}
+)
 
 
 UNKNOWN_SIZE = 0xFFFF_F000  # sizes from here on are written where the length was not known
@@ -47,15 +50,17 @@ class NoSound(BadCell):
 
 @dataclass(frozen=True)
 class Sound:
-    """`wave` is mono, float32 in -1..1; `seconds` the length of the whole recording, of which `wave` may be the middle."""
+    """`wave` is mono, float32 in -1..1; `seconds` the length of the whole recording, of which `wave`
+    may be the middle.
+    """
 
     wave: np.ndarray
     seconds: float
 
 
 def read_sound(file: File, rate: int, longest: float) -> Sound:
-    """The recording as mono at `rate` Hz; of one longer than `longest` seconds, its middle, the rest not decoded where
-    the file can be entered there.
+    """The recording as mono at `rate` Hz; of one longer than `longest` seconds, its middle, the rest
+    not decoded where the file can be entered there.
 
     Raises `BadCell` when it cannot be read, is cut short, holds no samples, or is absurdly long.
     """
@@ -75,13 +80,17 @@ def opened(file: File) -> Any:
     """The file as a PyAV container. Raises `BadCell`."""
     check_end(file)
     try:
-        return av.open(io.BytesIO(file) if isinstance(file, bytes) else file, options=LOCAL, metadata_errors="replace")
+        return av.open(
+            io.BytesIO(file) if isinstance(file, bytes) else file, options=LOCAL, metadata_errors="replace"
+        )
     except (av.FFmpegError, ValueError, OSError) as error:
         raise BadCell(f"neither sound nor video that can be read: {_words(error)}") from None
 
 
 def decode_sound(container: Any, rate: int, longest: float, packets: list[Any] | None = None) -> Sound:
-    """The first sound of a container, decoded and resampled in one pass; from `packets` where they are read already."""
+    """The first sound of a container, decoded and resampled in one pass; from `packets` where they are
+    read already.
+    """
     stream = container.streams.audio[0]
     if stream.codec_context is None:
         raise BadCell("a sound in a format that cannot be decoded")
@@ -91,7 +100,9 @@ def decode_sound(container: Any, rate: int, longest: float, packets: list[Any] |
     last = first + longest if stated and first else MAX_SECONDS
     pieces, have, begun = [], 0, None
     try:
-        for wave, time in _resampled(stream, _packets(container, stream, first) if packets is None else packets, rate):
+        for wave, time in _resampled(
+            stream, _packets(container, stream, first) if packets is None else packets, rate
+        ):
             begun = time if begun is None else begun
             pieces.append(wave)
             have += len(wave)
@@ -184,14 +195,18 @@ def _change_rate(wave: np.ndarray, source: int, rate: int) -> np.ndarray:
 
 
 def check_end(file: File) -> None:
-    """The ends of files that FFmpeg and libsndfile read without a word when they are cut short: the last page of an Ogg
-    file is marked as the last, an AVI and the samples of a WAV are as long as they say. Raises `BadCell`."""
+    """The ends of files that FFmpeg and libsndfile read without a word when they are cut short: the
+    last page of an Ogg file is marked as the last, an AVI and the samples of a WAV are as long as they
+    say. Raises `BadCell`.
+    """
     with contextlib.ExitStack() as stack:
         data: bytes | mmap.mmap
         if isinstance(file, bytes):
             data = file
         elif _starts(file, b"RIFF") or _starts(file, b"OggS"):
-            data = stack.enter_context(mmap.mmap(stack.enter_context(open(file, "rb")).fileno(), 0, access=mmap.ACCESS_READ))
+            data = stack.enter_context(
+                mmap.mmap(stack.enter_context(open(file, "rb")).fileno(), 0, access=mmap.ACCESS_READ)
+            )
         else:
             return
         if data[:4] == b"OggS":

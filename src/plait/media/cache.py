@@ -1,8 +1,10 @@
-"""Prepared cells on disk, by the content of the cell and the identity of what prepared it: computed once, shared by all runs.
+"""Prepared cells on disk, by the content of the cell and the identity of what prepared it: computed
+once, shared by all runs.
 
-Arrays lie one after the other in packs, files that only the process that began them writes to; an SQLite database says
-what lies where. So two processes never write to one file, and a process that is killed leaves at most some bytes that
-nothing refers to. A pack is flushed to the disk before the database speaks of it. The cache may be deleted at any time.
+Arrays lie one after the other in packs, files that only the process that began them writes to; an
+SQLite database says what lies where. So two processes never write to one file, and a process that is
+killed leaves at most some bytes that nothing refers to. A pack is flushed to the disk before the
+database speaks of it. The cache may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -41,16 +43,20 @@ EVERY = 2.0  # seconds between two commits: the most work that a kill can cost
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS packs (name TEXT PRIMARY KEY, used REAL);
-CREATE TABLE IF NOT EXISTS cells (identity TEXT, digest BLOB, pack TEXT, place INTEGER, shape TEXT, kind TEXT, notes TEXT,
+CREATE TABLE IF NOT EXISTS cells (
+    identity TEXT, digest BLOB, pack TEXT, place INTEGER, shape TEXT, kind TEXT, notes TEXT,
     PRIMARY KEY (identity, digest)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS by_pack ON cells (pack);
-CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, changed INTEGER, digest BLOB) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS files (
+    path TEXT PRIMARY KEY, size INTEGER, changed INTEGER, digest BLOB) WITHOUT ROWID;
 """
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What a cache holds: `bytes` on disk, prepared `cells`, of which `bad` could not be read, in so many `packs`."""
+    """What a cache holds: `bytes` on disk, prepared `cells`, of which `bad` could not be read, in so
+    many `packs`.
+    """
 
     folder: Path
     bytes: int
@@ -62,7 +68,8 @@ class Usage:
     def show(self) -> Usage:
         """Prints itself, and returns itself."""
         Screen(out=True).say(
-            f"{self.folder}: {self.cells:,} prepared cells, {self.bad:,} of them unreadable, in {self.packs:,} packs; "
+            f"{self.folder}: {self.cells:,} prepared cells, {self.bad:,} of them unreadable, in "
+            f"{self.packs:,} packs; "
             f"{self.bytes / 1e9:.2f} of at most {self.limit / 1e9:.1f} GB"
         )
         return self
@@ -75,21 +82,26 @@ def folder() -> Path:
 
 
 def open_store(tell: Callable[[str], None] = lambda text: None) -> Cache | None:
-    """The user's cache; None where `PLAIT_CACHE` is `off`, or its folder cannot be written to, which is said."""
+    """The user's cache; None where `PLAIT_CACHE` is `off`, or its folder cannot be written to, which is
+    said.
+    """
     if os.environ.get("PLAIT_CACHE") == "off":
         return None
     try:
         return Cache(folder())
     except (OSError, sqlite3.Error) as error:
-        tell(f"no cache of prepared cells: {error} ({folder()}); set PLAIT_CACHE to a folder that can be written to, or to off")
+        tell(
+            f"no cache of prepared cells: {error} ({folder()}); set PLAIT_CACHE to a folder that can be "
+            f"written to, or to off"
+        )
         return None
 
 
 class Cache:
     """A store of prepared cells (`cells.Store`), safe under threads and under other processes.
 
-    `limit` bounds the bytes on disk. When it is passed, the packs that were used the longest ago are thrown away, but
-    none that this process has begun or read from.
+    `limit` bounds the bytes on disk. When it is passed, the packs that were used the longest ago are
+    thrown away, but none that this process has begun or read from.
     """
 
     def __init__(self, folder: Path, limit: float | None = None) -> None:
@@ -98,7 +110,9 @@ class Cache:
         self.limit = int(limit if limit is not None else _limit(folder))
         self._lock = threading.RLock()
         self._database = _connect(folder / "index.sqlite")
-        self._pending: list[tuple[str, tuple[Any, ...]]] = []  # written together: a transaction left open would lock others out
+        self._pending: list[
+            tuple[str, tuple[Any, ...]]
+        ] = []  # written together: a transaction left open would lock others out
         self._maps: dict[str, mmap.mmap] = {}
         self._pack: mmap.mmap | None = None
         self._name, self._size, self._committed = "", 0, time.monotonic()
@@ -111,29 +125,40 @@ class Cache:
 
     def digest_of(self, path: str, about: os.stat_result) -> bytes | None:
         with self._lock:
-            row = self._database.execute("SELECT size, changed, digest FROM files WHERE path = ?", (path,)).fetchone()
+            row = self._database.execute(
+                "SELECT size, changed, digest FROM files WHERE path = ?", (path,)
+            ).fetchone()
         return row[2] if row and row[:2] == (about.st_size, about.st_mtime_ns) else None
 
     def remember(self, path: str, about: os.stat_result, digest: bytes) -> None:
         with self._lock:
-            self._write("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", (path, about.st_size, about.st_mtime_ns, digest))
+            self._write(
+                "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)",
+                (path, about.st_size, about.st_mtime_ns, digest),
+            )
 
     def get(self, identity: str, digest: bytes) -> Cell | None:
         with self._lock:
             row = self._database.execute(
-                "SELECT pack, place, shape, kind, notes FROM cells WHERE identity = ? AND digest = ?", (identity, digest)
+                "SELECT pack, place, shape, kind, notes FROM cells WHERE identity = ? AND digest = ?",
+                (identity, digest),
             ).fetchone()
             if row is None:
                 return None
             pack, place, shape, kind, notes = row
             said = tuple(json.loads(notes)) if notes else ()
-            return Cell(None, said) if pack is None else self._read(pack, place, json.loads(shape), kind, said)
+            return (
+                Cell(None, said) if pack is None else self._read(pack, place, json.loads(shape), kind, said)
+            )
 
     def put(self, identity: str, digest: bytes, cell: Cell) -> Cell:
         with self._lock:
             notes = json.dumps(cell.notes) if cell.notes else None
             if cell.array is None:
-                self._write("INSERT OR REPLACE INTO cells VALUES (?, ?, NULL, 0, NULL, NULL, ?)", (identity, digest, notes))
+                self._write(
+                    "INSERT OR REPLACE INTO cells VALUES (?, ?, NULL, 0, NULL, NULL, ?)",
+                    (identity, digest, notes),
+                )
                 return cell
             array = np.ascontiguousarray(cell.array)
             appended = self._append(array)
@@ -153,7 +178,9 @@ class Cache:
             self._database.close()
 
     def usage(self) -> Usage:
-        count, bad = self._database.execute("SELECT COUNT(*), COALESCE(SUM(pack IS NULL), 0) FROM cells").fetchone()
+        count, bad = self._database.execute(
+            "SELECT COUNT(*), COALESCE(SUM(pack IS NULL), 0) FROM cells"
+        ).fetchone()
         files = self._files()
         return Usage(self.folder, sum(size for size, _ in files.values()), self.limit, count, bad, len(files))
 
@@ -188,7 +215,9 @@ class Cache:
         name = f"{uuid.uuid4().hex}.pack"
         with open(self.folder / name, "xb+") as file:
             try:
-                if hasattr(os, "posix_fallocate"):  # a full disk must say so here: later it would be a bus error
+                if hasattr(
+                    os, "posix_fallocate"
+                ):  # a full disk must say so here: later it would be a bus error
                     os.posix_fallocate(file.fileno(), 0, size)
                 else:
                     file.truncate(size)
@@ -202,11 +231,15 @@ class Cache:
     def _end_pack(self) -> None:
         self._commit()
         if self._pack is not None:
-            with contextlib.suppress(OSError):  # thrown away by another process meanwhile, or still mapped (Windows)
+            with contextlib.suppress(
+                OSError
+            ):  # thrown away by another process meanwhile, or still mapped (Windows)
                 os.truncate(self.folder / self._name, self._size)
             self._pack = None
 
-    def _read(self, pack: str, place: int, shape: list[int], kind: str, notes: tuple[str, ...]) -> Cell | None:
+    def _read(
+        self, pack: str, place: int, shape: list[int], kind: str, notes: tuple[str, ...]
+    ) -> Cell | None:
         """None when the pack is gone, thrown away by another process."""
         if pack not in self._maps:
             try:
@@ -236,7 +269,9 @@ class Cache:
     def _touch(self) -> None:
         now = time.time()
         with self._database:
-            self._database.executemany("UPDATE packs SET used = ? WHERE name = ?", [(now, name) for name in self._maps])
+            self._database.executemany(
+                "UPDATE packs SET used = ? WHERE name = ?", [(now, name) for name in self._maps]
+            )
 
     def _files(self) -> dict[str, tuple[int, float]]:
         """Size and time of change of every pack that is there."""
@@ -266,7 +301,9 @@ class Cache:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    """The database, in write-ahead mode. SQLite waits for other processes, but not while it changes to that mode: there it says "locked" at once."""
+    """The database, in write-ahead mode. SQLite waits for other processes, but not while it changes to
+    that mode: there it says "locked" at once.
+    """
     database = sqlite3.connect(path, timeout=WAIT, check_same_thread=False)
     until = time.monotonic() + WAIT
     while True:

@@ -25,8 +25,9 @@ LONGEST_NAME = 32_767  # characters; no operating system opens a file by a longe
 
 @dataclass(frozen=True)
 class Cell:
-    """A media cell, prepared: its array, and what is to be said of it (`silent`). Without an array it is bad, and the one
-    note is the reason."""
+    """A media cell, prepared: its array, and what is to be said of it (`silent`). Without an array it
+    is bad, and the one note is the reason.
+    """
 
     array: np.ndarray | None
     notes: tuple[str, ...] = ()
@@ -63,9 +64,11 @@ class Nowhere:
 
 
 class Media:
-    """One media cell: a path, bytes, or a dict of both as Hugging Face datasets has it. `file` is "" for bytes.
+    """One media cell: a path, bytes, or a dict of both as Hugging Face datasets has it. `file` is ""
+    for bytes.
 
-    Everything is read at most once, and only when it is asked for. Raises `BadCell` for what is no file, or an empty one.
+    Everything is read at most once, and only when it is asked for. Raises `BadCell` for what is no
+    file, or an empty one.
     """
 
     def __init__(self, cell: Any, root: Path, store: Store | None = None) -> None:

@@ -1,4 +1,5 @@
-"""What pictures and clips share: from any Pillow mode to RGB, into a square, and the augmentation of training.
+"""What pictures and clips share: from any Pillow mode to RGB, into a square, and the augmentation of
+training.
 
 Shape letters: B pictures, C channels, H high, W wide.
 """
@@ -27,17 +28,23 @@ GREY_TO_BYTE = {"I;16": 257.0, "I;16B": 257.0, "I;16L": 257.0, "I": 257.0}
 
 
 class Framing(Options):
-    """`fit` says how a picture becomes square: `pad` keeps all of it, `crop` its centre, `stretch` ignores its shape.
+    """`fit` says how a picture becomes square: `pad` keeps all of it, `crop` its centre, `stretch`
+    ignores its shape.
 
-    The others describe training's augmentation: the smallest share of the area that a random crop keeps (1: none), the
-    largest shift as a share of the side, mirroring, the largest rotation in degrees, the largest change of brightness, contrast and
-    saturation (0 to 1), and the probability of erasing a rectangle.
+    The others describe training's augmentation: the smallest share of the area that a random crop keeps
+    (1: none), the largest shift as a share of the side, mirroring, the largest rotation in degrees, the
+    largest change of brightness, contrast and saturation (0 to 1), and the probability of erasing a
+    rectangle.
     """
 
     size: int = Field(96, ge=8, le=2048, description="pixels a side")
     fit: Literal["pad", "crop", "stretch"] = "pad"
-    background: int = Field(255, ge=0, le=255, description="grey behind transparent pixels and around padded pictures")
-    mean: float | tuple[float, float, float] = Field(0.5, description="subtracted from pixels, which lie in 0..1; one, or one for red, green, blue")
+    background: int = Field(
+        255, ge=0, le=255, description="grey behind transparent pixels and around padded pictures"
+    )
+    mean: float | tuple[float, float, float] = Field(
+        0.5, description="subtracted from pixels, which lie in 0..1; one, or one for red, green, blue"
+    )
     std: Spread | tuple[Spread, Spread, Spread] = Field(0.25, description="divides pixels after that")
     crop: float = Field(1.0, gt=0, le=1)
     shift: float = Field(0.1, ge=0, le=0.5)
@@ -111,14 +118,16 @@ def to_float(x_BHWC: Tensor) -> Tensor:
 
 def normalise(x_BCHW: Tensor, framing: Framing) -> Tensor:
     if framing.mean or framing.std != 1:
-        mean, std = (torch.tensor(v, device=x_BCHW.device).view(-1, 1, 1) for v in (framing.mean, framing.std))
+        mean, std = (
+            torch.tensor(v, device=x_BCHW.device).view(-1, 1, 1) for v in (framing.mean, framing.std)
+        )
         x_BCHW = x_BCHW.sub_(mean).mul_(1 / std)
     return x_BCHW
 
 
 def augment(x_BCHW: Tensor, framing: Framing, generator: torch.Generator, together: int = 1) -> Tensor:
-    """Crop, shift, mirror, rotate (one resampling for all four), change colours, erase: each picture in its own way, or, with
-    `together`, each run of so many pictures (the frames of a clip) in one way.
+    """Crop, shift, mirror, rotate (one resampling for all four), change colours, erase: each picture in
+    its own way, or, with `together`, each run of so many pictures (the frames of a clip) in one way.
 
     Pixels lie in 0..1 before and after.
     """
@@ -134,11 +143,19 @@ def augment(x_BCHW: Tensor, framing: Framing, generator: torch.Generator, togeth
         mirror = torch.where(draw(0, 1) < 0.5, -1.0, 1.0) if framing.flip else torch.ones(len(x_BCHW))
         shift = draw(-1, 1, 2) * (1 - scale + 2 * framing.shift)[:, None]
         cos, sin = angle.cos() * scale, angle.sin() * scale
-        theta = torch.stack([torch.stack([cos * mirror, -sin, shift[:, 0]], 1), torch.stack([sin * mirror, cos, shift[:, 1]], 1)], 1)
+        theta = torch.stack(
+            [
+                torch.stack([cos * mirror, -sin, shift[:, 0]], 1),
+                torch.stack([sin * mirror, cos, shift[:, 1]], 1),
+            ],
+            1,
+        )
         grid = F.affine_grid(theta, list(x_BCHW.shape), align_corners=False)
         x_BCHW = F.grid_sample(x_BCHW, grid, padding_mode="border", align_corners=False)
     if framing.colour:
-        brightness, contrast, saturation = (draw(1 - framing.colour, 1 + framing.colour, 1, 1, 1) for _ in range(3))
+        brightness, contrast, saturation = (
+            draw(1 - framing.colour, 1 + framing.colour, 1, 1, 1) for _ in range(3)
+        )
         x_BCHW = x_BCHW * brightness
         grey = x_BCHW.mean(1, keepdim=True)
         x_BCHW = (x_BCHW - grey) * saturation + grey

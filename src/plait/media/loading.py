@@ -39,11 +39,14 @@ class Preparation(Protocol):
         """One cell; None where a file has none. Raises `BadCell`."""
 
 
-def load_together(modalities: Sequence[Preparation], cells: pa.ChunkedArray, sources: Sequence[Source]) -> list[Loaded]:
-    """Several views of one column (a clip's frames and its sound): each cell is opened once, on as many threads as there are
-    cores, and only when the store lacks one of its views.
+def load_together(
+    modalities: Sequence[Preparation], cells: pa.ChunkedArray, sources: Sequence[Source]
+) -> list[Loaded]:
+    """Several views of one column (a clip's frames and its sound): each cell is opened once, on as many
+    threads as there are cores, and only when the store lacks one of its views.
 
-    A cell may be a list of media: its bad ones are named and left out, and it is missing when none is left.
+    A cell may be a list of media: its bad ones are named and left out, and it is missing when none is
+    left.
     """
     owner, several = np.arange(len(cells)), is_list(cells)
     lengths = np.ones(len(cells), dtype=np.int64)
@@ -70,7 +73,14 @@ def load_together(modalities: Sequence[Preparation], cells: pa.ChunkedArray, sou
     return [c.loaded(m, lengths if several else None) for m, c in zip(modalities, collected, strict=True)]
 
 
-def _read_one(cell: Any, item: int, modalities: Sequence[Preparation], collected: Sequence[_Collected], root: Path, store: Store) -> None:
+def _read_one(
+    cell: Any,
+    item: int,
+    modalities: Sequence[Preparation],
+    collected: Sequence[_Collected],
+    root: Path,
+    store: Store,
+) -> None:
     try:
         media = Media(cell, root, store)
         digest = media.digest
@@ -124,9 +134,18 @@ class _Collected:
         good = np.zeros(len(self.owner), dtype=bool)
         good[list(self.arrays)] = True
         kept = np.arange(len(good)) if lengths is None else np.flatnonzero(good)
-        values = Held(Arrays([self.arrays.get(number) for number in kept.tolist()], modality.shape, modality.dtype, modality.ragged))
+        values = Held(
+            Arrays(
+                [self.arrays.get(number) for number in kept.tolist()],
+                modality.shape,
+                modality.dtype,
+                modality.ragged,
+            )
+        )
         notes = {note: sorted(set(rows)) for note, rows in sorted(self.notes.items())}
-        digests: list[set[bytes]] = [set() for _ in range(len(self.owner) if lengths is None else len(lengths))]
+        digests: list[set[bytes]] = [
+            set() for _ in range(len(self.owner) if lengths is None else len(lengths))
+        ]
         for item, digest in self.digests.items():
             digests[self.owner[item]].add(digest)
         if lengths is None:
@@ -148,7 +167,9 @@ class Arrays:
         return torch.tensor([0 if array is None else len(array) for array in self.found], dtype=torch.long)
 
     def tensor(self, items: list[int], drop: bool = False) -> Tensor:
-        """These, one after the other; zeros for what is missing, and behind what is shorter. With `drop` they are kept no longer."""
+        """These, one after the other; zeros for what is missing, and behind what is shorter. With
+        `drop` they are kept no longer.
+        """
         some = [self.found[item] for item in items]
         steps = max((len(array) for array in some if array is not None), default=1) if self.ragged else 0
         x = allocate(len(items), (steps, *self.shape[1:]) if self.ragged else self.shape, self.dtype)
@@ -162,10 +183,18 @@ class Arrays:
 
 
 class Held(Values):
-    """Media as the cache holds them, each by itself, until a tensor of all of them is asked for (`x`). Frozen encoders do not: they read a few at a
-    time, those that they have no vectors of yet, however many there are."""
+    """Media as the cache holds them, each by itself, until a tensor of all of them is asked for (`x`).
+    Frozen encoders do not: they read a few at a time, those that they have no vectors of yet, however
+    many there are.
+    """
 
-    def __init__(self, x: Tensor | Arrays, length_B: Tensor | None = None, count_B: Tensor | None = None, encoded: bool = False) -> None:
+    def __init__(
+        self,
+        x: Tensor | Arrays,
+        length_B: Tensor | None = None,
+        count_B: Tensor | None = None,
+        encoded: bool = False,
+    ) -> None:
         self.length_B, self.count_B, self.encoded = length_B, count_B, encoded
         if isinstance(x, Arrays):
             self.arrays, self.length_B = x, x.lengths() if x.ragged else None
@@ -186,4 +215,7 @@ class Held(Values):
     def some(self, items: Tensor) -> Values:
         if "x" in vars(self):
             return super().some(items)
-        return Values(self.arrays.tensor(items.tolist()), None if self.length_B is None else self.length_B.index_select(0, items))
+        return Values(
+            self.arrays.tensor(items.tolist()),
+            None if self.length_B is None else self.length_B.index_select(0, items),
+        )

@@ -1,4 +1,6 @@
-"""Frames out of clips: spread evenly over the time that a clip is shown, exact, and by one pass over the file."""
+"""Frames out of clips: spread evenly over the time that a clip is shown, exact, and by one pass over
+the file.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,9 @@ class Clip:
         """Whether it is a video, or a picture of several frames."""
         if self._animation is not None:
             return frame_count(self._animation) > 1
-        return self._video() is not None and not self._container.format.name.endswith(("_pipe", "image2", "tty"))
+        return self._video() is not None and not self._container.format.name.endswith(
+            ("_pipe", "image2", "tty")
+        )
 
     @property
     def has_sound(self) -> bool:
@@ -64,10 +68,13 @@ class Clip:
             return None
         self._demux()
         assert self._packets is not None
-        return decode_sound(self._container, rate, longest, self._packets[self._container.streams.audio[0].index])
+        return decode_sound(
+            self._container, rate, longest, self._packets[self._container.streams.audio[0].index]
+        )
 
     def frames(self, count: int, framing: Framing) -> Frames:
-        """`count` frames, those shown in the middle of as many equal parts of its time; all, when it has no more.
+        """`count` frames, those shown in the middle of as many equal parts of its time; all, when it
+        has no more.
 
         Raises `BadCell` when there are none, or one of them cannot be decoded.
         """
@@ -80,7 +87,9 @@ class Clip:
         if context is None:
             raise BadCell("a video in a format that cannot be decoded")
         if context.width * context.height > MAX_PIXELS:
-            raise BadCell(f"absurd size: {context.width} x {context.height} pixels, more than {MAX_PIXELS:,} in all")
+            raise BadCell(
+                f"absurd size: {context.width} x {context.height} pixels, more than {MAX_PIXELS:,} in all"
+            )
         self._demux()
         assert self._packets is not None
         packets = self._packets[stream.index]
@@ -106,7 +115,9 @@ class Clip:
         return next((s for s in self._container.streams.video if not s.disposition & covers), None)
 
     def _demux(self) -> None:
-        """Reads the packets of its video and its sound in one pass, and sees whether all that its header states are there."""
+        """Reads the packets of its video and its sound in one pass, and sees whether all that its
+        header states are there.
+        """
         if self._packets is not None:
             return
         streams = [s for s in (self._video(), *self._container.streams.audio[:1]) if s is not None]
@@ -131,7 +142,9 @@ class Clip:
         for stream in streams:
             have = len(self._packets[stream.index])
             if "mov" in names and stream.frames and have < stream.frames:
-                raise BadCell(f"cut short: {have:,} of {stream.frames:,} packets of its {stream.type} are there")
+                raise BadCell(
+                    f"cut short: {have:,} of {stream.frames:,} packets of its {stream.type} are there"
+                )
 
 
 def _end(packets: list[Any]) -> float:
@@ -145,8 +158,9 @@ def _end(packets: list[Any]) -> float:
 
 @dataclass(frozen=True)
 class Plan:
-    """Which packets to decode so that the wanted frames come out: from the last keyframe before each on, and of those
-    between only the ones that others refer to."""
+    """Which packets to decode so that the wanted frames come out: from the last keyframe before each
+    on, and of those between only the ones that others refer to.
+    """
 
     packets: list[Any]
     wanted: list[int]  # presentation times, in order; one that is shown for long may be there twice
@@ -160,7 +174,9 @@ class Plan:
         keys = [i for i, p in enumerate(packets) if p.is_keyframe and p.pts is not None]
         if not shown or not keys or any(p.pts is None for p in packets) or len(set(shown)) < len(shown):
             return None
-        last = max(p.duration or 0 for p in packets if p.pts == shown[-1]) or int(np.median(np.diff(shown) if len(shown) > 1 else [1]))
+        last = max(p.duration or 0 for p in packets if p.pts == shown[-1]) or int(
+            np.median(np.diff(shown) if len(shown) > 1 else [1])
+        )
         wanted = pick(shown, shown[-1] + max(last, 1), count)
         place = {p.pts: i for i, p in enumerate(packets)}
         ends: dict[int, int] = {}
@@ -179,7 +195,9 @@ class Plan:
             for frame in self._run(context, first, last, wanted):
                 if frame.pts in wanted:
                     if frame.is_corrupt:
-                        raise ValueError(f"the frame at {float(frame.pts * stream.time_base):.2f} s is damaged")
+                        raise ValueError(
+                            f"the frame at {float(frame.pts * stream.time_base):.2f} s is damaged"
+                        )
                     got[frame.pts] = frame
         if set(got) != wanted:
             return None
@@ -194,8 +212,10 @@ class Plan:
 
 
 def pick(shown: list[int], end: int, count: int) -> list[int]:
-    """The times of the frames on display in the middle of `count` equal parts of the time from shown[0] to `end`
-    (the segments of Wang et al. 2016, each by its centre); all times when there are no more than `count`."""
+    """The times of the frames on display in the middle of `count` equal parts of the time from shown[0]
+    to `end` (the segments of Wang et al. 2016, each by its centre); all times when there are no more
+    than `count`.
+    """
     if len(shown) <= count:
         return shown
     middles = shown[0] + (np.arange(count) + 0.5) * (end - shown[0]) / count
@@ -219,7 +239,9 @@ def _decode_all(file: File, stream: int, count: int) -> tuple[list[Any], int]:
 
 
 class _Drawer:
-    """Frames to upright squares: scaled by FFmpeg in the step that converts colours, then turned and padded."""
+    """Frames to upright squares: scaled by FFmpeg in the step that converts colours, then turned and
+    padded.
+    """
 
     def __init__(self, framing: Framing, aspect: float) -> None:
         self.framing = framing

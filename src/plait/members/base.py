@@ -23,7 +23,9 @@ from plait.tasks.base import Task
 
 @dataclass
 class Examples:
-    """Rows of a table under every view that members need, in the same order in all; `features` turns them into numbers."""
+    """Rows of a table under every view that members need, in the same order in all; `features` turns
+    them into numbers.
+    """
 
     views: dict[str, Dataset]
     features: Features
@@ -49,7 +51,10 @@ class Examples:
 
     def take(self, places: np.ndarray) -> Examples:
         """Some of these rows; `places` count within them."""
-        views = {name: Dataset(d.prepared, d.preprocessing, d.rows.numpy()[places]) for name, d in self.views.items()}
+        views = {
+            name: Dataset(d.prepared, d.preprocessing, d.rows.numpy()[places])
+            for name, d in self.views.items()
+        }
         taken = Examples(views, self.features)
         if "blocks" in self.__dict__:
             taken.__dict__["blocks"] = [b.take(places) for b in self.blocks]
@@ -62,7 +67,9 @@ class Examples:
 
 @dataclass(frozen=True)
 class Lesson:
-    """What a member is fitted with: rows to learn from, rows to know by when to stop, and what the view says of both."""
+    """What a member is fitted with: rows to learn from, rows to know by when to stop, and what the view
+    says of both.
+    """
 
     train: Examples
     valid: Examples
@@ -87,7 +94,9 @@ class Member(ABC):
     @classmethod
     @abstractmethod
     def encoders(cls, config: Any) -> dict[str, Choice] | None:
-        """The encoders, by modality, of the view that it learns from, in place of the recipe's; None: it learns from features."""
+        """The encoders, by modality, of the view that it learns from, in place of the recipe's; None:
+        it learns from features.
+        """
 
     @classmethod
     @abstractmethod
@@ -101,7 +110,9 @@ class Member(ABC):
 
     @abstractmethod
     def outputs(self, examples: Examples, subsets: Sequence[Sequence[str]]) -> list[dict[str, Tensor]]:
-        """For each subset of the columns, all others hidden, the outputs of every target that it has learned."""
+        """For each subset of the columns, all others hidden, the outputs of every target that it has
+        learned.
+        """
 
     @abstractmethod
     def save(self, folder: Path) -> None: ...

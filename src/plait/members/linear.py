@@ -25,19 +25,25 @@ MOST_ROWS = 4000  # above which a matrix of rows by rows is no longer small
 
 
 class Config(Options):
-    """Weights W of the least mean loss + strength / 2 * |W|^2. Of `strengths` the one with the least loss on the rows that are
-    held out is kept. `ngrams` adds bags of n-grams of all texts to their vectors."""
+    """Weights W of the least mean loss + strength / 2 * |W|^2. Of `strengths` the one with the least
+    loss on the rows that are held out is kept. `ngrams` adds bags of n-grams of all texts to their
+    vectors.
+    """
 
     strengths: tuple[float, ...] = Field((1e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 1e-2), min_length=1)
     ngrams: bool = False
 
 
 class Linear(Member):
-    """output = b + sum over inputs of x W, for every task whose loss can be differentiated; solved by L-BFGS (Liu & Nocedal 1989)."""
+    """output = b + sum over inputs of x W, for every task whose loss can be differentiated; solved by
+    L-BFGS (Liu & Nocedal 1989).
+    """
 
     options = Config
 
-    def __init__(self, weights: dict[str, Tensor], biases: dict[str, Tensor], absent: list[str], ngrams: bool) -> None:
+    def __init__(
+        self, weights: dict[str, Tensor], biases: dict[str, Tensor], absent: list[str], ngrams: bool
+    ) -> None:
         self.weights, self.biases, self.absent, self.ngrams = weights, biases, absent, ngrams
 
     @classmethod
@@ -57,7 +63,9 @@ class Linear(Member):
         for target, task in lesson.tasks.items():
             rows, y = lesson.labelled(target, lesson.train)
             held_rows, held_y = lesson.labelled(target, lesson.valid)
-            found = _path([x[rows] for x in xs], task, y, config.strengths, [x[held_rows] for x in held], held_y)
+            found = _path(
+                [x[rows] for x in xs], task, y, config.strengths, [x[held_rows] for x in held], held_y
+            )
             member.weights[target], member.biases[target] = found
         return member
 
@@ -72,12 +80,20 @@ class Linear(Member):
         """One for each input, and one that says which inputs are missing."""
         blocks = _chosen(blocks, self.ngrams)
         present = {b.column: b.present for b in blocks}
-        lacks = np.stack([~present[c] for c in self.absent], 1) if self.absent else np.zeros((len(blocks[0].present), 0))
+        lacks = (
+            np.stack([~present[c] for c in self.absent], 1)
+            if self.absent
+            else np.zeros((len(blocks[0].present), 0))
+        )
         return [*(b.x for b in blocks), lacks.astype(np.float32)]
 
     def save(self, folder: Path) -> None:
-        save_file({f"{t}/weight": w for t, w in self.weights.items()} | {f"{t}/bias": b for t, b in self.biases.items()},
-                  folder / "linear.safetensors", {"absent": json.dumps(self.absent)})  # fmt: skip
+        save_file(
+            {f"{t}/weight": w for t, w in self.weights.items()}
+            | {f"{t}/bias": b for t, b in self.biases.items()},
+            folder / "linear.safetensors",
+            {"absent": json.dumps(self.absent)},
+        )
 
     @classmethod
     def load(cls, config: Config, folder: Path, *_: Any) -> Linear:
@@ -85,7 +101,8 @@ class Linear(Member):
         with safe_open(folder / "linear.safetensors", "pt") as opened:
             absent = json.loads((opened.metadata() or {})["absent"])
         parts: list[dict[str, Tensor]] = [
-            {k.removesuffix(f"/{what}"): t for k, t in tensors.items() if k.endswith(f"/{what}")} for what in ("weight", "bias")
+            {k.removesuffix(f"/{what}"): t for k, t in tensors.items() if k.endswith(f"/{what}")}
+            for what in ("weight", "bias")
         ]
         return cls(parts[0], parts[1], absent, config.ngrams)
 
@@ -99,8 +116,12 @@ def _chosen(blocks: list[Block], ngrams: bool) -> list[Block]:
     return [b for b in blocks if ngrams or b.view != "ngrams" or b.column not in known]
 
 
-def _path(xs: list[Matrix], task: Task, y: Tensor, strengths: Sequence[float], held: list[Matrix], held_y: Tensor) -> tuple[Tensor, Tensor]:
-    """The weights and bias of the best strength, each begun from those of the one before, from strong to weak."""
+def _path(
+    xs: list[Matrix], task: Task, y: Tensor, strengths: Sequence[float], held: list[Matrix], held_y: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The weights and bias of the best strength, each begun from those of the one before, from strong
+    to weak.
+    """
     prior = task.prior(y)
     space = Space(xs)
     weight, bias = torch.zeros(space.width, prior.numel(), dtype=torch.float64), prior.double()
@@ -109,22 +130,34 @@ def _path(xs: list[Matrix], task: Task, y: Tensor, strengths: Sequence[float], h
     for strength in sorted(strengths, reverse=True):
         weight, bias = solve(space, task, y, strength, weight, bias)
         whole = space.weights(weight)
-        loss = float(task.loss(_output(held, whole.numpy(), bias), held_y, everywhere)) if len(held_y) else -strength
+        loss = (
+            float(task.loss(_output(held, whole.numpy(), bias), held_y, everywhere))
+            if len(held_y)
+            else -strength
+        )
         if loss < best[0]:
             best = (loss, whole, bias)
     return best[1].float(), best[2].float()
 
 
 class Space:
-    """The space in which weights are sought. The best W is a sum of training rows (Kimeldorf & Wahba 1971), so where there are
-    fewer rows than numbers in each, it is sought among those: as many unknowns as rows, the same minimum."""
+    """The space in which weights are sought. The best W is a sum of training rows (Kimeldorf & Wahba
+    1971), so where there are fewer rows than numbers in each, it is sought among those: as many
+    unknowns as rows, the same minimum.
+    """
 
     def __init__(self, xs: list[Matrix]) -> None:
         self._xs = xs
         rows, width = xs[0].shape[0], sum(x.shape[1] for x in xs)
         self._back: np.ndarray | None = None
         if rows < min(width, MOST_ROWS):
-            gram = sum((np.asarray((x @ x.T).todense() if sparse.issparse(x) else x @ x.T, dtype=np.float64) for x in xs), np.zeros((rows, rows)))
+            gram = sum(
+                (
+                    np.asarray((x @ x.T).todense() if sparse.issparse(x) else x @ x.T, dtype=np.float64)
+                    for x in xs
+                ),
+                np.zeros((rows, rows)),
+            )
             value, vector = np.linalg.eigh(gram)
             kept = value > value[-1] * 1e-9
             self._back = vector[:, kept] / np.sqrt(value[kept])
@@ -155,11 +188,19 @@ class Space:
         return torch.from_numpy(np.concatenate([x.T @ among for x in self._xs]))
 
 
-def solve(space: Space, task: Task, y: Tensor, strength: float, weight: Tensor, bias: Tensor, steps: int = 200) -> tuple[Tensor, Tensor]:
+def solve(
+    space: Space, task: Task, y: Tensor, strength: float, weight: Tensor, bias: Tensor, steps: int = 200
+) -> tuple[Tensor, Tensor]:
     """The minimum over W and b of the task's mean loss + strength / 2 * |W|^2, from a first guess."""
     weight, bias = weight.clone(), bias.clone()
     everywhere = torch.ones(len(y), dtype=torch.bool)
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=steps, tolerance_grad=1e-6, tolerance_change=1e-8, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS(
+        [weight, bias],
+        max_iter=steps,
+        tolerance_grad=1e-6,
+        tolerance_change=1e-8,
+        line_search_fn="strong_wolfe",
+    )
 
     def closure() -> Tensor:
         w, b = weight.detach(), bias.detach()

@@ -23,10 +23,12 @@ from plait.training.loop import Training, train
 
 
 class Config(Options):
-    """The recipe's own network, with its fusion, and without votes of parts by themselves: how far these are trusted would be found out on the
-    rows that the member is weighed by. `encoders` are those of its view, by modality, in place of the recipe's. `light`
-    leaves out columns of media and texts without a frozen encoder, so that it trains in seconds; the recipe's own network
-    has them. `fusion` and `learning_rate` are the recipe's where left out."""
+    """The recipe's own network, with its fusion, and without votes of parts by themselves: how far
+    these are trusted would be found out on the rows that the member is weighed by. `encoders` are those
+    of its view, by modality, in place of the recipe's. `light` leaves out columns of media and texts
+    without a frozen encoder, so that it trains in seconds; the recipe's own network has them. `fusion`
+    and `learning_rate` are the recipe's where left out.
+    """
 
     encoders: dict[str, Choice] = {}
     light: bool = False
@@ -57,17 +59,32 @@ class Network(Member):
         torch.manual_seed(lesson.seed)
         model = MultimodalModel.build(recipe, data.preprocessing)
         with tempfile.TemporaryDirectory(dir=lesson.folder) as folder:
-            train(Training(model, recipe, lesson.settings, data, lesson.valid.views[lesson.view], Path(folder), Screen(quiet=True)))
+            train(
+                Training(
+                    model,
+                    recipe,
+                    lesson.settings,
+                    data,
+                    lesson.valid.views[lesson.view],
+                    Path(folder),
+                    Screen(quiet=True),
+                )
+            )
         return cls(Predictor(model.cpu(), data.preprocessing, lesson.settings, recipe), lesson.view)
 
     def outputs(self, examples: Examples, subsets: Sequence[Sequence[str]]) -> list[dict[str, Tensor]]:
         return self.predictor.outputs(examples.views[self.view], subsets)
 
     def save(self, folder: Path) -> None:
-        save_file({k: t.contiguous() for k, t in self.predictor.model.state_dict().items()}, folder / "weights.safetensors")
+        save_file(
+            {k: t.contiguous() for k, t in self.predictor.model.state_dict().items()},
+            folder / "weights.safetensors",
+        )
 
     @classmethod
-    def load(cls, config: Config, folder: Path, recipe: Recipe, settings: Any, view: tuple[str, Preprocessing]) -> Network:
+    def load(
+        cls, config: Config, folder: Path, recipe: Recipe, settings: Any, view: tuple[str, Preprocessing]
+    ) -> Network:
         name, preprocessing = view
         model = MultimodalModel.build(_recipe(config, recipe, 1), preprocessing, training=False)
         model.load_state_dict(load_file(folder / "weights.safetensors"))
@@ -84,4 +101,6 @@ def _recipe(config: Config, recipe: Recipe, rows: int) -> Recipe:
         training = training.model_copy(update={"learning_rate": config.learning_rate})
     fusion = config.fusion.resolved("fusion") if config.fusion else recipe.fusion
     model = recipe.model.model_copy(update={"votes": False})
-    return recipe.model_copy(update={"training": training, "fusion": fusion, "model": model, "ensemble": None})
+    return recipe.model_copy(
+        update={"training": training, "fusion": fusion, "model": model, "ensemble": None}
+    )

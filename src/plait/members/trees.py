@@ -37,11 +37,15 @@ class Config(Options):
 
 
 class Trees(Member):
-    """For each target one booster or more, whose raw scores are its output; a target that trees cannot learn is left out."""
+    """For each target one booster or more, whose raw scores are its output; a target that trees cannot
+    learn is left out.
+    """
 
     options = Config
 
-    def __init__(self, boosters: dict[str, list[lightgbm.Booster]], kept: list[np.ndarray | None], scalar: set[str]) -> None:
+    def __init__(
+        self, boosters: dict[str, list[lightgbm.Booster]], kept: list[np.ndarray | None], scalar: set[str]
+    ) -> None:
         self.boosters, self.kept, self.scalar = boosters, kept, scalar
 
     @classmethod
@@ -65,7 +69,9 @@ class Trees(Member):
                 member.scalar.add(target)
             for (parameters, wanted), (_, held_wanted) in zip(jobs, held_jobs, strict=True):
                 about = {**_parameters(config, x.shape[1], lesson.seed), **parameters}
-                booster = _boost(about, config.rounds, x[rows], _plain(wanted), held[held_rows], _plain(held_wanted))
+                booster = _boost(
+                    about, config.rounds, x[rows], _plain(wanted), held[held_rows], _plain(held_wanted)
+                )
                 member.boosters.setdefault(target, []).append(booster)
         return member
 
@@ -77,12 +83,18 @@ class Trees(Member):
         return found
 
     def _scores(self, target: str, x: Any) -> Tensor:
-        scores = [np.asarray(b.predict(x, raw_score=True)).reshape(x.shape[0], -1) for b in self.boosters[target]]
+        scores = [
+            np.asarray(b.predict(x, raw_score=True)).reshape(x.shape[0], -1) for b in self.boosters[target]
+        ]
         output = torch.from_numpy(np.concatenate(scores, 1)).float()
         return output[:, 0] if target in self.scalar else output
 
     def save(self, folder: Path) -> None:
-        about: dict[str, Any] = {"scalar": sorted(self.scalar), "kept": [None if k is None else k.tolist() for k in self.kept], "boosters": {}}
+        about: dict[str, Any] = {
+            "scalar": sorted(self.scalar),
+            "kept": [None if k is None else k.tolist() for k in self.kept],
+            "boosters": {},
+        }
         for number, (target, boosters) in enumerate(self.boosters.items()):
             about["boosters"][target] = [f"trees-{number}-{i}.txt" for i in range(len(boosters))]
             for name, booster in zip(about["boosters"][target], boosters, strict=True):
@@ -93,7 +105,10 @@ class Trees(Member):
     def load(cls, config: Config, folder: Path, *_: Any) -> Trees:
         about = json.loads((folder / "trees.json").read_text(encoding="utf-8"))
         boosters = {
-            target: [lightgbm.Booster(model_str=(folder / Path(name).name).read_text(encoding="utf-8")) for name in names]
+            target: [
+                lightgbm.Booster(model_str=(folder / Path(name).name).read_text(encoding="utf-8"))
+                for name in names
+            ]
             for target, names in about["boosters"].items()
         }
         kept = [None if k is None else np.array(k, dtype=np.int64) for k in about["kept"]]
@@ -105,23 +120,42 @@ component = Trees
 
 def _parameters(config: Config, width: int, seed: int) -> dict[str, Any]:
     return {
-        "learning_rate": config.learning_rate, "num_leaves": config.leaves, "min_data_in_leaf": config.least, "lambda_l2": config.l2,
-        "feature_fraction": max(config.colsample, min(1.0, 10 / max(width, 1))),  # a table of a few columns is seen whole
-        "bagging_fraction": config.subsample, "bagging_freq": 1, "max_bin": 63,
-        "seed": seed, "deterministic": True, "force_col_wise": True, "num_threads": torch.get_num_threads(), "verbosity": -1,
-    }  # fmt: skip
+        "learning_rate": config.learning_rate,
+        "num_leaves": config.leaves,
+        "min_data_in_leaf": config.least,
+        "lambda_l2": config.l2,
+        "feature_fraction": max(
+            config.colsample, min(1.0, 10 / max(width, 1))
+        ),  # a table of a few columns is seen whole
+        "bagging_fraction": config.subsample,
+        "bagging_freq": 1,
+        "max_bin": 63,
+        "seed": seed,
+        "deterministic": True,
+        "force_col_wise": True,
+        "num_threads": torch.get_num_threads(),
+        "verbosity": -1,
+    }
 
 
 def _plain(wanted: Tensor) -> np.ndarray:
     return np.ascontiguousarray(wanted.numpy())
 
 
-def _boost(parameters: dict[str, Any], rounds: int, x: Any, y: np.ndarray, held: Any, held_y: np.ndarray) -> lightgbm.Booster:
+def _boost(
+    parameters: dict[str, Any], rounds: int, x: Any, y: np.ndarray, held: Any, held_y: np.ndarray
+) -> lightgbm.Booster:
     data = lightgbm.Dataset(x, y, free_raw_data=True)
     if not len(held_y):
         return lightgbm.train(parameters, data, rounds)
     stop = lightgbm.early_stopping(PATIENCE, verbose=False)
-    booster = lightgbm.train(parameters, data, rounds, valid_sets=[lightgbm.Dataset(held, held_y, reference=data)], callbacks=[stop])
+    booster = lightgbm.train(
+        parameters,
+        data,
+        rounds,
+        valid_sets=[lightgbm.Dataset(held, held_y, reference=data)],
+        callbacks=[stop],
+    )
     return lightgbm.Booster(model_str=booster.model_to_string(num_iteration=booster.best_iteration))
 
 

@@ -25,7 +25,25 @@ from plait.nn.batch import Layout, Values, place_within
 from plait.recipe.registry import Options
 from plait.table.table import Source
 
-SUFFIXES = (".wav", ".mp3", ".flac", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".aiff", ".aif", ".wma", ".gsm", ".amr", ".au", ".caf", ".w64", ".ac3")
+SUFFIXES = (
+    ".wav",
+    ".mp3",
+    ".flac",
+    ".ogg",
+    ".oga",
+    ".opus",
+    ".m4a",
+    ".aac",
+    ".aiff",
+    ".aif",
+    ".wma",
+    ".gsm",
+    ".amr",
+    ".au",
+    ".caf",
+    ".w64",
+    ".ac3",
+)
 
 
 FLOOR = 1e-10  # power below which everything is silence
@@ -37,15 +55,16 @@ SILENT = 1e-4  # the largest sample of a recording that is called silent: 80 dB 
 class Config(Options):
     """How sound becomes a spectrogram, how much of it is looked at, and training's augmentation.
 
-    Of a recording longer than `longest` the middle is kept, and that is said. Of what is kept, training sees a random
-    `seconds`, prediction the middle (`view: centre`) or all of it, cut into windows of `seconds` (`view: windows`). With `view: whole` both
-    see all of it, in windows that do not overlap, for those who write down what they hear.
-    Augmentation: a change of loudness of up to so many dB; white `noise` in so large a share of the recordings, 10 to 40
-    dB below them; a `shift` in time of up to so many seconds; and SpecAugment's masks (Park et al. 2019), `time_masks` of up to a
-    tenth of the time and `band_masks` of up to an eighth of the bands.
+    Of a recording longer than `longest` the middle is kept, and that is said. Of what is kept, training
+    sees a random `seconds`, prediction the middle (`view: centre`) or all of it, cut into windows of
+    `seconds` (`view: windows`). With `view: whole` both see all of it, in windows that do not overlap,
+    for those who write down what they hear. Augmentation: a change of loudness of up to so many dB;
+    white `noise` in so large a share of the recordings, 10 to 40 dB below them; a `shift` in time of up
+    to so many seconds; and SpecAugment's masks (Park et al. 2019), `time_masks` of up to a tenth of the
+    time and `band_masks` of up to an eighth of the bands.
 
-    `form: wave` gives encoders that take it the samples themselves; windows, bands and the augmentation that is about them play no part
-    there. `unit` scales each recording to mean 0 and variance 1.
+    `form: wave` gives encoders that take it the samples themselves; windows, bands and the augmentation
+    that is about them play no part there. `unit` scales each recording to mean 0 and variance 1.
     """
 
     form: Literal["spectrogram", "wave"] = "spectrogram"
@@ -84,7 +103,11 @@ class Audio(MediaModality):
     def __init__(self, config: Config) -> None:
         self.config = config
         self.shape, self.dtype = (0,) if config.form == "wave" else (0, config.bands), torch.float16
-        self.layout = Layout("wave", (config.steps,)) if config.form == "wave" else Layout("spectrogram", (config.steps, config.bands))
+        self.layout = (
+            Layout("wave", (config.steps,))
+            if config.form == "wave"
+            else Layout("spectrogram", (config.steps, config.bands))
+        )
 
     @classmethod
     def matches(cls, cells: pa.ChunkedArray, source: Source) -> Match | None:
@@ -94,7 +117,12 @@ class Audio(MediaModality):
         chosen: tuple[str, ...] = ("rate", "window", "hop", "bands", "lowest", "highest", "longest")
         if self.config.form == "wave":
             chosen = ("form", "rate", "longest")
-        return {**{name: getattr(self.config, name) for name in chosen}, "version": 2, "av": av.__version__, "soundfile": soundfile.__version__}
+        return {
+            **{name: getattr(self.config, name) for name in chosen},
+            "version": 2,
+            "av": av.__version__,
+            "soundfile": soundfile.__version__,
+        }
 
     def prepare(self, media: Media) -> Cell | None:
         config = self.config
@@ -152,13 +180,16 @@ def _is_sound(media: Media) -> bool:
 
 
 def log_mel(wave: Tensor, config: Config) -> Tensor:
-    """The logarithm (to base 10) of the power in each mel band, (T, bands), one spectrum every `hop` seconds.
+    """The logarithm (to base 10) of the power in each mel band, (T, bands), one spectrum every `hop`
+    seconds.
 
-    Frames are centred, the ends mirrored, the window is Hann's; mel scale and filters are Slaney's (Auditory Toolbox,
-    1998), each filter of area one. These are librosa's defaults.
+    Frames are centred, the ends mirrored, the window is Hann's; mel scale and filters are Slaney's
+    (Auditory Toolbox, 1998), each filter of area one. These are librosa's defaults.
     """
     width, hop = round(config.window * config.rate), max(round(config.hop * config.rate), 1)
-    window, triangles = filters(config.rate, width, config.bands, config.lowest, min(config.highest, config.rate / 2))
+    window, triangles = filters(
+        config.rate, width, config.bands, config.lowest, min(config.highest, config.rate / 2)
+    )
     half = width // 2
     if len(wave) <= half:  # too short to be mirrored
         wave = F.pad(wave, (0, half + 1 - len(wave)))
@@ -190,36 +221,52 @@ def _hertz(mel: np.ndarray) -> np.ndarray:
     return np.where(mel < 15, mel * 200 / 3, 1000 * np.exp((mel - 15) * np.log(6.4) / 27))
 
 
-def view(x_BTM: Tensor, length_B: Tensor, steps: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+def view(
+    x_BTM: Tensor, length_B: Tensor, steps: int, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor]:
     """At most `steps` of each row: the middle, or with a generator any stretch."""
     spare_B = (length_B - steps).clamp(min=0)
     if not len(x_BTM) or not spare_B.any():
         return x_BTM[:, :steps], length_B.clamp(max=steps)
-    first_B = spare_B // 2 if generator is None else (torch.rand(len(spare_B), generator=generator) * (spare_B + 1)).long()
+    first_B = (
+        spare_B // 2
+        if generator is None
+        else (torch.rand(len(spare_B), generator=generator) * (spare_B + 1)).long()
+    )
     at_BT = (first_B[:, None] + torch.arange(steps)).clamp(max=x_BTM.shape[1] - 1)
     return x_BTM.gather(1, at_BT[:, :, None].expand(-1, -1, x_BTM.shape[2])), length_B.clamp(max=steps)
 
 
 def windows(values: Values, steps: int, overlap: bool) -> Values:
-    """Each row cut into windows of `steps` that cover all of it, as several media in one cell: they overlap, or the last one is shorter."""
+    """Each row cut into windows of `steps` that cover all of it, as several media in one cell: they
+    overlap, or the last one is shorter.
+    """
     assert values.length_B is not None
     length_B = values.length_B
     count_B = (-(-length_B // steps)).clamp(min=1)
     owner = torch.arange(len(length_B)).repeat_interleave(count_B)
     spare = (length_B - steps).clamp(min=0)[owner]
-    first = (spare * place_within(count_B)) // (count_B[owner] - 1).clamp(min=1) if overlap else steps * place_within(count_B)
+    first = (
+        (spare * place_within(count_B)) // (count_B[owner] - 1).clamp(min=1)
+        if overlap
+        else steps * place_within(count_B)
+    )
     at = (first[:, None] + torch.arange(min(steps, values.x.shape[1]))).clamp(max=values.x.shape[1] - 1)
     x = values.x[owner[:, None], at]
     given = values.count_B
     if given is not None:  # a list of sounds: the windows of all of them
-        count_B = torch.zeros(len(given), dtype=torch.long).index_add(0, torch.arange(len(given)).repeat_interleave(given), count_B)
+        count_B = torch.zeros(len(given), dtype=torch.long).index_add(
+            0, torch.arange(len(given)).repeat_interleave(given), count_B
+        )
     if given is None and len(owner) == len(length_B):  # a window each: no set
         return Values(x, length_B.clamp(max=steps))
     return Values(x, (length_B[owner] - (0 if overlap else first)).clamp(max=steps), count_B)
 
 
 def augment(x_BTM: Tensor, length_B: Tensor, config: Config, generator: torch.Generator) -> Tensor:
-    """Gain, noise, shift and masks, drawn for each row on its own; `x_BTM` is the logarithm of power to base 10."""
+    """Gain, noise, shift and masks, drawn for each row on its own; `x_BTM` is the logarithm of power to
+    base 10.
+    """
     count, steps, bands = x_BTM.shape
 
     def draw(low: float, high: float) -> Tensor:
@@ -237,7 +284,9 @@ def augment(x_BTM: Tensor, length_B: Tensor, config: Config, generator: torch.Ge
     if config.gain:
         x_BTM = (x_BTM + draw(-config.gain, config.gain) / 10).clamp(min=-10.0)
     mean_B = (x_BTM * (time_T < length)).sum((1, 2), keepdim=True) / (length.clamp(min=1) * bands)
-    masks = [(time_T, length, 0.1)] * config.time_masks + [(band_M, torch.tensor(bands), 0.125)] * config.band_masks
+    masks = [(time_T, length, 0.1)] * config.time_masks + [
+        (band_M, torch.tensor(bands), 0.125)
+    ] * config.band_masks
     for places, size, share in masks:
         wide = draw(0, 1) * share * size
         first = draw(0, 1) * (size - wide)
@@ -245,11 +294,17 @@ def augment(x_BTM: Tensor, length_B: Tensor, config: Config, generator: torch.Ge
     return x_BTM
 
 
-def _add_noise(x_BTM: Tensor, mask_BT1: Tensor, share: float, draw: Any, generator: torch.Generator) -> Tensor:
-    """White noise, in power: exponentially distributed in each spectrum, as that of Gaussian samples is, its level 10 to
-    40 dB below the row's mean. What sound and noise have in common (the cross term) is left out."""
+def _add_noise(
+    x_BTM: Tensor, mask_BT1: Tensor, share: float, draw: Any, generator: torch.Generator
+) -> Tensor:
+    """White noise, in power: exponentially distributed in each spectrum, as that of Gaussian samples
+    is, its level 10 to 40 dB below the row's mean. What sound and noise have in common (the cross term)
+    is left out.
+    """
     power = 10.0**x_BTM
-    mean = (power * mask_BT1).sum((1, 2), keepdim=True) / (mask_BT1.sum((1, 2), keepdim=True).clamp(min=1) * x_BTM.shape[2])
+    mean = (power * mask_BT1).sum((1, 2), keepdim=True) / (
+        mask_BT1.sum((1, 2), keepdim=True).clamp(min=1) * x_BTM.shape[2]
+    )
     level = mean * 10 ** draw(-4, -1) * (draw(0, 1) < share)
     noise = -torch.rand(x_BTM.shape, generator=generator).clamp_min_(1e-9).log_() * level
     return (power + noise).clamp_min_(FLOOR).log10_()

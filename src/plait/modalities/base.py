@@ -23,12 +23,16 @@ class Match:
 
 
 class Modality(ABC):
-    """One column's modality, fitted. Subclasses name their `encoder`, recognise, fit and load; all state is JSON."""
+    """One column's modality, fitted. Subclasses name their `encoder`, recognise, fit and load; all
+    state is JSON.
+    """
 
     options: ClassVar[type[Options]]
     encoder: ClassVar[str]
     media: ClassVar[bool] = False
-    tabular: ClassVar[bool] = False  # a plain cell: all such columns of a table are one part of a row, beside its media
+    tabular: ClassVar[bool] = (
+        False  # a plain cell: all such columns of a table are one part of a row, beside its media
+    )
     layout: Layout
 
     @classmethod
@@ -43,7 +47,9 @@ class Modality(ABC):
 
     @abstractmethod
     def load(self, cells: pa.ChunkedArray, source: Source) -> Loaded:
-        """The whole column as tensors, one entry a row. Never raises for a bad cell: names it in `problems`."""
+        """The whole column as tensors, one entry a row. Never raises for a bad cell: names it in
+        `problems`.
+        """
 
     def transform(self, values: Values, generator: torch.Generator | None) -> Values:
         """A batch as the encoder takes it; augmented when a generator is given, which only training does."""

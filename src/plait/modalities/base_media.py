@@ -20,12 +20,16 @@ from plait.nn.batch import Loaded
 from plait.table.table import Source
 from plait.table.values import is_list, is_text, items, sample
 
-VERSION = 1  # of everything that is prepared; another one finds nothing of what an earlier plait left in a store
+VERSION = (
+    1  # of everything that is prepared; another one finds nothing of what an earlier plait left in a store
+)
 
 
 class MediaModality(Modality):
-    """A modality of media cells, which learns nothing from the rows. What it makes of one is an array of bytes or halves, of
-    `shape` but for its first dimension where that counts steps (`ragged`). It is built from its config alone."""
+    """A modality of media cells, which learns nothing from the rows. What it makes of one is an array
+    of bytes or halves, of `shape` but for its first dimension where that counts steps (`ragged`). It is
+    built from its config alone.
+    """
 
     media: ClassVar[bool] = True
     ragged: ClassVar[bool]
@@ -38,7 +42,9 @@ class MediaModality(Modality):
 
     @abstractmethod
     def prepares(self) -> dict[str, Any]:
-        """All options that decide what `prepare` makes, and the versions of what decodes: a prepared cell's identity."""
+        """All options that decide what `prepare` makes, and the versions of what decodes: a prepared
+        cell's identity.
+        """
 
     @abstractmethod
     def prepare(self, media: Media) -> Cell | None:
@@ -47,7 +53,9 @@ class MediaModality(Modality):
     @cached_property
     def identity(self) -> str:
         """Where its cells lie in a store."""
-        about = json.dumps({"modality": type(self).__name__, "version": VERSION, **self.prepares()}, sort_keys=True)
+        about = json.dumps(
+            {"modality": type(self).__name__, "version": VERSION, **self.prepares()}, sort_keys=True
+        )
         return hashlib.blake2b(about.encode(), digest_size=12).hexdigest()
 
     @classmethod
@@ -65,8 +73,16 @@ class MediaModality(Modality):
         return cls(config)
 
 
-def recognise(cells: pa.ChunkedArray, source: Source, what: str, suffixes: tuple[str, ...], is_one: Callable[[Media], bool]) -> Match | None:
-    """How sure it is that these cells are `what`, by the content of some of them, or else by the ends of their names."""
+def recognise(
+    cells: pa.ChunkedArray,
+    source: Source,
+    what: str,
+    suffixes: tuple[str, ...],
+    is_one: Callable[[Media], bool],
+) -> Match | None:
+    """How sure it is that these cells are `what`, by the content of some of them, or else by the ends
+    of their names.
+    """
     if is_list(cells):
         cells = items(cells)
     if not len(cells) or not (is_text(cells) or is_bytes(cells.type)):
@@ -79,7 +95,11 @@ def recognise(cells: pa.ChunkedArray, source: Source, what: str, suffixes: tuple
     if found >= len(looked) / 2:
         return Match(1.0, f"{found} of {len(looked)} cells looked at are {what} by their content")
     if named >= len(looked) / 2:
-        return Match(0.9, f"names end like those of {what}, but {len(looked) - found} of {len(looked)} looked at are none under {source.root}")
+        return Match(
+            0.9,
+            f"names end like those of {what}, but {len(looked) - found} of {len(looked)} looked at are none "
+            f"under {source.root}",
+        )
     return None
 
 

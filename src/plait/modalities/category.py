@@ -25,8 +25,9 @@ class Config(Options):
 
 
 class Category(Modality):
-    """A column of categories. A value that training did not see is not missing: it has an index of its own, 0, which
-    training rows of rare values teach the encoder to read (see `fit`)."""
+    """A column of categories. A value that training did not see is not missing: it has an index of its
+    own, 0, which training rows of rare values teach the encoder to read (see `fit`).
+    """
 
     options = Config
     encoder = "tabular"
@@ -47,7 +48,9 @@ class Category(Modality):
         repeated = different <= max(20, len(cells) ** 0.5) and different <= len(cells) / 2
         if repeated:
             return Match(0.7, f"{different:,} different values in {len(cells):,} cells")
-        if words < 2 and different <= len(cells) / 2:  # names of two words and more have parts that others share
+        if (
+            words < 2 and different <= len(cells) / 2
+        ):  # names of two words and more have parts that others share
             return Match(0.5, f"short strings, {different:,} different values in {len(cells):,} cells")
         return None
 
@@ -85,5 +88,7 @@ def _strings(cells: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_dictionary(cells.type):
         cells = pc.cast(cells, cells.type.value_type)
     if pa.types.is_floating(cells.type) and pc.all(pc.equal(pc.round(cells), cells)).as_py():
-        cells = pc.cast(cells, pa.int64())  # whole numbers become floats in a frame with missing cells: 3.0 is 3
+        cells = pc.cast(
+            cells, pa.int64()
+        )  # whole numbers become floats in a frame with missing cells: 3.0 is 3
     return cells if pa.types.is_string(cells.type) else pc.cast(cells, pa.string())

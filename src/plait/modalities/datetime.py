@@ -46,8 +46,10 @@ PIVOT = 2050  # years of two digits are those before
 
 
 class Config(Options):
-    """`cycles` adds sine and cosine of the place in the year, the month, the week and the day. `format` says how strings
-    are to be read, as in `%d/%m/%Y`; it is found from the cells if left out. Years of two digits (`%y`) are those from 1950 to 2049."""
+    """`cycles` adds sine and cosine of the place in the year, the month, the week and the day. `format`
+    says how strings are to be read, as in `%d/%m/%Y`; it is found from the cells if left out. Years of
+    two digits (`%y`) are those from 1950 to 2049.
+    """
 
     cycles: bool = True
     format: str = ""
@@ -56,8 +58,9 @@ class Config(Options):
 class Datetime(Modality):
     """A column of dates or times, as Arrow dates and timestamps or as strings of one known format.
 
-    Features: the place in the training rows' span (0 at its middle, -1 and 1 at its ends, bounded to +-3), then, with
-    `cycles`, sine and cosine of the place in the year, month, week and day. Times of day are UTC where a zone is given.
+    Features: the place in the training rows' span (0 at its middle, -1 and 1 at its ends, bounded to
+    +-3), then, with `cycles`, sine and cosine of the place in the year, month, week and day. Times of
+    day are UTC where a zone is given.
     """
 
     options = Config
@@ -70,7 +73,11 @@ class Datetime(Modality):
 
     @classmethod
     def matches(cls, cells: pa.ChunkedArray, source: Source) -> Match | None:
-        if pa.types.is_temporal(cells.type) and not pa.types.is_time(cells.type) and not pa.types.is_duration(cells.type):
+        if (
+            pa.types.is_temporal(cells.type)
+            and not pa.types.is_time(cells.type)
+            and not pa.types.is_duration(cells.type)
+        ):
             return Match(1.0, f"dates ({cells.type})")
         if is_text(cells):
             form, parsed = _form(cells)
@@ -85,16 +92,22 @@ class Datetime(Modality):
         form = config.format or (_form(cells.drop_null())[0] if is_text(cells) else "")
         seconds = _seconds(cells, form)
         seconds = seconds[np.isfinite(seconds)]
-        return cls(config, *((float(seconds.min()), float(seconds.max())) if len(seconds) else (0.0, 1.0)), form)
+        return cls(
+            config, *((float(seconds.min()), float(seconds.max())) if len(seconds) else (0.0, 1.0)), form
+        )
 
     def load(self, cells: pa.ChunkedArray, source: Source) -> Loaded:
         source.progress(len(cells))
-        form = self.form or (_form(cells.drop_null())[0] if is_text(cells) else "")  # timestamps in training, strings here
+        form = self.form or (
+            _form(cells.drop_null())[0] if is_text(cells) else ""
+        )  # timestamps in training, strings here
         seconds = _seconds(cells, form)
         present = np.isfinite(seconds)
         given = pc.is_valid(cells).to_numpy(zero_copy_only=False)
         problems = [
-            Problem(int(row), source.column, "", f"not a date like {form}: {str(cells[int(row)].as_py())[:40]!r}")
+            Problem(
+                int(row), source.column, "", f"not a date like {form}: {str(cells[int(row)].as_py())[:40]!r}"
+            )
             for row in np.flatnonzero(given & ~present)
         ]
         seconds = np.where(present, seconds, self.first)
@@ -129,7 +142,9 @@ def _features(seconds: np.ndarray, first: float, last: float, cycles: bool) -> n
 
 
 def _parse(cells: pa.ChunkedArray, form: str) -> pa.ChunkedArray:
-    """Strings as times, null where they are none of this format. To Arrow 63 is a year `%Y` too, and `%y` of 63 is 2063."""
+    """Strings as times, null where they are none of this format. To Arrow 63 is a year `%Y` too, and
+    `%y` of 63 is 2063.
+    """
     times = pc.strptime(cells, format=form, unit="s", error_is_null=True)
     if "%Y" in form:
         return pc.if_else(pc.greater_equal(pc.year(times), 1000), times, None)
@@ -148,7 +163,9 @@ def _share(cells: pa.ChunkedArray, form: str) -> float:
 
 
 def _form(cells: pa.ChunkedArray) -> tuple[str, float]:
-    """The format that fits most cells of a sample, and the share that it fits. Of equals the first listed wins."""
+    """The format that fits most cells of a sample, and the share that it fits. Of equals the first
+    listed wins.
+    """
     shares = [_share(cells, form) for form in FORMATS]
     best = int(np.argmax(shares))
     return FORMATS[best], shares[best]

@@ -22,7 +22,20 @@ from plait.modalities.base_media import MediaModality, recognise
 from plait.nn.batch import Layout, Values
 from plait.table.table import Source
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".ico", ".avif")
+SUFFIXES = (
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".gif",
+    ".bmp",
+    ".webp",
+    ".tif",
+    ".tiff",
+    ".ppm",
+    ".pgm",
+    ".ico",
+    ".avif",
+)
 
 
 ORIENTATION = 274  # the EXIF tag
@@ -89,10 +102,11 @@ def _open(data: bytes) -> Pillow.Image:
 
 
 def decode(data: bytes, config: Framing) -> np.ndarray:
-    """A picture file as bytes of shape (size, size, 3), RGB. Raises `BadCell` when it is broken or cut short.
+    """A picture file as bytes of shape (size, size, 3), RGB. Raises `BadCell` when it is broken or cut
+    short.
 
-    JPEG is decoded at the smallest of its eight scales that is at least as large as needed. That differs from decoding
-    all of it by 1 to 2 of 255, the same in training and in use.
+    JPEG is decoded at the smallest of its eight scales that is at least as large as needed. That
+    differs from decoding all of it by 1 to 2 of 255, the same in training and in use.
     """
     try:
         pixels = _decode_jpeg(data, config) if data.startswith(JPEG) else None
@@ -114,7 +128,14 @@ def _decode_jpeg(data: bytes, config: Framing) -> np.ndarray | None:
     if space not in ("YCbCr", "RGB", "Gray") or width * height > MAX_PIXELS:
         return None
     least = fitted((width, height), config)  # no larger than it is, and before it is turned
-    pixels = simplejpeg.decode_jpeg(data, "RGB", fastdct=True, fastupsample=True, min_height=min(least[1], height), min_width=min(least[0], width))
+    pixels = simplejpeg.decode_jpeg(
+        data,
+        "RGB",
+        fastdct=True,
+        fastupsample=True,
+        min_height=min(least[1], height),
+        min_width=min(least[0], width),
+    )
     if EXIF not in data[:65_536]:
         return pixels
     image = Pillow.fromarray(pixels)

@@ -18,19 +18,20 @@ from plait.table.values import MOST, distinct, is_text, numbers, share_of_number
 
 
 class Config(Options):
-    """`quantile` adds a piecewise-linear encoding over `bins` (Gorishniy et al. 2022, eq. 1) beside the scaled number.
-    For learned periodic embeddings see the option `periodic` of the encoder `tabular`."""
+    """`quantile` adds a piecewise-linear encoding over `bins` (Gorishniy et al. 2022, eq. 1) beside the
+    scaled number. For learned periodic embeddings see the option `periodic` of the encoder `tabular`.
+    """
 
     embedding: Literal["quantile", "none"] = "quantile"
     bins: int = Field(16, ge=2, le=256)
 
 
 class Number(Modality):
-    """A column of numbers, (x - median) / spread, then bounded to (-3, 3) by x / sqrt(1 + (x/3)^2) as RealMLP does
-    (Holzmueller et al. 2024), so that one outlier cannot drown the rest.
+    """A column of numbers, (x - median) / spread, then bounded to (-3, 3) by x / sqrt(1 + (x/3)^2) as
+    RealMLP does (Holzmueller et al. 2024), so that one outlier cannot drown the rest.
 
-    The spread is the interquartile range as a standard deviation, or what is not zero of: the standard deviation, 1.
-    NaN is missing. An infinity, or a string that is no number, is a problem and missing.
+    The spread is the interquartile range as a standard deviation, or what is not zero of: the standard
+    deviation, 1. NaN is missing. An infinity, or a string that is no number, is a problem and missing.
     """
 
     options = Config
@@ -60,12 +61,18 @@ class Number(Modality):
             return cls(config, 0.0, 1.0, [])
         low, median, high = (float(q) for q in np.quantile(x, [0.25, 0.5, 0.75]))
         spread = (high - low) / 1.349 or float(x.std()) or 1.0
-        edges = np.unique(np.quantile(x, np.linspace(0, 1, config.bins + 1))).tolist() if config.embedding == "quantile" else []
+        edges = (
+            np.unique(np.quantile(x, np.linspace(0, 1, config.bins + 1))).tolist()
+            if config.embedding == "quantile"
+            else []
+        )
         return cls(config, median, spread, edges if len(edges) > 2 else [])
 
     def load(self, cells: pa.ChunkedArray, source: Source) -> Loaded:
         x, bad = numbers(cells)
-        problems = [Problem(row, source.column, "", f"not a finite number: {str(cell)[:40]!r}") for row, cell in bad]
+        problems = [
+            Problem(row, source.column, "", f"not a finite number: {str(cell)[:40]!r}") for row, cell in bad
+        ]
         source.progress(len(cells))
         present = np.isfinite(x)
         x = np.where(present, x, self.median)
@@ -88,7 +95,9 @@ component = Number
 
 
 def piecewise_linear(x_B: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Gorishniy et al. 2022, "On Embeddings for Numerical Features", eq. 1: entry t of T is 0 before bin t, 1 after it,
-    and rises linearly within. The first and last bins are not extended beyond 0 and 1."""
+    """Gorishniy et al. 2022, "On Embeddings for Numerical Features", eq. 1: entry t of T is 0 before
+    bin t, 1 after it, and rises linearly within. The first and last bins are not extended beyond 0 and
+    1.
+    """
     widths = np.diff(edges)
     return ((x_B[:, None] - edges[:-1]) / widths).clip(0, 1)

@@ -1,5 +1,6 @@
-"""Sentences: Unicode-normalised, then cut into tokens by a tokenizer that is trained on the training rows, or into
-hashed n-grams, which need no training."""
+"""Sentences: Unicode-normalised, then cut into tokens by a tokenizer that is trained on the training
+rows, or into hashed n-grams, which need no training.
+"""
 
 from __future__ import annotations
 
@@ -33,12 +34,13 @@ PRIME = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Config(Options):
-    """`split` cuts texts into `subword` pieces (byte-level BPE: any script and emoji survives), into `word`s, into `character`s, into a
-    bag of hashed `ngrams` of words and characters, as fastText does (Bojanowski et al. 2017), or as the `tokenizer` of a
-    `pretrained` model does (a folder, a hub's name, or a package's, see `files.find`).
+    """`split` cuts texts into `subword` pieces (byte-level BPE: any script and emoji survives), into
+    `word`s, into `character`s, into a bag of hashed `ngrams` of words and characters, as fastText does
+    (Bojanowski et al. 2017), or as the `tokenizer` of a `pretrained` model does (a folder, a hub's
+    name, or a package's, see `files.find`).
 
-    `vocabulary` counts the ids, padding and unknown included; it is the height of an encoder's embedding. Texts beyond
-    `max_tokens` tokens (or n-grams) are cut, and the number of them is told.
+    `vocabulary` counts the ids, padding and unknown included; it is the height of an encoder's
+    embedding. Texts beyond `max_tokens` tokens (or n-grams) are cut, and the number of them is told.
     """
 
     vocabulary: int = Field(10_000, ge=300)
@@ -46,7 +48,9 @@ class Config(Options):
     split: Literal["subword", "word", "character", "ngrams", "pretrained"] = "subword"
     tokenizer: str = ""
     words: int = Field(2, ge=1, le=4, description="ngrams: up to so many words")
-    characters: int = Field(5, ge=0, le=8, description="ngrams: from 2 up to so many characters within a word; 0: none")
+    characters: int = Field(
+        5, ge=0, le=8, description="ngrams: from 2 up to so many characters within a word; 0: none"
+    )
     lowercase: bool = True
     drop: float = Field(0.0, ge=0, lt=1, description="share of tokens made unknown at random in training")
 
@@ -61,8 +65,12 @@ class Text(Modality):
         self.config = config
         self.tokenizer = tokenizer
         if tokenizer:
-            tokenizer.encode_special_tokens = True  # "<unk>" in a cell is text like any other; not kept by `to_str`
-        height = tokenizer.get_vocab_size() if tokenizer and config.split == "pretrained" else config.vocabulary
+            tokenizer.encode_special_tokens = (
+                True  # "<unk>" in a cell is text like any other; not kept by `to_str`
+            )
+        height = (
+            tokenizer.get_vocab_size() if tokenizer and config.split == "pretrained" else config.vocabulary
+        )
         self.layout = Layout("tokens" if tokenizer else "bag", (config.max_tokens,), height)
 
     @classmethod
@@ -73,7 +81,10 @@ class Text(Modality):
         if words >= 3 and (different > 20 or different > len(cells) / 2):
             return Match(0.8, f"{words:.0f} words a cell on average, {different:,} different texts")
         if any(c.isalpha() for t in sample(cells) for c in t):
-            return Match(0.4, f"{words:.1f} words a cell on average, {different:,} different texts in {len(cells):,} cells")
+            return Match(
+                0.4,
+                f"{words:.1f} words a cell on average, {different:,} different texts in {len(cells):,} cells",
+            )
         return Match(0.1, "strings")
 
     @classmethod
@@ -89,7 +100,9 @@ class Text(Modality):
             each = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
             tokenizer.pre_tokenizer = pre_tokenizers.Whitespace() if config.split == "word" else each
             tokenizer.decoder = None if config.split == "word" else decoders.Fuse()
-            trainer: Any = trainers.WordLevelTrainer(vocab_size=config.vocabulary, special_tokens=special, show_progress=False)
+            trainer: Any = trainers.WordLevelTrainer(
+                vocab_size=config.vocabulary, special_tokens=special, show_progress=False
+            )
         else:
             tokenizer = Tokenizer(models.BPE())
             tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
@@ -123,13 +136,19 @@ class Text(Modality):
             if self.config.split == "pretrained" and length[row] > longest:
                 ids[row, longest - 1] = one[-1]  # the end is marked all the same
         values = Values(torch.from_numpy(ids), torch.from_numpy(kept))
-        notes = {f"longer than max_tokens ({longest}), and cut there": np.flatnonzero(length > longest).tolist()}
-        return Loaded(values, torch.from_numpy(kept > 0), notes={note: rows for note, rows in notes.items() if rows})
+        notes = {
+            f"longer than max_tokens ({longest}), and cut there": np.flatnonzero(length > longest).tolist()
+        }
+        return Loaded(
+            values, torch.from_numpy(kept > 0), notes={note: rows for note, rows in notes.items() if rows}
+        )
 
     def transform(self, values: Values, generator: torch.Generator | None) -> Values:
         x_BL = values.x.long()
         if generator is not None and self.config.drop:
-            x_BL = x_BL.masked_fill((torch.rand(x_BL.shape, generator=generator) < self.config.drop) & (x_BL > 0), 1)
+            x_BL = x_BL.masked_fill(
+                (torch.rand(x_BL.shape, generator=generator) < self.config.drop) & (x_BL > 0), 1
+            )
         return Values(x_BL, values.length_B)
 
     def decode(self, ids: list[int]) -> str:
@@ -152,7 +171,10 @@ def _pretrained(name: str) -> Tokenizer:
     """A model's own tokenizer, as it is but for padding and cutting, which are done here."""
     file = files.find(name) / "tokenizer.json"
     if not file.is_file():
-        raise RecipeError(f"'{name}' has no tokenizer.json in {file.parent}; save it there with AutoTokenizer.from_pretrained(...).save_pretrained")
+        raise RecipeError(
+            f"'{name}' has no tokenizer.json in {file.parent}; save it there with "
+            f"AutoTokenizer.from_pretrained(...).save_pretrained"
+        )
     tokenizer = Tokenizer.from_file(str(file))
     tokenizer.no_padding()
     tokenizer.no_truncation()
@@ -166,8 +188,9 @@ def _strings(cells: pa.ChunkedArray) -> list[str | None]:
 
 
 def hashed_ngrams(texts: list[str], config: Config) -> list[np.ndarray]:
-    """For each text the ids (from 2) of its n-grams: first words, then runs of words, then characters within words with
-    a space at both ends. The whole column is hashed at once, as one long array of code points.
+    """For each text the ids (from 2) of its n-grams: first words, then runs of words, then characters
+    within words with a space at both ends. The whole column is hashed at once, as one long array of
+    code points.
 
     Marks of punctuation and emoji are words of their own.
     """
@@ -185,7 +208,11 @@ def hashed_ngrams(texts: list[str], config: Config) -> list[np.ndarray]:
         ids.append(2 + ((mixed >> np.uint64(32)) % np.uint64(config.vocabulary - 2)).astype(np.int32))
         owners.append(of)
 
-    starts = np.flatnonzero((code[:-1] == SPACE) & (code[1:] != SPACE)) + 1 if len(code) else np.zeros(0, dtype=int)
+    starts = (
+        np.flatnonzero((code[:-1] == SPACE) & (code[1:] != SPACE)) + 1
+        if len(code)
+        else np.zeros(0, dtype=int)
+    )
     word = _word_hashes(code, starts)
     run, of = word, owner[starts]
     for n in range(1, config.words + 1):
@@ -195,15 +222,23 @@ def hashed_ngrams(texts: list[str], config: Config) -> list[np.ndarray]:
         if len(code) < n:
             break
         windows = np.lib.stride_tricks.sliding_window_view(code, n)
-        inside = (windows[:, 1:-1] != SPACE).all(1) & (owner[: len(windows)] == owner[n - 1 :]) & (windows[:, :2] != SPACE).any(1)
+        inside = (
+            (windows[:, 1:-1] != SPACE).all(1)
+            & (owner[: len(windows)] == owner[n - 1 :])
+            & (windows[:, :2] != SPACE).any(1)
+        )
         mixed = np.zeros(int(inside.sum()), dtype=np.uint64)
         for column in windows[inside].T:
             mixed = (mixed ^ column) * PRIME
         add(mixed, owner[: len(windows)][inside])
     every, of = np.concatenate(ids), np.concatenate(owners)
     order = np.argsort(of, kind="stable")
-    order = order[np.searchsorted(of[order], 0) :]  # runs of words that cross from one text to the next belong to none
-    return np.split(every[order], np.cumsum(np.bincount(of[order], minlength=len(texts)))[:-1]) if texts else []
+    order = order[
+        np.searchsorted(of[order], 0) :
+    ]  # runs of words that cross from one text to the next belong to none
+    return (
+        np.split(every[order], np.cumsum(np.bincount(of[order], minlength=len(texts)))[:-1]) if texts else []
+    )
 
 
 def _word_hashes(code: np.ndarray, starts: np.ndarray) -> np.ndarray:
@@ -213,5 +248,9 @@ def _word_hashes(code: np.ndarray, starts: np.ndarray) -> np.ndarray:
     place = np.zeros(len(code), dtype=np.int64)
     place[starts] = starts
     place = np.arange(len(code)) - np.maximum.accumulate(place)
-    mixed = np.where(code == SPACE, np.uint64(0), (code + np.uint64(1)) * (PRIME ^ (place.astype(np.uint64) * np.uint64(0x2545F4914F6CDD1D))))
+    mixed = np.where(
+        code == SPACE,
+        np.uint64(0),
+        (code + np.uint64(1)) * (PRIME ^ (place.astype(np.uint64) * np.uint64(0x2545F4914F6CDD1D))),
+    )
     return np.add.reduceat(mixed ^ (mixed >> np.uint64(31)), starts)

@@ -18,13 +18,17 @@ from plait.table.values import sample
 
 
 class Config(Options):
-    """`standardise` each entry over the training rows, or the whole vector to length one (`unit`), or `none`."""
+    """`standardise` each entry over the training rows, or the whole vector to length one (`unit`), or
+    `none`.
+    """
 
     scaling: Literal["standardise", "unit", "none"] = "standardise"
 
 
 class Vector(Modality):
-    """A column of equally long lists of numbers. A vector of another length, or with a NaN, is a problem and missing."""
+    """A column of equally long lists of numbers. A vector of another length, or with a NaN, is a
+    problem and missing.
+    """
 
     options = Config
     encoder = "tabular"
@@ -61,7 +65,10 @@ class Vector(Modality):
         elif self.config.scaling == "unit":
             x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
         x = np.where(good[:, None], x, 0).astype(np.float32)
-        problems = [Problem(row, source.column, "", f"expected {len(self.mean)} finite numbers, got {what}") for row, what in bad]
+        problems = [
+            Problem(row, source.column, "", f"expected {len(self.mean)} finite numbers, got {what}")
+            for row, what in bad
+        ]
         return Loaded(Values(torch.from_numpy(x)), torch.from_numpy(good), problems)
 
     def state(self) -> dict[str, Any]:
@@ -88,7 +95,14 @@ def _matrix(cells: pa.ChunkedArray, length: int) -> tuple[np.ndarray, np.ndarray
     lengths = pc.fill_null(pc.list_value_length(cells), -1).to_numpy(zero_copy_only=False)
     fits = lengths == length
     if fits.any():
-        x[fits] = pc.cast(pc.list_flatten(cells.filter(pa.array(fits))), pa.float64()).to_numpy(zero_copy_only=False).reshape(-1, length)
+        x[fits] = (
+            pc.cast(pc.list_flatten(cells.filter(pa.array(fits))), pa.float64())
+            .to_numpy(zero_copy_only=False)
+            .reshape(-1, length)
+        )
     finite = np.isfinite(x).all(1)
-    bad = [(int(r), "one that is not finite" if fits[r] else f"{lengths[r]}") for r in np.flatnonzero((lengths >= 0) & ~(fits & finite))]
+    bad = [
+        (int(r), "one that is not finite" if fits[r] else f"{lengths[r]}")
+        for r in np.flatnonzero((lengths >= 0) & ~(fits & finite))
+    ]
     return x, fits & finite, bad

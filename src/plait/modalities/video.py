@@ -19,15 +19,31 @@ from plait.nn.batch import Layout, Values
 from plait.table.table import Source
 from plait.table.values import is_list, items, sample
 
-SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp", ".ogv", ".gif")
+SUFFIXES = (
+    ".mp4",
+    ".mkv",
+    ".webm",
+    ".avi",
+    ".mov",
+    ".m4v",
+    ".mpg",
+    ".mpeg",
+    ".ts",
+    ".flv",
+    ".wmv",
+    ".3gp",
+    ".ogv",
+    ".gif",
+)
 
 
 BLACK = 16  # of 255: the brightest pixel of what is called black, as digital video has it
 
 
 class Config(Framing):
-    """`frames` of a clip, each as a picture. All frames of a clip are augmented in one way. They are not mirrored unless asked:
-    what moves left would move right."""
+    """`frames` of a clip, each as a picture. All frames of a clip are augmented in one way. They are
+    not mirrored unless asked: what moves left would move right.
+    """
 
     frames: int = Field(8, ge=1, le=256)
     size: int = Field(64, ge=8, le=1024, description="pixels a side")
@@ -59,7 +75,12 @@ class Video(MediaModality):
         return sum(_has_sound(c, source) for c in looked), len(looked)
 
     def prepares(self) -> dict[str, Any]:
-        return {**self.config.prepares(), "frames": self.config.frames, "av": av.__version__, "pillow": PIL.__version__}
+        return {
+            **self.config.prepares(),
+            "frames": self.config.frames,
+            "av": av.__version__,
+            "pillow": PIL.__version__,
+        }
 
     def prepare(self, media: Media) -> Cell:
         found = media.clip.frames(self.config.frames, self.config)

@@ -1,4 +1,5 @@
-"""What flows through a model: values of cells, tokens of encoders, and the batch that holds a row's parts together.
+"""What flows through a model: values of cells, tokens of encoders, and the batch that holds a row's
+parts together.
 
 Shape letters: B rows, L steps or tokens, D width.
 """
@@ -26,10 +27,12 @@ class Layout:
 
     - `vector`: floats of shape (B, size[0]);
     - `index`: integers in 0..vocabulary-1 of shape (B,), 0 meaning a value not seen in training;
-    - `tokens`: integer ids of shape (B, size[0]), 0 being padding, with a length per row; `vocabulary` ids;
+    - `tokens`: integer ids of shape (B, size[0]), 0 being padding, with a length per row; `vocabulary`
+      ids;
     - `bag`: as `tokens`, but their order says nothing;
     - `grid`: pictures of shape (B, size[0] channels, size[1] high, size[2] wide);
-    - `frames`: pictures of shape (B, at most size[0] steps, size[1] channels, size[2] high, size[3] wide), with a length per row;
+    - `frames`: pictures of shape (B, at most size[0] steps, size[1] channels, size[2] high, size[3]
+      wide), with a length per row;
     - `wave`: samples of shape (B, at most size[0] steps), with a length per row;
     - `spectrogram`: spectra of shape (B, at most size[0] steps, size[1] bands), with a length per row.
     """
@@ -41,10 +44,12 @@ class Layout:
 
 @dataclass
 class Values:
-    """One column's cells for some rows: `x` has one entry a row; `length_B` counts the valid steps along dimension 1.
+    """One column's cells for some rows: `x` has one entry a row; `length_B` counts the valid steps
+    along dimension 1.
 
-    Where a cell holds several media, `count_B` says how many, and `x` (and `length_B`) have one entry for each of them, row
-    after row. `encoded` values are no cells but vectors, (B, L, D), that a frozen encoder has made of them.
+    Where a cell holds several media, `count_B` says how many, and `x` (and `length_B`) have one entry
+    for each of them, row after row. `encoded` values are no cells but vectors, (B, L, D), that a frozen
+    encoder has made of them.
     """
 
     x: Tensor
@@ -80,7 +85,9 @@ class Values:
         return torch.arange(self.x.shape[1], device=self.x.device) < self.length_B[:, None]
 
     def to(self, device: torch.device) -> Values:
-        length_B, count_B = (None if t is None else t.to(device, non_blocking=True) for t in (self.length_B, self.count_B))
+        length_B, count_B = (
+            None if t is None else t.to(device, non_blocking=True) for t in (self.length_B, self.count_B)
+        )
         return replace(self, x=self.x.to(device, non_blocking=True), length_B=length_B, count_B=count_B)
 
 
@@ -94,14 +101,17 @@ def place_within(count_B: Tensor) -> Tensor:
 class Tokens:
     """What an encoder makes of one column: vectors, and True where they are valid.
 
-    In a row where the column is missing, the mask is False everywhere and `x_BLD` holds the column's learned token.
+    In a row where the column is missing, the mask is False everywhere and `x_BLD` holds the column's
+    learned token.
     """
 
     x_BLD: Tensor
     mask_BL: Tensor
 
     def pooled_BD(self) -> Tensor:
-        """One vector a row: the mean of its valid tokens, or the learned token where the column is missing."""
+        """One vector a row: the mean of its valid tokens, or the learned token where the column is
+        missing.
+        """
         return masked_mean(self.x_BLD, self.mask_BL)
 
 
@@ -109,8 +119,9 @@ class Tokens:
 class Batch:
     """Some rows of a prepared table.
 
-    `present[c]` is True where the row has column c; `labelled[t]` is True where it has target t. `rows` are the
-    rows' numbers in the table that they come from. `given` is what `present` was before training hid some of it.
+    `present[c]` is True where the row has column c; `labelled[t]` is True where it has target t. `rows`
+    are the rows' numbers in the table that they come from. `given` is what `present` was before
+    training hid some of it.
     """
 
     values: dict[str, Values]
@@ -128,23 +139,37 @@ class Batch:
             return self
         move = {name: v.to(device) for name, v in self.values.items()}
         whole = (self.present, self.targets, self.labelled, self.given)
-        present, targets, labelled, given = ({k: v.to(device, non_blocking=True) for k, v in d.items()} for d in whole)
+        present, targets, labelled, given = (
+            {k: v.to(device, non_blocking=True) for k, v in d.items()} for d in whole
+        )
         return Batch(move, present, self.rows, targets, labelled, given)
 
     def take(self, rows: Tensor) -> Batch:
         """A part of this batch; `rows` count within it."""
         whole = (self.present, self.targets, self.labelled, self.given)
-        present, targets, labelled, given = ({k: v.index_select(0, rows) for k, v in d.items()} for d in whole)
-        return Batch({k: v.take(rows) for k, v in self.values.items()}, present, self.rows.index_select(0, rows), targets, labelled, given)
+        present, targets, labelled, given = (
+            {k: v.index_select(0, rows) for k, v in d.items()} for d in whole
+        )
+        return Batch(
+            {k: v.take(rows) for k, v in self.values.items()},
+            present,
+            self.rows.index_select(0, rows),
+            targets,
+            labelled,
+            given,
+        )
 
     def only(self, columns: set[str]) -> Batch:
         """The same rows with every other column hidden, as if its cells were missing."""
-        return replace(self, present={c: p if c in columns else torch.zeros_like(p) for c, p in self.present.items()})
+        return replace(
+            self, present={c: p if c in columns else torch.zeros_like(p) for c, p in self.present.items()}
+        )
 
     def drop(self, probability: float, generator: torch.Generator) -> Batch:
-        """Modality dropout, in each row on its own: with this probability the row keeps only some of its present cells, their
-        number drawn evenly from one to all but one, then that many of them by lot. So small subsets are seen as often as
-        large ones, however many columns there are, and no row trains on nothing.
+        """Modality dropout, in each row on its own: with this probability the row keeps only some of
+        its present cells, their number drawn evenly from one to all but one, then that many of them by
+        lot. So small subsets are seen as often as large ones, however many columns there are, and no
+        row trains on nothing.
         """
         if probability <= 0 or len(self.present) < 2:
             return self
@@ -165,8 +190,9 @@ IN_MEMORY = 2 << 30  # bytes of one prepared column above which it lies in a tem
 class Loaded:
     """A column, prepared. Missing and bad cells have `present` False and zeros in `values`.
 
-    `digests` has short hashes of the content of each row's media, to find the same picture on both sides of a split.
-    `notes` maps what is worth a warning, but no problem (`silent`), to the rows of which it is true.
+    `digests` has short hashes of the content of each row's media, to find the same picture on both
+    sides of a split. `notes` maps what is worth a warning, but no problem (`silent`), to the rows of
+    which it is true.
     """
 
     values: Values
@@ -183,4 +209,6 @@ def allocate(rows: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         return torch.zeros((rows, *shape), dtype=dtype)
     with tempfile.NamedTemporaryFile(prefix="plait-") as file:
         os.truncate(file.name, size)
-        return torch.from_file(file.name, shared=True, size=size // dtype.itemsize, dtype=dtype).view(rows, *shape)
+        return torch.from_file(file.name, shared=True, size=size // dtype.itemsize, dtype=dtype).view(
+            rows, *shape
+        )

@@ -25,8 +25,9 @@ _PLAIN = nullcontext()  # cheaper in every step than an autocast that is off
 
 @dataclass(frozen=True)
 class Settings:
-    """What `auto` came to. `frozen`: the precision of encoders that are not trained. `allocator`: whether freed memory is kept
-    for the next step (see `keep_memory`)."""
+    """What `auto` came to. `frozen`: the precision of encoders that are not trained. `allocator`:
+    whether freed memory is kept for the next step (see `keep_memory`).
+    """
 
     device: str
     precision: str
@@ -46,7 +47,8 @@ def settings(recipe: TrainingRecipe, convolves: bool) -> Settings:
     """Resolves a recipe's switches for this machine. `convolves`: the model does, which is where bf16 and
     channels-last pay; a small model of texts and numbers is slowed by the conversions.
 
-    `compile` stays off by itself: on a CPU, compiling a small convolutional network takes longer than it saves.
+    `compile` stays off by itself: on a CPU, compiling a small convolutional network takes longer than
+    it saves.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     fast = "bf16" if bf16_is_fast(device) else "fp32"
@@ -69,10 +71,11 @@ def bf16_is_fast(device: str) -> bool:
 
 
 def keep_memory() -> bool:
-    """Lets glibc keep freed memory instead of giving it back to the system after every step: a training step of a
-    convolutional network frees and takes gigabytes, and each page of it would fault again.
+    """Lets glibc keep freed memory instead of giving it back to the system after every step: a training
+    step of a convolutional network frees and takes gigabytes, and each page of it would fault again.
 
-    It holds for the whole process, until it ends. Returns whether it took effect; elsewhere than on glibc it does nothing.
+    It holds for the whole process, until it ends. Returns whether it took effect; elsewhere than on
+    glibc it does nothing.
     """
     if not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc":
         return False

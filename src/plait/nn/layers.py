@@ -13,12 +13,16 @@ LOTS = 2**16  # how many different lots an entry can draw in dropout
 
 
 def module_key(name: str) -> str:
-    """A column's or target's name as a key of `nn.ModuleDict`, which allows no dots and no names of its own methods."""
+    """A column's or target's name as a key of `nn.ModuleDict`, which allows no dots and no names of its
+    own methods.
+    """
     return "of_" + name.replace("%", "%25").replace(".", "%2E")
 
 
 def glorot(module: nn.Module) -> nn.Module:
-    """Glorot-uniform weights and zero biases (Glorot & Bengio 2010, eq. 16) for every linear and convolution inside."""
+    """Glorot-uniform weights and zero biases (Glorot & Bengio 2010, eq. 16) for every linear and
+    convolution inside.
+    """
     for part in module.modules():
         if isinstance(part, (nn.Linear, nn.Conv2d)):
             nn.init.xavier_uniform_(part.weight)
@@ -28,11 +32,18 @@ def glorot(module: nn.Module) -> nn.Module:
 
 
 class Dropout(nn.Dropout):
-    """Dropout (Srivastava et al. 2014, section 4, scaled while training). On a CPU the lots of four entries are one random number of 64 bits,
-    since torch draws one of them for each, which took longer than the products behind it; so p is rounded to 1/65,536."""
+    """Dropout (Srivastava et al. 2014, section 4, scaled while training). On a CPU the lots of four
+    entries are one random number of 64 bits, since torch draws one of them for each, which took longer
+    than the products behind it; so p is rounded to 1/65,536.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.p in (0.0, 1.0) or x.device.type != "cpu" or torch.compiler.is_compiling():
+        if (
+            not self.training
+            or self.p in (0.0, 1.0)
+            or x.device.type != "cpu"
+            or torch.compiler.is_compiling()
+        ):
             return super().forward(x)
         dropped = min(round(self.p * LOTS), LOTS - 1)
         lots = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
@@ -86,11 +97,19 @@ class Block(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.norm_onto = nn.LayerNorm(width) if across else None
         self.attention = Attention(width, heads)
-        self.mlp = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), Dropout(dropout), nn.Linear(2 * width, width))
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width, 2 * width),
+            nn.GELU(),
+            Dropout(dropout),
+            nn.Linear(2 * width, width),
+        )
         self.dropout = Dropout(dropout)
 
     def forward(self, x_BLD: Tensor, mask_BL: Tensor, onto_BLD: Tensor | None = None) -> Tensor:
-        """Attends to `onto_BLD` when built with `across`, to `x_BLD` itself otherwise; `mask_BL` is that one's mask."""
+        """Attends to `onto_BLD` when built with `across`, to `x_BLD` itself otherwise; `mask_BL` is
+        that one's mask.
+        """
         normed = self.norm(x_BLD)
         onto = normed if self.norm_onto is None or onto_BLD is None else self.norm_onto(onto_BLD)
         x_BLD = x_BLD + self.dropout(self.attention(normed, onto, mask_BL))
@@ -98,14 +117,17 @@ class Block(nn.Module):
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """Batch normalisation that falls back on its running statistics where a batch holds a single value per channel.
+    """Batch normalisation that falls back on its running statistics where a batch holds a single value
+    per channel.
 
     Encoders see only the rows in which a column is present, and in one batch that may be one row.
     """
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         if self.training and x_BCHW.numel() == x_BCHW.shape[1]:
-            return F.batch_norm(x_BCHW, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+            return F.batch_norm(
+                x_BCHW, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
+            )
         return super().forward(x_BCHW)
 
 
@@ -119,8 +141,9 @@ def masked_mean(x_BLD: Tensor, mask_BL: Tensor) -> Tensor:
 
 
 class MaskedBatchNorm(nn.Module):
-    """Batch normalisation (Ioffe & Szegedy 2015) of the valid steps of (B, C, T, ...); what lies beyond a row's length has no
-    part in the statistics, and comes out as zero."""
+    """Batch normalisation (Ioffe & Szegedy 2015) of the valid steps of (B, C, T, ...); what lies beyond
+    a row's length has no part in the statistics, and comes out as zero.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -131,7 +154,8 @@ class MaskedBatchNorm(nn.Module):
         steps, valid = x_BTRC.flatten(0, 1), mask_BT.flatten().nonzero()[:, 0]
         every = len(valid) == len(steps)
         some_NRC = steps if every else steps.index_select(0, valid)
-        # One picture: many, of one row each, take several times as long. Contiguous: of a picture whose stride over the batch is not its
+        # One picture: many, of one row each, take several times as long. Contiguous: of a picture whose
+        # stride over the batch is not its
         # size, torch 2.13 computes wrong gradients on a CPU, without a word.
         steps = self.norm(some_NRC.permute(2, 0, 1).contiguous()[None])[0].permute(1, 2, 0)
         if not every:
@@ -140,18 +164,21 @@ class MaskedBatchNorm(nn.Module):
 
 
 class SpectrumStages(nn.Module):
-    """3x3 convolutions over time and bands, each with the maximum over its `pools` (time, bands), normalisation and ReLU:
-    (B, T, bands) -> (B, T', width), and the lengths T'.
+    """3x3 convolutions over time and bands, each with the maximum over its `pools` (time, bands),
+    normalisation and ReLU: (B, T, bands) -> (B, T', width), and the lengths T'.
 
-    Each row is made up with zeros, which after the first normalisation are the mean of each band, to a whole number of
-    its last steps; beyond that everything is zero in every stage, as if the row stood alone.
+    Each row is made up with zeros, which after the first normalisation are the mean of each band, to a
+    whole number of its last steps; beyond that everything is zero in every stage, as if the row stood
+    alone.
     """
 
     def __init__(self, bands: int, channels: Sequence[int], pools: Sequence[tuple[int, int]]) -> None:
         super().__init__()
         self.norm = MaskedBatchNorm(bands)
         pairs = list(zip((1, *channels), channels, strict=False))
-        self.convolutions = nn.ModuleList(nn.Conv2d(before, after, 3, padding=1, bias=False) for before, after in pairs)
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(before, after, 3, padding=1, bias=False) for before, after in pairs
+        )
         self.norms = nn.ModuleList(MaskedBatchNorm(after) for after in channels)
         self.pools = list(pools)
         for _, pool in pools:
@@ -162,7 +189,9 @@ class SpectrumStages(nn.Module):
         x_BTM = self.norm(x_BTM.transpose(1, 2), steps_mask(x_BTM.shape[1], length_B)).transpose(1, 2)
         length_B = -(-length_B.clamp(min=1) // self.steps) * self.steps
         x_BTM = F.pad(x_BTM, (0, 0, 0, -x_BTM.shape[1] % self.steps))
-        x_BCTM = x_BTM[..., None].permute(0, 3, 1, 2)  # channels last in its strides, which `[:, None]` would leave open
+        x_BCTM = x_BTM[..., None].permute(
+            0, 3, 1, 2
+        )  # channels last in its strides, which `[:, None]` would leave open
         for convolution, norm, pool in zip(self.convolutions, self.norms, self.pools, strict=True):
             x_BCTM, length_B = F.max_pool2d(convolution(x_BCTM), pool, ceil_mode=True), length_B // pool[0]
             x_BCTM = F.relu_(norm(x_BCTM, steps_mask(x_BCTM.shape[2], length_B)))
@@ -170,8 +199,9 @@ class SpectrumStages(nn.Module):
 
 
 class SetAttention(nn.Module):
-    """One vector for a set of any size: the mean weighed by softmax_k(w' tanh(V h_k)), in whatever order they come (Ilse et
-    al. 2018, eq. 7 and 8)."""
+    """One vector for a set of any size: the mean weighed by softmax_k(w' tanh(V h_k)), in whatever
+    order they come (Ilse et al. 2018, eq. 7 and 8).
+    """
 
     def __init__(self, width: int, hidden: int = 64) -> None:
         super().__init__()
@@ -184,17 +214,23 @@ class SetAttention(nn.Module):
 
 
 class BiLSTM(nn.Module):
-    """Long short-term memories in both directions, layer on layer, each row read up to its own end: (B, L, D) -> (B, L, 2 width), and the
-    last states of both directions, joined, of the top layer (B, 2 width).
+    """Long short-term memories in both directions, layer on layer, each row read up to its own end: (B,
+    L, D) -> (B, L, 2 width), and the last states of both directions, joined, of the top layer (B, 2
+    width).
 
-    What a packed `nn.LSTM` with `bidirectional` computes; but the backward pass of packed sequences takes several times as long on a CPU
-    (benchmarks/lstm.py), so the second direction reads rows that are turned round instead, padding behind them.
+    What a packed `nn.LSTM` with `bidirectional` computes; but the backward pass of packed sequences
+    takes several times as long on a CPU (benchmarks/lstm.py), so the second direction reads rows that
+    are turned round instead, padding behind them.
     """
 
     def __init__(self, width_in: int, width: int, layers: int = 1, dropout: float = 0.0) -> None:
         super().__init__()
-        self.ahead = nn.ModuleList(nn.LSTM(2 * width if i else width_in, width, batch_first=True) for i in range(layers))
-        self.back = nn.ModuleList(nn.LSTM(2 * width if i else width_in, width, batch_first=True) for i in range(layers))
+        self.ahead = nn.ModuleList(
+            nn.LSTM(2 * width if i else width_in, width, batch_first=True) for i in range(layers)
+        )
+        self.back = nn.ModuleList(
+            nn.LSTM(2 * width if i else width_in, width, batch_first=True) for i in range(layers)
+        )
         self.dropout = Dropout(dropout)
 
     def forward(self, x_BLD: Tensor, length_B: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,5 @@
-"""What can be said of a cell in numbers that nothing trains: mean spectra, thumbnails, counts of n-grams. Linear models read them,
-and alignments begin at them. B rows, N media, L steps, D width.
+"""What can be said of a cell in numbers that nothing trains: mean spectra, thumbnails, counts of
+n-grams. Linear models read them, and alignments begin at them. B rows, N media, L steps, D width.
 """
 
 from __future__ import annotations
@@ -32,8 +32,10 @@ WORDS = ("bag", "tokens")  # kinds of cells whose n-grams or tokens are counted
 
 
 class Statistics(nn.Module):
-    """Numbers of a cell, (B, width), of mean 0; those of cells that are no texts of deviation 1 each, those of texts the main directions of their
-    TF-IDF (Deerwester et al. 1990, "latent semantic analysis"), of mean square 1 together. Zeros before `fit`."""
+    """Numbers of a cell, (B, width), of mean 0; those of cells that are no texts of deviation 1 each,
+    those of texts the main directions of their TF-IDF (Deerwester et al. 1990, "latent semantic
+    analysis"), of mean square 1 together. Zeros before `fit`.
+    """
 
     def __init__(self, layout: Layout) -> None:
         super().__init__()
@@ -56,9 +58,15 @@ class Statistics(nn.Module):
 
     @torch.no_grad()
     def fit(self, cells: Iterable[Values]) -> None:
-        """Sets means and scales, and of texts weights and directions, from batches of cells as encoders take them; nothing without cells."""
+        """Sets means and scales, and of texts weights and directions, from batches of cells as encoders
+        take them; nothing without cells.
+        """
         words = self.kind in WORDS
-        parts = [word_counts(some.x, some.mask_BL(), self.height) if words else KINDS[self.kind](some) for some in cells if len(some.x)]
+        parts = [
+            word_counts(some.x, some.mask_BL(), self.height) if words else KINDS[self.kind](some)
+            for some in cells
+            if len(some.x)
+        ]
         if not parts:
             return
         x = self._fit_words(parts) if words else torch.cat(parts)
@@ -77,7 +85,9 @@ class Statistics(nn.Module):
         known = np.flatnonzero(weight)  # most buckets of n-grams are empty
         width = min(self.width, counts.shape[0] - 1, len(known) - 1)
         if width > 0:
-            self.directions[known, :width] = torch.from_numpy(TruncatedSVD(width, random_state=0).fit(tfidf[:, known]).components_.T)
+            self.directions[known, :width] = torch.from_numpy(
+                TruncatedSVD(width, random_state=0).fit(tfidf[:, known]).components_.T
+            )
         return torch.from_numpy(tfidf @ self.directions.numpy())
 
     def forward(self, values: Values) -> Tensor:
@@ -87,7 +97,9 @@ class Statistics(nn.Module):
         return (numbers_BD - self.mean) * self.scale
 
     def _words(self, values: Values) -> Tensor:
-        """The unit vectors of TF-IDF in the main directions; the same as `word_counts` and the like make, on any device."""
+        """The unit vectors of TF-IDF in the main directions; the same as `word_counts` and the like
+        make, on any device.
+        """
         rows, at = values.mask_BL().nonzero(as_tuple=True)
         pairs, count = torch.unique(rows * self.height + values.x[rows, at], return_counts=True)
         row, word = pairs // self.height, pairs % self.height
@@ -102,14 +114,18 @@ def word_counts(ids_BL: Tensor, mask_BL: Tensor, height: int) -> sparse.csr_arra
     """One plus the logarithm of how often each token is in each row that has it."""
     rows, at = mask_BL.nonzero(as_tuple=True)
     ids = ids_BL[rows, at].numpy()
-    counts = sparse.csr_array((np.ones(len(ids), dtype=np.float32), (rows.numpy(), ids)), shape=(len(ids_BL), height))
+    counts = sparse.csr_array(
+        (np.ones(len(ids), dtype=np.float32), (rows.numpy(), ids)), shape=(len(ids_BL), height)
+    )
     counts.sum_duplicates()
     counts.data = 1 + np.log(counts.data)
     return counts
 
 
 def inverse_frequency(counts: sparse.csr_array) -> np.ndarray:
-    """A weight for each token, as scikit-learn has it: log((1 + n) / (1 + df)) + 1; 0 for one that no row has."""
+    """A weight for each token, as scikit-learn has it: log((1 + n) / (1 + df)) + 1; 0 for one that no
+    row has.
+    """
     rows = np.bincount(sparse.csr_array(counts).indices, minlength=counts.shape[1])
     return np.where(rows > 0, np.log((1 + counts.shape[0]) / (1 + rows)) + 1, 0).astype(np.float32)
 
@@ -146,10 +162,14 @@ def _spectrum(values: Values) -> Tensor:
 
 def _wave(values: Values) -> Tensor:
     """The same of the power in 32 equal bands, from spectra of 400 samples."""
-    x = F.pad(values.x.float(), (0, max(400 - values.x.shape[1], 0))).unfold(1, 400, 200) * torch.hann_window(400, device=values.x.device)
+    x = F.pad(values.x.float(), (0, max(400 - values.x.shape[1], 0))).unfold(1, 400, 200) * torch.hann_window(
+        400, device=values.x.device
+    )
     power = torch.fft.rfft(x).abs().square().clamp_min(1e-10).log10()
     assert values.length_B is not None
-    return _spectrum(Values(F.adaptive_avg_pool1d(power, 32), ((values.length_B - 400) // 200 + 1).clamp(min=1)))
+    return _spectrum(
+        Values(F.adaptive_avg_pool1d(power, 32), ((values.length_B - 400) // 200 + 1).clamp(min=1))
+    )
 
 
 def _film(values: Values) -> Tensor:
@@ -161,4 +181,10 @@ def _film(values: Values) -> Tensor:
     return torch.cat([masked_mean(small, mask_BL), moved], 1)
 
 
-KINDS: dict[str, Callable[[Values], Tensor]] = {"vector": _vector, "grid": _thumbnail, "spectrogram": _spectrum, "wave": _wave, "frames": _film}
+KINDS: dict[str, Callable[[Values], Tensor]] = {
+    "vector": _vector,
+    "grid": _thumbnail,
+    "spectrogram": _spectrum,
+    "wave": _wave,
+    "frames": _film,
+}

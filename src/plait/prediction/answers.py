@@ -24,10 +24,17 @@ CHUNK = 4096  # rows that are decoded before any is predicted
 
 
 def predict(
-    answering: Answering, schema: Schema, table: Table, tell: Tell, progress: Progress, store: Store | None = None
+    answering: Answering,
+    schema: Schema,
+    table: Table,
+    tell: Tell,
+    progress: Progress,
+    store: Store | None = None,
 ) -> tuple[pa.Table, list[Problem]]:
-    """One answer for each row, in order: id columns as they came, then for each target the answer under the target's own
-    name and more about it (`label_probability_cat`), then `problem`, null unless a cell of the row could not be read."""
+    """One answer for each row, in order: id columns as they came, then for each target the answer under
+    the target's own name and more about it (`label_probability_cat`), then `problem`, null unless a
+    cell of the row could not be read.
+    """
     given = check_columns(answering, table, tell)
     columns: dict[str, list[pa.Array]] = {}
     problems: list[Problem] = []
@@ -38,7 +45,9 @@ def predict(
             for suffix, answer in task.answers(outputs[target]).items():
                 columns.setdefault(f"{target}_{suffix}" if suffix else target, []).append(answer)
         problems += [Problem(p.row + first, p.column, p.file, p.reason) for p in rows.prepared.problems]
-    joined = {name: pa.chunked_array(parts) for name, parts in columns.items()} or {target: pa.array([], pa.null()) for target in answering.tasks}
+    joined = {name: pa.chunked_array(parts) for name, parts in columns.items()} or {
+        target: pa.array([], pa.null()) for target in answering.tasks
+    }
     return assemble(joined, problems, schema, table), problems
 
 
@@ -47,7 +56,10 @@ def embed(predictor: Predictor, table: Table, tell: Tell, store: Store | None = 
     given = check_columns(predictor, table, tell)
     parts = []
     for _, part in chunks(table):
-        parts += [predictor.fused(batch, given) for batch in predictor.prepare(part, targets=False, store=store).in_order(BATCH)]
+        parts += [
+            predictor.fused(batch, given)
+            for batch in predictor.prepare(part, targets=False, store=store).in_order(BATCH)
+        ]
     if not parts:
         return np.zeros((0, predictor.width), dtype=np.float32)
     return torch.cat(parts).numpy()
@@ -60,14 +72,21 @@ def chunks(table: Table) -> Iterator[tuple[int, Table]]:
 
 
 def check_columns(answering: Answering, table: Table, tell: Tell) -> list[str]:
-    """The inputs that the table has. Says once which ones it lacks altogether. Raises `TableError` when it has none of them."""
+    """The inputs that the table has. Says once which ones it lacks altogether. Raises `TableError` when
+    it has none of them.
+    """
     known = table.data.column_names
     absent = [name for name in answering.columns if origin(name, known) not in known]
     if absent and len(absent) == len(answering.columns):
         raise TableError(
-            f"{table.name} has none of the model's input columns ({', '.join(absent)}); it has {', '.join(table.data.column_names) or 'no column'}"
+            f"{table.name} has none of the model's input columns ({', '.join(absent)}); it has "
+            f"{', '.join(table.data.column_names) or 'no column'}"
         )
-    others = [name for name in table.data.column_names if name not in answering.columns and name not in answering.tasks]
+    others = [
+        name
+        for name in table.data.column_names
+        if name not in answering.columns and name not in answering.tasks
+    ]
     for name in dict.fromkeys(origin(name, known) for name in absent):
         close = nearest(name, others)
         hint = f"; {close}" if close.startswith("did") else ""
@@ -76,7 +95,9 @@ def check_columns(answering: Answering, table: Table, tell: Tell) -> list[str]:
 
 
 def beside(table: pa.Table, answers: pa.Table, ids: Sequence[str] = ()) -> pa.Table:
-    """A table's columns, then the answers, but for `ids`, which are the table's own; an answer whose name the table has gets `_answer`."""
+    """A table's columns, then the answers, but for `ids`, which are the table's own; an answer whose
+    name the table has gets `_answer`.
+    """
     known = set(table.column_names)
     for name in (name for name in answers.column_names if name not in ids):
         table = table.append_column(f"{name}_answer" if name in known else name, answers[name])
@@ -85,6 +106,8 @@ def beside(table: pa.Table, answers: pa.Table, ids: Sequence[str] = ()) -> pa.Ta
 
 def assemble(answers: dict[str, Any], problems: list[Problem], schema: Schema, table: Table) -> pa.Table:
     """Id columns as they came, then the answers, then `problem`."""
-    done: dict[str, Any] = {name: table.data.column(name) for name in schema.of("id") if name in table.data.column_names} | answers
+    done: dict[str, Any] = {
+        name: table.data.column(name) for name in schema.of("id") if name in table.data.column_names
+    } | answers
     done["problem"] = check.column(problems, len(table))
     return pa.table(done)

@@ -1,5 +1,6 @@
-"""The folder of a trained model: recipe and schema, fitted state, weights, metrics. JSON, YAML and safetensors only:
-loading runs no code from the folder."""
+"""The folder of a trained model: recipe and schema, fitted state, weights, metrics. JSON, YAML and
+safetensors only: loading runs no code from the folder.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +35,9 @@ FILES = ("recipe.yaml", "schema.json", "state.json", "weights.safetensors")
 
 @dataclass
 class Artifact:
-    """A trained model with all that it needs to read new rows. `record` holds metrics, environment and history."""
+    """A trained model with all that it needs to read new rows. `record` holds metrics, environment and
+    history.
+    """
 
     recipe: Recipe
     schema: Schema
@@ -56,19 +59,26 @@ def save(artifact: Artifact, folder: Path) -> None:
 
 
 def load(folder: str | Path) -> Artifact:
-    """The trained model in a folder, ready to predict. Raises `ArtifactError` when it is none, unfinished or damaged."""
+    """The trained model in a folder, ready to predict. Raises `ArtifactError` when it is none,
+    unfinished or damaged.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise ArtifactError(f"no folder '{folder}' (looked in {Path.cwd()})")
     absent = [name for name in FILES if not (folder / name).is_file()]
     if absent:
         if (folder / "checkpoint.safetensors").is_file():
-            raise ArtifactError(f"'{folder}' holds a training that has not ended; go on with: plait fit --resume {folder}")
+            raise ArtifactError(
+                f"'{folder}' holds a training that has not ended; go on with: plait fit --resume {folder}"
+            )
         raise ArtifactError(f"'{folder}' is no trained model of plait: it lacks {', '.join(absent)}")
     try:
         state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         if state.get("format") != FORMAT:
-            raise ArtifactError(f"'{folder}' has format {state.get('format')}; this plait reads {FORMAT}. Install the plait that wrote it")
+            raise ArtifactError(
+                f"'{folder}' has format {state.get('format')}; this plait reads {FORMAT}. Install the plait "
+                f"that wrote it"
+            )
         recipe = Recipe(**yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")))
         schema = Schema.model_validate_json((folder / "schema.json").read_text(encoding="utf-8"))
         preprocessing = Preprocessing.from_state(recipe, state)
@@ -80,7 +90,16 @@ def load(folder: str | Path) -> Artifact:
         record = json.loads(metrics.read_text(encoding="utf-8")) if metrics.is_file() else {}
     except PlaitError:
         raise
-    except (ValueError, ValidationError, KeyError, TypeError, RuntimeError, OSError, SafetensorError, yaml.YAMLError) as error:
+    except (
+        ValueError,
+        ValidationError,
+        KeyError,
+        TypeError,
+        RuntimeError,
+        OSError,
+        SafetensorError,
+        yaml.YAMLError,
+    ) as error:
         raise ArtifactError(f"'{folder}' is damaged: {type(error).__name__}: {error}") from error
     model.eval()
     return Artifact(recipe, schema, preprocessing, model, record)
@@ -100,7 +119,9 @@ def networks(*modules: nn.Module) -> list[Network]:
 
 
 def copy(files: Path, folder: Path) -> None:
-    """The files of a pretrained network, so that the folder of a model is all that it needs; links where the disk allows it."""
+    """The files of a pretrained network, so that the folder of a model is all that it needs; links
+    where the disk allows it.
+    """
     for path in (p for p in files.rglob("*") if p.suffix in (".json", ".safetensors") and p.is_file()):
         into = folder / path.relative_to(files)
         into.parent.mkdir(parents=True, exist_ok=True)

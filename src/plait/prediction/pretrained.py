@@ -1,4 +1,6 @@
-"""Pretrained networks of Hugging Face that are run as they are: loaded from a folder, and over the cells of one column."""
+"""Pretrained networks of Hugging Face that are run as they are: loaded from a folder, and over the
+cells of one column.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +25,15 @@ SAFELY: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
 
 @contextmanager
 def loading(model: str, what: str) -> Iterator[Any]:
-    """transformers, to load a network with. Raises `RecipeError` when it is not installed, or cannot load what is asked for inside."""
+    """transformers, to load a network with. Raises `RecipeError` when it is not installed, or cannot
+    load what is asked for inside.
+    """
     try:
         import transformers
     except ModuleNotFoundError:
-        raise RecipeError(f"a pretrained {what} needs transformers: pip install 'plait[pretrained]'") from None
+        raise RecipeError(
+            f"a pretrained {what} needs transformers: pip install 'plait[pretrained]'"
+        ) from None
     try:
         with quiet():
             yield transformers
@@ -36,15 +42,25 @@ def loading(model: str, what: str) -> Iterator[Any]:
 
 
 def network(loader: Any, folder: Path) -> Any:
-    """The network that a class of transformers makes of a folder's files, for use: safetensors only, never foreign code."""
+    """The network that a class of transformers makes of a folder's files, for use: safetensors only,
+    never foreign code.
+    """
     return loader.from_pretrained(folder, use_safetensors=True, dtype=torch.float32, **SAFELY).eval()
 
 
 def answered(
-    table: Table, column: str, cells: pa.ChunkedArray, answer: Callable[[Any], Any], name: str, kind: pa.DataType, screen: Screen, doing: str
+    table: Table,
+    column: str,
+    cells: pa.ChunkedArray,
+    answer: Callable[[Any], Any],
+    name: str,
+    kind: pa.DataType,
+    screen: Screen,
+    doing: str,
 ) -> pa.Table:
-    """The table with what `answer` makes of each cell beside it, as `name`, null where there is none, and `problem`: a cell of which it
-    raises `BadCell` has no answer either, and is told."""
+    """The table with what `answer` makes of each cell beside it, as `name`, null where there is none,
+    and `problem`: a cell of which it raises `BadCell` has no answer either, and is told.
+    """
     found: list[Any] = []
     problems: list[Problem] = []
     with screen.bar(doing, len(table)) as bar:
@@ -56,4 +72,6 @@ def answered(
                 problems.append(Problem(row, column, bad.file, bad.reason))
             bar.advance()
     check.tell(problems, screen.warn)
-    return beside(table.data, pa.table({name: pa.array(found, kind), "problem": check.column(problems, len(table))}))
+    return beside(
+        table.data, pa.table({name: pa.array(found, kind), "problem": check.column(problems, len(table))})
+    )

@@ -20,19 +20,25 @@ from plait.tasks.speaking.waves import wav
 
 
 class Speaker:
-    """A network that makes a wave of a text by itself (as VITS), or spectra, which a `vocoder`, a folder of its own, makes a wave of (as
-    SpeechT5): safetensors only, never foreign code. `voice` is the number of one of the network's voices, or a file of NumPy with the vector
-    of one, which SpeechT5 needs."""
+    """A network that makes a wave of a text by itself (as VITS), or spectra, which a `vocoder`, a
+    folder of its own, makes a wave of (as SpeechT5): safetensors only, never foreign code. `voice` is
+    the number of one of the network's voices, or a file of NumPy with the vector of one, which SpeechT5
+    needs.
+    """
 
     def __init__(self, model: str, vocoder: str | None = None, voice: str | None = None) -> None:
         """Raises `RecipeError` when it is no such network, or its files lack something."""
         folder = files.find(model)
         self.kind = str(files.read_json(folder, "config.json").get("model_type"))
         if self.kind not in ("vits", "speecht5"):
-            raise RecipeError(f"'{model}' is a '{self.kind}'; expected a network that reads aloud: vits or speecht5")
+            raise RecipeError(
+                f"'{model}' is a '{self.kind}'; expected a network that reads aloud: vits or speecht5"
+            )
         if (self.kind == "speecht5") != (vocoder is not None):
             need = (
-                "makes spectra: say which network makes a wave of them (vocoder=, --vocoder)" if vocoder is None else "needs no vocoder: leave it out"
+                "makes spectra: say which network makes a wave of them (vocoder=, --vocoder)"
+                if vocoder is None
+                else "needs no vocoder: leave it out"
             )
             raise RecipeError(f"'{model}' {need}")
         self.voice = _voice(voice, self.kind)
@@ -40,7 +46,9 @@ class Speaker:
             loader = transformers.VitsModel if self.kind == "vits" else transformers.SpeechT5ForTextToSpeech
             self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, **pretrained.SAFELY)
             self.network: Any = pretrained.network(loader, folder)
-            self.vocoder: Any = pretrained.network(transformers.SpeechT5HifiGan, files.find(vocoder)) if vocoder else None
+            self.vocoder: Any = (
+                pretrained.network(transformers.SpeechT5HifiGan, files.find(vocoder)) if vocoder else None
+            )
         self.rate = int((self.vocoder or self.network).config.sampling_rate)
         voices = int(getattr(self.network.config, "num_speakers", 1))
         if isinstance(self.voice, int) and not 0 <= self.voice < voices:
@@ -48,8 +56,9 @@ class Speaker:
 
     @torch.inference_mode()
     def __call__(self, text: str) -> np.ndarray:
-        """The wave of one text, mono at `rate`. What is drawn by lot in it depends on the text only. Raises `BadCell` when the network knows none
-        of its letters."""
+        """The wave of one text, mono at `rate`. What is drawn by lot in it depends on the text only.
+        Raises `BadCell` when the network knows none of its letters.
+        """
         try:
             given = self.tokenizer(text, return_tensors="pt")
         except ImportError as error:
@@ -62,7 +71,9 @@ class Speaker:
                 named = {"speaker_id": self.voice} if isinstance(self.voice, int) else {}
                 found = self.network(**given, **named).waveform[0]
             else:
-                found = self.network.generate_speech(given["input_ids"], torch.from_numpy(self.voice), vocoder=self.vocoder)
+                found = self.network.generate_speech(
+                    given["input_ids"], torch.from_numpy(self.voice), vocoder=self.vocoder
+                )
         wave: np.ndarray = found.float().numpy()
         return wave
 
@@ -73,9 +84,15 @@ def _voice(voice: str | None, kind: str) -> int | np.ndarray | None:
     if voice is not None and voice.isdecimal():
         if kind == "vits":
             return int(voice)
-        raise RecipeError("a speecht5 takes the vector of a voice, no number: give a file of NumPy (voice=speaker.npy)")
+        raise RecipeError(
+            "a speecht5 takes the vector of a voice, no number: give a file of NumPy (voice=speaker.npy)"
+        )
     if voice is None or kind == "vits":
-        what = "the vector of a voice, a file of NumPy (voice=speaker.npy)" if kind == "speecht5" else "the number of a voice (voice=0)"
+        what = (
+            "the vector of a voice, a file of NumPy (voice=speaker.npy)"
+            if kind == "speecht5"
+            else "the number of a voice (voice=0)"
+        )
         raise RecipeError(f"a {kind} takes {what}")
     try:
         found = np.load(voice, allow_pickle=False)
@@ -85,13 +102,21 @@ def _voice(voice: str | None, kind: str) -> int | np.ndarray | None:
 
 
 def speak(
-    model: str | Path, data: Any, column: str | None = None, *, name: str = "speech", vocoder: str | Path | None = None, voice: str | None = None,
-    root: str | Path | None = None, quiet: bool = False,
-) -> pa.Table:  # fmt: skip
-    """The table with the texts of `column` read aloud beside it, as `name`, the bytes of WAV files, null where there is no text, and `problem`.
+    model: str | Path,
+    data: Any,
+    column: str | None = None,
+    *,
+    name: str = "speech",
+    vocoder: str | Path | None = None,
+    voice: str | None = None,
+    root: str | Path | None = None,
+    quiet: bool = False,
+) -> pa.Table:
+    """The table with the texts of `column` read aloud beside it, as `name`, the bytes of WAV files,
+    null where there is no text, and `problem`.
 
-    `model` is a folder or a hub's name (see `Speaker`). `column` may be left out where the table has one. Raises `RecipeError` for a model that
-    does not fit, `TableError` for a wrong column.
+    `model` is a folder or a hub's name (see `Speaker`). `column` may be left out where the table has
+    one. Raises `RecipeError` for a model that does not fit, `TableError` for a wrong column.
     """
     screen, table = Screen(quiet), read(data, root)
     column = only_column(table, column, "texts")

@@ -30,8 +30,10 @@ TOGETHER = 8  # windows
 
 
 class Transcriber:
-    """A network with a CTC head (as Wav2Vec2ForCTC), or one that generates text from speech (as Whisper), from a folder or the hub's cache:
-    safetensors only, never foreign code. Long recordings are read in windows of 30 s, cut where it is quietest near a window's end."""
+    """A network with a CTC head (as Wav2Vec2ForCTC), or one that generates text from speech (as
+    Whisper), from a folder or the hub's cache: safetensors only, never foreign code. Long recordings
+    are read in windows of 30 s, cut where it is quietest near a window's end.
+    """
 
     def __init__(self, model: str, language: str | None = None) -> None:
         """Raises `RecipeError` when it is no such network, or its files lack something."""
@@ -39,7 +41,9 @@ class Transcriber:
         self.aligns, self.language = aligns(model), language
         with pretrained.loading(model, "transcriber") as transformers:
             loader = transformers.AutoModelForCTC if self.aligns else transformers.AutoModelForSpeechSeq2Seq
-            self.extractor: Any = transformers.AutoFeatureExtractor.from_pretrained(folder, **pretrained.SAFELY)
+            self.extractor: Any = transformers.AutoFeatureExtractor.from_pretrained(
+                folder, **pretrained.SAFELY
+            )
             self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, **pretrained.SAFELY)
             self.network: Any = pretrained.network(loader, folder)
 
@@ -47,11 +51,22 @@ class Transcriber:
     def __call__(self, wave: np.ndarray) -> str:
         """The text of one recording, mono at the network's own rate."""
         parts = stretches(wave, int(WINDOW * self.extractor.sampling_rate))
-        return " ".join(text for first in range(0, len(parts), TOGETHER) for text in self._read(parts[first : first + TOGETHER]) if text)
+        return " ".join(
+            text
+            for first in range(0, len(parts), TOGETHER)
+            for text in self._read(parts[first : first + TOGETHER])
+            if text
+        )
 
     def _read(self, waves: list[np.ndarray]) -> list[str]:
         asked = {"padding": True} if self.aligns else {}
-        given = self.extractor(waves, sampling_rate=self.extractor.sampling_rate, return_tensors="pt", return_attention_mask=True, **asked)
+        given = self.extractor(
+            waves,
+            sampling_rate=self.extractor.sampling_rate,
+            return_tensors="pt",
+            return_attention_mask=True,
+            **asked,
+        )
         if self.aligns:
             ids = self.network(**given).logits.argmax(-1)
         else:
@@ -61,7 +76,9 @@ class Transcriber:
 
 
 def stretches(wave: np.ndarray, longest: int) -> list[np.ndarray]:
-    """A recording cut into stretches of at most `longest` samples, where the tenth part before a stretch's end is quietest."""
+    """A recording cut into stretches of at most `longest` samples, where the tenth part before a
+    stretch's end is quietest.
+    """
     parts, quiet = [], max(longest // 100, 1)
     while len(wave) > longest:
         start = longest - longest // 10
@@ -73,13 +90,21 @@ def stretches(wave: np.ndarray, longest: int) -> list[np.ndarray]:
 
 
 def transcribe(
-    model: str | Path, data: Any, column: str | None = None, *, name: str = "transcript", language: str | None = None,
-    root: str | Path | None = None, quiet: bool = False,
-) -> pa.Table:  # fmt: skip
-    """The table with what is said in the recordings of `column` beside it, as `name`, null where there is none, and `problem`.
+    model: str | Path,
+    data: Any,
+    column: str | None = None,
+    *,
+    name: str = "transcript",
+    language: str | None = None,
+    root: str | Path | None = None,
+    quiet: bool = False,
+) -> pa.Table:
+    """The table with what is said in the recordings of `column` beside it, as `name`, null where there
+    is none, and `problem`.
 
-    `model` is a folder or a hub's name (see `Transcriber`). `column` may be left out where the table has one. `language` is for networks that
-    take one. Raises `RecipeError` for a model that does not fit, `TableError` for a wrong column.
+    `model` is a folder or a hub's name (see `Transcriber`). `column` may be left out where the table
+    has one. `language` is for networks that take one. Raises `RecipeError` for a model that does not
+    fit, `TableError` for a wrong column.
     """
     screen, table = Screen(quiet), read(data, root)
     column = only_column(table, column, "recordings")

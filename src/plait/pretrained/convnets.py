@@ -1,5 +1,7 @@
-"""MobileNetV2 (Sandler et al. 2018) and EfficientNet-Lite0 (Tan & Le 2019, without squeeze and excitation, with ReLU6): small
-networks for pictures whose ImageNet weights come inside packages. Both are stacks of the same block."""
+"""MobileNetV2 (Sandler et al. 2018) and EfficientNet-Lite0 (Tan & Le 2019, without squeeze and
+excitation, with ReLU6): small networks for pictures whose ImageNet weights come inside packages. Both
+are stacks of the same block.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ SIX = 0x40C0  # the bits of 6 in bf16
 
 @dataclass(frozen=True)
 class Plan:
-    """Each stage: how much wider its blocks are inside, channels, blocks, stride of the first, side of the kernel.
+    """Each stage: how much wider its blocks are inside, channels, blocks, stride of the first, side of
+    the kernel.
 
     `same` pads as TensorFlow does, less before than after; `epsilon` belongs to batch normalisation.
     """
@@ -29,15 +32,39 @@ class Plan:
 
 
 PLANS = {
-    "mobilenet_v2": Plan(((1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 32, 3, 2, 3), (6, 64, 4, 2, 3), (6, 96, 3, 1, 3), (6, 160, 3, 2, 3),
-                          (6, 320, 1, 1, 3)), same=False, epsilon=1e-5),
-    "efficientnet_lite0": Plan(((1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3), (6, 112, 3, 1, 5), (6, 192, 4, 2, 5),
-                                (6, 320, 1, 1, 3)), same=True, epsilon=1e-3),
-}  # fmt: skip
+    "mobilenet_v2": Plan(
+        (
+            (1, 16, 1, 1, 3),
+            (6, 24, 2, 2, 3),
+            (6, 32, 3, 2, 3),
+            (6, 64, 4, 2, 3),
+            (6, 96, 3, 1, 3),
+            (6, 160, 3, 2, 3),
+            (6, 320, 1, 1, 3),
+        ),
+        same=False,
+        epsilon=1e-5,
+    ),
+    "efficientnet_lite0": Plan(
+        (
+            (1, 16, 1, 1, 3),
+            (6, 24, 2, 2, 3),
+            (6, 40, 2, 2, 5),
+            (6, 80, 3, 2, 3),
+            (6, 112, 3, 1, 5),
+            (6, 192, 4, 2, 5),
+            (6, 320, 1, 1, 3),
+        ),
+        same=True,
+        epsilon=1e-3,
+    ),
+}
 
 
 class ConvNet(nn.Module):
-    """Pictures (B, 3, H, W) to a grid (B, 1280, H/32, W/32); `classifier` makes ImageNet's classes of its mean."""
+    """Pictures (B, 3, H, W) to a grid (B, 1280, H/32, W/32); `classifier` makes ImageNet's classes of
+    its mean.
+    """
 
     def __init__(self, plan: Plan, classes: int = 0) -> None:
         super().__init__()
@@ -55,7 +82,9 @@ class ConvNet(nn.Module):
         return self.head(self.blocks(self.stem(x_BCHW)))
 
     def folded(self) -> ConvNet:
-        """This network with each normalisation multiplied into the convolution before it: faster, and no longer to be trained."""
+        """This network with each normalisation multiplied into the convolution before it: faster, and
+        no longer to be trained.
+        """
         for part in (m for m in self.eval().modules() if isinstance(m, Convolution)):
             assert isinstance(part.norm, nn.BatchNorm2d)
             part.conv, part.norm = fuse_conv_bn_eval(part.conv, part.norm), nn.Identity()
@@ -63,8 +92,9 @@ class ConvNet(nn.Module):
 
 
 class Block(nn.Module):
-    """An inverted residual: made wider, one convolution for each channel, made narrow again, added to what came in where
-    the form allows it (Sandler et al. 2018, fig. 4d)."""
+    """An inverted residual: made wider, one convolution for each channel, made narrow again, added to
+    what came in where the form allows it (Sandler et al. 2018, fig. 4d).
+    """
 
     def __init__(self, before: int, after: int, ratio: int, kernel: int, stride: int, plan: Plan) -> None:
         super().__init__()
@@ -82,23 +112,39 @@ class Block(nn.Module):
 class Convolution(nn.Module):
     """A convolution with batch normalisation and, unless not `active`, ReLU6."""
 
-    def __init__(self, before: int, after: int, kernel: int, stride: int, plan: Plan, groups: int = 1, active: bool = True) -> None:
+    def __init__(
+        self,
+        before: int,
+        after: int,
+        kernel: int,
+        stride: int,
+        plan: Plan,
+        groups: int = 1,
+        active: bool = True,
+    ) -> None:
         super().__init__()
         self.kernel, self.stride, self.same, self.active = kernel, stride, plan.same, active
-        self.conv = nn.Conv2d(before, after, kernel, stride, 0 if plan.same else kernel // 2, groups=groups, bias=False)
+        self.conv = nn.Conv2d(
+            before, after, kernel, stride, 0 if plan.same else kernel // 2, groups=groups, bias=False
+        )
         self.norm: nn.Module = nn.BatchNorm2d(after, eps=plan.epsilon)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         if self.same and self.kernel > 1:
-            high, wide = (max((math.ceil(n / self.stride) - 1) * self.stride + self.kernel - n, 0) for n in x_BCHW.shape[2:])
+            high, wide = (
+                max((math.ceil(n / self.stride) - 1) * self.stride + self.kernel - n, 0)
+                for n in x_BCHW.shape[2:]
+            )
             x_BCHW = F.pad(x_BCHW, (wide // 2, wide - wide // 2, high // 2, high - high // 2))
         x_BCHW = self.norm(self.conv(x_BCHW))
         return relu6(x_BCHW) if self.active else x_BCHW
 
 
 def relu6(x: Tensor) -> Tensor:
-    """min(max(x, 0), 6), in place. Numbers of bf16 are compared as the integers that their bits are, which have the same order from zero
-    up and are below zero where they are: on CPUs torch 2.13 takes four times as long for the numbers themselves. NaN does not outlive that."""
+    """min(max(x, 0), 6), in place. Numbers of bf16 are compared as the integers that their bits are,
+    which have the same order from zero up and are below zero where they are: on CPUs torch 2.13 takes
+    four times as long for the numbers themselves. NaN does not outlive that.
+    """
     if x.dtype is torch.bfloat16 and x.device.type == "cpu" and not torch.is_grad_enabled():
         x.view(torch.int16).clamp_(0, SIX)
         return x
@@ -113,14 +159,23 @@ def renamed(weights: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     translate = _torchvision if name == "mobilenet_v2" else _efficientnet_pytorch
     found = {translate(key): value for key, value in weights.items()}
     expected = ConvNet(PLANS[name], 1000).state_dict()
-    wrong = [k for k in expected.keys() | found.keys() if k not in expected or k not in found or expected[k].shape != found[k].shape]
+    wrong = [
+        k
+        for k in expected.keys() | found.keys()
+        if k not in expected or k not in found or expected[k].shape != found[k].shape
+    ]
     if wrong or len(found) != len(weights):
-        raise ValueError(f"these are not the weights of {name}: {len(wrong)} tensors differ, {sorted(wrong)[:3]} among them")
+        raise ValueError(
+            f"these are not the weights of {name}: {len(wrong)} tensors differ, {sorted(wrong)[:3]} among "
+            f"them"
+        )
     return {k: v if v.dtype == torch.int64 else v.float() for k, v in found.items()}
 
 
 def _torchvision(key: str) -> str:
-    """`features.3.conv.1.0.weight` is `blocks.2.depthwise.conv.weight`; the first block has nothing to expand."""
+    """`features.3.conv.1.0.weight` is `blocks.2.depthwise.conv.weight`; the first block has nothing to
+    expand.
+    """
     parts = key.split(".")
     kind = parts[-1]
     if parts[0] == "classifier":
@@ -138,11 +193,24 @@ def _torchvision(key: str) -> str:
 def _efficientnet_pytorch(key: str) -> str:
     """`_blocks.3._bn1.weight` is `blocks.3.depthwise.norm.weight`."""
     parts = key.split(".")
-    kind, outer = parts[-1], {"_conv_stem": "stem.conv", "_bn0": "stem.norm", "_conv_head": "head.conv", "_bn1": "head.norm", "_fc": "classifier"}
+    kind, outer = (
+        parts[-1],
+        {
+            "_conv_stem": "stem.conv",
+            "_bn0": "stem.norm",
+            "_conv_head": "head.conv",
+            "_bn1": "head.norm",
+            "_fc": "classifier",
+        },
+    )
     if parts[0] in outer:
         return f"{outer[parts[0]]}.{kind}"
     inner = {
-        "_expand_conv": "expand.conv", "_bn0": "expand.norm", "_depthwise_conv": "depthwise.conv", "_bn1": "depthwise.norm",
-        "_project_conv": "project.conv", "_bn2": "project.norm",
-    }  # fmt: skip
+        "_expand_conv": "expand.conv",
+        "_bn0": "expand.norm",
+        "_depthwise_conv": "depthwise.conv",
+        "_bn1": "depthwise.norm",
+        "_project_conv": "project.conv",
+        "_bn2": "project.norm",
+    }
     return f"blocks.{parts[1]}.{inner[parts[2]]}.{kind}"

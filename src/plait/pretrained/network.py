@@ -1,4 +1,6 @@
-"""Pretrained networks: loaded from their files, or built as those describe them; how wide they are, and what they want to be given."""
+"""Pretrained networks: loaded from their files, or built as those describe them; how wide they are, and
+what they want to be given.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,12 @@ from plait.nn.layers import masked_mean
 from plait.pretrained import files as weights
 from plait.pretrained.convnets import PLANS, ConvNet
 
-NOT_FORM = ("auto_map", "transformers_version", "dtype", "torch_dtype")  # entries of a config that do not describe the network
+NOT_FORM = (
+    "auto_map",
+    "transformers_version",
+    "dtype",
+    "torch_dtype",
+)  # entries of a config that do not describe the network
 
 
 COMMON = ("bert", "roberta", "xlm-roberta", "mpnet", "distilbert", "vit", "deit", "dinov2")
@@ -30,7 +37,17 @@ COMMON = ("bert", "roberta", "xlm-roberta", "mpnet", "distilbert", "vit", "deit"
 OF_CLIPS = ("videomae", "timesformer", "vivit")  # types that take all frames at once
 
 
-OF_WAVES = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat", "data2vec-audio", "sew", "sew-d", "wav2vec2-conformer")
+OF_WAVES = (
+    "wav2vec2",
+    "hubert",
+    "wavlm",
+    "unispeech",
+    "unispeech-sat",
+    "data2vec-audio",
+    "sew",
+    "sew-d",
+    "wav2vec2-conformer",
+)
 
 
 LONGEST = 512  # tokens of a text, where the model does not say
@@ -56,17 +73,23 @@ class Network:
 
     @property
     def files(self) -> Path:
-        """The folder of its files. Raises `RecipeError` when they are gone, or are others than those it was trained with."""
+        """The folder of its files. Raises `RecipeError` when they are gone, or are others than those it
+        was trained with.
+        """
         folder = self.folder or weights.find(self.model)
         if weights.identity(folder) != self.identity:
-            raise RecipeError(f"the files of '{self.model}' in {folder} are not those that this was trained with")
+            raise RecipeError(
+                f"the files of '{self.model}' in {folder} are not those that this was trained with"
+            )
         return folder
 
     def on(self, device: torch.device) -> nn.Module:
         """The network with its weights, not to be trained."""
         if self._loaded is None:
             found = self.trained()
-            self._loaded = (found.folded() if isinstance(found, ConvNet) else found).requires_grad_(False).eval()
+            self._loaded = (
+                (found.folded() if isinstance(found, ConvNet) else found).requires_grad_(False).eval()
+            )
         return self._loaded.to(device)
 
     def trained(self) -> nn.Module:
@@ -94,11 +117,20 @@ class Network:
 
         safely = {"use_safetensors": True, "trust_remote_code": False, "local_files_only": True}
         with quiet():
-            whole, info = AutoModel.from_pretrained(self.files, dtype=torch.float32, output_loading_info=True, **safely)
-        absent = [key for key in info["missing_keys"] if "pooler" not in key and "masked_spec_embed" not in key]
+            whole, info = AutoModel.from_pretrained(
+                self.files, dtype=torch.float32, output_loading_info=True, **safely
+            )
+        absent = [
+            key for key in info["missing_keys"] if "pooler" not in key and "masked_spec_embed" not in key
+        ]
         if absent:
-            raise RecipeError(f"the files of '{self.model}' lack {len(absent)} of the network's tensors, {min(absent)} among them")
-        self.pools = not any("pooler" in key for key in info["missing_keys"])  # transformers would fill what is missing with random numbers
+            raise RecipeError(
+                f"the files of '{self.model}' lack {len(absent)} of the network's tensors, {min(absent)} "
+                f"among them"
+            )
+        self.pools = not any(
+            "pooler" in key for key in info["missing_keys"]
+        )  # transformers would fill what is missing with random numbers
         return self._of_tower(whole)
 
     def _of_tower(self, whole: Any) -> nn.Module:
@@ -116,8 +148,12 @@ class Network:
         try:
             found, length_B = self._run(module, values, kind)
         except ValueError as error:
-            raise RecipeError(f"'{self.model}' does not take what the column's options make of cells: {error}") from error
-        length_B = None if pool == "none" and kind == "spectrogram" else length_B  # its decoder knows the silence behind the end, too
+            raise RecipeError(
+                f"'{self.model}' does not take what the column's options make of cells: {error}"
+            ) from error
+        length_B = (
+            None if pool == "none" and kind == "spectrogram" else length_B
+        )  # its decoder knows the silence behind the end, too
         x_BLD = found if isinstance(found, Tensor) else found.last_hidden_state
         x_BLD = x_BLD.flatten(2).transpose(1, 2) if x_BLD.ndim == 4 else x_BLD
         if pool == "pooler":
@@ -127,10 +163,16 @@ class Network:
         elif pool == "cls":
             x_BLD, length_B = x_BLD[:, :1], None
         elif pool == "mean":
-            full = torch.full((len(x_BLD),), x_BLD.shape[1], device=x_BLD.device) if length_B is None else length_B
+            full = (
+                torch.full((len(x_BLD),), x_BLD.shape[1], device=x_BLD.device)
+                if length_B is None
+                else length_B
+            )
             x_BLD, length_B = masked_mean(x_BLD, Values(x_BLD, full).mask_BL())[:, None], None
         x_BLD = F.normalize(x_BLD.float(), dim=-1) if unit else x_BLD.float()
-        length_B = torch.full((len(x_BLD),), x_BLD.shape[1], device=x_BLD.device) if length_B is None else length_B
+        length_B = (
+            torch.full((len(x_BLD),), x_BLD.shape[1], device=x_BLD.device) if length_B is None else length_B
+        )
         return Values(x_BLD, length_B, encoded=True)
 
     def _run(self, module: nn.Module, values: Values, kind: str) -> tuple[Any, Tensor | None]:
@@ -145,13 +187,17 @@ class Network:
             assert values.length_B is not None
             count = int(self.architecture.get("num_frames", values.x.shape[1]))
             last_B = (values.length_B - 1).clamp(min=0)[:, None]
-            at = (torch.linspace(0, 1, count, device=last_B.device) * last_B).round().long()  # of a shorter clip some twice
+            at = (
+                (torch.linspace(0, 1, count, device=last_B.device) * last_B).round().long()
+            )  # of a shorter clip some twice
             return module(values.x[torch.arange(len(at), device=at.device)[:, None], at]), None
         return module(values.x), None
 
     @staticmethod
     def _of_waves(module: nn.Module, values: Values) -> tuple[Tensor, Tensor]:
-        """One sound after the other: where networks normalise over time, what is padded would not be the same."""
+        """One sound after the other: where networks normalise over time, what is padded would not be
+        the same.
+        """
         assert values.length_B is not None
         waves = [values.x[i : i + 1, : int(n)] for i, n in enumerate(values.length_B)]
         states = []
@@ -163,15 +209,21 @@ class Network:
 
     @staticmethod
     def _of_spectra(module: Any, values: Values) -> tuple[Tensor, Tensor]:
-        """Spectra as Whisper knows them: what is 80 dB below a recording's loudest band, or more, is raised to that, and all are as long
-        as the longest that it reads, with silence behind them."""
+        """Spectra as Whisper knows them: what is 80 dB below a recording's loudest band, or more, is
+        raised to that, and all are as long as the longest that it reads, with silence behind them.
+        """
         assert values.length_B is not None
         bands, asked = values.x.shape[2], int(module.config.num_mel_bins)
         if bands != asked:
-            raise RecipeError(f"the network takes {asked} mel bands, the recordings have {bands}: leave the modality's bands to it")
+            raise RecipeError(
+                f"the network takes {asked} mel bands, the recordings have {bands}: leave the modality's "
+                f"bands to it"
+            )
         steps, mask_BT1 = 2 * int(module.config.max_source_positions), values.mask_BL()[..., None]
         x_BTM = values.x.float().masked_fill(~mask_BT1, -math.inf)
-        floor_B = (x_BTM.amax((1, 2), keepdim=True) - 8 / 4).clamp(min=(-10 + 4) / 4)  # in powers of ten, as `Audio.transform` scales them
+        floor_B = (x_BTM.amax((1, 2), keepdim=True) - 8 / 4).clamp(
+            min=(-10 + 4) / 4
+        )  # in powers of ten, as `Audio.transform` scales them
         x_BTM = torch.maximum(F.pad(x_BTM, (0, 0, 0, steps - x_BTM.shape[1]), value=-math.inf), floor_B)
         return module(x_BTM.transpose(1, 2)).last_hidden_state, (values.length_B + 1) // 2
 
@@ -181,12 +233,16 @@ class Network:
         pictures = Values(values.x[mask_BT].contiguous(memory_format=torch.channels_last))
         vectors = self.vectors(module, pictures, "grid", pool, unit).x[:, 0]
         x_BTD = vectors.new_zeros(*mask_BT.shape, vectors.shape[1])
-        return Values(x_BTD.index_put((mask_BT.nonzero(as_tuple=True)), vectors), values.length_B, encoded=True)
+        return Values(
+            x_BTD.index_put((mask_BT.nonzero(as_tuple=True)), vectors), values.length_B, encoded=True
+        )
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No bars and no reports of transformers: tensors that are not used are none of a user's business, those that lack are told here."""
+    """No bars and no reports of transformers: tensors that are not used are none of a user's business,
+    those that lack are told here.
+    """
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -202,9 +258,15 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def _hiding(module: Any, samples: int) -> Iterator[None]:
-    """In training these networks hide stretches of time from themselves; not in a recording that is shorter than one, which is an error there."""
+    """In training these networks hide stretches of time from themselves; not in a recording that is
+    shorter than one, which is an error there.
+    """
     asked = getattr(module.config, "apply_spec_augment", False)
-    steps = int(module._get_feat_extract_output_lengths(torch.tensor(max(samples, SHORTEST)))) if module.training and asked else 0
+    steps = (
+        int(module._get_feat_extract_output_lengths(torch.tensor(max(samples, SHORTEST))))
+        if module.training and asked
+        else 0
+    )
     module.config.apply_spec_augment = asked and steps > module.config.mask_time_length
     try:
         yield
@@ -213,34 +275,53 @@ def _hiding(module: Any, samples: int) -> Iterator[None]:
 
 
 def width(architecture: dict[str, Any], tower: str) -> int:
-    """How wide the network's vectors are. Raises `RecipeError` when transformers is missing, or does not know it."""
+    """How wide the network's vectors are. Raises `RecipeError` when transformers is missing, or does
+    not know it.
+    """
     if "network" in architecture:
         return PLANS[architecture["network"]].width
     if importlib.util.find_spec("transformers") is None:
-        raise RecipeError("pretrained models of Hugging Face need transformers: pip install 'plait[pretrained]'")
+        raise RecipeError(
+            "pretrained models of Hugging Face need transformers: pip install 'plait[pretrained]'"
+        )
     if isinstance(size := architecture.get("hidden_size"), int) and architecture.get("model_type") in COMMON:
         return size  # saves the import
     from transformers import CONFIG_MAPPING, AutoConfig
 
     kind = architecture.get("model_type", "")
     if kind not in CONFIG_MAPPING:
-        raise RecipeError(f"transformers knows no model of type '{kind}'; one that brings its own code cannot be used: plait never runs that")
+        raise RecipeError(
+            f"transformers knows no model of type '{kind}'; one that brings its own code cannot be used: "
+            f"plait never runs that"
+        )
     settings = AutoConfig.for_model(**{k: v for k, v in architecture.items() if k not in NOT_FORM})
     settings = getattr(settings, tower, None) or settings
-    found = getattr(settings, "hidden_size", None) or getattr(settings, "d_model", None) or (getattr(settings, "hidden_sizes", None) or [0])[-1]
+    found = (
+        getattr(settings, "hidden_size", None)
+        or getattr(settings, "d_model", None)
+        or (getattr(settings, "hidden_sizes", None) or [0])[-1]
+    )
     if not found:
-        raise RecipeError(f"how wide the vectors of a '{kind}' are is not in its config.json (hidden_size, d_model, hidden_sizes)")
+        raise RecipeError(
+            f"how wide the vectors of a '{kind}' are is not in its config.json (hidden_size, d_model, "
+            f"hidden_sizes)"
+        )
     return int(found)
 
 
 def pooling(folder: Path, architecture: dict[str, Any], modality: str) -> str:
     """How the model's files say that its vectors become one."""
     if modality == "text":
-        return "cls" if weights.read_json(folder, "1_Pooling/config.json").get("pooling_mode_cls_token") else "mean"
+        return (
+            "cls"
+            if weights.read_json(folder, "1_Pooling/config.json").get("pooling_mode_cls_token")
+            else "mean"
+        )
     if modality == "audio" or architecture.get("model_type") in OF_CLIPS:
         return "mean"
     vision = architecture.get("vision_config", architecture)
-    # the mean of a grid of convolutions; the first token of a transformer over patches, unless it has none and pools by itself
+    # the mean of a grid of convolutions; the first token of a transformer over patches, unless it has
+    # none and pools by itself
     if "window_size" in vision or str(vision.get("model_type", "")).startswith("siglip"):
         return "pooler"
     return "cls" if "patch_size" in vision and "num_attention_heads" in vision else "mean"
@@ -251,25 +332,46 @@ def asked(model: str, architecture: dict[str, Any], modality: str) -> dict[str, 
     folder = weights.find(model)
     if modality == "text":
         says = weights.read_json(folder, "sentence_bert_config.json")
-        longest = says.get("max_seq_length") or min(int(architecture.get("max_position_embeddings", LONGEST)), LONGEST)
+        longest = says.get("max_seq_length") or min(
+            int(architecture.get("max_position_embeddings", LONGEST)), LONGEST
+        )
         return {"split": "pretrained", "tokenizer": model, "max_tokens": longest}
     says = weights.read_json(folder, "preprocessor_config.json")
     if modality == "audio":
         if (kind := architecture.get("model_type")) in OF_SPECTRA:
             return _of_sounds(says, architecture)
         if kind not in OF_WAVES:
-            raise RecipeError(f"'{model}' is a '{kind}'; for sounds expected one of {', '.join((*OF_WAVES, *OF_SPECTRA))}")
-        return {"form": "wave", "rate": int(says.get("sampling_rate", 16_000)), "unit": bool(says.get("do_normalize", True))}
-    frames = {"frames": int(architecture["num_frames"])} if modality == "video" and "num_frames" in architecture else {}
+            raise RecipeError(
+                f"'{model}' is a '{kind}'; for sounds expected one of {', '.join((*OF_WAVES, *OF_SPECTRA))}"
+            )
+        return {
+            "form": "wave",
+            "rate": int(says.get("sampling_rate", 16_000)),
+            "unit": bool(says.get("do_normalize", True)),
+        }
+    frames = (
+        {"frames": int(architecture["num_frames"])}
+        if modality == "video" and "num_frames" in architecture
+        else {}
+    )
     return {**_of_pictures(says), **frames}
 
 
 def _of_sounds(says: dict[str, Any], architecture: dict[str, Any]) -> dict[str, Any]:
-    """What a network of spectra asks for, as options of `audio`: all of a recording up to the longest that it reads."""
+    """What a network of spectra asks for, as options of `audio`: all of a recording up to the longest
+    that it reads.
+    """
     rate = int(says.get("sampling_rate", 16_000))
     window, hop = (int(says.get(name, given)) / rate for name, given in (("n_fft", 400), ("hop_length", 160)))
     seconds = 2 * int(architecture.get("max_source_positions", 1500)) * hop
-    shape = {"rate": rate, "window": window, "hop": hop, "bands": int(architecture.get("num_mel_bins", 80)), "lowest": 0.0, "highest": rate / 2}
+    shape = {
+        "rate": rate,
+        "window": window,
+        "hop": hop,
+        "bands": int(architecture.get("num_mel_bins", 80)),
+        "lowest": 0.0,
+        "highest": rate / 2,
+    }
     return {**shape, "view": "centre", "seconds": seconds, "longest": seconds}
 
 
@@ -278,7 +380,15 @@ def _of_pictures(says: dict[str, Any]) -> dict[str, Any]:
     size = says.get("crop_size") if says.get("do_center_crop") else says.get("size")
     size = size if size is not None else 224
     side = size if isinstance(size, int) else size.get("height") or size.get("shortest_edge") or 224
-    fit = "pad" if says.get("do_pad") else "crop" if says.get("do_center_crop") or (isinstance(size, dict) and "shortest_edge" in size) else "stretch"
+    fit = (
+        "pad"
+        if says.get("do_pad")
+        else "crop"
+        if says.get("do_center_crop") or (isinstance(size, dict) and "shortest_edge" in size)
+        else "stretch"
+    )
     scaled = says.get("do_normalize", True)
-    mean, std = (says.get("image_mean", [0.5] * 3), says.get("image_std", [0.5] * 3)) if scaled else (0.0, 1.0)
+    mean, std = (
+        (says.get("image_mean", [0.5] * 3), says.get("image_std", [0.5] * 3)) if scaled else (0.0, 1.0)
+    )
     return {"size": int(side), "fit": fit, "mean": mean, "std": std}

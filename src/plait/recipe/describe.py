@@ -1,4 +1,6 @@
-"""The options of all components in words, from the one place where they are stated: each component's `Config`."""
+"""The options of all components in words, from the one place where they are stated: each component's
+`Config`.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,18 @@ from plait.errors import RecipeError, nearest
 from plait.recipe import registry
 from plait.recipe.sections import EnsembleRecipe, ModelRecipe, SplitRecipe, TrainingRecipe, TuningRecipe
 
-RECIPE = {"split": SplitRecipe, "model": ModelRecipe, "training": TrainingRecipe, "ensemble": EnsembleRecipe, "tuning": TuningRecipe}
+RECIPE = {
+    "split": SplitRecipe,
+    "model": ModelRecipe,
+    "training": TrainingRecipe,
+    "ensemble": EnsembleRecipe,
+    "tuning": TuningRecipe,
+}
 
 
 def options(kind: str | None = None, name: str | None = None) -> str:
-    """The components of a kind (or of all, and the recipe's own sections), each with its options, types and defaults.
+    """The components of a kind (or of all, and the recipe's own sections), each with its options, types
+    and defaults.
 
     Raises `RecipeError` with the nearest name for an unknown kind or component.
     """
@@ -23,7 +32,9 @@ def options(kind: str | None = None, name: str | None = None) -> str:
         raise RecipeError(f"no kind '{kind}': {nearest(kind, kinds)}")
     parts = []
     for one in [kind] if kind else kinds:
-        found: dict[str, Any] = RECIPE if one == "recipe" else {n: registry.find(one, n) for n in registry.names(one)}
+        found: dict[str, Any] = (
+            RECIPE if one == "recipe" else {n: registry.find(one, n) for n in registry.names(one)}
+        )
         if name is not None and name not in found:
             raise RecipeError(f"no component '{name}' in {one}: {nearest(name, found)}")
         for each in [name] if name else found:
@@ -44,11 +55,18 @@ def _describe(kind: str, name: str, found: Any) -> str:
 
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
-        shown = {k: v.model_dump(exclude_defaults=True) if isinstance(v, BaseModel) else v for k, v in value.items()}
+        shown = {
+            k: v.model_dump(exclude_defaults=True) if isinstance(v, BaseModel) else v
+            for k, v in value.items()
+        }
         return "{" + "".join(f"\n        {k}: {v}" for k, v in shown.items()) + "}"
     return "[" + ", ".join(map(str, value)) + "]" if isinstance(value, tuple) else str(value)
 
 
 def _type(annotation: Any) -> str:
     text = annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
-    return text.removeprefix("Literal").strip("[]").replace("'", "").replace(", ", " | ") if text.startswith("Literal") else text
+    return (
+        text.removeprefix("Literal").strip("[]").replace("'", "").replace(", ", " | ")
+        if text.startswith("Literal")
+        else text
+    )

@@ -1,7 +1,7 @@
 """Finds components by name: the file's name is the registered name, and the folder is the kind.
 
-`find("encoders", "lstm")` imports `plait/encoders/lstm.py` and takes its `component`. Nothing else is imported, so a
-component whose optional dependency is missing fails only when it is asked for.
+`find("encoders", "lstm")` imports `plait/encoders/lstm.py` and takes its `component`. Nothing else is
+imported, so a component whose optional dependency is missing fails only when it is asked for.
 """
 
 from __future__ import annotations
@@ -72,16 +72,24 @@ def find_sample(name: str) -> Any:
 @functools.cache
 def _modules(package: str) -> tuple[str, ...]:
     path = importlib.import_module(package).__path__
-    return tuple(sorted(m.name for m in pkgutil.iter_modules(path) if not (m.ispkg or m.name.startswith("base")) and not m.name.startswith("_")))
+    return tuple(
+        sorted(
+            m.name
+            for m in pkgutil.iter_modules(path)
+            if not (m.ispkg or m.name.startswith("base")) and not m.name.startswith("_")
+        )
+    )
 
 
 def find(kind: str, name: str) -> Any:
     """The component class of this kind and name.
 
-    `module:Class` names one outside the package. It must have been allowed by `allow`, which only a caller's own code
-    or recipe does: a loaded artifact or a request never makes plait import a module of its choosing.
+    `module:Class` names one outside the package. It must have been allowed by `allow`, which only a
+    caller's own code or recipe does: a loaded artifact or a request never makes plait import a module
+    of its choosing.
 
-    Raises `RecipeError` with the nearest name when there is none, or with what to install when a dependency is missing.
+    Raises `RecipeError` with the nearest name when there is none, or with what to install when a
+    dependency is missing.
     """
     if ":" in name:
         return _find_external(name)
@@ -91,11 +99,15 @@ def find(kind: str, name: str) -> Any:
     try:
         return importlib.import_module(f"plait.{kind}.{name}").component
     except ModuleNotFoundError as error:
-        raise RecipeError(f"'{name}' in {kind} needs the package '{error.name}': pip install {error.name}") from error
+        raise RecipeError(
+            f"'{name}' in {kind} needs the package '{error.name}': pip install {error.name}"
+        ) from error
 
 
 def allow(name: str) -> None:
-    """Lets `find` import the component `module:Class` from outside the package, for the rest of this process."""
+    """Lets `find` import the component `module:Class` from outside the package, for the rest of this
+    process.
+    """
     _external.add(name)
 
 
@@ -125,7 +137,9 @@ def configure(kind: str, name: str, options: dict[str, Any]) -> Any:
 
 
 def explain(error: ValidationError, model: type[BaseModel], where: str) -> str:
-    """A pydantic error in plait's words: each wrong option with its place, the reason, and the nearest valid name."""
+    """A pydantic error in plait's words: each wrong option with its place, the reason, and the nearest
+    valid name.
+    """
     lines = []
     for item in error.errors():
         path = ".".join(str(part) for part in item["loc"] if str(part) not in UNION)
@@ -134,7 +148,11 @@ def explain(error: ValidationError, model: type[BaseModel], where: str) -> str:
             lines.append(f"{where}: no option '{path}': {hint}")
         else:
             said = item["msg"].removeprefix("Value error, ")
-            lines.append(f"{where}: option '{path}' is {item['input']!r}: {said.lower()}" if path else f"{where}: {said}")
+            lines.append(
+                f"{where}: option '{path}' is {item['input']!r}: {said.lower()}"
+                if path
+                else f"{where}: {said}"
+            )
     return "\n".join(lines)
 
 

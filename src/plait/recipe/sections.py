@@ -1,4 +1,6 @@
-"""The parts of a recipe: how a column enters, the split, the model, the ensemble, tuning, and the training loop."""
+"""The parts of a recipe: how a column enters, the split, the model, the ensemble, tuning, and the
+training loop.
+"""
 
 from __future__ import annotations
 
@@ -33,9 +35,10 @@ class ColumnRecipe(Options):
 class SplitRecipe(Options):
     """Which rows train, which validate, which are kept for a test.
 
-    `column` names a column that holds train / valid / test; otherwise the fractions are drawn at random from the seed,
-    with classes in equal shares (`stratify`), with all rows of one `group` on one side, or in the order of `time`. With both
-    `column` and `group`, the group keeps together what is still drawn at random: validation rows, and folds.
+    `column` names a column that holds train / valid / test; otherwise the fractions are drawn at random
+    from the seed, with classes in equal shares (`stratify`), with all rows of one `group` on one side,
+    or in the order of `time`. With both `column` and `group`, the group keeps together what is still
+    drawn at random: validation rows, and folds.
     """
 
     column: str | None = None
@@ -47,12 +50,15 @@ class SplitRecipe(Options):
 
 
 class ModelRecipe(Options):
-    """What stands in for a missing cell: a `learned` token or `zero`; and in what share of the rows training hides some of
-    the present cells (any subset of them, see `Batch.drop`). `alone` weighs the loss of each part of a row by itself (a medium; all numbers,
-    categories and dates together), which training adds to that of all parts fused (see `objective.losses`, and `objective.settled` for
-    numbers); 0 leaves it out, and with it what an empty part says of rows that have little else. With `balance: blend` gradient
-    blending weighs all of these losses instead, ten times in a training, by what each one still teaches (see `objective.blended`).
-    `votes`: parts that learn alone have a say in what class a row is of (see `votes.Votes`)."""
+    """What stands in for a missing cell: a `learned` token or `zero`; and in what share of the rows
+    training hides some of the present cells (any subset of them, see `Batch.drop`). `alone` weighs the
+    loss of each part of a row by itself (a medium; all numbers, categories and dates together), which
+    training adds to that of all parts fused (see `objective.losses`, and `objective.settled` for
+    numbers); 0 leaves it out, and with it what an empty part says of rows that have little else. With
+    `balance: blend` gradient blending weighs all of these losses instead, ten times in a training, by
+    what each one still teaches (see `objective.blended`). `votes`: parts that learn alone have a say in
+    what class a row is of (see `votes.Votes`).
+    """
 
     missing: Literal["learned", "zero"] = "learned"
     modality_dropout: float = Field(0.2, ge=0, lt=1)
@@ -61,20 +67,24 @@ class ModelRecipe(Options):
     votes: bool = True
 
     def for_alignment(self) -> ModelRecipe:
-        """The same where there is no target to predict: nothing is hidden, unless that was asked for, and nothing learned alone."""
+        """The same where there is no target to predict: nothing is hidden, unless that was asked for,
+        and nothing learned alone.
+        """
         dropout = self.modality_dropout if "modality_dropout" in self.model_fields_set else 0.0
         return self.model_copy(update={"modality_dropout": dropout, "alone": 0.0})
 
 
 class EnsembleRecipe(Options):
-    """Members that are trained beside the recipe's own network, and weighed by what each adds on rows that it has not seen.
+    """Members that are trained beside the recipe's own network, and weighed by what each adds on rows
+    that it has not seen.
 
-    `members` has a name of your own for each, and what it is (`plait options members`). Each is trained on all rows that train
-    and validate but one of `folds` parts, for each part in turn, `repeats` times over with other parts; a row is answered by
-    the mean of them. `repeats: auto` is 3 below 2,000 training rows, where the luck of the parts counts most, else 1. `stack` adds a
-    linear model on the other members' answers. They are weighed by `bags` greedy selections of `rounds` each, among half of the members
-    and by rows drawn with replacement; `bags: 1` selects once, among all and by all (Caruana et al. 2004). A split by time has no
-    folds: members then train on its training rows.
+    `members` has a name of your own for each, and what it is (`plait options members`). Each is trained
+    on all rows that train and validate but one of `folds` parts, for each part in turn, `repeats` times
+    over with other parts; a row is answered by the mean of them. `repeats: auto` is 3 below 2,000
+    training rows, where the luck of the parts counts most, else 1. `stack` adds a linear model on the
+    other members' answers. They are weighed by `bags` greedy selections of `rounds` each, among half of
+    the members and by rows drawn with replacement; `bags: 1` selects once, among all and by all
+    (Caruana et al. 2004). A split by time has no folds: members then train on its training rows.
     """
 
     members: dict[str, Choice] = {}
@@ -101,7 +111,11 @@ _LIGHT = {"name": "network", "light": True}
 _CONCAT = {"name": "concat", "dropout": 0.3}
 
 
-_GOOD: dict[str, Any] = {"frozen": {**_LIGHT, "encoders": _VECTORS, "fusion": _CONCAT}, "linear": "linear", "trees": "trees"}
+_GOOD: dict[str, Any] = {
+    "frozen": {**_LIGHT, "encoders": _VECTORS, "fusion": _CONCAT},
+    "linear": "linear",
+    "trees": "trees",
+}
 
 
 QUALITY: dict[str, dict[str, Any]] = {
@@ -147,12 +161,16 @@ _SPACE: dict[str, Between | Choices] = {
     "training.mixup": Choices(choices=(0.0, 0.2, 1.0)),
     "model.modality_dropout": Choices(choices=(0.0, 0.2, 0.4)),
     "model.alone": Choices(choices=(0.3, 1.0, 3.0)),
-    "fusion": Choices(choices=("concat", {"name": "concat", "dropout": 0.3}, "logit_sum", "gated", "low_rank")),
+    "fusion": Choices(
+        choices=("concat", {"name": "concat", "dropout": 0.3}, "logit_sum", "gated", "low_rank")
+    ),
 }
 
 
 class TuningRecipe(Options):
-    """What `plait tune` may change: for parts of the recipe, by their dotted names, the numbers or values to try."""
+    """What `plait tune` may change: for parts of the recipe, by their dotted names, the numbers or
+    values to try.
+    """
 
     space: dict[str, Between | Choices] = Field(_SPACE, min_length=1)
 
@@ -176,25 +194,29 @@ MANY = 4000  # rows from which on training is in large batches, where little is 
 
 
 class TrainingRecipe(Options):
-    """The training loop. Learning rates are per step; `warmup` is a share of all steps; `clip` of 0 clips nothing.
+    """The training loop. Learning rates are per step; `warmup` is a share of all steps; `clip` of 0
+    clips nothing.
 
-    `epochs: auto` is 40, fewer where that would be more than 12,000 steps (but not under 8), and more where it would be
-    fewer than 500 steps, which a small table needs to learn anything (2,500 where speech is transcribed, 1,200 where texts are written).
-    `batch_size: auto` is 32; 16 where texts are written; where columns are aligned, a quarter of the rows, from 32 to 256, because a batch
-    holds what each row is told apart from. Where all pictures, texts and the like
-    have frozen encoders, a table of 4,000 training rows or more takes 20 epochs in batches of 128 instead.
+    `epochs: auto` is 40, fewer where that would be more than 12,000 steps (but not under 8), and more
+    where it would be fewer than 500 steps, which a small table needs to learn anything (2,500 where
+    speech is transcribed, 1,200 where texts are written). `batch_size: auto` is 32; 16 where texts are
+    written; where columns are aligned, a quarter of the rows, from 32 to 256, because a batch holds
+    what each row is told apart from. Where all pictures, texts and the like have frozen encoders, a
+    table of 4,000 training rows or more takes 20 epochs in batches of 128 instead.
 
-    `micro_batch` is how many rows of a batch are in memory at once, 0 for all: gradients of its parts are added up, and an alignment still
-    compares all rows of the batch (see `objective.cached`).
+    `micro_batch` is how many rows of a batch are in memory at once, 0 for all: gradients of its parts
+    are added up, and an alignment still compares all rows of the batch (see `objective.cached`).
 
-    Over the last `unaugmented` share of the epochs cells are seen as prediction sees them. Of cells that masks, shifts and crops take from, a
-    network learns weights that make up for what is missing on average, too large for whole ones (Touvron et al. 2019, "Fixing the train-test
-    resolution discrepancy", for crops): of a tone's pitch a regression answered a fifth too much. `unaugmented: auto` is a fifth, and nothing
-    where speech is transcribed: that read its own recordings no better for it, and those of another kind worse.
+    Over the last `unaugmented` share of the epochs cells are seen as prediction sees them. Of cells
+    that masks, shifts and crops take from, a network learns weights that make up for what is missing on
+    average, too large for whole ones (Touvron et al. 2019, "Fixing the train-test resolution
+    discrepancy", for crops): of a tone's pitch a regression answered a fifth too much. `unaugmented:
+    auto` is a fifth, and nothing where speech is transcribed: that read its own recordings no better
+    for it, and those of another kind worse.
 
-    `mixup` is the alpha of Zhang et al. 2018: each row is mixed with another one, all its columns and targets alike; 0 leaves it out.
-    `unlabelled` weighs the loss of rows without a label (see `objective.consistency`), twice as many in each step as labelled ones; 0
-    leaves them out.
+    `mixup` is the alpha of Zhang et al. 2018: each row is mixed with another one, all its columns and
+    targets alike; 0 leaves it out. `unlabelled` weighs the loss of rows without a label (see
+    `objective.consistency`), twice as many in each step as labelled ones; 0 leaves them out.
     """
 
     epochs: Count = "auto"
@@ -210,9 +232,14 @@ class TrainingRecipe(Options):
     unaugmented: float | Literal["auto"] = "auto"
     mixup: float = Field(0.0, ge=0)
     unlabelled: float = Field(0.0, ge=0)
-    patience: int = Field(0, ge=0, description="epochs without a better score before training stops; 0: never stop early")
+    patience: int = Field(
+        0, ge=0, description="epochs without a better score before training stops; 0: never stop early"
+    )
     keep: Literal["best", "last"] = "best"
-    best_by: str = Field("", description="the target whose main metric chooses the best epoch; of several the mean skill if left out")
+    best_by: str = Field(
+        "",
+        description="the target whose main metric chooses the best epoch; if empty, the mean skill of all",
+    )
     checkpoint_minutes: float = Field(5.0, gt=0)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     channels_last: Switch = "auto"
@@ -228,16 +255,33 @@ class TrainingRecipe(Options):
         return value
 
     def for_rows(
-        self, rows: int, frozen: bool = False, aligned: bool = False, least: int = LEAST_STEPS, unaugmented: float = UNAUGMENTED
+        self,
+        rows: int,
+        frozen: bool = False,
+        aligned: bool = False,
+        least: int = LEAST_STEPS,
+        unaugmented: float = UNAUGMENTED,
     ) -> TrainingRecipe:
-        """The same with numbers for so many training rows in place of `auto`. `frozen`: no encoder of media or texts is trained;
-        `aligned`: rows of a batch are compared with each other; `least`: the steps that tasks need; `unaugmented`: what they ask for."""
+        """The same with numbers for so many training rows in place of `auto`. `frozen`: no encoder of
+        media or texts is trained; `aligned`: rows of a batch are compared with each other; `least`: the
+        steps that tasks need; `unaugmented`: what they ask for.
+        """
         writes = least > LEAST_STEPS
         many = frozen and rows >= MANY
         compared = max(32, min(COMPARED, rows // 4)) if aligned else 0
-        batch = self.batch_size if self.batch_size != "auto" else compared or (16 if writes else 128 if many else 32)
+        batch = (
+            self.batch_size
+            if self.batch_size != "auto"
+            else compared or (16 if writes else 128 if many else 32)
+        )
         steps = max(rows // batch, 1)
-        epochs = self.epochs if self.epochs != "auto" else 20 if many and not writes else max(min(40, max(8, 12_000 // steps)), -(-least // steps))
+        epochs = (
+            self.epochs
+            if self.epochs != "auto"
+            else 20
+            if many and not writes
+            else max(min(40, max(8, 12_000 // steps)), -(-least // steps))
+        )
         whole = unaugmented if self.unaugmented == "auto" else self.unaugmented
         return self.model_copy(update={"epochs": epochs, "batch_size": batch, "unaugmented": whole})
 

@@ -1,4 +1,5 @@
-"""An index on disk: the vectors of a table's rows beside its plain columns, to be searched by vectors and filtered by columns.
+"""An index on disk: the vectors of a table's rows beside its plain columns, to be searched by vectors
+and filtered by columns.
 
 It is a LanceDB table, embedded, in a folder or under the address of an object store.
 """
@@ -27,7 +28,12 @@ ROW = "row"  # counts the rows in the order in which they came
 APPROXIMATE = 50_000  # rows from which on a search does not look at all of them
 
 
-PROBES, REFINED = 40, 10  # parts of an approximate index that are searched; candidates whose own vectors are compared, for each one asked for
+PROBES, REFINED = (
+    40,
+    10,
+    # parts of an approximate index that are searched; candidates whose own vectors are compared, for each
+    # one asked for
+)
 
 
 RESCORED = 50  # candidates for each one asked for where a score of another kind orders them
@@ -41,7 +47,9 @@ Score = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class About:
-    """What an index says of itself: the model that made its vectors, the columns that they are of, their width, and the tables' id column."""
+    """What an index says of itself: the model that made its vectors, the columns that they are of,
+    their width, and the tables' id column.
+    """
 
     model: str
     columns: tuple[str, ...]
@@ -57,7 +65,8 @@ class Index:
 
     @classmethod
     def create(cls, place: str | Path, about: About, plain: pa.Schema) -> Index:
-        """A new, empty index in a folder or under an address such as `s3://...`. `plain` are the columns beside vectors.
+        """A new, empty index in a folder or under an address such as `s3://...`. `plain` are the
+        columns beside vectors.
 
         Raises `TableError` when there is one already.
         """
@@ -65,13 +74,23 @@ class Index:
         if made:
             raise TableError(f"'{place}' holds an index already; add to it, or choose another place")
         vector = pa.list_(pa.float32(), about.width)
-        fields = [pa.field(ROW, pa.int64()), *plain, *(pa.field(_vector(i), vector) for i in range(len(about.columns)))]
-        said = {"plait": json.dumps({"model": about.model, "columns": about.columns, "width": about.width, "id": about.id})}
+        fields = [
+            pa.field(ROW, pa.int64()),
+            *plain,
+            *(pa.field(_vector(i), vector) for i in range(len(about.columns))),
+        ]
+        said = {
+            "plait": json.dumps(
+                {"model": about.model, "columns": about.columns, "width": about.width, "id": about.id}
+            )
+        }
         return cls(database.create_table(NAME, schema=pa.schema(fields, metadata=said)), about)
 
     @classmethod
     def open(cls, place: str | Path, model: str) -> Index:
-        """The index in a folder or under an address. Raises `TableError` when there is none, or when another model made it."""
+        """The index in a folder or under an address. Raises `TableError` when there is none, or when
+        another model made it.
+        """
         if "://" not in str(place) and not Path(place).is_dir():
             raise TableError(f"no index '{place}'; make one with: plait index RUN TABLE --index {place}")
         database, made = _connect(place)
@@ -80,7 +99,9 @@ class Index:
         table = database.open_table(NAME)
         said = json.loads((table.schema.metadata or {}).get(b"plait", b"{}"))
         if said.get("model") != model:
-            raise TableError(f"the index '{place}' was made by another model; vectors of two models cannot be compared")
+            raise TableError(
+                f"the index '{place}' was made by another model; vectors of two models cannot be compared"
+            )
         return cls(table, About(said["model"], tuple(said["columns"]), said["width"], said["id"]))
 
     def __len__(self) -> int:
@@ -92,9 +113,13 @@ class Index:
         return [name for name in self._table.schema.names if not name.startswith(_VECTOR)]
 
     def add(self, rows: pa.Table, vectors: np.ndarray) -> int:
-        """Adds rows with their vectors, (rows, columns, width), zeros where a row lacks a column; where the tables have an id column, a row
-        takes the place of the one with the same id. Returns how many there are now."""
-        first = len(self) and 1 + int(self._table.search().select([ROW]).limit(len(self)).to_arrow()[ROW].to_numpy().max())
+        """Adds rows with their vectors, (rows, columns, width), zeros where a row lacks a column; where
+        the tables have an id column, a row takes the place of the one with the same id. Returns how
+        many there are now.
+        """
+        first = len(self) and 1 + int(
+            self._table.search().select([ROW]).limit(len(self)).to_arrow()[ROW].to_numpy().max()
+        )
         schema = self._table.schema
         key = self.about.id if self.about.id in rows.column_names and len(self) else None
         for start in range(0, len(vectors), WRITTEN):
@@ -107,23 +132,31 @@ class Index:
                 flat = pa.array(np.ascontiguousarray(some[:, i], dtype=np.float32).reshape(-1))
                 absent = pa.array(~some[:, i].any(1))
                 found[_vector(i)] = pa.FixedSizeListArray.from_arrays(flat, self.about.width, mask=absent)
-            whole = {n: found[n] if n in found else pa.nulls(len(some), schema.field(n).type) for n in schema.names}
+            whole = {
+                n: found[n] if n in found else pa.nulls(len(some), schema.field(n).type) for n in schema.names
+            }
             batch = pa.table(whole, schema=schema)
             if key:
-                self._table.merge_insert(key).when_matched_update_all().when_not_matched_insert_all().execute(batch)
+                self._table.merge_insert(key).when_matched_update_all().when_not_matched_insert_all().execute(
+                    batch
+                )
             else:
                 self._table.add(batch)
         return len(self)
 
     def delete(self, where: str) -> int:
-        """Deletes the rows of which this condition (SQL, on plain columns) is true. Returns how many there were."""
+        """Deletes the rows of which this condition (SQL, on plain columns) is true. Returns how many
+        there were.
+        """
         before = len(self)
         with _conditions(self, where):
             self._table.delete(where)
         return before - len(self)
 
     def settle(self) -> bool:
-        """Makes an approximate index of large tables, or brings it up to date; True when there is one. Call it after the last `add`."""
+        """Makes an approximate index of large tables, or brings it up to date; True when there is one.
+        Call it after the last `add`.
+        """
         if len(self) < APPROXIMATE:
             return False
         from lancedb.index import IvfRq
@@ -136,19 +169,37 @@ class Index:
         return True
 
     def recall(self, column: str, queries: int = 20, k: int = 10) -> float:
-        """The share of the `k` truly nearest rows that an approximate search finds, for some of the index's own rows as queries."""
+        """The share of the `k` truly nearest rows that an approximate search finds, for some of the
+        index's own rows as queries.
+        """
         name = _vector(self.about.columns.index(column))
         offsets = np.unique(np.linspace(0, len(self) - 1, queries).astype(int))
-        asked = self._table.take_offsets(offsets.tolist()).select([name]).to_arrow()[name].drop_null().to_pylist()
+        asked = (
+            self._table.take_offsets(offsets.tolist()).select([name]).to_arrow()[name].drop_null().to_pylist()
+        )
         found = 0.0
         for vector in asked:
-            rough, exact = ({*self._nearest(np.array(vector), name, k, exact)[ROW].to_pylist()} for exact in (False, True))
+            rough, exact = (
+                {*self._nearest(np.array(vector), name, k, exact)[ROW].to_pylist()} for exact in (False, True)
+            )
             found += len(rough & exact) / len(exact)
         return found / max(len(asked), 1)
 
-    def _nearest(self, vector: np.ndarray, name: str, k: int, exact: bool, where: str | None = None, more: Sequence[str] = ()) -> pa.Table:
+    def _nearest(
+        self,
+        vector: np.ndarray,
+        name: str,
+        k: int,
+        exact: bool,
+        where: str | None = None,
+        more: Sequence[str] = (),
+    ) -> pa.Table:
         """The rows whose vectors are nearest by the cosine, with their `_distance`."""
-        query = self._table.search(vector.astype(np.float32), vector_column_name=name).distance_type("cosine").limit(max(k, 1))
+        query = (
+            self._table.search(vector.astype(np.float32), vector_column_name=name)
+            .distance_type("cosine")
+            .limit(max(k, 1))
+        )
         query = query.bypass_vector_index() if exact else query.nprobes(PROBES).refine_factor(REFINED)
         if where:
             query = query.where(where)
@@ -156,12 +207,20 @@ class Index:
             return query.select([*self.plain, "_distance", *more]).to_arrow()
 
     def search(
-        self, vector: np.ndarray, column: str, k: int = 10, where: str | None = None, exact: bool = False, score: Score | None = None
+        self,
+        vector: np.ndarray,
+        column: str,
+        k: int = 10,
+        where: str | None = None,
+        exact: bool = False,
+        score: Score | None = None,
     ) -> pa.Table:
-        """The `k` rows whose vector of `column` is nearest by the cosine: `score`, the larger the nearer, and the plain columns.
+        """The `k` rows whose vector of `column` is nearest by the cosine: `score`, the larger the
+        nearer, and the plain columns.
 
-        Exact in tables of fewer than 50,000 rows, or when asked for. `where` is a condition on plain columns (SQL). With `score`, a function
-        of vectors (n, width), the nearest by the cosine are ordered anew by it.
+        Exact in tables of fewer than 50,000 rows, or when asked for. `where` is a condition on plain
+        columns (SQL). With `score`, a function of vectors (n, width), the nearest by the cosine are
+        ordered anew by it.
         """
         if column not in self.about.columns:
             raise TableError(f"the index has no vectors of '{column}': {nearest(column, self.about.columns)}")
@@ -189,16 +248,24 @@ def _cast(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
     try:
         return column.cast(field.type)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise TableError(f"column '{field.name}' of the index holds {field.type}, the rows to add have {column.type}: {error}") from error
+        raise TableError(
+            f"column '{field.name}' of the index holds {field.type}, the rows to add have {column.type}: "
+            f"{error}"
+        ) from error
 
 
 def plain_columns(table: pa.Table) -> pa.Table:
-    """The columns of a table that an index keeps beside vectors: all but bytes and nested ones. Dots in names become underscores, and
-    names that the index needs get one more."""
+    """The columns of a table that an index keeps beside vectors: all but bytes and nested ones. Dots in
+    names become underscores, and names that the index needs get one more.
+    """
     kept = {}
     for name in table.column_names:
         column = table.column(name)
-        if pa.types.is_nested(column.type) or pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+        if (
+            pa.types.is_nested(column.type)
+            or pa.types.is_binary(column.type)
+            or pa.types.is_large_binary(column.type)
+        ):
             continue
         if pa.types.is_null(column.type):
             column = column.cast(pa.string())
@@ -225,13 +292,16 @@ class _conditions:
         if self.where and isinstance(error, (ValueError, RuntimeError, OSError)):
             text = str(error).splitlines()[0]
             raise TableError(
-                f"where '{self.where}' cannot be used: {text}. The index has the columns {', '.join(c for c in self.index.plain if c != ROW)}; "
+                f"where '{self.where}' cannot be used: {text}. The index has the columns "
+                f"{', '.join(c for c in self.index.plain if c != ROW)}; "
                 f"texts stand in single quotes, as in style = 'photo' AND price < 10"
             ) from error
 
 
 def _connect(place: str | Path) -> tuple[Any, bool]:
-    """The database in a folder or under an address, and whether it holds an index. Raises `TableError` when it cannot be reached."""
+    """The database in a folder or under an address, and whether it holds an index. Raises `TableError`
+    when it cannot be reached.
+    """
     try:
         lancedb = importlib.import_module("lancedb")
     except ModuleNotFoundError as error:
@@ -243,6 +313,7 @@ def _connect(place: str | Path) -> tuple[Any, bool]:
         said = re.findall(r"<Message>(.*?)</Message>|message: \"(.*?)\"", str(error))
         reason = "; ".join(a or b for a, b in said) or str(error)[:300]
         raise TableError(
-            f"'{place}' cannot be reached: {reason}. Object stores are told their keys and endpoint by the environment, as in AWS_ACCESS_KEY_ID, "
+            f"'{place}' cannot be reached: {reason}. Object stores are told their keys and endpoint by the "
+            f"environment, as in AWS_ACCESS_KEY_ID, "
             "AWS_SECRET_ACCESS_KEY, AWS_REGION and, where it is not Amazon's, AWS_ENDPOINT"
         ) from error

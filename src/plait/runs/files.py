@@ -26,7 +26,12 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
     """Like `write_text`, for tensors; `metadata` travels in the same file."""
     part = path.with_name(path.name + ".part")
     plain, seen = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}, set()
-    for name, t in plain.items():  # weights that two parts of a network share are written twice: safetensors knows no sharing
+    for (
+        name,
+        t,
+    ) in (
+        plain.items()
+    ):  # weights that two parts of a network share are written twice: safetensors knows no sharing
         if t.numel() and t.data_ptr() in seen:
             plain[name] = t.clone()
         seen.add(t.data_ptr())

@@ -1,4 +1,6 @@
-"""What a run is begun with: its table and the rows that train, its folder, and what a resume must agree with."""
+"""What a run is begun with: its table and the rows that train, its folder, and what a resume must agree
+with.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def folder_for(out: str | Path | None, resume: bool) -> Path:
     if resume and not (folder / "run.json").is_file():
         raise RecipeError(f"'{folder}' holds no training to go on with")
     if not resume and (folder / "weights.safetensors").is_file():
-        raise RecipeError(f"'{folder}' already holds a trained model; choose another out=, or remove it first")
+        raise RecipeError(
+            f"'{folder}' already holds a trained model; choose another out=, or remove it first"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -42,19 +46,40 @@ def content(table: Table) -> str:
 
 
 def begin(
-    folder: Path, table: Table, recipe: dict[str, Any], sources: dict[str, Any], root: Any, targets: list[str], strict: bool, resumed: bool
+    folder: Path,
+    table: Table,
+    recipe: dict[str, Any],
+    sources: dict[str, Any],
+    root: Any,
+    targets: list[str],
+    strict: bool,
+    resumed: bool,
 ) -> None:
     """Writes what a later resume needs and must agree with, or checks it."""
-    given = {side: str(Path(s).absolute()) if isinstance(s, (str, Path)) else None for side, s in sources.items()}
+    given = {
+        side: str(Path(s).absolute()) if isinstance(s, (str, Path)) else None for side, s in sources.items()
+    }
     now = {
-        "rows": len(table), "columns": table.data.column_names, "content": content(table), "recipe": recipe,
-        "sources": given, "root": None if root is None else str(Path(root).absolute()), "targets": targets, "strict": strict,
-    }  # fmt: skip
+        "rows": len(table),
+        "columns": table.data.column_names,
+        "content": content(table),
+        "recipe": recipe,
+        "sources": given,
+        "root": None if root is None else str(Path(root).absolute()),
+        "targets": targets,
+        "strict": strict,
+    }
     path = folder / "run.json"
     if not resumed:
         files.write_json(path, now)
         return
     before = json.loads(path.read_text(encoding="utf-8"))
-    changed = [key for key in ("rows", "columns", "content", "recipe") if before.get(key) != json.loads(json.dumps(now[key]))]
+    changed = [
+        key
+        for key in ("rows", "columns", "content", "recipe")
+        if before.get(key) != json.loads(json.dumps(now[key]))
+    ]
     if changed:
-        raise RecipeError(f"cannot go on with '{folder}': its {' and '.join(changed)} differ from those it was begun with")
+        raise RecipeError(
+            f"cannot go on with '{folder}': its {' and '.join(changed)} differ from those it was begun with"
+        )

@@ -11,19 +11,23 @@ from plait.errors import TableError
 
 
 def unpack_debian(names: list[str], cache: Path) -> None:
-    """Fetches these packages with Debian's client, without installing them, and unpacks them in the cache folder.
+    """Fetches these packages with Debian's client, without installing them, and unpacks them in the
+    cache folder.
 
     Raises `TableError` where the client is missing or its lists are too old to find a package.
     """
     if not (shutil.which("apt-get") and shutil.which("dpkg")):
-        raise TableError(f"{', '.join(names)} come through Debian's package client, which this machine does not have")
+        raise TableError(
+            f"{', '.join(names)} come through Debian's package client, which this machine does not have"
+        )
     folder = cache / "download"
     folder.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(["apt-get", "download", "-q", *names], cwd=folder, capture_output=True, text=True)
     packages = {name: sorted(folder.glob(f"{name}_*.deb")) for name in names}
     if done.returncode or not all(packages.values()):
         raise TableError(
-            f"apt-get cannot download {', '.join(names)}: {done.stderr.strip().splitlines()[-1:] or done.returncode}. "
+            f"apt-get cannot download {', '.join(names)}: "
+            f"{done.stderr.strip().splitlines()[-1:] or done.returncode}. "
             "If its lists are old, run: sudo apt-get update"
         )
     for found in packages.values():

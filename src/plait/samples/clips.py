@@ -1,8 +1,10 @@
-"""Moving stamps: 800 short clips of Tux Paint's stamps that move, grow or spin, with captions. GPL-2, as the stamps.
+"""Moving stamps: 800 short clips of Tux Paint's stamps that move, grow or spin, with captions. GPL-2,
+as the stamps.
 
-Rendered from the stamps by this file, from a seed: H.264 at 48 x 48 pixels, 16 frames, two seconds, with the stamp's own sound
-where it has one. One frame does not tell the motion (eight motions, chance 0.125), and no stamp of the test side is
-on another side. Holes are left on purpose: two captions in five, and one clip in twenty, are missing.
+Rendered from the stamps by this file, from a seed: H.264 at 48 x 48 pixels, 16 frames, two seconds,
+with the stamp's own sound where it has one. One frame does not tell the motion (eight motions, chance
+0.125), and no stamp of the test side is on another side. Holes are left on purpose: two captions in
+five, and one clip in twenty, are missing.
 """
 
 from __future__ import annotations
@@ -36,9 +38,15 @@ COUNT, FRAMES, SIDE, RATE, FPS = 800, 16, 48, 16_000, 8
 
 
 WORDS = {
-    "left": "moves left", "right": "moves right", "up": "moves up", "down": "moves down", "grow": "gets bigger",
-    "shrink": "gets smaller", "spin": "turns round", "still": "stays still",
-}  # fmt: skip
+    "left": "moves left",
+    "right": "moves right",
+    "up": "moves up",
+    "down": "moves down",
+    "grow": "gets bigger",
+    "shrink": "gets smaller",
+    "spin": "turns round",
+    "still": "stays still",
+}
 
 
 def fetch(cache: Path) -> Path:
@@ -61,7 +69,9 @@ def fetch(cache: Path) -> Path:
     return table
 
 
-def _render(stamp: dict[str, str], number: int, source: Path, cache: Path, rng: np.random.Generator) -> dict[str, str]:
+def _render(
+    stamp: dict[str, str], number: int, source: Path, cache: Path, rng: np.random.Generator
+) -> dict[str, str]:
     motion = list(WORDS)[int(rng.integers(len(WORDS)))]
     fast = bool(rng.integers(2))
     frames = _frames(Image.open(source / stamp["picture"]).convert("RGBA"), motion, fast, rng)
@@ -69,18 +79,25 @@ def _render(stamp: dict[str, str], number: int, source: Path, cache: Path, rng: 
     name = f"clips/{number:04d}.mp4"
     _write(cache / name, frames, sound)
     sentence = stamp["sentence"].strip().rstrip(".!")
-    caption = f"{sentence[:1].lower()}{sentence[1:]} {WORDS[motion]}" + ("" if motion == "still" else ", fast" if fast else ", slowly")
+    caption = f"{sentence[:1].lower()}{sentence[1:]} {WORDS[motion]}" + (
+        "" if motion == "still" else ", fast" if fast else ", slowly"
+    )
     lacks = rng.random(2) < (0.05, 0.4)
     return {
-        "clip": "" if lacks[0] else name, "caption": "" if lacks[1] else caption, "motion": motion,
-        "category": stamp["category"], "split": stamp["split"],
-    }  # fmt: skip
+        "clip": "" if lacks[0] else name,
+        "caption": "" if lacks[1] else caption,
+        "motion": motion,
+        "category": stamp["category"],
+        "split": stamp["split"],
+    }
 
 
 def _frames(picture: Image.Image, motion: str, fast: bool, rng: np.random.Generator) -> list[np.ndarray]:
     """The stamp, 22 pixels long, on a plain sloping ground with a little noise."""
     scale = 22 / max(picture.size)
-    picture = picture.resize((max(4, int(picture.width * scale)), max(4, int(picture.height * scale))), Image.Resampling.LANCZOS)
+    picture = picture.resize(
+        (max(4, int(picture.width * scale)), max(4, int(picture.height * scale))), Image.Resampling.LANCZOS
+    )
     above, below = rng.integers(60, 250, (2, 3))
     slope = np.linspace(0, 1, SIDE)[:, None, None]
     ground = above * (1 - slope) + below * slope + rng.normal(0, 6, (SIDE, SIDE, 1))
@@ -95,7 +112,9 @@ def _frames(picture: Image.Image, motion: str, fast: bool, rng: np.random.Genera
     return found
 
 
-def _moved(picture: Image.Image, start: np.ndarray, motion: str, step: int, fast: bool) -> tuple[Image.Image, np.ndarray]:
+def _moved(
+    picture: Image.Image, start: np.ndarray, motion: str, step: int, fast: bool
+) -> tuple[Image.Image, np.ndarray]:
     """The picture and its place after so many steps."""
     middle = step - FRAMES / 2
     directions = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
@@ -122,7 +141,9 @@ def _write(path: Path, frames: list[np.ndarray], sound: np.ndarray | None) -> No
         whole = np.zeros(RATE * FRAMES // FPS, np.float32)
         whole[: len(sound)] = sound[: len(whole)]
         for first in range(0, len(whole) - 1023, 1024):
-            frame = av.AudioFrame.from_ndarray(whole[None, first : first + 1024], format="fltp", layout="mono")
+            frame = av.AudioFrame.from_ndarray(
+                whole[None, first : first + 1024], format="fltp", layout="mono"
+            )
             frame.sample_rate, frame.pts = RATE, first
             file.mux(audio.encode(frame))
         file.mux(audio.encode())

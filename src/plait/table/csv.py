@@ -19,15 +19,22 @@ from plait.table.values import MOST, share_of_numbers
 NULLS = ["", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "#N/A"]
 
 
-MARKS = ["?", ".", "-", "--"]  # none too, but only beside numbers or truth values: alone, or beside words, each is a value like any other
+MARKS = [
+    "?",
+    ".",
+    "-",
+    "--",
+]  # none too, but only beside numbers or truth values: alone, or beside words, each is a value like any other
 
 
 TRUTH = {"true": True, "false": False, "True": True, "False": False, "TRUE": True, "FALSE": False}
 
 
 def read_csv(path: Path, delimiter: str = "") -> pa.Table:
-    """Cells come as strings first: Arrow's own inference would read the code 007 as seven. Where no delimiter is given the header says
-    which it is; behind semicolons, which spreadsheets write where numbers have decimal commas, such numbers are numbers."""
+    """Cells come as strings first: Arrow's own inference would read the code 007 as seven. Where no
+    delimiter is given the header says which it is; behind semicolons, which spreadsheets write where
+    numbers have decimal commas, such numbers are numbers.
+    """
     data = path.read_bytes()
     try:
         data.decode("utf-8-sig")
@@ -35,12 +42,17 @@ def read_csv(path: Path, delimiter: str = "") -> pa.Table:
         raise TableError(f"'{path}' is not UTF-8 (byte {error.start}); save it as UTF-8 first") from error
     data = data.removeprefix(b"\xef\xbb\xbf")
     delimiter = delimiter or _delimiter(data)
-    header = pa.csv.open_csv(io.BytesIO(data), parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)).schema.names
+    header = pa.csv.open_csv(
+        io.BytesIO(data), parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
+    ).schema.names
     table = pa.csv.read_csv(
         io.BytesIO(data),
         parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
         convert_options=pa.csv.ConvertOptions(
-            column_types=dict.fromkeys(header, pa.string()), null_values=[""], strings_can_be_null=True, quoted_strings_can_be_null=True
+            column_types=dict.fromkeys(header, pa.string()),
+            null_values=[""],
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=True,
         ),
     )
     columns = [_with_points(c) for c in table.columns] if delimiter == ";" else table.columns
@@ -56,21 +68,32 @@ def _delimiter(data: bytes) -> str:
 def _with_points(cells: pa.ChunkedArray) -> pa.ChunkedArray:
     """Numbers with decimal commas, where all cells are numbers, with decimal points."""
     known = cells.filter(pc.invert(pc.is_in(cells, pa.array([*NULLS, *MARKS, None]))))
-    if not len(known) or not pc.all(pc.match_substring_regex(known, r"^\s*-?(0|[1-9]\d*)(,\d+)?([eE][+-]?\d+)?\s*$")).as_py():
+    if (
+        not len(known)
+        or not pc.all(
+            pc.match_substring_regex(known, r"^\s*-?(0|[1-9]\d*)(,\d+)?([eE][+-]?\d+)?\s*$")
+        ).as_py()
+    ):
         return cells
     return pc.replace_substring(cells, ",", ".")
 
 
 def _typed(cells: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Strings as whole numbers, numbers or truth values where all of them are, but for those that say that there is none; codes such as 007
-    stay strings. Where a few are no numbers all stay strings too, for the modality to name these."""
+    """Strings as whole numbers, numbers or truth values where all of them are, but for those that say
+    that there is none; codes such as 007 stay strings. Where a few are no numbers all stay strings too,
+    for the modality to name these.
+    """
     given = pc.if_else(pc.is_in(cells, pa.array(NULLS)), None, cells)
     if pc.all(pc.is_in(given, pa.array([*MARKS, None]))).as_py():
         return given
     given = pc.if_else(pc.is_in(given, pa.array(MARKS)), None, given)
     known = given.drop_null()
     if pc.all(pc.is_in(known, pa.array(list(TRUTH)))).as_py():
-        return pc.is_in(given, pa.array([k for k, v in TRUTH.items() if v])).combine_chunks() if not given.null_count else _truth(given)
+        return (
+            pc.is_in(given, pa.array([k for k, v in TRUTH.items() if v])).combine_chunks()
+            if not given.null_count
+            else _truth(given)
+        )
     if pc.any(pc.match_substring_regex(known, r"^[+-]?0[0-9]|^\+")).as_py():
         return cells
     for kind in (pa.int64(), pa.float64()):
@@ -82,4 +105,6 @@ def _typed(cells: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _truth(cells: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pa.chunked_array([pa.array([None if c is None else TRUTH[c] for c in cells.to_pylist()], pa.bool_())])
+    return pa.chunked_array(
+        [pa.array([None if c is None else TRUTH[c] for c in cells.to_pylist()], pa.bool_())]
+    )

@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from plait.errors import BadCellsError
 
-LIMIT = 0.05  # a larger share of bad cells in a column is a mistake of ours or the user's, most likely a wrong folder
+# a larger share of bad cells in a column is a mistake of ours or the user's, most likely a wrong folder
+LIMIT = 0.05
 
 
 def check(problems: list[Problem], given: dict[str, int], root: Path, strict: bool = False) -> None:
@@ -25,7 +26,11 @@ def check(problems: list[Problem], given: dict[str, int], root: Path, strict: bo
             continue
         shown = [p for p in problems if p.column == column][:5]
         lines = [f"  row {p.row}: {p.reason}{f' ({p.file})' if p.file else ''}" for p in shown]
-        why = "none may be, under strict" if strict else f"more than {LIMIT:.0%}; most likely the wrong folder or the wrong modality"
+        why = (
+            "none may be, under strict"
+            if strict
+            else f"more than {LIMIT:.0%}; most likely the wrong folder or the wrong modality"
+        )
         raise BadCellsError(
             f"column '{column}': {count:,} of {given[column]:,} cells cannot be read: {why}.\n"
             + "\n".join(lines)
@@ -65,12 +70,17 @@ def write(problems: list[Problem], path: Path) -> None:
 
 
 def health(notes: dict[str, dict[str, list[int]]], digests: dict[str, list[set[bytes]]]) -> list[str]:
-    """Warnings of what can be read and is still not as it should be: silence, black clips, the same file in every row."""
+    """Warnings of what can be read and is still not as it should be: silence, black clips, the same
+    file in every row.
+    """
     warnings = []
     for column, said in notes.items():
         for note, rows in said.items():
             shown = ", ".join(str(r) for r in rows[:5]) + (", ..." if len(rows) > 5 else "")
-            warnings.append(f"column '{column}': {len(rows):,} {'cell is' if len(rows) == 1 else 'cells are'} {note} (row {shown})")
+            warnings.append(
+                f"column '{column}': {len(rows):,} {'cell is' if len(rows) == 1 else 'cells are'} {note} "
+                f"(row {shown})"
+            )
     for column, digest in digests.items():
         if sum(map(bool, digest)) > 1 and len(set().union(*digest)) == 1:
             warnings.append(f"column '{column}': every cell has the same content, so it can tell nothing")
@@ -88,7 +98,8 @@ def leaks(digests: dict[str, list[set[bytes]]], sides: dict[str, list[int]]) -> 
                 if both := of[one] & of[other]:
                     rows = [next(r for r in sides[side] if digest[r] & both) for side in (one, other)]
                     warnings.append(
-                        f"column '{column}': {len(both):,} files lie in both {one} and {other} (rows {rows[0]} and {rows[1]}, for one); "
+                        f"column '{column}': {len(both):,} files lie in both {one} and {other} (rows "
+                        f"{rows[0]} and {rows[1]}, for one); "
                         f"scores on {other} will flatter. Keep such rows together with split.group."
                     )
     return warnings

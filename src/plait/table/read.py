@@ -21,12 +21,13 @@ SPLITS = ("train", "valid", "val", "validation", "dev", "test")
 
 
 def read(source: Any, root: str | Path | None = None) -> Table:
-    """A table from a file (CSV, TSV, JSON Lines, Parquet, Arrow, Feather), a folder of class folders, a pandas or
-    polars frame, an Arrow table, a Hugging Face dataset, a list of dicts (rows), or one dict (a row).
+    """A table from a file (CSV, TSV, JSON Lines, Parquet, Arrow, Feather), a folder of class folders, a
+    pandas or polars frame, an Arrow table, a Hugging Face dataset, a list of dicts (rows), or one dict
+    (a row).
 
-    `root` is where relative paths of media begin: by default the file's own folder, or the working folder. A column without a name, as
-    indices have in files, gets the one that pandas gives it: `Unnamed: 0`, or the number of its place.
-    Raises `TableError`.
+    `root` is where relative paths of media begin: by default the file's own folder, or the working
+    folder. A column without a name, as indices have in files, gets the one that pandas gives it:
+    `Unnamed: 0`, or the number of its place. Raises `TableError`.
     """
     if isinstance(source, Table):
         return source if root is None else Table(source.data, Path(root).absolute(), source.name)
@@ -56,16 +57,26 @@ def _read_path(path: Path) -> pa.Table:
         return _read_folders(path)
     if not path.exists():
         here = [f.name for f in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise TableError(f"no file '{path}': {nearest(path.name, here) if here else f'{path.parent} is no folder either'}")
+        raise TableError(
+            f"no file '{path}': {nearest(path.name, here) if here else f'{path.parent} is no folder either'}"
+        )
     readers = {
-        ".csv": lambda: read_csv(path), ".tsv": lambda: read_csv(path, "\t"),
-        ".jsonl": lambda: pa.json.read_json(path), ".ndjson": lambda: pa.json.read_json(path),
-        ".parquet": lambda: pa.parquet.read_table(path), ".pq": lambda: pa.parquet.read_table(path),
-        ".feather": lambda: pa.feather.read_table(path), ".arrow": lambda: _read_arrow(path), ".ipc": lambda: _read_arrow(path),
-    }  # fmt: skip
+        ".csv": lambda: read_csv(path),
+        ".tsv": lambda: read_csv(path, "\t"),
+        ".jsonl": lambda: pa.json.read_json(path),
+        ".ndjson": lambda: pa.json.read_json(path),
+        ".parquet": lambda: pa.parquet.read_table(path),
+        ".pq": lambda: pa.parquet.read_table(path),
+        ".feather": lambda: pa.feather.read_table(path),
+        ".arrow": lambda: _read_arrow(path),
+        ".ipc": lambda: _read_arrow(path),
+    }
     suffix = path.suffix.lower()
     if suffix not in readers:
-        raise TableError(f"cannot tell what '{path.name}' is by its ending; plait reads {', '.join(readers)} and folders of class folders")
+        raise TableError(
+            f"cannot tell what '{path.name}' is by its ending; plait reads {', '.join(readers)} and folders "
+            f"of class folders"
+        )
     if path.stat().st_size == 0:
         raise TableError(f"'{path}' is an empty file")
     try:
@@ -82,13 +93,21 @@ def _read_arrow(path: Path) -> pa.Table:
 
 
 def _read_folders(path: Path) -> pa.Table:
-    """`photos/cat/1.jpg` is a row (image: cat/1.jpg, label: cat); `photos/train/cat/1.jpg` has the split besides."""
+    """`photos/cat/1.jpg` is a row (image: cat/1.jpg, label: cat); `photos/train/cat/1.jpg` has the
+    split besides.
+    """
     folders = sorted(f for f in path.iterdir() if f.is_dir() and not f.name.startswith("."))
     if not folders:
         raise TableError(f"folder '{path}': expected one folder for each class, found none")
     rows: list[dict[str, str]] = []
     if all(f.name.lower() in SPLITS for f in folders):
-        rows = [{**row, "split": s.name} for s in folders for c in sorted(s.iterdir()) if c.is_dir() for row in _folder(c, path)]
+        rows = [
+            {**row, "split": s.name}
+            for s in folders
+            for c in sorted(s.iterdir())
+            if c.is_dir()
+            for row in _folder(c, path)
+        ]
     else:
         rows = [row for c in folders for row in _folder(c, path)]
     if not rows:
@@ -139,8 +158,13 @@ def _read_object(source: Any) -> pa.Table:
     if hasattr(source, "__arrow_c_stream__"):
         return pa.table(source)
     if isinstance(source, Mapping):
-        if source and all(isinstance(v, Sequence) and not isinstance(v, (str, bytes)) for v in source.values()):
-            raise TableError("a dict is one row, {column: cell}; for columns of cells use pyarrow.table(...) or a data frame")
+        if source and all(
+            isinstance(v, Sequence) and not isinstance(v, (str, bytes)) for v in source.values()
+        ):
+            raise TableError(
+                "a dict is one row, {column: cell}; for columns of cells use pyarrow.table(...) or a data "
+                "frame"
+            )
         source = [dict(source)]
     if isinstance(source, Sequence) and source and all(isinstance(row, Mapping) for row in source):
         names = list(dict.fromkeys(name for row in source for name in row))
@@ -149,14 +173,18 @@ def _read_object(source: Any) -> pa.Table:
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise TableError(f"the rows do not fit one table: {error}") from error
     raise TableError(
-        f"expected a path, a pandas or polars frame, an Arrow table, a Hugging Face dataset, a dict or a list of dicts, got {type(source).__name__}"
+        f"expected a path, a pandas or polars frame, an Arrow table, a Hugging Face dataset, a dict or a "
+        f"list of dicts, got {type(source).__name__}"
     )
 
 
 def _read_datasets(dataset: Any) -> pa.Table:
     """A `datasets.Dataset`, known by what it has so that plait need not import the package."""
     if isinstance(dataset, Mapping) or not hasattr(dataset, "num_rows"):
-        raise TableError(f"expected one split of a Hugging Face dataset, such as dataset['train'], got {type(dataset).__name__}")
+        raise TableError(
+            f"expected one split of a Hugging Face dataset, such as dataset['train'], got "
+            f"{type(dataset).__name__}"
+        )
     table: pa.Table = dataset.with_format("arrow")[:]
     for i, name in enumerate(table.column_names):
         names = getattr(dataset.features[name], "names", None)
@@ -167,7 +195,9 @@ def _read_datasets(dataset: Any) -> pa.Table:
 
 
 def _plain(table: pa.Table) -> pa.Table:
-    """One type for each kind of cell: string views and large strings as strings, extension types as their storage."""
+    """One type for each kind of cell: string views and large strings as strings, extension types as
+    their storage.
+    """
     columns = []
     for column in table.columns:
         kind = column.type

@@ -20,8 +20,10 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Source:
-    """Where a column's cells come from: its name, the folder that relative paths are resolved against, and the store of
-    prepared media (a `cells.Store`). Of a `part` of another column, as the sound of a clip is, a cell may have none."""
+    """Where a column's cells come from: its name, the folder that relative paths are resolved against,
+    and the store of prepared media (a `cells.Store`). Of a `part` of another column, as the sound of a
+    clip is, a cell may have none.
+    """
 
     column: str
     root: Path
@@ -32,7 +34,9 @@ class Source:
 
 @dataclass(frozen=True)
 class Table:
-    """An Arrow table, the folder that its relative paths are resolved against, and what to call it in messages."""
+    """An Arrow table, the folder that its relative paths are resolved against, and what to call it in
+    messages.
+    """
 
     data: pa.Table
     root: Path
@@ -54,5 +58,8 @@ class Table:
 def only_column(table: Table, column: str | None, what: str) -> str:
     """The column that is named, or the table's only one. Raises `TableError` where there are several."""
     if column is None and len(table.data.column_names) != 1:
-        raise TableError(f"{table.name} has {', '.join(table.data.column_names)}: say which one holds the {what} (column=, --column)")
+        raise TableError(
+            f"{table.name} has {', '.join(table.data.column_names)}: say which one holds the {what} "
+            f"(column=, --column)"
+        )
     return column or str(table.data.column_names[0])

@@ -22,8 +22,10 @@ from plait.table.table import Source
 
 
 class TaskOptions(Options):
-    """What every task can be told: the `inputs` that it reads, all if left out; the `column` that its labels are in, that of its own name
-    if left out, so that several tasks may have the same labels; and the `weight` of its loss beside those of others."""
+    """What every task can be told: the `inputs` that it reads, all if left out; the `column` that its
+    labels are in, that of its own name if left out, so that several tasks may have the same labels; and
+    the `weight` of its loss beside those of others.
+    """
 
     inputs: tuple[str, ...] = Field((), description="columns that it reads; all if empty")
     column: str = Field("", description="where its labels are; in the column of its own name if empty")
@@ -33,19 +35,22 @@ class TaskOptions(Options):
 class Task(nn.Module, ABC):
     """One target: its state, head, loss and metrics, and the way back from outputs to words.
 
-    `score` names the metric that chooses the best epoch, and `higher` says whether more of it is better. `logits`: outputs
-    are logits, which a temperature can calibrate; the head divides its own by the buffer `temperature`, 1 until then. `squared`: the
-    loss is a squared error.
+    `score` names the metric that chooses the best epoch, and `higher` says whether more of it is
+    better. `logits`: outputs are logits, which a temperature can calibrate; the head divides its own by
+    the buffer `temperature`, 1 until then. `squared`: the loss is a squared error.
 
-    `guesses`, a buffer that training sets: no training row had none of its inputs, so that a row like that may get the guess (see `blind`).
+    `guesses`, a buffer that training sets: no training row had none of its inputs, so that a row like
+    that may get the guess (see `blind`).
 
-    A task that `fuses` answers from the fused vector of its inputs and from nothing else, so that it can also answer from one column's,
-    from mixed rows, and in an ensemble; one that does not reads its inputs' tokens. One that `compares` rows with each other has no
-    target column and needs no label; every other has the column of its own name.
+    A task that `fuses` answers from the fused vector of its inputs and from nothing else, so that it
+    can also answer from one column's, from mixed rows, and in an ensemble; one that does not reads its
+    inputs' tokens. One that `compares` rows with each other has no target column and needs no label;
+    every other has the column of its own name.
 
-    `modalities`: what columns it reads when no `inputs` are named, all if empty. For its inputs, where the recipe does not say otherwise,
-    `encoders` has an encoder by modality, and `cells` options of the modality. `steps`: how many a training needs at least;
-    `unaugmented`: the share of its epochs, at the end, that sees cells as they are. `tunes`: what `plait tune` tries of its options.
+    `modalities`: what columns it reads when no `inputs` are named, all if empty. For its inputs, where
+    the recipe does not say otherwise, `encoders` has an encoder by modality, and `cells` options of the
+    modality. `steps`: how many a training needs at least; `unaugmented`: the share of its epochs, at
+    the end, that sees cells as they are. `tunes`: what `plait tune` tries of its options.
     """
 
     options: ClassVar[type[TaskOptions]]
@@ -59,7 +64,9 @@ class Task(nn.Module, ABC):
     encoders: ClassVar[dict[str, Any]] = {}
     steps: ClassVar[int] = LEAST_STEPS
     unaugmented: ClassVar[float] = UNAUGMENTED
-    from_files: ClassVar[bool] = False  # whether its labels are files, of which more than a few bad ones are an error
+    from_files: ClassVar[bool] = (
+        False  # whether its labels are files, of which more than a few bad ones are an error
+    )
     cells: ClassVar[dict[str, dict[str, Any]]] = {}
     tunes: ClassVar[dict[str, Between | Choices]] = {}
     inputs: tuple[str, ...] = ()  # as in its options, and what `reads` says: whoever makes it sets both
@@ -83,19 +90,24 @@ class Task(nn.Module, ABC):
 
     @classmethod
     def reads(cls, config: Any, name: str) -> list[str]:
-        """The columns of the table that the task `name` finds its target in: one, or of a task that compares rows several, and its `cells`
-        below are then structs of these."""
+        """The columns of the table that the task `name` finds its target in: one, or of a task that
+        compares rows several, and its `cells` below are then structs of these.
+        """
         return [config.column or name]
 
     @classmethod
     def encoder_for(cls, config: Any, modality: str) -> dict[str, Any] | None:
-        """The encoder of its inputs of a modality, where the recipe does not say; None for the modality's own."""
+        """The encoder of its inputs of a modality, where the recipe does not say; None for the
+        modality's own.
+        """
         return cls.encoders.get(modality)
 
     @classmethod
     @abstractmethod
     def fit(cls, config: Any, cells: pa.ChunkedArray, name: str) -> Task:
-        """The task for the target `name`, fitted on its training rows. Raises `TrainingError` when they cannot be learned from."""
+        """The task for the target `name`, fitted on its training rows. Raises `TrainingError` when they
+        cannot be learned from.
+        """
 
     @abstractmethod
     def build_head(self, fused: int, encoded: dict[str, int]) -> None:
@@ -103,7 +115,9 @@ class Task(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, cells: pa.ChunkedArray, source: Source) -> tuple[Tensor, Tensor, list[Problem]]:
-        """The target as a tensor, True where there is a label, and labels that cannot be used. They may have to be read from files."""
+        """The target as a tensor, True where there is a label, and labels that cannot be used. They may
+        have to be read from files.
+        """
 
     @abstractmethod
     def forward(self, fused_BD: Tensor, encoded: dict[str, Tokens]) -> Tensor:
@@ -127,17 +141,27 @@ class Task(nn.Module, ABC):
         self.temperature.fill_(fit_temperature(self, output, target))
 
     def guess(self, target: Tensor) -> float:
-        """The loss of the best guess that sees no input, on these labels: what losses of different kinds are measured in."""
+        """The loss of the best guess that sees no input, on these labels: what losses of different
+        kinds are measured in.
+        """
         prior = self.prior(target)
-        return float(self.loss(prior.expand(len(target), *prior.shape), target, torch.ones(len(target), dtype=torch.bool)))
+        return float(
+            self.loss(
+                prior.expand(len(target), *prior.shape), target, torch.ones(len(target), dtype=torch.bool)
+            )
+        )
 
     def decode(self, output: Tensor, thorough: bool = False) -> Tensor:
-        """What is kept of a batch's output once nothing more is learned from it, and what `answers` and `measure` are given: (B, ...), and
-        zeros mean nothing where lengths differ (see `joined`). `thorough`: as good as it gets, not as fast."""
+        """What is kept of a batch's output once nothing more is learned from it, and what `answers` and
+        `measure` are given: (B, ...), and zeros mean nothing where lengths differ (see `joined`).
+        `thorough`: as good as it gets, not as fast.
+        """
         return output
 
     def pseudo(self, output: Tensor, sure: float) -> tuple[Tensor, Tensor]:
-        """Answers in the form of targets, and True where the output gives them this probability. Of a task that fuses."""
+        """Answers in the form of targets, and True where the output gives them this probability. Of a
+        task that fuses.
+        """
         raise NotImplementedError
 
     @abstractmethod
@@ -148,27 +172,39 @@ class Task(nn.Module, ABC):
     def measure(self, output: np.ndarray, target: np.ndarray) -> dict[str, float]:
         """Metrics over labelled rows, by name."""
 
-    def measured(self, output: np.ndarray, target: np.ndarray, all_metrics: bool = True) -> Callable[[np.ndarray], dict[str, float]]:
-        """`measure` for some of these rows, by their numbers, for those who ask often: `all_metrics`, or what is quickly found, `score` among it."""
+    def measured(
+        self, output: np.ndarray, target: np.ndarray, all_metrics: bool = True
+    ) -> Callable[[np.ndarray], dict[str, float]]:
+        """`measure` for some of these rows, by their numbers, for those who ask often: `all_metrics`,
+        or what is quickly found, `score` among it.
+        """
         return lambda rows: self.measure(output[rows], target[rows])
 
     @abstractmethod
     def prior(self, target: Tensor) -> Tensor:
-        """The output, for one row and as `decode` leaves it, of the best guess that sees no input, from the training targets."""
+        """The output, for one row and as `decode` leaves it, of the best guess that sees no input, from
+        the training targets.
+        """
 
     def blind(self) -> Tensor | None:
-        """The output of a row that has none of the inputs, where no training row was like that (`guesses`) or had an empty cell of the columns
-        that are there: the best guess from all their labels. None: whatever the head makes of nothing. Of a task that fuses."""
+        """The output of a row that has none of the inputs, where no training row was like that
+        (`guesses`) or had an empty cell of the columns that are there: the best guess from all their
+        labels. None: whatever the head makes of nothing. Of a task that fuses.
+        """
         return None
 
     def blend(self, outputs: Tensor, weights: Tensor) -> Tensor:
-        """One output from those of several models, (models, B, ...), with weights that add up to one: that of the mean of their
-        answers, which for classes is the mean of probabilities. Of a task that fuses."""
+        """One output from those of several models, (models, B, ...), with weights that add up to one:
+        that of the mean of their answers, which for classes is the mean of probabilities. Of a task
+        that fuses.
+        """
         raise NotImplementedError
 
     def boosting(self, target: Tensor) -> list[tuple[dict[str, Any], Tensor]]:
-        """What gradient-boosted trees are to learn: for each booster LightGBM's parameters and its own target. Their raw scores
-        side by side are the output. Empty where trees cannot learn it. Of a task that fuses."""
+        """What gradient-boosted trees are to learn: for each booster LightGBM's parameters and its own
+        target. Their raw scores side by side are the output. Empty where trees cannot learn it. Of a
+        task that fuses.
+        """
         raise NotImplementedError
 
     @abstractmethod
@@ -182,7 +218,9 @@ class Task(nn.Module, ABC):
 
 
 def joined(parts: list[Tensor]) -> Tensor:
-    """What was kept of several batches as one; texts and spectra of different lengths are padded with zeros."""
+    """What was kept of several batches as one; texts and spectra of different lengths are padded with
+    zeros.
+    """
     if parts[0].ndim > 1:
         longest = max(part.shape[1] for part in parts)
         behind = (0, 0) * (parts[0].ndim - 2)
@@ -207,15 +245,20 @@ def mean_of_sigmoid(outputs: Tensor, weights: Tensor) -> Tensor:
     return (F.logsigmoid(outputs) + share).logsumexp(0) - (F.logsigmoid(-outputs) + share).logsumexp(0)
 
 
-COOLEST, HOTTEST = 0.5, 20.0  # temperatures; few rows that are all answered right would else be taken for certainty
+COOLEST, HOTTEST = (
+    0.5,
+    20.0,
+)  # temperatures; few rows that are all answered right would else be taken for certainty
 
 
 CALIBRATING = 20  # labelled rows that a temperature needs
 
 
 def fit_temperature(task: Task, output: Tensor, target: Tensor) -> float:
-    """The temperature by which logits are to be divided for the least loss on rows that were not trained on (Guo et al. 2017,
-    "On calibration of modern neural networks"). 1 for outputs that are no logits, and for fewer than 20 rows."""
+    """The temperature by which logits are to be divided for the least loss on rows that were not
+    trained on (Guo et al. 2017, "On calibration of modern neural networks"). 1 for outputs that are no
+    logits, and for fewer than 20 rows.
+    """
     if not task.logits or len(target) < CALIBRATING:
         return 1.0
     from scipy.optimize import minimize_scalar  # takes longer to import than a small model to predict

@@ -25,9 +25,11 @@ ABSENT = -1  # the first id of a row that has nothing to be read from: its answe
 
 
 class TextOptions(TaskOptions):
-    """`units` are what is written one after the other: `characters`, or `subwords`, of which there are at most `vocabulary`. `form` is
-    what is kept of the texts: all that is `written`, or what can be heard of them when they are `spoken`. Texts of more than `longest`
-    units are not learned from, which is said."""
+    """`units` are what is written one after the other: `characters`, or `subwords`, of which there are
+    at most `vocabulary`. `form` is what is kept of the texts: all that is `written`, or what can be
+    heard of them when they are `spoken`. Texts of more than `longest` units are not learned from, which
+    is said.
+    """
 
     units: Units = Field("subwords", description="what is written one after the other")
     form: Form = Field("written", description="what is kept of texts: all, or what can be heard of them")
@@ -36,7 +38,9 @@ class TextOptions(TaskOptions):
 
 
 class TextTask(Task):
-    """A target whose cells are texts: ids as its `spelling` has them, (B, L), and `NOTHING` behind a text's end."""
+    """A target whose cells are texts: ids as its `spelling` has them, (B, L), and `NOTHING` behind a
+    text's end.
+    """
 
     options = TextOptions
     logits = False
@@ -73,7 +77,8 @@ class TextTask(Task):
         for row, text in enumerate(texts):
             ids = [] if text is None else self.spelling.encode(text)
             if len(ids) > self.config.longest:
-                reason = f"a text of {len(ids):,} {self.config.units}, and at most {self.config.longest:,} are learned from (longest)"
+                limit = f"at most {self.config.longest:,} are learned from (longest)"
+                reason = f"a text of {len(ids):,} {self.config.units}, and {limit}"
                 problems.append(Problem(row, source.column, "", reason))
                 ids = []
             found.append(ids)
@@ -100,12 +105,16 @@ class TextTask(Task):
     def measure(self, output: np.ndarray, target: np.ndarray) -> dict[str, float]:
         return self.metrics(self._compared(output, target))
 
-    def measured(self, output: np.ndarray, target: np.ndarray, all_metrics: bool = True) -> Callable[[np.ndarray], dict[str, float]]:
+    def measured(
+        self, output: np.ndarray, target: np.ndarray, all_metrics: bool = True
+    ) -> Callable[[np.ndarray], dict[str, float]]:
         compared = self._compared(output, target)
         return lambda rows: self.metrics(compared[rows])
 
     def _compared(self, output: np.ndarray, target: np.ndarray) -> np.ndarray:
-        found, wanted = ([self.text(row) or "" for row in ids.astype(int).tolist()] for ids in (output, target))
+        found, wanted = (
+            [self.text(row) or "" for row in ids.astype(int).tolist()] for ids in (output, target)
+        )
         return self.compare(found, wanted)
 
     def prior(self, target: Tensor) -> Tensor:

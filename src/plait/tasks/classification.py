@@ -38,7 +38,9 @@ class Classification(Task):
     higher = True
     logits = True
 
-    def __init__(self, classes: list[Any], counts: list[int], class_weights: str, label_smoothing: float) -> None:
+    def __init__(
+        self, classes: list[Any], counts: list[int], class_weights: str, label_smoothing: float
+    ) -> None:
         super().__init__()
         self.classes, self.counts, self.label_smoothing = classes, counts, label_smoothing
         self.config = Config(class_weights=class_weights, label_smoothing=label_smoothing)
@@ -65,11 +67,14 @@ class Classification(Task):
         classes = sorted(counted)
         if len(classes) < 2:
             what = f"only one class, {classes[0]!r}" if classes else "no labels at all"
-            raise TrainingError(f"target '{name}': expected two or more classes in the training rows, found {what}")
+            raise TrainingError(
+                f"target '{name}': expected two or more classes in the training rows, found {what}"
+            )
         rows = sum(counted.values())
         if len(classes) > max(20, rows / 2):
             raise TrainingError(
-                f"target '{name}': expected classes that repeat, found {len(classes):,} different values in {rows:,} training rows; "
+                f"target '{name}': expected classes that repeat, found {len(classes):,} different values in "
+                f"{rows:,} training rows; "
                 f"for numbers use --set tasks.{name}=regression"
             )
         return cls(classes, [counted[c] for c in classes], config.class_weights, config.label_smoothing)
@@ -90,7 +95,12 @@ class Classification(Task):
         index = pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
         index[~given] = -1
         problems = [
-            Problem(int(row), source.column, "", f"class {cells[int(row)].as_py()!r} is not among the {len(self.classes)} of training")
+            Problem(
+                int(row),
+                source.column,
+                "",
+                f"class {cells[int(row)].as_py()!r} is not among the {len(self.classes)} of training",
+            )
             for row in np.flatnonzero(given & (index < 0))
         ]
         target = torch.from_numpy(index)
@@ -127,14 +137,18 @@ class Classification(Task):
     def measure(self, output: np.ndarray, target: np.ndarray) -> dict[str, float]:
         return self.measured(output, target)(np.arange(len(target)))
 
-    def measured(self, output: np.ndarray, target: np.ndarray, all_metrics: bool = True) -> Callable[[np.ndarray], dict[str, float]]:
+    def measured(
+        self, output: np.ndarray, target: np.ndarray, all_metrics: bool = True
+    ) -> Callable[[np.ndarray], dict[str, float]]:
         p_BC, classes = self.probabilities(torch.from_numpy(output)).numpy(), len(self.classes)
         guess_B, surprise_B = p_BC.argmax(1), -np.log(p_BC[np.arange(len(target)), target].clip(1e-7))
         hit_B = guess_B == target
 
         def of(rows: np.ndarray) -> dict[str, float]:
             wanted, hits = target[rows], hit_B[rows]
-            count, hit, guessed = (np.bincount(some, minlength=classes) for some in (wanted, wanted[hits], guess_B[rows]))
+            count, hit, guessed = (
+                np.bincount(some, minlength=classes) for some in (wanted, wanted[hits], guess_B[rows])
+            )
             seen = count > 0
             # F1 of a class is 2 TP / (labels + guesses); macro: the mean over classes that occur in either
             occurs = seen | (guessed > 0)
@@ -184,8 +198,10 @@ def _logits(count_C: Tensor) -> Tensor:
 
 
 def roc_auc(target: np.ndarray, score: np.ndarray) -> float:
-    """The area under the ROC curve, as the share of pairs in the right order (Mann & Whitney 1947; ties count half).
-    NaN when there is one class only. The bootstrap asks often, and scikit-learn's own builds the whole curve."""
+    """The area under the ROC curve, as the share of pairs in the right order (Mann & Whitney 1947; ties
+    count half). NaN when there is one class only. The bootstrap asks often, and scikit-learn's own
+    builds the whole curve.
+    """
     from scipy.stats import rankdata  # takes longer to import than a small model to predict
 
     positive = int(target.sum())
@@ -204,7 +220,11 @@ def _plain(cells: pa.ChunkedArray) -> pa.ChunkedArray:
         kind = cells.type
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         whole = pc.if_else(pc.is_finite(pc.cast(cells, pa.float64())), cells, None)
-        return pc.cast(whole, pa.int64()) if pc.all(pc.equal(pc.round(whole), whole)).as_py() is not False else pc.cast(whole, pa.string())
+        return (
+            pc.cast(whole, pa.int64())
+            if pc.all(pc.equal(pc.round(whole), whole)).as_py() is not False
+            else pc.cast(whole, pa.string())
+        )
     if pa.types.is_integer(kind):
         return pc.cast(cells, pa.int64())
     return cells if pa.types.is_boolean(kind) or pa.types.is_string(kind) else pc.cast(cells, pa.string())

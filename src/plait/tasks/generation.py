@@ -1,4 +1,6 @@
-"""Text about a row's cells: a caption, a name, the answer to a question. B rows, M tokens of all inputs, D width."""
+"""Text about a row's cells: a caption, a name, the answer to a question. B rows, M tokens of all
+inputs, D width.
+"""
 
 from __future__ import annotations
 
@@ -30,12 +32,14 @@ UNGIVEN = 0.05  # of the rows in training that are written about without any inp
 
 
 class Config(TextOptions):
-    """Texts are searched for with a `beam`, longer ones held against shorter ones by `length_penalty`; at most `limit` units are written,
-    half as many again as in the longest training text if 0. No `no_repeat` units in a row are written twice. `answers`: any text
-    (`free`), only those of the training rows (`seen`), or only the ones that are listed.
+    """Texts are searched for with a `beam`, longer ones held against shorter ones by `length_penalty`;
+    at most `limit` units are written, half as many again as in the longest training text if 0. No
+    `no_repeat` units in a row are written twice. `answers`: any text (`free`), only those of the
+    training rows (`seen`), or only the ones that are listed.
 
-    `model` is a pretrained network that turns text into text (a folder, or a name on the hub): its decoder, with its own pieces of words,
-    then takes the place of the one that is made here, and is trained with `rate` of the learning rate.
+    `model` is a pretrained network that turns text into text (a folder, or a name on the hub): its
+    decoder, with its own pieces of words, then takes the place of the one that is made here, and is
+    trained with `rate` of the learning rate.
     """
 
     model: str = ""
@@ -59,10 +63,12 @@ class Config(TextOptions):
 
 
 class Generation(TextTask):
-    """A transformer decoder that attends to the tokens of all inputs. It learns each unit from those before it (teacher forcing).
+    """A transformer decoder that attends to the tokens of all inputs. It learns each unit from those
+    before it (teacher forcing).
 
-    The output is this memory, (B, 1 + M, D): a learned token first, so that there always is one, and zeros where there is none. In a few rows of
-    training it is all that is there, so that a row without any input gets a likely text, and no babble.
+    The output is this memory, (B, 1 + M, D): a learned token first, so that there always is one, and
+    zeros where there is none. In a few rows of training it is all that is there, so that a row without
+    any input gets a likely text, and no babble.
     """
 
     options = Config
@@ -72,7 +78,12 @@ class Generation(TextTask):
     encoders = {"text": {"name": "lstm", "bidirectional": True, "tokens": "all"}}
 
     def __init__(
-        self, config: Config, spelling: Spelling, longest: int = 0, seen: list[list[int]] | None = None, architecture: dict[str, Any] | None = None
+        self,
+        config: Config,
+        spelling: Spelling,
+        longest: int = 0,
+        seen: list[list[int]] | None = None,
+        architecture: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(config, spelling)
         self.config: Config = config
@@ -103,7 +114,9 @@ class Generation(TextTask):
         self.longest = max(map(len, texts), default=1)
         for text in self.config.answers if isinstance(self.config.answers, tuple) else ():
             if self.spelling.unknown in self.spelling.encode(text):
-                raise TrainingError(f"the answer '{text}' has letters that no training text has: it cannot be written")
+                raise TrainingError(
+                    f"the answer '{text}' has letters that no training text has: it cannot be written"
+                )
         if self.config.answers == "seen":
             self.seen = sorted({tuple(ids): ids for ids in texts}.values())
             self.allowed = decoder.only(self.seen)
@@ -115,8 +128,12 @@ class Generation(TextTask):
         if config.model:
             self.decoder = PretrainedDecoder(self.architecture, config.rate)
         else:
-            self.decoder = TextDecoder(len(self.spelling) + 1, config.width, config.heads, config.layers, config.dropout)
-        self.into = nn.ModuleDict({module_key(c): nn.Linear(width, self.decoder.width) for c, width in encoded.items()})
+            self.decoder = TextDecoder(
+                len(self.spelling) + 1, config.width, config.heads, config.layers, config.dropout
+            )
+        self.into = nn.ModuleDict(
+            {module_key(c): nn.Linear(width, self.decoder.width) for c, width in encoded.items()}
+        )
         self.first_D = nn.Parameter(torch.randn(self.decoder.width) * 0.02)
         self.norm = nn.LayerNorm(self.decoder.width)
 
@@ -126,7 +143,10 @@ class Generation(TextTask):
 
     def forward(self, fused_BD: Tensor, encoded: dict[str, Tokens]) -> Tensor:
         rows, device = len(fused_BD), fused_BD.device
-        parts, masks = [self.first_D.expand(rows, 1, -1)], [torch.ones(rows, 1, dtype=torch.bool, device=device)]
+        parts, masks = (
+            [self.first_D.expand(rows, 1, -1)],
+            [torch.ones(rows, 1, dtype=torch.bool, device=device)],
+        )
         given_B1 = masks[0] if not self.training else torch.rand(rows, 1, device=device) >= UNGIVEN
         for c in self.columns:
             x_BLD = self.into[module_key(c)](encoded[c].x_BLD)
@@ -151,8 +171,15 @@ class Generation(TextTask):
 
         beam = self.config.beam if thorough else 1
         found = decoder.search(
-            next_of, len(output), longest, beam, self.config.length_penalty, self.config.no_repeat, self.allowed, output.device
-        )  # fmt: skip
+            next_of,
+            len(output),
+            longest,
+            beam,
+            self.config.length_penalty,
+            self.config.no_repeat,
+            self.allowed,
+            output.device,
+        )
         return padded(found, torch.zeros(len(output), dtype=torch.bool), NOTHING)
 
     def compare(self, found: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
@@ -162,11 +189,22 @@ class Generation(TextTask):
         return similarities(rows)
 
     def state(self) -> dict[str, Any]:
-        return {**super().state(), "longest": self.longest, "seen": self.seen, "architecture": self.architecture}
+        return {
+            **super().state(),
+            "longest": self.longest,
+            "seen": self.seen,
+            "architecture": self.architecture,
+        }
 
     @classmethod
     def from_state(cls, config: Config, state: dict[str, Any]) -> Generation:
-        return cls(config, Spelling.from_state(state["spelling"]), state["longest"], state["seen"], state["architecture"])
+        return cls(
+            config,
+            Spelling.from_state(state["spelling"]),
+            state["longest"],
+            state["seen"],
+            state["architecture"],
+        )
 
 
 component = Generation

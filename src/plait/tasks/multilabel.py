@@ -24,14 +24,18 @@ from plait.tasks.base import Task, TaskOptions, masked_mean, mean_of_sigmoid
 
 
 class Config(TaskOptions):
-    """A label is answered from `threshold` on. `separator` splits labels in a column of strings, as in `red|large`."""
+    """A label is answered from `threshold` on. `separator` splits labels in a column of strings, as in
+    `red|large`.
+    """
 
     threshold: float = Field(0.5, gt=0, lt=1)
     separator: str = Field("|", min_length=1)
 
 
 class Multilabel(Task):
-    """Cells are lists of labels, or strings with a separator. An empty list means "none of them"; null means unlabelled."""
+    """Cells are lists of labels, or strings with a separator. An empty list means "none of them"; null
+    means unlabelled.
+    """
 
     options = Config
     score = "f1_micro"
@@ -56,7 +60,9 @@ class Multilabel(Task):
         rows = [set(row) for row in _lists(cells, config.separator) if row is not None]
         counts = Counter(label for row in rows for label in row)
         if not counts:
-            raise TrainingError(f"target '{name}': expected lists of labels in the training rows, found no label at all")
+            raise TrainingError(
+                f"target '{name}': expected lists of labels in the training rows, found no label at all"
+            )
         labels = sorted(counts)
         return cls(config, labels, [counts[label] / len(rows) for label in labels])
 
@@ -77,14 +83,23 @@ class Multilabel(Task):
                 if label in index:
                     target[row, index[label]] = 1
                 else:
-                    problems.append(Problem(row, source.column, "", f"label {label!r} is not among the {len(index)} of training"))
+                    problems.append(
+                        Problem(
+                            row,
+                            source.column,
+                            "",
+                            f"label {label!r} is not among the {len(index)} of training",
+                        )
+                    )
         return target, labelled, problems
 
     def forward(self, fused_BD: Tensor, encoded: dict[str, Tokens]) -> Tensor:
         return self.head(fused_BD).float() / self.temperature
 
     def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
-        return masked_mean(F.binary_cross_entropy_with_logits(output, target, reduction="none").mean(1), labelled_B)
+        return masked_mean(
+            F.binary_cross_entropy_with_logits(output, target, reduction="none").mean(1), labelled_B
+        )
 
     def pseudo(self, output: Tensor, sure: float) -> tuple[Tensor, Tensor]:
         p_BC = output.sigmoid()
@@ -92,8 +107,14 @@ class Multilabel(Task):
 
     def answers(self, output: Tensor) -> dict[str, pa.Array]:
         p_BC = output.sigmoid().numpy()
-        chosen = [[label for label, p in zip(self.labels, row, strict=True) if p >= self.config.threshold] for row in p_BC]
-        return {"": pa.array(chosen, pa.list_(pa.string())), **{f"probability_{c}": pa.array(p_BC[:, i]) for i, c in enumerate(self.labels)}}
+        chosen = [
+            [label for label, p in zip(self.labels, row, strict=True) if p >= self.config.threshold]
+            for row in p_BC
+        ]
+        return {
+            "": pa.array(chosen, pa.list_(pa.string())),
+            **{f"probability_{c}": pa.array(p_BC[:, i]) for i, c in enumerate(self.labels)},
+        }
 
     def measure(self, output: np.ndarray, target: np.ndarray) -> dict[str, float]:
         p_BC = 1 / (1 + np.exp(-output.astype(np.float64)))
@@ -134,7 +155,12 @@ component = Multilabel
 
 def _lists(cells: pa.ChunkedArray, separator: str) -> list[list[str] | None]:
     if is_text(cells):
-        return [None if c is None else [p.strip() for p in c.split(separator) if p.strip()] for c in cells.to_pylist()]
+        return [
+            None if c is None else [p.strip() for p in c.split(separator) if p.strip()]
+            for c in cells.to_pylist()
+        ]
     if not (pa.types.is_list(cells.type) or pa.types.is_large_list(cells.type)):
-        raise TrainingError(f"expected lists of labels or strings with '{separator}', the column holds {cells.type}")
+        raise TrainingError(
+            f"expected lists of labels or strings with '{separator}', the column holds {cells.type}"
+        )
     return pc.cast(cells, pa.list_(pa.string())).to_pylist()

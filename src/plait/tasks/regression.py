@@ -47,7 +47,11 @@ class Regression(Task):
         kind = cells.type
         if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
             return Match(0.5, "numbers")
-        if not is_text(cells) or distinct(cells) <= max(20, len(cells) / 5) or pc.any(pc.match_substring_regex(cells, "^0[0-9]")).as_py():
+        if (
+            not is_text(cells)
+            or distinct(cells) <= max(20, len(cells) / 5)
+            or pc.any(pc.match_substring_regex(cells, "^0[0-9]")).as_py()
+        ):
             return None
         share = share_of_numbers(cells)
         return Match(0.95, f"strings of which {share:.0%} are numbers") if share >= MOST else None
@@ -58,7 +62,9 @@ class Regression(Task):
         y = y[np.isfinite(y)]
         if len(y) < 2 or y.std() == 0:
             what = f"only the value {y[0]:g}" if len(y) else "no numbers at all"
-            raise TrainingError(f"target '{name}': expected numbers that differ in the training rows, found {what}")
+            raise TrainingError(
+                f"target '{name}': expected numbers that differ in the training rows, found {what}"
+            )
         return cls(config, float(y.mean()), float(y.std()))
 
     def build_head(self, fused: int, encoded: dict[str, int]) -> None:
@@ -69,7 +75,9 @@ class Regression(Task):
         y, bad = _numbers(cells, source.column)
         labelled = np.isfinite(y)
         target = torch.from_numpy(np.where(labelled, (y - self.mean) / self.std, 0).astype(np.float32))
-        problems = [Problem(row, source.column, "", f"not a finite number: {str(cell)[:40]!r}") for row, cell in bad]
+        problems = [
+            Problem(row, source.column, "", f"not a finite number: {str(cell)[:40]!r}") for row, cell in bad
+        ]
         return target, torch.from_numpy(labelled), problems
 
     def forward(self, fused_BD: Tensor, encoded: dict[str, Tokens]) -> Tensor:
@@ -127,4 +135,6 @@ def _numbers(cells: pa.ChunkedArray, name: str) -> tuple[np.ndarray, list[tuple[
     try:
         return numbers(cells)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise TrainingError(f"target '{name}': expected numbers for a regression, the column holds {cells.type}") from error
+        raise TrainingError(
+            f"target '{name}': expected numbers for a regression, the column holds {cells.type}"
+        ) from error

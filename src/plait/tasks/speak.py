@@ -1,4 +1,6 @@
-"""A text read aloud: letters become spectra, each for as long as it lasts, and spectra a wave. B rows, L letters, T spectra, M bands."""
+"""A text read aloud: letters become spectra, each for as long as it lasts, and spectra a wave. B rows,
+L letters, T spectra, M bands.
+"""
 
 from __future__ import annotations
 
@@ -23,15 +25,19 @@ from plait.table.table import Source
 from plait.tasks.base import Task, TaskOptions, masked_mean
 from plait.tasks.speaking.waves import alignment, griffin_lim, spread, unevenness, wav
 
-EVEN = 100.0  # what a place far from where it would be if all letters lasted the same costs an alignment, see `unevenness`
+# what a place far from where it would be if all letters lasted the same costs an alignment, see
+# `unevenness`
+EVEN = 100.0
 
 
 SLOWEST = 4.0  # times as many spectra as letters have on average in training, at most
 
 
 class Config(TaskOptions):
-    """`inputs` is the one column that is read aloud; the only texts of the table, if left out. Recordings are learned from as spectra
-    of `bands`, `window` seconds each, one every `hop`; those longer than `longest` seconds are not, which is said."""
+    """`inputs` is the one column that is read aloud; the only texts of the table, if left out.
+    Recordings are learned from as spectra of `bands`, `window` seconds each, one every `hop`; those
+    longer than `longest` seconds are not, which is said.
+    """
 
     rate: int = Field(16_000, ge=1000, le=192_000, description="samples a second of what is spoken")
     window: float = Field(0.05, gt=0)
@@ -43,14 +49,22 @@ class Config(TaskOptions):
 
     @property
     def audio(self) -> AudioConfig:
-        chosen = {"rate": self.rate, "window": self.window, "hop": self.hop, "bands": self.bands, "highest": self.rate / 2}
+        chosen = {
+            "rate": self.rate,
+            "window": self.window,
+            "hop": self.hop,
+            "bands": self.bands,
+            "highest": self.rate / 2,
+        }
         return AudioConfig(**chosen, seconds=self.longest, longest=self.longest)
 
 
 class Speak(Task):
-    """Each letter makes the mean of its spectra; which are its own is found in training by the likeliest alignment with what letters make
-    (Kim et al. 2020, "Glow-TTS", sec. 3.1, without its flow); how long it lasts is learned from that, as a logarithm (ib., sec. 3.2). A
-    network that reads letters at that length in both directions then makes the spectra (as Ren et al. 2019, "FastSpeech", does).
+    """Each letter makes the mean of its spectra; which are its own is found in training by the
+    likeliest alignment with what letters make (Kim et al. 2020, "Glow-TTS", sec. 3.1, without its
+    flow); how long it lasts is learned from that, as a logarithm (ib., sec. 3.2). A network that reads
+    letters at that length in both directions then makes the spectra (as Ren et al. 2019, "FastSpeech",
+    does).
 
     Targets and answers are spectra with a last band that is 1 as far as they go: (B, T, M + 1).
     """
@@ -63,7 +77,9 @@ class Speak(Task):
     steps = 2500
     from_files = True
     modalities = ("text",)
-    encoders = {"text": {"name": "lstm", "embedding": 128, "width": 128, "bidirectional": True, "tokens": "all"}}
+    encoders = {
+        "text": {"name": "lstm", "embedding": 128, "width": 128, "bidirectional": True, "tokens": "all"}
+    }
     cells = {"text": {"split": "character", "max_tokens": 512}}
 
     def __init__(self, config: Config) -> None:
@@ -82,18 +98,25 @@ class Speak(Task):
 
     def build_head(self, fused: int, encoded: dict[str, int]) -> None:
         if len(encoded) != 1:
-            raise RecipeError(f"one column is read aloud, not {', '.join(encoded)}: name it, as in {{name: speak, inputs: [sentence]}}")
+            raise RecipeError(
+                f"one column is read aloud, not {', '.join(encoded)}: name it, as in {{name: speak, inputs: "
+                f"[sentence]}}"
+            )
         ((self.column, letter),) = encoded.items()
         width, bands = self.config.width, self.config.bands
         self.own = nn.Linear(letter, bands)
-        self.duration = nn.Sequential(nn.Linear(letter, width), nn.ReLU(), Dropout(self.config.dropout), nn.Linear(width, 1))
+        self.duration = nn.Sequential(
+            nn.Linear(letter, width), nn.ReLU(), Dropout(self.config.dropout), nn.Linear(width, 1)
+        )
         self.into = nn.Sequential(nn.Linear(letter + 1, width), nn.ReLU(), Dropout(self.config.dropout))
         self.reader = BiLSTM(width, width, 2, self.config.dropout)
         self.out = nn.Linear(2 * width, bands)
         self.mean_length: Tensor
         self.stretch: Tensor
         self.register_buffer("mean_length", torch.ones(()))
-        self.register_buffer("stretch", torch.ones(()))  # the mean of logarithms is below the logarithm of the mean
+        self.register_buffer(
+            "stretch", torch.ones(())
+        )  # the mean of logarithms is below the logarithm of the mean
 
     def encode(self, cells: pa.ChunkedArray, source: Source) -> tuple[Tensor, Tensor, list[Problem]]:
         loaded = self.sounds.load(cells, source)
@@ -110,7 +133,10 @@ class Speak(Task):
 
     def forward(self, fused_BD: Tensor, encoded: dict[str, Tokens]) -> Tensor:
         tokens = encoded[self.column]
-        return torch.cat([tokens.x_BLD.float(), torch.ones_like(tokens.x_BLD[..., :1], dtype=torch.float32)], 2) * tokens.mask_BL[..., None]
+        return (
+            torch.cat([tokens.x_BLD.float(), torch.ones_like(tokens.x_BLD[..., :1], dtype=torch.float32)], 2)
+            * tokens.mask_BL[..., None]
+        )
 
     def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
         steps_B, (letter_BLD, letters_B) = (target[..., -1] > 0).sum(1), _parted(output)
@@ -122,7 +148,9 @@ class Speak(Task):
         own_BLM, mask_BL = self.own(letter_BLD).float(), steps_mask(letter_BLD.shape[1], letters_B)
         with torch.no_grad():
             far_BTL = (
-                torch.cdist(mel_BTM, own_BLM).square() + EVEN * unevenness(steps_B, letters_B, steps, mask_BL.shape[1]) + 1e6 * ~mask_BL[:, None]
+                torch.cdist(mel_BTM, own_BLM).square()
+                + EVEN * unevenness(steps_B, letters_B, steps, mask_BL.shape[1])
+                + 1e6 * ~mask_BL[:, None]
             )
             count_BL = alignment(-far_BTL, steps_B, letters_B)
         log_BL = self.duration(letter_BLD.detach())[..., 0].float()
@@ -151,7 +179,9 @@ class Speak(Task):
     def decode(self, output: Tensor, thorough: bool = False) -> Tensor:
         letter_BLD, letters_B = _parted(output)
         mask_BL = steps_mask(letter_BLD.shape[1], letters_B)
-        lasts_BL = (self.duration(letter_BLD)[..., 0].float().exp() * self.stretch).clamp(max=float(self.mean_length) * SLOWEST)
+        lasts_BL = (self.duration(letter_BLD)[..., 0].float().exp() * self.stretch).clamp(
+            max=float(self.mean_length) * SLOWEST
+        )
         # rounded so that what is lost at one letter is made up for at the next
         end_BL = (lasts_BL * mask_BL).cumsum(1).round().long()
         count_BL = torch.diff(end_BL, dim=1, prepend=torch.zeros_like(end_BL[:, :1])) * mask_BL
@@ -164,15 +194,21 @@ class Speak(Task):
         spoken = []
         for row in output.float():
             mel_TM = row[: int(row[:, -1].sum()), :-1] * 4 - 4
-            spoken.append(wav(griffin_lim(mel_TM, self.config.audio), self.config.rate) if len(mel_TM) > 1 else None)
+            spoken.append(
+                wav(griffin_lim(mel_TM, self.config.audio), self.config.rate) if len(mel_TM) > 1 else None
+            )
         return {"": pa.array(spoken, pa.binary())}
 
     def measure(self, output: np.ndarray, target: np.ndarray) -> dict[str, float]:
         return self.measured(output, target)(np.arange(len(target)))
 
-    def measured(self, output: np.ndarray, target: np.ndarray, all_metrics: bool = True) -> Callable[[np.ndarray], dict[str, float]]:
-        """`mel_distance` is the mean absolute difference of powers, in decibels, once the answer is stretched to the recording's length;
-        `length_ratio` is how long the answers are, by how long the recordings are."""
+    def measured(
+        self, output: np.ndarray, target: np.ndarray, all_metrics: bool = True
+    ) -> Callable[[np.ndarray], dict[str, float]]:
+        """`mel_distance` is the mean absolute difference of powers, in decibels, once the answer is
+        stretched to the recording's length; `length_ratio` is how long the answers are, by how long the
+        recordings are.
+        """
         distance, lengths = np.zeros(len(target)), np.zeros((len(target), 2))
         for row, (one, other) in enumerate(zip(output, target, strict=True)):
             found, wanted = (x[x[:, -1] > 0.5, :-1].astype(np.float32) for x in (one, other))
@@ -181,8 +217,9 @@ class Speak(Task):
             stretched = found[at] if len(found) else np.full_like(wanted, -1.5)
             distance[row] = 40 * np.abs(stretched - wanted).mean() if len(wanted) else 0.0
         return lambda rows: {
-            "mel_distance": float(distance[rows].mean()), "length_ratio": float(lengths[rows, 0].sum() / max(lengths[rows, 1].sum(), 1)),
-        }  # fmt: skip
+            "mel_distance": float(distance[rows].mean()),
+            "length_ratio": float(lengths[rows, 0].sum() / max(lengths[rows, 1].sum(), 1)),
+        }
 
     def prior(self, target: Tensor) -> Tensor:
         """The mean spectrum, for the mean length."""

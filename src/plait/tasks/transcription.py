@@ -1,4 +1,5 @@
-"""What is said in a recording, as text: each step of a sound's tokens writes a unit or nothing (CTC), or a pretrained network generates it.
+"""What is said in a recording, as text: each step of a sound's tokens writes a unit or nothing (CTC),
+or a pretrained network generates it.
 
 V ids, `NOTHING` among them.
 """
@@ -32,14 +33,17 @@ MOST = 448  # ids that Whisper writes at most, where its files do not say
 class Config(TextOptions):
     """`inputs` is the one column that is transcribed; the only sounds of the table, if left out.
 
-    With a `beam` of 1 the likeliest path is read off; with more, prefixes are searched, and with `ngram` of 2 or more a language model
-    of so many units, learned from the training rows' texts, has a say, weighed by `ngram_weight`, with `bonus` for each unit.
+    With a `beam` of 1 the likeliest path is read off; with more, prefixes are searched, and with
+    `ngram` of 2 or more a language model of so many units, learned from the training rows' texts, has a
+    say, weighed by `ngram_weight`, with `bonus` for each unit.
 
-    `model` is a pretrained network (a folder, or a name on the hub) that is to be trained further. One for CTC (as Wav2Vec2ForCTC) comes with
-    its own letters and its own last layer; one that generates text (as Whisper) with its own pieces of words and its own decoder, whose texts
-    are searched for with the `beam`. These take `rate` of the learning rate; the recordings' encoder is then the rest of the network, all of
-    which is trained unless the recipe has another. `language` is for networks that know several. Of the other options only `form`, `longest`,
-    `beam` and `rate` have a part in what generates text.
+    `model` is a pretrained network (a folder, or a name on the hub) that is to be trained further. One
+    for CTC (as Wav2Vec2ForCTC) comes with its own letters and its own last layer; one that generates
+    text (as Whisper) with its own pieces of words and its own decoder, whose texts are searched for
+    with the `beam`. These take `rate` of the learning rate; the recordings' encoder is then the rest of
+    the network, all of which is trained unless the recipe has another. `language` is for networks that
+    know several. Of the other options only `form`, `longest`, `beam` and `rate` have a part in what
+    generates text.
     """
 
     units: Units = Field("characters", description="what is written one after the other")
@@ -51,20 +55,27 @@ class Config(TextOptions):
     dropout: float = Field(0.1, ge=0, lt=1)
     model: str = ""
     language: str = ""
-    rate: float = Field(0.05, gt=0, description="of a pretrained last layer or decoder, times the recipe's learning rate")
+    rate: float = Field(
+        0.05, gt=0, description="of a pretrained last layer or decoder, times the recipe's learning rate"
+    )
 
     @model_validator(mode="after")
     def _spells(self) -> Any:
         if self.model and self.units != "characters":
-            raise ValueError(f"a pretrained network (model) has letters of its own; expected units 'characters', came '{self.units}'")
+            raise ValueError(
+                f"a pretrained network (model) has letters of its own; expected units 'characters', came "
+                f"'{self.units}'"
+            )
         if self.language and not self.model:
             raise ValueError("language tells a pretrained network (model) what is spoken: leave it out")
         return self
 
 
 class Transcription(TextTask):
-    """Minus the logarithm of the sum over all paths that write the text (Graves et al. 2006, eq. 3 and 4), for each of its units. The
-    output has log-probabilities (B, L, V) of a row's valid steps, and zeros behind them."""
+    """Minus the logarithm of the sum over all paths that write the text (Graves et al. 2006, eq. 3 and
+    4), for each of its units. The output has log-probabilities (B, L, V) of a row's valid steps, and
+    zeros behind them.
+    """
 
     options = Config
     score = "cer"
@@ -83,7 +94,13 @@ class Transcription(TextTask):
     @classmethod
     def encoder_for(cls, config: Config, modality: str) -> dict[str, Any] | None:
         if config.model and modality == "audio":
-            return {"name": "pretrained", "model": config.model, "mode": "full", "pool": "none", "norm": False}
+            return {
+                "name": "pretrained",
+                "model": config.model,
+                "mode": "full",
+                "pool": "none",
+                "norm": False,
+            }
         return super().encoder_for(config, modality)
 
     @classmethod
@@ -107,7 +124,10 @@ class Transcription(TextTask):
     def _only_width(self, encoded: dict[str, int]) -> int:
         """Keeps the name of the one column that is read, and gives the width of its tokens."""
         if len(encoded) != 1:
-            raise RecipeError(f"a transcription reads one column, not {', '.join(encoded)}: name it, as in {{name: transcription, inputs: [speech]}}")
+            raise RecipeError(
+                f"a transcription reads one column, not {', '.join(encoded)}: name it, as in {{name: "
+                f"transcription, inputs: [speech]}}"
+            )
         ((self.column, width),) = encoded.items()
         return width
 
@@ -118,7 +138,8 @@ class Transcription(TextTask):
             last = cast(nn.Linear, self.head[1])
             if weight_VD.shape != last.weight.shape:
                 raise RecipeError(
-                    f"the last layer of '{self.config.model}' takes vectors of {weight_VD.shape[1]}, the encoder of '{self.column}' makes "
+                    f"the last layer of '{self.config.model}' takes vectors of {weight_VD.shape[1]}, the "
+                    f"encoder of '{self.column}' makes "
                     f"{last.in_features}: leave the encoder out, or let it be pretrained with the same model"
                 )
             last.load_state_dict({"weight": weight_VD, "bias": bias_V})
@@ -133,7 +154,10 @@ class Transcription(TextTask):
         x_BLV, mask_BL = self.head(tokens.x_BLD).float().log_softmax(-1), tokens.mask_BL
         if bool((mask_BL[:, 1:] & ~mask_BL[:, :-1]).any()):  # windows, each with steps of padding behind it
             order_BL = (~mask_BL).long().argsort(dim=1, stable=True)
-            x_BLV, mask_BL = x_BLV.gather(1, order_BL[..., None].expand_as(x_BLV)), mask_BL.gather(1, order_BL)
+            x_BLV, mask_BL = (
+                x_BLV.gather(1, order_BL[..., None].expand_as(x_BLV)),
+                mask_BL.gather(1, order_BL),
+            )
         return x_BLV * mask_BL[..., None]
 
     def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
@@ -147,12 +171,22 @@ class Transcription(TextTask):
         if int((known_B & ~possible_B).sum()) * 2 > int(known_B.sum()):
             row = int((known_B & ~possible_B).nonzero()[0, 0])
             raise TrainingError(
-                f"the encoder of '{self.column}' makes {int(steps_B[row])} steps of a recording in which {int(units_B[row])} "
-                f"{self.config.units} are to be written, and each needs a step of its own: take a smaller hop (--set modalities.audio.hop=0.01), "
+                f"the encoder of '{self.column}' makes {int(steps_B[row])} steps of a recording in which "
+                f"{int(units_B[row])} "
+                f"{self.config.units} are to be written, and each needs a step of its own: take a smaller "
+                f"hop (--set modalities.audio.hop=0.01), "
                 "an encoder that pools time less, or subwords"
             )
         known_B = known_B & possible_B  # what cannot be written has no gradient, and a loss without end
-        loss_B = F.ctc_loss(output.transpose(0, 1), target, steps_B.clamp(min=1), units_B, blank=NOTHING, reduction="none", zero_infinity=True)
+        loss_B = F.ctc_loss(
+            output.transpose(0, 1),
+            target,
+            steps_B.clamp(min=1),
+            units_B,
+            blank=NOTHING,
+            reduction="none",
+            zero_infinity=True,
+        )
         return masked_mean(loss_B / units_B.clamp(min=1), known_B)
 
     def decode(self, output: Tensor, thorough: bool = False) -> Tensor:
@@ -162,7 +196,15 @@ class Transcription(TextTask):
         else:
             texts = []
             for log_p, steps in zip(output.float().cpu().numpy(), steps_B.tolist(), strict=True):
-                texts.append(ctc.search(log_p[:steps], max(self.config.beam, 2), self.ngrams, self.config.ngram_weight, self.config.bonus))
+                texts.append(
+                    ctc.search(
+                        log_p[:steps],
+                        max(self.config.beam, 2),
+                        self.ngrams,
+                        self.config.ngram_weight,
+                        self.config.bonus,
+                    )
+                )
         return ctc.padded(texts, steps_B == 0, ABSENT)
 
     def compare(self, found: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
@@ -179,15 +221,26 @@ class Transcription(TextTask):
         if "prefix" in state:
             return Generated(config, **{**state, "spelling": Spelling.from_state(state["spelling"])})
         ngrams = state["ngrams"]
-        return cls(config, Spelling.from_state(state["spelling"]), None if ngrams is None else NGrams.from_state(ngrams))
+        return cls(
+            config,
+            Spelling.from_state(state["spelling"]),
+            None if ngrams is None else NGrams.from_state(ngrams),
+        )
 
 
 class Generated(Transcription):
-    """The same by a pretrained network that generates text. The output is what its encoder makes of a recording, (B, M, D), zeros where there
-    is none; its decoder writes each unit from those before it."""
+    """The same by a pretrained network that generates text. The output is what its encoder makes of a
+    recording, (B, M, D), zeros where there is none; its decoder writes each unit from those before it.
+    """
 
     def __init__(
-        self, config: Config, spelling: Spelling, architecture: dict[str, Any], prefix: list[int], never: list[int], longest: int = 0
+        self,
+        config: Config,
+        spelling: Spelling,
+        architecture: dict[str, Any],
+        prefix: list[int],
+        never: list[int],
+        longest: int = 0,
     ) -> None:
         super().__init__(config, spelling)
         self.architecture, self.prefix, self.never, self.longest = architecture, prefix, never, longest
@@ -198,7 +251,9 @@ class Generated(Transcription):
     def begin(cls, config: Config, cells: pa.ChunkedArray, name: str) -> Generated:
         if config.ngram > 1:
             raise RecipeError(f"'{config.model}' generates text, which ngram has no part in: leave it out")
-        architecture, spelling, prefix, never = pretrained_speech.files_for(config.model, config.language, config.form)
+        architecture, spelling, prefix, never = pretrained_speech.files_for(
+            config.model, config.language, config.form
+        )
         made = cls(config, spelling, architecture, prefix, never)
         made.longest = max(map(len, made.spelled(cells, name)), default=0)
         return made
@@ -208,7 +263,8 @@ class Generated(Transcription):
         self.decoder = SpeechDecoder(self.architecture, self.config.rate, self.prefix, self.never)
         if width != self.decoder.width:
             raise RecipeError(
-                f"the decoder of '{self.config.model}' takes vectors of {self.decoder.width}, the encoder of '{self.column}' makes {width}: "
+                f"the decoder of '{self.config.model}' takes vectors of {self.decoder.width}, the encoder of "
+                f"'{self.column}' makes {width}: "
                 "leave the encoder out, or let it be pretrained with the same model"
             )
 
@@ -235,7 +291,12 @@ class Generated(Transcription):
         return ctc.padded(texts, ~(output != 0).flatten(1).any(1), ABSENT)
 
     def state(self) -> dict[str, Any]:
-        kept = {"architecture": self.architecture, "prefix": self.prefix, "never": self.never, "longest": self.longest}
+        kept = {
+            "architecture": self.architecture,
+            "prefix": self.prefix,
+            "never": self.never,
+            "longest": self.longest,
+        }
         return {"spelling": self.spelling.state(), **kept}
 
 

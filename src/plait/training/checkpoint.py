@@ -1,4 +1,6 @@
-"""Where a training is, on disk: enough to go on after a kill as if nothing had happened. Safetensors and JSON only."""
+"""Where a training is, on disk: enough to go on after a kill as if nothing had happened. Safetensors
+and JSON only.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,10 @@ from plait.runs.files import write_tensors
 
 @dataclass
 class Progress:
-    """How far a training is. `epoch` counts whole epochs, `step` the steps taken in the current one, of which
-    `loss_sum` is the sum of losses; `history` has the scores of every epoch. `measured` is what gradient blending weighs by."""
+    """How far a training is. `epoch` counts whole epochs, `step` the steps taken in the current one, of
+    which `loss_sum` is the sum of losses; `history` has the scores of every epoch. `measured` is what
+    gradient blending weighs by.
+    """
 
     epoch: int = 0
     step: int = 0
@@ -32,7 +36,9 @@ class Progress:
     states: dict[str, Tensor] = field(default_factory=dict)
 
     def begin_epoch(self, generator: torch.Generator, seed: int) -> None:
-        """Sets both generators for this epoch, or to where they were when the checkpoint was written in its middle."""
+        """Sets both generators for this epoch, or to where they were when the checkpoint was written in
+        its middle.
+        """
         if self.step:
             generator.set_state(self.states["generator"])
             torch.set_rng_state(self.states["global"])
@@ -63,8 +69,10 @@ class Progress:
 
 
 class Checkpoint:
-    """One file, replaced as a whole; another for the best weights so far. `minutes` pass between two within an epoch,
-    five seconds between two at the ends of epochs. Epochs since the last one are trained again, to the same end."""
+    """One file, replaced as a whole; another for the best weights so far. `minutes` pass between two
+    within an epoch, five seconds between two at the ends of epochs. Epochs since the last one are
+    trained again, to the same end.
+    """
 
     def __init__(self, folder: Path, minutes: float) -> None:
         self.file, self.best = folder / "checkpoint.safetensors", folder / "best.safetensors"
@@ -74,7 +82,9 @@ class Checkpoint:
     def is_due(self, between_epochs: bool = False) -> bool:
         return time.monotonic() - self._last >= (min(self.seconds, 5.0) if between_epochs else self.seconds)
 
-    def save(self, model: nn.Module, balancing: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+    def save(
+        self, model: nn.Module, balancing: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
+    ) -> None:
         tensors = {f"model/{name}": t for name, t in model.state_dict().items()}
         tensors |= {f"balancing/{name}": t for name, t in balancing.state_dict().items()}
         tensors |= {f"state/{name}": t for name, t in progress.states.items()}
@@ -85,7 +95,9 @@ class Checkpoint:
         self._last = time.monotonic()
 
     def restore(self, model: nn.Module, balancing: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-        """Puts model, balancing and optimizer where they were. Raises `ArtifactError` when there is nothing to go on from."""
+        """Puts model, balancing and optimizer where they were. Raises `ArtifactError` when there is
+        nothing to go on from.
+        """
         if not self.file.is_file():
             return Progress()
         try:
@@ -95,15 +107,20 @@ class Checkpoint:
             model.load_state_dict(_under("model/", tensors))
             balancing.load_state_dict(_under("balancing/", tensors))
         except (SafetensorError, RuntimeError, KeyError, ValueError) as error:
-            raise ArtifactError(f"'{self.file}' does not fit this recipe and table, or is damaged: {error}") from error
+            raise ArtifactError(
+                f"'{self.file}' does not fit this recipe and table, or is damaged: {error}"
+            ) from error
         saved = optimizer.state_dict()
         saved["state"] = {}
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         for name, t in _under("optimizer/", tensors).items():
             index, key = name.split("/")
             like = parameters[int(index)]
-            # the fused optimizers walk parameter and moments side by side in memory: channels-last must stay so
-            saved["state"].setdefault(int(index), {})[key] = torch.empty_like(like).copy_(t) if t.shape == like.shape else t
+            # the fused optimizers walk parameter and moments side by side in memory: channels-last must
+            # stay so
+            saved["state"].setdefault(int(index), {})[key] = (
+                torch.empty_like(like).copy_(t) if t.shape == like.shape else t
+            )
         optimizer.load_state_dict(saved)
         return Progress(**about, states=_under("state/", tensors))
 

@@ -50,13 +50,17 @@ BLENDS = 10  # times in a training that losses are weighed anew
 UNLABELLED = 2  # rows without a label in a step, for each row of the batch
 
 
-Watch = Callable[[int, int, float], None]  # an epoch's number, how many there are, and its score: the larger the better
+Watch = Callable[
+    [int, int, float], None
+]  # an epoch's number, how many there are, and its score: the larger the better
 
 
 @dataclass
 class Training:
-    """All that one fit of a model's weights needs. `micro_batch` shrinks when memory runs out; gradients are then added
-    up over the parts of a batch, so that a step stays the step that the recipe asked for. `weights` are those of the losses."""
+    """All that one fit of a model's weights needs. `micro_batch` shrinks when memory runs out;
+    gradients are then added up over the parts of a batch, so that a step stays the step that the recipe
+    asked for. `weights` are those of the losses.
+    """
 
     model: MultimodalModel
     recipe: Recipe
@@ -80,17 +84,30 @@ class Training:
         self.model.to(self.settings.device)
         if self.settings.channels_last:
             to_channels_last(self.model)
-        if self.settings.compile:  # part by part: which rows a column is missing in is decided between them, in Python
-            for part in (*(self.model.encoder(c).encoder for c in self.model.encoded_alone), *(part.fusion for part in self.model.fused.values())):
+        if (
+            self.settings.compile
+        ):  # part by part: which rows a column is missing in is decided between them, in Python
+            for part in (
+                *(self.model.encoder(c).encoder for c in self.model.encoded_alone),
+                *(part.fusion for part in self.model.fused.values()),
+            ):
                 part.compile(dynamic=True)  # type: ignore[union-attr]
         self.shares = shares(self.recipe, self.train_data)
         kind, config = configured("balancing", self.recipe.balancing)
         self.balancing = kind.build(config, self.shares).to(self.settings.device)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self.shared = [p for part in (self.model.encoders, self.model.cells, self.model.fused) if part for p in part.parameters() if p.requires_grad]
+        self.shared = [
+            p
+            for part in (self.model.encoders, self.model.cells, self.model.fused)
+            if part
+            for p in part.parameters()
+            if p.requires_grad
+        ]
         self.optimizer = optimizer_for(self.model, self.recipe.training, self.balancing.parameters())
         self.micro_batch = self.recipe.training.micro_batch or self.recipe.training.batch
-        self.blends = self.recipe.model.balance == "blend" and any(part.solo for part in self.model.fused.values())
+        self.blends = self.recipe.model.balance == "blend" and any(
+            part.solo for part in self.model.fused.values()
+        )
         self.device = torch.device(self.settings.device)
         self.validation = Validation(self.model, self.train_data, self.valid_data, self.settings, self.shares)
 
@@ -98,15 +115,18 @@ class Training:
 def train(run: Training, resume: bool = False) -> Progress:
     """Trains the model in place and leaves it with the weights of the best epoch (or the last: `keep`).
 
-    Everything random is drawn from the seed and the number of the epoch, or saved with the checkpoint: a training that
-    was killed and resumed ends with the same weights as one that was not, on the same machine with the same threads.
-    Raises `Interrupted` after Ctrl-C, once all is saved; `TrainingError` when the loss is no longer finite.
+    Everything random is drawn from the seed and the number of the epoch, or saved with the checkpoint:
+    a training that was killed and resumed ends with the same weights as one that was not, on the same
+    machine with the same threads. Raises `Interrupted` after Ctrl-C, once all is saved; `TrainingError`
+    when the loss is no longer finite.
     """
     recipe = run.recipe.training
     for t in (t for t in run.model.targets if run.model.task(t).fuses):
         run.model.task(t).guesses.fill_(not _taught_without_inputs(run, t))
     if run.model.cells:
-        run.model.cells.teach({c: present[run.train_data.rows] for c, present in run.train_data.prepared.batch.present.items()})
+        run.model.cells.teach(
+            {c: present[run.train_data.rows] for c, present in run.train_data.prepared.batch.present.items()}
+        )
     checkpoint = Checkpoint(run.folder, recipe.checkpoint_minutes)
     progress = checkpoint.restore(run.model, run.balancing, run.optimizer) if resume else Progress()
     trackers, steps = Trackers(run.folder, recipe.trackers), _steps(run)
@@ -128,7 +148,9 @@ def train(run: Training, resume: bool = False) -> Progress:
             bar.draw(_words(progress, scores))
             if run.watch and rank:
                 run.watch(progress.epoch, recipe.all_epochs, rank[0])
-    if run.recipe.ensemble and run.recipe.ensemble.members:  # what comes next takes long, and may be stopped too
+    if (
+        run.recipe.ensemble and run.recipe.ensemble.members
+    ):  # what comes next takes long, and may be stopped too
         checkpoint.save(run.model, run.balancing, run.optimizer, progress)
     if recipe.keep == "best" and len(run.valid_data):
         checkpoint.restore_best(run.model)
@@ -138,7 +160,9 @@ def train(run: Training, resume: bool = False) -> Progress:
 
 
 def _taught_without_inputs(run: Training, target: str) -> bool:
-    """Whether some training row has a label but none of the target's inputs: what that says is learned like all else."""
+    """Whether some training row has a label but none of the target's inputs: what that says is learned
+    like all else.
+    """
     batch, rows = run.train_data.prepared.batch, run.train_data.rows
     there = torch.stack([batch.present[c] for c in run.model.task(target).read(run.model.columns)]).any(0)
     return bool((batch.labelled[target] & ~there)[rows].any())
@@ -160,15 +184,22 @@ def _epoch(run: Training, progress: Progress, checkpoint: Checkpoint, bar: Bar) 
         for group in run.optimizer.param_groups:
             group["lr"] = rate * group["scale"]
         if not run.blends:
-            run.weights = settled(run.model, recipe.model.alone, 1 - (progress.epoch * len(batches) + step) / steps)
-        batch = run.train_data.batch(batches[step], None if whole else generator).drop(recipe.model.modality_dropout, generator)
+            run.weights = settled(
+                run.model, recipe.model.alone, 1 - (progress.epoch * len(batches) + step) / steps
+            )
+        batch = run.train_data.batch(batches[step], None if whole else generator).drop(
+            recipe.model.modality_dropout, generator
+        )
         taken.append(_step_in_memory(run, batch, _unlabelled(run, generator)))
         bar.advance()
         if run.stop or checkpoint.is_due():
             progress.mark(step + 1, _sum(taken), generator)
             checkpoint.save(run.model, run.balancing, run.optimizer, progress)
             if run.stop:
-                raise Interrupted(f"stopped in epoch {progress.epoch + 1}, all is saved; go on with: plait fit --resume {run.folder}")
+                raise Interrupted(
+                    f"stopped in epoch {progress.epoch + 1}, all is saved; go on with: plait fit --resume "
+                    f"{run.folder}"
+                )
     progress.end_epoch(_sum(taken))
     if not math.isfinite(progress.loss_sum):
         raise TrainingError(
@@ -187,13 +218,25 @@ def _unlabelled(run: Training, generator: torch.Generator) -> tuple[Batch, Batch
 
 
 def _step(run: Training, batch: Batch, unlabelled: tuple[Batch, Batch] | None = None) -> Tensor:
-    """Forward, loss, backward, update: the loss of the batch, detached. One row more than asked is no reason to cut: it is
-    the last batch of an epoch (see `Dataset.shuffled`)."""
-    taken = _in_parts(run, batch) if len(batch) > run.micro_batch + 1 else [_backward(run, batch.to(run.device))]
-    for weak, strong in zip(*(_parts(b, run.micro_batch) for b in unlabelled), strict=True) if unlabelled else ():
+    """Forward, loss, backward, update: the loss of the batch, detached. One row more than asked is no
+    reason to cut: it is the last batch of an epoch (see `Dataset.shuffled`).
+    """
+    taken = (
+        _in_parts(run, batch) if len(batch) > run.micro_batch + 1 else [_backward(run, batch.to(run.device))]
+    )
+    for weak, strong in (
+        zip(*(_parts(b, run.micro_batch) for b in unlabelled), strict=True) if unlabelled else ()
+    ):
         with run.settings.autocast():
-            loss = consistency(run.model, weak.to(run.device), strong.to(run.device), {t: share.factor for t, share in run.shares.items()})
-        (loss * run.recipe.training.unlabelled * (len(weak) / (UNLABELLED * run.recipe.training.batch))).backward()
+            loss = consistency(
+                run.model,
+                weak.to(run.device),
+                strong.to(run.device),
+                {t: share.factor for t, share in run.shares.items()},
+            )
+        (
+            loss * run.recipe.training.unlabelled * (len(weak) / (UNLABELLED * run.recipe.training.batch))
+        ).backward()
     run.balancing.finish(run.shared)
     if run.recipe.training.clip:
         torch.nn.utils.clip_grad_norm_(run.parameters, run.recipe.training.clip)
@@ -205,7 +248,9 @@ def _step(run: Training, batch: Batch, unlabelled: tuple[Batch, Batch] | None = 
 
 
 def _in_parts(run: Training, batch: Batch) -> list[Tensor]:
-    """Gradients are added up part by part; rows that are compared with each other still are with those of all parts."""
+    """Gradients are added up part by part; rows that are compared with each other still are with those
+    of all parts.
+    """
     parts = [part.to(run.device) for part in _parts(batch, run.micro_batch)]
     if not any(run.model.task(t).compares for t in run.model.targets):
         return [_backward(run, part, len(part) / len(batch)) for part in parts]
@@ -218,9 +263,13 @@ def _in_parts(run: Training, batch: Batch) -> list[Tensor]:
     return taken
 
 
-def _backward(run: Training, batch: Batch, share: float = 1.0, gradients: dict[str, Tensor] | None = None) -> Tensor:
-    """The loss of some rows, weighed by their share of the batch, detached, without those of parts by themselves; the gradients of all
-    are added up. With `gradients` of whole batches' comparisons their losses are not counted: they have been."""
+def _backward(
+    run: Training, batch: Batch, share: float = 1.0, gradients: dict[str, Tensor] | None = None
+) -> Tensor:
+    """The loss of some rows, weighed by their share of the batch, detached, without those of parts by
+    themselves; the gradients of all are added up. With `gradients` of whole batches' comparisons their
+    losses are not counted: they have been.
+    """
     alpha = run.recipe.training.mixup
     with run.settings.autocast():
         mixing = Mixing.draw(alpha, len(batch), run.device) if alpha else None
@@ -230,13 +279,18 @@ def _backward(run: Training, batch: Batch, share: float = 1.0, gradients: dict[s
             found = {t: loss if t in (gradients or ()) else loss * share for t, loss in found.items()}
     if found:
         run.balancing.backward(found, run.shared)
-    whole = {t: some[OWN if OWN in some else FUSED].detach() for t, some in parts.items() if t not in (gradients or ())}
+    whole = {
+        t: some[OWN if OWN in some else FUSED].detach()
+        for t, some in parts.items()
+        if t not in (gradients or ())
+    }
     return _weighed(run, {t: loss * share for t, loss in whole.items()} if share != 1.0 else whole)
 
 
 def _weighed(run: Training, found: dict[str, Tensor]) -> Tensor:
-    """The part of these targets in the mean loss of all, as on validation rows: each in units of the guess that sees no input, and by its
-    weight, whatever balances their gradients."""
+    """The part of these targets in the mean loss of all, as on validation rows: each in units of the
+    guess that sees no input, and by its weight, whatever balances their gradients.
+    """
     if not found:
         return torch.zeros((), device=run.device)
     weights = sum(share.weight for share in run.shares.values())
@@ -259,20 +313,28 @@ def _step_in_memory(run: Training, batch: Batch, unlabelled: tuple[Batch, Batch]
     while True:
         try:
             return _step(run, batch, unlabelled)
-        except RuntimeError as error:  # torch.OutOfMemoryError is one; on a CPU there is only the text to go by
+        except (
+            RuntimeError
+        ) as error:  # torch.OutOfMemoryError is one; on a CPU there is only the text to go by
             if not _is_out_of_memory(error) or run.micro_batch <= 1:
                 raise
             run.optimizer.zero_grad(set_to_none=True)
             run.micro_batch = max(min(run.micro_batch, len(batch)) // 2, 1)
-            run.screen.warn(f"out of memory: batches of {run.recipe.training.batch} now go in parts of {run.micro_batch}")
+            run.screen.warn(
+                f"out of memory: batches of {run.recipe.training.batch} now go in parts of {run.micro_batch}"
+            )
 
 
 @torch.inference_mode()
 def _measure(run: Training, progress: Progress) -> None:
-    """Weighs the losses anew, at the beginning and ten times in a training, by how they are on training and validation rows."""
+    """Weighs the losses anew, at the beginning and ten times in a training, by how they are on training
+    and validation rows.
+    """
     every = max(run.recipe.training.all_epochs // BLENDS, 1)
     is_due = progress.epoch % every == 0 and len(progress.measured) <= progress.epoch // every
-    if len(run.valid_data) and not progress.step and is_due:  # a step above 0: resumed in the middle of an epoch
+    if (
+        len(run.valid_data) and not progress.step and is_due
+    ):  # a step above 0: resumed in the middle of an epoch
         run.model.eval()
         sides = (_mean_losses(run, run.train_data), _mean_losses(run, run.valid_data))
         progress.measured.append({name: [side[name] for side in sides] for name in sides[0]})
@@ -290,12 +352,16 @@ def _mean_losses(run: Training, data: Dataset) -> dict[str, float]:
         for t, some in measured.items():
             for name, loss in some.items():
                 if name not in (OWN, EMPTY):
-                    found[name] = found.get(name, 0.0) + float(loss) * run.shares[t].factor * len(batch) / len(data)
+                    found[name] = found.get(name, 0.0) + float(loss) * run.shares[t].factor * len(
+                        batch
+                    ) / len(data)
     return found
 
 
 def _sum(taken: list[Tensor]) -> float:
-    """One after the other, so that a resumed epoch's sum, which begins with a part of it, is the same to the last digit."""
+    """One after the other, so that a resumed epoch's sum, which begins with a part of it, is the same
+    to the last digit.
+    """
     summed = 0.0
     for loss in torch.stack([loss.double() for loss in taken]).tolist():
         summed += loss
@@ -304,7 +370,11 @@ def _sum(taken: list[Tensor]) -> float:
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
     text = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in text or "can't allocate memory" in text
+    return (
+        isinstance(error, torch.OutOfMemoryError)
+        or "not enough memory" in text
+        or "can't allocate memory" in text
+    )
 
 
 def _parts(batch: Batch, size: int) -> Iterator[Batch]:
@@ -313,7 +383,10 @@ def _parts(batch: Batch, size: int) -> Iterator[Batch]:
 
 
 def _words(progress: Progress, scores: dict[str, float]) -> str:
-    shown = [f"epoch {progress.epoch}", *(f"{k.removeprefix('valid_')} {v:.3f}" for k, v in list(scores.items())[2:4])]
+    shown = [
+        f"epoch {progress.epoch}",
+        *(f"{k.removeprefix('valid_')} {v:.3f}" for k, v in list(scores.items())[2:4]),
+    ]
     return "  ".join(shown)
 
 

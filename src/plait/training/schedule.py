@@ -20,8 +20,10 @@ class Paced(Protocol):
 
 
 def learning_rate(step: int, total: int, recipe: TrainingRecipe) -> float:
-    """The learning rate of a step (from 0): linear warm-up over a share of all steps, then half a cosine down to zero
-    (Loshchilov & Hutter 2017, eq. 5 without restarts), or constant. A pure function, so a resumed training needs no state."""
+    """The learning rate of a step (from 0): linear warm-up over a share of all steps, then half a
+    cosine down to zero (Loshchilov & Hutter 2017, eq. 5 without restarts), or constant. A pure
+    function, so a resumed training needs no state.
+    """
     warm = recipe.warmup * total
     if step < warm:
         return recipe.learning_rate * (step + 1) / math.ceil(warm)
@@ -30,11 +32,13 @@ def learning_rate(step: int, total: int, recipe: TrainingRecipe) -> float:
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(total - warm, 1)))
 
 
-def optimizer_for(model: nn.Module, recipe: TrainingRecipe, others: Iterable[nn.Parameter] = ()) -> torch.optim.Optimizer:
+def optimizer_for(
+    model: nn.Module, recipe: TrainingRecipe, others: Iterable[nn.Parameter] = ()
+) -> torch.optim.Optimizer:
     """For a model's parameters, and for `others`, which never decay.
 
-    Weight decay is for weights of products alone: not for biases, norms, embeddings or learned tokens. A group's `scale` is its share of
-    the learning rate: 1, but in networks that were trained before.
+    Weight decay is for weights of products alone: not for biases, norms, embeddings or learned tokens.
+    A group's `scale` is its share of the learning rate: 1, but in networks that were trained before.
     """
     embedded = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
     scales = {id(p): scale for m in model.modules() if isinstance(m, Paced) for p, scale in m.rates()}
@@ -44,7 +48,11 @@ def optimizer_for(model: nn.Module, recipe: TrainingRecipe, others: Iterable[nn.
             decay = recipe.weight_decay if p.ndim > 1 and id(p) not in embedded else 0.0
             found.setdefault((-scales.get(id(p), 1.0), -decay), []).append(p)
     found.setdefault((-1.0, 0.0), []).extend(others)
-    groups = [{"params": found[key], "weight_decay": -key[1], "scale": -key[0]} for key in sorted(found) if found[key]]
+    groups = [
+        {"params": found[key], "weight_decay": -key[1], "scale": -key[0]}
+        for key in sorted(found)
+        if found[key]
+    ]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=0.9, nesterov=True, fused=True)
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam

@@ -24,7 +24,9 @@ class Trackers:
             text = io.StringIO()
             writer = csv.writer(text, lineterminator="\n")
             writer.writerow(["epoch", *history[0]])
-            writer.writerows([epoch, *(f"{v:.8g}" for v in row.values())] for epoch, row in enumerate(history, 1))
+            writer.writerows(
+                [epoch, *(f"{v:.8g}" for v in row.values())] for epoch, row in enumerate(history, 1)
+            )
             write_text(self.file, text.getvalue())
         if self.board:
             for name, value in history[-1].items():
@@ -36,5 +38,7 @@ def _tensorboard(folder: Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise RecipeError("the tracker 'tensorboard' needs a package: pip install 'plait[tensorboard]'") from error
+        raise RecipeError(
+            "the tracker 'tensorboard' needs a package: pip install 'plait[tensorboard]'"
+        ) from error
     return SummaryWriter(str(folder))

@@ -1,4 +1,6 @@
-"""How a model does on validation rows while it is trained: scores, which epoch is the best, and what is calibrated at the end."""
+"""How a model does on validation rows while it is trained: scores, which epoch is the best, and what is
+calibrated at the end.
+"""
 
 from __future__ import annotations
 
@@ -33,9 +35,15 @@ def shares(recipe: Recipe, data: Dataset) -> dict[str, Share]:
     tasks, found = data.preprocessing.tasks, {}
     for t, task in tasks.items():
         labels = labelled(data, t, data.rows)[1]
-        some = labels[torch.linspace(0, len(labels) - 1, min(len(labels), SCALED)).long()] if len(labels) else labels
+        some = (
+            labels[torch.linspace(0, len(labels) - 1, min(len(labels), SCALED)).long()]
+            if len(labels)
+            else labels
+        )
         scale = max(task.guess(some), LEAST) if len(tasks) > 1 and len(labels) else 1.0
-        found[t] = Share(float(recipe.tasks[t].options.get("weight", 1.0)) if len(tasks) > 1 else 1.0, scale, task.squared)
+        found[t] = Share(
+            float(recipe.tasks[t].options.get("weight", 1.0)) if len(tasks) > 1 else 1.0, scale, task.squared
+        )
     return found
 
 
@@ -51,9 +59,11 @@ class Validation:
 
     @torch.inference_mode()
     def scores(self) -> dict[str, float]:
-        """Every task's loss and metrics; nothing when there are no rows. `valid_loss` is the loss of a single target; of several the mean of
-        their losses, each in units of the guess that sees no input, and weighed as the recipe says. `valid_skill`, of several, is the
-        same mean of how far their main metrics are on the way from that guess (0) to perfection (1)."""
+        """Every task's loss and metrics; nothing when there are no rows. `valid_loss` is the loss of a
+        single target; of several the mean of their losses, each in units of the guess that sees no
+        input, and weighed as the recipe says. `valid_skill`, of several, is the same mean of how far
+        their main metrics are on the way from that guess (0) to perfection (1).
+        """
         if not len(self.valid_data):
             return {}
         taken: dict[str, list[tuple[float, int]]] = {t: [] for t in self.model.targets}
@@ -67,7 +77,11 @@ class Validation:
             for t, output in found.items():
                 outputs[t].append(self._kept(t, output))
         scores: dict[str, float] = {}
-        lost = {t: sum(loss * n for loss, n in some) / sum(n for _, n in some) for t, some in taken.items() if any(n for _, n in some)}
+        lost = {
+            t: sum(loss * n for loss, n in some) / sum(n for _, n in some)
+            for t, some in taken.items()
+            if any(n for _, n in some)
+        }
         several = len(self.model.targets) > 1
         if several:
             scores |= {f"valid_{t}_loss": loss for t, loss in lost.items()}
@@ -87,25 +101,33 @@ class Validation:
 
     def _mean(self, values: Mapping[str, float]) -> float:
         """By the targets' weights."""
-        return sum(self.shares[t].weight * value for t, value in values.items()) / sum(self.shares[t].weight for t in values)
+        return sum(self.shares[t].weight * value for t, value in values.items()) / sum(
+            self.shares[t].weight for t in values
+        )
 
     @cached_property
     def _guessed(self) -> dict[str, float]:
         """Each target's main metric for the guess that sees no input. Of what compares rows: none."""
         found = {}
         for target, task in self.train_data.preprocessing.tasks.items():
-            known, wanted = (labelled(data, target, data.rows)[1] for data in (self.train_data, self.valid_data))
+            known, wanted = (
+                labelled(data, target, data.rows)[1] for data in (self.train_data, self.valid_data)
+            )
             if task.compares or not len(known) or not len(wanted):
                 found[target] = 0.0
             else:
                 prior = task.prior(known)
-                found[target] = task.measure(prior.expand(len(wanted), *prior.shape).numpy(), wanted.numpy())[task.score]
+                found[target] = task.measure(prior.expand(len(wanted), *prior.shape).numpy(), wanted.numpy())[
+                    task.score
+                ]
         return found
 
     @torch.inference_mode()
     def calibrate(self) -> None:
         """Sets what each task, and its columns' votes, leave to the validation rows."""
-        kept: dict[str, dict[str, list[Tensor]]] = {t: {} for t in self.model.targets if self.model.task(t).calibrates}
+        kept: dict[str, dict[str, list[Tensor]]] = {
+            t: {} for t in self.model.targets if self.model.task(t).calibrates
+        }
         for batch in self._batches() if kept and len(self.valid_data) else ():
             with self.settings.autocast():
                 encoded = self.model.encode(batch)
@@ -124,9 +146,11 @@ class Validation:
                 votes.calibrate(task, cooled.pop(FUSED), cooled, self._present(t), truth)
 
     def rank(self, history: list[dict[str, float]], best_by: str) -> tuple[float, ...]:
-        """What makes an epoch the best: a single target's main metric, or that which `best_by` names; of several targets their mean
-        skill, see `scores`; then the validation loss. All are means over the last epochs, because the luck of one epoch on few rows is
-        not skill. Without validation rows the latest is best."""
+        """What makes an epoch the best: a single target's main metric, or that which `best_by` names;
+        of several targets their mean skill, see `scores`; then the validation loss. All are means over
+        the last epochs, because the luck of one epoch on few rows is not skill. Without validation rows
+        the latest is best.
+        """
         recent = history[-SMOOTHED:]
         if "valid_loss" not in recent[-1]:
             return ()

@@ -24,7 +24,10 @@ from support.tables import make_rows, write_csv
 def vectors(rows: int = 60) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     rng = np.random.default_rng(0)
     shared = rng.normal(size=(rows, 4))
-    known = {c: shared @ rng.normal(size=(4, width)) + 0.3 * rng.normal(size=(rows, width)) + 2 for c, width in (("a", 6), ("b", 9))}
+    known = {
+        c: shared @ rng.normal(size=(4, width)) + 0.3 * rng.normal(size=(rows, width)) + 2
+        for c, width in (("a", 6), ("b", 9))
+    }
     have = {"a": np.arange(rows) > 4, "b": np.arange(rows) < rows - 6}
     return known, have
 
@@ -37,8 +40,13 @@ def test_each_column_has_a_part_that_the_others_are_mapped_to_by_ridge_regressio
     for number, (to, other) in enumerate((("a", "b"), ("b", "a"))):
         part = slice(4 * number, 4 * number + 4)
         own = PCA(4, svd_solver="randomized", random_state=0).fit(known[to][have[to]])
-        expected = RidgeCV(STRENGTHS).fit(known[other][both], own.transform(known[to][both])).predict(known[other])
-        for found, wanted, rows in ((made[other][:, part], expected, both), (made[to][:, part], own.transform(known[to]), have[to])):
+        expected = (
+            RidgeCV(STRENGTHS).fit(known[other][both], own.transform(known[to][both])).predict(known[other])
+        )
+        for found, wanted, rows in (
+            (made[other][:, part], expected, both),
+            (made[to][:, part], own.transform(known[to]), have[to]),
+        ):
             scale = np.sqrt((wanted[rows] ** 2).sum(1).mean())
             np.testing.assert_allclose(found, wanted / scale, atol=1e-5)
 
@@ -78,10 +86,21 @@ def test_a_map_of_a_part_leaves_the_rest_as_it_is_and_is_no_slower() -> None:
 
 @pytest.mark.parametrize("mode", ["frozen", "lora"])
 def test_pretrained_towers_share_a_space(mode: str, tmp_path: Path) -> None:
-    path = write_csv(tmp_path / "t.csv", [{**row, "text": f"{row['text']} {i}"} for i, row in enumerate(make_rows(tmp_path, 48))])
+    path = write_csv(
+        tmp_path / "t.csv",
+        [{**row, "text": f"{row['text']} {i}"} for i, row in enumerate(make_rows(tmp_path, 48))],
+    )
     towers = {"image": tiny_models.vit(tmp_path / "vit"), "text": tiny_models.bert(tmp_path / "bert")}
-    encoders = [f"encoders.{m}={{name: pretrained, model: {folder}, mode: {mode}}}" for m, folder in towers.items()]
-    model = plait.fit(path, align=["photo", "text"], out=tmp_path / "run", overrides=[*encoders, "training.epochs=2"], quiet=True)
+    encoders = [
+        f"encoders.{m}={{name: pretrained, model: {folder}, mode: {mode}}}" for m, folder in towers.items()
+    ]
+    model = plait.fit(
+        path,
+        align=["photo", "text"],
+        out=tmp_path / "run",
+        overrides=[*encoders, "training.epochs=2"],
+        quiet=True,
+    )
     task = model._network.model.task("alignment")
     assert {head.rate for head in task.heads.values()} == {SLOWER if mode == "frozen" else 1.0}
     found = plait.load(tmp_path / "run", quiet=True)
@@ -94,11 +113,17 @@ def test_a_trained_cosine_is_the_weighted_mean_of_the_maps_and_of_what_was_learn
     made = Alignment(Config(inputs=("a", "b", "c"), width=4, hidden=0, dropout=0))
     made.build_head(0, {"a": 6, "b": 9, "c": 5})
     known, have = vectors()
-    tokens = {c: Tokens(torch.from_numpy(x).float()[:, None], torch.from_numpy(have[c])[:, None]) for c, x in known.items()}
+    tokens = {
+        c: Tokens(torch.from_numpy(x).float()[:, None], torch.from_numpy(have[c])[:, None])
+        for c, x in known.items()
+    }
     tokens["c"] = Tokens(torch.randn(60, 1, 5), torch.ones(60, 1, dtype=torch.bool))
     learned = made(torch.zeros(0), tokens)
     halves = (slice(0, 25), slice(25, 60))
-    made.begin({c: [Tokens(tokens[c].x_BLD[h], tokens[c].mask_BL[h]) for h in halves] for c in "ab"}, {"a": 0, "b": 0})
+    made.begin(
+        {c: [Tokens(tokens[c].x_BLD[h], tokens[c].mask_BL[h]) for h in halves] for c in "ab"},
+        {"a": 0, "b": 0},
+    )
     fixed = made(torch.zeros(0), tokens)
     for head, before in zip(made.heads.values(), learned.unbind(1), strict=True):
         assert head.linear.weight.requires_grad
@@ -124,7 +149,10 @@ def test_validation_rows_choose_the_share() -> None:
     ids = torch.arange(40)[:, None].expand(40, 3)
     for fixed, learned, share in ((good, bad, 0.9), (bad, good, 0.0)):
         other = F.normalize(torch.randn(40, 8), dim=-1)
-        pair = [torch.cat([f, g], -1) * 0.5**0.5 for f, g in ((fixed, learned), (good, other) if fixed is good else (other, good))]
+        pair = [
+            torch.cat([f, g], -1) * 0.5**0.5
+            for f, g in ((fixed, learned), (good, other) if fixed is good else (other, good))
+        ]
         made.share.fill_(0.5)
         made.calibrate(torch.stack(pair, 1), ids)
         assert float(made.share) == pytest.approx(share)

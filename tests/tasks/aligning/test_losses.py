@@ -1,4 +1,6 @@
-"""Each objective against its paper's equation, written out row by row; and a table of which only all columns together tell anything."""
+"""Each objective against its paper's equation, written out row by row; and a table of which only all
+columns together tell anything.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from plait.tasks.alignment import Alignment, Config
 
 
 def unit(*shape: int, seed: int = 0) -> Tensor:
-    return F.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64), dim=-1)
+    return F.normalize(
+        torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64), dim=-1
+    )
 
 
 def others(rows: int) -> Tensor:
@@ -25,7 +29,9 @@ def others(rows: int) -> Tensor:
 
 def test_info_nce_is_equation_4() -> None:
     logits = 5 * unit(6, 8) @ unit(6, 8, seed=1).T
-    expected = [-math.log(math.exp(logits[i, i]) / sum(math.exp(logits[i, j]) for j in range(6))) for i in range(6)]
+    expected = [
+        -math.log(math.exp(logits[i, i]) / sum(math.exp(logits[i, j]) for j in range(6))) for i in range(6)
+    ]
     assert torch.allclose(info_nce(logits, others(6)), torch.tensor(expected, dtype=torch.float64))
 
 
@@ -42,8 +48,12 @@ def test_hard_negatives_weigh_as_in_robinson_et_al() -> None:
     for i, loss in enumerate(info_nce(logits, others(5), beta)):
         negatives = [float(logits[i, j]) for j in range(5) if j != i]
         weights = [math.exp(beta * s) for s in negatives]
-        reweighted = sum(w * math.exp(s) for w, s in zip(weights, negatives, strict=True)) / (sum(weights) / len(weights))
-        assert float(loss) == pytest.approx(-math.log(math.exp(logits[i, i]) / (math.exp(logits[i, i]) + reweighted)))
+        reweighted = sum(w * math.exp(s) for w, s in zip(weights, negatives, strict=True)) / (
+            sum(weights) / len(weights)
+        )
+        assert float(loss) == pytest.approx(
+            -math.log(math.exp(logits[i, i]) / (math.exp(logits[i, i]) + reweighted))
+        )
 
 
 def test_siglip_is_algorithm_1() -> None:
@@ -103,7 +113,10 @@ class Bits(nn.Module):
         self.task.build_head(0, dict.fromkeys("xyz", 16))
 
     def forward(self, bits: Tensor) -> Tensor:
-        tokens = {c: Tokens(self.tables[k](bits[:, k])[:, None], torch.ones(len(bits), 1, dtype=torch.bool)) for k, c in enumerate("xyz")}
+        tokens = {
+            c: Tokens(self.tables[k](bits[:, k])[:, None], torch.ones(len(bits), 1, dtype=torch.bool))
+            for k, c in enumerate("xyz")
+        }
         found: Tensor = self.task(torch.zeros(0), tokens)
         return found
 
@@ -138,4 +151,6 @@ def test_only_objectives_of_higher_order_learn_what_only_all_three_tell() -> Non
     assert learned("gram") == 1.0
     for objective in ("infonce", "siglip"):
         found = learned(objective)
-        assert found <= 0.75, "a sum over pairs of columns cannot tell all four right rows from the four wrong ones"
+        assert found <= 0.75, (
+            "a sum over pairs of columns cannot tell all four right rows from the four wrong ones"
+        )

@@ -50,7 +50,9 @@ def test_a_wave_has_the_spectra_that_it_was_made_from() -> None:
     again = log_mel(torch.from_numpy(griffin_lim(mel, config)), config)
     loud = mel > mel.max() - 3
     assert abs(len(again) - len(mel)) <= 1
-    assert float((again[: len(mel)] - mel)[loud[: len(again)]].abs().mean()) < 0.25, "tenths of a power of ten, where there is sound"
+    assert float((again[: len(mel)] - mel)[loud[: len(again)]].abs().mean()) < 0.25, (
+        "tenths of a power of ten, where there is sound"
+    )
 
 
 def test_waves_are_files_that_can_be_read() -> None:

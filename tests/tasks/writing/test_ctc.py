@@ -16,7 +16,13 @@ from support.paths import texts_of
 
 @pytest.mark.parametrize("seed", range(8))
 def test_a_wide_beam_finds_the_likeliest_text(seed: int) -> None:
-    log_p = torch.randn(5, 4, generator=torch.Generator().manual_seed(seed)).mul(2).log_softmax(-1).double().numpy()
+    log_p = (
+        torch.randn(5, 4, generator=torch.Generator().manual_seed(seed))
+        .mul(2)
+        .log_softmax(-1)
+        .double()
+        .numpy()
+    )
     whole = texts_of(log_p)
     assert sum(whole.values()) == pytest.approx(1)
     assert tuple(ctc.search(log_p, 60)) == max(whole, key=whole.__getitem__)

@@ -25,7 +25,9 @@ def model(seed: int) -> TextDecoder:
 
 def memory(rows: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(rows, 3, 8, generator=generator), torch.tensor([[True, True, True], [True, False, False]])[:rows]
+    return torch.randn(rows, 3, 8, generator=generator), torch.tensor(
+        [[True, True, True], [True, False, False]]
+    )[:rows]
 
 
 def steps(made: TextDecoder, x: Tensor, mask: Tensor) -> object:
@@ -43,10 +45,13 @@ def scored(made: TextDecoder, x: Tensor, mask: Tensor, text: tuple[int, ...]) ->
 @pytest.mark.parametrize("penalty", [0.0, 1.0])
 def test_a_wide_beam_finds_the_best_text(seed: int, penalty: float) -> None:
     made, (x, mask) = model(seed), memory(2, seed)
-    found = search(steps(made, x, mask), 2, 3, beam=100, penalty=penalty)  # type: ignore[arg-type]
+    found = search(steps(made, x, mask), 2, 3, beam=100, penalty=penalty)
     for row in range(2):
         every = [text for length in range(4) for text in itertools.product(range(1, V), repeat=length)]
-        whole = {t: scored(made, x[row : row + 1], mask[row : row + 1], t) / ((5 + len(t)) / 6) ** penalty for t in every}
+        whole = {
+            t: scored(made, x[row : row + 1], mask[row : row + 1], t) / ((5 + len(t)) / 6) ** penalty
+            for t in every
+        }
         assert tuple(found[row]) == max(whole, key=whole.__getitem__)
 
 
@@ -55,8 +60,8 @@ def test_only_what_is_allowed_is_written_and_nothing_twice() -> None:
     for seed in range(10):
         made, (x, mask) = model(seed), memory(2, seed)
         texts = [[1, 2], [1, 3, 3], [2]]
-        assert all(text in texts for text in search(steps(made, x, mask), 2, 5, beam=2, allowed=only(texts)))  # type: ignore[arg-type]
-        for text in search(steps(made, x, mask), 2, 12, beam=2, no_repeat=2, penalty=5.0):  # type: ignore[arg-type]
+        assert all(text in texts for text in search(steps(made, x, mask), 2, 5, beam=2, allowed=only(texts)))
+        for text in search(steps(made, x, mask), 2, 12, beam=2, no_repeat=2, penalty=5.0):
             pairs = list(itertools.pairwise(text))
             assert len(pairs) == len(set(pairs))
 
@@ -64,17 +69,22 @@ def test_only_what_is_allowed_is_written_and_nothing_twice() -> None:
 @torch.no_grad()
 def test_a_step_sees_what_was_before_it_and_what_is_remembered() -> None:
     made, (x, mask) = model(0), memory(2)
-    one, other = made(torch.tensor([[1, 2, 3]]), x[:1], mask[:1]), made(torch.tensor([[1, 2, 1]]), x[:1], mask[:1])
+    one, other = (
+        made(torch.tensor([[1, 2, 3]]), x[:1], mask[:1]),
+        made(torch.tensor([[1, 2, 1]]), x[:1], mask[:1]),
+    )
     torch.testing.assert_close(one[:, :3], other[:, :3])
     assert not torch.allclose(one[:, 3], other[:, 3])
     hidden = x.clone()
     hidden[1, 1:] += 5
-    torch.testing.assert_close(made(torch.tensor([[1]]), x[1:], mask[1:]), made(torch.tensor([[1]]), hidden[1:], mask[1:]))
+    torch.testing.assert_close(
+        made(torch.tensor([[1]]), x[1:], mask[1:]), made(torch.tensor([[1]]), hidden[1:], mask[1:])
+    )
 
 
 @torch.no_grad()
 def test_longest_is_the_end() -> None:
     made, (x, mask) = model(0), memory(2)
     made.bias[0] = -50.0
-    assert [len(text) for text in search(steps(made, x, mask), 2, 4, beam=2, penalty=9.0)] == [4, 4]  # type: ignore[arg-type]
+    assert [len(text) for text in search(steps(made, x, mask), 2, 4, beam=2, penalty=9.0)] == [4, 4]
     assert math.isfinite(scored(made, x[:1], mask[:1], (1, 2)))

@@ -15,7 +15,11 @@ WANTED = ["a cat sits here", "x z", "no", "hello there my friend", "the same tex
 
 def test_error_rates_are_jiwers() -> None:
     rates = error_rates(edits(FOUND, WANTED))
-    assert rates == {"cer": pytest.approx(jiwer.cer(WANTED, FOUND)), "wer": pytest.approx(jiwer.wer(WANTED, FOUND)), "exact_match": 0.2}
+    assert rates == {
+        "cer": pytest.approx(jiwer.cer(WANTED, FOUND)),
+        "wer": pytest.approx(jiwer.wer(WANTED, FOUND)),
+        "exact_match": 0.2,
+    }
     some = np.array([3, 0, 0])
     found, wanted = ([texts[i] for i in some] for texts in (FOUND, WANTED))
     assert error_rates(edits(FOUND, WANTED)[some])["cer"] == pytest.approx(jiwer.cer(wanted, found))

@@ -1,4 +1,6 @@
-"""Pretrained networks that generate text from speech, trained further: tiny ones with random weights, saved to disk."""
+"""Pretrained networks that generate text from speech, trained further: tiny ones with random weights,
+saved to disk.
+"""
 
 from __future__ import annotations
 
@@ -24,19 +26,28 @@ from support.media import tones, wav, wave
 
 
 @pytest.mark.parametrize("languages", [(), ("en", "it")])
-def test_training_begins_at_a_network_that_generates_text_with_its_own_decoder(languages: tuple[str, ...], tmp_path: Path) -> None:
-    """After a step of no length: what is written is what the network itself generates of what its own extractor makes of a recording."""
+def test_training_begins_at_a_network_that_generates_text_with_its_own_decoder(
+    languages: tuple[str, ...], tmp_path: Path
+) -> None:
+    """After a step of no length: what is written is what the network itself generates of what its own
+    extractor makes of a recording.
+    """
     folder, rows = tiny_models.whisper(tmp_path / "whisper", languages=languages), tones(tmp_path, 12)
     spoken = ", language: it" if languages else ""
     asked = [
         f"tasks.said={{name: transcription, model: {folder}{spoken}}}",
-        "training.epochs=1", "training.learning_rate=1e-9", "training.precision=fp32",
-    ]  # fmt: skip
+        "training.epochs=1",
+        "training.learning_rate=1e-9",
+        "training.precision=fp32",
+    ]
     model = plait.fit(rows, "said", root=tmp_path, out=tmp_path / "run", overrides=asked, quiet=True)
     assert model.recipe.columns["call"].encoder.options["mode"] == "full"  # type: ignore[union-attr]
     heard, task = Transcriber(str(folder)), model._network.tasks["said"]
     place = heard.tokenizer.convert_tokens_to_ids
-    marks = [f"<|{name}|>" for name in ("startoftranscript", *(("it", "transcribe") if languages else ()), "notimestamps")]
+    marks = [
+        f"<|{name}|>"
+        for name in ("startoftranscript", *(("it", "transcribe") if languages else ()), "notimestamps")
+    ]
     assert task.prefix == [place(mark) for mark in marks]
     expected = []
     for row in rows[:3]:
@@ -45,7 +56,9 @@ def test_training_begins_at_a_network_that_generates_text_with_its_own_decoder(l
         ids, begun = [], torch.tensor([task.prefix])
         while len(ids) < min(task.longest * 3 // 2, task.config.longest):
             with torch.no_grad():
-                logits = heard.network(given, decoder_input_ids=torch.cat([begun, torch.tensor([ids], dtype=torch.long)], 1)).logits[0, -1]
+                logits = heard.network(
+                    given, decoder_input_ids=torch.cat([begun, torch.tensor([ids], dtype=torch.long)], 1)
+                ).logits[0, -1]
             logits[[place(mark) for mark in (*marks, "<|0.00|>", "<|transcribe|>")]] = -torch.inf
             ids.append(int(logits.argmax()))
             if ids[-1] == place("<|endoftext|>"):
@@ -59,12 +72,18 @@ def test_spectra_are_those_of_the_networks_own_extractor(tmp_path: Path) -> None
     folder = tiny_models.whisper(tmp_path / "whisper")
     architecture = files.read_json(folder, "config.json")
     audio = Audio(AudioConfig(**networks.asked(str(folder), architecture, "audio")))
-    sound = np.concatenate([wave(1.3, 500) + 0.1 * wave(1.3, 3000), np.zeros(800, np.float32)])  # ends differ where they are not silent
+    sound = np.concatenate(
+        [wave(1.3, 500) + 0.1 * wave(1.3, 3000), np.zeros(800, np.float32)]
+    )  # ends differ where they are not silent
     (cell,) = [audio.prepare(Media(wav(sound), tmp_path))]
     assert cell is not None
-    values = audio.transform(Values(torch.from_numpy(cell.array)[None], torch.tensor([len(cell.array)])), None)
+    values = audio.transform(
+        Values(torch.from_numpy(cell.array)[None], torch.tensor([len(cell.array)])), None
+    )
     network = networks.Network(str(folder), files.identity(folder), architecture, "vision_config")
-    given = torch.from_numpy(WhisperFeatureExtractor.from_pretrained(folder)(sound, sampling_rate=16_000)["input_features"][0])[None]
+    given = torch.from_numpy(
+        WhisperFeatureExtractor.from_pretrained(folder)(sound, sampling_rate=16_000)["input_features"][0]
+    )[None]
     body = network.on(torch.device("cpu"))
     with torch.inference_mode():
         expected = body(given).last_hidden_state
@@ -75,14 +94,23 @@ def test_spectra_are_those_of_the_networks_own_extractor(tmp_path: Path) -> None
     torch.testing.assert_close(pooled[0], found.x[0, : (len(cell.array) + 1) // 2].mean(0), atol=1e-5, rtol=0)
 
 
-def test_a_network_that_generates_text_is_trained_further_and_saved_without_its_folder(tmp_path: Path) -> None:
+def test_a_network_that_generates_text_is_trained_further_and_saved_without_its_folder(
+    tmp_path: Path,
+) -> None:
     folder, rows = tiny_models.whisper(tmp_path / "whisper", seconds=1), tones(tmp_path, 30)
-    rows += [{"call": None, "said": "had"}, {"call": "t0.wav", "said": "a bed " * 20}]  # nothing to hear; more than it can write
+    rows += [
+        {"call": None, "said": "had"},
+        {"call": "t0.wav", "said": "a bed " * 20},
+    ]  # nothing to hear; more than it can write
     asked = [
         f"tasks.said={{name: transcription, model: {folder}, rate: 1.0, beam: 2}}",
-        "training.epochs=60", "training.batch_size=8", "training.keep=last",
-        f"encoders.audio={{name: pretrained, model: {folder}, mode: full, pool: none, norm: false, rate: 1.0}}", "training.learning_rate=0.01",
-    ]  # fmt: skip
+        "training.epochs=60",
+        "training.batch_size=8",
+        "training.keep=last",
+        f"encoders.audio={{name: pretrained, model: {folder}, mode: full, pool: none, norm: false, rate: "
+        f"1.0}}",
+        "training.learning_rate=0.01",
+    ]
     model = plait.fit(rows, "said", root=tmp_path, out=tmp_path / "run", overrides=asked, quiet=True)
     losses = [epoch["loss"] for epoch in model.record["history"]]
     assert losses[-1] < losses[0] / 3

@@ -9,7 +9,12 @@ import pytest
 
 from plait.tasks.writing.spelling import NOTHING, UNKNOWN, NGrams, Spelling, plain
 
-TEXTS = ["a red cat moves left, fast", "a blue dog moves left", "Ein Köter läuft – schnell!", "it's 5 o’clock"] * 3
+TEXTS = [
+    "a red cat moves left, fast",
+    "a blue dog moves left",
+    "Ein Köter läuft – schnell!",
+    "it's 5 o’clock",
+] * 3
 
 
 @pytest.mark.parametrize("units", ["characters", "subwords"])
@@ -28,7 +33,10 @@ def test_what_is_spelled_is_read_again(units: str) -> None:
 
 
 def test_pieces_of_words_are_fewer_than_letters_and_as_many_as_allowed() -> None:
-    letters, pieces = Spelling.fit(TEXTS, "characters", "written", 500), Spelling.fit(TEXTS, "subwords", "written", 60)
+    letters, pieces = (
+        Spelling.fit(TEXTS, "characters", "written", 500),
+        Spelling.fit(TEXTS, "subwords", "written", 60),
+    )
     assert len(pieces) <= 61
     assert len(pieces.encode(TEXTS[0])) < len(letters.encode(TEXTS[0]))
 
@@ -48,7 +56,9 @@ def test_ngrams_are_witten_and_bells() -> None:
     # after 2: 3, 2, end
     expected = (np.array([1, 0, 1, 1, 0]) + 3 * one) / (3 + 3)
     np.testing.assert_allclose(made.probabilities((1, 2)), expected)
-    np.testing.assert_allclose(made.probabilities((4,)), one, err_msg="what was never seen says nothing of what follows")
+    np.testing.assert_allclose(
+        made.probabilities((4,)), one, err_msg="what was never seen says nothing of what follows"
+    )
     for before in ((), (1,), (1, 2), (4, 4, 4)):
         assert made.probabilities(before).sum() == pytest.approx(1)
         again = NGrams.from_state(json.loads(json.dumps(made.state())))

@@ -1,4 +1,6 @@
-"""From a column's own vectors into a space that columns share. N rows, D width of a column's vectors, S width of the space."""
+"""From a column's own vectors into a space that columns share. N rows, D width of a column's vectors, S
+width of the space.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,10 @@ LEAST = 16  # rows that have both columns, below which no map is fitted
 
 
 class Projection(nn.Module):
-    """A linear map, and beside it a layer of `hidden` units (none if 0) whose part begins at zero, so that what the map begins with is
-    where training begins. `first` keeps that map as it was: zeros where none was fitted."""
+    """A linear map, and beside it a layer of `hidden` units (none if 0) whose part begins at zero, so
+    that what the map begins with is where training begins. `first` keeps that map as it was: zeros
+    where none was fitted.
+    """
 
     def __init__(self, width: int, hidden: int, space: int, dropout: float) -> None:
         super().__init__()
@@ -34,7 +38,12 @@ class Projection(nn.Module):
         glorot(self.linear)
         self.hidden = None
         if hidden:
-            self.hidden = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.LayerNorm(hidden), nn.Linear(hidden, space, bias=False))
+            self.hidden = nn.Sequential(
+                nn.Linear(width, hidden),
+                nn.GELU(),
+                nn.LayerNorm(hidden),
+                nn.Linear(hidden, space, bias=False),
+            )
             glorot(self.hidden)
             nn.init.zeros_(self.hidden[-1].weight)  # type: ignore[arg-type]
 
@@ -45,7 +54,9 @@ class Projection(nn.Module):
 
     @torch.no_grad()
     def begin(self, weight_SD: np.ndarray, bias_S: np.ndarray, start: int = 0) -> None:
-        """Sets the linear map of the vector from `start` on. A map of all of it is trained more slowly from then on."""
+        """Sets the linear map of the vector from `start` on. A map of all of it is trained more slowly
+        from then on.
+        """
         self.rate = 1.0 if start else SLOWER
         for map_ in (self.linear, self.first):
             map_.weight[:, start:].copy_(torch.from_numpy(weight_SD))
@@ -56,12 +67,16 @@ class Projection(nn.Module):
         return ((p, self.rate) for p in self.parameters())
 
 
-def linear_maps(known: dict[str, np.ndarray], have: dict[str, np.ndarray], space: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """For each column weights (S, D) and bias (S,) of a map into one space, from vectors (N, D) in the rows that `have` it.
+def linear_maps(
+    known: dict[str, np.ndarray], have: dict[str, np.ndarray], space: int
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """For each column weights (S, D) and bias (S,) of a map into one space, from vectors (N, D) in the
+    rows that `have` it.
 
-    The space has a part for each column. There that column has its own main directions, and each other one what ridge regression
-    makes of it there. So the cosine of two columns is the mean of both predictions' agreement with what is there, and of their
-    predictions of third columns with each other; on small tables that is hard to beat, and training can only begin there.
+    The space has a part for each column. There that column has its own main directions, and each other
+    one what ridge regression makes of it there. So the cosine of two columns is the mean of both
+    predictions' agreement with what is there, and of their predictions of third columns with each
+    other; on small tables that is hard to beat, and training can only begin there.
     """
     from sklearn.decomposition import PCA
 

@@ -1,4 +1,6 @@
-"""How well vectors find what belongs to them: ranks, recall, and what a space of vectors looks like. Q queries, G gallery, D width."""
+"""How well vectors find what belongs to them: ranks, recall, and what a space of vectors looks like. Q
+queries, G gallery, D width.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,13 @@ TOGETHER = 1024  # queries at once
 DEPTHS = (1, 5, 10)
 
 
-def ranks(query_QD: np.ndarray, gallery_GD: np.ndarray, query_ids: np.ndarray, gallery_ids: np.ndarray) -> np.ndarray:
-    """For each query the place, from 1, of the first of its positives: rows of the gallery that share an id with it in any column of
-    the ids, (Q, K) and (G, K), of which negative ones are none. Ties count half against it. NaN for a query without positives."""
+def ranks(
+    query_QD: np.ndarray, gallery_GD: np.ndarray, query_ids: np.ndarray, gallery_ids: np.ndarray
+) -> np.ndarray:
+    """For each query the place, from 1, of the first of its positives: rows of the gallery that share
+    an id with it in any column of the ids, (Q, K) and (G, K), of which negative ones are none. Ties
+    count half against it. NaN for a query without positives.
+    """
     found = np.full(len(query_QD), np.nan)
     for first in range(0, len(query_QD), TOGETHER):
         part = slice(first, first + TOGETHER)
@@ -31,7 +37,9 @@ def ranks(query_QD: np.ndarray, gallery_GD: np.ndarray, query_ids: np.ndarray, g
 
 
 def metrics(found: np.ndarray) -> dict[str, float]:
-    """Recall at 1, 5, 10 (the share of queries with a positive among the first so many), median rank, mean reciprocal rank."""
+    """Recall at 1, 5, 10 (the share of queries with a positive among the first so many), median rank,
+    mean reciprocal rank.
+    """
     found = found[np.isfinite(found)]
     if not len(found):
         return {**{f"r@{k}": float("nan") for k in DEPTHS}, "median_rank": float("nan"), "mrr": float("nan")}
@@ -43,8 +51,10 @@ def metrics(found: np.ndarray) -> dict[str, float]:
 
 
 def chance(positives: np.ndarray, gallery: int) -> dict[str, float]:
-    """The same, expected of a ranking by lot, for queries with so many positives each: that none is among the first k has
-    probability C(gallery - p, k) / C(gallery, k). The median is that of all queries' ranks together."""
+    """The same, expected of a ranking by lot, for queries with so many positives each: that none is
+    among the first k has probability C(gallery - p, k) / C(gallery, k). The median is that of all
+    queries' ranks together.
+    """
     numbers, counts = np.unique(positives[positives > 0], return_counts=True)
     if not len(numbers):
         return metrics(np.zeros(0))
@@ -75,9 +85,11 @@ def _positives(query_ids: np.ndarray, gallery_ids: np.ndarray) -> np.ndarray:
 
 
 def geometry(one_ND: np.ndarray, other_ND: np.ndarray, seed: int = 0) -> dict[str, float]:
-    """What the space looks like, from unit vectors of the same rows: the modality gap, the distance of both means (Liang et al.
-    2022, "Mind the gap"); alignment, the mean squared distance of pairs; and uniformity, the log of the mean of exp(-2 d^2) over
-    all pairs of rows of one side, mean of both sides (Wang and Isola 2020, eq. 1 and 2). Of at most 2,000 rows, by lot."""
+    """What the space looks like, from unit vectors of the same rows: the modality gap, the distance of
+    both means (Liang et al. 2022, "Mind the gap"); alignment, the mean squared distance of pairs; and
+    uniformity, the log of the mean of exp(-2 d^2) over all pairs of rows of one side, mean of both
+    sides (Wang and Isola 2020, eq. 1 and 2). Of at most 2,000 rows, by lot.
+    """
     if len(one_ND) > 2000:
         rows = np.random.default_rng(seed).choice(len(one_ND), 2000, replace=False)
         one_ND, other_ND = one_ND[rows], other_ND[rows]
@@ -101,6 +113,8 @@ def interval(found: np.ndarray, resamples: int = 1000, seed: int = 0) -> dict[st
     if not len(found):
         return {name: (float("nan"), float("nan")) for name in metrics(found)}
     rng = np.random.default_rng(seed)
-    drawn: list[dict[str, Any]] = [metrics(found[rng.integers(0, len(found), len(found))]) for _ in range(resamples)]
+    drawn: list[dict[str, Any]] = [
+        metrics(found[rng.integers(0, len(found), len(found))]) for _ in range(resamples)
+    ]
     limits = {name: np.quantile([d[name] for d in drawn], [0.025, 0.975]) for name in drawn[0]}
     return {name: (float(low), float(high)) for name, (low, high) in limits.items()}

@@ -1,4 +1,5 @@
-"""A transformer that writes (Vaswani et al. 2017, sec. 3.1, normalisation first), and the search for what it would rather write.
+"""A transformer that writes (Vaswani et al. 2017, sec. 3.1, normalisation first), and the search for
+what it would rather write.
 
 B rows, M tokens of memory, L steps, V ids, D width, K beams.
 """
@@ -20,19 +21,24 @@ Allowed = dict[tuple[int, ...], list[int]]  # what may come after what, where on
 
 def positions(steps: int, width: int, device: torch.device) -> Tensor:
     """Sines and cosines of each step, (steps, width) (ib., sec. 3.5)."""
-    angle = torch.arange(steps, device=device)[:, None] * torch.exp(torch.arange(0, width, 2, device=device) * (-math.log(10_000.0) / width))
+    angle = torch.arange(steps, device=device)[:, None] * torch.exp(
+        torch.arange(0, width, 2, device=device) * (-math.log(10_000.0) / width)
+    )
     return torch.stack([angle.sin(), angle.cos()], 2).flatten(1)[:, :width]
 
 
 class TextDecoder(nn.Module):
-    """Logits of each next id, from the ids before it and the memory's tokens. What it writes is embedded by the same matrix as what it
-    has written (Press & Wolf 2017)."""
+    """Logits of each next id, from the ids before it and the memory's tokens. What it writes is
+    embedded by the same matrix as what it has written (Press & Wolf 2017).
+    """
 
     def __init__(self, vocabulary: int, width: int, heads: int, layers: int, dropout: float) -> None:
         super().__init__()
         self.width = width
         self.embedding = nn.Embedding(vocabulary + 1, width)  # the last one begins a text
-        layer = nn.TransformerDecoderLayer(width, heads, 2 * width, dropout, "gelu", batch_first=True, norm_first=True)
+        layer = nn.TransformerDecoderLayer(
+            width, heads, 2 * width, dropout, "gelu", batch_first=True, norm_first=True
+        )
         self.layers = nn.TransformerDecoder(layer, layers, nn.LayerNorm(width))
         self.bias = nn.Parameter(torch.zeros(vocabulary))
         self.dropout = Dropout(dropout)
@@ -44,15 +50,20 @@ class TextDecoder(nn.Module):
         steps, width = began_BL.shape[1], self.embedding.embedding_dim
         x_BLD = self.embedding(began_BL) * math.sqrt(width) + positions(steps, width, ids_BL.device)
         later_LL = torch.ones(steps, steps, dtype=torch.bool, device=ids_BL.device).triu(1)
-        y_BLD = self.layers(self.dropout(x_BLD), memory_BMD, tgt_mask=later_LL, memory_key_padding_mask=~mask_BM)
+        y_BLD = self.layers(
+            self.dropout(x_BLD), memory_BMD, tgt_mask=later_LL, memory_key_padding_mask=~mask_BM
+        )
         return y_BLD @ self.embedding.weight[:-1].T.to(y_BLD.dtype) + self.bias
 
 
 def surprise(logits_BLV: Tensor, ids_BL: Tensor, smoothing: float = 0.0) -> Tensor:
-    """For each row the mean loss of its ids and of the end behind them, (B,), of logits (B, L + 1, V) that know the ids before each; with label
-    smoothing (Szegedy et al. 2016, sec. 7)."""
+    """For each row the mean loss of its ids and of the end behind them, (B,), of logits (B, L + 1, V)
+    that know the ids before each; with label smoothing (Szegedy et al. 2016, sec. 7).
+    """
     wanted_BL = F.pad(ids_BL, (0, 1), value=NOTHING)
-    loss_BL = F.cross_entropy(logits_BLV.float().transpose(1, 2), wanted_BL, reduction="none", label_smoothing=smoothing)
+    loss_BL = F.cross_entropy(
+        logits_BLV.float().transpose(1, 2), wanted_BL, reduction="none", label_smoothing=smoothing
+    )
     mask_BL = steps_mask(wanted_BL.shape[1], (ids_BL != NOTHING).sum(1) + 1)
     return (loss_BL * mask_BL).sum(1) / mask_BL.sum(1)
 
@@ -67,12 +78,19 @@ def only(texts: Iterable[list[int]]) -> Allowed:
 
 
 def search(
-    next_of: Callable[[Tensor, Tensor], Tensor], rows: int, longest: int, beam: int = 1, penalty: float = 0.0, no_repeat: int = 0,
-    allowed: Allowed | None = None, device: torch.device | None = None,
-) -> list[list[int]]:  # fmt: skip
-    """The likeliest text of each row that a beam search finds: the sum of the logarithms of its ids' probabilities, over ((5 + length) /
-    6)^`penalty` (Wu et al. 2016, "Google's neural machine translation system", eq. 14). No stretch of `no_repeat` ids is written
-    twice, where that is above 0 (Paulus et al. 2018, sec. 2.5).
+    next_of: Callable[[Tensor, Tensor], Tensor],
+    rows: int,
+    longest: int,
+    beam: int = 1,
+    penalty: float = 0.0,
+    no_repeat: int = 0,
+    allowed: Allowed | None = None,
+    device: torch.device | None = None,
+) -> list[list[int]]:
+    """The likeliest text of each row that a beam search finds: the sum of the logarithms of its ids'
+    probabilities, over ((5 + length) / 6)^`penalty` (Wu et al. 2016, "Google's neural machine
+    translation system", eq. 14). No stretch of `no_repeat` ids is written twice, where that is above 0
+    (Paulus et al. 2018, sec. 2.5).
 
     `next_of` gives log-probabilities (N, V) of the ids after (N, L) of the rows (N,).
     """
@@ -95,8 +113,16 @@ def search(
                 ended[row] = some[best], ids[row, best].tolist()
         whole[:, :, NOTHING] = -math.inf
         score, at = whole.flatten(1).topk(min(beam, whole[0].numel()))
-        ids = torch.cat([ids.gather(1, (at // whole.shape[2])[..., None].expand(-1, -1, step)), (at % whole.shape[2])[..., None]], 2)
-        hopeful = score[:, 0] / (((6 + step) / 6) ** penalty) > torch.tensor([e[0] for e in ended], device=device)
+        ids = torch.cat(
+            [
+                ids.gather(1, (at // whole.shape[2])[..., None].expand(-1, -1, step)),
+                (at % whole.shape[2])[..., None],
+            ],
+            2,
+        )
+        hopeful = score[:, 0] / (((6 + step) / 6) ** penalty) > torch.tensor(
+            [e[0] for e in ended], device=device
+        )
         if not bool(hopeful.any()):
             break
     return [found for _, found in ended]
@@ -112,6 +138,10 @@ def _forbidden(log_p: Tensor, texts: list[list[int]], no_repeat: int, allowed: A
             log_p[row, after] = kept
         if no_repeat and len(ids) >= no_repeat:
             tail = ids[len(ids) - no_repeat + 1 :]
-            repeated = [ids[i + no_repeat - 1] for i in range(len(ids) - no_repeat + 1) if ids[i : i + no_repeat - 1] == tail]
+            repeated = [
+                ids[i + no_repeat - 1]
+                for i in range(len(ids) - no_repeat + 1)
+                if ids[i : i + no_repeat - 1] == tail
+            ]
             log_p[row, repeated] = -math.inf
     return log_p

@@ -1,4 +1,5 @@
-"""The decoder of a pretrained network that turns text into text (as T5, BART or Marian), which writes about other things here.
+"""The decoder of a pretrained network that turns text into text (as T5, BART or Marian), which writes
+about other things here.
 
 B rows, M tokens of memory, L steps, V ids, `NOTHING` among them, D the network's width.
 """
@@ -20,26 +21,42 @@ from plait.tasks.writing.spelling import NOTHING
 
 
 class PretrainedDecoder(nn.Module):
-    """What `decoder.TextDecoder` is, with the network's own ids shifted by one: `NOTHING` is its end of a text. Its encoder is left
-    out. The width of the memory that it attends to is `width`; its parameters take `rate` of the recipe's learning rate. `kind` is the class of
-    transformers that makes it; what it writes comes after the network's own ids `prefix`, its begin of a text if empty."""
+    """What `decoder.TextDecoder` is, with the network's own ids shifted by one: `NOTHING` is its end of
+    a text. Its encoder is left out. The width of the memory that it attends to is `width`; its
+    parameters take `rate` of the recipe's learning rate. `kind` is the class of transformers that makes
+    it; what it writes comes after the network's own ids `prefix`, its begin of a text if empty.
+    """
 
     kind = "AutoModelForSeq2SeqLM"
     expected = "turn text into text; expected a model as T5, BART or Marian are"
 
-    def __init__(self, architecture: dict[str, Any], rate: float, prefix: Sequence[int] = (), never: Iterable[int] = ()) -> None:
+    def __init__(
+        self, architecture: dict[str, Any], rate: float, prefix: Sequence[int] = (), never: Iterable[int] = ()
+    ) -> None:
         super().__init__()
         try:
             import transformers
         except ModuleNotFoundError:
-            raise RecipeError("a pretrained decoder needs transformers: pip install 'plait[pretrained]'") from None
-        settings = transformers.AutoConfig.for_model(**{k: v for k, v in architecture.items() if k not in NOT_FORM})
+            raise RecipeError(
+                "a pretrained decoder needs transformers: pip install 'plait[pretrained]'"
+            ) from None
+        settings = transformers.AutoConfig.for_model(
+            **{k: v for k, v in architecture.items() if k not in NOT_FORM}
+        )
         self.loader = getattr(transformers, self.kind)
         if not settings.is_encoder_decoder:
             raise RecipeError(f"a {architecture.get('model_type')} does not {self.expected}")
-        self.network: Any = _without_encoder(self.loader.from_config(settings, dtype=torch.float32, trust_remote_code=False))
+        self.network: Any = _without_encoder(
+            self.loader.from_config(settings, dtype=torch.float32, trust_remote_code=False)
+        )
         self.prefix, self.end = list(prefix) or [settings.decoder_start_token_id], settings.eos_token_id
-        marks = {self.end, settings.decoder_start_token_id, settings.pad_token_id, getattr(settings, "bos_token_id", None), *never}
+        marks = {
+            self.end,
+            settings.decoder_start_token_id,
+            settings.pad_token_id,
+            getattr(settings, "bos_token_id", None),
+            *never,
+        }
         self.never = sorted(i for i in marks if i is not None)
         self.width, self.rate = int(settings.hidden_size), rate
 
@@ -58,9 +75,13 @@ class PretrainedDecoder(nn.Module):
         from transformers.modeling_outputs import BaseModelOutput
 
         own_BL = torch.where(ids_BL == NOTHING, self.end, ids_BL - 1)
-        began_BL = torch.cat([torch.tensor([self.prefix], device=ids_BL.device).expand(len(ids_BL), -1), own_BL], 1)
+        began_BL = torch.cat(
+            [torch.tensor([self.prefix], device=ids_BL.device).expand(len(ids_BL), -1), own_BL], 1
+        )
         memory = BaseModelOutput(last_hidden_state=memory_BMD)
-        found = self.network(encoder_outputs=memory, attention_mask=mask_BM.long(), decoder_input_ids=began_BL, use_cache=False)
+        found = self.network(
+            encoder_outputs=memory, attention_mask=mask_BM.long(), decoder_input_ids=began_BL, use_cache=False
+        )
         logits_BLV: Tensor = found.logits[:, len(self.prefix) - 1 :]
         end_BL1 = logits_BLV[..., self.end : self.end + 1]
         kept_BLV = logits_BLV.index_fill(2, torch.tensor(self.never, device=logits_BLV.device), -1e4)
@@ -68,7 +89,9 @@ class PretrainedDecoder(nn.Module):
 
 
 def files(model: str) -> tuple[dict[str, Any], Tokenizer]:
-    """The form and the tokenizer of a model, from its folder, a package, or the hub's cache. Raises `RecipeError`."""
+    """The form and the tokenizer of a model, from its folder, a package, or the hub's cache. Raises
+    `RecipeError`.
+    """
     folder = weights.find(model)
     path = folder / "tokenizer.json"
     if not path.is_file():

@@ -25,8 +25,9 @@ Form = Literal["written", "spoken"]
 
 
 def plain(text: str, form: Form) -> str:
-    """A text in one of the ways to write it. `written`: as it is, but for Unicode's composed form and single blanks. `spoken`: what can
-    be heard of it, lower-case letters, digits and apostrophes."""
+    """A text in one of the ways to write it. `written`: as it is, but for Unicode's composed form and
+    single blanks. `spoken`: what can be heard of it, lower-case letters, digits and apostrophes.
+    """
     if form == "spoken":
         text = unicodedata.normalize("NFKC", text).lower().replace("’", "'")
         text = "".join(c if c == "'" or unicodedata.category(c)[0] in "LMN" else " " for c in text)
@@ -36,13 +37,25 @@ def plain(text: str, form: Form) -> str:
 
 
 class Spelling:
-    """From texts to ids from 1 on, and back. `pieces[i]` has the id i + 1; the last one stands for all that is unknown. What a pretrained
-    model writes before a text's first letter is `before`."""
+    """From texts to ids from 1 on, and back. `pieces[i]` has the id i + 1; the last one stands for all
+    that is unknown. What a pretrained model writes before a text's first letter is `before`.
+    """
 
     def __init__(
-        self, units: Units | Literal["pretrained"], form: Form, pieces: list[str], tokenizer: Tokenizer | None = None, before: str = ""
+        self,
+        units: Units | Literal["pretrained"],
+        form: Form,
+        pieces: list[str],
+        tokenizer: Tokenizer | None = None,
+        before: str = "",
     ) -> None:
-        self.units, self.form, self.pieces, self.tokenizer, self.before = units, form, pieces, tokenizer, before
+        self.units, self.form, self.pieces, self.tokenizer, self.before = (
+            units,
+            form,
+            pieces,
+            tokenizer,
+            before,
+        )
         self._ids = {piece: i + 1 for i, piece in enumerate(pieces)}
 
     def __len__(self) -> int:
@@ -63,7 +76,9 @@ class Spelling:
 
     @classmethod
     def fit(cls, texts: Iterable[str], units: Units, form: Form, vocabulary: int) -> Spelling:
-        """`vocabulary` is the number of pieces of words, at most (Sennrich et al. 2016, byte-pair encoding over characters)."""
+        """`vocabulary` is the number of pieces of words, at most (Sennrich et al. 2016, byte-pair
+        encoding over characters).
+        """
         known = [plain(text, form) for text in texts]
         letters = sorted(set("".join(known)))
         if units == "characters":
@@ -72,7 +87,13 @@ class Spelling:
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
         tokenizer.decoder = decoders.Metaspace()
         size = max(vocabulary, len(letters) + 2)
-        trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=[UNKNOWN], show_progress=False, min_frequency=2, initial_alphabet=letters)
+        trainer = trainers.BpeTrainer(
+            vocab_size=size,
+            special_tokens=[UNKNOWN],
+            show_progress=False,
+            min_frequency=2,
+            initial_alphabet=letters,
+        )
         tokenizer.train_from_iterator(known, trainer)
         return cls(units, form, [*_pieces(tokenizer)[1:], UNKNOWN], tokenizer)
 
@@ -94,7 +115,13 @@ class Spelling:
 
     def state(self) -> dict[str, Any]:
         tokenizer = None if self.tokenizer is None else json.loads(self.tokenizer.to_str())
-        return {"units": self.units, "form": self.form, "pieces": self.pieces, "tokenizer": tokenizer, "before": self.before}
+        return {
+            "units": self.units,
+            "form": self.form,
+            "pieces": self.pieces,
+            "tokenizer": tokenizer,
+            "before": self.before,
+        }
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Spelling:
@@ -107,8 +134,10 @@ def _pieces(tokenizer: Tokenizer) -> list[str]:
 
 
 class NGrams:
-    """How likely each id comes after those before it, from counts of training texts: interpolated by Witten and Bell (1991), as in Chen &
-    Goodman 1998, eq. 16 and 17. A text begins after, and ends with, `NOTHING`."""
+    """How likely each id comes after those before it, from counts of training texts: interpolated by
+    Witten and Bell (1991), as in Chen & Goodman 1998, eq. 16 and 17. A text begins after, and ends
+    with, `NOTHING`.
+    """
 
     def __init__(self, order: int, size: int, counts: dict[tuple[int, ...], dict[int, int]]) -> None:
         self.order, self.size, self.counts = order, size, counts
@@ -131,8 +160,9 @@ class NGrams:
         return self._after(padded[len(padded) - self.order + 1 :])
 
     def _after(self, context: tuple[int, ...]) -> np.ndarray:
-        """p(i | h) = (c(h i) + N(h) p(i | h')) / (c(h) + N(h)), N(h) being how many different ids follow h, and h' what h is without its
-        first; at last, all ids are as likely."""
+        """p(i | h) = (c(h i) + N(h) p(i | h')) / (c(h) + N(h)), N(h) being how many different ids
+        follow h, and h' what h is without its first; at last, all ids are as likely.
+        """
         if context not in self._known:
             shorter = self._after(context[1:]) if context else np.full(self.size, 1 / self.size)
             found = self.counts.get(context)
