@@ -41,7 +41,7 @@ from plait.table.table import Table
 from plait.tasks.alignment import Alignment
 from plait.training import single_targets, start
 from plait.training.checkpoint import Checkpoint, Progress
-from plait.training.loop import Training, Watch, train
+from plait.training.loop import Callback, Training, Watch, train
 
 
 def fit(
@@ -62,6 +62,7 @@ def fit(
     resume: bool = False,
     quiet: bool = False,
     watch: Watch | None = None,
+    callbacks: Sequence[Callback] = (),
     evaluate: bool = True,
 ) -> Model:
     """Trains a model on a table and leaves it, with all that explains it, in a folder.
@@ -93,7 +94,7 @@ def fit(
         if t not in chosen.aligned() and (not targets or choice.options.get("column"))
     ]
     targets = list(dict.fromkeys([*targets, *others]))
-    return _fit(sources, targets, chosen, root, out, strict, resume, quiet, watch, evaluate)
+    return _fit(sources, targets, chosen, root, out, strict, resume, quiet, watch, callbacks, evaluate)
 
 
 def resume(folder: str | Path, quiet: bool = False) -> Model:
@@ -134,6 +135,7 @@ def _fit(
     resumed: bool,
     quiet: bool,
     watch: Watch | None = None,
+    callbacks: Sequence[Callback] = (),
     evaluate: bool = True,
 ) -> Model:
     screen = Screen(quiet)
@@ -193,6 +195,7 @@ def _fit(
         screen,
         Dataset(prepared, preprocessing, unlabelled),
         watch,
+        callbacks,
     )
     progress = train(run, resumed)
 
@@ -229,7 +232,7 @@ def _record(
         "rows": {side: len(numbers) for side, numbers in rows.sides().items()},
         "split": rows.how,
         "priors": {
-            t: task.prior(_labelled(prepared, t, rows.train)).tolist() for t, task in answered.items()
+            t: task.baseline(_labelled(prepared, t, rows.train)).tolist() for t, task in answered.items()
         },
         "best_epoch": progress.best_epoch if run.recipe.training.keep == "best" else progress.epoch,
         "epochs": progress.epoch,

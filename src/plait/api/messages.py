@@ -29,7 +29,7 @@ def describe(model: MultimodalModel, chosen: Recipe, settings: device.Settings, 
             )
     for name, columns in chosen.aligned().items():
         screen.say(f"{name}: {' ~ '.join(columns)}, {chosen.tasks[name].options['objective']}")
-    fusion = f"fusion: {chosen.fusion.name}; " if len(model.fused) else ""
+    fusion = f"fusion: {chosen.fusion.name}; " if model.fuser_of else ""
     screen.say(f"model: {encoders}; {fusion}{count:,} parameters; {', '.join(switches)}")
 
 

@@ -30,7 +30,7 @@ from plait.recipe.registry import Choice, configure, find
 from plait.recipe.sections import EnsembleRecipe
 from plait.table.schema import Schema
 from plait.table.table import Table
-from plait.tasks.base import Task, fit_temperature
+from plait.tasks.base_prediction import Prediction, fit_temperature, predictions
 
 NGRAMS = "ngrams"
 
@@ -57,8 +57,8 @@ class Fitting:
         return self.chosen.ensemble
 
     @property
-    def tasks(self) -> dict[str, Task]:
-        return self.data.preprocessing.tasks
+    def tasks(self) -> dict[str, Prediction]:
+        return predictions(self.data.preprocessing.tasks)
 
 
 @dataclass
@@ -281,7 +281,12 @@ def _train(
 
 
 def _weigh(
-    fitting: Fitting, target: str, task: Task, unseen: Unseen, examples: Examples, parts: list[np.ndarray]
+    fitting: Fitting,
+    target: str,
+    task: Prediction,
+    unseen: Unseen,
+    examples: Examples,
+    parts: list[np.ndarray],
 ) -> Weights:
     """Shares and temperatures for one target: first of the bags that answer most rows, then of the
     others beside their mean.
@@ -314,7 +319,7 @@ def _weigh(
     if others:
         rows = torch.from_numpy(where[others[0]])
         used = [(cooled[n], s) for n, s in result.shares.items() if s]
-        blended = task.blend(torch.stack([o for o, _ in used]), torch.tensor([s for _, s in used]))
+        blended = task.mix(torch.stack([o for o, _ in used]), torch.tensor([s for _, s in used]))
         share = bagged(
             [blended[rows], *(cooled[n][rows] for n in others)], task, y[rows], plan.rounds, plan.bags, seed
         )
@@ -326,7 +331,7 @@ def _weigh(
     else:
         rows = torch.from_numpy(where[first[0]])
     used = [(cooled[n], s) for n, s in result.shares.items() if s]
-    blended = task.blend(torch.stack([o for o, _ in used]), torch.tensor([s for _, s in used]))
+    blended = task.mix(torch.stack([o for o, _ in used]), torch.tensor([s for _, s in used]))
     result.temperature = fit_temperature(task, blended[rows], y[rows])
     return result
 

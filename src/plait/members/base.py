@@ -18,7 +18,7 @@ from plait.data.preprocessing import Prepared
 from plait.nn.device import Settings
 from plait.recipe.recipe import Recipe
 from plait.recipe.registry import Choice, Options
-from plait.tasks.base import Task
+from plait.tasks.base_prediction import Prediction
 
 
 @dataclass
@@ -76,7 +76,7 @@ class Lesson:
     view: str
     recipe: Recipe
     settings: Settings
-    tasks: dict[str, Task]
+    tasks: dict[str, Prediction]
     seed: int
     folder: Path
 
