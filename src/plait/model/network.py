@@ -9,6 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from plait.data.plan import Plan
 from plait.data.preprocessing import Preprocessing, configured
 from plait.encoders.base import Encoder
 from plait.model.column import ColumnEncoder, build_encoder, with_statistics
@@ -18,7 +19,6 @@ from plait.model.table_columns import Cells, together
 from plait.nn.batch import Batch, Tokens
 from plait.nn.layers import module_key
 from plait.nn.summaries import Statistics
-from plait.recipe.recipe import Recipe
 from plait.tasks.base import Task
 
 
@@ -61,27 +61,27 @@ class MultimodalModel(nn.Module):
         ]
 
     @classmethod
-    def build(cls, recipe: Recipe, preprocessing: Preprocessing, training: bool = True) -> MultimodalModel:
-        """The untrained model of a resolved recipe; with `training`, with the weights that training
+    def build(cls, plan: Plan, preprocessing: Preprocessing, training: bool = True) -> MultimodalModel:
+        """The untrained model of a plan; with `training`, with the weights that training
         begins from.
 
         Raises `RecipeError` when components do not fit each other.
         """
-        built = {c: build_encoder(m, recipe.columns[c].encoder, c) for c, m in preprocessing.inputs.items()}
+        built = {c: build_encoder(m, plan.columns[c].encoder, c) for c, m in preprocessing.inputs.items()}
         statistics = {
             c: Statistics(preprocessing.inputs[c].layout) for c in with_statistics(preprocessing, built)
         }
         cells = together(
-            preprocessing, {c: e for c, e in built.items() if c not in statistics}, recipe.model.missing
+            preprocessing, {c: e for c, e in built.items() if c not in statistics}, plan.model.missing
         )
         single = [c for c in built if cells is None or c not in cells.columns]
         encoders = {
-            c: ColumnEncoder(built[c], recipe.model.missing, c in preprocessing.several, statistics.get(c))
+            c: ColumnEncoder(built[c], plan.model.missing, c in preprocessing.several, statistics.get(c))
             for c in single
         }
         for column in encoders.values() if training else ():
             column.encoder.begin()
-        fusion, config = configured("fusion", recipe.fusion)
+        fusion, config = configured("fusion", plan.fusion)
         widths = {c: encoders[c].width if c in encoders else e.width for c, e in built.items()}
         tasks = copy.deepcopy(preprocessing.tasks)  # other models of the same table have heads of their own
         reads = {t: {c: widths[c] for c in task.read(widths)} for t, task in tasks.items()}
@@ -91,12 +91,12 @@ class MultimodalModel(nn.Module):
             if training:
                 task.load_pretrained()
         plain = {c for c, m in preprocessing.inputs.items() if m.tabular}
-        apart = {columns: parts(columns, plain) if recipe.model.alone > 0 else {} for columns in fusions}
+        apart = {columns: parts(columns, plain) if plan.model.alone > 0 else {} for columns in fusions}
         fused = {
             columns: Fused({c: widths[c] for c in columns}, found, apart[columns])
             for columns, found in fusions.items()
         }
-        return cls(list(built), encoders, cells, fused, tasks, recipe.model.votes)
+        return cls(list(built), encoders, cells, fused, tasks, plan.model.votes)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         encoded = self.encode(batch)

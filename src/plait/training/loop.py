@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,13 +13,14 @@ from torch import Tensor
 from plait.balancing.base import Balancing, Share, summed
 from plait.console import Bar, Screen
 from plait.data.dataset import Dataset
+from plait.data.plan import Plan
 from plait.data.preprocessing import configured
 from plait.errors import Interrupted, TrainingError
 from plait.model.network import MultimodalModel
 from plait.nn.batch import Batch
 from plait.nn.device import Settings, to_channels_last
 from plait.prediction.predictor import BATCH
-from plait.recipe.recipe import Recipe
+from plait.runs import interrupts
 from plait.training.checkpoint import Checkpoint, Progress
 from plait.training.objective import (
     EMPTY,
@@ -63,7 +60,7 @@ class Training:
     """
 
     model: MultimodalModel
-    recipe: Recipe
+    plan: Plan
     settings: Settings
     train_data: Dataset
     valid_data: Dataset
@@ -92,8 +89,8 @@ class Training:
                 *(part.fusion for part in self.model.fused.values()),
             ):
                 part.compile(dynamic=True)  # type: ignore[union-attr]
-        self.shares = shares(self.recipe, self.train_data)
-        kind, config = configured("balancing", self.recipe.balancing)
+        self.shares = shares(self.plan, self.train_data)
+        kind, config = configured("balancing", self.plan.balancing)
         self.balancing = kind.build(config, self.shares).to(self.settings.device)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.shared = [
@@ -103,9 +100,9 @@ class Training:
             for p in part.parameters()
             if p.requires_grad
         ]
-        self.optimizer = optimizer_for(self.model, self.recipe.training, self.balancing.parameters())
-        self.micro_batch = self.recipe.training.micro_batch or self.recipe.training.batch
-        self.blends = self.recipe.model.balance == "blend" and any(
+        self.optimizer = optimizer_for(self.model, self.plan.training, self.balancing.parameters())
+        self.micro_batch = self.plan.training.micro_batch or self.plan.training.batch_size
+        self.blends = self.plan.model.balance == "blend" and any(
             part.solo for part in self.model.fused.values()
         )
         self.device = torch.device(self.settings.device)
@@ -120,7 +117,7 @@ def train(run: Training, resume: bool = False) -> Progress:
     machine with the same threads. Raises `Interrupted` after Ctrl-C, once all is saved; `TrainingError`
     when the loss is no longer finite.
     """
-    recipe = run.recipe.training
+    recipe = run.plan.training
     for t in (t for t in run.model.targets if run.model.task(t).fuses):
         run.model.task(t).guesses.fill_(not _taught_without_inputs(run, t))
     if run.model.cells:
@@ -130,13 +127,13 @@ def train(run: Training, resume: bool = False) -> Progress:
     checkpoint = Checkpoint(run.folder, recipe.checkpoint_minutes)
     progress = checkpoint.restore(run.model, run.balancing, run.optimizer) if resume else Progress()
     trackers, steps = Trackers(run.folder, recipe.trackers), _steps(run)
-    with _interruptible(run), run.screen.bar("training", recipe.all_epochs * steps) as bar:
+    with interrupts.save_first(run), run.screen.bar("training", recipe.epochs * steps) as bar:
         bar.advance(progress.epoch * steps + progress.step)
-        while progress.epoch < recipe.all_epochs and not progress.over(recipe.patience):
+        while progress.epoch < recipe.epochs and not progress.over(recipe.patience):
             if run.blends:
                 _measure(run, progress)
             _epoch(run, progress, checkpoint, bar)
-            rate = learning_rate((progress.epoch + 1) * steps - 1, recipe.all_epochs * steps, recipe)
+            rate = learning_rate((progress.epoch + 1) * steps - 1, recipe.epochs * steps, recipe)
             scores = {"learning_rate": rate, "loss": progress.loss_sum / steps, **run.validation.scores()}
             rank = run.validation.rank([*progress.history, scores], recipe.best_by)
             better = progress.record(scores, rank)
@@ -147,10 +144,8 @@ def train(run: Training, resume: bool = False) -> Progress:
             trackers.write(progress.history)
             bar.draw(_words(progress, scores))
             if run.watch and rank:
-                run.watch(progress.epoch, recipe.all_epochs, rank[0])
-    if (
-        run.recipe.ensemble and run.recipe.ensemble.members
-    ):  # what comes next takes long, and may be stopped too
+                run.watch(progress.epoch, recipe.epochs, rank[0])
+    if run.plan.ensemble.members:  # what comes next takes long, and may be stopped too
         checkpoint.save(run.model, run.balancing, run.optimizer, progress)
     if recipe.keep == "best" and len(run.valid_data):
         checkpoint.restore_best(run.model)
@@ -170,10 +165,12 @@ def _taught_without_inputs(run: Training, target: str) -> bool:
 
 def _epoch(run: Training, progress: Progress, checkpoint: Checkpoint, bar: Bar) -> None:
     """One pass over the training rows, or the rest of it after a resume in its middle."""
-    settings, recipe = run.recipe.training, run.recipe
+    settings, recipe = run.plan.training, run.plan
     writes = any(not (task.fuses or task.compares) for task in map(run.model.task, run.model.targets))
-    batches = run.train_data.shuffled(settings.batch, seed=_seed(recipe.seed, progress.epoch), alike=writes)
-    steps = settings.all_epochs * len(batches)
+    batches = run.train_data.shuffled(
+        settings.batch_size, seed=_seed(recipe.seed, progress.epoch), alike=writes
+    )
+    steps = settings.epochs * len(batches)
     generator = torch.Generator()
     progress.begin_epoch(generator, _seed(recipe.seed, progress.epoch) + 1)
     whole = progress.epoch >= settings.augmented_epochs
@@ -213,7 +210,9 @@ def _unlabelled(run: Training, generator: torch.Generator) -> tuple[Batch, Batch
     data = run.unlabelled
     if data is None or not len(data):
         return None
-    rows = data.rows[torch.randint(len(data), (UNLABELLED * run.recipe.training.batch,), generator=generator)]
+    rows = data.rows[
+        torch.randint(len(data), (UNLABELLED * run.plan.training.batch_size,), generator=generator)
+    ]
     return data.batch(rows), data.batch(rows, generator).drop(1.0, generator)
 
 
@@ -235,11 +234,11 @@ def _step(run: Training, batch: Batch, unlabelled: tuple[Batch, Batch] | None = 
                 {t: share.factor for t, share in run.shares.items()},
             )
         (
-            loss * run.recipe.training.unlabelled * (len(weak) / (UNLABELLED * run.recipe.training.batch))
+            loss * run.plan.training.unlabelled * (len(weak) / (UNLABELLED * run.plan.training.batch_size))
         ).backward()
     run.balancing.finish(run.shared)
-    if run.recipe.training.clip:
-        torch.nn.utils.clip_grad_norm_(run.parameters, run.recipe.training.clip)
+    if run.plan.training.clip:
+        torch.nn.utils.clip_grad_norm_(run.parameters, run.plan.training.clip)
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
     if run.balancing.again:
@@ -270,7 +269,7 @@ def _backward(
     themselves; the gradients of all are added up. With `gradients` of whole batches' comparisons their
     losses are not counted: they have been.
     """
-    alpha = run.recipe.training.mixup
+    alpha = run.plan.training.mixup
     with run.settings.autocast():
         mixing = Mixing.draw(alpha, len(batch), run.device) if alpha else None
         parts = losses(run.model, batch, mixing, gradients)
@@ -321,7 +320,8 @@ def _step_in_memory(run: Training, batch: Batch, unlabelled: tuple[Batch, Batch]
             run.optimizer.zero_grad(set_to_none=True)
             run.micro_batch = max(min(run.micro_batch, len(batch)) // 2, 1)
             run.screen.warn(
-                f"out of memory: batches of {run.recipe.training.batch} now go in parts of {run.micro_batch}"
+                f"out of memory: batches of {run.plan.training.batch_size} now go in parts of "
+                f"{run.micro_batch}"
             )
 
 
@@ -330,7 +330,7 @@ def _measure(run: Training, progress: Progress) -> None:
     """Weighs the losses anew, at the beginning and ten times in a training, by how they are on training
     and validation rows.
     """
-    every = max(run.recipe.training.all_epochs // BLENDS, 1)
+    every = max(run.plan.training.epochs // BLENDS, 1)
     is_due = progress.epoch % every == 0 and len(progress.measured) <= progress.epoch // every
     if (
         len(run.valid_data) and not progress.step and is_due
@@ -391,27 +391,8 @@ def _words(progress: Progress, scores: dict[str, float]) -> str:
 
 
 def _steps(run: Training) -> int:
-    return len(run.train_data.shuffled(run.recipe.training.batch, 0))
+    return len(run.train_data.shuffled(run.plan.training.batch_size, 0))
 
 
 def _seed(seed: int, epoch: int) -> int:
     return (seed * 1_000_003 + epoch) * 2 + 17
-
-
-@contextmanager
-def _interruptible(run: Training) -> Iterator[None]:
-    """The first Ctrl-C lets the step finish and saves; the second one stops at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def ask(signum: int, frame: Any) -> None:
-        if run.stop:
-            raise KeyboardInterrupt
-        run.stop = True
-
-    before = signal.signal(signal.SIGINT, ask)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from plait.balancing.base import Share
 from plait.data.dataset import Dataset
+from plait.data.plan import Plan
 from plait.model.network import MultimodalModel
 from plait.nn.batch import Batch
 from plait.nn.device import Settings
 from plait.prediction.predictor import BATCH
-from plait.recipe.recipe import Recipe
 from plait.tasks.base import joined
 from plait.training.objective import FUSED
 
@@ -30,7 +30,7 @@ LEAST = 1e-3  # that such a loss is taken for: what hardly varies is guessed wel
 SMOOTHED = 5  # epochs over which a validation score is averaged to choose the best
 
 
-def shares(recipe: Recipe, data: Dataset) -> dict[str, Share]:
+def shares(plan: Plan, data: Dataset) -> dict[str, Share]:
     """What each target's loss is weighed by, from its training labels. A single one is what it is."""
     tasks, found = data.preprocessing.tasks, {}
     for t, task in tasks.items():
@@ -42,7 +42,7 @@ def shares(recipe: Recipe, data: Dataset) -> dict[str, Share]:
         )
         scale = max(task.guess(some), LEAST) if len(tasks) > 1 and len(labels) else 1.0
         found[t] = Share(
-            float(recipe.tasks[t].options.get("weight", 1.0)) if len(tasks) > 1 else 1.0, scale, task.squared
+            float(plan.tasks[t].options.get("weight", 1.0)) if len(tasks) > 1 else 1.0, scale, task.squared
         )
     return found
 
