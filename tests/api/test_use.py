@@ -334,9 +334,9 @@ def test_loading_never_imports_what_the_folder_names(
     shutil.copytree(model.folder, copy)
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\nclass Encoder: pass\n")
     monkeypatch.syspath_prepend(tmp_path)
-    text = (copy / "recipe.yaml").read_text()
-    assert "name: bag" in text
-    (copy / "recipe.yaml").write_text(text.replace("name: bag", "name: evil:Encoder"))
+    text = (copy / "plan.json").read_text()
+    assert '"name": "bag"' in text
+    (copy / "plan.json").write_text(text.replace('"name": "bag"', '"name": "evil:Encoder"'))
     with pytest.raises(RecipeError, match="never imports foreign code"):
         plait.load(copy)
     assert not (tmp_path / "ran").exists()

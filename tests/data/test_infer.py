@@ -59,7 +59,7 @@ def columns(folder: Path) -> dict[str, tuple[Any, str]]:
         ),
         "constant": (["same"] * N, "ignored"),
         "empty": ([None] * N, "ignored"),
-        "split": ([{7: "valid", 13: "test"}.get(i % 20, "train") for i in range(N)], "split"),
+        "split": ([{7: "valid", 13: "test"}.get(i % 30, "train") for i in range(N)], "split"),
         "label": ([["x", "y"][i % 2] for i in range(N)], "target"),
     }
 

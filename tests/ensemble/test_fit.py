@@ -256,6 +256,49 @@ def test_interrupted_members_are_trained_anew_beside_the_same_network(
     assert resumed.record["members"] == whole.record["members"]
 
 
+def test_a_resumed_member_trains_for_as_many_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A member's fold has fewer rows than the run's own network, and so more epochs."""
+    epochs = []
+
+    def stop(run: loop.Training) -> None:
+        epochs.append(run.plan.training.epochs)
+        raise KeyboardInterrupt
+
+    rows = [{"text": f"thing {i} of {i % 7}", "x": float(i % 5), "y": "ab"[i % 2]} for i in range(200)]
+    bert = tiny_models.bert(tmp_path / "bert")
+    member = f"{{name: network, light: true, encoders: {{text: {{name: pretrained, model: {bert}}}}}}}"
+    arguments: dict[str, Any] = {
+        "columns": {"text": "text"},
+        "overrides": [f"ensemble.members={{light: {member}}}", "split.valid=0.04", "training.patience=1"],
+        "out": tmp_path / "run",
+        "quiet": True,
+    }
+    monkeypatch.setattr("plait.members.network.train", stop)
+    for resumed in (False, True):
+        with pytest.raises(Interrupted):
+            plait.fit(rows, "y", **arguments, resume=resumed)
+    assert epochs == [100, 100]
+
+
+def test_a_resume_leaves_out_what_the_first_fit_left_out(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from plait.members.trees import Trees
+    from plait.pretrained import files
+
+    def absent(name: str) -> Path:
+        raise RecipeError(f"the weights of {name} are not here")
+
+    monkeypatch.setattr(files, "find", absent)
+    with monkeypatch.context() as patched:
+        patched.setattr(Trees, "fit", classmethod(lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)))
+        with pytest.raises(Interrupted, match="--resume"):
+            plait.fit(table, "label", overrides=FAST, quality="good", out=tmp_path / "run", quiet=True)
+    resumed = resume(tmp_path / "run", quiet=True)
+    assert set(resumed.record["members"]["label"]) == {"network", "linear", "trees"}
+    assert len(resumed.plan.ensemble.left_out) == 2
+
+
 def test_a_light_member_leaves_out_what_would_have_to_be_trained(tmp_path: Path) -> None:
     table = write_csv(tmp_path / "t.csv", make_rows(tmp_path, 40))
     vectors = f"{{text: {{name: pretrained, model: {tiny_models.bert(tmp_path / 'bert')}}}}}"
