@@ -326,6 +326,32 @@ def test_damaged_artifacts_are_refused(trained: Any, tmp_path: Path) -> None:
         plait.load(copy)
 
 
+def test_models_of_older_formats_are_refused_with_advice(trained: Any, tmp_path: Path) -> None:
+    """The folder of a model of format 7 has a schema, a recipe with all numbers, and no plan."""
+    model, _ = trained
+    copy = tmp_path / "copy"
+    shutil.copytree(model.folder, copy)
+    (copy / "plan.json").rename(copy / "schema.json")
+    (copy / "state.json").write_text('{"format": 7, "inputs": {}, "tasks": {}, "several": []}')
+    with pytest.raises(
+        ArtifactError, match=f"has format 7; this plait reads {FORMAT}. Train the model again"
+    ):
+        plait.load(copy)
+
+
+@pytest.mark.parametrize(
+    ("field", "damage"), [("columns", {"photo": 3}), ("split", {"train": "1-x"}), ("seed", None)]
+)
+def test_a_damaged_plan_is_refused(trained: Any, tmp_path: Path, field: str, damage: Any) -> None:
+    model, _ = trained
+    copy = tmp_path / "copy"
+    shutil.copytree(model.folder, copy)
+    plan = json.loads((copy / "plan.json").read_text())
+    (copy / "plan.json").write_text(json.dumps({**plan, field: damage}))
+    with pytest.raises(ArtifactError, match="is damaged"):
+        plait.load(copy)
+
+
 def test_loading_never_imports_what_the_folder_names(
     trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -265,18 +265,22 @@ def test_a_resumed_member_trains_for_as_many_epochs(tmp_path: Path, monkeypatch:
         raise KeyboardInterrupt
 
     rows = [{"text": f"thing {i} of {i % 7}", "x": float(i % 5), "y": "ab"[i % 2]} for i in range(200)]
+    table = write_csv(tmp_path / "t.csv", rows)
     bert = tiny_models.bert(tmp_path / "bert")
     member = f"{{name: network, light: true, encoders: {{text: {{name: pretrained, model: {bert}}}}}}}"
-    arguments: dict[str, Any] = {
-        "columns": {"text": "text"},
-        "overrides": [f"ensemble.members={{light: {member}}}", "split.valid=0.04", "training.patience=1"],
-        "out": tmp_path / "run",
-        "quiet": True,
-    }
+    overrides = [f"ensemble.members={{light: {member}}}", "split.valid=0.04", "training.patience=1"]
     monkeypatch.setattr("plait.members.network.train", stop)
-    for resumed in (False, True):
-        with pytest.raises(Interrupted):
-            plait.fit(rows, "y", **arguments, resume=resumed)
+    with pytest.raises(Interrupted):
+        plait.fit(
+            table,
+            "y",
+            columns={"text": "text"},
+            overrides=overrides,
+            out=tmp_path / "run",
+            quiet=True,
+        )
+    with pytest.raises(Interrupted):
+        resume(tmp_path / "run", quiet=True)
     assert epochs == [100, 100]
 
 

@@ -107,10 +107,11 @@ def test_killed_and_resumed_is_the_same_as_never_stopped(tmp_path: Path) -> None
     assert (tmp_path / "whole" / "log.csv").read_text() == (tmp_path / "killed" / "log.csv").read_text()
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path, table: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, table: Path, number: signal.Signals) -> None:
     process = start(table, tmp_path / "run", 3000)
     wait_for(tmp_path / "run" / "checkpoint.safetensors", process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert f"plait fit --resume {tmp_path / 'run'}" in errors
