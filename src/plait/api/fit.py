@@ -59,27 +59,28 @@ def fit(
     watch: Watch | None = None,
     evaluate: bool = True,
 ) -> Model:
-    """Trains a model on a table and leaves it, with all that explains it, in a folder.
+    """Train a model on a table and leave it, with all that explains it, in a folder.
 
-    `data` is a path (CSV, TSV, JSON Lines, Parquet, Arrow, Feather, a folder of class folders), a
-    pandas or polars frame, an Arrow table, a Hugging Face dataset or a list of dicts; `valid` and
-    `test` likewise, if kept apart. `target` is one column's name or several. `align` names two or more
-    columns that are put into one space (see `tasks/alignment.py`), True all pictures, texts, sounds and
-    clips; with it no target is needed. `recipe` is a built-in name, a YAML file or a dict; `columns`
-    ({name: modality or role}) and `overrides` ("training.epochs=5") are applied to it. `root` is where
-    relative paths of media begin; `out` the folder of the run, `runs/<time>` if left out. `quality` is
-    `fast` (one network), `good` or `best` (ensembles, see `EnsembleRecipe`). `strict` makes any
-    unreadable cell an error. `resume` goes on with the training in `out` that was stopped. `watch` is
-    called after each epoch with its number, how many there are and its score on validation rows (larger
-    is better); what it raises ends the training. Without `evaluate` no score with intervals is worked
-    out.
+    `data` is a path (CSV, TSV, JSON Lines, Parquet, Arrow, Feather, a folder of class folders), a pandas or
+    polars frame, an Arrow table, a Hugging Face dataset or a list of dicts; `valid` and `test` likewise, if
+    kept apart. `target` is one column's name or several. `align` names two or more columns that are put into
+    one space (see `tasks/alignment.py`), True all images, texts, audio and video; with it no target is
+    needed. `recipe` is a built-in name, a YAML file or a dict; `columns` ({name: modality or role}) and
+    `overrides` ("training.epochs=5") are applied to it. `root` is where relative paths of media begin; `out`
+    the folder of the run, `runs/<time>` if left out. `quality` is `fast` (one network), `good` or `best`
+    (ensembles, see `EnsembleRecipe`). `strict` makes any unreadable cell an error. `resume` goes on with the
+    training in `out` that was stopped; it needs the same arguments. `watch` is called after each epoch with
+    its number, how many there are and its score on validation rows (larger is better); what it raises ends
+    the training. Without `evaluate` no score with intervals is worked out.
 
-    Raises `TableError`, `RecipeError`, `BadCellsError` or `TrainingError` with what to do;
-    `Interrupted` after Ctrl-C.
+    Raises `TableError`, `RecipeError`, `BadCellsError` or `TrainingError` with what to do; `Interrupted`
+    after Ctrl-C or SIGTERM.
     """
-    asked = recipe_from(recipe, columns=columns, align=align, overrides=overrides, quality=quality, seed=seed)
+    full_recipe = recipe_from(
+        recipe, columns=columns, align=align, overrides=overrides, quality=quality, seed=seed
+    )
     options = _Options(out, strict, resume, quiet, watch, evaluate)
-    return _fit(Sources(data, valid, test, root), target_names(target), asked, options)
+    return _fit(Sources(data, valid, test, root), target_names(target), full_recipe, options)
 
 
 def resume(folder: str | Path, quiet: bool = False) -> Model:
@@ -191,8 +192,8 @@ def _evaluate(trained: Model, sides: Sides, members: Trained | None, table: Tabl
         unseen = trained.score(members.unseen, members.examples, "rows that the members had not seen")
         scores["validation"] = unseen.to_dict()
     elif _has_labels(sides.valid):
-        found = trained.score(trained.network, sides.valid, "validation rows")
-        scores["validation"] = _with_linear_maps(trained, found, sides, sides.valid).to_dict()
+        evaluation = trained.score(trained.network, sides.valid, "validation rows")
+        scores["validation"] = _with_linear_maps(trained, evaluation, sides, sides.valid).to_dict()
 
     if _has_labels(sides.test):
         rows: Rows = sides.test
@@ -200,8 +201,8 @@ def _evaluate(trained: Model, sides: Sides, members: Trained | None, table: Tabl
             test = table.take(sides.test.rows.numpy())
             with store(screen, table) as cache:
                 rows = trained.answering.prepare(test, store=cache)
-        found = trained.score(trained.answering, rows, "test rows")
-        scores["test"] = _with_linear_maps(trained, found, sides, sides.test).to_dict()
+        evaluation = trained.score(trained.answering, rows, "test rows")
+        scores["test"] = _with_linear_maps(trained, evaluation, sides, sides.test).to_dict()
 
 
 def _with_linear_maps(trained: Model, evaluation: Evaluation, sides: Sides, side: Dataset) -> Evaluation:

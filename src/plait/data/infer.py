@@ -112,18 +112,18 @@ def _role(
 ) -> tuple[Role, str] | None:
     """Return the role of a column that is no input, and why. Inputs have none here.
 
-    All rows decide: which of them train is not known before the split column is.
+    All rows decide: nobody can tell which of them train before the split column is found.
     """
-    asked = columns.get(name)
+    recipe = columns.get(name)
     if name in targets:
         return "target", "asked for"
     if name == split.column:
         return "split", "said by the recipe"
     if name == split.group:
         return "group", "said by the recipe"
-    if asked and asked.role not in (None, "input"):
-        return asked.role, "said by the recipe"
-    if asked and (asked.modality or asked.role):
+    if recipe and recipe.role not in (None, "input"):
+        return recipe.role, "said by the recipe"
+    if recipe and (recipe.modality or recipe.role):
         return None
     sides = _sides(name, table.column(name), split)
     return ("split", f"holds {sides}") if sides else None
@@ -136,39 +136,39 @@ def _with_role(table: Table, name: str, role: Role, reason: str) -> Column:
     )
 
 
-def _input(table: Table, name: str, asked: ColumnRecipe | None, rows: np.ndarray) -> Column:
+def _input(table: Table, name: str, recipe: ColumnRecipe | None, rows: np.ndarray) -> Column:
     """Judge a column that may be an input by its cells in the rows that train."""
     everywhere = table.column(name)
     cells = everywhere.take(pa.array(rows)) if len(rows) < len(table) else everywhere
-    known = cells.drop_null()
-    facts = {"name": name, "missing": everywhere.null_count, "distinct": _distinct(known)}
+    filled = cells.drop_null()
+    facts = {"name": name, "missing": everywhere.null_count, "distinct": _distinct(filled)}
 
-    if asked and asked.modality:
-        registry.find("modalities", asked.modality.name)
-        return Column(role="input", modality=asked.modality.name, reason="said by the recipe", **facts)
-    if not len(known):
+    if recipe and recipe.modality:
+        registry.find("modalities", recipe.modality.name)
+        return Column(role="input", modality=recipe.modality.name, reason="said by the recipe", **facts)
+    if not len(filled):
         empty = (
             "no cell has a value" if everywhere.null_count == len(table) else "no row that trains has a value"
         )
         return Column(role="ignored", reason=empty, **facts)
-    modality, match = _best(name, known, table)
+    modality, match = _best(name, filled, table)
     if match is None:
         return Column(role="ignored", reason=f"no modality reads cells of type {cells.type}", **facts)
 
-    if asked is None or asked.role != "input":  # an input by the caller's word may look like anything
+    if recipe is None or recipe.role != "input":  # an input by the caller's word may look like anything
         if _is_constant(modality, cells):
             return Column(role="ignored", reason="the same value in every row", **facts)
         if modality in ("text", "category", "number") and (why := _is_id(name, cells, rows)):
             return Column(role="id", reason=why, **facts)
-        if is_text(known) and modality in ("text", "category") and (why := _is_path(known, table)):
+        if is_text(filled) and modality in ("text", "category") and (why := _is_path(filled, table)):
             return Column(role="ignored", reason=why, **facts)
     return Column(role="input", modality=modality, reason=match.reason, **facts)
 
 
-def _distinct(known: pa.ChunkedArray) -> int:
+def _distinct(cells: pa.ChunkedArray) -> int:
     """Count different cells; 0 for lists and bytes, which are not compared."""
-    nested = pa.types.is_nested(known.type) or pa.types.is_binary(known.type)
-    return 0 if nested else distinct(known)
+    nested = pa.types.is_nested(cells.type) or pa.types.is_binary(cells.type)
+    return 0 if nested else distinct(cells)
 
 
 def _is_constant(modality: str, cells: pa.ChunkedArray) -> bool:
@@ -181,20 +181,20 @@ def _is_constant(modality: str, cells: pa.ChunkedArray) -> bool:
 def _sounds(
     table: Table, columns: list[Column], recipes: Mapping[str, ColumnRecipe], rows: np.ndarray
 ) -> list[Column]:
-    """The sounds of clips, as inputs of their own: where the recipe asks for them, or where some clips
-    looked at have one.
+    """Return the sounds of videos as inputs of their own.
+
+    That is where the recipe asks for them, or where a few videos that are looked at have sound.
     """
-    asked = {
-        origin(c, table.data.column_names): r for c, r in recipes.items() if c not in table.data.column_names
-    }
-    found = []
+    names = table.data.column_names
+    sound_recipes = {origin(name, names): recipe for name, recipe in recipes.items() if name not in names}
+    sounds = []
     for column in columns:
         name = column.name + SOUND
         if name in table.data.column_names or column.role == "target":
             continue
-        if own := asked.get(column.name):
-            role = own.role or "input"
-            found.append(
+        if recipe := sound_recipes.get(column.name):
+            role = recipe.role or "input"
+            sounds.append(
                 Column(
                     name=name,
                     role=role,
@@ -203,10 +203,11 @@ def _sounds(
                 )
             )
         elif column.role == "input" and column.modality == "video":
-            known = table.column(column.name).take(pa.array(rows)).drop_null()
-            heard, looked = registry.find("modalities", "video").hears(known, Source(column.name, table.root))
+            filled = table.column(column.name).take(pa.array(rows)).drop_null()
+            source = Source(column.name, table.root)
+            heard, looked = registry.find("modalities", "video").hears(filled, source)
             if heard:
-                found.append(
+                sounds.append(
                     Column(
                         name=name,
                         role="input",
@@ -214,57 +215,61 @@ def _sounds(
                         reason=f"{heard} of {looked} clips looked at have a sound",
                     )
                 )
-    return found
+    return sounds
 
 
-def _best(name: str, known: pa.ChunkedArray, table: Table) -> tuple[str, Match | None]:
-    source = Source(name, table.root)
-    found = {m: registry.find("modalities", m).matches(known, source) for m in registry.names("modalities")}
-    matches = {m: match for m, match in found.items() if match}
+def _best(column: str, cells: pa.ChunkedArray, table: Table) -> tuple[str, Match | None]:
+    """Return the modality that these cells of a column fit best, and why; None where there is none."""
+    source = Source(column, table.root)
+    matches = {}
+    for name in registry.names("modalities"):
+        if match := registry.find("modalities", name).matches(cells, source):
+            matches[name] = match
     if not matches:
         return "", None
-    best = max(matches, key=lambda m: matches[m].score)
+    best = max(matches, key=lambda name: matches[name].score)
     return best, matches[best]
 
 
 def _sides(name: str, cells: pa.ChunkedArray, split: SplitRecipe) -> str:
     """Return what a column of train, valid and test holds; nothing for others, or if the recipe names one."""
-    known = cells.drop_null()
-    if name.lower() not in SPLIT_NAMES or split.column or not len(known) or not is_text(known):
+    filled = cells.drop_null()
+    if name.lower() not in SPLIT_NAMES or split.column or not len(filled) or not is_text(filled):
         return ""
-    sides = {str(cell).lower() for cell in pc.unique(known).to_pylist()}
+    sides = {str(cell).lower() for cell in pc.unique(filled).to_pylist()}
     return ", ".join(sorted(sides)) if sides <= set(SPLITS) and "train" in sides else ""
 
 
 def _is_id(name: str, cells: pa.ChunkedArray, rows: np.ndarray) -> str:
     """Return why a column only names its rows, whose numbers are `rows`; nothing if it does not."""
-    known = cells.drop_null()
-    if _distinct(known) < len(known) or len(known) < 2:
+    filled = cells.drop_null()
+    if _distinct(filled) < len(filled) or len(filled) < 2:
         return ""
-    if pa.types.is_integer(known.type):
+    if pa.types.is_integer(filled.type):
         # years, or doses of 0, 20, 40, count something else than rows
-        before_first = known.to_numpy() - rows[cells.is_valid().to_numpy()]
-        if len(known) > 2 and before_first[0] in (0, 1) and (before_first == before_first[0]).all():
+        before_first = filled.to_numpy() - rows[cells.is_valid().to_numpy()]
+        if len(filled) > 2 and before_first[0] in (0, 1) and (before_first == before_first[0]).all():
             return "counts the rows"
         return "unique whole numbers, and named like an id" if ID_NAME.search(name) else ""
-    if pa.types.is_floating(known.type):
+    if pa.types.is_floating(filled.type):
         return ""
 
-    shown = [str(cell) for cell in sample(known, 200)]
+    shown = [str(cell) for cell in sample(filled, 200)]
     without_spaces = all(ID_CELL.fullmatch(cell) for cell in shown)
     if ID_NAME.search(name) and without_spaces:
         return "unique in every row, and named like an id"
     with_digits = sum(bool(CODE.search(cell)) for cell in shown)
     coded = without_spaces and with_digits > 0.5 * len(shown)
-    if coded and len(known) >= 20 and not MEDIA_SUFFIX.fullmatch(shown[0]):
+    if coded and len(filled) >= 20 and not MEDIA_SUFFIX.fullmatch(shown[0]):
         return "unique codes without spaces"
     return ""
 
 
-def _is_path(known: pa.ChunkedArray, table: Table) -> str:
-    looked = sample(known)
-    files = sum(bool(MEDIA_SUFFIX.fullmatch(cell)) and is_file(cell, table.root) for cell in looked)
-    if files < len(looked) / 2:
+def _is_path(cells: pa.ChunkedArray, table: Table) -> str:
+    """Return that a column holds names of files that nothing reads; nothing if it does not."""
+    names = sample(cells)
+    files = sum(bool(MEDIA_SUFFIX.fullmatch(name)) and is_file(name, table.root) for name in names)
+    if files < len(names) / 2:
         return ""
     modalities = ", ".join(registry.names("modalities"))
-    return f"names of files ({looked[0]}) that none of the modalities reads: {modalities}"
+    return f"names of files ({names[0]}) that none of the modalities reads: {modalities}"

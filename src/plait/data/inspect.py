@@ -63,10 +63,10 @@ class Inspection:
         screen.table(title, ["column", "is", "missing ", "because"], rows)
         if self.problems:
             bad = [[f"{p.row}", p.column, p.reason, p.file] for p in self.problems[:SHOWN]]
-            more = f", of which the first {SHOWN}" if len(self.problems) > SHOWN else ""
+            note = f", of which the first {SHOWN}" if len(self.problems) > SHOWN else ""
             count = f"{len(self.problems):,} cell{'s' if len(self.problems) > 1 else ''}"
             screen.table(
-                f"\n{count} cannot be read and would count as missing{more}",
+                f"\n{count} cannot be read and would count as missing{note}",
                 ["row ", "column", "reason", "file"],
                 bad,
             )

@@ -67,8 +67,8 @@ def with_encoders(recipe: Recipe, encoders: Mapping[str, Choice], schema: Schema
 def _plan_column(recipe: Recipe, name: str, schema: Schema, readers: list[Choice]) -> ColumnPlan:
     modality = schema[name].modality
     assert modality is not None  # of every input
-    asked = recipe.columns.get(name, ColumnRecipe())
-    choice = asked.encoder or recipe.encoders.get(modality) or _usual_encoder(modality, readers)
+    column_recipe = recipe.columns.get(name, ColumnRecipe())
+    choice = column_recipe.encoder or recipe.encoders.get(modality) or _usual_encoder(modality, readers)
     encoder = registry.find("encoders", choice.name)
     config = encoder.settled(
         registry.configure("encoders", choice.name, choice.options), modality, schema.rows
@@ -81,8 +81,8 @@ def _plan_column(recipe: Recipe, name: str, schema: Schema, readers: list[Choice
         defaults |= registry.find("tasks", reader.name).cells.get(modality, {})
     defaults |= encoder.asks(config, modality)
     defaults |= recipe.modalities.get(modality, {})
-    is_named = asked.modality is not None and asked.modality.name == modality
-    cells = asked.modality if asked.modality and is_named else Choice(name=modality)
+    is_named = column_recipe.modality is not None and column_recipe.modality.name == modality
+    cells = column_recipe.modality if column_recipe.modality and is_named else Choice(name=modality)
 
     return ColumnPlan(
         modality=cells.resolved("modalities", defaults),
@@ -96,7 +96,7 @@ def _usual_encoder(modality: str, readers: list[Choice]) -> Choice:
     """Return the encoder that the first of the tasks wants that wants any, else the modality's own."""
     for reader in readers:
         config = registry.configure("tasks", reader.name, reader.options)
-        wanted = registry.find("tasks", reader.name).encoder_for(config, modality)
-        if wanted:
-            return Choice(**wanted)
+        default = registry.find("tasks", reader.name).encoder_for(config, modality)
+        if default:
+            return Choice(**default)
     return Choice(name=registry.find("modalities", modality).encoder)

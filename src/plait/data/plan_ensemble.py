@@ -38,26 +38,26 @@ def plan_ensemble(recipe: Recipe, schema: Schema, rows: int) -> EnsemblePlan:
     What `quality` stands for is left out, with a message, where pretrained weights are not installed.
     Raises `RecipeError` for these if the recipe itself asks for them.
     """
-    asked = recipe.ensemble or EnsembleRecipe(**QUALITY[recipe.quality])
+    ensemble = recipe.ensemble or EnsembleRecipe(**QUALITY[recipe.quality])
     modalities = {schema[column].modality or "" for column in schema.of("input")}
     messages: set[str] = set()
     members: dict[str, Choice] = {}
-    for name, choice in asked.members.items():
+    for name, choice in ensemble.members.items():
         member = _trainable(choice, modalities, recipe.ensemble is not None, messages)
         if member is not None and member not in members.values():
             members[name] = member
 
-    repeats = asked.repeats
+    repeats = ensemble.repeats
     if repeats == "auto":
         repeats = FEW_REPEATS if rows < FEW else 1
     return EnsemblePlan(
         members=members,
         left_out=tuple(sorted(messages)),
-        folds=asked.folds,
+        folds=ensemble.folds,
         repeats=repeats,
-        stack=asked.stack,
-        rounds=asked.rounds,
-        bags=asked.bags,
+        stack=ensemble.stack,
+        rounds=ensemble.rounds,
+        bags=ensemble.bags,
     )
 
 
@@ -66,9 +66,9 @@ def _trainable(choice: Choice, modalities: set[str], strict: bool, messages: set
 
     None if no encoder is left of those that it asks for. With `strict` missing weights are an error.
     """
-    asked: Mapping[str, Any] = choice.options.get("encoders") or {}
+    by_modality: Mapping[str, Any] = choice.options.get("encoders") or {}
     encoders = {}
-    for modality, encoder in asked.items():
+    for modality, encoder in by_modality.items():
         if modality not in modalities:
             continue
         reason = _unavailable(Choice.model_validate(encoder), modality, strict)
@@ -76,9 +76,9 @@ def _trainable(choice: Choice, modalities: set[str], strict: bool, messages: set
             messages.add(f"without pretrained vectors of {modality}s: {reason}")
         else:
             encoders[modality] = encoder
-    if asked and not encoders:
+    if by_modality and not encoders:
         return None
-    return Choice(name=choice.name, **{**choice.options, "encoders": encoders}) if asked else choice
+    return Choice(name=choice.name, **{**choice.options, "encoders": encoders}) if by_modality else choice
 
 
 def _unavailable(encoder: Choice, modality: str, strict: bool) -> str:

@@ -204,8 +204,8 @@ def _check_training(recipe: Recipe, choices: Mapping[str, Choice], targets: Targ
         raise RecipeError(
             "training.unlabelled learns from rows without a label, which these tasks cannot: leave it out"
         )
-    others = {name: recipe.tasks[name] for name in targets.alignments}
-    for name, choice in {**others, **choices}.items():
+    alignments = {name: recipe.tasks[name] for name in targets.alignments}
+    for name, choice in {**alignments, **choices}.items():
         if registry.find("tasks", choice.name).fuses:
             continue
         if recipe.training.mixup:

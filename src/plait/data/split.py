@@ -44,11 +44,11 @@ def as_ranges(rows: np.ndarray) -> str:
 
 def from_ranges(text: str) -> np.ndarray:
     """Read row numbers that `as_ranges` wrote. Raises `ValueError`."""
-    parts = []
+    ranges = []
     for span in text.split():
         begin, _, end = span.partition("-")
-        parts.append(np.arange(int(begin), int(end or begin) + 1))
-    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+        ranges.append(np.arange(int(begin), int(end or begin) + 1))
+    return np.concatenate(ranges) if ranges else np.zeros(0, dtype=np.int64)
 
 
 def _row_numbers(rows: object) -> np.ndarray:
@@ -88,9 +88,9 @@ def split(table: Table, recipe: SplitRecipe, stratify: str, seed: int) -> Split:
     Raises `TableError` when a side would be empty, `RecipeError` when options contradict each other.
     """
     options = {"column": recipe.column, "group": recipe.group, "time": recipe.time}
-    asked = [name for name, column in options.items() if column]
-    if len(asked) > 1 and "time" in asked:
-        raise RecipeError(f"recipe: split.{asked[0]} and split.{asked[1]} cannot be used together")
+    used = [name for name, column in options.items() if column]
+    if len(used) > 1 and "time" in used:
+        raise RecipeError(f"recipe: split.{used[0]} and split.{used[1]} cannot be used together")
 
     if recipe.column:
         done = _by_column(table, recipe, recipe.column, stratify, seed)
@@ -151,11 +151,13 @@ def _codes(table: Table, column: str, rows: np.ndarray) -> np.ndarray:
 
 
 def _words(recipe: SplitRecipe, stratified: bool, seed: int) -> str:
-    parts = [
-        f"{recipe.valid:.0%} at random to validate",
-        *([f"{recipe.test:.0%} to test"] if recipe.test else []),
-    ]
-    return ", ".join([*parts, *(["classes in equal shares"] if stratified else []), f"seed {seed}"])
+    """Say how rows are drawn at random."""
+    words = [f"{recipe.valid:.0%} at random to validate"]
+    if recipe.test:
+        words.append(f"{recipe.test:.0%} to test")
+    if stratified:
+        words.append("classes in equal shares")
+    return ", ".join([*words, f"seed {seed}"])
 
 
 def _by_column(table: Table, recipe: SplitRecipe, column: str, stratify: str, seed: int) -> Split:

@@ -77,9 +77,9 @@ def settings_as(trained: Mapping[str, Any], plan: Plan, preprocessing: Preproces
     """
     here = device.settings(plan.recipe.training, preprocessing.convolves(plan))
     bf16 = device.bf16_is_fast(here.device)
-    kept: dict[str, Any] = {
+    precisions: dict[str, Any] = {
         k: trained[k] if trained[k] != "bf16" or bf16 else "fp32"
         for k in ("precision", "frozen")
         if k in trained
     }
-    return replace(here, **kept)
+    return replace(here, **precisions)

@@ -115,13 +115,13 @@ def _override(data: dict[str, Any], text: str) -> None:
     if not sign or not path:
         raise RecipeError(f"override '{text}': expected name=value, as in training.epochs=5")
     *parents, last = path.strip().split(".")
-    for part in parents:
-        inner = data.get(part)
+    for name in parents:
+        inner = data.get(name)
         if isinstance(inner, str):  # `encoder: cnn`, now to be given an option
             inner = {"name": inner}
         elif not isinstance(inner, dict):
             inner = {}
-        data[part] = inner
+        data[name] = inner
         data = inner
     try:
         data[last] = yaml.safe_load(value)
