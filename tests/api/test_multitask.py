@@ -154,7 +154,8 @@ def test_the_best_epoch_is_that_of_the_mean_skill(several: list[dict[str, Any]],
     with (model.folder / "log.csv").open() as file:
         log = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
     smooth = [np.mean([row["valid_skill"] for row in log[max(0, i - 4) : i + 1]]) for i in range(6)]
-    assert model.record["best_epoch"] == int(np.argmax(smooth)) + 1
+    best = model.record["best_epoch"]
+    assert smooth[best - 1] > max(smooth) - 1e-4, "the log is rounded, and two epochs may tie"
     last = log[-1]
     guess = {t: one["baseline"] for t, one in model.record["evaluation"]["validation"]["targets"].items()}
     skills = [
@@ -172,10 +173,8 @@ def test_best_by_names_the_target_that_counts(several: list[dict[str, Any]], tmp
     )
     with (model.folder / "log.csv").open() as file:
         errors = [float(row["valid_cents_rmse"]) for row in csv.DictReader(file)]
-    assert (
-        model.record["best_epoch"]
-        == int(np.argmin([np.mean(errors[max(0, i - 4) : i + 1]) for i in range(6)])) + 1
-    )
+    smooth = [np.mean(errors[max(0, i - 4) : i + 1]) for i in range(6)]
+    assert smooth[model.record["best_epoch"] - 1] < min(smooth) * 1.0001, "the log is rounded"
 
 
 def test_skill_is_the_share_of_the_way_to_perfection() -> None:

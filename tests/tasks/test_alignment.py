@@ -194,21 +194,18 @@ def test_gradients_over_parts_are_those_of_the_whole_batch(pairs: Any) -> None:
     whole, parts = gradients(None), gradients([batch.take(rows) for rows in torch.arange(12).split(5)])
     assert set(whole) == set(parts)
     assert any("encoders" in name for name in whole)
-    for name in whole:
-        torch.testing.assert_close(whole[name], parts[name], rtol=1e-4, atol=1e-6)
+    total = torch.stack([x.norm() for x in whole.values()]).norm()
+    for name in whole:  # each as a whole: an entry that is nearly zero is a difference of large ones
+        assert (parts[name] - whole[name]).norm() < 1e-3 * whole[name].norm() + 1e-5 * total, name
 
 
 def test_training_in_parts_learns_the_same_pairs(tmp_path: Path) -> None:
-    path = write_csv(tmp_path / "t.csv", make_rows(tmp_path, 48))
-    model = plait.fit(
-        path,
-        align=["photo", "text"],
-        out=tmp_path / "run",
-        overrides=[*FAST, "training.micro_batch=7", "training.epochs=15"],
-        quiet=True,
-    )
-    history = model.record["history"]
-    assert history[-1]["loss"] < history[0]["loss"]
+    rows = [{"photo": row["photo"], "text": row["text"].split(" near")[0]} for row in make_rows(tmp_path, 48)]
+    options = [*PAIRS, "training.micro_batch=7", "training.epochs=12", "training.learning_rate=0.01"]
+    columns, out = ["photo", "text"], tmp_path / "run"
+    model = plait.fit(rows, align=columns, root=tmp_path, out=out, overrides=options, quiet=True)
+    history = [epoch["loss"] for epoch in model.record["history"]]
+    assert np.mean(history[-4:]) < np.mean(history[:4]) / 2
 
 
 def test_columns_find_each_other(pairs: Any) -> None:

@@ -117,6 +117,7 @@ def test_a_network_that_generates_text_is_trained_further_and_saved_without_its_
     found = model.predict(rows, tmp_path)
     said = found["said"].to_pylist()
     assert said[30] is None
-    assert [text == row["said"] for text, row in zip(said[:12], rows, strict=False)].count(True) > 8
+    right = [text == row["said"] for text, row in zip(said[:12], rows, strict=False)].count(True)
+    assert right > 6, "of three texts, the same one for all is right four times"
     shutil.rmtree(folder)
     assert plait.load(model.folder, quiet=True).predict(rows, tmp_path).equals(found)
