@@ -64,13 +64,16 @@ def tune(
         raise RecipeError(
             f"'{folder}' already holds a trained model; choose another out=, or remove it first"
         )
-    chosen = recipe_from(recipe, columns=columns, align=align, overrides=overrides)
+    full_recipe = recipe_from(recipe, columns=columns, align=align, overrides=overrides)
     targets = target_names(target)
     table = read(data, others.get("root"))
     study = _Study(
-        folder / "tuning", _about(chosen, table, targets, seed), _space(chosen, table, targets), seed
+        folder / "tuning",
+        _about(full_recipe, table, targets, seed),
+        _space(full_recipe, table, targets),
+        seed,
     )
-    others |= {"target": targets, "recipe": chosen, "seed": seed}
+    others |= {"target": targets, "recipe": full_recipe, "seed": seed}
 
     def attempt(drawn: list[str], watch: Callable[[int, int, float], None]) -> None:
         # rows to test on have no part in choosing
@@ -94,23 +97,23 @@ def _space(recipe: Recipe, table: Table, targets: list[str]) -> dict[str, Betwee
     return recipe.tuning.space if is_asked else suiting(recipe, table, targets)
 
 
-def suiting(chosen: Recipe, table: Table, targets: list[str]) -> dict[str, Between | Choices]:
+def suiting(recipe: Recipe, table: Table, targets: list[str]) -> dict[str, Between | Choices]:
     """What is tried where a recipe does not say it: of the defaults, what all of its tasks can do with
     (rows that are compared, transcribed or written cannot be mixed, and where nothing is fused there is
     no fusion), and options that its tasks name.
     """
-    planned = find_targets(table, chosen, targets)
-    names = planned.tasks | {name: chosen.tasks[name].name for name in planned.alignments}
+    planned = find_targets(table, recipe, targets)
+    names = planned.tasks | {name: recipe.tasks[name].name for name in planned.alignments}
     tasks = {t: registry.find("tasks", name) for t, name in names.items()}
     fuse = [task.fuses for task in tasks.values()]
     unfit = () if all(fuse) else ("training.mixup",) if any(fuse) else ("training.mixup", "model.", "fusion")
     own = {
         f"tasks.{t}.{option}": of
         for t, task in tasks.items()
-        if t in chosen.tasks
+        if t in recipe.tasks
         for option, of in task.tunes.items()
     }
-    return {name: of for name, of in chosen.tuning.space.items() if not name.startswith(unfit)} | own
+    return {name: of for name, of in recipe.tuning.space.items() if not name.startswith(unfit)} | own
 
 
 class _Study:
@@ -238,10 +241,10 @@ class _Study:
         )
 
 
-def _about(chosen: Recipe, table: Table, targets: list[str], seed: int) -> dict[str, Any]:
+def _about(recipe: Recipe, table: Table, targets: list[str], seed: int) -> dict[str, Any]:
     """What trials must share to be compared."""
     return {
-        "recipe": chosen.model_dump(mode="json", exclude={"quality", "ensemble"}),
+        "recipe": recipe.model_dump(mode="json", exclude={"quality", "ensemble"}),
         "table": [len(table), runs.content(table)],
         "targets": targets,
         "seed": seed,
