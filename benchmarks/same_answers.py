@@ -99,6 +99,54 @@ def convert_recipe(recipe: dict[str, Any]) -> dict[str, Any]:
     return recipe
 
 
+def make_plan(recipe: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    """Make the plan of a run from its recipe, in which the older checkout filled in every option."""
+    inputs = [column["name"] for column in schema["columns"] if column["role"] == "input"]
+    columns, tasks, labels, alignments = {}, {}, {}, {}
+    for name, column in recipe["columns"].items():
+        if column.get("encoder"):
+            encoder = column["encoder"]
+            columns[name] = {
+                "modality": column["modality"],
+                "encoder": encoder,
+                "frozen": encoder.get("mode") == "frozen",
+                "plain": encoder["name"] == "tabular",
+            }
+    for name, task in recipe["tasks"].items():
+        tasks[name] = {**task, "inputs": task["inputs"] or inputs}
+        if task["name"] == "alignment":
+            alignments[name] = task["inputs"]
+        else:
+            labels[name] = task["column"] or name
+    machine = ("precision", "channels_last", "compile", "allocator")
+    ensemble = recipe.get("ensemble") or {}
+    if ensemble.get("repeats") == "auto":  # the view of a member, which has none
+        ensemble = {}
+    return {
+        "recipe": recipe,
+        "schema": schema,
+        "split": {"train": "", "valid": "", "test": "", "how": "as the older checkout did"},
+        "labels": labels,
+        "reasons": {},
+        "alignments": alignments,
+        "tasks": tasks,
+        "columns": columns,
+        "fusion": recipe["fusion"],
+        "balancing": recipe["balancing"],
+        "model": recipe["model"],
+        "training": make_training(recipe["training"], machine),
+        "ensemble": ensemble,
+        "seed": recipe["seed"],
+    }
+
+
+def make_training(training: dict[str, Any], machine: tuple[str, ...]) -> dict[str, Any]:
+    """Leave out what each machine decides. A member's numbers are decided fold by fold: any will do."""
+    usual = {"epochs": 1, "batch_size": 32, "unaugmented": 0.2}
+    planned = {name: option for name, option in training.items() if name not in machine}
+    return planned | {name: number for name, number in usual.items() if planned.get(name) == "auto"}
+
+
 def convert_schema(schema: dict[str, Any]) -> dict[str, Any]:
     return schema
 
@@ -116,10 +164,10 @@ def convert_metrics(metrics: dict[str, Any]) -> dict[str, Any]:
     return metrics
 
 
-def convert_ensemble(ensemble: dict[str, Any]) -> dict[str, Any]:
+def convert_ensemble(ensemble: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
     for view in ensemble["views"].values():
-        if view:  # the view of the run's own network is empty: it has the run's recipe and state
-            view["recipe"] = convert_recipe(view["recipe"])
+        if view:  # the view of the run's own network is empty: it has the run's plan and state
+            view["plan"] = make_plan(convert_recipe(view.pop("recipe")), schema)
             view["state"] = convert_preprocessing(view["state"])
     return ensemble
 
@@ -129,7 +177,6 @@ CONVERSIONS = {
     "schema.json": convert_schema,
     "state.json": convert_state,
     "metrics.json": convert_metrics,
-    "ensemble.json": convert_ensemble,
 }
 
 
@@ -146,6 +193,14 @@ def converted(old_folder: Path, new_folder: Path) -> Path:
         else:
             text = json.dumps(convert(json.loads(text)))
         path.write_text(text, encoding="utf-8")
+
+    recipe = yaml.safe_load((new_folder / "recipe.yaml").read_text(encoding="utf-8"))
+    schema = json.loads((new_folder / "schema.json").read_text(encoding="utf-8"))
+    (new_folder / "plan.json").write_text(json.dumps(make_plan(recipe, schema)), encoding="utf-8")
+    ensemble = new_folder / "ensemble.json"
+    if ensemble.is_file():
+        content = convert_ensemble(json.loads(ensemble.read_text(encoding="utf-8")), schema)
+        ensemble.write_text(json.dumps(content), encoding="utf-8")
 
     for path in [new_folder / "weights.safetensors", *new_folder.glob("members/*/*/weights.safetensors")]:
         save_file(convert_weights(load_file(path)), path)

@@ -16,9 +16,11 @@ import torch
 import plait
 from plait.api import fit
 from plait.balancing.base import Share
+from plait.data.plan_training import plan_training
 from plait.errors import Interrupted, RecipeError
 from plait.nn.batch import Batch
 from plait.recipe import sections
+from plait.tasks.transcription import Transcription
 from plait.training.loop import Callback, Training
 from plait.training.validation import normalised_score
 from support.tables import FAST, make_rows, write_csv
@@ -224,7 +226,7 @@ def test_every_way_of_balancing_trains_and_goes_on_after_a_stop(
     )
     differ = [
         not torch.equal(a, b)
-        for a, b in zip(whole._network.model.parameters(), plain._network.model.parameters(), strict=True)
+        for a, b in zip(whole.network.model.parameters(), plain.network.model.parameters(), strict=True)
     ]
     assert any(differ), "it is not what equal does"
 
@@ -274,9 +276,10 @@ def test_tasks_that_do_not_fuse_refuse_what_needs_a_fused_vector(
 
 
 def test_only_tasks_that_need_more_steps_get_more() -> None:
-    plain, more = sections.TrainingRecipe().for_rows(400), sections.TrainingRecipe().for_rows(400, least=2500)
-    assert (plain.batch, plain.epochs) == (32, 42)
-    assert (more.batch, more.epochs) == (16, 100)
+    recipe = sections.TrainingRecipe()
+    plain, speech = plan_training(recipe, 400), plan_training(recipe, 400, [Transcription])
+    assert (plain.batch_size, plain.epochs) == (32, 42)
+    assert (speech.batch_size, speech.epochs) == (16, 100)
 
 
 def test_targets_with_labels_elsewhere_go_on_after_a_stop(tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def test_beside_two_pretrained_columns_only_texts_have_statistics(tmp_path: Path
         ]
         network = plait.fit(
             path, align=columns, out=tmp_path / second[:3], overrides=given, quiet=True
-        )._network.model
+        ).network.model
         assert {c for c in columns if network.encoder(c).statistics is not None} == expected
 
 
@@ -139,7 +139,7 @@ def test_a_space_of_learned_encoders_begins_at_what_their_cells_are_in_numbers(t
     model = plait.fit(
         path, align=["photo", "text"], out=tmp_path / "run", overrides=["training.epochs=1"], quiet=True
     )
-    network = model._network.model
+    network = model.network.model
     for c, head in network.task("alignment").heads.items():
         encoder = network.encoder(c.removeprefix("of_"))
         assert not head.first.weight[:, : encoder.fixed].any()

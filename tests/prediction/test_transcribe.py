@@ -131,7 +131,7 @@ def test_training_begins_at_the_network_with_its_own_letters_and_last_layer(
         "training.precision=fp32",
     ]
     model = plait.fit(rows, "said", root=tmp_path, out=tmp_path / "run", overrides=asked, quiet=True)
-    assert model.recipe.columns["call"].encoder.options["mode"] == "full"  # type: ignore[union-attr]
+    assert model.plan.columns["call"].encoder.options["mode"] == "full"
     heard, ids = Transcriber(str(folder)), {c: i + 1 for i, c in enumerate(" abcdefgh")}
     expected = []
     for row in rows[:3]:

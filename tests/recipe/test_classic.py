@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 
 import plait
+from plait.data.plan import Plan
 from plait.data.preprocessing import Preprocessing
 from plait.model.network import MultimodalModel
 from plait.nn.batch import Batch, Values
 from plait.recipe import recipe
-from plait.table.schema import Column, Schema
+from plait.recipe.arguments import recipe_from
 from plait.table.table import Table
 from support.tables import make_rows, write_csv
 
@@ -33,17 +33,12 @@ KERAS = {
 
 
 def build(classes: int) -> MultimodalModel:
-    columns = (
-        Column(name="photo", role="input", modality="image"),
-        Column(name="text", role="input", modality="text"),
-        Column(name="label", role="target"),
-    )
-    chosen = recipe.load("classic").resolve(Schema(columns=columns, rows=4), {"label": "classification"})
     labels = [f"class {i}" for i in range(classes)]
-    table = Table(
-        pa.table({"photo": ["a"] * classes, "text": ["a b"] * classes, "label": labels}), Path(), "t"
-    )
-    return MultimodalModel.build(chosen, Preprocessing.fit(table, chosen, np.arange(classes)))
+    cells = {"photo": ["a"] * classes, "text": ["a b"] * classes, "label": labels}
+    table = Table(pa.table(cells), Path(), "t")
+    columns = {"photo": "image", "text": "text"}
+    plan = Plan.make(table, recipe_from("classic", columns=columns, overrides=["split.valid=0"]), "label")
+    return MultimodalModel.build(plan, Preprocessing.fit(table, plan, plan.split.train))
 
 
 def test_parameters_are_those_of_the_keras_original() -> None:
@@ -105,8 +100,8 @@ def test_it_runs_by_name_on_a_table(tmp_path: Path, classes: int) -> None:
         "columns.shop.role=ignored",
     ]
     model = plait.fit(table, "label", recipe="classic", out=tmp_path / "run", overrides=small, quiet=True)
-    assert [c.encoder.name for c in model.recipe.columns.values() if c.encoder] == ["cnn", "lstm"]
-    head = model._artifact.model.task("label").head
+    assert [column.encoder.name for column in model.plan.columns.values()] == ["cnn", "lstm"]
+    head = model.artifact.model.task("label").head
     assert head.out_features == (1 if classes == 2 else 3)  # type: ignore[union-attr]
     assert sum(
         model.predict(table)[f"label_probability_{c}"][0].as_py() for c in {r["label"] for r in rows}

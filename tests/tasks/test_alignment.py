@@ -174,7 +174,7 @@ def test_with_an_anchor_only_its_pairs_are_compared() -> None:
 
 def test_gradients_over_parts_are_those_of_the_whole_batch(pairs: Any) -> None:
     model, path = pairs
-    network = model._network
+    network = model.network
     data = network.prepare(read(path))
     batch = data.batch(torch.arange(12))
     trained = network.model
@@ -358,7 +358,7 @@ def test_vectors_of_a_column_have_length_one(pairs: Any) -> None:
     model, path = pairs
     vectors = model.embed(path, column="photo")
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-2)
-    assert model.embed(path).shape == (90, model._network.width), "with a target, the fused vector"
+    assert model.embed(path).shape == (90, model.network.width), "with a target, the fused vector"
 
 
 def test_of_several_alignments_the_one_that_is_named_is_searched(tmp_path: Path) -> None:

@@ -306,7 +306,7 @@ def test_speech_is_augmented_to_the_end_unless_asked_otherwise(
     model = plait.fit(
         rows, root=tmp_path, out=tmp_path / "run", overrides=overrides, quiet=True, evaluate=False
     )
-    assert model.recipe.training.unaugmented == share
+    assert model.plan.training.unaugmented == share
 
 
 def test_a_transcription_reads_one_column() -> None:

@@ -207,7 +207,7 @@ def load(folder: Path, own: Artifact, predictor: Predictor) -> Ensemble | None:
         about = json.loads((folder / FILE).read_text(encoding="utf-8"))
         tensors = load_file(folder / "members" / "ensemble.safetensors")
         views = {
-            name: View.from_state(state) if state else View(own.recipe, own.preprocessing, predictor.settings)
+            name: View.from_state(state) if state else View(own.plan, own.preprocessing, predictor.settings)
             for name, state in about["views"].items()
         }
         for view in views.values():
@@ -237,7 +237,7 @@ def _bag(folder: Path, about: dict[str, Any], views: dict[str, View], predictor:
     seen = views[view] if view else next(iter(views.values()))
     config = configure("members", choice.name, choice.options)
     folds = [
-        kind.load(config, folder / str(fold), seen.recipe, seen.settings, (view, seen.preprocessing))
+        kind.load(config, folder / str(fold), seen.plan, seen.settings, (view, seen.preprocessing))
         for fold in range(int(about["folds"]))
     ]
     return Bag(about["name"], choice, view, folds)

@@ -14,21 +14,19 @@ import torch
 from plait.console import Bar, Screen
 from plait.data.dataset import Dataset
 from plait.data.features import Features
-from plait.data.inspect import store
-from plait.data.split import Split, folds
+from plait.data.plan import Plan
+from plait.data.prepare import store
+from plait.data.split import folds
 from plait.ensemble.ensemble import OWN, STACK, Bag, Ensemble, Weights
 from plait.ensemble.out_of_fold import Fold, Unseen
 from plait.ensemble.selection import bagged
 from plait.ensemble.view import View
 from plait.ensemble.weights import stack
-from plait.errors import Interrupted, RecipeError
+from plait.errors import Interrupted
 from plait.members.base import Examples, Lesson
 from plait.members.network import Network
 from plait.prediction.predictor import Predictor
-from plait.recipe.recipe import Recipe
 from plait.recipe.registry import Choice, configure, find
-from plait.recipe.sections import EnsembleRecipe
-from plait.table.schema import Schema
 from plait.table.table import Table
 from plait.tasks.base_prediction import Prediction, fit_temperature, predictions
 
@@ -37,24 +35,14 @@ NGRAMS = "ngrams"
 
 @dataclass
 class Fitting:
-    """All that training an ensemble needs: the recipe before and after it was resolved, the table, and
-    the own network.
-    """
+    """All that training an ensemble needs: the plan, the table, and the network that is trained already."""
 
-    asked: Recipe
-    chosen: Recipe
-    schema: Schema
+    plan: Plan
     table: Table
-    rows: Split
     own: Predictor
     data: Dataset
     folder: Path
     screen: Screen
-
-    @property
-    def plan(self) -> EnsembleRecipe:
-        assert self.chosen.ensemble is not None
-        return self.chosen.ensemble
 
     @property
     def tasks(self) -> dict[str, Prediction]:
@@ -92,7 +80,7 @@ def fit(fitting: Fitting) -> Trained | None:
 
     Raises `Interrupted` after Ctrl-C: a resumed fit trains the members anew, but not the network.
     """
-    members = _available(fitting)
+    members = fitting.plan.ensemble.members
     if not members:
         return None
     try:
@@ -114,15 +102,15 @@ def _fit(fitting: Fitting, members: dict[str, Choice]) -> Trained:
             name: fitting.data if name == OWN else v.dataset(fitting.table, True, cells, bar.advance)
             for name, v in views.items()
         }
-    pool = np.sort(np.concatenate([fitting.rows.train, fitting.rows.valid]))
+    pool = np.sort(np.concatenate([fitting.plan.split.train, fitting.plan.split.valid]))
     whole = {name: Dataset(d.prepared, d.preprocessing) for name, d in data.items()}
-    features = Features.fit(whole, _takes(views), fitting.rows.train)
+    features = Features.fit(whole, _takes(views), fitting.plan.split.train)
     examples = Examples(
         {name: Dataset(d.prepared, d.preprocessing, pool) for name, d in data.items()}, features
     )
     parts = _parts(fitting, pool)
     own = Bag(OWN, Choice(name="network"), OWN, [Network(fitting.own, OWN)])
-    bags = [Fold(own, [np.flatnonzero(np.isin(pool, fitting.rows.valid))])]
+    bags = [Fold(own, [np.flatnonzero(np.isin(pool, fitting.plan.split.valid))])]
     with fitting.screen.bar("training members", len(members) * sum(len(one) for one in parts)) as bar:
         for name, choice in members.items():
             bags.append(_train(fitting, name, choice, keys[name], views, examples, parts, bar))
@@ -136,52 +124,10 @@ def _fit(fitting: Fitting, members: dict[str, Choice]) -> Trained:
     )
 
 
-def _available(fitting: Fitting) -> dict[str, Choice]:
-    """The members that can be trained here. What the recipe itself asks for must be there; of what
-    `quality` stands for, vectors of models that are not installed are left out, and said so.
-    """
-    modalities = {fitting.schema[c].modality or "" for c in fitting.schema.of("input")}
-    asked = fitting.asked.ensemble is not None
-    kept: dict[str, Choice] = {}
-    told: set[str] = set()
-    for name, choice in fitting.plan.members.items():
-        options = dict(choice.options)
-        if "encoders" in options:
-            options["encoders"] = _encoders(options["encoders"], modalities, asked, told)
-            if not options["encoders"] and choice.options["encoders"]:
-                continue
-        one = Choice(name=choice.name, **options)
-        if all(one != other for other in kept.values()):
-            kept[name] = one
-    for line in sorted(told):
-        fitting.screen.say(line)
-    return kept
-
-
-def _encoders(wanted: dict[str, Any], modalities: set[str], asked: bool, told: set[str]) -> dict[str, Any]:
-    """Those for modalities that the table has, and whose weights are here."""
-    found = {}
-    for modality, given in wanted.items():
-        if modality not in modalities:
-            continue
-        choice = Choice.model_validate(given)
-        try:
-            component = find("encoders", choice.name)
-            component.settled(configure("encoders", choice.name, choice.options), modality)
-        except (RecipeError, ModuleNotFoundError) as error:
-            if asked:
-                raise
-            told.add(f"without pretrained vectors of {modality}s: {error}")
-            continue
-        found[modality] = given
-    return found
-
-
 def _views(fitting: Fitting, members: dict[str, Choice]) -> tuple[dict[str, View], dict[str, str]]:
     """The views of the table that the members need, and by member the name of its own (empty: features)."""
-    views = {OWN: View(fitting.chosen, fitting.data.preprocessing, fitting.own.settings)}
+    views = {OWN: View(fitting.plan, fitting.data.preprocessing, fitting.own.settings)}
     keys = {}
-    tasks = {t: choice.name for t, choice in fitting.chosen.tasks.items()}
     for name, choice in members.items():
         kind, config = find("members", choice.name), configure("members", choice.name, choice.options)
         encoders = kind.encoders(config)
@@ -192,17 +138,11 @@ def _views(fitting: Fitting, members: dict[str, Choice]) -> tuple[dict[str, View
         light = key != OWN and kind.light(config)
         keys[name] = key = f"{key}, light" if light else key
         if key not in views:
-            recipe = fitting.asked.with_encoders(encoders, fitting.schema).resolve(fitting.schema, tasks)
-            views[key] = View.fit(recipe.light() if light else recipe, fitting.table, fitting.rows.train)
-    texts = [c for c in fitting.schema.of("input") if fitting.schema[c].modality == "text"]
+            plan = fitting.plan.with_encoders(encoders)
+            views[key] = View.fit(plan.light() if light else plan, fitting.table)
+    texts = [c for c, column in fitting.plan.columns.items() if column.modality.name == "text"]
     if texts and "" in keys.values():
-        recipe = fitting.asked.with_encoders({"text": Choice(name="bag")}, fitting.schema).resolve(
-            fitting.schema, tasks
-        )
-        columns = {c: v for c, v in recipe.columns.items() if c in texts}
-        views[NGRAMS] = View.fit(
-            recipe.model_copy(update={"columns": columns, "tasks": {}}), fitting.table, fitting.rows.train
-        )
+        views[NGRAMS] = View.fit(fitting.plan.words_only(), fitting.table)
     return views, keys
 
 
@@ -217,7 +157,7 @@ def _takes(views: dict[str, View]) -> dict[str, list[str]]:
         if name == NGRAMS:
             takes[name] = list(view.preprocessing.inputs)
             continue
-        encoders = {c: repr(view.recipe.columns[c].encoder) for c in view.frozen}
+        encoders = {c: repr(view.plan.columns[c].encoder) for c in view.frozen}
         takes[name] = [c for c, encoder in encoders.items() if encoder not in taken]
         taken |= set(encoders.values())
     # of several views with all columns the last one is most likely to be needed anyway
@@ -235,14 +175,12 @@ def _parts(fitting: Fitting, pool: np.ndarray) -> list[list[np.ndarray]]:
     """For each repeat the parts of the pool that are held out in turn; the validation rows alone where
     time goes forward.
     """
-    if fitting.chosen.split.time:
-        return [[np.flatnonzero(np.isin(pool, fitting.rows.valid))]]
-    target = next(iter(fitting.tasks))
-    classes = fitting.chosen.tasks[target].name == "classification"
-    plan, first = fitting.plan, fitting.chosen.seed * 101
-    assert plan.repeats != "auto"
+    options, plan = fitting.plan.recipe.split, fitting.plan.ensemble
+    if options.time:
+        return [[np.flatnonzero(np.isin(pool, fitting.plan.split.valid))]]
+    first, stratify = fitting.plan.seed * 101, fitting.plan.split.stratify
     return [
-        folds(pool, plan.folds, fitting.table, fitting.chosen.split, target, first + repeat, classes)
+        folds(fitting.table, pool, plan.folds, options.group, stratify, first + repeat)
         for repeat in range(plan.repeats)
     ]
 
@@ -263,16 +201,10 @@ def _train(
     everything = np.arange(len(examples))
     for repeat, one in enumerate(parts):
         for number, part in enumerate(one):
-            lesson = Lesson(
-                examples.take(np.setdiff1d(everything, part)),
-                examples.take(part),
-                key,
-                view.recipe,
-                view.settings,
-                fitting.tasks,
-                fitting.chosen.seed * 1009 + repeat * 31 + number,
-                fitting.folder,
-            )
+            train, valid = examples.take(np.setdiff1d(everything, part)), examples.take(part)
+            seed = fitting.plan.seed * 1009 + repeat * 31 + number
+            plan = view.plan.for_fold(train.rows.numpy(), valid.rows.numpy(), seed)
+            lesson = Lesson(train, valid, key, plan, view.settings, fitting.tasks, seed, fitting.folder)
             bag.folds.append(kind.fit(config, lesson))
             held.append(part)
             bar.advance()
@@ -302,12 +234,12 @@ def _weigh(
     cooled = {name: output / result.temperatures[name] for name, output in found.items()}
     most = max(len(rows) for rows in where.values())
     first = [name for name in found if len(where[name]) == most]
-    if fitting.plan.stack and len(first) > 1:
+    if fitting.plan.ensemble.stack and len(first) > 1:
         cooled[STACK] = stack(result, task, {name: cooled[name] for name in first}, y, labelled, parts)
         where[STACK] = where[first[0]]
         first.append(STACK)
     rows = torch.from_numpy(where[first[0]])
-    plan, seed = fitting.plan, fitting.chosen.seed
+    plan, seed = fitting.plan.ensemble, fitting.plan.seed
     result.shares = dict(
         zip(
             first,

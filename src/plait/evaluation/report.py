@@ -36,14 +36,15 @@ def _facts(folder: Path, trained: Artifact) -> dict[str, Any]:
     count = max(len(problems.read_text(encoding="utf-8").splitlines()) - 1, 0) if problems.is_file() else 0
     return {
         "name": folder.name,
-        "recipe": trained.recipe,
-        "columns": list(trained.schema),
+        "plan": trained.plan,
+        "columns": list(trained.plan.schema),
         "rows": trained.record["rows"],
         "record": trained.record,
         "late_fusion": _late_fused(trained),
         "parameters": sum(p.numel() for p in trained.model.parameters() if p.requires_grad),
         "problems": count,
-        "yaml": trained.recipe.to_yaml(),
+        "asked": trained.plan.recipe.to_yaml(),
+        "decided": trained.plan.to_yaml(),
         "subset_name": subset_name,
     }
 

@@ -9,6 +9,7 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from plait.data.plan import Plan
 from plait.data.preprocessing import Preprocessing, configured
 from plait.encoders.base import Encoder
 from plait.model.column import ColumnEncoder, build_encoder, columns_with_statistics
@@ -18,7 +19,6 @@ from plait.model.table_columns import TableColumns, together
 from plait.nn.batch import Batch, Encoded, Fused, Masks, Tokens, Values
 from plait.nn.layers import module_key
 from plait.nn.summaries import Statistics
-from plait.recipe.recipe import Recipe
 from plait.tasks.base import Task, Widths
 from plait.tasks.base_prediction import Prediction
 
@@ -71,21 +71,21 @@ class MultimodalModel(nn.Module):
         }
 
     @classmethod
-    def build(cls, recipe: Recipe, preprocessing: Preprocessing, training: bool = True) -> MultimodalModel:
-        """Build the network of a resolved recipe. With `training`, load the weights that training
+    def build(cls, plan: Plan, preprocessing: Preprocessing, training: bool = True) -> MultimodalModel:
+        """Build the network of a resolved plan. With `training`, load the weights that training
         starts from.
 
         Raises `RecipeError` when components do not fit each other.
         """
-        built = {c: build_encoder(m, recipe.columns[c].encoder, c) for c, m in preprocessing.inputs.items()}
-        table_columns, encoders = _grouped(built, recipe.model.missing, preprocessing)
+        built = {c: build_encoder(m, plan.columns[c].encoder, c) for c, m in preprocessing.inputs.items()}
+        table_columns, encoders = _grouped(built, plan.model.missing, preprocessing)
         for encoder in encoders.values() if training else ():
             encoder.encoder.begin()
         widths = {c: encoders[c].width if c in encoders else e.width for c, e in built.items()}
 
         # Other models of the same table have heads of their own.
         tasks = copy.deepcopy(preprocessing.tasks)
-        fusers = _fusers(recipe, preprocessing, tasks, widths)
+        fusers = _fusers(plan, preprocessing, tasks, widths)
         for task in tasks.values():
             columns = task.read(widths)
             fuser = fusers.get(columns)
@@ -93,7 +93,7 @@ class MultimodalModel(nn.Module):
                 Widths(
                     fused=fuser.width if fuser else 0,
                     columns={column: widths[column] for column in columns},
-                    blocks=fuser.unimodal_blocks if fuser and recipe.model.votes else [],
+                    blocks=fuser.unimodal_blocks if fuser and plan.model.votes else [],
                 )
             )
             if training:
@@ -198,10 +198,10 @@ def _grouped(
 
 
 def _fusers(
-    recipe: Recipe, preprocessing: Preprocessing, tasks: dict[str, Task], widths: dict[str, int]
+    plan: Plan, preprocessing: Preprocessing, tasks: dict[str, Task], widths: dict[str, int]
 ) -> dict[tuple[str, ...], Fuser]:
     """Build a fuser for each set of columns that predictions are made from."""
-    fusion, config = configured("fusion", recipe.fusion)
+    fusion, config = configured("fusion", plan.fusion)
     plain = {column for column, modality in preprocessing.inputs.items() if modality.tabular}
     fusers: dict[tuple[str, ...], Fuser] = {}
     for task in tasks.values():
@@ -209,7 +209,7 @@ def _fusers(
         if isinstance(task, Prediction) and columns not in fusers:
             read = {column: widths[column] for column in columns}
             blocks = blocks_of(columns, plain)
-            fusers[columns] = Fuser(read, fusion.build(config, read), blocks, recipe.model.alone > 0)
+            fusers[columns] = Fuser(read, fusion.build(config, read), blocks, plan.model.alone > 0)
     return fusers
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from plait.data import frozen
 from plait.data.dataset import Dataset
+from plait.data.plan import Plan
 from plait.data.preprocessing import Prepared, Preprocessing
 from plait.errors import RecipeError
 from plait.media.cell import Store
@@ -18,7 +19,6 @@ from plait.model import network
 from plait.model.network import MultimodalModel
 from plait.nn.batch import Batch
 from plait.nn.device import Settings, to_channels_last
-from plait.recipe.recipe import Recipe
 from plait.table.table import Progress, Table
 from plait.tasks.base import Task, joined
 
@@ -62,9 +62,9 @@ class Predictor:
     """
 
     def __init__(
-        self, model: MultimodalModel, preprocessing: Preprocessing, settings: Settings, recipe: Recipe
+        self, model: MultimodalModel, preprocessing: Preprocessing, settings: Settings, plan: Plan
     ) -> None:
-        self.preprocessing, self.settings, self.recipe = preprocessing, settings, recipe
+        self.preprocessing, self.settings, self.plan = preprocessing, settings, plan
         if settings.precision == "bf16":
             model = copy.deepcopy(model)
             for part in model.modules():
@@ -91,7 +91,7 @@ class Predictor:
     ) -> Dataset:
         prepared = self.preprocessing.prepare(table, targets, progress, store)
         frozen.embed(
-            prepared, self.preprocessing, network.frozen(self.model), self.recipe, self.settings, store
+            prepared, self.preprocessing, network.frozen(self.model), self.plan, self.settings, store
         )
         return Dataset(prepared, self.preprocessing)
 

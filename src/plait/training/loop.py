@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from plait.console import Bar, Screen
 from plait.data.dataset import Dataset
+from plait.data.plan import Plan
 from plait.errors import Interrupted
 from plait.model.network import MultimodalModel
 from plait.nn.batch import Batch
 from plait.nn.device import Settings, to_channels_last
-from plait.recipe.recipe import Recipe
+from plait.runs import interrupts
 from plait.training import blending
 from plait.training.checkpoint import Checkpoint, Progress
 from plait.training.hiding import hide_cells, mark_empty_columns
@@ -53,7 +50,7 @@ class Training:
     """
 
     model: MultimodalModel
-    recipe: Recipe
+    plan: Plan
     settings: Settings
     train_data: Dataset
     valid_data: Dataset
@@ -72,8 +69,8 @@ class Training:
             to_channels_last(self.model)
         if self.settings.compile:
             self._compile()
-        target_shares = shares(self.recipe, self.train_data)
-        self.step = Step(self.model, self.recipe, self.settings, target_shares, self.screen)
+        target_shares = shares(self.plan, self.train_data)
+        self.step = Step(self.model, self.plan, self.settings, target_shares, self.screen)
         self.validation = Validation(
             self.model, self.train_data, self.valid_data, self.settings, target_shares
         )
@@ -90,12 +87,12 @@ class Training:
     @property
     def blends(self) -> bool:
         """Whether gradient blending weighs the losses."""
-        return self.recipe.model.balance == "blend" and bool(blending.blended_targets(self.model))
+        return self.plan.model.balance == "blend" and bool(blending.blended_targets(self.model))
 
     @property
     def steps(self) -> int:
         """The steps of one epoch."""
-        return len(self.train_data.shuffled(self.recipe.training.batch, 0))
+        return len(self.train_data.shuffled(self.plan.training.batch_size, 0))
 
 
 def train(run: Training, resume: bool = False) -> Progress:
@@ -106,26 +103,26 @@ def train(run: Training, resume: bool = False) -> Progress:
     machine with the same threads. Raises `Interrupted` after Ctrl-C, once all is saved; `TrainingError`
     when the loss is no longer finite.
     """
-    recipe = run.recipe.training
+    options = run.plan.training
     mark_empty_columns(run.model, run.train_data)
-    checkpoint = Checkpoint(run.folder, recipe.checkpoint_minutes)
+    checkpoint = Checkpoint(run.folder, options.checkpoint_minutes)
     progress = Progress()
     if resume:
         progress = checkpoint.restore(run.model, run.step.balancing, run.step.optimizer)
 
-    trackers = Trackers(run.folder, recipe.trackers)
-    with _interruptible(run), run.screen.bar("training", recipe.all_epochs * run.steps) as bar:
+    trackers = Trackers(run.folder, options.trackers)
+    with interrupts.save_first(run), run.screen.bar("training", options.epochs * run.steps) as bar:
         bar.advance(progress.epoch * run.steps + progress.step)
-        while progress.epoch < recipe.all_epochs and not progress.over(recipe.patience):
+        while progress.epoch < options.epochs and not progress.over(options.patience):
             _epoch(run, progress, checkpoint, bar)
             _score(run, progress, checkpoint)
             trackers.write(progress.history)
             bar.draw(_note(progress))
 
     # Members of an ensemble come next. They take long, and may be stopped too.
-    if run.recipe.ensemble and run.recipe.ensemble.members:
+    if run.plan.ensemble.members:
         checkpoint.save(run.model, run.step.balancing, run.step.optimizer, progress)
-    if recipe.keep == "best" and len(run.valid_data):
+    if options.keep == "best" and len(run.valid_data):
         checkpoint.restore_best(run.model)
     run.validation.calibrate()
     run.model.eval()
@@ -136,27 +133,27 @@ def _epoch(run: Training, progress: Progress, checkpoint: Checkpoint, bar: Bar) 
     """Go once over the training rows, or over the remaining ones after a resume in the middle of the
     epoch.
     """
-    recipe = run.recipe.training
+    options = run.plan.training
     if run.blends:
         _measure(run, progress)
     sorts_by_length = any(run.model.task(target).sorts_by_length for target in run.model.targets)
-    seed = _seed(run.recipe.seed, progress.epoch)
-    batches = run.train_data.shuffled(recipe.batch, seed, sorts_by_length)
-    steps = recipe.all_epochs * len(batches)
+    seed = _seed(run.plan.seed, progress.epoch)
+    batches = run.train_data.shuffled(options.batch_size, seed, sorts_by_length)
+    steps = options.epochs * len(batches)
     generator = torch.Generator()
     progress.begin_epoch(generator, seed + 1)
-    augments = progress.epoch < recipe.augmented_epochs
+    augments = progress.epoch < options.augmented_epochs
 
     losses = [torch.tensor(progress.loss_sum, dtype=torch.float64)]
     run.model.train()
     for number in range(progress.step, len(batches)):
         steps_before = progress.epoch * len(batches) + number
-        run.step.set_learning_rate(learning_rate(steps_before, steps, recipe))
+        run.step.set_learning_rate(learning_rate(steps_before, steps, options))
         if not run.blends:
-            run.step.weights = loss_weights(run.model, run.recipe.model.alone, 1 - steps_before / steps)
+            run.step.weights = loss_weights(run.model, run.plan.model.alone, 1 - steps_before / steps)
 
         batch = run.train_data.batch(batches[number], generator if augments else None)
-        batch = hide_cells(batch, run.recipe.model.modality_dropout, generator)
+        batch = hide_cells(batch, run.plan.model.modality_dropout, generator)
         losses.append(_step(run, batch, _unlabelled(run, generator)))
         bar.advance()
         if run.stop or checkpoint.is_due():
@@ -169,7 +166,7 @@ def _epoch(run: Training, progress: Progress, checkpoint: Checkpoint, bar: Bar) 
             )
 
     progress.end_epoch(sum_in_order(losses))
-    check_finite(progress.loss_sum, progress.epoch + 1, recipe.learning_rate)
+    check_finite(progress.loss_sum, progress.epoch + 1, options.learning_rate)
 
 
 def _step(run: Training, batch: Batch, unlabelled: tuple[Batch, Batch] | None) -> Tensor:
@@ -184,14 +181,14 @@ def _step(run: Training, batch: Batch, unlabelled: tuple[Batch, Batch] | None) -
 
 def _score(run: Training, progress: Progress, checkpoint: Checkpoint) -> None:
     """Score the epoch on validation rows, and keep its weights if it is the best."""
-    recipe = run.recipe.training
+    options = run.plan.training
     last_step = (progress.epoch + 1) * run.steps - 1
-    rate = learning_rate(last_step, recipe.all_epochs * run.steps, recipe)
+    rate = learning_rate(last_step, options.epochs * run.steps, options)
     scores = {"learning_rate": rate, "loss": progress.loss_sum / run.steps, **run.validation.scores()}
-    rank = run.validation.rank([*progress.history, scores], recipe.best_by)
+    rank = run.validation.rank([*progress.history, scores], options.best_by)
 
     is_best = progress.record(scores, rank)
-    if is_best and recipe.keep == "best" and len(run.valid_data):
+    if is_best and options.keep == "best" and len(run.valid_data):
         checkpoint.save_best(run.model)
     if checkpoint.is_due(between_epochs=True):
         checkpoint.save(run.model, run.step.balancing, run.step.optimizer, progress)
@@ -199,14 +196,14 @@ def _score(run: Training, progress: Progress, checkpoint: Checkpoint) -> None:
     for callback in run.callbacks:
         callback.after_epoch(run, progress)
     if run.watch and rank:
-        run.watch(progress.epoch, recipe.all_epochs, rank[0])
+        run.watch(progress.epoch, options.epochs, rank[0])
 
 
 def _measure(run: Training, progress: Progress) -> None:
     """Weigh the losses anew, at the beginning and ten times in a training, by training and validation
     rows.
     """
-    every = max(run.recipe.training.all_epochs // blending.TIMES, 1)
+    every = max(run.plan.training.epochs // blending.TIMES, 1)
     is_due = progress.epoch % every == 0 and len(progress.measured) <= progress.epoch // every
 
     # A step above 0 means that this epoch was resumed in its middle: it has been measured.
@@ -221,7 +218,7 @@ def _unlabelled(run: Training, generator: torch.Generator) -> tuple[Batch, Batch
     data = run.unlabelled
     if data is None or not len(data):
         return None
-    count = UNLABELLED * run.recipe.training.batch
+    count = UNLABELLED * run.plan.training.batch_size
     rows = data.rows[torch.randint(len(data), (count,), generator=generator)]
     return data.batch(rows), hide_cells(data.batch(rows, generator), 1.0, generator)
 
@@ -244,22 +241,3 @@ def _note(progress: Progress) -> str:
 
 def _seed(seed: int, epoch: int) -> int:
     return (seed * 1_000_003 + epoch) * 2 + 17
-
-
-@contextmanager
-def _interruptible(run: Training) -> Iterator[None]:
-    """The first Ctrl-C lets the step finish and saves; the second one stops at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def ask(signum: int, frame: Any) -> None:
-        if run.stop:
-            raise KeyboardInterrupt
-        run.stop = True
-
-    before = signal.signal(signal.SIGINT, ask)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

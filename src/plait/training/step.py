@@ -9,12 +9,12 @@ from torch import Tensor
 
 from plait.balancing.base import Share, summed
 from plait.console import Screen
+from plait.data.plan import Plan
 from plait.data.preprocessing import configured
 from plait.errors import TrainingError
 from plait.model.network import MultimodalModel
 from plait.nn.batch import Batch
 from plait.nn.device import Settings
-from plait.recipe.recipe import Recipe
 from plait.tasks.base import MAIN
 from plait.training.objective import (
     Mixing,
@@ -41,21 +41,21 @@ class Step:
     def __init__(
         self,
         model: MultimodalModel,
-        recipe: Recipe,
+        plan: Plan,
         settings: Settings,
         shares: Mapping[str, Share],
         screen: Screen,
     ) -> None:
-        self.model, self.recipe, self.settings, self.screen = model, recipe.training, settings, screen
+        self.model, self.options, self.settings, self.screen = model, plan.training, settings, screen
         self.shares = shares
         self.factors = {target: share.factor for target, share in shares.items()}
         self.device = torch.device(settings.device)
         self.weights: Weights = {}
 
-        kind, config = configured("balancing", recipe.balancing)
+        kind, config = configured("balancing", plan.balancing)
         self.balancing = kind.build(config, shares).to(settings.device)
-        self.optimizer = optimizer_for(model, recipe.training, self.balancing.parameters())
-        self.micro_batch = recipe.training.micro_batch or recipe.training.batch
+        self.optimizer = optimizer_for(model, plan.training, self.balancing.parameters())
+        self.micro_batch = plan.training.micro_batch or plan.training.batch_size
 
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         modules = [
@@ -81,7 +81,7 @@ class Step:
                 self.optimizer.zero_grad(set_to_none=True)
                 self.micro_batch = max(min(self.micro_batch, len(batch)) // 2, 1)
                 self.screen.warn(
-                    f"out of memory: batches of {self.recipe.batch} now go in micro-batches of "
+                    f"out of memory: batches of {self.options.batch_size} now go in micro-batches of "
                     f"{self.micro_batch}"
                 )
 
@@ -96,8 +96,8 @@ class Step:
             self._backward_unlabelled(*unlabelled)
 
         self.balancing.finish(self.shared)
-        if self.recipe.clip:
-            torch.nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
+        if self.options.clip:
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.options.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.balancing.again:
@@ -133,7 +133,7 @@ class Step:
         """
         counted = gradients or {}
         with self.settings.autocast():
-            mixup = self.recipe.mixup
+            mixup = self.options.mixup
             mixing = Mixing.draw(mixup, len(batch), self.device) if mixup else None
             by_target = losses(self.model, batch, mixing, gradients)
             sums = weighed(by_target, self.weights)
@@ -146,7 +146,7 @@ class Step:
         return self._mean(main) * share
 
     def _backward_unlabelled(self, weak: Batch, strong: Batch) -> None:
-        rows = UNLABELLED * self.recipe.batch
+        rows = UNLABELLED * self.options.batch_size
         for weak_part, strong_part in zip(
             cut(weak, self.micro_batch), cut(strong, self.micro_batch), strict=True
         ):
@@ -154,7 +154,7 @@ class Step:
                 loss = consistency(
                     self.model, weak_part.to(self.device), strong_part.to(self.device), self.factors
                 )
-            (loss * self.recipe.unlabelled * (len(weak_part) / rows)).backward()
+            (loss * self.options.unlabelled * (len(weak_part) / rows)).backward()
 
     def _mean(self, by_target: Mapping[str, Tensor]) -> Tensor:
         """Return what these targets add to the mean loss of all, as on validation rows: each in units

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from plait.balancing.base import Share
 from plait.data.dataset import Dataset
+from plait.data.plan import Plan
 from plait.model.network import MultimodalModel
 from plait.nn.batch import Batch
 from plait.nn.device import Settings
 from plait.prediction.predictor import BATCH
-from plait.recipe.recipe import Recipe
 from plait.tasks.base import Outputs, joined
 from plait.training.objective import answer_losses
 
@@ -26,7 +26,7 @@ MIN_SCALE = 1e-3  # a nearly constant target would divide by zero
 SMOOTHED = 5  # epochs over which a validation score is averaged to choose the best
 
 
-def shares(recipe: Recipe, data: Dataset) -> dict[str, Share]:
+def shares(plan: Plan, data: Dataset) -> dict[str, Share]:
     """Return what each target's loss is weighed by, from its training labels. A single target's loss
     stays as it is.
     """
@@ -41,7 +41,7 @@ def shares(recipe: Recipe, data: Dataset) -> dict[str, Share]:
         if len(labels):
             rows = torch.linspace(0, len(labels) - 1, min(len(labels), SCALE_LABELS)).long()
             scale = max(task.baseline_loss(labels[rows]), MIN_SCALE)
-        weight = float(recipe.tasks[target].options.get("weight", 1.0))
+        weight = float(plan.tasks[target].options.get("weight", 1.0))
         by_target[target] = Share(weight, scale, task.squared)
     return by_target
 

@@ -102,7 +102,7 @@ def test_pretrained_towers_share_a_space(mode: str, tmp_path: Path) -> None:
         overrides=[*encoders, "training.epochs=2"],
         quiet=True,
     )
-    task = model._network.model.task("alignment")
+    task = model.network.model.task("alignment")
     assert {head.rate for head in task.heads.values()} == {SLOWER if mode == "frozen" else 1.0}
     found = plait.load(tmp_path / "run", quiet=True)
     np.testing.assert_array_equal(found.embed(path, column="photo"), model.embed(path, column="photo"))

@@ -41,8 +41,8 @@ def test_training_begins_at_a_network_that_generates_text_with_its_own_decoder(
         "training.precision=fp32",
     ]
     model = plait.fit(rows, "said", root=tmp_path, out=tmp_path / "run", overrides=asked, quiet=True)
-    assert model.recipe.columns["call"].encoder.options["mode"] == "full"  # type: ignore[union-attr]
-    heard, task = Transcriber(str(folder)), model._network.tasks["said"]
+    assert model.plan.columns["call"].encoder.options["mode"] == "full"
+    heard, task = Transcriber(str(folder)), model.network.tasks["said"]
     place = heard.tokenizer.convert_tokens_to_ids
     marks = [
         f"<|{name}|>"
