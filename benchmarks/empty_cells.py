@@ -6,7 +6,7 @@ script trains on a table with empty cells and scores the test rows that have no 
 more: with all columns in the table, and with the columns of one block only. It uses nothing but `fit`
 and `predict`, so that two commits can be compared.
 
-- `stamps`: pictures and sentences; a fifth of the pictures are empty. No source is needed.
+- `stamps`: pictures and sentences; 23 % of the pictures are empty. No source is needed.
 - `movies`: `movies.json` of npm's vega-datasets. IMDB rating from numbers, categories and the director,
   a text that 42 % of the rows lack.
 - `bits`: the folder that `bits.py` reads. 30 % of all cells are empty, by lot.
