@@ -64,6 +64,20 @@ def test_rows_are_answered_by_fusion_by_one_block_or_by_baseline() -> None:
     torch.testing.assert_close(answers[3].softmax(0), torch.tensor([3 / 8, 3 / 8, 2 / 8]))
 
 
+def test_a_row_without_cells_is_answered_by_rows_like_it() -> None:
+    """Baseline 3/8, 3/8, 2/8. Both rows that lack "two" are of class b; ten rows count besides."""
+    model, batch = build()
+    lacks_two = torch.tensor([0, 1, 0, 0, 1, 0, 0, 0]).bool()
+    prediction(model).fit_empty_blocks(batch.targets["label"], torch.stack([NOWHERE, lacks_two], 1))
+    nothing = with_present(batch, one=NOWHERE, two=NOWHERE)
+    overall = torch.tensor([3 / 8, 3 / 8, 2 / 8])
+    expected = (torch.tensor([0.0, 2.0, 0.0]) + 10 * overall) / 12
+    torch.testing.assert_close(model(nothing)["label"].softmax(1)[0], expected)
+
+    not_in_table = replace(nothing, in_table={**nothing.in_table, "two": NOWHERE})
+    torch.testing.assert_close(model(not_in_table)["label"].softmax(1)[0], overall)
+
+
 def test_a_subset_is_a_table_that_lacks_the_other_columns() -> None:
     model, batch = build()
     kept = model.keep(model.encode(batch), ["one"])

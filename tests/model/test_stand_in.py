@@ -15,7 +15,7 @@ IN_TABLE = torch.tensor([[True, True], [True, True], [False, False]])
 def build(has_empty: list[bool]) -> tuple[StandIn, Tensor, Tensor]:
     """The tokens of two columns of width 3; the missing tokens and the empty tokens."""
     torch.manual_seed(0)
-    stand_in = StandIn(2, 3, "learned", plain=True)
+    stand_in = StandIn(2, 3, "learned")
     stand_in.has_empty_M.copy_(torch.tensor(has_empty))
     return stand_in, stand_in.missing.view(2, 3), stand_in.empty.view(2, 3)
 
@@ -39,7 +39,7 @@ def test_a_hidden_cell_says_nothing() -> None:
 
 
 def test_one_column_fills_all_tokens_of_a_row() -> None:
-    stand_in = StandIn(1, 3, "learned", plain=False)
+    stand_in = StandIn(1, 3, "learned")
     x = torch.randn(2, 5, 3)
     token = stand_in(x, torch.tensor([[True], [False]]), torch.tensor([[True], [False]]))
     assert torch.equal(token[0], x[0])
@@ -53,18 +53,17 @@ def test_learned_tokens_are_trained_and_take_no_weight_decay() -> None:
 
 
 def test_fixed_and_zero_tokens_are_not_trained() -> None:
-    for start in ("fixed", "zero"):
-        stand_in = StandIn(2, 3, start, plain=True)
-        assert not list(stand_in.parameters())
-        assert bool(stand_in.missing.any()) == (start == "fixed")
+    fixed, zero = StandIn(2, 3, "fixed"), StandIn(2, 3, "zero")
+    assert {name for name, _ in fixed.named_parameters()} == {"empty"}
+    assert not list(zero.parameters())
+    assert fixed.missing.any()
+    assert not zero.missing.any()
 
 
-def test_plain_columns_tell_something_by_empty_cells() -> None:
-    stand_in, _, _ = build([True, False])
-    assert stand_in.tells(PRESENT, IN_TABLE).tolist() == [[True, True], [True, False], [False, False]]
-
-
-def test_media_columns_tell_something_by_cells_alone() -> None:
-    stand_in = StandIn(1, 3, "learned", plain=False)
-    assert torch.equal(stand_in.tells(PRESENT[:, :1], IN_TABLE[:, :1]), PRESENT[:, :1])
-    assert {name for name, _ in stand_in.named_parameters()} == {"missing"}
+def test_empty_tokens_are_trained_only_where_cells_are_empty() -> None:
+    stand_in = StandIn(2, 3, "learned")
+    stand_in.mark_empty([False, False])
+    assert not stand_in.empty.requires_grad
+    stand_in.mark_empty([False, True])
+    assert stand_in.empty.requires_grad
+    assert stand_in.has_empty_M.tolist() == [False, True]

@@ -237,6 +237,12 @@ def test_epochs_by_the_number_of_rows(rows: int, epochs: int) -> None:
     assert plan_training(sections.TrainingRecipe(epochs=7), rows).epochs == 7
 
 
+def fit_briefly(table: Path, out: Path, *overrides: str) -> None:
+    """Train for four steps, enough for every option to show."""
+    brief = [*FAST, "training.epochs=1", "training.batch_size=8", "training.keep=last", *overrides]
+    plait.fit(table, "label", out=out, overrides=brief, evaluate=False, quiet=True)
+
+
 @pytest.mark.parametrize(
     "override",
     [
@@ -246,7 +252,7 @@ def test_epochs_by_the_number_of_rows(rows: int, epochs: int) -> None:
         "training.warmup=0",
         "training.schedule=constant",
         "training.clip=0.01",
-        "training.batch_size=8",
+        "training.batch_size=16",
         "training.precision=bf16",
         "training.learning_rate=0.01",
         "training.epsilon=0.1",
@@ -291,19 +297,12 @@ def test_every_option_of_the_recipe_changes_something(
             row["label"] = "red"
         from PIL import Image
 
-        Image.new("RGBA", (30, 14), (0, 100, 0, 90)).save(folder / rows[0]["photo"])
+        for row in rows[:3]:
+            Image.new("RGBA", (30, 14), (0, 100, 0, 90)).save(folder / row["photo"])
         write_csv(folder / "train.csv", rows)
-        plait.fit(
-            folder / "train.csv",
-            "label",
-            out=folder / "plain",
-            overrides=[*FAST, "training.epochs=4"],
-            quiet=True,
-        )
+        fit_briefly(folder / "train.csv", folder / "plain")
     out = folder / override.replace("/", "_")
-    plait.fit(
-        folder / "train.csv", "label", out=out, overrides=[*FAST, "training.epochs=4", override], quiet=True
-    )
+    fit_briefly(folder / "train.csv", out, override)
     one, other = weights(folder / "plain"), weights(out)
     assert one.keys() != other.keys() or any(
         one[k].shape != other[k].shape or not torch.equal(one[k], other[k]) for k in one

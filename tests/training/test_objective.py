@@ -77,7 +77,7 @@ def test_mixed_rows_are_mixed_inputs_and_mixed_losses() -> None:
 def test_a_mixed_row_without_a_cell_takes_its_partners() -> None:
     x = torch.arange(4.0).reshape(4, 1, 1)
     present = torch.tensor([True, False, True, False])
-    encoded = Encoded({"a": Tokens(x, present[:, None])}, {"a": present}, {"a": present}, {"a": present})
+    encoded = Encoded({"a": Tokens(x, present[:, None])}, {"a": present}, {"a": present})
     mixed = Mixing(0.25, torch.tensor([1, 2, 0, 3])).mixed(encoded)
     assert mixed.present["a"].tolist() == [True, True, True, False]
     assert mixed.tokens["a"].mask_BL[:, 0].tolist() == mixed.present["a"].tolist()

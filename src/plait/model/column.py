@@ -36,7 +36,6 @@ class ColumnEncoder(nn.Module):
         missing: str,
         several: bool = False,
         statistics: Statistics | None = None,
-        plain: bool = False,
     ) -> None:
         super().__init__()
         self.columns = [column]
@@ -44,7 +43,7 @@ class ColumnEncoder(nn.Module):
         self.width = encoder.width + (statistics.width if statistics else 0)
         self.attention = SetAttention(self.width) if several else None
         start: Start = "zero" if missing == "zero" else "fixed" if self.fixed == 0 else "learned"
-        self.stand_in = StandIn(1, self.width, start, plain)
+        self.stand_in = StandIn(1, self.width, start)
 
     @property
     def fixed(self) -> int | None:
@@ -72,11 +71,6 @@ class ColumnEncoder(nn.Module):
         present_B1, in_table_B1 = present[column][:, None], in_table[column][:, None]
         x_BLD = self.stand_in(tokens[column].x_BLD, present_B1, in_table_B1)
         return {column: Tokens(x_BLD, tokens[column].mask_BL & present_B1)}
-
-    def tells(self, present: Mapping[str, Tensor], in_table: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return in which rows the column says something (see `StandIn.tells`)."""
-        (column,) = self.columns
-        return {column: self.stand_in.tells(present[column][:, None], in_table[column][:, None])[:, 0]}
 
     def encode(self, values: Values, present_B: Tensor) -> Tokens:
         """Encode the cells that are present. The tokens of other rows mean nothing, and their masks are

@@ -64,10 +64,10 @@ class Fuser(nn.Module):
         for block in self.unimodal_blocks:
             pooled_BD = torch.cat([tokens[column].pooled_BD() for column in self.blocks[block]], 1)
             blocks[block] = self.unimodal[module_key(block)](pooled_BD)
-        return Fused(vector_BD, blocks, self._present(encoded.tells))
+        return Fused(vector_BD, blocks, self.of_blocks(present), self.of_blocks(encoded.in_table))
 
-    def _present(self, tells: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return in which rows each block tells something."""
+    def of_blocks(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return masks of blocks from masks of columns: True where one of the block's columns is."""
         return {
-            block: torch.stack([tells[c] for c in columns]).any(0) for block, columns in self.blocks.items()
+            block: torch.stack([masks[c] for c in columns]).any(0) for block, columns in self.blocks.items()
         }

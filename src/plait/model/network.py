@@ -39,9 +39,6 @@ class ColumnGroup(Protocol):
     ) -> dict[str, Tokens]:
         """Put stand-in tokens in place of cells that are absent now."""
 
-    def tells(self, present: Mapping[str, Tensor], in_table: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return in which rows each column tells something (see `StandIn.tells`)."""
-
 
 class MultimodalModel(nn.Module):
     """Encoders by column, fusers by the columns that they read, tasks by target.
@@ -93,7 +90,8 @@ class MultimodalModel(nn.Module):
                 Widths(
                     fused=fuser.width if fuser else 0,
                     columns={column: widths[column] for column in columns},
-                    blocks=fuser.unimodal_blocks if fuser and plan.model.votes else [],
+                    blocks=list(fuser.blocks) if fuser else [],
+                    late_fusion=bool(fuser and fuser.unimodal_blocks and plan.model.votes),
                 )
             )
             if training:
@@ -110,7 +108,7 @@ class MultimodalModel(nn.Module):
         tokens: dict[str, Tokens] = {}
         for group in self.groups:
             tokens |= group(batch.values, batch.present, batch.in_table)
-        return self._encoded(tokens, batch.masks)
+        return Encoded(tokens, batch.present, batch.in_table)
 
     def fuse(self, encoded: Encoded) -> dict[str, Fused]:
         """Return the fused vector, and one vector of each block, for every target that is predicted
@@ -128,13 +126,7 @@ class MultimodalModel(nn.Module):
         tokens: dict[str, Tokens] = {}
         for group in self.groups:
             tokens |= group.hide(encoded.tokens, masks.present, masks.in_table)
-        return self._encoded(tokens, masks)
-
-    def _encoded(self, tokens: dict[str, Tokens], masks: Masks) -> Encoded:
-        tells: dict[str, Tensor] = {}
-        for group in self.groups:
-            tells |= group.tells(masks.present, masks.in_table)
-        return Encoded(tokens, masks.present, masks.in_table, tells)
+        return Encoded(tokens, masks.present, masks.in_table)
 
     def keep(self, encoded: Encoded, columns: Collection[str]) -> Encoded:
         """Return the same rows as if their table had these columns only."""
@@ -161,6 +153,10 @@ class MultimodalModel(nn.Module):
     def task(self, target: str) -> Task:
         """Return the task of a target, with its trained head."""
         return cast(Task, self.tasks[module_key(target)])
+
+    def prediction(self, target: str) -> Prediction:
+        """Return the task of a target that is predicted from a fused vector."""
+        return cast(Prediction, self.task(target))
 
     def fuser(self, target: str) -> Fuser:
         """Return what makes the vectors that a target is predicted from."""
@@ -192,7 +188,6 @@ def _grouped(
             missing,
             several=column in preprocessing.several,
             statistics=statistics,
-            plain=preprocessing.inputs[column].tabular,
         )
     return table_columns, encoders
 

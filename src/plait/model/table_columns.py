@@ -52,9 +52,7 @@ class TableColumns(nn.Module):
             self._stack_linears([encoders[column] for column in self.numbers])
         if self.categories:
             self._stack_embeddings([encoders[column] for column in self.categories])
-        self.stand_in = StandIn(
-            len(self.columns), self.width, "zero" if missing == "zero" else "learned", plain=True
-        )
+        self.stand_in = StandIn(len(self.columns), self.width, "zero" if missing == "zero" else "learned")
 
     def _stack_linears(self, encoders: list[Tabular]) -> None:
         """Stack both linear layers of all numbers; shorter vectors are padded with zeros."""
@@ -107,12 +105,6 @@ class TableColumns(nn.Module):
         """Put stand-in tokens into the rows in which a column is absent."""
         x_BMD = torch.cat([tokens[column].x_BLD for column in self.columns], 1)
         return self._stand_in(x_BMD, present, in_table)
-
-    def tells(self, present: Mapping[str, Tensor], in_table: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return in which rows each column says something (see `StandIn.tells`)."""
-        present_BM, in_table_BM = self._stacked(present), self._stacked(in_table)
-        tells_BM = self.stand_in.tells(present_BM, in_table_BM)
-        return dict(zip(self.columns, tells_BM.unbind(1), strict=True))
 
     def _stacked(self, masks: Mapping[str, Tensor]) -> Tensor:
         return torch.stack([masks[column] for column in self.columns], 1)

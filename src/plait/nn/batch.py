@@ -135,16 +135,13 @@ class Masks:
 class Encoded:
     """The tokens of every column for some rows, and which cells they were made of.
 
-    `present[c]` is True where the row has a cell of column c. `in_table[c]` is True where
-    the row's table has the column: an absent cell is then empty; otherwise nothing is known of it.
-    `tells[c]` is True where the column tells something of the row: by a cell, or, of a plain column, by a
-    cell that is empty.
+    `present[c]` is True where the row has a cell of column c. `in_table[c]` is True where the row's table has
+    the column: an absent cell is then empty; otherwise nothing is known of it.
     """
 
     tokens: dict[str, Tokens]
     present: dict[str, Tensor]
     in_table: dict[str, Tensor]
-    tells: dict[str, Tensor]
 
 
 @dataclass
@@ -152,23 +149,29 @@ class Fused:
     """What fusion makes of some rows: a vector of all columns, and a vector of each block alone.
 
     `vector_BD` is the fused vector. `blocks[b]` has the vectors of block b, for the unimodal heads; it
-    is empty in a model without them. `present[b]` is True where block b tells something of the row (see
-    `Encoded`).
+    is empty in a model without them. `present[b]` is True where the row has a cell of block b,
+    `in_table[b]` where the row's table has one of its columns.
     """
 
     vector_BD: Tensor
     blocks: dict[str, Tensor]
     present: dict[str, Tensor]
+    in_table: dict[str, Tensor]
 
     def count_B(self) -> Tensor:
         """Return how many blocks each row has."""
         return torch.stack(list(self.present.values())).sum(0)
 
+    def empty_BP(self) -> Tensor:
+        """Return which blocks of each row are empty: its table has them, and the row has no cell of them."""
+        empty = [self.in_table[block] & ~present_B for block, present_B in self.present.items()]
+        return torch.stack(empty, 1)
+
     def answered_BD(self) -> Tensor:
         """Return the vector that each row is answered from.
 
-        With two blocks or more it is the fused vector, with one that block's own: fusion has seen few
-        such rows, the block's network has seen them all. It is zero in a row with none.
+        With two blocks or more it is the fused vector, with one that block's own: fusion has seen few such
+        rows, the block's network has seen them all. It is zero in a row with none.
         """
         count_B = self.count_B()
         vector_BD = self.vector_BD

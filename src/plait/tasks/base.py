@@ -39,12 +39,13 @@ class TaskOptions(Options):
 class Widths:
     """The widths that a head is built for: of the fused vector, and of each column's tokens.
 
-    `blocks` are those that late fusion combines; none without it.
+    `blocks` are those of a prediction's columns. With `late_fusion`, unimodal heads of all blocks take part.
     """
 
     fused: int
     columns: dict[str, int]
     blocks: list[str] = field(default_factory=list)
+    late_fusion: bool = False
 
 
 @dataclass

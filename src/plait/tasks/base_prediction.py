@@ -22,6 +22,7 @@ COOLEST, HOTTEST = (
     20.0,
 )  # bounds of a temperature: a few rows that are all right would be taken for certainty
 CALIBRATING = 20  # labelled rows that a temperature needs
+EMPTY_PRIOR_ROWS = 10  # rows by which the overall baseline counts beside rows that lack a block
 PRIOR_ROWS = 10  # rows that the mixture weight starts with, half of them in favour of late fusion
 
 
@@ -31,7 +32,7 @@ class Prediction(Task):
     So it can also be answered from one block, from mixed rows, and by an ensemble. The answer of a row
     depends on how many of its blocks have a cell: with two or more it is the fused answer, mixed with
     late fusion where outputs are `logits`; with one it is the answer of that block's unimodal head;
-    with none it is the baseline.
+    with none it is the baseline, and what a count of training rows says of its empty blocks.
 
     `logits` says that outputs are logits. The head divides them by `temperature`, which is 1 until
     `calibrate`.
@@ -40,6 +41,7 @@ class Prediction(Task):
     fuses = True
     logits: ClassVar[bool]
     temperature: Tensor
+    empty_offset: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,8 +79,10 @@ class Prediction(Task):
 
     def build(self, widths: Widths) -> None:
         self.build_head(widths.fused)
-        if self.logits and widths.blocks:
+        if self.logits and widths.late_fusion:
             self.late_fusion = LateFusion(widths.blocks)
+        shape = (len(widths.blocks), *self.baseline_output().shape)
+        self.register_buffer("empty_offset", torch.zeros(shape))
 
     def answer(self, fused: Fused | None, encoded: Encoded) -> Tensor:
         assert fused is not None
@@ -126,13 +130,33 @@ class Prediction(Task):
             cooled = Outputs(outputs.output / temperature, blocks, outputs.present)
             self.late_fusion.calibrate(self, cooled, target)
 
+    def fit_empty_blocks(self, labels: Tensor, empty_NP: Tensor) -> None:
+        """Count what it says that a row lacks a block: the baseline of such training rows beside that of all.
+
+        `empty_NP` is True where a labelled row lacks a block. The overall baseline counts as ten rows more,
+        so that few rows do not say much.
+        """
+        overall = self.baseline(labels)
+        for place, empty_N in enumerate(empty_NP.unbind(1)):
+            count = int(empty_N.sum())
+            if count:
+                weights = torch.tensor([count, EMPTY_PRIOR_ROWS]) / (count + EMPTY_PRIOR_ROWS)
+                lacking = torch.stack([self.baseline(labels[empty_N]), overall])[:, None]
+                everywhere = torch.stack([overall, overall])[:, None]
+                self.empty_offset[place] = (self.mix(lacking, weights) - self.mix(everywhere, weights))[0]
+
     def _outputs(self, fused: Fused) -> Outputs:
-        """Return the answers without late fusion: fused, by one block's head, or the baseline."""
+        """Return the answers without late fusion: fused, by one block's head, or the baseline.
+
+        A row without any cell still says which blocks are empty: each adds its offset to the baseline, as
+        independent evidence adds up in naive Bayes.
+        """
         output = self(fused.answered_BD())
         blocks = {block: self(vector_BD) for block, vector_BD in fused.blocks.items()}
-        baseline = self.baseline_output().to(output)
+        offset = self.empty_offset.reshape(len(self.empty_offset), -1).to(output)
+        counted = self.baseline_output().to(output) + (fused.empty_BP().to(output) @ offset).view_as(output)
         has_any = _like(fused.count_B() > 0, output)
-        return Outputs(torch.where(has_any, output, baseline), blocks, fused.present)
+        return Outputs(torch.where(has_any, output, counted), blocks, fused.present)
 
 
 class LateFusion(nn.Module):

@@ -58,12 +58,20 @@ def _in_table(in_table_CB: Tensor, before_CB: Tensor, after_CB: Tensor, generato
     return in_table_CB & ~hidden_CB & ~untold_CB
 
 
-def mark_empty_columns(model: MultimodalModel, data: Dataset) -> None:
-    """Tell the model in which plain columns training rows have empty cells: only there does it learn what
-    these say.
+def fit_empty_cells(model: MultimodalModel, data: Dataset) -> None:
+    """Tell the model where training rows have empty cells, and what a count of these rows says of each
+    target.
+
+    Only in columns with empty cells does an empty token learn anything.
     """
-    present = data.prepared.batch.present
+    batch, rows = data.prepared.batch, data.rows
+    present = {column: present_N[rows] for column, present_N in batch.present.items()}
     for group in model.groups:
-        if group.stand_in.plain:
-            has_empty = [not bool(present[column][data.rows].all()) for column in group.columns]
-            group.stand_in.has_empty_M.copy_(torch.tensor(has_empty))
+        group.stand_in.mark_empty([not bool(present[column].all()) for column in group.columns])
+
+    for target in model.fuser_of:
+        is_labelled = batch.labelled[target][rows]
+        labels = batch.targets[target][rows][is_labelled]
+        of_blocks = model.fuser(target).of_blocks(present)
+        empty_NP = torch.stack([~present_N[is_labelled] for present_N in of_blocks.values()], 1)
+        model.prediction(target).fit_empty_blocks(labels, empty_NP)

@@ -19,7 +19,7 @@ from plait.nn.device import Settings, to_channels_last
 from plait.runs import interrupts
 from plait.training import blending
 from plait.training.checkpoint import Checkpoint, Progress
-from plait.training.hiding import hide_cells, mark_empty_columns
+from plait.training.hiding import fit_empty_cells, hide_cells
 from plait.training.objective import loss_weights
 from plait.training.schedule import learning_rate
 from plait.training.step import UNLABELLED, Step, check_finite
@@ -69,6 +69,7 @@ class Training:
             to_channels_last(self.model)
         if self.settings.compile:
             self._compile()
+        fit_empty_cells(self.model, self.train_data)
         target_shares = shares(self.plan, self.train_data)
         self.step = Step(self.model, self.plan, self.settings, target_shares, self.screen)
         self.validation = Validation(
@@ -104,7 +105,6 @@ def train(run: Training, resume: bool = False) -> Progress:
     when the loss is no longer finite.
     """
     options = run.plan.training
-    mark_empty_columns(run.model, run.train_data)
     checkpoint = Checkpoint(run.folder, options.checkpoint_minutes)
     progress = Progress()
     if resume:

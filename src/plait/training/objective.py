@@ -56,7 +56,7 @@ class Mixing:
             mixed_BLD = torch.where((mask_BL & ~own.mask_BL)[..., None], x_BLD, mixed_BLD)
             tokens[column] = Tokens(mixed_BLD, own.mask_BL | mask_BL)
         masks = []
-        for mask in (encoded.present, encoded.in_table, encoded.tells):
+        for mask in (encoded.present, encoded.in_table):
             masks.append({column: own_B | own_B[partner_B] for column, own_B in mask.items()})
         return Encoded(tokens, *masks)
 
