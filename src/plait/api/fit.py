@@ -205,7 +205,7 @@ def _fit(
         trained._answering = members.ensemble
         members.ensemble.save(folder)
         members.show(screen)
-        record["members"] = members.members
+        record["members"] = members.record()
     if evaluate:
         _evaluate_all(trained, data, members, table)
     if chosen.singles and len(chosen.tasks) > 1:
@@ -244,7 +244,7 @@ def _evaluate_all(trained: Model, data: dict[str, Dataset], members: Trained | N
     found = trained.record["evaluation"]
     if members:
         found["validation"] = trained._evaluate(
-            members.unseen, members.examples, "rows that the members had not seen"
+            members.out_of_fold, members.out_of_fold.rows(), "out-of-fold predictions"
         ).to_dict()
     elif _any_labelled(data["valid"]):
         found["validation"] = _compared(
