@@ -13,7 +13,7 @@ from pydantic import Field
 from scipy.optimize import nnls
 from torch import Tensor, nn
 
-from plait.balancing.base import Balancing, Share
+from plait.balancing.base import Balancing, Share, import_torchjd
 from plait.errors import RecipeError
 from plait.recipe.registry import Options
 
@@ -72,13 +72,9 @@ component = Gradient
 
 
 def _aggregator(method: str, c: float) -> Any:
-    try:
-        from torchjd import aggregation
-        from torchjd.linalg import DualConeProjector
-    except ModuleNotFoundError:
-        raise RecipeError("balancing 'gradient' needs torchjd: pip install 'plait[balancing]'") from None
+    aggregation = import_torchjd("aggregation", "gradient")
 
-    class Projector(DualConeProjector):  # type: ignore[misc, unused-ignore]
+    class Projector(import_torchjd("linalg", "gradient").DualConeProjector):  # type: ignore[misc, unused-ignore]
         """By scipy's non-negative least squares: v = u + z with z >= 0 and the least v' G v, G = R' R."""
 
         def __call__(self, U: Tensor, G: Tensor) -> Tensor:
