@@ -73,8 +73,9 @@ component = Gradient
 
 def _aggregator(method: str, c: float) -> Any:
     aggregation = import_torchjd("aggregation", "gradient")
+    from torchjd.linalg import DualConeProjector
 
-    class Projector(import_torchjd("linalg", "gradient").DualConeProjector):  # type: ignore[misc, unused-ignore]
+    class Projector(DualConeProjector):  # type: ignore[misc, unused-ignore]
         """By scipy's non-negative least squares: v = u + z with z >= 0 and the least v' G v, G = R' R."""
 
         def __call__(self, U: Tensor, G: Tensor) -> Tensor:

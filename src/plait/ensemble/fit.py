@@ -76,7 +76,10 @@ class Trained:
 
     def record(self) -> dict[str, Any]:
         """Return the scores as JSON."""
-        return {t: {name: asdict(score) for name, score in by.items()} for t, by in self.scores.items()}
+        record = {}
+        for target, scores in self.scores.items():
+            record[target] = {name: asdict(score) for name, score in scores.items()}
+        return record
 
     def show(self, screen: Screen) -> None:
         """Print a table of the members for each target."""
