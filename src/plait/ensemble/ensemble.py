@@ -46,8 +46,11 @@ class Bag:
         by_fit = [fit.outputs(examples, subsets) for fit in self.folds]
         means = []
         for subset in range(len(subsets)):
-            targets = by_fit[0][subset]
-            means.append({t: mean(tasks[t], [outputs[subset][t] for outputs in by_fit]) for t in targets})
+            of_subset = [outputs[subset] for outputs in by_fit]
+            by_target = {}
+            for target in of_subset[0]:
+                by_target[target] = mean(tasks[target], [outputs[target] for outputs in of_subset])
+            means.append(by_target)
         return means
 
 
@@ -262,9 +265,10 @@ def mix(
     for subset in range(subsets):
         by_target = {}
         for target, mixture in mixtures.items():
-            of_members = {
-                name: output[subset][target] for name, output in outputs.items() if target in output[subset]
-            }
+            of_members = {}
+            for name, of_member in outputs.items():
+                if target in of_member[subset]:
+                    of_members[name] = of_member[subset][target]
             by_target[target] = mixture.output(tasks[target], of_members)
         answers.append(by_target)
     return answers
