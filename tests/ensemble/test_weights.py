@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from plait.ensemble.ensemble import STACK, stack_output
-from plait.ensemble.out_of_fold import Prediction
+from plait.ensemble.out_of_fold import OutOfFoldPrediction
 from plait.ensemble.weights import Weighing, fit_mixture
 from plait.recipe.sections import EnsembleRecipe
 from plait.tasks.base import Task
@@ -27,20 +27,20 @@ def weighing(task: Task, target: Tensor, labelled: Tensor = EVERYWHERE, **option
     return Weighing(task, target, labelled, EnsembleRecipe(**options), seed=0)
 
 
-def noisy(target: Tensor, noise: float, seed: int, mask: Tensor = EVERYWHERE) -> Prediction:
+def noisy(target: Tensor, noise: float, seed: int, mask: Tensor = EVERYWHERE) -> OutOfFoldPrediction:
     """A member that predicts the target but for noise, in the rows of the mask."""
     outputs = target + noise * torch.randn(ROWS, generator=torch.Generator().manual_seed(seed))
-    return Prediction(outputs.masked_fill(~mask, torch.nan), mask)
+    return OutOfFoldPrediction(outputs.masked_fill(~mask, torch.nan), mask)
 
 
 class TestNumbers:
     task = Regression(Config(), mean=0.0, std=1.0)
     target = torch.randn(ROWS, generator=torch.Generator().manual_seed(0))
 
-    def weights(self, predictions: dict[str, Prediction], **options: Any) -> dict[str, float]:
+    def weights(self, predictions: dict[str, OutOfFoldPrediction], **options: Any) -> dict[str, float]:
         return fit_mixture(weighing(self.task, self.target, **options), predictions, FOLDS).weights
 
-    def complete(self) -> dict[str, Prediction]:
+    def complete(self) -> dict[str, OutOfFoldPrediction]:
         return {"line": noisy(self.target, 0.5, 1), "trees": noisy(self.target, 0.5, 2)}
 
     def test_a_good_member_of_few_rows_gets_the_weight(self) -> None:
@@ -63,7 +63,7 @@ class TestNumbers:
     def test_a_member_is_not_judged_by_rows_without_label(self) -> None:
         """The network is wrong in rows without a label, and nowhere else."""
         labelled = torch.arange(ROWS) % 2 == 0
-        wrong = Prediction(torch.where(labelled, self.target, self.target + 50), EVERYWHERE)
+        wrong = OutOfFoldPrediction(torch.where(labelled, self.target, self.target + 50), EVERYWHERE)
         weights = self.weights({"network": wrong, **self.complete()}, labelled=labelled, bags=1)
         assert weights["network"] > 0.9
 
@@ -76,11 +76,11 @@ class TestClasses:
     task = Classification([0, 1, 2], [ROWS // 3] * 3, "none", 0.0)
     target = torch.randint(0, 3, (ROWS,), generator=torch.Generator().manual_seed(0))
 
-    def logits(self, seed: int, scale: float = 1.0, mask: Tensor = EVERYWHERE) -> Prediction:
+    def logits(self, seed: int, scale: float = 1.0, mask: Tensor = EVERYWHERE) -> OutOfFoldPrediction:
         generator = torch.Generator().manual_seed(seed)
         hits = torch.nn.functional.one_hot(self.target, 3).float()
         logits = scale * (2 * hits + torch.randn(ROWS, 3, generator=generator))
-        return Prediction(logits.masked_fill(~mask[:, None], torch.nan), mask)
+        return OutOfFoldPrediction(logits.masked_fill(~mask[:, None], torch.nan), mask)
 
     def test_temperatures_come_from_the_rows_of_a_member(self) -> None:
         members = {
@@ -91,7 +91,9 @@ class TestClasses:
         mixture = fit_mixture(weighing(self.task, self.target), members, FOLDS)
         assert mixture.temperatures["hot"] == pytest.approx(6 * mixture.temperatures["line"], rel=0.01)
         rows = LAST_FIFTH
-        alone = weighing(self.task, self.target).temperature(Prediction(members["hot"].outputs, rows))
+        alone = weighing(self.task, self.target).temperature(
+            OutOfFoldPrediction(members["hot"].outputs, rows)
+        )
         assert mixture.temperatures["network"] == pytest.approx(alone)
         assert np.isfinite(mixture.temperature)
 

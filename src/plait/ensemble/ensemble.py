@@ -143,7 +143,7 @@ class Ensemble:
         """Answer rows, for each subset of the columns."""
         outputs = {bag.name: bag.outputs(rows, subsets, self.tasks) for bag in self.bags}
         progress(len(rows))
-        return mix(self.mixtures, self.tasks, outputs, len(subsets))
+        return mixed_outputs(self.mixtures, self.tasks, outputs, len(subsets))
 
     def pruned(self) -> Ensemble:
         """Return the ensemble without the members and the views that no answer needs."""
@@ -254,7 +254,7 @@ def mean(task: Task, outputs: list[Tensor]) -> Tensor:
     return task.blend(torch.stack(outputs), torch.full((len(outputs),), 1 / len(outputs)))
 
 
-def mix(
+def mixed_outputs(
     mixtures: dict[str, Mixture],
     tasks: dict[str, Task],
     outputs: dict[str, list[dict[str, Tensor]]],

@@ -14,7 +14,7 @@ from plait.data.features import Features
 from plait.data.inspect import store
 from plait.data.split import Split, folds
 from plait.ensemble.ensemble import OWN, Bag, Ensemble
-from plait.ensemble.out_of_fold import CrossFit, OutOfFold
+from plait.ensemble.out_of_fold import CrossFit, OutOfFoldEnsemble
 from plait.ensemble.view import View
 from plait.ensemble.weights import Weighing, fit_mixture
 from plait.errors import Interrupted, RecipeError
@@ -71,7 +71,7 @@ class Trained:
     """An ensemble, its out-of-fold predictions, and what its members score, by target and member."""
 
     ensemble: Ensemble
-    out_of_fold: OutOfFold
+    out_of_fold: OutOfFoldEnsemble
     scores: dict[str, dict[str, MemberScore]]
 
     def record(self) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def _fit(fitting: Fitting, members: dict[str, Choice]) -> Trained:
             cross_fits.append(_cross_fit(shared, name, choice, view_of[name], bar))
 
     columns = list(fitting.data.preprocessing.inputs)
-    out_of_fold = OutOfFold(cross_fits, shared.examples, fitting.tasks, columns)
+    out_of_fold = OutOfFoldEnsemble(cross_fits, shared.examples, fitting.tasks, columns)
     for target, task in fitting.tasks.items():
         labels, labelled = shared.examples.target(target)
         weighing = Weighing(task, labels, labelled, fitting.plan, fitting.chosen.seed)
@@ -323,7 +323,7 @@ def _cross_fit(shared: CrossFitting, name: str, choice: Choice, view_name: str, 
     return CrossFit(bag, shared.repeats)
 
 
-def _scores(out_of_fold: OutOfFold, target: str) -> dict[str, MemberScore]:
+def _scores(out_of_fold: OutOfFoldEnsemble, target: str) -> dict[str, MemberScore]:
     """Score each member on the rows that the ensemble is scored on, so that they can be compared.
 
     A member without a weight may have predicted only some of these rows.

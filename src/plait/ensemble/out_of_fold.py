@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from plait.data.dataset import Dataset
-from plait.ensemble.ensemble import Bag, Mixture, mix
+from plait.ensemble.ensemble import Bag, Mixture, mixed_outputs
 from plait.members.base import Examples
 from plait.tasks.base import Task
 
@@ -24,7 +24,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
-class Prediction:
+class OutOfFoldPrediction:
     """Out-of-fold outputs of one target for N rows: `outputs` (N, ...), and `mask` (N,), which is True in
     rows that have a prediction. The other rows are NaN.
     """
@@ -32,9 +32,9 @@ class Prediction:
     outputs: Tensor
     mask: Tensor
 
-    def cooled(self, temperature: float) -> Prediction:
+    def cooled(self, temperature: float) -> OutOfFoldPrediction:
         """Divide the outputs by a temperature."""
-        return Prediction(self.outputs / temperature, self.mask)
+        return OutOfFoldPrediction(self.outputs / temperature, self.mask)
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class CrossFit:
 
     def predict(
         self, examples: Examples, subsets: Sequence[Sequence[str]], tasks: Mapping[str, Task]
-    ) -> list[dict[str, Prediction]]:
+    ) -> list[dict[str, OutOfFoldPrediction]]:
         """Predict each row by the fits that held it out: for each subset of the columns, by target.
 
         Repeats are averaged over the rows that all of them held out.
@@ -78,7 +78,7 @@ class CrossFit:
         return predictions
 
 
-class OutOfFold:
+class OutOfFoldEnsemble:
     """Answers (see `prediction.Answering`) like the ensemble, but by out-of-fold predictions, on the rows
     that its members were cross-fitted on.
 
@@ -91,11 +91,11 @@ class OutOfFold:
     ) -> None:
         self.members, self.examples, self.tasks, self.columns = members, examples, tasks, columns
         self.mixtures: dict[str, Mixture] = {}
-        self.predictions: dict[str, dict[str, Prediction]] = {}
+        self.predictions: dict[str, dict[str, OutOfFoldPrediction]] = {}
         for member in members:
             (self.predictions[member.name],) = member.predict(examples, [columns], tasks)
 
-    def of_target(self, target: str) -> dict[str, Prediction]:
+    def of_target(self, target: str) -> dict[str, OutOfFoldPrediction]:
         """Return the predictions of a target from all columns, by member."""
         return {name: by[target] for name, by in self.predictions.items() if target in by}
 
@@ -141,12 +141,12 @@ class OutOfFold:
                 for predictions in member.predict(self.examples, subsets, self.tasks):
                     outputs[member.name].append({t: p.outputs[places] for t, p in predictions.items()})
         progress(len(rows))
-        return mix(self.mixtures, self.tasks, outputs, len(subsets))
+        return mixed_outputs(self.mixtures, self.tasks, outputs, len(subsets))
 
 
 def weighted_mean(
-    task: Task, predictions: Mapping[Key, Prediction], weights: Mapping[Key, float]
-) -> Prediction:
+    task: Task, predictions: Mapping[Key, OutOfFoldPrediction], weights: Mapping[Key, float]
+) -> OutOfFoldPrediction:
     """Average predictions by their weights, in the rows that all with a weight predict."""
     used = [key for key, weight in weights.items() if weight]
     if len(used) == 1:
@@ -157,20 +157,20 @@ def weighted_mean(
         torch.stack([predictions[key].outputs[mask] for key in used]),
         torch.tensor([weights[key] for key in used]),
     )
-    return Prediction(outputs, mask)
+    return OutOfFoldPrediction(outputs, mask)
 
 
 def _joined(
     outputs: list[list[dict[str, Tensor]] | None], held_out: list[np.ndarray], rows: int, subset: int
-) -> dict[str, Prediction]:
+) -> dict[str, OutOfFoldPrediction]:
     """Put what the fits of one repeat predict from a subset of the columns into their rows, by target."""
     mask = _mask(held_out, rows)
-    predictions: dict[str, Prediction] = {}
+    predictions: dict[str, OutOfFoldPrediction] = {}
     for places, of_fit in zip(held_out, outputs, strict=True):
         for target, output in of_fit[subset].items() if of_fit else ():
             if target not in predictions:
                 empty = torch.full((rows, *output.shape[1:]), torch.nan)
-                predictions[target] = Prediction(empty, mask)
+                predictions[target] = OutOfFoldPrediction(empty, mask)
             predictions[target].outputs[torch.from_numpy(places)] = output
     return predictions
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from plait.ensemble.ensemble import STACK, Mixture, stack_input, stack_output
-from plait.ensemble.out_of_fold import Prediction, weighted_mean
+from plait.ensemble.out_of_fold import OutOfFoldPrediction, weighted_mean
 from plait.ensemble.selection import bagged
 from plait.members.linear import Space, solve
 from plait.recipe.sections import EnsembleRecipe
@@ -31,20 +31,20 @@ class Weighing:
     options: EnsembleRecipe
     seed: int
 
-    def rows(self, *predictions: Prediction) -> Tensor:
+    def rows(self, *predictions: OutOfFoldPrediction) -> Tensor:
         """Return the labelled rows that all of these predict: (N,), True in such a row."""
         return self.labelled & torch.stack([prediction.mask for prediction in predictions]).all(0)
 
-    def count(self, *predictions: Prediction) -> int:
+    def count(self, *predictions: OutOfFoldPrediction) -> int:
         """Count the labelled rows that all of these predict."""
         return int(self.rows(*predictions).sum())
 
-    def temperature(self, prediction: Prediction) -> float:
+    def temperature(self, prediction: OutOfFoldPrediction) -> float:
         """Fit a temperature on the labelled rows that have a prediction."""
         rows = self.rows(prediction)
         return fit_temperature(self.task, prediction.outputs[rows], self.target[rows])
 
-    def select(self, candidates: dict[str, Prediction]) -> dict[str, float]:
+    def select(self, candidates: dict[str, OutOfFoldPrediction]) -> dict[str, float]:
         """Weigh candidates on the labelled rows that all of them predict. The weights add up to one."""
         rows = self.rows(*candidates.values())
         outputs = [prediction.outputs[rows] for prediction in candidates.values()]
@@ -53,7 +53,9 @@ class Weighing:
         return dict(zip(candidates, weights, strict=True))
 
 
-def fit_mixture(weighing: Weighing, predictions: dict[str, Prediction], folds: list[np.ndarray]) -> Mixture:
+def fit_mixture(
+    weighing: Weighing, predictions: dict[str, OutOfFoldPrediction], folds: list[np.ndarray]
+) -> Mixture:
     """Fit how the members are mixed, on their out-of-fold predictions by name.
 
     A member is never judged by a row that it did not predict:
@@ -97,8 +99,8 @@ def fit_mixture(weighing: Weighing, predictions: dict[str, Prediction], folds: l
 
 
 def fit_stack(
-    mixture: Mixture, weighing: Weighing, predictions: dict[str, Prediction], folds: list[np.ndarray]
-) -> Prediction:
+    mixture: Mixture, weighing: Weighing, predictions: dict[str, OutOfFoldPrediction], folds: list[np.ndarray]
+) -> OutOfFoldPrediction:
     """Fit the stacked model on the members' predictions, put it into the mixture, and return its own
     out-of-fold predictions: each fold is predicted by a model of the others.
 
@@ -121,7 +123,7 @@ def fit_stack(
     best = min(STRENGTHS, key=lambda strength: losses[strength])
     mixture.stack, mixture.stacked = _linear(weighing, inputs, rows, best), list(predictions)
     mask = torch.stack([prediction.mask for prediction in predictions.values()]).all(0)
-    return Prediction(stacked[best], mask)
+    return OutOfFoldPrediction(stacked[best], mask)
 
 
 def _linear(
