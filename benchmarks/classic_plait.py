@@ -15,13 +15,13 @@ import torch
 
 from plait.console import Screen
 from plait.data.dataset import Dataset
+from plait.data.plan import Plan
 from plait.data.preprocessing import Prepared, Preprocessing
 from plait.model.network import MultimodalModel
 from plait.nn import device
 from plait.nn.batch import Batch, Values
 from plait.prediction.predictor import Predictor
-from plait.recipe import recipe
-from plait.table.schema import Column, Schema
+from plait.recipe.arguments import recipe_from
 from plait.table.table import Table
 from plait.training.checkpoint import Checkpoint, Progress
 from plait.training.loop import Training, _epoch
@@ -36,24 +36,15 @@ class InOrder(Dataset):
         return list(self.rows.split(batch_size))
 
 
-def setting() -> tuple[recipe.Recipe, Preprocessing, Prepared]:
+def setting() -> tuple[Plan, Preprocessing, Prepared]:
     """The classic recipe, with the given pictures and token ids in place of files and sentences."""
-    columns = [("picture", "image"), ("words", "text")]
-    schema = Schema(
-        columns=(
-            *(Column(name=n, role="input", modality=m) for n, m in columns),
-            Column(name="label", role="target"),
-        ),
-        rows=320,
-    )
-    chosen = recipe.load("classic", [f"training.precision={precision}"]).resolve(
-        schema, {"label": "classification"}
-    )
     data = np.load(folder / "data.npz")
-    table = Table(
-        pa.table({"picture": ["a"] * 320, "words": ["a b"] * 320, "label": data["label"]}), Path(), "data"
-    )
-    preprocessing = Preprocessing.fit(table, chosen, np.arange(320))
+    cells = {"picture": ["a"] * 320, "words": ["a b"] * 320, "label": data["label"]}
+    table = Table(pa.table(cells), Path(), "data")
+    overrides = [f"training.precision={precision}", "split.valid=0"]
+    asked = recipe_from("classic", columns={"picture": "image", "words": "text"}, overrides=overrides)
+    plan = Plan.make(table, asked, "label")
+    preprocessing = Preprocessing.fit(table, plan, np.arange(320))
     length = torch.full((320,), 100)
     values = {
         "picture": Values(torch.from_numpy(data["pictures"])),
@@ -67,7 +58,7 @@ def setting() -> tuple[recipe.Recipe, Preprocessing, Prepared]:
         {"label": torch.from_numpy(data["label"])},
         {"label": present["words"]},
     )
-    return chosen, preprocessing, Prepared(batch)
+    return plan, preprocessing, Prepared(batch)
 
 
 LAYERS = {
@@ -92,19 +83,19 @@ def copy_weights(model: MultimodalModel) -> None:
         own[target].data.copy_(moved)
 
 
-chosen, preprocessing, prepared = setting()
-settings = device.settings(chosen.training, convolves=True)
+plan, preprocessing, prepared = setting()
+settings = device.settings(plan.recipe.training, convolves=True)
 
 
 def training(rows: int, kind: type[Dataset] = Dataset) -> Training:
     torch.manual_seed(0)
     preprocessing.tasks["label"].build_head(64, {})
-    model = MultimodalModel.build(chosen, preprocessing)
+    model = MultimodalModel.build(plan, preprocessing)
     copy_weights(model)
     data = kind(prepared, preprocessing, np.arange(rows))
     return Training(
         model,
-        chosen,
+        plan,
         settings,
         data,
         Dataset(prepared, preprocessing, np.arange(0)),
@@ -131,7 +122,7 @@ for line in sys.stdin:
         count = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
         rows = Dataset(prepared, preprocessing).batch(torch.arange(64))
         answer = {
-            "logits": Predictor(run.model, preprocessing, settings, chosen)
+            "logits": Predictor(run.model, preprocessing, settings, plan)
             .of_batch(rows, [run.model.columns])[0]["label"][:, 0]
             .tolist(),
             "parameters": count,
@@ -147,7 +138,7 @@ for line in sys.stdin:
         used = resource.getrusage(resource.RUSAGE_SELF)
         answer = {"ms": ms, "rss_mb": used.ru_maxrss / 1024, "faults": (used.ru_minflt - before) / 4}
     else:
-        predictor = predictor or Predictor(run.model, preprocessing, settings, chosen)
+        predictor = predictor or Predictor(run.model, preprocessing, settings, plan)
         count, found, data = int(number[0]), [], Dataset(prepared, preprocessing)
         for _ in range(12 if count == 1 else 3):
             begun = time.perf_counter()

@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 from time import perf_counter
 
+import pyarrow as pa
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -20,6 +21,7 @@ from torch.nn import functional as F
 from measure import machine, median, page, table
 from plait.console import Screen
 from plait.data.dataset import Dataset
+from plait.data.plan import Plan
 from plait.data.preprocessing import Prepared, Preprocessing
 from plait.encoders.pretrained import Config, Pretrained
 from plait.fusion.concat import Concat
@@ -30,6 +32,7 @@ from plait.nn import device
 from plait.nn.batch import Batch, Values
 from plait.pretrained.network import Network
 from plait.recipe import recipe
+from plait.table.table import Table
 from plait.tasks.classification import Classification
 from plait.training.checkpoint import Checkpoint, Progress
 from plait.training.loop import Training, _epoch
@@ -80,8 +83,11 @@ def ours(x: dict[str, torch.Tensor], y: torch.Tensor, alone: float, precision: s
         f"model.alone={alone}",
         f"training.precision={precision}",
         "training.unaugmented=0",
+        "split.valid=0",
     ]
-    chosen = recipe.load({"fusion": {"name": "concat", "hidden": HIDDEN}}, options)
+    asked = recipe.load({"fusion": {"name": "concat", "hidden": HIDDEN}}, options)
+    cells = pa.table({**{c: [0.0, 1.0] for c in COLUMNS}, "label": ["a", "b"]})
+    plan = Plan.make(Table(cells, Path(), "data"), asked, "label")
     encoders = {
         c: ColumnEncoder(
             Pretrained(Network("", "", {}, ""), "grid", WIDTH, Config(dropout=0.0, pool="mean", unit=False)),
@@ -102,8 +108,8 @@ def ours(x: dict[str, torch.Tensor], y: torch.Tensor, alone: float, precision: s
     data = Dataset(prepared, Preprocessing(dict.fromkeys(COLUMNS), {"label": task}))  # type: ignore[arg-type]
     run = Training(
         model,
-        chosen,
-        device.settings(chosen.training, convolves=False),
+        plan,
+        device.settings(asked.training, convolves=False),
         data,
         data,
         folder,

@@ -21,7 +21,7 @@ import torch
 from measure import machine, median, page, table
 from plait.console import Screen
 from plait.data.dataset import Dataset
-from plait.data.infer import infer
+from plait.data.plan import Plan
 from plait.data.preprocessing import Preprocessing
 from plait.model.network import MultimodalModel
 from plait.nn import device
@@ -51,17 +51,17 @@ def main() -> None:
     chosen = recipe.load(
         {"fusion": {"name": "logit_sum", "hidden": [4]}, "model": {"modality_dropout": 0.0}}, options
     )
-    chosen = chosen.resolve(infer(data, ["y"], chosen), {"y": "regression"})
-    preprocessing = Preprocessing.fit(data, chosen, np.arange(ROWS))
+    plan = Plan.make(data, chosen, "y")
+    preprocessing = Preprocessing.fit(data, plan, np.arange(ROWS))
     prepared = preprocessing.prepare(data)
-    model = MultimodalModel.build(chosen, preprocessing)
-    settings = device.settings(chosen.training, convolves=False)
+    model = MultimodalModel.build(plan, preprocessing)
+    settings = device.settings(plan.recipe.training, convolves=False)
     rows = Dataset(prepared, preprocessing)
     ready = [rows.batch(part) for part in torch.arange(ROWS).split(BATCH)]
     with tempfile.TemporaryDirectory() as folder:
         run = Training(
             model,
-            chosen,
+            plan,
             settings,
             rows,
             Dataset(prepared, preprocessing, np.arange(0)),

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from plait.data.plan_ensemble import EnsemblePlan
 from plait.ensemble.ensemble import STACK, stack_output
 from plait.ensemble.out_of_fold import OutOfFoldPrediction
 from plait.ensemble.weights import Weighing, fit_mixture
-from plait.recipe.sections import EnsembleRecipe
-from plait.tasks.base import Task
+from plait.tasks.base_prediction import Prediction
 from plait.tasks.classification import Classification
 from plait.tasks.regression import Config, Regression
 
@@ -23,8 +23,8 @@ EVERYWHERE = torch.ones(ROWS, dtype=torch.bool)
 LAST_FIFTH = torch.arange(ROWS) >= ROWS * 4 // 5
 
 
-def weighing(task: Task, target: Tensor, labelled: Tensor = EVERYWHERE, **options: Any) -> Weighing:
-    return Weighing(task, target, labelled, EnsembleRecipe(**options), seed=0)
+def weighing(task: Prediction, target: Tensor, labelled: Tensor = EVERYWHERE, **options: Any) -> Weighing:
+    return Weighing(task, target, labelled, EnsemblePlan(**options), seed=0)
 
 
 def noisy(target: Tensor, noise: float, seed: int, mask: Tensor = EVERYWHERE) -> OutOfFoldPrediction:

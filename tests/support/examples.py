@@ -13,12 +13,12 @@ from torch import Tensor
 
 from plait.data.dataset import Dataset
 from plait.data.features import Features
-from plait.data.infer import infer
+from plait.data.plan import Plan
 from plait.data.preprocessing import Preprocessing
 from plait.ensemble.ensemble import Bag
 from plait.ensemble.out_of_fold import CrossFit
 from plait.members.base import Examples, Member
-from plait.recipe.recipe import Recipe
+from plait.recipe.recipe import load
 from plait.recipe.registry import Choice, Options
 from plait.table.table import Table
 
@@ -29,9 +29,8 @@ def numbers(rows: int, targets: Sequence[str] = ("y",)) -> Examples:
     columns = {name: pa.array(rng.normal(size=rows)) for name in ("x", *targets)}
     table = Table(pa.table(columns), Path(), "numbers")
     tasks = dict.fromkeys(targets, "regression")
-    recipe = Recipe()
-    recipe = recipe.resolve(infer(table, list(targets), recipe), tasks)
-    preprocessing = Preprocessing.fit(table, recipe, np.arange(rows))
+    plan = Plan.make(table, load({"tasks": tasks, "split": {"valid": 0}}), list(targets))
+    preprocessing = Preprocessing.fit(table, plan, np.arange(rows))
     return Examples({"network": Dataset(preprocessing.prepare(table), preprocessing)}, Features([]))
 
 
@@ -63,7 +62,7 @@ class Constant(Member):
         raise NotImplementedError
 
     @classmethod
-    def load(cls, config: Any, folder: Path, recipe: Any, settings: Any, view: Any) -> Constant:
+    def load(cls, config: Any, folder: Path, plan: Any, settings: Any, view: Any) -> Constant:
         raise NotImplementedError
 
 

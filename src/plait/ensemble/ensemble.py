@@ -23,7 +23,7 @@ from plait.prediction.predictor import Predictor
 from plait.recipe.registry import Choice, configure, find
 from plait.runs import files
 from plait.table.table import Progress, Table
-from plait.tasks.base import Task
+from plait.tasks.base_prediction import Prediction, predictions
 
 OWN = "network"  # the run's network, as a member and as a view
 STACK = "stack"  # the stacked model, as a member
@@ -40,7 +40,7 @@ class Bag:
     folds: list[Member]
 
     def outputs(
-        self, examples: Examples, subsets: Sequence[Sequence[str]], tasks: dict[str, Task]
+        self, examples: Examples, subsets: Sequence[Sequence[str]], tasks: dict[str, Prediction]
     ) -> list[dict[str, Tensor]]:
         """Return the mean of the fits' answers, as outputs, for each subset of the columns."""
         by_fit = [fit.outputs(examples, subsets) for fit in self.folds]
@@ -74,7 +74,7 @@ class Mixture:
         names = {name for name, weight in self.weights.items() if weight and name != STACK}
         return names | set(self.stacked) if self.weights.get(STACK) else names
 
-    def output(self, task: Task, outputs: dict[str, Tensor]) -> Tensor:
+    def output(self, task: Prediction, outputs: dict[str, Tensor]) -> Tensor:
         """Answer from the outputs of the members."""
         cooled = {name: output / self.temperatures.get(name, 1.0) for name, output in outputs.items()}
         if self.stack is not None and self.weights.get(STACK):
@@ -82,7 +82,7 @@ class Mixture:
 
         used = [name for name, weight in self.weights.items() if weight]
         weights = torch.tensor([self.weights[name] for name in used])
-        return task.blend(torch.stack([cooled[name] for name in used]), weights) / self.temperature
+        return task.mix(torch.stack([cooled[name] for name in used]), weights) / self.temperature
 
     def state(self) -> dict[str, Any]:
         """Return all but the stacked model, as JSON."""
@@ -116,8 +116,8 @@ class Ensemble:
         self.mixtures, self.columns = mixtures, columns
 
     @property
-    def tasks(self) -> dict[str, Task]:
-        return next(iter(self.views.values())).preprocessing.tasks
+    def tasks(self) -> dict[str, Prediction]:
+        return predictions(next(iter(self.views.values())).preprocessing.tasks)
 
     def prepare(
         self,
@@ -213,7 +213,7 @@ def _load(folder: Path, own: Artifact, predictor: Predictor) -> Ensemble:
     tensors = load_file(folder / "members" / "ensemble.safetensors")
     views = {}
     for name, state in about["views"].items():
-        of_run = View(own.recipe, own.preprocessing, predictor.settings)
+        of_run = View(own.plan, own.preprocessing, predictor.settings)
         views[name] = View.from_state(state) if state else of_run
         for network in artifact.networks(*views[name].frozen.values()):
             network.folder = folder / "pretrained" / network.identity
@@ -243,20 +243,20 @@ def _bag(folder: Path, about: dict[str, Any], views: dict[str, View], predictor:
     folds = []
     for fold in range(int(about["folds"])):
         inputs = (view_name, view.preprocessing)
-        folds.append(kind.load(config, folder / str(fold), view.recipe, view.settings, inputs))
+        folds.append(kind.load(config, folder / str(fold), view.plan, view.settings, inputs))
     return Bag(about["name"], choice, view_name, folds)
 
 
-def mean(task: Task, outputs: list[Tensor]) -> Tensor:
+def mean(task: Prediction, outputs: list[Tensor]) -> Tensor:
     """Return the output of the mean of several models' answers."""
     if len(outputs) == 1:
         return outputs[0]
-    return task.blend(torch.stack(outputs), torch.full((len(outputs),), 1 / len(outputs)))
+    return task.mix(torch.stack(outputs), torch.full((len(outputs),), 1 / len(outputs)))
 
 
 def mixed_outputs(
     mixtures: dict[str, Mixture],
-    tasks: dict[str, Task],
+    tasks: dict[str, Prediction],
     outputs: dict[str, list[dict[str, Tensor]]],
     subsets: int,
 ) -> list[dict[str, Tensor]]:
@@ -274,14 +274,14 @@ def mixed_outputs(
     return answers
 
 
-def stack_output(task: Task, stack: tuple[Tensor, Tensor], outputs: list[Tensor]) -> Tensor:
+def stack_output(task: Prediction, stack: tuple[Tensor, Tensor], outputs: list[Tensor]) -> Tensor:
     """Return the stacked model's output from the outputs of the members."""
     weight, bias = stack
     output = stack_input(task, outputs) @ weight
     return (output if bias.ndim else output[:, 0]) + bias
 
 
-def stack_input(task: Task, outputs: list[Tensor]) -> Tensor:
+def stack_input(task: Prediction, outputs: list[Tensor]) -> Tensor:
     """Put the members' outputs side by side, (B, numbers); for classes, logarithms of probabilities."""
     # a mean of an output with itself is that output as `blend` writes it
     blended = [mean(task, [output, output]) for output in outputs]

@@ -11,50 +11,38 @@ import numpy as np
 from plait.console import Bar, Screen
 from plait.data.dataset import Dataset
 from plait.data.features import Features
-from plait.data.inspect import store
-from plait.data.split import Split, folds
+from plait.data.plan import Plan
+from plait.data.prepare import store
+from plait.data.split import folds
 from plait.ensemble.ensemble import OWN, Bag, Ensemble
 from plait.ensemble.out_of_fold import CrossFit, OutOfFoldEnsemble
 from plait.ensemble.view import View
 from plait.ensemble.weights import Weighing, fit_mixture
-from plait.errors import Interrupted, RecipeError
+from plait.errors import Interrupted
 from plait.members.base import Examples, Lesson
 from plait.members.network import Network
 from plait.prediction.predictor import Predictor
-from plait.recipe.recipe import Recipe
 from plait.recipe.registry import Choice, configure, find
-from plait.recipe.sections import EnsembleRecipe
-from plait.table.schema import Schema
 from plait.table.table import Table
-from plait.tasks.base import Task
+from plait.tasks.base_prediction import Prediction, predictions
 
 NGRAMS = "ngrams"
 
 
 @dataclass
 class Fitting:
-    """All that training an ensemble needs: the recipe before and after it was resolved, the table, and
-    the own network.
-    """
+    """All that training an ensemble needs: the plan, the table, and the network that is trained already."""
 
-    asked: Recipe
-    chosen: Recipe
-    schema: Schema
+    plan: Plan
     table: Table
-    rows: Split
     own: Predictor
     data: Dataset
     folder: Path
     screen: Screen
 
     @property
-    def plan(self) -> EnsembleRecipe:
-        assert self.chosen.ensemble is not None
-        return self.chosen.ensemble
-
-    @property
-    def tasks(self) -> dict[str, Task]:
-        return self.data.preprocessing.tasks
+    def tasks(self) -> dict[str, Prediction]:
+        return predictions(self.data.preprocessing.tasks)
 
 
 @dataclass(frozen=True)
@@ -114,7 +102,7 @@ def fit(fitting: Fitting) -> Trained | None:
     Return None when there are none. Raises `Interrupted` after Ctrl-C: a resumed fit trains the members
     anew, but not the network.
     """
-    members = _available(fitting)
+    members = fitting.plan.ensemble.members
     if not members:
         return None
     try:
@@ -137,9 +125,9 @@ def _fit(fitting: Fitting, members: dict[str, Choice]) -> Trained:
     out_of_fold = OutOfFoldEnsemble(cross_fits, shared.examples, fitting.tasks, columns)
     for target, task in fitting.tasks.items():
         labels, labelled = shared.examples.target(target)
-        weighing = Weighing(task, labels, labelled, fitting.plan, fitting.chosen.seed)
-        predictions = out_of_fold.of_target(target)
-        out_of_fold.mixtures[target] = fit_mixture(weighing, predictions, _stacking_folds(shared))
+        weighing = Weighing(task, labels, labelled, fitting.plan.ensemble, fitting.plan.seed)
+        candidates = out_of_fold.of_target(target)
+        out_of_fold.mixtures[target] = fit_mixture(weighing, candidates, _stacking_folds(shared))
 
     bags = [cross_fit.bag for cross_fit in cross_fits]
     ensemble = Ensemble(views, shared.examples.features, bags, out_of_fold.mixtures, columns).pruned()
@@ -159,58 +147,16 @@ def _prepare(fitting: Fitting, views: dict[str, View]) -> CrossFitting:
             data = fitting.data if of_run else view.dataset(fitting.table, True, cache, bar.advance)
             prepared[name] = Dataset(data.prepared, data.preprocessing)
 
-    features = Features.fit(prepared, _feature_columns(views), fitting.rows.train)
-    pool = np.sort(np.concatenate([fitting.rows.train, fitting.rows.valid]))
+    features = Features.fit(prepared, _feature_columns(views), fitting.plan.split.train)
+    pool = np.sort(np.concatenate([fitting.plan.split.train, fitting.plan.split.valid]))
     datasets = {name: Dataset(data.prepared, data.preprocessing, pool) for name, data in prepared.items()}
     return CrossFitting(fitting, views, Examples(datasets, features), _folds(fitting, pool))
 
 
-def _available(fitting: Fitting) -> dict[str, Choice]:
-    """The members that can be trained here. What the recipe itself asks for must be there; of what
-    `quality` stands for, vectors of models that are not installed are left out, and said so.
-    """
-    modalities = {fitting.schema[c].modality or "" for c in fitting.schema.of("input")}
-    asked = fitting.asked.ensemble is not None
-    kept: dict[str, Choice] = {}
-    told: set[str] = set()
-    for name, choice in fitting.plan.members.items():
-        options = dict(choice.options)
-        if "encoders" in options:
-            options["encoders"] = _encoders(options["encoders"], modalities, asked, told)
-            if not options["encoders"] and choice.options["encoders"]:
-                continue
-        one = Choice(name=choice.name, **options)
-        if all(one != other for other in kept.values()):
-            kept[name] = one
-    for line in sorted(told):
-        fitting.screen.say(line)
-    return kept
-
-
-def _encoders(wanted: dict[str, Any], modalities: set[str], asked: bool, told: set[str]) -> dict[str, Any]:
-    """Those for modalities that the table has, and whose weights are here."""
-    found = {}
-    for modality, given in wanted.items():
-        if modality not in modalities:
-            continue
-        choice = Choice.model_validate(given)
-        try:
-            component = find("encoders", choice.name)
-            component.settled(configure("encoders", choice.name, choice.options), modality)
-        except (RecipeError, ModuleNotFoundError) as error:
-            if asked:
-                raise
-            told.add(f"without pretrained vectors of {modality}s: {error}")
-            continue
-        found[modality] = given
-    return found
-
-
 def _views(fitting: Fitting, members: dict[str, Choice]) -> tuple[dict[str, View], dict[str, str]]:
     """The views of the table that the members need, and by member the name of its own (empty: features)."""
-    views = {OWN: View(fitting.chosen, fitting.data.preprocessing, fitting.own.settings)}
+    views = {OWN: View(fitting.plan, fitting.data.preprocessing, fitting.own.settings)}
     keys = {}
-    tasks = {t: choice.name for t, choice in fitting.chosen.tasks.items()}
     for name, choice in members.items():
         kind, config = find("members", choice.name), configure("members", choice.name, choice.options)
         encoders = kind.encoders(config)
@@ -221,17 +167,11 @@ def _views(fitting: Fitting, members: dict[str, Choice]) -> tuple[dict[str, View
         light = key != OWN and kind.light(config)
         keys[name] = key = f"{key}, light" if light else key
         if key not in views:
-            recipe = fitting.asked.with_encoders(encoders, fitting.schema).resolve(fitting.schema, tasks)
-            views[key] = View.fit(recipe.light() if light else recipe, fitting.table, fitting.rows.train)
-    texts = [c for c in fitting.schema.of("input") if fitting.schema[c].modality == "text"]
+            plan = fitting.plan.with_encoders(encoders)
+            views[key] = View.fit(plan.light() if light else plan, fitting.table)
+    texts = [c for c, column in fitting.plan.columns.items() if column.modality.name == "text"]
     if texts and "" in keys.values():
-        recipe = fitting.asked.with_encoders({"text": Choice(name="bag")}, fitting.schema).resolve(
-            fitting.schema, tasks
-        )
-        columns = {c: v for c, v in recipe.columns.items() if c in texts}
-        views[NGRAMS] = View.fit(
-            recipe.model_copy(update={"columns": columns, "tasks": {}}), fitting.table, fitting.rows.train
-        )
+        views[NGRAMS] = View.fit(fitting.plan.words_only(), fitting.table)
     return views, keys
 
 
@@ -248,7 +188,7 @@ def _feature_columns(views: dict[str, View]) -> dict[str, list[str]]:
         if name == NGRAMS:
             columns[name] = list(view.preprocessing.inputs)
             continue
-        encoders = {column: repr(view.recipe.columns[column].encoder) for column in view.frozen}
+        encoders = {column: repr(view.plan.columns[column].encoder) for column in view.frozen}
         columns[name] = [column for column, encoder in encoders.items() if encoder not in contributed]
         contributed |= set(encoders.values())
 
@@ -265,18 +205,14 @@ def _folds(fitting: Fitting, pool: np.ndarray) -> list[list[np.ndarray]]:
 
     Where the split goes by time, the only fold is the validation rows.
     """
-    if fitting.chosen.split.time:
+    options, ensemble, split = fitting.plan.recipe.split, fitting.plan.ensemble, fitting.plan.split
+    if options.time:
         return [[_validation_places(fitting, pool)]]
-    target = next(iter(fitting.tasks))
-    classes = fitting.chosen.tasks[target].name == "classification"
-    count, repeats = fitting.plan.folds, fitting.plan.repeats
-    assert repeats != "auto"
-    first_seed = fitting.chosen.seed * 101
-    by_repeat = []
-    for repeat in range(repeats):
-        seed = first_seed + repeat
-        by_repeat.append(folds(pool, count, fitting.table, fitting.chosen.split, target, seed, classes))
-    return by_repeat
+    repeats = []
+    for repeat in range(ensemble.repeats):
+        seed = fitting.plan.seed * 101 + repeat
+        repeats.append(folds(fitting.table, pool, ensemble.folds, options.group, split.stratify, seed))
+    return repeats
 
 
 def _stacking_folds(shared: CrossFitting) -> list[np.ndarray]:
@@ -284,11 +220,11 @@ def _stacking_folds(shared: CrossFitting) -> list[np.ndarray]:
     first = shared.repeats[0]
     if len(first) > 1:
         return first
-    return [fold for fold in np.array_split(first[0], shared.fitting.plan.folds) if len(fold)]
+    return [fold for fold in np.array_split(first[0], shared.fitting.plan.ensemble.folds) if len(fold)]
 
 
 def _validation_places(fitting: Fitting, pool: np.ndarray) -> np.ndarray:
-    return np.flatnonzero(np.isin(pool, fitting.rows.valid))
+    return np.flatnonzero(np.isin(pool, fitting.plan.split.valid))
 
 
 def _cross_fit_of_network(shared: CrossFitting) -> CrossFit:
@@ -307,16 +243,10 @@ def _cross_fit(shared: CrossFitting, name: str, choice: Choice, view_name: str, 
     everything = np.arange(len(examples))
     for repeat, held_out in enumerate(shared.repeats):
         for number, fold in enumerate(held_out):
-            lesson = Lesson(
-                train=examples.take(np.setdiff1d(everything, fold)),
-                valid=examples.take(fold),
-                view=view_name,
-                recipe=view.recipe,
-                settings=view.settings,
-                tasks=fitting.tasks,
-                seed=fitting.chosen.seed * 1009 + repeat * 31 + number,
-                folder=fitting.folder,
-            )
+            train, valid = examples.take(np.setdiff1d(everything, fold)), examples.take(fold)
+            seed = fitting.plan.seed * 1009 + repeat * 31 + number
+            plan = view.plan.for_fold(train.rows.numpy(), valid.rows.numpy(), seed)
+            lesson = Lesson(train, valid, view_name, plan, view.settings, fitting.tasks, seed, fitting.folder)
             bag.folds.append(kind.fit(config, lesson))
             bar.advance()
             bar.draw(name)

@@ -18,7 +18,7 @@ from torch import Tensor
 from plait.data.dataset import Dataset
 from plait.ensemble.ensemble import Bag, Mixture, mixed_outputs
 from plait.members.base import Examples
-from plait.tasks.base import Task
+from plait.tasks.base_prediction import Prediction
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -52,7 +52,7 @@ class CrossFit:
         return self.bag.name
 
     def predict(
-        self, examples: Examples, subsets: Sequence[Sequence[str]], tasks: Mapping[str, Task]
+        self, examples: Examples, subsets: Sequence[Sequence[str]], tasks: Mapping[str, Prediction]
     ) -> list[dict[str, OutOfFoldPrediction]]:
         """Predict each row by the fits that held it out: for each subset of the columns, by target.
 
@@ -87,7 +87,11 @@ class OutOfFoldEnsemble:
     """
 
     def __init__(
-        self, members: Sequence[CrossFit], examples: Examples, tasks: dict[str, Task], columns: list[str]
+        self,
+        members: Sequence[CrossFit],
+        examples: Examples,
+        tasks: dict[str, Prediction],
+        columns: list[str],
     ) -> None:
         self.members, self.examples, self.tasks, self.columns = members, examples, tasks, columns
         self.mixtures: dict[str, Mixture] = {}
@@ -145,7 +149,7 @@ class OutOfFoldEnsemble:
 
 
 def weighted_mean(
-    task: Task, predictions: Mapping[Key, OutOfFoldPrediction], weights: Mapping[Key, float]
+    task: Prediction, predictions: Mapping[Key, OutOfFoldPrediction], weights: Mapping[Key, float]
 ) -> OutOfFoldPrediction:
     """Average predictions by their weights, in the rows that all with a weight predict."""
     used = [key for key, weight in weights.items() if weight]
@@ -153,7 +157,7 @@ def weighted_mean(
         return predictions[used[0]]
     mask = torch.stack([predictions[key].mask for key in used]).all(0)
     outputs = torch.full_like(predictions[used[0]].outputs, torch.nan)
-    outputs[mask] = task.blend(
+    outputs[mask] = task.mix(
         torch.stack([predictions[key].outputs[mask] for key in used]),
         torch.tensor([weights[key] for key in used]),
     )

@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from plait.tasks.base import Task
+from plait.tasks.base_prediction import Prediction
 
 MIN_WEIGHT = 0.05  # a smaller one becomes zero: such a member takes as long to answer as any other
 
 
 def bagged(
-    outputs: list[Tensor], task: Task, target: Tensor, rounds: int, bags: int, seed: int
+    outputs: list[Tensor], task: Prediction, target: Tensor, rounds: int, bags: int, seed: int
 ) -> list[float]:
     """Return the weight of each model: its mean over `bags` greedy selections.
 
@@ -33,7 +33,7 @@ def bagged(
     return (weights / weights.sum()).tolist()
 
 
-def greedy(outputs: list[Tensor], task: Task, target: Tensor, rounds: int) -> list[float]:
+def greedy(outputs: list[Tensor], task: Prediction, target: Tensor, rounds: int) -> list[float]:
     """Return the weight of each model: how often it was added to the mean.
 
     Each round adds the model that lowers the loss of the mean most; a model can be added again (Caruana et
@@ -49,7 +49,7 @@ def greedy(outputs: list[Tensor], task: Task, target: Tensor, rounds: int) -> li
         for candidate in np.eye(len(outputs)):
             tried = counts + candidate
             weights = torch.from_numpy(tried / tried.sum()).float()
-            mean = task.blend(stacked[tried > 0], weights[tried > 0])
+            mean = task.mix(stacked[tried > 0], weights[tried > 0])
             losses.append(float(task.loss(mean, target, everywhere)))
         counts = counts + np.eye(len(outputs))[int(np.argmin(losses))]
         if min(losses) < best_loss - 1e-9:

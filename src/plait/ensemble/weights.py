@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from plait.data.plan_ensemble import EnsemblePlan
 from plait.ensemble.ensemble import STACK, Mixture, stack_input, stack_output
 from plait.ensemble.out_of_fold import OutOfFoldPrediction, weighted_mean
 from plait.ensemble.selection import bagged
 from plait.members.linear import Space, solve
-from plait.recipe.sections import EnsembleRecipe
-from plait.tasks.base import Task, fit_temperature
+from plait.tasks.base_prediction import Prediction, fit_temperature
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)  # of the stacked model's regularisation
 MEAN = ""  # the mean of the complete members, as a candidate; no member has an empty name
@@ -25,10 +25,10 @@ class Weighing:
     ensemble's options.
     """
 
-    task: Task
+    task: Prediction
     target: Tensor
     labelled: Tensor
-    options: EnsembleRecipe
+    options: EnsemblePlan
     seed: int
 
     def rows(self, *predictions: OutOfFoldPrediction) -> Tensor:
@@ -130,9 +130,9 @@ def _linear(
     weighing: Weighing, inputs: np.ndarray, rows: np.ndarray, strength: float
 ) -> tuple[Tensor, Tensor]:
     """Fit a linear model from inputs (N, numbers) to the target on some rows: weight and bias."""
-    prior = weighing.task.prior(weighing.target[weighing.labelled])
+    baseline = weighing.task.baseline(weighing.target[weighing.labelled])
     space = Space([inputs[rows]])
-    zero = torch.zeros(space.width, prior.numel(), dtype=torch.float64)
+    zero = torch.zeros(space.width, baseline.numel(), dtype=torch.float64)
     target = weighing.target[torch.from_numpy(rows)]
-    weight, bias = solve(space, weighing.task, target, strength, zero, prior.double())
+    weight, bias = solve(space, weighing.task, target, strength, zero, baseline.double())
     return space.weights(weight).float(), bias.float()
