@@ -5,6 +5,7 @@ for each alone would do.
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from plait.recipe import sections
 from plait.tasks.transcription import Transcription
 from plait.training.loop import Callback, Training
 from plait.training.validation import normalised_score
+from support.components import variants
 from support.tables import FAST, make_rows, write_csv
 from support.training import StopAtStep
 
@@ -31,14 +33,7 @@ BOTH = [
     "tasks.seen={name: classification, column: label, inputs: [photo]}",
     "tasks.told={name: classification, column: label, inputs: [text]}",
 ]
-WAYS = [
-    "uncertainty",
-    "famo",
-    "{name: gradient, method: upgrad}",
-    "{name: gradient, method: pcgrad}",
-    "{name: gradient, method: mgda}",
-    "{name: gradient, method: cagrad}",
-]
+BALANCED = [(name, options) for name, options in variants("balancing") if name != "equal"]
 
 
 @pytest.fixture
@@ -196,23 +191,23 @@ def test_skill_is_the_share_of_the_way_to_perfection() -> None:
     assert normalised_score(1.0, 1.0, True) == 1.0
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("name", "options"), BALANCED)
 def test_every_way_of_balancing_trains_and_goes_on_after_a_stop(
-    way: str, several: list[dict[str, Any]], tmp_path: Path
+    name: str, options: dict[str, Any], several: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     table = write_csv(tmp_path / "t.csv", [{**row, "half": row["half"] or ""} for row in several])
-    options = [
+    overrides = [
         *FAST,
-        f"balancing={way}",
+        f"balancing={json.dumps({'name': name, **options})}",
         "training.epochs=4",
         "training.batch_size=8",
         "columns.price.role=ignored",
     ]
     targets = ["label", "cents", "half"]
-    whole = plait.fit(table, targets, out=tmp_path / "whole", overrides=options, quiet=True)
+    whole = plait.fit(table, targets, out=tmp_path / "whole", overrides=overrides, quiet=True)
     stop = [StopAtStep(9)]
     with pytest.raises(Interrupted):
-        plait.fit(table, targets, out=tmp_path / "parts", overrides=options, callbacks=stop, quiet=True)
+        plait.fit(table, targets, out=tmp_path / "parts", overrides=overrides, callbacks=stop, quiet=True)
     fit.resume(tmp_path / "parts", quiet=True)
     assert (tmp_path / "whole" / "weights.safetensors").read_bytes() == (
         tmp_path / "parts" / "weights.safetensors"
@@ -221,7 +216,7 @@ def test_every_way_of_balancing_trains_and_goes_on_after_a_stop(
         table,
         targets,
         out=tmp_path / "plain",
-        overrides=[options[0], *FAST[1:], *options[len(FAST) + 1 :]],
+        overrides=[*FAST, *overrides[len(FAST) + 1 :]],
         quiet=True,
     )
     differ = [

@@ -51,6 +51,7 @@ def test_groups_stay_together_and_time_goes_forward() -> None:
     found = split(table(), SplitRecipe(time="i", valid=0.2, test=0.1), "y", 0)
     assert found.test.tolist() == list(range(10))  # column i counts down
     assert found.valid.tolist() == list(range(10, 30))
+    assert found.train.dtype == np.int64, "torch takes no unsigned row numbers"
 
 
 def test_a_column_of_sides() -> None:

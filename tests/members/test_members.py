@@ -27,7 +27,7 @@ from plait.table.table import Table
 from plait.tasks.base_prediction import fit_temperature
 
 ROWS, SEEN = 90, 60
-SMALL = {"network": {}, "linear": {}, "trees": {"rounds": 20}}
+SMALL = {"trees": {"rounds": 20}}  # options that make a member faster
 
 
 def make(tasks: dict[str, str]) -> tuple[Examples, Plan]:
@@ -48,7 +48,7 @@ def make(tasks: dict[str, str]) -> tuple[Examples, Plan]:
     table = Table(
         pa.table({k: c for k, c in columns.items() if k not in TASKS or k in tasks}), Path.cwd(), "t"
     )
-    training = {"epochs": 2, "precision": "fp32", "channels_last": "off", "allocator": "off"}
+    training = {"epochs": 40, "precision": "fp32", "channels_last": "off", "allocator": "off"}
     asked = {"training": training, "columns": {"text": {"modality": "text"}}, "split": {"valid": 0}}
     plan = Plan.make(table, load({**asked, "tasks": tasks}), tasks)
     preprocessing = Preprocessing.fit(table, plan, np.arange(SEEN))
@@ -95,9 +95,8 @@ def test_a_member_learns_every_task_and_is_the_same_after_saving(name: str, tmp_
     for before, after in zip(found, again.outputs(one.valid, subsets), strict=True):
         for target in TASKS:
             torch.testing.assert_close(before[target], after[target], rtol=1e-5, atol=1e-5)
-    if name != "network":  # two epochs teach nothing
-        y, _ = one.valid.target("kind")
-        assert one.tasks["kind"].measure(found[0]["kind"].numpy(), y.numpy())["accuracy"] > 0.8
+    y, _ = one.valid.target("kind")
+    assert one.tasks["kind"].measure(found[0]["kind"].numpy(), y.numpy())["accuracy"] > 0.6
 
 
 @pytest.mark.parametrize("name", names("members"))

@@ -177,7 +177,7 @@ def _fit_members(trained: Model, sides: Sides, table: Table, screen: Screen) -> 
         trained.answer_with(members.ensemble)
         members.ensemble.save(trained.folder)
         members.show(screen)
-        trained.record["members"] = members.members
+        trained.record["members"] = members.record()
     return members
 
 
@@ -204,8 +204,9 @@ def _evaluate(trained: Model, sides: Sides, members: Trained | None, table: Tabl
     """Write into the record the scores on validation rows and on test rows, where there are any."""
     scores = trained.record["evaluation"]
     if members:
-        unseen = trained.score(members.unseen, members.examples, "rows that the members had not seen")
-        scores["validation"] = unseen.to_dict()
+        out_of_fold = members.out_of_fold
+        evaluation = trained.score(out_of_fold, out_of_fold.rows(), "out-of-fold predictions")
+        scores["validation"] = evaluation.to_dict()
     elif _has_labels(sides.valid):
         evaluation = trained.score(trained.network, sides.valid, "validation rows")
         scores["validation"] = _with_linear_maps(trained, evaluation, sides, sides.valid).to_dict()

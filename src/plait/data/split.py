@@ -97,7 +97,7 @@ def split(table: Table, recipe: SplitRecipe, stratify: str, seed: int) -> Split:
     elif recipe.group:
         done = _by_group(table, recipe, recipe.group, seed)
     elif recipe.time:
-        order = pc.sort_indices(table.column(recipe.time)).to_numpy()
+        order = pc.sort_indices(table.column(recipe.time)).to_numpy().astype(np.int64)
         done = Split(
             *_cut(order, recipe), f"in the order of {recipe.time}, the last rows to validate and test"
         )
