@@ -35,6 +35,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import soundfile
+import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
@@ -58,13 +59,40 @@ ENVIRONMENT = {
 # ---------------------------------------------------------------- from the older layout to the present one
 
 FORMAT = 8  # what the present code expects in state.json
-RENAMED: list[tuple[str, str]] = []  # names of tensors: (pattern, replacement), applied in order
+RENAMED: list[tuple[str, str]] = [  # names of tensors: (pattern, replacement), applied in order
+    (r"^cells\.(missing|empty)$", r"table_columns.stand_in.\1"),
+    (r"^cells\.taught_M$", "table_columns.stand_in.has_empty_M"),
+    (r"^cells\.", "table_columns."),
+    (r"^(encoders\..*)\.missing_D$", r"\1.stand_in.missing"),
+    (r"^fused\.(.*?)\.solo\.", r"fusers.\1.unimodal."),
+    (r"^fused\.", "fusers."),
+    ("\0table", "table"),
+    (r"^votes\.(.*)\.trust_P$", r"tasks.\1.late_fusion.inverse_temperature_P"),
+    (r"^votes\.(.*)\.share$", r"tasks.\1.late_fusion.mixture_weight"),
+]
 RENAMED_OPTIONS: list[tuple[str, str]] = []  # the same for the overrides of the cases
 
 
 def convert_weights(tensors: dict[str, Any]) -> dict[str, Any]:
     """Rename the tensors of a network. If a tensor's meaning changes, change it here."""
-    return {renamed(name, RENAMED): tensor for name, tensor in tensors.items()}
+    tensors = {renamed(name, RENAMED): tensor for name, tensor in tensors.items()}
+    converted_tensors = {}
+    for name, tensor in tensors.items():
+        if re.fullmatch(r"fusers\..*\.empty\.weight|tasks\..*\.guesses", name):
+            continue
+        # Only predictions have a temperature now, and they have a head of one linear layer.
+        if name.endswith(".temperature") and name.replace("temperature", "head.weight") not in tensors:
+            continue
+        converted_tensors[name] = tensor
+
+    # A single plain column has an empty token now, which these runs never trained.
+    matches = (re.match(r"(encoders\.[^.]+)\.encoder\.net\.", name) for name in tensors)
+    for encoder in {match[1] for match in matches if match}:
+        name = f"{encoder}.stand_in.missing"
+        converted_tensors[f"{encoder}.stand_in.has_empty_M"] = torch.zeros(1, dtype=torch.bool)
+        if name in converted_tensors:
+            converted_tensors[f"{encoder}.stand_in.empty"] = torch.zeros_like(converted_tensors[name])
+    return converted_tensors
 
 
 def convert_recipe(recipe: dict[str, Any]) -> dict[str, Any]:

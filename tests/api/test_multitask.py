@@ -5,6 +5,7 @@ for each alone would do.
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ from plait.api import fit
 from plait.balancing.base import Share
 from plait.data.plan_training import plan_training
 from plait.errors import Interrupted, RecipeError
+from plait.nn.batch import Batch
 from plait.recipe import sections
 from plait.tasks.transcription import Transcription
-from plait.training import loop
-from plait.training.validation import skill
+from plait.training.loop import Callback, Training
+from plait.training.validation import normalised_score
 from support.tables import FAST, make_rows, write_csv
-from support.training import stop_at_step
+from support.training import StopAtStep
 
 BOTH = [
     *FAST,
@@ -112,12 +114,19 @@ def test_wrong_names_are_told(tmp_path: Path, rows: list[dict[str, Any]]) -> Non
             )
 
 
-def test_losses_are_in_units_of_a_guess_and_weighed(
-    several: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+class KeepShares(Callback):
+    """Keep what the losses are weighed by."""
+
+    shares: Mapping[str, Share]
+
+    def before_step(self, training: Training, batch: Batch) -> None:
+        self.shares = training.step.shares
+
+
+def test_losses_are_in_units_of_the_baseline_and_weighed(
+    several: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    seen: list[dict[str, Share]] = []
-    step = loop._step
-    monkeypatch.setattr(loop, "_step", lambda run, *others: seen.append(run.shares) or step(run, *others))
+    keep = KeepShares()
     overrides = [*FAST, "tasks.half={name: classification, weight: 3}"]
     plait.fit(
         several,
@@ -125,9 +134,10 @@ def test_losses_are_in_units_of_a_guess_and_weighed(
         root=tmp_path,
         out=tmp_path / "run",
         overrides=overrides,
+        callbacks=[keep],
         quiet=True,
     )
-    shares = seen[0]
+    shares = keep.shares
     assert shares["label"].scale == pytest.approx(np.log(3), rel=0.02), "three classes, alike"
     assert shares["cents"].scale == pytest.approx(1.0, rel=1e-3), (
         "the variance of what is standardised, whatever its unit"
@@ -136,7 +146,9 @@ def test_losses_are_in_units_of_a_guess_and_weighed(
     assert (shares["half"].weight, shares["label"].weight) == (3.0, 1.0)
 
 
-def test_the_best_epoch_is_that_of_the_mean_skill(several: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_the_best_epoch_has_the_best_mean_normalised_score(
+    several: list[dict[str, Any]], tmp_path: Path
+) -> None:
     overrides = [
         *FAST,
         "training.epochs=6",
@@ -178,15 +190,15 @@ def test_best_by_names_the_target_that_counts(several: list[dict[str, Any]], tmp
 
 
 def test_skill_is_the_share_of_the_way_to_perfection() -> None:
-    assert skill(0.9, 0.8, True) == pytest.approx(0.5)
-    assert skill(0.5, 2.0, False) == pytest.approx(0.75)
-    assert skill(3.0, 2.0, False) == pytest.approx(-0.5)
-    assert skill(1.0, 1.0, True) == 1.0
+    assert normalised_score(0.9, 0.8, True) == pytest.approx(0.5)
+    assert normalised_score(0.5, 2.0, False) == pytest.approx(0.75)
+    assert normalised_score(3.0, 2.0, False) == pytest.approx(-0.5)
+    assert normalised_score(1.0, 1.0, True) == 1.0
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_every_way_of_balancing_trains_and_goes_on_after_a_stop(
-    way: str, several: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    way: str, several: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     table = write_csv(tmp_path / "t.csv", [{**row, "half": row["half"] or ""} for row in several])
     options = [
@@ -198,10 +210,9 @@ def test_every_way_of_balancing_trains_and_goes_on_after_a_stop(
     ]
     targets = ["label", "cents", "half"]
     whole = plait.fit(table, targets, out=tmp_path / "whole", overrides=options, quiet=True)
-    stop_at_step(monkeypatch, 9)
+    stop = [StopAtStep(9)]
     with pytest.raises(Interrupted):
-        plait.fit(table, targets, out=tmp_path / "parts", overrides=options, quiet=True)
-    monkeypatch.undo()
+        plait.fit(table, targets, out=tmp_path / "parts", overrides=options, callbacks=stop, quiet=True)
     fit.resume(tmp_path / "parts", quiet=True)
     assert (tmp_path / "whole" / "weights.safetensors").read_bytes() == (
         tmp_path / "parts" / "weights.safetensors"
@@ -271,9 +282,7 @@ def test_only_tasks_that_need_more_steps_get_more() -> None:
     assert (speech.batch_size, speech.epochs) == (16, 100)
 
 
-def test_targets_with_labels_elsewhere_go_on_after_a_stop(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_targets_with_labels_elsewhere_go_on_after_a_stop(tmp_path: Path) -> None:
     table = write_csv(tmp_path / "t.csv", make_rows(tmp_path, 48))
     options = [
         *BOTH,
@@ -282,10 +291,8 @@ def test_targets_with_labels_elsewhere_go_on_after_a_stop(
         "training.batch_size=8",
     ]
     plait.fit(table, out=tmp_path / "whole", overrides=options, quiet=True)
-    stop_at_step(monkeypatch, 7)
     with pytest.raises(Interrupted):
-        plait.fit(table, out=tmp_path / "parts", overrides=options, quiet=True)
-    monkeypatch.undo()
+        plait.fit(table, out=tmp_path / "parts", overrides=options, callbacks=[StopAtStep(7)], quiet=True)
     model = fit.resume(tmp_path / "parts", quiet=True)
     assert model.targets == ["seen", "told", "words"]
     assert (tmp_path / "whole" / "weights.safetensors").read_bytes() == (

@@ -44,7 +44,7 @@ def test_greedy_selection_finds_what_trying_all_shares_finds() -> None:
     everywhere = torch.ones(200, dtype=torch.bool)
 
     def loss(s: Any) -> float:
-        return float(task().loss(task().blend(torch.stack(outputs), torch.tensor(s)), y, everywhere))
+        return float(task().loss(task().mix(torch.stack(outputs), torch.tensor(s)), y, everywhere))
 
     steps = np.linspace(0, 1, 21)
     best = min(loss((a, b, 1 - a - b)) for a, b in itertools.product(steps, steps) if a + b <= 1)
@@ -74,7 +74,7 @@ def test_bagged_selection_is_flattered_less_by_few_rows() -> None:
             assert sum(share) == pytest.approx(1)
             assert all(s == 0 or s >= LEAST for s in share) or bags == 1
             found.append(
-                float(task().loss(task().blend(torch.stack(test), torch.tensor(share)), test_y, everywhere))
+                float(task().loss(task().mix(torch.stack(test), torch.tensor(share)), test_y, everywhere))
             )
     assert bagged(outputs, task(), y, 20, 1, 0) == greedy(outputs, task(), y, 20)
     assert bagged(outputs, task(), y, 20, 20, 0) == bagged(outputs, task(), y, 20, 20, 0)
@@ -181,9 +181,9 @@ def test_columns_vote_in_the_recipes_own_network_only(
     monkeypatch.setattr("plait.members.network.train", recording)
     overrides = [*FAST, "training.epochs=1", "ensemble.folds=2", "ensemble.members={again: network}"]
     whole = plait.fit(table, "label", overrides=overrides, out=tmp_path / "run", quiet=True)
-    assert whole.network.model.votes_for("label") is not None
+    assert whole.network.model.task("label").late_fusion is not None
     assert len(members) == 2
-    assert all(m.votes_for("label") is None for m in members)
+    assert all(m.task("label").late_fusion is None for m in members)
 
 
 @pytest.mark.parametrize("quality", ["good", "best"])

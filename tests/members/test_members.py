@@ -24,7 +24,7 @@ from plait.nn import device
 from plait.recipe.recipe import load
 from plait.recipe.registry import configure, find, names
 from plait.table.table import Table
-from plait.tasks.base import fit_temperature
+from plait.tasks.base_prediction import fit_temperature
 
 ROWS, SEEN = 90, 60
 SMALL = {"network": {}, "linear": {}, "trees": {"rounds": 20}}
@@ -186,18 +186,18 @@ def test_means_of_answers() -> None:
     g = torch.Generator().manual_seed(0)
     logits = torch.randn(2, 5, 3, generator=g)
     torch.testing.assert_close(
-        tasks["kind"].blend(logits, share).softmax(-1), (logits.softmax(-1) * share[:, None, None]).sum(0)
+        tasks["kind"].mix(logits, share).softmax(-1), (logits.softmax(-1) * share[:, None, None]).sum(0)
     )
     one = torch.randn(2, 5, 1, generator=g)
     torch.testing.assert_close(
-        tasks["warm"].blend(one, share).sigmoid(), (one.sigmoid() * share[:, None, None]).sum(0)
+        tasks["warm"].mix(one, share).sigmoid(), (one.sigmoid() * share[:, None, None]).sum(0)
     )
     two = torch.randn(2, 5, 2, generator=g)
     torch.testing.assert_close(
-        tasks["tags"].blend(two, share).sigmoid(), (two.sigmoid() * share[:, None, None]).sum(0)
+        tasks["tags"].mix(two, share).sigmoid(), (two.sigmoid() * share[:, None, None]).sum(0)
     )
     number = torch.randn(2, 5, generator=g)
-    torch.testing.assert_close(tasks["price"].blend(number, share), 0.25 * number[0] + 0.75 * number[1])
+    torch.testing.assert_close(tasks["price"].mix(number, share), 0.25 * number[0] + 0.75 * number[1])
 
 
 def test_the_temperature_undoes_what_was_put_on() -> None:

@@ -92,10 +92,13 @@ def test_each_token_holds_the_numbers_of_its_cell() -> None:
     torch.manual_seed(0)
     values = Values(torch.randn(4, 20, 8), torch.tensor([20, 12, 16, 8]))
     encoder = crnn.component(8, (4,), 3, 1, "all", 0.0)
-    made = ColumnEncoder(encoder, "learned", statistics=Statistics(Layout("spectrogram", (20, 8)))).eval()
+    made = ColumnEncoder(
+        "a", encoder, "learned", statistics=Statistics(Layout("spectrogram", (20, 8)))
+    ).eval()
     made.statistics.fit([values])
     assert (made.fixed, made.width) == (encoder.width, encoder.width + 16)
-    tokens = made(values, torch.tensor([True, True, False, True]))
+    present = {"a": torch.tensor([True, True, False, True])}
+    tokens = made({"a": values}, present, present)["a"]
     numbers = made.statistics(values)
     for row in (0, 1, 3):
         assert torch.allclose(
@@ -107,8 +110,8 @@ def test_each_token_holds_the_numbers_of_its_cell() -> None:
             atol=1e-5,
         )
     assert not tokens.mask_BL[2].any()
-    assert torch.equal(tokens.x_BLD[2, 0], made.missing_D)
-    assert ColumnEncoder(bag.component(9, 4, 0.0), "zero").fixed is None
+    assert torch.equal(tokens.x_BLD[2, 0], made.stand_in.missing)
+    assert ColumnEncoder("b", bag.component(9, 4, 0.0), "zero").fixed is None
 
 
 def test_beside_two_pretrained_columns_only_texts_have_statistics(tmp_path: Path) -> None:

@@ -26,8 +26,8 @@ KERAS = {
     "encoders.of_photo.encoder.convolutions.2": 3 * 3 * 128 * 256 + 256,
     "encoders.of_text.encoder.embedding": 10_000 * 64,
     "encoders.of_text.encoder.lstm": 4 * (64 * 64 + 64 * 64 + 64),
-    "fused.of_photo,text.fusion.mlp.0": (26 * 26 * 256 + 64) * 128 + 128,
-    "fused.of_photo,text.fusion.mlp.2": 128 * 64 + 64,
+    "fusers.of_photo,text.fusion.mlp.0": (26 * 26 * 256 + 64) * 128 + 128,
+    "fusers.of_photo,text.fusion.mlp.2": 128 * 64 + 64,
     "tasks.of_label.head": 64 + 1,
 }
 
@@ -65,9 +65,9 @@ def test_shapes_on_the_way_are_those_of_the_primer() -> None:
     }
     present = {c: torch.ones(2, dtype=torch.bool) for c in values}
     with torch.no_grad():
-        encoded = model.encode(Batch(values, present, torch.arange(2)))
-    assert encoded["photo"].x_BLD.shape == (2, 1, 26 * 26 * 256)
-    assert encoded["text"].x_BLD.shape == (2, 1, 64)
+        encoded = model.encode(Batch(values, present, present, torch.arange(2)))
+    assert encoded.tokens["photo"].x_BLD.shape == (2, 1, 26 * 26 * 256)
+    assert encoded.tokens["text"].x_BLD.shape == (2, 1, 64)
 
 
 def test_settings_are_those_of_the_primer() -> None:

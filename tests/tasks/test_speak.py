@@ -107,7 +107,7 @@ def test_recordings_that_cannot_be_learned_from_are_named(tmp_path: Path) -> Non
 def test_it_reads_one_column() -> None:
     made = find("tasks", "speak").fit(configure("tasks", "speak", {}), pa.chunked_array([["x"]]), "sound")
     with pytest.raises(RecipeError, match="one column is read aloud"):
-        made.build_head(0, {"a": 3, "b": 3})
+        made.build_head({"a": 3, "b": 3})
 
 
 def test_every_parameter_learns_and_rows_without_a_recording_do_not() -> None:
@@ -119,9 +119,9 @@ def test_every_parameter_learns_and_rows_without_a_recording_do_not() -> None:
         .fit(configure("tasks", "speak", {"bands": 4, "width": 6}), pa.chunked_array([["x"]]), "sound")
         .train()
     )
-    made.build_head(0, {"said": 5})
+    made.build_head({"said": 5})
     x = torch.randn(3, 4, 5, requires_grad=True)
-    output = made(torch.zeros(3, 0), {"said": Tokens(x, torch.arange(4) < torch.tensor([4, 2, 3])[:, None])})
+    output = made({"said": Tokens(x, torch.arange(4) < torch.tensor([4, 2, 3])[:, None])})
     target = torch.cat([torch.randn(3, 9, 4), torch.ones(3, 9, 1)], 2)
     made.loss(output, target, torch.tensor([True, True, False])).backward()
     assert all(p.grad is not None and p.grad.any() for p in made.parameters())
@@ -145,7 +145,7 @@ def test_every_option_changes_something(option: dict[str, Any], tmp_path: Path) 
         made = find("tasks", "speak").fit(
             configure("tasks", "speak", chosen), pa.chunked_array([["x"]]), "sound"
         )
-        made.build_head(0, {"said": 5})
+        made.build_head({"said": 5})
         target = made.encode(pa.chunked_array([["0-0.wav"]]), Source("sound", tmp_path))[0]
         found.append((target, sum(p.numel() for p in made.parameters())))
     assert (

@@ -20,11 +20,13 @@ from safetensors.torch import load_file
 import plait
 from plait.data.dataset import Dataset
 from plait.data.plan_training import plan_training
-from plait.errors import RecipeError, TrainingError
+from plait.errors import Interrupted, RecipeError, TrainingError
 from plait.recipe import sections
-from plait.training import loop, objective
+from plait.training import objective
+from plait.training.loop import sum_in_order
 from plait.training.schedule import learning_rate, optimizer_for
 from support.tables import FAST, make_rows, write_csv
+from support.training import StopAtStep
 
 SLOW = [o for o in FAST if "epochs" not in o] + [
     "training.checkpoint_minutes=0.00001",
@@ -120,18 +122,10 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, table: Path, numbe
         plait.load(tmp_path / "run")
 
 
-def test_resume_refuses_another_table_or_recipe(
-    tmp_path: Path, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resume_refuses_another_table_or_recipe(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
     table = write_csv(tmp_path / "train.csv", rows)
-
-    def stop(*arguments: Any) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(loop, "_step", stop)
-        with pytest.raises(KeyboardInterrupt):
-            plait.fit(table, "label", out=tmp_path / "run", overrides=FAST, quiet=True)
+    with pytest.raises(Interrupted):
+        plait.fit(table, "label", out=tmp_path / "run", overrides=FAST, callbacks=[StopAtStep(1)], quiet=True)
     with pytest.raises(RecipeError, match="its recipe differ"):
         plait.fit(
             table,
@@ -153,8 +147,6 @@ def test_out_of_memory_goes_in_parts_to_the_same_end(
 ) -> None:
     options = [*FAST, "model.modality_dropout=0", "training.optimizer=sgd", "fusion=logit_sum"]
     plait.fit(table, "label", out=tmp_path / "whole", overrides=options, quiet=True)
-    from plait.training import loop
-
     losses, refused = objective.losses, []
 
     def narrow(model: Any, batch: Any, *others: Any) -> Any:
@@ -163,7 +155,7 @@ def test_out_of_memory_goes_in_parts_to_the_same_end(
             raise torch.OutOfMemoryError("not enough memory")
         return losses(model, batch, *others)
 
-    monkeypatch.setattr(loop, "losses", narrow)
+    monkeypatch.setattr("plait.training.step.losses", narrow)
     # dropout draws other numbers for other batches, so it is off in this comparison
     plait.fit(
         table,
@@ -396,10 +388,10 @@ def test_environment_is_recorded(trained: Any) -> None:
 
 def test_a_sum_that_goes_on_from_a_part_is_the_same_to_the_last_digit() -> None:
     losses = list(torch.rand(200, generator=torch.Generator().manual_seed(0)))
-    whole = loop._sum(losses)
+    whole = sum_in_order(losses)
     for at in range(1, 200, 7):
-        part = torch.tensor(loop._sum(losses[:at]), dtype=torch.float64)
-        assert loop._sum([part, *losses[at:]]) == whole
+        part = torch.tensor(sum_in_order(losses[:at]), dtype=torch.float64)
+        assert sum_in_order([part, *losses[at:]]) == whole
 
 
 def test_where_only_heads_are_trained_large_tables_go_in_large_batches() -> None:

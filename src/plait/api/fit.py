@@ -36,7 +36,7 @@ from plait.table.table import Table
 from plait.tasks.alignment import Alignment
 from plait.training import single_targets, start
 from plait.training.checkpoint import Progress
-from plait.training.loop import Training, Watch, train
+from plait.training.loop import Callback, Training, Watch, train
 
 
 def fit(
@@ -57,6 +57,7 @@ def fit(
     resume: bool = False,
     quiet: bool = False,
     watch: Watch | None = None,
+    callbacks: Sequence[Callback] = (),
     evaluate: bool = True,
 ) -> Model:
     """Train a model on a table and leave it, with all that explains it, in a folder.
@@ -71,7 +72,8 @@ def fit(
     (ensembles, see `EnsembleRecipe`). `strict` makes any unreadable cell an error. `resume` goes on with the
     training in `out` that was stopped; it needs the same arguments. `watch` is called after each epoch with
     its number, how many there are and its score on validation rows (larger is better); what it raises ends
-    the training. Without `evaluate` no score with intervals is worked out.
+    the training. `callbacks` are told of every step and epoch. Without `evaluate` no score with intervals is
+    worked out.
 
     Raises `TableError`, `RecipeError`, `BadCellsError` or `TrainingError` with what to do; `Interrupted`
     after Ctrl-C or SIGTERM.
@@ -79,7 +81,7 @@ def fit(
     full_recipe = recipe_from(
         recipe, columns=columns, align=align, overrides=overrides, quality=quality, seed=seed
     )
-    options = _Options(out, strict, resume, quiet, watch, evaluate)
+    options = _Options(out, strict, resume, quiet, watch, callbacks, evaluate)
     return _fit(Sources(data, valid, test, root), target_names(target), full_recipe, options)
 
 
@@ -108,6 +110,7 @@ class _Options:
     resume: bool = False
     quiet: bool = False
     watch: Watch | None = None
+    callbacks: Sequence[Callback] = ()
     evaluate: bool = True
 
 
@@ -121,7 +124,8 @@ def _fit(sources: Sources, targets: list[str], recipe: Recipe, options: _Options
     request = Request.make(recipe.to_dict(), targets, sources, options.strict, table)
     with Run.begin(options.out, request, options.resume) as run:
         sides = prepare_sides(plan, table, run.folder, options.strict, screen)
-        training = _begin_training(plan, sides, table, run.folder, screen, options.watch)
+        training = _begin_training(plan, sides, table, run.folder, screen)
+        training.watch, training.callbacks = options.watch, options.callbacks
         progress = train(training, run.resumed)
 
         record = _record(training, sides, progress)
@@ -142,9 +146,7 @@ def _fit(sources: Sources, targets: list[str], recipe: Recipe, options: _Options
     return trained
 
 
-def _begin_training(
-    plan: Plan, sides: Sides, table: Table, folder: Path, screen: Screen, watch: Watch | None
-) -> Training:
+def _begin_training(plan: Plan, sides: Sides, table: Table, folder: Path, screen: Screen) -> Training:
     """Build the model, encode once what its frozen encoders read, and begin at what the data says."""
     torch.manual_seed(plan.seed)
     model = MultimodalModel.build(plan, sides.preprocessing)
@@ -152,7 +154,7 @@ def _begin_training(
     messages.show_model(model, plan, settings, screen)
     embed_sides(sides, network.frozen(model), plan, settings, table, screen)
     start.begin(model, sides.train)
-    return Training(model, plan, settings, sides.train, sides.valid, folder, screen, sides.unlabelled, watch)
+    return Training(model, plan, settings, sides.train, sides.valid, folder, screen, sides.unlabelled)
 
 
 def _fit_members(trained: Model, sides: Sides, table: Table, screen: Screen) -> Trained | None:
@@ -171,7 +173,9 @@ def _fit_members(trained: Model, sides: Sides, table: Table, screen: Screen) -> 
 def _record(training: Training, sides: Sides, progress: Progress) -> dict[str, Any]:
     """Describe a training at its end."""
     plan, tasks = training.plan, sides.preprocessing.tasks
-    priors = {target: tasks[target].prior(_labels(sides.train, target)).tolist() for target in plan.targets}
+    priors = {
+        target: tasks[target].baseline(_labels(sides.train, target)).tolist() for target in plan.targets
+    }
     keeps_best = plan.training.keep == "best"
     return {
         "environment": device.describe(training.settings),

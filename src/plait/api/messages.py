@@ -44,7 +44,7 @@ def show_model(model: MultimodalModel, plan: Plan, settings: device.Settings, sc
         screen.say(f"{name}: {' ~ '.join(columns)}, {plan.tasks[name].options['objective']}")
 
     encoders = "; ".join(f"{scores.listed(names, ', ')}: {encoder}" for encoder, names in by_encoder.items())
-    fusion = f"fusion: {plan.fusion.name}; " if len(model.fused) else ""
+    fusion = f"fusion: {plan.fusion.name}; " if model.fuser_of else ""
     count = sum(p.numel() for p in model.parameters() if p.requires_grad)
     switches = [name for name in ("channels_last", "compile") if getattr(settings, name)]
     machine = ", ".join([settings.device, settings.precision, *switches])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -91,18 +91,17 @@ class Preprocessing:
         columns, no labels. Media are looked up in the `store` first, and left there.
         """
         rows = len(table)
-        done = Prepared(Batch(dict.fromkeys(self.inputs), {}, torch.arange(rows)))  # type: ignore[arg-type]
+        empty = dict.fromkeys(self.inputs)  # filled below, in the order of the inputs
+        done = Prepared(Batch(empty, {}, {}, torch.arange(rows)))  # type: ignore[arg-type]
         for column, names in self._by_origin(table.data.column_names).items():
-            cells = (
-                table.column(column)
-                if column in table.data.column_names
-                else pa.chunked_array([pa.nulls(rows)])
-            )
+            is_in_table = column in table.data.column_names
+            cells = table.column(column) if is_in_table else pa.chunked_array([pa.nulls(rows)])
             sources = [Source(name, table.root, progress, store, part=name != column) for name in names]
             for name, loaded in zip(
                 names, load([self.inputs[n] for n in names], cells, sources), strict=True
             ):
                 done.batch.values[name], done.batch.present[name] = loaded.values, loaded.present
+                done.batch.in_table[name] = torch.full((rows,), is_in_table)
                 done.problems += loaded.problems
                 done.given[name] = rows - cells.null_count
                 if loaded.digests and name == names[0]:  # the sound of a clip is the same file
@@ -146,7 +145,7 @@ class Preprocessing:
             c: cells[c] if cells[c].encoded else modality.transform(cells[c], generator)
             for c, modality in self.inputs.items()
         }
-        return Batch(values, batch.present, batch.rows, batch.targets, batch.labelled)
+        return replace(batch, values=values)
 
     def state(self) -> dict[str, Any]:
         """All fitted state, as JSON."""

@@ -25,7 +25,7 @@ from plait.prediction.predictor import Predictor
 from plait.recipe.registry import Choice, configure, find
 from plait.runs import files
 from plait.table.table import Progress, Table
-from plait.tasks.base import Task
+from plait.tasks.base_prediction import Prediction, predictions
 
 OWN = "network"  # the bag, and the view, of the recipe's own network
 
@@ -43,7 +43,7 @@ class Bag:
     folds: list[Member]
 
     def outputs(
-        self, examples: Examples, subsets: Sequence[Sequence[str]], tasks: dict[str, Task]
+        self, examples: Examples, subsets: Sequence[Sequence[str]], tasks: dict[str, Prediction]
     ) -> list[dict[str, Tensor]]:
         """The mean of the folds' answers, as outputs."""
         found = [member.outputs(examples, subsets) for member in self.folds]
@@ -70,15 +70,14 @@ class Weights:
         stacked = set(self.stacked) if self.shares.get(STACK) else set()
         return {name for name, share in self.shares.items() if share and name != STACK} | stacked
 
-    def output(self, task: Task, given: dict[str, Tensor]) -> Tensor:
+    def output(self, task: Prediction, given: dict[str, Tensor]) -> Tensor:
         """The answer from the outputs of the bags."""
         cooled = {name: output / self.temperatures.get(name, 1.0) for name, output in given.items()}
         if self.stack is not None and self.shares.get(STACK):
             cooled[STACK] = stack_output(task, self.stack, [cooled[name] for name in self.stacked])
         used = [(cooled[name], share) for name, share in self.shares.items() if share]
         return (
-            task.blend(torch.stack([o for o, _ in used]), torch.tensor([s for _, s in used]))
-            / self.temperature
+            task.mix(torch.stack([o for o, _ in used]), torch.tensor([s for _, s in used])) / self.temperature
         )
 
 
@@ -111,8 +110,8 @@ class Ensemble:
         return self._columns
 
     @property
-    def tasks(self) -> dict[str, Task]:
-        return next(iter(self.views.values())).preprocessing.tasks
+    def tasks(self) -> dict[str, Prediction]:
+        return predictions(next(iter(self.views.values())).preprocessing.tasks)
 
     def prepare(
         self,
@@ -244,18 +243,18 @@ def _bag(folder: Path, about: dict[str, Any], views: dict[str, View], predictor:
     return Bag(about["name"], choice, view, folds)
 
 
-def mean(task: Task, outputs: list[Tensor]) -> Tensor:
+def mean(task: Prediction, outputs: list[Tensor]) -> Tensor:
     """The output of the mean of several models' answers."""
     return (
         outputs[0]
         if len(outputs) == 1
-        else task.blend(torch.stack(outputs), torch.full((len(outputs),), 1 / len(outputs)))
+        else task.mix(torch.stack(outputs), torch.full((len(outputs),), 1 / len(outputs)))
     )
 
 
 def weighed(
     weights: dict[str, Weights],
-    tasks: dict[str, Task],
+    tasks: dict[str, Prediction],
     given: dict[str, list[dict[str, Tensor]]],
     subsets: int,
 ) -> list[dict[str, Tensor]]:
@@ -269,13 +268,13 @@ def weighed(
     ]
 
 
-def stack_output(task: Task, stack: tuple[Tensor, Tensor], outputs: list[Tensor]) -> Tensor:
+def stack_output(task: Prediction, stack: tuple[Tensor, Tensor], outputs: list[Tensor]) -> Tensor:
     """The stacked model's output from the bags' outputs."""
     found = stack_input(task, outputs) @ stack[0]
     return (found if stack[1].ndim else found[:, 0]) + stack[1]
 
 
-def stack_input(task: Task, outputs: list[Tensor]) -> Tensor:
+def stack_input(task: Prediction, outputs: list[Tensor]) -> Tensor:
     """The bags' outputs side by side: for classes, logarithms of probabilities."""
     plain = [mean(task, [o, o]) for o in outputs]
     return torch.cat([o[:, None] if o.ndim == 1 else o for o in plain], 1)

@@ -28,7 +28,7 @@ from plait.members.network import Network
 from plait.prediction.predictor import Predictor
 from plait.recipe.registry import Choice, configure, find
 from plait.table.table import Table
-from plait.tasks.base import Task, fit_temperature
+from plait.tasks.base_prediction import Prediction, fit_temperature, predictions
 
 NGRAMS = "ngrams"
 
@@ -45,8 +45,8 @@ class Fitting:
     screen: Screen
 
     @property
-    def tasks(self) -> dict[str, Task]:
-        return self.data.preprocessing.tasks
+    def tasks(self) -> dict[str, Prediction]:
+        return predictions(self.data.preprocessing.tasks)
 
 
 @dataclass
@@ -213,7 +213,12 @@ def _train(
 
 
 def _weigh(
-    fitting: Fitting, target: str, task: Task, unseen: Unseen, examples: Examples, parts: list[np.ndarray]
+    fitting: Fitting,
+    target: str,
+    task: Prediction,
+    unseen: Unseen,
+    examples: Examples,
+    parts: list[np.ndarray],
 ) -> Weights:
     """Shares and temperatures for one target: first of the bags that answer most rows, then of the
     others beside their mean.
@@ -246,7 +251,7 @@ def _weigh(
     if others:
         rows = torch.from_numpy(where[others[0]])
         used = [(cooled[n], s) for n, s in result.shares.items() if s]
-        blended = task.blend(torch.stack([o for o, _ in used]), torch.tensor([s for _, s in used]))
+        blended = task.mix(torch.stack([o for o, _ in used]), torch.tensor([s for _, s in used]))
         share = bagged(
             [blended[rows], *(cooled[n][rows] for n in others)], task, y[rows], plan.rounds, plan.bags, seed
         )
@@ -258,7 +263,7 @@ def _weigh(
     else:
         rows = torch.from_numpy(where[first[0]])
     used = [(cooled[n], s) for n, s in result.shares.items() if s]
-    blended = task.blend(torch.stack([o for o, _ in used]), torch.tensor([s for _, s in used]))
+    blended = task.mix(torch.stack([o for o, _ in used]), torch.tensor([s for _, s in used]))
     result.temperature = fit_temperature(task, blended[rows], y[rows])
     return result
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from plait.ensemble.ensemble import Bag, Weights, mean, weighed
 from plait.members.base import Examples
-from plait.tasks.base import Task
+from plait.tasks.base_prediction import Prediction
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Unseen:
     """
 
     def __init__(
-        self, bags: list[Fold], weights: dict[str, Weights], tasks: dict[str, Task], columns: list[str]
+        self, bags: list[Fold], weights: dict[str, Weights], tasks: dict[str, Prediction], columns: list[str]
     ) -> None:
         self.bags, self.weights, self.tasks, self.columns = bags, weights, tasks, columns
         self._whole: dict[str, list[dict[str, Tensor]]] = {}

@@ -6,12 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from plait.tasks.base import Task
+from plait.tasks.base_prediction import Prediction
 
 LEAST = 0.05  # a smaller share is none: such a member takes as long to answer as any other
 
 
-def bagged(outputs: list[Tensor], task: Task, y: Tensor, rounds: int, bags: int, seed: int) -> list[float]:
+def bagged(
+    outputs: list[Tensor], task: Prediction, y: Tensor, rounds: int, bags: int, seed: int
+) -> list[float]:
     """The mean share of each model over `bags` greedy selections, each among half of the models (two at
     least) and by rows drawn with replacement; of one bag, among all and by all. One selection picks the
     models that these rows happen to flatter, the more so the fewer the rows and the more the models
@@ -30,7 +32,7 @@ def bagged(outputs: list[Tensor], task: Task, y: Tensor, rounds: int, bags: int,
     return (share / share.sum()).tolist()
 
 
-def greedy(outputs: list[Tensor], task: Task, y: Tensor, rounds: int) -> list[float]:
+def greedy(outputs: list[Tensor], task: Prediction, y: Tensor, rounds: int) -> list[float]:
     """The share of each model: one is added, again and again, whichever lowers the loss of the mean
     most, and shares are how often each was (Caruana et al. 2004, "Ensemble selection from libraries of
     models", with replacement).
@@ -44,7 +46,7 @@ def greedy(outputs: list[Tensor], task: Task, y: Tensor, rounds: int) -> list[fl
         for i in range(len(outputs)):
             counts[i] += 1
             share = torch.from_numpy(counts / counts.sum()).float()
-            tried.append(float(task.loss(task.blend(stacked[counts > 0], share[counts > 0]), y, everywhere)))
+            tried.append(float(task.loss(task.mix(stacked[counts > 0], share[counts > 0]), y, everywhere)))
             counts[i] -= 1
         counts[int(np.argmin(tried))] += 1
         if min(tried) < best[0] - 1e-9:

@@ -8,14 +8,14 @@ from torch import Tensor
 
 from plait.ensemble.ensemble import Weights, stack_input, stack_output
 from plait.members.linear import Space, solve
-from plait.tasks.base import Task
+from plait.tasks.base_prediction import Prediction
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)  # of a stacked model
 
 
 def stack(
     result: Weights,
-    task: Task,
+    task: Prediction,
     cooled: dict[str, Tensor],
     y: Tensor,
     labelled: np.ndarray,
@@ -26,7 +26,7 @@ def stack(
     least loss there.
     """
     x = stack_input(task, list(cooled.values())).numpy().astype(np.float32)
-    prior = task.prior(y[torch.from_numpy(labelled)])
+    prior = task.baseline(y[torch.from_numpy(labelled)])
 
     def fitted(rows: np.ndarray, strength: float) -> tuple[Tensor, Tensor]:
         space = Space([x[rows]])

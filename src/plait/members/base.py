@@ -18,7 +18,7 @@ from plait.data.plan import Plan
 from plait.data.preprocessing import Prepared
 from plait.nn.device import Settings
 from plait.recipe.registry import Choice, Options
-from plait.tasks.base import Task
+from plait.tasks.base_prediction import Prediction
 
 
 @dataclass
@@ -76,7 +76,7 @@ class Lesson:
     view: str
     plan: Plan
     settings: Settings
-    tasks: dict[str, Task]
+    tasks: dict[str, Prediction]
     seed: int
     folder: Path
 
