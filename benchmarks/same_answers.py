@@ -2,6 +2,7 @@
 
 python benchmarks/same_answers.py --before ../old [--work FOLDER] [--only NAME ...] [--mode
 train|load|both]
+python benchmarks/same_answers.py --quick: compare one case of this checkout with itself
 
 Each case is a tiny table, made from a seed, and the arguments of a fit. The older checkout trains every
 case once and its answers stay in `<work>/before`; remove that folder to train them anew. Mode `train`
@@ -39,6 +40,8 @@ import soundfile
 import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
+
+from measure import cache_folder, read_arguments
 
 TOLERANCE = 1e-5
 WAVE_TOLERANCE = 1e-3  # samples have 16 bits, and Griffin-Lim enlarges what differs in the last digit
@@ -364,7 +367,7 @@ CASES = {
     "multilabel": Case("things", (*MEDIA, *PLAIN), ("tags",)),
     "several targets": Case("things", (*PAIR, *PLAIN), ("half", "value", "tags"), ("training.best_by=half",)),
     "own inputs": Case("things", (*PAIR, "price"), ("value",), (SEEN,), others=("label",)),
-    "plain": Case("wide", (*PLAIN, *MANY), ("large",)),
+    "plain": Case("wide", ("price", "shop", *MANY), ("large",)),
     "video": Case("clips", ("film", "price")),
     "frames": Case(
         "clips", ("film",), overrides=("encoders.video={name: per_frame, time: attention, width: 8}",)
@@ -549,7 +552,7 @@ def compare(before: Path, after: Path) -> Comparison:
 def run_worker(mode: str, name: str, work: Path, folder: Path, checkout: Path) -> None:
     """Answer a case in a process of its own, with the plait of a checkout."""
     environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(checkout / "src")}
-    command = [sys.executable, "-P", __file__, "--worker", mode, name, str(work), str(folder)]
+    command = [sys.executable, __file__, "--worker", mode, name, str(work), str(folder)]
     with (folder / "log.txt").open("w") as log:
         subprocess.run(command, env=environment, stdout=log, stderr=log, check=True)
 
@@ -581,7 +584,7 @@ def check(mode: str, name: str, work: Path, old: Path) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--before", type=Path, required=True, help="the older checkout")
+    parser.add_argument("--before", type=Path, help="the older checkout; needed unless --quick is given")
     parser.add_argument(
         "--work", type=Path, default=Path("/tmp/same-answers"), help="where runs and answers lie"
     )
@@ -589,7 +592,16 @@ def main() -> int:
         "--only", nargs="+", default=list(CASES), choices=list(CASES), metavar="NAME", help="cases"
     )
     parser.add_argument("--mode", choices=["train", "load", "both"], default="both")
-    options = parser.parse_args()
+    options = read_arguments(parser, has_page=False)
+    if options.quick:
+        options.before, options.work, options.only, options.mode = (
+            CHECKOUT,
+            cache_folder(),
+            ["plain"],
+            "train",
+        )
+    elif not options.before:
+        parser.error("--before is needed")
     work = options.work.resolve()
     make_inputs(work, {CASES[name].table for name in options.only})
     print(f"{'case':22} {'mode':6} {'rows':>6} {'outputs':>8} {'difference':>10} {'seconds':>8}")

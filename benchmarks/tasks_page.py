@@ -1,4 +1,4 @@
-"""The page of tasks.py, from the scores that were kept."""
+"""Format the page of tasks.py from its scores."""
 
 from __future__ import annotations
 
@@ -31,10 +31,13 @@ def part_a(kept: dict[str, Any]) -> list[str]:
         for name in TASKS
     ]
     rows.append(["seconds", *(f"{np.mean([v['seconds'] for v in some]):.0f}" for some in (joint, alone)), ""])
-    said = f"Accuracy on test rows, {n} seeds, 95 % intervals over seeds; the last column has the differences at the same seed."
+    about = (
+        f"Accuracy on test rows, {n} seeds, 95 % intervals over seeds; the last column has the differences"
+    )
+    about += " at the same seed."
     return [
         "## (a) Four targets of the stamps",
-        said,
+        about,
         table(["target", "one model", "a model for each", "gained"], rows),
     ]
 
@@ -59,9 +62,10 @@ def part_b(kept: dict[str, Any]) -> list[str]:
             f"{run['rows']['train']} recordings, "
             f"{run['epochs']} epochs in {seconds:.0f} s, {len(runs)} seeds (interval: first seed, over "
             f"rows). Recipe: the default of "
-            "`transcription` at 8 kHz (crnn, characters, CTC, greedy). What mends it: more epochs (English "
+            "`transcription` at 8 kHz (crnn, characters, CTC, greedy). What helps: more epochs (English "
             "alone, 100 of them: retrieval.md, "
-            '"by way of a transcript"), and above all a network that has heard more than an hour (whisper.md).'
+            '"by way of a transcript"), and above all a network that has learned from more than an hour '
+            "(whisper.md)."
         )
         parts.append(table(["language", "", "CER", "WER"], rows))
         heard = [
@@ -107,25 +111,25 @@ def part_b(kept: dict[str, Any]) -> list[str]:
 
 def part_cd(kept: dict[str, Any]) -> list[str]:
     parts, runs = (
-        ["## (c) Captions of moving stamps, from the clip alone"],
+        ["## (c) Captions of moving stamps, from the video alone"],
         [v for k, v in kept.items() if k.startswith("captions")],
     )
     if runs:
         rows = [
             [
-                f"{which} ({one['tested']} clips, {one['rows']['train']} to train)",
+                f"{which} ({one['tested']} videos, {one['rows']['train']} to train)",
                 *(spread([r[which][m] for r in runs]) for m in CAPTIONED),
             ]
             for which, one in runs[0].items()
         ]
-        parts.append(table(["", "motion right", "object right", "whole caption right", "chrF"], rows))
+        parts.append(table(["", "motion right", "object right", "complete caption right", "chrF"], rows))
         parts.append(
-            "With the motion as a second target the encoder also learns from clips without a caption. "
+            "With the motion as a second target the encoder also learns from videos without a caption. "
             "Objects are not named: of each there is one "
-            "other clip at most, 22 pixels long, among six hundred names; a pretrained encoder of frames "
+            "other video at most, 22 pixels long, among six hundred names; a pretrained encoder of frames "
             "would be the next thing to try."
         )
-        parts.append("Wanted, and written, of the first rows:")
+        parts.append("Expected, and written, of the first rows:")
         for which, one in runs[0].items():
             parts += [which, "\n".join(f"- {wanted} | {answered}" for wanted, answered in one["examples"])]
     else:
@@ -133,9 +137,9 @@ def part_cd(kept: dict[str, Any]) -> list[str]:
     if runs := [v for k, v in kept.items() if k.startswith("motion")]:
         (value, low, high), counted = runs[0]["accuracy"], runs[0]["rows"]
         parts.append(
-            f"The motion as a class, from the clip alone ({counted['train']} clips to train, "
+            f"The motion as a class, from the video alone ({counted['train']} videos to train, "
             f"{counted['test']} of objects never seen): accuracy "
-            f"{value:.3f} ({low:.3f} to {high:.3f}; first of {len(runs)} seeds, over rows). By lot: 0.125."
+            f"{value:.3f} ({low:.3f} to {high:.3f}; first of {len(runs)} seeds, over rows). By chance: 0.125."
         )
     parts.append("## (d) Emoji, picture to name, unseen vendor")
     for job, what in (
@@ -178,7 +182,7 @@ def part_e(kept: dict[str, Any]) -> list[str]:
             for way, v in found.items()
         ]
         parts += [
-            "Two losses that pull apart, each as a share of what it was at the start, from three starts.",
+            "Two losses that conflict, each as a share of what it was at the start, from three starts.",
             table(["", "a", "b", "mean"], rows),
         ]
     ways: dict[str, list[Any]] = {}

