@@ -322,20 +322,20 @@ def direction_lines(runs: list[dict[str, Any]], number: int) -> list[list[str]]:
         directions = [run["directions"][number] for run in runs]
         values = [direction["metrics"][metric][0] for direction in directions]
         _, low, high = first["metrics"][metric]
-        differences, linear = [], []
-        for value, direction in zip(values, directions, strict=True):
-            differences.append(value - direction["baselines"]["ridge"][metric])
-        for baseline in ("ridge", "CCA"):
-            if baseline in first["baselines"]:
-                scores = [direction["baselines"][baseline][metric] for direction in directions]
-                linear.append(f"{np.mean(scores):.3f}")
+        linear = {"ridge": "", "CCA": "", "above ridge": ""}  # a table of few rows has no linear maps
+        for baseline in first["baselines"]:
+            scores = [direction["baselines"][baseline][metric] for direction in directions]
+            linear[baseline] = f"{np.mean(scores):.3f}"
+            if baseline == "ridge":
+                differences = [value - score for value, score in zip(values, scores, strict=True)]
+                linear["above ridge"] = interval(differences)
         label = ""
         if metric == SHOWN[0]:
             queries, size = (round(np.mean([d[key] for d in directions])) for key in ("queries", "size"))
             label = f"{first['query']} -> {first['gallery']} ({queries:,} of {size:,})"
         spread = f"{min(values):.3f} to {max(values):.3f}" if len(values) > 1 else "one seed"
         line = [label, metric, f"{np.mean(values):.3f}", f"{low:.3f} to {high:.3f}", spread]
-        lines.append([*line, f"{first['chance'][metric]:.3f}", *linear, interval(differences)])
+        lines.append([*line, f"{first['chance'][metric]:.3f}", *linear.values()])
     return lines
 
 
