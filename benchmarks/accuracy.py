@@ -296,7 +296,7 @@ class Scores:
         return self.scores[job, model, seed]
 
 
-def rows_of(key: str, job: Job, seeds: dict[str, int], kept: Scores) -> tuple[str, list[list[object]]]:
+def rows_of(key: str, job: Job, seeds: dict[str, int], scores: Scores) -> tuple[str, list[list[object]]]:
     """Score all models on a table. Return a sentence about the table, and its rows."""
     tables = [job.table(seed) for seed in range(seeds["folds"] if job.group else 1)]
     labels = [
@@ -305,12 +305,15 @@ def rows_of(key: str, job: Job, seeds: dict[str, int], kept: Scores) -> tuple[st
     majority = [max(map(side.count, side)) / len(side) for side in labels]
     rows: list[list[object]] = [["most frequent class", interval(majority), "", "", ""]]
     for name in glued(job):
-        tried = kept.seeds(key, name, len(tables))
-        if tried:
+        split_seeds = scores.seeds(key, name, len(tables))
+        if split_seeds:
             rows.append(
                 row(
                     name,
-                    [kept.get(key, name, seed, lambda s=seed, n=name: glue(job, s)[n]()) for seed in tried],
+                    [
+                        scores.get(key, name, seed, lambda s=seed, n=name: glue(job, s)[n]())
+                        for seed in split_seeds
+                    ],
                 )
             )
     media = dict(job.media)
@@ -326,25 +329,25 @@ def rows_of(key: str, job: Job, seeds: dict[str, int], kept: Scores) -> tuple[st
     models |= {f"plait, {q}": (job.inputs, (f"quality={q}",)) for q in ("good", "best")}
     for name, (inputs, overrides) in models.items():
         count = seeds[name.rsplit(" ", 1)[-1]] if name.endswith(("good", "best")) else seeds["fast"]
-        if not (tried := kept.seeds(key, name, count)):
+        if not (split_seeds := scores.seeds(key, name, count)):
             continue
         rows.append(
             row(
                 name,
                 [
-                    kept.get(key, name, seed, lambda i=inputs, o=overrides, s=seed: plaited(job, i, o, s))
-                    for seed in tried
+                    scores.get(key, name, seed, lambda i=inputs, o=overrides, s=seed: plaited(job, i, o, s))
+                    for seed in split_seeds
                 ],
             )
         )
-    return f"{sum(map(len, labels)):,} rows tested on.{ahead(key, job, kept, len(tables))}", rows
+    return f"{sum(map(len, labels)):,} rows tested on.{ahead(key, job, scores, len(tables))}", rows
 
 
-def ahead(key: str, job: Job, kept: Scores, splits: int) -> str:
+def ahead(key: str, job: Job, all_scores: Scores, splits: int) -> str:
     """Say how far `good` and `best` are above the best model of scikit-learn's, split by split."""
     accuracies = {}
     for name in glued(job):
-        scores = [kept.scores.get((key, name, seed)) for seed in range(splits)]
+        scores = [all_scores.scores.get((key, name, seed)) for seed in range(splits)]
         if all(scores):
             accuracies[name] = [score.accuracy for score in scores]
     best = max(accuracies, key=lambda name: np.mean(accuracies[name]), default="")
@@ -352,7 +355,7 @@ def ahead(key: str, job: Job, kept: Scores, splits: int) -> str:
     for quality in ("good", "best"):
         differences = []
         for seed in range(FOLDS):
-            score = kept.scores.get((key, f"plait, {quality}", seed))
+            score = all_scores.scores.get((key, f"plait, {quality}", seed))
             if best and score:
                 differences.append(score.accuracy - accuracies[best][seed % splits])
         if differences:

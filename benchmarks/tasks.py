@@ -85,7 +85,9 @@ class Sizes:
 
 
 SIZES = Sizes()  # a quick run replaces its fields
-QUICK = Sizes(1, (24, 6, 6), (1, 1, 1), 20, ("training.epochs=1", "modalities.image.size=32"), BALANCING[1:4])
+QUICK = Sizes(
+    1, (24, 6, 6), (1, 1, 1), 20, ("training.epochs=1", "modalities.image.size=32"), BALANCING[1:4:2]
+)
 
 
 def rows_of(sample: Any) -> tuple[list[dict[str, Any]], Path]:
@@ -113,23 +115,23 @@ def fitted(
 def spoken_stamps() -> tuple[list[dict[str, Any]], Path]:
     """Read the stamps with one spoken description each, in a random language of many descriptions."""
     rows, root = rows_of(stamps)
-    found: dict[str, list[tuple[str, str]]] = {}
+    spoken: dict[str, list[tuple[str, str]]] = {}
     for path in sorted((root / "usr/share/tuxpaint/stamps").rglob("*_desc_*")):
         stem, language = re.sub(
             r"\.\w+$", "", str(path.relative_to(root / "usr/share/tuxpaint/stamps"))
         ).rsplit("_desc_", 1)
-        found.setdefault(stem, []).append((language, str(path.relative_to(root))))
+        spoken.setdefault(stem, []).append((language, str(path.relative_to(root))))
     counts: dict[str, int] = {}
-    for language in (lang for some in found.values() for lang, _ in some):
+    for language in (lang for descriptions in spoken.values() for lang, _ in descriptions):
         counts[language] = counts.get(language, 0) + 1
-    done = []
+    table = []
     for row in rows:
-        some = [one for one in found.get(row["stamp"], []) if counts[one[0]] >= SIZES.spoken]
+        descriptions = [pair for pair in spoken.get(row["stamp"], []) if counts[pair[0]] >= SIZES.spoken]
         lot = int(hashlib.sha1(row["stamp"].encode()).hexdigest(), 16)
-        language, speech = some[lot % len(some)] if some else (None, None)
-        kept = {c: row[c] for c in ("stamp", "picture", "sentence", "style", "category", "family", "split")}
-        done.append({**kept, "speech": speech, "language": language})
-    return done, root
+        language, speech = descriptions[lot % len(descriptions)] if descriptions else (None, None)
+        cells = {c: row[c] for c in ("stamp", "picture", "sentence", "style", "category", "family", "split")}
+        table.append({**cells, "speech": speech, "language": language})
+    return table, root
 
 
 def together(seed: int, balancing: str = "equal", names: tuple[str, ...] = tuple(TASKS)) -> dict[str, float]:
@@ -144,65 +146,65 @@ def together(seed: int, balancing: str = "equal", names: tuple[str, ...] = tuple
     speech = (
         ["modalities.audio.hop=0.02", "modalities.audio.seconds=4", *SPEECH] if "speech" in read_by else []
     )
-    own = [f"tasks.{name}={TASKS[name]}" for name in names]
-    given = (
+    tasks = [f"tasks.{name}={TASKS[name]}" for name in names]
+    overrides = (
         "split.group=family",
         f"balancing={balancing}",
         "columns.stamp.role=id",
         *ignored,
         *frozen,
         *speech,
-        *own,
+        *tasks,
     )
     begun = time.perf_counter()
-    record, _ = fitted(rows, root, given, seed)
-    found = record["evaluation"]["test"]["targets"]
+    record, _ = fitted(rows, root, overrides, seed)
+    targets = record["evaluation"]["test"]["targets"]
     return {
-        **{name: found[name]["metrics"]["accuracy"]["value"] for name in names},
+        **{name: targets[name]["metrics"]["accuracy"]["value"] for name in names},
         "seconds": time.perf_counter() - begun,
     }
 
 
 def apart(seed: int) -> dict[str, float]:
-    found: dict[str, float] = {"seconds": 0.0}
+    scores: dict[str, float] = {"seconds": 0.0}
     for name in TASKS:
-        one = together(seed, names=(name,))
-        found |= {name: one[name], "seconds": found["seconds"] + one["seconds"]}
-    return found
+        run = together(seed, names=(name,))
+        scores |= {name: run[name], "seconds": scores["seconds"] + run["seconds"]}
+    return scores
 
 
 def transcripts(seed: int) -> dict[str, Any]:
     """Transcribe prompts in two languages by three readers, with one model."""
     rows, root = rows_of(prompts)
     ignored = tuple(f"columns.{c}.role=ignored" for c in ("reader", "reader_split", "language"))
-    given = (*ignored, "columns.key.role=id", "tasks.transcript=transcription", *SPEECH)
+    overrides = (*ignored, "columns.key.role=id", "tasks.transcript=transcription", *SPEECH)
     begun = time.perf_counter()
-    record, model = fitted(rows, root, given, seed)
+    record, model = fitted(rows, root, overrides, seed)
     seconds = time.perf_counter() - begun
-    found: dict[str, Any] = {"seconds": seconds, "epochs": record["epochs"], "rows": record["rows"]}
-    found["hours"] = (
+    scores: dict[str, Any] = {"seconds": seconds, "epochs": record["epochs"], "rows": record["rows"]}
+    scores["hours"] = (
         sum(soundfile.info(root / row["speech"]).duration for row in rows if row["split"] == "train") / 3600
     )
     for language in ("en", "it"):
         held = [row for row in rows if row["split"] == "test" and row["language"] == language]
-        known = [row for row in rows if row["split"] == "train" and row["language"] == language]
-        wanted = [plain(row["transcript"], "spoken") for row in held]
+        training = [row for row in rows if row["split"] == "train" and row["language"] == language]
+        expected = [plain(row["transcript"], "spoken") for row in held]
         answered = model.predict(Table(pa.Table.from_pylist(held), root, "test"))["transcript"].to_pylist()
-        found[language] = rates(answered, wanted)
-        found[f"{language}, nearest"] = rates(nearest(known, held, root), wanted)
-        found[f"{language}, heard"] = list(zip(wanted, answered, strict=True))[:6]
-    return found
+        scores[language] = rates(answered, expected)
+        scores[f"{language}, nearest"] = rates(nearest(training, held, root), expected)
+        scores[f"{language}, heard"] = list(zip(expected, answered, strict=True))[:6]
+    return scores
 
 
-def rates(answered: list[str | None], wanted: list[str]) -> dict[str, list[float]]:
+def rates(answered: list[str | None], expected: list[str]) -> dict[str, list[float]]:
     """Compute error rates with intervals over rows."""
-    compared = edits([a or "" for a in answered], wanted)
+    compared = edits([a or "" for a in answered], expected)
     rng, value = np.random.default_rng(0), error_rates(compared)
-    drawn = [error_rates(compared[rng.integers(0, len(wanted), len(wanted))]) for _ in range(1000)]
+    drawn = [error_rates(compared[rng.integers(0, len(expected), len(expected))]) for _ in range(1000)]
     return {m: [value[m], *np.quantile([d[m] for d in drawn], [0.025, 0.975]).tolist()] for m in value}
 
 
-def nearest(known: list[dict[str, Any]], held: list[dict[str, Any]], root: Path) -> list[str]:
+def nearest(training: list[dict[str, Any]], held: list[dict[str, Any]], root: Path) -> list[str]:
     """Return the transcript of the training recording with the nearest spectrum.
 
     A spectrum is its mean in eight stretches of time, and its length.
@@ -212,7 +214,7 @@ def nearest(known: list[dict[str, Any]], held: list[dict[str, Any]], root: Path)
     def seen(row: dict[str, Any]) -> np.ndarray:
         wave, _ = soundfile.read(root / row["speech"], dtype="float32")
         spectra = log_mel(torch.from_numpy(wave), config).numpy()
-        parts = [
+        stretches = [
             spectra[
                 int(i * len(spectra) / 8) : max(
                     int((i + 1) * len(spectra) / 8), int(i * len(spectra) / 8) + 1
@@ -220,12 +222,12 @@ def nearest(known: list[dict[str, Any]], held: list[dict[str, Any]], root: Path)
             ]
             for i in range(8)
         ]
-        means = np.stack([part.mean(0) for part in parts])
+        means = np.stack([part.mean(0) for part in stretches])
         return np.append((means - means.mean()).ravel(), 20 * np.log(len(spectra)))
 
-    x, y = (np.stack([seen(row) for row in some]) for some in (known, held))
+    x, y = (np.stack([seen(row) for row in side_rows]) for side_rows in (training, held))
     at = ((y[:, None] - x[None]) ** 2).sum(-1).argmin(1)
-    return [plain(known[i]["transcript"], "spoken") for i in at]
+    return [plain(training[i]["transcript"], "spoken") for i in at]
 
 
 def numbers() -> tuple[list[dict[str, Any]], Path]:
@@ -251,25 +253,25 @@ def numbers() -> tuple[list[dict[str, Any]], Path]:
     def is_held(a: str, b: str) -> bool:
         return int(hashlib.sha1(f"{a} {b}".encode()).hexdigest(), 16) % HELD == 0
 
-    done: list[dict[str, Any]] = []
-    wanted = dict(zip(("train", "valid", "test"), SIZES.numbers, strict=True))
-    while any(wanted.values()):
-        said = [str(w) for w in rng.choice(names, int(rng.integers(2, 6)))]
-        held = [is_held(a, b) for a, b in itertools.pairwise(said)]
-        to = "test" if any(held) else "valid" if side(" ".join(said)) == "valid" else "train"
-        if not wanted[to]:
+    table: list[dict[str, Any]] = []
+    missing = dict(zip(("train", "valid", "test"), SIZES.numbers, strict=True))
+    while any(missing.values()):
+        words = [str(w) for w in rng.choice(names, int(rng.integers(2, 6)))]
+        held = [is_held(a, b) for a, b in itertools.pairwise(words)]
+        side_name = "test" if any(held) else "valid" if side(" ".join(words)) == "valid" else "train"
+        if not missing[side_name]:
             continue
-        wanted[to] -= 1
-        speed, parts = rng.uniform(0.9, 1.1), []
-        for word in said:
+        missing[side_name] -= 1
+        speed, pieces = rng.uniform(0.9, 1.1), []
+        for word in words:
             wave = waves[word] * rng.uniform(0.5, 1.0)
             at = np.arange(0, len(wave) - 1, speed)
-            parts += [np.interp(at, np.arange(len(wave)), wave), np.zeros(int(8000 * rng.uniform(0, 0.15)))]
-        name = f"{len(done):05d}.wav"
-        noisy = np.concatenate(parts) + rng.normal(0, 0.003, sum(map(len, parts)))
+            pieces += [np.interp(at, np.arange(len(wave)), wave), np.zeros(int(8000 * rng.uniform(0, 0.15)))]
+        name = f"{len(table):05d}.wav"
+        noisy = np.concatenate(pieces) + rng.normal(0, 0.003, sum(map(len, pieces)))
         soundfile.write(folder / name, noisy.clip(-1, 1).astype(np.float32), 8000)
-        done.append({"speech": name, "said": " ".join(WORDS[w] for w in said), "split": to})
-    return done, folder
+        table.append({"speech": name, "said": " ".join(WORDS[w] for w in words), "split": side_name})
+    return table, folder
 
 
 def spoken_numbers(seed: int) -> dict[str, Any]:
@@ -291,24 +293,24 @@ def aloud(seed: int) -> dict[str, Any]:
     Return its error rates, and those on recordings of the same texts.
     """
     rows, root = numbers()
-    known, held = (
+    training, held = (
         [row for row in rows if row["split"] != "test"],
         [row for row in rows if row["split"] == "test"],
     )
     reading, speaking, _ = SIZES.epochs
-    given = ("tasks.said=transcription", f"training.epochs={reading}", *SPEECH)
-    _, heard = fitted(known, root, given, seed, "said")
+    overrides = ("tasks.said=transcription", f"training.epochs={reading}", *SPEECH)
+    _, heard = fitted(training, root, overrides, seed, "said")
     begun = time.perf_counter()
-    given = (
+    overrides = (
         "tasks.speech={name: speak, rate: 8000}",
         "columns.said.modality=text",
         f"training.epochs={speaking}",
         "training.precision=bf16",
     )
-    _, speaks = fitted(known, root, given, seed, "speech")
+    _, speaks = fitted(training, root, overrides, seed, "speech")
     seconds = time.perf_counter() - begun
     spoken = speaks.predict([{"said": row["said"]} for row in held])["speech"].to_pylist()
-    wanted = [row["said"] for row in held]
+    expected = [row["said"] for row in held]
     recorded = heard.predict(
         Table(pa.Table.from_pylist([{"speech": row["speech"]} for row in held]), root, "test")
     )["said"].to_pylist()
@@ -316,9 +318,9 @@ def aloud(seed: int) -> dict[str, Any]:
     return {
         "seconds": seconds,
         "rows": len(held),
-        "made": rates(again, wanted),
-        "recorded": rates(recorded, wanted),
-        "heard": list(zip(wanted, again, strict=True))[:8],
+        "made": rates(again, expected),
+        "recorded": rates(recorded, expected),
+        "heard": list(zip(expected, again, strict=True))[:8],
     }
 
 
@@ -347,19 +349,21 @@ def captions(seed: int) -> dict[str, Any]:
 def motion(seed: int) -> dict[str, Any]:
     """Tell how a stamp moves, from the video alone, on objects never seen."""
     rows, root = rows_of(clips)
-    kept = [{k: row[k] for k in ("clip", "motion", "split")} for row in rows if row["clip"]]
-    record, _ = fitted(kept, root, (), seed, "motion")
-    found = record["evaluation"]["test"]["targets"]["motion"]["metrics"]["accuracy"]
+    cells = [{k: row[k] for k in ("clip", "motion", "split")} for row in rows if row["clip"]]
+    record, _ = fitted(cells, root, (), seed, "motion")
+    accuracy = record["evaluation"]["test"]["targets"]["motion"]["metrics"]["accuracy"]
     return {
         "seconds": record["seconds"],
         "rows": record["rows"],
-        "accuracy": [found["value"], found["low"], found["high"]],
+        "accuracy": [accuracy["value"], accuracy["low"], accuracy["high"]],
     }
 
 
-def captioned(rows: list[dict[str, Any]], root: Path, given: tuple[str, ...], seed: int) -> dict[str, Any]:
+def captioned(
+    rows: list[dict[str, Any]], root: Path, overrides: tuple[str, ...], seed: int
+) -> dict[str, Any]:
     begun = time.perf_counter()
-    record, model = fitted(rows, root, ("columns.category.role=ignored", *given), seed)
+    record, model = fitted(rows, root, ("columns.category.role=ignored", *overrides), seed)
     held = [row for row in rows if row["split"] == "test" and row["caption"]]
     answered = model.predict(
         Table(pa.Table.from_pylist([{"clip": row["clip"]} for row in held]), root, "test")
@@ -409,7 +413,7 @@ def names(seed: int, how: str = "free") -> dict[str, Any]:
         for row in rows
     ]
     begun = time.perf_counter()
-    given = (
+    overrides = (
         "split.group=emoji",
         "modalities.image.size=64",
         "modalities.image.flip=false",
@@ -418,13 +422,13 @@ def names(seed: int, how: str = "free") -> dict[str, Any]:
         f"training.epochs={SIZES.epochs[-1]}",
         "training.batch_size=64",
     )
-    record, _ = fitted(rows, root, given, seed)
-    found = record["evaluation"]["test"]["targets"]["name"]
+    record, _ = fitted(rows, root, overrides, seed)
+    scores = record["evaluation"]["test"]["targets"]["name"]
     return {
         "seconds": time.perf_counter() - begun,
         "rows": record["rows"],
-        "guess": found["baseline"],
-        **{m: [s["value"], s["low"], s["high"]] for m, s in found["metrics"].items()},
+        "guess": scores["baseline"],
+        **{m: [s["value"], s["low"], s["high"]] for m, s in scores["metrics"].items()},
     }
 
 
@@ -448,7 +452,7 @@ def toy(way: str) -> dict[str, list[float]]:
     name, method = (
         ("gradient", {"method": way.split("method: ")[1].rstrip("}")}) if "method" in way else (way, {})
     )
-    found: dict[str, list[float]] = {"a": [], "b": []}
+    losses: dict[str, list[float]] = {"a": [], "b": []}
     for start in ((-3.0, 2.0), (0.0, 3.0), (3.0, -2.0)):
         model = Conflict(start)
         before = {t: float(v.detach()) for t, v in model.losses().items()}
@@ -464,8 +468,8 @@ def toy(way: str) -> dict[str, list[float]]:
             if way_made.again:
                 way_made.after({t: v.detach() for t, v in model.losses().items()})
         for t, v in model.losses().items():
-            found[t].append(float(v.detach()) / before[t])
-    return found
+            losses[t].append(float(v.detach()) / before[t])
+    return losses
 
 
 JOBS: dict[str, Callable[[int], Any]] = {

@@ -55,7 +55,7 @@ def _string(file: BinaryIO) -> str:
     return file.read(_number(file, "H"))[:-1].decode()
 
 
-def renamed(found: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+def renamed(source: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
     """Give the tensors Hugging Face's names.
 
     Products that CTranslate2 has as one are split; keys have no bias.
@@ -63,9 +63,9 @@ def renamed(found: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
     tensors: dict[str, np.ndarray] = {}
     for side in ("encoder", "decoder"):
         for i in range(
-            sum(name.startswith(f"{side}/layer_") and name.endswith("ffn/linear_0/bias") for name in found)
+            sum(name.startswith(f"{side}/layer_") and name.endswith("ffn/linear_0/bias") for name in source)
         ):
-            given, into = f"{side}/layer_{i}/", f"model.{side}.layers.{i}."
+            old_layer, new_layer = f"{side}/layer_{i}/", f"model.{side}.layers.{i}."
             attentions = {"self_attention": ("self_attn", ((0, "qkv"), (1, "o")))}
             if side == "decoder":
                 attentions["attention"] = ("encoder_attn", ((0, "q"), (1, "kv"), (2, "o")))
@@ -74,31 +74,33 @@ def renamed(found: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
                     for kind in ("weight", "bias"):
                         for letter, part in zip(
                             letters,
-                            np.split(found[f"{given}{old}/linear_{number}/{kind}"], len(letters)),
+                            np.split(source[f"{old_layer}{old}/linear_{number}/{kind}"], len(letters)),
                             strict=True,
                         ):
                             if (letter, kind) != ("k", "bias"):
-                                tensors[f"{into}{new}.{'out' if letter == 'o' else letter}_proj.{kind}"] = (
-                                    part
-                                )
-                _norm(tensors, found, f"{given}{old}/layer_norm", f"{into}{new}_layer_norm")
-            _norm(tensors, found, f"{given}ffn/layer_norm", f"{into}final_layer_norm")
+                                tensors[
+                                    f"{new_layer}{new}.{'out' if letter == 'o' else letter}_proj.{kind}"
+                                ] = part
+                _norm(tensors, source, f"{old_layer}{old}/layer_norm", f"{new_layer}{new}_layer_norm")
+            _norm(tensors, source, f"{old_layer}ffn/layer_norm", f"{new_layer}final_layer_norm")
             for number in (0, 1):
                 for kind in ("weight", "bias"):
-                    tensors[f"{into}fc{number + 1}.{kind}"] = found[f"{given}ffn/linear_{number}/{kind}"]
-        _norm(tensors, found, f"{side}/layer_norm", f"model.{side}.layer_norm")
-        tensors[f"model.{side}.embed_positions.weight"] = found[f"{side}/position_encodings/encodings"]
+                    tensors[f"{new_layer}fc{number + 1}.{kind}"] = source[
+                        f"{old_layer}ffn/linear_{number}/{kind}"
+                    ]
+        _norm(tensors, source, f"{side}/layer_norm", f"model.{side}.layer_norm")
+        tensors[f"model.{side}.embed_positions.weight"] = source[f"{side}/position_encodings/encodings"]
     for name in ("conv1", "conv2"):
         for kind in ("weight", "bias"):
-            tensors[f"model.encoder.{name}.{kind}"] = found[f"encoder/{name}/{kind}"]
-    tensors["model.decoder.embed_tokens.weight"] = tensors["proj_out.weight"] = found[
+            tensors[f"model.encoder.{name}.{kind}"] = source[f"encoder/{name}/{kind}"]
+    tensors["model.decoder.embed_tokens.weight"] = tensors["proj_out.weight"] = source[
         "decoder/embeddings/weight"
     ]
     return {name: torch.from_numpy(x.astype(np.float32)) for name, x in tensors.items()}
 
 
-def _norm(tensors: dict[str, np.ndarray], found: dict[str, np.ndarray], old: str, new: str) -> None:
-    tensors[f"{new}.weight"], tensors[f"{new}.bias"] = found[f"{old}/gamma"], found[f"{old}/beta"]
+def _norm(tensors: dict[str, np.ndarray], source: dict[str, np.ndarray], old: str, new: str) -> None:
+    tensors[f"{new}.weight"], tensors[f"{new}.bias"] = source[f"{old}/gamma"], source[f"{old}/beta"]
 
 
 def written(source: Path, folder: Path) -> Path:
@@ -110,7 +112,7 @@ def written(source: Path, folder: Path) -> Path:
         WhisperForConditionalGeneration,
     )
 
-    says = json.loads((source / "config.json").read_text())
+    settings = json.loads((source / "config.json").read_text())
     end = MARKS["end"]
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_file=str(source / "tokenizer.json"), eos_token=end, pad_token=end, bos_token=end
@@ -126,7 +128,10 @@ def written(source: Path, folder: Path) -> Path:
         "eos_token_id": ids["end"],
         "decoder_start_token_id": ids["start"],
     }
-    never = {"suppress_tokens": says["suppress_ids"], "begin_suppress_tokens": says["suppress_ids_begin"]}
+    never = {
+        "suppress_tokens": settings["suppress_ids"],
+        "begin_suppress_tokens": settings["suppress_ids_begin"],
+    }
     vocabulary = len(tensors["proj_out.weight"])
     model = WhisperForConditionalGeneration(
         WhisperConfig(vocab_size=vocabulary, num_mel_bins=80, d_model=width, **layers, **marks, **never)
@@ -141,17 +146,17 @@ def written(source: Path, folder: Path) -> Path:
     return folder
 
 
-def scores(said: list[str | None], wanted: list[str]) -> dict[str, float]:
+def scores(answers: list[str | None], expected: list[str]) -> dict[str, float]:
     return error_rates(
-        edits([plain(text or "", "spoken") for text in said], [plain(text, "spoken") for text in wanted])
+        edits([plain(text or "", "spoken") for text in answers], [plain(text, "spoken") for text in expected])
     )
 
 
 def as_it_is(held: list[dict[str, Any]], root: Path, model: Path) -> dict[str, float]:
-    found = plait.transcribe(
+    answers = plait.transcribe(
         model, Table(pa.table({"speech": [row["speech"] for row in held]}), root, "test"), quiet=True
     )
-    return scores(found["transcript"].to_pylist(), [row["transcript"] for row in held])
+    return scores(answers["transcript"].to_pylist(), [row["transcript"] for row in held])
 
 
 def further(rows: list[dict[str, Any]], root: Path, model: Path, out: Path, epochs: int) -> dict[str, float]:
@@ -171,10 +176,10 @@ def further(rows: list[dict[str, Any]], root: Path, model: Path, out: Path, epoc
         quiet=True,
     )
     held = [row for row in rows if row["split"] == "test"]
-    said = trained.predict(Table(pa.table({"speech": [row["speech"] for row in held]}), root, "test"))[
+    answers = trained.predict(Table(pa.table({"speech": [row["speech"] for row in held]}), root, "test"))[
         "transcript"
     ].to_pylist()
-    return scores(said, [row["transcript"] for row in held])
+    return scores(answers, [row["transcript"] for row in held])
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 SCRIPTS = [path for path in sorted(FOLDER.glob("*.py")) if "__main__" in path.read_text(encoding="utf-8")]
-TIMEOUT = 300  # seconds; a run needs at most 20 of a core, which other programs may share
+TIMEOUT = 600  # seconds; a run needs at most 20 of a core, which other programs may share
 
 
 @pytest.mark.slow
