@@ -15,13 +15,13 @@ import torch
 
 from plait.console import Screen
 from plait.data.dataset import Dataset
+from plait.data.plan import Plan
 from plait.data.preprocessing import Prepared, Preprocessing
 from plait.model.network import MultimodalModel
 from plait.nn import device
 from plait.nn.batch import Batch, Values
 from plait.prediction.predictor import Predictor
-from plait.recipe import recipe
-from plait.table.schema import Column, Schema
+from plait.recipe.arguments import recipe_from
 from plait.table.table import Table
 from plait.training.checkpoint import Checkpoint, Progress
 from plait.training.loop import Training, _epoch
@@ -38,16 +38,15 @@ class InOrder(Dataset):
         return list(self.rows.split(batch_size))
 
 
-def setting() -> tuple[recipe.Recipe, Preprocessing, Prepared]:
+def setting() -> tuple[Plan, Preprocessing, Prepared]:
     """Plan the classic recipe, and put the images and token ids in place of files and texts."""
-    inputs = {"image": "image", "words": "text"}
-    columns = [Column(name=name, role="input", modality=modality) for name, modality in inputs.items()]
-    schema = Schema(columns=(*columns, Column(name="label", role="target")), rows=size)
-    options = [f"training.precision={precision}", f"training.batch_size={batch_size}"]
+    options = [f"training.precision={precision}", f"training.batch_size={batch_size}", "split.valid=0"]
     options += [f"modalities.image.size={side}", "training.unaugmented=0"]
-    plan = recipe.load("classic", options).resolve(schema, {"label": "classification"})
+    recipe = recipe_from("classic", columns={"image": "image", "words": "text"}, overrides=options)
     cells = {"image": ["a"] * size, "words": ["a b"] * size, "label": data["label"]}
-    preprocessing = Preprocessing.fit(Table(pa.table(cells), Path(), "data"), plan, np.arange(size))
+    table = Table(pa.table(cells), Path(), "data")
+    plan = Plan.make(table, recipe, "label")
+    preprocessing = Preprocessing.fit(table, plan, np.arange(size))
 
     values = {
         "image": Values(torch.from_numpy(data["images"])),
@@ -56,7 +55,7 @@ def setting() -> tuple[recipe.Recipe, Preprocessing, Prepared]:
     everywhere = torch.ones(size, dtype=torch.bool)
     present = dict.fromkeys(values, everywhere)
     labels = {"label": torch.from_numpy(data["label"])}
-    batch = Batch(values, present, torch.arange(size), labels, {"label": everywhere})
+    batch = Batch(values, present, present, torch.arange(size), labels, {"label": everywhere})
     return plan, preprocessing, Prepared(batch)
 
 
@@ -95,12 +94,11 @@ def copy_weights(model: MultimodalModel) -> None:
 
 
 plan, preprocessing, prepared = setting()
-settings = device.settings(plan.training, convolves=True)
+settings = device.settings(plan.recipe.training, convolves=True)
 
 
 def training(rows: int, kind: type[Dataset] = Dataset) -> Training:
     torch.manual_seed(0)
-    preprocessing.tasks["label"].build_head(64, {})
     model = MultimodalModel.build(plan, preprocessing)
     copy_weights(model)
     train_data, nothing = (kind(prepared, preprocessing, np.arange(count)) for count in (rows, 0))

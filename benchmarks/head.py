@@ -13,6 +13,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
 
+import pyarrow as pa
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -20,16 +21,19 @@ from torch.nn import functional as F
 from measure import machine, median, page, read_arguments, table
 from plait.console import Screen
 from plait.data.dataset import Dataset
+from plait.data.plan import Plan
 from plait.data.preprocessing import Prepared, Preprocessing
 from plait.encoders.pretrained import Config, Pretrained
 from plait.fusion.concat import Concat
 from plait.model.column import ColumnEncoder
-from plait.model.fused import Fused, parts
+from plait.model.fused import Fuser, blocks_of
 from plait.model.network import MultimodalModel
 from plait.nn import device
 from plait.nn.batch import Batch, Values
 from plait.pretrained.network import Network
 from plait.recipe import recipe
+from plait.table.table import Table
+from plait.tasks.base import Widths
 from plait.tasks.classification import Classification
 from plait.training.checkpoint import Checkpoint, Progress
 from plait.training.loop import Training, _epoch
@@ -89,11 +93,12 @@ def build_model(task: Classification, width: int, unimodal: bool) -> MultimodalM
     encoders = {}
     for column in COLUMNS:
         encoder = Pretrained(Network("", "", {}, ""), "grid", width, config)
-        encoders[column] = ColumnEncoder(encoder, "learned")
+        encoders[column] = ColumnEncoder(column, encoder, "learned")
     widths = dict.fromkeys(COLUMNS, width)
-    task.build_head(HIDDEN[-1], widths)
-    fused = Fused(widths, Concat(widths, HIDDEN, 0.0), parts(COLUMNS, ()) if unimodal else {})
-    return MultimodalModel(COLUMNS, encoders, None, {COLUMNS: fused}, {"label": task})
+    blocks = blocks_of(COLUMNS, ())
+    task.build(Widths(HIDDEN[-1], widths, list(blocks), late_fusion=unimodal))
+    fuser = Fuser(widths, Concat(widths, HIDDEN, 0.0), blocks, unimodal)
+    return MultimodalModel(list(COLUMNS), encoders, None, {COLUMNS: fuser}, {"label": task})
 
 
 def ours(
@@ -106,8 +111,11 @@ def ours(
         f"model.alone={float(unimodal)}",
         f"training.precision={precision}",
         "training.unaugmented=0",
+        "split.valid=0",
     ]
-    plan = recipe.load({"fusion": {"name": "concat", "hidden": HIDDEN}}, options)
+    cells = pa.table({**{c: [0.0, 1.0] for c in COLUMNS}, "label": ["a", "b"]})
+    loaded = recipe.load({"fusion": {"name": "concat", "hidden": HIDDEN}}, options)
+    plan = Plan.make(Table(cells, Path(), "data"), loaded, "label")
     task = Classification([0, 1], [1, 1], "none", 0.0)
     model = build_model(task, sizes.width, unimodal)
 
@@ -115,11 +123,12 @@ def ours(
     present = torch.ones(sizes.rows, dtype=torch.bool)
     values = {c: Values(v[:, None], one_token, encoded=True) for c, v in x.items()}
     everywhere = dict.fromkeys(COLUMNS, present)
-    batch = Batch(values, everywhere, torch.arange(sizes.rows), {"label": y}, {"label": present})
+    rows = torch.arange(sizes.rows)
+    batch = Batch(values, everywhere, everywhere, rows, {"label": y}, {"label": present})
     preprocessing = Preprocessing(dict.fromkeys(COLUMNS), {"label": task})  # type: ignore[arg-type]
     data = Dataset(Prepared(batch), preprocessing)
 
-    settings = device.settings(plan.training, convolves=False)
+    settings = device.settings(plan.recipe.training, convolves=False)
     run = Training(model, plan, settings, data, data, folder, Screen(quiet=True))
     with Screen(quiet=True).bar("", 1) as bar:
         begun = perf_counter()

@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
@@ -23,17 +24,17 @@ import torch
 from measure import machine, median, page, read_arguments, table
 from plait.console import Screen
 from plait.data.dataset import Dataset
-from plait.data.infer import infer
+from plait.data.plan import Plan
 from plait.data.preprocessing import Preprocessing
 from plait.model.network import MultimodalModel
 from plait.nn import device
-from plait.recipe import recipe, sections
+from plait.recipe import recipe
 from plait.table.table import Table
-from plait.training import loop
 from plait.training.checkpoint import Checkpoint, Progress
 from plait.training.loop import Training, _epoch
-from plait.training.objective import FUSED, losses, weighed
+from plait.training.objective import losses, weighed
 from plait.training.schedule import optimizer_for
+from plait.training.step import Step
 
 
 class Sizes(NamedTuple):
@@ -62,8 +63,7 @@ def main() -> None:
         "columns.x.encoder={name: tabular, width: 4}",
     ]
     settings = {"fusion": {"name": "logit_sum", "hidden": [4]}, "model": {"modality_dropout": 0.0}}
-    plan = recipe.load(settings, options)
-    plan = plan.resolve(infer(data, ["y"], plan), {"y": "regression"})
+    plan = Plan.make(data, recipe.load(settings, options), "y")
     preprocessing = Preprocessing.fit(data, plan, np.arange(sizes.rows))
     prepared = preprocessing.prepare(data)
     model = MultimodalModel.build(plan, preprocessing)
@@ -73,7 +73,7 @@ def main() -> None:
         run = Training(
             model,
             plan,
-            device.settings(plan.training, convolves=False),
+            device.settings(plan.recipe.training, convolves=False),
             rows,
             Dataset(prepared, preprocessing, np.arange(0)),
             Path(folder),
@@ -81,8 +81,8 @@ def main() -> None:
         )
         durations: dict[str, list[float]] = {name: [] for name in (*LOOPS, EMPTY_STEP)}
         for _ in range(sizes.rounds):
-            durations["plain"].append(plain(model, batches))
-            durations["plain, batches cut in the loop"].append(cutting(model, rows))
+            durations["plain"].append(plain(model, plan, batches))
+            durations["plain, batches cut in the loop"].append(cutting(model, plan, rows))
             durations["plait"].append(ours(run))
             durations[EMPTY_STEP].append(without_step(run))
     page("overhead.md", report(durations, start_up(sizes.starts), sizes), arguments)
@@ -113,23 +113,25 @@ steps besides.
 {table(["start", f"ms (median of {sizes.starts})"], start_lines)}"""
 
 
-def plain(model: MultimodalModel, batches: list) -> float:
-    optimizer = optimizer_for(model, sections.TrainingRecipe())
+def plain(model: MultimodalModel, plan: Plan, batches: list) -> float:
+    """Time a plain loop over batches that are ready, in seconds."""
+    optimizer = optimizer_for(model, plan.training)
     begun = perf_counter()
     for batch in batches:
-        loss = sum(weighed(losses(model, batch), {FUSED: 1.0}).values())
+        loss = sum(weighed(losses(model, batch), {}).values())
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     return perf_counter() - begun
 
 
-def cutting(model: MultimodalModel, rows: Dataset) -> float:
-    optimizer = optimizer_for(model, sections.TrainingRecipe())
+def cutting(model: MultimodalModel, plan: Plan, rows: Dataset) -> float:
+    """Time a plain loop that shuffles and cuts its batches, in seconds."""
+    optimizer = optimizer_for(model, plan.training)
     begun = perf_counter()
     for numbers in rows.shuffled(BATCH, 0):
         batch = rows.batch(numbers)
-        loss = sum(weighed(losses(model, batch), {FUSED: 1.0}).values())
+        loss = sum(weighed(losses(model, batch), {}).values())
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -145,12 +147,8 @@ def ours(run: Training) -> float:
 
 def without_step(run: Training) -> float:
     """Time the loop with an empty step: cutting batches, setting the rate, counting, watching."""
-    step, nothing = loop._step_in_memory, torch.zeros(())
-    loop._step_in_memory = lambda run, batch, unlabelled: nothing
-    try:
+    with mock.patch.object(Step, "__call__", return_value=torch.zeros(())):
         return ours(run)
-    finally:
-        loop._step_in_memory = step
 
 
 def start_up(times: int) -> dict[str, float]:

@@ -1,17 +1,17 @@
 """Check that this checkout answers as an older one does.
 
-python benchmarks/same_answers.py --before ../old [--work FOLDER] [--only NAME ...] [--mode
-train|load|both]
-python benchmarks/same_answers.py --quick: compare one case of this checkout with itself
+    python benchmarks/same_answers.py --before ../old [--mode train|load|both] [--only CASE ...]
+    python benchmarks/same_answers.py --quick: compare a case of this checkout with itself
 
-Each case is a tiny table, made from a seed, and the arguments of a fit. The older checkout trains every
-case once and its answers stay in `<work>/before`; remove that folder to train them anew. Mode `train`
-trains the case with this checkout, mode `load` loads the older checkout's run with it. Both must give
-the same answers. Training is deterministic on one machine with one thread, so that a change that only
-moves code changes no answer at all.
+The cases are in `same_answers_cases.py`. The older checkout trains each of them once. Its runs and answers
+stay in `<work>/before`; remove a case's folder there after changing the case.
 
-A renamed option, tensor or file needs an entry in one of the tables below, or a line in one of the
-`convert_` functions.
+Mode `train` trains the case with this checkout. Mode `load` brings the older run to the present layout and
+loads it. Both must give the older answers. With one thread, training is deterministic on one machine: a
+change that only moves code gives a difference of exactly 0.
+
+When a change renames tensors or options, add pairs to `RENAMED` or `RENAMED_OPTIONS`. When it changes a file
+of the run's folder, change the `convert_` function of that file.
 """
 
 from __future__ import annotations
@@ -25,50 +25,144 @@ import re
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import soundfile
+import torch
 import yaml
-from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from measure import cache_folder, read_arguments
+from same_answers_cases import CASES, LABELS, SMALL, Case, make_inputs
 
 TOLERANCE = 1e-5
 WAVE_TOLERANCE = 1e-3  # samples have 16 bits, and Griffin-Lim enlarges what differs in the last digit
+SHOWN = 6  # lines about what differs, for each case and mode
 CHECKOUT = Path(__file__).resolve().parents[1]
+WORK = Path(tempfile.gettempdir()) / "same-answers"
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
-    "PLAIT_CACHE": "off",
+    "TOKENIZERS_PARALLELISM": "false",
+    "CUDA_VISIBLE_DEVICES": "",
+    "HF_HUB_OFFLINE": "1",
+    "PLAIT_CACHE": "off",  # cells that the older checkout prepared would hide how this one prepares them
 }
-ENVIRONMENT |= {"TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
 
 # ---------------------------------------------------------------- from the older layout to the present one
 
-FORMAT = 7  # what the present code expects in state.json
-RENAMED: list[tuple[str, str]] = []  # tensors: (pattern, replacement), applied in order
-RENAMED_OPTIONS: list[
-    tuple[str, str]
-] = []  # overrides of the cases: (pattern, replacement), applied in order
+FORMAT = 8  # what the present code expects in state.json
+RENAMED: list[tuple[str, str]] = [  # names of tensors: (pattern, replacement), applied in order
+    (r"^cells\.(missing|empty)$", r"table_columns.stand_in.\1"),
+    (r"^cells\.taught_M$", "table_columns.stand_in.has_empty_M"),
+    (r"^cells\.", "table_columns."),
+    (r"^(encoders\..*)\.missing_D$", r"\1.stand_in.missing"),
+    (r"^fused\.(.*?)\.solo\.", r"fusers.\1.unimodal."),
+    (r"^fused\.", "fusers."),
+    ("\0table", "table"),
+    (r"^votes\.(.*)\.trust_P$", r"tasks.\1.late_fusion.inverse_temperature_P"),
+    (r"^votes\.(.*)\.share$", r"tasks.\1.late_fusion.mixture_weight"),
+]
+RENAMED_OPTIONS: list[tuple[str, str]] = []  # the same for the overrides of the cases
 
 
 def convert_weights(tensors: dict[str, Any]) -> dict[str, Any]:
-    return {renamed(name, RENAMED): tensor for name, tensor in tensors.items()}
+    """Rename the tensors of a network. If a tensor's meaning changes, change it here."""
+    tensors = {renamed(name, RENAMED): tensor for name, tensor in tensors.items()}
+    converted_tensors = {}
+    for name, tensor in tensors.items():
+        if re.fullmatch(r"fusers\..*\.empty\.weight|tasks\..*\.guesses", name):
+            continue
+        # Only predictions have a temperature now, and they have a head of one linear layer.
+        if name.endswith(".temperature") and name.replace("temperature", "head.weight") not in tensors:
+            continue
+        converted_tensors[name] = tensor
+
+    # A column that is encoded alone has an empty token now, which these runs never trained.
+    matches = (re.match(r"encoders\.[^.]+", name) for name in tensors)
+    for encoder in {match[0] for match in matches if match}:
+        converted_tensors[f"{encoder}.stand_in.has_empty_M"] = torch.zeros(1, dtype=torch.bool)
+        missing = converted_tensors.get(f"{encoder}.stand_in.missing")
+        if missing is not None:
+            converted_tensors[f"{encoder}.stand_in.empty"] = torch.zeros_like(missing)
+    return converted_tensors
+
+
+def add_empty_offsets(tensors: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
+    """Add what empty blocks say in rows without a cell, which these runs never counted: nothing."""
+    added = {}
+    for name, task in plan["tasks"].items():
+        head = tensors.get(f"tasks.of_{name}.head.weight")
+        if head is None or task["name"] not in ("classification", "regression", "multilabel"):
+            continue
+        read = [column for column in plan["columns"] if column in task["inputs"]]
+        names = {column: plan["columns"][column]["modality"]["name"] for column in read}
+        plain = [column for column in read if names[column] in ("number", "category", "datetime")]
+        blocks = len(read) - len(plain) + bool(plain)
+        shape = (blocks,) if task["name"] == "regression" else (blocks, len(head))
+        added[f"tasks.of_{name}.empty_offset"] = torch.zeros(shape)
+    return tensors | added
 
 
 def convert_recipe(recipe: dict[str, Any]) -> dict[str, Any]:
     return recipe
+
+
+def make_plan(recipe: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    """Make the plan of a run from its recipe, in which the older checkout filled in every option."""
+    inputs = [column["name"] for column in schema["columns"] if column["role"] == "input"]
+    columns, tasks, labels, alignments = {}, {}, {}, {}
+    for name, column in recipe["columns"].items():
+        if column.get("encoder"):
+            encoder = column["encoder"]
+            columns[name] = {
+                "modality": column["modality"],
+                "encoder": encoder,
+                "frozen": encoder.get("mode") == "frozen",
+                "plain": encoder["name"] == "tabular",
+            }
+    for name, task in recipe["tasks"].items():
+        tasks[name] = {**task, "inputs": task["inputs"] or inputs}
+        if task["name"] == "alignment":
+            alignments[name] = task["inputs"]
+        else:
+            labels[name] = task["column"] or name
+    machine = ("precision", "channels_last", "compile", "allocator")
+    ensemble = recipe.get("ensemble") or {}
+    if ensemble.get("repeats") == "auto":  # the view of a member, which has none
+        ensemble = {}
+    return {
+        "recipe": recipe,
+        "schema": schema,
+        "split": {"train": "", "valid": "", "test": "", "how": "as the older checkout did"},
+        "labels": labels,
+        "reasons": {},
+        "alignments": alignments,
+        "tasks": tasks,
+        "columns": columns,
+        "fusion": recipe["fusion"],
+        "balancing": recipe["balancing"],
+        "model": recipe["model"],
+        "training": make_training(recipe["training"], machine),
+        "ensemble": ensemble,
+        "seed": recipe["seed"],
+    }
+
+
+def make_training(training: dict[str, Any], machine: tuple[str, ...]) -> dict[str, Any]:
+    """Leave out what each machine decides. A member's numbers are decided fold by fold: any will do."""
+    usual = {"epochs": 1, "batch_size": 32, "unaugmented": 0.2}
+    planned = {name: option for name, option in training.items() if name not in machine}
+    return planned | {name: number for name, number in usual.items() if planned.get(name) == "auto"}
 
 
 def convert_schema(schema: dict[str, Any]) -> dict[str, Any]:
@@ -76,6 +170,7 @@ def convert_schema(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def convert_preprocessing(state: dict[str, Any]) -> dict[str, Any]:
+    """Convert the fitted state of modalities and tasks, without the number of the format."""
     return state
 
 
@@ -87,10 +182,10 @@ def convert_metrics(metrics: dict[str, Any]) -> dict[str, Any]:
     return metrics
 
 
-def convert_ensemble(ensemble: dict[str, Any]) -> dict[str, Any]:
+def convert_ensemble(ensemble: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
     for view in ensemble["views"].values():
-        if view:  # the view of the run's own network is empty: it has the run's recipe and state
-            view["recipe"] = convert_recipe(view["recipe"])
+        if view:  # the view of the run's own network is empty: it has the run's plan and state
+            view["plan"] = make_plan(convert_recipe(view.pop("recipe")), schema)
             view["state"] = convert_preprocessing(view["state"])
     return ensemble
 
@@ -100,7 +195,6 @@ CONVERSIONS = {
     "schema.json": convert_schema,
     "state.json": convert_state,
     "metrics.json": convert_metrics,
-    "ensemble.json": convert_ensemble,
 }
 
 
@@ -111,13 +205,29 @@ def converted(old_folder: Path, new_folder: Path) -> Path:
         path = new_folder / name
         if not path.is_file():
             continue
-        content = convert(yaml.safe_load(path.read_text(encoding="utf-8")))  # JSON is YAML
-        as_yaml = path.suffix == ".yaml"
-        path.write_text(
-            yaml.safe_dump(content, sort_keys=False) if as_yaml else json.dumps(content), encoding="utf-8"
-        )
-    for path in [new_folder / "weights.safetensors", *new_folder.glob("members/*/*/weights.safetensors")]:
-        save_file(convert_weights(load_file(path)), path)
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".yaml":
+            text = yaml.safe_dump(convert(yaml.safe_load(text)), sort_keys=False)
+        else:
+            text = json.dumps(convert(json.loads(text)))
+        path.write_text(text, encoding="utf-8")
+
+    recipe = yaml.safe_load((new_folder / "recipe.yaml").read_text(encoding="utf-8"))
+    schema = json.loads((new_folder / "schema.json").read_text(encoding="utf-8"))
+    plan = make_plan(recipe, schema)
+    (new_folder / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
+    plans = {new_folder / "weights.safetensors": plan}
+    ensemble = new_folder / "ensemble.json"
+    if ensemble.is_file():
+        content = convert_ensemble(json.loads(ensemble.read_text(encoding="utf-8")), schema)
+        ensemble.write_text(json.dumps(content), encoding="utf-8")
+        for number, bag in enumerate(content["bags"]):
+            view = content["views"].get(bag["view"])
+            for path in new_folder.glob(f"members/{number}/*/weights.safetensors"):
+                plans[path] = view["plan"] if view else plan
+
+    for path, plan in plans.items():
+        save_file(add_empty_offsets(convert_weights(load_file(path)), plan), path)
     return new_folder
 
 
@@ -127,310 +237,18 @@ def renamed(text: str, pairs: list[tuple[str, str]]) -> str:
     return text
 
 
-# ---------------------------------------------------------------- tables
-
-ROWS = 160
-COLOURS = {"red": (220, 40, 40), "green": (40, 180, 40), "blue": (40, 40, 220)}
-WORDS = {"red": "cherry", "green": "leaf", "blue": "sky"}
-TONES = {"red": 300, "green": 900, "blue": 2500}
-RATE = 16_000
-
-
-def things(folder: Path, missing: float = 0.15) -> pa.Table:
-    """Media and plain columns. A fifth of the labels are wrong, so that no model is too sure of them."""
-    rng = np.random.default_rng(0)
-    rows = []
-    for i in range(ROWS):
-        colour = list(COLOURS)[i % 3]
-        seen, heard = (colour if rng.random() < 0.8 else str(rng.choice(list(COLOURS))) for _ in range(2))
-        large = bool(rng.random() < 0.5)
-        number = float(rng.normal(list(COLOURS).index(colour) + large, 0.5))
-        inputs = {
-            "photo": save_photo(folder / f"{i}.png", seen, rng),
-            "sound": save_tones(folder / f"{i}.wav", [TONES[heard]], 0.2, rng),
-            "text": f"there is a {WORDS[seen]} near house number {int(rng.integers(1000))}",
-            "price": number if rng.random() < 0.9 else 0.0,
-            "shop": str(rng.choice(["north", "south", "east"])),
-            "day": f"2024-{i % 12 + 1:02d}-{i % 28 + 1:02d}",
-        }
-        for place, name in enumerate(inputs):
-            alone = i % 20 == 13 and place != i // 20 % len(inputs)
-            if missing and (rng.random() < missing or i % 20 == 7 or alone):
-                inputs[name] = None
-        label = colour if rng.random() < 0.8 else str(rng.choice(list(COLOURS)))
-        targets = {
-            "label": label,
-            "half": label if rng.random() < 0.6 else None,
-            "large": "yes" if large else "no",
-            "value": number + float(rng.normal(0, 0.2)) if rng.random() < 0.9 else None,
-            "tags": [tag for tag in (colour, "large" if large else "") if tag and rng.random() < 0.9],
-            "caption": f"a {'large' if large else 'small'} {colour} thing",
-        }
-        rows.append(inputs | targets)
-    (folder / "5.png").write_bytes(b"no image")  # one cell that cannot be read
-    return pa.Table.from_pylist(rows)
-
-
-def complete(folder: Path) -> pa.Table:
-    return things(folder, missing=0.0)
-
-
-def wide(folder: Path) -> pa.Table:
-    """Things with many plain columns."""
-    table, rng = things(folder), np.random.default_rng(1)
-    value = np.array([v or 0.0 for v in table["value"].to_pylist()])
-    for i in range(40):
-        cells = (
-            value * rng.normal() / 2 + rng.normal(size=ROWS)
-            if i % 4
-            else rng.integers(0, 5, ROWS).astype(str)
-        )
-        table = table.append_column(f"x{i}", pa.array(cells.tolist(), mask=rng.random(ROWS) < 0.1))
-    vectors = rng.normal(size=(ROWS, 4)).tolist()
-    return table.append_column("vector", pa.array([None if i % 9 == 4 else v for i, v in enumerate(vectors)]))
-
-
-def lists(folder: Path) -> pa.Table:
-    """Things with none to three images in a cell."""
-    table = things(folder)
-    photos = [[f"{(i + 3 * k) % ROWS}.png" for k in range(i % 4)] for i in range(ROWS)]
-    return table.append_column("photos", pa.array(photos))
-
-
-def clips(folder: Path) -> pa.Table:
-    """Clips as MP4, some of them with sound, and as GIF."""
-    rng, rows = np.random.default_rng(2), []
-    for i in range(80):
-        colour = list(COLOURS)[i % 3]
-        name = save_clip(folder, i, colour) if i % 10 < 8 else None
-        rows.append({"film": name, "price": float(rng.normal(i % 3)) if i % 7 else None, "label": colour})
-    return pa.Table.from_pylist(rows)
-
-
-def speech(folder: Path) -> pa.Table:
-    """Sounds of two to four tones, and a letter for each tone."""
-    rng, rows = np.random.default_rng(3), []
-    for i in range(60):
-        letters = [str(x) for x in rng.choice(list("abc"), int(rng.integers(2, 5)))]
-        name = save_tones(
-            folder / f"{i}.wav", [{"a": 400, "b": 900, "c": 2000}[x] for x in letters], 0.16, rng
-        )
-        rows.append(
-            {"sound": None if i % 15 == 4 else name, "said": None if i % 15 == 9 else "".join(letters)}
-        )
-    return pa.Table.from_pylist(rows)
-
-
-def save_photo(path: Path, colour: str, rng: np.random.Generator) -> str:
-    pixels = np.array(COLOURS[colour]) + rng.normal(0, 60, (20, 20, 3))
-    Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(path)
-    return path.name
-
-
-def save_tones(path: Path, hertz: list[int], seconds: float, rng: np.random.Generator) -> str:
-    steps = np.arange(int(seconds * RATE)) / RATE
-    wave = np.concatenate([np.append(0.3 * np.sin(2 * np.pi * h * steps), np.zeros(960)) for h in hertz])
-    soundfile.write(path, wave + 0.02 * rng.normal(size=len(wave)), RATE)
-    return path.name
-
-
-def save_clip(folder: Path, number: int, colour: str) -> str:
-    frames = [np.full((24, 32, 3), 20 + 3 * step, np.uint8) for step in range(5)]
-    for step, pixels in enumerate(frames):
-        pixels[6:14, 4 * step : 4 * step + 8] = COLOURS[colour]
-    if number % 3 == 1:
-        first, *others = [Image.fromarray(pixels) for pixels in frames]
-        first.save(folder / f"{number}.gif", save_all=True, append_images=others, duration=40)
-        return f"{number}.gif"
-    with av.open(str(folder / f"{number}.mp4"), "w") as file:
-        images, sounds = (
-            file.add_stream("libx264", rate=24),
-            file.add_stream("aac", rate=RATE) if number % 2 else None,
-        )
-        images.width, images.height, images.pix_fmt = 32, 24, "yuv420p"
-        for pixels in frames:
-            file.mux(images.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        file.mux(images.encode())
-        if sounds is not None:
-            wave = np.sin(2 * np.pi * TONES[colour] * np.arange(4096) / RATE).astype(np.float32)
-            frame = av.AudioFrame.from_ndarray(wave[None], format="fltp", layout="mono")
-            frame.sample_rate = RATE
-            file.mux(sounds.encode(frame))
-            file.mux(sounds.encode())
-    return f"{number}.mp4"
-
-
-def save_bert(folder: Path) -> None:
-    """A tiny text encoder with random weights, as Hugging Face saves one."""
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import BertConfig, BertModel
-
-    torch.manual_seed(0)
-    words = [
-        "[PAD]",
-        "[UNK]",
-        "[CLS]",
-        "[SEP]",
-        "there",
-        "is",
-        "a",
-        "near",
-        "house",
-        "number",
-        *WORDS.values(),
-    ]
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    BertModel(BertConfig(vocab_size=len(words), max_position_embeddings=64, **sizes)).save_pretrained(folder)
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    marks = [("[CLS]", 2), ("[SEP]", 3)]
-    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=marks)
-    tokenizer.save(str(folder / "tokenizer.json"))
-
-
-TABLES: dict[str, Callable[[Path], pa.Table]] = {
-    f.__name__: f for f in (things, complete, wide, lists, clips, speech)
-}
-
-
-def make_inputs(work: Path, names: set[str]) -> None:
-    """Write the tables that are not there yet, and the tiny text encoder."""
-    for name in sorted(names):
-        folder = work / "tables" / name
-        if not (folder / "table.parquet").is_file():
-            folder.mkdir(parents=True, exist_ok=True)
-            pq.write_table(TABLES[name](folder), folder / "table.parquet")
-    if not (work / "bert" / "tokenizer.json").is_file():
-        save_bert(work / "bert")
-
-
-# ---------------------------------------------------------------- cases
-
-
-@dataclass(frozen=True)
-class Case:
-    """A table, the columns that are used of it, and what `plait.fit` is called with. BERT stands for a
-    folder.
-    """
-
-    table: str
-    inputs: tuple[str, ...]
-    target: tuple[str, ...] = ("label",)
-    overrides: tuple[str, ...] = ()
-    arguments: dict[str, Any] = field(default_factory=dict)
-    others: tuple[str, ...] = ()  # columns with labels that are no targets of their own name
-    fused: bool = True  # whether rows have a fused vector
-
-
-SMALL = (
-    "training.precision=fp32",
-    "training.epochs=5",
-    "training.learning_rate=0.01",
-    "split.valid=0.3",
-    "modalities.image.size=16",
-    "encoders.image={name: cnn, channels: [4, 8], pool: mean}",
-    "modalities.audio.bands=16",
-    "modalities.audio.hop=0.02",
-    "modalities.video.size=16",
-    "modalities.video.frames=4",
-    "encoders.audio={name: audio_cnn, channels: [4, 8], width: 8}",
-    "encoders.video={name: conv3d, channels: [4, 8]}",
-)
-MEDIA, PLAIN = ("photo", "sound", "text"), ("price", "shop", "day")
-PAIR = ("photo", "text")
-MANY = (*(f"x{i}" for i in range(40)), "vector", "day")
-FROZEN = ("encoders.image=pretrained", "encoders.text={name: pretrained, model: BERT}")
-LINE_AND_TREES = "line: linear, forest: {name: trees, rounds: 20}"
-LIGHT = "light: {name: network, light: true, encoders: {text: {name: pretrained, model: BERT}}}"
-SEEN = "tasks.seen={name: classification, column: label, inputs: [photo]}"
-WRITTEN = "tasks.caption={name: generation, width: 32, layers: 1, dropout: 0}"
-SPOKEN = "tasks.sound={name: speak, rate: 8000, bands: 24, hop: 0.02, width: 48, dropout: 0}"
-LETTERS = "columns.said.encoder={name: lstm, embedding: 24, width: 24, bidirectional: true, tokens: all}"
-HEARD = "encoders.audio={name: crnn, channels: [8, 8], width: 24, dropout: 0}"
-
-CASES = {
-    "classic": Case(
-        "complete",
-        (*PAIR, "price"),
-        overrides=("modalities.image.size=32", "training.epochs=2"),
-        arguments={"recipe": "classic"},
-    ),
-    "default": Case("things", (*MEDIA, *PLAIN)),
-    "default encoders": Case(
-        "things",
-        (*MEDIA, "price"),
-        ("large",),
-        ("encoders={}", "modalities.image.size=32", "training.epochs=2"),
-    ),
-    "regression": Case("wide", (*MEDIA, *MANY), ("value",)),
-    "multilabel": Case("things", (*MEDIA, *PLAIN), ("tags",)),
-    "several targets": Case("things", (*PAIR, *PLAIN), ("half", "value", "tags"), ("training.best_by=half",)),
-    "own inputs": Case("things", (*PAIR, "price"), ("value",), (SEEN,), others=("label",)),
-    "plain": Case("wide", ("price", "shop", *MANY), ("large",)),
-    "video": Case("clips", ("film", "price")),
-    "frames": Case(
-        "clips", ("film",), overrides=("encoders.video={name: per_frame, time: attention, width: 8}",)
-    ),
-    "lists": Case("lists", ("photos", "price")),
-    "logit sum": Case("things", (*PAIR, *PLAIN), overrides=("fusion=logit_sum", "encoders.text=lstm")),
-    "gated": Case("things", (*PAIR, *PLAIN), ("value",), ("fusion={name: gated, width: 16}",)),
-    "low rank": Case("things", (*PAIR, *PLAIN), overrides=("fusion={name: low_rank, width: 16, rank: 4}",)),
-    "cross attention": Case(
-        "things",
-        (*PAIR, *PLAIN),
-        overrides=(
-            "fusion={name: cross_attention, width: 16, layers: 1}",
-            "encoders.text={name: transformer, width: 16}",
-        ),
-    ),
-    "missing zero": Case("things", (*MEDIA, *PLAIN), overrides=("model.missing=zero",)),
-    "no dropout": Case(
-        "complete", (*PAIR, *PLAIN), overrides=("model.modality_dropout=0", "model.alone=0.3")
-    ),
-    "no unimodal": Case("things", (*PAIR, *PLAIN), overrides=("model.alone=0",)),
-    "frozen": Case("things", (*PAIR, "price"), overrides=FROZEN),
-    "good": Case("things", (*PAIR, "price"), ("label", "value"), arguments={"quality": "good"}),
-    "best": Case("things", ("text", *PLAIN), ("large",), ("training.epochs=2",), {"quality": "best"}),
-    "members": Case(
-        "things",
-        (*PAIR, *PLAIN),
-        overrides=(
-            f"ensemble.members={{{LINE_AND_TREES}, {LIGHT}}}",
-            "ensemble.folds=2",
-            "ensemble.stack=true",
-        ),
-    ),
-    "alignment": Case("things", PAIR, (), arguments={"align": PAIR}),
-    "alignment and target": Case("things", (*PAIR, "price"), arguments={"align": PAIR}),
-    "transcription": Case("speech", ("sound",), ("said",), (HEARD, "tasks.said=transcription"), fused=False),
-    "generation": Case("things", ("photo", "price"), ("caption",), (WRITTEN,), fused=False),
-    "speak": Case(
-        "speech", ("said",), ("sound",), (SPOKEN, "columns.said.modality=text", LETTERS), fused=False
-    ),
-    "unlabelled and mixup": Case(
-        "things", (*PAIR, *PLAIN), ("half",), ("training.unlabelled=1", "training.mixup=0.4")
-    ),
-    "blend": Case("things", (*PAIR, *PLAIN), overrides=("model.balance=blend",)),
-    "gradient balancing": Case(
-        "things", (*PAIR, "price"), ("label", "value"), ("balancing={name: gradient, method: upgrad}",)
-    ),
-    "singles": Case("things", (*PAIR, "price"), ("label", "value"), ("singles=true",)),
-}
-
-
-# ---------------------------------------------------------------- the worker: one case in a process of
-# its own
+# ---------------------------------------------------------------- the worker: one case, in a new process
 
 
 def answer_case(mode: str, name: str, work: Path, folder: Path) -> None:
-    """Train (`before`, `train`) or load the run of a case in `folder`, and save its answers as Parquet
-    beside it.
-    """
+    """Load the run of a case from `folder`, or train it there. Save the answers as Parquet beside it."""
     import torch
 
     import plait
 
+    checkout = os.environ["PYTHONPATH"]
+    if not Path(plait.__file__).is_relative_to(checkout):
+        raise RuntimeError(f"expected the plait in {checkout}, imported {plait.__file__}")
     torch.set_num_threads(1)
     case = CASES[name]
     root = work / "tables" / case.table
@@ -439,13 +257,10 @@ def answer_case(mode: str, name: str, work: Path, folder: Path) -> None:
     if mode == "load":
         model = plait.load(folder / "run", quiet=True)
     else:
-        overrides = [option.replace("BERT", str(work / "bert")) for option in (*SMALL, *case.overrides)]
-        if name == "classic":
-            overrides = [option for option in overrides if not option.startswith("encoders.")]
-        if mode == "train":
-            overrides = [renamed(option, RENAMED_OPTIONS) for option in overrides]
-        options = {"overrides": overrides, "seed": 0, "evaluate": name == "singles", "quiet": True}
-        model = plait.fit(table, case.target, root=root, out=folder / "run", **options, **case.arguments)
+        pairs = [("BERT", str(work / "bert")), *(RENAMED_OPTIONS if mode == "train" else ())]
+        options = [renamed(option, pairs) for option in (*SMALL, *case.encoders, *case.overrides)]
+        arguments = {"seed": 0, "evaluate": False, "quiet": True, **case.arguments}
+        model = plait.fit(table, case.target, root=root, out=folder / "run", overrides=options, **arguments)
 
     (folder / "unfinished").mkdir()
     for question, answers in ask(model, case, table, root, folder):
@@ -463,11 +278,8 @@ def ask(model: Any, case: Case, table: pa.Table, root: Path, folder: Path) -> It
     if "align" in case.arguments:
         for column in case.inputs[:2]:
             yield f"embed {column}", vectors(model.embed(table, root, column=column))
-        labels = list(WORDS.values())
-        yield (
-            "classify",
-            without_reasons(model.classify(table, labels, "photo", ["there is a {}"], root=root)),
-        )
+        answers = model.classify(table, LABELS, "photo", ["there is a {}"], root=root)
+        yield "classify", without_reasons(answers)
         index = model.index(table, folder / "index", root)
         yield "search", model.search("there is a leaf", 10, "photo", index=index).select(["score"])
     if "singles=true" in case.overrides:
@@ -501,9 +313,7 @@ def vectors(rows: np.ndarray) -> pa.Table:
 
 
 def difference(before: Any, after: Any) -> float:
-    """Return the largest absolute difference of two cells, infinity where they cannot be subtracted and
-    differ.
-    """
+    """Return the largest absolute difference of two cells; infinity if they are unequal and no numbers."""
     if before is None or after is None:
         return 0.0 if before is after else math.inf
     if isinstance(before, bytes):
@@ -512,9 +322,13 @@ def difference(before: Any, after: Any) -> float:
         if len(before) != len(after):
             return math.inf
         return max(map(difference, before, after), default=0.0)
-    if isinstance(before, float) and not math.isnan(before):
+    if before == after:
+        return 0.0
+    if isinstance(before, float) and isinstance(after, float):
+        if math.isnan(before) or math.isnan(after):
+            return 0.0 if math.isnan(before) and math.isnan(after) else math.inf
         return abs(before - after)
-    return 0.0 if before == after or (before != before and after != after) else math.inf
+    return math.inf
 
 
 @dataclass
@@ -554,43 +368,50 @@ def run_worker(mode: str, name: str, work: Path, folder: Path, checkout: Path) -
     environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(checkout / "src")}
     command = [sys.executable, __file__, "--worker", mode, name, str(work), str(folder)]
     with (folder / "log.txt").open("w") as log:
-        subprocess.run(command, env=environment, stdout=log, stderr=log, check=True)
+        ended = subprocess.run(command, env=environment, stdout=log, stderr=log)
+    if ended.returncode:
+        last_line = (folder / "log.txt").read_text(encoding="utf-8").strip().rpartition("\n")[2]
+        raise RuntimeError(f"{last_line} (the whole message is in {folder / 'log.txt'})")
+
+
+def seconds_of_workers() -> float:
+    """Return the processor time of all workers so far: other work on the machine hardly changes it."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def check(mode: str, name: str, work: Path, old: Path) -> bool:
-    """Compare a case, training it with the older checkout if need be, and print a line. Return whether
-    it is the same.
-    """
+    """Compare a case and print a line. Train it with the older checkout first, unless that has been done."""
     before = work / "before" / name
     folder = work / f"{mode}-{CHECKOUT.name}" / name
     if not (before / "answers").is_dir():
         shutil.rmtree(before, ignore_errors=True)
         before.mkdir(parents=True)
         run_worker("before", name, work, before, old)
-    begun = time.perf_counter()
+
+    begun = seconds_of_workers()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     if mode == "load":
         converted(before / "run", folder / "run")
     run_worker(mode, name, work, folder, CHECKOUT)
     found = compare(before / "answers", folder / "answers")
-    seconds = time.perf_counter() - begun
+
+    seconds = seconds_of_workers() - begun
     numbers = f"{found.rows:6,} {found.outputs:8} {found.largest:10.2g} {seconds:8.1f}"
     print(f"{name:22} {mode:6} {numbers}  {'DIFFERS' if found.differing else 'ok'}", flush=True)
-    for line in found.differing:
+    for line in found.differing[:SHOWN]:
         print(f"    {line}")
+    if len(found.differing) > SHOWN:
+        print(f"    and {len(found.differing) - SHOWN} more")
     return not found.differing
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--before", type=Path, help="the older checkout; needed unless --quick is given")
-    parser.add_argument(
-        "--work", type=Path, default=Path("/tmp/same-answers"), help="where runs and answers lie"
-    )
-    parser.add_argument(
-        "--only", nargs="+", default=list(CASES), choices=list(CASES), metavar="NAME", help="cases"
-    )
+    parser.add_argument("--work", type=Path, default=WORK, help="the folder of runs and answers")
+    parser.add_argument("--only", nargs="+", default=list(CASES), choices=list(CASES), metavar="CASE")
     parser.add_argument("--mode", choices=["train", "load", "both"], default="both")
     options = read_arguments(parser, has_page=False)
     if options.quick:
@@ -603,16 +424,16 @@ def main() -> int:
     elif not options.before:
         parser.error("--before is needed")
     work = options.work.resolve()
-    make_inputs(work, {CASES[name].table for name in options.only})
+    make_inputs(work)
     print(f"{'case':22} {'mode':6} {'rows':>6} {'outputs':>8} {'difference':>10} {'seconds':>8}")
     same = True
     for name in options.only:
         for mode in ["train", "load"] if options.mode == "both" else [options.mode]:
             try:
                 same &= check(mode, name, work, options.before.resolve())
-            except (subprocess.CalledProcessError, OSError, KeyError) as error:
+            except (RuntimeError, OSError, KeyError) as error:
                 same = False
-                print(f"{name:22} {mode:6} FAILED: {error}", flush=True)
+                print(f"{name:22} {mode:6} FAILED: {type(error).__name__}: {error}", flush=True)
     return 0 if same else 1
 
 

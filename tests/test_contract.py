@@ -545,7 +545,7 @@ def task(name: str) -> tuple[Any, torch.Tensor, torch.Tensor]:
     cells = pa.chunked_array([pa.array(TARGETS[name])])
     torch.manual_seed(0)
     made = find("tasks", name).fit(configure("tasks", name, {}), cells, "target")
-    made.build_head(16, {})
+    made.build_head(16)
     target, labelled, problems = made.encode(cells, Source("target", Path()))
     assert not problems
     return made, target, labelled
@@ -557,16 +557,16 @@ class TestTask:
         made, target, labelled = task(name)
         assert labelled.tolist() == [True, True, False, *[True] * 5]
         fused = torch.randn(8, 16, requires_grad=True)
-        made.loss(made(fused, {}), target, labelled).backward()
+        made.loss(made(fused), target, labelled).backward()
         assert fused.grad is not None
         assert not fused.grad[2].any()
         assert fused.grad[0].any()
-        nothing = made.loss(made(fused, {}), target, torch.zeros(8, dtype=torch.bool))
+        nothing = made.loss(made(fused), target, torch.zeros(8, dtype=torch.bool))
         assert nothing == 0
 
     def test_answers_have_a_value_for_each_row(self, name: str) -> None:
         made, _, _ = task(name)
-        answers = made.answers(made(torch.randn(8, 16), {}).detach())
+        answers = made.answers(made(torch.randn(8, 16)).detach())
         assert all(len(a) == 8 for a in answers.values())
         assert "" in answers
 
@@ -586,19 +586,21 @@ class TestTask:
         made, _, _ = task(name)
         config = configure("tasks", name, {})
         again = type(made).from_state(config, json.loads(json.dumps(made.state())))
-        again.build_head(16, {})
+        again.build_head(16)
         again.load_state_dict(made.state_dict())
         fused = torch.randn(3, 16)
-        assert torch.equal(made(fused, {}), again(fused, {}))
+        assert torch.equal(made(fused), again(fused))
 
-    def test_a_row_without_inputs_gets_the_guess_from_the_training_labels(self, name: str) -> None:
+    def test_a_row_without_inputs_gets_the_baseline(self, name: str) -> None:
         made, target, labelled = task(name)
-        torch.testing.assert_close(made.blind(), made.prior(target[labelled]), atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(
+            made.baseline_output(), made.baseline(target[labelled]), atol=1e-6, rtol=1e-5
+        )
 
-    def test_the_prior_beats_a_random_head(self, name: str) -> None:
+    def test_the_baseline_beats_a_random_head(self, name: str) -> None:
         made, target, labelled = task(name)
-        prior = made.prior(target[labelled]).expand(8, *made(torch.zeros(1, 16), {}).shape[1:])
-        assert made.loss(prior, target, labelled) <= made.loss(made(torch.randn(8, 16), {}), target, labelled)
+        baseline = made.baseline(target[labelled]).expand(8, *made(torch.zeros(1, 16)).shape[1:])
+        assert made.loss(baseline, target, labelled) <= made.loss(made(torch.randn(8, 16)), target, labelled)
 
 
 def test_every_task_has_targets_here() -> None:

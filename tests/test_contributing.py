@@ -5,6 +5,7 @@ with.
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -89,3 +90,11 @@ def test_the_examples_are_found_by_their_names_and_train(placed: Path) -> None:
 
 def test_the_examples_keep_the_contract(placed: Path) -> None:
     assert run(CONTRACT, str(placed), str(ROOT / "tests")) == "kept"
+
+
+def test_the_examples_type_check(placed: Path) -> None:
+    files = [str(path) for path in placed.glob("*/*.py")]
+    command = [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), *files]
+    environment = {**os.environ, "MYPYPATH": str(ROOT / "src")}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert done.returncode == 0, done.stdout

@@ -152,7 +152,7 @@ def test_several_sounds_in_a_cell_in_any_order(
     ]
     options = [o for o in QUICK if "photo" not in o]
     fitted = plait.fit(lists, "label", root=folder, out=tmp_path / "run", overrides=options, quiet=True)
-    assert any("attention" in name for name in fitted._artifact.model.state_dict())
+    assert any("attention" in name for name in fitted.artifact.model.state_dict())
     turned = [{**row, "noises": row["noises"][::-1]} for row in lists]
     one, other = (fitted.predict(r, root=folder)["label_probability_red"].to_numpy() for r in (lists, turned))
     assert np.allclose(one, other, atol=1e-4)

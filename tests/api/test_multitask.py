@@ -5,6 +5,8 @@ for each alone would do.
 from __future__ import annotations
 
 import csv
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +17,23 @@ import torch
 import plait
 from plait.api import fit
 from plait.balancing.base import Share
+from plait.data.plan_training import plan_training
 from plait.errors import Interrupted, RecipeError
+from plait.nn.batch import Batch
 from plait.recipe import sections
-from plait.training import loop
-from plait.training.validation import skill
+from plait.tasks.transcription import Transcription
+from plait.training.loop import Callback, Training
+from plait.training.validation import normalised_score
+from support.components import variants
 from support.tables import FAST, make_rows, write_csv
-from support.training import stop_at_step
+from support.training import StopAtStep
 
 BOTH = [
     *FAST,
     "tasks.seen={name: classification, column: label, inputs: [photo]}",
     "tasks.told={name: classification, column: label, inputs: [text]}",
 ]
-WAYS = [
-    "uncertainty",
-    "famo",
-    "{name: gradient, method: upgrad}",
-    "{name: gradient, method: pcgrad}",
-    "{name: gradient, method: mgda}",
-    "{name: gradient, method: cagrad}",
-]
+BALANCED = [(name, options) for name, options in variants("balancing") if name != "equal"]
 
 
 @pytest.fixture
@@ -110,12 +109,19 @@ def test_wrong_names_are_told(tmp_path: Path, rows: list[dict[str, Any]]) -> Non
             )
 
 
-def test_losses_are_in_units_of_a_guess_and_weighed(
-    several: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+class KeepShares(Callback):
+    """Keep what the losses are weighed by."""
+
+    shares: Mapping[str, Share]
+
+    def before_step(self, training: Training, batch: Batch) -> None:
+        self.shares = training.step.shares
+
+
+def test_losses_are_in_units_of_the_baseline_and_weighed(
+    several: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    seen: list[dict[str, Share]] = []
-    step = loop._step
-    monkeypatch.setattr(loop, "_step", lambda run, *others: seen.append(run.shares) or step(run, *others))
+    keep = KeepShares()
     overrides = [*FAST, "tasks.half={name: classification, weight: 3}"]
     plait.fit(
         several,
@@ -123,9 +129,10 @@ def test_losses_are_in_units_of_a_guess_and_weighed(
         root=tmp_path,
         out=tmp_path / "run",
         overrides=overrides,
+        callbacks=[keep],
         quiet=True,
     )
-    shares = seen[0]
+    shares = keep.shares
     assert shares["label"].scale == pytest.approx(np.log(3), rel=0.02), "three classes, alike"
     assert shares["cents"].scale == pytest.approx(1.0, rel=1e-3), (
         "the variance of what is standardised, whatever its unit"
@@ -134,7 +141,9 @@ def test_losses_are_in_units_of_a_guess_and_weighed(
     assert (shares["half"].weight, shares["label"].weight) == (3.0, 1.0)
 
 
-def test_the_best_epoch_is_that_of_the_mean_skill(several: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_the_best_epoch_has_the_best_mean_normalised_score(
+    several: list[dict[str, Any]], tmp_path: Path
+) -> None:
     overrides = [
         *FAST,
         "training.epochs=6",
@@ -152,7 +161,8 @@ def test_the_best_epoch_is_that_of_the_mean_skill(several: list[dict[str, Any]],
     with (model.folder / "log.csv").open() as file:
         log = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
     smooth = [np.mean([row["valid_skill"] for row in log[max(0, i - 4) : i + 1]]) for i in range(6)]
-    assert model.record["best_epoch"] == int(np.argmax(smooth)) + 1
+    best = model.record["best_epoch"]
+    assert smooth[best - 1] > max(smooth) - 1e-4, "the log is rounded, and two epochs may tie"
     last = log[-1]
     guess = {t: one["baseline"] for t, one in model.record["evaluation"]["validation"]["targets"].items()}
     skills = [
@@ -170,37 +180,34 @@ def test_best_by_names_the_target_that_counts(several: list[dict[str, Any]], tmp
     )
     with (model.folder / "log.csv").open() as file:
         errors = [float(row["valid_cents_rmse"]) for row in csv.DictReader(file)]
-    assert (
-        model.record["best_epoch"]
-        == int(np.argmin([np.mean(errors[max(0, i - 4) : i + 1]) for i in range(6)])) + 1
-    )
+    smooth = [np.mean(errors[max(0, i - 4) : i + 1]) for i in range(6)]
+    assert smooth[model.record["best_epoch"] - 1] < min(smooth) * 1.0001, "the log is rounded"
 
 
 def test_skill_is_the_share_of_the_way_to_perfection() -> None:
-    assert skill(0.9, 0.8, True) == pytest.approx(0.5)
-    assert skill(0.5, 2.0, False) == pytest.approx(0.75)
-    assert skill(3.0, 2.0, False) == pytest.approx(-0.5)
-    assert skill(1.0, 1.0, True) == 1.0
+    assert normalised_score(0.9, 0.8, True) == pytest.approx(0.5)
+    assert normalised_score(0.5, 2.0, False) == pytest.approx(0.75)
+    assert normalised_score(3.0, 2.0, False) == pytest.approx(-0.5)
+    assert normalised_score(1.0, 1.0, True) == 1.0
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("name", "options"), BALANCED)
 def test_every_way_of_balancing_trains_and_goes_on_after_a_stop(
-    way: str, several: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, options: dict[str, Any], several: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     table = write_csv(tmp_path / "t.csv", [{**row, "half": row["half"] or ""} for row in several])
-    options = [
+    overrides = [
         *FAST,
-        f"balancing={way}",
+        f"balancing={json.dumps({'name': name, **options})}",
         "training.epochs=4",
         "training.batch_size=8",
         "columns.price.role=ignored",
     ]
     targets = ["label", "cents", "half"]
-    whole = plait.fit(table, targets, out=tmp_path / "whole", overrides=options, quiet=True)
-    stop_at_step(monkeypatch, 9)
+    whole = plait.fit(table, targets, out=tmp_path / "whole", overrides=overrides, quiet=True)
+    stop = [StopAtStep(9)]
     with pytest.raises(Interrupted):
-        plait.fit(table, targets, out=tmp_path / "parts", overrides=options, quiet=True)
-    monkeypatch.undo()
+        plait.fit(table, targets, out=tmp_path / "parts", overrides=overrides, callbacks=stop, quiet=True)
     fit.resume(tmp_path / "parts", quiet=True)
     assert (tmp_path / "whole" / "weights.safetensors").read_bytes() == (
         tmp_path / "parts" / "weights.safetensors"
@@ -209,12 +216,12 @@ def test_every_way_of_balancing_trains_and_goes_on_after_a_stop(
         table,
         targets,
         out=tmp_path / "plain",
-        overrides=[options[0], *FAST[1:], *options[len(FAST) + 1 :]],
+        overrides=[*FAST, *overrides[len(FAST) + 1 :]],
         quiet=True,
     )
     differ = [
         not torch.equal(a, b)
-        for a, b in zip(whole._network.model.parameters(), plain._network.model.parameters(), strict=True)
+        for a, b in zip(whole.network.model.parameters(), plain.network.model.parameters(), strict=True)
     ]
     assert any(differ), "it is not what equal does"
 
@@ -264,14 +271,13 @@ def test_tasks_that_do_not_fuse_refuse_what_needs_a_fused_vector(
 
 
 def test_only_tasks_that_need_more_steps_get_more() -> None:
-    plain, more = sections.TrainingRecipe().for_rows(400), sections.TrainingRecipe().for_rows(400, least=2500)
-    assert (plain.batch, plain.epochs) == (32, 42)
-    assert (more.batch, more.epochs) == (16, 100)
+    recipe = sections.TrainingRecipe()
+    plain, speech = plan_training(recipe, 400), plan_training(recipe, 400, [Transcription])
+    assert (plain.batch_size, plain.epochs) == (32, 42)
+    assert (speech.batch_size, speech.epochs) == (16, 100)
 
 
-def test_targets_with_labels_elsewhere_go_on_after_a_stop(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_targets_with_labels_elsewhere_go_on_after_a_stop(tmp_path: Path) -> None:
     table = write_csv(tmp_path / "t.csv", make_rows(tmp_path, 48))
     options = [
         *BOTH,
@@ -280,10 +286,8 @@ def test_targets_with_labels_elsewhere_go_on_after_a_stop(
         "training.batch_size=8",
     ]
     plait.fit(table, out=tmp_path / "whole", overrides=options, quiet=True)
-    stop_at_step(monkeypatch, 7)
     with pytest.raises(Interrupted):
-        plait.fit(table, out=tmp_path / "parts", overrides=options, quiet=True)
-    monkeypatch.undo()
+        plait.fit(table, out=tmp_path / "parts", overrides=options, callbacks=[StopAtStep(7)], quiet=True)
     model = fit.resume(tmp_path / "parts", quiet=True)
     assert model.targets == ["seen", "told", "words"]
     assert (tmp_path / "whole" / "weights.safetensors").read_bytes() == (

@@ -54,8 +54,8 @@ def test_the_best_trial_is_the_recipe_of_the_last_fit(table: Path, tmp_path: Pat
     ends = [one["values"] for one in journal(tmp_path / "run") if one.get("values")]
     best = drawn(tmp_path / "run")[max(range(len(ends)), key=lambda i: ends[i][0])]
     expected = load(SPACE, [*SMALL, *best])
-    assert model.recipe.training.learning_rate == expected.training.learning_rate
-    assert model.recipe.fusion.name == expected.fusion.name
+    assert model.plan.training.learning_rate == expected.training.learning_rate
+    assert model.plan.fusion.name == expected.fusion.name
     assert drawn(tmp_path / "run")[0] == [], "the first trial is the recipe as it is"
     assert len({str(d) for d in drawn(tmp_path / "run")}) == 5
     assert {p.name for p in (tmp_path / "run" / "tuning").iterdir()} == {"about.json", "journal.jsonl"}

@@ -1,31 +1,33 @@
-"""Each way of balancing, against its paper's equations, on two losses of a few parameters that pull apart."""
+"""Each way of balancing, against its paper's equations, on two losses of a few parameters that pull apart.
+
+`TestBalancing` holds for every file in `balancing/`, from the moment that it is there.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize
 from torch import nn
+from torchjd import scalarization
 
 from plait.balancing.base import Balancing, Share
+from plait.errors import RecipeError
 from plait.nn.layers import module_key
-from plait.recipe.registry import configure, find, names
+from plait.recipe.registry import configure, find
+from support.components import variants
 
 SHARES = {"a": Share(2.0, 4.0), "b": Share(1.0, 0.5, squared=True)}
-WAYS = [
-    ("equal", {}),
-    ("uncertainty", {}),
-    ("famo", {}),
-    *(("gradient", {"method": m}) for m in ("upgrad", "pcgrad", "cagrad", "mgda")),
-]
+UNIT_SHARES = {"a": Share(), "b": Share()}
 
 
 def build(name: str, shares: dict[str, Share] = SHARES, **options: Any) -> Balancing:
-    made: Balancing = find("balancing", name).build(configure("balancing", name, options), shares)
-    return made
+    balancing: Balancing = find("balancing", name).build(configure("balancing", name, options), shares)
+    return balancing
 
 
 class Toy(nn.Module):
@@ -41,82 +43,109 @@ class Toy(nn.Module):
         b = (self.w - torch.tensor([0.0, -2.0, 2.0])).square().sum() + (self.own["b"] - 2).square()
         return {"a": a, "b": b}
 
+    def values(self) -> dict[str, float]:
+        return {target: float(loss.detach()) for target, loss in self.losses().items()}
+
     def gradients(self) -> np.ndarray:
-        found = self.losses()
-        return np.stack([torch.autograd.grad(loss, self.w)[0].numpy() for loss in found.values()]).astype(
-            float
-        )
+        """The gradient of each loss by w: (2, 3)."""
+        rows = [torch.autograd.grad(loss, self.w)[0].numpy() for loss in self.losses().values()]
+        return np.stack(rows).astype(float)
 
 
-def stepped(way: Balancing) -> Toy:
+def stepped(balancing: Balancing) -> Toy:
     toy = Toy()
-    way.backward(toy.losses(), [toy.w])
-    way.finish([toy.w])
+    balancing.backward(toy.losses(), [toy.w])
+    balancing.finish([toy.w])
     return toy
 
 
-def test_every_way_is_tested() -> None:
-    assert {name for name, _ in WAYS} == set(names("balancing"))
+def log_variance(balancing: Balancing, target: str) -> torch.Tensor:
+    scalarizers = cast(nn.ModuleDict, balancing.scalarizers)
+    return cast(torch.Tensor, scalarizers[module_key(target)].log_var)
 
 
-def test_equal_adds_losses_in_units_of_a_guess_times_their_weights() -> None:
+def test_equal_adds_losses_in_units_of_the_baseline_times_weight() -> None:
     toy, gradients = stepped(build("equal")), Toy().gradients()
     np.testing.assert_allclose(toy.w.grad, 2.0 / 4.0 * gradients[0] + 1.0 / 0.5 * gradients[1], rtol=1e-5)
     np.testing.assert_allclose(toy.own["a"].grad, 2.0 / 4.0 * 2.0, rtol=1e-5)
 
 
-def test_uncertainty_is_kendalls() -> None:
-    """L = e^-s L_a + s/2 for a class, e^-s/2 L_b + s/2 for a number (eq. 7, 10), times the given weights."""
-    way = build("uncertainty")
-    with torch.no_grad():
-        for t, value in (("a", 0.3), ("b", -0.4)):
-            way.log_variance[module_key(t)].fill_(value)
-    toy, gradients = stepped(way), Toy().gradients()
-    loss = {t: float(v.detach()) for t, v in Toy().losses().items()}
-    np.testing.assert_allclose(
-        toy.w.grad, 2 * np.exp(-0.3) * gradients[0] + 0.5 * np.exp(0.4) * gradients[1], rtol=1e-5
-    )
-    found = {t: float(way.log_variance[module_key(t)].grad) for t in "ab"}
-    assert found["a"] == pytest.approx(2 * (-np.exp(-0.3) * loss["a"] + 0.5), rel=1e-5)
-    assert found["b"] == pytest.approx(-0.5 * np.exp(0.4) * loss["b"] + 0.5, rel=1e-5)
+class TestUncertainty:
+    def test_it_is_kendalls(self) -> None:
+        """L = e^-s L_a + s/2 for a class, e^-s/2 L_b + s/2 for a number (eq. 7, 10), times the weights."""
+        balancing = build("uncertainty")
+        nn.init.constant_(log_variance(balancing, "a"), 0.3)
+        nn.init.constant_(log_variance(balancing, "b"), -0.4)
+        toy, gradients, loss = stepped(balancing), Toy().gradients(), Toy().values()
+        expected = 2 * np.exp(-0.3) * gradients[0] + 0.5 * np.exp(0.4) * gradients[1]
+        np.testing.assert_allclose(toy.w.grad, expected, rtol=1e-5)
+
+        expected_a = 2 * (-np.exp(-0.3) * loss["a"] + 0.5)
+        expected_b = -0.5 * np.exp(0.4) * loss["b"] + 0.5
+        np.testing.assert_allclose(log_variance(balancing, "a").grad, expected_a, rtol=1e-5)
+        np.testing.assert_allclose(log_variance(balancing, "b").grad, expected_b, rtol=1e-5)
+
+    def test_it_begins_at_the_loss_of_the_baseline(self) -> None:
+        balancing = build("uncertainty")
+        assert float(log_variance(balancing, "a").detach().exp()) == pytest.approx(4.0)
+        assert float(log_variance(balancing, "b").detach().exp()) == pytest.approx(0.5)
+
+    def test_it_ends_where_the_variance_is_the_loss(self) -> None:
+        """At its minimum in s, e^s = 2 L of a class and L of a number: losses then weigh the same, whatever
+        their unit.
+        """
+        balancing = build("uncertainty", {"a": Share(), "b": Share(squared=True)})
+        optimizer = torch.optim.Adam(balancing.parameters(), lr=0.05)
+        for _ in range(800):
+            optimizer.zero_grad()
+            balancing.backward({"a": torch.tensor(30.0), "b": torch.tensor(0.02)}, [])
+            balancing.finish([])
+            optimizer.step()
+        assert float(log_variance(balancing, "a").detach().exp()) == pytest.approx(60.0, rel=0.02)
+        assert float(log_variance(balancing, "b").detach().exp()) == pytest.approx(0.02, rel=0.02)
 
 
-def test_uncertainty_ends_where_the_variance_is_the_loss() -> None:
-    """At its minimum in s, e^s = 2 L of a class and L of a number: losses then weigh the same, whatever
-    their unit.
-    """
-    way = build("uncertainty", {"a": Share(), "b": Share(squared=True)})
-    optimizer = torch.optim.Adam(way.parameters(), lr=0.05)
-    for _ in range(800):
-        optimizer.zero_grad()
-        way.backward({"a": torch.tensor(30.0), "b": torch.tensor(0.02)}, [])
-        optimizer.step()
-    assert float(way.log_variance["of_a"].detach().exp()) == pytest.approx(60.0, rel=0.02)
-    assert float(way.log_variance["of_b"].detach().exp()) == pytest.approx(0.02, rel=0.02)
+class TestFAMO:
+    w = (0.4, -0.2)
 
+    def build(self) -> Balancing:
+        balancing = build("famo", UNIT_SHARES)
+        balancing.load_state_dict({"w": torch.tensor(self.w)})
+        return balancing
 
-def test_famo_is_algorithm_1() -> None:
-    way = build("famo", {"a": Share(), "b": Share()})
-    way.w.copy_(torch.tensor([0.4, -0.2]))  # type: ignore[operator]
-    toy, gradients = stepped(way), Toy().gradients()
-    loss = np.array([float(v.detach()) for v in Toy().losses().values()])
-    z = np.exp([0.4, -0.2]) / np.exp([0.4, -0.2]).sum()
-    c = 1 / (z / loss).sum()
-    np.testing.assert_allclose(
-        toy.w.grad, c * (z[0] / loss[0] * gradients[0] + z[1] / loss[1] * gradients[1]), rtol=1e-4
-    )
-    way.after({"a": torch.tensor(loss[0] * 0.5), "b": torch.tensor(loss[1] * 0.9)})
-    fell = np.log([1 / 0.5, 1 / 0.9])
-    jacobian = np.diag(z) - np.outer(z, z)
-    np.testing.assert_allclose(
-        way.w, np.array([0.4, -0.2]) - 0.025 * (jacobian @ fell + 0.001 * np.array([0.4, -0.2])), rtol=1e-4
-    )
-    assert way.w[0] < 0.4, "what fell fast is worth less"
+    def test_it_is_algorithm_1(self) -> None:
+        balancing = self.build()
+        toy, gradients = stepped(balancing), Toy().gradients()
+        loss = np.array(list(Toy().values().values()))
+        z = np.exp(self.w) / np.exp(self.w).sum()
+        c = 1 / (z / loss).sum()
+        np.testing.assert_allclose(toy.w.grad, c * (z / loss) @ gradients, rtol=1e-4)
+
+        balancing.after({"a": torch.tensor(loss[0] * 0.5), "b": torch.tensor(loss[1] * 0.9)})
+        fall = np.log([1 / 0.5, 1 / 0.9])
+        jacobian = np.diag(z) - np.outer(z, z)
+        expected = np.array(self.w) - 0.025 * (jacobian @ fall + 0.001 * np.array(self.w))
+        w = balancing.state_dict()["w"]
+        np.testing.assert_allclose(w, expected, rtol=1e-4)
+        assert w[0] < self.w[0], "what fell fast is worth less"
+
+    def test_its_gradient_is_torchjds(self) -> None:
+        """Where a batch has labels of all targets, and these have no weights (see docs/decisions/0001)."""
+        toy, reference = Toy(), scalarization.FAMO(2)
+        reference(torch.stack(list(toy.losses().values()))).backward()
+        assert toy.w.grad is not None
+        torch.testing.assert_close(stepped(build("famo", UNIT_SHARES)).w.grad, toy.w.grad)
+
+    def test_a_target_without_label_keeps_its_weight(self) -> None:
+        balancing, toy = self.build(), Toy()
+        balancing.backward({"b": toy.losses()["b"]}, [toy.w])
+        balancing.after({"b": toy.losses()["b"] * 0.5})
+        assert float(balancing.state_dict()["w"][0]) == pytest.approx(self.w[0])
 
 
 def direction(method: str) -> tuple[np.ndarray, np.ndarray]:
-    """The direction for unit shares, and the gradients."""
-    toy = stepped(build("gradient", {"a": Share(), "b": Share()}, method=method))
+    """The direction for unit shares (3,), and the gradients (2, 3)."""
+    toy = stepped(build("gradient", UNIT_SHARES, method=method))
     assert toy.w.grad is not None
     np.testing.assert_allclose(
         toy.own["a"].grad, 2.0, rtol=1e-5, err_msg="what is a target's own gets its own gradient"
@@ -124,85 +153,100 @@ def direction(method: str) -> tuple[np.ndarray, np.ndarray]:
     return toy.w.grad.numpy().astype(float), Toy().gradients()
 
 
-def test_the_toy_pulls_apart() -> None:
-    gradients = Toy().gradients()
-    assert gradients[0] @ gradients[1] < 0
+class TestGradient:
+    def test_the_toy_pulls_apart(self) -> None:
+        gradients = Toy().gradients()
+        assert gradients[0] @ gradients[1] < 0
+
+    def test_upgrad_projects_each_gradient_to_where_no_loss_grows(self) -> None:
+        """The nearest point to g_i with J x >= 0, by a solver that is asked just that (Quinton & Rey 2024,
+        eq. 3), summed over targets.
+        """
+        summed, J = direction("upgrad")
+        no_loss_grows = {"type": "ineq", "fun": lambda x: J @ x}
+        expected = np.zeros(3)
+        for g in J:
+            nearest = minimize(lambda x, g=g: ((x - g) ** 2).sum(), g, constraints=no_loss_grows, tol=1e-12)
+            expected += nearest.x
+        np.testing.assert_allclose(summed, expected, rtol=1e-3, atol=1e-3)
+        assert (J @ summed >= -1e-3).all()
+
+    def test_pcgrad_takes_from_each_what_is_against_the_other(self) -> None:
+        """g_i - (g_i . g_j / |g_j|^2) g_j where they conflict, added up (Yu et al. 2020, algorithm 1)."""
+        summed, (a, b) = direction("pcgrad")
+        expected = (a - a @ b / (b @ b) * b) + (b - a @ b / (a @ a) * a)
+        np.testing.assert_allclose(summed, expected, rtol=1e-4)
+
+    def test_mgda_is_the_shortest_convex_combination(self) -> None:
+        summed, (a, b) = direction("mgda")
+        share = np.clip((b - a) @ b / ((a - b) @ (a - b)), 0, 1)  # Sener & Koltun 2018, eq. 4 with two tasks
+        np.testing.assert_allclose(summed / 2, share * a + (1 - share) * b, rtol=1e-2, atol=1e-2)
+
+    def test_cagrad_is_the_best_for_the_worst_within_a_ball(self) -> None:
+        """argmax_d min_i g_i . d with |d - g_0| <= c |g_0| (Liu et al. 2021, eq. 3)."""
+        summed, J = direction("cagrad")
+        mean = J.mean(0)
+        radius = 0.5 * np.linalg.norm(mean)
+        ball = {"type": "ineq", "fun": lambda d: radius**2 - ((d[:3] - mean) ** 2).sum()}
+        above = {"type": "ineq", "fun": lambda d: J @ d[:3] - d[3]}
+        best = minimize(lambda d: -d[3], [*mean, (J @ mean).min()], constraints=[ball, above], tol=1e-12).x
+        np.testing.assert_allclose(summed / 2, best[:3], rtol=2e-2, atol=2e-2)
 
 
-def test_upgrad_projects_each_gradient_to_where_no_loss_grows() -> None:
-    """The nearest point to g_i with J x >= 0, by a solver that is asked just that (Quinton & Rey 2024,
-    eq. 3), summed over targets.
-    """
-    found, J = direction("upgrad")
-    expected = np.zeros(3)
-    for g in J:
-        expected += minimize(
-            lambda x, g=g: ((x - g) ** 2).sum(),
-            g,
-            constraints={"type": "ineq", "fun": lambda x: J @ x},
-            tol=1e-12,
-        ).x
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
-    assert (J @ found >= -1e-3).all()
+@pytest.mark.parametrize(("name", "module"), [("uncertainty", "scalarization"), ("gradient", "aggregation")])
+def test_a_missing_torchjd_is_named(name: str, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, f"torchjd.{module}", None)
+    with pytest.raises(RecipeError, match=rf"'{name}' needs torchjd: pip install 'plait\[balancing\]'"):
+        build(name)
 
 
-def test_pcgrad_takes_from_each_what_is_against_the_other() -> None:
-    """g_i - (g_i . g_j / |g_j|^2) g_j where they conflict, added up (Yu et al. 2020, algorithm 1)."""
-    found, (a, b) = direction("pcgrad")
-    np.testing.assert_allclose(found, (a - a @ b / (b @ b) * b) + (b - a @ b / (a @ a) * a), rtol=1e-4)
+@pytest.mark.parametrize("name", ["equal", "uncertainty", "gradient"])
+def test_a_batch_in_parts_has_the_gradient_of_the_batch(name: str) -> None:
+    balancing, toy = build(name), Toy()
+    for _ in range(2):
+        balancing.backward({target: loss / 2 for target, loss in toy.losses().items()}, [toy.w])
+    balancing.finish([toy.w])
+    at_once = build(name)
+    torch.testing.assert_close(toy.w.grad, stepped(at_once).w.grad)
+    for parameter, expected in zip(balancing.parameters(), at_once.parameters(), strict=True):
+        torch.testing.assert_close(parameter.grad, expected.grad)
 
 
-def test_mgda_is_the_shortest_convex_combination() -> None:
-    found, (a, b) = direction("mgda")
-    share = np.clip((b - a) @ b / ((a - b) @ (a - b)), 0, 1)  # Sener & Koltun 2018, eq. 4 with two tasks
-    np.testing.assert_allclose(found / 2, share * a + (1 - share) * b, rtol=1e-2, atol=1e-2)
-
-
-def test_cagrad_is_the_best_for_the_worst_within_a_ball() -> None:
-    """argmax_d min_i g_i . d with |d - g_0| <= c |g_0| (Liu et al. 2021, eq. 3)."""
-    found, J = direction("cagrad")
-    mean = J.mean(0)
-    ball = {"type": "ineq", "fun": lambda d: (0.5 * np.linalg.norm(mean)) ** 2 - ((d[:3] - mean) ** 2).sum()}
-    above = {"type": "ineq", "fun": lambda d: J @ d[:3] - d[3]}
-    best = minimize(lambda d: -d[3], [*mean, (J @ mean).min()], constraints=[ball, above], tol=1e-12).x
-    np.testing.assert_allclose(found / 2, best[:3], rtol=2e-2, atol=2e-2)
-
-
-@pytest.mark.parametrize(("name", "options"), WAYS)
+@pytest.mark.parametrize(("name", "options"), variants("balancing"))
 class TestBalancing:
     def test_a_target_without_a_label_in_the_batch_is_left_out(
         self, name: str, options: dict[str, Any]
     ) -> None:
-        way, toy = build(name, **options), Toy()
-        way.backward({"b": toy.losses()["b"]}, [toy.w])
-        way.finish([toy.w])
-        if way.again:
-            way.after({"b": toy.losses()["b"] * 0.5})
+        balancing, toy = build(name, **options), Toy()
+        balancing.backward({"b": toy.losses()["b"]}, [toy.w])
+        balancing.finish([toy.w])
+        if balancing.again:
+            balancing.after({"b": toy.losses()["b"] * 0.5})
         assert toy.own["a"].grad is None
         assert toy.w.grad is not None
         cosine = torch.cosine_similarity(toy.w.grad, torch.from_numpy(Toy().gradients()[1]).float(), dim=0)
         assert cosine == pytest.approx(1.0, abs=1e-5)
 
     def test_both_losses_fall_from_a_common_start(self, name: str, options: dict[str, Any]) -> None:
-        way, toy = build(name, **options), Toy()
-        optimizer = torch.optim.SGD([*toy.parameters(), *way.parameters()], lr=0.01)
-        before = {t: float(v.detach()) for t, v in toy.losses().items()}
+        balancing, toy = build(name, **options), Toy()
+        optimizer = torch.optim.SGD([*toy.parameters(), *balancing.parameters()], lr=0.01)
+        before = toy.values()
         for _ in range(600):
             optimizer.zero_grad()
-            way.backward(toy.losses(), [toy.w])
-            way.finish([toy.w])
+            balancing.backward(toy.losses(), [toy.w])
+            balancing.finish([toy.w])
             optimizer.step()
-            if way.again:
-                way.after({t: v.detach() for t, v in toy.losses().items()})
-        assert all(float(v.detach()) < before[t] for t, v in toy.losses().items())
+            if balancing.again:
+                balancing.after({target: loss.detach() for target, loss in toy.losses().items()})
+        assert all(loss < before[target] for target, loss in toy.values().items())
 
     def test_what_it_learned_is_saved(self, name: str, options: dict[str, Any]) -> None:
-        way, other = build(name, **options), build(name, **options)
-        for p in way.state_dict().values():
-            p += 0.3
-        other.load_state_dict(way.state_dict())
-        assert all(
-            torch.equal(a, b)
-            for a, b in zip(way.state_dict().values(), other.state_dict().values(), strict=True)
-        )
-        assert torch.equal(stepped(way).w.grad, stepped(other).w.grad)
+        balancing, other = build(name, **options), build(name, **options)
+        for tensor in balancing.state_dict().values():
+            tensor += 0.3
+        other.load_state_dict(balancing.state_dict())
+        for tensor, restored in zip(
+            balancing.state_dict().values(), other.state_dict().values(), strict=True
+        ):
+            assert torch.equal(tensor, restored)
+        assert torch.equal(stepped(balancing).w.grad, stepped(other).w.grad)

@@ -20,6 +20,7 @@ COMMANDS = [
     "fit",
     "tune",
     "evaluate",
+    "report",
     "predict",
     "transcribe",
     "speak",
@@ -27,7 +28,6 @@ COMMANDS = [
     "index",
     "search",
     "classify",
-    "report",
     "options",
     "cache",
     "demo",
@@ -70,7 +70,7 @@ def test_fit_evaluate_predict_embed_report(tmp_path: Path, capsys: pytest.Captur
     assert run(["report", folder]) == 0
     page = (tmp_path / "run" / "report.html").read_text()
     assert "<svg" in page
-    assert "all plain cells together, then vote on label" in page
+    assert "late fusion mixes the unimodal heads into the answers of label" in page
     assert not re.search(r"(src|href)=\"http", page), "the page needs nothing from elsewhere"
 
 

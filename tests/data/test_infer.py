@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 import plait
-from plait.data.infer import parse_columns
 from plait.errors import RecipeError, TableError
+from plait.recipe.arguments import parse_columns
 
 N = 60
 RNG = np.random.default_rng(0)
@@ -59,7 +59,7 @@ def columns(folder: Path) -> dict[str, tuple[Any, str]]:
         ),
         "constant": (["same"] * N, "ignored"),
         "empty": ([None] * N, "ignored"),
-        "split": ([["train", "valid", "test"][i % 3] for i in range(N)], "split"),
+        "split": ([{7: "valid", 13: "test"}.get(i % 30, "train") for i in range(N)], "split"),
         "label": ([["x", "y"][i % 2] for i in range(N)], "target"),
     }
 

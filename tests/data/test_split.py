@@ -26,7 +26,7 @@ def whole(found: Split) -> list[int]:
 
 
 def test_stratified_sides_have_the_same_shares_and_every_row_once() -> None:
-    found = split(table(), SplitRecipe(valid=0.2, test=0.2), "y", 0, True)
+    found = split(table(), SplitRecipe(valid=0.2, test=0.2), "y", 0)
     assert whole(found) == list(range(100))
     assert len(found.valid) == len(found.test) == 20
     counts = Counter(LABELS[i] for i in found.valid)
@@ -36,40 +36,41 @@ def test_stratified_sides_have_the_same_shares_and_every_row_once() -> None:
 
 
 def test_the_seed_decides() -> None:
-    one, same, other = (split(table(), SplitRecipe(), "y", seed, True).valid.tolist() for seed in (0, 0, 1))
+    one, same, other = (split(table(), SplitRecipe(), "y", seed).valid.tolist() for seed in (0, 0, 1))
     assert one == same != other
 
 
 def test_groups_stay_together_and_time_goes_forward() -> None:
     groups = [i // 4 for i in range(100)]
-    found = split(table(g=groups), SplitRecipe(group="g", valid=0.2, test=0.2), "y", 0, True)
+    found = split(table(g=groups), SplitRecipe(group="g", valid=0.2, test=0.2), "y", 0)
     assert whole(found) == list(range(100))
     sides = [{groups[i] for i in rows} for rows in (found.train, found.valid, found.test)]
     assert not sides[0] & sides[1]
     assert not sides[0] & sides[2]
     assert 12 <= len(found.valid) <= 28
-    found = split(table(), SplitRecipe(time="i", valid=0.2, test=0.1), "y", 0, True)
+    found = split(table(), SplitRecipe(time="i", valid=0.2, test=0.1), "y", 0)
     assert found.test.tolist() == list(range(10))  # column i counts down
     assert found.valid.tolist() == list(range(10, 30))
+    assert found.train.dtype == np.int64, "torch takes no unsigned row numbers"
 
 
 def test_a_column_of_sides() -> None:
     sides = ["train"] * 60 + ["val"] * 20 + ["TEST"] * 10 + [None] * 10
-    found = split(table(s=sides), SplitRecipe(column="s"), "y", 0, True)
+    found = split(table(s=sides), SplitRecipe(column="s"), "y", 0)
     assert [len(found.train), len(found.valid), len(found.test)] == [60, 20, 10]
-    found = split(table(s=["train"] * 90 + ["test"] * 10), SplitRecipe(column="s", valid=0.2), "y", 0, True)
+    found = split(table(s=["train"] * 90 + ["test"] * 10), SplitRecipe(column="s", valid=0.2), "y", 0)
     assert [len(found.train), len(found.valid), len(found.test)] == [72, 18, 10]
     with pytest.raises(TableError, match="holds 'tarin'; expected train, valid, test"):
-        split(table(s=["tarin"] * 100), SplitRecipe(column="s"), "y", 0, True)
+        split(table(s=["tarin"] * 100), SplitRecipe(column="s"), "y", 0)
     with pytest.raises(TableError, match="no rows are left to train on"):
-        split(table(s=["test"] * 100), SplitRecipe(column="s"), "y", 0, True)
+        split(table(s=["test"] * 100), SplitRecipe(column="s"), "y", 0)
     with pytest.raises(RecipeError, match=r"split.column and split.time cannot be used together"):
-        split(table(), SplitRecipe(column="s", time="i"), "y", 0, True)
+        split(table(), SplitRecipe(column="s", time="i"), "y", 0)
 
 
 def test_tiny_tables_keep_a_row_to_train() -> None:
     tiny = Table(pa.table({"y": ["a", "b"]}), Path(), "t")
-    found = split(tiny, SplitRecipe(valid=0.2), "y", 0, True)
+    found = split(tiny, SplitRecipe(valid=0.2), "y", 0)
     assert len(found.train) == len(found.valid) == 1
 
 

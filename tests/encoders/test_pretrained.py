@@ -166,12 +166,12 @@ def test_vectors_that_stand_in_for_cells_say_what_the_cells_do(
     table = write_csv(tmp_path / "train.csv", rows)
     network = plait.fit(
         table, "label", out=tmp_path / "run", overrides=[*overrides(models), "training.epochs=1"], quiet=True
-    )._network
+    ).network
     plain = Dataset(network.preprocessing.prepare(read(table)), network.preprocessing)
     stood_in = network.prepare(read(table))
     every = torch.arange(40)
     with torch.no_grad():
-        expected, found = (network.model.encode(some.batch(every)) for some in (plain, stood_in))
+        expected, found = (network.model.encode(some.batch(every)).tokens for some in (plain, stood_in))
     for c in models:
         column = {"image": "photo"}.get(c, c)
         assert stood_in.prepared.batch.values[column].encoded

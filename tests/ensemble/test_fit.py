@@ -14,11 +14,12 @@ import torch
 
 import plait
 from plait.api.fit import resume
+from plait.data.plan_ensemble import plan_ensemble
 from plait.data.split import folds
-from plait.ensemble.selection import LEAST, bagged, greedy
+from plait.ensemble.selection import MIN_WEIGHT, bagged, greedy
 from plait.errors import Interrupted, RecipeError
 from plait.recipe import recipe as recipes
-from plait.recipe.sections import EnsembleRecipe, SplitRecipe
+from plait.recipe.sections import SplitRecipe
 from plait.table.schema import Column, Schema
 from plait.table.table import Table
 from plait.tasks.classification import Classification
@@ -43,7 +44,7 @@ def test_greedy_selection_finds_what_trying_all_shares_finds() -> None:
     everywhere = torch.ones(200, dtype=torch.bool)
 
     def loss(s: Any) -> float:
-        return float(task().loss(task().blend(torch.stack(outputs), torch.tensor(s)), y, everywhere))
+        return float(task().loss(task().mix(torch.stack(outputs), torch.tensor(s)), y, everywhere))
 
     steps = np.linspace(0, 1, 21)
     best = min(loss((a, b, 1 - a - b)) for a, b in itertools.product(steps, steps) if a + b <= 1)
@@ -71,9 +72,9 @@ def test_bagged_selection_is_flattered_less_by_few_rows() -> None:
         for bags, found in losses.items():
             share = bagged(outputs, task(), y, 20, bags, 0)
             assert sum(share) == pytest.approx(1)
-            assert all(s == 0 or s >= LEAST for s in share) or bags == 1
+            assert all(s == 0 or s >= MIN_WEIGHT for s in share) or bags == 1
             found.append(
-                float(task().loss(task().blend(torch.stack(test), torch.tensor(share)), test_y, everywhere))
+                float(task().loss(task().mix(torch.stack(test), torch.tensor(share)), test_y, everywhere))
             )
     assert bagged(outputs, task(), y, 20, 1, 0) == greedy(outputs, task(), y, 20)
     assert bagged(outputs, task(), y, 20, 20, 0) == bagged(outputs, task(), y, 20, 20, 0)
@@ -86,13 +87,13 @@ def test_folds_hold_every_row_out_once_and_split_no_group() -> None:
     table = Table(pa.table({"y": rng.integers(0, 3, 100), "g": np.arange(100) // 4}), Path.cwd(), "t")
     rows = np.sort(rng.permutation(100)[:80])
     for recipe in (SplitRecipe(), SplitRecipe(group="g"), SplitRecipe(stratify=False)):
-        parts = folds(rows, 5, table, recipe, "y", 0, True)
+        parts = folds(table, rows, 5, recipe.group, "y" if recipe.stratify else "", 0)
         assert len(parts) == 5
         np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(80))
         if recipe.group:
             of = [set((rows[part] // 4).tolist()) for part in parts]
             assert all(not a & b for a, b in itertools.combinations(of, 2))
-    assert len(folds(rows[:3], 5, table, SplitRecipe(), "y", 0, True)) == 3
+    assert len(folds(table, rows[:3], 5, None, "y", 0)) == 3
 
 
 def test_an_ensemble_answers_alike_after_loading(table: Path, tmp_path: Path) -> None:
@@ -100,9 +101,10 @@ def test_an_ensemble_answers_alike_after_loading(table: Path, tmp_path: Path) ->
     model = plait.fit(table, "label", overrides=[*FAST, TREES, "ensemble.folds=3"], out=out, quiet=True)
     found = model.record["members"]["label"]
     assert set(found) == {"network", "forest", "line"}
-    assert sum(one["share"] for one in found.values()) == pytest.approx(1)
-    assert found["line"]["rows"] == 48
-    assert found["network"]["rows"] == 10, "it has not seen its validation rows"
+    assert sum(one["weight"] for one in found.values()) == pytest.approx(1)
+    rows = model.record["evaluation"]["validation"]["targets"]["label"]["rows"]
+    assert rows == (10 if found["network"]["weight"] else 48), "the network predicts its validation rows"
+    assert all(one["rows"] == rows for one in found.values() if one["weight"])
     page = (out / "report.html").read_text()
     assert "<h2>Members</h2>" in page
     assert all(f"<td>{name}</td>" in page for name in found)
@@ -130,7 +132,7 @@ def test_members_without_a_part_in_the_answer_are_not_kept(table: Path, tmp_path
     model = plait.fit(table, "label", overrides=[*FAST, TREES, "ensemble.folds=2"], out=out, quiet=True)
     kept = json.loads((out / "ensemble.json").read_text())["bags"]
     assert {b["name"] for b in kept} == {
-        n for n, one in model.record["members"]["label"].items() if one["share"]
+        n for n, one in model.record["members"]["label"].items() if one["weight"]
     }
 
 
@@ -155,13 +157,45 @@ def test_scores_of_members_are_of_rows_that_they_had_not_seen(tmp_path: Path) ->
     )
 
 
+def test_an_ensemble_is_no_worse_than_its_worst_member(tmp_path: Path) -> None:
+    """The squared error of a mean is at most the mean of the squared errors, on the same rows. The network
+    predicts a fifth of the rows out of fold; taken for the mean of the target on the others, it would make
+    the ensemble worse than any member.
+    """
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 4))
+    noise = rng.normal(size=300)
+    columns = {f"x{i}": x[:, i] for i in range(4)}
+    table = pa.table({**columns, "y": 100 + x.sum(1) + x[:, 0] * x[:, 1] + 0.1 * noise})
+    overrides = ["training.epochs=40", "ensemble.members={line: linear}", "ensemble.folds=2"]
+    model = plait.fit(table, "y", overrides=overrides, out=tmp_path / "run", quiet=True)
+
+    members = model.record["members"]["y"]
+    assert members["network"]["weight"] > 0.3
+    validation = model.record["evaluation"]["validation"]["targets"]["y"]
+    assert validation["metrics"]["rmse"]["value"] <= max(one["value"] for one in members.values())
+    assert {one["rows"] for one in members.values()} == {validation["rows"]} == {60}
+
+
+def test_validation_rows_are_stacked_on_where_time_splits(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(120, 2))
+    table = pa.table({"day": np.arange(120), "a": x[:, 0], "b": x[:, 1], "y": x.sum(1)})
+    overrides = ["training.epochs=1", "split.time=day", "ensemble.stack=true"]
+    members = "ensemble.members={forest: {name: trees, rounds: 20}, line: linear}"
+    model = plait.fit(table, "y", overrides=[*overrides, members], out=tmp_path / "run", quiet=True)
+    validation = model.record["evaluation"]["validation"]["targets"]["y"]
+    assert validation["rows"] == 24
+    assert validation["metrics"]["r2"]["value"] > 0.9
+
+
 def test_stacking_and_repeats(table: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     overrides = [*FAST, TREES, "ensemble.folds=2", "ensemble.repeats=2", "ensemble.stack=true"]
     model = plait.fit(table, "label", overrides=overrides, out=out, quiet=True)
-    bags = {b.name: b for b in model._answering.bags}
+    bags = {b.name: b for b in model.answering.bags}
     assert all(len(b.folds) == 4 for name, b in bags.items() if name != "network")
-    weights = model._answering.weights["label"]
+    weights = model.answering.mixtures["label"]
     assert weights.stack is not None
     assert weights.stack[0].shape == (6, 3)
     assert model.predict(table)["label"].equals(plait.load(out, quiet=True).predict(table)["label"])
@@ -180,25 +214,19 @@ def test_columns_vote_in_the_recipes_own_network_only(
     monkeypatch.setattr("plait.members.network.train", recording)
     overrides = [*FAST, "training.epochs=1", "ensemble.folds=2", "ensemble.members={again: network}"]
     whole = plait.fit(table, "label", overrides=overrides, out=tmp_path / "run", quiet=True)
-    assert whole._network.model.votes_for("label") is not None
+    assert whole.network.model.task("label").late_fusion is not None
     assert len(members) == 2
-    assert all(m.votes_for("label") is None for m in members)
+    assert all(m.task("label").late_fusion is None for m in members)
 
 
 @pytest.mark.parametrize("quality", ["good", "best"])
 @pytest.mark.parametrize(("rows", "repeats"), [(1999, 3), (2000, 1)])
 def test_members_are_trained_over_and_over_on_few_rows(quality: str, rows: int, repeats: int) -> None:
-    auto = EnsembleRecipe(repeats="auto")
-    assert auto.for_rows(rows).repeats == repeats
-    assert EnsembleRecipe(repeats=2).for_rows(rows).repeats == 2
     columns = (Column(name="x", role="input", modality="number"), Column(name="y", role="target"))
-    chosen = (
-        recipes.load({"quality": quality})
-        .resolve(Schema(columns=columns, rows=rows), {"y": "classification"})
-        .for_rows(rows)
-    )
-    assert chosen.ensemble is not None
-    assert chosen.ensemble.repeats == repeats
+    schema = Schema(columns=columns, rows=rows)
+    assert plan_ensemble(recipes.load({"quality": quality}), schema, rows).repeats == repeats
+    asked = {"ensemble": {"members": {"line": "linear"}, "repeats": 2}}
+    assert plan_ensemble(recipes.load(asked), schema, rows).repeats == 2
 
 
 def test_several_targets_have_shares_of_their_own(tmp_path: Path) -> None:
@@ -214,7 +242,8 @@ def test_several_targets_have_shares_of_their_own(tmp_path: Path) -> None:
         quiet=True,
     )
     assert set(model.record["members"]) == {"label", "size"}
-    assert model.record["members"]["size"]["line"]["rows"] == 41
+    size = model.record["evaluation"]["validation"]["targets"]["size"]
+    assert model.record["members"]["size"]["line"]["rows"] == size["rows"] <= 41, "7 of 48 have no label"
     assert model.record["evaluation"]["validation"]["targets"]["size"]["metrics"]["rmse"]["value"] < 1.5
 
 
@@ -261,6 +290,53 @@ def test_interrupted_members_are_trained_anew_beside_the_same_network(
     assert resumed.record["members"] == whole.record["members"]
 
 
+def test_a_resumed_member_trains_for_as_many_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A member's fold has fewer rows than the run's own network, and so more epochs."""
+    epochs = []
+
+    def stop(run: loop.Training) -> None:
+        epochs.append(run.plan.training.epochs)
+        raise KeyboardInterrupt
+
+    rows = [{"text": f"thing {i} of {i % 7}", "x": float(i % 5), "y": "ab"[i % 2]} for i in range(200)]
+    table = write_csv(tmp_path / "t.csv", rows)
+    bert = tiny_models.bert(tmp_path / "bert")
+    member = f"{{name: network, light: true, encoders: {{text: {{name: pretrained, model: {bert}}}}}}}"
+    overrides = [f"ensemble.members={{light: {member}}}", "split.valid=0.04", "training.patience=1"]
+    monkeypatch.setattr("plait.members.network.train", stop)
+    with pytest.raises(Interrupted):
+        plait.fit(
+            table,
+            "y",
+            columns={"text": "text"},
+            overrides=overrides,
+            out=tmp_path / "run",
+            quiet=True,
+        )
+    with pytest.raises(Interrupted):
+        resume(tmp_path / "run", quiet=True)
+    assert epochs == [100, 100]
+
+
+def test_a_resume_leaves_out_what_the_first_fit_left_out(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from plait.members.trees import Trees
+    from plait.pretrained import files
+
+    def absent(name: str) -> Path:
+        raise RecipeError(f"the weights of {name} are not here")
+
+    monkeypatch.setattr(files, "find", absent)
+    with monkeypatch.context() as patched:
+        patched.setattr(Trees, "fit", classmethod(lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)))
+        with pytest.raises(Interrupted, match="--resume"):
+            plait.fit(table, "label", overrides=FAST, quality="good", out=tmp_path / "run", quiet=True)
+    resumed = resume(tmp_path / "run", quiet=True)
+    assert set(resumed.record["members"]["label"]) == {"network", "linear", "trees"}
+    assert len(resumed.plan.ensemble.left_out) == 2
+
+
 def test_a_light_member_leaves_out_what_would_have_to_be_trained(tmp_path: Path) -> None:
     table = write_csv(tmp_path / "t.csv", make_rows(tmp_path, 40))
     vectors = f"{{text: {{name: pretrained, model: {tiny_models.bert(tmp_path / 'bert')}}}}}"
@@ -272,7 +348,7 @@ def test_a_light_member_leaves_out_what_would_have_to_be_trained(tmp_path: Path)
     model = plait.fit(
         table, "label", overrides=[*FAST, members, "ensemble.folds=2"], out=tmp_path / "run", quiet=True
     )
-    views = model._answering.views
+    views = model.answering.views
     light = next((v for name, v in views.items() if name.endswith(", light")), None)
     whole = next((v for name, v in views.items() if name != "network" and not name.endswith(", light")), None)
     assert light or whole, "one of them has a share"

@@ -16,22 +16,21 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from plait.data.dataset import Dataset
 from plait.data.features import Features
-from plait.data.infer import infer
+from plait.data.plan import Plan
 from plait.data.preprocessing import Preprocessing
 from plait.members.base import Examples, Lesson
 from plait.members.linear import Space, solve
 from plait.nn import device
-from plait.recipe.recipe import Recipe
+from plait.recipe.recipe import load
 from plait.recipe.registry import configure, find, names
-from plait.table.schema import Schema
 from plait.table.table import Table
-from plait.tasks.base import fit_temperature
+from plait.tasks.base_prediction import fit_temperature
 
 ROWS, SEEN = 90, 60
-SMALL = {"network": {}, "linear": {}, "trees": {"rounds": 20}}
+SMALL = {"trees": {"rounds": 20}}  # options that make a member faster
 
 
-def make(tasks: dict[str, str]) -> tuple[Examples, Recipe]:
+def make(tasks: dict[str, str]) -> tuple[Examples, Plan]:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(ROWS, 3)).astype(np.float32)
     kind = np.array(["low", "middle", "high"])[np.digitize(x[:, 0], [-0.5, 0.5])]
@@ -49,32 +48,31 @@ def make(tasks: dict[str, str]) -> tuple[Examples, Recipe]:
     table = Table(
         pa.table({k: c for k, c in columns.items() if k not in TASKS or k in tasks}), Path.cwd(), "t"
     )
-    training = {"epochs": 2, "precision": "fp32", "channels_last": "off", "allocator": "off"}
-    recipe = Recipe(training=training, columns={"text": {"modality": "text"}})
-    schema: Schema = infer(table, list(tasks), recipe)
-    recipe = recipe.resolve(schema, tasks)
-    preprocessing = Preprocessing.fit(table, recipe, np.arange(SEEN))
+    training = {"epochs": 40, "precision": "fp32", "channels_last": "off", "allocator": "off"}
+    asked = {"training": training, "columns": {"text": {"modality": "text"}}, "split": {"valid": 0}}
+    plan = Plan.make(table, load({**asked, "tasks": tasks}), tasks)
+    preprocessing = Preprocessing.fit(table, plan, np.arange(SEEN))
     views = {"network": Dataset(preprocessing.prepare(table), preprocessing)}
     return Examples(
         views, Features.fit(views, {"network": list(preprocessing.inputs)}, np.arange(SEEN))
-    ), recipe
+    ), plan
 
 
 TASKS = {"kind": "classification", "warm": "classification", "price": "regression", "tags": "multilabel"}
 
 
-def lesson(examples: Examples, recipe: Recipe, folder: Path) -> Lesson:
+def lesson(examples: Examples, plan: Plan, folder: Path) -> Lesson:
     data = examples.views["network"]
-    settings = device.settings(recipe.training, False)
+    settings = device.settings(plan.recipe.training, False)
     train, valid = examples.take(np.arange(SEEN)), examples.take(np.arange(SEEN, ROWS))
-    return Lesson(train, valid, "network", recipe, settings, data.preprocessing.tasks, 0, folder)
+    return Lesson(train, valid, "network", plan, settings, data.preprocessing.tasks, 0, folder)
 
 
 @pytest.mark.parametrize("name", names("members"))
 def test_a_member_learns_every_task_and_is_the_same_after_saving(name: str, tmp_path: Path) -> None:
-    examples, recipe = make(TASKS)
+    examples, plan = make(TASKS)
     kind, config = find("members", name), configure("members", name, SMALL.get(name, {}))
-    one = lesson(examples, recipe, tmp_path)
+    one = lesson(examples, plan, tmp_path)
     member = kind.fit(config, one)
     columns = list(one.train.views["network"].preprocessing.inputs)
     subsets = [tuple(columns), ("a",), ("text", "v"), ()]
@@ -92,14 +90,13 @@ def test_a_member_learns_every_task_and_is_the_same_after_saving(name: str, tmp_
         assert one.tasks[target].measure(output.numpy(), y.numpy())
     member.save(tmp_path)
     again = kind.load(
-        config, tmp_path, recipe, one.settings, ("network", one.train.views["network"].preprocessing)
+        config, tmp_path, plan, one.settings, ("network", one.train.views["network"].preprocessing)
     )
     for before, after in zip(found, again.outputs(one.valid, subsets), strict=True):
         for target in TASKS:
             torch.testing.assert_close(before[target], after[target], rtol=1e-5, atol=1e-5)
-    if name != "network":  # two epochs teach nothing
-        y, _ = one.valid.target("kind")
-        assert one.tasks["kind"].measure(found[0]["kind"].numpy(), y.numpy())["accuracy"] > 0.8
+    y, _ = one.valid.target("kind")
+    assert one.tasks["kind"].measure(found[0]["kind"].numpy(), y.numpy())["accuracy"] > 0.6
 
 
 @pytest.mark.parametrize("name", names("members"))
@@ -107,12 +104,12 @@ def test_a_member_never_sees_what_it_is_not_given(name: str, tmp_path: Path) -> 
     """Labels of rows that are held out, and those that are missing, change nothing but when to stop."""
     found = []
     for changed in (False, True):
-        examples, recipe = make({"kind": "classification"})
+        examples, plan = make({"kind": "classification"})
         batch = examples.prepared.batch
         batch.labelled["kind"][:5] = False
         if changed:
             batch.targets["kind"][:5] = 0
-        one = lesson(examples, recipe, tmp_path)
+        one = lesson(examples, plan, tmp_path)
         member = find("members", name).fit(configure("members", name, SMALL.get(name, {})), one)
         found.append(member.outputs(one.valid, [("a", "v")])[0]["kind"])
     torch.testing.assert_close(found[0], found[1])
@@ -188,18 +185,18 @@ def test_means_of_answers() -> None:
     g = torch.Generator().manual_seed(0)
     logits = torch.randn(2, 5, 3, generator=g)
     torch.testing.assert_close(
-        tasks["kind"].blend(logits, share).softmax(-1), (logits.softmax(-1) * share[:, None, None]).sum(0)
+        tasks["kind"].mix(logits, share).softmax(-1), (logits.softmax(-1) * share[:, None, None]).sum(0)
     )
     one = torch.randn(2, 5, 1, generator=g)
     torch.testing.assert_close(
-        tasks["warm"].blend(one, share).sigmoid(), (one.sigmoid() * share[:, None, None]).sum(0)
+        tasks["warm"].mix(one, share).sigmoid(), (one.sigmoid() * share[:, None, None]).sum(0)
     )
     two = torch.randn(2, 5, 2, generator=g)
     torch.testing.assert_close(
-        tasks["tags"].blend(two, share).sigmoid(), (two.sigmoid() * share[:, None, None]).sum(0)
+        tasks["tags"].mix(two, share).sigmoid(), (two.sigmoid() * share[:, None, None]).sum(0)
     )
     number = torch.randn(2, 5, generator=g)
-    torch.testing.assert_close(tasks["price"].blend(number, share), 0.25 * number[0] + 0.75 * number[1])
+    torch.testing.assert_close(tasks["price"].mix(number, share), 0.25 * number[0] + 0.75 * number[1])
 
 
 def test_the_temperature_undoes_what_was_put_on() -> None:

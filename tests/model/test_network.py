@@ -1,113 +1,171 @@
-"""What training adds to the loss of whole rows, term by term."""
+"""The network: what each row is answered from, and what `forward` is made of."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
+import pytest
 import torch
+from torch import Tensor
 
 from plait.model.fused import TABLE
+from plait.model.network import MultimodalModel
+from plait.nn.batch import Batch, Masks
 from plait.nn.layers import module_key
-from plait.training.objective import FUSED, losses
+from plait.tasks.base import MAIN
+from plait.tasks.base_prediction import Prediction
+from plait.training.objective import losses
 from support.models import build
 
+NOWHERE = torch.zeros(8, dtype=torch.bool)
 
-def test_a_column_that_is_missing_everywhere_has_no_part_in_the_answer() -> None:
+
+def with_present(batch: Batch, **present: Tensor) -> Batch:
+    """The same rows with other cells present; the others are empty."""
+    return replace(batch, present=batch.present | present)
+
+
+def assert_same(logits: Tensor, expected: Tensor) -> None:
+    """Late fusion gives logarithms of probabilities: the same answers have the same probabilities."""
+    torch.testing.assert_close(logits.softmax(-1), expected.softmax(-1))
+
+
+def prediction(model: MultimodalModel) -> Prediction:
+    task = model.task("label")
+    assert isinstance(task, Prediction)
+    return task
+
+
+def test_an_absent_column_has_no_part_in_the_answer() -> None:
     model, batch = build()
-    hidden = replace(batch, present={"one": batch.present["one"], "two": torch.zeros(8, dtype=torch.bool)})
-    other = replace(
-        hidden,
-        values={
-            "one": hidden.values["one"],
-            "two": replace(hidden.values["two"], x=hidden.values["two"].x + 5),
-        },
-    )
+    hidden = with_present(batch, two=NOWHERE)
+    changed = replace(hidden.values["two"], x=hidden.values["two"].x + 5)
+    other = replace(hidden, values={**hidden.values, "two": changed})
     assert torch.equal(model(hidden)["label"], model(other)["label"])
     assert not torch.equal(model(hidden)["label"], model(batch)["label"])
 
 
-def test_a_row_with_one_cell_or_none_is_answered_by_that_cell_and_by_what_the_empty_ones_say() -> None:
+def test_rows_are_answered_by_fusion_by_one_block_or_by_baseline() -> None:
     model, batch = build()
-    batch = replace(
-        batch,
-        present={
-            "one": torch.tensor([1, 1, 1, 0, 1, 0, 1, 1]).bool(),
-            "two": torch.tensor([1, 0, 0, 1, 1, 0, 0, 1]).bool(),
-        },
-    )
+    one = torch.tensor([1, 1, 0, 0, 1, 1, 1, 1]).bool()
+    two = torch.tensor([1, 0, 1, 0, 1, 1, 1, 1]).bool()
+    batch = with_present(batch, one=one, two=two)
     encoded = model.encode(batch)
-    part = model.fused_for("label")
-    assert not part.knows_empty(), "nothing is known before training"
-    no_one, no_two, nothing = torch.nn.init.normal_(part.empty.weight).detach()
-    fused, (one, two) = part.fusion(encoded, batch.present), (part.alone(c, encoded) for c in ("one", "two"))
-    found = model.fuse(encoded, batch.present)["label"]
-    expected = torch.stack(
-        [
-            fused[0],
-            one[1] + no_two,
-            one[2] + no_two,
-            two[3] + no_one,
-            fused[4],
-            no_one + no_two + nothing,
-            one[6] + no_two,
-            fused[7],
-        ]
-    )
-    torch.testing.assert_close(found, expected)
-    given = model.fuse(
-        model.hide(encoded, batch.only({"one"}).present), batch.only({"one"}).present, columns=["one"]
-    )["label"]
-    torch.testing.assert_close(given[1], one[1], msg="a column that is not there at all says nothing")
-    torch.testing.assert_close(given[3], no_one + nothing)
+    fuser, head = model.fuser("label"), prediction(model)
+    tokens = encoded.tokens
+    fused = head(fuser.fusion(tokens, batch.present))
+    by_one = head(fuser.unimodal[module_key("one")](tokens["one"].pooled_BD()))
+    by_two = head(fuser.unimodal[module_key("two")](tokens["two"].pooled_BD()))
+
+    answers = model(batch)["label"]
+    assert_same(answers[[0, 4, 5, 6, 7]], fused[[0, 4, 5, 6, 7]])
+    assert_same(answers[1], by_one[1])
+    assert_same(answers[2], by_two[2])
+    torch.testing.assert_close(answers[3].softmax(0), torch.tensor([3 / 8, 3 / 8, 2 / 8]))
 
 
-def test_a_row_without_inputs_gets_the_shares_of_the_training_rows_where_none_of_these_taught_more() -> None:
+def test_a_row_without_cells_is_answered_by_rows_like_it() -> None:
+    """Baseline 3/8, 3/8, 2/8. Both rows that lack "two" are of class b; ten rows count besides."""
     model, batch = build()
-    none = torch.arange(8) == 2
-    encoded, hidden = model.encode(batch), {c: present & ~none for c, present in batch.present.items()}
-    taught = model.predict_hidden(encoded, hidden)["label"]
-    model.task("label").guesses.fill_(True)
-    found = model.predict_hidden(encoded, hidden)["label"]
-    assert not torch.equal(taught[2], found[2])
-    torch.testing.assert_close(found[2].softmax(0), torch.tensor([3 / 8, 3 / 8, 2 / 8]))
-    torch.testing.assert_close(found[~none], model.predict_hidden(encoded, batch.present)["label"][~none])
+    lacks_two = torch.tensor([0, 1, 0, 0, 1, 0, 0, 0]).bool()
+    prediction(model).fit_empty_blocks(batch.targets["label"], torch.stack([NOWHERE, lacks_two], 1))
+    nothing = with_present(batch, one=NOWHERE, two=NOWHERE)
+    overall = torch.tensor([3 / 8, 3 / 8, 2 / 8])
+    expected = (torch.tensor([0.0, 2.0, 0.0]) + 10 * overall) / 12
+    torch.testing.assert_close(model(nothing)["label"].softmax(1)[0], expected)
+
+    not_in_table = replace(nothing, in_table={**nothing.in_table, "two": NOWHERE})
+    torch.testing.assert_close(model(not_in_table)["label"].softmax(1)[0], overall)
 
 
-def test_all_plain_cells_of_a_row_are_one_part_beside_its_media() -> None:
+def test_a_subset_is_a_table_that_lacks_the_other_columns() -> None:
+    model, batch = build()
+    kept = model.keep(model.encode(batch), ["one"])
+    answers = model.answer(model.fuse(kept), kept)["label"]
+    lacking = replace(
+        batch, present={**batch.present, "two": NOWHERE}, in_table={**batch.in_table, "two": NOWHERE}
+    )
+    torch.testing.assert_close(answers, model(lacking)["label"])
+
+
+def test_all_plain_columns_are_one_block_beside_media() -> None:
     model, batch = build(("number", "vector", "number"))
-    part = model.fused_for("label")
-    assert part.parts == {"two": ["two"], TABLE: ["one", "three"]}
-    encoded, present = (
-        model.encode(batch),
-        {**batch.present, "three": torch.tensor([1, 1, 1, 0, 1, 1, 1, 1]).bool()},
-    )
-    table = part.solo[module_key(TABLE)](
-        torch.cat([encoded["one"].pooled_BD(), encoded["three"].pooled_BD()], 1)
-    )
-    torch.testing.assert_close(part.alone(TABLE, encoded), table)
-    no_two, no_table, _ = torch.nn.init.normal_(part.empty.weight).detach()
-    found = model.fuse(encoded, present)["label"]
-    fused, two = part.fusion(encoded, present), part.alone("two", encoded)
-    torch.testing.assert_close(found[[2, 6]], table[[2, 6]] + no_two, msg="rows that have the table alone")
-    torch.testing.assert_close(found[3], two[3] + no_table)
-    torch.testing.assert_close(
-        found[[0, 1, 4, 5, 7]], fused[[0, 1, 4, 5, 7]], msg="a table with a hole is a table"
-    )
-    votes: Any = model.votes_for("label")
-    votes.share.fill_(0.4)
-    hidden = {**present, "three": torch.zeros(8, dtype=torch.bool)}
-    shown = model.hide(encoded, hidden)
-    said = model.own(shown)["label"]
-    before = model.task("label")(model.fuse(shown, hidden, columns=["one", "two"])["label"], shown)
-    expected = votes.mixed(model.task("label"), before, said, part.there(hidden))
-    torch.testing.assert_close(
-        model.predict_hidden(encoded, hidden, ["one", "two"], model.own(encoded))["label"], expected
-    )
+    fuser = model.fuser("label")
+    assert fuser.blocks == {"two": ["two"], TABLE: ["one", "three"]}
+
+    # Rows 2 and 6 lack "two": the plain columns answer alone. Row 3 lacks "one" and still has the block.
+    batch = with_present(batch, three=torch.tensor([1, 1, 1, 1, 1, 1, 1, 1]).bool())
+    encoded = model.encode(batch)
+    pooled = torch.cat([encoded.tokens[column].pooled_BD() for column in ("one", "three")], 1)
+    by_table = prediction(model)(fuser.unimodal[module_key(TABLE)](pooled))
+    in_order = {column: encoded.tokens[column] for column in model.columns}
+    fused = prediction(model)(fuser.fusion(in_order, batch.present))
+    answers = model(batch)["label"]
+    assert_same(answers[[2, 6]], by_table[[2, 6]])
+    assert_same(answers[[0, 1, 3, 4, 5, 7]], fused[[0, 1, 3, 4, 5, 7]])
 
 
-def test_a_table_of_plain_cells_has_nothing_that_learns_by_itself() -> None:
+def test_a_table_of_plain_columns_has_no_unimodal_heads() -> None:
     model, batch = build(("number", "number"))
-    assert not model.fused_for("label").solo
-    assert set(losses(model, batch)["label"]) == {FUSED}
-    assert model.votes_for("label") is None
+    assert not model.fuser("label").unimodal_blocks
+    assert set(losses(model, batch)["label"]) == {MAIN}
+    assert prediction(model).late_fusion is None
+
+
+def test_late_fusion_answers_once_it_is_calibrated() -> None:
+    model, batch = build()
+    encoded = model.encode(batch)
+    before = model(batch)["label"]
+    late_fusion = prediction(model).late_fusion
+    assert late_fusion is not None
+    late_fusion.mixture_weight.fill_(0.4)
+
+    outputs = prediction(model).outputs(model.fuse(encoded)["label"], encoded)
+    assert outputs is not None
+    answers = model(batch)["label"]
+    torch.testing.assert_close(answers, late_fusion(prediction(model), outputs))
+    has_both = batch.present["one"] & batch.present["two"]
+    assert torch.equal(answers[~has_both], before[~has_both])
+    assert not torch.allclose(answers[has_both], before[has_both])
+
+
+def test_hiding_after_encoding_is_hiding_before_it() -> None:
+    model, batch = build(("number", "vector", "number"))
+    hidden = torch.tensor([1, 0, 0, 0, 1, 0, 0, 1]).bool()
+    masks = Masks(
+        {**batch.present, "one": batch.present["one"] & ~hidden},
+        {**batch.in_table, "one": batch.in_table["one"] & ~hidden},
+    )
+    before = model.encode(replace(batch, present=masks.present, in_table=masks.in_table))
+    after = model.hide(model.encode(batch), masks)
+    for column in model.columns:
+        torch.testing.assert_close(after.tokens[column].x_BLD, before.tokens[column].x_BLD)
+        assert torch.equal(after.tokens[column].mask_BL, before.tokens[column].mask_BL)
+
+
+class Exported(torch.nn.Module):
+    """A network whose batch comes as plain tensors, as a graph for export has them."""
+
+    def __init__(self, model: MultimodalModel, batch: Batch) -> None:
+        super().__init__()
+        self.model, self.batch = model, batch
+
+    def forward(self, values: dict[str, Tensor], present: dict[str, Tensor]) -> dict[str, Tensor]:
+        columns = {column: replace(self.batch.values[column], x=x) for column, x in values.items()}
+        return self.model(Batch(columns, present, present, next(iter(present.values()))))
+
+
+@pytest.mark.parametrize("kinds", [("number", "vector"), ("number", "vector", "number")])
+def test_forward_can_be_exported_in_strict_mode(kinds: tuple[str, ...]) -> None:
+    model, batch = build(kinds)
+    late_fusion = prediction(model).late_fusion
+    assert late_fusion is not None
+    late_fusion.mixture_weight.fill_(0.4)
+    values = {column: cells.x for column, cells in batch.values.items()}
+    batch = replace(batch, in_table=batch.present)
+    graph = torch.export.export(Exported(model, batch), (values, batch.present), strict=True).module()
+
+    # Other rows are absent now: the graph must not have kept those of the example.
+    for present in (batch.present, {column: mask.flip(0) for column, mask in batch.present.items()}):
+        expected = model(replace(batch, present=present, in_table=present))
+        torch.testing.assert_close(graph(values, present)["label"], expected["label"])

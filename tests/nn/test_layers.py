@@ -7,7 +7,6 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from plait.nn.batch import Batch
 from plait.nn.layers import BiLSTM, Dropout, MaskedBatchNorm, SetAttention
 
 
@@ -90,29 +89,6 @@ def test_set_attention_is_its_equation_in_any_order() -> None:
     order = torch.tensor([2, 0, 3, 1])
     assert torch.allclose(module(x[:1, order], mask[:1, order]), found[:1], atol=1e-5)
     assert torch.isfinite(found).all()
-
-
-def test_modality_dropout_draws_every_subset_and_never_none() -> None:
-    rows = 6000
-    present = {c: torch.ones(rows, dtype=torch.bool) for c in "abc"}
-    present["a"][:100] = False
-    present["b"][:50] = present["c"][:50] = False
-    batch = Batch({}, present, torch.arange(rows))
-    kept = torch.stack(list(batch.drop(0.5, torch.Generator().manual_seed(0)).present.values()))
-    assert not (kept & ~torch.stack(list(present.values()))).any()
-    assert kept[:, 50:].any(0).all()
-    seen = [tuple(column.tolist()) for column in kept[:, 100:].T]
-    share = {subset: seen.count(subset) / len(seen) for subset in set(seen)}
-    assert abs(share[(True, True, True)] - 0.5) < 0.03
-    for subset in (
-        (True, False, False),
-        (False, True, False),
-        (False, False, True),
-        (True, True, False),
-        (True, False, True),
-        (False, True, True),
-    ):
-        assert abs(share[subset] - 0.5 / 6) < 0.015
 
 
 def test_both_directions_are_those_of_a_packed_lstm() -> None:

@@ -92,10 +92,13 @@ def test_each_token_holds_the_numbers_of_its_cell() -> None:
     torch.manual_seed(0)
     values = Values(torch.randn(4, 20, 8), torch.tensor([20, 12, 16, 8]))
     encoder = crnn.component(8, (4,), 3, 1, "all", 0.0)
-    made = ColumnEncoder(encoder, "learned", statistics=Statistics(Layout("spectrogram", (20, 8)))).eval()
+    made = ColumnEncoder(
+        "a", encoder, "learned", statistics=Statistics(Layout("spectrogram", (20, 8)))
+    ).eval()
     made.statistics.fit([values])
     assert (made.fixed, made.width) == (encoder.width, encoder.width + 16)
-    tokens = made(values, torch.tensor([True, True, False, True]))
+    present = {"a": torch.tensor([True, True, False, True])}
+    tokens = made({"a": values}, present, present)["a"]
     numbers = made.statistics(values)
     for row in (0, 1, 3):
         assert torch.allclose(
@@ -107,8 +110,8 @@ def test_each_token_holds_the_numbers_of_its_cell() -> None:
             atol=1e-5,
         )
     assert not tokens.mask_BL[2].any()
-    assert torch.equal(tokens.x_BLD[2, 0], made.missing_D)
-    assert ColumnEncoder(bag.component(9, 4, 0.0), "zero").fixed is None
+    assert torch.equal(tokens.x_BLD[2, 0], made.stand_in.missing)
+    assert ColumnEncoder("b", bag.component(9, 4, 0.0), "zero").fixed is None
 
 
 def test_beside_two_pretrained_columns_only_texts_have_statistics(tmp_path: Path) -> None:
@@ -124,7 +127,7 @@ def test_beside_two_pretrained_columns_only_texts_have_statistics(tmp_path: Path
         ]
         network = plait.fit(
             path, align=columns, out=tmp_path / second[:3], overrides=given, quiet=True
-        )._network.model
+        ).network.model
         assert {c for c in columns if network.encoder(c).statistics is not None} == expected
 
 
@@ -136,7 +139,7 @@ def test_a_space_of_learned_encoders_begins_at_what_their_cells_are_in_numbers(t
     model = plait.fit(
         path, align=["photo", "text"], out=tmp_path / "run", overrides=["training.epochs=1"], quiet=True
     )
-    network = model._network.model
+    network = model.network.model
     for c, head in network.task("alignment").heads.items():
         encoder = network.encoder(c.removeprefix("of_"))
         assert not head.first.weight[:, : encoder.fixed].any()

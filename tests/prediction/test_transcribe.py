@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import jiwer
 import numpy as np
 import pytest
 import soundfile
@@ -61,11 +62,14 @@ def test_it_says_what_transformers_says(models: dict[str, Path]) -> None:
     heard, sound = Transcriber(str(models["ctc"])), wave(1.0, 500)
     x = (sound - sound.mean()) / np.sqrt(sound.var() + 1e-7)
     with torch.no_grad():
+        logits = heard.network(torch.from_numpy(x)[None]).logits
+        heard.network.lm_head.bias -= logits.mean((0, 1))  # else one letter may be the likeliest throughout
         heard.network.lm_head.bias[5:] += 5  # letters rather than marks
     with torch.inference_mode():
         ids = heard.network(torch.from_numpy(x)[None]).logits.argmax(-1)
-    assert heard(sound) == heard.tokenizer.batch_decode(ids, skip_special_tokens=True)[0].strip()
-    assert len(heard(sound)) > 2
+    expected = heard.tokenizer.batch_decode(ids, skip_special_tokens=True)[0].strip()
+    assert len(expected) > 20
+    assert jiwer.cer(expected, heard(sound)) < 0.05, "two letters may be nearly as likely as each other"
 
 
 def test_a_long_recording_is_cut_where_it_is_quiet() -> None:
@@ -127,7 +131,7 @@ def test_training_begins_at_the_network_with_its_own_letters_and_last_layer(
         "training.precision=fp32",
     ]
     model = plait.fit(rows, "said", root=tmp_path, out=tmp_path / "run", overrides=asked, quiet=True)
-    assert model.recipe.columns["call"].encoder.options["mode"] == "full"  # type: ignore[union-attr]
+    assert model.plan.columns["call"].encoder.options["mode"] == "full"
     heard, ids = Transcriber(str(folder)), {c: i + 1 for i, c in enumerate(" abcdefgh")}
     expected = []
     for row in rows[:3]:

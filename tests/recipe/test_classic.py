@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 
 import plait
+from plait.data.plan import Plan
 from plait.data.preprocessing import Preprocessing
 from plait.model.network import MultimodalModel
 from plait.nn.batch import Batch, Values
 from plait.recipe import recipe
-from plait.table.schema import Column, Schema
+from plait.recipe.arguments import recipe_from
 from plait.table.table import Table
 from support.tables import make_rows, write_csv
 
@@ -26,24 +26,19 @@ KERAS = {
     "encoders.of_photo.encoder.convolutions.2": 3 * 3 * 128 * 256 + 256,
     "encoders.of_text.encoder.embedding": 10_000 * 64,
     "encoders.of_text.encoder.lstm": 4 * (64 * 64 + 64 * 64 + 64),
-    "fused.of_photo,text.fusion.mlp.0": (26 * 26 * 256 + 64) * 128 + 128,
-    "fused.of_photo,text.fusion.mlp.2": 128 * 64 + 64,
+    "fusers.of_photo,text.fusion.mlp.0": (26 * 26 * 256 + 64) * 128 + 128,
+    "fusers.of_photo,text.fusion.mlp.2": 128 * 64 + 64,
     "tasks.of_label.head": 64 + 1,
 }
 
 
 def build(classes: int) -> MultimodalModel:
-    columns = (
-        Column(name="photo", role="input", modality="image"),
-        Column(name="text", role="input", modality="text"),
-        Column(name="label", role="target"),
-    )
-    chosen = recipe.load("classic").resolve(Schema(columns=columns, rows=4), {"label": "classification"})
     labels = [f"class {i}" for i in range(classes)]
-    table = Table(
-        pa.table({"photo": ["a"] * classes, "text": ["a b"] * classes, "label": labels}), Path(), "t"
-    )
-    return MultimodalModel.build(chosen, Preprocessing.fit(table, chosen, np.arange(classes)))
+    cells = {"photo": ["a"] * classes, "text": ["a b"] * classes, "label": labels}
+    table = Table(pa.table(cells), Path(), "t")
+    columns = {"photo": "image", "text": "text"}
+    plan = Plan.make(table, recipe_from("classic", columns=columns, overrides=["split.valid=0"]), "label")
+    return MultimodalModel.build(plan, Preprocessing.fit(table, plan, plan.split.train))
 
 
 def test_parameters_are_those_of_the_keras_original() -> None:
@@ -70,9 +65,9 @@ def test_shapes_on_the_way_are_those_of_the_primer() -> None:
     }
     present = {c: torch.ones(2, dtype=torch.bool) for c in values}
     with torch.no_grad():
-        encoded = model.encode(Batch(values, present, torch.arange(2)))
-    assert encoded["photo"].x_BLD.shape == (2, 1, 26 * 26 * 256)
-    assert encoded["text"].x_BLD.shape == (2, 1, 64)
+        encoded = model.encode(Batch(values, present, present, torch.arange(2)))
+    assert encoded.tokens["photo"].x_BLD.shape == (2, 1, 26 * 26 * 256)
+    assert encoded.tokens["text"].x_BLD.shape == (2, 1, 64)
 
 
 def test_settings_are_those_of_the_primer() -> None:
@@ -105,8 +100,8 @@ def test_it_runs_by_name_on_a_table(tmp_path: Path, classes: int) -> None:
         "columns.shop.role=ignored",
     ]
     model = plait.fit(table, "label", recipe="classic", out=tmp_path / "run", overrides=small, quiet=True)
-    assert [c.encoder.name for c in model.recipe.columns.values() if c.encoder] == ["cnn", "lstm"]
-    head = model._artifact.model.task("label").head
+    assert [column.encoder.name for column in model.plan.columns.values()] == ["cnn", "lstm"]
+    head = model.artifact.model.task("label").head
     assert head.out_features == (1 if classes == 2 else 3)  # type: ignore[union-attr]
     assert sum(
         model.predict(table)[f"label_probability_{c}"][0].as_py() for c in {r["label"] for r in rows}

@@ -9,22 +9,17 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from plait.data.plan import Plan
 from plait.data.preprocessing import Preprocessing
 from plait.model.network import MultimodalModel
 from plait.nn.batch import Batch
-from plait.recipe import recipe
-from plait.table.schema import Column, Schema
+from plait.recipe.arguments import recipe_from
 from plait.table.table import Table
 
 
 def build(kinds: tuple[str, ...] = ("number", "vector")) -> tuple[MultimodalModel, Batch]:
     """Columns with holes, the first of numbers and the second of vectors, one target, eight rows."""
     inputs = dict(zip(("one", "two", "three"), kinds, strict=False))
-    columns = (
-        *(Column(name=c, role="input", modality=kind) for c, kind in inputs.items()),
-        Column(name="label", role="target"),
-    )
-    chosen = recipe.load(None).resolve(Schema(columns=columns, rows=8), {"label": "classification"})
     rng = np.random.default_rng(0)
     cells = {
         c: pa.array(rng.normal(size=8) if kind == "number" else rng.normal(size=(8, 3)).tolist())
@@ -32,9 +27,11 @@ def build(kinds: tuple[str, ...] = ("number", "vector")) -> tuple[MultimodalMode
     }
     cells["label"] = pa.array(list("abcabcab"))
     table = Table(pa.table(cells), Path(), "t")
-    preprocessing = Preprocessing.fit(table, chosen, np.arange(8))
+    asked = recipe_from({"split": {"valid": 0}}, columns=inputs)
+    plan = Plan.make(table, asked, "label")
+    preprocessing = Preprocessing.fit(table, plan, plan.split.train)
     torch.manual_seed(0)
-    model = MultimodalModel.build(chosen, preprocessing).eval()
+    model = MultimodalModel.build(plan, preprocessing).eval()
     batch = preprocessing.transform(preprocessing.prepare(table).batch)
     present = {
         "one": torch.tensor([1, 1, 1, 0, 1, 0, 1, 1]).bool(),

@@ -1,22 +1,33 @@
-"""Stop a training in its middle."""
+"""Callbacks that watch a training, or stop it in its middle."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass, field
 
-import pytest
+from plait.nn.batch import Batch
+from plait.training.loop import Callback, Training
+from plait.training.objective import Weights
 
-from plait.training import loop
+
+@dataclass
+class StopAtStep(Callback):
+    """Stop a training at this step, as Ctrl-C would. `steps` counts the steps that began."""
+
+    number: int
+    steps: int = 0
+
+    def before_step(self, training: Training, batch: Batch) -> None:
+        self.steps += 1
+        training.stop = self.steps == self.number
 
 
-def stop_at_step(monkeypatch: pytest.MonkeyPatch, number: int) -> list[int]:
-    """Lets trainings stop at this step, as Ctrl-C would; returns a list that grows with each step."""
-    step, count = loop._step, []
+@dataclass
+class RecordWeights(Callback):
+    """Keep the weights of the losses in each step, and the units that targets are weighed in."""
 
-    def stopping(run: loop.Training, *arguments: Any) -> Any:
-        count.append(1)
-        run.stop = len(count) == number
-        return step(run, *arguments)
+    weights: list[Weights] = field(default_factory=list)
+    factors: list[dict[str, float]] = field(default_factory=list)
 
-    monkeypatch.setattr(loop, "_step", stopping)
-    return count
+    def before_step(self, training: Training, batch: Batch) -> None:
+        self.weights.append(training.step.weights)
+        self.factors.append(training.step.factors)

@@ -24,9 +24,10 @@ from plait.table.read import read
 from plait.tasks import alignment
 from plait.tasks.aligning import ranking
 from plait.tasks.alignment import Alignment, Config, identify
-from plait.training.objective import OWN, cached, losses
+from plait.tasks.base import MAIN
+from plait.training.objective import losses, whole_batch_losses
 from support.tables import COLOURS, FAST, make_rows, write_csv
-from support.training import stop_at_step
+from support.training import StopAtStep
 
 PAIRS = [o for o in FAST if "epochs" not in o] + [
     "training.epochs=25",
@@ -62,7 +63,7 @@ def test_cells_that_differ_in_case_and_blanks_only_are_the_same() -> None:
 def task(**options: Any) -> Alignment:
     torch.manual_seed(0)
     made = Alignment(Config(inputs=("a", "b"), width=8, dropout=0, **options))
-    made.build_head(0, {"a": 6, "b": 6})
+    made.build_head({"a": 6, "b": 6})
     return made
 
 
@@ -86,7 +87,7 @@ def ids(rows: int, first: int = 0) -> torch.Tensor:
 
 def test_the_loss_is_symmetric_info_nce() -> None:
     made = task()
-    output = made(torch.zeros(0), tokens(5))
+    output = made(tokens(5))
     scale = made.log_scale.exp()
     logits = scale * output[:, 0] @ output[:, 1].T
     expected = (F.cross_entropy(logits, torch.arange(5)) + F.cross_entropy(logits.T, torch.arange(5))) / 2
@@ -95,7 +96,7 @@ def test_the_loss_is_symmetric_info_nce() -> None:
 
 def test_a_row_that_lacks_a_column_still_is_a_negative_of_the_others() -> None:
     made = task()
-    output = made(torch.zeros(0), tokens(5, missing=(4,)))
+    output = made(tokens(5, missing=(4,)))
     assert not output[4, 1].any()
     logits = made.log_scale.exp() * output[:, 0] @ output[:, 1].T
     forth = F.cross_entropy(logits[:4, :4], torch.arange(4))
@@ -107,7 +108,7 @@ def test_a_row_that_lacks_a_column_still_is_a_negative_of_the_others() -> None:
 def test_rows_with_the_same_cell_or_group_are_no_negatives(column: int) -> None:
     made, target = task(), ids(5)
     target[:2, column] = 99
-    output = made(torch.zeros(0), tokens(5))
+    output = made(tokens(5))
     logits = made.log_scale.exp() * output[:, 0] @ output[:, 1].T
     logits[0, 1] = logits[1, 0] = -torch.inf
     expected = (F.cross_entropy(logits, torch.arange(5)) + F.cross_entropy(logits.T, torch.arange(5))) / 2
@@ -117,8 +118,8 @@ def test_rows_with_the_same_cell_or_group_are_no_negatives(column: int) -> None:
 def test_the_bank_adds_negatives_of_earlier_batches() -> None:
     made = task(bank=4)
     first, second = (
-        made(torch.zeros(0), tokens(4)),
-        made(torch.zeros(0), {c: Tokens(-t.x_BLD, t.mask_BL) for c, t in tokens(3).items()}),
+        made(tokens(4)),
+        made({c: Tokens(-t.x_BLD, t.mask_BL) for c, t in tokens(3).items()}),
     )
     made.loss(first, ids(4, 10), torch.ones(4, dtype=torch.bool))
     scale = made.log_scale.exp()
@@ -145,11 +146,9 @@ def test_every_option_changes_something(option: dict[str, Any]) -> None:
     def value(**options: Any) -> float:
         torch.manual_seed(0)
         made = Alignment(Config(**{"inputs": ("a", "b"), "width": 8, "dropout": 0, **options}))
-        made.build_head(0, {"a": 6, "b": 6})
+        made.build_head({"a": 6, "b": 6})
         for step in range(2):
-            loss = made.loss(
-                made(torch.zeros(0), tokens(6)), ids(6, 100 * step), torch.ones(6, dtype=torch.bool)
-            )
+            loss = made.loss(made(tokens(6)), ids(6, 100 * step), torch.ones(6, dtype=torch.bool))
         return float(loss.detach())
 
     assert value(**option) != pytest.approx(value())
@@ -158,7 +157,7 @@ def test_every_option_changes_something(option: dict[str, Any]) -> None:
 @pytest.mark.parametrize("objective", ["infonce", "siglip", "gram", "symile"])
 def test_the_loss_is_as_exact_in_bf16(objective: str) -> None:
     made = task(objective=objective)
-    output = made(torch.zeros(0), tokens(6))
+    output = made(tokens(6))
     torch.manual_seed(0)
     plain = made.loss(output, ids(6), torch.ones(6, dtype=torch.bool))
     torch.manual_seed(0)
@@ -175,7 +174,7 @@ def test_with_an_anchor_only_its_pairs_are_compared() -> None:
 
 def test_gradients_over_parts_are_those_of_the_whole_batch(pairs: Any) -> None:
     model, path = pairs
-    network = model._network
+    network = model.network
     data = network.prepare(read(path))
     batch = data.batch(torch.arange(12))
     trained = network.model
@@ -184,31 +183,30 @@ def test_gradients_over_parts_are_those_of_the_whole_batch(pairs: Any) -> None:
     def gradients(parts: list[Any] | None) -> dict[str, torch.Tensor]:
         trained.zero_grad()
         if parts is None:
-            losses(trained, batch)["alignment"][OWN].backward()
+            losses(trained, batch)["alignment"][MAIN].backward()
         else:
-            _, given, _ = cached(trained, parts, batch, network.settings.autocast, {"alignment": 1.0})
+            _, given, _ = whole_batch_losses(
+                trained, parts, batch, network.settings.autocast, {"alignment": 1.0}
+            )
             for part, one in zip(parts, given, strict=True):
-                losses(trained, part, gradients=one)["alignment"][OWN].backward()
+                losses(trained, part, gradients=one)["alignment"][MAIN].backward()
         return {n: p.grad.clone() for n, p in trained.named_parameters() if p.grad is not None}
 
     whole, parts = gradients(None), gradients([batch.take(rows) for rows in torch.arange(12).split(5)])
     assert set(whole) == set(parts)
     assert any("encoders" in name for name in whole)
-    for name in whole:
-        torch.testing.assert_close(whole[name], parts[name], rtol=1e-4, atol=1e-6)
+    total = torch.stack([x.norm() for x in whole.values()]).norm()
+    for name in whole:  # each as a whole: an entry that is nearly zero is a difference of large ones
+        assert (parts[name] - whole[name]).norm() < 1e-3 * whole[name].norm() + 1e-5 * total, name
 
 
 def test_training_in_parts_learns_the_same_pairs(tmp_path: Path) -> None:
-    path = write_csv(tmp_path / "t.csv", make_rows(tmp_path, 48))
-    model = plait.fit(
-        path,
-        align=["photo", "text"],
-        out=tmp_path / "run",
-        overrides=[*FAST, "training.micro_batch=7", "training.epochs=15"],
-        quiet=True,
-    )
-    history = model.record["history"]
-    assert history[-1]["loss"] < history[0]["loss"]
+    rows = [{"photo": row["photo"], "text": row["text"].split(" near")[0]} for row in make_rows(tmp_path, 48)]
+    options = [*PAIRS, "training.micro_batch=7", "training.epochs=12", "training.learning_rate=0.01"]
+    columns, out = ["photo", "text"], tmp_path / "run"
+    model = plait.fit(rows, align=columns, root=tmp_path, out=out, overrides=options, quiet=True)
+    history = [epoch["loss"] for epoch in model.record["history"]]
+    assert np.mean(history[-4:]) < np.mean(history[:4]) / 2
 
 
 def test_columns_find_each_other(pairs: Any) -> None:
@@ -360,7 +358,7 @@ def test_vectors_of_a_column_have_length_one(pairs: Any) -> None:
     model, path = pairs
     vectors = model.embed(path, column="photo")
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-2)
-    assert model.embed(path).shape == (90, model._network.width), "with a target, the fused vector"
+    assert model.embed(path).shape == (90, model.network.width), "with a target, the fused vector"
 
 
 def test_of_several_alignments_the_one_that_is_named_is_searched(tmp_path: Path) -> None:
@@ -512,7 +510,7 @@ def test_a_large_index_is_approximate_and_says_how_near(
 
 def test_of_very_many_rows_some_ask_and_all_are_searched(monkeypatch: pytest.MonkeyPatch) -> None:
     made = task()
-    output = made(torch.zeros(0), tokens(50)).detach().numpy()
+    output = made(tokens(50)).detach().numpy()
     whole = crossmodal.evaluate(made, output, ids(50).numpy()).directions[0]
     monkeypatch.setattr(crossmodal, "QUERIES", 20)
     some = crossmodal.evaluate(made, output, ids(50).numpy()).directions[0]
@@ -581,13 +579,20 @@ def test_the_report_has_every_direction(pairs: Any) -> None:
     assert "photo finds text among" in (model.folder / "README.md").read_text()
 
 
-def test_a_stopped_alignment_goes_on_to_the_same_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_alignment_goes_on_to_the_same_end(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "t.csv", make_rows(tmp_path, 40))
     options = [*FAST, "training.batch_size=8", "training.micro_batch=5", "tasks.alignment.bank=16"]
     plait.fit(path, align=["photo", "text"], out=tmp_path / "whole", overrides=options, quiet=True)
-    stop_at_step(monkeypatch, 6)  # in the middle of the second epoch
+    stop = StopAtStep(6)  # in the middle of the second epoch
     with pytest.raises(Interrupted):
-        plait.fit(path, align=["photo", "text"], out=tmp_path / "stopped", overrides=options, quiet=True)
+        plait.fit(
+            path,
+            align=["photo", "text"],
+            out=tmp_path / "stopped",
+            overrides=options,
+            callbacks=[stop],
+            quiet=True,
+        )
     assert run(["fit", "--resume", str(tmp_path / "stopped")]) == 0
     whole, stopped = (load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "stopped"))
     assert all(torch.equal(whole[name], stopped[name]) for name in whole)

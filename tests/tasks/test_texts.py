@@ -134,12 +134,12 @@ def test_the_loss_is_the_sum_over_all_paths() -> None:
     made = find("tasks", "transcription").fit(
         configure("tasks", "transcription", {}), pa.chunked_array([["ab", "b", None]]), "said"
     )
-    made.build_head(0, {"sound": 5})
+    made.build_head({"sound": 5})
     made.eval()
     mask = torch.tensor([[True] * 4, [True, True, False, True], [False] * 4])
     torch.manual_seed(0)
     tokens = Tokens(torch.randn(3, 4, 5), mask)
-    output = made(torch.zeros(3, 0), {"sound": tokens})
+    output = made({"sound": tokens})
     target, labelled, problems = made.encode(pa.chunked_array([["ab", "b", None]]), Source("said", Path()))
     assert not problems
     assert labelled.tolist() == [True, True, False]
@@ -226,7 +226,7 @@ def task(name: str, **options: Any) -> TextTask:
     made: TextTask = find("tasks", name).fit(
         configure("tasks", name, options), pa.chunked_array([["ab", "b a", "cab", None]]), "said"
     )
-    made.build_head(0, {"x": 5})
+    made.build_head({"x": 5})
     return made.eval()
 
 
@@ -237,10 +237,10 @@ class TestTextTask:
 
         made = task(name)
         again = type(made).from_state(made.config, json.loads(json.dumps(made.state())))
-        again.build_head(0, {"x": 5})
+        again.build_head({"x": 5})
         again.load_state_dict(made.state_dict())
         tokens = {"x": Tokens(torch.randn(3, 6, 5), torch.ones(3, 6, dtype=torch.bool))}
-        one, other = (t.eval().decode(t(torch.zeros(3, 0), tokens), thorough=True) for t in (made, again))
+        one, other = (t.eval().decode(t(tokens), thorough=True) for t in (made, again))
         assert torch.equal(one, other)
         assert len(made.answers(one)[""]) == 3
 
@@ -262,9 +262,9 @@ class TestTextTask:
         x, mask = torch.randn(4, 6, 5), torch.arange(6) < torch.tensor([6, 5, 4, 6])[:, None]
         alone = []
         for row in range(3):
-            output = made(torch.zeros(1, 0), {"x": Tokens(x[row : row + 1], mask[row : row + 1])})
+            output = made({"x": Tokens(x[row : row + 1], mask[row : row + 1])})
             alone.append(made.loss(output, target[row : row + 1], labelled[row : row + 1]))
-        whole = made.loss(made(torch.zeros(4, 0), {"x": Tokens(x, mask)}), target, labelled)
+        whole = made.loss(made({"x": Tokens(x, mask)}), target, labelled)
         torch.testing.assert_close(whole, torch.stack(alone).mean())
 
     def test_every_parameter_learns(self, name: str) -> None:
@@ -273,7 +273,7 @@ class TestTextTask:
             pa.chunked_array([["ab", "b a", "cab", None]]), Source("said", Path())
         )
         made.loss(
-            made(torch.zeros(4, 0), {"x": Tokens(torch.randn(4, 9, 5), torch.ones(4, 9, dtype=torch.bool))}),
+            made({"x": Tokens(torch.randn(4, 9, 5), torch.ones(4, 9, dtype=torch.bool))}),
             target,
             labelled,
         ).backward()
@@ -306,7 +306,7 @@ def test_speech_is_augmented_to_the_end_unless_asked_otherwise(
     model = plait.fit(
         rows, root=tmp_path, out=tmp_path / "run", overrides=overrides, quiet=True, evaluate=False
     )
-    assert model.recipe.training.unaugmented == share
+    assert model.plan.training.unaugmented == share
 
 
 def test_a_transcription_reads_one_column() -> None:
@@ -314,7 +314,7 @@ def test_a_transcription_reads_one_column() -> None:
         configure("tasks", "transcription", {}), pa.chunked_array([["ab"]]), "said"
     )
     with pytest.raises(RecipeError, match="reads one column"):
-        made.build_head(0, {"a": 3, "b": 3})
+        made.build_head({"a": 3, "b": 3})
 
 
 def test_what_cannot_be_learned_from_is_told(tmp_path: Path) -> None:
@@ -383,7 +383,7 @@ def test_a_pretrained_decoder_begins_at_its_weights_and_says_what_transformers_s
     made = find("tasks", "generation").fit(
         configure("tasks", "generation", {"model": str(folder)}), pa.chunked_array([["a red apple"]]), "name"
     )
-    made.build_head(0, {"x": 5})
+    made.build_head({"x": 5})
     made.load_pretrained()
     made.eval()
     whole = T5ForConditionalGeneration.from_pretrained(folder).eval()
@@ -396,7 +396,7 @@ def test_a_pretrained_decoder_begins_at_its_weights_and_says_what_transformers_s
     assert not any("encoder" in name and "decoder" not in name for name in made.state_dict())
     made.architecture = {"model_type": "bert"}
     with pytest.raises(RecipeError, match="a bert does not turn text into text"):
-        made.build_head(0, {"x": 5})
+        made.build_head({"x": 5})
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -458,12 +458,10 @@ def test_every_option_changes_something(name: str, option: str, monkeypatch: pyt
         asked.clear()
         torch.manual_seed(0)
         made = find("tasks", name).fit(configure("tasks", name, options), pa.chunked_array([texts]), "said")
-        made.build_head(0, {"x": 5})
+        made.build_head({"x": 5})
         target, labelled, problems = made.train().encode(pa.chunked_array([texts]), Source("said", Path()))
         torch.manual_seed(1)
-        output = made(
-            torch.zeros(5, 0), {"x": Tokens(torch.randn(5, 15, 5), torch.ones(5, 15, dtype=torch.bool))}
-        )
+        output = made({"x": Tokens(torch.randn(5, 15, 5), torch.ones(5, 15, dtype=torch.bool))})
         made.decode(output.detach(), thorough=True)
         return (
             len(made.spelling),

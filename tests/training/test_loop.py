@@ -19,11 +19,14 @@ from safetensors.torch import load_file
 
 import plait
 from plait.data.dataset import Dataset
-from plait.errors import RecipeError, TrainingError
+from plait.data.plan_training import plan_training
+from plait.errors import Interrupted, RecipeError, TrainingError
 from plait.recipe import sections
-from plait.training import loop, objective
+from plait.training import objective
+from plait.training.loop import sum_in_order
 from plait.training.schedule import learning_rate, optimizer_for
 from support.tables import FAST, make_rows, write_csv
+from support.training import StopAtStep
 
 SLOW = [o for o in FAST if "epochs" not in o] + [
     "training.checkpoint_minutes=0.00001",
@@ -50,11 +53,11 @@ def test_it_learns_and_leaves_a_folder_that_explains_itself(trained: Any) -> Non
         "README.md",
         "log.csv",
         "metrics.json",
+        "plan.json",
         "problems.csv",
         "recipe.yaml",
         "report.html",
         "run.json",
-        "schema.json",
         "state.json",
         "weights.safetensors",
     }
@@ -106,10 +109,11 @@ def test_killed_and_resumed_is_the_same_as_never_stopped(tmp_path: Path) -> None
     assert (tmp_path / "whole" / "log.csv").read_text() == (tmp_path / "killed" / "log.csv").read_text()
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path, table: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, table: Path, number: signal.Signals) -> None:
     process = start(table, tmp_path / "run", 3000)
     wait_for(tmp_path / "run" / "checkpoint.safetensors", process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert f"plait fit --resume {tmp_path / 'run'}" in errors
@@ -118,18 +122,10 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path, table: Path) -> None
         plait.load(tmp_path / "run")
 
 
-def test_resume_refuses_another_table_or_recipe(
-    tmp_path: Path, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resume_refuses_another_table_or_recipe(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
     table = write_csv(tmp_path / "train.csv", rows)
-
-    def stop(*arguments: Any) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(loop, "_step", stop)
-        with pytest.raises(KeyboardInterrupt):
-            plait.fit(table, "label", out=tmp_path / "run", overrides=FAST, quiet=True)
+    with pytest.raises(Interrupted):
+        plait.fit(table, "label", out=tmp_path / "run", overrides=FAST, callbacks=[StopAtStep(1)], quiet=True)
     with pytest.raises(RecipeError, match="its recipe differ"):
         plait.fit(
             table,
@@ -151,8 +147,6 @@ def test_out_of_memory_goes_in_parts_to_the_same_end(
 ) -> None:
     options = [*FAST, "model.modality_dropout=0", "training.optimizer=sgd", "fusion=logit_sum"]
     plait.fit(table, "label", out=tmp_path / "whole", overrides=options, quiet=True)
-    from plait.training import loop
-
     losses, refused = objective.losses, []
 
     def narrow(model: Any, batch: Any, *others: Any) -> Any:
@@ -161,7 +155,7 @@ def test_out_of_memory_goes_in_parts_to_the_same_end(
             raise torch.OutOfMemoryError("not enough memory")
         return losses(model, batch, *others)
 
-    monkeypatch.setattr(loop, "losses", narrow)
+    monkeypatch.setattr("plait.training.step.losses", narrow)
     # dropout draws other numbers for other batches, so it is off in this comparison
     plait.fit(
         table,
@@ -239,8 +233,14 @@ def test_weight_decay_spares_biases_norms_and_embeddings() -> None:
     ("rows", "epochs"), [(10, 500), (35, 500), (500, 40), (9_600, 40), (32_000, 12), (1_000_000, 8)]
 )
 def test_epochs_by_the_number_of_rows(rows: int, epochs: int) -> None:
-    assert sections.TrainingRecipe().for_rows(rows).epochs == epochs
-    assert sections.TrainingRecipe(epochs=7).for_rows(rows).epochs == 7
+    assert plan_training(sections.TrainingRecipe(), rows).epochs == epochs
+    assert plan_training(sections.TrainingRecipe(epochs=7), rows).epochs == 7
+
+
+def fit_briefly(table: Path, out: Path, *overrides: str) -> None:
+    """Train for four steps, enough for every option to show."""
+    brief = [*FAST, "training.epochs=1", "training.batch_size=8", "training.keep=last", *overrides]
+    plait.fit(table, "label", out=out, overrides=brief, evaluate=False, quiet=True)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_epochs_by_the_number_of_rows(rows: int, epochs: int) -> None:
         "training.warmup=0",
         "training.schedule=constant",
         "training.clip=0.01",
-        "training.batch_size=8",
+        "training.batch_size=16",
         "training.precision=bf16",
         "training.learning_rate=0.01",
         "training.epsilon=0.1",
@@ -297,19 +297,12 @@ def test_every_option_of_the_recipe_changes_something(
             row["label"] = "red"
         from PIL import Image
 
-        Image.new("RGBA", (30, 14), (0, 100, 0, 90)).save(folder / rows[0]["photo"])
+        for row in rows[:3]:
+            Image.new("RGBA", (30, 14), (0, 100, 0, 90)).save(folder / row["photo"])
         write_csv(folder / "train.csv", rows)
-        plait.fit(
-            folder / "train.csv",
-            "label",
-            out=folder / "plain",
-            overrides=[*FAST, "training.epochs=4"],
-            quiet=True,
-        )
+        fit_briefly(folder / "train.csv", folder / "plain")
     out = folder / override.replace("/", "_")
-    plait.fit(
-        folder / "train.csv", "label", out=out, overrides=[*FAST, "training.epochs=4", override], quiet=True
-    )
+    fit_briefly(folder / "train.csv", out, override)
     one, other = weights(folder / "plain"), weights(out)
     assert one.keys() != other.keys() or any(
         one[k].shape != other[k].shape or not torch.equal(one[k], other[k]) for k in one
@@ -394,21 +387,18 @@ def test_environment_is_recorded(trained: Any) -> None:
 
 def test_a_sum_that_goes_on_from_a_part_is_the_same_to_the_last_digit() -> None:
     losses = list(torch.rand(200, generator=torch.Generator().manual_seed(0)))
-    whole = loop._sum(losses)
+    whole = sum_in_order(losses)
     for at in range(1, 200, 7):
-        part = torch.tensor(loop._sum(losses[:at]), dtype=torch.float64)
-        assert loop._sum([part, *losses[at:]]) == whole
+        part = torch.tensor(sum_in_order(losses[:at]), dtype=torch.float64)
+        assert sum_in_order([part, *losses[at:]]) == whole
 
 
 def test_where_only_heads_are_trained_large_tables_go_in_large_batches() -> None:
-    from plait.recipe.sections import TrainingRecipe
-
-    settled = [
-        TrainingRecipe().for_rows(*of) for of in ((400, False), (400, True), (4000, False), (4000, True))
-    ]
-    assert [(s.epochs, s.batch_size) for s in settled] == [(42, 32), (42, 32), (40, 32), (20, 128)]
-    own = TrainingRecipe(epochs=3, batch_size=8).for_rows(4000, True)
-    assert (own.epochs, own.batch_size) == (3, 8)
+    recipe = sections.TrainingRecipe()
+    plans = [plan_training(recipe, rows, frozen=frozen) for rows in (400, 4000) for frozen in (False, True)]
+    assert [(plan.epochs, plan.batch_size) for plan in plans] == [(42, 32), (42, 32), (40, 32), (20, 128)]
+    asked = plan_training(sections.TrainingRecipe(epochs=3, batch_size=8), 4000, frozen=True)
+    assert (asked.epochs, asked.batch_size) == (3, 8)
 
 
 @pytest.mark.parametrize("taught", [True, False])

@@ -4,33 +4,51 @@ from __future__ import annotations
 
 from plait.api.model import Model
 from plait.console import Screen
+from plait.data.inspect import Inspection
+from plait.data.plan import Plan
 from plait.evaluation import alignment, scores
 from plait.model.network import MultimodalModel
 from plait.nn import device
-from plait.recipe.recipe import Recipe
+from plait.recipe.registry import find
+from plait.table.table import Table
 
 
-def describe(model: MultimodalModel, chosen: Recipe, settings: device.Settings, screen: Screen) -> None:
+def show_plan(plan: Plan, table: Table, screen: Screen) -> None:
+    """Show what was decided before anything is trained: columns, rows, and members that are left out."""
+    Inspection.of(plan, table.name).show(screen)
+    without, learned = plan.split.without_label, len(plan.split.unlabelled)
+    fuses = any(find("tasks", plan.tasks[target].name).fuses for target in plan.targets)
+    if without and not plan.targets:
+        screen.say(f"{without:,} rows have nothing that is aligned and are left out")
+    elif without and learned:
+        screen.say(f"{without:,} rows have no label, of which {learned:,} are learned from")
+    elif without:
+        hint = "; --set training.unlabelled=1 learns from them too" if fuses else ""
+        screen.say(f"{without:,} rows have no label and are left out{hint}")
+    sides = ", ".join(f"{len(rows):,} {side}" for side, rows in plan.split.sides().items())
+    screen.say(f"rows: {sides} ({plan.split.how})")
+    for message in plan.ensemble.left_out:
+        screen.say(message)
+
+
+def show_model(model: MultimodalModel, plan: Plan, settings: device.Settings, screen: Screen) -> None:
+    """Show the model that is about to be trained."""
     by_encoder: dict[str, list[str]] = {}
-    for name, column in chosen.columns.items():
-        if column.encoder:
-            by_encoder.setdefault(column.encoder.name, []).append(name)
-    encoders = "; ".join(f"{scores.listed(names, ', ')}: {encoder}" for encoder, names in by_encoder.items())
-    count = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    switches = [
-        settings.device,
-        settings.precision,
-        *(n for n in ("channels_last", "compile") if getattr(settings, n)),
-    ]
-    for name, column in chosen.columns.items():
-        if column.encoder and (why := column.encoder.options.get("why")):
+    for name, column in plan.columns.items():
+        by_encoder.setdefault(column.encoder.name, []).append(name)
+        if why := column.encoder.options.get("why"):
             screen.say(
                 f"{name}: {column.encoder.options['model']} {column.encoder.options['mode']}, because {why}"
             )
-    for name, columns in chosen.aligned().items():
-        screen.say(f"{name}: {' ~ '.join(columns)}, {chosen.tasks[name].options['objective']}")
-    fusion = f"fusion: {chosen.fusion.name}; " if len(model.fused) else ""
-    screen.say(f"model: {encoders}; {fusion}{count:,} parameters; {', '.join(switches)}")
+    for name, columns in plan.alignments.items():
+        screen.say(f"{name}: {' ~ '.join(columns)}, {plan.tasks[name].options['objective']}")
+
+    encoders = "; ".join(f"{scores.listed(names, ', ')}: {encoder}" for encoder, names in by_encoder.items())
+    fusion = f"fusion: {plan.fusion.name}; " if model.fuser_of else ""
+    count = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    switches = [name for name in ("channels_last", "compile") if getattr(settings, name)]
+    machine = ", ".join([settings.device, settings.precision, *switches])
+    screen.say(f"model: {encoders}; {fusion}{count:,} parameters; {machine}")
 
 
 def finish(trained: Model, screen: Screen) -> None:
@@ -57,10 +75,10 @@ def finish(trained: Model, screen: Screen) -> None:
             if warning := alignment.verdict(target, one):
                 screen.warn(f"{warning} ({name} rows)")
     found = record["evaluation"].get("validation")
-    for target, task in trained._artifact.preprocessing.tasks.items() if found else ():
+    for target, task in trained.artifact.preprocessing.tasks.items() if found else ():
         if warning := scores.imbalance(target, found["targets"].get(target), task.higher):
             ways = {
-                "--set model.balance=blend": trained.recipe.model.balance != "blend",
+                "--set model.balance=blend": trained.plan.model.balance != "blend",
                 "--quality good": trained.recipe.quality == "fast" and task.fuses,
             }
             screen.warn(

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from plait.console import Screen
-from plait.data.inspect import store
+from plait.data.prepare import store
 from plait.ensemble import ensemble
 from plait.ensemble.view import settings_as
 from plait.errors import RecipeError, TableError, nearest
@@ -31,33 +31,37 @@ from plait.table.table import Table
 
 
 class Model:
-    """A trained model. `folder` is where it lies."""
+    """A trained model.
+
+    `folder` is where it lies, `recipe` what was asked for, `plan` what was decided, `record` its scores.
+    `network` predicts with the recipe's own network, `answering` with all members of an ensemble.
+    """
 
     def __init__(self, trained: Artifact, folder: Path, quiet: bool = False) -> None:
-        self.folder, self.recipe, self.schema, self.record = (
-            folder,
-            trained.recipe,
-            trained.schema,
-            trained.record,
-        )
-        self._artifact = trained
+        self.folder, self.record = folder, trained.record
+        self.plan, self.recipe, self.schema = trained.plan, trained.plan.recipe, trained.plan.schema
+        self.artifact = trained
         self._screen = Screen(quiet)
-        settings = settings_as(trained.record.get("environment", {}), trained.recipe, trained.preprocessing)
-        self._network = Predictor(trained.model, trained.preprocessing, settings, trained.recipe)
-        self._answering: Answering = ensemble.load(folder, trained, self._network) or self._network
+        settings = settings_as(trained.record.get("environment", {}), trained.plan, trained.preprocessing)
+        self.network = Predictor(trained.model, trained.preprocessing, settings, trained.plan)
+        self.answering: Answering = ensemble.load(folder, trained, self.network) or self.network
+
+    def answer_with(self, answering: Answering) -> None:
+        """Answer with an ensemble from now on."""
+        self.answering = answering
 
     @property
     def targets(self) -> list[str]:
-        return [t for t, task in self._artifact.preprocessing.tasks.items() if not task.compares]
+        return self.plan.targets
 
     @property
     def alignments(self) -> dict[str, list[str]]:
         """The columns that each alignment has put into one space."""
-        return self.recipe.aligned()
+        return self.plan.alignments
 
     @property
     def inputs(self) -> list[str]:
-        return list(self._artifact.preprocessing.inputs)
+        return list(self.plan.columns)
 
     def predict(self, data: Any, root: str | Path | None = None, keep: bool = False) -> pa.Table:
         """An answer for each row of a table (see `plait.fit` for what a table can be), one dict or a
@@ -72,7 +76,7 @@ class Model:
         table = read(data, root)
         with self._screen.bar("predicting", len(table)) as bar, store(self._screen, table) as cells:
             answered, problems = answers.predict(
-                self._answering, self.schema, table, self._screen.warn, bar.advance, cells
+                self.answering, self.schema, table, self._screen.warn, bar.advance, cells
             )
         check.tell(problems, self._screen.warn)
         return answers.beside(table.data, answered, self.schema.of("id")) if keep else answered
@@ -92,8 +96,8 @@ class Model:
         table = read(data, root)
         if column is None and alignment is None and self.targets:
             with store(self._screen, table) as cells:
-                return answers.embed(self._network, table, self._screen.warn, cells)
-        space = Space.of(self._network, alignment)
+                return answers.embed(self.network, table, self._screen.warn, cells)
+        space = Space.of(self.network, alignment)
         vectors, _ = self._vectors(space, table)
         if column is not None:
             return vectors[:, space.columns.index(space.gallery(column, ()))]
@@ -111,7 +115,7 @@ class Model:
         row whose id is there already takes that row's place. Raises `TableError` for an index that
         another model made, or another alignment of this one.
         """
-        space = Space.of(self._network, alignment)
+        space = Space.of(self.network, alignment)
         names = [part for part in ("index", space.own) if part]
         place, model = (
             place or self.folder / "-".join(names),
@@ -159,7 +163,7 @@ class Model:
         `where` is a condition on these (SQL, as in "price < 10"). Large indices are searched
         approximately unless `exact`.
         """
-        space = Space.of(self._network, alignment)
+        space = Space.of(self.network, alignment)
         given_KD, given = space.query(query, root)
         wanted = space.gallery(column, given)
         opened = index if isinstance(index, Index) else self.index(place=index, alignment=alignment)
@@ -167,7 +171,7 @@ class Model:
 
     def asked(self, texts: Sequence[str], alignment: str | None = None) -> str | dict[str, str]:
         """A query as the command line has it: one cell, or `column=cell` for each of some."""
-        columns = Space.of(self._network, alignment).columns
+        columns = Space.of(self.network, alignment).columns
         parts = [text.partition("=") for text in texts]
         if all(sign and name in columns for name, sign, _ in parts):
             return {name: cell for name, _, cell in parts}
@@ -197,7 +201,7 @@ class Model:
         `cosine`, each label's probability, and `problem`. `text` names the text column that labels are
         like, where there are several.
         """
-        space = Space.of(self._network, alignment)
+        space = Space.of(self.network, alignment)
         column = space.gallery(column, space.of_modality("text"))
         folder = Path(data) if isinstance(data, (str, Path)) and Path(data).is_dir() else None
         table = folder_of_files(folder, column) if folder else read(data, root)
@@ -222,7 +226,7 @@ class Model:
         are warned of. Only `columns` are expected to be there, if any are named.
         """
         if not columns:
-            answers.check_columns(self._network, table, self._screen.warn)
+            answers.check_columns(self.network, table, self._screen.warn)
         with self._screen.bar("computing vectors", len(table)) as bar, store(self._screen, table) as cells:
             vectors, problems = space.vectors(table, cells, bar.advance)
         check.tell(problems, self._screen.warn)
@@ -236,19 +240,19 @@ class Model:
         Raises `TableError` when the table has no target column, or no labelled row.
         """
         table = read(data, root)
-        labels = [self._artifact.preprocessing.tasks[t].label_columns[0] for t in self.targets]
+        labels = list(self.plan.labels.values())
         if not self.alignments and not any(c in table.data.column_names for c in labels):
             table.column(labels[0])
-        given = answers.check_columns(self._answering, table, self._screen.warn)
+        given = answers.check_columns(self.answering, table, self._screen.warn)
         with (
             self._screen.bar("reading cells", len(table) * len(self.inputs)) as bar,
             store(self._screen, table) as cells,
         ):
-            rows = self._answering.prepare(table, store=cells, progress=bar.advance)
+            rows = self.answering.prepare(table, store=cells, progress=bar.advance)
         check.tell(rows.prepared.problems, self._screen.warn)
-        return self._evaluate(self._answering, rows, table.name, subsets, given)
+        return self.score(self.answering, rows, table.name, subsets, given)
 
-    def _evaluate(
+    def score(
         self,
         answering: Answering,
         rows: Rows,
@@ -256,10 +260,11 @@ class Model:
         subsets: bool = True,
         given: Sequence[str] | None = None,
     ) -> Evaluation:
+        """Score what answers on rows that are prepared already; see `evaluate`."""
         labels = rows.prepared.batch.labelled
         if not any(bool(labels[t][rows.rows].any()) for t in labels):
             raise TableError(f"{name}: no row has a label of {' or '.join(labels)} that the model knows")
-        plain = {c for c, modality in self._artifact.preprocessing.inputs.items() if modality.tabular}
+        plain = {c for c, modality in self.artifact.preprocessing.inputs.items() if modality.tabular}
         with self._screen.bar("evaluating", len(rows)) as bar:
             return scores.evaluate(
                 answering, rows, self.record["priors"], name, subsets, bar.advance, given, plain

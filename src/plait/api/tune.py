@@ -13,11 +13,10 @@ from typing import Any
 from plait.api import fit
 from plait.api.model import Model
 from plait.console import Screen
-from plait.data import plan
-from plait.data.infer import infer_tasks
+from plait.data.plan_tasks import find_targets
 from plait.errors import Interrupted, PlaitError, RecipeError, TrainingError
-from plait.recipe import recipe as recipes
 from plait.recipe import registry
+from plait.recipe.arguments import recipe_from, target_names
 from plait.recipe.recipe import Recipe
 from plait.recipe.sections import Between, Choices
 from plait.runs import files
@@ -65,28 +64,22 @@ def tune(
         raise RecipeError(
             f"'{folder}' already holds a trained model; choose another out=, or remove it first"
         )
-    chosen = recipes.load(recipe, [*plan.aligning(align), *overrides])
-    targets = [target] if isinstance(target, str) else list(target)
+    full_recipe = recipe_from(recipe, columns=columns, align=align, overrides=overrides)
+    targets = target_names(target)
     table = read(data, others.get("root"))
-    space = (
-        chosen.tuning.space if "space" in chosen.tuning.model_fields_set else suiting(chosen, table, targets)
+    study = _Study(
+        folder / "tuning",
+        _about(full_recipe, table, targets, seed),
+        _space(full_recipe, table, targets),
+        seed,
     )
-    study = _Study(folder / "tuning", _about(chosen, table, targets, columns, seed), space, seed)
-    others |= {"target": targets, "recipe": chosen, "columns": columns, "seed": seed}
+    others |= {"target": targets, "recipe": full_recipe, "seed": seed}
 
-    def attempt(found: list[str], watch: Callable[[int, int, float], None]) -> None:
-        alone = [*found, "quality=fast", "ensemble=null"]
+    def attempt(drawn: list[str], watch: Callable[[int, int, float], None]) -> None:
+        # rows to test on have no part in choosing
+        arguments = {**others, "test": None, "overrides": [*drawn, "quality=fast", "ensemble=null"]}
         with tempfile.TemporaryDirectory(dir=folder / "tuning") as place:
-            # rows to test on have no part in choosing
-            fit.fit(
-                data,
-                **{**others, "test": None},
-                overrides=alone,
-                out=Path(place) / "run",
-                quiet=True,
-                watch=watch,
-                evaluate=False,
-            )
+            fit.fit(data, **arguments, out=Path(place) / "run", quiet=True, watch=watch, evaluate=False)
 
     with screen.bar("trials", trials) as bar:
         bar.advance(study.done)
@@ -98,25 +91,29 @@ def tune(
     return fit.fit(data, **others, overrides=study.best, out=out, quality=quality, quiet=quiet)
 
 
-def suiting(chosen: Recipe, table: Table, targets: list[str]) -> dict[str, Between | Choices]:
+def _space(recipe: Recipe, table: Table, targets: list[str]) -> dict[str, Between | Choices]:
+    """Return what is tried: what the recipe says, else what suits its tasks."""
+    is_asked = "space" in recipe.tuning.model_fields_set
+    return recipe.tuning.space if is_asked else suiting(recipe, table, targets)
+
+
+def suiting(recipe: Recipe, table: Table, targets: list[str]) -> dict[str, Between | Choices]:
     """What is tried where a recipe does not say it: of the defaults, what all of its tasks can do with
     (rows that are compared, transcribed or written cannot be mixed, and where nothing is fused there is
     no fusion), and options that its tasks name.
     """
-    inferred = infer_tasks(table, {t: chosen.label(t) for t in targets if t not in chosen.tasks})
-    names = {t: choice.name for t, choice in chosen.tasks.items()} | {
-        t: name for t, (name, _) in inferred.items()
-    }
+    planned = find_targets(table, recipe, targets)
+    names = planned.tasks | {name: recipe.tasks[name].name for name in planned.alignments}
     tasks = {t: registry.find("tasks", name) for t, name in names.items()}
     fuse = [task.fuses for task in tasks.values()]
     unfit = () if all(fuse) else ("training.mixup",) if any(fuse) else ("training.mixup", "model.", "fusion")
     own = {
         f"tasks.{t}.{option}": of
         for t, task in tasks.items()
-        if t in chosen.tasks
+        if t in recipe.tasks
         for option, of in task.tunes.items()
     }
-    return {name: of for name, of in chosen.tuning.space.items() if not name.startswith(unfit)} | own
+    return {name: of for name, of in recipe.tuning.space.items() if not name.startswith(unfit)} | own
 
 
 class _Study:
@@ -244,14 +241,11 @@ class _Study:
         )
 
 
-def _about(
-    chosen: Recipe, table: Table, targets: list[str], columns: Mapping[str, Any] | None, seed: int
-) -> dict[str, Any]:
+def _about(recipe: Recipe, table: Table, targets: list[str], seed: int) -> dict[str, Any]:
     """What trials must share to be compared."""
     return {
-        "recipe": chosen.model_dump(mode="json", exclude={"quality", "ensemble"}),
+        "recipe": recipe.model_dump(mode="json", exclude={"quality", "ensemble"}),
         "table": [len(table), runs.content(table)],
         "targets": targets,
-        "columns": {name: str(v) for name, v in (columns or {}).items()},
         "seed": seed,
     }

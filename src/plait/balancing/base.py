@@ -1,7 +1,8 @@
-"""What balances the losses of several targets."""
+"""What every way of balancing the losses of several targets has in common."""
 
 from __future__ import annotations
 
+import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from plait.errors import RecipeError
 from plait.recipe.registry import Options
 
 
@@ -60,6 +62,14 @@ class Balancing(nn.Module, ABC):
         cost of a second forward pass.
         """
         return
+
+
+def import_torchjd(module: str, method: str) -> Any:
+    """Import a module of torchjd. Raises `RecipeError` that names the extra when it is not installed."""
+    try:
+        return importlib.import_module(f"torchjd.{module}")
+    except ModuleNotFoundError:
+        raise RecipeError(f"balancing '{method}' needs torchjd: pip install 'plait[balancing]'") from None
 
 
 def summed(parts: list[tuple[Tensor, float]]) -> Tensor:

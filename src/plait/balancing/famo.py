@@ -1,10 +1,10 @@
 """All losses fall at about the same rate, by their values alone (Liu et al. 2023, "FAMO: Fast adaptive
-multitask optimization").
+multitask optimization"). Not torchjd's: see docs/decisions/0001-own-famo.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from pydantic import Field
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from plait.balancing.base import Balancing, Share
 from plait.recipe.registry import Options
 
-LEAST = 1e-8
+EPSILON = 1e-8  # keeps the logarithm of a loss of 0 finite
 
 
 class Config(Options):
@@ -24,10 +24,11 @@ class Config(Options):
 
 
 class FAMO(Balancing):
-    """c sum_t z_t log L_t, z = softmax(w), c = 1 / sum_t (z_t / L_t). After the step, w falls by `rate`
-    times (delta + `decay` w), where delta is the Jacobian of the softmax times how much each log L_t
-    fell (algorithm 1). Targets that a batch has no label of keep their w. A batch in parts is weighed
-    part by part.
+    """Minimise c sum_t z_t log L_t, where z = softmax(w) and c = 1 / sum_t (z_t / L_t).
+
+    After the step, w falls by `rate` times (delta + `decay` w), where delta is the Jacobian of the softmax
+    times how much each log L_t fell (algorithm 1). z_t is multiplied by the target's `weight`. A target that
+    a batch has no label of keeps its w. A batch in parts is weighed part by part.
     """
 
     options = Config
@@ -37,9 +38,9 @@ class FAMO(Balancing):
         super().__init__()
         self.targets, self.rate, self.decay = list(targets), rate, decay
         self.w: Tensor
-        self.given: Tensor
+        self.weights: Tensor
         self.register_buffer("w", torch.zeros(len(self.targets)))
-        self.register_buffer("given", torch.tensor(weights), persistent=False)
+        self.register_buffer("weights", torch.tensor(weights), persistent=False)
         self._before: dict[str, Tensor] = {}
 
     @classmethod
@@ -47,28 +48,31 @@ class FAMO(Balancing):
         return cls(list(shares), config.rate, config.decay, [share.weight for share in shares.values()])
 
     def backward(self, losses: dict[str, Tensor], shared: Sequence[nn.Parameter]) -> None:
-        at = self._places(losses)
-        loss_T = torch.stack(list(losses.values())).float() + LEAST
-        z_T = self.w[at].softmax(0) * self.given[at]
+        indices_T = self._indices(losses)
+        loss_T = torch.stack(list(losses.values())).float() + EPSILON
+        z_T = self.w[indices_T].softmax(0) * self.weights[indices_T]
         c = 1 / (z_T / loss_T.detach()).sum()
         (c * (z_T * loss_T.log()).sum()).backward()
-        for t, loss in losses.items():
-            self._before[t] = self._before.get(t, torch.zeros_like(loss)) + loss.detach()
+
+        # the parts of a batch add up to its loss, which `after` compares with
+        for target, loss in losses.items():
+            self._before[target] = self._before.get(target, torch.zeros_like(loss)) + loss.detach()
 
     @torch.no_grad()
     def after(self, losses: dict[str, Tensor]) -> None:
-        known = [t for t in losses if t in self._before]
-        at = self._places(known)
-        fell_T = torch.stack(
-            [(self._before[t].float() + LEAST).log() - (losses[t].float() + LEAST).log() for t in known]
-        )
-        z_T = self.w[at].softmax(0)
-        delta_T = z_T * (fell_T - (z_T * fell_T).sum())  # (diag(z) - z z') fell
-        self.w[at] -= self.rate * (delta_T + self.decay * self.w[at])
+        targets = [target for target in losses if target in self._before]
+        before_T = torch.stack([self._before[target] for target in targets]).float() + EPSILON
+        after_T = torch.stack([losses[target] for target in targets]).float() + EPSILON
+        fall_T = before_T.log() - after_T.log()
+
+        indices_T = self._indices(targets)
+        z_T = self.w[indices_T].softmax(0)
+        delta_T = z_T * (fall_T - (z_T * fall_T).sum())  # (diag(z) - z z') fall
+        self.w[indices_T] -= self.rate * (delta_T + self.decay * self.w[indices_T])
         self._before = {}
 
-    def _places(self, targets: Sequence[str] | dict[str, Tensor]) -> Tensor:
-        return torch.tensor([self.targets.index(t) for t in targets], device=self.w.device)
+    def _indices(self, targets: Iterable[str]) -> Tensor:
+        return torch.tensor([self.targets.index(target) for target in targets], device=self.w.device)
 
 
 component = FAMO

@@ -13,7 +13,7 @@ from pydantic import Field
 from scipy.optimize import nnls
 from torch import Tensor, nn
 
-from plait.balancing.base import Balancing, Share
+from plait.balancing.base import Balancing, Share, import_torchjd
 from plait.errors import RecipeError
 from plait.recipe.registry import Options
 
@@ -38,45 +38,48 @@ class Gradient(Balancing):
     def __init__(self, method: str, c: float, factors: dict[str, float]) -> None:
         super().__init__()
         self.aggregator, self.adds, self.factors = _aggregator(method, c), method == "pcgrad", factors
-        self._rows: dict[str, list[Tensor]] = {}
+        self._gradients: dict[str, list[Tensor]] = {}
 
     @classmethod
     def build(cls, config: Config, shares: dict[str, Share]) -> Gradient:
         return cls(config.method, config.c, {t: share.factor for t, share in shares.items()})
 
     def backward(self, losses: dict[str, Tensor], shared: Sequence[nn.Parameter]) -> None:
-        others = [p.grad for p in shared]  # of losses that are not balanced
-        for number, (t, loss) in enumerate(losses.items()):
+        unbalanced = [p.grad for p in shared]  # of losses that are not balanced
+        for number, (target, loss) in enumerate(losses.items()):
             for p in shared:
                 p.grad = None
-            (loss * self.factors[t]).backward(retain_graph=number < len(losses) - 1)
-            own = [torch.zeros_like(p) if p.grad is None else p.grad for p in shared]
-            before = self._rows.get(t)
-            self._rows[t] = own if before is None else [a + b for a, b in zip(before, own, strict=True)]
-        for p, grad in zip(shared, others, strict=True):
-            p.grad = grad
+            (loss * self.factors[target]).backward(retain_graph=number < len(losses) - 1)
+
+            # the parts of a batch add up
+            gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in shared]
+            if target in self._gradients:
+                pairs = zip(self._gradients[target], gradients, strict=True)
+                gradients = [before + gradient for before, gradient in pairs]
+            self._gradients[target] = gradients
+        for p, gradient in zip(shared, unbalanced, strict=True):
+            p.grad = gradient
 
     def finish(self, shared: Sequence[nn.Parameter]) -> None:
-        if not self._rows:
+        if not self._gradients:
             return
-        jacobian_TP = torch.stack([torch.cat([g.flatten() for g in rows]) for rows in self._rows.values()])
-        combined_P = self.aggregator(jacobian_TP) * (
-            1 if self.adds else len(jacobian_TP)
-        )  # means become sums, as elsewhere
-        for p, grad in zip(shared, combined_P.split([p.numel() for p in shared]), strict=True):
-            p.grad = grad.view_as(p).clone() if p.grad is None else p.grad + grad.view_as(p)
-        self._rows = {}
+        rows = []
+        for gradients in self._gradients.values():
+            rows.append(torch.cat([gradient.flatten() for gradient in gradients]))
+
+        # means become sums, as in other ways of balancing
+        combined_P = self.aggregator(torch.stack(rows)) * (1 if self.adds else len(rows))
+        for p, gradient in zip(shared, combined_P.split([p.numel() for p in shared]), strict=True):
+            p.grad = gradient.view_as(p).clone() if p.grad is None else p.grad + gradient.view_as(p)
+        self._gradients = {}
 
 
 component = Gradient
 
 
 def _aggregator(method: str, c: float) -> Any:
-    try:
-        from torchjd import aggregation
-        from torchjd.linalg import DualConeProjector
-    except ModuleNotFoundError:
-        raise RecipeError("balancing 'gradient' needs torchjd: pip install 'plait[balancing]'") from None
+    aggregation = import_torchjd("aggregation", "gradient")
+    from torchjd.linalg import DualConeProjector
 
     class Projector(DualConeProjector):  # type: ignore[misc, unused-ignore]
         """By scipy's non-negative least squares: v = u + z with z >= 0 and the least v' G v, G = R' R."""

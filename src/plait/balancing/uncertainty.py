@@ -1,15 +1,16 @@
-"""Weights learned with the model: the noise that each target is thought to have (Kendall et al. 2018,
+"""Weights learned with the model: the variance of each target's noise, by torchjd (Kendall et al. 2018,
 "Multi-task learning using uncertainty to weigh losses for scene geometry and semantics").
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from plait.balancing.base import Balancing, Share
+from plait.balancing.base import Balancing, Share, import_torchjd, summed
 from plait.nn.layers import module_key
 from plait.recipe.registry import Options
 
@@ -19,8 +20,10 @@ class Config(Options):
 
 
 class Uncertainty(Balancing):
-    """sum_t w_t (e^(-s_t) L_t + s_t / 2), with half of e^(-s_t) for a squared error, where s_t is the
-    logarithm of a variance (eq. 7 and 10); it begins at the logarithm of the loss of a guess, where
+    """Minimise sum_t w_t (e^(-s_t) L_t + s_t) / 2, where s_t is the logarithm of a variance that is learned.
+
+    This is torchjd's `UW`, one for each target, because a batch may lack the labels of some. L_t is a squared
+    error (eq. 7) or twice a cross-entropy (eq. 10). s_t begins at the logarithm of the baseline's loss, where
     targets weigh the same.
     """
 
@@ -28,21 +31,34 @@ class Uncertainty(Balancing):
 
     def __init__(self, shares: dict[str, Share]) -> None:
         super().__init__()
+        scalarization = import_torchjd("scalarization", "uncertainty")
         self.shares = shares
-        self.log_variance = nn.ParameterDict(
-            {module_key(t): torch.tensor(share.scale).log() for t, share in shares.items()}
-        )
+        self._begun: set[str] = set()  # targets of which a part of this batch had labels
+        self.scalarizers = nn.ModuleDict()
+        for target, share in shares.items():
+            scalarizer = scalarization.UW(())
+            nn.init.constant_(scalarizer.log_var, math.log(share.scale))
+            self.scalarizers[module_key(target)] = scalarizer
 
     @classmethod
     def build(cls, config: Config, shares: dict[str, Share]) -> Uncertainty:
         return cls(shares)
 
     def backward(self, losses: dict[str, Tensor], shared: Sequence[nn.Parameter]) -> None:
-        parts = []
-        for t, loss in losses.items():
-            s, share = self.log_variance[module_key(t)], self.shares[t]
-            parts.append(share.weight * ((0.5 if share.squared else 1.0) * (-s).exp() * loss + s / 2))
-        torch.stack(parts).sum().backward()
+        weighted = []
+        for target, loss in losses.items():
+            share, scalarizer = self.shares[target], self.scalarizers[module_key(target)]
+            likelihood = scalarizer(loss if share.squared else 2 * loss)
+
+            # s_t counts once for a batch, in however many parts it comes
+            if target in self._begun:
+                likelihood = likelihood - scalarizer(torch.zeros_like(loss))
+            self._begun.add(target)
+            weighted.append((likelihood, share.weight))
+        summed(weighted).backward()
+
+    def finish(self, shared: Sequence[nn.Parameter]) -> None:
+        self._begun.clear()
 
 
 component = Uncertainty

@@ -7,9 +7,11 @@ from typing import Any
 
 import typer
 
-from plait.cli import answer, learn, search, tools  # noqa: F401  importing a file registers its commands
 from plait.cli.app import ShownError, app
 from plait.errors import PlaitError
+
+# Importing a file registers its commands: --help lists them in this order.
+from plait.cli import learn, answer, search, tools  # isort: skip  # noqa: F401
 
 
 def run(arguments: list[str] | None = None) -> int:

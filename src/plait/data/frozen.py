@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from plait.data.plan import Plan
+from plait.data.plan_columns import ColumnPlan
 from plait.data.preprocessing import Prepared, Preprocessing
 from plait.encoders.base import Encoder
 from plait.media.cell import Cell, Nowhere, Store
@@ -18,8 +20,6 @@ from plait.modalities.base import Modality
 from plait.modalities.base_media import MediaModality
 from plait.nn.batch import Values, allocate
 from plait.nn.device import Settings
-from plait.recipe.recipe import Recipe
-from plait.recipe.sections import ColumnRecipe
 from plait.table.table import Progress
 
 VERSION = 3  # of what `embed` makes
@@ -36,7 +36,7 @@ def embed(
     prepared: Prepared,
     preprocessing: Preprocessing,
     encoders: dict[str, Encoder],
-    recipe: Recipe,
+    plan: Plan,
     settings: Settings,
     store: Store | None = None,
     progress: Progress = lambda n: None,
@@ -61,7 +61,7 @@ def embed(
             modality,
             encoder,
             settings,
-            _identity(recipe.columns[column], modality, settings),
+            _identity(plan.columns[column], modality, settings),
             store or Nowhere(),
         )
         keys = {item: _digest(values, item, files) for item in present.nonzero()[:, 0].tolist()}
@@ -144,10 +144,8 @@ def _digest(values: Values, item: int, files: list[set[bytes]] | None) -> bytes:
     return hashlib.blake2b(x.numpy().tobytes(), digest_size=12).digest()
 
 
-def _identity(column: ColumnRecipe, modality: Modality, settings: Settings) -> str:
+def _identity(column: ColumnPlan, modality: Modality, settings: Settings) -> str:
     """Everything besides the file or the cell that decides its vectors."""
-    assert column.modality is not None
-    assert column.encoder is not None
     network = {name: column.encoder.options.get(name) for name in ("identity", "pool", "unit")}
     prepared = modality.identity if isinstance(modality, MediaModality) else ""
     options = column.modality.model_dump(mode="json")

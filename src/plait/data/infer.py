@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from plait.errors import RecipeError, TableError, nearest
+from plait.errors import RecipeError, TableError
 from plait.media.cell import is_file
 from plait.modalities.base import Match
 from plait.recipe import registry
-from plait.recipe.recipe import Recipe
+from plait.recipe.sections import ColumnRecipe, SplitRecipe
 from plait.table.read import SPLITS
-from plait.table.schema import ROLES, SOUND, Column, Schema, origin
+from plait.table.schema import SOUND, Column, Role, Schema, origin
 from plait.table.table import Source, Table
 from plait.table.values import distinct, is_text, sample
 
@@ -31,108 +32,169 @@ ID_CELL = re.compile(r"[A-Za-z0-9_\-./:]+")
 CODE = re.compile(r"[\d_/.:]")
 
 
+SPLIT_NAMES = ("split", "fold", "partition", "subset", "set")
+
+
 MEDIA_SUFFIX = re.compile(
     r".*\.(wav|mp3|flac|ogg|opus|m4a|aac|mp4|mkv|webm|avi|mov|pdf|svg|txt|json)$", re.IGNORECASE
 )
 
 
-def infer(table: Table, targets: list[str], recipe: Recipe) -> Schema:
-    """The schema of a table: the recipe's word where it says something, the cells' own evidence otherwise.
+def infer(
+    table: Table,
+    targets: Sequence[str],
+    columns: Mapping[str, ColumnRecipe],
+    split: SplitRecipe,
+    rows: np.ndarray | None = None,
+) -> Schema:
+    """Infer the schema of a table: what the recipe says of its `columns`, and the cells' own evidence.
 
-    Raises `TableError` for a table without rows or a target that is no column, `RecipeError` for an
-    unknown modality.
+    `targets` are columns that are not read as inputs. Only the cells of `rows`, those that train, decide
+    what an input is; all cells decide where None. Raises `TableError` for a target that is no column,
+    `RecipeError` for an unknown modality.
     """
-    if not len(table):
-        raise TableError(f"{table.name} has no rows")
     for target in targets:
         table.column(target)
-    for name, column in recipe.columns.items():
+    for name, column in columns.items():
         table.column(origin(name, table.data.column_names))
         if column.role == "input" and column.modality is None and name in targets:
             raise RecipeError(f"recipe: column '{name}' cannot be both input and target")
-    columns = [_column(table, name, targets, recipe) for name in table.data.column_names]
-    return Schema(columns=(*columns, *_sounds(table, columns, recipe)), rows=len(table))
+
+    rows = np.arange(len(table)) if rows is None else rows
+    inferred = []
+    for name in table.data.column_names:
+        role = _role(table, name, targets, columns, split)
+        inferred.append(
+            _with_role(table, name, *role) if role else _input(table, name, columns.get(name), rows)
+        )
+    return Schema(columns=(*inferred, *_sounds(table, inferred, columns, rows)), rows=len(table))
+
+
+def split_column(
+    table: Table, targets: Sequence[str], columns: Mapping[str, ColumnRecipe], split: SplitRecipe
+) -> str | None:
+    """Return the first column that says on which side a row is; None where there is none."""
+    for name in table.data.column_names:
+        role = _role(table, name, targets, columns, split)
+        if role and role[0] == "split":
+            return name
+    return None
 
 
 def infer_tasks(table: Table, labels: Mapping[str, str]) -> dict[str, tuple[str, Match]]:
-    """For each target, whose labels are in the column `labels[target]`, the task that fits them best,
-    and why. Raises `TableError` when none does.
+    """Choose for each target, whose labels are in the column `labels[target]`, the task that fits best.
+
+    Return its name and the reason. Raises `TableError` when none does.
     """
-    chosen = {}
+    tasks = {}
     for target, column in labels.items():
         cells = table.column(column).drop_null()
-        matches = (
-            {name: registry.find("tasks", name).matches(cells) for name in registry.names("tasks")}
-            if len(cells)
-            else {}
-        )
-        found = {name: match for name, match in matches.items() if match}
-        if not found:
-            what = f"cells of type {cells.type}" if len(cells) else "no labels at all"
+        matches = {}
+        for name in registry.names("tasks") if len(cells) else ():
+            if match := registry.find("tasks", name).matches(cells):
+                matches[name] = match
+        if not matches:
+            content = f"cells of type {cells.type}" if len(cells) else "no labels at all"
             raise TableError(
-                f"target '{target}' has {what}; expected classes, numbers, texts or lists of labels"
+                f"target '{target}' has {content}; expected classes, numbers, texts or lists of labels"
             )
-        best = max(found, key=lambda name: found[name].score)
-        chosen[target] = best, found[best]
-    return chosen
+        best = max(matches, key=lambda name: matches[name].score)
+        tasks[target] = best, matches[best]
+    return tasks
 
 
-def _column(table: Table, name: str, targets: list[str], recipe: Recipe) -> Column:
-    cells = table.column(name)
-    known = cells.drop_null()
-    nested = pa.types.is_nested(cells.type) or pa.types.is_binary(cells.type)
-    facts = {"name": name, "missing": cells.null_count, "distinct": 0 if nested else distinct(known)}
-    own = recipe.columns.get(name)
+def _role(
+    table: Table,
+    name: str,
+    targets: Sequence[str],
+    columns: Mapping[str, ColumnRecipe],
+    split: SplitRecipe,
+) -> tuple[Role, str] | None:
+    """Return the role of a column that is no input, and why. Inputs have none here.
+
+    All rows decide: nobody can tell which of them train before the split column is found.
+    """
+    recipe = columns.get(name)
     if name in targets:
-        return Column(role="target", reason="asked for", **facts)
-    for role, column in (("split", recipe.split.column), ("group", recipe.split.group)):
-        if name == column:
-            return Column(role=role, reason="said by the recipe", **facts)
-    if own and own.role not in (None, "input"):
-        return Column(role=own.role, reason="said by the recipe", **facts)
-    if own and own.modality:
-        registry.find("modalities", own.modality.name)
-        return Column(role="input", modality=own.modality.name, reason="said by the recipe", **facts)
-    forced = own is not None and own.role == "input"
-    if not len(known):
-        return Column(role="ignored", reason="no cell has a value", **facts)
-    if not forced and (role_reason := _special(name, known, recipe)):
-        return Column(role=role_reason[0], reason=role_reason[1], **facts)
-    modality, match = _best(name, known, table)
+        return "target", "asked for"
+    if name == split.column:
+        return "split", "said by the recipe"
+    if name == split.group:
+        return "group", "said by the recipe"
+    if recipe and recipe.role not in (None, "input"):
+        return recipe.role, "said by the recipe"
+    if recipe and (recipe.modality or recipe.role):
+        return None
+    sides = _sides(name, table.column(name), split)
+    return ("split", f"holds {sides}") if sides else None
+
+
+def _with_role(table: Table, name: str, role: Role, reason: str) -> Column:
+    cells = table.column(name)
+    return Column(
+        name=name, role=role, reason=reason, missing=cells.null_count, distinct=_distinct(cells.drop_null())
+    )
+
+
+def _input(table: Table, name: str, recipe: ColumnRecipe | None, rows: np.ndarray) -> Column:
+    """Judge a column that may be an input by its cells in the rows that train."""
+    everywhere = table.column(name)
+    cells = everywhere.take(pa.array(rows)) if len(rows) < len(table) else everywhere
+    filled = cells.drop_null()
+    facts = {"name": name, "missing": everywhere.null_count, "distinct": _distinct(filled)}
+
+    if recipe and recipe.modality:
+        registry.find("modalities", recipe.modality.name)
+        return Column(role="input", modality=recipe.modality.name, reason="said by the recipe", **facts)
+    if not len(filled):
+        empty = (
+            "no cell has a value" if everywhere.null_count == len(table) else "no row that trains has a value"
+        )
+        return Column(role="ignored", reason=empty, **facts)
+    modality, match = _best(name, filled, table)
     if match is None:
         return Column(role="ignored", reason=f"no modality reads cells of type {cells.type}", **facts)
-    if not forced:
-        if (
-            not registry.find("modalities", modality).media
-            and modality != "vector"
-            and facts["distinct"] == 1
-            and not cells.null_count
-        ):
+
+    if recipe is None or recipe.role != "input":  # an input by the caller's word may look like anything
+        if _is_constant(modality, cells):
             return Column(role="ignored", reason="the same value in every row", **facts)
-        if modality in ("text", "category", "number") and (why := _is_id(name, known, facts["distinct"])):
+        if modality in ("text", "category", "number") and (why := _is_id(name, cells, rows)):
             return Column(role="id", reason=why, **facts)
-        if is_text(known) and modality in ("text", "category") and (why := _is_path(known, table)):
+        if is_text(filled) and modality in ("text", "category") and (why := _is_path(filled, table)):
             return Column(role="ignored", reason=why, **facts)
     return Column(role="input", modality=modality, reason=match.reason, **facts)
 
 
-def _sounds(table: Table, columns: list[Column], recipe: Recipe) -> list[Column]:
-    """The sounds of clips, as inputs of their own: where the recipe asks for them, or where some clips
-    looked at have one.
+def _distinct(cells: pa.ChunkedArray) -> int:
+    """Count different cells; 0 for lists and bytes, which are not compared."""
+    nested = pa.types.is_nested(cells.type) or pa.types.is_binary(cells.type)
+    return 0 if nested else distinct(cells)
+
+
+def _is_constant(modality: str, cells: pa.ChunkedArray) -> bool:
+    """Whether a column without empty cells has the same plain value in all of several rows."""
+    if registry.find("modalities", modality).media or modality == "vector":
+        return False
+    return len(cells) > 1 and not cells.null_count and _distinct(cells) == 1
+
+
+def _sounds(
+    table: Table, columns: list[Column], recipes: Mapping[str, ColumnRecipe], rows: np.ndarray
+) -> list[Column]:
+    """Return the sounds of videos as inputs of their own.
+
+    That is where the recipe asks for them, or where a few videos that are looked at have sound.
     """
-    asked = {
-        origin(c, table.data.column_names): r
-        for c, r in recipe.columns.items()
-        if c not in table.data.column_names
-    }
-    found = []
+    names = table.data.column_names
+    sound_recipes = {origin(name, names): recipe for name, recipe in recipes.items() if name not in names}
+    sounds = []
     for column in columns:
         name = column.name + SOUND
         if name in table.data.column_names or column.role == "target":
             continue
-        if own := asked.get(column.name):
-            role = own.role or "input"
-            found.append(
+        if recipe := sound_recipes.get(column.name):
+            role = recipe.role or "input"
+            sounds.append(
                 Column(
                     name=name,
                     role=role,
@@ -141,10 +203,11 @@ def _sounds(table: Table, columns: list[Column], recipe: Recipe) -> list[Column]
                 )
             )
         elif column.role == "input" and column.modality == "video":
-            known = table.column(column.name).drop_null()
-            heard, looked = registry.find("modalities", "video").hears(known, Source(column.name, table.root))
+            filled = table.column(column.name).take(pa.array(rows)).drop_null()
+            source = Source(column.name, table.root)
+            heard, looked = registry.find("modalities", "video").hears(filled, source)
             if heard:
-                found.append(
+                sounds.append(
                     Column(
                         name=name,
                         role="input",
@@ -152,85 +215,61 @@ def _sounds(table: Table, columns: list[Column], recipe: Recipe) -> list[Column]
                         reason=f"{heard} of {looked} clips looked at have a sound",
                     )
                 )
-    return found
+    return sounds
 
 
-def _best(name: str, known: pa.ChunkedArray, table: Table) -> tuple[str, Match | None]:
-    source = Source(name, table.root)
-    found = {m: registry.find("modalities", m).matches(known, source) for m in registry.names("modalities")}
-    matches = {m: match for m, match in found.items() if match}
+def _best(column: str, cells: pa.ChunkedArray, table: Table) -> tuple[str, Match | None]:
+    """Return the modality that these cells of a column fit best, and why; None where there is none."""
+    source = Source(column, table.root)
+    matches = {}
+    for name in registry.names("modalities"):
+        if match := registry.find("modalities", name).matches(cells, source):
+            matches[name] = match
     if not matches:
         return "", None
-    best = max(matches, key=lambda m: matches[m].score)
+    best = max(matches, key=lambda name: matches[name].score)
     return best, matches[best]
 
 
-def _special(name: str, known: pa.ChunkedArray, recipe: Recipe) -> tuple[str, str] | None:
-    """A column of train / valid / test, unless the recipe names another one."""
-    if (
-        name.lower() not in ("split", "fold", "partition", "subset", "set")
-        or not is_text(known)
-        or recipe.split.column
-    ):
-        return None
-    values = {str(v).lower() for v in pc.unique(known).to_pylist()}
-    return (
-        ("split", f"holds {', '.join(sorted(values))}")
-        if values <= set(SPLITS) and "train" in values
-        else None
-    )
-
-
-def _is_id(name: str, known: pa.ChunkedArray, different: int) -> str:
-    if different < len(known) or len(known) < 2:
+def _sides(name: str, cells: pa.ChunkedArray, split: SplitRecipe) -> str:
+    """Return what a column of train, valid and test holds; nothing for others, or if the recipe names one."""
+    filled = cells.drop_null()
+    if name.lower() not in SPLIT_NAMES or split.column or not len(filled) or not is_text(filled):
         return ""
-    if pa.types.is_integer(known.type):
-        steps = pc.unique(pc.pairwise_diff(known.combine_chunks(), 1)).drop_null()
-        if (
-            steps.to_pylist() == [1] and known[0].as_py() in (0, 1) and len(known) > 2
-        ):  # years, or doses of 0, 20, 40, count something else
+    sides = {str(cell).lower() for cell in pc.unique(filled).to_pylist()}
+    return ", ".join(sorted(sides)) if sides <= set(SPLITS) and "train" in sides else ""
+
+
+def _is_id(name: str, cells: pa.ChunkedArray, rows: np.ndarray) -> str:
+    """Return why a column only names its rows, whose numbers are `rows`; nothing if it does not."""
+    filled = cells.drop_null()
+    if _distinct(filled) < len(filled) or len(filled) < 2:
+        return ""
+    if pa.types.is_integer(filled.type):
+        # years, or doses of 0, 20, 40, count something else than rows
+        before_first = filled.to_numpy() - rows[cells.is_valid().to_numpy()]
+        if len(filled) > 2 and before_first[0] in (0, 1) and (before_first == before_first[0]).all():
             return "counts the rows"
         return "unique whole numbers, and named like an id" if ID_NAME.search(name) else ""
-    if pa.types.is_floating(known.type):
+    if pa.types.is_floating(filled.type):
         return ""
-    looked = [str(c) for c in sample(known, 200)]
-    if ID_NAME.search(name) and all(ID_CELL.fullmatch(c) for c in looked):
+
+    shown = [str(cell) for cell in sample(filled, 200)]
+    without_spaces = all(ID_CELL.fullmatch(cell) for cell in shown)
+    if ID_NAME.search(name) and without_spaces:
         return "unique in every row, and named like an id"
-    coded = all(ID_CELL.fullmatch(c) for c in looked) and sum(
-        bool(CODE.search(c)) for c in looked
-    ) > 0.5 * len(looked)
-    return (
-        "unique codes without spaces"
-        if coded and len(known) >= 20 and not MEDIA_SUFFIX.fullmatch(looked[0])
-        else ""
-    )
+    with_digits = sum(bool(CODE.search(cell)) for cell in shown)
+    coded = without_spaces and with_digits > 0.5 * len(shown)
+    if coded and len(filled) >= 20 and not MEDIA_SUFFIX.fullmatch(shown[0]):
+        return "unique codes without spaces"
+    return ""
 
 
-def _is_path(known: pa.ChunkedArray, table: Table) -> str:
-    looked = sample(known)
-    files = sum(bool(MEDIA_SUFFIX.fullmatch(cell)) and is_file(cell, table.root) for cell in looked)
-    if files < len(looked) / 2:
+def _is_path(cells: pa.ChunkedArray, table: Table) -> str:
+    """Return that a column holds names of files that nothing reads; nothing if it does not."""
+    names = sample(cells)
+    files = sum(bool(MEDIA_SUFFIX.fullmatch(name)) and is_file(name, table.root) for name in names)
+    if files < len(names) / 2:
         return ""
     modalities = ", ".join(registry.names("modalities"))
-    return f"names of files ({looked[0]}) that none of the modalities reads: {modalities}"
-
-
-def parse_columns(texts: list[str]) -> dict[str, dict[str, str]]:
-    """`price=number`, `note=ignored` as the recipe's `columns`. Raises `RecipeError` for an unknown
-    role or modality.
-    """
-    columns = {}
-    modalities = registry.names("modalities")
-    for text in texts:
-        name, sign, what = text.partition("=")
-        if not sign or not name:
-            raise RecipeError(f"column '{text}': expected name=modality or name=role, as in price=number")
-        if what in modalities:
-            columns[name] = {"modality": what}
-        elif what in ROLES:
-            columns[name] = {"role": what}
-        else:
-            raise RecipeError(
-                f"column '{name}': no modality or role '{what}': {nearest(what, [*modalities, *ROLES])}"
-            )
-    return columns
+    return f"names of files ({names[0]}) that none of the modalities reads: {modalities}"

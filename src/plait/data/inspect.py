@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
+import pyarrow as pa
 
 from plait.console import Screen
-from plait.data.infer import infer, infer_tasks
-from plait.data.preprocessing import Prepared, Preprocessing
+from plait.data.plan import Plan, split_and_infer
+from plait.data.plan_columns import plan_columns
+from plait.data.plan_tasks import find_targets
+from plait.data.prepare import prepare
+from plait.data.preprocessing import Preprocessing, configured
 from plait.data.split import Split
-from plait.errors import TrainingError
-from plait.media.cache import Cache, open_store
-from plait.recipe import recipe, registry
+from plait.recipe.arguments import recipe_from, target_names
 from plait.recipe.recipe import Recipe
 from plait.table import problems as check
 from plait.table.problems import Problem
 from plait.table.read import read
 from plait.table.schema import Schema, origin
 from plait.table.table import Table
-
-WORTH_CACHING = 16  # rows
-
 
 SHOWN = 10
 
@@ -43,8 +39,16 @@ class Inspection:
     problems: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
+    @classmethod
+    def of(cls, plan: Plan, table: str) -> Inspection:
+        """Describe the columns of a table that a plan was made for."""
+        tasks = {}
+        for target, column in plan.labels.items():
+            tasks[column] = (plan.tasks[target].name, plan.reasons[target])
+        return cls(table, plan.schema, tasks)
+
     def show(self, screen: Screen | None = None) -> Inspection:
-        """Prints itself, and returns itself."""
+        """Print itself, and return itself."""
         screen = screen or Screen(out=True)
         rows = [
             [
@@ -59,10 +63,10 @@ class Inspection:
         screen.table(title, ["column", "is", "missing ", "because"], rows)
         if self.problems:
             bad = [[f"{p.row}", p.column, p.reason, p.file] for p in self.problems[:SHOWN]]
-            more = f", of which the first {SHOWN}" if len(self.problems) > SHOWN else ""
+            note = f", of which the first {SHOWN}" if len(self.problems) > SHOWN else ""
             count = f"{len(self.problems):,} cell{'s' if len(self.problems) > 1 else ''}"
             screen.table(
-                f"\n{count} cannot be read and would count as missing{more}",
+                f"\n{count} cannot be read and would count as missing{note}",
                 ["row ", "column", "reason", "file"],
                 bad,
             )
@@ -78,79 +82,32 @@ def inspect(
     columns: Mapping[str, Any] | None = None,
     probe: bool = True,
 ) -> Inspection:
-    """What plait takes each column of a table to be, and why. With `probe` every picture, sound and
-    clip is read, as `fit` would; what was read is kept for it. Trains nothing. Raises `TableError`.
+    """Say what plait takes each column of a table to be, and why. Trains nothing.
+
+    The arguments are those of `plait.fit`. With `probe` every image, recording and video is read, as `fit`
+    would; what was read is kept for it. Raises `TableError` or `RecipeError`.
     """
     table = read(data, root)
-    targets = [target] if isinstance(target, str) else list(target)
-    chosen = recipe.load({"columns": dict(columns or {})})
-    schema = infer(table, targets, chosen)
-    tasks = {
-        t: (name, match.reason) for t, (name, match) in infer_tasks(table, {t: t for t in targets}).items()
-    }
-    media = _media(table, schema, chosen) if probe else None
-    if not media or not media.inputs:
+    recipe = recipe_from(None, columns=columns)
+    targets = find_targets(table, recipe, target_names(target))
+    sides, schema = split_and_infer(table, recipe, targets)
+    tasks = {targets.labels[t]: (name, targets.reasons[t]) for t, name in targets.tasks.items()}
+
+    media = _media(table, schema, sides, recipe) if probe else Preprocessing({}, {})
+    if not media.inputs:
         return Inspection(table.name, schema, tasks)
     prepared = prepare(table, media, Screen())
-    return Inspection(
-        table.name, schema, tasks, prepared.problems, check.health(prepared.notes, prepared.digests)
-    )
+    warnings = check.health(prepared.notes, prepared.digests)
+    return Inspection(table.name, schema, tasks, prepared.problems, warnings)
 
 
-def _media(table: Table, schema: Schema, chosen: Recipe) -> Preprocessing:
-    resolved = chosen.resolve(schema, {})
+def _media(table: Table, schema: Schema, sides: Split, recipe: Recipe) -> Preprocessing:
+    """Fit the inputs that are media, on the rows that would train."""
+    rows = pa.array(sides.train)
     inputs = {}
-    for name in schema.of("input"):
-        choice = resolved.columns[name].modality
-        if choice and (modality := registry.find("modalities", choice.name)).media:
+    for name, column in plan_columns(recipe, schema, {}).items():
+        modality, config = configured("modalities", column.modality)
+        if modality.media:
             cells = table.column(origin(name, table.data.column_names))
-            inputs[name] = modality.fit(registry.configure("modalities", choice.name, choice.options), cells)
+            inputs[name] = modality.fit(config, cells.take(rows))
     return Preprocessing(inputs, {})
-
-
-def prepare(table: Table, preprocessing: Preprocessing, screen: Screen) -> Prepared:
-    """All rows as tensors, with a progress bar, and the user's cache of prepared cells."""
-    with (
-        screen.bar("reading cells", len(table) * len(preprocessing.inputs)) as bar,
-        store(screen, table) as cells,
-    ):
-        return preprocessing.prepare(table, progress=bar.advance, store=cells)
-
-
-def store(screen: Screen, table: Table) -> AbstractContextManager[Cache | None]:
-    """The cache of prepared cells; none for a few rows, which are read faster than it is opened."""
-    return (open_store(screen.warn) if len(table) >= WORTH_CACHING else None) or nullcontext()
-
-
-def check_cells(
-    prepared: Prepared, rows: Split, table: Table, folder: Path, strict: bool, screen: Screen
-) -> None:
-    """Writes `problems.csv` and says what is wrong. Raises `BadCellsError` when it is too much."""
-    check.write(prepared.problems, folder / "problems.csv")
-    if prepared.problems:
-        screen.warn(
-            f"{len(prepared.problems):,} cells have problems, listed in {folder / 'problems.csv'}; they "
-            f"count as missing:\n" + check.summary(prepared.problems)
-        )
-    check.check(prepared.problems, prepared.given, table.root, strict)
-    for warning in (
-        *check.health(prepared.notes, prepared.digests),
-        *check.leaks(prepared.digests, rows.sides()),
-    ):
-        screen.warn(warning)
-    lacking = {c: 1 - float(p.float().mean()) for c, p in prepared.batch.present.items()}
-    shares = [
-        f"{c} {share:.0%}" if share >= 0.01 else f"{c} {share:.1%}" for c, share in lacking.items() if share
-    ]
-    if shares:
-        screen.say(f"missing: {', '.join(shares)}")
-
-
-def check_labels(prepared: Prepared, train: np.ndarray) -> None:
-    """Raises `TrainingError` for a target that no training row has a usable label of."""
-    for target, labelled in prepared.batch.labelled.items():
-        if not bool(labelled[torch.from_numpy(train)].any()):
-            said = next((p.reason for p in prepared.problems if p.column == target), "none is there")
-            raise TrainingError(
-                f"target '{target}': no training row has a label that can be learned from: {said}"
-            )

@@ -1,136 +1,265 @@
-"""Decide what to train: the recipe, the targets, the split and the rows."""
+"""The plan: what plait decided, for one table and one recipe."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Annotated, Any
 
 import numpy as np
-import pyarrow as pa
+import yaml
+from pydantic import ConfigDict, PlainSerializer, TypeAdapter
+from pydantic.dataclasses import dataclass
 
-from plait.console import Screen
-from plait.data.infer import parse_columns
-from plait.data.split import Split, split
-from plait.errors import TableError, TrainingError
-from plait.recipe import recipe, registry
+from plait.data.infer import infer, split_column
+from plait.data.plan_columns import ColumnPlan, plan_columns, with_encoders
+from plait.data.plan_ensemble import EnsemblePlan, plan_ensemble
+from plait.data.plan_tasks import Targets, aligned_columns, components, find_targets, plan_tasks
+from plait.data.plan_training import TrainingPlan, plan_training
+from plait.data.split import NO_ROWS, Split, split
+from plait.errors import RecipeError, TrainingError
+from plait.recipe.arguments import target_names
 from plait.recipe.recipe import Recipe
-from plait.table.read import read
+from plait.recipe.registry import Choice
+from plait.recipe.sections import ModelRecipe, SplitRecipe
 from plait.table.schema import Schema, origin
+from plait.table.sides import SIDE
 from plait.table.table import Table
 
-
-def aligning(columns: bool | Sequence[str]) -> list[str]:
-    """The overrides of a recipe that `align=` stands for."""
-    inputs = [] if isinstance(columns, bool) else target_names(columns)
-    return [f"tasks.alignment={json.dumps({'name': 'alignment', 'inputs': inputs})}"] if columns else []
+# a recipe's unset fields stay unset in JSON: what was asked for can be told from defaults
+RecipeAsked = Annotated[Recipe, PlainSerializer(Recipe.to_dict, return_type=dict[str, Any])]
 
 
-def load_recipe(
-    source: Any, columns: Mapping[str, Any] | None, overrides: Iterable[str], seed: int | None
-) -> Recipe:
-    chosen = recipe.load(source, [*overrides, *([f"seed={seed}"] if seed is not None else [])])
-    if columns:
-        own = {k: v if isinstance(v, Mapping) else parse_columns([f"{k}={v}"])[k] for k, v in columns.items()}
-        data = chosen.model_dump(mode="json", exclude_unset=True)
-        data["columns"] = {**data.get("columns", {}), **own}
-        chosen = recipe.load(data)
-    chosen.allow_external()
-    return chosen
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Plan:
+    """Everything that decides what is trained and how. No `auto` is left.
 
+    `recipe` is what the user asked for, from which plans for other rows or encoders are made. `labels` has
+    the column with each target's labels, `reasons` why it has its task, `alignments` the columns that each
+    task without a target compares. `columns` has the inputs, in the order of the table.
+    """
 
-def target_names(target: str | Sequence[str]) -> list[str]:
-    return [target] if isinstance(target, str) else list(target)
+    recipe: RecipeAsked
+    schema: Schema
+    split: Split
+    labels: dict[str, str]
+    reasons: dict[str, str]
+    alignments: dict[str, list[str]]
+    tasks: dict[str, Choice]
+    columns: dict[str, ColumnPlan]
+    fusion: Choice
+    balancing: Choice
+    model: ModelRecipe
+    training: TrainingPlan
+    ensemble: EnsemblePlan
+    seed: int
 
+    @classmethod
+    def make(cls, table: Table, recipe: Recipe, target: str | Iterable[str] = ()) -> Plan:
+        """Decide everything: type the targets on all rows, split, then infer the inputs from training rows.
 
-SIDE = "plait_split"  # the split column made for tables given apart
-
-
-def with_sides(table: Table, valid: Any, test: Any, root: Any, chosen: Recipe) -> tuple[Table, Recipe]:
-    """The tables given apart as one, with a split column."""
-    others = {
-        side: read(source, root) for side, source in (("valid", valid), ("test", test)) if source is not None
-    }
-    if not others:
-        return table, chosen
-    parts = []
-    for side, part in {"train": table, **others}.items():
-        if part.root != table.root:
-            raise TableError(
-                f"the {side} table's paths begin in {part.root}, the training table's in {table.root}; give "
-                f"root= for both"
+        Raises `TableError` or `RecipeError` when the recipe does not fit the table, `TrainingError` for
+        fewer than two labelled rows to train on.
+        """
+        targets = find_targets(table, recipe, target_names(target))
+        if not targets.labels and not targets.alignments:
+            names = ", ".join(table.data.column_names)
+            raise RecipeError(
+                f"which column is to be predicted? Give target=, or align= for what goes with what; "
+                f"{table.name} has {names}"
             )
-        parts.append(part.data.append_column(SIDE, pa.array([side] * len(part))))
-    try:
-        data = pa.concat_tables(parts, promote_options="permissive")
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise TableError(f"the tables given apart have columns of different types: {error}") from error
-    return Table(data, table.root, table.name), chosen.model_copy(
-        update={"split": chosen.split.model_copy(update={"column": SIDE})}
-    )
-
-
-def with_split_column(chosen: Recipe, schema: Schema) -> Recipe:
-    found = schema.of("split")
-    if not found or chosen.split.column or chosen.split.group or chosen.split.time:
-        return chosen
-    return chosen.model_copy(update={"split": chosen.split.model_copy(update={"column": found[0]})})
-
-
-def only_aligned(schema: Schema, chosen: Recipe) -> Schema:
-    """The schema of a table without any target, in which only what is aligned is an input."""
-    wanted = {c for columns in chosen.aligned(schema).values() for c in columns}
-    columns = [
-        c.model_copy(
-            update={"role": "ignored", "modality": None, "reason": "not aligned, and there is no target"}
+        sides, schema = split_and_infer(table, recipe, targets)
+        tasks = plan_tasks(recipe, targets, schema)
+        alignments = {name: list(tasks[name].options["inputs"]) for name in targets.alignments}
+        rows = _labelled(table, sides, targets, alignments, recipe.training.unlabelled > 0)
+        columns = plan_columns(recipe, schema, tasks)
+        return cls(
+            recipe=recipe,
+            schema=schema,
+            split=rows,
+            labels=targets.labels,
+            reasons=targets.reasons,
+            alignments=alignments,
+            tasks=tasks,
+            columns=columns,
+            fusion=recipe.fusion.resolved("fusion"),
+            balancing=recipe.balancing.resolved("balancing"),
+            model=_plan_model(recipe.model, targets),
+            training=plan_training(recipe.training, len(rows.train), components(tasks), _all_frozen(columns)),
+            ensemble=plan_ensemble(recipe, schema, len(rows.train)),
+            seed=recipe.seed,
         )
-        if c.role == "input" and c.name not in wanted
-        else c
-        for c in schema
-    ]
+
+    @property
+    def targets(self) -> list[str]:
+        """The targets that are predicted, without alignments."""
+        return list(self.labels)
+
+    def for_fold(self, train: np.ndarray, valid: np.ndarray, seed: int) -> Plan:
+        """Plan a training on other rows of the same table, with its own number of epochs."""
+        rows = Split(train, valid, NO_ROWS, "one fold is held out", stratify=self.split.stratify)
+        return replace(self, split=rows, seed=seed)._numbered()
+
+    def for_target(self, target: str, train: np.ndarray, valid: np.ndarray, test: np.ndarray) -> Plan:
+        """Plan a training of one target alone, on rows that have its label."""
+        inputs = set(self.tasks[target].options["inputs"])
+        return replace(
+            self,
+            split=Split(train, valid, test, f"rows with a label of {target}", stratify=self.split.stratify),
+            labels={target: self.labels[target]},
+            alignments={},
+            tasks={target: self.tasks[target]},
+            columns={name: column for name, column in self.columns.items() if name in inputs},
+            ensemble=EnsemblePlan(),
+        )._numbered()
+
+    def with_encoders(self, encoders: Mapping[str, Choice]) -> Plan:
+        """Plan the same training with these encoders, by modality, and without an ensemble."""
+        recipe = with_encoders(self.recipe, encoders, self.schema)
+        columns = plan_columns(recipe, self.schema, self.tasks)
+        return replace(self, recipe=recipe, columns=columns, ensemble=EnsemblePlan())._numbered()
+
+    def light(self) -> Plan:
+        """Leave out columns of media and texts whose encoders would have to be trained."""
+        columns = {name: column for name, column in self.columns.items() if column.frozen or column.plain}
+        return replace(self, columns=columns)._numbered()
+
+    def words_only(self) -> Plan:
+        """Plan to count the words and n-grams of all texts, and to predict nothing."""
+        texts = [name for name, column in self.columns.items() if column.modality.name == "text"]
+        counted = self.with_encoders({"text": Choice(name="bag")})
+        return replace(counted, columns={name: counted.columns[name] for name in texts}, tasks={})
+
+    def for_member(self, fusion: Choice | None, learning_rate: float | None) -> Plan:
+        """Plan a network within an ensemble, with its own fusion and learning rate where there are any.
+
+        Its columns have no votes of their own: how far these are trusted would be found out on the rows
+        that the member is weighed by.
+        """
+        recipe = self.recipe
+        if learning_rate is not None:
+            training = recipe.training.model_copy(update={"learning_rate": learning_rate})
+            recipe = recipe.model_copy(update={"training": training})
+        return replace(
+            self,
+            recipe=recipe,
+            fusion=fusion.resolved("fusion") if fusion else self.fusion,
+            model=self.model.model_copy(update={"votes": False}),
+            ensemble=EnsemblePlan(),
+        )._numbered()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as JSON."""
+        fields: dict[str, Any] = _PLAN.dump_python(self, mode="json")
+        return fields
+
+    def to_json(self) -> str:
+        """Return the plan as the text of a JSON file."""
+        return json.dumps(self.to_dict(), ensure_ascii=False, indent=1)
+
+    @classmethod
+    def from_dict(cls, fields: Any) -> Plan:
+        """Read what `to_dict` wrote. Raises `pydantic.ValidationError`."""
+        return _PLAN.validate_python(fields)
+
+    def to_yaml(self) -> str:
+        """Return what was decided beyond the recipe, for people to read."""
+        fields = self.to_dict()
+        for name in ("recipe", "schema", "split", "reasons"):
+            del fields[name]
+        return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=100)
+
+    def _numbered(self) -> Plan:
+        """Fill in the numbers of the training anew, from the recipe, for this plan's rows and columns."""
+        tasks, frozen = components(self.tasks), _all_frozen(self.columns)
+        training = plan_training(self.recipe.training, len(self.split.train), tasks, frozen)
+        return replace(self, training=training)
+
+
+_PLAN = TypeAdapter(Plan)
+
+
+def split_and_infer(table: Table, recipe: Recipe, targets: Targets) -> tuple[Split, Schema]:
+    """Split a table, then infer its inputs from the rows of the training side.
+
+    Without any target all rows decide, and all are on the training side.
+    """
+    options = _split_options(table, recipe, targets)
+    if not targets.labels and not targets.alignments:
+        rows = np.arange(len(table))
+        return Split(rows, NO_ROWS, NO_ROWS, ""), infer(table, [], recipe.columns, options)
+
+    stratify = targets.classes if options.stratify else ""
+    sides = split(table, options, stratify, recipe.seed)
+    schema = infer(table, targets.hidden, recipe.columns, options, sides.train)
+    if not targets.labels:
+        schema = _only_aligned(schema, recipe, targets)
+    return replace(sides, stratify=stratify), schema
+
+
+def _split_options(table: Table, recipe: Recipe, targets: Targets) -> SplitRecipe:
+    """Name the split column: that of tables given apart, else what the recipe says, else what is found."""
+    options = recipe.split
+    if SIDE in table.data.column_names:
+        return options.model_copy(update={"column": SIDE})
+    column = split_column(table, targets.hidden, recipe.columns, options)
+    if column is None or options.column or options.group or options.time:
+        return options
+    return options.model_copy(update={"column": column})
+
+
+def _only_aligned(schema: Schema, recipe: Recipe, targets: Targets) -> Schema:
+    """Ignore inputs that are not aligned: without a target nothing else is learned from them."""
+    aligned: set[str] = set()
+    for name in targets.alignments:
+        aligned.update(aligned_columns(name, recipe.tasks[name], schema))
+    columns = []
+    for column in schema:
+        if column.role == "input" and column.name not in aligned:
+            reason = "not aligned, and there is no target"
+            column = column.model_copy(update={"role": "ignored", "modality": None, "reason": reason})
+        columns.append(column)
     return schema.model_copy(update={"columns": tuple(columns)})
 
 
-def choose_rows(table: Table, chosen: Recipe, targets: list[str], screen: Screen) -> tuple[Split, np.ndarray]:
-    """The split, less the rows that have no label at all, and those of them that are on its training side."""
-    first = targets[0] if targets else ""
-    sides = split(
-        table,
-        chosen.split,
-        chosen.label(first),
-        chosen.seed,
-        bool(targets) and chosen.tasks[first].name == "classification",
+def _labelled(
+    table: Table, sides: Split, targets: Targets, alignments: Mapping[str, list[str]], learned: bool
+) -> Split:
+    """Leave out rows without any label; with `learned`, learn from those on the training side."""
+    has_label = np.zeros(len(table), dtype=bool)
+    read = set(targets.labels.values())
+    for columns in alignments.values():
+        read.update(origin(column, table.data.column_names) for column in columns)
+    for column in read:
+        has_label |= table.column(column).is_valid().to_numpy()
+
+    rows = Split(
+        train=sides.train[has_label[sides.train]],
+        valid=sides.valid[has_label[sides.valid]],
+        test=sides.test[has_label[sides.test]],
+        how=sides.how,
+        unlabelled=sides.train[~has_label[sides.train]] if learned else NO_ROWS,
+        stratify=sides.stratify,
+        without_label=len(table) - int(has_label.sum()),
     )
-    labelled = np.zeros(len(table), dtype=bool)
-    for name in [
-        *map(chosen.label, targets),
-        *(origin(c, table.data.column_names) for columns in chosen.aligned().values() for c in columns),
-    ]:
-        labelled |= table.column(name).is_valid().to_numpy(zero_copy_only=False)
-    train_rows, valid_rows, test_rows = (
-        rows[labelled[rows]] for rows in (sides.train, sides.valid, sides.test)
-    )
-    kept = Split(train_rows, valid_rows, test_rows, sides.how)
-    without = len(table) - int(labelled.sum())
-    learned = sides.train[~labelled[sides.train]] if chosen.training.unlabelled else np.zeros(0, dtype=int)
-    if without and not targets:
-        screen.say(f"{without:,} rows have nothing that is aligned and are left out")
-    elif without:
-        fuses = any(registry.find("tasks", chosen.tasks[t].name).fuses for t in targets)
-        left = (
-            f"are left out{'; --set training.unlabelled=1 learns from them too' if fuses else ''}"
-            if not len(learned)
-            else f"of which {len(learned):,} are learned from"
-        )
-        screen.say(
-            f"{without:,} rows have no label, {left}"
-            if len(learned)
-            else f"{without:,} rows have no label and {left}"
-        )
-    if len(kept.train) < 2:
+    if len(rows.train) < 2:
         raise TrainingError(
-            f"expected two or more labelled rows to train on, found {len(kept.train)} (of {len(table)} rows, "
-            f"split {kept.how})"
+            f"expected two or more labelled rows to train on, found {len(rows.train)} (of {len(table)} rows, "
+            f"split {rows.how})"
         )
-    screen.say(f"rows: {', '.join(f'{len(r):,} {side}' for side, r in kept.sides().items())} ({kept.how})")
-    return kept, learned
+    return rows
+
+
+def _plan_model(recipe: ModelRecipe, targets: Targets) -> ModelRecipe:
+    """Return the recipe's options. Without a target nothing is hidden unless asked for, nor learned alone."""
+    if targets.labels:
+        return recipe
+    dropout = recipe.modality_dropout if "modality_dropout" in recipe.model_fields_set else 0.0
+    return recipe.model_copy(update={"modality_dropout": dropout, "alone": 0.0})
+
+
+def _all_frozen(columns: Mapping[str, ColumnPlan]) -> bool:
+    """Whether there are media or texts, and none of their encoders is trained."""
+    frozen = [column.frozen for column in columns.values() if not column.plain]
+    return bool(frozen) and all(frozen)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from plait.data.plan import Plan
 from plait.errors import TableError
 from plait.media.cell import Store
 from plait.media.loading import load_together
@@ -18,7 +19,6 @@ from plait.modalities.base import Modality
 from plait.modalities.base_media import MediaModality
 from plait.nn.batch import Batch, Loaded, Values
 from plait.recipe import registry
-from plait.recipe.recipe import Recipe
 from plait.recipe.registry import Choice
 from plait.table.problems import Problem
 from plait.table.schema import origin
@@ -55,31 +55,24 @@ class Preprocessing:
         self.inputs, self.tasks, self.several = inputs, tasks, set(several)
 
     @classmethod
-    def fit(cls, table: Table, recipe: Recipe, train: np.ndarray) -> Preprocessing:
-        """Fits every input's and every target's state on the rows `train` of the table. `recipe` is a
-        resolved one.
-        """
+    def fit(cls, table: Table, plan: Plan, train: np.ndarray) -> Preprocessing:
+        """Fit every input's and every target's state on the rows `train` of the table."""
         rows = pa.array(train)
         inputs, tasks, several = {}, {}, set()
-        for name, column in recipe.columns.items():
-            if column.role == "input" and column.modality:
-                modality, config = configured("modalities", column.modality)
-                cells = table.column(origin(name, table.data.column_names))
-                inputs[name] = modality.fit(config, cells.take(rows))
-                if modality.media and is_list(cells):
-                    several.add(name)
-        for name, choice in recipe.tasks.items():
+        for name, column in plan.columns.items():
+            modality, config = configured("modalities", column.modality)
+            cells = table.column(origin(name, table.data.column_names))
+            inputs[name] = modality.fit(config, cells.take(rows))
+            if modality.media and is_list(cells):
+                several.add(name)
+        for name, choice in plan.tasks.items():
             task, config = configured("tasks", choice)
             tasks[name] = task.fit(
                 config, _target(table, task.reads(config, name), task.compares).take(rows), name
             )
             tasks[name].inputs, tasks[name].label_columns = config.inputs, task.reads(config, name)
         if not inputs:
-            left = [
-                f"'{name}' ({column.role})"
-                for name, column in recipe.columns.items()
-                if column.role in ("id", "ignored")
-            ]
+            left = [f"'{c.name}' ({c.role})" for c in plan.schema if c.role in ("id", "ignored")]
             shown = ", ".join(left[:5]) + (", ..." if len(left) > 5 else "")
             others = f"left out: {shown}; plait inspect says why, --column NAME=number takes one"
             raise TableError(
@@ -98,18 +91,17 @@ class Preprocessing:
         columns, no labels. Media are looked up in the `store` first, and left there.
         """
         rows = len(table)
-        done = Prepared(Batch(dict.fromkeys(self.inputs), {}, torch.arange(rows)))  # type: ignore[arg-type]
+        empty = dict.fromkeys(self.inputs)  # filled below, in the order of the inputs
+        done = Prepared(Batch(empty, {}, {}, torch.arange(rows)))  # type: ignore[arg-type]
         for column, names in self._by_origin(table.data.column_names).items():
-            cells = (
-                table.column(column)
-                if column in table.data.column_names
-                else pa.chunked_array([pa.nulls(rows)])
-            )
+            is_in_table = column in table.data.column_names
+            cells = table.column(column) if is_in_table else pa.chunked_array([pa.nulls(rows)])
             sources = [Source(name, table.root, progress, store, part=name != column) for name in names]
             for name, loaded in zip(
                 names, load([self.inputs[n] for n in names], cells, sources), strict=True
             ):
                 done.batch.values[name], done.batch.present[name] = loaded.values, loaded.present
+                done.batch.in_table[name] = torch.full((rows,), is_in_table)
                 done.problems += loaded.problems
                 done.given[name] = rows - cells.null_count
                 if loaded.digests and name == names[0]:  # the sound of a clip is the same file
@@ -138,15 +130,12 @@ class Preprocessing:
             found.setdefault(origin(name, known), []).append(name)
         return found
 
-    def convolves(self, recipe: Recipe) -> bool:
+    def convolves(self, plan: Plan) -> bool:
         """Whether encoders that are trained convolve, which decides what settings are fast."""
-        shaped = [
-            c for c, m in self.inputs.items() if m.layout.kind in ("grid", "frames", "spectrogram", "wave")
-        ]
-        chosen = [choice for c in shaped if (choice := recipe.columns[c].encoder)]
+        shaped = ("grid", "frames", "spectrogram", "wave")
         return any(
-            not encoder.frozen(config)
-            for encoder, config in (configured("encoders", choice) for choice in chosen)
+            modality.layout.kind in shaped and not plan.columns[column].frozen
+            for column, modality in self.inputs.items()
         )
 
     def transform(self, batch: Batch, generator: torch.Generator | None = None) -> Batch:
@@ -156,7 +145,7 @@ class Preprocessing:
             c: cells[c] if cells[c].encoded else modality.transform(cells[c], generator)
             for c, modality in self.inputs.items()
         }
-        return Batch(values, batch.present, batch.rows, batch.targets, batch.labelled)
+        return replace(batch, values=values)
 
     def state(self) -> dict[str, Any]:
         """All fitted state, as JSON."""
@@ -167,14 +156,13 @@ class Preprocessing:
         }
 
     @classmethod
-    def from_state(cls, recipe: Recipe, state: dict[str, Any]) -> Preprocessing:
-        """The inverse of `state`, for the same resolved recipe."""
+    def from_state(cls, plan: Plan, state: dict[str, Any]) -> Preprocessing:
+        """The inverse of `state`, for the same plan."""
         inputs, tasks = {}, {}
-        for name, column in recipe.columns.items():
-            if column.role == "input" and column.modality:
-                modality, config = configured("modalities", column.modality)
-                inputs[name] = modality.from_state(config, state["inputs"][name])
-        for name, choice in recipe.tasks.items():
+        for name, column in plan.columns.items():
+            modality, config = configured("modalities", column.modality)
+            inputs[name] = modality.from_state(config, state["inputs"][name])
+        for name, choice in plan.tasks.items():
             task, config = configured("tasks", choice)
             tasks[name] = task.from_state(config, state["tasks"][name])
             tasks[name].inputs, tasks[name].label_columns = config.inputs, task.reads(config, name)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import field
+from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import PlainSerializer, PlainValidator
+from pydantic.dataclasses import dataclass
 
 from plait.errors import RecipeError, TableError
 from plait.recipe.sections import SplitRecipe
@@ -23,44 +26,84 @@ SIDES = {
 }
 
 
-@dataclass(frozen=True)
-class Split:
-    """Row numbers, each in the table's order. Rows that the split column leaves empty are on no side."""
+def as_ranges(rows: np.ndarray) -> str:
+    """Write ascending row numbers as on a print dialog.
 
-    train: np.ndarray
-    valid: np.ndarray
-    test: np.ndarray
+    >>> as_ranges(np.array([0, 1, 2, 5, 7, 8]))
+    '0-2 5 7-8'
+    """
+    if not len(rows):
+        return ""
+    first = np.flatnonzero(np.diff(rows, prepend=rows[0] - 2) != 1)
+    last = np.append(first[1:], len(rows)) - 1
+    ranges = []
+    for begin, end in zip(rows[first].tolist(), rows[last].tolist(), strict=True):
+        ranges.append(str(begin) if begin == end else f"{begin}-{end}")
+    return " ".join(ranges)
+
+
+def from_ranges(text: str) -> np.ndarray:
+    """Read row numbers that `as_ranges` wrote. Raises `ValueError`."""
+    ranges = []
+    for span in text.split():
+        begin, _, end = span.partition("-")
+        ranges.append(np.arange(int(begin), int(end or begin) + 1))
+    return np.concatenate(ranges) if ranges else np.zeros(0, dtype=np.int64)
+
+
+def _row_numbers(rows: object) -> np.ndarray:
+    return from_ranges(rows) if isinstance(rows, str) else np.asarray(rows, dtype=np.int64)
+
+
+RowNumbers = Annotated[np.ndarray, PlainValidator(_row_numbers), PlainSerializer(as_ranges, return_type=str)]
+NO_ROWS = np.zeros(0, dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Row numbers, each in the table's order. Rows that the split column leaves empty are on no side.
+
+    `unlabelled` are rows of the training side without a label that are learned from all the same; of the
+    whole table, `without_label` rows have none.
+    `stratify` names the column whose classes are dealt in equal shares, to the sides and to folds; none if
+    empty. In JSON, row numbers are ranges (see `as_ranges`).
+    """
+
+    train: RowNumbers
+    valid: RowNumbers
+    test: RowNumbers
     how: str
+    unlabelled: RowNumbers = field(default_factory=NO_ROWS.copy)
+    stratify: str = ""
+    without_label: int = 0
 
     def sides(self) -> dict[str, list[int]]:
         named = {"train": self.train, "valid": self.valid, "test": self.test}
         return {name: rows.tolist() for name, rows in named.items() if len(rows)}
 
 
-def split(table: Table, recipe: SplitRecipe, target: str, seed: int, classes: bool) -> Split:
-    """The split that the recipe asks for. `classes`: the target can be stratified.
+def split(table: Table, recipe: SplitRecipe, stratify: str, seed: int) -> Split:
+    """Split a table as the recipe asks. `stratify` names a column of classes, or none if empty.
 
     Raises `TableError` when a side would be empty, `RecipeError` when options contradict each other.
     """
-    asked = [
-        name
-        for name, value in (("column", recipe.column), ("group", recipe.group), ("time", recipe.time))
-        if value
-    ]
-    if len(asked) > 1 and "time" in asked:
-        raise RecipeError(f"recipe: split.{asked[0]} and split.{asked[1]} cannot be used together")
-    rows = np.arange(len(table))
+    options = {"column": recipe.column, "group": recipe.group, "time": recipe.time}
+    used = [name for name, column in options.items() if column]
+    if len(used) > 1 and "time" in used:
+        raise RecipeError(f"recipe: split.{used[0]} and split.{used[1]} cannot be used together")
+
     if recipe.column:
-        done = _by_column(table, recipe, target, seed, classes)
+        done = _by_column(table, recipe, recipe.column, stratify, seed)
     elif recipe.group:
-        done = _by_group(table, recipe, seed)
+        done = _by_group(table, recipe, recipe.group, seed)
     elif recipe.time:
-        order = pc.sort_indices(table.column(recipe.time)).to_numpy()
+        order = pc.sort_indices(table.column(recipe.time)).to_numpy().astype(np.int64)
         done = Split(
             *_cut(order, recipe), f"in the order of {recipe.time}, the last rows to validate and test"
         )
     else:
-        labels = table.column(target) if classes and recipe.stratify else None
+        labels = table.column(stratify) if stratify else None
+        rows = np.arange(len(table))
         done = Split(
             *_shuffled(rows, recipe.valid, recipe.test, labels, seed),
             _words(recipe, labels is not None, seed),
@@ -71,81 +114,78 @@ def split(table: Table, recipe: SplitRecipe, target: str, seed: int, classes: bo
 
 
 def folds(
-    rows: np.ndarray, count: int, table: Table, recipe: SplitRecipe, target: str, seed: int, classes: bool
+    table: Table, rows: np.ndarray, count: int, group: str | None, stratify: str, seed: int
 ) -> list[np.ndarray]:
-    """Places in `rows`, in up to `count` parts of about the same size, no group of the recipe's in two
-    of them, and classes in equal shares where there are any. Fewer parts where there are fewer groups
-    or rows.
+    """Cut `rows` into up to `count` parts of about the same size, and return their places in `rows`.
+
+    No group of the column `group` is in two of them. Classes of the column `stratify` are in equal shares.
+    There are fewer parts where there are fewer groups or rows. Raises `TableError` for fewer than two.
     """
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-    some = pa.array(rows)
-    groups = None
-    if recipe.group:
-        groups = (
-            pc.dictionary_encode(table.column(recipe.group).take(some), null_encoding="encode")
-            .combine_chunks()
-            .indices.to_numpy()
-        )
+    groups = _codes(table, group, rows) if group else None
     count = min(count, len(rows) if groups is None else len(np.unique(groups)))
     if count < 2:
         raise TableError(
-            f"expected two or more {f'groups of {recipe.group!r}' if recipe.group else 'rows'} to make folds "
-            f"of, found {count}"
+            f"expected two or more {f'groups of {group!r}' if group else 'rows'} to make folds of, found "
+            f"{count}"
         )
-    labels = np.zeros(len(rows), dtype=int)
-    if classes and recipe.stratify:
-        cells = table.column(target).take(some)
-        labels = pc.dictionary_encode(cells, null_encoding="encode").combine_chunks().indices.to_numpy()
-        if np.bincount(labels).max() < count:  # nothing to share out
-            labels = np.zeros_like(labels)
+
+    labels = _codes(table, stratify, rows) if stratify else np.zeros(len(rows), dtype=int)
+    if stratify and np.bincount(labels).max() < count:  # nothing to share out
+        labels = np.zeros_like(labels)
     kind = StratifiedKFold if groups is None else StratifiedGroupKFold
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a class with fewer rows than there are folds
-        return [
-            part for _, part in kind(count, shuffle=True, random_state=seed).split(labels, labels, groups)
-        ]
+        cut = kind(count, shuffle=True, random_state=seed).split(labels, labels, groups)
+        return [held_out for _, held_out in cut]
+
+
+def _codes(table: Table, column: str, rows: np.ndarray) -> np.ndarray:
+    """Return a number for each different cell of a column."""
+    cells = table.column(column).take(pa.array(rows))
+    codes: np.ndarray = (
+        pc.dictionary_encode(cells, null_encoding="encode").combine_chunks().indices.to_numpy()
+    )
+    return codes
 
 
 def _words(recipe: SplitRecipe, stratified: bool, seed: int) -> str:
-    parts = [
-        f"{recipe.valid:.0%} at random to validate",
-        *([f"{recipe.test:.0%} to test"] if recipe.test else []),
-    ]
-    return ", ".join([*parts, *(["classes in equal shares"] if stratified else []), f"seed {seed}"])
+    """Say how rows are drawn at random."""
+    words = [f"{recipe.valid:.0%} at random to validate"]
+    if recipe.test:
+        words.append(f"{recipe.test:.0%} to test")
+    if stratified:
+        words.append("classes in equal shares")
+    return ", ".join([*words, f"seed {seed}"])
 
 
-def _by_column(table: Table, recipe: SplitRecipe, target: str, seed: int, classes: bool) -> Split:
-    assert recipe.column is not None
-    cells = [str(c).lower() if c is not None else "" for c in table.column(recipe.column).to_pylist()]
+def _by_column(table: Table, recipe: SplitRecipe, column: str, stratify: str, seed: int) -> Split:
+    cells = [str(c).lower() if c is not None else "" for c in table.column(column).to_pylist()]
     unknown = sorted(set(cells) - set(SIDES) - {""})
     if unknown:
         raise TableError(
-            f"split column '{recipe.column}' holds '{unknown[0]}'; expected train, valid, test or nothing"
+            f"split column '{column}' holds '{unknown[0]}'; expected train, valid, test or nothing"
         )
     side = np.array([SIDES.get(c, "") for c in cells])
     train, valid, test = (np.flatnonzero(side == name) for name in ("train", "valid", "test"))
-    how = f"by column '{recipe.column}'"
+    how = f"by column '{column}'"
+
+    # without rows that validate, some of those that train do
     if not len(valid) and recipe.valid and recipe.group:
-        part = Table(table.data.take(pa.array(train)), table.root, table.name)
-        sides = _by_group(part, recipe.model_copy(update={"test": 0.0}), seed)
+        sides = _by_group(table.take(train), recipe.model_copy(update={"test": 0.0}), recipe.group, seed)
         train, valid = train[sides.train], train[sides.valid]
         how += f", and {recipe.valid:.0%} of its training rows, in {sides.how}, to validate"
     elif not len(valid) and recipe.valid:
-        labels = table.column(target).take(pa.array(train)) if classes and recipe.stratify else None
-        kept, held, _ = _shuffled(np.arange(len(train)), recipe.valid, 0.0, labels, seed)
-        train, valid = train[kept], train[held]
+        labels = table.column(stratify).take(pa.array(train)) if stratify else None
+        remaining, held, _ = _shuffled(np.arange(len(train)), recipe.valid, 0.0, labels, seed)
+        train, valid = train[remaining], train[held]
         how += f", and {recipe.valid:.0%} of its training rows to validate"
     return Split(train, valid, test, how)
 
 
-def _by_group(table: Table, recipe: SplitRecipe, seed: int) -> Split:
-    assert recipe.group is not None
-    groups = (
-        pc.dictionary_encode(table.column(recipe.group), null_encoding="encode")
-        .combine_chunks()
-        .indices.to_numpy()
-    )
+def _by_group(table: Table, recipe: SplitRecipe, group: str, seed: int) -> Split:
+    groups = _codes(table, group, np.arange(len(table)))
     order = np.random.default_rng(seed).permutation(int(groups.max()) + 1)
     sizes = np.bincount(groups)[order]
     before = np.cumsum(sizes) - sizes
@@ -154,7 +194,7 @@ def _by_group(table: Table, recipe: SplitRecipe, seed: int) -> Split:
     of_row = np.empty(len(order), dtype=int)
     of_row[order] = side
     train, valid, test = (np.flatnonzero(of_row[groups] == s) for s in (0, 1, 2))
-    return Split(train, valid, test, f"whole groups of '{recipe.group}', seed {seed}")
+    return Split(train, valid, test, f"whole groups of '{group}', seed {seed}")
 
 
 def _cut(order: np.ndarray, recipe: SplitRecipe) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

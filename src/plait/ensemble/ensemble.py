@@ -1,6 +1,4 @@
-"""Several members as one model: each answers, and the mean of their answers, weighed for each target,
-is the answer.
-"""
+"""Several members as one model: the answer is the mean of their answers, with weights for each target."""
 
 from __future__ import annotations
 
@@ -25,11 +23,10 @@ from plait.prediction.predictor import Predictor
 from plait.recipe.registry import Choice, configure, find
 from plait.runs import files
 from plait.table.table import Progress, Table
-from plait.tasks.base import Task
+from plait.tasks.base_prediction import Prediction, predictions
 
-OWN = "network"  # the bag, and the view, of the recipe's own network
-
-
+OWN = "network"  # the run's network, as a member and as a view
+STACK = "stack"  # the stacked model, as a member
 FILE = "ensemble.json"
 
 
@@ -43,46 +40,63 @@ class Bag:
     folds: list[Member]
 
     def outputs(
-        self, examples: Examples, subsets: Sequence[Sequence[str]], tasks: dict[str, Task]
+        self, examples: Examples, subsets: Sequence[Sequence[str]], tasks: dict[str, Prediction]
     ) -> list[dict[str, Tensor]]:
-        """The mean of the folds' answers, as outputs."""
-        found = [member.outputs(examples, subsets) for member in self.folds]
-        return [
-            {t: mean(tasks[t], [one[i][t] for one in found]) for t in found[0][i]}
-            for i in range(len(subsets))
-        ]
+        """Return the mean of the fits' answers, as outputs, for each subset of the columns."""
+        by_fit = [fit.outputs(examples, subsets) for fit in self.folds]
+        means = []
+        for subset in range(len(subsets)):
+            of_subset = [outputs[subset] for outputs in by_fit]
+            by_target = {}
+            for target in of_subset[0]:
+                by_target[target] = mean(tasks[target], [outputs[target] for outputs in of_subset])
+            means.append(by_target)
+        return means
 
 
 @dataclass
-class Weights:
-    """How one target is answered: each bag's share, and the temperature by which its logits are divided
-    before that; then the temperature of the mean. `stack` is a linear model of the bags' logits, itself
-    with a share, under the name "stack".
+class Mixture:
+    """How the members' outputs for one target become the ensemble's.
+
+    Each member's logits are divided by its temperature, then its answers are averaged by the weights, which
+    add up to one. `temperature` calibrates this mean. `stack` is a linear model of the outputs of the
+    members `stacked`: weight (inputs, outputs) and bias. It has a weight under the name "stack".
     """
 
-    shares: dict[str, float]
+    weights: dict[str, float]
     temperatures: dict[str, float]
     temperature: float = 1.0
     stack: tuple[Tensor, Tensor] | None = None
     stacked: list[str] = field(default_factory=list)
 
     def needs(self) -> set[str]:
-        stacked = set(self.stacked) if self.shares.get(STACK) else set()
-        return {name for name, share in self.shares.items() if share and name != STACK} | stacked
+        """Return the members without which there is no answer."""
+        names = {name for name, weight in self.weights.items() if weight and name != STACK}
+        return names | set(self.stacked) if self.weights.get(STACK) else names
 
-    def output(self, task: Task, given: dict[str, Tensor]) -> Tensor:
-        """The answer from the outputs of the bags."""
-        cooled = {name: output / self.temperatures.get(name, 1.0) for name, output in given.items()}
-        if self.stack is not None and self.shares.get(STACK):
+    def output(self, task: Prediction, outputs: dict[str, Tensor]) -> Tensor:
+        """Answer from the outputs of the members."""
+        cooled = {name: output / self.temperatures.get(name, 1.0) for name, output in outputs.items()}
+        if self.stack is not None and self.weights.get(STACK):
             cooled[STACK] = stack_output(task, self.stack, [cooled[name] for name in self.stacked])
-        used = [(cooled[name], share) for name, share in self.shares.items() if share]
-        return (
-            task.blend(torch.stack([o for o, _ in used]), torch.tensor([s for _, s in used]))
-            / self.temperature
-        )
 
+        used = [name for name, weight in self.weights.items() if weight]
+        weights = torch.tensor([self.weights[name] for name in used])
+        return task.mix(torch.stack([cooled[name] for name in used]), weights) / self.temperature
 
-STACK = "stack"
+    def state(self) -> dict[str, Any]:
+        """Return all but the stacked model, as JSON."""
+        return {
+            "shares": self.weights,
+            "temperatures": self.temperatures,
+            "temperature": self.temperature,
+            "stacked": self.stacked,
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any], stack: tuple[Tensor, Tensor] | None) -> Mixture:
+        """Invert `state`."""
+        return cls(state["shares"], state["temperatures"], state["temperature"], stack, state["stacked"])
 
 
 class Ensemble:
@@ -95,24 +109,15 @@ class Ensemble:
         views: dict[str, View],
         features: Features,
         bags: list[Bag],
-        weights: dict[str, Weights],
+        mixtures: dict[str, Mixture],
         columns: list[str],
     ) -> None:
-        self.views, self.features, self.bags, self.weights, self._columns = (
-            views,
-            features,
-            bags,
-            weights,
-            columns,
-        )
+        self.views, self.features, self.bags = views, features, bags
+        self.mixtures, self.columns = mixtures, columns
 
     @property
-    def columns(self) -> list[str]:
-        return self._columns
-
-    @property
-    def tasks(self) -> dict[str, Task]:
-        return next(iter(self.views.values())).preprocessing.tasks
+    def tasks(self) -> dict[str, Prediction]:
+        return predictions(next(iter(self.views.values())).preprocessing.tasks)
 
     def prepare(
         self,
@@ -121,49 +126,50 @@ class Ensemble:
         store: Store | None = None,
         progress: Progress = lambda n: None,
     ) -> Examples:
+        """Prepare all rows of a table under every view. A problem of several views is listed once."""
         views = {name: view.dataset(table, targets, store, progress) for name, view in self.views.items()}
         examples = Examples(views, self.features)
-        known = {(p.row, p.column) for p in examples.prepared.problems}
+        listed = {(p.row, p.column) for p in examples.prepared.problems}
         for data in views.values():
             for problem in data.prepared.problems:
-                if (problem.row, problem.column) not in known:
-                    known.add((problem.row, problem.column))
+                if (problem.row, problem.column) not in listed:
+                    listed.add((problem.row, problem.column))
                     examples.prepared.problems.append(problem)
         return examples
 
     def outputs(
         self, rows: Examples, subsets: Sequence[Sequence[str]], progress: Progress = lambda n: None
     ) -> list[dict[str, Tensor]]:
-        given = {bag.name: bag.outputs(rows, subsets, self.tasks) for bag in self.bags}
+        """Answer rows, for each subset of the columns."""
+        outputs = {bag.name: bag.outputs(rows, subsets, self.tasks) for bag in self.bags}
         progress(len(rows))
-        return weighed(self.weights, self.tasks, given, len(subsets))
+        return mixed_outputs(self.mixtures, self.tasks, outputs, len(subsets))
 
     def pruned(self) -> Ensemble:
-        """Without the members, and the views, that have no part in any answer."""
-        needed = set().union(*(w.needs() for w in self.weights.values()))
-        bags = [bag for bag in self.bags if bag.name in needed]
-        views = {bag.view for bag in bags if bag.view} | (
-            self.features.views if any(not bag.view for bag in bags) else set()
-        )
-        if not any(
-            set(v.preprocessing.inputs) == set(self.columns)
-            for name, v in self.views.items()
-            if name in views
-        ):
-            views.add(OWN)
-        kept = {name: view for name, view in self.views.items() if name in views}
-        features = self.features if any(not bag.view for bag in bags) else Features([])
-        return Ensemble(kept, features, bags, self.weights, self.columns)
+        """Return the ensemble without the members and the views that no answer needs."""
+        names = set().union(*(mixture.needs() for mixture in self.mixtures.values()))
+        bags = [bag for bag in self.bags if bag.name in names]
+        reads_features = any(not bag.view for bag in bags)
+        features = self.features if reads_features else Features([])
+
+        needed = {bag.view for bag in bags if bag.view} | (self.features.views if reads_features else set())
+        views = {name: view for name, view in self.views.items() if name in needed}
+        # problems of all columns are listed, so one view must have them all
+        if not any(set(view.preprocessing.inputs) == set(self.columns) for view in views.values()):
+            needed.add(OWN)
+        views = {name: view for name, view in self.views.items() if name in needed}
+        return Ensemble(views, features, bags, self.mixtures, self.columns)
 
     def save(self, folder: Path) -> None:
-        """Beside the run's own network, which is not written again."""
+        """Write the members beside the run's network, which is not written again."""
         base = folder / "members"
         base.mkdir(exist_ok=True)
-        tensors = {f"features/{k}": t for k, t in self.features.tensors().items()}
-        for number, w in enumerate(self.weights.values()):
-            if w.stack is not None:
-                tensors |= {f"stack/{number}/weight": w.stack[0], f"stack/{number}/bias": w.stack[1]}
+        tensors = {f"features/{key}": tensor for key, tensor in self.features.tensors().items()}
+        for number, mixture in enumerate(self.mixtures.values()):
+            if mixture.stack is not None:
+                tensors[f"stack/{number}/weight"], tensors[f"stack/{number}/bias"] = mixture.stack
         files.write_tensors(base / "ensemble.safetensors", tensors)
+
         for number, bag in enumerate(self.bags):
             for fold, member in enumerate(bag.folds if bag.name != OWN else ()):
                 into = base / str(number) / str(fold)
@@ -172,110 +178,111 @@ class Ensemble:
         for view in self.views.values():
             for network in artifact.networks(*view.frozen.values()):
                 artifact.copy(network.files, folder / "pretrained" / network.identity)
-        about = {
+        files.write_json(folder / FILE, self._state())
+
+    def _state(self) -> dict[str, Any]:
+        """Return all but tensors, as JSON."""
+        bags = []
+        for bag in self.bags:
+            choice = bag.choice.model_dump(mode="json")
+            bags.append({"name": bag.name, "choice": choice, "view": bag.view, "folds": len(bag.folds)})
+        return {
             "columns": self.columns,
             "views": {name: None if name == OWN else view.state() for name, view in self.views.items()},
             "features": self.features.state(),
-            "bags": [
-                {
-                    "name": b.name,
-                    "choice": b.choice.model_dump(mode="json"),
-                    "view": b.view,
-                    "folds": len(b.folds),
-                }
-                for b in self.bags
-            ],
-            "weights": {
-                t: {
-                    "shares": w.shares,
-                    "temperatures": w.temperatures,
-                    "temperature": w.temperature,
-                    "stacked": w.stacked,
-                }
-                for t, w in self.weights.items()
-            },
+            "bags": bags,
+            "weights": {target: mixture.state() for target, mixture in self.mixtures.items()},
         }
-        files.write_json(folder / FILE, about)
 
 
 def load(folder: Path, own: Artifact, predictor: Predictor) -> Ensemble | None:
-    """The ensemble in a run's folder; none where the network answers alone. Raises `ArtifactError` when
-    it is damaged.
+    """Load the ensemble in a run's folder; None where the network answers alone.
+
+    Raises `ArtifactError` when it is damaged.
     """
     if not (folder / FILE).is_file():
         return None
     try:
-        about = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        tensors = load_file(folder / "members" / "ensemble.safetensors")
-        views = {
-            name: View.from_state(state) if state else View(own.recipe, own.preprocessing, predictor.settings)
-            for name, state in about["views"].items()
-        }
-        for view in views.values():
-            for network in artifact.networks(*view.frozen.values()):
-                network.folder = folder / "pretrained" / network.identity
-        features = Features.from_state(
-            about["features"], {k.removeprefix("features/"): t for k, t in tensors.items()}
-        )
-        bags = [
-            _bag(folder / "members" / str(i), bag, views, predictor) for i, bag in enumerate(about["bags"])
-        ]
-        weights = {}
-        for number, (target, one) in enumerate(about["weights"].items()):
-            key = f"stack/{number}"
-            stack = (tensors[f"{key}/weight"], tensors[f"{key}/bias"]) if f"{key}/weight" in tensors else None
-            weights[target] = Weights(**one, stack=stack)
-        return Ensemble(views, features, bags, weights, about["columns"])
+        return _load(folder, own, predictor)
     except (ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
         raise ArtifactError(f"'{folder}' is damaged: {type(error).__name__}: {error}") from error
 
 
+def _load(folder: Path, own: Artifact, predictor: Predictor) -> Ensemble:
+    about = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    tensors = load_file(folder / "members" / "ensemble.safetensors")
+    views = {}
+    for name, state in about["views"].items():
+        of_run = View(own.plan, own.preprocessing, predictor.settings)
+        views[name] = View.from_state(state) if state else of_run
+        for network in artifact.networks(*views[name].frozen.values()):
+            network.folder = folder / "pretrained" / network.identity
+
+    prefix = "features/"
+    vectors = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+    features = Features.from_state(about["features"], vectors)
+    bags = []
+    for number, state in enumerate(about["bags"]):
+        bags.append(_bag(folder / "members" / str(number), state, views, predictor))
+
+    mixtures = {}
+    for number, (target, state) in enumerate(about["weights"].items()):
+        key = f"stack/{number}"
+        stack = (tensors[f"{key}/weight"], tensors[f"{key}/bias"]) if f"{key}/weight" in tensors else None
+        mixtures[target] = Mixture.from_state(state, stack)
+    return Ensemble(views, features, bags, mixtures, about["columns"])
+
+
 def _bag(folder: Path, about: dict[str, Any], views: dict[str, View], predictor: Predictor) -> Bag:
-    choice, view = Choice(**about["choice"]), about["view"]
+    choice, view_name = Choice(**about["choice"]), about["view"]
     kind = find("members", choice.name)
     if about["name"] == OWN:
         return Bag(OWN, choice, OWN, [kind(predictor, OWN)])
-    seen = views[view] if view else next(iter(views.values()))
+    view = views[view_name] if view_name else next(iter(views.values()))
     config = configure("members", choice.name, choice.options)
-    folds = [
-        kind.load(config, folder / str(fold), seen.recipe, seen.settings, (view, seen.preprocessing))
-        for fold in range(int(about["folds"]))
-    ]
-    return Bag(about["name"], choice, view, folds)
+    folds = []
+    for fold in range(int(about["folds"])):
+        inputs = (view_name, view.preprocessing)
+        folds.append(kind.load(config, folder / str(fold), view.plan, view.settings, inputs))
+    return Bag(about["name"], choice, view_name, folds)
 
 
-def mean(task: Task, outputs: list[Tensor]) -> Tensor:
-    """The output of the mean of several models' answers."""
-    return (
-        outputs[0]
-        if len(outputs) == 1
-        else task.blend(torch.stack(outputs), torch.full((len(outputs),), 1 / len(outputs)))
-    )
+def mean(task: Prediction, outputs: list[Tensor]) -> Tensor:
+    """Return the output of the mean of several models' answers."""
+    if len(outputs) == 1:
+        return outputs[0]
+    return task.mix(torch.stack(outputs), torch.full((len(outputs),), 1 / len(outputs)))
 
 
-def weighed(
-    weights: dict[str, Weights],
-    tasks: dict[str, Task],
-    given: dict[str, list[dict[str, Tensor]]],
+def mixed_outputs(
+    mixtures: dict[str, Mixture],
+    tasks: dict[str, Prediction],
+    outputs: dict[str, list[dict[str, Tensor]]],
     subsets: int,
 ) -> list[dict[str, Tensor]]:
-    """Each target's answer for each subset, from what the bags say."""
-    return [
-        {
-            t: w.output(tasks[t], {name: found[i][t] for name, found in given.items() if t in found[i]})
-            for t, w in weights.items()
-        }
-        for i in range(subsets)
-    ]
+    """Answer each target for each subset of the columns, from the outputs of the members by name."""
+    answers = []
+    for subset in range(subsets):
+        by_target = {}
+        for target, mixture in mixtures.items():
+            of_members = {}
+            for name, of_member in outputs.items():
+                if target in of_member[subset]:
+                    of_members[name] = of_member[subset][target]
+            by_target[target] = mixture.output(tasks[target], of_members)
+        answers.append(by_target)
+    return answers
 
 
-def stack_output(task: Task, stack: tuple[Tensor, Tensor], outputs: list[Tensor]) -> Tensor:
-    """The stacked model's output from the bags' outputs."""
-    found = stack_input(task, outputs) @ stack[0]
-    return (found if stack[1].ndim else found[:, 0]) + stack[1]
+def stack_output(task: Prediction, stack: tuple[Tensor, Tensor], outputs: list[Tensor]) -> Tensor:
+    """Return the stacked model's output from the outputs of the members."""
+    weight, bias = stack
+    output = stack_input(task, outputs) @ weight
+    return (output if bias.ndim else output[:, 0]) + bias
 
 
-def stack_input(task: Task, outputs: list[Tensor]) -> Tensor:
-    """The bags' outputs side by side: for classes, logarithms of probabilities."""
-    plain = [mean(task, [o, o]) for o in outputs]
-    return torch.cat([o[:, None] if o.ndim == 1 else o for o in plain], 1)
+def stack_input(task: Prediction, outputs: list[Tensor]) -> Tensor:
+    """Put the members' outputs side by side, (B, numbers); for classes, logarithms of probabilities."""
+    # a mean of an output with itself is that output as `blend` writes it
+    blended = [mean(task, [output, output]) for output in outputs]
+    return torch.cat([output[:, None] if output.ndim == 1 else output for output in blended], 1)

@@ -1,5 +1,5 @@
-"""Ways to prepare one table: each a resolved recipe's inputs, fitted, with the vectors of its frozen
-encoders in place of cells.
+"""Ways to prepare one table: each the inputs of a plan, fitted, with the vectors of its frozen encoders in
+place of cells.
 """
 
 from __future__ import annotations
@@ -9,40 +9,40 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from plait.data import frozen as embedding
 from plait.data.dataset import Dataset
+from plait.data.plan import Plan
 from plait.data.preprocessing import Preprocessing
 from plait.encoders.base import Encoder
 from plait.media.cell import Store
 from plait.model.column import build_encoder
 from plait.nn import device
 from plait.nn.device import Settings
-from plait.recipe.recipe import Recipe
 from plait.table.table import Progress, Table
 
 
 @dataclass
 class View:
-    recipe: Recipe
+    plan: Plan
     preprocessing: Preprocessing
     settings: Settings
 
     @classmethod
-    def fit(cls, recipe: Recipe, table: Table, train: np.ndarray) -> View:
-        """The view of a resolved recipe, its state fitted on the rows `train`."""
-        preprocessing = Preprocessing.fit(table, recipe, train)
-        return cls(recipe, preprocessing, device.settings(recipe.training, preprocessing.convolves(recipe)))
+    def fit(cls, plan: Plan, table: Table) -> View:
+        """Fit the state of a plan's inputs on its training rows."""
+        preprocessing = Preprocessing.fit(table, plan, plan.split.train)
+        settings = device.settings(plan.recipe.training, preprocessing.convolves(plan))
+        return cls(plan, preprocessing, settings)
 
     @cached_property
     def frozen(self) -> dict[str, Encoder]:
         """The frozen encoders, by column."""
-        built = {
-            c: build_encoder(m, self.recipe.columns[c].encoder, c)
-            for c, m in self.preprocessing.inputs.items()
-        }
-        return {c: encoder for c, encoder in built.items() if hasattr(encoder, "embed")}
+        encoders = {}
+        for column, modality in self.preprocessing.inputs.items():
+            planned = self.plan.columns[column]
+            if planned.frozen:
+                encoders[column] = build_encoder(modality, planned.encoder, column)
+        return encoders
 
     def dataset(
         self,
@@ -53,33 +53,33 @@ class View:
     ) -> Dataset:
         """All rows of a table."""
         prepared = self.preprocessing.prepare(table, targets, progress, store)
-        embedding.embed(prepared, self.preprocessing, self.frozen, self.recipe, self.settings, store)
+        embedding.embed(prepared, self.preprocessing, self.frozen, self.plan, self.settings, store)
         return Dataset(prepared, self.preprocessing)
 
     def state(self) -> dict[str, Any]:
         """As JSON."""
         return {
-            "recipe": self.recipe.model_dump(mode="json", exclude_none=True),
+            "plan": self.plan.to_dict(),
             "settings": {"precision": self.settings.precision, "frozen": self.settings.frozen},
             "state": self.preprocessing.state(),
         }
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> View:
-        recipe = Recipe(**state["recipe"])
-        preprocessing = Preprocessing.from_state(recipe, state["state"])
-        return cls(recipe, preprocessing, settings_as(state["settings"], recipe, preprocessing))
+        plan = Plan.from_dict(state["plan"])
+        preprocessing = Preprocessing.from_state(plan, state["state"])
+        return cls(plan, preprocessing, settings_as(state["settings"], plan, preprocessing))
 
 
-def settings_as(trained: Mapping[str, Any], recipe: Recipe, preprocessing: Preprocessing) -> Settings:
+def settings_as(trained: Mapping[str, Any], plan: Plan, preprocessing: Preprocessing) -> Settings:
     """This machine's settings, in the precisions that a model was trained in: bf16 only where it is
     fast here too.
     """
-    here = device.settings(recipe.training, preprocessing.convolves(recipe))
+    here = device.settings(plan.recipe.training, preprocessing.convolves(plan))
     bf16 = device.bf16_is_fast(here.device)
-    kept: dict[str, Any] = {
+    precisions: dict[str, Any] = {
         k: trained[k] if trained[k] != "bf16" or bf16 else "fp32"
         for k in ("precision", "frozen")
         if k in trained
     }
-    return replace(here, **kept)
+    return replace(here, **precisions)

@@ -1,50 +1,138 @@
-"""Weigh the members of an ensemble: temperatures, shares, and a stacked linear model."""
+"""Fit how the members of an ensemble are mixed: temperatures, weights, and a stacked linear model."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from plait.ensemble.ensemble import Weights, stack_input, stack_output
+from plait.data.plan_ensemble import EnsemblePlan
+from plait.ensemble.ensemble import STACK, Mixture, stack_input, stack_output
+from plait.ensemble.out_of_fold import OutOfFoldPrediction, weighted_mean
+from plait.ensemble.selection import bagged
 from plait.members.linear import Space, solve
-from plait.tasks.base import Task
+from plait.tasks.base_prediction import Prediction, fit_temperature
 
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)  # of a stacked model
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)  # of the stacked model's regularisation
+MEAN = ""  # the mean of the complete members, as a candidate; no member has an empty name
 
 
-def stack(
-    result: Weights,
-    task: Task,
-    cooled: dict[str, Tensor],
-    y: Tensor,
-    labelled: np.ndarray,
-    parts: list[np.ndarray],
-) -> Tensor:
-    """Fits the stacked model on the bags' answers for rows that they had not seen, and returns its own
-    such answers: each part by a model of the others. Its strength of regularisation is the one with the
-    least loss there.
+@dataclass(frozen=True)
+class Weighing:
+    """What the members of one target are weighed by: its labels for N rows, where `labelled` is True, and the
+    ensemble's options.
     """
-    x = stack_input(task, list(cooled.values())).numpy().astype(np.float32)
-    prior = task.prior(y[torch.from_numpy(labelled)])
 
-    def fitted(rows: np.ndarray, strength: float) -> tuple[Tensor, Tensor]:
-        space = Space([x[rows]])
-        zero = torch.zeros(space.width, prior.numel(), dtype=torch.float64)
-        weight, bias = solve(space, task, y[torch.from_numpy(rows)], strength, zero, prior.double())
-        return space.weights(weight).float(), bias.float()
+    task: Prediction
+    target: Tensor
+    labelled: Tensor
+    options: EnsemblePlan
+    seed: int
 
-    everything, kept = np.flatnonzero(labelled), torch.from_numpy(labelled)
-    best: tuple[float, float, Tensor] = (np.inf, STRENGTHS[0], torch.zeros(0))
+    def rows(self, *predictions: OutOfFoldPrediction) -> Tensor:
+        """Return the labelled rows that all of these predict: (N,), True in such a row."""
+        return self.labelled & torch.stack([prediction.mask for prediction in predictions]).all(0)
+
+    def count(self, *predictions: OutOfFoldPrediction) -> int:
+        """Count the labelled rows that all of these predict."""
+        return int(self.rows(*predictions).sum())
+
+    def temperature(self, prediction: OutOfFoldPrediction) -> float:
+        """Fit a temperature on the labelled rows that have a prediction."""
+        rows = self.rows(prediction)
+        return fit_temperature(self.task, prediction.outputs[rows], self.target[rows])
+
+    def select(self, candidates: dict[str, OutOfFoldPrediction]) -> dict[str, float]:
+        """Weigh candidates on the labelled rows that all of them predict. The weights add up to one."""
+        rows = self.rows(*candidates.values())
+        outputs = [prediction.outputs[rows] for prediction in candidates.values()]
+        rounds, bags = self.options.rounds, self.options.bags
+        weights = bagged(outputs, self.task, self.target[rows], rounds, bags, self.seed)
+        return dict(zip(candidates, weights, strict=True))
+
+
+def fit_mixture(
+    weighing: Weighing, predictions: dict[str, OutOfFoldPrediction], folds: list[np.ndarray]
+) -> Mixture:
+    """Fit how the members are mixed, on their out-of-fold predictions by name.
+
+    A member is never judged by a row that it did not predict:
+
+    1. Its temperature comes from the labelled rows that it predicts.
+    2. Members that predict the most rows are complete. They, and a model stacked on them, are weighed on
+       all of these rows.
+    3. The others (the run's network, which predicts the validation rows only) are candidates beside the
+       mean of the complete ones, on the rows that both predict: only there can they be compared. The
+       complete ones share the weight that their mean gets, in the proportions of step 2.
+    4. The temperature of the mean comes from the rows that every member with a weight predicts.
+
+    Weights are fitted on out-of-fold predictions so that they do not reward members for rows that they have
+    learned by heart (Wolpert 1992, "Stacked generalization"; van der Laan et al. 2007, "Super learner"), by
+    greedy selection (Caruana et al. 2004). `folds` are those of the stacked model.
+    """
+    temperatures = {name: weighing.temperature(prediction) for name, prediction in predictions.items()}
+    cooled = {name: prediction.cooled(temperatures[name]) for name, prediction in predictions.items()}
+    mixture = Mixture({}, temperatures)
+
+    # the stacked model needs a prediction of every member that it reads, so it reads complete ones only
+    counts = {name: weighing.count(prediction) for name, prediction in cooled.items()}
+    complete = {name: cooled[name] for name in cooled if counts[name] == max(counts.values())}
+    if weighing.options.stack and len(complete) > 1 and len(folds) > 1:
+        cooled[STACK] = complete[STACK] = fit_stack(mixture, weighing, complete, folds)
+    mixture.weights = weighing.select(complete)
+
+    # a member that shares no row with the complete ones cannot be compared with them, and gets no weight
+    mean = weighted_mean(weighing.task, complete, mixture.weights)
+    partial = {}
+    for name, prediction in cooled.items():
+        if name not in complete and weighing.count(prediction, mean):
+            partial[name] = prediction
+    if partial:
+        beside_mean = weighing.select({MEAN: mean, **partial})
+        of_mean = beside_mean.pop(MEAN)
+        mixture.weights = {name: weight * of_mean for name, weight in mixture.weights.items()} | beside_mean
+
+    mixture.temperature = weighing.temperature(weighted_mean(weighing.task, cooled, mixture.weights))
+    return mixture
+
+
+def fit_stack(
+    mixture: Mixture, weighing: Weighing, predictions: dict[str, OutOfFoldPrediction], folds: list[np.ndarray]
+) -> OutOfFoldPrediction:
+    """Fit the stacked model on the members' predictions, put it into the mixture, and return its own
+    out-of-fold predictions: each fold is predicted by a model of the others.
+
+    Of several strengths of regularisation, the one with the least loss on these predictions is kept.
+    """
+    labelled = weighing.rows(*predictions.values())
+    rows, everywhere = np.flatnonzero(labelled.numpy()), torch.ones(int(labelled.sum()), dtype=torch.bool)
+    outputs = [prediction.outputs for prediction in predictions.values()]
+    inputs = stack_input(weighing.task, outputs).numpy().astype(np.float32)
+
+    losses, stacked = {}, {}
     for strength in STRENGTHS:
-        own = torch.zeros(len(x), *prior.shape)
-        for part in parts:
-            one = fitted(np.setdiff1d(everything, part), strength)
-            own[torch.from_numpy(part)] = stack_output(
-                task, one, [o[torch.from_numpy(part)] for o in cooled.values()]
-            )
-        loss = float(task.loss(own[kept], y[kept], torch.ones(int(kept.sum()), dtype=torch.bool)))
-        if loss < best[0]:
-            best = (loss, strength, own)
-    result.stack, result.stacked = fitted(everything, best[1]), list(cooled)
-    return best[2]
+        stacked[strength] = torch.full_like(outputs[0], torch.nan)
+        for fold in folds:
+            model = _linear(weighing, inputs, np.setdiff1d(rows, fold), strength)
+            stacked[strength][fold] = stack_output(weighing.task, model, [output[fold] for output in outputs])
+        loss = weighing.task.loss(stacked[strength][labelled], weighing.target[labelled], everywhere)
+        losses[strength] = float(loss)
+
+    best = min(STRENGTHS, key=lambda strength: losses[strength])
+    mixture.stack, mixture.stacked = _linear(weighing, inputs, rows, best), list(predictions)
+    mask = torch.stack([prediction.mask for prediction in predictions.values()]).all(0)
+    return OutOfFoldPrediction(stacked[best], mask)
+
+
+def _linear(
+    weighing: Weighing, inputs: np.ndarray, rows: np.ndarray, strength: float
+) -> tuple[Tensor, Tensor]:
+    """Fit a linear model from inputs (N, numbers) to the target on some rows: weight and bias."""
+    baseline = weighing.task.baseline(weighing.target[weighing.labelled])
+    space = Space([inputs[rows]])
+    zero = torch.zeros(space.width, baseline.numel(), dtype=torch.float64)
+    target = weighing.target[torch.from_numpy(rows)]
+    weight, bias = solve(space, weighing.task, target, strength, zero, baseline.double())
+    return space.weights(weight).float(), bias.float()

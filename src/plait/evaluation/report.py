@@ -13,6 +13,7 @@ import jinja2
 from plait.evaluation.scores import subset_name
 from plait.prediction.artifact import Artifact
 from plait.runs.files import write_text
+from plait.tasks.base_prediction import Prediction
 
 
 def write(folder: Path, trained: Artifact) -> None:
@@ -35,14 +36,15 @@ def _facts(folder: Path, trained: Artifact) -> dict[str, Any]:
     count = max(len(problems.read_text(encoding="utf-8").splitlines()) - 1, 0) if problems.is_file() else 0
     return {
         "name": folder.name,
-        "recipe": trained.recipe,
-        "columns": list(trained.schema),
+        "plan": trained.plan,
+        "columns": list(trained.plan.schema),
         "rows": trained.record["rows"],
         "record": trained.record,
-        "voting": [t for t in trained.model.targets if trained.model.votes_for(t) is not None],
+        "late_fusion": _late_fused(trained),
         "parameters": sum(p.numel() for p in trained.model.parameters() if p.requires_grad),
         "problems": count,
-        "yaml": trained.recipe.to_yaml(),
+        "asked": trained.plan.recipe.to_yaml(),
+        "decided": trained.plan.to_yaml(),
         "subset_name": subset_name,
     }
 
@@ -77,3 +79,9 @@ def _curves(history: list[dict[str, float]], main: Sequence[str]) -> str:
     svg = io.StringIO()
     figure.savefig(svg, format="svg", metadata={"Date": None})
     return svg.getvalue()[svg.getvalue().index("<svg") :]
+
+
+def _late_fused(trained: Artifact) -> list[str]:
+    """Return the targets whose answers are mixed with late fusion."""
+    tasks = {target: trained.model.task(target) for target in trained.model.targets}
+    return [t for t, task in tasks.items() if isinstance(task, Prediction) and task.late_fusion is not None]

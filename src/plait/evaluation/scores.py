@@ -14,7 +14,7 @@ import numpy as np
 from plait.console import Screen
 from plait.evaluation import alignment
 from plait.evaluation.alignment import Alignments
-from plait.model.fused import parts
+from plait.model.fused import blocks_of
 from plait.prediction.predictor import Answering, Rows
 from plait.tasks.alignment import Alignment
 from plait.tasks.base import Task
@@ -97,7 +97,7 @@ def evaluate(
     reads = (
         [set(task.read(columns)) for task in answering.tasks.values() if not task.compares] if subsets else []
     )
-    units = parts(columns, plain if len(columns) > MANY else ()).values()
+    units = blocks_of(columns, plain if len(columns) > MANY else ()).values()
     wanted = [tuple(columns), *(s for s in _subsets(list(units)) if any(set(s) < read for read in reads))]
     outputs = answering.outputs(
         data, [[c for c in s if given is None or c in given] for s in wanted], progress

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from plait.data.dataset import Dataset
 from plait.data.features import Block, Features
+from plait.data.plan import Plan
 from plait.data.preprocessing import Prepared
 from plait.nn.device import Settings
-from plait.recipe.recipe import Recipe
 from plait.recipe.registry import Choice, Options
-from plait.tasks.base import Task
+from plait.tasks.base_prediction import Prediction
 
 
 @dataclass
@@ -67,16 +67,16 @@ class Examples:
 
 @dataclass(frozen=True)
 class Lesson:
-    """What a member is fitted with: rows to learn from, rows to know by when to stop, and what the view
-    says of both.
+    """What a member is fitted with: rows to learn from, rows to know by when to stop, and a plan for
+    these rows under the member's view.
     """
 
     train: Examples
     valid: Examples
     view: str
-    recipe: Recipe
+    plan: Plan
     settings: Settings
-    tasks: dict[str, Task]
+    tasks: dict[str, Prediction]
     seed: int
     folder: Path
 
@@ -119,7 +119,7 @@ class Member(ABC):
 
     @classmethod
     @abstractmethod
-    def load(cls, config: Any, folder: Path, recipe: Recipe, settings: Settings, view: Any) -> Member:
+    def load(cls, config: Any, folder: Path, plan: Plan, settings: Settings, view: Any) -> Member:
         """The inverse of `save`. `view` is the fitted `Preprocessing` that a network needs."""
 
 

@@ -19,7 +19,7 @@ from plait.data.features import Block
 from plait.members.base import Examples, Lesson, Member, hidden
 from plait.nn.summaries import Matrix
 from plait.recipe.registry import Options
-from plait.tasks.base import Task
+from plait.tasks.base_prediction import Prediction
 
 MOST_ROWS = 4000  # above which a matrix of rows by rows is no longer small
 
@@ -117,12 +117,17 @@ def _chosen(blocks: list[Block], ngrams: bool) -> list[Block]:
 
 
 def _path(
-    xs: list[Matrix], task: Task, y: Tensor, strengths: Sequence[float], held: list[Matrix], held_y: Tensor
+    xs: list[Matrix],
+    task: Prediction,
+    y: Tensor,
+    strengths: Sequence[float],
+    held: list[Matrix],
+    held_y: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """The weights and bias of the best strength, each begun from those of the one before, from strong
     to weak.
     """
-    prior = task.prior(y)
+    prior = task.baseline(y)
     space = Space(xs)
     weight, bias = torch.zeros(space.width, prior.numel(), dtype=torch.float64), prior.double()
     best: tuple[float, Tensor, Tensor] = (float("inf"), torch.zeros(0), bias)
@@ -189,7 +194,7 @@ class Space:
 
 
 def solve(
-    space: Space, task: Task, y: Tensor, strength: float, weight: Tensor, bias: Tensor, steps: int = 200
+    space: Space, task: Prediction, y: Tensor, strength: float, weight: Tensor, bias: Tensor, steps: int = 200
 ) -> tuple[Tensor, Tensor]:
     """The minimum over W and b of the task's mean loss + strength / 2 * |W|^2, from a first guess."""
     weight, bias = weight.clone(), bias.clone()

@@ -13,11 +13,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from plait.console import Screen
+from plait.data.plan import Plan
 from plait.data.preprocessing import Preprocessing
 from plait.members.base import Examples, Lesson, Member
 from plait.model.network import MultimodalModel
 from plait.prediction.predictor import Predictor
-from plait.recipe.recipe import Recipe
 from plait.recipe.registry import Choice, Options
 from plait.training.loop import Training, train
 
@@ -54,15 +54,15 @@ class Network(Member):
 
     @classmethod
     def fit(cls, config: Config, lesson: Lesson) -> Network:
-        recipe = _recipe(config, lesson.recipe.model_copy(update={"seed": lesson.seed}), len(lesson.train))
+        plan = lesson.plan.for_member(config.fusion, config.learning_rate)
         data = lesson.train.views[lesson.view]
         torch.manual_seed(lesson.seed)
-        model = MultimodalModel.build(recipe, data.preprocessing)
+        model = MultimodalModel.build(plan, data.preprocessing)
         with tempfile.TemporaryDirectory(dir=lesson.folder) as folder:
             train(
                 Training(
                     model,
-                    recipe,
+                    plan,
                     lesson.settings,
                     data,
                     lesson.valid.views[lesson.view],
@@ -70,7 +70,7 @@ class Network(Member):
                     Screen(quiet=True),
                 )
             )
-        return cls(Predictor(model.cpu(), data.preprocessing, lesson.settings, recipe), lesson.view)
+        return cls(Predictor(model.cpu(), data.preprocessing, lesson.settings, plan), lesson.view)
 
     def outputs(self, examples: Examples, subsets: Sequence[Sequence[str]]) -> list[dict[str, Tensor]]:
         return self.predictor.outputs(examples.views[self.view], subsets)
@@ -83,24 +83,13 @@ class Network(Member):
 
     @classmethod
     def load(
-        cls, config: Config, folder: Path, recipe: Recipe, settings: Any, view: tuple[str, Preprocessing]
+        cls, config: Config, folder: Path, plan: Plan, settings: Any, view: tuple[str, Preprocessing]
     ) -> Network:
         name, preprocessing = view
-        model = MultimodalModel.build(_recipe(config, recipe, 1), preprocessing, training=False)
+        plan = plan.for_member(config.fusion, config.learning_rate)
+        model = MultimodalModel.build(plan, preprocessing, training=False)
         model.load_state_dict(load_file(folder / "weights.safetensors"))
-        return cls(Predictor(model, preprocessing, settings, recipe), name)
+        return cls(Predictor(model, preprocessing, settings, plan), name)
 
 
 component = Network
-
-
-def _recipe(config: Config, recipe: Recipe, rows: int) -> Recipe:
-    """The member's own recipe: its view's, with its fusion and settled epochs."""
-    training = recipe.for_rows(rows).training
-    if config.learning_rate:
-        training = training.model_copy(update={"learning_rate": config.learning_rate})
-    fusion = config.fusion.resolved("fusion") if config.fusion else recipe.fusion
-    model = recipe.model.model_copy(update={"votes": False})
-    return recipe.model_copy(
-        update={"training": training, "fusion": fusion, "model": model, "ensemble": None}
-    )

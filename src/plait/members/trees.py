@@ -65,7 +65,7 @@ class Trees(Member):
             rows, y = lesson.labelled(target, lesson.train)
             held_rows, held_y = lesson.labelled(target, lesson.valid)
             jobs, held_jobs = task.boosting(y), task.boosting(held_y)
-            if jobs and not task.prior(y).ndim:
+            if jobs and not task.baseline(y).ndim:
                 member.scalar.add(target)
             for (parameters, wanted), (_, held_wanted) in zip(jobs, held_jobs, strict=True):
                 about = {**_parameters(config, x.shape[1], lesson.seed), **parameters}

@@ -1,113 +1,73 @@
-"""The fused vector of some columns, and the small network of each block. B rows, D width."""
+"""Fuse columns: one vector from all of them, and one from each block alone. B rows, D width."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from plait.fusion.base import Fusion
-from plait.nn.batch import Tokens
+from plait.nn.batch import Encoded, Fused
 from plait.nn.layers import MLP, module_key
 
-# the part that all numbers, categories and dates are; the others have their column's name, and no
-# column has a name like this
-TABLE = "\0table"
+TABLE = "table"  # the block of all plain columns, unless a column has this name
 
 
-def parts(columns: Sequence[str], cells: Collection[str]) -> dict[str, list[str]]:
-    """The columns of each part: a medium by itself; numbers, categories and dates, which are `cells`,
-    all together.
+def blocks_of(columns: Sequence[str], plain: Collection[str]) -> dict[str, list[str]]:
+    """Return the columns of each block: each media column is one, all plain columns together are another.
+
+    A block of one column has that column's name.
     """
-    table = [c for c in columns if c in cells]
-    found = {c: [c] for c in columns if len(table) < 2 or c not in table}
-    return {**found, TABLE: table} if len(table) > 1 else found
+    table = [column for column in columns if column in plain]
+    blocks = {column: [column] for column in columns if len(table) < 2 or column not in table}
+    if len(table) > 1:
+        name = TABLE
+        while name in blocks:
+            name += "_"
+        blocks[name] = table
+    return blocks
 
 
-class Fused(nn.Module):
-    """The fused vector of some columns: a fusion, and for each part, where there are several, a small
-    network of its own (`solo`), which trains the encoders of its columns without the other parts, and
-    answers for rows that have nothing else. `empty` has a vector for each part, of what it says that a
-    row has none of it, and one for rows that have no cell at all: added to that of a row with one part
-    or none.
+class Fuser(nn.Module):
+    """A fusion of the columns that some targets read, and a small network for each of their blocks.
+
+    Fusion is as sure of itself as the column that it could memorise. The networks of single blocks see
+    one block each, for unimodal heads and late fusion (see `tasks.base_prediction`). Without
+    `unimodal`, or with one block, there are none.
     """
 
-    def __init__(self, widths: dict[str, int], fusion: Fusion, parts: Mapping[str, Sequence[str]]) -> None:
+    def __init__(
+        self, widths: Mapping[str, int], fusion: Fusion, blocks: Mapping[str, Sequence[str]], unimodal: bool
+    ) -> None:
         super().__init__()
         self.columns, self.fusion, self.width = list(widths), fusion, fusion.width
-        self.parts = {p: list(columns) for p, columns in parts.items()} if len(parts) > 1 else {}
-        self.solo = nn.ModuleDict(
-            {
-                module_key(p): MLP(sum(widths[c] for c in columns), [fusion.width])
-                for p, columns in self.parts.items()
-            }
-        )
-        self.empty = nn.Embedding(len(self.parts) + 1, fusion.width) if self.solo else None
-        if self.empty is not None:
-            nn.init.zeros_(self.empty.weight)
+        self.blocks = {block: list(columns) for block, columns in blocks.items()}
+        self.unimodal = nn.ModuleDict()
+        if unimodal and len(blocks) > 1:
+            for block, columns in self.blocks.items():
+                width = sum(widths[column] for column in columns)
+                self.unimodal[module_key(block)] = MLP(width, [fusion.width])
 
-    def forward(
-        self,
-        encoded: dict[str, Tokens],
-        present: dict[str, Tensor],
-        single: bool = True,
-        columns: Collection[str] | None = None,
-    ) -> Tensor:
-        """The vector of each row. With `single`, that of a row with one part, or none, is what that
-        part's own network makes of it, and the empty ones of `columns` (the others are not there at
-        all) say: fusion has seen few such rows, the other has seen them all.
-        """
-        fused_BD: Tensor = self.fusion(
-            {c: encoded[c] for c in self.columns}, {c: present[c] for c in self.columns}
-        )
-        if not self.solo or not single:
-            return fused_BD
-        there = self.there(present)
-        there_BP = torch.stack(list(there.values()), 1)
-        few_B = there_BP.sum(1) <= 1
-        if not bool(few_B.any()):
-            return fused_BD
-        given_P = torch.tensor(self._given(columns), device=there_BP.device)
-        few_BD = self.said_by_empty(~there_BP & given_P, ~there_BP.any(1)).to(fused_BD.dtype)
-        for p, there_B in there.items():
-            few_BD = few_BD + torch.where(
-                (few_B & there_B)[:, None], self.alone(p, encoded).to(fused_BD.dtype), 0
-            )
-        return torch.where(few_B[:, None], few_BD, fused_BD)
+    @property
+    def unimodal_blocks(self) -> list[str]:
+        """The blocks that have a network of their own: all of them, or none."""
+        return list(self.blocks) if len(self.unimodal) else []
 
-    def there(self, present: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """In which rows each part has a cell."""
+    def forward(self, encoded: Encoded) -> Fused:
+        """Fuse the tokens of some rows."""
+        tokens = {column: encoded.tokens[column] for column in self.columns}
+        present = {column: encoded.present[column] for column in self.columns}
+        vector_BD = self.fusion(tokens, present)
+
+        blocks = {}
+        for block in self.unimodal_blocks:
+            pooled_BD = torch.cat([tokens[column].pooled_BD() for column in self.blocks[block]], 1)
+            blocks[block] = self.unimodal[module_key(block)](pooled_BD)
+        return Fused(vector_BD, blocks, self.of_blocks(present), self.of_blocks(encoded.in_table))
+
+    def of_blocks(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return masks of blocks from masks of columns: True where one of the block's columns is."""
         return {
-            p: torch.stack([present[c] for c in columns]).any(0) if len(columns) > 1 else present[columns[0]]
-            for p, columns in self.parts.items()
+            block: torch.stack([masks[c] for c in columns]).any(0) for block, columns in self.blocks.items()
         }
-
-    def alone(self, part: str, encoded: Mapping[str, Tokens]) -> Tensor:
-        """The vector of one part by itself."""
-        return cast(
-            Tensor,
-            self.solo[module_key(part)](torch.cat([encoded[c].pooled_BD() for c in self.parts[part]], 1)),
-        )
-
-    def said_by_empty(self, empty_BP: Tensor, nothing_B: Tensor) -> Tensor:
-        """The sum of what the empty parts of each row say, and that there is nothing else where that is
-        so.
-        """
-        assert self.empty is not None
-        weight = self.empty.weight
-        return torch.cat([empty_BP, nothing_B[:, None]], 1).to(weight.dtype) @ weight
-
-    def knows_empty(self, columns: Collection[str] | None = None) -> bool:
-        """Whether training rows have taught what it says that a part of these columns is empty: its
-        vector is no longer zero.
-        """
-        if self.empty is None:
-            return False
-        at = [i for i, given in enumerate(self._given(columns)) if given]
-        return bool((self.empty.weight[at] != 0).any())
-
-    def _given(self, columns: Collection[str] | None) -> list[bool]:
-        """Whether each part has one of these columns."""
-        return [columns is None or any(c in columns for c in own) for own in self.parts.values()]

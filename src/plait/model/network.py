@@ -1,231 +1,212 @@
-"""The model: encode each column, fuse, hand to the tasks. B rows, L tokens, D width."""
+"""The network: encode each column, fuse, answer each target. B rows, L tokens, D width."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping, Sequence
-from typing import cast
+from collections.abc import Collection, Mapping
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
+from plait.data.plan import Plan
 from plait.data.preprocessing import Preprocessing, configured
 from plait.encoders.base import Encoder
-from plait.model.column import ColumnEncoder, build_encoder, with_statistics
-from plait.model.fused import Fused, parts
-from plait.model.late_fusion import Votes
-from plait.model.table_columns import Cells, together
-from plait.nn.batch import Batch, Tokens
+from plait.model.column import ColumnEncoder, build_encoder, columns_with_statistics
+from plait.model.fused import Fuser, blocks_of
+from plait.model.stand_in import StandIn
+from plait.model.table_columns import TableColumns, together
+from plait.nn.batch import Batch, Encoded, Fused, Masks, Tokens, Values
 from plait.nn.layers import module_key
 from plait.nn.summaries import Statistics
-from plait.recipe.recipe import Recipe
-from plait.tasks.base import Task
+from plait.tasks.base import Task, Widths
+from plait.tasks.base_prediction import Prediction
 
 
-def frozen(model: MultimodalModel) -> dict[str, Encoder]:
-    """The frozen encoders, by column."""
-    return {
-        c: model.encoder(c).encoder for c in model.encoded_alone if hasattr(model.encoder(c).encoder, "embed")
-    }
+class ColumnGroup(Protocol):
+    """The encoder of one column or of several: a `ColumnEncoder`, or the `TableColumns`."""
+
+    columns: list[str]
+    stand_in: StandIn
+
+    def __call__(
+        self, values: Mapping[str, Values], present: Mapping[str, Tensor], in_table: Mapping[str, Tensor]
+    ) -> dict[str, Tokens]:
+        """Encode the cells, with a stand-in token for each absent one."""
+
+    def hide(
+        self, tokens: Mapping[str, Tokens], present: Mapping[str, Tensor], in_table: Mapping[str, Tensor]
+    ) -> dict[str, Tokens]:
+        """Put stand-in tokens in place of cells that are absent now."""
 
 
 class MultimodalModel(nn.Module):
-    """Encoders by column, or of many plain `cells` at once; what fuses them; tasks by target. Tasks
-    that read the same columns share one fused vector.
+    """Encoders by column, fusers by the columns that they read, tasks by target.
+
+    Validation, prediction and export call `forward`. Training and the evaluation of subsets of the
+    columns compose the same three steps: a subset is `answer(fuse(keep(encoded, columns)), ...)`.
     """
 
     def __init__(
         self,
-        columns: Sequence[str],
+        columns: list[str],
         encoders: dict[str, ColumnEncoder],
-        cells: Cells | None,
-        fused: dict[tuple[str, ...], Fused],
+        table_columns: TableColumns | None,
+        fusers: dict[tuple[str, ...], Fuser],
         tasks: dict[str, Task],
-        votes: bool = True,
     ) -> None:
         super().__init__()
         self.columns, self.targets = list(columns), list(tasks)
-        self.encoders, self.cells = nn.ModuleDict({module_key(c): e for c, e in encoders.items()}), cells
-        self.fused = nn.ModuleDict({module_key(",".join(columns)): part for columns, part in fused.items()})
-        self.tasks = nn.ModuleDict({module_key(t): task for t, task in tasks.items()})
-        voting = [
-            t for t, task in tasks.items() if votes and task.fuses and task.logits and self.fused_for(t).solo
-        ]
-        self.votes = nn.ModuleDict({module_key(t): Votes(list(self.fused_for(t).parts)) for t in voting})
-        # targets that nothing is to be hidden from in training: those that have one column of several,
-        # and those that compare rows
-        self.unhidden = [
-            t
-            for t, task in tasks.items()
-            if task.compares or (len(self.columns) > 1 and len(task.read(self.columns)) == 1)
-        ]
+        self.encoders = nn.ModuleDict({module_key(column): e for column, e in encoders.items()})
+        self.table_columns = table_columns
+        self.fusers = nn.ModuleDict({_key(columns): fuser for columns, fuser in fusers.items()})
+        self.tasks = nn.ModuleDict({module_key(target): task for target, task in tasks.items()})
+
+        # Targets that read the same columns share a fuser.
+        self.fuser_of = {
+            t: _key(task.read(columns)) for t, task in tasks.items() if isinstance(task, Prediction)
+        }
 
     @classmethod
-    def build(cls, recipe: Recipe, preprocessing: Preprocessing, training: bool = True) -> MultimodalModel:
-        """The untrained model of a resolved recipe; with `training`, with the weights that training
-        begins from.
+    def build(cls, plan: Plan, preprocessing: Preprocessing, training: bool = True) -> MultimodalModel:
+        """Build the network of a resolved plan. With `training`, load the weights that training
+        starts from.
 
         Raises `RecipeError` when components do not fit each other.
         """
-        built = {c: build_encoder(m, recipe.columns[c].encoder, c) for c, m in preprocessing.inputs.items()}
-        statistics = {
-            c: Statistics(preprocessing.inputs[c].layout) for c in with_statistics(preprocessing, built)
-        }
-        cells = together(
-            preprocessing, {c: e for c, e in built.items() if c not in statistics}, recipe.model.missing
-        )
-        single = [c for c in built if cells is None or c not in cells.columns]
-        encoders = {
-            c: ColumnEncoder(built[c], recipe.model.missing, c in preprocessing.several, statistics.get(c))
-            for c in single
-        }
-        for column in encoders.values() if training else ():
-            column.encoder.begin()
-        fusion, config = configured("fusion", recipe.fusion)
+        built = {c: build_encoder(m, plan.columns[c].encoder, c) for c, m in preprocessing.inputs.items()}
+        table_columns, encoders = _grouped(built, plan.model.missing, preprocessing)
+        for encoder in encoders.values() if training else ():
+            encoder.encoder.begin()
         widths = {c: encoders[c].width if c in encoders else e.width for c, e in built.items()}
-        tasks = copy.deepcopy(preprocessing.tasks)  # other models of the same table have heads of their own
-        reads = {t: {c: widths[c] for c in task.read(widths)} for t, task in tasks.items()}
-        fusions = {tuple(reads[t]): fusion.build(config, reads[t]) for t, task in tasks.items() if task.fuses}
-        for t, task in tasks.items():
-            task.build_head(fusions[tuple(reads[t])].width if task.fuses else 0, reads[t])
+
+        # Other models of the same table have heads of their own.
+        tasks = copy.deepcopy(preprocessing.tasks)
+        fusers = _fusers(plan, preprocessing, tasks, widths)
+        for task in tasks.values():
+            columns = task.read(widths)
+            fuser = fusers.get(columns)
+            task.build(
+                Widths(
+                    fused=fuser.width if fuser else 0,
+                    columns={column: widths[column] for column in columns},
+                    blocks=list(fuser.blocks) if fuser else [],
+                    late_fusion=bool(fuser and fuser.unimodal_blocks and plan.model.votes),
+                )
+            )
             if training:
                 task.load_pretrained()
-        plain = {c for c, m in preprocessing.inputs.items() if m.tabular}
-        apart = {columns: parts(columns, plain) if recipe.model.alone > 0 else {} for columns in fusions}
-        fused = {
-            columns: Fused({c: widths[c] for c in columns}, found, apart[columns])
-            for columns, found in fusions.items()
-        }
-        return cls(list(built), encoders, cells, fused, tasks, recipe.model.votes)
+        return cls(list(built), encoders, table_columns, fusers, tasks)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         encoded = self.encode(batch)
-        fused = self.fuse(encoded, batch.present)
+        fused = self.fuse(encoded)
         return self.answer(fused, encoded)
 
-    def encode(self, batch: Batch) -> dict[str, Tokens]:
-        """Each column's tokens; its learned token in the rows that lack it."""
-        found = self.cells(batch.values, batch.present, batch.given or batch.present) if self.cells else {}
-        return {
-            c: found[c] if c in found else self.encoder(c)(batch.values[c], batch.present[c])
-            for c in self.columns
-        }
+    def encode(self, batch: Batch) -> Encoded:
+        """Encode each column, with a stand-in token wherever a row lacks its cell."""
+        tokens: dict[str, Tokens] = {}
+        for group in self.groups:
+            tokens |= group(batch.values, batch.present, batch.in_table)
+        return Encoded(tokens, batch.present, batch.in_table)
 
-    def fuse(
-        self,
-        encoded: dict[str, Tokens],
-        present: dict[str, Tensor],
-        single: bool = True,
-        targets: Sequence[str] | None = None,
-        columns: Collection[str] | None = None,
-    ) -> dict[str, Tensor]:
-        """For each target (of `targets`) whose task asks for one, the fused vector of each row; see
-        `Fused` for what `single` and `columns` say.
+    def fuse(self, encoded: Encoded) -> dict[str, Fused]:
+        """Return the fused vector, and one vector of each block, for every target that is predicted
+        from them.
         """
-        keys = {t: self._key(t) for t in (self.targets if targets is None else targets) if self.task(t).fuses}
-        found = {
-            key: self.fused[key](encoded, present, single, columns) for key in dict.fromkeys(keys.values())
-        }
-        return {t: found[key] for t, key in keys.items()}
+        by_columns = {key: cast(Fused, fuser(encoded)) for key, fuser in self.fusers.items()}
+        return {target: by_columns[key] for target, key in self.fuser_of.items()}
 
-    def hide(
-        self, encoded: dict[str, Tokens], present: dict[str, Tensor], columns: Collection[str] | None = None
-    ) -> dict[str, Tokens]:
-        """The same tokens, with cells hidden that `present` now lacks; those of other columns than
-        `columns` are not there at all.
-        """
-        found = self.cells.hide(encoded, present, columns) if self.cells else {}
-        return {
-            c: found[c] if c in found else self.encoder(c).hide(tokens, present[c])
-            for c, tokens in encoded.items()
-        }
+    def answer(self, fused: dict[str, Fused], encoded: Encoded) -> dict[str, Tensor]:
+        """Return the output of every task: logits or values, late fusion and baseline included."""
+        return {target: self.task(target).answer(fused.get(target), encoded) for target in self.targets}
 
-    def answer(
-        self, fused: dict[str, Tensor], encoded: dict[str, Tokens], targets: Sequence[str] | None = None
-    ) -> dict[str, Tensor]:
-        """The outputs of all tasks, or those of `targets`. One that does not fuse is given a vector of
-        no width.
-        """
-        nothing_BD = next(iter(encoded.values())).x_BLD[:, 0, :0]
-        return {
-            t: self.task(t)(fused.get(t, nothing_BD), encoded)
-            for t in (self.targets if targets is None else targets)
-        }
+    def hide(self, encoded: Encoded, masks: Masks) -> Encoded:
+        """Return the same rows with stand-in tokens in place of cells that these masks lack."""
+        tokens: dict[str, Tokens] = {}
+        for group in self.groups:
+            tokens |= group.hide(encoded.tokens, masks.present, masks.in_table)
+        return Encoded(tokens, masks.present, masks.in_table)
 
-    def predict_hidden(
-        self,
-        encoded: dict[str, Tokens],
-        present: dict[str, Tensor],
-        columns: Collection[str] | None = None,
-        own: Mapping[str, Mapping[str, Tensor]] | None = None,
-    ) -> dict[str, Tensor]:
-        """The answers from tokens computed before, of these columns (or all), with cells hidden that
-        `present` now lacks: only fusion and heads run. Parts by themselves have a vote (see `Votes`);
-        the `own` answers of single columns are the same whatever is hidden. A row that has none of a
-        target's inputs gets the task's guess where no training row has taught what to make of nothing
-        (see `Task.blind`, `Fused.knows_empty`).
-        """
-        hidden = self.hide(encoded, present, columns)
-        own = self.own(encoded) if own is None else own
-        outputs = self.answer(self.fuse(hidden, present, columns=columns), hidden)
-        for t, output in outputs.items():
-            part, votes = self.fused_for(t) if self.task(t).fuses else None, self.votes_for(t)
-            if part is not None and votes is not None and bool(votes.share > 0):
-                said = {
-                    p: self.task(t)(part.alone(p, hidden), hidden) if len(part.parts[p]) > 1 else own[t][p]
-                    for p in part.parts
-                }
-                outputs[t] = output = votes.mixed(self.task(t), output, said, part.there(present))
-            guess = (
-                self.task(t).blind() if self.task(t).guesses and not self._knows_empty(t, columns) else None
-            )
-            if guess is not None:
-                there_B = torch.stack([present[c] for c in self.task(t).read(self.columns)]).any(0)
-                outputs[t] = torch.where(there_B.reshape(-1, *(1,) * guess.ndim), output, guess.to(output))
-        return outputs
+    def keep(self, encoded: Encoded, columns: Collection[str]) -> Encoded:
+        """Return the same rows as if their table had these columns only."""
+        absent_B = torch.zeros_like(next(iter(encoded.present.values())))
+        present = {c: p if c in columns else absent_B for c, p in encoded.present.items()}
+        in_table = {c: t if c in columns else absent_B for c, t in encoded.in_table.items()}
+        return self.hide(encoded, Masks(present, in_table))
 
-    def own(self, encoded: dict[str, Tokens]) -> dict[str, dict[str, Tensor]]:
-        """For each target with votes what each part by itself answers; nothing of meaning where it is
-        missing.
-        """
-        fused = {t: self.fused_for(t) for t in self.targets if self.votes_for(t) is not None}
-        return {
-            t: {p: self.task(t)(part.alone(p, encoded), encoded) for p in part.parts}
-            for t, part in fused.items()
-        }
-
-    def losses(
-        self, outputs: dict[str, Tensor], targets: dict[str, Tensor], labelled: dict[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """The losses of the tasks that `outputs` has, each the mean over its labelled rows."""
-        return {t: self.task(t).loss(output, targets[t], labelled[t]) for t, output in outputs.items()}
+    @property
+    def groups(self) -> list[ColumnGroup]:
+        """Every encoder: one for each media column, one for all plain columns."""
+        groups = [cast(ColumnGroup, encoder) for encoder in self.encoders.values()]
+        return groups if self.table_columns is None else [self.table_columns, *groups]
 
     def encoder(self, column: str) -> ColumnEncoder:
-        """That of a column which is not one of `cells`."""
+        """Return the encoder of a column that has its own."""
         return cast(ColumnEncoder, self.encoders[module_key(column)])
 
     @property
     def encoded_alone(self) -> list[str]:
         """The columns that have an encoder of their own."""
-        return [c for c in self.columns if module_key(c) in self.encoders]
+        return [column for column in self.columns if module_key(column) in self.encoders]
 
     def task(self, target: str) -> Task:
+        """Return the task of a target, with its trained head."""
         return cast(Task, self.tasks[module_key(target)])
 
-    def fused_for(self, target: str) -> Fused:
-        """What makes the vector that this target is answered from."""
-        return cast(Fused, self.fused[self._key(target)])
+    def prediction(self, target: str) -> Prediction:
+        """Return the task of a target that is predicted from a fused vector."""
+        return cast(Prediction, self.task(target))
 
-    def votes_for(self, target: str) -> Votes | None:
-        """The votes of the parts by themselves, where they have any."""
-        return cast(Votes, self.votes[module_key(target)]) if module_key(target) in self.votes else None
+    def fuser(self, target: str) -> Fuser:
+        """Return what makes the vectors that a target is predicted from."""
+        return cast(Fuser, self.fusers[self.fuser_of[target]])
 
-    def _knows_empty(self, target: str, columns: Collection[str] | None) -> bool:
-        """Whether training has taught what empty cells of these columns say of a target."""
-        read = [c for c in self.task(target).read(self.columns) if columns is None or c in columns]
-        return self.fused_for(target).knows_empty(columns) or (
-            self.cells is not None and self.cells.knows_empty(read)
+
+def frozen(model: MultimodalModel) -> dict[str, Encoder]:
+    """Return the frozen encoders, by column."""
+    encoders = {column: model.encoder(column).encoder for column in model.encoded_alone}
+    return {column: encoder for column, encoder in encoders.items() if hasattr(encoder, "embed")}
+
+
+def _grouped(
+    built: dict[str, Encoder], missing: str, preprocessing: Preprocessing
+) -> tuple[TableColumns | None, dict[str, ColumnEncoder]]:
+    """Put the plain columns into one encoder, and give each other column one of its own."""
+    with_statistics = columns_with_statistics(preprocessing, built)
+    plain = {column: encoder for column, encoder in built.items() if column not in with_statistics}
+    table_columns = together(preprocessing, plain, missing)
+    encoders = {}
+    for column, encoder in built.items():
+        if table_columns is not None and column in table_columns.columns:
+            continue
+        layout = preprocessing.inputs[column].layout
+        statistics = Statistics(layout) if column in with_statistics else None
+        encoders[column] = ColumnEncoder(
+            column,
+            encoder,
+            missing,
+            several=column in preprocessing.several,
+            statistics=statistics,
         )
+    return table_columns, encoders
 
-    def _key(self, target: str) -> str:
-        return module_key(",".join(self.task(target).read(self.columns)))
+
+def _fusers(
+    plan: Plan, preprocessing: Preprocessing, tasks: dict[str, Task], widths: dict[str, int]
+) -> dict[tuple[str, ...], Fuser]:
+    """Build a fuser for each set of columns that predictions are made from."""
+    fusion, config = configured("fusion", plan.fusion)
+    plain = {column for column, modality in preprocessing.inputs.items() if modality.tabular}
+    fusers: dict[tuple[str, ...], Fuser] = {}
+    for task in tasks.values():
+        columns = task.read(widths)
+        if isinstance(task, Prediction) and columns not in fusers:
+            read = {column: widths[column] for column in columns}
+            blocks = blocks_of(columns, plain)
+            fusers[columns] = Fuser(read, fusion.build(config, read), blocks, plan.model.alone > 0)
+    return fusers
+
+
+def _key(columns: tuple[str, ...]) -> str:
+    return module_key(",".join(columns))

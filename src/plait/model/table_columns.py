@@ -1,9 +1,11 @@
-"""Encode many plain columns at once. B rows, M columns, D width."""
+"""Encode many plain columns at once. B rows, M columns, E entries of a number's vector, H hidden units,
+D width.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -12,171 +14,122 @@ from torch.nn import functional as F
 from plait.data.preprocessing import Preprocessing
 from plait.encoders.base import Encoder
 from plait.encoders.tabular import Tabular
+from plait.model.stand_in import StandIn
 from plait.nn.batch import Tokens, Values
 
 
-def together(preprocessing: Preprocessing, encoders: Mapping[str, Encoder], missing: str) -> Cells | None:
-    """One encoder for all plain cells of a row whose own are alike; none where that is one column or none."""
-    plain = {
-        c: e
-        for c, e in encoders.items()
-        if preprocessing.inputs[c].tabular and c not in preprocessing.several
-    }
-    found = {c: e for c, e in plain.items() if isinstance(e, Tabular) and e.plain}
-    ((usual, _),) = Counter(e.width for e in found.values()).most_common(1) or [(0, 0)]
-    found = {c: e for c, e in found.items() if e.width == usual}
-    return Cells(found, missing) if len(found) > 1 else None
+def together(
+    preprocessing: Preprocessing, encoders: Mapping[str, Encoder], missing: str
+) -> TableColumns | None:
+    """Return one encoder for all plain columns whose encoders are alike; None for fewer than two of them."""
+    tabular = {}
+    for column, encoder in encoders.items():
+        is_plain = preprocessing.inputs[column].tabular and column not in preprocessing.several
+        if is_plain and isinstance(encoder, Tabular) and encoder.plain:
+            tabular[column] = encoder
+    if not tabular:
+        return None
+
+    ((usual_width, _),) = Counter(encoder.width for encoder in tabular.values()).most_common(1)
+    alike = {column: encoder for column, encoder in tabular.items() if encoder.width == usual_width}
+    return TableColumns(alike, missing) if len(alike) > 1 else None
 
 
-class Cells(nn.Module):
-    """The encoders of many plain columns as one, in a few products, where each column would need some
-    of its own; and what stands in for cells that are not there: the column's `missing` token, and where
-    a row's cell is known to be empty, `empty` besides. So an empty cell can say something, and a column
-    that is not there says nothing. M columns, E entries of a number's vector, H hidden units.
+class TableColumns(nn.Module):
+    """The encoders of many plain columns as one: a few large products instead of some small ones for
+    each column.
 
-    What has one dimension does not decay (see `optimizer_for`), so biases and tokens are kept flat.
+    It computes the same function as a `Tabular` for each column, and starts from their weights.
     """
 
     def __init__(self, encoders: Mapping[str, Tabular], missing: str) -> None:
         super().__init__()
-        self.numbers = [c for c, e in encoders.items() if not isinstance(e.net, nn.Embedding)]
-        self.categories = [c for c in encoders if c not in self.numbers]
+        self.numbers = [column for column, encoder in encoders.items() if not _is_embedding(encoder)]
+        self.categories = [column for column in encoders if column not in self.numbers]
         self.columns = [*self.numbers, *self.categories]
         self.width = next(iter(encoders.values())).width
         if self.numbers:
-            linears = [
-                [m for m in encoders[c].net.modules() if isinstance(m, nn.Linear)] for c in self.numbers
-            ]
-            entries = [first.in_features for first, _ in linears]
-            padded = [
-                F.pad(first.weight.detach().T, (0, 0, 0, max(entries) - first.in_features))
-                for first, _ in linears
-            ]
-            self.first_MEH, self.second_MHD = (
-                nn.Parameter(torch.stack(w))
-                for w in (padded, [second.weight.detach().T for _, second in linears])
-            )
-            self.first_bias, self.second_bias = (
-                nn.Parameter(torch.cat([layers[i].bias.detach() for layers in linears])) for i in (0, 1)
-            )
-            self.place_ME: Tensor
-            self.register_buffer("place_ME", _places(entries), persistent=False)
+            self._stack_linears([encoders[column] for column in self.numbers])
         if self.categories:
-            embeddings = [
-                net.weight.detach()
-                for c in self.categories
-                if isinstance(net := encoders[c].net, nn.Embedding)
-            ]
-            self.embedding = nn.Embedding.from_pretrained(torch.cat(embeddings), freeze=False)
-            self.offset_M: Tensor
-            self.register_buffer(
-                "offset_M", torch.tensor([0, *map(len, embeddings)]).cumsum(0)[:-1], persistent=False
-            )
-        count = len(self.columns) * self.width
-        self.missing: Tensor
-        self.empty: Tensor
-        for name, begin in (("missing", torch.randn(count) * 0.02), ("empty", torch.randn(count) * 0.3)):
-            if missing == "learned":
-                self.register_parameter(name, nn.Parameter(begin))
-            else:
-                self.register_buffer(name, torch.zeros(count), persistent=False)
-        self.taught_M: Tensor
-        self.register_buffer("taught_M", torch.zeros(len(self.columns), dtype=torch.bool))
+            self._stack_embeddings([encoders[column] for column in self.categories])
+        self.stand_in = StandIn(len(self.columns), self.width, "zero" if missing == "zero" else "learned")
 
-    def teach(self, present: Mapping[str, Tensor]) -> None:
-        """Tells in which training rows each column has a cell: only of columns with empty ones is it
-        learned what these say.
-        """
-        self.taught_M.copy_(torch.stack([~present[c].all() for c in self.columns]))
+    def _stack_linears(self, encoders: list[Tabular]) -> None:
+        """Stack both linear layers of all numbers; shorter vectors are padded with zeros."""
+        layers = [[m for m in encoder.net.modules() if isinstance(m, nn.Linear)] for encoder in encoders]
+        entries = [first.in_features for first, _ in layers]
+        first_weights, second_weights = [], []
+        for first, second in layers:
+            padding = (0, 0, 0, max(entries) - first.in_features)
+            first_weights.append(F.pad(first.weight.detach().T, padding))
+            second_weights.append(second.weight.detach().T)
+
+        self.first_MEH = nn.Parameter(torch.stack(first_weights))
+        self.second_MHD = nn.Parameter(torch.stack(second_weights))
+
+        # Biases are kept flat: what has one dimension takes no weight decay (see `optimizer_for`).
+        self.first_bias = nn.Parameter(torch.cat([first.bias.detach() for first, _ in layers]))
+        self.second_bias = nn.Parameter(torch.cat([second.bias.detach() for _, second in layers]))
+        self.place_ME: Tensor
+        self.register_buffer("place_ME", _places(entries), persistent=False)
+
+    def _stack_embeddings(self, encoders: list[Tabular]) -> None:
+        """Put the embeddings of all categories into one table, one column after the other."""
+        weights = [m.weight.detach() for encoder in encoders if isinstance(m := encoder.net, nn.Embedding)]
+        self.embedding = nn.Embedding.from_pretrained(torch.cat(weights), freeze=False)
+        self.offset_M: Tensor
+        offsets = torch.tensor([0, *map(len, weights)]).cumsum(0)[:-1]
+        self.register_buffer("offset_M", offsets, persistent=False)
 
     def forward(
-        self, values: Mapping[str, Values], present: Mapping[str, Tensor], given: Mapping[str, Tensor]
+        self, values: Mapping[str, Values], present: Mapping[str, Tensor], in_table: Mapping[str, Tensor]
     ) -> dict[str, Tokens]:
-        """Each column's token. Cells that are not `given` are empty; those that are, and not `present`,
-        are hidden, as if they were not there.
-        """
-        parts = []
+        """Return one token for each column, by name."""
+        tokens = []
         if self.numbers:
-            x_BF = F.pad(
-                torch.cat([values[c].x for c in self.numbers], 1), (0, 1)
-            )  # a zero, for entries that a column does not have
+            # A zero at the end stands for entries that a column does not have (see `_places`).
+            x_BF = F.pad(torch.cat([values[c].x for c in self.numbers], 1), (0, 1))
             x_MBE = x_BF[:, self.place_ME].transpose(0, 1)
             count = len(self.numbers)
             hidden_MBH = torch.baddbmm(self.first_bias.view(count, 1, -1), x_MBE, self.first_MEH).relu()
-            parts.append(
-                torch.baddbmm(self.second_bias.view(count, 1, -1), hidden_MBH, self.second_MHD).transpose(
-                    0, 1
-                )
-            )
+            x_MBD = torch.baddbmm(self.second_bias.view(count, 1, -1), hidden_MBH, self.second_MHD)
+            tokens.append(x_MBD.transpose(0, 1))
         if self.categories:
-            parts.append(
-                self.embedding(torch.stack([values[c].x for c in self.categories], 1) + self.offset_M)
-            )
-        x_BMD, there_BM = torch.cat(parts, 1), torch.stack([present[c] for c in self.columns], 1)
-        if not bool(there_BM.all()):
-            missing_MD, empty_MD = (
-                token.to(x_BMD.dtype).view(-1, self.width) for token in (self.missing, self.empty)
-            )
-            told_BM = self._told(there_BM, torch.stack([given[c] for c in self.columns], 1))
-            x_BMD = torch.where(
-                there_BM[..., None], x_BMD, torch.where(told_BM[..., None], missing_MD + empty_MD, missing_MD)
-            )
-        return self._tokens(x_BMD, there_BM)
-
-    def _told(self, there_BM: Tensor, given_BM: Tensor) -> Tensor:
-        """Which cells are known to be empty: those that are; but in training these are hidden as often
-        as the column's others, or that a cell is not there would say that it was not empty.
-        """
-        empty_BM = ~given_BM & self.taught_M
-        if not self.training:
-            return empty_BM
-        hidden_M = 1 - there_BM.sum(0) / given_BM.sum(0).clamp(min=1)
-        return empty_BM & (torch.rand(empty_BM.shape, device=empty_BM.device) >= hidden_M)
+            index_BM = torch.stack([values[c].x for c in self.categories], 1)
+            tokens.append(self.embedding(index_BM + self.offset_M))
+        return self._stand_in(torch.cat(tokens, 1), present, in_table)
 
     def hide(
-        self,
-        encoded: Mapping[str, Tokens],
-        present: Mapping[str, Tensor],
-        columns: Collection[str] | None = None,
+        self, tokens: Mapping[str, Tokens], present: Mapping[str, Tensor], in_table: Mapping[str, Tensor]
     ) -> dict[str, Tokens]:
-        """The tokens with cells hidden that `present` now lacks, and all of columns that are not among
-        `columns`.
-        """
-        x_BMD, there_BM = (
-            torch.cat(some, 1)
-            for some in zip(*((encoded[c].x_BLD, encoded[c].mask_BL) for c in self.columns), strict=True)
-        )
-        present_BM = torch.stack([present[c] for c in self.columns], 1)
-        absent_M = torch.tensor(
-            [columns is not None and c not in columns for c in self.columns], device=x_BMD.device
-        )
-        hidden_BM = (there_BM & ~present_BM) | absent_M
-        if bool(hidden_BM.any()):
-            x_BMD = torch.where(
-                hidden_BM[..., None], self.missing.to(x_BMD.dtype).view(-1, self.width), x_BMD
-            )
-        return self._tokens(x_BMD, there_BM & present_BM & ~absent_M)
+        """Put stand-in tokens into the rows in which a column is absent."""
+        x_BMD = torch.cat([tokens[column].x_BLD for column in self.columns], 1)
+        return self._stand_in(x_BMD, present, in_table)
 
-    def knows_empty(self, columns: Collection[str]) -> bool:
-        """Whether training has taught what it says that a cell of one of these columns is empty."""
-        return bool(self.taught_M[[c in columns for c in self.columns]].any())
+    def _stacked(self, masks: Mapping[str, Tensor]) -> Tensor:
+        return torch.stack([masks[column] for column in self.columns], 1)
 
-    def _tokens(self, x_BMD: Tensor, there_BM: Tensor) -> dict[str, Tokens]:
-        return {
-            c: Tokens(x_B1D, mask_B1)
-            for c, x_B1D, mask_B1 in zip(self.columns, x_BMD.split(1, 1), there_BM.split(1, 1), strict=True)
-        }
+    def _stand_in(
+        self, x_BMD: Tensor, present: Mapping[str, Tensor], in_table: Mapping[str, Tensor]
+    ) -> dict[str, Tokens]:
+        present_BM, in_table_BM = self._stacked(present), self._stacked(in_table)
+        x_BMD = self.stand_in(x_BMD, present_BM, in_table_BM)
+        pairs = zip(x_BMD.split(1, 1), present_BM.split(1, 1), strict=True)
+        return {column: Tokens(*pair) for column, pair in zip(self.columns, pairs, strict=True)}
+
+
+def _is_embedding(encoder: Tabular) -> bool:
+    return isinstance(encoder.net, nn.Embedding)
 
 
 def _places(entries: list[int]) -> Tensor:
-    """Where each column's entries are when all lie side by side, (M, E); what a column does not have is
-    one beyond the last.
+    """Return where each column's entries are when all lie side by side, (M, E).
+
+    An entry that a column does not have lies one beyond the last.
     """
-    most, total = max(entries), sum(entries)
-    begun = [sum(entries[:i]) for i in range(len(entries))]
-    return torch.tensor(
-        [
-            [start + i if i < count else total for i in range(most)]
-            for start, count in zip(begun, entries, strict=True)
-        ]
-    )
+    places = torch.full((len(entries), max(entries)), sum(entries))
+    start = 0
+    for column, count in enumerate(entries):
+        places[column, :count] = torch.arange(start, start + count)
+        start += count
+    return places

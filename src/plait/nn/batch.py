@@ -116,71 +116,130 @@ class Tokens:
 
 
 @dataclass
+class Masks:
+    """Which cells of some rows are there, by column. See `Batch` for what `present` and `in_table` say."""
+
+    present: dict[str, Tensor]
+    in_table: dict[str, Tensor]
+
+    def to(self, device: torch.device) -> Masks:
+        """Move both masks to a device."""
+        return Masks(_moved(self.present, device), _moved(self.in_table, device))
+
+    def take(self, rows: Tensor) -> Masks:
+        """Return both masks for some rows; `rows` count within them."""
+        return Masks(_taken(self.present, rows), _taken(self.in_table, rows))
+
+
+@dataclass
+class Encoded:
+    """The tokens of every column for some rows, and which cells they were made of.
+
+    `present[c]` is True where the row has a cell of column c. `in_table[c]` is True where the row's table has
+    the column: an absent cell is then empty; otherwise nothing is known of it.
+    """
+
+    tokens: dict[str, Tokens]
+    present: dict[str, Tensor]
+    in_table: dict[str, Tensor]
+
+
+@dataclass
+class Fused:
+    """What fusion makes of some rows: a vector of all columns, and a vector of each block alone.
+
+    `vector_BD` is the fused vector. `blocks[b]` has the vectors of block b, for the unimodal heads; it
+    is empty in a model without them. `present[b]` is True where the row has a cell of block b,
+    `in_table[b]` where the row's table has one of its columns.
+    """
+
+    vector_BD: Tensor
+    blocks: dict[str, Tensor]
+    present: dict[str, Tensor]
+    in_table: dict[str, Tensor]
+
+    def count_B(self) -> Tensor:
+        """Return how many blocks each row has."""
+        return torch.stack(list(self.present.values())).sum(0)
+
+    def empty_BP(self) -> Tensor:
+        """Return which blocks of each row are empty: its table has them, and the row has no cell of them."""
+        empty = [self.in_table[block] & ~present_B for block, present_B in self.present.items()]
+        return torch.stack(empty, 1)
+
+    def answered_BD(self) -> Tensor:
+        """Return the vector that each row is answered from.
+
+        With two blocks or more it is the fused vector, with one that block's own: fusion has seen few such
+        rows, the block's network has seen them all. It is zero in a row with none.
+        """
+        count_B = self.count_B()
+        vector_BD = self.vector_BD
+        for block, block_BD in self.blocks.items():
+            is_alone_B = self.present[block] & (count_B == 1)
+            vector_BD = torch.where(is_alone_B[:, None], block_BD.to(vector_BD.dtype), vector_BD)
+        return torch.where((count_B > 0)[:, None], vector_BD, 0.0)
+
+
+@dataclass
 class Batch:
     """Some rows of a prepared table.
 
-    `present[c]` is True where the row has column c; `labelled[t]` is True where it has target t. `rows`
-    are the rows' numbers in the table that they come from. `given` is what `present` was before
-    training hid some of it.
+    `present[c]` is True where the row has a cell of column c, `in_table[c]` where the row's table has
+    the column. `labelled[t]` is True where the row has target t. `rows` are the rows' numbers in the
+    table that they come from. `complete` has both masks as they were before training hid some cells;
+    None where nothing is hidden.
     """
 
     values: dict[str, Values]
     present: dict[str, Tensor]
+    in_table: dict[str, Tensor]
     rows: Tensor
     targets: dict[str, Tensor] = field(default_factory=dict)
     labelled: dict[str, Tensor] = field(default_factory=dict)
-    given: dict[str, Tensor] = field(default_factory=dict)
+    complete: Masks | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def masks(self) -> Masks:
+        """Which cells are there."""
+        return Masks(self.present, self.in_table)
+
     def to(self, device: torch.device) -> Batch:
+        """Move everything but the rows' numbers to a device."""
         if device.type == "cpu":
             return self
-        move = {name: v.to(device) for name, v in self.values.items()}
-        whole = (self.present, self.targets, self.labelled, self.given)
-        present, targets, labelled, given = (
-            {k: v.to(device, non_blocking=True) for k, v in d.items()} for d in whole
+        return Batch(
+            {name: values.to(device) for name, values in self.values.items()},
+            _moved(self.present, device),
+            _moved(self.in_table, device),
+            self.rows,
+            _moved(self.targets, device),
+            _moved(self.labelled, device),
+            None if self.complete is None else self.complete.to(device),
         )
-        return Batch(move, present, self.rows, targets, labelled, given)
 
     def take(self, rows: Tensor) -> Batch:
-        """A part of this batch; `rows` count within it."""
-        whole = (self.present, self.targets, self.labelled, self.given)
-        present, targets, labelled, given = (
-            {k: v.index_select(0, rows) for k, v in d.items()} for d in whole
-        )
+        """Return some rows of this batch; `rows` count within it."""
         return Batch(
-            {k: v.take(rows) for k, v in self.values.items()},
-            present,
+            {name: values.take(rows) for name, values in self.values.items()},
+            _taken(self.present, rows),
+            _taken(self.in_table, rows),
             self.rows.index_select(0, rows),
-            targets,
-            labelled,
-            given,
+            _taken(self.targets, rows),
+            _taken(self.labelled, rows),
+            None if self.complete is None else self.complete.take(rows),
         )
 
-    def only(self, columns: set[str]) -> Batch:
-        """The same rows with every other column hidden, as if its cells were missing."""
-        return replace(
-            self, present={c: p if c in columns else torch.zeros_like(p) for c, p in self.present.items()}
-        )
 
-    def drop(self, probability: float, generator: torch.Generator) -> Batch:
-        """Modality dropout, in each row on its own: with this probability the row keeps only some of
-        its present cells, their number drawn evenly from one to all but one, then that many of them by
-        lot. So small subsets are seen as often as large ones, however many columns there are, and no
-        row trains on nothing.
-        """
-        if probability <= 0 or len(self.present) < 2:
-            return self
-        present = torch.stack(list(self.present.values()))  # (columns, B)
-        lot = torch.rand(present.shape, generator=generator).to(present.device).masked_fill(~present, 2.0)
-        place = lot.argsort(0).argsort(0)  # the absent ones come last
-        have_B = present.sum(0)
-        hit_B, size_B = torch.rand(2, len(self), generator=generator).to(present.device)
-        most_B = torch.where(hit_B < probability, 1 + (size_B * (have_B - 1)).long(), have_B)
-        kept = present & (place < most_B.clamp(min=1))
-        return replace(self, present=dict(zip(self.present, kept, strict=True)), given=self.present)
+def _moved(tensors: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
+
+
+def _taken(tensors: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
+    return {name: tensor.index_select(0, rows) for name, tensor in tensors.items()}
 
 
 IN_MEMORY = 2 << 30  # bytes of one prepared column above which it lies in a temporary file instead

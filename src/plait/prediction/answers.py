@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,20 +36,28 @@ def predict(
     the target's own name and more about it (`label_probability_cat`), then `problem`, null unless a
     cell of the row could not be read.
     """
-    given = check_columns(answering, table, tell)
+    empty_list = not len(table) and not table.data.column_names
+    given = answering.columns if empty_list else check_columns(answering, table, tell)
     columns: dict[str, list[pa.Array]] = {}
     problems: list[Problem] = []
-    for first, part in chunks(table):
+    # a table without rows gets the columns and types of a row without cells
+    parts = list(chunks(table)) if len(table) else [(0, _row_without_cells(answering.columns))]
+    for first, part in parts:
         rows = answering.prepare(part, targets=False, store=store)
         (outputs,) = answering.outputs(rows, [given], progress)
         for target, task in answering.tasks.items():
             for suffix, answer in task.answers(outputs[target]).items():
                 columns.setdefault(f"{target}_{suffix}" if suffix else target, []).append(answer)
         problems += [Problem(p.row + first, p.column, p.file, p.reason) for p in rows.prepared.problems]
-    joined = {name: pa.chunked_array(parts) for name, parts in columns.items()} or {
-        target: pa.array([], pa.null()) for target in answering.tasks
-    }
+
+    joined = {name: pa.chunked_array(arrays).slice(0, len(table)) for name, arrays in columns.items()}
+    if not len(table):
+        problems = []
     return assemble(joined, problems, schema, table), problems
+
+
+def _row_without_cells(columns: Sequence[str]) -> Table:
+    return Table(pa.table({name: pa.nulls(1) for name in columns}), Path(), "the table")
 
 
 def embed(predictor: Predictor, table: Table, tell: Tell, store: Store | None = None) -> np.ndarray:

@@ -1,5 +1,5 @@
-"""The folder of a trained model: recipe and schema, fitted state, weights, metrics. JSON, YAML and
-safetensors only: loading runs no code from the folder.
+"""The folder of a trained model: recipe, plan, fitted state, weights, metrics. JSON, YAML and safetensors
+only: loading runs no code from the folder.
 """
 
 from __future__ import annotations
@@ -12,25 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from plait.data.plan import Plan
 from plait.data.preprocessing import Preprocessing
 from plait.encoders.pretrained import Pretrained
 from plait.errors import ArtifactError, PlaitError
 from plait.model.network import MultimodalModel
 from plait.pretrained.network import Network
-from plait.recipe.recipe import Recipe
 from plait.runs.files import write_json, write_tensors, write_text
-from plait.table.schema import Schema
+from plait.runs.folder import CHECKPOINTS, FORMAT
 
-FORMAT = 8
-
-
-FILES = ("recipe.yaml", "schema.json", "state.json", "weights.safetensors")
+FILES = ("recipe.yaml", "plan.json", "state.json", "weights.safetensors")
 
 
 @dataclass
@@ -39,18 +35,20 @@ class Artifact:
     history.
     """
 
-    recipe: Recipe
-    schema: Schema
+    plan: Plan
     preprocessing: Preprocessing
     model: MultimodalModel
     record: dict[str, Any]
 
 
 def save(artifact: Artifact, folder: Path) -> None:
-    """Writes the folder. Weights come last: a folder that has them is whole."""
+    """Write the folder. Weights come last: a folder that has them is whole.
+
+    `recipe.yaml` is for people and for the next training; `load` reads what was decided from `plan.json`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "recipe.yaml", artifact.recipe.to_yaml())
-    write_text(folder / "schema.json", artifact.schema.model_dump_json(indent=1))
+    write_text(folder / "recipe.yaml", artifact.plan.recipe.to_yaml())
+    write_text(folder / "plan.json", artifact.plan.to_json())
     write_json(folder / "state.json", {"format": FORMAT, **artifact.preprocessing.state()})
     write_json(folder / "metrics.json", artifact.record)
     for network in networks(artifact.model):
@@ -59,35 +57,21 @@ def save(artifact: Artifact, folder: Path) -> None:
 
 
 def load(folder: str | Path) -> Artifact:
-    """The trained model in a folder, ready to predict. Raises `ArtifactError` when it is none,
-    unfinished or damaged.
+    """Load the trained model in a folder, ready to predict.
+
+    Raises `ArtifactError` when it is none, unfinished, damaged, or of another version.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise ArtifactError(f"no folder '{folder}' (looked in {Path.cwd()})")
-    absent = [name for name in FILES if not (folder / name).is_file()]
-    if absent:
-        if (folder / "checkpoint.safetensors").is_file():
-            raise ArtifactError(
-                f"'{folder}' holds a training that has not ended; go on with: plait fit --resume {folder}"
-            )
-        raise ArtifactError(f"'{folder}' is no trained model of plait: it lacks {', '.join(absent)}")
+    _check_files(folder)
     try:
-        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        if state.get("format") != FORMAT:
-            raise ArtifactError(
-                f"'{folder}' has format {state.get('format')}; this plait reads {FORMAT}. Install the plait "
-                f"that wrote it"
-            )
-        recipe = Recipe(**yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")))
-        schema = Schema.model_validate_json((folder / "schema.json").read_text(encoding="utf-8"))
-        preprocessing = Preprocessing.from_state(recipe, state)
-        model = MultimodalModel.build(recipe, preprocessing, training=False)
+        plan = Plan.from_dict(_read_json(folder / "plan.json"))
+        preprocessing = Preprocessing.from_state(plan, _read_json(folder / "state.json"))
+        model = MultimodalModel.build(plan, preprocessing, training=False)
         model.load_state_dict(load_file(folder / "weights.safetensors"))
         for network in networks(model):
             network.folder = folder / "pretrained" / network.identity
         metrics = folder / "metrics.json"
-        record = json.loads(metrics.read_text(encoding="utf-8")) if metrics.is_file() else {}
+        record = _read_json(metrics) if metrics.is_file() else {}
     except PlaitError:
         raise
     except (
@@ -98,17 +82,51 @@ def load(folder: str | Path) -> Artifact:
         RuntimeError,
         OSError,
         SafetensorError,
-        yaml.YAMLError,
     ) as error:
         raise ArtifactError(f"'{folder}' is damaged: {type(error).__name__}: {error}") from error
     model.eval()
-    return Artifact(recipe, schema, preprocessing, model, record)
+    return Artifact(plan, preprocessing, model, record)
+
+
+def _check_files(folder: Path) -> None:
+    """Raise `ArtifactError` unless a folder holds all files of a model, in the present format."""
+    if not folder.is_dir():
+        raise ArtifactError(f"no folder '{folder}' (looked in {Path.cwd()})")
+    # older formats lack files of the present one: look at the format first
+    _check_format(folder)
+    absent = [name for name in FILES if not (folder / name).is_file()]
+    if not absent:
+        return
+    if (folder / CHECKPOINTS[0]).is_file():
+        raise ArtifactError(
+            f"'{folder}' holds a training that has not ended; go on with: plait fit --resume {folder}"
+        )
+    raise ArtifactError(f"'{folder}' is no trained model of plait: it lacks {', '.join(absent)}")
+
+
+def _check_format(folder: Path) -> None:
+    path = folder / "state.json"
+    if not path.is_file():
+        return
+    try:
+        written = _read_json(path).get("format")
+    except (ValueError, OSError, AttributeError) as error:
+        raise ArtifactError(f"'{path}' is damaged: {error}") from error
+    if written != FORMAT:
+        raise ArtifactError(
+            f"'{folder}' has format {written}; this plait reads {FORMAT}. Train the model again, or load it "
+            f"with the plait that wrote it"
+        )
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def identity(folder: Path) -> str:
     """A hash of a trained model: what its vectors are compared by."""
     digest = hashlib.blake2b(digest_size=16)
-    for name in ("recipe.yaml", "weights.safetensors"):
+    for name in ("plan.json", "weights.safetensors"):
         digest.update((folder / name).read_bytes())
     return digest.hexdigest()
 

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from typing import Any, Protocol, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from plait.data import frozen
 from plait.data.dataset import Dataset
+from plait.data.plan import Plan
 from plait.data.preprocessing import Prepared, Preprocessing
 from plait.errors import RecipeError
 from plait.media.cell import Store
 from plait.model import network
-from plait.model.fused import Fused
 from plait.model.network import MultimodalModel
 from plait.nn.batch import Batch
 from plait.nn.device import Settings, to_channels_last
-from plait.recipe.recipe import Recipe
 from plait.table.table import Progress, Table
 from plait.tasks.base import Task, joined
 
@@ -44,7 +43,7 @@ class Answering(Protocol):
     @property
     def columns(self) -> list[str]: ...
     @property
-    def tasks(self) -> dict[str, Task]: ...
+    def tasks(self) -> Mapping[str, Task]: ...
 
     def prepare(
         self, table: Table, targets: bool = True, store: Store | None = None, progress: Progress = ...
@@ -63,9 +62,9 @@ class Predictor:
     """
 
     def __init__(
-        self, model: MultimodalModel, preprocessing: Preprocessing, settings: Settings, recipe: Recipe
+        self, model: MultimodalModel, preprocessing: Preprocessing, settings: Settings, plan: Plan
     ) -> None:
-        self.preprocessing, self.settings, self.recipe = preprocessing, settings, recipe
+        self.preprocessing, self.settings, self.plan = preprocessing, settings, plan
         if settings.precision == "bf16":
             model = copy.deepcopy(model)
             for part in model.modules():
@@ -92,73 +91,71 @@ class Predictor:
     ) -> Dataset:
         prepared = self.preprocessing.prepare(table, targets, progress, store)
         frozen.embed(
-            prepared, self.preprocessing, network.frozen(self.model), self.recipe, self.settings, store
+            prepared, self.preprocessing, network.frozen(self.model), self.plan, self.settings, store
         )
         return Dataset(prepared, self.preprocessing)
 
     def outputs(
         self, rows: Dataset, subsets: Sequence[Sequence[str]], progress: Progress = lambda n: None
     ) -> list[dict[str, Tensor]]:
-        """Every column is encoded once: all subsets together cost little more than one."""
-        found: list[list[dict[str, Tensor]]] = []
+        """Encode every column once: all subsets together cost little more than one."""
+        of_batches: list[list[dict[str, Tensor]]] = []
         for batch in rows.in_order(BATCH):
-            found.append(self.of_batch(batch, subsets))
+            of_batches.append(self.of_batch(batch, subsets))
             progress(len(batch))
-        return (
-            [
-                {t: joined([part[i][t] for part in found]) for t in self.model.targets}
-                for i in range(len(subsets))
-            ]
-            if found
-            else []
-        )
+        if not of_batches:
+            return []
+        joined_subsets = []
+        for place in range(len(subsets)):
+            of_subset = [outputs[place] for outputs in of_batches]
+            by_target = {t: joined([outputs[t] for outputs in of_subset]) for t in self.model.targets}
+            joined_subsets.append(by_target)
+        return joined_subsets
 
     @torch.inference_mode()
     def of_batch(self, batch: Batch, subsets: Sequence[Sequence[str]]) -> list[dict[str, Tensor]]:
-        """Each task's output for a batch as encoders take it, in fp32 on the CPU."""
+        """Return each task's output for a batch as encoders take it, for each subset of the columns.
+
+        All outputs are in float32 on the CPU.
+        """
         batch = batch.to(torch.device(self.settings.device))
+        of_subsets = []
         with self.settings.autocast():
             encoded = self.model.encode(batch)
-            own = self.model.own(encoded)
-            found = [
-                self.model.predict_hidden(encoded, batch.only(given).present, given, own)
-                for given in map(set, subsets)
-            ]
-            decoded = [
-                {t: self.model.task(t).decode(output, thorough=True) for t, output in one.items()}
-                for one in found
-            ]
-        return [
-            {t: (output.float() if output.is_floating_point() else output).cpu() for t, output in one.items()}
-            for one in decoded
-        ]
+            for columns in subsets:
+                kept = self.model.keep(encoded, columns)
+                outputs = self.model.answer(self.model.fuse(kept), kept)
+                of_subsets.append(
+                    {target: self._decoded(target, output) for target, output in outputs.items()}
+                )
+        return of_subsets
+
+    def _decoded(self, target: str, output: Tensor) -> Tensor:
+        decoded = self.model.task(target).decode(output, thorough=True)
+        return (decoded.float() if decoded.is_floating_point() else decoded).cpu()
 
     @torch.inference_mode()
     def fused(self, batch: Batch, columns: Sequence[str]) -> Tensor:
-        """The fused vector of each row of a table that has these columns, in fp32 on the CPU: that of
-        the target which reads the most of them.
+        """Return the fused vector of each row of a table that has these columns, in float32 on the CPU.
+
+        It is that of the target which reads the most columns.
         """
         batch = batch.to(torch.device(self.settings.device))
         with self.settings.autocast():
-            encoded, given = self.model.encode(batch), set(columns)
-            return (
-                self._widest(self.model.hide(encoded, batch.present, given), batch.present, columns=given)
-                .float()
-                .cpu()
-            )
+            kept = self.model.keep(self.model.encode(batch), columns)
+            return self.model.fuse(kept)[self._widest_target].answered_BD().float().cpu()
 
     @property
     def width(self) -> int:
-        """Of the fused vector."""
-        return self._widest.width
+        """The width of the fused vector."""
+        return self.model.fuser(self._widest_target).width
 
     @property
-    def _widest(self) -> Fused:
-        if not len(self.model.fused):
+    def _widest_target(self) -> str:
+        """The target that is predicted from the most columns."""
+        if not self.model.fuser_of:
             raise RecipeError(
-                "no target of this model is answered from a fused vector; an aligned column has vectors of "
-                "its own: column="
+                "no target of this model is answered from a fused vector; "
+                "an aligned column has embeddings of its own: column="
             )
-        return max(
-            (cast(Fused, part) for part in self.model.fused.values()), key=lambda part: len(part.columns)
-        )
+        return max(self.model.fuser_of, key=lambda target: len(self.model.fuser(target).columns))

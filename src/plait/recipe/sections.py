@@ -21,9 +21,6 @@ def _one_or_more(value: int | str) -> int | str:
 Count: TypeAlias = Annotated[int | Literal["auto"], AfterValidator(_one_or_more)]
 
 
-FEW = 2000  # rows below which the luck of folds is averaged over
-
-
 class ColumnRecipe(Options):
     """How one column enters. What is left out is inferred from the table."""
 
@@ -66,13 +63,6 @@ class ModelRecipe(Options):
     balance: Literal["given", "blend"] = "given"
     votes: bool = True
 
-    def for_alignment(self) -> ModelRecipe:
-        """The same where there is no target to predict: nothing is hidden, unless that was asked for,
-        and nothing learned alone.
-        """
-        dropout = self.modality_dropout if "modality_dropout" in self.model_fields_set else 0.0
-        return self.model_copy(update={"modality_dropout": dropout, "alone": 0.0})
-
 
 class EnsembleRecipe(Options):
     """Members that are trained beside the recipe's own network, and weighed by what each adds on rows
@@ -93,10 +83,6 @@ class EnsembleRecipe(Options):
     stack: bool = False
     rounds: int = Field(20, ge=1)
     bags: int = Field(20, ge=1)
-
-    def for_rows(self, rows: int) -> EnsembleRecipe:
-        """The same with numbers for so many training rows in place of `auto`."""
-        return self.model_copy(update={"repeats": 3 if rows < FEW else 1}) if self.repeats == "auto" else self
 
 
 _VECTORS = {"image": "pretrained", "text": "pretrained"}
@@ -178,9 +164,6 @@ class TuningRecipe(Options):
 Switch = Literal["auto", "on", "off"]
 
 
-ALIGNED = ("image", "text", "audio", "video")  # modalities that are aligned when no columns are named
-
-
 LEAST_STEPS = 500  # of any training
 
 
@@ -190,10 +173,32 @@ UNAUGMENTED = 0.2  # of its epochs
 COMPARED = 256  # rows of a batch where rows are compared with each other
 
 
-MANY = 4000  # rows from which on training is in large batches, where little is trained
+class TrainingOptions(Options):
+    """The options of the training loop that a recipe and a plan share."""
+
+    micro_batch: int = Field(0, ge=0)
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    learning_rate: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(0.05, ge=0)
+    epsilon: float = Field(1e-8, gt=0, description="added to the denominator of Adam's step")
+    warmup: float = Field(0.3, ge=0, le=1)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    clip: float = Field(1.0, ge=0)
+    mixup: float = Field(0.0, ge=0)
+    unlabelled: float = Field(0.0, ge=0)
+    patience: int = Field(
+        0, ge=0, description="epochs without a better score before training stops; 0: never stop early"
+    )
+    keep: Literal["best", "last"] = "best"
+    best_by: str = Field(
+        "",
+        description="the target whose main metric chooses the best epoch; if empty, the mean skill of all",
+    )
+    checkpoint_minutes: float = Field(5.0, gt=0)
+    trackers: tuple[Literal["csv", "tensorboard"], ...] = ("csv",)
 
 
-class TrainingRecipe(Options):
+class TrainingRecipe(TrainingOptions):
     """The training loop. Learning rates are per step; `warmup` is a share of all steps; `clip` of 0
     clips nothing.
 
@@ -221,31 +226,11 @@ class TrainingRecipe(Options):
 
     epochs: Count = "auto"
     batch_size: Count = "auto"
-    micro_batch: int = Field(0, ge=0)
-    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
-    learning_rate: float = Field(2e-3, gt=0)
-    weight_decay: float = Field(0.05, ge=0)
-    epsilon: float = Field(1e-8, gt=0, description="added to the denominator of Adam's step")
-    warmup: float = Field(0.3, ge=0, le=1)
-    schedule: Literal["cosine", "constant"] = "cosine"
-    clip: float = Field(1.0, ge=0)
     unaugmented: float | Literal["auto"] = "auto"
-    mixup: float = Field(0.0, ge=0)
-    unlabelled: float = Field(0.0, ge=0)
-    patience: int = Field(
-        0, ge=0, description="epochs without a better score before training stops; 0: never stop early"
-    )
-    keep: Literal["best", "last"] = "best"
-    best_by: str = Field(
-        "",
-        description="the target whose main metric chooses the best epoch; if empty, the mean skill of all",
-    )
-    checkpoint_minutes: float = Field(5.0, gt=0)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     channels_last: Switch = "auto"
     compile: Switch = "auto"
     allocator: Switch = "auto"
-    trackers: tuple[Literal["csv", "tensorboard"], ...] = ("csv",)
 
     @field_validator("unaugmented")
     @classmethod
@@ -253,55 +238,6 @@ class TrainingRecipe(Options):
         if isinstance(value, float) and not 0 <= value <= 1:
             raise ValueError("expected a share from 0 to 1, or auto")
         return value
-
-    def for_rows(
-        self,
-        rows: int,
-        frozen: bool = False,
-        aligned: bool = False,
-        least: int = LEAST_STEPS,
-        unaugmented: float = UNAUGMENTED,
-    ) -> TrainingRecipe:
-        """The same with numbers for so many training rows in place of `auto`. `frozen`: no encoder of
-        media or texts is trained; `aligned`: rows of a batch are compared with each other; `least`: the
-        steps that tasks need; `unaugmented`: what they ask for.
-        """
-        writes = least > LEAST_STEPS
-        many = frozen and rows >= MANY
-        compared = max(32, min(COMPARED, rows // 4)) if aligned else 0
-        batch = (
-            self.batch_size
-            if self.batch_size != "auto"
-            else compared or (16 if writes else 128 if many else 32)
-        )
-        steps = max(rows // batch, 1)
-        epochs = (
-            self.epochs
-            if self.epochs != "auto"
-            else 20
-            if many and not writes
-            else max(min(40, max(8, 12_000 // steps)), -(-least // steps))
-        )
-        whole = unaugmented if self.unaugmented == "auto" else self.unaugmented
-        return self.model_copy(update={"epochs": epochs, "batch_size": batch, "unaugmented": whole})
-
-    @property
-    def all_epochs(self) -> int:
-        """The number of epochs, once it is settled."""
-        assert self.epochs != "auto"
-        return self.epochs
-
-    @property
-    def augmented_epochs(self) -> int:
-        """The number of epochs that see cells augmented, once it is settled."""
-        assert self.unaugmented != "auto"
-        return round((1 - self.unaugmented) * self.all_epochs)
-
-    @property
-    def batch(self) -> int:
-        """The rows of a batch, once that is settled."""
-        assert self.batch_size != "auto"
-        return self.batch_size
 
     @field_validator("channels_last", "compile", "allocator", mode="before")
     @classmethod

@@ -62,9 +62,7 @@ class Space:
         return self.name if sum(task.compares for task in self.network.tasks.values()) > 1 else ""
 
     def modality(self, column: str) -> str:
-        choice = self.network.recipe.columns[column].modality
-        assert choice is not None
-        return choice.name
+        return self.network.plan.columns[column].modality.name
 
     def of_modality(self, *modalities: str) -> list[str]:
         return [c for c in self.columns if self.modality(c) in modalities]

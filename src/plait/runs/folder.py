@@ -1,85 +1,171 @@
-"""What a run is begun with: its table and the rows that train, its folder, and what a resume must agree
-with.
-"""
+"""The folder of one training: what it was asked to do, and what a resume must agree with."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
 from plait.errors import RecipeError
-from plait.runs import files
+from plait.runs import files, interrupts
+from plait.table.sides import Sources
 from plait.table.table import Table
 
+FORMAT = 8  # of the files in a run's folder
+REQUEST = "run.json"
+CHECKPOINTS = ("checkpoint.safetensors", "best.safetensors")
+HASHED = 1000  # rows of each chunk of a table
 
-def folder_for(out: str | Path | None, resume: bool) -> Path:
+
+class Request(BaseModel):
+    """What a run was asked to do: all that is needed to ask again, and to notice another table.
+
+    `recipe` is the recipe as asked, never what plait decided, so that a resume decides anew and alike.
+    `sources` are absolute paths; None stands for a table in memory.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    format: int = FORMAT
+    recipe: dict[str, Any]
+    targets: list[str]
+    sources: dict[str, str | None]
+    root: str | None
+    strict: bool
+    rows: int
+    columns: list[str]
+    content: str
+
+    @classmethod
+    def make(
+        cls, recipe: dict[str, Any], targets: list[str], sources: Sources, strict: bool, table: Table
+    ) -> Request:
+        """Describe a call of `fit`. `table` is what was read from the sources."""
+        return cls(
+            recipe=recipe,
+            targets=targets,
+            sources={side: _path(source) for side, source in sources.sides().items()},
+            root=_path(sources.root),
+            strict=strict,
+            rows=len(table),
+            columns=table.data.column_names,
+            content=content(table),
+        )
+
+    @classmethod
+    def read(cls, folder: Path) -> Request:
+        """Read what the run in a folder was asked to do.
+
+        Raises `RecipeError` when there is no run, or when another version of plait began it.
+        """
+        path = folder / REQUEST
+        if not path.is_file():
+            raise RecipeError(f"'{folder}' holds no training to go on with")
+        try:
+            fields = json.loads(path.read_text(encoding="utf-8"))
+            begun_with = fields.get("format")
+            if begun_with == FORMAT:
+                return cls.model_validate(fields)
+        except (OSError, ValueError, AttributeError, ValidationError) as error:
+            raise RecipeError(f"'{path}' is damaged: {error}; train again into another folder") from error
+        raise RecipeError(
+            f"'{folder}' has format {begun_with}; this plait goes on with {FORMAT}. Train again into another "
+            f"folder, or go on with the plait that began it"
+        )
+
+    def check_agrees(self, before: Request, folder: Path) -> None:
+        """Raise `RecipeError` when a resumed run was begun with something else."""
+        names = ("rows", "columns", "content", "targets", "recipe")
+        changed = [name for name in names if getattr(self, name) != getattr(before, name)]
+        if changed:
+            raise RecipeError(
+                f"cannot go on with '{folder}': its {' and '.join(changed)} differ from those it was begun "
+                f"with"
+            )
+
+
+class Run:
+    """The folder of one training, as a context manager.
+
+    SIGTERM ends what is inside as Ctrl-C does. When the training ends well, its checkpoints are removed;
+    otherwise they stay, so that `resume` can go on from them.
+    """
+
+    def __init__(self, folder: Path, resumed: bool) -> None:
+        self.folder, self.resumed = folder, resumed
+        self._open = ExitStack()
+
+    @classmethod
+    def begin(cls, out: str | Path | None, request: Request, resume: bool = False) -> Run:
+        """Make the folder `out`, `runs/<time>` if left out, and write the request into it.
+
+        With `resume` the folder must hold a run that was begun with the same request. Raises `RecipeError`
+        when it does not, or when a fresh run would overwrite a trained model.
+        """
+        run = cls(_folder_for(out, resume), resume)
+        if resume:
+            request.check_agrees(Request.read(run.folder), run.folder)
+        else:
+            run.remove_checkpoints()
+            files.write_json(run.folder / REQUEST, request.model_dump(mode="json"))
+        return run
+
+    def __enter__(self) -> Run:
+        self._open.enter_context(interrupts.terminable())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.close()
+        if error is None:
+            self.remove_checkpoints()
+
+    def remove_checkpoints(self) -> None:
+        """Remove the state of a training that has ended, or that another one replaces."""
+        for name in CHECKPOINTS:
+            (self.folder / name).unlink(missing_ok=True)
+
+
+def content(table: Table) -> str:
+    """Return a short hash of the first thousand rows of each chunk of a table."""
+    digest = hashlib.blake2b(digest_size=16)
+    for column in table.data.columns:
+        for chunk in column.chunks:
+            digest.update(json.dumps(chunk.slice(0, HASHED).to_pylist(), default=str).encode())
+    return digest.hexdigest()
+
+
+def _path(source: Any) -> str | None:
+    return str(Path(source).absolute()) if isinstance(source, (str, Path)) else None
+
+
+def _folder_for(out: str | Path | None, resume: bool) -> Path:
     if out is None:
         if resume:
             raise RecipeError("resume= needs out=, the folder of the training that was stopped")
-        base = Path("runs") / datetime.now().strftime("%Y-%m-%d-%H%M%S")
-        out, count = base, 1
-        while Path(out).exists():
-            out, count = Path(f"{base}-{count}"), count + 1
+        out = _unused_folder()
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise RecipeError(f"out '{folder}' is a file; expected a folder")
-    if resume and not (folder / "run.json").is_file():
-        raise RecipeError(f"'{folder}' holds no training to go on with")
     if not resume and (folder / "weights.safetensors").is_file():
         raise RecipeError(
             f"'{folder}' already holds a trained model; choose another out=, or remove it first"
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    if not resume:
+        folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-def content(table: Table) -> str:
-    """A short hash of what a table holds: of each chunk the first thousand rows."""
-    digest = hashlib.blake2b(digest_size=16)
-    for column in table.data.columns:
-        for chunk in column.chunks:
-            digest.update(json.dumps(chunk.slice(0, 1000).to_pylist(), default=str).encode())
-    return digest.hexdigest()
-
-
-def begin(
-    folder: Path,
-    table: Table,
-    recipe: dict[str, Any],
-    sources: dict[str, Any],
-    root: Any,
-    targets: list[str],
-    strict: bool,
-    resumed: bool,
-) -> None:
-    """Writes what a later resume needs and must agree with, or checks it."""
-    given = {
-        side: str(Path(s).absolute()) if isinstance(s, (str, Path)) else None for side, s in sources.items()
-    }
-    now = {
-        "rows": len(table),
-        "columns": table.data.column_names,
-        "content": content(table),
-        "recipe": recipe,
-        "sources": given,
-        "root": None if root is None else str(Path(root).absolute()),
-        "targets": targets,
-        "strict": strict,
-    }
-    path = folder / "run.json"
-    if not resumed:
-        files.write_json(path, now)
-        return
-    before = json.loads(path.read_text(encoding="utf-8"))
-    changed = [
-        key
-        for key in ("rows", "columns", "content", "recipe")
-        if before.get(key) != json.loads(json.dumps(now[key]))
-    ]
-    if changed:
-        raise RecipeError(
-            f"cannot go on with '{folder}': its {' and '.join(changed)} differ from those it was begun with"
-        )
+def _unused_folder() -> Path:
+    """Return `runs/<time>`, with a number behind it where two runs begin in one second."""
+    base = Path("runs") / datetime.now().strftime("%Y-%m-%d-%H%M%S")
+    folder, count = base, 1
+    while folder.exists():
+        folder, count = Path(f"{base}-{count}"), count + 1
+    return folder

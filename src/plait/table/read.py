@@ -166,6 +166,8 @@ def _read_object(source: Any) -> pa.Table:
                 "frame"
             )
         source = [dict(source)]
+    if isinstance(source, list) and not source:
+        return pa.table({})
     if isinstance(source, Sequence) and source and all(isinstance(row, Mapping) for row in source):
         names = list(dict.fromkeys(name for row in source for name in row))
         try:

@@ -31,7 +31,8 @@ from plait.table.values import is_text
 from plait.tasks.aligning import ranking
 from plait.tasks.aligning.linear_start import Projection, linear_maps
 from plait.tasks.aligning.losses import info_nce, multilinear, same, siglip, volume
-from plait.tasks.base import Task, TaskOptions, masked_mean
+from plait.tasks.base import Outputs, TaskOptions, masked_mean
+from plait.tasks.base_comparison import Comparison
 
 PAIRWISE = ("infonce", "siglip")
 
@@ -74,7 +75,7 @@ class Config(TaskOptions):
     hardness: float = Field(0.0, ge=0)
 
 
-class Alignment(Task):
+class Alignment(Comparison):
     """Its target are the rows themselves: a number for each different cell of each column, and for each
     group.
 
@@ -91,9 +92,6 @@ class Alignment(Task):
     options = Config
     score = "mrr"
     higher = True
-    logits = False
-    fuses = False
-    compares = True
     tunes = {
         "dropout": Between(low=0.0, high=0.6),
         "temperature": Between(low=0.02, high=0.2, log=True),
@@ -139,13 +137,11 @@ class Alignment(Task):
             )
         return cls(config)
 
-    def build_head(self, fused: int, encoded: dict[str, int]) -> None:
+    def build_head(self, widths: dict[str, int]) -> None:
         config = self.config
         self.heads = nn.ModuleDict()
         for c in self.columns:
-            self.heads[module_key(c)] = Projection(
-                encoded[c] + 1, config.hidden, config.width, config.dropout
-            )
+            self.heads[module_key(c)] = Projection(widths[c] + 1, config.hidden, config.width, config.dropout)
 
     def begin(self, encoded: Mapping[str, Iterable[Tokens]], starts: Mapping[str, int]) -> None:
         """Sets where the projections of these columns begin, from batches of training rows' tokens,
@@ -172,13 +168,15 @@ class Alignment(Task):
         """What cosines are multiplied by: one over the learned temperature."""
         return self.log_scale.clamp(max=HOTTEST).exp()
 
-    def calibrate(self, output: Tensor, target: Tensor) -> None:
+    def calibrate(self, outputs: Outputs, target: Tensor) -> None:
         """Chooses the share of the linear maps by the mean reciprocal rank on validation rows, given
         with the share as it is.
         """
         if not self.share > 0:
             return
-        fixed, learned = (F.normalize(part, dim=-1).numpy() for part in output.split(self.config.width, -1))
+        fixed, learned = (
+            F.normalize(part, dim=-1).numpy() for part in outputs.output.split(self.config.width, -1)
+        )
         scores = {}
         for share in SHARES:
             rest = np.where((fixed != 0).any(-1, keepdims=True), 1 - share, 1.0)
@@ -192,10 +190,10 @@ class Alignment(Task):
         target = torch.from_numpy(np.stack(ids, 1).astype(np.int64))
         return target, (target[:, : len(self.columns)] >= 0).any(1), []
 
-    def forward(self, fused_BD: Tensor, encoded: dict[str, Tokens]) -> Tensor:
+    def forward(self, tokens: dict[str, Tokens]) -> Tensor:
         found = []
         for c in self.columns:
-            head, summary = self.heads[module_key(c)], self._summary(encoded[c])
+            head, summary = self.heads[module_key(c)], self._summary(tokens[c])
             x_BD = F.normalize(head(summary).float(), dim=-1)
             if not self.training and self.share > 0:
                 fixed_BD = F.normalize(head.first(summary).float(), dim=-1)  # type: ignore[operator]
@@ -203,7 +201,7 @@ class Alignment(Task):
                     (fixed_BD != 0).any(1, keepdim=True), 1 - self.share, 1.0
                 )  # all of it where there is no map
                 x_BD = torch.cat([self.share.sqrt() * fixed_BD, rest_B1.sqrt() * x_BD], -1)
-            found.append(x_BD * encoded[c].mask_BL.any(1)[:, None])
+            found.append(x_BD * tokens[c].mask_BL.any(1)[:, None])
         return torch.stack(found, 1)
 
     def _summary(self, tokens: Tokens) -> Tensor:
@@ -323,10 +321,10 @@ class Alignment(Task):
             for name in ranking.metrics(np.zeros(0))
         }
 
-    def prior(self, target: Tensor) -> Tensor:
+    def baseline(self, target: Tensor) -> Tensor:
         return torch.zeros(len(self.columns), self.config.width)
 
-    def guess(self, target: Tensor) -> float:
+    def baseline_loss(self, target: Tensor) -> float:
         """That of a comparison by lot, in a batch of the usual size."""
         return math.log(max(min(len(target), COMPARED), 2))
 

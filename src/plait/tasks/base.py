@@ -1,10 +1,11 @@
-"""What a task is. B rows, D fused width."""
+"""What a task is. Three bases build on it: `Prediction`, `Writing` and `Comparison`. B rows, D width."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -14,259 +15,247 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from plait.modalities.base import Match
-from plait.nn.batch import Tokens
+from plait.nn.batch import Encoded, Fused
 from plait.recipe.registry import Options
 from plait.recipe.sections import LEAST_STEPS, UNAUGMENTED, Between, Choices
 from plait.table.problems import Problem
 from plait.table.table import Source
 
+MAIN = "\0main"  # the name of a task's own loss; its other losses have the names of blocks
+
+# From an output, and the rows that count for it (all if None), to the mean loss over labelled rows.
+LossOf: TypeAlias = Callable[[Tensor, Tensor | None], Tensor]
+
 
 class TaskOptions(Options):
-    """What every task can be told: the `inputs` that it reads, all if left out; the `column` that its
-    labels are in, that of its own name if left out, so that several tasks may have the same labels; and
-    the `weight` of its loss beside those of others.
-    """
+    """Options of every task."""
 
     inputs: tuple[str, ...] = Field((), description="columns that it reads; all if empty")
     column: str = Field("", description="where its labels are; in the column of its own name if empty")
     weight: float = Field(1.0, gt=0, description="of its loss beside those of other targets")
 
 
+@dataclass(frozen=True)
+class Widths:
+    """The widths that a head is built for: of the fused vector, and of each column's tokens.
+
+    `blocks` are those of a prediction's columns. With `late_fusion`, unimodal heads of all blocks take part.
+    """
+
+    fused: int
+    columns: dict[str, int]
+    blocks: list[str] = field(default_factory=list)
+    late_fusion: bool = False
+
+
+@dataclass
+class Outputs:
+    """A task's outputs for some rows: its own, and those of the unimodal heads, for calibration.
+
+    `present[b]` is True where the row has a cell of block b.
+    """
+
+    output: Tensor
+    blocks: dict[str, Tensor] = field(default_factory=dict)
+    present: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def joined(cls, of_batches: Sequence[Outputs]) -> Outputs:
+        """Join the outputs of several batches."""
+        first = of_batches[0]
+        blocks, present = {}, {}
+        for block in first.blocks:
+            blocks[block] = torch.cat([outputs.blocks[block] for outputs in of_batches])
+        for block in first.present:
+            present[block] = torch.cat([outputs.present[block] for outputs in of_batches])
+        return cls(torch.cat([outputs.output for outputs in of_batches]), blocks, present)
+
+    def take(self, rows: Tensor) -> Outputs:
+        """Return the outputs of some rows."""
+        return self.map(lambda tensor: tensor[rows])
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Outputs:
+        """Return the same with every tensor changed."""
+        blocks = {block: change(output) for block, output in self.blocks.items()}
+        present = {block: change(present_B) for block, present_B in self.present.items()}
+        return Outputs(change(self.output), blocks, present)
+
+
 class Task(nn.Module, ABC):
-    """One target: its state, head, loss and metrics, and the way back from outputs to words.
+    """One target: its state, head, loss and metrics, and the way back from outputs to answers.
 
-    `score` names the metric that chooses the best epoch, and `higher` says whether more of it is
-    better. `logits`: outputs are logits, which a temperature can calibrate; the head divides its own by
-    the buffer `temperature`, 1 until then. `squared`: the loss is a squared error.
+    `score` names the main metric, which chooses the best epoch; `higher` says whether more of it is
+    better. `squared` says that the loss is a squared error. `from_files` says that labels are files, of
+    which more than a few bad ones are an error. `sorts_by_length` asks for batches of rows of about the
+    same length, for less padding. A task without a target (`has_target`) compares the rows' own
+    columns.
 
-    `guesses`, a buffer that training sets: no training row had none of its inputs, so that a row like
-    that may get the guess (see `blind`).
-
-    A task that `fuses` answers from the fused vector of its inputs and from nothing else, so that it
-    can also answer from one column's, from mixed rows, and in an ensemble; one that does not reads its
-    inputs' tokens. One that `compares` rows with each other has no target column and needs no label;
-    every other has the column of its own name.
-
-    `modalities`: what columns it reads when no `inputs` are named, all if empty. For its inputs, where
-    the recipe does not say otherwise, `encoders` has an encoder by modality, and `cells` options of the
-    modality. `steps`: how many a training needs at least; `unaugmented`: the share of its epochs, at
-    the end, that sees cells as they are. `tunes`: what `plait tune` tries of its options.
+    `modalities` are those of the columns that it reads when no `inputs` are named; all if empty. For
+    its inputs, where the recipe does not say otherwise, `encoders` has an encoder by modality, and
+    `cells` has options of the modality. `steps` is the least number of training steps, `unaugmented`
+    the share of the epochs, at the end, that sees cells as they are. `tunes` has what `plait tune`
+    tries of its options.
     """
 
     options: ClassVar[type[TaskOptions]]
     score: str
     higher: bool
-    logits: ClassVar[bool]
     squared: ClassVar[bool] = False
-    fuses: ClassVar[bool] = True
+    fuses: ClassVar[bool] = False
     compares: ClassVar[bool] = False
+    has_target: ClassVar[bool] = True
+    from_files: ClassVar[bool] = False
+    sorts_by_length: ClassVar[bool] = False
     modalities: ClassVar[tuple[str, ...]] = ()
     encoders: ClassVar[dict[str, Any]] = {}
+    cells: ClassVar[dict[str, dict[str, Any]]] = {}
     steps: ClassVar[int] = LEAST_STEPS
     unaugmented: ClassVar[float] = UNAUGMENTED
-    from_files: ClassVar[bool] = (
-        False  # whether its labels are files, of which more than a few bad ones are an error
-    )
-    cells: ClassVar[dict[str, dict[str, Any]]] = {}
     tunes: ClassVar[dict[str, Between | Choices]] = {}
-    inputs: tuple[str, ...] = ()  # as in its options, and what `reads` says: whoever makes it sets both
+
+    # As in its options, and what `reads` says. Whoever makes a task sets both.
+    inputs: tuple[str, ...] = ()
     label_columns: list[str]
-    temperature: Tensor
-    guesses: Tensor
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("temperature", torch.ones(()))
-        self.register_buffer("guesses", torch.tensor(False))
-
-    def read(self, columns: Iterable[str]) -> tuple[str, ...]:
-        """Those of a model's columns that it reads, in their order there."""
-        return tuple(c for c in columns if not self.inputs or c in self.inputs)
+    # ---------------------------------------------------------------- what it reads
 
     @classmethod
     @abstractmethod
     def matches(cls, cells: pa.ChunkedArray) -> Match | None:
-        """Whether a target with these cells, nulls left out, is predicted by this task."""
+        """Return how well a target with these cells (without nulls) suits this task; None if it does not."""
 
     @classmethod
     def reads(cls, config: Any, name: str) -> list[str]:
-        """The columns of the table that the task `name` finds its target in: one, or of a task that
-        compares rows several, and its `cells` below are then structs of these.
-        """
+        """Return the columns of the table that hold the target of the task `name`."""
         return [config.column or name]
 
     @classmethod
     def encoder_for(cls, config: Any, modality: str) -> dict[str, Any] | None:
-        """The encoder of its inputs of a modality, where the recipe does not say; None for the
-        modality's own.
+        """Return the encoder of its inputs of a modality, where the recipe does not say; None for the
+        usual one.
         """
         return cls.encoders.get(modality)
+
+    def read(self, columns: Iterable[str]) -> tuple[str, ...]:
+        """Return those of a model's columns that it reads, in their order there."""
+        return tuple(column for column in columns if not self.inputs or column in self.inputs)
+
+    # ---------------------------------------------------------------- its state
 
     @classmethod
     @abstractmethod
     def fit(cls, config: Any, cells: pa.ChunkedArray, name: str) -> Task:
-        """The task for the target `name`, fitted on its training rows. Raises `TrainingError` when they
-        cannot be learned from.
+        """Return the task for the target `name`, fitted on its training rows.
+
+        Raises `TrainingError` when they cannot be learned from.
         """
-
-    @abstractmethod
-    def build_head(self, fused: int, encoded: dict[str, int]) -> None:
-        """Makes the head, once the widths of the fused vector and of each column's tokens are known."""
-
-    @abstractmethod
-    def encode(self, cells: pa.ChunkedArray, source: Source) -> tuple[Tensor, Tensor, list[Problem]]:
-        """The target as a tensor, True where there is a label, and labels that cannot be used. They may
-        have to be read from files.
-        """
-
-    @abstractmethod
-    def forward(self, fused_BD: Tensor, encoded: dict[str, Tokens]) -> Tensor:
-        """The output: logits, or the scaled value."""
-
-    @abstractmethod
-    def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
-        """The mean loss over the labelled rows; zero when there are none."""
-
-    def load_pretrained(self) -> None:
-        """Loads weights that training begins from, once the head is built."""
-        return
-
-    @property
-    def calibrates(self) -> bool:
-        """Whether something is left to validation rows."""
-        return self.logits or self.compares
-
-    def calibrate(self, output: Tensor, target: Tensor) -> None:
-        """Sets, once trained, what is left to validation rows: the temperature."""
-        self.temperature.fill_(fit_temperature(self, output, target))
-
-    def guess(self, target: Tensor) -> float:
-        """The loss of the best guess that sees no input, on these labels: what losses of different
-        kinds are measured in.
-        """
-        prior = self.prior(target)
-        return float(
-            self.loss(
-                prior.expand(len(target), *prior.shape), target, torch.ones(len(target), dtype=torch.bool)
-            )
-        )
-
-    def decode(self, output: Tensor, thorough: bool = False) -> Tensor:
-        """What is kept of a batch's output once nothing more is learned from it, and what `answers` and
-        `measure` are given: (B, ...), and zeros mean nothing where lengths differ (see `joined`).
-        `thorough`: as good as it gets, not as fast.
-        """
-        return output
-
-    def pseudo(self, output: Tensor, sure: float) -> tuple[Tensor, Tensor]:
-        """Answers in the form of targets, and True where the output gives them this probability. Of a
-        task that fuses.
-        """
-        raise NotImplementedError
-
-    @abstractmethod
-    def answers(self, output: Tensor) -> dict[str, pa.Array]:
-        """The answer under the key "", and more about it under suffixes such as "probability_cat"."""
-
-    @abstractmethod
-    def measure(self, output: np.ndarray, target: np.ndarray) -> dict[str, float]:
-        """Metrics over labelled rows, by name."""
-
-    def measured(
-        self, output: np.ndarray, target: np.ndarray, all_metrics: bool = True
-    ) -> Callable[[np.ndarray], dict[str, float]]:
-        """`measure` for some of these rows, by their numbers, for those who ask often: `all_metrics`,
-        or what is quickly found, `score` among it.
-        """
-        return lambda rows: self.measure(output[rows], target[rows])
-
-    @abstractmethod
-    def prior(self, target: Tensor) -> Tensor:
-        """The output, for one row and as `decode` leaves it, of the best guess that sees no input, from
-        the training targets.
-        """
-
-    def blind(self) -> Tensor | None:
-        """The output of a row that has none of the inputs, where no training row was like that
-        (`guesses`) or had an empty cell of the columns that are there: the best guess from all their
-        labels. None: whatever the head makes of nothing. Of a task that fuses.
-        """
-        return None
-
-    def blend(self, outputs: Tensor, weights: Tensor) -> Tensor:
-        """One output from those of several models, (models, B, ...), with weights that add up to one:
-        that of the mean of their answers, which for classes is the mean of probabilities. Of a task
-        that fuses.
-        """
-        raise NotImplementedError
-
-    def boosting(self, target: Tensor) -> list[tuple[dict[str, Any], Tensor]]:
-        """What gradient-boosted trees are to learn: for each booster LightGBM's parameters and its own
-        target. Their raw scores side by side are the output. Empty where trees cannot learn it. Of a
-        task that fuses.
-        """
-        raise NotImplementedError
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
-        """All that `fit` learned, as JSON."""
+        """Return all that `fit` learned, as JSON."""
 
     @classmethod
     @abstractmethod
     def from_state(cls, config: Any, state: dict[str, Any]) -> Task:
-        """The inverse of `state`; the head is still to be built."""
+        """Restore a task from its `state`; the head is still to be built."""
+
+    @abstractmethod
+    def encode(self, cells: pa.ChunkedArray, source: Source) -> tuple[Tensor, Tensor, list[Problem]]:
+        """Return the target as a tensor, True where there is a label, and labels that cannot be used.
+
+        Labels may have to be read from files.
+        """
+
+    # ---------------------------------------------------------------- its head
+
+    @abstractmethod
+    def build(self, widths: Widths) -> None:
+        """Make the head."""
+
+    def load_pretrained(self) -> None:
+        """Load weights that training starts from, once the head is built."""
+        return
+
+    @abstractmethod
+    def answer(self, fused: Fused | None, encoded: Encoded) -> Tensor:
+        """Return the output of some rows, as prediction has it."""
+
+    def decode(self, output: Tensor, thorough: bool = False) -> Tensor:
+        """Return what is kept of a batch's output: what `answers` and `measure` take, (B, ...).
+
+        Zeros mean nothing where lengths differ (see `joined`). `thorough` asks for the best answer, not
+        the fastest.
+        """
+        return output
+
+    # ---------------------------------------------------------------- training
+
+    @abstractmethod
+    def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
+        """Return the mean loss over the labelled rows; zero when there are none."""
+
+    @abstractmethod
+    def losses(self, fused: Fused | None, encoded: Encoded, loss_of: LossOf) -> dict[str, Tensor]:
+        """Return all losses that training adds up, by name; `MAIN` is among them."""
+
+    def loss_weights(self, blocks: Iterable[str], alone: float, left: float) -> dict[str, float]:
+        """Return the weights of its losses when a share of `left` of the training is still to come."""
+        return {}
+
+    def sees_hidden_cells(self, columns: list[str]) -> bool:
+        """Return whether training hides cells of these columns, a model's, from this task."""
+        return True
+
+    def outputs(self, fused: Fused | None, encoded: Encoded) -> Outputs | None:
+        """Return what `calibrate` needs of some rows; None where nothing is left to calibrate."""
+        return None
+
+    def calibrate(self, outputs: Outputs, target: Tensor) -> None:
+        """Set, once trained, what validation rows decide. The `outputs` are those of labelled rows."""
+        return
+
+    # ---------------------------------------------------------------- answers and metrics
+
+    @abstractmethod
+    def answers(self, output: Tensor) -> dict[str, pa.Array]:
+        """Return the answer under the key "", and more about it under suffixes such as "probability_cat"."""
+
+    @abstractmethod
+    def measure(self, output: np.ndarray, target: np.ndarray) -> dict[str, float]:
+        """Return metrics over labelled rows, by name."""
+
+    def measured(
+        self, output: np.ndarray, target: np.ndarray, all_metrics: bool = True
+    ) -> Callable[[np.ndarray], dict[str, float]]:
+        """Return `measure` as a function of row numbers, for the bootstrap, which asks often.
+
+        Without `all_metrics`, slow metrics may be left out; `score` is always there.
+        """
+        return lambda rows: self.measure(output[rows], target[rows])
+
+    @abstractmethod
+    def baseline(self, target: Tensor) -> Tensor:
+        """Return the output, for one row and as `decode` has it, of the best answer without inputs."""
+
+    def baseline_loss(self, target: Tensor) -> float:
+        """Return the loss of the baseline on these labels: the unit that losses of different kinds are
+        compared in.
+        """
+        baseline = self.baseline(target)
+        everywhere_B = torch.ones(len(target), dtype=torch.bool)
+        return float(self.loss(baseline.expand(len(target), *baseline.shape), target, everywhere_B))
 
 
-def joined(parts: list[Tensor]) -> Tensor:
-    """What was kept of several batches as one; texts and spectra of different lengths are padded with
-    zeros.
-    """
-    if parts[0].ndim > 1:
-        longest = max(part.shape[1] for part in parts)
-        behind = (0, 0) * (parts[0].ndim - 2)
-        parts = [F.pad(part, (*behind, 0, longest - part.shape[1])) for part in parts]
-    return torch.cat(parts)
+def joined(outputs: list[Tensor]) -> Tensor:
+    """Join what was kept of several batches. Texts and spectra of different lengths are padded with zeros."""
+    if outputs[0].ndim > 1:
+        longest = max(output.shape[1] for output in outputs)
+        later_dimensions = (0, 0) * (outputs[0].ndim - 2)
+        outputs = [F.pad(x, (*later_dimensions, 0, longest - x.shape[1])) for x in outputs]
+    return torch.cat(outputs)
 
 
 def masked_mean(loss_B: Tensor, labelled_B: Tensor) -> Tensor:
-    """The mean of the labelled rows' losses, zero (with zero gradients) when there are none."""
+    """Return the mean of the labelled rows' losses: zero, with zero gradients, when there are none."""
     weight_B = labelled_B.to(loss_B.dtype)
     return (loss_B * weight_B).sum() / weight_B.sum().clamp(min=1)
-
-
-def mean_of_softmax(outputs: Tensor, weights: Tensor) -> Tensor:
-    """The log of the mean of the models' probabilities, from logits (models, B, classes)."""
-    return (outputs.log_softmax(-1) + weights.clamp(min=1e-12).log()[:, None, None]).logsumexp(0)
-
-
-def mean_of_sigmoid(outputs: Tensor, weights: Tensor) -> Tensor:
-    """The logit of the mean of the models' probabilities, from logits (models, B, labels)."""
-    share = weights.clamp(min=1e-12).log()[:, None, None]
-    return (F.logsigmoid(outputs) + share).logsumexp(0) - (F.logsigmoid(-outputs) + share).logsumexp(0)
-
-
-COOLEST, HOTTEST = (
-    0.5,
-    20.0,
-)  # temperatures; few rows that are all answered right would else be taken for certainty
-
-
-CALIBRATING = 20  # labelled rows that a temperature needs
-
-
-def fit_temperature(task: Task, output: Tensor, target: Tensor) -> float:
-    """The temperature by which logits are to be divided for the least loss on rows that were not
-    trained on (Guo et al. 2017, "On calibration of modern neural networks"). 1 for outputs that are no
-    logits, and for fewer than 20 rows.
-    """
-    if not task.logits or len(target) < CALIBRATING:
-        return 1.0
-    from scipy.optimize import minimize_scalar  # takes longer to import than a small model to predict
-
-    everywhere = torch.ones(len(target), dtype=torch.bool)
-
-    def loss(log_temperature: float) -> float:
-        return float(task.loss(output / float(np.exp(log_temperature)), target, everywhere))
-
-    found = minimize_scalar(loss, bounds=(np.log(COOLEST), np.log(HOTTEST)), method="bounded")
-    return float(np.exp(found.x)) if found.fun < loss(0.0) else 1.0

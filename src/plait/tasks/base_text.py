@@ -18,7 +18,8 @@ from plait.modalities.base import Match
 from plait.table.problems import Problem
 from plait.table.table import Source
 from plait.table.values import is_text
-from plait.tasks.base import Task, TaskOptions
+from plait.tasks.base import TaskOptions
+from plait.tasks.base_writing import Writing
 from plait.tasks.writing.spelling import NOTHING, Form, Spelling, Units, plain
 
 ABSENT = -1  # the first id of a row that has nothing to be read from: its answer is null
@@ -37,14 +38,12 @@ class TextOptions(TaskOptions):
     longest: int = Field(512, ge=1, description="units; longer texts are not learned from")
 
 
-class TextTask(Task):
+class TextTask(Writing):
     """A target whose cells are texts: ids as its `spelling` has them, (B, L), and `NOTHING` behind a
     text's end.
     """
 
     options = TextOptions
-    logits = False
-    fuses = False
 
     def __init__(self, config: TextOptions, spelling: Spelling) -> None:
         super().__init__()
@@ -117,12 +116,12 @@ class TextTask(Task):
         )
         return self.compare(found, wanted)
 
-    def prior(self, target: Tensor) -> Tensor:
+    def baseline(self, target: Tensor) -> Tensor:
         """The text that is there most often; the first of them in the order of ids."""
         texts, counts = torch.unique(target, dim=0, return_counts=True)
         return texts[counts.argmax()].long()
 
-    def guess(self, target: Tensor) -> float:
+    def baseline_loss(self, target: Tensor) -> float:
         """The mean surprise of a unit to one who knows how often each occurs, in nats."""
         counts = torch.bincount(target[target != NOTHING].long()).double()
         share = counts[counts > 0] / counts.sum()

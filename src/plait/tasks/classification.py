@@ -15,12 +15,12 @@ from torch.nn import functional as F
 
 from plait.errors import TrainingError
 from plait.modalities.base import Match
-from plait.nn.batch import Tokens
 from plait.nn.layers import glorot
 from plait.table.problems import Problem
 from plait.table.table import Source
 from plait.table.values import distinct
-from plait.tasks.base import Task, TaskOptions, masked_mean, mean_of_sigmoid, mean_of_softmax
+from plait.tasks.base import TaskOptions, masked_mean
+from plait.tasks.base_prediction import Prediction, mean_of_sigmoid, mean_of_softmax
 
 
 class Config(TaskOptions):
@@ -30,7 +30,7 @@ class Config(TaskOptions):
     label_smoothing: float = Field(0.0, ge=0, lt=1)
 
 
-class Classification(Task):
+class Classification(Prediction):
     """Two classes have one logit, of the second class in sorted order; more have one each."""
 
     options = Config
@@ -79,8 +79,8 @@ class Classification(Task):
             )
         return cls(classes, [counted[c] for c in classes], config.class_weights, config.label_smoothing)
 
-    def build_head(self, fused: int, encoded: dict[str, int]) -> None:
-        self.head = nn.Linear(fused, 1 if len(self.classes) == 2 else len(self.classes))
+    def build_head(self, width: int) -> None:
+        self.head = nn.Linear(width, 1 if len(self.classes) == 2 else len(self.classes))
         glorot(self.head)
 
     def encode(self, cells: pa.ChunkedArray, source: Source) -> tuple[Tensor, Tensor, list[Problem]]:
@@ -106,7 +106,7 @@ class Classification(Task):
         target = torch.from_numpy(index)
         return target.clamp(min=0), target >= 0, problems
 
-    def forward(self, fused_BD: Tensor, encoded: dict[str, Tokens]) -> Tensor:
+    def forward(self, fused_BD: Tensor) -> Tensor:
         return self.head(fused_BD).float() / self.temperature
 
     def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
@@ -164,14 +164,14 @@ class Classification(Task):
 
         return of
 
-    def prior(self, target: Tensor) -> Tensor:
+    def baseline(self, target: Tensor) -> Tensor:
         return _logits(torch.bincount(target, minlength=len(self.classes)).float())
 
-    def blind(self) -> Tensor:
+    def baseline_output(self) -> Tensor:
         count_C = torch.tensor(self.counts, dtype=torch.float32)
         return _logits(count_C if self.weight_C is None else count_C * self.weight_C.cpu())
 
-    def blend(self, outputs: Tensor, weights: Tensor) -> Tensor:
+    def mix(self, outputs: Tensor, weights: Tensor) -> Tensor:
         return (mean_of_sigmoid if len(self.classes) == 2 else mean_of_softmax)(outputs, weights)
 
     def boosting(self, target: Tensor) -> list[tuple[dict[str, Any], Tensor]]:

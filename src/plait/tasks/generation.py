@@ -121,9 +121,9 @@ class Generation(TextTask):
             self.seen = sorted({tuple(ids): ids for ids in texts}.values())
             self.allowed = decoder.only(self.seen)
 
-    def build_head(self, fused: int, encoded: dict[str, int]) -> None:
+    def build_head(self, widths: dict[str, int]) -> None:
         config = self.config
-        self.columns = list(encoded)
+        self.columns = list(widths)
         self.decoder: TextDecoder | PretrainedDecoder
         if config.model:
             self.decoder = PretrainedDecoder(self.architecture, config.rate)
@@ -132,7 +132,7 @@ class Generation(TextTask):
                 len(self.spelling) + 1, config.width, config.heads, config.layers, config.dropout
             )
         self.into = nn.ModuleDict(
-            {module_key(c): nn.Linear(width, self.decoder.width) for c, width in encoded.items()}
+            {module_key(c): nn.Linear(width, self.decoder.width) for c, width in widths.items()}
         )
         self.first_D = nn.Parameter(torch.randn(self.decoder.width) * 0.02)
         self.norm = nn.LayerNorm(self.decoder.width)
@@ -141,17 +141,18 @@ class Generation(TextTask):
         if isinstance(self.decoder, PretrainedDecoder):
             self.decoder.load(files.find(self.config.model))
 
-    def forward(self, fused_BD: Tensor, encoded: dict[str, Tokens]) -> Tensor:
-        rows, device = len(fused_BD), fused_BD.device
+    def forward(self, tokens: dict[str, Tokens]) -> Tensor:
+        first = next(iter(tokens.values())).x_BLD
+        rows, device = len(first), first.device
         parts, masks = (
             [self.first_D.expand(rows, 1, -1)],
             [torch.ones(rows, 1, dtype=torch.bool, device=device)],
         )
         given_B1 = masks[0] if not self.training else torch.rand(rows, 1, device=device) >= UNGIVEN
         for c in self.columns:
-            x_BLD = self.into[module_key(c)](encoded[c].x_BLD)
+            x_BLD = self.into[module_key(c)](tokens[c].x_BLD)
             parts.append(x_BLD + positions(x_BLD.shape[1], x_BLD.shape[2], device))
-            masks.append(encoded[c].mask_BL & given_B1)
+            masks.append(tokens[c].mask_BL & given_B1)
         return self.norm(torch.cat([part.float() for part in parts], 1)) * torch.cat(masks, 1)[..., None]
 
     def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:

@@ -15,12 +15,12 @@ from torch.nn import functional as F
 
 from plait.errors import TrainingError
 from plait.modalities.base import Match
-from plait.nn.batch import Tokens
 from plait.nn.layers import glorot
 from plait.table.problems import Problem
 from plait.table.table import Source
 from plait.table.values import is_text
-from plait.tasks.base import Task, TaskOptions, masked_mean, mean_of_sigmoid
+from plait.tasks.base import TaskOptions, masked_mean
+from plait.tasks.base_prediction import Prediction, mean_of_sigmoid
 
 
 class Config(TaskOptions):
@@ -32,7 +32,7 @@ class Config(TaskOptions):
     separator: str = Field("|", min_length=1)
 
 
-class Multilabel(Task):
+class Multilabel(Prediction):
     """Cells are lists of labels, or strings with a separator. An empty list means "none of them"; null
     means unlabelled.
     """
@@ -66,8 +66,8 @@ class Multilabel(Task):
         labels = sorted(counts)
         return cls(config, labels, [counts[label] / len(rows) for label in labels])
 
-    def build_head(self, fused: int, encoded: dict[str, int]) -> None:
-        self.head = nn.Linear(fused, len(self.labels))
+    def build_head(self, width: int) -> None:
+        self.head = nn.Linear(width, len(self.labels))
         glorot(self.head)
 
     def encode(self, cells: pa.ChunkedArray, source: Source) -> tuple[Tensor, Tensor, list[Problem]]:
@@ -93,7 +93,7 @@ class Multilabel(Task):
                     )
         return target, labelled, problems
 
-    def forward(self, fused_BD: Tensor, encoded: dict[str, Tokens]) -> Tensor:
+    def forward(self, fused_BD: Tensor) -> Tensor:
         return self.head(fused_BD).float() / self.temperature
 
     def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
@@ -130,13 +130,13 @@ class Multilabel(Task):
             "log_loss": float(-np.log(p_true).mean()),
         }
 
-    def prior(self, target: Tensor) -> Tensor:
+    def baseline(self, target: Tensor) -> Tensor:
         return target.float().mean(0).clamp(1e-6, 1 - 1e-6).logit()
 
-    def blind(self) -> Tensor:
+    def baseline_output(self) -> Tensor:
         return torch.tensor(self.shares).clamp(1e-6, 1 - 1e-6).logit()
 
-    def blend(self, outputs: Tensor, weights: Tensor) -> Tensor:
+    def mix(self, outputs: Tensor, weights: Tensor) -> Tensor:
         return mean_of_sigmoid(outputs, weights)
 
     def boosting(self, target: Tensor) -> list[tuple[dict[str, Any], Tensor]]:

@@ -14,12 +14,12 @@ from torch.nn import functional as F
 
 from plait.errors import TrainingError
 from plait.modalities.base import Match
-from plait.nn.batch import Tokens
 from plait.nn.layers import glorot
 from plait.table.problems import Problem
 from plait.table.table import Source
 from plait.table.values import MOST, distinct, is_text, numbers, share_of_numbers
-from plait.tasks.base import Task, TaskOptions, masked_mean
+from plait.tasks.base import TaskOptions, masked_mean
+from plait.tasks.base_prediction import Prediction
 
 
 class Config(TaskOptions):
@@ -29,7 +29,7 @@ class Config(TaskOptions):
     delta: float = Field(1.0, gt=0)
 
 
-class Regression(Task):
+class Regression(Prediction):
     """Predicts (y - mean) / std of the training rows; answers in the target's own unit."""
 
     options = Config
@@ -67,8 +67,8 @@ class Regression(Task):
             )
         return cls(config, float(y.mean()), float(y.std()))
 
-    def build_head(self, fused: int, encoded: dict[str, int]) -> None:
-        self.head = nn.Linear(fused, 1)
+    def build_head(self, width: int) -> None:
+        self.head = nn.Linear(width, 1)
         glorot(self.head)
 
     def encode(self, cells: pa.ChunkedArray, source: Source) -> tuple[Tensor, Tensor, list[Problem]]:
@@ -80,7 +80,7 @@ class Regression(Task):
         ]
         return target, torch.from_numpy(labelled), problems
 
-    def forward(self, fused_BD: Tensor, encoded: dict[str, Tokens]) -> Tensor:
+    def forward(self, fused_BD: Tensor) -> Tensor:
         return self.head(fused_BD)[:, 0].float()
 
     def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
@@ -106,13 +106,13 @@ class Regression(Task):
             "r2": 1 - squared / spread if spread > 0 else float("nan"),
         }
 
-    def prior(self, target: Tensor) -> Tensor:
+    def baseline(self, target: Tensor) -> Tensor:
         return target.float().mean()
 
-    def blind(self) -> Tensor:
+    def baseline_output(self) -> Tensor:
         return torch.zeros(())
 
-    def blend(self, outputs: Tensor, weights: Tensor) -> Tensor:
+    def mix(self, outputs: Tensor, weights: Tensor) -> Tensor:
         return (outputs * weights[:, None]).sum(0)
 
     def boosting(self, target: Tensor) -> list[tuple[dict[str, Any], Tensor]]:

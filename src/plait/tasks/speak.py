@@ -22,7 +22,8 @@ from plait.nn.batch import Tokens
 from plait.nn.layers import BiLSTM, Dropout, steps_mask
 from plait.table.problems import Problem
 from plait.table.table import Source
-from plait.tasks.base import Task, TaskOptions, masked_mean
+from plait.tasks.base import TaskOptions, masked_mean
+from plait.tasks.base_writing import Writing
 from plait.tasks.speaking.waves import alignment, griffin_lim, spread, unevenness, wav
 
 # what a place far from where it would be if all letters lasted the same costs an alignment, see
@@ -59,7 +60,7 @@ class Config(TaskOptions):
         return AudioConfig(**chosen, seconds=self.longest, longest=self.longest)
 
 
-class Speak(Task):
+class Speak(Writing):
     """Each letter makes the mean of its spectra; which are its own is found in training by the
     likeliest alignment with what letters make (Kim et al. 2020, "Glow-TTS", sec. 3.1, without its
     flow); how long it lasts is learned from that, as a logarithm (ib., sec. 3.2). A network that reads
@@ -72,8 +73,6 @@ class Speak(Task):
     options = Config
     score = "mel_distance"
     higher = False
-    logits = False
-    fuses = False
     steps = 2500
     from_files = True
     modalities = ("text",)
@@ -96,13 +95,13 @@ class Speak(Task):
             raise TrainingError(f"target '{name}': expected recordings in the training rows, found none")
         return cls(config)
 
-    def build_head(self, fused: int, encoded: dict[str, int]) -> None:
-        if len(encoded) != 1:
+    def build_head(self, widths: dict[str, int]) -> None:
+        if len(widths) != 1:
             raise RecipeError(
-                f"one column is read aloud, not {', '.join(encoded)}: name it, as in {{name: speak, inputs: "
+                f"one column is read aloud, not {', '.join(widths)}: name it, as in {{name: speak, inputs: "
                 f"[sentence]}}"
             )
-        ((self.column, letter),) = encoded.items()
+        ((self.column, letter),) = widths.items()
         width, bands = self.config.width, self.config.bands
         self.own = nn.Linear(letter, bands)
         self.duration = nn.Sequential(
@@ -131,11 +130,13 @@ class Speak(Task):
         x_BTM = (loaded.values.x.float() + 4) * 0.25 * valid_BT[..., None]
         return torch.cat([x_BTM, valid_BT[..., None]], 2).half(), present, problems
 
-    def forward(self, fused_BD: Tensor, encoded: dict[str, Tokens]) -> Tensor:
-        tokens = encoded[self.column]
+    def forward(self, tokens: dict[str, Tokens]) -> Tensor:
+        letters = tokens[self.column]
         return (
-            torch.cat([tokens.x_BLD.float(), torch.ones_like(tokens.x_BLD[..., :1], dtype=torch.float32)], 2)
-            * tokens.mask_BL[..., None]
+            torch.cat(
+                [letters.x_BLD.float(), torch.ones_like(letters.x_BLD[..., :1], dtype=torch.float32)], 2
+            )
+            * letters.mask_BL[..., None]
         )
 
     def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
@@ -221,14 +222,14 @@ class Speak(Task):
             "length_ratio": float(lengths[rows, 0].sum() / max(lengths[rows, 1].sum(), 1)),
         }
 
-    def prior(self, target: Tensor) -> Tensor:
+    def baseline(self, target: Tensor) -> Tensor:
         """The mean spectrum, for the mean length."""
         valid = target[..., -1] > 0
         steps = max(int(valid.sum(1).float().mean().round()), 1)
         mean_M = target[..., :-1][valid].float().mean(0)
         return torch.cat([mean_M.expand(steps, -1), torch.ones(steps, 1)], 1)
 
-    def guess(self, target: Tensor) -> float:
+    def baseline_loss(self, target: Tensor) -> float:
         spectra = target[..., :-1][target[..., -1] > 0].float()
         apart = spectra - spectra.mean(0)
         return float(apart.abs().mean() + apart.square().mean())

@@ -117,18 +117,18 @@ class Transcription(TextTask):
         if self.config.ngram > 1:
             self.ngrams = NGrams.fit(texts, self.config.ngram, len(self.spelling) + 1)
 
-    def build_head(self, fused: int, encoded: dict[str, int]) -> None:
-        width = self._only_width(encoded)
+    def build_head(self, widths: dict[str, int]) -> None:
+        width = self._only_width(widths)
         self.head = nn.Sequential(Dropout(self.config.dropout), nn.Linear(width, len(self.spelling) + 1))
 
-    def _only_width(self, encoded: dict[str, int]) -> int:
+    def _only_width(self, widths: dict[str, int]) -> int:
         """Keeps the name of the one column that is read, and gives the width of its tokens."""
-        if len(encoded) != 1:
+        if len(widths) != 1:
             raise RecipeError(
-                f"a transcription reads one column, not {', '.join(encoded)}: name it, as in {{name: "
+                f"a transcription reads one column, not {', '.join(widths)}: name it, as in {{name: "
                 f"transcription, inputs: [speech]}}"
             )
-        ((self.column, width),) = encoded.items()
+        ((self.column, width),) = widths.items()
         return width
 
     def load_pretrained(self) -> None:
@@ -149,9 +149,9 @@ class Transcription(TextTask):
         if self.config.model:
             yield from ((parameter, self.config.rate) for parameter in self.head.parameters())
 
-    def forward(self, fused_BD: Tensor, encoded: dict[str, Tokens]) -> Tensor:
-        tokens = encoded[self.column]
-        x_BLV, mask_BL = self.head(tokens.x_BLD).float().log_softmax(-1), tokens.mask_BL
+    def forward(self, tokens: dict[str, Tokens]) -> Tensor:
+        spoken = tokens[self.column]
+        x_BLV, mask_BL = self.head(spoken.x_BLD).float().log_softmax(-1), spoken.mask_BL
         if bool((mask_BL[:, 1:] & ~mask_BL[:, :-1]).any()):  # windows, each with steps of padding behind it
             order_BL = (~mask_BL).long().argsort(dim=1, stable=True)
             x_BLV, mask_BL = (
@@ -258,8 +258,8 @@ class Generated(Transcription):
         made.longest = max(map(len, made.spelled(cells, name)), default=0)
         return made
 
-    def build_head(self, fused: int, encoded: dict[str, int]) -> None:
-        width = self._only_width(encoded)
+    def build_head(self, widths: dict[str, int]) -> None:
+        width = self._only_width(widths)
         self.decoder = SpeechDecoder(self.architecture, self.config.rate, self.prefix, self.never)
         if width != self.decoder.width:
             raise RecipeError(
@@ -274,9 +274,9 @@ class Generated(Transcription):
     def rates(self) -> Iterator[tuple[Tensor, float]]:
         return self.decoder.rates()
 
-    def forward(self, fused_BD: Tensor, encoded: dict[str, Tokens]) -> Tensor:
-        tokens = encoded[self.column]
-        return tokens.x_BLD * tokens.mask_BL[..., None]
+    def forward(self, tokens: dict[str, Tokens]) -> Tensor:
+        spoken = tokens[self.column]
+        return spoken.x_BLD * spoken.mask_BL[..., None]
 
     def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
         known_B = labelled_B & (output != 0).flatten(1).any(1)

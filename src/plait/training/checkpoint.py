@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from plait.errors import ArtifactError
 from plait.runs.files import write_tensors
+from plait.runs.folder import CHECKPOINTS
 
 
 @dataclass
@@ -75,7 +76,7 @@ class Checkpoint:
     """
 
     def __init__(self, folder: Path, minutes: float) -> None:
-        self.file, self.best = folder / "checkpoint.safetensors", folder / "best.safetensors"
+        self.file, self.best = (folder / name for name in CHECKPOINTS)
         self.seconds = minutes * 60
         self._last = time.monotonic()
 
@@ -129,11 +130,6 @@ class Checkpoint:
 
     def restore_best(self, model: nn.Module) -> None:
         model.load_state_dict(load_file(self.best))
-
-    def remove(self) -> None:
-        """Once the training is over and its artifact is written."""
-        for file in (self.file, self.best):
-            file.unlink(missing_ok=True)
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,5 +1,7 @@
-"""What training minimises: each target's loss of all columns fused, of each part of a row by itself, of
-mixed rows, and of rows without a label.
+"""What training minimises: the losses of fused answers, of unimodal heads, of mixed rows, and of
+unlabelled rows.
+
+B rows, L tokens, D width.
 """
 
 from __future__ import annotations
@@ -10,191 +12,172 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
 from plait.balancing.base import summed
 from plait.model.network import MultimodalModel
-from plait.nn.batch import Batch, Tokens
-from plait.tasks.base import Task
+from plait.nn.batch import Batch, Encoded, Tokens
+from plait.tasks.base import MAIN, LossOf, Task
+from plait.tasks.base_prediction import Prediction
 
-# the name of the loss of all columns fused; every other loss has its part's name, and no column has a
-# name like these
-FUSED = "\0fused"
-
-
-EMPTY = "\0empty"  # the name of the loss of what empty cells say
-
-
-OWN = (
-    "\0own"  # the name of the loss of a task that does not answer from a fused vector, which is never weighed
-)
-
-
-Losses: TypeAlias = dict[str, dict[str, Tensor]]  # by target, then by name
-
-
+Losses: TypeAlias = dict[str, dict[str, Tensor]]  # by target, then by name: MAIN, or a block
 Weights: TypeAlias = dict[str, dict[str, float]]  # of these losses
-
-
-RandomState: TypeAlias = tuple[Tensor, list[Tensor]]  # of the processor, of each GPU
-
+RandomState: TypeAlias = tuple[Tensor, list[Tensor]]  # of the CPU, of each GPU
 
 SURE = 0.95  # the probability from which an answer stands in for a label
 
 
-SPREAD = 1e-4  # of a loss whose overfitting did not grow at all
-
-
 @dataclass(frozen=True)
 class Mixing:
-    """Each row of a batch with a share of `share`, and its partner with the rest."""
+    """Mixed rows: each row counts with `share`, and its partner with the rest (Zhang et al. 2018,
+    "mixup").
+    """
 
     share: float
     partner_B: Tensor
 
     @classmethod
     def draw(cls, alpha: float, rows: int, device: torch.device) -> Mixing:
-        """A share from Beta(alpha, alpha), and partners by lot (Zhang et al. 2018, "mixup", eq. 1 and
-        its code: one share a batch).
+        """Draw one share for a batch from Beta(alpha, alpha), and random partners (eq. 1, and the
+        paper's code).
         """
         share = float(torch.distributions.Beta(alpha, alpha).sample())
         return cls(share, torch.randperm(rows).to(device))
 
-    def tokens(
-        self, encoded: dict[str, Tokens], present: dict[str, Tensor]
-    ) -> tuple[dict[str, Tokens], dict[str, Tensor]]:
-        """All columns of a row mixed with its partner's, with the same share; what only one of the two
-        has is taken from that one.
+    def mixed(self, encoded: Encoded) -> Encoded:
+        """Mix all columns of a row with its partner's. What only one of the two has is taken from that
+        one.
         """
-        mixed, there = {}, {}
-        for c, t in encoded.items():
-            x_BLD, mask_BL = t.x_BLD[self.partner_B], t.mask_BL[self.partner_B]
-            both = torch.where(
-                (t.mask_BL & mask_BL)[..., None], self.share * t.x_BLD + (1 - self.share) * x_BLD, t.x_BLD
-            )
-            mixed[c] = Tokens(
-                torch.where((mask_BL & ~t.mask_BL)[..., None], x_BLD, both), t.mask_BL | mask_BL
-            )
-            there[c] = present[c] | present[c][self.partner_B]
-        return mixed, there
+        partner_B = self.partner_B
+        tokens: dict[str, Tokens] = {}
+        for column, own in encoded.tokens.items():
+            x_BLD, mask_BL = own.x_BLD[partner_B], own.mask_BL[partner_B]
+            mean_BLD = self.share * own.x_BLD + (1 - self.share) * x_BLD
+            mixed_BLD = torch.where((own.mask_BL & mask_BL)[..., None], mean_BLD, own.x_BLD)
+            mixed_BLD = torch.where((mask_BL & ~own.mask_BL)[..., None], x_BLD, mixed_BLD)
+            tokens[column] = Tokens(mixed_BLD, own.mask_BL | mask_BL)
+        masks = []
+        for mask in (encoded.present, encoded.in_table):
+            masks.append({column: own_B | own_B[partner_B] for column, own_B in mask.items()})
+        return Encoded(tokens, *masks)
 
 
 def losses(
     model: MultimodalModel,
     batch: Batch,
     mixing: Mixing | None = None,
-    gradients: dict[str, Tensor] | None = None,
+    gradients: Mapping[str, Tensor] | None = None,
 ) -> Losses:
-    """Each target's losses: that of all its columns fused, under the name `FUSED`, and of each part by
-    itself (see `Fused`), through the same head, where the model has networks for that. Tasks that do
-    not answer from a fused vector have theirs under `OWN`; with their outputs' `gradients` (see
-    `cached`), what has these gradients. A target that no row here has is left out.
+    """Return each target's losses: its own under `MAIN`, and those of unimodal heads under their
+    blocks' names.
 
-    Without the parts' own the column that is learned first, most often a text that can be memorised,
-    leaves the others nothing to learn (Wang et al. 2020, "What makes training multi-modal
-    classification networks hard?").
+    A target that no row here has is left out. Targets with `gradients` (see `whole_batch_losses`) get a
+    loss that has these gradients at their outputs.
     """
-    whole, hidden = _views(model, batch, mixing)
-    found: Losses = {}
-    for (encoded, present), targets in (
-        (hidden, [t for t in model.targets if t not in model.unhidden]),
-        (whole, model.unhidden),
-    ):
-        outputs = model.answer(model.fuse(encoded, present, single=False, targets=targets), encoded, targets)
-        for t in (t for t in targets if bool(batch.labelled[t].any())):
-            task = model.task(t)
-            if gradients and t in gradients:
-                found[t] = {OWN: (outputs[t] * gradients[t]).sum()}
-            elif not task.fuses:
-                found[t] = {OWN: task.loss(outputs[t], batch.targets[t], batch.labelled[t])}
-            else:
-                found[t] = {FUSED: _loss(task, outputs[t], batch, t, mixing, None)}
-                if model.fused_for(t).solo:
-                    found[t] |= _apart(model, t, (encoded, present), batch, mixing)
-    return {t: found[t] for t in model.targets if t in found}
+    complete, hidden = _views(model, batch, mixing)
+    fused_hidden = model.fuse(hidden)
+    fused_complete = fused_hidden if complete is hidden else model.fuse(complete)
+
+    by_target: Losses = {}
+    for target in model.targets:
+        task = model.task(target)
+        if not bool(batch.labelled[target].any()):
+            continue
+        sees_hidden = task.sees_hidden_cells(model.columns)
+        encoded, fused = (hidden, fused_hidden) if sees_hidden else (complete, fused_complete)
+        if gradients and target in gradients:
+            output = task.answer(fused.get(target), encoded)
+            by_target[target] = {MAIN: (output * gradients[target]).sum()}
+        else:
+            loss_of = _loss_of(task, batch, target, mixing)
+            by_target[target] = task.losses(fused.get(target), encoded, loss_of)
+    return by_target
 
 
-def _apart(
-    model: MultimodalModel, target: str, view: View, batch: Batch, mixing: Mixing | None
-) -> dict[str, Tensor]:
-    """The loss of each part by itself; and where rows lack one, of what that says (`EMPTY`): of rows
-    that are told of nothing else, and of one part besides. Nothing else learns from that: most of it is
-    what nobody could know, and its gradients would be noise to all else.
+def _views(model: MultimodalModel, batch: Batch, mixing: Mixing | None) -> tuple[Encoded, Encoded]:
+    """Encode a batch: once with all of its cells, once without those that training hides.
+
+    Both are the same where no task needs all cells, so that hidden cells are not even encoded.
     """
-    (encoded, present), part, task = view, model.fused_for(target), model.task(target)
-    alone, there = {p: part.alone(p, encoded) for p in part.parts}, part.there(present)
-    found = {
-        p: _loss(task, task(x_BD, encoded), batch, target, mixing, there[p]) for p, x_BD in alone.items()
-    }
-    given = part.there(batch.given or batch.present)  # whatever training hides of them
-    empty_BP = ~torch.stack(
-        [there_B if mixing is None else there_B | there_B[mixing.partner_B] for there_B in given.values()], 1
-    )
-    if bool(empty_BP.any()):
-        # a part that is not there at all says nothing, so that empty ones are told half of the time
-        told_BP = empty_BP & (
-            torch.rand(empty_BP.shape, device=empty_BP.device) < (0.5 if model.training else 1.0)
-        )
-        told_B, fixed = told_BP.any(1), {name: p.detach() for name, p in task.named_parameters()}
-        said_BD = part.said_by_empty(told_BP, torch.zeros_like(told_B))
-        rows = [(part.said_by_empty(told_BP, torch.ones_like(told_B)), told_B)]
-        rows += [(x_BD.detach() + said_BD, told_B & there[p]) for p, x_BD in alone.items()]
-        answers = ((functional_call(task, fixed, (x_BD, encoded)), some_B) for x_BD, some_B in rows)
-        found[EMPTY] = torch.stack(
-            [_loss(task, output, batch, target, mixing, some_B) for output, some_B in answers]
-        ).mean()
-    return found
-
-
-View: TypeAlias = tuple[dict[str, Tokens], dict[str, Tensor]]
-
-
-def _views(model: MultimodalModel, batch: Batch, mixing: Mixing | None = None) -> tuple[View, View]:
-    """A batch's tokens, and where they are present, as given and with what training hides hidden."""
-    if not batch.given or not model.unhidden:
-        hidden = (model.encode(batch), batch.present)
-        hidden = hidden if mixing is None else mixing.tokens(*hidden)
+    needs_all = not all(model.task(t).sees_hidden_cells(model.columns) for t in model.targets)
+    if batch.complete is None or not needs_all:
+        hidden = model.encode(batch)
+        hidden = hidden if mixing is None else mixing.mixed(hidden)
         return hidden, hidden
-    whole = (model.encode(replace(batch, present=batch.given)), batch.given)
-    hidden = (model.hide(whole[0], batch.present), batch.present)
-    return (whole, hidden) if mixing is None else (mixing.tokens(*whole), mixing.tokens(*hidden))
+
+    masks = batch.complete
+    complete = model.encode(replace(batch, present=masks.present, in_table=masks.in_table, complete=None))
+    hidden = model.hide(complete, batch.masks)
+    if mixing is None:
+        return complete, hidden
+    return mixing.mixed(complete), mixing.mixed(hidden)
 
 
-def cached(
-    model: MultimodalModel,
-    parts: list[Batch],
-    whole: Batch,
-    autocast: Callable[[], Any],
-    shares: Mapping[str, float],
-) -> tuple[dict[str, Tensor], list[dict[str, Tensor]], list[RandomState]]:
-    """The losses of tasks that compare all rows of a batch with each other, when only a part of it fits
-    in memory at once (Gao et al. 2021, "Scaling deep contrastive learning batch size under memory
-    limited setup"): the losses, their gradients by each part's outputs, and the states of the random
-    generators before each part, with which a second pass draws the same dropout.
-
-    Adds to the gradients of the tasks' own parameters that `loss` uses, weighed by the targets' `shares`.
+def _loss_of(task: Task, batch: Batch, target: str, mixing: Mixing | None) -> LossOf:
+    """Return the function from an output to a task's mean loss over labelled rows, mixed where rows are
+    mixed.
     """
-    names = [t for t in model.targets if model.task(t).compares]
-    states, found = [], []
-    for part in parts:
+    labels, labelled_B = batch.targets[target], batch.labelled[target]
+
+    def loss_of(output: Tensor, present_B: Tensor | None) -> Tensor:
+        counts_B = labelled_B if present_B is None else labelled_B & present_B
+        loss = task.loss(output, labels, counts_B)
+        if mixing is None:
+            return loss
+        partner_B = mixing.partner_B
+        partner_counts_B = labelled_B[partner_B]
+        if present_B is not None:
+            partner_counts_B = partner_counts_B & present_B
+        partner_loss = task.loss(output, labels[partner_B], partner_counts_B)
+        return mixing.share * loss + (1 - mixing.share) * partner_loss
+
+    return loss_of
+
+
+def answer_losses(model: MultimodalModel, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+    """Return the loss of each target's output, as a mean over its labelled rows."""
+    by_target = {}
+    for target, output in outputs.items():
+        by_target[target] = model.task(target).loss(output, batch.targets[target], batch.labelled[target])
+    return by_target
+
+
+def whole_batch_losses(
+    model: MultimodalModel,
+    micro_batches: list[Batch],
+    batch: Batch,
+    autocast: Callable[[], Any],
+    factors: Mapping[str, float],
+) -> tuple[dict[str, Tensor], list[dict[str, Tensor]], list[RandomState]]:
+    """Take the losses that compare all rows of a batch when only micro-batches of it fit in memory (Gao
+    et al. 2021, "Scaling deep contrastive learning batch size under memory limited setup").
+
+    Return the losses, their gradients at each micro-batch's outputs, and the states of the random
+    generators before each micro-batch, with which a second pass draws the same dropout. Add to the
+    gradients of the tasks' own parameters that `loss` uses, each target's times its factor.
+    """
+    targets = [target for target in model.targets if model.task(target).compares]
+    states, outputs = [], []
+    for micro_batch in micro_batches:
         states.append(_random_state())
         with torch.no_grad(), autocast():
-            (encoded, _), _ = _views(model, part)
-            found.append(model.answer({}, encoded, names))
-    leaves = {t: torch.cat([f[t] for f in found]).requires_grad_() for t in names}
+            complete, _ = _views(model, micro_batch, None)
+            outputs.append({target: model.task(target).answer(None, complete) for target in targets})
+
+    leaves = {}
+    for target in targets:
+        leaves[target] = torch.cat([output[target] for output in outputs]).requires_grad_()
     with autocast():
-        taken = model.losses(leaves, whole.targets, whole.labelled)
-    torch.stack([loss * shares[t] for t, loss in taken.items()]).sum().backward()
-    split = {
-        t: (leaf.grad / shares[t]).split([len(p) for p in parts])
-        for t, leaf in leaves.items()
-        if leaf.grad is not None
-    }
-    return (
-        {t: loss.detach() for t, loss in taken.items()},
-        [{t: grads[i] for t, grads in split.items()} for i in range(len(parts))],
-        states,
-    )
+        by_target = answer_losses(model, leaves, batch)
+    torch.stack([loss * factors[target] for target, loss in by_target.items()]).sum().backward()
+
+    gradients: list[dict[str, Tensor]] = [{} for _ in micro_batches]
+    sizes = [len(micro_batch) for micro_batch in micro_batches]
+    for target, leaf in leaves.items():
+        if leaf.grad is None:
+            continue
+        for place, gradient in enumerate((leaf.grad / factors[target]).split(sizes)):
+            gradients[place][target] = gradient
+    return {target: loss.detach() for target, loss in by_target.items()}, gradients, states
 
 
 def _random_state() -> RandomState:
@@ -202,92 +185,58 @@ def _random_state() -> RandomState:
 
 
 def restore_random(state: RandomState) -> None:
-    """Sets the generators of all devices to where they were."""
+    """Set the random generators of all devices to a state."""
     torch.set_rng_state(state[0])
     if state[1]:
         torch.cuda.set_rng_state_all(state[1])
 
 
-def _loss(
-    task: Task, output: Tensor, batch: Batch, target: str, mixing: Mixing | None, present_B: Tensor | None
-) -> Tensor:
-    """A task's loss over the rows that are labelled and have what is needed."""
-    y, known = batch.targets[target], batch.labelled[target]
-    labelled = known if present_B is None else known & present_B
-    loss = task.loss(output, y, labelled)
-    if mixing is None:
-        return loss
-    at = mixing.partner_B
-    others = known[at] if present_B is None else known[at] & present_B
-    return mixing.share * loss + (1 - mixing.share) * task.loss(output, y[at], others)
+def consistency(model: MultimodalModel, weak: Batch, strong: Batch, factors: Mapping[str, float]) -> Tensor:
+    """Return the loss on rows without a label (Sohn et al. 2020, "FixMatch", eq. 4).
 
-
-def consistency(model: MultimodalModel, weak: Batch, strong: Batch, shares: Mapping[str, float]) -> Tensor:
-    """The loss on rows without a label, whose answers when nothing is hidden or augmented stand in for
-    labels, where they are sure, when some columns are hidden and the others augmented (Sohn et al.
-    2020, "FixMatch", eq. 4; for numbers every answer counts); targets are weighed by their `shares`.
+    Where the answers to complete, unaugmented rows are sure, they stand in for labels of the same rows
+    with some cells hidden and the others augmented. For numbers, every answer counts. Each target
+    counts times its factor.
     """
     with torch.no_grad():
-        answers = _outputs(model, weak)
-    outputs = _outputs(model, strong)
-    found = []
-    for target in (t for t in outputs if model.task(t).fuses):
-        task, output, unknown = model.task(target), outputs[target], ~weak.labelled[target]
-        answer, sure = task.pseudo(answers[target], SURE)
-        used = sure & unknown
-        found.append(
-            shares[target] * task.loss(output, answer, used) * (used.sum() / unknown.sum().clamp(min=1))
-        )
-    return torch.stack(found).sum()
+        answers = _fused_outputs(model, weak)
+    outputs = _fused_outputs(model, strong)
+    terms = []
+    for target, (task, output) in outputs.items():
+        unlabelled_B = ~weak.labelled[target]
+        answer, sure_B = task.pseudo(answers[target][1], SURE)
+        counts_B = sure_B & unlabelled_B
+        share = counts_B.sum() / unlabelled_B.sum().clamp(min=1)
+        terms.append(factors[target] * task.loss(output, answer, counts_B) * share)
+    return torch.stack(terms).sum()
 
 
-def _outputs(model: MultimodalModel, batch: Batch) -> dict[str, Tensor]:
-    """Outputs of all columns fused, also in rows that have one only."""
-    encoded = model.encode(batch)
-    return model.answer(model.fuse(encoded, batch.present, single=False), encoded)
+def _fused_outputs(model: MultimodalModel, batch: Batch) -> dict[str, tuple[Prediction, Tensor]]:
+    """Return each predicted target's task and its fused output, also for rows that have one block only."""
+    outputs = {}
+    for target, fused in model.fuse(model.encode(batch)).items():
+        task = model.task(target)
+        assert isinstance(task, Prediction)
+        outputs[target] = (task, task(fused.vector_BD))
+    return outputs
 
 
-def settled(model: MultimodalModel, alone: float, left: float) -> Weights:
-    """The weights of losses when a share of `left` of the training is still to come. That of each part
-    by itself weighs `alone`. Squared errors of parts by themselves share this weight, less and less
-    until the end: what a part cannot know of a number is never learned, so that its squared error, and
-    with it its gradient, stays the largest of all; of a class it is bounded.
+def loss_weights(model: MultimodalModel, alone: float, left: float) -> Weights:
+    """Return the weights of all losses when a share of `left` of the training is still to come.
+
+    A target without weights of its own counts as it is.
     """
-    found = {}
-    for t in (t for t in model.targets if model.task(t).fuses):
-        parts = model.fused_for(t).parts
-        found[t] = {
-            FUSED: 1.0,
-            **dict.fromkeys(
-                (*parts, EMPTY), alone * left / max(len(parts), 1) if model.task(t).squared else alone
-            ),
-        }
-    return found
+    weights = {}
+    for target in model.targets:
+        blocks = model.fuser(target).unimodal_blocks if target in model.fuser_of else []
+        weights[target] = model.task(target).loss_weights(blocks, alone, left)
+    return weights
 
 
-def blended(measured: list[dict[str, list[float]]]) -> dict[str, float]:
-    """The weights of losses by gradient blending (Wang et al. 2020, proposition 1): w_k ~ G_k / O_k^2,
-    adding up to one.
-
-    `measured` holds, for some moments of the training, each loss on training rows and on rows that were
-    not trained on. G is how much the latter fell between the last two, O how much the gap between both
-    grew. A loss that fell nowhere weighs nothing.
-    """
-    names = list(measured[-1])
-    if len(measured) < 2:
-        return dict.fromkeys(names, 1 / len(names))
-    wanted = {}
-    for name in names:
-        (train, valid), (train_before, valid_before) = measured[-1][name], measured[-2][name]
-        overfitted = max(abs((valid - train) - (valid_before - train_before)), SPREAD)
-        wanted[name] = max(valid_before - valid, 0.0) / overfitted**2
-    total = sum(wanted.values())
-    return {name: w / total for name, w in wanted.items()} if total > 0 else blended(measured[:-1])
-
-
-def weighed(found: Losses, weights: Weights) -> dict[str, Tensor]:
-    """Each target's losses added up with these weights. What has none counts as it is."""
-    return {
-        t: summed([(loss, weights.get(t, {}).get(name, 1.0)) for name, loss in some.items()])
-        for t, some in found.items()
-    }
+def weighed(by_target: Losses, weights: Weights) -> dict[str, Tensor]:
+    """Add up each target's losses with these weights. A loss without a weight counts as it is."""
+    sums = {}
+    for target, by_name in by_target.items():
+        of_target = weights.get(target, {})
+        sums[target] = summed([(loss, of_target.get(name, 1.0)) for name, loss in by_name.items()])
+    return sums

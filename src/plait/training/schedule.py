@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import nn
 
-from plait.recipe.sections import TrainingRecipe
+from plait.recipe.sections import TrainingOptions
 
 
 @runtime_checkable
@@ -19,7 +19,7 @@ class Paced(Protocol):
     def rates(self) -> Iterable[tuple[torch.Tensor, float]]: ...
 
 
-def learning_rate(step: int, total: int, recipe: TrainingRecipe) -> float:
+def learning_rate(step: int, total: int, recipe: TrainingOptions) -> float:
     """The learning rate of a step (from 0): linear warm-up over a share of all steps, then half a
     cosine down to zero (Loshchilov & Hutter 2017, eq. 5 without restarts), or constant. A pure
     function, so a resumed training needs no state.
@@ -33,7 +33,7 @@ def learning_rate(step: int, total: int, recipe: TrainingRecipe) -> float:
 
 
 def optimizer_for(
-    model: nn.Module, recipe: TrainingRecipe, others: Iterable[nn.Parameter] = ()
+    model: nn.Module, recipe: TrainingOptions, others: Iterable[nn.Parameter] = ()
 ) -> torch.optim.Optimizer:
     """For a model's parameters, and for `others`, which never decay.
 

@@ -7,81 +7,72 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from plait.console import Screen
 from plait.data.dataset import Dataset
+from plait.data.plan import Plan
+from plait.data.prepare import Sides
 from plait.data.preprocessing import Preprocessing
 from plait.evaluation import scores
 from plait.model.network import MultimodalModel
 from plait.nn.device import Settings
 from plait.prediction.predictor import Predictor
-from plait.recipe.recipe import Recipe
 from plait.training import start
 from plait.training.loop import Training, train
 
 
 def fit(
-    recipe: Recipe,
-    asked: Recipe,
-    data: Mapping[str, Dataset],
-    settings: Settings,
-    folder: Path,
-    screen: Screen,
-) -> dict[str, Any]:
-    """For each target that is answered, trained alone on the same cells and with the same seed: its
-    main metric on validation and test rows, with intervals. `recipe` is the resolved one of the model
-    for all, `asked` the one that it came from.
+    plan: Plan, sides: Sides, settings: Settings, folder: Path, screen: Screen
+) -> dict[str, dict[str, dict[str, float] | None]]:
+    """Train a model for each target alone, on the same cells and with the same seed.
+
+    Return by target its main metric on validation and test rows, with intervals. Targets with fewer than
+    two training rows are left out.
     """
-    found: dict[str, Any] = {}
-    whole = data["train"].preprocessing
-    for target, task in whole.tasks.items():
-        if task.compares:
+    scores_by_target = {}
+    joint = sides.preprocessing
+    for target in plan.targets:
+        task = joint.tasks[target]
+        rows = [_labelled(data, target) for data in (sides.train, sides.valid, sides.test)]
+        if len(rows[0]) < 2:
             continue
-        inputs = {c: m for c, m in whole.inputs.items() if c in task.read(whole.inputs)}
-        alone = Preprocessing(inputs, {target: task}, whole.several & set(inputs))
-        sides = {side: Dataset(some.prepared, alone, _labelled(some, target)) for side, some in data.items()}
-        if len(sides["train"]) < 2:
-            continue
-        columns = {c: column for c, column in recipe.columns.items() if column.role != "input" or c in inputs}
-        update = {
-            "tasks": {target: recipe.tasks[target]},
-            "columns": columns,
-            "ensemble": None,
-            "training": asked.training,
-        }
-        own = recipe.model_copy(update=update).for_rows(len(sides["train"]))
-        torch.manual_seed(recipe.seed)
-        model = MultimodalModel.build(own, alone)
-        start.begin(model, sides["train"])
+        alone = plan.for_target(target, *rows)
+        inputs = {column: joint.inputs[column] for column in alone.columns}
+        preprocessing = Preprocessing(inputs, {target: task}, joint.several & set(inputs))
+        own_sides = Sides.cut(sides.prepared, preprocessing, alone.split)
+
+        torch.manual_seed(alone.seed)
+        model = MultimodalModel.build(alone, preprocessing)
+        start.begin(model, own_sides.train)
         screen.say(
-            f"{target} alone, to compare with: {len(sides['train']):,} rows, {own.training.epochs} epochs"
+            f"{target} alone, to compare with: {len(own_sides.train):,} rows, {alone.training.epochs} epochs"
         )
         with tempfile.TemporaryDirectory(dir=folder) as place:
-            train(Training(model, own, settings, sides["train"], sides["valid"], Path(place), screen))
-        found[target] = {
-            side: _score(model.cpu(), alone, settings, own, sides[kind])
-            for side, kind in (("validation", "valid"), ("test", "test"))
+            train(Training(model, alone, settings, own_sides.train, own_sides.valid, Path(place), screen))
+        predictor = Predictor(model.cpu(), preprocessing, settings, alone)
+        scores_by_target[target] = {
+            "validation": _score(predictor, own_sides.valid),
+            "test": _score(predictor, own_sides.test),
         }
-    return found
+    return scores_by_target
 
 
-def _labelled(data: Dataset, target: str) -> Any:
-    return data.rows[data.prepared.batch.labelled[target][data.rows]].numpy()
+def _labelled(data: Dataset, target: str) -> np.ndarray:
+    """Return the numbers of the rows that have a label."""
+    rows: np.ndarray = data.rows[data.prepared.batch.labelled[target][data.rows]].numpy()
+    return rows
 
 
-def _score(
-    model: MultimodalModel, preprocessing: Preprocessing, settings: Settings, recipe: Recipe, data: Dataset
-) -> dict[str, float] | None:
-    """The target's main metric with its interval; None without rows."""
+def _score(predictor: Predictor, data: Dataset) -> dict[str, float] | None:
+    """Return the target's main metric with its interval; None without rows."""
     if not len(data):
         return None
-    predictor = Predictor(model, preprocessing, settings, recipe)
-    ((target, task),) = preprocessing.tasks.items()
+    ((target, task),) = predictor.tasks.items()
     (outputs,) = predictor.outputs(data, [predictor.columns])
-    score = scores.bootstrap(
-        task, outputs[target].numpy(), data.prepared.batch.targets[target][data.rows].numpy(), 1000
-    )[task.score]
+    truth = data.prepared.batch.targets[target][data.rows].numpy()
+    score = scores.bootstrap(task, outputs[target].numpy(), truth, 1000)[task.score]
     return {"value": score.value, "low": score.low, "high": score.high}
 
 

@@ -16,6 +16,7 @@ from plait.nn.batch import Tokens
 from plait.recipe.sections import TrainingRecipe
 from plait.tasks.aligning.linear_start import SLOWER, STRENGTHS, Projection, linear_maps
 from plait.tasks.alignment import Alignment, Config
+from plait.tasks.base import Outputs
 from plait.training.schedule import optimizer_for
 from support import tiny_models
 from support.tables import make_rows, write_csv
@@ -101,7 +102,7 @@ def test_pretrained_towers_share_a_space(mode: str, tmp_path: Path) -> None:
         overrides=[*encoders, "training.epochs=2"],
         quiet=True,
     )
-    task = model._network.model.task("alignment")
+    task = model.network.model.task("alignment")
     assert {head.rate for head in task.heads.values()} == {SLOWER if mode == "frozen" else 1.0}
     found = plait.load(tmp_path / "run", quiet=True)
     np.testing.assert_array_equal(found.embed(path, column="photo"), model.embed(path, column="photo"))
@@ -111,20 +112,20 @@ def test_pretrained_towers_share_a_space(mode: str, tmp_path: Path) -> None:
 def test_a_trained_cosine_is_the_weighted_mean_of_the_maps_and_of_what_was_learned() -> None:
     torch.manual_seed(0)
     made = Alignment(Config(inputs=("a", "b", "c"), width=4, hidden=0, dropout=0))
-    made.build_head(0, {"a": 6, "b": 9, "c": 5})
+    made.build_head({"a": 6, "b": 9, "c": 5})
     known, have = vectors()
     tokens = {
         c: Tokens(torch.from_numpy(x).float()[:, None], torch.from_numpy(have[c])[:, None])
         for c, x in known.items()
     }
     tokens["c"] = Tokens(torch.randn(60, 1, 5), torch.ones(60, 1, dtype=torch.bool))
-    learned = made(torch.zeros(0), tokens)
+    learned = made(tokens)
     halves = (slice(0, 25), slice(25, 60))
     made.begin(
         {c: [Tokens(tokens[c].x_BLD[h], tokens[c].mask_BL[h]) for h in halves] for c in "ab"},
         {"a": 0, "b": 0},
     )
-    fixed = made(torch.zeros(0), tokens)
+    fixed = made(tokens)
     for head, before in zip(made.heads.values(), learned.unbind(1), strict=True):
         assert head.linear.weight.requires_grad
         assert not head.first.weight.requires_grad
@@ -132,9 +133,9 @@ def test_a_trained_cosine_is_the_weighted_mean_of_the_maps_and_of_what_was_learn
     with torch.no_grad():
         for head in (made.heads["of_a"], made.heads["of_b"]):
             head.linear.weight.copy_(torch.randn_like(head.linear.weight))
-    trained = made(torch.zeros(0), tokens)
+    trained = made(tokens)
     made.eval().share.fill_(0.25)
-    found = made(torch.zeros(0), tokens)
+    found = made(tokens)
     assert found.shape == (60, 3, made.width)
     cosines = [(x[:, 0] * x[:, 1]).sum(-1) for x in (found, fixed, trained)]
     torch.testing.assert_close(cosines[0], 0.25 * cosines[1] + 0.75 * cosines[2])
@@ -154,5 +155,5 @@ def test_validation_rows_choose_the_share() -> None:
             for f, g in ((fixed, learned), (good, other) if fixed is good else (other, good))
         ]
         made.share.fill_(0.5)
-        made.calibrate(torch.stack(pair, 1), ids)
+        made.calibrate(Outputs(torch.stack(pair, 1)), ids)
         assert float(made.share) == pytest.approx(share)

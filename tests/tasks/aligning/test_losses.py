@@ -110,14 +110,14 @@ class Bits(nn.Module):
         super().__init__()
         self.tables = nn.ModuleList(nn.Embedding(2, 16) for _ in range(3))
         self.task = Alignment(Config(inputs=("x", "y", "z"), width=16, dropout=0, **options))
-        self.task.build_head(0, dict.fromkeys("xyz", 16))
+        self.task.build_head(dict.fromkeys("xyz", 16))
 
     def forward(self, bits: Tensor) -> Tensor:
         tokens = {
             c: Tokens(self.tables[k](bits[:, k])[:, None], torch.ones(len(bits), 1, dtype=torch.bool))
             for k, c in enumerate("xyz")
         }
-        found: Tensor = self.task(torch.zeros(0), tokens)
+        found: Tensor = self.task(tokens)
         return found
 
 

@@ -1,0 +1,102 @@
+"""How each input enters the model: its modality and its encoder, with every option filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from plait.errors import RecipeError, nearest
+from plait.recipe import registry
+from plait.recipe.recipe import Recipe
+from plait.recipe.registry import Choice, Options
+from plait.recipe.sections import ColumnRecipe
+from plait.table.schema import Schema
+
+PLAIN = frozenset({"vector", "index"})  # layouts of numbers, categories, dates and vectors
+
+
+class ColumnPlan(Options):
+    """One input column.
+
+    `frozen`: its encoder is not trained, so that each cell is encoded once. `plain`: its encoder takes
+    numbers, categories, dates or vectors, and is trained in no time.
+    """
+
+    modality: Choice
+    encoder: Choice
+    frozen: bool
+    plain: bool
+
+
+def plan_columns(recipe: Recipe, schema: Schema, tasks: Mapping[str, Choice]) -> dict[str, ColumnPlan]:
+    """Choose modality and encoder of each input. `tasks` may ask for others than the usual ones.
+
+    Raises `RecipeError` for a column that the table lacks, or an encoder that cannot be had.
+    """
+    names = {column.name for column in schema}
+    for name in recipe.columns:
+        if name not in names:
+            raise RecipeError(f"recipe: no column '{name}' in the table: {nearest(name, names)}")
+    columns = {}
+    for name in schema.of("input"):
+        readers = [task for task in tasks.values() if name in (task.options.get("inputs") or [name])]
+        columns[name] = _plan_column(recipe, name, schema, readers)
+    return columns
+
+
+def with_encoders(recipe: Recipe, encoders: Mapping[str, Choice], schema: Schema) -> Recipe:
+    """Ask for these encoders, by modality, in place of all others.
+
+    Options of these modalities are left out: they were meant for another encoder.
+    """
+    columns = dict(recipe.columns)
+    for name in schema.of("input"):
+        modality = schema[name].modality
+        if name in columns and modality in encoders:
+            columns[name] = ColumnRecipe(role="input", modality=Choice(name=modality))
+    modalities = {name: options for name, options in recipe.modalities.items() if name not in encoders}
+    return recipe.model_copy(
+        update={
+            "columns": columns,
+            "modalities": modalities,
+            "encoders": {**recipe.encoders, **encoders},
+        }
+    )
+
+
+def _plan_column(recipe: Recipe, name: str, schema: Schema, readers: list[Choice]) -> ColumnPlan:
+    modality = schema[name].modality
+    assert modality is not None  # of every input
+    column_recipe = recipe.columns.get(name, ColumnRecipe())
+    choice = column_recipe.encoder or recipe.encoders.get(modality) or _usual_encoder(modality, readers)
+    encoder = registry.find("encoders", choice.name)
+    config = encoder.settled(
+        registry.configure("encoders", choice.name, choice.options), modality, schema.rows
+    )
+
+    # options of the modality: the recipe's word comes before what the encoder asks for, and that before
+    # what the tasks ask for
+    defaults: dict[str, Any] = {}
+    for reader in readers:
+        defaults |= registry.find("tasks", reader.name).cells.get(modality, {})
+    defaults |= encoder.asks(config, modality)
+    defaults |= recipe.modalities.get(modality, {})
+    is_named = column_recipe.modality is not None and column_recipe.modality.name == modality
+    cells = column_recipe.modality if column_recipe.modality and is_named else Choice(name=modality)
+
+    return ColumnPlan(
+        modality=cells.resolved("modalities", defaults),
+        encoder=Choice(name=choice.name, **config.model_dump(mode="json")),
+        frozen=encoder.frozen(config),
+        plain=encoder.takes <= PLAIN,
+    )
+
+
+def _usual_encoder(modality: str, readers: list[Choice]) -> Choice:
+    """Return the encoder that the first of the tasks wants that wants any, else the modality's own."""
+    for reader in readers:
+        config = registry.configure("tasks", reader.name, reader.options)
+        default = registry.find("tasks", reader.name).encoder_for(config, modality)
+        if default:
+            return Choice(**default)
+    return Choice(name=registry.find("modalities", modality).encoder)

@@ -1,0 +1,93 @@
+"""Which members are trained beside the network, and how often."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field
+
+from plait.errors import RecipeError
+from plait.recipe.recipe import Recipe
+from plait.recipe.registry import Choice, Options, configure, find
+from plait.recipe.sections import QUALITY, EnsembleRecipe
+from plait.table.schema import Schema
+
+FEW = 2000  # training rows below which members are trained on several sets of folds
+FEW_REPEATS = 3
+
+
+class EnsemblePlan(Options):
+    """The members that can be trained here, none where the network answers alone.
+
+    `left_out` says why others are not. The other options are those of `EnsembleRecipe`.
+    """
+
+    members: dict[str, Choice] = {}
+    left_out: tuple[str, ...] = ()
+    folds: int = Field(5, ge=2)
+    repeats: int = Field(1, ge=1)
+    stack: bool = False
+    rounds: int = Field(20, ge=1)
+    bags: int = Field(20, ge=1)
+
+
+def plan_ensemble(recipe: Recipe, schema: Schema, rows: int) -> EnsemblePlan:
+    """Choose the members for so many training rows.
+
+    What `quality` stands for is left out, with a message, where pretrained weights are not installed.
+    Raises `RecipeError` for these if the recipe itself asks for them.
+    """
+    ensemble = recipe.ensemble or EnsembleRecipe(**QUALITY[recipe.quality])
+    modalities = {schema[column].modality or "" for column in schema.of("input")}
+    messages: set[str] = set()
+    members: dict[str, Choice] = {}
+    for name, choice in ensemble.members.items():
+        member = _trainable(choice, modalities, recipe.ensemble is not None, messages)
+        if member is not None and member not in members.values():
+            members[name] = member
+
+    repeats = ensemble.repeats
+    if repeats == "auto":
+        repeats = FEW_REPEATS if rows < FEW else 1
+    return EnsemblePlan(
+        members=members,
+        left_out=tuple(sorted(messages)),
+        folds=ensemble.folds,
+        repeats=repeats,
+        stack=ensemble.stack,
+        rounds=ensemble.rounds,
+        bags=ensemble.bags,
+    )
+
+
+def _trainable(choice: Choice, modalities: set[str], strict: bool, messages: set[str]) -> Choice | None:
+    """Return the member with the encoders that the table has cells for and whose weights are here.
+
+    None if no encoder is left of those that it asks for. With `strict` missing weights are an error.
+    """
+    by_modality: Mapping[str, Any] = choice.options.get("encoders") or {}
+    encoders = {}
+    for modality, encoder in by_modality.items():
+        if modality not in modalities:
+            continue
+        reason = _unavailable(Choice.model_validate(encoder), modality, strict)
+        if reason:
+            messages.add(f"without pretrained vectors of {modality}s: {reason}")
+        else:
+            encoders[modality] = encoder
+    if by_modality and not encoders:
+        return None
+    return Choice(name=choice.name, **{**choice.options, "encoders": encoders}) if by_modality else choice
+
+
+def _unavailable(encoder: Choice, modality: str, strict: bool) -> str:
+    """Return why an encoder cannot be built here; nothing if it can."""
+    try:
+        component = find("encoders", encoder.name)
+        component.settled(configure("encoders", encoder.name, encoder.options), modality)
+    except (RecipeError, ModuleNotFoundError) as error:
+        if strict:
+            raise
+        return str(error)
+    return ""

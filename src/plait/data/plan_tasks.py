@@ -1,0 +1,227 @@
+"""What is predicted: each target's column with labels, its task, and the columns that the task reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from plait.data.infer import infer_tasks
+from plait.errors import RecipeError, TableError, nearest
+from plait.recipe import registry
+from plait.recipe.recipe import Recipe
+from plait.recipe.registry import Choice
+from plait.recipe.sections import ColumnRecipe
+from plait.table.schema import Schema
+from plait.table.table import Table
+from plait.tasks.base import Task
+
+ALIGNED = ("image", "text", "audio", "video")  # modalities that are aligned when no columns are named
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The targets of a table, typed by all of its rows; its inputs are not known yet.
+
+    `labels` has the column with the labels, `tasks` the task's name and `reasons` why, each by target.
+    `alignments` has the columns that the recipe names for each task that compares columns; those of an
+    alignment without any are chosen once the inputs are known.
+    """
+
+    labels: dict[str, str]
+    tasks: dict[str, str]
+    reasons: dict[str, str]
+    alignments: dict[str, list[str]]
+    hidden: list[str]  # columns with labels that are no inputs
+
+    @property
+    def classes(self) -> str:
+        """The column with the first target's labels if these are classes, which can be stratified."""
+        target = next(iter(self.labels), "")
+        return self.labels[target] if self.tasks.get(target) == "classification" else ""
+
+
+def find_targets(table: Table, recipe: Recipe, names: Sequence[str]) -> Targets:
+    """Find the targets that are named, and those of the recipe's tasks that have labels.
+
+    Raises `TableError` for a table without rows, or a target that is no column or that no task fits.
+    """
+    if not len(table):
+        raise TableError(f"{table.name} has no rows")
+    alignments = _named_alignments(recipe)
+    targets = list(names)
+    for name, choice in recipe.tasks.items():
+        has_labels = name not in alignments and (not names or choice.options.get("column"))
+        if has_labels and name not in targets:
+            targets.append(name)
+    if "problem" in targets:
+        raise RecipeError(
+            "a target cannot be named 'problem': predictions have a column of that name; rename yours"
+        )
+
+    labels = {target: _label_column(recipe, target) for target in targets}
+    tasks, reasons = {}, {}
+    for target, (inferred, match) in infer_tasks(table, labels).items():
+        choice = recipe.tasks.get(target, Choice(name=inferred))
+        tasks[target] = choice.name
+        reasons[target] = match.reason if choice.name == inferred else "said by the recipe"
+
+    aligned = {column for columns in alignments.values() for column in columns}
+    hidden = []
+    for target, column in labels.items():
+        is_input = column in aligned or recipe.columns.get(column, ColumnRecipe()).role == "input"
+        if column == target or not is_input:
+            hidden.append(column)
+    return Targets(labels, tasks, reasons, alignments, hidden)
+
+
+def plan_tasks(recipe: Recipe, targets: Targets, schema: Schema) -> dict[str, Choice]:
+    """Fill in every option of each target's task and of each alignment. `inputs` names what it reads.
+
+    Raises `RecipeError` when a task does not fit the table, the recipe or the other tasks.
+    """
+    choices = {}
+    for target, name in targets.tasks.items():
+        choices[target] = _with_inputs(target, recipe.tasks.get(target, Choice(name=name)), schema)
+    _check_best_by(recipe, [*choices, *targets.alignments])
+    for target, choice in choices.items():
+        _check_inputs(target, targets.labels[target], choice, recipe, schema)
+    _check_training(recipe, choices, targets)
+
+    for name in targets.alignments:
+        choice = recipe.tasks[name]
+        group = choice.options.get("group") or recipe.split.group
+        choices[name] = _replaced(choice, inputs=aligned_columns(name, choice, schema), group=group)
+
+    planned = {}
+    for target, choice in choices.items():
+        resolved = choice.resolved("tasks", recipe.task_defaults.get(choice.name))
+        reads_all = not resolved.options.get("inputs")
+        planned[target] = _replaced(resolved, inputs=schema.of("input")) if reads_all else resolved
+    return planned
+
+
+def aligned_columns(name: str, choice: Choice, schema: Schema) -> list[str]:
+    """Return the columns that an alignment compares: those that it names, else all of media and texts.
+
+    Raises `RecipeError` for a column that is no input, or for fewer than two.
+    """
+    inputs = schema.of("input")
+    if name in {column.name for column in schema}:
+        raise RecipeError(f"task '{name}': there is a column of that name; give the task another one")
+    columns = list(choice.options.get("inputs") or ())
+    if not columns:
+        columns = [column for column in inputs if schema[column].modality in ALIGNED]
+
+    unknown = [column for column in columns if column not in inputs]
+    if unknown:
+        raise RecipeError(
+            f"task '{name}': no input column '{unknown[0]}' to align: {nearest(unknown[0], inputs)}"
+        )
+    anchor = choice.options.get("anchor")
+    if anchor is not None and anchor not in columns:
+        raise RecipeError(
+            f"task '{name}': the anchor '{anchor}' is none of its columns: {nearest(anchor, columns)}"
+        )
+    if len(set(columns)) < 2 or len(set(columns)) < len(columns):
+        raise RecipeError(
+            f"task '{name}': expected two or more different columns to align, found "
+            f"{', '.join(columns) or 'none'}"
+        )
+    return columns
+
+
+def components(tasks: Mapping[str, Choice]) -> list[type[Task]]:
+    """Return the class of each task."""
+    return [registry.find("tasks", choice.name) for choice in tasks.values()]
+
+
+def _named_alignments(recipe: Recipe) -> dict[str, list[str]]:
+    """Return the columns that each task which compares columns names, none where it names none."""
+    alignments = {}
+    for name, choice in recipe.tasks.items():
+        if not registry.find("tasks", choice.name).compares:
+            continue
+        if choice.options.get("column"):
+            raise RecipeError(f"task '{name}' compares columns, its inputs, and has no labels in another one")
+        alignments[name] = list(choice.options.get("inputs") or ())
+    return alignments
+
+
+def _label_column(recipe: Recipe, target: str) -> str:
+    choice = recipe.tasks.get(target)
+    return (choice.options.get("column") if choice else None) or target
+
+
+def _replaced(choice: Choice, **options: Any) -> Choice:
+    return Choice(name=choice.name, **{**choice.options, **options})
+
+
+def _with_inputs(target: str, choice: Choice, schema: Schema) -> Choice:
+    """Name the inputs of a task that reads columns of some modalities only, and was given none."""
+    modalities = registry.find("tasks", choice.name).modalities
+    if not modalities or choice.options.get("inputs"):
+        return choice
+    columns = [column for column in schema.of("input") if schema[column].modality in modalities]
+    if not columns:
+        raise RecipeError(
+            f"task '{target}': {choice.name} reads columns of {' or '.join(modalities)}, and the table has "
+            f"no such input"
+        )
+    return _replaced(choice, inputs=columns)
+
+
+def _check_best_by(recipe: Recipe, targets: list[str]) -> None:
+    best_by = recipe.training.best_by
+    if best_by and best_by not in targets:
+        raise RecipeError(
+            f"training: no target '{best_by}' to choose the best epoch by: {nearest(best_by, targets)}"
+        )
+
+
+def _check_inputs(target: str, label: str, choice: Choice, recipe: Recipe, schema: Schema) -> None:
+    """Raise `RecipeError` for an input that is none, or that holds the answer."""
+    inputs = schema.of("input")
+    named = list(choice.options.get("inputs") or ())
+    unknown = [column for column in named if column not in inputs]
+    if unknown:
+        raise RecipeError(f"task '{target}': no input column '{unknown[0]}': {nearest(unknown[0], inputs)}")
+    if label in (named or inputs):
+        raise RecipeError(
+            f"task '{target}' would read its own answers in '{label}': name its inputs, as in "
+            f"tasks.{target}.inputs=[photo]"
+        )
+    if named and _has_members(recipe):
+        raise RecipeError(
+            f"task '{target}' has inputs of its own, and an ensemble's members read all columns: leave "
+            f"quality at fast"
+        )
+
+
+def _check_training(recipe: Recipe, choices: Mapping[str, Choice], targets: Targets) -> None:
+    """Raise `RecipeError` where tasks without a fused vector are asked for what only that allows."""
+    if recipe.training.unlabelled and not any(_fuse(choices.values())):
+        raise RecipeError(
+            "training.unlabelled learns from rows without a label, which these tasks cannot: leave it out"
+        )
+    alignments = {name: recipe.tasks[name] for name in targets.alignments}
+    for name, choice in {**alignments, **choices}.items():
+        if registry.find("tasks", choice.name).fuses:
+            continue
+        if recipe.training.mixup:
+            raise RecipeError(
+                f"training.mixup mixes rows, which the {choice.name} '{name}' cannot be: leave one of the "
+                f"two out"
+            )
+        if _has_members(recipe):
+            raise RecipeError(
+                f"an ensemble's members do not agree on a {choice.name} ('{name}'): leave quality at fast"
+            )
+
+
+def _fuse(choices: Iterable[Choice]) -> list[bool]:
+    return [registry.find("tasks", choice.name).fuses for choice in choices]
+
+
+def _has_members(recipe: Recipe) -> bool:
+    return recipe.quality != "fast" or bool(recipe.ensemble and recipe.ensemble.members)

@@ -1,0 +1,122 @@
+"""From a table and a plan to prepared rows: cells become tensors, bad cells are listed."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from plait.console import Screen
+from plait.data import frozen
+from plait.data.dataset import Dataset
+from plait.data.plan import Plan
+from plait.data.preprocessing import Prepared, Preprocessing
+from plait.data.split import Split
+from plait.encoders.base import Encoder
+from plait.errors import TrainingError
+from plait.media.cache import Cache, open_store
+from plait.nn.device import Settings
+from plait.table import problems as check
+from plait.table.table import Table
+
+WORTH_CACHING = 16  # rows
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The prepared rows of one table, by what they are used for."""
+
+    train: Dataset
+    valid: Dataset
+    test: Dataset
+    unlabelled: Dataset
+
+    @classmethod
+    def cut(cls, prepared: Prepared, preprocessing: Preprocessing, split: Split) -> Sides:
+        """Cut a prepared table into the sides of a split."""
+        rows = (split.train, split.valid, split.test, split.unlabelled)
+        return cls(*(Dataset(prepared, preprocessing, numbers) for numbers in rows))
+
+    @property
+    def prepared(self) -> Prepared:
+        return self.train.prepared
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return self.train.preprocessing
+
+
+def prepare_sides(plan: Plan, table: Table, folder: Path, strict: bool, screen: Screen) -> Sides:
+    """Fit the preprocessing on training rows, read all cells, and write bad ones to `problems.csv`.
+
+    Raises `BadCellsError` for too many of them, any at all if `strict`, and `TrainingError` for a target
+    without a usable label.
+    """
+    preprocessing = Preprocessing.fit(table, plan, plan.split.train)
+    prepared = prepare(table, preprocessing, screen)
+    check_cells(prepared, plan.split, table, folder, strict, screen)
+    check_labels(prepared, plan.split.train)
+    return Sides.cut(prepared, preprocessing, plan.split)
+
+
+def embed_sides(
+    sides: Sides, encoders: dict[str, Encoder], plan: Plan, settings: Settings, table: Table, screen: Screen
+) -> None:
+    """Run the frozen encoders once over all cells, in place."""
+    present = sides.prepared.batch.present
+    cells = sum(int(present[column].sum()) for column in encoders)
+    if not cells:
+        return
+    with screen.bar("computing embeddings", cells) as bar, store(screen, table) as cache:
+        frozen.embed(sides.prepared, sides.preprocessing, encoders, plan, settings, cache, bar.advance)
+
+
+def prepare(table: Table, preprocessing: Preprocessing, screen: Screen) -> Prepared:
+    """Read all rows as tensors, with a progress bar, and with the user's cache of prepared cells."""
+    count = len(table) * len(preprocessing.inputs)
+    with screen.bar("reading cells", count) as bar, store(screen, table) as cache:
+        return preprocessing.prepare(table, progress=bar.advance, store=cache)
+
+
+def store(screen: Screen, table: Table) -> AbstractContextManager[Cache | None]:
+    """Open the cache of prepared cells; none for a few rows, which are read faster than it is opened."""
+    return (open_store(screen.warn) if len(table) >= WORTH_CACHING else None) or nullcontext()
+
+
+def check_cells(
+    prepared: Prepared, rows: Split, table: Table, folder: Path, strict: bool, screen: Screen
+) -> None:
+    """Write `problems.csv` and say what is wrong. Raises `BadCellsError` when it is too much."""
+    check.write(prepared.problems, folder / "problems.csv")
+    if prepared.problems:
+        screen.warn(
+            f"{len(prepared.problems):,} cells have problems, listed in {folder / 'problems.csv'}; they "
+            f"count as missing:\n" + check.summary(prepared.problems)
+        )
+    check.check(prepared.problems, prepared.given, table.root, strict)
+    for warning in (
+        *check.health(prepared.notes, prepared.digests),
+        *check.leaks(prepared.digests, rows.sides()),
+    ):
+        screen.warn(warning)
+
+    shares = []
+    for column, present in prepared.batch.present.items():
+        missing = 1 - float(present.float().mean())
+        if missing:
+            shares.append(f"{column} {missing:.0%}" if missing >= 0.01 else f"{column} {missing:.1%}")
+    if shares:
+        screen.say(f"missing: {', '.join(shares)}")
+
+
+def check_labels(prepared: Prepared, train: np.ndarray) -> None:
+    """Raise `TrainingError` for a target that no training row has a usable label of."""
+    for target, labelled in prepared.batch.labelled.items():
+        if not bool(labelled[torch.from_numpy(train)].any()):
+            reason = next((p.reason for p in prepared.problems if p.column == target), "none is there")
+            raise TrainingError(
+                f"target '{target}': no training row has a label that can be learned from: {reason}"
+            )

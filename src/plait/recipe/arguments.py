@@ -1,0 +1,101 @@
+"""From the arguments of a call to a recipe. `fit`, `tune` and `inspect` take the same ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from plait.errors import RecipeError, nearest
+from plait.recipe import registry
+from plait.recipe.recipe import Recipe, load
+from plait.recipe.registry import Choice
+from plait.table.schema import ROLES
+
+
+def recipe_from(
+    source: str | Path | Mapping[str, Any] | Recipe | None,
+    *,
+    columns: Mapping[str, Any] | None = None,
+    align: bool | Sequence[str] = (),
+    overrides: Iterable[str] = (),
+    quality: str | None = None,
+    seed: int | None = None,
+) -> Recipe:
+    """Load a recipe and write the other arguments of the call into it.
+
+    `columns` has a modality, a role or a mapping of options by column. Components outside plait that the
+    recipe names may be imported from now on: the recipe is the caller's own. Raises `RecipeError`.
+    """
+    lines = [*_aligning(align), *overrides]
+    if quality is not None:
+        lines.append(f"quality={quality}")
+    if seed is not None:
+        lines.append(f"seed={seed}")
+    recipe = load(source, lines)
+
+    if columns:
+        fields = recipe.to_dict()
+        fields["columns"] = {**fields.get("columns", {}), **_column_recipes(columns)}
+        recipe = load(fields)
+    _allow_external(recipe)
+    return recipe
+
+
+def target_names(target: str | Iterable[str]) -> list[str]:
+    """Return the names of one target or of several as a list."""
+    return [target] if isinstance(target, str) else list(target)
+
+
+def parse_columns(texts: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Turn texts such as `price=number` and `note=ignored` into the `columns` of a recipe.
+
+    Raises `RecipeError` for an unknown role or modality.
+    """
+    columns = {}
+    for text in texts:
+        name, sign, word = text.partition("=")
+        if not sign or not name:
+            raise RecipeError(f"column '{text}': expected name=modality or name=role, as in price=number")
+        columns[name] = _column_recipe(name, word)
+    return columns
+
+
+def _column_recipes(columns: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: option if isinstance(option, Mapping) else _column_recipe(name, str(option))
+        for name, option in columns.items()
+    }
+
+
+def _column_recipe(name: str, word: str) -> dict[str, str]:
+    """Return the options of a column by one word: a modality or a role."""
+    modalities = registry.names("modalities")
+    if word in modalities:
+        return {"modality": word}
+    if word in ROLES:
+        return {"role": word}
+    raise RecipeError(
+        f"column '{name}': no modality or role '{word}': {nearest(word, [*modalities, *ROLES])}"
+    )
+
+
+def _aligning(columns: bool | Sequence[str]) -> list[str]:
+    """Return the overrides that `align=` stands for. True leaves the columns open."""
+    if not columns:
+        return []
+    inputs = [] if isinstance(columns, bool) else target_names(columns)
+    return [f"tasks.alignment={json.dumps({'name': 'alignment', 'inputs': inputs})}"]
+
+
+def _allow_external(recipe: Recipe) -> None:
+    """Allow imports of the components `module:Class` that this recipe names."""
+    choices: list[Choice | None] = [recipe.fusion, recipe.balancing]
+    choices += [*recipe.encoders.values(), *recipe.tasks.values()]
+    for column in recipe.columns.values():
+        choices += [column.modality, column.encoder]
+
+    for choice in choices:
+        if choice and ":" in choice.name:
+            registry.allow(choice.name)

@@ -1,0 +1,56 @@
+"""Tables for training, validation and test that are given apart, read as one table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from plait.errors import TableError
+from plait.table.read import read
+from plait.table.table import Table
+
+SIDE = "plait_split"  # the column that says which table a row comes from
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a caller gave as tables (see `read`), and the `root` of their relative paths."""
+
+    train: Any
+    valid: Any = None
+    test: Any = None
+    root: str | Path | None = None
+
+    def sides(self) -> dict[str, Any]:
+        """Return the sources by side; None where there is none."""
+        return {"train": self.train, "valid": self.valid, "test": self.test}
+
+
+def read_sides(sources: Sources) -> Table:
+    """Read the tables and join them. With more than one, the column `SIDE` says where a row comes from.
+
+    Raises `TableError` when they cannot be read, or do not fit each other.
+    """
+    tables = {
+        side: read(source, sources.root) for side, source in sources.sides().items() if source is not None
+    }
+    train = tables["train"]
+    if len(tables) == 1:
+        return train
+
+    data = []
+    for side, table in tables.items():
+        if table.root != train.root:
+            raise TableError(
+                f"the {side} table's paths begin in {table.root}, the training table's in {train.root}; give "
+                f"root= for both"
+            )
+        data.append(table.data.append_column(SIDE, pa.array([side] * len(table))))
+    try:
+        joined = pa.concat_tables(data, promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise TableError(f"the tables given apart have columns of different types: {error}") from error
+    return Table(joined, train.root, train.name)

@@ -1,0 +1,46 @@
+"""Tasks that compare rows with each other, by the tokens of their columns."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from torch import Tensor
+
+from plait.nn.batch import Encoded, Fused, Tokens
+from plait.tasks.base import MAIN, LossOf, Outputs, Task, Widths
+
+
+class Comparison(Task):
+    """Embeddings of several columns in one space. It has no target, and rows need no label.
+
+    Its loss compares all rows of a batch with each other, so a batch that is cut into micro-batches is
+    put together again for it (see `training.objective.whole_batch_losses`).
+    """
+
+    compares = True
+    has_target = False
+
+    @abstractmethod
+    def build_head(self, widths: dict[str, int]) -> None:
+        """Make the head for tokens of these widths, by column."""
+
+    @abstractmethod
+    def forward(self, tokens: dict[str, Tokens]) -> Tensor:
+        """Return the embeddings, (B, columns, width)."""
+
+    def build(self, widths: Widths) -> None:
+        self.build_head(widths.columns)
+
+    def answer(self, fused: Fused | None, encoded: Encoded) -> Tensor:
+        output: Tensor = self(encoded.tokens)
+        return output
+
+    def losses(self, fused: Fused | None, encoded: Encoded, loss_of: LossOf) -> dict[str, Tensor]:
+        return {MAIN: loss_of(self(encoded.tokens), None)}
+
+    def sees_hidden_cells(self, columns: list[str]) -> bool:
+        """A pair with a hidden cell compares nothing."""
+        return False
+
+    def outputs(self, fused: Fused | None, encoded: Encoded) -> Outputs | None:
+        return Outputs(self(encoded.tokens))

@@ -1,0 +1,277 @@
+"""Tasks that predict a class, labels or a number from a fused vector. B rows, D width, C classes.
+
+Late fusion, the baseline and pseudo-labels belong here.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from plait.nn.batch import Encoded, Fused
+from plait.tasks.base import MAIN, LossOf, Outputs, Task, Widths
+
+COOLEST, HOTTEST = (
+    0.5,
+    20.0,
+)  # bounds of a temperature: a few rows that are all right would be taken for certainty
+CALIBRATING = 20  # labelled rows that a temperature needs
+EMPTY_PRIOR_ROWS = 10  # rows by which the overall baseline counts beside rows that lack a block
+PRIOR_ROWS = 10  # rows that the mixture weight starts with, half of them in favour of late fusion
+
+
+class Prediction(Task):
+    """A task that is answered from the fused vector of its inputs and from nothing else.
+
+    So it can also be answered from one block, from mixed rows, and by an ensemble. The answer of a row
+    depends on how many of its blocks have a cell: with two or more it is the fused answer, mixed with
+    late fusion where outputs are `logits`; with one it is the answer of that block's unimodal head;
+    with none it is the baseline, and what a count of training rows says of its empty blocks.
+
+    `logits` says that outputs are logits. The head divides them by `temperature`, which is 1 until
+    `calibrate`.
+    """
+
+    fuses = True
+    logits: ClassVar[bool]
+    temperature: Tensor
+    empty_offset: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("temperature", torch.ones(()))
+        self.late_fusion: LateFusion | None = None
+
+    @abstractmethod
+    def build_head(self, width: int) -> None:
+        """Make the head for fused vectors of this width."""
+
+    @abstractmethod
+    def forward(self, fused_BD: Tensor) -> Tensor:
+        """Return logits, or scaled values, in float32."""
+
+    @abstractmethod
+    def mix(self, outputs: Tensor, weights: Tensor) -> Tensor:
+        """Return the output of the weighted mean of several answers, (models, B, ...), which for
+        classes is the mean of probabilities. The weights add up to one.
+        """
+
+    @abstractmethod
+    def pseudo(self, output: Tensor, sure: float) -> tuple[Tensor, Tensor]:
+        """Return answers in the form of targets, and True where the output gives them this probability."""
+
+    @abstractmethod
+    def baseline_output(self) -> Tensor:
+        """Return the output of a row without any input, from the labels of the training rows."""
+
+    @abstractmethod
+    def boosting(self, target: Tensor) -> list[tuple[dict[str, Any], Tensor]]:
+        """Return, for each booster of gradient-boosted trees, LightGBM's parameters and its own target.
+
+        The raw scores side by side are the output. Empty where trees cannot learn it.
+        """
+
+    def build(self, widths: Widths) -> None:
+        self.build_head(widths.fused)
+        if self.logits and widths.late_fusion:
+            self.late_fusion = LateFusion(widths.blocks)
+        shape = (len(widths.blocks), *self.baseline_output().shape)
+        self.register_buffer("empty_offset", torch.zeros(shape))
+
+    def answer(self, fused: Fused | None, encoded: Encoded) -> Tensor:
+        assert fused is not None
+        outputs = self._outputs(fused)
+        if self.late_fusion is None:
+            return outputs.output
+        return self.late_fusion(self, outputs)
+
+    def losses(self, fused: Fused | None, encoded: Encoded, loss_of: LossOf) -> dict[str, Tensor]:
+        """Return the loss of the fused answer, and that of each unimodal head, which the same head
+        answers.
+
+        Without unimodal losses the column that is learned first, most often a text that can be
+        memorised, leaves the others nothing to learn (Wang et al. 2020, "What makes training
+        multi-modal classification networks hard?").
+        """
+        assert fused is not None
+        losses = {MAIN: loss_of(self(fused.vector_BD), None)}
+        for block, vector_BD in fused.blocks.items():
+            losses[block] = loss_of(self(vector_BD), fused.present[block])
+        return losses
+
+    def loss_weights(self, blocks: Iterable[str], alone: float, left: float) -> dict[str, float]:
+        """Each unimodal loss weighs `alone`. Squared errors share this weight, and it falls to zero at
+        the end: what a block cannot know of a number is never learned, so that its squared error stays
+        the largest of all; the loss of a class is bounded.
+        """
+        names = list(blocks)
+        weight = alone * left / max(len(names), 1) if self.squared else alone
+        return {MAIN: 1.0, **dict.fromkeys(names, weight)}
+
+    def sees_hidden_cells(self, columns: list[str]) -> bool:
+        """Hide nothing from a task that reads one of several columns: that would only take rows away."""
+        return len(columns) == 1 or len(self.read(columns)) > 1
+
+    def outputs(self, fused: Fused | None, encoded: Encoded) -> Outputs | None:
+        return self._outputs(fused) if self.logits and fused is not None else None
+
+    def calibrate(self, outputs: Outputs, target: Tensor) -> None:
+        """Set the temperature, and with it late fusion."""
+        temperature = fit_temperature(self, outputs.output, target)
+        self.temperature.fill_(temperature)
+        if self.late_fusion is not None:
+            blocks = {block: output / temperature for block, output in outputs.blocks.items()}
+            cooled = Outputs(outputs.output / temperature, blocks, outputs.present)
+            self.late_fusion.calibrate(self, cooled, target)
+
+    def fit_empty_blocks(self, labels: Tensor, empty_NP: Tensor) -> None:
+        """Count what it says that a row lacks a block: the baseline of such training rows beside that of all.
+
+        `empty_NP` is True where a labelled row lacks a block. The overall baseline counts as ten rows more,
+        so that few rows do not say much.
+        """
+        overall = self.baseline(labels)
+        for place, empty_N in enumerate(empty_NP.unbind(1)):
+            count = int(empty_N.sum())
+            if count:
+                weights = torch.tensor([count, EMPTY_PRIOR_ROWS]) / (count + EMPTY_PRIOR_ROWS)
+                lacking = torch.stack([self.baseline(labels[empty_N]), overall])[:, None]
+                everywhere = torch.stack([overall, overall])[:, None]
+                self.empty_offset[place] = (self.mix(lacking, weights) - self.mix(everywhere, weights))[0]
+
+    def _outputs(self, fused: Fused) -> Outputs:
+        """Return the answers without late fusion: fused, by one block's head, or the baseline.
+
+        A row without any cell still says which blocks are empty: each adds its offset to the baseline, as
+        independent evidence adds up in naive Bayes.
+        """
+        output = self(fused.answered_BD())
+        blocks = {block: self(vector_BD) for block, vector_BD in fused.blocks.items()}
+        offset = self.empty_offset.reshape(len(self.empty_offset), -1).to(output)
+        counted = self.baseline_output().to(output) + (fused.empty_BP().to(output) @ offset).view_as(output)
+        has_any = _like(fused.count_B() > 0, output)
+        return Outputs(torch.where(has_any, output, counted), blocks, fused.present)
+
+
+class LateFusion(nn.Module):
+    """Mix the fused answer with the product of what the unimodal heads answer.
+
+    p = (1 - s) p_fused + s softmax(sum_b z_b / T_b), where z_b are the logits of the unimodal head of
+    block b, T_b its temperature and s the mixture weight (linear and logarithmic opinion pools: Genest
+    & Zidek 1986, "Combining probability distributions", sections 3 and 4). Of labels, sigmoid takes the
+    place of softmax.
+
+    Fusion finds what only several blocks together say, but it is as sure of itself as the block that it
+    could memorise. Validation rows tell how far each block can be trusted, and how much the fused
+    answer is worth. Until `calibrate`, s is 0.
+    """
+
+    def __init__(self, blocks: Sequence[str]) -> None:
+        super().__init__()
+        self.blocks = list(blocks)
+
+        # 1 / T_b; 0 where too few validation rows have the block to know.
+        self.inverse_temperature_P: Tensor
+        self.register_buffer("inverse_temperature_P", torch.ones(len(self.blocks)))
+        self.mixture_weight: Tensor
+        self.register_buffer("mixture_weight", torch.zeros(()))
+
+    def forward(self, task: Prediction, outputs: Outputs) -> Tensor:
+        """Return the mixed logits. A row with one block or none, or without a block to trust, keeps its
+        answer.
+        """
+        combined, mixes_B = self._combined(outputs)
+        weights = torch.stack([1 - self.mixture_weight, self.mixture_weight])
+        mixed = task.mix(torch.stack([outputs.output, combined]), weights)
+        return torch.where(_like(mixes_B, mixed), mixed, outputs.output)
+
+    def calibrate(self, task: Prediction, outputs: Outputs, target: Tensor) -> None:
+        """Set T_b to the temperature of each unimodal head on these rows, and then s to its most likely
+        value.
+
+        The rows were not trained on. A beta prior counts as ten rows, half of them for each side, so
+        that few rows do not move s far.
+        """
+        for place, block in enumerate(self.blocks):
+            rows = outputs.present[block]
+            is_enough = int(rows.sum()) >= CALIBRATING
+            temperature = fit_temperature(task, outputs.blocks[block][rows], target[rows])
+            self.inverse_temperature_P[place] = 1 / temperature if is_enough else 0.0
+
+        combined, mixes_B = self._combined(outputs)
+        if int(mixes_B.sum()) < CALIBRATING:
+            self.mixture_weight.fill_(0.0)
+            return
+        from scipy.optimize import minimize_scalar  # takes longer to import than a small model to predict
+
+        answers = torch.stack([outputs.output, combined])
+
+        def loss(weight: float) -> float:
+            mixed = task.mix(answers, torch.tensor([1 - weight, weight]))
+            prior = PRIOR_ROWS / 2 * (np.log(weight) + np.log(1 - weight))
+            return float(mixes_B.sum() * task.loss(mixed, target, mixes_B)) - float(prior)
+
+        self.mixture_weight.fill_(minimize_scalar(loss, bounds=(0.0, 1.0), method="bounded").x)
+
+    def _combined(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
+        """Add up the cooled logits of each row's blocks. Also return which rows have two blocks or
+        more, one of them to be trusted. Sums of logits are products of probabilities, of two classes as
+        of many.
+        """
+        inverse_P = self.inverse_temperature_P.to(
+            outputs.output.device
+        )  # validation rows are kept on the CPU
+        terms = []
+        for inverse, block in zip(inverse_P, self.blocks, strict=True):
+            terms.append(inverse * outputs.blocks[block] * outputs.present[block][:, None])
+        present_PB = torch.stack([outputs.present[block] for block in self.blocks])
+        is_trusted_B = (present_PB & (inverse_P > 0)[:, None]).any(0)
+        return torch.stack(terms).sum(0), (present_PB.sum(0) > 1) & is_trusted_B
+
+
+def predictions(tasks: Mapping[str, Task]) -> dict[str, Prediction]:
+    """Return the tasks that predict, by target."""
+    return {target: task for target, task in tasks.items() if isinstance(task, Prediction)}
+
+
+def fit_temperature(task: Prediction, output: Tensor, target: Tensor) -> float:
+    """Return the temperature that divides logits for the least loss on rows that were not trained on.
+
+    It is 1 for outputs that are no logits, and for fewer than 20 rows (Guo et al. 2017, "On calibration
+    of modern neural networks").
+    """
+    if not task.logits or len(target) < CALIBRATING:
+        return 1.0
+    from scipy.optimize import minimize_scalar  # takes longer to import than a small model to predict
+
+    everywhere_B = torch.ones(len(target), dtype=torch.bool)
+
+    def loss(log_temperature: float) -> float:
+        return float(task.loss(output / float(np.exp(log_temperature)), target, everywhere_B))
+
+    best = minimize_scalar(loss, bounds=(np.log(COOLEST), np.log(HOTTEST)), method="bounded")
+    return float(np.exp(best.x)) if best.fun < loss(0.0) else 1.0
+
+
+def mean_of_softmax(outputs: Tensor, weights: Tensor) -> Tensor:
+    """Return the log of the mean of several models' probabilities, from logits (models, B, C)."""
+    log_weights = weights.clamp(min=1e-12).log()[:, None, None]
+    return (outputs.log_softmax(-1) + log_weights).logsumexp(0)
+
+
+def mean_of_sigmoid(outputs: Tensor, weights: Tensor) -> Tensor:
+    """Return the logit of the mean of several models' probabilities, from logits (models, B, labels)."""
+    log_weights = weights.clamp(min=1e-12).log()[:, None, None]
+    positive = (F.logsigmoid(outputs) + log_weights).logsumexp(0)
+    return positive - (F.logsigmoid(-outputs) + log_weights).logsumexp(0)
+
+
+def _like(mask_B: Tensor, output: Tensor) -> Tensor:
+    """Give a mask of rows as many dimensions as an output has."""
+    return mask_B.reshape(-1, *(1,) * (output.ndim - 1))

@@ -1,0 +1,77 @@
+"""Gradient blending: weigh the fused loss and the unimodal losses by what each one still teaches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from plait.data.dataset import Dataset
+from plait.model.network import MultimodalModel
+from plait.nn.device import Settings
+from plait.prediction.predictor import BATCH
+from plait.tasks.base import MAIN
+from plait.training.objective import Weights, losses
+
+TIMES = 10  # that losses are weighed anew in a training
+MIN_OVERFITTING = 1e-4  # of a loss whose overfitting did not grow at all
+
+Measured = dict[str, list[float]]  # each loss on training rows, and on validation rows
+
+
+def blended(measured: list[Measured]) -> dict[str, float]:
+    """The weights of losses by gradient blending (Wang et al. 2020, proposition 1): w_k ~ G_k / O_k^2,
+    adding up to one.
+
+    `measured` holds, for some moments of the training, each loss on training rows and on rows that were
+    not trained on. G is how much the latter fell between the last two, O how much the gap between both
+    grew. A loss that fell nowhere weighs nothing.
+    """
+    names = list(measured[-1])
+    if len(measured) < 2:
+        return dict.fromkeys(names, 1 / len(names))
+    wanted = {}
+    for name in names:
+        (train, valid), (train_before, valid_before) = measured[-1][name], measured[-2][name]
+        overfitted = max(abs((valid - train) - (valid_before - train_before)), MIN_OVERFITTING)
+        wanted[name] = max(valid_before - valid, 0.0) / overfitted**2
+    total = sum(wanted.values())
+    return {name: w / total for name, w in wanted.items()} if total > 0 else blended(measured[:-1])
+
+
+def blended_targets(model: MultimodalModel) -> list[str]:
+    """Return the targets whose losses are blended: those with unimodal heads."""
+    return [target for target in model.fuser_of if model.fuser(target).unimodal_blocks]
+
+
+def blended_weights(model: MultimodalModel, measured: list[Measured]) -> Weights:
+    """Return the weights of all losses. Before anything is measured, all weigh the same."""
+    names = [MAIN]
+    for target in blended_targets(model):
+        names += model.fuser(target).unimodal_blocks
+    weights = blended(measured or [{name: [0.0, 0.0] for name in names}])
+    return dict.fromkeys(model.fuser_of, weights)
+
+
+@torch.inference_mode()
+def measure(
+    model: MultimodalModel, train: Dataset, valid: Dataset, settings: Settings, factors: Mapping[str, float]
+) -> Measured:
+    """Return each loss on training rows and on validation rows, added up over targets."""
+    model.eval()
+    of_train, of_valid = (_mean_losses(model, data, settings, factors) for data in (train, valid))
+    return {name: [of_train[name], of_valid[name]] for name in of_train}
+
+
+def _mean_losses(
+    model: MultimodalModel, data: Dataset, settings: Settings, factors: Mapping[str, float]
+) -> dict[str, float]:
+    sums: dict[str, float] = {}
+    for batch in data.in_order(BATCH):
+        with settings.autocast():
+            by_target = losses(model, batch.to(torch.device(settings.device)))
+        for target in model.fuser_of:
+            for name, loss in by_target.get(target, {}).items():
+                term = float(loss) * factors[target] * len(batch) / len(data)
+                sums[name] = sums.get(name, 0.0) + term
+    return sums

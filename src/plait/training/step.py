@@ -1,0 +1,200 @@
+"""One step of training: forward, losses, backward, update. B rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from plait.balancing.base import Share, summed
+from plait.console import Screen
+from plait.data.plan import Plan
+from plait.data.preprocessing import configured
+from plait.errors import TrainingError
+from plait.model.network import MultimodalModel
+from plait.nn.batch import Batch
+from plait.nn.device import Settings
+from plait.tasks.base import MAIN
+from plait.training.objective import (
+    Mixing,
+    Weights,
+    consistency,
+    losses,
+    restore_random,
+    weighed,
+    whole_batch_losses,
+)
+from plait.training.schedule import optimizer_for
+
+UNLABELLED = 2  # rows without a label in a step, for each row of the batch
+
+
+class Step:
+    """The optimizer, the balancing of targets, and the micro-batches.
+
+    `micro_batch` is how many rows are in memory at once. It shrinks when memory runs out; gradients are
+    then added up over the micro-batches of a batch, so that a step stays the step that the recipe asks
+    for. `weights` are those of the losses, and may change from step to step.
+    """
+
+    def __init__(
+        self,
+        model: MultimodalModel,
+        plan: Plan,
+        settings: Settings,
+        shares: Mapping[str, Share],
+        screen: Screen,
+    ) -> None:
+        self.model, self.options, self.settings, self.screen = model, plan.training, settings, screen
+        self.shares = shares
+        self.factors = {target: share.factor for target, share in shares.items()}
+        self.device = torch.device(settings.device)
+        self.weights: Weights = {}
+
+        kind, config = configured("balancing", plan.balancing)
+        self.balancing = kind.build(config, shares).to(settings.device)
+        self.optimizer = optimizer_for(model, plan.training, self.balancing.parameters())
+        self.micro_batch = plan.training.micro_batch or plan.training.batch_size
+
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        modules = [
+            module for module in (model.encoders, model.table_columns, model.fusers) if module is not None
+        ]
+        self.shared = [p for module in modules for p in module.parameters() if p.requires_grad]
+
+    def set_learning_rate(self, rate: float) -> None:
+        """Set the learning rate of the next step. Pretrained parameters take their share of it."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["scale"]
+
+    def __call__(self, batch: Batch, unlabelled: tuple[Batch, Batch] | None = None) -> Tensor:
+        """Take a step and return the batch's loss, detached. Cut the batch into micro-batches if memory
+        runs out.
+        """
+        while True:
+            try:
+                return self._step(batch, unlabelled)
+            except RuntimeError as error:
+                if not _is_out_of_memory(error) or self.micro_batch <= 1:
+                    raise
+                self.optimizer.zero_grad(set_to_none=True)
+                self.micro_batch = max(min(self.micro_batch, len(batch)) // 2, 1)
+                self.screen.warn(
+                    f"out of memory: batches of {self.options.batch_size} now go in micro-batches of "
+                    f"{self.micro_batch}"
+                )
+
+    def _step(self, batch: Batch, unlabelled: tuple[Batch, Batch] | None) -> Tensor:
+        # The last batch of an epoch may have one row more than asked (see `Dataset.shuffled`): no
+        # reason to cut it.
+        if len(batch) > self.micro_batch + 1:
+            loss = self._in_micro_batches(batch)
+        else:
+            loss = self._backward(batch.to(self.device))
+        if unlabelled is not None:
+            self._backward_unlabelled(*unlabelled)
+
+        self.balancing.finish(self.shared)
+        if self.options.clip:
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.options.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.balancing.again:
+            self.balancing.after(self._losses_after(batch))
+        return loss.cpu()
+
+    def _in_micro_batches(self, batch: Batch) -> Tensor:
+        """Add up gradients over micro-batches. Losses that compare all rows still compare those of the
+        whole batch.
+        """
+        micro_batches = [part.to(self.device) for part in cut(batch, self.micro_batch)]
+        if not any(self.model.task(target).compares for target in self.model.targets):
+            parts = [self._backward(part, len(part) / len(batch)) for part in micro_batches]
+            return torch.stack(parts).sum()
+
+        compared, gradients, states = whole_batch_losses(
+            self.model, micro_batches, batch.to(self.device), self.settings.autocast, self.factors
+        )
+        parts = [self._mean(compared)]
+        for part, gradient, state in zip(micro_batches, gradients, states, strict=True):
+            restore_random(state)
+            parts.append(self._backward(part, len(part) / len(batch), gradient))
+        return torch.stack(parts).sum()
+
+    def _backward(
+        self, batch: Batch, share: float = 1.0, gradients: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        """Add the gradients of some rows, which are this share of their batch, and return their loss,
+        detached.
+
+        The loss that is returned is that of the targets themselves, without unimodal losses. Targets
+        with `gradients` have been counted already.
+        """
+        counted = gradients or {}
+        with self.settings.autocast():
+            mixup = self.options.mixup
+            mixing = Mixing.draw(mixup, len(batch), self.device) if mixup else None
+            by_target = losses(self.model, batch, mixing, gradients)
+            sums = weighed(by_target, self.weights)
+            if share != 1.0:
+                sums = {t: loss if t in counted else loss * share for t, loss in sums.items()}
+        if sums:
+            self.balancing.backward(sums, self.shared)
+
+        main = {t: by_name[MAIN].detach() for t, by_name in by_target.items() if t not in counted}
+        return self._mean(main) * share
+
+    def _backward_unlabelled(self, weak: Batch, strong: Batch) -> None:
+        rows = UNLABELLED * self.options.batch_size
+        for weak_part, strong_part in zip(
+            cut(weak, self.micro_batch), cut(strong, self.micro_batch), strict=True
+        ):
+            with self.settings.autocast():
+                loss = consistency(
+                    self.model, weak_part.to(self.device), strong_part.to(self.device), self.factors
+                )
+            (loss * self.options.unlabelled * (len(weak_part) / rows)).backward()
+
+    def _mean(self, by_target: Mapping[str, Tensor]) -> Tensor:
+        """Return what these targets add to the mean loss of all, as on validation rows: each in units
+        of its baseline's loss and times its weight, whatever balances the gradients.
+        """
+        if not by_target:
+            return torch.zeros((), device=self.device)
+        total = sum(share.weight for share in self.shares.values())
+        return summed([(loss.float(), self.factors[t] / total) for t, loss in by_target.items()])
+
+    @torch.no_grad()
+    def _losses_after(self, batch: Batch) -> dict[str, Tensor]:
+        """Return each target's loss on a batch, once the step has been taken."""
+        sums: dict[str, Tensor] = {}
+        for part in cut(batch, self.micro_batch + 1):
+            with self.settings.autocast():
+                by_target = weighed(losses(self.model, part.to(self.device)), self.weights)
+            for target, loss in by_target.items():
+                term = loss * len(part) / len(batch)
+                sums[target] = sums[target] + term if target in sums else term
+        return sums
+
+
+def cut(batch: Batch, size: int) -> Iterator[Batch]:
+    """Cut a batch into micro-batches of at most `size` rows."""
+    for rows in torch.arange(len(batch)).split(size):
+        yield batch.take(rows)
+
+
+def check_finite(loss: float, epoch: int, rate: float) -> None:
+    """Raise `TrainingError` for a loss that is not finite."""
+    if not torch.isfinite(torch.tensor(loss)):
+        raise TrainingError(
+            f"the training loss is no longer finite in epoch {epoch}; "
+            f"try a smaller learning rate: --set training.learning_rate={rate / 10:g}"
+        )
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """`torch.OutOfMemoryError` is a `RuntimeError`; on a CPU only the text tells."""
+    text = str(error).lower()
+    is_cpu_memory = "not enough memory" in text or "can't allocate memory" in text
+    return isinstance(error, torch.OutOfMemoryError) or is_cpu_memory

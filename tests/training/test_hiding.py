@@ -1,0 +1,80 @@
+"""Modality dropout, and what it tells of empty cells."""
+
+from __future__ import annotations
+
+import torch
+
+from plait.nn.batch import Batch
+from plait.training.hiding import hide_cells
+
+ROWS = 4000
+
+
+def batch_with(shares: dict[str, float]) -> Batch:
+    """Rows in which each column has a cell with this probability."""
+    generator = torch.Generator().manual_seed(0)
+    present = {column: torch.rand(ROWS, generator=generator) < share for column, share in shares.items()}
+    in_table = {column: torch.ones(ROWS, dtype=torch.bool) for column in shares}
+    return Batch({}, present, in_table, torch.arange(ROWS))
+
+
+def test_hidden_cells_look_as_if_the_table_lacked_them() -> None:
+    batch = batch_with({"a": 1.0, "b": 1.0, "c": 1.0})
+    hidden = hide_cells(batch, 0.5, torch.Generator().manual_seed(1))
+    assert hidden.complete is not None
+    assert hidden.complete.present is batch.present
+    for column in batch.present:
+        assert torch.equal(hidden.in_table[column], hidden.present[column])
+        assert 0.05 < 1 - float(hidden.present[column].float().mean()) < 0.95
+
+
+def test_every_size_is_kept_equally_often_and_never_none() -> None:
+    batch = batch_with({"a": 1.0, "b": 1.0, "c": 1.0, "d": 1.0})
+    hidden = hide_cells(batch, 1.0, torch.Generator().manual_seed(1))
+    sizes = torch.stack(list(hidden.present.values())).sum(0)
+    shares = torch.bincount(sizes, minlength=5) / ROWS
+    assert shares[[0, 4]].tolist() == [0, 0]
+    assert torch.allclose(shares[1:4], torch.full((3,), 1 / 3), atol=0.05)
+
+
+def test_empty_cells_are_untold_as_often_as_cells_are_hidden() -> None:
+    """Otherwise a missing token would say that the cell was not empty."""
+    batch = batch_with({"a": 0.6, "b": 1.0, "c": 0.8})
+    hidden = hide_cells(batch, 0.6, torch.Generator().manual_seed(1))
+    for column in ("a", "c"):
+        was_present = batch.present[column]
+        hidden_share = 1 - float(hidden.present[column][was_present].float().mean())
+        untold_share = 1 - float(hidden.in_table[column][~was_present].float().mean())
+        assert hidden_share > 0.2
+        assert abs(hidden_share - untold_share) < 0.05
+
+
+def test_nothing_is_hidden_without_dropout_or_with_one_column() -> None:
+    generator = torch.Generator().manual_seed(1)
+    batch, single = batch_with({"a": 0.6, "b": 1.0}), batch_with({"a": 0.6})
+    assert hide_cells(batch, 0.0, generator) is batch
+    assert hide_cells(single, 0.9, generator) is single
+
+
+def test_every_subset_is_drawn_as_often() -> None:
+    rows = 6000
+    present = {c: torch.ones(rows, dtype=torch.bool) for c in "abc"}
+    present["a"][:100] = False
+    present["b"][:50] = present["c"][:50] = False
+    in_table = {c: torch.ones(rows, dtype=torch.bool) for c in "abc"}
+    batch = Batch({}, present, in_table, torch.arange(rows))
+    kept = torch.stack(list(hide_cells(batch, 0.5, torch.Generator().manual_seed(0)).present.values()))
+    assert not (kept & ~torch.stack(list(present.values()))).any()
+    assert kept[:, 50:].any(0).all()
+    seen = [tuple(column.tolist()) for column in kept[:, 100:].T]
+    share = {subset: seen.count(subset) / len(seen) for subset in set(seen)}
+    assert abs(share[(True, True, True)] - 0.5) < 0.03
+    for subset in (
+        (True, False, False),
+        (False, True, False),
+        (False, False, True),
+        (True, True, False),
+        (True, False, True),
+        (False, True, True),
+    ):
+        assert abs(share[subset] - 0.5 / 6) < 0.015
