@@ -25,7 +25,7 @@ for kind in components.KINDS:
 options = [
     "fusion=maximum", "columns.text.encoder=average", "columns.text.modality={name: text, split: word}",
     "tasks.visits=count", "training.epochs=3", "columns.photo.role=ignored",
-    "balancing=random_weights", "ensemble.folds=2", "ensemble.members.floor=constant",
+    "balancing=plain_sum", "ensemble.folds=2", "ensemble.members.ridge=ridge",
 ]
 out = sys.argv[1] + "/run"
 prefix = {"shop": "prefix"}
@@ -33,8 +33,8 @@ model = fit(sys.argv[2], ["label", "visits"], overrides=options, columns=prefix,
 answers = model.predict(sys.argv[2])
 assert min(answers["visits"].to_pylist()) > 0
 registered = [name for kind in components.KINDS for name in components.names(kind)]
-assert model.plan.balancing.name == "random_weights" and "floor" in model.plan.ensemble.members
-examples = {"maximum", "average", "count", "prefix", "random_weights", "constant"}
+assert model.plan.balancing.name == "plain_sum" and "ridge" in model.plan.ensemble.members
+examples = {"maximum", "average", "count", "prefix", "plain_sum", "ridge"}
 print(sorted(examples & set(registered)))
 """
 
@@ -87,7 +87,7 @@ def run(script: str, *arguments: str) -> str:
 def test_the_examples_are_found_by_their_names_and_train(placed: Path) -> None:
     rows = [{**row, "visits": i % 5} for i, row in enumerate(make_rows(placed, 40))]
     table = write_csv(placed / "train.csv", rows)
-    examples = ["average", "constant", "count", "maximum", "prefix", "random_weights"]
+    examples = ["average", "count", "maximum", "plain_sum", "prefix", "ridge"]
     assert run(SCRIPT, str(placed), str(table)) == str(examples)
 
 
