@@ -338,27 +338,23 @@ class Alignment(Comparison):
         return cosines
 
     def measure(self, output: np.ndarray, target: np.ndarray) -> dict[str, float]:
-        """Return each retrieval metric's mean over all pairs and both directions.
-
-        The gallery is every row that has the other column. More than 4,000 rows are thinned out evenly,
-        because comparing all rows with all rows would take too long at the end of each epoch.
+        """Each retrieval metric's mean over all pairs and both directions; the gallery are the rows
+        that have the other column. Of many rows, 4,000 spread evenly: an epoch's end is no time to
+        compare all with all.
         """
         if len(output) > MEASURED:
             rows = np.linspace(0, len(output) - 1, MEASURED).astype(int)
             output, target = output[rows], target[rows]
-        present = (output != 0).any(-1)
-        of_directions = []
-        for query, key in self.directions():
-            both, in_gallery = present[:, query] & present[:, key], present[:, key]
-            ids = target[:, [query, key]]
-            ranks = ranking.ranks(output[both, query], output[in_gallery, key], ids[both], ids[in_gallery])
-            of_directions.append(ranking.metrics(ranks))
-
-        means = {}
-        for name in ranking.metrics(np.zeros(0)):
-            scores = [metrics[name] for metrics in of_directions]
-            means[name] = float(np.nanmean(scores)) if scores else float("nan")
-        return means
+        have, found = (output != 0).any(-1), []
+        for one, to in self.directions():
+            both, there, ids = have[:, one] & have[:, to], have[:, to], target[:, [one, to]]
+            found.append(
+                ranking.metrics(ranking.ranks(output[both, one], output[there, to], ids[both], ids[there]))
+            )
+        return {
+            name: float(np.nanmean([f[name] for f in found])) if found else float("nan")
+            for name in ranking.metrics(np.zeros(0))
+        }
 
     def baseline(self, target: Tensor) -> Tensor:
         """Return zeros: without inputs, all rows look the same."""

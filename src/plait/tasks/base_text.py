@@ -109,30 +109,27 @@ class TextTask(Writing):
         return {"": pa.array(texts, pa.string())}
 
     @abstractmethod
-    def compare(self, predictions: Sequence[str], references: Sequence[str]) -> np.ndarray:
-        """Return counts of each row, (rows, counts). Metrics are computed from their sums."""
+    def compare(self, found: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
+        """For each row what metrics are made of, by adding up."""
 
     @abstractmethod
     def metrics(self, rows: np.ndarray) -> dict[str, float]:
-        """Return the metrics of rows of `compare`."""
+        """The metrics of rows that were compared."""
 
     def measure(self, output: np.ndarray, target: np.ndarray) -> dict[str, float]:
-        """Return the metrics of all rows."""
         return self.metrics(self._compared(output, target))
 
     def measured(
         self, output: np.ndarray, target: np.ndarray, all_metrics: bool = True
     ) -> Callable[[np.ndarray], dict[str, float]]:
-        """Compare each row once, and return the metrics as a function of row numbers."""
         compared = self._compared(output, target)
         return lambda rows: self.metrics(compared[rows])
 
     def _compared(self, output: np.ndarray, target: np.ndarray) -> np.ndarray:
-        return self.compare(self._texts(output), self._texts(target))
-
-    def _texts(self, ids_BL: np.ndarray) -> list[str]:
-        """Return the texts of ids; the empty text for None."""
-        return [self.text(ids) or "" for ids in ids_BL.astype(int).tolist()]
+        found, wanted = (
+            [self.text(row) or "" for row in ids.astype(int).tolist()] for ids in (output, target)
+        )
+        return self.compare(found, wanted)
 
     def baseline(self, target: Tensor) -> Tensor:
         """Return the most frequent text; of several, the first one in the order of ids."""

@@ -206,12 +206,10 @@ class Generation(TextTask):
         texts = decoder.search(log_p_next, len(output), options, output.device)
         return padded(texts, torch.zeros(len(output), dtype=torch.bool), NOTHING)
 
-    def compare(self, predictions: Sequence[str], references: Sequence[str]) -> np.ndarray:
-        """Count the n-grams that each row shares with its reference."""
-        return overlaps(predictions, references)
+    def compare(self, found: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
+        return overlaps(found, wanted)
 
     def metrics(self, rows: np.ndarray) -> dict[str, float]:
-        """Return `chrf`, `bleu` and `exact_match`."""
         return similarities(rows)
 
     def state(self) -> dict[str, Any]:

@@ -237,12 +237,10 @@ class Transcription(TextTask):
                 texts.append(text)
         return ctc.padded(texts, steps_B == 0, ABSENT)
 
-    def compare(self, predictions: Sequence[str], references: Sequence[str]) -> np.ndarray:
-        """Count the wrong characters and words of each row."""
-        return edits(predictions, references)
+    def compare(self, found: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
+        return edits(found, wanted)
 
     def metrics(self, rows: np.ndarray) -> dict[str, float]:
-        """Return `cer`, `wer` and `exact_match`."""
         return error_rates(rows)
 
     def state(self) -> dict[str, Any]:

@@ -9,40 +9,32 @@ from sacrebleu.metrics import BLEU, CHRF
 
 from plait.tasks.writing.metrics import edits, error_rates, overlaps, similarities
 
-PREDICTIONS = ["a cat sits here now", "x y", "", "hello there", "the same text"]
-REFERENCES = ["a cat sits here", "x z", "no", "hello there my friend", "the same text"]
-
-SAMPLE = np.array([3, 0, 0])  # rows of a bootstrap sample
-
-
-def sampled(texts: list[str]) -> list[str]:
-    return [texts[row] for row in SAMPLE]
+FOUND = ["a cat sits here now", "x y", "", "hello there", "the same text"]
+WANTED = ["a cat sits here", "x z", "no", "hello there my friend", "the same text"]
 
 
 def test_error_rates_are_jiwers() -> None:
-    rates = error_rates(edits(PREDICTIONS, REFERENCES))
+    rates = error_rates(edits(FOUND, WANTED))
     assert rates == {
-        "cer": pytest.approx(jiwer.cer(REFERENCES, PREDICTIONS)),
-        "wer": pytest.approx(jiwer.wer(REFERENCES, PREDICTIONS)),
+        "cer": pytest.approx(jiwer.cer(WANTED, FOUND)),
+        "wer": pytest.approx(jiwer.wer(WANTED, FOUND)),
         "exact_match": 0.2,
     }
-
-    predictions, references = sampled(PREDICTIONS), sampled(REFERENCES)
-    rates = error_rates(edits(PREDICTIONS, REFERENCES)[SAMPLE])
-    assert rates["cer"] == pytest.approx(jiwer.cer(references, predictions))
+    some = np.array([3, 0, 0])
+    found, wanted = ([texts[i] for i in some] for texts in (FOUND, WANTED))
+    assert error_rates(edits(FOUND, WANTED)[some])["cer"] == pytest.approx(jiwer.cer(wanted, found))
 
 
 def test_similarities_are_sacrebleus() -> None:
-    rows = overlaps(PREDICTIONS, REFERENCES)
+    rows = overlaps(FOUND, WANTED)
     assert similarities(rows) == {
-        "chrf": pytest.approx(CHRF().corpus_score(PREDICTIONS, [REFERENCES]).score / 100),
-        "bleu": pytest.approx(BLEU().corpus_score(PREDICTIONS, [REFERENCES]).score / 100),
+        "chrf": pytest.approx(CHRF().corpus_score(FOUND, [WANTED]).score / 100),
+        "bleu": pytest.approx(BLEU().corpus_score(FOUND, [WANTED]).score / 100),
         "exact_match": 0.2,
     }
-
-    predictions, references = sampled(PREDICTIONS), sampled(REFERENCES)
-    chrf = CHRF().corpus_score(predictions, [references]).score
-    assert similarities(rows[SAMPLE])["chrf"] == pytest.approx(chrf / 100)
+    some = np.array([3, 0, 0])
+    found, wanted = ([texts[i] for i in some] for texts in (FOUND, WANTED))
+    assert similarities(rows[some])["chrf"] == pytest.approx(CHRF().corpus_score(found, [wanted]).score / 100)
 
 
 def test_no_rows_and_empty_texts_are_measured() -> None:
