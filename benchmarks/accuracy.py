@@ -36,8 +36,9 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import plait
 from measure import interval, machine, page, table
+from plait.encoders.base import encoders
+from plait.modalities.base import modalities
 from plait.nn.batch import Values
-from plait.recipe.registry import configure, find
 from plait.samples import emoji, stamps
 from plait.table.table import Source
 from plait.table.write import write
@@ -174,11 +175,11 @@ def vectors(column: str, modality: str, cells: tuple[str | None, ...], root: Pat
     """The same frozen vectors as plait's, and of sounds the mean and deviation of each mel band; zeros
     where a cell is missing.
     """
-    encoder = find("encoders", "pretrained") if modality != "audio" else None
-    config = encoder.settled(configure("encoders", "pretrained", {}), modality) if encoder else None
+    encoder = encoders.find("pretrained") if modality != "audio" else None
+    config = encoder.settled(encoders.configure("pretrained", {}), modality) if encoder else None
     given = pa.chunked_array([pa.array(list(cells))])
-    fitted = find("modalities", modality).fit(
-        configure("modalities", modality, encoder.asks(config, modality) if encoder else {}), given
+    fitted = modalities.find(modality).fit(
+        modalities.configure(modality, encoder.asks(config, modality) if encoder else {}), given
     )
     loaded, network = (
         fitted.load(given, Source(column, root)),

@@ -14,6 +14,7 @@ from torch import Tensor
 from plait.api import messages
 from plait.api.model import Model
 from plait.console import Screen
+from plait.data.arguments import recipe_from, target_names
 from plait.data.dataset import Dataset
 from plait.data.plan import Plan
 from plait.data.prepare import Sides, embed_sides, prepare_sides, store
@@ -28,12 +29,11 @@ from plait.nn import device
 from plait.prediction import artifact
 from plait.prediction.artifact import Artifact
 from plait.prediction.predictor import Rows
-from plait.recipe.arguments import recipe_from, target_names
 from plait.recipe.recipe import Recipe, load
 from plait.runs.folder import Request, Run
 from plait.table.sides import Sources, read_sides
 from plait.table.table import Table
-from plait.tasks.alignment import Alignment
+from plait.tasks.base_comparison import Comparison
 from plait.training import single_targets, start
 from plait.training.checkpoint import Progress
 from plait.training.loop import Callback, Training, Watch, train
@@ -225,7 +225,7 @@ def _with_linear_maps(trained: Model, evaluation: Evaluation, sides: Sides, side
     """Add the scores of linear maps beside each alignment, to compare with."""
     for name, aligned in evaluation.alignments.items():
         task = trained.network.tasks[name]
-        assert isinstance(task, Alignment)
+        assert isinstance(task, Comparison)
         truth = side.prepared.batch.targets[name][side.rows]
         alignment.compare(aligned, task, sides.train, side, truth)
     return evaluation

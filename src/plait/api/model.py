@@ -202,7 +202,7 @@ class Model:
         like, where there are several.
         """
         space = Space.of(self.network, alignment)
-        column = space.gallery(column, space.of_modality("text"))
+        column = space.gallery(column, space.texts)
         folder = Path(data) if isinstance(data, (str, Path)) and Path(data).is_dir() else None
         table = folder_of_files(folder, column) if folder else read(data, root)
         table.column(origin(column, table.data.column_names))

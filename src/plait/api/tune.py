@@ -13,16 +13,17 @@ from typing import Any
 from plait.api import fit
 from plait.api.model import Model
 from plait.console import Screen
+from plait.data.arguments import recipe_from, target_names
 from plait.data.plan_tasks import find_targets
 from plait.errors import Interrupted, PlaitError, RecipeError, TrainingError
-from plait.recipe import registry
-from plait.recipe.arguments import recipe_from, target_names
 from plait.recipe.recipe import Recipe
 from plait.recipe.sections import Between, Choices
 from plait.runs import files
 from plait.runs import folder as runs
 from plait.table.read import read
 from plait.table.table import Table
+from plait.tasks.base import tasks as task_registry
+from plait.tasks.base_prediction import Prediction
 
 FIRST = 5  # trials before any is stopped early
 
@@ -104,8 +105,8 @@ def suiting(recipe: Recipe, table: Table, targets: list[str]) -> dict[str, Betwe
     """
     planned = find_targets(table, recipe, targets)
     names = planned.tasks | {name: recipe.tasks[name].name for name in planned.alignments}
-    tasks = {t: registry.find("tasks", name) for t, name in names.items()}
-    fuse = [task.fuses for task in tasks.values()]
+    tasks = {t: task_registry.find(name) for t, name in names.items()}
+    fuse = [issubclass(task, Prediction) for task in tasks.values()]
     unfit = () if all(fuse) else ("training.mixup",) if any(fuse) else ("training.mixup", "model.", "fusion")
     own = {
         f"tasks.{t}.{option}": of

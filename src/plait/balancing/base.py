@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from plait.errors import RecipeError
-from plait.recipe.registry import Options
+from plait.recipe.registry import Component, Registry
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Share:
         return self.weight / self.scale
 
 
-class Balancing(nn.Module, ABC):
+class Balancing(nn.Module, Component, ABC):
     """From the losses of the targets that a batch has labels of, by target, to gradients. What it
     learns lies in parameters, which the optimizer of the model takes along, or in buffers: both are
     saved with a training that is stopped.
@@ -40,7 +40,6 @@ class Balancing(nn.Module, ABC):
     them, `finish` at their end.
     """
 
-    options: ClassVar[type[Options]]
     again: ClassVar[bool] = False
 
     @classmethod
@@ -62,6 +61,9 @@ class Balancing(nn.Module, ABC):
         cost of a second forward pass.
         """
         return
+
+
+balancings = Registry[Balancing]("balancing")
 
 
 def import_torchjd(module: str, method: str) -> Any:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from plait.data.plan import Plan
 from plait.data.plan_columns import ColumnPlan
 from plait.data.preprocessing import Prepared, Preprocessing
-from plait.encoders.base import Encoder
+from plait.encoders.base import FrozenEncoder
 from plait.media.cell import Cell, Nowhere, Store
 from plait.modalities.base import Modality
 from plait.modalities.base_media import MediaModality
@@ -35,7 +36,7 @@ TOGETHER = 32  # cells in one run of an encoder
 def embed(
     prepared: Prepared,
     preprocessing: Preprocessing,
-    encoders: dict[str, Encoder],
+    encoders: Mapping[str, FrozenEncoder],
     plan: Plan,
     settings: Settings,
     store: Store | None = None,
@@ -70,7 +71,7 @@ def embed(
 
 class _Column:
     def __init__(
-        self, modality: Modality, encoder: torch.nn.Module, settings: Settings, identity: str, store: Store
+        self, modality: Modality, encoder: FrozenEncoder, settings: Settings, identity: str, store: Store
     ) -> None:
         self.modality, self.encoder, self.settings, self.identity, self.store = (
             modality,
@@ -113,14 +114,14 @@ class _Column:
         with self.settings.autocast(frozen=True):
             encoded = self.encoder.embed(
                 self.modality.transform(plain, None).to(torch.device(self.settings.device))
-            )  # type: ignore[operator]
+            )
         assert encoded.length_B is not None
         return [x[: int(n)].numpy() for x, n in zip(encoded.x.cpu(), encoded.length_B, strict=True)]
 
     def _gathered(
         self, values: Values, places: dict[bytes, list[int]], found: dict[bytes, np.ndarray]
     ) -> Values:
-        width = int(self.encoder.width)  # type: ignore[arg-type]
+        width = self.encoder.width
         count, steps = len(values), max((len(array) for array in found.values()), default=1)
         x, length_B = allocate(count, (steps, width), torch.float32), torch.ones(count, dtype=torch.long)
         into = x.numpy()
@@ -129,7 +130,7 @@ class _Column:
             into[items, : len(array)] = array
             length_B[items] = len(array)
         for part in x.split(NORMALISED):  # once, not in every step; linear models are the better for it too
-            part.copy_(self.encoder.norm(part))  # type: ignore[operator]
+            part.copy_(self.encoder.norm(part))
         return Values(x, length_B, values.count_B, encoded=True)
 
 

@@ -12,6 +12,8 @@ import yaml
 from pydantic import ConfigDict, PlainSerializer, TypeAdapter
 from pydantic.dataclasses import dataclass
 
+from plait.balancing.base import balancings
+from plait.data.arguments import target_names
 from plait.data.infer import infer, split_column
 from plait.data.plan_columns import ColumnPlan, plan_columns, with_encoders
 from plait.data.plan_ensemble import EnsemblePlan, plan_ensemble
@@ -19,7 +21,8 @@ from plait.data.plan_tasks import Targets, aligned_columns, components, find_tar
 from plait.data.plan_training import TrainingPlan, plan_training
 from plait.data.split import NO_ROWS, Split, split
 from plait.errors import RecipeError, TrainingError
-from plait.recipe.arguments import target_names
+from plait.fusion.base import fusions
+from plait.modalities.base import modalities
 from plait.recipe.recipe import Recipe
 from plait.recipe.registry import Choice
 from plait.recipe.sections import ModelRecipe, SplitRecipe
@@ -83,8 +86,8 @@ class Plan:
             alignments=alignments,
             tasks=tasks,
             columns=columns,
-            fusion=recipe.fusion.resolved("fusion"),
-            balancing=recipe.balancing.resolved("balancing"),
+            fusion=fusions.resolve(recipe.fusion),
+            balancing=balancings.resolve(recipe.balancing),
             model=_plan_model(recipe.model, targets),
             training=plan_training(recipe.training, len(rows.train), components(tasks), _all_frozen(columns)),
             ensemble=plan_ensemble(recipe, schema, len(rows.train)),
@@ -127,9 +130,15 @@ class Plan:
 
     def words_only(self) -> Plan:
         """Plan to count the words and n-grams of all texts, and to predict nothing."""
-        texts = [name for name, column in self.columns.items() if column.modality.name == "text"]
-        counted = self.with_encoders({"text": Choice(name="bag")})
+        counters = {name: modalities.find(name).words for name in self._modalities()}
+        counters = {name: encoder for name, encoder in counters.items() if encoder}
+        counted = self.with_encoders({name: Choice(name=encoder) for name, encoder in counters.items()})
+        texts = [name for name, column in counted.columns.items() if column.modality.name in counters]
         return replace(counted, columns={name: counted.columns[name] for name in texts}, tasks={})
+
+    def has_words(self) -> bool:
+        """Return whether there are columns of which words can be counted."""
+        return any(modalities.find(name).words for name in self._modalities())
 
     def for_member(self, fusion: Choice | None, learning_rate: float | None) -> Plan:
         """Plan a network within an ensemble, with its own fusion and learning rate where there are any.
@@ -144,7 +153,7 @@ class Plan:
         return replace(
             self,
             recipe=recipe,
-            fusion=fusion.resolved("fusion") if fusion else self.fusion,
+            fusion=fusions.resolve(fusion) if fusion else self.fusion,
             model=self.model.model_copy(update={"votes": False}),
             ensemble=EnsemblePlan(),
         )._numbered()
@@ -169,6 +178,9 @@ class Plan:
         for name in ("recipe", "schema", "split", "reasons"):
             del fields[name]
         return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=100)
+
+    def _modalities(self) -> set[str]:
+        return {column.modality.name for column in self.columns.values()}
 
     def _numbered(self) -> Plan:
         """Fill in the numbers of the training anew, from the recipe, for this plan's rows and columns."""

@@ -7,9 +7,10 @@ from typing import Any
 
 from pydantic import Field
 
+from plait.encoders.base import encoders as encoder_registry
 from plait.errors import RecipeError
 from plait.recipe.recipe import Recipe
-from plait.recipe.registry import Choice, Options, configure, find
+from plait.recipe.registry import Choice, Options
 from plait.recipe.sections import QUALITY, EnsembleRecipe
 from plait.table.schema import Schema
 
@@ -84,8 +85,8 @@ def _trainable(choice: Choice, modalities: set[str], strict: bool, messages: set
 def _unavailable(encoder: Choice, modality: str, strict: bool) -> str:
     """Return why an encoder cannot be built here; nothing if it can."""
     try:
-        component = find("encoders", encoder.name)
-        component.settled(configure("encoders", encoder.name, encoder.options), modality)
+        component, config = encoder_registry.choose(encoder)
+        component.settled(config, modality)
     except (RecipeError, ModuleNotFoundError) as error:
         if strict:
             raise

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from plait.recipe.sections import COMPARED, LEAST_STEPS, UNAUGMENTED, TrainingOptions, TrainingRecipe
 from plait.tasks.base import Task
+from plait.tasks.base_comparison import Comparison
 
 EPOCHS = 40
 MIN_EPOCHS = 8
@@ -49,7 +50,7 @@ def plan_training(
 
     batch_size = recipe.batch_size
     if batch_size == "auto":
-        batch_size = _batch_size(rows, any(task.compares for task in tasks), writes, many)
+        batch_size = _batch_size(rows, any(issubclass(task, Comparison) for task in tasks), writes, many)
     epochs = recipe.epochs
     if epochs == "auto":
         epochs = MANY_EPOCHS if many and not writes else _epochs(max(rows // batch_size, 1), min_steps)

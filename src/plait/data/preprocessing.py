@@ -15,16 +15,15 @@ from plait.data.plan import Plan
 from plait.errors import TableError
 from plait.media.cell import Store
 from plait.media.loading import load_together
-from plait.modalities.base import Modality
+from plait.modalities.base import Modality, modalities
 from plait.modalities.base_media import MediaModality
 from plait.nn.batch import Batch, Loaded, Values
-from plait.recipe import registry
-from plait.recipe.registry import Choice
 from plait.table.problems import Problem
 from plait.table.schema import origin
 from plait.table.table import Progress, Source, Table
 from plait.table.values import is_list
 from plait.tasks.base import Task
+from plait.tasks.base import tasks as task_registry
 
 
 @dataclass
@@ -60,17 +59,17 @@ class Preprocessing:
         rows = pa.array(train)
         inputs, tasks, several = {}, {}, set()
         for name, column in plan.columns.items():
-            modality, config = configured("modalities", column.modality)
+            modality, config = modalities.choose(column.modality)
             cells = table.column(origin(name, table.data.column_names))
             inputs[name] = modality.fit(config, cells.take(rows))
             if modality.media and is_list(cells):
                 several.add(name)
         for name, choice in plan.tasks.items():
-            task, config = configured("tasks", choice)
+            task, config = task_registry.choose(choice)
             tasks[name] = task.fit(
-                config, _target(table, task.reads(config, name), task.compares).take(rows), name
+                config, _target(table, task.reads(config, name), not task.has_target).take(rows), name
             )
-            tasks[name].inputs, tasks[name].label_columns = config.inputs, task.reads(config, name)
+            tasks[name].connect(config, name)
         if not inputs:
             left = [f"'{c.name}' ({c.role})" for c in plan.schema if c.role in ("id", "ignored")]
             shown = ", ".join(left[:5]) + (", ..." if len(left) > 5 else "")
@@ -109,10 +108,10 @@ class Preprocessing:
                 if loaded.notes:
                     done.notes[name] = loaded.notes
         for name, task in self.tasks.items() if targets else ():
-            if task.compares or task.label_columns[0] in table.data.column_names:
+            if not task.has_target or task.label_columns[0] in table.data.column_names:
                 source = Source(name, table.root, store=store)
                 target, labelled, problems = task.encode(
-                    _target(table, task.label_columns, task.compares), source
+                    _target(table, task.label_columns, not task.has_target), source
                 )
                 done.batch.targets[name], done.batch.labelled[name] = target, labelled
                 if task.from_files:
@@ -160,12 +159,12 @@ class Preprocessing:
         """The inverse of `state`, for the same plan."""
         inputs, tasks = {}, {}
         for name, column in plan.columns.items():
-            modality, config = configured("modalities", column.modality)
+            modality, config = modalities.choose(column.modality)
             inputs[name] = modality.from_state(config, state["inputs"][name])
         for name, choice in plan.tasks.items():
-            task, config = configured("tasks", choice)
+            task, config = task_registry.choose(choice)
             tasks[name] = task.from_state(config, state["tasks"][name])
-            tasks[name].inputs, tasks[name].label_columns = config.inputs, task.reads(config, name)
+            tasks[name].connect(config, name)
         return cls(inputs, tasks, state["several"])
 
 
@@ -223,8 +222,3 @@ def _nothing(modality: Modality, rows: int) -> Loaded:
     return Loaded(
         Values(torch.zeros(rows, 1, dtype=torch.int32), torch.zeros(rows, dtype=torch.long)), present
     )
-
-
-def configured(kind: str, choice: Choice) -> tuple[Any, Any]:
-    """The component that a choice names, and its options."""
-    return registry.find(kind, choice.name), registry.configure(kind, choice.name, choice.options)

@@ -4,17 +4,16 @@ an LSTM).
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field, field_validator
 from torch import nn
 
-from plait.encoders.base import Encoder
+from plait.encoders.base import Encoder, encoders
 from plait.errors import RecipeError
 from plait.nn.batch import Layout, Tokens, Values
 from plait.nn.layers import BiLSTM, Block, Dropout, steps_mask
-from plait.recipe import registry
 from plait.recipe.registry import Choice, Options
 
 
@@ -34,7 +33,7 @@ class Config(Options):
     @field_validator("frame")
     @classmethod
     def _resolve(cls, value: Choice) -> Choice:
-        return value.resolved("encoders")
+        return encoders.resolve(value)
 
 
 class PerFrame(Encoder):
@@ -60,16 +59,15 @@ class PerFrame(Encoder):
 
     @classmethod
     def build(cls, config: Config, layout: Layout) -> PerFrame:
-        found = registry.find("encoders", config.frame.name)
-        if "grid" not in found.takes:
+        encoder, options = encoders.choose(config.frame)
+        if "grid" not in encoder.takes:
             raise RecipeError(
-                f"per_frame: encoder '{config.frame.name}' takes {', '.join(sorted(found.takes))}, not "
+                f"per_frame: encoder '{config.frame.name}' takes {', '.join(sorted(encoder.takes))}, not "
                 f"pictures"
             )
         if config.time == "attention" and config.width % config.heads:
             raise RecipeError(f"per_frame: width {config.width} is not a multiple of heads {config.heads}")
-        options: Any = registry.configure("encoders", config.frame.name, config.frame.options)
-        frame = found.build(options, Layout("grid", layout.size[1:]))
+        frame = encoder.build(options, Layout("grid", layout.size[1:]))
         return cls(
             frame, layout.size[0], config.time, config.width, config.heads, config.layers, config.dropout
         )

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from plait.encoders.base import Encoder
+from plait.encoders.base import Encoder, FrozenEncoder
 from plait.errors import RecipeError
 from plait.nn.batch import Kind, Layout, Tokens, Values
 from plait.nn.layers import Dropout
@@ -23,6 +23,7 @@ from plait.recipe.registry import Options
 DEFAULT = {"text": "minilm", "image": "efficientnet_lite0", "video": "efficientnet_lite0", "audio": ""}
 
 
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 MANY = 2000  # rows from which, on a GPU, adapting a network is worth its time
 
 
@@ -58,7 +59,7 @@ class Config(Options):
     why: str = ""
 
 
-class Pretrained(Encoder):
+class Pretrained(FrozenEncoder):
     """The network's vectors for each cell, normalised (Ba et al. 2016, eq. 4; without its scale, which
     what comes next can learn) unless `norm` is off. Vectors that stand in for cells (`Values.encoded`)
     are normalised already.
@@ -198,7 +199,7 @@ class Tuned(Encoder):
     def train(self, mode: bool = True) -> Tuned:
         super().train(mode)
         for part in self.body.modules():
-            if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            if isinstance(part, BATCH_NORMS):
                 part.eval()
         return self
 

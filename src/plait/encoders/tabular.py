@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from plait.encoders.base import Encoder
+from plait.encoders.base import PlainEncoder
 from plait.nn.batch import Layout, Tokens, Values
 from plait.nn.layers import glorot
 from plait.recipe.registry import Options
@@ -26,7 +26,7 @@ class Config(Options):
     sigma: float = Field(0.1, gt=0)
 
 
-class Tabular(Encoder):
+class Tabular(PlainEncoder):
     """An embedding of an index; or two linear layers with a ReLU between over a vector."""
 
     options = Config
@@ -49,8 +49,7 @@ class Tabular(Encoder):
             glorot(self.net)
 
     @property
-    def plain(self) -> bool:
-        """Whether it can be one of `Cells`."""
+    def can_be_stacked(self) -> bool:
         return not any(isinstance(m, Periodic) for m in self.net.modules())
 
     @classmethod

@@ -16,11 +16,12 @@ from plait.data.features import Features
 from plait.ensemble.view import View
 from plait.errors import ArtifactError
 from plait.media.cell import Store
-from plait.members.base import Examples, Member
+from plait.members.base import Examples, Member, members
+from plait.members.network import Network
 from plait.prediction import artifact
 from plait.prediction.artifact import Artifact
 from plait.prediction.predictor import Predictor
-from plait.recipe.registry import Choice, configure, find
+from plait.recipe.registry import Choice
 from plait.runs import files
 from plait.table.table import Progress, Table
 from plait.tasks.base_prediction import Prediction, predictions
@@ -235,11 +236,10 @@ def _load(folder: Path, own: Artifact, predictor: Predictor) -> Ensemble:
 
 def _bag(folder: Path, about: dict[str, Any], views: dict[str, View], predictor: Predictor) -> Bag:
     choice, view_name = Choice(**about["choice"]), about["view"]
-    kind = find("members", choice.name)
     if about["name"] == OWN:
-        return Bag(OWN, choice, OWN, [kind(predictor, OWN)])
+        return Bag(OWN, choice, OWN, [Network(predictor, OWN)])
     view = views[view_name] if view_name else next(iter(views.values()))
-    config = configure("members", choice.name, choice.options)
+    kind, config = members.choose(choice)
     folds = []
     for fold in range(int(about["folds"])):
         inputs = (view_name, view.preprocessing)

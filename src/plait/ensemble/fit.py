@@ -20,9 +20,10 @@ from plait.ensemble.view import View
 from plait.ensemble.weights import Weighing, fit_mixture
 from plait.errors import Interrupted
 from plait.members.base import Examples, Lesson
+from plait.members.base import members as member_registry
 from plait.members.network import Network
 from plait.prediction.predictor import Predictor
-from plait.recipe.registry import Choice, configure, find
+from plait.recipe.registry import Choice
 from plait.table.table import Table
 from plait.tasks.base_prediction import Prediction, predictions
 
@@ -158,7 +159,7 @@ def _views(fitting: Fitting, members: dict[str, Choice]) -> tuple[dict[str, View
     views = {OWN: View(fitting.plan, fitting.data.preprocessing, fitting.own.settings)}
     keys = {}
     for name, choice in members.items():
-        kind, config = find("members", choice.name), configure("members", choice.name, choice.options)
+        kind, config = member_registry.choose(choice)
         encoders = kind.encoders(config)
         if encoders is None:
             keys[name] = ""
@@ -169,8 +170,7 @@ def _views(fitting: Fitting, members: dict[str, Choice]) -> tuple[dict[str, View
         if key not in views:
             plan = fitting.plan.with_encoders(encoders)
             views[key] = View.fit(plan.light() if light else plan, fitting.table)
-    texts = [c for c, column in fitting.plan.columns.items() if column.modality.name == "text"]
-    if texts and "" in keys.values():
+    if fitting.plan.has_words() and "" in keys.values():
         views[NGRAMS] = View.fit(fitting.plan.words_only(), fitting.table)
     return views, keys
 
@@ -237,7 +237,7 @@ def _cross_fit_of_network(shared: CrossFitting) -> CrossFit:
 def _cross_fit(shared: CrossFitting, name: str, choice: Choice, view_name: str, bar: Bar) -> CrossFit:
     """Fit a member once for each fold of each repeat, on all examples but that fold."""
     fitting, examples = shared.fitting, shared.examples
-    kind, config = find("members", choice.name), configure("members", choice.name, choice.options)
+    kind, config = member_registry.choose(choice)
     view = shared.views[view_name or OWN]
     bag = Bag(name, choice, view_name, [])
     everything = np.arange(len(examples))

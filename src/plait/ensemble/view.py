@@ -13,7 +13,7 @@ from plait.data import frozen as embedding
 from plait.data.dataset import Dataset
 from plait.data.plan import Plan
 from plait.data.preprocessing import Preprocessing
-from plait.encoders.base import Encoder
+from plait.encoders.base import FrozenEncoder
 from plait.media.cell import Store
 from plait.model.column import build_encoder
 from plait.nn import device
@@ -35,13 +35,14 @@ class View:
         return cls(plan, preprocessing, settings)
 
     @cached_property
-    def frozen(self) -> dict[str, Encoder]:
+    def frozen(self) -> dict[str, FrozenEncoder]:
         """The frozen encoders, by column."""
         encoders = {}
         for column, modality in self.preprocessing.inputs.items():
             planned = self.plan.columns[column]
-            if planned.frozen:
-                encoders[column] = build_encoder(modality, planned.encoder, column)
+            encoder = build_encoder(modality, planned.encoder, column) if planned.frozen else None
+            if isinstance(encoder, FrozenEncoder):
+                encoders[column] = encoder
         return encoders
 
     def dataset(

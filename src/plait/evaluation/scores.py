@@ -16,8 +16,8 @@ from plait.evaluation import alignment
 from plait.evaluation.alignment import Alignments
 from plait.model.fused import blocks_of
 from plait.prediction.predictor import Answering, Rows
-from plait.tasks.alignment import Alignment
 from plait.tasks.base import Task
+from plait.tasks.base_comparison import Comparison
 
 SUBSET_RESAMPLES = 200
 
@@ -95,7 +95,7 @@ def evaluate(
     """
     columns = answering.columns
     reads = (
-        [set(task.read(columns)) for task in answering.tasks.values() if not task.compares] if subsets else []
+        [set(task.read(columns)) for task in answering.tasks.values() if task.has_target] if subsets else []
     )
     units = blocks_of(columns, plain if len(columns) > MANY else ()).values()
     wanted = [tuple(columns), *(s for s in _subsets(list(units)) if any(set(s) < read for read in reads))]
@@ -107,7 +107,7 @@ def evaluate(
     for target, task in answering.tasks.items():
         if target not in data.prepared.batch.targets:
             continue
-        if isinstance(task, Alignment):
+        if isinstance(task, Comparison):
             alignments[target] = alignment.evaluate(
                 task, outputs[0][target].numpy(), data.prepared.batch.targets[target][data.rows].numpy()
             )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -17,7 +17,7 @@ from plait.data.features import Block, Features
 from plait.data.plan import Plan
 from plait.data.preprocessing import Prepared
 from plait.nn.device import Settings
-from plait.recipe.registry import Choice, Options
+from plait.recipe.registry import Choice, Component, Registry
 from plait.tasks.base_prediction import Prediction
 
 
@@ -86,10 +86,8 @@ class Lesson:
         return np.flatnonzero(known.numpy()), found[known]
 
 
-class Member(ABC):
+class Member(Component, ABC):
     """One fitted model. All of its state is arrays, JSON and text."""
-
-    options: ClassVar[type[Options]]
 
     @classmethod
     @abstractmethod
@@ -121,6 +119,9 @@ class Member(ABC):
     @abstractmethod
     def load(cls, config: Any, folder: Path, plan: Plan, settings: Settings, view: Any) -> Member:
         """The inverse of `save`. `view` is the fitted `Preprocessing` that a network needs."""
+
+
+members = Registry[Member]("members")
 
 
 def hidden(blocks: list[Block], subset: Sequence[str]) -> list[Block]:

@@ -97,6 +97,7 @@ class Audio(MediaModality):
 
     options = Config
     encoder = "audio_cnn"
+    is_sound = True
     ragged = True
     nothing = "no sound in it"
 

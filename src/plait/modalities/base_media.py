@@ -32,6 +32,7 @@ class MediaModality(Modality):
     """
 
     media: ClassVar[bool] = True
+    drops_constant: ClassVar[bool] = False
     ragged: ClassVar[bool]
     nothing: ClassVar[str] = "nothing in it"
     shape: tuple[int, ...]

@@ -32,6 +32,8 @@ class Category(Modality):
     options = Config
     encoder = "tabular"
     tabular = True
+    is_label = True
+    may_be_id = True
 
     def __init__(self, config: Config, values: list[str]) -> None:
         self.config, self.values = config, values

@@ -37,6 +37,7 @@ class Number(Modality):
     options = Config
     encoder = "tabular"
     tabular = True
+    may_be_id = True
 
     def __init__(self, config: Config, median: float, spread: float, edges: list[float]) -> None:
         self.config, self.median, self.spread, self.edges = config, median, spread, edges

@@ -60,6 +60,9 @@ class Text(Modality):
 
     options = Config
     encoder = "bag"
+    words = "bag"
+    is_text = True
+    may_be_id = True
 
     def __init__(self, config: Config, tokenizer: Tokenizer | None) -> None:
         self.config = config

@@ -32,6 +32,7 @@ class Vector(Modality):
 
     options = Config
     encoder = "tabular"
+    drops_constant = False
 
     def __init__(self, config: Config, mean: list[float], std: list[float]) -> None:
         self.config, self.mean, self.std = config, mean, std

@@ -57,6 +57,7 @@ class Video(MediaModality):
 
     options = Config
     encoder = "conv3d"
+    may_have_sound = True
     ragged = True
 
     def __init__(self, config: Config) -> None:
@@ -70,7 +71,6 @@ class Video(MediaModality):
 
     @classmethod
     def hears(cls, cells: pa.ChunkedArray, source: Source) -> tuple[int, int]:
-        """How many of the cells looked at have a sound, and how many were looked at."""
         looked = sample(items(cells) if is_list(cells) else cells)
         return sum(_has_sound(c, source) for c in looked), len(looked)
 

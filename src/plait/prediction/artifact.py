@@ -5,6 +5,7 @@ only: loading runs no code from the folder.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ from torch import nn
 
 from plait.data.plan import Plan
 from plait.data.preprocessing import Preprocessing
-from plait.encoders.pretrained import Pretrained
+from plait.encoders.base import FrozenEncoder
 from plait.errors import ArtifactError, PlaitError
 from plait.model.network import MultimodalModel
 from plait.pretrained.network import Network
@@ -133,7 +134,8 @@ def identity(folder: Path) -> str:
 
 def networks(*modules: nn.Module) -> list[Network]:
     """The pretrained networks that frozen encoders among these modules use."""
-    return [part.network for module in modules for part in module.modules() if isinstance(part, Pretrained)]
+    submodules = itertools.chain.from_iterable(module.modules() for module in modules)
+    return [encoder.network for encoder in submodules if isinstance(encoder, FrozenEncoder)]
 
 
 def copy(files: Path, folder: Path) -> None:

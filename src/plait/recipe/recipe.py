@@ -14,8 +14,7 @@ import yaml
 from pydantic import ValidationError
 
 from plait.errors import RecipeError, nearest
-from plait.recipe import registry
-from plait.recipe.registry import Choice, Options
+from plait.recipe.registry import Choice, Options, explain
 from plait.recipe.sections import (
     ColumnRecipe,
     EnsembleRecipe,
@@ -84,7 +83,7 @@ def load(source: str | Path | Mapping[str, Any] | Recipe | None, overrides: Iter
     try:
         return Recipe(**data)
     except ValidationError as error:
-        raise RecipeError(registry.explain(error, Recipe, "recipe")) from error
+        raise RecipeError(explain(error, Recipe, "recipe")) from error
     except TypeError as error:  # a key that is no string
         raise RecipeError(f"recipe: expected names and values: {error}") from error
 

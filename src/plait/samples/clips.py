@@ -19,7 +19,7 @@ import pyarrow as pa
 from PIL import Image
 
 from plait.media.audio import read_sound
-from plait.recipe.registry import find_sample
+from plait.samples.base import find_sample
 from plait.table.write import write
 
 TARGET = "motion"

@@ -168,6 +168,10 @@ class Alignment(Comparison):
         """What cosines are multiplied by: one over the learned temperature."""
         return self.log_scale.clamp(max=HOTTEST).exp()
 
+    @property
+    def compares_whole_rows(self) -> bool:
+        return self.config.objective == "gram"
+
     def calibrate(self, outputs: Outputs, target: Tensor) -> None:
         """Chooses the share of the linear maps by the mean reciprocal rank on validation rows, given
         with the share as it is.

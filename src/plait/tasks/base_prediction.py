@@ -38,7 +38,6 @@ class Prediction(Task):
     `calibrate`.
     """
 
-    fuses = True
     logits: ClassVar[bool]
     temperature: Tensor
     empty_offset: Tensor

@@ -34,6 +34,7 @@ class Classification(Prediction):
     """Two classes have one logit, of the second class in sorted order; more have one each."""
 
     options = Config
+    may_stratify = True
     score = "accuracy"
     higher = True
     logits = True

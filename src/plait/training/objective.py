@@ -155,7 +155,7 @@ def whole_batch_losses(
     generators before each micro-batch, with which a second pass draws the same dropout. Add to the
     gradients of the tasks' own parameters that `loss` uses, each target's times its factor.
     """
-    targets = [target for target in model.targets if model.task(target).compares]
+    targets = model.comparisons
     states, outputs = [], []
     for micro_batch in micro_batches:
         states.append(_random_state())

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from plait.errors import RecipeError, nearest
-from plait.recipe import registry
+from plait.modalities.base import modalities
 from plait.recipe.recipe import Recipe, load
-from plait.recipe.registry import Choice
+from plait.recipe.registry import Choice, allow
 from plait.table.schema import ROLES
 
 
@@ -71,14 +71,12 @@ def _column_recipes(columns: Mapping[str, Any]) -> dict[str, Any]:
 
 def _column_recipe(name: str, word: str) -> dict[str, str]:
     """Return the options of a column by one word: a modality or a role."""
-    modalities = registry.names("modalities")
-    if word in modalities:
+    names = modalities.names()
+    if word in names:
         return {"modality": word}
     if word in ROLES:
         return {"role": word}
-    raise RecipeError(
-        f"column '{name}': no modality or role '{word}': {nearest(word, [*modalities, *ROLES])}"
-    )
+    raise RecipeError(f"column '{name}': no modality or role '{word}': {nearest(word, [*names, *ROLES])}")
 
 
 def _aligning(columns: bool | Sequence[str]) -> list[str]:
@@ -98,4 +96,4 @@ def _allow_external(recipe: Recipe) -> None:
 
     for choice in choices:
         if choice and ":" in choice.name:
-            registry.allow(choice.name)
+            allow(choice.name)
