@@ -67,7 +67,8 @@ def bf16_is_fast(device: str) -> bool:
     """Whether the device multiplies bf16 matrices in hardware."""
     if device == "cuda":
         return torch.cuda.is_bf16_supported()
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_tile"))
 
 
 def keep_memory() -> bool:

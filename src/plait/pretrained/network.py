@@ -256,17 +256,23 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+def _steps(config: Any, samples: int) -> int:
+    """Return how many vectors such a network makes of so many samples: of its convolutions and adapters."""
+    layers = list(zip(config.conv_kernel, config.conv_stride, strict=True))
+    if getattr(config, "add_adapter", False):
+        layers += [(1, config.adapter_stride)] * config.num_adapter_layers
+    for kernel, stride in layers:
+        samples = (samples - kernel) // stride + 1
+    return samples
+
+
 @contextmanager
 def _hiding(module: Any, samples: int) -> Iterator[None]:
     """In training these networks hide stretches of time from themselves; not in a recording that is
     shorter than one, which is an error there.
     """
     asked = getattr(module.config, "apply_spec_augment", False)
-    steps = (
-        int(module._get_feat_extract_output_lengths(torch.tensor(max(samples, SHORTEST))))
-        if module.training and asked
-        else 0
-    )
+    steps = _steps(module.config, max(samples, SHORTEST)) if module.training and asked else 0
     module.config.apply_spec_augment = asked and steps > module.config.mask_time_length
     try:
         yield
