@@ -19,7 +19,7 @@ from plait.data.features import Features
 from plait.data.plan import Plan
 from plait.data.preprocessing import Preprocessing
 from plait.members.base import Examples, Lesson, members
-from plait.members.linear import Space, solve
+from plait.members.base_linear import Space, solve
 from plait.nn import device
 from plait.recipe.recipe import load
 from plait.table.table import Table

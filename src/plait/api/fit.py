@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,7 +29,7 @@ from plait.prediction import artifact
 from plait.prediction.artifact import Artifact
 from plait.prediction.predictor import Rows
 from plait.recipe.recipe import Recipe, load
-from plait.runs.folder import Request, Run
+from plait.runs.folder import Record, Request, Run
 from plait.table.sides import Sources, read_sides
 from plait.table.table import Table
 from plait.tasks.base_comparison import Comparison
@@ -40,14 +39,14 @@ from plait.training.loop import Callback, Training, Watch, train
 
 
 def fit(
-    data: Any,
+    data: object,
     target: str | Sequence[str] = (),
     *,
     align: bool | Sequence[str] = (),
-    valid: Any = None,
-    test: Any = None,
-    recipe: str | Path | Mapping[str, Any] | Recipe | None = None,
-    columns: Mapping[str, Any] | None = None,
+    valid: object = None,
+    test: object = None,
+    recipe: str | Path | Mapping[str, object] | Recipe | None = None,
+    columns: Mapping[str, object] | None = None,
     overrides: Iterable[str] = (),
     root: str | Path | None = None,
     out: str | Path | None = None,
@@ -181,7 +180,7 @@ def _fit_members(trained: Model, sides: Sides, table: Table, screen: Screen) -> 
     return members
 
 
-def _record(training: Training, sides: Sides, progress: Progress) -> dict[str, Any]:
+def _record(training: Training, sides: Sides, progress: Progress) -> Record:
     """Describe a training at its end."""
     plan, tasks = training.plan, sides.preprocessing.tasks
     priors = {

@@ -6,6 +6,7 @@ import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, ClassVar
 
 import torch
@@ -66,7 +67,7 @@ class Balancing(nn.Module, Component, ABC):
 balancings = Registry[Balancing]("balancing")
 
 
-def import_torchjd(module: str, method: str) -> Any:
+def import_torchjd(module: str, method: str) -> ModuleType:
     """Import a module of torchjd. Raises `RecipeError` that names the extra when it is not installed."""
     try:
         return importlib.import_module(f"torchjd.{module}")

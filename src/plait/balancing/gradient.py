@@ -5,7 +5,7 @@ costs a backward pass per target.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from plait.balancing.base import Balancing, Share, import_torchjd
 from plait.errors import RecipeError
 from plait.recipe.registry import Options
+
+if TYPE_CHECKING:
+    from torchjd.aggregation import Aggregator
 
 
 class Config(Options):
@@ -77,7 +80,7 @@ class Gradient(Balancing):
 component = Gradient
 
 
-def _aggregator(method: str, c: float) -> Any:
+def _aggregator(method: str, c: float) -> Aggregator:
     aggregation = import_torchjd("aggregation", "gradient")
     from torchjd.linalg import DualConeProjector
 

@@ -6,10 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
+from pydantic import ConfigDict, TypeAdapter
 from scipy import sparse
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from plait.data.dataset import Dataset
 from plait.nn.batch import Layout, Values
 from plait.nn.layers import masked_mean
 from plait.nn.summaries import KINDS, LEAST_SPREAD, WORDS, Matrix, inverse_frequency, unit_rows, word_counts
+from plait.table.json import JSON, JSONValue, read_object
 
 TOGETHER = 256  # cells that are turned into numbers at once
 
@@ -53,11 +55,16 @@ class _Fitted:
     each n-gram.
     """
 
+    __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)  # arrays
+
     view: str
     column: str
     form: Literal["dense", "bag", "one_hot"]
     mean: np.ndarray
     scale: np.ndarray
+
+
+_FITTED = TypeAdapter(_Fitted)
 
 
 class Features:
@@ -105,17 +112,16 @@ class Features:
             for k in ("mean", "scale")
         }
 
-    def state(self) -> list[dict[str, str]]:
+    def state(self) -> list[JSON]:
         return [{"view": one.view, "column": one.column, "form": one.form} for one in self._fitted]
 
     @classmethod
-    def from_state(cls, state: list[dict[str, Any]], tensors: dict[str, Tensor]) -> Features:
-        return cls(
-            [
-                _Fitted(**one, mean=tensors[f"{i}/mean"].numpy(), scale=tensors[f"{i}/scale"].numpy())
-                for i, one in enumerate(state)
-            ]
-        )
+    def from_state(cls, state: list[JSONValue], tensors: dict[str, Tensor]) -> Features:
+        fitted = []
+        for number, fields in enumerate(state):
+            mean, scale = tensors[f"{number}/mean"].numpy(), tensors[f"{number}/scale"].numpy()
+            fitted.append(_FITTED.validate_python({**read_object(fields), "mean": mean, "scale": scale}))
+        return cls(fitted)
 
 
 def _cells(data: Dataset, column: str, rows: Tensor) -> tuple[Values, np.ndarray]:

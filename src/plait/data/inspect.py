@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -77,10 +76,10 @@ class Inspection:
 
 
 def inspect(
-    data: Any,
+    data: object,
     target: str | Sequence[str] = (),
     root: str | Path | None = None,
-    columns: Mapping[str, Any] | None = None,
+    columns: Mapping[str, object] | None = None,
     probe: bool = True,
 ) -> Inspection:
     """Say what plait takes each column of a table to be, and why. Trains nothing.

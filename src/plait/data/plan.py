@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import yaml
-from pydantic import ConfigDict, PlainSerializer, TypeAdapter
+from pydantic import ConfigDict, JsonValue, PlainSerializer, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from plait.balancing.base import balancings
@@ -26,12 +26,13 @@ from plait.modalities.base import modalities
 from plait.recipe.recipe import Recipe
 from plait.recipe.registry import Choice
 from plait.recipe.sections import ModelRecipe, SplitRecipe
+from plait.table.json import JSON
 from plait.table.schema import Schema, origin
 from plait.table.sides import SIDE
 from plait.table.table import Table
 
 # a recipe's unset fields stay unset in JSON: what was asked for can be told from defaults
-RecipeAsked = Annotated[Recipe, PlainSerializer(Recipe.to_dict, return_type=dict[str, Any])]
+RecipeAsked = Annotated[Recipe, PlainSerializer(Recipe.to_dict, return_type=dict[str, JsonValue])]
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -158,9 +159,9 @@ class Plan:
             ensemble=EnsemblePlan(),
         )._numbered()
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JSON:
         """Return the plan as JSON."""
-        fields: dict[str, Any] = _PLAN.dump_python(self, mode="json")
+        fields: JSON = _PLAN.dump_python(self, mode="json")
         return fields
 
     def to_json(self) -> str:
@@ -168,7 +169,7 @@ class Plan:
         return json.dumps(self.to_dict(), ensure_ascii=False, indent=1)
 
     @classmethod
-    def from_dict(cls, fields: Any) -> Plan:
+    def from_dict(cls, fields: object) -> Plan:
         """Read what `to_dict` wrote. Raises `pydantic.ValidationError`."""
         return _PLAN.validate_python(fields)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from plait.encoders.base import encoders as encoder_registry
 from plait.errors import RecipeError, nearest
@@ -76,7 +75,7 @@ def _plan_column(recipe: Recipe, name: str, schema: Schema, readers: list[Choice
 
     # options of the modality: the recipe's word comes before what the encoder asks for, and that before
     # what the tasks ask for
-    defaults: dict[str, Any] = {}
+    defaults: dict[str, object] = {}
     for reader in readers:
         defaults |= task_registry.find(reader.name).cells.get(modality, {})
     defaults |= encoder.asks(config, modality)

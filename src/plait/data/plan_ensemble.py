@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from pydantic import Field
 
@@ -67,7 +66,7 @@ def _trainable(choice: Choice, modalities: set[str], strict: bool, messages: set
 
     None if no encoder is left of those that it asks for. With `strict` missing weights are an error.
     """
-    by_modality: Mapping[str, Any] = choice.options.get("encoders") or {}
+    by_modality: Mapping[str, object] = choice.options.get("encoders") or {}
     encoders = {}
     for modality, encoder in by_modality.items():
         if modality not in modalities:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from plait.data.infer import infer_tasks
 from plait.errors import RecipeError, TableError, nearest
@@ -161,7 +160,7 @@ def _label_column(recipe: Recipe, target: str) -> str:
     return (choice.options.get("column") if choice else None) or target
 
 
-def _replaced(choice: Choice, **options: Any) -> Choice:
+def _replaced(choice: Choice, **options: object) -> Choice:
     return Choice(name=choice.name, **{**choice.options, **options})
 
 

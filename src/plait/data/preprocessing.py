@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +17,7 @@ from plait.media.loading import load_together
 from plait.modalities.base import Modality, modalities
 from plait.modalities.base_media import MediaModality
 from plait.nn.batch import Batch, Loaded, Values
+from plait.table.json import JSON, read_as, read_object
 from plait.table.problems import Problem
 from plait.table.schema import origin
 from plait.table.table import Progress, Source, Table
@@ -90,8 +90,9 @@ class Preprocessing:
         columns, no labels. Media are looked up in the `store` first, and left there.
         """
         rows = len(table)
-        empty = dict.fromkeys(self.inputs)  # filled below, in the order of the inputs
-        done = Prepared(Batch(empty, {}, {}, torch.arange(rows)))  # type: ignore[arg-type]
+        # filled below, in the order of the inputs
+        empty = {name: Values(torch.empty(0)) for name in self.inputs}
+        done = Prepared(Batch(empty, {}, {}, torch.arange(rows)))
         for column, names in self._by_origin(table.data.column_names).items():
             is_in_table = column in table.data.column_names
             cells = table.column(column) if is_in_table else pa.chunked_array([pa.nulls(rows)])
@@ -146,7 +147,7 @@ class Preprocessing:
         }
         return replace(batch, values=values)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JSON:
         """All fitted state, as JSON."""
         return {
             "inputs": {name: modality.state() for name, modality in self.inputs.items()},
@@ -155,17 +156,18 @@ class Preprocessing:
         }
 
     @classmethod
-    def from_state(cls, plan: Plan, state: dict[str, Any]) -> Preprocessing:
+    def from_state(cls, plan: Plan, state: JSON) -> Preprocessing:
         """The inverse of `state`, for the same plan."""
         inputs, tasks = {}, {}
+        input_states, task_states = read_object(state["inputs"]), read_object(state["tasks"])
         for name, column in plan.columns.items():
             modality, config = modalities.choose(column.modality)
-            inputs[name] = modality.from_state(config, state["inputs"][name])
+            inputs[name] = modality.from_state(config, read_object(input_states[name]))
         for name, choice in plan.tasks.items():
             task, config = task_registry.choose(choice)
-            tasks[name] = task.from_state(config, state["tasks"][name])
+            tasks[name] = task.from_state(config, read_object(task_states[name]))
             tasks[name].connect(config, name)
-        return cls(inputs, tasks, state["several"])
+        return cls(inputs, tasks, read_as(list[str], state["several"]))
 
 
 def _target(table: Table, columns: list[str], several: bool) -> pa.ChunkedArray:

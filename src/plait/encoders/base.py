@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from plait.nn.batch import Kind, Layout, Tokens, Values
 from plait.pretrained.network import Network
 from plait.recipe.registry import Component, Registry
+from plait.table.json import JSON
 
 
 class Encoder(nn.Module, Component, ABC):
@@ -31,7 +32,7 @@ class Encoder(nn.Module, Component, ABC):
         return config
 
     @classmethod
-    def asks(cls, config: Any, modality: str) -> dict[str, Any]:
+    def asks(cls, config: Any, modality: str) -> JSON:
         """Options that the encoder wants of its column's modality, unless the recipe says otherwise."""
         return {}
 

@@ -5,7 +5,7 @@ by small additions.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
 from pydantic import Field
@@ -17,8 +17,10 @@ from plait.nn.batch import Kind, Layout, Tokens, Values
 from plait.nn.layers import Dropout
 from plait.pretrained import files as weights
 from plait.pretrained import network as networks
+from plait.pretrained.files import Architecture
 from plait.pretrained.network import Network
 from plait.recipe.registry import Options
+from plait.table.json import JSON
 
 DEFAULT = {"text": "minilm", "image": "efficientnet_lite0", "video": "efficientnet_lite0", "audio": ""}
 
@@ -54,7 +56,7 @@ class Config(Options):
     rank: int = Field(8, ge=1)
     rate: float = Field(0.05, gt=0, description="of lora and full, times the recipe's learning rate")
     decay: float = Field(0.8, gt=0, le=1)
-    architecture: dict[str, Any] = {}
+    architecture: Architecture = {}
     identity: str = ""
     why: str = ""
 
@@ -115,7 +117,7 @@ class Pretrained(FrozenEncoder):
         return config.model_copy(update=found | _mode(config.mode, rows))
 
     @classmethod
-    def asks(cls, config: Config, modality: str) -> dict[str, Any]:
+    def asks(cls, config: Config, modality: str) -> JSON:
         return networks.asked(config.model, config.architecture, modality)
 
     @classmethod

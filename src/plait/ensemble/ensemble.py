@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -23,6 +22,7 @@ from plait.prediction.artifact import Artifact
 from plait.prediction.predictor import Predictor
 from plait.recipe.registry import Choice
 from plait.runs import files
+from plait.table.json import JSON, read_as, read_list, read_object
 from plait.table.table import Progress, Table
 from plait.tasks.base_prediction import Prediction, predictions
 
@@ -85,7 +85,7 @@ class Mixture:
         weights = torch.tensor([self.weights[name] for name in used])
         return task.mix(torch.stack([cooled[name] for name in used]), weights) / self.temperature
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JSON:
         """Return all but the stacked model, as JSON."""
         return {
             "shares": self.weights,
@@ -95,9 +95,15 @@ class Mixture:
         }
 
     @classmethod
-    def from_state(cls, state: dict[str, Any], stack: tuple[Tensor, Tensor] | None) -> Mixture:
+    def from_state(cls, state: JSON, stack: tuple[Tensor, Tensor] | None) -> Mixture:
         """Invert `state`."""
-        return cls(state["shares"], state["temperatures"], state["temperature"], stack, state["stacked"])
+        return cls(
+            read_as(dict[str, float], state["shares"]),
+            read_as(dict[str, float], state["temperatures"]),
+            read_as(float, state["temperature"]),
+            stack,
+            read_as(list[str], state["stacked"]),
+        )
 
 
 class Ensemble:
@@ -181,9 +187,9 @@ class Ensemble:
                 artifact.copy(network.files, folder / "pretrained" / network.identity)
         files.write_json(folder / FILE, self._state())
 
-    def _state(self) -> dict[str, Any]:
+    def _state(self) -> JSON:
         """Return all but tensors, as JSON."""
-        bags = []
+        bags: list[JSON] = []
         for bag in self.bags:
             choice = bag.choice.model_dump(mode="json")
             bags.append({"name": bag.name, "choice": choice, "view": bag.view, "folds": len(bag.folds)})
@@ -210,41 +216,41 @@ def load(folder: Path, own: Artifact, predictor: Predictor) -> Ensemble | None:
 
 
 def _load(folder: Path, own: Artifact, predictor: Predictor) -> Ensemble:
-    about = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    about: JSON = json.loads((folder / FILE).read_text(encoding="utf-8"))
     tensors = load_file(folder / "members" / "ensemble.safetensors")
     views = {}
-    for name, state in about["views"].items():
+    for name, state in read_object(about["views"]).items():
         of_run = View(own.plan, own.preprocessing, predictor.settings)
-        views[name] = View.from_state(state) if state else of_run
+        views[name] = View.from_state(read_object(state)) if state else of_run
         for network in artifact.networks(*views[name].frozen.values()):
             network.folder = folder / "pretrained" / network.identity
 
     prefix = "features/"
     vectors = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
-    features = Features.from_state(about["features"], vectors)
+    features = Features.from_state(read_list(about["features"]), vectors)
     bags = []
-    for number, state in enumerate(about["bags"]):
-        bags.append(_bag(folder / "members" / str(number), state, views, predictor))
+    for number, state in enumerate(read_list(about["bags"])):
+        bags.append(_bag(folder / "members" / str(number), read_object(state), views, predictor))
 
     mixtures = {}
-    for number, (target, state) in enumerate(about["weights"].items()):
+    for number, (target, state) in enumerate(read_object(about["weights"]).items()):
         key = f"stack/{number}"
         stack = (tensors[f"{key}/weight"], tensors[f"{key}/bias"]) if f"{key}/weight" in tensors else None
-        mixtures[target] = Mixture.from_state(state, stack)
-    return Ensemble(views, features, bags, mixtures, about["columns"])
+        mixtures[target] = Mixture.from_state(read_object(state), stack)
+    return Ensemble(views, features, bags, mixtures, read_as(list[str], about["columns"]))
 
 
-def _bag(folder: Path, about: dict[str, Any], views: dict[str, View], predictor: Predictor) -> Bag:
-    choice, view_name = Choice(**about["choice"]), about["view"]
+def _bag(folder: Path, about: JSON, views: dict[str, View], predictor: Predictor) -> Bag:
+    choice, view_name = Choice.model_validate(about["choice"]), read_as(str, about["view"])
     if about["name"] == OWN:
         return Bag(OWN, choice, OWN, [Network(predictor, OWN)])
     view = views[view_name] if view_name else next(iter(views.values()))
     kind, config = members.choose(choice)
     folds = []
-    for fold in range(int(about["folds"])):
+    for fold in range(read_as(int, about["folds"])):
         inputs = (view_name, view.preprocessing)
         folds.append(kind.load(config, folder / str(fold), view.plan, view.settings, inputs))
-    return Bag(about["name"], choice, view_name, folds)
+    return Bag(read_as(str, about["name"]), choice, view_name, folds)
 
 
 def mean(task: Prediction, outputs: list[Tensor]) -> Tensor:

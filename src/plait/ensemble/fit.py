@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -24,6 +23,7 @@ from plait.members.base import members as member_registry
 from plait.members.network import Network
 from plait.prediction.predictor import Predictor
 from plait.recipe.registry import Choice
+from plait.table.json import JSON
 from plait.table.table import Table
 from plait.tasks.base_prediction import Prediction, predictions
 
@@ -63,9 +63,9 @@ class Trained:
     out_of_fold: OutOfFoldEnsemble
     scores: dict[str, dict[str, MemberScore]]
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> JSON:
         """Return the scores as JSON."""
-        record = {}
+        record: JSON = {}
         for target, scores in self.scores.items():
             record[target] = {name: asdict(score) for name, score in scores.items()}
         return record

@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 from plait.data import frozen as embedding
 from plait.data.dataset import Dataset
@@ -18,6 +17,7 @@ from plait.media.cell import Store
 from plait.model.column import build_encoder
 from plait.nn import device
 from plait.nn.device import Settings
+from plait.table.json import JSON, read_as, read_object
 from plait.table.table import Progress, Table
 
 
@@ -57,7 +57,7 @@ class View:
         embedding.embed(prepared, self.preprocessing, self.frozen, self.plan, self.settings, store)
         return Dataset(prepared, self.preprocessing)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JSON:
         """As JSON."""
         return {
             "plan": self.plan.to_dict(),
@@ -66,21 +66,20 @@ class View:
         }
 
     @classmethod
-    def from_state(cls, state: dict[str, Any]) -> View:
+    def from_state(cls, state: JSON) -> View:
         plan = Plan.from_dict(state["plan"])
-        preprocessing = Preprocessing.from_state(plan, state["state"])
-        return cls(plan, preprocessing, settings_as(state["settings"], plan, preprocessing))
+        preprocessing = Preprocessing.from_state(plan, read_object(state["state"]))
+        trained = read_as(dict[str, str], state["settings"])
+        return cls(plan, preprocessing, settings_as(trained, plan, preprocessing))
 
 
-def settings_as(trained: Mapping[str, Any], plan: Plan, preprocessing: Preprocessing) -> Settings:
+def settings_as(trained: Mapping[str, str], plan: Plan, preprocessing: Preprocessing) -> Settings:
     """This machine's settings, in the precisions that a model was trained in: bf16 only where it is
     fast here too.
     """
     here = device.settings(plan.recipe.training, preprocessing.convolves(plan))
-    bf16 = device.bf16_is_fast(here.device)
-    precisions: dict[str, Any] = {
-        k: trained[k] if trained[k] != "bf16" or bf16 else "fp32"
-        for k in ("precision", "frozen")
-        if k in trained
-    }
-    return replace(here, **precisions)
+    precision, frozen = trained.get("precision", here.precision), trained.get("frozen", here.frozen)
+    if not device.bf16_is_fast(here.device):
+        precision = "fp32" if precision == "bf16" else precision
+        frozen = "fp32" if frozen == "bf16" else frozen
+    return replace(here, precision=precision, frozen=frozen)

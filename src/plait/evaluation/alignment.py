@@ -4,9 +4,7 @@ and beside linear maps.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -15,6 +13,7 @@ from plait.console import Screen
 from plait.data.dataset import Dataset
 from plait.data.features import Features
 from plait.nn.summaries import Matrix
+from plait.runs.folder import Record
 from plait.tasks.aligning import ranking
 from plait.tasks.aligning.linear_start import ridge
 from plait.tasks.base_comparison import Comparison
@@ -181,7 +180,7 @@ def _unit(x: np.ndarray) -> np.ndarray:
     return (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)).astype(np.float32)
 
 
-def verdict(name: str, found: Mapping[str, Any]) -> str | None:
+def verdict(name: str, found: Record) -> str | None:
     """What is to be said when a linear map finds as much as the model does, by `Alignments` as a dict."""
     for kind in ("ridge", "CCA"):
         scored = [

@@ -12,11 +12,12 @@ import mmap
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import av
 import numpy as np
 import soundfile
+from av import AudioStream, Packet
+from av.container import InputContainer
 
 from plait.errors import BadCell
 
@@ -76,18 +77,23 @@ def read_sound(file: File, rate: int, longest: float) -> Sound:
         return decode_sound(container, rate, longest, None)
 
 
-def opened(file: File) -> Any:
+def opened(file: File) -> InputContainer:
     """The file as a PyAV container. Raises `BadCell`."""
     check_end(file)
     try:
         return av.open(
-            io.BytesIO(file) if isinstance(file, bytes) else file, options=LOCAL, metadata_errors="replace"
+            io.BytesIO(file) if isinstance(file, bytes) else file,
+            mode="r",
+            options=LOCAL,
+            metadata_errors="replace",
         )
     except (av.FFmpegError, ValueError, OSError) as error:
         raise BadCell(f"neither sound nor video that can be read: {_words(error)}") from None
 
 
-def decode_sound(container: Any, rate: int, longest: float, packets: list[Any] | None = None) -> Sound:
+def decode_sound(
+    container: InputContainer, rate: int, longest: float, packets: list[Packet[AudioStream]] | None = None
+) -> Sound:
     """The first sound of a container, decoded and resampled in one pass; from `packets` where they are
     read already.
     """
@@ -122,10 +128,12 @@ def decode_sound(container: Any, rate: int, longest: float, packets: list[Any] |
     return Sound(wave, stated)
 
 
-def _resampled(stream: Any, packets: Iterable[Any], rate: int) -> Iterator[tuple[np.ndarray, float]]:
+def _resampled(
+    stream: AudioStream, packets: Iterable[Packet[AudioStream]], rate: int
+) -> Iterator[tuple[np.ndarray, float]]:
     """Pieces of mono sound, each with the time of the frame that it came from."""
     resampler = av.AudioResampler("flt", "mono", rate)
-    begun, time = float((stream.start_time or 0) * stream.time_base), 0.0
+    begun, time = float((stream.start_time or 0) * (stream.time_base or 0)), 0.0
     for packet in packets:
         for frame in packet.decode():
             if frame.is_corrupt:
@@ -135,19 +143,19 @@ def _resampled(stream: Any, packets: Iterable[Any], rate: int) -> Iterator[tuple
     yield from ((out.to_ndarray()[0], time) for out in resampler.resample(None))
 
 
-def _packets(container: Any, stream: Any, first: float) -> Iterator[Any]:
+def _packets(container: InputContainer, stream: AudioStream, first: float) -> Iterator[Packet[AudioStream]]:
     """The packets from shortly before `first` on; all of them where the file cannot be entered there."""
-    if first:
+    if first and stream.time_base:
         with contextlib.suppress(av.FFmpegError, OSError):
             container.seek(int(first / stream.time_base) + (stream.start_time or 0), stream=stream)
     return container.demux(stream)
 
 
-def _stated(container: Any, stream: Any) -> float | None:
+def _stated(container: InputContainer, stream: AudioStream) -> float | None:
     """The duration that the header states, None where there is none to trust."""
     if not STATED & set(container.format.name.split(",")):
         return None
-    if stream.duration:
+    if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     return container.duration / av.time_base if container.duration else None
 

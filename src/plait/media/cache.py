@@ -21,7 +21,6 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -111,7 +110,7 @@ class Cache:
         self._lock = threading.RLock()
         self._database = _connect(folder / "index.sqlite")
         self._pending: list[
-            tuple[str, tuple[Any, ...]]
+            tuple[str, tuple[object, ...]]
         ] = []  # written together: a transaction left open would lock others out
         self._maps: dict[str, mmap.mmap] = {}
         self._pack: mmap.mmap | None = None
@@ -252,7 +251,7 @@ class Cache:
             return None
         return Cell(np.frombuffer(self._maps[pack], kind, count, place).reshape(shape), notes)
 
-    def _write(self, statement: str, values: tuple[Any, ...]) -> None:
+    def _write(self, statement: str, values: tuple[object, ...]) -> None:
         self._pending.append((statement, values))
         if time.monotonic() - self._committed > EVERY:
             self._commit()

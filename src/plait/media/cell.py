@@ -9,7 +9,7 @@ import stat
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -71,7 +71,7 @@ class Media:
     file, or an empty one.
     """
 
-    def __init__(self, cell: Any, root: Path, store: Store | None = None) -> None:
+    def __init__(self, cell: object, root: Path, store: Store | None = None) -> None:
         self._store = store or Nowhere()
         self._given: bytes | None = None
         self.file = ""

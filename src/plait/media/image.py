@@ -7,7 +7,8 @@ Shape letters: B pictures, C channels, H high, W wide.
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from plait.recipe.registry import Options
+from plait.table.json import JSON
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs: about 13,000 x 13,000
 
@@ -53,7 +55,7 @@ class Framing(Options):
     colour: float = Field(0.15, ge=0, le=1)
     erase: float = Field(0.0, ge=0, le=1)
 
-    def prepares(self) -> dict[str, Any]:
+    def prepares(self) -> JSON:
         """The options that decide what a prepared picture is; the others act on batches."""
         return {"size": self.size, "fit": self.fit, "background": self.background}
 
@@ -166,7 +168,7 @@ def augment(x_BCHW: Tensor, framing: Framing, generator: torch.Generator, togeth
     return x_BCHW
 
 
-def _erase(x_BCHW: Tensor, probability: float, draw: Any) -> Tensor:
+def _erase(x_BCHW: Tensor, probability: float, draw: Callable[..., Tensor]) -> Tensor:
     """Random erasing (Zhong et al. 2020) of one rectangle, up to half as wide and as high as the picture."""
     side = x_BCHW.shape[-1]
     steps = torch.arange(side)

@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import av
 import numpy as np
+from av import AudioStream, Packet, VideoCodecContext, VideoFrame, VideoStream
+from av.stream import Stream
 from PIL import Image as Pillow
 from PIL import UnidentifiedImageError
 
@@ -47,7 +49,7 @@ class Clip:
         self._animation = _animation(file)
         if self._animation is None:
             self._container = opened(file)
-            self._packets: dict[int, list[Any]] | None = None
+            self._packets: dict[int, list[Packet[Stream]]] | None = None
 
     @property
     def moves(self) -> bool:
@@ -68,9 +70,9 @@ class Clip:
             return None
         self._demux()
         assert self._packets is not None
-        return decode_sound(
-            self._container, rate, longest, self._packets[self._container.streams.audio[0].index]
-        )
+        index = self._container.streams.audio[0].index
+        packets = cast(list[Packet[AudioStream]], self._packets[index])
+        return decode_sound(self._container, rate, longest, packets)
 
     def frames(self, count: int, framing: Framing) -> Frames:
         """`count` frames, those shown in the middle of as many equal parts of its time; all, when it
@@ -92,7 +94,7 @@ class Clip:
             )
         self._demux()
         assert self._packets is not None
-        packets = self._packets[stream.index]
+        packets = cast(list[Packet[VideoStream]], self._packets[stream.index])
         if not context.is_open:
             context.thread_count, context.thread_type = 1, "NONE"  # cells are what is done in parallel
         try:
@@ -109,7 +111,7 @@ class Clip:
         draw = _Drawer(framing, float(stream.sample_aspect_ratio or 1))
         return Frames(np.stack([draw(frame) for frame in found]), shown)
 
-    def _video(self) -> Any:
+    def _video(self) -> VideoStream | None:
         """The first video that is not a cover's picture."""
         covers = av.stream.Disposition.attached_pic
         return next((s for s in self._container.streams.video if not s.disposition & covers), None)
@@ -130,7 +132,7 @@ class Clip:
             raise BadCell(f"broken or cut short: {getattr(error, 'strerror', None) or error}") from None
         self._check_whole(streams, max((_end(packets) for packets in self._packets.values()), default=0.0))
 
-    def _check_whole(self, streams: list[Any], end: float) -> None:
+    def _check_whole(self, streams: Sequence[Stream], end: float) -> None:
         assert self._packets is not None
         start = max((self._container.start_time or 0) / av.time_base, 0.0)
         stated = (self._container.duration or 0) / av.time_base
@@ -147,7 +149,7 @@ class Clip:
                 )
 
 
-def _end(packets: list[Any]) -> float:
+def _end(packets: Sequence[Packet[Stream]]) -> float:
     """When the last of them ends; one that does not say how long it lasts does so as long as its like."""
     times = sorted(p.pts for p in packets if p.pts is not None)
     if not times:
@@ -162,13 +164,13 @@ class Plan:
     on, and of those between only the ones that others refer to.
     """
 
-    packets: list[Any]
+    packets: list[Packet[VideoStream]]
     wanted: list[int]  # presentation times, in order; one that is shown for long may be there twice
     runs: list[tuple[int, int]]  # first and last packet of each stretch to decode
     shown: int
 
     @classmethod
-    def of(cls, packets: list[Any], count: int) -> Plan | None:
+    def of(cls, packets: list[Packet[VideoStream]], count: int) -> Plan | None:
         """None where timestamps or keyframes are missing or do not tell frames apart."""
         shown = sorted(p.pts for p in packets if p.pts is not None and not p.is_discard)
         keys = [i for i, p in enumerate(packets) if p.is_keyframe and p.pts is not None]
@@ -178,16 +180,17 @@ class Plan:
             np.median(np.diff(shown) if len(shown) > 1 else [1])
         )
         wanted = pick(shown, shown[-1] + max(last, 1), count)
-        place = {p.pts: i for i, p in enumerate(packets)}
+        times = [p.pts for p in packets if p.pts is not None]
+        place = {pts: i for i, pts in enumerate(times)}
         ends: dict[int, int] = {}
         for pts in wanted:
-            before = [k for k in keys if packets[k].pts <= pts and k <= place[pts]]
+            before = [k for k in keys if times[k] <= pts and k <= place[pts]]
             if not before:
                 return None
             ends[before[-1]] = max(ends.get(before[-1], 0), place[pts])
         return cls(packets, wanted, sorted(ends.items()), len(shown))
 
-    def decode(self, context: Any, stream: Any) -> list[Any] | None:
+    def decode(self, context: VideoCodecContext, stream: VideoStream) -> list[VideoFrame] | None:
         """The wanted frames; None when one of them does not come out."""
         wanted, got = set(self.wanted), {}
         for first, last in self.runs:
@@ -196,14 +199,16 @@ class Plan:
                 if frame.pts in wanted:
                     if frame.is_corrupt:
                         raise ValueError(
-                            f"the frame at {float(frame.pts * stream.time_base):.2f} s is damaged"
+                            f"the frame at {float(frame.pts * (stream.time_base or 0)):.2f} s is damaged"
                         )
                     got[frame.pts] = frame
         if set(got) != wanted:
             return None
         return [got[pts] for pts in self.wanted]
 
-    def _run(self, context: Any, first: int, last: int, wanted: set[int]) -> Iterator[Any]:
+    def _run(
+        self, context: VideoCodecContext, first: int, last: int, wanted: set[int]
+    ) -> Iterator[VideoFrame]:
         for packet in self.packets[first : last + 1]:
             context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
             yield from context.decode(packet)
@@ -222,13 +227,15 @@ def pick(shown: list[int], end: int, count: int) -> list[int]:
     return [shown[max(i, 0)] for i in np.searchsorted(shown, middles, side="right") - 1]
 
 
-def _decode_all(file: File, stream: int, count: int) -> tuple[list[Any], int]:
+def _decode_all(file: File, stream: int, count: int) -> tuple[list[VideoFrame], int]:
     """The wanted frames by their number, from two passes over a fresh decoder each: the first only counts."""
 
-    def every() -> Iterator[Any]:
+    def every() -> Iterator[VideoFrame]:
         with opened(file) as container:
-            container.streams[stream].codec_context.thread_count = 1
-            yield from container.decode(container.streams[stream])
+            video = container.streams[stream]
+            assert isinstance(video, VideoStream)
+            video.codec_context.thread_count = 1
+            yield from container.decode(video)
 
     total = sum(1 for _ in every())
     wanted = set(pick(list(range(total)), total, count)) if total else set()
@@ -248,7 +255,7 @@ class _Drawer:
         self.aspect = aspect if 0.1 < aspect < 10 else 1.0
         self.reformat = av.video.reformatter.VideoReformatter().reformat
 
-    def __call__(self, frame: Any) -> np.ndarray:
+    def __call__(self, frame: VideoFrame) -> np.ndarray:
         width, height = fitted((max(round(frame.width * self.aspect), 1), frame.height), self.framing)
         shrinks = width < frame.width and height < frame.height
         drawn = self.reformat(frame, width, height, "rgb24", interpolation="AREA" if shrinks else "BILINEAR")
@@ -258,11 +265,13 @@ class _Drawer:
 
 def _animation(file: File) -> Pillow.Image | None:
     """GIF, WebP or PNG, opened by Pillow; None for anything else."""
-    head = file[:16] if isinstance(file, bytes) else b""
+    if not isinstance(file, bytes):
+        return None
+    head = file[:16]
     if not head.startswith(ANIMATED) or (head.startswith(b"RIFF") and head[8:12] != b"WEBP"):
         return None
     try:
-        image = Pillow.open(io.BytesIO(file))  # type: ignore[arg-type]
+        image = Pillow.open(io.BytesIO(file))
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Pillow.DecompressionBombError) as error:
         raise BadCell(f"broken or cut short: {error}") from None
     return image

@@ -15,10 +15,12 @@ from torch import Tensor
 from plait.data.dataset import Dataset
 from plait.data.features import Block, Features
 from plait.data.plan import Plan
-from plait.data.preprocessing import Prepared
+from plait.data.preprocessing import Prepared, Preprocessing
 from plait.nn.device import Settings
 from plait.recipe.registry import Choice, Component, Registry
 from plait.tasks.base_prediction import Prediction
+
+View = tuple[str, Preprocessing]  # its name, and its fitted inputs
 
 
 @dataclass
@@ -117,8 +119,8 @@ class Member(Component, ABC):
 
     @classmethod
     @abstractmethod
-    def load(cls, config: Any, folder: Path, plan: Plan, settings: Settings, view: Any) -> Member:
-        """The inverse of `save`. `view` is the fitted `Preprocessing` that a network needs."""
+    def load(cls, config: Any, folder: Path, plan: Plan, settings: Settings, view: View) -> Member:
+        """The inverse of `save`. A network needs the view."""
 
 
 members = Registry[Member]("members")

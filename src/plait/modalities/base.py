@@ -11,6 +11,7 @@ import torch
 
 from plait.nn.batch import Layout, Loaded, Values
 from plait.recipe.registry import Component, Registry
+from plait.table.json import JSON
 from plait.table.table import Source
 
 
@@ -72,12 +73,12 @@ class Modality(Component, ABC):
         return values
 
     @abstractmethod
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JSON:
         """All that `fit` learned, as JSON."""
 
     @classmethod
     @abstractmethod
-    def from_state(cls, config: Any, state: dict[str, Any]) -> Modality:
+    def from_state(cls, config: Any, state: JSON) -> Modality:
         """The inverse of `state`."""
 
 

@@ -11,7 +11,6 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 from safetensors import SafetensorError
@@ -25,7 +24,8 @@ from plait.errors import ArtifactError, PlaitError
 from plait.model.network import MultimodalModel
 from plait.pretrained.network import Network
 from plait.runs.files import write_json, write_tensors, write_text
-from plait.runs.folder import CHECKPOINTS, FORMAT
+from plait.runs.folder import CHECKPOINTS, FORMAT, Record
+from plait.table.json import JSON
 
 FILES = ("recipe.yaml", "plan.json", "state.json", "weights.safetensors")
 
@@ -39,7 +39,7 @@ class Artifact:
     plan: Plan
     preprocessing: Preprocessing
     model: MultimodalModel
-    record: dict[str, Any]
+    record: Record
 
 
 def save(artifact: Artifact, folder: Path) -> None:
@@ -120,8 +120,9 @@ def _check_format(folder: Path) -> None:
         )
 
 
-def _read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+def _read_json(path: Path) -> JSON:
+    fields: JSON = json.loads(path.read_text(encoding="utf-8"))
+    return fields
 
 
 def identity(folder: Path) -> str:

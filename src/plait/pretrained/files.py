@@ -15,13 +15,16 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from safetensors.torch import save_file
 
 from plait.errors import RecipeError, nearest
 from plait.pretrained.convnets import renamed
+
+# A JSON file of a network of other people, such as `config.json`: each kind of network has its own entries.
+Architecture: TypeAlias = dict[str, Any]
 
 WANTED = ["*.json", "*.safetensors", "*.txt", "*.model"]  # of a model on the hub
 
@@ -38,10 +41,10 @@ class Packaged:
     package: str
     place: str
     install: str
-    preprocessor: dict[str, Any] | None = None
+    preprocessor: Architecture | None = None
 
 
-def _pictures(mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Any]:
+def _pictures(mean: tuple[float, ...], std: tuple[float, ...]) -> Architecture:
     return {"size": {"height": 224, "width": 224}, "image_mean": mean, "image_std": std, "do_pad": True}
 
 
@@ -93,10 +96,10 @@ def identity(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def read_json(folder: Path, name: str) -> dict[str, Any]:
+def read_json(folder: Path, name: str) -> Architecture:
     """One of a model's JSON files; empty where there is none."""
     path = folder / name
-    found: Any = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    found: object = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return found if isinstance(found, dict) else {"list": found}
 
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from safetensors.torch import load_file
@@ -22,6 +22,13 @@ from plait.nn.device import to_channels_last
 from plait.nn.layers import masked_mean
 from plait.pretrained import files as weights
 from plait.pretrained.convnets import PLANS, ConvNet
+from plait.pretrained.files import Architecture
+from plait.table.json import JSON
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers.modeling_outputs import BaseModelOutput
+
 
 NOT_FORM = (
     "auto_map",
@@ -62,13 +69,13 @@ SHORTEST = 400  # samples that the convolutions of wav2vec 2.0 need to give one 
 class Network:
     """A pretrained network. Its own module is loaded when it is first used; copies of a model share it."""
 
-    def __init__(self, model: str, identity: str, architecture: dict[str, Any], tower: str) -> None:
+    def __init__(self, model: str, identity: str, architecture: Architecture, tower: str) -> None:
         self.model, self.identity, self.architecture, self.tower = model, identity, architecture, tower
         self.folder: Path | None = None  # where a saved model keeps its files
         self.pools = True
         self._loaded: nn.Module | None = None
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Network:
+    def __deepcopy__(self, memo: dict[int, object]) -> Network:
         return self
 
     @property
@@ -133,7 +140,7 @@ class Network:
         )  # transformers would fill what is missing with random numbers
         return self._of_tower(whole)
 
-    def _of_tower(self, whole: Any) -> nn.Module:
+    def _of_tower(self, whole: PreTrainedModel) -> nn.Module:
         if whole.config.is_encoder_decoder:
             return cast(nn.Module, whole.get_encoder())
         if getattr(whole.config, self.tower, None) is None:
@@ -157,9 +164,10 @@ class Network:
         x_BLD = found if isinstance(found, Tensor) else found.last_hidden_state
         x_BLD = x_BLD.flatten(2).transpose(1, 2) if x_BLD.ndim == 4 else x_BLD
         if pool == "pooler":
-            if not self.pools or getattr(found, "pooler_output", None) is None:
+            pooled_BD = getattr(found, "pooler_output", None)
+            if not self.pools or pooled_BD is None:
                 raise RecipeError(f"'{self.model}' has no pooling of its own; use pool: mean")
-            x_BLD, length_B = found.pooler_output[:, None], None
+            x_BLD, length_B = pooled_BD[:, None], None
         elif pool == "cls":
             x_BLD, length_B = x_BLD[:, :1], None
         elif pool == "mean":
@@ -175,7 +183,9 @@ class Network:
         )
         return Values(x_BLD, length_B, encoded=True)
 
-    def _run(self, module: nn.Module, values: Values, kind: str) -> tuple[Any, Tensor | None]:
+    def _run(
+        self, module: nn.Module, values: Values, kind: str
+    ) -> tuple[Tensor | BaseModelOutput, Tensor | None]:
         """The module's own output, and how many of its tokens are valid where that differs between rows."""
         if kind == "tokens":
             return module(input_ids=values.x.long(), attention_mask=values.mask_BL().long()), values.length_B
@@ -208,7 +218,7 @@ class Network:
         return nn.utils.rnn.pad_sequence(states, batch_first=True), length_B
 
     @staticmethod
-    def _of_spectra(module: Any, values: Values) -> tuple[Tensor, Tensor]:
+    def _of_spectra(module: PreTrainedModel, values: Values) -> tuple[Tensor, Tensor]:
         """Spectra as Whisper knows them: what is 80 dB below a recording's loudest band, or more, is
         raised to that, and all are as long as the longest that it reads, with silence behind them.
         """
@@ -256,7 +266,7 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _steps(config: Any, samples: int) -> int:
+def _steps(config: PretrainedConfig, samples: int) -> int:
     """Return how many vectors such a network makes of so many samples: of its convolutions and adapters."""
     layers = list(zip(config.conv_kernel, config.conv_stride, strict=True))
     if getattr(config, "add_adapter", False):
@@ -267,7 +277,7 @@ def _steps(config: Any, samples: int) -> int:
 
 
 @contextmanager
-def _hiding(module: Any, samples: int) -> Iterator[None]:
+def _hiding(module: PreTrainedModel, samples: int) -> Iterator[None]:
     """In training these networks hide stretches of time from themselves; not in a recording that is
     shorter than one, which is an error there.
     """
@@ -280,7 +290,7 @@ def _hiding(module: Any, samples: int) -> Iterator[None]:
         module.config.apply_spec_augment = asked
 
 
-def width(architecture: dict[str, Any], tower: str) -> int:
+def width(architecture: Architecture, tower: str) -> int:
     """How wide the network's vectors are. Raises `RecipeError` when transformers is missing, or does
     not know it.
     """
@@ -315,7 +325,7 @@ def width(architecture: dict[str, Any], tower: str) -> int:
     return int(found)
 
 
-def pooling(folder: Path, architecture: dict[str, Any], modality: str) -> str:
+def pooling(folder: Path, architecture: Architecture, modality: str) -> str:
     """How the model's files say that its vectors become one."""
     if modality == "text":
         return (
@@ -333,7 +343,7 @@ def pooling(folder: Path, architecture: dict[str, Any], modality: str) -> str:
     return "cls" if "patch_size" in vision and "num_attention_heads" in vision else "mean"
 
 
-def asked(model: str, architecture: dict[str, Any], modality: str) -> dict[str, Any]:
+def asked(model: str, architecture: Architecture, modality: str) -> JSON:
     """Options of the modality that give the network what it was trained on, from its files."""
     folder = weights.find(model)
     if modality == "text":
@@ -363,7 +373,7 @@ def asked(model: str, architecture: dict[str, Any], modality: str) -> dict[str, 
     return {**_of_pictures(says), **frames}
 
 
-def _of_sounds(says: dict[str, Any], architecture: dict[str, Any]) -> dict[str, Any]:
+def _of_sounds(says: Architecture, architecture: Architecture) -> JSON:
     """What a network of spectra asks for, as options of `audio`: all of a recording up to the longest
     that it reads.
     """
@@ -381,7 +391,7 @@ def _of_sounds(says: dict[str, Any], architecture: dict[str, Any]) -> dict[str, 
     return {**shape, "view": "centre", "seconds": seconds, "longest": seconds}
 
 
-def _of_pictures(says: dict[str, Any]) -> dict[str, Any]:
+def _of_pictures(says: Architecture) -> JSON:
     """What a `preprocessor_config.json` says of size, form and colours, as options of `image`."""
     size = says.get("crop_size") if says.get("do_center_crop") else says.get("size")
     size = size if size is not None else 224

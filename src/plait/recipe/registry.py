@@ -37,7 +37,7 @@ class Choice(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _from_name(cls, value: Any) -> Any:
+    def _from_name(cls, value: object) -> object:
         return {"name": value} if isinstance(value, str) else value
 
     @property
@@ -75,7 +75,7 @@ class Registry(Generic[Kind]):
         dependency is missing.
         """
         if ":" in name:
-            external: type[Kind] = _find_external(name)
+            external: type[Kind] = _external_class(name)
             return external
         names = self.names()
         if name not in names:
@@ -88,7 +88,7 @@ class Registry(Generic[Kind]):
             ) from error
         return component
 
-    def configure(self, name: str, options: Mapping[str, Any]) -> Options:
+    def configure(self, name: str, options: Mapping[str, object]) -> Options:
         """Return a component's validated `Config`. A wrong option gets the nearest valid one."""
         config = self.find(name).options
         try:
@@ -100,7 +100,7 @@ class Registry(Generic[Kind]):
         """Return the component that a choice names, and its options."""
         return self.find(choice.name), self.configure(choice.name, choice.options)
 
-    def resolve(self, choice: Choice, defaults: Mapping[str, Any] | None = None) -> Choice:
+    def resolve(self, choice: Choice, defaults: Mapping[str, object] | None = None) -> Choice:
         """Write out every option of a choice: its own, then `defaults`, then the component's."""
         config = self.configure(choice.name, {**(defaults or {}), **choice.options})
         return Choice(name=choice.name, **config.model_dump(mode="json"))
@@ -121,7 +121,7 @@ def allow(name: str) -> None:
     _external.add(name)
 
 
-def _find_external(name: str) -> Any:
+def _external_class(name: str) -> Any:
     if name not in _external:
         raise RecipeError(
             f"'{name}' lies outside plait, and loading a model never imports foreign code. "

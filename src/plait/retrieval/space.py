@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -86,7 +85,7 @@ class Space:
         ), problems
 
     def query(
-        self, asked: str | Mapping[str, Any], root: str | Path | None = None
+        self, asked: str | Mapping[str, object], root: str | Path | None = None
     ) -> tuple[np.ndarray, list[str]]:
         """The vectors (columns, width) of what is asked for, and the columns that it gives: `{column:
         cell}`, or one cell, which is a file of one of the media columns, or else a text. Raises

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
@@ -76,7 +76,7 @@ def write_vectors(vectors: np.ndarray, path: Path) -> None:
 
 
 def _flat(table: pa.Table) -> pa.Table:
-    def flat(column: pa.ChunkedArray) -> Any:
+    def flat(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
         if not (pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type)):
             return column
         return pa.array(

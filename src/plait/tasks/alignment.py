@@ -10,7 +10,7 @@ import itertools
 import json
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Literal, cast
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,7 @@ from plait.modalities.base import Match
 from plait.nn.batch import Tokens
 from plait.nn.layers import module_key
 from plait.recipe.sections import COMPARED, Between, Choices
+from plait.table.json import JSON
 from plait.table.problems import Problem
 from plait.table.table import Source
 from plait.table.values import is_text
@@ -154,7 +155,7 @@ class Alignment(Comparison):
             ]
             vectors[c], have[c] = (torch.cat(some).numpy() for some in zip(*parts, strict=True))
         for c, (weight, bias) in linear_maps(vectors, have, self.config.width).items():
-            self.heads[module_key(c)].begin(weight, bias, starts[c])  # type: ignore[operator]
+            self._head(c).begin(weight, bias, starts[c])
         if self.config.objective in PAIRWISE:
             self.share.fill_(0.5)
 
@@ -197,16 +198,19 @@ class Alignment(Comparison):
     def forward(self, tokens: dict[str, Tokens]) -> Tensor:
         found = []
         for c in self.columns:
-            head, summary = self.heads[module_key(c)], self._summary(tokens[c])
+            head, summary = self._head(c), self._summary(tokens[c])
             x_BD = F.normalize(head(summary).float(), dim=-1)
             if not self.training and self.share > 0:
-                fixed_BD = F.normalize(head.first(summary).float(), dim=-1)  # type: ignore[operator]
+                fixed_BD = F.normalize(head.first(summary).float(), dim=-1)
                 rest_B1 = torch.where(
                     (fixed_BD != 0).any(1, keepdim=True), 1 - self.share, 1.0
                 )  # all of it where there is no map
                 x_BD = torch.cat([self.share.sqrt() * fixed_BD, rest_B1.sqrt() * x_BD], -1)
             found.append(x_BD * tokens[c].mask_BL.any(1)[:, None])
         return torch.stack(found, 1)
+
+    def _head(self, column: str) -> Projection:
+        return cast(Projection, self.heads[module_key(column)])
 
     def _summary(self, tokens: Tokens) -> Tensor:
         """The mean of a cell's tokens, and the logarithm of their number."""
@@ -363,11 +367,11 @@ class Alignment(Comparison):
         length = float(np.linalg.norm(mixed))
         return (mixed / length if length else mixed).astype(np.float32)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JSON:
         return {}
 
     @classmethod
-    def from_state(cls, config: Config, state: dict[str, Any]) -> Alignment:
+    def from_state(cls, config: Config, state: JSON) -> Alignment:
         return cls(config)
 
 
@@ -394,7 +398,7 @@ def identify(cells: pa.ChunkedArray) -> np.ndarray:
     return np.asarray(pc.fill_null(codes.indices, -1), dtype=np.int64)
 
 
-def _key(cell: Any) -> bytes:
+def _key(cell: object) -> bytes:
     return (
         cell
         if isinstance(cell, bytes)

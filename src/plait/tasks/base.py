@@ -18,6 +18,7 @@ from plait.modalities.base import Match
 from plait.nn.batch import Encoded, Fused
 from plait.recipe.registry import Component, Options, Registry
 from plait.recipe.sections import LEAST_STEPS, UNAUGMENTED, Between, Choices
+from plait.table.json import JSON
 from plait.table.problems import Problem
 from plait.table.table import Source
 
@@ -107,8 +108,8 @@ class Task(nn.Module, Component, ABC):
     from_files: ClassVar[bool] = False
     sorts_by_length: ClassVar[bool] = False
     modalities: ClassVar[tuple[str, ...]] = ()
-    encoders: ClassVar[dict[str, Any]] = {}
-    cells: ClassVar[dict[str, dict[str, Any]]] = {}
+    encoders: ClassVar[dict[str, JSON]] = {}
+    cells: ClassVar[dict[str, JSON]] = {}
     steps: ClassVar[int] = LEAST_STEPS
     unaugmented: ClassVar[float] = UNAUGMENTED
     tunes: ClassVar[dict[str, Between | Choices]] = {}
@@ -130,7 +131,7 @@ class Task(nn.Module, Component, ABC):
         return [config.column or name]
 
     @classmethod
-    def encoder_for(cls, config: Any, modality: str) -> dict[str, Any] | None:
+    def encoder_for(cls, config: Any, modality: str) -> JSON | None:
         """Return the encoder of its inputs of a modality, where the recipe does not say; None for the
         usual one.
         """
@@ -155,12 +156,12 @@ class Task(nn.Module, Component, ABC):
         """
 
     @abstractmethod
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JSON:
         """Return all that `fit` learned, as JSON."""
 
     @classmethod
     @abstractmethod
-    def from_state(cls, config: Any, state: dict[str, Any]) -> Task:
+    def from_state(cls, config: Any, state: JSON) -> Task:
         """Restore a task from its `state`; the head is still to be built."""
 
     @abstractmethod

@@ -1,9 +1,8 @@
-"""Any number of labels at once: one sigmoid for each."""
+"""Several labels at once: one sigmoid for each."""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +15,7 @@ from torch.nn import functional as F
 from plait.errors import TrainingError
 from plait.modalities.base import Match
 from plait.nn.layers import glorot
+from plait.table.json import JSON, read_as
 from plait.table.problems import Problem
 from plait.table.table import Source
 from plait.table.values import is_text
@@ -139,15 +139,15 @@ class Multilabel(Prediction):
     def mix(self, outputs: Tensor, weights: Tensor) -> Tensor:
         return mean_of_sigmoid(outputs, weights)
 
-    def boosting(self, target: Tensor) -> list[tuple[dict[str, Any], Tensor]]:
+    def boosting(self, target: Tensor) -> list[tuple[JSON, Tensor]]:
         return [({"objective": "binary"}, one) for one in target.unbind(1)]
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JSON:
         return {"labels": self.labels, "shares": self.shares}
 
     @classmethod
-    def from_state(cls, config: Config, state: dict[str, Any]) -> Multilabel:
-        return cls(config, state["labels"], state["shares"])
+    def from_state(cls, config: Config, state: JSON) -> Multilabel:
+        return cls(config, read_as(list[str], state["labels"]), read_as(list[float], state["shares"]))
 
 
 component = Multilabel

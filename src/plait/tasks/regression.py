@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from plait.errors import TrainingError
 from plait.modalities.base import Match
 from plait.nn.layers import glorot
+from plait.table.json import JSON, read_as
 from plait.table.problems import Problem
 from plait.table.table import Source
 from plait.table.values import MOST, distinct, is_text, numbers, share_of_numbers
@@ -115,23 +116,23 @@ class Regression(Prediction):
     def mix(self, outputs: Tensor, weights: Tensor) -> Tensor:
         return (outputs * weights[:, None]).sum(0)
 
-    def boosting(self, target: Tensor) -> list[tuple[dict[str, Any], Tensor]]:
+    def boosting(self, target: Tensor) -> list[tuple[JSON, Tensor]]:
         if self.config.loss == "huber":
             return [({"objective": "huber", "alpha": self.config.delta}, target)]
         return [({"objective": "regression"}, target)]
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JSON:
         return {"mean": self.mean, "std": self.std}
 
     @classmethod
-    def from_state(cls, config: Config, state: dict[str, Any]) -> Regression:
-        return cls(config, state["mean"], state["std"])
+    def from_state(cls, config: Config, state: JSON) -> Regression:
+        return cls(config, read_as(float, state["mean"]), read_as(float, state["std"]))
 
 
 component = Regression
 
 
-def _numbers(cells: pa.ChunkedArray, name: str) -> tuple[np.ndarray, list[tuple[int, Any]]]:
+def _numbers(cells: pa.ChunkedArray, name: str) -> tuple[np.ndarray, list[tuple[int, object]]]:
     try:
         return numbers(cells)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:

@@ -5,7 +5,6 @@ L letters, T spectra, M bands.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +19,7 @@ from plait.modalities.audio import Config as AudioConfig
 from plait.modalities.base import Match
 from plait.nn.batch import Tokens
 from plait.nn.layers import BiLSTM, Dropout, steps_mask
+from plait.table.json import JSON
 from plait.table.problems import Problem
 from plait.table.table import Source
 from plait.tasks.base import TaskOptions, masked_mean
@@ -234,11 +234,11 @@ class Speak(Writing):
         apart = spectra - spectra.mean(0)
         return float(apart.abs().mean() + apart.square().mean())
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JSON:
         return {}
 
     @classmethod
-    def from_state(cls, config: Config, state: dict[str, Any]) -> Speak:
+    def from_state(cls, config: Config, state: JSON) -> Speak:
         return cls(config)
 
 

@@ -7,7 +7,7 @@ V ids, `NOTHING` among them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from typing import Self, cast
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,8 @@ from plait.errors import RecipeError, TrainingError
 from plait.nn.batch import Tokens
 from plait.nn.layers import Dropout
 from plait.pretrained import files
+from plait.pretrained.files import Architecture
+from plait.table.json import JSON, read_as, read_object
 from plait.tasks.base import masked_mean
 from plait.tasks.base_text import ABSENT, TextOptions, TextTask
 from plait.tasks.writing import ctc, pretrained_ctc, pretrained_speech
@@ -60,7 +62,7 @@ class Config(TextOptions):
     )
 
     @model_validator(mode="after")
-    def _spells(self) -> Any:
+    def _spells(self) -> Self:
         if self.model and self.units != "characters":
             raise ValueError(
                 f"a pretrained network (model) has letters of its own; expected units 'characters', came "
@@ -92,7 +94,7 @@ class Transcription(TextTask):
         self.ngrams = ngrams
 
     @classmethod
-    def encoder_for(cls, config: Config, modality: str) -> dict[str, Any] | None:
+    def encoder_for(cls, config: Config, modality: str) -> JSON | None:
         if config.model and modality == "audio":
             return {
                 "name": "pretrained",
@@ -213,19 +215,15 @@ class Transcription(TextTask):
     def metrics(self, rows: np.ndarray) -> dict[str, float]:
         return error_rates(rows)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JSON:
         return {**super().state(), "ngrams": None if self.ngrams is None else self.ngrams.state()}
 
     @classmethod
-    def from_state(cls, config: Config, state: dict[str, Any]) -> Transcription:
+    def from_state(cls, config: Config, state: JSON) -> Transcription:
         if "prefix" in state:
-            return Generated(config, **{**state, "spelling": Spelling.from_state(state["spelling"])})
-        ngrams = state["ngrams"]
-        return cls(
-            config,
-            Spelling.from_state(state["spelling"]),
-            None if ngrams is None else NGrams.from_state(ngrams),
-        )
+            return Generated.from_parts(config, state)
+        spelling, ngrams = Spelling.from_state(read_object(state["spelling"])), state["ngrams"]
+        return cls(config, spelling, None if ngrams is None else NGrams.from_state(read_object(ngrams)))
 
 
 class Generated(Transcription):
@@ -237,7 +235,7 @@ class Generated(Transcription):
         self,
         config: Config,
         spelling: Spelling,
-        architecture: dict[str, Any],
+        architecture: Architecture,
         prefix: list[int],
         never: list[int],
         longest: int = 0,
@@ -290,14 +288,26 @@ class Generated(Transcription):
         texts = self.decoder.write(output, self.config.beam if thorough else 1, limit)
         return ctc.padded(texts, ~(output != 0).flatten(1).any(1), ABSENT)
 
-    def state(self) -> dict[str, Any]:
-        kept = {
+    def state(self) -> JSON:
+        return {
+            "spelling": self.spelling.state(),
             "architecture": self.architecture,
             "prefix": self.prefix,
             "never": self.never,
             "longest": self.longest,
         }
-        return {"spelling": self.spelling.state(), **kept}
+
+    @classmethod
+    def from_parts(cls, config: Config, state: JSON) -> Generated:
+        """Restore it from its `state`; `from_state` chooses between this and what it derives from."""
+        return cls(
+            config,
+            Spelling.from_state(read_object(state["spelling"])),
+            read_object(state["architecture"]),
+            read_as(list[int], state["prefix"]),
+            read_as(list[int], state["never"]),
+            read_as(int, state["longest"]),
+        )
 
 
 component = Transcription

@@ -4,8 +4,6 @@ queries, G gallery, D width.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 
@@ -113,8 +111,6 @@ def interval(found: np.ndarray, resamples: int = 1000, seed: int = 0) -> dict[st
     if not len(found):
         return {name: (float("nan"), float("nan")) for name in metrics(found)}
     rng = np.random.default_rng(seed)
-    drawn: list[dict[str, Any]] = [
-        metrics(found[rng.integers(0, len(found), len(found))]) for _ in range(resamples)
-    ]
+    drawn = [metrics(found[rng.integers(0, len(found), len(found))]) for _ in range(resamples)]
     limits = {name: np.quantile([d[name] for d in drawn], [0.025, 0.975]) for name in drawn[0]}
     return {name: (float(low), float(high)) for name, (low, high) in limits.items()}

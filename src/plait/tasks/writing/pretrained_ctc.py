@@ -6,8 +6,6 @@ V ids of `spelling`, `NOTHING` among them, D the network's width.
 
 from __future__ import annotations
 
-from typing import Any
-
 from safetensors import safe_open
 from torch import Tensor
 
@@ -30,7 +28,7 @@ def letters(model: str, form: Form) -> tuple[Spelling, list[int]]:
     """
     folder = files.find(model)
     kind = (files.read_json(folder, "config.json").get("architectures") or ["?"])[0]
-    vocabulary: dict[str, Any] = files.read_json(folder, "vocab.json")
+    vocabulary = files.read_json(folder, "vocab.json")
     if (
         not kind.endswith("ForCTC")
         or not vocabulary
@@ -92,6 +90,6 @@ def last_layer(model: str, places: list[int]) -> tuple[Tensor, Tensor]:
     return weight_VD, bias_V
 
 
-def _text(token: Any, default: str) -> str:
+def _text(token: object, default: str) -> str:
     """A token as files have it: as it is, or with what is said of it."""
     return str(token.get("content", default)) if isinstance(token, dict) else str(token or default)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from tokenizers import Tokenizer
@@ -16,8 +16,12 @@ from torch import Tensor, nn
 
 from plait.errors import RecipeError
 from plait.pretrained import files as weights
+from plait.pretrained.files import Architecture
 from plait.pretrained.network import NOT_FORM, quiet
 from plait.tasks.writing.spelling import NOTHING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class PretrainedDecoder(nn.Module):
@@ -31,7 +35,7 @@ class PretrainedDecoder(nn.Module):
     expected = "turn text into text; expected a model as T5, BART or Marian are"
 
     def __init__(
-        self, architecture: dict[str, Any], rate: float, prefix: Sequence[int] = (), never: Iterable[int] = ()
+        self, architecture: Architecture, rate: float, prefix: Sequence[int] = (), never: Iterable[int] = ()
     ) -> None:
         super().__init__()
         try:
@@ -46,7 +50,7 @@ class PretrainedDecoder(nn.Module):
         self.loader = getattr(transformers, self.kind)
         if not settings.is_encoder_decoder:
             raise RecipeError(f"a {architecture.get('model_type')} does not {self.expected}")
-        self.network: Any = _without_encoder(
+        self.network = _without_encoder(
             self.loader.from_config(settings, dtype=torch.float32, trust_remote_code=False)
         )
         self.prefix, self.end = list(prefix) or [settings.decoder_start_token_id], settings.eos_token_id
@@ -88,7 +92,7 @@ class PretrainedDecoder(nn.Module):
         return torch.cat([end_BL1, kept_BLV], 2)
 
 
-def files(model: str) -> tuple[dict[str, Any], Tokenizer]:
+def files(model: str) -> tuple[Architecture, Tokenizer]:
     """The form and the tokenizer of a model, from its folder, a package, or the hub's cache. Raises
     `RecipeError`.
     """
@@ -99,7 +103,7 @@ def files(model: str) -> tuple[dict[str, Any], Tokenizer]:
     return weights.read_json(folder, "config.json"), Tokenizer.from_file(str(path))
 
 
-def _without_encoder(network: Any) -> Any:
+def _without_encoder(network: PreTrainedModel) -> PreTrainedModel:
     encoder = network.get_encoder()
     for name, part in list(network.named_modules()):
         if part is encoder:

@@ -6,14 +6,13 @@ B rows, M tokens of memory, D the network's width.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from plait.errors import RecipeError, nearest
 from plait.pretrained import files as weights
+from plait.pretrained.files import Architecture
 from plait.tasks.writing.pretrained_decoder import PretrainedDecoder, files
 from plait.tasks.writing.spelling import Form, Spelling
 
@@ -65,7 +64,7 @@ class SpeechDecoder(PretrainedDecoder):
         return [[i + 1 for i in (ids[: ids.index(self.end)] if self.end in ids else ids)] for ids in texts]
 
 
-def files_for(model: str, language: str, form: Form) -> tuple[dict[str, Any], Spelling, list[int], list[int]]:
+def files_for(model: str, language: str, form: Form) -> tuple[Architecture, Spelling, list[int], list[int]]:
     """The form of a network that generates text from speech; how it spells; the ids that come before
     every text, those of the language among them where the network knows several; and those that are
     never written, marks of time and the like. Raises `RecipeError` where the network does not know the

@@ -7,13 +7,15 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
+from pydantic import BaseModel, JsonValue
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-NOTHING = 0  # the id that stands for no text: padding, CTC's blank, the end of what is generated
+from plait.table.json import JSON, read_as
 
+NOTHING = 0  # the id that stands for no text: padding, CTC's blank, the end of what is generated
 
 UNKNOWN = "\ufffd"  # stands for what was not among the training texts; the last id
 
@@ -113,7 +115,7 @@ class Spelling:
             return "".join(pieces)
         return str(self.tokenizer.decoder.decode(pieces)).strip()
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JSON:
         tokenizer = None if self.tokenizer is None else json.loads(self.tokenizer.to_str())
         return {
             "units": self.units,
@@ -124,9 +126,20 @@ class Spelling:
         }
 
     @classmethod
-    def from_state(cls, state: dict[str, Any]) -> Spelling:
-        tokenizer = None if state["tokenizer"] is None else Tokenizer.from_str(json.dumps(state["tokenizer"]))
-        return cls(state["units"], state["form"], state["pieces"], tokenizer, state.get("before", ""))
+    def from_state(cls, state: JSON) -> Spelling:
+        fields = _State.model_validate(state)
+        tokenizer = None if fields.tokenizer is None else Tokenizer.from_str(json.dumps(fields.tokenizer))
+        return cls(fields.units, fields.form, fields.pieces, tokenizer, fields.before)
+
+
+class _State(BaseModel):
+    """What a spelling is saved as."""
+
+    units: Units | Literal["pretrained"]
+    form: Form
+    pieces: list[str]
+    tokenizer: dict[str, JsonValue] | None
+    before: str = ""
 
 
 def _pieces(tokenizer: Tokenizer) -> list[str]:
@@ -173,11 +186,12 @@ class NGrams:
             self._known[context] = probability / (sum(found.values()) + len(found))
         return self._known[context]
 
-    def state(self) -> dict[str, Any]:
-        flat = [[list(context), [[i, n] for i, n in found.items()]] for context, found in self.counts.items()]
-        return {"order": self.order, "size": self.size, "counts": flat}
+    def state(self) -> JSON:
+        pairs = [(context, list(counts.items())) for context, counts in self.counts.items()]
+        return {"order": self.order, "size": self.size, "counts": pairs}
 
     @classmethod
-    def from_state(cls, state: dict[str, Any]) -> NGrams:
-        counts = {tuple(context): dict(found) for context, found in state["counts"]}
-        return cls(state["order"], state["size"], counts)
+    def from_state(cls, state: JSON) -> NGrams:
+        pairs = read_as(list[tuple[list[int], list[tuple[int, int]]]], state["counts"])
+        counts = {tuple(context): dict(counts) for context, counts in pairs}
+        return cls(read_as(int, state["order"]), read_as(int, state["size"]), counts)
