@@ -71,7 +71,7 @@ class Clip:
         self._demux()
         assert self._packets is not None
         index = self._container.streams.audio[0].index
-        packets = cast(list[Packet[AudioStream]], self._packets[index])
+        packets = cast("list[Packet[AudioStream]]", self._packets[index])
         return decode_sound(self._container, rate, longest, packets)
 
     def frames(self, count: int, framing: Framing) -> Frames:
@@ -94,7 +94,7 @@ class Clip:
             )
         self._demux()
         assert self._packets is not None
-        packets = cast(list[Packet[VideoStream]], self._packets[stream.index])
+        packets = cast("list[Packet[VideoStream]]", self._packets[stream.index])
         if not context.is_open:
             context.thread_count, context.thread_type = 1, "NONE"  # cells are what is done in parallel
         try:
