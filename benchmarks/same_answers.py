@@ -85,14 +85,30 @@ def convert_weights(tensors: dict[str, Any]) -> dict[str, Any]:
             continue
         converted_tensors[name] = tensor
 
-    # A single plain column has an empty token now, which these runs never trained.
-    matches = (re.match(r"(encoders\.[^.]+)\.encoder\.net\.", name) for name in tensors)
-    for encoder in {match[1] for match in matches if match}:
-        name = f"{encoder}.stand_in.missing"
+    # A column that is encoded alone has an empty token now, which these runs never trained.
+    matches = (re.match(r"encoders\.[^.]+", name) for name in tensors)
+    for encoder in {match[0] for match in matches if match}:
         converted_tensors[f"{encoder}.stand_in.has_empty_M"] = torch.zeros(1, dtype=torch.bool)
-        if name in converted_tensors:
-            converted_tensors[f"{encoder}.stand_in.empty"] = torch.zeros_like(converted_tensors[name])
+        missing = converted_tensors.get(f"{encoder}.stand_in.missing")
+        if missing is not None:
+            converted_tensors[f"{encoder}.stand_in.empty"] = torch.zeros_like(missing)
     return converted_tensors
+
+
+def add_empty_offsets(tensors: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
+    """Add what empty blocks say in rows without a cell, which these runs never counted: nothing."""
+    added = {}
+    for name, task in plan["tasks"].items():
+        head = tensors.get(f"tasks.of_{name}.head.weight")
+        if head is None or task["name"] not in ("classification", "regression", "multilabel"):
+            continue
+        read = [column for column in plan["columns"] if column in task["inputs"]]
+        names = {column: plan["columns"][column]["modality"]["name"] for column in read}
+        plain = [column for column in read if names[column] in ("number", "category", "datetime")]
+        blocks = len(read) - len(plain) + bool(plain)
+        shape = (blocks,) if task["name"] == "regression" else (blocks, len(head))
+        added[f"tasks.of_{name}.empty_offset"] = torch.zeros(shape)
+    return tensors | added
 
 
 def convert_recipe(recipe: dict[str, Any]) -> dict[str, Any]:
@@ -196,14 +212,20 @@ def converted(old_folder: Path, new_folder: Path) -> Path:
 
     recipe = yaml.safe_load((new_folder / "recipe.yaml").read_text(encoding="utf-8"))
     schema = json.loads((new_folder / "schema.json").read_text(encoding="utf-8"))
-    (new_folder / "plan.json").write_text(json.dumps(make_plan(recipe, schema)), encoding="utf-8")
+    plan = make_plan(recipe, schema)
+    (new_folder / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
+    plans = {new_folder / "weights.safetensors": plan}
     ensemble = new_folder / "ensemble.json"
     if ensemble.is_file():
         content = convert_ensemble(json.loads(ensemble.read_text(encoding="utf-8")), schema)
         ensemble.write_text(json.dumps(content), encoding="utf-8")
+        for number, bag in enumerate(content["bags"]):
+            view = content["views"].get(bag["view"])
+            for path in new_folder.glob(f"members/{number}/*/weights.safetensors"):
+                plans[path] = view["plan"] if view else plan
 
-    for path in [new_folder / "weights.safetensors", *new_folder.glob("members/*/*/weights.safetensors")]:
-        save_file(convert_weights(load_file(path)), path)
+    for path, plan in plans.items():
+        save_file(add_empty_offsets(convert_weights(load_file(path)), plan), path)
     return new_folder
 
 
