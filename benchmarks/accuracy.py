@@ -36,8 +36,9 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 import plait
 import standins
 from measure import interval, machine, page, read_arguments, sample_table, table
+from plait.encoders.base import encoders
+from plait.modalities.base import modalities
 from plait.nn.batch import Values
-from plait.recipe.registry import configure, find
 from plait.samples import emoji, stamps
 from plait.table.table import Source
 from plait.table.write import write
@@ -178,11 +179,11 @@ def vectors(column: str, modality: str, cells: tuple[str | None, ...], root: Pat
 
     Missing cells are zeros.
     """
-    encoder = find("encoders", "pretrained") if modality != "audio" else None
-    config = encoder.settled(configure("encoders", "pretrained", {}), modality) if encoder else None
+    encoder = encoders.find("pretrained") if modality != "audio" else None
+    config = encoder.settled(encoders.configure("pretrained", {}), modality) if encoder else None
     array = pa.chunked_array([pa.array(list(cells))])
     options = encoder.asks(config, modality) if encoder else {}
-    fitted = find("modalities", modality).fit(configure("modalities", modality, options), array)
+    fitted = modalities.find(modality).fit(modalities.configure(modality, options), array)
     loaded = fitted.load(array, Source(column, root))
     network = encoder.build(config, fitted.layout) if encoder else None
     batches = []

@@ -14,6 +14,7 @@ import pyarrow as pa
 import torch
 
 from plait.console import Screen
+from plait.data.arguments import recipe_from
 from plait.data.dataset import Dataset
 from plait.data.plan import Plan
 from plait.data.preprocessing import Prepared, Preprocessing
@@ -21,7 +22,6 @@ from plait.model.network import MultimodalModel
 from plait.nn import device
 from plait.nn.batch import Batch, Values
 from plait.prediction.predictor import Predictor
-from plait.recipe.arguments import recipe_from
 from plait.table.table import Table
 from plait.training.checkpoint import Checkpoint, Progress
 from plait.training.loop import Training, _epoch

@@ -34,10 +34,9 @@ from torch import nn
 import plait
 import standins
 from measure import cache_folder, machine, page, read_arguments, remembered, sample_table
-from plait.balancing.base import Share
+from plait.balancing.base import Share, balancings
 from plait.modalities.audio import Config as AudioConfig
 from plait.modalities.audio import log_mel
-from plait.recipe.registry import configure, find
 from plait.samples import clips, emoji, prompts, stamps
 from plait.samples.base import side
 from plait.table.read import read
@@ -456,8 +455,8 @@ def toy(way: str) -> dict[str, list[float]]:
     for start in ((-3.0, 2.0), (0.0, 3.0), (3.0, -2.0)):
         model = Conflict(start)
         before = {t: float(v.detach()) for t, v in model.losses().items()}
-        way_made = find("balancing", name).build(
-            configure("balancing", name, method), {t: Share(1.0, v) for t, v in before.items()}
+        way_made = balancings.find(name).build(
+            balancings.configure(name, method), {t: Share(1.0, v) for t, v in before.items()}
         )
         optimizer = torch.optim.Adam([*model.parameters(), *way_made.parameters()], lr=0.02)
         for _ in range(SIZES.steps):

@@ -21,13 +21,16 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
+from plait.api.describe import REGISTRIES
+from plait.encoders.base import encoders
+from plait.fusion.base import fusions
 from plait.media import image
+from plait.modalities.base import modalities
 from plait.nn.batch import Layout, Tokens, Values
-from plait.recipe import registry
-from plait.recipe.registry import configure, find, names
 from plait.table.table import Source
 from plait.tasks import base_text
-from plait.tasks.base import TaskOptions
+from plait.tasks.base import TaskOptions, tasks
+from plait.tasks.base_prediction import Prediction
 from plait.tasks.base_text import TextTask
 from support import tiny_models
 from support.media import clip, wav, wave
@@ -105,8 +108,8 @@ LAYOUTS = {
 
 def fitted(name: str, **options: Any) -> tuple[Any, pa.ChunkedArray]:
     cells = pa.chunked_array([pa.array(CELLS[name])])
-    return find("modalities", name).fit(
-        configure("modalities", name, {**SMALL.get(name, {}), **options}), cells
+    return modalities.find(name).fit(
+        modalities.configure(name, {**SMALL.get(name, {}), **options}), cells
     ), cells
 
 
@@ -132,7 +135,7 @@ def values_of(layout: Layout, rows: int, seed: int = 0) -> Values:
 
 
 def pairs() -> list[tuple[str, str]]:
-    return [(name, kind) for name in names("encoders") for kind in sorted(find("encoders", name).takes)]
+    return [(name, kind) for name in encoders.names() for kind in sorted(encoders.find(name).takes)]
 
 
 @cache
@@ -149,7 +152,7 @@ def saved(kind: str, seed: int = 0) -> str:
 def encoder(name: str, kind: str, **options: Any) -> Any:
     if name == "pretrained":
         options = {"model": saved(kind), **options}
-    component = find("encoders", name)
+    component = encoders.find(name)
     modality = {
         "tokens": "text",
         "grid": "image",
@@ -157,9 +160,14 @@ def encoder(name: str, kind: str, **options: Any) -> Any:
         "wave": "audio",
         "spectrogram": "audio",
     }.get(kind, kind)
-    config = component.settled(configure("encoders", name, options), modality)
+    config = component.settled(encoders.configure(name, options), modality)
     torch.manual_seed(0)
     return component.build(config, LAYOUTS[kind]).eval()
+
+
+def move(parameters: list[torch.nn.Parameter], along: list[torch.Tensor], step: float) -> None:
+    for parameter, direction in zip(parameters, along, strict=True):
+        parameter.data.add_(direction, alpha=step)
 
 
 def assert_gradient(module: torch.nn.Module, output: Callable[[], torch.Tensor]) -> None:
@@ -169,9 +177,7 @@ def assert_gradient(module: torch.nn.Module, output: Callable[[], torch.Tensor])
     parameters = [p for p in module.parameters() if p.requires_grad]
     g = torch.Generator().manual_seed(2)
     along = [torch.randn(p.shape, generator=g, dtype=p.dtype) for p in parameters]
-    torch._foreach_add_(
-        [p.data for p in parameters], along, alpha=0.01
-    )  # from zeros, where there may be a kink
+    move(parameters, along, 0.01)  # from zeros, where there may be a kink
 
     def loss() -> torch.Tensor:
         torch.manual_seed(3)
@@ -182,7 +188,7 @@ def assert_gradient(module: torch.nn.Module, output: Callable[[], torch.Tensor])
     expected = float(sum((d * a).sum() for d, a in zip(gradients, along, strict=True) if d is not None))
     ends = []
     for step in (1e-8, -2e-8):
-        torch._foreach_add_([p.data for p in parameters], along, alpha=step)
+        move(parameters, along, step)
         ends.append(float(loss().detach()))
     assert (ends[0] - ends[1]) / 2e-8 == pytest.approx(expected, rel=1e-3)
 
@@ -195,9 +201,11 @@ LEARNING = {
 # ---------------------------------------------------------------- all kinds
 
 
-@pytest.mark.parametrize(("kind", "name"), [(k, n) for k in registry.KINDS for n in names(k)])
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind, registry in REGISTRIES.items() for name in registry.names()]
+)
 def test_every_component_states_its_options_once(kind: str, name: str) -> None:
-    found = find(kind, name)
+    found = REGISTRIES[kind].find(name)
     assert inspect.getdoc(found), "say what it computes, with its source"
     config = found.options()
     with pytest.raises(ValidationError):
@@ -223,7 +231,7 @@ def test_every_component_states_its_options_once(kind: str, name: str) -> None:
 # ---------------------------------------------------------------- modalities
 
 
-@pytest.mark.parametrize("name", names("modalities"))
+@pytest.mark.parametrize("name", modalities.names())
 class TestModality:
     def test_missing_and_bad_cells_are_absent_and_the_bad_ones_named(self, name: str) -> None:
         modality, cells = fitted(name)
@@ -270,20 +278,20 @@ class TestModality:
 
     def test_an_encoder_takes_it(self, name: str) -> None:
         modality, _ = fitted(name)
-        default = find("encoders", modality.encoder)
+        default = encoders.find(modality.encoder)
         asked, _ = fitted(name, **default.asks(default.options(), name))
         assert asked.layout.kind in default.takes
 
 
 def test_every_modality_has_cells_here() -> None:
-    assert sorted(CELLS) == names("modalities"), "give a new modality eight cells in CELLS"
+    assert sorted(CELLS) == modalities.names(), "give a new modality eight cells in CELLS"
 
 
 def test_modalities_recognise_their_own_cells() -> None:
     for name, cells in CELLS.items():
         good = pa.chunked_array([pa.array([c for c in cells if c is not None][:4] * 30)])
         scores = {
-            n: find("modalities", n).matches(good, Source("column", Path.cwd())) for n in names("modalities")
+            n: modalities.find(n).matches(good, Source("column", Path.cwd())) for n in modalities.names()
         }
         best = max((n for n in scores if scores[n]), key=lambda n: scores[n].score)
         assert best == (name if name != "text" else "category"), (
@@ -295,7 +303,7 @@ def test_datetime_of_arrow_and_with_time() -> None:
     cells = pa.chunked_array(
         [pa.array([datetime.datetime(2024, 1, 1, 12), None, datetime.datetime(2025, 1, 1)])]
     )
-    modality = find("modalities", "datetime").fit(configure("modalities", "datetime", {}), cells)
+    modality = modalities.find("datetime").fit(modalities.configure("datetime", {}), cells)
     x = load(modality, cells).values.x
     assert x[0, 0] == -1
     assert x[2, 0] == 1
@@ -427,10 +435,10 @@ NEEDS = {
 
 @pytest.mark.parametrize(
     ("name", "option"),
-    [(n, o) for n in names("encoders") for o in find("encoders", n).options.model_fields if o not in FOUND],
+    [(n, o) for n in encoders.names() for o in encoders.find(n).options.model_fields if o not in FOUND],
 )
 def test_every_encoder_option_changes_something(name: str, option: str) -> None:
-    kind = min(find("encoders", name).takes - {"index"})
+    kind = min(encoders.find(name).takes - {"index"})
     values = values_of(LAYOUTS[kind], 8)
 
     def result(**options: Any) -> tuple[torch.Tensor, list[Any]]:
@@ -470,10 +478,10 @@ def tokens_of(
 
 def fusion(name: str, **options: Any) -> Any:
     torch.manual_seed(0)
-    return find("fusion", name).build(configure("fusion", name, options), WIDTHS).eval()
+    return fusions.find(name).build(fusions.configure(name, options), WIDTHS).eval()
 
 
-@pytest.mark.parametrize("name", names("fusion"))
+@pytest.mark.parametrize("name", fusions.names())
 class TestFusion:
     def test_gradients_are_those_of_small_steps(self, name: str) -> None:
         module, (tokens, present) = fusion(name).double().train(), tokens_of(8)
@@ -519,7 +527,7 @@ class TestFusion:
 
 
 @pytest.mark.parametrize(
-    ("name", "option"), [(n, o) for n in names("fusion") for o in find("fusion", n).options.model_fields]
+    ("name", "option"), [(n, o) for n in fusions.names() for o in fusions.find(n).options.model_fields]
 )
 def test_every_fusion_option_changes_something(name: str, option: str) -> None:
     def output(**options: Any) -> torch.Tensor:
@@ -533,7 +541,7 @@ def test_every_fusion_option_changes_something(name: str, option: str) -> None:
 
 # ---------------------------------------------------------------- tasks
 
-FUSING = [name for name in names("tasks") if find("tasks", name).fuses]
+PREDICTING = [name for name in tasks.names() if issubclass(tasks.find(name), Prediction)]
 TARGETS: dict[str, list[Any]] = {
     "classification": ["cat", "dog", None, "cat", "eel", "dog", "cat", "dog"],
     "regression": [1.0, 2.0, None, 4.0, -1.0, 0.5, 2.5, 3.0],
@@ -544,14 +552,14 @@ TARGETS: dict[str, list[Any]] = {
 def task(name: str) -> tuple[Any, torch.Tensor, torch.Tensor]:
     cells = pa.chunked_array([pa.array(TARGETS[name])])
     torch.manual_seed(0)
-    made = find("tasks", name).fit(configure("tasks", name, {}), cells, "target")
+    made = tasks.find(name).fit(tasks.configure(name, {}), cells, "target")
     made.build_head(16)
     target, labelled, problems = made.encode(cells, Source("target", Path()))
     assert not problems
     return made, target, labelled
 
 
-@pytest.mark.parametrize("name", FUSING)
+@pytest.mark.parametrize("name", PREDICTING)
 class TestTask:
     def test_unlabelled_rows_have_no_loss_and_no_gradient(self, name: str) -> None:
         made, target, labelled = task(name)
@@ -584,7 +592,7 @@ class TestTask:
         import json
 
         made, _, _ = task(name)
-        config = configure("tasks", name, {})
+        config = tasks.configure(name, {})
         again = type(made).from_state(config, json.loads(json.dumps(made.state())))
         again.build_head(16)
         again.load_state_dict(made.state_dict())
@@ -604,4 +612,4 @@ class TestTask:
 
 
 def test_every_task_has_targets_here() -> None:
-    assert sorted(TARGETS) == FUSING, "give a new task eight cells in TARGETS"
+    assert sorted(TARGETS) == PREDICTING, "give a new task eight cells in TARGETS"

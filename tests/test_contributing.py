@@ -19,8 +19,8 @@ BLOCK = re.compile(r"`src/plait/(\w+)/(\w+)\.py`:\s+```python\n(.*?)```", re.DOT
 SCRIPT = """
 import importlib, sys
 from plait import fit
-from plait.recipe import registry as components
-for kind in components.KINDS:
+from plait.api.describe import REGISTRIES
+for kind in REGISTRIES:
     importlib.import_module(f"plait.{kind}").__path__.append(f"{sys.argv[1]}/{kind}")
 options = [
     "fusion=maximum", "columns.text.encoder=average", "columns.text.modality={name: text, split: word}",
@@ -32,7 +32,7 @@ prefix = {"shop": "prefix"}
 model = fit(sys.argv[2], ["label", "visits"], overrides=options, columns=prefix, out=out, quiet=True)
 answers = model.predict(sys.argv[2])
 assert min(answers["visits"].to_pylist()) > 0
-registered = [name for kind in components.KINDS for name in components.names(kind)]
+registered = [name for kind in REGISTRIES for name in REGISTRIES[kind].names()]
 assert model.plan.balancing.name == "plain_sum" and "ridge" in model.plan.ensemble.members
 examples = {"maximum", "average", "count", "prefix", "plain_sum", "ridge"}
 print(sorted(examples & set(registered)))
@@ -40,8 +40,8 @@ print(sorted(examples & set(registered)))
 
 CONTRACT = """
 import importlib, sys, pytest
-from plait.recipe import registry as components
-for kind in components.KINDS:
+from plait.api.describe import REGISTRIES
+for kind in REGISTRIES:
     importlib.import_module(f"plait.{kind}").__path__.append(f"{sys.argv[1]}/{kind}")
 sys.path.insert(0, sys.argv[2])
 import test_contract as t

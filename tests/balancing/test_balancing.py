@@ -15,10 +15,9 @@ from scipy.optimize import minimize
 from torch import nn
 from torchjd import scalarization
 
-from plait.balancing.base import Balancing, Share
+from plait.balancing.base import Balancing, Share, balancings
 from plait.errors import RecipeError
 from plait.nn.layers import module_key
-from plait.recipe.registry import configure, find
 from support.components import variants
 
 SHARES = {"a": Share(2.0, 4.0), "b": Share(1.0, 0.5, squared=True)}
@@ -26,7 +25,7 @@ UNIT_SHARES = {"a": Share(), "b": Share()}
 
 
 def build(name: str, shares: dict[str, Share] = SHARES, **options: Any) -> Balancing:
-    balancing: Balancing = find("balancing", name).build(configure("balancing", name, options), shares)
+    balancing: Balancing = balancings.find(name).build(balancings.configure(name, options), shares)
     return balancing
 
 
@@ -212,7 +211,7 @@ def test_a_batch_in_parts_has_the_gradient_of_the_batch(name: str) -> None:
         torch.testing.assert_close(parameter.grad, expected.grad)
 
 
-@pytest.mark.parametrize(("name", "options"), variants("balancing"))
+@pytest.mark.parametrize(("name", "options"), variants(balancings))
 class TestBalancing:
     def test_a_target_without_a_label_in_the_batch_is_left_out(
         self, name: str, options: dict[str, Any]

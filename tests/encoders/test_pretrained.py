@@ -22,13 +22,14 @@ from transformers import (
 
 import plait
 from plait.data.dataset import Dataset
+from plait.encoders.base import encoders
 from plait.encoders.pretrained import Pretrained, Tuned
 from plait.errors import RecipeError
 from plait.media.loading import Arrays
+from plait.modalities.base import modalities
 from plait.nn.batch import Layout, Values
 from plait.pretrained import files
 from plait.pretrained.network import Network
-from plait.recipe.registry import configure, find
 from plait.recipe.sections import TrainingRecipe
 from plait.table.read import read
 from plait.table.table import Source
@@ -52,10 +53,10 @@ def prepared(
     modality: str, folder: Path, cells: list[Any], root: Path = Path()
 ) -> tuple[Pretrained, Any, Any]:
     """The encoder, the modality as the encoder asks for it, and the cells loaded."""
-    config = Pretrained.settled(configure("encoders", "pretrained", {"model": str(folder)}), modality)
-    kind = find("modalities", modality)
+    config = Pretrained.settled(encoders.configure("pretrained", {"model": str(folder)}), modality)
+    kind = modalities.find(modality)
     column = pa.chunked_array([pa.array(cells)])
-    fitted = kind.fit(configure("modalities", modality, Pretrained.asks(config, modality)), column)
+    fitted = kind.fit(modalities.configure(modality, Pretrained.asks(config, modality)), column)
     return Pretrained.build(config, fitted.layout).eval(), fitted, fitted.load(column, Source("column", root))
 
 
@@ -255,7 +256,7 @@ def tuned(folder: Path, modality: str, mode: str, layout: Layout, **options: Any
     made = []
     for one in ("frozen", mode):
         config = Pretrained.settled(
-            configure("encoders", "pretrained", {"model": str(folder), "mode": one, "dropout": 0, **options}),
+            encoders.configure("pretrained", {"model": str(folder), "mode": one, "dropout": 0, **options}),
             modality,
         )
         made.append(Pretrained.build(config, layout))
@@ -344,7 +345,7 @@ def test_a_tuned_model_is_the_same_after_loading(mode: str, tmp_path: Path) -> N
 
 
 def test_auto_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = configure("encoders", "pretrained", {"model": str(tiny_models.bert(tmp_path))})
+    options = encoders.configure("pretrained", {"model": str(tiny_models.bert(tmp_path))})
     assert Pretrained.settled(options, "text", 10_000).mode == (
         "lora" if torch.cuda.is_available() else "frozen"
     )
@@ -460,9 +461,9 @@ def test_pictures_of_a_size_that_the_network_does_not_take_are_told(tmp_path: Pa
 
 def test_sounds_need_a_network_of_waves(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="no network for audio comes in a package"):
-        Pretrained.settled(configure("encoders", "pretrained", {}), "audio")
+        Pretrained.settled(encoders.configure("pretrained", {}), "audio")
     config = Pretrained.settled(
-        configure("encoders", "pretrained", {"model": str(tiny_models.bert(tmp_path))}), "audio"
+        encoders.configure("pretrained", {"model": str(tiny_models.bert(tmp_path))}), "audio"
     )
     with pytest.raises(RecipeError, match="is a 'bert'; for sounds expected one of wav2vec2"):
         Pretrained.asks(config, "audio")

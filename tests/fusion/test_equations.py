@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 import torch
 
+from plait.fusion.base import fusions
 from plait.nn.batch import Tokens
 from plait.nn.layers import module_key
-from plait.recipe.registry import configure, find, names
 
 WIDTHS = {"a": 3, "b": 4, "c": 2}
 
 
 def build(name: str, widths: dict[str, int] = WIDTHS, **options: Any) -> Any:
     torch.manual_seed(0)
-    return find("fusion", name).build(configure("fusion", name, options), widths).eval()
+    return fusions.find(name).build(fusions.configure(name, options), widths).eval()
 
 
 def inputs(rows: int = 5) -> tuple[dict[str, Tokens], dict[str, torch.Tensor]]:
@@ -108,7 +108,7 @@ def parity_accuracy(name: str, seed: int = 0) -> float:
     present = dict.fromkeys("abc", everywhere[:, 0])
     torch.manual_seed(seed)
     options = {"layers": 2, "dropout": 0.0} if name == "cross_attention" else {}
-    module = find("fusion", name).build(configure("fusion", name, options), dict.fromkeys("abc", 2))
+    module = fusions.find(name).build(fusions.configure(name, options), dict.fromkeys("abc", 2))
     head = torch.nn.Linear(module.width, 1)
     optimizer = torch.optim.Adam([*module.parameters(), *head.parameters()], 3e-3)
     for _ in range(400):
@@ -121,7 +121,7 @@ def parity_accuracy(name: str, seed: int = 0) -> float:
     return float(((head(module.eval()(tokens, present))[:, 0] > 0) == (label > 0.5)).float().mean())
 
 
-@pytest.mark.parametrize("name", names("fusion"))
+@pytest.mark.parametrize("name", fusions.names())
 def test_parity_of_order_three(name: str) -> None:
     """An additive fusion can get at most 3/4 of the eight rows: no sum of three functions has the signs
     of a parity. Every other one represents it.

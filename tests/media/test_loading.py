@@ -21,16 +21,14 @@ import plait
 from plait.errors import BadCell, TableError
 from plait.media.cell import Media, is_file
 from plait.media.loading import Arrays, Held, load_together
-from plait.recipe.registry import configure, find
+from plait.modalities.base import modalities
 from plait.table.table import Source
 from support.media import clip, encoded, wav, wave
 from support.tables import FAST, make_rows
 
 
 def modality(name: str, **options: Any) -> Any:
-    return find("modalities", name).fit(
-        configure("modalities", name, options), pa.chunked_array([pa.nulls(0)])
-    )
+    return modalities.find(name).fit(modalities.configure(name, options), pa.chunked_array([pa.nulls(0)]))
 
 
 SMALL = {

@@ -18,11 +18,10 @@ from plait.data.dataset import Dataset
 from plait.data.features import Features
 from plait.data.plan import Plan
 from plait.data.preprocessing import Preprocessing
-from plait.members.base import Examples, Lesson
-from plait.members.linear import Space, solve
+from plait.members.base import Examples, Lesson, members
+from plait.members.base_linear import Space, solve
 from plait.nn import device
 from plait.recipe.recipe import load
-from plait.recipe.registry import configure, find, names
 from plait.table.table import Table
 from plait.tasks.base_prediction import fit_temperature
 
@@ -68,10 +67,10 @@ def lesson(examples: Examples, plan: Plan, folder: Path) -> Lesson:
     return Lesson(train, valid, "network", plan, settings, data.preprocessing.tasks, 0, folder)
 
 
-@pytest.mark.parametrize("name", names("members"))
+@pytest.mark.parametrize("name", members.names())
 def test_a_member_learns_every_task_and_is_the_same_after_saving(name: str, tmp_path: Path) -> None:
     examples, plan = make(TASKS)
-    kind, config = find("members", name), configure("members", name, SMALL.get(name, {}))
+    kind, config = members.find(name), members.configure(name, SMALL.get(name, {}))
     one = lesson(examples, plan, tmp_path)
     member = kind.fit(config, one)
     columns = list(one.train.views["network"].preprocessing.inputs)
@@ -99,7 +98,7 @@ def test_a_member_learns_every_task_and_is_the_same_after_saving(name: str, tmp_
     assert one.tasks["kind"].measure(found[0]["kind"].numpy(), y.numpy())["accuracy"] > 0.6
 
 
-@pytest.mark.parametrize("name", names("members"))
+@pytest.mark.parametrize("name", members.names())
 def test_a_member_never_sees_what_it_is_not_given(name: str, tmp_path: Path) -> None:
     """Labels of rows that are held out, and those that are missing, change nothing but when to stop."""
     found = []
@@ -110,7 +109,7 @@ def test_a_member_never_sees_what_it_is_not_given(name: str, tmp_path: Path) -> 
         if changed:
             batch.targets["kind"][:5] = 0
         one = lesson(examples, plan, tmp_path)
-        member = find("members", name).fit(configure("members", name, SMALL.get(name, {})), one)
+        member = members.find(name).fit(members.configure(name, SMALL.get(name, {})), one)
         found.append(member.outputs(one.valid, [("a", "v")])[0]["kind"])
     torch.testing.assert_close(found[0], found[1])
 

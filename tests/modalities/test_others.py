@@ -12,18 +12,16 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from plait.modalities.base import modalities
 from plait.modalities.number import piecewise_linear
 from plait.modalities.text import Config, Text, hashed_ngrams
-from plait.recipe.registry import configure, find
 from plait.table.table import Source
 
 SOURCE = Source("c", Path())
 
 
 def fit(name: str, cells: list[Any], **options: Any) -> Any:
-    return find("modalities", name).fit(
-        configure("modalities", name, options), pa.chunked_array([pa.array(cells)])
-    )
+    return modalities.find(name).fit(modalities.configure(name, options), pa.chunked_array([pa.array(cells)]))
 
 
 def load(modality: Any, cells: list[Any]) -> Any:
@@ -139,7 +137,7 @@ def test_dates_know_week_and_format() -> None:
 
 def test_dates_that_can_be_read_two_ways_say_so_and_can_be_told() -> None:
     cells = ["03/04/2024", "05/06/2024"]
-    match = find("modalities", "datetime").matches(pa.chunked_array([cells]), SOURCE)
+    match = modalities.find("datetime").matches(pa.chunked_array([cells]), SOURCE)
     assert "dates like %d/%m/%Y (or %m/%d/%Y" in match.reason
     april, march = (
         load(fit("datetime", cells, **o), ["03/04/2024"]).values.x[0] for o in ({}, {"format": "%m/%d/%Y"})
@@ -151,9 +149,9 @@ def test_strings_are_numbers_only_where_a_fit_would_not_refuse_them() -> None:
     cells = [
         f"{i % 97}a" if i % 2 and i < 120 else str(i % 97) for i in range(1000)
     ]  # the sample, every second cell, sees numbers alone
-    assert find("modalities", "number").matches(pa.chunked_array([cells]), SOURCE) is None
+    assert modalities.find("number").matches(pa.chunked_array([cells]), SOURCE) is None
     assert (
-        find("modalities", "number").matches(pa.chunked_array([cells[40:]]), SOURCE).reason
+        modalities.find("number").matches(pa.chunked_array([cells[40:]]), SOURCE).reason
         == "strings of which 96% are numbers"
     )
 

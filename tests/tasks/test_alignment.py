@@ -475,7 +475,7 @@ def test_canonical_correlation_is_that_of_scikit_learn() -> None:
     shared = rng.normal(size=(200, 3))
     x, y = (shared @ rng.normal(size=(3, 6)) + rng.normal(size=(200, 6)) for _ in range(2))
     theirs = CCA(4, max_iter=5000).fit(x, y).transform(x, y)
-    for k, (a, b) in enumerate(zip(*(part.T for part in crossmodal._canonical(x, y, x, y, 6)), strict=True)):
+    for k, (a, b) in enumerate(zip(*(part.T for part in crossmodal.canonical(x, y, x, y, 6)), strict=True)):
         if k < 4:
             assert np.corrcoef(a, b)[0, 1] == pytest.approx(
                 np.corrcoef(theirs[0][:, k], theirs[1][:, k])[0, 1], abs=1e-3

@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from plait.recipe import registry
-from plait.tasks.base import Outputs
+from plait.tasks.base import Outputs, tasks
 from plait.tasks.base_prediction import PRIOR_ROWS, LateFusion, Prediction, fit_temperature
 
 TARGETS = {
@@ -21,7 +20,7 @@ TARGETS = {
 
 def task(kind: str) -> Prediction:
     """A task of logits, fitted on some labels."""
-    found = registry.find("tasks", "classification" if kind == "two" else kind)
+    found = tasks.find("classification" if kind == "two" else kind)
     return found.fit(found.options(), pa.chunked_array([pa.array(TARGETS[kind])]), "t")
 
 

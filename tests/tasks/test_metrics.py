@@ -10,14 +10,12 @@ import pytest
 from sklearn import metrics
 
 from plait.errors import TrainingError
-from plait.recipe.registry import configure, find
 from plait.table.table import Source
+from plait.tasks.base import tasks
 
 
 def task(name: str, cells: list, **options: object):  # type: ignore[no-untyped-def]
-    return find("tasks", name).fit(
-        configure("tasks", name, options), pa.chunked_array([pa.array(cells)]), "y"
-    )
+    return tasks.find(name).fit(tasks.configure(name, options), pa.chunked_array([pa.array(cells)]), "y")
 
 
 def test_classification_metrics_are_those_of_scikit_learn() -> None:

@@ -19,8 +19,8 @@ import torch
 import plait
 from plait.cli.main import run
 from plait.errors import RecipeError
-from plait.recipe.registry import configure, find
 from plait.table.table import Source
+from plait.tasks.base import tasks
 from support.sounds import TONES, tones
 
 SPOKEN = [
@@ -93,8 +93,8 @@ def test_recordings_lie_beside_the_table(speaking: tuple[plait.Model, Path], tmp
 def test_recordings_that_cannot_be_learned_from_are_named(tmp_path: Path) -> None:
     tones(tmp_path, 2)
     (tmp_path / "cut.wav").write_bytes((tmp_path / "0-0.wav").read_bytes()[:500])
-    made = find("tasks", "speak").fit(
-        configure("tasks", "speak", {"longest": 0.6, "rate": 8000}), pa.chunked_array([["x"]]), "sound"
+    made = tasks.find("speak").fit(
+        tasks.configure("speak", {"longest": 0.6, "rate": 8000}), pa.chunked_array([["x"]]), "sound"
     )
     cells = pa.chunked_array([["0-0.wav", "0-1.wav", "cut.wav", "gone.wav", None]])
     target, labelled, problems = made.encode(cells, Source("sound", tmp_path))
@@ -105,7 +105,7 @@ def test_recordings_that_cannot_be_learned_from_are_named(tmp_path: Path) -> Non
 
 
 def test_it_reads_one_column() -> None:
-    made = find("tasks", "speak").fit(configure("tasks", "speak", {}), pa.chunked_array([["x"]]), "sound")
+    made = tasks.find("speak").fit(tasks.configure("speak", {}), pa.chunked_array([["x"]]), "sound")
     with pytest.raises(RecipeError, match="one column is read aloud"):
         made.build_head({"a": 3, "b": 3})
 
@@ -115,8 +115,8 @@ def test_every_parameter_learns_and_rows_without_a_recording_do_not() -> None:
 
     torch.manual_seed(0)
     made = (
-        find("tasks", "speak")
-        .fit(configure("tasks", "speak", {"bands": 4, "width": 6}), pa.chunked_array([["x"]]), "sound")
+        tasks.find("speak")
+        .fit(tasks.configure("speak", {"bands": 4, "width": 6}), pa.chunked_array([["x"]]), "sound")
         .train()
     )
     made.build_head({"said": 5})
@@ -142,9 +142,7 @@ def test_every_option_changes_something(option: dict[str, Any], tmp_path: Path) 
     found = []
     for chosen in ({}, option):
         torch.manual_seed(0)
-        made = find("tasks", "speak").fit(
-            configure("tasks", "speak", chosen), pa.chunked_array([["x"]]), "sound"
-        )
+        made = tasks.find("speak").fit(tasks.configure("speak", chosen), pa.chunked_array([["x"]]), "sound")
         made.build_head({"said": 5})
         target = made.encode(pa.chunked_array([["0-0.wav"]]), Source("sound", tmp_path))[0]
         found.append((target, sum(p.numel() for p in made.parameters())))

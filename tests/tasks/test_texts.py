@@ -15,8 +15,8 @@ import plait
 from plait.cli.main import run
 from plait.errors import RecipeError, TrainingError
 from plait.nn.batch import Tokens
-from plait.recipe.registry import configure, find
 from plait.table.table import Source
+from plait.tasks.base import tasks
 from plait.tasks.base_text import ABSENT, TextTask
 from support import tiny_models
 from support.media import wav
@@ -131,8 +131,8 @@ def test_the_loss_is_the_sum_over_all_paths() -> None:
     """-log p(text), p being the sum over the paths that write it, for each unit (Graves et al. 2006,
     eq. 3): here all are counted.
     """
-    made = find("tasks", "transcription").fit(
-        configure("tasks", "transcription", {}), pa.chunked_array([["ab", "b", None]]), "said"
+    made = tasks.find("transcription").fit(
+        tasks.configure("transcription", {}), pa.chunked_array([["ab", "b", None]]), "said"
     )
     made.build_head({"sound": 5})
     made.eval()
@@ -223,8 +223,8 @@ def test_only_listed_answers_are_given(tmp_path: Path) -> None:
 
 def task(name: str, **options: Any) -> TextTask:
     torch.manual_seed(0)
-    made: TextTask = find("tasks", name).fit(
-        configure("tasks", name, options), pa.chunked_array([["ab", "b a", "cab", None]]), "said"
+    made: TextTask = tasks.find(name).fit(
+        tasks.configure(name, options), pa.chunked_array([["ab", "b a", "cab", None]]), "said"
     )
     made.build_head({"x": 5})
     return made.eval()
@@ -310,8 +310,8 @@ def test_speech_is_augmented_to_the_end_unless_asked_otherwise(
 
 
 def test_a_transcription_reads_one_column() -> None:
-    made = find("tasks", "transcription").fit(
-        configure("tasks", "transcription", {}), pa.chunked_array([["ab"]]), "said"
+    made = tasks.find("transcription").fit(
+        tasks.configure("transcription", {}), pa.chunked_array([["ab"]]), "said"
     )
     with pytest.raises(RecipeError, match="reads one column"):
         made.build_head({"a": 3, "b": 3})
@@ -380,8 +380,8 @@ def test_a_pretrained_decoder_begins_at_its_weights_and_says_what_transformers_s
     from transformers.modeling_outputs import BaseModelOutput
 
     folder = tiny_models.t5(tmp_path / "t5")
-    made = find("tasks", "generation").fit(
-        configure("tasks", "generation", {"model": str(folder)}), pa.chunked_array([["a red apple"]]), "name"
+    made = tasks.find("generation").fit(
+        tasks.configure("generation", {"model": str(folder)}), pa.chunked_array([["a red apple"]]), "name"
     )
     made.build_head({"x": 5})
     made.load_pretrained()
@@ -457,7 +457,7 @@ def test_every_option_changes_something(name: str, option: str, monkeypatch: pyt
     def result(**options: Any) -> tuple[Any, ...]:
         asked.clear()
         torch.manual_seed(0)
-        made = find("tasks", name).fit(configure("tasks", name, options), pa.chunked_array([texts]), "said")
+        made = tasks.find(name).fit(tasks.configure(name, options), pa.chunked_array([texts]), "said")
         made.build_head({"x": 5})
         target, labelled, problems = made.train().encode(pa.chunked_array([texts]), Source("said", Path()))
         torch.manual_seed(1)
@@ -476,7 +476,7 @@ def test_every_option_changes_something(name: str, option: str, monkeypatch: pyt
 
 def test_all_options_of_text_tasks_are_tried() -> None:
     for name, options in OPTIONS.items():
-        known = set(find("tasks", name).options.model_fields) - {
+        known = set(tasks.find(name).options.model_fields) - {
             "inputs",
             "column",
             "weight",

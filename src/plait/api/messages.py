@@ -9,21 +9,22 @@ from plait.data.plan import Plan
 from plait.evaluation import alignment, scores
 from plait.model.network import MultimodalModel
 from plait.nn import device
-from plait.recipe.registry import find
 from plait.table.table import Table
+from plait.tasks.base import tasks
+from plait.tasks.base_prediction import Prediction
 
 
 def show_plan(plan: Plan, table: Table, screen: Screen) -> None:
     """Show what was decided before anything is trained: columns, rows, and members that are left out."""
     Inspection.of(plan, table.name).show(screen)
     without, learned = plan.split.without_label, len(plan.split.unlabelled)
-    fuses = any(find("tasks", plan.tasks[target].name).fuses for target in plan.targets)
+    predicts = any(issubclass(tasks.find(plan.tasks[target].name), Prediction) for target in plan.targets)
     if without and not plan.targets:
         screen.say(f"{without:,} rows have nothing that is aligned and are left out")
     elif without and learned:
         screen.say(f"{without:,} rows have no label, of which {learned:,} are learned from")
     elif without:
-        hint = "; --set training.unlabelled=1 learns from them too" if fuses else ""
+        hint = "; --set training.unlabelled=1 learns from them too" if predicts else ""
         screen.say(f"{without:,} rows have no label and are left out{hint}")
     sides = ", ".join(f"{len(rows):,} {side}" for side, rows in plan.split.sides().items())
     screen.say(f"rows: {sides} ({plan.split.how})")
@@ -79,7 +80,7 @@ def finish(trained: Model, screen: Screen) -> None:
         if warning := scores.imbalance(target, found["targets"].get(target), task.higher):
             ways = {
                 "--set model.balance=blend": trained.plan.model.balance != "blend",
-                "--quality good": trained.recipe.quality == "fast" and task.fuses,
+                "--quality good": trained.recipe.quality == "fast" and isinstance(task, Prediction),
             }
             screen.warn(
                 "; try ".join(

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -63,7 +62,7 @@ class Model:
     def inputs(self) -> list[str]:
         return list(self.plan.columns)
 
-    def predict(self, data: Any, root: str | Path | None = None, keep: bool = False) -> pa.Table:
+    def predict(self, data: object, root: str | Path | None = None, keep: bool = False) -> pa.Table:
         """An answer for each row of a table (see `plait.fit` for what a table can be), one dict or a
         list of dicts. With `keep` the table's own columns come first, so that the answers can be
         another model's inputs; an answer whose name they have is called `<name>_answer`.
@@ -83,7 +82,7 @@ class Model:
 
     def embed(
         self,
-        data: Any,
+        data: object,
         root: str | Path | None = None,
         column: str | None = None,
         alignment: str | None = None,
@@ -105,7 +104,7 @@ class Model:
 
     def index(
         self,
-        data: Any = None,
+        data: object = None,
         place: str | Path | None = None,
         root: str | Path | None = None,
         alignment: str | None = None,
@@ -147,7 +146,7 @@ class Model:
 
     def search(
         self,
-        query: str | Mapping[str, Any],
+        query: str | Mapping[str, object],
         k: int = 10,
         column: str | None = None,
         where: str | None = None,
@@ -184,7 +183,7 @@ class Model:
 
     def classify(
         self,
-        data: Any,
+        data: object,
         labels: Sequence[str],
         column: str | None = None,
         templates: Sequence[str] = ("{}",),
@@ -202,7 +201,7 @@ class Model:
         like, where there are several.
         """
         space = Space.of(self.network, alignment)
-        column = space.gallery(column, space.of_modality("text"))
+        column = space.gallery(column, space.texts)
         folder = Path(data) if isinstance(data, (str, Path)) and Path(data).is_dir() else None
         table = folder_of_files(folder, column) if folder else read(data, root)
         table.column(origin(column, table.data.column_names))
@@ -232,7 +231,7 @@ class Model:
         check.tell(problems, self._screen.warn)
         return vectors, problems
 
-    def evaluate(self, data: Any, root: str | Path | None = None, subsets: bool = True) -> Evaluation:
+    def evaluate(self, data: object, root: str | Path | None = None, subsets: bool = True) -> Evaluation:
         """Metrics with 95 % bootstrap intervals on labelled rows, beside the best guess without inputs,
         and the main metric for every subset of the inputs (with more than four, for each alone and all
         but each; with more than 50, all numbers, categories and dates count as one).

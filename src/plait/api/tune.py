@@ -8,21 +8,26 @@ import json
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from plait.api import fit
 from plait.api.model import Model
 from plait.console import Screen
+from plait.data.arguments import recipe_from, target_names
 from plait.data.plan_tasks import find_targets
 from plait.errors import Interrupted, PlaitError, RecipeError, TrainingError
-from plait.recipe import registry
-from plait.recipe.arguments import recipe_from, target_names
 from plait.recipe.recipe import Recipe
 from plait.recipe.sections import Between, Choices
 from plait.runs import files
 from plait.runs import folder as runs
+from plait.table.json import JSON
 from plait.table.read import read
 from plait.table.table import Table
+from plait.tasks.base import tasks as task_registry
+from plait.tasks.base_prediction import Prediction
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial, Trial
 
 FIRST = 5  # trials before any is stopped early
 
@@ -31,14 +36,14 @@ WARM = 1 / 3  # of a trial's epochs, in which it is not
 
 
 def tune(
-    data: Any,
+    data: object,
     target: str | Iterable[str] = (),
     *,
     align: bool | Sequence[str] = (),
     out: str | Path,
     trials: int = 20,
-    recipe: str | Path | Mapping[str, Any] | Recipe | None = None,
-    columns: Mapping[str, Any] | None = None,
+    recipe: str | Path | Mapping[str, object] | Recipe | None = None,
+    columns: Mapping[str, object] | None = None,
     overrides: Iterable[str] = (),
     seed: int = 0,
     quality: str | None = None,
@@ -104,8 +109,8 @@ def suiting(recipe: Recipe, table: Table, targets: list[str]) -> dict[str, Betwe
     """
     planned = find_targets(table, recipe, targets)
     names = planned.tasks | {name: recipe.tasks[name].name for name in planned.alignments}
-    tasks = {t: registry.find("tasks", name) for t, name in names.items()}
-    fuse = [task.fuses for task in tasks.values()]
+    tasks = {t: task_registry.find(name) for t, name in names.items()}
+    fuse = [issubclass(task, Prediction) for task in tasks.values()]
     unfit = () if all(fuse) else ("training.mixup",) if any(fuse) else ("training.mixup", "model.", "fusion")
     own = {
         f"tasks.{t}.{option}": of
@@ -121,7 +126,7 @@ class _Study:
     before it alone, so a study that was stopped goes on as if it had not been.
     """
 
-    def __init__(self, folder: Path, about: dict[str, Any], space: dict[str, Any], seed: int) -> None:
+    def __init__(self, folder: Path, about: JSON, space: Mapping[str, Between | Choices], seed: int) -> None:
         try:
             import optuna
         except ModuleNotFoundError:
@@ -148,7 +153,7 @@ class _Study:
                 self.study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
 
     @property
-    def trials(self) -> list[Any]:
+    def trials(self) -> list[FrozenTrial]:
         """Those that came to an end: whole, pruned, or with an error of their own."""
         return [t for t in self.study.get_trials(deepcopy=False) if "end" in t.user_attrs]
 
@@ -200,7 +205,7 @@ class _Study:
         else:
             self.study.tell(trial, state=states.PRUNED if end == "stopped early" and best else states.FAIL)
 
-    def _draw(self, trial: Any) -> list[str]:
+    def _draw(self, trial: Trial) -> list[str]:
         found = []
         for name, of in self.space.items():
             if isinstance(of, Choices):
@@ -241,7 +246,7 @@ class _Study:
         )
 
 
-def _about(recipe: Recipe, table: Table, targets: list[str], seed: int) -> dict[str, Any]:
+def _about(recipe: Recipe, table: Table, targets: list[str], seed: int) -> JSON:
     """What trials must share to be compared."""
     return {
         "recipe": recipe.model_dump(mode="json", exclude={"quality", "ensemble"}),

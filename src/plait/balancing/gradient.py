@@ -6,7 +6,7 @@ Each step costs a backward pass for each target.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from plait.balancing.base import Balancing, Share, import_torchjd
 from plait.errors import RecipeError
 from plait.recipe.registry import Options
+
+if TYPE_CHECKING:
+    from torchjd.aggregation import Aggregator
 
 
 class Config(Options):
@@ -94,7 +97,7 @@ class Gradient(Balancing):
 component = Gradient
 
 
-def _aggregator(method: str, c: float) -> Any:
+def _aggregator(method: str, c: float) -> Aggregator:
     """Return torchjd's aggregator. Raises `RecipeError` if it needs a package that is not installed."""
     aggregation = import_torchjd("aggregation", "gradient")
     from torchjd.linalg import DualConeProjector

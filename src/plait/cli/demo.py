@@ -6,15 +6,15 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow.compute as pc
 
 from plait.api import fit, model
 from plait.console import Screen
 from plait.errors import RecipeError, TableError, nearest
-from plait.recipe.registry import find_sample, samples
+from plait.samples.base import Sample, find_sample, sample_names
 from plait.table.read import read
 from plait.table.schema import SOUND, origin
 from plait.table.table import Table
@@ -29,7 +29,7 @@ def run(name: str | None, cache: str | None, out: str | None) -> None:
     """
     screen = Screen(out=True)
     base = Path(cache) if cache else Path.home() / ".cache" / "plait" / "samples"
-    sample, path = _fetch(name, base, screen)
+    sample, path = fetch(name, base, screen)
     short = sample.__name__.rpartition(".")[2]
     screen.say(f"sample: {short}: {sample.ABOUT}\ntable: {path}\n")
     folder = Path(out) if out else Path("runs") / f"demo-{short}-{time.strftime('%H%M%S')}"
@@ -53,9 +53,10 @@ def run(name: str | None, cache: str | None, out: str | None) -> None:
     )
 
 
-def _fetch(name: str | None, base: Path, screen: Screen) -> tuple[Any, Path]:
-    if name is not None and name not in samples():
-        raise RecipeError(f"no sample '{name}': {nearest(name, samples())}")
+def fetch(name: str | None, base: Path, screen: Screen) -> tuple[Sample, Path]:
+    """Fetch a sample table, the stamps if none is named; the digits where these cannot be fetched."""
+    if name is not None and name not in sample_names():
+        raise RecipeError(f"no sample '{name}': {nearest(name, sample_names())}")
     if name is None:
         try:
             screen.say("fetching the stamps (161 MB, once) ...")
@@ -68,7 +69,7 @@ def _fetch(name: str | None, base: Path, screen: Screen) -> tuple[Any, Path]:
     return sample, sample.fetch(base / name)
 
 
-def _alone(table: Table, sample: Any, columns: list[str]) -> dict[str, float]:
+def _alone(table: Table, sample: Sample, columns: Sequence[str]) -> dict[str, float]:
     """The test accuracy of a model of its own that sees these columns only."""
     inputs = {c for c in table.data.column_names if c not in (sample.TARGET, "split")} | {
         c for own in sample.INPUTS.values() for c in own
@@ -87,7 +88,7 @@ def _row(name: str, score: dict[str, float]) -> list[str]:
     return [name, f"{score['value']:.3f}", f"{score['low']:.3f} to {score['high']:.3f}"]
 
 
-def _show_predictions(model: model.Model, table: Table, sample: Any, screen: Screen) -> None:
+def _show_predictions(model: model.Model, table: Table, sample: Sample, screen: Screen) -> None:
     test = table.data.filter(pc.equal(table.data["split"], "test"))
     step = max(test.num_rows // SHOWN, 1)
     some = test.take(list(range(0, test.num_rows, step))[:SHOWN])

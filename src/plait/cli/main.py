@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from types import TracebackType
 
 import typer
 
@@ -24,7 +24,7 @@ def run(arguments: list[str] | None = None) -> int:
         command = typer.main.get_command(
             app
         )  # calling `app` itself would put typer's own excepthook in place
-        result: Any = command(
+        result: object = command(
             args=[a for a in arguments if a != "--debug"], prog_name="plait", standalone_mode=False
         )
         return result if isinstance(result, int) else 0
@@ -43,7 +43,7 @@ def run(arguments: list[str] | None = None) -> int:
         return int(error.exit_code)
 
 
-def say_bug(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+def say_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """What a user sees of an error that nobody foresaw."""
     typer.echo(
         f"plait: this is a bug in plait: {kind.__name__}: {error}\nRun it again with --debug and report what "

@@ -20,7 +20,7 @@ def options(
     name: Annotated[str | None, typer.Argument(help="one component; all of the kind if left out")] = None,
 ) -> None:
     """List the components and their options, as a recipe takes them."""
-    from plait.recipe import describe
+    from plait.api import describe
 
     typer.echo(describe.options(kind, name))
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
+from pydantic import ConfigDict, TypeAdapter
 from scipy import sparse
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from plait.data.dataset import Dataset
 from plait.nn.batch import Layout, Values
 from plait.nn.layers import masked_mean
 from plait.nn.summaries import KINDS, LEAST_SPREAD, WORDS, Matrix, inverse_frequency, unit_rows, word_counts
+from plait.table.json import JSON, JSONValue, read_object
 
 TOGETHER = 256  # cells that are turned into numbers at once
 
@@ -53,11 +55,16 @@ class _Fitted:
     each n-gram.
     """
 
+    __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)  # arrays
+
     view: str
     column: str
     form: Literal["dense", "bag", "one_hot"]
     mean: np.ndarray
     scale: np.ndarray
+
+
+_FITTED = TypeAdapter(_Fitted)
 
 
 class Features:
@@ -106,20 +113,20 @@ class Features:
             tensors[f"{number}/scale"] = torch.from_numpy(fitted.scale)
         return tensors
 
-    def state(self) -> list[dict[str, str]]:
+    def state(self) -> list[JSON]:
         """Return the view, the column and the form of each block, as JSON."""
-        state = []
+        state: list[JSON] = []
         for fitted in self._fitted:
             state.append({"view": fitted.view, "column": fitted.column, "form": fitted.form})
         return state
 
     @classmethod
-    def from_state(cls, state: list[dict[str, Any]], tensors: dict[str, Tensor]) -> Features:
+    def from_state(cls, state: list[JSONValue], tensors: dict[str, Tensor]) -> Features:
         """Invert `state` and `tensors`."""
         fitted = []
         for number, block in enumerate(state):
             mean, scale = tensors[f"{number}/mean"].numpy(), tensors[f"{number}/scale"].numpy()
-            fitted.append(_Fitted(**block, mean=mean, scale=scale))
+            fitted.append(_FITTED.validate_python({**read_object(block), "mean": mean, "scale": scale}))
         return cls(fitted)
 
 

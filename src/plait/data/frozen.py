@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from plait.data.plan import Plan
 from plait.data.plan_columns import ColumnPlan
 from plait.data.preprocessing import Prepared, Preprocessing
-from plait.encoders.base import Encoder
+from plait.encoders.base import FrozenEncoder
 from plait.media.cell import Cell, Nowhere, Store
 from plait.modalities.base import Modality
 from plait.modalities.base_media import MediaModality
@@ -29,7 +30,7 @@ TOGETHER = 32  # cells in one run of an encoder
 def embed(
     prepared: Prepared,
     preprocessing: Preprocessing,
-    encoders: dict[str, Encoder],
+    encoders: Mapping[str, FrozenEncoder],
     plan: Plan,
     settings: Settings,
     store: Store | None = None,
@@ -62,7 +63,7 @@ class _ColumnEmbedder:
     """Embeds the cells of one column. Cells of the same content share a digest and are computed once."""
 
     def __init__(
-        self, modality: Modality, encoder: torch.nn.Module, settings: Settings, identity: str, store: Store
+        self, modality: Modality, encoder: FrozenEncoder, settings: Settings, identity: str, store: Store
     ) -> None:
         self.modality = modality
         self.encoder = encoder
@@ -109,7 +110,7 @@ class _ColumnEmbedder:
         device = torch.device(self.settings.device)
         with self.settings.autocast(frozen=True):
             cells = self.modality.transform(values.some(items), None).to(device)
-            encoded = self.encoder.embed(cells)  # type: ignore[operator]
+            encoded = self.encoder.embed(cells)
         assert encoded.length_B is not None
         return [x[: int(n)].numpy() for x, n in zip(encoded.x.cpu(), encoded.length_B, strict=True)]
 
@@ -117,7 +118,7 @@ class _ColumnEmbedder:
         self, values: Values, items_by_digest: dict[bytes, list[int]], vectors: dict[bytes, np.ndarray]
     ) -> Values:
         """Write the vectors of all items into one tensor (N, T, D), and normalise them."""
-        width = int(self.encoder.width)  # type: ignore[arg-type]
+        width = self.encoder.width
         steps = max((len(array) for array in vectors.values()), default=1)
         x = allocate(len(values), (steps, width), torch.float32)
         length_B = torch.ones(len(values), dtype=torch.long)
@@ -129,7 +130,7 @@ class _ColumnEmbedder:
 
         # once, not in every step; linear models are the better for it too
         for chunk in x.split(NORMALISED):
-            chunk.copy_(self.encoder.norm(chunk))  # type: ignore[operator]
+            chunk.copy_(self.encoder.norm(chunk))
         return Values(x, length_B, values.count_B, encoded=True)
 
 

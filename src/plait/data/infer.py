@@ -11,13 +11,13 @@ import pyarrow.compute as pc
 
 from plait.errors import RecipeError, TableError
 from plait.media.cell import is_file
-from plait.modalities.base import Match
-from plait.recipe import registry
+from plait.modalities.base import Match, modalities
 from plait.recipe.sections import ColumnRecipe, SplitRecipe
 from plait.table.read import SPLITS
 from plait.table.schema import SOUND, Column, Role, Schema, origin
 from plait.table.table import Source, Table
 from plait.table.values import distinct, is_text, sample
+from plait.tasks.base import tasks as task_registry
 
 ID_NAME = re.compile(
     r"(^|[_\- .])(id|uuid|guid|key|idx|index|row_?(id|no|numbers?|names?)?)$"
@@ -82,8 +82,8 @@ def infer_tasks(table: Table, labels: Mapping[str, str]) -> dict[str, tuple[str,
     for target, column in labels.items():
         cells = table.column(column).drop_null()
         matches = {}
-        for name in registry.names("tasks") if len(cells) else ():
-            if match := registry.find("tasks", name).matches(cells):
+        for name in task_registry.names() if len(cells) else ():
+            if match := task_registry.find(name).matches(cells):
                 matches[name] = match
         if not matches:
             content = f"cells of type {cells.type}" if len(cells) else "no labels at all"
@@ -136,7 +136,7 @@ def _input(table: Table, name: str, recipe: ColumnRecipe | None, rows: np.ndarra
     facts = {"name": name, "missing": everywhere.null_count, "distinct": _distinct(filled)}
 
     if recipe and recipe.modality:
-        registry.find("modalities", recipe.modality.name)
+        modalities.find(recipe.modality.name)
         return Column(role="input", modality=recipe.modality.name, reason="said by the recipe", **facts)
     if not len(filled):
         all_empty = everywhere.null_count == len(table)
@@ -158,14 +158,15 @@ def _exclusion(
     name: str, modality: str, cells: pa.ChunkedArray, rows: np.ndarray, table: Table
 ) -> tuple[Role, str]:
     """Return the role of a column from which nothing can be learned, and why; "input" for others."""
-    if _is_constant(modality, cells):
+    kind = modalities.find(modality)
+    if kind.drops_constant and _is_constant(cells):
         return "ignored", "the same value in every row"
-    if modality in ("text", "category", "number"):
+    if kind.may_be_id:
         reason = _is_id(name, cells, rows)
         if reason:
             return "id", reason
     filled = cells.drop_null()
-    if is_text(filled) and modality in ("text", "category"):
+    if is_text(filled) and kind.may_be_id:
         reason = _is_path(filled, table)
         if reason:
             return "ignored", reason
@@ -178,10 +179,8 @@ def _distinct(cells: pa.ChunkedArray) -> int:
     return 0 if nested else distinct(cells)
 
 
-def _is_constant(modality: str, cells: pa.ChunkedArray) -> bool:
+def _is_constant(cells: pa.ChunkedArray) -> bool:
     """Whether a column without empty cells has the same plain value in all of several rows."""
-    if registry.find("modalities", modality).media or modality == "vector":
-        return False
     return len(cells) > 1 and not cells.null_count and _distinct(cells) == 1
 
 
@@ -201,34 +200,40 @@ def _sounds(
         recipe = sound_recipes.get(column.name)
         if recipe:
             sounds.append(_sound_of_recipe(column, recipe))
-        elif column.role == "input" and column.modality == "video":
+        elif column.modality and modalities.find(column.modality).may_have_sound:
             sounds += _sound_of_video(table, column, rows)
     return sounds
 
 
 def _sound_of_recipe(column: Column, recipe: ColumnRecipe) -> Column:
     role = recipe.role or "input"
-    modality = "audio" if role == "input" else None
+    modality = _sound_modality() if role == "input" else None
     return Column(name=column.name + SOUND, role=role, modality=modality, reason="said by the recipe")
 
 
 def _sound_of_video(table: Table, column: Column, rows: np.ndarray) -> list[Column]:
     """Return the sound of a column of videos if some of those that are looked at have one."""
+    assert column.modality is not None
     filled = table.column(column.name).take(pa.array(rows)).drop_null()
     source = Source(column.name, table.root)
-    heard, looked = registry.find("modalities", "video").hears(filled, source)
+    heard, looked = modalities.find(column.modality).hears(filled, source)
     if not heard:
         return []
     reason = f"{heard} of {looked} clips looked at have a sound"
-    return [Column(name=column.name + SOUND, role="input", modality="audio", reason=reason)]
+    return [Column(name=column.name + SOUND, role="input", modality=_sound_modality(), reason=reason)]
+
+
+def _sound_modality() -> str:
+    """Return the modality that reads the sounds of videos."""
+    return next(name for name in modalities.names() if modalities.find(name).is_sound)
 
 
 def _best(column: str, cells: pa.ChunkedArray, table: Table) -> tuple[str, Match | None]:
     """Return the modality that these cells of a column fit best, and why; None where there is none."""
     source = Source(column, table.root)
     matches = {}
-    for name in registry.names("modalities"):
-        if match := registry.find("modalities", name).matches(cells, source):
+    for name in modalities.names():
+        if match := modalities.find(name).matches(cells, source):
             matches[name] = match
     if not matches:
         return "", None
@@ -287,5 +292,5 @@ def _is_path(cells: pa.ChunkedArray, table: Table) -> str:
     files = sum(bool(MEDIA_SUFFIX.fullmatch(name)) and is_file(name, table.root) for name in names)
     if files < len(names) / 2:
         return ""
-    modalities = ", ".join(registry.names("modalities"))
-    return f"names of files ({names[0]}) that none of the modalities reads: {modalities}"
+    readers = ", ".join(modalities.names())
+    return f"names of files ({names[0]}) that none of the modalities reads: {readers}"

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
 from plait.console import Screen
+from plait.data.arguments import recipe_from, target_names
 from plait.data.plan import Plan, split_and_infer
 from plait.data.plan_columns import plan_columns
 from plait.data.plan_tasks import find_targets
 from plait.data.prepare import prepare
-from plait.data.preprocessing import Preprocessing, configured
+from plait.data.preprocessing import Preprocessing
 from plait.data.split import Split
-from plait.recipe.arguments import recipe_from, target_names
+from plait.modalities.base import modalities
 from plait.recipe.recipe import Recipe
 from plait.table import problems as check
 from plait.table.problems import Problem
@@ -79,10 +79,10 @@ class Inspection:
 
 
 def inspect(
-    data: Any,
+    data: object,
     target: str | Sequence[str] = (),
     root: str | Path | None = None,
-    columns: Mapping[str, Any] | None = None,
+    columns: Mapping[str, object] | None = None,
     probe: bool = True,
 ) -> Inspection:
     """Say what plait takes each column of a table to be, and why. Trains nothing.
@@ -109,7 +109,7 @@ def _media(table: Table, schema: Schema, sides: Split, recipe: Recipe) -> Prepro
     rows = pa.array(sides.train)
     inputs = {}
     for name, column in plan_columns(recipe, schema, {}).items():
-        modality, config = configured("modalities", column.modality)
+        modality, config = modalities.choose(column.modality)
         if modality.media:
             cells = table.column(origin(name, table.data.column_names))
             inputs[name] = modality.fit(config, cells.take(rows))

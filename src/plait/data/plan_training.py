@@ -8,6 +8,7 @@ from pydantic import Field
 
 from plait.recipe.sections import COMPARED, LEAST_STEPS, UNAUGMENTED, TrainingOptions, TrainingRecipe
 from plait.tasks.base import Task
+from plait.tasks.base_comparison import Comparison
 
 EPOCHS = 40
 MIN_EPOCHS = 8
@@ -48,7 +49,7 @@ def plan_training(
 
     batch_size = recipe.batch_size
     if batch_size == "auto":
-        compares = any(task.compares for task in tasks)
+        compares = any(issubclass(task, Comparison) for task in tasks)
         batch_size = _batch_size(rows, compares, min_steps > LEAST_STEPS, many)
     epochs = recipe.epochs
     if epochs == "auto":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from plait.data.dataset import Dataset
 from plait.data.plan import Plan
 from plait.data.preprocessing import Prepared, Preprocessing
 from plait.data.split import Split
-from plait.encoders.base import Encoder
+from plait.encoders.base import FrozenEncoder
 from plait.errors import TrainingError
 from plait.media.cache import Cache, open_store
 from plait.nn.device import Settings
@@ -65,7 +66,12 @@ def prepare_sides(plan: Plan, table: Table, folder: Path, strict: bool, screen: 
 
 
 def embed_sides(
-    sides: Sides, encoders: dict[str, Encoder], plan: Plan, settings: Settings, table: Table, screen: Screen
+    sides: Sides,
+    encoders: Mapping[str, FrozenEncoder],
+    plan: Plan,
+    settings: Settings,
+    table: Table,
+    screen: Screen,
 ) -> None:
     """Run the frozen encoders once over all cells, in place."""
     present = sides.prepared.batch.present

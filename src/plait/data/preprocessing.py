@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,16 +14,16 @@ from plait.data.plan import Plan
 from plait.errors import TableError
 from plait.media.cell import Store
 from plait.media.loading import load_together
-from plait.modalities.base import Modality
+from plait.modalities.base import Modality, modalities
 from plait.modalities.base_media import MediaModality
 from plait.nn.batch import Batch, Loaded, Values
-from plait.recipe import registry
-from plait.recipe.registry import Choice
+from plait.table.json import JSON, read_as, read_object
 from plait.table.problems import Problem
 from plait.table.schema import origin
 from plait.table.table import Progress, Source, Table
 from plait.table.values import is_list
 from plait.tasks.base import Task
+from plait.tasks.base import tasks as task_registry
 
 
 @dataclass
@@ -62,17 +61,16 @@ class Preprocessing:
         rows = pa.array(train)
         inputs, tasks, several = {}, {}, set()
         for name, column in plan.columns.items():
-            modality, config = configured("modalities", column.modality)
+            modality, config = modalities.choose(column.modality)
             cells = table.column(origin(name, table.data.column_names))
             inputs[name] = modality.fit(config, cells.take(rows))
             if modality.media and is_list(cells):
                 several.add(name)
         for name, choice in plan.tasks.items():
-            task, config = configured("tasks", choice)
-            label_columns = task.reads(config, name)
-            labels = _target(table, label_columns, task.compares).take(rows)
+            task, config = task_registry.choose(choice)
+            labels = _target(table, task.reads(config, name), not task.has_target).take(rows)
             tasks[name] = task.fit(config, labels, name)
-            tasks[name].inputs, tasks[name].label_columns = config.inputs, label_columns
+            tasks[name].connect(config, name)
         if not inputs:
             raise TableError(f"{table.name} has no column to learn from; {_excluded_columns(plan)}")
         return cls(inputs, tasks, several)
@@ -89,14 +87,15 @@ class Preprocessing:
         An input that the table lacks is missing in every row. A target that it lacks has no labels, as all
         have with `targets=False`. Media are looked up in the `store` first, and are left there.
         """
-        empty = dict.fromkeys(self.inputs)  # filled below, in the order of the inputs
-        prepared = Prepared(Batch(empty, {}, {}, torch.arange(len(table))))  # type: ignore[arg-type]
+        # filled below, in the order of the inputs
+        empty = {name: Values(torch.empty(0)) for name in self.inputs}
+        prepared = Prepared(Batch(empty, {}, {}, torch.arange(len(table))))
         for column, names in self._by_origin(table.data.column_names).items():
             sources = [Source(name, table.root, progress, store, part=name != column) for name in names]
             self._prepare_inputs(prepared, table, column, sources)
         if targets:
             for name, task in self.tasks.items():
-                if task.compares or task.label_columns[0] in table.data.column_names:
+                if not task.has_target or task.label_columns[0] in table.data.column_names:
                     _prepare_target(prepared, table, task, Source(name, table.root, store=store))
         prepared.problems.sort(key=lambda problem: problem.row)
         return prepared
@@ -142,7 +141,7 @@ class Preprocessing:
             values[column] = cells if cells.encoded else modality.transform(cells, generator)
         return replace(batch, values=values)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JSON:
         """Return all fitted state, as JSON."""
         return {
             "inputs": {name: modality.state() for name, modality in self.inputs.items()},
@@ -151,17 +150,18 @@ class Preprocessing:
         }
 
     @classmethod
-    def from_state(cls, plan: Plan, state: dict[str, Any]) -> Preprocessing:
+    def from_state(cls, plan: Plan, state: JSON) -> Preprocessing:
         """Invert `state`, for the same plan."""
         inputs, tasks = {}, {}
+        input_states, task_states = read_object(state["inputs"]), read_object(state["tasks"])
         for name, column in plan.columns.items():
-            modality, config = configured("modalities", column.modality)
-            inputs[name] = modality.from_state(config, state["inputs"][name])
+            modality, config = modalities.choose(column.modality)
+            inputs[name] = modality.from_state(config, read_object(input_states[name]))
         for name, choice in plan.tasks.items():
-            task, config = configured("tasks", choice)
-            tasks[name] = task.from_state(config, state["tasks"][name])
-            tasks[name].inputs, tasks[name].label_columns = config.inputs, task.reads(config, name)
-        return cls(inputs, tasks, state["several"])
+            task, config = task_registry.choose(choice)
+            tasks[name] = task.from_state(config, read_object(task_states[name]))
+            tasks[name].connect(config, name)
+        return cls(inputs, tasks, read_as(list[str], state["several"]))
 
 
 def _excluded_columns(plan: Plan) -> str:
@@ -176,7 +176,7 @@ def _excluded_columns(plan: Plan) -> str:
 def _prepare_target(prepared: Prepared, table: Table, task: Task, source: Source) -> None:
     """Encode the labels of one target."""
     name = source.column
-    cells = _target(table, task.label_columns, task.compares)
+    cells = _target(table, task.label_columns, not task.has_target)
     target, labelled, problems = task.encode(cells, source)
     prepared.batch.targets[name] = target
     prepared.batch.labelled[name] = labelled
@@ -241,8 +241,3 @@ def _nothing(modality: Modality, rows: int) -> Loaded:
     return Loaded(
         Values(torch.zeros(rows, 1, dtype=torch.int32), torch.zeros(rows, dtype=torch.long)), present
     )
-
-
-def configured(kind: str, choice: Choice) -> tuple[Any, Any]:
-    """Return the component that a choice names, and its options."""
-    return registry.find(kind, choice.name), registry.configure(kind, choice.name, choice.options)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from pydantic import Field
 from torch import nn
@@ -12,6 +10,7 @@ from torch.nn import functional as F
 from plait.encoders.base import Encoder
 from plait.nn.batch import Layout, Tokens, Values
 from plait.recipe.registry import Options
+from plait.table.json import JSON
 
 
 class Config(Options):
@@ -37,7 +36,7 @@ class Bag(Encoder):
         nn.init.normal_(self.embedding.weight, std=0.01)
 
     @classmethod
-    def asks(cls, config: Config, modality: str) -> dict[str, Any]:
+    def asks(cls, config: Config, modality: str) -> JSON:
         """Ask for texts as hashed n-grams."""
         return {"split": "ngrams", "vocabulary": 32_768, "max_tokens": 2048}
 

@@ -6,7 +6,7 @@ Shape letters: B rows, T steps, M mel bands, C channels, H heads, E width of a h
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Self
 
 import torch
 from pydantic import Field, model_validator
@@ -32,7 +32,7 @@ class Config(Options):
     dropout: float = Field(0.1, ge=0, lt=1)
 
     @model_validator(mode="after")
-    def _divides(self) -> Any:
+    def _divides(self) -> Self:
         if self.width % self.heads or self.width % 2 or self.kernel % 2 == 0:
             raise ValueError(
                 f"expected a width ({self.width}) that is a multiple of heads ({self.heads}) and of 2, and "

@@ -5,17 +5,16 @@ With an LSTM over time this is LRCN (Donahue et al. 2015).
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field, field_validator
 from torch import nn
 
-from plait.encoders.base import Encoder
+from plait.encoders.base import Encoder, encoders
 from plait.errors import RecipeError
 from plait.nn.batch import Layout, Tokens, Values
 from plait.nn.layers import BiLSTM, Block, Dropout, steps_mask
-from plait.recipe import registry
 from plait.recipe.registry import Choice, Options
 
 
@@ -35,7 +34,7 @@ class Config(Options):
     @field_validator("frame")
     @classmethod
     def _resolve(cls, value: Choice) -> Choice:
-        return value.resolved("encoders")
+        return encoders.resolve(value)
 
 
 class PerFrame(Encoder):
@@ -65,7 +64,7 @@ class PerFrame(Encoder):
 
         Raises `RecipeError` if `frame` does not encode images, or `width` does not fit `heads`.
         """
-        frame_encoder = registry.find("encoders", config.frame.name)
+        frame_encoder, options = encoders.choose(config.frame)
         if "grid" not in frame_encoder.takes:
             kinds = ", ".join(sorted(frame_encoder.takes))
             raise RecipeError(
@@ -73,7 +72,6 @@ class PerFrame(Encoder):
             )
         if config.time == "attention" and config.width % config.heads:
             raise RecipeError(f"per_frame: width {config.width} is not a multiple of heads {config.heads}")
-        options: Any = registry.configure("encoders", config.frame.name, config.frame.options)
         frame = frame_encoder.build(options, Layout("grid", layout.size[1:]))
         return cls(
             frame, layout.size[0], config.time, config.width, config.heads, config.layers, config.dropout

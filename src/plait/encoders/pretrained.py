@@ -8,24 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from plait.encoders.base import Encoder
+from plait.encoders.base import Encoder, FrozenEncoder
 from plait.errors import RecipeError
 from plait.nn.batch import Kind, Layout, Tokens, Values
 from plait.nn.layers import Dropout
 from plait.pretrained import files as weights
 from plait.pretrained import network as networks
+from plait.pretrained.files import Architecture
 from plait.pretrained.network import Network
 from plait.recipe.registry import Options
+from plait.table.json import JSON
 
 DEFAULT = {"text": "minilm", "image": "efficientnet_lite0", "video": "efficientnet_lite0", "audio": ""}
 
 
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 MANY = 2000  # from so many rows on, adapting a network on a GPU is worth its time
 
 
@@ -56,12 +59,12 @@ class Config(Options):
     rank: int = Field(8, ge=1)
     rate: float = Field(0.05, gt=0, description="of lora and full, times the recipe's learning rate")
     decay: float = Field(0.8, gt=0, le=1)
-    architecture: dict[str, Any] = {}
+    architecture: Architecture = {}
     identity: str = ""
     why: str = ""
 
 
-class Pretrained(Encoder):
+class Pretrained(FrozenEncoder):
     """The network's vectors for each cell, normalised unless `norm` is off.
 
     They are normalised as by Ba et al. 2016, eq. 4, without a scale, which what comes next can learn. Vectors
@@ -111,7 +114,7 @@ class Pretrained(Encoder):
         return config.model_copy(update=settings | _mode(config.mode, rows))
 
     @classmethod
-    def asks(cls, config: Config, modality: str) -> dict[str, Any]:
+    def asks(cls, config: Config, modality: str) -> JSON:
         """Return the modality's options that give the network what it was trained on."""
         return networks.asked(config.model, config.architecture, modality)
 
@@ -205,7 +208,7 @@ class Tuned(Encoder):
         """Set training mode, except in batch normalisation, whose statistics stay as they are."""
         super().train(mode)
         for module in self.body.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            if isinstance(module, BATCH_NORMS):
                 module.eval()
         return self
 

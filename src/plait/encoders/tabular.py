@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from plait.encoders.base import Encoder
+from plait.encoders.base import PlainEncoder
 from plait.nn.batch import Layout, Tokens, Values
 from plait.nn.layers import glorot
 from plait.recipe.registry import Options
@@ -25,7 +25,7 @@ class Config(Options):
     sigma: float = Field(0.1, gt=0)
 
 
-class Tabular(Encoder):
+class Tabular(PlainEncoder):
     """An embedding of an index, or two linear layers over a vector with a ReLU between them."""
 
     options = Config
@@ -48,7 +48,7 @@ class Tabular(Encoder):
             glorot(self.net)
 
     @property
-    def plain(self) -> bool:
+    def can_be_stacked(self) -> bool:
         """Return whether this can be encoded in one step with the other plain columns (`TableColumns`)."""
         return not any(isinstance(module, Periodic) for module in self.net.modules())
 

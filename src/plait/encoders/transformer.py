@@ -5,7 +5,7 @@ It normalises before each block (Xiong et al. 2020).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Self
 
 import torch
 from pydantic import Field, model_validator
@@ -26,7 +26,7 @@ class Config(Options):
     dropout: float = Field(0.1, ge=0, lt=1)
 
     @model_validator(mode="after")
-    def _divides(self) -> Any:
+    def _divides(self) -> Self:
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
         return self

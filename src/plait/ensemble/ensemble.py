@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -16,12 +15,14 @@ from plait.data.features import Features
 from plait.ensemble.view import View
 from plait.errors import ArtifactError
 from plait.media.cell import Store
-from plait.members.base import Examples, Member
+from plait.members.base import Examples, Member, members
+from plait.members.network import Network
 from plait.prediction import artifact
 from plait.prediction.artifact import Artifact
 from plait.prediction.predictor import Predictor
-from plait.recipe.registry import Choice, configure, find
+from plait.recipe.registry import Choice
 from plait.runs import files
+from plait.table.json import JSON, read_as, read_list, read_object
 from plait.table.table import Progress, Table
 from plait.tasks.base_prediction import Prediction, predictions
 
@@ -84,7 +85,7 @@ class Mixture:
         weights = torch.tensor([self.weights[name] for name in used])
         return task.mix(torch.stack([cooled[name] for name in used]), weights) / self.temperature
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JSON:
         """Return all but the stacked model, as JSON."""
         return {
             "shares": self.weights,
@@ -94,9 +95,15 @@ class Mixture:
         }
 
     @classmethod
-    def from_state(cls, state: dict[str, Any], stack: tuple[Tensor, Tensor] | None) -> Mixture:
+    def from_state(cls, state: JSON, stack: tuple[Tensor, Tensor] | None) -> Mixture:
         """Invert `state`."""
-        return cls(state["shares"], state["temperatures"], state["temperature"], stack, state["stacked"])
+        return cls(
+            read_as(dict[str, float], state["shares"]),
+            read_as(dict[str, float], state["temperatures"]),
+            read_as(float, state["temperature"]),
+            stack,
+            read_as(list[str], state["stacked"]),
+        )
 
 
 class Ensemble:
@@ -188,12 +195,12 @@ class Ensemble:
                 artifact.copy(network.files, folder / "pretrained" / network.identity)
         files.write_json(folder / FILE, self._state())
 
-    def _state(self) -> dict[str, Any]:
+    def _state(self) -> JSON:
         """Return all but tensors, as JSON."""
         views = {}
         for name, view in self.views.items():
             views[name] = None if name == OWN else view.state()
-        bags = []
+        bags: list[JSON] = []
         for bag in self.bags:
             choice = bag.choice.model_dump(mode="json")
             bags.append({"name": bag.name, "choice": choice, "view": bag.view, "folds": len(bag.folds)})
@@ -220,12 +227,12 @@ def load(folder: Path, run: Artifact, predictor: Predictor) -> Ensemble | None:
 
 
 def _load(folder: Path, run: Artifact, predictor: Predictor) -> Ensemble:
-    ensemble_state = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    ensemble_state: JSON = json.loads((folder / FILE).read_text(encoding="utf-8"))
     tensors = load_file(folder / "members" / "ensemble.safetensors")
     views = {}
-    for name, state in ensemble_state["views"].items():
+    for name, state in read_object(ensemble_state["views"]).items():
         if state:
-            views[name] = View.from_state(state)
+            views[name] = View.from_state(read_object(state))
         else:
             views[name] = View(run.plan, run.preprocessing, predictor.settings)
         for network in artifact.networks(*views[name].frozen.values()):
@@ -233,33 +240,32 @@ def _load(folder: Path, run: Artifact, predictor: Predictor) -> Ensemble:
 
     prefix = "features/"
     vectors = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
-    features = Features.from_state(ensemble_state["features"], vectors)
+    features = Features.from_state(read_list(ensemble_state["features"]), vectors)
     bags = []
-    for number, state in enumerate(ensemble_state["bags"]):
-        bags.append(_bag(folder / "members" / str(number), state, views, predictor))
+    for number, state in enumerate(read_list(ensemble_state["bags"])):
+        bags.append(_bag(folder / "members" / str(number), read_object(state), views, predictor))
 
     mixtures = {}
-    for number, (target, state) in enumerate(ensemble_state["weights"].items()):
+    for number, (target, state) in enumerate(read_object(ensemble_state["weights"]).items()):
         key = f"stack/{number}"
         stack = None
         if f"{key}/weight" in tensors:
             stack = (tensors[f"{key}/weight"], tensors[f"{key}/bias"])
-        mixtures[target] = Mixture.from_state(state, stack)
-    return Ensemble(views, features, bags, mixtures, ensemble_state["columns"])
+        mixtures[target] = Mixture.from_state(read_object(state), stack)
+    return Ensemble(views, features, bags, mixtures, read_as(list[str], ensemble_state["columns"]))
 
 
-def _bag(folder: Path, state: dict[str, Any], views: dict[str, View], predictor: Predictor) -> Bag:
-    choice, view_name = Choice(**state["choice"]), state["view"]
-    kind = find("members", choice.name)
+def _bag(folder: Path, state: JSON, views: dict[str, View], predictor: Predictor) -> Bag:
+    choice, view_name = Choice.model_validate(state["choice"]), read_as(str, state["view"])
     if state["name"] == OWN:
-        return Bag(OWN, choice, OWN, [kind(predictor, OWN)])
+        return Bag(OWN, choice, OWN, [Network(predictor, OWN)])
     view = views[view_name] if view_name else next(iter(views.values()))
-    config = configure("members", choice.name, choice.options)
+    kind, config = members.choose(choice)
     folds = []
     inputs = (view_name, view.preprocessing)
-    for fold in range(int(state["folds"])):
+    for fold in range(read_as(int, state["folds"])):
         folds.append(kind.load(config, folder / str(fold), view.plan, view.settings, inputs))
-    return Bag(state["name"], choice, view_name, folds)
+    return Bag(read_as(str, state["name"]), choice, view_name, folds)
 
 
 def needed_members(mixtures: dict[str, Mixture]) -> set[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -21,9 +20,11 @@ from plait.ensemble.view import View
 from plait.ensemble.weights import Weighing, fit_mixture
 from plait.errors import Interrupted
 from plait.members.base import Examples, Lesson
+from plait.members.base import members as member_registry
 from plait.members.network import Network
 from plait.prediction.predictor import Predictor
-from plait.recipe.registry import Choice, configure, find
+from plait.recipe.registry import Choice
+from plait.table.json import JSON
 from plait.table.table import Table
 from plait.tasks.base_prediction import Prediction, predictions
 
@@ -64,9 +65,9 @@ class Trained:
     out_of_fold: OutOfFoldEnsemble
     scores: dict[str, dict[str, MemberScore]]
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> JSON:
         """Return the scores as JSON."""
-        record = {}
+        record: JSON = {}
         for target, scores in self.scores.items():
             record[target] = {name: asdict(score) for name, score in scores.items()}
         return record
@@ -161,8 +162,7 @@ def _views(fitting: Fitting, members: dict[str, Choice]) -> tuple[dict[str, View
     views = {OWN: View(fitting.plan, fitting.data.preprocessing, fitting.network.settings)}
     view_names = {}
     for name, choice in members.items():
-        kind = find("members", choice.name)
-        config = configure("members", choice.name, choice.options)
+        kind, config = member_registry.choose(choice)
         encoders = kind.encoders(config)
         if encoders is None:
             view_names[name] = ""
@@ -174,8 +174,7 @@ def _views(fitting: Fitting, members: dict[str, Choice]) -> tuple[dict[str, View
             plan = fitting.plan.with_encoders(encoders)
             views[view_name] = View.fit(plan.light() if light else plan, fitting.table)
 
-    has_texts = any(column.modality.name == "text" for column in fitting.plan.columns.values())
-    if has_texts and "" in view_names.values():
+    if fitting.plan.has_words() and "" in view_names.values():
         views[NGRAMS] = View.fit(fitting.plan.words_only(), fitting.table)
     return views, view_names
 
@@ -255,7 +254,7 @@ def _cross_fit_of_network(shared: CrossFitting) -> CrossFit:
 def _cross_fit(shared: CrossFitting, name: str, choice: Choice, view_name: str, bar: Bar) -> CrossFit:
     """Fit a member once for each fold of each repeat, on all examples but that fold."""
     fitting, examples = shared.fitting, shared.examples
-    kind, config = find("members", choice.name), configure("members", choice.name, choice.options)
+    kind, config = member_registry.choose(choice)
     view = shared.views[view_name or OWN]
     bag = Bag(name, choice, view_name, [])
     everything = np.arange(len(examples))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 from plait.data.dataset import Dataset
 from plait.ensemble.ensemble import Bag, Mixture, mixed_outputs, needed_members
 from plait.members.base import Examples
+from plait.table.table import Progress
 from plait.tasks.base_prediction import Prediction
 
 Key = TypeVar("Key", bound=Hashable)
@@ -104,7 +105,7 @@ class OutOfFoldEnsemble:
         """Return the predictions of a target from all columns, by member."""
         return {name: by[target] for name, by in self.predictions.items() if target in by}
 
-    def prepare(self, *arguments: Any, **options: Any) -> Any:
+    def prepare(self, *arguments: object, **options: object) -> Dataset:
         """Refuse: only the rows that the members were cross-fitted on have an out-of-fold prediction."""
         raise NotImplementedError("out-of-fold predictions exist only for the rows of the training table")
 
@@ -133,7 +134,7 @@ class OutOfFoldEnsemble:
         return Dataset(prepared, preprocessing, places[scored].numpy())
 
     def outputs(
-        self, rows: Dataset, subsets: Sequence[Sequence[str]], progress: Any = lambda n: None
+        self, rows: Dataset, subsets: Sequence[Sequence[str]], progress: Progress = lambda n: None
     ) -> list[dict[str, Tensor]]:
         """Answer rows that `rows` returned, for each subset of the columns; NaN where one is not scored."""
         # rows are numbers of the table's rows, in ascending order; outputs are by place among the examples

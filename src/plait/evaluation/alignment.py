@@ -4,9 +4,7 @@ and beside linear maps.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -15,9 +13,10 @@ from plait.console import Screen
 from plait.data.dataset import Dataset
 from plait.data.features import Features
 from plait.nn.summaries import Matrix
+from plait.runs.folder import Record
 from plait.tasks.aligning import ranking
 from plait.tasks.aligning.linear_start import ridge
-from plait.tasks.alignment import Alignment
+from plait.tasks.base_comparison import Comparison
 
 VIEW = "own"
 
@@ -63,7 +62,7 @@ class Alignments:
     geometry: dict[str, dict[str, float]]
 
 
-def evaluate(task: Alignment, output: np.ndarray, target: np.ndarray) -> Alignments:
+def evaluate(task: Comparison, output: np.ndarray, target: np.ndarray) -> Alignments:
     """Scores unit vectors (rows, columns, width). Rows with the same cell as a query's row on either
     side are right answers too.
     """
@@ -96,7 +95,7 @@ def _queries(both: np.ndarray) -> np.ndarray:
     return some
 
 
-def compare(found: Alignments, task: Alignment, train: Dataset, data: Dataset, target: Tensor) -> None:
+def compare(found: Alignments, task: Comparison, train: Dataset, data: Dataset, target: Tensor) -> None:
     """Adds to each direction what ridge regression and canonical correlation reach, learned from the
     same training rows between the same vectors: those of frozen encoders where there are any, else what
     linear models see of a cell (see `features`).
@@ -157,12 +156,12 @@ def _cca(
     ids = np.arange(len(held))[:, None]
     scores = {}
     for width in [w for w in WIDTHS if w <= min(x.shape[1], y.shape[1], len(kept) // 2)] or [1]:
-        one, other = _canonical(x[kept], y[kept], x[held], y[held], width)
+        one, other = canonical(x[kept], y[kept], x[held], y[held], width)
         scores[width] = ranking.metrics(ranking.ranks(_unit(one), _unit(other), ids, ids))["mrr"]
-    return _canonical(x, y, x_asked, y_asked, max(scores, key=lambda w: scores[w]))
+    return canonical(x, y, x_asked, y_asked, max(scores, key=lambda w: scores[w]))
 
 
-def _canonical(
+def canonical(
     x: np.ndarray, y: np.ndarray, x_asked: np.ndarray, y_asked: np.ndarray, width: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Both in the directions of canonical correlation of the first `width` numbers: whitened, then
@@ -181,7 +180,7 @@ def _unit(x: np.ndarray) -> np.ndarray:
     return (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)).astype(np.float32)
 
 
-def verdict(name: str, found: Mapping[str, Any]) -> str | None:
+def verdict(name: str, found: Record) -> str | None:
     """What is to be said when a linear map finds as much as the model does, by `Alignments` as a dict."""
     for kind in ("ridge", "CCA"):
         scored = [

@@ -6,13 +6,13 @@ import io
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import jinja2
 
 from plait.evaluation.scores import subset_name
 from plait.prediction.artifact import Artifact
 from plait.runs.files import write_text
+from plait.runs.folder import Record
 from plait.tasks.base_prediction import Prediction
 
 
@@ -31,7 +31,7 @@ def write(folder: Path, trained: Artifact) -> None:
     write_text(folder / "README.md", plain.render(**facts))
 
 
-def _facts(folder: Path, trained: Artifact) -> dict[str, Any]:
+def _facts(folder: Path, trained: Artifact) -> Record:
     problems = folder / "problems.csv"
     count = max(len(problems.read_text(encoding="utf-8").splitlines()) - 1, 0) if problems.is_file() else 0
     return {

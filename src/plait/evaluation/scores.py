@@ -7,17 +7,18 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from plait.console import Screen
 from plait.evaluation import alignment
 from plait.evaluation.alignment import Alignments
 from plait.model.fused import blocks_of
 from plait.prediction.predictor import Answering, Rows
-from plait.tasks.alignment import Alignment
+from plait.runs.folder import Record
 from plait.tasks.base import Task
+from plait.tasks.base_comparison import Comparison
 
 SUBSET_RESAMPLES = 200
 
@@ -68,7 +69,7 @@ class Evaluation:
     resamples: int
     alignments: dict[str, Alignments] = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Record:
         """As JSON."""
         return asdict(self)
 
@@ -81,7 +82,7 @@ class Evaluation:
 def evaluate(
     answering: Answering,
     data: Rows,
-    priors: dict[str, Any],
+    priors: Mapping[str, ArrayLike],
     name: str,
     subsets: bool = True,
     progress: Callable[[int], None] = lambda n: None,
@@ -95,7 +96,7 @@ def evaluate(
     """
     columns = answering.columns
     reads = (
-        [set(task.read(columns)) for task in answering.tasks.values() if not task.compares] if subsets else []
+        [set(task.read(columns)) for task in answering.tasks.values() if task.has_target] if subsets else []
     )
     units = blocks_of(columns, plain if len(columns) > MANY else ()).values()
     wanted = [tuple(columns), *(s for s in _subsets(list(units)) if any(set(s) < read for read in reads))]
@@ -107,7 +108,7 @@ def evaluate(
     for target, task in answering.tasks.items():
         if target not in data.prepared.batch.targets:
             continue
-        if isinstance(task, Alignment):
+        if isinstance(task, Comparison):
             alignments[target] = alignment.evaluate(
                 task, outputs[0][target].numpy(), data.prepared.batch.targets[target][data.rows].numpy()
             )
@@ -138,7 +139,7 @@ def evaluate(
     return Evaluation(name, targets, resamples, alignments)
 
 
-def imbalance(target: str, found: Mapping[str, Any] | None, higher: bool) -> str | None:
+def imbalance(target: str, found: Record | None, higher: bool) -> str | None:
     """What is to be said when an input by itself does better than all of them fused, by a
     `TargetEvaluation` as a dict.
     """
@@ -232,7 +233,7 @@ def show(evaluation: Evaluation, screen: Screen) -> None:
         )
 
 
-def subset_name(subset: Sequence[str], subsets: Sequence[tuple[Sequence[str], Any]]) -> str:
+def subset_name(subset: Sequence[str], subsets: Sequence[tuple[Sequence[str], object]]) -> str:
     """The columns of one of these subsets, or "all but x" where that is shorter."""
     columns = {c for s, _ in subsets for c in s}
     rest = sorted(columns - set(subset))

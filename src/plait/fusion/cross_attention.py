@@ -5,7 +5,7 @@ B rows, L tokens of all columns, Q queries, D width.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Self
 
 import torch
 from pydantic import Field, model_validator
@@ -27,7 +27,7 @@ class Config(Options):
     dropout: float = Field(0.1, ge=0, lt=1)
 
     @model_validator(mode="after")
-    def _divides(self) -> Any:
+    def _divides(self) -> Self:
         if self.width % self.heads:
             raise ValueError(f"expected a width that is a multiple of heads {self.heads}, came {self.width}")
         return self

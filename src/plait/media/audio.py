@@ -12,11 +12,12 @@ import mmap
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import av
 import numpy as np
 import soundfile
+from av import AudioStream, Packet
+from av.container import InputContainer
 
 from plait.errors import BadCell
 
@@ -79,17 +80,19 @@ def read_sound(file: File, rate: int, longest: float) -> Sound:
         return decode_sound(container, rate, longest, None)
 
 
-def opened(file: File) -> Any:
+def opened(file: File) -> InputContainer:
     """Open a file as a PyAV container. Raises `BadCell`."""
     check_end(file)
     source = io.BytesIO(file) if isinstance(file, bytes) else file
     try:
-        return av.open(source, options=LOCAL, metadata_errors="replace")
+        return av.open(source, mode="r", options=LOCAL, metadata_errors="replace")
     except (av.FFmpegError, ValueError, OSError) as error:
         raise BadCell(f"neither sound nor video that can be read: {_words(error)}") from None
 
 
-def decode_sound(container: Any, rate: int, longest: float, packets: Iterable[Any] | None = None) -> Sound:
+def decode_sound(
+    container: InputContainer, rate: int, longest: float, packets: Iterable[Packet[AudioStream]] | None = None
+) -> Sound:
     """Decode and resample the first sound of a container, in one pass.
 
     `packets` are those of the sound if they have been read already. Raises `BadCell` as `read_sound` does.
@@ -116,7 +119,9 @@ def decode_sound(container: Any, rate: int, longest: float, packets: Iterable[An
     return Sound(wave, stated)
 
 
-def _decode_until(stream: Any, packets: Iterable[Any], rate: int, last: float) -> tuple[np.ndarray, float]:
+def _decode_until(
+    stream: AudioStream, packets: Iterable[Packet[AudioStream]], rate: int, last: float
+) -> tuple[np.ndarray, float]:
     """Decode packets up to the time `last`. Returns the samples, and the time of the first one."""
     pieces: list[np.ndarray] = []
     count, begun = 0, None
@@ -135,10 +140,12 @@ def _decode_until(stream: Any, packets: Iterable[Any], rate: int, last: float) -
     return np.concatenate(pieces), begun or 0.0
 
 
-def _resampled(stream: Any, packets: Iterable[Any], rate: int) -> Iterator[tuple[np.ndarray, float]]:
+def _resampled(
+    stream: AudioStream, packets: Iterable[Packet[AudioStream]], rate: int
+) -> Iterator[tuple[np.ndarray, float]]:
     """Yield pieces of mono sound, each with the time of the frame that it came from."""
     resampler = av.AudioResampler("flt", "mono", rate)
-    begun, time = float((stream.start_time or 0) * stream.time_base), 0.0
+    begun, time = float((stream.start_time or 0) * (stream.time_base or 0)), 0.0
     for packet in packets:
         for frame in packet.decode():
             if frame.is_corrupt:
@@ -152,19 +159,19 @@ def _resampled(stream: Any, packets: Iterable[Any], rate: int) -> Iterator[tuple
         yield piece.to_ndarray()[0], time
 
 
-def _packets(container: Any, stream: Any, first: float) -> Iterator[Any]:
+def _packets(container: InputContainer, stream: AudioStream, first: float) -> Iterator[Packet[AudioStream]]:
     """Return the packets from shortly before `first` on; all packets if the file cannot be entered there."""
-    if first:
+    if first and stream.time_base:
         with contextlib.suppress(av.FFmpegError, OSError):
             container.seek(int(first / stream.time_base) + (stream.start_time or 0), stream=stream)
     yield from container.demux(stream)
 
 
-def _stated(container: Any, stream: Any) -> float | None:
+def _stated(container: InputContainer, stream: AudioStream) -> float | None:
     """Return the duration that the header states, or None if it states none that can be trusted."""
     if not STATED & set(container.format.name.split(",")):
         return None
-    if stream.duration:
+    if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     return container.duration / av.time_base if container.duration else None
 

@@ -20,7 +20,6 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -110,7 +109,7 @@ class Cache:
         self._lock = threading.RLock()
         self._database = _connect(folder / "index.sqlite")
         # statements are run together: a transaction left open would lock other processes out
-        self._pending: list[tuple[str, tuple[Any, ...]]] = []
+        self._pending: list[tuple[str, tuple[object, ...]]] = []
         self._maps: dict[str, mmap.mmap] = {}
         self._pack: mmap.mmap | None = None
         self._name, self._size, self._committed = "", 0, time.monotonic()
@@ -260,7 +259,7 @@ class Cache:
         array = np.frombuffer(self._maps[pack], kind, count, offset)
         return Cell(array.reshape(shape), notes)
 
-    def _write(self, statement: str, values: tuple[Any, ...]) -> None:
+    def _write(self, statement: str, values: tuple[object, ...]) -> None:
         self._pending.append((statement, values))
         if time.monotonic() - self._committed > EVERY:
             self._commit()

@@ -9,7 +9,7 @@ import stat
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -76,7 +76,7 @@ class Media:
     `BadCell` for an empty file, and for anything that is no file.
     """
 
-    def __init__(self, cell: Any, root: Path, store: Store | None = None) -> None:
+    def __init__(self, cell: object, root: Path, store: Store | None = None) -> None:
         self._store = store or Nowhere()
         self._bytes: bytes | None = None
         self.file = ""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from plait.recipe.registry import Options
+from plait.table.json import JSON
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs: about 13,000 x 13,000
 
@@ -54,7 +55,7 @@ class Framing(Options):
     colour: float = Field(0.15, ge=0, le=1)
     erase: float = Field(0.0, ge=0, le=1)
 
-    def prepares(self) -> dict[str, Any]:
+    def prepares(self) -> JSON:
         """Return the options that a prepared image depends on; the other options act on batches."""
         return {"size": self.size, "fit": self.fit, "background": self.background}
 

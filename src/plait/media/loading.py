@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -82,7 +82,7 @@ def _list_lengths(cells: pa.ChunkedArray) -> np.ndarray:
 
 
 def _read_cell(
-    cell: Any,
+    cell: object,
     item: int,
     modalities: Sequence[Preparation],
     collected: Sequence[_Collected],

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import av
 import numpy as np
+from av import AudioStream, Packet, VideoCodecContext, VideoFrame, VideoStream
+from av.stream import Stream
 from PIL import Image as Pillow
 from PIL import UnidentifiedImageError
 
@@ -51,7 +53,7 @@ class Clip:
         self._animation = _animation(file)
         if self._animation is None:
             self._container = opened(file)
-            self._packets: dict[int, list[Any]] | None = None
+            self._packets: dict[int, list[Packet[Stream]]] | None = None
 
     @property
     def moves(self) -> bool:
@@ -72,9 +74,9 @@ class Clip:
         """Return the sound as `audio.read_sound` does, or None if the video has none. Raises `BadCell`."""
         if not self.has_sound:
             return None
-        packets = self._demux()
-        audio = self._container.streams.audio[0]
-        return decode_sound(self._container, rate, longest, packets[audio.index])
+        index = self._container.streams.audio[0].index
+        packets = cast("list[Packet[AudioStream]]", self._demux()[index])
+        return decode_sound(self._container, rate, longest, packets)
 
     def frames(self, count: int, framing: Framing) -> Frames:
         """Cut the video's time into `count` equal segments and return the frame in the middle of each.
@@ -85,7 +87,7 @@ class Clip:
         if self._animation is not None:
             return _animated_frames(self._animation, count, framing)
         stream = self._decodable_video()
-        packets = self._demux()[stream.index]
+        packets = cast("list[Packet[VideoStream]]", self._demux()[stream.index])
         try:
             frames, shown = self._decode(stream, packets, count)
         except (av.FFmpegError, ValueError) as error:
@@ -95,7 +97,7 @@ class Clip:
         draw = _Drawer(framing, float(stream.sample_aspect_ratio or 1))
         return Frames(np.stack([draw(frame) for frame in frames]), shown)
 
-    def _decodable_video(self) -> Any:
+    def _decodable_video(self) -> VideoStream:
         """Return the video stream, ready to be decoded. Raises `BadCell` if there is none that can be."""
         stream = self._video()
         if stream is None:
@@ -112,7 +114,9 @@ class Clip:
             context.thread_count, context.thread_type = 1, "NONE"
         return stream
 
-    def _decode(self, stream: Any, packets: list[Any], count: int) -> tuple[list[Any], int]:
+    def _decode(
+        self, stream: VideoStream, packets: list[Packet[VideoStream]], count: int
+    ) -> tuple[list[VideoFrame], int]:
         """Return the frames at the middles of `count` segments, and the number of all frames."""
         plan = Plan.of(packets, count)
         if plan is not None:
@@ -123,7 +127,7 @@ class Clip:
         # the timestamps do not tell the frames apart: decode the complete video
         return _decode_all(self._file, stream.index, count)
 
-    def _video(self) -> Any:
+    def _video(self) -> VideoStream | None:
         """Return the first video stream that is not a cover image, or None."""
         covers = av.stream.Disposition.attached_pic
         for stream in self._container.streams.video:
@@ -131,14 +135,14 @@ class Clip:
                 return stream
         return None
 
-    def _demux(self) -> dict[int, list[Any]]:
+    def _demux(self) -> dict[int, list[Packet[Stream]]]:
         """Read the packets of video and sound in one pass; return them by the index of their stream.
 
         Raises `BadCell` if the file lacks something that its header states.
         """
         if self._packets is not None:
             return self._packets
-        streams = list(self._container.streams.audio[:1])
+        streams: list[VideoStream | AudioStream] = list(self._container.streams.audio[:1])
         video = self._video()
         if video is not None:
             streams.insert(0, video)
@@ -155,7 +159,7 @@ class Clip:
         self._check_packets(streams, self._packets)
         return self._packets
 
-    def _check_duration(self, streams: list[Any], packets: dict[int, list[Any]]) -> None:
+    def _check_duration(self, streams: Sequence[Stream], packets: dict[int, list[Packet[Stream]]]) -> None:
         """Raise `BadCell` if the packets end before the duration that the header states."""
         # elsewhere FFmpeg guesses the duration
         if not self._formats() & {"mov", "matroska", "avi", "flv", "asf"}:
@@ -170,7 +174,9 @@ class Clip:
         if end and end - start < 0.995 * stated - slack:
             raise BadCell(f"cut short: {max(end - start, 0):.1f} of {stated:.1f} s are there")
 
-    def _check_packets(self, streams: list[Any], packets: dict[int, list[Any]]) -> None:
+    def _check_packets(
+        self, streams: Sequence[VideoStream | AudioStream], packets: dict[int, list[Packet[Stream]]]
+    ) -> None:
         """Raise `BadCell` if a stream has fewer packets than an MP4 or MOV header states."""
         if "mov" not in self._formats():
             return
@@ -189,7 +195,7 @@ def _broken(error: Exception) -> str:
     return f"broken or cut short: {getattr(error, 'strerror', None) or error}"
 
 
-def _end(packets: list[Any]) -> float:
+def _end(packets: Sequence[Packet[Stream]]) -> float:
     """Return when the last packet ends, in seconds; 0 without timestamps.
 
     A packet without a duration counts as lasting for the median distance between packets.
@@ -197,9 +203,13 @@ def _end(packets: list[Any]) -> float:
     timed = [packet for packet in packets if packet.pts is not None]
     if not timed:
         return 0.0
-    times = sorted(packet.pts for packet in timed)
+    times = sorted(packet.pts or 0 for packet in timed)
     usual = int(np.median(np.diff(times))) if len(times) > 1 else 0
-    return max(float((packet.pts + (packet.duration or usual)) * packet.time_base) for packet in timed)
+    return max(_time_of_end(packet, usual) for packet in timed)
+
+
+def _time_of_end(packet: Packet[Stream], usual: int) -> float:
+    return float(((packet.pts or 0) + (packet.duration or usual)) * packet.time_base)
 
 
 @dataclass(frozen=True)
@@ -210,47 +220,50 @@ class Plan:
     that other packets refer to are decoded.
     """
 
-    packets: list[Any]
+    packets: list[Packet[VideoStream]]
     times: list[int]  # presentation times, in order; a frame that is shown for long may be there twice
     runs: list[tuple[int, int]]  # first and last packet of each stretch to decode
     shown: int
 
     @classmethod
-    def of(cls, packets: list[Any], count: int) -> Plan | None:
+    def of(cls, packets: list[Packet[VideoStream]], count: int) -> Plan | None:
         """Plan to decode `count` frames. Returns None if the timestamps do not tell frames apart.
 
         That is so where timestamps or keyframes are missing, and where two packets have the same time.
         """
-        if any(packet.pts is None for packet in packets):
+        times_of_packets = [packet.pts for packet in packets if packet.pts is not None]
+        if len(times_of_packets) < len(packets):
             return None
-        shown = sorted(packet.pts for packet in packets if not packet.is_discard)
+        shown = sorted(packet.pts for packet in packets if packet.pts is not None and not packet.is_discard)
         if not shown or len(set(shown)) < len(shown):
             return None
         times = pick(shown, shown[-1] + max(_last_duration(packets, shown), 1), count)
-        runs = _runs(packets, times)
+        runs = _runs(packets, times_of_packets, times)
         return None if runs is None else cls(packets, times, runs, len(shown))
 
-    def decode(self, context: Any, stream: Any) -> list[Any] | None:
+    def decode(self, context: VideoCodecContext, stream: VideoStream) -> list[VideoFrame] | None:
         """Return the planned frames, or None if one of them is not decoded.
 
         Raises `ValueError` if one of them is damaged.
         """
         expected = set(self.times)
-        decoded: dict[int, Any] = {}
+        decoded: dict[int, VideoFrame] = {}
         for first, last in self.runs:
             context.flush_buffers()
             for frame in self._run(context, first, last, expected):
-                if frame.pts not in expected:
+                if frame.pts is None or frame.pts not in expected:
                     continue
                 if frame.is_corrupt:
-                    seconds = float(frame.pts * stream.time_base)
+                    seconds = float(frame.pts * (stream.time_base or 0))
                     raise ValueError(f"the frame at {seconds:.2f} s is damaged")
                 decoded[frame.pts] = frame
         if set(decoded) != expected:
             return None
         return [decoded[time] for time in self.times]
 
-    def _run(self, context: Any, first: int, last: int, expected: set[int]) -> Iterator[Any]:
+    def _run(
+        self, context: VideoCodecContext, first: int, last: int, expected: set[int]
+    ) -> Iterator[VideoFrame]:
         for packet in self.packets[first : last + 1]:
             context.skip_frame = "DEFAULT" if packet.pts in expected else "NONREF"
             yield from context.decode(packet)
@@ -258,7 +271,7 @@ class Plan:
         yield from context.decode(None)
 
 
-def _last_duration(packets: list[Any], shown: list[int]) -> int:
+def _last_duration(packets: list[Packet[VideoStream]], shown: list[int]) -> int:
     """Return how long the last frame is shown; the median distance of frames if no packet says."""
     durations = [packet.duration or 0 for packet in packets if packet.pts == shown[-1]]
     if max(durations):
@@ -267,17 +280,19 @@ def _last_duration(packets: list[Any], shown: list[int]) -> int:
     return int(np.median(distances))
 
 
-def _runs(packets: list[Any], times: list[int]) -> list[tuple[int, int]] | None:
+def _runs(
+    packets: list[Packet[VideoStream]], times_of_packets: list[int], times: list[int]
+) -> list[tuple[int, int]] | None:
     """Return the first and the last packet of each stretch to decode, one stretch per keyframe.
 
     Returns None if no keyframe comes before one of the `times`.
     """
     keys = [i for i, packet in enumerate(packets) if packet.is_keyframe]
-    positions = {packet.pts: i for i, packet in enumerate(packets)}
+    positions = {time: i for i, time in enumerate(times_of_packets)}
     ends: dict[int, int] = {}
     for time in times:
         position = positions[time]
-        before = [key for key in keys if packets[key].pts <= time and key <= position]
+        before = [key for key in keys if times_of_packets[key] <= time and key <= position]
         if not before:
             return None
         ends[before[-1]] = max(ends.get(before[-1], 0), position)
@@ -297,7 +312,7 @@ def pick(shown: list[int], end: int, count: int) -> list[int]:
     return [shown[max(position, 0)] for position in positions]
 
 
-def _decode_all(file: File, stream: int, count: int) -> tuple[list[Any], int]:
+def _decode_all(file: File, stream: int, count: int) -> tuple[list[VideoFrame], int]:
     """Return the frames at the middles of `count` segments by their numbers, and the number of all frames.
 
     Decodes the complete video twice, each time with a fresh decoder: the first pass only counts.
@@ -310,10 +325,12 @@ def _decode_all(file: File, stream: int, count: int) -> tuple[list[Any], int]:
     return frames, total
 
 
-def _every_frame(file: File, stream: int) -> Iterator[Any]:
+def _every_frame(file: File, stream: int) -> Iterator[VideoFrame]:
     with opened(file) as container:
-        container.streams[stream].codec_context.thread_count = 1
-        yield from container.decode(container.streams[stream])
+        video = container.streams[stream]
+        assert isinstance(video, VideoStream)
+        video.codec_context.thread_count = 1
+        yield from container.decode(video)
 
 
 class _Drawer:
@@ -327,7 +344,7 @@ class _Drawer:
         self.aspect = aspect if 0.1 < aspect < 10 else 1.0
         self.reformat = av.video.reformatter.VideoReformatter().reformat
 
-    def __call__(self, frame: Any) -> np.ndarray:
+    def __call__(self, frame: VideoFrame) -> np.ndarray:
         shape = (max(round(frame.width * self.aspect), 1), frame.height)
         width, height = fitted(shape, self.framing)
         shrinks = width < frame.width and height < frame.height

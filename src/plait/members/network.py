@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import Field
@@ -14,9 +13,9 @@ from torch import Tensor
 
 from plait.console import Screen
 from plait.data.plan import Plan
-from plait.data.preprocessing import Preprocessing
-from plait.members.base import Examples, Lesson, Member
+from plait.members.base import Examples, Lesson, Member, View
 from plait.model.network import MultimodalModel
+from plait.nn.device import Settings
 from plait.prediction.predictor import Predictor
 from plait.recipe.registry import Choice, Options
 from plait.training.loop import Training, train
@@ -82,9 +81,7 @@ class Network(Member):
         )
 
     @classmethod
-    def load(
-        cls, config: Config, folder: Path, plan: Plan, settings: Any, view: tuple[str, Preprocessing]
-    ) -> Network:
+    def load(cls, config: Config, folder: Path, plan: Plan, settings: Settings, view: View) -> Network:
         name, preprocessing = view
         plan = plan.for_member(config.fusion, config.learning_rate)
         model = MultimodalModel.build(plan, preprocessing, training=False)

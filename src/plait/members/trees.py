@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import lightgbm
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import BaseModel, Field
 from scipy import sparse
 from torch import Tensor
 
 from plait.data.features import Block
-from plait.members.base import Examples, Lesson, Member, hidden
+from plait.data.plan import Plan
+from plait.members.base import Examples, Lesson, Member, View, hidden
+from plait.nn.device import Settings
 from plait.recipe.registry import Options
+from plait.table.json import JSON
 
 FREQUENT = 500  # n-grams of a text column that trees see: the most frequent ones
 
@@ -82,7 +83,7 @@ class Trees(Member):
             found.append({target: self._scores(target, x) for target in self.boosters})
         return found
 
-    def _scores(self, target: str, x: Any) -> Tensor:
+    def _scores(self, target: str, x: np.ndarray) -> Tensor:
         scores = [
             np.asarray(b.predict(x, raw_score=True)).reshape(x.shape[0], -1) for b in self.boosters[target]
         ]
@@ -90,35 +91,38 @@ class Trees(Member):
         return output[:, 0] if target in self.scalar else output
 
     def save(self, folder: Path) -> None:
-        about: dict[str, Any] = {
-            "scalar": sorted(self.scalar),
-            "kept": [None if k is None else k.tolist() for k in self.kept],
-            "boosters": {},
-        }
+        files = {}
         for number, (target, boosters) in enumerate(self.boosters.items()):
-            about["boosters"][target] = [f"trees-{number}-{i}.txt" for i in range(len(boosters))]
-            for name, booster in zip(about["boosters"][target], boosters, strict=True):
+            files[target] = [f"trees-{number}-{i}.txt" for i in range(len(boosters))]
+            for name, booster in zip(files[target], boosters, strict=True):
                 (folder / name).write_text(booster.model_to_string(), encoding="utf-8")
-        (folder / "trees.json").write_text(json.dumps(about), encoding="utf-8")
+        columns = [None if k is None else k.tolist() for k in self.kept]
+        saved = _Saved(scalar=sorted(self.scalar), kept=columns, boosters=files)
+        (folder / "trees.json").write_text(saved.model_dump_json(), encoding="utf-8")
 
     @classmethod
-    def load(cls, config: Config, folder: Path, *_: Any) -> Trees:
-        about = json.loads((folder / "trees.json").read_text(encoding="utf-8"))
-        boosters = {
-            target: [
-                lightgbm.Booster(model_str=(folder / Path(name).name).read_text(encoding="utf-8"))
-                for name in names
-            ]
-            for target, names in about["boosters"].items()
-        }
-        kept = [None if k is None else np.array(k, dtype=np.int64) for k in about["kept"]]
-        return cls(boosters, kept, set(about["scalar"]))
+    def load(cls, config: Config, folder: Path, plan: Plan, settings: Settings, view: View) -> Trees:
+        saved = _Saved.model_validate_json((folder / "trees.json").read_text(encoding="utf-8"))
+        boosters: dict[str, list[lightgbm.Booster]] = {}
+        for target, names in saved.boosters.items():
+            texts = [(folder / Path(name).name).read_text(encoding="utf-8") for name in names]
+            boosters[target] = [lightgbm.Booster(model_str=text) for text in texts]
+        columns = [None if k is None else np.array(k, dtype=np.int64) for k in saved.kept]
+        return cls(boosters, columns, set(saved.scalar))
+
+
+class _Saved(BaseModel):
+    """What is saved beside the boosters: `kept` has the columns of each block, None for all."""
+
+    scalar: list[str]
+    kept: list[list[int] | None]
+    boosters: dict[str, list[str]]
 
 
 component = Trees
 
 
-def _parameters(config: Config, width: int, seed: int) -> dict[str, Any]:
+def _parameters(config: Config, width: int, seed: int) -> JSON:
     return {
         "learning_rate": config.learning_rate,
         "num_leaves": config.leaves,
@@ -143,7 +147,7 @@ def _plain(wanted: Tensor) -> np.ndarray:
 
 
 def _boost(
-    parameters: dict[str, Any], rounds: int, x: Any, y: np.ndarray, held: Any, held_y: np.ndarray
+    parameters: JSON, rounds: int, x: np.ndarray, y: np.ndarray, held: np.ndarray, held_y: np.ndarray
 ) -> lightgbm.Booster:
     data = lightgbm.Dataset(x, y, free_raw_data=True)
     if not len(held_y):
@@ -167,7 +171,7 @@ def _frequent(block: Block) -> np.ndarray | None:
     return np.sort(np.argsort(-counted, kind="stable")[: min(FREQUENT, int((counted > 1).sum()))])
 
 
-def _matrix(blocks: list[Block], kept: list[np.ndarray | None]) -> Any:
+def _matrix(blocks: list[Block], kept: list[np.ndarray | None]) -> np.ndarray:
     """All blocks side by side, NaN where an input is missing."""
     parts: list[np.ndarray] = []
     for block, columns in zip(blocks, kept, strict=True):

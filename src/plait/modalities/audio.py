@@ -5,8 +5,9 @@ Shape letters: B rows, T steps of time, M mel bands.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 import av
 import numpy as np
@@ -23,6 +24,7 @@ from plait.modalities.base import Match
 from plait.modalities.base_media import MediaModality, recognise
 from plait.nn.batch import Layout, Values, place_within
 from plait.recipe.registry import Options
+from plait.table.json import JSON
 from plait.table.table import Source
 
 SUFFIXES = (
@@ -97,6 +99,7 @@ class Audio(MediaModality):
 
     options = Config
     encoder = "audio_cnn"
+    is_sound = True
     ragged = True
     nothing = "no sound in it"
 
@@ -113,7 +116,7 @@ class Audio(MediaModality):
     def matches(cls, cells: pa.ChunkedArray, source: Source) -> Match | None:
         return recognise(cells, source, "sounds", SUFFIXES, _is_sound)
 
-    def prepares(self) -> dict[str, Any]:
+    def prepares(self) -> JSON:
         chosen: tuple[str, ...] = ("rate", "window", "hop", "bands", "lowest", "highest", "longest")
         if self.config.form == "wave":
             chosen = ("form", "rate", "longest")
@@ -295,7 +298,11 @@ def augment(x_BTM: Tensor, length_B: Tensor, config: Config, generator: torch.Ge
 
 
 def _add_noise(
-    x_BTM: Tensor, mask_BT1: Tensor, share: float, draw: Any, generator: torch.Generator
+    x_BTM: Tensor,
+    mask_BT1: Tensor,
+    share: float,
+    draw: Callable[[float, float], Tensor],
+    generator: torch.Generator,
 ) -> Tensor:
     """White noise, in power: exponentially distributed in each spectrum, as that of Gaussian samples
     is, its level 10 to 40 dB below the row's mean. What sound and noise have in common (the cross term)

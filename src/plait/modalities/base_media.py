@@ -17,6 +17,7 @@ from plait.media.cell import Cell, Media, is_bytes, is_file
 from plait.media.loading import load_together
 from plait.modalities.base import Match, Modality
 from plait.nn.batch import Loaded
+from plait.table.json import JSON
 from plait.table.table import Source
 from plait.table.values import is_list, is_text, items, sample
 
@@ -32,6 +33,7 @@ class MediaModality(Modality):
     """
 
     media: ClassVar[bool] = True
+    drops_constant: ClassVar[bool] = False
     ragged: ClassVar[bool]
     nothing: ClassVar[str] = "nothing in it"
     shape: tuple[int, ...]
@@ -41,7 +43,7 @@ class MediaModality(Modality):
     def __init__(self, config: Any) -> None: ...
 
     @abstractmethod
-    def prepares(self) -> dict[str, Any]:
+    def prepares(self) -> JSON:
         """All options that decide what `prepare` makes, and the versions of what decodes: a prepared
         cell's identity.
         """
@@ -65,11 +67,11 @@ class MediaModality(Modality):
     def load(self, cells: pa.ChunkedArray, source: Source) -> Loaded:
         return load_together([self], cells, [source])[0]
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JSON:
         return {}
 
     @classmethod
-    def from_state(cls, config: Any, state: dict[str, Any]) -> MediaModality:
+    def from_state(cls, config: Any, state: JSON) -> MediaModality:
         return cls(config)
 
 
@@ -103,7 +105,7 @@ def recognise(
     return None
 
 
-def _is(cell: Any, source: Source, is_one: Callable[[Media], bool]) -> bool:
+def _is(cell: object, source: Source, is_one: Callable[[Media], bool]) -> bool:
     try:
         return is_one(Media(cell, source.root))
     except BadCell:

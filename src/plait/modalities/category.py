@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,6 +11,7 @@ from pydantic import Field
 from plait.modalities.base import Match, Modality
 from plait.nn.batch import Layout, Loaded, Values
 from plait.recipe.registry import Options
+from plait.table.json import JSON, read_as
 from plait.table.table import Source
 from plait.table.values import distinct, is_text, words_a_cell
 
@@ -32,6 +31,8 @@ class Category(Modality):
     options = Config
     encoder = "tabular"
     tabular = True
+    is_label = True
+    may_be_id = True
 
     def __init__(self, config: Config, values: list[str]) -> None:
         self.config, self.values = config, values
@@ -73,12 +74,12 @@ class Category(Modality):
             return Values(values.x.masked_fill(hide, 0))
         return values
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JSON:
         return {"values": self.values}
 
     @classmethod
-    def from_state(cls, config: Config, state: dict[str, Any]) -> Category:
-        return cls(config, state["values"])
+    def from_state(cls, config: Config, state: JSON) -> Category:
+        return cls(config, read_as(list[str], state["values"]))
 
 
 component = Category

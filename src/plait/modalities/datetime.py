@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,6 +10,7 @@ import torch
 from plait.modalities.base import Match, Modality
 from plait.nn.batch import Layout, Loaded, Values
 from plait.recipe.registry import Options
+from plait.table.json import JSON, read_as
 from plait.table.problems import Problem
 from plait.table.table import Source
 from plait.table.values import is_text, sample
@@ -114,12 +113,13 @@ class Datetime(Modality):
         features = _features(seconds, self.first, self.last, self.config.cycles)
         return Loaded(Values(torch.from_numpy(features)), torch.from_numpy(present), problems)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JSON:
         return {"first": self.first, "last": self.last, "form": self.form}
 
     @classmethod
-    def from_state(cls, config: Config, state: dict[str, Any]) -> Datetime:
-        return cls(config, **state)
+    def from_state(cls, config: Config, state: JSON) -> Datetime:
+        first, last = read_as(float, state["first"]), read_as(float, state["last"])
+        return cls(config, first, last, read_as(str, state["form"]))
 
 
 component = Datetime

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import warnings
-from typing import Any
 
 import numpy as np
 import PIL
@@ -20,6 +19,7 @@ from plait.media.image import MAX_PIXELS, Framing, augment, fitted, normalise, r
 from plait.modalities.base import Match
 from plait.modalities.base_media import MediaModality, recognise
 from plait.nn.batch import Layout, Values
+from plait.table.json import JSON
 from plait.table.table import Source
 
 SUFFIXES = (
@@ -64,7 +64,7 @@ class Image(MediaModality):
     def matches(cls, cells: pa.ChunkedArray, source: Source) -> Match | None:
         return recognise(cells, source, "pictures", SUFFIXES, _is_picture)
 
-    def prepares(self) -> dict[str, Any]:
+    def prepares(self) -> JSON:
         return {**self.config.prepares(), "pillow": PIL.__version__, "simplejpeg": simplejpeg.__version__}
 
     def prepare(self, media: Media) -> Cell:

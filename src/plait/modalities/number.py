@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +12,7 @@ from pydantic import Field
 from plait.modalities.base import Match, Modality
 from plait.nn.batch import Layout, Loaded, Values
 from plait.recipe.registry import Options
+from plait.table.json import JSON, read_as
 from plait.table.problems import Problem
 from plait.table.table import Source
 from plait.table.values import MOST, distinct, is_text, numbers, share_of_numbers
@@ -37,6 +38,7 @@ class Number(Modality):
     options = Config
     encoder = "tabular"
     tabular = True
+    may_be_id = True
 
     def __init__(self, config: Config, median: float, spread: float, edges: list[float]) -> None:
         self.config, self.median, self.spread, self.edges = config, median, spread, edges
@@ -83,12 +85,13 @@ class Number(Modality):
         features = np.concatenate(parts, 1).astype(np.float32)
         return Loaded(Values(torch.from_numpy(features)), torch.from_numpy(present), problems)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JSON:
         return {"median": self.median, "spread": self.spread, "edges": self.edges}
 
     @classmethod
-    def from_state(cls, config: Config, state: dict[str, Any]) -> Number:
-        return cls(config, **state)
+    def from_state(cls, config: Config, state: JSON) -> Number:
+        median, spread = read_as(float, state["median"]), read_as(float, state["spread"])
+        return cls(config, median, spread, read_as(list[float], state["edges"]))
 
 
 component = Number

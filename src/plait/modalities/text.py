@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,7 @@ from plait.modalities.base import Match, Modality
 from plait.nn.batch import Layout, Loaded, Values
 from plait.pretrained import files
 from plait.recipe.registry import Options
+from plait.table.json import JSON
 from plait.table.table import Source
 from plait.table.values import distinct, is_text, sample, words_a_cell
 
@@ -60,6 +61,9 @@ class Text(Modality):
 
     options = Config
     encoder = "bag"
+    words = "bag"
+    is_text = True
+    may_be_id = True
 
     def __init__(self, config: Config, tokenizer: Tokenizer | None) -> None:
         self.config = config
@@ -100,7 +104,7 @@ class Text(Modality):
             each = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
             tokenizer.pre_tokenizer = pre_tokenizers.Whitespace() if config.split == "word" else each
             tokenizer.decoder = None if config.split == "word" else decoders.Fuse()
-            trainer: Any = trainers.WordLevelTrainer(
+            trainer: trainers.Trainer = trainers.WordLevelTrainer(
                 vocab_size=config.vocabulary, special_tokens=special, show_progress=False
             )
         else:
@@ -156,11 +160,11 @@ class Text(Modality):
         assert self.tokenizer is not None, "n-grams cannot be turned back into text"
         return str(self.tokenizer.decode(ids)).removeprefix(" ")
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JSON:
         return {"tokenizer": json.loads(self.tokenizer.to_str()) if self.tokenizer else None}
 
     @classmethod
-    def from_state(cls, config: Config, state: dict[str, Any]) -> Text:
+    def from_state(cls, config: Config, state: JSON) -> Text:
         return cls(config, Tokenizer.from_str(json.dumps(state["tokenizer"])) if state["tokenizer"] else None)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +12,7 @@ import torch
 from plait.modalities.base import Match, Modality
 from plait.nn.batch import Layout, Loaded, Values
 from plait.recipe.registry import Options
+from plait.table.json import JSON, read_as
 from plait.table.problems import Problem
 from plait.table.table import Source
 from plait.table.values import sample
@@ -32,6 +33,7 @@ class Vector(Modality):
 
     options = Config
     encoder = "tabular"
+    drops_constant = False
 
     def __init__(self, config: Config, mean: list[float], std: list[float]) -> None:
         self.config, self.mean, self.std = config, mean, std
@@ -71,12 +73,12 @@ class Vector(Modality):
         ]
         return Loaded(Values(torch.from_numpy(x)), torch.from_numpy(good), problems)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JSON:
         return {"mean": self.mean, "std": self.std}
 
     @classmethod
-    def from_state(cls, config: Config, state: dict[str, Any]) -> Vector:
-        return cls(config, state["mean"], state["std"])
+    def from_state(cls, config: Config, state: JSON) -> Vector:
+        return cls(config, read_as(list[float], state["mean"]), read_as(list[float], state["std"]))
 
 
 component = Vector

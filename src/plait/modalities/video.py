@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import av
 import PIL
 import pyarrow as pa
@@ -16,6 +14,7 @@ from plait.media.image import Framing, augment, normalise, to_float
 from plait.modalities.base import Match
 from plait.modalities.base_media import MediaModality, recognise
 from plait.nn.batch import Layout, Values
+from plait.table.json import JSON
 from plait.table.table import Source
 from plait.table.values import is_list, items, sample
 
@@ -57,6 +56,7 @@ class Video(MediaModality):
 
     options = Config
     encoder = "conv3d"
+    may_have_sound = True
     ragged = True
 
     def __init__(self, config: Config) -> None:
@@ -70,11 +70,10 @@ class Video(MediaModality):
 
     @classmethod
     def hears(cls, cells: pa.ChunkedArray, source: Source) -> tuple[int, int]:
-        """How many of the cells looked at have a sound, and how many were looked at."""
         looked = sample(items(cells) if is_list(cells) else cells)
         return sum(_has_sound(c, source) for c in looked), len(looked)
 
-    def prepares(self) -> dict[str, Any]:
+    def prepares(self) -> JSON:
         return {
             **self.config.prepares(),
             "frames": self.config.frames,
@@ -107,7 +106,7 @@ def _moves(media: Media) -> bool:
     return media.clip.moves
 
 
-def _has_sound(cell: Any, source: Source) -> bool:
+def _has_sound(cell: object, source: Source) -> bool:
     try:
         return Media(cell, source.root).clip.has_sound
     except BadCell:

@@ -7,12 +7,12 @@ import platform
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 from torch import nn
 
 from plait.recipe.sections import TrainingRecipe
+from plait.table.json import JSON
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # glibc's malloc.h
 
@@ -36,7 +36,7 @@ class Settings:
     compile: bool
     allocator: bool
 
-    def autocast(self, frozen: bool = False) -> AbstractContextManager[Any]:
+    def autocast(self, frozen: bool = False) -> AbstractContextManager[object]:
         """Mixed precision: products in bf16, everything that needs the range or the digits in fp32."""
         if (self.frozen if frozen else self.precision) != "bf16":
             return _PLAIN
@@ -67,7 +67,8 @@ def bf16_is_fast(device: str) -> bool:
     """Whether the device multiplies bf16 matrices in hardware."""
     if device == "cuda":
         return torch.cuda.is_bf16_supported()
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_tile"))
 
 
 def keep_memory() -> bool:
@@ -92,7 +93,7 @@ def to_channels_last(model: nn.Module) -> None:
             parameter.data = parameter.data.to(memory_format=formats[parameter.ndim])
 
 
-def describe(chosen: Settings) -> dict[str, Any]:
+def describe(chosen: Settings) -> JSON:
     """What a run's record says about where it ran."""
     return {
         **asdict(chosen),

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -113,10 +112,12 @@ def beside(table: pa.Table, answers: pa.Table, ids: Sequence[str] = ()) -> pa.Ta
     return table
 
 
-def assemble(answers: dict[str, Any], problems: list[Problem], schema: Schema, table: Table) -> pa.Table:
+def assemble(
+    answers: Mapping[str, pa.ChunkedArray], problems: list[Problem], schema: Schema, table: Table
+) -> pa.Table:
     """Id columns as they came, then the answers, then `problem`."""
-    done: dict[str, Any] = {
-        name: table.data.column(name) for name in schema.of("id") if name in table.data.column_names
-    } | answers
+    ids = [name for name in schema.of("id") if name in table.data.column_names]
+    done = {name: table.data.column(name) for name in ids}
+    done.update(answers)
     done["problem"] = check.column(problems, len(table))
     return pa.table(done)

@@ -5,12 +5,12 @@ only: loading runs no code from the folder.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 from safetensors import SafetensorError
@@ -19,12 +19,13 @@ from torch import nn
 
 from plait.data.plan import Plan
 from plait.data.preprocessing import Preprocessing
-from plait.encoders.pretrained import Pretrained
+from plait.encoders.base import FrozenEncoder
 from plait.errors import ArtifactError, PlaitError
 from plait.model.network import MultimodalModel
 from plait.pretrained.network import Network
 from plait.runs.files import write_json, write_tensors, write_text
-from plait.runs.folder import CHECKPOINTS, FORMAT
+from plait.runs.folder import CHECKPOINTS, FORMAT, Record
+from plait.table.json import JSON
 
 FILES = ("recipe.yaml", "plan.json", "state.json", "weights.safetensors")
 
@@ -38,7 +39,7 @@ class Artifact:
     plan: Plan
     preprocessing: Preprocessing
     model: MultimodalModel
-    record: dict[str, Any]
+    record: Record
 
 
 def save(artifact: Artifact, folder: Path) -> None:
@@ -119,8 +120,9 @@ def _check_format(folder: Path) -> None:
         )
 
 
-def _read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+def _read_json(path: Path) -> JSON:
+    fields: JSON = json.loads(path.read_text(encoding="utf-8"))
+    return fields
 
 
 def identity(folder: Path) -> str:
@@ -133,7 +135,8 @@ def identity(folder: Path) -> str:
 
 def networks(*modules: nn.Module) -> list[Network]:
     """The pretrained networks that frozen encoders among these modules use."""
-    return [part.network for module in modules for part in module.modules() if isinstance(part, Pretrained)]
+    submodules = itertools.chain.from_iterable(module.modules() for module in modules)
+    return [encoder.network for encoder in submodules if isinstance(encoder, FrozenEncoder)]
 
 
 def copy(files: Path, folder: Path) -> None:

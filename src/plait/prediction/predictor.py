@@ -47,7 +47,7 @@ class Answering(Protocol):
 
     def prepare(
         self, table: Table, targets: bool = True, store: Store | None = None, progress: Progress = ...
-    ) -> Any:
+    ) -> Rows:
         """All rows of a table, ready for `outputs`."""
 
     def outputs(

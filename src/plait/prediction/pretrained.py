@@ -7,7 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import torch
@@ -20,11 +21,15 @@ from plait.table import problems as check
 from plait.table.problems import Problem
 from plait.table.table import Table
 
-SAFELY: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+SAFELY = {"trust_remote_code": False, "local_files_only": True}
 
 
 @contextmanager
-def loading(model: str, what: str) -> Iterator[Any]:
+def loading(model: str, what: str) -> Iterator[ModuleType]:
     """transformers, to load a network with. Raises `RecipeError` when it is not installed, or cannot
     load what is asked for inside.
     """
@@ -41,7 +46,7 @@ def loading(model: str, what: str) -> Iterator[Any]:
         raise RecipeError(f"'{model}' cannot be loaded as a {what}: {error}") from None
 
 
-def network(loader: Any, folder: Path) -> Any:
+def network(loader: type[PreTrainedModel], folder: Path) -> PreTrainedModel:
     """The network that a class of transformers makes of a folder's files, for use: safetensors only,
     never foreign code.
     """
@@ -52,7 +57,7 @@ def answered(
     table: Table,
     column: str,
     cells: pa.ChunkedArray,
-    answer: Callable[[Any], Any],
+    answer: Callable[[object], str | bytes | None],
     name: str,
     kind: pa.DataType,
     screen: Screen,
@@ -61,7 +66,7 @@ def answered(
     """The table with what `answer` makes of each cell beside it, as `name`, null where there is none,
     and `problem`: a cell of which it raises `BadCell` has no answer either, and is told.
     """
-    found: list[Any] = []
+    found: list[str | bytes | None] = []
     problems: list[Problem] = []
     with screen.bar(doing, len(table)) as bar:
         for row, cell in enumerate(cells.to_pylist()):

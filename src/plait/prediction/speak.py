@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -44,9 +43,9 @@ class Speaker:
         self.voice = _voice(voice, self.kind)
         with pretrained.loading(model, "speaker") as transformers:
             loader = transformers.VitsModel if self.kind == "vits" else transformers.SpeechT5ForTextToSpeech
-            self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, **pretrained.SAFELY)
-            self.network: Any = pretrained.network(loader, folder)
-            self.vocoder: Any = (
+            self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **pretrained.SAFELY)
+            self.network = pretrained.network(loader, folder)
+            self.vocoder = (
                 pretrained.network(transformers.SpeechT5HifiGan, files.find(vocoder)) if vocoder else None
             )
         self.rate = int((self.vocoder or self.network).config.sampling_rate)
@@ -103,7 +102,7 @@ def _voice(voice: str | None, kind: str) -> int | np.ndarray | None:
 
 def speak(
     model: str | Path,
-    data: Any,
+    data: object,
     column: str | None = None,
     *,
     name: str = "speech",
@@ -123,7 +122,7 @@ def speak(
     cells = table.column(column)
     speaker = Speaker(str(model), None if vocoder is None else str(vocoder), voice)
 
-    def spoken(cell: Any) -> bytes | None:
+    def spoken(cell: object) -> bytes | None:
         return wav(speaker(str(cell)), speaker.rate) if str(cell).strip() else None
 
     return pretrained.answered(table, column, cells, spoken, name, pa.binary(), screen, "reading aloud")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -41,11 +40,9 @@ class Transcriber:
         self.aligns, self.language = aligns(model), language
         with pretrained.loading(model, "transcriber") as transformers:
             loader = transformers.AutoModelForCTC if self.aligns else transformers.AutoModelForSpeechSeq2Seq
-            self.extractor: Any = transformers.AutoFeatureExtractor.from_pretrained(
-                folder, **pretrained.SAFELY
-            )
-            self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, **pretrained.SAFELY)
-            self.network: Any = pretrained.network(loader, folder)
+            self.extractor = transformers.AutoFeatureExtractor.from_pretrained(folder, **pretrained.SAFELY)
+            self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **pretrained.SAFELY)
+            self.network = pretrained.network(loader, folder)
 
     @torch.inference_mode()
     def __call__(self, wave: np.ndarray) -> str:
@@ -91,7 +88,7 @@ def stretches(wave: np.ndarray, longest: int) -> list[np.ndarray]:
 
 def transcribe(
     model: str | Path,
-    data: Any,
+    data: object,
     column: str | None = None,
     *,
     name: str = "transcript",
@@ -111,7 +108,7 @@ def transcribe(
     cells = table.column(origin(column, table.data.column_names))
     heard = Transcriber(str(model), language)
 
-    def text(cell: Any) -> str | None:
+    def text(cell: object) -> str | None:
         media = Media(cell, table.root)
         try:
             wave = read_sound(media.content, heard.extractor.sampling_rate, LONGEST).wave

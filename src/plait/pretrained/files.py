@@ -15,13 +15,16 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from safetensors.torch import save_file
 
 from plait.errors import RecipeError, nearest
 from plait.pretrained.convnets import renamed
+
+# A JSON file of a network of other people, such as `config.json`: each kind of network has its own entries.
+Architecture: TypeAlias = dict[str, Any]
 
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]  # what is fetched of a model on the hub
 
@@ -40,10 +43,10 @@ class Packaged:
     package: str
     path: str
     install: str
-    preprocessor: dict[str, Any] | None = None
+    preprocessor: Architecture | None = None
 
 
-def _preprocessor(mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Any]:
+def _preprocessor(mean: tuple[float, ...], std: tuple[float, ...]) -> Architecture:
     return {"size": {"height": 224, "width": 224}, "image_mean": mean, "image_std": std, "do_pad": True}
 
 
@@ -97,7 +100,7 @@ def identity(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def read_json(folder: Path, name: str) -> dict[str, Any]:
+def read_json(folder: Path, name: str) -> Architecture:
     """Return one of a model's JSON files; empty if there is none.
 
     A file that holds a list gives a dict with the entry `list`.
@@ -105,7 +108,7 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
     path = folder / name
     if not path.is_file():
         return {}
-    content: Any = json.loads(path.read_text(encoding="utf-8"))
+    content: object = json.loads(path.read_text(encoding="utf-8"))
     return content if isinstance(content, dict) else {"list": content}
 
 

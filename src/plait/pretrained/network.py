@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from safetensors.torch import load_file
@@ -23,6 +23,13 @@ from plait.nn.device import to_channels_last
 from plait.nn.layers import masked_mean
 from plait.pretrained import files as weights
 from plait.pretrained.convnets import PLANS, ConvNet
+from plait.pretrained.files import Architecture
+from plait.table.json import JSON
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers.modeling_outputs import BaseModelOutput
+
 
 # entries of a config that do not describe the network
 NOT_FORM = ("auto_map", "transformers_version", "dtype", "torch_dtype")
@@ -63,13 +70,13 @@ class Network:
     `tower` names the entry of the config that describes the tower of a model of two towers, such as CLIP.
     """
 
-    def __init__(self, model: str, identity: str, architecture: dict[str, Any], tower: str) -> None:
+    def __init__(self, model: str, identity: str, architecture: Architecture, tower: str) -> None:
         self.model, self.identity, self.architecture, self.tower = model, identity, architecture, tower
         self.folder: Path | None = None  # where a saved model keeps its files
         self.pools = True
         self._loaded: nn.Module | None = None
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Network:
+    def __deepcopy__(self, memo: dict[int, object]) -> Network:
         return self
 
     @property
@@ -142,7 +149,7 @@ class Network:
         self.pools = not any("pooler" in key for key in missing)
         return self._of_tower(model)
 
-    def _of_tower(self, model: Any) -> nn.Module:
+    def _of_tower(self, model: PreTrainedModel) -> nn.Module:
         """Return the part of a model that encodes: its encoder, its tower, or all of it."""
         if model.config.is_encoder_decoder:
             return cast(nn.Module, model.get_encoder())
@@ -173,15 +180,18 @@ class Network:
             x_BLD = F.normalize(x_BLD, dim=-1)
         return Values(x_BLD, _lengths_or_all(x_BLD, length_B), encoded=True)
 
-    def _pooled(self, output: Any, length_B: Tensor | None, pool: str) -> tuple[Tensor, Tensor | None]:
+    def _pooled(
+        self, output: Tensor | BaseModelOutput, length_B: Tensor | None, pool: str
+    ) -> tuple[Tensor, Tensor | None]:
         """Pool a module's output to one vector per cell, unless `pool` is `none`.
 
         Returns the vectors (B, L, D), and their lengths where these differ between rows.
         """
         if pool == "pooler":
-            if not self.pools or getattr(output, "pooler_output", None) is None:
+            pooled_BD = getattr(output, "pooler_output", None)
+            if not self.pools or pooled_BD is None:
                 raise RecipeError(f"'{self.model}' has no pooling of its own; use pool: mean")
-            return output.pooler_output[:, None], None
+            return pooled_BD[:, None], None
         x_BLD = output if isinstance(output, Tensor) else output.last_hidden_state
         if x_BLD.ndim == 4:  # a grid (B, D, H, W)
             x_BLD = x_BLD.flatten(2).transpose(1, 2)
@@ -192,7 +202,9 @@ class Network:
             return masked_mean(x_BLD, mask_BL)[:, None], None
         return x_BLD, length_B
 
-    def _run(self, module: nn.Module, values: Values, kind: str) -> tuple[Any, Tensor | None]:
+    def _run(
+        self, module: nn.Module, values: Values, kind: str
+    ) -> tuple[Tensor | BaseModelOutput, Tensor | None]:
         """Run the module. Returns its own output, and the lengths of the rows where these differ."""
         if kind == "tokens":
             return module(input_ids=values.x.long(), attention_mask=values.mask_BL().long()), values.length_B
@@ -231,7 +243,7 @@ class Network:
         return nn.utils.rnn.pad_sequence(states, batch_first=True), length_B
 
     @staticmethod
-    def _of_spectra(module: Any, values: Values) -> tuple[Tensor, Tensor]:
+    def _of_spectra(module: PreTrainedModel, values: Values) -> tuple[Tensor, Tensor]:
         """Run the module on spectra in the form that Whisper was trained on.
 
         What is more than 80 dB below a recording's loudest band is raised to that level. All recordings are
@@ -265,7 +277,7 @@ class Network:
         return Values(x_BTD, values.length_B, encoded=True)
 
 
-def _form(architecture: dict[str, Any]) -> dict[str, Any]:
+def _form(architecture: Architecture) -> Architecture:
     """Return the entries of a config that describe the network."""
     return {name: setting for name, setting in architecture.items() if name not in NOT_FORM}
 
@@ -296,17 +308,24 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+def _steps(config: PretrainedConfig, samples: int) -> int:
+    """Return how many vectors such a network makes of so many samples: of its convolutions and adapters."""
+    layers = list(zip(config.conv_kernel, config.conv_stride, strict=True))
+    if getattr(config, "add_adapter", False):
+        layers += [(1, config.adapter_stride)] * config.num_adapter_layers
+    for kernel, stride in layers:
+        samples = (samples - kernel) // stride + 1
+    return samples
+
+
 @contextmanager
-def _hiding(module: Any, samples: int) -> Iterator[None]:
+def _hiding(module: PreTrainedModel, samples: int) -> Iterator[None]:
     """Let a network hide stretches of time in training, but not in a recording shorter than a stretch.
 
     transformers raises an error for such a recording.
     """
     augments = getattr(module.config, "apply_spec_augment", False)
-    steps = 0
-    if module.training and augments:
-        samples = max(samples, SHORTEST)
-        steps = int(module._get_feat_extract_output_lengths(torch.tensor(samples)))
+    steps = _steps(module.config, max(samples, SHORTEST)) if module.training and augments else 0
     module.config.apply_spec_augment = augments and steps > module.config.mask_time_length
     try:
         yield
@@ -314,7 +333,7 @@ def _hiding(module: Any, samples: int) -> Iterator[None]:
         module.config.apply_spec_augment = augments
 
 
-def width(architecture: dict[str, Any], tower: str) -> int:
+def width(architecture: Architecture, tower: str) -> int:
     """Return how wide a network's vectors are.
 
     Raises `RecipeError` if transformers is not installed, does not know the network, or if the network's
@@ -348,7 +367,7 @@ def width(architecture: dict[str, Any], tower: str) -> int:
     return size
 
 
-def _stated_width(settings: Any) -> int:
+def _stated_width(settings: Architecture) -> int:
     """Return the width that a config states under one of its usual names; 0 if it states none."""
     for name in ("hidden_size", "d_model"):
         size = getattr(settings, name, None)
@@ -358,7 +377,7 @@ def _stated_width(settings: Any) -> int:
     return int(sizes[-1]) if sizes else 0
 
 
-def pooling(folder: Path, architecture: dict[str, Any], modality: str) -> str:
+def pooling(folder: Path, architecture: Architecture, modality: str) -> str:
     """Return the pooling that a model's files describe: `mean`, `cls` or `pooler`."""
     if modality == "text":
         description = weights.read_json(folder, "1_Pooling/config.json")
@@ -374,7 +393,7 @@ def pooling(folder: Path, architecture: dict[str, Any], modality: str) -> str:
     return "cls" if "patch_size" in vision and "num_attention_heads" in vision else "mean"
 
 
-def asked(model: str, architecture: dict[str, Any], modality: str) -> dict[str, Any]:
+def asked(model: str, architecture: Architecture, modality: str) -> JSON:
     """Return the modality's options that give a network the input it was trained on.
 
     They come from the model's files. Raises `RecipeError` if a column of sounds cannot be read by it.
@@ -395,7 +414,7 @@ def asked(model: str, architecture: dict[str, Any], modality: str) -> dict[str, 
     return options
 
 
-def _audio_options(model: str, preprocessor: dict[str, Any], architecture: dict[str, Any]) -> dict[str, Any]:
+def _audio_options(model: str, preprocessor: Architecture, architecture: Architecture) -> JSON:
     """Return a `preprocessor_config.json` of a network of sounds as options of `audio`."""
     kind = architecture.get("model_type")
     if kind in OF_SPECTRA:
@@ -411,7 +430,7 @@ def _audio_options(model: str, preprocessor: dict[str, Any], architecture: dict[
     }
 
 
-def _spectrogram_options(preprocessor: dict[str, Any], architecture: dict[str, Any]) -> dict[str, Any]:
+def _spectrogram_options(preprocessor: Architecture, architecture: Architecture) -> JSON:
     """Return the options of `audio` for a network of spectra: all of a recording up to its longest input."""
     rate = int(preprocessor.get("sampling_rate", 16_000))
     hop = int(preprocessor.get("hop_length", 160)) / rate
@@ -429,7 +448,7 @@ def _spectrogram_options(preprocessor: dict[str, Any], architecture: dict[str, A
     }
 
 
-def _image_options(preprocessor: dict[str, Any]) -> dict[str, Any]:
+def _image_options(preprocessor: Architecture) -> JSON:
     """Return the size, framing and colours of a `preprocessor_config.json` as options of `image`."""
     crops = preprocessor.get("do_center_crop")
     size = preprocessor.get("crop_size") if crops else preprocessor.get("size")
@@ -447,7 +466,7 @@ def _image_options(preprocessor: dict[str, Any]) -> dict[str, Any]:
     return {"size": _side(size), "fit": fit, "mean": mean, "std": std}
 
 
-def _side(size: int | dict[str, Any]) -> int:
+def _side(size: int | Mapping[str, int]) -> int:
     """Return the pixels a side of a size, which files give as a number or by its edges."""
     if isinstance(size, int):
         return size

@@ -12,12 +12,18 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
 from plait.errors import RecipeError, TableError, nearest
+from plait.table.json import JSON
+
+if TYPE_CHECKING:
+    from lancedb import DBConnection
+    from lancedb.table import Table
 
 NAME = "rows"  # of the table in the database
 
@@ -60,7 +66,7 @@ class About:
 class Index:
     """Rows that can be searched. `about` says what is in it."""
 
-    def __init__(self, table: Any, about: About) -> None:
+    def __init__(self, table: Table, about: About) -> None:
         self._table, self.about = table, about
 
     @classmethod
@@ -124,7 +130,7 @@ class Index:
         key = self.about.id if self.about.id in rows.column_names and len(self) else None
         for start in range(0, len(vectors), WRITTEN):
             part, some = rows.slice(start, WRITTEN), vectors[start : start + WRITTEN]
-            found: dict[str, Any] = {ROW: pa.array(np.arange(first + start, first + start + len(some)))}
+            found: JSON = {ROW: pa.array(np.arange(first + start, first + start + len(some)))}
             for name in schema.names:
                 if name in part.column_names and name != ROW:
                     found[name] = _cast(part.column(name), schema.field(name))
@@ -288,7 +294,9 @@ class _conditions:
     def __enter__(self) -> None:
         pass
 
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.where and isinstance(error, (ValueError, RuntimeError, OSError)):
             text = str(error).splitlines()[0]
             raise TableError(
@@ -298,7 +306,7 @@ class _conditions:
             ) from error
 
 
-def _connect(place: str | Path) -> tuple[Any, bool]:
+def _connect(place: str | Path) -> tuple[DBConnection, bool]:
     """The database in a folder or under an address, and whether it holds an index. Raises `TableError`
     when it cannot be reached.
     """

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,16 +13,14 @@ import torch
 
 from plait.errors import RecipeError, TableError, nearest
 from plait.media.cell import Store, is_file
+from plait.modalities.base import Modality, modalities
 from plait.prediction.answers import chunks
 from plait.prediction.predictor import Predictor
-from plait.recipe.registry import find
 from plait.retrieval.index import Score
 from plait.table.problems import Problem
 from plait.table.read import read
 from plait.table.table import Progress, Source, Table
-from plait.tasks.alignment import Alignment
-
-MEDIA = ("image", "audio", "video")
+from plait.tasks.base_comparison import Comparison
 
 
 class Space:
@@ -36,7 +33,7 @@ class Space:
         task = network.model.task(
             name
         )  # its own copy: the one of `network.tasks` was fitted, but not trained
-        assert isinstance(task, Alignment)
+        assert isinstance(task, Comparison)
         self.task, self.columns = task, task.columns
 
     @classmethod
@@ -44,7 +41,7 @@ class Space:
         """The space of an alignment of a network, which is named where there are several. Raises
         `RecipeError` when there is none of that name.
         """
-        known = [t for t, task in network.tasks.items() if task.compares]
+        known = _comparisons(network)
         if not known:
             raise RecipeError("this model aligns no columns; fit one with align=, or --align photo,caption")
         if name is None and len(known) > 1:
@@ -59,13 +56,16 @@ class Space:
     @property
     def own(self) -> str:
         """What tells it from the network's other alignments: its name, or nothing where there is no other."""
-        return self.name if sum(task.compares for task in self.network.tasks.values()) > 1 else ""
+        return self.name if len(_comparisons(self.network)) > 1 else ""
 
-    def modality(self, column: str) -> str:
-        return self.network.plan.columns[column].modality.name
+    def modality(self, column: str) -> type[Modality]:
+        """Return the modality of a column."""
+        return modalities.find(self.network.plan.columns[column].modality.name)
 
-    def of_modality(self, *modalities: str) -> list[str]:
-        return [c for c in self.columns if self.modality(c) in modalities]
+    @property
+    def texts(self) -> list[str]:
+        """The columns that hold texts."""
+        return [column for column in self.columns if self.modality(column).is_text]
 
     def vectors(
         self, table: Table, store: Store | None = None, progress: Progress = lambda n: None
@@ -85,7 +85,7 @@ class Space:
         ), problems
 
     def query(
-        self, asked: str | Mapping[str, Any], root: str | Path | None = None
+        self, asked: str | Mapping[str, object], root: str | Path | None = None
     ) -> tuple[np.ndarray, list[str]]:
         """The vectors (columns, width) of what is asked for, and the columns that it gives: `{column:
         cell}`, or one cell, which is a file of one of the media columns, or else a text. Raises
@@ -113,12 +113,10 @@ class Space:
         if of_file:
             cells, source = pa.chunked_array([pa.array([cell])]), Source("query", base.absolute())
             fitting = [
-                c
-                for c in self.of_modality(*MEDIA)
-                if find("modalities", self.modality(c)).matches(cells, source)
+                c for c in self.columns if self.modality(c).media and self.modality(c).matches(cells, source)
             ]
         else:
-            fitting = self.of_modality("text") or self.of_modality("category")
+            fitting = self.texts or [column for column in self.columns if self.modality(column).is_label]
         if len(fitting) == 1:
             return fitting[0]
         what = f"file '{cell}'" if of_file else "text"
@@ -150,7 +148,7 @@ class Space:
         of candidates' vectors.
         """
         place = self.columns.index(column)
-        if self.task.config.objective != "gram" or int((given_KD != 0).any(1).sum()) < 2:
+        if not self.task.compares_whole_rows or int((given_KD != 0).any(1).sum()) < 2:
             return None
 
         def scored(candidates_ND: np.ndarray) -> np.ndarray:
@@ -166,7 +164,7 @@ class Space:
         """A vector for each label, (labels, width): the mean over its templates, of length 1. The text
         column must be said where there are several.
         """
-        texts = self.of_modality("text")
+        texts = self.texts
         if column is None and len(texts) != 1:
             raise RecipeError(
                 f"labels are texts: say which text column they are like: "
@@ -214,3 +212,8 @@ class Space:
             f"label_probability_{label}": pa.array(probability[:, i], mask=absent)
             for i, label in enumerate(labels)
         }
+
+
+def _comparisons(network: Predictor) -> list[str]:
+    """Return the names of a network's alignments."""
+    return [name for name, task in network.tasks.items() if isinstance(task, Comparison)]

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
@@ -19,7 +18,7 @@ import pyarrow as pa
 from PIL import Image
 
 from plait.media.audio import read_sound
-from plait.recipe.registry import find_sample
+from plait.samples.base import find_sample
 from plait.table.write import write
 
 TARGET = "motion"
@@ -130,9 +129,9 @@ def _moved(
 
 def _write(path: Path, frames: list[np.ndarray], sound: np.ndarray | None) -> None:
     with av.open(str(path), "w") as file:
-        video: Any = file.add_stream("libx264", rate=FPS, options={"crf": "20"})
+        video = file.add_stream("libx264", rate=FPS, options={"crf": "20"})
         video.width, video.height, video.pix_fmt = SIDE, SIDE, "yuv420p"
-        audio: Any = file.add_stream("aac", rate=RATE, layout="mono") if sound is not None else None
+        audio = file.add_stream("aac", rate=RATE, layout="mono") if sound is not None else None
         for pixels in frames:
             file.mux(video.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         file.mux(video.encode())

@@ -20,7 +20,7 @@ from plait.table.table import Table
 SPLITS = ("train", "valid", "val", "validation", "dev", "test")
 
 
-def read(source: Any, root: str | Path | None = None) -> Table:
+def read(source: object, root: str | Path | None = None) -> Table:
     """Read a table from any source that holds one.
 
     That is a file (CSV, TSV, JSON Lines, Parquet, Arrow, Feather), a folder of class folders, a pandas or
@@ -157,7 +157,7 @@ def _class_folder(folder: Path, base: Path) -> list[dict[str, str]]:
     return [{"image": str(file.relative_to(base)), "label": folder.name} for file in _files(folder)]
 
 
-def _encoded(source: Any) -> pa.Table:
+def _encoded(source: object) -> pa.Table:
     """Return the table of an object. Raises `TableError` for half of a surrogate pair."""
     try:
         return _read_object(source)
@@ -179,7 +179,7 @@ def _check_encoding(data: pa.Table, name: str) -> None:
             raise TableError(f"{name}: column '{column}' is not valid: {reason}") from error
 
 
-def _read_object(source: Any) -> pa.Table:
+def _read_object(source: object) -> pa.Table:
     if isinstance(source, pa.Table):
         return source
     if hasattr(source, "with_format") and hasattr(source, "map"):

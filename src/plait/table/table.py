@@ -12,6 +12,7 @@ import pyarrow.csv
 import pyarrow.feather
 import pyarrow.json
 import pyarrow.parquet
+from numpy.typing import ArrayLike
 
 from plait.errors import TableError, nearest
 
@@ -51,7 +52,7 @@ class Table:
             raise TableError(f"{self.name} has no column '{name}': {nearest(name, self.data.column_names)}")
         return self.data.column(name)
 
-    def take(self, rows: Any) -> Table:
+    def take(self, rows: ArrayLike) -> Table:
         """Return the table of these row numbers, in their order."""
         return Table(self.data.take(pa.array(rows, pa.int64())), self.root, self.name)
 

@@ -63,7 +63,7 @@ def share_of_numbers(cells: pa.ChunkedArray) -> float:
     return sum(map(parses, cells.to_pylist())) / len(cells)
 
 
-def numbers(cells: pa.ChunkedArray) -> tuple[np.ndarray, list[tuple[int, Any]]]:
+def numbers(cells: pa.ChunkedArray) -> tuple[np.ndarray, list[tuple[int, object]]]:
     """Return the cells as float64 (rows,), NaN where missing or bad, and the bad ones: (row, cell)."""
     if is_text(cells):
         x = np.array([_number(c) for c in cells.to_pylist()], dtype=np.float64)

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
@@ -68,7 +68,7 @@ def show(table: pa.Table) -> None:
     Screen(out=True).table("", table.column_names, rows)
 
 
-def _shown(cell: Any) -> str:
+def _shown(cell: object) -> str:
     """Return a cell as it is printed. A missing one is blank."""
     if cell is None:
         return ""
@@ -86,7 +86,7 @@ def _flat(table: pa.Table) -> pa.Table:
     return pa.table([_flat_column(column) for column in table.columns], names=table.column_names)
 
 
-def _flat_column(column: pa.ChunkedArray) -> Any:
+def _flat_column(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
     if not (pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type)):
         return column
     texts = [None if cell is None else "|".join(map(str, cell)) for cell in column.to_pylist()]

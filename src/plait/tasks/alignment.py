@@ -9,7 +9,7 @@ import itertools
 import json
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Literal, cast
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,7 @@ from plait.modalities.base import Match
 from plait.nn.batch import Tokens
 from plait.nn.layers import module_key
 from plait.recipe.sections import COMPARED, Between, Choices
+from plait.table.json import JSON
 from plait.table.problems import Problem
 from plait.table.table import Source
 from plait.table.values import is_text
@@ -160,7 +161,7 @@ class Alignment(Comparison):
             vectors[column] = torch.cat(summaries).numpy()
             present[column] = torch.cat(masks).numpy()
         for column, (weight, bias) in linear_maps(vectors, present, self.config.width).items():
-            self.heads[module_key(column)].begin(weight, bias, starts[column])  # type: ignore[operator]
+            self._head(column).begin(weight, bias, starts[column])
         if self.config.objective in PAIRWISE:
             self.share.fill_(0.5)
 
@@ -173,6 +174,10 @@ class Alignment(Comparison):
     def scale(self) -> Tensor:
         """Return the factor of cosines in logits: one over the learned temperature, 100 at most."""
         return self.log_scale.clamp(max=HOTTEST).exp()
+
+    @property
+    def compares_whole_rows(self) -> bool:
+        return self.config.objective == "gram"
 
     def calibrate(self, outputs: Outputs, target: Tensor) -> None:
         """Choose the share of the linear maps by the mean reciprocal rank on validation rows.
@@ -210,17 +215,20 @@ class Alignment(Comparison):
         """Return unit vectors, (B, K, D), or (B, K, 2 D) with a share of the linear maps."""
         vectors = []
         for column in self.columns:
-            head = self.heads[module_key(column)]
+            head = self._head(column)
             summary = self._summary(tokens[column])
             x_BD = F.normalize(head(summary).float(), dim=-1)
             if not self.training and self.share > 0:
-                fixed_BD = F.normalize(head.first(summary).float(), dim=-1)  # type: ignore[operator]
+                fixed_BD = F.normalize(head.first(summary).float(), dim=-1)
                 # Without a map, the learned vector is all there is.
                 has_map_B1 = (fixed_BD != 0).any(1, keepdim=True)
                 learned_share_B1 = torch.where(has_map_B1, 1 - self.share, 1.0)
                 x_BD = torch.cat([self.share.sqrt() * fixed_BD, learned_share_B1.sqrt() * x_BD], -1)
             vectors.append(x_BD * tokens[column].mask_BL.any(1)[:, None])
         return torch.stack(vectors, 1)
+
+    def _head(self, column: str) -> Projection:
+        return cast(Projection, self.heads[module_key(column)])
 
     def _summary(self, tokens: Tokens) -> Tensor:
         """Return the mean of a cell's tokens, and the logarithm of one more than their number, (B, D + 1)."""
@@ -405,12 +413,12 @@ class Alignment(Comparison):
             query_D = query_D / length
         return query_D.astype(np.float32)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JSON:
         """Return nothing: all that it learns is in its parameters."""
         return {}
 
     @classmethod
-    def from_state(cls, config: Config, state: dict[str, Any]) -> Alignment:
+    def from_state(cls, config: Config, state: JSON) -> Alignment:
         """Restore the task; all that it learned is in its parameters."""
         return cls(config)
 
@@ -440,13 +448,13 @@ def identify(cells: pa.ChunkedArray) -> np.ndarray:
     return np.asarray(pc.fill_null(codes.indices, -1), dtype=np.int64)
 
 
-def _key(cell: Any) -> bytes | None:
+def _key(cell: object) -> bytes | None:
     """Return bytes that are the same for the same cell; None for null."""
     if cell is None or isinstance(cell, bytes):
         return cell
     return json.dumps(cell, default=_json_of, sort_keys=True).encode()
 
 
-def _json_of(cell: Any) -> str:
+def _json_of(cell: object) -> str:
     """Return a cell that JSON cannot express as a string."""
     return cell.hex() if isinstance(cell, bytes) else str(cell)

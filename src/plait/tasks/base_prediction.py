@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from plait.nn.batch import Encoded, Fused
+from plait.table.json import JSON
 from plait.tasks.base import MAIN, LossOf, Outputs, Task, Widths
 
 # Bounds of a temperature. Without them, a few rows that are all right would make a model certain.
@@ -37,7 +38,6 @@ class Prediction(Task):
     `calibrate`.
     """
 
-    fuses = True
     logits: ClassVar[bool]
     temperature: Tensor
     empty_offset: Tensor
@@ -70,7 +70,7 @@ class Prediction(Task):
         """Return the output of a row without any input, from the labels of the training rows."""
 
     @abstractmethod
-    def boosting(self, target: Tensor) -> list[tuple[dict[str, Any], Tensor]]:
+    def boosting(self, target: Tensor) -> list[tuple[JSON, Tensor]]:
         """Return, for each booster of gradient-boosted trees, LightGBM's parameters and its own target.
 
         The raw scores side by side are the output. Empty where trees cannot learn it.

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from plait.errors import TrainingError
 from plait.modalities.base import Match
+from plait.table.json import JSON, read_object
 from plait.table.problems import Problem
 from plait.table.table import Source
 from plait.table.values import is_text
@@ -142,14 +143,14 @@ class TextTask(Writing):
         share = counts[counts > 0] / counts.sum()
         return float(-(share * share.log()).sum())
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JSON:
         """Return the spelling."""
         return {"spelling": self.spelling.state()}
 
     @classmethod
-    def from_state(cls, config: Any, state: dict[str, Any]) -> TextTask:
+    def from_state(cls, config: Any, state: JSON) -> TextTask:
         """Restore the task from its spelling; the head is still to be built."""
-        return cls(config, Spelling.from_state(state["spelling"]))
+        return cls(config, Spelling.from_state(read_object(state["spelling"])))
 
 
 def _strings(cells: pa.ChunkedArray, name: str) -> list[str | None]:

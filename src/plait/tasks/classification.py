@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -16,11 +16,14 @@ from torch.nn import functional as F
 from plait.errors import TrainingError
 from plait.modalities.base import Match
 from plait.nn.layers import glorot
+from plait.table.json import JSON, read_as
 from plait.table.problems import Problem
 from plait.table.table import Source
 from plait.table.values import distinct
 from plait.tasks.base import TaskOptions, masked_mean
 from plait.tasks.base_prediction import Prediction, mean_of_sigmoid, mean_of_softmax
+
+Label: TypeAlias = bool | int | float | str
 
 
 class Config(TaskOptions):
@@ -37,12 +40,13 @@ class Classification(Prediction):
     """
 
     options = Config
+    may_stratify = True
     score = "accuracy"
     higher = True
     logits = True
 
     def __init__(
-        self, classes: list[Any], counts: list[int], class_weights: str, label_smoothing: float
+        self, classes: list[Label], counts: list[int], class_weights: str, label_smoothing: float
     ) -> None:
         super().__init__()
         self.classes, self.counts, self.label_smoothing = classes, counts, label_smoothing
@@ -198,20 +202,21 @@ class Classification(Prediction):
             return mean_of_sigmoid(outputs, weights)
         return mean_of_softmax(outputs, weights)
 
-    def boosting(self, target: Tensor) -> list[tuple[dict[str, Any], Tensor]]:
+    def boosting(self, target: Tensor) -> list[tuple[JSON, Tensor]]:
         """Return one booster, whose raw scores are logits."""
         if len(self.classes) == 2:
             return [({"objective": "binary"}, target)]
         return [({"objective": "multiclass", "num_class": len(self.classes)}, target)]
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JSON:
         """Return the classes and how often each occurs in training."""
         return {"classes": self.classes, "counts": self.counts}
 
     @classmethod
-    def from_state(cls, config: Config, state: dict[str, Any]) -> Classification:
+    def from_state(cls, config: Config, state: JSON) -> Classification:
         """Restore the task from its classes and counts; the head is still to be built."""
-        return cls(state["classes"], state["counts"], config.class_weights, config.label_smoothing)
+        classes, counts = read_as(list[Label], state["classes"]), read_as(list[int], state["counts"])
+        return cls(classes, counts, config.class_weights, config.label_smoothing)
 
 
 component = Classification

@@ -6,7 +6,7 @@ B rows, M tokens of all inputs, L steps, V ids, D width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Literal, Self, cast
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,8 @@ from plait.modalities.base import Match
 from plait.nn.batch import Tokens
 from plait.nn.layers import module_key
 from plait.pretrained import files
+from plait.pretrained.files import Architecture
+from plait.table.json import JSON, read_as, read_object
 from plait.table.values import distinct, is_text, words_a_cell
 from plait.tasks.base import masked_mean
 from plait.tasks.base_text import TextOptions, TextTask
@@ -59,7 +61,7 @@ class Config(TextOptions):
     answers: Literal["free", "seen"] | tuple[str, ...] = "free"
 
     @model_validator(mode="after")
-    def _divides(self) -> Any:
+    def _divides(self) -> Self:
         if self.width % self.heads or self.width % 2:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads} and of 2")
         return self
@@ -86,7 +88,7 @@ class Generation(TextTask):
         spelling: Spelling,
         longest: int = 0,
         seen: list[list[int]] | None = None,
-        architecture: dict[str, Any] | None = None,
+        architecture: Architecture | None = None,
     ) -> None:
         super().__init__(config, spelling)
         self.config: Config = config
@@ -212,7 +214,7 @@ class Generation(TextTask):
     def metrics(self, rows: np.ndarray) -> dict[str, float]:
         return similarities(rows)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JSON:
         """Return the spelling, the length of texts, and what the decoder is made from."""
         return {
             **super().state(),
@@ -222,10 +224,15 @@ class Generation(TextTask):
         }
 
     @classmethod
-    def from_state(cls, config: Config, state: dict[str, Any]) -> Generation:
+    def from_state(cls, config: Config, state: JSON) -> Generation:
         """Restore the task from its state; the head is still to be built."""
-        spelling = Spelling.from_state(state["spelling"])
-        return cls(config, spelling, state["longest"], state["seen"], state["architecture"])
+        return cls(
+            config,
+            Spelling.from_state(read_object(state["spelling"])),
+            read_as(int, state["longest"]),
+            read_as(list[list[int]], state["seen"]),
+            read_object(state["architecture"]),
+        )
 
 
 component = Generation

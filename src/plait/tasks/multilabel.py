@@ -1,9 +1,8 @@
-"""Predict any number of labels at once: one sigmoid for each. B rows, D width, C labels."""
+"""Predict several labels at once: one sigmoid for each. B rows, D width, C labels."""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +15,7 @@ from torch.nn import functional as F
 from plait.errors import TrainingError
 from plait.modalities.base import Match
 from plait.nn.layers import glorot
+from plait.table.json import JSON, read_as
 from plait.table.problems import Problem
 from plait.table.table import Source
 from plait.table.values import is_text
@@ -151,18 +151,18 @@ class Multilabel(Prediction):
         """Return the logits of the weighted mean of probabilities."""
         return mean_of_sigmoid(outputs, weights)
 
-    def boosting(self, target: Tensor) -> list[tuple[dict[str, Any], Tensor]]:
+    def boosting(self, target: Tensor) -> list[tuple[JSON, Tensor]]:
         """Return one booster a label."""
         return [({"objective": "binary"}, target_B) for target_B in target.unbind(1)]
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JSON:
         """Return the labels and the share of training rows that have each."""
         return {"labels": self.labels, "shares": self.shares}
 
     @classmethod
-    def from_state(cls, config: Config, state: dict[str, Any]) -> Multilabel:
+    def from_state(cls, config: Config, state: JSON) -> Multilabel:
         """Restore the task from its labels and shares; the head is still to be built."""
-        return cls(config, state["labels"], state["shares"])
+        return cls(config, read_as(list[str], state["labels"]), read_as(list[float], state["shares"]))
 
 
 component = Multilabel

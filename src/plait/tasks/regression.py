@@ -5,7 +5,7 @@ B rows, D width.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from plait.errors import TrainingError
 from plait.modalities.base import Match
 from plait.nn.layers import glorot
+from plait.table.json import JSON, read_as
 from plait.table.problems import Problem
 from plait.table.table import Source
 from plait.table.values import MOST, distinct, is_text, numbers, share_of_numbers
@@ -137,26 +138,26 @@ class Regression(Prediction):
         """Return the weighted mean of numbers."""
         return (outputs * weights[:, None]).sum(0)
 
-    def boosting(self, target: Tensor) -> list[tuple[dict[str, Any], Tensor]]:
+    def boosting(self, target: Tensor) -> list[tuple[JSON, Tensor]]:
         """Return one booster, with the loss of the options."""
         if self.config.loss == "huber":
             return [({"objective": "huber", "alpha": self.config.delta}, target)]
         return [({"objective": "regression"}, target)]
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JSON:
         """Return the mean and the standard deviation of the training rows."""
         return {"mean": self.mean, "std": self.std}
 
     @classmethod
-    def from_state(cls, config: Config, state: dict[str, Any]) -> Regression:
+    def from_state(cls, config: Config, state: JSON) -> Regression:
         """Restore the task from its mean and standard deviation; the head is still to be built."""
-        return cls(config, state["mean"], state["std"])
+        return cls(config, read_as(float, state["mean"]), read_as(float, state["std"]))
 
 
 component = Regression
 
 
-def _numbers(cells: pa.ChunkedArray, name: str) -> tuple[np.ndarray, list[tuple[int, Any]]]:
+def _numbers(cells: pa.ChunkedArray, name: str) -> tuple[np.ndarray, list[tuple[int, object]]]:
     """Return numbers, NaN where there is none, and (row, cell) of the bad ones.
 
     Raises `TrainingError` if the column's type cannot be turned into numbers.

@@ -6,7 +6,6 @@ B rows, L letters, T spectra, M mel bands, D width of a letter's token.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +20,7 @@ from plait.modalities.audio import Config as AudioConfig
 from plait.modalities.base import Match
 from plait.nn.batch import Tokens
 from plait.nn.layers import BiLSTM, Dropout, steps_mask
+from plait.table.json import JSON
 from plait.table.problems import Problem
 from plait.table.table import Source
 from plait.tasks.base import TaskOptions, masked_mean
@@ -266,12 +266,12 @@ class Speak(Writing):
         difference = spectra - spectra.mean(0)
         return float(difference.abs().mean() + difference.square().mean())
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JSON:
         """Return nothing: all that it learns is in its parameters and buffers."""
         return {}
 
     @classmethod
-    def from_state(cls, config: Config, state: dict[str, Any]) -> Speak:
+    def from_state(cls, config: Config, state: JSON) -> Speak:
         """Restore the task; all that it learned is in its parameters and buffers."""
         return cls(config)
 

@@ -7,7 +7,7 @@ B rows, L steps of a recording, V ids (`NOTHING` among them), M tokens and D wid
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from typing import Self, cast
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,8 @@ from plait.errors import RecipeError, TrainingError
 from plait.nn.batch import Tokens
 from plait.nn.layers import Dropout
 from plait.pretrained import files
+from plait.pretrained.files import Architecture
+from plait.table.json import JSON, read_as, read_object
 from plait.tasks.base import masked_mean
 from plait.tasks.base_text import ABSENT, TextOptions, TextTask
 from plait.tasks.writing import ctc, pretrained_ctc, pretrained_speech
@@ -63,7 +65,7 @@ class Config(TextOptions):
     )
 
     @model_validator(mode="after")
-    def _spells(self) -> Any:
+    def _spells(self) -> Self:
         if self.model and self.units != "characters":
             raise ValueError(
                 "a pretrained network (model) brings its own letters; expected units 'characters', came "
@@ -97,7 +99,7 @@ class Transcription(TextTask):
         self.ngrams = ngrams
 
     @classmethod
-    def encoder_for(cls, config: Config, modality: str) -> dict[str, Any] | None:
+    def encoder_for(cls, config: Config, modality: str) -> JSON | None:
         """Return the pretrained network's own encoder for audio, if there is such a network."""
         if not config.model or modality != "audio":
             return super().encoder_for(config, modality)
@@ -243,20 +245,19 @@ class Transcription(TextTask):
     def metrics(self, rows: np.ndarray) -> dict[str, float]:
         return error_rates(rows)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JSON:
         """Return the spelling and the counts of the n-grams."""
         return {**super().state(), "ngrams": None if self.ngrams is None else self.ngrams.state()}
 
     @classmethod
-    def from_state(cls, config: Config, state: dict[str, Any]) -> Transcription:
+    def from_state(cls, config: Config, state: JSON) -> Transcription:
         """Restore the task. Only a network that generates text has a `prefix`."""
-        spelling = Spelling.from_state(state["spelling"])
         if "prefix" in state:
-            return Generated(config, **{**state, "spelling": spelling})
+            return Generated.from_parts(config, state)
         ngrams = None
         if state["ngrams"] is not None:
-            ngrams = NGrams.from_state(state["ngrams"])
-        return cls(config, spelling, ngrams)
+            ngrams = NGrams.from_state(read_object(state["ngrams"]))
+        return cls(config, Spelling.from_state(read_object(state["spelling"])), ngrams)
 
 
 class Generated(Transcription):
@@ -271,7 +272,7 @@ class Generated(Transcription):
         self,
         config: Config,
         spelling: Spelling,
-        architecture: dict[str, Any],
+        architecture: Architecture,
         prefix: list[int],
         never: list[int],
         longest: int = 0,
@@ -338,8 +339,8 @@ class Generated(Transcription):
         has_recording_B = (output != 0).flatten(1).any(1)
         return ctc.padded(texts, ~has_recording_B, ABSENT)
 
-    def state(self) -> dict[str, Any]:
-        """Return what `__init__` takes, apart from the options."""
+    def state(self) -> JSON:
+        """Return what `from_parts` takes, apart from the options."""
         return {
             "spelling": self.spelling.state(),
             "architecture": self.architecture,
@@ -347,6 +348,18 @@ class Generated(Transcription):
             "never": self.never,
             "longest": self.longest,
         }
+
+    @classmethod
+    def from_parts(cls, config: Config, state: JSON) -> Generated:
+        """Restore it from its `state`; `from_state` chooses between this and what it derives from."""
+        return cls(
+            config,
+            Spelling.from_state(read_object(state["spelling"])),
+            read_object(state["architecture"]),
+            read_as(list[int], state["prefix"]),
+            read_as(list[int], state["never"]),
+            read_as(int, state["longest"]),
+        )
 
 
 component = Transcription

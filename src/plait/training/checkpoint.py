@@ -8,9 +8,9 @@ import json
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
+from pydantic import ConfigDict, TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -26,6 +26,8 @@ class Progress:
     which `loss_sum` is the sum of losses; `history` has the scores of every epoch. `measured` is what
     gradient blending weighs by.
     """
+
+    __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)  # tensors
 
     epoch: int = 0
     step: int = 0
@@ -69,6 +71,9 @@ class Progress:
         return patience > 0 and self.epoch - self.best_epoch >= patience
 
 
+_PROGRESS = TypeAdapter(Progress)
+
+
 class Checkpoint:
     """One file, replaced as a whole; another for the best weights so far. `minutes` pass between two
     within an epoch, five seconds between two at the ends of epochs. Epochs since the last one are
@@ -103,7 +108,7 @@ class Checkpoint:
             return Progress()
         try:
             with safe_open(self.file, "pt") as opened:
-                about: dict[str, Any] = json.loads(opened.metadata()["progress"])
+                progress = _PROGRESS.validate_json(opened.metadata()["progress"])
             tensors = load_file(self.file)
             model.load_state_dict(_under("model/", tensors))
             balancing.load_state_dict(_under("balancing/", tensors))
@@ -123,7 +128,8 @@ class Checkpoint:
                 torch.empty_like(like).copy_(t) if t.shape == like.shape else t
             )
         optimizer.load_state_dict(saved)
-        return Progress(**about, states=_under("state/", tensors))
+        progress.states = _under("state/", tensors)
+        return progress
 
     def save_best(self, model: nn.Module) -> None:
         write_tensors(self.best, model.state_dict())

@@ -7,8 +7,9 @@ B rows, L tokens, D width.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -145,7 +146,7 @@ def whole_batch_losses(
     model: MultimodalModel,
     micro_batches: list[Batch],
     batch: Batch,
-    autocast: Callable[[], Any],
+    autocast: Callable[[], AbstractContextManager[object]],
     factors: Mapping[str, float],
 ) -> tuple[dict[str, Tensor], list[dict[str, Tensor]], list[RandomState]]:
     """Take the losses that compare all rows of a batch when only micro-batches of it fit in memory (Gao
@@ -155,7 +156,7 @@ def whole_batch_losses(
     generators before each micro-batch, with which a second pass draws the same dropout. Add to the
     gradients of the tasks' own parameters that `loss` uses, each target's times its factor.
     """
-    targets = [target for target in model.targets if model.task(target).compares]
+    targets = model.comparisons
     states, outputs = [], []
     for micro_batch in micro_batches:
         states.append(_random_state())

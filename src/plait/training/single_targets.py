@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +17,7 @@ from plait.evaluation import scores
 from plait.model.network import MultimodalModel
 from plait.nn.device import Settings
 from plait.prediction.predictor import Predictor
+from plait.runs.folder import Record
 from plait.training import start
 from plait.training.loop import Training, train
 
@@ -76,7 +75,7 @@ def _score(predictor: Predictor, data: Dataset) -> dict[str, float] | None:
     return {"value": score.value, "low": score.low, "high": score.high}
 
 
-def show(found: Mapping[str, Any], record: Mapping[str, Any], screen: Screen) -> None:
+def show(found: Record, record: Record, screen: Screen) -> None:
     """A table of both, for rows of the test, or without them of the validation."""
     rows = []
     for target, sides in found.items():

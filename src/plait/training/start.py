@@ -11,7 +11,7 @@ from plait.data.dataset import Dataset
 from plait.data.frozen import TOGETHER
 from plait.model.network import MultimodalModel
 from plait.nn.batch import Tokens, Values
-from plait.tasks.alignment import Alignment
+from plait.tasks.base_comparison import Comparison
 
 MAX_ROWS = 10_000  # rows that the linear maps of an alignment are fitted on, at most
 
@@ -32,7 +32,7 @@ def begin(model: MultimodalModel, data: Dataset) -> None:
             statistics.fit(values.take(present_B.nonzero()[:, 0]) for values, present_B in cells)
 
     for task in (model.task(target) for target in model.targets):
-        if not isinstance(task, Alignment):
+        if not isinstance(task, Comparison):
             continue
         starts = {}
         for column in task.columns:

@@ -7,10 +7,9 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from plait.balancing.base import Share, summed
+from plait.balancing.base import Share, balancings, summed
 from plait.console import Screen
 from plait.data.plan import Plan
-from plait.data.preprocessing import configured
 from plait.errors import TrainingError
 from plait.model.network import MultimodalModel
 from plait.nn.batch import Batch
@@ -52,8 +51,8 @@ class Step:
         self.device = torch.device(settings.device)
         self.weights: Weights = {}
 
-        kind, config = configured("balancing", plan.balancing)
-        self.balancing = kind.build(config, shares).to(settings.device)
+        kind, config = balancings.choose(plan.balancing)
+        self.balancing = kind.build(config, dict(shares)).to(settings.device)
         self.optimizer = optimizer_for(model, plan.training, self.balancing.parameters())
         self.micro_batch = plan.training.micro_batch or plan.training.batch_size
 
@@ -109,7 +108,7 @@ class Step:
         whole batch.
         """
         micro_batches = [part.to(self.device) for part in cut(batch, self.micro_batch)]
-        if not any(self.model.task(target).compares for target in self.model.targets):
+        if not self.model.comparisons:
             parts = [self._backward(part, len(part) / len(batch)) for part in micro_batches]
             return torch.stack(parts).sum()
 

@@ -36,14 +36,10 @@ class Projection(nn.Module):
         glorot(self.linear)
         self.hidden = None
         if hidden:
-            self.hidden = nn.Sequential(
-                nn.Linear(width, hidden),
-                nn.GELU(),
-                nn.LayerNorm(hidden),
-                nn.Linear(hidden, space, bias=False),
-            )
+            first, last = nn.Linear(width, hidden), nn.Linear(hidden, space, bias=False)
+            self.hidden = nn.Sequential(first, nn.GELU(), nn.LayerNorm(hidden), last)
             glorot(self.hidden)
-            nn.init.zeros_(self.hidden[-1].weight)  # type: ignore[arg-type]
+            nn.init.zeros_(last.weight)
 
     def forward(self, x_BD: Tensor) -> Tensor:
         """Return vectors of the space, (B, S)."""

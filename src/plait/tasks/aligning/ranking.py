@@ -5,8 +5,6 @@ Q queries, G rows of the gallery, K columns of ids, D width.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 
@@ -123,8 +121,6 @@ def interval(found: np.ndarray, resamples: int = 1000, seed: int = 0) -> dict[st
     if not len(found):
         return {name: (float("nan"), float("nan")) for name in metrics(found)}
     rng = np.random.default_rng(seed)
-    drawn: list[dict[str, Any]] = [
-        metrics(found[rng.integers(0, len(found), len(found))]) for _ in range(resamples)
-    ]
+    drawn = [metrics(found[rng.integers(0, len(found), len(found))]) for _ in range(resamples)]
     limits = {name: np.quantile([d[name] for d in drawn], [0.025, 0.975]) for name in drawn[0]}
     return {name: (float(low), float(high)) for name, (low, high) in limits.items()}

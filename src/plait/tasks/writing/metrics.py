@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 EDITS = ("substitute", "delete", "insert")
+CHARACTERS, BETA = 6, 2  # of chrF: the longest n-grams, and how much more recall weighs than precision
 
 
 def edits(found: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
@@ -49,27 +50,53 @@ def error_rates(rows: np.ndarray) -> dict[str, float]:
 
 
 def overlaps(found: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
-    """For each row what sacrebleu's BLEU (10 numbers) and chrF are worked out from, and 1 if it is the
-    same.
-    """
-    from sacrebleu.metrics import BLEU, CHRF
+    """Return for each row the counts of BLEU (10 numbers) and chrF (18), and 1 if it is the same."""
+    from sacrebleu.metrics import BLEU
 
     if not len(wanted):
         return np.zeros((0, 29))
-    rows = [
-        np.array(metric._extract_corpus_statistics(list(found), [list(wanted)]))
-        for metric in (BLEU(), CHRF())
-    ]
-    same = np.array([[a == b] for a, b in zip(found, wanted, strict=True)])
-    return np.concatenate([*rows, same], 1).astype(float)
+    bleu = BLEU(force=True)  # a text that looks tokenized is no reason for a warning
+    rows = []
+    for answer, truth in zip(found, wanted, strict=True):
+        score = bleu.corpus_score([answer], [[truth]])
+        words = [score.sys_len, score.ref_len, *score.counts, *score.totals]
+        rows.append([*words, *_character_matches(answer, truth), answer == truth])
+    return np.array(rows, dtype=float)
+
+
+def _character_matches(answer: str, truth: str) -> list[int]:
+    """Return for each n up to 6 the number of n-grams of characters in both texts, and how many match."""
+    from sacrebleu.metrics.helpers import extract_all_char_ngrams
+
+    ngrams = [extract_all_char_ngrams(text, CHARACTERS, False) for text in (answer, truth)]
+    numbers = []
+    for of_answer, of_truth in zip(*ngrams, strict=True):
+        # without any n-gram to find, those of the answer are no mistakes
+        count = of_answer.total() if of_truth else 0
+        numbers += [count, of_truth.total(), (of_answer & of_truth).total()]
+    return numbers
 
 
 def similarities(rows: np.ndarray) -> dict[str, float]:
-    """chrF (Popovic 2015) and BLEU (Papineni et al. 2002), from 0 to 1, and the share of rows that are
-    the same; of rows of `overlaps`.
+    """Return chrF and BLEU (Papineni et al. 2002), from 0 to 1, and the share of rows that are the same; of
+    rows of `overlaps`.
     """
-    from sacrebleu.metrics import BLEU, CHRF
+    from sacrebleu.metrics import BLEU
 
     total = rows.sum(0).astype(int).tolist()
-    bleu, chrf = BLEU()._compute_score_from_stats(total[:10]), CHRF()._compute_score_from_stats(total[10:-1])
-    return {"chrf": chrf.score / 100, "bleu": bleu.score / 100, "exact_match": total[-1] / max(len(rows), 1)}
+    answer_length, truth_length = total[:2]
+    bleu = BLEU.compute_bleu(total[2:6], total[6:10], answer_length, truth_length)
+    chrf = _f_score(np.array(total[10:-1]).reshape(CHARACTERS, 3))
+    return {"chrf": chrf, "bleu": bleu.score / 100, "exact_match": total[-1] / max(len(rows), 1)}
+
+
+def _f_score(counts_N3: np.ndarray) -> float:
+    """Return chrF from the numbers of n-grams by n: the F score, which weighs recall twice, of the mean
+    precision and recall over each n of which both sides have n-grams (Popovic 2015).
+    """
+    counts_N3 = counts_N3[(counts_N3[:, :2] > 0).all(1)]
+    if not len(counts_N3):
+        return 0.0
+    precision, recall = (counts_N3[:, 2:] / counts_N3[:, :2]).mean(0)
+    weighed = BETA**2 * precision + recall
+    return float((1 + BETA**2) * precision * recall / weighed) if weighed else 0.0

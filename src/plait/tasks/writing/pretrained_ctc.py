@@ -7,7 +7,6 @@ V ids of `spelling`, `NOTHING` among them, D the network's width.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from safetensors import safe_open
 from torch import Tensor
@@ -60,7 +59,7 @@ def letters(model: str, form: Form) -> tuple[Spelling, list[int]]:
 def _vocabulary(model: str, folder: Path) -> dict[str, int]:
     """Read the vocabulary of a network for CTC. Raises `RecipeError` if it is another kind of network."""
     architectures = files.read_json(folder, "config.json").get("architectures") or ["?"]
-    vocabulary: dict[str, Any] = files.read_json(folder, "vocab.json")
+    vocabulary = files.read_json(folder, "vocab.json")
     is_spelling = bool(architectures[0].endswith("ForCTC") and vocabulary)
     if not is_spelling or not all(isinstance(place, int) for place in vocabulary.values()):
         raise RecipeError(
@@ -95,7 +94,7 @@ def last_layer(model: str, places: list[int]) -> tuple[Tensor, Tensor]:
     return weight_VD, bias_V
 
 
-def _text(token: Any, default: str) -> str:
+def _text(token: object, default: str) -> str:
     """Return the text of a token, which files store as a string or as a dictionary with its `content`."""
     if isinstance(token, dict):
         return str(token.get("content", default))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from tokenizers import Tokenizer
@@ -16,8 +16,12 @@ from torch import Tensor, nn
 
 from plait.errors import RecipeError
 from plait.pretrained import files as weights
+from plait.pretrained.files import Architecture
 from plait.pretrained.network import NOT_FORM, quiet
 from plait.tasks.writing.spelling import NOTHING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class PretrainedDecoder(nn.Module):
@@ -34,7 +38,7 @@ class PretrainedDecoder(nn.Module):
     expected = "turn text into text; expected a model as T5, BART or Marian are"
 
     def __init__(
-        self, architecture: dict[str, Any], rate: float, prefix: Sequence[int] = (), never: Iterable[int] = ()
+        self, architecture: Architecture, rate: float, prefix: Sequence[int] = (), never: Iterable[int] = ()
     ) -> None:
         super().__init__()
         try:
@@ -49,7 +53,7 @@ class PretrainedDecoder(nn.Module):
         if not settings.is_encoder_decoder:
             raise RecipeError(f"a {architecture.get('model_type')} does not {self.expected}")
         network = self.loader.from_config(settings, dtype=torch.float32, trust_remote_code=False)
-        self.network: Any = _without_encoder(network)
+        self.network = _without_encoder(network)
         self.prefix = list(prefix) or [settings.decoder_start_token_id]
         self.end = settings.eos_token_id
         marks = {
@@ -93,7 +97,7 @@ class PretrainedDecoder(nn.Module):
         return torch.cat([end_BL1, logits_BLV.index_fill(2, never, -1e4)], 2)
 
 
-def files(model: str) -> tuple[dict[str, Any], Tokenizer]:
+def files(model: str) -> tuple[Architecture, Tokenizer]:
     """Return the architecture and the tokenizer of a model, from its folder, a package, or the hub's cache.
 
     Raises `RecipeError` if it has no tokenizer.
@@ -105,7 +109,7 @@ def files(model: str) -> tuple[dict[str, Any], Tokenizer]:
     return weights.read_json(folder, "config.json"), Tokenizer.from_file(str(path))
 
 
-def _without_encoder(network: Any) -> Any:
+def _without_encoder(network: PreTrainedModel) -> PreTrainedModel:
     """Replace the network's encoder, wherever it is referred to, by a module without parameters."""
     encoder = network.get_encoder()
     for name, module in list(network.named_modules()):

@@ -6,14 +6,13 @@ B rows, M tokens of memory, D the network's width.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from plait.errors import RecipeError, nearest
 from plait.pretrained import files as weights
+from plait.pretrained.files import Architecture
 from plait.tasks.writing.pretrained_decoder import PretrainedDecoder, files
 from plait.tasks.writing.spelling import Form, Spelling
 
@@ -75,7 +74,7 @@ class SpeechDecoder(PretrainedDecoder):
         return texts
 
 
-def files_for(model: str, language: str, form: Form) -> tuple[dict[str, Any], Spelling, list[int], list[int]]:
+def files_for(model: str, language: str, form: Form) -> tuple[Architecture, Spelling, list[int], list[int]]:
     """Return the architecture, the spelling, the ids before every text, and the ids that are never written.
 
     The model generates text from speech. The ids before a text name the language if the network knows

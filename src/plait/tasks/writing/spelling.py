@@ -7,10 +7,13 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
+from pydantic import BaseModel, JsonValue
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from plait.table.json import JSON, read_as
 
 NOTHING = 0  # the id that stands for no text: padding, CTC's blank, the end of a generated text
 UNKNOWN = "\ufffd"  # stands for all that no training text has; its id is the last one
@@ -120,7 +123,7 @@ class Spelling:
             return "".join(pieces)
         return str(self.tokenizer.decoder.decode(pieces)).strip()
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JSON:
         """Return what it was made from, as JSON."""
         tokenizer = None if self.tokenizer is None else json.loads(self.tokenizer.to_str())
         return {
@@ -132,10 +135,21 @@ class Spelling:
         }
 
     @classmethod
-    def from_state(cls, state: dict[str, Any]) -> Spelling:
+    def from_state(cls, state: JSON) -> Spelling:
         """Restore a spelling. States of older versions have no `before`."""
-        tokenizer = None if state["tokenizer"] is None else Tokenizer.from_str(json.dumps(state["tokenizer"]))
-        return cls(state["units"], state["form"], state["pieces"], tokenizer, state.get("before", ""))
+        fields = _State.model_validate(state)
+        tokenizer = None if fields.tokenizer is None else Tokenizer.from_str(json.dumps(fields.tokenizer))
+        return cls(fields.units, fields.form, fields.pieces, tokenizer, fields.before)
+
+
+class _State(BaseModel):
+    """What a spelling is saved as."""
+
+    units: Units | Literal["pretrained"]
+    form: Form
+    pieces: list[str]
+    tokenizer: dict[str, JsonValue] | None
+    before: str = ""
 
 
 def _pieces(tokenizer: Tokenizer) -> list[str]:
@@ -190,15 +204,14 @@ class NGrams:
         self._cache[context] = probability / (sum(counts.values()) + len(counts))
         return self._cache[context]
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JSON:
         """Return the counts as JSON, which has no tuples as keys."""
-        flat = []
-        for context, counts in self.counts.items():
-            flat.append([list(context), [[unit, count] for unit, count in counts.items()]])
-        return {"order": self.order, "size": self.size, "counts": flat}
+        pairs = [(context, list(counts.items())) for context, counts in self.counts.items()]
+        return {"order": self.order, "size": self.size, "counts": pairs}
 
     @classmethod
-    def from_state(cls, state: dict[str, Any]) -> NGrams:
+    def from_state(cls, state: JSON) -> NGrams:
         """Restore the counts."""
-        counts = {tuple(context): dict(pairs) for context, pairs in state["counts"]}
-        return cls(state["order"], state["size"], counts)
+        pairs = read_as(list[tuple[list[int], list[tuple[int, int]]]], state["counts"])
+        counts = {tuple(context): dict(counts) for context, counts in pairs}
+        return cls(read_as(int, state["order"]), read_as(int, state["size"]), counts)
