@@ -134,8 +134,8 @@ class Generation(TextTask):
         for text in listed:
             if self.spelling.unknown in self.spelling.encode(text):
                 raise TrainingError(
-                    f"expected answers in the letters of the training texts; the answer '{text}' has "
-                    f"others, which cannot be written: change it, or leave it out"
+                    f"the answer '{text}' has letters that no training text has, so it cannot be written: "
+                    f"change it, or leave it out of answers"
                 )
         if self.config.answers == "seen":
             different_texts = {tuple(ids): ids for ids in texts}

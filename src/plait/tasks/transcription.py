@@ -68,11 +68,13 @@ class Config(TextOptions):
     def _spells(self) -> Self:
         if self.model and self.units != "characters":
             raise ValueError(
-                "a pretrained network (model) brings its own letters; expected units 'characters', came "
+                "a pretrained network (model) has letters of its own; expected units 'characters', came "
                 f"'{self.units}': leave units out"
             )
         if self.language and not self.model:
-            raise ValueError("language needs a pretrained network (model): leave it out, or name a model")
+            raise ValueError(
+                "language tells a pretrained network (model) what is spoken: leave it out, or name a model"
+            )
         return self
 
 
@@ -290,7 +292,7 @@ class Generated(Transcription):
         Raises `RecipeError` if the recipe asks for n-grams, which take no part in generation.
         """
         if config.ngram > 1:
-            raise RecipeError(f"'{config.model}' generates text, which cannot use ngram: leave it out")
+            raise RecipeError(f"'{config.model}' generates text, which ngram has no part in: leave it out")
         architecture, spelling, prefix, never = pretrained_speech.files_for(
             config.model, config.language, config.form
         )

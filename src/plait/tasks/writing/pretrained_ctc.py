@@ -6,6 +6,7 @@ V ids of `spelling`, `NOTHING` among them, D the network's width.
 
 from __future__ import annotations
 
+from operator import itemgetter
 from pathlib import Path
 
 from safetensors import safe_open
@@ -38,11 +39,23 @@ def letters(model: str, form: Form) -> tuple[Spelling, list[int]]:
     if blank not in vocabulary:
         raise RecipeError(f"'{model}' has no '{blank}' among its letters, which CTC needs to write nothing")
 
+    entries = []
+    for entry, index in vocabulary.items():
+        if entry not in (blank, unknown, *MARKS):
+            entries.append((index, " " if entry == space else entry))
+    places = _places(model, entries, form)
+    spelling = Spelling("characters", form, [*places, UNKNOWN])
+    blank_place = vocabulary[blank]
+    return spelling, [blank_place, *places.values(), vocabulary.get(unknown, blank_place)]
+
+
+def _places(model: str, entries: list[tuple[int, str]], form: Form) -> dict[str, int]:
+    """Return the place of each letter of a form. A letter that needs no folding goes first.
+
+    Raises `RecipeError` if an entry has more than one letter.
+    """
     places: dict[str, int] = {}
-    for entry, place in sorted(vocabulary.items(), key=lambda item: item[1]):
-        if entry in (blank, unknown) or entry in MARKS:
-            continue
-        letter = " " if entry == space else entry
+    for index, letter in sorted(entries, key=itemgetter(0)):
         if len(letter) > 1:
             raise RecipeError(
                 f"'{model}' writes '{letter}' at once, not letter by letter: let it encode only, with a last "
@@ -50,10 +63,8 @@ def letters(model: str, form: Form) -> tuple[Spelling, list[int]]:
             )
         folded = letter if letter == " " else plain(letter, form)
         if folded and (folded == letter or folded not in places):
-            places[folded] = place
-    spelling = Spelling("characters", form, [*places, UNKNOWN])
-    blank_place = vocabulary[blank]
-    return spelling, [blank_place, *places.values(), vocabulary.get(unknown, blank_place)]
+            places[folded] = index
+    return places
 
 
 def _vocabulary(model: str, folder: Path) -> dict[str, int]:
@@ -61,7 +72,7 @@ def _vocabulary(model: str, folder: Path) -> dict[str, int]:
     architectures = files.read_json(folder, "config.json").get("architectures") or ["?"]
     vocabulary = files.read_json(folder, "vocab.json")
     is_spelling = bool(architectures[0].endswith("ForCTC") and vocabulary)
-    if not is_spelling or not all(isinstance(place, int) for place in vocabulary.values()):
+    if not is_spelling or not all(isinstance(index, int) for index in vocabulary.values()):
         raise RecipeError(
             f"'{model}' is a {architectures[0]}; expected a network for CTC with its letters in vocab.json, "
             f"as Wav2Vec2ForCTC has them"

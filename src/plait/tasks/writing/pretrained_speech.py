@@ -26,7 +26,7 @@ def aligns(model: str) -> bool:
     kind = architectures[0]
     if not kind.endswith(("ForCTC", "ForConditionalGeneration", "ForSpeechSeq2Seq")):
         raise RecipeError(
-            f"'{model}' is a {kind}; expected a network for CTC, or one that generates text from speech, as "
+            f"'{model}' is a {kind}; expected one for CTC, or one that generates text from speech, as "
             f"Whisper does"
         )
     return bool(kind.endswith("ForCTC"))
