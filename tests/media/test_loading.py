@@ -71,7 +71,7 @@ def test_everything_that_a_path_can_be_wrong_in(name: str, tmp_path: Path) -> No
         "no such file",
         "a folder",
         "an empty file",
-        "not a picture|neither sound nor video",
+        "not an image|neither sound nor video",
         "neither a file",
         "a URL",
         "a URL",

@@ -129,11 +129,11 @@ WHOLE = {
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"hello, I am a text", "not a picture"),
+        (b"hello, I am a text", "not an image"),
         (WHOLE["PNG"][: len(WHOLE["PNG"]) // 2], "broken or cut short"),
         (WHOLE["JPEG"][: len(WHOLE["JPEG"]) // 2], "broken or cut short"),
         (WHOLE["GIF"][: len(WHOLE["GIF"]) // 2], "broken or cut short"),
-        (WHOLE["PNG"][:20], "not a picture|broken or cut short"),
+        (WHOLE["PNG"][:20], "not an image|broken or cut short"),
         (
             data(Image.new("1", (20_000, 20_000)), "PNG"),
             "absurd size: 20000 x 20000|decompression bomb|exceeds limit",
@@ -156,7 +156,7 @@ def test_files_that_cannot_be_opened_are_named(tmp_path: Path) -> None:
         "no such file",
         "a folder, not a file",
         "an empty file",
-        "not a picture",
+        "not an image",
         "a URL: plait fetches nothing",
         "cannot be opened",
         "cannot be opened",
