@@ -89,7 +89,7 @@ def recognise(
     """
     if is_list(cells):
         cells = items(cells)
-    if not len(cells) or not (is_text(cells) or is_bytes(cells.type)):
+    if not _may_be_media(cells):
         return None
 
     # a column of plain texts is refused before every cell is looked for on the disk
@@ -107,6 +107,11 @@ def recognise(
             f"none under {source.root}",
         )
     return None
+
+
+def _may_be_media(cells: pa.ChunkedArray) -> bool:
+    """Return whether there are cells, and they are paths or bytes."""
+    return len(cells) > 0 and (is_text(cells) or is_bytes(cells.type))
 
 
 def _count_named(cells: list[Any], suffixes: tuple[str, ...]) -> int:
