@@ -24,17 +24,9 @@ ID_NAME = re.compile(
     r"|^unnamed: \d+$|^__index_level_\d+__$",
     re.IGNORECASE,
 )
-
-
 ID_CELL = re.compile(r"[A-Za-z0-9_\-./:]+")
-
-
 CODE = re.compile(r"[\d_/.:]")
-
-
 SPLIT_NAMES = ("split", "fold", "partition", "subset", "set")
-
-
 MEDIA_SUFFIX = re.compile(
     r".*\.(wav|mp3|flac|ogg|opus|m4a|aac|mp4|mkv|webm|avi|mov|pdf|svg|txt|json)$", re.IGNORECASE
 )
@@ -147,22 +139,37 @@ def _input(table: Table, name: str, recipe: ColumnRecipe | None, rows: np.ndarra
         registry.find("modalities", recipe.modality.name)
         return Column(role="input", modality=recipe.modality.name, reason="said by the recipe", **facts)
     if not len(filled):
-        empty = (
-            "no cell has a value" if everywhere.null_count == len(table) else "no row that trains has a value"
-        )
-        return Column(role="ignored", reason=empty, **facts)
+        all_empty = everywhere.null_count == len(table)
+        reason = "no cell has a value" if all_empty else "no row that trains has a value"
+        return Column(role="ignored", reason=reason, **facts)
     modality, match = _best(name, filled, table)
     if match is None:
         return Column(role="ignored", reason=f"no modality reads cells of type {cells.type}", **facts)
 
-    if recipe is None or recipe.role != "input":  # an input by the caller's word may look like anything
-        if _is_constant(modality, cells):
-            return Column(role="ignored", reason="the same value in every row", **facts)
-        if modality in ("text", "category", "number") and (why := _is_id(name, cells, rows)):
-            return Column(role="id", reason=why, **facts)
-        if is_text(filled) and modality in ("text", "category") and (why := _is_path(filled, table)):
-            return Column(role="ignored", reason=why, **facts)
+    # a column that the recipe names as an input may look like anything
+    if recipe is None or recipe.role != "input":
+        role, reason = _exclusion(name, modality, cells, rows, table)
+        if role != "input":
+            return Column(role=role, reason=reason, **facts)
     return Column(role="input", modality=modality, reason=match.reason, **facts)
+
+
+def _exclusion(
+    name: str, modality: str, cells: pa.ChunkedArray, rows: np.ndarray, table: Table
+) -> tuple[Role, str]:
+    """Return the role of a column from which nothing can be learned, and why; "input" for others."""
+    if _is_constant(modality, cells):
+        return "ignored", "the same value in every row"
+    if modality in ("text", "category", "number"):
+        reason = _is_id(name, cells, rows)
+        if reason:
+            return "id", reason
+    filled = cells.drop_null()
+    if is_text(filled) and modality in ("text", "category"):
+        reason = _is_path(filled, table)
+        if reason:
+            return "ignored", reason
+    return "input", ""
 
 
 def _distinct(cells: pa.ChunkedArray) -> int:
@@ -189,33 +196,31 @@ def _sounds(
     sound_recipes = {origin(name, names): recipe for name, recipe in recipes.items() if name not in names}
     sounds = []
     for column in columns:
-        name = column.name + SOUND
-        if name in table.data.column_names or column.role == "target":
+        if column.name + SOUND in names or column.role == "target":
             continue
-        if recipe := sound_recipes.get(column.name):
-            role = recipe.role or "input"
-            sounds.append(
-                Column(
-                    name=name,
-                    role=role,
-                    modality="audio" if role == "input" else None,
-                    reason="said by the recipe",
-                )
-            )
+        recipe = sound_recipes.get(column.name)
+        if recipe:
+            sounds.append(_sound_of_recipe(column, recipe))
         elif column.role == "input" and column.modality == "video":
-            filled = table.column(column.name).take(pa.array(rows)).drop_null()
-            source = Source(column.name, table.root)
-            heard, looked = registry.find("modalities", "video").hears(filled, source)
-            if heard:
-                sounds.append(
-                    Column(
-                        name=name,
-                        role="input",
-                        modality="audio",
-                        reason=f"{heard} of {looked} clips looked at have a sound",
-                    )
-                )
+            sounds += _sound_of_video(table, column, rows)
     return sounds
+
+
+def _sound_of_recipe(column: Column, recipe: ColumnRecipe) -> Column:
+    role = recipe.role or "input"
+    modality = "audio" if role == "input" else None
+    return Column(name=column.name + SOUND, role=role, modality=modality, reason="said by the recipe")
+
+
+def _sound_of_video(table: Table, column: Column, rows: np.ndarray) -> list[Column]:
+    """Return the sound of a column of videos if some of those that are looked at have one."""
+    filled = table.column(column.name).take(pa.array(rows)).drop_null()
+    source = Source(column.name, table.root)
+    heard, looked = registry.find("modalities", "video").hears(filled, source)
+    if not heard:
+        return []
+    reason = f"{heard} of {looked} clips looked at have a sound"
+    return [Column(name=column.name + SOUND, role="input", modality="audio", reason=reason)]
 
 
 def _best(column: str, cells: pa.ChunkedArray, table: Table) -> tuple[str, Match | None]:
@@ -246,21 +251,32 @@ def _is_id(name: str, cells: pa.ChunkedArray, rows: np.ndarray) -> str:
     if _distinct(filled) < len(filled) or len(filled) < 2:
         return ""
     if pa.types.is_integer(filled.type):
-        # years, or doses of 0, 20, 40, count something else than rows
-        before_first = filled.to_numpy() - rows[cells.is_valid().to_numpy()]
-        if len(filled) > 2 and before_first[0] in (0, 1) and (before_first == before_first[0]).all():
+        if _counts_rows(filled.to_numpy(), rows[cells.is_valid().to_numpy()]):
             return "counts the rows"
         return "unique whole numbers, and named like an id" if ID_NAME.search(name) else ""
     if pa.types.is_floating(filled.type):
         return ""
+    return _is_code(name, filled)
 
-    shown = [str(cell) for cell in sample(filled, 200)]
-    without_spaces = all(ID_CELL.fullmatch(cell) for cell in shown)
-    if ID_NAME.search(name) and without_spaces:
+
+def _counts_rows(numbers: np.ndarray, rows: np.ndarray) -> bool:
+    """Return whether numbers are the row numbers, from 0 or from 1.
+
+    Years, or doses of 0, 20, 40, count something else than rows.
+    """
+    offset = numbers - rows
+    return len(numbers) > 2 and bool(offset[0] in (0, 1) and (offset == offset[0]).all())
+
+
+def _is_code(name: str, filled: pa.ChunkedArray) -> str:
+    """Return why different texts are codes that name rows; nothing if they are not."""
+    texts = [str(cell) for cell in sample(filled, 200)]
+    if not all(ID_CELL.fullmatch(text) for text in texts):
+        return ""
+    if ID_NAME.search(name):
         return "unique in every row, and named like an id"
-    with_digits = sum(bool(CODE.search(cell)) for cell in shown)
-    coded = without_spaces and with_digits > 0.5 * len(shown)
-    if coded and len(filled) >= 20 and not MEDIA_SUFFIX.fullmatch(shown[0]):
+    with_digits = sum(bool(CODE.search(text)) for text in texts)
+    if with_digits > 0.5 * len(texts) and len(filled) >= 20 and not MEDIA_SUFFIX.fullmatch(texts[0]):
         return "unique codes without spaces"
     return ""
 

@@ -11,7 +11,6 @@ from plait.errors import RecipeError, TableError, nearest
 from plait.recipe import registry
 from plait.recipe.recipe import Recipe
 from plait.recipe.registry import Choice
-from plait.recipe.sections import ColumnRecipe
 from plait.table.schema import Schema
 from plait.table.table import Table
 from plait.tasks.base import Task
@@ -49,6 +48,19 @@ def find_targets(table: Table, recipe: Recipe, names: Sequence[str]) -> Targets:
     if not len(table):
         raise TableError(f"{table.name} has no rows")
     alignments = _named_alignments(recipe)
+    targets = _target_names(recipe, names, alignments)
+    labels = {target: _label_column(recipe, target) for target in targets}
+    tasks, reasons = {}, {}
+    for target, (inferred, match) in infer_tasks(table, labels).items():
+        choice = recipe.tasks.get(target, Choice(name=inferred))
+        tasks[target] = choice.name
+        reasons[target] = match.reason if choice.name == inferred else "said by the recipe"
+
+    return Targets(labels, tasks, reasons, alignments, _hidden_labels(recipe, labels, alignments))
+
+
+def _target_names(recipe: Recipe, names: Sequence[str], alignments: Mapping[str, list[str]]) -> list[str]:
+    """Return the named targets, and the recipe's tasks that have labels."""
     targets = list(names)
     for name, choice in recipe.tasks.items():
         has_labels = name not in alignments and (not names or choice.options.get("column"))
@@ -58,21 +70,18 @@ def find_targets(table: Table, recipe: Recipe, names: Sequence[str]) -> Targets:
         raise RecipeError(
             "a target cannot be named 'problem': predictions have a column of that name; rename yours"
         )
+    return targets
 
-    labels = {target: _label_column(recipe, target) for target in targets}
-    tasks, reasons = {}, {}
-    for target, (inferred, match) in infer_tasks(table, labels).items():
-        choice = recipe.tasks.get(target, Choice(name=inferred))
-        tasks[target] = choice.name
-        reasons[target] = match.reason if choice.name == inferred else "said by the recipe"
 
-    aligned = {column for columns in alignments.values() for column in columns}
-    hidden = []
-    for target, column in labels.items():
-        is_input = column in aligned or recipe.columns.get(column, ColumnRecipe()).role == "input"
-        if column == target or not is_input:
-            hidden.append(column)
-    return Targets(labels, tasks, reasons, alignments, hidden)
+def _hidden_labels(
+    recipe: Recipe, labels: Mapping[str, str], alignments: Mapping[str, list[str]]
+) -> list[str]:
+    """Return the columns with labels that are no inputs."""
+    inputs: set[str] = set().union(*alignments.values())
+    for column, column_recipe in recipe.columns.items():
+        if column_recipe.role == "input":
+            inputs.add(column)
+    return [column for target, column in labels.items() if column == target or column not in inputs]
 
 
 def plan_tasks(recipe: Recipe, targets: Targets, schema: Schema) -> dict[str, Choice]:
@@ -112,13 +121,16 @@ def aligned_columns(name: str, choice: Choice, schema: Schema) -> list[str]:
     columns = list(choice.options.get("inputs") or ())
     if not columns:
         columns = [column for column in inputs if schema[column].modality in ALIGNED]
+    _check_aligned(name, columns, choice.options.get("anchor"), inputs)
+    return columns
 
+
+def _check_aligned(name: str, columns: list[str], anchor: str | None, inputs: list[str]) -> None:
     unknown = [column for column in columns if column not in inputs]
     if unknown:
         raise RecipeError(
             f"task '{name}': no input column '{unknown[0]}' to align: {nearest(unknown[0], inputs)}"
         )
-    anchor = choice.options.get("anchor")
     if anchor is not None and anchor not in columns:
         raise RecipeError(
             f"task '{name}': the anchor '{anchor}' is none of its columns: {nearest(anchor, columns)}"
@@ -128,7 +140,6 @@ def aligned_columns(name: str, choice: Choice, schema: Schema) -> list[str]:
             f"task '{name}': expected two or more different columns to align, found "
             f"{', '.join(columns) or 'none'}"
         )
-    return columns
 
 
 def components(tasks: Mapping[str, Choice]) -> list[type[Task]]:

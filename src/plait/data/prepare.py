@@ -42,10 +42,12 @@ class Sides:
 
     @property
     def prepared(self) -> Prepared:
+        """The prepared table that all sides are cut from."""
         return self.train.prepared
 
     @property
     def preprocessing(self) -> Preprocessing:
+        """The fitted modalities and tasks that prepared the table."""
         return self.train.preprocessing
 
 
@@ -83,7 +85,9 @@ def prepare(table: Table, preprocessing: Preprocessing, screen: Screen) -> Prepa
 
 def store(screen: Screen, table: Table) -> AbstractContextManager[Cache | None]:
     """Open the cache of prepared cells; none for a few rows, which are read faster than it is opened."""
-    return (open_store(screen.warn) if len(table) >= WORTH_CACHING else None) or nullcontext()
+    if len(table) < WORTH_CACHING:
+        return nullcontext()
+    return open_store(screen.warn) or nullcontext()
 
 
 def check_cells(
@@ -96,7 +100,7 @@ def check_cells(
             f"{len(prepared.problems):,} cells have problems, listed in {folder / 'problems.csv'}; they "
             f"count as missing:\n" + check.summary(prepared.problems)
         )
-    check.check(prepared.problems, prepared.given, table.root, strict)
+    check.check(prepared.problems, prepared.filled, table.root, strict)
     for warning in (
         *check.health(prepared.notes, prepared.digests),
         *check.leaks(prepared.digests, rows.sides()),

@@ -100,8 +100,9 @@ class Mixture:
 
 
 class Ensemble:
-    """Answers as one network does (see `prediction.Answering`), from rows prepared under every view
-    that it needs.
+    """Several members that answer as one network does (see `prediction.Answering`).
+
+    Rows are prepared under every view that a member needs.
     """
 
     def __init__(
@@ -117,6 +118,7 @@ class Ensemble:
 
     @property
     def tasks(self) -> dict[str, Prediction]:
+        """The task of each target."""
         return predictions(next(iter(self.views.values())).preprocessing.tasks)
 
     def prepare(
@@ -147,18 +149,22 @@ class Ensemble:
 
     def pruned(self) -> Ensemble:
         """Return the ensemble without the members and the views that no answer needs."""
-        names = set().union(*(mixture.needs() for mixture in self.mixtures.values()))
-        bags = [bag for bag in self.bags if bag.name in names]
+        member_names = needed_members(self.mixtures)
+        bags = [bag for bag in self.bags if bag.name in member_names]
         reads_features = any(not bag.view for bag in bags)
         features = self.features if reads_features else Features([])
 
-        needed = {bag.view for bag in bags if bag.view} | (self.features.views if reads_features else set())
-        views = {name: view for name, view in self.views.items() if name in needed}
+        view_names = {bag.view for bag in bags if bag.view} | features.views
         # problems of all columns are listed, so one view must have them all
-        if not any(set(view.preprocessing.inputs) == set(self.columns) for view in views.values()):
-            needed.add(OWN)
-        views = {name: view for name, view in self.views.items() if name in needed}
+        if not self._has_all_columns(view_names):
+            view_names.add(OWN)
+        views = {name: view for name, view in self.views.items() if name in view_names}
         return Ensemble(views, features, bags, self.mixtures, self.columns)
+
+    def _has_all_columns(self, view_names: set[str]) -> bool:
+        """Return whether one of these views has all columns."""
+        inputs = [set(self.views[name].preprocessing.inputs) for name in view_names]
+        return set(self.columns) in inputs
 
     def save(self, folder: Path) -> None:
         """Write the members beside the run's network, which is not written again."""
@@ -171,10 +177,12 @@ class Ensemble:
         files.write_tensors(base / "ensemble.safetensors", tensors)
 
         for number, bag in enumerate(self.bags):
-            for fold, member in enumerate(bag.folds if bag.name != OWN else ()):
-                into = base / str(number) / str(fold)
-                into.mkdir(parents=True, exist_ok=True)
-                member.save(into)
+            if bag.name == OWN:
+                continue
+            for fold, member in enumerate(bag.folds):
+                fold_folder = base / str(number) / str(fold)
+                fold_folder.mkdir(parents=True, exist_ok=True)
+                member.save(fold_folder)
         for view in self.views.values():
             for network in artifact.networks(*view.frozen.values()):
                 artifact.copy(network.files, folder / "pretrained" / network.identity)
@@ -182,20 +190,23 @@ class Ensemble:
 
     def _state(self) -> dict[str, Any]:
         """Return all but tensors, as JSON."""
+        views = {}
+        for name, view in self.views.items():
+            views[name] = None if name == OWN else view.state()
         bags = []
         for bag in self.bags:
             choice = bag.choice.model_dump(mode="json")
             bags.append({"name": bag.name, "choice": choice, "view": bag.view, "folds": len(bag.folds)})
         return {
             "columns": self.columns,
-            "views": {name: None if name == OWN else view.state() for name, view in self.views.items()},
+            "views": views,
             "features": self.features.state(),
             "bags": bags,
             "weights": {target: mixture.state() for target, mixture in self.mixtures.items()},
         }
 
 
-def load(folder: Path, own: Artifact, predictor: Predictor) -> Ensemble | None:
+def load(folder: Path, run: Artifact, predictor: Predictor) -> Ensemble | None:
     """Load the ensemble in a run's folder; None where the network answers alone.
 
     Raises `ArtifactError` when it is damaged.
@@ -203,48 +214,57 @@ def load(folder: Path, own: Artifact, predictor: Predictor) -> Ensemble | None:
     if not (folder / FILE).is_file():
         return None
     try:
-        return _load(folder, own, predictor)
+        return _load(folder, run, predictor)
     except (ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
         raise ArtifactError(f"'{folder}' is damaged: {type(error).__name__}: {error}") from error
 
 
-def _load(folder: Path, own: Artifact, predictor: Predictor) -> Ensemble:
-    about = json.loads((folder / FILE).read_text(encoding="utf-8"))
+def _load(folder: Path, run: Artifact, predictor: Predictor) -> Ensemble:
+    ensemble_state = json.loads((folder / FILE).read_text(encoding="utf-8"))
     tensors = load_file(folder / "members" / "ensemble.safetensors")
     views = {}
-    for name, state in about["views"].items():
-        of_run = View(own.plan, own.preprocessing, predictor.settings)
-        views[name] = View.from_state(state) if state else of_run
+    for name, state in ensemble_state["views"].items():
+        if state:
+            views[name] = View.from_state(state)
+        else:
+            views[name] = View(run.plan, run.preprocessing, predictor.settings)
         for network in artifact.networks(*views[name].frozen.values()):
             network.folder = folder / "pretrained" / network.identity
 
     prefix = "features/"
     vectors = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
-    features = Features.from_state(about["features"], vectors)
+    features = Features.from_state(ensemble_state["features"], vectors)
     bags = []
-    for number, state in enumerate(about["bags"]):
+    for number, state in enumerate(ensemble_state["bags"]):
         bags.append(_bag(folder / "members" / str(number), state, views, predictor))
 
     mixtures = {}
-    for number, (target, state) in enumerate(about["weights"].items()):
+    for number, (target, state) in enumerate(ensemble_state["weights"].items()):
         key = f"stack/{number}"
-        stack = (tensors[f"{key}/weight"], tensors[f"{key}/bias"]) if f"{key}/weight" in tensors else None
+        stack = None
+        if f"{key}/weight" in tensors:
+            stack = (tensors[f"{key}/weight"], tensors[f"{key}/bias"])
         mixtures[target] = Mixture.from_state(state, stack)
-    return Ensemble(views, features, bags, mixtures, about["columns"])
+    return Ensemble(views, features, bags, mixtures, ensemble_state["columns"])
 
 
-def _bag(folder: Path, about: dict[str, Any], views: dict[str, View], predictor: Predictor) -> Bag:
-    choice, view_name = Choice(**about["choice"]), about["view"]
+def _bag(folder: Path, state: dict[str, Any], views: dict[str, View], predictor: Predictor) -> Bag:
+    choice, view_name = Choice(**state["choice"]), state["view"]
     kind = find("members", choice.name)
-    if about["name"] == OWN:
+    if state["name"] == OWN:
         return Bag(OWN, choice, OWN, [kind(predictor, OWN)])
     view = views[view_name] if view_name else next(iter(views.values()))
     config = configure("members", choice.name, choice.options)
     folds = []
-    for fold in range(int(about["folds"])):
-        inputs = (view_name, view.preprocessing)
+    inputs = (view_name, view.preprocessing)
+    for fold in range(int(state["folds"])):
         folds.append(kind.load(config, folder / str(fold), view.plan, view.settings, inputs))
-    return Bag(about["name"], choice, view_name, folds)
+    return Bag(state["name"], choice, view_name, folds)
+
+
+def needed_members(mixtures: dict[str, Mixture]) -> set[str]:
+    """Return the names of the members without which a target has no answer."""
+    return set().union(*(mixture.needs() for mixture in mixtures.values()))
 
 
 def mean(task: Prediction, outputs: list[Tensor]) -> Tensor:
@@ -265,11 +285,11 @@ def mixed_outputs(
     for subset in range(subsets):
         by_target = {}
         for target, mixture in mixtures.items():
-            of_members = {}
-            for name, of_member in outputs.items():
-                if target in of_member[subset]:
-                    of_members[name] = of_member[subset][target]
-            by_target[target] = mixture.output(tasks[target], of_members)
+            by_member = {}
+            for name, member_outputs in outputs.items():
+                if target in member_outputs[subset]:
+                    by_member[name] = member_outputs[subset][target]
+            by_target[target] = mixture.output(tasks[target], by_member)
         answers.append(by_target)
     return answers
 

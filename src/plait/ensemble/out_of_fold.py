@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from plait.data.dataset import Dataset
-from plait.ensemble.ensemble import Bag, Mixture, mixed_outputs
+from plait.ensemble.ensemble import Bag, Mixture, mixed_outputs, needed_members
 from plait.members.base import Examples
 from plait.tasks.base_prediction import Prediction
 
@@ -49,6 +49,7 @@ class CrossFit:
 
     @property
     def name(self) -> str:
+        """The member's name."""
         return self.bag.name
 
     def predict(
@@ -137,7 +138,7 @@ class OutOfFoldEnsemble:
         """Answer rows that `rows` returned, for each subset of the columns; NaN where one is not scored."""
         # rows are numbers of the table's rows, in ascending order; outputs are by place among the examples
         places = torch.searchsorted(self.examples.rows, rows.rows)
-        names = set().union(*(mixture.needs() for mixture in self.mixtures.values()))
+        names = needed_members(self.mixtures)
         outputs: dict[str, list[dict[str, Tensor]]] = {}
         for member in self.members:
             if member.name in names:

@@ -1,6 +1,4 @@
-"""Ways to prepare one table: each the inputs of a plan, fitted, with the vectors of its frozen encoders in
-place of cells.
-"""
+"""Ways to prepare one table for members."""
 
 from __future__ import annotations
 
@@ -23,6 +21,8 @@ from plait.table.table import Progress, Table
 
 @dataclass
 class View:
+    """One way to prepare a table: the fitted inputs of a plan. Frozen embeddings replace the cells."""
+
     plan: Plan
     preprocessing: Preprocessing
     settings: Settings
@@ -51,13 +51,13 @@ class View:
         store: Store | None = None,
         progress: Progress = lambda n: None,
     ) -> Dataset:
-        """All rows of a table."""
+        """Prepare all rows of a table, and embed the columns of frozen encoders."""
         prepared = self.preprocessing.prepare(table, targets, progress, store)
         embedding.embed(prepared, self.preprocessing, self.frozen, self.plan, self.settings, store)
         return Dataset(prepared, self.preprocessing)
 
     def state(self) -> dict[str, Any]:
-        """As JSON."""
+        """Return the plan, the precisions and the fitted state, as JSON."""
         return {
             "plan": self.plan.to_dict(),
             "settings": {"precision": self.settings.precision, "frozen": self.settings.frozen},
@@ -66,20 +66,19 @@ class View:
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> View:
+        """Invert `state`."""
         plan = Plan.from_dict(state["plan"])
         preprocessing = Preprocessing.from_state(plan, state["state"])
         return cls(plan, preprocessing, settings_as(state["settings"], plan, preprocessing))
 
 
 def settings_as(trained: Mapping[str, Any], plan: Plan, preprocessing: Preprocessing) -> Settings:
-    """This machine's settings, in the precisions that a model was trained in: bf16 only where it is
-    fast here too.
+    """Return this machine's settings, in the precisions that a model was trained in.
+
+    A model trained in bf16 runs in fp32 where bf16 is slow.
     """
-    here = device.settings(plan.recipe.training, preprocessing.convolves(plan))
-    bf16 = device.bf16_is_fast(here.device)
-    precisions: dict[str, Any] = {
-        k: trained[k] if trained[k] != "bf16" or bf16 else "fp32"
-        for k in ("precision", "frozen")
-        if k in trained
-    }
-    return replace(here, **precisions)
+    settings = device.settings(plan.recipe.training, preprocessing.convolves(plan))
+    precisions = {name: trained[name] for name in ("precision", "frozen") if name in trained}
+    if not device.bf16_is_fast(settings.device):
+        precisions = {name: "fp32" if value == "bf16" else value for name, value in precisions.items()}
+    return replace(settings, **precisions)

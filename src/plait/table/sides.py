@@ -34,9 +34,10 @@ def read_sides(sources: Sources) -> Table:
 
     Raises `TableError` when they cannot be read, or do not fit each other.
     """
-    tables = {
-        side: read(source, sources.root) for side, source in sources.sides().items() if source is not None
-    }
+    tables = {}
+    for side, source in sources.sides().items():
+        if source is not None:
+            tables[side] = read(source, sources.root)
     train = tables["train"]
     if len(tables) == 1:
         return train
