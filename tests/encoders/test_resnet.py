@@ -22,9 +22,9 @@ def test_gradients_in_bf16_are_those_in_fp32(size: int, rows: int) -> None:
             encoders.configure("resnet", {"dropout": 0.0}), Layout("grid", (3, size, size))
         )
         module.eval()  # statistics of a few rows of noise would magnify rounding
-        for part in module.modules():
-            if isinstance(part, torch.nn.BatchNorm2d):
-                torch.nn.init.ones_(part.weight)  # zero in some, at the start: nothing would flow
+        for layer in module.modules():
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                torch.nn.init.ones_(layer.weight)  # zero in some, at the start: nothing would flow
         x = torch.rand(rows, 3, size, size)
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             y = module(Values(x)).pooled_BD()

@@ -142,7 +142,9 @@ def test_every_option_changes_something(option: dict[str, Any], tmp_path: Path) 
     encoded = []
     for task_options in ({}, option):
         torch.manual_seed(0)
-        task = tasks.find("speak").fit(tasks.configure("speak", task_options), pa.chunked_array([["x"]]), "sound")
+        task = tasks.find("speak").fit(
+            tasks.configure("speak", task_options), pa.chunked_array([["x"]]), "sound"
+        )
         task.build_head({"said": 5})
         target = task.encode(pa.chunked_array([["0-0.wav"]]), Source("sound", tmp_path))[0]
         encoded.append((target, sum(p.numel() for p in task.parameters())))
