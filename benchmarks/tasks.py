@@ -33,6 +33,7 @@ from torch import nn
 import plait
 from measure import machine, page, remembered
 from plait.balancing.base import Share
+from plait.evaluation.bootstrap import bootstrap
 from plait.modalities.audio import Config as AudioConfig
 from plait.modalities.audio import log_mel
 from plait.recipe.registry import configure, find
@@ -40,7 +41,8 @@ from plait.samples import clips, emoji, prompts, stamps
 from plait.samples.base import side
 from plait.table.read import read
 from plait.table.table import Table
-from plait.tasks.writing.metrics import edits, error_rates
+from plait.tasks.transcription import Transcription
+from plait.tasks.writing.metrics import EditedRows
 from plait.tasks.writing.spelling import plain
 from tasks_page import part_a, part_b, part_cd, part_e
 
@@ -177,10 +179,9 @@ def transcripts(seed: int) -> dict[str, Any]:
 
 def rates(answered: list[str | None], wanted: list[str]) -> dict[str, list[float]]:
     """Error rates with intervals over rows."""
-    compared = edits([a or "" for a in answered], wanted)
-    rng, value = np.random.default_rng(0), error_rates(compared)
-    drawn = [error_rates(compared[rng.integers(0, len(wanted), len(wanted))]) for _ in range(1000)]
-    return {m: [value[m], *np.quantile([d[m] for d in drawn], [0.025, 0.975]).tolist()] for m in value}
+    rows = EditedRows.of([text or "" for text in answered], wanted)
+    scores = bootstrap(rows, Transcription.metrics, 1000)
+    return {name: [score.value, score.low, score.high] for name, score in scores.items()}
 
 
 def nearest(known: list[dict[str, Any]], held: list[dict[str, Any]], root: Path) -> list[str]:

@@ -26,7 +26,8 @@ from measure import machine, page, table
 from plait.samples import prompts
 from plait.table.read import read
 from plait.table.table import Table
-from plait.tasks.writing.metrics import edits, error_rates
+from plait.tasks.transcription import Transcription
+from plait.tasks.writing.metrics import EditedRows
 from plait.tasks.writing.spelling import plain
 
 CACHE = Path.home() / ".cache" / "plait" / "samples" / "prompts"
@@ -141,9 +142,9 @@ def written(source: Path, folder: Path) -> Path:
 
 
 def scores(said: list[str | None], wanted: list[str]) -> dict[str, float]:
-    return error_rates(
-        edits([plain(text or "", "spoken") for text in said], [plain(text, "spoken") for text in wanted])
-    )
+    answers = [plain(text or "", "spoken") for text in said]
+    rows = EditedRows.of(answers, [plain(text, "spoken") for text in wanted])
+    return {name: metric(rows) for name, metric in Transcription.metrics.items()}
 
 
 def as_it_is(held: list[dict[str, Any]], root: Path, model: Path) -> dict[str, float]:

@@ -251,8 +251,9 @@ class TestTextTask:
         )
         measured = made.measure(F.pad(target[labelled], (0, 3)).numpy(), target[labelled].numpy())
         assert measured[made.score] == pytest.approx(1.0 if made.higher else 0.0)
-        some = made.measured(target[labelled].numpy(), target[labelled].flip(0)[labelled[:3]].numpy())
-        assert some(np.array([0, 0]))[made.score] == some(np.array([0]))[made.score]
+        rows = made.score_rows(target[labelled].numpy(), target[labelled].flip(0)[labelled[:3]].numpy())
+        score = made.metrics[made.score]
+        assert score(rows.take(np.array([0, 0]))) == score(rows.take(np.array([0])))
 
     def test_a_row_alone_has_the_loss_it_has_among_others(self, name: str) -> None:
         made = task(name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +20,14 @@ from plait.table.table import Source
 from plait.table.values import distinct
 from plait.tasks.base import TaskOptions, masked_mean
 from plait.tasks.base_prediction import Prediction, mean_of_sigmoid, mean_of_softmax
+from plait.tasks.predicting.metrics import (
+    ClassRows,
+    accuracy,
+    balanced_accuracy,
+    f1_macro,
+    log_loss,
+    roc_auc,
+)
 
 
 class Config(TaskOptions):
@@ -34,6 +41,12 @@ class Classification(Prediction):
     """Two classes have one logit, of the second class in sorted order; more have one each."""
 
     options = Config
+    metrics = {
+        "accuracy": accuracy,
+        "balanced_accuracy": balanced_accuracy,
+        "f1_macro": f1_macro,
+        "log_loss": log_loss,
+    }
     score = "accuracy"
     higher = True
     logits = True
@@ -43,6 +56,8 @@ class Classification(Prediction):
     ) -> None:
         super().__init__()
         self.classes, self.counts, self.label_smoothing = classes, counts, label_smoothing
+        if len(classes) == 2:
+            self.metrics = {**self.metrics, "roc_auc": roc_auc}
         self.config = Config(class_weights=class_weights, label_smoothing=label_smoothing)
         count_C = torch.tensor(counts, dtype=torch.float32)
         weight_C = count_C.sum() / (len(counts) * count_C.clamp(min=1))
@@ -134,35 +149,8 @@ class Classification(Prediction):
         answer = pa.array(self.classes).take(pa.array(p_BC.argmax(1)))
         return {"": answer, **{f"probability_{c}": pa.array(p_BC[:, i]) for i, c in enumerate(self.classes)}}
 
-    def measure(self, output: np.ndarray, target: np.ndarray) -> dict[str, float]:
-        return self.measured(output, target)(np.arange(len(target)))
-
-    def measured(
-        self, output: np.ndarray, target: np.ndarray, all_metrics: bool = True
-    ) -> Callable[[np.ndarray], dict[str, float]]:
-        p_BC, classes = self.probabilities(torch.from_numpy(output)).numpy(), len(self.classes)
-        guess_B, surprise_B = p_BC.argmax(1), -np.log(p_BC[np.arange(len(target)), target].clip(1e-7))
-        hit_B = guess_B == target
-
-        def of(rows: np.ndarray) -> dict[str, float]:
-            wanted, hits = target[rows], hit_B[rows]
-            count, hit, guessed = (
-                np.bincount(some, minlength=classes) for some in (wanted, wanted[hits], guess_B[rows])
-            )
-            seen = count > 0
-            # F1 of a class is 2 TP / (labels + guesses); macro: the mean over classes that occur in either
-            occurs = seen | (guessed > 0)
-            measured = {
-                "accuracy": float(hits.mean()),
-                "balanced_accuracy": float((hit[seen] / count[seen]).mean()),
-                "f1_macro": float((2 * hit[occurs] / (count + guessed)[occurs]).mean()),
-                "log_loss": float(surprise_B[rows].mean()),
-            }
-            if classes == 2 and all_metrics:
-                measured["roc_auc"] = roc_auc(wanted, p_BC[rows, 1])
-            return measured
-
-        return of
+    def score_rows(self, output: np.ndarray, target: np.ndarray) -> ClassRows:
+        return ClassRows.of(self.probabilities(torch.from_numpy(output)).numpy(), target)
 
     def baseline(self, target: Tensor) -> Tensor:
         return _logits(torch.bincount(target, minlength=len(self.classes)).float())
@@ -195,21 +183,6 @@ def _logits(count_C: Tensor) -> Tensor:
     share_C = count_C.clamp(min=1e-6)
     logits = (share_C / share_C.sum()).log()
     return logits[1:] - logits[:1] if len(logits) == 2 else logits
-
-
-def roc_auc(target: np.ndarray, score: np.ndarray) -> float:
-    """The area under the ROC curve, as the share of pairs in the right order (Mann & Whitney 1947; ties
-    count half). NaN when there is one class only. The bootstrap asks often, and scikit-learn's own
-    builds the whole curve.
-    """
-    from scipy.stats import rankdata  # takes longer to import than a small model to predict
-
-    positive = int(target.sum())
-    negative = len(target) - positive
-    if not positive or not negative:
-        return float("nan")
-    ranks = rankdata(score)
-    return float((ranks[target == 1].sum() - positive * (positive + 1) / 2) / (positive * negative))
 
 
 def _plain(cells: pa.ChunkedArray) -> pa.ChunkedArray:
