@@ -47,3 +47,21 @@ def weighted_sum(output: torch.Tensor) -> torch.Tensor:
     """The sum of the outputs, each with a weight of its own."""
     generator = torch.Generator().manual_seed(1)
     return (output * torch.randn(output.shape, generator=generator, dtype=output.dtype)).sum()
+
+
+def silent_parameters(module: torch.nn.Module, loss: Callable[[], torch.Tensor]) -> set[str]:
+    """The names of parameters that get no gradient in either of two steps.
+
+    A network may begin with a scale or a layer of zeros. What lies before it learns in the second step.
+    """
+    parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    silent = set(parameters)
+    for _ in range(2):
+        module.zero_grad()
+        loss().backward()
+        for name, parameter in parameters.items():
+            if parameter.grad is not None and parameter.grad.any():
+                assert torch.isfinite(parameter.grad).all(), name
+                silent.discard(name)
+            parameter.data += SHIFT * torch.ones_like(parameter)
+    return silent

@@ -78,7 +78,8 @@ class Classification(Prediction):
 
     @classmethod
     def fit(cls, config: Config, cells: pa.ChunkedArray, name: str) -> Classification:
-        counted = {c["values"]: c["counts"] for c in pc.value_counts(_plain(cells).drop_null()).to_pylist()}
+        plain = _plain_labels(cells, name)
+        counted = {c["values"]: c["counts"] for c in pc.value_counts(plain.drop_null()).to_pylist()}
         classes = sorted(counted)
         if len(classes) < 2:
             what = f"only one class, {classes[0]!r}" if classes else "no labels at all"
@@ -99,7 +100,7 @@ class Classification(Prediction):
         glorot(self.head)
 
     def encode(self, cells: pa.ChunkedArray, source: Source) -> tuple[Tensor, Tensor, list[Problem]]:
-        plain = _plain(cells)
+        plain = _plain_labels(cells, source.column)
         known = pa.array(self.classes)
         try:
             plain = pc.cast(plain, known.type)
@@ -183,6 +184,16 @@ def _logits(count_C: Tensor) -> Tensor:
     share_C = count_C.clamp(min=1e-6)
     logits = (share_C / share_C.sum()).log()
     return logits[1:] - logits[:1] if len(logits) == 2 else logits
+
+
+def _plain_labels(cells: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """Return the labels of the target `name` as they can be written as JSON."""
+    try:
+        return _plain(cells)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise TrainingError(
+            f"target '{name}': expected words or numbers for a classification, the column holds {cells.type}"
+        ) from error
 
 
 def _plain(cells: pa.ChunkedArray) -> pa.ChunkedArray:
