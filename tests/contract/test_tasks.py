@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +28,7 @@ from support.tasks import (
     labels_of,
     one_row,
     perfect_output,
+    task_config,
     task_names,
 )
 
@@ -90,7 +91,7 @@ class TestTask:
     def test_state_is_json_and_restores_the_same_task(self, name: str) -> None:
         task = fit_task(name).task
         state = json.loads(json.dumps(task.state(), allow_nan=False))
-        restored = type(task).from_state(cast(Any, task).config, state)
+        restored = type(task).from_state(task_config(name), state)
         build_head(restored, name)
         restored.load_state_dict(task.state_dict())
         assert torch.equal(answer(task, name), answer(restored.eval(), name))

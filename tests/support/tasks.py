@@ -99,14 +99,17 @@ class Fitted:
         return self.target[self.labelled]
 
 
+def task_config(name: str, options: dict[str, Any] | None = None) -> Any:
+    return configured("tasks", name, {"inputs": tuple(input_columns(name)), **(options or {})})
+
+
 def fit_task(
     name: str, options: dict[str, Any] | None = None, labels: pa.ChunkedArray | None = None
 ) -> Fitted:
     """A task, fitted on labels that suit it, or on these."""
     labels = labels_of(name) if labels is None else labels
-    inputs = {"inputs": tuple(input_columns(name))}
     torch.manual_seed(0)
-    task = component("tasks", name).fit(configured("tasks", name, {**inputs, **(options or {})}), labels, "t")
+    task = component("tasks", name).fit(task_config(name, options), labels, "target")
     build_head(task, name)
     target, labelled, problems = task.encode(labels, SOURCE)
     assert not problems, f"these are no labels for the task '{name}': {problems}; see columns_of_labels"

@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from torch.nn import functional as F
 
 import plait
 from plait.cli.main import run
@@ -23,6 +22,7 @@ from support.media import wav
 from support.paths import texts_of
 from support.sounds import tones
 from support.tables import COLOURS, make_rows
+from support.tasks import task_names
 
 HEARD = [
     "training.precision=fp32",
@@ -230,31 +230,8 @@ def task(name: str, **options: Any) -> TextTask:
     return made.eval()
 
 
-@pytest.mark.parametrize("name", ["generation", "transcription"])
+@pytest.mark.parametrize("name", task_names(TextTask))
 class TestTextTask:
-    def test_state_restores_the_same_task(self, name: str) -> None:
-        import json
-
-        made = task(name)
-        again = type(made).from_state(made.config, json.loads(json.dumps(made.state())))
-        again.build_head({"x": 5})
-        again.load_state_dict(made.state_dict())
-        tokens = {"x": Tokens(torch.randn(3, 6, 5), torch.ones(3, 6, dtype=torch.bool))}
-        one, other = (t.eval().decode(t(tokens), thorough=True) for t in (made, again))
-        assert torch.equal(one, other)
-        assert len(made.answers(one)[""]) == 3
-
-    def test_a_perfect_answer_is_measured_as_perfect(self, name: str) -> None:
-        made = task(name)
-        target, labelled, _ = made.encode(
-            pa.chunked_array([["ab", "b a", "cab", None]]), Source("said", Path())
-        )
-        measured = made.measure(F.pad(target[labelled], (0, 3)).numpy(), target[labelled].numpy())
-        assert measured[made.score] == pytest.approx(1.0 if made.higher else 0.0)
-        rows = made.score_rows(target[labelled].numpy(), target[labelled].flip(0)[labelled[:3]].numpy())
-        score = made.metrics[made.score]
-        assert score(rows.take(np.array([0, 0]))) == score(rows.take(np.array([0])))
-
     def test_a_row_alone_has_the_loss_it_has_among_others(self, name: str) -> None:
         made = task(name)
         target, labelled, _ = made.encode(
@@ -267,18 +244,6 @@ class TestTextTask:
             alone.append(made.loss(output, target[row : row + 1], labelled[row : row + 1]))
         whole = made.loss(made({"x": Tokens(x, mask)}), target, labelled)
         torch.testing.assert_close(whole, torch.stack(alone).mean())
-
-    def test_every_parameter_learns(self, name: str) -> None:
-        made = task(name).train()
-        target, labelled, _ = made.encode(
-            pa.chunked_array([["ab", "b a", "cab", None]]), Source("said", Path())
-        )
-        made.loss(
-            made({"x": Tokens(torch.randn(4, 9, 5), torch.ones(4, 9, dtype=torch.bool))}),
-            target,
-            labelled,
-        ).backward()
-        assert all(p.grad is not None and p.grad.any() for p in made.parameters())
 
     def test_a_text_that_is_too_long_is_named(self, name: str) -> None:
         made = task(name, longest=3, units="characters")
