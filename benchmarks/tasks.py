@@ -35,13 +35,15 @@ import plait
 import standins
 from measure import cache_folder, machine, page, read_arguments, remembered, sample_table
 from plait.balancing.base import Share, balancings
+from plait.evaluation.bootstrap import bootstrap
 from plait.modalities.audio import Config as AudioConfig
 from plait.modalities.audio import log_mel
 from plait.samples import clips, emoji, prompts, stamps
 from plait.samples.base import side
 from plait.table.read import read
 from plait.table.table import Table
-from plait.tasks.writing.metrics import edits, error_rates
+from plait.tasks.transcription import Transcription
+from plait.tasks.writing.metrics import EditedRows
 from plait.tasks.writing.spelling import plain
 from tasks_page import part_a, part_b, part_cd, part_e
 
@@ -197,10 +199,9 @@ def transcripts(seed: int) -> dict[str, Any]:
 
 def rates(answered: list[str | None], expected: list[str]) -> dict[str, list[float]]:
     """Compute error rates with intervals over rows."""
-    compared = edits([a or "" for a in answered], expected)
-    rng, value = np.random.default_rng(0), error_rates(compared)
-    drawn = [error_rates(compared[rng.integers(0, len(expected), len(expected))]) for _ in range(1000)]
-    return {m: [value[m], *np.quantile([d[m] for d in drawn], [0.025, 0.975]).tolist()] for m in value}
+    rows = EditedRows.of([text or "" for text in answered], expected)
+    scores = bootstrap(rows, Transcription.metrics, 1000)
+    return {name: [score.value, score.low, score.high] for name, score in scores.items()}
 
 
 def nearest(training: list[dict[str, Any]], held: list[dict[str, Any]], root: Path) -> list[str]:

@@ -27,7 +27,8 @@ from measure import cache_folder, machine, page, read_arguments, sample_table, t
 from plait.samples import prompts
 from plait.table.read import read
 from plait.table.table import Table
-from plait.tasks.writing.metrics import edits, error_rates
+from plait.tasks.transcription import Transcription
+from plait.tasks.writing.metrics import EditedRows
 from plait.tasks.writing.spelling import plain
 
 KINDS = (np.float32, np.int8, np.int16, np.int32, np.float16)  # of CTranslate2's numbers
@@ -147,9 +148,9 @@ def written(source: Path, folder: Path) -> Path:
 
 
 def scores(answers: list[str | None], expected: list[str]) -> dict[str, float]:
-    return error_rates(
-        edits([plain(text or "", "spoken") for text in answers], [plain(text, "spoken") for text in expected])
-    )
+    answers = [plain(text or "", "spoken") for text in answers]
+    rows = EditedRows.of(answers, [plain(text, "spoken") for text in expected])
+    return {name: metric(rows) for name, metric in Transcription.metrics.items()}
 
 
 def as_it_is(held: list[dict[str, Any]], root: Path, model: Path) -> dict[str, float]:

@@ -43,26 +43,7 @@ import importlib, sys, pytest
 from plait.api.describe import REGISTRIES
 for kind in REGISTRIES:
     importlib.import_module(f"plait.{kind}").__path__.append(f"{sys.argv[1]}/{kind}")
-sys.path.insert(0, sys.argv[2])
-import test_contract as t
-t.OTHER |= {"maximum": {"width": 16}, "average": {"width": 16}}
-t.CELLS["prefix"] = ["0301", "0302", None, "0411", "0412", "", "0301", "05"]
-t.TARGETS["count"] = [1, 2, None, 4, 0, 5, 2, 3]
-fusion = t.TestFusion()
-for test in (n for n in dir(fusion) if n.startswith("test")):
-    getattr(fusion, test)("maximum")
-encoder = t.TestEncoder()
-for test in (n for n in dir(encoder) if n.startswith("test")):
-    getattr(encoder, test)("average", "tokens")
-t.test_every_fusion_option_changes_something("maximum", "width")
-t.test_every_encoder_option_changes_something("average", "width")
-task = t.TestTask()
-task.test_unlabelled_rows_have_no_loss_and_no_gradient("count")
-task.test_state_restores_the_same_task("count")
-modality = t.TestModality()
-modality.test_state_is_json_and_restores_equal_values("prefix")
-modality.test_a_row_alone_is_the_same_as_among_others("prefix")
-print("kept")
+sys.exit(pytest.main([sys.argv[2], "-p", "no:cacheprovider", "-k", "maximum or average or count or prefix"]))
 """
 
 
@@ -80,7 +61,7 @@ def placed(tmp_path: Path) -> Path:
 
 def run(script: str, *arguments: str) -> str:
     done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.strip()
 
 
@@ -92,7 +73,10 @@ def test_the_examples_are_found_by_their_names_and_train(placed: Path) -> None:
 
 
 def test_the_examples_keep_the_contract(placed: Path) -> None:
-    assert run(CONTRACT, str(placed), str(ROOT / "tests")) == "kept"
+    summary = run(CONTRACT, str(placed), str(ROOT / "tests" / "contract"))
+    number = re.search(r"(\d+) passed", summary)
+    assert number, summary
+    assert int(number[1]) > 40, "each example runs through the contract of its kind"
 
 
 def test_the_examples_type_check(placed: Path) -> None:

@@ -19,7 +19,8 @@ from PIL import Image
 
 import plait
 from plait.errors import ArtifactError, BadCellsError, RecipeError, TableError
-from plait.evaluation.scores import bootstrap, subset_name
+from plait.evaluation.bootstrap import bootstrap
+from plait.evaluation.scores import subset_name
 from plait.prediction.artifact import FORMAT
 from support.tables import FAST, make_rows, write_csv
 
@@ -198,7 +199,7 @@ def test_bootstrap_interval_covers_the_binomial_one() -> None:
     target = np.zeros(400, dtype=np.int64)
     output = np.tile([9.0, 0.0, 0.0], (400, 1)).astype(np.float32)
     output[:100] = [0.0, 9.0, 0.0]
-    score = bootstrap(task, output, target, 1000)["accuracy"]
+    score = bootstrap(task.score_rows(output, target), task.metrics, 1000)["accuracy"]
     expected = 1.96 * (0.75 * 0.25 / 400) ** 0.5
     assert score.value == 0.75
     assert score.high - score.low == pytest.approx(2 * expected, rel=0.15)

@@ -1,12 +1,12 @@
 """Each way of balancing, against its paper's equations, on two losses of a few parameters that pull apart.
 
-`TestBalancing` holds for every file in `balancing/`, from the moment that it is there.
+tests/contract/test_balancing.py has what holds for all of them.
 """
 
 from __future__ import annotations
 
 import sys
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import pytest
@@ -15,47 +15,10 @@ from scipy.optimize import minimize
 from torch import nn
 from torchjd import scalarization
 
-from plait.balancing.base import Balancing, Share, balancings
+from plait.balancing.base import Balancing, Share
 from plait.errors import RecipeError
 from plait.nn.layers import module_key
-from support.components import variants
-
-SHARES = {"a": Share(2.0, 4.0), "b": Share(1.0, 0.5, squared=True)}
-UNIT_SHARES = {"a": Share(), "b": Share()}
-
-
-def build(name: str, shares: dict[str, Share] = SHARES, **options: Any) -> Balancing:
-    balancing: Balancing = balancings.find(name).build(balancings.configure(name, options), shares)
-    return balancing
-
-
-class Toy(nn.Module):
-    """Two losses of shared parameters w, each with one parameter of its own."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.w = nn.Parameter(torch.tensor([0.5, -1.0, 2.0]))
-        self.own = nn.ParameterDict({"a": torch.tensor(1.0), "b": torch.tensor(-1.0)})
-
-    def losses(self) -> dict[str, torch.Tensor]:
-        a = (self.w * torch.tensor([1.0, 2.0, -1.0])).sum().square() + self.own["a"].square() + 1
-        b = (self.w - torch.tensor([0.0, -2.0, 2.0])).square().sum() + (self.own["b"] - 2).square()
-        return {"a": a, "b": b}
-
-    def values(self) -> dict[str, float]:
-        return {target: float(loss.detach()) for target, loss in self.losses().items()}
-
-    def gradients(self) -> np.ndarray:
-        """The gradient of each loss by w: (2, 3)."""
-        rows = [torch.autograd.grad(loss, self.w)[0].numpy() for loss in self.losses().values()]
-        return np.stack(rows).astype(float)
-
-
-def stepped(balancing: Balancing) -> Toy:
-    toy = Toy()
-    balancing.backward(toy.losses(), [toy.w])
-    balancing.finish([toy.w])
-    return toy
+from support.balancing import UNIT_SHARES, Toy, build, stepped
 
 
 def log_variance(balancing: Balancing, target: str) -> torch.Tensor:
@@ -209,43 +172,3 @@ def test_a_batch_in_parts_has_the_gradient_of_the_batch(name: str) -> None:
     torch.testing.assert_close(toy.w.grad, stepped(at_once).w.grad)
     for parameter, expected in zip(balancing.parameters(), at_once.parameters(), strict=True):
         torch.testing.assert_close(parameter.grad, expected.grad)
-
-
-@pytest.mark.parametrize(("name", "options"), variants(balancings))
-class TestBalancing:
-    def test_a_target_without_a_label_in_the_batch_is_left_out(
-        self, name: str, options: dict[str, Any]
-    ) -> None:
-        balancing, toy = build(name, **options), Toy()
-        balancing.backward({"b": toy.losses()["b"]}, [toy.w])
-        balancing.finish([toy.w])
-        if balancing.again:
-            balancing.after({"b": toy.losses()["b"] * 0.5})
-        assert toy.own["a"].grad is None
-        assert toy.w.grad is not None
-        cosine = torch.cosine_similarity(toy.w.grad, torch.from_numpy(Toy().gradients()[1]).float(), dim=0)
-        assert cosine == pytest.approx(1.0, abs=1e-5)
-
-    def test_both_losses_fall_from_a_common_start(self, name: str, options: dict[str, Any]) -> None:
-        balancing, toy = build(name, **options), Toy()
-        optimizer = torch.optim.SGD([*toy.parameters(), *balancing.parameters()], lr=0.01)
-        before = toy.values()
-        for _ in range(600):
-            optimizer.zero_grad()
-            balancing.backward(toy.losses(), [toy.w])
-            balancing.finish([toy.w])
-            optimizer.step()
-            if balancing.again:
-                balancing.after({target: loss.detach() for target, loss in toy.losses().items()})
-        assert all(loss < before[target] for target, loss in toy.values().items())
-
-    def test_what_it_learned_is_saved(self, name: str, options: dict[str, Any]) -> None:
-        balancing, other = build(name, **options), build(name, **options)
-        for tensor in balancing.state_dict().values():
-            tensor += 0.3
-        other.load_state_dict(balancing.state_dict())
-        for tensor, restored in zip(
-            balancing.state_dict().values(), other.state_dict().values(), strict=True
-        ):
-            assert torch.equal(tensor, restored)
-        assert torch.equal(stepped(balancing).w.grad, stepped(other).w.grad)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 from typing import Any
 
@@ -188,3 +189,12 @@ def test_vectors_of_another_length_are_named() -> None:
         "expected 2 finite numbers, got 1",
         "expected 2 finite numbers, got one that is not finite",
     ]
+
+
+def test_the_time_of_a_day_is_a_turn_of_the_circle() -> None:
+    cells = [datetime.datetime(2024, 1, 1, 12), None, datetime.datetime(2025, 1, 1)]
+    x = load(fit("datetime", cells), cells).values.x
+    assert x[0, 0] == -1
+    assert x[2, 0] == 1
+    noon = x[0, 7:9]
+    assert torch.allclose(noon, torch.tensor([0.0, -1.0]), atol=1e-6)

@@ -1,10 +1,25 @@
-"""Which components of a kind there are, so that a new file is tested without being named in a test."""
+"""Which components there are, so that a new file is tested without being named in a test."""
 
 from __future__ import annotations
 
 from typing import Any, Literal, get_args, get_origin
 
+from plait.api.describe import REGISTRIES
 from plait.recipe.registry import Component, Registry
+
+KINDS = list(REGISTRIES)
+
+
+def component_names(kind: str) -> list[str]:
+    return REGISTRIES[kind].names()
+
+
+def component(kind: str, name: str) -> Any:
+    return REGISTRIES[kind].find(name)
+
+
+def configured(kind: str, name: str, options: dict[str, Any] | None = None) -> Any:
+    return REGISTRIES[kind].configure(name, options or {})
 
 
 def variants(registry: Registry[Component]) -> list[tuple[str, dict[str, Any]]]:

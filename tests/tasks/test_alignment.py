@@ -537,6 +537,12 @@ def test_of_many_rows_a_sample_is_the_queries_and_all_are_the_gallery(
     )
 
 
+def measure_ranks(rank_Q: np.ndarray) -> dict[str, float]:
+    """All metrics of queries in one direction."""
+    queries = ranking.RankRows(rank_Q[:, None])
+    return {name: metric(queries) for name, metric in ranking.METRICS.items()}
+
+
 class TestRanking:
     def test_ranks_count_what_comes_before_the_first_positive(self) -> None:
         query = np.array([[1.0, 0.0]])
@@ -551,7 +557,7 @@ class TestRanking:
             np.testing.assert_array_equal(ranks, [rank])
 
     def test_metrics(self) -> None:
-        assert ranking.metrics(np.array([1, 2, 6, 20.0])) == {
+        assert measure_ranks(np.array([1, 2, 6, 20.0])) == {
             "r@1": 0.25,
             "r@5": 0.5,
             "r@10": 0.75,
@@ -563,7 +569,7 @@ class TestRanking:
     def test_chance_is_what_shuffling_gives(self, positives: int) -> None:
         rng = np.random.default_rng(0)
         drawn = np.array([rng.permutation(20)[:positives].min() + 1 for _ in range(20_000)], dtype=float)
-        simulated, expected = ranking.metrics(drawn), ranking.chance(np.full(5, positives), 20)
+        simulated, expected = measure_ranks(drawn), ranking.chance(np.full(5, positives), 20)
         for name in ("r@1", "r@5", "r@10", "mrr"):
             assert expected[name] == pytest.approx(simulated[name], abs=0.01)
         assert abs(expected["median_rank"] - simulated["median_rank"]) <= 1

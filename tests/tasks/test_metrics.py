@@ -80,6 +80,11 @@ def test_targets_whose_values_do_not_repeat_are_refused() -> None:
         task("classification", [f"w{i}" for i in range(50)])
 
 
+def test_lists_are_no_classes() -> None:
+    with pytest.raises(TrainingError, match="expected words or numbers for a classification"):
+        task("classification", [["a"], ["b"]] * 10)
+
+
 def test_labels_not_seen_in_training_are_named() -> None:
     fitted = task("classification", ["a", "b", "a"])
     _, labelled, problems = fitted.encode(pa.chunked_array([["a", "c", None]]), Source("y", Path()))

@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from torch.nn import functional as F
 
 import plait
 from plait.cli.main import run
@@ -23,6 +22,7 @@ from support.media import wav
 from support.paths import texts_of
 from support.sounds import tones
 from support.tables import COLOURS, make_rows
+from support.tasks import task_names
 
 HEARD = [
     "training.precision=fp32",
@@ -230,30 +230,8 @@ def task(name: str, **options: Any) -> TextTask:
     return fitted.eval()
 
 
-@pytest.mark.parametrize("name", ["generation", "transcription"])
+@pytest.mark.parametrize("name", task_names(TextTask))
 class TestTextTask:
-    def test_state_restores_the_same_task(self, name: str) -> None:
-        import json
-
-        fitted = task(name)
-        again = type(fitted).from_state(fitted.config, json.loads(json.dumps(fitted.state())))
-        again.build_head({"x": 5})
-        again.load_state_dict(fitted.state_dict())
-        tokens = {"x": Tokens(torch.randn(3, 6, 5), torch.ones(3, 6, dtype=torch.bool))}
-        answer, restored_answer = (t.eval().decode(t(tokens), thorough=True) for t in (fitted, again))
-        assert torch.equal(answer, restored_answer)
-        assert len(fitted.answers(answer)[""]) == 3
-
-    def test_a_perfect_answer_is_measured_as_perfect(self, name: str) -> None:
-        fitted = task(name)
-        target, labelled, _ = fitted.encode(
-            pa.chunked_array([["ab", "b a", "cab", None]]), Source("said", Path())
-        )
-        measured = fitted.measure(F.pad(target[labelled], (0, 3)).numpy(), target[labelled].numpy())
-        assert measured[fitted.score] == pytest.approx(1.0 if fitted.higher else 0.0)
-        metrics_of = fitted.measured(target[labelled].numpy(), target[labelled].flip(0)[labelled[:3]].numpy())
-        assert metrics_of(np.array([0, 0]))[fitted.score] == metrics_of(np.array([0]))[fitted.score]
-
     def test_a_row_alone_has_the_loss_it_has_among_others(self, name: str) -> None:
         fitted = task(name)
         target, labelled, _ = fitted.encode(
@@ -266,18 +244,6 @@ class TestTextTask:
             row_losses.append(fitted.loss(output, target[row : row + 1], labelled[row : row + 1]))
         batch_loss = fitted.loss(fitted({"x": Tokens(x, mask)}), target, labelled)
         torch.testing.assert_close(batch_loss, torch.stack(row_losses).mean())
-
-    def test_every_parameter_learns(self, name: str) -> None:
-        fitted = task(name).train()
-        target, labelled, _ = fitted.encode(
-            pa.chunked_array([["ab", "b a", "cab", None]]), Source("said", Path())
-        )
-        fitted.loss(
-            fitted({"x": Tokens(torch.randn(4, 9, 5), torch.ones(4, 9, dtype=torch.bool))}),
-            target,
-            labelled,
-        ).backward()
-        assert all(p.grad is not None and p.grad.any() for p in fitted.parameters())
 
     def test_a_text_that_is_too_long_is_named(self, name: str) -> None:
         fitted = task(name, longest=3, units="characters")

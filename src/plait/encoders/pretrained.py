@@ -59,9 +59,9 @@ class Config(Options):
     rank: int = Field(8, ge=1)
     rate: float = Field(0.05, gt=0, description="of lora and full, times the recipe's learning rate")
     decay: float = Field(0.8, gt=0, le=1)
-    architecture: Architecture = {}
-    identity: str = ""
-    why: str = ""
+    architecture: Architecture = Field({}, description="filled in: what the model's files say")
+    identity: str = Field("", description="filled in: which files these are")
+    why: str = Field("", description="filled in: the reason of the mode")
 
 
 class Pretrained(FrozenEncoder):

@@ -282,6 +282,6 @@ def _scores(out_of_fold: OutOfFoldEnsemble, target: str) -> dict[str, MemberScor
         rows = scored & prediction.mask
         if rows.any():
             output = prediction.cooled(mixture.temperatures[name]).outputs[rows]
-            value = task.measure(output.numpy(), labels[rows].numpy())[task.score]
+            value = task.measure_score(output.numpy(), labels[rows].numpy())
             scores[name] = MemberScore(value, int(rows.sum()), mixture.weights.get(name, 0.0))
     return scores

@@ -12,10 +12,12 @@ from torch import Tensor
 from plait.console import Screen
 from plait.data.dataset import Dataset
 from plait.data.features import Features
+from plait.evaluation.bootstrap import bootstrap
 from plait.nn.summaries import Matrix
 from plait.runs.folder import Record
 from plait.tasks.aligning import ranking
 from plait.tasks.aligning.linear_start import ridge
+from plait.tasks.aligning.ranking import RankRows
 from plait.tasks.base_comparison import Comparison
 
 VIEW = "own"
@@ -33,14 +35,14 @@ QUERIES = 10_000  # rows that ask, at most
 ROWS = 10_000  # that linear maps learn from
 
 
-SHOWN = ("r@1", "r@5", "r@10", "median_rank", "mrr")
+RESAMPLES = 1000
 
 
 @dataclass
 class Direction:
     """One column finding another. `size` rows are searched. Metrics are `(value, low, high)`, with 95 %
-    bootstrap intervals over queries; `chance` is what a ranking by lot has, `baselines` what linear
-    maps between the same vectors have.
+    bootstrap intervals over queries, while the gallery stays as it is; `chance` is what a ranking by
+    lot has, where there is a formula; `baselines` what linear maps between the same vectors have.
     """
 
     query: str
@@ -76,8 +78,11 @@ def evaluate(task: Comparison, output: np.ndarray, target: np.ndarray) -> Alignm
     for one, to in task.directions():
         both, there, ids = _queries(have[:, one] & have[:, to]), have[:, to], target[:, [one, to]]
         found = ranking.ranks(output[both, one], output[there, to], ids[both], ids[there])
-        limits, size = ranking.interval(found), int(there.sum())
-        scores = {name: (value, *limits[name]) for name, value in ranking.metrics(found).items()}
+        size = int(there.sum())
+        queries = RankRows(found[np.isfinite(found)][:, None])
+        scores = {}
+        for name, score in bootstrap(queries, task.metrics, RESAMPLES).items():
+            scores[name] = (score.value, score.low, score.high)
         chance = ranking.chance(ranking.count_positives(ids[both], ids[there]), size)
         directions.append(
             Direction(task.columns[one], task.columns[to], int(both.sum()), size, scores, chance)
@@ -119,9 +124,9 @@ def compare(found: Alignments, task: Comparison, train: Dataset, data: Dataset, 
         for name, fit in (("ridge", _ridge), ("CCA", _cca)):
             x, y = fit(x_known[rows], y_known[rows], x_asked, y_asked)
             pair = ids[:, [one, to]]
-            direction.baselines[name] = ranking.metrics(
-                ranking.ranks(_unit(x[both]), _unit(y[there]), pair[both], pair[there])
-            )
+            rank_Q = ranking.ranks(_unit(x[both]), _unit(y[there]), pair[both], pair[there])
+            queries = RankRows(rank_Q[:, None])
+            direction.baselines[name] = {m: metric(queries) for m, metric in task.metrics.items()}
 
 
 def _reduced(x: Matrix, present: np.ndarray, other: Matrix) -> tuple[np.ndarray, np.ndarray]:
@@ -157,7 +162,7 @@ def _cca(
     scores = {}
     for width in [w for w in WIDTHS if w <= min(x.shape[1], y.shape[1], len(kept) // 2)] or [1]:
         one, other = canonical(x[kept], y[kept], x[held], y[held], width)
-        scores[width] = ranking.metrics(ranking.ranks(_unit(one), _unit(other), ids, ids))["mrr"]
+        scores[width] = ranking.mrr(RankRows(ranking.ranks(_unit(one), _unit(other), ids, ids)[:, None]))
     return canonical(x, y, x_asked, y_asked, max(scores, key=lambda w: scores[w]))
 
 
@@ -203,20 +208,19 @@ def show(found: Alignments, title: str, screen: Screen) -> None:
     baselines = sorted({kind for d in found.directions for kind in d.baselines})
     rows = []
     for d in found.directions:
-        for name in SHOWN:
-            value, low, high = d.metrics[name]
+        for number, (name, (value, low, high)) in enumerate(d.metrics.items()):
             form = ".1f" if name == "median_rank" else ".3f"
             beside = [
                 f"{d.baselines[kind][name]:{form}}" if kind in d.baselines else "-" for kind in baselines
             ]
-            where = f"{d.query} -> {d.gallery} ({d.queries:,} of {d.size:,})" if name == SHOWN[0] else ""
+            where = f"{d.query} -> {d.gallery} ({d.queries:,} of {d.size:,})" if number == 0 else ""
             rows.append(
                 [
                     where,
                     name,
                     f"{value:{form}}",
                     f"{low:{form}} to {high:{form}}",
-                    f"{d.chance[name]:{form}}",
+                    f"{d.chance[name]:{form}}" if name in d.chance else "-",
                     *beside,
                 ]
             )

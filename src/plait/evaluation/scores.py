@@ -14,10 +14,10 @@ from numpy.typing import ArrayLike
 from plait.console import Screen
 from plait.evaluation import alignment
 from plait.evaluation.alignment import Alignments
+from plait.evaluation.bootstrap import Score, bootstrap
 from plait.model.fused import blocks_of
 from plait.prediction.predictor import Answering, Rows
 from plait.runs.folder import Record
-from plait.tasks.base import Task
 from plait.tasks.base_comparison import Comparison
 
 SUBSET_RESAMPLES = 200
@@ -29,20 +29,6 @@ ALL_SUBSETS = 4  # up to so many inputs every subset is scored; beyond, each alo
 # inputs beyond which all numbers, categories and dates of a row count as one: the time grows with their
 # number squared
 MANY = 50
-
-
-@dataclass(frozen=True)
-class Score:
-    """A metric and its 95 % interval by the percentile bootstrap over rows (Efron 1979). NaN where it
-    is not defined.
-    """
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f}  [{self.low:.3f}, {self.high:.3f}]"
 
 
 @dataclass
@@ -117,24 +103,24 @@ def evaluate(
         truth = data.prepared.batch.targets[target][data.rows].numpy()[keep]
         if not len(truth):
             continue
-        scored = [found[target].numpy()[keep] for found in outputs]
         guess = np.asarray(priors[target], dtype=np.float32)
         prior = np.broadcast_to(guess, (len(truth), *guess.shape)).copy()
+        main_metric = {task.score: task.metrics[task.score]}
+        of_subsets = []
+        for subset, of_subset in zip(wanted[1:], outputs[1:], strict=True):
+            if set(subset) < set(task.read(columns)):
+                rows = task.score_rows(of_subset[target].numpy()[keep], truth)
+                score = bootstrap(rows, main_metric, min(resamples, SUBSET_RESAMPLES))[task.score]
+                of_subsets.append((subset, score))
+
         targets[target] = TargetEvaluation(
             rows=len(truth),
             score=task.score,
-            metrics=bootstrap(task, scored[0], truth, resamples),
+            metrics=bootstrap(
+                task.score_rows(outputs[0][target].numpy()[keep], truth), task.metrics, resamples
+            ),
             baseline=task.measure(prior, truth),
-            subsets=[
-                (
-                    s,
-                    bootstrap(task, o, truth, min(resamples, SUBSET_RESAMPLES), all_metrics=False)[
-                        task.score
-                    ],
-                )
-                for s, o in zip(wanted[1:], scored[1:], strict=True)
-                if set(s) < set(task.read(columns))
-            ],
+            subsets=of_subsets,
         )
     return Evaluation(name, targets, resamples, alignments)
 
@@ -157,33 +143,6 @@ def imbalance(target: str, found: Record | None, higher: bool) -> str | None:
         f"inputs together ({whole:.3f}): one input "
         f"is learned at the cost of others"
     )
-
-
-def bootstrap(
-    task: Task,
-    output: np.ndarray,
-    target: np.ndarray,
-    resamples: int,
-    seed: int = 0,
-    all_metrics: bool = True,
-) -> dict[str, Score]:
-    """Each metric (or what is quickly found, see `Task.measured`) with the 2.5 % and 97.5 % quantiles
-    over samples of the rows, drawn with replacement.
-    """
-    rng = np.random.default_rng(seed)
-    measured = task.measured(output, target, all_metrics)
-    value = measured(np.arange(len(target)))
-    drawn: dict[str, list[float]] = {name: [] for name in value}
-    for _ in range(resamples):
-        rows = rng.integers(0, len(target), len(target))
-        for name, metric in measured(rows).items():
-            drawn[name].append(metric)
-    scores = {}
-    for name, metrics in drawn.items():
-        finite = [m for m in metrics if np.isfinite(m)] or [float("nan")]
-        low, high = np.quantile(finite, [0.025, 0.975])
-        scores[name] = Score(float(value[name]), float(low), float(high))
-    return scores
 
 
 def _subsets(units: list[list[str]]) -> list[tuple[str, ...]]:

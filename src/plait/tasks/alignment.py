@@ -31,6 +31,7 @@ from plait.table.values import is_text
 from plait.tasks.aligning import ranking
 from plait.tasks.aligning.linear_start import Projection, linear_maps
 from plait.tasks.aligning.losses import info_nce, multilinear, same, siglip, volume
+from plait.tasks.aligning.ranking import RankRows
 from plait.tasks.base import Outputs, TaskOptions, masked_mean
 from plait.tasks.base_comparison import Comparison
 
@@ -83,6 +84,7 @@ class Alignment(Comparison):
     """
 
     options = Config
+    metrics = dict(ranking.METRICS)
     score = "mrr"
     higher = True
     tunes = {
@@ -194,7 +196,7 @@ class Alignment(Comparison):
         for share in SHARES:
             learned_share = np.where(has_map, 1 - share, 1.0)
             joined = np.concatenate([share**0.5 * fixed, learned_share**0.5 * learned], -1)
-            scores[share] = self.measure(joined, target.numpy())[self.score]
+            scores[share] = self.measure_score(joined, target.numpy())
         self.share.fill_(max(scores, key=scores.__getitem__))
 
     def encode(self, cells: pa.ChunkedArray, source: Source) -> tuple[Tensor, Tensor, list[Problem]]:
@@ -345,24 +347,25 @@ class Alignment(Comparison):
             cosines[suffix] = pa.array(cosine_B, mask=is_null_B)
         return cosines
 
-    def measure(self, output: np.ndarray, target: np.ndarray) -> dict[str, float]:
-        """Each retrieval metric's mean over all pairs and both directions; the gallery are the rows
-        that have the other column. Of many rows, 4,000 spread evenly: an epoch's end is no time to
-        compare all with all.
+    def score_rows(self, output: np.ndarray, target: np.ndarray) -> RankRows:
+        """Rank what each row finds, in both directions of all pairs; the gallery are the rows that have
+        the other column.
+
+        Of many rows, score 4,000 spread evenly: an epoch's end is no time to compare all with all.
         """
         if len(output) > MEASURED:
             rows = np.linspace(0, len(output) - 1, MEASURED).astype(int)
             output, target = output[rows], target[rows]
-        have, found = (output != 0).any(-1), []
-        for one, to in self.directions():
-            both, there, ids = have[:, one] & have[:, to], have[:, to], target[:, [one, to]]
-            found.append(
-                ranking.metrics(ranking.ranks(output[both, one], output[there, to], ids[both], ids[there]))
+        has_BK = (output != 0).any(-1)
+        directions = self.directions()
+        rank_BD = np.full((len(output), len(directions)), np.nan)
+        for number, (query, gallery) in enumerate(directions):
+            asks_B, has_gallery_B = has_BK[:, query] & has_BK[:, gallery], has_BK[:, gallery]
+            ids = target[:, [query, gallery]]
+            rank_BD[asks_B, number] = ranking.ranks(
+                output[asks_B, query], output[has_gallery_B, gallery], ids[asks_B], ids[has_gallery_B]
             )
-        return {
-            name: float(np.nanmean([f[name] for f in found])) if found else float("nan")
-            for name in ranking.metrics(np.zeros(0))
-        }
+        return RankRows(rank_BD)
 
     def baseline(self, target: Tensor) -> Tensor:
         """Return zeros: without inputs, all rows look the same."""

@@ -21,6 +21,7 @@ from plait.recipe.sections import LEAST_STEPS, UNAUGMENTED, Between, Choices
 from plait.table.json import JSON
 from plait.table.problems import Problem
 from plait.table.table import Source
+from plait.tasks.base_metrics import Metric, ScoredRows
 
 MAIN = "\0main"  # the name of a task's own loss; its other losses have the names of blocks
 
@@ -85,12 +86,12 @@ class Outputs:
 class Task(nn.Module, Component, ABC):
     """One target: its state, head, loss and metrics, and the way back from outputs to answers.
 
-    `score` names the main metric, which chooses the best epoch; `higher` says whether more of it is
-    better. `squared` says that the loss is a squared error, `may_stratify` that labels are classes,
-    which can be dealt to the sides of a split in equal shares. `from_files` says that labels are files,
-    of which more than a few bad ones are an error. `sorts_by_length` asks for batches of rows of about the
-    same length, for less padding. A task without a target (`has_target`) compares the rows' own
-    columns.
+    `metrics` has functions of the rows that `score_rows` returns, by name. `score` names the main one,
+    which chooses the best epoch; `higher` says whether more of it is better. `squared` says that the loss
+    is a squared error, `may_stratify` that labels are classes, which can be dealt to the sides of a split
+    in equal shares. `from_files` says that labels are files, of which more than a few bad ones are an
+    error. `sorts_by_length` asks for batches of rows of about the same length, for less padding. A task
+    without a target (`has_target`) compares the rows' own columns.
 
     `modalities` are those of the columns that it reads when no `inputs` are named; all if empty. For
     its inputs, where the recipe does not say otherwise, `encoders` has an encoder by modality, and
@@ -100,6 +101,7 @@ class Task(nn.Module, Component, ABC):
     """
 
     options: ClassVar[type[TaskOptions]]
+    metrics: dict[str, Metric]
     score: str
     higher: bool
     squared: ClassVar[bool] = False
@@ -186,7 +188,7 @@ class Task(nn.Module, Component, ABC):
         """Return the output of some rows, as prediction has it."""
 
     def decode(self, output: Tensor, thorough: bool = False) -> Tensor:
-        """Return what is kept of a batch's output: what `answers` and `measure` take, (B, ...).
+        """Return what is kept of a batch's output: what `answers` and `score_rows` take, (B, ...).
 
         Zeros mean nothing where lengths differ (see `joined`). `thorough` asks for the best answer, not
         the fastest.
@@ -226,17 +228,17 @@ class Task(nn.Module, Component, ABC):
         """Return the answer under the key "", and more about it under suffixes such as "probability_cat"."""
 
     @abstractmethod
+    def score_rows(self, output: np.ndarray, target: np.ndarray) -> ScoredRows:
+        """Return what `metrics` need of labelled rows. The output is as `decode` has it."""
+
     def measure(self, output: np.ndarray, target: np.ndarray) -> dict[str, float]:
-        """Return metrics over labelled rows, by name."""
+        """Return all metrics over labelled rows, by name."""
+        rows = self.score_rows(output, target)
+        return {name: metric(rows) for name, metric in self.metrics.items()}
 
-    def measured(
-        self, output: np.ndarray, target: np.ndarray, all_metrics: bool = True
-    ) -> Callable[[np.ndarray], dict[str, float]]:
-        """Return `measure` as a function of row numbers, for the bootstrap, which asks often.
-
-        Without `all_metrics`, slow metrics may be left out; `score` is always there.
-        """
-        return lambda rows: self.measure(output[rows], target[rows])
+    def measure_score(self, output: np.ndarray, target: np.ndarray) -> float:
+        """Return the main metric over labelled rows."""
+        return self.metrics[self.score](self.score_rows(output, target))
 
     @abstractmethod
     def baseline(self, target: Tensor) -> Tensor:

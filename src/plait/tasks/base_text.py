@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from plait.table.table import Source
 from plait.table.values import is_text
 from plait.tasks.base import TaskOptions
 from plait.tasks.base_writing import Writing
+from plait.tasks.writing.metrics import TextRows
 from plait.tasks.writing.spelling import NOTHING, Form, Spelling, Units, plain
 
 ABSENT = -1  # the first id of a row whose input is missing: its answer is null
@@ -110,27 +111,14 @@ class TextTask(Writing):
         return {"": pa.array(texts, pa.string())}
 
     @abstractmethod
-    def compare(self, found: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
-        """For each row what metrics are made of, by adding up."""
+    def compare(self, answers: Sequence[str], labels: Sequence[str]) -> TextRows:
+        """Compare each answer with its label."""
 
-    @abstractmethod
-    def metrics(self, rows: np.ndarray) -> dict[str, float]:
-        """The metrics of rows that were compared."""
+    def score_rows(self, output: np.ndarray, target: np.ndarray) -> TextRows:
+        return self.compare(self._texts(output), self._texts(target))
 
-    def measure(self, output: np.ndarray, target: np.ndarray) -> dict[str, float]:
-        return self.metrics(self._compared(output, target))
-
-    def measured(
-        self, output: np.ndarray, target: np.ndarray, all_metrics: bool = True
-    ) -> Callable[[np.ndarray], dict[str, float]]:
-        compared = self._compared(output, target)
-        return lambda rows: self.metrics(compared[rows])
-
-    def _compared(self, output: np.ndarray, target: np.ndarray) -> np.ndarray:
-        found, wanted = (
-            [self.text(row) or "" for row in ids.astype(int).tolist()] for ids in (output, target)
-        )
-        return self.compare(found, wanted)
+    def _texts(self, ids_BL: np.ndarray) -> list[str]:
+        return [self.text(ids) or "" for ids in ids_BL.astype(int).tolist()]
 
     def baseline(self, target: Tensor) -> Tensor:
         """Return the most frequent text; of several, the first one in the order of ids."""

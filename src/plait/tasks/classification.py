@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -22,6 +21,14 @@ from plait.table.table import Source
 from plait.table.values import distinct
 from plait.tasks.base import TaskOptions, masked_mean
 from plait.tasks.base_prediction import Prediction, mean_of_sigmoid, mean_of_softmax
+from plait.tasks.predicting.metrics import (
+    ClassRows,
+    accuracy,
+    balanced_accuracy,
+    f1_macro,
+    log_loss,
+    roc_auc,
+)
 
 Label: TypeAlias = bool | int | float | str
 
@@ -41,6 +48,12 @@ class Classification(Prediction):
 
     options = Config
     may_stratify = True
+    metrics = {
+        "accuracy": accuracy,
+        "balanced_accuracy": balanced_accuracy,
+        "f1_macro": f1_macro,
+        "log_loss": log_loss,
+    }
     score = "accuracy"
     higher = True
     logits = True
@@ -50,6 +63,8 @@ class Classification(Prediction):
     ) -> None:
         super().__init__()
         self.classes, self.counts, self.label_smoothing = classes, counts, label_smoothing
+        if len(classes) == 2:
+            self.metrics = {**self.metrics, "roc_auc": roc_auc}
         self.config = Config(class_weights=class_weights, label_smoothing=label_smoothing)
         count_C = torch.tensor(counts, dtype=torch.float32)
         weight_C = count_C.sum() / (len(counts) * count_C.clamp(min=1))
@@ -77,7 +92,7 @@ class Classification(Prediction):
         Raises `TrainingError` if there are fewer than two, or so many that they hardly repeat.
         """
         counts = {}
-        for entry in pc.value_counts(_plain(cells).drop_null()).to_pylist():
+        for entry in pc.value_counts(_plain_labels(cells, name).drop_null()).to_pylist():
             counts[entry["values"]] = entry["counts"]
         classes = sorted(counts)
         if len(classes) < 2:
@@ -102,7 +117,7 @@ class Classification(Prediction):
 
     def encode(self, cells: pa.ChunkedArray, source: Source) -> tuple[Tensor, Tensor, list[Problem]]:
         """Return class indices (B,), which rows have one, and the cells that are none of the classes."""
-        labels = _plain(cells)
+        labels = _plain_labels(cells, source.column)
         classes = pa.array(self.classes)
         try:
             labels = pc.cast(labels, classes.type)
@@ -155,35 +170,8 @@ class Classification(Prediction):
             columns[f"probability_{label}"] = pa.array(p_BC[:, index])
         return columns
 
-    def measure(self, output: np.ndarray, target: np.ndarray) -> dict[str, float]:
-        return self.measured(output, target)(np.arange(len(target)))
-
-    def measured(
-        self, output: np.ndarray, target: np.ndarray, all_metrics: bool = True
-    ) -> Callable[[np.ndarray], dict[str, float]]:
-        p_BC, classes = self.probabilities(torch.from_numpy(output)).numpy(), len(self.classes)
-        guess_B, surprise_B = p_BC.argmax(1), -np.log(p_BC[np.arange(len(target)), target].clip(1e-7))
-        hit_B = guess_B == target
-
-        def of(rows: np.ndarray) -> dict[str, float]:
-            wanted, hits = target[rows], hit_B[rows]
-            count, hit, guessed = (
-                np.bincount(some, minlength=classes) for some in (wanted, wanted[hits], guess_B[rows])
-            )
-            seen = count > 0
-            # F1 of a class is 2 TP / (labels + guesses); macro: the mean over classes that occur in either
-            occurs = seen | (guessed > 0)
-            measured = {
-                "accuracy": float(hits.mean()),
-                "balanced_accuracy": float((hit[seen] / count[seen]).mean()),
-                "f1_macro": float((2 * hit[occurs] / (count + guessed)[occurs]).mean()),
-                "log_loss": float(surprise_B[rows].mean()),
-            }
-            if classes == 2 and all_metrics:
-                measured["roc_auc"] = roc_auc(wanted, p_BC[rows, 1])
-            return measured
-
-        return of
+    def score_rows(self, output: np.ndarray, target: np.ndarray) -> ClassRows:
+        return ClassRows.of(self.probabilities(torch.from_numpy(output)).numpy(), target)
 
     def baseline(self, target: Tensor) -> Tensor:
         """Return the logits of the classes' frequencies among these labels."""
@@ -229,21 +217,14 @@ def _logits(count_C: Tensor) -> Tensor:
     return log_p_C[1:] - log_p_C[:1] if len(log_p_C) == 2 else log_p_C
 
 
-def roc_auc(target: np.ndarray, score: np.ndarray) -> float:
-    """Return the area under the ROC curve: the share of pairs in the right order; ties count half
-    (Mann & Whitney 1947).
-
-    It is NaN if there is one class only. The bootstrap needs it often, and scikit-learn's function would
-    build the whole curve each time.
-    """
-    from scipy.stats import rankdata  # takes longer to import than a small model to predict
-
-    positive = int(target.sum())
-    negative = len(target) - positive
-    if not positive or not negative:
-        return float("nan")
-    ranks = rankdata(score)
-    return float((ranks[target == 1].sum() - positive * (positive + 1) / 2) / (positive * negative))
+def _plain_labels(cells: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """Return the labels of the target `name` as they can be written as JSON."""
+    try:
+        return _plain(cells)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise TrainingError(
+            f"target '{name}': expected words or numbers for a classification, the column holds {cells.type}"
+        ) from error
 
 
 def _plain(cells: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, Self, cast
 
-import numpy as np
 import pyarrow as pa
 import torch
 from pydantic import Field, model_validator
@@ -27,7 +26,7 @@ from plait.tasks.base_text import TextOptions, TextTask
 from plait.tasks.writing import decoder, pretrained_decoder
 from plait.tasks.writing.ctc import padded
 from plait.tasks.writing.decoder import SearchOptions, TextDecoder, positions
-from plait.tasks.writing.metrics import overlaps, similarities
+from plait.tasks.writing.metrics import OverlapRows, bleu, chrf, exact_match
 from plait.tasks.writing.pretrained_decoder import PretrainedDecoder
 from plait.tasks.writing.spelling import NOTHING, Spelling
 
@@ -77,6 +76,7 @@ class Generation(TextTask):
     """
 
     options = Config
+    metrics = {"chrf": chrf, "bleu": bleu, "exact_match": exact_match}
     score = "chrf"
     higher = True
     steps = 1200
@@ -208,11 +208,8 @@ class Generation(TextTask):
         texts = decoder.search(log_p_next, len(output), options, output.device)
         return padded(texts, torch.zeros(len(output), dtype=torch.bool), NOTHING)
 
-    def compare(self, found: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
-        return overlaps(found, wanted)
-
-    def metrics(self, rows: np.ndarray) -> dict[str, float]:
-        return similarities(rows)
+    def compare(self, answers: Sequence[str], labels: Sequence[str]) -> OverlapRows:
+        return OverlapRows.of(answers, labels)
 
     def state(self) -> JSON:
         """Return the spelling, the length of texts, and what the decoder is made from."""

@@ -21,6 +21,7 @@ from plait.table.table import Source
 from plait.table.values import is_text
 from plait.tasks.base import TaskOptions, masked_mean
 from plait.tasks.base_prediction import Prediction, mean_of_sigmoid
+from plait.tasks.predicting.metrics import LabelRows, accuracy, f1_macro, f1_micro, log_loss
 
 
 class Config(TaskOptions):
@@ -40,6 +41,7 @@ class Multilabel(Prediction):
     """
 
     options = Config
+    metrics = {"f1_micro": f1_micro, "f1_macro": f1_macro, "exact_match": accuracy, "log_loss": log_loss}
     score = "f1_micro"
     higher = True
     logits = True
@@ -125,19 +127,9 @@ class Multilabel(Prediction):
             columns[f"probability_{label}"] = pa.array(p_BC[:, index])
         return columns
 
-    def measure(self, output: np.ndarray, target: np.ndarray) -> dict[str, float]:
+    def score_rows(self, output: np.ndarray, target: np.ndarray) -> LabelRows:
         p_BC = 1 / (1 + np.exp(-output.astype(np.float64)))
-        guess, truth = p_BC >= self.config.threshold, target > 0.5
-        hit, guessed, true = (guess & truth).sum(0), guess.sum(0), truth.sum(0)
-        f1_C = 2 * hit / np.maximum(guessed + true, 1)
-        p_true = np.where(truth, p_BC, 1 - p_BC).clip(1e-7)
-        occurs = (guessed + true) > 0
-        return {
-            "f1_micro": float(2 * hit.sum() / max(guessed.sum() + true.sum(), 1)),
-            "f1_macro": float(f1_C[occurs].mean()) if occurs.any() else 0.0,
-            "exact_match": float((guess == truth).all(1).mean()),
-            "log_loss": float(-np.log(p_true).mean()),
-        }
+        return LabelRows.of(p_BC, target > 0.5, self.config.threshold)
 
     def baseline(self, target: Tensor) -> Tensor:
         """Return the logits of the labels' frequencies among these rows."""

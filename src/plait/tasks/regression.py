@@ -24,6 +24,7 @@ from plait.table.table import Source
 from plait.table.values import MOST, distinct, is_text, numbers, share_of_numbers
 from plait.tasks.base import TaskOptions, masked_mean
 from plait.tasks.base_prediction import Prediction
+from plait.tasks.predicting.metrics import NumberRows, mae, r2, rmse
 
 
 class Config(TaskOptions):
@@ -37,6 +38,7 @@ class Regression(Prediction):
     """Predict (y - mean) / std of the training rows. Answers are in the target's own unit."""
 
     options = Config
+    metrics = {"rmse": rmse, "mae": mae, "r2": r2}
     score = "rmse"
     higher = False
     logits = False
@@ -114,17 +116,14 @@ class Regression(Prediction):
 
     def answers(self, output: Tensor) -> dict[str, pa.Array]:
         """Return numbers in the target's own unit."""
-        return {"": pa.array(output.numpy().astype(np.float64) * self.std + self.mean)}
+        return {"": pa.array(self._in_unit(output.numpy()))}
 
-    def measure(self, output: np.ndarray, target: np.ndarray) -> dict[str, float]:
-        error = (output - target).astype(np.float64) * self.std
-        spread = float(((target - target.mean()) ** 2).mean()) * self.std**2
-        squared = float((error**2).mean())
-        return {
-            "rmse": squared**0.5,
-            "mae": float(np.abs(error).mean()),
-            "r2": 1 - squared / spread if spread > 0 else float("nan"),
-        }
+    def score_rows(self, output: np.ndarray, target: np.ndarray) -> NumberRows:
+        return NumberRows(label_B=self._in_unit(target), answer_B=self._in_unit(output))
+
+    def _in_unit(self, scaled_B: np.ndarray) -> np.ndarray:
+        """Return scaled values in the target's own unit, in float64."""
+        return scaled_B.astype(np.float64) * self.std + self.mean
 
     def baseline(self, target: Tensor) -> Tensor:
         """Return the mean of these standardised numbers."""

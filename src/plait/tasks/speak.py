@@ -5,7 +5,7 @@ B rows, L letters, T spectra, M mel bands, D width of a letter's token.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,7 @@ from plait.table.problems import Problem
 from plait.table.table import Source
 from plait.tasks.base import TaskOptions, masked_mean
 from plait.tasks.base_writing import Writing
+from plait.tasks.speaking.metrics import SpectrumRows, length_ratio, mel_distance
 from plait.tasks.speaking.waves import alignment, griffin_lim, spread, unevenness, wav
 
 EVEN = 100.0  # weight of `unevenness` in the alignment's cost
@@ -74,6 +75,7 @@ class Speak(Writing):
     """
 
     options = Config
+    metrics = {"mel_distance": mel_distance, "length_ratio": length_ratio}
     score = "mel_distance"
     higher = False
     steps = 2500
@@ -231,27 +233,8 @@ class Speak(Writing):
                 files.append(None)
         return {"": pa.array(files, pa.binary())}
 
-    def measure(self, output: np.ndarray, target: np.ndarray) -> dict[str, float]:
-        return self.measured(output, target)(np.arange(len(target)))
-
-    def measured(
-        self, output: np.ndarray, target: np.ndarray, all_metrics: bool = True
-    ) -> Callable[[np.ndarray], dict[str, float]]:
-        """`mel_distance` is the mean absolute difference of powers, in decibels, once the answer is
-        stretched to the recording's length; `length_ratio` is how long the answers are, by how long the
-        recordings are.
-        """
-        distance, lengths = np.zeros(len(target)), np.zeros((len(target), 2))
-        for row, (one, other) in enumerate(zip(output, target, strict=True)):
-            found, wanted = (x[x[:, -1] > 0.5, :-1].astype(np.float32) for x in (one, other))
-            lengths[row] = len(found), len(wanted)
-            at = np.linspace(0, max(len(found) - 1, 0), len(wanted)).round().astype(int)
-            stretched = found[at] if len(found) else np.full_like(wanted, -1.5)
-            distance[row] = 40 * np.abs(stretched - wanted).mean() if len(wanted) else 0.0
-        return lambda rows: {
-            "mel_distance": float(distance[rows].mean()),
-            "length_ratio": float(lengths[rows, 0].sum() / max(lengths[rows, 1].sum(), 1)),
-        }
+    def score_rows(self, output: np.ndarray, target: np.ndarray) -> SpectrumRows:
+        return SpectrumRows.of(output, target)
 
     def baseline(self, target: Tensor) -> Tensor:
         """Return the mean spectrum, for the mean length."""

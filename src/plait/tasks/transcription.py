@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Self, cast
 
-import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -25,7 +24,7 @@ from plait.tasks.base import masked_mean
 from plait.tasks.base_text import ABSENT, TextOptions, TextTask
 from plait.tasks.writing import ctc, pretrained_ctc, pretrained_speech
 from plait.tasks.writing.decoder import surprise
-from plait.tasks.writing.metrics import edits, error_rates
+from plait.tasks.writing.metrics import EditedRows, cer, exact_match, wer
 from plait.tasks.writing.pretrained_speech import SpeechDecoder
 from plait.tasks.writing.spelling import NOTHING, Form, NGrams, Spelling, Units
 
@@ -87,6 +86,7 @@ class Transcription(TextTask):
     """
 
     options = Config
+    metrics = {"cer": cer, "wer": wer, "exact_match": exact_match}
     score = "cer"
     higher = False
     steps = 2500
@@ -241,11 +241,8 @@ class Transcription(TextTask):
                 texts.append(text)
         return ctc.padded(texts, steps_B == 0, ABSENT)
 
-    def compare(self, found: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
-        return edits(found, wanted)
-
-    def metrics(self, rows: np.ndarray) -> dict[str, float]:
-        return error_rates(rows)
+    def compare(self, answers: Sequence[str], labels: Sequence[str]) -> EditedRows:
+        return EditedRows.of(answers, labels)
 
     def state(self) -> JSON:
         """Return the spelling and the counts of the n-grams."""

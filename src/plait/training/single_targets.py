@@ -13,7 +13,7 @@ from plait.data.dataset import Dataset
 from plait.data.plan import Plan
 from plait.data.prepare import Sides
 from plait.data.preprocessing import Preprocessing
-from plait.evaluation import scores
+from plait.evaluation.bootstrap import bootstrap
 from plait.model.network import MultimodalModel
 from plait.nn.device import Settings
 from plait.prediction.predictor import Predictor
@@ -71,7 +71,8 @@ def _score(predictor: Predictor, data: Dataset) -> dict[str, float] | None:
     ((target, task),) = predictor.tasks.items()
     (outputs,) = predictor.outputs(data, [predictor.columns])
     truth = data.prepared.batch.targets[target][data.rows].numpy()
-    score = scores.bootstrap(task, outputs[target].numpy(), truth, 1000)[task.score]
+    rows = task.score_rows(outputs[target].numpy(), truth)
+    score = bootstrap(rows, {task.score: task.metrics[task.score]}, 1000)[task.score]
     return {"value": score.value, "low": score.low, "high": score.high}
 
 

@@ -126,7 +126,7 @@ class Validation:
             if task.has_target and len(train_labels) and len(valid_labels):
                 baseline = task.baseline(train_labels)
                 outputs = baseline.expand(len(valid_labels), *baseline.shape)
-                scores[target] = task.measure(outputs.numpy(), valid_labels.numpy())[task.score]
+                scores[target] = task.measure_score(outputs.numpy(), valid_labels.numpy())
         return scores
 
     @torch.inference_mode()

@@ -7,37 +7,36 @@ import numpy as np
 import pytest
 from sacrebleu.metrics import BLEU, CHRF
 
-from plait.tasks.writing.metrics import edits, error_rates, overlaps, similarities
+from plait.tasks.writing.metrics import EditedRows, OverlapRows, bleu, cer, chrf, exact_match, wer
 
-FOUND = ["a cat sits here now", "x y", "", "hello there", "the same text"]
-WANTED = ["a cat sits here", "x z", "no", "hello there my friend", "the same text"]
+ANSWERS = ["a cat sits here now", "x y", "", "hello there", "the same text"]
+LABELS = ["a cat sits here", "x z", "no", "hello there my friend", "the same text"]
+SAMPLE = np.array([3, 0, 0])
+
+
+def of_sample(texts: list[str]) -> list[str]:
+    return [texts[row] for row in SAMPLE]
 
 
 def test_error_rates_are_jiwers() -> None:
-    rates = error_rates(edits(FOUND, WANTED))
-    assert rates == {
-        "cer": pytest.approx(jiwer.cer(WANTED, FOUND)),
-        "wer": pytest.approx(jiwer.wer(WANTED, FOUND)),
-        "exact_match": 0.2,
-    }
-    some = np.array([3, 0, 0])
-    found, wanted = ([texts[i] for i in some] for texts in (FOUND, WANTED))
-    assert error_rates(edits(FOUND, WANTED)[some])["cer"] == pytest.approx(jiwer.cer(wanted, found))
+    rows = EditedRows.of(ANSWERS, LABELS)
+    assert cer(rows) == pytest.approx(jiwer.cer(LABELS, ANSWERS))
+    assert wer(rows) == pytest.approx(jiwer.wer(LABELS, ANSWERS))
+    assert exact_match(rows) == 0.2
+    assert cer(rows.take(SAMPLE)) == pytest.approx(jiwer.cer(of_sample(LABELS), of_sample(ANSWERS)))
 
 
 def test_similarities_are_sacrebleus() -> None:
-    rows = overlaps(FOUND, WANTED)
-    assert similarities(rows) == {
-        "chrf": pytest.approx(CHRF().corpus_score(FOUND, [WANTED]).score / 100),
-        "bleu": pytest.approx(BLEU().corpus_score(FOUND, [WANTED]).score / 100),
-        "exact_match": 0.2,
-    }
-    some = np.array([3, 0, 0])
-    found, wanted = ([texts[i] for i in some] for texts in (FOUND, WANTED))
-    assert similarities(rows[some])["chrf"] == pytest.approx(CHRF().corpus_score(found, [wanted]).score / 100)
+    rows = OverlapRows.of(ANSWERS, LABELS)
+    assert chrf(rows) == pytest.approx(CHRF().corpus_score(ANSWERS, [LABELS]).score / 100)
+    assert bleu(rows) == pytest.approx(BLEU().corpus_score(ANSWERS, [LABELS]).score / 100)
+    assert exact_match(rows) == 0.2
+    of_all = CHRF().corpus_score(of_sample(ANSWERS), [of_sample(LABELS)])
+    assert chrf(rows.take(SAMPLE)) == pytest.approx(of_all.score / 100)
 
 
 def test_no_rows_and_empty_texts_are_measured() -> None:
-    assert error_rates(edits([], [])) == {"cer": 0.0, "wer": 0.0, "exact_match": 0.0}
-    assert similarities(overlaps([], []))["exact_match"] == 0.0
-    assert error_rates(edits(["x"], [""]))["cer"] == 1.0
+    rows = EditedRows.of([], [])
+    assert (cer(rows), wer(rows), exact_match(rows)) == (0.0, 0.0, 0.0)
+    assert exact_match(OverlapRows.of([], [])) == 0.0
+    assert cer(EditedRows.of(["x"], [""])) == 1.0

@@ -5,10 +5,16 @@ Q queries, G rows of the gallery, K columns of ids, D width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
 import numpy as np
 import torch
 
 from plait.tasks.aligning.losses import same
+from plait.tasks.base_metrics import Metric, ScoredRows
 
 TOGETHER = 1024  # queries that are compared with the gallery at once
 DEPTHS = (1, 5, 10)  # of recall
@@ -35,18 +41,43 @@ def ranks(
     return ranks_Q
 
 
-def metrics(found: np.ndarray) -> dict[str, float]:
-    """Recall at 1, 5, 10 (the share of queries with a positive among the first so many), median rank,
-    mean reciprocal rank.
-    """
-    found = found[np.isfinite(found)]
-    if not len(found):
-        return {**{f"r@{k}": float("nan") for k in DEPTHS}, "median_rank": float("nan"), "mrr": float("nan")}
-    return {
-        **{f"r@{k}": float((found <= k).mean()) for k in DEPTHS},
-        "median_rank": float(np.median(found)),
-        "mrr": float((1 / found).mean()),
-    }
+@dataclass(frozen=True)
+class RankRows(ScoredRows):
+    """The rank of each row as a query, in each direction (B, directions); NaN where it asks for nothing."""
+
+    rank_BD: np.ndarray
+
+
+def recall(rows: RankRows, depth: int) -> float:
+    """Return the share of queries with a positive among the first `depth`."""
+    return _mean_over_directions(rows, lambda rank_Q: (rank_Q <= depth).mean())
+
+
+def median_rank(rows: RankRows) -> float:
+    """Return the median of the queries' ranks."""
+    return _mean_over_directions(rows, np.median)
+
+
+def mrr(rows: RankRows) -> float:
+    """Return the mean reciprocal rank."""
+    return _mean_over_directions(rows, lambda rank_Q: (1 / rank_Q).mean())
+
+
+def _mean_over_directions(rows: RankRows, summary: Callable[[np.ndarray], Any]) -> float:
+    """Return the mean of the directions that have queries; NaN when none has."""
+    by_direction = []
+    for rank_B in rows.rank_BD.T:
+        rank_Q = rank_B[np.isfinite(rank_B)]
+        if len(rank_Q):
+            by_direction.append(float(summary(rank_Q)))
+    return float(np.mean(by_direction)) if by_direction else float("nan")
+
+
+METRICS: dict[str, Metric] = {
+    **{f"r@{depth}": partial(recall, depth=depth) for depth in DEPTHS},
+    "median_rank": median_rank,
+    "mrr": mrr,
+}
 
 
 def chance(positives: np.ndarray, gallery: int) -> dict[str, float]:
@@ -58,7 +89,7 @@ def chance(positives: np.ndarray, gallery: int) -> dict[str, float]:
     """
     numbers, counts = np.unique(positives[positives > 0], return_counts=True)
     if not len(numbers):
-        return metrics(np.zeros(0))
+        return dict.fromkeys(METRICS, float("nan"))
     place_G = np.arange(gallery)
     p_first_G = np.zeros(gallery)  # the probability that the first positive comes at each place
     for number, share in zip(numbers, counts / counts.sum(), strict=True):
@@ -113,14 +144,3 @@ def _uniformity(x_ND: np.ndarray) -> float:
     squared_distance_NN = np.clip(2 - 2 * (x_ND @ x_ND.T), 0, None)
     pairs = np.triu_indices(len(x_ND), 1)
     return float(np.log(np.exp(-2 * squared_distance_NN[pairs]).mean()))
-
-
-def interval(found: np.ndarray, resamples: int = 1000, seed: int = 0) -> dict[str, tuple[float, float]]:
-    """95 % intervals by the percentile bootstrap over queries; the gallery stays as it is."""
-    found = found[np.isfinite(found)]
-    if not len(found):
-        return {name: (float("nan"), float("nan")) for name in metrics(found)}
-    rng = np.random.default_rng(seed)
-    drawn = [metrics(found[rng.integers(0, len(found), len(found))]) for _ in range(resamples)]
-    limits = {name: np.quantile([d[name] for d in drawn], [0.025, 0.975]) for name in drawn[0]}
-    return {name: (float(low), float(high)) for name, (low, high) in limits.items()}

@@ -1,102 +1,118 @@
-"""How near a text is to the one that was wanted: error rates by jiwer, BLEU and chrF by sacrebleu. All
-of them are made of sums over rows, which are worked out once; a sample of rows then costs next to
-nothing.
+"""How near a text is to the one that was expected: error rates by jiwer, BLEU and chrF by sacrebleu.
+
+All of them are made of sums over rows. What is added up is computed once; a sample of rows then costs
+next to nothing. B rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+
+from plait.tasks.base_metrics import ScoredRows
 
 EDITS = ("substitute", "delete", "insert")
 CHARACTERS, BETA = 6, 2  # of chrF: the longest n-grams, and how much more recall weighs than precision
 
 
-def edits(found: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
-    """For each row the wrong characters, the wanted ones, the wrong words, the wanted ones, and 1 if it
-    is the same: (rows, 5).
-    """
-    import jiwer
+@dataclass(frozen=True)
+class TextRows(ScoredRows):
+    """Rows whose answers are texts: `is_same_B` where the answer is the label."""
 
-    rows = np.zeros((len(wanted), 5))
-    if not len(wanted):
-        return rows
-    for column, compared in (
-        (0, jiwer.process_characters(list(wanted), list(found))),
-        (2, jiwer.process_words(list(wanted), list(found))),
-    ):
-        for row, (steps, reference) in enumerate(zip(compared.alignments, compared.references, strict=True)):
-            wrong = sum(
-                max(s.ref_end_idx - s.ref_start_idx, s.hyp_end_idx - s.hyp_start_idx)
-                for s in steps
-                if s.type in EDITS
-            )
-            rows[row, column : column + 2] = wrong, len(reference)
-    rows[:, 4] = [a == b for a, b in zip(found, wanted, strict=True)]
-    return rows
+    is_same_B: np.ndarray
 
 
-def error_rates(rows: np.ndarray) -> dict[str, float]:
-    """Character and word error rate, wrong ones over wanted ones, and the share of rows that are the
-    same; of rows of `edits`.
-    """
-    wrong, wanted, wrong_words, words, same = rows.sum(0)
-    return {
-        "cer": float(wrong / max(wanted, 1)),
-        "wer": float(wrong_words / max(words, 1)),
-        "exact_match": float(same / max(len(rows), 1)),
-    }
+@dataclass(frozen=True)
+class EditedRows(TextRows):
+    """What error rates are made of: edits that turn the label into the answer, and the label's length."""
+
+    character_edits_B: np.ndarray
+    characters_B: np.ndarray
+    word_edits_B: np.ndarray
+    words_B: np.ndarray
+
+    @classmethod
+    def of(cls, answers: Sequence[str], labels: Sequence[str]) -> EditedRows:
+        """Compare each answer with its label."""
+        import jiwer
+
+        character_edits_B = characters_B = word_edits_B = words_B = np.zeros(0)
+        if len(labels):
+            compared = jiwer.process_characters(list(labels), list(answers))
+            character_edits_B, characters_B = _edits(compared)
+            compared = jiwer.process_words(list(labels), list(answers))
+            word_edits_B, words_B = _edits(compared)
+        return cls(_same(answers, labels), character_edits_B, characters_B, word_edits_B, words_B)
 
 
-def overlaps(found: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
-    """Return for each row the counts of BLEU (10 numbers) and chrF (18), and 1 if it is the same."""
+@dataclass(frozen=True)
+class OverlapRows(TextRows):
+    """What sacrebleu computes BLEU and chrF from: (B, 10) and (B, 18)."""
+
+    bleu_B: np.ndarray
+    chrf_B: np.ndarray
+
+    @classmethod
+    def of(cls, answers: Sequence[str], labels: Sequence[str]) -> OverlapRows:
+        """Compare each answer with its label."""
+        from sacrebleu.metrics import BLEU, CHRF
+
+        bleu_B, chrf_B = np.zeros((0, 10)), np.zeros((0, 18))
+        if len(labels):
+            bleu_B = np.array(BLEU()._extract_corpus_statistics(list(answers), [list(labels)]))
+            chrf_B = np.array(CHRF()._extract_corpus_statistics(list(answers), [list(labels)]))
+        return cls(_same(answers, labels), bleu_B, chrf_B)
+
+
+def exact_match(rows: TextRows) -> float:
+    """Return the share of rows whose answer is the label."""
+    return float(rows.is_same_B.sum() / max(len(rows.is_same_B), 1))
+
+
+def cer(rows: EditedRows) -> float:
+    """Return the character error rate: edits by the number of characters of all labels."""
+    return float(rows.character_edits_B.sum() / max(rows.characters_B.sum(), 1))
+
+
+def wer(rows: EditedRows) -> float:
+    """Return the word error rate: edits by the number of words of all labels."""
+    return float(rows.word_edits_B.sum() / max(rows.words_B.sum(), 1))
+
+
+def chrf(rows: OverlapRows) -> float:
+    """Return chrF (Popovic 2015), from 0 to 1."""
+    from sacrebleu.metrics import CHRF
+
+    return float(CHRF()._compute_score_from_stats(_total(rows.chrf_B)).score / 100)
+
+
+def bleu(rows: OverlapRows) -> float:
+    """Return BLEU (Papineni et al. 2002), from 0 to 1."""
     from sacrebleu.metrics import BLEU
 
-    if not len(wanted):
-        return np.zeros((0, 29))
-    bleu = BLEU(force=True)  # a text that looks tokenized is no reason for a warning
-    rows = []
-    for answer, truth in zip(found, wanted, strict=True):
-        score = bleu.corpus_score([answer], [[truth]])
-        words = [score.sys_len, score.ref_len, *score.counts, *score.totals]
-        rows.append([*words, *_character_matches(answer, truth), answer == truth])
-    return np.array(rows, dtype=float)
+    return float(BLEU()._compute_score_from_stats(_total(rows.bleu_B)).score / 100)
 
 
-def _character_matches(answer: str, truth: str) -> list[int]:
-    """Return for each n up to 6 the number of n-grams of characters in both texts, and how many match."""
-    from sacrebleu.metrics.helpers import extract_all_char_ngrams
-
-    ngrams = [extract_all_char_ngrams(text, CHARACTERS, False) for text in (answer, truth)]
-    numbers = []
-    for of_answer, of_truth in zip(*ngrams, strict=True):
-        # without any n-gram to find, those of the answer are no mistakes
-        count = of_answer.total() if of_truth else 0
-        numbers += [count, of_truth.total(), (of_answer & of_truth).total()]
-    return numbers
-
-
-def similarities(rows: np.ndarray) -> dict[str, float]:
-    """Return chrF and BLEU (Papineni et al. 2002), from 0 to 1, and the share of rows that are the same; of
-    rows of `overlaps`.
-    """
-    from sacrebleu.metrics import BLEU
-
-    total = rows.sum(0).astype(int).tolist()
-    answer_length, truth_length = total[:2]
-    bleu = BLEU.compute_bleu(total[2:6], total[6:10], answer_length, truth_length)
-    chrf = _f_score(np.array(total[10:-1]).reshape(CHARACTERS, 3))
-    return {"chrf": chrf, "bleu": bleu.score / 100, "exact_match": total[-1] / max(len(rows), 1)}
+def _edits(compared: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the number of edits and the length of the label of each row, as jiwer compared them."""
+    edits_B, length_B = np.zeros(len(compared.references)), np.zeros(len(compared.references))
+    for row, (chunks, label) in enumerate(zip(compared.alignments, compared.references, strict=True)):
+        for chunk in chunks:
+            if chunk.type in EDITS:
+                deleted = chunk.ref_end_idx - chunk.ref_start_idx
+                inserted = chunk.hyp_end_idx - chunk.hyp_start_idx
+                edits_B[row] += max(deleted, inserted)
+        length_B[row] = len(label)
+    return edits_B, length_B
 
 
-def _f_score(counts_N3: np.ndarray) -> float:
-    """Return chrF from the numbers of n-grams by n: the F score, which weighs recall twice, of the mean
-    precision and recall over each n of which both sides have n-grams (Popovic 2015).
-    """
-    counts_N3 = counts_N3[(counts_N3[:, :2] > 0).all(1)]
-    if not len(counts_N3):
-        return 0.0
-    precision, recall = (counts_N3[:, 2:] / counts_N3[:, :2]).mean(0)
-    weighed = BETA**2 * precision + recall
-    return float((1 + BETA**2) * precision * recall / weighed) if weighed else 0.0
+def _same(answers: Sequence[str], labels: Sequence[str]) -> np.ndarray:
+    return np.array([answer == label for answer, label in zip(answers, labels, strict=True)], dtype=bool)
+
+
+def _total(statistics_B: np.ndarray) -> list[int]:
+    total: list[int] = statistics_B.sum(0).astype(int).tolist()
+    return total

@@ -1,0 +1,1 @@
+"""What tasks that predict are made of."""

@@ -1,0 +1,177 @@
+"""Metrics of classes, labels and numbers. B rows, C classes or labels.
+
+Each is a function of the rows that a task has scored, and gives what scikit-learn's function gives.
+The bootstrap calls it a thousand times, so what rows share is computed once.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from plait.tasks.base_metrics import ScoredRows
+
+SMALLEST = 1e-7  # keeps the logarithm of a probability finite
+
+
+class Counts(NamedTuple):
+    """How often each class is the label, is the answer, and is both: (C,)."""
+
+    labels: np.ndarray
+    answers: np.ndarray
+    hits: np.ndarray
+
+
+@dataclass(frozen=True)
+class CountedRows(ScoredRows):
+    """Rows whose answers are right or wrong.
+
+    `surprise_B` is minus the logarithm of the probability that a row's label got, in nats.
+    """
+
+    is_right_B: np.ndarray
+    surprise_B: np.ndarray
+
+    @property
+    @abstractmethod
+    def counts(self) -> Counts:
+        """How often each class occurs, which several metrics need."""
+
+
+@dataclass(frozen=True)
+class ClassRows(CountedRows):
+    """Rows with one of `classes` classes. Labels and answers are numbers of classes.
+
+    `p_last_B` is the probability of the last class: of two classes, the positive one.
+    """
+
+    label_B: np.ndarray
+    answer_B: np.ndarray
+    p_last_B: np.ndarray
+    classes: int
+
+    @classmethod
+    def of(cls, p_BC: np.ndarray, label_B: np.ndarray) -> ClassRows:
+        """Return the rows with these probabilities and labels."""
+        answer_B = p_BC.argmax(1)
+        surprise_B = -np.log(p_BC[np.arange(len(label_B)), label_B].clip(SMALLEST))
+        return cls(answer_B == label_B, surprise_B, label_B, answer_B, p_BC[:, -1], p_BC.shape[1])
+
+    @cached_property
+    def counts(self) -> Counts:
+        hit_B = self.label_B[self.is_right_B]
+        counts = []
+        for class_B in (self.label_B, self.answer_B, hit_B):
+            counts.append(np.bincount(class_B, minlength=self.classes))
+        return Counts(*counts)
+
+
+@dataclass(frozen=True)
+class LabelRows(CountedRows):
+    """Rows with any number of labels: True where a row has it, or is answered with it."""
+
+    label_BC: np.ndarray
+    answer_BC: np.ndarray
+
+    @classmethod
+    def of(cls, p_BC: np.ndarray, label_BC: np.ndarray, threshold: float) -> LabelRows:
+        """Return the rows with these probabilities and labels. The surprise is the mean over labels."""
+        answer_BC = p_BC >= threshold
+        p_label_BC = np.where(label_BC, p_BC, 1 - p_BC).clip(SMALLEST)
+        is_right_B = (answer_BC == label_BC).all(1)
+        return cls(is_right_B, -np.log(p_label_BC).mean(1), label_BC, answer_BC)
+
+    @cached_property
+    def counts(self) -> Counts:
+        hits = (self.label_BC & self.answer_BC).sum(0)
+        return Counts(self.label_BC.sum(0), self.answer_BC.sum(0), hits)
+
+
+@dataclass(frozen=True)
+class NumberRows(ScoredRows):
+    """Rows whose labels and answers are numbers, in the target's own unit and in float64."""
+
+    label_B: np.ndarray
+    answer_B: np.ndarray
+
+    @cached_property
+    def error_B(self) -> np.ndarray:
+        """Answers minus labels, which all metrics need."""
+        return self.answer_B - self.label_B
+
+    @cached_property
+    def squared_error(self) -> float:
+        """The mean squared error, which several metrics need."""
+        return float((self.error_B**2).mean())
+
+
+def accuracy(rows: CountedRows) -> float:
+    """Return the share of rows whose answer is right; of several labels, all of them."""
+    return float(rows.is_right_B.mean())
+
+
+def log_loss(rows: CountedRows) -> float:
+    """Return the mean of minus the logarithm of the label's probability, in nats."""
+    return float(rows.surprise_B.mean())
+
+
+def balanced_accuracy(rows: CountedRows) -> float:
+    """Return the mean over classes of the share of their rows that are answered right."""
+    counts = rows.counts
+    occurs = counts.labels > 0
+    return float((counts.hits[occurs] / counts.labels[occurs]).mean())
+
+
+def f1_macro(rows: CountedRows) -> float:
+    """Return the mean F1 of the classes that are the label or the answer of a row; 0 if there are none.
+
+    F1 of a class is 2 hits / (labels + answers).
+    """
+    counts = rows.counts
+    total = counts.labels + counts.answers
+    occurs = total > 0
+    return float((2 * counts.hits[occurs] / total[occurs]).mean()) if occurs.any() else 0.0
+
+
+def f1_micro(rows: CountedRows) -> float:
+    """Return F1 of all classes together."""
+    counts = rows.counts
+    total = counts.labels.sum() + counts.answers.sum()
+    return float(2 * counts.hits.sum() / max(total, 1))
+
+
+def roc_auc(rows: ClassRows) -> float:
+    """Return the area under the ROC curve of two classes; NaN when one of them does not occur.
+
+    It is the share of pairs in the right order (Mann & Whitney 1947). Ties count half. scikit-learn's
+    function builds the whole curve, which takes longer.
+    """
+    from scipy.stats import rankdata  # takes longer to import than a small model to predict
+
+    positive = int(rows.label_B.sum())
+    negative = len(rows.label_B) - positive
+    if not positive or not negative:
+        return float("nan")
+    ranks = rankdata(rows.p_last_B)
+    above = ranks[rows.label_B == 1].sum() - positive * (positive + 1) / 2
+    return float(above / (positive * negative))
+
+
+def rmse(rows: NumberRows) -> float:
+    """Return the square root of the mean squared error."""
+    return rows.squared_error**0.5
+
+
+def mae(rows: NumberRows) -> float:
+    """Return the mean absolute error."""
+    return float(np.abs(rows.error_B).mean())
+
+
+def r2(rows: NumberRows) -> float:
+    """Return the share of the labels' variance that is explained; NaN when they are all the same."""
+    variance = float(rows.label_B.var())
+    return 1 - rows.squared_error / variance if variance > 0 else float("nan")

@@ -1,0 +1,46 @@
+"""What every component of every kind keeps. A new file is tested from the moment it is there."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+from pydantic import ValidationError
+
+from plait.tasks.base import TaskOptions
+from support.components import KINDS, component, component_names
+
+COMPONENTS = [(kind, name) for kind in KINDS for name in component_names(kind)]
+
+
+def sources(*classes: type) -> str:
+    """The source of the modules of these classes and their bases."""
+    modules = set()
+    for cls in classes:
+        modules |= {inspect.getmodule(base) for base in cls.__mro__ if base.__module__.startswith("plait.")}
+    return "\n".join(inspect.getsource(module) for module in modules if module is not None)
+
+
+@pytest.mark.parametrize(("kind", "name"), COMPONENTS)
+def test_a_component_says_what_it_computes(kind: str, name: str) -> None:
+    assert inspect.getdoc(component(kind, name)), "say what it computes, with its source"
+
+
+@pytest.mark.parametrize(("kind", "name"), COMPONENTS)
+def test_options_are_frozen_and_closed(kind: str, name: str) -> None:
+    options = component(kind, name).options
+    with pytest.raises(ValidationError):
+        options(no_such_option=1)
+    config = options()
+    for field in options.model_fields:
+        with pytest.raises(ValidationError):
+            setattr(config, field, 1)
+
+
+@pytest.mark.parametrize(("kind", "name"), COMPONENTS)
+def test_every_option_is_read_by_its_component(kind: str, name: str) -> None:
+    cls = component(kind, name)
+    source = sources(cls, cls.options)
+    of_every_task = set(TaskOptions.model_fields)  # read by those who make tasks
+    for option in set(cls.options.model_fields) - of_every_task:
+        assert f".{option}" in source or f'"{option}"' in source, f"nothing reads the option '{option}'"

@@ -1,0 +1,84 @@
+"""What every encoder keeps, with every kind of layout that it takes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from support.components import component
+from support.encoders import build_encoder, encoders_and_kinds, random_values, tiny_network, trainable
+from support.gradients import assert_gradient, silent_parameters, weighted_sum
+from support.options import assert_option_matters, options_of
+
+PAIRS = encoders_and_kinds()
+
+
+@pytest.mark.parametrize(("name", "kind"), PAIRS)
+class TestEncoder:
+    def test_tokens_have_shapes_and_finite_values(self, name: str, kind: str) -> None:
+        encoder = build_encoder(name, kind)
+        tokens = encoder(random_values(kind, 8))
+        assert tokens.x_BLD.shape[0] == 8
+        assert tokens.x_BLD.shape[2] == encoder.width
+        assert tokens.mask_BL.shape == tokens.x_BLD.shape[:2]
+        assert tokens.mask_BL.dtype == torch.bool
+        assert torch.isfinite(tokens.x_BLD).all()
+
+    def test_a_row_alone_is_encoded_as_among_eight(self, name: str, kind: str) -> None:
+        encoder, values = build_encoder(name, kind), random_values(kind, 8)
+        among = encoder(values).pooled_BD()
+        for row in range(8):
+            alone = encoder(values.take(torch.tensor([row]))).pooled_BD()  # without padding beyond its length
+            assert torch.allclose(alone[0], among[row], atol=1e-5)
+
+    def test_every_parameter_learns_in_two_steps(self, name: str, kind: str) -> None:
+        encoder, values = build_encoder(name, kind, trainable(name)).train(), random_values(kind, 8)
+        silent = silent_parameters(encoder, lambda: weighted_sum(encoder(values).x_BLD))
+        if component("encoders", name).pretrained:  # it has layers that its vectors do not pass through
+            silent = {n for n in silent if "pooler" not in n and "masked_spec_embed" not in n}
+        assert not silent
+
+    def test_gradients_are_those_of_small_steps(self, name: str, kind: str) -> None:
+        if component("encoders", name).pretrained:
+            pytest.skip("a pretrained network computes in single precision whatever it is given")
+        encoder = build_encoder(name, kind, trainable(name)).double().train()
+        values = random_values(kind, 8)
+        if values.x.is_floating_point():
+            values = replace(values, x=values.x.double())
+        assert_gradient(encoder, lambda: encoder(values).x_BLD)
+
+    def test_one_row_trains(self, name: str, kind: str) -> None:
+        encoder = build_encoder(name, kind, trainable(name)).train()
+        encoder(random_values(kind, 1)).x_BLD.sum().backward()
+        assert any(p.grad is not None for p in encoder.parameters())
+
+    def test_loaded_weights_give_equal_tokens(self, name: str, kind: str) -> None:
+        encoder, other = build_encoder(name, kind), build_encoder(name, kind)
+        for parameter in other.parameters():
+            parameter.data += 1
+        other.load_state_dict(encoder.state_dict())
+        values = random_values(kind, 3)
+        assert torch.equal(encoder(values).x_BLD, other(values).x_BLD)
+
+
+@pytest.mark.parametrize(("name", "option"), options_of("encoders"))
+def test_every_encoder_option_changes_something(name: str, option: str) -> None:
+    kind = min(component("encoders", name).takes - {"index"})
+
+    def outcome(options: dict[str, Any]) -> list[object]:
+        """The tokens in training, and what is trained at which share of the learning rate."""
+        encoder = build_encoder(name, kind, options).train()
+        shares = {id(parameter): share for parameter, share in encoder.rates()}
+        torch.manual_seed(1)
+        tokens = encoder(random_values(kind, 8)).x_BLD
+        parameters = [p for p in encoder.parameters() if p.requires_grad]
+        return [tokens, [(p.shape, shares.get(id(p), 1.0)) for p in parameters]]
+
+    if option == "model":
+        tokens, other_tokens = (outcome({"model": tiny_network(kind, seed)})[0] for seed in (0, 1))
+        assert not torch.allclose(tokens, other_tokens)
+    else:
+        assert_option_matters("encoders", name, option, outcome)

@@ -1,0 +1,94 @@
+"""What every member of an ensemble keeps: any task, any subset of inputs, the same answers once saved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from plait.members.base import Lesson, Member
+from support.components import component, component_names
+from support.members import ROWS, SEEN, TARGETS, fit_member, lesson, make, member_config
+
+NAMES = component_names("members")
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A member that learned all targets, and its outputs for subsets of the inputs."""
+
+    name: str
+    member: Member
+    lesson: Lesson
+    columns: list[str]
+
+    @property
+    def subsets(self) -> list[Sequence[str]]:
+        """All columns, two smaller subsets, and none."""
+        return [self.columns, ("a",), ("text", "v"), ()]
+
+    def outputs(self) -> list[dict[str, torch.Tensor]]:
+        return self.member.outputs(self.lesson.valid, self.subsets)
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def fitted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Fitted:
+    examples, plan = make(TARGETS, epochs=20)
+    of = lesson(examples, plan, tmp_path_factory.mktemp(request.param))
+    columns = list(of.train.views["network"].preprocessing.inputs)
+    return Fitted(request.param, fit_member(request.param, of), of, columns)
+
+
+def test_every_subset_has_outputs_of_all_targets(fitted: Fitted) -> None:
+    for outputs in fitted.outputs():
+        assert set(outputs) == set(TARGETS)
+        for output in outputs.values():
+            assert len(output) == ROWS - SEEN
+            assert torch.isfinite(output).all()
+
+
+def test_hiding_columns_changes_answers(fitted: Fitted) -> None:
+    with_all, with_one, *_ = fitted.outputs()
+    for target in TARGETS:
+        assert not torch.equal(with_all[target], with_one[target])
+
+
+def test_without_inputs_all_rows_are_answered_alike(fitted: Fitted) -> None:
+    *_, without = fitted.outputs()
+    for output in without.values():
+        torch.testing.assert_close(output, output[:1].expand_as(output))
+
+
+def test_it_learns_what_the_inputs_tell(fitted: Fitted) -> None:
+    labels, _ = fitted.lesson.valid.target("kind")
+    task = fitted.lesson.tasks["kind"]
+    assert task.measure_score(fitted.outputs()[0]["kind"].numpy(), labels.numpy()) > 0.6
+
+
+def test_a_saved_member_answers_the_same(fitted: Fitted, tmp_path: Path) -> None:
+    fitted.member.save(tmp_path)
+    of = fitted.lesson
+    view = ("network", of.train.views["network"].preprocessing)
+    config = member_config(fitted.name)
+    restored = component("members", fitted.name).load(config, tmp_path, of.plan, of.settings, view)
+    for before, after in zip(fitted.outputs(), restored.outputs(of.valid, fitted.subsets), strict=True):
+        for target in TARGETS:
+            torch.testing.assert_close(before[target], after[target], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_missing_labels_are_not_learned_from(name: str, tmp_path: Path) -> None:
+    """Whatever stands in their place changes nothing."""
+    outputs = []
+    for changes in (False, True):
+        examples, plan = make({"kind": "classification"}, epochs=3)
+        batch = examples.prepared.batch
+        batch.labelled["kind"][:5] = False
+        if changes:
+            batch.targets["kind"][:5] = 0
+        of = lesson(examples, plan, tmp_path)
+        outputs.append(fit_member(name, of).outputs(of.valid, [("a", "v")])[0]["kind"])
+    torch.testing.assert_close(outputs[0], outputs[1])

@@ -1,0 +1,102 @@
+"""What every modality keeps."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pytest
+import torch
+
+from plait.modalities.base import Modality
+from plait.nn.batch import Loaded
+from support.cells import (
+    Example,
+    example_of,
+    examples,
+    fit_modality,
+    load,
+    modality_of,
+    small_config,
+)
+from support.components import component, component_names
+
+NAMES = component_names("modalities")
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A modality, the cells that it was fitted on, and what it loads of them."""
+
+    name: str
+    modality: Modality
+    example: Example
+    loaded: Loaded
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def fitted(request: pytest.FixtureRequest) -> Fitted:
+    modality, example = fit_modality(request.param), example_of(request.param)
+    return Fitted(request.param, modality, example, load(modality, example.column))
+
+
+def test_missing_and_bad_cells_are_absent(fitted: Fitted) -> None:
+    unreadable = {*fitted.example.bad, *fitted.example.absent}
+    expected = [row not in unreadable for row in range(len(fitted.example.cells))]
+    assert fitted.loaded.present.tolist() == expected
+    assert len(fitted.loaded.values.x) == len(expected)
+
+
+def test_bad_cells_are_named_as_problems(fitted: Fitted) -> None:
+    problems = fitted.loaded.problems
+    assert [problem.row for problem in problems] == list(fitted.example.bad)
+    assert all(problem.column == "column" and problem.reason for problem in problems)
+
+
+def test_state_is_json_and_restores_equal_values(fitted: Fitted) -> None:
+    modality = fitted.modality
+    state = json.loads(json.dumps(modality.state(), allow_nan=False))
+    restored = type(modality).from_state(small_config(fitted.name), state)
+    assert torch.equal(load(restored, fitted.example.column).values.x, fitted.loaded.values.x)
+    assert restored.layout == modality.layout
+
+
+def test_a_row_alone_has_the_values_it_has_among_others(fitted: Fitted) -> None:
+    among = fitted.modality.transform(fitted.loaded.values, None).x[4]
+    row = load(fitted.modality, fitted.example.column.slice(4, 1))
+    alone = fitted.modality.transform(row.values, None).x[0]
+
+    # among longer rows, a row is padded
+    among = among[: len(alone)] if fitted.loaded.values.length_B is not None else among
+    assert torch.equal(among, alone)
+
+
+def test_a_column_without_any_cell_is_all_missing(fitted: Fitted) -> None:
+    nothing = pa.chunked_array([pa.array([None] * 3, fitted.example.column.type)])
+    assert not load(fitted.modality, nothing).present.any()
+    fitted_on_nothing = type(fitted.modality).fit(small_config(fitted.name), nothing)
+    assert not load(fitted_on_nothing, nothing).present.any()
+
+
+def test_the_layout_is_what_transform_gives(fitted: Fitted) -> None:
+    layout, x = fitted.modality.layout, fitted.modality.transform(fitted.loaded.values, None).x
+    assert torch.isfinite(x.float()).all()
+    if layout.vocabulary:
+        assert x.max() < layout.vocabulary
+    elif fitted.loaded.values.length_B is None:
+        assert tuple(x.shape[1:]) == layout.size
+    else:
+        assert x.shape[1] <= layout.size[0], "no row is longer than the layout"
+        assert tuple(x.shape[2:]) == layout.size[1:]
+
+
+def test_its_default_encoder_takes_it(fitted: Fitted) -> None:
+    encoder = component("encoders", fitted.modality.encoder)
+    modality = fit_modality(fitted.name, encoder.asks(encoder.options(), fitted.name))
+    assert modality.layout.kind in encoder.takes
+
+
+def test_each_form_of_cells_has_a_modality_of_its_own() -> None:
+    names = [modality_of(example) for example in examples()]
+    assert len(set(names)) == len(names), f"two forms of cells are taken for the same modality: {names}"

@@ -1,0 +1,79 @@
+"""A small table with four targets, and what a member is fitted with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from plait.data.dataset import Dataset
+from plait.data.features import Features
+from plait.data.plan import Plan
+from plait.data.preprocessing import Preprocessing
+from plait.members.base import Examples, Lesson, Member
+from plait.nn import device
+from plait.recipe.recipe import load
+from plait.table.table import Table
+from support.components import component, configured
+
+ROWS, SEEN = 90, 60
+TARGETS = {"kind": "classification", "warm": "classification", "price": "regression", "tags": "multilabel"}
+SMALL = {"rounds": 20}  # options that make a member faster
+
+
+def table(targets: dict[str, str]) -> Table:
+    """Numbers with holes, vectors, words and texts, and these of the four targets."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(ROWS, 3)).astype(np.float32)
+    words = np.where(x[:, 1] > 0, "a warm sunny day", "a cold rainy night")
+    tags = [[tag for tag, is_on in zip("pq", row[:2] > 0, strict=True) if is_on] for row in x]
+    columns = {
+        "a": pa.array(x[:, 0], mask=rng.random(ROWS) < 0.1),
+        "v": pa.array(x[:, 1:].tolist(), pa.list_(pa.float32(), 2)),
+        "shop": pa.array(np.where(x[:, 2] > 0, "north", "south")),
+        "text": pa.array([f"{word} number {i}" for i, word in enumerate(words)]),
+        "kind": pa.array(np.array(["low", "middle", "high"])[np.digitize(x[:, 0], [-0.5, 0.5])]),
+        "warm": pa.array(x[:, 1] > 0).cast(pa.int64()),
+        "price": pa.array(x @ np.array([2.0, -1.0, 0.5])),
+        "tags": pa.array(tags),
+    }
+    for target in set(TARGETS) - set(targets):
+        del columns[target]
+    return Table(pa.table(columns), Path.cwd(), "t")
+
+
+def make(targets: dict[str, str], epochs: int = 1) -> tuple[Examples, Plan]:
+    """The rows of the table, fitted on the first 60, and the plan for them."""
+    training = {"epochs": epochs, "precision": "fp32", "channels_last": "off", "allocator": "off"}
+    recipe = {
+        "training": training,
+        "columns": {"text": {"modality": "text"}},
+        "split": {"valid": 0},
+        "tasks": targets,
+    }
+    data = table(targets)
+    plan = Plan.make(data, load(recipe), targets)
+    preprocessing = Preprocessing.fit(data, plan, np.arange(SEEN))
+    views = {"network": Dataset(preprocessing.prepare(data), preprocessing)}
+    features = Features.fit(views, {"network": list(preprocessing.inputs)}, np.arange(SEEN))
+    return Examples(views, features), plan
+
+
+def lesson(examples: Examples, plan: Plan, folder: Path) -> Lesson:
+    """The first 60 rows to learn from, and the others to know when to stop."""
+    data = examples.views["network"]
+    settings = device.settings(plan.recipe.training, False)
+    train, valid = examples.take(np.arange(SEEN)), examples.take(np.arange(SEEN, ROWS))
+    return Lesson(train, valid, "network", plan, settings, data.preprocessing.tasks, 0, folder)
+
+
+def member_config(name: str) -> Any:
+    fields = component("members", name).options.model_fields
+    return configured("members", name, {k: v for k, v in SMALL.items() if k in fields})
+
+
+def fit_member(name: str, of: Lesson) -> Member:
+    member: Member = component("members", name).fit(member_config(name), of)
+    return member
