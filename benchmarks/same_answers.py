@@ -1,6 +1,7 @@
 """Check that this checkout answers as an older one does.
 
     python benchmarks/same_answers.py --before ../old [--mode train|load|both] [--only CASE ...]
+    python benchmarks/same_answers.py --quick: compare a case of this checkout with itself
 
 The cases are in `same_answers_cases.py`. The older checkout trains each of them once. Its runs and answers
 stay in `<work>/before`; remove a case's folder there after changing the case.
@@ -39,6 +40,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+from measure import cache_folder, read_arguments
 from same_answers_cases import CASES, LABELS, SMALL, Case, make_inputs
 
 TOLERANCE = 1e-5
@@ -407,11 +409,20 @@ def check(mode: str, name: str, work: Path, old: Path) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--before", type=Path, required=True, help="the older checkout")
+    parser.add_argument("--before", type=Path, help="the older checkout; needed unless --quick is given")
     parser.add_argument("--work", type=Path, default=WORK, help="the folder of runs and answers")
     parser.add_argument("--only", nargs="+", default=list(CASES), choices=list(CASES), metavar="CASE")
     parser.add_argument("--mode", choices=["train", "load", "both"], default="both")
-    options = parser.parse_args()
+    options = read_arguments(parser, has_page=False)
+    if options.quick:
+        options.before, options.work, options.only, options.mode = (
+            CHECKOUT,
+            cache_folder(),
+            ["plain"],
+            "train",
+        )
+    elif not options.before:
+        parser.error("--before is needed")
     work = options.work.resolve()
     make_inputs(work)
     print(f"{'case':22} {'mode':6} {'rows':>6} {'outputs':>8} {'difference':>10} {'seconds':>8}")

@@ -196,3 +196,17 @@ def test_public_names() -> None:
     assert all(hasattr(plait, name) for name in plait.__all__)
     with pytest.raises(AttributeError, match="no attribute 'fitt'"):
         plait.fitt  # noqa: B018
+
+
+# What a stand-in token is made of. `model/stand_in.py` chooses the token, `training/hiding.py` trains it.
+STAND_IN_PARTS = {"missing", "empty", "has_empty_M", "mark_empty"}
+STAND_IN_FILES = {"model.stand_in", "training.hiding"}
+
+
+@pytest.mark.parametrize("name", sorted(set(MODULES) - STAND_IN_FILES))
+def test_two_files_handle_stand_in_tokens(name: str) -> None:
+    """Other code only makes a `StandIn` and calls it."""
+    for node in ast.walk(MODULES[name]):
+        if isinstance(node, ast.Attribute) and node.attr in STAND_IN_PARTS:
+            owner = ast.unparse(node.value).split(".")[-1]
+            assert owner != "stand_in", f"{name}, line {node.lineno}: use the token through StandIn.forward"

@@ -22,7 +22,7 @@ class Config(Options):
 
 
 class Bag(Encoder):
-    """One token: the mean of the embeddings of a text's n-grams (eq. 1 of the paper, before its classifier).
+    """One token: the mean of the embeddings of a text's n-grams (eq. 1 of the paper, before the classifier).
 
     Embeddings begin near zero, so that an n-gram that training never saw says nothing.
     """
@@ -38,18 +38,21 @@ class Bag(Encoder):
 
     @classmethod
     def asks(cls, config: Config, modality: str) -> dict[str, Any]:
+        """Ask for texts as hashed n-grams."""
         return {"split": "ngrams", "vocabulary": 32_768, "max_tokens": 2048}
 
     @classmethod
     def build(cls, config: Config, layout: Layout) -> Bag:
+        """Build the encoder for a layout's vocabulary."""
         return cls(layout.vocabulary, config.width, config.dropout)
 
     def forward(self, values: Values) -> Tokens:
+        """From ids (B, L) to one token a text, (B, 1, width)."""
         mask_BL = values.mask_BL()
         weight_BL = mask_BL.to(self.embedding.weight.dtype)
         if self.training and self.dropout:
             weight_BL = F.dropout(weight_BL, self.dropout)
-        # torch's own "mean" knows no mask
+        # torch's own "mean" takes no mask
         total_BD = F.embedding_bag(values.x, self.embedding.weight, per_sample_weights=weight_BL, mode="sum")
         x_B1D = (total_BD / mask_BL.sum(1, keepdim=True).clamp(min=1))[:, None]
         return Tokens(x_B1D, torch.ones(x_B1D.shape[:2], dtype=torch.bool, device=x_B1D.device))

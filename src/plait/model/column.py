@@ -88,7 +88,7 @@ class ColumnEncoder(nn.Module):
 
         rows = present_B.nonzero()[:, 0]
         if not len(rows):
-            x_BLD = self.stand_in.missing.expand(len(present_B), 1, -1)
+            x_BLD = torch.zeros(len(present_B), 1, self.width, device=present_B.device)
             return Tokens(x_BLD, torch.zeros(x_BLD.shape[:2], dtype=torch.bool, device=x_BLD.device))
 
         tokens = self._encode(values.take(rows))

@@ -29,18 +29,22 @@ class Comparison(Task):
         """Return the embeddings, (B, columns, width)."""
 
     def build(self, widths: Widths) -> None:
+        """Make the head for the tokens of each column."""
         self.build_head(widths.columns)
 
     def answer(self, fused: Fused | None, encoded: Encoded) -> Tensor:
+        """Return the embeddings of some rows."""
         output: Tensor = self(encoded.tokens)
         return output
 
     def losses(self, fused: Fused | None, encoded: Encoded, loss_of: LossOf) -> dict[str, Tensor]:
+        """Return the loss of the comparison: there are no unimodal losses."""
         return {MAIN: loss_of(self(encoded.tokens), None)}
 
     def sees_hidden_cells(self, columns: list[str]) -> bool:
-        """A pair with a hidden cell compares nothing."""
+        """Return False: a pair with a hidden cell compares nothing."""
         return False
 
     def outputs(self, fused: Fused | None, encoded: Encoded) -> Outputs | None:
+        """Return the embeddings, from which `calibrate` may choose."""
         return Outputs(self(encoded.tokens))
