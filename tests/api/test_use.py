@@ -128,7 +128,7 @@ def test_evaluation_has_intervals_subsets_and_a_baseline(
     alone = {s: score.value for s, score in target.subsets if len(s) == 1}
     assert alone[("photo",)] > alone[("shop",)]
     shown = capsys.readouterr().out
-    assert "guess without inputs" in shown
+    assert "baseline" in shown
     assert "photo + text + price" in shown
     json.dumps(found.to_dict())
 

@@ -152,9 +152,9 @@ def evaluate(
     """Score a model on a labelled table, with intervals."""
     from plait.runs import files
 
-    found = plait.load(run).evaluate(table, root, subsets).show()
+    scores = plait.load(run).evaluate(table, root, subsets).show()
     if out:
-        files.write_json(Path(out), found.to_dict())
+        files.write_json(Path(out), scores.to_dict())
 
 
 @app.command(epilog="Example: plait report runs/first")

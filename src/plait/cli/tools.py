@@ -27,7 +27,7 @@ def options(
 
 @app.command(epilog="Example: plait cache --clear")
 def cache(clear: Annotated[bool, typer.Option("--clear", help="forget everything in it")] = False) -> None:
-    """Show what the cache of prepared pictures, sounds and clips holds, or clear it."""
+    """Show what the cache of prepared images, audio and video holds, or clear it."""
     from plait.media.cache import Cache, folder
 
     with Cache(folder()) as cells:

@@ -144,8 +144,7 @@ class Plan:
     def for_member(self, fusion: Choice | None, learning_rate: float | None) -> Plan:
         """Plan a network within an ensemble, with its own fusion and learning rate where there are any.
 
-        Its columns have no votes of their own: how far these are trusted would be found out on the rows
-        that the member is weighed by.
+        It has no late fusion: the mixture weight would be fitted on the rows that the member is weighed by.
         """
         recipe = self.recipe
         if learning_rate is not None:

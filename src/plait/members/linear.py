@@ -24,9 +24,10 @@ from plait.tasks.base_prediction import Prediction
 
 
 class Config(Options):
-    """Weights W of the least mean loss + strength / 2 * |W|^2. Of `strengths` the one with the least
-    loss on the rows that are held out is kept. `ngrams` adds bags of n-grams of all texts to their
-    vectors.
+    """Weights W that minimise the mean loss + strength / 2 * |W|^2.
+
+    Of `strengths` the one with the least loss on the held-out rows counts. `ngrams` adds bags of n-grams of
+    all texts to their vectors.
     """
 
     strengths: tuple[float, ...] = Field((1e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 1e-2), min_length=1)
@@ -34,8 +35,9 @@ class Config(Options):
 
 
 class Linear(Member):
-    """output = b + sum over inputs of x W, for every task whose loss can be differentiated; solved by
-    L-BFGS (Liu & Nocedal 1989).
+    """output = b + sum over inputs of x W, for every task whose loss can be differentiated.
+
+    It is solved by L-BFGS (Liu & Nocedal 1989).
     """
 
     options = Config
@@ -47,72 +49,79 @@ class Linear(Member):
 
     @classmethod
     def encoders(cls, config: Config) -> None:
-        return None
+        """Return None: it learns from features."""
 
     @classmethod
     def light(cls, config: Config) -> bool:
+        """Return False: there is no view to leave columns out of."""
         return False
 
     @classmethod
     def fit(cls, config: Config, lesson: Lesson) -> Linear:
-        blocks = _chosen(lesson.train.blocks, config.ngrams)
-        absent = list(dict.fromkeys(b.column for b in blocks if not b.present.all()))
+        """Fit a linear model of every target; held-out rows decide the strength of regularisation."""
+        blocks = _used_blocks(lesson.train.blocks, config.ngrams)
+        absent = list(dict.fromkeys(block.column for block in blocks if not block.present.all()))
         member = cls({}, {}, absent, config.ngrams)
-        xs, held = member._matrices(lesson.train.blocks), member._matrices(lesson.valid.blocks)
+        xs, held_xs = member._matrices(lesson.train.blocks), member._matrices(lesson.valid.blocks)
         for target, task in lesson.tasks.items():
             rows, y = lesson.labelled(target, lesson.train)
             held_rows, held_y = lesson.labelled(target, lesson.valid)
-            found = _path(
-                [x[rows] for x in xs], task, y, config.strengths, [x[held_rows] for x in held], held_y
-            )
-            member.weights[target], member.biases[target] = found
+            target_xs = [x[rows] for x in xs]
+            target_held_xs = [x[held_rows] for x in held_xs]
+            weight, bias = _path(target_xs, task, y, config.strengths, target_held_xs, held_y)
+            member.weights[target], member.biases[target] = weight, bias
         return member
 
     def outputs(self, examples: Examples, subsets: Sequence[Sequence[str]]) -> list[dict[str, Tensor]]:
-        found = []
+        """Return the outputs of each target, for each subset of the columns."""
+        outputs = []
         for subset in subsets:
             xs = self._matrices(hidden(examples.blocks, subset))
-            found.append({t: _output(xs, self.weights[t].numpy(), self.biases[t]) for t in self.weights})
-        return found
+            by_target = {}
+            for target, weight in self.weights.items():
+                by_target[target] = _output(xs, weight.numpy(), self.biases[target])
+            outputs.append(by_target)
+        return outputs
 
     def _matrices(self, blocks: list[Block]) -> list[Matrix]:
-        """One for each input, and one that says which inputs are missing."""
-        blocks = _chosen(blocks, self.ngrams)
-        present = {b.column: b.present for b in blocks}
-        lacks = (
-            np.stack([~present[c] for c in self.absent], 1)
-            if self.absent
-            else np.zeros((len(blocks[0].present), 0))
-        )
-        return [*(b.x for b in blocks), lacks.astype(np.float32)]
+        """Return a matrix (rows, numbers) for each input, and one that says which inputs are missing."""
+        blocks = _used_blocks(blocks, self.ngrams)
+        present = {block.column: block.present for block in blocks}
+        missing = np.zeros((len(blocks[0].present), 0))
+        if self.absent:
+            missing = np.stack([~present[column] for column in self.absent], 1)
+        return [*(block.x for block in blocks), missing.astype(np.float32)]
 
     def save(self, folder: Path) -> None:
-        save_file(
-            {f"{t}/weight": w for t, w in self.weights.items()}
-            | {f"{t}/bias": b for t, b in self.biases.items()},
-            folder / "linear.safetensors",
-            {"absent": json.dumps(self.absent)},
-        )
+        """Write weights and biases, and the inputs that training rows lack."""
+        tensors = {f"{target}/weight": weight for target, weight in self.weights.items()}
+        tensors |= {f"{target}/bias": bias for target, bias in self.biases.items()}
+        save_file(tensors, folder / "linear.safetensors", {"absent": json.dumps(self.absent)})
 
     @classmethod
     def load(cls, config: Config, folder: Path, plan: Plan, settings: Settings, view: View) -> Linear:
+        """Invert `save`."""
         tensors = load_file(folder / "linear.safetensors")
         with safe_open(folder / "linear.safetensors", "pt") as opened:
             absent = json.loads((opened.metadata() or {})["absent"])
-        parts: list[dict[str, Tensor]] = [
-            {k.removesuffix(f"/{what}"): t for k, t in tensors.items() if k.endswith(f"/{what}")}
-            for what in ("weight", "bias")
-        ]
-        return cls(parts[0], parts[1], absent, config.ngrams)
+        weights, biases = {}, {}
+        for name, tensor in tensors.items():
+            if name.endswith("/weight"):
+                weights[name.removesuffix("/weight")] = tensor
+            elif name.endswith("/bias"):
+                biases[name.removesuffix("/bias")] = tensor
+        return cls(weights, biases, absent, config.ngrams)
 
 
 component = Linear
 
 
-def _chosen(blocks: list[Block], ngrams: bool) -> list[Block]:
-    """Without n-grams of texts that vectors stand for, unless they are wanted."""
-    known = {b.column for b in blocks if b.view != "ngrams"}
-    return [b for b in blocks if ngrams or b.view != "ngrams" or b.column not in known]
+def _used_blocks(blocks: list[Block], ngrams: bool) -> list[Block]:
+    """Leave out the n-grams of columns that have another block, unless `ngrams`."""
+    if ngrams:
+        return blocks
+    columns = {block.column for block in blocks if block.view != "ngrams"}
+    return [block for block in blocks if block.view != "ngrams" or block.column not in columns]
 
 
 def _path(
@@ -123,8 +132,9 @@ def _path(
     held: list[Matrix],
     held_y: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """The weights and bias of the best strength, each begun from those of the one before, from strong
-    to weak.
+    """Return the weights (numbers, outputs) and the bias of the best strength.
+
+    Strengths go from strong to weak, and each starts from the optimum of the one before.
     """
     prior = task.baseline(y)
     space = Space(xs)
@@ -133,14 +143,13 @@ def _path(
     everywhere = torch.ones(len(held_y), dtype=torch.bool)
     for strength in sorted(strengths, reverse=True):
         weight, bias = solve(space, task, y, strength, weight, bias)
-        whole = space.weights(weight)
-        loss = (
-            float(task.loss(_output(held, whole.numpy(), bias), held_y, everywhere))
-            if len(held_y)
-            else -strength
-        )
+        full_weight = space.weights(weight)
+        loss = -strength  # without held-out rows the strongest one counts
+        if len(held_y):
+            output = _output(held, full_weight.numpy(), bias)
+            loss = float(task.loss(output, held_y, everywhere))
         if loss < best[0]:
-            best = (loss, whole, bias)
+            best = (loss, full_weight, bias)
     return best[1].float(), best[2].float()
 
 

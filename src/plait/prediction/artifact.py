@@ -1,11 +1,11 @@
-"""The folder of a trained model: recipe, plan, fitted state, weights, metrics. JSON, YAML and safetensors
-only: loading runs no code from the folder.
+"""The folder of a trained model: recipe, plan, fitted state, weights, metrics.
+
+Files are JSON, YAML and safetensors only: loading runs no code from the folder.
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import os
 import shutil
@@ -32,8 +32,9 @@ FILES = ("recipe.yaml", "plan.json", "state.json", "weights.safetensors")
 
 @dataclass
 class Artifact:
-    """A trained model with all that it needs to read new rows. `record` holds metrics, environment and
-    history.
+    """A trained model, and the state that it needs to read new rows.
+
+    `record` holds metrics, environment and history.
     """
 
     plan: Plan
@@ -43,7 +44,7 @@ class Artifact:
 
 
 def save(artifact: Artifact, folder: Path) -> None:
-    """Write the folder. Weights come last: a folder that has them is whole.
+    """Write the folder. Weights come last: a folder that has them is complete.
 
     `recipe.yaml` is for people and for the next training; `load` reads what was decided from `plan.json`.
     """
@@ -126,7 +127,7 @@ def _read_json(path: Path) -> JSON:
 
 
 def identity(folder: Path) -> str:
-    """A hash of a trained model: what its vectors are compared by."""
+    """Return a digest of a trained model. Only vectors of the same model can be compared."""
     digest = hashlib.blake2b(digest_size=16)
     for name in ("plan.json", "weights.safetensors"):
         digest.update((folder / name).read_bytes())
@@ -134,21 +135,28 @@ def identity(folder: Path) -> str:
 
 
 def networks(*modules: nn.Module) -> list[Network]:
-    """The pretrained networks that frozen encoders among these modules use."""
-    submodules = itertools.chain.from_iterable(module.modules() for module in modules)
-    return [encoder.network for encoder in submodules if isinstance(encoder, FrozenEncoder)]
+    """Return the pretrained networks that frozen encoders in these modules use."""
+    pretrained = []
+    for module in modules:
+        for submodule in module.modules():
+            if isinstance(submodule, FrozenEncoder):
+                pretrained.append(submodule.network)
+    return pretrained
 
 
 def copy(files: Path, folder: Path) -> None:
-    """The files of a pretrained network, so that the folder of a model is all that it needs; links
-    where the disk allows it.
+    """Copy the files of a pretrained network, so that a model needs nothing outside its folder.
+
+    Hard links save the space where the disk allows them.
     """
-    for path in (p for p in files.rglob("*") if p.suffix in (".json", ".safetensors") and p.is_file()):
-        into = folder / path.relative_to(files)
-        into.parent.mkdir(parents=True, exist_ok=True)
-        if into.exists():
+    for path in files.rglob("*"):
+        if path.suffix not in (".json", ".safetensors") or not path.is_file():
+            continue
+        target = folder / path.relative_to(files)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists():
             continue
         try:
-            os.link(path.resolve(), into)
+            os.link(path.resolve(), target)
         except OSError:
-            shutil.copyfile(path, into)
+            shutil.copyfile(path, target)

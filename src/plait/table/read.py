@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -191,12 +191,18 @@ def _read_object(source: object) -> pa.Table:
         source = [dict(source)]
     if isinstance(source, list) and not source:
         return pa.table({})
-    if isinstance(source, Sequence) and source and all(isinstance(row, Mapping) for row in source):
+    if _is_rows(source):
         return _read_rows(source)
     raise TableError(
         f"expected a path, a pandas or polars frame, an Arrow table, a Hugging Face dataset, a dict or a "
         f"list of dicts, got {type(source).__name__}"
     )
+
+
+def _is_rows(source: object) -> TypeGuard[Sequence[Mapping[str, Any]]]:
+    if not isinstance(source, Sequence) or not source:
+        return False
+    return all(isinstance(row, Mapping) for row in source)
 
 
 def _check_row(row: Mapping[str, Any]) -> None:
