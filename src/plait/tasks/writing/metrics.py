@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from plait.tasks.base_metrics import ScoredRows
+
+if TYPE_CHECKING:
+    from jiwer import CharacterOutput, WordOutput
 
 EDITS = ("substitute", "delete", "insert")
 CHARACTERS, BETA = 6, 2  # of chrF: the longest n-grams, and how much more recall weighs than precision
@@ -50,7 +53,7 @@ class EditedRows(TextRows):
 
 @dataclass(frozen=True)
 class OverlapRows(TextRows):
-    """What sacrebleu computes BLEU and chrF from: (B, 10) and (B, 18)."""
+    """What BLEU and chrF are computed from: (B, 10) and (B, 18)."""
 
     bleu_B: np.ndarray
     chrf_B: np.ndarray
@@ -58,12 +61,14 @@ class OverlapRows(TextRows):
     @classmethod
     def of(cls, answers: Sequence[str], labels: Sequence[str]) -> OverlapRows:
         """Compare each answer with its label."""
-        from sacrebleu.metrics import BLEU, CHRF
+        from sacrebleu.metrics import BLEU
 
-        bleu_B, chrf_B = np.zeros((0, 10)), np.zeros((0, 18))
-        if len(labels):
-            bleu_B = np.array(BLEU()._extract_corpus_statistics(list(answers), [list(labels)]))
-            chrf_B = np.array(CHRF()._extract_corpus_statistics(list(answers), [list(labels)]))
+        bleu = BLEU(force=True)  # a text that looks tokenized is no reason for a warning
+        bleu_B, chrf_B = np.zeros((len(labels), 10)), np.zeros((len(labels), 3 * CHARACTERS))
+        for row, (answer, label) in enumerate(zip(answers, labels, strict=True)):
+            score = bleu.corpus_score([answer], [[label]])
+            bleu_B[row] = [score.sys_len, score.ref_len, *score.counts, *score.totals]
+            chrf_B[row] = _character_matches(answer, label)
         return cls(_same(answers, labels), bleu_B, chrf_B)
 
 
@@ -83,20 +88,29 @@ def wer(rows: EditedRows) -> float:
 
 
 def chrf(rows: OverlapRows) -> float:
-    """Return chrF (Popovic 2015), from 0 to 1."""
-    from sacrebleu.metrics import CHRF
+    """Return chrF (Popovic 2015), from 0 to 1.
 
-    return float(CHRF()._compute_score_from_stats(_total(rows.chrf_B)).score / 100)
+    It is the F score, which weighs recall twice, of the mean precision and recall over each n of which
+    both sides have n-grams.
+    """
+    counts_N3 = rows.chrf_B.sum(0).reshape(CHARACTERS, 3)
+    counts_N3 = counts_N3[(counts_N3[:, :2] > 0).all(1)]
+    if not len(counts_N3):
+        return 0.0
+    precision, recall = (counts_N3[:, 2:] / counts_N3[:, :2]).mean(0)
+    weighed = BETA**2 * precision + recall
+    return float((1 + BETA**2) * precision * recall / weighed) if weighed else 0.0
 
 
 def bleu(rows: OverlapRows) -> float:
     """Return BLEU (Papineni et al. 2002), from 0 to 1."""
     from sacrebleu.metrics import BLEU
 
-    return float(BLEU()._compute_score_from_stats(_total(rows.bleu_B)).score / 100)
+    answer_length, label_length, *counts = rows.bleu_B.sum(0).astype(int).tolist()
+    return float(BLEU.compute_bleu(counts[:4], counts[4:], answer_length, label_length).score / 100)
 
 
-def _edits(compared: Any) -> tuple[np.ndarray, np.ndarray]:
+def _edits(compared: CharacterOutput | WordOutput) -> tuple[np.ndarray, np.ndarray]:
     """Return the number of edits and the length of the label of each row, as jiwer compared them."""
     edits_B, length_B = np.zeros(len(compared.references)), np.zeros(len(compared.references))
     for row, (chunks, label) in enumerate(zip(compared.alignments, compared.references, strict=True)):
@@ -113,6 +127,14 @@ def _same(answers: Sequence[str], labels: Sequence[str]) -> np.ndarray:
     return np.array([answer == label for answer, label in zip(answers, labels, strict=True)], dtype=bool)
 
 
-def _total(statistics_B: np.ndarray) -> list[int]:
-    total: list[int] = statistics_B.sum(0).astype(int).tolist()
-    return total
+def _character_matches(answer: str, label: str) -> list[int]:
+    """Return for each n up to 6 the number of n-grams of characters in both texts, and how many match."""
+    from sacrebleu.metrics.helpers import extract_all_char_ngrams
+
+    ngrams = [extract_all_char_ngrams(text, CHARACTERS, False) for text in (answer, label)]
+    numbers = []
+    for of_answer, of_label in zip(*ngrams, strict=True):
+        # without any n-gram to find, those of the answer are no mistakes
+        count = of_answer.total() if of_label else 0
+        numbers += [count, of_label.total(), (of_answer & of_label).total()]
+    return numbers
