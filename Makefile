@@ -1,12 +1,12 @@
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench clean
+.PHONY: help install demo test test-slow lint bench clean
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 TORCH := $(shell sed -n 's/^\(torch==.*\)/\1/p' constraints.txt)
 
 help: ## say what each target does
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -26,8 +26,11 @@ install: $(VENV)/.installed ## make .venv with plait in it
 demo: $(VENV)/.installed ## train on a real table and show what came of it
 	$(BIN)/plait demo
 
-test: $(VENV)/.installed-test ## run all tests
-	$(BIN)/python -m pytest
+test: $(VENV)/.installed-test ## run all tests but the slow ones
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/.installed-test ## run the slow tests: every benchmark, with tiny sizes
+	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/.installed-test ## check style and types
 	$(BIN)/ruff check .
@@ -39,6 +42,7 @@ bench: $(VENV)/.installed-test ## measure speed and accuracy (long; makes an env
 	$(BIN)/python benchmarks/decoding.py
 	$(BIN)/python benchmarks/head.py
 	$(BIN)/python benchmarks/refit.py
+	$(BIN)/python benchmarks/wide.py
 	$(BIN)/python benchmarks/accuracy.py
 	$(BIN)/python benchmarks/small.py
 	$(BIN)/python benchmarks/missing.py

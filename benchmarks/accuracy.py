@@ -1,14 +1,13 @@
-"""Accuracy on real tables beside the guess and glue code of scikit-learn on the same pretrained
-vectors: benchmarks/accuracy.py
+"""Accuracy on real tables, beside scikit-learn on the same pretrained vectors: benchmarks/accuracy.py
 
-Stamps (picture + sentence; all inputs), and the groups of emoji: on a vendor whose pictures were never
-seen (pictures alone, because names tell the emoji, and with it the group), and on emoji never seen.
-Needs transformers, and the weights of `minilm`, `efficientnet_lite0` and `mobilenet_v2` (README,
-"Pretrained encoders"). With few rows, the luck of one split is larger than what is to be shown: the
-stamps are dealt into five parts, families together, and each seed tests on another part, so that every
-row is tested on once. The emoji's splits are the sample's own. The glue code's strength of
-regularisation is chosen on validation rows, a fifth of the others; sounds are means and deviations of
-their mel bands there. `--kept` is a file of scores, for a run that goes on later or in parts.
+Stamps (picture + sentence; all inputs), and the groups of emoji: on a vendor whose images were never seen
+(images alone, because names tell the emoji, and with it the group), and on emoji never seen. Needs
+transformers, and the weights of `minilm`, `efficientnet_lite0` and `mobilenet_v2` (README, "Pretrained
+encoders"). With few rows, one split says little: the stamps are dealt into five folds, families together,
+and each seed tests on another fold, so that every row is tested on once. The emoji's splits are those of
+the sample. The glue code chooses its strength of regularisation on validation rows, a fifth of the others,
+and reads sounds as means and deviations of their mel bands. `--scores` is a file of scores, for a run that
+goes on later or in steps.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import json
 import random
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,25 +34,29 @@ from sklearn.metrics import log_loss
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import plait
-from measure import interval, machine, page, table
+import standins
+from measure import interval, machine, page, read_arguments, sample_table, table
+from plait.encoders.base import encoders
+from plait.modalities.base import modalities
 from plait.nn.batch import Values
-from plait.recipe.registry import configure, find
 from plait.samples import emoji, stamps
 from plait.table.table import Source
 from plait.table.write import write
 
-CACHE = Path.home() / ".cache" / "plait" / "samples"
 PRETRAINED = ("encoders.image=pretrained", "encoders.text=pretrained")
 HEADERS = ["model", "accuracy", "log loss", "accuracy by seed", "seconds of a training"]
 STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)
 VECTORS = ("image", "text", "audio")
 LEAVES = (0.0, 1.0, 10.0)  # regularisation of gradient boosting
+QUICK = ("training.epochs=1", "modalities.image.size=32")  # added to the overrides of a quick run
 
 
 @dataclass(frozen=True)
 class Job:
-    """One table, what is predicted from what, and on which split. `singles`: each of these inputs is
-    also tried alone.
+    """A table, what is predicted from what, and on which split.
+
+    Each of `singles` is also tried alone. Rows of one `group` are on one side, and the sides are drawn anew
+    for each seed.
     """
 
     name: str
@@ -63,30 +66,30 @@ class Job:
     split: str = "split"
     media: tuple[tuple[str, str], ...] = (("picture", "image"), ("sentence", "text"))
     singles: tuple[str, ...] = ()
-    group: str = ""  # rows of one group are on one side; the sides are drawn anew for each seed
+    group: str = ""
     overrides: tuple[str, ...] = ()
 
     @property
     def path(self) -> Path:
-        return self.sample.fetch(CACHE / self.sample.__name__.rsplit(".", 1)[-1])
+        return sample_table(self.sample)
 
     def table(self, seed: int) -> dict[str, list[Any]]:
-        """The table with the sides of this seed in its split column."""
+        """Read the table, with the sides of this seed in its split column."""
         rows = pa.csv.read_csv(self.path).to_pydict()
         if self.group:
             rows[self.split] = dealt(rows[self.group], seed)
         return rows
 
 
-PARTS, SIDES = 5, {0: "test", 1: "valid"}
+FOLDS, SIDES = 5, {0: "test", 1: "valid"}
 
 
 def dealt(groups: list[Any], seed: int) -> list[str]:
-    """The side of each row, when its groups are dealt into five parts and each seed tests on another."""
-    different = sorted(set(groups))
-    random.Random(0).shuffle(different)
-    part = {g: i % PARTS for i, g in enumerate(different)}
-    return [SIDES.get((part[g] - seed) % PARTS, "train") for g in groups]
+    """Deal groups into five folds, of which each seed tests on another. Return the side of each row."""
+    names = sorted(set(groups))
+    random.Random(0).shuffle(names)
+    fold = {name: number % FOLDS for number, name in enumerate(names)}
+    return [SIDES.get((fold[name] - seed) % FOLDS, "train") for name in groups]
 
 
 GROUPED, EMOJI = ("split.column=split", "split.group=family"), ("columns.name.modality=text",)
@@ -141,7 +144,7 @@ JOBS = {
 
 
 class Score(NamedTuple):
-    """On the test rows, and the seconds of the training; NaN where it was not measured."""
+    """Scores on the test rows, and the seconds of the training; NaN where it was not measured."""
 
     accuracy: float
     log_loss: float = float("nan")
@@ -149,58 +152,57 @@ class Score(NamedTuple):
 
 
 def plaited(job: Job, inputs: tuple[str, ...], overrides: tuple[str, ...], seed: int) -> Score:
+    """Train plait's model on these inputs, and test it."""
     rows = job.table(seed)
     ignored = {c: "ignored" for c in rows if c not in (*inputs, job.target, job.split, "family", "emoji")}
     if job.split == "vendor_split":
         ignored["emoji"] = "ignored"
-    own = [o for o in job.overrides if not o.startswith("columns.") or o.split(".")[1] in inputs]
+    fitting = [o for o in job.overrides if not o.startswith("columns.") or o.split(".")[1] in inputs]
     with tempfile.TemporaryDirectory() as folder:
         named = {
             "columns": ignored,
-            "overrides": (*own, *overrides),
+            "overrides": (*fitting, *overrides),
             "seed": seed,
             "root": job.path.parent,
             "quiet": True,
         }
         write(pa.table(rows), Path(folder) / "t.csv")
         model = plait.fit(Path(folder) / "t.csv", job.target, out=Path(folder) / "run", **named)
-    found = model.record["evaluation"]["test"]["targets"][job.target]["metrics"]
-    return Score(found["accuracy"]["value"], found["log_loss"]["value"], model.record["seconds"])
+    metrics = model.record["evaluation"]["test"]["targets"][job.target]["metrics"]
+    return Score(metrics["accuracy"]["value"], metrics["log_loss"]["value"], model.record["seconds"])
 
 
 @cache
 @torch.inference_mode()
 def vectors(column: str, modality: str, cells: tuple[str | None, ...], root: Path) -> np.ndarray:
-    """The same frozen vectors as plait's, and of sounds the mean and deviation of each mel band; zeros
-    where a cell is missing.
+    """Compute the same frozen vectors as plait does, and of sounds the moments of each mel band.
+
+    Missing cells are zeros.
     """
-    encoder = find("encoders", "pretrained") if modality != "audio" else None
-    config = encoder.settled(configure("encoders", "pretrained", {}), modality) if encoder else None
-    given = pa.chunked_array([pa.array(list(cells))])
-    fitted = find("modalities", modality).fit(
-        configure("modalities", modality, encoder.asks(config, modality) if encoder else {}), given
-    )
-    loaded, network = (
-        fitted.load(given, Source(column, root)),
-        encoder.build(config, fitted.layout) if encoder else None,
-    )
-    parts = []
+    encoder = encoders.find("pretrained") if modality != "audio" else None
+    config = encoder.settled(encoders.configure("pretrained", {}), modality) if encoder else None
+    array = pa.chunked_array([pa.array(list(cells))])
+    options = encoder.asks(config, modality) if encoder else {}
+    fitted = modalities.find(modality).fit(modalities.configure(modality, options), array)
+    loaded = fitted.load(array, Source(column, root))
+    network = encoder.build(config, fitted.layout) if encoder else None
+    batches = []
     for rows in torch.arange(len(cells)).split(32):
         values = fitted.transform(loaded.values.take(rows), None)
-        parts.append(network.embed(values).x[:, 0].float() if network else moments(values))
-    return (torch.cat(parts) * loaded.present[:, None]).numpy()
+        batches.append(network.embed(values).x[:, 0].float() if network else moments(values))
+    return (torch.cat(batches) * loaded.present[:, None]).numpy()
 
 
 def moments(values: Values) -> torch.Tensor:
-    """Of each band of a spectrogram the mean and the deviation over time, (B, 2 bands)."""
-    parts = [x[: max(int(n), 1)] for x, n in zip(values.x, values.length_B, strict=True)]
-    return torch.stack([torch.cat([x.mean(0), x.std(0, correction=0)]) for x in parts])
+    """Compute the mean and the deviation over time of each band of a spectrogram, (B, 2 bands)."""
+    spectra = [x[: max(int(n), 1)] for x, n in zip(values.x, values.length_B, strict=True)]
+    return torch.stack([torch.cat([x.mean(0), x.std(0, correction=0)]) for x in spectra])
 
 
 def described(
     job: Job, rows: dict[str, list[Any]], column: str, modality: str, final: np.ndarray
 ) -> np.ndarray:
-    """A column as numbers with mean 0 and deviation 1; categories as ones and zeros."""
+    """Turn a column into numbers with mean 0 and deviation 1, and categories into ones and zeros."""
     if modality == "category":
         return OneHotEncoder(sparse_output=False).fit_transform(np.array(rows[column])[:, None])
     if modality == "number":
@@ -212,7 +214,7 @@ def described(
 
 @cache
 def glue(job: Job, seed: int) -> dict[str, Callable[[], Score]]:
-    """What is written today without plait: vectors and n-grams side by side under one classifier."""
+    """Do what people write without plait: one classifier on vectors and n-grams side by side."""
     rows = job.table(seed)
     sides, y = np.array(rows[job.split]), np.array(rows[job.target])
     train, valid, test = (np.flatnonzero(sides == side) for side in ("train", "valid", "test"))
@@ -248,36 +250,36 @@ def glue(job: Job, seed: int) -> dict[str, Callable[[], Score]]:
             log_loss(y[test], best.predict_proba(x[test]), labels=best.classes_),
         )
 
-    found: dict[str, Callable[[], Score]] = {
+    models: dict[str, Callable[[], Score]] = {
         f"scikit-learn: vectors of {c}, logistic regression": lambda x=x: tuned(x) for c, x in dense.items()
     }
     if ngrams is not None:
         stacked = sparse.hstack([both, ngrams]).tocsr()
-        found["scikit-learn: TF-IDF, logistic regression"] = lambda: tuned(ngrams)
-        found["scikit-learn: all vectors, logistic regression"] = lambda: tuned(both)
-        found["scikit-learn: all vectors and TF-IDF, logistic regression"] = lambda: tuned(stacked)
-    found["scikit-learn: all vectors, gradient boosting"] = lambda: tuned(both, boosting, LEAVES)
-    return found
+        models["scikit-learn: TF-IDF, logistic regression"] = lambda: tuned(ngrams)
+        models["scikit-learn: all vectors, logistic regression"] = lambda: tuned(both)
+        models["scikit-learn: all vectors and TF-IDF, logistic regression"] = lambda: tuned(stacked)
+    models["scikit-learn: all vectors, gradient boosting"] = lambda: tuned(both, boosting, LEAVES)
+    return models
 
 
-class Kept:
-    """Scores by job, model and seed, in a file of JSON lines."""
+class Scores:
+    """Scores by job, model and seed, in a file of JSON lines. With `only`, nothing new is trained."""
 
     def __init__(self, file: Path | None, only: bool = False) -> None:
-        self.file, self.only, self.found = file, only, {}
+        self.file, self.only, self.scores = file, only, {}
         for line in file.read_text().splitlines() if file and file.is_file() else ():
-            one = json.loads(line)
-            self.found[one["job"], one["model"], one["seed"]] = Score(
-                one["accuracy"], one.get("log_loss", float("nan")), one["seconds"]
-            )
+            entry = json.loads(line)
+            score = Score(entry["accuracy"], entry.get("log_loss", float("nan")), entry["seconds"])
+            self.scores[entry["job"], entry["model"], entry["seed"]] = score
 
     def seeds(self, job: str, model: str, count: int) -> list[int]:
-        """Those to be tried; with `only`, those that are there."""
-        return [seed for seed in range(count) if not self.only or (job, model, seed) in self.found]
+        """List the seeds to try; with `only`, those that the file has."""
+        return [seed for seed in range(count) if not self.only or (job, model, seed) in self.scores]
 
     def get(self, job: str, model: str, seed: int, make: Callable[[], Score]) -> Score:
-        if (job, model, seed) not in self.found:
-            score = self.found[job, model, seed] = make()
+        """Return a score, training the model if need be."""
+        if (job, model, seed) not in self.scores:
+            score = self.scores[job, model, seed] = make()
             print(
                 job,
                 model,
@@ -292,24 +294,27 @@ class Kept:
                     file.write(
                         json.dumps({"job": job, "model": model, "seed": seed, **score._asdict()}) + "\n"
                     )
-        return self.found[job, model, seed]
+        return self.scores[job, model, seed]
 
 
-def rows_of(key: str, job: Job, seeds: dict[str, int], kept: Kept) -> tuple[str, list[list[object]]]:
-    """What is to be said of a table, and its rows."""
-    tables = [job.table(seed) for seed in range(PARTS if job.group else 1)]
+def rows_of(key: str, job: Job, seeds: dict[str, int], scores: Scores) -> tuple[str, list[list[object]]]:
+    """Score all models on a table. Return a sentence about the table, and its rows."""
+    tables = [job.table(seed) for seed in range(seeds["folds"] if job.group else 1)]
     labels = [
         [y for y, side in zip(t[job.target], t[job.split], strict=True) if side == "test"] for t in tables
     ]
     majority = [max(map(side.count, side)) / len(side) for side in labels]
-    rows: list[list[object]] = [["majority class", interval(majority), "", "", ""]]
+    rows: list[list[object]] = [["most frequent class", interval(majority), "", "", ""]]
     for name in glued(job):
-        tried = kept.seeds(key, name, len(tables))
-        if tried:
+        split_seeds = scores.seeds(key, name, len(tables))
+        if split_seeds:
             rows.append(
                 row(
                     name,
-                    [kept.get(key, name, seed, lambda s=seed, n=name: glue(job, s)[n]()) for seed in tried],
+                    [
+                        scores.get(key, name, seed, lambda s=seed, n=name: glue(job, s)[n]())
+                        for seed in split_seeds
+                    ],
                 )
             )
     media = dict(job.media)
@@ -325,39 +330,43 @@ def rows_of(key: str, job: Job, seeds: dict[str, int], kept: Kept) -> tuple[str,
     models |= {f"plait, {q}": (job.inputs, (f"quality={q}",)) for q in ("good", "best")}
     for name, (inputs, overrides) in models.items():
         count = seeds[name.rsplit(" ", 1)[-1]] if name.endswith(("good", "best")) else seeds["fast"]
-        if not (tried := kept.seeds(key, name, count)):
+        if not (split_seeds := scores.seeds(key, name, count)):
             continue
         rows.append(
             row(
                 name,
                 [
-                    kept.get(key, name, seed, lambda i=inputs, o=overrides, s=seed: plaited(job, i, o, s))
-                    for seed in tried
+                    scores.get(key, name, seed, lambda i=inputs, o=overrides, s=seed: plaited(job, i, o, s))
+                    for seed in split_seeds
                 ],
             )
         )
-    return f"{sum(map(len, labels)):,} rows tested on.{ahead(key, job, kept, len(tables))}", rows
+    return f"{sum(map(len, labels)):,} rows tested on.{ahead(key, job, scores, len(tables))}", rows
 
 
-def ahead(key: str, job: Job, kept: Kept, splits: int) -> str:
-    """How far `good` and `best` are above the best of what is tried of scikit-learn's, split by split."""
-    glued_by = {
-        name: [kept.found[key, name, s] for s in range(splits) if (key, name, s) in kept.found]
-        for name in glued(job)
-    }
-    glued_by = {name: scores for name, scores in glued_by.items() if len(scores) == splits}
-    best = max(glued_by, key=lambda name: np.mean([s.accuracy for s in glued_by[name]]), default="")
-    told = ""
+def ahead(key: str, job: Job, all_scores: Scores, splits: int) -> str:
+    """Say how far `good` and `best` are above the best model of scikit-learn's, split by split."""
+    accuracies = {}
+    for name in glued(job):
+        scores = [all_scores.scores.get((key, name, seed)) for seed in range(splits)]
+        if all(scores):
+            accuracies[name] = [score.accuracy for score in scores]
+    best = max(accuracies, key=lambda name: np.mean(accuracies[name]), default="")
+    sentences = ""
     for quality in ("good", "best"):
-        found = {s: score for s in range(PARTS) if (score := kept.found.get((key, f"plait, {quality}", s)))}
-        if best and found:
-            added = [score.accuracy - glued_by[best][s % splits].accuracy for s, score in found.items()]
-            told += f" `{quality}` is {interval(added)} above {best.removeprefix('scikit-learn: ')} of scikit-learn's."
-    return told
+        differences = []
+        for seed in range(FOLDS):
+            score = all_scores.scores.get((key, f"plait, {quality}", seed))
+            if best and score:
+                differences.append(score.accuracy - accuracies[best][seed % splits])
+        if differences:
+            other = best.removeprefix("scikit-learn: ")
+            sentences += f" `{quality}` is {interval(differences)} above {other} of scikit-learn's."
+    return sentences
 
 
 def row(name: str, scores: list[Score]) -> list[object]:
-    accuracy, loss, seconds = (np.array(part) for part in zip(*scores, strict=True))
+    accuracy, loss, seconds = (np.array(values) for values in zip(*scores, strict=True))
     shown = [
         "" if np.isnan(v) else f"{v:.{digits}f}" for v, digits in ((loss.mean(), 3), (np.median(seconds), 0))
     ]
@@ -365,7 +374,7 @@ def row(name: str, scores: list[Score]) -> list[object]:
 
 
 def glued(job: Job) -> list[str]:
-    """The names of what is tried of scikit-learn's."""
+    """Name the models of scikit-learn's that are tried."""
     alone = [
         f"scikit-learn: vectors of {c}, logistic regression"
         for c, m in job.media
@@ -379,7 +388,14 @@ def glued(job: Job) -> list[str]:
     if "text" in (m for c, m in job.media if c in job.singles):
         alone.append("scikit-learn: TF-IDF, logistic regression")
     both = ", logistic regression", " and TF-IDF, logistic regression", ", gradient boosting"
-    return [*alone, *(f"scikit-learn: all vectors{rest}" for rest in both)]
+    return [*alone, *(f"scikit-learn: all vectors{ending}" for ending in both)]
+
+
+def quick_jobs() -> dict[str, Job]:
+    """Write the samples' stand-ins. Return the same jobs with short trainings."""
+    standins.write_samples("stamps", "emoji")
+    standins.pretrained_networks()
+    return {key: replace(job, overrides=(*job.overrides, *QUICK)) for key, job in JOBS.items()}
 
 
 def main() -> None:
@@ -387,30 +403,34 @@ def main() -> None:
     parser.add_argument("--jobs", nargs="*", default=list(JOBS), choices=list(JOBS))
     for quality in ("fast", "good", "best"):
         parser.add_argument(f"--{quality}", type=int, default=5, help="seeds")
-    parser.add_argument("--kept", type=Path)
     parser.add_argument(
-        "--only-kept", action="store_true", help="train nothing: the page of the scores that are kept"
+        "--only-scores", action="store_true", help="train nothing: the page of the file's scores"
     )
-    arguments = parser.parse_args()
-    seeds, kept, parts = (
-        {q: getattr(arguments, q) for q in ("fast", "good", "best")},
-        Kept(arguments.kept, arguments.only_kept),
-        [],
-    )
+    arguments = read_arguments(parser, scores="accuracy.jsonl")
+    jobs, seeds = JOBS, {quality: getattr(arguments, quality) for quality in ("fast", "good", "best")}
+    seeds["folds"] = FOLDS
+    if arguments.quick:
+        jobs, seeds = quick_jobs(), {"fast": 1, "good": 0, "best": 0, "folds": 1}
+    scores = Scores(arguments.scores, arguments.only_scores)
+
+    sections = []
     for key in arguments.jobs:
-        about, rows = rows_of(key, JOBS[key], seeds, kept)
-        parts.append(f"## {JOBS[key].name}\n\n{about}\n\n{table(HEADERS, rows)}")
+        about, rows = rows_of(key, jobs[key], seeds, scores)
+        sections.append(f"## {jobs[key].name}\n\n{about}\n\n{table(HEADERS, rows)}")
+    text = "\n\n".join(sections)
     page(
         "accuracy.md",
         f"""# Accuracy on real tables
 
-Made by `benchmarks/accuracy.py`; {machine()}, one thread. Test accuracy, with the 95 % interval of the mean over seeds. On the
-stamps each seed tests on another fifth of the families, for all models the same; so intervals hold the luck of the split, and rows of a
-table are to be compared seed by seed. On emoji the split is fixed, and where a model has one figure only, seeds change nothing or there was
-one. All emoji models have pretrained encoders. The vectors are those of `minilm` and `efficientnet_lite0`
-everywhere, in `best` of `mobilenet_v2` too; scikit-learn has sounds as the mean and deviation of each mel band.
+Made by `benchmarks/accuracy.py`; {machine()}, one thread. Test accuracy, with the 95 % interval of the mean
+over seeds. On the stamps each seed tests on another fifth of the families, the same for all models: so
+intervals hold the luck of the split, and rows of a table are to be compared seed by seed. On emoji the
+split is fixed. Where a model has one figure only, seeds change nothing or there was one. All emoji models
+have pretrained encoders. The vectors are those of `minilm` and `efficientnet_lite0` everywhere, in `best`
+of `mobilenet_v2` too. scikit-learn reads sounds as the mean and deviation of each mel band.
 
-{(chr(10) * 2).join(parts)}""",
+{text}""",
+        arguments,
     )
 
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 import torch
 
 from plait.console import Screen
+from plait.data.arguments import recipe_from
 from plait.data.dataset import Dataset
 from plait.data.plan import Plan
 from plait.data.preprocessing import Prepared, Preprocessing
@@ -21,66 +22,75 @@ from plait.model.network import MultimodalModel
 from plait.nn import device
 from plait.nn.batch import Batch, Values
 from plait.prediction.predictor import Predictor
-from plait.recipe.arguments import recipe_from
 from plait.table.table import Table
 from plait.training.checkpoint import Checkpoint, Progress
 from plait.training.loop import Training, _epoch
 
 precision, folder = sys.argv[1], Path(sys.argv[2])
+data = np.load(folder / "data.npz")
+size, side, batch_size = len(data["label"]), data["images"].shape[1], int(data["batch"])
 
 
 class InOrder(Dataset):
-    """Never shuffled, to compare losses epoch by epoch."""
+    """Rows that are never shuffled, to compare losses epoch by epoch."""
 
-    def shuffled(self, batch_size: int, seed: int) -> list[torch.Tensor]:
+    def shuffled(self, batch_size: int, seed: int, alike: bool = False) -> list[torch.Tensor]:
         return list(self.rows.split(batch_size))
 
 
 def setting() -> tuple[Plan, Preprocessing, Prepared]:
-    """The classic recipe, with the given pictures and token ids in place of files and sentences."""
-    data = np.load(folder / "data.npz")
-    cells = {"picture": ["a"] * 320, "words": ["a b"] * 320, "label": data["label"]}
+    """Plan the classic recipe, and put the images and token ids in place of files and texts."""
+    options = [f"training.precision={precision}", f"training.batch_size={batch_size}", "split.valid=0"]
+    options += [f"modalities.image.size={side}", "training.unaugmented=0"]
+    recipe = recipe_from("classic", columns={"image": "image", "words": "text"}, overrides=options)
+    cells = {"image": ["a"] * size, "words": ["a b"] * size, "label": data["label"]}
     table = Table(pa.table(cells), Path(), "data")
-    overrides = [f"training.precision={precision}", "split.valid=0"]
-    asked = recipe_from("classic", columns={"picture": "image", "words": "text"}, overrides=overrides)
-    plan = Plan.make(table, asked, "label")
-    preprocessing = Preprocessing.fit(table, plan, np.arange(320))
-    length = torch.full((320,), 100)
+    plan = Plan.make(table, recipe, "label")
+    preprocessing = Preprocessing.fit(table, plan, np.arange(size))
+
     values = {
-        "picture": Values(torch.from_numpy(data["pictures"])),
-        "words": Values(torch.from_numpy(data["words"]), length),
+        "image": Values(torch.from_numpy(data["images"])),
+        "words": Values(torch.from_numpy(data["words"]), torch.full((size,), data["words"].shape[1])),
     }
-    present = {name: torch.ones(320, dtype=torch.bool) for name in values}
-    batch = Batch(
-        values,
-        present,
-        torch.arange(320),
-        {"label": torch.from_numpy(data["label"])},
-        {"label": present["words"]},
-    )
+    everywhere = torch.ones(size, dtype=torch.bool)
+    present = dict.fromkeys(values, everywhere)
+    labels = {"label": torch.from_numpy(data["label"])}
+    batch = Batch(values, present, present, torch.arange(size), labels, {"label": everywhere})
     return plan, preprocessing, Prepared(batch)
 
 
+# Keras's weights, and the ends of the names of ours; what comes before is the model's own affair
+NAMES = {
+    "Embedding0.0": "embedding.weight",
+    "LSTM0.0": "lstm.weight_ih_l0",
+    "LSTM0.1": "lstm.weight_hh_l0",
+    "LSTM0.2": "lstm.bias_ih_l0",
+}
 LAYERS = {
-    **{f"Conv2D{i}": f"encoders.of_picture.encoder.convolutions.{i}" for i in range(3)},
+    **{f"Conv2D{number}": f"convolutions.{number}" for number in range(3)},
     "Dense0": "fusion.mlp.0",
     "Dense1": "fusion.mlp.2",
-    "Dense2": "tasks.of_label.head",
+    "Dense2": "of_label.head",
 }
-TEXT = "encoders.of_words.encoder"
-LSTM = {0: f"{TEXT}.lstm.weight_ih_l0", 1: f"{TEXT}.lstm.weight_hh_l0", 2: f"{TEXT}.lstm.bias_ih_l0"}
+for layer, ending in LAYERS.items():
+    NAMES |= {f"{layer}.0": f"{ending}.weight", f"{layer}.1": f"{ending}.bias"}
 
 
 def copy_weights(model: MultimodalModel) -> None:
-    """Keras's weights into ours: axes in another order, the LSTM's gates in the same."""
-    given = {name: torch.from_numpy(array) for name, array in np.load(folder / "weights.npz").items()}
-    own: dict[str, Any] = dict(model.named_parameters())
-    own[f"{TEXT}.embedding.weight"].data.copy_(given.pop("Embedding0.0"))
-    for name, array in given.items():
-        layer, _, index = name.partition(".")
-        target = LSTM[int(index)] if layer == "LSTM0" else f"{LAYERS[layer]}.{('weight', 'bias')[int(index)]}"
-        moved = array.permute(3, 2, 0, 1) if array.ndim == 4 else array.T if array.ndim == 2 else array
-        own[target].data.copy_(moved)
+    """Copy Keras's weights: axes are in another order, the LSTM's gates in the same.
+
+    Raises `ValueError` where a name does not end as any parameter does, or as two.
+    """
+    parameters = dict(model.named_parameters())
+    for name, array in np.load(folder / "weights.npz").items():
+        (target,) = (p for p in parameters if f".{p}".endswith(f".{NAMES[name]}"))
+        if array.ndim == 4:
+            array = array.transpose(3, 2, 0, 1)
+        elif array.ndim == 2 and not name.startswith("Embedding"):
+            array = array.T
+        if parameters[target].shape != array.shape:
+            raise ValueError(f"{target}: {tuple(parameters[target].shape)} is not {array.shape} of {name}")
+        parameters[target].data.copy_(torch.from_numpy(np.ascontiguousarray(array)))
 
 
 plan, preprocessing, prepared = setting()
@@ -89,29 +99,20 @@ settings = device.settings(plan.recipe.training, convolves=True)
 
 def training(rows: int, kind: type[Dataset] = Dataset) -> Training:
     torch.manual_seed(0)
-    preprocessing.tasks["label"].build_head(64, {})
     model = MultimodalModel.build(plan, preprocessing)
     copy_weights(model)
-    data = kind(prepared, preprocessing, np.arange(rows))
-    return Training(
-        model,
-        plan,
-        settings,
-        data,
-        Dataset(prepared, preprocessing, np.arange(0)),
-        folder,
-        Screen(quiet=True),
-    )
+    train_data, nothing = (kind(prepared, preprocessing, np.arange(count)) for count in (rows, 0))
+    return Training(model, plan, settings, train_data, nothing, folder, Screen(quiet=True))
 
 
 def epoch(run: Training, progress: Progress) -> float:
     with Screen(quiet=True).bar("", 1) as bar:
         _epoch(run, progress, Checkpoint(folder, 1e6), bar)
     progress.epoch += 1
-    return progress.loss_sum / -(-len(run.train_data) // 32)
+    return progress.loss_sum / -(-len(run.train_data) // batch_size)
 
 
-run = training(128)
+run = training(4 * batch_size)
 predictor: Predictor | None = None
 sys.stdin.readline()
 print(json.dumps({"ready": 1}), flush=True)
@@ -119,18 +120,16 @@ for line in sys.stdin:
     what, *number = line.split()
     answer: dict[str, Any]
     if what == "logits":
+        predictor = Predictor(run.model, preprocessing, settings, plan)
+        rows = Dataset(prepared, preprocessing).batch(torch.arange(2 * batch_size))
+        logits = predictor.of_batch(rows, [run.model.columns])[0]["label"][:, 0]
         count = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
-        rows = Dataset(prepared, preprocessing).batch(torch.arange(64))
-        answer = {
-            "logits": Predictor(run.model, preprocessing, settings, plan)
-            .of_batch(rows, [run.model.columns])[0]["label"][:, 0]
-            .tolist(),
-            "parameters": count,
-        }
+        answer = {"logits": logits.tolist(), "parameters": count}
+        predictor = None
     elif what == "curve":
-        one, progress = training(320, InOrder), Progress()
-        answer = {"loss": [epoch(one, progress) for _ in range(int(number[0]))]}
-        del one
+        ordered, progress = training(size, InOrder), Progress()
+        answer = {"loss": [epoch(ordered, progress) for _ in range(int(number[0]))]}
+        del ordered
     elif what == "train":
         before, begun = resource.getrusage(resource.RUSAGE_SELF).ru_minflt, time.perf_counter()
         epoch(run, Progress())
@@ -139,10 +138,10 @@ for line in sys.stdin:
         answer = {"ms": ms, "rss_mb": used.ru_maxrss / 1024, "faults": (used.ru_minflt - before) / 4}
     else:
         predictor = predictor or Predictor(run.model, preprocessing, settings, plan)
-        count, found, data = int(number[0]), [], Dataset(prepared, preprocessing)
+        count, seconds, dataset = int(number[0]), [], Dataset(prepared, preprocessing)
         for _ in range(12 if count == 1 else 3):
             begun = time.perf_counter()
-            predictor.of_batch(data.batch(torch.arange(count)), [run.model.columns])
-            found.append(time.perf_counter() - begun)
-        answer = {"ms": 1e3 * float(np.median(found))}
+            predictor.of_batch(dataset.batch(torch.arange(count)), [run.model.columns])
+            seconds.append(time.perf_counter() - begun)
+        answer = {"ms": 1e3 * float(np.median(seconds))}
     print(json.dumps(answer), flush=True)

@@ -1,13 +1,17 @@
-"""Decoding, one core: JPEG against Pillow, frames of clips against decoding all of them, spectrograms
-against librosa, and rows of the cache: benchmarks/decoding.py
+"""Decoding on one core: benchmarks/decoding.py
+
+JPEG against Pillow, frames of a video against decoding all of them, spectrograms against librosa, and
+rows of the cache.
 """
 
 from __future__ import annotations
 
+import argparse
 import io
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -15,7 +19,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from measure import machine, median, page, seconds, table
+from measure import machine, median, page, read_arguments, seconds, table
 from plait.media.cache import Cache
 from plait.media.cell import Cell
 from plait.media.image import Framing
@@ -26,14 +30,25 @@ from plait.nn.batch import Values
 from plait.nn.device import keep_memory
 
 CONFIG = Config(size=224, fit="stretch")
-SIZES = {"JPEG 640 x 480": (640, 480, 60), "JPEG 1920 x 1080": (1920, 1080, 20)}
 FRAMING = Framing(size=224, fit="stretch")
 
 
+class Sizes(NamedTuple):
+    images: tuple[tuple[int, int, int], ...]  # width, height, how many
+    frames: int  # of a video, 30 a second
+    keyframes: tuple[int, ...]
+    cells: int  # in the cache
+    times: int
+
+
+FULL = Sizes(((640, 480, 60), (1920, 1080, 20)), 300, (250, 30), 2000, 5)
+QUICK = Sizes(((320, 240, 2),), 24, (10,), 40, 1)
+
+
 def photographs(width: int, height: int, count: int) -> list[bytes]:
-    """Crops of scikit-learn's two photographs, enlarged, with noise, as JPEG of quality 85."""
+    """Cut out, enlarge and add noise to scikit-learn's two photographs. Return JPEG of quality 85."""
     rng = np.random.default_rng(0)
-    found = []
+    images = []
     for i in range(count):
         image = Image.fromarray(load_sample_images().images[i % 2])
         left, top = rng.integers(0, 200), rng.integers(0, 100)
@@ -43,8 +58,8 @@ def photographs(width: int, height: int, count: int) -> list[bytes]:
         noisy = np.asarray(image).astype(np.int16) + rng.normal(0, 4, (height, width, 1)).astype(np.int16)
         buffer = io.BytesIO()
         Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=85)
-        found.append(buffer.getvalue())
-    return found
+        images.append(buffer.getvalue())
+    return images
 
 
 def pillow(data: bytes) -> np.ndarray:
@@ -53,9 +68,10 @@ def pillow(data: bytes) -> np.ndarray:
     )
 
 
-def film(group: int) -> bytes:
-    """Ten seconds of H.264, 640 x 360, 30 frames a second: a slow zoom into a photograph; a keyframe
-    every `group` frames.
+def film(group: int, frames: int) -> bytes:
+    """Film a slow zoom into a photograph: H.264, 640 x 360, 30 frames a second.
+
+    One in `group` frames is a keyframe.
     """
     source = Image.fromarray(load_sample_images().images[0])
     buffer = io.BytesIO()
@@ -64,8 +80,8 @@ def film(group: int) -> bytes:
             "libx264", rate=30, options={"crf": "23", "preset": "medium", "g": str(group)}
         )
         stream.width, stream.height, stream.pix_fmt = 640, 360, "yuv420p"
-        for i in range(300):
-            zoom = 1 - 0.3 * i / 300
+        for i in range(frames):
+            zoom = 1 - 0.3 * i / frames
             width, height = int(640 * zoom), int(640 * zoom * 9 / 16)
             left, top = (
                 int((640 - width) * (0.5 + 0.5 * np.sin(i / 40))),
@@ -89,14 +105,15 @@ def decode_all(data: bytes) -> list[np.ndarray]:
 
 
 def against(
-    theirs: Callable[[], object], ours: Callable[[], object], count: int, times: int = 5
+    theirs: Callable[[], object], ours: Callable[[], object], count: int, times: int
 ) -> tuple[float, float]:
-    """Milliseconds of each for one, in turns."""
-    found: tuple[list[float], list[float]] = [], []
+    """Time both in turns, each on `count` cells. Return the milliseconds that each takes for a cell."""
+    their_seconds: list[float] = []
+    our_seconds: list[float] = []
     for _ in range(times):
-        found[0].extend(seconds(theirs, 1))
-        found[1].extend(seconds(ours, 1))
-    return median(found[0]) / count * 1e3, median(found[1]) / count * 1e3
+        their_seconds.extend(seconds(theirs, 1))
+        our_seconds.extend(seconds(ours, 1))
+    return median(their_seconds) / count * 1e3, median(our_seconds) / count * 1e3
 
 
 def sound() -> torch.Tensor:
@@ -108,7 +125,8 @@ def sound() -> torch.Tensor:
     return torch.from_numpy((tones * 0.07 + rng.normal(0, 0.01, time.size)).astype(np.float32))
 
 
-def spectrograms() -> list[object]:
+def spectrograms(times: int) -> list[object]:
+    """Compare the log-mel spectrograms of ten seconds."""
     try:
         import librosa
     except ModuleNotFoundError:
@@ -126,7 +144,10 @@ def spectrograms() -> list[object]:
     )
     apart = np.abs(np.log10(np.maximum(power, 1e-10)).T - audio.log_mel(wave, config).numpy()).max()
     them, us = against(
-        lambda: [theirs() for _ in range(10)], lambda: [audio.log_mel(wave, config) for _ in range(10)], 10
+        lambda: [theirs() for _ in range(10)],
+        lambda: [audio.log_mel(wave, config) for _ in range(10)],
+        10,
+        times,
     )
     return [
         f"log-mel of 10 s, {librosa.__version__}",
@@ -137,11 +158,9 @@ def spectrograms() -> list[object]:
     ]
 
 
-def cached_rows() -> list[list[object]]:
-    """Cells of 150 kB, as they are found and copied at the start of a run, and as batches of 32 are cut
-    in each step.
-    """
-    rng, count = np.random.default_rng(0), 2000
+def cached_rows(sizes: Sizes) -> list[list[object]]:
+    """Time cells of 150 kB: copied at the start of a run, and cut into batches of 32 in each step."""
+    rng, count = np.random.default_rng(0), sizes.cells
     keep_memory()  # as training does: a fresh batch in each step would fault page after page
     with tempfile.TemporaryDirectory() as folder:
         with Cache(Path(folder), 1e9) as cells:
@@ -150,72 +169,74 @@ def cached_rows() -> list[list[object]]:
                     "x", i.to_bytes(4, "big"), Cell(rng.integers(0, 256, (224, 224, 3), dtype=np.uint8))
                 )
         cells = Cache(Path(folder), 1e9)
-        into = np.empty((count, 224, 224, 3), np.uint8)
+        images = np.empty((count, 224, 224, 3), np.uint8)
 
-        def find() -> None:
+        def read() -> None:
             for i in range(count):
-                into[i] = cells.get("x", i.to_bytes(4, "big")).array  # type: ignore[union-attr]
+                images[i] = cells.get("x", i.to_bytes(4, "big")).array  # type: ignore[union-attr]
 
-        find()
-        found = median(seconds(find, 5)) / count * 1e6
-        values, rows = Values(torch.from_numpy(into)), torch.randperm(count).split(32)
+        read()
+        reading = median(seconds(read, sizes.times)) / count * 1e6
+        values, rows = Values(torch.from_numpy(images)), torch.randperm(count).split(32)
         cells.close()
-        cut = median(seconds(lambda: [values.take(r) for r in rows], 5)) / count * 1e6
+        cut = median(seconds(lambda: [values.take(r) for r in rows], sizes.times)) / count * 1e6
     return [
-        ["row of 150 kB out of the cache", "", f"{found:.1f} us", "", "once a run"],
+        ["row of 150 kB out of the cache", "", f"{reading:.1f} us", "", "once a run"],
         ["the same, in a batch of 32", "", f"{cut:.1f} us", "", "every step"],
     ]
 
 
+def images(width: int, height: int, count: int, times: int) -> list[object]:
+    """Compare decoding of JPEG."""
+    files = photographs(width, height, count)
+    theirs, ours = against(
+        lambda: [pillow(file) for file in files],
+        lambda: [decode(file, CONFIG) for file in files],
+        count,
+        times,
+    )
+    differences = [np.abs(pillow(file).astype(int) - decode(file, CONFIG)).mean() for file in files]
+    return [
+        f"JPEG {width} x {height}",
+        f"Pillow {theirs:.2f} ms",
+        f"{ours:.2f} ms",
+        f"{theirs / ours:.2f}x",
+        f"mean difference {np.mean(differences):.2f} of 255",
+    ]
+
+
+def frames(group: int, sizes: Sizes) -> list[object]:
+    """Compare the decoding of eight frames with that of all frames."""
+    file = film(group, sizes.frames)
+    theirs, ours = against(lambda: decode_all(file), lambda: Clip(file).frames(8, FRAMING), 1, sizes.times)
+    every, picked = decode_all(file), Clip(file).frames(8, FRAMING).pixels
+    numbers = [int((i + 0.5) * sizes.frames / 8) for i in range(8)]
+    same = all(np.abs(every[n].astype(int) - picked[i]).mean() < 3 for i, n in enumerate(numbers))
+    return [
+        f"8 frames of {sizes.frames / 30:.0f} s, a keyframe every {group}",
+        f"PyAV, all of it {theirs:.0f} ms",
+        f"{ours:.0f} ms",
+        f"{theirs / ours:.2f}x",
+        f"the same frames: {same}",
+    ]
+
+
 def main() -> None:
+    arguments = read_arguments(argparse.ArgumentParser(description=__doc__))
+    sizes = QUICK if arguments.quick else FULL
     torch.set_num_threads(1)
-    rows: list[list[object]] = []
-    for name, (width, height, count) in SIZES.items():
-        data = photographs(width, height, count)
-        theirs, ours = against(
-            lambda data=data: [pillow(d) for d in data],
-            lambda data=data: [decode(d, CONFIG) for d in data],
-            count,
-        )
-        apart = np.mean([np.abs(pillow(d).astype(int) - decode(d, CONFIG)).mean() for d in data])
-        rows.append(
-            [
-                name,
-                f"Pillow {theirs:.2f} ms",
-                f"{ours:.2f} ms",
-                f"{theirs / ours:.2f}x",
-                f"mean difference {apart:.2f} of 255",
-            ]
-        )
-    for group in (250, 30):
-        data = film(group)
-        theirs, ours = against(
-            lambda data=data: decode_all(data), lambda data=data: Clip(data).frames(8, FRAMING), 1
-        )
-        every, picked = decode_all(data), Clip(data).frames(8, FRAMING).pixels
-        exact = all(
-            np.abs(every[int((i + 0.5) * 300 / 8)].astype(int) - picked[i]).mean() < 3 for i in range(8)
-        )
-        name = f"8 frames of 10 s, a keyframe every {group}"
-        rows.append(
-            [
-                name,
-                f"PyAV, all of it {theirs:.0f} ms",
-                f"{ours:.0f} ms",
-                f"{theirs / ours:.2f}x",
-                f"the same frames: {exact}",
-            ]
-        )
-    rows.append(spectrograms())
-    rows += cached_rows()
-    headers = ["what", "theirs", "plait", "against them", ""]
+    lines = [images(*image, sizes.times) for image in sizes.images]
+    lines += [frames(group, sizes) for group in sizes.keyframes]
+    lines += [spectrograms(sizes.times), *cached_rows(sizes)]
     page(
         "decoding.md",
         f"""# Decoding
 
-Made by `benchmarks/decoding.py`, one thread, medians of 5, in turns; {machine()}. Pictures and frames become 224 x 224.
+Made by `benchmarks/decoding.py`, one thread, medians of {sizes.times}, in turns; {machine()}.
+Images and frames become 224 x 224.
 
-{table(headers, rows)}""",
+{table(["what", "theirs", "plait", "against them", ""], lines)}""",
+        arguments,
     )
 
 

@@ -29,8 +29,9 @@ import numpy as np
 import pandas as pd
 
 import plait
-from accuracy import CACHE, dealt
-from measure import interval, remembered, table
+import standins
+from accuracy import dealt
+from measure import interval, read_arguments, remembered, sample_table, table
 from plait.api.model import Model
 from plait.samples import stamps
 
@@ -87,7 +88,7 @@ def emptied(rows: pd.DataFrame, target: str, texts: list[str], plain: list[str],
 
 def stamps_job(source: Path, seed: int) -> Job:
     """Deal the families of stamps into five parts; each seed tests on another one."""
-    path = stamps.fetch(CACHE / "stamps")
+    path = sample_table(stamps)
     rows = pd.read_csv(path)
     rows[SIDE] = dealt(list(rows["family"]), seed)
     blocks = {"picture": ["picture"], "sentence": ["sentence"]}
@@ -204,16 +205,16 @@ def main() -> None:
     parser.add_argument("--table", choices=JOBS, default="stamps")
     parser.add_argument("--source", type=Path, default=Path())
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="one seed, one epoch, to see that it runs")
-    parser.add_argument("--kept", type=Path, default=Path("empty_cells.jsonl"), help="scores, for later runs")
-    arguments = parser.parse_args()
+    arguments = read_arguments(parser, scores="empty_cells.jsonl", has_page=False)
     overrides = (QUICK,) if arguments.quick else ()
+    if arguments.quick:
+        standins.write_samples("stamps")
     work = []
     for seed in range(1 if arguments.quick else arguments.seeds):
         job = JOBS[arguments.table](arguments.source, seed)
         work.append((f"{arguments.table} {seed}", partial(scores, job, seed, overrides)))
 
-    every = remembered(arguments.kept, work)
+    every = remembered(arguments.scores, work)
     runs = [every[name] for name, _ in work]
     lines = []
     for view in runs[0]:

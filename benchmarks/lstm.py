@@ -1,20 +1,36 @@
-"""Long short-term memories in both directions on rows of different lengths: packed sequences, and rows
-that are turned round (`BiLSTM`).
+"""Long short-term memories in both directions, on rows of different lengths: benchmarks/lstm.py
+
+Packed sequences beside rows that are turned round (`BiLSTM`).
 """
 
 from __future__ import annotations
 
+import argparse
 import time
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from measure import machine, page, table
+from measure import machine, page, read_arguments, table
 from plait.nn.layers import BiLSTM
 
-ROWS, STEPS, WIDTH_IN, WIDTH, LAYERS, ROUNDS = 16, 80, 512, 160, 2, 12
+WARM_UP = 2  # rounds that are not counted
+FORMATS = {"fp32": False, "bf16": True}
+
+
+class Sizes(NamedTuple):
+    rows: int
+    steps: int
+    width_in: int
+    width: int
+    layers: int
+    rounds: int
+
+
+FULL, QUICK = Sizes(16, 80, 512, 160, 2, 10), Sizes(4, 8, 16, 8, 2, 1)
 
 
 def packed(module: nn.LSTM, x_BLD: Tensor, length_B: Tensor) -> Tensor:
@@ -23,7 +39,7 @@ def packed(module: nn.LSTM, x_BLD: Tensor, length_B: Tensor) -> Tensor:
 
 
 def step(call: object, x_BLD: Tensor, length_B: Tensor, bf16: bool) -> float:
-    """Seconds of a forward and a backward pass."""
+    """Time a forward and a backward pass, in seconds."""
     begun = time.perf_counter()
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         out = call(x_BLD, length_B)  # type: ignore[operator]
@@ -31,44 +47,42 @@ def step(call: object, x_BLD: Tensor, length_B: Tensor, bf16: bool) -> float:
     return time.perf_counter() - begun
 
 
-def main() -> None:
+def compare(sizes: Sizes) -> list[list[str]]:
+    """Time both in turns. Return a row of the page for each number format."""
     torch.manual_seed(0)
-    theirs, ours = (
-        nn.LSTM(WIDTH_IN, WIDTH, LAYERS, batch_first=True, bidirectional=True),
-        BiLSTM(WIDTH_IN, WIDTH, LAYERS),
-    )
-    x_BLD, length_B = (
-        torch.randn(ROWS, STEPS, WIDTH_IN, requires_grad=True),
-        torch.randint(STEPS * 3 // 4, STEPS + 1, (ROWS,)),
-    )
-    length_B[0] = STEPS
-    rows = []
-    for bf16 in (False, True):
-        taken = np.array(
-            [
-                [
-                    step(lambda x, n: packed(theirs, x, n), x_BLD, length_B, bf16),
-                    step(lambda x, n: ours(x, n)[0], x_BLD, length_B, bf16),
-                ]
-                for _ in range(ROUNDS)
-            ]
-        )[2:]
-        one, other = np.median(taken, 0)
-        rows.append(
-            [
-                "bf16" if bf16 else "fp32",
-                f"{1e3 * one:.0f}",
-                f"{1e3 * other:.0f}",
-                f"{np.median(taken[:, 0] / taken[:, 1]):.1f}",
-            ]
-        )
-    about = f"{ROWS} rows of {STEPS * 3 // 4} to {STEPS} steps of {WIDTH_IN} numbers, {LAYERS} layers of {WIDTH} each way, forward and backward; "
-    about += f"median of {ROUNDS - 2} rounds that alternate; {torch.get_num_threads()} threads."
+    theirs = nn.LSTM(sizes.width_in, sizes.width, sizes.layers, batch_first=True, bidirectional=True)
+    ours = BiLSTM(sizes.width_in, sizes.width, sizes.layers)
+    x_BLD = torch.randn(sizes.rows, sizes.steps, sizes.width_in, requires_grad=True)
+    length_B = torch.randint(sizes.steps * 3 // 4, sizes.steps + 1, (sizes.rows,))
+    length_B[0] = sizes.steps
+    lines = []
+    for name, bf16 in FORMATS.items():
+        durations = []
+        for _ in range(WARM_UP + sizes.rounds):
+            their_seconds = step(lambda x, n: packed(theirs, x, n), x_BLD, length_B, bf16)
+            durations.append([their_seconds, step(lambda x, n: ours(x, n)[0], x_BLD, length_B, bf16)])
+        taken = np.array(durations[WARM_UP:])
+        milliseconds = 1e3 * np.median(taken, 0)
+        ratio = np.median(taken[:, 0] / taken[:, 1])
+        lines.append([name, *(f"{ms:.0f}" for ms in milliseconds), f"{ratio:.1f}"])
+    return lines
+
+
+def main() -> None:
+    arguments = read_arguments(argparse.ArgumentParser(description=__doc__))
+    sizes = QUICK if arguments.quick else FULL
+    lines = compare(sizes)
     page(
         "lstm.md",
-        "\n\n".join(
-            ["# " + (__doc__ or ""), machine(), about, table(["", "packed, ms", "BiLSTM, ms", "ratio"], rows)]
-        ),
+        f"""# Long short-term memories in both directions
+
+Made by `benchmarks/lstm.py`; {machine()}, {torch.get_num_threads()} threads. Rows of different lengths:
+packed sequences beside rows that are turned round (`BiLSTM`). {sizes.rows} rows of
+{sizes.steps * 3 // 4} to {sizes.steps} steps of {sizes.width_in} numbers, {sizes.layers} layers of
+{sizes.width} each way, forward and backward; medians of {sizes.rounds} rounds that alternate.
+
+{table(["", "packed, ms", "BiLSTM, ms", "ratio"], lines)}""",
+        arguments,
     )
 
 

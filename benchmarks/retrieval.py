@@ -1,14 +1,14 @@
-"""What finds what, on real tables, beside chance, ridge regression and canonical correlation; and a
-search among a million vectors: benchmarks/retrieval.md
+"""Retrieval on real tables, and a search among a million vectors: benchmarks/retrieval.py
 
-Emoji picture ~ name (English, French, Chinese) on a vendor and on emoji never seen; stamps picture ~
-sentence ~ French spoken description on families never seen (dealt into five parts, each seed tests on
-another); spoken prompts ~ transcripts, on prompts never seen (English) and on a reader never seen
-(Italian); moving stamps ~ captions on objects never seen; and a category beside an alignment, against a
-model for each alone. Pictures and English texts have frozen pretrained encoders (README, "Pretrained
-encoders"); sounds and clips, and texts in other languages, are learned from the table. Intervals are
-over queries (bootstrap); over seeds, where there are several, of how far the model is above ridge
-regression. `--kept` is a file of scores, for a run that goes on later.
+Beside chance, ridge regression and canonical correlation. Emoji picture ~ name (English, French, Chinese)
+on a vendor and on emoji never seen; stamps picture ~ sentence ~ French spoken description on families
+never seen (dealt into five folds, each seed tests on another); spoken prompts ~ transcripts, on prompts
+never seen (English) and on a reader never seen (Italian); moving stamps ~ captions on objects never seen;
+and a category beside an alignment, against a model for each alone. Images and English texts have frozen
+pretrained encoders (README, "Pretrained encoders"); encoders of audio, video and of texts in other
+languages are learned from the table. Intervals are over queries (bootstrap); over seeds, where there are
+several, of how far the model is above ridge regression. `--scores` is a file of scores, for a run that
+goes on later.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from __future__ import annotations
 import argparse
 import resource
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +28,14 @@ import numpy as np
 import pyarrow as pa
 
 import plait
-from accuracy import dealt
-from measure import interval, machine, page, remembered, table
+import standins
+from accuracy import QUICK, dealt
+from measure import interval, machine, page, read_arguments, remembered, sample_table, table
 from plait.retrieval.index import About, Index
 from plait.samples import clips, emoji, prompts, stamps
 from plait.table.read import read
 from plait.table.table import Table
 
-CACHE = Path.home() / ".cache" / "plait" / "samples"
 FROZEN = ("encoders.image=pretrained", "columns.name.encoder=pretrained")
 NAMES = (
     "columns.name_fr={role: input, modality: text}",
@@ -55,13 +57,15 @@ AUDIO = (
     "modalities.audio.hop=0.02",
 )  # a quarter of the time
 SHOWN = ("r@1", "r@10", "mrr")
+Work = Iterator[tuple[str, Callable[[], Any]]]
 
 
 @dataclass(frozen=True)
 class Job:
-    """One table, the columns that are aligned, how; and which rows are kept. `probe` is what SOURCES.md
-    has, where it has something. With `parts` each seed tests on another fifth of the table, rows of one
-    of these groups together.
+    """A table, the columns that are aligned, how, and which rows stay.
+
+    `probe` is an earlier measurement with other tools, where there is one. With `group`, each seed tests on
+    another fifth of the table, rows of one group together.
     """
 
     name: str
@@ -70,15 +74,15 @@ class Job:
     overrides: tuple[str, ...] = ()
     keep: Callable[[dict[str, Any]], bool] = lambda row: True
     probe: str = ""
-    parts: str = ""
+    group: str = ""
 
     def table(self, seed: int = 0) -> Table:
-        whole = read(self.sample.fetch(CACHE / self.sample.__name__.rsplit(".", 1)[-1]))
-        rows = [row for row in whole.data.to_pylist() if self.keep(row)]
-        if self.parts:
-            sides = dealt([row[self.parts] for row in rows], seed)
+        sample = read(sample_table(self.sample))
+        rows = [row for row in sample.data.to_pylist() if self.keep(row)]
+        if self.group:
+            sides = dealt([row[self.group] for row in rows], seed)
             rows = [{**row, "split": side} for row, side in zip(rows, sides, strict=True)]
-        return Table(pa.Table.from_pylist(rows), whole.root, self.name)
+        return Table(pa.Table.from_pylist(rows), sample.root, self.name)
 
 
 def italian(row: dict[str, Any]) -> bool:
@@ -110,7 +114,7 @@ JOBS = {
             "encoders.text=pretrained",
             *AUDIO,
         ),
-        parts="family",
+        group="family",
     ),
     "prompts": Job(
         "prompts, English, unseen prompts",
@@ -140,7 +144,7 @@ THROUGH = Job(
 
 
 def align(job: Job, seed: int) -> dict[str, Any]:
-    """The scores on test rows of one model."""
+    """Align a table's columns. Return the scores on test rows."""
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         model = plait.fit(
@@ -151,34 +155,28 @@ def align(job: Job, seed: int) -> dict[str, Any]:
             overrides=job.overrides,
             quiet=True,
         )
-        found = model.record["evaluation"]["test"]["alignments"]["alignment"]
-        return {**found, "seconds": time.perf_counter() - begun, "rows": model.record["rows"]}
+        scores = model.record["evaluation"]["test"]["alignments"]["alignment"]
+        return {**scores, "seconds": time.perf_counter() - begun, "rows": model.record["rows"]}
 
 
-def through(seed: int) -> dict[str, Any]:
-    """English prompts by way of a transcript: a transcriber reads all recordings (it has learned from
-    those of the training rows), and what it read is aligned with what was written, on prompts that
-    neither model has seen.
+def through(seed: int, added: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Align English prompts by way of a transcript.
+
+    A transcriber, which has learned from the training rows, reads all recordings. What it read is aligned
+    with what was written, on prompts that neither model has seen.
     """
     job, begun = JOBS["prompts"], time.perf_counter()
     table = job.table()
     ignored = tuple(f"columns.{c}.role=ignored" for c in ("reader", "reader_split", "language"))
     with tempfile.TemporaryDirectory() as folder:
-        given = (
-            "split.column=split",
-            "columns.key.role=id",
-            *ignored,
-            "tasks.transcript=transcription",
-            *AUDIO[:2],
-        )
+        common = ("split.column=split", "columns.key.role=id", *ignored, *added)
+        reading = (*common, "tasks.transcript=transcription", *AUDIO[:2])
         reads = plait.fit(
-            table, "transcript", out=Path(folder) / "reads", seed=seed, overrides=given, quiet=True
+            table, "transcript", out=Path(folder) / "reads", seed=seed, overrides=reading, quiet=True
         )
         read_back = reads.predict(table, keep=True).rename_columns({"transcript_answer": "heard"})
-        own = (
-            "split.column=split",
-            "columns.key.role=id",
-            *ignored,
+        aligning = (
+            *common,
             "columns.speech.role=ignored",
             "columns.problem.role=ignored",
             "columns.heard.modality=text",
@@ -189,13 +187,13 @@ def through(seed: int) -> dict[str, Any]:
             align=("heard", "transcript"),
             out=Path(folder) / "run",
             seed=seed,
-            overrides=own,
+            overrides=aligning,
             quiet=True,
         )
-        found = model.record["evaluation"]["test"]["alignments"]["alignment"]
+        scores = model.record["evaluation"]["test"]["alignments"]["alignment"]
         errors = reads.record["evaluation"]["test"]["targets"]["transcript"]["metrics"]["cer"]["value"]
         return {
-            **found,
+            **scores,
             "seconds": time.perf_counter() - begun,
             "rows": model.record["rows"],
             "cer": errors,
@@ -203,10 +201,10 @@ def through(seed: int) -> dict[str, Any]:
         }
 
 
-def beside(seed: int) -> dict[str, float]:
-    """Group and alignment of emoji (unseen emoji) in one model, and in a model for each."""
+def beside(seed: int, added: tuple[str, ...] = ()) -> dict[str, float]:
+    """Learn the group and the alignment of emoji (unseen emoji) in one model, and in a model for each."""
     job = Job("", emoji, ("picture", "name"))
-    given = (
+    common = (
         "split.column=split",
         "columns.vendor_split.role=ignored",
         "modalities.image.size=64",
@@ -217,6 +215,7 @@ def beside(seed: int) -> dict[str, float]:
         "columns.tags.role=ignored",
         "columns.vendor.role=ignored",
         *FROZEN,
+        *added,
     )
     scores = {}
     for name, target, columns in (
@@ -224,8 +223,8 @@ def beside(seed: int) -> dict[str, float]:
         ("group alone", "group", ()),
         ("alignment alone", (), job.columns),
     ):
-        own = given if target else (*given, "split.group=emoji", "columns.group.role=ignored")
-        own = (*own, "tasks.alignment.group=emoji") if columns and target else own
+        overrides = common if target else (*common, "split.group=emoji", "columns.group.role=ignored")
+        overrides += ("tasks.alignment.group=emoji",) if columns and target else ()
         with tempfile.TemporaryDirectory() as folder:
             model = plait.fit(
                 job.table(),
@@ -233,13 +232,13 @@ def beside(seed: int) -> dict[str, float]:
                 align=columns,
                 out=Path(folder) / "run",
                 seed=seed,
-                overrides=own,
+                overrides=overrides,
                 quiet=True,
             )
-            found = model.record["evaluation"]["test"]
+            evaluation = model.record["evaluation"]["test"]
         if target:
-            scores[f"{name}: accuracy"] = found["targets"]["group"]["metrics"]["accuracy"]["value"]
-        for d in found["alignments"].get("alignment", {"directions": ()})["directions"]:
+            scores[f"{name}: accuracy"] = evaluation["targets"]["group"]["metrics"]["accuracy"]["value"]
+        for d in evaluation["alignments"].get("alignment", {"directions": ()})["directions"]:
             scores[f"{name}: {d['query']} -> {d['gallery']} r@10"] = d["metrics"]["r@10"][0]
     return scores
 
@@ -248,7 +247,7 @@ WIDTH, QUERIES = 512, 300
 
 
 def vectors(rows: int, seed: int) -> np.ndarray:
-    """Unit vectors as encoders make them: 2,000 topics in 64 directions of many, and noise in all."""
+    """Draw unit vectors as encoders make them: 2,000 topics in 64 directions, and noise in all."""
     fixed = np.random.default_rng(0)
     topics, directions = fixed.normal(size=(2000, 64)), fixed.normal(size=(64, WIDTH))
     rng = np.random.default_rng(seed)
@@ -259,15 +258,15 @@ def vectors(rows: int, seed: int) -> np.ndarray:
 
 
 def search(rows: int) -> dict[str, float]:
-    """An index of so many rows: times, recall against all of them, memory."""
-    parts = [vectors(min(50_000, rows - first), 1 + first) for first in range(0, rows, 50_000)]
+    """Search an index of so many rows. Return times, the recall against all of them, and memory."""
+    chunks = [vectors(min(50_000, rows - first), 1 + first) for first in range(0, rows, 50_000)]
     queries = vectors(QUERIES, 0)
     best = np.full((QUERIES, 0), -np.inf)
     places = np.zeros((QUERIES, 0), dtype=int)
-    for number, part in enumerate(parts):
-        score = np.concatenate([best, queries @ part.T], 1)
+    for number, chunk in enumerate(chunks):
+        score = np.concatenate([best, queries @ chunk.T], 1)
         place = np.concatenate(
-            [places, np.broadcast_to(np.arange(len(part)) + number * 50_000, (QUERIES, len(part)))], 1
+            [places, np.broadcast_to(np.arange(len(chunk)) + number * 50_000, (QUERIES, len(chunk)))], 1
         )
         order = np.argsort(-score, 1)[:, :10]
         best, places = np.take_along_axis(score, order, 1), np.take_along_axis(place, order, 1)
@@ -275,19 +274,19 @@ def search(rows: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         index = Index.create(folder, About("benchmark", ("x",), WIDTH), pa.schema([("number", pa.int64())]))
         begun, first = time.perf_counter(), 0
-        for part in parts:
-            index.add(pa.table({"number": np.arange(first, first + len(part))}), part[:, None])
-            first += len(part)
+        for chunk in chunks:
+            index.add(pa.table({"number": np.arange(first, first + len(chunk))}), chunk[:, None])
+            first += len(chunk)
         written = time.perf_counter() - begun
-        del parts
+        del chunks
         index.settle()
         built = time.perf_counter() - begun - written
         taken, hits = [], 0
-        for query, wanted in zip(queries, nearest, strict=True):
+        for query, neighbours in zip(queries, nearest, strict=True):
             begun = time.perf_counter()
-            found = index.search(query, "x", 10)
+            rows_found = index.search(query, "x", 10)
             taken.append(time.perf_counter() - begun)
-            hits += len(wanted & set(found["number"].to_pylist()))
+            hits += len(neighbours & set(rows_found["number"].to_pylist()))
         size = sum(f.stat().st_size for f in Path(folder).rglob("*") if f.is_file())
     return {
         "rows": rows,
@@ -301,86 +300,88 @@ def search(rows: int) -> dict[str, float]:
     }
 
 
-def work(jobs: list[str], seeds: int, rows: int) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """What is to be measured, each under a name of its own."""
-    for job in jobs:
-        if job == "search":
-            yield f"search {rows}", lambda: search(rows)
+def work(jobs: dict[str, Job], names: list[str], seeds: int, rows: int, added: tuple[str, ...]) -> Work:
+    """Yield the name of each measurement, and the call that makes it."""
+    for name in names:
+        if name == "search":
+            yield f"search {rows}", partial(search, rows)
             continue
         for seed in range(seeds):
-            one = {"beside": beside, "through": through}.get(job) or (
-                lambda seed, job=job: align(JOBS[job], seed)
-            )
-            yield f"{job} {seed}", lambda one=one, seed=seed: one(seed)
+            if name == "beside":
+                yield f"{name} {seed}", partial(beside, seed, added)
+            elif name == "through":
+                yield f"{name} {seed}", partial(through, seed, added)
+            else:
+                yield f"{name} {seed}", partial(align, jobs[name], seed)
 
 
-def aligned_page(name: str, runs: list[dict[str, Any]]) -> list[str]:
-    """A table of one job's directions: means over seeds; the interval is the first seed's, over queries."""
-    job, rows = JOBS.get(name) or THROUGH, []
-    for i, d in enumerate(runs[0]["directions"]):
-        for metric in SHOWN:
-            values = [run["directions"][i]["metrics"][metric][0] for run in runs]
-            _, low, high = d["metrics"][metric]
-            linear = [
-                np.mean([r["directions"][i]["baselines"][k][metric] for r in runs])
-                for k in ("ridge", "CCA")
-                if k in d["baselines"]
-            ]
-            above = interval(
-                [
-                    v - r["directions"][i]["baselines"]["ridge"][metric]
-                    for v, r in zip(values, runs, strict=True)
-                ]
-            )
-            spread = f"{min(values):.3f} to {max(values):.3f}" if len(values) > 1 else "one seed"
-            queries, size = (
-                round(np.mean([run["directions"][i][k] for run in runs])) for k in ("queries", "size")
-            )
-            rows.append(
-                [
-                    f"{d['query']} -> {d['gallery']} ({queries:,} of {size:,})" if metric == "r@1" else "",
-                    metric,
-                    f"{np.mean(values):.3f}",
-                    f"{low:.3f} to {high:.3f}",
-                    spread,
-                    f"{d['chance'][metric]:.3f}",
-                    *(f"{v:.3f}" for v in linear),
-                    above,
-                ]
-            )
-    geometry = ", ".join(
-        f"{pair}: gap {g['gap']:.2f}, alignment {g['alignment']:.2f}, uniformity {g['uniformity']:.2f}"
-        for pair, g in runs[0]["geometry"].items()
-    )
-    headers = [
-        "query -> gallery (queries of rows searched)",
-        "metric",
-        "mean",
-        "first seed, over queries",
-        "over seeds",
-        "chance",
-    ]
-    headers += ["ridge", "CCA", "above ridge"]
-    probe = f" Probe: {job.probe}." if job.probe else ""
-    probe += (
-        f" Each seed tests on another fifth, by {job.parts}; the numbers of queries, and of rows searched, "
-        f"are means."
-        if job.parts
-        else ""
-    )
+def direction_lines(runs: list[dict[str, Any]], number: int) -> list[list[str]]:
+    """Format a direction: means over seeds; the interval is the first seed's, over queries."""
+    first, lines = runs[0]["directions"][number], []
+    for metric in SHOWN:
+        directions = [run["directions"][number] for run in runs]
+        values = [direction["metrics"][metric][0] for direction in directions]
+        _, low, high = first["metrics"][metric]
+        linear = {"ridge": "", "CCA": "", "above ridge": ""}  # a table of few rows has no linear maps
+        for baseline in first["baselines"]:
+            scores = [direction["baselines"][baseline][metric] for direction in directions]
+            linear[baseline] = f"{np.mean(scores):.3f}"
+            if baseline == "ridge":
+                differences = [value - score for value, score in zip(values, scores, strict=True)]
+                linear["above ridge"] = interval(differences)
+        label = ""
+        if metric == SHOWN[0]:
+            queries, size = (round(np.mean([d[key] for d in directions])) for key in ("queries", "size"))
+            label = f"{first['query']} -> {first['gallery']} ({queries:,} of {size:,})"
+        spread = f"{min(values):.3f} to {max(values):.3f}" if len(values) > 1 else "one seed"
+        line = [label, metric, f"{np.mean(values):.3f}", f"{low:.3f} to {high:.3f}", spread]
+        lines.append([*line, f"{first['chance'][metric]:.3f}", *linear.values()])
+    return lines
+
+
+def aligned_section(job: Job, runs: list[dict[str, Any]]) -> list[str]:
+    """Format the scores of an alignment."""
+    lines = []
+    for number in range(len(runs[0]["directions"])):
+        lines += direction_lines(runs, number)
+    spaces = []
+    for pair, space in runs[0]["geometry"].items():
+        alignment, uniformity = f"alignment {space['alignment']:.2f}", f"uniformity {space['uniformity']:.2f}"
+        spaces.append(f"{pair}: gap {space['gap']:.2f}, {alignment}, {uniformity}")
+    headers = ["query -> gallery (queries of rows searched)", "metric", "mean", "first seed, over queries"]
+    headers += ["over seeds", "chance", "ridge", "CCA", "above ridge"]
+
     seconds = np.mean([run["seconds"] for run in runs])
-    said = (
-        [f"The transcriber's character error rate on test rows: {np.mean([r['cer'] for r in runs]):.3f}."]
-        if "cer" in runs[0]
-        else []
-    )
-    return [
-        f"## {job.name}",
-        *said,
-        f"{len(runs)} seeds, {seconds:.0f} s a model, {runs[0]['rows']} rows.{probe}",
-        table(headers, rows),
-        f"Space: {geometry}.",
-    ]
+    about = f"{len(runs)} seeds, {seconds:.0f} s a model, {runs[0]['rows']} rows."
+    if job.probe:
+        about += f" Probe: {job.probe}."
+    if job.group:
+        about += f" Each seed tests on another fifth, by {job.group};"
+        about += " the numbers of queries, and of rows searched, are means."
+    section = [f"## {job.name}"]
+    if "cer" in runs[0]:
+        errors = np.mean([run["cer"] for run in runs])
+        section.append(f"The transcriber's character error rate on test rows: {errors:.3f}.")
+    return [*section, about, table(headers, lines), f"Space: {'; '.join(spaces)}."]
+
+
+def beside_section(runs: list[dict[str, float]]) -> list[str]:
+    """Format the scores of one model for both, and of a model for each."""
+    lines = []
+    for score in runs[0]:
+        values = [run[score] for run in runs]
+        lines.append([score, f"{np.mean(values):.3f}", f"{min(values):.3f} to {max(values):.3f}"])
+    title = "## One model for both, emoji, unseen emoji"
+    return [title, f"{len(runs)} seeds.", table(["model: score", "mean", "over seeds"], lines)]
+
+
+def search_section(runs: list[dict[str, float]]) -> list[str]:
+    """Format the times of searches."""
+    digits, lines = {"rows": ",.0f", "recall@10": ".3f"}, []
+    for run in runs:
+        lines.append([format(value, digits.get(key, ".1f")) for key, value in run.items()])
+    title = f"## Search, {WIDTH} numbers a vector, {QUERIES} queries never indexed, ten found"
+    return [title, table(list(runs[0]), lines)]
 
 
 def main() -> None:
@@ -388,47 +389,36 @@ def main() -> None:
     parser.add_argument("--jobs", nargs="*", default=[*JOBS, "through", "beside", "search"])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--kept", type=Path, default=Path("retrieval.jsonl"))
-    parser.add_argument("--only-kept", action="store_true")
-    given = parser.parse_args()
-    kept = remembered(given.kept, work(given.jobs, given.seeds, given.rows) if not given.only_kept else ())
-    parts = ["# Retrieval", " ".join((__doc__ or "").split("\n\n", 1)[1].split()), machine()]
-    for name in (*JOBS, "through"):
-        runs = [v for k, v in kept.items() if k.split()[0] == name]
-        parts += (
-            aligned_page(name, runs)
-            if runs
-            else [f"## {(JOBS.get(name) or THROUGH).name}", "Not measured yet."]
+    parser.add_argument(
+        "--only-scores", action="store_true", help="train nothing: the page of the file's scores"
+    )
+    arguments = read_arguments(parser, scores="retrieval.jsonl")
+    jobs, seeds, rows, added = JOBS, arguments.seeds, arguments.rows, ()
+    if arguments.quick:
+        seeds, rows, added = 1, 2000, QUICK
+        standins.write_samples("stamps", "emoji", "prompts", "clips")
+        standins.pretrained_networks()
+        jobs = {name: replace(job, overrides=(*job.overrides, *QUICK)) for name, job in JOBS.items()}
+    calls = () if arguments.only_scores else work(jobs, arguments.jobs, seeds, rows, added)
+    scores = remembered(arguments.scores, calls)
+    page("retrieval.md", report(scores), arguments)
+
+
+def report(scores: dict[str, Any]) -> str:
+    runs: dict[str, list[Any]] = {}
+    for name, run in scores.items():
+        runs.setdefault(name.split()[0], []).append(run)
+    about = textwrap.fill(" ".join((__doc__ or "").split("\n\n", 1)[1].split()), 110)
+    sections = ["# Retrieval", about, machine()]
+    for name, job in {**JOBS, "through": THROUGH}.items():
+        sections += (
+            aligned_section(job, runs[name]) if name in runs else [f"## {job.name}", "Not measured yet."]
         )
-    both = [v for k, v in kept.items() if k.startswith("beside")]
-    if both:
-        rows = [
-            [
-                k,
-                f"{np.mean([b[k] for b in both]):.3f}",
-                f"{min(b[k] for b in both):.3f} to {max(b[k] for b in both):.3f}",
-            ]
-            for k in both[0]
-        ]
-        parts += [
-            "## One model for both, emoji, unseen emoji",
-            f"{len(both)} seeds.",
-            table(["model: score", "mean", "over seeds"], rows),
-        ]
-    found = [v for k, v in kept.items() if k.startswith("search")]
-    if found:
-        rows = [
-            [
-                f"{v:,.0f}" if k == "rows" else f"{v:.3f}" if k == "recall@10" else f"{v:.1f}"
-                for k, v in one.items()
-            ]
-            for one in found
-        ]
-        parts += [
-            f"## Search, {WIDTH} numbers a vector, {QUERIES} queries never indexed, ten found",
-            table(list(found[0]), rows),
-        ]
-    page("retrieval.md", "\n\n".join(parts))
+    if "beside" in runs:
+        sections += beside_section(runs["beside"])
+    if "search" in runs:
+        sections += search_section(runs["search"])
+    return "\n\n".join(sections)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Check that this checkout answers as an older one does.
 
     python benchmarks/same_answers.py --before ../old [--mode train|load|both] [--only CASE ...]
+    python benchmarks/same_answers.py --quick: compare a case of this checkout with itself
 
 The cases are in `same_answers_cases.py`. The older checkout trains each of them once. Its runs and answers
 stay in `<work>/before`; remove a case's folder there after changing the case.
@@ -39,6 +40,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+from measure import cache_folder, read_arguments
 from same_answers_cases import CASES, LABELS, SMALL, Case, make_inputs
 
 TOLERANCE = 1e-5
@@ -85,14 +87,30 @@ def convert_weights(tensors: dict[str, Any]) -> dict[str, Any]:
             continue
         converted_tensors[name] = tensor
 
-    # A single plain column has an empty token now, which these runs never trained.
-    matches = (re.match(r"(encoders\.[^.]+)\.encoder\.net\.", name) for name in tensors)
-    for encoder in {match[1] for match in matches if match}:
-        name = f"{encoder}.stand_in.missing"
+    # A column that is encoded alone has an empty token now, which these runs never trained.
+    matches = (re.match(r"encoders\.[^.]+", name) for name in tensors)
+    for encoder in {match[0] for match in matches if match}:
         converted_tensors[f"{encoder}.stand_in.has_empty_M"] = torch.zeros(1, dtype=torch.bool)
-        if name in converted_tensors:
-            converted_tensors[f"{encoder}.stand_in.empty"] = torch.zeros_like(converted_tensors[name])
+        missing = converted_tensors.get(f"{encoder}.stand_in.missing")
+        if missing is not None:
+            converted_tensors[f"{encoder}.stand_in.empty"] = torch.zeros_like(missing)
     return converted_tensors
+
+
+def add_empty_offsets(tensors: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
+    """Add what empty blocks say in rows without a cell, which these runs never counted: nothing."""
+    added = {}
+    for name, task in plan["tasks"].items():
+        head = tensors.get(f"tasks.of_{name}.head.weight")
+        if head is None or task["name"] not in ("classification", "regression", "multilabel"):
+            continue
+        read = [column for column in plan["columns"] if column in task["inputs"]]
+        names = {column: plan["columns"][column]["modality"]["name"] for column in read}
+        plain = [column for column in read if names[column] in ("number", "category", "datetime")]
+        blocks = len(read) - len(plain) + bool(plain)
+        shape = (blocks,) if task["name"] == "regression" else (blocks, len(head))
+        added[f"tasks.of_{name}.empty_offset"] = torch.zeros(shape)
+    return tensors | added
 
 
 def convert_recipe(recipe: dict[str, Any]) -> dict[str, Any]:
@@ -196,14 +214,20 @@ def converted(old_folder: Path, new_folder: Path) -> Path:
 
     recipe = yaml.safe_load((new_folder / "recipe.yaml").read_text(encoding="utf-8"))
     schema = json.loads((new_folder / "schema.json").read_text(encoding="utf-8"))
-    (new_folder / "plan.json").write_text(json.dumps(make_plan(recipe, schema)), encoding="utf-8")
+    plan = make_plan(recipe, schema)
+    (new_folder / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
+    plans = {new_folder / "weights.safetensors": plan}
     ensemble = new_folder / "ensemble.json"
     if ensemble.is_file():
         content = convert_ensemble(json.loads(ensemble.read_text(encoding="utf-8")), schema)
         ensemble.write_text(json.dumps(content), encoding="utf-8")
+        for number, bag in enumerate(content["bags"]):
+            view = content["views"].get(bag["view"])
+            for path in new_folder.glob(f"members/{number}/*/weights.safetensors"):
+                plans[path] = view["plan"] if view else plan
 
-    for path in [new_folder / "weights.safetensors", *new_folder.glob("members/*/*/weights.safetensors")]:
-        save_file(convert_weights(load_file(path)), path)
+    for path, plan in plans.items():
+        save_file(add_empty_offsets(convert_weights(load_file(path)), plan), path)
     return new_folder
 
 
@@ -385,11 +409,20 @@ def check(mode: str, name: str, work: Path, old: Path) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--before", type=Path, required=True, help="the older checkout")
+    parser.add_argument("--before", type=Path, help="the older checkout; needed unless --quick is given")
     parser.add_argument("--work", type=Path, default=WORK, help="the folder of runs and answers")
     parser.add_argument("--only", nargs="+", default=list(CASES), choices=list(CASES), metavar="CASE")
     parser.add_argument("--mode", choices=["train", "load", "both"], default="both")
-    options = parser.parse_args()
+    options = read_arguments(parser, has_page=False)
+    if options.quick:
+        options.before, options.work, options.only, options.mode = (
+            CHECKOUT,
+            cache_folder(),
+            ["plain"],
+            "train",
+        )
+    elif not options.before:
+        parser.error("--before is needed")
     work = options.work.resolve()
     make_inputs(work)
     print(f"{'case':22} {'mode':6} {'rows':>6} {'outputs':>8} {'difference':>10} {'seconds':>8}")

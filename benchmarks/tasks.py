@@ -1,14 +1,13 @@
-"""Several targets in one model against a model for each, and text as an answer: transcripts, captions,
-names: benchmarks/tasks.md
+"""Several targets in one model, and text as an answer: benchmarks/tasks.py
 
 (a) Stamps: category from the picture, category from the sentence, drawing style, and the language of a
 spoken description, in one model and in a model for each. (b) Recordings of telephone prompts, English
 and Italian, in one model: character error rate on prompts never heard, beside the transcript of the
 nearest recording; and numbers spoken, made of recordings of single words put one after the other, some
-of which never stand side by side in training. (c) Captions of moving stamps, from the clip alone:
-whether the word for the motion is right, and, on objects that were seen in training in another clip,
+of which never stand side by side in training. (c) Captions of moving stamps, from the video alone:
+whether the word for the motion is right, and, on objects that were seen in training in another video,
 that for the object. (d) Emoji, picture to name, on a vendor never seen. (e) Ways of balancing: two
-losses that pull apart, and (a). Intervals are over rows (bootstrap) and ranges over seeds. `--kept` is
+losses that conflict, and (a). Intervals are over rows (bootstrap) and ranges over seeds. `--scores` is
 a file of scores, for a run that goes on later.
 """
 
@@ -19,8 +18,10 @@ import hashlib
 import itertools
 import re
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,12 @@ import torch
 from torch import nn
 
 import plait
-from measure import machine, page, remembered
-from plait.balancing.base import Share
+import standins
+from measure import cache_folder, machine, page, read_arguments, remembered, sample_table
+from plait.balancing.base import Share, balancings
 from plait.evaluation.bootstrap import bootstrap
 from plait.modalities.audio import Config as AudioConfig
 from plait.modalities.audio import log_mel
-from plait.recipe.registry import configure, find
 from plait.samples import clips, emoji, prompts, stamps
 from plait.samples.base import side
 from plait.table.read import read
@@ -46,7 +47,6 @@ from plait.tasks.writing.metrics import EditedRows
 from plait.tasks.writing.spelling import plain
 from tasks_page import part_a, part_b, part_cd, part_e
 
-CACHE = Path.home() / ".cache" / "plait" / "samples"
 FROZEN = ("encoders.image=pretrained", "columns.sentence.encoder=pretrained")
 SPEECH = ("modalities.audio.rate=8000", "modalities.audio.highest=4000")
 TASKS = {
@@ -62,7 +62,10 @@ BALANCING = (
     *(f"{{name: gradient, method: {m}}}" for m in ("upgrad", "pcgrad", "cagrad", "mgda")),
 )
 HELD = 5  # one ordered pair of number words in so many is never heard in training
-SMALL = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
+SMALL = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+    "seventeen eighteen nineteen"
+)
 TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
 WORDS = {
     str(n): word
@@ -70,9 +73,28 @@ WORDS = {
 }
 
 
+@dataclass
+class Sizes:
+    """How large the tables and trainings are."""
+
+    spoken: int = 300  # descriptions that a language needs
+    numbers: tuple[int, int, int] = (1200, 150, 300)  # rows to train, validate, test
+    epochs: tuple[int, int, int] = (22, 16, 40)  # of the transcriber, of speech, of names
+    steps: int = 2000  # with two losses that conflict
+    overrides: tuple[str, ...] = ()  # added to those of every fit
+    balancing: tuple[str, ...] = BALANCING[1:]  # ways that are compared on the stamps
+
+
+SIZES = Sizes()  # a quick run replaces its fields
+QUICK = Sizes(
+    1, (24, 6, 6), (1, 1, 1), 20, ("training.epochs=1", "modalities.image.size=32"), BALANCING[1:4:2]
+)
+
+
 def rows_of(sample: Any) -> tuple[list[dict[str, Any]], Path]:
-    whole = read(sample.fetch(CACHE / sample.__name__.rsplit(".", 1)[-1]))
-    return whole.data.to_pylist(), whole.root
+    """Read a sample. Return its rows, and the folder that paths begin in."""
+    table = read(sample_table(sample))
+    return table.data.to_pylist(), table.root
 
 
 def fitted(
@@ -85,38 +107,36 @@ def fitted(
             target,
             out=Path(folder) / "run",
             seed=seed,
-            overrides=["split.column=split", *overrides],
+            overrides=["split.column=split", *overrides, *SIZES.overrides],
             quiet=True,
         )
         return model.record, model
 
 
 def spoken_stamps() -> tuple[list[dict[str, Any]], Path]:
-    """The stamps with one spoken description each, in a language by lot among those of at least 300
-    descriptions.
-    """
+    """Read the stamps with one spoken description each, in a random language of many descriptions."""
     rows, root = rows_of(stamps)
-    found: dict[str, list[tuple[str, str]]] = {}
+    spoken: dict[str, list[tuple[str, str]]] = {}
     for path in sorted((root / "usr/share/tuxpaint/stamps").rglob("*_desc_*")):
         stem, language = re.sub(
             r"\.\w+$", "", str(path.relative_to(root / "usr/share/tuxpaint/stamps"))
         ).rsplit("_desc_", 1)
-        found.setdefault(stem, []).append((language, str(path.relative_to(root))))
+        spoken.setdefault(stem, []).append((language, str(path.relative_to(root))))
     counts: dict[str, int] = {}
-    for language in (lang for some in found.values() for lang, _ in some):
+    for language in (lang for descriptions in spoken.values() for lang, _ in descriptions):
         counts[language] = counts.get(language, 0) + 1
-    done = []
+    table = []
     for row in rows:
-        some = [one for one in found.get(row["stamp"], []) if counts[one[0]] >= 300]
+        descriptions = [pair for pair in spoken.get(row["stamp"], []) if counts[pair[0]] >= SIZES.spoken]
         lot = int(hashlib.sha1(row["stamp"].encode()).hexdigest(), 16)
-        language, speech = some[lot % len(some)] if some else (None, None)
-        kept = {c: row[c] for c in ("stamp", "picture", "sentence", "style", "category", "family", "split")}
-        done.append({**kept, "speech": speech, "language": language})
-    return done, root
+        language, speech = descriptions[lot % len(descriptions)] if descriptions else (None, None)
+        cells = {c: row[c] for c in ("stamp", "picture", "sentence", "style", "category", "family", "split")}
+        table.append({**cells, "speech": speech, "language": language})
+    return table, root
 
 
 def together(seed: int, balancing: str = "equal", names: tuple[str, ...] = tuple(TASKS)) -> dict[str, float]:
-    """The accuracy of each of these tasks on test rows, of one model."""
+    """Train one model of these tasks. Return the accuracy of each on test rows."""
     rows, root = spoken_stamps()
     read_by = {c for c in ("picture", "sentence", "speech") if any(f"[{c}]" in TASKS[name] for name in names)}
     labels = {"category", "style", "language"} - {
@@ -127,73 +147,74 @@ def together(seed: int, balancing: str = "equal", names: tuple[str, ...] = tuple
     speech = (
         ["modalities.audio.hop=0.02", "modalities.audio.seconds=4", *SPEECH] if "speech" in read_by else []
     )
-    own = [f"tasks.{name}={TASKS[name]}" for name in names]
-    given = (
+    tasks = [f"tasks.{name}={TASKS[name]}" for name in names]
+    overrides = (
         "split.group=family",
         f"balancing={balancing}",
         "columns.stamp.role=id",
         *ignored,
         *frozen,
         *speech,
-        *own,
+        *tasks,
     )
     begun = time.perf_counter()
-    record, _ = fitted(rows, root, given, seed)
-    found = record["evaluation"]["test"]["targets"]
+    record, _ = fitted(rows, root, overrides, seed)
+    targets = record["evaluation"]["test"]["targets"]
     return {
-        **{name: found[name]["metrics"]["accuracy"]["value"] for name in names},
+        **{name: targets[name]["metrics"]["accuracy"]["value"] for name in names},
         "seconds": time.perf_counter() - begun,
     }
 
 
 def apart(seed: int) -> dict[str, float]:
-    found: dict[str, float] = {"seconds": 0.0}
+    scores: dict[str, float] = {"seconds": 0.0}
     for name in TASKS:
-        one = together(seed, names=(name,))
-        found |= {name: one[name], "seconds": found["seconds"] + one["seconds"]}
-    return found
+        run = together(seed, names=(name,))
+        scores |= {name: run[name], "seconds": scores["seconds"] + run["seconds"]}
+    return scores
 
 
 def transcripts(seed: int) -> dict[str, Any]:
-    """Prompts in two languages by three readers, in one model; the language model's part as well."""
+    """Transcribe prompts in two languages by three readers, with one model."""
     rows, root = rows_of(prompts)
     ignored = tuple(f"columns.{c}.role=ignored" for c in ("reader", "reader_split", "language"))
-    given = (*ignored, "columns.key.role=id", "tasks.transcript=transcription", *SPEECH)
+    overrides = (*ignored, "columns.key.role=id", "tasks.transcript=transcription", *SPEECH)
     begun = time.perf_counter()
-    record, model = fitted(rows, root, given, seed)
+    record, model = fitted(rows, root, overrides, seed)
     seconds = time.perf_counter() - begun
-    found: dict[str, Any] = {"seconds": seconds, "epochs": record["epochs"], "rows": record["rows"]}
-    found["hours"] = (
+    scores: dict[str, Any] = {"seconds": seconds, "epochs": record["epochs"], "rows": record["rows"]}
+    scores["hours"] = (
         sum(soundfile.info(root / row["speech"]).duration for row in rows if row["split"] == "train") / 3600
     )
     for language in ("en", "it"):
         held = [row for row in rows if row["split"] == "test" and row["language"] == language]
-        known = [row for row in rows if row["split"] == "train" and row["language"] == language]
-        wanted = [plain(row["transcript"], "spoken") for row in held]
+        training = [row for row in rows if row["split"] == "train" and row["language"] == language]
+        expected = [plain(row["transcript"], "spoken") for row in held]
         answered = model.predict(Table(pa.Table.from_pylist(held), root, "test"))["transcript"].to_pylist()
-        found[language] = rates(answered, wanted)
-        found[f"{language}, nearest"] = rates(nearest(known, held, root), wanted)
-        found[f"{language}, heard"] = list(zip(wanted, answered, strict=True))[:6]
-    return found
+        scores[language] = rates(answered, expected)
+        scores[f"{language}, nearest"] = rates(nearest(training, held, root), expected)
+        scores[f"{language}, heard"] = list(zip(expected, answered, strict=True))[:6]
+    return scores
 
 
-def rates(answered: list[str | None], wanted: list[str]) -> dict[str, list[float]]:
-    """Error rates with intervals over rows."""
-    rows = EditedRows.of([text or "" for text in answered], wanted)
+def rates(answered: list[str | None], expected: list[str]) -> dict[str, list[float]]:
+    """Compute error rates with intervals over rows."""
+    rows = EditedRows.of([text or "" for text in answered], expected)
     scores = bootstrap(rows, Transcription.metrics, 1000)
     return {name: [score.value, score.low, score.high] for name, score in scores.items()}
 
 
-def nearest(known: list[dict[str, Any]], held: list[dict[str, Any]], root: Path) -> list[str]:
-    """The transcript of the training recording with the nearest spectrum: its mean in eight stretches
-    of time, and its length.
+def nearest(training: list[dict[str, Any]], held: list[dict[str, Any]], root: Path) -> list[str]:
+    """Return the transcript of the training recording with the nearest spectrum.
+
+    A spectrum is its mean in eight stretches of time, and its length.
     """
     config = AudioConfig(rate=8000, highest=4000)
 
     def seen(row: dict[str, Any]) -> np.ndarray:
         wave, _ = soundfile.read(root / row["speech"], dtype="float32")
         spectra = log_mel(torch.from_numpy(wave), config).numpy()
-        parts = [
+        stretches = [
             spectra[
                 int(i * len(spectra) / 8) : max(
                     int((i + 1) * len(spectra) / 8), int(i * len(spectra) / 8) + 1
@@ -201,17 +222,18 @@ def nearest(known: list[dict[str, Any]], held: list[dict[str, Any]], root: Path)
             ]
             for i in range(8)
         ]
-        means = np.stack([part.mean(0) for part in parts])
+        means = np.stack([part.mean(0) for part in stretches])
         return np.append((means - means.mean()).ravel(), 20 * np.log(len(spectra)))
 
-    x, y = (np.stack([seen(row) for row in some]) for some in (known, held))
+    x, y = (np.stack([seen(row) for row in side_rows]) for side_rows in (training, held))
     at = ((y[:, None] - x[None]) ** 2).sum(-1).argmin(1)
-    return [plain(known[i]["transcript"], "spoken") for i in at]
+    return [plain(training[i]["transcript"], "spoken") for i in at]
 
 
 def numbers() -> tuple[list[dict[str, Any]], Path]:
-    """Number words of the English reader put one after the other, at other speeds and loudnesses. Of
-    all ordered pairs of words one in five is in no training row, and at least one of these is in every
+    """Put number words of the English reader one after the other, at other speeds and loudnesses.
+
+    Of all ordered pairs of words one in five is in no training row, and at least one of these is in every
     test row.
     """
     rows, root = rows_of(prompts)
@@ -221,31 +243,35 @@ def numbers() -> tuple[list[dict[str, Any]], Path]:
         if row["language"] == "en" and row["key"].startswith("digits/")
     }
     waves = {n: soundfile.read(files[n], dtype="float32")[0] for n in WORDS if n in files}
-    folder, rng, names = CACHE / "numbers", np.random.default_rng(0), sorted(waves, key=int)
+    folder, rng, names = (
+        cache_folder() / "samples" / "numbers",
+        np.random.default_rng(0),
+        sorted(waves, key=int),
+    )
     folder.mkdir(parents=True, exist_ok=True)
 
     def is_held(a: str, b: str) -> bool:
         return int(hashlib.sha1(f"{a} {b}".encode()).hexdigest(), 16) % HELD == 0
 
-    done: list[dict[str, Any]] = []
-    wanted = {"train": 1200, "valid": 150, "test": 300}
-    while any(wanted.values()):
-        said = [str(w) for w in rng.choice(names, int(rng.integers(2, 6)))]
-        held = [is_held(a, b) for a, b in itertools.pairwise(said)]
-        to = "test" if any(held) else "valid" if side(" ".join(said)) == "valid" else "train"
-        if not wanted[to]:
+    table: list[dict[str, Any]] = []
+    missing = dict(zip(("train", "valid", "test"), SIZES.numbers, strict=True))
+    while any(missing.values()):
+        words = [str(w) for w in rng.choice(names, int(rng.integers(2, 6)))]
+        held = [is_held(a, b) for a, b in itertools.pairwise(words)]
+        side_name = "test" if any(held) else "valid" if side(" ".join(words)) == "valid" else "train"
+        if not missing[side_name]:
             continue
-        wanted[to] -= 1
-        speed, parts = rng.uniform(0.9, 1.1), []
-        for word in said:
+        missing[side_name] -= 1
+        speed, pieces = rng.uniform(0.9, 1.1), []
+        for word in words:
             wave = waves[word] * rng.uniform(0.5, 1.0)
             at = np.arange(0, len(wave) - 1, speed)
-            parts += [np.interp(at, np.arange(len(wave)), wave), np.zeros(int(8000 * rng.uniform(0, 0.15)))]
-        name = f"{len(done):05d}.wav"
-        noisy = np.concatenate(parts) + rng.normal(0, 0.003, sum(map(len, parts)))
+            pieces += [np.interp(at, np.arange(len(wave)), wave), np.zeros(int(8000 * rng.uniform(0, 0.15)))]
+        name = f"{len(table):05d}.wav"
+        noisy = np.concatenate(pieces) + rng.normal(0, 0.003, sum(map(len, pieces)))
         soundfile.write(folder / name, noisy.clip(-1, 1).astype(np.float32), 8000)
-        done.append({"speech": name, "said": " ".join(WORDS[w] for w in said), "split": to})
-    return done, folder
+        table.append({"speech": name, "said": " ".join(WORDS[w] for w in words), "split": side_name})
+    return table, folder
 
 
 def spoken_numbers(seed: int) -> dict[str, Any]:
@@ -262,26 +288,29 @@ def spoken_numbers(seed: int) -> dict[str, Any]:
 
 
 def aloud(seed: int) -> dict[str, Any]:
-    """Numbers read aloud by a model, and what a transcriber, which has learned from recordings, reads
-    back; beside what it reads of recordings of the same texts.
+    """Read numbers aloud, and read them back with a transcriber that has learned from recordings.
+
+    Return its error rates, and those on recordings of the same texts.
     """
     rows, root = numbers()
-    known, held = (
+    training, held = (
         [row for row in rows if row["split"] != "test"],
         [row for row in rows if row["split"] == "test"],
     )
-    _, heard = fitted(known, root, ("tasks.said=transcription", "training.epochs=22", *SPEECH), seed, "said")
+    reading, speaking, _ = SIZES.epochs
+    overrides = ("tasks.said=transcription", f"training.epochs={reading}", *SPEECH)
+    _, heard = fitted(training, root, overrides, seed, "said")
     begun = time.perf_counter()
-    given = (
+    overrides = (
         "tasks.speech={name: speak, rate: 8000}",
         "columns.said.modality=text",
-        "training.epochs=16",
+        f"training.epochs={speaking}",
         "training.precision=bf16",
     )
-    _, speaks = fitted(known, root, given, seed, "speech")
+    _, speaks = fitted(training, root, overrides, seed, "speech")
     seconds = time.perf_counter() - begun
     spoken = speaks.predict([{"said": row["said"]} for row in held])["speech"].to_pylist()
-    wanted = [row["said"] for row in held]
+    expected = [row["said"] for row in held]
     recorded = heard.predict(
         Table(pa.Table.from_pylist([{"speech": row["speech"]} for row in held]), root, "test")
     )["said"].to_pylist()
@@ -289,16 +318,16 @@ def aloud(seed: int) -> dict[str, Any]:
     return {
         "seconds": seconds,
         "rows": len(held),
-        "made": rates(again, wanted),
-        "recorded": rates(recorded, wanted),
-        "heard": list(zip(wanted, again, strict=True))[:8],
+        "made": rates(again, expected),
+        "recorded": rates(recorded, expected),
+        "heard": list(zip(expected, again, strict=True))[:8],
     }
 
 
 def captions(seed: int) -> dict[str, Any]:
-    """On the test side, where objects are new, from the captioned clips alone, and with the motion of
-    all clips as a second target; and on clips whose object was seen in another one, with the second
-    target.
+    """Write captions of videos, of new objects and of objects that were seen in another video.
+
+    Of new objects, from the captioned videos alone, and with the motion of all videos as a second target.
     """
     rows, root = rows_of(clips)
     rows = [row for row in rows if row["clip"]]
@@ -318,21 +347,23 @@ def captions(seed: int) -> dict[str, Any]:
 
 
 def motion(seed: int) -> dict[str, Any]:
-    """How a stamp moves, from the clip alone, on objects never seen."""
+    """Tell how a stamp moves, from the video alone, on objects never seen."""
     rows, root = rows_of(clips)
-    kept = [{k: row[k] for k in ("clip", "motion", "split")} for row in rows if row["clip"]]
-    record, _ = fitted(kept, root, (), seed, "motion")
-    found = record["evaluation"]["test"]["targets"]["motion"]["metrics"]["accuracy"]
+    cells = [{k: row[k] for k in ("clip", "motion", "split")} for row in rows if row["clip"]]
+    record, _ = fitted(cells, root, (), seed, "motion")
+    accuracy = record["evaluation"]["test"]["targets"]["motion"]["metrics"]["accuracy"]
     return {
         "seconds": record["seconds"],
         "rows": record["rows"],
-        "accuracy": [found["value"], found["low"], found["high"]],
+        "accuracy": [accuracy["value"], accuracy["low"], accuracy["high"]],
     }
 
 
-def captioned(rows: list[dict[str, Any]], root: Path, given: tuple[str, ...], seed: int) -> dict[str, Any]:
+def captioned(
+    rows: list[dict[str, Any]], root: Path, overrides: tuple[str, ...], seed: int
+) -> dict[str, Any]:
     begun = time.perf_counter()
-    record, model = fitted(rows, root, ("columns.category.role=ignored", *given), seed)
+    record, model = fitted(rows, root, ("columns.category.role=ignored", *overrides), seed)
     held = [row for row in rows if row["split"] == "test" and row["caption"]]
     answered = model.predict(
         Table(pa.Table.from_pylist([{"clip": row["clip"]} for row in held]), root, "test")
@@ -352,8 +383,9 @@ def captioned(rows: list[dict[str, Any]], root: Path, given: tuple[str, ...], se
 
 
 def by_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Split anew: of each object that has two captioned clips or more the last is tested, and one in
-    ten of the others validates.
+    """Split anew: of each object that has two captioned videos or more the last is tested.
+
+    One in ten of the others validates.
     """
     objects: dict[str, list[int]] = {}
     for i, row in enumerate(rows):
@@ -367,7 +399,7 @@ def by_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def parted(caption: str | None) -> tuple[str, str]:
-    """What moves, and how: the caption's words up to the motion, and the motion without its speed."""
+    """Split a caption into its words up to the motion, and the motion without its speed."""
     for motion in clips.WORDS.values():
         if caption and f" {motion}" in caption:
             return caption.split(f" {motion}")[0], motion
@@ -381,22 +413,22 @@ def names(seed: int, how: str = "free") -> dict[str, Any]:
         for row in rows
     ]
     begun = time.perf_counter()
-    given = (
+    overrides = (
         "split.group=emoji",
         "modalities.image.size=64",
         "modalities.image.flip=false",
         "encoders.image={name: pretrained, pool: none}",
         f"tasks.name={{name: generation, inputs: [picture], answers: {how}}}",
-        "training.epochs=40",
+        f"training.epochs={SIZES.epochs[-1]}",
         "training.batch_size=64",
     )
-    record, _ = fitted(rows, root, given, seed)
-    found = record["evaluation"]["test"]["targets"]["name"]
+    record, _ = fitted(rows, root, overrides, seed)
+    scores = record["evaluation"]["test"]["targets"]["name"]
     return {
         "seconds": time.perf_counter() - begun,
         "rows": record["rows"],
-        "guess": found["baseline"],
-        **{m: [s["value"], s["low"], s["high"]] for m, s in found["metrics"].items()},
+        "guess": scores["baseline"],
+        **{m: [s["value"], s["low"], s["high"]] for m, s in scores["metrics"].items()},
     }
 
 
@@ -416,19 +448,19 @@ class Conflict(nn.Module):
 
 
 def toy(way: str) -> dict[str, list[float]]:
-    """The losses at the end, from three starts."""
+    """Train with two losses that conflict, from three starts. Return the losses at the end."""
     name, method = (
         ("gradient", {"method": way.split("method: ")[1].rstrip("}")}) if "method" in way else (way, {})
     )
-    found: dict[str, list[float]] = {"a": [], "b": []}
+    losses: dict[str, list[float]] = {"a": [], "b": []}
     for start in ((-3.0, 2.0), (0.0, 3.0), (3.0, -2.0)):
         model = Conflict(start)
         before = {t: float(v.detach()) for t, v in model.losses().items()}
-        way_made = find("balancing", name).build(
-            configure("balancing", name, method), {t: Share(1.0, v) for t, v in before.items()}
+        way_made = balancings.find(name).build(
+            balancings.configure(name, method), {t: Share(1.0, v) for t, v in before.items()}
         )
         optimizer = torch.optim.Adam([*model.parameters(), *way_made.parameters()], lr=0.02)
-        for _ in range(2000):
+        for _ in range(SIZES.steps):
             optimizer.zero_grad()
             way_made.backward(model.losses(), [model.x])
             way_made.finish([model.x])
@@ -436,8 +468,8 @@ def toy(way: str) -> dict[str, list[float]]:
             if way_made.again:
                 way_made.after({t: v.detach() for t, v in model.losses().items()})
         for t, v in model.losses().items():
-            found[t].append(float(v.detach()) / before[t])
-    return found
+            losses[t].append(float(v.detach()) / before[t])
+    return losses
 
 
 JOBS: dict[str, Callable[[int], Any]] = {
@@ -454,7 +486,7 @@ JOBS: dict[str, Callable[[int], Any]] = {
 
 
 def work(jobs: list[str], seeds: int, ways: int) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """What is to be measured, each under a name of its own."""
+    """Yield the name of each measurement, and the call that makes it."""
     for seed in range(seeds):
         for job in (j for j in jobs if j in JOBS):
             yield f"{job} {seed}", lambda job=job, seed=seed: JOBS[job](seed)
@@ -462,7 +494,7 @@ def work(jobs: list[str], seeds: int, ways: int) -> Iterator[tuple[str, Callable
         for way in BALANCING:
             yield f"toy {way}", lambda way=way: toy(way)
         for seed in range(ways):
-            for way in BALANCING[1:]:
+            for way in SIZES.balancing:
                 yield f"way {seed} {way}", lambda way=way, seed=seed: together(seed, way)
 
 
@@ -471,15 +503,18 @@ def main() -> None:
     parser.add_argument("--jobs", nargs="*", default=[*JOBS, "balancing"])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--ways", type=int, default=1, help="seeds for each way of balancing")
-    parser.add_argument("--kept", type=Path, default=Path("tasks.jsonl"))
-    given = parser.parse_args()
-    kept = remembered(given.kept, work(given.jobs, given.seeds, given.ways))
-    parts = [
-        "# Several targets, and text as an answer",
-        " ".join((__doc__ or "").split("\n\n", 1)[1].split()),
-        machine(),
-    ]
-    page("tasks.md", "\n\n".join([*parts, *part_a(kept), *part_b(kept), *part_cd(kept), *part_e(kept)]))
+    arguments = read_arguments(parser, scores="tasks.jsonl")
+    seeds, ways = arguments.seeds, arguments.ways
+    if arguments.quick:
+        seeds, ways = 1, 1
+        vars(SIZES).update(vars(QUICK))
+        standins.write_samples("stamps", "emoji", "prompts", "clips")
+        standins.pretrained_networks()
+    scores = remembered(arguments.scores, work(arguments.jobs, seeds, ways))
+    about = textwrap.fill(" ".join((__doc__ or "").split("\n\n", 1)[1].split()), 110)
+    sections = ["# Several targets, and text as an answer", about, machine()]
+    sections += [*part_a(scores), *part_b(scores), *part_cd(scores), *part_e(scores)]
+    page("tasks.md", "\n\n".join(sections), arguments)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The page of tasks.py, from the scores that were kept."""
+"""Format the page of tasks.py from its scores."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def spread(values: list[float]) -> str:
     return interval(values) if len(values) > 1 else f"{values[0]:.3f} (one seed)"
 
 
-def part_a(kept: dict[str, Any]) -> list[str]:
-    joint, alone = ([v for k, v in kept.items() if k.split()[0] == name] for name in ("together", "apart"))
+def part_a(results: dict[str, Any]) -> list[str]:
+    joint, alone = ([v for k, v in results.items() if k.split()[0] == name] for name in ("together", "apart"))
     if not joint or not alone:
         return ["## (a) Four targets of the stamps", "Not measured yet."]
     n = min(len(joint), len(alone))
@@ -30,18 +30,21 @@ def part_a(kept: dict[str, Any]) -> list[str]:
         ]
         for name in TASKS
     ]
-    rows.append(["seconds", *(f"{np.mean([v['seconds'] for v in some]):.0f}" for some in (joint, alone)), ""])
-    said = f"Accuracy on test rows, {n} seeds, 95 % intervals over seeds; the last column has the differences at the same seed."
+    rows.append(["seconds", *(f"{np.mean([v['seconds'] for v in runs]):.0f}" for runs in (joint, alone)), ""])
+    about = (
+        f"Accuracy on test rows, {n} seeds, 95 % intervals over seeds; the last column has the differences"
+    )
+    about += " at the same seed."
     return [
         "## (a) Four targets of the stamps",
-        said,
+        about,
         table(["target", "one model", "a model for each", "gained"], rows),
     ]
 
 
-def part_b(kept: dict[str, Any]) -> list[str]:
-    parts = ["## (b) Speech to text"]
-    runs = [v for k, v in kept.items() if k.startswith("prompts")]
+def part_b(results: dict[str, Any]) -> list[str]:
+    section = ["## (b) Speech to text"]
+    runs = [v for k, v in results.items() if k.startswith("prompts")]
     for run in runs[:1]:
         rows = []
         for language, name in (("en", "English"), ("it", "Italian")):
@@ -54,37 +57,38 @@ def part_b(kept: dict[str, Any]) -> list[str]:
                 ]
                 rows.append([name, what, *cells])
         seconds = np.mean([r["seconds"] for r in runs])
-        parts.append(
+        section.append(
             f"Prompts never heard; one model for both languages, {run['hours']:.2f} hours of three readers, "
             f"{run['rows']['train']} recordings, "
             f"{run['epochs']} epochs in {seconds:.0f} s, {len(runs)} seeds (interval: first seed, over "
             f"rows). Recipe: the default of "
-            "`transcription` at 8 kHz (crnn, characters, CTC, greedy). What mends it: more epochs (English "
+            "`transcription` at 8 kHz (crnn, characters, CTC, greedy). What helps: more epochs (English "
             "alone, 100 of them: retrieval.md, "
-            '"by way of a transcript"), and above all a network that has heard more than an hour (whisper.md).'
+            '"by way of a transcript"), and above all a network that has learned from more than an hour '
+            "(whisper.md)."
         )
-        parts.append(table(["language", "", "CER", "WER"], rows))
-        heard = [
-            f"- {wanted} | {answered}"
+        section.append(table(["language", "", "CER", "WER"], rows))
+        examples = [
+            f"- {expected} | {answered}"
             for language in ("en", "it")
-            for wanted, answered in run[f"{language}, heard"]
+            for expected, answered in run[f"{language}, heard"]
         ]
-        parts += ["Said, and read, of the first rows:", "\n".join(heard)]
-    numbers_runs = [v for k, v in kept.items() if k.startswith("numbers")]
+        section += ["Said, and read, of the first rows:", "\n".join(examples)]
+    numbers_runs = [v for k, v in results.items() if k.startswith("numbers")]
     if numbers_runs:
         first, wer = numbers_runs[0], np.mean([r["wer"][0] for r in numbers_runs])
         exact, interval = (
             np.mean([r["exact_match"][0] for r in numbers_runs]),
             f"{first['wer'][1]:.4f} to {first['wer'][2]:.4f}",
         )
-        parts.append(
+        section.append(
             f"Numbers spoken, 2 to 5 words of 28, {first['rows']['train']} training rows, "
             f"{first['rows']['test']} test rows with word pairs "
             f"never heard in training: WER {wer:.4f} (first seed {interval}), exact {exact:.3f}, "
             f"{first['epochs']} epochs in "
             f"{first['seconds']:.0f} s, {len(numbers_runs)} seeds."
         )
-    spoken = [v for k, v in kept.items() if k.startswith("aloud")]
+    spoken = [v for k, v in results.items() if k.startswith("aloud")]
     if spoken:
         first = spoken[0]
         cells = [
@@ -92,59 +96,62 @@ def part_b(kept: dict[str, Any]) -> list[str]:
             f"{first[which]['wer'][2]:.3f})"
             for which in ("made", "recorded")
         ]
-        parts.append(
+        section.append(
             f"Text to speech, there and back: {first['rows']} of these texts read aloud by `speak` (trained "
             f"on the same 1,200 recordings in "
             f"{first['seconds']:.0f} s) and read back by `transcription`: WER {cells[0]}; of the recordings "
             f"themselves {cells[1]}."
         )
-        parts += [
+        section += [
             "Spoken, and read back:",
-            "\n".join(f"- {wanted} | {again}" for wanted, again in first["heard"]),
+            "\n".join(f"- {expected} | {again}" for expected, again in first["heard"]),
         ]
-    return parts if len(parts) > 1 else [*parts, "Not measured yet."]
+    return section if len(section) > 1 else [*section, "Not measured yet."]
 
 
-def part_cd(kept: dict[str, Any]) -> list[str]:
-    parts, runs = (
-        ["## (c) Captions of moving stamps, from the clip alone"],
-        [v for k, v in kept.items() if k.startswith("captions")],
+def part_cd(results: dict[str, Any]) -> list[str]:
+    section, runs = (
+        ["## (c) Captions of moving stamps, from the video alone"],
+        [v for k, v in results.items() if k.startswith("captions")],
     )
     if runs:
         rows = [
             [
-                f"{which} ({one['tested']} clips, {one['rows']['train']} to train)",
+                f"{which} ({run['tested']} videos, {run['rows']['train']} to train)",
                 *(spread([r[which][m] for r in runs]) for m in CAPTIONED),
             ]
-            for which, one in runs[0].items()
+            for which, run in runs[0].items()
         ]
-        parts.append(table(["", "motion right", "object right", "whole caption right", "chrF"], rows))
-        parts.append(
-            "With the motion as a second target the encoder also learns from clips without a caption. "
+        section.append(table(["", "motion right", "object right", "complete caption right", "chrF"], rows))
+        section.append(
+            "With the motion as a second target the encoder also learns from videos without a caption. "
             "Objects are not named: of each there is one "
-            "other clip at most, 22 pixels long, among six hundred names; a pretrained encoder of frames "
+            "other video at most, 22 pixels long, among six hundred names; a pretrained encoder of frames "
             "would be the next thing to try."
         )
-        parts.append("Wanted, and written, of the first rows:")
-        for which, one in runs[0].items():
-            parts += [which, "\n".join(f"- {wanted} | {answered}" for wanted, answered in one["examples"])]
+        section.append("Expected, and written, of the first rows:")
+        for which, run in runs[0].items():
+            section += [
+                which,
+                "\n".join(f"- {expected} | {answered}" for expected, answered in run["examples"]),
+            ]
     else:
-        parts.append("Not measured yet.")
-    if runs := [v for k, v in kept.items() if k.startswith("motion")]:
+        section.append("Not measured yet.")
+    if runs := [v for k, v in results.items() if k.startswith("motion")]:
         (value, low, high), counted = runs[0]["accuracy"], runs[0]["rows"]
-        parts.append(
-            f"The motion as a class, from the clip alone ({counted['train']} clips to train, "
+        section.append(
+            f"The motion as a class, from the video alone ({counted['train']} videos to train, "
             f"{counted['test']} of objects never seen): accuracy "
-            f"{value:.3f} ({low:.3f} to {high:.3f}; first of {len(runs)} seeds, over rows). By lot: 0.125."
+            f"{value:.3f} ({low:.3f} to {high:.3f}; first of {len(runs)} seeds, over rows). By chance: 0.125."
         )
-    parts.append("## (d) Emoji, picture to name, unseen vendor")
+    section.append("## (d) Emoji, picture to name, unseen vendor")
     for job, what in (
         ("names", "written freely"),
         ("chosen", "chosen among the names of training rows (`answers: seen`)"),
     ):
-        runs = [v for k, v in kept.items() if k.startswith(job)]
+        runs = [v for k, v in results.items() if k.startswith(job)]
         if not runs:
-            parts.append(f"{what[0].upper()}{what[1:]}: not measured yet.")
+            section.append(f"{what[0].upper()}{what[1:]}: not measured yet.")
             continue
         first = runs[0]
         rows = [
@@ -156,50 +163,50 @@ def part_cd(kept: dict[str, Any]) -> list[str]:
             ]
             for m in ("exact_match", "chrf", "bleu")
         ]
-        parts.append(
+        section.append(
             f"{what[0].upper()}{what[1:]}; {first['rows']} rows, {np.mean([r['seconds'] for r in runs]):.0f} "
             f"s a model:"
         )
-        parts.append(table(["metric", "over seeds", "first seed, over rows", "most frequent name"], rows))
-    parts.append(
+        section.append(table(["metric", "over seeds", "first seed, over rows", "most frequent name"], rows))
+    section.append(
         "The names of the test are those of training emoji, drawn by others. An alignment finds the right "
         "one first for one in eleven "
         "(retrieval.md): a decoder that began at such a space would be what to try."
     )
-    return parts
+    return section
 
 
-def part_e(kept: dict[str, Any]) -> list[str]:
-    parts = ["## (e) Balancing"]
-    found = {k.removeprefix("toy "): v for k, v in kept.items() if k.startswith("toy")}
-    if found:
+def part_e(results: dict[str, Any]) -> list[str]:
+    section = ["## (e) Balancing"]
+    losses = {k.removeprefix("toy "): v for k, v in results.items() if k.startswith("toy")}
+    if losses:
         rows = [
             [way, *(", ".join(f"{x:.2f}" for x in v[t]) for t in "ab"), f"{np.mean(v['a'] + v['b']):.2f}"]
-            for way, v in found.items()
+            for way, v in losses.items()
         ]
-        parts += [
-            "Two losses that pull apart, each as a share of what it was at the start, from three starts.",
+        section += [
+            "Two losses that conflict, each as a share of what it was at the start, from three starts.",
             table(["", "a", "b", "mean"], rows),
         ]
     ways: dict[str, list[Any]] = {}
-    for k, v in kept.items():
+    for k, v in results.items():
         if k.startswith("way"):
             ways.setdefault(k.split(" ", 2)[2], []).append(v)
     if ways:
-        equal = [v for k, v in kept.items() if k.startswith("together")]
+        equal = [v for k, v in results.items() if k.startswith("together")]
         ways = {"equal": equal[: max(map(len, ways.values()))], **ways}
         base = np.mean([v["seconds"] for v in ways["equal"]])
         rows = [
             [
                 way,
-                *(f"{np.mean([v[t] for v in some]):.3f}" for t in TASKS),
-                f"{np.mean([[v[t] for t in TASKS] for v in some]):.3f}",
-                f"{np.mean([v['seconds'] for v in some]) / base:.2f}",
+                *(f"{np.mean([v[t] for v in runs]):.3f}" for t in TASKS),
+                f"{np.mean([[v[t] for t in TASKS] for v in runs]):.3f}",
+                f"{np.mean([v['seconds'] for v in runs]) / base:.2f}",
             ]
-            for way, some in ways.items()
+            for way, runs in ways.items()
         ]
-        parts += [
+        section += [
             f"The four targets of (a), test accuracy, {len(ways['equal'])} seeds.",
             table(["", *TASKS, "mean", "time, of equal's"], rows),
         ]
-    return parts if len(parts) > 1 else [*parts, "Not measured yet."]
+    return section if len(section) > 1 else [*section, "Not measured yet."]

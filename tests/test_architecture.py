@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import TypeGuard
 
 import pytest
 
@@ -46,6 +47,28 @@ LAYERS = {
 ROOT_FILES = {"__init__", "__main__", "console", "errors"}
 COMPONENT_PACKAGES = {"modalities", "encoders", "fusion", "tasks", "balancing", "members", "samples"}
 
+# Packages that know components by their bases only.
+CORE = {
+    "recipe",
+    "data",
+    "model",
+    "prediction",
+    "evaluation",
+    "retrieval",
+    "training",
+    "ensemble",
+    "api",
+}
+
+# Words in the core that happen to be names of components, with what they name there.
+NAMES_IN_CORE = {
+    "data.features": {"bag": "a form of numbers: counts of n-grams"},
+    "data.preprocessing": {"vector": "a layout of values"},
+}
+
+# The network that a run trains is one of the members of its ensemble.
+IMPORTED_COMPONENTS = {"ensemble.fit": {"members.network"}, "ensemble.ensemble": {"members.network"}}
+
 # Modules that import plait's own modules inside functions, so that `plait --help` stays fast.
 LAZY = {"__init__", "recipe.registry", "cli.answer", "cli.learn", "cli.search", "cli.tools"}
 
@@ -71,6 +94,14 @@ def module_name(path: Path) -> str:
 
 
 MODULES = {module_name(path): ast.parse(path.read_text(encoding="utf-8")) for path in SOURCE.rglob("*.py")}
+
+
+COMPONENTS = {
+    name.split(".")[1]
+    for name in MODULES
+    if name.split(".")[0] in COMPONENT_PACKAGES - {"samples"} and name.count(".") == 1
+}
+COMPONENTS = {name for name in COMPONENTS if not name.startswith(("base", "__"))}
 
 
 def package(name: str) -> str:
@@ -100,6 +131,45 @@ def imports(tree: ast.AST) -> set[str]:
 
 def functions(tree: ast.AST) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
     return [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def private_names(tree: ast.AST) -> set[str]:
+    """What a module defines for itself: functions, methods, classes, constants, fields and attributes."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            names.add(node.attr)
+    return names
+
+
+def is_lookup(node: ast.AST) -> TypeGuard[ast.Call]:
+    """A call such as `options.get("name")` or `encoders.find("name")`."""
+    methods = ("get", "pop", "find", "configure", "startswith")
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in methods
+
+
+def decided_by(tree: ast.AST) -> list[ast.Constant]:
+    """The literal texts that code compares with, looks up or matches."""
+    looked_up: list[ast.AST] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare):
+            looked_up += [node.left, *node.comparators]
+        elif isinstance(node, ast.Subscript):
+            looked_up.append(node.slice)
+        elif isinstance(node, ast.MatchValue):
+            looked_up.append(node.value)
+        elif is_lookup(node):
+            looked_up += node.args[:1]
+    literals = [literal for node in looked_up for literal in ast.walk(node)]
+    return [node for node in literals if isinstance(node, ast.Constant) and isinstance(node.value, str)]
 
 
 @pytest.mark.parametrize("name", sorted(MODULES))
@@ -170,6 +240,51 @@ def test_class_names_say_what_a_thing_is(name: str) -> None:
             assert not re.search(EMPTY_NAMES, node.name), f"{name}.{node.name}"
 
 
+def test_few_values_have_any_type() -> None:
+    """mypy sees through nearly everything: what remains is options of components and other libraries."""
+    nodes = [node for tree in MODULES.values() for node in ast.walk(tree)]
+    uses = sum(isinstance(node, ast.Name) and node.id == "Any" for node in nodes)
+    imported = sum(isinstance(node, ast.alias) and node.name == "Any" for node in nodes)
+    assert uses + imported < 60
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_private_attributes_stay_in_their_module(name: str) -> None:
+    """Nobody reads what another module's class, or another library, keeps to itself."""
+    own = private_names(MODULES[name])
+    for node in ast.walk(MODULES[name]):
+        if isinstance(node, ast.Attribute) and is_private(node.attr):
+            assert node.attr in own, f"{name}:{node.lineno} reads {ast.unparse(node)}"
+        if isinstance(node, ast.ImportFrom):
+            private = [alias.name for alias in node.names if is_private(alias.name)]
+            assert not private, f"{name}:{node.lineno} imports {private}"
+
+
+@pytest.mark.parametrize("name", sorted(name for name in MODULES if package(name) in CORE))
+def test_the_core_names_no_component(name: str) -> None:
+    """The core asks a component's base for an attribute instead."""
+    allowed = NAMES_IN_CORE.get(name, {})
+    for literal in decided_by(MODULES[name]):
+        assert literal.value not in COMPONENTS or literal.value in allowed, (
+            f"{name}:{literal.lineno} decides by the name '{literal.value}': make it an attribute of the base"
+        )
+
+
+def test_every_name_that_the_core_may_use_is_used() -> None:
+    for name, allowed in NAMES_IN_CORE.items():
+        unused = set(allowed) - {literal.value for literal in decided_by(MODULES[name])}
+        assert not unused, f"{name} no longer decides by {sorted(unused)}"
+
+
+@pytest.mark.parametrize("name", sorted(name for name in MODULES if package(name) in CORE))
+def test_the_core_imports_no_component(name: str) -> None:
+    """It imports their bases and sub-folders."""
+    for imported in imports(MODULES[name]) - IMPORTED_COMPONENTS.get(name, set()):
+        kind, _, module = imported.partition(".")
+        is_component = kind in COMPONENT_PACKAGES - {"samples"} and module in COMPONENTS
+        assert not is_component, f"{name} imports {imported}: use a class of its base"
+
+
 @pytest.mark.parametrize("module", ["plait", "plait.cli.main"])
 def test_help_imports_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print([name for name in {HEAVY} if name in sys.modules])"
@@ -196,3 +311,17 @@ def test_public_names() -> None:
     assert all(hasattr(plait, name) for name in plait.__all__)
     with pytest.raises(AttributeError, match="no attribute 'fitt'"):
         plait.fitt  # noqa: B018
+
+
+# What a stand-in token is made of. `model/stand_in.py` chooses the token, `training/hiding.py` trains it.
+STAND_IN_PARTS = {"missing", "empty", "has_empty_M", "mark_empty"}
+STAND_IN_FILES = {"model.stand_in", "training.hiding"}
+
+
+@pytest.mark.parametrize("name", sorted(set(MODULES) - STAND_IN_FILES))
+def test_two_files_handle_stand_in_tokens(name: str) -> None:
+    """Other code only makes a `StandIn` and calls it."""
+    for node in ast.walk(MODULES[name]):
+        if isinstance(node, ast.Attribute) and node.attr in STAND_IN_PARTS:
+            owner = ast.unparse(node.value).split(".")[-1]
+            assert owner != "stand_in", f"{name}, line {node.lineno}: use the token through StandIn.forward"

@@ -1,6 +1,4 @@
-"""The worked example of CONTRIBUTING.md: its blocks are put in place, held to the contract, and trained
-with.
-"""
+"""The worked examples of CONTRIBUTING.md: put in place, type-checked, held to the contract, trained with."""
 
 from __future__ import annotations
 
@@ -21,26 +19,29 @@ BLOCK = re.compile(r"`src/plait/(\w+)/(\w+)\.py`:\s+```python\n(.*?)```", re.DOT
 SCRIPT = """
 import importlib, sys
 from plait import fit
-from plait.recipe import registry as components
-for kind in components.KINDS:
+from plait.api.describe import REGISTRIES
+for kind in REGISTRIES:
     importlib.import_module(f"plait.{kind}").__path__.append(f"{sys.argv[1]}/{kind}")
 options = [
     "fusion=maximum", "columns.text.encoder=average", "columns.text.modality={name: text, split: word}",
     "tasks.visits=count", "training.epochs=3", "columns.photo.role=ignored",
+    "balancing=plain_sum", "ensemble.folds=2", "ensemble.members.ridge=ridge",
 ]
 out = sys.argv[1] + "/run"
 prefix = {"shop": "prefix"}
 model = fit(sys.argv[2], ["label", "visits"], overrides=options, columns=prefix, out=out, quiet=True)
 answers = model.predict(sys.argv[2])
 assert min(answers["visits"].to_pylist()) > 0
-registered = [name for kind in components.KINDS for name in components.names(kind)]
-print(sorted({"maximum", "average", "count", "prefix"} & set(registered)))
+registered = [name for kind in REGISTRIES for name in REGISTRIES[kind].names()]
+assert model.plan.balancing.name == "plain_sum" and "ridge" in model.plan.ensemble.members
+examples = {"maximum", "average", "count", "prefix", "plain_sum", "ridge"}
+print(sorted(examples & set(registered)))
 """
 
 CONTRACT = """
 import importlib, sys, pytest
-from plait.recipe import registry as components
-for kind in components.KINDS:
+from plait.api.describe import REGISTRIES
+for kind in REGISTRIES:
     importlib.import_module(f"plait.{kind}").__path__.append(f"{sys.argv[1]}/{kind}")
 sys.exit(pytest.main([sys.argv[2], "-p", "no:cacheprovider", "-k", "maximum or average or count or prefix"]))
 """
@@ -49,7 +50,8 @@ sys.exit(pytest.main([sys.argv[2], "-p", "no:cacheprovider", "-k", "maximum or a
 @pytest.fixture
 def placed(tmp_path: Path) -> Path:
     blocks = BLOCK.findall((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
-    assert {kind for kind, _, _ in blocks} == {"fusion", "encoders", "tasks", "modalities"}
+    kinds = ["balancing", "encoders", "fusion", "members", "modalities", "tasks"]
+    assert sorted(kind for kind, _, _ in blocks) == kinds
     for kind, name, code in blocks:
         ast.parse(code)
         (tmp_path / kind).mkdir()
@@ -66,7 +68,8 @@ def run(script: str, *arguments: str) -> str:
 def test_the_examples_are_found_by_their_names_and_train(placed: Path) -> None:
     rows = [{**row, "visits": i % 5} for i, row in enumerate(make_rows(placed, 40))]
     table = write_csv(placed / "train.csv", rows)
-    assert run(SCRIPT, str(placed), str(table)) == "['average', 'count', 'maximum', 'prefix']"
+    examples = ["average", "count", "maximum", "plain_sum", "prefix", "ridge"]
+    assert run(SCRIPT, str(placed), str(table)) == str(examples)
 
 
 def test_the_examples_keep_the_contract(placed: Path) -> None:

@@ -6,7 +6,11 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
 
 
 class Screen:
@@ -16,7 +20,7 @@ class Screen:
         self.quiet = quiet
         self.out = out
 
-    def _console(self) -> Any:
+    def _console(self) -> Console:
         from rich.console import Console
 
         file = sys.stdout if self.out else sys.stderr
@@ -58,7 +62,7 @@ class Screen:
         """A progress bar, drawn at most ten times a second and only in a terminal."""
         console = None if self.quiet else self._console()
         if console is None or not console.is_terminal:
-            yield Bar(None, 0)
+            yield Bar(None, None)
             return
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -76,7 +80,7 @@ class Screen:
 class Bar:
     """`advance` costs a clock reading unless it is time to draw."""
 
-    def __init__(self, progress: Any, task: Any) -> None:
+    def __init__(self, progress: Progress | None, task: TaskID | None) -> None:
         self._progress, self._task = progress, task
         self._waiting = 0
         self._next = 0.0
@@ -87,8 +91,10 @@ class Bar:
             self.draw()
 
     def draw(self, note: str | None = None) -> None:
-        if self._progress is None:
+        if self._progress is None or self._task is None:
             return
-        self._progress.update(self._task, advance=self._waiting, **({} if note is None else {"note": note}))
+        self._progress.update(self._task, advance=self._waiting)
+        if note is not None:
+            self._progress.update(self._task, note=note)
         self._progress.refresh()
         self._waiting, self._next = 0, time.perf_counter() + 0.1

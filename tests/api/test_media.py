@@ -11,7 +11,7 @@ import pytest
 
 import plait
 from plait.cli.main import run
-from plait.recipe.registry import configure, find
+from plait.modalities.base import modalities
 from plait.table.table import Source
 from support.media import clip, wav, wave
 from support.tables import FAST, make_rows
@@ -235,7 +235,7 @@ def test_a_file_without_sound_in_a_column_of_sounds_is_named(
     media: tuple[Path, list[dict[str, Any]]], tmp_path: Path
 ) -> None:
     (tmp_path / "silent.mp4").write_bytes(clip(4))
-    loaded = find("modalities", "audio")(configure("modalities", "audio", {})).load(
+    loaded = modalities.find("audio")(modalities.configure("audio", {})).load(
         pa.chunked_array([["silent.mp4"]]), Source("noise", tmp_path)
     )
     assert [p.reason for p in loaded.problems] == ["no sound in it"]

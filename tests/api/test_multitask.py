@@ -16,7 +16,7 @@ import torch
 
 import plait
 from plait.api import fit
-from plait.balancing.base import Share
+from plait.balancing.base import Share, balancings
 from plait.data.plan_training import plan_training
 from plait.errors import Interrupted, RecipeError
 from plait.nn.batch import Batch
@@ -33,7 +33,7 @@ BOTH = [
     "tasks.seen={name: classification, column: label, inputs: [photo]}",
     "tasks.told={name: classification, column: label, inputs: [text]}",
 ]
-BALANCED = [(name, options) for name, options in variants("balancing") if name != "equal"]
+BALANCED = [(name, options) for name, options in variants(balancings) if name != "equal"]
 
 
 @pytest.fixture

@@ -128,7 +128,7 @@ def test_evaluation_has_intervals_subsets_and_a_baseline(
     alone = {s: score.value for s, score in target.subsets if len(s) == 1}
     assert alone[("photo",)] > alone[("shop",)]
     shown = capsys.readouterr().out
-    assert "guess without inputs" in shown
+    assert "baseline" in shown
     assert "photo + text + price" in shown
     json.dumps(found.to_dict())
 
@@ -191,10 +191,10 @@ def test_the_plain_cells_of_a_wide_table_are_given_or_not_together(tmp_path: Pat
 
 
 def test_bootstrap_interval_covers_the_binomial_one() -> None:
-    from plait.recipe.registry import configure, find
+    from plait.tasks.base import tasks
 
-    task = find("tasks", "classification").fit(
-        configure("tasks", "classification", {}), pa.chunked_array([["a", "b", "c"]]), "y"
+    task = tasks.find("classification").fit(
+        tasks.configure("classification", {}), pa.chunked_array([["a", "b", "c"]]), "y"
     )
     target = np.zeros(400, dtype=np.int64)
     output = np.tile([9.0, 0.0, 0.0], (400, 1)).astype(np.float32)

@@ -160,3 +160,15 @@ def test_a_missing_torchjd_is_named(name: str, module: str, monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, f"torchjd.{module}", None)
     with pytest.raises(RecipeError, match=rf"'{name}' needs torchjd: pip install 'plait\[balancing\]'"):
         build(name)
+
+
+@pytest.mark.parametrize("name", ["equal", "uncertainty", "gradient"])
+def test_a_batch_in_parts_has_the_gradient_of_the_batch(name: str) -> None:
+    balancing, toy = build(name), Toy()
+    for _ in range(2):
+        balancing.backward({target: loss / 2 for target, loss in toy.losses().items()}, [toy.w])
+    balancing.finish([toy.w])
+    at_once = build(name)
+    torch.testing.assert_close(toy.w.grad, stepped(at_once).w.grad)
+    for parameter, expected in zip(balancing.parameters(), at_once.parameters(), strict=True):
+        torch.testing.assert_close(parameter.grad, expected.grad)

@@ -49,7 +49,7 @@ def test_fit_evaluate_predict_embed_report(tmp_path: Path, capsys: pytest.Captur
     folder = str(tmp_path / "run")
     options = [a for o in FAST for a in ("--set", o)]
     assert run(["inspect", str(table), "--target", "label"]) == 0
-    assert "24 of 24 cells looked at are pictures" in capsys.readouterr().out
+    assert "24 of 24 cells looked at are images" in capsys.readouterr().out
     assert (
         run(["fit", str(table), "--target", "label", "--out", folder, "--column", "shop=ignored", *options])
         == 0
@@ -141,7 +141,7 @@ def test_demo_without_a_package_client_falls_back(
     from plait.cli import demo
 
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    sample, path = demo._fetch(None, tmp_path, console.Screen(out=True))
+    sample, path = demo.fetch(None, tmp_path, console.Screen(out=True))
     assert sample.__name__ == "plait.samples.digits"
     assert path.is_file()
     said = capsys.readouterr().out

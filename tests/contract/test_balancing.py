@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import torch
 
+from plait.balancing.base import balancings
 from support.balancing import Toy, build, stepped, train
 from support.components import component, variants
 from support.options import assert_option_matters, options_of
 
-VARIANTS = variants("balancing")
+VARIANTS = variants(balancings)
 IN_PARTS = [(name, options) for name, options in VARIANTS if not component("balancing", name).again]
 
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 import plait
+from plait.data.arguments import parse_columns
 from plait.errors import RecipeError, TableError
-from plait.recipe.arguments import parse_columns
 
 N = 60
 RNG = np.random.default_rng(0)

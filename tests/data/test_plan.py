@@ -12,10 +12,10 @@ import pytest
 from pydantic import ValidationError
 
 import plait
+from plait.data.arguments import recipe_from
 from plait.data.plan import Plan
 from plait.data.split import as_ranges, from_ranges
 from plait.errors import RecipeError, TrainingError
-from plait.recipe.arguments import recipe_from
 from plait.recipe.registry import Choice
 from plait.table.read import read
 from support import tiny_models

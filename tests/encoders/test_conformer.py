@@ -15,12 +15,13 @@ def test_attention_knows_how_far_two_steps_are_apart() -> None:
     term by term.
     """
     torch.manual_seed(0)
-    made = RelativeAttention(8, 2, 0.0).eval()
-    torch.nn.init.normal_(made.u_HE)
-    torch.nn.init.normal_(made.v_HE)
+    attention = RelativeAttention(8, 2, 0.0).eval()
+    torch.nn.init.normal_(attention.u_HE)
+    torch.nn.init.normal_(attention.v_HE)
     x, mask = torch.randn(1, 5, 8), torch.tensor([[True, True, True, True, False]])
     query, key, value = (
-        part.unflatten(-1, (2, 4)) for part in made.query_key_value(made.norm(x))[0].chunk(3, -1)
+        projected.unflatten(-1, (2, 4))
+        for projected in attention.query_key_value(attention.norm(x))[0].chunk(3, -1)
     )
     far = distances(5, 8, x.device)
     expected = torch.zeros(5, 2, 4)
@@ -28,16 +29,16 @@ def test_attention_knows_how_far_two_steps_are_apart() -> None:
         for t in range(5):
             scores = []
             for s in range(4):
-                r = made.distance(far[4 - (t - s)]).unflatten(-1, (2, 4))[head]
-                q, k, u, v = query[t, head], key[s, head], made.u_HE[head], made.v_HE[head]
+                r = attention.distance(far[4 - (t - s)]).unflatten(-1, (2, 4))[head]
+                q, k, u, v = query[t, head], key[s, head], attention.u_HE[head], attention.v_HE[head]
                 scores.append((q @ k + q @ r + u @ k + v @ r) / math.sqrt(4))
             expected[t, head] = torch.stack(scores).softmax(0) @ value[:4, head]
-    torch.testing.assert_close(made(x, mask)[0], made.out(expected.flatten(1)))
+    torch.testing.assert_close(attention(x, mask)[0], attention.out(expected.flatten(1)))
 
 
 def test_distances_are_the_sines_of_their_number() -> None:
-    found = distances(3, 4, torch.device("cpu"))
+    sinusoids = distances(3, 4, torch.device("cpu"))
     for row, far in enumerate((2, 1, 0, -1, -2)):
         angle = torch.tensor([far * 1.0, far / 100.0])
-        torch.testing.assert_close(found[row], torch.cat([angle.sin(), angle.cos()]))
-    assert F.cosine_similarity(found[0], found[4], dim=0) < 1, "before and after differ"
+        torch.testing.assert_close(sinusoids[row], torch.cat([angle.sin(), angle.cos()]))
+    assert F.cosine_similarity(sinusoids[0], sinusoids[4], dim=0) < 1, "before and after differ"

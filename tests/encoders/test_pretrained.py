@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,14 @@ from transformers import (
 
 import plait
 from plait.data.dataset import Dataset
+from plait.encoders.base import encoders
 from plait.encoders.pretrained import Pretrained, Tuned
 from plait.errors import RecipeError
 from plait.media.loading import Arrays
+from plait.modalities.base import modalities
 from plait.nn.batch import Layout, Values
 from plait.pretrained import files
 from plait.pretrained.network import Network
-from plait.recipe.registry import configure, find
 from plait.recipe.sections import TrainingRecipe
 from plait.table.read import read
 from plait.table.table import Source
@@ -52,10 +54,10 @@ def prepared(
     modality: str, folder: Path, cells: list[Any], root: Path = Path()
 ) -> tuple[Pretrained, Any, Any]:
     """The encoder, the modality as the encoder asks for it, and the cells loaded."""
-    config = Pretrained.settled(configure("encoders", "pretrained", {"model": str(folder)}), modality)
-    kind = find("modalities", modality)
+    config = Pretrained.settled(encoders.configure("pretrained", {"model": str(folder)}), modality)
+    kind = modalities.find(modality)
     column = pa.chunked_array([pa.array(cells)])
-    fitted = kind.fit(configure("modalities", modality, Pretrained.asks(config, modality)), column)
+    fitted = kind.fit(modalities.configure(modality, Pretrained.asks(config, modality)), column)
     return Pretrained.build(config, fitted.layout).eval(), fitted, fitted.load(column, Source("column", root))
 
 
@@ -65,10 +67,10 @@ def test_texts_get_the_vectors_of_their_sentence_encoder(tmp_path: Path) -> None
     assert loaded.present.tolist() == [True, True, True, False, False, False, True]
     assert list(loaded.notes.values()) == [[6]]
     values = loaded.values.take(loaded.present.nonzero()[:, 0])
-    found = encoder.embed(modality.transform(values, None))
-    assert found.x.shape == (4, 1, 32)
+    vectors = encoder.embed(modality.transform(values, None))
+    assert vectors.x.shape == (4, 1, 32)
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), pad_token="[PAD]")
-    given = tokenizer(
+    tokenised = tokenizer(
         [t for t in TEXTS if t and t.strip()],
         padding=True,
         truncation=True,
@@ -76,26 +78,26 @@ def test_texts_get_the_vectors_of_their_sentence_encoder(tmp_path: Path) -> None
         return_tensors="pt",
     )
     model = AutoModel.from_pretrained(folder)
-    mask = given["attention_mask"]
+    mask = tokenised["attention_mask"]
     with torch.no_grad():
-        states = model(input_ids=given["input_ids"], attention_mask=mask).last_hidden_state
+        states = model(input_ids=tokenised["input_ids"], attention_mask=mask).last_hidden_state
     mean = (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
     expected = torch.nn.functional.normalize(mean, dim=-1)
-    assert torch.allclose(found.x[:, 0].float(), expected, atol=2e-3)
+    assert torch.allclose(vectors.x[:, 0].float(), expected, atol=2e-3)
 
 
-def test_pictures_get_the_vectors_of_their_model_and_its_own_colours(tmp_path: Path) -> None:
+def test_images_get_the_vectors_and_colours_of_their_model(tmp_path: Path) -> None:
     folder = tiny_models.vit(tmp_path / "vit")
     pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     encoder, modality, loaded = prepared("image", folder, ["a.png"], tmp_path)
-    found = encoder.embed(modality.transform(loaded.values, None))
+    vectors = encoder.embed(modality.transform(loaded.values, None))
     x = (
         torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255 - torch.tensor([0.4, 0.5, 0.6]).view(3, 1, 1)
     ) / torch.tensor([0.2, 0.25, 0.3]).view(3, 1, 1)
     with torch.no_grad():
         expected = AutoModel.from_pretrained(folder)(x).last_hidden_state[:, 0]
-    assert torch.allclose(found.x[:, 0].float(), expected, atol=5e-3)
+    assert torch.allclose(vectors.x[:, 0].float(), expected, atol=5e-3)
 
 
 def test_what_a_models_files_say_is_followed(tmp_path: Path) -> None:
@@ -151,8 +153,8 @@ def test_a_fit_embeds_once_and_its_folder_is_all_that_it_needs(
     for folder in models.values():
         shutil.rmtree(folder)
     loaded = plait.load(tmp_path / "run").predict(table)
-    found, expected = (np.array(a["label_probability_red"].to_pylist()) for a in (loaded, answers))
-    assert np.abs(found - expected).max() < 2e-2
+    probabilities, expected = (np.array(a["label_probability_red"].to_pylist()) for a in (loaded, answers))
+    assert np.abs(probabilities - expected).max() < 2e-2
     assert sum(p.stat().st_size for p in (tmp_path / "run").glob("*.safetensors")) < 2e6, (
         "the network is not among the weights"
     )
@@ -171,16 +173,18 @@ def test_vectors_that_stand_in_for_cells_say_what_the_cells_do(
     stood_in = network.prepare(read(table))
     every = torch.arange(40)
     with torch.no_grad():
-        expected, found = (network.model.encode(some.batch(every)).tokens for some in (plain, stood_in))
+        expected, from_vectors = (
+            network.model.encode(dataset.batch(every)).tokens for dataset in (plain, stood_in)
+        )
     for c in models:
         column = {"image": "photo"}.get(c, c)
         assert stood_in.prepared.batch.values[column].encoded
         assert not plain.prepared.batch.values[column].encoded
-        torch.testing.assert_close(found[column].x_BLD, expected[column].x_BLD, atol=2e-2, rtol=1e-2)
-        assert torch.equal(found[column].mask_BL, expected[column].mask_BL)
+        torch.testing.assert_close(from_vectors[column].x_BLD, expected[column].x_BLD, atol=2e-2, rtol=1e-2)
+        assert torch.equal(from_vectors[column].mask_BL, expected[column].mask_BL)
 
 
-def test_lists_of_pictures_are_embedded_each(tmp_path: Path, models: dict[str, Path]) -> None:
+def test_each_image_of_a_list_is_embedded(tmp_path: Path, models: dict[str, Path]) -> None:
     rows = make_rows(tmp_path, 30)
     table = [{**row, "photo": [row["photo"]] * (1 + i % 3)} for i, row in enumerate(rows)]
     model = plait.fit(
@@ -189,9 +193,7 @@ def test_lists_of_pictures_are_embedded_each(tmp_path: Path, models: dict[str, P
     assert len(model.predict(table[:5], root=tmp_path)) == 5
 
 
-def test_what_cannot_be_found_is_said_with_where_to_put_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_model_error_says_where_to_put_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(RecipeError, match="did you mean 'minilm'"):
         files.find("minilms")
@@ -252,91 +254,120 @@ def test_columns_of_other_modalities_are_refused(tmp_path: Path) -> None:
 
 def tuned(folder: Path, modality: str, mode: str, layout: Layout, **options: Any) -> tuple[Any, Any]:
     """The network frozen, and the same to be trained on."""
-    made = []
-    for one in ("frozen", mode):
+    encoders = []
+    for encoder_mode in ("frozen", mode):
         config = Pretrained.settled(
-            configure("encoders", "pretrained", {"model": str(folder), "mode": one, "dropout": 0, **options}),
+            encoders.configure(
+                "pretrained", {"model": str(folder), "mode": encoder_mode, "dropout": 0, **options}
+            ),
             modality,
         )
-        made.append(Pretrained.build(config, layout))
-    made[1].begin()
-    return made[0].eval(), made[1].train()
+        encoders.append(Pretrained.build(config, layout))
+    encoders[1].begin()
+    return encoders[0].eval(), encoders[1].train()
 
 
 TOKENS, GRID = Layout("tokens", (16,), 300), Layout("grid", (3, 40, 40))
 
 
+def network_and_values(modality: str, tmp_path: Path) -> tuple[Path, Layout, Values]:
+    """A small network, and the layout and values that it takes."""
+    if modality == "text":
+        values = Values(torch.randint(5, 300, (4, 9)), torch.tensor([9, 3, 1, 5]))
+        return tiny_models.bert(tmp_path), TOKENS, values
+    folder = Path("efficientnet_lite0") if modality == "cnn" else tiny_models.vit(tmp_path)
+    return folder, GRID, Values(torch.randn(4, 3, 40, 40))
+
+
+def trained_parameters(module: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+
+def size(parameters: Iterable[torch.nn.Parameter]) -> int:
+    return sum(parameter.numel() for parameter in parameters)
+
+
 @pytest.mark.parametrize("mode", ["lora", "full"])
 @pytest.mark.parametrize("modality", ["text", "image", "cnn"])
 def test_training_begins_from_the_pretrained_network(mode: str, modality: str, tmp_path: Path) -> None:
-    if modality == "text":
-        folder, layout, values = (
-            tiny_models.bert(tmp_path),
-            TOKENS,
-            Values(torch.randint(5, 300, (4, 9)), torch.tensor([9, 3, 1, 5])),
-        )
-    else:
-        folder = Path("efficientnet_lite0") if modality == "cnn" else tiny_models.vit(tmp_path)
-        layout, values = GRID, Values(torch.randn(4, 3, 40, 40))
+    folder, layout, values = network_and_values(modality, tmp_path)
     frozen, other = tuned(folder, "text" if modality == "text" else "image", mode, layout, layers=1)
     assert isinstance(other, Tuned)
     before = frozen(values)
     other.body.eval()  # no dropout
     torch.testing.assert_close(other(values).x_BLD, before.x_BLD, atol=1e-4, rtol=1e-3)
+
     other.train()
-    trained = {name for name, p in other.body.named_parameters() if p.requires_grad}
-    if mode == "lora":
-        assert trained
-        assert all("lora_" in name for name in trained)
-        assert sum(p.numel() for p in other.parameters() if p.requires_grad) < 0.4 * sum(
-            p.numel() for p in other.parameters()
-        )
-    else:
-        assert all("lora_" not in name for name, _ in other.body.named_parameters())
-    own = {id(p) for p in other.parameters() if p.requires_grad}
-    rates = {id(p): rate for p, rate in other.rates()}
-    assert set(rates) == own, "every trained parameter has a rate of its own"
+    rates = {id(parameter): rate for parameter, rate in other.rates()}
+    trained_ids = {id(parameter) for parameter in trained_parameters(other).values()}
+    assert set(rates) == trained_ids, "every trained parameter has a rate of its own"
     torch.manual_seed(0)
     optimizer = optimizer_for(other, TrainingRecipe(learning_rate=0.1))
-    assert {g["scale"] for g in optimizer.param_groups} == set(rates.values())
+    assert {group["scale"] for group in optimizer.param_groups} == set(rates.values())
     for _ in range(2):  # the first step moves only one of the two matrices of LoRA: the other is zero
         (other(values).x_BLD * torch.randn(before.x_BLD.shape[-1])).sum().backward()
         optimizer.step()
         optimizer.zero_grad()
     other.eval()
     assert not torch.allclose(other(values).x_BLD, before.x_BLD, atol=1e-3)
-    if modality == "cnn":
-        assert not any(
-            m.training for m in other.train().body.modules() if isinstance(m, torch.nn.BatchNorm2d)
-        )
+
+
+@pytest.mark.parametrize("modality", ["text", "image", "cnn"])
+def test_lora_trains_only_its_small_matrices(modality: str, tmp_path: Path) -> None:
+    folder, layout, _ = network_and_values(modality, tmp_path)
+    _, other = tuned(folder, "text" if modality == "text" else "image", "lora", layout, layers=1)
+    trained = trained_parameters(other)
+    assert trained
+    assert all("lora_" in name for name in trained)
+    assert size(trained.values()) < 0.4 * size(other.parameters())
+
+
+@pytest.mark.parametrize("modality", ["text", "image", "cnn"])
+def test_full_training_adds_no_matrices(modality: str, tmp_path: Path) -> None:
+    folder, layout, _ = network_and_values(modality, tmp_path)
+    _, other = tuned(folder, "text" if modality == "text" else "image", "full", layout, layers=1)
+    assert not any("lora_" in name for name, _ in other.body.named_parameters())
+
+
+def test_statistics_of_batch_norm_stay_as_they_are(tmp_path: Path) -> None:
+    folder, layout, _ = network_and_values("cnn", tmp_path)
+    _, other = tuned(folder, "image", "full", layout, layers=1)
+    norms = [m for m in other.train().body.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert norms
+    assert not any(norm.training for norm in norms)
 
 
 def test_lower_blocks_learn_more_slowly(tmp_path: Path) -> None:
     _, other = tuned(tiny_models.bert(tmp_path), "text", "full", TOKENS, rate=0.1, decay=0.5)
-    rates = {name: rate for name, p in other.body.named_parameters() for q, rate in other.rates() if p is q}
-    assert {r for n, r in rates.items() if "layer.1." in n} == {0.1}
-    assert {r for n, r in rates.items() if "layer.0." in n} == {0.05}
-    assert {r for n, r in rates.items() if "embeddings." in n} == {0.025}
-    assert {r for n, r in rates.items() if "pooler." in n} <= {0.1}
+    rate_of = {id(parameter): rate for parameter, rate in other.rates()}
+
+    def rates(module: str) -> set[float]:
+        parameters = other.body.named_parameters()
+        return {rate_of[id(p)] for name, p in parameters if module in name and id(p) in rate_of}
+
+    assert rates("layer.1.") == {0.1}
+    assert rates("layer.0.") == {0.05}
+    assert rates("embeddings.") == {0.025}
+    assert rates("pooler.") <= {0.1}
 
 
 def test_lora_adds_a_product_of_two_small_matrices(tmp_path: Path) -> None:
     """h = W x + (alpha / r) B A x (Hu et al. 2022, eq. 3), with alpha = 2 r."""
     _, other = tuned(tiny_models.vit(tmp_path), "image", "lora", GRID, rank=3, layers=1)
-    part = next(m for m in other.body.modules() if hasattr(m, "lora_A") and hasattr(m, "base_layer"))
-    a, b = part.lora_A["default"].weight, part.lora_B["default"].weight
+    adapted = next(m for m in other.body.modules() if hasattr(m, "lora_A") and hasattr(m, "base_layer"))
+    a, b = adapted.lora_A["default"].weight, adapted.lora_B["default"].weight
     assert a.shape[0] == b.shape[1] == 3
     torch.nn.init.normal_(b)
     x = torch.randn(5, a.shape[1])
-    torch.testing.assert_close(part(x), part.base_layer(x) + 2 * x @ a.T @ b.T, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(adapted(x), adapted.base_layer(x) + 2 * x @ a.T @ b.T, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("mode", ["lora", "full"])
 def test_a_tuned_model_is_the_same_after_loading(mode: str, tmp_path: Path) -> None:
     table = write_csv(tmp_path / "t.csv", make_rows(tmp_path, 24))
     folder = tiny_models.bert(tmp_path / "bert")
-    chosen = f"encoders.text={{name: pretrained, mode: {mode}, model: {folder}}}"
-    model = plait.fit(table, "label", overrides=[*FAST, chosen], out=tmp_path / "run", quiet=True)
+    encoder_option = f"encoders.text={{name: pretrained, mode: {mode}, model: {folder}}}"
+    model = plait.fit(table, "label", overrides=[*FAST, encoder_option], out=tmp_path / "run", quiet=True)
     shutil.rmtree(folder)
     files.identity.cache_clear()
     again = plait.load(tmp_path / "run", quiet=True)
@@ -344,7 +375,7 @@ def test_a_tuned_model_is_the_same_after_loading(mode: str, tmp_path: Path) -> N
 
 
 def test_auto_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = configure("encoders", "pretrained", {"model": str(tiny_models.bert(tmp_path))})
+    options = encoders.configure("pretrained", {"model": str(tiny_models.bert(tmp_path))})
     assert Pretrained.settled(options, "text", 10_000).mode == (
         "lora" if torch.cuda.is_available() else "frozen"
     )
@@ -359,17 +390,17 @@ def test_sounds_get_the_vectors_of_their_model(tmp_path: Path) -> None:
     waves = [wave(0.5, 440, rate=8000), wave(0.2, 200, rate=8000)]
     encoder, modality, loaded = prepared("audio", folder, [wav(w, 8000) for w in waves])
     assert modality.layout.kind == "wave"
-    found = encoder.embed(modality.transform(loaded.values, None))
+    vectors = encoder.embed(modality.transform(loaded.values, None))
     model, extract = AutoModel.from_pretrained(folder), Wav2Vec2FeatureExtractor.from_pretrained(folder)
-    for given, vector in zip(waves, found.x, strict=True):
+    for recording, vector in zip(waves, vectors.x, strict=True):
         with torch.no_grad():
             states = model(
-                extract(given, sampling_rate=8000, return_tensors="pt").input_values
+                extract(recording, sampling_rate=8000, return_tensors="pt").input_values
             ).last_hidden_state
         torch.testing.assert_close(vector[0], states[0].mean(0), atol=5e-3, rtol=5e-3)
 
 
-def test_frozen_encoders_read_a_few_cells_at_a_time_and_none_that_have_vectors(
+def test_frozen_encoders_read_only_cells_without_vectors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read, once = [], Arrays.tensor
@@ -380,45 +411,45 @@ def test_frozen_encoders_read_a_few_cells_at_a_time_and_none_that_have_vectors(
 
     monkeypatch.setattr(Arrays, "tensor", counted)
     path = write_csv(tmp_path / "t.csv", make_rows(tmp_path, 48))
-    asked = [
+    options = [
         *FAST[:2],
         f"encoders.image={{name: pretrained, model: {tiny_models.vit(tmp_path / 'vit', seed=7)}}}",
     ]
     for seed in (0, 1):
-        plait.fit(path, "label", out=tmp_path / f"run{seed}", overrides=asked, seed=seed, quiet=True)
+        plait.fit(path, "label", out=tmp_path / f"run{seed}", overrides=options, seed=seed, quiet=True)
     assert read == [32, 16], "of the second fit nothing: its vectors are in the cache"
 
 
-def test_frames_get_the_vectors_of_pictures(tmp_path: Path) -> None:
+def test_frames_get_the_vectors_of_images(tmp_path: Path) -> None:
     folder = tiny_models.vit(tmp_path / "vit")
     encoder, modality, loaded = prepared("video", folder, [clip(12), clip(1)])
     assert loaded.values.length_B is not None
-    given = modality.transform(loaded.values, None)
-    found = encoder.embed(given)
-    assert found.x.shape == (2, 8, 32)
-    assert found.length_B.tolist() == [8, 1]
+    frames = modality.transform(loaded.values, None)
+    vectors = encoder.embed(frames)
+    assert vectors.x.shape == (2, 8, 32)
+    assert vectors.length_B.tolist() == [8, 1]
     with torch.no_grad():
-        expected = AutoModel.from_pretrained(folder)(given.x[0]).last_hidden_state[:, 0]
-    torch.testing.assert_close(found.x[0], expected, atol=1e-4, rtol=1e-4)
-    assert not found.x[1, 1:].any()
+        expected = AutoModel.from_pretrained(folder)(frames.x[0]).last_hidden_state[:, 0]
+    torch.testing.assert_close(vectors.x[0], expected, atol=1e-4, rtol=1e-4)
+    assert not vectors.x[1, 1:].any()
 
 
 def test_a_model_of_clips_sees_all_frames_at_once(tmp_path: Path) -> None:
     folder = tiny_models.videomae(tmp_path / "clips")
     encoder, modality, loaded = prepared("video", folder, [clip(12), clip(1)])
     assert loaded.values.x.shape[1] == 4, "as many frames as the model takes"
-    given = modality.transform(loaded.values, None)
-    found = encoder.embed(given)
-    assert found.x.shape == (2, 1, 32)
-    still = given.x[1:, :1].expand(-1, 4, -1, -1, -1)
+    frames = modality.transform(loaded.values, None)
+    vectors = encoder.embed(frames)
+    assert vectors.x.shape == (2, 1, 32)
+    still = frames.x[1:, :1].expand(-1, 4, -1, -1, -1)
     with torch.no_grad():
-        expected = AutoModel.from_pretrained(folder)(torch.cat([given.x[:1], still])).last_hidden_state.mean(
+        expected = AutoModel.from_pretrained(folder)(torch.cat([frames.x[:1], still])).last_hidden_state.mean(
             1
         )
-    torch.testing.assert_close(found.x[:, 0], expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(vectors.x[:, 0], expected, atol=1e-4, rtol=1e-4)
 
 
-def test_sounds_and_texts_get_the_vectors_of_the_encoder_alone_where_a_model_also_writes(
+def test_of_a_model_with_a_decoder_only_the_encoder_is_used(
     tmp_path: Path,
 ) -> None:
     waves = [wave(0.5, 440), wave(0.2, 200)]
@@ -426,22 +457,22 @@ def test_sounds_and_texts_get_the_vectors_of_the_encoder_alone_where_a_model_als
         "audio", tiny_models.whisper(tmp_path / "whisper", seconds=1), [wav(w) for w in waves]
     )
     assert modality.layout.kind == "spectrogram"
-    found = encoder.embed(modality.transform(loaded.values, None))
+    vectors = encoder.embed(modality.transform(loaded.values, None))
     model, extract = (
         AutoModel.from_pretrained(tmp_path / "whisper").eval(),
         WhisperFeatureExtractor.from_pretrained(tmp_path / "whisper"),
     )
-    for given, vector in zip(waves, found.x, strict=True):
+    for recording, vector in zip(waves, vectors.x, strict=True):
         with torch.no_grad():
             states = model.encoder(
-                extract(given, sampling_rate=16_000, return_tensors="pt").input_features
+                extract(recording, sampling_rate=16_000, return_tensors="pt").input_features
             ).last_hidden_state
         torch.testing.assert_close(
-            vector[0], states[0, : (len(given) // 160 + 2) // 2].mean(0), atol=0.03, rtol=0
+            vector[0], states[0, : (len(recording) // 160 + 2) // 2].mean(0), atol=0.03, rtol=0
         )  # recordings end unlike
 
     encoder, modality, loaded = prepared("text", tiny_models.t5(tmp_path / "t5"), ["a red apple", "blue"])
-    found = encoder.embed(modality.transform(loaded.values, None))
+    vectors = encoder.embed(modality.transform(loaded.values, None))
     ids, mask = loaded.values.x.long(), loaded.values.mask_BL()
     with torch.no_grad():
         states = (
@@ -449,10 +480,10 @@ def test_sounds_and_texts_get_the_vectors_of_the_encoder_alone_where_a_model_als
             .eval()(input_ids=ids, attention_mask=mask.long())
             .last_hidden_state
         )
-    torch.testing.assert_close(found.x[0, 0], states[0][mask[0]].mean(0), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(vectors.x[0, 0], states[0][mask[0]].mean(0), atol=1e-5, rtol=1e-5)
 
 
-def test_pictures_of_a_size_that_the_network_does_not_take_are_told(tmp_path: Path) -> None:
+def test_an_image_size_that_the_network_refuses_is_an_error(tmp_path: Path) -> None:
     encoder, _, _ = prepared("image", tiny_models.vit(tmp_path / "vit"), [])
     with pytest.raises(RecipeError, match=r"does not take what the column's options make of cells: .*64"):
         encoder.embed(Values(torch.randn(1, 3, 64, 64)))
@@ -460,9 +491,9 @@ def test_pictures_of_a_size_that_the_network_does_not_take_are_told(tmp_path: Pa
 
 def test_sounds_need_a_network_of_waves(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="no network for audio comes in a package"):
-        Pretrained.settled(configure("encoders", "pretrained", {}), "audio")
+        Pretrained.settled(encoders.configure("pretrained", {}), "audio")
     config = Pretrained.settled(
-        configure("encoders", "pretrained", {"model": str(tiny_models.bert(tmp_path))}), "audio"
+        encoders.configure("pretrained", {"model": str(tiny_models.bert(tmp_path))}), "audio"
     )
     with pytest.raises(RecipeError, match="is a 'bert'; for sounds expected one of wav2vec2"):
         Pretrained.asks(config, "audio")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from plait.encoders.base import encoders
 from plait.nn.batch import Layout, Values
-from plait.recipe.registry import configure, find
 
 
 @pytest.mark.parametrize("size", [8, 16, 17, 24, 32, 96])
@@ -18,13 +18,13 @@ def test_gradients_in_bf16_are_those_in_fp32(size: int, rows: int) -> None:
 
     def gradients(bf16: bool) -> torch.Tensor:
         torch.manual_seed(0)
-        module = find("encoders", "resnet").build(
-            configure("encoders", "resnet", {"dropout": 0.0}), Layout("grid", (3, size, size))
+        module = encoders.find("resnet").build(
+            encoders.configure("resnet", {"dropout": 0.0}), Layout("grid", (3, size, size))
         )
         module.eval()  # statistics of a few rows of noise would magnify rounding
-        for part in module.modules():
-            if isinstance(part, torch.nn.BatchNorm2d):
-                torch.nn.init.ones_(part.weight)  # zero in some, at the start: nothing would flow
+        for layer in module.modules():
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                torch.nn.init.ones_(layer.weight)  # zero in some, at the start: nothing would flow
         x = torch.rand(rows, 3, size, size)
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             y = module(Values(x)).pooled_BD()
@@ -39,8 +39,8 @@ def test_gradients_in_bf16_are_those_in_fp32(size: int, rows: int) -> None:
 @pytest.mark.parametrize(("size", "tokens"), [(8, 1), (16, 1), (32, 1), (64, 4), (96, 9), (224, 49)])
 def test_the_last_grid(size: int, tokens: int) -> None:
     module = (
-        find("encoders", "resnet")
-        .build(configure("encoders", "resnet", {}), Layout("grid", (3, size, size)))
+        encoders.find("resnet")
+        .build(encoders.configure("resnet", {}), Layout("grid", (3, size, size)))
         .eval()
     )
     assert module(Values(torch.rand(1, 3, size, size))).x_BLD.shape == (1, tokens, 256)

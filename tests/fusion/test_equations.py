@@ -7,25 +7,26 @@ from typing import Any
 import pytest
 import torch
 
+from plait.fusion.base import fusions
 from plait.nn.batch import Tokens
 from plait.nn.layers import module_key
-from plait.recipe.registry import configure, find, names
 
 WIDTHS = {"a": 3, "b": 4, "c": 2}
 
 
 def build(name: str, widths: dict[str, int] = WIDTHS, **options: Any) -> Any:
     torch.manual_seed(0)
-    return find("fusion", name).build(configure("fusion", name, options), widths).eval()
+    return fusions.find(name).build(fusions.configure(name, options), widths).eval()
 
 
 def inputs(rows: int = 5) -> tuple[dict[str, Tokens], dict[str, torch.Tensor]]:
     g = torch.Generator().manual_seed(1)
-    tokens = {
-        c: Tokens(torch.randn(rows, 1, w, generator=g), torch.ones(rows, 1, dtype=torch.bool))
-        for c, w in WIDTHS.items()
-    }
-    return tokens, {c: torch.ones(rows, dtype=torch.bool) for c in WIDTHS}
+    tokens, present = {}, {}
+    for column, width in WIDTHS.items():
+        x = torch.randn(rows, 1, width, generator=g)
+        tokens[column] = Tokens(x, torch.ones(rows, 1, dtype=torch.bool))
+        present[column] = torch.ones(rows, dtype=torch.bool)
+    return tokens, present
 
 
 def test_concat_is_a_perceptron_of_the_concatenation() -> None:
@@ -39,36 +40,38 @@ def test_concat_is_a_perceptron_of_the_concatenation() -> None:
 def test_logit_sum_adds_the_logits_of_each_column() -> None:
     module, (tokens, present) = build("logit_sum"), inputs()
     head = torch.nn.Linear(module.width, 3, bias=False)
-    nobody = {c: torch.zeros_like(p) for c, p in present.items()}
-    alone = [head(module(tokens, {**nobody, c: present[c]})) for c in WIDTHS]
-    assert torch.allclose(head(module(tokens, present)), sum(alone), atol=1e-5)
+    absent = {column: torch.zeros_like(present_B) for column, present_B in present.items()}
+    total = torch.zeros(5, 3)
+    for column in WIDTHS:
+        total += head(module(tokens, {**absent, column: present[column]}))
+    assert torch.allclose(head(module(tokens, present)), total, atol=1e-5)
 
 
 def test_gated_is_equation_of_arevalo_2017() -> None:
     module, (tokens, present) = build("gated", width=6), inputs()
-    x = {c: t.x_BLD[:, 0] for c, t in tokens.items()}
-    everything = torch.cat(list(x.values()), 1)
-    h = torch.zeros(5, 6)
-    for m, c in enumerate(WIDTHS):
-        values = module.values[module_key(c)]
-        gate_weight, gate_bias = module.gates.weight[m * 6 : m * 6 + 6], module.gates.bias[m * 6 : m * 6 + 6]
-        h += torch.sigmoid(everything @ gate_weight.T + gate_bias) * torch.tanh(
-            x[c] @ values.weight.T + values.bias
-        )
-    assert torch.allclose(module(tokens, present), module.mlp(h), atol=1e-6)
+    x = {column: column_tokens.x_BLD[:, 0] for column, column_tokens in tokens.items()}
+    concatenated = torch.cat(list(x.values()), 1)
+    total = torch.zeros(5, 6)
+    for m, column in enumerate(WIDTHS):
+        rows = slice(m * 6, m * 6 + 6)
+        z = torch.sigmoid(concatenated @ module.gates.weight[rows].T + module.gates.bias[rows])
+        values = module.values[module_key(column)]
+        h = torch.tanh(x[column] @ values.weight.T + values.bias)
+        total += z * h
+    assert torch.allclose(module(tokens, present), module.mlp(total), atol=1e-6)
 
 
 def test_low_rank_is_the_full_tensor_product_of_liu_2018() -> None:
     module, (tokens, present) = build("low_rank", width=4, rank=3), inputs()
-    z = {
-        c: torch.cat([module.norms[module_key(c)](t.x_BLD[:, 0]), torch.ones(5, 1)], 1)
-        for c, t in tokens.items()
-    }
-    w = [module.factors[module_key(c)] for c in WIDTHS]
-    full_weight = torch.einsum(
-        "irk,jrk,lrk,r->ijlk", *w, module.rank_weights
-    )  # eq. 6: the sum of rank-one tensors
-    full_tensor = torch.einsum("bi,bj,bl->bijl", *z.values())  # eq. 2: the outer product of all columns
+    z, w = [], []
+    for column, column_tokens in tokens.items():
+        x = module.norms[module_key(column)](column_tokens.x_BLD[:, 0])
+        z.append(torch.cat([x, torch.ones(5, 1)], 1))
+        w.append(module.factors[module_key(column)])
+
+    # eq. 6: the sum of rank-one tensors
+    full_weight = torch.einsum("irk,jrk,lrk,r->ijlk", *w, module.rank_weights)
+    full_tensor = torch.einsum("bi,bj,bl->bijl", *z)  # eq. 2: the outer product of all columns
     expected = torch.einsum("bijl,ijlk->bk", full_tensor, full_weight) + module.bias  # eq. 3
     assert torch.allclose(module.product_BD(tokens, present), expected, atol=1e-4)
 
@@ -97,18 +100,19 @@ def test_attention_is_softmax_of_scaled_products() -> None:
 
 
 def parity_accuracy(name: str, seed: int = 0) -> float:
-    """Trains on all eight rows of y = a xor b xor c, one bit a modality, and scores the same rows: can
-    it represent it?
+    """Train on all eight rows of y = a xor b xor c, one bit a column, and return the accuracy on them.
+
+    This shows whether the fusion can represent the parity.
     """
-    bits = torch.tensor([[i >> k & 1 for k in range(3)] for i in range(8)]).repeat(16, 1)
+    bits = torch.cartesian_prod(*[torch.arange(2)] * 3).repeat(16, 1)
     label = (bits.sum(1) % 2).float()
     x = torch.stack([bits.float(), 1 - bits.float()], -1) * 2 - 1
     everywhere = torch.ones(len(bits), 1, dtype=torch.bool)
-    tokens = {c: Tokens(x[:, k, None], everywhere) for k, c in enumerate("abc")}
+    tokens = {column: Tokens(x[:, k, None], everywhere) for k, column in enumerate("abc")}
     present = dict.fromkeys("abc", everywhere[:, 0])
     torch.manual_seed(seed)
     options = {"layers": 2, "dropout": 0.0} if name == "cross_attention" else {}
-    module = find("fusion", name).build(configure("fusion", name, options), dict.fromkeys("abc", 2))
+    module = fusions.find(name).build(fusions.configure(name, options), dict.fromkeys("abc", 2))
     head = torch.nn.Linear(module.width, 1)
     optimizer = torch.optim.Adam([*module.parameters(), *head.parameters()], 3e-3)
     for _ in range(400):
@@ -118,10 +122,11 @@ def parity_accuracy(name: str, seed: int = 0) -> float:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return float(((head(module.eval()(tokens, present))[:, 0] > 0) == (label > 0.5)).float().mean())
+    logits = head(module.eval()(tokens, present))[:, 0]
+    return float(((logits > 0) == (label > 0.5)).float().mean())
 
 
-@pytest.mark.parametrize("name", names("fusion"))
+@pytest.mark.parametrize("name", fusions.names())
 def test_parity_of_order_three(name: str) -> None:
     """An additive fusion can get at most 3/4 of the eight rows: no sum of three functions has the signs
     of a parity. Every other one represents it.

@@ -45,19 +45,19 @@ def hertz(samples: np.ndarray, rate: int) -> float:
 @pytest.mark.parametrize("name", FILES | ENDLESS)
 @pytest.mark.parametrize("rate", [16_000, 11_025])
 def test_every_format_gives_the_same_tone_and_length(name: str, rate: int) -> None:
-    found = read_sound((FILES | ENDLESS)[name], rate, 30.0)
-    assert found.wave.dtype == np.float32
-    assert found.seconds == pytest.approx(2.0, abs=0.13)  # AAC comes in blocks of 64 ms
-    assert len(found.wave) / rate == pytest.approx(2.0, abs=0.13)
-    assert hertz(found.wave, rate) == pytest.approx(440, abs=2)
-    assert 0.25 < np.abs(found.wave).max() < 0.45
+    sound = read_sound((FILES | ENDLESS)[name], rate, 30.0)
+    assert sound.wave.dtype == np.float32
+    assert sound.seconds == pytest.approx(2.0, abs=0.13)  # AAC comes in blocks of 64 ms
+    assert len(sound.wave) / rate == pytest.approx(2.0, abs=0.13)
+    assert hertz(sound.wave, rate) == pytest.approx(440, abs=2)
+    assert 0.25 < np.abs(sound.wave).max() < 0.45
 
 
 @pytest.mark.parametrize("rate", [8000, 44_100, 96_000])
 def test_every_rate_is_changed_to_the_one_asked_for(rate: int) -> None:
-    found = read_sound(wav(wave(1.0, rate=rate), rate), RATE, 30.0)
-    assert len(found.wave) == pytest.approx(RATE, abs=200)
-    assert hertz(found.wave, RATE) == pytest.approx(440, abs=2)
+    sound = read_sound(wav(wave(1.0, rate=rate), rate), RATE, 30.0)
+    assert len(sound.wave) == pytest.approx(RATE, abs=200)
+    assert hertz(sound.wave, RATE) == pytest.approx(440, abs=2)
 
 
 def test_channels_are_mixed() -> None:
@@ -72,28 +72,30 @@ def test_of_a_long_recording_the_middle_is_kept(kind: str) -> None:
     long = np.concatenate([wave(4.0, 200), wave(2.0, 1000), wave(4.0, 3000)])
     codecs = {"opus": ("ogg", "libopus", 48_000), "mp3": ("mp3", "libmp3lame", RATE)}
     data = encoded(long, *codecs[kind]) if kind in codecs else wav(long, kind=kind.upper())
-    found = read_sound(data, RATE, 1.5)
-    assert found.seconds == pytest.approx(10.0, abs=0.1)
-    assert len(found.wave) / RATE == pytest.approx(1.5, abs=0.01)
-    assert hertz(found.wave, RATE) == pytest.approx(1000, abs=3)
+    sound = read_sound(data, RATE, 1.5)
+    assert sound.seconds == pytest.approx(10.0, abs=0.1)
+    assert len(sound.wave) / RATE == pytest.approx(1.5, abs=0.01)
+    assert hertz(sound.wave, RATE) == pytest.approx(1000, abs=3)
 
 
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("kept", [0.3, 0.6, 0.85])
-def test_what_is_cut_short_is_named(name: str, kept: float) -> None:
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.85])
+def test_what_is_cut_short_is_named(name: str, share: float) -> None:
     data = FILES[name]
     with pytest.raises(BadCell, match=r"cut short|broken|can be read|without samples"):
-        read_sound(data[: int(len(data) * kept)], RATE, 30.0)
+        read_sound(data[: int(len(data) * share)], RATE, 30.0)
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_too_large_for_memory_is_read_by_its_path_just_as_well(name: str, tmp_path: Path) -> None:
-    whole, part = tmp_path / "whole", tmp_path / "part"
-    whole.write_bytes(FILES[name])
-    part.write_bytes(FILES[name][: int(len(FILES[name]) * 0.6)])
-    assert np.array_equal(read_sound(str(whole), RATE, 30.0).wave, read_sound(FILES[name], RATE, 30.0).wave)
+def test_a_file_too_large_for_memory_is_read_by_its_path(name: str, tmp_path: Path) -> None:
+    complete_file, cut_file = tmp_path / "whole", tmp_path / "part"
+    complete_file.write_bytes(FILES[name])
+    cut_file.write_bytes(FILES[name][: int(len(FILES[name]) * 0.6)])
+    assert np.array_equal(
+        read_sound(str(complete_file), RATE, 30.0).wave, read_sound(FILES[name], RATE, 30.0).wave
+    )
     with pytest.raises(BadCell, match=r"cut short|broken|can be read|without samples"):
-        read_sound(str(part), RATE, 30.0)
+        read_sound(str(cut_file), RATE, 30.0)
 
 
 @pytest.mark.parametrize(

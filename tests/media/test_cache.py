@@ -29,12 +29,12 @@ def array(seed: int, size: int = 1000) -> np.ndarray:
 
 
 def test_what_is_put_is_got_here_and_by_the_next_run(tmp_path: Path) -> None:
-    with Cache(tmp_path, 1e9) as one:
+    with Cache(tmp_path, 1e9) as store:
         for i in range(5):
-            kept = one.put("image", bytes([i]), Cell(array(i), ("note",) if i else ()))
-            assert np.array_equal(kept.array, array(i))  # type: ignore[arg-type]
-        one.put("image", b"bad", Cell(None, ("broken",)))
-        assert one.get("other", b"\0") is None
+            stored = store.put("image", bytes([i]), Cell(array(i), ("note",) if i else ()))
+            assert np.array_equal(stored.array, array(i))  # type: ignore[arg-type]
+        store.put("image", b"bad", Cell(None, ("broken",)))
+        assert store.get("other", b"\0") is None
     with Cache(tmp_path, 1e9) as two:
         for i in range(5):
             got = two.get("image", bytes([i]))
@@ -126,8 +126,8 @@ def test_a_new_cache_waits_for_one_who_writes_while_it_is_made(tmp_path: Path) -
 
 
 def test_two_processes_write_at_once(tmp_path: Path) -> None:
-    with start(tmp_path, 1, "300") as one, start(tmp_path, 2, "300") as two:
-        assert [w.wait(120) for w in (one, two)] == [0, 0]
+    with start(tmp_path, 1, "300") as first_process, start(tmp_path, 2, "300") as second_process:
+        assert [w.wait(120) for w in (first_process, second_process)] == [0, 0]
     with Cache(tmp_path, 1e9) as cells:
         for who in (1, 2):
             for i in range(300):
@@ -143,10 +143,10 @@ def test_a_killed_process_leaves_a_cache_that_works(tmp_path: Path) -> None:
         time.sleep(4)
         os.kill(writer.pid, signal.SIGKILL)
     with Cache(tmp_path, 1e9) as cells:
-        found = [(i, cells.get("x", f"1-{i}".encode())) for i in range(5000)]
-        kept = [(i, cell) for i, cell in found if cell is not None]
-        assert kept, "two seconds of work are committed"
-        assert all((cell.array == (7 + i) % 251).all() for i, cell in kept)
+        cells_by_number = [(i, cells.get("x", f"1-{i}".encode())) for i in range(5000)]
+        readable = [(i, cell) for i, cell in cells_by_number if cell is not None]
+        assert readable, "two seconds of work are committed"
+        assert all((cell.array == (7 + i) % 251).all() for i, cell in readable)
         cells.put("x", b"new", Cell(array(1)))
     with Cache(tmp_path, 1e9) as cells:
         assert cells.get("x", b"new") is not None
@@ -175,11 +175,13 @@ def test_a_second_fit_decodes_nothing(
             quiet=True,
         )
 
-    one = fit("one")
+    first_run = fit("one")
     assert len(count) == 48
-    two = fit("two")
+    second_run = fit("two")
     assert len(count) == 48
-    assert [h["loss"] for h in one.record["history"]] == [h["loss"] for h in two.record["history"]]
+    assert [h["loss"] for h in first_run.record["history"]] == [
+        h["loss"] for h in second_run.record["history"]
+    ]
     problems = [(tmp_path / name / "problems.csv").read_text() for name in ("one", "two")]
     assert problems[0] == problems[1]
     assert "7,photo" in problems[0]
@@ -187,18 +189,18 @@ def test_a_second_fit_decodes_nothing(
         table, "label", out=tmp_path / "three", overrides=[*FAST, "modalities.image.background=9"], quiet=True
     )
     assert len(count) == 96  # prepared in another way
-    assert list(one.predict(table)["label"].to_pylist())
+    assert list(first_run.predict(table)["label"].to_pylist())
     assert len(count) == 96  # predicting finds them too
 
 
-def test_a_folder_that_cannot_be_written_to_is_said_and_no_error(
+def test_a_folder_that_cannot_be_written_to_gives_a_message(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("PLAIT_CACHE", str(tmp_path / "file"))
-    said: list[str] = []
-    assert cache.open_store(said.append) is None
-    assert "no cache of prepared cells" in said[0]
+    messages: list[str] = []
+    assert cache.open_store(messages.append) is None
+    assert "no cache of prepared cells" in messages[0]
     monkeypatch.setenv("PLAIT_CACHE", "off")
-    assert cache.open_store(said.append) is None
-    assert len(said) == 1
+    assert cache.open_store(messages.append) is None
+    assert len(messages) == 1

@@ -21,16 +21,14 @@ import plait
 from plait.errors import BadCell, TableError
 from plait.media.cell import Media, is_file
 from plait.media.loading import Arrays, Held, load_together
-from plait.recipe.registry import configure, find
+from plait.modalities.base import modalities
 from plait.table.table import Source
 from support.media import clip, encoded, wav, wave
 from support.tables import FAST, make_rows
 
 
 def modality(name: str, **options: Any) -> Any:
-    return find("modalities", name).fit(
-        configure("modalities", name, options), pa.chunked_array([pa.nulls(0)])
-    )
+    return modalities.find(name).fit(modalities.configure(name, options), pa.chunked_array([pa.nulls(0)]))
 
 
 SMALL = {
@@ -71,7 +69,7 @@ def test_everything_that_a_path_can_be_wrong_in(name: str, tmp_path: Path) -> No
         "no such file",
         "a folder",
         "an empty file",
-        "not a picture|neither sound nor video",
+        "not an image|neither sound nor video",
         "neither a file",
         "a URL",
         "a URL",
@@ -190,7 +188,7 @@ def test_no_permission_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "secret.png").chmod(stat.S_IRWXU)
 
 
-def test_pictures_of_absurd_size_are_not_decoded() -> None:
+def test_images_of_absurd_size_are_not_decoded() -> None:
     buffer = io.BytesIO()
     Image.new("1", (20_000, 20_000)).save(buffer, "PNG")
     with pytest.raises(BadCell, match=r"absurd size|decompression bomb|exceeds limit"):
@@ -227,8 +225,8 @@ def corrupted(seed: int, data: bytes, other: bytes) -> tuple[str, bytes]:
         return how, data[: int(rng.integers(1, len(data) - len(data) // 10))]
     if how == "flip":
         changed = bytearray(data)
-        for place in rng.integers(0, len(data), int(rng.integers(1, 20))):
-            changed[place] ^= int(rng.integers(1, 256))
+        for offset in rng.integers(0, len(data), int(rng.integers(1, 20))):
+            changed[offset] ^= int(rng.integers(1, 256))
         return how, bytes(changed)
     first, last = sorted(int(i) for i in rng.integers(0, len(data), 2))
     at = int(rng.integers(0, len(other)))
@@ -243,7 +241,7 @@ def test_five_hundred_corruptions_are_named_or_whole(name: str) -> None:
     """
     files, small = GOOD[name], SMALL[name]
     reasons: set[str] = set()
-    whole = [small.prepare(Media(data, Path())).array for data in files]
+    intact = [small.prepare(Media(data, Path())).array for data in files]
     for seed in range(500 // len(GOOD) + 1):
         which = seed % len(files)
         how, data = corrupted(seed, files[which], files[(which + 1) % len(files)])
@@ -259,7 +257,7 @@ def test_five_hundred_corruptions_are_named_or_whole(name: str) -> None:
         if cell.array.dtype == np.float16:
             assert np.isfinite(cell.array).all()
         unstated = name == "video" and which == 4
-        same = np.array_equal(cell.array, whole[which])
+        same = np.array_equal(cell.array, intact[which])
         assert how != "truncate" or unstated or same, (
             f"{name} {which} {seed}: {len(data)} of {len(files[which])} bytes pass for a whole file"
         )
@@ -284,7 +282,7 @@ def test_frames_and_sound_of_one_column_are_read_together(tmp_path: Path) -> Non
     assert [(p.row, p.column) for p in [*seen.problems, *heard.problems]] == [(2, "clip"), (2, "clip.sound")]
 
 
-def test_what_is_odd_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_odd_cells_give_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = make_rows(tmp_path, 48)
     for i, row in enumerate(rows):
         (tmp_path / f"{i}.wav").write_bytes(wav(wave(0.2, seed=i) * (0 if i in (3, 5) else 1)))
@@ -294,30 +292,30 @@ def test_what_is_odd_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         row["sound"], row["clip"] = f"{i}.wav", "same.mp4"
     options = [o for o in FAST if "epochs" not in o]
     plait.fit(rows, "label", root=tmp_path, out=tmp_path / "run", overrides=[*options, "training.epochs=1"])
-    said = capsys.readouterr().err
-    assert "column 'sound': 2 cells are silent (row 3, 5)" in said
-    assert "column 'clip': 48 cells are black in every frame looked at" in said
-    assert "column 'clip': every cell has the same content" in said
-    assert "files lie in both train and valid" in said
+    messages = capsys.readouterr().err
+    assert "column 'sound': 2 cells are silent (row 3, 5)" in messages
+    assert "column 'clip': 48 cells are black in every frame looked at" in messages
+    assert "column 'clip': every cell has the same content" in messages
+    assert "files lie in both train and valid" in messages
 
 
 @pytest.mark.parametrize("ragged", [False, True])
 def test_held_media_are_the_same_a_few_at_a_time_and_all_at_once(ragged: bool) -> None:
     rng = np.random.default_rng(0)
-    found: list[np.ndarray | None] = [
+    arrays: list[np.ndarray | None] = [
         rng.integers(0, 255, (4 - i if ragged else 4, 3), dtype=np.uint8) for i in range(3)
     ]
-    found.insert(1, None)
-    held = Held(Arrays(found, (0, 3) if ragged else (4, 3), torch.uint8, ragged))
+    arrays.insert(1, None)
+    held = Held(Arrays(arrays, (0, 3) if ragged else (4, 3), torch.uint8, ragged))
     items = torch.tensor([3, 0, 1])
     few = held.some(items)
     assert "x" not in vars(held), "nothing else was copied"
-    whole = held.take(items)
+    all_at_once = held.take(items)
     assert len(held) == 4
-    assert torch.equal(few.x, whole.x)
-    assert whole.x.shape == (3, 4, 3)
-    assert not whole.x[2].any()
+    assert torch.equal(few.x, all_at_once.x)
+    assert all_at_once.x.shape == (3, 4, 3)
+    assert not all_at_once.x[2].any()
     if ragged:
         assert few.length_B is not None
-        assert few.length_B.tolist() == [2, 4, 0] == whole.length_B.tolist()  # type: ignore[union-attr]
+        assert few.length_B.tolist() == [2, 4, 0] == all_at_once.length_B.tolist()  # type: ignore[union-attr]
     assert torch.equal(held.some(items).x, few.x), "once all are in one tensor, from it"

@@ -44,16 +44,16 @@ CLIPS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("count", [1, 5, 8])
 def test_frames_are_those_of_decoding_it_all(name: str, count: int) -> None:
     data = clip(25, **CLIPS[name])  # so that no middle of a part lies between two frames
-    found = Clip(data).frames(count, FRAMING)
+    sampled = Clip(data).frames(count, FRAMING)
     with av.open(io.BytesIO(data)) as file:
         every = [
             f.to_ndarray(width=48, height=48, format="rgb24", interpolation="BILINEAR")
             for f in file.decode(video=0)
         ]
-    wanted = [int((i + 0.5) * 25 / count) for i in range(count)]
-    assert found.shown == len(every) == 25
-    for pixels, step in zip(found.pixels, wanted, strict=True):
-        apart = [np.abs(pixels.astype(int) - one).mean() for one in every]
+    expected_steps = [int((i + 0.5) * 25 / count) for i in range(count)]
+    assert sampled.shown == len(every) == 25
+    for pixels, step in zip(sampled.pixels, expected_steps, strict=True):
+        apart = [np.abs(pixels.astype(int) - frame).mean() for frame in every]
         assert int(np.argmin(apart)) == step
 
 
@@ -67,10 +67,13 @@ def test_only_what_is_needed_is_decoded() -> None:
 
 def test_variable_frame_rate_is_spread_over_time() -> None:
     times = [*range(12), *range(12, 132, 10)]  # twelve quick frames, then twelve slow ones
-    found = Clip(clip(24, times=times, options={"bf": "0"})).frames(4, FRAMING)
-    shown = [round((place(p) * 48 - 4) / 4) % 10 for p in found.pixels]
+    sampled = Clip(clip(24, times=times, options={"bf": "0"})).frames(4, FRAMING)
+    shown = [round((place(p) * 48 - 4) / 4) % 10 for p in sampled.pixels]
     middles = [(i + 0.5) * 123 / 4 for i in range(4)]  # the last frame, at 122, lasts for 1
-    expected = [max(i for i, t in enumerate(times) if t <= m) % 10 for m in middles]
+    expected = []
+    for middle in middles:
+        step = max(i for i, time in enumerate(times) if time <= middle)
+        expected.append(step % 10)
     assert shown == expected
 
 
@@ -126,7 +129,7 @@ def test_rotation_metadata_is_followed(turned: int, matrix: tuple[int, ...]) -> 
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
-def test_animated_pictures(kind: str) -> None:
+def test_animated_images(kind: str) -> None:
     frames = [Image.fromarray(picture(step)) for step in range(12)]
     buffer = io.BytesIO()
     options = {"lossless": True} if kind == "WEBP" else {}
@@ -136,22 +139,22 @@ def test_animated_pictures(kind: str) -> None:
     opened = Clip(buffer.getvalue())
     assert opened.moves
     assert opened.sound(16_000, 10.0) is None
-    found = opened.frames(4, FRAMING)
-    assert found.shown == 12
+    sampled = opened.frames(4, FRAMING)
+    assert sampled.shown == 12
     total, times = 6 * 40 + 6 * 400, np.cumsum([0] + [40] * 6 + [400] * 5)
     expected = [int(np.searchsorted(times, (i + 0.5) * total / 4, side="right") - 1) for i in range(4)]
-    assert [round((place(p) * 48 - 4) / 4) % 10 for p in found.pixels] == [e % 10 for e in expected]
+    assert [round((place(p) * 48 - 4) / 4) % 10 for p in sampled.pixels] == [e % 10 for e in expected]
 
 
 @pytest.mark.parametrize(
     "name", [n for n in CLIPS if n not in ("mpeg2", "transport stream", "no timestamps")]
 )
-@pytest.mark.parametrize("kept", [0.4, 0.8])
-def test_what_is_cut_short_is_named(name: str, kept: float) -> None:
+@pytest.mark.parametrize("share", [0.4, 0.8])
+def test_what_is_cut_short_is_named(name: str, share: float) -> None:
     """Streams made for broadcasting state no end: of them nobody can tell."""
     data = clip(24, **CLIPS[name])
     with pytest.raises(BadCell):
-        Clip(data[: int(len(data) * kept)]).frames(8, FRAMING)
+        Clip(data[: int(len(data) * share)]).frames(8, FRAMING)
 
 
 def test_frames_and_sound_come_from_one_opening(monkeypatch: pytest.MonkeyPatch) -> None:

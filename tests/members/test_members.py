@@ -11,7 +11,7 @@ from scipy import sparse
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from plait.data.features import Features
-from plait.members.linear import Space, solve
+from plait.members.base_linear import Space, solve
 from plait.tasks.base_prediction import fit_temperature
 from support.members import SEEN, TARGETS, make
 

@@ -55,10 +55,10 @@ def test_log_mel_is_what_its_definition_says() -> None:
         Config(bands=40, lowest=50, highest=7000, window=0.032, hop=0.016),
         Config(rate=8000, highest=4000),
     ):
-        found = log_mel(torch.from_numpy(samples), config).numpy()
+        spectrogram = log_mel(torch.from_numpy(samples), config).numpy()
         expected = by_definition(samples, config)
-        assert found.shape == expected.shape
-        assert np.abs(found - expected).max() < 2e-3
+        assert spectrogram.shape == expected.shape
+        assert np.abs(spectrogram - expected).max() < 2e-3
 
 
 def test_very_short_sounds_have_a_spectrum() -> None:
@@ -73,26 +73,26 @@ def loaded(*seconds: float, **options: Any) -> tuple[Audio, Any]:
     )
 
 
-def test_lengths_are_those_of_the_sounds_and_what_lies_beyond_is_zero() -> None:
-    modality, found = loaded(0.5, 0.2)
-    values = modality.transform(found.values, None)
+def test_spectrograms_are_zero_beyond_their_lengths() -> None:
+    modality, column = loaded(0.5, 0.2)
+    values = modality.transform(column.values, None)
     assert values.length_B is not None
     assert values.length_B.tolist() == [51, 21]
     assert not values.x[1, 21:].any()
 
 
-def test_a_long_sound_is_kept_to_its_middle_and_that_is_said() -> None:
-    _modality, found = loaded(0.5, 2.0, longest=1.0)
-    assert found.notes == {"longer than 1 s, of which the middle is kept": [1]}
-    assert found.values.x.shape[1] == 101
+def test_a_long_sound_is_cut_to_its_middle_with_a_note() -> None:
+    _modality, column = loaded(0.5, 2.0, longest=1.0)
+    assert column.notes == {"longer than 1 s, of which the middle is kept": [1]}
+    assert column.values.x.shape[1] == 101
 
 
 def test_views() -> None:
     x = torch.arange(100).float()[None, :, None].repeat(2, 1, 3)
     length = torch.tensor([100, 8])
-    middle, kept = view(x, length, 10, None)
+    middle, middle_length = view(x, length, 10, None)
     assert middle[0, :, 0].tolist() == list(range(45, 55))
-    assert kept.tolist() == [10, 8]
+    assert middle_length.tolist() == [10, 8]
     starts = {int(view(x, length, 10, torch.Generator().manual_seed(s))[0][0, 0, 0]) for s in range(60)}
     assert len(starts) > 30
     assert min(starts) >= 0
@@ -112,12 +112,12 @@ def test_views() -> None:
 
 
 def test_prediction_by_windows_gives_each_window_to_the_encoder() -> None:
-    modality, found = loaded(1.0, 0.2, seconds=0.3, view="windows")
-    values = modality.transform(found.values, None)
+    modality, column = loaded(1.0, 0.2, seconds=0.3, view="windows")
+    values = modality.transform(column.values, None)
     assert values.count_B is not None
     assert values.count_B.tolist() == [4, 1]
     assert len(values.x) == 5
-    assert modality.transform(found.values, torch.Generator()).count_B is None  # training takes any stretch
+    assert modality.transform(column.values, torch.Generator()).count_B is None  # training takes any stretch
 
 
 PLAIN: dict[str, Any] = {"gain": 0, "noise": 0, "shift": 0, "time_masks": 0, "band_masks": 0}
@@ -133,6 +133,14 @@ def changed(seed: int = 0, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
     )
 
 
+def offset(x: torch.Tensor, moved: torch.Tensor) -> int | None:
+    """By how many steps, at most five, a spectrogram was moved."""
+    for steps in range(-5, 6):
+        if torch.allclose(x.roll(steps, 0)[6:-6], moved[6:-6]):
+            return steps
+    return None
+
+
 def test_each_augmentation_does_what_it_says() -> None:
     x, same = changed()
     assert torch.equal(x, same)
@@ -140,10 +148,7 @@ def test_each_augmentation_does_what_it_says() -> None:
     assert torch.allclose((louder - x).std((1, 2)), torch.zeros(6), atol=1e-5)
     assert 0.05 < (louder - x).abs().max() <= 0.6 + 1e-5
     x, moved = changed(shift=0.05)
-    offsets = [
-        next((d for d in range(-5, 6) if torch.allclose(x[i].roll(d, 0)[6:-6], moved[i][6:-6])), None)
-        for i in range(6)
-    ]
+    offsets = [offset(x[i], moved[i]) for i in range(6)]
     assert None not in offsets
     assert len(set(offsets)) > 1
     x, masked = changed(time_masks=1)

@@ -28,9 +28,9 @@ def data(image: Image.Image, kind: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def half(mode: str, left: Any, right: Any, size: tuple[int, int] = (64, 48)) -> Image.Image:
-    image = Image.new(mode, size, left)
-    image.paste(right, (size[0] // 2, 0, *size))
+def half(mode: str, left_colour: Any, right_colour: Any, size: tuple[int, int] = (64, 48)) -> Image.Image:
+    image = Image.new(mode, size, left_colour)
+    image.paste(right_colour, (size[0] // 2, 0, *size))
     return image
 
 
@@ -43,7 +43,7 @@ RED, WHITE, BLACK, GREY = [255, 0, 0], [255, 255, 255], [0, 0, 0], [128, 128, 12
 
 
 @pytest.mark.parametrize(
-    ("content", "left", "right"),
+    ("content", "left_colour", "right_colour"),
     [
         (data(half("RGB", (255, 0, 0), (0, 0, 0)), "PNG"), RED, BLACK),
         (data(half("RGB", (255, 0, 0), (0, 0, 0)), "JPEG", quality=95), RED, BLACK),
@@ -73,13 +73,15 @@ RED, WHITE, BLACK, GREY = [255, 0, 0], [255, 255, 255], [0, 0, 0], [128, 128, 12
         (data(half("RGB", (255, 0, 0), (0, 0, 0)), "BMP"), RED, BLACK),
     ],
 )
-def test_every_mode_becomes_rgb(content: bytes, left: list[int] | None, right: list[int] | None) -> None:
+def test_every_mode_becomes_rgb(
+    content: bytes, left_colour: list[int] | None, right_colour: list[int] | None
+) -> None:
     pixels = decode(content, CONFIG)
     assert pixels.shape == (32, 32, 3)
     assert pixels.dtype == np.uint8
-    if left and right:
-        found = sides(pixels)
-        assert np.abs(np.array(found) - np.array([left, right])).max() <= 4
+    if left_colour and right_colour:
+        colours = sides(pixels)
+        assert np.abs(np.array(colours) - np.array([left_colour, right_colour])).max() <= 4
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
@@ -89,8 +91,8 @@ def test_exif_orientation_is_followed(kind: str, orientation: int, turned: int) 
     exif = Image.Exif()
     exif[274] = orientation
     content = data(upright.rotate(turned), kind, exif=exif, **({"quality": 95} if kind == "JPEG" else {}))
-    left, right = sides(decode(content, CONFIG))
-    assert np.abs(np.array([left, right]) - np.array([RED, BLACK])).max() <= 4
+    left_colour, right_colour = sides(decode(content, CONFIG))
+    assert np.abs(np.array([left_colour, right_colour]) - np.array([RED, BLACK])).max() <= 4
 
 
 def test_fits() -> None:
@@ -129,11 +131,11 @@ WHOLE = {
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"hello, I am a text", "not a picture"),
+        (b"hello, I am a text", "not an image"),
         (WHOLE["PNG"][: len(WHOLE["PNG"]) // 2], "broken or cut short"),
         (WHOLE["JPEG"][: len(WHOLE["JPEG"]) // 2], "broken or cut short"),
         (WHOLE["GIF"][: len(WHOLE["GIF"]) // 2], "broken or cut short"),
-        (WHOLE["PNG"][:20], "not a picture|broken or cut short"),
+        (WHOLE["PNG"][:20], "not an image|broken or cut short"),
         (
             data(Image.new("1", (20_000, 20_000)), "PNG"),
             "absurd size: 20000 x 20000|decompression bomb|exceeds limit",
@@ -151,18 +153,18 @@ def test_files_that_cannot_be_opened_are_named(tmp_path: Path) -> None:
     (tmp_path / "note.png").write_text("I am a text")
     names = ["gone.png", "folder", "empty.png", "note.png", "https://example.org/a.png", "x" * 5000, "a\0b"]
     loaded = Modality(CONFIG).load(pa.chunked_array([pa.array([*names, None])]), Source("photo", tmp_path))
-    found = {p.row: p for p in loaded.problems}
+    problem_of_row = {p.row: p for p in loaded.problems}
     reasons = [
         "no such file",
         "a folder, not a file",
         "an empty file",
-        "not a picture",
+        "not an image",
         "a URL: plait fetches nothing",
         "cannot be opened",
         "cannot be opened",
     ]
-    assert all(reason in found[row].reason for row, reason in enumerate(reasons))
-    assert found[3].file == str(tmp_path / "note.png")
+    assert all(reason in problem_of_row[row].reason for row, reason in enumerate(reasons))
+    assert problem_of_row[3].file == str(tmp_path / "note.png")
     assert not loaded.present.any()
 
 
@@ -172,32 +174,32 @@ def test_two_hundred_corruptions_never_crash() -> None:
         content = bytearray(WHOLE[["PNG", "JPEG", "GIF"][i % 3]])
         if i % 2:
             content = content[: int(rng.integers(1, len(content)))]
-        for place in rng.integers(0, len(content), 8):
-            content[place] = int(rng.integers(256))
+        for offset in rng.integers(0, len(content), 8):
+            content[offset] = int(rng.integers(256))
         with contextlib.suppress(BadCell):  # and nothing else
             assert decode(bytes(content), CONFIG).shape == (32, 32, 3)
 
 
-def test_augmentation_is_seeded_stays_in_range_and_leaves_evaluation_alone() -> None:
+def test_augmentation_is_seeded_and_only_in_training() -> None:
     x = torch.rand(6, 3, 32, 32)
     config = Config(size=32, crop=0.5, shift=0.1, rotate=30, colour=0.5, erase=0.5)
-    one, same, other = (augment(x.clone(), config, torch.Generator().manual_seed(s)) for s in (0, 0, 1))
-    assert torch.equal(one, same)
-    assert not torch.equal(one, other)
-    assert one.min() >= 0
-    assert one.max() <= 1
+    first, same, other = (augment(x.clone(), config, torch.Generator().manual_seed(s)) for s in (0, 0, 1))
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+    assert first.min() >= 0
+    assert first.max() <= 1
     nothing = Config(size=32, crop=1, shift=0, flip=False, rotate=0, colour=0, erase=0)
     assert torch.equal(augment(x.clone(), nothing, torch.Generator()), x)
 
 
 def test_mirroring_mirrors() -> None:
     x = torch.rand(64, 1, 8, 8)
-    found = augment(
+    augmented = augment(
         x.clone(),
         Config(size=8, crop=1, shift=0, flip=True, rotate=0, colour=0),
         torch.Generator().manual_seed(0),
     )
-    mirrored = [torch.allclose(f, o.flip(-1), atol=1e-5) for f, o in zip(found, x, strict=True)]
-    kept = [torch.allclose(f, o, atol=1e-5) for f, o in zip(found, x, strict=True)]
-    assert sum(mirrored) + sum(kept) == 64
-    assert 16 < sum(mirrored) < 48
+    is_mirrored = [torch.allclose(f, o.flip(-1), atol=1e-5) for f, o in zip(augmented, x, strict=True)]
+    is_unchanged = [torch.allclose(f, o, atol=1e-5) for f, o in zip(augmented, x, strict=True)]
+    assert sum(is_mirrored) + sum(is_unchanged) == 64
+    assert 16 < sum(is_mirrored) < 48

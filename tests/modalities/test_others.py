@@ -13,18 +13,16 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from plait.modalities.base import modalities
 from plait.modalities.number import piecewise_linear
 from plait.modalities.text import Config, Text, hashed_ngrams
-from plait.recipe.registry import configure, find
 from plait.table.table import Source
 
 SOURCE = Source("c", Path())
 
 
 def fit(name: str, cells: list[Any], **options: Any) -> Any:
-    return find("modalities", name).fit(
-        configure("modalities", name, options), pa.chunked_array([pa.array(cells)])
-    )
+    return modalities.find(name).fit(modalities.configure(name, options), pa.chunked_array([pa.array(cells)]))
 
 
 def load(modality: Any, cells: list[Any]) -> Any:
@@ -52,10 +50,10 @@ def test_any_script_survives_the_round_trip() -> None:
 
 def test_names_of_special_tokens_are_text_like_any_other() -> None:
     modality = fit("text", ["one two three"] * 3)
-    for one in (modality, Text.from_state(modality.config, modality.state())):
-        values = load(one, ["a <pad> and <unk>"]).values
+    for text_modality in (modality, Text.from_state(modality.config, modality.state())):
+        values = load(text_modality, ["a <pad> and <unk>"]).values
         assert values.x.min() > 1
-        assert one.decode(values.x[0].tolist()) == "a <pad> and <unk>"
+        assert text_modality.decode(values.x[0].tolist()) == "a <pad> and <unk>"
 
 
 @given(st.text(min_size=1, max_size=40))
@@ -67,8 +65,8 @@ def test_round_trip_of_any_text_is_its_normal_form(text: str) -> None:
     modality = _PLAIN
     values = load(modality, [text]).values
     if values.length_B[0]:
-        found = modality.decode(values.x[0, : values.length_B[0]].tolist())
-        assert found.strip() == unicodedata.normalize("NFC", text).strip()
+        decoded = modality.decode(values.x[0, : values.length_B[0]].tolist())
+        assert decoded.strip() == unicodedata.normalize("NFC", text).strip()
 
 
 _PLAIN = fit("text", ["one two three"] * 3, lowercase=False, max_tokens=400)
@@ -106,10 +104,10 @@ def test_numbers_are_scaled_robustly_and_bounded() -> None:
     assert values[3] == pytest.approx(-3)
 
 
-def test_piecewise_linear_encoding_is_equation_one_of_gorishniy_2022() -> None:
+def test_piecewise_linear_encoding_is_equation_1_of_gorishniy() -> None:
     edges = np.array([0.0, 1.0, 3.0, 7.0])
-    found = piecewise_linear(np.array([-1.0, 0.5, 1.0, 2.0, 5.0, 9.0]), edges)
-    assert found.tolist() == [[0, 0, 0], [0.5, 0, 0], [1, 0, 0], [1, 0.5, 0], [1, 1, 0.5], [1, 1, 1]]
+    encoded = piecewise_linear(np.array([-1.0, 0.5, 1.0, 2.0, 5.0, 9.0]), edges)
+    assert encoded.tolist() == [[0, 0, 0], [0.5, 0, 0], [1, 0, 0], [1, 0.5, 0], [1, 1, 0.5], [1, 1, 1]]
 
 
 def test_numbers_in_strings_nan_and_infinity() -> None:
@@ -138,9 +136,9 @@ def test_dates_know_week_and_format() -> None:
     ]
 
 
-def test_dates_that_can_be_read_two_ways_say_so_and_can_be_told() -> None:
+def test_ambiguous_dates_name_the_other_format() -> None:
     cells = ["03/04/2024", "05/06/2024"]
-    match = find("modalities", "datetime").matches(pa.chunked_array([cells]), SOURCE)
+    match = modalities.find("datetime").matches(pa.chunked_array([cells]), SOURCE)
     assert "dates like %d/%m/%Y (or %m/%d/%Y" in match.reason
     april, march = (
         load(fit("datetime", cells, **o), ["03/04/2024"]).values.x[0] for o in ({}, {"format": "%m/%d/%Y"})
@@ -148,13 +146,13 @@ def test_dates_that_can_be_read_two_ways_say_so_and_can_be_told() -> None:
     assert not torch.allclose(april[1:3], march[1:3])
 
 
-def test_strings_are_numbers_only_where_a_fit_would_not_refuse_them() -> None:
+def test_strings_are_numbers_only_if_nearly_all_are() -> None:
     cells = [
         f"{i % 97}a" if i % 2 and i < 120 else str(i % 97) for i in range(1000)
     ]  # the sample, every second cell, sees numbers alone
-    assert find("modalities", "number").matches(pa.chunked_array([cells]), SOURCE) is None
+    assert modalities.find("number").matches(pa.chunked_array([cells]), SOURCE) is None
     assert (
-        find("modalities", "number").matches(pa.chunked_array([cells[40:]]), SOURCE).reason
+        modalities.find("number").matches(pa.chunked_array([cells[40:]]), SOURCE).reason
         == "strings of which 96% are numbers"
     )
 

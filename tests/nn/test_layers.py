@@ -14,20 +14,20 @@ from plait.nn.layers import BiLSTM, Dropout, MaskedBatchNorm, SetAttention
 def test_dropout_drops_each_entry_by_itself_and_keeps_the_mean(p: float) -> None:
     torch.manual_seed(0)
     module, x = Dropout(p), torch.rand(1000, 1003).requires_grad_()
-    found = module(x)
-    gone = (found == 0).double()
+    dropped = module(x)
+    gone = (dropped == 0).double()
     error = 5 * (p * (1 - p) / x.numel()) ** 0.5
     assert abs(float(gone.mean()) - p) < error + 1 / 65_536
     for step in (1, 2, 3, 4):  # four entries share a random number
         both = (gone.flatten()[:-step] * gone.flatten()[step:]).mean()
         assert abs(float(both) - p * p) < 2 * error
-    assert torch.allclose(found[found != 0], x[found != 0] / (1 - p), rtol=1e-3)
-    found.sum().backward()
+    assert torch.allclose(dropped[dropped != 0], x[dropped != 0] / (1 - p), rtol=1e-3)
+    dropped.sum().backward()
     assert x.grad is not None
-    assert torch.equal(x.grad == 0, found == 0)
+    assert torch.equal(x.grad == 0, dropped == 0)
 
 
-def test_dropout_is_the_same_again_and_leaves_answers_alone() -> None:
+def test_dropout_is_seeded_and_only_in_training() -> None:
     x = torch.rand(3, 5, 7)
     for module in (Dropout(0.3), Dropout(0.9999999)):
         torch.manual_seed(1)
@@ -47,17 +47,17 @@ def test_masked_batch_norm_is_batch_norm_of_the_valid_steps() -> None:
     mask = torch.arange(7) < length[:, None]
     ours, theirs = MaskedBatchNorm(3), nn.BatchNorm1d(3)
     valid = x.permute(0, 2, 3, 1)[mask].reshape(-1, 3)
-    whole = ours(x, mask).permute(0, 2, 3, 1)
-    found = whole[mask].reshape(-1, 3)
-    assert not whole[~mask].any()
-    assert torch.allclose(found, theirs(valid), atol=1e-5)
+    normalised = ours(x, mask).permute(0, 2, 3, 1)
+    valid_steps = normalised[mask].reshape(-1, 3)
+    assert not normalised[~mask].any()
+    assert torch.allclose(valid_steps, theirs(valid), atol=1e-5)
     assert torch.allclose(ours.norm.running_mean, theirs.running_mean, atol=1e-6)  # type: ignore[arg-type]
     assert torch.allclose(ours.norm.running_var, theirs.running_var, atol=1e-5)  # type: ignore[arg-type]
     ours.eval(), theirs.eval()
     assert torch.allclose(ours(x, mask).permute(0, 2, 3, 1)[mask].reshape(-1, 3), theirs(valid), atol=1e-5)
 
 
-def test_gradients_of_masked_batch_norm_are_those_of_its_equation() -> None:
+def test_gradients_of_masked_batch_norm_follow_its_equation() -> None:
     """On its own in single and half precision: in torch 2.13 batch normalisation has wrong gradients
     for some strides.
     """
@@ -72,36 +72,36 @@ def test_gradients_of_masked_batch_norm_are_those_of_its_equation() -> None:
         (normed * weight.double().permute(0, 2, 3, 1)[mask].reshape(-1, 4)).sum().backward()
         assert exact.grad is not None
         for dtype, close in ((torch.float32, 1e-5), (torch.bfloat16, 0.1)):
-            given = x.to(dtype, copy=True).requires_grad_()
-            (MaskedBatchNorm(4)(given, mask) * weight.to(dtype)).sum().backward()
-            assert given.grad is not None
-            assert torch.allclose(given.grad.double(), exact.grad, atol=close), dtype
+            leaf = x.to(dtype, copy=True).requires_grad_()
+            (MaskedBatchNorm(4)(leaf, mask) * weight.to(dtype)).sum().backward()
+            assert leaf.grad is not None
+            assert torch.allclose(leaf.grad.double(), exact.grad, atol=close), dtype
 
 
 def test_set_attention_is_its_equation_in_any_order() -> None:
     module, x = SetAttention(6), torch.randn(3, 4, 6)
     mask = torch.tensor([[True] * 4, [True, True, False, False], [False] * 4])
-    found = module(x, mask)
+    pooled = module(x, mask)
     v, w = module.score[0], module.score[2]
     for row, count in ((0, 4), (1, 2)):
         scores = torch.stack([w.weight[0] @ torch.tanh(v.weight @ h + v.bias) for h in x[row, :count]])
-        assert torch.allclose(found[row], (scores.softmax(0)[:, None] * x[row, :count]).sum(0), atol=1e-5)
+        assert torch.allclose(pooled[row], (scores.softmax(0)[:, None] * x[row, :count]).sum(0), atol=1e-5)
     order = torch.tensor([2, 0, 3, 1])
-    assert torch.allclose(module(x[:1, order], mask[:1, order]), found[:1], atol=1e-5)
-    assert torch.isfinite(found).all()
+    assert torch.allclose(module(x[:1, order], mask[:1, order]), pooled[:1], atol=1e-5)
+    assert torch.isfinite(pooled).all()
 
 
 def test_both_directions_are_those_of_a_packed_lstm() -> None:
     torch.manual_seed(0)
     ours, theirs = BiLSTM(5, 3, layers=2), nn.LSTM(5, 3, 2, batch_first=True, bidirectional=True)
     for layer in range(2):
-        for part, suffix in ((ours.ahead[layer], ""), (ours.back[layer], "_reverse")):
-            for name, parameter in part.named_parameters():
+        for lstm, suffix in ((ours.ahead[layer], ""), (ours.back[layer], "_reverse")):
+            for name, parameter in lstm.named_parameters():
                 parameter.data = getattr(theirs, f"{name[:-1]}{layer}{suffix}").data
     x, length = torch.randn(4, 7, 5), torch.tensor([7, 1, 4, 6])
-    states, (last, _) = theirs(pack_padded_sequence(x, length, batch_first=True, enforce_sorted=False))
-    expected = pad_packed_sequence(states, batch_first=True)[0]
-    found, ends = ours(x, length)
+    packed, (last, _) = theirs(pack_padded_sequence(x, length, batch_first=True, enforce_sorted=False))
+    expected = pad_packed_sequence(packed, batch_first=True)[0]
+    states, ends = ours(x, length)
     for row, steps in enumerate(length.tolist()):
-        torch.testing.assert_close(found[row, :steps], expected[row, :steps])
+        torch.testing.assert_close(states[row, :steps], expected[row, :steps])
     torch.testing.assert_close(ends, last[-2:].transpose(0, 1).flatten(1))

@@ -27,27 +27,28 @@ def texts(rows: int = 40) -> Values:
 
 def test_texts_have_the_main_directions_of_their_tfidf() -> None:
     values = texts()
-    made = Statistics(Layout("bag", (8,), 30))
-    made.fit([values.take(torch.arange(25)), values.take(torch.arange(25, 40))])
-    words = [
-        " ".join(f"w{i}" for i in row[:n])
-        for row, n in zip(values.x.tolist(), values.length_B.tolist(), strict=True)
-    ]
+    statistics = Statistics(Layout("bag", (8,), 30))
+    statistics.fit([values.take(torch.arange(25)), values.take(torch.arange(25, 40))])
+    words = []
+    for row, length in zip(values.x.tolist(), values.length_B.tolist(), strict=True):
+        words.append(" ".join(f"w{i}" for i in row[:length]))
     expected = TfidfVectorizer(sublinear_tf=True).fit_transform(words).toarray()
-    found = (made(values) / made.scale.where(made.scale > 0, 1) + made.mean).numpy()
+    directions = (
+        statistics(values) / statistics.scale.where(statistics.scale > 0, 1) + statistics.mean
+    ).numpy()
     np.testing.assert_allclose(
-        found @ found.T, expected @ expected.T, atol=0.02
+        directions @ directions.T, expected @ expected.T, atol=0.02
     )  # all directions of 29 words but one
-    torch.testing.assert_close(made(values).mean(0), torch.zeros(made.width), atol=1e-5, rtol=0)
-    torch.testing.assert_close(made(values).square().mean(), torch.tensor(1.0))
-    torch.testing.assert_close(made(values.take(torch.tensor([7, 7]))), made(values)[[7, 7]])
+    torch.testing.assert_close(statistics(values).mean(0), torch.zeros(statistics.width), atol=1e-5, rtol=0)
+    torch.testing.assert_close(statistics(values).square().mean(), torch.tensor(1.0))
+    torch.testing.assert_close(statistics(values.take(torch.tensor([7, 7]))), statistics(values)[[7, 7]])
 
 
 def test_a_text_of_unknown_words_or_none_has_no_direction() -> None:
-    made = Statistics(Layout("tokens", (4,), 90))
-    made.fit([texts()])
-    found = made(Values(torch.tensor([[80, 81, 0], [0, 0, 0]]), torch.tensor([2, 0])))
-    torch.testing.assert_close(found, (-made.mean * made.scale).expand(2, -1))
+    statistics = Statistics(Layout("tokens", (4,), 90))
+    statistics.fit([texts()])
+    numbers = statistics(Values(torch.tensor([[80, 81, 0], [0, 0, 0]]), torch.tensor([2, 0])))
+    torch.testing.assert_close(numbers, (-statistics.mean * statistics.scale).expand(2, -1))
 
 
 DRAWN = torch.Generator().manual_seed(0)
@@ -70,36 +71,34 @@ def drawn(*shape: int) -> torch.Tensor:
         (Layout("vector", (4,)), Values(drawn(9, 4))),
     ],
 )
-def test_other_cells_have_numbers_of_mean_0_and_deviation_1_whatever_is_beyond_their_end(
-    layout: Layout, cells: Values
-) -> None:
-    made = Statistics(layout)
-    assert not made(cells).any(), "before anything is fitted"
-    made.fit([cells.take(torch.arange(4)), cells.take(torch.arange(4, 9))])
-    found = made(cells)
-    assert found.shape == (9, made.width)
-    torch.testing.assert_close(found.mean(0), torch.zeros(made.width), atol=1e-4, rtol=0)
-    spread = found.std(0, correction=0)
+def test_other_cells_have_numbers_of_mean_0_and_deviation_1(layout: Layout, cells: Values) -> None:
+    statistics = Statistics(layout)
+    assert not statistics(cells).any(), "before anything is fitted"
+    statistics.fit([cells.take(torch.arange(4)), cells.take(torch.arange(4, 9))])
+    numbers = statistics(cells)
+    assert numbers.shape == (9, statistics.width)
+    torch.testing.assert_close(numbers.mean(0), torch.zeros(statistics.width), atol=1e-4, rtol=0)
+    spread = numbers.std(0, correction=0)
     torch.testing.assert_close(spread[spread > 0], torch.ones(int((spread > 0).sum())), atol=1e-3, rtol=0)
-    torch.testing.assert_close(made(cells.take(torch.tensor([0]))), found[:1], atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(statistics(cells.take(torch.tensor([0]))), numbers[:1], atol=1e-4, rtol=1e-3)
     nothing = cells.take(torch.tensor([], dtype=torch.long))
-    assert made(nothing).shape == (0, made.width)
-    made.fit([nothing])
-    torch.testing.assert_close(made(cells), found)
+    assert statistics(nothing).shape == (0, statistics.width)
+    statistics.fit([nothing])
+    torch.testing.assert_close(statistics(cells), numbers)
 
 
 def test_each_token_holds_the_numbers_of_its_cell() -> None:
     torch.manual_seed(0)
     values = Values(torch.randn(4, 20, 8), torch.tensor([20, 12, 16, 8]))
     encoder = crnn.component(8, (4,), 3, 1, "all", 0.0)
-    made = ColumnEncoder(
+    column_encoder = ColumnEncoder(
         "a", encoder, "learned", statistics=Statistics(Layout("spectrogram", (20, 8)))
     ).eval()
-    made.statistics.fit([values])
-    assert (made.fixed, made.width) == (encoder.width, encoder.width + 16)
+    column_encoder.statistics.fit([values])
+    assert (column_encoder.fixed, column_encoder.width) == (encoder.width, encoder.width + 16)
     present = {"a": torch.tensor([True, True, False, True])}
-    tokens = made({"a": values}, present, present)["a"]
-    numbers = made.statistics(values)
+    tokens = column_encoder({"a": values}, present, present)["a"]
+    numbers = column_encoder.statistics(values)
     for row in (0, 1, 3):
         assert torch.allclose(
             tokens.x_BLD[row, :, encoder.width :], numbers[row].expand(tokens.x_BLD.shape[1], -1), atol=1e-5
@@ -110,28 +109,28 @@ def test_each_token_holds_the_numbers_of_its_cell() -> None:
             atol=1e-5,
         )
     assert not tokens.mask_BL[2].any()
-    assert torch.equal(tokens.x_BLD[2, 0], made.stand_in.missing)
+    assert torch.equal(tokens.x_BLD[2, 0], column_encoder.stand_in.missing)
     assert ColumnEncoder("b", bag.component(9, 4, 0.0), "zero").fixed is None
 
 
-def test_beside_two_pretrained_columns_only_texts_have_statistics(tmp_path: Path) -> None:
+def test_with_two_pretrained_columns_only_texts_have_statistics(tmp_path: Path) -> None:
     rows = [{**row, "other": row["photo"], "again": row["photo"]} for row in make_rows(tmp_path, 40)]
     path, columns = write_csv(tmp_path / "t.csv", rows), ["photo", "other", "text", "again"]
     frozen = f"{{name: pretrained, model: {tiny_models.vit(tmp_path / 'vit')}}}"
     for second, expected in ((frozen, {"text"}), ("vgg", {"text", "other", "again"})):
-        given = [
+        columns_with_numbers = [
             f"columns.photo.encoder={frozen}",
             f"columns.other.encoder={second}",
             "columns.text.modality=text",
             "training.epochs=1",
         ]
         network = plait.fit(
-            path, align=columns, out=tmp_path / second[:3], overrides=given, quiet=True
+            path, align=columns, out=tmp_path / second[:3], overrides=columns_with_numbers, quiet=True
         ).network.model
         assert {c for c in columns if network.encoder(c).statistics is not None} == expected
 
 
-def test_a_space_of_learned_encoders_begins_at_what_their_cells_are_in_numbers(tmp_path: Path) -> None:
+def test_a_space_of_learned_encoders_begins_at_statistics(tmp_path: Path) -> None:
     path = write_csv(
         tmp_path / "t.csv",
         [{**row, "text": f"{row['text']} {i}"} for i, row in enumerate(make_rows(tmp_path, 60))],
@@ -145,5 +144,5 @@ def test_a_space_of_learned_encoders_begins_at_what_their_cells_are_in_numbers(t
         assert not head.first.weight[:, : encoder.fixed].any()
         assert head.first.weight[:, encoder.fixed :].any()
     assert 0 <= float(network.task("alignment").share) < 1
-    found = plait.load(tmp_path / "run", quiet=True)
-    np.testing.assert_array_equal(found.embed(path, column="text"), model.embed(path, column="text"))
+    loaded = plait.load(tmp_path / "run", quiet=True)
+    np.testing.assert_array_equal(loaded.embed(path, column="text"), model.embed(path, column="text"))

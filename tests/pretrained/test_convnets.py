@@ -66,14 +66,14 @@ def test_folding_changes_no_answer(name: str) -> None:
         norm.running_mean.normal_()
         norm.running_var.uniform_(0.5, 2.0)
     with torch.no_grad():
-        whole = network(pictures)
-        assert torch.allclose(network.folded()(pictures), whole, atol=1e-4 * float(whole.abs().max()))
+        expected = network(pictures)
+        assert torch.allclose(network.folded()(pictures), expected, atol=1e-4 * float(expected.abs().max()))
     assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in network.modules())
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
 def test_relu6_is_that_of_torch_bit_by_bit(kind: torch.dtype) -> None:
-    some = [
+    special_values = [
         -float("inf"),
         -1e30,
         -6.0,
@@ -88,9 +88,9 @@ def test_relu6_is_that_of_torch_bit_by_bit(kind: torch.dtype) -> None:
         1e30,
         float("inf"),
     ]
-    x = torch.cat([torch.tensor(some), torch.randn(1000, generator=torch.Generator().manual_seed(0)) * 5]).to(
-        kind
-    )
+    x = torch.cat(
+        [torch.tensor(special_values), torch.randn(1000, generator=torch.Generator().manual_seed(0)) * 5]
+    ).to(kind)
     with torch.no_grad():
         assert torch.equal(relu6(x.clone()), torch.nn.functional.relu6(x))
     assert relu6(x.clone().requires_grad_() * 1).requires_grad

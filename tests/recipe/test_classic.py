@@ -9,12 +9,12 @@ import pytest
 import torch
 
 import plait
+from plait.data.arguments import recipe_from
 from plait.data.plan import Plan
 from plait.data.preprocessing import Preprocessing
 from plait.model.network import MultimodalModel
 from plait.nn.batch import Batch, Values
 from plait.recipe import recipe
-from plait.recipe.arguments import recipe_from
 from plait.table.table import Table
 from support.tables import make_rows, write_csv
 

@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from plait.data.arguments import recipe_from
 from plait.data.plan import Plan
 from plait.data.preprocessing import Preprocessing
 from plait.model.network import MultimodalModel
 from plait.nn.batch import Batch
-from plait.recipe.arguments import recipe_from
 from plait.table.table import Table
 
 

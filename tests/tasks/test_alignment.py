@@ -1,4 +1,4 @@
-"""Aligned columns from the table to the search, on a tiny table whose pictures and texts tell the same."""
+"""Aligned columns from the table to the search, on a tiny table whose images and texts say the same."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ def test_cells_that_differ_in_case_and_blanks_only_are_the_same() -> None:
 
 def task(**options: Any) -> Alignment:
     torch.manual_seed(0)
-    made = Alignment(Config(inputs=("a", "b"), width=8, dropout=0, **options))
-    made.build_head({"a": 6, "b": 6})
-    return made
+    aligned = Alignment(Config(inputs=("a", "b"), width=8, dropout=0, **options))
+    aligned.build_head({"a": 6, "b": 6})
+    return aligned
 
 
 def tokens(rows: int, missing: tuple[int, ...] = ()) -> dict[str, Tokens]:
@@ -86,47 +86,49 @@ def ids(rows: int, first: int = 0) -> torch.Tensor:
 
 
 def test_the_loss_is_symmetric_info_nce() -> None:
-    made = task()
-    output = made(tokens(5))
-    scale = made.log_scale.exp()
+    aligned = task()
+    output = aligned(tokens(5))
+    scale = aligned.log_scale.exp()
     logits = scale * output[:, 0] @ output[:, 1].T
     expected = (F.cross_entropy(logits, torch.arange(5)) + F.cross_entropy(logits.T, torch.arange(5))) / 2
-    torch.testing.assert_close(made.loss(output, ids(5), torch.ones(5, dtype=torch.bool)), expected)
+    torch.testing.assert_close(aligned.loss(output, ids(5), torch.ones(5, dtype=torch.bool)), expected)
 
 
-def test_a_row_that_lacks_a_column_still_is_a_negative_of_the_others() -> None:
-    made = task()
-    output = made(tokens(5, missing=(4,)))
+def test_a_row_that_lacks_a_column_is_still_a_negative_of_the_others() -> None:
+    aligned = task()
+    output = aligned(tokens(5, missing=(4,)))
     assert not output[4, 1].any()
-    logits = made.log_scale.exp() * output[:, 0] @ output[:, 1].T
+    logits = aligned.log_scale.exp() * output[:, 0] @ output[:, 1].T
     forth = F.cross_entropy(logits[:4, :4], torch.arange(4))
     back = F.cross_entropy(logits.T[:4], torch.arange(4))  # the fifth row's `a` is among the candidates
-    torch.testing.assert_close(made.loss(output, ids(5), torch.ones(5, dtype=torch.bool)), (forth + back) / 2)
+    torch.testing.assert_close(
+        aligned.loss(output, ids(5), torch.ones(5, dtype=torch.bool)), (forth + back) / 2
+    )
 
 
 @pytest.mark.parametrize("column", [0, 1, 2])
 def test_rows_with_the_same_cell_or_group_are_no_negatives(column: int) -> None:
-    made, target = task(), ids(5)
+    aligned, target = task(), ids(5)
     target[:2, column] = 99
-    output = made(tokens(5))
-    logits = made.log_scale.exp() * output[:, 0] @ output[:, 1].T
+    output = aligned(tokens(5))
+    logits = aligned.log_scale.exp() * output[:, 0] @ output[:, 1].T
     logits[0, 1] = logits[1, 0] = -torch.inf
     expected = (F.cross_entropy(logits, torch.arange(5)) + F.cross_entropy(logits.T, torch.arange(5))) / 2
-    torch.testing.assert_close(made.loss(output, target, torch.ones(5, dtype=torch.bool)), expected)
+    torch.testing.assert_close(aligned.loss(output, target, torch.ones(5, dtype=torch.bool)), expected)
 
 
 def test_the_bank_adds_negatives_of_earlier_batches() -> None:
-    made = task(bank=4)
+    aligned = task(bank=4)
     first, second = (
-        made(tokens(4)),
-        made({c: Tokens(-t.x_BLD, t.mask_BL) for c, t in tokens(3).items()}),
+        aligned(tokens(4)),
+        aligned({c: Tokens(-t.x_BLD, t.mask_BL) for c, t in tokens(3).items()}),
     )
-    made.loss(first, ids(4, 10), torch.ones(4, dtype=torch.bool))
-    scale = made.log_scale.exp()
+    aligned.loss(first, ids(4, 10), torch.ones(4, dtype=torch.bool))
+    scale = aligned.log_scale.exp()
     forth = scale * second[:, 0] @ torch.cat([second[:, 1], first[:, 1].detach()]).T
     back = scale * second[:, 1] @ torch.cat([second[:, 0], first[:, 0].detach()]).T
     expected = (F.cross_entropy(forth, torch.arange(3)) + F.cross_entropy(back, torch.arange(3))) / 2
-    torch.testing.assert_close(made.loss(second, ids(3), torch.ones(3, dtype=torch.bool)), expected)
+    torch.testing.assert_close(aligned.loss(second, ids(3), torch.ones(3, dtype=torch.bool)), expected)
 
 
 @pytest.mark.parametrize(
@@ -145,10 +147,10 @@ def test_the_bank_adds_negatives_of_earlier_batches() -> None:
 def test_every_option_changes_something(option: dict[str, Any]) -> None:
     def value(**options: Any) -> float:
         torch.manual_seed(0)
-        made = Alignment(Config(**{"inputs": ("a", "b"), "width": 8, "dropout": 0, **options}))
-        made.build_head({"a": 6, "b": 6})
+        aligned = Alignment(Config(**{"inputs": ("a", "b"), "width": 8, "dropout": 0, **options}))
+        aligned.build_head({"a": 6, "b": 6})
         for step in range(2):
-            loss = made.loss(made(tokens(6)), ids(6, 100 * step), torch.ones(6, dtype=torch.bool))
+            loss = aligned.loss(aligned(tokens(6)), ids(6, 100 * step), torch.ones(6, dtype=torch.bool))
         return float(loss.detach())
 
     assert value(**option) != pytest.approx(value())
@@ -156,23 +158,23 @@ def test_every_option_changes_something(option: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("objective", ["infonce", "siglip", "gram", "symile"])
 def test_the_loss_is_as_exact_in_bf16(objective: str) -> None:
-    made = task(objective=objective)
-    output = made(tokens(6))
+    aligned = task(objective=objective)
+    output = aligned(tokens(6))
     torch.manual_seed(0)
-    plain = made.loss(output, ids(6), torch.ones(6, dtype=torch.bool))
+    plain = aligned.loss(output, ids(6), torch.ones(6, dtype=torch.bool))
     torch.manual_seed(0)
     with torch.autocast("cpu", torch.bfloat16):
-        assert made.loss(output, ids(6), torch.ones(6, dtype=torch.bool)) == plain
+        assert aligned.loss(output, ids(6), torch.ones(6, dtype=torch.bool)) == plain
 
 
 def test_with_an_anchor_only_its_pairs_are_compared() -> None:
-    every = Alignment(Config(inputs=("a", "b", "c")))
-    bound = Alignment(Config(inputs=("a", "b", "c"), anchor="b"))
-    assert every.pairs() == [(0, 1), (0, 2), (1, 2)]
-    assert bound.pairs() == [(0, 1), (1, 2)]
+    unanchored = Alignment(Config(inputs=("a", "b", "c")))
+    anchored = Alignment(Config(inputs=("a", "b", "c"), anchor="b"))
+    assert unanchored.pairs() == [(0, 1), (0, 2), (1, 2)]
+    assert anchored.pairs() == [(0, 1), (1, 2)]
 
 
-def test_gradients_over_parts_are_those_of_the_whole_batch(pairs: Any) -> None:
+def test_gradients_of_micro_batches_are_those_of_the_batch(pairs: Any) -> None:
     model, path = pairs
     network = model.network
     data = network.prepare(read(path))
@@ -180,27 +182,30 @@ def test_gradients_over_parts_are_those_of_the_whole_batch(pairs: Any) -> None:
     trained = network.model
     trained.requires_grad_(True)
 
-    def gradients(parts: list[Any] | None) -> dict[str, torch.Tensor]:
+    def gradients(micro_batches: list[Any] | None) -> dict[str, torch.Tensor]:
         trained.zero_grad()
-        if parts is None:
+        if micro_batches is None:
             losses(trained, batch)["alignment"][MAIN].backward()
         else:
-            _, given, _ = whole_batch_losses(
-                trained, parts, batch, network.settings.autocast, {"alignment": 1.0}
+            _, of_outputs, _ = whole_batch_losses(
+                trained, micro_batches, batch, network.settings.autocast, {"alignment": 1.0}
             )
-            for part, one in zip(parts, given, strict=True):
-                losses(trained, part, gradients=one)["alignment"][MAIN].backward()
+            for micro_batch, of_output in zip(micro_batches, of_outputs, strict=True):
+                losses(trained, micro_batch, gradients=of_output)["alignment"][MAIN].backward()
         return {n: p.grad.clone() for n, p in trained.named_parameters() if p.grad is not None}
 
-    whole, parts = gradients(None), gradients([batch.take(rows) for rows in torch.arange(12).split(5)])
-    assert set(whole) == set(parts)
-    assert any("encoders" in name for name in whole)
-    total = torch.stack([x.norm() for x in whole.values()]).norm()
-    for name in whole:  # each as a whole: an entry that is nearly zero is a difference of large ones
-        assert (parts[name] - whole[name]).norm() < 1e-3 * whole[name].norm() + 1e-5 * total, name
+    of_batch = gradients(None)
+    of_micro_batches = gradients([batch.take(rows) for rows in torch.arange(12).split(5)])
+    assert set(of_batch) == set(of_micro_batches)
+    assert any("encoders" in name for name in of_batch)
+    total = torch.stack([x.norm() for x in of_batch.values()]).norm()
+    for name, expected in of_batch.items():
+        # An entry near zero is a difference of large ones, so compare whole tensors.
+        difference = (of_micro_batches[name] - expected).norm()
+        assert difference < 1e-3 * expected.norm() + 1e-5 * total, name
 
 
-def test_training_in_parts_learns_the_same_pairs(tmp_path: Path) -> None:
+def test_training_in_micro_batches_learns_the_same_pairs(tmp_path: Path) -> None:
     rows = [{"photo": row["photo"], "text": row["text"].split(" near")[0]} for row in make_rows(tmp_path, 48)]
     options = [*PAIRS, "training.micro_batch=7", "training.epochs=12", "training.learning_rate=0.01"]
     columns, out = ["photo", "text"], tmp_path / "run"
@@ -211,27 +216,29 @@ def test_training_in_parts_learns_the_same_pairs(tmp_path: Path) -> None:
 
 def test_columns_find_each_other(pairs: Any) -> None:
     model, path = pairs
-    found = model.evaluate(path).alignments["alignment"]
-    for d in found.directions:
-        assert d.metrics["r@1"][0] > 0.9 > d.chance["r@1"], "a text of a colour finds a picture of it"
-        assert d.size == 90
-    assert set(found.geometry["photo ~ text"]) == {"gap", "alignment", "uniformity"}
+    evaluated = model.evaluate(path).alignments["alignment"]
+    for direction in evaluated.directions:
+        assert direction.metrics["r@1"][0] > 0.9 > direction.chance["r@1"], (
+            "a text about a colour finds an image of it"
+        )
+        assert direction.size == 90
+    assert set(evaluated.geometry["photo ~ text"]) == {"gap", "alignment", "uniformity"}
     recorded = model.record["evaluation"]["validation"]["alignments"]["alignment"]["directions"]
     assert set(recorded[0]["baselines"]) == {"ridge", "CCA"}
     assert model.record["evaluation"]["validation"]["targets"]["label"]["metrics"]["accuracy"]["value"] > 0.8
 
 
-def test_predictions_say_how_well_a_rows_own_cells_go_together(pairs: Any) -> None:
+def test_predictions_have_the_cosine_of_a_rows_cells(pairs: Any) -> None:
     model, path = pairs
     table = read(path)
-    swapped = table.data.slice(0, 3).set_column(
-        table.data.column_names.index("text"), "text", [["there is a sky", "there is a sky", None]]
+    matching = table.data.slice(0, 3)
+    swapped = matching.set_column(
+        matching.column_names.index("text"), "text", [["there is a sky", "there is a sky", None]]
     )
-    right, wrong = (
-        model.predict(t, root=path.parent)["alignment"].to_pylist() for t in (table.data.slice(0, 3), swapped)
-    )
-    assert right[0] > wrong[0]
-    assert wrong[2] is None
+    matching_cosines = model.predict(matching, root=path.parent)["alignment"].to_pylist()
+    swapped_cosines = model.predict(swapped, root=path.parent)["alignment"].to_pylist()
+    assert matching_cosines[0] > swapped_cosines[0]
+    assert swapped_cosines[2] is None
 
 
 def test_search_in_every_direction_with_conditions(pairs: Any, tmp_path: Path) -> None:
@@ -239,9 +246,9 @@ def test_search_in_every_direction_with_conditions(pairs: Any, tmp_path: Path) -
     index = model.index(path, place=tmp_path / "index")
     assert len(index) == 90
     for colour, word in (("red", "cherry"), ("blue", "sky")):
-        found = model.search(f"there is a {word}", 5, column="photo", index=index)
-        assert found.column_names[0] == "score"
-        assert found["label"].to_pylist() == [colour] * 5
+        nearest = model.search(f"there is a {word}", 5, column="photo", index=index)
+        assert nearest.column_names[0] == "score"
+        assert nearest["label"].to_pylist() == [colour] * 5
         photo = next(r["photo"] for r in read(path).data.to_pylist() if r["label"] == colour)
         assert model.search(str(path.parent / photo), 3, index=index)["label"].to_pylist() == [colour] * 3
         both = model.search(
@@ -257,12 +264,15 @@ def test_search_in_every_direction_with_conditions(pairs: Any, tmp_path: Path) -
 def test_rows_are_added_replaced_by_id_and_deleted(pairs: Any, tmp_path: Path) -> None:
     model, path = pairs
     table = read(path)
-    place = tmp_path / "index"
-    model.index(table.data.slice(0, 50), place=place, root=path.parent)
-    index = model.index(table.data.slice(40, 50), place=place, root=path.parent)
+    index_folder = tmp_path / "index"
+    model.index(table.data.slice(0, 50), place=index_folder, root=path.parent)
+    index = model.index(table.data.slice(40, 50), place=index_folder, root=path.parent)
     assert len(index) == 90, "ten rows came twice, with the same ids"
     assert index.delete("label = 'red'") == 30
-    assert set(model.search("there is a cherry", 60, index=place)["label"].to_pylist()) == {"green", "blue"}
+    assert set(model.search("there is a cherry", 60, index=index_folder)["label"].to_pylist()) == {
+        "green",
+        "blue",
+    }
 
 
 def test_a_row_that_lacks_a_column_is_not_found_by_it(pairs: Any, tmp_path: Path) -> None:
@@ -293,7 +303,7 @@ def test_an_index_knows_its_model(pairs: Any, trained: Any, tmp_path: Path) -> N
         trained[0].search("x")
 
 
-def test_an_address_that_cannot_be_reached_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_that_cannot_be_reached_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "ACCESS_KEY_ID": "x",
         "SECRET_ACCESS_KEY": "x",
@@ -321,19 +331,22 @@ def test_a_query_that_cannot_be_placed_or_read_says_so(pairs: Any, tmp_path: Pat
             model.search(query, index=tmp_path / "index")
 
 
-def test_labels_that_were_not_trained_for(pairs: Any, tmp_path: Path) -> None:
+def test_zero_shot_classification(pairs: Any, tmp_path: Path) -> None:
     model, path = pairs
     words = {"cherry": "red", "leaf": "green", "sky": "blue"}
-    found = model.classify(path, list(words), templates=["there is a {}", "{}"])
+    answers = model.classify(path, list(words), templates=["there is a {}", "{}"])
     truth = read(path).data["label"].to_pylist()
     assert (
         np.mean(
-            [words[label] == colour for label, colour in zip(found["label"].to_pylist(), truth, strict=True)]
+            [
+                words[label] == colour
+                for label, colour in zip(answers["label"].to_pylist(), truth, strict=True)
+            ]
         )
         > 0.9
     )
-    assert found["id"].to_pylist()[:2] == ["r0", "r1"]
-    probabilities = np.array([found[f"label_probability_{w}"].to_numpy() for w in words])
+    assert answers["id"].to_pylist()[:2] == ["r0", "r1"]
+    probabilities = np.array([answers[f"label_probability_{w}"].to_numpy() for w in words])
     np.testing.assert_allclose(probabilities.sum(0), 1, atol=1e-6)
     assert model.classify(path, list(words), thresholds=1.1)["label"].null_count == 90
     folder = tmp_path / "photos"
@@ -367,12 +380,12 @@ def test_of_several_alignments_the_one_that_is_named_is_searched(tmp_path: Path)
         for i, row in enumerate(make_rows(tmp_path, 60))
     ]
     path = write_csv(tmp_path / "t.csv", rows)
-    asked = [
+    tasks = [
         f"tasks.{name}={{name: alignment, inputs: [photo, {column}]}}"
         for name, column in (("words", "text"), ("shops", "shop"))
     ]
     model = plait.fit(
-        path, out=tmp_path / "run", overrides=[*PAIRS, "columns.label.role=ignored", *asked], quiet=True
+        path, out=tmp_path / "run", overrides=[*PAIRS, "columns.label.role=ignored", *tasks], quiet=True
     )
     with pytest.raises(
         RecipeError, match=r"more than one alignment, words, shops: say which \(alignment=, --alignment\)"
@@ -390,7 +403,7 @@ def test_of_several_alignments_the_one_that_is_named_is_searched(tmp_path: Path)
     )
     with pytest.raises(TableError, match="made by another model"):
         model.search({"shop": "north"}, alignment="shops", index=model.folder / "index-words")
-    found = tmp_path / "found.jsonl"
+    output = tmp_path / "found.jsonl"
     assert (
         run(
             [
@@ -402,18 +415,18 @@ def test_of_several_alignments_the_one_that_is_named_is_searched(tmp_path: Path)
                 "--alignment",
                 "words",
                 "-o",
-                str(found),
+                str(output),
             ]
         )
         == 0
     )
-    assert [json.loads(line)["label"] for line in found.read_text().splitlines()] == ["green", "green"]
+    assert [json.loads(line)["label"] for line in output.read_text().splitlines()] == ["green", "green"]
 
 
 def test_the_command_line(pairs: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, path = pairs
-    place = str(tmp_path / "index")
-    assert run(["index", str(model.folder), str(path), "--index", place]) == 0
+    index_folder = str(tmp_path / "index")
+    assert run(["index", str(model.folder), str(path), "--index", index_folder]) == 0
     out = str(tmp_path / "found.jsonl")
     assert (
         run(
@@ -422,7 +435,7 @@ def test_the_command_line(pairs: Any, tmp_path: Path, capsys: pytest.CaptureFixt
                 str(model.folder),
                 "there is a sky",
                 "--index",
-                place,
+                index_folder,
                 "-k",
                 "2",
                 "--where",
@@ -435,8 +448,8 @@ def test_the_command_line(pairs: Any, tmp_path: Path, capsys: pytest.CaptureFixt
     )
     assert [json.loads(line)["label"] for line in Path(out).read_text().splitlines()] == ["blue", "blue"]
     assert "score" in capsys.readouterr().out
-    assert run(["search", str(model.folder), "text=there is a sky", "--index", place]) == 0
-    assert run(["index", str(model.folder), "--index", place, "--delete", "label = 'blue'"]) == 0
+    assert run(["search", str(model.folder), "text=there is a sky", "--index", index_folder]) == 0
+    assert run(["index", str(model.folder), "--index", index_folder, "--delete", "label = 'blue'"]) == 0
     assert "60 rows" in capsys.readouterr().out
     assert (
         run(
@@ -455,7 +468,7 @@ def test_the_command_line(pairs: Any, tmp_path: Path, capsys: pytest.CaptureFixt
         == 0
     )
     assert "leaf" not in [line.split(",")[1] for line in capsys.readouterr().out.splitlines()[1:]]
-    assert run(["search", str(model.folder), "a", "b", "--index", place]) == 1
+    assert run(["search", str(model.folder), "a", "b", "--index", index_folder]) == 1
 
 
 @pytest.mark.parametrize(
@@ -475,7 +488,7 @@ def test_canonical_correlation_is_that_of_scikit_learn() -> None:
     shared = rng.normal(size=(200, 3))
     x, y = (shared @ rng.normal(size=(3, 6)) + rng.normal(size=(200, 6)) for _ in range(2))
     theirs = CCA(4, max_iter=5000).fit(x, y).transform(x, y)
-    for k, (a, b) in enumerate(zip(*(part.T for part in crossmodal._canonical(x, y, x, y, 6)), strict=True)):
+    for k, (a, b) in enumerate(zip(*(side.T for side in crossmodal.canonical(x, y, x, y, 6)), strict=True)):
         if k < 4:
             assert np.corrcoef(a, b)[0, 1] == pytest.approx(
                 np.corrcoef(theirs[0][:, k], theirs[1][:, k])[0, 1], abs=1e-3
@@ -499,25 +512,27 @@ def test_a_large_index_is_approximate_and_says_how_near(
     assert index.settle()
     assert 0.6 < index.recall("a") <= 1  # without any structure in the vectors, which is as hard as it gets
     assert 0.6 < index.recall("b") <= 1
-    found = retrieval.Index.open(tmp_path, "m").search(vectors[5, 0], "a", 3)
-    assert found["number"][0].as_py() == 5
-    assert found["score"][0].as_py() == pytest.approx(1, abs=1e-3)
+    nearest = retrieval.Index.open(tmp_path, "m").search(vectors[5, 0], "a", 3)
+    assert nearest["number"][0].as_py() == 5
+    assert nearest["score"][0].as_py() == pytest.approx(1, abs=1e-3)
     exact = [int(i) for i in np.argsort(-(vectors[:, 1] @ vectors[5, 1]))[:10]]
     assert index.search(vectors[5, 1], "b", 10, exact=True)["number"].to_pylist() == exact
     few = index.search(vectors[5, 0], "a", 5, where="number >= 2000")
     assert min(few["number"].to_pylist()) >= 2000
 
 
-def test_of_very_many_rows_some_ask_and_all_are_searched(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = task()
-    output = made(tokens(50)).detach().numpy()
-    whole = crossmodal.evaluate(made, output, ids(50).numpy()).directions[0]
+def test_of_many_rows_a_sample_is_the_queries_and_all_are_the_gallery(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    aligned = task()
+    output = aligned(tokens(50)).detach().numpy()
+    all_queries = crossmodal.evaluate(aligned, output, ids(50).numpy()).directions[0]
     monkeypatch.setattr(crossmodal, "QUERIES", 20)
-    some = crossmodal.evaluate(made, output, ids(50).numpy()).directions[0]
-    assert (whole.queries, whole.size) == (50, 50)
-    assert (some.queries, some.size) == (20, 50)
+    sampled_queries = crossmodal.evaluate(aligned, output, ids(50).numpy()).directions[0]
+    assert (all_queries.queries, all_queries.size) == (50, 50)
+    assert (sampled_queries.queries, sampled_queries.size) == (20, 50)
     monkeypatch.setattr(alignment, "MEASURED", 25)
-    assert made.measure(output, ids(50).numpy()) == made.measure(
+    assert aligned.measure(output, ids(50).numpy()) == aligned.measure(
         output[np.linspace(0, 49, 25).astype(int)], ids(25).numpy()
     )
 
@@ -538,8 +553,8 @@ class TestRanking:
             ([0, 1, 0, 1], 1.0),
             ([1, 1, 1, 1], np.nan),
         ):
-            found = ranking.ranks(query, gallery, np.array([[0]]), np.array(ids)[:, None])
-            np.testing.assert_array_equal(found, [rank])
+            ranks = ranking.ranks(query, gallery, np.array([[0]]), np.array(ids)[:, None])
+            np.testing.assert_array_equal(ranks, [rank])
 
     def test_metrics(self) -> None:
         assert measure_ranks(np.array([1, 2, 6, 20.0])) == {
@@ -560,14 +575,14 @@ class TestRanking:
         assert abs(expected["median_rank"] - simulated["median_rank"]) <= 1
 
     def test_geometry(self) -> None:
-        one = np.array([[1.0, 0], [0, 1]])
-        assert ranking.geometry(one, one)["gap"] == 0
-        assert ranking.geometry(one, -one)["alignment"] == 4
-        assert ranking.geometry(one, one)["uniformity"] == pytest.approx(-4)
+        x = np.array([[1.0, 0], [0, 1]])
+        assert ranking.geometry(x, x)["gap"] == 0
+        assert ranking.geometry(x, -x)["alignment"] == 4
+        assert ranking.geometry(x, x)["uniformity"] == pytest.approx(-4)
 
 
 @pytest.mark.parametrize("override", ["training.mixup=0.2", "quality=good"])
-def test_what_cannot_go_with_an_alignment_is_refused(tmp_path: Path, override: str) -> None:
+def test_options_that_an_alignment_cannot_use_are_refused(tmp_path: Path, override: str) -> None:
     path = write_csv(tmp_path / "t.csv", make_rows(tmp_path, 12))
     with pytest.raises(RecipeError, match="leave"):
         plait.fit(
@@ -600,5 +615,7 @@ def test_a_stopped_alignment_goes_on_to_the_same_end(tmp_path: Path) -> None:
             quiet=True,
         )
     assert run(["fit", "--resume", str(tmp_path / "stopped")]) == 0
-    whole, stopped = (load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "stopped"))
-    assert all(torch.equal(whole[name], stopped[name]) for name in whole)
+    uninterrupted, stopped = (
+        load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "stopped")
+    )
+    assert all(torch.equal(uninterrupted[name], stopped[name]) for name in uninterrupted)

@@ -10,35 +10,33 @@ import pytest
 from sklearn import metrics
 
 from plait.errors import TrainingError
-from plait.recipe.registry import configure, find
 from plait.table.table import Source
+from plait.tasks.base import tasks
 
 
 def task(name: str, cells: list, **options: object):  # type: ignore[no-untyped-def]
-    return find("tasks", name).fit(
-        configure("tasks", name, options), pa.chunked_array([pa.array(cells)]), "y"
-    )
+    return tasks.find(name).fit(tasks.configure(name, options), pa.chunked_array([pa.array(cells)]), "y")
 
 
 def test_classification_metrics_are_those_of_scikit_learn() -> None:
     rng = np.random.default_rng(0)
     output = rng.normal(size=(200, 4)).astype(np.float32)
     target = rng.integers(0, 4, 200)
-    found = task("classification", list("abcd") * 10).measure(output, target)
+    scores = task("classification", list("abcd") * 10).measure(output, target)
     p = np.exp(output) / np.exp(output).sum(1, keepdims=True)
-    guess = p.argmax(1)
-    assert found["accuracy"] == pytest.approx(metrics.accuracy_score(target, guess))
-    assert found["balanced_accuracy"] == pytest.approx(metrics.balanced_accuracy_score(target, guess))
-    assert found["f1_macro"] == pytest.approx(metrics.f1_score(target, guess, average="macro"))
-    assert found["log_loss"] == pytest.approx(metrics.log_loss(target, p), rel=1e-5)
+    predicted = p.argmax(1)
+    assert scores["accuracy"] == pytest.approx(metrics.accuracy_score(target, predicted))
+    assert scores["balanced_accuracy"] == pytest.approx(metrics.balanced_accuracy_score(target, predicted))
+    assert scores["f1_macro"] == pytest.approx(metrics.f1_score(target, predicted, average="macro"))
+    assert scores["log_loss"] == pytest.approx(metrics.log_loss(target, p), rel=1e-5)
 
 
 def test_binary_auc_with_ties_is_that_of_scikit_learn() -> None:
     rng = np.random.default_rng(0)
     output = rng.integers(-3, 4, (300, 1)).astype(np.float32)
     target = rng.integers(0, 2, 300)
-    found = task("classification", ["no", "yes"] * 10).measure(output, target)
-    assert found["roc_auc"] == pytest.approx(metrics.roc_auc_score(target, output[:, 0]))
+    scores = task("classification", ["no", "yes"] * 10).measure(output, target)
+    assert scores["roc_auc"] == pytest.approx(metrics.roc_auc_score(target, output[:, 0]))
     assert np.isnan(
         task("classification", ["no", "yes"] * 10).measure(output, np.zeros(300, dtype=np.int64))["roc_auc"]
     )
@@ -47,32 +45,32 @@ def test_binary_auc_with_ties_is_that_of_scikit_learn() -> None:
 def test_regression_metrics_are_in_the_targets_unit() -> None:
     rng = np.random.default_rng(0)
     y = rng.normal(50, 10, 100)
-    made = task("regression", y.tolist())
-    output = ((y + rng.normal(size=100) - made.mean) / made.std).astype(np.float32)
-    target = ((y - made.mean) / made.std).astype(np.float32)
-    found = made.measure(output, target)
-    answer, truth = output * made.std + made.mean, target * made.std + made.mean
-    assert found["rmse"] == pytest.approx(metrics.root_mean_squared_error(truth, answer), rel=1e-4)
-    assert found["mae"] == pytest.approx(metrics.mean_absolute_error(truth, answer), rel=1e-4)
-    assert found["r2"] == pytest.approx(metrics.r2_score(truth, answer), rel=1e-4)
+    fitted = task("regression", y.tolist())
+    output = ((y + rng.normal(size=100) - fitted.mean) / fitted.std).astype(np.float32)
+    target = ((y - fitted.mean) / fitted.std).astype(np.float32)
+    scores = fitted.measure(output, target)
+    answer, true_numbers = output * fitted.std + fitted.mean, target * fitted.std + fitted.mean
+    assert scores["rmse"] == pytest.approx(metrics.root_mean_squared_error(true_numbers, answer), rel=1e-4)
+    assert scores["mae"] == pytest.approx(metrics.mean_absolute_error(true_numbers, answer), rel=1e-4)
+    assert scores["r2"] == pytest.approx(metrics.r2_score(true_numbers, answer), rel=1e-4)
 
 
 def test_multilabel_metrics_are_those_of_scikit_learn() -> None:
     rng = np.random.default_rng(0)
-    made = task("multilabel", [["a", "b", "c"], ["a"]])
+    fitted = task("multilabel", [["a", "b", "c"], ["a"]])
     output, target = (
         rng.normal(size=(100, 3)).astype(np.float32),
         rng.integers(0, 2, (100, 3)).astype(np.float32),
     )
-    found = made.measure(output, target)
-    assert found["f1_micro"] == pytest.approx(metrics.f1_score(target, output > 0, average="micro"))
-    assert found["f1_macro"] == pytest.approx(metrics.f1_score(target, output > 0, average="macro"))
-    assert found["exact_match"] == pytest.approx(metrics.accuracy_score(target, output > 0))
+    scores = fitted.measure(output, target)
+    assert scores["f1_micro"] == pytest.approx(metrics.f1_score(target, output > 0, average="micro"))
+    assert scores["f1_macro"] == pytest.approx(metrics.f1_score(target, output > 0, average="macro"))
+    assert scores["exact_match"] == pytest.approx(metrics.accuracy_score(target, output > 0))
 
 
 def test_class_weights_are_inverse_frequencies() -> None:
-    made = task("classification", ["a"] * 30 + ["b"] * 10, class_weights="balanced")
-    assert made.weight_C.tolist() == pytest.approx([40 / 60, 2.0])
+    fitted = task("classification", ["a"] * 30 + ["b"] * 10, class_weights="balanced")
+    assert fitted.weight_C.tolist() == pytest.approx([40 / 60, 2.0])
 
 
 def test_targets_whose_values_do_not_repeat_are_refused() -> None:
@@ -88,7 +86,7 @@ def test_lists_are_no_classes() -> None:
 
 
 def test_labels_not_seen_in_training_are_named() -> None:
-    made = task("classification", ["a", "b", "a"])
-    _, labelled, problems = made.encode(pa.chunked_array([["a", "c", None]]), Source("y", Path()))
+    fitted = task("classification", ["a", "b", "a"])
+    _, labelled, problems = fitted.encode(pa.chunked_array([["a", "c", None]]), Source("y", Path()))
     assert labelled.tolist() == [True, False, False]
     assert [(p.row, p.reason) for p in problems] == [(1, "class 'c' is not among the 2 of training")]

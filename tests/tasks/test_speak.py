@@ -19,8 +19,8 @@ import torch
 import plait
 from plait.cli.main import run
 from plait.errors import RecipeError
-from plait.recipe.registry import configure, find
 from plait.table.table import Source
+from plait.tasks.base import tasks
 from support.sounds import TONES, tones
 
 SPOKEN = [
@@ -62,14 +62,14 @@ def heard(content: bytes) -> str:
     return "".join(letters)
 
 
-def test_what_is_written_is_heard(speaking: tuple[plait.Model, Path]) -> None:
+def test_the_letters_of_a_text_are_heard(speaking: tuple[plait.Model, Path]) -> None:
     model, folder = speaking
     texts = ["abc", "cab", "bca", "acb", "bac", "ca", "ab"]
     answers = model.predict([{"said": text} for text in texts])
     assert answers.column_names == ["sound", "problem"]
     spoken = answers["sound"].to_pylist()
-    found = [heard(content) for content in spoken]
-    assert jiwer.cer(texts, found) < 0.25, found
+    transcripts = [heard(content) for content in spoken]
+    assert jiwer.cer(texts, transcripts) < 0.25, transcripts
     seconds = [len(soundfile.read(io.BytesIO(content))[0]) / 8000 for content in spoken]
     assert seconds == pytest.approx([0.22 * len(text) for text in texts], rel=0.35)
     scores = model.evaluate(tones(folder, 12, seed=3), folder).targets["sound"]
@@ -93,11 +93,11 @@ def test_recordings_lie_beside_the_table(speaking: tuple[plait.Model, Path], tmp
 def test_recordings_that_cannot_be_learned_from_are_named(tmp_path: Path) -> None:
     tones(tmp_path, 2)
     (tmp_path / "cut.wav").write_bytes((tmp_path / "0-0.wav").read_bytes()[:500])
-    made = find("tasks", "speak").fit(
-        configure("tasks", "speak", {"longest": 0.6, "rate": 8000}), pa.chunked_array([["x"]]), "sound"
+    task = tasks.find("speak").fit(
+        tasks.configure("speak", {"longest": 0.6, "rate": 8000}), pa.chunked_array([["x"]]), "sound"
     )
     cells = pa.chunked_array([["0-0.wav", "0-1.wav", "cut.wav", "gone.wav", None]])
-    target, labelled, problems = made.encode(cells, Source("sound", tmp_path))
+    target, labelled, problems = task.encode(cells, Source("sound", tmp_path))
     lengths = [len(soundfile.read(tmp_path / f"0-{i}.wav")[0]) / 16_000 for i in range(2)]
     assert labelled.tolist() == [*(seconds <= 0.6 for seconds in lengths), False, False, False]
     assert {p.row for p in problems} == {2, 3, *(i for i, seconds in enumerate(lengths) if seconds > 0.6)}
@@ -105,31 +105,31 @@ def test_recordings_that_cannot_be_learned_from_are_named(tmp_path: Path) -> Non
 
 
 def test_it_reads_one_column() -> None:
-    made = find("tasks", "speak").fit(configure("tasks", "speak", {}), pa.chunked_array([["x"]]), "sound")
+    task = tasks.find("speak").fit(tasks.configure("speak", {}), pa.chunked_array([["x"]]), "sound")
     with pytest.raises(RecipeError, match="one column is read aloud"):
-        made.build_head({"a": 3, "b": 3})
+        task.build_head({"a": 3, "b": 3})
 
 
 def test_every_parameter_learns_and_rows_without_a_recording_do_not() -> None:
     from plait.nn.batch import Tokens
 
     torch.manual_seed(0)
-    made = (
-        find("tasks", "speak")
-        .fit(configure("tasks", "speak", {"bands": 4, "width": 6}), pa.chunked_array([["x"]]), "sound")
+    task = (
+        tasks.find("speak")
+        .fit(tasks.configure("speak", {"bands": 4, "width": 6}), pa.chunked_array([["x"]]), "sound")
         .train()
     )
-    made.build_head({"said": 5})
+    task.build_head({"said": 5})
     x = torch.randn(3, 4, 5, requires_grad=True)
-    output = made({"said": Tokens(x, torch.arange(4) < torch.tensor([4, 2, 3])[:, None])})
+    output = task({"said": Tokens(x, torch.arange(4) < torch.tensor([4, 2, 3])[:, None])})
     target = torch.cat([torch.randn(3, 9, 4), torch.ones(3, 9, 1)], 2)
-    made.loss(output, target, torch.tensor([True, True, False])).backward()
-    assert all(p.grad is not None and p.grad.any() for p in made.parameters())
+    task.loss(output, target, torch.tensor([True, True, False])).backward()
+    assert all(p.grad is not None and p.grad.any() for p in task.parameters())
     assert x.grad is not None
     assert x.grad[1].any()
     assert not x.grad[2].any()
     assert not x.grad[1, 2:].any(), "beyond its end a text says nothing"
-    assert made.loss(output, target, torch.zeros(3, dtype=torch.bool)) == 0
+    assert task.loss(output, target, torch.zeros(3, dtype=torch.bool)) == 0
 
 
 def options() -> list[dict[str, Any]]:
@@ -139,17 +139,17 @@ def options() -> list[dict[str, Any]]:
 @pytest.mark.parametrize("option", options())
 def test_every_option_changes_something(option: dict[str, Any], tmp_path: Path) -> None:
     tones(tmp_path, 1)
-    found = []
-    for chosen in ({}, option):
+    encoded = []
+    for task_options in ({}, option):
         torch.manual_seed(0)
-        made = find("tasks", "speak").fit(
-            configure("tasks", "speak", chosen), pa.chunked_array([["x"]]), "sound"
+        task = tasks.find("speak").fit(
+            tasks.configure("speak", task_options), pa.chunked_array([["x"]]), "sound"
         )
-        made.build_head({"said": 5})
-        target = made.encode(pa.chunked_array([["0-0.wav"]]), Source("sound", tmp_path))[0]
-        found.append((target, sum(p.numel() for p in made.parameters())))
+        task.build_head({"said": 5})
+        target = task.encode(pa.chunked_array([["0-0.wav"]]), Source("sound", tmp_path))[0]
+        encoded.append((target, sum(p.numel() for p in task.parameters())))
     assert (
-        found[0][1] != found[1][1]
-        or found[0][0].shape != found[1][0].shape
-        or not torch.equal(found[0][0], found[1][0])
+        encoded[0][1] != encoded[1][1]
+        or encoded[0][0].shape != encoded[1][0].shape
+        or not torch.equal(encoded[0][0], encoded[1][0])
     )

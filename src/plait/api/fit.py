@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from torch import Tensor
 from plait.api import messages
 from plait.api.model import Model
 from plait.console import Screen
+from plait.data.arguments import recipe_from, target_names
 from plait.data.dataset import Dataset
 from plait.data.plan import Plan
 from plait.data.prepare import Sides, embed_sides, prepare_sides, store
@@ -28,26 +28,25 @@ from plait.nn import device
 from plait.prediction import artifact
 from plait.prediction.artifact import Artifact
 from plait.prediction.predictor import Rows
-from plait.recipe.arguments import recipe_from, target_names
 from plait.recipe.recipe import Recipe, load
-from plait.runs.folder import Request, Run
+from plait.runs.folder import Record, Request, Run
 from plait.table.sides import Sources, read_sides
 from plait.table.table import Table
-from plait.tasks.alignment import Alignment
+from plait.tasks.base_comparison import Comparison
 from plait.training import single_targets, start
 from plait.training.checkpoint import Progress
 from plait.training.loop import Callback, Training, Watch, train
 
 
 def fit(
-    data: Any,
+    data: object,
     target: str | Sequence[str] = (),
     *,
     align: bool | Sequence[str] = (),
-    valid: Any = None,
-    test: Any = None,
-    recipe: str | Path | Mapping[str, Any] | Recipe | None = None,
-    columns: Mapping[str, Any] | None = None,
+    valid: object = None,
+    test: object = None,
+    recipe: str | Path | Mapping[str, object] | Recipe | None = None,
+    columns: Mapping[str, object] | None = None,
     overrides: Iterable[str] = (),
     root: str | Path | None = None,
     out: str | Path | None = None,
@@ -181,7 +180,7 @@ def _fit_members(trained: Model, sides: Sides, table: Table, screen: Screen) -> 
     return members
 
 
-def _record(training: Training, sides: Sides, progress: Progress) -> dict[str, Any]:
+def _record(training: Training, sides: Sides, progress: Progress) -> Record:
     """Describe a training at its end."""
     plan, tasks = training.plan, sides.preprocessing.tasks
     priors = {
@@ -225,7 +224,7 @@ def _with_linear_maps(trained: Model, evaluation: Evaluation, sides: Sides, side
     """Add the scores of linear maps beside each alignment, to compare with."""
     for name, aligned in evaluation.alignments.items():
         task = trained.network.tasks[name]
-        assert isinstance(task, Alignment)
+        assert isinstance(task, Comparison)
         truth = side.prepared.batch.targets[name][side.rows]
         alignment.compare(aligned, task, sides.train, side, truth)
     return evaluation

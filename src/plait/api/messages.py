@@ -1,6 +1,9 @@
-"""What a fit says on the screen: the model before training, the scores after it."""
+"""Print the plan and the model before training, and the scores after it."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 from plait.api.model import Model
 from plait.console import Screen
@@ -9,21 +12,22 @@ from plait.data.plan import Plan
 from plait.evaluation import alignment, scores
 from plait.model.network import MultimodalModel
 from plait.nn import device
-from plait.recipe.registry import find
 from plait.table.table import Table
+from plait.tasks.base import tasks
+from plait.tasks.base_prediction import Prediction
 
 
 def show_plan(plan: Plan, table: Table, screen: Screen) -> None:
     """Show what was decided before anything is trained: columns, rows, and members that are left out."""
     Inspection.of(plan, table.name).show(screen)
     without, learned = plan.split.without_label, len(plan.split.unlabelled)
-    fuses = any(find("tasks", plan.tasks[target].name).fuses for target in plan.targets)
+    predicts = any(issubclass(tasks.find(plan.tasks[target].name), Prediction) for target in plan.targets)
     if without and not plan.targets:
         screen.say(f"{without:,} rows have nothing that is aligned and are left out")
     elif without and learned:
         screen.say(f"{without:,} rows have no label, of which {learned:,} are learned from")
     elif without:
-        hint = "; --set training.unlabelled=1 learns from them too" if fuses else ""
+        hint = "; --set training.unlabelled=1 learns from them too" if predicts else ""
         screen.say(f"{without:,} rows have no label and are left out{hint}")
     sides = ", ".join(f"{len(rows):,} {side}" for side, rows in plan.split.sides().items())
     screen.say(f"rows: {sides} ({plan.split.how})")
@@ -52,38 +56,56 @@ def show_model(model: MultimodalModel, plan: Plan, settings: device.Settings, sc
 
 
 def finish(trained: Model, screen: Screen) -> None:
+    """Show the scores of a model that has been trained, warnings, and where the report lies."""
     record = trained.record
     screen.say(
         f"trained {record['epochs']} epochs in {record['seconds']:.0f} s; kept epoch {record['best_epoch']}"
     )
-    for name, found in record["evaluation"].items():
-        for target, one in found["targets"].items():
-            s = one["metrics"][one["score"]]
-            screen.say(
-                f"{name}: {target} {one['score']} {s['value']:.3f} [{s['low']:.3f}, {s['high']:.3f}] on "
-                f"{one['rows']:,} rows, "
-                f"guess without inputs {one['baseline'][one['score']]:.3f}"
-            )
-        for target, one in found["alignments"].items():
-            for d in one["directions"]:
-                value, low, high = d["metrics"]["r@1"]
-                screen.say(
-                    f"{name}: {d['query']} finds {d['gallery']} first {value:.3f} [{low:.3f}, {high:.3f}] of "
-                    f"{d['queries']:,} times "
-                    f"among {d['size']:,}, by chance {d['chance']['r@1']:.3f}"
-                )
-            if warning := alignment.verdict(target, one):
-                screen.warn(f"{warning} ({name} rows)")
-    found = record["evaluation"].get("validation")
-    for target, task in trained.artifact.preprocessing.tasks.items() if found else ():
-        if warning := scores.imbalance(target, found["targets"].get(target), task.higher):
-            ways = {
-                "--set model.balance=blend": trained.plan.model.balance != "blend",
-                "--quality good": trained.recipe.quality == "fast" and task.fuses,
-            }
-            screen.warn(
-                "; try ".join(
-                    [warning, " or ".join(way for way, is_left in ways.items() if is_left)]
-                ).removesuffix("; try ")
-            )
+    for side, evaluation in record["evaluation"].items():
+        for target, target_scores in evaluation["targets"].items():
+            screen.say(f"{side}: {target} {_score_line(target_scores)}")
+        for target, aligned in evaluation["alignments"].items():
+            for direction in aligned["directions"]:
+                screen.say(f"{side}: {_direction_line(direction)}")
+            warning = alignment.verdict(target, aligned)
+            if warning:
+                screen.warn(f"{warning} ({side} rows)")
+
+    validation = record["evaluation"].get("validation")
+    if validation:
+        _warn_of_imbalance(trained, validation, screen)
     screen.say(f"run: {trained.folder}   report: {trained.folder / 'report.html'}")
+
+
+def _score_line(target_scores: Mapping[str, Any]) -> str:
+    """Return a target's main metric, its interval, and the baseline's."""
+    name = target_scores["score"]
+    score = target_scores["metrics"][name]
+    interval = f"[{score['low']:.3f}, {score['high']:.3f}]"
+    baseline = f"baseline {target_scores['baseline'][name]:.3f}"
+    return f"{name} {score['value']:.3f} {interval} on {target_scores['rows']:,} rows, {baseline}"
+
+
+def _direction_line(direction: Mapping[str, Any]) -> str:
+    """Return recall@1 of one direction of an alignment, and that of a random ranking."""
+    value, low, high = direction["metrics"]["r@1"]
+    columns = f"{direction['query']} finds {direction['gallery']} first"
+    searched = f"{direction['queries']:,} times among {direction['size']:,}"
+    chance = f"by chance {direction['chance']['r@1']:.3f}"
+    return f"{columns} {value:.3f} [{low:.3f}, {high:.3f}] of {searched}, {chance}"
+
+
+def _warn_of_imbalance(trained: Model, validation: Mapping[str, Any], screen: Screen) -> None:
+    """Warn of targets that one input alone answers better than all, and name the options that may help."""
+    for target, task in trained.artifact.preprocessing.tasks.items():
+        warning = scores.imbalance(target, validation["targets"].get(target), task.higher)
+        if not warning:
+            continue
+        options = []
+        if trained.plan.model.balance != "blend":
+            options.append("--set model.balance=blend")
+        if trained.recipe.quality == "fast" and isinstance(task, Prediction):
+            options.append("--quality good")
+        if options:
+            warning = f"{warning}; try {' or '.join(options)}"
+        screen.warn(warning)

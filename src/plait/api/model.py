@@ -1,12 +1,9 @@
-"""A trained model: it predicts, evaluates, embeds, searches, and classifies by labels that it was not
-trained for.
-"""
+"""A trained model, as users hold it: it predicts, evaluates, embeds, searches and classifies."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +14,7 @@ from plait.ensemble import ensemble
 from plait.ensemble.view import settings_as
 from plait.errors import RecipeError, TableError, nearest
 from plait.evaluation import scores
-from plait.evaluation.scores import Evaluation
+from plait.evaluation.scores import Evaluation, Inputs
 from plait.prediction import answers, artifact
 from plait.prediction.artifact import Artifact
 from plait.prediction.predictor import Answering, Predictor, Rows
@@ -52,6 +49,7 @@ class Model:
 
     @property
     def targets(self) -> list[str]:
+        """The names of the targets."""
         return self.plan.targets
 
     @property
@@ -61,12 +59,14 @@ class Model:
 
     @property
     def inputs(self) -> list[str]:
+        """The names of the input columns."""
         return list(self.plan.columns)
 
-    def predict(self, data: Any, root: str | Path | None = None, keep: bool = False) -> pa.Table:
-        """An answer for each row of a table (see `plait.fit` for what a table can be), one dict or a
-        list of dicts. With `keep` the table's own columns come first, so that the answers can be
-        another model's inputs; an answer whose name they have is called `<name>_answer`.
+    def predict(self, data: object, root: str | Path | None = None, keep: bool = False) -> pa.Table:
+        """Answer each row of a table (see `plait.fit` for what a table can be), one dict or a list of dicts.
+
+        With `keep` the table's columns come first, so that the answers can be another model's inputs; an
+        answer whose name is that of a column is called `<name>_answer`.
 
         Returns the same number of rows in the same order: id columns as they came, then for each target
         its answer under its own name and more about it (`label_probability_cat`), then `problem`: null,
@@ -83,15 +83,16 @@ class Model:
 
     def embed(
         self,
-        data: Any,
+        data: object,
         root: str | Path | None = None,
         column: str | None = None,
         alignment: str | None = None,
     ) -> np.ndarray:
-        """The network's fused vector of each row, float32 of shape (rows, width); or, of a model that
-        aligns columns, with `column` that column's vectors in their space, of length 1, zero where the
-        row lacks it. A model without a target gives the mean of a row's vectors, of length 1, when no
-        column is named. `alignment` says which, where the model has several, here and below.
+        """Return the network's fused vector of each row, float32 of shape (rows, width).
+
+        For a model that aligns columns, `column` asks for that column's vectors in their space: of length 1,
+        or zero where the row lacks it. A model without a target returns the mean of a row's vectors, of
+        length 1, if no column is named. `alignment` names one of several alignments, here and below.
         """
         table = read(data, root)
         if column is None and alignment is None and self.targets:
@@ -105,49 +106,51 @@ class Model:
 
     def index(
         self,
-        data: Any = None,
+        data: object = None,
         place: str | Path | None = None,
         root: str | Path | None = None,
         alignment: str | None = None,
     ) -> Index:
-        """The index that lies in `place`, a folder or an address such as `s3://...` (by default `index`
-        in the model's folder), with the rows of `data` added to it; it is made when there is none. A
-        row whose id is there already takes that row's place. Raises `TableError` for an index that
+        """Add the rows of `data` to an index, which is created if there is none, and return it.
+
+        The index lies in `place`, a folder or an address such as `s3://...`; by default in `index` in the
+        model's folder. A row with the id of another one replaces it. Raises `TableError` for an index that
         another model made, or another alignment of this one.
         """
         space = Space.of(self.network, alignment)
-        names = [part for part in ("index", space.own) if part]
-        place, model = (
-            place or self.folder / "-".join(names),
-            ":".join([artifact.identity(self.folder), *names[1:]]),
-        )
+        address, model = self._index_of(space, place)
         if data is None:
-            return Index.open(place, model)
+            return Index.open(address, model)
+
         table = read(data, root)
-        opened = Index.open(place, model) if exists(place) else None
+        opened = Index.open(address, model) if exists(address) else None
         vectors, _ = self._vectors(space, table)
         plain = plain_columns(table.data)
         if opened is None:
-            ids = [c for c in self.schema.of("id") if c in plain.column_names]
-            about = About(model, tuple(space.columns), space.task.width, ids[0] if ids else None)
-            opened = Index.create(place, about, plain.schema)
+            ids = [name for name in self.schema.of("id") if name in plain.column_names]
+            description = About(model, tuple(space.columns), space.task.width, ids[0] if ids else None)
+            opened = Index.create(address, description, plain.schema)
         total = opened.add(plain, vectors)
-        rough = opened.settle()
-        how = ", ".join(f"{c} {opened.recall(c):.2f}" for c in space.columns) if rough else ""
-        how = (
-            f"approximate: of the ten nearest, the share that is found, by 20 rows: {how}"
-            if rough
-            else "exact"
-        )
+        precision = "exact"
+        if opened.settle():
+            recalls = ", ".join(f"{column} {opened.recall(column):.2f}" for column in space.columns)
+            precision = f"approximate: of the ten nearest, the share that is found, by 20 rows: {recalls}"
         self._screen.say(
-            f"{len(table):,} rows added to {place}: {total:,} rows, searched by {', '.join(space.columns)}; "
-            f"{how}"
+            f"{len(table):,} rows added to {address}: {total:,} rows, searched by "
+            f"{', '.join(space.columns)}; {precision}"
         )
         return opened
 
+    def _index_of(self, space: Space, place: str | Path | None) -> tuple[str | Path, str]:
+        """Return where the index of a space lies, and the identity of what makes its vectors."""
+        address, model = self.folder / "index", artifact.identity(self.folder)
+        if space.suffix:  # each of several alignments has an index
+            address, model = self.folder / f"index-{space.suffix}", f"{model}:{space.suffix}"
+        return place or address, model
+
     def search(
         self,
-        query: str | Mapping[str, Any],
+        query: str | Mapping[str, object],
         k: int = 10,
         column: str | None = None,
         where: str | None = None,
@@ -156,25 +159,27 @@ class Model:
         exact: bool = False,
         alignment: str | None = None,
     ) -> pa.Table:
-        """The `k` rows of an index (see `index`) whose cell in `column` goes best with the query: a
-        text, a file's path, or `{column: cell}` with one or more cells. `score` comes first, the larger
-        the better, then the rows' own columns.
+        """Return the `k` rows of an index (see `index`) whose cell in `column` fits the query best.
+
+        A query is a text, a file's path, or `{column: cell}` with one or more cells. The column `score` comes
+        first, the larger the better, then the rows' columns.
 
         `where` is a condition on these (SQL, as in "price < 10"). Large indices are searched
         approximately unless `exact`.
         """
         space = Space.of(self.network, alignment)
-        given_KD, given = space.query(query, root)
-        wanted = space.gallery(column, given)
+        query_KD, query_columns = space.query(query, root)
+        gallery = space.gallery(column, query_columns)
         opened = index if isinstance(index, Index) else self.index(place=index, alignment=alignment)
-        return opened.search(space.mixed(given_KD), wanted, k, where, exact, space.score(given_KD, wanted))
+        score = space.score(query_KD, gallery)
+        return opened.search(space.mixed(query_KD), gallery, k, where, exact, score)
 
     def asked(self, texts: Sequence[str], alignment: str | None = None) -> str | dict[str, str]:
-        """A query as the command line has it: one cell, or `column=cell` for each of some."""
+        """Return the query that the command line's texts stand for: one cell, or `column=cell` for each."""
         columns = Space.of(self.network, alignment).columns
-        parts = [text.partition("=") for text in texts]
-        if all(sign and name in columns for name, sign, _ in parts):
-            return {name: cell for name, _, cell in parts}
+        pairs = [text.partition("=") for text in texts]
+        if all(sign and name in columns for name, sign, _ in pairs):
+            return {name: cell for name, _, cell in pairs}
         if len(texts) > 1:
             raise RecipeError(
                 f"expected one text or file, or column=cell for each, with columns among "
@@ -184,7 +189,7 @@ class Model:
 
     def classify(
         self,
-        data: Any,
+        data: object,
         labels: Sequence[str],
         column: str | None = None,
         templates: Sequence[str] = ("{}",),
@@ -193,37 +198,33 @@ class Model:
         root: str | Path | None = None,
         alignment: str | None = None,
     ) -> pa.Table:
-        """Which of some labels fits each cell of `column` best, though none was trained for: the label
-        whose text, in each of the `templates` ("a photo of {}"), lies nearest to it. `data` is a table,
-        or a folder of files.
+        """Label each cell of `column` with labels that the model was not trained for (zero-shot).
+
+        The label is the one whose text, averaged over the `templates` ("a photo of {}"), is nearest to the
+        cell. `data` is a table, or a folder of files.
 
         Returns ids, `label` (null where the cosine is below `thresholds`, one for all or by label),
         `cosine`, each label's probability, and `problem`. `text` names the text column that labels are
         like, where there are several.
         """
         space = Space.of(self.network, alignment)
-        column = space.gallery(column, space.of_modality("text"))
+        column = space.gallery(column, space.texts)
         folder = Path(data) if isinstance(data, (str, Path)) and Path(data).is_dir() else None
         table = folder_of_files(folder, column) if folder else read(data, root)
         table.column(origin(column, table.data.column_names))
         label_LD = space.labels(labels, templates, text)
-        wanted = (
-            dict.fromkeys(labels, float(thresholds))
-            if isinstance(thresholds, (int, float))
-            else dict(thresholds or {})
-        )
-        if wrong := [label for label in wanted if label not in labels]:
-            raise RecipeError(f"a threshold for '{wrong[0]}': {nearest(wrong[0], labels)}")
+        min_cosine = _min_cosine(thresholds, labels)
         vectors, problems = self._vectors(space, table, columns=[column])
-        classified = space.classify(vectors[:, space.columns.index(column)], labels, label_LD, wanted)
+        classified = space.classify(vectors[:, space.columns.index(column)], labels, label_LD, min_cosine)
         shown = {column: table.data.column(column)} if folder else {}
         return answers.assemble({**shown, **classified}, problems, self.schema, table)
 
     def _vectors(
         self, space: Space, table: Table, columns: Sequence[str] = ()
     ) -> tuple[np.ndarray, list[Problem]]:
-        """Vectors of all rows in the space of an alignment, and the cells that could not be read, which
-        are warned of. Only `columns` are expected to be there, if any are named.
+        """Return the vectors of all rows in the space of an alignment, and the cells that are problems.
+
+        Warn of these cells, and of absent columns unless `columns` names those that the table must have.
         """
         if not columns:
             answers.check_columns(self.network, table, self._screen.warn)
@@ -232,10 +233,11 @@ class Model:
         check.tell(problems, self._screen.warn)
         return vectors, problems
 
-    def evaluate(self, data: Any, root: str | Path | None = None, subsets: bool = True) -> Evaluation:
-        """Metrics with 95 % bootstrap intervals on labelled rows, beside the best guess without inputs,
-        and the main metric for every subset of the inputs (with more than four, for each alone and all
-        but each; with more than 50, all numbers, categories and dates count as one).
+    def evaluate(self, data: object, root: str | Path | None = None, subsets: bool = True) -> Evaluation:
+        """Score the model on labelled rows: metrics with 95 % bootstrap intervals, beside the baseline.
+
+        The main metric is also computed for every subset of the inputs; of more than four inputs, for each
+        input and for all but each. With more than 50, all numbers, categories and dates count as one.
 
         Raises `TableError` when the table has no target column, or no labelled row.
         """
@@ -243,14 +245,14 @@ class Model:
         labels = list(self.plan.labels.values())
         if not self.alignments and not any(c in table.data.column_names for c in labels):
             table.column(labels[0])
-        given = answers.check_columns(self.answering, table, self._screen.warn)
+        in_table = answers.check_columns(self.answering, table, self._screen.warn)
         with (
             self._screen.bar("reading cells", len(table) * len(self.inputs)) as bar,
             store(self._screen, table) as cells,
         ):
             rows = self.answering.prepare(table, store=cells, progress=bar.advance)
         check.tell(rows.prepared.problems, self._screen.warn)
-        return self.score(self.answering, rows, table.name, subsets, given)
+        return self.score(self.answering, rows, table.name, subsets, in_table)
 
     def score(
         self,
@@ -258,31 +260,48 @@ class Model:
         rows: Rows,
         name: str,
         subsets: bool = True,
-        given: Sequence[str] | None = None,
+        in_table: Sequence[str] | None = None,
     ) -> Evaluation:
-        """Score what answers on rows that are prepared already; see `evaluate`."""
+        """Score a network or an ensemble on rows that are prepared already; see `evaluate`.
+
+        `in_table` are the inputs that the rows' table has; all if None.
+        """
         labels = rows.prepared.batch.labelled
         if not any(bool(labels[t][rows.rows].any()) for t in labels):
             raise TableError(f"{name}: no row has a label of {' or '.join(labels)} that the model knows")
         plain = {c for c, modality in self.artifact.preprocessing.inputs.items() if modality.tabular}
         with self._screen.bar("evaluating", len(rows)) as bar:
-            return scores.evaluate(
-                answering, rows, self.record["priors"], name, subsets, bar.advance, given, plain
-            )
+            inputs = Inputs(subsets, in_table, plain)
+            return scores.evaluate(answering, rows, self.record["priors"], name, inputs, bar.advance)
+
+
+def _min_cosine(thresholds: Mapping[str, float] | float | None, labels: Sequence[str]) -> dict[str, float]:
+    """Return the least cosine of each label that has one. Raises `RecipeError` for an unknown label."""
+    if isinstance(thresholds, (int, float)):
+        return dict.fromkeys(labels, float(thresholds))
+    by_label = dict(thresholds or {})
+    unknown = [label for label in by_label if label not in labels]
+    if unknown:
+        raise RecipeError(f"a threshold for '{unknown[0]}': {nearest(unknown[0], labels)}")
+    return by_label
 
 
 def thresholds(texts: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
-    """`0.2` for all labels, `a cat=0.3` for one; the later word counts. Raises `RecipeError`."""
-    found: dict[str, float] = {}
+    """Read thresholds: `0.2` for all labels, `a cat=0.3` for one. A later one replaces an earlier one.
+
+    Raises `RecipeError` for a text without a number.
+    """
+    by_label: dict[str, float] = {}
     for text in texts:
         label, _, number = text.rpartition("=")
         try:
-            found |= {label: float(number)} if label else dict.fromkeys(labels, float(number))
+            cosine = float(number)
         except ValueError:
             raise RecipeError(f"threshold '{text}': expected a number, or label=number") from None
-    return found
+        by_label |= dict.fromkeys([label] if label else labels, cosine)
+    return by_label
 
 
 def load(folder: str | Path, quiet: bool = False) -> Model:
-    """The trained model in a folder. Runs no code from it. Raises `ArtifactError` when it is none."""
+    """Load the trained model in a folder. Runs no code from it. Raises `ArtifactError` if it is none."""
     return Model(artifact.load(folder), Path(folder), quiet)

@@ -1,1 +1,1 @@
-"""What balances the losses of several targets, one file each."""
+"""Ways to balance the losses of several targets, one file each."""

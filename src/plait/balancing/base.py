@@ -6,13 +6,14 @@ import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from plait.errors import RecipeError
-from plait.recipe.registry import Options
+from plait.recipe.registry import Component, Registry
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Share:
         return self.weight / self.scale
 
 
-class Balancing(nn.Module, ABC):
+class Balancing(nn.Module, Component, ABC):
     """From the losses of the targets that a batch has labels of, by target, to gradients. What it
     learns lies in parameters, which the optimizer of the model takes along, or in buffers: both are
     saved with a training that is stopped.
@@ -40,7 +41,6 @@ class Balancing(nn.Module, ABC):
     them, `finish` at their end.
     """
 
-    options: ClassVar[type[Options]]
     again: ClassVar[bool] = False
 
     @classmethod
@@ -64,7 +64,10 @@ class Balancing(nn.Module, ABC):
         return
 
 
-def import_torchjd(module: str, method: str) -> Any:
+balancings = Registry[Balancing]("balancing")
+
+
+def import_torchjd(module: str, method: str) -> ModuleType:
     """Import a module of torchjd. Raises `RecipeError` that names the extra when it is not installed."""
     try:
         return importlib.import_module(f"torchjd.{module}")

@@ -1,8 +1,8 @@
-"""The sum of the losses, each in units of the loss of the guess that sees no input, times its weight.
+"""Add up the losses, each in units of the baseline's loss, times its weight.
 
 Tuned weights of this kind are hard to beat (Xin et al. 2022, "Do current multi-task optimization
 methods in deep learning even help?"; Kurin et al. 2022, "In defense of the unitary scalarization for
-deep multi-task learning"): the default.
+deep multi-task learning"), so this is the default.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Config(Options):
 
 
 class Equal(Balancing):
-    """sum_t w_t L_t / s_t."""
+    """Minimise sum_t w_t L_t / s_t, where s_t is the baseline's loss."""
 
     options = Config
 
@@ -30,10 +30,13 @@ class Equal(Balancing):
 
     @classmethod
     def build(cls, config: Config, shares: dict[str, Share]) -> Equal:
-        return cls({t: share.factor for t, share in shares.items()})
+        """Take the factor w_t / s_t of each target."""
+        return cls({target: share.factor for target, share in shares.items()})
 
     def backward(self, losses: dict[str, Tensor], shared: Sequence[nn.Parameter]) -> None:
-        summed([(loss, self.factors[t]) for t, loss in losses.items()]).backward()
+        """Add the gradients of the weighted sum."""
+        weighted = [(loss, self.factors[target]) for target, loss in losses.items()]
+        summed(weighted).backward()
 
 
 component = Equal

@@ -28,7 +28,7 @@ class FAMO(Balancing):
 
     After the step, w falls by `rate` times (delta + `decay` w), where delta is the Jacobian of the softmax
     times how much each log L_t fell (algorithm 1). z_t is multiplied by the target's `weight`. A target that
-    a batch has no label of keeps its w. A batch in parts is weighed part by part.
+    a batch has no label of keeps its w. A batch in micro-batches is weighed one by one.
     """
 
     options = Config
@@ -45,21 +45,24 @@ class FAMO(Balancing):
 
     @classmethod
     def build(cls, config: Config, shares: dict[str, Share]) -> FAMO:
+        """Take the weights that the recipe gives the targets."""
         return cls(list(shares), config.rate, config.decay, [share.weight for share in shares.values()])
 
     def backward(self, losses: dict[str, Tensor], shared: Sequence[nn.Parameter]) -> None:
+        """Add the gradients of c sum_t z_t log L_t."""
         indices_T = self._indices(losses)
         loss_T = torch.stack(list(losses.values())).float() + EPSILON
         z_T = self.w[indices_T].softmax(0) * self.weights[indices_T]
         c = 1 / (z_T / loss_T.detach()).sum()
         (c * (z_T * loss_T.log()).sum()).backward()
 
-        # the parts of a batch add up to its loss, which `after` compares with
+        # The losses of micro-batches add up to that of the batch, which `after` compares with.
         for target, loss in losses.items():
             self._before[target] = self._before.get(target, torch.zeros_like(loss)) + loss.detach()
 
     @torch.no_grad()
     def after(self, losses: dict[str, Tensor]) -> None:
+        """Update w by how much each loss fell in the step."""
         targets = [target for target in losses if target in self._before]
         before_T = torch.stack([self._before[target] for target in targets]).float() + EPSILON
         after_T = torch.stack([losses[target] for target in targets]).float() + EPSILON

@@ -1,11 +1,12 @@
-"""One direction from the targets' own gradients, by torchjd: UPGrad, PCGrad, CAGrad, MGDA. Each step
-costs a backward pass per target.
+"""Combine the gradients of all targets into one direction, by torchjd: UPGrad, PCGrad, CAGrad, MGDA.
+
+Each step costs a backward pass for each target.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -17,13 +18,16 @@ from plait.balancing.base import Balancing, Share, import_torchjd
 from plait.errors import RecipeError
 from plait.recipe.registry import Options
 
+if TYPE_CHECKING:
+    from torchjd.aggregation import Aggregator
+
 
 class Config(Options):
-    """`upgrad`: the mean of the gradients, each projected to where no target's loss grows (Quinton &
-    Rey 2024, "Jacobian descent for multi-objective optimization"). `pcgrad`: each less what is against
-    another one (Yu et al. 2020). `cagrad`: the direction in a ball of radius `c` around their mean
-    along which the worst falls most (Liu et al. 2021). `mgda`: their shortest convex combination (Sener
-    & Koltun 2018). Losses are taken in units of the guess that sees no input, times their weight.
+    """`upgrad` is the mean of the gradients, each projected to where no target's loss grows (Quinton & Rey
+    2024, "Jacobian descent for multi-objective optimization"). `pcgrad` removes from each gradient what
+    conflicts with another one (Yu et al. 2020). `cagrad` is the direction in a ball of radius `c` around
+    the mean along which the worst loss falls most (Liu et al. 2021). `mgda` is the shortest convex
+    combination (Sener & Koltun 2018). Losses are in units of the baseline's loss, times their weight.
     """
 
     method: Literal["upgrad", "pcgrad", "cagrad", "mgda"] = "upgrad"
@@ -31,27 +35,39 @@ class Config(Options):
 
 
 class Gradient(Balancing):
-    """Parameters that only one target depends on get its own gradient."""
+    """Combine the gradients of shared parameters.
+
+    A parameter that only one target depends on gets that target's gradient.
+    """
 
     options = Config
 
     def __init__(self, method: str, c: float, factors: dict[str, float]) -> None:
         super().__init__()
-        self.aggregator, self.adds, self.factors = _aggregator(method, c), method == "pcgrad", factors
+        self.aggregator = _aggregator(method, c)
+        self.adds = method == "pcgrad"  # the others return means
+        self.factors = factors
         self._gradients: dict[str, list[Tensor]] = {}
 
     @classmethod
     def build(cls, config: Config, shares: dict[str, Share]) -> Gradient:
-        return cls(config.method, config.c, {t: share.factor for t, share in shares.items()})
+        """Take the factor w_t / s_t of each target."""
+        factors = {target: share.factor for target, share in shares.items()}
+        return cls(config.method, config.c, factors)
 
     def backward(self, losses: dict[str, Tensor], shared: Sequence[nn.Parameter]) -> None:
-        unbalanced = [p.grad for p in shared]  # of losses that are not balanced
+        """Store each target's gradients of shared parameters, for `finish`.
+
+        Other parameters get their gradients at once. Gradients of shared parameters that losses without
+        balancing have left stay as they are.
+        """
+        unbalanced = [p.grad for p in shared]
         for number, (target, loss) in enumerate(losses.items()):
             for p in shared:
                 p.grad = None
             (loss * self.factors[target]).backward(retain_graph=number < len(losses) - 1)
 
-            # the parts of a batch add up
+            # The gradients of micro-batches add up.
             gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in shared]
             if target in self._gradients:
                 pairs = zip(self._gradients[target], gradients, strict=True)
@@ -61,23 +77,28 @@ class Gradient(Balancing):
             p.grad = gradient
 
     def finish(self, shared: Sequence[nn.Parameter]) -> None:
+        """Add the combined gradient to that of the shared parameters."""
         if not self._gradients:
             return
         rows = []
         for gradients in self._gradients.values():
             rows.append(torch.cat([gradient.flatten() for gradient in gradients]))
 
-        # means become sums, as in other ways of balancing
-        combined_P = self.aggregator(torch.stack(rows)) * (1 if self.adds else len(rows))
-        for p, gradient in zip(shared, combined_P.split([p.numel() for p in shared]), strict=True):
-            p.grad = gradient.view_as(p).clone() if p.grad is None else p.grad + gradient.view_as(p)
+        # Make sums of means, as in the other ways of balancing.
+        scale = 1 if self.adds else len(rows)
+        combined_P = self.aggregator(torch.stack(rows)) * scale
+        gradients_of_shared = combined_P.split([p.numel() for p in shared])
+        for p, flat in zip(shared, gradients_of_shared, strict=True):
+            gradient = flat.view_as(p)
+            p.grad = gradient.clone() if p.grad is None else p.grad + gradient
         self._gradients = {}
 
 
 component = Gradient
 
 
-def _aggregator(method: str, c: float) -> Any:
+def _aggregator(method: str, c: float) -> Aggregator:
+    """Return torchjd's aggregator. Raises `RecipeError` if it needs a package that is not installed."""
     aggregation = import_torchjd("aggregation", "gradient")
     from torchjd.linalg import DualConeProjector
 
@@ -89,17 +110,18 @@ def _aggregator(method: str, c: float) -> Any:
             gram = gram / max(np.trace(gram), 1e-30)
             values, vectors = np.linalg.eigh(gram)
             root = np.sqrt(values.clip(0))[:, None] * vectors.T
-            rows = [u + nnls(root, -root @ u)[0] for u in U.double().cpu().numpy().reshape(-1, len(gram))]
-            return torch.as_tensor(np.array(rows), dtype=G.dtype, device=G.device).reshape(U.shape)
+            projected = []
+            for u in U.double().cpu().numpy().reshape(-1, len(gram)):
+                z, _ = nnls(root, -root @ u)
+                projected.append(u + z)
+            return torch.as_tensor(np.array(projected), dtype=G.dtype, device=G.device).reshape(U.shape)
 
     try:
         if method == "cagrad":
             return aggregation.CAGrad(c=c)
-        return {
-            "upgrad": lambda: aggregation.UPGrad(projector=Projector()),
-            "pcgrad": aggregation.PCGrad,
-            "mgda": aggregation.MGDA,
-        }[method]()
+        if method == "upgrad":
+            return aggregation.UPGrad(projector=Projector())
+        return {"pcgrad": aggregation.PCGrad, "mgda": aggregation.MGDA}[method]()
     except ImportError as error:
         raise RecipeError(
             f"balancing '{method}' needs more of torchjd: pip install 'plait[balancing]' ({error})"

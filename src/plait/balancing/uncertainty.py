@@ -33,7 +33,7 @@ class Uncertainty(Balancing):
         super().__init__()
         scalarization = import_torchjd("scalarization", "uncertainty")
         self.shares = shares
-        self._begun: set[str] = set()  # targets of which a part of this batch had labels
+        self._begun: set[str] = set()  # targets that an earlier micro-batch of this batch has labels of
         self.scalarizers = nn.ModuleDict()
         for target, share in shares.items():
             scalarizer = scalarization.UW(())
@@ -42,15 +42,17 @@ class Uncertainty(Balancing):
 
     @classmethod
     def build(cls, config: Config, shares: dict[str, Share]) -> Uncertainty:
+        """Start each variance at the baseline's loss."""
         return cls(shares)
 
     def backward(self, losses: dict[str, Tensor], shared: Sequence[nn.Parameter]) -> None:
+        """Add the gradients of the weighted sum of likelihoods."""
         weighted = []
         for target, loss in losses.items():
             share, scalarizer = self.shares[target], self.scalarizers[module_key(target)]
             likelihood = scalarizer(loss if share.squared else 2 * loss)
 
-            # s_t counts once for a batch, in however many parts it comes
+            # s_t counts once for a batch, however many micro-batches it has.
             if target in self._begun:
                 likelihood = likelihood - scalarizer(torch.zeros_like(loss))
             self._begun.add(target)
@@ -58,6 +60,7 @@ class Uncertainty(Balancing):
         summed(weighted).backward()
 
     def finish(self, shared: Sequence[nn.Parameter]) -> None:
+        """Forget the targets of this batch."""
         self._begun.clear()
 
 

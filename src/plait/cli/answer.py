@@ -33,8 +33,8 @@ def predict(
         ),
     ] = False,
 ) -> None:
-    """Answer each row of a table: the same rows, in the same order. What is spoken lies in WAV files,
-    in a folder beside the output.
+    """Answer each row of a table: the same rows, in the same order. Speech lies in WAV files, in a folder
+    beside the output.
     """
     from plait.table import write
 
@@ -73,11 +73,11 @@ def transcribe(
 
     if out:
         write.check_ending(Path(out))
-    found = plait.transcribe(model, table, column, name=name, language=language, root=root)
+    texts = plait.transcribe(model, table, column, name=name, language=language, root=root)
     if out:
-        write.write(found, Path(out))
+        write.write(texts, Path(out))
     else:
-        write.to_stream(found, sys.stdout.buffer)
+        write.to_stream(texts, sys.stdout.buffer)
 
 
 @app.command(epilog="Example: plait speak mms-tts-eng/ sentences.csv --column text -o spoken.csv")
@@ -110,9 +110,9 @@ def speak(
     from plait.table import write
 
     write.check_ending(Path(out))
-    found = plait.speak(model, table, column, name=name, vocoder=vocoder, voice=voice, root=root)
-    write.write(write.with_files(found, Path(out)), Path(out))
-    typer.echo(f"{found.num_rows:,} rows written to {out}", err=True)
+    speech = plait.speak(model, table, column, name=name, vocoder=vocoder, voice=voice, root=root)
+    write.write(write.with_files(speech, Path(out)), Path(out))
+    typer.echo(f"{speech.num_rows:,} rows written to {out}", err=True)
 
 
 @app.command(epilog="Example: plait embed runs/first new.csv -o vectors.parquet")

@@ -6,20 +6,18 @@ from typing import Any
 
 import typer
 
-ShownError: Any = next(
-    c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException"
-)  # of whichever click typer uses
-
+# the error of whichever click typer uses
+ShownError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
-    help="Learns from tables whose cells are pictures, sentences, sounds, clips and numbers.",
+    help="Learns from tables whose cells are images, texts, audio, video and numbers.",
 )
 
 
 @app.callback()
 def main() -> None:
-    pass
+    """Let typer treat commands as commands, even if there is only one."""

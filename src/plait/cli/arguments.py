@@ -10,35 +10,28 @@ TableArgument = Annotated[
     str, typer.Argument(help="CSV, TSV, JSON Lines, Parquet, Arrow, Feather, or a folder of class folders")
 ]
 
-
 RunArgument = Annotated[str, typer.Argument(help="the folder of a trained model")]
-
 
 RootOption = Annotated[
     str | None, typer.Option(help="where relative paths of media begin; the table's own folder if left out")
 ]
-
 
 ColumnOption = Annotated[
     list[str] | None,
     typer.Option("--column", help="name=modality or name=role, as in price=number or note=ignored"),
 ]
 
-
 AlignmentOption = Annotated[
     str | None, typer.Option(help="which alignment, where the model has more than one")
 ]
-
 
 AlignOption = Annotated[
     list[str] | None, typer.Option(help="columns to put into one space, as in photo,caption; needs no target")
 ]
 
-
 TargetOption = Annotated[
     list[str] | None, typer.Option(help="the column to predict; may be given more than once")
 ]
-
 
 IndexOption = Annotated[
     str | None,
@@ -47,5 +40,8 @@ IndexOption = Annotated[
 
 
 def listed(*texts: str) -> list[str]:
-    """The parts between commas."""
-    return [name.strip() for text in texts for name in text.split(",") if name.strip()]
+    """Return the names between commas, without spaces around them."""
+    names = []
+    for text in texts:
+        names += [name.strip() for name in text.split(",")]
+    return [name for name in names if name]

@@ -1,20 +1,18 @@
-"""`plait demo`: a real table from fetching to predictions, with what each modality reaches alone beside
-it.
-"""
+"""`plait demo`: fetch a real table, train on it, and compare with models of single modalities."""
 
 from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow.compute as pc
 
 from plait.api import fit, model
 from plait.console import Screen
 from plait.errors import RecipeError, TableError, nearest
-from plait.recipe.registry import find_sample, samples
+from plait.samples.base import Sample, find_sample, sample_names
 from plait.table.read import read
 from plait.table.schema import SOUND, origin
 from plait.table.table import Table
@@ -23,9 +21,10 @@ SHOWN = 6
 
 
 def run(name: str | None, cache: str | None, out: str | None) -> None:
-    """Trains on a sample table with all of its columns, and with each of its main columns alone, and
-    prints the test scores side by side. Raises `TableError` when a sample that was asked for by name
-    cannot be fetched.
+    """Train on a sample table with all of its columns, and with each group of its main columns alone.
+
+    Print the test scores side by side. `name` is None for the default sample. Raises `TableError` if a
+    sample that is named cannot be fetched.
     """
     screen = Screen(out=True)
     base = Path(cache) if cache else Path.home() / ".cache" / "plait" / "samples"
@@ -35,14 +34,14 @@ def run(name: str | None, cache: str | None, out: str | None) -> None:
     folder = Path(out) if out else Path("runs") / f"demo-{short}-{time.strftime('%H%M%S')}"
     table = read(path)
     model = fit.fit(table, sample.TARGET, overrides=sample.OVERRIDES, out=folder)
-    found = model.record["evaluation"]["test"]["targets"][sample.TARGET]
-    rows = [_row("all columns", found["metrics"]["accuracy"])]
+    scores = model.record["evaluation"]["test"]["targets"][sample.TARGET]
+    rows = [_row("all columns", scores["metrics"]["accuracy"])]
     for label, columns in sample.INPUTS.items():
         screen.say(f"training on {label} alone, to compare ...")
-        rows.append(_row(f"{label} alone", _alone(table, sample, columns)))
-    rows.append(["majority class", f"{found['baseline']['accuracy']:.3f}", ""])
+        rows.append(_row(f"{label} alone", _unimodal_accuracy(table, sample, columns)))
+    rows.append(["majority class", f"{scores['baseline']['accuracy']:.3f}", ""])
     screen.table(
-        f"\ntest accuracy on {found['rows']} rows, each model trained by itself",
+        f"\ntest accuracy on {scores['rows']} rows, each model trained by itself",
         ["inputs", "accuracy ", "95 % interval"],
         rows,
     )
@@ -53,9 +52,18 @@ def run(name: str | None, cache: str | None, out: str | None) -> None:
     )
 
 
-def _fetch(name: str | None, base: Path, screen: Screen) -> tuple[Any, Path]:
-    if name is not None and name not in samples():
-        raise RecipeError(f"no sample '{name}': {nearest(name, samples())}")
+def _main_columns(sample: Sample) -> list[str]:
+    """Return the columns that the demo compares, in the sample's order."""
+    columns: list[str] = []
+    for group in sample.INPUTS.values():
+        columns += group
+    return columns
+
+
+def _fetch(name: str | None, base: Path, screen: Screen) -> tuple[Sample, Path]:
+    """Fetch a sample table, the stamps if none is named; the digits where these cannot be fetched."""
+    if name is not None and name not in sample_names():
+        raise RecipeError(f"no sample '{name}': {nearest(name, sample_names())}")
     if name is None:
         try:
             screen.say("fetching the stamps (161 MB, once) ...")
@@ -68,17 +76,16 @@ def _fetch(name: str | None, base: Path, screen: Screen) -> tuple[Any, Path]:
     return sample, sample.fetch(base / name)
 
 
-def _alone(table: Table, sample: Any, columns: list[str]) -> dict[str, float]:
-    """The test accuracy of a model of its own that sees these columns only."""
-    inputs = {c for c in table.data.column_names if c not in (sample.TARGET, "split")} | {
-        c for own in sample.INPUTS.values() for c in own
-    }
-    others = dict.fromkeys(inputs - set(columns), "ignored") | {
-        c: "audio" for c in columns if c.endswith(SOUND)
-    }
+def _unimodal_accuracy(table: Table, sample: Sample, columns: Sequence[str]) -> dict[str, float]:
+    """Return the test accuracy of a model that is trained on these columns only."""
+    inputs = {*table.data.column_names, *_main_columns(sample)} - {sample.TARGET, "split"}
+    roles = dict.fromkeys(inputs - set(columns), "ignored")
+    for column in columns:
+        if column.endswith(SOUND):
+            roles[column] = "audio"
     with tempfile.TemporaryDirectory() as folder:
         model = fit.fit(
-            table, sample.TARGET, columns=others, overrides=sample.OVERRIDES, out=folder, quiet=True
+            table, sample.TARGET, columns=roles, overrides=sample.OVERRIDES, out=folder, quiet=True
         )
     return model.record["evaluation"]["test"]["targets"][sample.TARGET]["metrics"]["accuracy"]
 
@@ -87,20 +94,17 @@ def _row(name: str, score: dict[str, float]) -> list[str]:
     return [name, f"{score['value']:.3f}", f"{score['low']:.3f} to {score['high']:.3f}"]
 
 
-def _show_predictions(model: model.Model, table: Table, sample: Any, screen: Screen) -> None:
+def _show_predictions(model: model.Model, table: Table, sample: Sample, screen: Screen) -> None:
     test = table.data.filter(pc.equal(table.data["split"], "test"))
     step = max(test.num_rows // SHOWN, 1)
-    some = test.take(list(range(0, test.num_rows, step))[:SHOWN])
-    answers = model.predict(Table(some, table.root, "test rows"))
-    shown = list(
-        dict.fromkeys(
-            origin(c, table.data.column_names) for columns in sample.INPUTS.values() for c in columns
-        )
-    )
+    sampled = test.take(list(range(0, test.num_rows, step))[:SHOWN])
+    answers = model.predict(Table(sampled, table.root, "test rows"))
+    origins = [origin(column, table.data.column_names) for column in _main_columns(sample)]
+    columns = list(dict.fromkeys(origins))
     rows = []
-    for i in range(some.num_rows):
+    for i in range(sampled.num_rows):
         answer = answers[sample.TARGET][i].as_py()
-        sure = answers[f"{sample.TARGET}_probability_{answer}"][i].as_py()
-        cells = [str(some[c][i].as_py() or "(missing)").rpartition("/")[2] for c in shown]
-        rows.append([*cells, str(some[sample.TARGET][i].as_py()), str(answer), f"{sure:.2f}"])
-    screen.table("\nsome test rows", [*shown, "is", "predicted", "probability "], rows)
+        probability = answers[f"{sample.TARGET}_probability_{answer}"][i].as_py()
+        cells = [str(sampled[column][i].as_py() or "(missing)").rpartition("/")[2] for column in columns]
+        rows.append([*cells, str(sampled[sample.TARGET][i].as_py()), str(answer), f"{probability:.2f}"])
+    screen.table("\nsome test rows", [*columns, "is", "predicted", "probability "], rows)

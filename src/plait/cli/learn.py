@@ -29,7 +29,7 @@ def inspect(
     probe: Annotated[bool, typer.Option(help="read every cell, to say what is wrong with it")] = True,
 ) -> None:
     """Say what each column of a table is, and why, and what is wrong with its cells."""
-    from plait.recipe.arguments import parse_columns
+    from plait.data.arguments import parse_columns
 
     plait.inspect(table, target or (), root, parse_columns(column or []), probe).show()
 
@@ -68,7 +68,7 @@ def fit(
 ) -> None:
     """Train a model on a table."""
     from plait.api.fit import resume as resume_fit
-    from plait.recipe.arguments import parse_columns
+    from plait.data.arguments import parse_columns
 
     if resume:
         resume_fit(resume)
@@ -120,7 +120,7 @@ def tune(
     quality: Annotated[str | None, typer.Option(help="of the last fit: fast, good or best")] = None,
 ) -> None:
     """Try recipes on validation rows, then train the best one."""
-    from plait.recipe.arguments import parse_columns
+    from plait.data.arguments import parse_columns
 
     plait.tune(
         table,
@@ -152,9 +152,9 @@ def evaluate(
     """Score a model on a labelled table, with intervals."""
     from plait.runs import files
 
-    found = plait.load(run).evaluate(table, root, subsets).show()
+    scores = plait.load(run).evaluate(table, root, subsets).show()
     if out:
-        files.write_json(Path(out), found.to_dict())
+        files.write_json(Path(out), scores.to_dict())
 
 
 @app.command(epilog="Example: plait report runs/first")

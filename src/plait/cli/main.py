@@ -1,9 +1,9 @@
-"""The command line: arguments in, a call of plait.api, what it returns out. Nothing else is decided here."""
+"""The command line: it reads arguments, calls plait.api, and prints what that returns."""
 
 from __future__ import annotations
 
 import sys
-from typing import Any
+from types import TracebackType
 
 import typer
 
@@ -15,19 +15,15 @@ from plait.cli import learn, answer, search, tools  # isort: skip  # noqa: F401
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """Runs the command line and returns its exit status: 0, 1 for an error that the user can act on, 2
-    for wrong arguments, 130 after Ctrl-C. `--debug` anywhere shows tracebacks.
+    """Run the command line and return its exit status. `--debug` anywhere shows tracebacks.
+
+    The status is 0, 1 for an error that the user can act on, 2 for wrong arguments, 130 after Ctrl-C.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        command = typer.main.get_command(
-            app
-        )  # calling `app` itself would put typer's own excepthook in place
-        result: Any = command(
-            args=[a for a in arguments if a != "--debug"], prog_name="plait", standalone_mode=False
-        )
-        return result if isinstance(result, int) else 0
+        return _run(arguments)
     except PlaitError as error:
         if debug:
             raise
@@ -43,8 +39,15 @@ def run(arguments: list[str] | None = None) -> int:
         return int(error.exit_code)
 
 
-def say_bug(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    """What a user sees of an error that nobody foresaw."""
+def _run(arguments: list[str]) -> int:
+    # calling `app` itself would put typer's own excepthook in place
+    command = typer.main.get_command(app)
+    status: object = command(args=arguments, prog_name="plait", standalone_mode=False)
+    return status if isinstance(status, int) else 0
+
+
+def say_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print an unexpected error in place of its traceback."""
     typer.echo(
         f"plait: this is a bug in plait: {kind.__name__}: {error}\nRun it again with --debug and report what "
         f"it shows.",
@@ -53,6 +56,7 @@ def say_bug(kind: type[BaseException], error: BaseException, trace: Any) -> None
 
 
 def entry() -> None:
+    """Run the command line, and exit with its status."""
     if "--debug" not in sys.argv:
         sys.excepthook = say_bug
     sys.exit(run())

@@ -19,7 +19,7 @@ def index(
     table: Annotated[
         str | None, typer.Argument(help="rows to add; left out, the index is only described")
     ] = None,
-    place: IndexOption = None,
+    address: IndexOption = None,
     root: RootOption = None,
     delete: Annotated[
         str | None, typer.Option(help='delete the rows of which this is true, as in "price > 10"')
@@ -28,7 +28,7 @@ def index(
 ) -> None:
     """Make an index of a table's rows, for search; or add rows to it, or delete some."""
 
-    opened = plait.load(run).index(table, place, root, alignment)
+    opened = plait.load(run).index(table, address, root, alignment)
     if delete is not None:
         typer.echo(f"{opened.delete(delete):,} rows deleted", err=True)
     typer.echo(
@@ -51,25 +51,24 @@ def search(
     where: Annotated[
         str | None, typer.Option(help='a condition on the index\'s columns, as in "price < 10"')
     ] = None,
-    place: IndexOption = None,
+    address: IndexOption = None,
     exact: Annotated[bool, typer.Option("--exact", help="look at every row of a large index")] = False,
     alignment: AlignmentOption = None,
     out: Annotated[
         str | None, typer.Option("--out", "-o", help="also write what was found to this file")
     ] = None,
 ) -> None:
-    """Find the rows of an index that go best with a text, a picture, a sound or a clip."""
+    """Find the rows of an index that fit a text, an image, an audio or a video file best."""
     from plait.table import write
 
     if out:
         write.check_ending(Path(out))
     model = plait.load(run)
-    found = model.search(
-        model.asked(query, alignment), k, in_, where, place, exact=exact, alignment=alignment
-    )
-    write.show(found)
+    cells = model.asked(query, alignment)
+    rows = model.search(cells, k, in_, where, address, exact=exact, alignment=alignment)
+    write.show(rows)
     if out:
-        write.write(found, Path(out))
+        write.write(rows, Path(out))
 
 
 @app.command(
@@ -101,19 +100,18 @@ def classify(
         ),
     ] = None,
 ) -> None:
-    """Say which of some labels fits each picture, sound or clip, though the model was trained for none
-    of them.
-    """
+    """Label images, audio or video with labels that the model was not trained for."""
     from plait.api.model import thresholds
     from plait.table import write
 
     if out:
         write.check_ending(Path(out))
     names = listed(labels)
-    found = plait.load(run).classify(
-        table, names, column, template or ("{}",), thresholds(threshold or (), names), text, root, alignment
+    min_cosine = thresholds(threshold or (), names)
+    answers = plait.load(run).classify(
+        table, names, column, template or ("{}",), min_cosine, text, root, alignment
     )
     if out:
-        write.write(found, Path(out))
+        write.write(answers, Path(out))
     else:
-        write.to_stream(found, sys.stdout.buffer)
+        write.to_stream(answers, sys.stdout.buffer)

@@ -20,14 +20,14 @@ def options(
     name: Annotated[str | None, typer.Argument(help="one component; all of the kind if left out")] = None,
 ) -> None:
     """List the components and their options, as a recipe takes them."""
-    from plait.recipe import describe
+    from plait.api import describe
 
     typer.echo(describe.options(kind, name))
 
 
 @app.command(epilog="Example: plait cache --clear")
 def cache(clear: Annotated[bool, typer.Option("--clear", help="forget everything in it")] = False) -> None:
-    """Show what the cache of prepared pictures, sounds and clips holds, or clear it."""
+    """Show what the cache of prepared images, audio and video holds, or clear it."""
     from plait.media.cache import Cache, folder
 
     with Cache(folder()) as cells:

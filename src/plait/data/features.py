@@ -1,15 +1,18 @@
-"""What linear models and trees see of a table: for each input a block of numbers, from vectors of
-frozen encoders where there are any, else from what preprocessing makes of the cells.
+"""Turn a table into the numbers that linear models and trees read.
+
+Each input becomes a block of numbers: the vectors of its frozen encoder if it has one, else numbers that
+are computed from the prepared cells.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
+from pydantic import ConfigDict, TypeAdapter
 from scipy import sparse
 from torch import Tensor
 
@@ -17,17 +20,17 @@ from plait.data.dataset import Dataset
 from plait.nn.batch import Layout, Values
 from plait.nn.layers import masked_mean
 from plait.nn.summaries import KINDS, LEAST_SPREAD, WORDS, Matrix, inverse_frequency, unit_rows, word_counts
+from plait.table.json import JSON, JSONValue, read_object
 
 TOGETHER = 256  # cells that are turned into numbers at once
 
 
 @dataclass
 class Block:
-    """One input's numbers for some rows, zero where it is missing, which `present` says.
+    """The numbers of one input, `x` (rows, width): zero where `present` says that the cell is missing.
 
-    Dense ones have mean 0 and expected squared length 1 over the rows that they were fitted on; rows of
-    a `bag` are of length 1; rows of `one_hot` hold a single 1. So one strength of regularisation suits
-    all.
+    Dense numbers have mean 0 and expected squared length 1 over the rows that they were fitted on; rows of
+    a `bag` have length 1; rows of `one_hot` hold a single 1. So one strength of regularisation suits all.
     """
 
     view: str
@@ -36,15 +39,14 @@ class Block:
     present: np.ndarray
 
     def take(self, rows: np.ndarray) -> Block:
+        """Return the block of some rows."""
         return Block(self.view, self.column, self.x[rows], self.present[rows])
 
     def only(self, columns: Iterable[str]) -> Block:
-        """The block as if its column was missing in every row, unless it is one of `columns`."""
-        return (
-            self
-            if self.column in set(columns)
-            else Block(self.view, self.column, self.x * 0, np.zeros_like(self.present))
-        )
+        """Return the block as if its column was missing in every row, unless it is one of `columns`."""
+        if self.column in set(columns):
+            return self
+        return Block(self.view, self.column, self.x * 0, np.zeros_like(self.present))
 
 
 @dataclass
@@ -53,6 +55,8 @@ class _Fitted:
     each n-gram.
     """
 
+    __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)  # arrays
+
     view: str
     column: str
     form: Literal["dense", "bag", "one_hot"]
@@ -60,17 +64,18 @@ class _Fitted:
     scale: np.ndarray
 
 
+_FITTED = TypeAdapter(_Fitted)
+
+
 class Features:
-    """The fitted blocks of all inputs that `takes` names by view."""
+    """The scales of all inputs, fitted on training rows; called with views, they give the blocks."""
 
     def __init__(self, fitted: list[_Fitted]) -> None:
         self._fitted = fitted
 
     @classmethod
     def fit(cls, views: dict[str, Dataset], takes: dict[str, list[str]], rows: np.ndarray) -> Features:
-        """Fits scales on the rows `rows` of the tables. `takes` names the columns that are taken of
-        each view.
-        """
+        """Fit scales on the rows `rows` of the tables. `takes` names the columns of each view to read."""
         fitted = []
         for view, columns in takes.items():
             for column in columns:
@@ -81,51 +86,61 @@ class Features:
         return cls(fitted)
 
     def __call__(self, views: dict[str, Dataset]) -> list[Block]:
-        """Every row's blocks."""
+        """Return the block of each input, for all rows of the views."""
         blocks = []
-        for one in self._fitted:
-            data = views[one.view]
-            values, present = _cells(data, one.column, data.rows)
-            x = _numbers(values, data.preprocessing.inputs[one.column].layout, data, one.column)
-            blocks.append(Block(one.view, one.column, _scaled(x, one, present), present))
+        for fitted in self._fitted:
+            data = views[fitted.view]
+            layout = data.preprocessing.inputs[fitted.column].layout
+            values, present = _cells(data, fitted.column, data.rows)
+            x = _numbers(values, layout, data, fitted.column)
+            blocks.append(Block(fitted.view, fitted.column, _scaled(x, fitted, present), present))
         return blocks
 
     @property
     def views(self) -> set[str]:
-        return {one.view for one in self._fitted}
+        """The names of the views that are read."""
+        return {fitted.view for fitted in self._fitted}
 
     def without(self, views: set[str]) -> Features:
-        return Features([one for one in self._fitted if one.view not in views])
+        """Return the features without those of some views."""
+        return Features([fitted for fitted in self._fitted if fitted.view not in views])
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that was fitted, to be saved beside `state`."""
-        return {
-            f"{i}/{k}": torch.from_numpy(getattr(one, k))
-            for i, one in enumerate(self._fitted)
-            for k in ("mean", "scale")
-        }
+        """Return the fitted means and scales, to be saved beside `state`."""
+        tensors = {}
+        for number, fitted in enumerate(self._fitted):
+            tensors[f"{number}/mean"] = torch.from_numpy(fitted.mean)
+            tensors[f"{number}/scale"] = torch.from_numpy(fitted.scale)
+        return tensors
 
-    def state(self) -> list[dict[str, str]]:
-        return [{"view": one.view, "column": one.column, "form": one.form} for one in self._fitted]
+    def state(self) -> list[JSON]:
+        """Return the view, the column and the form of each block, as JSON."""
+        state: list[JSON] = []
+        for fitted in self._fitted:
+            state.append({"view": fitted.view, "column": fitted.column, "form": fitted.form})
+        return state
 
     @classmethod
-    def from_state(cls, state: list[dict[str, Any]], tensors: dict[str, Tensor]) -> Features:
-        return cls(
-            [
-                _Fitted(**one, mean=tensors[f"{i}/mean"].numpy(), scale=tensors[f"{i}/scale"].numpy())
-                for i, one in enumerate(state)
-            ]
-        )
+    def from_state(cls, state: list[JSONValue], tensors: dict[str, Tensor]) -> Features:
+        """Invert `state` and `tensors`."""
+        fitted = []
+        for number, block in enumerate(state):
+            mean, scale = tensors[f"{number}/mean"].numpy(), tensors[f"{number}/scale"].numpy()
+            fitted.append(_FITTED.validate_python({**read_object(block), "mean": mean, "scale": scale}))
+        return cls(fitted)
 
 
 def _cells(data: Dataset, column: str, rows: Tensor) -> tuple[Values, np.ndarray]:
-    return data.prepared.batch.values[column].take(rows), data.prepared.batch.present[column][rows].numpy()
+    batch = data.prepared.batch
+    return batch.values[column].take(rows), batch.present[column][rows].numpy()
 
 
 def _form(values: Values, layout: Layout) -> Literal["dense", "bag", "one_hot"]:
     if values.encoded:
         return "dense"
-    return "bag" if layout.kind in WORDS else "one_hot" if layout.kind == "index" else "dense"
+    if layout.kind in WORDS:
+        return "bag"
+    return "one_hot" if layout.kind == "index" else "dense"
 
 
 def _fit(view: str, column: str, x: Matrix, form: Literal["dense", "bag", "one_hot"]) -> _Fitted:
@@ -134,11 +149,13 @@ def _fit(view: str, column: str, x: Matrix, form: Literal["dense", "bag", "one_h
         if not len(x):
             x = np.zeros((1, x.shape[1]), dtype=np.float32)
         spread = x.std(0)
-        scale = np.where(spread > LEAST_SPREAD, 1 / (np.maximum(spread, LEAST_SPREAD) * x.shape[1] ** 0.5), 0)
+        inverse = 1 / (np.maximum(spread, LEAST_SPREAD) * x.shape[1] ** 0.5)
+        scale = np.where(spread > LEAST_SPREAD, inverse, 0)
         return _Fitted(view, column, form, x.mean(0).astype(np.float32), scale.astype(np.float32))
-    weight = (
-        inverse_frequency(x) if form == "bag" else (inverse_frequency(x) > 0)
-    )  # what no row had says nothing
+
+    weight = inverse_frequency(x)
+    if form == "one_hot":
+        weight = weight > 0  # a category that no fitted row has weighs nothing
     return _Fitted(view, column, form, np.zeros(1, dtype=np.float32), weight.astype(np.float32))
 
 
@@ -151,27 +168,28 @@ def _scaled(x: Matrix, fitted: _Fitted, present: np.ndarray) -> Matrix:
 
 
 def _numbers(values: Values, layout: Layout, data: Dataset, column: str) -> Matrix:
-    """The unscaled numbers of cells: floats (rows, width), or counts of n-grams."""
+    """Return the unscaled numbers of cells: floats (rows, width), or counts of n-grams."""
     if not values.encoded and layout.kind == "index":
         return word_counts(values.x[:, None], values.x[:, None] > 0, layout.vocabulary)
     if not values.encoded and layout.kind in WORDS:
         return word_counts(values.x, values.mask_BL(), layout.vocabulary)
-    of_kind = _pooled if values.encoded else KINDS[layout.kind]
-    modality, plain = (
-        data.preprocessing.inputs[column],
-        Values(values.x, values.length_B, encoded=values.encoded),
-    )
-    parts = []
-    for some in torch.arange(len(values.x)).split(TOGETHER):
-        part = plain.take(some)
-        part = part if values.encoded else modality.transform(part, None)
-        parts.append(_mean_of_several(of_kind(part).float(), part.count_B))  # windows of a long recording
-    x = torch.cat(parts) if parts else torch.zeros(0, 1)
+
+    summarise = _pooled if values.encoded else KINDS[layout.kind]
+    modality = data.preprocessing.inputs[column]
+    media = Values(values.x, values.length_B, encoded=values.encoded)
+    summaries = []
+    for items in torch.arange(len(values.x)).split(TOGETHER):
+        chunk = media.take(items)
+        if not values.encoded:
+            chunk = modality.transform(chunk, None)
+        # modalities cut a long recording into windows
+        summaries.append(_mean_of_several(summarise(chunk).float(), chunk.count_B))
+    x = torch.cat(summaries) if summaries else torch.zeros(0, 1)
     return _mean_of_several(x, values.count_B).numpy()
 
 
 def _mean_of_several(x: Tensor, count_B: Tensor | None) -> Tensor:
-    """One row for each cell that holds several media."""
+    """Average the rows of `x` that belong to one cell, for cells that hold several media."""
     if count_B is None:
         return x
     owner = torch.arange(len(count_B)).repeat_interleave(count_B)

@@ -1,11 +1,10 @@
-"""Frozen encoders run once: each cell's vectors are computed, kept in the cache by what the cell holds,
-and stand in for the cell.
-"""
+"""Run frozen encoders once over all cells. The vectors are cached by content and replace the cells."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 from plait.data.plan import Plan
 from plait.data.plan_columns import ColumnPlan
 from plait.data.preprocessing import Prepared, Preprocessing
-from plait.encoders.base import Encoder
+from plait.encoders.base import FrozenEncoder
 from plait.media.cell import Cell, Nowhere, Store
 from plait.modalities.base import Modality
 from plait.modalities.base_media import MediaModality
@@ -22,12 +21,8 @@ from plait.nn.batch import Values, allocate
 from plait.nn.device import Settings
 from plait.table.table import Progress
 
-VERSION = 3  # of what `embed` makes
-
-
+VERSION = 3  # of the vectors that `embed` computes; a new number leaves cached ones unused
 NORMALISED = 4096  # cells whose vectors are normalised at once
-
-
 TOGETHER = 32  # cells in one run of an encoder
 
 
@@ -35,109 +30,115 @@ TOGETHER = 32  # cells in one run of an encoder
 def embed(
     prepared: Prepared,
     preprocessing: Preprocessing,
-    encoders: dict[str, Encoder],
+    encoders: Mapping[str, FrozenEncoder],
     plan: Plan,
     settings: Settings,
     store: Store | None = None,
     progress: Progress = lambda n: None,
 ) -> None:
-    """Puts the vectors of these frozen encoders, normalised, in place of the cells, in the prepared
-    table itself.
+    """Replace the cells by the normalised vectors of these frozen encoders, in the prepared table itself.
+
+    `encoders` has the encoder of each column. Columns that are encoded already stay as they are.
     """
     for column, encoder in encoders.items():
         values = prepared.batch.values[column]
         if values.encoded:
             continue
-        present = (
-            prepared.batch.present[column]
-            if values.count_B is None
-            else torch.ones(len(values), dtype=torch.bool)
-        )
-        modality, files = (
-            preprocessing.inputs[column],
-            prepared.digests.get(column) if values.count_B is None else None,
-        )
-        work = _Column(
-            modality,
-            encoder,
-            settings,
-            _identity(plan.columns[column], modality, settings),
-            store or Nowhere(),
-        )
-        keys = {item: _digest(values, item, files) for item in present.nonzero()[:, 0].tolist()}
-        prepared.batch.values[column] = work.embed(values, keys, progress)
+        if values.count_B is None:
+            present = prepared.batch.present[column]
+            digests = prepared.digests.get(column)
+        else:
+            # every medium of a cell is an item, and the digests of a cell do not tell them apart
+            present = torch.ones(len(values), dtype=torch.bool)
+            digests = None
+
+        modality = preprocessing.inputs[column]
+        identity = _identity(plan.columns[column], modality, settings)
+        keys = {item: _digest(values, item, digests) for item in present.nonzero()[:, 0].tolist()}
+        embedder = _ColumnEmbedder(modality, encoder, settings, identity, store or Nowhere())
+        prepared.batch.values[column] = embedder.embed(values, keys, progress)
 
 
-class _Column:
+class _ColumnEmbedder:
+    """Embeds the cells of one column. Cells of the same content share a digest and are computed once."""
+
     def __init__(
-        self, modality: Modality, encoder: torch.nn.Module, settings: Settings, identity: str, store: Store
+        self, modality: Modality, encoder: FrozenEncoder, settings: Settings, identity: str, store: Store
     ) -> None:
-        self.modality, self.encoder, self.settings, self.identity, self.store = (
-            modality,
-            encoder,
-            settings,
-            identity,
-            store,
-        )
+        self.modality = modality
+        self.encoder = encoder
+        self.settings = settings
+        self.identity = identity
+        self.store = store
 
     def embed(self, values: Values, keys: dict[int, bytes], progress: Progress) -> Values:
-        """Vectors for the items of `values` that have a key, the same for the same content, which is
-        computed once. Others keep zeros.
+        """Return the vectors (N, T, D) of the items of `values` that have a digest in `keys`.
+
+        Items without a digest keep zeros.
         """
-        places: dict[bytes, list[int]] = {}
+        items_by_digest: dict[bytes, list[int]] = {}
         for item, key in keys.items():
-            places.setdefault(key, []).append(item)
-        found: dict[bytes, np.ndarray] = {}
-        for digest, where in places.items():
-            cell = self.store.get(self.identity, digest)
-            if cell is not None and cell.array is not None:
-                found[digest] = cell.array
-                progress(len(where))
-        left = [digest for digest in places if digest not in found]
+            items_by_digest.setdefault(key, []).append(item)
+        vectors = self._cached(items_by_digest, progress)
+
+        uncached = [digest for digest in items_by_digest if digest not in vectors]
         if values.length_B is not None:  # texts of one length together, for less padding
             length_B = values.length_B
-            left.sort(key=lambda digest: int(length_B[places[digest][0]]))
-        for first in range(0, len(left), TOGETHER):
-            some = left[first : first + TOGETHER]
-            for digest, array in zip(
-                some, self._run(values, torch.tensor([places[d][0] for d in some])), strict=True
-            ):
+            uncached.sort(key=lambda digest: int(length_B[items_by_digest[digest][0]]))
+        for first in range(0, len(uncached), TOGETHER):
+            digests = uncached[first : first + TOGETHER]
+            items = torch.tensor([items_by_digest[digest][0] for digest in digests])
+            for digest, array in zip(digests, self._run(values, items), strict=True):
                 stored = self.store.put(self.identity, digest, Cell(array)).array
                 assert stored is not None
-                found[digest] = stored
-                progress(len(places[digest]))
-        return self._gathered(values, places, found)
+                vectors[digest] = stored
+                progress(len(items_by_digest[digest]))
+        return self._gathered(values, items_by_digest, vectors)
 
-    def _run(self, values: Values, rows: Tensor) -> list[np.ndarray]:
-        plain = values.some(rows)
+    def _cached(self, items_by_digest: dict[bytes, list[int]], progress: Progress) -> dict[bytes, np.ndarray]:
+        """Return the vectors that the store has already, by digest."""
+        vectors = {}
+        for digest, items in items_by_digest.items():
+            cell = self.store.get(self.identity, digest)
+            if cell is not None and cell.array is not None:
+                vectors[digest] = cell.array
+                progress(len(items))
+        return vectors
+
+    def _run(self, values: Values, items: Tensor) -> list[np.ndarray]:
+        """Run the encoder on some items. Return the vectors (T, D) of each, without padding."""
+        device = torch.device(self.settings.device)
         with self.settings.autocast(frozen=True):
-            encoded = self.encoder.embed(
-                self.modality.transform(plain, None).to(torch.device(self.settings.device))
-            )  # type: ignore[operator]
+            cells = self.modality.transform(values.some(items), None).to(device)
+            encoded = self.encoder.embed(cells)
         assert encoded.length_B is not None
         return [x[: int(n)].numpy() for x, n in zip(encoded.x.cpu(), encoded.length_B, strict=True)]
 
     def _gathered(
-        self, values: Values, places: dict[bytes, list[int]], found: dict[bytes, np.ndarray]
+        self, values: Values, items_by_digest: dict[bytes, list[int]], vectors: dict[bytes, np.ndarray]
     ) -> Values:
-        width = int(self.encoder.width)  # type: ignore[arg-type]
-        count, steps = len(values), max((len(array) for array in found.values()), default=1)
-        x, length_B = allocate(count, (steps, width), torch.float32), torch.ones(count, dtype=torch.long)
-        into = x.numpy()
-        for digest, items in places.items():
-            array = found[digest]
-            into[items, : len(array)] = array
+        """Write the vectors of all items into one tensor (N, T, D), and normalise them."""
+        width = self.encoder.width
+        steps = max((len(array) for array in vectors.values()), default=1)
+        x = allocate(len(values), (steps, width), torch.float32)
+        length_B = torch.ones(len(values), dtype=torch.long)
+        x_array = x.numpy()
+        for digest, items in items_by_digest.items():
+            array = vectors[digest]
+            x_array[items, : len(array)] = array
             length_B[items] = len(array)
-        for part in x.split(NORMALISED):  # once, not in every step; linear models are the better for it too
-            part.copy_(self.encoder.norm(part))  # type: ignore[operator]
+
+        # once, not in every step; linear models are the better for it too
+        for chunk in x.split(NORMALISED):
+            chunk.copy_(self.encoder.norm(chunk))
         return Values(x, length_B, values.count_B, encoded=True)
 
 
-def _digest(values: Values, item: int, files: list[set[bytes]] | None) -> bytes:
-    """A hash of one prepared cell, or of the file that it was prepared from, which is known already."""
-    if files is not None:
-        (known,) = files[item]
-        return known
+def _digest(values: Values, item: int, file_digests: list[set[bytes]] | None) -> bytes:
+    """Return the digest of the file that a cell was prepared from, or else of the prepared cell."""
+    if file_digests is not None:
+        (file_digest,) = file_digests[item]
+        return file_digest
     x = values.x[item]
     if values.length_B is not None:
         x = x[: int(values.length_B[item])]
@@ -145,15 +146,15 @@ def _digest(values: Values, item: int, files: list[set[bytes]] | None) -> bytes:
 
 
 def _identity(column: ColumnPlan, modality: Modality, settings: Settings) -> str:
-    """Everything besides the file or the cell that decides its vectors."""
+    """Return a digest of everything besides the cell that decides its vectors."""
     network = {name: column.encoder.options.get(name) for name in ("identity", "pool", "unit")}
     prepared = modality.identity if isinstance(modality, MediaModality) else ""
     options = column.modality.model_dump(mode="json")
-    about = {
+    identity = {
         "version": VERSION,
         "precision": settings.frozen,
         "prepared": prepared,
         "modality": options,
         **network,
     }
-    return hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=12).hexdigest()
+    return hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=12).hexdigest()

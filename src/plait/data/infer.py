@@ -11,30 +11,22 @@ import pyarrow.compute as pc
 
 from plait.errors import RecipeError, TableError
 from plait.media.cell import is_file
-from plait.modalities.base import Match
-from plait.recipe import registry
+from plait.modalities.base import Match, modalities
 from plait.recipe.sections import ColumnRecipe, SplitRecipe
 from plait.table.read import SPLITS
 from plait.table.schema import SOUND, Column, Role, Schema, origin
 from plait.table.table import Source, Table
 from plait.table.values import distinct, is_text, sample
+from plait.tasks.base import tasks as task_registry
 
 ID_NAME = re.compile(
     r"(^|[_\- .])(id|uuid|guid|key|idx|index|row_?(id|no|numbers?|names?)?)$"
     r"|^unnamed: \d+$|^__index_level_\d+__$",
     re.IGNORECASE,
 )
-
-
 ID_CELL = re.compile(r"[A-Za-z0-9_\-./:]+")
-
-
 CODE = re.compile(r"[\d_/.:]")
-
-
 SPLIT_NAMES = ("split", "fold", "partition", "subset", "set")
-
-
 MEDIA_SUFFIX = re.compile(
     r".*\.(wav|mp3|flac|ogg|opus|m4a|aac|mp4|mkv|webm|avi|mov|pdf|svg|txt|json)$", re.IGNORECASE
 )
@@ -90,8 +82,8 @@ def infer_tasks(table: Table, labels: Mapping[str, str]) -> dict[str, tuple[str,
     for target, column in labels.items():
         cells = table.column(column).drop_null()
         matches = {}
-        for name in registry.names("tasks") if len(cells) else ():
-            if match := registry.find("tasks", name).matches(cells):
+        for name in task_registry.names() if len(cells) else ():
+            if match := task_registry.find(name).matches(cells):
                 matches[name] = match
         if not matches:
             content = f"cells of type {cells.type}" if len(cells) else "no labels at all"
@@ -144,25 +136,41 @@ def _input(table: Table, name: str, recipe: ColumnRecipe | None, rows: np.ndarra
     facts = {"name": name, "missing": everywhere.null_count, "distinct": _distinct(filled)}
 
     if recipe and recipe.modality:
-        registry.find("modalities", recipe.modality.name)
+        modalities.find(recipe.modality.name)
         return Column(role="input", modality=recipe.modality.name, reason="said by the recipe", **facts)
     if not len(filled):
-        empty = (
-            "no cell has a value" if everywhere.null_count == len(table) else "no row that trains has a value"
-        )
-        return Column(role="ignored", reason=empty, **facts)
+        all_empty = everywhere.null_count == len(table)
+        reason = "no cell has a value" if all_empty else "no row that trains has a value"
+        return Column(role="ignored", reason=reason, **facts)
     modality, match = _best(name, filled, table)
     if match is None:
         return Column(role="ignored", reason=f"no modality reads cells of type {cells.type}", **facts)
 
-    if recipe is None or recipe.role != "input":  # an input by the caller's word may look like anything
-        if _is_constant(modality, cells):
-            return Column(role="ignored", reason="the same value in every row", **facts)
-        if modality in ("text", "category", "number") and (why := _is_id(name, cells, rows)):
-            return Column(role="id", reason=why, **facts)
-        if is_text(filled) and modality in ("text", "category") and (why := _is_path(filled, table)):
-            return Column(role="ignored", reason=why, **facts)
+    # a column that the recipe names as an input may look like anything
+    if recipe is None or recipe.role != "input":
+        role, reason = _exclusion(name, modality, cells, rows, table)
+        if role != "input":
+            return Column(role=role, reason=reason, **facts)
     return Column(role="input", modality=modality, reason=match.reason, **facts)
+
+
+def _exclusion(
+    name: str, modality: str, cells: pa.ChunkedArray, rows: np.ndarray, table: Table
+) -> tuple[Role, str]:
+    """Return the role of a column from which nothing can be learned, and why; "input" for others."""
+    kind = modalities.find(modality)
+    if kind.drops_constant and _is_constant(cells):
+        return "ignored", "the same value in every row"
+    if kind.may_be_id:
+        reason = _is_id(name, cells, rows)
+        if reason:
+            return "id", reason
+    filled = cells.drop_null()
+    if is_text(filled) and kind.may_be_id:
+        reason = _is_path(filled, table)
+        if reason:
+            return "ignored", reason
+    return "input", ""
 
 
 def _distinct(cells: pa.ChunkedArray) -> int:
@@ -171,10 +179,8 @@ def _distinct(cells: pa.ChunkedArray) -> int:
     return 0 if nested else distinct(cells)
 
 
-def _is_constant(modality: str, cells: pa.ChunkedArray) -> bool:
+def _is_constant(cells: pa.ChunkedArray) -> bool:
     """Whether a column without empty cells has the same plain value in all of several rows."""
-    if registry.find("modalities", modality).media or modality == "vector":
-        return False
     return len(cells) > 1 and not cells.null_count and _distinct(cells) == 1
 
 
@@ -189,41 +195,45 @@ def _sounds(
     sound_recipes = {origin(name, names): recipe for name, recipe in recipes.items() if name not in names}
     sounds = []
     for column in columns:
-        name = column.name + SOUND
-        if name in table.data.column_names or column.role == "target":
+        if column.name + SOUND in names or column.role == "target":
             continue
-        if recipe := sound_recipes.get(column.name):
-            role = recipe.role or "input"
-            sounds.append(
-                Column(
-                    name=name,
-                    role=role,
-                    modality="audio" if role == "input" else None,
-                    reason="said by the recipe",
-                )
-            )
-        elif column.role == "input" and column.modality == "video":
-            filled = table.column(column.name).take(pa.array(rows)).drop_null()
-            source = Source(column.name, table.root)
-            heard, looked = registry.find("modalities", "video").hears(filled, source)
-            if heard:
-                sounds.append(
-                    Column(
-                        name=name,
-                        role="input",
-                        modality="audio",
-                        reason=f"{heard} of {looked} clips looked at have a sound",
-                    )
-                )
+        recipe = sound_recipes.get(column.name)
+        if recipe:
+            sounds.append(_sound_of_recipe(column, recipe))
+        elif column.modality and modalities.find(column.modality).may_have_sound:
+            sounds += _sound_of_video(table, column, rows)
     return sounds
+
+
+def _sound_of_recipe(column: Column, recipe: ColumnRecipe) -> Column:
+    role = recipe.role or "input"
+    modality = _sound_modality() if role == "input" else None
+    return Column(name=column.name + SOUND, role=role, modality=modality, reason="said by the recipe")
+
+
+def _sound_of_video(table: Table, column: Column, rows: np.ndarray) -> list[Column]:
+    """Return the sound of a column of videos if some of those that are looked at have one."""
+    assert column.modality is not None
+    filled = table.column(column.name).take(pa.array(rows)).drop_null()
+    source = Source(column.name, table.root)
+    heard, looked = modalities.find(column.modality).hears(filled, source)
+    if not heard:
+        return []
+    reason = f"{heard} of {looked} clips looked at have a sound"
+    return [Column(name=column.name + SOUND, role="input", modality=_sound_modality(), reason=reason)]
+
+
+def _sound_modality() -> str:
+    """Return the modality that reads the sounds of videos."""
+    return next(name for name in modalities.names() if modalities.find(name).is_sound)
 
 
 def _best(column: str, cells: pa.ChunkedArray, table: Table) -> tuple[str, Match | None]:
     """Return the modality that these cells of a column fit best, and why; None where there is none."""
     source = Source(column, table.root)
     matches = {}
-    for name in registry.names("modalities"):
-        if match := registry.find("modalities", name).matches(cells, source):
+    for name in modalities.names():
+        if match := modalities.find(name).matches(cells, source):
             matches[name] = match
     if not matches:
         return "", None
@@ -246,21 +256,32 @@ def _is_id(name: str, cells: pa.ChunkedArray, rows: np.ndarray) -> str:
     if _distinct(filled) < len(filled) or len(filled) < 2:
         return ""
     if pa.types.is_integer(filled.type):
-        # years, or doses of 0, 20, 40, count something else than rows
-        before_first = filled.to_numpy() - rows[cells.is_valid().to_numpy()]
-        if len(filled) > 2 and before_first[0] in (0, 1) and (before_first == before_first[0]).all():
+        if _counts_rows(filled.to_numpy(), rows[cells.is_valid().to_numpy()]):
             return "counts the rows"
         return "unique whole numbers, and named like an id" if ID_NAME.search(name) else ""
     if pa.types.is_floating(filled.type):
         return ""
+    return _is_code(name, filled)
 
-    shown = [str(cell) for cell in sample(filled, 200)]
-    without_spaces = all(ID_CELL.fullmatch(cell) for cell in shown)
-    if ID_NAME.search(name) and without_spaces:
+
+def _counts_rows(numbers: np.ndarray, rows: np.ndarray) -> bool:
+    """Return whether numbers are the row numbers, from 0 or from 1.
+
+    Years, or doses of 0, 20, 40, count something else than rows.
+    """
+    offset = numbers - rows
+    return len(numbers) > 2 and bool(offset[0] in (0, 1) and (offset == offset[0]).all())
+
+
+def _is_code(name: str, filled: pa.ChunkedArray) -> str:
+    """Return why different texts are codes that name rows; nothing if they are not."""
+    texts = [str(cell) for cell in sample(filled, 200)]
+    if not all(ID_CELL.fullmatch(text) for text in texts):
+        return ""
+    if ID_NAME.search(name):
         return "unique in every row, and named like an id"
-    with_digits = sum(bool(CODE.search(cell)) for cell in shown)
-    coded = without_spaces and with_digits > 0.5 * len(shown)
-    if coded and len(filled) >= 20 and not MEDIA_SUFFIX.fullmatch(shown[0]):
+    with_digits = sum(bool(CODE.search(text)) for text in texts)
+    if with_digits > 0.5 * len(texts) and len(filled) >= 20 and not MEDIA_SUFFIX.fullmatch(texts[0]):
         return "unique codes without spaces"
     return ""
 
@@ -271,5 +292,5 @@ def _is_path(cells: pa.ChunkedArray, table: Table) -> str:
     files = sum(bool(MEDIA_SUFFIX.fullmatch(name)) and is_file(name, table.root) for name in names)
     if files < len(names) / 2:
         return ""
-    modalities = ", ".join(registry.names("modalities"))
-    return f"names of files ({names[0]}) that none of the modalities reads: {modalities}"
+    readers = ", ".join(modalities.names())
+    return f"names of files ({names[0]}) that none of the modalities reads: {readers}"

@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
 from plait.console import Screen
+from plait.data.arguments import recipe_from, target_names
 from plait.data.plan import Plan, split_and_infer
 from plait.data.plan_columns import plan_columns
 from plait.data.plan_tasks import find_targets
 from plait.data.prepare import prepare
-from plait.data.preprocessing import Preprocessing, configured
+from plait.data.preprocessing import Preprocessing
 from plait.data.split import Split
-from plait.recipe.arguments import recipe_from, target_names
+from plait.modalities.base import modalities
 from plait.recipe.recipe import Recipe
 from plait.table import problems as check
 from plait.table.problems import Problem
 from plait.table.read import read
-from plait.table.schema import Schema, origin
+from plait.table.schema import Column, Schema, origin
 from plait.table.table import Table
 
 SHOWN = 10
@@ -29,8 +29,10 @@ SHOWN = 10
 
 @dataclass(frozen=True)
 class Inspection:
-    """What each column is and why, for each target the task and why; and, where cells were probed,
-    which cannot be read (`problems`) and what else is odd (`warnings`).
+    """What each column of a table is, and why.
+
+    `tasks` has the task of each target and the reason. If cells were probed, `problems` lists those that
+    cannot be read, and `warnings` says what else is odd.
     """
 
     table: str
@@ -50,36 +52,37 @@ class Inspection:
     def show(self, screen: Screen | None = None) -> Inspection:
         """Print itself, and return itself."""
         screen = screen or Screen(out=True)
-        rows = [
-            [
-                c.name,
-                c.modality or c.role,
-                f"{c.missing:,}" if c.missing else "-",
-                f"{self.tasks[c.name][0]}: {self.tasks[c.name][1]}" if c.name in self.tasks else c.reason,
-            ]
-            for c in self.schema
-        ]
         title = f"{self.table}: {self.schema.rows:,} rows, {len(self.schema.columns)} columns"
+        rows = [self._row(column) for column in self.schema]
         screen.table(title, ["column", "is", "missing ", "because"], rows)
         if self.problems:
-            bad = [[f"{p.row}", p.column, p.reason, p.file] for p in self.problems[:SHOWN]]
-            note = f", of which the first {SHOWN}" if len(self.problems) > SHOWN else ""
-            count = f"{len(self.problems):,} cell{'s' if len(self.problems) > 1 else ''}"
-            screen.table(
-                f"\n{count} cannot be read and would count as missing{note}",
-                ["row ", "column", "reason", "file"],
-                bad,
-            )
+            self._show_problems(screen)
         for warning in self.warnings:
             screen.warn(warning)
         return self
 
+    def _row(self, column: Column) -> list[str]:
+        """Return what is printed of one column."""
+        reason = column.reason
+        if column.name in self.tasks:
+            task, why = self.tasks[column.name]
+            reason = f"{task}: {why}"
+        missing = f"{column.missing:,}" if column.missing else "-"
+        return [column.name, column.modality or column.role, missing, reason]
+
+    def _show_problems(self, screen: Screen) -> None:
+        rows = [[f"{p.row}", p.column, p.reason, p.file] for p in self.problems[:SHOWN]]
+        note = f", of which the first {SHOWN}" if len(self.problems) > SHOWN else ""
+        count = f"{len(self.problems):,} cell{'s' if len(self.problems) > 1 else ''}"
+        title = f"\n{count} cannot be read and would count as missing{note}"
+        screen.table(title, ["row ", "column", "reason", "file"], rows)
+
 
 def inspect(
-    data: Any,
+    data: object,
     target: str | Sequence[str] = (),
     root: str | Path | None = None,
-    columns: Mapping[str, Any] | None = None,
+    columns: Mapping[str, object] | None = None,
     probe: bool = True,
 ) -> Inspection:
     """Say what plait takes each column of a table to be, and why. Trains nothing.
@@ -106,7 +109,7 @@ def _media(table: Table, schema: Schema, sides: Split, recipe: Recipe) -> Prepro
     rows = pa.array(sides.train)
     inputs = {}
     for name, column in plan_columns(recipe, schema, {}).items():
-        modality, config = configured("modalities", column.modality)
+        modality, config = modalities.choose(column.modality)
         if modality.media:
             cells = table.column(origin(name, table.data.column_names))
             inputs[name] = modality.fit(config, cells.take(rows))

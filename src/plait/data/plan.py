@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import yaml
-from pydantic import ConfigDict, PlainSerializer, TypeAdapter
+from pydantic import ConfigDict, JsonValue, PlainSerializer, TypeAdapter
 from pydantic.dataclasses import dataclass
 
+from plait.balancing.base import balancings
+from plait.data.arguments import target_names
 from plait.data.infer import infer, split_column
 from plait.data.plan_columns import ColumnPlan, plan_columns, with_encoders
 from plait.data.plan_ensemble import EnsemblePlan, plan_ensemble
@@ -19,16 +21,18 @@ from plait.data.plan_tasks import Targets, aligned_columns, components, find_tar
 from plait.data.plan_training import TrainingPlan, plan_training
 from plait.data.split import NO_ROWS, Split, split
 from plait.errors import RecipeError, TrainingError
-from plait.recipe.arguments import target_names
+from plait.fusion.base import fusions
+from plait.modalities.base import modalities
 from plait.recipe.recipe import Recipe
 from plait.recipe.registry import Choice
 from plait.recipe.sections import ModelRecipe, SplitRecipe
+from plait.table.json import JSON
 from plait.table.schema import Schema, origin
 from plait.table.sides import SIDE
 from plait.table.table import Table
 
 # a recipe's unset fields stay unset in JSON: what was asked for can be told from defaults
-RecipeAsked = Annotated[Recipe, PlainSerializer(Recipe.to_dict, return_type=dict[str, Any])]
+RecipeAsked = Annotated[Recipe, PlainSerializer(Recipe.to_dict, return_type=dict[str, JsonValue])]
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -83,8 +87,8 @@ class Plan:
             alignments=alignments,
             tasks=tasks,
             columns=columns,
-            fusion=recipe.fusion.resolved("fusion"),
-            balancing=recipe.balancing.resolved("balancing"),
+            fusion=fusions.resolve(recipe.fusion),
+            balancing=balancings.resolve(recipe.balancing),
             model=_plan_model(recipe.model, targets),
             training=plan_training(recipe.training, len(rows.train), components(tasks), _all_frozen(columns)),
             ensemble=plan_ensemble(recipe, schema, len(rows.train)),
@@ -127,15 +131,20 @@ class Plan:
 
     def words_only(self) -> Plan:
         """Plan to count the words and n-grams of all texts, and to predict nothing."""
-        texts = [name for name, column in self.columns.items() if column.modality.name == "text"]
-        counted = self.with_encoders({"text": Choice(name="bag")})
+        counters = {name: modalities.find(name).words for name in self._modalities()}
+        counters = {name: encoder for name, encoder in counters.items() if encoder}
+        counted = self.with_encoders({name: Choice(name=encoder) for name, encoder in counters.items()})
+        texts = [name for name, column in counted.columns.items() if column.modality.name in counters]
         return replace(counted, columns={name: counted.columns[name] for name in texts}, tasks={})
+
+    def has_words(self) -> bool:
+        """Return whether there are columns of which words can be counted."""
+        return any(modalities.find(name).words for name in self._modalities())
 
     def for_member(self, fusion: Choice | None, learning_rate: float | None) -> Plan:
         """Plan a network within an ensemble, with its own fusion and learning rate where there are any.
 
-        Its columns have no votes of their own: how far these are trusted would be found out on the rows
-        that the member is weighed by.
+        It has no late fusion: the mixture weight would be fitted on the rows that the member is weighed by.
         """
         recipe = self.recipe
         if learning_rate is not None:
@@ -144,14 +153,14 @@ class Plan:
         return replace(
             self,
             recipe=recipe,
-            fusion=fusion.resolved("fusion") if fusion else self.fusion,
+            fusion=fusions.resolve(fusion) if fusion else self.fusion,
             model=self.model.model_copy(update={"votes": False}),
             ensemble=EnsemblePlan(),
         )._numbered()
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JSON:
         """Return the plan as JSON."""
-        fields: dict[str, Any] = _PLAN.dump_python(self, mode="json")
+        fields: JSON = _PLAN.dump_python(self, mode="json")
         return fields
 
     def to_json(self) -> str:
@@ -159,7 +168,7 @@ class Plan:
         return json.dumps(self.to_dict(), ensure_ascii=False, indent=1)
 
     @classmethod
-    def from_dict(cls, fields: Any) -> Plan:
+    def from_dict(cls, fields: object) -> Plan:
         """Read what `to_dict` wrote. Raises `pydantic.ValidationError`."""
         return _PLAN.validate_python(fields)
 
@@ -169,6 +178,9 @@ class Plan:
         for name in ("recipe", "schema", "split", "reasons"):
             del fields[name]
         return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=100)
+
+    def _modalities(self) -> set[str]:
+        return {column.modality.name for column in self.columns.values()}
 
     def _numbered(self) -> Plan:
         """Fill in the numbers of the training anew, from the recipe, for this plan's rows and columns."""

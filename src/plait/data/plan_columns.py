@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
+from plait.encoders.base import encoders as encoder_registry
 from plait.errors import RecipeError, nearest
-from plait.recipe import registry
+from plait.modalities.base import modalities as modality_registry
 from plait.recipe.recipe import Recipe
 from plait.recipe.registry import Choice, Options
 from plait.recipe.sections import ColumnRecipe
 from plait.table.schema import Schema
+from plait.tasks.base import tasks as task_registry
 
 PLAIN = frozenset({"vector", "index"})  # layouts of numbers, categories, dates and vectors
 
@@ -69,23 +70,21 @@ def _plan_column(recipe: Recipe, name: str, schema: Schema, readers: list[Choice
     assert modality is not None  # of every input
     column_recipe = recipe.columns.get(name, ColumnRecipe())
     choice = column_recipe.encoder or recipe.encoders.get(modality) or _usual_encoder(modality, readers)
-    encoder = registry.find("encoders", choice.name)
-    config = encoder.settled(
-        registry.configure("encoders", choice.name, choice.options), modality, schema.rows
-    )
+    encoder, options = encoder_registry.choose(choice)
+    config = encoder.settled(options, modality, schema.rows)
 
     # options of the modality: the recipe's word comes before what the encoder asks for, and that before
     # what the tasks ask for
-    defaults: dict[str, Any] = {}
+    defaults: dict[str, object] = {}
     for reader in readers:
-        defaults |= registry.find("tasks", reader.name).cells.get(modality, {})
+        defaults |= task_registry.find(reader.name).cells.get(modality, {})
     defaults |= encoder.asks(config, modality)
     defaults |= recipe.modalities.get(modality, {})
     is_named = column_recipe.modality is not None and column_recipe.modality.name == modality
     cells = column_recipe.modality if column_recipe.modality and is_named else Choice(name=modality)
 
     return ColumnPlan(
-        modality=cells.resolved("modalities", defaults),
+        modality=modality_registry.resolve(cells, defaults),
         encoder=Choice(name=choice.name, **config.model_dump(mode="json")),
         frozen=encoder.frozen(config),
         plain=encoder.takes <= PLAIN,
@@ -95,8 +94,8 @@ def _plan_column(recipe: Recipe, name: str, schema: Schema, readers: list[Choice
 def _usual_encoder(modality: str, readers: list[Choice]) -> Choice:
     """Return the encoder that the first of the tasks wants that wants any, else the modality's own."""
     for reader in readers:
-        config = registry.configure("tasks", reader.name, reader.options)
-        default = registry.find("tasks", reader.name).encoder_for(config, modality)
+        task, config = task_registry.choose(reader)
+        default = task.encoder_for(config, modality)
         if default:
             return Choice(**default)
-    return Choice(name=registry.find("modalities", modality).encoder)
+    return Choice(name=modality_registry.find(modality).encoder)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from pydantic import Field
 
+from plait.encoders.base import encoders as encoder_registry
 from plait.errors import RecipeError
 from plait.recipe.recipe import Recipe
-from plait.recipe.registry import Choice, Options, configure, find
+from plait.recipe.registry import Choice, Options
 from plait.recipe.sections import QUALITY, EnsembleRecipe
 from plait.table.schema import Schema
 
@@ -66,7 +66,7 @@ def _trainable(choice: Choice, modalities: set[str], strict: bool, messages: set
 
     None if no encoder is left of those that it asks for. With `strict` missing weights are an error.
     """
-    by_modality: Mapping[str, Any] = choice.options.get("encoders") or {}
+    by_modality: Mapping[str, object] = choice.options.get("encoders") or {}
     encoders = {}
     for modality, encoder in by_modality.items():
         if modality not in modalities:
@@ -84,8 +84,8 @@ def _trainable(choice: Choice, modalities: set[str], strict: bool, messages: set
 def _unavailable(encoder: Choice, modality: str, strict: bool) -> str:
     """Return why an encoder cannot be built here; nothing if it can."""
     try:
-        component = find("encoders", encoder.name)
-        component.settled(configure("encoders", encoder.name, encoder.options), modality)
+        component, config = encoder_registry.choose(encoder)
+        component.settled(config, modality)
     except (RecipeError, ModuleNotFoundError) as error:
         if strict:
             raise

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from plait.data.infer import infer_tasks
 from plait.errors import RecipeError, TableError, nearest
-from plait.recipe import registry
+from plait.modalities.base import modalities as modality_registry
 from plait.recipe.recipe import Recipe
 from plait.recipe.registry import Choice
-from plait.recipe.sections import ColumnRecipe
 from plait.table.schema import Schema
 from plait.table.table import Table
 from plait.tasks.base import Task
-
-ALIGNED = ("image", "text", "audio", "video")  # modalities that are aligned when no columns are named
+from plait.tasks.base import tasks as task_registry
+from plait.tasks.base_prediction import Prediction
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,8 @@ class Targets:
     def classes(self) -> str:
         """The column with the first target's labels if these are classes, which can be stratified."""
         target = next(iter(self.labels), "")
-        return self.labels[target] if self.tasks.get(target) == "classification" else ""
+        may_stratify = target and task_registry.find(self.tasks[target]).may_stratify
+        return self.labels[target] if may_stratify else ""
 
 
 def find_targets(table: Table, recipe: Recipe, names: Sequence[str]) -> Targets:
@@ -49,6 +48,19 @@ def find_targets(table: Table, recipe: Recipe, names: Sequence[str]) -> Targets:
     if not len(table):
         raise TableError(f"{table.name} has no rows")
     alignments = _named_alignments(recipe)
+    targets = _target_names(recipe, names, alignments)
+    labels = {target: _label_column(recipe, target) for target in targets}
+    tasks, reasons = {}, {}
+    for target, (inferred, match) in infer_tasks(table, labels).items():
+        choice = recipe.tasks.get(target, Choice(name=inferred))
+        tasks[target] = choice.name
+        reasons[target] = match.reason if choice.name == inferred else "said by the recipe"
+
+    return Targets(labels, tasks, reasons, alignments, _hidden_labels(recipe, labels, alignments))
+
+
+def _target_names(recipe: Recipe, names: Sequence[str], alignments: Mapping[str, list[str]]) -> list[str]:
+    """Return the named targets, and the recipe's tasks that have labels."""
     targets = list(names)
     for name, choice in recipe.tasks.items():
         has_labels = name not in alignments and (not names or choice.options.get("column"))
@@ -58,21 +70,18 @@ def find_targets(table: Table, recipe: Recipe, names: Sequence[str]) -> Targets:
         raise RecipeError(
             "a target cannot be named 'problem': predictions have a column of that name; rename yours"
         )
+    return targets
 
-    labels = {target: _label_column(recipe, target) for target in targets}
-    tasks, reasons = {}, {}
-    for target, (inferred, match) in infer_tasks(table, labels).items():
-        choice = recipe.tasks.get(target, Choice(name=inferred))
-        tasks[target] = choice.name
-        reasons[target] = match.reason if choice.name == inferred else "said by the recipe"
 
-    aligned = {column for columns in alignments.values() for column in columns}
-    hidden = []
-    for target, column in labels.items():
-        is_input = column in aligned or recipe.columns.get(column, ColumnRecipe()).role == "input"
-        if column == target or not is_input:
-            hidden.append(column)
-    return Targets(labels, tasks, reasons, alignments, hidden)
+def _hidden_labels(
+    recipe: Recipe, labels: Mapping[str, str], alignments: Mapping[str, list[str]]
+) -> list[str]:
+    """Return the columns with labels that are no inputs."""
+    inputs: set[str] = set().union(*alignments.values())
+    for column, column_recipe in recipe.columns.items():
+        if column_recipe.role == "input":
+            inputs.add(column)
+    return [column for target, column in labels.items() if column == target or column not in inputs]
 
 
 def plan_tasks(recipe: Recipe, targets: Targets, schema: Schema) -> dict[str, Choice]:
@@ -95,7 +104,7 @@ def plan_tasks(recipe: Recipe, targets: Targets, schema: Schema) -> dict[str, Ch
 
     planned = {}
     for target, choice in choices.items():
-        resolved = choice.resolved("tasks", recipe.task_defaults.get(choice.name))
+        resolved = task_registry.resolve(choice, recipe.task_defaults.get(choice.name))
         reads_all = not resolved.options.get("inputs")
         planned[target] = _replaced(resolved, inputs=schema.of("input")) if reads_all else resolved
     return planned
@@ -111,14 +120,17 @@ def aligned_columns(name: str, choice: Choice, schema: Schema) -> list[str]:
         raise RecipeError(f"task '{name}': there is a column of that name; give the task another one")
     columns = list(choice.options.get("inputs") or ())
     if not columns:
-        columns = [column for column in inputs if schema[column].modality in ALIGNED]
+        columns = [column for column in inputs if _is_media_or_text(schema[column].modality)]
+    _check_aligned(name, columns, choice.options.get("anchor"), inputs)
+    return columns
 
+
+def _check_aligned(name: str, columns: list[str], anchor: str | None, inputs: list[str]) -> None:
     unknown = [column for column in columns if column not in inputs]
     if unknown:
         raise RecipeError(
             f"task '{name}': no input column '{unknown[0]}' to align: {nearest(unknown[0], inputs)}"
         )
-    anchor = choice.options.get("anchor")
     if anchor is not None and anchor not in columns:
         raise RecipeError(
             f"task '{name}': the anchor '{anchor}' is none of its columns: {nearest(anchor, columns)}"
@@ -128,19 +140,25 @@ def aligned_columns(name: str, choice: Choice, schema: Schema) -> list[str]:
             f"task '{name}': expected two or more different columns to align, found "
             f"{', '.join(columns) or 'none'}"
         )
-    return columns
+
+
+def _is_media_or_text(modality: str | None) -> bool:
+    if modality is None:
+        return False
+    kind = modality_registry.find(modality)
+    return kind.media or kind.is_text
 
 
 def components(tasks: Mapping[str, Choice]) -> list[type[Task]]:
     """Return the class of each task."""
-    return [registry.find("tasks", choice.name) for choice in tasks.values()]
+    return [task_registry.find(choice.name) for choice in tasks.values()]
 
 
 def _named_alignments(recipe: Recipe) -> dict[str, list[str]]:
     """Return the columns that each task which compares columns names, none where it names none."""
     alignments = {}
     for name, choice in recipe.tasks.items():
-        if not registry.find("tasks", choice.name).compares:
+        if task_registry.find(choice.name).has_target:
             continue
         if choice.options.get("column"):
             raise RecipeError(f"task '{name}' compares columns, its inputs, and has no labels in another one")
@@ -153,13 +171,13 @@ def _label_column(recipe: Recipe, target: str) -> str:
     return (choice.options.get("column") if choice else None) or target
 
 
-def _replaced(choice: Choice, **options: Any) -> Choice:
+def _replaced(choice: Choice, **options: object) -> Choice:
     return Choice(name=choice.name, **{**choice.options, **options})
 
 
 def _with_inputs(target: str, choice: Choice, schema: Schema) -> Choice:
     """Name the inputs of a task that reads columns of some modalities only, and was given none."""
-    modalities = registry.find("tasks", choice.name).modalities
+    modalities = task_registry.find(choice.name).modalities
     if not modalities or choice.options.get("inputs"):
         return choice
     columns = [column for column in schema.of("input") if schema[column].modality in modalities]
@@ -200,13 +218,13 @@ def _check_inputs(target: str, label: str, choice: Choice, recipe: Recipe, schem
 
 def _check_training(recipe: Recipe, choices: Mapping[str, Choice], targets: Targets) -> None:
     """Raise `RecipeError` where tasks without a fused vector are asked for what only that allows."""
-    if recipe.training.unlabelled and not any(_fuse(choices.values())):
+    if recipe.training.unlabelled and not any(issubclass(task, Prediction) for task in components(choices)):
         raise RecipeError(
             "training.unlabelled learns from rows without a label, which these tasks cannot: leave it out"
         )
     alignments = {name: recipe.tasks[name] for name in targets.alignments}
     for name, choice in {**alignments, **choices}.items():
-        if registry.find("tasks", choice.name).fuses:
+        if issubclass(task_registry.find(choice.name), Prediction):
             continue
         if recipe.training.mixup:
             raise RecipeError(
@@ -217,10 +235,6 @@ def _check_training(recipe: Recipe, choices: Mapping[str, Choice], targets: Targ
             raise RecipeError(
                 f"an ensemble's members do not agree on a {choice.name} ('{name}'): leave quality at fast"
             )
-
-
-def _fuse(choices: Iterable[Choice]) -> list[bool]:
-    return [registry.find("tasks", choice.name).fuses for choice in choices]
 
 
 def _has_members(recipe: Recipe) -> bool:

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from plait.recipe.sections import COMPARED, LEAST_STEPS, UNAUGMENTED, TrainingOptions, TrainingRecipe
 from plait.tasks.base import Task
+from plait.tasks.base_comparison import Comparison
 
 EPOCHS = 40
 MIN_EPOCHS = 8
@@ -44,23 +45,20 @@ def plan_training(
     """
     min_steps = max((task.steps for task in tasks), default=LEAST_STEPS)
     unaugmented = min((task.unaugmented for task in tasks), default=UNAUGMENTED)
-    writes = min_steps > LEAST_STEPS
     many = frozen and rows >= MANY
 
     batch_size = recipe.batch_size
     if batch_size == "auto":
-        batch_size = _batch_size(rows, any(task.compares for task in tasks), writes, many)
+        compares = any(issubclass(task, Comparison) for task in tasks)
+        batch_size = _batch_size(rows, compares, min_steps > LEAST_STEPS, many)
     epochs = recipe.epochs
     if epochs == "auto":
-        epochs = MANY_EPOCHS if many and not writes else _epochs(max(rows // batch_size, 1), min_steps)
+        epochs = _epochs(max(rows // batch_size, 1), min_steps, many)
+    if recipe.unaugmented != "auto":
+        unaugmented = recipe.unaugmented
 
     shared = {name: getattr(recipe, name) for name in TrainingOptions.model_fields}
-    return TrainingPlan(
-        **shared,
-        epochs=epochs,
-        batch_size=batch_size,
-        unaugmented=unaugmented if recipe.unaugmented == "auto" else recipe.unaugmented,
-    )
+    return TrainingPlan(**shared, epochs=epochs, batch_size=batch_size, unaugmented=unaugmented)
 
 
 def _batch_size(rows: int, compares: bool, writes: bool, many: bool) -> int:
@@ -71,8 +69,11 @@ def _batch_size(rows: int, compares: bool, writes: bool, many: bool) -> int:
     return MANY_BATCH if many else BATCH
 
 
-def _epochs(steps: int, min_steps: int) -> int:
+def _epochs(steps: int, min_steps: int, many: bool) -> int:
     """Return the number of epochs of so many steps each: few for large tables, many for small ones."""
+    writes = min_steps > LEAST_STEPS
+    if many and not writes:
+        return MANY_EPOCHS
     usual = min(EPOCHS, max(MIN_EPOCHS, MAX_STEPS // steps))
     enough = -(-min_steps // steps)
     return max(usual, enough)

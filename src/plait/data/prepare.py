@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from plait.data.dataset import Dataset
 from plait.data.plan import Plan
 from plait.data.preprocessing import Prepared, Preprocessing
 from plait.data.split import Split
-from plait.encoders.base import Encoder
+from plait.encoders.base import FrozenEncoder
 from plait.errors import TrainingError
 from plait.media.cache import Cache, open_store
 from plait.nn.device import Settings
@@ -42,10 +43,12 @@ class Sides:
 
     @property
     def prepared(self) -> Prepared:
+        """The prepared table that all sides are cut from."""
         return self.train.prepared
 
     @property
     def preprocessing(self) -> Preprocessing:
+        """The fitted modalities and tasks that prepared the table."""
         return self.train.preprocessing
 
 
@@ -63,7 +66,12 @@ def prepare_sides(plan: Plan, table: Table, folder: Path, strict: bool, screen: 
 
 
 def embed_sides(
-    sides: Sides, encoders: dict[str, Encoder], plan: Plan, settings: Settings, table: Table, screen: Screen
+    sides: Sides,
+    encoders: Mapping[str, FrozenEncoder],
+    plan: Plan,
+    settings: Settings,
+    table: Table,
+    screen: Screen,
 ) -> None:
     """Run the frozen encoders once over all cells, in place."""
     present = sides.prepared.batch.present
@@ -83,7 +91,9 @@ def prepare(table: Table, preprocessing: Preprocessing, screen: Screen) -> Prepa
 
 def store(screen: Screen, table: Table) -> AbstractContextManager[Cache | None]:
     """Open the cache of prepared cells; none for a few rows, which are read faster than it is opened."""
-    return (open_store(screen.warn) if len(table) >= WORTH_CACHING else None) or nullcontext()
+    if len(table) < WORTH_CACHING:
+        return nullcontext()
+    return open_store(screen.warn) or nullcontext()
 
 
 def check_cells(
@@ -96,7 +106,7 @@ def check_cells(
             f"{len(prepared.problems):,} cells have problems, listed in {folder / 'problems.csv'}; they "
             f"count as missing:\n" + check.summary(prepared.problems)
         )
-    check.check(prepared.problems, prepared.given, table.root, strict)
+    check.check(prepared.problems, prepared.filled, table.root, strict)
     for warning in (
         *check.health(prepared.notes, prepared.digests),
         *check.leaks(prepared.digests, rows.sides()),

@@ -1,10 +1,9 @@
-"""From a table's rows to tensors: every column's state is fitted on training rows only, then used on all."""
+"""Turn a table's rows into tensors. Each column's state is fitted on training rows, then used on all."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,29 +14,30 @@ from plait.data.plan import Plan
 from plait.errors import TableError
 from plait.media.cell import Store
 from plait.media.loading import load_together
-from plait.modalities.base import Modality
+from plait.modalities.base import Modality, modalities
 from plait.modalities.base_media import MediaModality
 from plait.nn.batch import Batch, Loaded, Values
-from plait.recipe import registry
-from plait.recipe.registry import Choice
+from plait.table.json import JSON, read_as, read_object
 from plait.table.problems import Problem
 from plait.table.schema import origin
 from plait.table.table import Progress, Source, Table
 from plait.table.values import is_list
 from plait.tasks.base import Task
+from plait.tasks.base import tasks as task_registry
 
 
 @dataclass
 class Prepared:
     """A table as whole tensors, one entry a row: a batch is an index into them.
 
-    `notes` says of which rows of a column something is worth a warning.
+    By column, `digests` has the digests of each row's files, `filled` the number of cells that are not null,
+    and `notes` the rows of which something is worth a warning.
     """
 
     batch: Batch
     problems: list[Problem] = field(default_factory=list)
     digests: dict[str, list[set[bytes]]] = field(default_factory=dict)
-    given: dict[str, int] = field(default_factory=dict)
+    filled: dict[str, int] = field(default_factory=dict)
     notes: dict[str, dict[str, list[int]]] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -45,8 +45,9 @@ class Prepared:
 
 
 class Preprocessing:
-    """The fitted modalities of all inputs and the fitted tasks of all targets. `several` names the
-    inputs whose cells were lists of media when they were fitted.
+    """The fitted modalities of all inputs and the fitted tasks of all targets.
+
+    `several` names the inputs whose cells were lists of media when they were fitted.
     """
 
     def __init__(
@@ -60,24 +61,18 @@ class Preprocessing:
         rows = pa.array(train)
         inputs, tasks, several = {}, {}, set()
         for name, column in plan.columns.items():
-            modality, config = configured("modalities", column.modality)
+            modality, config = modalities.choose(column.modality)
             cells = table.column(origin(name, table.data.column_names))
             inputs[name] = modality.fit(config, cells.take(rows))
             if modality.media and is_list(cells):
                 several.add(name)
         for name, choice in plan.tasks.items():
-            task, config = configured("tasks", choice)
-            tasks[name] = task.fit(
-                config, _target(table, task.reads(config, name), task.compares).take(rows), name
-            )
-            tasks[name].inputs, tasks[name].label_columns = config.inputs, task.reads(config, name)
+            task, config = task_registry.choose(choice)
+            labels = _target(table, task.reads(config, name), not task.has_target).take(rows)
+            tasks[name] = task.fit(config, labels, name)
+            tasks[name].connect(config, name)
         if not inputs:
-            left = [f"'{c.name}' ({c.role})" for c in plan.schema if c.role in ("id", "ignored")]
-            shown = ", ".join(left[:5]) + (", ..." if len(left) > 5 else "")
-            others = f"left out: {shown}; plait inspect says why, --column NAME=number takes one"
-            raise TableError(
-                f"{table.name} has no column to learn from; {others if left else 'it has the target alone'}"
-            )
+            raise TableError(f"{table.name} has no column to learn from; {_excluded_columns(plan)}")
         return cls(inputs, tasks, several)
 
     def prepare(
@@ -87,51 +82,51 @@ class Preprocessing:
         progress: Progress = lambda n: None,
         store: Store | None = None,
     ) -> Prepared:
-        """All rows as tensors. An input without a column is missing in every row; without targets'
-        columns, no labels. Media are looked up in the `store` first, and left there.
-        """
-        rows = len(table)
-        empty = dict.fromkeys(self.inputs)  # filled below, in the order of the inputs
-        done = Prepared(Batch(empty, {}, {}, torch.arange(rows)))  # type: ignore[arg-type]
-        for column, names in self._by_origin(table.data.column_names).items():
-            is_in_table = column in table.data.column_names
-            cells = table.column(column) if is_in_table else pa.chunked_array([pa.nulls(rows)])
-            sources = [Source(name, table.root, progress, store, part=name != column) for name in names]
-            for name, loaded in zip(
-                names, load([self.inputs[n] for n in names], cells, sources), strict=True
-            ):
-                done.batch.values[name], done.batch.present[name] = loaded.values, loaded.present
-                done.batch.in_table[name] = torch.full((rows,), is_in_table)
-                done.problems += loaded.problems
-                done.given[name] = rows - cells.null_count
-                if loaded.digests and name == names[0]:  # the sound of a clip is the same file
-                    done.digests[name] = loaded.digests
-                if loaded.notes:
-                    done.notes[name] = loaded.notes
-        for name, task in self.tasks.items() if targets else ():
-            if task.compares or task.label_columns[0] in table.data.column_names:
-                source = Source(name, table.root, store=store)
-                target, labelled, problems = task.encode(
-                    _target(table, task.label_columns, task.compares), source
-                )
-                done.batch.targets[name], done.batch.labelled[name] = target, labelled
-                if task.from_files:
-                    done.given[name] = rows - table.column(task.label_columns[0]).null_count
-                done.problems += problems
-        done.problems.sort(key=lambda p: p.row)
-        return done
+        """Turn all rows into tensors.
 
-    def _by_origin(self, known: list[str]) -> dict[str, list[str]]:
-        """The inputs that are read from each column of a table: a clip's frames and its sound come from
-        one.
+        An input that the table lacks is missing in every row. A target that it lacks has no labels, as all
+        have with `targets=False`. Media are looked up in the `store` first, and are left there.
         """
-        found: dict[str, list[str]] = {}
+        # filled below, in the order of the inputs
+        empty = {name: Values(torch.empty(0)) for name in self.inputs}
+        prepared = Prepared(Batch(empty, {}, {}, torch.arange(len(table))))
+        for column, names in self._by_origin(table.data.column_names).items():
+            sources = [Source(name, table.root, progress, store, part=name != column) for name in names]
+            self._prepare_inputs(prepared, table, column, sources)
+        if targets:
+            for name, task in self.tasks.items():
+                if not task.has_target or task.label_columns[0] in table.data.column_names:
+                    _prepare_target(prepared, table, task, Source(name, table.root, store=store))
+        prepared.problems.sort(key=lambda problem: problem.row)
+        return prepared
+
+    def _prepare_inputs(self, prepared: Prepared, table: Table, column: str, sources: list[Source]) -> None:
+        """Read the inputs that `sources` names from one column of the table."""
+        rows = len(table)
+        is_in_table = column in table.data.column_names
+        cells = table.column(column) if is_in_table else pa.chunked_array([pa.nulls(rows)])
+        modalities = [self.inputs[source.column] for source in sources]
+        for source, loaded in zip(sources, load(modalities, cells, sources), strict=True):
+            name = source.column
+            prepared.batch.values[name] = loaded.values
+            prepared.batch.present[name] = loaded.present
+            prepared.batch.in_table[name] = torch.full((rows,), is_in_table)
+            prepared.problems += loaded.problems
+            prepared.filled[name] = rows - cells.null_count
+            if loaded.digests and source is sources[0]:  # the sound of a video is in the same file
+                prepared.digests[name] = loaded.digests
+            if loaded.notes:
+                prepared.notes[name] = loaded.notes
+
+    def _by_origin(self, column_names: list[str]) -> dict[str, list[str]]:
+        """Return the inputs that are read from each column: a video's frames and its sound share one."""
+        inputs: dict[str, list[str]] = {}
         for name in self.inputs:
-            found.setdefault(origin(name, known), []).append(name)
-        return found
+            inputs.setdefault(origin(name, column_names), []).append(name)
+        return inputs
 
     def convolves(self, plan: Plan) -> bool:
-        """Whether encoders that are trained convolve, which decides what settings are fast."""
+        """Return whether an encoder that is trained convolves, which decides what settings are fast."""
         shaped = ("grid", "frames", "spectrogram", "wave")
         return any(
             modality.layout.kind in shaped and not plan.columns[column].frozen
@@ -139,16 +134,15 @@ class Preprocessing:
         )
 
     def transform(self, batch: Batch, generator: torch.Generator | None = None) -> Batch:
-        """A batch as encoders take it; augmented when a generator is given."""
-        cells = batch.values
-        values = {
-            c: cells[c] if cells[c].encoded else modality.transform(cells[c], generator)
-            for c, modality in self.inputs.items()
-        }
+        """Return a batch as encoders take it; augmented if there is a generator."""
+        values = {}
+        for column, modality in self.inputs.items():
+            cells = batch.values[column]
+            values[column] = cells if cells.encoded else modality.transform(cells, generator)
         return replace(batch, values=values)
 
-    def state(self) -> dict[str, Any]:
-        """All fitted state, as JSON."""
+    def state(self) -> JSON:
+        """Return all fitted state, as JSON."""
         return {
             "inputs": {name: modality.state() for name, modality in self.inputs.items()},
             "tasks": {name: task.state() for name, task in self.tasks.items()},
@@ -156,37 +150,61 @@ class Preprocessing:
         }
 
     @classmethod
-    def from_state(cls, plan: Plan, state: dict[str, Any]) -> Preprocessing:
-        """The inverse of `state`, for the same plan."""
+    def from_state(cls, plan: Plan, state: JSON) -> Preprocessing:
+        """Invert `state`, for the same plan."""
         inputs, tasks = {}, {}
+        input_states, task_states = read_object(state["inputs"]), read_object(state["tasks"])
         for name, column in plan.columns.items():
-            modality, config = configured("modalities", column.modality)
-            inputs[name] = modality.from_state(config, state["inputs"][name])
+            modality, config = modalities.choose(column.modality)
+            inputs[name] = modality.from_state(config, read_object(input_states[name]))
         for name, choice in plan.tasks.items():
-            task, config = configured("tasks", choice)
-            tasks[name] = task.from_state(config, state["tasks"][name])
-            tasks[name].inputs, tasks[name].label_columns = config.inputs, task.reads(config, name)
-        return cls(inputs, tasks, state["several"])
+            task, config = task_registry.choose(choice)
+            tasks[name] = task.from_state(config, read_object(task_states[name]))
+            tasks[name].connect(config, name)
+        return cls(inputs, tasks, read_as(list[str], state["several"]))
+
+
+def _excluded_columns(plan: Plan) -> str:
+    """Say which columns are no inputs, and how to make one an input."""
+    columns = [f"'{c.name}' ({c.role})" for c in plan.schema if c.role in ("id", "ignored")]
+    if not columns:
+        return "it has the target alone"
+    shown = ", ".join(columns[:5]) + (", ..." if len(columns) > 5 else "")
+    return f"left out: {shown}; plait inspect says why, --column NAME=number takes one"
+
+
+def _prepare_target(prepared: Prepared, table: Table, task: Task, source: Source) -> None:
+    """Encode the labels of one target."""
+    name = source.column
+    cells = _target(table, task.label_columns, not task.has_target)
+    target, labelled, problems = task.encode(cells, source)
+    prepared.batch.targets[name] = target
+    prepared.batch.labelled[name] = labelled
+    if task.from_files:
+        prepared.filled[name] = len(table) - table.column(task.label_columns[0]).null_count
+    prepared.problems += problems
 
 
 def _target(table: Table, columns: list[str], several: bool) -> pa.ChunkedArray:
-    """The cells of a target's column, or structs of `several`. One of these that the table lacks is
-    missing in every row.
+    """Return the cells of a target's column, or with `several` one struct of all columns for each row.
+
+    A column of several that the table lacks is missing in every row.
     """
     if not several:
         return table.column(columns[0])
-    known = table.data.column_names
-    read = [origin(c, known) for c in columns]
-    parts = [
-        table.column(c).combine_chunks() if c in known else pa.nulls(len(table), pa.string()) for c in read
-    ]
-    return pa.chunked_array([pa.StructArray.from_arrays(parts, [str(i) for i in range(len(parts))])])
+    arrays = []
+    for column in columns:
+        name = origin(column, table.data.column_names)
+        if name in table.data.column_names:
+            arrays.append(table.column(name).combine_chunks())
+        else:
+            arrays.append(pa.nulls(len(table), pa.string()))
+    fields = [str(number) for number in range(len(arrays))]
+    return pa.chunked_array([pa.StructArray.from_arrays(arrays, fields)])
 
 
 def load(modalities: list[Modality], cells: pa.ChunkedArray, sources: list[Source]) -> list[Loaded]:
-    """Each modality's view of the column as tensors; one that is null throughout has nothing to read,
-    whatever its type.
-    """
+    """Read a column as tensors, once for each modality. A column of nulls may have any type."""
     if len(cells) and cells.null_count == len(cells):
         return [_nothing(modality, len(cells)) for modality in modalities]
     if pa.types.is_null(cells.type):
@@ -223,8 +241,3 @@ def _nothing(modality: Modality, rows: int) -> Loaded:
     return Loaded(
         Values(torch.zeros(rows, 1, dtype=torch.int32), torch.zeros(rows, dtype=torch.long)), present
     )
-
-
-def configured(kind: str, choice: Choice) -> tuple[Any, Any]:
-    """The component that a choice names, and its options."""
-    return registry.find(kind, choice.name), registry.configure(kind, choice.name, choice.options)

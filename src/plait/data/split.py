@@ -78,6 +78,7 @@ class Split:
     without_label: int = 0
 
     def sides(self) -> dict[str, list[int]]:
+        """Return the row numbers of each side that has rows, by its name."""
         named = {"train": self.train, "valid": self.valid, "test": self.test}
         return {name: rows.tolist() for name, rows in named.items() if len(rows)}
 
@@ -161,17 +162,12 @@ def _words(recipe: SplitRecipe, stratified: bool, seed: int) -> str:
 
 
 def _by_column(table: Table, recipe: SplitRecipe, column: str, stratify: str, seed: int) -> Split:
-    cells = [str(c).lower() if c is not None else "" for c in table.column(column).to_pylist()]
-    unknown = sorted(set(cells) - set(SIDES) - {""})
-    if unknown:
-        raise TableError(
-            f"split column '{column}' holds '{unknown[0]}'; expected train, valid, test or nothing"
-        )
-    side = np.array([SIDES.get(c, "") for c in cells])
+    """Split by a column that names each row's side. Raises `TableError` for a cell that names none."""
+    side = _named_sides(table, column)
     train, valid, test = (np.flatnonzero(side == name) for name in ("train", "valid", "test"))
     how = f"by column '{column}'"
 
-    # without rows that validate, some of those that train do
+    # training needs validation rows: without any, some training rows become them
     if not len(valid) and recipe.valid and recipe.group:
         sides = _by_group(table.take(train), recipe.model_copy(update={"test": 0.0}), recipe.group, seed)
         train, valid = train[sides.train], train[sides.valid]
@@ -182,6 +178,18 @@ def _by_column(table: Table, recipe: SplitRecipe, column: str, stratify: str, se
         train, valid = train[remaining], train[held]
         how += f", and {recipe.valid:.0%} of its training rows to validate"
     return Split(train, valid, test, how)
+
+
+def _named_sides(table: Table, column: str) -> np.ndarray:
+    """Return each row's side, "train", "valid" or "test"; empty where the cell is."""
+    cells = table.column(column).to_pylist()
+    names = ["" if cell is None else str(cell).lower() for cell in cells]
+    unknown = sorted(set(names) - set(SIDES) - {""})
+    if unknown:
+        raise TableError(
+            f"split column '{column}' holds '{unknown[0]}'; expected train, valid, test or nothing"
+        )
+    return np.array([SIDES.get(name, "") for name in names])
 
 
 def _by_group(table: Table, recipe: SplitRecipe, group: str, seed: int) -> Split:
@@ -219,6 +227,9 @@ def _shuffled(
             if len(members) == 1:
                 rank[members] = 1.0
         order = order[np.argsort(rank, kind="stable")]
-    held = min(round(len(order) * test), len(order) - 1)
-    next_ = min(max(round(len(order) * valid), 1 if valid and len(order) > 1 else 0), len(order) - held - 1)
-    return np.sort(order[held + next_ :]), np.sort(order[held : held + next_]), np.sort(order[:held])
+    tested = min(round(len(order) * test), len(order) - 1)
+    min_validated = 1 if valid and len(order) > 1 else 0
+    validated = max(round(len(order) * valid), min_validated)
+    validated = min(validated, len(order) - tested - 1)  # one row at least must train
+    end = tested + validated
+    return np.sort(order[end:]), np.sort(order[tested:end]), np.sort(order[:tested])

@@ -13,8 +13,8 @@ from plait.recipe.registry import Options
 
 
 class Config(Options):
-    """Each of `channels` is a convolution that halves time and bands; what is left of the bands makes
-    one vector of `width`.
+    """Each of `channels` is a convolution that halves time and bands. The bands that remain make one
+    vector of `width`.
     """
 
     channels: tuple[int, ...] = Field((16, 32, 64, 128), min_length=1, max_length=6)
@@ -23,8 +23,9 @@ class Config(Options):
 
 
 class AudioCNN(Encoder):
-    """One token for each 2^n steps of time, n being the number of convolutions. Where in the scale a
-    sound lies is kept.
+    """One token for each 2^n steps of time, n being the number of convolutions.
+
+    Bands are not averaged, so a token says how high a sound is.
     """
 
     options = Config
@@ -39,9 +40,11 @@ class AudioCNN(Encoder):
 
     @classmethod
     def build(cls, config: Config, layout: Layout) -> AudioCNN:
+        """Build the encoder for spectrograms of a layout's number of bands."""
         return cls(layout.size[1], config.channels, config.width, config.dropout)
 
     def forward(self, values: Values) -> Tokens:
+        """From spectrograms (B, T, bands) to tokens (B, T / 2^n, width)."""
         assert values.length_B is not None
         x_BLD, length_B = self.stages(values.x, values.length_B)
         x_BLD = F.relu(self.out(self.dropout(x_BLD)))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from pydantic import Field
 from torch import nn
@@ -12,6 +10,7 @@ from torch.nn import functional as F
 from plait.encoders.base import Encoder
 from plait.nn.batch import Layout, Tokens, Values
 from plait.recipe.registry import Options
+from plait.table.json import JSON
 
 
 class Config(Options):
@@ -22,7 +21,7 @@ class Config(Options):
 
 
 class Bag(Encoder):
-    """One token: the mean of the embeddings of a text's n-grams (eq. 1 of the paper, before its classifier).
+    """One token: the mean of the embeddings of a text's n-grams (eq. 1 of the paper, before the classifier).
 
     Embeddings begin near zero, so that an n-gram that training never saw says nothing.
     """
@@ -37,19 +36,22 @@ class Bag(Encoder):
         nn.init.normal_(self.embedding.weight, std=0.01)
 
     @classmethod
-    def asks(cls, config: Config, modality: str) -> dict[str, Any]:
+    def asks(cls, config: Config, modality: str) -> JSON:
+        """Ask for texts as hashed n-grams."""
         return {"split": "ngrams", "vocabulary": 32_768, "max_tokens": 2048}
 
     @classmethod
     def build(cls, config: Config, layout: Layout) -> Bag:
+        """Build the encoder for a layout's vocabulary."""
         return cls(layout.vocabulary, config.width, config.dropout)
 
     def forward(self, values: Values) -> Tokens:
+        """From ids (B, L) to one token a text, (B, 1, width)."""
         mask_BL = values.mask_BL()
         weight_BL = mask_BL.to(self.embedding.weight.dtype)
         if self.training and self.dropout:
             weight_BL = F.dropout(weight_BL, self.dropout)
-        # torch's own "mean" knows no mask
+        # torch's own "mean" takes no mask
         total_BD = F.embedding_bag(values.x, self.embedding.weight, per_sample_weights=weight_BL, mode="sum")
         x_B1D = (total_BD / mask_BL.sum(1, keepdim=True).clamp(min=1))[:, None]
         return Tokens(x_B1D, torch.ones(x_B1D.shape[:2], dtype=torch.bool, device=x_B1D.device))

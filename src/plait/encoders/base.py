@@ -9,16 +9,17 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from plait.nn.batch import Kind, Layout, Tokens, Values
-from plait.recipe.registry import Options
+from plait.pretrained.network import Network
+from plait.recipe.registry import Component, Registry
+from plait.table.json import JSON
 
 
-class Encoder(nn.Module, ABC):
+class Encoder(nn.Module, Component, ABC):
     """From one column's values to tokens of `width`. Sees only rows in which the column is present.
 
     A row's tokens may depend on that row alone, and not on padding beyond its length.
     """
 
-    options: ClassVar[type[Options]]
     takes: ClassVar[frozenset[Kind]]
     pretrained: ClassVar[bool] = False  # whether it has seen other cells than the table's
     width: int
@@ -31,7 +32,7 @@ class Encoder(nn.Module, ABC):
         return config
 
     @classmethod
-    def asks(cls, config: Any, modality: str) -> dict[str, Any]:
+    def asks(cls, config: Any, modality: str) -> JSON:
         """Options that the encoder wants of its column's modality, unless the recipe says otherwise."""
         return {}
 
@@ -54,3 +55,34 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, values: Values) -> Tokens: ...
+
+
+class FrozenEncoder(Encoder):
+    """An encoder that is not trained: `embed` runs once for each cell. `norm` comes after it, once as well.
+
+    The files of its `network` belong into the folder of a model, because its weights are not saved.
+    """
+
+    network: Network
+    norm: nn.Module
+
+    @abstractmethod
+    def embed(self, values: Values) -> Values:
+        """Return the vectors of cells, floats of shape (B, L, D)."""
+
+
+class PlainEncoder(Encoder):
+    """An encoder of plain cells that can be computed for many columns at once, see `TableColumns`.
+
+    Its `net` is an embedding of an index, or two linear layers with a ReLU between over a vector.
+    """
+
+    net: nn.Module
+
+    @property
+    @abstractmethod
+    def can_be_stacked(self) -> bool:
+        """Whether its `net` is just that."""
+
+
+encoders = Registry[Encoder]("encoders")

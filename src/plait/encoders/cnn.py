@@ -1,6 +1,4 @@
-"""The classic stack of convolutions, each followed by ReLU and 2x2 max pooling (LeCun et al. 1998 in
-today's form).
-"""
+"""The classic stack of convolutions, each followed by ReLU and 2x2 max pooling (after LeCun et al. 1998)."""
 
 from __future__ import annotations
 
@@ -19,8 +17,8 @@ from plait.recipe.registry import Options
 
 
 class Config(Options):
-    """`padding` of 0 is "valid". `pool` makes one token of all positions (`flatten`), of their `mean`,
-    or one each (`none`).
+    """`padding` of 0 is "valid". `pool` makes one token of all positions (`flatten`), one of their `mean`,
+    or one of each position (`none`).
     """
 
     channels: tuple[int, ...] = Field((64, 128, 256), min_length=1)
@@ -30,8 +28,9 @@ class Config(Options):
 
 
 class CNN(Encoder):
-    """Convolutions on a grid. Pooling comes before ReLU: the same values and gradients for a quarter of
-    the work.
+    """Convolutions on a grid.
+
+    Pooling comes before ReLU: that gives the same values and gradients for a quarter of the work.
     """
 
     options = Config
@@ -41,17 +40,18 @@ class CNN(Encoder):
         self, size: tuple[int, ...], channels: tuple[int, ...], kernel: int, padding: int, pool: str
     ) -> None:
         super().__init__()
-        self.convolutions = nn.ModuleList(
-            nn.Conv2d(before, after, kernel, padding=padding)
-            for before, after in zip((size[0], *channels), channels, strict=False)
-        )
-        self.pool = pool
+        self.convolutions = nn.ModuleList()
         height, width = size[1:]
-        for _ in channels:
-            height, width = ((side + 2 * padding - kernel + 1) // 2 for side in (height, width))
+        before = size[0]
+        for after in channels:
+            self.convolutions.append(nn.Conv2d(before, after, kernel, padding=padding))
+            height = (height + 2 * padding - kernel + 1) // 2
+            width = (width + 2 * padding - kernel + 1) // 2
+            before = after
+        self.pool = pool
         if min(height, width) < 1:
             raise RecipeError(
-                f"cnn: pictures of {size[1]} x {size[2]} are too small for {len(channels)} layers; raise the "
+                f"cnn: images of {size[1]} x {size[2]} are too small for {len(channels)} layers; raise the "
                 f"image's size"
             )
         self.width = channels[-1] * (height * width if pool == "flatten" else 1)
@@ -59,9 +59,11 @@ class CNN(Encoder):
 
     @classmethod
     def build(cls, config: Config, layout: Layout) -> CNN:
+        """Build the encoder for images of a layout's size. Raises `RecipeError` if they are too small."""
         return cls(layout.size, config.channels, config.kernel, config.padding, config.pool)
 
     def forward(self, values: Values) -> Tokens:
+        """From images (B, C, H, W) to tokens (B, L, width); L is 1 unless `pool` is `none`."""
         x_BCHW = values.x
         for convolution in self.convolutions:
             x_BCHW = F.relu_(F.max_pool2d(convolution(x_BCHW), 2))

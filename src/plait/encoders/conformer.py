@@ -1,11 +1,12 @@
-"""Convolutions and attention over a spectrogram, for recordings of speech (Gulati et al. 2020,
-"Conformer"). B rows, T steps, D width.
+"""Convolutions and attention over a spectrogram, for recordings of speech (Gulati et al. 2020, "Conformer").
+
+Shape letters: B rows, T steps, M mel bands, C channels, H heads, E width of a head, R distances, D width.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Self
 
 import torch
 from pydantic import Field, model_validator
@@ -19,8 +20,8 @@ from plait.recipe.registry import Options
 
 
 class Config(Options):
-    """`layers` blocks of `width`; `kernel` steps are seen by each one's convolution. Time is a quarter
-    of the spectra's.
+    """`layers` blocks of `width`, whose convolutions each see `kernel` steps. A step of the blocks is four
+    spectra long.
     """
 
     width: int = Field(144, ge=4)
@@ -31,7 +32,7 @@ class Config(Options):
     dropout: float = Field(0.1, ge=0, lt=1)
 
     @model_validator(mode="after")
-    def _divides(self) -> Any:
+    def _divides(self) -> Self:
         if self.width % self.heads or self.width % 2 or self.kernel % 2 == 0:
             raise ValueError(
                 f"expected a width ({self.width}) that is a multiple of heads ({self.heads}) and of 2, and "
@@ -41,9 +42,10 @@ class Config(Options):
 
 
 class Conformer(Encoder):
-    """Two convolutions that halve time and bands, then blocks of a half feed-forward network, attention
-    with relative positions, a convolution over time, and another half (ib., sec. 2). Each row is read
-    up to its own end.
+    """Two convolutions that halve time and bands, then Conformer blocks (ib., sec. 2).
+
+    A block is a half feed-forward network, attention with relative positions, a convolution over time, and
+    another half feed-forward network. Each row is read up to its own end.
     """
 
     options = Config
@@ -64,6 +66,7 @@ class Conformer(Encoder):
 
     @classmethod
     def build(cls, config: Config, layout: Layout) -> Conformer:
+        """Build the encoder for spectrograms of a layout's number of bands."""
         return cls(
             layout.size[1],
             config.width,
@@ -75,16 +78,19 @@ class Conformer(Encoder):
         )
 
     def forward(self, values: Values) -> Tokens:
+        """From spectrograms (B, T, M) to tokens (B, T / 4, D)."""
         assert values.length_B is not None
         length_B = values.length_B.clamp(min=1)
-        x_BTM = self.norm(values.x.transpose(1, 2), steps_mask(values.x.shape[1], length_B)).transpose(1, 2)
+        mask_BT = steps_mask(values.x.shape[1], length_B)
+        x_BTM = self.norm(values.x.transpose(1, 2), mask_BT).transpose(1, 2)
         x_BCTM = x_BTM[..., None].permute(0, 3, 1, 2)
         for convolution in self.convolutions:
             length_B = -(-length_B // 2)
             x_BCTM = F.relu(convolution(x_BCTM))
-            x_BCTM = (
-                x_BCTM * steps_mask(x_BCTM.shape[2], length_B)[:, None, :, None]
-            )  # zeros beyond a row's end, as if it stood alone
+
+            # zeros beyond a row's end: its tokens do not depend on the rows beside it
+            mask_BT = steps_mask(x_BCTM.shape[2], length_B)
+            x_BCTM = x_BCTM * mask_BT[:, None, :, None]
         mask_BT = steps_mask(x_BCTM.shape[2], length_B)
         x_BTD = self.dropout(self.into(x_BCTM.permute(0, 2, 3, 1).flatten(2)))
         for block in self.blocks:
@@ -96,7 +102,7 @@ component = Conformer
 
 
 class ConformerBlock(nn.Module):
-    """x + FF/2, + attention, + convolution, + FF/2, and normalised (ib., eq. 1)."""
+    """Adds FF / 2, attention, convolution and FF / 2 to its input, and normalises the sum (ib., eq. 1)."""
 
     def __init__(self, width: int, heads: int, kernel: int, dropout: float) -> None:
         super().__init__()
@@ -106,6 +112,7 @@ class ConformerBlock(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D); `mask_BT` is True at the valid steps."""
         x_BTD = x_BTD + 0.5 * self.feeds[0](x_BTD)
         x_BTD = x_BTD + self.attention(x_BTD, mask_BT)
         x_BTD = x_BTD + self.convolution(x_BTD, mask_BT)
@@ -113,19 +120,19 @@ class ConformerBlock(nn.Module):
 
 
 def _feed(width: int, dropout: float) -> nn.Module:
-    """ib., fig. 4."""
-    parts = (
+    """Return a feed-forward network (ib., fig. 4)."""
+    return nn.Sequential(
+        nn.LayerNorm(width),
         nn.Linear(width, 4 * width),
         nn.SiLU(),
         Dropout(dropout),
         nn.Linear(4 * width, width),
         Dropout(dropout),
     )
-    return nn.Sequential(nn.LayerNorm(width), *parts)
 
 
 class ConvolutionModule(nn.Module):
-    """ib., fig. 2: a gate, one convolution for each channel over time, batch normalisation, Swish."""
+    """A gate, a convolution over time of each channel, batch normalisation, and Swish (ib., fig. 2)."""
 
     def __init__(self, width: int, kernel: int, dropout: float) -> None:
         super().__init__()
@@ -137,6 +144,7 @@ class ConvolutionModule(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D); steps that are not valid are zero before the convolution."""
         x_BTD = F.glu(self.gate(self.norm(x_BTD)), -1) * mask_BT[..., None]
         x_BDT = self.depthwise(x_BTD.transpose(1, 2))
         x_BTD = F.silu(self.batch_norm(x_BDT, mask_BT)).transpose(1, 2)
@@ -144,8 +152,9 @@ class ConvolutionModule(nn.Module):
 
 
 class RelativeAttention(nn.Module):
-    """Attention whose scores are (q + u) k + (q + v) W r, r being sines and cosines of how far two
-    steps are apart (Dai et al. 2019, "Transformer-XL", sec. 3.3).
+    """Attention whose scores are (q + u) k + (q + v) W r (Dai et al. 2019, "Transformer-XL", sec. 3.3).
+
+    r are sines and cosines of the distance between two steps.
     """
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
@@ -160,36 +169,40 @@ class RelativeAttention(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D); `mask_BT` is True at the steps that may be attended to."""
         steps, width = x_BTD.shape[1:]
-        query, key, value = (
-            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for part in self.query_key_value(self.norm(x_BTD)).chunk(3, -1)
-        )
-        r_RHE = self.distance(distances(steps, width, x_BTD.device).to(x_BTD.dtype)).unflatten(
-            -1, (self.heads, -1)
-        )
-        by_distance = torch.einsum("bhte,rhe->bhtr", query + self.v_HE[:, None], r_RHE.to(query.dtype))
-        mask_BHTT = torch.zeros_like(mask_BT, dtype=query.dtype).masked_fill(~mask_BT, -torch.inf)[
-            :, None, None
-        ]
-        bias_BHTT = shifted(by_distance) / math.sqrt(query.shape[-1]) + mask_BHTT
+        joined_BTF = self.query_key_value(self.norm(x_BTD))
+        query, key, value = (self._split(x).transpose(1, 2) for x in joined_BTF.chunk(3, -1))
+        r_RD = distances(steps, width, x_BTD.device).to(x_BTD.dtype)
+        r_RHE = self._split(self.distance(r_RD)).to(query.dtype)
+        by_distance_BHTR = torch.einsum("bhte,rhe->bhtr", query + self.v_HE[:, None], r_RHE)
+
+        # torch adds (q + u) k, and takes a bias in place of a mask
+        excluded_BT = torch.zeros_like(mask_BT, dtype=query.dtype).masked_fill(~mask_BT, -torch.inf)
+        bias_BHTT = shifted(by_distance_BHTR) / math.sqrt(query.shape[-1]) + excluded_BT[:, None, None]
         dropped = self.dropout.p if self.training else 0.0
-        y = F.scaled_dot_product_attention(
+        y_BHTE = F.scaled_dot_product_attention(
             query + self.u_HE[:, None], key, value, attn_mask=bias_BHTT.to(query.dtype), dropout_p=dropped
         )
-        return self.dropout(self.out(y.transpose(1, 2).flatten(2)))
+        return self.dropout(self.out(y_BHTE.transpose(1, 2).flatten(2)))
+
+    def _split(self, x: Tensor) -> Tensor:
+        """Split the last dimension into heads."""
+        return x.unflatten(-1, (self.heads, -1))
 
 
 def distances(steps: int, width: int, device: torch.device) -> Tensor:
-    """Sines and cosines of distances from `steps` - 1 down to 1 - `steps`, (2 steps - 1, width)."""
-    far_R = torch.arange(steps - 1, -steps, -1, device=device)[:, None]
-    angle = far_R * torch.exp(torch.arange(0, width, 2, device=device) * (-math.log(10_000.0) / width))
+    """Return sines and cosines of distances from `steps` - 1 down to 1 - `steps`, (2 steps - 1, width)."""
+    distance_R1 = torch.arange(steps - 1, -steps, -1, device=device)[:, None]
+    frequency = torch.exp(torch.arange(0, width, 2, device=device) * (-math.log(10_000.0) / width))
+    angle = distance_R1 * frequency
     return torch.cat([angle.sin(), angle.cos()], 1)
 
 
 def shifted(x_BHTR: Tensor) -> Tensor:
-    """From scores by distance to scores by place: at (t, s) that of the distance t - s (Dai et al.
-    2019, app. B). (B, H, T, T)
+    """Turn scores by distance (B, H, T, 2 T - 1) into scores by position (B, H, T, T).
+
+    At (t, s) is the score of the distance t - s (Dai et al. 2019, app. B).
     """
     count, heads, steps, _ = x_BHTR.shape
     padded = F.pad(x_BHTR, (1, 0)).flatten(2).view(count, heads, -1, steps)

@@ -22,24 +22,25 @@ class Config(Options):
 
 
 class Conv3D(Encoder):
-    """One token for each frame, of what moves around it: the mean over the frame's places."""
+    """One token for each frame and what moves around it: the mean over the frame's positions."""
 
     options = Config
     takes = frozenset({"frames"})
 
     def __init__(self, size: tuple[int, ...], channels: tuple[int, ...], dropout: float) -> None:
         super().__init__()
-        self.stages = nn.ModuleList(
-            Stage(before, after) for before, after in zip((size[1], *channels), channels, strict=False)
-        )
+        pairs = zip((size[1], *channels), channels, strict=False)
+        self.stages = nn.ModuleList(Stage(before, after) for before, after in pairs)
         self.dropout = Dropout(dropout)
         self.width = channels[-1]
 
     @classmethod
     def build(cls, config: Config, layout: Layout) -> Conv3D:
+        """Build the encoder for frames of a layout's number of channels."""
         return cls(layout.size, config.channels, config.dropout)
 
     def forward(self, values: Values) -> Tokens:
+        """From frames (B, T, C, H, W) to tokens (B, T, width)."""
         assert values.length_B is not None
         mask_BT = steps_mask(values.x.shape[1], values.length_B)
         x_BCTHW = values.x.transpose(1, 2) * mask_BT[:, None, :, None, None]
@@ -50,7 +51,10 @@ class Conv3D(Encoder):
 
 
 class Stage(nn.Module):
-    """What lies beyond a clip's length is zero before and after, as if the clip stood alone."""
+    """A convolution with max pooling over space, normalisation and ReLU.
+
+    Frames beyond a video's length are zero before and after, so a video does not depend on the others.
+    """
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
@@ -58,6 +62,7 @@ class Stage(nn.Module):
         self.norm = MaskedBatchNorm(after)
 
     def forward(self, x_BCTHW: Tensor, mask_BT: Tensor) -> Tensor:
+        """(B, before, T, H, W) -> (B, after, T, H / 2, W / 2)."""
         x_BCTHW = F.max_pool3d(self.convolution(x_BCTHW), (1, 2, 2), ceil_mode=True)
         return F.relu_(self.norm(x_BCTHW, mask_BT))
 

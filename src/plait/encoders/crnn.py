@@ -14,9 +14,9 @@ from plait.recipe.registry import Options
 
 
 class Config(Options):
-    """`channels` of the convolutions, the first two of which halve time; each halves the bands. `width`
-    of each direction of the LSTM, of which there are `layers`. `tokens`: `all` states, or the two
-    `last` ones, joined.
+    """`channels` of the convolutions. Each halves the bands; the first two also halve time. `width` is that
+    of each direction of the LSTM, which has `layers` layers. `tokens`: `all` states, or the two `last` ones,
+    joined.
     """
 
     channels: tuple[int, ...] = Field((16, 32, 64), min_length=1, max_length=6)
@@ -27,7 +27,7 @@ class Config(Options):
 
 
 class CRNN(Encoder):
-    """The LSTM reads each row up to its own end, in both directions."""
+    """Convolutions, then an LSTM that reads each row up to its own end, in both directions."""
 
     options = Config
     takes = frozenset({"spectrogram"})
@@ -36,26 +36,28 @@ class CRNN(Encoder):
         self, bands: int, channels: tuple[int, ...], width: int, layers: int, tokens: str, dropout: float
     ) -> None:
         super().__init__()
-        self.stages = SpectrumStages(bands, channels, [(2 if i < 2 else 1, 2) for i in range(len(channels))])
+        pools = [(2 if stage < 2 else 1, 2) for stage in range(len(channels))]
+        self.stages = SpectrumStages(bands, channels, pools)
         self.dropout = Dropout(dropout)
         self.lstm = BiLSTM(self.stages.width, width, layers, dropout)
         self.tokens, self.width = tokens, 2 * width
 
     @classmethod
     def build(cls, config: Config, layout: Layout) -> CRNN:
+        """Build the encoder for spectrograms of a layout's number of bands."""
         return cls(
             layout.size[1], config.channels, config.width, config.layers, config.tokens, config.dropout
         )
 
     def forward(self, values: Values) -> Tokens:
+        """From spectrograms (B, T, bands) to tokens (B, T / 4, 2 width), or (B, 1, 2 width) with `last`."""
         assert values.length_B is not None
         x_BTD, length_B = self.stages(values.x, values.length_B)
         x_BTD = self.dropout(x_BTD)
         x_BLD, last_BD = self.lstm(x_BTD, length_B)
         if self.tokens == "last":
-            return Tokens(
-                last_BD[:, None], torch.ones(len(last_BD), 1, dtype=torch.bool, device=last_BD.device)
-            )
+            mask_B1 = torch.ones(len(last_BD), 1, dtype=torch.bool, device=last_BD.device)
+            return Tokens(last_BD[:, None], mask_B1)
         return Tokens(x_BLD, steps_mask(x_BLD.shape[1], length_B))
 
 

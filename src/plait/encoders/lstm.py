@@ -1,6 +1,4 @@
-"""A long short-term memory over token embeddings (Hochreiter & Schmidhuber 1997, with the forget gate
-of Gers 2000).
-"""
+"""An LSTM over token embeddings (Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000)."""
 
 from __future__ import annotations
 
@@ -17,8 +15,8 @@ from plait.recipe.registry import Options
 
 
 class Config(Options):
-    """The height of the embedding is the text's `vocabulary`, 10,000 unless said otherwise. `tokens`:
-    the `last` state alone, or `all` states.
+    """The embedding has a row for each id of the text's `vocabulary`, which is 10,000 by default. `tokens`:
+    the `last` state, or `all` states.
     """
 
     embedding: int = Field(64, ge=1)
@@ -29,9 +27,9 @@ class Config(Options):
 
 
 class LSTM(Encoder):
-    """Reads up to each text's own last token; padding behind it has no effect.
+    """An LSTM that reads up to each text's own last token; padding behind it has no effect.
 
-    PyTorch gives an LSTM two bias vectors that only ever add up. The second is held at zero and not
+    PyTorch gives an LSTM two bias vectors that are only ever added. The second one is held at zero and not
     trained, so that the parameters are those of the equations (and of Keras).
     """
 
@@ -49,23 +47,11 @@ class LSTM(Encoder):
         self.width = width * (2 if bidirectional else 1)
         nn.init.uniform_(self.embedding.weight, -0.05, 0.05)
         for name, parameter in self.lstm.named_parameters():
-            kind = name.rsplit(".", 1)[-1]
-            if kind.startswith("weight_ih"):
-                nn.init.xavier_uniform_(parameter)
-            elif kind.startswith("weight_hh"):
-                for gate in parameter.data.chunk(4):
-                    nn.init.orthogonal_(gate)
-            else:
-                nn.init.zeros_(parameter)
-                if kind.startswith("bias_hh"):
-                    parameter.requires_grad_(False)
-                else:
-                    parameter.data[width : 2 * width] = (
-                        1.0  # the forget gate begins open (Jozefowicz et al. 2015)
-                    )
+            _initialise(name, parameter, width)
 
     @classmethod
     def build(cls, config: Config, layout: Layout) -> LSTM:
+        """Build the encoder for a layout's vocabulary."""
         return cls(
             layout.vocabulary,
             config.embedding,
@@ -76,6 +62,7 @@ class LSTM(Encoder):
         )
 
     def forward(self, values: Values) -> Tokens:
+        """From ids (B, L) to tokens (B, L, width), or (B, 1, width) with `last`."""
         assert values.length_B is not None
         x_BLD = self.dropout(self.embedding(values.x))
         length_B = values.length_B.clamp(min=1)
@@ -86,7 +73,25 @@ class LSTM(Encoder):
             last_BD = y_BLD[torch.arange(len(y_BLD), device=y_BLD.device), length_B - 1]
         if self.tokens == "all":
             return Tokens(y_BLD, values.mask_BL())
-        return Tokens(last_BD[:, None], torch.ones(len(last_BD), 1, dtype=torch.bool, device=last_BD.device))
+        mask_B1 = torch.ones(len(last_BD), 1, dtype=torch.bool, device=last_BD.device)
+        return Tokens(last_BD[:, None], mask_B1)
 
 
 component = LSTM
+
+
+def _initialise(name: str, parameter: nn.Parameter, width: int) -> None:
+    """Set a parameter of an LSTM to its start values, by its name in torch."""
+    kind = name.rsplit(".", 1)[-1]
+    if kind.startswith("weight_ih"):
+        nn.init.xavier_uniform_(parameter)
+    elif kind.startswith("weight_hh"):
+        for gate in parameter.data.chunk(4):
+            nn.init.orthogonal_(gate)
+    elif kind.startswith("bias_hh"):
+        nn.init.zeros_(parameter)
+        parameter.requires_grad_(False)
+    else:
+        nn.init.zeros_(parameter)
+        # the forget gate begins open (Jozefowicz et al. 2015)
+        parameter.data[width : 2 * width] = 1.0

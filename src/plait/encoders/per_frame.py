@@ -1,27 +1,27 @@
-"""An encoder of pictures for each frame, then one over time (Donahue et al. 2015, LRCN, where that is
-an LSTM).
+"""Encode each frame by an encoder of images, then encode the frames over time.
+
+With an LSTM over time this is LRCN (Donahue et al. 2015).
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field, field_validator
 from torch import nn
 
-from plait.encoders.base import Encoder
+from plait.encoders.base import Encoder, encoders
 from plait.errors import RecipeError
 from plait.nn.batch import Layout, Tokens, Values
 from plait.nn.layers import BiLSTM, Block, Dropout, steps_mask
-from plait.recipe import registry
 from plait.recipe.registry import Choice, Options
 
 
 class Config(Options):
-    """`frame` is any encoder of pictures, with its options. `time`: an `lstm` in both directions,
-    `attention` (transformer blocks, with learned positions), or the `mean` of the frames, which knows
-    no order. `width` of what looks at time.
+    """`frame` is any encoder of images, with its options. `time`: an `lstm` in both directions, `attention`
+    (transformer blocks with learned positions), or the `mean` of the frames, which ignores their order.
+    `width` is that of the LSTM or the attention.
     """
 
     frame: Choice = Choice(name="vgg", channels=(16, 32, 64, 128))
@@ -34,11 +34,11 @@ class Config(Options):
     @field_validator("frame")
     @classmethod
     def _resolve(cls, value: Choice) -> Choice:
-        return value.resolved("encoders")
+        return encoders.resolve(value)
 
 
 class PerFrame(Encoder):
-    """One token for each frame. Only frames within a clip's length are encoded."""
+    """One token for each frame. Only frames within a video's length are encoded."""
 
     options = Config
     takes = frozenset({"frames"})
@@ -60,29 +60,33 @@ class PerFrame(Encoder):
 
     @classmethod
     def build(cls, config: Config, layout: Layout) -> PerFrame:
-        found = registry.find("encoders", config.frame.name)
-        if "grid" not in found.takes:
+        """Build the encoder for frames of a layout.
+
+        Raises `RecipeError` if `frame` does not encode images, or `width` does not fit `heads`.
+        """
+        frame_encoder, options = encoders.choose(config.frame)
+        if "grid" not in frame_encoder.takes:
+            kinds = ", ".join(sorted(frame_encoder.takes))
             raise RecipeError(
-                f"per_frame: encoder '{config.frame.name}' takes {', '.join(sorted(found.takes))}, not "
-                f"pictures"
+                f"per_frame: expected an encoder of images; '{config.frame.name}' takes {kinds}"
             )
         if config.time == "attention" and config.width % config.heads:
             raise RecipeError(f"per_frame: width {config.width} is not a multiple of heads {config.heads}")
-        options: Any = registry.configure("encoders", config.frame.name, config.frame.options)
-        frame = found.build(options, Layout("grid", layout.size[1:]))
+        frame = frame_encoder.build(options, Layout("grid", layout.size[1:]))
         return cls(
             frame, layout.size[0], config.time, config.width, config.heads, config.layers, config.dropout
         )
 
     def forward(self, values: Values) -> Tokens:
+        """From frames (B, T, C, H, W) to tokens (B, T, width)."""
         assert values.length_B is not None
         count, steps = values.x.shape[:2]
         length_B = values.length_B.clamp(min=1)
         mask_BT = steps_mask(steps, length_B)
-        pictures = values.x.flatten(0, 1)[mask_BT.flatten()].contiguous(memory_format=torch.channels_last)
-        seen = self.dropout(self.frame(Values(pictures)).pooled_BD())
-        x_BTD = seen.new_zeros(count, steps, seen.shape[1])
-        x_BTD[mask_BT] = seen
+        images = values.x.flatten(0, 1)[mask_BT.flatten()].contiguous(memory_format=torch.channels_last)
+        encoded_ND = self.dropout(self.frame(Values(images)).pooled_BD())
+        x_BTD = encoded_ND.new_zeros(count, steps, encoded_ND.shape[1])
+        x_BTD[mask_BT] = encoded_ND
         if self.time == "lstm":
             x_BTD = self.lstm(x_BTD, length_B)[0]
         elif self.time == "attention":

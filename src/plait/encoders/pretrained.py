@@ -1,46 +1,52 @@
-"""A pretrained network: frozen, its vectors computed once for each cell, or trained further, whole or
-by small additions.
+"""Encode cells by a pretrained network.
+
+The network is frozen, and its vectors are computed once for each cell; or it is trained further, all of it
+or by small additions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal, cast
+from pathlib import Path
+from typing import Literal, cast
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from plait.encoders.base import Encoder
+from plait.encoders.base import Encoder, FrozenEncoder
 from plait.errors import RecipeError
 from plait.nn.batch import Kind, Layout, Tokens, Values
 from plait.nn.layers import Dropout
 from plait.pretrained import files as weights
 from plait.pretrained import network as networks
+from plait.pretrained.files import Architecture
 from plait.pretrained.network import Network
 from plait.recipe.registry import Options
+from plait.table.json import JSON
 
 DEFAULT = {"text": "minilm", "image": "efficientnet_lite0", "video": "efficientnet_lite0", "audio": ""}
 
 
-MANY = 2000  # rows from which, on a GPU, adapting a network is worth its time
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+MANY = 2000  # from so many rows on, adapting a network on a GPU is worth its time
 
 
 class Config(Options):
     """`model` is a folder, a name on the Hugging Face hub, or one that comes in a package (`minilm` for
-    text, `efficientnet_lite0` and `mobilenet_v2` for pictures and the frames of clips). Sounds take
-    networks that read waves, as wav2vec 2.0 does, or Whisper's encoder.
+    text, `efficientnet_lite0` and `mobilenet_v2` for images and the frames of videos). Columns of audio take
+    networks that read waves, such as wav2vec 2.0, or Whisper's encoder.
 
-    `pool` makes one vector of a cell, of clips one of each frame: the `mean` of the model's, its first
-    one (`cls`), its own `pooler`; `none` keeps all of them, for fusions that attend to them. `auto`
-    does as the model's files say. `unit` scales vectors to length 1; `norm` scales them to mean 0 and
-    variance 1, each by itself, as most of what comes next likes best.
+    `pool` makes one vector of a cell; of a video it makes one of each frame. It takes the `mean` of the
+    network's vectors, the first one (`cls`), or the network's own `pooler`. `none` keeps all vectors, for
+    fusions that attend to them. `auto` does what the model's files say. `unit` scales vectors to length 1.
+    `norm` scales each vector to mean 0 and variance 1, which suits most of what comes next.
 
     `mode`: `frozen` computes vectors once and trains only what comes after them. `lora` adds small
     matrices of `rank` to the products in the last `layers` blocks and trains these (Hu et al. 2022, eq.
-    3). `full` trains all of it, with a learning rate of `rate` times the recipe's in the last block and
-    `decay` times less in each before (Howard & Ruder 2018, sec. 3.2). `auto` is `lora` on a GPU from
-    2,000 rows on, else `frozen`. `architecture`, `identity` and `why` are filled in.
+    3). `full` trains all of the network. Its learning rate is `rate` times the recipe's in the last block,
+    and `decay` times less in each block before (Howard & Ruder 2018, sec. 3.2). `auto` is `lora` on a GPU
+    from 2,000 rows on, else `frozen`. plait fills in `architecture`, `identity` and `why`.
     """
 
     model: str = "auto"
@@ -53,18 +59,19 @@ class Config(Options):
     rank: int = Field(8, ge=1)
     rate: float = Field(0.05, gt=0, description="of lora and full, times the recipe's learning rate")
     decay: float = Field(0.8, gt=0, le=1)
-    architecture: dict[str, Any] = Field({}, description="filled in: what the model's files say")
+    architecture: Architecture = Field({}, description="filled in: what the model's files say")
     identity: str = Field("", description="filled in: which files these are")
     why: str = Field("", description="filled in: the reason of the mode")
 
 
-class Pretrained(Encoder):
-    """The network's vectors for each cell, normalised (Ba et al. 2016, eq. 4; without its scale, which
-    what comes next can learn) unless `norm` is off. Vectors that stand in for cells (`Values.encoded`)
-    are normalised already.
+class Pretrained(FrozenEncoder):
+    """The network's vectors for each cell, normalised unless `norm` is off.
 
-    Frozen, the network is no part of the module: it is not trained, not saved with the weights, and not
-    even loaded while every vector that is asked for has been computed before. Otherwise see `Tuned`.
+    They are normalised as by Ba et al. 2016, eq. 4, without a scale, which what comes next can learn. Vectors
+    that stand in for cells (`Values.encoded`) are normalised already.
+
+    A frozen network is no part of the module. It is not trained, not saved with the weights, and not even
+    loaded if every vector has been computed before. See `Tuned` for networks that are trained.
     """
 
     options = Config
@@ -79,60 +86,55 @@ class Pretrained(Encoder):
 
     @classmethod
     def settled(cls, config: Config, modality: str, rows: int = 0) -> Config:
+        """Fill in every `auto` option from the model's files and the number of rows.
+
+        Raises `RecipeError` if there is no such model, or if it does not suit the modality.
+        """
         if config.architecture:
             return config
-        if modality not in DEFAULT:
-            raise RecipeError(
-                f"encoder 'pretrained' takes columns of {', '.join(DEFAULT)}, not of {modality}"
-            )
-        name = DEFAULT[modality] if config.model == "auto" else config.model
-        if not name:
-            raise RecipeError(
-                f"no network for {modality} comes in a package: name one, as in {{name: pretrained, model: "
-                f"FOLDER}}"
-            )
+        name = _model_name(config, modality)
         folder = weights.find(name)
         architecture = weights.read_json(folder, "config.json")
-        files = {
-            m.get("path"): m.get("type", "")
-            for m in weights.read_json(folder, "modules.json").get("list", [])
-        }
-        pool = networks.pooling(folder, architecture, modality) if config.pool == "auto" else config.pool
+        pool: str = config.pool
+        if pool == "auto":
+            pool = networks.pooling(folder, architecture, modality)
         if pool == "none" and modality == "video":
             raise RecipeError(
-                "encoder 'pretrained': clips have one vector for each frame; expected pool mean, cls or "
+                "encoder 'pretrained': videos have one vector for each frame; expected pool mean, cls or "
                 "pooler"
             )
-        unit = any(t.endswith(".Normalize") for t in files.values()) if config.unit is None else config.unit
-        found = {
+        unit = _normalises(folder) if config.unit is None else config.unit
+        settings = {
             "model": name,
             "pool": pool,
             "unit": unit,
             "architecture": architecture,
             "identity": weights.identity(folder),
         }
-        return config.model_copy(update=found | _mode(config.mode, rows))
+        return config.model_copy(update=settings | _mode(config.mode, rows))
 
     @classmethod
-    def asks(cls, config: Config, modality: str) -> dict[str, Any]:
+    def asks(cls, config: Config, modality: str) -> JSON:
+        """Return the modality's options that give the network what it was trained on."""
         return networks.asked(config.model, config.architecture, modality)
 
     @classmethod
     def frozen(cls, config: Config) -> bool:
+        """Return whether the network stays as it is."""
         return config.mode == "frozen"
 
     @classmethod
     def build(cls, config: Config, layout: Layout) -> Encoder:
+        """Build the encoder for a layout: a `Pretrained` for a frozen network, else a `Tuned`."""
         tower = "text_config" if layout.kind == "tokens" else "vision_config"
-        network, size = (
-            Network(config.model, config.identity, config.architecture, tower),
-            networks.width(config.architecture, tower),
-        )
+        network = Network(config.model, config.identity, config.architecture, tower)
+        size = networks.width(config.architecture, tower)
         if config.mode == "frozen":
             return cls(network, layout.kind, size, config)
         return Tuned(network, layout.kind, size, config)
 
     def forward(self, values: Values) -> Tokens:
+        """Return the network's vectors as tokens (B, L, D); vectors computed before are taken as they are."""
         if values.encoded:
             return Tokens(self.dropout(values.x), values.mask_BL())
         values = self.embed(values)
@@ -140,7 +142,7 @@ class Pretrained(Encoder):
 
     @torch.no_grad()
     def embed(self, values: Values) -> Values:
-        """The network's vectors, floats of shape (B, L, D): all that is computed once."""
+        """Return the network's vectors, floats (B, L, D), which are computed once for each cell."""
         return self.network.vectors(self.network.on(values.x.device), values, self.kind, self.pool, self.unit)
 
 
@@ -148,8 +150,9 @@ component = Pretrained
 
 
 class Tuned(Encoder):
-    """A pretrained network as a part of the model, trained with it. Statistics of batch normalisation
-    stay as they are.
+    """A pretrained network as a part of the model, trained with it.
+
+    Statistics of batch normalisation stay as they are.
     """
 
     options = Config
@@ -167,83 +170,121 @@ class Tuned(Encoder):
 
     @classmethod
     def build(cls, config: Config, layout: Layout) -> Encoder:
+        """Build the encoder that the options ask for."""
         return Pretrained.build(config, layout)
 
     def begin(self) -> None:
-        known = self.body.state_dict()
-        given = self.network.trained().state_dict()
-        renamed = {
-            key if key in known else ".base_layer.".join(key.rsplit(".", 1)): value
-            for key, value in given.items()
-        }
-        absent, _ = self.body.load_state_dict(renamed, strict=False)
+        """Load the pretrained weights. The small matrices of `lora` keep their start values."""
+        expected = self.body.state_dict()
+        pretrained = {}
+        for key, tensor in self.network.trained().state_dict().items():
+            if key not in expected:  # peft has put the layer into a wrapper
+                key = ".base_layer.".join(key.rsplit(".", 1))
+            pretrained[key] = tensor
+        absent, _ = self.body.load_state_dict(pretrained, strict=False)
         assert all("lora_" in key for key in absent), absent
 
     def rates(self) -> Iterator[tuple[Tensor, float]]:
-        """Each trained parameter of the network with its learning rate, as a share of the recipe's."""
+        """Yield each trained parameter with its learning rate, as a factor of the recipe's.
+
+        What comes before the blocks counts as one block more, what comes after them as the last block.
+        """
         blocks = _blocks(self.body)
-        depth = {id(p): len(blocks) - 1 - i for i, block in enumerate(blocks) for p in block.parameters()}
-        inside = False
+        depth: dict[int, int] = {}
+        for below, block in enumerate(reversed(blocks)):
+            for parameter in block.parameters():
+                depth.setdefault(id(parameter), below)
+
+        in_blocks = False
         for parameter in self.body.parameters():
-            inside = inside or id(parameter) in depth
-            below = depth.get(
-                id(parameter), 0 if inside else len(blocks)
-            )  # what comes before the blocks; after them
-            if parameter.requires_grad:
-                yield (
-                    parameter,
-                    self.config.rate * (self.config.decay**below if self.config.mode == "full" else 1.0),
-                )
+            in_blocks = in_blocks or id(parameter) in depth
+            below = depth.get(id(parameter), 0 if in_blocks else len(blocks))
+            if not parameter.requires_grad:
+                continue
+            decay = self.config.decay**below if self.config.mode == "full" else 1.0
+            yield parameter, self.config.rate * decay
 
     def train(self, mode: bool = True) -> Tuned:
+        """Set training mode, except in batch normalisation, whose statistics stay as they are."""
         super().train(mode)
-        for part in self.body.modules():
-            if isinstance(part, nn.modules.batchnorm._BatchNorm):
-                part.eval()
+        for module in self.body.modules():
+            if isinstance(module, BATCH_NORMS):
+                module.eval()
         return self
 
     def forward(self, values: Values) -> Tokens:
-        found = self.network.vectors(self.body, values, self.kind, self.config.pool, bool(self.config.unit))
-        return Tokens(self.dropout(self.norm(found.x)), found.mask_BL())
+        """Return the network's vectors as tokens (B, L, D)."""
+        config = self.config
+        vectors = self.network.vectors(self.body, values, self.kind, config.pool, bool(config.unit))
+        return Tokens(self.dropout(self.norm(vectors.x)), vectors.mask_BL())
+
+
+def _model_name(config: Config, modality: str) -> str:
+    """Return the model that the options name, or the default one of a modality."""
+    if modality not in DEFAULT:
+        raise RecipeError(f"encoder 'pretrained' takes columns of {', '.join(DEFAULT)}, not of {modality}")
+    name = DEFAULT[modality] if config.model == "auto" else config.model
+    if not name:
+        raise RecipeError(
+            f"no network for {modality} comes in a package: name one, as in "
+            f"{{name: pretrained, model: FOLDER}}"
+        )
+    return name
+
+
+def _normalises(folder: Path) -> bool:
+    """Return whether a model of sentence-transformers ends by scaling its vectors to length 1."""
+    modules = weights.read_json(folder, "modules.json").get("list", [])
+    return any(module.get("type", "").endswith(".Normalize") for module in modules)
 
 
 def _norm(config: Config, width: int) -> nn.Module:
     return nn.LayerNorm(width, elementwise_affine=False) if config.norm else nn.Identity()
 
 
-def _mode(asked: str, rows: int) -> dict[str, str]:
-    if asked != "auto":
-        return {"mode": asked}
-    if torch.cuda.is_available() and rows >= MANY:
+def _mode(mode: str, rows: int) -> dict[str, str]:
+    """Return the mode that the network is used in, and why if it is decided here."""
+    if mode != "auto":
+        return {"mode": mode}
+    if not torch.cuda.is_available():
+        return {"mode": "frozen", "why": "no GPU: vectors are computed once"}
+    if rows >= MANY:
         return {"mode": "lora", "why": f"{rows:,} rows and a GPU: worth adapting"}
-    return {
-        "mode": "frozen",
-        "why": f"{rows:,} rows" if torch.cuda.is_available() else "no GPU: vectors are computed once",
-    }
+    return {"mode": "frozen", "why": f"{rows:,} rows"}
 
 
 def _blocks(body: nn.Module) -> list[nn.Module]:
-    """The network's blocks, in order: its longest list of modules."""
-    lists = [m for m in body.modules() if isinstance(m, (nn.ModuleList, nn.Sequential))]
-    return list(cast(nn.Sequential, max(lists, key=len))) if lists else [body]
+    """Return the network's blocks, in order: its longest list of modules."""
+    lists = [module for module in body.modules() if isinstance(module, (nn.ModuleList, nn.Sequential))]
+    if not lists:
+        return [body]
+    return list(cast(nn.Sequential, max(lists, key=len)))
 
 
 def _add_adapters(body: nn.Module, blocks: list[nn.Module], rank: int) -> None:
-    """LoRA by peft on every product (dense layers, convolutions of one pixel) in these blocks; all else
-    is no longer trained.
+    """Add LoRA by peft to every product in these blocks; nothing else is trained from then on.
+
+    Products are dense layers and convolutions of one pixel.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ModuleNotFoundError:
         raise RecipeError("mode 'lora' needs peft: pip install 'plait[pretrained]'") from None
-    inside = {id(part) for block in blocks for part in block.modules()}
+    in_blocks: set[int] = set()
+    for block in blocks:
+        in_blocks.update(id(module) for module in block.modules())
 
-    def fits(part: nn.Module) -> bool:
-        return isinstance(part, nn.Linear) or (
-            isinstance(part, nn.Conv2d) and part.kernel_size == (1, 1) and part.groups == 1
-        )
-
-    names = [name for name, part in body.named_modules() if id(part) in inside and fits(part)]
+    names = []
+    for name, module in body.named_modules():
+        if id(module) in in_blocks and _is_product(module):
+            names.append(name)
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=names), body)
     for name, parameter in body.named_parameters():
         parameter.requires_grad_("lora_" in name)
+
+
+def _is_product(module: nn.Module) -> bool:
+    """Return whether a layer is one matrix product."""
+    if isinstance(module, nn.Conv2d):
+        return module.kernel_size == (1, 1) and module.groups == 1
+    return isinstance(module, nn.Linear)

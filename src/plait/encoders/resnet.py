@@ -1,4 +1,4 @@
-"""A small residual network (He et al. 2016), for pictures when there are no pretrained weights."""
+"""A small residual network (He et al. 2016), for images if there are no pretrained weights."""
 
 from __future__ import annotations
 
@@ -25,9 +25,7 @@ class Config(Options):
 
 
 class ResNet(Encoder):
-    """One token for each position of the last grid: nine for a picture of 96 pixels a side and four
-    stages.
-    """
+    """One token for each position of the last grid: nine for an image of 96 pixels a side and four stages."""
 
     options = Config
     takes = frozenset({"grid"})
@@ -36,29 +34,31 @@ class ResNet(Encoder):
         super().__init__()
         self.stem = nn.Conv2d(size[0], width, 3, stride=2, padding=1, bias=False)
         self.norm = BatchNorm(width)
-        parts: list[nn.Module] = []
+        residuals: list[nn.Module] = []
         before, side = width, -(-min(size[1:]) // 4)  # behind the stem and its pooling
         for stage in range(stages):
             after = width * 2**stage
             for block in range(blocks):
-                # a grid of one cell is not halved: there is nothing to, and oneDNN's bf16 gradient of
-                # such a convolution
-                # is uninitialised memory (torch 2.13)
-                stride = 2 if block == 0 and stage > 0 and side > 1 else 1
-                parts.append(Residual(before, after, stride))
+                # A grid of one position is not halved. There is nothing to halve, and oneDNN's bf16 gradient
+                # of such a convolution is uninitialised memory (torch 2.13).
+                halves = block == 0 and stage > 0 and side > 1
+                stride = 2 if halves else 1
+                residuals.append(Residual(before, after, stride))
                 before, side = after, -(-side // stride)
-        self.stages = nn.Sequential(*parts)
+        self.stages = nn.Sequential(*residuals)
         self.dropout = nn.Dropout1d(dropout)
         self.width = before
 
     @classmethod
     def build(cls, config: Config, layout: Layout) -> ResNet:
+        """Build the encoder for images of a layout's size."""
         return cls(layout.size, config.width, config.stages, config.blocks, config.dropout)
 
     def forward(self, values: Values) -> Tokens:
-        x_BCHW = self.stages(F.max_pool2d(F.relu_(self.norm(self.stem(values.x))), 3, stride=2, padding=1))
-        x_BLD = x_BCHW.flatten(2)
-        x_BLD = self.dropout(x_BLD).transpose(1, 2)
+        """From images (B, C, H, W) to tokens (B, L, width)."""
+        x_BCHW = F.relu_(self.norm(self.stem(values.x)))
+        x_BCHW = self.stages(F.max_pool2d(x_BCHW, 3, stride=2, padding=1))
+        x_BLD = self.dropout(x_BCHW.flatten(2)).transpose(1, 2)
         return Tokens(x_BLD, torch.ones(x_BLD.shape[:2], dtype=torch.bool, device=x_BLD.device))
 
 
@@ -79,6 +79,7 @@ class Residual(nn.Module):
             )
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
+        """(B, before, H, W) -> (B, after, H / stride, W / stride)."""
         y_BCHW = F.relu_(self.norm1(self.convolution1(x_BCHW)))
         return F.relu_(self.norm2(self.convolution2(y_BCHW)) + self.shortcut(x_BCHW))
 

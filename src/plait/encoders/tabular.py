@@ -1,6 +1,4 @@
-"""Numbers, categories, dates and vectors: one token for each column (as Gorishniy et al. 2021,
-FT-Transformer).
-"""
+"""Encode numbers, categories, dates and vectors as one token each (Gorishniy et al. 2021, FT-Transformer)."""
 
 from __future__ import annotations
 
@@ -10,15 +8,16 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from plait.encoders.base import Encoder
+from plait.encoders.base import PlainEncoder
 from plait.nn.batch import Layout, Tokens, Values
 from plait.nn.layers import glorot
 from plait.recipe.registry import Options
 
 
 class Config(Options):
-    """`periodic` frequencies for each entry of a vector (Gorishniy et al. 2022, eq. 2); 0: none, the
-    entries as they are. `sigma` is the standard deviation of the frequencies at the start.
+    """`periodic` is the number of learned frequencies for each entry of a vector (Gorishniy et al. 2022,
+    eq. 2); with 0 the entries stay as they are. `sigma` is the standard deviation of the frequencies at the
+    start.
     """
 
     width: int = Field(32, ge=1)
@@ -26,8 +25,8 @@ class Config(Options):
     sigma: float = Field(0.1, gt=0)
 
 
-class Tabular(Encoder):
-    """An embedding of an index; or two linear layers with a ReLU between over a vector."""
+class Tabular(PlainEncoder):
+    """An embedding of an index, or two linear layers over a vector with a ReLU between them."""
 
     options = Config
     takes = frozenset({"vector", "index"})
@@ -42,36 +41,37 @@ class Tabular(Encoder):
         else:
             entries = layout.size[0]
             first: nn.Module = Periodic(entries, periodic, sigma) if periodic else nn.Identity()
-            wide = entries * 2 * periodic if periodic else entries
+            inputs = entries * 2 * periodic if periodic else entries
             self.net = nn.Sequential(
-                first, nn.Linear(wide, 2 * width), nn.ReLU(), nn.Linear(2 * width, width)
+                first, nn.Linear(inputs, 2 * width), nn.ReLU(), nn.Linear(2 * width, width)
             )
             glorot(self.net)
 
     @property
-    def plain(self) -> bool:
-        """Whether it can be one of `Cells`."""
-        return not any(isinstance(m, Periodic) for m in self.net.modules())
+    def can_be_stacked(self) -> bool:
+        """Return whether this can be encoded in one step with the other plain columns (`TableColumns`)."""
+        return not any(isinstance(module, Periodic) for module in self.net.modules())
 
     @classmethod
     def build(cls, config: Config, layout: Layout) -> Tabular:
+        """Build the encoder for indices or vectors of a layout."""
         return cls(layout, config.width, config.periodic, config.sigma)
 
     def forward(self, values: Values) -> Tokens:
+        """From indices (B,) or vectors (B, F) to one token a row, (B, 1, width)."""
         x_BD = self.net(values.x)
         return Tokens(x_BD[:, None], torch.ones(len(x_BD), 1, dtype=torch.bool, device=x_BD.device))
 
 
 class Periodic(nn.Module):
-    """[sin(v), cos(v)] with v = 2 pi c x and learned c (Gorishniy et al. 2022, eq. 2): x_BF -> x_B(F *
-    2K).
-    """
+    """Periodic embeddings [sin(v), cos(v)] with v = 2 pi c x and learned c (Gorishniy et al. 2022, eq. 2)."""
 
     def __init__(self, entries: int, frequencies: int, sigma: float) -> None:
         super().__init__()
         self.frequency = nn.Parameter(torch.randn(entries, frequencies) * sigma)
 
     def forward(self, x_BF: Tensor) -> Tensor:
+        """(B, F) -> (B, F * 2 K), K being the number of frequencies."""
         v_BFK = 2 * math.pi * self.frequency * x_BF[..., None]
         return torch.cat([v_BFK.sin(), v_BFK.cos()], -1).flatten(1)
 

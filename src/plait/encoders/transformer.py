@@ -1,10 +1,11 @@
-"""A transformer encoder over token embeddings (Vaswani et al. 2017; normalisation first, as Xiong et
-al. 2020).
+"""A transformer encoder over token embeddings (Vaswani et al. 2017).
+
+It normalises before each block (Xiong et al. 2020).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Self
 
 import torch
 from pydantic import Field, model_validator
@@ -17,13 +18,15 @@ from plait.recipe.registry import Options
 
 
 class Config(Options):
+    """`layers` blocks of `width`, each with so many attention `heads`. `dropout` of entries."""
+
     width: int = Field(64, ge=1)
     heads: int = Field(4, ge=1)
     layers: int = Field(2, ge=1)
     dropout: float = Field(0.1, ge=0, lt=1)
 
     @model_validator(mode="after")
-    def _divides(self) -> Any:
+    def _divides(self) -> Self:
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
         return self
@@ -49,13 +52,15 @@ class Transformer(Encoder):
 
     @classmethod
     def build(cls, config: Config, layout: Layout) -> Transformer:
+        """Build the encoder for texts of a layout's vocabulary and length."""
         return cls(
             layout.vocabulary, layout.size[0], config.width, config.heads, config.layers, config.dropout
         )
 
     def forward(self, values: Values) -> Tokens:
+        """From ids (B, L) to tokens (B, L, width)."""
         mask_BL = values.mask_BL()
-        mask_BL[:, 0] |= ~mask_BL.any(1)  # attention needs something to attend to, even in an empty text
+        mask_BL[:, 0] |= ~mask_BL.any(1)  # attention needs a token to attend to, even in an empty text
         x_BLD = self.dropout(self.embedding(values.x) + self.position[: values.x.shape[1]])
         for block in self.blocks:
             x_BLD = block(x_BLD, mask_BL)

@@ -1,5 +1,6 @@
-"""Convolutions at full resolution, each halved by its maximum (after VGG, Simonyan & Zisserman 2015,
-with batch normalisation): what learns shapes from few pictures when there are no pretrained weights.
+"""Convolutions at full resolution, each followed by max pooling (after VGG, Simonyan & Zisserman 2015).
+
+With batch normalisation. It learns shapes from few images if there are no pretrained weights.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ class Config(Options):
 
 
 class VGG(Encoder):
-    """One token for each position of the last grid: nine for a picture of 96 pixels a side.
+    """One token for each position of the last grid: nine for an image of 96 pixels a side.
 
-    The first convolution sees every pixel. The maximum comes before normalisation and ReLU, for a
-    quarter of their work.
+    The first convolution sees every pixel. Max pooling comes before normalisation and ReLU, which then have
+    a quarter of the work.
     """
 
     options = Config
@@ -44,9 +45,11 @@ class VGG(Encoder):
 
     @classmethod
     def build(cls, config: Config, layout: Layout) -> VGG:
+        """Build the encoder for images of a layout's number of channels."""
         return cls(layout.size, config.channels, config.dropout)
 
     def forward(self, values: Values) -> Tokens:
+        """From images (B, C, H, W) to tokens (B, L, width)."""
         x_BCHW = values.x
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             x_BCHW = convolution(x_BCHW)

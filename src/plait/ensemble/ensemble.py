@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -16,12 +15,14 @@ from plait.data.features import Features
 from plait.ensemble.view import View
 from plait.errors import ArtifactError
 from plait.media.cell import Store
-from plait.members.base import Examples, Member
+from plait.members.base import Examples, Member, members
+from plait.members.network import Network
 from plait.prediction import artifact
 from plait.prediction.artifact import Artifact
 from plait.prediction.predictor import Predictor
-from plait.recipe.registry import Choice, configure, find
+from plait.recipe.registry import Choice
 from plait.runs import files
+from plait.table.json import JSON, read_as, read_list, read_object
 from plait.table.table import Progress, Table
 from plait.tasks.base_prediction import Prediction, predictions
 
@@ -84,7 +85,7 @@ class Mixture:
         weights = torch.tensor([self.weights[name] for name in used])
         return task.mix(torch.stack([cooled[name] for name in used]), weights) / self.temperature
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JSON:
         """Return all but the stacked model, as JSON."""
         return {
             "shares": self.weights,
@@ -94,14 +95,21 @@ class Mixture:
         }
 
     @classmethod
-    def from_state(cls, state: dict[str, Any], stack: tuple[Tensor, Tensor] | None) -> Mixture:
+    def from_state(cls, state: JSON, stack: tuple[Tensor, Tensor] | None) -> Mixture:
         """Invert `state`."""
-        return cls(state["shares"], state["temperatures"], state["temperature"], stack, state["stacked"])
+        return cls(
+            read_as(dict[str, float], state["shares"]),
+            read_as(dict[str, float], state["temperatures"]),
+            read_as(float, state["temperature"]),
+            stack,
+            read_as(list[str], state["stacked"]),
+        )
 
 
 class Ensemble:
-    """Answers as one network does (see `prediction.Answering`), from rows prepared under every view
-    that it needs.
+    """Several members that answer as one network does (see `prediction.Answering`).
+
+    Rows are prepared under every view that a member needs.
     """
 
     def __init__(
@@ -117,6 +125,7 @@ class Ensemble:
 
     @property
     def tasks(self) -> dict[str, Prediction]:
+        """The task of each target."""
         return predictions(next(iter(self.views.values())).preprocessing.tasks)
 
     def prepare(
@@ -147,18 +156,22 @@ class Ensemble:
 
     def pruned(self) -> Ensemble:
         """Return the ensemble without the members and the views that no answer needs."""
-        names = set().union(*(mixture.needs() for mixture in self.mixtures.values()))
-        bags = [bag for bag in self.bags if bag.name in names]
+        member_names = needed_members(self.mixtures)
+        bags = [bag for bag in self.bags if bag.name in member_names]
         reads_features = any(not bag.view for bag in bags)
         features = self.features if reads_features else Features([])
 
-        needed = {bag.view for bag in bags if bag.view} | (self.features.views if reads_features else set())
-        views = {name: view for name, view in self.views.items() if name in needed}
+        view_names = {bag.view for bag in bags if bag.view} | features.views
         # problems of all columns are listed, so one view must have them all
-        if not any(set(view.preprocessing.inputs) == set(self.columns) for view in views.values()):
-            needed.add(OWN)
-        views = {name: view for name, view in self.views.items() if name in needed}
+        if not self._has_all_columns(view_names):
+            view_names.add(OWN)
+        views = {name: view for name, view in self.views.items() if name in view_names}
         return Ensemble(views, features, bags, self.mixtures, self.columns)
+
+    def _has_all_columns(self, view_names: set[str]) -> bool:
+        """Return whether one of these views has all columns."""
+        inputs = [set(self.views[name].preprocessing.inputs) for name in view_names]
+        return set(self.columns) in inputs
 
     def save(self, folder: Path) -> None:
         """Write the members beside the run's network, which is not written again."""
@@ -171,31 +184,36 @@ class Ensemble:
         files.write_tensors(base / "ensemble.safetensors", tensors)
 
         for number, bag in enumerate(self.bags):
-            for fold, member in enumerate(bag.folds if bag.name != OWN else ()):
-                into = base / str(number) / str(fold)
-                into.mkdir(parents=True, exist_ok=True)
-                member.save(into)
+            if bag.name == OWN:
+                continue
+            for fold, member in enumerate(bag.folds):
+                fold_folder = base / str(number) / str(fold)
+                fold_folder.mkdir(parents=True, exist_ok=True)
+                member.save(fold_folder)
         for view in self.views.values():
             for network in artifact.networks(*view.frozen.values()):
                 artifact.copy(network.files, folder / "pretrained" / network.identity)
         files.write_json(folder / FILE, self._state())
 
-    def _state(self) -> dict[str, Any]:
+    def _state(self) -> JSON:
         """Return all but tensors, as JSON."""
-        bags = []
+        views = {}
+        for name, view in self.views.items():
+            views[name] = None if name == OWN else view.state()
+        bags: list[JSON] = []
         for bag in self.bags:
             choice = bag.choice.model_dump(mode="json")
             bags.append({"name": bag.name, "choice": choice, "view": bag.view, "folds": len(bag.folds)})
         return {
             "columns": self.columns,
-            "views": {name: None if name == OWN else view.state() for name, view in self.views.items()},
+            "views": views,
             "features": self.features.state(),
             "bags": bags,
             "weights": {target: mixture.state() for target, mixture in self.mixtures.items()},
         }
 
 
-def load(folder: Path, own: Artifact, predictor: Predictor) -> Ensemble | None:
+def load(folder: Path, run: Artifact, predictor: Predictor) -> Ensemble | None:
     """Load the ensemble in a run's folder; None where the network answers alone.
 
     Raises `ArtifactError` when it is damaged.
@@ -203,48 +221,56 @@ def load(folder: Path, own: Artifact, predictor: Predictor) -> Ensemble | None:
     if not (folder / FILE).is_file():
         return None
     try:
-        return _load(folder, own, predictor)
+        return _load(folder, run, predictor)
     except (ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
         raise ArtifactError(f"'{folder}' is damaged: {type(error).__name__}: {error}") from error
 
 
-def _load(folder: Path, own: Artifact, predictor: Predictor) -> Ensemble:
-    about = json.loads((folder / FILE).read_text(encoding="utf-8"))
+def _load(folder: Path, run: Artifact, predictor: Predictor) -> Ensemble:
+    ensemble_state: JSON = json.loads((folder / FILE).read_text(encoding="utf-8"))
     tensors = load_file(folder / "members" / "ensemble.safetensors")
     views = {}
-    for name, state in about["views"].items():
-        of_run = View(own.plan, own.preprocessing, predictor.settings)
-        views[name] = View.from_state(state) if state else of_run
+    for name, state in read_object(ensemble_state["views"]).items():
+        if state:
+            views[name] = View.from_state(read_object(state))
+        else:
+            views[name] = View(run.plan, run.preprocessing, predictor.settings)
         for network in artifact.networks(*views[name].frozen.values()):
             network.folder = folder / "pretrained" / network.identity
 
     prefix = "features/"
     vectors = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
-    features = Features.from_state(about["features"], vectors)
+    features = Features.from_state(read_list(ensemble_state["features"]), vectors)
     bags = []
-    for number, state in enumerate(about["bags"]):
-        bags.append(_bag(folder / "members" / str(number), state, views, predictor))
+    for number, state in enumerate(read_list(ensemble_state["bags"])):
+        bags.append(_bag(folder / "members" / str(number), read_object(state), views, predictor))
 
     mixtures = {}
-    for number, (target, state) in enumerate(about["weights"].items()):
+    for number, (target, state) in enumerate(read_object(ensemble_state["weights"]).items()):
         key = f"stack/{number}"
-        stack = (tensors[f"{key}/weight"], tensors[f"{key}/bias"]) if f"{key}/weight" in tensors else None
-        mixtures[target] = Mixture.from_state(state, stack)
-    return Ensemble(views, features, bags, mixtures, about["columns"])
+        stack = None
+        if f"{key}/weight" in tensors:
+            stack = (tensors[f"{key}/weight"], tensors[f"{key}/bias"])
+        mixtures[target] = Mixture.from_state(read_object(state), stack)
+    return Ensemble(views, features, bags, mixtures, read_as(list[str], ensemble_state["columns"]))
 
 
-def _bag(folder: Path, about: dict[str, Any], views: dict[str, View], predictor: Predictor) -> Bag:
-    choice, view_name = Choice(**about["choice"]), about["view"]
-    kind = find("members", choice.name)
-    if about["name"] == OWN:
-        return Bag(OWN, choice, OWN, [kind(predictor, OWN)])
+def _bag(folder: Path, state: JSON, views: dict[str, View], predictor: Predictor) -> Bag:
+    choice, view_name = Choice.model_validate(state["choice"]), read_as(str, state["view"])
+    if state["name"] == OWN:
+        return Bag(OWN, choice, OWN, [Network(predictor, OWN)])
     view = views[view_name] if view_name else next(iter(views.values()))
-    config = configure("members", choice.name, choice.options)
+    kind, config = members.choose(choice)
     folds = []
-    for fold in range(int(about["folds"])):
-        inputs = (view_name, view.preprocessing)
+    inputs = (view_name, view.preprocessing)
+    for fold in range(read_as(int, state["folds"])):
         folds.append(kind.load(config, folder / str(fold), view.plan, view.settings, inputs))
-    return Bag(about["name"], choice, view_name, folds)
+    return Bag(read_as(str, state["name"]), choice, view_name, folds)
+
+
+def needed_members(mixtures: dict[str, Mixture]) -> set[str]:
+    """Return the names of the members without which a target has no answer."""
+    return set().union(*(mixture.needs() for mixture in mixtures.values()))
 
 
 def mean(task: Prediction, outputs: list[Tensor]) -> Tensor:
@@ -265,11 +291,11 @@ def mixed_outputs(
     for subset in range(subsets):
         by_target = {}
         for target, mixture in mixtures.items():
-            of_members = {}
-            for name, of_member in outputs.items():
-                if target in of_member[subset]:
-                    of_members[name] = of_member[subset][target]
-            by_target[target] = mixture.output(tasks[target], of_members)
+            by_member = {}
+            for name, member_outputs in outputs.items():
+                if target in member_outputs[subset]:
+                    by_member[name] = member_outputs[subset][target]
+            by_target[target] = mixture.output(tasks[target], by_member)
         answers.append(by_target)
     return answers
 

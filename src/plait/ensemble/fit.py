@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,9 +20,11 @@ from plait.ensemble.view import View
 from plait.ensemble.weights import Weighing, fit_mixture
 from plait.errors import Interrupted
 from plait.members.base import Examples, Lesson
+from plait.members.base import members as member_registry
 from plait.members.network import Network
 from plait.prediction.predictor import Predictor
-from plait.recipe.registry import Choice, configure, find
+from plait.recipe.registry import Choice
+from plait.table.json import JSON
 from plait.table.table import Table
 from plait.tasks.base_prediction import Prediction, predictions
 
@@ -35,13 +37,14 @@ class Fitting:
 
     plan: Plan
     table: Table
-    own: Predictor
+    network: Predictor
     data: Dataset
     folder: Path
     screen: Screen
 
     @property
     def tasks(self) -> dict[str, Prediction]:
+        """The task of each target."""
         return predictions(self.data.preprocessing.tasks)
 
 
@@ -62,9 +65,9 @@ class Trained:
     out_of_fold: OutOfFoldEnsemble
     scores: dict[str, dict[str, MemberScore]]
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> JSON:
         """Return the scores as JSON."""
-        record = {}
+        record: JSON = {}
         for target, scores in self.scores.items():
             record[target] = {name: asdict(score) for name, score in scores.items()}
         return record
@@ -93,6 +96,7 @@ class CrossFitting:
 
     @property
     def fits(self) -> int:
+        """The number of fits of each member."""
         return sum(len(folds) for folds in self.repeats)
 
 
@@ -154,25 +158,32 @@ def _prepare(fitting: Fitting, views: dict[str, View]) -> CrossFitting:
 
 
 def _views(fitting: Fitting, members: dict[str, Choice]) -> tuple[dict[str, View], dict[str, str]]:
-    """The views of the table that the members need, and by member the name of its own (empty: features)."""
-    views = {OWN: View(fitting.plan, fitting.data.preprocessing, fitting.own.settings)}
-    keys = {}
+    """Return the views that the members need, and the name of each member's view (empty: features)."""
+    views = {OWN: View(fitting.plan, fitting.data.preprocessing, fitting.network.settings)}
+    view_names = {}
     for name, choice in members.items():
-        kind, config = find("members", choice.name), configure("members", choice.name, choice.options)
+        kind, config = member_registry.choose(choice)
         encoders = kind.encoders(config)
         if encoders is None:
-            keys[name] = ""
+            view_names[name] = ""
             continue
-        key = " + ".join(f"{c.name} {c.options.get('model', '')}".strip() for c in encoders.values()) or OWN
-        light = key != OWN and kind.light(config)
-        keys[name] = key = f"{key}, light" if light else key
-        if key not in views:
+        light = bool(encoders) and kind.light(config)
+        view_name = _view_name(encoders, light)
+        view_names[name] = view_name
+        if view_name not in views:
             plan = fitting.plan.with_encoders(encoders)
-            views[key] = View.fit(plan.light() if light else plan, fitting.table)
-    texts = [c for c, column in fitting.plan.columns.items() if column.modality.name == "text"]
-    if texts and "" in keys.values():
+            views[view_name] = View.fit(plan.light() if light else plan, fitting.table)
+
+    if fitting.plan.has_words() and "" in view_names.values():
         views[NGRAMS] = View.fit(fitting.plan.words_only(), fitting.table)
-    return views, keys
+    return views, view_names
+
+
+def _view_name(encoders: Mapping[str, Choice], light: bool) -> str:
+    """Name a view by its encoders. Without any it is the run's own view."""
+    names = [f"{choice.name} {choice.options.get('model', '')}".strip() for choice in encoders.values()]
+    name = " + ".join(names) or OWN
+    return f"{name}, light" if light else name
 
 
 def _feature_columns(views: dict[str, View]) -> dict[str, list[str]]:
@@ -181,23 +192,29 @@ def _feature_columns(views: dict[str, View]) -> dict[str, list[str]]:
     Frozen embeddings come first, each encoder's once; then n-grams of texts; the view that has all columns
     contributes the remaining ones.
     """
-    columns: dict[str, list[str]] = {}
-    embedded = {column for view in views.values() for column in view.frozen}
-    contributed: set[str] = set()
-    for name, view in views.items():
-        if name == NGRAMS:
-            columns[name] = list(view.preprocessing.inputs)
-            continue
-        encoders = {column: repr(view.plan.columns[column].encoder) for column in view.frozen}
-        columns[name] = [column for column, encoder in encoders.items() if encoder not in contributed]
-        contributed |= set(encoders.values())
+    columns = _embedded_columns(views)
+    if NGRAMS in views:
+        columns[NGRAMS] = list(views[NGRAMS].preprocessing.inputs)
 
     # of several views with all columns the last one is most likely to be needed anyway
     inputs = {name: list(view.preprocessing.inputs) for name, view in views.items()}
     last = [name for name in views if len(inputs[name]) == len(inputs[OWN])][-1]
-    ngrams = inputs.get(NGRAMS, [])
-    columns[last] += [column for column in inputs[last] if column not in embedded and column not in ngrams]
-    return {name: names for name, names in columns.items() if names}
+    contributed = set(inputs.get(NGRAMS, ())).union(*(view.frozen for view in views.values()))
+    columns[last] += [column for column in inputs[last] if column not in contributed]
+    return {name: columns[name] for name in views if columns[name]}
+
+
+def _embedded_columns(views: dict[str, View]) -> dict[str, list[str]]:
+    """Choose the columns whose frozen embeddings each view contributes, each encoder's once."""
+    columns: dict[str, list[str]] = {}
+    contributed: set[str] = set()
+    for name, view in views.items():
+        if name == NGRAMS:
+            continue
+        encoders = {column: repr(view.plan.columns[column].encoder) for column in view.frozen}
+        columns[name] = [column for column, encoder in encoders.items() if encoder not in contributed]
+        contributed |= set(encoders.values())
+    return columns
 
 
 def _folds(fitting: Fitting, pool: np.ndarray) -> list[list[np.ndarray]]:
@@ -228,8 +245,8 @@ def _validation_places(fitting: Fitting, pool: np.ndarray) -> np.ndarray:
 
 
 def _cross_fit_of_network(shared: CrossFitting) -> CrossFit:
-    """The run's network as a member: it is trained once, so it predicts only the validation rows."""
-    bag = Bag(OWN, Choice(name="network"), OWN, [Network(shared.fitting.own, OWN)])
+    """Return the run's network as a member: it is trained once, so it predicts only the validation rows."""
+    bag = Bag(OWN, Choice(name="network"), OWN, [Network(shared.fitting.network, OWN)])
     pool = shared.examples.rows.numpy()
     return CrossFit(bag, [[_validation_places(shared.fitting, pool)]])
 
@@ -237,7 +254,7 @@ def _cross_fit_of_network(shared: CrossFitting) -> CrossFit:
 def _cross_fit(shared: CrossFitting, name: str, choice: Choice, view_name: str, bar: Bar) -> CrossFit:
     """Fit a member once for each fold of each repeat, on all examples but that fold."""
     fitting, examples = shared.fitting, shared.examples
-    kind, config = find("members", choice.name), configure("members", choice.name, choice.options)
+    kind, config = member_registry.choose(choice)
     view = shared.views[view_name or OWN]
     bag = Bag(name, choice, view_name, [])
     everything = np.arange(len(examples))

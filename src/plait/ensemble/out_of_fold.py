@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from plait.data.dataset import Dataset
-from plait.ensemble.ensemble import Bag, Mixture, mixed_outputs
+from plait.ensemble.ensemble import Bag, Mixture, mixed_outputs, needed_members
 from plait.members.base import Examples
+from plait.table.table import Progress
 from plait.tasks.base_prediction import Prediction
 
 Key = TypeVar("Key", bound=Hashable)
@@ -49,6 +50,7 @@ class CrossFit:
 
     @property
     def name(self) -> str:
+        """The member's name."""
         return self.bag.name
 
     def predict(
@@ -103,7 +105,7 @@ class OutOfFoldEnsemble:
         """Return the predictions of a target from all columns, by member."""
         return {name: by[target] for name, by in self.predictions.items() if target in by}
 
-    def prepare(self, *arguments: Any, **options: Any) -> Any:
+    def prepare(self, *arguments: object, **options: object) -> Dataset:
         """Refuse: only the rows that the members were cross-fitted on have an out-of-fold prediction."""
         raise NotImplementedError("out-of-fold predictions exist only for the rows of the training table")
 
@@ -132,12 +134,12 @@ class OutOfFoldEnsemble:
         return Dataset(prepared, preprocessing, places[scored].numpy())
 
     def outputs(
-        self, rows: Dataset, subsets: Sequence[Sequence[str]], progress: Any = lambda n: None
+        self, rows: Dataset, subsets: Sequence[Sequence[str]], progress: Progress = lambda n: None
     ) -> list[dict[str, Tensor]]:
         """Answer rows that `rows` returned, for each subset of the columns; NaN where one is not scored."""
         # rows are numbers of the table's rows, in ascending order; outputs are by place among the examples
         places = torch.searchsorted(self.examples.rows, rows.rows)
-        names = set().union(*(mixture.needs() for mixture in self.mixtures.values()))
+        names = needed_members(self.mixtures)
         outputs: dict[str, list[dict[str, Tensor]]] = {}
         for member in self.members:
             if member.name in names:

@@ -12,7 +12,7 @@ from plait.data.plan_ensemble import EnsemblePlan
 from plait.ensemble.ensemble import STACK, Mixture, stack_input, stack_output
 from plait.ensemble.out_of_fold import OutOfFoldPrediction, weighted_mean
 from plait.ensemble.selection import bagged
-from plait.members.linear import Space, solve
+from plait.members.base_linear import Space, solve
 from plait.tasks.base_prediction import Prediction, fit_temperature
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)  # of the stacked model's regularisation
@@ -77,8 +77,7 @@ def fit_mixture(
     mixture = Mixture({}, temperatures)
 
     # the stacked model needs a prediction of every member that it reads, so it reads complete ones only
-    counts = {name: weighing.count(prediction) for name, prediction in cooled.items()}
-    complete = {name: cooled[name] for name in cooled if counts[name] == max(counts.values())}
+    complete = _complete(weighing, cooled)
     if weighing.options.stack and len(complete) > 1 and len(folds) > 1:
         cooled[STACK] = complete[STACK] = fit_stack(mixture, weighing, complete, folds)
     mixture.weights = weighing.select(complete)
@@ -90,12 +89,32 @@ def fit_mixture(
         if name not in complete and weighing.count(prediction, mean):
             partial[name] = prediction
     if partial:
-        beside_mean = weighing.select({MEAN: mean, **partial})
-        of_mean = beside_mean.pop(MEAN)
-        mixture.weights = {name: weight * of_mean for name, weight in mixture.weights.items()} | beside_mean
+        mixture.weights = _with_partial(weighing, mixture.weights, mean, partial)
 
     mixture.temperature = weighing.temperature(weighted_mean(weighing.task, cooled, mixture.weights))
     return mixture
+
+
+def _complete(
+    weighing: Weighing, predictions: dict[str, OutOfFoldPrediction]
+) -> dict[str, OutOfFoldPrediction]:
+    """Return the members that predict the most labelled rows."""
+    counts = {name: weighing.count(prediction) for name, prediction in predictions.items()}
+    most_rows = max(counts.values())
+    return {name: predictions[name] for name, count in counts.items() if count == most_rows}
+
+
+def _with_partial(
+    weighing: Weighing,
+    weights: dict[str, float],
+    mean: OutOfFoldPrediction,
+    partial: dict[str, OutOfFoldPrediction],
+) -> dict[str, float]:
+    """Weigh partial members beside the mean of the complete ones, which share the weight of the mean."""
+    beside_mean = weighing.select({MEAN: mean, **partial})
+    mean_weight = beside_mean.pop(MEAN)
+    shares = {name: weight * mean_weight for name, weight in weights.items()}
+    return shares | beside_mean
 
 
 def fit_stack(

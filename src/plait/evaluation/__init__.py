@@ -1,1 +1,1 @@
-"""How good a model is, and the report that says so."""
+"""Score models, and write the report of a run."""

@@ -1,12 +1,11 @@
-"""How well aligned columns find each other: retrieval in both directions of every pair, beside chance
-and beside linear maps.
+"""Score how well aligned columns retrieve each other, beside chance and beside linear maps.
+
+Each pair of columns is scored in both directions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -16,34 +15,26 @@ from plait.data.dataset import Dataset
 from plait.data.features import Features
 from plait.evaluation.bootstrap import bootstrap
 from plait.nn.summaries import Matrix
+from plait.runs.folder import Record
 from plait.tasks.aligning import ranking
 from plait.tasks.aligning.linear_start import ridge
 from plait.tasks.aligning.ranking import RankRows
-from plait.tasks.alignment import Alignment
+from plait.tasks.base_comparison import Comparison
 
-VIEW = "own"
-
-
+VIEW = "table"
 WIDEST = 256  # numbers of a column that linear maps see
-
-
 WIDTHS = (8, 16, 32, 64, 128)  # of the spaces of canonical correlation that are tried
-
-
-QUERIES = 10_000  # rows that ask, at most
-
-
-ROWS = 10_000  # that linear maps learn from
-
-
+QUERIES = 10_000  # rows that are queries, at most
+ROWS = 10_000  # training rows that linear maps are fitted on, at most
 RESAMPLES = 1000
 
 
 @dataclass
 class Direction:
-    """One column finding another. `size` rows are searched. Metrics are `(value, low, high)`, with 95 %
-    bootstrap intervals over queries, while the gallery stays as it is; `chance` is what a ranking by
-    lot has, where there is a formula; `baselines` what linear maps between the same vectors have.
+    """Retrieval of the cells of one column by those of another. `size` rows are searched.
+
+    Metrics are `(value, low, high)`, with 95 % bootstrap intervals over queries. `chance` has the metrics
+    of a random ranking, `baselines` those of linear maps between the same vectors.
     """
 
     query: str
@@ -57,189 +48,200 @@ class Direction:
 
 @dataclass
 class Alignments:
-    """All directions of an alignment, and for each pair of columns what the space looks like (see
-    `ranking.geometry`).
-    """
+    """All directions of an alignment, and the geometry of each pair of columns (`ranking.geometry`)."""
 
     directions: list[Direction]
     geometry: dict[str, dict[str, float]]
 
 
-def evaluate(task: Alignment, output: np.ndarray, target: np.ndarray) -> Alignments:
-    """Scores unit vectors (rows, columns, width). Rows with the same cell as a query's row on either
-    side are right answers too.
+def evaluate(task: Comparison, output: np.ndarray, target: np.ndarray) -> Alignments:
+    """Score unit vectors `output` (rows, columns, width); zeros where a cell is missing.
+
+    `target` (rows, columns) numbers equal cells alike: rows with the same cell as the query's row, on either
+    side, are right answers too.
     """
-    have = (output != 0).any(-1)
-    directions, geometry = [], {}
+    present = (output != 0).any(-1)
+    geometry = {}
     for a, b in task.pairs():
-        both = have[:, a] & have[:, b]
-        geometry[f"{task.columns[a]} ~ {task.columns[b]}"] = ranking.geometry(
-            output[both, a], output[both, b]
-        )
-    for one, to in task.directions():
-        both, there, ids = _queries(have[:, one] & have[:, to]), have[:, to], target[:, [one, to]]
-        found = ranking.ranks(output[both, one], output[there, to], ids[both], ids[there])
-        size = int(there.sum())
-        queries = RankRows(found[np.isfinite(found)][:, None])
-        scores = {}
-        for name, score in bootstrap(queries, task.metrics, RESAMPLES).items():
-            scores[name] = (score.value, score.low, score.high)
-        chance = ranking.chance(ranking.count_positives(ids[both], ids[there]), size)
-        directions.append(
-            Direction(task.columns[one], task.columns[to], int(both.sum()), size, scores, chance)
-        )
+        both = present[:, a] & present[:, b]
+        pair = f"{task.columns[a]} ~ {task.columns[b]}"
+        geometry[pair] = ranking.geometry(output[both, a], output[both, b])
+
+    directions = []
+    for query, gallery in task.directions():
+        queries = _queries(present[:, query] & present[:, gallery])
+        searched = present[:, gallery]
+        ids = target[:, [query, gallery]]
+        ranks = ranking.ranks(output[queries, query], output[searched, gallery], ids[queries], ids[searched])
+        metrics = {}
+        for name, score in bootstrap(_rank_rows(ranks), task.metrics, RESAMPLES).items():
+            metrics[name] = (score.value, score.low, score.high)
+        size = int(searched.sum())
+        chance = ranking.chance(ranking.count_positives(ids[queries], ids[searched]), size)
+        columns = task.columns[query], task.columns[gallery]
+        directions.append(Direction(*columns, int(queries.sum()), size, metrics, chance))
     return Alignments(directions, geometry)
 
 
+def _rank_rows(rank_Q: np.ndarray) -> RankRows:
+    """Return the ranks of queries as rows to score, without the queries that have no answer."""
+    return RankRows(rank_Q[np.isfinite(rank_Q)][:, None])
+
+
 def _queries(both: np.ndarray) -> np.ndarray:
-    """The rows that ask: of very many, some spread evenly. All are searched."""
+    """Return the mask of rows that are queries: at most `QUERIES` of those in `both`, spread evenly."""
     rows = np.flatnonzero(both)
     if len(rows) <= QUERIES:
         return both
-    some = np.zeros_like(both)
-    some[rows[np.linspace(0, len(rows) - 1, QUERIES).astype(int)]] = True
-    return some
+    mask = np.zeros_like(both)
+    mask[rows[np.linspace(0, len(rows) - 1, QUERIES).astype(int)]] = True
+    return mask
 
 
-def compare(found: Alignments, task: Alignment, train: Dataset, data: Dataset, target: Tensor) -> None:
-    """Adds to each direction what ridge regression and canonical correlation reach, learned from the
-    same training rows between the same vectors: those of frozen encoders where there are any, else what
-    linear models see of a cell (see `features`).
+def compare(alignments: Alignments, task: Comparison, train: Dataset, data: Dataset, target: Tensor) -> None:
+    """Add the metrics of ridge regression and of canonical correlation to each direction.
+
+    Both are fitted on the training rows, between the vectors that the model had: those of frozen encoders if
+    there are any, else what linear models see of a cell (see `features`).
     """
     features = Features.fit({VIEW: train}, {VIEW: task.columns}, train.rows.numpy())
-    known = {b.column: b for b in features({VIEW: train})}
-    asked = {b.column: b for b in features({VIEW: data})}
-    reduced = {c: _reduced(known[c].x, known[c].present, asked[c].x) for c in task.columns}
-    ids = target.numpy()
-    for direction in found.directions:
-        one, to = task.columns.index(direction.query), task.columns.index(direction.gallery)
-        learn = known[direction.query].present & known[direction.gallery].present
-        both, there = (
-            _queries(asked[direction.query].present & asked[direction.gallery].present),
-            asked[direction.gallery].present,
-        )
-        (x_known, x_asked), (y_known, y_asked) = reduced[direction.query], reduced[direction.gallery]
-        if learn.sum() < 2 * max(WIDTHS[0], 2) or not both.any():
+    train_blocks = {block.column: block for block in features({VIEW: train})}
+    blocks = {block.column: block for block in features({VIEW: data})}
+    reduced = {}
+    for column in task.columns:
+        train_block = train_blocks[column]
+        reduced[column] = _reduced(train_block.x, train_block.present, blocks[column].x)
+
+    for direction in alignments.directions:
+        query, gallery = direction.query, direction.gallery
+        learnable = train_blocks[query].present & train_blocks[gallery].present
+        queries = _queries(blocks[query].present & blocks[gallery].present)
+        searched = blocks[gallery].present
+        if learnable.sum() < 2 * max(WIDTHS[0], 2) or not queries.any():
             continue
-        rows = np.flatnonzero(learn)[:ROWS]
+        rows = np.flatnonzero(learnable)[:ROWS]
+        (x_train, x_data), (y_train, y_data) = reduced[query], reduced[gallery]
+        ids = target.numpy()[:, [task.columns.index(query), task.columns.index(gallery)]]
         for name, fit in (("ridge", _ridge), ("CCA", _cca)):
-            x, y = fit(x_known[rows], y_known[rows], x_asked, y_asked)
-            pair = ids[:, [one, to]]
-            rank_Q = ranking.ranks(_unit(x[both]), _unit(y[there]), pair[both], pair[there])
-            queries = RankRows(rank_Q[:, None])
-            direction.baselines[name] = {m: metric(queries) for m, metric in task.metrics.items()}
+            x, y = fit(x_train[rows], y_train[rows], x_data, y_data)
+            ranks = ranking.ranks(_unit(x[queries]), _unit(y[searched]), ids[queries], ids[searched])
+            rows_with_rank = _rank_rows(ranks)
+            direction.baselines[name] = {m: metric(rows_with_rank) for m, metric in task.metrics.items()}
 
 
 def _reduced(x: Matrix, present: np.ndarray, other: Matrix) -> tuple[np.ndarray, np.ndarray]:
-    """The main directions of the first over its rows that are there, of both, centred."""
+    """Project both on the principal directions of `x` over its present rows, and centre them."""
     from scipy import sparse
     from sklearn.decomposition import PCA, TruncatedSVD
 
     width = min(WIDEST, x.shape[1] - 1, int(present.sum()) - 1)
     if width < 1:
         return np.zeros((x.shape[0], 1)), np.zeros((other.shape[0], 1))
-    kind = (TruncatedSVD if sparse.issparse(x) else PCA)(width, random_state=0).fit(x[present])
-    mean = kind.transform(x[present]).mean(0)
-    return kind.transform(x) - mean, kind.transform(other) - mean
+    kind = TruncatedSVD if sparse.issparse(x) else PCA
+    projection = kind(width, random_state=0).fit(x[present])
+    mean = projection.transform(x[present]).mean(0)
+    return projection.transform(x) - mean, projection.transform(other) - mean
 
 
 def _ridge(
-    x: np.ndarray, y: np.ndarray, x_asked: np.ndarray, y_asked: np.ndarray
+    x: np.ndarray, y: np.ndarray, x_data: np.ndarray, y_data: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The query mapped to the gallery's vectors."""
+    """Map the vectors of queries to those of the gallery by a linear map, fitted on `x` and `y`."""
     weight, bias = ridge(x, y)
-    return x_asked @ weight.T + bias, y_asked
+    return x_data @ weight.T + bias, y_data
 
 
 def _cca(
-    x: np.ndarray, y: np.ndarray, x_asked: np.ndarray, y_asked: np.ndarray
+    x: np.ndarray, y: np.ndarray, x_data: np.ndarray, y_data: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Both in the space of canonical correlation of their main directions, as many as find the most on
-    a fifth of the rows.
+    """Map both into their space of canonical correlation.
+
+    Its width is the one with the best mean reciprocal rank on a fifth of the rows, held out.
     """
     order = np.random.default_rng(0).permutation(len(x))
-    held, kept = order[: len(x) // 5], order[len(x) // 5 :]
-    ids = np.arange(len(held))[:, None]
+    held_out, train = order[: len(x) // 5], order[len(x) // 5 :]
+    max_width = min(x.shape[1], y.shape[1], len(train) // 2)
+    widths = [width for width in WIDTHS if width <= max_width] or [1]
+
+    ids = np.arange(len(held_out))[:, None]
     scores = {}
-    for width in [w for w in WIDTHS if w <= min(x.shape[1], y.shape[1], len(kept) // 2)] or [1]:
-        one, other = _canonical(x[kept], y[kept], x[held], y[held], width)
-        scores[width] = ranking.mrr(RankRows(ranking.ranks(_unit(one), _unit(other), ids, ids)[:, None]))
-    return _canonical(x, y, x_asked, y_asked, max(scores, key=lambda w: scores[w]))
+    for width in widths:
+        x_held, y_held = canonical(x[train], y[train], x[held_out], y[held_out], width)
+        ranks = ranking.ranks(_unit(x_held), _unit(y_held), ids, ids)
+        scores[width] = ranking.mrr(_rank_rows(ranks))
+    best = max(scores, key=lambda width: scores[width])
+    return canonical(x, y, x_data, y_data, best)
 
 
-def _canonical(
-    x: np.ndarray, y: np.ndarray, x_asked: np.ndarray, y_asked: np.ndarray, width: int
+def canonical(
+    x: np.ndarray, y: np.ndarray, x_data: np.ndarray, y_data: np.ndarray, width: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Both in the directions of canonical correlation of the first `width` numbers: whitened, then
-    turned by the singular vectors of what the two have in common (Hotelling 1936). Scikit-learn's own
-    takes minutes for what this does in a second.
+    """Map both to the directions of canonical correlation of their first `width` numbers.
+
+    These are the singular vectors of the covariance of the whitened vectors (Hotelling 1936, "Relations
+    between two sets of variates"). Scikit-learn's iteration takes minutes for what this does in a second.
     """
     from sklearn.decomposition import PCA
 
     width = min(width, x.shape[1], y.shape[1], len(x) - 1)
-    one, other = PCA(width, whiten=True).fit(x[:, :width]), PCA(width, whiten=True).fit(y[:, :width])
-    left, _, right = np.linalg.svd(one.transform(x[:, :width]).T @ other.transform(y[:, :width]))
-    return one.transform(x_asked[:, :width]) @ left, other.transform(y_asked[:, :width]) @ right.T
+    x, y = x[:, :width], y[:, :width]
+    x_whitening, y_whitening = PCA(width, whiten=True).fit(x), PCA(width, whiten=True).fit(y)
+    u, _, vh = np.linalg.svd(x_whitening.transform(x).T @ y_whitening.transform(y))
+    return x_whitening.transform(x_data[:, :width]) @ u, y_whitening.transform(y_data[:, :width]) @ vh.T
 
 
 def _unit(x: np.ndarray) -> np.ndarray:
     return (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)).astype(np.float32)
 
 
-def verdict(name: str, found: Mapping[str, Any]) -> str | None:
-    """What is to be said when a linear map finds as much as the model does, by `Alignments` as a dict."""
+def verdict(name: str, alignments: Record) -> str | None:
+    """Return a warning if a linear map retrieves as well as the model; `Alignments` comes as a dict."""
     for kind in ("ridge", "CCA"):
-        scored = [
-            (d["metrics"]["mrr"][0], d["baselines"][kind]["mrr"])
-            for d in found["directions"]
-            if kind in d["baselines"]
-        ]
+        scored = []
+        for direction in alignments["directions"]:
+            if kind in direction["baselines"]:
+                scored.append((direction["metrics"]["mrr"][0], direction["baselines"][kind]["mrr"]))
         if not scored:
             continue
-        own, linear = np.nanmean(scored, axis=0)
-        if own <= linear:
+        model, linear = np.nanmean(scored, axis=0)
+        if model <= linear:
             return (
                 f"{name}: a linear map ({kind}) between the same vectors finds as much: "
-                f"mean reciprocal rank {linear:.3f}, the model's {own:.3f}"
+                f"mean reciprocal rank {linear:.3f}, the model's {model:.3f}"
             )
     return None
 
 
-def show(found: Alignments, title: str, screen: Screen) -> None:
-    baselines = sorted({kind for d in found.directions for kind in d.baselines})
+def show(alignments: Alignments, title: str, screen: Screen) -> None:
+    """Print the metrics of each direction, and the geometry of each pair."""
+    kinds = sorted(set().union(*[direction.baselines for direction in alignments.directions]))
+    headers = ["query -> gallery (queries of rows searched)", "metric", "value ", "interval", "chance "]
+    headers += [f"{kind} " for kind in kinds]
     rows = []
-    for d in found.directions:
-        for number, (name, (value, low, high)) in enumerate(d.metrics.items()):
-            form = ".1f" if name == "median_rank" else ".3f"
-            beside = [
-                f"{d.baselines[kind][name]:{form}}" if kind in d.baselines else "-" for kind in baselines
-            ]
-            where = f"{d.query} -> {d.gallery} ({d.queries:,} of {d.size:,})" if number == 0 else ""
-            rows.append(
-                [
-                    where,
-                    name,
-                    f"{value:{form}}",
-                    f"{low:{form}} to {high:{form}}",
-                    f"{d.chance[name]:{form}}" if name in d.chance else "-",
-                    *beside,
-                ]
-            )
-    headers = [
-        "query -> gallery (queries of rows searched)",
-        "metric",
-        "value ",
-        "interval",
-        "chance ",
-        *(f"{kind} " for kind in baselines),
-    ]
+    for direction in alignments.directions:
+        rows += _rows(direction, kinds)
     screen.table(title, headers, rows)
-    shapes = [
-        [pair, *(f"{g[name]:.3f}" for name in ("gap", "alignment", "uniformity"))]
-        for pair, g in found.geometry.items()
-    ]
+
+    names = ("gap", "alignment", "uniformity")
+    geometry_rows = []
+    for pair, geometry in alignments.geometry.items():
+        geometry_rows.append([pair, *[f"{geometry[name]:.3f}" for name in names]])
     screen.table(
         "\nthe space: distance of means, mean squared distance of pairs, uniformity",
         ["pair", "gap ", "alignment ", "uniformity "],
-        shapes,
+        geometry_rows,
     )
+
+
+def _rows(direction: Direction, kinds: list[str]) -> list[list[str]]:
+    """Return a printed row for each metric of one direction, with the linear maps of these kinds."""
+    title = f"{direction.query} -> {direction.gallery} ({direction.queries:,} of {direction.size:,})"
+    rows = []
+    for name, (value, low, high) in direction.metrics.items():
+        form = ".1f" if name == "median_rank" else ".3f"
+        row = [title, name, f"{value:{form}}", f"{low:{form}} to {high:{form}}"]
+        for other in (direction.chance, *[direction.baselines.get(kind, {}) for kind in kinds]):
+            row.append(f"{other[name]:{form}}" if name in other else "-")
+        rows.append(row)
+        title = ""  # only the first row has it
+    return rows

@@ -1,4 +1,4 @@
-"""A run as one HTML page that needs nothing else, and a model card in Markdown."""
+"""Write a run's report, one HTML page that needs no other file, and its model card in Markdown."""
 
 from __future__ import annotations
 
@@ -6,32 +6,37 @@ import io
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jinja2
 
 from plait.evaluation.scores import subset_name
 from plait.prediction.artifact import Artifact
 from plait.runs.files import write_text
+from plait.runs.folder import Record
 from plait.tasks.base_prediction import Prediction
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def write(folder: Path, trained: Artifact) -> None:
-    """`report.html` and `README.md` in the run's folder."""
+    """Write `report.html` and `README.md` into the run's folder."""
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     pages = resources.files("plait") / "pages"
     facts = _facts(folder, trained)
     tasks = trained.preprocessing.tasks
-    main = ["valid_skill", *(f"valid_{t}_{task.score}" for t, task in tasks.items())]
+    main = ["valid_skill", *(f"valid_{target}_{task.score}" for target, task in tasks.items())]
+    curves = _curves(trained.record["history"], main)
     html = environment.from_string((pages / "report.html").read_text(encoding="utf-8"))
-    write_text(folder / "report.html", html.render(**facts, curves=_curves(trained.record["history"], main)))
+    write_text(folder / "report.html", html.render(**facts, curves=curves))
     plain = environment.overlay(autoescape=False).from_string((pages / "card.md").read_text(encoding="utf-8"))
     write_text(folder / "README.md", plain.render(**facts))
 
 
-def _facts(folder: Path, trained: Artifact) -> dict[str, Any]:
+def _facts(folder: Path, trained: Artifact) -> Record:
     problems = folder / "problems.csv"
     count = max(len(problems.read_text(encoding="utf-8").splitlines()) - 1, 0) if problems.is_file() else 0
     return {
@@ -50,35 +55,36 @@ def _facts(folder: Path, trained: Artifact) -> dict[str, Any]:
 
 
 def _curves(history: list[dict[str, float]], main: Sequence[str]) -> str:
-    """Losses over epochs, and those of the metrics `main` that were measured, as SVG."""
+    """Draw the losses over epochs, and the metrics `main` beside them, as SVG.
+
+    A metric that the first epoch lacks is left out.
+    """
     import matplotlib
 
     matplotlib.use("agg")
     from matplotlib.figure import Figure
 
-    epochs = range(1, len(history) + 1)
     figure = Figure(figsize=(9, 3), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for name in ("loss", "valid_loss"):
-        if name in history[0]:
-            left.plot(
-                epochs,
-                [h[name] for h in history],
-                label="training loss" if name == "loss" else "validation loss",
-            )
-    left.set_xlabel("epoch")
-    left.legend(frameon=False)
-    for name in (n for n in main if n in history[0]):
-        right.plot(epochs, [h.get(name, float("nan")) for h in history], label=name.removeprefix("valid_"))
-    right.set_xlabel("epoch")
-    if right.lines:
-        right.legend(frameon=False)
-    for axis in (left, right):
+    losses, metrics = figure.subplots(1, 2)
+    _plot(losses, history, {"loss": "training loss", "valid_loss": "validation loss"})
+    _plot(metrics, history, {name: name.removeprefix("valid_") for name in main})
+    for axis in (losses, metrics):
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.spines[["top", "right"]].set_visible(False)
     svg = io.StringIO()
     figure.savefig(svg, format="svg", metadata={"Date": None})
     return svg.getvalue()[svg.getvalue().index("<svg") :]
+
+
+def _plot(axis: Axes, history: list[dict[str, float]], labels: dict[str, str]) -> None:
+    """Plot the figures that `labels` names, which the first epoch has, over epochs."""
+    epochs = range(1, len(history) + 1)
+    for name, label in labels.items():
+        if name in history[0]:
+            axis.plot(epochs, [epoch.get(name, float("nan")) for epoch in history], label=label)
+    axis.set_xlabel("epoch")
+    if axis.lines:
+        axis.legend(frameon=False)
 
 
 def _late_fused(trained: Artifact) -> list[str]:

@@ -1,1 +1,1 @@
-"""From the tokens of all columns to one vector a row. One file a fusion."""
+"""Ways to fuse the tokens of all columns into one vector a row, one file each."""

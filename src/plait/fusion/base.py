@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 
 from plait.nn.batch import Tokens
-from plait.recipe.registry import Options
+from plait.recipe.registry import Component, Registry
 
 
-class Fusion(nn.Module, ABC):
+class Fusion(nn.Module, Component, ABC):
     """From the tokens of all columns to one vector of `width` a row. Never calls an encoder.
 
     A row in which a column is missing has `present[column]` False, that column's learned token in its
@@ -19,7 +19,6 @@ class Fusion(nn.Module, ABC):
     included.
     """
 
-    options: ClassVar[type[Options]]
     width: int
 
     @classmethod
@@ -30,3 +29,6 @@ class Fusion(nn.Module, ABC):
     @abstractmethod
     def forward(self, tokens: dict[str, Tokens], present: dict[str, Tensor]) -> Tensor:
         """fused_BD."""
+
+
+fusions = Registry[Fusion]("fusion")

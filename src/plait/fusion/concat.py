@@ -1,4 +1,4 @@
-"""Concatenation, then dense layers: the baseline that is hard to beat."""
+"""Concatenate the columns' vectors, then apply dense layers: hard to beat. B rows, D width."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from plait.recipe.registry import Options
 
 
 class Config(Options):
+    """`hidden` are the widths of the dense layers, and the last one is that of the fused vector."""
+
     hidden: tuple[int, ...] = Field((128, 64), min_length=1, description="widths of the dense layers")
     dropout: float = Field(0.0, ge=0, lt=1)
 
 
 class Concat(Fusion):
-    """mlp([x_1; ...; x_M]), where x_m is column m's pooled vector, or its learned token where it is
-    missing.
+    """Compute mlp([x_1; ...; x_M]), where x_m is column m's pooled vector.
+
+    Where the column is missing, that is its learned token.
     """
 
     options = Config
@@ -31,10 +34,13 @@ class Concat(Fusion):
 
     @classmethod
     def build(cls, config: Config, widths: dict[str, int]) -> Concat:
+        """Make the dense layers for the sum of the widths."""
         return cls(widths, config.hidden, config.dropout)
 
     def forward(self, tokens: dict[str, Tokens], present: dict[str, Tensor]) -> Tensor:
-        return self.mlp(torch.cat([t.pooled_BD() for t in tokens.values()], 1))
+        """Return the fused vectors, (B, D)."""
+        pooled = [column_tokens.pooled_BD() for column_tokens in tokens.values()]
+        return self.mlp(torch.cat(pooled, 1))
 
 
 component = Concat

@@ -1,8 +1,11 @@
-"""Learned queries that attend to the tokens of all columns at once (Jaegle et al. 2021, Perceiver)."""
+"""Learned queries that attend to the tokens of all columns at once (Jaegle et al. 2021, Perceiver).
+
+B rows, L tokens of all columns, Q queries, D width.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Self
 
 import torch
 from pydantic import Field, model_validator
@@ -15,6 +18,8 @@ from plait.recipe.registry import Options
 
 
 class Config(Options):
+    """The fused vector has `width` times `queries` entries."""
+
     width: int = Field(64, ge=1)
     heads: int = Field(4, ge=1)
     layers: int = Field(2, ge=1)
@@ -22,18 +27,17 @@ class Config(Options):
     dropout: float = Field(0.1, ge=0, lt=1)
 
     @model_validator(mode="after")
-    def _divides(self) -> Any:
+    def _divides(self) -> Self:
         if self.width % self.heads:
-            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+            raise ValueError(f"expected a width that is a multiple of heads {self.heads}, came {self.width}")
         return self
 
 
 class CrossAttention(Fusion):
-    """In each layer the queries attend to every column's tokens, then to each other; the result is all
-    of them, normalised.
+    """In each layer the queries attend to every column's tokens, then to each other.
 
-    A token that says "nothing further" is always there, so that a row without any column has something
-    to attend to; missing columns are masked.
+    The fused vector is all queries, normalised. Missing columns are masked. One learned token, `nothing`, is
+    always there, so that a row without any column has a token to attend to.
     """
 
     options = Config
@@ -42,13 +46,14 @@ class CrossAttention(Fusion):
         self, widths: dict[str, int], width: int, heads: int, layers: int, queries: int, dropout: float
     ) -> None:
         super().__init__()
-        self.inputs = nn.ModuleDict(
-            {module_key(c): nn.Sequential(nn.LayerNorm(w), nn.Linear(w, width)) for c, w in widths.items()}
-        )
+        self.inputs = nn.ModuleDict()
+        for column, column_width in widths.items():
+            layers_of_column = nn.Sequential(nn.LayerNorm(column_width), nn.Linear(column_width, width))
+            self.inputs[module_key(column)] = layers_of_column
         glorot(self)
-        self.kinds = nn.ParameterDict(
-            {module_key(c): nn.Parameter(torch.randn(width) * 0.02) for c in widths}
-        )
+        self.kinds = nn.ParameterDict()
+        for column in widths:
+            self.kinds[module_key(column)] = nn.Parameter(torch.randn(width) * 0.02)
         self.nothing = nn.Parameter(torch.randn(width) * 0.02)
         self.queries = nn.Parameter(torch.randn(queries, width) * 0.5)
         self.across = nn.ModuleList(Block(width, heads, dropout, across=True) for _ in range(layers))
@@ -58,21 +63,26 @@ class CrossAttention(Fusion):
 
     @classmethod
     def build(cls, config: Config, widths: dict[str, int]) -> CrossAttention:
+        """Make the queries and the layers for these columns."""
         return cls(widths, config.width, config.heads, config.layers, config.queries, config.dropout)
 
     def forward(self, tokens: dict[str, Tokens], present: dict[str, Tensor]) -> Tensor:
+        """Return the fused vectors, (B, Q * D)."""
         rows = len(next(iter(present.values())))
-        parts = [self.nothing.expand(rows, 1, -1)]
-        parts += [self.inputs[module_key(c)](t.x_BLD) + self.kinds[module_key(c)] for c, t in tokens.items()]
-        masks = [
-            torch.ones(rows, 1, dtype=torch.bool, device=parts[0].device),
-            *(t.mask_BL for t in tokens.values()),
-        ]
-        onto_BLD, mask_BL = torch.cat(parts, 1), torch.cat(masks, 1)
+        nothing_B1D = self.nothing.expand(rows, 1, -1)
+        vectors = [nothing_B1D]
+        masks = [torch.ones(rows, 1, dtype=torch.bool, device=nothing_B1D.device)]
+        for column, column_tokens in tokens.items():
+            key = module_key(column)
+            vectors.append(self.inputs[key](column_tokens.x_BLD) + self.kinds[key])
+            masks.append(column_tokens.mask_BL)
+        memory_BLD, mask_BL = torch.cat(vectors, 1), torch.cat(masks, 1)
+
         x_BQD = self.queries.expand(rows, -1, -1)
-        every_BQ = torch.ones(x_BQD.shape[:2], dtype=torch.bool, device=x_BQD.device)
+        query_mask_BQ = torch.ones(x_BQD.shape[:2], dtype=torch.bool, device=x_BQD.device)
         for across, within in zip(self.across, self.within, strict=True):
-            x_BQD = within(across(x_BQD, mask_BL, onto_BLD), every_BQ)
+            x_BQD = across(x_BQD, mask_BL, memory_BLD)
+            x_BQD = within(x_BQD, query_mask_BQ)
         return self.norm(x_BQD).flatten(1)
 
 

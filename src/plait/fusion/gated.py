@@ -1,4 +1,7 @@
-"""Gated multimodal units (Arevalo et al. 2017, section 3.1, the case of many modalities)."""
+"""Gated multimodal units (Arevalo et al. 2017, section 3.1, the case of many modalities).
+
+B rows, M columns, D width.
+"""
 
 from __future__ import annotations
 
@@ -13,25 +16,29 @@ from plait.recipe.registry import Options
 
 
 class Config(Options):
+    """`width` is that of the gated vectors, and the last of `hidden` is that of the fused vector."""
+
     width: int = Field(128, ge=1)
     hidden: tuple[int, ...] = Field(
-        (64,), min_length=1, description="widths of the dense layers behind the gates"
+        (64,), min_length=1, description="widths of the dense layers after the gates"
     )
     dropout: float = Field(0.0, ge=0, lt=1)
 
 
 class Gated(Fusion):
-    """mlp(sum_m z_m * h_m), h_m = tanh(W_m x_m + b_m), z_m = sigmoid(V_m [x_1; ...; x_M] + c_m).
+    """Compute mlp(sum_m z_m * h_m), h_m = tanh(W_m x_m + b_m), z_m = sigmoid(V_m [x_1; ...; x_M] + c_m).
 
-    The gates see all columns, and with them which are missing (by their learned tokens); a missing
-    column's h_m is left out of the sum.
+    The gates see all columns. They also see which are missing, by their learned tokens. A missing column's
+    h_m is left out of the sum.
     """
 
     options = Config
 
     def __init__(self, widths: dict[str, int], width: int, hidden: tuple[int, ...], dropout: float) -> None:
         super().__init__()
-        self.values = nn.ModuleDict({module_key(c): nn.Linear(before, width) for c, before in widths.items()})
+        self.values = nn.ModuleDict()
+        for column, column_width in widths.items():
+            self.values[module_key(column)] = nn.Linear(column_width, width)
         self.gates = nn.Linear(sum(widths.values()), width * len(widths))
         glorot(self)
         self.mlp = MLP(width, hidden, dropout)
@@ -39,13 +46,19 @@ class Gated(Fusion):
 
     @classmethod
     def build(cls, config: Config, widths: dict[str, int]) -> Gated:
+        """Make the gates for these columns."""
         return cls(widths, config.width, config.hidden, config.dropout)
 
     def forward(self, tokens: dict[str, Tokens], present: dict[str, Tensor]) -> Tensor:
-        pooled = {c: t.pooled_BD() for c, t in tokens.items()}
-        present_BM = torch.stack([present[c] for c in pooled], 1)
-        h_BMD = torch.stack([self.values[module_key(c)](x_BD).tanh() for c, x_BD in pooled.items()], 1)
-        z_BMD = self.gates(torch.cat(list(pooled.values()), 1)).sigmoid().unflatten(1, (len(pooled), -1))
+        """Return the fused vectors, (B, last of `hidden`)."""
+        pooled, hidden, masks = [], [], []
+        for column, column_tokens in tokens.items():
+            x_BD = column_tokens.pooled_BD()
+            pooled.append(x_BD)
+            hidden.append(self.values[module_key(column)](x_BD).tanh())
+            masks.append(present[column])
+        h_BMD, present_BM = torch.stack(hidden, 1), torch.stack(masks, 1)
+        z_BMD = self.gates(torch.cat(pooled, 1)).sigmoid().unflatten(1, (len(pooled), -1))
         return self.mlp((z_BMD * h_BMD * present_BM[..., None]).sum(1))
 
 

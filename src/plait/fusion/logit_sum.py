@@ -1,4 +1,4 @@
-"""Late fusion: every column votes on its own, and the votes are added."""
+"""Late fusion by addition: a network for each column, whose outputs are added. B rows, D width."""
 
 from __future__ import annotations
 
@@ -12,34 +12,42 @@ from plait.recipe.registry import Options
 
 
 class Config(Options):
+    """`hidden` are the widths of each column's dense layers; the last one is that of the fused vector."""
+
     hidden: tuple[int, ...] = Field(
-        (64,), min_length=1, description="widths of each column's own dense layers"
+        (64,), min_length=1, description="widths of the dense layers of each column"
     )
     dropout: float = Field(0.0, ge=0, lt=1)
 
 
 class LogitSum(Fusion):
-    """sum_m present_m * f_m(x_m). A task's head is linear, so its logits are the sum of each column's
-    logits: additive in the columns, and unable to represent any interaction between them. A missing
-    column has no vote.
+    """Compute sum_m present_m * f_m(x_m).
+
+    A task's head is linear, so its logits are the sum of each column's logits. It is additive in the
+    columns and cannot represent interactions between them. A missing column adds nothing.
     """
 
     options = Config
 
     def __init__(self, widths: dict[str, int], hidden: tuple[int, ...], dropout: float) -> None:
         super().__init__()
-        self.votes = nn.ModuleDict(
-            {module_key(c): MLP(width, hidden, dropout) for c, width in widths.items()}
-        )
+        self.votes = nn.ModuleDict()
+        for column, width in widths.items():
+            self.votes[module_key(column)] = MLP(width, hidden, dropout)
         self.width = hidden[-1]
 
     @classmethod
     def build(cls, config: Config, widths: dict[str, int]) -> LogitSum:
+        """Make one network for each column."""
         return cls(widths, config.hidden, config.dropout)
 
     def forward(self, tokens: dict[str, Tokens], present: dict[str, Tensor]) -> Tensor:
-        votes = [self.votes[module_key(c)](t.pooled_BD()) * present[c][:, None] for c, t in tokens.items()]
-        total: Tensor = sum(votes[1:], start=votes[0])
+        """Return the fused vectors, (B, D)."""
+        outputs = []
+        for column, column_tokens in tokens.items():
+            output_BD = self.votes[module_key(column)](column_tokens.pooled_BD())
+            outputs.append(output_BD * present[column][:, None])
+        total: Tensor = sum(outputs[1:], start=outputs[0])
         return total
 
 

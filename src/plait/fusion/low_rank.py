@@ -1,5 +1,7 @@
-"""Low-rank multimodal fusion (Liu et al. 2018): every product of one entry per column, at the price of
-a few vectors.
+"""Low-rank multimodal fusion (Liu et al. 2018): every product of one entry per column, at the cost of a few
+vectors.
+
+B rows, D width of a column, R rank, K width of the product.
 """
 
 from __future__ import annotations
@@ -15,22 +17,24 @@ from plait.recipe.registry import Options
 
 
 class Config(Options):
+    """`width` is that of the product, and the last of `hidden` is that of the fused vector."""
+
     width: int = Field(64, ge=1)
     rank: int = Field(8, ge=1)
     hidden: tuple[int, ...] = Field(
-        (64,), min_length=1, description="widths of the dense layers behind the products"
+        (64,), min_length=1, description="widths of the dense layers after the products"
     )
     dropout: float = Field(0.0, ge=0, lt=1)
 
 
 class LowRank(Fusion):
-    """mlp(h), h = sum_{i=1..rank} prod_m (w_m^(i) z_m) + b, elementwise over the width, with z_m =
+    """Compute mlp(h), h = sum_{i=1..rank} prod_m (w_m^(i) z_m) + b, elementwise over the width, with z_m =
     [x_m; 1]: eq. 8 to 10 of the paper. It equals the full tensor (z_1 x ... x z_M) times a weight of
     that rank.
 
-    The appended 1 brings every lower order with it. A missing column has x_m = 0, which leaves exactly
-    the orders without it. Vectors are normalised first: a product of many columns would otherwise
-    vanish or explode.
+    The appended 1 adds every lower order. A missing column has x_m = 0, which leaves exactly the orders
+    without it. Vectors are normalised first, because a product of many columns would otherwise vanish or
+    explode.
     """
 
     options = Config
@@ -39,13 +43,15 @@ class LowRank(Fusion):
         self, widths: dict[str, int], width: int, rank: int, hidden: tuple[int, ...], dropout: float
     ) -> None:
         super().__init__()
-        self.norms = nn.ModuleDict({module_key(c): nn.LayerNorm(before) for c, before in widths.items()})
+        self.norms = nn.ModuleDict()
+        for column, column_width in widths.items():
+            self.norms[module_key(column)] = nn.LayerNorm(column_width)
         self.factors = nn.ParameterDict()
-        for column, before in widths.items():
-            factor = torch.randn(before + 1, rank, width) / before**0.5
-            factor[-1] = 1.0 + 0.1 * torch.randn(
-                rank, width
-            )  # near 1 times each column: all orders are there from the start
+        for column, column_width in widths.items():
+            factor = torch.randn(column_width + 1, rank, width) / column_width**0.5
+
+            # Near 1 times each column, so that all orders are there from the start.
+            factor[-1] = 1.0 + 0.1 * torch.randn(rank, width)
             self.factors[module_key(column)] = nn.Parameter(factor)
         self.rank_weights = nn.Parameter(torch.randn(rank) / rank**0.5)
         self.bias = nn.Parameter(torch.zeros(width))
@@ -54,23 +60,26 @@ class LowRank(Fusion):
 
     @classmethod
     def build(cls, config: Config, widths: dict[str, int]) -> LowRank:
+        """Make the factors for these columns."""
         return cls(widths, config.width, config.rank, config.hidden, config.dropout)
 
     def product_BD(self, tokens: dict[str, Tokens], present: dict[str, Tensor]) -> Tensor:
-        """h of the equation. The paper's code, like this, weighs the ranks (`rank_weights`) when it
-        adds them.
+        """Return h of the equation, (B, K).
+
+        The sum over ranks is weighted by `rank_weights`, as in the paper's code.
         """
         product: Tensor | None = None
-        for column, t in tokens.items():
+        for column, column_tokens in tokens.items():
             key = module_key(column)
-            x_BD = self.norms[key](t.pooled_BD()) * present[column][:, None]
+            x_BD = self.norms[key](column_tokens.pooled_BD()) * present[column][:, None]
             factor = self.factors[key]
-            term_BRD = torch.einsum("bd,drk->brk", x_BD, factor[:-1].to(x_BD.dtype)) + factor[-1]
-            product = term_BRD if product is None else product * term_BRD
+            term_BRK = torch.einsum("bd,drk->brk", x_BD, factor[:-1].to(x_BD.dtype)) + factor[-1]
+            product = term_BRK if product is None else product * term_BRK
         assert product is not None
         return torch.einsum("brk,r->bk", product, self.rank_weights.to(product.dtype)) + self.bias
 
     def forward(self, tokens: dict[str, Tokens], present: dict[str, Tensor]) -> Tensor:
+        """Return the fused vectors, (B, last of `hidden`)."""
         return self.mlp(self.product_BD(tokens, present))
 
 

@@ -1,1 +1,1 @@
-"""Bytes to arrays: images, sounds, clips."""
+"""Bytes to arrays: images, audio, videos."""

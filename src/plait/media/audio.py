@@ -1,7 +1,7 @@
-"""Sound and frames out of files, by PyAV (FFmpeg), soundfile and Pillow: complete, or a `BadCell` that
-says what is wrong.
+"""Read the sound of audio and video files, by PyAV (FFmpeg) and soundfile.
 
-Times are in seconds. Nothing is fetched from a network, whatever a file refers to.
+A file is read completely, or `BadCell` says what is wrong with it. Times are in seconds. Nothing is fetched
+from a network, whatever a file refers to.
 """
 
 from __future__ import annotations
@@ -12,21 +12,23 @@ import mmap
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import av
 import numpy as np
 import soundfile
+from av import AudioStream, Packet
+from av.container import InputContainer
 
 from plait.errors import BadCell
 
 av.logging.set_level(av.logging.PANIC)
 
 
-MAX_SECONDS = 4 * 3600.0  # a longer recording is a mistake, most likely
+MAX_SECONDS = 4 * 3600.0  # a longer recording is most likely a mistake
 
 
-SLACK = 0.05  # seconds, and as a share 0.5 %: what headers and decoders may differ by
+# headers and decoders may differ by so many seconds, and by 0.5 % besides
+SLACK = 0.05
 
 
 LOCAL = {"protocol_whitelist": "file,pipe"}  # a playlist must not make FFmpeg open a URL
@@ -45,13 +47,14 @@ File = str | bytes
 
 
 class NoSound(BadCell):
-    """A clip without sound, as a clip may be."""
+    """A video that has no sound. That is normal, so it is not a problem."""
 
 
 @dataclass(frozen=True)
 class Sound:
-    """`wave` is mono, float32 in -1..1; `seconds` the length of the whole recording, of which `wave`
-    may be the middle.
+    """A recording: `wave` is mono, float32 in -1..1, shape (T,).
+
+    `seconds` is the length of the complete recording; `wave` may be only its middle.
     """
 
     wave: np.ndarray
@@ -59,10 +62,10 @@ class Sound:
 
 
 def read_sound(file: File, rate: int, longest: float) -> Sound:
-    """The recording as mono at `rate` Hz; of one longer than `longest` seconds, its middle, the rest
-    not decoded where the file can be entered there.
+    """Read a recording as mono at `rate` Hz, or the middle `longest` seconds of a longer one.
 
-    Raises `BadCell` when it cannot be read, is cut short, holds no samples, or is absurdly long.
+    What lies before the middle is not decoded if the file can be entered there. Raises `BadCell` if the
+    file cannot be read, is cut short, has no samples, or is longer than `MAX_SECONDS`.
     """
     check_end(file)
     if _starts(file, b"RIFF", b"WAVE"):
@@ -72,82 +75,103 @@ def read_sound(file: File, rate: int, longest: float) -> Sound:
             pass  # a codec that libsndfile lacks
     with opened(file) as container:
         if not container.streams.audio:
-            raise (NoSound if container.streams.video else BadCell)("no sound in it")
+            error = NoSound if container.streams.video else BadCell
+            raise error("no sound in it")
         return decode_sound(container, rate, longest, None)
 
 
-def opened(file: File) -> Any:
-    """The file as a PyAV container. Raises `BadCell`."""
+def opened(file: File) -> InputContainer:
+    """Open a file as a PyAV container. Raises `BadCell`."""
     check_end(file)
+    source = io.BytesIO(file) if isinstance(file, bytes) else file
     try:
-        return av.open(
-            io.BytesIO(file) if isinstance(file, bytes) else file, options=LOCAL, metadata_errors="replace"
-        )
+        return av.open(source, mode="r", options=LOCAL, metadata_errors="replace")
     except (av.FFmpegError, ValueError, OSError) as error:
         raise BadCell(f"neither sound nor video that can be read: {_words(error)}") from None
 
 
-def decode_sound(container: Any, rate: int, longest: float, packets: list[Any] | None = None) -> Sound:
-    """The first sound of a container, decoded and resampled in one pass; from `packets` where they are
-    read already.
+def decode_sound(
+    container: InputContainer, rate: int, longest: float, packets: Iterable[Packet[AudioStream]] | None = None
+) -> Sound:
+    """Decode and resample the first sound of a container, in one pass.
+
+    `packets` are those of the sound if they have been read already. Raises `BadCell` as `read_sound` does.
     """
     stream = container.streams.audio[0]
     if stream.codec_context is None:
         raise BadCell("a sound in a format that cannot be decoded")
     stated = _stated(container, stream)
     _check_length(stated)
+
+    # without a stated duration nobody knows where the middle is before all is decoded
     first = max((stated or 0.0) - longest, 0.0) / 2
-    last = first + longest if stated and first else MAX_SECONDS
-    pieces, have, begun = [], 0, None
-    try:
-        for wave, time in _resampled(
-            stream, _packets(container, stream, first) if packets is None else packets, rate
-        ):
-            begun = time if begun is None else begun
-            pieces.append(wave)
-            have += len(wave)
-            if have >= (last - begun) * rate:
-                break
-    except (av.FFmpegError, ValueError) as error:
-        raise BadCell(f"sound broken or cut short: {_words(error)}") from None
-    if not have:
-        raise BadCell("sound without samples")
-    wave = np.concatenate(pieces)
-    if not (stated and first):
-        _check_whole(have / rate, stated)
-        return _middle(Sound(wave, have / rate), rate, longest)
-    skip = max(int((first - (begun or 0.0)) * rate), 0)
+    if packets is None:
+        packets = _packets(container, stream, first)
+    if not stated or not first:
+        wave, _ = _decode_until(stream, packets, rate, MAX_SECONDS)
+        _check_complete(len(wave) / rate, stated)
+        return _middle(Sound(wave, len(wave) / rate), rate, longest)
+
+    wave, begun = _decode_until(stream, packets, rate, first + longest)
+    skip = max(int((first - begun) * rate), 0)
     wave = wave[skip : skip + int(longest * rate)]
-    _check_whole(len(wave) / rate, longest)
+    _check_complete(len(wave) / rate, longest)
     return Sound(wave, stated)
 
 
-def _resampled(stream: Any, packets: Iterable[Any], rate: int) -> Iterator[tuple[np.ndarray, float]]:
-    """Pieces of mono sound, each with the time of the frame that it came from."""
+def _decode_until(
+    stream: AudioStream, packets: Iterable[Packet[AudioStream]], rate: int, last: float
+) -> tuple[np.ndarray, float]:
+    """Decode packets up to the time `last`. Returns the samples, and the time of the first one."""
+    pieces: list[np.ndarray] = []
+    count, begun = 0, None
+    try:
+        for wave, time in _resampled(stream, packets, rate):
+            if begun is None:
+                begun = time
+            pieces.append(wave)
+            count += len(wave)
+            if count >= (last - begun) * rate:
+                break
+    except (av.FFmpegError, ValueError) as error:
+        raise BadCell(f"sound broken or cut short: {_words(error)}") from None
+    if not count:
+        raise BadCell("sound without samples")
+    return np.concatenate(pieces), begun or 0.0
+
+
+def _resampled(
+    stream: AudioStream, packets: Iterable[Packet[AudioStream]], rate: int
+) -> Iterator[tuple[np.ndarray, float]]:
+    """Yield pieces of mono sound, each with the time of the frame that it came from."""
     resampler = av.AudioResampler("flt", "mono", rate)
-    begun, time = float((stream.start_time or 0) * stream.time_base), 0.0
+    begun, time = float((stream.start_time or 0) * (stream.time_base or 0)), 0.0
     for packet in packets:
         for frame in packet.decode():
             if frame.is_corrupt:
                 raise ValueError("a damaged frame")
             time = float(frame.time) - begun if frame.time is not None else time
-            yield from ((out.to_ndarray()[0], time) for out in resampler.resample(frame))
-    yield from ((out.to_ndarray()[0], time) for out in resampler.resample(None))
+            for piece in resampler.resample(frame):
+                yield piece.to_ndarray()[0], time
+
+    # what the resampler still holds
+    for piece in resampler.resample(None):
+        yield piece.to_ndarray()[0], time
 
 
-def _packets(container: Any, stream: Any, first: float) -> Iterator[Any]:
-    """The packets from shortly before `first` on; all of them where the file cannot be entered there."""
-    if first:
+def _packets(container: InputContainer, stream: AudioStream, first: float) -> Iterator[Packet[AudioStream]]:
+    """Return the packets from shortly before `first` on; all packets if the file cannot be entered there."""
+    if first and stream.time_base:
         with contextlib.suppress(av.FFmpegError, OSError):
             container.seek(int(first / stream.time_base) + (stream.start_time or 0), stream=stream)
-    return container.demux(stream)
+    yield from container.demux(stream)
 
 
-def _stated(container: Any, stream: Any) -> float | None:
-    """The duration that the header states, None where there is none to trust."""
+def _stated(container: InputContainer, stream: AudioStream) -> float | None:
+    """Return the duration that the header states, or None if it states none that can be trusted."""
     if not STATED & set(container.format.name.split(",")):
         return None
-    if stream.duration:
+    if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     return container.duration / av.time_base if container.duration else None
 
@@ -157,27 +181,29 @@ def _check_length(seconds: float | None) -> None:
         raise BadCell(f"absurd length: {seconds / 3600:.1f} hours, more than {MAX_SECONDS / 3600:.0f}")
 
 
-def _check_whole(seconds: float, stated: float | None) -> None:
+def _check_complete(seconds: float, stated: float | None) -> None:
     if stated and seconds < stated * 0.995 - SLACK:
         raise BadCell(f"cut short: {seconds:.1f} of {stated:.1f} s can be decoded")
 
 
 def _middle(sound: Sound, rate: int, longest: float) -> Sound:
-    most = int(longest * rate)
-    first = max((len(sound.wave) - most) // 2, 0)
-    return Sound(sound.wave[first : first + most], sound.seconds)
+    samples = int(longest * rate)
+    first = max((len(sound.wave) - samples) // 2, 0)
+    return Sound(sound.wave[first : first + samples], sound.seconds)
 
 
 def _read_wave(wave_file: File, rate: int, longest: float) -> Sound:
-    """soundfile reads WAV seven times as fast as PyAV does."""
-    with soundfile.SoundFile(io.BytesIO(wave_file) if isinstance(wave_file, bytes) else wave_file) as file:
+    """Read a WAV file by soundfile, which is seven times as fast as PyAV."""
+    opened_file = io.BytesIO(wave_file) if isinstance(wave_file, bytes) else wave_file
+    with soundfile.SoundFile(opened_file) as file:
         seconds = file.frames / file.samplerate
         _check_length(seconds)
         if not file.frames:
             raise BadCell("sound without samples")
         if seconds > longest:
             file.seek(int((file.frames - longest * file.samplerate) / 2))
-        wave = file.read(int(min(longest, seconds) * file.samplerate) + 1, dtype="float32", always_2d=True)
+        count = int(min(longest, seconds) * file.samplerate) + 1
+        wave = file.read(count, dtype="float32", always_2d=True)
         source = file.samplerate
     mono = np.ascontiguousarray(wave.mean(1)) if wave.shape[1] > 1 else wave[:, 0]
     if not np.isfinite(mono).all():
@@ -191,59 +217,63 @@ def _change_rate(wave: np.ndarray, source: int, rate: int) -> np.ndarray:
     frame = av.AudioFrame.from_ndarray(wave[None], format="flt", layout="mono")
     frame.sample_rate = source
     resampler = av.AudioResampler("flt", "mono", rate)
-    return np.concatenate([part.to_ndarray()[0] for f in (frame, None) for part in resampler.resample(f)])
+    pieces = [*resampler.resample(frame), *resampler.resample(None)]
+    return np.concatenate([piece.to_ndarray()[0] for piece in pieces])
 
 
 def check_end(file: File) -> None:
-    """The ends of files that FFmpeg and libsndfile read without a word when they are cut short: the
-    last page of an Ogg file is marked as the last, an AVI and the samples of a WAV are as long as they
-    say. Raises `BadCell`.
+    """Check the end of files that FFmpeg and libsndfile read without complaint if they are cut short.
+
+    The last page of an Ogg file is marked as the last. An AVI and the samples of a WAV are as long as their
+    headers say. Raises `BadCell`.
     """
-    with contextlib.ExitStack() as stack:
-        data: bytes | mmap.mmap
-        if isinstance(file, bytes):
-            data = file
-        elif _starts(file, b"RIFF") or _starts(file, b"OggS"):
-            data = stack.enter_context(
-                mmap.mmap(stack.enter_context(open(file, "rb")).fileno(), 0, access=mmap.ACCESS_READ)
-            )
-        else:
-            return
-        if data[:4] == b"OggS":
-            _check_ogg(data)
-        elif data[:4] == b"RIFF" and data[8:12] == b"WAVE":
-            _check_wave(data)
-        elif data[:4] == b"RIFF" and data[8:12] == b"AVI ":
-            size = int.from_bytes(data[4:8], "little") + 8
-            if len(data) < size < UNKNOWN_SIZE:
-                raise BadCell(f"cut short: {len(data):,} of {size:,} bytes are there")
+    if isinstance(file, bytes):
+        _check_end_of(file)
+    elif _starts(file, b"RIFF") or _starts(file, b"OggS"):
+        with (
+            open(file, "rb") as opened_file,
+            mmap.mmap(opened_file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+        ):
+            _check_end_of(mapped)
 
 
-def _check_wave(data: bytes | mmap.mmap) -> None:
-    at = 12
-    while at + 8 <= len(data):
-        name, size = struct.unpack_from("<4sI", data, at)
+def _check_end_of(content: bytes | mmap.mmap) -> None:
+    if content[:4] == b"OggS":
+        _check_ogg(content)
+    elif content[:4] == b"RIFF" and content[8:12] == b"WAVE":
+        _check_wave(content)
+    elif content[:4] == b"RIFF" and content[8:12] == b"AVI ":
+        size = int.from_bytes(content[4:8], "little") + 8
+        if len(content) < size < UNKNOWN_SIZE:
+            raise BadCell(f"cut short: {len(content):,} of {size:,} bytes are there")
+
+
+def _check_wave(content: bytes | mmap.mmap) -> None:
+    position = 12
+    while position + 8 <= len(content):
+        name, size = struct.unpack_from("<4sI", content, position)
         if name == b"data":
-            missing = at + 8 + size - len(data)
+            missing = position + 8 + size - len(content)
             if missing > 1 and size < UNKNOWN_SIZE:
                 raise BadCell(f"cut short: {missing:,} of {size:,} bytes of samples are missing")
             if not size:
                 raise BadCell("sound without samples")
             return
-        at += 8 + size + size % 2
+        position += 8 + size + size % 2  # chunks begin at even bytes
     raise BadCell("sound without samples")
 
 
-def _check_ogg(data: bytes | mmap.mmap) -> None:
-    at = data.rfind(b"OggS")
-    segments = data[at + 26] if at + 27 <= len(data) else 0
-    body = sum(data[at + 27 : at + 27 + segments])
-    if not segments or not data[at + 5] & 4 or at + 27 + segments + body > len(data):
+def _check_ogg(content: bytes | mmap.mmap) -> None:
+    page = content.rfind(b"OggS")
+    segments = content[page + 26] if page + 27 <= len(content) else 0
+    body = sum(content[page + 27 : page + 27 + segments])
+    is_last = segments and content[page + 5] & 4
+    if not is_last or page + 27 + segments + body > len(content):
         raise BadCell("cut short: its end is missing")
 
 
 def _starts(file: File, first: bytes, kind: bytes = b"") -> bool:
-    """Whether the file begins with these four bytes, and from the ninth on with `kind`."""
+    """Return whether a file begins with these four bytes, and has `kind` from the ninth byte on."""
     if isinstance(file, bytes):
         head = file[:12]
     else:

@@ -1,10 +1,9 @@
-"""Prepared cells on disk, by the content of the cell and the identity of what prepared it: computed
-once, shared by all runs.
+"""Keep prepared cells on disk: computed once, shared by all runs.
 
-Arrays lie one after the other in packs, files that only the process that began them writes to; an
-SQLite database says what lies where. So two processes never write to one file, and a process that is
-killed leaves at most some bytes that nothing refers to. A pack is flushed to the disk before the
-database speaks of it. The cache may be deleted at any time.
+Cells are found by their content and by the identity of what prepared them. Arrays lie one after the other in
+packs; an SQLite database says what lies where. Only the process that began a pack writes to it. So two
+processes never write to one file, and a process that is killed leaves at most some bytes that nothing refers
+to. A pack is flushed to the disk before the database refers to it. The cache may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -29,16 +27,16 @@ from plait.console import Screen
 from plait.errors import PlaitError
 from plait.media.cell import Cell
 
-LIMIT = 20e9  # bytes, and never more than a tenth of what is free
+LIMIT = 20e9  # bytes, and never more than a tenth of the free space
 
 
 WAIT = 60.0  # seconds to wait for another process that holds the database
 
 
-PACK = 64 << 20  # bytes after which a process begins its next pack: what is thrown away at once
+PACK = 64 << 20  # bytes after which a process begins its next pack; a pack is deleted as one
 
 
-EVERY = 2.0  # seconds between two commits: the most work that a kill can cost
+EVERY = 2.0  # seconds between two commits: a kill costs no more work than that
 
 
 TABLES = """
@@ -54,8 +52,9 @@ CREATE TABLE IF NOT EXISTS files (
 
 @dataclass(frozen=True)
 class Usage:
-    """What a cache holds: `bytes` on disk, prepared `cells`, of which `bad` could not be read, in so
-    many `packs`.
+    """What a cache holds: `bytes` on disk, the numbers of prepared `cells`, of `bad` ones, and of `packs`.
+
+    A bad cell is one that could not be read.
     """
 
     folder: Path
@@ -66,24 +65,23 @@ class Usage:
     packs: int
 
     def show(self) -> Usage:
-        """Prints itself, and returns itself."""
-        Screen(out=True).say(
-            f"{self.folder}: {self.cells:,} prepared cells, {self.bad:,} of them unreadable, in "
-            f"{self.packs:,} packs; "
-            f"{self.bytes / 1e9:.2f} of at most {self.limit / 1e9:.1f} GB"
-        )
+        """Print the usage on screen, and return it."""
+        cells = f"{self.cells:,} prepared cells, {self.bad:,} of them unreadable, in {self.packs:,} packs"
+        size = f"{self.bytes / 1e9:.2f} of at most {self.limit / 1e9:.1f} GB"
+        Screen(out=True).say(f"{self.folder}: {cells}; {size}")
         return self
 
 
 def folder() -> Path:
-    """Where the cache lies: `PLAIT_CACHE`, or `plait/cells` in the user's cache folder."""
+    """Return the cache's folder: `PLAIT_CACHE`, or `plait/cells` in the user's cache folder."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return Path(os.environ.get("PLAIT_CACHE") or base / "plait" / "cells")
 
 
 def open_store(tell: Callable[[str], None] = lambda text: None) -> Cache | None:
-    """The user's cache; None where `PLAIT_CACHE` is `off`, or its folder cannot be written to, which is
-    said.
+    """Open the user's cache. Returns None if `PLAIT_CACHE` is `off`.
+
+    If its folder cannot be written to, tells the user so and returns None.
     """
     if os.environ.get("PLAIT_CACHE") == "off":
         return None
@@ -91,17 +89,17 @@ def open_store(tell: Callable[[str], None] = lambda text: None) -> Cache | None:
         return Cache(folder())
     except (OSError, sqlite3.Error) as error:
         tell(
-            f"no cache of prepared cells: {error} ({folder()}); set PLAIT_CACHE to a folder that can be "
-            f"written to, or to off"
+            f"no cache of prepared cells: {error} ({folder()}); "
+            f"set PLAIT_CACHE to a folder that can be written to, or to off"
         )
         return None
 
 
 class Cache:
-    """A store of prepared cells (`cells.Store`), safe under threads and under other processes.
+    """A store of prepared cells (`cell.Store`) that threads and other processes may use at the same time.
 
-    `limit` bounds the bytes on disk. When it is passed, the packs that were used the longest ago are
-    thrown away, but none that this process has begun or read from.
+    `limit` bounds the bytes on disk. Above it, the packs that were used the longest ago are deleted, but
+    none that this process has begun or read from.
     """
 
     def __init__(self, folder: Path, limit: float | None = None) -> None:
@@ -110,9 +108,8 @@ class Cache:
         self.limit = int(limit if limit is not None else _limit(folder))
         self._lock = threading.RLock()
         self._database = _connect(folder / "index.sqlite")
-        self._pending: list[
-            tuple[str, tuple[Any, ...]]
-        ] = []  # written together: a transaction left open would lock others out
+        # statements are run together: a transaction left open would lock other processes out
+        self._pending: list[tuple[str, tuple[object, ...]]] = []
         self._maps: dict[str, mmap.mmap] = {}
         self._pack: mmap.mmap | None = None
         self._name, self._size, self._committed = "", 0, time.monotonic()
@@ -123,21 +120,26 @@ class Cache:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def digest_of(self, path: str, about: os.stat_result) -> bytes | None:
+    def digest_of(self, path: str, status: os.stat_result) -> bytes | None:
+        """Return the digest of a file that had the same size and time of change before, or None."""
         with self._lock:
             row = self._database.execute(
                 "SELECT size, changed, digest FROM files WHERE path = ?", (path,)
             ).fetchone()
-        return row[2] if row and row[:2] == (about.st_size, about.st_mtime_ns) else None
+        if row is None or row[:2] != (status.st_size, status.st_mtime_ns):
+            return None
+        return row[2]
 
-    def remember(self, path: str, about: os.stat_result, digest: bytes) -> None:
+    def remember(self, path: str, status: os.stat_result, digest: bytes) -> None:
+        """Keep the digest of a file, with its size and time of change."""
         with self._lock:
             self._write(
                 "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)",
-                (path, about.st_size, about.st_mtime_ns, digest),
+                (path, status.st_size, status.st_mtime_ns, digest),
             )
 
     def get(self, identity: str, digest: bytes) -> Cell | None:
+        """Return a prepared cell, its array a view of a pack; None if the cache does not hold it."""
         with self._lock:
             row = self._database.execute(
                 "SELECT pack, place, shape, kind, notes FROM cells WHERE identity = ? AND digest = ?",
@@ -145,13 +147,14 @@ class Cache:
             ).fetchone()
             if row is None:
                 return None
-            pack, place, shape, kind, notes = row
-            said = tuple(json.loads(notes)) if notes else ()
-            return (
-                Cell(None, said) if pack is None else self._read(pack, place, json.loads(shape), kind, said)
-            )
+            pack, offset, shape, kind, notes_json = row
+            notes = tuple(json.loads(notes_json)) if notes_json else ()
+            if pack is None:
+                return Cell(None, notes)
+            return self._read(pack, offset, json.loads(shape), kind, notes)
 
     def put(self, identity: str, digest: bytes, cell: Cell) -> Cell:
+        """Keep a cell and return it, its array now a view of a pack; as it is if the disk has no room."""
         with self._lock:
             notes = json.dumps(cell.notes) if cell.notes else None
             if cell.array is None:
@@ -164,13 +167,13 @@ class Cache:
             appended = self._append(array)
             if appended is None:
                 return cell
-            name, place = appended
-            about = (identity, digest, name, place, json.dumps(array.shape), array.dtype.str, notes)
-            self._write("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?, ?, ?)", about)
-            return self._read(name, place, list(array.shape), array.dtype.str, cell.notes) or cell
+            pack, offset = appended
+            row = (identity, digest, pack, offset, json.dumps(array.shape), array.dtype.str, notes)
+            self._write("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+            return self._read(pack, offset, list(array.shape), array.dtype.str, cell.notes) or cell
 
     def close(self) -> None:
-        """Writes what is not written yet, and throws away what is too much."""
+        """Write what is not written yet, and delete packs above the limit."""
         with self._lock:
             self._end_pack()
             self._touch()
@@ -178,25 +181,30 @@ class Cache:
             self._database.close()
 
     def usage(self) -> Usage:
+        """Count what the cache holds, and its size on disk."""
         count, bad = self._database.execute(
             "SELECT COUNT(*), COALESCE(SUM(pack IS NULL), 0) FROM cells"
         ).fetchone()
-        files = self._files()
-        return Usage(self.folder, sum(size for size, _ in files.values()), self.limit, count, bad, len(files))
+        packs = self._packs()
+        size = sum(size for size, _ in packs.values())
+        return Usage(self.folder, size, self.limit, count, bad, len(packs))
 
     def clear(self) -> None:
-        """Forgets everything. Runs that are reading go on; what they have opened stays theirs."""
+        """Delete everything. Runs that are reading go on: what they have opened stays theirs."""
         with self._lock:
             self._end_pack()
             with self._database:
                 for table in ("cells", "files", "packs"):
                     self._database.execute(f"DELETE FROM {table}")
             self._database.execute("VACUUM")
-            for name in self._files():
+            for name in self._packs():
                 (self.folder / name).unlink(missing_ok=True)
 
     def _append(self, array: np.ndarray) -> tuple[str, int] | None:
-        """Copies the array into this process's pack; None where there is no room for another one."""
+        """Copy an array into this process's pack. Returns the pack's name and the array's offset in bytes.
+
+        Returns None if there is no room for another pack.
+        """
         if self._pack is None or self._size + array.nbytes > len(self._pack):
             self._end_pack()
             try:
@@ -204,10 +212,10 @@ class Cache:
             except OSError:
                 return None
         assert self._pack is not None
-        place = self._size
-        self._pack[place : place + array.nbytes] = array.tobytes()
+        offset = self._size
+        self._pack[offset : offset + array.nbytes] = array.tobytes()
         self._size += array.nbytes
-        return self._name, place
+        return self._name, offset
 
     def _begin_pack(self, size: int) -> None:
         if size > self.limit:
@@ -215,9 +223,8 @@ class Cache:
         name = f"{uuid.uuid4().hex}.pack"
         with open(self.folder / name, "xb+") as file:
             try:
-                if hasattr(
-                    os, "posix_fallocate"
-                ):  # a full disk must say so here: later it would be a bus error
+                # a full disk must say so here: later it would be a bus error
+                if hasattr(os, "posix_fallocate"):
                     os.posix_fallocate(file.fileno(), 0, size)
                 else:
                     file.truncate(size)
@@ -231,16 +238,15 @@ class Cache:
     def _end_pack(self) -> None:
         self._commit()
         if self._pack is not None:
-            with contextlib.suppress(
-                OSError
-            ):  # thrown away by another process meanwhile, or still mapped (Windows)
+            # another process may have deleted it meanwhile; on Windows it may still be mapped
+            with contextlib.suppress(OSError):
                 os.truncate(self.folder / self._name, self._size)
             self._pack = None
 
     def _read(
-        self, pack: str, place: int, shape: list[int], kind: str, notes: tuple[str, ...]
+        self, pack: str, offset: int, shape: list[int], kind: str, notes: tuple[str, ...]
     ) -> Cell | None:
-        """None when the pack is gone, thrown away by another process."""
+        """Return a cell from a pack, or None if another process has deleted the pack."""
         if pack not in self._maps:
             try:
                 with open(self.folder / pack, "rb") as file:
@@ -248,11 +254,12 @@ class Cache:
             except (OSError, ValueError):
                 return None
         count = int(np.prod(shape, dtype=np.int64))
-        if place + count * np.dtype(kind).itemsize > len(self._maps[pack]):
+        if offset + count * np.dtype(kind).itemsize > len(self._maps[pack]):
             return None
-        return Cell(np.frombuffer(self._maps[pack], kind, count, place).reshape(shape), notes)
+        array = np.frombuffer(self._maps[pack], kind, count, offset)
+        return Cell(array.reshape(shape), notes)
 
-    def _write(self, statement: str, values: tuple[Any, ...]) -> None:
+    def _write(self, statement: str, values: tuple[object, ...]) -> None:
         self._pending.append((statement, values))
         if time.monotonic() - self._committed > EVERY:
             self._commit()
@@ -267,28 +274,31 @@ class Cache:
         self._committed = time.monotonic()
 
     def _touch(self) -> None:
+        """Note that the packs that this process has read or written were used now."""
         now = time.time()
+        rows = [(now, name) for name in self._maps]
         with self._database:
-            self._database.executemany(
-                "UPDATE packs SET used = ? WHERE name = ?", [(now, name) for name in self._maps]
-            )
+            self._database.executemany("UPDATE packs SET used = ? WHERE name = ?", rows)
 
-    def _files(self) -> dict[str, tuple[int, float]]:
-        """Size and time of change of every pack that is there."""
-        found = {}
+    def _packs(self) -> dict[str, tuple[int, float]]:
+        """Return the size on disk and the time of change of every pack, by its name."""
+        packs = {}
         for path in self.folder.glob("*.pack"):
             try:
-                about = path.stat()
-                found[path.name] = (getattr(about, "st_blocks", about.st_size // 512) * 512, about.st_mtime)
-            except FileNotFoundError:
+                status = path.stat()
+            except FileNotFoundError:  # another process has deleted it meanwhile
                 continue
-        return found
+            blocks = getattr(status, "st_blocks", status.st_size // 512)
+            packs[path.name] = (blocks * 512, status.st_mtime)
+        return packs
 
     def _shrink(self) -> None:
-        files = self._files()
-        used = dict(self._database.execute("SELECT name, used FROM packs").fetchall())
-        total = sum(size for size, _ in files.values())
-        for name in sorted(files, key=lambda n: used.get(n, files[n][1])):
+        """Delete packs, those used the longest ago first, until the cache is within its limit."""
+        packs = self._packs()
+        last_used = {name: changed for name, (_, changed) in packs.items()}
+        last_used.update(self._database.execute("SELECT name, used FROM packs").fetchall())
+        total = sum(size for size, _ in packs.values())
+        for name in sorted(packs, key=lambda pack: last_used[pack]):
             if total <= self.limit:
                 break
             if name in self._maps or name == self._name:
@@ -297,12 +307,14 @@ class Cache:
                 self._database.execute("DELETE FROM cells WHERE pack = ?", (name,))
                 self._database.execute("DELETE FROM packs WHERE name = ?", (name,))
             (self.folder / name).unlink(missing_ok=True)
-            total -= files[name][0]
+            total -= packs[name][0]
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    """The database, in write-ahead mode. SQLite waits for other processes, but not while it changes to
-    that mode: there it says "locked" at once.
+    """Open the database in write-ahead mode.
+
+    SQLite waits for other processes, but not while it changes to that mode: there it says "locked" at once.
+    So this tries again until `WAIT` seconds have passed.
     """
     database = sqlite3.connect(path, timeout=WAIT, check_same_thread=False)
     until = time.monotonic() + WAIT
@@ -325,4 +337,6 @@ def _limit(folder: Path) -> float:
     try:
         return float(text) * 1e9
     except ValueError:
-        raise PlaitError(f"PLAIT_CACHE_LIMIT is '{text}'; expected a number of gigabytes, as in 20") from None
+        raise PlaitError(
+            f"PLAIT_CACHE_LIMIT is '{text}'; expected a number of gigabytes, such as 20"
+        ) from None

@@ -1,4 +1,4 @@
-"""One media cell: a path, bytes or a dict of both, opened once, and what is made of it."""
+"""One media cell: a path, bytes or a dict of both. It is opened once, whoever reads it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import stat
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -25,8 +25,9 @@ LONGEST_NAME = 32_767  # characters; no operating system opens a file by a longe
 
 @dataclass(frozen=True)
 class Cell:
-    """A media cell, prepared: its array, and what is to be said of it (`silent`). Without an array it
-    is bad, and the one note is the reason.
+    """A prepared media cell: its array, and notes for the user (`silent`).
+
+    A cell without an array is bad; its one note is the reason.
     """
 
     array: np.ndarray | None
@@ -36,83 +37,90 @@ class Cell:
 class Store(Protocol):
     """Prepared cells by the digest of their content and the identity of what prepared them."""
 
-    def digest_of(self, path: str, about: os.stat_result) -> bytes | None:
-        """The digest of a file seen before with the same size and time of change."""
+    def digest_of(self, path: str, status: os.stat_result) -> bytes | None:
+        """Return the digest of a file that had the same size and time of change before, or None."""
 
-    def remember(self, path: str, about: os.stat_result, digest: bytes) -> None: ...
+    def remember(self, path: str, status: os.stat_result, digest: bytes) -> None:
+        """Keep the digest of a file, with its size and time of change."""
 
-    def get(self, identity: str, digest: bytes) -> Cell | None: ...
+    def get(self, identity: str, digest: bytes) -> Cell | None:
+        """Return a prepared cell, or None if the store does not hold it."""
 
     def put(self, identity: str, digest: bytes, cell: Cell) -> Cell:
-        """Keeps a cell and returns it, its array now possibly a view of a file."""
+        """Keep a cell and return it; its array may now be a view of a file."""
 
 
 class Nowhere:
     """The store that keeps nothing."""
 
-    def digest_of(self, path: str, about: os.stat_result) -> bytes | None:
+    def digest_of(self, path: str, status: os.stat_result) -> bytes | None:
+        """Return None."""
         return None
 
-    def remember(self, path: str, about: os.stat_result, digest: bytes) -> None:
-        pass
+    def remember(self, path: str, status: os.stat_result, digest: bytes) -> None:
+        """Keep nothing."""
 
     def get(self, identity: str, digest: bytes) -> Cell | None:
+        """Return None."""
         return None
 
     def put(self, identity: str, digest: bytes, cell: Cell) -> Cell:
+        """Return the cell without keeping it."""
         return cell
 
 
 class Media:
-    """One media cell: a path, bytes, or a dict of both as Hugging Face datasets has it. `file` is ""
-    for bytes.
+    """One media cell: a path, bytes, or a dict of both as Hugging Face datasets have it.
 
-    Everything is read at most once, and only when it is asked for. Raises `BadCell` for what is no
-    file, or an empty one.
+    `file` is the path, or "" for bytes. Everything is read at most once, and only when it is needed. Raises
+    `BadCell` for an empty file, and for anything that is no file.
     """
 
-    def __init__(self, cell: Any, root: Path, store: Store | None = None) -> None:
+    def __init__(self, cell: object, root: Path, store: Store | None = None) -> None:
         self._store = store or Nowhere()
-        self._given: bytes | None = None
+        self._bytes: bytes | None = None
         self.file = ""
         if isinstance(cell, dict):
             cell = cell.get("bytes") or cell.get("path")
         if isinstance(cell, bytes):
             if not cell:
                 raise BadCell("no bytes in the cell")
-            self._given = cell
+            self._bytes = cell
         elif not isinstance(cell, str):
             raise BadCell(f"expected a path or bytes, got {type(cell).__name__}")
         elif re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", cell):
             reason = "a URL: plait fetches nothing from the network; download it and give its path"
             raise BadCell(reason, cell[:200])
         else:
-            self.file, self._about = _find(cell, root)
-            if not self._about.st_size:
+            self.file, self._status = _find(cell, root)
+            if not self._status.st_size:
                 raise BadCell("an empty file", self.file)
 
     @cached_property
     def digest(self) -> bytes:
-        """A short hash of the content."""
-        if self._given is not None:
-            return hashlib.blake2b(self._given, digest_size=12).digest()
-        known = self._store.digest_of(self.file, self._about)
-        if known is None:
-            if self._about.st_size > BY_PATH:
-                try:
-                    with open(self.file, "rb") as file:
-                        known = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=12)).digest()
-                except OSError as error:  # gone since it was found, or on a disk that fails
-                    raise BadCell(_reason(error), self.file) from None
-            else:
-                known = hashlib.blake2b(self.data, digest_size=12).digest()
-            self._store.remember(self.file, self._about, known)
-        return known
+        """A short hash of the content, 12 bytes of BLAKE2b."""
+        if self._bytes is not None:
+            return hashlib.blake2b(self._bytes, digest_size=12).digest()
+        digest = self._store.digest_of(self.file, self._status)
+        if digest is None:
+            digest = self._hash_file()
+            self._store.remember(self.file, self._status, digest)
+        return digest
+
+    def _hash_file(self) -> bytes:
+        if self._status.st_size <= BY_PATH:
+            return hashlib.blake2b(self.data, digest_size=12).digest()
+        try:
+            with open(self.file, "rb") as file:
+                return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=12)).digest()
+        except OSError as error:  # deleted since it was checked, or on a disk that fails
+            raise BadCell(_reason(error), self.file) from None
 
     @cached_property
     def data(self) -> bytes:
-        if self._given is not None:
-            return self._given
+        """The content of the file. Raises `BadCell`."""
+        if self._bytes is not None:
+            return self._bytes
         try:
             return Path(self.file).read_bytes()
         except OSError as error:
@@ -120,12 +128,14 @@ class Media:
 
     @property
     def content(self) -> bytes | str:
-        """The bytes; the path of a file that is too large to be read at once."""
-        return self.file if self.file and self._about.st_size > BY_PATH else self.data
+        """The bytes, or the path if the file is too large to be read into memory."""
+        if self.file and self._status.st_size > BY_PATH:
+            return self.file
+        return self.data
 
     @cached_property
     def clip(self) -> Clip:
-        """The cell as a clip, opened once for all that is asked of it."""
+        """The cell as a video, opened once for its frames and its sound."""
         return Clip(self.content)
 
 
@@ -151,28 +161,29 @@ def _find(cell: str, root: Path) -> tuple[str, os.stat_result]:
     path = str(root / cell)
     try:
         cell.encode()  # no table can hold what is not UTF-8, though POSIX allows it in a file's name
-        about = os.stat(path)
-        if stat.S_ISDIR(about.st_mode):
+        status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError
-        if not stat.S_ISREG(about.st_mode):
+        if not stat.S_ISREG(status.st_mode):
             raise BadCell("neither a file nor a link to one", path)
         if not os.access(path, os.R_OK):
             raise PermissionError
     except (OSError, ValueError) as error:  # a null character, half of a surrogate pair
         raise BadCell(_reason(error), path[:200]) from None
-    return path, about
+    return path, status
 
 
 def _reason(error: Exception) -> str:
-    known: dict[type[Exception], str] = {
+    reasons: dict[type[Exception], str] = {
         FileNotFoundError: "no such file",
         IsADirectoryError: "a folder, not a file",
         PermissionError: "permission denied",
     }
-    return known.get(type(error), f"cannot be opened: {getattr(error, 'strerror', None) or error}")
+    default = f"cannot be opened: {getattr(error, 'strerror', None) or error}"
+    return reasons.get(type(error), default)
 
 
 def is_bytes(kind: pa.DataType) -> bool:
-    """Bytes, or the pair of bytes and path that Hugging Face datasets has."""
-    pair = pa.types.is_struct(kind) and {f.name for f in kind} == {"bytes", "path"}
-    return bool(pair or pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    """Return whether a column holds bytes, or pairs of bytes and path as Hugging Face datasets have them."""
+    is_pair = pa.types.is_struct(kind) and {field.name for field in kind} == {"bytes", "path"}
+    return bool(is_pair or pa.types.is_binary(kind) or pa.types.is_large_binary(kind))

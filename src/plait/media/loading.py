@@ -1,4 +1,4 @@
-"""Media cells: found, opened, prepared in parallel, looked up in a store before anything is decoded."""
+"""Load columns of media: look each cell up in a store, and prepare it in parallel if it is not there."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +24,7 @@ from plait.table.values import is_list, items
 
 
 class Preparation(Protocol):
-    """How one kind of media is prepared: a `MediaModality`, as far as loading needs to know it."""
+    """How one kind of media is prepared: what loading needs to know of a `MediaModality`."""
 
     nothing: ClassVar[str]
     ragged: ClassVar[bool]
@@ -33,84 +33,111 @@ class Preparation(Protocol):
 
     @property
     def identity(self) -> str:
-        """Where its cells lie in a store."""
+        """The key of its cells in a store."""
 
     def prepare(self, media: Media) -> Cell | None:
-        """One cell; None where a file has none. Raises `BadCell`."""
+        """Prepare one cell. Returns None if the file has none of this media. Raises `BadCell`."""
 
 
 def load_together(
     modalities: Sequence[Preparation], cells: pa.ChunkedArray, sources: Sequence[Source]
 ) -> list[Loaded]:
-    """Several views of one column (a clip's frames and its sound): each cell is opened once, on as many
-    threads as there are cores, and only when the store lacks one of its views.
+    """Load several views of one column, such as a video's frames and its sound.
 
-    A cell may be a list of media: its bad ones are named and left out, and it is missing when none is
-    left.
+    Each cell is opened once, on as many threads as there are cores, and only if the store lacks one of its
+    views. A cell may be a list of media: bad ones are reported as problems and left out. Such a cell is
+    missing if none is left.
     """
-    owner, several = np.arange(len(cells)), is_list(cells)
-    lengths = np.ones(len(cells), dtype=np.int64)
-    if several:
-        lengths = np.array([len(c) if c.is_valid else 0 for c in cells], dtype=np.int64)
-        owner, cells = np.repeat(owner, lengths), items(cells, keep_null=True)
+    lengths = None
+    owner = np.arange(len(cells))
+    if is_list(cells):
+        lengths = _list_lengths(cells)
+        owner = np.repeat(owner, lengths)
+        cells = items(cells, keep_null=True)
     collected = [_Collected(source, owner) for source in sources]
     store = sources[0].store or Nowhere()
 
-    def one(item: int) -> None:
+    def read(item: int) -> None:
+        """Read one cell, and advance the progress bars."""
         cell = cells[item].as_py()
         if cell is not None:
-            _read_one(cell, item, modalities, collected, sources[0].root, store)
+            _read_cell(cell, item, modalities, collected, sources[0].root, store)
         for source in sources:
             source.progress(1)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
-            for _ in pool.map(one, range(len(cells))):
+            for _ in pool.map(read, range(len(cells))):
                 pass
         except KeyboardInterrupt:
             pool.shutdown(cancel_futures=True)
             raise
-    return [c.loaded(m, lengths if several else None) for m, c in zip(modalities, collected, strict=True)]
+    pairs = zip(modalities, collected, strict=True)
+    return [collection.loaded(modality, lengths) for modality, collection in pairs]
 
 
-def _read_one(
-    cell: Any,
+def _list_lengths(cells: pa.ChunkedArray) -> np.ndarray:
+    """Return how many items each cell has, 0 for a null."""
+    return np.array([len(cell) if cell.is_valid else 0 for cell in cells], dtype=np.int64)
+
+
+def _read_cell(
+    cell: object,
     item: int,
     modalities: Sequence[Preparation],
     collected: Sequence[_Collected],
     root: Path,
     store: Store,
 ) -> None:
+    """Read one cell for every modality; what is wrong with it becomes problems."""
     try:
         media = Media(cell, root, store)
         digest = media.digest
     except BadCell as bad:
         collected[0].bad(item, bad)
         return
-    for modality, into in zip(modalities, collected, strict=True):
-        found = store.get(modality.identity, digest)
-        if found is None:
-            try:
-                found = modality.prepare(media) or Cell(None)
-            except MemoryError:  # says nothing of the content either: not kept
-                into.bad(item, BadCell("not enough memory to decode it", media.file))
-                continue
-            except BadCell as bad:
-                if bad.file:  # the file could not be read, which says nothing of its content
-                    into.bad(item, bad)
-                    continue
-                found = Cell(None, (bad.reason,))
-            found = store.put(modality.identity, digest, found)
-        if found.array is None:
-            for reason in found.notes or ([] if into.source.part else [modality.nothing]):
-                into.bad(item, BadCell(reason, media.file))
-        else:
-            into.good(item, found, digest)
+    for modality, collection in zip(modalities, collected, strict=True):
+        try:
+            prepared = _prepared(modality, media, digest, store)
+        except BadCell as bad:
+            collection.bad(item, bad)
+            continue
+        if prepared.array is not None:
+            collection.good(item, prepared, digest)
+            continue
+        reasons = prepared.notes
+        if not reasons and not collection.source.part:
+            reasons = (modality.nothing,)
+        for reason in reasons:
+            collection.bad(item, BadCell(reason, media.file))
+
+
+def _prepared(modality: Preparation, media: Media, digest: bytes, store: Store) -> Cell:
+    """Return a cell from the store; else prepare it and keep it.
+
+    A cell whose content is bad is kept too. Raises `BadCell` for what says nothing about the content: the
+    file could not be read, or memory was short.
+    """
+    stored = store.get(modality.identity, digest)
+    if stored is not None:
+        return stored
+    try:
+        prepared = modality.prepare(media) or Cell(None)
+    except MemoryError:
+        raise BadCell("not enough memory to decode it", media.file) from None
+    except BadCell as bad:
+        if bad.file:
+            raise
+        prepared = Cell(None, (bad.reason,))
+    return store.put(modality.identity, digest, prepared)
 
 
 @dataclass
 class _Collected:
-    """What has been found of one view of a column; each item is written by one thread only."""
+    """What has been read of one view of a column. Each item is written by one thread only.
+
+    An item is one media file; `owner[i]` is the row of item i.
+    """
 
     source: Source
     owner: np.ndarray
@@ -120,72 +147,80 @@ class _Collected:
     problems: list[Problem] = field(default_factory=list)
 
     def bad(self, item: int, bad: BadCell) -> None:
+        """Report an item that cannot be used as a problem of its row."""
         self.problems.append(Problem(int(self.owner[item]), self.source.column, bad.file, bad.reason))
 
     def good(self, item: int, cell: Cell, digest: bytes) -> None:
+        """Keep the array, digest and notes of an item."""
         assert cell.array is not None
         self.arrays[item], self.digests[item] = cell.array, digest
         for note in cell.notes:
             self.notes.setdefault(note, []).append(int(self.owner[item]))
 
     def loaded(self, modality: Preparation, lengths: np.ndarray | None) -> Loaded:
-        """The arrays as values. `lengths` counts the media of each cell where cells are lists of them."""
-        self.problems.sort(key=lambda p: p.row)
+        """Return the column. `lengths` counts the media of each cell if cells are lists of them.
+
+        A bad item of a list is left out; a bad cell that is no list stays as zeros.
+        """
+        self.problems.sort(key=lambda problem: problem.row)
         good = np.zeros(len(self.owner), dtype=bool)
         good[list(self.arrays)] = True
-        kept = np.arange(len(good)) if lengths is None else np.flatnonzero(good)
-        values = Held(
-            Arrays(
-                [self.arrays.get(number) for number in kept.tolist()],
-                modality.shape,
-                modality.dtype,
-                modality.ragged,
-            )
-        )
+        entries = np.arange(len(good)) if lengths is None else np.flatnonzero(good)
+        arrays = [self.arrays.get(item) for item in entries.tolist()]
+        values = Held(Arrays(arrays, modality.shape, modality.dtype, modality.ragged))
+
         notes = {note: sorted(set(rows)) for note, rows in sorted(self.notes.items())}
-        digests: list[set[bytes]] = [
-            set() for _ in range(len(self.owner) if lengths is None else len(lengths))
-        ]
+        row_count = len(self.owner) if lengths is None else len(lengths)
+        digests: list[set[bytes]] = [set() for _ in range(row_count)]
         for item, digest in self.digests.items():
             digests[self.owner[item]].add(digest)
+
         if lengths is None:
             return Loaded(values, torch.from_numpy(good), self.problems, digests, notes)
-        values.count_B = torch.from_numpy(np.bincount(self.owner[good], minlength=len(lengths)))
+        values.count_B = torch.from_numpy(np.bincount(self.owner[good], minlength=row_count))
         return Loaded(values, values.count_B > 0, self.problems, digests, notes)
 
 
 @dataclass
 class Arrays:
-    """Prepared media, an array each, of a modality's shape, or None for one that is missing."""
+    """Prepared media, one array each, of a modality's shape; None for a missing one."""
 
-    found: list[np.ndarray | None]
+    items: list[np.ndarray | None]
     shape: tuple[int, ...]
     dtype: torch.dtype
     ragged: bool
 
     def lengths(self) -> Tensor:
-        return torch.tensor([0 if array is None else len(array) for array in self.found], dtype=torch.long)
+        """Return the number of steps of each item, 0 for a missing one."""
+        steps = [0 if array is None else len(array) for array in self.items]
+        return torch.tensor(steps, dtype=torch.long)
 
     def tensor(self, items: list[int], drop: bool = False) -> Tensor:
-        """These, one after the other; zeros for what is missing, and behind what is shorter. With
-        `drop` they are kept no longer.
+        """Copy these items into one tensor, with zeros for missing ones and behind shorter ones.
+
+        With `drop`, each item is forgotten as soon as it has been copied.
         """
-        some = [self.found[item] for item in items]
-        steps = max((len(array) for array in some if array is not None), default=1) if self.ragged else 0
-        x = allocate(len(items), (steps, *self.shape[1:]) if self.ragged else self.shape, self.dtype)
-        into = x.numpy()
-        for place, item in enumerate(items):
-            if (array := some[place]) is not None:
-                into[place, : len(array)] = array
+        arrays = [self.items[item] for item in items]
+        shape = self.shape
+        if self.ragged:
+            steps = max((len(array) for array in arrays if array is not None), default=1)
+            shape = (steps, *self.shape[1:])
+        x = allocate(len(items), shape, self.dtype)
+        x_numpy = x.numpy()
+        for position, item in enumerate(items):
+            array = arrays[position]
+            if array is not None:
+                x_numpy[position, : len(array)] = array
             if drop:
-                self.found[item] = some[place] = None
+                self.items[item] = arrays[position] = None
         return x
 
 
 class Held(Values):
-    """Media as the cache holds them, each by itself, until a tensor of all of them is asked for (`x`).
-    Frozen encoders do not: they read a few at a time, those that they have no vectors of yet, however
-    many there are.
+    """Media as the cache holds them, one array each, until `x` needs them in one tensor.
+
+    Frozen encoders need no such tensor: they read a few items at a time, and only those that have no
+    embedding yet. So a column may be larger than the memory.
     """
 
     def __init__(
@@ -197,25 +232,33 @@ class Held(Values):
     ) -> None:
         self.length_B, self.count_B, self.encoded = length_B, count_B, encoded
         if isinstance(x, Arrays):
-            self.arrays, self.length_B = x, x.lengths() if x.ragged else None
+            self.arrays = x
+            self.length_B = x.lengths() if x.ragged else None
         else:
             self.x = x
 
     @cached_property
     def x(self) -> Tensor:  # type: ignore[override]
+        """All items in one tensor; the arrays are forgotten as they are copied."""
         return self.arrays.tensor(list(range(len(self))), drop=True)
 
+    @property
+    def _is_tensor(self) -> bool:
+        return "x" in vars(self)
+
     def __len__(self) -> int:
-        return len(self.x if "x" in vars(self) else self.arrays.found)
+        return len(self.x) if self._is_tensor else len(self.arrays.items)
 
     def take(self, rows: Tensor) -> Values:
-        """Whoever takes rows will take others: from one tensor, that goes faster."""
+        """Return the values of these rows, copied.
+
+        A caller that takes rows will take more of them, which is faster from one tensor.
+        """
         return Values(self.x, self.length_B, self.count_B, self.encoded).take(rows)
 
     def some(self, items: Tensor) -> Values:
-        if "x" in vars(self):
+        """Return these items, whatever rows they belong to, without a tensor of all items."""
+        if self._is_tensor:
             return super().some(items)
-        return Values(
-            self.arrays.tensor(items.tolist()),
-            None if self.length_B is None else self.length_B.index_select(0, items),
-        )
+        length_B = None if self.length_B is None else self.length_B.index_select(0, items)
+        return Values(self.arrays.tensor(items.tolist()), length_B)

@@ -1,17 +1,20 @@
-"""Frames out of clips: spread evenly over the time that a clip is shown, exact, and by one pass over
-the file.
+"""Read frames of videos, spread evenly over their time.
+
+The frames are exact, and one pass over the file reads them.
 """
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import av
 import numpy as np
+from av import AudioStream, Packet, VideoCodecContext, VideoFrame, VideoStream
+from av.stream import Stream
 from PIL import Image as Pillow
 from PIL import UnidentifiedImageError
 
@@ -22,7 +25,7 @@ from plait.media.image import MAX_PIXELS, Framing, centre, fitted, rgb, square
 ANIMATED = (b"GIF8", b"RIFF", b"\x89PNG")  # what Pillow composes better than FFmpeg does, or alone
 
 
-MAX_DECODED = 4_000_000_000  # pixels of an animated picture, all frames together
+MAX_DECODED = 4_000_000_000  # pixels of an animated image, all frames together
 
 
 SLACK = 0.05  # seconds that a header's duration may exceed the last packet's end
@@ -30,16 +33,19 @@ SLACK = 0.05  # seconds that a header's duration may exceed the last packet's en
 
 @dataclass(frozen=True)
 class Frames:
-    """`pixels` is bytes of shape (T, size, size, 3), RGB; `shown` says how many frames the whole clip has."""
+    """Frames of one video: `pixels` is bytes of shape (T, size, size, 3), RGB.
+
+    `shown` counts all frames of the video, of which `pixels` may hold only some.
+    """
 
     pixels: np.ndarray
     shown: int
 
 
 class Clip:
-    """A clip, opened. `frames` and `sound` may both be asked for; the file is read once for both.
+    """An open video. The file is read once, even if both `frames` and `sound` are called.
 
-    Raises `BadCell` when it cannot be read at all.
+    Raises `BadCell` if the file cannot be read at all.
     """
 
     def __init__(self, file: File) -> None:
@@ -47,39 +53,52 @@ class Clip:
         self._animation = _animation(file)
         if self._animation is None:
             self._container = opened(file)
-            self._packets: dict[int, list[Any]] | None = None
+            self._packets: dict[int, list[Packet[Stream]]] | None = None
 
     @property
     def moves(self) -> bool:
-        """Whether it is a video, or a picture of several frames."""
+        """Return whether this is a video, or an image with several frames."""
         if self._animation is not None:
             return frame_count(self._animation) > 1
-        return self._video() is not None and not self._container.format.name.endswith(
-            ("_pipe", "image2", "tty")
-        )
+
+        # FFmpeg also opens still images and text files, as videos of these formats
+        is_still = self._container.format.name.endswith(("_pipe", "image2", "tty"))
+        return self._video() is not None and not is_still
 
     @property
     def has_sound(self) -> bool:
+        """Return whether the file has an audio stream."""
         return self._animation is None and bool(self._container.streams.audio)
 
     def sound(self, rate: int, longest: float) -> Sound | None:
-        """Its sound as `streams.read_sound` gives it; None where it has none. Raises `BadCell`."""
+        """Return the sound as `audio.read_sound` does, or None if the video has none. Raises `BadCell`."""
         if not self.has_sound:
             return None
-        self._demux()
-        assert self._packets is not None
-        return decode_sound(
-            self._container, rate, longest, self._packets[self._container.streams.audio[0].index]
-        )
+        index = self._container.streams.audio[0].index
+        packets = cast("list[Packet[AudioStream]]", self._demux()[index])
+        return decode_sound(self._container, rate, longest, packets)
 
     def frames(self, count: int, framing: Framing) -> Frames:
-        """`count` frames, those shown in the middle of as many equal parts of its time; all, when it
-        has no more.
+        """Cut the video's time into `count` equal segments and return the frame in the middle of each.
 
-        Raises `BadCell` when there are none, or one of them cannot be decoded.
+        Returns all frames if there are no more than `count`. Raises `BadCell` if the file has no frames, or
+        if one of these frames cannot be decoded.
         """
         if self._animation is not None:
             return _animated_frames(self._animation, count, framing)
+        stream = self._decodable_video()
+        packets = cast("list[Packet[VideoStream]]", self._demux()[stream.index])
+        try:
+            frames, shown = self._decode(stream, packets, count)
+        except (av.FFmpegError, ValueError) as error:
+            raise BadCell(_broken(error)) from None
+        if not frames:
+            raise BadCell("no frame of it can be decoded")
+        draw = _Drawer(framing, float(stream.sample_aspect_ratio or 1))
+        return Frames(np.stack([draw(frame) for frame in frames]), shown)
+
+    def _decodable_video(self) -> VideoStream:
+        """Return the video stream, ready to be decoded. Raises `BadCell` if there is none that can be."""
         stream = self._video()
         if stream is None:
             raise BadCell("a clip without a video stream" if self.has_sound else "no video in it")
@@ -90,157 +109,234 @@ class Clip:
             raise BadCell(
                 f"absurd size: {context.width} x {context.height} pixels, more than {MAX_PIXELS:,} in all"
             )
-        self._demux()
-        assert self._packets is not None
-        packets = self._packets[stream.index]
         if not context.is_open:
-            context.thread_count, context.thread_type = 1, "NONE"  # cells are what is done in parallel
-        try:
-            plan = Plan.of(packets, count)
-            found = plan.decode(context, stream) if plan else None
-            if found is None:  # timestamps that do not tell the frames: decode it all
-                found, shown = _decode_all(self._file, stream.index, count)
-            else:
-                shown = plan.shown if plan else 0
-        except (av.FFmpegError, ValueError) as error:
-            raise BadCell(f"broken or cut short: {getattr(error, 'strerror', None) or error}") from None
-        if not found:
-            raise BadCell("no frame of it can be decoded")
-        draw = _Drawer(framing, float(stream.sample_aspect_ratio or 1))
-        return Frames(np.stack([draw(frame) for frame in found]), shown)
+            # one thread: cells are already read in parallel
+            context.thread_count, context.thread_type = 1, "NONE"
+        return stream
 
-    def _video(self) -> Any:
-        """The first video that is not a cover's picture."""
+    def _decode(
+        self, stream: VideoStream, packets: list[Packet[VideoStream]], count: int
+    ) -> tuple[list[VideoFrame], int]:
+        """Return the frames at the middles of `count` segments, and the number of all frames."""
+        plan = Plan.of(packets, count)
+        if plan is not None:
+            frames = plan.decode(stream.codec_context, stream)
+            if frames is not None:
+                return frames, plan.shown
+
+        # the timestamps do not tell the frames apart: decode the complete video
+        return _decode_all(self._file, stream.index, count)
+
+    def _video(self) -> VideoStream | None:
+        """Return the first video stream that is not a cover image, or None."""
         covers = av.stream.Disposition.attached_pic
-        return next((s for s in self._container.streams.video if not s.disposition & covers), None)
+        for stream in self._container.streams.video:
+            if not stream.disposition & covers:
+                return stream
+        return None
 
-    def _demux(self) -> None:
-        """Reads the packets of its video and its sound in one pass, and sees whether all that its
-        header states are there.
+    def _demux(self) -> dict[int, list[Packet[Stream]]]:
+        """Read the packets of video and sound in one pass; return them by the index of their stream.
+
+        Raises `BadCell` if the file lacks something that its header states.
         """
         if self._packets is not None:
-            return
-        streams = [s for s in (self._video(), *self._container.streams.audio[:1]) if s is not None]
-        self._packets = {s.index: [] for s in streams}
+            return self._packets
+        streams: list[VideoStream | AudioStream] = list(self._container.streams.audio[:1])
+        video = self._video()
+        if video is not None:
+            streams.insert(0, video)
+
+        self._packets = {stream.index: [] for stream in streams}
         try:
             for packet in self._container.demux(streams):
                 if packet.size:
                     self._packets[packet.stream_index].append(packet)
         except (av.FFmpegError, ValueError) as error:
-            raise BadCell(f"broken or cut short: {getattr(error, 'strerror', None) or error}") from None
-        self._check_whole(streams, max((_end(packets) for packets in self._packets.values()), default=0.0))
+            raise BadCell(_broken(error)) from None
 
-    def _check_whole(self, streams: list[Any], end: float) -> None:
-        assert self._packets is not None
+        self._check_duration(streams, self._packets)
+        self._check_packets(streams, self._packets)
+        return self._packets
+
+    def _check_duration(self, streams: Sequence[Stream], packets: dict[int, list[Packet[Stream]]]) -> None:
+        """Raise `BadCell` if the packets end before the duration that the header states."""
+        # elsewhere FFmpeg guesses the duration
+        if not self._formats() & {"mov", "matroska", "avi", "flv", "asf"}:
+            return
+        end = max((_end(of_stream) for of_stream in packets.values()), default=0.0)
         start = max((self._container.start_time or 0) / av.time_base, 0.0)
         stated = (self._container.duration or 0) / av.time_base
-        names = set(self._container.format.name.split(","))
-        # subtitles may end later than what is seen and heard
-        slack = SLACK if len(streams) == len(self._container.streams) else 0.5 + 0.1 * stated
-        if end and names & {"mov", "matroska", "avi", "flv", "asf"} and end - start < 0.995 * stated - slack:
+
+        # subtitles may end later than video and sound
+        has_others = len(streams) < len(self._container.streams)
+        slack = 0.5 + 0.1 * stated if has_others else SLACK
+        if end and end - start < 0.995 * stated - slack:
             raise BadCell(f"cut short: {max(end - start, 0):.1f} of {stated:.1f} s are there")
+
+    def _check_packets(
+        self, streams: Sequence[VideoStream | AudioStream], packets: dict[int, list[Packet[Stream]]]
+    ) -> None:
+        """Raise `BadCell` if a stream has fewer packets than an MP4 or MOV header states."""
+        if "mov" not in self._formats():
+            return
         for stream in streams:
-            have = len(self._packets[stream.index])
-            if "mov" in names and stream.frames and have < stream.frames:
+            count = len(packets[stream.index])
+            if stream.frames and count < stream.frames:
                 raise BadCell(
-                    f"cut short: {have:,} of {stream.frames:,} packets of its {stream.type} are there"
+                    f"cut short: {count:,} of {stream.frames:,} packets of its {stream.type} are there"
                 )
 
+    def _formats(self) -> set[str]:
+        return set(self._container.format.name.split(","))
 
-def _end(packets: list[Any]) -> float:
-    """When the last of them ends; one that does not say how long it lasts does so as long as its like."""
-    times = sorted(p.pts for p in packets if p.pts is not None)
-    if not times:
+
+def _broken(error: Exception) -> str:
+    return f"broken or cut short: {getattr(error, 'strerror', None) or error}"
+
+
+def _end(packets: Sequence[Packet[Stream]]) -> float:
+    """Return when the last packet ends, in seconds; 0 without timestamps.
+
+    A packet without a duration counts as lasting for the median distance between packets.
+    """
+    timed = [packet for packet in packets if packet.pts is not None]
+    if not timed:
         return 0.0
+    times = sorted(packet.pts or 0 for packet in timed)
     usual = int(np.median(np.diff(times))) if len(times) > 1 else 0
-    return max(float((p.pts + (p.duration or usual)) * p.time_base) for p in packets if p.pts is not None)
+    return max(_time_of_end(packet, usual) for packet in timed)
+
+
+def _time_of_end(packet: Packet[Stream], usual: int) -> float:
+    return float(((packet.pts or 0) + (packet.duration or usual)) * packet.time_base)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Which packets to decode so that the wanted frames come out: from the last keyframe before each
-    on, and of those between only the ones that others refer to.
+    """Which packets to decode to get the frames at certain times.
+
+    Decoding begins at the last keyframe before each of these frames. Of the packets between, only those
+    that other packets refer to are decoded.
     """
 
-    packets: list[Any]
-    wanted: list[int]  # presentation times, in order; one that is shown for long may be there twice
+    packets: list[Packet[VideoStream]]
+    times: list[int]  # presentation times, in order; a frame that is shown for long may be there twice
     runs: list[tuple[int, int]]  # first and last packet of each stretch to decode
     shown: int
 
     @classmethod
-    def of(cls, packets: list[Any], count: int) -> Plan | None:
-        """None where timestamps or keyframes are missing or do not tell frames apart."""
-        shown = sorted(p.pts for p in packets if p.pts is not None and not p.is_discard)
-        keys = [i for i, p in enumerate(packets) if p.is_keyframe and p.pts is not None]
-        if not shown or not keys or any(p.pts is None for p in packets) or len(set(shown)) < len(shown):
-            return None
-        last = max(p.duration or 0 for p in packets if p.pts == shown[-1]) or int(
-            np.median(np.diff(shown) if len(shown) > 1 else [1])
-        )
-        wanted = pick(shown, shown[-1] + max(last, 1), count)
-        place = {p.pts: i for i, p in enumerate(packets)}
-        ends: dict[int, int] = {}
-        for pts in wanted:
-            before = [k for k in keys if packets[k].pts <= pts and k <= place[pts]]
-            if not before:
-                return None
-            ends[before[-1]] = max(ends.get(before[-1], 0), place[pts])
-        return cls(packets, wanted, sorted(ends.items()), len(shown))
+    def of(cls, packets: list[Packet[VideoStream]], count: int) -> Plan | None:
+        """Plan to decode `count` frames. Returns None if the timestamps do not tell frames apart.
 
-    def decode(self, context: Any, stream: Any) -> list[Any] | None:
-        """The wanted frames; None when one of them does not come out."""
-        wanted, got = set(self.wanted), {}
+        That is so where timestamps or keyframes are missing, and where two packets have the same time.
+        """
+        times_of_packets = [packet.pts for packet in packets if packet.pts is not None]
+        if len(times_of_packets) < len(packets):
+            return None
+        shown = sorted(packet.pts for packet in packets if packet.pts is not None and not packet.is_discard)
+        if not shown or len(set(shown)) < len(shown):
+            return None
+        times = pick(shown, shown[-1] + max(_last_duration(packets, shown), 1), count)
+        runs = _runs(packets, times_of_packets, times)
+        return None if runs is None else cls(packets, times, runs, len(shown))
+
+    def decode(self, context: VideoCodecContext, stream: VideoStream) -> list[VideoFrame] | None:
+        """Return the planned frames, or None if one of them is not decoded.
+
+        Raises `ValueError` if one of them is damaged.
+        """
+        expected = set(self.times)
+        decoded: dict[int, VideoFrame] = {}
         for first, last in self.runs:
             context.flush_buffers()
-            for frame in self._run(context, first, last, wanted):
-                if frame.pts in wanted:
-                    if frame.is_corrupt:
-                        raise ValueError(
-                            f"the frame at {float(frame.pts * stream.time_base):.2f} s is damaged"
-                        )
-                    got[frame.pts] = frame
-        if set(got) != wanted:
+            for frame in self._run(context, first, last, expected):
+                if frame.pts is None or frame.pts not in expected:
+                    continue
+                if frame.is_corrupt:
+                    seconds = float(frame.pts * (stream.time_base or 0))
+                    raise ValueError(f"the frame at {seconds:.2f} s is damaged")
+                decoded[frame.pts] = frame
+        if set(decoded) != expected:
             return None
-        return [got[pts] for pts in self.wanted]
+        return [decoded[time] for time in self.times]
 
-    def _run(self, context: Any, first: int, last: int, wanted: set[int]) -> Iterator[Any]:
+    def _run(
+        self, context: VideoCodecContext, first: int, last: int, expected: set[int]
+    ) -> Iterator[VideoFrame]:
         for packet in self.packets[first : last + 1]:
-            context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
+            context.skip_frame = "DEFAULT" if packet.pts in expected else "NONREF"
             yield from context.decode(packet)
         context.skip_frame = "DEFAULT"
         yield from context.decode(None)
 
 
+def _last_duration(packets: list[Packet[VideoStream]], shown: list[int]) -> int:
+    """Return how long the last frame is shown; the median distance of frames if no packet says."""
+    durations = [packet.duration or 0 for packet in packets if packet.pts == shown[-1]]
+    if max(durations):
+        return max(durations)
+    distances = np.diff(shown) if len(shown) > 1 else [1]
+    return int(np.median(distances))
+
+
+def _runs(
+    packets: list[Packet[VideoStream]], times_of_packets: list[int], times: list[int]
+) -> list[tuple[int, int]] | None:
+    """Return the first and the last packet of each stretch to decode, one stretch per keyframe.
+
+    Returns None if no keyframe comes before one of the `times`.
+    """
+    keys = [i for i, packet in enumerate(packets) if packet.is_keyframe]
+    positions = {time: i for i, time in enumerate(times_of_packets)}
+    ends: dict[int, int] = {}
+    for time in times:
+        position = positions[time]
+        before = [key for key in keys if times_of_packets[key] <= time and key <= position]
+        if not before:
+            return None
+        ends[before[-1]] = max(ends.get(before[-1], 0), position)
+    return sorted(ends.items())
+
+
 def pick(shown: list[int], end: int, count: int) -> list[int]:
-    """The times of the frames on display in the middle of `count` equal parts of the time from shown[0]
-    to `end` (the segments of Wang et al. 2016, each by its centre); all times when there are no more
-    than `count`.
+    """Return the times of the frames shown in the middle of `count` equal segments of the video.
+
+    The video lasts from shown[0] to `end`. These are the segments of Wang et al. 2016, each with its
+    centre. Returns all times if there are no more than `count`.
     """
     if len(shown) <= count:
         return shown
     middles = shown[0] + (np.arange(count) + 0.5) * (end - shown[0]) / count
-    return [shown[max(i, 0)] for i in np.searchsorted(shown, middles, side="right") - 1]
+    positions = np.searchsorted(shown, middles, side="right") - 1
+    return [shown[max(position, 0)] for position in positions]
 
 
-def _decode_all(file: File, stream: int, count: int) -> tuple[list[Any], int]:
-    """The wanted frames by their number, from two passes over a fresh decoder each: the first only counts."""
+def _decode_all(file: File, stream: int, count: int) -> tuple[list[VideoFrame], int]:
+    """Return the frames at the middles of `count` segments by their numbers, and the number of all frames.
 
-    def every() -> Iterator[Any]:
-        with opened(file) as container:
-            container.streams[stream].codec_context.thread_count = 1
-            yield from container.decode(container.streams[stream])
-
-    total = sum(1 for _ in every())
-    wanted = set(pick(list(range(total)), total, count)) if total else set()
-    found = [frame for i, frame in enumerate(every()) if i in wanted]
-    if any(frame.is_corrupt for frame in found):
+    Decodes the complete video twice, each time with a fresh decoder: the first pass only counts.
+    """
+    total = sum(1 for _ in _every_frame(file, stream))
+    numbers = set(pick(list(range(total)), total, count)) if total else set()
+    frames = [frame for i, frame in enumerate(_every_frame(file, stream)) if i in numbers]
+    if any(frame.is_corrupt for frame in frames):
         raise ValueError("a frame is damaged")
-    return found, total
+    return frames, total
+
+
+def _every_frame(file: File, stream: int) -> Iterator[VideoFrame]:
+    with opened(file) as container:
+        video = container.streams[stream]
+        assert isinstance(video, VideoStream)
+        video.codec_context.thread_count = 1
+        yield from container.decode(video)
 
 
 class _Drawer:
-    """Frames to upright squares: scaled by FFmpeg in the step that converts colours, then turned and
-    padded.
+    """Turns frames into upright squares.
+
+    FFmpeg scales them in the step that converts colours; then they are rotated and padded.
     """
 
     def __init__(self, framing: Framing, aspect: float) -> None:
@@ -248,47 +344,58 @@ class _Drawer:
         self.aspect = aspect if 0.1 < aspect < 10 else 1.0
         self.reformat = av.video.reformatter.VideoReformatter().reformat
 
-    def __call__(self, frame: Any) -> np.ndarray:
-        width, height = fitted((max(round(frame.width * self.aspect), 1), frame.height), self.framing)
+    def __call__(self, frame: VideoFrame) -> np.ndarray:
+        shape = (max(round(frame.width * self.aspect), 1), frame.height)
+        width, height = fitted(shape, self.framing)
         shrinks = width < frame.width and height < frame.height
-        drawn = self.reformat(frame, width, height, "rgb24", interpolation="AREA" if shrinks else "BILINEAR")
+        interpolation = "AREA" if shrinks else "BILINEAR"
+        scaled = self.reformat(frame, width, height, "rgb24", interpolation=interpolation)
         turns = round(frame.rotation / 90) % 4
-        return centre(np.rot90(drawn.to_ndarray(), turns), self.framing)
+        return centre(np.rot90(scaled.to_ndarray(), turns), self.framing)
 
 
 def _animation(file: File) -> Pillow.Image | None:
-    """GIF, WebP or PNG, opened by Pillow; None for anything else."""
-    head = file[:16] if isinstance(file, bytes) else b""
-    if not head.startswith(ANIMATED) or (head.startswith(b"RIFF") and head[8:12] != b"WEBP"):
+    """Open a GIF, WebP or PNG by Pillow. Returns None for anything else."""
+    if not isinstance(file, bytes) or not file.startswith(ANIMATED):
+        return None
+    if file.startswith(b"RIFF") and file[8:12] != b"WEBP":
         return None
     try:
-        image = Pillow.open(io.BytesIO(file))  # type: ignore[arg-type]
+        return Pillow.open(io.BytesIO(file))
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Pillow.DecompressionBombError) as error:
         raise BadCell(f"broken or cut short: {error}") from None
-    return image
 
 
 def frame_count(image: Pillow.Image) -> int:
+    """Return how many frames an image has; 1 if it is not animated."""
     return int(getattr(image, "n_frames", 1))
 
 
 def _animated_frames(image: Pillow.Image, count: int, framing: Framing) -> Frames:
-    """As `Clip.frames`. A frame without a duration lasts 0.1 s, as browsers have it."""
+    """Return frames as `Clip.frames` does."""
     try:
         total = frame_count(image)
         if total * math.prod(image.size) > MAX_DECODED:
             raise BadCell(f"absurd size: {total:,} frames of {image.width} x {image.height} pixels")
-        starts, end = [], 0
-        for i in range(total if total > count else 0):
-            image.seek(i)
-            image.load()  # WebP tells the duration only then
-            starts.append(end)
-            end += max(int(image.info.get("duration", 100)), 10)
-        wanted = [starts.index(t) for t in pick(starts, end, count)] if starts else range(total)
-        drawn = {i: _draw(image, i, framing) for i in sorted(set(wanted))}
-        return Frames(np.stack([drawn[i] for i in wanted]), total)
+        numbers = _spread_frames(image, count) if total > count else list(range(total))
+        drawn = {number: _draw(image, number, framing) for number in sorted(set(numbers))}
+        return Frames(np.stack([drawn[number] for number in numbers]), total)
     except (OSError, ValueError, SyntaxError, IndexError, EOFError) as error:
         raise BadCell(f"broken or cut short: {str(error) or type(error).__name__}") from None
+
+
+def _spread_frames(image: Pillow.Image, count: int) -> list[int]:
+    """Return the numbers of the frames shown in the middle of `count` equal segments.
+
+    A frame without a duration lasts 0.1 s, as in browsers.
+    """
+    starts, end = [], 0
+    for number in range(frame_count(image)):
+        image.seek(number)
+        image.load()  # WebP tells the duration only then
+        starts.append(end)
+        end += max(int(image.info.get("duration", 100)), 10)
+    return [starts.index(time) for time in pick(starts, end, count)]
 
 
 def _draw(image: Pillow.Image, number: int, framing: Framing) -> np.ndarray:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -15,10 +15,12 @@ from torch import Tensor
 from plait.data.dataset import Dataset
 from plait.data.features import Block, Features
 from plait.data.plan import Plan
-from plait.data.preprocessing import Prepared
+from plait.data.preprocessing import Prepared, Preprocessing
 from plait.nn.device import Settings
-from plait.recipe.registry import Choice, Options
+from plait.recipe.registry import Choice, Component, Registry
 from plait.tasks.base_prediction import Prediction
+
+View = tuple[str, Preprocessing]  # its name, and its fitted inputs
 
 
 @dataclass
@@ -86,10 +88,8 @@ class Lesson:
         return np.flatnonzero(known.numpy()), found[known]
 
 
-class Member(ABC):
+class Member(Component, ABC):
     """One fitted model. All of its state is arrays, JSON and text."""
-
-    options: ClassVar[type[Options]]
 
     @classmethod
     @abstractmethod
@@ -119,8 +119,11 @@ class Member(ABC):
 
     @classmethod
     @abstractmethod
-    def load(cls, config: Any, folder: Path, plan: Plan, settings: Settings, view: Any) -> Member:
-        """The inverse of `save`. `view` is the fitted `Preprocessing` that a network needs."""
+    def load(cls, config: Any, folder: Path, plan: Plan, settings: Settings, view: View) -> Member:
+        """The inverse of `save`. A network needs the view."""
+
+
+members = Registry[Member]("members")
 
 
 def hidden(blocks: list[Block], subset: Sequence[str]) -> list[Block]:

@@ -5,29 +5,29 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from pydantic import Field
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from scipy import sparse
 from torch import Tensor
 
 from plait.data.features import Block
-from plait.members.base import Examples, Lesson, Member, hidden
+from plait.data.plan import Plan
+from plait.members.base import Examples, Lesson, Member, View, hidden
+from plait.members.base_linear import Space, multiply, solve
+from plait.nn.device import Settings
 from plait.nn.summaries import Matrix
 from plait.recipe.registry import Options
 from plait.tasks.base_prediction import Prediction
 
-MOST_ROWS = 4000  # above which a matrix of rows by rows is no longer small
-
 
 class Config(Options):
-    """Weights W of the least mean loss + strength / 2 * |W|^2. Of `strengths` the one with the least
-    loss on the rows that are held out is kept. `ngrams` adds bags of n-grams of all texts to their
-    vectors.
+    """Weights W that minimise the mean loss + strength / 2 * |W|^2.
+
+    Of `strengths` the one with the least loss on the held-out rows counts. `ngrams` adds bags of n-grams of
+    all texts to their vectors.
     """
 
     strengths: tuple[float, ...] = Field((1e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 1e-2), min_length=1)
@@ -35,8 +35,9 @@ class Config(Options):
 
 
 class Linear(Member):
-    """output = b + sum over inputs of x W, for every task whose loss can be differentiated; solved by
-    L-BFGS (Liu & Nocedal 1989).
+    """output = b + sum over inputs of x W, for every task whose loss can be differentiated.
+
+    It is solved by L-BFGS (Liu & Nocedal 1989).
     """
 
     options = Config
@@ -48,72 +49,79 @@ class Linear(Member):
 
     @classmethod
     def encoders(cls, config: Config) -> None:
-        return None
+        """Return None: it learns from features."""
 
     @classmethod
     def light(cls, config: Config) -> bool:
+        """Return False: there is no view to leave columns out of."""
         return False
 
     @classmethod
     def fit(cls, config: Config, lesson: Lesson) -> Linear:
-        blocks = _chosen(lesson.train.blocks, config.ngrams)
-        absent = list(dict.fromkeys(b.column for b in blocks if not b.present.all()))
+        """Fit a linear model of every target; held-out rows decide the strength of regularisation."""
+        blocks = _used_blocks(lesson.train.blocks, config.ngrams)
+        absent = list(dict.fromkeys(block.column for block in blocks if not block.present.all()))
         member = cls({}, {}, absent, config.ngrams)
-        xs, held = member._matrices(lesson.train.blocks), member._matrices(lesson.valid.blocks)
+        xs, held_xs = member._matrices(lesson.train.blocks), member._matrices(lesson.valid.blocks)
         for target, task in lesson.tasks.items():
             rows, y = lesson.labelled(target, lesson.train)
             held_rows, held_y = lesson.labelled(target, lesson.valid)
-            found = _path(
-                [x[rows] for x in xs], task, y, config.strengths, [x[held_rows] for x in held], held_y
-            )
-            member.weights[target], member.biases[target] = found
+            target_xs = [x[rows] for x in xs]
+            target_held_xs = [x[held_rows] for x in held_xs]
+            weight, bias = _path(target_xs, task, y, config.strengths, target_held_xs, held_y)
+            member.weights[target], member.biases[target] = weight, bias
         return member
 
     def outputs(self, examples: Examples, subsets: Sequence[Sequence[str]]) -> list[dict[str, Tensor]]:
-        found = []
+        """Return the outputs of each target, for each subset of the columns."""
+        outputs = []
         for subset in subsets:
             xs = self._matrices(hidden(examples.blocks, subset))
-            found.append({t: _output(xs, self.weights[t].numpy(), self.biases[t]) for t in self.weights})
-        return found
+            by_target = {}
+            for target, weight in self.weights.items():
+                by_target[target] = _output(xs, weight.numpy(), self.biases[target])
+            outputs.append(by_target)
+        return outputs
 
     def _matrices(self, blocks: list[Block]) -> list[Matrix]:
-        """One for each input, and one that says which inputs are missing."""
-        blocks = _chosen(blocks, self.ngrams)
-        present = {b.column: b.present for b in blocks}
-        lacks = (
-            np.stack([~present[c] for c in self.absent], 1)
-            if self.absent
-            else np.zeros((len(blocks[0].present), 0))
-        )
-        return [*(b.x for b in blocks), lacks.astype(np.float32)]
+        """Return a matrix (rows, numbers) for each input, and one that says which inputs are missing."""
+        blocks = _used_blocks(blocks, self.ngrams)
+        present = {block.column: block.present for block in blocks}
+        missing = np.zeros((len(blocks[0].present), 0))
+        if self.absent:
+            missing = np.stack([~present[column] for column in self.absent], 1)
+        return [*(block.x for block in blocks), missing.astype(np.float32)]
 
     def save(self, folder: Path) -> None:
-        save_file(
-            {f"{t}/weight": w for t, w in self.weights.items()}
-            | {f"{t}/bias": b for t, b in self.biases.items()},
-            folder / "linear.safetensors",
-            {"absent": json.dumps(self.absent)},
-        )
+        """Write weights and biases, and the inputs that training rows lack."""
+        tensors = {f"{target}/weight": weight for target, weight in self.weights.items()}
+        tensors |= {f"{target}/bias": bias for target, bias in self.biases.items()}
+        save_file(tensors, folder / "linear.safetensors", {"absent": json.dumps(self.absent)})
 
     @classmethod
-    def load(cls, config: Config, folder: Path, *_: Any) -> Linear:
+    def load(cls, config: Config, folder: Path, plan: Plan, settings: Settings, view: View) -> Linear:
+        """Invert `save`."""
         tensors = load_file(folder / "linear.safetensors")
         with safe_open(folder / "linear.safetensors", "pt") as opened:
             absent = json.loads((opened.metadata() or {})["absent"])
-        parts: list[dict[str, Tensor]] = [
-            {k.removesuffix(f"/{what}"): t for k, t in tensors.items() if k.endswith(f"/{what}")}
-            for what in ("weight", "bias")
-        ]
-        return cls(parts[0], parts[1], absent, config.ngrams)
+        weights, biases = {}, {}
+        for name, tensor in tensors.items():
+            if name.endswith("/weight"):
+                weights[name.removesuffix("/weight")] = tensor
+            elif name.endswith("/bias"):
+                biases[name.removesuffix("/bias")] = tensor
+        return cls(weights, biases, absent, config.ngrams)
 
 
 component = Linear
 
 
-def _chosen(blocks: list[Block], ngrams: bool) -> list[Block]:
-    """Without n-grams of texts that vectors stand for, unless they are wanted."""
-    known = {b.column for b in blocks if b.view != "ngrams"}
-    return [b for b in blocks if ngrams or b.view != "ngrams" or b.column not in known]
+def _used_blocks(blocks: list[Block], ngrams: bool) -> list[Block]:
+    """Leave out the n-grams of columns that have another block, unless `ngrams`."""
+    if ngrams:
+        return blocks
+    columns = {block.column for block in blocks if block.view != "ngrams"}
+    return [block for block in blocks if block.view != "ngrams" or block.column not in columns]
 
 
 def _path(
@@ -124,8 +132,9 @@ def _path(
     held: list[Matrix],
     held_y: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """The weights and bias of the best strength, each begun from those of the one before, from strong
-    to weak.
+    """Return the weights (numbers, outputs) and the bias of the best strength.
+
+    Strengths go from strong to weak, and each starts from the optimum of the one before.
     """
     prior = task.baseline(y)
     space = Space(xs)
@@ -134,105 +143,16 @@ def _path(
     everywhere = torch.ones(len(held_y), dtype=torch.bool)
     for strength in sorted(strengths, reverse=True):
         weight, bias = solve(space, task, y, strength, weight, bias)
-        whole = space.weights(weight)
-        loss = (
-            float(task.loss(_output(held, whole.numpy(), bias), held_y, everywhere))
-            if len(held_y)
-            else -strength
-        )
+        full_weight = space.weights(weight)
+        loss = -strength  # without held-out rows the strongest one counts
+        if len(held_y):
+            output = _output(held, full_weight.numpy(), bias)
+            loss = float(task.loss(output, held_y, everywhere))
         if loss < best[0]:
-            best = (loss, whole, bias)
+            best = (loss, full_weight, bias)
     return best[1].float(), best[2].float()
 
 
-class Space:
-    """The space in which weights are sought. The best W is a sum of training rows (Kimeldorf & Wahba
-    1971), so where there are fewer rows than numbers in each, it is sought among those: as many
-    unknowns as rows, the same minimum.
-    """
-
-    def __init__(self, xs: list[Matrix]) -> None:
-        self._xs = xs
-        rows, width = xs[0].shape[0], sum(x.shape[1] for x in xs)
-        self._back: np.ndarray | None = None
-        if rows < min(width, MOST_ROWS):
-            gram = sum(
-                (
-                    np.asarray((x @ x.T).todense() if sparse.issparse(x) else x @ x.T, dtype=np.float64)
-                    for x in xs
-                ),
-                np.zeros((rows, rows)),
-            )
-            value, vector = np.linalg.eigh(gram)
-            kept = value > value[-1] * 1e-9
-            self._back = vector[:, kept] / np.sqrt(value[kept])
-            self.x: Tensor | None = torch.from_numpy(vector[:, kept] * np.sqrt(value[kept]))
-        else:
-            dense = not any(sparse.issparse(x) for x in xs)
-            self.x = torch.from_numpy(np.concatenate(xs, 1)) if dense else None
-        self.width = int(self.x.shape[1]) if self.x is not None else width
-
-    def product(self, weight: Tensor) -> Tensor:
-        """X W, in float64."""
-        if self.x is not None:
-            return (self.x @ weight.to(self.x.dtype)).double()
-        return torch.from_numpy(_product(self._xs, weight.numpy()))
-
-    def slope(self, slope: Tensor) -> Tensor:
-        """X^T of the slope at the output."""
-        if self.x is not None:
-            return (self.x.T @ slope.to(self.x.dtype)).double()
-        narrow = slope.float().numpy()  # of another precision than x, NumPy would convert x in every step
-        return torch.from_numpy(np.concatenate([x.T @ narrow for x in self._xs])).double()
-
-    def weights(self, weight: Tensor) -> Tensor:
-        """The weights of the numbers themselves."""
-        if self._back is None:
-            return weight
-        among = self._back @ weight.numpy()
-        return torch.from_numpy(np.concatenate([x.T @ among for x in self._xs]))
-
-
-def solve(
-    space: Space, task: Prediction, y: Tensor, strength: float, weight: Tensor, bias: Tensor, steps: int = 200
-) -> tuple[Tensor, Tensor]:
-    """The minimum over W and b of the task's mean loss + strength / 2 * |W|^2, from a first guess."""
-    weight, bias = weight.clone(), bias.clone()
-    everywhere = torch.ones(len(y), dtype=torch.bool)
-    optimizer = torch.optim.LBFGS(
-        [weight, bias],
-        max_iter=steps,
-        tolerance_grad=1e-6,
-        tolerance_change=1e-8,
-        line_search_fn="strong_wolfe",
-    )
-
-    def closure() -> Tensor:
-        w, b = weight.detach(), bias.detach()
-        product = space.product(w)
-        output = ((product if bias.ndim else product[:, 0]) + b).requires_grad_()
-        loss = task.loss(output, y, everywhere)
-        (slope,) = torch.autograd.grad(loss, output)
-        weight.grad = space.slope(slope.reshape(len(slope), -1)) + strength * w
-        bias.grad = slope.sum(0)
-        return loss.detach() + strength / 2 * (w**2).sum()
-
-    with torch.no_grad():
-        weight.requires_grad_()
-        bias.requires_grad_()
-        optimizer.step(torch.enable_grad()(closure))
-    return weight.detach(), bias.detach()
-
-
-def _product(xs: list[Matrix], weight: np.ndarray) -> np.ndarray:
-    total, first = np.zeros((xs[0].shape[0], weight.shape[1])), 0
-    for x in xs:
-        part = weight[first : first + x.shape[1]]
-        total += x @ part.astype(np.float32)
-        first += x.shape[1]
-    return total
-
-
 def _output(xs: list[Matrix], weight: np.ndarray, bias: Tensor) -> Tensor:
-    output = torch.from_numpy(_product(xs, weight)).float()
+    output = torch.from_numpy(multiply(xs, weight)).float()
     return (output if bias.ndim else output[:, 0]) + bias.float()

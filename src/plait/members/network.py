@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import Field
@@ -14,20 +13,21 @@ from torch import Tensor
 
 from plait.console import Screen
 from plait.data.plan import Plan
-from plait.data.preprocessing import Preprocessing
-from plait.members.base import Examples, Lesson, Member
+from plait.members.base import Examples, Lesson, Member, View
 from plait.model.network import MultimodalModel
+from plait.nn.device import Settings
 from plait.prediction.predictor import Predictor
 from plait.recipe.registry import Choice, Options
 from plait.training.loop import Training, train
 
 
 class Config(Options):
-    """The recipe's own network, with its fusion, and without votes of parts by themselves: how far
-    these are trusted would be found out on the rows that the member is weighed by. `encoders` are those
-    of its view, by modality, in place of the recipe's. `light` leaves out columns of media and texts
-    without a frozen encoder, so that it trains in seconds; the recipe's own network has them. `fusion`
-    and `learning_rate` are the recipe's where left out.
+    """The recipe's network, with its fusion, but without late fusion.
+
+    The mixture weight of late fusion would be fitted on the rows that the member is weighed by. `encoders`
+    are those of its view, by modality, in place of the recipe's. `light` leaves out columns of media and
+    texts without a frozen encoder, so that it trains in seconds. `fusion` and `learning_rate` are the
+    recipe's if left out.
     """
 
     encoders: dict[str, Choice] = {}
@@ -46,45 +46,40 @@ class Network(Member):
 
     @classmethod
     def encoders(cls, config: Config) -> dict[str, Choice]:
+        """Return the encoders of its view, by modality."""
         return config.encoders
 
     @classmethod
     def light(cls, config: Config) -> bool:
+        """Return whether its view leaves out columns whose encoders would have to be trained."""
         return config.light
 
     @classmethod
     def fit(cls, config: Config, lesson: Lesson) -> Network:
+        """Train a network on the lesson's rows, in a folder that is deleted."""
         plan = lesson.plan.for_member(config.fusion, config.learning_rate)
         data = lesson.train.views[lesson.view]
         torch.manual_seed(lesson.seed)
         model = MultimodalModel.build(plan, data.preprocessing)
+        valid = lesson.valid.views[lesson.view]
         with tempfile.TemporaryDirectory(dir=lesson.folder) as folder:
-            train(
-                Training(
-                    model,
-                    plan,
-                    lesson.settings,
-                    data,
-                    lesson.valid.views[lesson.view],
-                    Path(folder),
-                    Screen(quiet=True),
-                )
-            )
+            screen = Screen(quiet=True)
+            train(Training(model, plan, lesson.settings, data, valid, Path(folder), screen))
         return cls(Predictor(model.cpu(), data.preprocessing, lesson.settings, plan), lesson.view)
 
     def outputs(self, examples: Examples, subsets: Sequence[Sequence[str]]) -> list[dict[str, Tensor]]:
+        """Return the outputs of each target, for each subset of the columns."""
         return self.predictor.outputs(examples.views[self.view], subsets)
 
     def save(self, folder: Path) -> None:
-        save_file(
-            {k: t.contiguous() for k, t in self.predictor.model.state_dict().items()},
-            folder / "weights.safetensors",
-        )
+        """Write the weights."""
+        state = self.predictor.model.state_dict()
+        tensors = {name: tensor.contiguous() for name, tensor in state.items()}
+        save_file(tensors, folder / "weights.safetensors")
 
     @classmethod
-    def load(
-        cls, config: Config, folder: Path, plan: Plan, settings: Any, view: tuple[str, Preprocessing]
-    ) -> Network:
+    def load(cls, config: Config, folder: Path, plan: Plan, settings: Settings, view: View) -> Network:
+        """Invert `save`, for the plan and the preprocessing of its view."""
         name, preprocessing = view
         plan = plan.for_member(config.fusion, config.learning_rate)
         model = MultimodalModel.build(plan, preprocessing, training=False)

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import lightgbm
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import BaseModel, Field
 from scipy import sparse
 from torch import Tensor
 
 from plait.data.features import Block
-from plait.members.base import Examples, Lesson, Member, hidden
+from plait.data.plan import Plan
+from plait.members.base import Examples, Lesson, Member, View, hidden
+from plait.nn.device import Settings
 from plait.recipe.registry import Options
+from plait.table.json import JSON
 
 FREQUENT = 500  # n-grams of a text column that trees see: the most frequent ones
-
-
 PATIENCE = 20  # rounds without a better score on the held-out rows before boosting stops
 
 
 class Config(Options):
-    """LightGBM's own parameters, with its names. `colsample` is the share of features that each tree sees."""
+    """LightGBM's parameters. `colsample` is the share of features that each tree sees."""
 
     rounds: int = Field(400, ge=1)
     learning_rate: float = Field(0.1, gt=0)
@@ -37,96 +36,111 @@ class Config(Options):
 
 
 class Trees(Member):
-    """For each target one booster or more, whose raw scores are its output; a target that trees cannot
-    learn is left out.
+    """One booster or more for each target, whose raw scores are its output.
+
+    A target that trees cannot learn is left out.
     """
 
     options = Config
 
     def __init__(
-        self, boosters: dict[str, list[lightgbm.Booster]], kept: list[np.ndarray | None], scalar: set[str]
+        self,
+        boosters: dict[str, list[lightgbm.Booster]],
+        frequent: list[np.ndarray | None],
+        scalar: set[str],
     ) -> None:
-        self.boosters, self.kept, self.scalar = boosters, kept, scalar
+        """`frequent` has the columns of each block that trees see; all if None."""
+        self.boosters, self.frequent, self.scalar = boosters, frequent, scalar
 
     @classmethod
     def encoders(cls, config: Config) -> None:
-        return None
+        """Return None: trees learn from features."""
 
     @classmethod
     def light(cls, config: Config) -> bool:
+        """Return False: there is no view to leave columns out of."""
         return False
 
     @classmethod
     def fit(cls, config: Config, lesson: Lesson) -> Trees:
-        kept = [_frequent(block) for block in lesson.train.blocks]
-        x, held = _matrix(lesson.train.blocks, kept), _matrix(lesson.valid.blocks, kept)
-        member = cls({}, kept, set())
+        """Train the boosters of every target; held-out rows decide when boosting stops."""
+        frequent = [_frequent(block) for block in lesson.train.blocks]
+        x, held_x = _matrix(lesson.train.blocks, frequent), _matrix(lesson.valid.blocks, frequent)
+        member = cls({}, frequent, set())
         for target, task in lesson.tasks.items():
             rows, y = lesson.labelled(target, lesson.train)
             held_rows, held_y = lesson.labelled(target, lesson.valid)
             jobs, held_jobs = task.boosting(y), task.boosting(held_y)
             if jobs and not task.baseline(y).ndim:
                 member.scalar.add(target)
-            for (parameters, wanted), (_, held_wanted) in zip(jobs, held_jobs, strict=True):
-                about = {**_parameters(config, x.shape[1], lesson.seed), **parameters}
-                booster = _boost(
-                    about, config.rounds, x[rows], _plain(wanted), held[held_rows], _plain(held_wanted)
-                )
+            for (parameters, labels), (_, held_labels) in zip(jobs, held_jobs, strict=True):
+                parameters = {**_parameters(config, x.shape[1], lesson.seed), **parameters}
+                train = x[rows], _array(labels)
+                held_out = held_x[held_rows], _array(held_labels)
+                booster = _boost(parameters, config.rounds, train, held_out)
                 member.boosters.setdefault(target, []).append(booster)
         return member
 
     def outputs(self, examples: Examples, subsets: Sequence[Sequence[str]]) -> list[dict[str, Tensor]]:
-        found = []
+        """Return the raw scores of each target, for each subset of the columns."""
+        outputs = []
         for subset in subsets:
-            x = _matrix(hidden(examples.blocks, subset), self.kept)
-            found.append({target: self._scores(target, x) for target in self.boosters})
-        return found
+            x = _matrix(hidden(examples.blocks, subset), self.frequent)
+            outputs.append({target: self._scores(target, x) for target in self.boosters})
+        return outputs
 
-    def _scores(self, target: str, x: Any) -> Tensor:
-        scores = [
-            np.asarray(b.predict(x, raw_score=True)).reshape(x.shape[0], -1) for b in self.boosters[target]
-        ]
+    def _scores(self, target: str, x: np.ndarray) -> Tensor:
+        scores = []
+        for booster in self.boosters[target]:
+            scores.append(np.asarray(booster.predict(x, raw_score=True)).reshape(x.shape[0], -1))
         output = torch.from_numpy(np.concatenate(scores, 1)).float()
         return output[:, 0] if target in self.scalar else output
 
     def save(self, folder: Path) -> None:
-        about: dict[str, Any] = {
-            "scalar": sorted(self.scalar),
-            "kept": [None if k is None else k.tolist() for k in self.kept],
-            "boosters": {},
-        }
+        """Write each booster in LightGBM's text format, and `trees.json`."""
+        files: dict[str, list[str]] = {}
         for number, (target, boosters) in enumerate(self.boosters.items()):
-            about["boosters"][target] = [f"trees-{number}-{i}.txt" for i in range(len(boosters))]
-            for name, booster in zip(about["boosters"][target], boosters, strict=True):
+            files[target] = [f"trees-{number}-{i}.txt" for i in range(len(boosters))]
+            for name, booster in zip(files[target], boosters, strict=True):
                 (folder / name).write_text(booster.model_to_string(), encoding="utf-8")
-        (folder / "trees.json").write_text(json.dumps(about), encoding="utf-8")
+        columns = [None if indices is None else indices.tolist() for indices in self.frequent]
+        saved = _Saved(scalar=sorted(self.scalar), kept=columns, boosters=files)
+        (folder / "trees.json").write_text(saved.model_dump_json(), encoding="utf-8")
 
     @classmethod
-    def load(cls, config: Config, folder: Path, *_: Any) -> Trees:
-        about = json.loads((folder / "trees.json").read_text(encoding="utf-8"))
-        boosters = {
-            target: [
-                lightgbm.Booster(model_str=(folder / Path(name).name).read_text(encoding="utf-8"))
-                for name in names
-            ]
-            for target, names in about["boosters"].items()
-        }
-        kept = [None if k is None else np.array(k, dtype=np.int64) for k in about["kept"]]
-        return cls(boosters, kept, set(about["scalar"]))
+    def load(cls, config: Config, folder: Path, plan: Plan, settings: Settings, view: View) -> Trees:
+        """Invert `save`."""
+        saved = _Saved.model_validate_json((folder / "trees.json").read_text(encoding="utf-8"))
+        boosters: dict[str, list[lightgbm.Booster]] = {}
+        for target, names in saved.boosters.items():
+            # only the last component of a name, so that none leads out of the folder
+            texts = [(folder / Path(name).name).read_text(encoding="utf-8") for name in names]
+            boosters[target] = [lightgbm.Booster(model_str=text) for text in texts]
+        frequent: list[np.ndarray | None] = []
+        for indices in saved.kept:
+            frequent.append(None if indices is None else np.array(indices, dtype=np.int64))
+        return cls(boosters, frequent, set(saved.scalar))
+
+
+class _Saved(BaseModel):
+    """What is saved beside the boosters: `kept` has the columns of each block, None for all."""
+
+    scalar: list[str]
+    kept: list[list[int] | None]
+    boosters: dict[str, list[str]]
 
 
 component = Trees
 
 
-def _parameters(config: Config, width: int, seed: int) -> dict[str, Any]:
+def _parameters(config: Config, width: int, seed: int) -> JSON:
     return {
         "learning_rate": config.learning_rate,
         "num_leaves": config.leaves,
         "min_data_in_leaf": config.least,
         "lambda_l2": config.l2,
-        "feature_fraction": max(
-            config.colsample, min(1.0, 10 / max(width, 1))
-        ),  # a table of a few columns is seen whole
+        # every tree sees all columns of a table that has few
+        "feature_fraction": max(config.colsample, min(1.0, 10 / max(width, 1))),
         "bagging_fraction": config.subsample,
         "bagging_freq": 1,
         "max_bin": 63,
@@ -138,40 +152,40 @@ def _parameters(config: Config, width: int, seed: int) -> dict[str, Any]:
     }
 
 
-def _plain(wanted: Tensor) -> np.ndarray:
-    return np.ascontiguousarray(wanted.numpy())
+def _array(labels: Tensor) -> np.ndarray:
+    return np.ascontiguousarray(labels.numpy())
 
 
 def _boost(
-    parameters: dict[str, Any], rounds: int, x: Any, y: np.ndarray, held: Any, held_y: np.ndarray
+    parameters: JSON,
+    rounds: int,
+    train: tuple[np.ndarray, np.ndarray],
+    held_out: tuple[np.ndarray, np.ndarray],
 ) -> lightgbm.Booster:
-    data = lightgbm.Dataset(x, y, free_raw_data=True)
-    if not len(held_y):
+    """Train a booster on rows and labels. The best iteration on the held-out rows counts, if any."""
+    data = lightgbm.Dataset(*train, free_raw_data=True)
+    if not len(held_out[1]):
         return lightgbm.train(parameters, data, rounds)
     stop = lightgbm.early_stopping(PATIENCE, verbose=False)
-    booster = lightgbm.train(
-        parameters,
-        data,
-        rounds,
-        valid_sets=[lightgbm.Dataset(held, held_y, reference=data)],
-        callbacks=[stop],
-    )
+    held_data = lightgbm.Dataset(*held_out, reference=data)
+    booster = lightgbm.train(parameters, data, rounds, valid_sets=[held_data], callbacks=[stop])
     return lightgbm.Booster(model_str=booster.model_to_string(num_iteration=booster.best_iteration))
 
 
 def _frequent(block: Block) -> np.ndarray | None:
-    """The columns of a sparse block that trees see; None for all of a dense one."""
+    """Return the columns of a sparse block that trees see: the most frequent ones; None for a dense block."""
     if not sparse.issparse(block.x):
         return None
-    counted = np.bincount(block.x.indices, minlength=block.x.shape[1])
-    return np.sort(np.argsort(-counted, kind="stable")[: min(FREQUENT, int((counted > 1).sum()))])
+    counts = np.bincount(block.x.indices, minlength=block.x.shape[1])
+    number = min(FREQUENT, int((counts > 1).sum()))
+    return np.sort(np.argsort(-counts, kind="stable")[:number])
 
 
-def _matrix(blocks: list[Block], kept: list[np.ndarray | None]) -> Any:
-    """All blocks side by side, NaN where an input is missing."""
-    parts: list[np.ndarray] = []
-    for block, columns in zip(blocks, kept, strict=True):
+def _matrix(blocks: list[Block], frequent: list[np.ndarray | None]) -> np.ndarray:
+    """Put all blocks side by side, NaN where an input is missing: (rows, numbers), float32."""
+    xs: list[np.ndarray] = []
+    for block, columns in zip(blocks, frequent, strict=True):
         x = block.x if columns is None else sparse.csr_array(block.x)[:, columns].toarray()
         x = np.asarray(x, dtype=np.float32)
-        parts.append(np.where(block.present[:, None], x, np.float32("nan")))
-    return np.concatenate(parts, 1)
+        xs.append(np.where(block.present[:, None], x, np.float32("nan")))
+    return np.concatenate(xs, 1)

@@ -1,1 +1,1 @@
-"""What cells are: how a column is recognised, fitted, loaded and augmented. One file a modality."""
+"""Modalities: how a column is recognised, fitted, loaded and augmented. One file a modality."""

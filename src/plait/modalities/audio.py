@@ -1,12 +1,13 @@
-"""Sounds: any file that PyAV reads, and the sound of clips, as mel spectrograms on a logarithmic scale.
+"""Audio: any file that PyAV reads, and the sound of videos, as mel spectrograms on a logarithmic scale.
 
 Shape letters: B rows, T steps of time, M mel bands.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 import av
 import numpy as np
@@ -23,6 +24,7 @@ from plait.modalities.base import Match
 from plait.modalities.base_media import MediaModality, recognise
 from plait.nn.batch import Layout, Values, place_within
 from plait.recipe.registry import Options
+from plait.table.json import JSON
 from plait.table.table import Source
 
 SUFFIXES = (
@@ -46,25 +48,27 @@ SUFFIXES = (
 )
 
 
-FLOOR = 1e-10  # power below which everything is silence
+FLOOR = 1e-10  # lower powers are raised to this: the logarithm of zero is not finite
 
 
-SILENT = 1e-4  # the largest sample of a recording that is called silent: 80 dB below full scale
+SILENT = 1e-4  # a recording without a larger sample is silent: 80 dB below full scale
 
 
 class Config(Options):
-    """How sound becomes a spectrogram, how much of it is looked at, and training's augmentation.
+    """How a recording becomes a spectrogram, how much of it is read, and the augmentation in training.
 
-    Of a recording longer than `longest` the middle is kept, and that is said. Of what is kept, training
-    sees a random `seconds`, prediction the middle (`view: centre`) or all of it, cut into windows of
-    `seconds` (`view: windows`). With `view: whole` both see all of it, in windows that do not overlap,
-    for those who write down what they hear. Augmentation: a change of loudness of up to so many dB;
-    white `noise` in so large a share of the recordings, 10 to 40 dB below them; a `shift` in time of up
-    to so many seconds; and SpecAugment's masks (Park et al. 2019), `time_masks` of up to a tenth of the
-    time and `band_masks` of up to an eighth of the bands.
+    Of a recording longer than `longest` only the middle is kept, and the user is told. Of that, training
+    reads a random stretch of `seconds`. Prediction reads the middle (`view: centre`), or all of it in windows
+    of `seconds` (`view: windows`). With `view: whole` both read all of it, in windows that do not overlap;
+    this is for tasks that transcribe.
 
-    `form: wave` gives encoders that take it the samples themselves; windows, bands and the augmentation
-    that is about them play no part there. `unit` scales each recording to mean 0 and variance 1.
+    Augmentation: `gain` changes the loudness by up to so many dB. `noise` is the share of recordings that get
+    white noise, 10 to 40 dB below them. `shift` moves a recording in time by up to so many seconds. The masks
+    are those of SpecAugment (Park et al. 2019): `time_masks` of up to a tenth of the time, `band_masks` of up
+    to an eighth of the bands.
+
+    `form: wave` gives the samples themselves to encoders that take them. Then windows, bands and augmentation
+    do nothing. `unit` scales each recording to mean 0 and variance 1.
     """
 
     form: Literal["spectrogram", "wave"] = "spectrogram"
@@ -86,54 +90,55 @@ class Config(Options):
 
     @property
     def steps(self) -> int:
-        """The most spectra, or samples, that an encoder sees at once."""
+        """The largest number of spectra, or of samples, that an encoder reads at once."""
         if self.form == "wave":
             return max(int(self.seconds * self.rate), 1)
         return max(int(self.seconds / self.hop), 1)
 
 
 class Audio(MediaModality):
-    """A column of sounds."""
+    """A column of audio files."""
 
     options = Config
     encoder = "audio_cnn"
+    is_sound = True
     ragged = True
     nothing = "no sound in it"
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.shape, self.dtype = (0,) if config.form == "wave" else (0, config.bands), torch.float16
-        self.layout = (
-            Layout("wave", (config.steps,))
-            if config.form == "wave"
-            else Layout("spectrogram", (config.steps, config.bands))
-        )
+        self.dtype = torch.float16
+        if config.form == "wave":
+            self.shape = (0,)
+            self.layout = Layout("wave", (config.steps,))
+        else:
+            self.shape = (0, config.bands)
+            self.layout = Layout("spectrogram", (config.steps, config.bands))
 
     @classmethod
     def matches(cls, cells: pa.ChunkedArray, source: Source) -> Match | None:
-        return recognise(cells, source, "sounds", SUFFIXES, _is_sound)
+        """Recognise files and bytes that have sound, but no video."""
+        return recognise(cells, source, "audio files", SUFFIXES, _is_sound)
 
-    def prepares(self) -> dict[str, Any]:
-        chosen: tuple[str, ...] = ("rate", "window", "hop", "bands", "lowest", "highest", "longest")
+    def prepares(self) -> JSON:
+        """Return the options and versions that a prepared recording depends on."""
+        names: tuple[str, ...] = ("rate", "window", "hop", "bands", "lowest", "highest", "longest")
         if self.config.form == "wave":
-            chosen = ("form", "rate", "longest")
+            names = ("form", "rate", "longest")
         return {
-            **{name: getattr(self.config, name) for name in chosen},
+            **{name: getattr(self.config, name) for name in names},
             "version": 2,
             "av": av.__version__,
             "soundfile": soundfile.__version__,
         }
 
     def prepare(self, media: Media) -> Cell | None:
+        """Return the log mel spectrogram (T, bands) of a recording, or its samples (T,), as halves.
+
+        Returns None for a video without sound. Raises `BadCell` for a file that cannot be read.
+        """
         config = self.config
-        sound: Sound | None
-        if "clip" in vars(media):  # its frames have been asked for: the file is open, its packets are read
-            sound = media.clip.sound(config.rate, config.longest)
-        else:
-            try:
-                sound = read_sound(media.content, config.rate, config.longest)
-            except NoSound:
-                return None
+        sound = self._read(media)
         if sound is None:
             return None
         notes = []
@@ -143,29 +148,47 @@ class Audio(MediaModality):
             notes.append("silent")
         if config.form == "wave":
             return Cell(sound.wave.astype(np.float16), tuple(notes))
-        return Cell(log_mel(torch.from_numpy(sound.wave), config).to(torch.float16).numpy(), tuple(notes))
+        spectrogram_TM = log_mel(torch.from_numpy(sound.wave), config)
+        return Cell(spectrogram_TM.to(torch.float16).numpy(), tuple(notes))
+
+    def _read(self, media: Media) -> Sound | None:
+        """Read the sound of a file, or None for a video without sound."""
+        rate, longest = self.config.rate, self.config.longest
+        if "clip" in vars(media):  # its frames have been read: the file is open, its packets are there
+            return media.clip.sound(rate, longest)
+        try:
+            return read_sound(media.content, rate, longest)
+        except NoSound:
+            return None
 
     def transform(self, values: Values, generator: torch.Generator | None) -> Values:
-        if self.config.view == "whole" or (generator is None and self.config.view == "windows"):
-            values = windows(values, self.config.steps, overlap=self.config.view == "windows")
+        """Cut recordings to the steps that an encoder reads, augment them in training, and scale them.
+
+        Spectrograms are scaled to (level + 4) / 4, levels being powers of ten, with zeros behind their ends.
+        """
+        is_windowed = generator is None and self.config.view == "windows"
+        if is_windowed or self.config.view == "whole":
+            values = windows(values, self.config.steps, overlap=is_windowed)
         assert values.length_B is not None
         if self.config.form == "wave":
             return self._waves(values, generator)
-        x_BTM = values.x.float()
-        x_BTM, length_B = view(x_BTM, values.length_B, self.config.steps, generator)
+        x_BTM, length_B = view(values.x.float(), values.length_B, self.config.steps, generator)
         if generator is not None and len(x_BTM):
             x_BTM = augment(x_BTM, length_B, self.config, generator)
         mask_BT = torch.arange(x_BTM.shape[1]) < length_B[:, None]
-        return Values(((x_BTM + 4) * 0.25 * mask_BT[:, :, None]), length_B, values.count_B)
+        x_BTM = (x_BTM + 4) * 0.25 * mask_BT[:, :, None]
+        return Values(x_BTM, length_B, values.count_B)
 
     def _waves(self, values: Values, generator: torch.Generator | None) -> Values:
         assert values.length_B is not None
         x_BT1, length_B = view(values.x.float()[:, :, None], values.length_B, self.config.steps, generator)
-        x_BT, mask_BT = x_BT1[:, :, 0], torch.arange(x_BT1.shape[1]) < length_B[:, None]
+        x_BT = x_BT1[:, :, 0]
+        mask_BT = torch.arange(x_BT.shape[1]) < length_B[:, None]
         if self.config.unit:
-            count_B = length_B.clamp(min=1)[:, None]
-            x_BT = x_BT - (x_BT * mask_BT).sum(1, keepdim=True) / count_B
-            x_BT = x_BT / ((x_BT.square() * mask_BT).sum(1, keepdim=True) / count_B + 1e-7).sqrt()
+            count_B1 = length_B.clamp(min=1)[:, None]
+            x_BT = x_BT - (x_BT * mask_BT).sum(1, keepdim=True) / count_B1
+            variance_B1 = (x_BT.square() * mask_BT).sum(1, keepdim=True) / count_B1
+            x_BT = x_BT / (variance_B1 + 1e-7).sqrt()
         return Values(x_BT * mask_BT, length_B, values.count_B)
 
 
@@ -173,23 +196,25 @@ component = Audio
 
 
 def _is_sound(media: Media) -> bool:
-    """Whether it has sound, and no pictures other than a cover."""
+    """Return whether a file has sound, and no video besides a cover image."""
     with opened(media.content) as container:
+        if not container.streams.audio:
+            return False
         covers = av.stream.Disposition.attached_pic
-        return bool(container.streams.audio) and all(s.disposition & covers for s in container.streams.video)
+        return all(stream.disposition & covers for stream in container.streams.video)
 
 
 def log_mel(wave: Tensor, config: Config) -> Tensor:
-    """The logarithm (to base 10) of the power in each mel band, (T, bands), one spectrum every `hop`
-    seconds.
+    """Return the logarithm (to base 10) of the power in each mel band, (T, bands).
 
-    Frames are centred, the ends mirrored, the window is Hann's; mel scale and filters are Slaney's
-    (Auditory Toolbox, 1998), each filter of area one. These are librosa's defaults.
+    There is one spectrum every `hop` seconds. Frames are centred, the ends are mirrored, and the window is
+    Hann's. Mel scale and filters are Slaney's (Auditory Toolbox, 1998), each filter of area one. These are
+    the defaults of librosa.
     """
-    width, hop = round(config.window * config.rate), max(round(config.hop * config.rate), 1)
-    window, triangles = filters(
-        config.rate, width, config.bands, config.lowest, min(config.highest, config.rate / 2)
-    )
+    width = round(config.window * config.rate)
+    hop = max(round(config.hop * config.rate), 1)
+    highest = min(config.highest, config.rate / 2)
+    window, triangles = filters(config.rate, width, config.bands, config.lowest, highest)
     half = width // 2
     if len(wave) <= half:  # too short to be mirrored
         wave = F.pad(wave, (0, half + 1 - len(wave)))
@@ -203,7 +228,10 @@ def log_mel(wave: Tensor, config: Config) -> Tensor:
 
 @lru_cache(8)
 def filters(rate: int, width: int, bands: int, lowest: float, highest: float) -> tuple[Tensor, Tensor]:
-    """The window, and the triangles that weigh frequencies into bands, (width // 2 + 1, bands)."""
+    """Return the window (width,), and the triangles that weigh frequencies into bands.
+
+    The triangles have shape (width // 2 + 1, bands). `lowest` and `highest` are in Hz.
+    """
     edges = _hertz(np.linspace(_mel(lowest), _mel(highest), bands + 2))
     frequencies = np.arange(width // 2 + 1) * rate / width
     rising = (frequencies[:, None] - edges[:-2]) / np.diff(edges)[:-1]
@@ -213,8 +241,10 @@ def filters(rate: int, width: int, bands: int, lowest: float, highest: float) ->
 
 
 def _mel(hertz: float) -> float:
-    """Linear up to 1000 Hz, logarithmic above."""
-    return hertz * 3 / 200 if hertz < 1000 else 15 + float(np.log(hertz / 1000)) * 27 / float(np.log(6.4))
+    """Convert Hz to Slaney's mel scale, linear up to 1000 Hz and logarithmic above."""
+    if hertz < 1000:
+        return hertz * 3 / 200
+    return 15 + float(np.log(hertz / 1000)) * 27 / float(np.log(6.4))
 
 
 def _hertz(mel: np.ndarray) -> np.ndarray:
@@ -224,87 +254,108 @@ def _hertz(mel: np.ndarray) -> np.ndarray:
 def view(
     x_BTM: Tensor, length_B: Tensor, steps: int, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
-    """At most `steps` of each row: the middle, or with a generator any stretch."""
+    """Return at most `steps` of each row (B, T, M), and the new lengths.
+
+    They are the middle, or with a generator a stretch drawn at random.
+    """
     spare_B = (length_B - steps).clamp(min=0)
     if not len(x_BTM) or not spare_B.any():
         return x_BTM[:, :steps], length_B.clamp(max=steps)
-    first_B = (
-        spare_B // 2
-        if generator is None
-        else (torch.rand(len(spare_B), generator=generator) * (spare_B + 1)).long()
-    )
-    at_BT = (first_B[:, None] + torch.arange(steps)).clamp(max=x_BTM.shape[1] - 1)
-    return x_BTM.gather(1, at_BT[:, :, None].expand(-1, -1, x_BTM.shape[2])), length_B.clamp(max=steps)
+    first_B = spare_B // 2
+    if generator is not None:
+        first_B = (torch.rand(len(spare_B), generator=generator) * (spare_B + 1)).long()
+    step_BT = (first_B[:, None] + torch.arange(steps)).clamp(max=x_BTM.shape[1] - 1)
+    x_BTM = x_BTM.gather(1, step_BT[:, :, None].expand(-1, -1, x_BTM.shape[2]))
+    return x_BTM, length_B.clamp(max=steps)
 
 
 def windows(values: Values, steps: int, overlap: bool) -> Values:
-    """Each row cut into windows of `steps` that cover all of it, as several media in one cell: they
-    overlap, or the last one is shorter.
+    """Cut each row into windows of `steps` that cover all of it, as several media in one cell.
+
+    With `overlap` all windows have `steps` steps and may overlap. Otherwise the last one of a row is shorter.
+    Shape letters: N windows, T steps.
     """
     assert values.length_B is not None
     length_B = values.length_B
     count_B = (-(-length_B // steps)).clamp(min=1)
-    owner = torch.arange(len(length_B)).repeat_interleave(count_B)
-    spare = (length_B - steps).clamp(min=0)[owner]
-    first = (
-        (spare * place_within(count_B)) // (count_B[owner] - 1).clamp(min=1)
-        if overlap
-        else steps * place_within(count_B)
-    )
-    at = (first[:, None] + torch.arange(min(steps, values.x.shape[1]))).clamp(max=values.x.shape[1] - 1)
-    x = values.x[owner[:, None], at]
-    given = values.count_B
-    if given is not None:  # a list of sounds: the windows of all of them
-        count_B = torch.zeros(len(given), dtype=torch.long).index_add(
-            0, torch.arange(len(given)).repeat_interleave(given), count_B
-        )
-    if given is None and len(owner) == len(length_B):  # a window each: no set
+    owner_N = torch.arange(len(length_B)).repeat_interleave(count_B)
+    number_N = place_within(count_B)
+    if overlap:
+        spare_N = (length_B - steps).clamp(min=0)[owner_N]
+        first_N = (spare_N * number_N) // (count_B[owner_N] - 1).clamp(min=1)
+        length_N = length_B[owner_N].clamp(max=steps)
+    else:
+        first_N = steps * number_N
+        length_N = (length_B[owner_N] - first_N).clamp(max=steps)
+    longest = values.x.shape[1]
+    step_NT = (first_N[:, None] + torch.arange(min(steps, longest))).clamp(max=longest - 1)
+    x = values.x[owner_N[:, None], step_NT]
+
+    if values.count_B is not None:  # cells are lists: the windows of all media of a cell belong to it
+        return Values(x, length_N, _sums(count_B, values.count_B))
+    if len(owner_N) == len(length_B):  # one window in each row: no lists are needed
         return Values(x, length_B.clamp(max=steps))
-    return Values(x, (length_B[owner] - (0 if overlap else first)).clamp(max=steps), count_B)
+    return Values(x, length_N, count_B)
+
+
+def _sums(count_N: Tensor, media_B: Tensor) -> Tensor:
+    """Add up the windows `count_N` of each row's media, of which there are `media_B`."""
+    owner_N = torch.arange(len(media_B)).repeat_interleave(media_B)
+    return torch.zeros(len(media_B), dtype=torch.long).index_add(0, owner_N, count_N)
 
 
 def augment(x_BTM: Tensor, length_B: Tensor, config: Config, generator: torch.Generator) -> Tensor:
-    """Gain, noise, shift and masks, drawn for each row on its own; `x_BTM` is the logarithm of power to
-    base 10.
+    """Change gain, add noise, shift in time, and mask; each row is drawn by itself.
+
+    `x_BTM` is the logarithm of the power to base 10.
     """
     count, steps, bands = x_BTM.shape
 
     def draw(low: float, high: float) -> Tensor:
+        """Draw a number for each row, uniformly between two bounds."""
         return torch.rand(count, 1, 1, generator=generator) * (high - low) + low
 
     time_T, band_M = torch.arange(steps)[None, :, None], torch.arange(bands)[None, None]
-    length = length_B[:, None, None]
+    length_B11 = length_B[:, None, None]
+    mask_BT1 = time_T < length_B11
     if config.shift:
         move = (draw(-1, 1) * config.shift / config.hop).round().long()
-        at_BT = (time_T - move)[:, :, 0]
-        x_BTM = x_BTM.gather(1, at_BT.clamp(0, steps - 1)[:, :, None].expand_as(x_BTM))
-        x_BTM = x_BTM.masked_fill(((at_BT < 0) | (at_BT >= length_B[:, None]))[:, :, None], -10.0)
+        source_BT = (time_T - move)[:, :, 0]
+        x_BTM = x_BTM.gather(1, source_BT.clamp(0, steps - 1)[:, :, None].expand_as(x_BTM))
+        outside_BT = (source_BT < 0) | (source_BT >= length_B[:, None])
+        x_BTM = x_BTM.masked_fill(outside_BT[:, :, None], -10.0)
     if config.noise:
-        x_BTM = _add_noise(x_BTM, time_T < length, config.noise, draw, generator)
+        x_BTM = _add_noise(x_BTM, mask_BT1, config.noise, draw, generator)
     if config.gain:
         x_BTM = (x_BTM + draw(-config.gain, config.gain) / 10).clamp(min=-10.0)
-    mean_B = (x_BTM * (time_T < length)).sum((1, 2), keepdim=True) / (length.clamp(min=1) * bands)
-    masks = [(time_T, length, 0.1)] * config.time_masks + [
-        (band_M, torch.tensor(bands), 0.125)
-    ] * config.band_masks
-    for places, size, share in masks:
-        wide = draw(0, 1) * share * size
-        first = draw(0, 1) * (size - wide)
-        x_BTM = torch.where((places >= first) & (places < first + wide), mean_B, x_BTM)
+
+    mean_B11 = (x_BTM * mask_BT1).sum((1, 2), keepdim=True) / (length_B11.clamp(min=1) * bands)
+    time_mask = (time_T, length_B11, 0.1)
+    band_mask = (band_M, torch.tensor(bands), 0.125)
+    masks = [time_mask] * config.time_masks + [band_mask] * config.band_masks
+    for positions, size, share in masks:
+        width = draw(0, 1) * share * size
+        first = draw(0, 1) * (size - width)
+        is_masked = (positions >= first) & (positions < first + width)
+        x_BTM = torch.where(is_masked, mean_B11, x_BTM)
     return x_BTM
 
 
 def _add_noise(
-    x_BTM: Tensor, mask_BT1: Tensor, share: float, draw: Any, generator: torch.Generator
+    x_BTM: Tensor,
+    mask_BT1: Tensor,
+    share: float,
+    draw: Callable[[float, float], Tensor],
+    generator: torch.Generator,
 ) -> Tensor:
-    """White noise, in power: exponentially distributed in each spectrum, as that of Gaussian samples
-    is, its level 10 to 40 dB below the row's mean. What sound and noise have in common (the cross term)
-    is left out.
+    """Add white noise to a `share` of the rows, 10 to 40 dB below the row's mean.
+
+    Noise is added in power. It is distributed exponentially in each spectrum, as that of Gaussian samples is.
+    What signal and noise have in common (the cross term) is left out.
     """
-    power = 10.0**x_BTM
-    mean = (power * mask_BT1).sum((1, 2), keepdim=True) / (
-        mask_BT1.sum((1, 2), keepdim=True).clamp(min=1) * x_BTM.shape[2]
-    )
-    level = mean * 10 ** draw(-4, -1) * (draw(0, 1) < share)
-    noise = -torch.rand(x_BTM.shape, generator=generator).clamp_min_(1e-9).log_() * level
-    return (power + noise).clamp_min_(FLOOR).log10_()
+    power_BTM = 10.0**x_BTM
+    count_B11 = mask_BT1.sum((1, 2), keepdim=True).clamp(min=1) * x_BTM.shape[2]
+    mean_B11 = (power_BTM * mask_BT1).sum((1, 2), keepdim=True) / count_B11
+    level_B11 = mean_B11 * 10 ** draw(-4, -1) * (draw(0, 1) < share)
+    noise_BTM = -torch.rand(x_BTM.shape, generator=generator).clamp_min_(1e-9).log_() * level_B11
+    return (power_BTM + noise_BTM).clamp_min_(FLOOR).log10_()

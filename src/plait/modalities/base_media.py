@@ -1,4 +1,4 @@
-"""What a modality of media files is."""
+"""The base of modalities whose cells are media files."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ from plait.media.cell import Cell, Media, is_bytes, is_file
 from plait.media.loading import load_together
 from plait.modalities.base import Match, Modality
 from plait.nn.batch import Loaded
+from plait.table.json import JSON
 from plait.table.table import Source
 from plait.table.values import is_list, is_text, items, sample
 
-VERSION = (
-    1  # of everything that is prepared; another one finds nothing of what an earlier plait left in a store
-)
+VERSION = 1  # of prepared cells; after a change nothing that an earlier version has stored is used
 
 
 class MediaModality(Modality):
-    """A modality of media cells, which learns nothing from the rows. What it makes of one is an array
-    of bytes or halves, of `shape` but for its first dimension where that counts steps (`ragged`). It is
-    built from its config alone.
+    """A modality of media cells. It learns nothing from the rows and is built from its config alone.
+
+    A cell becomes an array of bytes or halves, of `shape`. If the modality is `ragged`, the first dimension
+    counts steps, and differs between cells.
     """
 
     media: ClassVar[bool] = True
+    drops_constant: ClassVar[bool] = False
     ragged: ClassVar[bool]
     nothing: ClassVar[str] = "nothing in it"
     shape: tuple[int, ...]
@@ -41,35 +42,39 @@ class MediaModality(Modality):
     def __init__(self, config: Any) -> None: ...
 
     @abstractmethod
-    def prepares(self) -> dict[str, Any]:
-        """All options that decide what `prepare` makes, and the versions of what decodes: a prepared
-        cell's identity.
-        """
+    def prepares(self) -> JSON:
+        """Return all options and versions of decoders that the result of `prepare` depends on."""
 
     @abstractmethod
     def prepare(self, media: Media) -> Cell | None:
-        """One cell; None where a file has none (the sound of a silent clip). Raises `BadCell`."""
+        """Prepare one cell. Raises `BadCell`.
+
+        Returns None if a file has none of this media, such as the sound of a video without an audio stream.
+        """
 
     @cached_property
     def identity(self) -> str:
-        """Where its cells lie in a store."""
-        about = json.dumps(
-            {"modality": type(self).__name__, "version": VERSION, **self.prepares()}, sort_keys=True
-        )
-        return hashlib.blake2b(about.encode(), digest_size=12).hexdigest()
+        """The key of its cells in a store: a short hash of what `prepares` returns."""
+        description = {"modality": type(self).__name__, "version": VERSION, **self.prepares()}
+        text = json.dumps(description, sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
     @classmethod
     def fit(cls, config: Any, cells: pa.ChunkedArray) -> MediaModality:
+        """Build the modality; the cells are not read."""
         return cls(config)
 
     def load(self, cells: pa.ChunkedArray, source: Source) -> Loaded:
+        """Prepare every cell, or read it from the cache."""
         return load_together([self], cells, [source])[0]
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JSON:
+        """Return an empty state: nothing is learned."""
         return {}
 
     @classmethod
-    def from_state(cls, config: Any, state: dict[str, Any]) -> MediaModality:
+    def from_state(cls, config: Any, state: JSON) -> MediaModality:
+        """Build the modality from its config."""
         return cls(config)
 
 
@@ -80,30 +85,49 @@ def recognise(
     suffixes: tuple[str, ...],
     is_one: Callable[[Media], bool],
 ) -> Match | None:
-    """How sure it is that these cells are `what`, by the content of some of them, or else by the ends
-    of their names.
+    """Return how sure it is that these cells are `what`, judged by the content of a sample of them.
+
+    If they cannot be read, the ends of their names decide. `is_one` tells of one cell whether it is `what`.
     """
     if is_list(cells):
         cells = items(cells)
-    if not len(cells) or not (is_text(cells) or is_bytes(cells.type)):
+    if not _may_be_media(cells):
         return None
-    looked = sample(cells)
-    named = sum(isinstance(c, str) and c.lower().endswith(suffixes) for c in looked)
-    if is_text(cells) and not named and not any(is_file(cell, source.root) for cell in looked[:4]):
+
+    # a column of plain texts is refused before every cell is looked for on the disk
+    sampled = sample(cells)
+    named = _count_named(sampled, suffixes)
+    if is_text(cells) and not named and not _names_a_file(sampled[:4], source):
         return None
-    found = sum(_is(cell, source, is_one) for cell in looked)
-    if found >= len(looked) / 2:
-        return Match(1.0, f"{found} of {len(looked)} cells looked at are {what} by their content")
-    if named >= len(looked) / 2:
+    matching = sum(_is(cell, source, is_one) for cell in sampled)
+    if matching >= len(sampled) / 2:
+        return Match(1.0, f"{matching} of {len(sampled)} cells looked at are {what} by their content")
+    if named >= len(sampled) / 2:
         return Match(
             0.9,
-            f"names end like those of {what}, but {len(looked) - found} of {len(looked)} looked at are none "
-            f"under {source.root}",
+            f"names end like those of {what}, but {len(sampled) - matching} of {len(sampled)} looked at are "
+            f"none under {source.root}",
         )
     return None
 
 
-def _is(cell: Any, source: Source, is_one: Callable[[Media], bool]) -> bool:
+def _may_be_media(cells: pa.ChunkedArray) -> bool:
+    """Return whether there are cells, and they are paths or bytes."""
+    return len(cells) > 0 and (is_text(cells) or is_bytes(cells.type))
+
+
+def _count_named(cells: list[Any], suffixes: tuple[str, ...]) -> int:
+    """Count the cells that are names with one of these ends."""
+    return sum(isinstance(cell, str) and cell.lower().endswith(suffixes) for cell in cells)
+
+
+def _names_a_file(cells: list[Any], source: Source) -> bool:
+    """Return whether one of the cells is the path of a file."""
+    return any(is_file(cell, source.root) for cell in cells)
+
+
+def _is(cell: object, source: Source, is_one: Callable[[Media], bool]) -> bool:
+    """Return whether `is_one` holds for a cell; a cell that cannot be read does not count."""
     try:
         return is_one(Media(cell, source.root))
     except BadCell:

@@ -1,10 +1,9 @@
-"""Pictures: any file that Pillow reads, as a path or bytes; always upright, RGB, and of one size."""
+"""Images: any file that Pillow reads, as a path or bytes; always upright, RGB, and of one size."""
 
 from __future__ import annotations
 
 import io
 import warnings
-from typing import Any
 
 import numpy as np
 import PIL
@@ -20,6 +19,7 @@ from plait.media.image import MAX_PIXELS, Framing, augment, fitted, normalise, r
 from plait.modalities.base import Match
 from plait.modalities.base_media import MediaModality, recognise
 from plait.nn.batch import Layout, Values
+from plait.table.json import JSON
 from plait.table.table import Source
 
 SUFFIXES = (
@@ -49,7 +49,7 @@ class Config(Framing):
 
 
 class Image(MediaModality):
-    """A column of pictures; of an animated one, its first."""
+    """A column of images; of an animated image only the first frame is used."""
 
     options = Config
     encoder = "vgg"
@@ -62,16 +62,22 @@ class Image(MediaModality):
 
     @classmethod
     def matches(cls, cells: pa.ChunkedArray, source: Source) -> Match | None:
-        return recognise(cells, source, "pictures", SUFFIXES, _is_picture)
+        """Recognise image files, and bytes that hold images."""
+        return recognise(cells, source, "images", SUFFIXES, _is_still)
 
-    def prepares(self) -> dict[str, Any]:
+    def prepares(self) -> JSON:
+        """Return the options and versions that a prepared image depends on."""
         return {**self.config.prepares(), "pillow": PIL.__version__, "simplejpeg": simplejpeg.__version__}
 
     def prepare(self, media: Media) -> Cell:
+        """Return an image as bytes (size, size, 3). Raises `BadCell`."""
         pixels = decode(media.data, self.config)
-        return Cell(pixels, ("of one colour only",) if (pixels == pixels[0, 0]).all() else ())
+        if (pixels == pixels[0, 0]).all():
+            return Cell(pixels, ("of one colour only",))
+        return Cell(pixels)
 
     def transform(self, values: Values, generator: torch.Generator | None) -> Values:
+        """Return images as normalised floats (B, 3, H, W), augmented in training."""
         x_BCHW = to_float(values.x)
         if generator is not None and len(x_BCHW):
             x_BCHW = augment(x_BCHW, self.config, generator)
@@ -81,8 +87,8 @@ class Image(MediaModality):
 component = Image
 
 
-def _is_picture(media: Media) -> bool:
-    """Animated ones are clips."""
+def _is_still(media: Media) -> bool:
+    """Return whether a cell is an image that is not animated; animated images are videos."""
     return getattr(_open(media.data), "n_frames", 1) == 1
 
 
@@ -92,9 +98,9 @@ def _open(data: bytes) -> Pillow.Image:
             warnings.simplefilter("ignore")
             image = Pillow.open(io.BytesIO(data))
     except UnidentifiedImageError:
-        raise BadCell(f"not a picture (it begins with {data[:8]!r})") from None
+        raise BadCell(f"not an image (it begins with {data[:8]!r})") from None
     except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError) as error:
-        raise BadCell(f"not a picture that can be read: {error}") from None
+        raise BadCell(f"not an image that can be read: {error}") from None
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise BadCell(f"absurd size: {width} x {height} pixels, more than {MAX_PIXELS:,} in all")
@@ -102,11 +108,10 @@ def _open(data: bytes) -> Pillow.Image:
 
 
 def decode(data: bytes, config: Framing) -> np.ndarray:
-    """A picture file as bytes of shape (size, size, 3), RGB. Raises `BadCell` when it is broken or cut
-    short.
+    """Decode an image file to RGB, bytes (size, size, 3). Raises `BadCell` if it is broken or cut short.
 
-    JPEG is decoded at the smallest of its eight scales that is at least as large as needed. That
-    differs from decoding all of it by 1 to 2 of 255, the same in training and in use.
+    A JPEG is decoded at the smallest of its eight scales that is large enough. Pixels then differ by 1 to 2
+    of 255 from those of a full decoding, the same in training and in use.
     """
     try:
         pixels = _decode_jpeg(data, config) if data.startswith(JPEG) else None
@@ -120,21 +125,24 @@ def decode(data: bytes, config: Framing) -> np.ndarray:
 
 
 def _decode_jpeg(data: bytes, config: Framing) -> np.ndarray | None:
-    """A colour or grey JPEG, decoded small; None for what Pillow should open (CMYK, or no JPEG after all)."""
+    """Decode a colour or grey JPEG at a small scale.
+
+    Returns None for what Pillow should open: CMYK, or a file that is no JPEG after all.
+    """
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
         return None
     if space not in ("YCbCr", "RGB", "Gray") or width * height > MAX_PIXELS:
         return None
-    least = fitted((width, height), config)  # no larger than it is, and before it is turned
+    min_width, min_height = fitted((width, height), config)
     pixels = simplejpeg.decode_jpeg(
         data,
         "RGB",
         fastdct=True,
         fastupsample=True,
-        min_height=min(least[1], height),
-        min_width=min(least[0], width),
+        min_height=min(min_height, height),
+        min_width=min(min_width, width),
     )
     if EXIF not in data[:65_536]:
         return pixels

@@ -1,5 +1,6 @@
-"""Sentences: Unicode-normalised, then cut into tokens by a tokenizer that is trained on the training
-rows, or into hashed n-grams, which need no training.
+"""Texts: Unicode-normalised, then cut into tokens, or into hashed n-grams.
+
+A tokenizer is trained on the training rows; n-grams need no training.
 """
 
 from __future__ import annotations
@@ -7,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +22,7 @@ from plait.modalities.base import Match, Modality
 from plait.nn.batch import Layout, Loaded, Values
 from plait.pretrained import files
 from plait.recipe.registry import Options
+from plait.table.json import JSON
 from plait.table.table import Source
 from plait.table.values import distinct, is_text, sample, words_a_cell
 
@@ -35,12 +37,12 @@ PRIME = np.uint64(0x9E3779B97F4A7C15)
 
 class Config(Options):
     """`split` cuts texts into `subword` pieces (byte-level BPE: any script and emoji survives), into
-    `word`s, into `character`s, into a bag of hashed `ngrams` of words and characters, as fastText does
-    (Bojanowski et al. 2017), or as the `tokenizer` of a `pretrained` model does (a folder, a hub's
-    name, or a package's, see `files.find`).
+    `word`s, into `character`s, or into a bag of hashed `ngrams` of words and characters, as fastText does
+    (Bojanowski et al. 2017). `pretrained` uses the `tokenizer` of a pretrained model: a folder, a name on the
+    hub, or a name of a package (see `files.find`).
 
-    `vocabulary` counts the ids, padding and unknown included; it is the height of an encoder's
-    embedding. Texts beyond `max_tokens` tokens (or n-grams) are cut, and the number of them is told.
+    `vocabulary` is the number of ids, padding and unknown included, and the height of an encoder's embedding.
+    Texts of more than `max_tokens` tokens (or n-grams) are cut, and the user is told how many.
     """
 
     vocabulary: int = Field(10_000, ge=300)
@@ -60,27 +62,29 @@ class Text(Modality):
 
     options = Config
     encoder = "bag"
+    words = "bag"
+    is_text = True
+    may_be_id = True
 
     def __init__(self, config: Config, tokenizer: Tokenizer | None) -> None:
         self.config = config
         self.tokenizer = tokenizer
-        if tokenizer:
-            tokenizer.encode_special_tokens = (
-                True  # "<unk>" in a cell is text like any other; not kept by `to_str`
-            )
-        height = (
-            tokenizer.get_vocab_size() if tokenizer and config.split == "pretrained" else config.vocabulary
-        )
-        self.layout = Layout("tokens" if tokenizer else "bag", (config.max_tokens,), height)
+        if tokenizer is None:
+            self.layout = Layout("bag", (config.max_tokens,), config.vocabulary)
+            return
+        tokenizer.encode_special_tokens = True  # "<unk>" in a cell is plain text; `to_str` does not save this
+        height = tokenizer.get_vocab_size() if config.split == "pretrained" else config.vocabulary
+        self.layout = Layout("tokens", (config.max_tokens,), height)
 
     @classmethod
     def matches(cls, cells: pa.ChunkedArray, source: Source) -> Match | None:
+        """Recognise strings; the more words a cell has, the surer."""
         if not is_text(cells):
             return None
         words, different = words_a_cell(cells), distinct(cells)
         if words >= 3 and (different > 20 or different > len(cells) / 2):
             return Match(0.8, f"{words:.0f} words a cell on average, {different:,} different texts")
-        if any(c.isalpha() for t in sample(cells) for c in t):
+        if any(character.isalpha() for character in "".join(sample(cells))):
             return Match(
                 0.4,
                 f"{words:.1f} words a cell on average, {different:,} different texts in {len(cells):,} cells",
@@ -89,86 +93,81 @@ class Text(Modality):
 
     @classmethod
     def fit(cls, config: Config, cells: pa.ChunkedArray) -> Text:
+        """Train the tokenizer on the training rows, or load a pretrained one."""
         if config.split == "ngrams":
             return cls(config, None)
         if config.split == "pretrained":
             return cls(config, _pretrained(config.tokenizer))
-        steps = [normalizers.NFC(), *([normalizers.Lowercase()] if config.lowercase else [])]
-        special = [PADDING, UNKNOWN]
-        if config.split in ("word", "character"):
-            tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
-            each = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
-            tokenizer.pre_tokenizer = pre_tokenizers.Whitespace() if config.split == "word" else each
-            tokenizer.decoder = None if config.split == "word" else decoders.Fuse()
-            trainer: Any = trainers.WordLevelTrainer(
-                vocab_size=config.vocabulary, special_tokens=special, show_progress=False
-            )
-        else:
-            tokenizer = Tokenizer(models.BPE())
-            tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-            tokenizer.decoder = decoders.ByteLevel()
-            trainer = trainers.BpeTrainer(
-                vocab_size=config.vocabulary,
-                special_tokens=special,
-                show_progress=False,
-                min_frequency=2,
-                initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            )
-        tokenizer.normalizer = normalizers.Sequence(steps)
-        tokenizer.train_from_iterator((t for t in _strings(cells) if t), trainer)
+        tokenizer, trainer = _subwords(config) if config.split == "subword" else _words(config)
+        normalisations: list[normalizers.Normalizer] = [normalizers.NFC()]
+        if config.lowercase:
+            normalisations.append(normalizers.Lowercase())
+        tokenizer.normalizer = normalizers.Sequence(normalisations)
+        tokenizer.train_from_iterator((text for text in _strings(cells) if text), trainer)
         return cls(config, tokenizer)
 
     def load(self, cells: pa.ChunkedArray, source: Source) -> Loaded:
-        texts = [t or "" for t in _strings(cells)]
-        if self.tokenizer is None:
-            found = hashed_ngrams(texts, self.config)
-        else:
-            found = [np.array(e.ids, dtype=np.int32) for e in self.tokenizer.encode_batch_fast(texts)]
+        """Return the ids of each text's tokens, int32 (B, L), 0 being padding. Cut texts get a note."""
+        texts = [text or "" for text in _strings(cells)]
+        ids_of_texts = self._encode(texts)
         source.progress(len(texts))
         longest = self.config.max_tokens
-        length = np.array([len(ids) for ids in found], dtype=np.int64)
-        if self.config.split == "pretrained":  # its tokens that mark begin and end are no text
-            length[[not t.strip() for t in texts]] = 0
-        kept = np.minimum(length, longest)
-        ids = np.zeros((len(texts), max(int(kept.max(initial=1)), 1)), dtype=np.int32)
-        for row, one in enumerate(found):
-            ids[row, : kept[row]] = one[: kept[row]]
-            if self.config.split == "pretrained" and length[row] > longest:
-                ids[row, longest - 1] = one[-1]  # the end is marked all the same
-        values = Values(torch.from_numpy(ids), torch.from_numpy(kept))
-        notes = {
-            f"longer than max_tokens ({longest}), and cut there": np.flatnonzero(length > longest).tolist()
-        }
-        return Loaded(
-            values, torch.from_numpy(kept > 0), notes={note: rows for note, rows in notes.items() if rows}
-        )
+        is_pretrained = self.config.split == "pretrained"
+        length = np.array([len(ids) for ids in ids_of_texts], dtype=np.int64)
+        if is_pretrained:  # a blank text has tokens that mark begin and end, but says nothing
+            length[[not text.strip() for text in texts]] = 0
+        cut_length = np.minimum(length, longest)
+
+        x = np.zeros((len(texts), max(int(cut_length.max(initial=1)), 1)), dtype=np.int32)
+        for row, ids in enumerate(ids_of_texts):
+            x[row, : cut_length[row]] = ids[: cut_length[row]]
+            if is_pretrained and length[row] > longest:
+                x[row, longest - 1] = ids[-1]  # a cut text, too, ends with the mark of the end
+
+        notes = {}
+        cut_rows = np.flatnonzero(length > longest).tolist()
+        if cut_rows:
+            notes[f"longer than max_tokens ({longest}), and cut there"] = cut_rows
+        values = Values(torch.from_numpy(x), torch.from_numpy(cut_length))
+        return Loaded(values, torch.from_numpy(cut_length > 0), notes=notes)
+
+    def _encode(self, texts: list[str]) -> list[np.ndarray]:
+        """Return the ids of each text's tokens or n-grams, not cut."""
+        if self.tokenizer is None:
+            return hashed_ngrams(texts, self.config)
+        encodings = self.tokenizer.encode_batch_fast(texts)
+        return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
 
     def transform(self, values: Values, generator: torch.Generator | None) -> Values:
+        """Return ids as int64 (B, L). In training, make a share `drop` of the tokens unknown."""
         x_BL = values.x.long()
         if generator is not None and self.config.drop:
-            x_BL = x_BL.masked_fill(
-                (torch.rand(x_BL.shape, generator=generator) < self.config.drop) & (x_BL > 0), 1
-            )
+            is_drawn_BL = torch.rand(x_BL.shape, generator=generator) < self.config.drop
+            x_BL = x_BL.masked_fill(is_drawn_BL & (x_BL > 0), 1)
         return Values(x_BL, values.length_B)
 
     def decode(self, ids: list[int]) -> str:
-        """Text from token ids: what was encoded, up to normalisation and, in `word` mode, spaces."""
+        """Return the text of token ids: what was encoded, up to normalisation and, with `word`, spaces."""
         assert self.tokenizer is not None, "n-grams cannot be turned back into text"
         return str(self.tokenizer.decode(ids)).removeprefix(" ")
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JSON:
+        """Return the tokenizer as JSON."""
         return {"tokenizer": json.loads(self.tokenizer.to_str()) if self.tokenizer else None}
 
     @classmethod
-    def from_state(cls, config: Config, state: dict[str, Any]) -> Text:
-        return cls(config, Tokenizer.from_str(json.dumps(state["tokenizer"])) if state["tokenizer"] else None)
+    def from_state(cls, config: Config, state: JSON) -> Text:
+        """Build the fitted modality from what `state` returned."""
+        if not state["tokenizer"]:
+            return cls(config, None)
+        return cls(config, Tokenizer.from_str(json.dumps(state["tokenizer"])))
 
 
 component = Text
 
 
 def _pretrained(name: str) -> Tokenizer:
-    """A model's own tokenizer, as it is but for padding and cutting, which are done here."""
+    """Load the tokenizer of a pretrained model, without padding and cutting, which `load` does."""
     file = files.find(name) / "tokenizer.json"
     if not file.is_file():
         raise RecipeError(
@@ -181,6 +180,35 @@ def _pretrained(name: str) -> Tokenizer:
     return tokenizer
 
 
+def _words(config: Config) -> tuple[Tokenizer, trainers.Trainer]:
+    """Return a tokenizer that splits into words or characters, not trained yet, and its trainer."""
+    tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
+    if config.split == "word":
+        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    else:
+        tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+        tokenizer.decoder = decoders.Fuse()
+    trainer = trainers.WordLevelTrainer(
+        vocab_size=config.vocabulary, special_tokens=[PADDING, UNKNOWN], show_progress=False
+    )
+    return tokenizer, trainer
+
+
+def _subwords(config: Config) -> tuple[Tokenizer, trainers.Trainer]:
+    """Return a tokenizer of byte-level BPE, not trained yet, and its trainer."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=config.vocabulary,
+        special_tokens=[PADDING, UNKNOWN],
+        show_progress=False,
+        min_frequency=2,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
+    return tokenizer, trainer
+
+
 def _strings(cells: pa.ChunkedArray) -> list[str | None]:
     if not is_text(cells):
         cells = pc.cast(cells, pa.string())
@@ -188,69 +216,88 @@ def _strings(cells: pa.ChunkedArray) -> list[str | None]:
 
 
 def hashed_ngrams(texts: list[str], config: Config) -> list[np.ndarray]:
-    """For each text the ids (from 2) of its n-grams: first words, then runs of words, then characters
-    within words with a space at both ends. The whole column is hashed at once, as one long array of
-    code points.
+    """Return the ids (from 2) of each text's n-grams.
 
-    Marks of punctuation and emoji are words of their own.
+    First come words, then runs of words, then characters within words with a space at both ends. Punctuation
+    marks and emoji are words of their own. The complete column is hashed at once, as one long array of code
+    points.
     """
-    spaced = []
-    for text in texts:
-        text = unicodedata.normalize("NFC", text)
-        text = re.sub(r"([^\w\s])", r" \1 ", text.lower() if config.lowercase else text)
-        spaced.append(f" {' '.join(text.split())} ")
+    if not texts:
+        return []
+    spaced = [_spaced(text, config.lowercase) for text in texts]
     code = np.frombuffer("".join(spaced).encode("utf-32-le"), dtype=np.uint32).astype(np.uint64)
-    owner = np.repeat(np.arange(len(texts)), [len(t) for t in spaced])
-    ids, owners = [], []
+    owner = np.repeat(np.arange(len(texts)), [len(text) for text in spaced])
 
-    def add(mixed: np.ndarray, of: np.ndarray) -> None:
-        mixed = (mixed ^ (mixed >> np.uint64(29))) * PRIME
-        ids.append(2 + ((mixed >> np.uint64(32)) % np.uint64(config.vocabulary - 2)).astype(np.int32))
-        owners.append(of)
+    hashes, owners = _word_ngrams(code, owner, config.words)
+    for n in range(2, min(config.characters, len(code)) + 1):
+        hashed, text_of_ngram = _character_ngrams(code, owner, n)
+        hashes.append(hashed)
+        owners.append(text_of_ngram)
+    ids = np.concatenate([_ids(hashed, config.vocabulary) for hashed in hashes])
+    text_of_id = np.concatenate(owners)
 
-    starts = (
-        np.flatnonzero((code[:-1] == SPACE) & (code[1:] != SPACE)) + 1
-        if len(code)
-        else np.zeros(0, dtype=int)
-    )
+    # by text, in the order they were made; runs of words that cross two texts (-1) come first and are cut off
+    order = np.argsort(text_of_id, kind="stable")
+    order = order[np.searchsorted(text_of_id[order], 0) :]
+    counts = np.bincount(text_of_id[order], minlength=len(texts))
+    return np.split(ids[order], np.cumsum(counts)[:-1])
+
+
+def _spaced(text: str, lowercase: bool) -> str:
+    """Normalise a text and put one space around each word and punctuation mark."""
+    text = unicodedata.normalize("NFC", text)
+    if lowercase:
+        text = text.lower()
+    text = re.sub(r"([^\w\s])", r" \1 ", text)
+    return f" {' '.join(text.split())} "
+
+
+def _ids(hashed: np.ndarray, vocabulary: int) -> np.ndarray:
+    """Mix hashes once more and map them to ids from 2 to `vocabulary` - 1."""
+    mixed = (hashed ^ (hashed >> np.uint64(29))) * PRIME
+    return 2 + ((mixed >> np.uint64(32)) % np.uint64(vocabulary - 2)).astype(np.int32)
+
+
+def _word_ngrams(
+    code: np.ndarray, owner: np.ndarray, longest: int
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Hash runs of 1 to `longest` words. Returns, for each length, hashes and the text of each run.
+
+    The text of a run that crosses two texts is -1.
+    """
+    starts = np.flatnonzero((code[:-1] == SPACE) & (code[1:] != SPACE)) + 1
     word = _word_hashes(code, starts)
-    run, of = word, owner[starts]
-    for n in range(1, config.words + 1):
-        add(run + np.uint64(n), of)
-        run, of = run[:-1] * PRIME + word[n:], np.where(of[:-1] == of[1:], of[:-1], -1)
-    for n in range(2, config.characters + 1):
-        if len(code) < n:
-            break
-        windows = np.lib.stride_tricks.sliding_window_view(code, n)
-        inside = (
-            (windows[:, 1:-1] != SPACE).all(1)
-            & (owner[: len(windows)] == owner[n - 1 :])
-            & (windows[:, :2] != SPACE).any(1)
-        )
-        mixed = np.zeros(int(inside.sum()), dtype=np.uint64)
-        for column in windows[inside].T:
-            mixed = (mixed ^ column) * PRIME
-        add(mixed, owner[: len(windows)][inside])
-    every, of = np.concatenate(ids), np.concatenate(owners)
-    order = np.argsort(of, kind="stable")
-    order = order[
-        np.searchsorted(of[order], 0) :
-    ]  # runs of words that cross from one text to the next belong to none
-    return (
-        np.split(every[order], np.cumsum(np.bincount(of[order], minlength=len(texts)))[:-1]) if texts else []
-    )
+    run, text = word, owner[starts]
+    hashes, owners = [], []
+    for n in range(1, longest + 1):
+        hashes.append(run + np.uint64(n))
+        owners.append(text)
+        run = run[:-1] * PRIME + word[n:]
+        text = np.where(text[:-1] == text[1:], text[:-1], -1)
+    return hashes, owners
+
+
+def _character_ngrams(code: np.ndarray, owner: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Hash runs of `n` characters within words. Returns the hashes, and the text of each run."""
+    windows = np.lib.stride_tricks.sliding_window_view(code, n)
+    first_owner = owner[: len(windows)]
+    is_in_one_word = (windows[:, 1:-1] != SPACE).all(1)
+    is_in_one_text = first_owner == owner[n - 1 :]
+    has_letter = (windows[:, :2] != SPACE).any(1)
+    is_ngram = is_in_one_word & is_in_one_text & has_letter
+    hashed = np.zeros(int(is_ngram.sum()), dtype=np.uint64)
+    for column in windows[is_ngram].T:
+        hashed = (hashed ^ column) * PRIME
+    return hashed, first_owner[is_ngram]
 
 
 def _word_hashes(code: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """One hash for each word: the sum of its letters, each mixed with its place."""
+    """Return one hash for each word: the sum of its letters, each mixed with its position in the word."""
     if not len(starts):
         return np.zeros(0, dtype=np.uint64)
-    place = np.zeros(len(code), dtype=np.int64)
-    place[starts] = starts
-    place = np.arange(len(code)) - np.maximum.accumulate(place)
-    mixed = np.where(
-        code == SPACE,
-        np.uint64(0),
-        (code + np.uint64(1)) * (PRIME ^ (place.astype(np.uint64) * np.uint64(0x2545F4914F6CDD1D))),
-    )
+    start = np.zeros(len(code), dtype=np.int64)
+    start[starts] = starts
+    position = np.arange(len(code)) - np.maximum.accumulate(start)
+    factor = PRIME ^ (position.astype(np.uint64) * np.uint64(0x2545F4914F6CDD1D))
+    mixed = np.where(code == SPACE, np.uint64(0), (code + np.uint64(1)) * factor)
     return np.add.reduceat(mixed ^ (mixed >> np.uint64(31)), starts)

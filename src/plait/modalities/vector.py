@@ -1,8 +1,8 @@
-"""Vectors: lists of numbers of one length, such as embeddings computed elsewhere."""
+"""Vectors: equally long lists of numbers, such as embeddings computed elsewhere."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -12,26 +12,29 @@ import torch
 from plait.modalities.base import Match, Modality
 from plait.nn.batch import Layout, Loaded, Values
 from plait.recipe.registry import Options
+from plait.table.json import JSON, read_as
 from plait.table.problems import Problem
 from plait.table.table import Source
 from plait.table.values import sample
 
 
 class Config(Options):
-    """`standardise` each entry over the training rows, or the whole vector to length one (`unit`), or
-    `none`.
+    """`scaling`: `standardise` each entry over the training rows, scale each vector to length 1 (`unit`), or
+    change nothing (`none`).
     """
 
     scaling: Literal["standardise", "unit", "none"] = "standardise"
 
 
 class Vector(Modality):
-    """A column of equally long lists of numbers. A vector of another length, or with a NaN, is a
-    problem and missing.
+    """A column of equally long lists of numbers.
+
+    A vector of another length, or with an entry that is not finite, is a problem and missing.
     """
 
     options = Config
     encoder = "tabular"
+    drops_constant = False
 
     def __init__(self, config: Config, mean: list[float], std: list[float]) -> None:
         self.config, self.mean, self.std = config, mean, std
@@ -39,6 +42,7 @@ class Vector(Modality):
 
     @classmethod
     def matches(cls, cells: pa.ChunkedArray, source: Source) -> Match | None:
+        """Recognise lists of numbers that all have one length."""
         if not _is_list_of_numbers(cells.type):
             return None
         lengths = {len(c) for c in sample(cells, 200)}
@@ -48,6 +52,7 @@ class Vector(Modality):
 
     @classmethod
     def fit(cls, config: Config, cells: pa.ChunkedArray) -> Vector:
+        """Learn the most frequent length, and mean and standard deviation of each entry."""
         lengths = pc.list_value_length(cells.drop_null())
         length = int(pc.mode(lengths)[0]["mode"].as_py()) if len(lengths) else 1
         x, good, _ = _matrix(cells, length)
@@ -58,6 +63,7 @@ class Vector(Modality):
         return cls(config, x.mean(0).tolist(), np.where(std > 1e-8, std, 1.0).tolist())
 
     def load(self, cells: pa.ChunkedArray, source: Source) -> Loaded:
+        """Return the scaled vectors, float32 (B, length)."""
         source.progress(len(cells))
         x, good, bad = _matrix(cells, len(self.mean))
         if self.config.scaling == "standardise":
@@ -65,24 +71,27 @@ class Vector(Modality):
         elif self.config.scaling == "unit":
             x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
         x = np.where(good[:, None], x, 0).astype(np.float32)
-        problems = [
-            Problem(row, source.column, "", f"expected {len(self.mean)} finite numbers, got {what}")
-            for row, what in bad
-        ]
+        problems = []
+        for row, content in bad:
+            reason = f"expected {len(self.mean)} finite numbers, got {content}"
+            problems.append(Problem(row, source.column, "", reason))
         return Loaded(Values(torch.from_numpy(x)), torch.from_numpy(good), problems)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JSON:
+        """Return what `fit` has learned, as JSON."""
         return {"mean": self.mean, "std": self.std}
 
     @classmethod
-    def from_state(cls, config: Config, state: dict[str, Any]) -> Vector:
-        return cls(config, state["mean"], state["std"])
+    def from_state(cls, config: Config, state: JSON) -> Vector:
+        """Build the fitted modality from what `state` returned."""
+        return cls(config, read_as(list[float], state["mean"]), read_as(list[float], state["std"]))
 
 
 component = Vector
 
 
 def _is_list_of_numbers(kind: pa.DataType) -> bool:
+    """Return whether cells of an Arrow type are lists of floats or integers."""
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
         return False
     inner = kind.value_type
@@ -90,19 +99,19 @@ def _is_list_of_numbers(kind: pa.DataType) -> bool:
 
 
 def _matrix(cells: pa.ChunkedArray, length: int) -> tuple[np.ndarray, np.ndarray, list[tuple[int, str]]]:
-    """The cells as rows of a matrix, True where the row is good, and what is wrong with the bad ones."""
+    """Return the cells as a matrix (B, length), True where a row is good, and the bad rows.
+
+    Of a bad row it returns the number and what the cell holds, to be shown to the user.
+    """
     x = np.zeros((len(cells), length))
     lengths = pc.fill_null(pc.list_value_length(cells), -1).to_numpy(zero_copy_only=False)
     fits = lengths == length
     if fits.any():
-        x[fits] = (
-            pc.cast(pc.list_flatten(cells.filter(pa.array(fits))), pa.float64())
-            .to_numpy(zero_copy_only=False)
-            .reshape(-1, length)
-        )
-    finite = np.isfinite(x).all(1)
-    bad = [
-        (int(r), "one that is not finite" if fits[r] else f"{lengths[r]}")
-        for r in np.flatnonzero((lengths >= 0) & ~(fits & finite))
-    ]
-    return x, fits & finite, bad
+        numbers = pc.cast(pc.list_flatten(cells.filter(pa.array(fits))), pa.float64())
+        x[fits] = numbers.to_numpy(zero_copy_only=False).reshape(-1, length)
+    good = fits & np.isfinite(x).all(1)
+    bad = []
+    for row in np.flatnonzero((lengths >= 0) & ~good).tolist():
+        content = "one that is not finite" if fits[row] else f"{lengths[row]}"
+        bad.append((row, content))
+    return x, good, bad

@@ -1,8 +1,6 @@
-"""Clips: any file that PyAV reads, GIF and animated WebP, as frames spread evenly over their time."""
+"""Videos: any file that PyAV reads, GIF and animated WebP, as frames spread evenly over their time."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import av
 import PIL
@@ -16,6 +14,7 @@ from plait.media.image import Framing, augment, normalise, to_float
 from plait.modalities.base import Match
 from plait.modalities.base_media import MediaModality, recognise
 from plait.nn.batch import Layout, Values
+from plait.table.json import JSON
 from plait.table.table import Source
 from plait.table.values import is_list, items, sample
 
@@ -37,12 +36,12 @@ SUFFIXES = (
 )
 
 
-BLACK = 16  # of 255: the brightest pixel of what is called black, as digital video has it
+BLACK = 16  # of 255: black in digital video; a frame without a brighter pixel counts as black
 
 
 class Config(Framing):
-    """`frames` of a clip, each as a picture. All frames of a clip are augmented in one way. They are
-    not mirrored unless asked: what moves left would move right.
+    """`frames` of a video, each framed as an image. All frames of a video are augmented in the same way. They
+    are not mirrored by default: what moves left would move right.
     """
 
     frames: int = Field(8, ge=1, le=256)
@@ -53,10 +52,11 @@ class Config(Framing):
 
 
 class Video(MediaModality):
-    """A column of clips."""
+    """A column of videos."""
 
     options = Config
     encoder = "conv3d"
+    may_have_sound = True
     ragged = True
 
     def __init__(self, config: Config) -> None:
@@ -66,15 +66,18 @@ class Video(MediaModality):
 
     @classmethod
     def matches(cls, cells: pa.ChunkedArray, source: Source) -> Match | None:
-        return recognise(cells, source, "clips", SUFFIXES, _moves)
+        """Recognise video files, animated images, and bytes that hold them."""
+        return recognise(cells, source, "videos", SUFFIXES, _moves)
 
     @classmethod
     def hears(cls, cells: pa.ChunkedArray, source: Source) -> tuple[int, int]:
-        """How many of the cells looked at have a sound, and how many were looked at."""
-        looked = sample(items(cells) if is_list(cells) else cells)
-        return sum(_has_sound(c, source) for c in looked), len(looked)
+        """Return how many cells of a sample have sound, and the size of the sample."""
+        sampled = sample(items(cells) if is_list(cells) else cells)
+        with_sound = sum(_has_sound(cell, source) for cell in sampled)
+        return with_sound, len(sampled)
 
-    def prepares(self) -> dict[str, Any]:
+    def prepares(self) -> JSON:
+        """Return the options and versions that prepared frames depend on."""
         return {
             **self.config.prepares(),
             "frames": self.config.frames,
@@ -83,15 +86,16 @@ class Video(MediaModality):
         }
 
     def prepare(self, media: Media) -> Cell:
-        found = media.clip.frames(self.config.frames, self.config)
-        notes = []
-        if found.pixels.max() <= BLACK:
-            notes.append("black in every frame looked at")
-        elif len(found.pixels) > 1 and (found.pixels == found.pixels[0]).all():
-            notes.append("the same picture in every frame looked at")
-        return Cell(found.pixels, tuple(notes))
+        """Return the frames of a video as bytes (T, size, size, 3). Raises `BadCell`."""
+        pixels = media.clip.frames(self.config.frames, self.config).pixels
+        if pixels.max() <= BLACK:
+            return Cell(pixels, ("black in every frame looked at",))
+        if len(pixels) > 1 and (pixels == pixels[0]).all():
+            return Cell(pixels, ("the same image in every frame looked at",))
+        return Cell(pixels)
 
     def transform(self, values: Values, generator: torch.Generator | None) -> Values:
+        """Return frames as normalised floats (B, T, 3, H, W), augmented in training."""
         count, steps = values.x.shape[:2]
         x_BCHW = to_float(values.x.flatten(0, 1))
         if generator is not None and count:
@@ -107,7 +111,8 @@ def _moves(media: Media) -> bool:
     return media.clip.moves
 
 
-def _has_sound(cell: Any, source: Source) -> bool:
+def _has_sound(cell: object, source: Source) -> bool:
+    """Return whether a cell is a video with sound; a cell that cannot be read has none."""
     try:
         return Media(cell, source.root).clip.has_sound
     except BadCell:

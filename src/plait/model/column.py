@@ -8,15 +8,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from plait.data.preprocessing import Preprocessing, configured
-from plait.encoders.base import Encoder
+from plait.data.preprocessing import Preprocessing
+from plait.encoders.base import Encoder, FrozenEncoder
+from plait.encoders.base import encoders as encoder_registry
 from plait.errors import RecipeError
 from plait.modalities.base import Modality
 from plait.model.stand_in import StandIn, Start
 from plait.nn.batch import Tokens, Values, place_within
 from plait.nn.layers import SetAttention, steps_mask
 from plait.nn.summaries import WORDS, Statistics
-from plait.recipe import registry
 from plait.recipe.registry import Choice
 
 
@@ -51,7 +51,7 @@ class ColumnEncoder(nn.Module):
 
         It is 0 for a frozen encoder, and the encoder's width where statistics follow.
         """
-        if hasattr(self.encoder, "embed"):
+        if isinstance(self.encoder, FrozenEncoder):
             return 0
         return self.encoder.width if self.statistics else None
 
@@ -88,7 +88,7 @@ class ColumnEncoder(nn.Module):
 
         rows = present_B.nonzero()[:, 0]
         if not len(rows):
-            x_BLD = self.stand_in.missing.expand(len(present_B), 1, -1)
+            x_BLD = torch.zeros(len(present_B), 1, self.width, device=present_B.device)
             return Tokens(x_BLD, torch.zeros(x_BLD.shape[:2], dtype=torch.bool, device=x_BLD.device))
 
         tokens = self._encode(values.take(rows))
@@ -166,16 +166,12 @@ def build_encoder(modality: Modality, choice: Choice | None, column: str) -> Enc
     modality's layout.
     """
     assert choice is not None
-    encoder, config = configured("encoders", choice)
-    if modality.layout.kind not in encoder.takes:
-        fitting = [
-            n
-            for n in registry.names("encoders")
-            if modality.layout.kind in registry.find("encoders", n).takes
-        ]
+    encoder, config = encoder_registry.choose(choice)
+    kind = modality.layout.kind
+    if kind not in encoder.takes:
+        fitting = [name for name in encoder_registry.names() if kind in encoder_registry.find(name).takes]
         raise RecipeError(
             f"column '{column}': encoder '{choice.name}' takes {', '.join(sorted(encoder.takes))}, "
-            f"but {type(modality).__name__.lower()} gives {modality.layout.kind}; use {' or '.join(fitting)}"
+            f"but {type(modality).__name__.lower()} gives {kind}; use {' or '.join(fitting)}"
         )
-    built: Encoder = encoder.build(config, modality.layout)
-    return built
+    return encoder.build(config, modality.layout)

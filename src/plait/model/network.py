@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from plait.data.plan import Plan
-from plait.data.preprocessing import Preprocessing, configured
-from plait.encoders.base import Encoder
+from plait.data.preprocessing import Preprocessing
+from plait.encoders.base import Encoder, FrozenEncoder
+from plait.fusion.base import fusions
 from plait.model.column import ColumnEncoder, build_encoder, columns_with_statistics
 from plait.model.fused import Fuser, blocks_of
 from plait.model.stand_in import StandIn
@@ -20,6 +21,7 @@ from plait.nn.batch import Batch, Encoded, Fused, Masks, Tokens, Values
 from plait.nn.layers import module_key
 from plait.nn.summaries import Statistics
 from plait.tasks.base import Task, Widths
+from plait.tasks.base_comparison import Comparison
 from plait.tasks.base_prediction import Prediction
 
 
@@ -158,15 +160,20 @@ class MultimodalModel(nn.Module):
         """Return the task of a target that is predicted from a fused vector."""
         return cast(Prediction, self.task(target))
 
+    @property
+    def comparisons(self) -> list[str]:
+        """The targets whose losses compare all rows of a batch with each other."""
+        return [target for target in self.targets if isinstance(self.task(target), Comparison)]
+
     def fuser(self, target: str) -> Fuser:
         """Return what makes the vectors that a target is predicted from."""
         return cast(Fuser, self.fusers[self.fuser_of[target]])
 
 
-def frozen(model: MultimodalModel) -> dict[str, Encoder]:
+def frozen(model: MultimodalModel) -> dict[str, FrozenEncoder]:
     """Return the frozen encoders, by column."""
     encoders = {column: model.encoder(column).encoder for column in model.encoded_alone}
-    return {column: encoder for column, encoder in encoders.items() if hasattr(encoder, "embed")}
+    return {column: encoder for column, encoder in encoders.items() if isinstance(encoder, FrozenEncoder)}
 
 
 def _grouped(
@@ -196,7 +203,7 @@ def _fusers(
     plan: Plan, preprocessing: Preprocessing, tasks: dict[str, Task], widths: dict[str, int]
 ) -> dict[tuple[str, ...], Fuser]:
     """Build a fuser for each set of columns that predictions are made from."""
-    fusion, config = configured("fusion", plan.fusion)
+    fusion, config = fusions.choose(plan.fusion)
     plain = {column for column, modality in preprocessing.inputs.items() if modality.tabular}
     fusers: dict[tuple[str, ...], Fuser] = {}
     for task in tasks.values():

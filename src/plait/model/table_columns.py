@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from plait.data.preprocessing import Preprocessing
-from plait.encoders.base import Encoder
-from plait.encoders.tabular import Tabular
+from plait.encoders.base import Encoder, PlainEncoder
 from plait.model.stand_in import StandIn
 from plait.nn.batch import Tokens, Values
 
@@ -25,7 +24,7 @@ def together(
     tabular = {}
     for column, encoder in encoders.items():
         is_plain = preprocessing.inputs[column].tabular and column not in preprocessing.several
-        if is_plain and isinstance(encoder, Tabular) and encoder.plain:
+        if is_plain and isinstance(encoder, PlainEncoder) and encoder.can_be_stacked:
             tabular[column] = encoder
     if not tabular:
         return None
@@ -39,10 +38,10 @@ class TableColumns(nn.Module):
     """The encoders of many plain columns as one: a few large products instead of some small ones for
     each column.
 
-    It computes the same function as a `Tabular` for each column, and starts from their weights.
+    It computes the same function as an encoder for each column, and starts from their weights.
     """
 
-    def __init__(self, encoders: Mapping[str, Tabular], missing: str) -> None:
+    def __init__(self, encoders: Mapping[str, PlainEncoder], missing: str) -> None:
         super().__init__()
         self.numbers = [column for column, encoder in encoders.items() if not _is_embedding(encoder)]
         self.categories = [column for column in encoders if column not in self.numbers]
@@ -54,7 +53,7 @@ class TableColumns(nn.Module):
             self._stack_embeddings([encoders[column] for column in self.categories])
         self.stand_in = StandIn(len(self.columns), self.width, "zero" if missing == "zero" else "learned")
 
-    def _stack_linears(self, encoders: list[Tabular]) -> None:
+    def _stack_linears(self, encoders: list[PlainEncoder]) -> None:
         """Stack both linear layers of all numbers; shorter vectors are padded with zeros."""
         layers = [[m for m in encoder.net.modules() if isinstance(m, nn.Linear)] for encoder in encoders]
         entries = [first.in_features for first, _ in layers]
@@ -73,7 +72,7 @@ class TableColumns(nn.Module):
         self.place_ME: Tensor
         self.register_buffer("place_ME", _places(entries), persistent=False)
 
-    def _stack_embeddings(self, encoders: list[Tabular]) -> None:
+    def _stack_embeddings(self, encoders: list[PlainEncoder]) -> None:
         """Put the embeddings of all categories into one table, one column after the other."""
         weights = [m.weight.detach() for encoder in encoders if isinstance(m := encoder.net, nn.Embedding)]
         self.embedding = nn.Embedding.from_pretrained(torch.cat(weights), freeze=False)
@@ -118,7 +117,7 @@ class TableColumns(nn.Module):
         return {column: Tokens(*pair) for column, pair in zip(self.columns, pairs, strict=True)}
 
 
-def _is_embedding(encoder: Tabular) -> bool:
+def _is_embedding(encoder: PlainEncoder) -> bool:
     return isinstance(encoder.net, nn.Embedding)
 
 

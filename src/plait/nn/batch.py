@@ -1,7 +1,6 @@
-"""What flows through a model: values of cells, tokens of encoders, and the batch that holds a row's
-parts together.
+"""What flows through a model: values of cells, tokens of encoders, and batches of rows.
 
-Shape letters: B rows, L steps or tokens, D width.
+Shape letters: B rows, L steps or tokens, D width, P blocks.
 """
 
 from __future__ import annotations
@@ -23,15 +22,15 @@ Kind = Literal["vector", "index", "tokens", "bag", "grid", "frames", "spectrogra
 
 @dataclass(frozen=True)
 class Layout:
-    """The form of one column's prepared values: what an encoder needs to know to be built.
+    """The form of one column's prepared values: all that an encoder needs to know to be built.
 
     - `vector`: floats of shape (B, size[0]);
     - `index`: integers in 0..vocabulary-1 of shape (B,), 0 meaning a value not seen in training;
     - `tokens`: integer ids of shape (B, size[0]), 0 being padding, with a length per row; `vocabulary`
       ids;
     - `bag`: as `tokens`, but their order says nothing;
-    - `grid`: pictures of shape (B, size[0] channels, size[1] high, size[2] wide);
-    - `frames`: pictures of shape (B, at most size[0] steps, size[1] channels, size[2] high, size[3]
+    - `grid`: images of shape (B, size[0] channels, size[1] high, size[2] wide);
+    - `frames`: images of shape (B, at most size[0] steps, size[1] channels, size[2] high, size[3]
       wide), with a length per row;
     - `wave`: samples of shape (B, at most size[0] steps), with a length per row;
     - `spectrogram`: spectra of shape (B, at most size[0] steps, size[1] bands), with a length per row.
@@ -44,12 +43,11 @@ class Layout:
 
 @dataclass
 class Values:
-    """One column's cells for some rows: `x` has one entry a row; `length_B` counts the valid steps
-    along dimension 1.
+    """One column's cells for some rows.
 
-    Where a cell holds several media, `count_B` says how many, and `x` (and `length_B`) have one entry
-    for each of them, row after row. `encoded` values are no cells but vectors, (B, L, D), that a frozen
-    encoder has made of them.
+    `x` has one entry a row. `length_B` counts the valid steps along dimension 1. Where a cell holds several
+    media, `count_B` says how many, and `x` and `length_B` have one entry for each of them, row after row.
+    `encoded` values are not cells but the vectors, (B, L, D), that a frozen encoder has made of them.
     """
 
     x: Tensor
@@ -58,66 +56,71 @@ class Values:
     encoded: bool = False
 
     def __len__(self) -> int:
-        """The number of entries: of rows, or of all their media."""
+        """Return the number of entries: of rows, or of all their media."""
         return len(self.x)
 
     def some(self, items: Tensor) -> Values:
-        """These entries, whatever rows they belong to."""
+        """Return these entries, whatever rows they belong to, copied."""
         return Values(self.x, self.length_B, encoded=self.encoded).take(items)
 
     def take(self, rows: Tensor) -> Values:
-        """The values of these rows, copied."""
+        """Return the values of these rows, copied."""
         if self.count_B is not None:
-            count = self.count_B.index_select(0, rows)
-            first = (self.count_B.cumsum(0) - self.count_B).index_select(0, rows)
-            items = self.some(first.repeat_interleave(count) + place_within(count))
-            return Values(items.x, items.length_B, count, self.encoded)
+            count_B = self.count_B.index_select(0, rows)
+            first_B = (self.count_B.cumsum(0) - self.count_B).index_select(0, rows)
+            items = self.some(first_B.repeat_interleave(count_B) + place_within(count_B))
+            return Values(items.x, items.length_B, count_B, self.encoded)
         length = None if self.length_B is None else self.length_B.index_select(0, rows)
         x = self.x.index_select(0, rows)
-        if length is not None and len(length):  # no encoder need walk over padding that no row here uses
+        if length is not None and len(length):  # cut off padding that no row here uses
             x = x[:, : max(int(length.max()), 1)]
         return Values(x, length, encoded=self.encoded)
 
     def mask_BL(self) -> Tensor:
-        """True at the valid steps; a column without lengths has one step, always valid."""
+        """Return a mask, True at the valid steps; a column without lengths has one step, always valid."""
         if self.length_B is None:
             return torch.ones(len(self.x), 1, dtype=torch.bool, device=self.x.device)
         return torch.arange(self.x.shape[1], device=self.x.device) < self.length_B[:, None]
 
     def to(self, device: torch.device) -> Values:
-        length_B, count_B = (
-            None if t is None else t.to(device, non_blocking=True) for t in (self.length_B, self.count_B)
+        """Move the values, lengths and counts to a device."""
+        return replace(
+            self,
+            x=self.x.to(device, non_blocking=True),
+            length_B=_on_device(self.length_B, device),
+            count_B=_on_device(self.count_B, device),
         )
-        return replace(self, x=self.x.to(device, non_blocking=True), length_B=length_B, count_B=count_B)
+
+
+def _on_device(tensor: Tensor | None, device: torch.device) -> Tensor | None:
+    return None if tensor is None else tensor.to(device, non_blocking=True)
 
 
 def place_within(count_B: Tensor) -> Tensor:
-    """For each item its place among those of its own row: counts of 2 and 3 give 0 1 0 1 2."""
+    """Number the items of each row from 0: counts of 2 and 3 give 0 1 0 1 2."""
     before = count_B.cumsum(0) - count_B
     return torch.arange(int(count_B.sum()), device=count_B.device) - before.repeat_interleave(count_B)
 
 
 @dataclass
 class Tokens:
-    """What an encoder makes of one column: vectors, and True where they are valid.
+    """What an encoder makes of one column: vectors, and a mask that is True where they are valid.
 
-    In a row where the column is missing, the mask is False everywhere and `x_BLD` holds the column's
-    learned token.
+    In a row without a cell of the column, the mask is False everywhere and `x_BLD` holds the column's learned
+    token.
     """
 
     x_BLD: Tensor
     mask_BL: Tensor
 
     def pooled_BD(self) -> Tensor:
-        """One vector a row: the mean of its valid tokens, or the learned token where the column is
-        missing.
-        """
+        """Return the mean of each row's valid tokens, or the learned token where the column is missing."""
         return masked_mean(self.x_BLD, self.mask_BL)
 
 
 @dataclass
 class Masks:
-    """Which cells of some rows are there, by column. See `Batch` for what `present` and `in_table` say."""
+    """Which cells of some rows are present, by column. `Batch` says what `present` and `in_table` mean."""
 
     present: dict[str, Tensor]
     in_table: dict[str, Tensor]
@@ -247,11 +250,10 @@ IN_MEMORY = 2 << 30  # bytes of one prepared column above which it lies in a tem
 
 @dataclass
 class Loaded:
-    """A column, prepared. Missing and bad cells have `present` False and zeros in `values`.
+    """A prepared column. Missing and bad cells have `present` False and zeros in `values`.
 
-    `digests` has short hashes of the content of each row's media, to find the same picture on both
-    sides of a split. `notes` maps what is worth a warning, but no problem (`silent`), to the rows of
-    which it is true.
+    `digests` has short hashes of the content of each row's media, to find the same file on both sides of a
+    split. `notes` maps what deserves a warning but is no problem (`silent`) to the rows of which it is true.
     """
 
     values: Values
@@ -262,12 +264,15 @@ class Loaded:
 
 
 def allocate(rows: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """A tensor of zeros; in an unlinked temporary file when it would fill the memory."""
-    size = rows * int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    """Return a tensor of zeros, (rows, *shape).
+
+    Above `IN_MEMORY` bytes it lies in an unlinked temporary file.
+    """
+    entries = rows * int(np.prod(shape, dtype=np.int64))
+    size = entries * dtype.itemsize
     if size <= IN_MEMORY:
         return torch.zeros((rows, *shape), dtype=dtype)
     with tempfile.NamedTemporaryFile(prefix="plait-") as file:
         os.truncate(file.name, size)
-        return torch.from_file(file.name, shared=True, size=size // dtype.itemsize, dtype=dtype).view(
-            rows, *shape
-        )
+        x = torch.from_file(file.name, shared=True, size=entries, dtype=dtype)
+        return x.view(rows, *shape)

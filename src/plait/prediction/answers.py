@@ -1,14 +1,15 @@
-"""From rows to a table of answers, chunk by chunk."""
+"""Answer the rows of a table, chunk by chunk."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
+from torch import Tensor
 
 from plait.errors import TableError, nearest
 from plait.media.cell import Store
@@ -19,7 +20,6 @@ from plait.table.schema import Schema, origin
 from plait.table.table import Progress, Table
 
 Tell = Callable[[str], None]
-
 
 CHUNK = 4096  # rows that are decoded before any is predicted
 
@@ -32,28 +32,59 @@ def predict(
     progress: Progress,
     store: Store | None = None,
 ) -> tuple[pa.Table, list[Problem]]:
-    """One answer for each row, in order: id columns as they came, then for each target the answer under
-    the target's own name and more about it (`label_probability_cat`), then `problem`, null unless a
-    cell of the row could not be read.
+    """Answer each row, in order, and return the cells that could not be read.
+
+    Id columns come as they are, then each target's answer under its name and more columns for it
+    (`label_probability_cat`), then `problem`, null unless a cell of the row could not be read.
     """
-    empty_list = not len(table) and not table.data.column_names
-    given = answering.columns if empty_list else check_columns(answering, table, tell)
+    if len(table):
+        columns, problems = _answer_chunks(answering, table, tell, progress, store)
+    else:
+        columns, problems = _columns_without_rows(answering, table, tell, progress), []
+    joined = {name: pa.chunked_array(arrays).slice(0, len(table)) for name, arrays in columns.items()}
+    return assemble(joined, problems, schema, table), problems
+
+
+def _answer_chunks(
+    answering: Answering, table: Table, tell: Tell, progress: Progress, store: Store | None
+) -> tuple[dict[str, list[pa.Array]], list[Problem]]:
+    """Return the answers of each chunk by column, and the problems of all."""
+    inputs = check_columns(answering, table, tell)
     columns: dict[str, list[pa.Array]] = {}
     problems: list[Problem] = []
-    # a table without rows gets the columns and types of a row without cells
-    parts = list(chunks(table)) if len(table) else [(0, _row_without_cells(answering.columns))]
-    for first, part in parts:
-        rows = answering.prepare(part, targets=False, store=store)
-        (outputs,) = answering.outputs(rows, [given], progress)
-        for target, task in answering.tasks.items():
-            for suffix, answer in task.answers(outputs[target]).items():
-                columns.setdefault(f"{target}_{suffix}" if suffix else target, []).append(answer)
-        problems += [Problem(p.row + first, p.column, p.file, p.reason) for p in rows.prepared.problems]
+    for first, chunk in chunks(table):
+        rows = answering.prepare(chunk, targets=False, store=store)
+        (outputs,) = answering.outputs(rows, [inputs], progress)
+        _append_answers(columns, answering, outputs)
+        problems += shifted(rows.prepared.problems, first)
+    return columns, problems
 
-    joined = {name: pa.chunked_array(arrays).slice(0, len(table)) for name, arrays in columns.items()}
-    if not len(table):
-        problems = []
-    return assemble(joined, problems, schema, table), problems
+
+def _columns_without_rows(
+    answering: Answering, table: Table, tell: Tell, progress: Progress
+) -> dict[str, list[pa.Array]]:
+    """Return the columns and types that a table without rows is answered by: those of one empty row."""
+    inputs = answering.columns
+    if table.data.column_names:  # an empty list of rows has no columns, which is no mistake
+        inputs = check_columns(answering, table, tell)
+    columns: dict[str, list[pa.Array]] = {}
+    rows = answering.prepare(_row_without_cells(answering.columns), targets=False)
+    (outputs,) = answering.outputs(rows, [inputs], progress)
+    _append_answers(columns, answering, outputs)
+    return columns
+
+
+def _append_answers(
+    columns: dict[str, list[pa.Array]], answering: Answering, outputs: Mapping[str, Tensor]
+) -> None:
+    for target, task in answering.tasks.items():
+        for suffix, answer in task.answers(outputs[target]).items():
+            columns.setdefault(f"{target}_{suffix}" if suffix else target, []).append(answer)
+
+
+def shifted(problems: list[Problem], first: int) -> list[Problem]:
+    """Return the problems of a chunk, with rows counted in the table; `first` is the chunk's first row."""
+    return [replace(problem, row=problem.row + first) for problem in problems]
 
 
 def _row_without_cells(columns: Sequence[str]) -> Table:
@@ -61,62 +92,71 @@ def _row_without_cells(columns: Sequence[str]) -> Table:
 
 
 def embed(predictor: Predictor, table: Table, tell: Tell, store: Store | None = None) -> np.ndarray:
-    """The fused vectors, float32 of shape (rows, width)."""
-    given = check_columns(predictor, table, tell)
-    parts = []
-    for _, part in chunks(table):
-        parts += [
-            predictor.fused(batch, given)
-            for batch in predictor.prepare(part, targets=False, store=store).in_order(BATCH)
-        ]
-    if not parts:
+    """Return the fused vectors, float32 of shape (rows, width)."""
+    inputs = check_columns(predictor, table, tell)
+    vectors = []
+    for _, chunk in chunks(table):
+        rows = predictor.prepare(chunk, targets=False, store=store)
+        for batch in rows.in_order(BATCH):
+            vectors.append(predictor.fused(batch, inputs))
+    if not vectors:
         return np.zeros((0, predictor.width), dtype=np.float32)
-    return torch.cat(parts).numpy()
+    return torch.cat(vectors).numpy()
 
 
 def chunks(table: Table) -> Iterator[tuple[int, Table]]:
-    """The table in parts that fit in memory, each with the number of its first row."""
+    """Yield the table in chunks that fit in memory, each with the number of its first row."""
     for first in range(0, len(table), CHUNK):
         yield first, Table(table.data.slice(first, CHUNK), table.root, table.name)
 
 
 def check_columns(answering: Answering, table: Table, tell: Tell) -> list[str]:
-    """The inputs that the table has. Says once which ones it lacks altogether. Raises `TableError` when
-    it has none of them.
+    """Return the inputs that the table has. Warn once of each one that it lacks.
+
+    Raises `TableError` if it has none of them.
     """
-    known = table.data.column_names
-    absent = [name for name in answering.columns if origin(name, known) not in known]
+    names = table.data.column_names
+    absent = [name for name in answering.columns if origin(name, names) not in names]
     if absent and len(absent) == len(answering.columns):
         raise TableError(
             f"{table.name} has none of the model's input columns ({', '.join(absent)}); it has "
-            f"{', '.join(table.data.column_names) or 'no column'}"
+            f"{', '.join(names) or 'no column'}"
         )
-    others = [
-        name
-        for name in table.data.column_names
-        if name not in answering.columns and name not in answering.tasks
-    ]
-    for name in dict.fromkeys(origin(name, known) for name in absent):
-        close = nearest(name, others)
-        hint = f"; {close}" if close.startswith("did") else ""
-        tell(f"input '{name}' is not in {table.name}: treated as missing in every row{hint}")
+    _warn_of_absent(answering, table, absent, tell)
     return [name for name in answering.columns if name not in absent]
 
 
+def _warn_of_absent(answering: Answering, table: Table, absent: list[str], tell: Tell) -> None:
+    names = table.data.column_names
+    model_columns = {*answering.columns, *answering.tasks}
+    unused = [name for name in names if name not in model_columns]
+    for name in dict.fromkeys(origin(name, names) for name in absent):
+        suggestion = nearest(name, unused)
+        hint = f"; {suggestion}" if suggestion.startswith("did") else ""
+        tell(f"input '{name}' is not in {table.name}: treated as missing in every row{hint}")
+
+
 def beside(table: pa.Table, answers: pa.Table, ids: Sequence[str] = ()) -> pa.Table:
-    """A table's columns, then the answers, but for `ids`, which are the table's own; an answer whose
-    name the table has gets `_answer`.
+    """Append the answers to a table, without `ids`, which it has already.
+
+    An answer whose name is that of a column of the table gets `_answer`.
     """
-    known = set(table.column_names)
-    for name in (name for name in answers.column_names if name not in ids):
-        table = table.append_column(f"{name}_answer" if name in known else name, answers[name])
+    table_names = set(table.column_names)
+    for name in answers.column_names:
+        if name not in ids:
+            answer_name = f"{name}_answer" if name in table_names else name
+            table = table.append_column(answer_name, answers[name])
     return table
 
 
-def assemble(answers: dict[str, Any], problems: list[Problem], schema: Schema, table: Table) -> pa.Table:
-    """Id columns as they came, then the answers, then `problem`."""
-    done: dict[str, Any] = {
-        name: table.data.column(name) for name in schema.of("id") if name in table.data.column_names
-    } | answers
-    done["problem"] = check.column(problems, len(table))
-    return pa.table(done)
+def assemble(
+    answers: Mapping[str, pa.ChunkedArray], problems: list[Problem], schema: Schema, table: Table
+) -> pa.Table:
+    """Return a table of the id columns as they came, then the answers, then `problem`."""
+    columns: dict[str, pa.ChunkedArray | pa.Array] = {}
+    for name in schema.of("id"):
+        if name in table.data.column_names:
+            columns[name] = table.data.column(name)
+    columns.update(answers)
+    columns["problem"] = check.column(problems, len(table))
+    return pa.table(columns)

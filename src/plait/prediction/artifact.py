@@ -1,5 +1,6 @@
-"""The folder of a trained model: recipe, plan, fitted state, weights, metrics. JSON, YAML and safetensors
-only: loading runs no code from the folder.
+"""The folder of a trained model: recipe, plan, fitted state, weights, metrics.
+
+Files are JSON, YAML and safetensors only: loading runs no code from the folder.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 from safetensors import SafetensorError
@@ -19,30 +19,32 @@ from torch import nn
 
 from plait.data.plan import Plan
 from plait.data.preprocessing import Preprocessing
-from plait.encoders.pretrained import Pretrained
+from plait.encoders.base import FrozenEncoder
 from plait.errors import ArtifactError, PlaitError
 from plait.model.network import MultimodalModel
 from plait.pretrained.network import Network
 from plait.runs.files import write_json, write_tensors, write_text
-from plait.runs.folder import CHECKPOINTS, FORMAT
+from plait.runs.folder import CHECKPOINTS, FORMAT, Record
+from plait.table.json import JSON
 
 FILES = ("recipe.yaml", "plan.json", "state.json", "weights.safetensors")
 
 
 @dataclass
 class Artifact:
-    """A trained model with all that it needs to read new rows. `record` holds metrics, environment and
-    history.
+    """A trained model, and the state that it needs to read new rows.
+
+    `record` holds metrics, environment and history.
     """
 
     plan: Plan
     preprocessing: Preprocessing
     model: MultimodalModel
-    record: dict[str, Any]
+    record: Record
 
 
 def save(artifact: Artifact, folder: Path) -> None:
-    """Write the folder. Weights come last: a folder that has them is whole.
+    """Write the folder. Weights come last: a folder that has them is complete.
 
     `recipe.yaml` is for people and for the next training; `load` reads what was decided from `plan.json`.
     """
@@ -119,12 +121,13 @@ def _check_format(folder: Path) -> None:
         )
 
 
-def _read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+def _read_json(path: Path) -> JSON:
+    fields: JSON = json.loads(path.read_text(encoding="utf-8"))
+    return fields
 
 
 def identity(folder: Path) -> str:
-    """A hash of a trained model: what its vectors are compared by."""
+    """Return a digest of a trained model. Only vectors of the same model can be compared."""
     digest = hashlib.blake2b(digest_size=16)
     for name in ("plan.json", "weights.safetensors"):
         digest.update((folder / name).read_bytes())
@@ -132,20 +135,28 @@ def identity(folder: Path) -> str:
 
 
 def networks(*modules: nn.Module) -> list[Network]:
-    """The pretrained networks that frozen encoders among these modules use."""
-    return [part.network for module in modules for part in module.modules() if isinstance(part, Pretrained)]
+    """Return the pretrained networks that frozen encoders in these modules use."""
+    pretrained = []
+    for module in modules:
+        for submodule in module.modules():
+            if isinstance(submodule, FrozenEncoder):
+                pretrained.append(submodule.network)
+    return pretrained
 
 
 def copy(files: Path, folder: Path) -> None:
-    """The files of a pretrained network, so that the folder of a model is all that it needs; links
-    where the disk allows it.
+    """Copy the files of a pretrained network, so that a model needs nothing outside its folder.
+
+    Hard links save the space where the disk allows them.
     """
-    for path in (p for p in files.rglob("*") if p.suffix in (".json", ".safetensors") and p.is_file()):
-        into = folder / path.relative_to(files)
-        into.parent.mkdir(parents=True, exist_ok=True)
-        if into.exists():
+    for path in files.rglob("*"):
+        if path.suffix not in (".json", ".safetensors") or not path.is_file():
+            continue
+        target = folder / path.relative_to(files)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists():
             continue
         try:
-            os.link(path.resolve(), into)
+            os.link(path.resolve(), target)
         except OSError:
-            shutil.copyfile(path, into)
+            shutil.copyfile(path, target)

@@ -1,4 +1,4 @@
-"""From rows to answers and embeddings."""
+"""Compute the outputs and the fused vectors of rows."""
 
 from __future__ import annotations
 
@@ -26,39 +26,50 @@ BATCH = 64
 
 
 class Rows(Protocol):
-    """Rows that have been prepared: a `Dataset`, or more than one. Labels are found in `prepared.batch`
-    at `rows`.
-    """
+    """Rows that have been prepared: a `Dataset`, or several of the same rows."""
 
     @property
-    def prepared(self) -> Prepared: ...
+    def prepared(self) -> Prepared:
+        """The prepared table, which has the labels."""
+        ...
+
     @property
-    def rows(self) -> Tensor: ...
+    def rows(self) -> Tensor:
+        """The numbers of the rows in the prepared table."""
+        ...
+
     def __len__(self) -> int: ...
 
 
 class Answering(Protocol):
-    """What answers: one network, or an ensemble."""
+    """A model that answers rows: one network, or an ensemble."""
 
     @property
-    def columns(self) -> list[str]: ...
+    def columns(self) -> list[str]:
+        """The names of the inputs."""
+        ...
+
     @property
-    def tasks(self) -> Mapping[str, Task]: ...
+    def tasks(self) -> Mapping[str, Task]:
+        """The fitted task of each target."""
+        ...
 
     def prepare(
         self, table: Table, targets: bool = True, store: Store | None = None, progress: Progress = ...
-    ) -> Any:
-        """All rows of a table, ready for `outputs`."""
+    ) -> Rows:
+        """Prepare all rows of a table for `outputs`."""
 
     def outputs(
         self, rows: Any, subsets: Sequence[Sequence[str]], progress: Progress = ...
     ) -> list[dict[str, Tensor]]:
-        """For each subset of the columns, all others hidden, each target's outputs for all rows."""
+        """Return each target's outputs for all rows, for each subset of the columns, the others hidden."""
 
 
 class Predictor:
-    """A model set up to answer fast: in eval mode, with the weights of its large products in bf16 where
-    it was trained so, converted once. The model that it is given is left as it is.
+    """A model set up to answer fast.
+
+    It is in eval mode. If it was trained in bf16, the weights of its large products are converted once, in
+    a copy.
     """
 
     def __init__(
@@ -67,19 +78,21 @@ class Predictor:
         self.preprocessing, self.settings, self.plan = preprocessing, settings, plan
         if settings.precision == "bf16":
             model = copy.deepcopy(model)
-            for part in model.modules():
-                if isinstance(part, (nn.Conv2d, nn.Conv3d, nn.Linear, nn.LSTM, nn.Embedding)):
-                    part.bfloat16()
+            for module in model.modules():
+                if isinstance(module, (nn.Conv2d, nn.Conv3d, nn.Linear, nn.LSTM, nn.Embedding)):
+                    module.bfloat16()
         if settings.channels_last:
             to_channels_last(model)
         self.model = model.eval().to(settings.device)
 
     @property
     def columns(self) -> list[str]:
+        """The names of the inputs."""
         return self.model.columns
 
     @property
     def tasks(self) -> dict[str, Task]:
+        """The fitted task of each target."""
         return self.preprocessing.tasks
 
     def prepare(
@@ -89,16 +102,19 @@ class Predictor:
         store: Store | None = None,
         progress: Progress = lambda n: None,
     ) -> Dataset:
+        """Prepare all rows of a table, and embed the columns of frozen encoders."""
         prepared = self.preprocessing.prepare(table, targets, progress, store)
-        frozen.embed(
-            prepared, self.preprocessing, network.frozen(self.model), self.plan, self.settings, store
-        )
+        encoders = network.frozen(self.model)
+        frozen.embed(prepared, self.preprocessing, encoders, self.plan, self.settings, store)
         return Dataset(prepared, self.preprocessing)
 
     def outputs(
         self, rows: Dataset, subsets: Sequence[Sequence[str]], progress: Progress = lambda n: None
     ) -> list[dict[str, Tensor]]:
-        """Encode every column once: all subsets together cost little more than one."""
+        """Return each target's outputs for all rows, for each subset of the columns; nothing without rows.
+
+        Every column is encoded once: all subsets together cost little more than one.
+        """
         of_batches: list[list[dict[str, Tensor]]] = []
         for batch in rows.in_order(BATCH):
             of_batches.append(self.of_batch(batch, subsets))
@@ -106,9 +122,11 @@ class Predictor:
         if not of_batches:
             return []
         joined_subsets = []
-        for place in range(len(subsets)):
-            of_subset = [outputs[place] for outputs in of_batches]
-            by_target = {t: joined([outputs[t] for outputs in of_subset]) for t in self.model.targets}
+        for subset in range(len(subsets)):
+            of_subset = [outputs[subset] for outputs in of_batches]
+            by_target = {}
+            for target in self.model.targets:
+                by_target[target] = joined([outputs[target] for outputs in of_subset])
             joined_subsets.append(by_target)
         return joined_subsets
 
@@ -123,11 +141,12 @@ class Predictor:
         with self.settings.autocast():
             encoded = self.model.encode(batch)
             for columns in subsets:
-                kept = self.model.keep(encoded, columns)
-                outputs = self.model.answer(self.model.fuse(kept), kept)
-                of_subsets.append(
-                    {target: self._decoded(target, output) for target, output in outputs.items()}
-                )
+                subset = self.model.keep(encoded, columns)
+                outputs = self.model.answer(self.model.fuse(subset), subset)
+                decoded = {}
+                for target, output in outputs.items():
+                    decoded[target] = self._decoded(target, output)
+                of_subsets.append(decoded)
         return of_subsets
 
     def _decoded(self, target: str, output: Tensor) -> Tensor:
@@ -142,8 +161,8 @@ class Predictor:
         """
         batch = batch.to(torch.device(self.settings.device))
         with self.settings.autocast():
-            kept = self.model.keep(self.model.encode(batch), columns)
-            return self.model.fuse(kept)[self._widest_target].answered_BD().float().cpu()
+            encoded = self.model.keep(self.model.encode(batch), columns)
+            return self.model.fuse(encoded)[self._widest_target].answered_BD().float().cpu()
 
     @property
     def width(self) -> int:

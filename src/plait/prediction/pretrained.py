@@ -1,13 +1,13 @@
-"""Pretrained networks of Hugging Face that are run as they are: loaded from a folder, and over the
-cells of one column.
-"""
+"""Load a pretrained network of Hugging Face from a folder, and run it as it is on the cells of a column."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import torch
@@ -18,15 +18,21 @@ from plait.prediction.answers import beside
 from plait.pretrained.network import quiet
 from plait.table import problems as check
 from plait.table.problems import Problem
+from plait.table.schema import origin
 from plait.table.table import Table
 
-SAFELY: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+SAFELY = {"trust_remote_code": False, "local_files_only": True}
 
 
 @contextmanager
-def loading(model: str, what: str) -> Iterator[Any]:
-    """transformers, to load a network with. Raises `RecipeError` when it is not installed, or cannot
-    load what is asked for inside.
+def loading(model: str, what: str) -> Iterator[ModuleType]:
+    """Yield the package transformers, to load a network with.
+
+    Raises `RecipeError` if it is not installed, or cannot load the network.
     """
     try:
         import transformers
@@ -41,37 +47,47 @@ def loading(model: str, what: str) -> Iterator[Any]:
         raise RecipeError(f"'{model}' cannot be loaded as a {what}: {error}") from None
 
 
-def network(loader: Any, folder: Path) -> Any:
-    """The network that a class of transformers makes of a folder's files, for use: safetensors only,
-    never foreign code.
+def network(loader: type[PreTrainedModel], folder: Path) -> PreTrainedModel:
+    """Load a network from a folder by a class of transformers, in eval mode.
+
+    Only safetensors are read, and no code of the folder is run.
     """
     return loader.from_pretrained(folder, use_safetensors=True, dtype=torch.float32, **SAFELY).eval()
 
 
-def answered(
+@dataclass(frozen=True)
+class NewColumn:
+    """A column of answers: its name, its type, and what a progress bar calls the work."""
+
+    name: str
+    type: pa.DataType
+    activity: str
+
+
+def answer_cells(
     table: Table,
     column: str,
-    cells: pa.ChunkedArray,
-    answer: Callable[[Any], Any],
-    name: str,
-    kind: pa.DataType,
+    answer: Callable[[object], str | bytes | None],
+    new_column: NewColumn,
     screen: Screen,
-    doing: str,
 ) -> pa.Table:
-    """The table with what `answer` makes of each cell beside it, as `name`, null where there is none,
-    and `problem`: a cell of which it raises `BadCell` has no answer either, and is told.
+    """Return the table with a new column, which has what `answer` returns for each cell of `column`.
+
+    It is null where there is no cell. A cell for which `answer` raises `BadCell` is null too; the column
+    `problem` has the reason, and all such cells are warned of.
     """
-    found: list[Any] = []
+    cells = table.column(origin(column, table.data.column_names))
+    answers: list[str | bytes | None] = []
     problems: list[Problem] = []
-    with screen.bar(doing, len(table)) as bar:
+    with screen.bar(new_column.activity, len(table)) as bar:
         for row, cell in enumerate(cells.to_pylist()):
             try:
-                found.append(None if cell is None else answer(cell))
+                answers.append(None if cell is None else answer(cell))
             except BadCell as bad:
-                found.append(None)
+                answers.append(None)
                 problems.append(Problem(row, column, bad.file, bad.reason))
             bar.advance()
     check.tell(problems, screen.warn)
-    return beside(
-        table.data, pa.table({name: pa.array(found, kind), "problem": check.column(problems, len(table))})
-    )
+    problem_column = check.column(problems, len(table))
+    answer_column = pa.array(answers, new_column.type)
+    return beside(table.data, pa.table({new_column.name: answer_column, "problem": problem_column}))

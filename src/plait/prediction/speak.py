@@ -1,10 +1,9 @@
-"""Pretrained networks of Hugging Face that read texts aloud: run as they are, on a table's texts."""
+"""Read a table's texts aloud by a pretrained network of Hugging Face, as it is."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,14 +19,15 @@ from plait.tasks.speaking.waves import wav
 
 
 class Speaker:
-    """A network that makes a wave of a text by itself (as VITS), or spectra, which a `vocoder`, a
-    folder of its own, makes a wave of (as SpeechT5): safetensors only, never foreign code. `voice` is
-    the number of one of the network's voices, or a file of NumPy with the vector of one, which SpeechT5
-    needs.
+    """A network that turns a text into a wave (as VITS), or into spectra (as SpeechT5).
+
+    A `vocoder`, another folder, turns spectra into a wave. `voice` is the number of one of the network's
+    voices, or for SpeechT5 a file of NumPy with the vector of a voice. Only safetensors are read, and no
+    code of the folders is run.
     """
 
     def __init__(self, model: str, vocoder: str | None = None, voice: str | None = None) -> None:
-        """Raises `RecipeError` when it is no such network, or its files lack something."""
+        """Load the network. Raises `RecipeError` if it is of another kind, or a file is missing."""
         folder = files.find(model)
         self.kind = str(files.read_json(folder, "config.json").get("model_type"))
         if self.kind not in ("vits", "speecht5"):
@@ -35,20 +35,18 @@ class Speaker:
                 f"'{model}' is a '{self.kind}'; expected a network that reads aloud: vits or speecht5"
             )
         if (self.kind == "speecht5") != (vocoder is not None):
-            need = (
-                "makes spectra: say which network makes a wave of them (vocoder=, --vocoder)"
-                if vocoder is None
-                else "needs no vocoder: leave it out"
-            )
-            raise RecipeError(f"'{model}' {need}")
+            hint = "needs no vocoder: leave it out"
+            if vocoder is None:
+                hint = "makes spectra: say which network makes a wave of them (vocoder=, --vocoder)"
+            raise RecipeError(f"'{model}' {hint}")
         self.voice = _voice(voice, self.kind)
         with pretrained.loading(model, "speaker") as transformers:
             loader = transformers.VitsModel if self.kind == "vits" else transformers.SpeechT5ForTextToSpeech
-            self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, **pretrained.SAFELY)
-            self.network: Any = pretrained.network(loader, folder)
-            self.vocoder: Any = (
-                pretrained.network(transformers.SpeechT5HifiGan, files.find(vocoder)) if vocoder else None
-            )
+            self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **pretrained.SAFELY)
+            self.network = pretrained.network(loader, folder)
+            self.vocoder = None
+            if vocoder:
+                self.vocoder = pretrained.network(transformers.SpeechT5HifiGan, files.find(vocoder))
         self.rate = int((self.vocoder or self.network).config.sampling_rate)
         voices = int(getattr(self.network.config, "num_speakers", 1))
         if isinstance(self.voice, int) and not 0 <= self.voice < voices:
@@ -56,29 +54,31 @@ class Speaker:
 
     @torch.inference_mode()
     def __call__(self, text: str) -> np.ndarray:
-        """The wave of one text, mono at `rate`. What is drawn by lot in it depends on the text only.
-        Raises `BadCell` when the network knows none of its letters.
+        """Return the wave of one text, mono at `rate`.
+
+        The seed of its random numbers depends on the text only. Raises `BadCell` if the network knows none
+        of the letters.
         """
         try:
-            given = self.tokenizer(text, return_tensors="pt")
+            inputs = self.tokenizer(text, return_tensors="pt")
         except ImportError as error:
             raise RecipeError(f"the network's tokenizer needs a package that is not here: {error}") from None
-        if not given["input_ids"].numel():
+        if not inputs["input_ids"].numel():
             raise BadCell("a text without a letter that the network knows", "")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest()))
             if self.kind == "vits":
-                named = {"speaker_id": self.voice} if isinstance(self.voice, int) else {}
-                found = self.network(**given, **named).waveform[0]
+                speaker = {"speaker_id": self.voice} if isinstance(self.voice, int) else {}
+                output = self.network(**inputs, **speaker).waveform[0]
             else:
-                found = self.network.generate_speech(
-                    given["input_ids"], torch.from_numpy(self.voice), vocoder=self.vocoder
-                )
-        wave: np.ndarray = found.float().numpy()
+                vector = torch.from_numpy(self.voice)
+                output = self.network.generate_speech(inputs["input_ids"], vector, vocoder=self.vocoder)
+        wave: np.ndarray = output.float().numpy()
         return wave
 
 
 def _voice(voice: str | None, kind: str) -> int | np.ndarray | None:
+    """Return the number or the vector (1, D) of a voice. Raises `RecipeError` if the kind takes another."""
     if voice is None and kind == "vits":
         return None
     if voice is not None and voice.isdecimal():
@@ -88,22 +88,20 @@ def _voice(voice: str | None, kind: str) -> int | np.ndarray | None:
             "a speecht5 takes the vector of a voice, no number: give a file of NumPy (voice=speaker.npy)"
         )
     if voice is None or kind == "vits":
-        what = (
-            "the vector of a voice, a file of NumPy (voice=speaker.npy)"
-            if kind == "speecht5"
-            else "the number of a voice (voice=0)"
-        )
-        raise RecipeError(f"a {kind} takes {what}")
+        expected = "the number of a voice (voice=0)"
+        if kind == "speecht5":
+            expected = "the vector of a voice, a file of NumPy (voice=speaker.npy)"
+        raise RecipeError(f"a {kind} takes {expected}")
     try:
-        found = np.load(voice, allow_pickle=False)
+        vector = np.load(voice, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise RecipeError(f"'{voice}' is no file of NumPy with the vector of a voice: {error}") from None
-    return np.asarray(found, dtype=np.float32).reshape(1, -1)
+    return np.asarray(vector, dtype=np.float32).reshape(1, -1)
 
 
 def speak(
     model: str | Path,
-    data: Any,
+    data: object,
     column: str | None = None,
     *,
     name: str = "speech",
@@ -112,18 +110,21 @@ def speak(
     root: str | Path | None = None,
     quiet: bool = False,
 ) -> pa.Table:
-    """The table with the texts of `column` read aloud beside it, as `name`, the bytes of WAV files,
-    null where there is no text, and `problem`.
+    """Read the texts of `column` aloud.
 
-    `model` is a folder or a hub's name (see `Speaker`). `column` may be left out where the table has
-    one. Raises `RecipeError` for a model that does not fit, `TableError` for a wrong column.
+    Return the table with two new columns: `name`, the bytes of WAV files, null where there is no text, and
+    `problem`. `model` is a folder or a hub's name (see `Speaker`). `column` may be left out if the table has
+    only one. Raises `RecipeError` for a model that does not fit, `TableError` for a wrong column.
     """
     screen, table = Screen(quiet), read(data, root)
     column = only_column(table, column, "texts")
-    cells = table.column(column)
+    table.column(column)  # a wrong name is an error before the network is loaded
     speaker = Speaker(str(model), None if vocoder is None else str(vocoder), voice)
 
-    def spoken(cell: Any) -> bytes | None:
-        return wav(speaker(str(cell)), speaker.rate) if str(cell).strip() else None
+    def spoken(cell: object) -> bytes | None:
+        """Return the WAV file of a text; None for one without letters."""
+        text = str(cell)
+        return wav(speaker(text), speaker.rate) if text.strip() else None
 
-    return pretrained.answered(table, column, cells, spoken, name, pa.binary(), screen, "reading aloud")
+    new_column = pretrained.NewColumn(name, pa.binary(), "reading aloud")
+    return pretrained.answer_cells(table, column, spoken, new_column, screen)

@@ -1,9 +1,8 @@
-"""Pretrained networks of Hugging Face that write what is said: run as they are, on a table's recordings."""
+"""Transcribe a table's recordings by a pretrained network of Hugging Face, as it is."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,77 +20,74 @@ from plait.table.table import only_column
 from plait.tasks.writing.pretrained_speech import aligns
 
 LONGEST = 4 * 3600.0  # seconds of a recording
-
-
-WINDOW = 30.0  # seconds that a network is given at once
-
-
-TOGETHER = 8  # windows
+WINDOW = 30.0  # seconds that a network reads at once
+TOGETHER = 8  # windows in one run of the network
 
 
 class Transcriber:
-    """A network with a CTC head (as Wav2Vec2ForCTC), or one that generates text from speech (as
-    Whisper), from a folder or the hub's cache: safetensors only, never foreign code. Long recordings
-    are read in windows of 30 s, cut where it is quietest near a window's end.
+    """A network with a CTC head (as Wav2Vec2ForCTC), or one that generates text (as Whisper).
+
+    It comes from a folder or the hub's cache. Only safetensors are read, and no code of the folder is run.
+    Long recordings are read in windows of 30 s, cut at the quietest place near a window's end.
     """
 
     def __init__(self, model: str, language: str | None = None) -> None:
-        """Raises `RecipeError` when it is no such network, or its files lack something."""
+        """Load the network. Raises `RecipeError` if it is of another kind, or a file is missing."""
         folder = files.find(model)
         self.aligns, self.language = aligns(model), language
         with pretrained.loading(model, "transcriber") as transformers:
             loader = transformers.AutoModelForCTC if self.aligns else transformers.AutoModelForSpeechSeq2Seq
-            self.extractor: Any = transformers.AutoFeatureExtractor.from_pretrained(
-                folder, **pretrained.SAFELY
-            )
-            self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, **pretrained.SAFELY)
-            self.network: Any = pretrained.network(loader, folder)
+            self.extractor = transformers.AutoFeatureExtractor.from_pretrained(folder, **pretrained.SAFELY)
+            self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **pretrained.SAFELY)
+            self.network = pretrained.network(loader, folder)
 
     @torch.inference_mode()
     def __call__(self, wave: np.ndarray) -> str:
-        """The text of one recording, mono at the network's own rate."""
-        parts = stretches(wave, int(WINDOW * self.extractor.sampling_rate))
-        return " ".join(
-            text
-            for first in range(0, len(parts), TOGETHER)
-            for text in self._read(parts[first : first + TOGETHER])
-            if text
-        )
+        """Return the text of one recording, mono at the network's sampling rate."""
+        windows = stretches(wave, int(WINDOW * self.extractor.sampling_rate))
+        texts = []
+        for first in range(0, len(windows), TOGETHER):
+            texts += self._read(windows[first : first + TOGETHER])
+        return " ".join(text for text in texts if text)
 
     def _read(self, waves: list[np.ndarray]) -> list[str]:
-        asked = {"padding": True} if self.aligns else {}
-        given = self.extractor(
+        """Return the text of each window."""
+        padding = {"padding": True} if self.aligns else {}
+        inputs = self.extractor(
             waves,
             sampling_rate=self.extractor.sampling_rate,
             return_tensors="pt",
             return_attention_mask=True,
-            **asked,
+            **padding,
         )
         if self.aligns:
-            ids = self.network(**given).logits.argmax(-1)
+            ids = self.network(**inputs).logits.argmax(-1)
         else:
+            options = {"language": self.language} if self.language else {}
             with network.quiet():
-                ids = self.network.generate(**given, **({"language": self.language} if self.language else {}))
+                ids = self.network.generate(**inputs, **options)
         return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
 
 def stretches(wave: np.ndarray, longest: int) -> list[np.ndarray]:
-    """A recording cut into stretches of at most `longest` samples, where the tenth part before a
-    stretch's end is quietest.
+    """Cut a recording into stretches of at most `longest` samples.
+
+    Each is cut at the quietest place in its last tenth, which is most likely between two words.
     """
-    parts, quiet = [], max(longest // 100, 1)
+    cuts = []
+    width = max(longest // 100, 1)  # samples whose power is added up
     while len(wave) > longest:
         start = longest - longest // 10
-        power = np.convolve(wave[start:longest] ** 2, np.ones(quiet), "valid")
-        at = start + int(power.argmin()) + quiet // 2
-        parts.append(wave[:at])
-        wave = wave[at:]
-    return [*parts, wave]
+        power = np.convolve(wave[start:longest] ** 2, np.ones(width), "valid")
+        end = start + int(power.argmin()) + width // 2
+        cuts.append(wave[:end])
+        wave = wave[end:]
+    return [*cuts, wave]
 
 
 def transcribe(
     model: str | Path,
-    data: Any,
+    data: object,
     column: str | None = None,
     *,
     name: str = "transcript",
@@ -99,24 +95,26 @@ def transcribe(
     root: str | Path | None = None,
     quiet: bool = False,
 ) -> pa.Table:
-    """The table with what is said in the recordings of `column` beside it, as `name`, null where there
-    is none, and `problem`.
+    """Transcribe the recordings of `column`.
 
-    `model` is a folder or a hub's name (see `Transcriber`). `column` may be left out where the table
-    has one. `language` is for networks that take one. Raises `RecipeError` for a model that does not
-    fit, `TableError` for a wrong column.
+    Return the table with two new columns: `name`, the text, null where there is no recording, and `problem`.
+    `model` is a folder or a hub's name (see `Transcriber`). `column` may be left out if the table has only
+    one. `language` is for networks that take one. Raises `RecipeError` for a model that does not fit,
+    `TableError` for a wrong column.
     """
     screen, table = Screen(quiet), read(data, root)
     column = only_column(table, column, "recordings")
-    cells = table.column(origin(column, table.data.column_names))
-    heard = Transcriber(str(model), language)
+    table.column(origin(column, table.data.column_names))  # a wrong name is an error before the network loads
+    transcriber = Transcriber(str(model), language)
 
-    def text(cell: Any) -> str | None:
+    def text(cell: object) -> str | None:
+        """Return the text of a recording; None for a video without sound."""
         media = Media(cell, table.root)
         try:
-            wave = read_sound(media.content, heard.extractor.sampling_rate, LONGEST).wave
+            wave = read_sound(media.content, transcriber.extractor.sampling_rate, LONGEST).wave
         except BadCell as bad:
             raise BadCell(bad.reason, media.file) from None
-        return None if wave is None else heard(wave)
+        return None if wave is None else transcriber(wave)
 
-    return pretrained.answered(table, column, cells, text, name, pa.string(), screen, "transcribing")
+    new_column = pretrained.NewColumn(name, pa.string(), "transcribing")
+    return pretrained.answer_cells(table, column, text, new_column, screen)

@@ -1,1 +1,1 @@
-"""Other people's networks: where their files lie, and how they are read."""
+"""Pretrained networks of others: where their files are, and how they are read."""

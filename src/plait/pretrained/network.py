@@ -1,15 +1,16 @@
-"""Pretrained networks: loaded from their files, or built as those describe them; how wide they are, and
-what they want to be given.
+"""Pretrained networks: load them, tell how wide their vectors are and which input they expect.
+
+Shape letters: B rows, L tokens, T steps, M mel bands, D width.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from safetensors.torch import load_file
@@ -22,15 +23,19 @@ from plait.nn.device import to_channels_last
 from plait.nn.layers import masked_mean
 from plait.pretrained import files as weights
 from plait.pretrained.convnets import PLANS, ConvNet
+from plait.pretrained.files import Architecture
+from plait.table.json import JSON
 
-NOT_FORM = (
-    "auto_map",
-    "transformers_version",
-    "dtype",
-    "torch_dtype",
-)  # entries of a config that do not describe the network
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers.modeling_outputs import BaseModelOutput
 
 
+# entries of a config that do not describe the network
+NOT_FORM = ("auto_map", "transformers_version", "dtype", "torch_dtype")
+
+
+# types whose width is `hidden_size`, so that transformers need not be imported to know it
 COMMON = ("bert", "roberta", "xlm-roberta", "mpnet", "distilbert", "vit", "deit", "dinov2")
 
 
@@ -50,7 +55,7 @@ OF_WAVES = (
 )
 
 
-LONGEST = 512  # tokens of a text, where the model does not say
+LONGEST = 512  # tokens of a text, if the model's files do not say
 
 
 OF_SPECTRA = ("whisper",)  # types that take mel spectrograms as `audio` makes them
@@ -60,21 +65,25 @@ SHORTEST = 400  # samples that the convolutions of wav2vec 2.0 need to give one 
 
 
 class Network:
-    """A pretrained network. Its own module is loaded when it is first used; copies of a model share it."""
+    """A pretrained network. Its module is loaded when it is first used; copies of a model share it.
 
-    def __init__(self, model: str, identity: str, architecture: dict[str, Any], tower: str) -> None:
+    `tower` names the entry of the config that describes the tower of a model of two towers, such as CLIP.
+    """
+
+    def __init__(self, model: str, identity: str, architecture: Architecture, tower: str) -> None:
         self.model, self.identity, self.architecture, self.tower = model, identity, architecture, tower
         self.folder: Path | None = None  # where a saved model keeps its files
         self.pools = True
         self._loaded: nn.Module | None = None
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Network:
+    def __deepcopy__(self, memo: dict[int, object]) -> Network:
         return self
 
     @property
     def files(self) -> Path:
-        """The folder of its files. Raises `RecipeError` when they are gone, or are others than those it
-        was trained with.
+        """The folder of the network's files.
+
+        Raises `RecipeError` if they are gone, or differ from those that the model was trained with.
         """
         folder = self.folder or weights.find(self.model)
         if weights.identity(folder) != self.identity:
@@ -84,31 +93,37 @@ class Network:
         return folder
 
     def on(self, device: torch.device) -> nn.Module:
-        """The network with its weights, not to be trained."""
+        """Return the network with its pretrained weights on a device, not to be trained."""
         if self._loaded is None:
-            found = self.trained()
-            self._loaded = (
-                (found.folded() if isinstance(found, ConvNet) else found).requires_grad_(False).eval()
-            )
+            network = self.trained()
+            if isinstance(network, ConvNet):
+                network = network.folded()
+            self._loaded = network.requires_grad_(False).eval()
         return self._loaded.to(device)
 
     def trained(self) -> nn.Module:
-        """The network with its weights, of the caller's own."""
-        return self._convolutions() if "network" in self.architecture else self._of_hugging_face()
+        """Return a new copy of the network with its pretrained weights."""
+        if "network" in self.architecture:
+            return self._convolutions()
+        return self._of_hugging_face()
 
     def untrained(self) -> nn.Module:
-        """A network of the same form with weights at random, of the caller's own."""
+        """Return a new network of the same architecture with random weights."""
         if "network" in self.architecture:
             return ConvNet(PLANS[self.architecture["network"]])
         from transformers import AutoConfig, AutoModel
 
-        settings = AutoConfig.for_model(**{k: v for k, v in self.architecture.items() if k not in NOT_FORM})
-        return self._of_tower(AutoModel.from_config(settings, dtype=torch.float32, trust_remote_code=False))
+        settings = AutoConfig.for_model(**_form(self.architecture))
+        model = AutoModel.from_config(settings, dtype=torch.float32, trust_remote_code=False)
+        return self._of_tower(model)
 
     def _convolutions(self) -> nn.Module:
         network = ConvNet(PLANS[self.architecture["network"]])
-        found = load_file(self.files / "model.safetensors")
-        network.load_state_dict({k: v for k, v in found.items() if not k.startswith("classifier.")})
+        tensors = load_file(self.files / "model.safetensors")
+        without_classifier = {
+            name: tensor for name, tensor in tensors.items() if not name.startswith("classifier.")
+        }
+        network.load_state_dict(without_classifier)
         to_channels_last(network)
         return network
 
@@ -117,66 +132,80 @@ class Network:
 
         safely = {"use_safetensors": True, "trust_remote_code": False, "local_files_only": True}
         with quiet():
-            whole, info = AutoModel.from_pretrained(
+            model, report = AutoModel.from_pretrained(
                 self.files, dtype=torch.float32, output_loading_info=True, **safely
             )
-        absent = [
-            key for key in info["missing_keys"] if "pooler" not in key and "masked_spec_embed" not in key
-        ]
+        missing = report["missing_keys"]
+
+        # a pooler and a mask's vector may be missing: nothing here needs them
+        absent = [key for key in missing if "pooler" not in key and "masked_spec_embed" not in key]
         if absent:
             raise RecipeError(
                 f"the files of '{self.model}' lack {len(absent)} of the network's tensors, {min(absent)} "
                 f"among them"
             )
-        self.pools = not any(
-            "pooler" in key for key in info["missing_keys"]
-        )  # transformers would fill what is missing with random numbers
-        return self._of_tower(whole)
 
-    def _of_tower(self, whole: Any) -> nn.Module:
-        if whole.config.is_encoder_decoder:
-            return cast(nn.Module, whole.get_encoder())
-        if getattr(whole.config, self.tower, None) is None:
-            return cast(nn.Module, whole)
-        tower: nn.Module = getattr(whole, self.tower.replace("config", "model"))
+        # transformers fills a missing pooler with random numbers
+        self.pools = not any("pooler" in key for key in missing)
+        return self._of_tower(model)
+
+    def _of_tower(self, model: PreTrainedModel) -> nn.Module:
+        """Return the part of a model that encodes: its encoder, its tower, or all of it."""
+        if model.config.is_encoder_decoder:
+            return cast(nn.Module, model.get_encoder())
+        if getattr(model.config, self.tower, None) is None:
+            return cast(nn.Module, model)
+        tower: nn.Module = getattr(model, self.tower.replace("config", "model"))
         return tower
 
     def vectors(self, module: nn.Module, values: Values, kind: str, pool: str, unit: bool) -> Values:
-        """What a module of this form makes of cells of a layout: floats (B, L, D), with lengths."""
+        """Return what a module of this architecture makes of cells: floats (B, L, D), with lengths.
+
+        `kind` is that of the cells' layout. With `unit`, each vector has length 1. Raises `RecipeError` if
+        the network does not take such cells, or has no pooler but is asked for it.
+        """
         if kind == "frames" and self.architecture.get("model_type") not in OF_CLIPS:
             return self._of_frames(module, values, pool, unit)
         try:
-            found, length_B = self._run(module, values, kind)
+            output, length_B = self._run(module, values, kind)
         except ValueError as error:
             raise RecipeError(
                 f"'{self.model}' does not take what the column's options make of cells: {error}"
             ) from error
-        length_B = (
-            None if pool == "none" and kind == "spectrogram" else length_B
-        )  # its decoder knows the silence behind the end, too
-        x_BLD = found if isinstance(found, Tensor) else found.last_hidden_state
-        x_BLD = x_BLD.flatten(2).transpose(1, 2) if x_BLD.ndim == 4 else x_BLD
-        if pool == "pooler":
-            if not self.pools or getattr(found, "pooler_output", None) is None:
-                raise RecipeError(f"'{self.model}' has no pooling of its own; use pool: mean")
-            x_BLD, length_B = found.pooler_output[:, None], None
-        elif pool == "cls":
-            x_BLD, length_B = x_BLD[:, :1], None
-        elif pool == "mean":
-            full = (
-                torch.full((len(x_BLD),), x_BLD.shape[1], device=x_BLD.device)
-                if length_B is None
-                else length_B
-            )
-            x_BLD, length_B = masked_mean(x_BLD, Values(x_BLD, full).mask_BL())[:, None], None
-        x_BLD = F.normalize(x_BLD.float(), dim=-1) if unit else x_BLD.float()
-        length_B = (
-            torch.full((len(x_BLD),), x_BLD.shape[1], device=x_BLD.device) if length_B is None else length_B
-        )
-        return Values(x_BLD, length_B, encoded=True)
+        if pool == "none" and kind == "spectrogram":
+            length_B = None  # Whisper's decoder also reads the silence behind the end
+        x_BLD, length_B = self._pooled(output, length_B, pool)
+        x_BLD = x_BLD.float()
+        if unit:
+            x_BLD = F.normalize(x_BLD, dim=-1)
+        return Values(x_BLD, _lengths_or_all(x_BLD, length_B), encoded=True)
 
-    def _run(self, module: nn.Module, values: Values, kind: str) -> tuple[Any, Tensor | None]:
-        """The module's own output, and how many of its tokens are valid where that differs between rows."""
+    def _pooled(
+        self, output: Tensor | BaseModelOutput, length_B: Tensor | None, pool: str
+    ) -> tuple[Tensor, Tensor | None]:
+        """Pool a module's output to one vector per cell, unless `pool` is `none`.
+
+        Returns the vectors (B, L, D), and their lengths where these differ between rows.
+        """
+        if pool == "pooler":
+            pooled_BD = getattr(output, "pooler_output", None)
+            if not self.pools or pooled_BD is None:
+                raise RecipeError(f"'{self.model}' has no pooling of its own; use pool: mean")
+            return pooled_BD[:, None], None
+        x_BLD = output if isinstance(output, Tensor) else output.last_hidden_state
+        if x_BLD.ndim == 4:  # a grid (B, D, H, W)
+            x_BLD = x_BLD.flatten(2).transpose(1, 2)
+        if pool == "cls":
+            return x_BLD[:, :1], None
+        if pool == "mean":
+            mask_BL = Values(x_BLD, _lengths_or_all(x_BLD, length_B)).mask_BL()
+            return masked_mean(x_BLD, mask_BL)[:, None], None
+        return x_BLD, length_B
+
+    def _run(
+        self, module: nn.Module, values: Values, kind: str
+    ) -> tuple[Tensor | BaseModelOutput, Tensor | None]:
+        """Run the module. Returns its own output, and the lengths of the rows where these differ."""
         if kind == "tokens":
             return module(input_ids=values.x.long(), attention_mask=values.mask_BL().long()), values.length_B
         if kind == "wave":
@@ -184,64 +213,87 @@ class Network:
         if kind == "spectrogram":
             return self._of_spectra(module, values)
         if kind == "frames":
-            assert values.length_B is not None
-            count = int(self.architecture.get("num_frames", values.x.shape[1]))
-            last_B = (values.length_B - 1).clamp(min=0)[:, None]
-            at = (
-                (torch.linspace(0, 1, count, device=last_B.device) * last_B).round().long()
-            )  # of a shorter clip some twice
-            return module(values.x[torch.arange(len(at), device=at.device)[:, None], at]), None
+            return module(self._spread_frames(values)), None
         return module(values.x), None
+
+    def _spread_frames(self, values: Values) -> Tensor:
+        """Return as many frames of each video as the network reads, some twice if the video has fewer."""
+        assert values.length_B is not None
+        count = int(self.architecture.get("num_frames", values.x.shape[1]))
+        last_B1 = (values.length_B - 1).clamp(min=0)[:, None]
+        frame_BT = (torch.linspace(0, 1, count, device=last_B1.device) * last_B1).round().long()
+        row_B1 = torch.arange(len(frame_BT), device=frame_BT.device)[:, None]
+        return values.x[row_B1, frame_BT]
 
     @staticmethod
     def _of_waves(module: nn.Module, values: Values) -> tuple[Tensor, Tensor]:
-        """One sound after the other: where networks normalise over time, what is padded would not be
-        the same.
+        """Run the module on one recording after the other.
+
+        Networks that normalise over time would give other vectors for a padded recording.
         """
         assert values.length_B is not None
-        waves = [values.x[i : i + 1, : int(n)] for i, n in enumerate(values.length_B)]
         states = []
-        for wave in waves:
-            with _hiding(module, wave.shape[1]):
-                states.append(module(F.pad(wave, (0, max(SHORTEST - wave.shape[1], 0)))).last_hidden_state[0])
-        length_B = torch.tensor([len(s) for s in states], device=values.x.device)
+        for row, length in enumerate(values.length_B):
+            wave_1T = values.x[row : row + 1, : int(length)]
+            samples = wave_1T.shape[1]
+            padded_1T = F.pad(wave_1T, (0, max(SHORTEST - samples, 0)))
+            with _hiding(module, samples):
+                states.append(module(padded_1T).last_hidden_state[0])
+        length_B = torch.tensor([len(state) for state in states], device=values.x.device)
         return nn.utils.rnn.pad_sequence(states, batch_first=True), length_B
 
     @staticmethod
-    def _of_spectra(module: Any, values: Values) -> tuple[Tensor, Tensor]:
-        """Spectra as Whisper knows them: what is 80 dB below a recording's loudest band, or more, is
-        raised to that, and all are as long as the longest that it reads, with silence behind them.
+    def _of_spectra(module: PreTrainedModel, values: Values) -> tuple[Tensor, Tensor]:
+        """Run the module on spectra in the form that Whisper was trained on.
+
+        What is more than 80 dB below a recording's loudest band is raised to that level. All recordings are
+        as long as the longest that Whisper reads, with silence behind them.
         """
         assert values.length_B is not None
-        bands, asked = values.x.shape[2], int(module.config.num_mel_bins)
-        if bands != asked:
+        bands, expected_bands = values.x.shape[2], int(module.config.num_mel_bins)
+        if bands != expected_bands:
             raise RecipeError(
-                f"the network takes {asked} mel bands, the recordings have {bands}: leave the modality's "
-                f"bands to it"
+                f"the network takes {expected_bands} mel bands, the recordings have {bands}: leave the "
+                f"modality's bands to it"
             )
-        steps, mask_BT1 = 2 * int(module.config.max_source_positions), values.mask_BL()[..., None]
+        steps = 2 * int(module.config.max_source_positions)
+        mask_BT1 = values.mask_BL()[..., None]
         x_BTM = values.x.float().masked_fill(~mask_BT1, -math.inf)
-        floor_B = (x_BTM.amax((1, 2), keepdim=True) - 8 / 4).clamp(
-            min=(-10 + 4) / 4
-        )  # in powers of ten, as `Audio.transform` scales them
-        x_BTM = torch.maximum(F.pad(x_BTM, (0, 0, 0, steps - x_BTM.shape[1]), value=-math.inf), floor_B)
+
+        # levels are powers of ten, which `Audio.transform` scales as (level + 4) / 4
+        loudest_B11 = x_BTM.amax((1, 2), keepdim=True)
+        floor_B11 = (loudest_B11 - 8 / 4).clamp(min=(-10 + 4) / 4)
+        padded_BTM = F.pad(x_BTM, (0, 0, 0, steps - x_BTM.shape[1]), value=-math.inf)
+        x_BTM = torch.maximum(padded_BTM, floor_B11)
         return module(x_BTM.transpose(1, 2)).last_hidden_state, (values.length_B + 1) // 2
 
     def _of_frames(self, module: nn.Module, values: Values, pool: str, unit: bool) -> Values:
-        """One vector for each frame within a clip's length."""
+        """Return one vector for each frame within a video's length."""
         mask_BT = values.mask_BL()
-        pictures = Values(values.x[mask_BT].contiguous(memory_format=torch.channels_last))
-        vectors = self.vectors(module, pictures, "grid", pool, unit).x[:, 0]
-        x_BTD = vectors.new_zeros(*mask_BT.shape, vectors.shape[1])
-        return Values(
-            x_BTD.index_put((mask_BT.nonzero(as_tuple=True)), vectors), values.length_B, encoded=True
-        )
+        images = Values(values.x[mask_BT].contiguous(memory_format=torch.channels_last))
+        vectors_ND = self.vectors(module, images, "grid", pool, unit).x[:, 0]
+        x_BTD = vectors_ND.new_zeros(*mask_BT.shape, vectors_ND.shape[1])
+        x_BTD = x_BTD.index_put(mask_BT.nonzero(as_tuple=True), vectors_ND)
+        return Values(x_BTD, values.length_B, encoded=True)
+
+
+def _form(architecture: Architecture) -> Architecture:
+    """Return the entries of a config that describe the network."""
+    return {name: setting for name, setting in architecture.items() if name not in NOT_FORM}
+
+
+def _lengths_or_all(x_BLD: Tensor, length_B: Tensor | None) -> Tensor:
+    """Return the lengths of the rows; where there are none, all tokens are valid."""
+    if length_B is not None:
+        return length_B
+    return torch.full((len(x_BLD),), x_BLD.shape[1], device=x_BLD.device)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No bars and no reports of transformers: tensors that are not used are none of a user's business,
-    those that lack are told here.
+    """Silence the progress bars and reports of transformers.
+
+    Users need not know of tensors that are not used. plait itself reports those that are missing.
     """
     from transformers.utils import logging
 
@@ -256,27 +308,36 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+def _steps(config: PretrainedConfig, samples: int) -> int:
+    """Return how many vectors such a network makes of so many samples: of its convolutions and adapters."""
+    layers = list(zip(config.conv_kernel, config.conv_stride, strict=True))
+    if getattr(config, "add_adapter", False):
+        layers += [(1, config.adapter_stride)] * config.num_adapter_layers
+    for kernel, stride in layers:
+        samples = (samples - kernel) // stride + 1
+    return samples
+
+
 @contextmanager
-def _hiding(module: Any, samples: int) -> Iterator[None]:
-    """In training these networks hide stretches of time from themselves; not in a recording that is
-    shorter than one, which is an error there.
+def _hiding(module: PreTrainedModel, samples: int) -> Iterator[None]:
+    """Let a network hide stretches of time in training, but not in a recording shorter than a stretch.
+
+    transformers raises an error for such a recording.
     """
-    asked = getattr(module.config, "apply_spec_augment", False)
-    steps = (
-        int(module._get_feat_extract_output_lengths(torch.tensor(max(samples, SHORTEST))))
-        if module.training and asked
-        else 0
-    )
-    module.config.apply_spec_augment = asked and steps > module.config.mask_time_length
+    augments = getattr(module.config, "apply_spec_augment", False)
+    steps = _steps(module.config, max(samples, SHORTEST)) if module.training and augments else 0
+    module.config.apply_spec_augment = augments and steps > module.config.mask_time_length
     try:
         yield
     finally:
-        module.config.apply_spec_augment = asked
+        module.config.apply_spec_augment = augments
 
 
-def width(architecture: dict[str, Any], tower: str) -> int:
-    """How wide the network's vectors are. Raises `RecipeError` when transformers is missing, or does
-    not know it.
+def width(architecture: Architecture, tower: str) -> int:
+    """Return how wide a network's vectors are.
+
+    Raises `RecipeError` if transformers is not installed, does not know the network, or if the network's
+    config does not say.
     """
     if "network" in architecture:
         return PLANS[architecture["network"]].width
@@ -284,7 +345,8 @@ def width(architecture: dict[str, Any], tower: str) -> int:
         raise RecipeError(
             "pretrained models of Hugging Face need transformers: pip install 'plait[pretrained]'"
         )
-    if isinstance(size := architecture.get("hidden_size"), int) and architecture.get("model_type") in COMMON:
+    size = architecture.get("hidden_size")
+    if isinstance(size, int) and architecture.get("model_type") in COMMON:
         return size  # saves the import
     from transformers import CONFIG_MAPPING, AutoConfig
 
@@ -294,101 +356,118 @@ def width(architecture: dict[str, Any], tower: str) -> int:
             f"transformers knows no model of type '{kind}'; one that brings its own code cannot be used: "
             f"plait never runs that"
         )
-    settings = AutoConfig.for_model(**{k: v for k, v in architecture.items() if k not in NOT_FORM})
+    settings = AutoConfig.for_model(**_form(architecture))
     settings = getattr(settings, tower, None) or settings
-    found = (
-        getattr(settings, "hidden_size", None)
-        or getattr(settings, "d_model", None)
-        or (getattr(settings, "hidden_sizes", None) or [0])[-1]
-    )
-    if not found:
+    size = _stated_width(settings)
+    if not size:
         raise RecipeError(
             f"how wide the vectors of a '{kind}' are is not in its config.json (hidden_size, d_model, "
             f"hidden_sizes)"
         )
-    return int(found)
+    return size
 
 
-def pooling(folder: Path, architecture: dict[str, Any], modality: str) -> str:
-    """How the model's files say that its vectors become one."""
+def _stated_width(settings: Architecture) -> int:
+    """Return the width that a config states under one of its usual names; 0 if it states none."""
+    for name in ("hidden_size", "d_model"):
+        size = getattr(settings, name, None)
+        if size:
+            return int(size)
+    sizes = getattr(settings, "hidden_sizes", None)
+    return int(sizes[-1]) if sizes else 0
+
+
+def pooling(folder: Path, architecture: Architecture, modality: str) -> str:
+    """Return the pooling that a model's files describe: `mean`, `cls` or `pooler`."""
     if modality == "text":
-        return (
-            "cls"
-            if weights.read_json(folder, "1_Pooling/config.json").get("pooling_mode_cls_token")
-            else "mean"
-        )
+        description = weights.read_json(folder, "1_Pooling/config.json")
+        return "cls" if description.get("pooling_mode_cls_token") else "mean"
     if modality == "audio" or architecture.get("model_type") in OF_CLIPS:
         return "mean"
+
+    # The mean of a grid of convolutions. The first token of a transformer over patches, unless it has none
+    # and pools by itself.
     vision = architecture.get("vision_config", architecture)
-    # the mean of a grid of convolutions; the first token of a transformer over patches, unless it has
-    # none and pools by itself
     if "window_size" in vision or str(vision.get("model_type", "")).startswith("siglip"):
         return "pooler"
     return "cls" if "patch_size" in vision and "num_attention_heads" in vision else "mean"
 
 
-def asked(model: str, architecture: dict[str, Any], modality: str) -> dict[str, Any]:
-    """Options of the modality that give the network what it was trained on, from its files."""
+def asked(model: str, architecture: Architecture, modality: str) -> JSON:
+    """Return the modality's options that give a network the input it was trained on.
+
+    They come from the model's files. Raises `RecipeError` if a column of sounds cannot be read by it.
+    """
     folder = weights.find(model)
     if modality == "text":
-        says = weights.read_json(folder, "sentence_bert_config.json")
-        longest = says.get("max_seq_length") or min(
-            int(architecture.get("max_position_embeddings", LONGEST)), LONGEST
-        )
+        description = weights.read_json(folder, "sentence_bert_config.json")
+        longest = description.get("max_seq_length")
+        if not longest:
+            longest = min(int(architecture.get("max_position_embeddings", LONGEST)), LONGEST)
         return {"split": "pretrained", "tokenizer": model, "max_tokens": longest}
-    says = weights.read_json(folder, "preprocessor_config.json")
+    preprocessor = weights.read_json(folder, "preprocessor_config.json")
     if modality == "audio":
-        if (kind := architecture.get("model_type")) in OF_SPECTRA:
-            return _of_sounds(says, architecture)
-        if kind not in OF_WAVES:
-            raise RecipeError(
-                f"'{model}' is a '{kind}'; for sounds expected one of {', '.join((*OF_WAVES, *OF_SPECTRA))}"
-            )
-        return {
-            "form": "wave",
-            "rate": int(says.get("sampling_rate", 16_000)),
-            "unit": bool(says.get("do_normalize", True)),
-        }
-    frames = (
-        {"frames": int(architecture["num_frames"])}
-        if modality == "video" and "num_frames" in architecture
-        else {}
-    )
-    return {**_of_pictures(says), **frames}
+        return _audio_options(model, preprocessor, architecture)
+    options = _image_options(preprocessor)
+    if modality == "video" and "num_frames" in architecture:
+        options["frames"] = int(architecture["num_frames"])
+    return options
 
 
-def _of_sounds(says: dict[str, Any], architecture: dict[str, Any]) -> dict[str, Any]:
-    """What a network of spectra asks for, as options of `audio`: all of a recording up to the longest
-    that it reads.
-    """
-    rate = int(says.get("sampling_rate", 16_000))
-    window, hop = (int(says.get(name, given)) / rate for name, given in (("n_fft", 400), ("hop_length", 160)))
+def _audio_options(model: str, preprocessor: Architecture, architecture: Architecture) -> JSON:
+    """Return a `preprocessor_config.json` of a network of sounds as options of `audio`."""
+    kind = architecture.get("model_type")
+    if kind in OF_SPECTRA:
+        return _spectrogram_options(preprocessor, architecture)
+    if kind not in OF_WAVES:
+        raise RecipeError(
+            f"'{model}' is a '{kind}'; for sounds expected one of {', '.join((*OF_WAVES, *OF_SPECTRA))}"
+        )
+    return {
+        "form": "wave",
+        "rate": int(preprocessor.get("sampling_rate", 16_000)),
+        "unit": bool(preprocessor.get("do_normalize", True)),
+    }
+
+
+def _spectrogram_options(preprocessor: Architecture, architecture: Architecture) -> JSON:
+    """Return the options of `audio` for a network of spectra: all of a recording up to its longest input."""
+    rate = int(preprocessor.get("sampling_rate", 16_000))
+    hop = int(preprocessor.get("hop_length", 160)) / rate
     seconds = 2 * int(architecture.get("max_source_positions", 1500)) * hop
-    shape = {
+    return {
         "rate": rate,
-        "window": window,
+        "window": int(preprocessor.get("n_fft", 400)) / rate,
         "hop": hop,
         "bands": int(architecture.get("num_mel_bins", 80)),
         "lowest": 0.0,
         "highest": rate / 2,
+        "view": "centre",
+        "seconds": seconds,
+        "longest": seconds,
     }
-    return {**shape, "view": "centre", "seconds": seconds, "longest": seconds}
 
 
-def _of_pictures(says: dict[str, Any]) -> dict[str, Any]:
-    """What a `preprocessor_config.json` says of size, form and colours, as options of `image`."""
-    size = says.get("crop_size") if says.get("do_center_crop") else says.get("size")
-    size = size if size is not None else 224
-    side = size if isinstance(size, int) else size.get("height") or size.get("shortest_edge") or 224
-    fit = (
-        "pad"
-        if says.get("do_pad")
-        else "crop"
-        if says.get("do_center_crop") or (isinstance(size, dict) and "shortest_edge" in size)
-        else "stretch"
-    )
-    scaled = says.get("do_normalize", True)
-    mean, std = (
-        (says.get("image_mean", [0.5] * 3), says.get("image_std", [0.5] * 3)) if scaled else (0.0, 1.0)
-    )
-    return {"size": int(side), "fit": fit, "mean": mean, "std": std}
+def _image_options(preprocessor: Architecture) -> JSON:
+    """Return the size, framing and colours of a `preprocessor_config.json` as options of `image`."""
+    crops = preprocessor.get("do_center_crop")
+    size = preprocessor.get("crop_size") if crops else preprocessor.get("size")
+    if size is None:
+        size = 224
+    mean, std = 0.0, 1.0
+    if preprocessor.get("do_normalize", True):
+        mean = preprocessor.get("image_mean", [0.5] * 3)
+        std = preprocessor.get("image_std", [0.5] * 3)
+    fit = "stretch"
+    if preprocessor.get("do_pad"):
+        fit = "pad"
+    elif crops or (isinstance(size, dict) and "shortest_edge" in size):
+        fit = "crop"
+    return {"size": _side(size), "fit": fit, "mean": mean, "std": std}
+
+
+def _side(size: int | Mapping[str, int]) -> int:
+    """Return the pixels a side of a size, which files give as a number or by its edges."""
+    if isinstance(size, int):
+        return size
+    return int(size.get("height") or size.get("shortest_edge") or 224)

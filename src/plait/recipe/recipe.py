@@ -8,14 +8,13 @@ import re
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 from pydantic import ValidationError
 
 from plait.errors import RecipeError, nearest
-from plait.recipe import registry
-from plait.recipe.registry import Choice, Options
+from plait.recipe.registry import Choice, Options, explain
 from plait.recipe.sections import (
     ColumnRecipe,
     EnsembleRecipe,
@@ -24,6 +23,7 @@ from plait.recipe.sections import (
     TrainingRecipe,
     TuningRecipe,
 )
+from plait.table.json import JSON
 
 
 class Recipe(Options):
@@ -35,7 +35,7 @@ class Recipe(Options):
     """
 
     columns: dict[str, ColumnRecipe] = {}
-    modalities: dict[str, dict[str, Any]] = {}
+    modalities: dict[str, dict[str, object]] = {}
     encoders: dict[str, Choice] = {}
     fusion: Choice = Choice(name="concat")
     balancing: Choice = Choice(name="equal")
@@ -46,11 +46,11 @@ class Recipe(Options):
     quality: Literal["fast", "good", "best"] = "fast"
     ensemble: EnsembleRecipe | None = None
     tuning: TuningRecipe = TuningRecipe()
-    task_defaults: dict[str, dict[str, Any]] = {}
+    task_defaults: dict[str, dict[str, object]] = {}
     singles: bool = False
     seed: int = 0
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JSON:
         """Return what was asked for, and nothing else, as JSON. `load` is the inverse."""
         return self.model_dump(mode="json", exclude_unset=True)
 
@@ -65,14 +65,14 @@ def builtin() -> list[str]:
     return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
 
 
-def load(source: str | Path | Mapping[str, Any] | Recipe | None, overrides: Iterable[str] = ()) -> Recipe:
+def load(source: str | Path | Mapping[str, object] | Recipe | None, overrides: Iterable[str] = ()) -> Recipe:
     """Load a recipe from a built-in name, a YAML file, a mapping, or nothing. Apply `a.b=value` overrides
     in order.
 
     Raises `RecipeError` for an unknown name, option or value.
     """
     if isinstance(source, Recipe):
-        data: dict[str, Any] = source.to_dict()
+        data: dict[str, object] = {**source.to_dict()}
     elif isinstance(source, Mapping):
         data = dict(source)
     else:
@@ -84,12 +84,12 @@ def load(source: str | Path | Mapping[str, Any] | Recipe | None, overrides: Iter
     try:
         return Recipe(**data)
     except ValidationError as error:
-        raise RecipeError(registry.explain(error, Recipe, "recipe")) from error
+        raise RecipeError(explain(error, Recipe, "recipe")) from error
     except TypeError as error:  # a key that is no string
         raise RecipeError(f"recipe: expected names and values: {error}") from error
 
 
-def _read(source: str) -> dict[str, Any]:
+def _read(source: str) -> dict[str, object]:
     if re.fullmatch(r"[\w-]+", source) and not Path(source).is_file():
         if source not in builtin():
             raise RecipeError(
@@ -110,17 +110,16 @@ def _read(source: str) -> dict[str, Any]:
     return data
 
 
-def _override(data: dict[str, Any], text: str) -> None:
+def _override(data: dict[str, object], text: str) -> None:
     path, sign, value = text.partition("=")
     if not sign or not path:
         raise RecipeError(f"override '{text}': expected name=value, as in training.epochs=5")
     *parents, last = path.strip().split(".")
     for name in parents:
-        inner = data.get(name)
-        if isinstance(inner, str):  # `encoder: cnn`, now to be given an option
-            inner = {"name": inner}
-        elif not isinstance(inner, dict):
-            inner = {}
+        before = data.get(name)
+        inner: dict[str, object] = before if isinstance(before, dict) else {}
+        if isinstance(before, str):  # `encoder: cnn`, now to be given an option
+            inner = {"name": before}
         data[name] = inner
         data = inner
     try:

@@ -1,7 +1,9 @@
-"""Finds components by name: the file's name is the registered name, and the folder is the kind.
+"""Find components by name: the file's name is the registered name, and the folder is the kind.
 
-`find("encoders", "lstm")` imports `plait/encoders/lstm.py` and takes its `component`. Nothing else is
+`encoders.find("lstm")` imports `plait/encoders/lstm.py` and takes its `component`. Nothing else is
 imported, so a component whose optional dependency is missing fails only when it is asked for.
+
+Each kind has one registry, in the `base.py` of its package.
 """
 
 from __future__ import annotations
@@ -10,17 +12,13 @@ import functools
 import importlib
 import pkgutil
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from plait.errors import RecipeError, nearest
 
 UNION = ("int", "str", "literal['auto']")  # how pydantic names the ways to read a field that has several
-
-
-KINDS = ("modalities", "encoders", "fusion", "tasks", "balancing", "members")
-
 
 _external: set[str] = set()
 
@@ -39,79 +37,91 @@ class Choice(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _from_name(cls, value: Any) -> Any:
+    def _from_name(cls, value: object) -> object:
         return {"name": value} if isinstance(value, str) else value
 
     @property
     def options(self) -> dict[str, Any]:
         return dict(self.model_extra or {})
 
-    def resolved(self, kind: str, defaults: Mapping[str, Any] | None = None) -> Choice:
-        """This choice with every option written out: its own, then `defaults`, then the component's."""
-        config = configure(kind, self.name, {**(defaults or {}), **self.options})
-        return Choice(name=self.name, **config.model_dump(mode="json"))
+
+class Component:
+    """The base of all components. `options` is the class of a component's options, its `Config`."""
+
+    options: ClassVar[type[Options]]
 
 
-def names(kind: str) -> list[str]:
-    """The names of all components of a kind, sorted; imports none of them."""
-    if kind not in KINDS:
-        raise RecipeError(f"no kind of component '{kind}': {nearest(kind, KINDS)}")
-    return list(_modules(f"plait.{kind}"))
+Kind = TypeVar("Kind", bound=Component, covariant=True)
 
 
-def samples() -> list[str]:
-    """The names of the sample tables, sorted."""
-    return list(_modules("plait.samples"))
+class Registry(Generic[Kind]):
+    """The components of one kind, which lie in the package `plait.<kind>`."""
 
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
 
-def find_sample(name: str) -> Any:
-    """The module of a sample table: `fetch(cache)`, TARGET, INPUTS, OVERRIDES, ABOUT."""
-    return importlib.import_module(f"plait.samples.{name}")
+    def names(self) -> list[str]:
+        """Return the names of all components, sorted. Import none of them."""
+        return list(modules(f"plait.{self.kind}"))
+
+    def find(self, name: str) -> type[Kind]:
+        """Return the class of a component.
+
+        `module:Class` names one outside the package. It must have been allowed by `allow`, which only a
+        caller's own code or recipe does: a loaded artifact or a request never makes plait import a
+        module of its choosing.
+
+        Raises `RecipeError` with the nearest name when there is none, or with what to install when a
+        dependency is missing.
+        """
+        if ":" in name:
+            external: type[Kind] = _external_class(name)
+            return external
+        names = self.names()
+        if name not in names:
+            raise RecipeError(f"no component '{name}' in {self.kind}: {nearest(name, names)}")
+        try:
+            component: type[Kind] = importlib.import_module(f"plait.{self.kind}.{name}").component
+        except ModuleNotFoundError as error:
+            raise RecipeError(
+                f"'{name}' in {self.kind} needs the package '{error.name}': pip install {error.name}"
+            ) from error
+        return component
+
+    def configure(self, name: str, options: Mapping[str, object]) -> Options:
+        """Return a component's validated `Config`. A wrong option gets the nearest valid one."""
+        config = self.find(name).options
+        try:
+            return config(**options)
+        except ValidationError as error:
+            raise RecipeError(explain(error, config, f"{self.kind}/{name}")) from error
+
+    def choose(self, choice: Choice) -> tuple[type[Kind], Options]:
+        """Return the component that a choice names, and its options."""
+        return self.find(choice.name), self.configure(choice.name, choice.options)
+
+    def resolve(self, choice: Choice, defaults: Mapping[str, object] | None = None) -> Choice:
+        """Write out every option of a choice: its own, then `defaults`, then the component's."""
+        config = self.configure(choice.name, {**(defaults or {}), **choice.options})
+        return Choice(name=choice.name, **config.model_dump(mode="json"))
 
 
 @functools.cache
-def _modules(package: str) -> tuple[str, ...]:
-    path = importlib.import_module(package).__path__
-    return tuple(
-        sorted(
-            m.name
-            for m in pkgutil.iter_modules(path)
-            if not (m.ispkg or m.name.startswith("base")) and not m.name.startswith("_")
-        )
-    )
-
-
-def find(kind: str, name: str) -> Any:
-    """The component class of this kind and name.
-
-    `module:Class` names one outside the package. It must have been allowed by `allow`, which only a
-    caller's own code or recipe does: a loaded artifact or a request never makes plait import a module
-    of its choosing.
-
-    Raises `RecipeError` with the nearest name when there is none, or with what to install when a
-    dependency is missing.
-    """
-    if ":" in name:
-        return _find_external(name)
-    known = names(kind)
-    if name not in known:
-        raise RecipeError(f"no component '{name}' in {kind}: {nearest(name, known)}")
-    try:
-        return importlib.import_module(f"plait.{kind}.{name}").component
-    except ModuleNotFoundError as error:
-        raise RecipeError(
-            f"'{name}' in {kind} needs the package '{error.name}': pip install {error.name}"
-        ) from error
+def modules(package: str) -> tuple[str, ...]:
+    """Return the names of the modules of a package that are components, sorted. Import none of them."""
+    names = []
+    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        if not module.ispkg and not module.name.startswith(("base", "_")):
+            names.append(module.name)
+    return tuple(sorted(names))
 
 
 def allow(name: str) -> None:
-    """Lets `find` import the component `module:Class` from outside the package, for the rest of this
-    process.
-    """
+    """Let every registry import the component `module:Class`, for the rest of this process."""
     _external.add(name)
 
 
-def _find_external(name: str) -> Any:
+def _external_class(name: str) -> Any:
     if name not in _external:
         raise RecipeError(
             f"'{name}' lies outside plait, and loading a model never imports foreign code. "
@@ -119,21 +129,12 @@ def _find_external(name: str) -> Any:
         )
     module, _, attribute = name.partition(":")
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        component = getattr(importlib.import_module(module), attribute)
     except (ModuleNotFoundError, AttributeError) as error:
         raise RecipeError(f"cannot import component '{name}': {error}") from error
-    if not hasattr(found, "options"):
+    if not hasattr(component, "options"):
         raise RecipeError(f"'{name}' is no component: expected a class with `options`, as in CONTRIBUTING.md")
-    return found
-
-
-def configure(kind: str, name: str, options: dict[str, Any]) -> Any:
-    """The component's validated `Config`; a wrong option gets the nearest valid one."""
-    config = find(kind, name).options
-    try:
-        return config(**options)
-    except ValidationError as error:
-        raise RecipeError(explain(error, config, f"{kind}/{name}")) from error
+    return component
 
 
 def explain(error: ValidationError, model: type[BaseModel], where: str) -> str:

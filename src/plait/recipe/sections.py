@@ -4,11 +4,12 @@ training loop.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from plait.recipe.registry import Choice, Options
+from plait.table.json import JSON
 from plait.table.schema import Role
 
 
@@ -85,26 +86,26 @@ class EnsembleRecipe(Options):
     bags: int = Field(20, ge=1)
 
 
-_VECTORS = {"image": "pretrained", "text": "pretrained"}
+_VECTORS: JSON = {"image": "pretrained", "text": "pretrained"}
 
 
-_SECOND = {"image": {"name": "pretrained", "model": "mobilenet_v2"}, "text": "pretrained"}
+_SECOND: JSON = {"image": {"name": "pretrained", "model": "mobilenet_v2"}, "text": "pretrained"}
 
 
-_LIGHT = {"name": "network", "light": True}
+_LIGHT: JSON = {"name": "network", "light": True}
 
 
-_CONCAT = {"name": "concat", "dropout": 0.3}
+_CONCAT: JSON = {"name": "concat", "dropout": 0.3}
 
 
-_GOOD: dict[str, Any] = {
+_GOOD: JSON = {
     "frozen": {**_LIGHT, "encoders": _VECTORS, "fusion": _CONCAT},
     "linear": "linear",
     "trees": "trees",
 }
 
 
-QUALITY: dict[str, dict[str, Any]] = {
+QUALITY: dict[str, JSON] = {
     "fast": {},
     "good": {"members": _GOOD, "repeats": "auto"},
     "best": {
@@ -138,7 +139,7 @@ class Between(Options):
 class Choices(Options):
     """One of some values, as they would stand in a recipe."""
 
-    choices: tuple[Any, ...] = Field(min_length=2)
+    choices: tuple[object, ...] = Field(min_length=2)
 
 
 _SPACE: dict[str, Between | Choices] = {
@@ -241,5 +242,5 @@ class TrainingRecipe(TrainingOptions):
 
     @field_validator("channels_last", "compile", "allocator", mode="before")
     @classmethod
-    def _from_bool(cls, value: Any) -> Any:
+    def _from_bool(cls, value: object) -> object:
         return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value

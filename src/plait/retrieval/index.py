@@ -1,7 +1,7 @@
-"""An index on disk: the vectors of a table's rows beside its plain columns, to be searched by vectors
-and filtered by columns.
+"""An index on disk: the vectors of a table's rows beside its plain columns.
 
-It is a LanceDB table, embedded, in a folder or under the address of an object store.
+It is searched by vectors and filtered by plain columns. It is a LanceDB table, embedded, in a folder or
+under the address of an object store.
 """
 
 from __future__ import annotations
@@ -12,43 +12,35 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
 from plait.errors import RecipeError, TableError, nearest
 
+if TYPE_CHECKING:
+    from lancedb import DBConnection
+    from lancedb.table import Table
+
 NAME = "rows"  # of the table in the database
-
-
-ROW = "row"  # counts the rows in the order in which they came
-
-
-APPROXIMATE = 50_000  # rows from which on a search does not look at all of them
-
-
-PROBES, REFINED = (
-    40,
-    10,
-    # parts of an approximate index that are searched; candidates whose own vectors are compared, for each
-    # one asked for
-)
-
-
-RESCORED = 50  # candidates for each one asked for where a score of another kind orders them
-
-
+ROW = "row"  # the column that numbers the rows in the order in which they were added
+APPROXIMATE = 50_000  # rows from which on a search is approximate
+PROBES = 40  # partitions of an approximate index that a search reads
+REFINED = 10  # candidates for each row of the answer whose exact vectors are compared
+RESCORED = 50  # candidates for each row of the answer that another score orders
 WRITTEN = 20_000  # rows in one batch
 
-
-Score = Callable[[np.ndarray], np.ndarray]
+Score = Callable[[np.ndarray], np.ndarray]  # of vectors (N, D): (N,), the larger the nearer
 
 
 @dataclass(frozen=True)
 class About:
-    """What an index says of itself: the model that made its vectors, the columns that they are of,
-    their width, and the tables' id column.
+    """The description that an index has of itself.
+
+    That is the identity of the model that made its vectors, the columns that they stand for, their width,
+    and the tables' id column.
     """
 
     model: str
@@ -58,51 +50,53 @@ class About:
 
 
 class Index:
-    """Rows that can be searched. `about` says what is in it."""
+    """Rows that can be searched by their vectors. `about` describes them."""
 
-    def __init__(self, table: Any, about: About) -> None:
-        self._table, self.about = table, about
+    def __init__(self, table: Table, description: About) -> None:
+        self._table = table
+        self.about = description
 
     @classmethod
-    def create(cls, place: str | Path, about: About, plain: pa.Schema) -> Index:
-        """A new, empty index in a folder or under an address such as `s3://...`. `plain` are the
-        columns beside vectors.
+    def create(cls, address: str | Path, description: About, plain: pa.Schema) -> Index:
+        """Create an empty index in a folder or under an address such as `s3://...`.
 
-        Raises `TableError` when there is one already.
+        `plain` are the columns beside vectors. Raises `TableError` if there is an index already.
         """
-        database, made = _connect(place)
-        if made:
-            raise TableError(f"'{place}' holds an index already; add to it, or choose another place")
-        vector = pa.list_(pa.float32(), about.width)
-        fields = [
-            pa.field(ROW, pa.int64()),
-            *plain,
-            *(pa.field(_vector(i), vector) for i in range(len(about.columns))),
-        ]
-        said = {
-            "plait": json.dumps(
-                {"model": about.model, "columns": about.columns, "width": about.width, "id": about.id}
-            )
+        database, exists_already = _connect(address)
+        if exists_already:
+            raise TableError(f"'{address}' holds an index already; add to it, or choose another place")
+        vector = pa.list_(pa.float32(), description.width)
+        fields = [pa.field(ROW, pa.int64()), *plain]
+        for number in range(len(description.columns)):
+            fields.append(pa.field(_vector(number), vector))
+        metadata = {
+            "model": description.model,
+            "columns": description.columns,
+            "width": description.width,
+            "id": description.id,
         }
-        return cls(database.create_table(NAME, schema=pa.schema(fields, metadata=said)), about)
+        schema = pa.schema(fields, metadata={"plait": json.dumps(metadata)})
+        return cls(database.create_table(NAME, schema=schema), description)
 
     @classmethod
-    def open(cls, place: str | Path, model: str) -> Index:
-        """The index in a folder or under an address. Raises `TableError` when there is none, or when
-        another model made it.
+    def open(cls, address: str | Path, model: str) -> Index:
+        """Open the index in a folder or under an address.
+
+        Raises `TableError` if there is none, or if another model made it.
         """
-        if "://" not in str(place) and not Path(place).is_dir():
-            raise TableError(f"no index '{place}'; make one with: plait index RUN TABLE --index {place}")
-        database, made = _connect(place)
-        if not made:
-            raise TableError(f"'{place}' holds no index of plait")
+        if "://" not in str(address) and not Path(address).is_dir():
+            raise TableError(f"no index '{address}'; make one with: plait index RUN TABLE --index {address}")
+        database, has_index = _connect(address)
+        if not has_index:
+            raise TableError(f"'{address}' holds no index of plait")
         table = database.open_table(NAME)
-        said = json.loads((table.schema.metadata or {}).get(b"plait", b"{}"))
-        if said.get("model") != model:
+        metadata = json.loads((table.schema.metadata or {}).get(b"plait", b"{}"))
+        if metadata.get("model") != model:
             raise TableError(
-                f"the index '{place}' was made by another model; vectors of two models cannot be compared"
+                f"the index '{address}' was made by another model; vectors of two models cannot be compared"
             )
-        return cls(table, About(said["model"], tuple(said["columns"]), said["width"], said["id"]))
+        columns = tuple(metadata["columns"])
+        return cls(table, About(metadata["model"], columns, metadata["width"], metadata["id"]))
 
     def __len__(self) -> int:
         return int(self._table.count_rows())
@@ -113,77 +107,88 @@ class Index:
         return [name for name in self._table.schema.names if not name.startswith(_VECTOR)]
 
     def add(self, rows: pa.Table, vectors: np.ndarray) -> int:
-        """Adds rows with their vectors, (rows, columns, width), zeros where a row lacks a column; where
-        the tables have an id column, a row takes the place of the one with the same id. Returns how
-        many there are now.
+        """Add rows with their vectors, and return the number of rows that the index has then.
+
+        `vectors` (rows, columns, width) has zeros where a row lacks a column. If the tables have an id
+        column, a row replaces the one with the same id.
         """
-        first = len(self) and 1 + int(
-            self._table.search().select([ROW]).limit(len(self)).to_arrow()[ROW].to_numpy().max()
-        )
-        schema = self._table.schema
+        first = self._next_row()
         key = self.about.id if self.about.id in rows.column_names and len(self) else None
         for start in range(0, len(vectors), WRITTEN):
-            part, some = rows.slice(start, WRITTEN), vectors[start : start + WRITTEN]
-            found: dict[str, Any] = {ROW: pa.array(np.arange(first + start, first + start + len(some)))}
-            for name in schema.names:
-                if name in part.column_names and name != ROW:
-                    found[name] = _cast(part.column(name), schema.field(name))
-            for i in range(len(self.about.columns)):
-                flat = pa.array(np.ascontiguousarray(some[:, i], dtype=np.float32).reshape(-1))
-                absent = pa.array(~some[:, i].any(1))
-                found[_vector(i)] = pa.FixedSizeListArray.from_arrays(flat, self.about.width, mask=absent)
-            whole = {
-                n: found[n] if n in found else pa.nulls(len(some), schema.field(n).type) for n in schema.names
-            }
-            batch = pa.table(whole, schema=schema)
+            chunk = rows.slice(start, WRITTEN)
+            batch = self._batch(chunk, vectors[start : start + WRITTEN], first + start)
             if key:
-                self._table.merge_insert(key).when_matched_update_all().when_not_matched_insert_all().execute(
-                    batch
-                )
+                merge = self._table.merge_insert(key)
+                merge.when_matched_update_all().when_not_matched_insert_all().execute(batch)
             else:
                 self._table.add(batch)
         return len(self)
 
+    def _next_row(self) -> int:
+        """Return the number of the next row that is added."""
+        if not len(self):
+            return 0
+        numbers = self._table.search().select([ROW]).limit(len(self)).to_arrow()[ROW]
+        return 1 + int(numbers.to_numpy().max())
+
+    def _batch(self, rows: pa.Table, vectors: np.ndarray, first: int) -> pa.Table:
+        """Return rows as the index stores them, numbered from `first`. A column that they lack is null."""
+        schema = self._table.schema
+        columns: dict[str, pa.Array | pa.ChunkedArray] = {}
+        for name in schema.names:
+            field = schema.field(name)
+            if name in rows.column_names and name != ROW:
+                columns[name] = _cast(rows.column(name), field)
+            else:
+                columns[name] = pa.nulls(len(vectors), field.type)
+        columns[ROW] = pa.array(np.arange(first, first + len(vectors)))
+        for number in range(len(self.about.columns)):
+            flat = pa.array(np.ascontiguousarray(vectors[:, number], dtype=np.float32).reshape(-1))
+            absent = pa.array(~vectors[:, number].any(1))
+            vector_column = pa.FixedSizeListArray.from_arrays(flat, self.about.width, mask=absent)
+            columns[_vector(number)] = vector_column
+        return pa.table(columns, schema=schema)
+
     def delete(self, where: str) -> int:
-        """Deletes the rows of which this condition (SQL, on plain columns) is true. Returns how many
-        there were.
-        """
+        """Delete the rows for which a condition (SQL, on plain columns) is true. Return their number."""
         before = len(self)
         with _conditions(self, where):
             self._table.delete(where)
         return before - len(self)
 
     def settle(self) -> bool:
-        """Makes an approximate index of large tables, or brings it up to date; True when there is one.
-        Call it after the last `add`.
+        """Build the approximate index of a large table, or update it. Call it after the last `add`.
+
+        Return whether there is an approximate index.
         """
         if len(self) < APPROXIMATE:
             return False
         from lancedb.index import IvfRq
 
-        known = {c for index in self._table.list_indices() for c in index.columns}
-        for i in range(len(self.about.columns)):
-            if _vector(i) not in known:
-                self._table.create_index(_vector(i), config=IvfRq(distance_type="cosine"))
+        indexed: set[str] = set()
+        for index in self._table.list_indices():
+            indexed.update(index.columns)
+        for number in range(len(self.about.columns)):
+            if _vector(number) not in indexed:
+                self._table.create_index(_vector(number), config=IvfRq(distance_type="cosine"))
         self._table.optimize()
         return True
 
     def recall(self, column: str, queries: int = 20, k: int = 10) -> float:
-        """The share of the `k` truly nearest rows that an approximate search finds, for some of the
-        index's own rows as queries.
+        """Return the share of the `k` nearest rows that an approximate search returns.
+
+        The queries are rows of the index, spread evenly.
         """
         name = _vector(self.about.columns.index(column))
         offsets = np.unique(np.linspace(0, len(self) - 1, queries).astype(int))
-        asked = (
-            self._table.take_offsets(offsets.tolist()).select([name]).to_arrow()[name].drop_null().to_pylist()
-        )
-        found = 0.0
-        for vector in asked:
-            rough, exact = (
-                {*self._nearest(np.array(vector), name, k, exact)[ROW].to_pylist()} for exact in (False, True)
-            )
-            found += len(rough & exact) / len(exact)
-        return found / max(len(asked), 1)
+        rows = self._table.take_offsets(offsets.tolist()).select([name]).to_arrow()
+        vectors = rows[name].drop_null().to_pylist()
+        recalls = 0.0
+        for vector in vectors:
+            approximate = set(self._nearest(np.array(vector), name, k, exact=False)[ROW].to_pylist())
+            exact = set(self._nearest(np.array(vector), name, k, exact=True)[ROW].to_pylist())
+            recalls += len(approximate & exact) / len(exact)
+        return recalls / max(len(vectors), 1)
 
     def _nearest(
         self,
@@ -192,9 +197,9 @@ class Index:
         k: int,
         exact: bool,
         where: str | None = None,
-        more: Sequence[str] = (),
+        extra_columns: Sequence[str] = (),
     ) -> pa.Table:
-        """The rows whose vectors are nearest by the cosine, with their `_distance`."""
+        """Return the rows whose vectors are nearest by the cosine, with their `_distance`."""
         query = (
             self._table.search(vector.astype(np.float32), vector_column_name=name)
             .distance_type("cosine")
@@ -204,7 +209,7 @@ class Index:
         if where:
             query = query.where(where)
         with _conditions(self, where):
-            return query.select([*self.plain, "_distance", *more]).to_arrow()
+            return query.select([*self.plain, "_distance", *extra_columns]).to_arrow()
 
     def search(
         self,
@@ -215,25 +220,27 @@ class Index:
         exact: bool = False,
         score: Score | None = None,
     ) -> pa.Table:
-        """The `k` rows whose vector of `column` is nearest by the cosine: `score`, the larger the
-        nearer, and the plain columns.
+        """Return the `k` rows whose vector of `column` is nearest to `vector` (width,) by the cosine.
 
-        Exact in tables of fewer than 50,000 rows, or when asked for. `where` is a condition on plain
-        columns (SQL). With `score`, a function of vectors (n, width), the nearest by the cosine are
-        ordered anew by it.
+        The column `score` comes first, the larger the nearer, then the plain columns. The search is exact in
+        tables of fewer than `APPROXIMATE` rows, or with `exact`. `where` is a condition on plain columns
+        (SQL). With `score`, a function of vectors (N, width), the nearest by the cosine are ordered by it.
         """
         if column not in self.about.columns:
             raise TableError(f"the index has no vectors of '{column}': {nearest(column, self.about.columns)}")
         name = _vector(self.about.columns.index(column))
-        wanted = min(k * RESCORED, len(self)) if score else k
-        found = self._nearest(vector, name, wanted, exact, where, [name] if score else [])
-        scores = 1 - found["_distance"].to_numpy()
         if score:
-            flat = found[name].combine_chunks()
-            scores = score(np.asarray(flat.flatten()).reshape(len(flat), self.about.width))
+            count = min(k * RESCORED, len(self))
+            candidates = self._nearest(vector, name, count, exact, where, [name])
+            vectors = candidates[name].combine_chunks()
+            scores = score(np.asarray(vectors.flatten()).reshape(len(vectors), self.about.width))
+        else:
+            candidates = self._nearest(vector, name, k, exact, where)
+            scores = 1 - candidates["_distance"].to_numpy()
         order = np.argsort(-scores, kind="stable")[:k]
         order = order[np.isfinite(scores[order])]
-        plain = found.select([n for n in self.plain if n != ROW]).take(pa.array(order))
+        names = [name for name in self.plain if name != ROW]
+        plain = candidates.select(names).take(pa.array(order))
         return plain.add_column(0, "score", pa.array(scores[order].astype(np.float64)))
 
 
@@ -255,32 +262,34 @@ def _cast(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
 
 
 def plain_columns(table: pa.Table) -> pa.Table:
-    """The columns of a table that an index keeps beside vectors: all but bytes and nested ones. Dots in
-    names become underscores, and names that the index needs get one more.
+    """Return the columns that an index has beside vectors: all but bytes and nested ones.
+
+    Dots in names become underscores, and names that the index needs get one more.
     """
-    kept = {}
+    columns = {}
     for name in table.column_names:
         column = table.column(name)
-        if (
-            pa.types.is_nested(column.type)
-            or pa.types.is_binary(column.type)
-            or pa.types.is_large_binary(column.type)
-        ):
+        kind = column.type
+        if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
             continue
-        if pa.types.is_null(column.type):
+        if pa.types.is_null(kind):
             column = column.cast(pa.string())
         safe = name.replace(".", "_")
-        kept[f"{safe}_" if safe in (ROW, "score", "_distance") or safe.startswith(_VECTOR) else safe] = column
-    return pa.table(kept)
+        if safe in (ROW, "score", "_distance") or safe.startswith(_VECTOR):
+            safe = f"{safe}_"
+        columns[safe] = column
+    return pa.table(columns)
 
 
-def exists(place: str | Path) -> bool:
-    """Whether there is an index in a folder or under an address."""
-    return ("://" in str(place) or Path(place).is_dir()) and _connect(place)[1]
+def exists(address: str | Path) -> bool:
+    """Return whether there is an index in a folder or under an address."""
+    if "://" not in str(address) and not Path(address).is_dir():
+        return False
+    return _connect(address)[1]
 
 
 class _conditions:
-    """What LanceDB raises for a wrong condition, in plait's words."""
+    """Turns what LanceDB raises for a wrong condition into a `TableError`."""
 
     def __init__(self, index: Index, where: str | None) -> None:
         self.index, self.where = index, where
@@ -288,32 +297,36 @@ class _conditions:
     def __enter__(self) -> None:
         pass
 
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.where and isinstance(error, (ValueError, RuntimeError, OSError)):
-            text = str(error).splitlines()[0]
+            reason = str(error).splitlines()[0]
+            columns = ", ".join(name for name in self.index.plain if name != ROW)
             raise TableError(
-                f"where '{self.where}' cannot be used: {text}. The index has the columns "
-                f"{', '.join(c for c in self.index.plain if c != ROW)}; "
+                f"where '{self.where}' cannot be used: {reason}. The index has the columns {columns}; "
                 f"texts stand in single quotes, as in style = 'photo' AND price < 10"
             ) from error
 
 
-def _connect(place: str | Path) -> tuple[Any, bool]:
-    """The database in a folder or under an address, and whether it holds an index. Raises `TableError`
-    when it cannot be reached.
+def _connect(address: str | Path) -> tuple[DBConnection, bool]:
+    """Connect to the database in a folder or under an address. Return also whether it holds an index.
+
+    Raises `TableError` if it cannot be reached, `RecipeError` if LanceDB is not installed.
     """
     try:
         lancedb = importlib.import_module("lancedb")
     except ModuleNotFoundError as error:
         raise RecipeError("an index needs the package lancedb: pip install 'plait[retrieval]'") from error
     try:
-        database = lancedb.connect(str(place))
+        database = lancedb.connect(str(address))
         return database, NAME in database.list_tables().tables
     except (ValueError, RuntimeError, OSError) as error:
-        said = re.findall(r"<Message>(.*?)</Message>|message: \"(.*?)\"", str(error))
-        reason = "; ".join(a or b for a, b in said) or str(error)[:300]
+        # object stores answer in XML or in a structure; only its message is for people
+        messages = re.findall(r"<Message>(.*?)</Message>|message: \"(.*?)\"", str(error))
+        reason = "; ".join(xml or field for xml, field in messages) or str(error)[:300]
         raise TableError(
-            f"'{place}' cannot be reached: {reason}. Object stores are told their keys and endpoint by the "
+            f"'{address}' cannot be reached: {reason}. Object stores are told their keys and endpoint by the "
             f"environment, as in AWS_ACCESS_KEY_ID, "
             "AWS_SECRET_ACCESS_KEY, AWS_REGION and, where it is not Amazon's, AWS_ENDPOINT"
         ) from error

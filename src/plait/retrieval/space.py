@@ -1,12 +1,9 @@
-"""The space of an alignment: rows as vectors, queries of any of its columns, and what a cell is called
-(zero-shot).
-"""
+"""The space of an alignment: vectors of rows and of queries, and labels for cells (zero-shot)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,148 +11,160 @@ import torch
 
 from plait.errors import RecipeError, TableError, nearest
 from plait.media.cell import Store, is_file
-from plait.prediction.answers import chunks
+from plait.modalities.base import Modality, modalities
+from plait.prediction.answers import chunks, shifted
 from plait.prediction.predictor import Predictor
-from plait.recipe.registry import find
 from plait.retrieval.index import Score
 from plait.table.problems import Problem
 from plait.table.read import read
 from plait.table.table import Progress, Source, Table
-from plait.tasks.alignment import Alignment
-
-MEDIA = ("image", "audio", "video")
+from plait.tasks.base_comparison import Comparison
 
 
 class Space:
-    """The space of the alignment `name` of a trained network. A vector is of length 1, or zero for a
-    cell that is missing.
+    """The space of the alignment `name` of a trained network.
+
+    A vector has length 1, or is zero for a cell that is missing.
     """
 
     def __init__(self, network: Predictor, name: str) -> None:
         self.network, self.name = network, name
-        task = network.model.task(
-            name
-        )  # its own copy: the one of `network.tasks` was fitted, but not trained
-        assert isinstance(task, Alignment)
+        # the model's copy of the task: the one in `network.tasks` was fitted, but not trained
+        task = network.model.task(name)
+        assert isinstance(task, Comparison)
         self.task, self.columns = task, task.columns
 
     @classmethod
     def of(cls, network: Predictor, name: str | None = None) -> Space:
-        """The space of an alignment of a network, which is named where there are several. Raises
-        `RecipeError` when there is none of that name.
+        """Return the space of the alignment of this name, or of a network's only one.
+
+        Raises `RecipeError` if there is none of that name, or if several need a name.
         """
-        known = [t for t, task in network.tasks.items() if task.compares]
-        if not known:
+        alignments = _comparisons(network)
+        if not alignments:
             raise RecipeError("this model aligns no columns; fit one with align=, or --align photo,caption")
-        if name is None and len(known) > 1:
+        if name is None and len(alignments) > 1:
             raise RecipeError(
-                f"this model has more than one alignment, {', '.join(known)}: say which (alignment=, "
+                f"this model has more than one alignment, {', '.join(alignments)}: say which (alignment=, "
                 f"--alignment)"
             )
-        if name is not None and name not in known:
-            raise RecipeError(f"no alignment '{name}': {nearest(name, known)}")
-        return cls(network, name or known[0])
+        if name is not None and name not in alignments:
+            raise RecipeError(f"no alignment '{name}': {nearest(name, alignments)}")
+        return cls(network, name or alignments[0])
 
     @property
-    def own(self) -> str:
-        """What tells it from the network's other alignments: its name, or nothing where there is no other."""
-        return self.name if sum(task.compares for task in self.network.tasks.values()) > 1 else ""
+    def suffix(self) -> str:
+        """The name that distinguishes it from the network's other alignments; empty if it is the only one."""
+        has_others = len(_comparisons(self.network)) > 1
+        return self.name if has_others else ""
 
-    def modality(self, column: str) -> str:
-        return self.network.plan.columns[column].modality.name
+    def modality(self, column: str) -> type[Modality]:
+        """Return the modality of a column."""
+        return modalities.find(self.network.plan.columns[column].modality.name)
 
-    def of_modality(self, *modalities: str) -> list[str]:
-        return [c for c in self.columns if self.modality(c) in modalities]
+    @property
+    def texts(self) -> list[str]:
+        """Return the aligned columns that hold texts."""
+        return [column for column in self.columns if self.modality(column).is_text]
 
     def vectors(
         self, table: Table, store: Store | None = None, progress: Progress = lambda n: None
     ) -> tuple[np.ndarray, list[Problem]]:
-        """Vectors of all rows, float32 of shape (rows, columns, width), and the cells that could not be
-        read.
-        """
-        parts, problems = [], []
-        for first, part in chunks(table):
-            rows = self.network.prepare(part, targets=False, store=store)
+        """Return the vectors of all rows (rows, columns, width), float32, and the cells that are problems."""
+        vectors = [np.zeros((0, len(self.columns), self.task.width), dtype=np.float32)]
+        problems: list[Problem] = []
+        for first, chunk in chunks(table):
+            rows = self.network.prepare(chunk, targets=False, store=store)
             (outputs,) = self.network.outputs(rows, [self.network.columns], progress)
-            parts.append(outputs[self.name].numpy())
-            problems += [Problem(p.row + first, p.column, p.file, p.reason) for p in rows.prepared.problems]
-        width = self.task.width
-        return np.concatenate(parts) if parts else np.zeros(
-            (0, len(self.columns), width), dtype=np.float32
-        ), problems
+            vectors.append(outputs[self.name].numpy())
+            problems += shifted(rows.prepared.problems, first)
+        return np.concatenate(vectors), problems
 
     def query(
-        self, asked: str | Mapping[str, Any], root: str | Path | None = None
+        self, query: str | Mapping[str, object], root: str | Path | None = None
     ) -> tuple[np.ndarray, list[str]]:
-        """The vectors (columns, width) of what is asked for, and the columns that it gives: `{column:
-        cell}`, or one cell, which is a file of one of the media columns, or else a text. Raises
-        `TableError` when a cell cannot be read or placed.
+        """Return the vectors (columns, width) of a query, and the columns that it has a cell of.
+
+        A query is `{column: cell}`, or one cell: a file of one of the media columns, or else a text. Raises
+        `TableError` if a cell cannot be read, or could be of several columns.
         """
-        row = dict(asked) if isinstance(asked, Mapping) else {self.column_of(asked, root): asked}
+        row = dict(query) if isinstance(query, Mapping) else {self.column_of(query, root): query}
         for name in row:
             if name not in self.columns:
                 raise TableError(f"no aligned column '{name}': {nearest(name, self.columns)}")
         vectors, problems = self.vectors(read([row], root))
         if problems:
-            raise TableError(
-                f"the query cannot be read: {problems[0].column}: {problems[0].reason} "
-                f"({problems[0].file or row[problems[0].column]})"
-            )
-        given = [c for c, vector in zip(self.columns, vectors[0], strict=True) if vector.any()]
-        if not given:
+            problem = problems[0]
+            cell = problem.file or row[problem.column]
+            raise TableError(f"the query cannot be read: {problem.column}: {problem.reason} ({cell})")
+        query_columns = [name for name, x in zip(self.columns, vectors[0], strict=True) if x.any()]
+        if not query_columns:
             raise TableError(f"the query is empty; give a cell of {' or '.join(self.columns)}")
-        return vectors[0], given
+        return vectors[0], query_columns
 
     def column_of(self, cell: str, root: str | Path | None = None) -> str:
-        """The column that a single cell of a query belongs to."""
-        base = Path(root) if root is not None else Path()
-        of_file = is_file(cell, base)
-        if of_file:
-            cells, source = pa.chunked_array([pa.array([cell])]), Source("query", base.absolute())
-            fitting = [
-                c
-                for c in self.of_modality(*MEDIA)
-                if find("modalities", self.modality(c)).matches(cells, source)
-            ]
-        else:
-            fitting = self.of_modality("text") or self.of_modality("category")
-        if len(fitting) == 1:
-            return fitting[0]
-        what = f"file '{cell}'" if of_file else "text"
-        said = (
-            f"could be a cell of {' or '.join(fitting)}"
-            if fitting
-            else f"is no cell of {', '.join(self.columns)}"
-        )
-        raise TableError(
-            f"the {what} {said}; say which column is asked by, as in {(fitting or self.columns)[0]}=..."
-        )
+        """Return the column that a single cell of a query belongs to.
 
-    def gallery(self, column: str | None, given: Sequence[str]) -> str:
-        """The column that is searched: the one said, or the only one that the query does not give."""
+        Raises `TableError` if no column or more than one fits.
+        """
+        base = Path(root) if root is not None else Path()
+        if is_file(cell, base):
+            kind = f"file '{cell}'"
+            columns = self._media_columns(cell, base)
+        else:
+            kind = "text"
+            columns = self.texts or [column for column in self.columns if self.modality(column).is_label]
+        if len(columns) == 1:
+            return columns[0]
+        reason = f"is no cell of {', '.join(self.columns)}"
+        if columns:
+            reason = f"could be a cell of {' or '.join(columns)}"
+        example = (columns or self.columns)[0]
+        raise TableError(f"the {kind} {reason}; say which column is asked by, as in {example}=...")
+
+    def _media_columns(self, file: str, base: Path) -> list[str]:
+        """Return the media columns that read such a file."""
+        cells = pa.chunked_array([pa.array([file])])
+        source = Source("query", base.absolute())
+        columns = []
+        for column in self.columns:
+            modality = self.modality(column)
+            if modality.media and modality.matches(cells, source):
+                columns.append(column)
+        return columns
+
+    def gallery(self, column: str | None, query_columns: Sequence[str]) -> str:
+        """Return the column that is searched: `column`, or the only one that the query has no cell of.
+
+        Raises `TableError` for an unknown column, or if more than one could be searched.
+        """
         if column is not None:
             if column not in self.columns:
                 raise TableError(f"no aligned column '{column}' to search: {nearest(column, self.columns)}")
             return column
-        others = [c for c in self.columns if c not in given]
-        if len(others) != 1:
-            raise TableError(f"which column is to be searched? One of {', '.join(others or self.columns)}")
-        return others[0]
+        candidates = [name for name in self.columns if name not in query_columns]
+        if len(candidates) != 1:
+            names = ", ".join(candidates or self.columns)
+            raise TableError(f"which column is to be searched? One of {names}")
+        return candidates[0]
 
-    def mixed(self, given_KD: np.ndarray) -> np.ndarray:
-        return self.task.query(given_KD)
+    def mixed(self, query_KD: np.ndarray) -> np.ndarray:
+        """Return one vector (D,) for the vectors of a query's K columns, zeros where it has none."""
+        return self.task.query(query_KD)
 
-    def score(self, given_KD: np.ndarray, column: str) -> Score | None:
-        """Where an objective compares whole rows in a way that no single vector stands for, that score
-        of candidates' vectors.
+    def score(self, query_KD: np.ndarray, column: str) -> Score | None:
+        """Return the score of candidates' vectors in `column`, where no single vector stands for the query.
+
+        That is so for a query of two cells or more and the objective that compares complete rows; else None.
         """
-        place = self.columns.index(column)
-        if self.task.config.objective != "gram" or int((given_KD != 0).any(1).sum()) < 2:
+        number = self.columns.index(column)
+        if not self.task.compares_whole_rows or int((query_KD != 0).any(1).sum()) < 2:
             return None
 
         def scored(candidates_ND: np.ndarray) -> np.ndarray:
-            rows_NKD = np.repeat(given_KD[None], len(candidates_ND), 0).astype(np.float32)
-            rows_NKD[:, place] = candidates_ND
+            """Return the similarity (N,) of the query's cells with each candidate."""
+            rows_NKD = np.repeat(query_KD[None], len(candidates_ND), 0).astype(np.float32)
+            rows_NKD[:, number] = candidates_ND
             return self.task.similarity(torch.from_numpy(rows_NKD)).detach().numpy()
 
         return scored
@@ -163,21 +172,19 @@ class Space:
     def labels(
         self, labels: Sequence[str], templates: Sequence[str], column: str | None = None
     ) -> np.ndarray:
-        """A vector for each label, (labels, width): the mean over its templates, of length 1. The text
-        column must be said where there are several.
+        """Return a vector of length 1 for each label (labels, width): the mean over its templates.
+
+        `column` names the text column if there are several. Raises `RecipeError`.
         """
-        texts = self.of_modality("text")
-        if column is None and len(texts) != 1:
+        column = self._text_column(column)
+        without_label = [template for template in templates if "{}" not in template]
+        if without_label:
             raise RecipeError(
-                f"labels are texts: say which text column they are like: "
-                f"{', '.join(texts) or 'this model aligns none'}"
+                f"template '{without_label[0]}': expected {{}} where the label goes, as in 'a photo of {{}}'"
             )
-        column = column or texts[0]
-        if wrong := [t for t in templates if "{}" not in t]:
-            raise RecipeError(
-                f"template '{wrong[0]}': expected {{}} where the label goes, as in 'a photo of {{}}'"
-            )
-        rows = [{column: template.replace("{}", label)} for label in labels for template in templates]
+        rows = []
+        for label in labels:
+            rows += [{column: template.replace("{}", label)} for template in templates]
         vectors, _ = self.vectors(read(rows))
         mean = vectors[:, self.columns.index(column)].reshape(len(labels), len(templates), -1).mean(1)
         length = np.linalg.norm(mean, axis=1, keepdims=True)
@@ -186,6 +193,16 @@ class Space:
         unit: np.ndarray = mean / length
         return unit
 
+    def _text_column(self, column: str | None) -> str:
+        """Return the text column that labels are encoded as."""
+        texts = self.texts
+        if column is None and len(texts) != 1:
+            raise RecipeError(
+                f"labels are texts: say which text column they are like: "
+                f"{', '.join(texts) or 'this model aligns none'}"
+            )
+        return column or texts[0]
+
     def classify(
         self,
         cells_ND: np.ndarray,
@@ -193,9 +210,10 @@ class Space:
         label_LD: np.ndarray,
         thresholds: Mapping[str, float],
     ) -> dict[str, pa.Array]:
-        """For each cell the label whose vector is nearest, among those that come up to their threshold
-        of the cosine; null where none does or the cell is missing. Beside it the cosine, and each
-        label's probability by the learned temperature.
+        """Return the nearest label of each cell, of those whose cosine reaches their threshold.
+
+        `label` is null where none does, or where the cell is missing. `cosine` is that of the nearest label,
+        and `label_probability_<label>` comes from the learned temperature.
         """
         cosine = cells_ND @ label_LD.T
         absent = ~cells_ND.any(1)
@@ -204,13 +222,16 @@ class Space:
         enough = cosine >= np.array([thresholds.get(label, -np.inf) for label in labels])
         best = np.where(enough, cosine, -np.inf).argmax(1)
         unknown = absent | ~enough.any(1)
+        names = [None if u else labels[b] for u, b in zip(unknown, best, strict=True)]
         answers = {
-            "label": pa.array(
-                [None if u else labels[b] for u, b in zip(unknown, best, strict=True)], pa.string()
-            ),
+            "label": pa.array(names, pa.string()),
             "cosine": pa.array(cosine.max(1).astype(np.float64), mask=absent),
         }
-        return answers | {
-            f"label_probability_{label}": pa.array(probability[:, i], mask=absent)
-            for i, label in enumerate(labels)
-        }
+        for number, label in enumerate(labels):
+            answers[f"label_probability_{label}"] = pa.array(probability[:, number], mask=absent)
+        return answers
+
+
+def _comparisons(network: Predictor) -> list[str]:
+    """Return the names of a network's alignments."""
+    return [name for name, task in network.tasks.items() if isinstance(task, Comparison)]

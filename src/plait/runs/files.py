@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import save_file
 from torch import Tensor
+
+from plait.table.json import JSONValue
 
 
 def write_text(path: Path, text: str) -> None:
@@ -18,7 +19,7 @@ def write_text(path: Path, text: str) -> None:
     os.replace(part, path)
 
 
-def write_json(path: Path, data: Any) -> None:
+def write_json(path: Path, data: JSONValue) -> None:
     write_text(path, json.dumps(data, ensure_ascii=False, indent=1))
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -16,6 +17,8 @@ from plait.errors import RecipeError
 from plait.runs import files, interrupts
 from plait.table.sides import Sources
 from plait.table.table import Table
+
+Record: TypeAlias = dict[str, Any]  # `metrics.json`: scores, environment and history of a run
 
 FORMAT = 8  # of the files in a run's folder
 REQUEST = "run.json"
@@ -32,7 +35,7 @@ class Request(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     format: int = FORMAT
-    recipe: dict[str, Any]
+    recipe: dict[str, object]
     targets: list[str]
     sources: dict[str, str | None]
     root: str | None
@@ -43,11 +46,11 @@ class Request(BaseModel):
 
     @classmethod
     def make(
-        cls, recipe: dict[str, Any], targets: list[str], sources: Sources, strict: bool, table: Table
+        cls, recipe: Mapping[str, object], targets: list[str], sources: Sources, strict: bool, table: Table
     ) -> Request:
         """Describe a call of `fit`. `table` is what was read from the sources."""
         return cls(
-            recipe=recipe,
+            recipe=dict(recipe),
             targets=targets,
             sources={side: _path(source) for side, source in sources.sides().items()},
             root=_path(sources.root),
@@ -141,7 +144,7 @@ def content(table: Table) -> str:
     return digest.hexdigest()
 
 
-def _path(source: Any) -> str | None:
+def _path(source: object) -> str | None:
     return str(Path(source).absolute()) if isinstance(source, (str, Path)) else None
 
 

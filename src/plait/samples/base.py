@@ -3,11 +3,42 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import shutil
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol, cast
 
 from plait.errors import TableError
+from plait.recipe.registry import modules
+
+
+class Sample(Protocol):
+    """The module of a sample table.
+
+    `TARGET` is what is predicted, `INPUTS` has the columns that are compared by a label, `OVERRIDES` is
+    what its recipe changes, and `ABOUT` says what the table is.
+    """
+
+    __name__: str
+    TARGET: str
+    INPUTS: Mapping[str, Sequence[str]]
+    OVERRIDES: Sequence[str]
+    ABOUT: str
+
+    def fetch(self, cache: Path) -> Path:
+        """Fetch the table into a folder, and return its file."""
+
+
+def sample_names() -> list[str]:
+    """Return the names of the sample tables, sorted."""
+    return list(modules("plait.samples"))
+
+
+def find_sample(name: str) -> Sample:
+    """Return the module of a sample table."""
+    return cast(Sample, importlib.import_module(f"plait.samples.{name}"))
 
 
 def unpack_debian(names: list[str], cache: Path) -> None:

@@ -1,25 +1,25 @@
-"""Moving stamps: 800 short clips of Tux Paint's stamps that move, grow or spin, with captions. GPL-2,
-as the stamps.
+"""Moving stamps: 800 short videos of Tux Paint's stamps that move, grow or spin, with captions.
 
-Rendered from the stamps by this file, from a seed: H.264 at 48 x 48 pixels, 16 frames, two seconds,
-with the stamp's own sound where it has one. One frame does not tell the motion (eight motions, chance
-0.125), and no stamp of the test side is on another side. Holes are left on purpose: two captions in
-five, and one clip in twenty, are missing.
+The license is GPL-2, as that of the stamps. This file renders the videos from the stamps with a fixed seed:
+H.264 at 48 x 48 pixels, 16 frames, two seconds, with the stamp's sound if it has one. One frame does not tell
+the motion (eight motions, chance 0.125), and no stamp of the test side is on another side. Cells are missing
+on purpose: two captions in five, and one video in twenty.
 """
 
 from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
 import pyarrow as pa
+from av import AudioStream
+from av.container import OutputContainer
 from PIL import Image
 
 from plait.media.audio import read_sound
-from plait.recipe.registry import find_sample
+from plait.samples.base import find_sample
 from plait.table.write import write
 
 TARGET = "motion"
@@ -50,9 +50,9 @@ WORDS = {
 
 
 def fetch(cache: Path) -> Path:
-    """The table `clips.csv` in the cache folder, rendered on the first call from the stamps beside it.
+    """Return the table `clips.csv` in the cache folder, rendered from the stamps on the first call.
 
-    Raises `TableError` where the stamps cannot be fetched.
+    Raises `TableError` if the stamps cannot be fetched.
     """
     table = cache / "clips.csv"
     if table.is_file():
@@ -63,8 +63,11 @@ def fetch(cache: Path) -> Path:
     (cache / "clips").mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     order = [stamps[i] for i in rng.permutation(len(stamps))]
-    order.sort(key=lambda row: not row["sound"])  # every stamp that has a sound is among them
-    rows = [_render(order[number % len(order)], number, source.parent, cache, rng) for number in range(COUNT)]
+    order.sort(key=lambda row: not row["sound"])  # so that every stamp with a sound is used
+    rows = []
+    for number in range(COUNT):
+        stamp = order[number % len(order)]
+        rows.append(_render(stamp, number, source.parent, cache, rng))
     write(pa.Table.from_pylist(rows), table)
     return table
 
@@ -72,78 +75,93 @@ def fetch(cache: Path) -> Path:
 def _render(
     stamp: dict[str, str], number: int, source: Path, cache: Path, rng: np.random.Generator
 ) -> dict[str, str]:
+    """Write the video of one stamp, and return its row of the table."""
     motion = list(WORDS)[int(rng.integers(len(WORDS)))]
     fast = bool(rng.integers(2))
     frames = _frames(Image.open(source / stamp["picture"]).convert("RGBA"), motion, fast, rng)
-    sound = read_sound((source / stamp["sound"]).read_bytes(), RATE, 10.0).wave if stamp["sound"] else None
+    sound = None
+    if stamp["sound"]:
+        sound = read_sound((source / stamp["sound"]).read_bytes(), RATE, 10.0).wave
     name = f"clips/{number:04d}.mp4"
     _write(cache / name, frames, sound)
-    sentence = stamp["sentence"].strip().rstrip(".!")
-    caption = f"{sentence[:1].lower()}{sentence[1:]} {WORDS[motion]}" + (
-        "" if motion == "still" else ", fast" if fast else ", slowly"
-    )
-    lacks = rng.random(2) < (0.05, 0.4)
+    lacks_clip, lacks_caption = rng.random(2) < (0.05, 0.4)
     return {
-        "clip": "" if lacks[0] else name,
-        "caption": "" if lacks[1] else caption,
+        "clip": "" if lacks_clip else name,
+        "caption": "" if lacks_caption else _caption(stamp["sentence"], motion, fast),
         "motion": motion,
         "category": stamp["category"],
         "split": stamp["split"],
     }
 
 
-def _frames(picture: Image.Image, motion: str, fast: bool, rng: np.random.Generator) -> list[np.ndarray]:
-    """The stamp, 22 pixels long, on a plain sloping ground with a little noise."""
-    scale = 22 / max(picture.size)
-    picture = picture.resize(
-        (max(4, int(picture.width * scale)), max(4, int(picture.height * scale))), Image.Resampling.LANCZOS
-    )
+def _caption(sentence: str, motion: str, fast: bool) -> str:
+    """Describe a moving stamp, as in "a red bird moves left, slowly"."""
+    sentence = sentence.strip().rstrip(".!")
+    caption = f"{sentence[:1].lower()}{sentence[1:]} {WORDS[motion]}"
+    if motion == "still":
+        return caption
+    return f"{caption}, fast" if fast else f"{caption}, slowly"
+
+
+def _frames(image: Image.Image, motion: str, fast: bool, rng: np.random.Generator) -> list[np.ndarray]:
+    """Draw the stamp, 22 pixels long, on a background of two blended colours with a little noise."""
+    scale = 22 / max(image.size)
+    size = (max(4, int(image.width * scale)), max(4, int(image.height * scale)))
+    image = image.resize(size, Image.Resampling.LANCZOS)
     above, below = rng.integers(60, 250, (2, 3))
     slope = np.linspace(0, 1, SIDE)[:, None, None]
     ground = above * (1 - slope) + below * slope + rng.normal(0, 6, (SIDE, SIDE, 1))
     start = rng.uniform(14, 34, 2)
-    found = []
+    frames = []
     for step in range(FRAMES):
-        shown, (x, y) = _moved(picture, start, motion, step, fast)
+        stamp, (x, y) = _moved(image, start, motion, step, fast)
         frame = Image.fromarray(np.broadcast_to(ground, (SIDE, SIDE, 3)).clip(0, 255).astype(np.uint8))
-        frame.paste(shown, (int(x - shown.width / 2), int(y - shown.height / 2)), shown)
+        frame.paste(stamp, (int(x - stamp.width / 2), int(y - stamp.height / 2)), stamp)
         noisy = np.asarray(frame) + rng.normal(0, 3, (SIDE, SIDE, 1))
-        found.append(noisy.clip(0, 255).astype(np.uint8))
-    return found
+        frames.append(noisy.clip(0, 255).astype(np.uint8))
+    return frames
 
 
 def _moved(
-    picture: Image.Image, start: np.ndarray, motion: str, step: int, fast: bool
+    image: Image.Image, start: np.ndarray, motion: str, step: int, fast: bool
 ) -> tuple[Image.Image, np.ndarray]:
-    """The picture and its place after so many steps."""
+    """Return the image and the position of its middle after so many steps."""
     middle = step - FRAMES / 2
     directions = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
     if motion in directions:
-        return picture, start + np.array(directions[motion]) * middle * (1.9 if fast else 0.9)
+        speed = 1.9 if fast else 0.9
+        return image, start + np.array(directions[motion]) * middle * speed
     if motion in ("grow", "shrink"):
-        zoom = 1 + (0.07 if fast else 0.035) * middle * (1 if motion == "grow" else -1)
-        return picture.resize((max(3, int(picture.width * zoom)), max(3, int(picture.height * zoom)))), start
+        rate = 0.07 if fast else 0.035
+        zoom = 1 + rate * middle * (1 if motion == "grow" else -1)
+        size = (max(3, int(image.width * zoom)), max(3, int(image.height * zoom)))
+        return image.resize(size), start
     if motion == "spin":
-        return picture.rotate((14 if fast else 6) * step, expand=True), start
-    return picture, start
+        degrees = 14 if fast else 6
+        return image.rotate(degrees * step, expand=True), start
+    return image, start
 
 
 def _write(path: Path, frames: list[np.ndarray], sound: np.ndarray | None) -> None:
+    """Write frames, and sound if there is any, as an MP4 file of H.264 and AAC."""
     with av.open(str(path), "w") as file:
-        video: Any = file.add_stream("libx264", rate=FPS, options={"crf": "20"})
+        video = file.add_stream("libx264", rate=FPS, options={"crf": "20"})
         video.width, video.height, video.pix_fmt = SIDE, SIDE, "yuv420p"
-        audio: Any = file.add_stream("aac", rate=RATE, layout="mono") if sound is not None else None
+        audio = file.add_stream("aac", rate=RATE, layout="mono") if sound is not None else None
         for pixels in frames:
             file.mux(video.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         file.mux(video.encode())
-        if audio is None or sound is None:
-            return
-        whole = np.zeros(RATE * FRAMES // FPS, np.float32)
-        whole[: len(sound)] = sound[: len(whole)]
-        for first in range(0, len(whole) - 1023, 1024):
-            frame = av.AudioFrame.from_ndarray(
-                whole[None, first : first + 1024], format="fltp", layout="mono"
-            )
-            frame.sample_rate, frame.pts = RATE, first
-            file.mux(audio.encode(frame))
-        file.mux(audio.encode())
+        if audio is not None and sound is not None:
+            _write_sound(file, audio, sound)
+
+
+def _write_sound(file: OutputContainer, audio: AudioStream, sound: np.ndarray) -> None:
+    """Write a sound, cut or padded with silence to the length of the video."""
+    wave = np.zeros(RATE * FRAMES // FPS, np.float32)
+    wave[: len(sound)] = sound[: len(wave)]
+    for first in range(0, len(wave) - 1023, 1024):
+        samples = wave[None, first : first + 1024]
+        frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+        frame.sample_rate, frame.pts = RATE, first
+        file.mux(audio.encode(frame))
+    file.mux(audio.encode())

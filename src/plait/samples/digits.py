@@ -1,9 +1,8 @@
-"""Scanned digits with a true clue about each: 1,797 pictures of 8 x 8 pixels (scikit-learn's
-`load_digits`, from the UCI repository), the lower half of each torn off, beside a sentence such as "it
-is odd". Comes with scikit-learn: no network.
+"""Scanned digits, each with a true clue: 1,797 images of 8 x 8 pixels (the UCI repository's digits).
 
-The scans are real. The clues are drawn with a fixed seed from true statements about the digit; half of
-a picture and a clue together say more than either.
+The lower half of each image is cut off; the clue is a text such as "it is odd". The images are scikit-learn's
+`load_digits`, so no network is needed. The scans are real. The clues are drawn with a fixed seed from true
+statements about the digit. Half of an image and a clue together say more than either.
 """
 
 from __future__ import annotations
@@ -41,27 +40,28 @@ CLUES = {
 
 
 def fetch(cache: Path) -> Path:
-    """The table `digits.csv` in the cache folder, with its pictures beside it, made on the first call."""
+    """Return the table `digits.csv` in the cache folder, with its images beside it.
+
+    It is made on the first call.
+    """
     from sklearn.datasets import load_digits
 
     table = cache / "digits.csv"
     if table.is_file():
         return table
     (cache / "digits").mkdir(parents=True, exist_ok=True)
-    data = load_digits()
+    digits = load_digits()
     rng = np.random.default_rng(0)
     rows = []
-    for i, (pixels, digit) in enumerate(zip(data.images, data.target, strict=True)):
+    for i, (pixels, digit) in enumerate(zip(digits.images, digits.target, strict=True)):
         upper = pixels.copy()
         upper[4:] = 0
         name = f"digits/{i:04d}.png"
-        Image.fromarray((255 - upper * 15.9375).astype(np.uint8)).resize(
-            (32, 32), Image.Resampling.NEAREST
-        ).save(cache / name)
-        true = [clue for clue, digits in CLUES.items() if digit in digits]
+        image = Image.fromarray((255 - upper * 15.9375).astype(np.uint8))  # ink of 0..16 to grey of 255..0
+        image.resize((32, 32), Image.Resampling.NEAREST).save(cache / name)
+        true_clues = [clue for clue, applies_to in CLUES.items() if digit in applies_to]
         side = ("train", "train", "train", "valid", "test")[int(rng.integers(5))]
-        rows.append(
-            {"picture": name, "clue": true[int(rng.integers(len(true)))], "digit": str(digit), "split": side}
-        )
+        clue = true_clues[int(rng.integers(len(true_clues)))]
+        rows.append({"picture": name, "clue": clue, "digit": str(digit), "split": side})
     write(pa.Table.from_pylist(rows), table)
     return table

@@ -1,10 +1,11 @@
-"""Emoji as four free vendors draw them, with English, French and Chinese names and English tags, in ten
-groups. MIT, Apache-2.0, CC-BY-4.0, CC-BY-SA.
+"""Emoji as four free vendors draw them, in ten groups, with names in three languages and English tags.
 
-Names come from `emojibase-data`; pictures of 64 pixels from Google (Noto), Twitter (Twemoji), OpenMoji
-and Microsoft (Fluent), the latter two drawn from SVG. All are packages of npm, fetched with its client.
-`split` keeps all pictures of an emoji on one side (a test of emoji never seen); `vendor_split` keeps
-OpenMoji's pictures for the test (a test of an artist never seen). Skin tones are left out.
+The languages are English, French and Chinese. Names come from `emojibase-data`. Images of 64 pixels come from
+Google (Noto), Twitter (Twemoji), OpenMoji and Microsoft (Fluent); the latter two are drawn from SVG. All are
+packages of npm, fetched with its client. Licenses: MIT, Apache-2.0, CC-BY-4.0, CC-BY-SA.
+
+`split` keeps all images of an emoji on one side (a test of new emoji). `vendor_split` keeps OpenMoji's images
+for the test (a test of a new artist). Skin tones are left out.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ PACKAGES = {
 TARGET = "group"
 
 
-ABOUT = "pictures of emoji by four vendors, with English names and tags"
+ABOUT = "images of emoji by four vendors, with English names and tags"
 
 
 INPUTS = {"picture": ["picture"], "name": ["name"], "tags": ["tags"]}
@@ -65,9 +66,10 @@ SIDE = 64  # pixels
 
 
 def fetch(cache: Path) -> Path:
-    """The table `emoji-names.csv` in the cache folder, with its pictures beside it, made on the first call.
+    """Return the table `emoji-names.csv` in the cache folder, with its images beside it.
 
-    Raises `TableError` where npm or the package that draws SVG is missing, or a package cannot be fetched.
+    It is made on the first call. Raises `TableError` if npm or the package that draws SVG is missing, or if a
+    package cannot be fetched.
     """
     table = cache / "emoji-names.csv"
     if not table.is_file():
@@ -80,6 +82,7 @@ def fetch(cache: Path) -> Path:
 
 
 def _download(name: str, version: str, folder: Path) -> Path:
+    """Fetch a package by npm, unless it has been fetched already. Raises `TableError`."""
     if not shutil.which("npm"):
         raise TableError("the emoji come through npm, which this machine does not have")
     file = folder / f"{name.removeprefix('@').replace('/', '-')}-{version}.tgz"
@@ -88,78 +91,88 @@ def _download(name: str, version: str, folder: Path) -> Path:
             ["npm", "pack", "--silent", f"{name}@{version}"], cwd=folder, capture_output=True, text=True
         )
         if done.returncode or not file.is_file():
-            raise TableError(
-                f"npm cannot fetch {name}: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}"
-            )
+            messages = done.stderr.strip().splitlines() or ["no reason given"]
+            raise TableError(f"npm cannot fetch {name}: {messages[-1]}")
     return file
 
 
-def build(files: dict[str, Path], into: Path) -> list[dict[str, str]]:
-    """One row a picture: the emoji's code, vendor, picture, name, tags, group, and both splits.
-    Pictures are written as PNG.
+def build(files: dict[str, Path], folder: Path) -> list[dict[str, str]]:
+    """Write the images as PNG into a folder, and return the rows of the table, one for each image.
+
+    A row has the emoji's code, vendor, image, names, tags and group, and both splits.
     """
-    known = _names(files["emojibase-data"])
+    descriptions = _descriptions(files["emojibase-data"])
     rows = []
     for package, path in files.items():
         if package == "emojibase-data":
             continue
-        written = set()
         vendor = package.removeprefix("emoji-datasource-").removeprefix("@iconify-json/").split("-")[0]
-        (into / vendor).mkdir(parents=True, exist_ok=True)
-        for code, picture in sorted((_drawn if package.startswith("@") else _painted)(path)):
-            about = known.get(_code(code))
-            file = f"{vendor}/{_code(code)}.png"
-            if (
-                about is None or file in written or picture.getchannel("A").getextrema()[1] == 0
-            ):  # unknown, a second one, or blank
+        (folder / vendor).mkdir(parents=True, exist_ok=True)
+        images = _drawn(path) if package.startswith("@") else _painted(path)
+        written = set()
+        for vendor_code, image in sorted(images):
+            code = _code(vendor_code)
+            file = f"{vendor}/{code}.png"
+            is_blank = image.getchannel("A").getextrema()[1] == 0
+            if code not in descriptions or file in written or is_blank:
                 continue
-            picture.save(into / file)
+            image.save(folder / file)
             written.add(file)
             rows.append(
                 {
-                    "emoji": _code(code),
+                    "emoji": code,
                     "vendor": vendor,
                     "picture": file,
-                    **about,
-                    "split": side(_code(code)),
+                    **descriptions[code],
+                    "split": side(code),
                     "vendor_split": "test" if vendor == "openmoji" else "train",
                 }
             )
     return rows
 
 
-def _names(path: Path) -> dict[str, dict[str, str]]:
-    """Names, tags and group of each emoji, by its code; regional indicators have no group and are left
-    out.
+def _descriptions(path: Path) -> dict[str, dict[str, str]]:
+    """Return names, tags and group of each emoji, by its code.
+
+    Regional indicators have no group and are left out.
     """
     with tarfile.open(path) as archive:
-        groups = {g["order"]: g["key"] for g in _json(archive, "package/en/messages.json")["groups"]}
-        found = [e for e in _json(archive, "package/en/data.json") if "group" in e]
-        others = {
-            lang: {e["hexcode"]: e["label"] for e in _json(archive, f"package/{lang}/data.json")}
-            for lang in LANGUAGES
-        }
-    return {
-        _code(e["hexcode"]): {
-            "name": e["label"],
-            **{f"name_{lang}": names.get(e["hexcode"], "") for lang, names in others.items()},
-            "tags": ", ".join(e.get("tags", [])),
-            "group": groups[e["group"]],
-        }
-        for e in found
-    }
+        messages = _json(archive, "package/en/messages.json")
+        emoji = _json(archive, "package/en/data.json")
+        names = {language: _names(archive, language) for language in LANGUAGES}
+    groups = {group["order"]: group["key"] for group in messages["groups"]}
+
+    descriptions = {}
+    for entry in emoji:
+        if "group" not in entry:
+            continue
+        description = {"name": entry["label"]}
+        for language in LANGUAGES:
+            description[f"name_{language}"] = names[language].get(entry["hexcode"], "")
+        description["tags"] = ", ".join(entry.get("tags", []))
+        description["group"] = groups[entry["group"]]
+        descriptions[_code(entry["hexcode"])] = description
+    return descriptions
+
+
+def _names(archive: tarfile.TarFile, language: str) -> dict[str, str]:
+    """Return the emoji's names in a language, by their codes as the package writes them."""
+    return {entry["hexcode"]: entry["label"] for entry in _json(archive, f"package/{language}/data.json")}
 
 
 def _painted(path: Path) -> Iterator[tuple[str, Image.Image]]:
-    """Code and picture from a package of PNG files."""
+    """Yield code and image from a package of PNG files."""
     with tarfile.open(path) as archive:
         for member in archive:
-            if re.search(r"/img/\w+/64/[^/]+\.png$", member.name) and (file := archive.extractfile(member)):
+            if not re.search(r"/img/\w+/64/[^/]+\.png$", member.name):
+                continue
+            file = archive.extractfile(member)
+            if file is not None:
                 yield Path(member.name).stem, _square(file.read())
 
 
 def _drawn(path: Path) -> Iterator[tuple[str, Image.Image]]:
-    """Code and picture from a package of SVG bodies."""
+    """Yield code and image from a package of SVG bodies."""
     try:
         from resvg_py import svg_to_bytes
     except ModuleNotFoundError:
@@ -167,21 +180,29 @@ def _drawn(path: Path) -> Iterator[tuple[str, Image.Image]]:
     with tarfile.open(path) as archive:
         icons, codes = _json(archive, "package/icons.json"), _json(archive, "package/chars.json")
     for code, name in codes.items():
-        icon = icons["icons"].get(name) or icons["icons"].get(
-            icons.get("aliases", {}).get(name, {}).get("parent")
-        )
+        icon = _icon(icons, name)
         if icon:
-            width, height = (icon.get(k, icons.get(k, 16)) for k in ("width", "height"))
-            spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-            head = f'<svg {spaces} viewBox="0 0 {width} {height}"'
-            yield (
-                code,
-                _square(
-                    bytes(
-                        svg_to_bytes(svg_string=f'{head} width="{SIDE}" height="{SIDE}">{icon["body"]}</svg>')
-                    )
-                ),
-            )
+            yield code, _square(bytes(svg_to_bytes(svg_string=_svg(icons, icon))))
+
+
+def _icon(icons: dict[str, Any], name: str) -> dict[str, Any] | None:
+    """Return an icon by its name, or by the name that it is an alias of."""
+    if icons["icons"].get(name):
+        return icons["icons"][name]
+    parent = icons.get("aliases", {}).get(name, {}).get("parent")
+    return icons["icons"].get(parent)
+
+
+def _svg(icons: dict[str, Any], icon: dict[str, Any]) -> str:
+    """Return an SVG file of `SIDE` pixels from an icon's body.
+
+    The body has the size of the package's icons, unless the icon states its own.
+    """
+    width = icon.get("width", icons.get("width", 16))
+    height = icon.get("height", icons.get("height", 16))
+    spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    view = f'viewBox="0 0 {width} {height}" width="{SIDE}" height="{SIDE}"'
+    return f"<svg {spaces} {view}>{icon['body']}</svg>"
 
 
 def _json(archive: tarfile.TarFile, name: str) -> Any:
@@ -190,11 +211,17 @@ def _json(archive: tarfile.TarFile, name: str) -> Any:
     return json.load(file)
 
 
-def _square(data: bytes) -> Image.Image:
-    picture = Image.open(io.BytesIO(data)).convert("RGBA")
-    return picture if picture.size == (SIDE, SIDE) else picture.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+def _square(content: bytes) -> Image.Image:
+    """Open an image and scale it to `SIDE` pixels a side."""
+    image = Image.open(io.BytesIO(content)).convert("RGBA")
+    if image.size == (SIDE, SIDE):
+        return image
+    return image.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
 
 
 def _code(code: str) -> str:
-    """Vendors differ in case and in the mark that asks for colours."""
+    """Return an emoji's code in one spelling.
+
+    Vendors differ in case and in the mark that asks for colours.
+    """
     return code.upper().replace("-FE0F", "")

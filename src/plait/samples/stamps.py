@@ -1,11 +1,10 @@
-"""Tux Paint's stamps: pictures with an English sentence, a sound and a spoken description, in nine
-categories. GPL-2.
+"""Tux Paint's stamps in nine categories: images with a sentence, a sound and a spoken description.
 
-They come as Debian's package `tuxpaint-stamps-default` (161 MB), fetched with its package client. Real
-traps are left in: pictures that exist as SVG only are missing cells, some sentences are missing,
-classes are uneven, and stamps that share a sentence, and with it the recording, stay on one side of the
-split. Only 96 stamps have a sound, most of them animals: that a stamp has one says something already.
-The description is the French one, which nearly all stamps have.
+They come as Debian's package `tuxpaint-stamps-default` (161 MB, GPL-2), fetched with its package client. The
+table is as untidy as real ones. Images that exist as SVG only are missing cells, some sentences are missing,
+and classes are uneven. Only 96 stamps have a sound, most of them animals: that a stamp has one says something
+already. Stamps that share a sentence, and with it the recording, are on one side of the split. The sentence
+is English; the description is the French one, which nearly all stamps have.
 """
 
 from __future__ import annotations
@@ -26,30 +25,29 @@ PACKAGE = "tuxpaint-stamps-default"
 TARGET = "category"
 
 
-ABOUT = "pictures, English sentences, sounds and French spoken descriptions of Tux Paint's stamps"
+ABOUT = "images, English sentences, sounds and French spoken descriptions of Tux Paint's stamps"
 
 
 INPUTS = {"picture": ["picture"], "sentence": ["sentence"], "sound": ["sound"], "speech": ["speech"]}
 
 
-SPOKEN = "_desc_fr"
+SPOKEN = "_desc_fr"  # the end of the names of spoken descriptions, in French
 
 
 MEDIA = ("picture", "sound", "speech")
 
 
-LEAST = 30  # rows that a category needs to be kept
+MIN_ROWS = 30  # categories with fewer rows are left out
 
 
 OVERRIDES: tuple[str, ...] = ("split.column=split", "split.group=family")
 
 
 def fetch(cache: Path) -> Path:
-    """The table `stamps-families.csv` in the cache folder, made on the first call. Paths in it begin in
-    the cache folder.
+    """Return the table `stamps-families.csv` in the cache folder, made on the first call.
 
-    Raises `TableError` where Debian's package client is missing or its lists are too old to find the
-    package.
+    Paths in it are relative to the cache folder. Raises `TableError` if Debian's package client is missing,
+    or its lists are too old to find the package.
     """
     table = cache / "stamps-families.csv"
     if not table.is_file():
@@ -57,77 +55,94 @@ def fetch(cache: Path) -> Path:
         if not files.is_dir():
             unpack_debian([PACKAGE], cache)
         rows = build(files)
-        rows = [
-            {**row, **{c: f"usr/share/tuxpaint/stamps/{row[c]}" for c in MEDIA if row[c]}} for row in rows
-        ]
+        for row in rows:
+            for column in MEDIA:
+                if row[column]:
+                    row[column] = f"usr/share/tuxpaint/stamps/{row[column]}"
         write(pa.Table.from_pylist(rows), table)
     return table
 
 
 def build(files: Path) -> list[dict[str, str]]:
-    """One row a stamp, from the unpacked folder: its name, picture, English sentence, sound, spoken
-    description, drawing style, the number of languages that its sentence has been translated to, its
-    category, its family, and the side that it is on.
+    """Return the rows of the table, one for each stamp of the unpacked folder.
+
+    A row has the stamp's name, image, English sentence, sound, spoken description, drawing style, category,
+    family and side of the split, and the number of other languages that have its sentence.
     """
-    found: dict[str, dict[str, Path]] = {}
-    for path in sorted(files.rglob("*")):
-        stem, kind = str(path.relative_to(files).with_suffix("")), path.suffix
-        if kind in (".ogg", ".wav"):
-            kind = "speech" if stem.endswith(SPOKEN) else "sound"
-            stem = stem.removesuffix(SPOKEN)
-        if kind in (".png", ".svg", ".txt", "sound", "speech") and "_desc" not in stem:
-            found.setdefault(stem, {})[kind] = path
-    rows = []
-    for stem, parts in sorted((s, p) for s, p in found.items() if {".png", ".svg"} & set(p)):
-        sentence, languages = _sentences(parts[".txt"]) if ".txt" in parts else ("", 0)
-        rows.append(
-            {
-                "stamp": stem,
-                "picture": str(parts[".png"].relative_to(files)) if ".png" in parts else "",
-                "sentence": sentence,
-                "sound": str(parts["sound"].relative_to(files)) if "sound" in parts else "",
-                "speech": str(parts["speech"].relative_to(files)) if "speech" in parts else "",
-                "style": "cartoon"
-                if "cartoon" in stem.lower()
-                else "photo"
-                if ".png" in parts
-                else "drawing",
-                "languages": str(languages),
-                "category": stem.split("/")[0],
-            }
-        )
-    family = families(rows)
+    rows = [_row(stamp, paths, files) for stamp, paths in _stamps(files)]
+    family_of = families(rows)
     counts = Counter(row["category"] for row in rows if row["category"] != "symbols")
-    return [
-        {
-            **row,
-            "family": hashlib.sha1(family[row["stamp"]].encode()).hexdigest()[:8],
-            "split": side(family[row["stamp"]]),
-        }
-        for row in rows
-        if counts[row["category"]] >= LEAST
-    ]
+    frequent = [row for row in rows if counts[row["category"]] >= MIN_ROWS]
+    for row in frequent:
+        family = family_of[row["stamp"]]
+        row["family"] = hashlib.sha1(family.encode()).hexdigest()[:8]
+        row["split"] = side(family)
+    return frequent
+
+
+def _stamps(files: Path) -> list[tuple[str, dict[str, Path]]]:
+    """Return each stamp's name and files. The files are by kind: .png, .svg, .txt, sound, speech."""
+    stamps: dict[str, dict[str, Path]] = {}
+    for path in sorted(files.rglob("*")):
+        stamp, kind = str(path.relative_to(files).with_suffix("")), path.suffix
+        if kind in (".ogg", ".wav"):
+            kind = "speech" if stamp.endswith(SPOKEN) else "sound"
+            stamp = stamp.removesuffix(SPOKEN)
+        is_description = "_desc" in stamp  # in another language
+        if kind in (".png", ".svg", ".txt", "sound", "speech") and not is_description:
+            stamps.setdefault(stamp, {})[kind] = path
+    drawn = {stamp: paths for stamp, paths in stamps.items() if ".png" in paths or ".svg" in paths}
+    return sorted(drawn.items())
+
+
+def _row(stamp: str, paths: dict[str, Path], files: Path) -> dict[str, str]:
+    """Return a stamp's row, without its family and side."""
+    names = {kind: str(path.relative_to(files)) for kind, path in paths.items()}
+    sentence, languages = "", 0
+    if ".txt" in paths:
+        sentence, languages = _sentences(paths[".txt"])
+    return {
+        "stamp": stamp,
+        "picture": names.get(".png", ""),
+        "sentence": sentence,
+        "sound": names.get("sound", ""),
+        "speech": names.get("speech", ""),
+        "style": _style(stamp, paths),
+        "languages": str(languages),
+        "category": stamp.split("/")[0],
+    }
+
+
+def _style(stamp: str, paths: dict[str, Path]) -> str:
+    if "cartoon" in stamp.lower():
+        return "cartoon"
+    return "photo" if ".png" in paths else "drawing"
 
 
 def _sentences(path: Path) -> tuple[str, int]:
-    """The English sentence, which is the first line without a language code, and the number of other
-    languages.
+    """Return the English sentence, and the number of other languages.
+
+    The English sentence is the first line without a language code.
     """
-    english, others = "", 0
+    english, languages = "", 0
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         line = line.strip("\ufeff \r")
         if re.match(r"[a-zA-Z_@]+\.utf8=", line):
-            others += 1
+            languages += 1
         elif line and not english:
             english = line
-    return english, others
+    return english, languages
 
 
 def families(rows: list[dict[str, str]]) -> dict[str, str]:
-    """Each stamp's family: stamps with the same sentence, or the same name but for digits (by union-find)."""
+    """Return each stamp's family, by union-find.
+
+    Stamps with the same sentence are of one family, and stamps whose names differ only in digits.
+    """
     parent: dict[str, str] = {}
 
     def root(x: str) -> str:
+        """Return the root of a set, and shorten the path to it."""
         while parent.setdefault(x, x) != x:
             parent[x] = parent[parent[x]]
             x = parent[x]
@@ -135,7 +150,9 @@ def families(rows: list[dict[str, str]]) -> dict[str, str]:
 
     for row in rows:
         name = "n:" + re.sub(r"[-_ ]*\d+", "", row["stamp"])
-        text = "t:" + re.sub(r"\W+", " ", row["sentence"].lower()).strip() if row["sentence"] else name
+        text = name
+        if row["sentence"]:
+            text = "t:" + re.sub(r"\W+", " ", row["sentence"].lower()).strip()
         parent[root("s:" + row["stamp"])] = root(name)
         parent[root(text)] = root(name)
     return {row["stamp"]: root("s:" + row["stamp"]) for row in rows}

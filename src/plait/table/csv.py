@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,22 +19,21 @@ from plait.table.values import MOST, share_of_numbers
 
 NULLS = ["", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "#N/A"]
 
-
-MARKS = [
-    "?",
-    ".",
-    "-",
-    "--",
-]  # none too, but only beside numbers or truth values: alone, or beside words, each is a value like any other
-
+# these mark a missing cell only beside numbers or truth values: beside words, each is a value like any other
+MARKS = ["?", ".", "-", "--"]
 
 TRUTH = {"true": True, "false": False, "True": True, "False": False, "TRUE": True, "FALSE": False}
 
+NUMBER_WITH_COMMA = r"^\s*-?(0|[1-9]\d*)(,\d+)?([eE][+-]?\d+)?\s*$"
+LEADING_ZERO_OR_PLUS = r"^[+-]?0[0-9]|^\+"  # of codes such as 007 and of telephone numbers
+
 
 def read_csv(path: Path, delimiter: str = "") -> pa.Table:
-    """Cells come as strings first: Arrow's own inference would read the code 007 as seven. Where no
-    delimiter is given the header says which it is; behind semicolons, which spreadsheets write where
-    numbers have decimal commas, such numbers are numbers.
+    """Read a CSV file. Without a `delimiter` the header decides which it is.
+
+    Cells come as strings first: Arrow's own inference would read the code 007 as seven. Spreadsheets write
+    semicolons where numbers have decimal commas, so such numbers are read then. Raises `TableError` for a
+    file that is not UTF-8.
     """
     data = path.read_bytes()
     try:
@@ -42,69 +42,67 @@ def read_csv(path: Path, delimiter: str = "") -> pa.Table:
         raise TableError(f"'{path}' is not UTF-8 (byte {error.start}); save it as UTF-8 first") from error
     data = data.removeprefix(b"\xef\xbb\xbf")
     delimiter = delimiter or _delimiter(data)
-    header = pa.csv.open_csv(
-        io.BytesIO(data), parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
-    ).schema.names
-    table = pa.csv.read_csv(
-        io.BytesIO(data),
-        parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-        convert_options=pa.csv.ConvertOptions(
-            column_types=dict.fromkeys(header, pa.string()),
-            null_values=[""],
-            strings_can_be_null=True,
-            quoted_strings_can_be_null=True,
-        ),
+
+    parsing = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
+    header = pa.csv.open_csv(io.BytesIO(data), parse_options=parsing).schema.names
+    conversion = pa.csv.ConvertOptions(
+        column_types=dict.fromkeys(header, pa.string()),
+        null_values=[""],
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=True,
     )
-    columns = [_with_points(c) for c in table.columns] if delimiter == ";" else table.columns
-    return pa.table([_typed(c) for c in columns], names=table.column_names)
+    table = pa.csv.read_csv(io.BytesIO(data), parse_options=parsing, convert_options=conversion)
+    columns = table.columns
+    if delimiter == ";":
+        columns = [_with_points(column) for column in columns]
+    return pa.table([_typed(column) for column in columns], names=table.column_names)
 
 
 def _delimiter(data: bytes) -> str:
-    """A comma, unless the header has none outside of quotes, and has semicolons or tabs."""
+    """Return a comma, unless the header has none outside of quotes, and has semicolons or tabs."""
     header = re.sub(r'"[^"]*"', "", io.BytesIO(data).readline().decode())
-    return next((d for d in ",;\t" if d in header), ",")
+    for delimiter in ",;\t":
+        if delimiter in header:
+            return delimiter
+    return ","
 
 
 def _with_points(cells: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Numbers with decimal commas, where all cells are numbers, with decimal points."""
-    known = cells.filter(pc.invert(pc.is_in(cells, pa.array([*NULLS, *MARKS, None]))))
-    if (
-        not len(known)
-        or not pc.all(
-            pc.match_substring_regex(known, r"^\s*-?(0|[1-9]\d*)(,\d+)?([eE][+-]?\d+)?\s*$")
-        ).as_py()
-    ):
-        return cells
-    return pc.replace_substring(cells, ",", ".")
+    """Write decimal points for decimal commas in a column of numbers. Other columns stay."""
+    missing = pc.is_in(cells, pa.array([*NULLS, *MARKS, None]))
+    filled = cells.filter(pc.invert(missing))
+    if len(filled) and pc.all(pc.match_substring_regex(filled, NUMBER_WITH_COMMA)).as_py():
+        return pc.replace_substring(cells, ",", ".")
+    return cells
 
 
 def _typed(cells: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Strings as whole numbers, numbers or truth values where all of them are, but for those that say
-    that there is none; codes such as 007 stay strings. Where a few are no numbers all stay strings too,
-    for the modality to name these.
+    """Convert strings to whole numbers, numbers or truth values if all that are not missing are such.
+
+    Codes such as 007 stay strings. If a few cells are no numbers all stay strings, so that the modality can
+    list them as problems.
     """
-    given = pc.if_else(pc.is_in(cells, pa.array(NULLS)), None, cells)
-    if pc.all(pc.is_in(given, pa.array([*MARKS, None]))).as_py():
-        return given
-    given = pc.if_else(pc.is_in(given, pa.array(MARKS)), None, given)
-    known = given.drop_null()
-    if pc.all(pc.is_in(known, pa.array(list(TRUTH)))).as_py():
-        return (
-            pc.is_in(given, pa.array([k for k, v in TRUTH.items() if v])).combine_chunks()
-            if not given.null_count
-            else _truth(given)
-        )
-    if pc.any(pc.match_substring_regex(known, r"^[+-]?0[0-9]|^\+")).as_py():
+    cleaned = pc.if_else(pc.is_in(cells, pa.array(NULLS)), None, cells)
+    if pc.all(pc.is_in(cleaned, pa.array([*MARKS, None]))).as_py():
+        return cleaned
+    cleaned = pc.if_else(pc.is_in(cleaned, pa.array(MARKS)), None, cleaned)
+    filled = cleaned.drop_null()
+    if pc.all(pc.is_in(filled, pa.array(list(TRUTH)))).as_py():
+        return _truth(cleaned)
+    if pc.any(pc.match_substring_regex(filled, LEADING_ZERO_OR_PLUS)).as_py():
         return cells
     for kind in (pa.int64(), pa.float64()):
         try:
-            return pc.cast(pc.utf8_trim_whitespace(given), kind)
+            return pc.cast(pc.utf8_trim_whitespace(cleaned), kind)
         except pa.ArrowInvalid:
             continue
-    return given if share_of_numbers(known) >= MOST else cells
+    return cleaned if share_of_numbers(filled) >= MOST else cells
 
 
-def _truth(cells: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pa.chunked_array(
-        [pa.array([None if c is None else TRUTH[c] for c in cells.to_pylist()], pa.bool_())]
-    )
+def _truth(cells: pa.ChunkedArray) -> Any:
+    """Return truth values for their spellings, null where a cell is."""
+    if not cells.null_count:
+        spellings_of_true = [spelling for spelling, truth in TRUTH.items() if truth]
+        return pc.is_in(cells, pa.array(spellings_of_true)).combine_chunks()
+    truths = [None if cell is None else TRUTH[cell] for cell in cells.to_pylist()]
+    return pa.chunked_array([pa.array(truths, pa.bool_())])

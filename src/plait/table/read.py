@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,46 +20,61 @@ from plait.table.table import Table
 SPLITS = ("train", "valid", "val", "validation", "dev", "test")
 
 
-def read(source: Any, root: str | Path | None = None) -> Table:
-    """A table from a file (CSV, TSV, JSON Lines, Parquet, Arrow, Feather), a folder of class folders, a
-    pandas or polars frame, an Arrow table, a Hugging Face dataset, a list of dicts (rows), or one dict
-    (a row).
+def read(source: object, root: str | Path | None = None) -> Table:
+    """Read a table from any source that holds one.
+
+    That is a file (CSV, TSV, JSON Lines, Parquet, Arrow, Feather), a folder of class folders, a pandas or
+    polars frame, an Arrow table, a Hugging Face dataset, a list of dicts (rows), or one dict (a row).
 
     `root` is where relative paths of media begin: by default the file's own folder, or the working
-    folder. A column without a name, as indices have in files, gets the one that pandas gives it:
-    `Unnamed: 0`, or the number of its place. Raises `TableError`.
+    folder. A column without a name, as indices have in files, gets the one that pandas gives it,
+    `Unnamed: 0` with its number. Raises `TableError`.
     """
     if isinstance(source, Table):
         return source if root is None else Table(source.data, Path(root).absolute(), source.name)
     if isinstance(source, (str, Path)):
         path = Path(source)
-        try:
-            base = path if path.is_dir() else path.parent
-        except (OSError, ValueError) as error:  # a name too long, a null character: most likely a text
-            reason = getattr(error, "strerror", None) or error
-            raise TableError(f"no file '{str(path)[:200]}': {reason}") from error
+        base = _base_folder(path)
         data = _read_path(path)
         name = path.name
     else:
-        base, data, name = Path("."), _encoded(source), "the table"
+        base = Path(".")
+        data = _encoded(source)
+        name = "the table"
     if root is not None and not Path(root).is_dir():
         raise TableError(f"root '{root}' is no folder")
-    data = data.rename_columns([c if c.strip() else f"Unnamed: {i}" for i, c in enumerate(data.column_names)])
-    doubled = {c for c in data.column_names if data.column_names.count(c) > 1}
-    if doubled:
-        raise TableError(f"{name} has more than one column named '{min(doubled)}'; rename one")
+    data = _with_names(data, name)
     _check_encoding(data, name)
     return Table(_plain(data), Path(root if root is not None else base).absolute(), name)
+
+
+def _base_folder(path: Path) -> Path:
+    """Return the folder that relative paths in this file or folder begin in. Raises `TableError`."""
+    try:
+        return path if path.is_dir() else path.parent
+    except (OSError, ValueError) as error:  # a name too long, a null character: most likely a text
+        reason = getattr(error, "strerror", None) or error
+        raise TableError(f"no file '{str(path)[:200]}': {reason}") from error
+
+
+def _with_names(data: pa.Table, table_name: str) -> pa.Table:
+    """Name the columns that have no name. Raises `TableError` if two have the same one."""
+    names = []
+    for number, name in enumerate(data.column_names):
+        names.append(name if name.strip() else f"Unnamed: {number}")
+    duplicates = {name for name in names if names.count(name) > 1}
+    if duplicates:
+        raise TableError(f"{table_name} has more than one column named '{min(duplicates)}'; rename one")
+    return data.rename_columns(names)
 
 
 def _read_path(path: Path) -> pa.Table:
     if path.is_dir():
         return _read_folders(path)
     if not path.exists():
-        here = [f.name for f in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise TableError(
-            f"no file '{path}': {nearest(path.name, here) if here else f'{path.parent} is no folder either'}"
-        )
+        neighbours = [f.name for f in path.parent.iterdir()] if path.parent.is_dir() else []
+        hint = nearest(path.name, neighbours) if neighbours else f"{path.parent} is no folder either"
+        raise TableError(f"no file '{path}': {hint}")
     readers = {
         ".csv": lambda: read_csv(path),
         ".tsv": lambda: read_csv(path, "\t"),
@@ -93,49 +108,63 @@ def _read_arrow(path: Path) -> pa.Table:
 
 
 def _read_folders(path: Path) -> pa.Table:
-    """`photos/cat/1.jpg` is a row (image: cat/1.jpg, label: cat); `photos/train/cat/1.jpg` has the
-    split besides.
+    """Read a folder of class folders.
+
+    `images/cat/1.jpg` is a row (image: cat/1.jpg, label: cat); `images/train/cat/1.jpg` has the split
+    besides. Raises `TableError` if there are no class folders, or no files in them.
     """
     folders = sorted(f for f in path.iterdir() if f.is_dir() and not f.name.startswith("."))
     if not folders:
         raise TableError(f"folder '{path}': expected one folder for each class, found none")
     rows: list[dict[str, str]] = []
-    if all(f.name.lower() in SPLITS for f in folders):
-        rows = [
-            {**row, "split": s.name}
-            for s in folders
-            for c in sorted(s.iterdir())
-            if c.is_dir()
-            for row in _folder(c, path)
-        ]
-    else:
-        rows = [row for c in folders for row in _folder(c, path)]
+    has_splits = all(folder.name.lower() in SPLITS for folder in folders)
+    for folder in folders:
+        if has_splits:
+            rows += _split_folder(folder, path)
+        else:
+            rows += _class_folder(folder, path)
     if not rows:
         raise TableError(f"folder '{path}': its class folders hold no files")
     return pa.Table.from_pylist(rows)
 
 
 def folder_of_files(path: Path, column: str) -> Table:
-    """A row for each file in a folder and the folders in it, its path in `column`."""
-    files = sorted(f for f in path.rglob("*") if f.is_file() and not f.name.startswith("."))
+    """Return a row for each file in a folder and the folders in it, its path in `column`."""
+    files = _files(path)
     if not files:
         raise TableError(f"folder '{path}' holds no files")
-    return Table(pa.table({column: [str(f.relative_to(path)) for f in files]}), path.absolute(), path.name)
+    paths = [str(file.relative_to(path)) for file in files]
+    return Table(pa.table({column: paths}), path.absolute(), path.name)
 
 
-def _folder(folder: Path, base: Path) -> list[dict[str, str]]:
-    files = sorted(f for f in folder.rglob("*") if f.is_file() and not f.name.startswith("."))
-    return [{"image": str(f.relative_to(base)), "label": folder.name} for f in files]
+def _files(folder: Path) -> list[Path]:
+    """Return the files in a folder and the folders in it, without hidden ones."""
+    return sorted(f for f in folder.rglob("*") if f.is_file() and not f.name.startswith("."))
 
 
-def _encoded(source: Any) -> pa.Table:
+def _split_folder(folder: Path, base: Path) -> list[dict[str, str]]:
+    """Return the rows of the class folders in the folder of one split."""
+    rows = []
+    for class_folder in sorted(folder.iterdir()):
+        if class_folder.is_dir():
+            for row in _class_folder(class_folder, base):
+                rows.append({**row, "split": folder.name})
+    return rows
+
+
+def _class_folder(folder: Path, base: Path) -> list[dict[str, str]]:
+    """Return a row for each file of a class."""
+    return [{"image": str(file.relative_to(base)), "label": folder.name} for file in _files(folder)]
+
+
+def _encoded(source: object) -> pa.Table:
     """Return the table of an object. Raises `TableError` for half of a surrogate pair."""
     try:
         return _read_object(source)
     except UnicodeEncodeError as error:
-        found = str(error.object)[error.start : error.start + 1]
+        character = str(error.object)[error.start : error.start + 1]
         raise TableError(
-            f"a cell holds {found!a}, half of a surrogate pair, which is no character; "
+            f"a cell holds {character!a}, half of a surrogate pair, which is no character; "
             "repair such cells, as by text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')"
         ) from error
 
@@ -150,7 +179,7 @@ def _check_encoding(data: pa.Table, name: str) -> None:
             raise TableError(f"{name}: column '{column}' is not valid: {reason}") from error
 
 
-def _read_object(source: Any) -> pa.Table:
+def _read_object(source: object) -> pa.Table:
     if isinstance(source, pa.Table):
         return source
     if hasattr(source, "with_format") and hasattr(source, "map"):
@@ -158,30 +187,49 @@ def _read_object(source: Any) -> pa.Table:
     if hasattr(source, "__arrow_c_stream__"):
         return pa.table(source)
     if isinstance(source, Mapping):
-        if source and all(
-            isinstance(v, Sequence) and not isinstance(v, (str, bytes)) for v in source.values()
-        ):
-            raise TableError(
-                "a dict is one row, {column: cell}; for columns of cells use pyarrow.table(...) or a data "
-                "frame"
-            )
+        _check_row(source)
         source = [dict(source)]
     if isinstance(source, list) and not source:
         return pa.table({})
-    if isinstance(source, Sequence) and source and all(isinstance(row, Mapping) for row in source):
-        names = list(dict.fromkeys(name for row in source for name in row))
-        try:
-            return pa.table({name: pa.array([row.get(name) for row in source]) for name in names})
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise TableError(f"the rows do not fit one table: {error}") from error
+    if _is_rows(source):
+        return _read_rows(source)
     raise TableError(
         f"expected a path, a pandas or polars frame, an Arrow table, a Hugging Face dataset, a dict or a "
         f"list of dicts, got {type(source).__name__}"
     )
 
 
+def _is_rows(source: object) -> TypeGuard[Sequence[Mapping[str, Any]]]:
+    if not isinstance(source, Sequence) or not source:
+        return False
+    return all(isinstance(row, Mapping) for row in source)
+
+
+def _check_row(row: Mapping[str, Any]) -> None:
+    """Raise `TableError` for a dict of columns: a dict is one row."""
+    is_list = [isinstance(cell, Sequence) and not isinstance(cell, (str, bytes)) for cell in row.values()]
+    if row and all(is_list):
+        raise TableError(
+            "a dict is one row, {column: cell}; for columns of cells use pyarrow.table(...) or a data frame"
+        )
+
+
+def _read_rows(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Return the table of rows, {column: cell}. A column that a row lacks is null there."""
+    names: dict[str, None] = {}
+    for row in rows:
+        names.update(dict.fromkeys(row))
+    columns = {}
+    try:
+        for name in names:
+            columns[name] = pa.array([row.get(name) for row in rows])
+        return pa.table(columns)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise TableError(f"the rows do not fit one table: {error}") from error
+
+
 def _read_datasets(dataset: Any) -> pa.Table:
-    """A `datasets.Dataset`, known by what it has so that plait need not import the package."""
+    """Read a `datasets.Dataset`, recognised by its attributes so that plait need not import the package."""
     if isinstance(dataset, Mapping) or not hasattr(dataset, "num_rows"):
         raise TableError(
             f"expected one split of a Hugging Face dataset, such as dataset['train'], got "
@@ -197,9 +245,7 @@ def _read_datasets(dataset: Any) -> pa.Table:
 
 
 def _plain(table: pa.Table) -> pa.Table:
-    """One type for each kind of cell: string views and large strings as strings, extension types as
-    their storage.
-    """
+    """Reduce the types of cells: string views and large strings to strings, extensions to their storage."""
     columns = []
     for column in table.columns:
         kind = column.type

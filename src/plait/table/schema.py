@@ -9,12 +9,9 @@ from pydantic import BaseModel, ConfigDict
 
 from plait.errors import TableError, nearest
 
-SOUND = ".sound"  # `clip.sound` is the sound of the clips in column `clip`
-
+SOUND = ".sound"  # `video.sound` is the sound of the videos in column `video`
 
 Role = Literal["input", "target", "id", "group", "split", "ignored"]
-
-
 ROLES: tuple[str, ...] = get_args(Role)
 
 
@@ -47,10 +44,12 @@ class Schema(BaseModel):
         raise TableError(f"no column '{name}': {nearest(name, [c.name for c in self.columns])}")
 
     def of(self, role: Role) -> list[str]:
-        """The names of the columns that have this role, in the table's order."""
+        """Return the names of the columns that have this role, in the table's order."""
         return [column.name for column in self.columns if column.role == role]
 
 
-def origin(name: str, known: Iterable[str]) -> str:
-    """The column of a table that an input is read from: its own, or that of the clips whose sound it is."""
-    return name.removesuffix(SOUND) if name.endswith(SOUND) and name not in known else name
+def origin(name: str, column_names: Iterable[str]) -> str:
+    """Return the column that an input is read from: its own, or that of the videos whose sound it is."""
+    if name in column_names:
+        return name
+    return name.removesuffix(SOUND)

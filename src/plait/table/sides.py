@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -19,12 +18,12 @@ SIDE = "plait_split"  # the column that says which table a row comes from
 class Sources:
     """What a caller gave as tables (see `read`), and the `root` of their relative paths."""
 
-    train: Any
-    valid: Any = None
-    test: Any = None
+    train: object
+    valid: object = None
+    test: object = None
     root: str | Path | None = None
 
-    def sides(self) -> dict[str, Any]:
+    def sides(self) -> dict[str, object]:
         """Return the sources by side; None where there is none."""
         return {"train": self.train, "valid": self.valid, "test": self.test}
 
@@ -34,9 +33,10 @@ def read_sides(sources: Sources) -> Table:
 
     Raises `TableError` when they cannot be read, or do not fit each other.
     """
-    tables = {
-        side: read(source, sources.root) for side, source in sources.sides().items() if source is not None
-    }
+    tables = {}
+    for side, source in sources.sides().items():
+        if source is not None:
+            tables[side] = read(source, sources.root)
     train = tables["train"]
     if len(tables) == 1:
         return train

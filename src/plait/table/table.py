@@ -12,6 +12,7 @@ import pyarrow.csv
 import pyarrow.feather
 import pyarrow.json
 import pyarrow.parquet
+from numpy.typing import ArrayLike
 
 from plait.errors import TableError, nearest
 
@@ -20,9 +21,11 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Source:
-    """Where a column's cells come from: its name, the folder that relative paths are resolved against,
-    and the store of prepared media (a `cells.Store`). Of a `part` of another column, as the sound of a
-    clip is, a cell may have none.
+    """Where a column's cells come from.
+
+    That is its name, the folder that relative paths are resolved against, and the store of prepared media
+    (a `cells.Store`). With `part` the cells are read out of those of another column, as the sound of a
+    video is; one that has no sound is then no problem.
     """
 
     column: str
@@ -34,9 +37,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Table:
-    """An Arrow table, the folder that its relative paths are resolved against, and what to call it in
-    messages.
-    """
+    """An Arrow table, the folder that its relative paths are resolved against, and its name in messages."""
 
     data: pa.Table
     root: Path
@@ -46,17 +47,18 @@ class Table:
         return int(self.data.num_rows)
 
     def column(self, name: str) -> pa.ChunkedArray:
-        """The column of this name. Raises `TableError` with the nearest name when there is none."""
+        """Return the column of this name. Raises `TableError` with the nearest name if there is none."""
         if self.data.schema.get_field_index(name) < 0:
             raise TableError(f"{self.name} has no column '{name}': {nearest(name, self.data.column_names)}")
         return self.data.column(name)
 
-    def take(self, rows: Any) -> Table:
+    def take(self, rows: ArrayLike) -> Table:
+        """Return the table of these row numbers, in their order."""
         return Table(self.data.take(pa.array(rows, pa.int64())), self.root, self.name)
 
 
 def only_column(table: Table, column: str | None, what: str) -> str:
-    """The column that is named, or the table's only one. Raises `TableError` where there are several."""
+    """Return `column`, or the name of the table's only one. Raises `TableError` if it has several."""
     if column is None and len(table.data.column_names) != 1:
         raise TableError(
             f"{table.name} has {', '.join(table.data.column_names)}: say which one holds the {what} "

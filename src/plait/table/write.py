@@ -1,4 +1,4 @@
-"""A table to a file, in the format that its ending asks for."""
+"""Write a table to a file, in the format that its ending names."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,7 @@ ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet", ".feather", ".arrow")
 
 
 def check_ending(path: Path) -> None:
-    """Raises `TableError` when the ending of an output file is none of those that plait writes."""
+    """Raise `TableError` if plait does not write files of this ending."""
     if path.suffix.lower() not in ENDINGS:
         raise TableError(
             f"cannot tell the format of '{path.name}' by its ending; plait writes {', '.join(ENDINGS)}"
@@ -29,14 +29,15 @@ def check_ending(path: Path) -> None:
 
 
 def write(table: pa.Table, path: Path) -> None:
-    """Writes the table, making its folder; the file is there as a whole or not at all. In CSV and TSV,
-    lists are joined by "|".
+    """Write the table, and make its folder. The file appears as a whole or not at all.
+
+    In CSV and TSV, lists are joined by "|". Raises `TableError` for an unknown ending.
     """
     check_ending(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.stem}.part{path.suffix}")
-    _write(table, part)
-    os.replace(part, path)
+    unfinished = path.with_name(f"{path.stem}.part{path.suffix}")
+    _write(table, unfinished)
+    os.replace(unfinished, path)
 
 
 def _write(table: pa.Table, path: Path) -> None:
@@ -46,9 +47,8 @@ def _write(table: pa.Table, path: Path) -> None:
         pa.csv.write_csv(_flat(table), path, options)
     elif suffix == ".jsonl":
         with path.open("w", encoding="utf-8") as file:
-            file.writelines(
-                json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in table.to_pylist()
-            )
+            for row in table.to_pylist():
+                file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
     elif suffix == ".parquet":
         pa.parquet.write_table(table, path)
     else:
@@ -56,54 +56,68 @@ def _write(table: pa.Table, path: Path) -> None:
 
 
 def to_stream(table: pa.Table, stream: IO[bytes]) -> None:
-    """The table as CSV."""
+    """Write the table as CSV. Lists are joined by "|"."""
     pa.csv.write_csv(_flat(table), stream)
 
 
 def show(table: pa.Table) -> None:
-    """The table in the terminal."""
-    rows = [
-        [f"{c:.3f}" if isinstance(c, float) else "" if c is None else str(c) for c in row.values()]
-        for row in table.to_pylist()
-    ]
+    """Print the table in the terminal."""
+    rows = []
+    for row in table.to_pylist():
+        rows.append([_shown(cell) for cell in row.values()])
     Screen(out=True).table("", table.column_names, rows)
 
 
+def _shown(cell: object) -> str:
+    """Return a cell as it is printed. A missing one is blank."""
+    if cell is None:
+        return ""
+    return f"{cell:.3f}" if isinstance(cell, float) else str(cell)
+
+
 def write_vectors(vectors: np.ndarray, path: Path) -> None:
-    """A matrix as one column, `embedding`, of lists of its width."""
+    """Write vectors (rows, D) as a table of one column, `embedding`, of lists of D numbers."""
     flat = pa.array(vectors.reshape(-1), pa.float32())
     write(pa.table({"embedding": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])}), path)
 
 
 def _flat(table: pa.Table) -> pa.Table:
-    def flat(column: pa.ChunkedArray) -> Any:
-        if not (pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type)):
-            return column
-        return pa.array(
-            [None if c is None else "|".join(map(str, c)) for c in column.to_pylist()], pa.string()
-        )
+    """Join the lists in each column by "|": CSV has no lists."""
+    return pa.table([_flat_column(column) for column in table.columns], names=table.column_names)
 
-    return pa.table([flat(c) for c in table.columns], names=table.column_names)
+
+def _flat_column(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
+    if not (pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type)):
+        return column
+    texts = [None if cell is None else "|".join(map(str, cell)) for cell in column.to_pylist()]
+    return pa.array(texts, pa.string())
 
 
 def with_files(answers: pa.Table, out: Path) -> pa.Table:
-    """The same with recordings, which are bytes, as WAV files beside `out` (in `<out>-files/`), and
-    their paths from there in their place.
+    """Write recordings, which are bytes, as WAV files beside `out`, and return the table with their paths.
+
+    The files lie in `<out>-files/`. Paths are relative to the folder of `out`.
     """
-    for place, name in enumerate(answers.column_names):
+    for number, name in enumerate(answers.column_names):
         contents = answers[name].to_pylist() if pa.types.is_binary(answers[name].type) else []
-        if not next((c for c in contents if c is not None), b"").startswith(b"RIFF"):
-            continue
-        folder = out.parent / f"{out.stem}-files"
-        folder.mkdir(parents=True, exist_ok=True)
-        paths: list[str | None] = []
-        plain = re.sub(r"[^\w-]", "_", name)
-        for row, content in enumerate(contents):
-            if content is None:
-                paths.append(None)
-                continue
-            file = folder / f"{plain}-{row:05d}.wav"
-            file.write_bytes(content)
-            paths.append(str(file.relative_to(out.parent)))
-        answers = answers.set_column(place, name, pa.array(paths, pa.string()))
+        first = next((content for content in contents if content is not None), b"")
+        if first.startswith(b"RIFF"):
+            paths = _write_recordings(contents, name, out)
+            answers = answers.set_column(number, name, pa.array(paths, pa.string()))
     return answers
+
+
+def _write_recordings(contents: list[bytes | None], column: str, out: Path) -> list[str | None]:
+    """Write one file for each row that has a recording, and return the paths; None for other rows."""
+    folder = out.parent / f"{out.stem}-files"
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = re.sub(r"[^\w-]", "_", column)
+    paths: list[str | None] = []
+    for row, content in enumerate(contents):
+        if content is None:
+            paths.append(None)
+            continue
+        file = folder / f"{stem}-{row:05d}.wav"
+        file.write_bytes(content)
+        paths.append(str(file.relative_to(out.parent)))
+    return paths

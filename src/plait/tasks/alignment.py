@@ -1,7 +1,6 @@
-"""What goes with what: two or more columns of any modality in one space, where what belongs to one row
-lies close together.
+"""Embed two or more columns of any modality in one space, where cells of one row lie close together.
 
-B rows, K columns, D width of the space.
+B rows, K columns, D width of the space, M candidates of a comparison: the rows of a batch and of the bank.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import itertools
 import json
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Literal, cast
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +24,7 @@ from plait.modalities.base import Match
 from plait.nn.batch import Tokens
 from plait.nn.layers import module_key
 from plait.recipe.sections import COMPARED, Between, Choices
+from plait.table.json import JSON
 from plait.table.problems import Problem
 from plait.table.table import Source
 from plait.table.values import is_text
@@ -35,34 +35,27 @@ from plait.tasks.aligning.ranking import RankRows
 from plait.tasks.base import Outputs, TaskOptions, masked_mean
 from plait.tasks.base_comparison import Comparison
 
-PAIRWISE = ("infonce", "siglip")
+PAIRWISE = ("infonce", "siglip")  # objectives that compare columns two by two
 
-
-SHARES = (
-    0.5,
-    0.0,
-    0.25,
-    0.75,
-    0.9,
-)  # the first of those that do equally well is taken; not 1: not every column has a map
-
+# Candidates for the share of the linear maps. The first of equally good ones wins.
+# 1 is not among them, because not every column has a map.
+SHARES = (0.5, 0.0, 0.25, 0.75, 0.9)
 
 MEASURED = 4000  # rows that an epoch is scored by
-
-
-HOTTEST = math.log(100.0)  # as in CLIP: the scale of logits is never more
+HOTTEST = math.log(100.0)  # the upper limit of the logits' scale, as in CLIP
 
 
 class Config(TaskOptions):
-    """`inputs` are the columns; all pictures, texts, sounds and clips if left out. `objective` compares
-    them two by two (`infonce`, `siglip`) or all at once (`gram`, `symile`). With an `anchor` the others
-    are compared with that column only (ImageBind, Girdhar et al. 2023; in `gram`, the paper's anchor);
-    without, each column with each, and in `gram` and `symile` each column is the anchor in turn.
+    """`inputs` are the columns: all images, texts, audio and video if left out. `objective` compares
+    them two by two (`infonce`, `siglip`) or all at once (`gram`, `symile`). With an `anchor`, the other
+    columns are compared with that column only (ImageBind, Girdhar et al. 2023; in `gram`, the paper's
+    anchor). Without one, each column is compared with each other one, and in `gram` and `symile` each
+    column is the anchor in turn.
 
     Rows that have the same cell in any of the columns, or the same `group`, are not each other's
-    negatives. `bank` keeps so many vectors of earlier rows of each column as negatives besides (Wang et
-    al. 2020, "Cross-batch memory"; two-by-two objectives). `hardness` weighs hard negatives more
-    (`infonce`, Robinson et al. 2021). `hidden` of 0 makes the projections linear.
+    negatives. `bank` is the number of earlier rows whose vectors serve as further negatives (Wang et
+    al. 2020, "Cross-batch memory"; two-by-two objectives). `hardness` gives hard negatives more weight
+    (`infonce`, Robinson et al. 2021). With `hidden` of 0 the projections are linear.
     """
 
     objective: Literal["infonce", "siglip", "gram", "symile"] = "infonce"
@@ -77,17 +70,17 @@ class Config(TaskOptions):
 
 
 class Alignment(Comparison):
-    """Its target are the rows themselves: a number for each different cell of each column, and for each
-    group.
+    """Compare the columns of a row. The target holds an id for each different cell of each column, and
+    one for each group, (B, K + 1). The id is -1 where there is no cell.
 
-    The output has a row's vectors of length 1, (B, K, D), and zeros where the row lacks the column.
-    They are made of the mean of a cell's tokens and of the logarithm of their number: how long a
-    recording is tells much of what is said in it, and no mean knows it.
+    The output holds a row's unit vectors, (B, K, D), and zeros where the row lacks the column. A vector
+    is made of the mean of a cell's tokens and of the logarithm of their number. The number is there
+    because the length of a recording tells much about its content, and a mean does not show it.
 
-    Where projections began at linear maps, these have a `share` in what a trained model makes of a
-    cell: vectors then have twice the width, the square root of the share times what the map makes, and
-    that of the rest times what was learned, so that a cosine is the weighted mean of both. Training
-    does not see it; validation rows choose it.
+    Where projections began at linear maps, these maps have a `share` in the vectors of a trained model.
+    A vector then has twice the width: sqrt(share) times the map's vector, next to sqrt(1 - share) times
+    the learned one. So a cosine is the weighted mean of both cosines. Training does not see the share;
+    validation rows choose it.
     """
 
     options = Config
@@ -109,7 +102,8 @@ class Alignment(Comparison):
             torch.tensor(-10.0 if config.objective == "siglip" else 0.0),
             requires_grad=config.objective == "siglip",
         )
-        # beginning at ones over the square root of the width, as long as a vector of the space
+
+        # Start at 1 / sqrt(width) in each dimension, which makes a unit vector.
         neutral_KD = torch.full((len(self.columns), config.width), config.width**-0.5)
         self.neutral_KD = nn.Parameter(neutral_KD, requires_grad=config.objective == "symile")
         self.share: Tensor
@@ -121,18 +115,25 @@ class Alignment(Comparison):
 
     @classmethod
     def matches(cls, cells: pa.ChunkedArray) -> Match | None:
-        return None  # no column is its target
+        """Return None: no column is its target."""
+        return None
 
     @classmethod
     def reads(cls, config: Config, name: str) -> list[str]:
-        return [*config.inputs, *([config.group] if config.group else [])]
+        """Return the columns that are compared, and the `group` if there is one."""
+        columns = list(config.inputs)
+        if config.group:
+            columns.append(config.group)
+        return columns
 
     @classmethod
     def fit(cls, config: Config, cells: pa.ChunkedArray, name: str) -> Alignment:
-        present = [
-            field(cells, i).is_valid().to_numpy(zero_copy_only=False) for i in range(len(config.inputs))
-        ]
-        if int((np.sum(present, axis=0) > 1).sum()) < 2:
+        """Return the task. Raises `TrainingError` if fewer than two rows have two of the columns."""
+        present = []
+        for number in range(len(config.inputs)):
+            present.append(field(cells, number).is_valid().to_numpy(zero_copy_only=False))
+        cell_counts = np.sum(present, axis=0)
+        if int((cell_counts > 1).sum()) < 2:
             raise TrainingError(
                 f"task '{name}': expected two or more training rows that have at least two of "
                 f"{', '.join(config.inputs)}, found fewer"
@@ -140,169 +141,211 @@ class Alignment(Comparison):
         return cls(config)
 
     def build_head(self, widths: dict[str, int]) -> None:
+        """Make one projection a column. It reads the mean token and the logarithm of the number of tokens."""
         config = self.config
         self.heads = nn.ModuleDict()
-        for c in self.columns:
-            self.heads[module_key(c)] = Projection(widths[c] + 1, config.hidden, config.width, config.dropout)
+        for column in self.columns:
+            width = widths[column] + 1
+            self.heads[module_key(column)] = Projection(width, config.hidden, config.width, config.dropout)
 
     def begin(self, encoded: Mapping[str, Iterable[Tokens]], starts: Mapping[str, int]) -> None:
-        """Sets where the projections of these columns begin, from batches of training rows' tokens,
-        which training does not change from `starts` on: see `projections.linear_maps`.
+        """Start the projections of these columns at linear maps (see `linear_start.linear_maps`).
+
+        The maps are fitted on batches of training rows' tokens. Of each vector they read the entries from
+        `starts` on, which training does not change.
         """
-        vectors, have = {}, {}
-        for c, batches in encoded.items():
-            parts = [
-                (self._summary(tokens)[:, starts[c] :].float(), tokens.mask_BL.any(1)) for tokens in batches
-            ]
-            vectors[c], have[c] = (torch.cat(some).numpy() for some in zip(*parts, strict=True))
-        for c, (weight, bias) in linear_maps(vectors, have, self.config.width).items():
-            self.heads[module_key(c)].begin(weight, bias, starts[c])  # type: ignore[operator]
+        vectors, present = {}, {}
+        for column, batches in encoded.items():
+            summaries, masks = [], []
+            for tokens in batches:
+                summaries.append(self._summary(tokens)[:, starts[column] :].float())
+                masks.append(tokens.mask_BL.any(1))
+            vectors[column] = torch.cat(summaries).numpy()
+            present[column] = torch.cat(masks).numpy()
+        for column, (weight, bias) in linear_maps(vectors, present, self.config.width).items():
+            self._head(column).begin(weight, bias, starts[column])
         if self.config.objective in PAIRWISE:
             self.share.fill_(0.5)
 
     @property
     def width(self) -> int:
-        """Of a trained model's vectors."""
+        """Return the width of a trained model's vectors."""
         return self.config.width * (2 if self.share > 0 else 1)
 
     @property
     def scale(self) -> Tensor:
-        """What cosines are multiplied by: one over the learned temperature."""
+        """Return the factor of cosines in logits: one over the learned temperature, 100 at most."""
         return self.log_scale.clamp(max=HOTTEST).exp()
 
+    @property
+    def compares_whole_rows(self) -> bool:
+        return self.config.objective == "gram"
+
     def calibrate(self, outputs: Outputs, target: Tensor) -> None:
-        """Chooses the share of the linear maps by the mean reciprocal rank on validation rows, given
-        with the share as it is.
+        """Choose the share of the linear maps by the mean reciprocal rank on validation rows.
+
+        The outputs were made with the present share, so both halves are normalised again.
         """
         if not self.share > 0:
             return
-        fixed, learned = (
-            F.normalize(part, dim=-1).numpy() for part in outputs.output.split(self.config.width, -1)
-        )
+        fixed_half, learned_half = outputs.output.split(self.config.width, -1)
+        fixed = F.normalize(fixed_half, dim=-1).numpy()
+        learned = F.normalize(learned_half, dim=-1).numpy()
+        has_map = (fixed != 0).any(-1, keepdims=True)
         scores = {}
         for share in SHARES:
-            rest = np.where((fixed != 0).any(-1, keepdims=True), 1 - share, 1.0)
-            joined = np.concatenate([share**0.5 * fixed, rest**0.5 * learned], -1)
+            learned_share = np.where(has_map, 1 - share, 1.0)
+            joined = np.concatenate([share**0.5 * fixed, learned_share**0.5 * learned], -1)
             scores[share] = self.measure_score(joined, target.numpy())
-        self.share.fill_(max(scores, key=lambda share: scores[share]))
+        self.share.fill_(max(scores, key=scores.__getitem__))
 
     def encode(self, cells: pa.ChunkedArray, source: Source) -> tuple[Tensor, Tensor, list[Problem]]:
-        parts = [field(cells, i) for i in range(len(self.columns) + bool(self.config.group))]
-        ids = [identify(part) for part in parts] + ([] if self.config.group else [np.full(len(cells), -1)])
+        """Return ids (B, K + 1): of each column's cell, and of the group (-1 if there is none).
+
+        A row counts as labelled if it has any of the columns. There are no problems.
+        """
+        columns = len(self.columns)
+        ids = [identify(field(cells, number)) for number in range(columns)]
+        if self.config.group:
+            ids.append(identify(field(cells, columns)))
+        else:
+            ids.append(np.full(len(cells), -1))
         target = torch.from_numpy(np.stack(ids, 1).astype(np.int64))
-        return target, (target[:, : len(self.columns)] >= 0).any(1), []
+        return target, (target[:, :columns] >= 0).any(1), []
 
     def forward(self, tokens: dict[str, Tokens]) -> Tensor:
-        found = []
-        for c in self.columns:
-            head, summary = self.heads[module_key(c)], self._summary(tokens[c])
+        """Return unit vectors, (B, K, D), or (B, K, 2 D) with a share of the linear maps."""
+        vectors = []
+        for column in self.columns:
+            head = self._head(column)
+            summary = self._summary(tokens[column])
             x_BD = F.normalize(head(summary).float(), dim=-1)
             if not self.training and self.share > 0:
-                fixed_BD = F.normalize(head.first(summary).float(), dim=-1)  # type: ignore[operator]
-                rest_B1 = torch.where(
-                    (fixed_BD != 0).any(1, keepdim=True), 1 - self.share, 1.0
-                )  # all of it where there is no map
-                x_BD = torch.cat([self.share.sqrt() * fixed_BD, rest_B1.sqrt() * x_BD], -1)
-            found.append(x_BD * tokens[c].mask_BL.any(1)[:, None])
-        return torch.stack(found, 1)
+                fixed_BD = F.normalize(head.first(summary).float(), dim=-1)
+                # Without a map, the learned vector is all there is.
+                has_map_B1 = (fixed_BD != 0).any(1, keepdim=True)
+                learned_share_B1 = torch.where(has_map_B1, 1 - self.share, 1.0)
+                x_BD = torch.cat([self.share.sqrt() * fixed_BD, learned_share_B1.sqrt() * x_BD], -1)
+            vectors.append(x_BD * tokens[column].mask_BL.any(1)[:, None])
+        return torch.stack(vectors, 1)
+
+    def _head(self, column: str) -> Projection:
+        return cast(Projection, self.heads[module_key(column)])
 
     def _summary(self, tokens: Tokens) -> Tensor:
-        """The mean of a cell's tokens, and the logarithm of their number."""
+        """Return the mean of a cell's tokens, and the logarithm of one more than their number, (B, D + 1)."""
         pooled_BD = tokens.pooled_BD()
-        return torch.cat([pooled_BD, tokens.mask_BL.sum(1, keepdim=True).log1p().to(pooled_BD.dtype)], 1)
+        log_count_B1 = tokens.mask_BL.sum(1, keepdim=True).log1p().to(pooled_BD.dtype)
+        return torch.cat([pooled_BD, log_count_B1], 1)
 
     def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
-        have_BK = (output != 0).any(-1) & labelled_B[:, None]
-        other_BB = ~same(target, target) & ~torch.eye(len(target), dtype=torch.bool, device=target.device)
+        """Return the loss of the objective; zero if no row has two columns."""
+        present_BK = (output != 0).any(-1) & labelled_B[:, None]
+        is_self_BB = torch.eye(len(target), dtype=torch.bool, device=target.device)
+        negative_BB = ~same(target, target) & ~is_self_BB
         compare = self._pairs if self.config.objective in PAIRWISE else self._tuples
-        with torch.autocast(
-            output.device.type, enabled=False
-        ):  # cosines that differ by a thousandth are told apart
-            loss = compare(output, target, have_BK, other_BB, self.scale)
+
+        # Half precision would lose cosines that differ by a thousandth.
+        with torch.autocast(output.device.type, enabled=False):
+            loss = compare(output, target, present_BK, negative_BB, self.scale)
         if self.training and self.config.bank and torch.is_grad_enabled():
             self._remember(output.detach(), target)
         return loss
 
-    def _pairs(self, x_BKD: Tensor, ids: Tensor, have_BK: Tensor, other_BB: Tensor, scale: Tensor) -> Tensor:
-        """The mean over pairs of columns of both directions' mean over the rows that have both."""
+    def _pairs(
+        self, x_BKD: Tensor, ids: Tensor, present_BK: Tensor, negative_BB: Tensor, scale: Tensor
+    ) -> Tensor:
+        """Return the mean over pairs of columns, both directions, and the rows that have both columns."""
+        bank_MKD, bank_ids = self.bank_x, self.bank_ids
+        if not self.training:
+            bank_MKD, bank_ids = bank_MKD[:0], bank_ids[:0]
+        differs_BM = torch.cat([negative_BB, ~same(ids, bank_ids)], 1)
+
         losses = []
-        bank_MKD, bank_ids = (
-            (self.bank_x, self.bank_ids) if self.training else (self.bank_x[:0], self.bank_ids[:0])
-        )
-        far_BM = torch.cat([other_BB, ~same(ids, bank_ids)], 1)
-        for one, to in self.directions():
-            both_B = have_BK[:, one] & have_BK[:, to]
-            keys_MD = torch.cat([x_BKD[:, to], bank_MKD[:, to]]) if len(bank_MKD) else x_BKD[:, to]
-            other_BM = far_BM & (keys_MD != 0).any(-1) & both_B[:, None]
-            logits_BM = scale * x_BKD[:, one] @ keys_MD.T
+        for query, key in self.directions():
+            both_B = present_BK[:, query] & present_BK[:, key]
+            keys_MD = x_BKD[:, key]
+            if len(bank_MKD):
+                keys_MD = torch.cat([keys_MD, bank_MKD[:, key]])
+            negative_BM = differs_BM & (keys_MD != 0).any(-1) & both_B[:, None]
+            logits_BM = scale * x_BKD[:, query] @ keys_MD.T
             if self.config.objective == "siglip":
-                losses.append(masked_mean(siglip(logits_BM + self.bias, other_BM), both_B))
+                loss_B = siglip(logits_BM + self.bias, negative_BM)
             else:
-                losses.append(masked_mean(info_nce(logits_BM, other_BM, self.config.hardness), both_B))
+                loss_B = info_nce(logits_BM, negative_BM, self.config.hardness)
+            losses.append(masked_mean(loss_B, both_B))
         return torch.stack(losses).mean()
 
-    def _tuples(self, x_BKD: Tensor, ids: Tensor, have_BK: Tensor, other_BB: Tensor, scale: Tensor) -> Tensor:
-        """The mean over anchors of both directions' mean over the rows that have the anchor and
-        something beside it.
+    def _tuples(
+        self, x_BKD: Tensor, ids: Tensor, present_BK: Tensor, negative_BB: Tensor, scale: Tensor
+    ) -> Tensor:
+        """Return the mean over anchors and the rows that have the anchor and another column.
+
+        `gram` is also averaged over both directions.
         """
+        anchors = list(range(len(self.columns)))
+        if self.config.anchor:
+            anchors = [self.columns.index(self.config.anchor)]
+
         losses = []
-        for anchor in (
-            [self.columns.index(self.config.anchor)] if self.config.anchor else range(len(self.columns))
-        ):
-            whole_B = have_BK[:, anchor] & (have_BK.sum(1) > 1)
-            other_BM = other_BB & whole_B[:, None] & whole_B[None]
+        for anchor in anchors:
+            complete_B = present_BK[:, anchor] & (present_BK.sum(1) > 1)
             if self.config.objective == "gram":
-                logits_BB = -scale * volume(x_BKD, have_BK, x_BKD, have_BK, anchor)
-                losses += [
-                    masked_mean(info_nce(logits_BB, other_BM), whole_B),
-                    masked_mean(info_nce(logits_BB.T, other_BM), whole_B),
-                ]
+                negative_BM = negative_BB & complete_B[:, None] & complete_B[None]
+                logits_BB = -scale * volume(x_BKD, present_BK, x_BKD, present_BK, anchor)
+                losses.append(masked_mean(info_nce(logits_BB, negative_BM), complete_B))
+                losses.append(masked_mean(info_nce(logits_BB.T, negative_BM), complete_B))
             else:
                 orders = [torch.randperm(len(ids), device=ids.device) for _ in self.columns]
-                logits_BB = scale * multilinear(x_BKD, have_BK, self.neutral_KD, anchor, orders)
-                losses.append(
-                    masked_mean(info_nce(logits_BB, self._drawn(ids, whole_B, anchor, orders)), whole_B)
-                )
+                logits_BB = scale * multilinear(x_BKD, present_BK, self.neutral_KD, anchor, orders)
+                negative_tuple_BB = self._negative_tuples(ids, complete_B, anchor, orders)
+                losses.append(masked_mean(info_nce(logits_BB, negative_tuple_BB), complete_B))
         return torch.stack(losses).mean()
 
-    def _drawn(self, ids: Tensor, whole_B: Tensor, anchor: int, orders: list[Tensor]) -> Tensor:
-        """True where a tuple drawn by lot differs from the row's own in some column."""
-        others = [k for k in range(len(self.columns)) if k != anchor]
-        known = [(ids[:, k, None] == ids[orders[k], k][None]) | (ids[:, k] < 0)[:, None] for k in others]
-        return (
-            ~torch.stack(known).all(0)
-            & ~torch.eye(len(ids), dtype=torch.bool, device=ids.device)
-            & whole_B[:, None]
-        )
+    def _negative_tuples(self, ids: Tensor, complete_B: Tensor, anchor: int, orders: list[Tensor]) -> Tensor:
+        """Return True where a randomly drawn tuple differs from the row's own cells in a column, (B, B)."""
+        same_cell = []
+        for column in range(len(self.columns)):
+            if column == anchor:
+                continue
+            ids_B = ids[:, column]
+            drawn_B = ids_B[orders[column]]
+            same_cell.append((ids_B[:, None] == drawn_B[None]) | (ids_B < 0)[:, None])
+        is_self_BB = torch.eye(len(ids), dtype=torch.bool, device=ids.device)
+        return ~torch.stack(same_cell).all(0) & ~is_self_BB & complete_B[:, None]
 
     @torch.no_grad()
     def _remember(self, output: Tensor, target: Tensor) -> None:
+        """Put a batch at the front of the bank; the oldest rows fall out."""
         self.bank_x = torch.cat([output, self.bank_x])[: self.config.bank]
         self.bank_ids = torch.cat([target, self.bank_ids])[: self.config.bank]
 
     def pairs(self) -> list[tuple[int, int]]:
-        """The pairs of columns that are compared, by their places."""
-        every = list(itertools.combinations(range(len(self.columns)), 2))
+        """Return the pairs of columns that are compared, as indices into `columns`."""
+        all_pairs = list(itertools.combinations(range(len(self.columns)), 2))
         if self.config.anchor is None or self.config.objective in ("gram", "symile"):
-            return every
+            return all_pairs
         anchor = self.columns.index(self.config.anchor)
-        return [pair for pair in every if anchor in pair]
+        return [pair for pair in all_pairs if anchor in pair]
 
     def directions(self) -> list[tuple[int, int]]:
-        """Both directions of each pair: what asks, and what is searched."""
-        return [direction for a, b in self.pairs() for direction in ((a, b), (b, a))]
+        """Return both directions of each pair: (column of the query, column of the gallery)."""
+        directions = []
+        for first, second in self.pairs():
+            directions += [(first, second), (second, first)]
+        return directions
 
     def answers(self, output: Tensor) -> dict[str, pa.Array]:
-        """How well each two of a row's own cells go together: the cosine of their vectors, null where
-        one is missing.
-        """
-        have = (output != 0).any(-1)
-        found = {}
-        for a, b in self.pairs():
-            cosine = (output[:, a] * output[:, b]).sum(-1).numpy().astype(np.float64)
-            key = "" if len(self.pairs()) == 1 else f"{self.columns[a]}_{self.columns[b]}"
-            found[key] = pa.array(cosine, mask=~(have[:, a] & have[:, b]).numpy())
-        return found
+        """Return the cosine of each two compared cells of a row; null where one of them is missing."""
+        present_BK = (output != 0).any(-1)
+        pairs = self.pairs()
+        cosines = {}
+        for first, second in pairs:
+            cosine_B = (output[:, first] * output[:, second]).sum(-1).numpy().astype(np.float64)
+            is_null_B = ~(present_BK[:, first] & present_BK[:, second]).numpy()
+            suffix = "" if len(pairs) == 1 else f"{self.columns[first]}_{self.columns[second]}"
+            cosines[suffix] = pa.array(cosine_B, mask=is_null_B)
+        return cosines
 
     def score_rows(self, output: np.ndarray, target: np.ndarray) -> RankRows:
         """Rank what each row finds, in both directions of all pairs; the gallery are the rows that have
@@ -325,48 +368,61 @@ class Alignment(Comparison):
         return RankRows(rank_BD)
 
     def baseline(self, target: Tensor) -> Tensor:
+        """Return zeros: without inputs, all rows look the same."""
         return torch.zeros(len(self.columns), self.config.width)
 
     def baseline_loss(self, target: Tensor) -> float:
-        """That of a comparison by lot, in a batch of the usual size."""
+        """Return the loss of a random choice among the rows of a batch of the usual size, in nats."""
         return math.log(max(min(len(target), COMPARED), 2))
 
     def similarity(self, output: Tensor) -> Tensor:
-        """How well all of a row's cells go together, as the objective sees it, the more the better: the
-        multilinear product, minus the volume, or the mean cosine of the pairs it has. (B,)
+        """Return how well all cells of a row go together by the objective, (B,). Higher is better.
+
+        This is the multilinear product (`symile`), minus the volume (`gram`), or else the mean cosine of
+        the row's pairs.
         """
-        have_BK = (output != 0).any(-1)
+        present_BK = (output != 0).any(-1)
         if self.config.objective == "symile":
-            return torch.where(have_BK[..., None], output, self.neutral_KD).prod(1).sum(-1)
+            return torch.where(present_BK[..., None], output, self.neutral_KD).prod(1).sum(-1)
         if self.config.objective == "gram":
-            rows = [
-                volume(x[None], have[None], x[None], have[None], 0)[0, 0]
-                for x, have in zip(output, have_BK, strict=True)
-            ]
-            return -torch.stack(rows)
-        cosines = torch.stack([(output[:, a] * output[:, b]).sum(-1) for a, b in self.pairs()], 1)
-        both = torch.stack([have_BK[:, a] & have_BK[:, b] for a, b in self.pairs()], 1)
-        return (cosines * both).sum(1) / both.sum(1).clamp(min=1)
+            volumes = []
+            for x_KD, present_K in zip(output, present_BK, strict=True):
+                volumes.append(volume(x_KD[None], present_K[None], x_KD[None], present_K[None], 0)[0, 0])
+            return -torch.stack(volumes)
 
-    def query(self, given_KD: np.ndarray) -> np.ndarray:
-        """One vector to look for, from the vectors of a query's own columns (rows of zeros for those it
-        lacks): in `symile` their product, with the neutral vector for what is missing; else their mean,
-        of length 1.
+        cosines, both = [], []
+        for first, second in self.pairs():
+            cosines.append((output[:, first] * output[:, second]).sum(-1))
+            both.append(present_BK[:, first] & present_BK[:, second])
+        both_BP = torch.stack(both, 1)
+        total_B = (torch.stack(cosines, 1) * both_BP).sum(1)
+        return total_B / both_BP.sum(1).clamp(min=1)
+
+    def query(self, cells_KD: np.ndarray) -> np.ndarray:
+        """Return one vector to search with, (D,), from the vectors of a query's cells.
+
+        `cells_KD` has zeros for columns that the query lacks. The vector is the product of the cells'
+        vectors in `symile`, with the neutral vector for a missing one, and else their mean direction. It
+        has length 1, or 0 if there is no direction.
         """
-        have = (given_KD != 0).any(1)
+        present_K = (cells_KD != 0).any(1)
         if self.config.objective == "symile":
-            full = np.where(have[:, None], given_KD, self.neutral_KD.detach().numpy())
-            mixed = full.prod(0)
+            complete_KD = np.where(present_K[:, None], cells_KD, self.neutral_KD.detach().numpy())
+            query_D = complete_KD.prod(0)
         else:
-            mixed = given_KD[have].sum(0)
-        length = float(np.linalg.norm(mixed))
-        return (mixed / length if length else mixed).astype(np.float32)
+            query_D = cells_KD[present_K].sum(0)
+        length = float(np.linalg.norm(query_D))
+        if length:
+            query_D = query_D / length
+        return query_D.astype(np.float32)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JSON:
+        """Return nothing: all that it learns is in its parameters."""
         return {}
 
     @classmethod
-    def from_state(cls, config: Config, state: dict[str, Any]) -> Alignment:
+    def from_state(cls, config: Config, state: JSON) -> Alignment:
+        """Restore the task; all that it learned is in its parameters."""
         return cls(config)
 
 
@@ -374,30 +430,34 @@ component = Alignment
 
 
 def field(cells: pa.ChunkedArray, number: int) -> pa.ChunkedArray:
-    """One column of a column of structs."""
+    """Return one column of a column of structs."""
     return pc.struct_field(cells, [number])
 
 
 def identify(cells: pa.ChunkedArray) -> np.ndarray:
-    """A number for each different cell, the same for the same cell, and -1 for none. Texts that differ
-    in case or blanks only are the same.
+    """Return a number for each different cell, and -1 for null, (N,).
+
+    Texts that differ only in case or in blanks at both ends count as the same cell.
     """
     if is_text(cells):
         cells = pc.utf8_lower(pc.utf8_trim_whitespace(cells))
     elif pa.types.is_nested(cells.type) or pa.types.is_large_binary(cells.type):
-        cells = pa.chunked_array(
-            [pa.array([None if c is None else _key(c) for c in cells.to_pylist()], pa.binary())]
-        )
+        # Arrow cannot encode these types as a dictionary.
+        keys = [_key(cell) for cell in cells.to_pylist()]
+        cells = pa.chunked_array([pa.array(keys, pa.binary())])
     codes = pc.dictionary_encode(cells)
-    codes = codes.combine_chunks() if isinstance(codes, pa.ChunkedArray) else codes
+    if isinstance(codes, pa.ChunkedArray):
+        codes = codes.combine_chunks()
     return np.asarray(pc.fill_null(codes.indices, -1), dtype=np.int64)
 
 
-def _key(cell: Any) -> bytes:
-    return (
-        cell
-        if isinstance(cell, bytes)
-        else json.dumps(
-            cell, default=lambda x: x.hex() if isinstance(x, bytes) else str(x), sort_keys=True
-        ).encode()
-    )
+def _key(cell: object) -> bytes | None:
+    """Return bytes that are the same for the same cell; None for null."""
+    if cell is None or isinstance(cell, bytes):
+        return cell
+    return json.dumps(cell, default=_json_of, sort_keys=True).encode()
+
+
+def _json_of(cell: object) -> str:
+    """Return a cell that JSON cannot express as a string."""
+    return cell.hex() if isinstance(cell, bytes) else str(cell)

@@ -16,8 +16,9 @@ from torch.nn import functional as F
 
 from plait.modalities.base import Match
 from plait.nn.batch import Encoded, Fused
-from plait.recipe.registry import Options
+from plait.recipe.registry import Component, Options, Registry
 from plait.recipe.sections import LEAST_STEPS, UNAUGMENTED, Between, Choices
+from plait.table.json import JSON
 from plait.table.problems import Problem
 from plait.table.table import Source
 from plait.tasks.base_metrics import Metric, ScoredRows
@@ -82,14 +83,15 @@ class Outputs:
         return Outputs(change(self.output), blocks, present)
 
 
-class Task(nn.Module, ABC):
+class Task(nn.Module, Component, ABC):
     """One target: its state, head, loss and metrics, and the way back from outputs to answers.
 
     `metrics` has functions of the rows that `score_rows` returns, by name. `score` names the main one,
-    which chooses the best epoch; `higher` says whether more of it is better. `squared` says that the
-    loss is a squared error. `from_files` says that labels are files, of which more than a few bad ones
-    are an error. `sorts_by_length` asks for batches of rows of about the same length, for less padding.
-    A task without a target (`has_target`) compares the rows' own columns.
+    which chooses the best epoch; `higher` says whether more of it is better. `squared` says that the loss
+    is a squared error, `may_stratify` that labels are classes, which can be dealt to the sides of a split
+    in equal shares. `from_files` says that labels are files, of which more than a few bad ones are an
+    error. `sorts_by_length` asks for batches of rows of about the same length, for less padding. A task
+    without a target (`has_target`) compares the rows' own columns.
 
     `modalities` are those of the columns that it reads when no `inputs` are named; all if empty. For
     its inputs, where the recipe does not say otherwise, `encoders` has an encoder by modality, and
@@ -103,19 +105,18 @@ class Task(nn.Module, ABC):
     score: str
     higher: bool
     squared: ClassVar[bool] = False
-    fuses: ClassVar[bool] = False
-    compares: ClassVar[bool] = False
+    may_stratify: ClassVar[bool] = False
     has_target: ClassVar[bool] = True
     from_files: ClassVar[bool] = False
     sorts_by_length: ClassVar[bool] = False
     modalities: ClassVar[tuple[str, ...]] = ()
-    encoders: ClassVar[dict[str, Any]] = {}
-    cells: ClassVar[dict[str, dict[str, Any]]] = {}
+    encoders: ClassVar[dict[str, JSON]] = {}
+    cells: ClassVar[dict[str, JSON]] = {}
     steps: ClassVar[int] = LEAST_STEPS
     unaugmented: ClassVar[float] = UNAUGMENTED
     tunes: ClassVar[dict[str, Between | Choices]] = {}
 
-    # As in its options, and what `reads` says. Whoever makes a task sets both.
+    # As in its options, and what `reads` says. `connect` sets both.
     inputs: tuple[str, ...] = ()
     label_columns: list[str]
 
@@ -132,11 +133,15 @@ class Task(nn.Module, ABC):
         return [config.column or name]
 
     @classmethod
-    def encoder_for(cls, config: Any, modality: str) -> dict[str, Any] | None:
+    def encoder_for(cls, config: Any, modality: str) -> JSON | None:
         """Return the encoder of its inputs of a modality, where the recipe does not say; None for the
         usual one.
         """
         return cls.encoders.get(modality)
+
+    def connect(self, config: Any, name: str) -> None:
+        """Say which columns it reads, as its options have them. Whoever makes a task calls this."""
+        self.inputs, self.label_columns = config.inputs, self.reads(config, name)
 
     def read(self, columns: Iterable[str]) -> tuple[str, ...]:
         """Return those of a model's columns that it reads, in their order there."""
@@ -153,12 +158,12 @@ class Task(nn.Module, ABC):
         """
 
     @abstractmethod
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JSON:
         """Return all that `fit` learned, as JSON."""
 
     @classmethod
     @abstractmethod
-    def from_state(cls, config: Any, state: dict[str, Any]) -> Task:
+    def from_state(cls, config: Any, state: JSON) -> Task:
         """Restore a task from its `state`; the head is still to be built."""
 
     @abstractmethod
@@ -246,6 +251,9 @@ class Task(nn.Module, ABC):
         baseline = self.baseline(target)
         everywhere_B = torch.ones(len(target), dtype=torch.bool)
         return float(self.loss(baseline.expand(len(target), *baseline.shape), target, everywhere_B))
+
+
+tasks = Registry[Task]("tasks")
 
 
 def joined(outputs: list[Tensor]) -> Tensor:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -15,30 +15,29 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from plait.nn.batch import Encoded, Fused
+from plait.table.json import JSON
 from plait.tasks.base import MAIN, LossOf, Outputs, Task, Widths
 
-COOLEST, HOTTEST = (
-    0.5,
-    20.0,
-)  # bounds of a temperature: a few rows that are all right would be taken for certainty
+# Bounds of a temperature. Without them, a few rows that are all right would make a model certain.
+COOLEST, HOTTEST = 0.5, 20.0
+
 CALIBRATING = 20  # labelled rows that a temperature needs
-EMPTY_PRIOR_ROWS = 10  # rows by which the overall baseline counts beside rows that lack a block
-PRIOR_ROWS = 10  # rows that the mixture weight starts with, half of them in favour of late fusion
+EMPTY_PRIOR_ROWS = 10  # rows that the overall baseline counts as, next to the rows that lack a block
+PRIOR_ROWS = 10  # rows that the prior of the mixture weight counts as, half of them for late fusion
 
 
 class Prediction(Task):
     """A task that is answered from the fused vector of its inputs and from nothing else.
 
     So it can also be answered from one block, from mixed rows, and by an ensemble. The answer of a row
-    depends on how many of its blocks have a cell: with two or more it is the fused answer, mixed with
-    late fusion where outputs are `logits`; with one it is the answer of that block's unimodal head;
-    with none it is the baseline, and what a count of training rows says of its empty blocks.
+    depends on how many of its blocks have a cell. With two or more, it is the fused answer, mixed with
+    late fusion where outputs are `logits`. With one, it is the answer of that block's unimodal head. With
+    none, it is the baseline plus an offset for each empty block, counted on training rows.
 
     `logits` says that outputs are logits. The head divides them by `temperature`, which is 1 until
     `calibrate`.
     """
 
-    fuses = True
     logits: ClassVar[bool]
     temperature: Tensor
     empty_offset: Tensor
@@ -71,13 +70,14 @@ class Prediction(Task):
         """Return the output of a row without any input, from the labels of the training rows."""
 
     @abstractmethod
-    def boosting(self, target: Tensor) -> list[tuple[dict[str, Any], Tensor]]:
+    def boosting(self, target: Tensor) -> list[tuple[JSON, Tensor]]:
         """Return, for each booster of gradient-boosted trees, LightGBM's parameters and its own target.
 
         The raw scores side by side are the output. Empty where trees cannot learn it.
         """
 
     def build(self, widths: Widths) -> None:
+        """Make the head, late fusion where it takes part, and the offsets of empty blocks."""
         self.build_head(widths.fused)
         if self.logits and widths.late_fusion:
             self.late_fusion = LateFusion(widths.blocks)
@@ -85,6 +85,7 @@ class Prediction(Task):
         self.register_buffer("empty_offset", torch.zeros(shape))
 
     def answer(self, fused: Fused | None, encoded: Encoded) -> Tensor:
+        """Return the output of some rows, mixed with late fusion if there is one."""
         assert fused is not None
         outputs = self._outputs(fused)
         if self.late_fusion is None:
@@ -92,12 +93,11 @@ class Prediction(Task):
         return self.late_fusion(self, outputs)
 
     def losses(self, fused: Fused | None, encoded: Encoded, loss_of: LossOf) -> dict[str, Tensor]:
-        """Return the loss of the fused answer, and that of each unimodal head, which the same head
-        answers.
+        """Return the loss of the fused answer, and that of each block's unimodal vector by the same head.
 
-        Without unimodal losses the column that is learned first, most often a text that can be
-        memorised, leaves the others nothing to learn (Wang et al. 2020, "What makes training
-        multi-modal classification networks hard?").
+        Without unimodal losses, the column that is learned first leaves the others nothing to learn. Most
+        often this is a text that can be memorised (Wang et al. 2020, "What makes training multi-modal
+        classification networks hard?").
         """
         assert fused is not None
         losses = {MAIN: loss_of(self(fused.vector_BD), None)}
@@ -106,12 +106,16 @@ class Prediction(Task):
         return losses
 
     def loss_weights(self, blocks: Iterable[str], alone: float, left: float) -> dict[str, float]:
-        """Each unimodal loss weighs `alone`. Squared errors share this weight, and it falls to zero at
-        the end: what a block cannot know of a number is never learned, so that its squared error stays
-        the largest of all; the loss of a class is bounded.
+        """Return a weight of `alone` for each unimodal loss.
+
+        Squared errors share this weight, and it falls to zero at the end of training. A block's squared
+        error stays large where the block says nothing about a number, and would dominate the loss. The loss
+        of a class is bounded.
         """
         names = list(blocks)
-        weight = alone * left / max(len(names), 1) if self.squared else alone
+        weight = alone
+        if self.squared:
+            weight = alone * left / max(len(names), 1)
         return {MAIN: 1.0, **dict.fromkeys(names, weight)}
 
     def sees_hidden_cells(self, columns: list[str]) -> bool:
@@ -119,7 +123,10 @@ class Prediction(Task):
         return len(columns) == 1 or len(self.read(columns)) > 1
 
     def outputs(self, fused: Fused | None, encoded: Encoded) -> Outputs | None:
-        return self._outputs(fused) if self.logits and fused is not None else None
+        """Return the outputs without late fusion; None if they are no logits."""
+        if not self.logits or fused is None:
+            return None
+        return self._outputs(fused)
 
     def calibrate(self, outputs: Outputs, target: Tensor) -> None:
         """Set the temperature, and with it late fusion."""
@@ -131,24 +138,24 @@ class Prediction(Task):
             self.late_fusion.calibrate(self, cooled, target)
 
     def fit_empty_blocks(self, labels: Tensor, empty_NP: Tensor) -> None:
-        """Count what it says that a row lacks a block: the baseline of such training rows beside that of all.
+        """Set each block's offset: the baseline of training rows that lack it, minus that of all rows.
 
-        `empty_NP` is True where a labelled row lacks a block. The overall baseline counts as ten rows more,
-        so that few rows do not say much.
+        `empty_NP` is True where a labelled row lacks a block. The overall baseline counts as ten rows that
+        lack the block, so that a few rows do not move the offset far.
         """
         overall = self.baseline(labels)
-        for place, empty_N in enumerate(empty_NP.unbind(1)):
+        for index, empty_N in enumerate(empty_NP.unbind(1)):
             count = int(empty_N.sum())
             if count:
                 weights = torch.tensor([count, EMPTY_PRIOR_ROWS]) / (count + EMPTY_PRIOR_ROWS)
                 lacking = torch.stack([self.baseline(labels[empty_N]), overall])[:, None]
                 everywhere = torch.stack([overall, overall])[:, None]
-                self.empty_offset[place] = (self.mix(lacking, weights) - self.mix(everywhere, weights))[0]
+                self.empty_offset[index] = (self.mix(lacking, weights) - self.mix(everywhere, weights))[0]
 
     def _outputs(self, fused: Fused) -> Outputs:
         """Return the answers without late fusion: fused, by one block's head, or the baseline.
 
-        A row without any cell still says which blocks are empty: each adds its offset to the baseline, as
+        A row without any cell still says which blocks are empty. Each adds its offset to the baseline, as
         independent evidence adds up in naive Bayes.
         """
         output = self(fused.answered_BD())
@@ -183,8 +190,9 @@ class LateFusion(nn.Module):
         self.register_buffer("mixture_weight", torch.zeros(()))
 
     def forward(self, task: Prediction, outputs: Outputs) -> Tensor:
-        """Return the mixed logits. A row with one block or none, or without a block to trust, keeps its
-        answer.
+        """Return the mixed logits.
+
+        A row keeps its answer if it has one block or none, or if none of its blocks has a temperature.
         """
         combined, mixes_B = self._combined(outputs)
         weights = torch.stack([1 - self.mixture_weight, self.mixture_weight])
@@ -192,17 +200,16 @@ class LateFusion(nn.Module):
         return torch.where(_like(mixes_B, mixed), mixed, outputs.output)
 
     def calibrate(self, task: Prediction, outputs: Outputs, target: Tensor) -> None:
-        """Set T_b to the temperature of each unimodal head on these rows, and then s to its most likely
-        value.
+        """Set T_b to the temperature of each unimodal head on these rows, and then s to its likeliest value.
 
-        The rows were not trained on. A beta prior counts as ten rows, half of them for each side, so
-        that few rows do not move s far.
+        The rows were not trained on. A beta prior counts as ten rows, half of them for each side, so that a
+        few rows do not move s far.
         """
-        for place, block in enumerate(self.blocks):
+        for index, block in enumerate(self.blocks):
             rows = outputs.present[block]
             is_enough = int(rows.sum()) >= CALIBRATING
             temperature = fit_temperature(task, outputs.blocks[block][rows], target[rows])
-            self.inverse_temperature_P[place] = 1 / temperature if is_enough else 0.0
+            self.inverse_temperature_P[index] = 1 / temperature if is_enough else 0.0
 
         combined, mixes_B = self._combined(outputs)
         if int(mixes_B.sum()) < CALIBRATING:
@@ -220,19 +227,19 @@ class LateFusion(nn.Module):
         self.mixture_weight.fill_(minimize_scalar(loss, bounds=(0.0, 1.0), method="bounded").x)
 
     def _combined(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
-        """Add up the cooled logits of each row's blocks. Also return which rows have two blocks or
-        more, one of them to be trusted. Sums of logits are products of probabilities, of two classes as
-        of many.
+        """Return the sums of each row's cooled logits, and True where a row is to be mixed.
+
+        A sum of logits is a product of probabilities. A row is mixed if it has two blocks or more, and one
+        of them has a temperature.
         """
-        inverse_P = self.inverse_temperature_P.to(
-            outputs.output.device
-        )  # validation rows are kept on the CPU
+        # Validation rows stay on the CPU, wherever the model is.
+        inverse_P = self.inverse_temperature_P.to(outputs.output.device)
         terms = []
         for inverse, block in zip(inverse_P, self.blocks, strict=True):
             terms.append(inverse * outputs.blocks[block] * outputs.present[block][:, None])
         present_PB = torch.stack([outputs.present[block] for block in self.blocks])
-        is_trusted_B = (present_PB & (inverse_P > 0)[:, None]).any(0)
-        return torch.stack(terms).sum(0), (present_PB.sum(0) > 1) & is_trusted_B
+        has_temperature_B = (present_PB & (inverse_P > 0)[:, None]).any(0)
+        return torch.stack(terms).sum(0), (present_PB.sum(0) > 1) & has_temperature_B
 
 
 def predictions(tasks: Mapping[str, Task]) -> dict[str, Prediction]:

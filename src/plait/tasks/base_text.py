@@ -1,4 +1,4 @@
-"""What tasks have in common whose answers are texts. B rows, L steps."""
+"""Base of the tasks whose answers are texts. B rows, L units of a text."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from plait.errors import TrainingError
 from plait.modalities.base import Match
+from plait.table.json import JSON, read_object
 from plait.table.problems import Problem
 from plait.table.table import Source
 from plait.table.values import is_text
@@ -23,25 +24,27 @@ from plait.tasks.base_writing import Writing
 from plait.tasks.writing.metrics import TextRows
 from plait.tasks.writing.spelling import NOTHING, Form, Spelling, Units, plain
 
-ABSENT = -1  # the first id of a row that has nothing to be read from: its answer is null
+ABSENT = -1  # the first id of a row whose input is missing: its answer is null
 
 
 class TextOptions(TaskOptions):
-    """`units` are what is written one after the other: `characters`, or `subwords`, of which there are
-    at most `vocabulary`. `form` is what is kept of the texts: all that is `written`, or what can be
-    heard of them when they are `spoken`. Texts of more than `longest` units are not learned from, which
-    is said.
+    """`units` are what a model writes one by one: `characters`, or `subwords`, `vocabulary` of them at most.
+    `form` says which characters count: all (`written`), or those that can be heard (`spoken`). Texts of
+    more than `longest` units are not learned from; they are listed as problems.
     """
 
-    units: Units = Field("subwords", description="what is written one after the other")
-    form: Form = Field("written", description="what is kept of texts: all, or what can be heard of them")
-    vocabulary: int = Field(500, ge=10, description="pieces of words, at most")
+    units: Units = Field("subwords", description="units of a text, written one by one")
+    form: Form = Field(
+        "written", description="which characters of texts count: all, or those that can be heard"
+    )
+    vocabulary: int = Field(500, ge=10, description="number of subwords, at most")
     longest: int = Field(512, ge=1, description="units; longer texts are not learned from")
 
 
 class TextTask(Writing):
-    """A target whose cells are texts: ids as its `spelling` has them, (B, L), and `NOTHING` behind a
-    text's end.
+    """A target whose cells are texts.
+
+    The target holds ids of its `spelling`, (B, L), and `NOTHING` behind a text's end.
     """
 
     options = TextOptions
@@ -52,47 +55,60 @@ class TextTask(Writing):
 
     @classmethod
     def matches(cls, cells: pa.ChunkedArray) -> Match | None:
+        """Return None: such a task has to be named, unless its class says otherwise."""
         return None
 
     @classmethod
     def fit(cls, config: Any, cells: pa.ChunkedArray, name: str) -> TextTask:
-        found = [t for t in _strings(cells, name) if t and plain(t, config.form)]
-        if not found:
+        """Learn the spelling of the training texts, and what `study` learns.
+
+        Raises `TrainingError` if there are no texts, or the cells hold something else.
+        """
+        texts = [text for text in _strings(cells, name) if text and plain(text, config.form)]
+        if not texts:
             raise TrainingError(f"target '{name}': expected texts in the training rows, found none")
-        made = cls(config, Spelling.fit(found, config.units, config.form, config.vocabulary))
-        made.study(made.spelled(cells, name))
-        return made
+        task = cls(config, Spelling.fit(texts, config.units, config.form, config.vocabulary))
+        task.study(task.spelled(cells, name))
+        return task
 
     def spelled(self, cells: pa.ChunkedArray, name: str) -> list[list[int]]:
-        """The texts that are learned from, as ids."""
-        texts = [self.spelling.encode(t) for t in _strings(cells, name) if t]
+        """Return the ids of the texts that are learned from: neither empty nor too long."""
+        texts = [self.spelling.encode(text) for text in _strings(cells, name) if text]
         return [ids for ids in texts if 0 < len(ids) <= self.config.longest]
 
     def study(self, texts: list[list[int]]) -> None:
-        """Learns what else there is to know of the training rows' texts."""
+        """Learn what else the task needs of the training rows' texts."""
         return
 
     def encode(self, cells: pa.ChunkedArray, source: Source) -> tuple[Tensor, Tensor, list[Problem]]:
-        texts, problems, found = _strings(cells, source.column), [], []
-        for row, text in enumerate(texts):
+        """Return ids (B, L), which rows have a text, and the texts that are too long."""
+        texts: list[list[int]] = []
+        problems = []
+        for row, text in enumerate(_strings(cells, source.column)):
             ids = [] if text is None else self.spelling.encode(text)
             if len(ids) > self.config.longest:
                 limit = f"at most {self.config.longest:,} are learned from (longest)"
                 reason = f"a text of {len(ids):,} {self.config.units}, and {limit}"
                 problems.append(Problem(row, source.column, "", reason))
                 ids = []
-            found.append(ids)
-        target = torch.full((len(found), max(max(map(len, found), default=0), 1)), NOTHING, dtype=torch.int32)
-        for row, ids in enumerate(found):
+            texts.append(ids)
+
+        longest = max(map(len, texts), default=0)
+        target = torch.full((len(texts), max(longest, 1)), NOTHING, dtype=torch.int32)
+        for row, ids in enumerate(texts):
             target[row, : len(ids)] = torch.tensor(ids, dtype=torch.int32)
         return target, target[:, 0] != NOTHING, problems
 
     def text(self, ids: Sequence[int]) -> str | None:
-        """None where there was nothing to read from."""
-        return None if len(ids) and int(ids[0]) == ABSENT else self.spelling.decode(int(i) for i in ids)
+        """Return the text of ids; None if the row's input is missing."""
+        if len(ids) and int(ids[0]) == ABSENT:
+            return None
+        return self.spelling.decode(int(unit) for unit in ids)
 
     def answers(self, output: Tensor) -> dict[str, pa.Array]:
-        return {"": pa.array([self.text(row) for row in output.tolist()], pa.string())}
+        """Return the texts; null where the row's input is missing."""
+        texts = [self.text(ids) for ids in output.tolist()]
+        return {"": pa.array(texts, pa.string())}
 
     @abstractmethod
     def compare(self, answers: Sequence[str], labels: Sequence[str]) -> TextRows:
@@ -105,25 +121,28 @@ class TextTask(Writing):
         return [self.text(ids) or "" for ids in ids_BL.astype(int).tolist()]
 
     def baseline(self, target: Tensor) -> Tensor:
-        """The text that is there most often; the first of them in the order of ids."""
+        """Return the most frequent text; of several, the first one in the order of ids."""
         texts, counts = torch.unique(target, dim=0, return_counts=True)
         return texts[counts.argmax()].long()
 
     def baseline_loss(self, target: Tensor) -> float:
-        """The mean surprise of a unit to one who knows how often each occurs, in nats."""
+        """Return the entropy of the units' frequencies, in nats."""
         counts = torch.bincount(target[target != NOTHING].long()).double()
         share = counts[counts > 0] / counts.sum()
         return float(-(share * share.log()).sum())
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JSON:
+        """Return the spelling."""
         return {"spelling": self.spelling.state()}
 
     @classmethod
-    def from_state(cls, config: Any, state: dict[str, Any]) -> TextTask:
-        return cls(config, Spelling.from_state(state["spelling"]))
+    def from_state(cls, config: Any, state: JSON) -> TextTask:
+        """Restore the task from its spelling; the head is still to be built."""
+        return cls(config, Spelling.from_state(read_object(state["spelling"])))
 
 
 def _strings(cells: pa.ChunkedArray, name: str) -> list[str | None]:
+    """Return cells as strings. Raises `TrainingError` if they are lists or bytes."""
     if not is_text(cells):
         if pa.types.is_nested(cells.type) or pa.types.is_binary(cells.type):
             raise TrainingError(f"target '{name}': expected texts, the column holds {cells.type}")

@@ -24,13 +24,16 @@ class Writing(Task):
         """Return what answers are written from: (B, ...), zeros where there is nothing."""
 
     def build(self, widths: Widths) -> None:
+        """Make the head for the tokens of each column."""
         self.build_head(widths.columns)
 
     def answer(self, fused: Fused | None, encoded: Encoded) -> Tensor:
+        """Return what `decode` writes the answer from, computed from all tokens."""
         output: Tensor = self(encoded.tokens)
         return output
 
     def losses(self, fused: Fused | None, encoded: Encoded, loss_of: LossOf) -> dict[str, Tensor]:
+        """Return the loss of the answer: there are no unimodal losses."""
         return {MAIN: loss_of(self(encoded.tokens), None)}
 
     def sees_hidden_cells(self, columns: list[str]) -> bool:

@@ -1,8 +1,8 @@
-"""One of several classes: sigmoid for two, softmax for more."""
+"""Predict one of several classes: sigmoid for two, softmax for more. B rows, D width, C classes."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from plait.errors import TrainingError
 from plait.modalities.base import Match
 from plait.nn.layers import glorot
+from plait.table.json import JSON, read_as
 from plait.table.problems import Problem
 from plait.table.table import Source
 from plait.table.values import distinct
@@ -29,6 +30,8 @@ from plait.tasks.predicting.metrics import (
     roc_auc,
 )
 
+Label: TypeAlias = bool | int | float | str
+
 
 class Config(TaskOptions):
     """`class_weights: balanced` weighs a class by the inverse of its frequency (mean weight of a row: 1)."""
@@ -38,9 +41,13 @@ class Config(TaskOptions):
 
 
 class Classification(Prediction):
-    """Two classes have one logit, of the second class in sorted order; more have one each."""
+    """Predict a class from a fused vector.
+
+    Two classes have one logit, that of the second class in sorted order. More classes have one logit each.
+    """
 
     options = Config
+    may_stratify = True
     metrics = {
         "accuracy": accuracy,
         "balanced_accuracy": balanced_accuracy,
@@ -52,7 +59,7 @@ class Classification(Prediction):
     logits = True
 
     def __init__(
-        self, classes: list[Any], counts: list[int], class_weights: str, label_smoothing: float
+        self, classes: list[Label], counts: list[int], class_weights: str, label_smoothing: float
     ) -> None:
         super().__init__()
         self.classes, self.counts, self.label_smoothing = classes, counts, label_smoothing
@@ -66,124 +73,148 @@ class Classification(Prediction):
 
     @classmethod
     def matches(cls, cells: pa.ChunkedArray) -> Match | None:
-        kind, different = cells.type, distinct(_plain(cells)) if not pa.types.is_nested(cells.type) else 0
+        """Match strings and truth values, and whole numbers that repeat often."""
+        kind = cells.type
         if pa.types.is_nested(kind) or pa.types.is_temporal(kind) or pa.types.is_binary(kind):
             return None
+        different = distinct(_plain(cells))
         if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
             return Match(0.9, f"{different} different values that are no numbers")
-        whole = pa.types.is_integer(kind) or bool(pc.all(pc.equal(pc.round(cells), cells)).as_py())
-        if whole and different <= min(20, max(2, len(cells) // 5)):
+        are_integers = pa.types.is_integer(kind) or bool(pc.all(pc.equal(pc.round(cells), cells)).as_py())
+        if are_integers and different <= min(20, max(2, len(cells) // 5)):
             return Match(0.8, f"only {different} different whole numbers")
         return None
 
     @classmethod
     def fit(cls, config: Config, cells: pa.ChunkedArray, name: str) -> Classification:
-        plain = _plain_labels(cells, name)
-        counted = {c["values"]: c["counts"] for c in pc.value_counts(plain.drop_null()).to_pylist()}
-        classes = sorted(counted)
+        """Count the classes of the training rows.
+
+        Raises `TrainingError` if there are fewer than two, or so many that they hardly repeat.
+        """
+        counts = {}
+        for entry in pc.value_counts(_plain_labels(cells, name).drop_null()).to_pylist():
+            counts[entry["values"]] = entry["counts"]
+        classes = sorted(counts)
         if len(classes) < 2:
-            what = f"only one class, {classes[0]!r}" if classes else "no labels at all"
+            present = f"only one class, {classes[0]!r}" if classes else "no labels at all"
             raise TrainingError(
-                f"target '{name}': expected two or more classes in the training rows, found {what}"
+                f"target '{name}': expected two or more classes in the training rows, found {present}"
             )
-        rows = sum(counted.values())
+        rows = sum(counts.values())
         if len(classes) > max(20, rows / 2):
             raise TrainingError(
                 f"target '{name}': expected classes that repeat, found {len(classes):,} different values in "
                 f"{rows:,} training rows; "
                 f"for numbers use --set tasks.{name}=regression"
             )
-        return cls(classes, [counted[c] for c in classes], config.class_weights, config.label_smoothing)
+        class_counts = [counts[label] for label in classes]
+        return cls(classes, class_counts, config.class_weights, config.label_smoothing)
 
     def build_head(self, width: int) -> None:
+        """Make a linear layer with one logit for two classes, and one a class for more."""
         self.head = nn.Linear(width, 1 if len(self.classes) == 2 else len(self.classes))
         glorot(self.head)
 
     def encode(self, cells: pa.ChunkedArray, source: Source) -> tuple[Tensor, Tensor, list[Problem]]:
-        plain = _plain_labels(cells, source.column)
-        known = pa.array(self.classes)
+        """Return class indices (B,), which rows have one, and the cells that are none of the classes."""
+        labels = _plain_labels(cells, source.column)
+        classes = pa.array(self.classes)
         try:
-            plain = pc.cast(plain, known.type)
-        except pa.ArrowInvalid:  # numbers in training, words here
-            plain, known = pc.cast(plain, pa.string()), pc.cast(known, pa.string())
-        found = pc.index_in(plain, known)
-        given = pc.is_valid(cells).to_numpy(zero_copy_only=False)
-        index = pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
-        index[~given] = -1
-        problems = [
-            Problem(
-                int(row),
-                source.column,
-                "",
-                f"class {cells[int(row)].as_py()!r} is not among the {len(self.classes)} of training",
-            )
-            for row in np.flatnonzero(given & (index < 0))
-        ]
-        target = torch.from_numpy(index)
+            labels = pc.cast(labels, classes.type)
+        except pa.ArrowInvalid:  # the training rows have numbers, these rows have words
+            labels, classes = pc.cast(labels, pa.string()), pc.cast(classes, pa.string())
+        index = pc.fill_null(pc.index_in(labels, classes), -1)
+        index_B = index.to_numpy(zero_copy_only=False).astype(np.int64)
+        has_cell_B = pc.is_valid(cells).to_numpy(zero_copy_only=False)
+        index_B[~has_cell_B] = -1
+
+        problems = []
+        for row in np.flatnonzero(has_cell_B & (index_B < 0)).tolist():
+            reason = f"class {cells[row].as_py()!r} is not among the {len(self.classes)} of training"
+            problems.append(Problem(row, source.column, "", reason))
+        target = torch.from_numpy(index_B)
         return target.clamp(min=0), target >= 0, problems
 
     def forward(self, fused_BD: Tensor) -> Tensor:
+        """Return logits divided by the temperature, (B, 1) for two classes and else (B, C)."""
         return self.head(fused_BD).float() / self.temperature
 
     def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
+        """Return the mean cross-entropy, with label smoothing and class weights if the options say so."""
         if output.shape[1] == 1:
-            wanted = target.to(output.dtype) * (1 - self.label_smoothing) + self.label_smoothing / 2
-            loss_B = F.binary_cross_entropy_with_logits(output[:, 0], wanted, reduction="none")
+            smooth_B = target.to(output.dtype) * (1 - self.label_smoothing) + self.label_smoothing / 2
+            loss_B = F.binary_cross_entropy_with_logits(output[:, 0], smooth_B, reduction="none")
         else:
             loss_B = F.cross_entropy(output, target, reduction="none", label_smoothing=self.label_smoothing)
         if self.weight_C is not None:
-            loss_B = loss_B * self.weight_C.to(output.device)[target]  # validation rows are kept on the CPU
+            # Validation rows stay on the CPU, wherever the model is.
+            loss_B = loss_B * self.weight_C.to(output.device)[target]
         return masked_mean(loss_B, labelled_B)
 
     def probabilities(self, output: Tensor) -> Tensor:
-        """(B, classes), each row adding up to one."""
+        """Return probabilities (B, C); each row adds up to one."""
         if output.shape[1] == 1:
             return torch.cat([(-output).sigmoid(), output.sigmoid()], 1)
         return output.softmax(1)
 
     def pseudo(self, output: Tensor, sure: float) -> tuple[Tensor, Tensor]:
+        """Return the likeliest classes, and True where their probability is at least `sure`."""
         p_B, answer_B = self.probabilities(output).max(1)
         return answer_B, p_B >= sure
 
     def answers(self, output: Tensor) -> dict[str, pa.Array]:
+        """Return the likeliest class, and the probability of each class."""
         p_BC = self.probabilities(output).numpy()
-        answer = pa.array(self.classes).take(pa.array(p_BC.argmax(1)))
-        return {"": answer, **{f"probability_{c}": pa.array(p_BC[:, i]) for i, c in enumerate(self.classes)}}
+        columns = {"": pa.array(self.classes).take(pa.array(p_BC.argmax(1)))}
+        for index, label in enumerate(self.classes):
+            columns[f"probability_{label}"] = pa.array(p_BC[:, index])
+        return columns
 
     def score_rows(self, output: np.ndarray, target: np.ndarray) -> ClassRows:
         return ClassRows.of(self.probabilities(torch.from_numpy(output)).numpy(), target)
 
     def baseline(self, target: Tensor) -> Tensor:
+        """Return the logits of the classes' frequencies among these labels."""
         return _logits(torch.bincount(target, minlength=len(self.classes)).float())
 
     def baseline_output(self) -> Tensor:
+        """Return the logits of the classes' frequencies in training, times their weights if there are any."""
         count_C = torch.tensor(self.counts, dtype=torch.float32)
-        return _logits(count_C if self.weight_C is None else count_C * self.weight_C.cpu())
+        if self.weight_C is not None:
+            count_C = count_C * self.weight_C.cpu()
+        return _logits(count_C)
 
     def mix(self, outputs: Tensor, weights: Tensor) -> Tensor:
-        return (mean_of_sigmoid if len(self.classes) == 2 else mean_of_softmax)(outputs, weights)
+        """Return the logits of the weighted mean of probabilities."""
+        if len(self.classes) == 2:
+            return mean_of_sigmoid(outputs, weights)
+        return mean_of_softmax(outputs, weights)
 
-    def boosting(self, target: Tensor) -> list[tuple[dict[str, Any], Tensor]]:
+    def boosting(self, target: Tensor) -> list[tuple[JSON, Tensor]]:
+        """Return one booster, whose raw scores are logits."""
         if len(self.classes) == 2:
             return [({"objective": "binary"}, target)]
         return [({"objective": "multiclass", "num_class": len(self.classes)}, target)]
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JSON:
+        """Return the classes and how often each occurs in training."""
         return {"classes": self.classes, "counts": self.counts}
 
     @classmethod
-    def from_state(cls, config: Config, state: dict[str, Any]) -> Classification:
-        return cls(state["classes"], state["counts"], config.class_weights, config.label_smoothing)
+    def from_state(cls, config: Config, state: JSON) -> Classification:
+        """Restore the task from its classes and counts; the head is still to be built."""
+        classes, counts = read_as(list[Label], state["classes"]), read_as(list[int], state["counts"])
+        return cls(classes, counts, config.class_weights, config.label_smoothing)
 
 
 component = Classification
 
 
 def _logits(count_C: Tensor) -> Tensor:
-    """The output that gives classes these shares."""
+    """Return the logits of classes with these counts: (C,), or (1,) for two classes."""
     share_C = count_C.clamp(min=1e-6)
-    logits = (share_C / share_C.sum()).log()
-    return logits[1:] - logits[:1] if len(logits) == 2 else logits
+    log_p_C = (share_C / share_C.sum()).log()
+    return log_p_C[1:] - log_p_C[:1] if len(log_p_C) == 2 else log_p_C
 
 
 def _plain_labels(cells: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
@@ -197,18 +228,21 @@ def _plain_labels(cells: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
 
 
 def _plain(cells: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Values as they can be written as JSON: strings, whole numbers or truth values."""
+    """Return labels in a type that JSON can hold: strings, whole numbers or truth values.
+
+    Floating numbers that are all whole become integers; a NaN or an infinity becomes null.
+    """
     kind = cells.type
     if pa.types.is_dictionary(kind):
         cells = pc.cast(cells, kind.value_type)
         kind = cells.type
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        whole = pc.if_else(pc.is_finite(pc.cast(cells, pa.float64())), cells, None)
-        return (
-            pc.cast(whole, pa.int64())
-            if pc.all(pc.equal(pc.round(whole), whole)).as_py() is not False
-            else pc.cast(whole, pa.string())
-        )
+        is_finite = pc.is_finite(pc.cast(cells, pa.float64()))
+        finite = pc.if_else(is_finite, cells, None)
+        are_integers = pc.all(pc.equal(pc.round(finite), finite)).as_py() is not False
+        return pc.cast(finite, pa.int64() if are_integers else pa.string())
     if pa.types.is_integer(kind):
         return pc.cast(cells, pa.int64())
-    return cells if pa.types.is_boolean(kind) or pa.types.is_string(kind) else pc.cast(cells, pa.string())
+    if pa.types.is_boolean(kind) or pa.types.is_string(kind):
+        return cells
+    return pc.cast(cells, pa.string())

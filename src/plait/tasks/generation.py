@@ -1,11 +1,12 @@
-"""Text about a row's cells: a caption, a name, the answer to a question. B rows, M tokens of all
-inputs, D width.
+"""Write text about a row's cells: a caption, a name, the answer to a question.
+
+B rows, M tokens of all inputs, L steps, V ids, D width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Literal, Self, cast
 
 import pyarrow as pa
 import torch
@@ -17,32 +18,36 @@ from plait.modalities.base import Match
 from plait.nn.batch import Tokens
 from plait.nn.layers import module_key
 from plait.pretrained import files
+from plait.pretrained.files import Architecture
+from plait.table.json import JSON, read_as, read_object
 from plait.table.values import distinct, is_text, words_a_cell
 from plait.tasks.base import masked_mean
 from plait.tasks.base_text import TextOptions, TextTask
 from plait.tasks.writing import decoder, pretrained_decoder
 from plait.tasks.writing.ctc import padded
-from plait.tasks.writing.decoder import TextDecoder, positions
+from plait.tasks.writing.decoder import SearchOptions, TextDecoder, positions
 from plait.tasks.writing.metrics import OverlapRows, bleu, chrf, exact_match
 from plait.tasks.writing.pretrained_decoder import PretrainedDecoder
 from plait.tasks.writing.spelling import NOTHING, Spelling
 
-UNGIVEN = 0.05  # of the rows in training that are written about without any input
+WITHOUT_INPUTS = 0.05  # share of the training rows that are written about without any input
 
 
 class Config(TextOptions):
-    """Texts are searched for with a `beam`, longer ones held against shorter ones by `length_penalty`;
-    at most `limit` units are written, half as many again as in the longest training text if 0. No
-    `no_repeat` units in a row are written twice. `answers`: any text (`free`), only those of the
-    training rows (`seen`), or only the ones that are listed.
+    """The answer is searched for with a `beam`; `length_penalty` makes texts of different length comparable.
+    At most `limit` units are written; with 0, half as many again as the longest training text has. No
+    sequence of `no_repeat` units is written twice. `answers` says which texts may be written: any
+    (`free`), those of the training rows (`seen`), or those that are listed.
 
-    `model` is a pretrained network that turns text into text (a folder, or a name on the hub): its
-    decoder, with its own pieces of words, then takes the place of the one that is made here, and is
-    trained with `rate` of the learning rate.
+    `model` is a pretrained network that turns text into text (a folder, or a name on the hub). Its
+    decoder, with its own subwords, then replaces plait's decoder, and is trained with `rate` of the
+    learning rate.
     """
 
     model: str = ""
-    rate: float = Field(0.05, gt=0, description="of a pretrained decoder, times the recipe's learning rate")
+    rate: float = Field(
+        0.05, gt=0, description="learning rate of a pretrained decoder, relative to the recipe's"
+    )
     width: int = Field(128, ge=2)
     heads: int = Field(4, ge=1)
     layers: int = Field(2, ge=1)
@@ -55,7 +60,7 @@ class Config(TextOptions):
     answers: Literal["free", "seen"] | tuple[str, ...] = "free"
 
     @model_validator(mode="after")
-    def _divides(self) -> Any:
+    def _divides(self) -> Self:
         if self.width % self.heads or self.width % 2:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads} and of 2")
         return self
@@ -65,9 +70,9 @@ class Generation(TextTask):
     """A transformer decoder that attends to the tokens of all inputs. It learns each unit from those
     before it (teacher forcing).
 
-    The output is this memory, (B, 1 + M, D): a learned token first, so that there always is one, and
-    zeros where there is none. In a few rows of training it is all that is there, so that a row without
-    any input gets a likely text, and no babble.
+    The output is the memory that the decoder attends to, (B, 1 + M, D), and zeros where there is no token.
+    A learned token comes first, so that a row has one token at least. In a few rows of training it is the
+    only one. So a row without any input gets a likely text, and not a random one.
     """
 
     options = Config
@@ -83,17 +88,25 @@ class Generation(TextTask):
         spelling: Spelling,
         longest: int = 0,
         seen: list[list[int]] | None = None,
-        architecture: dict[str, Any] | None = None,
+        architecture: Architecture | None = None,
     ) -> None:
         super().__init__(config, spelling)
         self.config: Config = config
         self.longest, self.seen, self.architecture = longest, seen or [], architecture or {}
-        listed = config.answers if isinstance(config.answers, tuple) else ()
-        given = self.seen if config.answers == "seen" else [spelling.encode(text) for text in listed]
-        self.allowed = decoder.only(given) if given else None
+        answers = self._listed_answers()
+        if config.answers == "seen":
+            answers = self.seen
+        self.allowed = decoder.continuations(answers) if answers else None
+
+    def _listed_answers(self) -> list[list[int]]:
+        """Return the answers that the options list, as ids."""
+        if not isinstance(self.config.answers, tuple):
+            return []
+        return [self.spelling.encode(text) for text in self.config.answers]
 
     @classmethod
     def matches(cls, cells: pa.ChunkedArray) -> Match | None:
+        """Match texts of two words or more, of which most occur once."""
         if not is_text(cells):
             return None
         words, different = words_a_cell(cells), distinct(cells)
@@ -103,25 +116,34 @@ class Generation(TextTask):
 
     @classmethod
     def fit(cls, config: Config, cells: pa.ChunkedArray, name: str) -> Generation:
+        """Learn the subwords, or take those of the pretrained network, and the length of texts."""
         if not config.model:
             return cast(Generation, super().fit(config, cells, name))
         architecture, tokenizer = pretrained_decoder.files(config.model)
-        made = cls(config, Spelling.pretrained(tokenizer, config.form), architecture=architecture)
-        made.study(made.spelled(cells, name))
-        return made
+        task = cls(config, Spelling.pretrained(tokenizer, config.form), architecture=architecture)
+        task.study(task.spelled(cells, name))
+        return task
 
     def study(self, texts: list[list[int]]) -> None:
+        """Measure the longest text, and collect the answers that may be written.
+
+        Raises `TrainingError` if a listed answer has letters that no training text has.
+        """
         self.longest = max(map(len, texts), default=1)
-        for text in self.config.answers if isinstance(self.config.answers, tuple) else ():
+        listed = self.config.answers if isinstance(self.config.answers, tuple) else ()
+        for text in listed:
             if self.spelling.unknown in self.spelling.encode(text):
                 raise TrainingError(
-                    f"the answer '{text}' has letters that no training text has: it cannot be written"
+                    f"the answer '{text}' has letters that no training text has, so it cannot be written: "
+                    f"change it, or leave it out of answers"
                 )
         if self.config.answers == "seen":
-            self.seen = sorted({tuple(ids): ids for ids in texts}.values())
-            self.allowed = decoder.only(self.seen)
+            different_texts = {tuple(ids): ids for ids in texts}
+            self.seen = sorted(different_texts.values())
+            self.allowed = decoder.continuations(self.seen)
 
     def build_head(self, widths: dict[str, int]) -> None:
+        """Make the decoder, and a projection of each column's tokens to its width."""
         config = self.config
         self.columns = list(widths)
         self.decoder: TextDecoder | PretrainedDecoder
@@ -131,62 +153,66 @@ class Generation(TextTask):
             self.decoder = TextDecoder(
                 len(self.spelling) + 1, config.width, config.heads, config.layers, config.dropout
             )
-        self.into = nn.ModuleDict(
-            {module_key(c): nn.Linear(width, self.decoder.width) for c, width in widths.items()}
-        )
+        self.into = nn.ModuleDict()
+        for column, width in widths.items():
+            self.into[module_key(column)] = nn.Linear(width, self.decoder.width)
         self.first_D = nn.Parameter(torch.randn(self.decoder.width) * 0.02)
         self.norm = nn.LayerNorm(self.decoder.width)
 
     def load_pretrained(self) -> None:
+        """Load the pretrained decoder's weights, if there is one."""
         if isinstance(self.decoder, PretrainedDecoder):
             self.decoder.load(files.find(self.config.model))
 
     def forward(self, tokens: dict[str, Tokens]) -> Tensor:
-        first = next(iter(tokens.values())).x_BLD
-        rows, device = len(first), first.device
-        parts, masks = (
-            [self.first_D.expand(rows, 1, -1)],
-            [torch.ones(rows, 1, dtype=torch.bool, device=device)],
-        )
-        given_B1 = masks[0] if not self.training else torch.rand(rows, 1, device=device) >= UNGIVEN
-        for c in self.columns:
-            x_BLD = self.into[module_key(c)](tokens[c].x_BLD)
-            parts.append(x_BLD + positions(x_BLD.shape[1], x_BLD.shape[2], device))
-            masks.append(tokens[c].mask_BL & given_B1)
-        return self.norm(torch.cat([part.float() for part in parts], 1)) * torch.cat(masks, 1)[..., None]
+        """Return the memory, (B, 1 + M, D): the learned token, then those of all columns."""
+        first_column = next(iter(tokens.values()))
+        rows, device = len(first_column.x_BLD), first_column.x_BLD.device
+        always_B1 = torch.ones(rows, 1, dtype=torch.bool, device=device)
+        with_inputs_B1 = always_B1
+        if self.training:
+            with_inputs_B1 = torch.rand(rows, 1, device=device) >= WITHOUT_INPUTS
+
+        memory, masks = [self.first_D.expand(rows, 1, -1)], [always_B1]
+        for column in self.columns:
+            x_BLD = self.into[module_key(column)](tokens[column].x_BLD)
+            memory.append(x_BLD + positions(x_BLD.shape[1], x_BLD.shape[2], device))
+            masks.append(tokens[column].mask_BL & with_inputs_B1)
+        memory_BMD = torch.cat([x_BLD.float() for x_BLD in memory], 1)
+        return self.norm(memory_BMD) * torch.cat(masks, 1)[..., None]
 
     def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
-        ids_BL = target[:, : max(int((target != NOTHING).sum(1).max()), 1)].long()
+        """Return the mean cross-entropy of a row's units, with label smoothing."""
+        longest = max(int((target != NOTHING).sum(1).max()), 1)
+        ids_BL = target[:, :longest].long()
         logits_BLV = self.decoder(ids_BL, output, (output != 0).any(-1))
         return masked_mean(decoder.surprise(logits_BLV, ids_BL, self.config.label_smoothing), labelled_B)
 
     def decode(self, output: Tensor, thorough: bool = False) -> Tensor:
+        """Return ids, (B, units). Without `thorough`, each id is the likeliest after those before it."""
         mask_BM = (output != 0).any(-1)
-        longest = self.config.limit or self.longest * 3 // 2
 
-        def next_of(ids_NL: Tensor, row_N: Tensor) -> Tensor:
+        def log_p_next(ids_NL: Tensor, row_N: Tensor) -> Tensor:
             logits = self.decoder(ids_NL, output[row_N], mask_BM[row_N])[:, -1].float()
-            if self.spelling.unknown is not None:  # it cannot be written
-                logits[:, self.spelling.unknown] = -torch.inf
+            if self.spelling.unknown is not None:
+                logits[:, self.spelling.unknown] = -torch.inf  # it stands for no letter
             return logits.log_softmax(-1)
 
-        beam = self.config.beam if thorough else 1
-        found = decoder.search(
-            next_of,
-            len(output),
-            longest,
-            beam,
-            self.config.length_penalty,
-            self.config.no_repeat,
-            self.allowed,
-            output.device,
+        options = SearchOptions(
+            longest=self.config.limit or self.longest * 3 // 2,
+            beam=self.config.beam if thorough else 1,
+            penalty=self.config.length_penalty,
+            no_repeat=self.config.no_repeat,
+            allowed=self.allowed,
         )
-        return padded(found, torch.zeros(len(output), dtype=torch.bool), NOTHING)
+        texts = decoder.search(log_p_next, len(output), options, output.device)
+        return padded(texts, torch.zeros(len(output), dtype=torch.bool), NOTHING)
 
     def compare(self, answers: Sequence[str], labels: Sequence[str]) -> OverlapRows:
         return OverlapRows.of(answers, labels)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JSON:
+        """Return the spelling, the length of texts, and what the decoder is made from."""
         return {
             **super().state(),
             "longest": self.longest,
@@ -195,13 +221,14 @@ class Generation(TextTask):
         }
 
     @classmethod
-    def from_state(cls, config: Config, state: dict[str, Any]) -> Generation:
+    def from_state(cls, config: Config, state: JSON) -> Generation:
+        """Restore the task from its state; the head is still to be built."""
         return cls(
             config,
-            Spelling.from_state(state["spelling"]),
-            state["longest"],
-            state["seen"],
-            state["architecture"],
+            Spelling.from_state(read_object(state["spelling"])),
+            read_as(int, state["longest"]),
+            read_as(list[list[int]], state["seen"]),
+            read_object(state["architecture"]),
         )
 
 

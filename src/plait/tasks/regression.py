@@ -1,8 +1,11 @@
-"""A number: mean squared error on the target standardised over the training rows."""
+"""Predict a number: mean squared error on the target standardised over the training rows.
+
+B rows, D width.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +18,7 @@ from torch.nn import functional as F
 from plait.errors import TrainingError
 from plait.modalities.base import Match
 from plait.nn.layers import glorot
+from plait.table.json import JSON, read_as
 from plait.table.problems import Problem
 from plait.table.table import Source
 from plait.table.values import MOST, distinct, is_text, numbers, share_of_numbers
@@ -24,14 +28,14 @@ from plait.tasks.predicting.metrics import NumberRows, mae, r2, rmse
 
 
 class Config(TaskOptions):
-    """`huber` is squared up to `delta` standard deviations and linear beyond (Huber 1964)."""
+    """`huber` is squared up to `delta` standard deviations, and linear beyond (Huber 1964)."""
 
     loss: Literal["squared", "huber"] = "squared"
     delta: float = Field(1.0, gt=0)
 
 
 class Regression(Prediction):
-    """Predicts (y - mean) / std of the training rows; answers in the target's own unit."""
+    """Predict (y - mean) / std of the training rows. Answers are in the target's own unit."""
 
     options = Config
     metrics = {"rmse": rmse, "mae": mae, "r2": r2}
@@ -46,46 +50,60 @@ class Regression(Prediction):
 
     @classmethod
     def matches(cls, cells: pa.ChunkedArray) -> Match | None:
+        """Match numbers, and strings that are mostly numbers and mostly different.
+
+        Strings with leading zeros, such as postcodes, do not match.
+        """
         kind = cells.type
         if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
             return Match(0.5, "numbers")
-        if (
-            not is_text(cells)
-            or distinct(cells) <= max(20, len(cells) / 5)
-            or pc.any(pc.match_substring_regex(cells, "^0[0-9]")).as_py()
-        ):
+        if not is_text(cells) or distinct(cells) <= max(20, len(cells) / 5):
+            return None
+        has_leading_zeros = pc.any(pc.match_substring_regex(cells, "^0[0-9]")).as_py()
+        if has_leading_zeros:
             return None
         share = share_of_numbers(cells)
-        return Match(0.95, f"strings of which {share:.0%} are numbers") if share >= MOST else None
+        if share < MOST:
+            return None
+        return Match(0.95, f"strings of which {share:.0%} are numbers")
 
     @classmethod
     def fit(cls, config: Config, cells: pa.ChunkedArray, name: str) -> Regression:
+        """Measure the mean and the standard deviation of the training rows' numbers.
+
+        Raises `TrainingError` if there are no two different numbers.
+        """
         y, _ = _numbers(cells, name)
         y = y[np.isfinite(y)]
         if len(y) < 2 or y.std() == 0:
-            what = f"only the value {y[0]:g}" if len(y) else "no numbers at all"
+            present = f"only the value {y[0]:g}" if len(y) else "no numbers at all"
             raise TrainingError(
-                f"target '{name}': expected numbers that differ in the training rows, found {what}"
+                f"target '{name}': expected numbers that differ in the training rows, found {present}"
             )
         return cls(config, float(y.mean()), float(y.std()))
 
     def build_head(self, width: int) -> None:
+        """Make a linear layer with one output."""
         self.head = nn.Linear(width, 1)
         glorot(self.head)
 
     def encode(self, cells: pa.ChunkedArray, source: Source) -> tuple[Tensor, Tensor, list[Problem]]:
-        y, bad = _numbers(cells, source.column)
+        """Return standardised numbers (B,), which rows have one, and cells that are no finite number."""
+        y, bad_cells = _numbers(cells, source.column)
         labelled = np.isfinite(y)
-        target = torch.from_numpy(np.where(labelled, (y - self.mean) / self.std, 0).astype(np.float32))
-        problems = [
-            Problem(row, source.column, "", f"not a finite number: {str(cell)[:40]!r}") for row, cell in bad
-        ]
-        return target, torch.from_numpy(labelled), problems
+        standardised = np.where(labelled, (y - self.mean) / self.std, 0)
+        problems = []
+        for row, cell in bad_cells:
+            reason = f"not a finite number: {str(cell)[:40]!r}"
+            problems.append(Problem(row, source.column, "", reason))
+        return torch.from_numpy(standardised.astype(np.float32)), torch.from_numpy(labelled), problems
 
     def forward(self, fused_BD: Tensor) -> Tensor:
+        """Return standardised numbers, (B,)."""
         return self.head(fused_BD)[:, 0].float()
 
     def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
+        """Return the mean squared error or Huber loss, in squared standard deviations."""
         if self.config.loss == "huber":
             loss_B = F.huber_loss(output, target, reduction="none", delta=self.config.delta)
         else:
@@ -93,9 +111,11 @@ class Regression(Prediction):
         return masked_mean(loss_B, labelled_B)
 
     def pseudo(self, output: Tensor, sure: float) -> tuple[Tensor, Tensor]:
+        """Return the output itself, and True for all rows: numbers have no probability."""
         return output, torch.ones_like(output, dtype=torch.bool)
 
     def answers(self, output: Tensor) -> dict[str, pa.Array]:
+        """Return numbers in the target's own unit."""
         return {"": pa.array(self._in_unit(output.numpy()))}
 
     def score_rows(self, output: np.ndarray, target: np.ndarray) -> NumberRows:
@@ -106,31 +126,41 @@ class Regression(Prediction):
         return scaled_B.astype(np.float64) * self.std + self.mean
 
     def baseline(self, target: Tensor) -> Tensor:
+        """Return the mean of these standardised numbers."""
         return target.float().mean()
 
     def baseline_output(self) -> Tensor:
+        """Return 0, the mean of the training rows in standardised numbers."""
         return torch.zeros(())
 
     def mix(self, outputs: Tensor, weights: Tensor) -> Tensor:
+        """Return the weighted mean of numbers."""
         return (outputs * weights[:, None]).sum(0)
 
-    def boosting(self, target: Tensor) -> list[tuple[dict[str, Any], Tensor]]:
+    def boosting(self, target: Tensor) -> list[tuple[JSON, Tensor]]:
+        """Return one booster, with the loss of the options."""
         if self.config.loss == "huber":
             return [({"objective": "huber", "alpha": self.config.delta}, target)]
         return [({"objective": "regression"}, target)]
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JSON:
+        """Return the mean and the standard deviation of the training rows."""
         return {"mean": self.mean, "std": self.std}
 
     @classmethod
-    def from_state(cls, config: Config, state: dict[str, Any]) -> Regression:
-        return cls(config, state["mean"], state["std"])
+    def from_state(cls, config: Config, state: JSON) -> Regression:
+        """Restore the task from its mean and standard deviation; the head is still to be built."""
+        return cls(config, read_as(float, state["mean"]), read_as(float, state["std"]))
 
 
 component = Regression
 
 
-def _numbers(cells: pa.ChunkedArray, name: str) -> tuple[np.ndarray, list[tuple[int, Any]]]:
+def _numbers(cells: pa.ChunkedArray, name: str) -> tuple[np.ndarray, list[tuple[int, object]]]:
+    """Return numbers, NaN where there is none, and (row, cell) of the bad ones.
+
+    Raises `TrainingError` if the column's type cannot be turned into numbers.
+    """
     try:
         return numbers(cells)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:

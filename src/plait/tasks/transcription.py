@@ -1,13 +1,13 @@
-"""What is said in a recording, as text: each step of a sound's tokens writes a unit or nothing (CTC),
-or a pretrained network generates it.
+"""Write what is said in a recording. Each step of the recording's tokens writes a unit or nothing (CTC), or
+a pretrained network generates the text.
 
-V ids, `NOTHING` among them.
+B rows, L steps of a recording, V ids (`NOTHING` among them), M tokens and D width of a network's encoder.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from typing import Self, cast
 
 import pyarrow as pa
 from pydantic import Field, model_validator
@@ -18,6 +18,8 @@ from plait.errors import RecipeError, TrainingError
 from plait.nn.batch import Tokens
 from plait.nn.layers import Dropout
 from plait.pretrained import files
+from plait.pretrained.files import Architecture
+from plait.table.json import JSON, read_as, read_object
 from plait.tasks.base import masked_mean
 from plait.tasks.base_text import ABSENT, TextOptions, TextTask
 from plait.tasks.writing import ctc, pretrained_ctc, pretrained_speech
@@ -26,27 +28,28 @@ from plait.tasks.writing.metrics import EditedRows, cer, exact_match, wer
 from plait.tasks.writing.pretrained_speech import SpeechDecoder
 from plait.tasks.writing.spelling import NOTHING, Form, NGrams, Spelling, Units
 
-MOST = 448  # ids that Whisper writes at most, where its files do not say
+MOST_IDS = 448  # Whisper's limit, for networks whose files state none
 
 
 class Config(TextOptions):
-    """`inputs` is the one column that is transcribed; the only sounds of the table, if left out.
+    """`inputs` is the one column that is transcribed: the only audio column of the table, if left out.
 
-    With a `beam` of 1 the likeliest path is read off; with more, prefixes are searched, and with
-    `ngram` of 2 or more a language model of so many units, learned from the training rows' texts, has a
-    say, weighed by `ngram_weight`, with `bonus` for each unit.
+    With a `beam` of 1 the answer is the likeliest path. With more, prefixes are searched. With `ngram` of
+    2 or more, a language model of that order takes part in the search. It is learned from the training
+    rows' texts. Its weight is `ngram_weight`, and each unit adds `bonus`.
 
-    `model` is a pretrained network (a folder, or a name on the hub) that is to be trained further. One
-    for CTC (as Wav2Vec2ForCTC) comes with its own letters and its own last layer; one that generates
-    text (as Whisper) with its own pieces of words and its own decoder, whose texts are searched for
-    with the `beam`. These take `rate` of the learning rate; the recordings' encoder is then the rest of
-    the network, all of which is trained unless the recipe has another. `language` is for networks that
-    know several. Of the other options only `form`, `longest`, `beam` and `rate` have a part in what
-    generates text.
+    `model` is a pretrained network (a folder, or a name on the hub) that is trained further. A network
+    for CTC (as Wav2Vec2ForCTC) brings its own letters and its own last layer. A network that generates
+    text (as Whisper) brings its own subwords and its own decoder, which searches with the `beam`. These
+    take `rate` of the learning rate. The encoder of the recordings is then the rest of the network, and
+    all of it is trained unless the recipe names another encoder. `language` is for networks that know
+    several. A network that generates text uses only the options `form`, `longest`, `beam` and `rate`.
     """
 
-    units: Units = Field("characters", description="what is written one after the other")
-    form: Form = Field("spoken", description="what is kept of texts: all, or what can be heard of them")
+    units: Units = Field("characters", description="units of a text, written one by one")
+    form: Form = Field(
+        "spoken", description="which characters of texts count: all, or those that can be heard"
+    )
     beam: int = Field(1, ge=1)
     ngram: int = Field(0, ge=0, le=12)
     ngram_weight: float = Field(0.4, ge=0)
@@ -55,25 +58,31 @@ class Config(TextOptions):
     model: str = ""
     language: str = ""
     rate: float = Field(
-        0.05, gt=0, description="of a pretrained last layer or decoder, times the recipe's learning rate"
+        0.05,
+        gt=0,
+        description="learning rate of a pretrained last layer or decoder, relative to the recipe's",
     )
 
     @model_validator(mode="after")
-    def _spells(self) -> Any:
+    def _spells(self) -> Self:
         if self.model and self.units != "characters":
             raise ValueError(
-                f"a pretrained network (model) has letters of its own; expected units 'characters', came "
-                f"'{self.units}'"
+                "a pretrained network (model) has letters of its own; expected units 'characters', came "
+                f"'{self.units}': leave units out"
             )
         if self.language and not self.model:
-            raise ValueError("language tells a pretrained network (model) what is spoken: leave it out")
+            raise ValueError(
+                "language tells a pretrained network (model) what is spoken: leave it out, or name a model"
+            )
         return self
 
 
 class Transcription(TextTask):
-    """Minus the logarithm of the sum over all paths that write the text (Graves et al. 2006, eq. 3 and
-    4), for each of its units. The output has log-probabilities (B, L, V) of a row's valid steps, and
-    zeros behind them.
+    """Learn to write texts by connectionist temporal classification (CTC).
+
+    The loss is -log of the sum over all paths that write the text (Graves et al. 2006, eq. 3 and 4),
+    divided by the number of its units. The output has the log-probabilities of a row's valid steps, (B, L,
+    V), and zeros behind them.
     """
 
     options = Config
@@ -92,37 +101,42 @@ class Transcription(TextTask):
         self.ngrams = ngrams
 
     @classmethod
-    def encoder_for(cls, config: Config, modality: str) -> dict[str, Any] | None:
-        if config.model and modality == "audio":
-            return {
-                "name": "pretrained",
-                "model": config.model,
-                "mode": "full",
-                "pool": "none",
-                "norm": False,
-            }
-        return super().encoder_for(config, modality)
+    def encoder_for(cls, config: Config, modality: str) -> JSON | None:
+        """Return the pretrained network's own encoder for audio, if there is such a network."""
+        if not config.model or modality != "audio":
+            return super().encoder_for(config, modality)
+        return {
+            "name": "pretrained",
+            "model": config.model,
+            "mode": "full",
+            "pool": "none",
+            "norm": False,
+        }
 
     @classmethod
     def fit(cls, config: Config, cells: pa.ChunkedArray, name: str) -> Transcription:
+        """Learn the letters or subwords, or take those of the pretrained network, and the n-grams."""
         if not config.model:
             return cast(Transcription, super().fit(config, cells, name))
         if not pretrained_speech.aligns(config.model):
             return Generated.begin(config, cells, name)
-        made = cls(config, pretrained_ctc.letters(config.model, config.form)[0])
-        made.study(made.spelled(cells, name))
-        return made
+        spelling, _ = pretrained_ctc.letters(config.model, config.form)
+        task = cls(config, spelling)
+        task.study(task.spelled(cells, name))
+        return task
 
     def study(self, texts: list[list[int]]) -> None:
+        """Count the n-grams of the language model, if there is one."""
         if self.config.ngram > 1:
             self.ngrams = NGrams.fit(texts, self.config.ngram, len(self.spelling) + 1)
 
     def build_head(self, widths: dict[str, int]) -> None:
+        """Make a linear layer from the only column's tokens to ids."""
         width = self._only_width(widths)
         self.head = nn.Sequential(Dropout(self.config.dropout), nn.Linear(width, len(self.spelling) + 1))
 
     def _only_width(self, widths: dict[str, int]) -> int:
-        """Keeps the name of the one column that is read, and gives the width of its tokens."""
+        """Store the name of the one column that is read, and return the width of its tokens."""
         if len(widths) != 1:
             raise RecipeError(
                 f"a transcription reads one column, not {', '.join(widths)}: name it, as in {{name: "
@@ -132,52 +146,59 @@ class Transcription(TextTask):
         return width
 
     def load_pretrained(self) -> None:
-        if self.config.model:
-            _, places = pretrained_ctc.letters(self.config.model, self.config.form)
-            weight_VD, bias_V = pretrained_ctc.last_layer(self.config.model, places)
-            last = cast(nn.Linear, self.head[1])
-            if weight_VD.shape != last.weight.shape:
-                raise RecipeError(
-                    f"the last layer of '{self.config.model}' takes vectors of {weight_VD.shape[1]}, the "
-                    f"encoder of '{self.column}' makes "
-                    f"{last.in_features}: leave the encoder out, or let it be pretrained with the same model"
-                )
-            last.load_state_dict({"weight": weight_VD, "bias": bias_V})
+        """Copy the pretrained network's last layer. Raises `RecipeError` if its width does not fit."""
+        if not self.config.model:
+            return
+        _, places = pretrained_ctc.letters(self.config.model, self.config.form)
+        weight_VD, bias_V = pretrained_ctc.last_layer(self.config.model, places)
+        last_layer = cast(nn.Linear, self.head[1])
+        if weight_VD.shape != last_layer.weight.shape:
+            raise RecipeError(
+                f"the last layer of '{self.config.model}' takes vectors of {weight_VD.shape[1]}, the "
+                f"encoder of '{self.column}' makes {last_layer.in_features}: "
+                f"leave the encoder out, or let it be pretrained with the same model"
+            )
+        last_layer.load_state_dict({"weight": weight_VD, "bias": bias_V})
 
     def rates(self) -> Iterator[tuple[Tensor, float]]:
-        """Parameters, and the share of the learning rate that they take."""
+        """Yield parameters with their share of the recipe's learning rate."""
         if self.config.model:
-            yield from ((parameter, self.config.rate) for parameter in self.head.parameters())
+            for parameter in self.head.parameters():
+                yield parameter, self.config.rate
 
     def forward(self, tokens: dict[str, Tokens]) -> Tensor:
-        spoken = tokens[self.column]
-        x_BLV, mask_BL = self.head(spoken.x_BLD).float().log_softmax(-1), spoken.mask_BL
-        if bool((mask_BL[:, 1:] & ~mask_BL[:, :-1]).any()):  # windows, each with steps of padding behind it
+        """Return log-probabilities (B, L, V), and zeros behind a row's valid steps."""
+        recording = tokens[self.column]
+        log_p_BLV = self.head(recording.x_BLD).float().log_softmax(-1)
+        mask_BL = recording.mask_BL
+
+        # Windows have padding behind each of them. Move all valid steps to the front.
+        has_gaps = (mask_BL[:, 1:] & ~mask_BL[:, :-1]).any()
+        if bool(has_gaps):
             order_BL = (~mask_BL).long().argsort(dim=1, stable=True)
-            x_BLV, mask_BL = (
-                x_BLV.gather(1, order_BL[..., None].expand_as(x_BLV)),
-                mask_BL.gather(1, order_BL),
-            )
-        return x_BLV * mask_BL[..., None]
+            log_p_BLV = log_p_BLV.gather(1, order_BL[..., None].expand_as(log_p_BLV))
+            mask_BL = mask_BL.gather(1, order_BL)
+        return log_p_BLV * mask_BL[..., None]
 
     def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
-        steps_B, units_B = _steps(output), (target != NOTHING).sum(1)
-        known_B = labelled_B & (steps_B > 0) & (units_B > 0)
-        if not bool(known_B.any()):
+        """Return the mean CTC loss a unit over the rows that can be written.
+
+        Raises `TrainingError` if more than half of the rows have fewer steps than their text needs.
+        """
+        steps_B = _count_steps(output)
+        units_B = (target != NOTHING).sum(1)
+        usable_B = labelled_B & (steps_B > 0) & (units_B > 0)
+        if not bool(usable_B.any()):
             return output.sum() * 0.0
         target = target[:, : int(units_B.max())].long()
+
+        # CTC needs a blank between two equal units, which takes one step more.
         repeats_B = ((target[:, 1:] == target[:, :-1]) & (target[:, 1:] != NOTHING)).sum(1)
-        possible_B = steps_B >= units_B + repeats_B
-        if int((known_B & ~possible_B).sum()) * 2 > int(known_B.sum()):
-            row = int((known_B & ~possible_B).nonzero()[0, 0])
-            raise TrainingError(
-                f"the encoder of '{self.column}' makes {int(steps_B[row])} steps of a recording in which "
-                f"{int(units_B[row])} "
-                f"{self.config.units} are to be written, and each needs a step of its own: take a smaller "
-                f"hop (--set modalities.audio.hop=0.01), "
-                "an encoder that pools time less, or subwords"
-            )
-        known_B = known_B & possible_B  # what cannot be written has no gradient, and a loss without end
+        is_possible_B = steps_B >= units_B + repeats_B
+        self._check_steps(steps_B, units_B, usable_B, is_possible_B)
+
+        # A text that cannot be written has no gradient and an infinite loss.
+        usable_B = usable_B & is_possible_B
         loss_B = F.ctc_loss(
             output.transpose(0, 1),
             target,
@@ -187,75 +208,97 @@ class Transcription(TextTask):
             reduction="none",
             zero_infinity=True,
         )
-        return masked_mean(loss_B / units_B.clamp(min=1), known_B)
+        return masked_mean(loss_B / units_B.clamp(min=1), usable_B)
+
+    def _check_steps(self, steps_B: Tensor, units_B: Tensor, usable_B: Tensor, is_possible_B: Tensor) -> None:
+        """Raise `TrainingError` if more than half of the usable rows have too few steps for their text."""
+        too_short_B = usable_B & ~is_possible_B
+        if int(too_short_B.sum()) * 2 <= int(usable_B.sum()):
+            return
+        row = int(too_short_B.nonzero()[0, 0])
+        raise TrainingError(
+            f"the encoder of '{self.column}' makes {int(steps_B[row])} steps of a recording in which "
+            f"{int(units_B[row])} {self.config.units} are to be written, and each needs a step of its own: "
+            f"take a smaller hop (--set modalities.audio.hop=0.01), "
+            "an encoder that pools time less, or subwords"
+        )
 
     def decode(self, output: Tensor, thorough: bool = False) -> Tensor:
-        steps_B = _steps(output)
+        """Return ids, (B, units). `thorough` searches with the beam and the n-grams, if there are any."""
+        steps_B = _count_steps(output)
         if not thorough or (self.config.beam == 1 and self.ngrams is None):
             texts = ctc.greedy(output, steps_B)
         else:
             texts = []
-            for log_p, steps in zip(output.float().cpu().numpy(), steps_B.tolist(), strict=True):
-                texts.append(
-                    ctc.search(
-                        log_p[:steps],
-                        max(self.config.beam, 2),
-                        self.ngrams,
-                        self.config.ngram_weight,
-                        self.config.bonus,
-                    )
+            for log_p_LV, steps in zip(output.float().cpu().numpy(), steps_B.tolist(), strict=True):
+                text = ctc.search(
+                    log_p_LV[:steps],
+                    max(self.config.beam, 2),
+                    self.ngrams,
+                    self.config.ngram_weight,
+                    self.config.bonus,
                 )
+                texts.append(text)
         return ctc.padded(texts, steps_B == 0, ABSENT)
 
     def compare(self, answers: Sequence[str], labels: Sequence[str]) -> EditedRows:
         return EditedRows.of(answers, labels)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JSON:
+        """Return the spelling and the counts of the n-grams."""
         return {**super().state(), "ngrams": None if self.ngrams is None else self.ngrams.state()}
 
     @classmethod
-    def from_state(cls, config: Config, state: dict[str, Any]) -> Transcription:
+    def from_state(cls, config: Config, state: JSON) -> Transcription:
+        """Restore the task. Only a network that generates text has a `prefix`."""
         if "prefix" in state:
-            return Generated(config, **{**state, "spelling": Spelling.from_state(state["spelling"])})
-        ngrams = state["ngrams"]
-        return cls(
-            config,
-            Spelling.from_state(state["spelling"]),
-            None if ngrams is None else NGrams.from_state(ngrams),
-        )
+            return Generated.from_parts(config, state)
+        ngrams = None
+        if state["ngrams"] is not None:
+            ngrams = NGrams.from_state(read_object(state["ngrams"]))
+        return cls(config, Spelling.from_state(read_object(state["spelling"])), ngrams)
 
 
 class Generated(Transcription):
-    """The same by a pretrained network that generates text. The output is what its encoder makes of a
-    recording, (B, M, D), zeros where there is none; its decoder writes each unit from those before it.
+    """Transcribe with a pretrained network that generates text.
+
+    The output is what its encoder makes of a recording, (B, M, D), and zeros where there is none. Its
+    decoder writes each unit from the units before it. `prefix` are the ids before every text, `never` the
+    ids that it does not write, and `longest` is the number of units of the longest training text.
     """
 
     def __init__(
         self,
         config: Config,
         spelling: Spelling,
-        architecture: dict[str, Any],
+        architecture: Architecture,
         prefix: list[int],
         never: list[int],
         longest: int = 0,
     ) -> None:
         super().__init__(config, spelling)
         self.architecture, self.prefix, self.never, self.longest = architecture, prefix, never, longest
-        most = int(architecture.get("max_target_positions", MOST)) - len(prefix)
-        self.config = config.model_copy(update={"units": "subwords", "longest": min(config.longest, most)})
+        positions = int(architecture.get("max_target_positions", MOST_IDS))
+        limit = min(config.longest, positions - len(prefix))
+        self.config = config.model_copy(update={"units": "subwords", "longest": limit})
 
     @classmethod
     def begin(cls, config: Config, cells: pa.ChunkedArray, name: str) -> Generated:
+        """Read the network's files and the lengths of the training texts.
+
+        Raises `RecipeError` if the recipe asks for n-grams, which take no part in generation.
+        """
         if config.ngram > 1:
             raise RecipeError(f"'{config.model}' generates text, which ngram has no part in: leave it out")
         architecture, spelling, prefix, never = pretrained_speech.files_for(
             config.model, config.language, config.form
         )
-        made = cls(config, spelling, architecture, prefix, never)
-        made.longest = max(map(len, made.spelled(cells, name)), default=0)
-        return made
+        task = cls(config, spelling, architecture, prefix, never)
+        task.longest = max(map(len, task.spelled(cells, name)), default=0)
+        return task
 
     def build_head(self, widths: dict[str, int]) -> None:
+        """Make the decoder. Raises `RecipeError` if it cannot read vectors of the encoder's width."""
         width = self._only_width(widths)
         self.decoder = SpeechDecoder(self.architecture, self.config.rate, self.prefix, self.never)
         if width != self.decoder.width:
@@ -266,40 +309,61 @@ class Generated(Transcription):
             )
 
     def load_pretrained(self) -> None:
+        """Load the decoder's weights."""
         self.decoder.load(files.find(self.config.model))
 
     def rates(self) -> Iterator[tuple[Tensor, float]]:
+        """Return the decoder's parameters with their share of the recipe's learning rate."""
         return self.decoder.rates()
 
     def forward(self, tokens: dict[str, Tokens]) -> Tensor:
-        spoken = tokens[self.column]
-        return spoken.x_BLD * spoken.mask_BL[..., None]
+        """Return the encoder's tokens, (B, M, D), and zeros where there is none."""
+        recording = tokens[self.column]
+        return recording.x_BLD * recording.mask_BL[..., None]
 
     def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
-        known_B = labelled_B & (output != 0).flatten(1).any(1)
-        if not bool(known_B.any()):
+        """Return the mean cross-entropy of the next id over rows that have a recording."""
+        usable_B = labelled_B & (output != 0).flatten(1).any(1)
+        if not bool(usable_B.any()):
             return output.sum() * 0.0
-        ids_BL = target[:, : int((target != NOTHING).sum(1).max())].long()
-        return masked_mean(surprise(self.decoder(ids_BL, output, (output != 0).any(-1)), ids_BL), known_B)
+        longest = int((target != NOTHING).sum(1).max())
+        ids_BL = target[:, :longest].long()
+        logits_BLV = self.decoder(ids_BL, output, (output != 0).any(-1))
+        return masked_mean(surprise(logits_BLV, ids_BL), usable_B)
 
     def decode(self, output: Tensor, thorough: bool = False) -> Tensor:
+        """Return ids, at most half as many again as the longest training text has."""
         limit = min(max(self.longest * 3 // 2, 1), self.config.longest)
         texts = self.decoder.write(output, self.config.beam if thorough else 1, limit)
-        return ctc.padded(texts, ~(output != 0).flatten(1).any(1), ABSENT)
+        has_recording_B = (output != 0).flatten(1).any(1)
+        return ctc.padded(texts, ~has_recording_B, ABSENT)
 
-    def state(self) -> dict[str, Any]:
-        kept = {
+    def state(self) -> JSON:
+        """Return what `from_parts` takes, apart from the options."""
+        return {
+            "spelling": self.spelling.state(),
             "architecture": self.architecture,
             "prefix": self.prefix,
             "never": self.never,
             "longest": self.longest,
         }
-        return {"spelling": self.spelling.state(), **kept}
+
+    @classmethod
+    def from_parts(cls, config: Config, state: JSON) -> Generated:
+        """Restore it from its `state`; `from_state` chooses between this and what it derives from."""
+        return cls(
+            config,
+            Spelling.from_state(read_object(state["spelling"])),
+            read_object(state["architecture"]),
+            read_as(list[int], state["prefix"]),
+            read_as(list[int], state["never"]),
+            read_as(int, state["longest"]),
+        )
 
 
 component = Transcription
 
 
-def _steps(output: Tensor) -> Tensor:
-    """The number of valid steps of each row: log-probabilities are never all zero."""
+def _count_steps(output: Tensor) -> Tensor:
+    """Count the valid steps of each row: log-probabilities are never all zero."""
     return (output != 0).any(-1).sum(1)

@@ -20,23 +20,25 @@ Measured = dict[str, list[float]]  # each loss on training rows, and on validati
 
 
 def blended(measured: list[Measured]) -> dict[str, float]:
-    """The weights of losses by gradient blending (Wang et al. 2020, proposition 1): w_k ~ G_k / O_k^2,
-    adding up to one.
+    """Return the weights of losses by gradient blending: w_k ~ G_k / O_k^2, adding up to one.
 
-    `measured` holds, for some moments of the training, each loss on training rows and on rows that were
-    not trained on. G is how much the latter fell between the last two, O how much the gap between both
-    grew. A loss that fell nowhere weighs nothing.
+    `measured` holds, for several moments of the training, each loss on training rows and on validation rows.
+    G is how much the latter fell between the last two moments, O how much the gap between both grew. A loss
+    that did not fall weighs nothing (Wang et al. 2020, "What makes training multi-modal classification
+    networks hard?", proposition 1).
     """
     names = list(measured[-1])
     if len(measured) < 2:
         return dict.fromkeys(names, 1 / len(names))
-    wanted = {}
+    weights = {}
     for name in names:
         (train, valid), (train_before, valid_before) = measured[-1][name], measured[-2][name]
         overfitted = max(abs((valid - train) - (valid_before - train_before)), MIN_OVERFITTING)
-        wanted[name] = max(valid_before - valid, 0.0) / overfitted**2
-    total = sum(wanted.values())
-    return {name: w / total for name, w in wanted.items()} if total > 0 else blended(measured[:-1])
+        weights[name] = max(valid_before - valid, 0.0) / overfitted**2
+    total = sum(weights.values())
+    if total <= 0:
+        return blended(measured[:-1])
+    return {name: weight / total for name, weight in weights.items()}
 
 
 def blended_targets(model: MultimodalModel) -> list[str]:

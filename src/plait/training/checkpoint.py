@@ -1,5 +1,6 @@
-"""Where a training is, on disk: enough to go on after a kill as if nothing had happened. Safetensors
-and JSON only.
+"""Save the state of a training, so that one that was killed goes on and ends with the same weights.
+
+Files are safetensors and JSON only.
 """
 
 from __future__ import annotations
@@ -8,9 +9,9 @@ import json
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
+from pydantic import ConfigDict, TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -19,13 +20,18 @@ from plait.errors import ArtifactError
 from plait.runs.files import write_tensors
 from plait.runs.folder import CHECKPOINTS
 
+MIN_SECONDS = 5.0  # between two checkpoints at the ends of short epochs
+
 
 @dataclass
 class Progress:
-    """How far a training is. `epoch` counts whole epochs, `step` the steps taken in the current one, of
-    which `loss_sum` is the sum of losses; `history` has the scores of every epoch. `measured` is what
-    gradient blending weighs by.
+    """How far a training is.
+
+    `epoch` counts complete epochs, `step` the steps of the current one, and `loss_sum` adds up their losses.
+    `history` has the scores of every epoch. `measured` is what gradient blending weighs by.
     """
+
+    __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)  # tensors
 
     epoch: int = 0
     step: int = 0
@@ -37,8 +43,9 @@ class Progress:
     states: dict[str, Tensor] = field(default_factory=dict)
 
     def begin_epoch(self, generator: torch.Generator, seed: int) -> None:
-        """Sets both generators for this epoch, or to where they were when the checkpoint was written in
-        its middle.
+        """Seed both generators for this epoch.
+
+        Restore their states instead if the checkpoint was written in the middle of the epoch.
         """
         if self.step:
             generator.set_state(self.states["generator"])
@@ -49,14 +56,16 @@ class Progress:
             torch.manual_seed(seed)
 
     def mark(self, step: int, loss_sum: float, generator: torch.Generator) -> None:
+        """Remember the steps of this epoch, and the states of the generators after them."""
         self.step, self.loss_sum = step, loss_sum
         self.states = {"generator": generator.get_state(), "global": torch.get_rng_state()}
 
     def end_epoch(self, loss_sum: float) -> None:
+        """Forget the steps of the epoch that has ended."""
         self.step, self.loss_sum, self.states = 0, loss_sum, {}
 
     def record(self, scores: dict[str, float], rank: tuple[float, ...]) -> bool:
-        """Counts an epoch and says whether it is the best so far."""
+        """Count an epoch, and return whether it is the best so far."""
         self.epoch += 1
         self.history.append(scores)
         if list(rank) > self.best_rank or not rank:
@@ -65,14 +74,18 @@ class Progress:
         return False
 
     def over(self, patience: int) -> bool:
-        """Whether so many epochs brought nothing better."""
+        """Return whether the last `patience` epochs were no better than the best; never if 0."""
         return patience > 0 and self.epoch - self.best_epoch >= patience
 
 
+_PROGRESS = TypeAdapter(Progress)
+
+
 class Checkpoint:
-    """One file, replaced as a whole; another for the best weights so far. `minutes` pass between two
-    within an epoch, five seconds between two at the ends of epochs. Epochs since the last one are
-    trained again, to the same end.
+    """The files of a training's state and of the best weights so far, each replaced as a whole.
+
+    Within an epoch `minutes` pass between two checkpoints, at the ends of epochs five seconds. What was
+    trained since the last one is trained again, to the same weights.
     """
 
     def __init__(self, folder: Path, minutes: float) -> None:
@@ -81,29 +94,34 @@ class Checkpoint:
         self._last = time.monotonic()
 
     def is_due(self, between_epochs: bool = False) -> bool:
-        return time.monotonic() - self._last >= (min(self.seconds, 5.0) if between_epochs else self.seconds)
+        """Return whether enough time has passed since the last checkpoint."""
+        seconds = min(self.seconds, MIN_SECONDS) if between_epochs else self.seconds
+        return time.monotonic() - self._last >= seconds
 
     def save(
         self, model: nn.Module, balancing: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
     ) -> None:
+        """Write the state of a training, and when that was."""
         tensors = {f"model/{name}": t for name, t in model.state_dict().items()}
         tensors |= {f"balancing/{name}": t for name, t in balancing.state_dict().items()}
         tensors |= {f"state/{name}": t for name, t in progress.states.items()}
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{index}/{name}": t for name, t in state.items() if isinstance(t, Tensor)}
-        about = {k: v for k, v in asdict(progress).items() if k != "states"}
-        write_tensors(self.file, tensors, {"progress": json.dumps(about)})
+        fields = asdict(progress)
+        del fields["states"]  # tensors, written above
+        write_tensors(self.file, tensors, {"progress": json.dumps(fields)})
         self._last = time.monotonic()
 
     def restore(self, model: nn.Module, balancing: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-        """Puts model, balancing and optimizer where they were. Raises `ArtifactError` when there is
-        nothing to go on from.
+        """Restore model, balancing and optimizer, and return the progress; a new one without a file.
+
+        Raises `ArtifactError` if the file is damaged or was written by another recipe or table.
         """
         if not self.file.is_file():
             return Progress()
         try:
             with safe_open(self.file, "pt") as opened:
-                about: dict[str, Any] = json.loads(opened.metadata()["progress"])
+                progress = _PROGRESS.validate_json(opened.metadata()["progress"])
             tensors = load_file(self.file)
             model.load_state_dict(_under("model/", tensors))
             balancing.load_state_dict(_under("balancing/", tensors))
@@ -111,26 +129,36 @@ class Checkpoint:
             raise ArtifactError(
                 f"'{self.file}' does not fit this recipe and table, or is damaged: {error}"
             ) from error
-        saved = optimizer.state_dict()
-        saved["state"] = {}
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        for name, t in _under("optimizer/", tensors).items():
-            index, key = name.split("/")
-            like = parameters[int(index)]
-            # the fused optimizers walk parameter and moments side by side in memory: channels-last must
-            # stay so
-            saved["state"].setdefault(int(index), {})[key] = (
-                torch.empty_like(like).copy_(t) if t.shape == like.shape else t
-            )
-        optimizer.load_state_dict(saved)
-        return Progress(**about, states=_under("state/", tensors))
+        _restore_optimizer(optimizer, _under("optimizer/", tensors))
+        progress.states = _under("state/", tensors)
+        return progress
 
     def save_best(self, model: nn.Module) -> None:
+        """Write the weights of the best epoch so far."""
         write_tensors(self.best, model.state_dict())
 
     def restore_best(self, model: nn.Module) -> None:
+        """Load the weights of the best epoch."""
         model.load_state_dict(load_file(self.best))
 
 
+def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Load the optimizer's state from tensors that are named `<number of the parameter>/<key>`."""
+    parameters = []
+    for group in optimizer.param_groups:
+        parameters += group["params"]
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        index, key = name.split("/")
+        parameter = parameters[int(index)]
+        if tensor.shape == parameter.shape:
+            # fused optimizers walk a parameter and its moments side by side in memory: both must have the
+            # same memory format, such as channels-last
+            tensor = torch.empty_like(parameter).copy_(tensor)
+        state.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with a prefix, without it."""
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

@@ -7,8 +7,9 @@ B rows, L tokens, D width.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -28,36 +29,30 @@ SURE = 0.95  # the probability from which an answer stands in for a label
 
 @dataclass(frozen=True)
 class Mixing:
-    """Mixed rows: each row counts with `share`, and its partner with the rest (Zhang et al. 2018,
-    "mixup").
-    """
+    """Mixed rows: each row counts with `share`, its partner with `1 - share` (Zhang et al. 2018, "mixup")."""
 
     share: float
     partner_B: Tensor
 
     @classmethod
     def draw(cls, alpha: float, rows: int, device: torch.device) -> Mixing:
-        """Draw one share for a batch from Beta(alpha, alpha), and random partners (eq. 1, and the
-        paper's code).
-        """
+        """Draw one share for a batch from Beta(alpha, alpha), and random partners (eq. 1 and its code)."""
         share = float(torch.distributions.Beta(alpha, alpha).sample())
         return cls(share, torch.randperm(rows).to(device))
 
     def mixed(self, encoded: Encoded) -> Encoded:
-        """Mix all columns of a row with its partner's. What only one of the two has is taken from that
-        one.
-        """
+        """Mix all columns of a row with its partner's. A token that only one of the two has stays."""
         partner_B = self.partner_B
         tokens: dict[str, Tokens] = {}
-        for column, own in encoded.tokens.items():
-            x_BLD, mask_BL = own.x_BLD[partner_B], own.mask_BL[partner_B]
-            mean_BLD = self.share * own.x_BLD + (1 - self.share) * x_BLD
-            mixed_BLD = torch.where((own.mask_BL & mask_BL)[..., None], mean_BLD, own.x_BLD)
-            mixed_BLD = torch.where((mask_BL & ~own.mask_BL)[..., None], x_BLD, mixed_BLD)
-            tokens[column] = Tokens(mixed_BLD, own.mask_BL | mask_BL)
+        for column, row in encoded.tokens.items():
+            x_BLD, mask_BL = row.x_BLD[partner_B], row.mask_BL[partner_B]
+            mean_BLD = self.share * row.x_BLD + (1 - self.share) * x_BLD
+            mixed_BLD = torch.where((row.mask_BL & mask_BL)[..., None], mean_BLD, row.x_BLD)
+            mixed_BLD = torch.where((mask_BL & ~row.mask_BL)[..., None], x_BLD, mixed_BLD)
+            tokens[column] = Tokens(mixed_BLD, row.mask_BL | mask_BL)
         masks = []
         for mask in (encoded.present, encoded.in_table):
-            masks.append({column: own_B | own_B[partner_B] for column, own_B in mask.items()})
+            masks.append({column: mask_B | mask_B[partner_B] for column, mask_B in mask.items()})
         return Encoded(tokens, *masks)
 
 
@@ -119,6 +114,7 @@ def _loss_of(task: Task, batch: Batch, target: str, mixing: Mixing | None) -> Lo
     labels, labelled_B = batch.targets[target], batch.labelled[target]
 
     def loss_of(output: Tensor, present_B: Tensor | None) -> Tensor:
+        """Return the mean loss of outputs (B, ...) over rows that are labelled and present."""
         counts_B = labelled_B if present_B is None else labelled_B & present_B
         loss = task.loss(output, labels, counts_B)
         if mixing is None:
@@ -145,7 +141,7 @@ def whole_batch_losses(
     model: MultimodalModel,
     micro_batches: list[Batch],
     batch: Batch,
-    autocast: Callable[[], Any],
+    autocast: Callable[[], AbstractContextManager[object]],
     factors: Mapping[str, float],
 ) -> tuple[dict[str, Tensor], list[dict[str, Tensor]], list[RandomState]]:
     """Take the losses that compare all rows of a batch when only micro-batches of it fit in memory (Gao
@@ -155,7 +151,7 @@ def whole_batch_losses(
     generators before each micro-batch, with which a second pass draws the same dropout. Add to the
     gradients of the tasks' own parameters that `loss` uses, each target's times its factor.
     """
-    targets = [target for target in model.targets if model.task(target).compares]
+    targets = model.comparisons
     states, outputs = [], []
     for micro_batch in micro_batches:
         states.append(_random_state())
@@ -170,14 +166,22 @@ def whole_batch_losses(
         by_target = answer_losses(model, leaves, batch)
     torch.stack([loss * factors[target] for target, loss in by_target.items()]).sum().backward()
 
+    detached = {target: loss.detach() for target, loss in by_target.items()}
+    return detached, _output_gradients(leaves, micro_batches, factors), states
+
+
+def _output_gradients(
+    leaves: dict[str, Tensor], micro_batches: list[Batch], factors: Mapping[str, float]
+) -> list[dict[str, Tensor]]:
+    """Cut the gradients of a batch's outputs into those of its micro-batches, by target."""
     gradients: list[dict[str, Tensor]] = [{} for _ in micro_batches]
     sizes = [len(micro_batch) for micro_batch in micro_batches]
     for target, leaf in leaves.items():
         if leaf.grad is None:
             continue
-        for place, gradient in enumerate((leaf.grad / factors[target]).split(sizes)):
-            gradients[place][target] = gradient
-    return {target: loss.detach() for target, loss in by_target.items()}, gradients, states
+        for number, gradient in enumerate((leaf.grad / factors[target]).split(sizes)):
+            gradients[number][target] = gradient
+    return gradients
 
 
 def _random_state() -> RandomState:
@@ -221,15 +225,15 @@ def _fused_outputs(model: MultimodalModel, batch: Batch) -> dict[str, tuple[Pred
     return outputs
 
 
-def loss_weights(model: MultimodalModel, alone: float, left: float) -> Weights:
-    """Return the weights of all losses when a share of `left` of the training is still to come.
+def loss_weights(model: MultimodalModel, alone: float, remaining: float) -> Weights:
+    """Return the weights of all losses when a share of `remaining` of the training is still to come.
 
     A target without weights of its own counts as it is.
     """
     weights = {}
     for target in model.targets:
         blocks = model.fuser(target).unimodal_blocks if target in model.fuser_of else []
-        weights[target] = model.task(target).loss_weights(blocks, alone, left)
+        weights[target] = model.task(target).loss_weights(blocks, alone, remaining)
     return weights
 
 

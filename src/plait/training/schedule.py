@@ -1,4 +1,4 @@
-"""How large a step is, and who takes it."""
+"""The learning rate of each step, and the optimizer."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ from plait.recipe.sections import TrainingOptions
 
 @runtime_checkable
 class Paced(Protocol):
-    """A part that knows its parameters' shares of the learning rate."""
+    """A module that knows its parameters' shares of the learning rate."""
 
-    def rates(self) -> Iterable[tuple[torch.Tensor, float]]: ...
+    def rates(self) -> Iterable[tuple[torch.Tensor, float]]:
+        """Yield each parameter and its share."""
+        ...
 
 
 def learning_rate(step: int, total: int, recipe: TrainingOptions) -> float:
-    """The learning rate of a step (from 0): linear warm-up over a share of all steps, then half a
-    cosine down to zero (Loshchilov & Hutter 2017, eq. 5 without restarts), or constant. A pure
-    function, so a resumed training needs no state.
+    """Return the learning rate of a step, counted from 0.
+
+    It rises linearly over a share of all steps, then falls to zero along half a cosine (Loshchilov & Hutter
+    2017, eq. 5 without restarts), or stays. A pure function, so a resumed training needs no state.
     """
     warm = recipe.warmup * total
     if step < warm:
@@ -33,27 +36,43 @@ def learning_rate(step: int, total: int, recipe: TrainingOptions) -> float:
 
 
 def optimizer_for(
-    model: nn.Module, recipe: TrainingOptions, others: Iterable[nn.Parameter] = ()
+    model: nn.Module, recipe: TrainingOptions, undecayed: Iterable[nn.Parameter] = ()
 ) -> torch.optim.Optimizer:
-    """For a model's parameters, and for `others`, which never decay.
+    """Build the optimizer of a model's parameters, and of `undecayed` ones, which have no weight decay.
 
-    Weight decay is for weights of products alone: not for biases, norms, embeddings or learned tokens.
+    Weight decay is for weights of products only: not for biases, norms, embeddings or learned tokens.
     A group's `scale` is its share of the learning rate: 1, but in networks that were trained before.
     """
-    embedded = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
-    scales = {id(p): scale for m in model.modules() if isinstance(m, Paced) for p, scale in m.rates()}
-    found: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for p in model.parameters():
-        if p.requires_grad:
-            decay = recipe.weight_decay if p.ndim > 1 and id(p) not in embedded else 0.0
-            found.setdefault((-scales.get(id(p), 1.0), -decay), []).append(p)
-    found.setdefault((-1.0, 0.0), []).extend(others)
-    groups = [
-        {"params": found[key], "weight_decay": -key[1], "scale": -key[0]}
-        for key in sorted(found)
-        if found[key]
-    ]
+    embedded, scales = _parameter_traits(model)
+    by_scale_and_decay: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        if not parameter.requires_grad:
+            continue
+        decays = parameter.ndim > 1 and id(parameter) not in embedded
+        decay = recipe.weight_decay if decays else 0.0
+        scale = scales.get(id(parameter), 1.0)
+        by_scale_and_decay.setdefault((scale, decay), []).append(parameter)
+    by_scale_and_decay.setdefault((1.0, 0.0), []).extend(undecayed)
+
+    # a resumed training needs the groups in the same order
+    groups = []
+    for scale, decay in sorted(by_scale_and_decay, reverse=True):
+        parameters = by_scale_and_decay[scale, decay]
+        if parameters:
+            groups.append({"params": parameters, "weight_decay": decay, "scale": scale})
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=0.9, nesterov=True, fused=True)
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
     return kind(groups, lr=recipe.learning_rate, eps=recipe.epsilon, fused=True)
+
+
+def _parameter_traits(model: nn.Module) -> tuple[set[int], dict[int, float]]:
+    """Return the ids of the parameters of embeddings, and by id the shares of the learning rate."""
+    embedded: set[int] = set()
+    scales: dict[int, float] = {}
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            embedded.update(id(parameter) for parameter in module.parameters())
+        if isinstance(module, Paced):
+            scales.update((id(parameter), scale) for parameter, scale in module.rates())
+    return embedded, scales

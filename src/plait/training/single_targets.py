@@ -1,11 +1,9 @@
-"""A model for each target alone, beside the one for all of them: what sharing gained or cost."""
+"""Train a model for each target by itself, to measure what sharing one model gained or cost."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +17,7 @@ from plait.evaluation.bootstrap import bootstrap
 from plait.model.network import MultimodalModel
 from plait.nn.device import Settings
 from plait.prediction.predictor import Predictor
+from plait.runs.folder import Record
 from plait.training import start
 from plait.training.loop import Training, train
 
@@ -26,7 +25,7 @@ from plait.training.loop import Training, train
 def fit(
     plan: Plan, sides: Sides, settings: Settings, folder: Path, screen: Screen
 ) -> dict[str, dict[str, dict[str, float] | None]]:
-    """Train a model for each target alone, on the same cells and with the same seed.
+    """Train a model for each target by itself, on the same cells and with the same seed.
 
     Return by target its main metric on validation and test rows, with intervals. Targets with fewer than
     two training rows are left out.
@@ -34,29 +33,32 @@ def fit(
     scores_by_target = {}
     joint = sides.preprocessing
     for target in plan.targets:
-        task = joint.tasks[target]
         rows = [_labelled(data, target) for data in (sides.train, sides.valid, sides.test)]
         if len(rows[0]) < 2:
             continue
-        alone = plan.for_target(target, *rows)
-        inputs = {column: joint.inputs[column] for column in alone.columns}
-        preprocessing = Preprocessing(inputs, {target: task}, joint.several & set(inputs))
-        own_sides = Sides.cut(sides.prepared, preprocessing, alone.split)
-
-        torch.manual_seed(alone.seed)
-        model = MultimodalModel.build(alone, preprocessing)
-        start.begin(model, own_sides.train)
-        screen.say(
-            f"{target} alone, to compare with: {len(own_sides.train):,} rows, {alone.training.epochs} epochs"
-        )
-        with tempfile.TemporaryDirectory(dir=folder) as place:
-            train(Training(model, alone, settings, own_sides.train, own_sides.valid, Path(place), screen))
-        predictor = Predictor(model.cpu(), preprocessing, settings, alone)
+        target_plan = plan.for_target(target, *rows)
+        inputs = {column: joint.inputs[column] for column in target_plan.columns}
+        preprocessing = Preprocessing(inputs, {target: joint.tasks[target]}, joint.several & set(inputs))
+        target_sides = Sides.cut(sides.prepared, preprocessing, target_plan.split)
+        predictor = _train(target_plan, target_sides, settings, folder, screen)
         scores_by_target[target] = {
-            "validation": _score(predictor, own_sides.valid),
-            "test": _score(predictor, own_sides.test),
+            "validation": _score(predictor, target_sides.valid),
+            "test": _score(predictor, target_sides.test),
         }
     return scores_by_target
+
+
+def _train(plan: Plan, sides: Sides, settings: Settings, folder: Path, screen: Screen) -> Predictor:
+    """Train a model for the only target of a plan. Its files lie in a folder that is deleted."""
+    (target,) = plan.targets
+    torch.manual_seed(plan.seed)
+    model = MultimodalModel.build(plan, sides.preprocessing)
+    start.begin(model, sides.train)
+    rows = f"{len(sides.train):,} rows"
+    screen.say(f"{target} alone, to compare with: {rows}, {plan.training.epochs} epochs")
+    with tempfile.TemporaryDirectory(dir=folder) as run_folder:
+        train(Training(model, plan, settings, sides.train, sides.valid, Path(run_folder), screen))
+    return Predictor(model.cpu(), sides.preprocessing, settings, plan)
 
 
 def _labelled(data: Dataset, target: str) -> np.ndarray:
@@ -77,27 +79,20 @@ def _score(predictor: Predictor, data: Dataset) -> dict[str, float] | None:
     return {"value": score.value, "low": score.low, "high": score.high}
 
 
-def show(found: Mapping[str, Any], record: Mapping[str, Any], screen: Screen) -> None:
-    """A table of both, for rows of the test, or without them of the validation."""
+def show(scores_by_target: Record, record: Record, screen: Screen) -> None:
+    """Print the joint model's scores beside those of `fit`, on test rows, or else on validation rows."""
     rows = []
-    for target, sides in found.items():
+    for target, sides in scores_by_target.items():
         side = "test" if sides["test"] else "validation"
-        whole = record["evaluation"].get(side, {}).get("targets", {}).get(target)
-        if whole and sides[side]:
-            both, alone = whole["metrics"][whole["score"]], sides[side]
-            interval = f"{alone['low']:.3f} to {alone['high']:.3f}"
-            gained = both["value"] - alone["value"]
-            rows.append(
-                [
-                    target,
-                    whole["score"],
-                    side,
-                    f"{both['value']:.3f}",
-                    f"{alone['value']:.3f}",
-                    interval,
-                    f"{gained:+.3f}",
-                ]
-            )
+        single = sides[side]
+        joint = record["evaluation"].get(side, {}).get("targets", {}).get(target)
+        if not joint or not single:
+            continue
+        metric = joint["score"]
+        value = joint["metrics"][metric]["value"]
+        interval = f"{single['low']:.3f} to {single['high']:.3f}"
+        difference = f"{value - single['value']:+.3f}"
+        rows.append([target, metric, side, f"{value:.3f}", f"{single['value']:.3f}", interval, difference])
     if rows:
         headers = ["target", "metric", "rows", "one model ", "alone ", "its interval", "difference "]
         screen.table("\nall targets in one model, against a model for each alone", headers, rows)

@@ -11,7 +11,7 @@ from plait.data.dataset import Dataset
 from plait.data.frozen import TOGETHER
 from plait.model.network import MultimodalModel
 from plait.nn.batch import Tokens, Values
-from plait.tasks.alignment import Alignment
+from plait.tasks.base_comparison import Comparison
 
 MAX_ROWS = 10_000  # rows that the linear maps of an alignment are fitted on, at most
 
@@ -31,16 +31,21 @@ def begin(model: MultimodalModel, data: Dataset) -> None:
             cells = _cells(data, column, rows)
             statistics.fit(values.take(present_B.nonzero()[:, 0]) for values, present_B in cells)
 
-    for task in (model.task(target) for target in model.targets):
-        if not isinstance(task, Alignment):
-            continue
-        starts = {}
-        for column in task.columns:
-            fixed = model.encoder(column).fixed if column in model.encoded_alone else None
-            if fixed is not None:
-                starts[column] = fixed
-        if len(starts) > 1:
-            task.begin({column: _tokens(model, data, column, rows) for column in starts}, starts)
+    for target in model.targets:
+        task = model.task(target)
+        if isinstance(task, Comparison):
+            _begin_alignment(model, task, data, rows)
+
+
+def _begin_alignment(model: MultimodalModel, task: Comparison, data: Dataset, rows: Tensor) -> None:
+    """Let an alignment start at linear maps between the columns that have fixed tokens."""
+    starts = {}
+    for column in task.columns:
+        fixed = model.encoder(column).fixed if column in model.encoded_alone else None
+        if fixed is not None:
+            starts[column] = fixed
+    if len(starts) > 1:
+        task.begin({column: _tokens(model, data, column, rows) for column in starts}, starts)
 
 
 def _tokens(model: MultimodalModel, data: Dataset, column: str, rows: Tensor) -> Iterator[Tokens]:

@@ -7,10 +7,9 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from plait.balancing.base import Share, summed
+from plait.balancing.base import Share, balancings, summed
 from plait.console import Screen
 from plait.data.plan import Plan
-from plait.data.preprocessing import configured
 from plait.errors import TrainingError
 from plait.model.network import MultimodalModel
 from plait.nn.batch import Batch
@@ -52,16 +51,16 @@ class Step:
         self.device = torch.device(settings.device)
         self.weights: Weights = {}
 
-        kind, config = configured("balancing", plan.balancing)
-        self.balancing = kind.build(config, shares).to(settings.device)
+        kind, config = balancings.choose(plan.balancing)
+        self.balancing = kind.build(config, dict(shares)).to(settings.device)
         self.optimizer = optimizer_for(model, plan.training, self.balancing.parameters())
         self.micro_batch = plan.training.micro_batch or plan.training.batch_size
 
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        modules = [
-            module for module in (model.encoders, model.table_columns, model.fusers) if module is not None
-        ]
-        self.shared = [p for module in modules for p in module.parameters() if p.requires_grad]
+        self.shared: list[torch.nn.Parameter] = []
+        for module in (model.encoders, model.table_columns, model.fusers):
+            if module is not None:
+                self.shared += [p for p in module.parameters() if p.requires_grad]
 
     def set_learning_rate(self, rate: float) -> None:
         """Set the learning rate of the next step. Pretrained parameters take their share of it."""
@@ -105,22 +104,22 @@ class Step:
         return loss.cpu()
 
     def _in_micro_batches(self, batch: Batch) -> Tensor:
-        """Add up gradients over micro-batches. Losses that compare all rows still compare those of the
-        whole batch.
-        """
-        micro_batches = [part.to(self.device) for part in cut(batch, self.micro_batch)]
-        if not any(self.model.task(target).compares for target in self.model.targets):
-            parts = [self._backward(part, len(part) / len(batch)) for part in micro_batches]
-            return torch.stack(parts).sum()
+        """Add up gradients over micro-batches. Losses that compare rows still compare all of the batch."""
+        micro_batches = [micro_batch.to(self.device) for micro_batch in cut(batch, self.micro_batch)]
+        if not self.model.comparisons:
+            terms = []
+            for micro_batch in micro_batches:
+                terms.append(self._backward(micro_batch, len(micro_batch) / len(batch)))
+            return torch.stack(terms).sum()
 
         compared, gradients, states = whole_batch_losses(
             self.model, micro_batches, batch.to(self.device), self.settings.autocast, self.factors
         )
-        parts = [self._mean(compared)]
-        for part, gradient, state in zip(micro_batches, gradients, states, strict=True):
+        terms = [self._mean(compared)]
+        for micro_batch, gradient, state in zip(micro_batches, gradients, states, strict=True):
             restore_random(state)
-            parts.append(self._backward(part, len(part) / len(batch), gradient))
-        return torch.stack(parts).sum()
+            terms.append(self._backward(micro_batch, len(micro_batch) / len(batch), gradient))
+        return torch.stack(terms).sum()
 
     def _backward(
         self, batch: Batch, share: float = 1.0, gradients: Mapping[str, Tensor] | None = None
@@ -147,14 +146,12 @@ class Step:
 
     def _backward_unlabelled(self, weak: Batch, strong: Batch) -> None:
         rows = UNLABELLED * self.options.batch_size
-        for weak_part, strong_part in zip(
-            cut(weak, self.micro_batch), cut(strong, self.micro_batch), strict=True
-        ):
+        pairs = zip(cut(weak, self.micro_batch), cut(strong, self.micro_batch), strict=True)
+        for weak_rows, strong_rows in pairs:
             with self.settings.autocast():
-                loss = consistency(
-                    self.model, weak_part.to(self.device), strong_part.to(self.device), self.factors
-                )
-            (loss * self.options.unlabelled * (len(weak_part) / rows)).backward()
+                weak_rows, strong_rows = weak_rows.to(self.device), strong_rows.to(self.device)
+                loss = consistency(self.model, weak_rows, strong_rows, self.factors)
+            (loss * self.options.unlabelled * (len(weak_rows) / rows)).backward()
 
     def _mean(self, by_target: Mapping[str, Tensor]) -> Tensor:
         """Return what these targets add to the mean loss of all, as on validation rows: each in units
@@ -169,11 +166,11 @@ class Step:
     def _losses_after(self, batch: Batch) -> dict[str, Tensor]:
         """Return each target's loss on a batch, once the step has been taken."""
         sums: dict[str, Tensor] = {}
-        for part in cut(batch, self.micro_batch + 1):
+        for micro_batch in cut(batch, self.micro_batch + 1):
             with self.settings.autocast():
-                by_target = weighed(losses(self.model, part.to(self.device)), self.weights)
+                by_target = weighed(losses(self.model, micro_batch.to(self.device)), self.weights)
             for target, loss in by_target.items():
-                term = loss * len(part) / len(batch)
+                term = loss * len(micro_batch) / len(batch)
                 sums[target] = sums[target] + term if target in sums else term
         return sums
 

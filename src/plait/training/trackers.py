@@ -1,4 +1,4 @@
-"""Where the numbers of every epoch go: `log.csv`, and TensorBoard when asked."""
+"""Write the scores of every epoch to `log.csv`, and to TensorBoard if the recipe names it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from plait.errors import RecipeError
 from plait.runs.files import write_text
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 class Trackers:
@@ -20,13 +23,13 @@ class Trackers:
         self.board = _tensorboard(folder / "tensorboard") if "tensorboard" in names else None
 
     def write(self, history: list[dict[str, float]]) -> None:
+        """Write the scores of all epochs so far."""
         if self.file:
             text = io.StringIO()
             writer = csv.writer(text, lineterminator="\n")
             writer.writerow(["epoch", *history[0]])
-            writer.writerows(
-                [epoch, *(f"{v:.8g}" for v in row.values())] for epoch, row in enumerate(history, 1)
-            )
+            for epoch, scores in enumerate(history, 1):
+                writer.writerow([epoch, *[f"{score:.8g}" for score in scores.values()]])
             write_text(self.file, text.getvalue())
         if self.board:
             for name, value in history[-1].items():
@@ -34,7 +37,7 @@ class Trackers:
             self.board.flush()
 
 
-def _tensorboard(folder: Path) -> Any:
+def _tensorboard(folder: Path) -> SummaryWriter:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:

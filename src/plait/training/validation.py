@@ -69,13 +69,7 @@ class Validation:
             return {}
         losses, outputs = self._answers()
         has_several = len(self.model.targets) > 1
-        scores: dict[str, float] = {}
-        if has_several:
-            scores |= {f"valid_{target}_loss": loss for target, loss in losses.items()}
-        if losses:
-            in_units = {target: loss / self.shares[target].scale for target, loss in losses.items()}
-            scores["valid_loss"] = self._mean(in_units)
-
+        scores = self._loss_scores(losses)
         normalised = {}
         for target, output in outputs.items():
             output, truth = labelled(self.valid_data, target, output)
@@ -83,11 +77,23 @@ class Validation:
                 continue
             task = self.model.task(target)
             metrics = task.measure(output.numpy(), truth.numpy())
-            scores |= {f"valid_{target}_{name}": value for name, value in metrics.items()}
+            for name, value in metrics.items():
+                scores[f"valid_{target}_{name}"] = value
             baseline = self._baseline_scores[target]
             normalised[target] = normalised_score(metrics[task.score], baseline, task.higher)
         if has_several and normalised:
             scores["valid_skill"] = self._mean(normalised)
+        return scores
+
+    def _loss_scores(self, losses: dict[str, float]) -> dict[str, float]:
+        """Return the losses under their names: of each target if there are several, and their mean."""
+        scores = {}
+        if len(self.model.targets) > 1:
+            for target, loss in losses.items():
+                scores[f"valid_{target}_loss"] = loss
+        if losses:
+            in_units = {target: loss / self.shares[target].scale for target, loss in losses.items()}
+            scores["valid_loss"] = self._mean(in_units)
         return scores
 
     def _answers(self) -> tuple[dict[str, float], dict[str, Tensor]]:

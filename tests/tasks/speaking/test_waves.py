@@ -1,4 +1,4 @@
-"""Which letter sounds when, and waves from spectra."""
+"""Alignment of letters with spectra, and waves from spectra."""
 
 from __future__ import annotations
 
@@ -17,30 +17,32 @@ from support.media import wave
 @pytest.mark.parametrize("seed", range(10))
 def test_the_alignment_is_the_likeliest_of_all(seed: int) -> None:
     log_p = torch.randn(1, 7, 4, generator=torch.Generator().manual_seed(seed))
-    found = alignment(log_p, torch.tensor([7]), torch.tensor([4]))[0].tolist()
-    ways = [w for w in itertools.product(range(1, 8), repeat=4) if sum(w) == 7]
+    counts = alignment(log_p, torch.tensor([7]), torch.tensor([4]))[0].tolist()
+    all_counts = [counts for counts in itertools.product(range(1, 8), repeat=4) if sum(counts) == 7]
 
-    def value(counts: tuple[int, ...]) -> float:
-        owner = np.repeat(np.arange(4), counts)
-        return float(log_p[0, torch.arange(7), torch.from_numpy(owner)].sum())
+    def log_probability(counts: tuple[int, ...]) -> float:
+        letter_of_step = torch.from_numpy(np.repeat(np.arange(4), counts))
+        return float(log_p[0, torch.arange(7), letter_of_step].sum())
 
-    assert tuple(found) == max(ways, key=value)
+    assert tuple(counts) == max(all_counts, key=log_probability)
 
 
-def test_rows_of_a_batch_are_aligned_as_if_alone() -> None:
+def test_rows_of_a_batch_are_aligned_independently() -> None:
     log_p = torch.randn(2, 9, 5)
-    whole = alignment(log_p, torch.tensor([9, 6]), torch.tensor([5, 3]))
-    assert torch.equal(whole[0], alignment(log_p[:1], torch.tensor([9]), torch.tensor([5]))[0])
-    assert torch.equal(whole[1, :3], alignment(log_p[1:, :6, :3], torch.tensor([6]), torch.tensor([3]))[0])
-    assert whole[1].tolist()[3:] == [0, 0]
-    assert whole.sum(1).tolist() == [9, 6]
+    counts = alignment(log_p, torch.tensor([9, 6]), torch.tensor([5, 3]))
+    first_row = alignment(log_p[:1], torch.tensor([9]), torch.tensor([5]))
+    second_row = alignment(log_p[1:, :6, :3], torch.tensor([6]), torch.tensor([3]))
+    assert torch.equal(counts[0], first_row[0])
+    assert torch.equal(counts[1, :3], second_row[0])
+    assert counts[1].tolist()[3:] == [0, 0]
+    assert counts.sum(1).tolist() == [9, 6]
     assert alignment(log_p[:1], torch.tensor([2]), torch.tensor([5])).sum() == 2, "fewer spectra than letters"
 
 
-def test_letters_last_as_long_as_they_count() -> None:
-    x, place = spread(torch.tensor([[[1.0], [2.0], [3.0]]]), torch.tensor([[2, 0, 4]]))
+def test_letters_are_repeated_as_often_as_they_count() -> None:
+    x, position = spread(torch.tensor([[[1.0], [2.0], [3.0]]]), torch.tensor([[2, 0, 4]]))
     assert x[0, :, 0].tolist() == [1, 1, 3, 3, 3, 3]
-    assert place[0].tolist() == pytest.approx([0.25, 0.75, 0.125, 0.375, 0.625, 0.875])
+    assert position[0].tolist() == pytest.approx([0.25, 0.75, 0.125, 0.375, 0.625, 0.875])
 
 
 def test_a_wave_has_the_spectra_that_it_was_made_from() -> None:

@@ -34,36 +34,39 @@ def test_training_begins_at_a_network_that_generates_text_with_its_own_decoder(
     """
     folder, rows = tiny_models.whisper(tmp_path / "whisper", languages=languages), tones(tmp_path, 12)
     spoken = ", language: it" if languages else ""
-    asked = [
+    overrides = [
         f"tasks.said={{name: transcription, model: {folder}{spoken}}}",
         "training.epochs=1",
         "training.learning_rate=1e-9",
         "training.precision=fp32",
     ]
-    model = plait.fit(rows, "said", root=tmp_path, out=tmp_path / "run", overrides=asked, quiet=True)
+    model = plait.fit(rows, "said", root=tmp_path, out=tmp_path / "run", overrides=overrides, quiet=True)
     assert model.plan.columns["call"].encoder.options["mode"] == "full"
-    heard, task = Transcriber(str(folder)), model.network.tasks["said"]
-    place = heard.tokenizer.convert_tokens_to_ids
+    transcriber, task = Transcriber(str(folder)), model.network.tasks["said"]
+    id_of = transcriber.tokenizer.convert_tokens_to_ids
     marks = [
         f"<|{name}|>"
         for name in ("startoftranscript", *(("it", "transcribe") if languages else ()), "notimestamps")
     ]
-    assert task.prefix == [place(mark) for mark in marks]
+    assert task.prefix == [id_of(mark) for mark in marks]
     expected = []
     for row in rows[:3]:
         x = soundfile.read(tmp_path / row["call"], dtype="float32")[0]
-        given = torch.from_numpy(heard.extractor(x, sampling_rate=16_000)["input_features"][0])[None]
+        spectrogram = torch.from_numpy(transcriber.extractor(x, sampling_rate=16_000)["input_features"][0])[
+            None
+        ]
         ids, begun = [], torch.tensor([task.prefix])
         while len(ids) < min(task.longest * 3 // 2, task.config.longest):
             with torch.no_grad():
-                logits = heard.network(
-                    given, decoder_input_ids=torch.cat([begun, torch.tensor([ids], dtype=torch.long)], 1)
+                logits = transcriber.network(
+                    spectrogram,
+                    decoder_input_ids=torch.cat([begun, torch.tensor([ids], dtype=torch.long)], 1),
                 ).logits[0, -1]
-            logits[[place(mark) for mark in (*marks, "<|0.00|>", "<|transcribe|>")]] = -torch.inf
+            logits[[id_of(mark) for mark in (*marks, "<|0.00|>", "<|transcribe|>")]] = -torch.inf
             ids.append(int(logits.argmax()))
-            if ids[-1] == place("<|endoftext|>"):
+            if ids[-1] == id_of("<|endoftext|>"):
                 break
-        expected.append(heard.tokenizer.decode(ids, skip_special_tokens=True).strip())
+        expected.append(transcriber.tokenizer.decode(ids, skip_special_tokens=True).strip())
     assert [text.strip() for text in model.predict(rows[:3], tmp_path)["said"].to_pylist()] == expected
     assert any(expected)
 
@@ -81,17 +84,19 @@ def test_spectra_are_those_of_the_networks_own_extractor(tmp_path: Path) -> None
         Values(torch.from_numpy(cell.array)[None], torch.tensor([len(cell.array)])), None
     )
     network = networks.Network(str(folder), files.identity(folder), architecture, "vision_config")
-    given = torch.from_numpy(
+    spectrogram = torch.from_numpy(
         WhisperFeatureExtractor.from_pretrained(folder)(sound, sampling_rate=16_000)["input_features"][0]
     )[None]
     body = network.on(torch.device("cpu"))
     with torch.inference_mode():
-        expected = body(given).last_hidden_state
-        found = network.vectors(body, values, "spectrogram", "none", False)
+        expected = body(spectrogram).last_hidden_state
+        output = network.vectors(body, values, "spectrogram", "none", False)
         (pooled,) = network.vectors(body, values, "spectrogram", "mean", False).x
-    assert found.x.shape == (1, 1500, 16)
-    torch.testing.assert_close(found.x, expected, atol=5e-3, rtol=0)
-    torch.testing.assert_close(pooled[0], found.x[0, : (len(cell.array) + 1) // 2].mean(0), atol=1e-5, rtol=0)
+    assert output.x.shape == (1, 1500, 16)
+    torch.testing.assert_close(output.x, expected, atol=5e-3, rtol=0)
+    torch.testing.assert_close(
+        pooled[0], output.x[0, : (len(cell.array) + 1) // 2].mean(0), atol=1e-5, rtol=0
+    )
 
 
 def test_a_network_that_generates_text_is_trained_further_and_saved_without_its_folder(
@@ -102,7 +107,7 @@ def test_a_network_that_generates_text_is_trained_further_and_saved_without_its_
         {"call": None, "said": "had"},
         {"call": "t0.wav", "said": "a bed " * 20},
     ]  # nothing to hear; more than it can write
-    asked = [
+    overrides = [
         f"tasks.said={{name: transcription, model: {folder}, rate: 1.0, beam: 2}}",
         "training.epochs=60",
         "training.batch_size=8",
@@ -111,13 +116,13 @@ def test_a_network_that_generates_text_is_trained_further_and_saved_without_its_
         f"1.0}}",
         "training.learning_rate=0.01",
     ]
-    model = plait.fit(rows, "said", root=tmp_path, out=tmp_path / "run", overrides=asked, quiet=True)
+    model = plait.fit(rows, "said", root=tmp_path, out=tmp_path / "run", overrides=overrides, quiet=True)
     losses = [epoch["loss"] for epoch in model.record["history"]]
     assert losses[-1] < losses[0] / 3
-    found = model.predict(rows, tmp_path)
-    said = found["said"].to_pylist()
-    assert said[30] is None
-    right = [text == row["said"] for text, row in zip(said[:12], rows, strict=False)].count(True)
-    assert right > 6, "of three texts, the same one for all is right four times"
+    answers = model.predict(rows, tmp_path)
+    texts = answers["said"].to_pylist()
+    assert texts[30] is None
+    exact_matches = [text == row["said"] for text, row in zip(texts[:12], rows, strict=False)].count(True)
+    assert exact_matches > 6, "of three texts, the same one for all is right four times"
     shutil.rmtree(folder)
-    assert plait.load(model.folder, quiet=True).predict(rows, tmp_path).equals(found)
+    assert plait.load(model.folder, quiet=True).predict(rows, tmp_path).equals(answers)

@@ -1,1 +1,1 @@
-"""What alignment is made of."""
+"""Projections, objectives and retrieval metrics of alignment."""

@@ -1,5 +1,6 @@
-"""From a column's own vectors into a space that columns share. N rows, D width of a column's vectors, S
-width of the space.
+"""Project a column's vectors into the space that columns share, starting at a fitted linear map.
+
+N rows, D width of a column's vectors, S width of the space.
 """
 
 from __future__ import annotations
@@ -13,19 +14,16 @@ from torch import Tensor, nn
 
 from plait.nn.layers import Dropout, glorot
 
-STRENGTHS = tuple(10.0**k for k in range(-3, 5))
-
-
-SLOWER = 0.25  # of the learning rate, where a fitted map is gone on with
-
-
-LEAST = 16  # rows that have both columns, below which no map is fitted
+STRENGTHS = tuple(10.0**exponent for exponent in range(-3, 5))  # candidates of ridge regression
+SLOWER = 0.25  # share of the learning rate for a projection that starts at a fitted map
+MIN_ROWS = 16  # rows with both columns that a map needs
 
 
 class Projection(nn.Module):
-    """A linear map, and beside it a layer of `hidden` units (none if 0) whose part begins at zero, so
-    that what the map begins with is where training begins. `first` keeps that map as it was: zeros
-    where none was fitted.
+    """A linear map, plus a network with one layer of `hidden` units (none if 0).
+
+    The network's output begins at zero, so that training starts at the linear map. `first` is a frozen copy
+    of the map that training started at; it is zero if none was fitted.
     """
 
     def __init__(self, width: int, hidden: int, space: int, dropout: float) -> None:
@@ -33,79 +31,92 @@ class Projection(nn.Module):
         self.dropout, self.rate = Dropout(dropout), 1.0
         self.linear, self.first = nn.Linear(width, space), nn.Linear(width, space)
         self.first.requires_grad_(False)
-        for p in self.first.parameters():
-            nn.init.zeros_(p)
+        for parameter in self.first.parameters():
+            nn.init.zeros_(parameter)
         glorot(self.linear)
         self.hidden = None
         if hidden:
-            self.hidden = nn.Sequential(
-                nn.Linear(width, hidden),
-                nn.GELU(),
-                nn.LayerNorm(hidden),
-                nn.Linear(hidden, space, bias=False),
-            )
+            first, last = nn.Linear(width, hidden), nn.Linear(hidden, space, bias=False)
+            self.hidden = nn.Sequential(first, nn.GELU(), nn.LayerNorm(hidden), last)
             glorot(self.hidden)
-            nn.init.zeros_(self.hidden[-1].weight)  # type: ignore[arg-type]
+            nn.init.zeros_(last.weight)
 
     def forward(self, x_BD: Tensor) -> Tensor:
+        """Return vectors of the space, (B, S)."""
         x_BD = self.dropout(x_BD)
-        found: Tensor = self.linear(x_BD)
-        return found if self.hidden is None else found + self.hidden(x_BD)
+        output_BS: Tensor = self.linear(x_BD)
+        if self.hidden is not None:
+            output_BS = output_BS + self.hidden(x_BD)
+        return output_BS
 
     @torch.no_grad()
     def begin(self, weight_SD: np.ndarray, bias_S: np.ndarray, start: int = 0) -> None:
-        """Sets the linear map of the vector from `start` on. A map of all of it is trained more slowly
-        from then on.
+        """Set the linear map of the entries from `start` on.
+
+        A map of the whole vector is trained at a quarter of the learning rate from then on.
         """
         self.rate = 1.0 if start else SLOWER
-        for map_ in (self.linear, self.first):
-            map_.weight[:, start:].copy_(torch.from_numpy(weight_SD))
-            map_.bias.copy_(torch.from_numpy(bias_S))
+        for layer in (self.linear, self.first):
+            layer.weight[:, start:].copy_(torch.from_numpy(weight_SD))
+            layer.bias.copy_(torch.from_numpy(bias_S))
 
     def rates(self) -> Iterable[tuple[Tensor, float]]:
-        """Parameters, and the share of the learning rate that they take."""
-        return ((p, self.rate) for p in self.parameters())
+        """Return parameters with their share of the recipe's learning rate."""
+        return ((parameter, self.rate) for parameter in self.parameters())
 
 
 def linear_maps(
-    known: dict[str, np.ndarray], have: dict[str, np.ndarray], space: int
+    vectors: dict[str, np.ndarray], present: dict[str, np.ndarray], space: int
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """For each column weights (S, D) and bias (S,) of a map into one space, from vectors (N, D) in the
-    rows that `have` it.
+    """Return weights (S, D) and bias (S,) of a map into one space for each column.
 
-    The space has a part for each column. There that column has its own main directions, and each other
-    one what ridge regression makes of it there. So the cosine of two columns is the mean of both
-    predictions' agreement with what is there, and of their predictions of third columns with each
-    other; on small tables that is hard to beat, and training can only begin there.
+    `vectors` holds (N, D) for each column, and `present` (N,) is True where a row has the column.
+
+    Each column gets its own dimensions of the space. There, the column's coordinates are its principal
+    components, and every other column's are the predictions of them by ridge regression. So the cosine of
+    two columns is the mean of three agreements: of each prediction with the true components, and of both
+    predictions of third columns. On small tables this is hard to beat.
     """
     from sklearn.decomposition import PCA
 
-    names, part = list(known), space // len(known)
-    maps = {c: (np.zeros((space, known[c].shape[1]), np.float32), np.zeros(space, np.float32)) for c in names}
-    for number, to in enumerate(names):
-        own = known[to][have[to]]
-        width = min(part, own.shape[1], len(own) - 1)
+    columns, dimensions = list(vectors), space // len(vectors)
+    maps = {}
+    for column in columns:
+        weight_SD = np.zeros((space, vectors[column].shape[1]), np.float32)
+        maps[column] = (weight_SD, np.zeros(space, np.float32))
+
+    for number, target in enumerate(columns):
+        target_vectors = vectors[target][present[target]]
+        width = min(dimensions, target_vectors.shape[1], len(target_vectors) - 1)
         if width < 1:
             continue
-        rows = slice(number * part, number * part + width)
-        main = PCA(width, svd_solver="randomized", random_state=0).fit(own)
-        for c in names:
-            weight, bias = main.components_, -main.components_ @ main.mean_
-            both = have[c] & have[to]
-            if c != to:
-                if both.sum() < LEAST:
-                    continue
-                weight, bias = ridge(known[c][both], main.transform(known[to][both]))
-            length = np.sqrt(((known[c][both] @ weight.T + bias) ** 2).sum(1).mean())
-            maps[c][0][rows], maps[c][1][rows] = weight / max(length, 1e-12), bias / max(length, 1e-12)
+        rows = slice(number * dimensions, number * dimensions + width)
+        pca = PCA(width, svd_solver="randomized", random_state=0).fit(target_vectors)
+        for column in columns:
+            both = present[column] & present[target]
+            if column == target:
+                weight, bias = pca.components_, -pca.components_ @ pca.mean_
+            elif both.sum() < MIN_ROWS:
+                continue
+            else:
+                weight, bias = ridge(vectors[column][both], pca.transform(vectors[target][both]))
+
+            # All maps into these dimensions weigh the same in a cosine.
+            mapped = vectors[column][both] @ weight.T + bias
+            length = max(np.sqrt((mapped**2).sum(1).mean()), 1e-12)
+            maps[column][0][rows] = weight / length
+            maps[column][1][rows] = bias / length
     return maps
 
 
 def ridge(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (of y, of x) and bias of ridge regression; the strength by leave-one-out."""
+    """Fit y (N, E) from x (N, D) by ridge regression. Return weights (E, D) and bias (E,).
+
+    The strength is chosen by leave-one-out errors.
+    """
     from sklearn.linear_model import RidgeCV
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        fitted = RidgeCV(STRENGTHS).fit(x, y)
-    return fitted.coef_, fitted.intercept_
+        model = RidgeCV(STRENGTHS).fit(x, y)
+    return model.coef_, model.intercept_

@@ -1,8 +1,8 @@
-"""Objectives that teach columns what goes with what, from unit vectors. B rows, M candidates, K
-columns, D width.
+"""Contrastive objectives that put cells of one row close together, from unit vectors.
 
-`x_BKD` holds a row's vectors, zeros where the row lacks the column, which `have_BK` says. `other_BB` is
-True where two rows are different things: only those count as each other's negatives.
+B rows, M candidates, K columns, D width. `x_BKD` holds a row's vectors, and zeros where the row lacks the
+column; `present_BK` says which it has. `negative_BM` is True where a candidate is a negative of the row:
+different in all columns.
 """
 
 from __future__ import annotations
@@ -13,85 +13,89 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-TINY = 1e-6  # under the square root of a volume, whose slope at nothing is infinite
+TINY = 1e-6  # added under the square root of a volume, whose slope at zero is infinite
 
 
-def info_nce(logits_BM: Tensor, other_BM: Tensor, hardness: float = 0.0) -> Tensor:
-    """-log softmax at each row's own candidate, which is number b for row b (van den Oord et al. 2018,
-    eq. 4), per row.
+def info_nce(logits_BM: Tensor, negative_BM: Tensor, hardness: float = 0.0) -> Tensor:
+    """Return -log softmax at each row's own candidate, (B,), which is number b for row b.
 
-    With `hardness` (beta) the N negatives weigh in proportion to exp(beta * logit), their weights
-    adding up to N (Robinson et al. 2021, "Contrastive learning with hard negative samples", eq. 4 with
-    tau+ = 0).
+    This is van den Oord et al. 2018, eq. 4. With `hardness` (beta) the N negatives weigh in proportion to
+    exp(beta * logit), and their weights add up to N (Robinson et al. 2021, "Contrastive learning with hard
+    negative samples", eq. 4 with tau+ = 0).
     """
-    own_B = logits_BM.diagonal()
-    negative_BM = logits_BM.masked_fill(~other_BM, -torch.inf)
+    positive_B = logits_BM.diagonal()
+    negative_logits_BM = logits_BM.masked_fill(~negative_BM, -torch.inf)
     if hardness:
-        count_B = other_BM.sum(1).clamp(min=1).to(logits_BM.dtype)
-        share_BM = (hardness * logits_BM.detach()).masked_fill(~other_BM, -torch.inf).log_softmax(1)
-        share_BM = torch.where(
-            other_BM, share_BM, torch.zeros_like(share_BM)
-        )  # a row without negatives would be nan
-        negative_BM = negative_BM + share_BM + count_B.log()[:, None]
-    return torch.cat([own_B[:, None], negative_BM], 1).logsumexp(1) - own_B
+        count_B = negative_BM.sum(1).clamp(min=1).to(logits_BM.dtype)
+        hard_logits_BM = (hardness * logits_BM.detach()).masked_fill(~negative_BM, -torch.inf)
+        log_weight_BM = hard_logits_BM.log_softmax(1)
+
+        # A row without negatives would be NaN.
+        log_weight_BM = torch.where(negative_BM, log_weight_BM, torch.zeros_like(log_weight_BM))
+        negative_logits_BM = negative_logits_BM + log_weight_BM + count_B.log()[:, None]
+    return torch.cat([positive_B[:, None], negative_logits_BM], 1).logsumexp(1) - positive_B
 
 
-def siglip(logits_BM: Tensor, other_BM: Tensor) -> Tensor:
-    """-log sigmoid(z * logit), z = 1 for each row's own candidate and -1 for all others, summed over
-    candidates (Zhai et al. 2023, "Sigmoid loss for language image pre-training", algorithm 1), per row.
+def siglip(logits_BM: Tensor, negative_BM: Tensor) -> Tensor:
+    """Return the sum over candidates of -log sigmoid(z * logit), (B,).
+
+    z is 1 for each row's own candidate and -1 for negatives (Zhai et al. 2023, "Sigmoid loss for language
+    image pre-training", algorithm 1).
     """
-    against_BM = -F.logsigmoid(-logits_BM)
-    return -F.logsigmoid(logits_BM.diagonal()) + torch.where(
-        other_BM, against_BM, torch.zeros_like(against_BM)
-    ).sum(1)
+    negative_loss_BM = -F.logsigmoid(-logits_BM)
+    negative_loss_BM = torch.where(negative_BM, negative_loss_BM, torch.zeros_like(negative_loss_BM))
+    return -F.logsigmoid(logits_BM.diagonal()) + negative_loss_BM.sum(1)
 
 
-def volume(x_BKD: Tensor, have_BK: Tensor, onto_MKD: Tensor, onto_have_MK: Tensor, anchor: int) -> Tensor:
-    """The volume of the body that b's anchor vector spans with m's vectors of all other columns,
-    sqrt(det(V'V)) (Cicchetti et al. 2025, "Gramian multimodal representation learning and alignment",
-    eq. 4 to 6), (B, M).
+def volume(
+    x_BKD: Tensor, present_BK: Tensor, candidate_MKD: Tensor, candidate_present_MK: Tensor, anchor: int
+) -> Tensor:
+    """Return the volume that b's anchor vector spans with m's vectors of all other columns, (B, M).
 
-    The gate for what is missing: a column that either of the two lacks is left out, as if it were at
-    right angles to all others, which leaves the volume of the others as it is.
+    It is sqrt(det(V'V)) (Cicchetti et al. 2025, "Gramian multimodal representation learning and alignment",
+    eq. 4 to 6). A column that either of the two lacks counts as a unit vector at right angles to all others.
+    This leaves the volume of the other columns as it is.
     """
-    rows, candidates, columns = len(x_BKD), len(onto_MKD), x_BKD.shape[1]
-    gate_BMK = have_BK[:, None] & onto_have_MK[None]
-    gram_MKK = onto_MKD @ onto_MKD.transpose(1, 2)
-    across_BMK = torch.einsum("bd,mkd->bmk", x_BKD[:, anchor], onto_MKD)
-    gram = gram_MKK.expand(rows, candidates, columns, columns).clone()
-    gram[:, :, anchor, :] = across_BMK
-    gram[:, :, :, anchor] = across_BMK
-    apart = ~torch.eye(columns, dtype=torch.bool, device=x_BKD.device)
-    gram = gram * (gate_BMK[..., None] & gate_BMK[..., None, :] & apart)
-    gram = gram + torch.eye(columns, device=x_BKD.device, dtype=x_BKD.dtype)
-    return (torch.linalg.det(gram).clamp(min=0) + TINY).sqrt()
+    rows, candidates, columns = len(x_BKD), len(candidate_MKD), x_BKD.shape[1]
+    present_BMK = present_BK[:, None] & candidate_present_MK[None]
+    gram_MKK = candidate_MKD @ candidate_MKD.transpose(1, 2)
+    anchor_BMK = torch.einsum("bd,mkd->bmk", x_BKD[:, anchor], candidate_MKD)
+    gram_BMKK = gram_MKK.expand(rows, candidates, columns, columns).clone()
+    gram_BMKK[:, :, anchor, :] = anchor_BMK
+    gram_BMKK[:, :, :, anchor] = anchor_BMK
+
+    off_diagonal_KK = ~torch.eye(columns, dtype=torch.bool, device=x_BKD.device)
+    both_BMKK = present_BMK[..., None] & present_BMK[..., None, :] & off_diagonal_KK
+    gram_BMKK = gram_BMKK * both_BMKK
+    gram_BMKK = gram_BMKK + torch.eye(columns, device=x_BKD.device, dtype=x_BKD.dtype)
+    return (torch.linalg.det(gram_BMKK).clamp(min=0) + TINY).sqrt()
 
 
 def multilinear(
-    x_BKD: Tensor, have_BK: Tensor, neutral_KD: Tensor, anchor: int, orders: Sequence[Tensor]
+    x_BKD: Tensor, present_BK: Tensor, neutral_KD: Tensor, anchor: int, orders: Sequence[Tensor]
 ) -> Tensor:
-    """The multilinear inner products sum_d prod_k x_kd (Saporta et al. 2024, "Contrasting with Symile",
-    eq. 4) of each row's anchor with its own other columns on the diagonal, and beside it with tuples of
-    the others' (section 3.2: negatives drawn by lot, each column in an order of its own, `orders`), (B,
-    M = B).
+    """Return multilinear inner products sum_d prod_k x_kd of anchors with tuples of other columns, (B, B).
 
-    The gate for what is missing: its column's neutral vector, which is learned, takes its place in the
-    product.
+    The diagonal has each row's own tuple. The other entries have tuples drawn at random, each column in an
+    order of its own, `orders` (Saporta et al. 2024, "Contrasting with Symile", eq. 4 and section 3.2). The
+    column's learned neutral vector replaces a missing one in the product.
     """
-    full_BKD = torch.where(have_BK[..., None], x_BKD, neutral_KD)
-    others = [k for k in range(x_BKD.shape[1]) if k != anchor]
-    own_BD = torch.stack([full_BKD[:, k] for k in others]).prod(0)
-    drawn_BD = torch.stack([full_BKD[orders[k], k] for k in others]).prod(0)
-    found_BB = x_BKD[:, anchor] @ drawn_BD.T
-    own_B = (x_BKD[:, anchor] * own_BD).sum(1)
-    eye = torch.eye(len(x_BKD), dtype=torch.bool, device=x_BKD.device)
-    return torch.where(eye, own_B[:, None], found_BB)
+    complete_BKD = torch.where(present_BK[..., None], x_BKD, neutral_KD)
+    row_vectors, drawn_vectors = [], []
+    for column in range(x_BKD.shape[1]):
+        if column != anchor:
+            row_vectors.append(complete_BKD[:, column])
+            drawn_vectors.append(complete_BKD[orders[column], column])
+    anchor_BD = x_BKD[:, anchor]
+    positive_B = (anchor_BD * torch.stack(row_vectors).prod(0)).sum(1)
+    negative_BB = anchor_BD @ torch.stack(drawn_vectors).prod(0).T
+    is_self_BB = torch.eye(len(x_BKD), dtype=torch.bool, device=x_BKD.device)
+    return torch.where(is_self_BB, positive_B[:, None], negative_BB)
 
 
-def same(ids_BK: Tensor, others_MK: Tensor) -> Tensor:
-    """True where two rows have the same value in any column, (B, M). Negative ids are no value."""
-    found = torch.zeros(len(ids_BK), len(others_MK), dtype=torch.bool, device=ids_BK.device)
-    for k in range(ids_BK.shape[1]):
-        one, other = ids_BK[:, k], others_MK[:, k]
-        found |= (one[:, None] == other[None]) & (one >= 0)[:, None]
-    return found
+def same(ids_BK: Tensor, candidate_ids_MK: Tensor) -> Tensor:
+    """Return True where two rows have the same id in any column, (B, M). Negative ids match nothing."""
+    same_BM = torch.zeros(len(ids_BK), len(candidate_ids_MK), dtype=torch.bool, device=ids_BK.device)
+    for ids_B, candidate_ids_M in zip(ids_BK.unbind(1), candidate_ids_MK.unbind(1), strict=True):
+        same_BM |= (ids_B[:, None] == candidate_ids_M[None]) & (ids_B >= 0)[:, None]
+    return same_BM

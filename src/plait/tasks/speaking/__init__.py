@@ -1,1 +1,1 @@
-"""What tasks that speak are made of."""
+"""Alignment and waves of tasks that speak."""

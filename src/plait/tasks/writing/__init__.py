@@ -1,1 +1,1 @@
-"""What tasks that write text are made of."""
+"""Spelling, decoders and metrics of tasks that write text."""

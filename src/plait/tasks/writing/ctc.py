@@ -1,5 +1,7 @@
-"""From what a network says of each step to a text, where each step writes one unit or nothing (Graves
-et al. 2006, connectionist temporal classification). V ids, of which `NOTHING`, 0, is the blank.
+"""Decode CTC: from the probabilities of each step to a text, where each step writes one unit or nothing
+(Graves et al. 2006, "Connectionist temporal classification").
+
+B rows, L steps, V ids, of which `NOTHING`, 0, is the blank.
 """
 
 from __future__ import annotations
@@ -13,26 +15,31 @@ from torch import Tensor
 
 from plait.tasks.writing.spelling import NOTHING, NGrams
 
-LEAST = math.log(1e-4)  # of a step's ids those that are less likely are not followed by a beam search
+MIN_LOG_P = math.log(1e-4)  # the beam search follows no id that is less likely than this
 
 
 def greedy(log_p_BLV: Tensor, length_B: Tensor) -> list[list[int]]:
-    """The likeliest id of each step; of repeated ones one is kept, and no blanks (ib., sec. 3.2, best
-    path decoding).
+    """Return the text of the likeliest path: repeated ids count once, and blanks are left out.
+
+    This is best path decoding (ib., sec. 3.2). `length_B` is the number of valid steps.
     """
-    found = []
-    for ids, length in zip(log_p_BLV.argmax(-1).tolist(), length_B.tolist(), strict=True):
-        path = ids[: int(length)]
-        found.append(
-            [i for i, before in zip(path, [NOTHING, *path], strict=False) if i not in (NOTHING, before)]
-        )
-    return found
+    texts = []
+    for path, length in zip(log_p_BLV.argmax(-1).tolist(), length_B.tolist(), strict=True):
+        text = []
+        previous = NOTHING
+        for unit in path[: int(length)]:
+            if unit not in (NOTHING, previous):
+                text.append(unit)
+            previous = unit
+        texts.append(text)
+    return texts
 
 
 @dataclass
 class _Prefix:
-    """The probabilities, as logarithms, of all paths that write a prefix and end in a blank, or in its
-    last unit; `words` is what a language model and the length add.
+    """Log-probabilities of all paths that write a prefix and end in a blank, or in its last unit.
+
+    `words` is what the language model and the bonus for the length add.
     """
 
     blank: float = -math.inf
@@ -40,58 +47,102 @@ class _Prefix:
     words: float = 0.0
 
     @property
+    def paths(self) -> float:
+        """Return the log-probability of all paths that write the prefix."""
+        return float(np.logaddexp(self.blank, self.unit))
+
+    @property
     def score(self) -> float:
-        return float(np.logaddexp(self.blank, self.unit)) + self.words
+        """Return what prefixes are ranked by."""
+        return self.paths + self.words
+
+
+_Beams = dict[tuple[int, ...], _Prefix]
+
+
+@dataclass(frozen=True)
+class _WordModel:
+    """The language model with its weight, and the bonus for each unit."""
+
+    ngrams: NGrams | None
+    weight: float
+    bonus: float
+
+    def words_after(self, old: float, prefix: tuple[int, ...], units: list[int]) -> list[float]:
+        """Return the `words` of a prefix, which were `old`, once each of these units is added."""
+        if self.ngrams is None:
+            return [old + self.bonus] * len(units)
+        p_V = self.ngrams.probabilities(prefix)
+        return [old + self.bonus + self.weight * math.log(p_V[unit]) for unit in units]
 
 
 def search(
     log_p_LV: np.ndarray, beam: int, ngrams: NGrams | None = None, weight: float = 0.5, bonus: float = 0.0
 ) -> list[int]:
-    """The likeliest text rather than the likeliest path, by a prefix beam search (Hannun et al. 2014,
-    "First-pass large vocabulary continuous speech recognition using bi-directional recurrent DNNs",
-    algorithm 1): log p(text | sound) + `weight` log p(text), by a language model, + `bonus` for each
-    unit.
+    """Return the likeliest text rather than the likeliest path, by a prefix beam search.
+
+    A text's score is log p(text | audio) + `weight` log p(text) + `bonus` for each unit, where p(text) is
+    the language model's (Hannun et al. 2014, "First-pass large vocabulary continuous speech recognition
+    using bi-directional recurrent DNNs", algorithm 1).
     """
-    beams: dict[tuple[int, ...], _Prefix] = {(): _Prefix(blank=0.0)}
-    for step in log_p_LV:
-        followed: dict[tuple[int, ...], _Prefix] = {}
-        likely = [
-            int(i)
-            for i in np.flatnonzero(
-                step >= max(LEAST, float(np.sort(step)[-beam - 1]) if beam < len(step) - 1 else LEAST)
-            )
-        ]
-        for prefix, old in beams.items():
-            whole = float(np.logaddexp(old.blank, old.unit))
-            same = followed.setdefault(prefix, _Prefix(words=old.words))
-            same.blank = float(np.logaddexp(same.blank, whole + step[NOTHING]))
-            if prefix:
-                same.unit = float(np.logaddexp(same.unit, old.unit + step[prefix[-1]]))
-            after = None if ngrams is None else ngrams.probabilities(prefix)
-            for i in (i for i in likely if i != NOTHING):
-                longer = (*prefix, i)
-                new = followed.get(longer)
-                if new is None:
-                    new = followed[longer] = _Prefix(
-                        words=old.words + bonus + (0.0 if after is None else weight * math.log(after[i]))
-                    )
-                new.unit = float(
-                    np.logaddexp(new.unit, (old.blank if prefix and prefix[-1] == i else whole) + step[i])
-                )
-        beams = dict(sorted(followed.items(), key=lambda one: -one[1].score)[:beam])
+    word_model = _WordModel(ngrams, weight, bonus)
+    beams: _Beams = {(): _Prefix(blank=0.0)}
+    for log_p_V in log_p_LV:
+        extended = _extended(beams, log_p_V, _likely_units(log_p_V, beam), word_model)
+        ranked = sorted(extended.items(), key=_score, reverse=True)
+        beams = dict(ranked[:beam])
+
+    # A text that stops in the middle of a sentence is less likely.
     if ngrams is not None:
-        for prefix, one in beams.items():
-            one.words += weight * math.log(ngrams.probabilities(prefix)[NOTHING])
-    return list(max(beams.items(), key=lambda one: one[1].score)[0])
+        for prefix, state in beams.items():
+            state.words += weight * math.log(ngrams.probabilities(prefix)[NOTHING])
+    best_prefix, _ = max(beams.items(), key=_score)
+    return list(best_prefix)
+
+
+def _score(entry: tuple[tuple[int, ...], _Prefix]) -> float:
+    return entry[1].score
+
+
+def _likely_units(log_p_V: np.ndarray, beam: int) -> list[int]:
+    """Return the units that one step of the search follows: about `beam` of the likeliest."""
+    threshold = MIN_LOG_P
+    if beam < len(log_p_V) - 1:
+        threshold = max(threshold, float(np.sort(log_p_V)[-beam - 1]))
+    return [int(unit) for unit in np.flatnonzero(log_p_V >= threshold) if unit != NOTHING]
+
+
+def _extended(beams: _Beams, log_p_V: np.ndarray, units: list[int], word_model: _WordModel) -> _Beams:
+    """Return all prefixes after one more step: each as it was, and each with one of these units added."""
+    extended: _Beams = {}
+    for prefix, old in beams.items():
+        # The step writes a blank, or the last unit once more: the prefix stays.
+        same = extended.setdefault(prefix, _Prefix(words=old.words))
+        same.blank = float(np.logaddexp(same.blank, old.paths + log_p_V[NOTHING]))
+        if prefix:
+            same.unit = float(np.logaddexp(same.unit, old.unit + log_p_V[prefix[-1]]))
+
+        words_after = word_model.words_after(old.words, prefix, units)
+        for unit, words in zip(units, words_after, strict=True):
+            longer = (*prefix, unit)
+            new = extended.setdefault(longer, _Prefix(words=words))
+
+            # Only a blank separates a unit from the same unit before it.
+            is_repeated = bool(prefix) and prefix[-1] == unit
+            before = old.blank if is_repeated else old.paths
+            new.unit = float(np.logaddexp(new.unit, before + log_p_V[unit]))
+    return extended
 
 
 def padded(texts: list[list[int]], absent: Tensor, mark: int) -> Tensor:
-    """Ids of several texts as one tensor, (B, L), with `NOTHING` behind each; `mark` alone where a row
-    is absent.
+    """Return ids of several texts as one tensor, (B, L), with `NOTHING` behind each.
+
+    A row that is absent has `mark` as its first id.
     """
-    found = torch.full((len(texts), max(max(map(len, texts), default=0), 1)), NOTHING, dtype=torch.long)
+    longest = max(map(len, texts), default=0)
+    ids_BL = torch.full((len(texts), max(longest, 1)), NOTHING, dtype=torch.long)
     for row, ids in enumerate(texts):
-        found[row, : len(ids)] = torch.tensor(ids, dtype=torch.long)
-    found[absent.cpu()] = NOTHING
-    found[absent.cpu(), 0] = mark
-    return found
+        ids_BL[row, : len(ids)] = torch.tensor(ids, dtype=torch.long)
+    ids_BL[absent.cpu()] = NOTHING
+    ids_BL[absent.cpu(), 0] = mark
+    return ids_BL

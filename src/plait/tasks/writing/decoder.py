@@ -1,5 +1,5 @@
-"""A transformer that writes (Vaswani et al. 2017, sec. 3.1, normalisation first), and the search for
-what it would rather write.
+"""A transformer decoder that writes text (Vaswani et al. 2017, "Attention is all you need", sec. 3.1, with
+normalisation first), and the beam search for its likeliest text.
 
 B rows, M tokens of memory, L steps, V ids, D width, K beams.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -16,20 +17,43 @@ from torch.nn import functional as F
 from plait.nn.layers import Dropout, steps_mask
 from plait.tasks.writing.spelling import NOTHING
 
-Allowed = dict[tuple[int, ...], list[int]]  # what may come after what, where only some texts may be written
+Continuations = dict[tuple[int, ...], list[int]]  # the ids that may follow each prefix
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """How to search for the likeliest text.
+
+    A text has at most `longest` ids. `beam` is the number of prefixes that are kept. A text's score is its
+    log-probability over ((5 + length) / 6)^`penalty` (Wu et al. 2016, "Google's neural machine translation
+    system", eq. 14). No sequence of `no_repeat` ids is written twice, unless that is 0 (Paulus et al. 2018,
+    sec. 2.5). If `allowed` is set, only its texts are written (see `continuations`).
+    """
+
+    longest: int
+    beam: int = 1
+    penalty: float = 0.0
+    no_repeat: int = 0
+    allowed: Continuations | None = None
+
+    def score(self, log_p: Tensor, ids: int) -> Tensor:
+        """Normalise log-probabilities of sequences of `ids` ids, the end of the text included."""
+        length: float = ((5 + ids) / 6) ** self.penalty
+        return log_p / length
 
 
 def positions(steps: int, width: int, device: torch.device) -> Tensor:
-    """Sines and cosines of each step, (steps, width) (ib., sec. 3.5)."""
-    angle = torch.arange(steps, device=device)[:, None] * torch.exp(
-        torch.arange(0, width, 2, device=device) * (-math.log(10_000.0) / width)
-    )
+    """Return sines and cosines of each step, (steps, width) (ib., sec. 3.5)."""
+    step_L1 = torch.arange(steps, device=device)[:, None]
+    even = torch.arange(0, width, 2, device=device)
+    angle = step_L1 * torch.exp(even * (-math.log(10_000.0) / width))
     return torch.stack([angle.sin(), angle.cos()], 2).flatten(1)[:, :width]
 
 
 class TextDecoder(nn.Module):
-    """Logits of each next id, from the ids before it and the memory's tokens. What it writes is
-    embedded by the same matrix as what it has written (Press & Wolf 2017).
+    """Predict each next id from the ids before it and from the memory's tokens.
+
+    The output layer shares its matrix with the embedding of the input (Press & Wolf 2017).
     """
 
     def __init__(self, vocabulary: int, width: int, heads: int, layers: int, dropout: float) -> None:
@@ -45,10 +69,11 @@ class TextDecoder(nn.Module):
         nn.init.normal_(self.embedding.weight, std=width**-0.5)
 
     def forward(self, ids_BL: Tensor, memory_BMD: Tensor, mask_BM: Tensor) -> Tensor:
-        """(B, L + 1, V): after nothing, after the first id, and so on."""
-        began_BL = torch.cat([ids_BL.new_full((len(ids_BL), 1), len(self.bias)), ids_BL], 1)
-        steps, width = began_BL.shape[1], self.embedding.embedding_dim
-        x_BLD = self.embedding(began_BL) * math.sqrt(width) + positions(steps, width, ids_BL.device)
+        """Return logits (B, L + 1, V): of the first id, of the one after the first id, and so on."""
+        begin_B1 = ids_BL.new_full((len(ids_BL), 1), len(self.bias))
+        input_BL = torch.cat([begin_B1, ids_BL], 1)
+        steps, width = input_BL.shape[1], self.embedding.embedding_dim
+        x_BLD = self.embedding(input_BL) * math.sqrt(width) + positions(steps, width, ids_BL.device)
         later_LL = torch.ones(steps, steps, dtype=torch.bool, device=ids_BL.device).triu(1)
         y_BLD = self.layers(
             self.dropout(x_BLD), memory_BMD, tgt_mask=later_LL, memory_key_padding_mask=~mask_BM
@@ -57,91 +82,101 @@ class TextDecoder(nn.Module):
 
 
 def surprise(logits_BLV: Tensor, ids_BL: Tensor, smoothing: float = 0.0) -> Tensor:
-    """For each row the mean loss of its ids and of the end behind them, (B,), of logits (B, L + 1, V)
-    that know the ids before each; with label smoothing (Szegedy et al. 2016, sec. 7).
+    """Return the mean cross-entropy of each row's ids and of the end behind them, (B,), in nats.
+
+    `logits_BLV` (B, L + 1, V) are those of `TextDecoder.forward`. `smoothing` is label smoothing (Szegedy
+    et al. 2016, sec. 7).
     """
-    wanted_BL = F.pad(ids_BL, (0, 1), value=NOTHING)
+    target_BL = F.pad(ids_BL, (0, 1), value=NOTHING)
     loss_BL = F.cross_entropy(
-        logits_BLV.float().transpose(1, 2), wanted_BL, reduction="none", label_smoothing=smoothing
+        logits_BLV.float().transpose(1, 2), target_BL, reduction="none", label_smoothing=smoothing
     )
-    mask_BL = steps_mask(wanted_BL.shape[1], (ids_BL != NOTHING).sum(1) + 1)
+    mask_BL = steps_mask(target_BL.shape[1], (ids_BL != NOTHING).sum(1) + 1)
     return (loss_BL * mask_BL).sum(1) / mask_BL.sum(1)
 
 
-def only(texts: Iterable[list[int]]) -> Allowed:
-    """What may come after what, if only these texts may be written."""
-    found: dict[tuple[int, ...], set[int]] = {}
+def continuations(texts: Iterable[list[int]]) -> Continuations:
+    """Return the ids that may follow each prefix, if only these texts may be written."""
+    after: dict[tuple[int, ...], set[int]] = {}
     for ids in texts:
-        for end, i in enumerate([*ids, NOTHING]):
-            found.setdefault(tuple(ids[:end]), set()).add(i)
-    return {before: sorted(after) for before, after in found.items()}
+        for end, next_id in enumerate([*ids, NOTHING]):
+            after.setdefault(tuple(ids[:end]), set()).add(next_id)
+    return {prefix: sorted(next_ids) for prefix, next_ids in after.items()}
 
 
 def search(
-    next_of: Callable[[Tensor, Tensor], Tensor],
+    log_p_next: Callable[[Tensor, Tensor], Tensor],
     rows: int,
-    longest: int,
-    beam: int = 1,
-    penalty: float = 0.0,
-    no_repeat: int = 0,
-    allowed: Allowed | None = None,
+    options: SearchOptions,
     device: torch.device | None = None,
 ) -> list[list[int]]:
-    """The likeliest text of each row that a beam search finds: the sum of the logarithms of its ids'
-    probabilities, over ((5 + length) / 6)^`penalty` (Wu et al. 2016, "Google's neural machine
-    translation system", eq. 14). No stretch of `no_repeat` ids is written twice, where that is above 0
-    (Paulus et al. 2018, sec. 2.5).
+    """Return the text of each row with the highest score that a beam search finds.
 
-    `next_of` gives log-probabilities (N, V) of the ids after (N, L) of the rows (N,).
+    `log_p_next(ids_NL, row_N)` gives log-probabilities (N, V) of the id that follows each prefix of the row.
     """
-    ids = torch.zeros(rows, 1, 0, dtype=torch.long, device=device)
-    score = torch.zeros(rows, 1, device=device)
-    ended: list[tuple[float, list[int]]] = [(-math.inf, [])] * rows
-    for step in range(longest + 1):
-        live = score.shape[1]
-        row_N = torch.arange(rows, device=device).repeat_interleave(live)
-        log_p = next_of(ids.flatten(0, 1), row_N)
-        if step == longest:
-            log_p[:, NOTHING + 1 :] = -math.inf
-        if no_repeat or allowed is not None:
-            log_p = _forbidden(log_p, ids.flatten(0, 1).tolist(), no_repeat, allowed)
-        whole = score[:, :, None] + log_p.unflatten(0, (rows, live))
-        shorter = ((5 + step) / 6) ** penalty
-        for row, some in enumerate((whole[:, :, NOTHING] / shorter).tolist()):
-            best = max(range(live), key=some.__getitem__)
-            if some[best] > ended[row][0]:
-                ended[row] = some[best], ids[row, best].tolist()
-        whole[:, :, NOTHING] = -math.inf
-        score, at = whole.flatten(1).topk(min(beam, whole[0].numel()))
-        ids = torch.cat(
-            [
-                ids.gather(1, (at // whole.shape[2])[..., None].expand(-1, -1, step)),
-                (at % whole.shape[2])[..., None],
-            ],
-            2,
-        )
-        hopeful = score[:, 0] / (((6 + step) / 6) ** penalty) > torch.tensor(
-            [e[0] for e in ended], device=device
-        )
-        if not bool(hopeful.any()):
+    ids_BKL = torch.zeros(rows, 1, 0, dtype=torch.long, device=device)
+    log_p_BK = torch.zeros(rows, 1, device=device)
+    best: list[tuple[float, list[int]]] = [(-math.inf, [])] * rows
+    for step in range(options.longest + 1):
+        beams = log_p_BK.shape[1]
+        row_N = torch.arange(rows, device=device).repeat_interleave(beams)
+        ids_NL = ids_BKL.flatten(0, 1)
+        log_p_NV = log_p_next(ids_NL, row_N)
+        if step == options.longest:
+            log_p_NV[:, NOTHING + 1 :] = -math.inf
+        log_p_NV = _without_forbidden(log_p_NV, ids_NL, options)
+        log_p_BKV = log_p_BK[:, :, None] + log_p_NV.unflatten(0, (rows, beams))
+
+        # A text may end here.
+        ended_BK = options.score(log_p_BKV[:, :, NOTHING], step)
+        _keep_best(best, ended_BK, ids_BKL)
+        log_p_BKV[:, :, NOTHING] = -math.inf
+
+        # Or it goes on, with the likeliest ids of all beams.
+        count = min(options.beam, log_p_BKV[0].numel())
+        log_p_BK, index_BK = log_p_BKV.flatten(1).topk(count)
+        beam_BK1 = (index_BK // log_p_BKV.shape[2])[..., None]
+        next_BK1 = (index_BK % log_p_BKV.shape[2])[..., None]
+        ids_BKL = torch.cat([ids_BKL.gather(1, beam_BK1.expand(-1, -1, step)), next_BK1], 2)
+
+        # Stop when no row has a prefix that is likelier than its best text.
+        best_B = torch.tensor([score for score, _ in best], device=device)
+        if not bool((options.score(log_p_BK[:, 0], step + 1) > best_B).any()):
             break
-    return [found for _, found in ended]
+    return [ids for _, ids in best]
 
 
-def _forbidden(log_p: Tensor, texts: list[list[int]], no_repeat: int, allowed: Allowed | None) -> Tensor:
-    """The same with ids that may not come next at minus infinity."""
-    for row, ids in enumerate(texts):
-        if allowed is not None:
-            after = allowed.get(tuple(ids), [NOTHING])
-            kept = log_p[row, after].clone()
-            log_p[row] = -math.inf
-            log_p[row, after] = kept
-        if no_repeat and len(ids) >= no_repeat:
-            tail = ids[len(ids) - no_repeat + 1 :]
-            repeated = [
-                ids[i + no_repeat - 1]
-                for i in range(len(ids) - no_repeat + 1)
-                if ids[i : i + no_repeat - 1] == tail
-            ]
-            log_p[row, repeated] = -math.inf
-    return log_p
+def _keep_best(best: list[tuple[float, list[int]]], score_BK: Tensor, ids_BKL: Tensor) -> None:
+    """Replace the best text of each row for which a beam has a better one."""
+    for row, scores in enumerate(score_BK.tolist()):
+        beam = max(range(len(scores)), key=scores.__getitem__)
+        if scores[beam] > best[row][0]:
+            best[row] = scores[beam], ids_BKL[row, beam].tolist()
+
+
+def _without_forbidden(log_p_NV: Tensor, ids_NL: Tensor, options: SearchOptions) -> Tensor:
+    """Set ids that may not come next to minus infinity."""
+    if not options.no_repeat and options.allowed is None:
+        return log_p_NV
+    for row, ids in enumerate(ids_NL.tolist()):
+        if options.allowed is not None:
+            next_ids = options.allowed.get(tuple(ids), [NOTHING])
+            allowed_log_p = log_p_NV[row, next_ids].clone()
+            log_p_NV[row] = -math.inf
+            log_p_NV[row, next_ids] = allowed_log_p
+        if options.no_repeat:
+            log_p_NV[row, _repeating(ids, options.no_repeat)] = -math.inf
+    return log_p_NV
+
+
+def _repeating(ids: list[int], length: int) -> list[int]:
+    """Return the ids that would write a sequence of `length` ids for the second time."""
+    if len(ids) < length:
+        return []
+    tail = ids[len(ids) - length + 1 :]
+    repeating = []
+    for start in range(len(ids) - length + 1):
+        end = start + length - 1
+        if ids[start:end] == tail:
+            repeating.append(ids[end])
+    return repeating

@@ -15,6 +15,7 @@ import numpy as np
 from plait.tasks.base_metrics import ScoredRows
 
 EDITS = ("substitute", "delete", "insert")
+CHARACTERS, BETA = 6, 2  # of chrF: the longest n-grams, and how much more recall weighs than precision
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,13 @@
-"""The letters and the last layer of a pretrained network that writes what is said (CTC, as
-Wav2Vec2ForCTC), to be trained further.
+"""Read the letters and the last layer of a pretrained network for CTC (as Wav2Vec2ForCTC), to train it
+further.
 
 V ids of `spelling`, `NOTHING` among them, D the network's width.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from operator import itemgetter
+from pathlib import Path
 
 from safetensors import safe_open
 from torch import Tensor
@@ -16,44 +17,45 @@ from plait.pretrained import files
 from plait.tasks.writing.spelling import UNKNOWN, Form, Spelling, plain
 
 MARKS = ("<s>", "</s>", "<pad>", "[PAD]", "[UNK]", "<unk>")  # entries of a vocabulary that are no letters
-
-
-UNLIKELY = 10.0  # nats that an unknown letter is less likely than the blank, where a network has none
+# Nats that an unknown letter is less likely than the blank, if the network has no id for it.
+UNKNOWN_PENALTY = 10.0
 
 
 def letters(model: str, form: Form) -> tuple[Spelling, list[int]]:
-    """How the network spells, and the place in its own vocabulary of each of our ids, the blank's
-    first. Where the form knows no capital letters, and the network no small ones, its capitals stand
-    for them. Without an entry for what is unknown it has the blank's place.
+    """Return the network's spelling, and the place in its own vocabulary of each of our ids, the blank first.
 
-    Raises `RecipeError` where it does not write letter by letter, or its files do not say how.
+    If the form has no capital letters and the network no small ones, its capitals stand for them. The
+    unknown letter has the blank's place if the network has no entry for it.
+
+    Raises `RecipeError` if the network does not write letter by letter, or if its files do not say how.
     """
     folder = files.find(model)
-    kind = (files.read_json(folder, "config.json").get("architectures") or ["?"])[0]
-    vocabulary: dict[str, Any] = files.read_json(folder, "vocab.json")
-    if (
-        not kind.endswith("ForCTC")
-        or not vocabulary
-        or not all(isinstance(place, int) for place in vocabulary.values())
-    ):
-        raise RecipeError(
-            f"'{model}' is a {kind}; expected a network for CTC with its letters in vocab.json, as "
-            f"Wav2Vec2ForCTC has them"
-        )
-    says = files.read_json(folder, "special_tokens_map.json") | files.read_json(
-        folder, "tokenizer_config.json"
-    )
-    blank, unknown, space = (
-        _text(says.get(f"{name}_token"), given)
-        for name, given in (("pad", "<pad>"), ("unk", "<unk>"), ("word_delimiter", "|"))
-    )
+    vocabulary = _vocabulary(model, folder)
+    special_tokens = files.read_json(folder, "special_tokens_map.json")
+    tokens = special_tokens | files.read_json(folder, "tokenizer_config.json")
+    blank = _text(tokens.get("pad_token"), "<pad>")
+    unknown = _text(tokens.get("unk_token"), "<unk>")
+    space = _text(tokens.get("word_delimiter_token"), "|")
     if blank not in vocabulary:
         raise RecipeError(f"'{model}' has no '{blank}' among its letters, which CTC needs to write nothing")
+
+    entries = []
+    for entry, index in vocabulary.items():
+        if entry not in (blank, unknown, *MARKS):
+            entries.append((index, " " if entry == space else entry))
+    places = _places(model, entries, form)
+    spelling = Spelling("characters", form, [*places, UNKNOWN])
+    blank_place = vocabulary[blank]
+    return spelling, [blank_place, *places.values(), vocabulary.get(unknown, blank_place)]
+
+
+def _places(model: str, entries: list[tuple[int, str]], form: Form) -> dict[str, int]:
+    """Return the place of each letter of a form. A letter that needs no folding goes first.
+
+    Raises `RecipeError` if an entry has more than one letter.
+    """
     places: dict[str, int] = {}
-    for entry, place in sorted(vocabulary.items(), key=lambda item: item[1]):
-        letter = " " if entry == space else entry
-        if entry in (blank, unknown) or entry in MARKS:
-            continue
+    for index, letter in sorted(entries, key=itemgetter(0)):
         if len(letter) > 1:
             raise RecipeError(
                 f"'{model}' writes '{letter}' at once, not letter by letter: let it encode only, with a last "
@@ -61,37 +63,50 @@ def letters(model: str, form: Form) -> tuple[Spelling, list[int]]:
             )
         folded = letter if letter == " " else plain(letter, form)
         if folded and (folded == letter or folded not in places):
-            places[folded] = place
-    found = Spelling("characters", form, [*places, UNKNOWN])
-    return found, [vocabulary[blank], *places.values(), vocabulary.get(unknown, vocabulary[blank])]
+            places[folded] = index
+    return places
+
+
+def _vocabulary(model: str, folder: Path) -> dict[str, int]:
+    """Read the vocabulary of a network for CTC. Raises `RecipeError` if it is another kind of network."""
+    architectures = files.read_json(folder, "config.json").get("architectures") or ["?"]
+    vocabulary = files.read_json(folder, "vocab.json")
+    is_spelling = bool(architectures[0].endswith("ForCTC") and vocabulary)
+    if not is_spelling or not all(isinstance(index, int) for index in vocabulary.values()):
+        raise RecipeError(
+            f"'{model}' is a {architectures[0]}; expected a network for CTC with its letters in vocab.json, "
+            f"as Wav2Vec2ForCTC has them"
+        )
+    return vocabulary
 
 
 def last_layer(model: str, places: list[int]) -> tuple[Tensor, Tensor]:
-    """Weights (V, D) and bias (V,) of the network's own last layer, in the order of our ids. Raises
-    `RecipeError` where its files have none.
+    """Return weights (V, D) and bias (V,) of the network's own last layer, in the order of our ids.
+
+    Raises `RecipeError` if its files have none.
     """
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for path in sorted(files.find(model).glob("*.safetensors")):
         with safe_open(path, "pt") as file:
-            held = set(file.keys())
-            found |= {
-                part: file.get_tensor(f"lm_head.{part}").float()
-                for part in ("weight", "bias")
-                if f"lm_head.{part}" in held
-            }
-    if len(found) < 2:
+            names = set(file.keys())
+            for name in ("weight", "bias"):
+                if f"lm_head.{name}" in names:
+                    tensors[name] = file.get_tensor(f"lm_head.{name}").float()
+    if len(tensors) < 2:
         raise RecipeError(
             f"the files of '{model}' have no last layer (lm_head) to go on from: let it encode only, with "
             f"one that is learned"
         )
-    weight_VD, bias_V = found["weight"][places], found["bias"][places]
-    if (
-        places[-1] == places[0]
-    ):  # it has no entry for what is unknown, which must not share the blank's probability
-        bias_V[-1] -= UNLIKELY
+    weight_VD, bias_V = tensors["weight"][places], tensors["bias"][places]
+
+    # Without an entry of its own, the unknown letter must not share the blank's probability.
+    if places[-1] == places[0]:
+        bias_V[-1] -= UNKNOWN_PENALTY
     return weight_VD, bias_V
 
 
-def _text(token: Any, default: str) -> str:
-    """A token as files have it: as it is, or with what is said of it."""
-    return str(token.get("content", default)) if isinstance(token, dict) else str(token or default)
+def _text(token: object, default: str) -> str:
+    """Return the text of a token, which files store as a string or as a dictionary with its `content`."""
+    if isinstance(token, dict):
+        return str(token.get("content", default))
+    return str(token or default)

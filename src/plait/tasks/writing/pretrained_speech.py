@@ -6,23 +6,24 @@ B rows, M tokens of memory, D the network's width.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from plait.errors import RecipeError, nearest
 from plait.pretrained import files as weights
+from plait.pretrained.files import Architecture
 from plait.tasks.writing.pretrained_decoder import PretrainedDecoder, files
 from plait.tasks.writing.spelling import Form, Spelling
 
 
 def aligns(model: str) -> bool:
-    """Whether a network that writes what is said is one for CTC (as Wav2Vec2ForCTC), or generates text
-    (as Whisper). Raises `RecipeError` where it is neither.
+    """Return whether a network is for CTC (as Wav2Vec2ForCTC), and does not generate text (as Whisper).
+
+    Raises `RecipeError` if it is neither.
     """
-    kind = (weights.read_json(weights.find(model), "config.json").get("architectures") or ["?"])[0]
+    architectures = weights.read_json(weights.find(model), "config.json").get("architectures") or ["?"]
+    kind = architectures[0]
     if not kind.endswith(("ForCTC", "ForConditionalGeneration", "ForSpeechSeq2Seq")):
         raise RecipeError(
             f"'{model}' is a {kind}; expected one for CTC, or one that generates text from speech, as "
@@ -32,75 +33,90 @@ def aligns(model: str) -> bool:
 
 
 class SpeechDecoder(PretrainedDecoder):
-    """What `PretrainedDecoder` is, over the tokens of the network's own encoder."""
+    """A pretrained decoder that reads the tokens of the network's own encoder."""
 
     kind = "AutoModelForSpeechSeq2Seq"
     expected = "generate text from speech; expected a model as Whisper is"
 
     def write(self, memory_BMD: Tensor, beam: int, limit: int) -> list[list[int]]:
-        """Ids of each row by transformers' own search (whose keys and values are kept from id to id),
-        `limit` of them at most.
+        """Return the ids of each row, `limit` of them at most, by transformers' own beam search.
+
+        That search caches keys and values from id to id, which `decoder.search` does not.
         """
         from transformers import GenerationConfig, GenerationMixin
         from transformers.modeling_outputs import BaseModelOutput
 
-        prefix = torch.tensor([self.prefix], device=memory_BMD.device).expand(len(memory_BMD), -1)
-        asked = GenerationConfig(
+        rows, tokens = memory_BMD.shape[:2]
+        prefix_BL = torch.tensor([self.prefix], device=memory_BMD.device).expand(rows, -1)
+        config = GenerationConfig(
             num_beams=beam,
             do_sample=False,
             max_new_tokens=limit,
-            suppress_tokens=[i for i in self.never if i != self.end] or None,
+            suppress_tokens=[mark for mark in self.never if mark != self.end] or None,
             eos_token_id=self.end,
             pad_token_id=self.end,
             decoder_start_token_id=self.prefix[0],
         )
-        memory, mask_BM = (
-            BaseModelOutput(last_hidden_state=memory_BMD),
-            memory_BMD.new_ones(memory_BMD.shape[:2], dtype=torch.long),
+
+        # Whisper's own `generate` expects whole recordings. It calls this method for each window.
+        output_BL = GenerationMixin.generate(
+            self.network,
+            generation_config=config,
+            encoder_outputs=BaseModelOutput(last_hidden_state=memory_BMD),
+            attention_mask=memory_BMD.new_ones((rows, tokens), dtype=torch.long),
+            decoder_input_ids=prefix_BL,
         )
-        # Whisper's own `generate` reads whole recordings; this is what it calls for each stretch
-        given = {"encoder_outputs": memory, "attention_mask": mask_BM, "decoder_input_ids": prefix}
-        found = GenerationMixin.generate(self.network, generation_config=asked, **given)
-        texts = found[:, len(self.prefix) :].tolist()
-        return [[i + 1 for i in (ids[: ids.index(self.end)] if self.end in ids else ids)] for ids in texts]
+        texts = []
+        for ids in output_BL[:, len(self.prefix) :].tolist():
+            if self.end in ids:
+                ids = ids[: ids.index(self.end)]
+            texts.append([network_id + 1 for network_id in ids])
+        return texts
 
 
-def files_for(model: str, language: str, form: Form) -> tuple[dict[str, Any], Spelling, list[int], list[int]]:
-    """The form of a network that generates text from speech; how it spells; the ids that come before
-    every text, those of the language among them where the network knows several; and those that are
-    never written, marks of time and the like. Raises `RecipeError` where the network does not know the
-    language, or needs to be told one.
+def files_for(model: str, language: str, form: Form) -> tuple[Architecture, Spelling, list[int], list[int]]:
+    """Return the architecture, the spelling, the ids before every text, and the ids that are never written.
+
+    The model generates text from speech. The ids before a text name the language if the network knows
+    several. The ids that are never written are time marks and the like. Raises `RecipeError` if the network
+    does not know the language, or if it needs one and none is named.
     """
     architecture, tokenizer = files(model)
-    says = weights.read_json(weights.find(model), "generation_config.json")
-    known: dict[str, int] = {name.strip("<|>"): i for name, i in (says.get("lang_to_id") or {}).items()}
-    if language and not known:
+    settings = weights.read_json(weights.find(model), "generation_config.json")
+    languages: dict[str, int] = {}
+    for mark, token_id in (settings.get("lang_to_id") or {}).items():
+        languages[mark.strip("<|>")] = token_id
+    _check_language(model, language, languages)
+
+    start = settings.get("decoder_start_token_id", architecture.get("decoder_start_token_id"))
+    prefix = [start]
+    if languages:
+        prefix += [languages[language], (settings.get("task_to_id") or {}).get("transcribe")]
+    prefix.append(settings.get("no_timestamps_token_id", tokenizer.token_to_id("<|notimestamps|>")))
+
+    never = []
+    for token_id, token in tokenizer.get_added_tokens_decoder().items():
+        if token.special or token.content.startswith("<|"):
+            never.append(token_id)
+    spelling = Spelling.pretrained(tokenizer, form, _first_blank(tokenizer))
+    return architecture, spelling, [token_id for token_id in prefix if token_id is not None], never
+
+
+def _check_language(model: str, language: str, languages: dict[str, int]) -> None:
+    """Raise `RecipeError` if the network does not know the language, or needs one and none is named."""
+    if language and not languages:
         raise RecipeError(f"'{model}' knows one language only: leave out language={language}")
-    if known and language not in known:
-        came = (
-            f"no language '{language}': {nearest(language, known)}"
-            if language
-            else "say which one is spoken, as in language: en"
-        )
-        raise RecipeError(f"'{model}' knows {len(known)} languages; {came}")
-    prefix = [says.get("decoder_start_token_id", architecture.get("decoder_start_token_id"))]
-    prefix += [known[language], (says.get("task_to_id") or {}).get("transcribe")] if known else []
-    prefix.append(says.get("no_timestamps_token_id", tokenizer.token_to_id("<|notimestamps|>")))
-    added = tokenizer.get_added_tokens_decoder()
-    never = [i for i, token in added.items() if token.special or token.content.startswith("<|")]
-    return (
-        architecture,
-        Spelling.pretrained(tokenizer, form, _begun(tokenizer)),
-        [i for i in prefix if i is not None],
-        never,
-    )
+    if not languages or language in languages:
+        return
+    if language:
+        hint = f"no language '{language}': {nearest(language, languages)}"
+    else:
+        hint = "say which one is spoken, as in language: en"
+    raise RecipeError(f"'{model}' knows {len(languages)} languages; {hint}")
 
 
-def _begun(tokenizer: Tokenizer) -> str:
-    """What such a network writes before a text's first word: a blank, where words begin with one."""
-    return (
-        " "
-        if tokenizer.encode(" a", add_special_tokens=False).ids
-        != tokenizer.encode("a", add_special_tokens=False).ids
-        else ""
-    )
+def _first_blank(tokenizer: Tokenizer) -> str:
+    """Return the blank before a text's first word, if the tokenizer's words begin with one."""
+    with_blank = tokenizer.encode(" a", add_special_tokens=False).ids
+    without_blank = tokenizer.encode("a", add_special_tokens=False).ids
+    return " " if with_blank != without_blank else ""

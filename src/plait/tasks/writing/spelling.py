@@ -1,4 +1,4 @@
-"""Texts as what a model writes: ids of characters or of pieces of words, and back."""
+"""Turn texts into the ids that a model writes, of characters or of subwords, and back."""
 
 from __future__ import annotations
 
@@ -7,38 +7,46 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
+from pydantic import BaseModel, JsonValue
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-NOTHING = 0  # the id that stands for no text: padding, CTC's blank, the end of what is generated
+from plait.table.json import JSON, read_as
 
-
-UNKNOWN = "\ufffd"  # stands for what was not among the training texts; the last id
-
+NOTHING = 0  # the id that stands for no text: padding, CTC's blank, the end of a generated text
+UNKNOWN = "\ufffd"  # stands for all that no training text has; its id is the last one
 
 Units = Literal["characters", "subwords"]
-
-
 Form = Literal["written", "spoken"]
 
 
 def plain(text: str, form: Form) -> str:
-    """A text in one of the ways to write it. `written`: as it is, but for Unicode's composed form and
-    single blanks. `spoken`: what can be heard of it, lower-case letters, digits and apostrophes.
+    """Return a text in one of two forms.
+
+    `written` composes Unicode characters (NFC) and makes all runs of blanks single. `spoken` also folds to
+    lower case (after NFKC) and leaves only letters, digits, marks and apostrophes: what can be heard.
     """
     if form == "spoken":
         text = unicodedata.normalize("NFKC", text).lower().replace("’", "'")
-        text = "".join(c if c == "'" or unicodedata.category(c)[0] in "LMN" else " " for c in text)
+        text = "".join(_audible(character) for character in text)
     else:
         text = unicodedata.normalize("NFC", text)
     return re.sub(r"\s+", " ", text).strip()
 
 
+def _audible(character: str) -> str:
+    """Return a character of a spoken text; a blank instead of a character that cannot be heard."""
+    is_audible = character == "'" or unicodedata.category(character)[0] in "LMN"
+    return character if is_audible else " "
+
+
 class Spelling:
-    """From texts to ids from 1 on, and back. `pieces[i]` has the id i + 1; the last one stands for all
-    that is unknown. What a pretrained model writes before a text's first letter is `before`.
+    """Map texts to ids from 1 on, and back.
+
+    `pieces[i]` has the id i + 1. The last piece stands for all that is unknown. `before` is what a
+    pretrained model writes before a text's first letter.
     """
 
     def __init__(
@@ -49,38 +57,37 @@ class Spelling:
         tokenizer: Tokenizer | None = None,
         before: str = "",
     ) -> None:
-        self.units, self.form, self.pieces, self.tokenizer, self.before = (
-            units,
-            form,
-            pieces,
-            tokenizer,
-            before,
-        )
+        self.units = units
+        self.form = form
+        self.pieces = pieces
+        self.tokenizer = tokenizer
+        self.before = before
         self._ids = {piece: i + 1 for i, piece in enumerate(pieces)}
 
     def __len__(self) -> int:
-        """The number of ids, `NOTHING` left out."""
+        """Return the number of ids, `NOTHING` left out."""
         return len(self.pieces)
 
     @property
     def unknown(self) -> int | None:
-        """The id of what was not among the training texts; none where all can be spelled."""
+        """Return the id of what no training text has; None if all texts can be spelled."""
         return None if self.units == "pretrained" else len(self.pieces)
 
     @classmethod
     def pretrained(cls, tokenizer: Tokenizer, form: Form, before: str = "") -> Spelling:
-        """That of a pretrained model: its own ids, and one more, so that 0 is free."""
+        """Return the spelling of a pretrained model: its own ids plus one, so that 0 is free."""
         tokenizer.no_padding()
         tokenizer.no_truncation()
         return cls("pretrained", form, _pieces(tokenizer), tokenizer, before)
 
     @classmethod
     def fit(cls, texts: Iterable[str], units: Units, form: Form, vocabulary: int) -> Spelling:
-        """`vocabulary` is the number of pieces of words, at most (Sennrich et al. 2016, byte-pair
-        encoding over characters).
+        """Learn the characters or subwords of texts.
+
+        Subwords are byte-pair encodings over characters (Sennrich et al. 2016), `vocabulary` of them at most.
         """
-        known = [plain(text, form) for text in texts]
-        letters = sorted(set("".join(known)))
+        plain_texts = [plain(text, form) for text in texts]
+        letters = sorted(set("".join(plain_texts)))
         if units == "characters":
             return cls(units, form, [*letters, UNKNOWN])
         tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
@@ -94,26 +101,30 @@ class Spelling:
             min_frequency=2,
             initial_alphabet=letters,
         )
-        tokenizer.train_from_iterator(known, trainer)
+        tokenizer.train_from_iterator(plain_texts, trainer)
         return cls(units, form, [*_pieces(tokenizer)[1:], UNKNOWN], tokenizer)
 
     def encode(self, text: str) -> list[int]:
+        """Return the ids of a text."""
         text = plain(text, self.form)
         if self.units == "pretrained" and self.tokenizer is not None:
-            return [i + 1 for i in self.tokenizer.encode(self.before + text, add_special_tokens=False).ids]
+            encoding = self.tokenizer.encode(self.before + text, add_special_tokens=False)
+            return [network_id + 1 for network_id in encoding.ids]
         pieces = text if self.tokenizer is None else self.tokenizer.encode(text).tokens
         return [self._ids.get(piece, len(self.pieces)) for piece in pieces]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids, those of `NOTHING` and below left out."""
+        """Return the text of ids. `NOTHING` and negative ids are left out."""
+        indices = [unit - 1 for unit in ids if unit > NOTHING]
         if self.units == "pretrained" and self.tokenizer is not None:
-            return str(self.tokenizer.decode([i - 1 for i in ids if i > NOTHING])).strip()
-        pieces = [self.pieces[i - 1] for i in ids if i > NOTHING]
+            return str(self.tokenizer.decode(indices)).strip()
+        pieces = [self.pieces[index] for index in indices]
         if self.tokenizer is None:
             return "".join(pieces)
         return str(self.tokenizer.decoder.decode(pieces)).strip()
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JSON:
+        """Return what it was made from, as JSON."""
         tokenizer = None if self.tokenizer is None else json.loads(self.tokenizer.to_str())
         return {
             "units": self.units,
@@ -124,60 +135,83 @@ class Spelling:
         }
 
     @classmethod
-    def from_state(cls, state: dict[str, Any]) -> Spelling:
-        tokenizer = None if state["tokenizer"] is None else Tokenizer.from_str(json.dumps(state["tokenizer"]))
-        return cls(state["units"], state["form"], state["pieces"], tokenizer, state.get("before", ""))
+    def from_state(cls, state: JSON) -> Spelling:
+        """Restore a spelling. States of older versions have no `before`."""
+        fields = _State.model_validate(state)
+        tokenizer = None if fields.tokenizer is None else Tokenizer.from_str(json.dumps(fields.tokenizer))
+        return cls(fields.units, fields.form, fields.pieces, tokenizer, fields.before)
+
+
+class _State(BaseModel):
+    """What a spelling is saved as."""
+
+    units: Units | Literal["pretrained"]
+    form: Form
+    pieces: list[str]
+    tokenizer: dict[str, JsonValue] | None
+    before: str = ""
 
 
 def _pieces(tokenizer: Tokenizer) -> list[str]:
-    return sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__)
+    """Return a tokenizer's pieces in the order of their ids."""
+    vocabulary = tokenizer.get_vocab()
+    return sorted(vocabulary, key=vocabulary.__getitem__)
 
 
 class NGrams:
-    """How likely each id comes after those before it, from counts of training texts: interpolated by
-    Witten and Bell (1991), as in Chen & Goodman 1998, eq. 16 and 17. A text begins after, and ends
-    with, `NOTHING`.
+    """A language model: how likely each id comes after the ids before it.
+
+    Counts of training texts are interpolated by Witten and Bell (1991), as in Chen & Goodman 1998, eq. 16
+    and 17. A text begins after `NOTHING`, and ends with it.
     """
 
     def __init__(self, order: int, size: int, counts: dict[tuple[int, ...], dict[int, int]]) -> None:
         self.order, self.size, self.counts = order, size, counts
-        self._known: dict[tuple[int, ...], np.ndarray] = {}
+        self._cache: dict[tuple[int, ...], np.ndarray] = {}
 
     @classmethod
     def fit(cls, texts: Iterable[list[int]], order: int, size: int) -> NGrams:
-        """`size` is the number of ids, `NOTHING` among them."""
-        counts: dict[tuple[int, ...], Counter[int]] = {}
+        """Count the ids after each context of up to `order` - 1 ids. `size` counts `NOTHING` too."""
+        counters: dict[tuple[int, ...], Counter[int]] = {}
         for ids in texts:
-            whole = [NOTHING] * (order - 1) + ids + [NOTHING]
-            for end in range(order - 1, len(whole)):
+            sequence = [NOTHING] * (order - 1) + ids + [NOTHING]
+            for end in range(order - 1, len(sequence)):
                 for length in range(order):
-                    counts.setdefault(tuple(whole[end - length : end]), Counter())[whole[end]] += 1
-        return cls(order, size, {context: dict(found) for context, found in counts.items()})
+                    context = tuple(sequence[end - length : end])
+                    counters.setdefault(context, Counter())[sequence[end]] += 1
+        counts = {context: dict(counter) for context, counter in counters.items()}
+        return cls(order, size, counts)
 
     def probabilities(self, before: tuple[int, ...]) -> np.ndarray:
-        """Of each id next, (size,), adding up to one, after ids of which only the last count."""
+        """Return the probability of each id after these ids, of which the last `order` - 1 count, (size,)."""
         padded = (NOTHING,) * (self.order - 1) + before
         return self._after(padded[len(padded) - self.order + 1 :])
 
     def _after(self, context: tuple[int, ...]) -> np.ndarray:
-        """p(i | h) = (c(h i) + N(h) p(i | h')) / (c(h) + N(h)), N(h) being how many different ids
-        follow h, and h' what h is without its first; at last, all ids are as likely.
-        """
-        if context not in self._known:
-            shorter = self._after(context[1:]) if context else np.full(self.size, 1 / self.size)
-            found = self.counts.get(context)
-            if found is None:
-                return shorter
-            probability = len(found) * shorter
-            probability[list(found)] += np.array(list(found.values()))
-            self._known[context] = probability / (sum(found.values()) + len(found))
-        return self._known[context]
+        """Return p(i | h) = (c(h i) + N(h) p(i | h')) / (c(h) + N(h)).
 
-    def state(self) -> dict[str, Any]:
-        flat = [[list(context), [[i, n] for i, n in found.items()]] for context, found in self.counts.items()]
-        return {"order": self.order, "size": self.size, "counts": flat}
+        N(h) is the number of different ids that follow h, and h' is h without its first id. After the
+        empty context, all ids are interpolated with equal probabilities.
+        """
+        if context in self._cache:
+            return self._cache[context]
+        shorter = self._after(context[1:]) if context else np.full(self.size, 1 / self.size)
+        counts = self.counts.get(context)
+        if counts is None:
+            return shorter
+        probability = len(counts) * shorter
+        probability[list(counts)] += np.array(list(counts.values()))
+        self._cache[context] = probability / (sum(counts.values()) + len(counts))
+        return self._cache[context]
+
+    def state(self) -> JSON:
+        """Return the counts as JSON, which has no tuples as keys."""
+        pairs = [(context, list(counts.items())) for context, counts in self.counts.items()]
+        return {"order": self.order, "size": self.size, "counts": pairs}
 
     @classmethod
-    def from_state(cls, state: dict[str, Any]) -> NGrams:
-        counts = {tuple(context): dict(found) for context, found in state["counts"]}
-        return cls(state["order"], state["size"], counts)
+    def from_state(cls, state: JSON) -> NGrams:
+        """Restore the counts."""
+        pairs = read_as(list[tuple[list[int], list[tuple[int, int]]]], state["counts"])
+        counts = {tuple(context): dict(counts) for context, counts in pairs}
+        return cls(read_as(int, state["order"]), read_as(int, state["size"]), counts)

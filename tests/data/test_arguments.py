@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from plait.data.arguments import parse_columns, recipe_from, target_names
 from plait.errors import RecipeError
-from plait.recipe.arguments import parse_columns, recipe_from, target_names
 from plait.recipe.recipe import Recipe, load
 
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from plait.errors import RecipeError, nearest
-from plait.recipe import registry
+from plait.modalities.base import modalities
 from plait.recipe.recipe import Recipe, load
-from plait.recipe.registry import Choice
+from plait.recipe.registry import Choice, allow
+from plait.table.json import read_object
 from plait.table.schema import ROLES
 
 
 def recipe_from(
-    source: str | Path | Mapping[str, Any] | Recipe | None,
+    source: str | Path | Mapping[str, object] | Recipe | None,
     *,
-    columns: Mapping[str, Any] | None = None,
+    columns: Mapping[str, object] | None = None,
     align: bool | Sequence[str] = (),
     overrides: Iterable[str] = (),
     quality: str | None = None,
@@ -37,8 +37,8 @@ def recipe_from(
 
     if columns:
         fields = recipe.to_dict()
-        fields["columns"] = {**fields.get("columns", {}), **_column_recipes(columns)}
-        recipe = load(fields)
+        before = read_object(fields.get("columns", {}))
+        recipe = load({**fields, "columns": {**before, **_column_recipes(columns)}})
     _allow_external(recipe)
     return recipe
 
@@ -62,7 +62,7 @@ def parse_columns(texts: Iterable[str]) -> dict[str, dict[str, str]]:
     return columns
 
 
-def _column_recipes(columns: Mapping[str, Any]) -> dict[str, Any]:
+def _column_recipes(columns: Mapping[str, object]) -> dict[str, object]:
     return {
         name: option if isinstance(option, Mapping) else _column_recipe(name, str(option))
         for name, option in columns.items()
@@ -71,14 +71,12 @@ def _column_recipes(columns: Mapping[str, Any]) -> dict[str, Any]:
 
 def _column_recipe(name: str, word: str) -> dict[str, str]:
     """Return the options of a column by one word: a modality or a role."""
-    modalities = registry.names("modalities")
-    if word in modalities:
+    names = modalities.names()
+    if word in names:
         return {"modality": word}
     if word in ROLES:
         return {"role": word}
-    raise RecipeError(
-        f"column '{name}': no modality or role '{word}': {nearest(word, [*modalities, *ROLES])}"
-    )
+    raise RecipeError(f"column '{name}': no modality or role '{word}': {nearest(word, [*names, *ROLES])}")
 
 
 def _aligning(columns: bool | Sequence[str]) -> list[str]:
@@ -98,4 +96,4 @@ def _allow_external(recipe: Recipe) -> None:
 
     for choice in choices:
         if choice and ":" in choice.name:
-            registry.allow(choice.name)
+            allow(choice.name)
