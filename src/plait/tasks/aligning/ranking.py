@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -50,26 +49,26 @@ class RankRows(ScoredRows):
 
 def recall(rows: RankRows, depth: int) -> float:
     """Return the share of queries with a positive among the first `depth`."""
-    return _mean_over_directions(rows, lambda rank_Q: (rank_Q <= depth).mean())
+    return _mean_over_directions(rows, lambda rank_Q: float((rank_Q <= depth).mean()))
 
 
 def median_rank(rows: RankRows) -> float:
     """Return the median of the queries' ranks."""
-    return _mean_over_directions(rows, np.median)
+    return _mean_over_directions(rows, lambda rank_Q: float(np.median(rank_Q)))
 
 
 def mrr(rows: RankRows) -> float:
     """Return the mean reciprocal rank."""
-    return _mean_over_directions(rows, lambda rank_Q: (1 / rank_Q).mean())
+    return _mean_over_directions(rows, lambda rank_Q: float((1 / rank_Q).mean()))
 
 
-def _mean_over_directions(rows: RankRows, summary: Callable[[np.ndarray], Any]) -> float:
+def _mean_over_directions(rows: RankRows, summary: Callable[[np.ndarray], float]) -> float:
     """Return the mean of the directions that have queries; NaN when none has."""
     by_direction = []
     for rank_B in rows.rank_BD.T:
         rank_Q = rank_B[np.isfinite(rank_B)]
         if len(rank_Q):
-            by_direction.append(float(summary(rank_Q)))
+            by_direction.append(summary(rank_Q))
     return float(np.mean(by_direction)) if by_direction else float("nan")
 
 
