@@ -40,10 +40,11 @@ print(sorted(examples & set(registered)))
 
 CONTRACT = """
 import importlib, sys, pytest
+names = "maximum or average or count or prefix or plain_sum or ridge"
 from plait.api.describe import REGISTRIES
 for kind in REGISTRIES:
     importlib.import_module(f"plait.{kind}").__path__.append(f"{sys.argv[1]}/{kind}")
-sys.exit(pytest.main([sys.argv[2], "-p", "no:cacheprovider", "-k", "maximum or average or count or prefix"]))
+sys.exit(pytest.main([sys.argv[2], "-p", "no:cacheprovider", "-k", names]))
 """
 
 

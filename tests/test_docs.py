@@ -45,14 +45,14 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_no_line_is_wider_than_110_columns(page: Path) -> None:
-    for line in CODE.sub("", page.read_text(encoding="utf-8")).splitlines():
+    for line in BLOCK.sub("", page.read_text(encoding="utf-8")).splitlines():
         assert line.startswith("|") or len(line) <= WIDTH, line
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_every_source_file_that_is_named_exists(page: Path) -> None:
     """Paths begin at the repository or the package. CONTRIBUTING also names files that its reader makes."""
-    text = CODE.sub("", page.read_text(encoding="utf-8"))
+    text = BLOCK.sub("", page.read_text(encoding="utf-8"))
     for path in re.findall(r"`([a-z]\w*/[\w/]+\.(?:py|md))`", text):
         is_example = path.startswith("src/plait/") and page.name == "CONTRIBUTING.md"
         assert is_example or any((base / path).exists() for base in (ROOT, PACKAGE)), f"no file {path}"

@@ -141,7 +141,7 @@ def test_demo_without_a_package_client_falls_back(
     from plait.cli import demo
 
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    sample, path = demo.fetch(None, tmp_path, console.Screen(out=True))
+    sample, path = demo._fetch(None, tmp_path, console.Screen(out=True))
     assert sample.__name__ == "plait.samples.digits"
     assert path.is_file()
     said = capsys.readouterr().out

@@ -254,7 +254,7 @@ def test_columns_of_other_modalities_are_refused(tmp_path: Path) -> None:
 
 def tuned(folder: Path, modality: str, mode: str, layout: Layout, **options: Any) -> tuple[Any, Any]:
     """The network frozen, and the same to be trained on."""
-    encoders = []
+    built = []
     for encoder_mode in ("frozen", mode):
         config = Pretrained.settled(
             encoders.configure(
@@ -262,9 +262,9 @@ def tuned(folder: Path, modality: str, mode: str, layout: Layout, **options: Any
             ),
             modality,
         )
-        encoders.append(Pretrained.build(config, layout))
-    encoders[1].begin()
-    return encoders[0].eval(), encoders[1].train()
+        built.append(Pretrained.build(config, layout))
+    built[1].begin()
+    return built[0].eval(), built[1].train()
 
 
 TOKENS, GRID = Layout("tokens", (16,), 300), Layout("grid", (3, 40, 40))

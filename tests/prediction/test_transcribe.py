@@ -85,7 +85,7 @@ def test_a_long_recording_is_cut_where_it_is_quiet() -> None:
 def test_what_is_no_transcriber_is_told(
     models: dict[str, Path], rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    with pytest.raises(RecipeError, match="is a BertModel; expected a network for CTC"):
+    with pytest.raises(RecipeError, match="is a BertModel; expected one for CTC"):
         plait.transcribe(models["bert"], rows, "call", root=tmp_path, quiet=True)
     with pytest.raises(TableError, match=r"call, who: say which one holds the recordings"):
         plait.transcribe(models["ctc"], rows, root=tmp_path, quiet=True)
@@ -179,7 +179,7 @@ def test_a_network_that_does_not_fit_is_told(models: dict[str, Path], tmp_path: 
 
     with pytest.raises(
         RecipeError,
-        match="is a Wav2Vec2Model; expected a network for CTC, or one that generates text",
+        match="is a Wav2Vec2Model; expected one for CTC, or one that generates text",
     ):
         fit(f"model: {tiny_models.wav2vec2(tmp_path / 'waves')}")
     with pytest.raises(RecipeError, match=r"is a 'bert'; for sounds expected one of wav2vec2, .*, whisper"):

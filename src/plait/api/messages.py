@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from plait.api.model import Model
 from plait.console import Screen
 from plait.data.inspect import Inspection
@@ -12,6 +9,7 @@ from plait.data.plan import Plan
 from plait.evaluation import alignment, scores
 from plait.model.network import MultimodalModel
 from plait.nn import device
+from plait.runs.folder import Record
 from plait.table.table import Table
 from plait.tasks.base import tasks
 from plait.tasks.base_prediction import Prediction
@@ -77,7 +75,7 @@ def finish(trained: Model, screen: Screen) -> None:
     screen.say(f"run: {trained.folder}   report: {trained.folder / 'report.html'}")
 
 
-def _score_line(target_scores: Mapping[str, Any]) -> str:
+def _score_line(target_scores: Record) -> str:
     """Return a target's main metric, its interval, and the baseline's."""
     name = target_scores["score"]
     score = target_scores["metrics"][name]
@@ -86,7 +84,7 @@ def _score_line(target_scores: Mapping[str, Any]) -> str:
     return f"{name} {score['value']:.3f} {interval} on {target_scores['rows']:,} rows, {baseline}"
 
 
-def _direction_line(direction: Mapping[str, Any]) -> str:
+def _direction_line(direction: Record) -> str:
     """Return recall@1 of one direction of an alignment, and that of a random ranking."""
     value, low, high = direction["metrics"]["r@1"]
     columns = f"{direction['query']} finds {direction['gallery']} first"
@@ -95,7 +93,7 @@ def _direction_line(direction: Mapping[str, Any]) -> str:
     return f"{columns} {value:.3f} [{low:.3f}, {high:.3f}] of {searched}, {chance}"
 
 
-def _warn_of_imbalance(trained: Model, validation: Mapping[str, Any], screen: Screen) -> None:
+def _warn_of_imbalance(trained: Model, validation: Record, screen: Screen) -> None:
     """Warn of targets that one input alone answers better than all, and name the options that may help."""
     for target, task in trained.artifact.preprocessing.tasks.items():
         warning = scores.imbalance(target, validation["targets"].get(target), task.higher)

@@ -18,7 +18,7 @@ import subprocess
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 from PIL import Image
@@ -26,6 +26,8 @@ from PIL import Image
 from plait.errors import TableError
 from plait.samples.base import side
 from plait.table.write import write
+
+Icons: TypeAlias = dict[str, Any]  # icons in the JSON of iconify, and each of them
 
 PACKAGES = {
     "emojibase-data": "17.0.0",
@@ -185,7 +187,7 @@ def _drawn(path: Path) -> Iterator[tuple[str, Image.Image]]:
             yield code, _square(bytes(svg_to_bytes(svg_string=_svg(icons, icon))))
 
 
-def _icon(icons: dict[str, Any], name: str) -> dict[str, Any] | None:
+def _icon(icons: Icons, name: str) -> Icons | None:
     """Return an icon by its name, or by the name that it is an alias of."""
     if icons["icons"].get(name):
         return icons["icons"][name]
@@ -193,7 +195,7 @@ def _icon(icons: dict[str, Any], name: str) -> dict[str, Any] | None:
     return icons["icons"].get(parent)
 
 
-def _svg(icons: dict[str, Any], icon: dict[str, Any]) -> str:
+def _svg(icons: Icons, icon: Icons) -> str:
     """Return an SVG file of `SIDE` pixels from an icon's body.
 
     The body has the size of the package's icons, unless the icon states its own.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import re
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -99,7 +98,7 @@ def _typed(cells: pa.ChunkedArray) -> pa.ChunkedArray:
     return cleaned if share_of_numbers(filled) >= MOST else cells
 
 
-def _truth(cells: pa.ChunkedArray) -> Any:
+def _truth(cells: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return truth values for their spellings, null where a cell is."""
     if not cells.null_count:
         spellings_of_true = [spelling for spelling, truth in TRUTH.items() if truth]

@@ -199,13 +199,13 @@ def _read_object(source: object) -> pa.Table:
     )
 
 
-def _is_rows(source: object) -> TypeGuard[Sequence[Mapping[str, Any]]]:
+def _is_rows(source: object) -> TypeGuard[Sequence[Mapping[str, object]]]:
     if not isinstance(source, Sequence) or not source:
         return False
     return all(isinstance(row, Mapping) for row in source)
 
 
-def _check_row(row: Mapping[str, Any]) -> None:
+def _check_row(row: Mapping[str, object]) -> None:
     """Raise `TableError` for a dict of columns: a dict is one row."""
     is_list = [isinstance(cell, Sequence) and not isinstance(cell, (str, bytes)) for cell in row.values()]
     if row and all(is_list):
@@ -214,7 +214,7 @@ def _check_row(row: Mapping[str, Any]) -> None:
         )
 
 
-def _read_rows(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+def _read_rows(rows: Sequence[Mapping[str, object]]) -> pa.Table:
     """Return the table of rows, {column: cell}. A column that a row lacks is null there."""
     names: dict[str, None] = {}
     for row in rows:

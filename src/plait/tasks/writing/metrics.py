@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from plait.tasks.base_metrics import ScoredRows
+
+if TYPE_CHECKING:
+    from jiwer import CharacterOutput, WordOutput
 
 EDITS = ("substitute", "delete", "insert")
 CHARACTERS, BETA = 6, 2  # of chrF: the longest n-grams, and how much more recall weighs than precision
@@ -42,23 +45,18 @@ class EditedRows(TextRows):
         character_edits_B = characters_B = word_edits_B = words_B = np.zeros(0)
         if len(labels):
             compared = jiwer.process_characters(list(labels), list(answers))
-            character_edits_B, characters_B = _edits(compared.alignments), _lengths(compared.references)
+            character_edits_B, characters_B = _edits(compared)
             compared = jiwer.process_words(list(labels), list(answers))
-            word_edits_B, words_B = _edits(compared.alignments), _lengths(compared.references)
+            word_edits_B, words_B = _edits(compared)
         return cls(_same(answers, labels), character_edits_B, characters_B, word_edits_B, words_B)
 
 
 @dataclass(frozen=True)
 class OverlapRows(TextRows):
-    """What BLEU and chrF are made of.
+    """What BLEU and chrF are made of: counts of n-grams, (B, 10) and (B, 6, 3)."""
 
-    `words_B` has each answer's and label's number of words, and for n up to 4 how many n-grams of words
-    match and how many the answer has: (B, 10). `characters_B` has for n up to 6 the number of n-grams of
-    characters of the answer and of the label, and how many match: (B, 18).
-    """
-
-    words_B: np.ndarray
-    characters_B: np.ndarray
+    bleu_B: np.ndarray
+    chrf_B: np.ndarray
 
     @classmethod
     def of(cls, answers: Sequence[str], labels: Sequence[str]) -> OverlapRows:
@@ -66,12 +64,12 @@ class OverlapRows(TextRows):
         from sacrebleu.metrics import BLEU
 
         bleu = BLEU(force=True)  # a text that looks tokenized is no reason for a warning
-        words_B, characters_B = np.zeros((len(labels), 10)), np.zeros((len(labels), 3 * CHARACTERS))
+        bleu_B, chrf_B = np.zeros((len(labels), 10), int), np.zeros((len(labels), CHARACTERS, 3), int)
         for row, (answer, label) in enumerate(zip(answers, labels, strict=True)):
             score = bleu.corpus_score([answer], [[label]])
-            words_B[row] = [score.sys_len, score.ref_len, *score.counts, *score.totals]
-            characters_B[row] = _character_matches(answer, label)
-        return cls(_same(answers, labels), words_B, characters_B)
+            bleu_B[row] = [score.sys_len, score.ref_len, *score.counts, *score.totals]
+            chrf_B[row] = _character_matches(answer, label)
+        return cls(_same(answers, labels), bleu_B, chrf_B)
 
 
 def exact_match(rows: TextRows) -> float:
@@ -90,67 +88,55 @@ def wer(rows: EditedRows) -> float:
 
 
 def chrf(rows: OverlapRows) -> float:
-    """Return chrF, from 0 to 1 (Popovic 2015).
+    """Return chrF (Popovic 2015), from 0 to 1.
 
-    It is the F score, which weighs recall twice, of the mean precision and recall over each n of which
-    both sides have n-grams of characters.
+    It is the F score, which weighs recall twice, of the mean precision and recall over each n of which both
+    sides have n-grams.
     """
-    counts_N3 = rows.characters_B.sum(0).reshape(CHARACTERS, 3)
-    counts_N3 = counts_N3[(counts_N3[:, :2] > 0).all(1)]
-    if not len(counts_N3):
+    counts = rows.chrf_B.sum(0)
+    counts = counts[(counts[:, :2] > 0).all(1)]
+    if not len(counts):
         return 0.0
-    precision, recall = (counts_N3[:, 2:] / counts_N3[:, :2]).mean(0)
-    weighed = BETA**2 * precision + recall
-    return float((1 + BETA**2) * precision * recall / weighed) if weighed else 0.0
+    precision, recall = (counts[:, 2:] / counts[:, :2]).mean(0)
+    weighted = BETA**2 * precision + recall
+    return float((1 + BETA**2) * precision * recall / weighted) if weighted else 0.0
 
 
 def bleu(rows: OverlapRows) -> float:
-    """Return BLEU, from 0 to 1 (Papineni et al. 2002), smoothed as sacrebleu does by itself."""
+    """Return BLEU (Papineni et al. 2002), from 0 to 1, smoothed as sacrebleu's `corpus_score` does."""
     from sacrebleu.metrics import BLEU
 
-    answer_length, label_length, *matches = rows.words_B.sum(0).astype(int).tolist()
-    score = BLEU.compute_bleu(matches[:4], matches[4:], answer_length, label_length, smooth_method="exp")
+    answer_length, label_length, *counts = rows.bleu_B.sum(0).tolist()
+    score = BLEU.compute_bleu(counts[:4], counts[4:], answer_length, label_length, smooth_method="exp")
     return float(score.score / 100)
 
 
-def _character_matches(answer: str, label: str) -> list[int]:
-    """Return for each n up to 6 the number of n-grams of characters in both texts, and how many match."""
-    from sacrebleu.metrics.helpers import extract_all_char_ngrams
-
-    ngrams = [extract_all_char_ngrams(text, CHARACTERS, False) for text in (answer, label)]
-    numbers = []
-    for of_answer, of_label in zip(*ngrams, strict=True):
-        # without any n-gram to find, those of the answer are no mistakes
-        count = of_answer.total() if of_label else 0
-        numbers += [count, of_label.total(), (of_answer & of_label).total()]
-    return numbers
-
-
-class Chunk(Protocol):
-    """A stretch of a label and the stretch of its answer, as jiwer aligns them."""
-
-    type: str
-    ref_start_idx: int
-    ref_end_idx: int
-    hyp_start_idx: int
-    hyp_end_idx: int
-
-
-def _edits(alignments: Sequence[Sequence[Chunk]]) -> np.ndarray:
-    """Return how many edits turn each label into its answer."""
-    edits_B = np.zeros(len(alignments))
-    for row, chunks in enumerate(alignments):
+def _edits(compared: CharacterOutput | WordOutput) -> tuple[np.ndarray, np.ndarray]:
+    """Return the number of edits and the length of the label of each row, as jiwer compared them."""
+    edits_B, length_B = np.zeros(len(compared.references)), np.zeros(len(compared.references))
+    for row, (chunks, label) in enumerate(zip(compared.alignments, compared.references, strict=True)):
         for chunk in chunks:
             if chunk.type in EDITS:
                 deleted = chunk.ref_end_idx - chunk.ref_start_idx
                 inserted = chunk.hyp_end_idx - chunk.hyp_start_idx
                 edits_B[row] += max(deleted, inserted)
-    return edits_B
-
-
-def _lengths(texts: Sequence[Sequence[str]]) -> np.ndarray:
-    return np.array([len(text) for text in texts], dtype=float)
+        length_B[row] = len(label)
+    return edits_B, length_B
 
 
 def _same(answers: Sequence[str], labels: Sequence[str]) -> np.ndarray:
     return np.array([answer == label for answer, label in zip(answers, labels, strict=True)], dtype=bool)
+
+
+def _character_matches(answer: str, label: str) -> list[list[int]]:
+    """Return for each n up to 6 the n-grams of characters in the answer, in the label, and in both."""
+    from sacrebleu.metrics.helpers import extract_all_char_ngrams
+
+    ngrams_of_answer = extract_all_char_ngrams(answer, CHARACTERS, False)
+    ngrams_of_label = extract_all_char_ngrams(label, CHARACTERS, False)
+    counts = []
+    for of_answer, of_label in zip(ngrams_of_answer, ngrams_of_label, strict=True):
+        # if the label has no n-gram to find, those of the answer are no mistakes
+        count = of_answer.total() if of_label else 0
+        counts.append([count, of_label.total(), (of_answer & of_label).total()])
+    return counts
