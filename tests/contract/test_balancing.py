@@ -30,7 +30,9 @@ class TestBalancing:
         assert cosine == pytest.approx(1.0, abs=1e-5)
 
     def test_both_losses_fall_from_a_common_start(self, name: str, options: dict[str, Any]) -> None:
-        before, after = Toy().values(), train(build(name, **options), steps=400).values()
+        balancing = build(name, **options)
+        steps = 400 if balancing.state_dict() else 100  # what learns its weights takes longer
+        before, after = Toy().values(), train(balancing, steps).values()
         assert after["a"] < before["a"]
         assert after["b"] < before["b"]
 

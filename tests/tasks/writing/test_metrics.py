@@ -35,6 +35,13 @@ def test_similarities_are_sacrebleus() -> None:
     assert chrf(rows.take(SAMPLE)) == pytest.approx(of_all.score / 100)
 
 
+def test_bleu_without_long_matches_is_smoothed() -> None:
+    answers, labels = ["a red cat sleeps", "x"], ["the red dog sleeps", "y"]
+    expected = BLEU().corpus_score(answers, [labels]).score / 100
+    assert bleu(OverlapRows.of(answers, labels)) == pytest.approx(expected)
+    assert expected > 0
+
+
 def test_no_rows_and_empty_texts_are_measured() -> None:
     rows = EditedRows.of([], [])
     assert (cer(rows), wer(rows), exact_match(rows)) == (0.0, 0.0, 0.0)

@@ -49,17 +49,17 @@ class RankRows(ScoredRows):
 
 def recall(rows: RankRows, depth: int) -> float:
     """Return the share of queries with a positive among the first `depth`."""
-    return _mean_over_directions(rows, lambda rank_Q: (rank_Q <= depth).mean())
+    return _mean_over_directions(rows, lambda rank_Q: float((rank_Q <= depth).mean()))
 
 
 def median_rank(rows: RankRows) -> float:
     """Return the median of the queries' ranks."""
-    return _mean_over_directions(rows, np.median)
+    return _mean_over_directions(rows, lambda rank_Q: float(np.median(rank_Q)))
 
 
 def mrr(rows: RankRows) -> float:
     """Return the mean reciprocal rank."""
-    return _mean_over_directions(rows, lambda rank_Q: (1 / rank_Q).mean())
+    return _mean_over_directions(rows, lambda rank_Q: float((1 / rank_Q).mean()))
 
 
 def _mean_over_directions(rows: RankRows, summary: Callable[[np.ndarray], np.floating | float]) -> float:
@@ -68,7 +68,7 @@ def _mean_over_directions(rows: RankRows, summary: Callable[[np.ndarray], np.flo
     for rank_B in rows.rank_BD.T:
         rank_Q = rank_B[np.isfinite(rank_B)]
         if len(rank_Q):
-            by_direction.append(float(summary(rank_Q)))
+            by_direction.append(summary(rank_Q))
     return float(np.mean(by_direction)) if by_direction else float("nan")
 
 

@@ -103,11 +103,12 @@ def chrf(rows: OverlapRows) -> float:
 
 
 def bleu(rows: OverlapRows) -> float:
-    """Return BLEU (Papineni et al. 2002), from 0 to 1."""
+    """Return BLEU (Papineni et al. 2002), from 0 to 1, smoothed as sacrebleu's `corpus_score` does."""
     from sacrebleu.metrics import BLEU
 
     answer_length, label_length, *counts = rows.bleu_B.sum(0).tolist()
-    return float(BLEU.compute_bleu(counts[:4], counts[4:], answer_length, label_length).score / 100)
+    score = BLEU.compute_bleu(counts[:4], counts[4:], answer_length, label_length, smooth_method="exp")
+    return float(score.score / 100)
 
 
 def _edits(compared: CharacterOutput | WordOutput) -> tuple[np.ndarray, np.ndarray]:
