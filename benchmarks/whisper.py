@@ -56,6 +56,20 @@ def _string(file: BinaryIO) -> str:
     return file.read(_number(file, "H"))[:-1].decode()
 
 
+def _projections(
+    source: dict[str, np.ndarray], product: str, letters: str, attention: str
+) -> dict[str, np.ndarray]:
+    """Split a product into the projections that `letters` name: q, k, v and o."""
+    tensors = {}
+    for kind in ("weight", "bias"):
+        projections = np.split(source[f"{product}/{kind}"], len(letters))
+        for letter, projection in zip(letters, projections, strict=True):
+            if (letter, kind) != ("k", "bias"):
+                name = "out" if letter == "o" else letter
+                tensors[f"{attention}.{name}_proj.{kind}"] = projection
+    return tensors
+
+
 def renamed(source: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
     """Give the tensors Hugging Face's names.
 
@@ -70,18 +84,10 @@ def renamed(source: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
             attentions = {"self_attention": ("self_attn", ((0, "qkv"), (1, "o")))}
             if side == "decoder":
                 attentions["attention"] = ("encoder_attn", ((0, "q"), (1, "kv"), (2, "o")))
-            for old, (new, parts) in attentions.items():
-                for number, letters in parts:
-                    for kind in ("weight", "bias"):
-                        for letter, part in zip(
-                            letters,
-                            np.split(source[f"{old_layer}{old}/linear_{number}/{kind}"], len(letters)),
-                            strict=True,
-                        ):
-                            if (letter, kind) != ("k", "bias"):
-                                tensors[
-                                    f"{new_layer}{new}.{'out' if letter == 'o' else letter}_proj.{kind}"
-                                ] = part
+            for old, (new, products) in attentions.items():
+                for number, letters in products:
+                    product = f"{old_layer}{old}/linear_{number}"
+                    tensors |= _projections(source, product, letters, f"{new_layer}{new}")
                 _norm(tensors, source, f"{old_layer}{old}/layer_norm", f"{new_layer}{new}_layer_norm")
             _norm(tensors, source, f"{old_layer}ffn/layer_norm", f"{new_layer}final_layer_norm")
             for number in (0, 1):

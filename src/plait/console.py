@@ -27,10 +27,12 @@ class Screen:
         return Console(file=file, highlight=False, soft_wrap=True, width=None if file.isatty() else 120)
 
     def say(self, text: str = "", style: str = "") -> None:
+        """Print one line, unless the screen is quiet."""
         if not self.quiet:
             self._console().print(text, style=style or None, markup=False)
 
     def warn(self, text: str) -> None:
+        """Print a warning, in yellow where the terminal has colours."""
         self.say(f"warning: {text}", "yellow")
 
     def table(self, title: str, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -86,11 +88,13 @@ class Bar:
         self._next = 0.0
 
     def advance(self, steps: int = 1) -> None:
+        """Count steps as done. The bar is drawn again only if its last drawing is long ago."""
         self._waiting += steps
         if self._progress is not None and time.perf_counter() >= self._next:
             self.draw()
 
     def draw(self, note: str | None = None) -> None:
+        """Draw the bar now, with a note if there is a new one."""
         if self._progress is None or self._task is None:
             return
         self._progress.update(self._task, advance=self._waiting)

@@ -25,27 +25,27 @@ class PlaitError(Exception):
 
 
 class TableError(PlaitError):
-    pass
+    """A table, a column or a file of a table cannot be read or written."""
 
 
 class BadCellsError(PlaitError):
-    pass
+    """More cells cannot be read than the caller allows."""
 
 
 class RecipeError(PlaitError):
-    pass
+    """An option or a choice of components does not fit, or does not fit the table."""
 
 
 class ArtifactError(PlaitError):
-    pass
+    """A folder of a run or an index is damaged, incomplete or of another version."""
 
 
 class TrainingError(PlaitError):
-    pass
+    """Training cannot begin or go on: labels are missing or of the wrong kind, or a loss is not finite."""
 
 
 class Interrupted(PlaitError):
-    pass
+    """The user stopped the run. A checkpoint may be left."""
 
 
 class BadCell(Exception):

@@ -45,7 +45,8 @@ class Balancing(nn.Module, Component, ABC):
 
     @classmethod
     @abstractmethod
-    def build(cls, config: Any, shares: dict[str, Share]) -> Balancing: ...
+    def build(cls, config: Any, shares: dict[str, Share]) -> Balancing:
+        """Build it for these targets: `shares` has the weight and the form of each loss."""
 
     @abstractmethod
     def backward(self, losses: dict[str, Tensor], shared: Sequence[nn.Parameter]) -> None:

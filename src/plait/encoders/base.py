@@ -54,7 +54,8 @@ class Encoder(nn.Module, Component, ABC):
         """What is done once before training: weights that it begins from are loaded."""
 
     @abstractmethod
-    def forward(self, values: Values) -> Tokens: ...
+    def forward(self, values: Values) -> Tokens:
+        """Encode cells (B, ...) as tokens (B, L, D), with a mask of the tokens that count."""
 
 
 class FrozenEncoder(Encoder):

@@ -38,10 +38,12 @@ class Examples:
 
     @property
     def prepared(self) -> Prepared:
+        """Return the prepared cells of the first view; targets are the same in all views."""
         return self._first.prepared
 
     @property
     def rows(self) -> Tensor:
+        """Return the numbers of these rows in the table."""
         return self._first.rows
 
     def __len__(self) -> int:
@@ -49,6 +51,7 @@ class Examples:
 
     @cached_property
     def blocks(self) -> list[Block]:
+        """Return the features of these rows, one block of numbers for each column."""
         return self.features(self.views)
 
     def take(self, places: np.ndarray) -> Examples:
@@ -115,7 +118,8 @@ class Member(Component, ABC):
         """
 
     @abstractmethod
-    def save(self, folder: Path) -> None: ...
+    def save(self, folder: Path) -> None:
+        """Write what it has learned into a folder, as files that hold no code."""
 
     @classmethod
     @abstractmethod

@@ -45,7 +45,7 @@ JPEG, EXIF = b"\xff\xd8", b"Exif\0\0"
 
 
 class Config(Framing):
-    pass
+    """How images are cut and scaled (`Framing`)."""
 
 
 class Image(MediaModality):

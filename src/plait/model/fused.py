@@ -68,6 +68,7 @@ class Fuser(nn.Module):
 
     def of_blocks(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return masks of blocks from masks of columns: True where one of the block's columns is."""
-        return {
-            block: torch.stack([masks[c] for c in columns]).any(0) for block, columns in self.blocks.items()
-        }
+        of_blocks = {}
+        for block, columns in self.blocks.items():
+            of_blocks[block] = torch.stack([masks[column] for column in columns]).any(0)
+        return of_blocks

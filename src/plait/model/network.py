@@ -80,27 +80,20 @@ class MultimodalModel(nn.Module):
         table_columns, encoders = _grouped(built, plan.model.missing, preprocessing)
         for encoder in encoders.values() if training else ():
             encoder.encoder.begin()
-        widths = {c: encoders[c].width if c in encoders else e.width for c, e in built.items()}
+        widths = {column: encoder.width for column, encoder in (built | encoders).items()}
 
         # Other models of the same table have heads of their own.
         tasks = copy.deepcopy(preprocessing.tasks)
         fusers = _fusers(plan, preprocessing, tasks, widths)
         for task in tasks.values():
             columns = task.read(widths)
-            fuser = fusers.get(columns)
-            task.build(
-                Widths(
-                    fused=fuser.width if fuser else 0,
-                    columns={column: widths[column] for column in columns},
-                    blocks=list(fuser.blocks) if fuser else [],
-                    late_fusion=bool(fuser and fuser.unimodal_blocks and plan.model.votes),
-                )
-            )
+            task.build(_task_widths(plan, {c: widths[c] for c in columns}, fusers.get(columns)))
             if training:
                 task.load_pretrained()
         return cls(list(built), encoders, table_columns, fusers, tasks)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the output of each target: what is trained, served and exported."""
         encoded = self.encode(batch)
         fused = self.fuse(encoded)
         return self.answer(fused, encoded)
@@ -213,6 +206,14 @@ def _fusers(
             blocks = blocks_of(columns, plain)
             fusers[columns] = Fuser(read, fusion.build(config, read), blocks, plan.model.alone > 0)
     return fusers
+
+
+def _task_widths(plan: Plan, columns: dict[str, int], fuser: Fuser | None) -> Widths:
+    """Return the sizes from which a task builds its head. A comparison has no fuser."""
+    if fuser is None:
+        return Widths(fused=0, columns=columns, blocks=[], late_fusion=False)
+    late_fusion = bool(fuser.unimodal_blocks and plan.model.votes)
+    return Widths(fused=fuser.width, columns=columns, blocks=list(fuser.blocks), late_fusion=late_fusion)
 
 
 def _key(columns: tuple[str, ...]) -> str:

@@ -34,6 +34,10 @@ def together(
     return TableColumns(alike, missing) if len(alike) > 1 else None
 
 
+def _linears(encoder: PlainEncoder) -> list[nn.Linear]:
+    return [module for module in encoder.net.modules() if isinstance(module, nn.Linear)]
+
+
 class TableColumns(nn.Module):
     """The encoders of many plain columns as one: a few large products instead of some small ones for
     each column.
@@ -55,7 +59,7 @@ class TableColumns(nn.Module):
 
     def _stack_linears(self, encoders: list[PlainEncoder]) -> None:
         """Stack both linear layers of all numbers; shorter vectors are padded with zeros."""
-        layers = [[m for m in encoder.net.modules() if isinstance(m, nn.Linear)] for encoder in encoders]
+        layers = [_linears(encoder) for encoder in encoders]
         entries = [first.in_features for first, _ in layers]
         first_weights, second_weights = [], []
         for first, second in layers:

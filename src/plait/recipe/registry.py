@@ -42,6 +42,7 @@ class Choice(BaseModel):
 
     @property
     def options(self) -> dict[str, Any]:
+        """Return the component's options, as they were given."""
         return dict(self.model_extra or {})
 
 

@@ -20,6 +20,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, data: JSONValue) -> None:
+    """Write JSON. A crash leaves the old file or the new one, never a part."""
     write_text(path, json.dumps(data, ensure_ascii=False, indent=1))
 
 

@@ -179,6 +179,7 @@ class Alignment(Comparison):
 
     @property
     def compares_whole_rows(self) -> bool:
+        """Return whether a row's columns are scored together, which no single vector stands for."""
         return self.config.objective == "gram"
 
     def calibrate(self, outputs: Outputs, target: Tensor) -> None:

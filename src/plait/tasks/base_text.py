@@ -115,6 +115,7 @@ class TextTask(Writing):
         """Compare each answer with its label."""
 
     def score_rows(self, output: np.ndarray, target: np.ndarray) -> TextRows:
+        """Compare the texts of both. `output` has ids (B, L), as `decode` returns them."""
         return self.compare(self._texts(output), self._texts(target))
 
     def _texts(self, ids_BL: np.ndarray) -> list[str]:

@@ -171,6 +171,7 @@ class Classification(Prediction):
         return columns
 
     def score_rows(self, output: np.ndarray, target: np.ndarray) -> ClassRows:
+        """Compare the probabilities of logits (B, C) with the numbers of the classes (B)."""
         return ClassRows.of(self.probabilities(torch.from_numpy(output)).numpy(), target)
 
     def baseline(self, target: Tensor) -> Tensor:

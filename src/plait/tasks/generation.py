@@ -209,6 +209,7 @@ class Generation(TextTask):
         return padded(texts, torch.zeros(len(output), dtype=torch.bool), NOTHING)
 
     def compare(self, answers: Sequence[str], labels: Sequence[str]) -> OverlapRows:
+        """Count the n-grams that answers and labels share, for BLEU and chrF."""
         return OverlapRows.of(answers, labels)
 
     def state(self) -> JSON:

@@ -128,6 +128,7 @@ class Multilabel(Prediction):
         return columns
 
     def score_rows(self, output: np.ndarray, target: np.ndarray) -> LabelRows:
+        """Compare the probabilities of logits (B, C) with the labels, 0 or 1 (B, C)."""
         p_BC = 1 / (1 + np.exp(-output.astype(np.float64)))
         return LabelRows.of(p_BC, target > 0.5, self.config.threshold)
 

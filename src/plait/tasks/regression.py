@@ -119,6 +119,7 @@ class Regression(Prediction):
         return {"": pa.array(self._in_unit(output.numpy()))}
 
     def score_rows(self, output: np.ndarray, target: np.ndarray) -> NumberRows:
+        """Compare numbers in the target's own unit; both come standardised, (B)."""
         return NumberRows(label_B=self._in_unit(target), answer_B=self._in_unit(output))
 
     def _in_unit(self, scaled_B: np.ndarray) -> np.ndarray:

@@ -234,6 +234,7 @@ class Speak(Writing):
         return {"": pa.array(files, pa.binary())}
 
     def score_rows(self, output: np.ndarray, target: np.ndarray) -> SpectrumRows:
+        """Compare spectra, each with its length."""
         return SpectrumRows.of(output, target)
 
     def baseline(self, target: Tensor) -> Tensor:

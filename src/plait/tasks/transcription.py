@@ -242,6 +242,7 @@ class Transcription(TextTask):
         return ctc.padded(texts, steps_B == 0, ABSENT)
 
     def compare(self, answers: Sequence[str], labels: Sequence[str]) -> EditedRows:
+        """Count the edits that turn labels into answers, for the error rates."""
         return EditedRows.of(answers, labels)
 
     def state(self) -> JSON:

@@ -63,6 +63,7 @@ class ClassRows(CountedRows):
 
     @cached_property
     def counts(self) -> Counts:
+        """Return how often each class is the label, the answer, and both."""
         hit_B = self.label_B[self.is_right_B]
         counts = []
         for class_B in (self.label_B, self.answer_B, hit_B):
@@ -87,6 +88,7 @@ class LabelRows(CountedRows):
 
     @cached_property
     def counts(self) -> Counts:
+        """Return how often each label is there, is answered, and both."""
         hits = (self.label_BC & self.answer_BC).sum(0)
         return Counts(self.label_BC.sum(0), self.answer_BC.sum(0), hits)
 
