@@ -1,4 +1,4 @@
-"""plait learns from tables whose cells are pictures, sentences, sounds, clips and numbers.
+"""plait learns from tables whose cells are images, texts, audio, video, numbers, categories and dates.
 
     import plait
     model = plait.fit("train.csv", target="label")

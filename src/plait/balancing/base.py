@@ -18,8 +18,10 @@ from plait.recipe.registry import Component, Registry
 
 @dataclass(frozen=True)
 class Share:
-    """What is known of a target's loss before training: the `weight` that the recipe gives it; its
-    `scale`, the loss of the guess that sees no input; and whether it is a squared error.
+    """What is known of a target's loss before training.
+
+    `weight` is the recipe's. `scale` is the loss of the baseline, which sees no input. `squared` says that
+    the loss is a squared error.
     """
 
     weight: float = 1.0

@@ -64,7 +64,7 @@ class Space:
 def solve(
     space: Space, task: Prediction, y: Tensor, strength: float, weight: Tensor, bias: Tensor, steps: int = 200
 ) -> tuple[Tensor, Tensor]:
-    """The minimum over W and b of the task's mean loss + strength / 2 * |W|^2, from a first guess."""
+    """Minimise the task's mean loss + strength / 2 * |W|^2 over W and b, from initial values."""
     weight, bias = weight.clone(), bias.clone()
     everywhere = torch.ones(len(y), dtype=torch.bool)
     optimizer = torch.optim.LBFGS(

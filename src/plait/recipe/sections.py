@@ -48,14 +48,17 @@ class SplitRecipe(Options):
 
 
 class ModelRecipe(Options):
-    """What stands in for a missing cell: a `learned` token or `zero`; and in what share of the rows
-    training hides some of the present cells (any subset of them, see `Batch.drop`). `alone` weighs the
-    loss of each part of a row by itself (a medium; all numbers, categories and dates together), which
-    training adds to that of all parts fused (see `objective.losses`, and `objective.settled` for
-    numbers); 0 leaves it out, and with it what an empty part says of rows that have little else. With
-    `balance: blend` gradient blending weighs all of these losses instead, ten times in a training, by
-    what each one still teaches (see `objective.blended`). `votes`: parts that learn alone have a say in
-    what class a row is of (see `votes.Votes`).
+    """How cells are encoded together, and what becomes of missing ones.
+
+    `missing` is the token that stands in for a missing cell: `learned`, or `zero`. `modality_dropout` is the
+    share of rows in which training hides some of the present cells: any subset of them (see
+    `training/hiding.py`).
+
+    A block is one media column, or all plain columns together. `alone` weighs the losses of unimodal models,
+    one for each block, which training adds to the loss of the fused model (see `training/objective.py`); 0
+    leaves them out. With `balance: blend`, gradient blending sets these weights instead, ten times in a
+    training, by what each model still learns (see `training/blending.py`). With `votes`, the answer is a mean
+    of the fused model's and the unimodal ones': late fusion (see `tasks/base_prediction.py`).
     """
 
     missing: Literal["learned", "zero"] = "learned"
@@ -207,11 +210,11 @@ class TrainingRecipe(TrainingOptions):
     where it would be fewer than 500 steps, which a small table needs to learn anything (2,500 where
     speech is transcribed, 1,200 where texts are written). `batch_size: auto` is 32; 16 where texts are
     written; where columns are aligned, a quarter of the rows, from 32 to 256, because a batch holds
-    what each row is told apart from. Where all pictures, texts and the like have frozen encoders, a
+    what each row is told apart from. Where all images, texts and the like have frozen encoders, a
     table of 4,000 training rows or more takes 20 epochs in batches of 128 instead.
 
     `micro_batch` is how many rows of a batch are in memory at once, 0 for all: gradients of its parts
-    are added up, and an alignment still compares all rows of the batch (see `objective.cached`).
+    are added up, and an alignment still compares all rows of the batch (see `training/objective.py`).
 
     Over the last `unaugmented` share of the epochs cells are seen as prediction sees them. Of cells
     that masks, shifts and crops take from, a network learns weights that make up for what is missing on
