@@ -21,6 +21,7 @@ from plait.runs import folder as runs
 from plait.table.json import JSON
 from plait.table.read import read
 from plait.table.table import Table
+from plait.tasks.base import Task
 from plait.tasks.base import tasks as task_registry
 from plait.tasks.base_prediction import Prediction
 
@@ -118,7 +119,7 @@ def suiting(recipe: Recipe, table: Table, targets: list[str]) -> dict[str, Betwe
     return space | _task_space(recipe, tasks)
 
 
-def _task_space(recipe: Recipe, tasks: Mapping[str, Any]) -> dict[str, Between | Choices]:
+def _task_space(recipe: Recipe, tasks: Mapping[str, type[Task]]) -> dict[str, Between | Choices]:
     """Return the options that the recipe's tasks name."""
     space = {}
     for target, task in tasks.items():
