@@ -178,8 +178,7 @@ def test_a_network_that_does_not_fit_is_told(models: dict[str, Path], tmp_path: 
         plait.fit(rows, "said", root=tmp_path, out=tmp_path / "run", overrides=asked, quiet=True)
 
     with pytest.raises(
-        RecipeError,
-        match="is a Wav2Vec2Model; expected one for CTC, or one that generates text",
+        RecipeError, match="is a Wav2Vec2Model; expected one for CTC, or one that generates text from speech"
     ):
         fit(f"model: {tiny_models.wav2vec2(tmp_path / 'waves')}")
     with pytest.raises(RecipeError, match=r"is a 'bert'; for sounds expected one of wav2vec2, .*, whisper"):
@@ -190,7 +189,7 @@ def test_a_network_that_does_not_fit_is_told(models: dict[str, Path], tmp_path: 
         fit(f"model: {models['whisper']}", "encoders.audio=crnn")
     with pytest.raises(RecipeError, match="knows one language only: leave out language=en"):
         fit(f"model: {models['whisper']}, language: en")
-    with pytest.raises(RecipeError, match="generates text, which cannot use ngram"):
+    with pytest.raises(RecipeError, match="generates text, which ngram has no part in"):
         fit(f"model: {models['whisper']}, ngram: 3")
     several = tiny_models.whisper(tmp_path / "several", languages=("en", "it"))
     with pytest.raises(RecipeError, match="knows 2 languages; say which one is spoken, as in language: en"):
@@ -201,12 +200,12 @@ def test_a_network_that_does_not_fit_is_told(models: dict[str, Path], tmp_path: 
         RecipeError, match="takes 8 mel bands, the recordings have 40: leave the modality's bands to it"
     ):
         fit(f"model: {models['whisper']}", "modalities.audio.bands=40")
-    with pytest.raises(RecipeError, match="language needs a pretrained network"):
+    with pytest.raises(RecipeError, match="language tells a pretrained network"):
         fit("language: en")
     with pytest.raises(RecipeError, match="takes vectors of 32, the encoder of 'call' makes 128"):
         fit(f"model: {models['ctc']}", "encoders.audio=crnn")
     with pytest.raises(
-        RecipeError, match="brings its own letters; expected units 'characters', came 'subwords'"
+        RecipeError, match="has letters of its own; expected units 'characters', came 'subwords'"
     ):
         fit(f"model: {models['ctc']}, units: subwords")
 

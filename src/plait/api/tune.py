@@ -213,7 +213,7 @@ class _Study:
         trial.set_user_attr("end", end)
         self._tell(trial, end, best)
 
-    def _tell(self, trial: Any, end: str, scores: list[float]) -> None:
+    def _tell(self, trial: Trial, end: str, scores: list[float]) -> None:
         """Record how a trial ended, and its best score if it is complete."""
         states = self.optuna.trial.TrialState
         if end == "whole" and not scores:

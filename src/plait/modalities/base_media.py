@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -116,12 +116,12 @@ def _may_be_media(cells: pa.ChunkedArray) -> bool:
     return len(cells) > 0 and (is_text(cells) or is_bytes(cells.type))
 
 
-def _count_named(cells: list[object], suffixes: tuple[str, ...]) -> int:
+def _count_named(cells: Sequence[object], suffixes: tuple[str, ...]) -> int:
     """Count the cells that are names with one of these ends."""
     return sum(isinstance(cell, str) and cell.lower().endswith(suffixes) for cell in cells)
 
 
-def _names_a_file(cells: list[str], source: Source) -> bool:
+def _names_a_file(cells: Sequence[str], source: Source) -> bool:
     """Return whether one of the cells is the path of a file."""
     return any(is_file(cell, source.root) for cell in cells)
 

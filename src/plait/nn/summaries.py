@@ -91,7 +91,7 @@ class Statistics(nn.Module):
             self.directions[used, :width] = torch.from_numpy(decomposition.components_.T)
         return torch.from_numpy(tfidf @ self.directions.numpy())
 
-    def _summary(self, values: Values) -> Matrix | Tensor:
+    def _summary(self, values: Values) -> Tensor | sparse.csr_array:
         """Return counts of words of texts as a sparse matrix, or the numbers of other cells as a tensor."""
         if self.kind in WORDS:
             return word_counts(values.x, values.mask_BL(), self.height)

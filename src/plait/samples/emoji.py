@@ -18,7 +18,7 @@ import subprocess
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NotRequired, TypedDict
 
 import pyarrow as pa
 from PIL import Image
@@ -26,8 +26,6 @@ from PIL import Image
 from plait.errors import TableError
 from plait.samples.base import side
 from plait.table.write import write
-
-Icons: TypeAlias = dict[str, Any]  # icons in the JSON of iconify, and each of them
 
 PACKAGES = {
     "emojibase-data": "17.0.0",
@@ -187,15 +185,30 @@ def _drawn(path: Path) -> Iterator[tuple[str, Image.Image]]:
             yield code, _square(bytes(svg_to_bytes(svg_string=_svg(icons, icon))))
 
 
-def _icon(icons: Icons, name: str) -> Icons | None:
+class _Icon(TypedDict):
+    body: str
+    width: NotRequired[int]
+    height: NotRequired[int]
+
+
+class _Icons(TypedDict):
+    """The icons of a package by name. An alias has a `parent`. Sizes hold for icons without their own."""
+
+    icons: dict[str, _Icon]
+    aliases: NotRequired[dict[str, dict[str, str]]]
+    width: NotRequired[int]
+    height: NotRequired[int]
+
+
+def _icon(icons: _Icons, name: str) -> _Icon | None:
     """Return an icon by its name, or by the name that it is an alias of."""
     if icons["icons"].get(name):
         return icons["icons"][name]
     parent = icons.get("aliases", {}).get(name, {}).get("parent")
-    return icons["icons"].get(parent)
+    return icons["icons"].get(parent) if parent else None
 
 
-def _svg(icons: Icons, icon: Icons) -> str:
+def _svg(icons: _Icons, icon: _Icon) -> str:
     """Return an SVG file of `SIDE` pixels from an icon's body.
 
     The body has the size of the package's icons, unless the icon states its own.

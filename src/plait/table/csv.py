@@ -98,7 +98,7 @@ def _typed(cells: pa.ChunkedArray) -> pa.ChunkedArray:
     return cleaned if share_of_numbers(filled) >= MOST else cells
 
 
-def _truth(cells: pa.ChunkedArray) -> pa.ChunkedArray:
+def _truth(cells: pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
     """Return truth values for their spellings, null where a cell is."""
     if not cells.null_count:
         spellings_of_true = [spelling for spelling, truth in TRUTH.items() if truth]

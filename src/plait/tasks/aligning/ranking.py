@@ -62,7 +62,7 @@ def mrr(rows: RankRows) -> float:
     return _mean_over_directions(rows, lambda rank_Q: float((1 / rank_Q).mean()))
 
 
-def _mean_over_directions(rows: RankRows, summary: Callable[[np.ndarray], float]) -> float:
+def _mean_over_directions(rows: RankRows, summary: Callable[[np.ndarray], np.floating | float]) -> float:
     """Return the mean of the directions that have queries; NaN when none has."""
     by_direction = []
     for rank_B in rows.rank_BD.T:
