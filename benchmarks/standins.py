@@ -169,7 +169,7 @@ def pretrained_networks() -> None:
     """
     packages = cache_folder() / "packages"
     for name, packaged in PACKAGED.items():
-        folder = packages / packaged.package / packaged.place
+        folder = packages / packaged.package / packaged.path
         folder.mkdir(parents=True)
         (packages / packaged.package / "__init__.py").touch()
         if name == "minilm":
