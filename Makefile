@@ -3,6 +3,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
+# threads that wait sleep: on a busy machine, spinning ones make the tests take twice as long
+export OMP_WAIT_POLICY ?= passive
 TORCH := $(shell sed -n 's/^\(torch==.*\)/\1/p' constraints.txt)
 
 help: ## say what each target does
