@@ -108,7 +108,7 @@ def ours(
     options = [
         f"training.batch_size={sizes.batch}",
         "training.epochs=1",
-        f"model.alone={float(unimodal)}",
+        f"model.unimodal_weight={float(unimodal)}",
         f"training.precision={precision}",
         "training.unaugmented=0",
         "split.valid=0",
@@ -169,7 +169,8 @@ def main() -> None:
         f"""# Training what comes after frozen encoders
 
 Made by `benchmarks/head.py`, medians of {rounds} interleaved epochs of {sizes.rows:,} rows of three vectors
-of {sizes.width}, batches of {sizes.batch}, one thread; {machine()}. plait's unimodal losses (`model.alone`,
+of {sizes.width}, batches of {sizes.batch}, one thread; {machine()}. plait's unimodal losses
+(`model.unimodal_weight`,
 on by default) need three more small networks.
 
 {table(["", "rows a second", "time against the floor in fp32"], lines)}""",

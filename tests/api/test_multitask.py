@@ -160,17 +160,19 @@ def test_the_best_epoch_has_the_best_mean_normalised_score(
     )
     with (model.folder / "log.csv").open() as file:
         log = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
-    smooth = [np.mean([row["valid_skill"] for row in log[max(0, i - 4) : i + 1]]) for i in range(6)]
+    smooth = [
+        np.mean([row["valid_normalised_score"] for row in log[max(0, i - 4) : i + 1]]) for i in range(6)
+    ]
     best = model.record["best_epoch"]
     assert smooth[best - 1] > max(smooth) - 1e-4, "the log is rounded, and two epochs may tie"
     last = log[-1]
-    guess = {t: one["baseline"] for t, one in model.record["evaluation"]["validation"]["targets"].items()}
-    skills = [
-        (last["valid_label_accuracy"] - guess["label"]["accuracy"]) / (1 - guess["label"]["accuracy"]),
-        1 - last["valid_cents_rmse"] / guess["cents"]["rmse"],
-        3 * (last["valid_half_accuracy"] - guess["half"]["accuracy"]) / (1 - guess["half"]["accuracy"]),
+    baseline = {t: one["baseline"] for t, one in model.record["evaluation"]["validation"]["targets"].items()}
+    scores = [
+        (last["valid_label_accuracy"] - baseline["label"]["accuracy"]) / (1 - baseline["label"]["accuracy"]),
+        1 - last["valid_cents_rmse"] / baseline["cents"]["rmse"],
+        3 * (last["valid_half_accuracy"] - baseline["half"]["accuracy"]) / (1 - baseline["half"]["accuracy"]),
     ]
-    assert last["valid_skill"] == pytest.approx(sum(skills) / 5, abs=1e-5)
+    assert last["valid_normalised_score"] == pytest.approx(sum(scores) / 5, abs=1e-5)
 
 
 def test_best_by_names_the_target_that_counts(several: list[dict[str, Any]], tmp_path: Path) -> None:
@@ -184,7 +186,7 @@ def test_best_by_names_the_target_that_counts(several: list[dict[str, Any]], tmp
     assert smooth[model.record["best_epoch"] - 1] < min(smooth) * 1.0001, "the log is rounded"
 
 
-def test_skill_is_the_share_of_the_way_to_perfection() -> None:
+def test_normalised_score_is_0_at_baseline_1_if_perfect() -> None:
     assert normalised_score(0.9, 0.8, True) == pytest.approx(0.5)
     assert normalised_score(0.5, 2.0, False) == pytest.approx(0.75)
     assert normalised_score(3.0, 2.0, False) == pytest.approx(-0.5)

@@ -74,7 +74,7 @@ def test_alignments_are_tuned_by_what_they_have(table: Path, tmp_path: Path) -> 
     assert model.alignments == {"alignment": ["photo", "text"]}
     tried = {override.split("=")[0] for override in drawn(tmp_path / "run")[1]}
     assert {"training.learning_rate", "tasks.alignment.temperature", "tasks.alignment.dropout"} <= tried
-    assert not {"training.mixup", "fusion", "model.alone", "model.modality_dropout"} & tried
+    assert not {"training.mixup", "fusion", "model.unimodal_weight", "model.modality_dropout"} & tried
 
 
 def test_only_what_all_tasks_can_do_with_is_tried(table: Path) -> None:

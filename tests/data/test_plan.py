@@ -143,7 +143,7 @@ def test_without_a_target_only_aligned_columns_are_inputs(tmp_path: Path) -> Non
     assert plan.alignments == {"alignment": ["photo", "text"]}
     assert plan.targets == []
     assert list(plan.columns) == ["photo", "text"]
-    assert plan.model.modality_dropout == plan.model.alone == 0.0
+    assert plan.model.modality_dropout == plan.model.unimodal_weight == 0.0
 
 
 def test_rows_without_a_label_are_left_out_or_learned_from() -> None:

@@ -154,7 +154,7 @@ class Plan:
             self,
             recipe=recipe,
             fusion=fusions.resolve(fusion) if fusion else self.fusion,
-            model=self.model.model_copy(update={"votes": False}),
+            model=self.model.model_copy(update={"late_fusion": False}),
             ensemble=EnsemblePlan(),
         )._numbered()
 
@@ -268,7 +268,7 @@ def _plan_model(recipe: ModelRecipe, targets: Targets) -> ModelRecipe:
     if targets.labels:
         return recipe
     dropout = recipe.modality_dropout if "modality_dropout" in recipe.model_fields_set else 0.0
-    return recipe.model_copy(update={"modality_dropout": dropout, "alone": 0.0})
+    return recipe.model_copy(update={"modality_dropout": dropout, "unimodal_weight": 0.0})
 
 
 def _all_frozen(columns: Mapping[str, ColumnPlan]) -> bool:

@@ -28,7 +28,7 @@ def write(folder: Path, trained: Artifact) -> None:
     pages = resources.files("plait") / "pages"
     facts = _facts(folder, trained)
     tasks = trained.preprocessing.tasks
-    main = ["valid_skill", *(f"valid_{target}_{task.score}" for target, task in tasks.items())]
+    main = ["valid_normalised_score", *(f"valid_{target}_{task.score}" for target, task in tasks.items())]
     curves = _curves(trained.record["history"], main)
     html = environment.from_string((pages / "report.html").read_text(encoding="utf-8"))
     write_text(folder / "report.html", html.render(**facts, curves=curves))

@@ -204,7 +204,7 @@ def _fusers(
         if isinstance(task, Prediction) and columns not in fusers:
             read = {column: widths[column] for column in columns}
             blocks = blocks_of(columns, plain)
-            fusers[columns] = Fuser(read, fusion.build(config, read), blocks, plan.model.alone > 0)
+            fusers[columns] = Fuser(read, fusion.build(config, read), blocks, plan.model.unimodal_weight > 0)
     return fusers
 
 
@@ -212,7 +212,7 @@ def _task_widths(plan: Plan, columns: dict[str, int], fuser: Fuser | None) -> Wi
     """Return the sizes from which a task builds its head. A comparison has no fuser."""
     if fuser is None:
         return Widths(fused=0, columns=columns, blocks=[], late_fusion=False)
-    late_fusion = bool(fuser.unimodal_blocks and plan.model.votes)
+    late_fusion = bool(fuser.unimodal_blocks and plan.model.late_fusion)
     return Widths(fused=fuser.width, columns=columns, blocks=list(fuser.blocks), late_fusion=late_fusion)
 
 

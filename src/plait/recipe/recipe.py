@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
@@ -24,6 +25,9 @@ from plait.recipe.sections import (
     TuningRecipe,
 )
 from plait.table.json import JSON
+
+# Options that have a new name, by section. The old one is accepted for one release, with a warning.
+RENAMED = {"model": {"alone": "unimodal_weight", "votes": "late_fusion"}}
 
 
 class Recipe(Options):
@@ -80,6 +84,7 @@ def load(source: str | Path | Mapping[str, object] | Recipe | None, overrides: I
 
     for override in overrides:
         _override(data, override)
+    data = _with_new_names(data)
 
     try:
         return Recipe(**data)
@@ -108,6 +113,25 @@ def _read(source: str) -> dict[str, object]:
     if not isinstance(data, dict):
         raise RecipeError(f"recipe '{source}' should hold names and values, as in `training: {{epochs: 5}}`")
     return data
+
+
+def _with_new_names(data: dict[str, object]) -> dict[str, object]:
+    renamed = dict(data)
+    for section, names in RENAMED.items():
+        options = renamed.get(section)
+        if not isinstance(options, Mapping):
+            continue
+        renamed[section] = {names.get(name, name): value for name, value in options.items()}
+
+        for old, new in names.items():
+            if old in options and new in options:
+                raise RecipeError(f"recipe: {section}.{old} is the old name of {section}.{new}; state one")
+            if old in options:
+                message = (
+                    f"recipe: {section}.{old} is now {section}.{new}; the old name goes in the next release"
+                )
+                warnings.warn(message, FutureWarning, stacklevel=3)
+    return renamed
 
 
 def _override(data: dict[str, object], text: str) -> None:

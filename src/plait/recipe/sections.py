@@ -54,18 +54,19 @@ class ModelRecipe(Options):
     share of rows in which training hides some of the present cells: any subset of them (see
     `training/hiding.py`).
 
-    A block is one media column, or all plain columns together. `alone` weighs the losses of unimodal models,
-    one for each block, which training adds to the loss of the fused model (see `training/objective.py`); 0
-    leaves them out. With `balance: blend`, gradient blending sets these weights instead, ten times in a
-    training, by what each model still learns (see `training/blending.py`). With `votes`, the answer is a mean
-    of the fused model's and the unimodal ones': late fusion (see `tasks/base_prediction.py`).
+    A block is one media column, or all plain columns together. `unimodal_weight` weighs the losses of
+    unimodal models, one for each block. Training adds them to the loss of the fused model (see
+    `training/objective.py`); 0 leaves them out. With `balance: blend`, gradient blending sets these
+    weights instead, ten times in a training, by what each model still learns (see `training/blending.py`).
+    With `late_fusion`, the answer mixes the fused model's and the unimodal ones' (see
+    `tasks/base_prediction.py`).
     """
 
     missing: Literal["learned", "zero"] = "learned"
     modality_dropout: float = Field(0.2, ge=0, lt=1)
-    alone: float = Field(1.0, ge=0)
+    unimodal_weight: float = Field(1.0, ge=0)
     balance: Literal["given", "blend"] = "given"
-    votes: bool = True
+    late_fusion: bool = True
 
 
 class EnsembleRecipe(Options):
@@ -150,7 +151,7 @@ _SPACE: dict[str, Between | Choices] = {
     "training.weight_decay": Between(low=1e-3, high=0.5, log=True),
     "training.mixup": Choices(choices=(0.0, 0.2, 1.0)),
     "model.modality_dropout": Choices(choices=(0.0, 0.2, 0.4)),
-    "model.alone": Choices(choices=(0.3, 1.0, 3.0)),
+    "model.unimodal_weight": Choices(choices=(0.3, 1.0, 3.0)),
     "fusion": Choices(
         choices=("concat", {"name": "concat", "dropout": 0.3}, "logit_sum", "gated", "low_rank")
     ),
@@ -196,7 +197,7 @@ class TrainingOptions(Options):
     keep: Literal["best", "last"] = "best"
     best_by: str = Field(
         "",
-        description="the target whose main metric chooses the best epoch; if empty, the mean skill of all",
+        description="the target whose main metric chooses the best epoch; if empty, the mean of all",
     )
     checkpoint_minutes: float = Field(5.0, gt=0)
     trackers: tuple[Literal["csv", "tensorboard"], ...] = ("csv",)

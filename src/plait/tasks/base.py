@@ -205,7 +205,7 @@ class Task(nn.Module, Component, ABC):
     def losses(self, fused: Fused | None, encoded: Encoded, loss_of: LossOf) -> dict[str, Tensor]:
         """Return all losses that training adds up, by name; `MAIN` is among them."""
 
-    def loss_weights(self, blocks: Iterable[str], alone: float, left: float) -> dict[str, float]:
+    def loss_weights(self, blocks: Iterable[str], unimodal_weight: float, left: float) -> dict[str, float]:
         """Return the weights of its losses when a share of `left` of the training is still to come."""
         return {}
 

@@ -105,17 +105,17 @@ class Prediction(Task):
             losses[block] = loss_of(self(vector_BD), fused.present[block])
         return losses
 
-    def loss_weights(self, blocks: Iterable[str], alone: float, left: float) -> dict[str, float]:
-        """Return a weight of `alone` for each unimodal loss.
+    def loss_weights(self, blocks: Iterable[str], unimodal_weight: float, left: float) -> dict[str, float]:
+        """Return a weight of `unimodal_weight` for each unimodal loss.
 
         Squared errors share this weight, and it falls to zero at the end of training. A block's squared
         error stays large where the block says nothing about a number, and would dominate the loss. The loss
         of a class is bounded.
         """
         names = list(blocks)
-        weight = alone
+        weight = unimodal_weight
         if self.squared:
-            weight = alone * left / max(len(names), 1)
+            weight = unimodal_weight * left / max(len(names), 1)
         return {MAIN: 1.0, **dict.fromkeys(names, weight)}
 
     def sees_hidden_cells(self, columns: list[str]) -> bool:

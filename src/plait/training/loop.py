@@ -150,7 +150,9 @@ def _epoch(run: Training, progress: Progress, checkpoint: Checkpoint, bar: Bar) 
         steps_before = progress.epoch * len(batches) + number
         run.step.set_learning_rate(learning_rate(steps_before, steps, options))
         if not run.blends:
-            run.step.weights = loss_weights(run.model, run.plan.model.alone, 1 - steps_before / steps)
+            run.step.weights = loss_weights(
+                run.model, run.plan.model.unimodal_weight, 1 - steps_before / steps
+            )
 
         batch = run.train_data.batch(batches[number], generator if augments else None)
         batch = hide_cells(batch, run.plan.model.modality_dropout, generator)

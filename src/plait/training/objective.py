@@ -225,7 +225,7 @@ def _fused_outputs(model: MultimodalModel, batch: Batch) -> dict[str, tuple[Pred
     return outputs
 
 
-def loss_weights(model: MultimodalModel, alone: float, remaining: float) -> Weights:
+def loss_weights(model: MultimodalModel, unimodal_weight: float, remaining: float) -> Weights:
     """Return the weights of all losses when a share of `remaining` of the training is still to come.
 
     A target without weights of its own counts as it is.
@@ -233,7 +233,7 @@ def loss_weights(model: MultimodalModel, alone: float, remaining: float) -> Weig
     weights = {}
     for target in model.targets:
         blocks = model.fuser(target).unimodal_blocks if target in model.fuser_of else []
-        weights[target] = model.task(target).loss_weights(blocks, alone, remaining)
+        weights[target] = model.task(target).loss_weights(blocks, unimodal_weight, remaining)
     return weights
 
 

@@ -61,9 +61,9 @@ class Validation:
         """Return every task's loss and metrics; nothing when there are no rows.
 
         `valid_loss` is the loss of a single target. Of several it is the mean of their losses, each in
-        units of its baseline's loss and times its weight. `valid_skill`, of several, is the same mean
-        of their normalised scores: how far each main metric is on the way from the baseline (0) to
-        perfection (1).
+        units of its baseline's loss and times its weight. `valid_normalised_score`, of several, is the
+        same mean of their normalised scores: how far each main metric is on the way from the baseline (0)
+        to perfection (1).
         """
         if not len(self.valid_data):
             return {}
@@ -82,7 +82,7 @@ class Validation:
             baseline = self._baseline_scores[target]
             normalised[target] = normalised_score(metrics[task.score], baseline, task.higher)
         if has_several and normalised:
-            scores["valid_skill"] = self._mean(normalised)
+            scores["valid_normalised_score"] = self._mean(normalised)
         return scores
 
     def _loss_scores(self, losses: dict[str, float]) -> dict[str, float]:
@@ -160,7 +160,7 @@ class Validation:
 
         First comes the main metric of a single target, or of the one that `best_by` names; of several
         targets their mean normalised score. Then comes the validation loss. All are means over the last
-        epochs, because the luck of one epoch on few rows is no skill. Without validation rows the
+        epochs, because the luck of one epoch on few rows says little. Without validation rows the
         latest epoch is the best.
         """
         recent = history[-SMOOTHED:]
@@ -170,7 +170,7 @@ class Validation:
         target = best_by or self.model.targets[0]
         task = self.model.task(target)
         has_several = len(self.model.targets) > 1 and not best_by
-        name = "valid_skill" if has_several else f"valid_{target}_{task.score}"
+        name = "valid_normalised_score" if has_several else f"valid_{target}_{task.score}"
         if name not in recent[-1]:
             return (-loss,)
         score = sum(scores[name] for scores in recent) / len(recent)
