@@ -136,7 +136,7 @@ class Ensemble:
         progress: Progress = lambda n: None,
     ) -> Examples:
         """Prepare all rows of a table under every view. A problem of several views is listed once."""
-        views = {name: view.dataset(table, targets, store, progress) for name, view in self.views.items()}
+        views = {name: view.prepare(table, targets, store, progress) for name, view in self.views.items()}
         examples = Examples(views, self.features)
         listed = {(p.row, p.column) for p in examples.prepared.problems}
         for data in views.values():

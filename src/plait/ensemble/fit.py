@@ -148,7 +148,7 @@ def _prepare(fitting: Fitting, views: dict[str, View]) -> CrossFitting:
     ):
         for name, view in views.items():
             of_run = name == OWN
-            data = fitting.data if of_run else view.dataset(fitting.table, True, cache, bar.advance)
+            data = fitting.data if of_run else view.prepare(fitting.table, True, cache, bar.advance)
             prepared[name] = Dataset(data.prepared, data.preprocessing)
 
     features = Features.fit(prepared, _feature_columns(views), fitting.plan.split.train)
