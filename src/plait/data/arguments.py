@@ -28,6 +28,7 @@ def recipe_from(
     `columns` has a modality, a role or a mapping of options by column. Components outside plait that the
     recipe names may be imported from now on: the recipe is the caller's own. Raises `RecipeError`.
     """
+    # later lines replace earlier ones: `quality=` and `seed=` have the last word
     lines = [*_aligning(align), *overrides]
     if quality is not None:
         lines.append(f"quality={quality}")
@@ -93,10 +94,12 @@ def _aligning(columns: bool | Sequence[str]) -> list[str]:
 def _allow_external(recipe: Recipe) -> None:
     """Allow imports of the components `module:Class` that this recipe names."""
     choices: list[Choice | None] = [recipe.fusion, recipe.balancing]
-    choices += [*recipe.encoders.values(), *recipe.tasks.values()]
+    choices += recipe.encoders.values()
+    choices += recipe.tasks.values()
     for column in recipe.columns.values():
-        choices += [column.modality, column.encoder]
+        choices.append(column.modality)
+        choices.append(column.encoder)
 
     for choice in choices:
-        if choice and ":" in choice.name:
+        if choice is not None and ":" in choice.name:
             allow(choice.name)
