@@ -103,7 +103,8 @@ def plan_tasks(recipe: Recipe, targets: Targets, schema: Schema) -> dict[str, Ch
     """
     choices = {}
     for target, name in targets.tasks.items():
-        choices[target] = _with_inputs(target, recipe.tasks.get(target, Choice(name=name)), schema)
+        choice = recipe.tasks.get(target, Choice(name=name))
+        choices[target] = _with_inputs(target, choice, schema)
     _check_best_by(recipe, [*choices, *targets.alignments])
     for target, choice in choices.items():
         _check_inputs(target, targets.labels[target], choice, recipe, schema)
@@ -111,12 +112,14 @@ def plan_tasks(recipe: Recipe, targets: Targets, schema: Schema) -> dict[str, Ch
 
     for name in targets.alignments:
         choice = recipe.tasks[name]
+        # rows that stay on one side of the split belong together, so they are not contrasted either
         group = choice.options.get("group") or recipe.split.group
         choices[name] = _replaced(choice, inputs=aligned_columns(name, choice, schema), group=group)
 
     planned = {}
     for target, choice in choices.items():
         resolved = task_registry.resolve(choice, recipe.task_defaults.get(choice.name))
+        # written out, so that the plan says what each task reads
         if not resolved.options.get("inputs"):
             resolved = _replaced(resolved, inputs=schema.of("input"))
         planned[target] = resolved
@@ -228,6 +231,7 @@ def _check_inputs(target: str, label: str, choice: Choice, recipe: Recipe, schem
             f"task '{target}' would read its own answers in '{label}': name its inputs, as in "
             f"tasks.{target}.inputs=[photo]"
         )
+    # members learn all targets from the same features
     if named and _has_members(recipe):
         raise RecipeError(
             f"task '{target}' has inputs of its own, and an ensemble's members read all columns: leave "
@@ -243,7 +247,8 @@ def _check_training(recipe: Recipe, choices: Mapping[str, Choice], targets: Targ
             "training.unlabelled learns from rows without a label, which these tasks cannot: leave it out"
         )
     alignments = {name: recipe.tasks[name] for name in targets.alignments}
-    for name, choice in {**alignments, **choices}.items():
+    all_choices = {**alignments, **choices}
+    for name, choice in all_choices.items():
         if issubclass(task_registry.find(choice.name), Prediction):
             continue
         if recipe.training.mixup:

@@ -14,7 +14,8 @@ from plait.data.plan import Plan
 from plait.errors import TableError
 from plait.media.cell import Store
 from plait.media.loading import load_together
-from plait.modalities.base import Modality, modalities
+from plait.modalities.base import Modality
+from plait.modalities.base import modalities as modality_registry
 from plait.modalities.base_media import MediaModality
 from plait.nn.batch import Batch, Loaded, Values
 from plait.table.json import JSON, read_as, read_object
@@ -66,7 +67,7 @@ class Preprocessing:
         inputs = {}
         several = set()
         for name, column in plan.columns.items():
-            modality, config = modalities.choose(column.modality)
+            modality, config = modality_registry.choose(column.modality)
             cells = table.column(origin(name, table.data.column_names))
             inputs[name] = modality.fit(config, cells.take(rows))
             if modality.media and is_list(cells):
@@ -75,8 +76,8 @@ class Preprocessing:
         tasks = {}
         for name, choice in plan.tasks.items():
             kind, config = task_registry.choose(choice)
-            labels = _target(table, kind.reads(config, name), not kind.has_target).take(rows)
-            task = kind.fit(config, labels, name)
+            labels = _labels(table, kind, kind.reads(config, name))
+            task = kind.fit(config, labels.take(rows), name)
             task.connect(config, name)
             tasks[name] = task
         if not inputs:
@@ -102,11 +103,10 @@ class Preprocessing:
             sources = [Source(name, table.root, progress, store, part=name != column) for name in names]
             self._prepare_inputs(prepared, table, column, sources)
 
-        if targets:
-            for name, task in self.tasks.items():
-                # an alignment reads its inputs, and what the table lacks of them is missing
-                if not task.has_target or task.label_columns[0] in table.data.column_names:
-                    _prepare_target(prepared, table, task, Source(name, table.root, store=store))
+        for name, task in self.tasks.items() if targets else ():
+            # a task with a target needs this column; one without reads several, of which some may be missing
+            if not task.has_target or task.label_columns[0] in table.data.column_names:
+                _prepare_target(prepared, table, task, Source(name, table.root, store=store))
         prepared.problems.sort(key=lambda problem: problem.row)
         return prepared
 
@@ -117,11 +117,12 @@ class Preprocessing:
         cells = table.column(column) if is_in_table else pa.chunked_array([pa.nulls(rows)])
         modalities = [self.inputs[source.column] for source in sources]
 
+        batch = prepared.batch
         for source, loaded in zip(sources, load(modalities, cells, sources), strict=True):
             name = source.column
-            prepared.batch.values[name] = loaded.values
-            prepared.batch.present[name] = loaded.present
-            prepared.batch.in_table[name] = torch.full((rows,), is_in_table)
+            batch.values[name] = loaded.values
+            batch.present[name] = loaded.present
+            batch.in_table[name] = torch.full((rows,), is_in_table)
             prepared.problems += loaded.problems
             prepared.filled[name] = rows - cells.null_count
             # the sound of a video is in the same file, which must not count twice
@@ -167,7 +168,7 @@ class Preprocessing:
         inputs = {}
         input_states = read_object(state["inputs"])
         for name, column in plan.columns.items():
-            modality, config = modalities.choose(column.modality)
+            modality, config = modality_registry.choose(column.modality)
             inputs[name] = modality.from_state(config, read_object(input_states[name]))
 
         tasks = {}
@@ -198,8 +199,8 @@ def _excluded_columns(plan: Plan) -> str:
 def _prepare_target(prepared: Prepared, table: Table, task: Task, source: Source) -> None:
     """Encode the labels of one target."""
     name = source.column
-    cells = _target(table, task.label_columns, not task.has_target)
-    target, labelled, problems = task.encode(cells, source)
+    labels = _labels(table, task, task.label_columns)
+    target, labelled, problems = task.encode(labels, source)
     prepared.batch.targets[name] = target
     prepared.batch.labelled[name] = labelled
     if task.from_files:
@@ -207,13 +208,15 @@ def _prepare_target(prepared: Prepared, table: Table, task: Task, source: Source
     prepared.problems += problems
 
 
-def _target(table: Table, columns: list[str], several: bool) -> pa.ChunkedArray:
-    """Return the cells of a target's column, or with `several` one struct of all columns for each row.
+def _labels(table: Table, task: Task | type[Task], columns: list[str]) -> pa.ChunkedArray:
+    """Return what a task learns for each row: the cell of its target.
 
-    A column of several that the table lacks is missing in every row.
+    A task without a target learns from several columns, so each row has a struct of their cells. A column
+    of several that the table lacks is missing in every row.
     """
-    if not several:
+    if task.has_target:
         return table.column(columns[0])
+
     arrays = []
     for column in columns:
         name = origin(column, table.data.column_names)
