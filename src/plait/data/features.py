@@ -1,7 +1,7 @@
 """Turn a table into the numbers that linear models and trees read.
 
-Each input becomes a block of numbers: the vectors of its frozen encoder if it has one, else numbers that
-are computed from the prepared cells.
+Each input becomes a feature block: the vectors of its frozen encoder if it has one, else numbers that are
+computed from the prepared cells.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TOGETHER = 256  # cells that are turned into numbers at once
 
 
 @dataclass
-class Block:
+class FeatureBlock:
     """The numbers of one input, `x` (rows, width): zero where `present` says that the cell is missing.
 
     Dense numbers have mean 0 and expected squared length 1 over the rows that they were fitted on; rows of
@@ -41,21 +41,21 @@ class Block:
     x: Matrix
     present: np.ndarray
 
-    def take(self, rows: np.ndarray) -> Block:
+    def take(self, rows: np.ndarray) -> FeatureBlock:
         """Return the block of some rows."""
-        return Block(self.view, self.column, self.x[rows], self.present[rows])
+        return FeatureBlock(self.view, self.column, self.x[rows], self.present[rows])
 
-    def only(self, columns: Iterable[str]) -> Block:
+    def only(self, columns: Iterable[str]) -> FeatureBlock:
         """Return the block as if its column was missing in every row, unless it is one of `columns`."""
         if self.column in set(columns):
             return self
         nowhere = np.zeros_like(self.present)
-        return Block(self.view, self.column, self.x * 0, nowhere)
+        return FeatureBlock(self.view, self.column, self.x * 0, nowhere)
 
 
 @dataclass
 class _Fitted:
-    """How one input of one view becomes a block.
+    """How one input of one view becomes a feature block.
 
     Dense numbers x become (x - `mean`) * `scale`. Counts are multiplied by `scale`, and have no mean: with
     it, no number would stay zero.
@@ -74,7 +74,7 @@ _FITTED = TypeAdapter(_Fitted)
 
 
 class Features:
-    """The scales of all inputs, fitted on training rows; called with views, they give the blocks."""
+    """The scales of all inputs, fitted on training rows. Called with views, they give feature blocks."""
 
     def __init__(self, fitted: list[_Fitted]) -> None:
         self._fitted = fitted
@@ -90,24 +90,20 @@ class Features:
                 fitted.append(_fit(view, column, x, cells.form))
         return cls(fitted)
 
-    def __call__(self, views: dict[str, Dataset]) -> list[Block]:
+    def __call__(self, views: dict[str, Dataset]) -> list[FeatureBlock]:
         """Return the block of each input, for all rows of the views."""
         blocks = []
         for fitted in self._fitted:
             view = views[fitted.view]
             cells = _Cells.of(view, fitted.column, view.rows)
             x = _scaled(cells.numbers(), fitted, cells.present)
-            blocks.append(Block(fitted.view, fitted.column, x, cells.present))
+            blocks.append(FeatureBlock(fitted.view, fitted.column, x, cells.present))
         return blocks
 
     @property
     def views(self) -> set[str]:
         """The names of the views that are read."""
         return {fitted.view for fitted in self._fitted}
-
-    def without(self, views: set[str]) -> Features:
-        """Return the features without those of some views."""
-        return Features([fitted for fitted in self._fitted if fitted.view not in views])
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the fitted means and scales, to be saved beside `state`."""
@@ -153,7 +149,7 @@ class _Cells:
 
     @property
     def form(self) -> Form:
-        """The form of the column's numbers, see `Block`."""
+        """The form of the column's numbers, see `FeatureBlock`."""
         if self.values.encoded:
             return "dense"
         kind = self.modality.layout.kind
@@ -181,7 +177,7 @@ class _Cells:
     def _summaries(self, media: Values) -> Tensor:
         """Return the numbers of single media or embeddings, (media, width)."""
         if media.encoded:
-            return masked_mean(media.x.float(), media.mask_BL()).float()
+            return masked_mean(media.x.float(), media.mask_BL())
         media = self.modality.transform(media, None)
         summarise = KINDS[self.modality.layout.kind]
         # modalities cut a long recording into windows

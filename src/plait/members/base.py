@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from plait.data.dataset import Dataset
-from plait.data.features import Block, Features
+from plait.data.features import FeatureBlock, Features
 from plait.data.plan import Plan
 from plait.data.preprocessing import Prepared, Preprocessing
 from plait.nn.device import Settings
@@ -52,8 +52,8 @@ class Examples:
         return len(self._first)
 
     @cached_property
-    def blocks(self) -> list[Block]:
-        """The features of these rows, one block of numbers for each column."""
+    def blocks(self) -> list[FeatureBlock]:
+        """The features of these rows, one block for each input of each view."""
         return self.features(self.views)
 
     def take(self, places: np.ndarray) -> Examples:
@@ -139,6 +139,6 @@ class Member(Component, ABC):
 members = Registry[Member]("members")
 
 
-def hidden(blocks: list[Block], subset: Sequence[str]) -> list[Block]:
+def hidden(blocks: list[FeatureBlock], subset: Sequence[str]) -> list[FeatureBlock]:
     """Hide all columns that are not in `subset`."""
     return [block.only(subset) for block in blocks]

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from plait.data.features import Block
+from plait.data.features import FeatureBlock
 from plait.data.plan import Plan
 from plait.members.base import Examples, Lesson, Member, View, hidden
 from plait.members.base_linear import Space, multiply, solve
@@ -94,7 +94,7 @@ class Linear(Member):
             outputs.append(by_target)
         return outputs
 
-    def _matrices(self, blocks: list[Block]) -> list[Matrix]:
+    def _matrices(self, blocks: list[FeatureBlock]) -> list[Matrix]:
         """Return a matrix (rows, numbers) for each input, and one that says which inputs are missing."""
         blocks = _used_blocks(blocks, self.ngrams)
         matrices = [block.x for block in blocks]
@@ -148,7 +148,7 @@ class _Rows:
         return cls([x[rows] for x in xs], y)
 
 
-def _used_blocks(blocks: list[Block], ngrams: bool) -> list[Block]:
+def _used_blocks(blocks: list[FeatureBlock], ngrams: bool) -> list[FeatureBlock]:
     """Leave out the n-grams of columns that have another block, unless `ngrams`."""
     if ngrams:
         return blocks

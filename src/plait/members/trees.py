@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from scipy import sparse
 from torch import Tensor
 
-from plait.data.features import Block
+from plait.data.features import FeatureBlock
 from plait.data.plan import Plan
 from plait.members.base import Examples, Lesson, Member, View, hidden
 from plait.nn.device import Settings
@@ -194,7 +194,7 @@ def _boost(
     return lightgbm.Booster(model_str=booster.model_to_string(num_iteration=booster.best_iteration))
 
 
-def _frequent(block: Block) -> np.ndarray | None:
+def _frequent(block: FeatureBlock) -> np.ndarray | None:
     """Return the columns of a sparse block that trees see: the most frequent ones; None for a dense block."""
     if not sparse.issparse(block.x):
         return None
@@ -204,7 +204,7 @@ def _frequent(block: Block) -> np.ndarray | None:
     return np.sort(by_frequency[:number])
 
 
-def _matrix(blocks: list[Block], frequent: list[np.ndarray | None]) -> np.ndarray:
+def _matrix(blocks: list[FeatureBlock], frequent: list[np.ndarray | None]) -> np.ndarray:
     """Put all blocks side by side, NaN where an input is missing: (rows, numbers), float32."""
     xs: list[np.ndarray] = []
     for block, columns in zip(blocks, frequent, strict=True):
