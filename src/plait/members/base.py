@@ -27,11 +27,13 @@ View = tuple[str, Preprocessing]  # the view's name, and its fitted inputs
 class Examples:
     """Rows of a table under every view that members need, in the same order in all views.
 
-    `features` turns them into numbers.
+    `features` turns them into numbers. `taken_from` has the examples that these are some of, and their places
+    in them.
     """
 
     views: dict[str, Dataset]
     features: Features
+    taken_from: tuple[Examples, np.ndarray] | None = None
 
     @property
     def _first(self) -> Dataset:
@@ -54,7 +56,12 @@ class Examples:
     @cached_property
     def blocks(self) -> list[FeatureBlock]:
         """The features of these rows, one block for each input of each view."""
-        return self.features(self.views)
+        if self.taken_from is None:
+            return self.features(self.views)
+
+        # every fold of every member takes its rows from features that are computed once
+        examples, places = self.taken_from
+        return [block.take(places) for block in examples.blocks]
 
     def take(self, places: np.ndarray) -> Examples:
         """Return some of these rows. `places` count within them."""
@@ -62,12 +69,7 @@ class Examples:
         for name, view in self.views.items():
             rows = view.rows.numpy()[places]
             views[name] = Dataset(view.prepared, view.preprocessing, rows)
-        subset = Examples(views, self.features)
-
-        # blocks of all rows are computed once; folds take theirs from them
-        if "blocks" in self.__dict__:
-            subset.__dict__["blocks"] = [block.take(places) for block in self.blocks]
-        return subset
+        return Examples(views, self.features, taken_from=(self, places))
 
     def target(self, name: str) -> tuple[Tensor, Tensor]:
         """Return a target for each row, and a mask that is True where there is a label."""
