@@ -71,10 +71,14 @@ class _ColumnEmbedder:
         vectors = self._cached(items_by_digest, progress)
 
         # any item of a digest will do: all of them have the same content
-        uncached = {digest: items[0] for digest, items in items_by_digest.items() if digest not in vectors}
+        uncached = {}
+        for digest, items in items_by_digest.items():
+            if digest not in vectors:
+                uncached[digest] = items[0]
+
         for batch in self._batches(values, uncached):
-            items = torch.tensor([uncached[digest] for digest in batch])
-            for digest, array in zip(batch, self._run(values, items), strict=True):
+            batch_items = torch.tensor([uncached[digest] for digest in batch])
+            for digest, array in zip(batch, self._run(values, batch_items), strict=True):
                 # what the store returns is a view of its file, where it keeps one, and needs no memory
                 stored = self.store.put(self.identity, digest, Cell(array)).array
                 assert stored is not None

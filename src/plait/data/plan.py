@@ -268,7 +268,8 @@ def _has_label(table: Table, labels: Mapping[str, str], alignments: Mapping[str,
     """Return which rows have a label of any target, or a cell of any aligned column: (rows,) of bool."""
     columns = set(labels.values())
     for aligned in alignments.values():
-        columns.update(origin(column, table.data.column_names) for column in aligned)
+        for column in aligned:
+            columns.add(origin(column, table.data.column_names))
 
     has_label = np.zeros(len(table), dtype=bool)
     for column in columns:
@@ -313,5 +314,5 @@ def _plan_model(recipe: ModelRecipe, targets: Targets) -> ModelRecipe:
 
 def _all_frozen(columns: Mapping[str, ColumnPlan]) -> bool:
     """Return whether there are media or texts, and none of their encoders is trained."""
-    frozen = [column.frozen for column in columns.values() if not column.plain]
-    return bool(frozen) and all(frozen)
+    media_and_texts = [column for column in columns.values() if not column.plain]
+    return bool(media_and_texts) and all(column.frozen for column in media_and_texts)

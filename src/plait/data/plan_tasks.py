@@ -93,7 +93,12 @@ def _hidden_labels(
     for column, column_recipe in recipe.columns.items():
         if column_recipe.role == "input":
             inputs.add(column)
-    return [column for target, column in labels.items() if column == target or column not in inputs]
+
+    hidden = []
+    for target, column in labels.items():
+        if column == target or column not in inputs:
+            hidden.append(column)
+    return hidden
 
 
 def plan_tasks(recipe: Recipe, targets: Targets, schema: Schema) -> dict[str, Choice]:
@@ -201,7 +206,10 @@ def _with_inputs(target: str, choice: Choice, schema: Schema) -> Choice:
     modalities = task_registry.find(choice.name).modalities
     if not modalities or choice.options.get("inputs"):
         return choice
-    columns = [column for column in schema.of("input") if schema[column].modality in modalities]
+    columns = []
+    for column in schema.of("input"):
+        if schema[column].modality in modalities:
+            columns.append(column)
     if not columns:
         raise RecipeError(
             f"task '{target}': {choice.name} reads columns of {' or '.join(modalities)}, and the table has "

@@ -52,8 +52,7 @@ def plan_training(
 
     batch_size = recipe.batch_size
     if batch_size == "auto":
-        compares = any(issubclass(task, Comparison) for task in tasks)
-        batch_size = _batch_size(rows, compares, writes, many)
+        batch_size = _batch_size(rows, tasks, writes, many)
 
     epochs = recipe.epochs
     if epochs == "auto":
@@ -68,9 +67,10 @@ def plan_training(
     return TrainingPlan(**shared, epochs=epochs, batch_size=batch_size, unaugmented=unaugmented)
 
 
-def _batch_size(rows: int, compares: bool, writes: bool, many: bool) -> int:
+def _batch_size(rows: int, tasks: Sequence[type[Task]], writes: bool, many: bool) -> int:
     """Return the number of rows of a batch."""
-    if compares:  # the other rows of a batch are what each row is told apart from
+    # the other rows of a batch are what each row is told apart from
+    if any(issubclass(task, Comparison) for task in tasks):
         return max(BATCH, min(COMPARED, rows // 4))
     if writes:
         return WRITING_BATCH

@@ -169,8 +169,15 @@ def check_labels(prepared: Prepared, train: np.ndarray) -> None:
     train_rows = torch.from_numpy(train)
     for target, labelled in prepared.batch.labelled.items():
         if not bool(labelled[train_rows].any()):
-            reasons = (problem.reason for problem in prepared.problems if problem.column == target)
-            reason = next(reasons, "none is there")
+            reason = _first_reason(prepared, target) or "none is there"
             raise TrainingError(
                 f"target '{target}': no training row has a label that can be learned from: {reason}"
             )
+
+
+def _first_reason(prepared: Prepared, column: str) -> str:
+    """Return what is wrong with the first bad cell of a column; nothing if it has none."""
+    for problem in prepared.problems:
+        if problem.column == column:
+            return problem.reason
+    return ""

@@ -100,7 +100,10 @@ class Preprocessing:
         empty = {name: Values(torch.empty(0)) for name in self.inputs}
         prepared = Prepared(Batch(empty, {}, {}, torch.arange(len(table))))
         for column, names in self._by_origin(table.data.column_names).items():
-            sources = [Source(name, table.root, progress, store, part=name != column) for name in names]
+            sources = []
+            for name in names:
+                is_part = name != column  # the sound of a video, which it may lack
+                sources.append(Source(name, table.root, progress, store, is_part))
             self._prepare_inputs(prepared, table, column, sources)
 
         for name, task in self.tasks.items() if targets else ():
@@ -240,7 +243,11 @@ def load(modalities: list[Modality], cells: pa.ChunkedArray, sources: list[Sourc
     media = [modality for modality in modalities if isinstance(modality, MediaModality)]
     if len(media) > 1:
         return load_together(media, cells, sources)
-    return [_loaded(modality, cells, source) for modality, source in zip(modalities, sources, strict=True)]
+
+    columns = []
+    for modality, source in zip(modalities, sources, strict=True):
+        columns.append(_loaded(modality, cells, source))
+    return columns
 
 
 def _loaded(modality: Modality, cells: pa.ChunkedArray, source: Source) -> Loaded:

@@ -193,8 +193,8 @@ class Ensemble:
 
     def _has_all_columns(self, view_names: set[str]) -> bool:
         """Return whether one of these views has all columns."""
-        all_columns = set(self.columns)
-        return any(set(self.views[name].preprocessing.inputs) == all_columns for name in view_names)
+        inputs = [set(self.views[name].preprocessing.inputs) for name in view_names]
+        return set(self.columns) in inputs
 
     def save(self, folder: Path) -> None:
         """Write the members beside the run's network, which is not written again."""
@@ -219,7 +219,9 @@ class Ensemble:
 
     def _tensors(self) -> dict[str, Tensor]:
         """Return the tensors that belong to no member, by their names in the file."""
-        tensors = {f"features/{key}": tensor for key, tensor in self.features.tensors().items()}
+        tensors = {}
+        for key, tensor in self.features.tensors().items():
+            tensors[f"features/{key}"] = tensor
         for number, mixture in enumerate(self.mixtures.values()):
             if mixture.stack is not None:
                 weight, bias = mixture.stack

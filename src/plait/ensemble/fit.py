@@ -239,9 +239,12 @@ def _feature_columns(views: dict[str, View]) -> dict[str, list[str]]:
 
 def _last_complete_view(views: dict[str, View]) -> str:
     """Return the last view that has all columns: it is most likely to be needed anyway."""
-    all_columns = len(views[NETWORK].preprocessing.inputs)
-    complete = [name for name, view in views.items() if len(view.preprocessing.inputs) == all_columns]
-    return complete[-1]
+    number_of_inputs = len(views[NETWORK].preprocessing.inputs)
+    last = NETWORK
+    for name, view in views.items():
+        if len(view.preprocessing.inputs) == number_of_inputs:
+            last = name
+    return last
 
 
 def _embedded_columns(views: dict[str, View]) -> dict[str, list[str]]:

@@ -160,9 +160,11 @@ class OutOfFoldEnsemble:
             if member.name not in names:
                 continue
             outputs[member.name] = []
-            for by_target in member.predict(self.examples, subsets, self.tasks):
-                of_rows = {target: prediction.outputs[places] for target, prediction in by_target.items()}
-                outputs[member.name].append(of_rows)
+            for predictions in member.predict(self.examples, subsets, self.tasks):
+                by_target = {}
+                for target, prediction in predictions.items():
+                    by_target[target] = prediction.outputs[places]
+                outputs[member.name].append(by_target)
         progress(len(rows))
         return mixed_outputs(self.mixtures, self.tasks, outputs, len(subsets))
 
@@ -171,13 +173,19 @@ def weighted_mean(
     task: Prediction, predictions: Mapping[Key, OutOfFoldPrediction], weights: Mapping[Key, float]
 ) -> OutOfFoldPrediction:
     """Average predictions by their weights, in the rows that all with a weight predict."""
-    used = [predictions[key] for key, weight in weights.items() if weight]
+    used = []
+    used_weights = []
+    for key, weight in weights.items():
+        if weight:
+            used.append(predictions[key])
+            used_weights.append(weight)
     if len(used) == 1:
         return used[0]
+
     mask = torch.stack([prediction.mask for prediction in used]).all(0)
     stacked = torch.stack([prediction.outputs[mask] for prediction in used])
     outputs = torch.full_like(used[0].outputs, torch.nan)
-    outputs[mask] = task.mix(stacked, torch.tensor([weight for weight in weights.values() if weight]))
+    outputs[mask] = task.mix(stacked, torch.tensor(used_weights))
     return OutOfFoldPrediction(outputs, mask)
 
 
@@ -190,9 +198,11 @@ def _predict(
     """Predict each row by the fit of one repeat that held it out: for each subset, by target."""
     by_fit = []
     for fit, places in zip(fits, held_out, strict=True):
-        # a table may be split without validation rows, the only ones that the run's network predicts
-        no_outputs: list[dict[str, Tensor]] = [{} for _ in subsets]
-        by_fit.append(fit.outputs(examples.take(places), subsets) if len(places) else no_outputs)
+        if len(places):
+            by_fit.append(fit.outputs(examples.take(places), subsets))
+        else:
+            # a table may be split without validation rows, the only ones that the run's network predicts
+            by_fit.append([{} for _ in subsets])
 
     predictions = []
     for subset in range(len(subsets)):

@@ -110,7 +110,11 @@ def _complete(
     """Return the members that predict the most labelled rows."""
     counts = {name: weighing.count(prediction) for name, prediction in predictions.items()}
     most_rows = max(counts.values())
-    return {name: predictions[name] for name, count in counts.items() if count == most_rows}
+    complete = {}
+    for name, prediction in predictions.items():
+        if counts[name] == most_rows:
+            complete[name] = prediction
+    return complete
 
 
 def _with_partial(

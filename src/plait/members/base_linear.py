@@ -26,14 +26,15 @@ class Space:
         self._xs = xs
         self._back: np.ndarray | None = None  # from weights in this space to factors of the rows
         self.x: Tensor | None = None
-        rows = xs[0].shape[0]
         self.width = sum(x.shape[1] for x in xs)
+        rows = xs[0].shape[0]
+        is_sparse = any(sparse.issparse(x) for x in xs)
 
         if rows < min(self.width, MOST_ROWS):
             coordinates, self._back = _among_rows(xs)
             self.x = torch.from_numpy(coordinates)
             self.width = coordinates.shape[1]
-        elif not any(sparse.issparse(x) for x in xs):
+        elif not is_sparse:
             self.x = torch.from_numpy(np.concatenate(xs, 1))
 
     def product(self, weight: Tensor) -> Tensor:

@@ -107,8 +107,10 @@ class Linear(Member):
 
     def save(self, folder: Path) -> None:
         """Write weights and biases, and the inputs that training rows lack."""
-        tensors = {f"{target}/weight": weight for target, weight in self.weights.items()}
-        tensors |= {f"{target}/bias": bias for target, bias in self.biases.items()}
+        tensors = {}
+        for target, weight in self.weights.items():
+            tensors[f"{target}/weight"] = weight
+            tensors[f"{target}/bias"] = self.biases[target]
         metadata = {"absent": json.dumps(self.absent)}
         save_file(tensors, folder / "linear.safetensors", metadata)
 
@@ -153,7 +155,11 @@ def _used_blocks(blocks: list[FeatureBlock], ngrams: bool) -> list[FeatureBlock]
     if ngrams:
         return blocks
     columns = {block.column for block in blocks if block.view != "ngrams"}
-    return [block for block in blocks if block.view != "ngrams" or block.column not in columns]
+    used = []
+    for block in blocks:
+        if block.view != "ngrams" or block.column not in columns:
+            used.append(block)
+    return used
 
 
 def _path(

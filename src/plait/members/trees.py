@@ -121,7 +121,9 @@ class Trees(Member):
                 (folder / name).write_text(booster.model_to_string(), encoding="utf-8")
                 files[target].append(name)
 
-        columns = [None if indices is None else indices.tolist() for indices in self.frequent]
+        columns: list[list[int] | None] = []
+        for indices in self.frequent:
+            columns.append(None if indices is None else indices.tolist())
         saved = _Saved(scalar=sorted(self.scalar), kept=columns, boosters=files)
         (folder / "trees.json").write_text(saved.model_dump_json(), encoding="utf-8")
 
