@@ -189,7 +189,8 @@ def _mean_of_several(x: Tensor, count_B: Tensor | None) -> Tensor:
     if count_B is None:
         return x
     owner = torch.arange(len(count_B)).repeat_interleave(count_B)
-    sums = torch.zeros(len(count_B), x.shape[1]).index_add(0, owner, x)
+    zeros = torch.zeros(len(count_B), x.shape[1])
+    sums = zeros.index_add(0, owner, x)
     return sums / count_B.clamp(min=1)[:, None]
 
 
@@ -203,7 +204,8 @@ def _fit(view: str, column: str, x: Matrix, form: Form) -> _Fitted:
     weight = inverse_frequency(x)
     if form == "one_hot":
         weight = weight > 0  # a category that no fitted row has weighs nothing
-    return _Fitted(view, column, form, np.zeros(1, dtype=np.float32), weight.astype(np.float32))
+    no_mean = np.zeros(1, dtype=np.float32)
+    return _Fitted(view, column, form, no_mean, weight.astype(np.float32))
 
 
 def _fit_dense(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

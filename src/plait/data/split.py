@@ -119,7 +119,8 @@ def folds(
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     groups = _codes(table, group, rows) if group else None
-    count = min(count, len(rows) if groups is None else len(np.unique(groups)))
+    available = len(rows) if groups is None else len(np.unique(groups))
+    count = min(count, available)
     if count < 2:
         units = f"groups of {group!r}" if group else "rows"
         raise TableError(f"expected two or more {units} to make folds of, found {count}")
@@ -191,8 +192,9 @@ def _by_column(table: Table, recipe: SplitRecipe, column: str, stratify: str, se
         how += f", and {recipe.valid:.0%} of its training rows, in {sides.how}, to validate"
     elif not len(valid) and recipe.valid:
         labels = table.column(stratify).take(pa.array(train)) if stratify else None
-        remaining, held, _ = _shuffled(np.arange(len(train)), recipe.valid, 0.0, labels, seed)
-        train, valid = train[remaining], train[held]
+        places = np.arange(len(train))
+        train_places, valid_places, _ = _shuffled(places, recipe.valid, 0.0, labels, seed)
+        train, valid = train[train_places], train[valid_places]
         how += f", and {recipe.valid:.0%} of its training rows to validate"
     return Split(train, valid, test, how)
 

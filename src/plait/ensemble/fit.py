@@ -326,7 +326,8 @@ def _lesson(shared: CrossFitting, view_name: str, fold: np.ndarray, seed: int) -
     """Return what a fit is trained with that holds out a fold: all other examples."""
     fitting, examples = shared.fitting, shared.examples
     view = shared.views[view_name or NETWORK]
-    train = examples.take(np.setdiff1d(np.arange(len(examples)), fold))
+    everywhere = np.arange(len(examples))
+    train = examples.take(np.setdiff1d(everywhere, fold))
     valid = examples.take(fold)
     return Lesson(
         train=train,
@@ -354,7 +355,8 @@ def _scores(out_of_fold: OutOfFoldEnsemble, target: str) -> dict[str, MemberScor
         rows = scored & prediction.mask
         if not rows.any():
             continue
-        cooled = prediction.cooled(mixture.temperatures[name])
-        score = task.measure_score(cooled.outputs[rows].numpy(), labels[rows].numpy())
-        scores[name] = MemberScore(score, int(rows.sum()), mixture.weights.get(name, 0.0))
+        outputs = prediction.cooled(mixture.temperatures[name]).outputs[rows]
+        score = task.measure_score(outputs.numpy(), labels[rows].numpy())
+        weight = mixture.weights.get(name, 0.0)
+        scores[name] = MemberScore(score, int(rows.sum()), weight)
     return scores
