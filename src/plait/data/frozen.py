@@ -52,7 +52,10 @@ def embed(
 
 
 class _ColumnEmbedder:
-    """Embeds the cells of one column. Cells of the same content share a digest and are computed once."""
+    """Embeds the cells of one column.
+
+    Cells of the same content share a digest and are computed once.
+    """
 
     def __init__(
         self, modality: Modality, encoder: FrozenEncoder, settings: Settings, identity: str, store: Store
@@ -124,7 +127,7 @@ class _ColumnEmbedder:
         steps = max((len(array) for array in vectors.values()), default=1)
         x = allocate(len(values), (steps, self.encoder.width), torch.float32)
         length_B = torch.ones(len(values), dtype=torch.long)
-        x_array = x.numpy()  # the same memory: NumPy writes small arrays faster
+        x_array = x.numpy()  # the same memory
         for digest, items in items_by_digest.items():
             array = vectors[digest]
             x_array[items, : len(array)] = array

@@ -123,6 +123,7 @@ def fit(fitting: Fitting) -> Trained | None:
 
 
 def _fit(fitting: Fitting, members: dict[str, Choice]) -> Trained:
+    """Cross-fit every member, weigh them for each target, and keep those that have a weight."""
     views, view_of = _views(fitting, members)
     shared = _prepare(fitting, views)
     cross_fits = [_cross_fit_of_network(shared)]
