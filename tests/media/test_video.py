@@ -167,3 +167,14 @@ def test_frames_and_sound_come_from_one_opening(monkeypatch: pytest.MonkeyPatch)
     assert sound is not None
     assert len(sound.wave) == pytest.approx(16_000, abs=1500)
     assert len(count) == 1
+
+
+@pytest.mark.parametrize("container", ["matroska", "flv"])
+@pytest.mark.parametrize("calls", [("frames", "sound"), ("sound", "frames")], ids=" then ".join)
+def test_a_cut_file_fails_for_frames_and_audio_alike(container: str, calls: tuple[str, str]) -> None:
+    data = clip(24, container, sound=wave(1.0))
+    opened = Clip(data[: int(len(data) * 0.6)])
+    read = {"frames": lambda: opened.frames(4, FRAMING), "sound": lambda: opened.sound(16_000, 10.0)}
+    for call in calls:
+        with pytest.raises(BadCell, match=r"cut short: .* s are there"):
+            read[call]()

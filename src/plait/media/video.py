@@ -54,6 +54,7 @@ class Clip:
         if self._animation is None:
             self._container = opened(file)
             self._packets: dict[int, list[Packet[Stream]]] | None = None
+            self._unreadable = ""  # the reason, once the packets have proved incomplete
 
     @property
     def moves(self) -> bool:
@@ -136,28 +137,39 @@ class Clip:
         return None
 
     def _demux(self) -> dict[int, list[Packet[Stream]]]:
-        """Read the packets of video and sound in one pass; return them by the index of their stream.
+        """Return the packets of video and audio by the index of their stream. Read them on the first call.
 
-        Raises `BadCell` if the file lacks something that its header states.
+        Raises `BadCell` on every call if the file lacks something that its header states.
         """
-        if self._packets is not None:
-            return self._packets
+        # a container can be read only once, so frames and audio share what the first pass says
+        if self._unreadable:
+            raise BadCell(self._unreadable)
+        if self._packets is None:
+            try:
+                self._packets = self._read_packets()
+            except BadCell as bad:
+                self._unreadable = bad.reason
+                raise
+        return self._packets
+
+    def _read_packets(self) -> dict[int, list[Packet[Stream]]]:
+        """Read the packets of video and audio in one pass, and check that none is missing."""
         streams: list[VideoStream | AudioStream] = list(self._container.streams.audio[:1])
         video = self._video()
         if video is not None:
             streams.insert(0, video)
 
-        self._packets = {stream.index: [] for stream in streams}
+        packets: dict[int, list[Packet[Stream]]] = {stream.index: [] for stream in streams}
         try:
             for packet in self._container.demux(streams):
                 if packet.size:
-                    self._packets[packet.stream_index].append(packet)
+                    packets[packet.stream_index].append(packet)
         except (av.FFmpegError, ValueError) as error:
             raise BadCell(_broken(error)) from None
 
-        self._check_duration(streams, self._packets)
-        self._check_packets(streams, self._packets)
-        return self._packets
+        self._check_duration(streams, packets)
+        self._check_packets(streams, packets)
+        return packets
 
     def _check_duration(self, streams: Sequence[Stream], packets: dict[int, list[Packet[Stream]]]) -> None:
         """Raise `BadCell` if the packets end before the duration that the header states."""
