@@ -18,7 +18,7 @@ from av import AudioStream
 from av.container import OutputContainer
 from PIL import Image
 
-from plait.media.audio import read_sound
+from plait.media.audio import read_audio
 from plait.samples.base import find_sample
 from plait.table.write import write
 
@@ -81,7 +81,7 @@ def _render(
     frames = _frames(Image.open(source / stamp["picture"]).convert("RGBA"), motion, fast, rng)
     sound = None
     if stamp["sound"]:
-        sound = read_sound((source / stamp["sound"]).read_bytes(), RATE, 10.0).wave
+        sound = read_audio((source / stamp["sound"]).read_bytes(), RATE, 10.0).wave
     name = f"clips/{number:04d}.mp4"
     _write(cache / name, frames, sound)
     lacks_clip, lacks_caption = rng.random(2) < (0.05, 0.4)
