@@ -110,9 +110,9 @@ def leaks(digests: dict[str, list[set[bytes]]], sides: dict[str, list[int]]) -> 
             files = "1 file is" if len(shared) == 1 else f"{len(shared):,} files are"
             side = SIDES[second]
             warnings.append(
-                f"column '{column}': {files} in both the {SIDES[first]} and the {side} rows (rows {first_row} "
-                f"and {second_row}, for example), so scores on {side} rows will be too good. "
-                f"Keep such rows together with split.group."
+                f"column '{column}': {files} in both the {SIDES[first]} and the {side} rows "
+                f"(rows {first_row} and {second_row}, for example), so scores on {side} rows "
+                f"will be too good. Keep such rows together with split.group."
             )
     return warnings
 
