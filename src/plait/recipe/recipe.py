@@ -170,7 +170,7 @@ def _subsection(section: dict[str, object], name: str) -> dict[str, object]:
     present = section.get(name)
     mapping: dict[str, object] = {}
     if isinstance(present, dict):
-        mapping = present
+        mapping = dict(present)  # the caller may own it
     elif isinstance(present, str):  # `encoder: cnn` has no options yet: it becomes `encoder: {name: cnn}`
         mapping = {"name": present}
     section[name] = mapping
