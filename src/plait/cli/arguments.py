@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -82,25 +82,6 @@ QualityOption = Annotated[
         help="fast trains one network (the default). good and best train ensembles with pretrained vectors."
     ),
 ]
-
-
-# of fit and tune, as their users and `plait.fit` both name them
-_SHARED = ("valid", "test", "recipe", "root", "out", "seed", "quality")
-
-
-def training_arguments(context: typer.Context) -> dict[str, Any]:
-    """Return the options that `plait fit` and `plait tune` share, as `plait.fit` takes them.
-
-    Both commands declare these options, so that `--help` shows them, and leave reading them to this.
-    """
-    from plait.data.arguments import parse_columns
-
-    options = context.params
-    arguments = {name: options[name] for name in _SHARED}
-    arguments["align"] = listed(*options["align"] or ())
-    arguments["columns"] = parse_columns(options["column"] or [])
-    arguments["overrides"] = options["set_"] or ()
-    return arguments
 
 
 def listed(*texts: str) -> list[str]:

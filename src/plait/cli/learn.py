@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,7 +22,7 @@ from plait.cli.arguments import (
     TargetOption,
     TestOption,
     ValidOption,
-    training_arguments,
+    listed,
 )
 
 
@@ -39,6 +39,25 @@ def inspect(
 
     columns = parse_columns(column or [])
     plait.inspect(table, target or (), root, columns, probe).show()
+
+
+# options of fit and tune that `plait.fit` takes by the same names
+_SHARED = ("valid", "test", "recipe", "root", "out", "seed", "quality")
+
+
+def _training_arguments(context: typer.Context) -> dict[str, Any]:
+    """Return the options that `plait fit` and `plait tune` share, as `plait.fit` takes them.
+
+    Both commands declare these options, so that `--help` shows them, and leave reading them to this.
+    """
+    from plait.data.arguments import parse_columns
+
+    options = context.params
+    arguments = {name: options[name] for name in _SHARED}
+    arguments["align"] = listed(*options["align"] or ())
+    arguments["columns"] = parse_columns(options["column"] or [])
+    arguments["overrides"] = options["set_"] or ()
+    return arguments
 
 
 @app.command(epilog="Example: plait fit train.csv --target label --set training.epochs=20 --out runs/first")
@@ -72,7 +91,7 @@ def fit(
         return
     if table is None:
         raise typer.BadParameter("expected a table, or --resume and the folder of a stopped training")
-    plait.fit(table, target or (), strict=strict, **training_arguments(context))
+    plait.fit(table, target or (), strict=strict, **_training_arguments(context))
 
 
 @app.command(epilog="Example: plait tune train.csv --target label --trials 30 --out runs/tuned")
@@ -98,7 +117,7 @@ def tune(
     ] = None,
 ) -> None:
     """Try several recipes on validation rows, then train the best."""
-    plait.tune(table, target or (), trials=trials, **training_arguments(context))
+    plait.tune(table, target or (), trials=trials, **_training_arguments(context))
 
 
 @app.command(epilog="Example: plait evaluate runs/first test.csv --out scores.json")
