@@ -124,10 +124,13 @@ class Audio(MediaModality):
 
     def prepares(self) -> JSON:
         """Return the options and versions that a prepared recording depends on."""
+        # augmentation acts on batches, so its options leave the cache valid
         names: tuple[str, ...] = ("rate", "window", "hop", "bands", "lowest", "highest", "longest")
         if self.config.form == "wave":
             names = ("form", "rate", "longest")
         options: JSON = {name: getattr(self.config, name) for name in names}
+
+        # 2: raise it after a change to `log_mel`
         versions: JSON = {"version": 2, "av": av.__version__, "soundfile": soundfile.__version__}
         return {**options, **versions}
 
@@ -230,6 +233,8 @@ def log_mel(wave: Tensor, config: Config) -> Tensor:
 
     frames_TW = padded.unfold(0, width, hop)
     spectrum_TF2 = torch.view_as_real(torch.fft.rfft(frames_TW * window))
+
+    # the square of the absolute value, without the square root that `abs` would take
     real_TF, imaginary_TF = spectrum_TF2[..., 0], spectrum_TF2[..., 1]
     power_TF = real_TF.square().addcmul_(imaginary_TF, imaginary_TF)
     power_TM = power_TF @ triangles
@@ -277,6 +282,8 @@ def view(
     spare_B = (length_B - steps).clamp(min=0)
     if not len(x_BTM) or not spare_B.any():
         return x_BTM[:, :steps], length_B.clamp(max=steps)
+
+    # a stretch may begin at any of the `spare + 1` first steps
     first_B = spare_B // 2
     if generator is not None:
         first_B = (torch.rand(len(spare_B), generator=generator) * (spare_B + 1)).long()

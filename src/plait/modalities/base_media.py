@@ -103,6 +103,7 @@ def recognise(
     if is_text(cells) and not named and not _names_a_file(sampled[:4], source):
         return None
 
+    # half is enough: some of the files may be damaged, or may be missing
     matching = sum(_is(cell, source, is_one) for cell in sampled)
     if matching >= count / 2:
         return Match(1.0, f"{matching} of {count} cells looked at are {what} by their content")

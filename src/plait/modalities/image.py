@@ -78,6 +78,8 @@ class Image(MediaModality):
     def prepare(self, media: Media) -> Cell:
         """Return an image as bytes (size, size, 3). Raises `BadCell`."""
         pixels = decode(media.data, self.config)
+
+        # such an image can be read but says nothing: the user is told
         is_plain = (pixels == pixels[0, 0]).all()
         return Cell(pixels, ("of one colour only",) if is_plain else ())
 
@@ -141,7 +143,8 @@ def _decode_jpeg(data: bytes, config: Framing) -> np.ndarray | None:
     if space not in ("YCbCr", "RGB", "Gray") or width * height > MAX_PIXELS:
         return None
 
-    # the decoder picks the smallest of its scales that has at least these sides
+    # The decoder picks the smallest of its scales that has at least these sides. Its fast arithmetic differs
+    # by less than the scales do.
     min_width, min_height = fitted((width, height), config)
     pixels = simplejpeg.decode_jpeg(
         data,

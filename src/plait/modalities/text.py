@@ -83,6 +83,7 @@ class Text(Modality):
         """Recognise strings; the more words a cell has, the surer."""
         if not is_text(cells):
             return None
+        # few different strings of few words are more likely names of classes
         words = words_a_cell(cells)
         different = distinct(cells)
         if words >= 3 and (different > 20 or different > len(cells) / 2):
@@ -286,6 +287,7 @@ def _word_ngrams(
     hashes = []
     owners = []
     for n in range(1, longest + 1):
+        # the length keeps a run apart from a longer or shorter one with the same hash
         hashes.append(run + np.uint64(n))
         owners.append(text)
         run = run[:-1] * PRIME + word[n:]
@@ -297,6 +299,8 @@ def _character_ngrams(code: np.ndarray, owner: np.ndarray, n: int) -> tuple[np.n
     """Hash runs of `n` characters within words. Returns the hashes, and the text of each run."""
     windows = np.lib.stride_tricks.sliding_window_view(code, n)
     first_owner = owner[: len(windows)]
+
+    # a space may only stand at either end; where two texts meet, a window may hold nothing but spaces
     is_in_one_word = (windows[:, 1:-1] != SPACE).all(1)
     is_in_one_text = first_owner == owner[n - 1 :]
     has_letter = (windows[:, :2] != SPACE).any(1)

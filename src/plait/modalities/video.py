@@ -93,6 +93,8 @@ class Video(MediaModality):
     def prepare(self, media: Media) -> Cell:
         """Return the frames of a video as bytes (T, size, size, 3). Raises `BadCell`."""
         pixels = media.video.frames(self.config.frames, self.config).pixels
+
+        # such videos can be read but say nothing: the user is told
         if pixels.max() <= BLACK:
             return Cell(pixels, ("black in every frame looked at",))
         if len(pixels) > 1 and (pixels == pixels[0]).all():
@@ -101,6 +103,7 @@ class Video(MediaModality):
 
     def transform(self, values: Values, generator: torch.Generator | None) -> Values:
         """Return frames as normalised floats (B, T, 3, H, W), augmented in training."""
+        # images and frames share their code: a batch of frames is a batch of images
         count, steps = values.x.shape[:2]
         x_BCHW = to_float(values.x.flatten(0, 1))
         if generator is not None and count:

@@ -95,6 +95,7 @@ def _render(
         wave = read_audio(content, RATE, 10.0).wave
     name = f"clips/{number:04d}.mp4"
     _write(cache / name, frames, wave)
+
     lacks_clip, lacks_caption = rng.random(2) < (0.05, 0.4)
     return {
         "clip": "" if lacks_clip else name,
