@@ -13,8 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from plait.errors import BadCell
+from plait.errors import BadCell, RecipeError
 from plait.media.image import augment
+from plait.modalities.base import modalities
 from plait.modalities.image import Config, decode
 from plait.modalities.image import Image as Modality
 from plait.table.table import Source
@@ -210,3 +211,9 @@ def test_mirroring_mirrors_half_of_the_images() -> None:
         unchanged += torch.allclose(after, before, atol=1e-5)
     assert mirrored + unchanged == 64
     assert 16 < mirrored < 48
+
+
+@pytest.mark.parametrize("std", [0, -1.0, (1.0, 0.0, 1.0)])
+def test_a_standard_deviation_must_be_above_zero(std: Any) -> None:
+    with pytest.raises(RecipeError, match=r"option 'std' is .*: expected numbers above 0"):
+        modalities.configure("image", {"std": std})

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from PIL import Image as Pillow
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -22,18 +22,15 @@ from plait.table.json import JSON
 MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs: about 13,000 x 13,000
 
 
-Spread = Annotated[float, Field(gt=0)]
-
-
 # Pillow's modes of 16 bits, and what divides them to give 0..255
 GREY_TO_BYTE = {"I;16": 257.0, "I;16B": 257.0, "I;16L": 257.0, "I": 257.0}
 
 
 class Framing(Options):
-    """How images become squares of numbers, and how training augments them.
+    """What images and videos share: how an image becomes a square of numbers, and how training augments it.
 
     `fit` says how an image becomes square. `pad` keeps all of it, `crop` keeps its centre, `stretch` ignores
-    its shape. The last six options are the augmentation.
+    its shape. The options from `crop` to `erase` are the augmentation.
     """
 
     size: int = Field(96, ge=8, le=2048, description="width and height in pixels")
@@ -45,7 +42,7 @@ class Framing(Options):
         0.5,
         description="subtracted from pixels, which lie in 0..1; one number, or one for red, green and blue",
     )
-    std: Spread | tuple[Spread, Spread, Spread] = Field(
+    std: float | tuple[float, float, float] = Field(
         0.25, description="divides pixels after the mean is subtracted; one number, or three"
     )
     crop: float = Field(
@@ -58,6 +55,13 @@ class Framing(Options):
         0.15, ge=0, le=1, description="largest change of brightness, contrast and saturation"
     )
     erase: float = Field(0.0, ge=0, le=1, description="probability that a rectangle is erased")
+
+    @field_validator("std")
+    @classmethod
+    def _above_zero(cls, value: float | tuple[float, float, float]) -> float | tuple[float, float, float]:
+        if np.min(value) <= 0:
+            raise ValueError("expected numbers above 0")
+        return value
 
     def prepares(self) -> JSON:
         """Return the options that a prepared image depends on; the other options act on batches."""

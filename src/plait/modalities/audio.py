@@ -58,7 +58,7 @@ SILENT = 1e-4  # a recording without a larger sample is silent: 80 dB below full
 
 
 class Config(Options):
-    """How a recording becomes a spectrogram, how much of it is read, and the augmentation in training.
+    """How a recording becomes a spectrogram, how much of it is read, and how training augments it.
 
     Training reads a stretch of `seconds`, drawn at random. Prediction reads the middle (`view: centre`), or
     all of the recording in windows of `seconds` (`view: windows`). With `view: whole` both read all of it, in

@@ -49,7 +49,7 @@ class Config(Framing):
     """How images become squares of numbers, and how training augments them.
 
     `fit` says how an image becomes square. `pad` keeps all of it, `crop` keeps its centre, `stretch` ignores
-    its shape. The last six options are the augmentation.
+    its shape. The options from `crop` to `erase` are the augmentation.
     """
 
 

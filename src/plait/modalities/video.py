@@ -40,10 +40,11 @@ BLACK = 16  # of 255: black in digital video; a frame without a brighter pixel c
 
 
 class Config(Framing):
-    """How many frames of a video are read, and how each becomes a square of numbers, as an image does.
+    """How many frames of a video are read, and how each becomes a square of numbers.
 
-    All frames of a video are augmented in the same way. They are not mirrored by default: what moves left
-    would move right.
+    `fit` says how a frame becomes square. `pad` keeps all of it, `crop` keeps its centre, `stretch` ignores
+    its shape. The options from `crop` to `erase` are the augmentation. All frames of a video are augmented in
+    the same way. They are not mirrored by default: what moves left would move right.
     """
 
     frames: int = Field(8, ge=1, le=256, description="frames of each video, spread evenly over its time")
