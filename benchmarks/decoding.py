@@ -208,7 +208,9 @@ def images(width: int, height: int, count: int, times: int) -> list[object]:
 def frames(group: int, sizes: Sizes) -> list[object]:
     """Compare the decoding of eight frames with that of all frames."""
     file = film(group, sizes.frames)
-    theirs, ours = against(lambda: decode_all(file), lambda: OpenVideo(file).frames(8, FRAMING), 1, sizes.times)
+    theirs, ours = against(
+        lambda: decode_all(file), lambda: OpenVideo(file).frames(8, FRAMING), 1, sizes.times
+    )
     every, picked = decode_all(file), OpenVideo(file).frames(8, FRAMING).pixels
     numbers = [int((i + 0.5) * sizes.frames / 8) for i in range(8)]
     same = all(np.abs(every[n].astype(int) - picked[i]).mean() < 3 for i, n in enumerate(numbers))

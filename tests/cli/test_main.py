@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import plait
 from plait import __version__
 from plait.cli.app import app
 from plait.cli.main import run
@@ -76,6 +77,24 @@ def test_a_run_is_trained_scored_used_and_reported(
     assert not re.search(r"(src|href)=\"http", page), "the page needs nothing from elsewhere"
 
 
+def test_fit_and_tune_pass_the_same_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: dict[str, dict[str, Any]] = {}
+    monkeypatch.setattr(plait, "fit", lambda *arguments, **options: calls.update(fit=options))
+    monkeypatch.setattr(plait, "tune", lambda *arguments, **options: calls.update(tune=options))
+    options = ["--target", "y", "--align", "a, b", "--column", "price=number", "--set", "fusion=gated"]
+    options += ["--valid", "v.csv", "--recipe", "classic", "--seed", "3", "--quality", "good", "--out", "run"]
+    assert run(["fit", "t.csv", *options, "--strict"]) == 0
+    assert run(["tune", "t.csv", *options, "--trials", "4"]) == 0
+
+    assert calls["fit"].pop("strict") is True
+    assert calls["tune"].pop("trials") == 4
+    assert calls["fit"] == calls["tune"]
+    assert calls["fit"]["align"] == ["a", "b"]
+    assert calls["fit"]["overrides"] == ["fusion=gated"]
+    assert list(calls["fit"]["columns"]) == ["price"]
+    assert (calls["fit"]["valid"], calls["fit"]["test"], calls["fit"]["seed"]) == ("v.csv", None, 3)
+
+
 def test_errors_are_one_message_without_a_traceback(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -132,7 +151,7 @@ def test_the_demo_falls_back_without_a_package_client(
     from plait.cli import demo
 
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    sample, path = demo._fetch(None, tmp_path, console.Screen(out=True))
+    sample, path = demo.fetch_sample(None, tmp_path, console.Screen(out=True))
     assert sample.__name__ == "plait.samples.digits"
     assert path.is_file()
     screen = capsys.readouterr().out

@@ -28,7 +28,7 @@ def run(name: str | None, cache: str | None, out: str | None) -> None:
     """
     screen = Screen(out=True)
     base = Path(cache) if cache else Path.home() / ".cache" / "plait" / "samples"
-    sample, path = _fetch(name, base, screen)
+    sample, path = fetch_sample(name, base, screen)
     short_name = sample.__name__.rpartition(".")[2]
     screen.say(f"sample: {short_name}: {sample.ABOUT}\ntable: {path}\n")
 
@@ -65,7 +65,7 @@ def _main_columns(sample: Sample) -> list[str]:
     return main_columns
 
 
-def _fetch(name: str | None, base: Path, screen: Screen) -> tuple[Sample, Path]:
+def fetch_sample(name: str | None, base: Path, screen: Screen) -> tuple[Sample, Path]:
     """Fetch a sample table. If none is named, fetch the stamps, or the digits if that fails.
 
     Returns the sample, and the path of its table.
