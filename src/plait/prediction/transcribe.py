@@ -10,7 +10,7 @@ import torch
 
 from plait.console import Screen
 from plait.errors import BadCell
-from plait.media.audio import read_sound
+from plait.media.audio import read_audio
 from plait.media.cell import Media
 from plait.prediction import pretrained
 from plait.pretrained import files, network
@@ -111,7 +111,7 @@ def transcribe(
         """Return the text of a recording; None for a video without sound."""
         media = Media(cell, table.root)
         try:
-            wave = read_sound(media.content, transcriber.extractor.sampling_rate, LONGEST).wave
+            wave = read_audio(media.content, transcriber.extractor.sampling_rate, LONGEST).wave
         except BadCell as bad:
             raise BadCell(bad.reason, media.file) from None
         return None if wave is None else transcriber(wave)
