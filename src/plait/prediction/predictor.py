@@ -1,10 +1,10 @@
-"""Compute the outputs and the fused vectors of rows."""
+"""Compute what a network answers for rows: the outputs of its targets, and fused vectors."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -22,20 +22,25 @@ from plait.nn.device import Settings, to_channels_last
 from plait.table.table import Progress, Table
 from plait.tasks.base import Task, joined
 
-BATCH = 64
+BATCH = 64  # rows that go through the network at once
+
+# The layers whose products take most of the time. Norms stay in float32.
+LARGE_PRODUCTS = (nn.Conv2d, nn.Conv3d, nn.Linear, nn.LSTM, nn.Embedding)
+
+Outputs: TypeAlias = dict[str, Tensor]  # the output of each target
 
 
 class Rows(Protocol):
-    """Rows that have been prepared: a `Dataset`, or several of the same rows."""
+    """Prepared rows of a table: a `Dataset`, or several datasets of the same rows."""
 
     @property
     def prepared(self) -> Prepared:
-        """The prepared table, which has the labels."""
+        """The prepared table that the rows are from. It has the labels."""
         ...
 
     @property
     def rows(self) -> Tensor:
-        """The numbers of the rows in the prepared table."""
+        """The rows' numbers in the prepared table."""
         ...
 
     def __len__(self) -> int: ...
@@ -59,10 +64,8 @@ class Answering(Protocol):
     ) -> Rows:
         """Prepare all rows of a table for `outputs`."""
 
-    def outputs(
-        self, rows: Any, subsets: Sequence[Sequence[str]], progress: Progress = ...
-    ) -> list[dict[str, Tensor]]:
-        """Return each target's outputs for all rows, for each subset of the columns, the others hidden."""
+    def outputs(self, rows: Any, subsets: Sequence[Sequence[str]], progress: Progress = ...) -> list[Outputs]:
+        """Return the outputs for all rows, for each subset of the columns. The other columns are hidden."""
 
 
 class Predictor:
@@ -75,11 +78,14 @@ class Predictor:
     def __init__(
         self, model: MultimodalModel, preprocessing: Preprocessing, settings: Settings, plan: Plan
     ) -> None:
-        self.preprocessing, self.settings, self.plan = preprocessing, settings, plan
+        self.preprocessing = preprocessing
+        self.settings = settings
+        self.plan = plan
+
         if settings.precision == "bf16":
             model = copy.deepcopy(model)
             for module in model.modules():
-                if isinstance(module, (nn.Conv2d, nn.Conv3d, nn.Linear, nn.LSTM, nn.Embedding)):
+                if isinstance(module, LARGE_PRODUCTS):
                     module.bfloat16()
         if settings.channels_last:
             to_channels_last(model)
@@ -110,59 +116,68 @@ class Predictor:
 
     def outputs(
         self, rows: Dataset, subsets: Sequence[Sequence[str]], progress: Progress = lambda n: None
-    ) -> list[dict[str, Tensor]]:
-        """Return each target's outputs for all rows, for each subset of the columns; nothing without rows.
+    ) -> list[Outputs]:
+        """Return the outputs for all rows, for each subset of the columns. Without rows, the list is empty.
 
         Every column is encoded once: all subsets together cost little more than one.
         """
-        of_batches: list[list[dict[str, Tensor]]] = []
+        of_subsets: list[list[Outputs]] = [[] for _ in subsets]
         for batch in rows.in_order(BATCH):
-            of_batches.append(self.of_batch(batch, subsets))
+            for of_batches, outputs in zip(of_subsets, self.of_batch(batch, subsets), strict=True):
+                of_batches.append(outputs)
             progress(len(batch))
-        if not of_batches:
+
+        if not len(rows):
             return []
-        joined_subsets = []
-        for subset in range(len(subsets)):
-            of_subset = [outputs[subset] for outputs in of_batches]
-            by_target = {}
-            for target in self.model.targets:
-                by_target[target] = joined([outputs[target] for outputs in of_subset])
-            joined_subsets.append(by_target)
-        return joined_subsets
+        return [self._joined(of_batches) for of_batches in of_subsets]
 
     @torch.inference_mode()
-    def of_batch(self, batch: Batch, subsets: Sequence[Sequence[str]]) -> list[dict[str, Tensor]]:
-        """Return each task's output for a batch as encoders take it, for each subset of the columns.
+    def of_batch(self, batch: Batch, subsets: Sequence[Sequence[str]]) -> list[Outputs]:
+        """Return the decoded outputs for a batch from `Dataset`, for each subset of the columns.
 
-        All outputs are in float32 on the CPU.
+        All outputs are on the CPU, and in float32 unless they are integers.
         """
         batch = batch.to(torch.device(self.settings.device))
         of_subsets = []
         with self.settings.autocast():
             encoded = self.model.encode(batch)
             for columns in subsets:
+                # These are the steps of `forward`, for a table that has these columns only.
                 subset = self.model.keep(encoded, columns)
-                outputs = self.model.answer(self.model.fuse(subset), subset)
-                decoded = {}
-                for target, output in outputs.items():
-                    decoded[target] = self._decoded(target, output)
-                of_subsets.append(decoded)
+                fused = self.model.fuse(subset)
+                outputs = self.model.answer(fused, subset)
+                of_subsets.append(self._decoded(outputs))
         return of_subsets
 
-    def _decoded(self, target: str, output: Tensor) -> Tensor:
-        decoded = self.model.task(target).decode(output, thorough=True)
-        return (decoded.float() if decoded.is_floating_point() else decoded).cpu()
+    def _decoded(self, outputs: Outputs) -> Outputs:
+        """Decode the output of each target, and move it to the CPU."""
+        decoded = {}
+        for target, output in outputs.items():
+            decoded_output = self.model.task(target).decode(output, thorough=True)
+            if decoded_output.is_floating_point():
+                decoded_output = decoded_output.float()
+            decoded[target] = decoded_output.cpu()
+        return decoded
+
+    def _joined(self, of_batches: list[Outputs]) -> Outputs:
+        """Join the outputs of all batches."""
+        outputs = {}
+        for target in self.model.targets:
+            outputs[target] = joined([of_batch[target] for of_batch in of_batches])
+        return outputs
 
     @torch.inference_mode()
     def fused(self, batch: Batch, columns: Sequence[str]) -> Tensor:
-        """Return the fused vector of each row of a table that has these columns, in float32 on the CPU.
+        """Return the vector that each row is answered from, if its table has these columns only.
 
-        It is that of the target which reads the most columns.
+        It is in float32 on the CPU. Of several targets, the one that reads the most columns gives it.
         """
         batch = batch.to(torch.device(self.settings.device))
         with self.settings.autocast():
-            encoded = self.model.keep(self.model.encode(batch), columns)
-            return self.model.fuse(encoded)[self._widest_target].answered_BD().float().cpu()
+            encoded = self.model.encode(batch)
+            subset = self.model.keep(encoded, columns)
+            fused = self.model.fuse(subset)[self._widest_target]
+            return fused.answered_BD().float().cpu()
 
     @property
     def width(self) -> int:
@@ -172,9 +187,10 @@ class Predictor:
     @property
     def _widest_target(self) -> str:
         """The target that is predicted from the most columns."""
-        if not self.model.fuser_of:
+        targets = self.model.fuser_of
+        if not targets:
             raise RecipeError(
                 "no target of this model is answered from a fused vector; "
-                "an aligned column has embeddings of its own: column="
+                "name an aligned column to get its embeddings: column="
             )
-        return max(self.model.fuser_of, key=lambda target: len(self.model.fuser(target).columns))
+        return max(targets, key=lambda target: len(self.model.fuser(target).columns))
