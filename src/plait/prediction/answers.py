@@ -133,7 +133,7 @@ def check_columns(answering: Answering, table: Table, tell: Tell) -> list[str]:
     names = table.data.column_names
     inputs, absent = [], []
     for column in answering.columns:
-        # An input may be made of another column: `origin` is the column that the table must have.
+        # The audio of a video is an input, `film.sound`, that is read from the column `film`.
         if origin(column, names) in names:
             inputs.append(column)
         else:
@@ -154,7 +154,7 @@ def _warn_of_absent(answering: Answering, table: Table, absent: list[str], tell:
     model_columns = {*answering.columns, *answering.tasks}
     unused = [name for name in names if name not in model_columns]
 
-    # Several inputs may come from one column: it is named once.
+    # A video and its audio come from one column: name it once.
     absent_columns = dict.fromkeys(origin(column, names) for column in absent)
     for column in absent_columns:
         suggestion = nearest(column, unused)

@@ -24,7 +24,7 @@ from plait.tasks.base import Task, joined
 
 BATCH = 64  # rows that go through the network at once
 
-# The layers whose products take most of the time. Norms stay in float32.
+# The layers that hold nearly all weights. The others, such as norms, stay in float32.
 LARGE_PRODUCTS = (nn.Conv2d, nn.Conv3d, nn.Linear, nn.LSTM, nn.Embedding)
 
 Outputs: TypeAlias = dict[str, Tensor]  # the output of each target
