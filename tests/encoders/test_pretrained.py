@@ -495,5 +495,5 @@ def test_sounds_need_a_network_of_waves(tmp_path: Path) -> None:
     config = Pretrained.settled(
         encoders.configure("pretrained", {"model": str(tiny_models.bert(tmp_path))}), "audio"
     )
-    with pytest.raises(RecipeError, match="is a 'bert'; for sounds expected one of wav2vec2"):
+    with pytest.raises(RecipeError, match="is a 'bert'; for audio expected one of wav2vec2"):
         Pretrained.asks(config, "audio")

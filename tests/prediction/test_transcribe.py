@@ -181,7 +181,7 @@ def test_a_network_that_does_not_fit_is_told(models: dict[str, Path], tmp_path: 
         RecipeError, match="is a Wav2Vec2Model; expected one for CTC, or one that generates text from speech"
     ):
         fit(f"model: {tiny_models.wav2vec2(tmp_path / 'waves')}")
-    with pytest.raises(RecipeError, match=r"is a 'bert'; for sounds expected one of wav2vec2, .*, whisper"):
+    with pytest.raises(RecipeError, match=r"is a 'bert'; for audio expected one of wav2vec2, .*, whisper"):
         fit("units: characters", f"encoders.audio={{name: pretrained, model: {models['bert']}}}")
     with pytest.raises(
         RecipeError, match=r"the decoder of '.*' takes vectors of 16, the encoder of 'call' makes 128"
