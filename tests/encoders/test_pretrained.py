@@ -439,7 +439,7 @@ def test_a_model_of_videos_sees_all_frames_at_once(tmp_path: Path) -> None:
     torch.testing.assert_close(vectors.x[:, 0], expected, atol=1e-4, rtol=1e-4)
 
 
-def test_of_a_speech_model_with_a_decoder_only_the_encoder_is_used(tmp_path: Path) -> None:
+def test_of_a_speech_model_only_the_encoder_is_used(tmp_path: Path) -> None:
     waves = [wave(0.5, 440), wave(0.2, 200)]
     folder = tiny_models.whisper(tmp_path / "whisper", seconds=1)
     encoder, modality, loaded = prepared("audio", folder, [wav(samples) for samples in waves])
@@ -457,7 +457,7 @@ def test_of_a_speech_model_with_a_decoder_only_the_encoder_is_used(tmp_path: Pat
         torch.testing.assert_close(vector[0], expected, atol=0.03, rtol=0)  # recordings end unlike
 
 
-def test_of_a_text_model_with_a_decoder_only_the_encoder_is_used(tmp_path: Path) -> None:
+def test_of_a_text_model_only_the_encoder_is_used(tmp_path: Path) -> None:
     folder = tiny_models.t5(tmp_path / "t5")
     encoder, modality, loaded = prepared("text", folder, ["a red apple", "blue"])
     vectors = encoder.embed(modality.transform(loaded.values, None))

@@ -80,13 +80,15 @@ def _evaluate_direction(
     task: Comparison, output: np.ndarray, target: np.ndarray, query: int, gallery: int
 ) -> Direction:
     """Search the cells of the column numbered `gallery` by those of `query`; see `evaluate`."""
+    # Rows without the query's cell are searched too: they make it harder, as in use.
     present = (output != 0).any(-1)
     is_searched = present[:, gallery]
     is_query = _queries(present[:, query] & present[:, gallery])
     query_vectors = output[is_query, query]
     gallery_vectors = output[is_searched, gallery]
     ids = target[:, [query, gallery]]
-    query_ids, gallery_ids = ids[is_query], ids[is_searched]
+    query_ids = ids[is_query]
+    gallery_ids = ids[is_searched]
 
     ranks = ranking.ranks(query_vectors, gallery_vectors, query_ids, gallery_ids)
     metrics = {}
@@ -133,14 +135,17 @@ def compare(alignments: Alignments, task: Comparison, train: Dataset, data: Data
     blocks = {block.column: block for block in features({VIEW: data})}
     vectors = {}
     for column in task.columns:
-        train_block, block = train_blocks[column], blocks[column]
+        train_block = train_blocks[column]
+        block = blocks[column]
         train_x, x = _reduced(train_block.x, train_block.present, block.x)
         vectors[column] = ColumnVectors(train_x, train_block.present, x, block.present)
 
     for direction in alignments.directions:
-        numbers = [task.columns.index(direction.query), task.columns.index(direction.gallery)]
-        ids = target.numpy()[:, numbers]
-        query, gallery = vectors[direction.query], vectors[direction.gallery]
+        query_number = task.columns.index(direction.query)
+        gallery_number = task.columns.index(direction.gallery)
+        ids = target.numpy()[:, [query_number, gallery_number]]
+        query = vectors[direction.query]
+        gallery = vectors[direction.gallery]
         direction.baselines |= _baselines(task, query, gallery, ids)
 
 
@@ -166,6 +171,7 @@ def _baselines(task: Comparison, query: ColumnVectors, gallery: ColumnVectors, i
     if is_learned.sum() < least_rows or not is_query.any():
         return {}
 
+    # The time to fit grows with the rows; more of them hardly change a linear map.
     rows = np.flatnonzero(is_learned)[:ROWS]
     baselines = {}
     for name, fit in (("ridge", _ridge), ("CCA", _cca)):
@@ -213,10 +219,12 @@ def _cca(
     """
     order = np.random.default_rng(0).permutation(len(x))
     fifth = len(x) // 5
-    held_out, train = order[:fifth], order[fifth:]
+    held_out = order[:fifth]
+    train = order[fifth:]
     max_width = min(x.shape[1], y.shape[1], len(train) // 2)
     widths = [width for width in WIDTHS if width <= max_width] or [1]
 
+    # The right answer to each held-out row is that row.
     ids = np.arange(len(held_out))[:, None]
     scores = {}
     for width in widths:

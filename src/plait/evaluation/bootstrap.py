@@ -47,6 +47,7 @@ def bootstrap(
 
     scores = {}
     for name, metric in metrics.items():
+        # A sample may have rows of one class only, for which some metrics are not defined.
         finite = [score for score in drawn[name] if np.isfinite(score)]
         low, high = np.quantile(finite or [NOT_DEFINED], QUANTILES)
         scores[name] = Score(float(metric(rows)), float(low), float(high))

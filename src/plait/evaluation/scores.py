@@ -121,6 +121,7 @@ def evaluate(
             alignments[target] = alignment.evaluate(task, embeddings, truth)
             continue
 
+        # A row may have one target and lack another.
         labelled = batch.labelled[target][data.rows].numpy()
         if not labelled.any():
             continue
@@ -150,6 +151,7 @@ def _evaluate_target(
     rows = task.score_rows(outputs[columns], truth)
     baseline = np.broadcast_to(prior, (len(truth), *prior.shape)).copy()
 
+    # A subset that has all columns that this task reads would have the scores of all columns.
     main_metric = {task.score: task.metrics[task.score]}
     subset_resamples = min(resamples, SUBSET_RESAMPLES)
     read_columns = set(task.read(columns))
@@ -175,6 +177,7 @@ def imbalance(target: str, evaluation: Record | None, higher: bool) -> str | Non
     """
     if not evaluation:
         return None
+    # A block of several plain columns is no single input.
     unimodal_scores = {}
     for subset, score in evaluation.get("subsets", ()):
         if len(subset) == 1:
@@ -209,6 +212,7 @@ def _scored_subsets(answering: Answering, inputs: Inputs) -> list[Subset]:
         if task.has_target:
             read_by_targets.append(set(task.read(columns)))
 
+    # A subset hides whole blocks. Plain columns are a block each, unless they are many.
     joined_columns = inputs.plain if len(columns) > MANY else ()
     blocks = blocks_of(columns, joined_columns)
     for subset in _proper_subsets(list(blocks.values())):

@@ -79,10 +79,11 @@ class ColumnEncoder(nn.Module):
     ) -> dict[str, Tokens]:
         """Put stand-in tokens into the rows in which the column is absent."""
         (column,) = self.columns
+        column_tokens = tokens[column]
         present_B1 = present[column][:, None]
         in_table_B1 = in_table[column][:, None]
-        x_BLD = self.stand_in(tokens[column].x_BLD, present_B1, in_table_B1)
-        mask_BL = tokens[column].mask_BL & present_B1
+        x_BLD = self.stand_in(column_tokens.x_BLD, present_B1, in_table_B1)
+        mask_BL = column_tokens.mask_BL & present_B1
         return {column: Tokens(x_BLD, mask_BL)}
 
     def encode(self, values: Values, present_B: Tensor) -> Tokens:
@@ -92,17 +93,21 @@ class ColumnEncoder(nn.Module):
         """
         if self._encodes_every_row(values, present_B):
             tokens = self._encode(values)
-            return Tokens(tokens.x_BLD, tokens.mask_BL & present_B[:, None])
+            mask_BL = tokens.mask_BL & present_B[:, None]
+            return Tokens(tokens.x_BLD, mask_BL)
 
+        # Without any cell there is nothing to encode: each row has one token, which its mask hides.
         rows = present_B.nonzero()[:, 0]
         if not len(rows):
             x_B1D = torch.zeros(len(present_B), 1, self.width, device=present_B.device)
-            mask_B1 = torch.zeros(x_B1D.shape[:2], dtype=torch.bool, device=x_B1D.device)
+            mask_B1 = torch.zeros_like(present_B)[:, None]
             return Tokens(x_B1D, mask_B1)
 
+        # Put the tokens of the rows with a cell back into their places among all rows.
         tokens = self._encode(values.take(rows))
-        x_BLD = tokens.x_BLD.new_zeros(len(present_B), *tokens.x_BLD.shape[1:])
-        mask_BL = tokens.mask_BL.new_zeros(x_BLD.shape[:2])
+        length = tokens.x_BLD.shape[1]
+        x_BLD = tokens.x_BLD.new_zeros(len(present_B), length, self.width)
+        mask_BL = tokens.mask_BL.new_zeros(len(present_B), length)
         x_BLD = x_BLD.index_copy(0, rows, tokens.x_BLD)
         mask_BL = mask_BL.index_copy(0, rows, tokens.mask_BL)
         return Tokens(x_BLD, mask_BL)
@@ -144,10 +149,11 @@ def _attend_to_sets(attention: SetAttention, tokens: Tokens, count_B: Tensor | N
     if count_B is None:
         count_B = torch.ones(len(pooled_ND), dtype=torch.long, device=pooled_ND.device)
 
-    # K is the largest set; smaller ones are padded with zeros, which the mask hides.
-    x_BKD = pooled_ND.new_zeros(len(count_B), int(count_B.max()), pooled_ND.shape[1])
+    # K is the largest set. Smaller ones are padded with zeros, which the mask hides.
+    largest = int(count_B.max())
+    x_BKD = pooled_ND.new_zeros(len(count_B), largest, pooled_ND.shape[1])
     x_BKD = x_BKD.index_put(_row_and_place(count_B), pooled_ND)
-    mask_BK = steps_mask(x_BKD.shape[1], count_B)
+    mask_BK = steps_mask(largest, count_B)
     x_BD = attention(x_BKD, mask_BK)
     return Tokens.one_each(x_BD)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from plait.fusion.base import Fusion
-from plait.nn.batch import Encoded, Fused
+from plait.nn.batch import Encoded, Fused, select
 from plait.nn.layers import MLP, module_key
 
 TABLE = "table"  # the block of all plain columns, unless a column has this name
@@ -26,6 +26,7 @@ def blocks_of(columns: Sequence[str], plain: Collection[str]) -> dict[str, list[
     if len(plain_columns) < 2:
         return {column: [column] for column in columns}
 
+    # A media column may itself have the name of the block.
     blocks = {column: [column] for column in columns if column not in plain_columns}
     name = TABLE
     while name in blocks:
@@ -67,10 +68,11 @@ class Fuser(nn.Module):
 
     def forward(self, encoded: Encoded) -> Fused:
         """Fuse the tokens of some rows."""
-        tokens = {column: encoded.tokens[column] for column in self.columns}
-        present = {column: encoded.present[column] for column in self.columns}
+        tokens = select(encoded.tokens, self.columns)
+        present = select(encoded.present, self.columns)
         vector_BD = self.fusion(tokens, present)
 
+        # Where a cell is absent, the pooled vector is that of the stand-in token.
         blocks = {}
         for block in self.unimodal_blocks:
             network = self.unimodal[module_key(block)]
@@ -85,6 +87,7 @@ class Fuser(nn.Module):
         """Return masks of blocks from masks of columns: True where any column of the block is."""
         block_masks = {}
         for block, columns in self.blocks.items():
-            column_masks_MB = torch.stack([masks[column] for column in columns])
-            block_masks[block] = column_masks_MB.any(0)
+            column_masks = select(masks, columns)
+            mask_MB = torch.stack(list(column_masks.values()))
+            block_masks[block] = mask_MB.any(0)
         return block_masks

@@ -17,7 +17,7 @@ from plait.model.column import ColumnEncoder, build_encoder, columns_with_statis
 from plait.model.fused import Fuser, blocks_of
 from plait.model.stand_in import StandIn
 from plait.model.table_columns import TableColumns, together
-from plait.nn.batch import Batch, Encoded, Fused, Masks, Tokens, Values
+from plait.nn.batch import Batch, Encoded, Fused, Masks, Tokens, Values, select
 from plait.nn.layers import module_key
 from plait.nn.summaries import Statistics
 from plait.tasks.base import Task, Widths
@@ -100,7 +100,7 @@ class MultimodalModel(nn.Module):
         for column, column_encoder in column_encoders.items():
             widths[column] = column_encoder.width
 
-        # Members may share the preprocessing: each model gets heads of its own.
+        # Several models may share the preprocessing, but not the heads.
         tasks = copy.deepcopy(preprocessing.tasks)
         fusers = _fusers(plan, preprocessing, tasks, widths)
         for task in tasks.values():
@@ -209,8 +209,8 @@ def _grouped(
 ) -> tuple[TableColumns | None, dict[str, ColumnEncoder]]:
     """Put the plain columns into one `TableColumns`, and each other column into a `ColumnEncoder`."""
     with_statistics = columns_with_statistics(preprocessing, encoders)
-    without_statistics = {c: encoder for c, encoder in encoders.items() if c not in with_statistics}
-    table_columns = together(preprocessing, without_statistics, missing)
+    without_statistics = [column for column in encoders if column not in with_statistics]
+    table_columns = together(preprocessing, select(encoders, without_statistics), missing)
     in_table_columns = table_columns.columns if table_columns is not None else []
 
     column_encoders = {}
@@ -239,7 +239,7 @@ def _fusers(
         columns = task.read(widths)
         if not isinstance(task, Prediction) or columns in fusers:
             continue
-        read_widths = {column: widths[column] for column in columns}
+        read_widths = select(widths, columns)
         fusion = fusion_class.build(config, read_widths)
         blocks = blocks_of(columns, plain)
         fusers[columns] = Fuser(read_widths, fusion, blocks, has_unimodal_heads)
@@ -254,7 +254,7 @@ def _task_widths(
     `widths` are those of all columns' tokens, `fusers` those of all targets.
     """
     columns = task.read(widths)
-    read_widths = {column: widths[column] for column in columns}
+    read_widths = select(widths, columns)
     fuser = fusers.get(columns)
     if fuser is None:
         return Widths(fused=0, columns=read_widths)

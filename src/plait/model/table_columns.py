@@ -153,12 +153,16 @@ class TableColumns(nn.Module):
         x_BMD = torch.cat([tokens[column].x_BLD for column in self.columns], 1)
         return self._stand_in(x_BMD, present, in_table)
 
+    def _stacked(self, masks: Mapping[str, Tensor]) -> Tensor:
+        """Return the masks of all columns side by side, (B, M)."""
+        return torch.stack([masks[column] for column in self.columns], 1)
+
     def _stand_in(
         self, x_BMD: Tensor, present: Mapping[str, Tensor], in_table: Mapping[str, Tensor]
     ) -> dict[str, Tokens]:
         """Put stand-in tokens in place of absent cells, and return each column's token by name."""
-        present_BM = torch.stack([present[column] for column in self.columns], 1)
-        in_table_BM = torch.stack([in_table[column] for column in self.columns], 1)
+        present_BM = self._stacked(present)
+        in_table_BM = self._stacked(in_table)
         x_BMD = self.stand_in(x_BMD, present_BM, in_table_BM)
 
         # One `split` gives the views of all columns: a table may have thousands.

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from torch import Tensor
 
 from plait.nn.layers import masked_mean
 from plait.table.problems import Problem
+
+Entry = TypeVar("Entry")
 
 Kind = Literal["vector", "index", "tokens", "bag", "grid", "frames", "spectrogram", "wave"]
 
@@ -106,6 +109,11 @@ def _on_device(tensor: Tensor | None, device: torch.device) -> Tensor | None:
     if tensor is None:
         return None
     return tensor.to(device, non_blocking=True)
+
+
+def select(by_name: Mapping[str, Entry], names: Iterable[str]) -> dict[str, Entry]:
+    """Return the entries of these names, in the order of the names."""
+    return {name: by_name[name] for name in names}
 
 
 def place_within(count_B: Tensor) -> Tensor:

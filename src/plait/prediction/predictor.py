@@ -27,7 +27,7 @@ BATCH = 64  # rows that go through the network at once
 # The layers that hold nearly all weights. The others, such as norms, stay in float32.
 LARGE_PRODUCTS = (nn.Conv2d, nn.Conv3d, nn.Linear, nn.LSTM, nn.Embedding)
 
-Outputs: TypeAlias = dict[str, Tensor]  # the output of each target
+ByTarget: TypeAlias = dict[str, Tensor]  # the output of each target
 
 
 class Rows(Protocol):
@@ -64,7 +64,9 @@ class Answering(Protocol):
     ) -> Rows:
         """Prepare all rows of a table for `outputs`."""
 
-    def outputs(self, rows: Any, subsets: Sequence[Sequence[str]], progress: Progress = ...) -> list[Outputs]:
+    def outputs(
+        self, rows: Any, subsets: Sequence[Sequence[str]], progress: Progress = ...
+    ) -> list[ByTarget]:
         """Return the outputs for all rows, for each subset of the columns. The other columns are hidden."""
 
 
@@ -116,23 +118,22 @@ class Predictor:
 
     def outputs(
         self, rows: Dataset, subsets: Sequence[Sequence[str]], progress: Progress = lambda n: None
-    ) -> list[Outputs]:
+    ) -> list[ByTarget]:
         """Return the outputs for all rows, for each subset of the columns. Without rows, the list is empty.
 
         Every column is encoded once: all subsets together cost little more than one.
         """
-        of_subsets: list[list[Outputs]] = [[] for _ in subsets]
+        of_batches: list[list[ByTarget]] = []
         for batch in rows.in_order(BATCH):
-            for of_batches, outputs in zip(of_subsets, self.of_batch(batch, subsets), strict=True):
-                of_batches.append(outputs)
+            of_batches.append(self.of_batch(batch, subsets))
             progress(len(batch))
 
-        if not len(rows):
-            return []
-        return [self._joined(of_batches) for of_batches in of_subsets]
+        # Each batch has a list of subsets. Join what all batches have of each subset.
+        of_subsets = zip(*of_batches, strict=True)
+        return [self._joined(of_subset) for of_subset in of_subsets]
 
     @torch.inference_mode()
-    def of_batch(self, batch: Batch, subsets: Sequence[Sequence[str]]) -> list[Outputs]:
+    def of_batch(self, batch: Batch, subsets: Sequence[Sequence[str]]) -> list[ByTarget]:
         """Return the decoded outputs for a batch from `Dataset`, for each subset of the columns.
 
         All outputs are on the CPU, and in float32 unless they are integers.
@@ -149,17 +150,19 @@ class Predictor:
                 of_subsets.append(self._decoded(outputs))
         return of_subsets
 
-    def _decoded(self, outputs: Outputs) -> Outputs:
+    def _decoded(self, outputs: ByTarget) -> ByTarget:
         """Decode the output of each target, and move it to the CPU."""
         decoded = {}
         for target, output in outputs.items():
-            decoded_output = self.model.task(target).decode(output, thorough=True)
-            if decoded_output.is_floating_point():
-                decoded_output = decoded_output.float()
-            decoded[target] = decoded_output.cpu()
+            x = self.model.task(target).decode(output, thorough=True)
+
+            # Ids of texts are integers. NumPy has no bf16.
+            if x.is_floating_point():
+                x = x.float()
+            decoded[target] = x.cpu()
         return decoded
 
-    def _joined(self, of_batches: list[Outputs]) -> Outputs:
+    def _joined(self, of_batches: Sequence[ByTarget]) -> ByTarget:
         """Join the outputs of all batches."""
         outputs = {}
         for target in self.model.targets:

@@ -115,6 +115,7 @@ class Index:
         `vectors` (rows, columns, width) has zeros where a row lacks a column. If the tables have an id
         column, a row replaces the row with the same id.
         """
+        # Merging is slower than appending, and an empty index has no row to replace.
         first = self._next_row()
         has_ids = self.about.id in rows.column_names
         may_replace = has_ids and len(self) > 0
@@ -212,6 +213,7 @@ class Index:
         extra_columns: Sequence[str] = (),
     ) -> pa.Table:
         """Return the rows whose vectors are nearest by the cosine, with their `_distance`."""
+        # With `refine_factor`, exact vectors order the candidates that compressed ones find.
         query = (
             self._table.search(vector.astype(np.float32), vector_column_name=name)
             .distance_type("cosine")

@@ -79,6 +79,7 @@ class Space:
         self, table: Table, store: Store | None = None, progress: Progress = lambda n: None
     ) -> tuple[np.ndarray, list[Problem]]:
         """Return the vectors of all rows (rows, columns, width), float32, and the cells that are problems."""
+        # A table without rows has no chunks, and there must be something to concatenate.
         no_rows = np.zeros((0, len(self.columns), self.task.width), dtype=np.float32)
         vectors = [no_rows]
         problems: list[Problem] = []
@@ -209,6 +210,7 @@ class Space:
                     f"template '{template}': expected {{}} where the label goes, as in 'a photo of {{}}'"
                 )
 
+        # One row for each label and template: all texts are encoded at once.
         rows = []
         for label in labels:
             for template in templates:
@@ -251,6 +253,7 @@ class Space:
         logits_NL = torch.from_numpy(cosine_NL) * float(self.task.scale.detach())
         probability_NL = logits_NL.softmax(1).numpy().astype(np.float64)
 
+        # The most probable label may miss its threshold while another one reaches a lower one.
         threshold_L = np.array([thresholds.get(label, -np.inf) for label in labels])
         reaches_NL = cosine_NL >= threshold_L
         best_N = np.where(reaches_NL, cosine_NL, -np.inf).argmax(1)
