@@ -29,7 +29,7 @@ class Config(Options):
 class LSTM(Encoder):
     """An LSTM that reads up to each text's own last token; padding behind it has no effect.
 
-    PyTorch gives an LSTM two bias vectors that are only ever added. The second one is held at zero and not
+    PyTorch gives an LSTM two bias vectors, of which only the sum counts. The second one stays zero and is not
     trained, so that the parameters are those of the equations (and of Keras).
     """
 
@@ -59,12 +59,12 @@ class LSTM(Encoder):
     def build(cls, config: Config, layout: Layout) -> LSTM:
         """Build the encoder for a layout's vocabulary."""
         return cls(
-            layout.vocabulary,
-            config.embedding,
-            config.width,
-            config.bidirectional,
-            config.tokens,
-            config.dropout,
+            vocabulary=layout.vocabulary,
+            embedding=config.embedding,
+            width=config.width,
+            bidirectional=config.bidirectional,
+            tokens=config.tokens,
+            dropout=config.dropout,
         )
 
     def forward(self, values: Values) -> Tokens:

@@ -67,11 +67,11 @@ class Config(Options):
 class Pretrained(FrozenEncoder):
     """The network's vectors for each cell, normalised unless `norm` is off.
 
-    They are normalised as by Ba et al. 2016, eq. 4, without a scale, which what comes next can learn. Vectors
-    that stand in for cells (`Values.encoded`) are normalised already.
+    Normalisation is that of Ba et al. 2016, eq. 4, without a scale, which the next layer can learn. Vectors
+    that were computed before (`Values.encoded`) are normalised already.
 
-    A frozen network is no part of the module. It is not trained, not saved with the weights, and not even
-    loaded if every vector has been computed before. See `Tuned` for networks that are trained.
+    A frozen network does not belong to the module. It is not trained and not saved with the weights. It is
+    not even loaded if every vector has been computed before. See `Tuned` for networks that are trained.
     """
 
     options = Config
@@ -162,7 +162,7 @@ component = Pretrained
 
 
 class Tuned(Encoder):
-    """A pretrained network as a part of the model, trained with it.
+    """A pretrained network inside the model, trained with it.
 
     Statistics of batch normalisation stay as they are.
     """

@@ -177,6 +177,7 @@ def imbalance(target: str, evaluation: Record | None, higher: bool) -> str | Non
     """
     if not evaluation:
         return None
+
     # A block of several plain columns is no single input.
     unimodal_scores = {}
     for subset, score in evaluation.get("subsets", ()):

@@ -106,6 +106,7 @@ class Values:
 
 
 def _on_device(tensor: Tensor | None, device: torch.device) -> Tensor | None:
+    """Move a tensor to a device, if there is one."""
     if tensor is None:
         return None
     return tensor.to(device, non_blocking=True)

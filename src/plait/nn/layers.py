@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-LOTS = 2**16  # dropout draws one of so many numbers, 16 random bits, for each entry
+DRAWS = 2**16  # dropout draws one of so many numbers, 16 random bits, for each entry
 
 
 def module_key(name: str) -> str:
@@ -51,14 +51,14 @@ class Dropout(nn.Dropout):
             return super().forward(x)
 
         entries = x.numel()
-        draws = torch.empty((entries + 3) // 4, dtype=torch.int64)
-        draws.random_(-(2**63), None)
-        lots = draws.view(torch.int16)[:entries].view(x.shape)
+        bits = torch.empty((entries + 3) // 4, dtype=torch.int64)
+        bits.random_(-(2**63), None)
+        drawn = bits.view(torch.int16)[:entries].view(x.shape)
 
-        # Lots run from -LOTS / 2. An entry stays unless its lot is one of the `dropped` lowest.
-        dropped = min(round(self.p * LOTS), LOTS - 1)
-        stays = lots >= dropped - LOTS // 2
-        scale = LOTS / (LOTS - dropped)
+        # The numbers begin at -DRAWS / 2. An entry is dropped if its number is one of the `dropped` lowest.
+        dropped = min(round(self.p * DRAWS), DRAWS - 1)
+        stays = drawn >= dropped - DRAWS // 2
+        scale = DRAWS / (DRAWS - dropped)
         return x * stays.to(x.dtype).mul_(scale)
 
 
@@ -273,7 +273,7 @@ class SetAttention(nn.Module):
         score_BK = self.score(x_BKD)[..., 0].float()
         score_BK = score_BK.masked_fill(~mask_BK, -torch.inf)
 
-        # A row of -inf alone would have a softmax of nan.
+        # The softmax of a row in which all is -inf would be nan.
         has_none_B1 = ~mask_BK.any(1, keepdim=True)
         score_BK = score_BK.masked_fill(has_none_B1, 0.0)
 
@@ -301,7 +301,7 @@ class BiLSTM(nn.Module):
 
         The last states are those of both directions, joined.
         """
-        # A row's valid steps in reverse; its padding stays where it is.
+        # Reverse the valid steps of each row. Its padding stays where it is.
         step_L = torch.arange(x_BLD.shape[1], device=x_BLD.device)
         last_B1 = length_B.clamp(min=1)[:, None] - 1
         reversed_BL = torch.where(step_L <= last_B1, last_B1 - step_L, step_L)

@@ -115,9 +115,10 @@ class Space:
 
         query_KD = vectors[0]
         has_cell_K = query_KD.any(1)
-        query_columns = [
-            column for column, has_cell in zip(self.columns, has_cell_K, strict=True) if has_cell
-        ]
+        query_columns = []
+        for column, has_cell in zip(self.columns, has_cell_K, strict=True):
+            if has_cell:
+                query_columns.append(column)
         if not query_columns:
             raise TableError(f"the query is empty; give a cell of {' or '.join(self.columns)}")
         return query_KD, query_columns
