@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -143,9 +144,11 @@ class TextTask(Writing):
 
 
 def _strings(cells: pa.ChunkedArray, name: str) -> list[str | None]:
-    """Return cells as strings. Raises `TrainingError` if they are lists or bytes."""
-    if not is_text(cells):
-        if pa.types.is_nested(cells.type) or pa.types.is_binary(cells.type):
-            raise TrainingError(f"target '{name}': expected texts, the column holds {cells.type}")
-        cells = pc.cast(cells, pa.string())
-    return cells.to_pylist()
+    """Return cells as strings. Raises `TrainingError` if they are lists, or bytes that are not UTF-8."""
+    if is_text(cells):
+        return cells.to_pylist()
+    is_refused = pa.types.is_nested(cells.type) or pa.types.is_binary(cells.type)
+    if not is_refused:
+        with suppress(pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            return pc.cast(cells, pa.string()).to_pylist()
+    raise TrainingError(f"target '{name}': expected texts, the column holds {cells.type}")

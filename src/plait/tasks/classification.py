@@ -32,6 +32,14 @@ from plait.tasks.predicting.metrics import (
 
 Label: TypeAlias = bool | int | float | str
 
+# How to recognise each of Arrow's types of bytes.
+BYTES = (
+    pa.types.is_binary,
+    pa.types.is_large_binary,
+    pa.types.is_fixed_size_binary,
+    pa.types.is_binary_view,
+)
+
 
 class Config(TaskOptions):
     """`class_weights: balanced` weighs a class by the inverse of its frequency (mean weight of a row: 1)."""
@@ -77,7 +85,7 @@ class Classification(Prediction):
         kind = cells.type
         if pa.types.is_nested(kind) or pa.types.is_temporal(kind) or pa.types.is_binary(kind):
             return None
-        different = distinct(_plain(cells))
+        different = distinct(_plain(_readable(cells)))
         if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
             return Match(0.9, f"{different} different values that are no numbers")
         are_integers = pa.types.is_integer(kind) or bool(pc.all(pc.equal(pc.round(cells), cells)).as_py())
@@ -117,7 +125,7 @@ class Classification(Prediction):
 
     def encode(self, cells: pa.ChunkedArray, source: Source) -> tuple[Tensor, Tensor, list[Problem]]:
         """Return class indices (B,), which rows have one, and the cells that are none of the classes."""
-        labels = _plain_labels(cells, source.column)
+        labels = _plain_labels(_readable(cells), source.column)
         classes = pa.array(self.classes)
         try:
             labels = pc.cast(labels, classes.type)
@@ -219,7 +227,10 @@ def _logits(count_C: Tensor) -> Tensor:
 
 
 def _plain_labels(cells: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    """Return the labels of the target `name` as they can be written as JSON."""
+    """Return the labels of the target `name` as they can be written as JSON.
+
+    Raises `TrainingError` if the column's type cannot be turned into labels.
+    """
     try:
         return _plain(cells)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
@@ -231,19 +242,55 @@ def _plain_labels(cells: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
 def _plain(cells: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return labels in a type that JSON can hold: strings, whole numbers or truth values.
 
-    Floating numbers that are all whole become integers; a NaN or an infinity becomes null.
+    Floating numbers that are all whole become integers; a NaN or an infinity becomes null. Numbers become
+    strings if one of them does not fit into 64 bits.
     """
+    cells = _without_dictionary(cells)
     kind = cells.type
-    if pa.types.is_dictionary(kind):
-        cells = pc.cast(cells, kind.value_type)
-        kind = cells.type
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         is_finite = pc.is_finite(pc.cast(cells, pa.float64()))
         finite = pc.if_else(is_finite, cells, None)
         are_integers = pc.all(pc.equal(pc.round(finite), finite)).as_py() is not False
-        return pc.cast(finite, pa.int64() if are_integers else pa.string())
+        return _integers(finite) if are_integers else pc.cast(finite, pa.string())
     if pa.types.is_integer(kind):
-        return pc.cast(cells, pa.int64())
+        return _integers(cells)
     if pa.types.is_boolean(kind) or pa.types.is_string(kind):
         return cells
     return pc.cast(cells, pa.string())
+
+
+def _integers(cells: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return whole numbers as int64, or as strings if one of them does not fit."""
+    try:
+        return pc.cast(cells, pa.int64())
+    except pa.ArrowInvalid:
+        return pc.cast(cells, pa.string())
+
+
+def _readable(cells: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return labels that are bytes as strings, and null for bytes that are not UTF-8.
+
+    Labels of other types stay as they are.
+    """
+    labels = _without_dictionary(cells)
+    if not any(is_bytes(labels.type) for is_bytes in BYTES):
+        return cells
+    texts = [_decoded(label) for label in labels.to_pylist()]
+    return pa.chunked_array([pa.array(texts, pa.string())])
+
+
+def _decoded(label: bytes | None) -> str | None:
+    """Return the text of a label; None if it is not UTF-8."""
+    if label is None:
+        return None
+    try:
+        return label.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _without_dictionary(cells: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return the cells themselves if Arrow stores them as numbers of a dictionary."""
+    if pa.types.is_dictionary(cells.type):
+        return pc.cast(cells, cells.type.value_type)
+    return cells

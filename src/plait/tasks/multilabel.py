@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 
 import numpy as np
 import pyarrow as pa
@@ -65,7 +66,7 @@ class Multilabel(Prediction):
         """Count the labels of the training rows. Raises `TrainingError` if there are none."""
         rows = 0
         counts: Counter[str] = Counter()
-        for labels in _lists(cells, config.separator):
+        for labels in _lists(cells, config.separator, name):
             if labels is not None:
                 rows += 1
                 counts.update(set(labels))
@@ -87,7 +88,7 @@ class Multilabel(Prediction):
         target = torch.zeros(len(cells), len(self.labels))
         labelled_B = torch.zeros(len(cells), dtype=torch.bool)
         problems = []
-        for row, labels in enumerate(_lists(cells, self.config.separator)):
+        for row, labels in enumerate(_lists(cells, self.config.separator, source.column)):
             if labels is None:
                 continue
             labelled_B[row] = True
@@ -161,15 +162,21 @@ class Multilabel(Prediction):
 component = Multilabel
 
 
-def _lists(cells: pa.ChunkedArray, separator: str) -> list[list[str] | None]:
-    """Return the labels of each row; None where the cell is null. Raises `TrainingError` for other types."""
+def _lists(cells: pa.ChunkedArray, separator: str, name: str) -> list[list[str] | None]:
+    """Return the labels of each row of the target `name`; None where the cell is null.
+
+    Raises `TrainingError` if the cells are neither strings nor lists of what can be read as strings.
+    """
     if is_text(cells):
         return [_split(cell, separator) for cell in cells.to_pylist()]
-    if not (pa.types.is_list(cells.type) or pa.types.is_large_list(cells.type)):
-        raise TrainingError(
-            f"expected lists of labels or strings with '{separator}', the column holds {cells.type}"
-        )
-    return pc.cast(cells, pa.list_(pa.string())).to_pylist()
+    if pa.types.is_list(cells.type) or pa.types.is_large_list(cells.type):
+        # Lists may hold what Arrow cannot turn into strings: other lists, or bytes that are not UTF-8.
+        with suppress(pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            return pc.cast(cells, pa.list_(pa.string())).to_pylist()
+    raise TrainingError(
+        f"target '{name}': expected lists of labels or strings with '{separator}', "
+        f"the column holds {cells.type}"
+    )
 
 
 def _split(cell: str | None, separator: str) -> list[str] | None:
