@@ -60,6 +60,13 @@ def test_cells_that_differ_in_case_and_blanks_only_are_the_same() -> None:
     ]
 
 
+def test_texts_of_an_arrow_dictionary_are_folded_too() -> None:
+    texts = pa.array(["A cat", "a cat ", None, "dog"]).dictionary_encode()
+    assert identify(pa.chunked_array([texts])).tolist() == [0, 0, -1, 1]
+    numbers = pa.array([7, 5, None, 7]).dictionary_encode()
+    assert identify(pa.chunked_array([numbers])).tolist() == [0, 1, -1, 0]
+
+
 def task(**options: Any) -> Alignment:
     torch.manual_seed(0)
     aligned = Alignment(Config(inputs=("a", "b"), width=8, dropout=0, **options))

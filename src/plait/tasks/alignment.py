@@ -440,6 +440,9 @@ def identify(cells: pa.ChunkedArray) -> np.ndarray:
 
     Texts that differ only in case or in blanks at both ends count as the same cell.
     """
+    if pa.types.is_dictionary(cells.type):
+        # Its texts may differ in case or in blanks, so its own numbers do not tell cells apart.
+        cells = pc.cast(cells, cells.type.value_type)
     if is_text(cells):
         cells = pc.utf8_lower(pc.utf8_trim_whitespace(cells))
     elif pa.types.is_nested(cells.type) or pa.types.is_large_binary(cells.type):
