@@ -31,7 +31,8 @@ class Equal(Balancing):
     @classmethod
     def build(cls, config: Config, shares: dict[str, Share]) -> Equal:
         """Take the factor w_t / s_t of each target."""
-        return cls({target: share.factor for target, share in shares.items()})
+        factors = {target: share.factor for target, share in shares.items()}
+        return cls(factors)
 
     def backward(self, losses: dict[str, Tensor], shared: Sequence[nn.Parameter]) -> None:
         """Add the gradients of the weighted sum."""

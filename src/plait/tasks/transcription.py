@@ -154,8 +154,8 @@ class Transcription(TextTask):
         """Copy the pretrained network's last layer. Raises `RecipeError` if its width does not fit."""
         if not self.config.model:
             return
-        _, places = pretrained_ctc.letters(self.config.model, self.config.form)
-        weight_VD, bias_V = pretrained_ctc.last_layer(self.config.model, places)
+        _, indices = pretrained_ctc.letters(self.config.model, self.config.form)
+        weight_VD, bias_V = pretrained_ctc.last_layer(self.config.model, indices)
         last_layer = cast(nn.Linear, self.head[1])
         if weight_VD.shape != last_layer.weight.shape:
             raise RecipeError(
