@@ -71,6 +71,11 @@ class Balancing(nn.Module, Component, ABC):
 balancings = Registry[Balancing]("balancing")
 
 
+def factors(shares: dict[str, Share]) -> dict[str, float]:
+    """Return the factor w_t / s_t of each target's loss."""
+    return {target: share.factor for target, share in shares.items()}
+
+
 def import_torchjd(module: str, method: str) -> ModuleType:
     """Import a module of torchjd. Raises `RecipeError` that names the extra when it is not installed."""
     try:

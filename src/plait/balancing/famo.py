@@ -74,9 +74,12 @@ class FAMO(Balancing):
     @torch.no_grad()
     def after(self, losses: dict[str, Tensor]) -> None:
         """Update w by how much each loss fell in the step."""
-        targets = [target for target in losses if target in self._before]
-        losses_before = [self._before[target] for target in targets]
-        losses_after = [losses[target] for target in targets]
+        targets, losses_before, losses_after = [], [], []
+        for target, loss in losses.items():
+            if target in self._before:
+                targets.append(target)
+                losses_before.append(self._before[target])
+                losses_after.append(loss)
         before_T = torch.stack(losses_before).float() + EPSILON
         after_T = torch.stack(losses_after).float() + EPSILON
         fall_T = before_T.log() - after_T.log()

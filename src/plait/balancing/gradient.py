@@ -14,7 +14,7 @@ from pydantic import Field
 from scipy.optimize import nnls
 from torch import Tensor, nn
 
-from plait.balancing.base import Balancing, Share, import_torchjd
+from plait.balancing.base import Balancing, Share, factors, import_torchjd
 from plait.errors import RecipeError
 from plait.recipe.registry import Options
 
@@ -54,8 +54,7 @@ class Gradient(Balancing):
     @classmethod
     def build(cls, config: Config, shares: dict[str, Share]) -> Gradient:
         """Take the factor w_t / s_t of each target."""
-        factors = {target: share.factor for target, share in shares.items()}
-        return cls(config.method, config.c, factors)
+        return cls(config.method, config.c, factors(shares))
 
     def backward(self, losses: dict[str, Tensor], shared: Sequence[nn.Parameter]) -> None:
         """Store each target's gradients of shared parameters, for `finish`.
@@ -76,12 +75,13 @@ class Gradient(Balancing):
 
     def _add(self, target: str, shared: Sequence[nn.Parameter]) -> None:
         """Add the gradients of shared parameters to those that a target has from earlier micro-batches."""
+        earlier = self._gradients.get(target)
         gradients = []
-        for p in shared:
-            gradients.append(torch.zeros_like(p) if p.grad is None else p.grad)
-        if target in self._gradients:
-            pairs = zip(self._gradients[target], gradients, strict=True)
-            gradients = [earlier + gradient for earlier, gradient in pairs]
+        for index, p in enumerate(shared):
+            gradient = torch.zeros_like(p) if p.grad is None else p.grad
+            if earlier is not None:
+                gradient = earlier[index] + gradient
+            gradients.append(gradient)
         self._gradients[target] = gradients
 
     def finish(self, shared: Sequence[nn.Parameter]) -> None:

@@ -18,6 +18,7 @@ class Fusion(nn.Module, Component, ABC):
     a mask that is False. The fused vector is finite for every subset of columns, even for none.
     """
 
+    # The width of the fused vector. A subclass sets it.
     width: int
 
     @classmethod

@@ -40,6 +40,7 @@ class Concat(Fusion):
 
     def forward(self, tokens: dict[str, Tokens], present: dict[str, Tensor]) -> Tensor:
         """Return the fused vectors, (B, D)."""
+        # `present` is not needed: a stand-in says that its column is missing.
         pooled = [column_tokens.pooled_BD() for column_tokens in tokens.values()]
         concatenated_BD = torch.cat(pooled, 1)
         return self.mlp(concatenated_BD)

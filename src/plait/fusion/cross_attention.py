@@ -88,6 +88,7 @@ class CrossAttention(Fusion):
         mask_BL = torch.cat(masks, 1)
 
         x_BQD = self.queries.expand(rows, -1, -1)
+        # All rows begin with the same queries, and no query is ever masked.
         query_mask_BQ = torch.ones(x_BQD.shape[:2], dtype=torch.bool, device=device)
         for across, within in zip(self.across, self.within, strict=True):
             x_BQD = across(x_BQD, mask_BL, memory_BLD)

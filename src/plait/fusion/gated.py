@@ -64,6 +64,7 @@ class Gated(Fusion):
         h_BMD = torch.stack(hidden, 1)
         present_BM = torch.stack(masks, 1)
 
+        # Columns lie one behind the other in the width of the gates.
         gates_BN = self.gates(torch.cat(pooled, 1)).sigmoid()
         z_BMD = gates_BN.unflatten(1, (len(pooled), -1))
         gated_BMD = z_BMD * h_BMD * present_BM[..., None]

@@ -102,7 +102,8 @@ class Alignment(Comparison):
         self.config = config
         self.columns = list(config.inputs)
         columns = len(self.columns)
-        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / config.temperature)))
+        log_scale = math.log(1 / config.temperature)
+        self.log_scale = nn.Parameter(torch.tensor(log_scale))
 
         # At the start nearly all candidates are negatives, so sigmoids begin near 0 (Zhai et al. 2023).
         has_bias = config.objective == "siglip"
@@ -218,7 +219,8 @@ class Alignment(Comparison):
         scores = {}
         for share in SHARES:
             learned_share = np.where(has_map, 1 - share, 1.0)
-            joined = np.concatenate([share**0.5 * fixed, learned_share**0.5 * learned], -1)
+            halves = [share**0.5 * fixed, learned_share**0.5 * learned]
+            joined = np.concatenate(halves, -1)
             scores[share] = self.measure_score(joined, target.numpy())
         best_share = max(scores, key=scores.__getitem__)
         self.share.fill_(best_share)
@@ -259,7 +261,9 @@ class Alignment(Comparison):
         # Without a map, the learned vector is all there is.
         has_map_B1 = (fixed_BD != 0).any(1, keepdim=True)
         learned_share_B1 = torch.where(has_map_B1, 1 - self.share, 1.0)
-        return torch.cat([self.share.sqrt() * fixed_BD, learned_share_B1.sqrt() * learned_BD], -1)
+        fixed_half = self.share.sqrt() * fixed_BD
+        learned_half = learned_share_B1.sqrt() * learned_BD
+        return torch.cat([fixed_half, learned_half], -1)
 
     def _head(self, column: str) -> Projection:
         return cast(Projection, self.heads[module_key(column)])
@@ -389,10 +393,12 @@ class Alignment(Comparison):
         pairs = self.pairs()
         cosines = {}
         for first, second in pairs:
-            cosine_B = (output[:, first] * output[:, second]).sum(-1)
-            both_B = present_BK[:, first] & present_BK[:, second]
-            suffix = "" if len(pairs) == 1 else f"{self.columns[first]}_{self.columns[second]}"
-            cosines[suffix] = pa.array(cosine_B.numpy().astype(np.float64), mask=~both_B.numpy())
+            cosine_B = _cosine(output, first, second).numpy()
+            both_B = (present_BK[:, first] & present_BK[:, second]).numpy()
+            suffix = f"{self.columns[first]}_{self.columns[second]}"
+            if len(pairs) == 1:
+                suffix = ""
+            cosines[suffix] = pa.array(cosine_B.astype(np.float64), mask=~both_B)
         return cosines
 
     def score_rows(self, output: np.ndarray, target: np.ndarray) -> RankRows:
@@ -444,7 +450,7 @@ class Alignment(Comparison):
 
         cosines, both = [], []
         for first, second in self.pairs():
-            cosines.append((output[:, first] * output[:, second]).sum(-1))
+            cosines.append(_cosine(output, first, second))
             both.append(present_BK[:, first] & present_BK[:, second])
         both_BP = torch.stack(both, 1)
         total_B = (torch.stack(cosines, 1) * both_BP).sum(1)
@@ -486,6 +492,12 @@ component = Alignment
 def field(cells: pa.ChunkedArray, number: int) -> pa.ChunkedArray:
     """Return one column of a column of structs."""
     return pc.struct_field(cells, [number])
+
+
+def _cosine(x_BKD: Tensor, first: int, second: int) -> Tensor:
+    """Return the cosine of each row's unit vectors of two columns, (B,)."""
+    products_BD = x_BKD[:, first] * x_BKD[:, second]
+    return products_BD.sum(-1)
 
 
 def _volumes(x_BKD: Tensor, present_BK: Tensor) -> Tensor:

@@ -159,7 +159,9 @@ class Task(nn.Module, Component, ABC):
 
     def read(self, columns: Iterable[str]) -> tuple[str, ...]:
         """Return the columns that it reads, of a model's columns and in their order."""
-        return tuple(column for column in columns if not self.inputs or column in self.inputs)
+        if not self.inputs:
+            return tuple(columns)
+        return tuple(column for column in columns if column in self.inputs)
 
     # ---------------------------------------------------------------- its state
 

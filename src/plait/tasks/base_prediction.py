@@ -162,9 +162,10 @@ class Prediction(Task):
             of_empty_rows = self.baseline(labels[empty_N])
 
             # `mix` takes (models, rows, ...): here two models and one row.
-            smoothed = self.mix(torch.stack([of_empty_rows, overall])[:, None], weights)
-            everywhere = self.mix(torch.stack([overall, overall])[:, None], weights)
-            self.empty_offset[index] = (smoothed - everywhere)[0]
+            lacking = torch.stack([of_empty_rows, overall])[:, None]
+            everywhere = torch.stack([overall, overall])[:, None]
+            offset = self.mix(lacking, weights) - self.mix(everywhere, weights)
+            self.empty_offset[index] = offset[0]
 
     def _outputs(self, fused: Fused) -> Outputs:
         """Return the answers without late fusion: fused, by one block's head, or the baseline.

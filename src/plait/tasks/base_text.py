@@ -67,7 +67,11 @@ class TextTask(Writing):
 
         Raises `TrainingError` if there are no texts, or the cells hold something else.
         """
-        texts = [text for text in _strings(cells, name) if text and plain(text, config.form)]
+        texts = []
+        for text in _strings(cells, name):
+            # Nothing may be left of a text in its form, as of "!" in what is spoken.
+            if text and plain(text, config.form):
+                texts.append(text)
         if not texts:
             raise TrainingError(f"target '{name}': expected texts in the training rows, found none")
         spelling = Spelling.fit(texts, config.units, config.form, config.vocabulary)

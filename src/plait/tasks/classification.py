@@ -32,14 +32,6 @@ from plait.tasks.predicting.metrics import (
 
 Label: TypeAlias = bool | int | float | str
 
-# How to recognise each of Arrow's types of bytes.
-BYTES = (
-    pa.types.is_binary,
-    pa.types.is_large_binary,
-    pa.types.is_fixed_size_binary,
-    pa.types.is_binary_view,
-)
-
 
 class Config(TaskOptions):
     """`class_weights: balanced` weighs a class by the inverse of its frequency. A row's mean weight is 1."""
@@ -89,8 +81,7 @@ class Classification(Prediction):
         if pa.types.is_nested(kind) or pa.types.is_temporal(kind) or pa.types.is_binary(kind):
             return None
         different = distinct(_plain(_readable(cells)))
-        are_numbers = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
-        if not are_numbers:
+        if not _is_number(kind):
             return Match(0.9, f"{different} different values that are not numbers")
 
         # Few whole numbers are codes of classes. Many are amounts, for a regression.
@@ -287,6 +278,11 @@ def _plain(cells: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.cast(cells, pa.string())
 
 
+def _is_number(kind: pa.DataType) -> bool:
+    """Return whether cells of this type are numbers."""
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+
+
 def _are_whole(cells: pa.ChunkedArray) -> bool:
     """Return whether all numbers are whole; True if there are none."""
     are_equal = pc.equal(pc.round(cells), cells)
@@ -307,10 +303,21 @@ def _readable(cells: pa.ChunkedArray) -> pa.ChunkedArray:
     Labels of other types stay as they are.
     """
     labels = _without_dictionary(cells)
-    if not any(is_bytes(labels.type) for is_bytes in BYTES):
+    if not _is_bytes(labels.type):
         return cells
     texts = [_decoded(label) for label in labels.to_pylist()]
     return pa.chunked_array([pa.array(texts, pa.string())])
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    """Return whether cells of this type are bytes."""
+    is_sized = pa.types.is_fixed_size_binary(kind)
+    return (
+        is_sized
+        or pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_binary_view(kind)
+    )
 
 
 def _decoded(label: bytes | None) -> str | None:

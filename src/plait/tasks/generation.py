@@ -210,11 +210,13 @@ class Generation(TextTask):
                 next_logits_NV[:, self.spelling.unknown] = -torch.inf  # it stands for no letter
             return next_logits_NV.log_softmax(-1)
 
+        config = self.config
+        half_as_many_again = self.longest * 3 // 2
         options = SearchOptions(
-            longest=self.config.limit or self.longest * 3 // 2,
-            beam=self.config.beam if thorough else 1,
-            penalty=self.config.length_penalty,
-            no_repeat=self.config.no_repeat,
+            longest=config.limit or half_as_many_again,
+            beam=config.beam if thorough else 1,
+            penalty=config.length_penalty,
+            no_repeat=config.no_repeat,
             allowed=self.allowed,
         )
         texts = decoder.search(log_p_next, len(output), options, output.device)

@@ -271,7 +271,8 @@ class Speak(Writing):
         mean_length = valid_BT.sum(1).float().mean()
         steps = max(int(mean_length.round()), 1)
         mean_M = target[..., :-1][valid_BT].float().mean(0)
-        return torch.cat([mean_M.expand(steps, -1), torch.ones(steps, 1)], 1)
+        mean_TM = mean_M.expand(steps, -1)
+        return torch.cat([mean_TM, torch.ones(steps, 1)], 1)
 
     def baseline_loss(self, target: Tensor) -> float:
         """Return the loss of the mean spectrum for the right length."""
@@ -295,7 +296,9 @@ component = Speak
 
 def _split_output(output: Tensor) -> tuple[Tensor, Tensor]:
     """Return the letters' vectors (B, L, D), and the number of letters in each row (B,)."""
-    return output[..., :-1], (output[..., -1] > 0).sum(1)
+    letter_BLD = output[..., :-1]
+    is_letter_BL = output[..., -1] > 0
+    return letter_BLD, is_letter_BL.sum(1)
 
 
 def _mean_over_steps(error_BT: Tensor, mask_BT: Tensor) -> Tensor:

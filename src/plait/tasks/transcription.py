@@ -132,7 +132,8 @@ class Transcription(TextTask):
     def study(self, texts: list[list[int]]) -> None:
         """Count the n-grams of the language model, if there is one."""
         if self.config.ngram > 1:
-            self.ngrams = NGrams.fit(texts, self.config.ngram, len(self.spelling) + 1)
+            ids = len(self.spelling) + 1  # with `NOTHING`
+            self.ngrams = NGrams.fit(texts, self.config.ngram, ids)
 
     def build_head(self, widths: dict[str, int]) -> None:
         """Make a linear layer from the only column's tokens to ids."""
@@ -178,8 +179,8 @@ class Transcription(TextTask):
         mask_BL = recording.mask_BL
 
         # Windows have padding behind each of them. Move all valid steps to the front.
-        has_gaps = (mask_BL[:, 1:] & ~mask_BL[:, :-1]).any()
-        if bool(has_gaps):
+        starts_again_BL = mask_BL[:, 1:] & ~mask_BL[:, :-1]
+        if bool(starts_again_BL.any()):
             is_padding_BL = (~mask_BL).long()
             order_BL = is_padding_BL.argsort(dim=1, stable=True)
             order_BLV = order_BL[..., None].expand_as(log_p_BLV)
@@ -201,7 +202,8 @@ class Transcription(TextTask):
         target = target[:, :longest].long()
 
         # CTC needs a blank between two equal units, which takes one step more.
-        unit_BL, previous_BL = target[:, 1:], target[:, :-1]
+        unit_BL = target[:, 1:]
+        previous_BL = target[:, :-1]
         repeats_BL = (unit_BL == previous_BL) & (unit_BL != NOTHING)
         is_possible_B = steps_B >= units_B + repeats_BL.sum(1)
         self._check_steps(steps_B, units_B, usable_B, is_possible_B)

@@ -88,8 +88,10 @@ def linear_maps(
     dimensions = space // len(columns)
     maps = {}
     for column in columns:
-        weight_SD = np.zeros((space, vectors[column].shape[1]), np.float32)
-        maps[column] = (weight_SD, np.zeros(space, np.float32))
+        width = vectors[column].shape[1]
+        weight_SD = np.zeros((space, width), np.float32)
+        bias_S = np.zeros(space, np.float32)
+        maps[column] = (weight_SD, bias_S)
 
     for number, target in enumerate(columns):
         target_vectors = vectors[target][present[target]]

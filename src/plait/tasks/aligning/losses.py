@@ -108,7 +108,8 @@ def multilinear(
 
 def same(ids_BK: Tensor, candidate_ids_MK: Tensor) -> Tensor:
     """Return True where two rows have the same id in any column, (B, M). Negative ids match nothing."""
-    same_BM = torch.zeros(len(ids_BK), len(candidate_ids_MK), dtype=torch.bool, device=ids_BK.device)
+    rows, candidates = len(ids_BK), len(candidate_ids_MK)
+    same_BM = torch.zeros(rows, candidates, dtype=torch.bool, device=ids_BK.device)
     for ids_B, candidate_ids_M in zip(ids_BK.unbind(1), candidate_ids_MK.unbind(1), strict=True):
         is_equal_BM = ids_B[:, None] == candidate_ids_M[None]
         same_BM |= is_equal_BM & (ids_B >= 0)[:, None]

@@ -33,12 +33,14 @@ def ranks(
         chunk = slice(first, first + TOGETHER)
         score_QG = query_QD[chunk] @ gallery_GD.T
         is_positive_QG = _positives(query_ids[chunk], gallery_ids)
-        best_Q = np.where(is_positive_QG, score_QG, -np.inf).max(1, initial=-np.inf)
+        positive_score_QG = np.where(is_positive_QG, score_QG, -np.inf)
+        best_Q = positive_score_QG.max(1, initial=-np.inf)
 
         # Other positives do not push the best one down.
         higher_Q = ((score_QG > best_Q[:, None]) & ~is_positive_QG).sum(1)
         ties_Q = ((score_QG == best_Q[:, None]) & ~is_positive_QG).sum(1)
-        ranks_Q[chunk] = np.where(np.isfinite(best_Q), 1 + higher_Q + ties_Q / 2, np.nan)
+        rank_Q = 1 + higher_Q + ties_Q / 2
+        ranks_Q[chunk] = np.where(np.isfinite(best_Q), rank_Q, np.nan)
     return ranks_Q
 
 
@@ -76,11 +78,11 @@ def _mean_over_directions(rows: RankRows, summary: Callable[[np.ndarray], float]
     return float(np.mean(by_direction))
 
 
-METRICS: dict[str, Metric] = {
-    **{f"r@{depth}": partial(recall, depth=depth) for depth in DEPTHS},
-    "median_rank": median_rank,
-    "mrr": mrr,
-}
+METRICS: dict[str, Metric] = {}
+for _depth in DEPTHS:
+    METRICS[f"r@{_depth}"] = partial(recall, depth=_depth)
+METRICS["median_rank"] = median_rank
+METRICS["mrr"] = mrr
 
 
 def chance(positives: np.ndarray, gallery: int) -> dict[str, float]:
@@ -147,10 +149,11 @@ def geometry(first_ND: np.ndarray, second_ND: np.ndarray, seed: int = 0) -> dict
 
     gap = np.linalg.norm(first_ND.mean(0) - second_ND.mean(0))
     squared_distance_N = ((first_ND - second_ND) ** 2).sum(1)
+    uniformity = (_uniformity(first_ND) + _uniformity(second_ND)) / 2
     return {
         "gap": float(gap),
         "alignment": float(squared_distance_N.mean()),
-        "uniformity": (_uniformity(first_ND) + _uniformity(second_ND)) / 2,
+        "uniformity": uniformity,
     }
 
 

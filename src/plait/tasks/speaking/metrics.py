@@ -56,8 +56,9 @@ def _stretched(answer_TM: np.ndarray, recording_TM: np.ndarray) -> np.ndarray:
     """Stretch an answer to a recording's length. Silence takes the place of an answer of no length."""
     if not len(answer_TM):
         return np.full_like(recording_TM, SILENCE)
-    steps = np.linspace(0, len(answer_TM) - 1, len(recording_TM)).round().astype(int)
-    return answer_TM[steps]
+    steps = np.linspace(0, len(answer_TM) - 1, len(recording_TM))
+    nearest = steps.round().astype(int)
+    return answer_TM[nearest]
 
 
 def _spectra(padded_TM: np.ndarray) -> np.ndarray:

@@ -127,7 +127,8 @@ def search(
     """
     ids_BKL = torch.zeros(rows, 1, 0, dtype=torch.long, device=device)
     log_p_BK = torch.zeros(rows, 1, device=device)
-    best: list[tuple[float, list[int]]] = [(-math.inf, [])] * rows
+    nothing_yet: tuple[float, list[int]] = (-math.inf, [])
+    best = [nothing_yet] * rows
     for step in range(options.longest + 1):
         beams = log_p_BK.shape[1]
         row_N = torch.arange(rows, device=device).repeat_interleave(beams)

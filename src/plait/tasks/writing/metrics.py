@@ -107,7 +107,10 @@ def chrf(rows: OverlapRows) -> float:
     counts = counts[both_have]
     if not len(counts):
         return 0.0
-    precision, recall = (counts[:, 2:] / counts[:, :2]).mean(0)
+
+    # The n-grams that both have, over those of the answer (precision) and of the label (recall).
+    shares = counts[:, 2:] / counts[:, :2]
+    precision, recall = shares.mean(0)
     weighted = BETA**2 * precision + recall
     if not weighted:
         return 0.0

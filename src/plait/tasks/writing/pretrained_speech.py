@@ -53,11 +53,12 @@ class SpeechDecoder(PretrainedDecoder):
         prefix_BL = prefix_1L.expand(rows, -1)
 
         # The end of a text is among the ids that are never written, but this search needs it.
+        suppressed = [mark for mark in self.never if mark != self.end]
         config = GenerationConfig(
             num_beams=beam,
             do_sample=False,
             max_new_tokens=limit,
-            suppress_tokens=[mark for mark in self.never if mark != self.end] or None,
+            suppress_tokens=suppressed or None,
             eos_token_id=self.end,
             pad_token_id=self.end,
             decoder_start_token_id=self.prefix[0],
@@ -96,13 +97,14 @@ def files_for(model: str, language: str, form: Form) -> tuple[Architecture, Spel
     _check_language(model, language, id_of_language)
 
     # The order is Whisper's: begin, language, task, no time marks. Ids that the network lacks are None.
-    prefix = [settings.get("decoder_start_token_id", architecture.get("decoder_start_token_id"))]
+    begin = architecture.get("decoder_start_token_id")
+    marks = [settings.get("decoder_start_token_id", begin)]
     if id_of_language:
         id_of_task = settings.get("task_to_id") or {}
-        prefix += [id_of_language[language], id_of_task.get("transcribe")]
+        marks += [id_of_language[language], id_of_task.get("transcribe")]
     no_time_marks = tokenizer.token_to_id("<|notimestamps|>")
-    prefix.append(settings.get("no_timestamps_token_id", no_time_marks))
-    prefix = [token_id for token_id in prefix if token_id is not None]
+    marks.append(settings.get("no_timestamps_token_id", no_time_marks))
+    prefix = [mark for mark in marks if mark is not None]
 
     never = []
     for token_id, token in tokenizer.get_added_tokens_decoder().items():

@@ -211,7 +211,10 @@ class NGrams:
         """
         if context in self._cache:
             return self._cache[context]
-        shorter_p_V = self._after(context[1:]) if context else np.full(self.size, 1 / self.size)
+        if context:
+            shorter_p_V = self._after(context[1:])
+        else:
+            shorter_p_V = np.full(self.size, 1 / self.size)
         counts = self.counts.get(context)
         if counts is None:
             return shorter_p_V
@@ -226,7 +229,9 @@ class NGrams:
 
     def state(self) -> JSON:
         """Return the counts as JSON, which has no tuples as keys."""
-        pairs = [(context, list(counts.items())) for context, counts in self.counts.items()]
+        pairs = []
+        for context, counts in self.counts.items():
+            pairs.append((context, list(counts.items())))
         return {"order": self.order, "size": self.size, "counts": pairs}
 
     @classmethod
