@@ -42,7 +42,7 @@ def speaking(tmp_path_factory: pytest.TempPathFactory) -> tuple[plait.Model, Pat
     return plait.fit(rows, "sound", root=folder, out=folder / "run", overrides=overrides, quiet=True), folder
 
 
-def heard(content: bytes) -> str:
+def letters_of(content: bytes) -> str:
     """Return the letters of a recording: the loudest tone of each stretch between silences.
 
     Windows of 40 ms are shorter than the silence between two letters, 60 ms. They are longer than a dip
@@ -68,7 +68,7 @@ def test_the_letters_of_a_text_are_heard(speaking: tuple[plait.Model, Path]) -> 
     answers = model.predict([{"said": text} for text in texts])
     assert answers.column_names == ["sound", "problem"]
     spoken = answers["sound"].to_pylist()
-    transcripts = [heard(content) for content in spoken]
+    transcripts = [letters_of(content) for content in spoken]
     assert jiwer.cer(texts, transcripts) < 0.25, transcripts
     seconds = [len(soundfile.read(io.BytesIO(content))[0]) / 8000 for content in spoken]
     assert seconds == pytest.approx([0.22 * len(text) for text in texts], rel=0.35)
@@ -110,7 +110,7 @@ def test_it_reads_one_column() -> None:
         task.build_head({"a": 3, "b": 3})
 
 
-def test_every_parameter_learns_and_rows_without_a_recording_do_not() -> None:
+def test_every_parameter_learns_from_rows_with_a_recording() -> None:
     from plait.nn.batch import Tokens
 
     torch.manual_seed(0)

@@ -23,7 +23,7 @@ def unit(*shape: int, seed: int = 0) -> Tensor:
     )
 
 
-def others(rows: int) -> Tensor:
+def all_but_self(rows: int) -> Tensor:
     return ~torch.eye(rows, dtype=torch.bool)
 
 
@@ -33,11 +33,11 @@ def test_info_nce_is_equation_4() -> None:
     for i in range(6):
         total = sum(math.exp(logit) for logit in logits[i])
         expected.append(-math.log(math.exp(logits[i, i]) / total))
-    assert torch.allclose(info_nce(logits, others(6)), torch.tensor(expected, dtype=torch.float64))
+    assert torch.allclose(info_nce(logits, all_but_self(6)), torch.tensor(expected, dtype=torch.float64))
 
 
 def test_only_negatives_count_in_info_nce() -> None:
-    logits, other = unit(4, 4), others(4)
+    logits, other = unit(4, 4), all_but_self(4)
     other[0, 2] = False
     expected = -math.log(math.exp(logits[0, 0]) / sum(math.exp(logits[0, j]) for j in (0, 1, 3)))
     assert info_nce(logits, other)[0] == pytest.approx(expected)
@@ -46,7 +46,7 @@ def test_only_negatives_count_in_info_nce() -> None:
 
 def test_hard_negatives_weigh_as_in_robinson_et_al() -> None:
     logits, beta = 3 * unit(5, 8) @ unit(5, 8, seed=1).T, 0.7
-    for i, loss in enumerate(info_nce(logits, others(5), beta)):
+    for i, loss in enumerate(info_nce(logits, all_but_self(5), beta)):
         negatives = [float(logits[i, j]) for j in range(5) if j != i]
         weights = [math.exp(beta * logit) for logit in negatives]
         mean_weight = sum(weights) / len(weights)
@@ -61,7 +61,7 @@ def test_siglip_is_algorithm_1() -> None:
     logits = 4 * unit(5, 8) @ unit(5, 8, seed=1).T - 2
     labels = 2 * torch.eye(5, dtype=torch.float64) - 1
     expected = -F.logsigmoid(labels * logits).sum() / 5
-    assert siglip(logits, others(5)).mean() == pytest.approx(float(expected))
+    assert siglip(logits, all_but_self(5)).mean() == pytest.approx(float(expected))
 
 
 @pytest.mark.parametrize("anchor", [0, 1, 2])
@@ -153,10 +153,10 @@ def accuracy(objective: str, **options: Any) -> float:
 
 
 @pytest.mark.parametrize("objective", ["symile", "gram"])
-def test_objectives_of_higher_order_learn_what_only_three_columns_tell(objective: str) -> None:
+def test_higher_order_objectives_learn_from_three_columns(objective: str) -> None:
     assert accuracy(objective) == 1.0
 
 
 @pytest.mark.parametrize("objective", ["infonce", "siglip"])
-def test_a_sum_over_pairs_cannot_learn_what_only_three_columns_tell(objective: str) -> None:
+def test_a_sum_over_pairs_cannot_learn_from_three_columns(objective: str) -> None:
     assert accuracy(objective) <= 0.75
