@@ -476,8 +476,8 @@ def test_a_large_index_is_approximate_and_says_how_near(
     vectors = rng.normal(size=(3000, 2, 32)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
     vectors[::7, 1] = 0
-    about = retrieval.About("m", ("a", "b"), 32)
-    index = retrieval.Index.create(tmp_path, about, pa.schema([("number", pa.int64())]))
+    index_about = retrieval.About("m", ("a", "b"), 32)
+    index = retrieval.Index.create(tmp_path, index_about, pa.schema([("number", pa.int64())]))
     index.add(pa.table({"number": np.arange(1000)}), vectors[:1000])
     assert not index.settle()
     index.add(pa.table({"number": np.arange(1000, 3000)}), vectors[1000:])
