@@ -211,6 +211,7 @@ class Alignment(Comparison):
         """
         if not self.share > 0:
             return
+        # Vectors of length zero stay zero: their cells are missing, or their column has no map.
         fixed_half, learned_half = outputs.output.split(self.config.width, -1)
         fixed = F.normalize(fixed_half, dim=-1).numpy()
         learned = F.normalize(learned_half, dim=-1).numpy()
@@ -258,7 +259,7 @@ class Alignment(Comparison):
 
     def _with_share(self, fixed_BD: Tensor, learned_BD: Tensor) -> Tensor:
         """Return both vectors side by side, weighted by the square roots of their shares, (B, 2 D)."""
-        # Without a map, the learned vector is all there is.
+        # A column without a map has the learned vector only.
         has_map_B1 = (fixed_BD != 0).any(1, keepdim=True)
         learned_share_B1 = torch.where(has_map_B1, 1 - self.share, 1.0)
         fixed_half = self.share.sqrt() * fixed_BD
@@ -277,6 +278,7 @@ class Alignment(Comparison):
 
     def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
         """Return the loss of the objective; zero if no row has two columns."""
+        # A row that lacks a column has a vector of zeros there.
         present_BK = (output != 0).any(-1) & labelled_B[:, None]
         is_self_BB = torch.eye(len(target), dtype=torch.bool, device=target.device)
         negative_BB = ~same(target, target) & ~is_self_BB

@@ -23,7 +23,8 @@ from plait.table.problems import Problem
 from plait.table.table import Source
 from plait.tasks.base_metrics import Metric, ScoredRows
 
-MAIN = "\0main"  # the name of a task's own loss; its other losses have the names of blocks
+# The name of a task's main loss. Its other losses have the names of blocks, and no column has this name.
+MAIN = "\0main"
 
 # From an output, and the rows that count for it (all if None), to the mean loss over labelled rows.
 LossOf: TypeAlias = Callable[[Tensor, Tensor | None], Tensor]
@@ -226,8 +227,11 @@ class Task(nn.Module, Component, ABC):
         return {}
 
     def sees_hidden_cells(self, columns: list[str]) -> bool:
-        """Return whether training may hide cells of a model's columns from this task."""
-        return True
+        """Return whether training may hide cells of a model's columns from this task.
+
+        It may not if the task reads one of several columns: that would only take rows away.
+        """
+        return len(columns) == 1 or len(self.read(columns)) > 1
 
     def outputs(self, fused: Fused | None, encoded: Encoded) -> Outputs | None:
         """Return what `calibrate` needs of some rows; None if there is nothing to calibrate."""

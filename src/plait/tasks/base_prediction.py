@@ -21,9 +21,15 @@ from plait.tasks.base import MAIN, LossOf, Outputs, Task, Widths
 # Bounds of a temperature. Without them, a few rows that are all answered right would make a model certain.
 COOLEST, HOTTEST = 0.5, 20.0
 
-CALIBRATING = 20  # labelled rows that a temperature needs
-EMPTY_PRIOR_ROWS = 10  # rows that the overall baseline counts as, next to the rows that lack a block
-PRIOR_ROWS = 10  # rows that the prior of the mixture weight counts as, half of them for late fusion
+# Labelled rows that a temperature needs.
+CALIBRATING = 20
+
+# Rows that the overall baseline counts as, next to the rows that lack a block.
+EMPTY_PRIOR_ROWS = 10
+
+# Rows that the prior of the mixture weight counts as, half of them for late fusion.
+PRIOR_ROWS = 10
+
 TINY = 1e-12  # keeps the logarithm of a weight of 0 finite
 
 
@@ -124,10 +130,6 @@ class Prediction(Task):
             weight = unimodal_weight * left / max(len(names), 1)
         return {MAIN: 1.0, **dict.fromkeys(names, weight)}
 
-    def sees_hidden_cells(self, columns: list[str]) -> bool:
-        """Hide nothing from a task that reads one of several columns: that would only take rows away."""
-        return len(columns) == 1 or len(self.read(columns)) > 1
-
     def outputs(self, fused: Fused | None, encoded: Encoded) -> Outputs | None:
         """Return the outputs without late fusion; None if they are not logits."""
         if not self.logits or fused is None:
@@ -216,6 +218,8 @@ class LateFusion(nn.Module):
         combined, mixes_B = self._combined(outputs)
         answers = torch.stack([outputs.output, combined])
         weights = torch.stack([1 - self.mixture_weight, self.mixture_weight])
+
+        # Mix all rows, and choose afterwards: `forward` does not branch on values.
         mixed = task.mix(answers, weights)
         return torch.where(_like(mixes_B, mixed), mixed, outputs.output)
 

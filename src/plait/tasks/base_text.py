@@ -147,6 +147,7 @@ class TextTask(Writing):
 
     def baseline_loss(self, target: Tensor) -> float:
         """Return the entropy of the units' frequencies, in nats."""
+        # The loss is per unit, and so is that of the best answer without inputs.
         units = target[target != NOTHING].long()
         counts = torch.bincount(units).double()
         share = counts[counts > 0] / counts.sum()

@@ -13,7 +13,3 @@ class Writing(TokenTask):
     """
 
     sorts_by_length = True
-
-    def sees_hidden_cells(self, columns: list[str]) -> bool:
-        """Hide nothing from a task that reads one of several columns: that would only take rows away."""
-        return len(columns) == 1 or len(self.read(columns)) > 1

@@ -30,7 +30,8 @@ from plait.tasks.writing.metrics import OverlapRows, bleu, chrf, exact_match
 from plait.tasks.writing.pretrained_decoder import PretrainedDecoder
 from plait.tasks.writing.spelling import NOTHING, Spelling
 
-WITHOUT_INPUTS = 0.05  # share of the training rows that are written about without any input
+# Share of the training rows that are written about without any input.
+WITHOUT_INPUTS = 0.05
 
 
 class Config(TextOptions):
@@ -181,6 +182,7 @@ class Generation(TextTask):
         memory = [first_B1D.float()]
         masks = [always_B1]
         for column in self.columns:
+            # Positions begin anew in each column. The projection tells columns apart.
             x_BLD = self.into[module_key(column)](tokens[column].x_BLD)
             x_BLD = x_BLD + positions(x_BLD.shape[1], x_BLD.shape[2], device)
             memory.append(x_BLD.float())

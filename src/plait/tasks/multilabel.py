@@ -95,6 +95,8 @@ class Multilabel(Prediction):
         for row, labels in enumerate(_lists(cells, self.config.separator, source.column)):
             if labels is None:
                 continue
+
+            # An empty list is labelled too: it has none of the labels.
             labelled_B[row] = True
             for label in labels:
                 if label in index:

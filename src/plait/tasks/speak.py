@@ -174,7 +174,7 @@ class Speak(Writing):
         letter_BLD, letters_B = _split_output(output)
         usable_B = labelled_B & (letters_B > 0) & (steps_B >= letters_B)
         if not bool(usable_B.any()):
-            return output.sum() * 0.0
+            return output.sum() * 0.0  # zero, with zero gradients
         steps = int(steps_B.max())
         mel_BTM = target[:, :steps, :-1].float()
         mask_BT = steps_mask(steps, steps_B)

@@ -30,7 +30,8 @@ from plait.tasks.writing.metrics import EditedRows, cer, exact_match, wer
 from plait.tasks.writing.pretrained_speech import SpeechDecoder
 from plait.tasks.writing.spelling import NOTHING, Form, NGrams, Spelling, Units
 
-MOST_IDS = 448  # Whisper's limit, for networks whose files state none
+# Ids of a text that a network can write, if its files state no limit. This is Whisper's.
+MOST_IDS = 448
 
 
 class Config(TextOptions):
@@ -197,7 +198,7 @@ class Transcription(TextTask):
         units_B = (target != NOTHING).sum(1)
         usable_B = labelled_B & (steps_B > 0) & (units_B > 0)
         if not bool(usable_B.any()):
-            return output.sum() * 0.0
+            return output.sum() * 0.0  # zero, with zero gradients
         longest = int(units_B.max())
         target = target[:, :longest].long()
 
@@ -267,6 +268,7 @@ class Transcription(TextTask):
     @classmethod
     def from_state(cls, config: Config, state: JSON) -> Transcription:
         """Restore the task. Only a network that generates text has a `prefix`."""
+        # The configuration does not say which kind of network it names, and its files may be gone.
         if "prefix" in state:
             return Generated.from_parts(config, state)
         spelling = Spelling.from_state(read_object(state["spelling"]))
@@ -348,7 +350,7 @@ class Generated(Transcription):
         """Return the mean cross-entropy of the next id over rows that have a recording."""
         usable_B = labelled_B & _has_recording(output)
         if not bool(usable_B.any()):
-            return output.sum() * 0.0
+            return output.sum() * 0.0  # zero, with zero gradients
         units_B = (target != NOTHING).sum(1)
         longest = int(units_B.max())
         ids_BL = target[:, :longest].long()

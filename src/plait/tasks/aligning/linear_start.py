@@ -14,9 +14,14 @@ from torch import Tensor, nn
 
 from plait.nn.layers import Dropout, glorot
 
-STRENGTHS = tuple(10.0**exponent for exponent in range(-3, 5))  # candidates of ridge regression
-SLOWER = 0.25  # share of the learning rate for a projection that starts at a fitted map
-MIN_ROWS = 16  # rows with both columns that a map needs
+# Candidates for the strength of ridge regression.
+STRENGTHS = tuple(10.0**exponent for exponent in range(-3, 5))
+
+# Share of the learning rate for a projection that starts at a fitted map.
+SLOWER = 0.25
+
+# Rows with both columns that a map needs.
+MIN_ROWS = 16
 
 
 class Projection(nn.Module):

@@ -23,6 +23,7 @@ def info_nce(logits_BM: Tensor, negative_BM: Tensor, hardness: float = 0.0) -> T
     exp(beta * logit), and their weights add up to N (Robinson et al. 2021, "Contrastive learning with hard
     negative samples", eq. 4 with tau+ = 0).
     """
+    # Candidates that are neither the row's own nor negatives do not count.
     positive_B = logits_BM.diagonal()
     negative_logits_BM = logits_BM.masked_fill(~negative_BM, -torch.inf)
     if hardness:

@@ -112,6 +112,7 @@ def griffin_lim(log_mel_TM: Tensor, config: AudioConfig) -> np.ndarray:
     previous_FT = torch.zeros_like(phase_FT)
     length = (len(log_mel_TM) - 1) * hop or None
     for _ in range(ROUNDS):
+        # Keep the phases of the wave's spectra, and drop their magnitudes.
         wave = torch.istft(size_FT * phase_FT, width, hop, window=window, length=length)
         spectrum_FT = torch.stft(wave, width, hop, window=window, return_complex=True)
         accelerated_FT = spectrum_FT + MOMENTUM * (spectrum_FT - previous_FT)
@@ -123,6 +124,7 @@ def griffin_lim(log_mel_TM: Tensor, config: AudioConfig) -> np.ndarray:
 
 def _frequencies(power_TM: Tensor, weights_FM: Tensor) -> Tensor:
     """Return powers (T, F) of frequencies from those of mel bands, by non-negative least squares."""
+    # Each update keeps powers positive, and lowers the squared error.
     target_TF = power_TM @ weights_FM.T
     power_TF = target_TF / weights_FM.sum(0).square().mean()
     for _ in range(BAND_ROUNDS):

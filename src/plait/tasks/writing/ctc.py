@@ -15,7 +15,8 @@ from torch import Tensor
 
 from plait.tasks.writing.spelling import NOTHING, NGrams
 
-MIN_LOG_P = math.log(1e-4)  # the beam search follows no id that is less likely than this
+# The beam search follows no id that is less likely than this.
+MIN_LOG_P = math.log(1e-4)
 
 
 def greedy(log_p_BLV: Tensor, length_B: Tensor) -> list[list[int]]:

@@ -125,6 +125,7 @@ def search(
 
     `log_p_next(ids_NL, row_N)` gives log-probabilities (N, V) of the id that follows each prefix of the row.
     """
+    # One beam at first: the empty prefix.
     ids_BKL = torch.zeros(rows, 1, 0, dtype=torch.long, device=device)
     log_p_BK = torch.zeros(rows, 1, device=device)
     nothing_yet: tuple[float, list[int]] = (-math.inf, [])
@@ -140,7 +141,7 @@ def search(
         log_p_NV = _without_forbidden(log_p_NV, ids_NL, options)
         log_p_BKV = log_p_BK[:, :, None] + log_p_NV.unflatten(0, (rows, beams))
 
-        # A text may end here.
+        # A text may end here. Remember it if it is the best so far.
         ended_BK = options.score(log_p_BKV[:, :, NOTHING], step)
         _keep_best(best, ended_BK, ids_BKL)
         log_p_BKV[:, :, NOTHING] = -math.inf
@@ -177,6 +178,7 @@ def _without_forbidden(log_p_NV: Tensor, ids_NL: Tensor, options: SearchOptions)
         return log_p_NV
     for row, ids in enumerate(ids_NL.tolist()):
         if options.allowed is not None:
+            # A beam that is not the beginning of an allowed text may only end.
             next_ids = options.allowed.get(tuple(ids), [NOTHING])
             allowed_log_p = log_p_NV[row, next_ids].clone()
             log_p_NV[row] = -math.inf

@@ -17,8 +17,11 @@ from plait.tasks.base_metrics import ScoredRows
 if TYPE_CHECKING:
     from jiwer import CharacterOutput, WordOutput
 
+# The kinds of jiwer's chunks that are mistakes. The other kind is "equal".
 EDITS = ("substitute", "delete", "insert")
-CHARACTERS, BETA = 6, 2  # of chrF: the longest n-grams, and how much more recall weighs than precision
+
+# Of chrF: the longest n-grams, and how much more recall weighs than precision.
+CHARACTERS, BETA = 6, 2
 
 
 @dataclass(frozen=True)

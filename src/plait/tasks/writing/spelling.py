@@ -15,8 +15,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from plait.table.json import JSON, read_as
 
-NOTHING = 0  # the id that stands for no text: padding, CTC's blank, the end of a generated text
-UNKNOWN = "\ufffd"  # stands for all that no training text has; its id is the last one
+# The id that stands for no text: padding, CTC's blank, the end of a generated text.
+NOTHING = 0
+
+# The piece that stands for everything that no training text has. Its id is the last one.
+UNKNOWN = "\ufffd"
 
 Units = Literal["characters", "subwords"]
 Form = Literal["written", "spoken"]
@@ -191,6 +194,7 @@ class NGrams:
         for ids in texts:
             sequence = [*before_text, *ids, NOTHING]
             for end in range(order - 1, len(sequence)):
+                # Shorter contexts are counted too, because probabilities are interpolated with theirs.
                 for length in range(order):
                     context = tuple(sequence[end - length : end])
                     counters.setdefault(context, Counter())[sequence[end]] += 1
