@@ -39,10 +39,14 @@ def test_a_fresh_run_writes_what_was_asked_and_removes_checkpoints(tmp_path: Pat
 
 def test_checkpoints_stay_until_the_training_ends_well(tmp_path: Path) -> None:
     checkpoint = tmp_path / CHECKPOINTS[0]
-    run = Run.begin(tmp_path, request_for())
-    checkpoint.write_bytes(b"half a training")
-    with pytest.raises(KeyboardInterrupt), run:
-        raise KeyboardInterrupt
+
+    def stop_in_the_middle() -> None:
+        with Run.begin(tmp_path, request_for()):
+            checkpoint.write_bytes(b"half a training")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stop_in_the_middle()
     assert checkpoint.exists()
     with Run.begin(tmp_path, request_for(), resume=True) as run:
         assert run.resumed
@@ -59,9 +63,13 @@ def test_checkpoints_stay_until_the_training_ends_well(tmp_path: Path) -> None:
     ],
 )
 def test_a_resume_with_something_else_is_refused(request_now: Request, changed: str, tmp_path: Path) -> None:
-    Run.begin(tmp_path, request_for())
-    with pytest.raises(RecipeError, match=f"its {changed} differ"):
-        Run.begin(tmp_path, request_now, resume=True)
+    with Run.begin(tmp_path, request_for()):
+        pass
+    with (
+        pytest.raises(RecipeError, match=f"its {changed} differ"),
+        Run.begin(tmp_path, request_now, resume=True),
+    ):
+        pass
 
 
 def test_runs_of_other_versions_and_damaged_ones_are_refused(tmp_path: Path) -> None:

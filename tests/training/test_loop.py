@@ -51,6 +51,7 @@ def test_it_learns_and_leaves_a_folder_that_explains_itself(trained: Any) -> Non
     files = {f.name for f in model.folder.iterdir()}
     assert files == {
         "README.md",
+        "lock",
         "log.csv",
         "metrics.json",
         "plan.json",

@@ -18,6 +18,7 @@ from plait.recipe.recipe import Recipe
 from plait.recipe.sections import Between, Choices
 from plait.runs import files
 from plait.runs import folder as runs
+from plait.runs.lock import locked
 from plait.table.json import JSON
 from plait.table.read import read
 from plait.table.table import Table
@@ -59,17 +60,14 @@ def tune(
     Raises what `plait.fit` raises, and `RecipeError` if `out` holds trials of another recipe or table, or
     Optuna is missing.
     """
-    screen, folder = Screen(quiet), Path(out)
-    if (folder / "weights.safetensors").is_file():
-        raise RecipeError(
-            f"'{folder}' already holds a trained model; choose another out=, or remove it first"
-        )
+    screen = Screen(quiet)
     full_recipe = recipe_from(recipe, columns=columns, align=align, overrides=overrides)
     targets = target_names(target)
     table = read(data, options.get("root"))
     identity = _identity(full_recipe, table, targets, seed)
-    study = _Study(folder / "tuning", identity, _space(full_recipe, table, targets), seed)
+    space = _space(full_recipe, table, targets)
     options |= {"target": targets, "recipe": full_recipe, "seed": seed}
+    folder = runs.fresh_folder(out)
 
     def attempt(drawn: list[str], watch: Callable[[int, int, float], None]) -> None:
         """Fit one recipe with the drawn overrides, in a folder that is deleted."""
@@ -80,14 +78,17 @@ def tune(
                 data, **arguments, out=Path(trial_folder) / "run", quiet=True, watch=watch, evaluate=False
             )
 
-    with screen.bar("trials", trials) as bar:
-        bar.advance(study.done)
-        while study.done < trials:
-            study.run(attempt)
-            bar.advance()
-            bar.draw(study.words())
-    study.show(screen)
-    return fit.fit(data, **options, overrides=study.best, out=out, quality=quality, quiet=quiet)
+    with locked(folder):
+        runs.check_untrained(folder)
+        study = _Study(folder / "tuning", identity, space, seed)
+        with screen.bar("trials", trials) as bar:
+            bar.advance(study.done)
+            while study.done < trials:
+                study.run(attempt)
+                bar.advance()
+                bar.draw(study.words())
+        study.show(screen)
+        return fit.fit(data, **options, overrides=study.best, out=out, quality=quality, quiet=quiet)
 
 
 def _space(recipe: Recipe, table: Table, targets: list[str]) -> dict[str, Between | Choices]:
