@@ -12,6 +12,7 @@ from torch import Tensor
 
 from plait.api import messages
 from plait.api.model import Model
+from plait.api.model import load as load_model
 from plait.console import Screen
 from plait.data.arguments import recipe_from, target_names
 from plait.data.dataset import Dataset
@@ -69,9 +70,9 @@ def fit(
     `overrides` ("training.epochs=5") are applied to it. `root` is where relative paths of media begin; `out`
     the folder of the run, `runs/<time>` if left out. `quality` is `fast` (one network), `good` or `best`
     (ensembles, see `EnsembleRecipe`). `strict` makes any unreadable cell an error. `resume` goes on with the
-    training in `out` that was stopped; it needs the same arguments. `watch` is called after each epoch with
-    its number, how many there are and its score on validation rows (larger is better); what it raises ends
-    the training. Without `evaluate` no score with intervals is worked out.
+    training in `out` that was stopped; it needs the same arguments. One that is finished is loaded. `watch`
+    is called after each epoch with its number, how many there are and its score on validation rows (larger
+    is better); what it raises ends the training. Without `evaluate` no score with intervals is worked out.
 
     Raises `TableError`, `RecipeError`, `BadCellsError` or `TrainingError` with what to do; `Interrupted`
     after Ctrl-C or SIGTERM.
@@ -85,6 +86,8 @@ def fit(
 
 def resume(folder: str | Path, quiet: bool = False) -> Model:
     """Go on with the stopped training in a folder, if its table was a file. Runs no code from the folder.
+
+    A training that is finished is loaded, and nothing is trained.
 
     Raises `RecipeError` when there is none, when it was given a table in memory, or when the table has
     changed since.
@@ -121,6 +124,10 @@ def _fit(sources: Sources, targets: list[str], recipe: Recipe, options: _Options
 
     request = Request.make(recipe.to_dict(), targets, sources, options.strict, table)
     with Run.begin(options.out, request, options.resume) as run:
+        if run.is_finished:
+            screen.say(f"the training in '{run.folder}' is finished: nothing to train, its model is loaded")
+            return load_model(run.folder, options.quiet)
+
         sides = prepare_sides(plan, table, run.folder, options.strict, screen)
         training = _begin_training(plan, sides, table, run.folder, screen, options)
         progress = train(training, run.resumed)

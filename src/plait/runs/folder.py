@@ -100,6 +100,15 @@ class Run:
     folder: Path
     resumed: bool
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether the folder holds a trained model, and no state to go on from.
+
+        With both, the process was killed between its last two writes: the report may be missing.
+        """
+        has_checkpoint = any((self.folder / name).is_file() for name in CHECKPOINTS)
+        return (self.folder / WEIGHTS).is_file() and not has_checkpoint
+
     @classmethod
     @contextmanager
     def begin(cls, out: str | Path | None, request: Request, resume: bool = False) -> Iterator[Run]:
