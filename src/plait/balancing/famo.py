@@ -60,6 +60,10 @@ class FAMO(Balancing):
         for target, loss in losses.items():
             self._before[target] = self._before.get(target, torch.zeros_like(loss)) + loss.detach()
 
+    def discard(self) -> None:
+        """Forget the losses of a batch whose step was not taken."""
+        self._before = {}
+
     @torch.no_grad()
     def after(self, losses: dict[str, Tensor]) -> None:
         """Update w by how much each loss fell in the step."""

@@ -154,7 +154,7 @@ def whole_batch_losses(
     targets = model.comparisons
     states, outputs = [], []
     for micro_batch in micro_batches:
-        states.append(_random_state())
+        states.append(random_state())
         with torch.no_grad(), autocast():
             complete, _ = _views(model, micro_batch, None)
             outputs.append({target: model.task(target).answer(None, complete) for target in targets})
@@ -184,7 +184,8 @@ def _output_gradients(
     return gradients
 
 
-def _random_state() -> RandomState:
+def random_state() -> RandomState:
+    """Return the states of the random generators of all devices."""
     return torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
 
 

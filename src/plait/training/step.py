@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from plait.balancing.base import Share, balancings, summed
 from plait.console import Screen
@@ -20,11 +21,14 @@ from plait.training.objective import (
     Weights,
     consistency,
     losses,
+    random_state,
     restore_random,
     weighed,
     whole_batch_losses,
 )
 from plait.training.schedule import optimizer_for
+
+Result = TypeVar("Result")
 
 UNLABELLED = 2  # rows without a label in a step, for each row of the batch
 
@@ -56,8 +60,9 @@ class Step:
         self.optimizer = optimizer_for(model, plan.training, self.balancing.parameters())
         self.micro_batch = plan.training.micro_batch or plan.training.batch_size
 
+        self.buffers = _Buffers(model)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.shared: list[torch.nn.Parameter] = []
+        self.shared: list[nn.Parameter] = []
         for module in (model.encoders, model.table_columns, model.fusers):
             if module is not None:
                 self.shared += [p for p in module.parameters() if p.requires_grad]
@@ -68,23 +73,48 @@ class Step:
             group["lr"] = rate * group["scale"]
 
     def __call__(self, batch: Batch, unlabelled: tuple[Batch, Batch] | None = None) -> Tensor:
-        """Take a step and return the batch's loss, detached. Cut the batch into micro-batches if memory
-        runs out.
+        """Take a step and return the batch's loss, detached.
+
+        Where memory runs out, go on with smaller micro-batches, as if the step had begun with them.
         """
+        loss = self._within_memory(
+            lambda: self._gradients(batch, unlabelled), len(batch), discard=self._discard_gradients
+        )
+        self._update()
+        if self.balancing.again:
+            self.balancing.after(self._within_memory(lambda: self._losses_after(batch), len(batch)))
+        return loss.cpu()
+
+    def _within_memory(
+        self, attempt: Callable[[], Result], rows: int, discard: Callable[[], None] | None = None
+    ) -> Result:
+        """Return what an attempt on a batch of so many rows returns.
+
+        Where memory runs out, undo what the attempt has changed, then try smaller micro-batches.
+        `discard` undoes what is neither a random number nor a buffer of the model.
+        """
+        random_before = random_state()
+        self.buffers.save()
         while True:
             try:
-                return self._step(batch, unlabelled)
+                return attempt()
             except RuntimeError as error:
                 if not _is_out_of_memory(error) or self.micro_batch <= 1:
                     raise
-                self.optimizer.zero_grad(set_to_none=True)
-                self.micro_batch = max(min(self.micro_batch, len(batch)) // 2, 1)
-                self.screen.warn(
-                    f"out of memory: batches of {self.options.batch_size} now go in micro-batches of "
-                    f"{self.micro_batch}"
-                )
 
-    def _step(self, batch: Batch, unlabelled: tuple[Batch, Batch] | None) -> Tensor:
+            # Outside of `except`: there the error still holds the tensors of the failed attempt.
+            if discard is not None:
+                discard()
+            self.buffers.restore()
+            restore_random(random_before)
+            self.micro_batch = max(min(self.micro_batch, rows) // 2, 1)
+            self.screen.warn(
+                f"out of memory: batches of {self.options.batch_size} now go in micro-batches of "
+                f"{self.micro_batch}"
+            )
+
+    def _gradients(self, batch: Batch, unlabelled: tuple[Batch, Batch] | None) -> Tensor:
+        """Add up the gradients of a step, and return the batch's loss, detached."""
         # The last batch of an epoch may have one row more than asked (see `Dataset.shuffled`): no
         # reason to cut it.
         if len(batch) > self.micro_batch + 1:
@@ -93,15 +123,20 @@ class Step:
             loss = self._backward(batch.to(self.device))
         if unlabelled is not None:
             self._backward_unlabelled(*unlabelled)
+        return loss
 
+    def _discard_gradients(self) -> None:
+        """Forget the gradients of an attempt that failed, and what the balancing holds of it."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.balancing.discard()
+
+    def _update(self) -> None:
+        """Take the optimizer's step. It is never repeated: smaller micro-batches would save no memory."""
         self.balancing.finish(self.shared)
         if self.options.clip:
-            torch.nn.utils.clip_grad_norm_(self.parameters, self.options.clip)
+            nn.utils.clip_grad_norm_(self.parameters, self.options.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        if self.balancing.again:
-            self.balancing.after(self._losses_after(batch))
-        return loss.cpu()
 
     def _in_micro_batches(self, batch: Batch) -> Tensor:
         """Add up gradients over micro-batches. Losses that compare rows still compare all of the batch."""
@@ -173,6 +208,35 @@ class Step:
                 term = loss * len(micro_batch) / len(batch)
                 sums[target] = sums[target] + term if target in sums else term
         return sums
+
+
+class _Buffers:
+    """The buffers that training may change, such as the statistics of batch norms, and a copy of them.
+
+    What training changes is in a checkpoint, so these are the buffers of the model's `state_dict`.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        names = model.state_dict().keys() & {name for name, _ in model.named_buffers()}
+        self._places: list[tuple[nn.Module, str]] = []
+        for name in sorted(names):
+            path, _, attribute = name.rpartition(".")
+            self._places.append((model.get_submodule(path), attribute))
+        self._saved = [buffer.clone() for buffer in self._now()]
+
+    def _now(self) -> list[Tensor]:
+        """Return the present buffers: a module may have put a new tensor in place of one."""
+        return [getattr(module, attribute) for module, attribute in self._places]
+
+    def save(self) -> None:
+        """Copy the buffers. This takes place in every step, so it is one call for all of them."""
+        if self._saved:
+            torch._foreach_copy_(self._saved, self._now())
+
+    def restore(self) -> None:
+        """Set the buffers to what they were when they were saved."""
+        for saved, (module, attribute) in zip(self._saved, self._places, strict=True):
+            setattr(module, attribute, saved.clone())
 
 
 def cut(batch: Batch, size: int) -> Iterator[Batch]:
