@@ -24,7 +24,7 @@ FORMAT = 8  # of the files in a run's folder
 REQUEST = "run.json"
 CHECKPOINTS = ("checkpoint.safetensors", "best.safetensors")
 WEIGHTS = "weights.safetensors"  # written last: a folder that has them holds a trained model
-HASHED = 1000  # rows of each chunk of a table
+HASHED = 1000  # rows of each chunk of a table that `content` reads
 
 
 class Request(BaseModel):
@@ -72,18 +72,21 @@ class Request(BaseModel):
             raise RecipeError(f"'{folder}' holds no training to go on with")
         try:
             fields = json.loads(path.read_text(encoding="utf-8"))
-            begun_with = fields.get("format")
-            if begun_with == FORMAT:
+            format_before = fields.get("format")
+            if format_before == FORMAT:
                 return cls.model_validate(fields)
         except (OSError, ValueError, AttributeError, ValidationError) as error:
             raise RecipeError(f"'{path}' is damaged: {error}; train again into another folder") from error
+
+        # Other formats have other fields, so they are not validated.
         raise RecipeError(
-            f"'{folder}' has format {begun_with}; this plait goes on with {FORMAT}. Train again into another "
-            f"folder, or go on with the plait that began it"
+            f"'{folder}' has format {format_before}; this plait goes on with {FORMAT}. Train again into "
+            f"another folder, or go on with the plait that began it"
         )
 
     def check_agrees(self, before: Request, folder: Path) -> None:
         """Raise `RecipeError` when a resumed run was begun with something else."""
+        # `sources` may differ: a table that has moved is still the same table.
         names = ("rows", "columns", "content", "targets", "recipe")
         changed = [name for name in names if getattr(self, name) != getattr(before, name)]
         if changed:
@@ -163,12 +166,16 @@ def content(table: Table) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for column in table.data.columns:
         for chunk in column.chunks:
-            digest.update(json.dumps(chunk.slice(0, HASHED).to_pylist(), default=str).encode())
+            cells = chunk.slice(0, HASHED).to_pylist()
+            digest.update(json.dumps(cells, default=str).encode())
     return digest.hexdigest()
 
 
 def _path(source: object) -> str | None:
-    return str(Path(source).absolute()) if isinstance(source, (str, Path)) else None
+    """Return the absolute path of a file, so that a resume finds it from any folder; None for no file."""
+    if not isinstance(source, (str, Path)):
+        return None
+    return str(Path(source).absolute())
 
 
 def _begun_folder(out: str | Path | None) -> Path:

@@ -66,7 +66,7 @@ def _train(plan: Plan, sides: Sides, settings: Settings, folder: Path, screen: S
     start.begin(model, sides.train)
 
     rows = f"{len(sides.train):,} rows"
-    screen.say(f"{target} alone, to compare with: {rows}, {plan.training.epochs} epochs")
+    screen.say(f"single-target model of {target}, to compare: {rows}, {plan.training.epochs} epochs")
     with tempfile.TemporaryDirectory(dir=folder) as run_folder:
         training = Training(model, plan, settings, sides.train, sides.valid, Path(run_folder), screen)
         train(training)
@@ -102,11 +102,12 @@ def show(scores_by_target: Record, record: Record, screen: Screen) -> None:
         joint = record["evaluation"].get(side, {}).get("targets", {}).get(target)
         if not joint or not single:
             continue
+
         metric = joint["score"]
         value = joint["metrics"][metric]["value"]
         interval = f"{single['low']:.3f} to {single['high']:.3f}"
         difference = f"{value - single['value']:+.3f}"
         rows.append([target, metric, side, f"{value:.3f}", f"{single['value']:.3f}", interval, difference])
     if rows:
-        headers = ["target", "metric", "rows", "one model ", "alone ", "its interval", "difference "]
-        screen.table("\nall targets in one model, against a model for each alone", headers, rows)
+        headers = ["target", "metric", "rows", "all targets ", "single ", "its interval", "difference "]
+        screen.table("\none model of all targets, beside a single-target model of each", headers, rows)
