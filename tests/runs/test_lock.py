@@ -152,12 +152,12 @@ class FitInAnotherThread(Callback):
 
 
 def test_a_tuning_holds_the_folder_of_its_last_fit(tmp_path: Path, table: Path) -> None:
-    """The trials train in other folders, but another fit must not slip in before the last one."""
+    """The trials train in other_fit folders, but another fit must not slip in before the last one."""
     out = tmp_path / "run"
-    other = FitInAnotherThread(table, out)
-    plait.tune(table, "label", out=out, trials=1, overrides=FAST, quiet=True, callbacks=[other])
+    other_fit = FitInAnotherThread(table, out)
+    plait.tune(table, "label", out=out, trials=1, overrides=FAST, quiet=True, callbacks=[other_fit])
     epochs = 3
-    assert other.errors == [IN_USE.format(folder=out)] * 2 * epochs
+    assert other_fit.errors == [IN_USE.format(folder=out)] * 2 * epochs
 
 
 def test_a_resume_elsewhere_leaves_no_lock_behind(tmp_path: Path, table: Path) -> None:

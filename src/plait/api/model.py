@@ -316,9 +316,9 @@ def _min_cosine(thresholds: Mapping[str, float] | float | None, labels: Sequence
     if isinstance(thresholds, (int, float)):
         return dict.fromkeys(labels, float(thresholds))
     by_label = dict(thresholds or {})
-    unknown = [label for label in by_label if label not in labels]
-    if unknown:
-        raise RecipeError(f"a threshold for '{unknown[0]}': {nearest(unknown[0], labels)}")
+    for label in by_label:
+        if label not in labels:
+            raise RecipeError(f"a threshold for '{label}': {nearest(label, labels)}")
     return by_label
 
 

@@ -73,7 +73,10 @@ def measure(
     model.eval()
     of_train = _mean_losses(model, train, settings, factors)
     of_valid = _mean_losses(model, valid, settings, factors)
-    return {name: [of_train[name], of_valid[name]] for name in of_train}
+    measured = {}
+    for name, train_loss in of_train.items():
+        measured[name] = [train_loss, of_valid[name]]
+    return measured
 
 
 def _mean_losses(

@@ -92,5 +92,5 @@ def fit_empty_cells(model: MultimodalModel, data: Dataset) -> None:
         is_labelled = batch.labelled[target][rows]
         labels = batch.targets[target][rows][is_labelled]
         present_by_block = model.fuser(target).of_blocks(present)
-        empty_columns = [~present_N[is_labelled] for present_N in present_by_block.values()]
-        model.prediction(target).fit_empty_blocks(labels, torch.stack(empty_columns, 1))
+        present_NP = torch.stack(list(present_by_block.values()), 1)
+        model.prediction(target).fit_empty_blocks(labels, ~present_NP[is_labelled])

@@ -70,6 +70,8 @@ class Training:
             to_channels_last(self.model)
         if self.settings.compile:
             self._compile()
+
+        # This decides which empty tokens are trained, so it comes before the optimizer is made.
         fit_empty_cells(self.model, self.train_data)
 
         target_shares = shares(self.plan, self.train_data)
@@ -143,6 +145,7 @@ def _epoch(run: Training, progress: Progress, checkpoint: Checkpoint, bar: Bar) 
     if run.blends:
         _measure(run, progress)
 
+    # A resume draws the same order of rows again, but goes on with the generator's saved state.
     sorts_by_length = any(run.model.task(target).sorts_by_length for target in run.model.targets)
     seed = _seed(run.plan.seed, progress.epoch)
     batches = run.train_data.shuffled(options.batch_size, seed, sorts_by_length)
@@ -186,6 +189,7 @@ def _draw(
 
     Cells are augmented, but not in the last epochs.
     """
+    # The order of these draws is part of what a seed means.
     augments = epoch < run.plan.training.augmented_epochs
     batch = run.train_data.batch(rows, generator if augments else None)
     batch = hide_cells(batch, run.plan.model.modality_dropout, generator)
@@ -218,6 +222,8 @@ def _step(run: Training, batch: Batch, unlabelled: tuple[Batch, Batch] | None) -
 def _score(run: Training, progress: Progress, checkpoint: Checkpoint) -> None:
     """Score the epoch on validation rows, and keep its weights if it is the best."""
     options = run.plan.training
+
+    # The rate is that of the epoch's last step.
     last_step = (progress.epoch + 1) * run.steps - 1
     rate = learning_rate(last_step, options.epochs * run.steps, options)
     scores = {"learning_rate": rate, "loss": progress.loss_sum / run.steps, **run.validation.scores()}
@@ -229,6 +235,7 @@ def _score(run: Training, progress: Progress, checkpoint: Checkpoint) -> None:
     if checkpoint.is_due(between_epochs=True):
         _save(run, checkpoint, progress)
 
+    # Callbacks and `watch` may raise to end the training, so they come last.
     for callback in run.callbacks:
         callback.after_epoch(run, progress)
     if run.watch and rank:

@@ -102,8 +102,8 @@ def _views(model: MultimodalModel, batch: Batch, mixing: Mixing | None) -> tuple
 
     Both are the same if no task needs all cells. Then hidden cells are not even encoded.
     """
-    needs_all = not all(model.task(target).sees_hidden_cells(model.columns) for target in model.targets)
-    if batch.complete is None or not needs_all:
+    all_see_hidden = all(model.task(target).sees_hidden_cells(model.columns) for target in model.targets)
+    if batch.complete is None or all_see_hidden:
         hidden = model.encode(batch)
         hidden = hidden if mixing is None else mixing.mixed(hidden)
         return hidden, hidden

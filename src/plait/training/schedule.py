@@ -27,6 +27,7 @@ def learning_rate(step: int, total: int, recipe: TrainingOptions) -> float:
     It rises linearly over a share of all steps, then falls to zero along half a cosine (Loshchilov & Hutter
     2017, eq. 5 without restarts), or stays. A pure function, so a resumed training needs no state.
     """
+    # The first step has a rate already, and the last step of the warm-up has all of it.
     warm = recipe.warmup * total
     if step < warm:
         return recipe.learning_rate * (step + 1) / math.ceil(warm)
@@ -45,6 +46,8 @@ def optimizer_for(
     group's `scale` is its share of the learning rate. It is below 1 in networks that were trained before.
     """
     embedded, scales = _parameter_traits(model)
+
+    # Biases, norms and learned tokens have one dimension.
     by_scale_and_decay: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if not parameter.requires_grad:

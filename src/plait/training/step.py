@@ -30,6 +30,7 @@ from plait.training.schedule import optimizer_for
 
 Result = TypeVar("Result")
 
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 UNLABELLED = 2  # rows without a label in a step, for each row of the batch
 
 
@@ -181,6 +182,8 @@ class Step:
             if share != 1.0:
                 for target, loss in sums.items():
                     sums[target] = loss if target in counted else loss * share
+
+        # No row may have a label of any target.
         if sums:
             self.balancing.backward(sums, self.shared)
 
@@ -220,6 +223,7 @@ class Step:
     def _losses_after(self, batch: Batch) -> dict[str, Tensor]:
         """Return each target's loss on a batch, once the step has been taken."""
         sums: dict[str, Tensor] = {}
+        # One row more than `micro_batch` is not cut here either.
         for micro_batch in cut(batch, self.micro_batch + 1):
             with self.settings.autocast():
                 by_target = losses(self.model, micro_batch.to(self.device))
@@ -233,33 +237,37 @@ class Step:
 
 
 class _Buffers:
-    """The buffers that training may change, such as the statistics of batch norms, and a copy of them.
+    """The buffers that a step may change, to undo an attempt at it.
 
-    What training changes is in a checkpoint, so these are the buffers of the model's `state_dict`.
+    Batch norms change theirs in place, so these are copied. Other modules put a new tensor in place of a
+    buffer, as the bank of an alignment is. There it is enough to remember the tensor before: to copy all
+    would cost milliseconds, since the statistics of texts have megabytes.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        state = model.state_dict()
-        self._places: list[tuple[nn.Module, str]] = []
-        for name, _ in model.named_buffers():
-            if name in state:
-                path, _, attribute = name.rpartition(".")
-                self._places.append((model.get_submodule(path), attribute))
-        self._saved = [buffer.clone() for buffer in self._now()]
-
-    def _now(self) -> list[Tensor]:
-        """Return the present buffers: a module may have put a new tensor in place of one."""
-        return [getattr(module, attribute) for module, attribute in self._places]
+        self._in_place: list[Tensor] = []
+        self._replaceable: list[tuple[nn.Module, str]] = []
+        for module in model.modules():
+            for name, buffer in module.named_buffers(recurse=False):
+                if isinstance(module, BATCH_NORMS):
+                    self._in_place.append(buffer)
+                else:
+                    self._replaceable.append((module, name))
+        self._copies = [buffer.clone() for buffer in self._in_place]
+        self._before: list[Tensor] = []
 
     def save(self) -> None:
-        """Copy the buffers. This takes place in every step, so it is one call for all of them."""
-        if self._saved:
-            torch._foreach_copy_(self._saved, self._now())
+        """Remember the present buffers."""
+        if self._in_place:
+            torch._foreach_copy_(self._copies, self._in_place)  # one call: this takes place in every step
+        self._before = [getattr(module, name) for module, name in self._replaceable]
 
     def restore(self) -> None:
         """Set the buffers to what they were when they were saved."""
-        for saved, (module, attribute) in zip(self._saved, self._places, strict=True):
-            setattr(module, attribute, saved.clone())
+        if self._in_place:
+            torch._foreach_copy_(self._in_place, self._copies)
+        for buffer, (module, name) in zip(self._before, self._replaceable, strict=True):
+            setattr(module, name, buffer)
 
 
 def _trained(module: nn.Module) -> list[nn.Parameter]:

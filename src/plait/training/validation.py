@@ -118,6 +118,7 @@ class Validation:
             with self.settings.autocast():
                 answers = self.model(batch)
                 losses = answer_losses(self.model, answers, batch)
+            # A batch's loss is a mean over its labelled rows, so it counts as often as there are such rows.
             for target, loss in losses.items():
                 count = int(batch.labelled[target].sum())
                 sums[target] = sums.get(target, 0.0) + float(loss) * count
@@ -125,7 +126,10 @@ class Validation:
             for target, output in answers.items():
                 outputs[target].append(self._decoded(target, output))
 
-        means = {target: sums[target] / count for target, count in counts.items() if count}
+        means = {}
+        for target, count in counts.items():
+            if count:
+                means[target] = sums[target] / count
         outputs_of_all = {target: joined(of_batches) for target, of_batches in outputs.items()}
         return means, outputs_of_all
 
@@ -142,6 +146,7 @@ class Validation:
         for target, task in self.train_data.preprocessing.tasks.items():
             _, train_labels = labelled(self.train_data, target, self.train_data.rows)
             _, valid_labels = labelled(self.valid_data, target, self.valid_data.rows)
+            # Without labels there is no baseline, and a task that compares rows never has one.
             if not task.has_target or not len(train_labels) or not len(valid_labels):
                 scores[target] = 0.0
                 continue
