@@ -150,7 +150,7 @@ def _fit(sources: Sources, targets: list[str], recipe: Recipe, options: _Options
             record["singles"] = single_targets.fit(plan, sides, training.settings, run.folder, screen)
             single_targets.show(record["singles"], record, screen)
 
-        # Weights come last but for the report: until then, the checkpoints are what a resume goes on from.
+        # The artifact is written at the very end: a crash before leaves a run that can be resumed.
         record["seconds"] = round(time.time() - begun, 1)
         artifact.save(trained.artifact, run.folder)
         report.write(run.folder, trained.artifact)

@@ -25,12 +25,10 @@ from plait.table.table import Table
 from plait.tasks.base import Task
 from plait.tasks.base import tasks as task_registry
 from plait.tasks.base_prediction import Prediction
+from plait.training.loop import Watch
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
-
-# Called after each epoch of a trial; see `fit`.
-Watch = Callable[[int, int, float], None]
 
 FIRST = 5  # trials before any is stopped early
 WARM = 1 / 3  # the share of a trial's epochs before it may be stopped

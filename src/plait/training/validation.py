@@ -118,6 +118,7 @@ class Validation:
             with self.settings.autocast():
                 answers = self.model(batch)
                 losses = answer_losses(self.model, answers, batch)
+
             # A batch's loss is a mean over its labelled rows, so it counts as often as there are such rows.
             for target, loss in losses.items():
                 count = int(batch.labelled[target].sum())
