@@ -258,14 +258,14 @@ class _Buffers:
 
     def save(self) -> None:
         """Remember the present buffers."""
-        if self._in_place:
-            torch._foreach_copy_(self._copies, self._in_place)  # one call: this takes place in every step
+        for copied, buffer in zip(self._copies, self._in_place, strict=True):
+            copied.copy_(buffer)
         self._before = [getattr(module, name) for module, name in self._replaceable]
 
     def restore(self) -> None:
         """Set the buffers to what they were when they were saved."""
-        if self._in_place:
-            torch._foreach_copy_(self._in_place, self._copies)
+        for copied, buffer in zip(self._copies, self._in_place, strict=True):
+            buffer.copy_(copied)
         for buffer, (module, name) in zip(self._before, self._replaceable, strict=True):
             setattr(module, name, buffer)
 
