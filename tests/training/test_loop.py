@@ -121,7 +121,7 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, table: Path, numbe
     wait_for(tmp_path / "run" / "checkpoint.safetensors", process)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert f"plait fit --resume {tmp_path / 'run'}" in errors
     assert "Traceback" not in errors
     with pytest.raises(plait.PlaitError, match="has not ended; go on with: plait fit --resume"):
@@ -132,7 +132,7 @@ def test_resume_refuses_another_table_or_recipe(tmp_path: Path, rows: list[dict[
     table = write_csv(tmp_path / "train.csv", rows)
     with pytest.raises(Interrupted):
         plait.fit(table, "label", out=tmp_path / "run", overrides=FAST, callbacks=[StopAtStep(1)], quiet=True)
-    with pytest.raises(RecipeError, match="its recipe differ"):
+    with pytest.raises(RecipeError, match=r"recipe.training.epochs is 4, was 3"):
         plait.fit(
             table,
             "label",
@@ -142,7 +142,7 @@ def test_resume_refuses_another_table_or_recipe(tmp_path: Path, rows: list[dict[
             quiet=True,
         )
     write_csv(tmp_path / "train.csv", [*rows[1:], rows[0]])
-    with pytest.raises(RecipeError, match="its content differ"):
+    with pytest.raises(RecipeError, match="column 'photo' holds other cells"):
         plait.fit(table, "label", out=tmp_path / "run", overrides=FAST, resume=True, quiet=True)
     with pytest.raises(RecipeError, match="holds no training to go on with"):
         plait.fit(table, "label", out=tmp_path / "nothing", overrides=FAST, resume=True, quiet=True)

@@ -12,11 +12,14 @@ from plait.api import fit
 from plait.api.model import Model
 from plait.console import Screen
 from plait.data.arguments import recipe_from, target_names
+from plait.data.digests import file_digests, media_columns
+from plait.data.plan import Plan
 from plait.data.plan_tasks import find_targets
+from plait.data.prepare import store
 from plait.errors import Interrupted, PlaitError, RecipeError, TrainingError
 from plait.recipe.recipe import Recipe
 from plait.recipe.sections import Between, Choices
-from plait.runs import files
+from plait.runs import content, files, interrupts
 from plait.runs import folder as runs
 from plait.runs.lock import locked
 from plait.table.json import JSON
@@ -67,10 +70,11 @@ def tune(
     full_recipe = recipe_from(recipe, columns=columns, align=align, overrides=overrides)
     targets = target_names(target)
     table = read(data, options.get("root"))
-    identity = _identity(full_recipe, table, targets, seed)
+    folder = runs.fresh_folder(out)
+    runs.check_untrained(folder)
+    identity = _identity(full_recipe, table, targets, seed, screen)
     space = _space(full_recipe, table, targets)
     options |= {"target": targets, "recipe": full_recipe, "seed": seed}
-    folder = runs.fresh_folder(out)
 
     def attempt(drawn: list[str], watch: Watch) -> None:
         """Fit one recipe with the drawn overrides, in a folder that is deleted."""
@@ -217,9 +221,13 @@ class _Study:
             if not number:
                 raise
             end = str(error)
-        except (KeyboardInterrupt, Interrupted):
+        except (KeyboardInterrupt, Interrupted) as error:
+            number = interrupts.number_of(error)
             self.study.tell(trial, state=failed)
-            raise Interrupted("stopped while trying; go on with the same command") from None
+            raise Interrupted(
+                f"stopped while trying recipes: {self.done} trials are saved; go on with the same command",
+                number,
+            ) from None
         except PlaitError:
             self.study.tell(trial, state=failed)
             raise
@@ -291,7 +299,7 @@ def _check_identity(folder: Path, identity: JSON) -> None:
     path = folder / "about.json"
     if not path.is_file():
         return
-    before = json.loads(path.read_text(encoding="utf-8"))
+    before = files.read_json(path)
     now = json.loads(json.dumps(identity))  # as the file would have it: lists for tuples
     changed = [name for name in now if before.get(name) != now[name]]
     if changed:
@@ -301,11 +309,16 @@ def _check_identity(folder: Path, identity: JSON) -> None:
         )
 
 
-def _identity(recipe: Recipe, table: Table, targets: list[str], seed: int) -> JSON:
-    """Return what trials must share to be compared."""
+def _identity(recipe: Recipe, table: Table, targets: list[str], seed: int, screen: Screen) -> JSON:
+    """Return what trials must share to be compared: also what is in the table, and in the files it names."""
+    plan = Plan.make(table, recipe, targets)
+    with store(screen, table) as cache:
+        digests = file_digests(table, media_columns(plan, table), cache)
     return {
         "recipe": recipe.model_dump(mode="json", exclude={"quality", "ensemble"}),
-        "table": [len(table), runs.content(table)],
+        "rows": len(table),
+        "cells": dict(content.content(table.data)),
+        "files": {column: content.media_hash(of_rows) for column, of_rows in digests.items()},
         "targets": targets,
         "seed": seed,
     }

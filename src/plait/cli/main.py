@@ -9,6 +9,7 @@ import typer
 
 from plait.cli.app import ShownError, app
 from plait.errors import Interrupted, PlaitError
+from plait.runs import interrupts
 
 # Importing a file registers its commands: --help lists them in this order.
 from plait.cli import learn, answer, search, tools  # isort: skip  # noqa: F401
@@ -17,23 +18,24 @@ from plait.cli import learn, answer, search, tools  # isort: skip  # noqa: F401
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit status. `--debug` anywhere shows tracebacks.
 
-    The status is 0 for success, 1 for an error that the user can act on, 2 for wrong arguments, and 130 after
-    Ctrl-C.
+    The status is 0 for success, 1 for an error that the user can act on, 2 for wrong arguments, 130 after
+    Ctrl-C, 143 after SIGTERM and 129 after SIGHUP.
     """
     if arguments is None:
         arguments = sys.argv[1:]
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        return _run(arguments)
+        with interrupts.terminable():
+            return _run(arguments)
     except PlaitError as error:
         if debug:
             raise
         typer.echo(f"plait: {error}", err=True)
-        return 130 if isinstance(error, Interrupted) else 1
-    except KeyboardInterrupt:
-        typer.echo("plait: stopped", err=True)
-        return 130
+        return 128 + error.number if isinstance(error, Interrupted) else 1
+    except KeyboardInterrupt as error:
+        typer.echo("plait: stopped; run the command again", err=True)
+        return 128 + interrupts.number_of(error)
     except (typer.Abort, BrokenPipeError):  # the reader of a pipe, such as head, has gone
         return 1
     except ShownError as error:  # wrong arguments: typer says which

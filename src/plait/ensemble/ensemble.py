@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from plait.data.features import Features
+from plait.disk.whole import make_inner_folder
 from plait.ensemble.view import View
 from plait.errors import ArtifactError
 from plait.media.cell import Store
@@ -198,24 +197,21 @@ class Ensemble:
 
     def save(self, folder: Path) -> None:
         """Write the members beside the run's network, which is not written again."""
-        members_folder = folder / "members"
-        members_folder.mkdir(exist_ok=True)
+        members_folder = make_inner_folder(folder, "members")
         files.write_tensors(members_folder / "ensemble.safetensors", self._tensors())
 
         for number, bag in enumerate(self.bags):
             if bag.name == NETWORK:
                 continue
             for fold, member in enumerate(bag.folds):
-                fold_folder = members_folder / str(number) / str(fold)
-                fold_folder.mkdir(parents=True, exist_ok=True)
-                member.save(fold_folder)
+                member.save(make_inner_folder(members_folder, str(number), str(fold)))
 
         for view in self.views.values():
             for network in artifact.networks(*view.frozen.values()):
-                artifact.copy(network.files, folder / "pretrained" / network.identity)
+                artifact.copy(network.files, make_inner_folder(folder, "pretrained", network.identity))
 
         # last: a folder with this file has a whole ensemble
-        files.write_json(folder / FILE, self._state())
+        files.write_checked(folder / FILE, self._state())
 
     def _tensors(self) -> dict[str, Tensor]:
         """Return the tensors that belong to no member, by their names in the file."""
@@ -261,8 +257,8 @@ def load(folder: Path, run: Artifact, predictor: Predictor) -> Ensemble | None:
 
 
 def _load(folder: Path, run: Artifact, predictor: Predictor) -> Ensemble:
-    ensemble_state: JSON = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    tensors = load_file(folder / "members" / "ensemble.safetensors")
+    ensemble_state = files.read_checked(folder / FILE)
+    tensors, _ = files.read_tensors(folder / "members" / "ensemble.safetensors")
     views = _views(folder, read_object(ensemble_state["views"]), run, predictor)
 
     prefix = "features/"

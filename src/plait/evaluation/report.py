@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import jinja2
 
+from plait.disk.whole import write_text
 from plait.evaluation.scores import subset_name
 from plait.prediction.artifact import Artifact
-from plait.runs.files import write_text
 from plait.runs.folder import Record
 from plait.tasks.base_prediction import Prediction
 

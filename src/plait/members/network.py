@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from pydantic import Field
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from plait.console import Screen
@@ -18,6 +17,7 @@ from plait.model.network import MultimodalModel
 from plait.nn.device import Settings
 from plait.prediction.predictor import Predictor
 from plait.recipe.registry import Choice, Options
+from plait.runs import files
 from plait.training.loop import Training, train
 
 
@@ -78,9 +78,7 @@ class Network(Member):
 
     def save(self, folder: Path) -> None:
         """Write the weights."""
-        state = self.predictor.model.state_dict()
-        tensors = {name: tensor.contiguous() for name, tensor in state.items()}
-        save_file(tensors, folder / "weights.safetensors")
+        files.write_tensors(folder / "weights.safetensors", self.predictor.model.state_dict())
 
     @classmethod
     def load(cls, config: Config, folder: Path, plan: Plan, settings: Settings, view: View) -> Network:
@@ -88,7 +86,10 @@ class Network(Member):
         name, preprocessing = view
         plan = plan.for_member(config.fusion, config.learning_rate)
         model = MultimodalModel.build(plan, preprocessing, training=False)
-        model.load_state_dict(load_file(folder / "weights.safetensors"))
+        path = folder / "weights.safetensors"
+        tensors, _ = files.read_tensors(path)
+        files.check_shapes(path, tensors, model.state_dict())
+        model.load_state_dict(tensors)
         return cls(Predictor(model, preprocessing, settings, plan), name)
 
 

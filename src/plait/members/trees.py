@@ -1,4 +1,4 @@
-"""Gradient-boosted trees on features (LightGBM, Ke et al. 2017), saved in its own text format."""
+"""Gradient-boosted trees on features (LightGBM, Ke et al. 2017), saved and answered as arrays."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ from pathlib import Path
 import lightgbm
 import numpy as np
 import torch
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from scipy import sparse
 from torch import Tensor
 
 from plait.data.features import FeatureBlock
 from plait.data.plan import Plan
 from plait.members.base import Examples, Lesson, Member, View, hidden
+from plait.members.base_trees import KINDS, Forest
 from plait.nn.device import Settings
 from plait.recipe.registry import Options
+from plait.runs import files
 from plait.table.json import JSON
 
+FILE = "trees.safetensors"
 FREQUENT = 500  # n-grams of a text column that trees see: the most frequent ones
 PATIENCE = 20  # rounds without a better score on the held-out rows before boosting stops
 
@@ -45,18 +48,20 @@ class Trees(Member):
 
     def __init__(
         self,
-        boosters: dict[str, list[lightgbm.Booster]],
+        forests: dict[str, list[Forest]],
         frequent: list[np.ndarray | None],
         scalar: set[str],
+        width: int,
     ) -> None:
-        """Take the boosters of each target.
+        """Take the trees of each target's boosters.
 
         `frequent` has the columns of each block that trees see, all if None. `scalar` names the targets of
-        one number, whose outputs are (rows,).
+        one number, whose outputs are (rows,). `width` is how many numbers a row has.
         """
-        self.boosters = boosters
+        self.forests = forests
         self.frequent = frequent
         self.scalar = scalar
+        self.width = width
 
     @classmethod
     def encoders(cls, config: Config) -> None:
@@ -74,22 +79,22 @@ class Trees(Member):
         x = _matrix(lesson.train.blocks, frequent)
         held_x = _matrix(lesson.valid.blocks, frequent)
         defaults = _parameters(config, x.shape[1], lesson.seed)
-        member = cls({}, frequent, set())
+        member = cls({}, frequent, set(), x.shape[1])
         for target, task in lesson.tasks.items():
             rows, y = lesson.labelled(target, lesson.train)
             held_rows, held_y = lesson.labelled(target, lesson.valid)
-            boosters = []
+            forests = []
             # a task may need several boosters, such as one for each of its labels
             for job, held_job in zip(task.boosting(y), task.boosting(held_y), strict=True):
                 parameters, labels = job
                 _, held_labels = held_job
                 train = (x[rows], _array(labels))
                 held_out = (held_x[held_rows], _array(held_labels))
-                boosters.append(_boost({**defaults, **parameters}, config.rounds, train, held_out))
+                forests.append(_boost({**defaults, **parameters}, config.rounds, train, held_out))
 
-            if boosters:
-                member.boosters[target] = boosters
-            if boosters and not task.baseline(y).ndim:
+            if forests:
+                member.forests[target] = forests
+            if forests and not task.baseline(y).ndim:
                 member.scalar.add(target)
         return member
 
@@ -98,59 +103,72 @@ class Trees(Member):
         outputs = []
         for subset in subsets:
             x = _matrix(hidden(examples.blocks, subset), self.frequent)
-            outputs.append({target: self._scores(target, x) for target in self.boosters})
+            outputs.append({target: self._scores(target, x) for target in self.forests})
         return outputs
 
     def _scores(self, target: str, x: np.ndarray) -> Tensor:
         """Return the raw scores of a target's boosters side by side."""
-        scores = []
-        for booster in self.boosters[target]:
-            score = np.asarray(booster.predict(x, raw_score=True))
-            scores.append(score.reshape(x.shape[0], -1))
+        scores = [forest(x) for forest in self.forests[target]]
         output = torch.from_numpy(np.concatenate(scores, 1)).float()
         return output[:, 0] if target in self.scalar else output
 
     def save(self, folder: Path) -> None:
-        """Write each booster in LightGBM's text format, and `trees.json`."""
-        files: dict[str, list[str]] = {}
-        # files are numbered: a target may have any name
-        for number, (target, boosters) in enumerate(self.boosters.items()):
-            files[target] = []
-            for i, booster in enumerate(boosters):
-                name = f"trees-{number}-{i}.txt"
-                (folder / name).write_text(booster.model_to_string(), encoding="utf-8")
-                files[target].append(name)
+        """Write the trees and the columns that they see into `trees.safetensors`."""
+        tensors: dict[str, Tensor] = {}
+        outputs: dict[str, list[int]] = {}
+        # names hold numbers: a target may have any name
+        for number, (target, forests) in enumerate(self.forests.items()):
+            outputs[target] = [forest.outputs for forest in forests]
+            for i, forest in enumerate(forests):
+                for name, tensor in forest.tensors().items():
+                    tensors[f"trees/{number}/{i}/{name}"] = tensor
+        for number, indices in enumerate(self.frequent):
+            if indices is not None:
+                tensors[f"frequent/{number}"] = torch.from_numpy(indices)
 
-        columns: list[list[int] | None] = []
-        for indices in self.frequent:
-            columns.append(None if indices is None else indices.tolist())
-        saved = _Saved(scalar=sorted(self.scalar), kept=columns, boosters=files)
-        (folder / "trees.json").write_text(saved.model_dump_json(), encoding="utf-8")
+        saved = _Saved(
+            scalar=sorted(self.scalar), outputs=outputs, blocks=len(self.frequent), width=self.width
+        )
+        files.write_tensors(folder / FILE, tensors, {"trees": saved.model_dump_json()})
 
     @classmethod
     def load(cls, config: Config, folder: Path, plan: Plan, settings: Settings, view: View) -> Trees:
-        """Invert `save`."""
-        saved = _Saved.model_validate_json((folder / "trees.json").read_text(encoding="utf-8"))
-        boosters: dict[str, list[lightgbm.Booster]] = {}
-        for target, names in saved.boosters.items():
-            boosters[target] = []
-            for name in names:
-                path = folder / Path(name).name  # so that no name leads out of the folder
-                text = path.read_text(encoding="utf-8")
-                boosters[target].append(lightgbm.Booster(model_str=text))
+        """Invert `save`. Raises `ArtifactError` unless the file holds trees."""
+        path = folder / FILE
+        tensors, metadata = files.read_tensors(path)
+        return files.load_part(f"'{path}'", lambda: cls._from_tensors(tensors, metadata["trees"]))
 
-        frequent: list[np.ndarray | None] = []
-        for indices in saved.kept:
-            frequent.append(None if indices is None else np.array(indices, dtype=np.int64))
-        return cls(boosters, frequent, set(saved.scalar))
+    @classmethod
+    def _from_tensors(cls, tensors: dict[str, Tensor], text: str) -> Trees:
+        """Invert `save`. Raises `KeyError` or `ValueError` for what cannot be trees."""
+        saved = _Saved.model_validate_json(text)
+        member = cls({}, [], set(saved.scalar), saved.width)
+        for number, (target, outputs) in enumerate(saved.outputs.items()):
+            forests = []
+            for i, count in enumerate(outputs):
+                arrays = {name: tensors[f"trees/{number}/{i}/{name}"] for name in KINDS}
+                forests.append(Forest.from_tensors(arrays, count, saved.width))
+            member.forests[target] = forests
+
+        for number in range(saved.blocks):
+            indices = tensors.get(f"frequent/{number}")
+            if indices is not None and (
+                indices.ndim != 1 or indices.dtype != torch.int64 or (indices < 0).any()
+            ):
+                raise ValueError(f"block {number} has wrong columns")
+            member.frequent.append(None if indices is None else indices.numpy())
+        return member
 
 
 class _Saved(BaseModel):
-    """What is saved beside the boosters: `kept` has the columns of each block, None for all."""
+    """What is saved beside the trees: the outputs of each target's boosters, and the form of the rows."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     scalar: list[str]
-    kept: list[list[int] | None]
-    boosters: dict[str, list[str]]
+    outputs: dict[str, list[int]]
+    blocks: int = Field(ge=0, le=100_000)
+    width: int = Field(ge=0)
 
 
 component = Trees
@@ -185,15 +203,15 @@ def _boost(
     rounds: int,
     train: tuple[np.ndarray, np.ndarray],
     held_out: tuple[np.ndarray, np.ndarray],
-) -> lightgbm.Booster:
-    """Train a booster on rows and labels. The best iteration on the held-out rows counts, if any."""
+) -> Forest:
+    """Return the trees of a booster for rows and labels: those of the best round on held-out rows, if any."""
     data = lightgbm.Dataset(*train, free_raw_data=True)
     if not len(held_out[1]):
-        return lightgbm.train(parameters, data, rounds)
+        return Forest.of_text(lightgbm.train(parameters, data, rounds).model_to_string())
     stop = lightgbm.early_stopping(PATIENCE, verbose=False)
     held_data = lightgbm.Dataset(*held_out, reference=data)
     booster = lightgbm.train(parameters, data, rounds, valid_sets=[held_data], callbacks=[stop])
-    return lightgbm.Booster(model_str=booster.model_to_string(num_iteration=booster.best_iteration))
+    return Forest.of_text(booster.model_to_string(num_iteration=booster.best_iteration))
 
 
 def _frequent(block: FeatureBlock) -> np.ndarray | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import itertools
 from collections import Counter
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from plait.disk.whole import write_text
 from plait.errors import BadCellsError
 
 # a larger share of bad cells in a column is a mistake of ours or the user's, most likely a wrong folder
@@ -68,10 +70,11 @@ def column(problems: list[Problem], rows: int) -> pa.Array:
 
 def write(problems: list[Problem], path: Path) -> None:
     """Write `problems.csv`: row (from 0), column, file, reason."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["row", "column", "file", "reason"])
-        writer.writerows([p.row, p.column, p.file, p.reason] for p in problems)
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["row", "column", "file", "reason"])
+    writer.writerows([p.row, p.column, p.file, p.reason] for p in problems)
+    write_text(path, text.getvalue())
 
 
 def health(notes: dict[str, dict[str, list[int]]], digests: dict[str, list[set[bytes]]]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 from typing import IO
@@ -15,6 +14,7 @@ import pyarrow.feather
 import pyarrow.parquet
 
 from plait.console import Screen
+from plait.disk.whole import make_folder, write_bytes, writing
 from plait.errors import TableError
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet", ".feather", ".arrow")
@@ -34,25 +34,23 @@ def write(table: pa.Table, path: Path) -> None:
     In CSV and TSV, lists are joined by "|". Raises `TableError` for an unknown ending.
     """
     check_ending(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.stem}.part{path.suffix}")
-    _write(table, unfinished)
-    os.replace(unfinished, path)
+    make_folder(path.parent)
+    with writing(path) as file:
+        _write(table, file, path.suffix.lower())
 
 
-def _write(table: pa.Table, path: Path) -> None:
-    suffix = path.suffix.lower()
+def _write(table: pa.Table, file: IO[bytes], suffix: str) -> None:
     if suffix in (".csv", ".tsv"):
         options = pa.csv.WriteOptions(delimiter="," if suffix == ".csv" else "\t")
-        pa.csv.write_csv(_flat(table), path, options)
+        pa.csv.write_csv(_flat(table), file, options)
     elif suffix == ".jsonl":
-        with path.open("w", encoding="utf-8") as file:
-            for row in table.to_pylist():
-                file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+        for row in table.to_pylist():
+            line = json.dumps(row, ensure_ascii=False, default=str) + "\n"
+            file.write(line.encode("utf-8", "backslashreplace"))
     elif suffix == ".parquet":
-        pa.parquet.write_table(table, path)
+        pa.parquet.write_table(table, file)
     else:
-        pa.feather.write_feather(table, path)
+        pa.feather.write_feather(table, file)
 
 
 def to_stream(table: pa.Table, stream: IO[bytes]) -> None:
@@ -110,7 +108,7 @@ def with_files(answers: pa.Table, out: Path) -> pa.Table:
 def _write_recordings(contents: list[bytes | None], column: str, out: Path) -> list[str | None]:
     """Write one file for each row that has a recording, and return the paths; None for other rows."""
     folder = out.parent / f"{out.stem}-files"
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     stem = re.sub(r"[^\w-]", "_", column)
     paths: list[str | None] = []
     for row, content in enumerate(contents):
@@ -118,6 +116,6 @@ def _write_recordings(contents: list[bytes | None], column: str, out: Path) -> l
             paths.append(None)
             continue
         file = folder / f"{stem}-{row:05d}.wav"
-        file.write_bytes(content)
+        write_bytes(file, content, flush=False)
         paths.append(str(file.relative_to(out.parent)))
     return paths

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from plait.disk.whole import write_text
 from plait.errors import RecipeError
-from plait.runs.files import write_text
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -25,7 +25,7 @@ class Trackers:
     def write(self, history: list[dict[str, float]]) -> None:
         """Write the scores of all epochs so far."""
         if self.file:
-            write_text(self.file, _as_csv(history))
+            write_text(self.file, _as_csv(history), flush=False)
         if self.board:
             for name, value in history[-1].items():
                 self.board.add_scalar(name, value, len(history))
