@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import lightgbm
@@ -11,12 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from plait.errors import ArtifactError
 from plait.members.base_trees import KINDS, Forest
-from plait.members.trees import Trees
-from plait.runs import files
-from support.damage import flips
-from support.members import fitted
 
 NUMBERS = 8
 OBJECTIVES: dict[str, dict[str, Any]] = {

@@ -85,9 +85,9 @@ class Network(Member):
         """Invert `save`, for the plan and the preprocessing of its view."""
         name, preprocessing = view
         plan = plan.for_member(config.fusion, config.learning_rate)
-        model = MultimodalModel.build(plan, preprocessing, training=False)
         path = folder / "weights.safetensors"
         tensors, _ = files.read_tensors(path)
+        model = MultimodalModel.build(plan, preprocessing, training=False)
         files.check_shapes(path, tensors, model.state_dict())
         model.load_state_dict(tensors)
         return cls(Predictor(model, preprocessing, settings, plan), name)
