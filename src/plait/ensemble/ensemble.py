@@ -252,7 +252,7 @@ def load(folder: Path, run: Artifact, predictor: Predictor) -> Ensemble | None:
         return None
     try:
         return _load(folder, run, predictor)
-    except (ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
+    except artifact.DAMAGE as error:
         raise ArtifactError(f"'{folder}' is damaged: {type(error).__name__}: {error}") from error
 
 

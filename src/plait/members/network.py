@@ -14,6 +14,7 @@ from plait.console import Screen
 from plait.data.plan import Plan
 from plait.members.base import Examples, Lesson, Member, View
 from plait.model.network import MultimodalModel
+from plait.nn.allocation import AtMost
 from plait.nn.device import Settings
 from plait.prediction.predictor import Predictor
 from plait.recipe.registry import Choice, Options
@@ -87,7 +88,8 @@ class Network(Member):
         plan = plan.for_member(config.fusion, config.learning_rate)
         path = folder / "weights.safetensors"
         tensors, _ = files.read_tensors(path)
-        model = MultimodalModel.build(plan, preprocessing, training=False)
+        with AtMost.as_in(tensors.values()):
+            model = MultimodalModel.build(plan, preprocessing, training=False)
         files.check_shapes(path, tensors, model.state_dict())
         model.load_state_dict(tensors)
         return cls(Predictor(model, preprocessing, settings, plan), name)

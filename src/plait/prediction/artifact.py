@@ -21,6 +21,7 @@ from plait.disk.whole import make_folder, make_inner_folder, write_text
 from plait.encoders.base import FrozenEncoder
 from plait.errors import ArtifactError, PlaitError
 from plait.model.network import MultimodalModel
+from plait.nn.allocation import AtMost
 from plait.prediction import record
 from plait.pretrained.network import Network
 from plait.runs import files
@@ -29,7 +30,17 @@ from plait.runs.folder import CHECKPOINT, FORMAT, WEIGHTS, Record
 FILES = ("plan.json", "state.json", "metrics.json", WEIGHTS)
 
 # What JSON, pydantic, torch and safetensors raise for files that were damaged or edited.
-DAMAGE = (ValueError, ValidationError, KeyError, TypeError, RuntimeError, OSError, SafetensorError)
+DAMAGE = (
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    OSError,
+    MemoryError,
+    SafetensorError,
+)
 
 
 @dataclass
@@ -82,10 +93,11 @@ def _load(folder: Path) -> Artifact:
     preprocessing = Preprocessing.from_state(plan, files.read_checked(folder / "state.json"))
     metrics = record.read(folder / "metrics.json")
 
-    # The file is checked before the network is built: it says how large its tensors are.
+    # The file is read before the network is built, which must not take more memory than it accounts for.
     path = folder / WEIGHTS
     tensors, _ = files.read_tensors(path)
-    model = MultimodalModel.build(plan, preprocessing, training=False)
+    with AtMost.as_in(tensors.values()):
+        model = MultimodalModel.build(plan, preprocessing, training=False)
     files.check_shapes(path, tensors, model.state_dict())
     model.load_state_dict(tensors)
 

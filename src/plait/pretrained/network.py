@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,6 +71,9 @@ class Network:
     """
 
     def __init__(self, model: str, identity: str, architecture: Architecture, tower: str) -> None:
+        # It names a folder within that of a saved model, which a stranger may have written.
+        if not re.fullmatch(r"[0-9a-f]{24}", identity):
+            raise RecipeError(f"'{model}': identity '{identity[:80]}' is no hash of a network's files")
         self.model = model
         self.identity = identity
         self.architecture = architecture

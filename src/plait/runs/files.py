@@ -22,7 +22,7 @@ from torch import Tensor
 from xxhash import xxh3_128
 
 from plait.disk.whole import write_text, writing
-from plait.errors import ArtifactError
+from plait.errors import ArtifactError, PlaitError
 from plait.table.json import JSON, JSONValue
 
 CHECKSUM = "checksum"  # the entry of a file that holds its checksum
@@ -64,7 +64,7 @@ def read_json(path: Path) -> JSON:
             )
         text = file.read()
     try:
-        content: object = json.loads(text, parse_constant=_refuse_constant)
+        content: object = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite_float)
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"'{path}' is damaged: no JSON that plait writes ({error}); {AGAIN}") from error
     if not isinstance(content, dict):
@@ -110,22 +110,32 @@ def check_shapes(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[st
             raise ArtifactError(f"'{path}' has a tensor '{name}' that its plan does not know; {AGAIN}")
 
 
-def wrong_entry(path: Path, error: ValidationError) -> ArtifactError:
+def wrong_entry(path: Path | str, error: ValidationError) -> ArtifactError:
     """Return the error for a file whose entries are not those that plait writes: it names the first one."""
     first = error.errors()[0]
     place = ".".join(map(str, first["loc"]))
     reason = first["msg"].removeprefix("Value error, ")
-    return ArtifactError(f"'{path}' is damaged: {place}: {reason[:1].lower()}{reason[1:]}; {AGAIN}")
+    name = f"'{path}'" if isinstance(path, Path) else path
+    return ArtifactError(f"{name} is damaged: {place}: {reason[:1].lower()}{reason[1:]}; {AGAIN}")
 
 
 def load_part(name: str, load: Callable[[], T]) -> T:
     """Return what `load` makes of a part of a file. Raises `ArtifactError` with the part's name otherwise."""
     try:
         return load()
+    except PlaitError:
+        raise
     except KeyError as error:
-        raise ArtifactError(f"{name}: {error.args[0]!r} is missing") from error
-    except (ValueError, TypeError, AttributeError, IndexError, ArithmeticError, RuntimeError) as error:
-        raise ArtifactError(f"{name}: {error}") from error
+        raise ArtifactError(f"{name} is damaged: {error.args[0]!r} is missing") from error
+    except ValidationError as error:
+        raise wrong_entry(name, error) from error
+    except Exception as error:  # tokenizers, written in Rust, raise `Exception` itself
+        raise ArtifactError(f"{name} is damaged: {error}") from error
+    except BaseException as error:
+        # Rust's panics are no `Exception`, so that nobody catches them.
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ArtifactError(f"{name} is damaged: {error}") from error
 
 
 def _described(tensor: Tensor) -> str:
@@ -198,6 +208,13 @@ def finite(content: JSONValue) -> JSONValue:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no number in JSON")
+
+
+def _finite_float(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:20]} is too large")
+    return number
 
 
 def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
