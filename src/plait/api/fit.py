@@ -37,7 +37,7 @@ from plait.runs.folder import Record, Request, Run, check_out
 from plait.table.sides import Sources, read_sides
 from plait.table.table import Table
 from plait.tasks.base_comparison import Comparison
-from plait.training import single_targets, start
+from plait.training import memory, single_targets, start
 from plait.training.checkpoint import Progress
 from plait.training.loop import Callback, Training, Watch, train
 
@@ -140,7 +140,7 @@ def _fit(sources: Sources, targets: list[str], recipe: Recipe, options: _Options
     request = Request.make(recipe.to_dict(), targets, sources, options.strict, table)
 
     begun_run = Run.begin(options.out, request, options.resume, screen.say)
-    with begun_run as run, apart(lambda: _wait(screen)):
+    with begun_run as run, apart(lambda: _wait(screen)), memory.explained(plan):
         if run.is_finished:
             screen.say(f"the training in '{run.folder}' is finished: nothing to train, its model is loaded")
             return load_model(run.folder, options.quiet)

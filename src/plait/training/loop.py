@@ -290,9 +290,19 @@ def _check_progress(run: Training, progress: Progress) -> None:
     options = run.plan.training
     progress.check(options.epochs, run.steps)
     if progress.history:
+        _check_scores(run, progress.history[0])
         run.validation.rank(progress.history, options.best_by)
     if run.blends:
         blending.blended_weights(run.model, progress.measured)
+
+
+def _check_scores(run: Training, scores: dict[str, float]) -> None:
+    """Raise `KeyError` if an epoch lacks scores that every epoch has."""
+    names = ["learning_rate", "loss"]
+    if len(run.valid_data):
+        names.append("valid_loss")
+    for name in names:
+        scores[name]
 
 
 def sum_in_order(losses: list[Tensor]) -> float:
