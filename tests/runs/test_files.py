@@ -51,6 +51,14 @@ def test_tensors_come_back_as_they_were_written(tmp_path: Path) -> None:
     assert torch.equal(tensors["turned"], shared.T)
 
 
+def test_tensors_do_not_change_with_their_file(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    files.write_tensors(path, TENSORS)
+    tensors, _ = files.read_tensors(path)
+    path.write_bytes(b"")
+    assert torch.equal(tensors["weight"], TENSORS["weight"])
+
+
 def test_weights_have_the_mode_of_their_neighbours(tmp_path: Path) -> None:
     files.write_tensors(tmp_path / "weights.safetensors", TENSORS)
     files.write_checked(tmp_path / "plan.json", CONTENT)

@@ -31,7 +31,12 @@ class AtMost(TorchFunctionMode):
     @classmethod
     def as_in(cls, tensors: Iterable[Tensor]) -> AtMost:
         """Allow as much as a network takes that has these weights."""
-        return cls(TIMES * sum(tensor.nbytes for tensor in tensors) + SPARE)
+        return cls.of_size(sum(tensor.nbytes for tensor in tensors))
+
+    @classmethod
+    def of_size(cls, size: int) -> AtMost:
+        """Allow as much as a network takes whose weights have so many bytes."""
+        return cls(TIMES * size + SPARE)
 
     def __torch_function__(
         self,

@@ -110,7 +110,10 @@ def read_json(folder: Path, name: str) -> Architecture:
     path = folder / name
     if not path.is_file():
         return {}
-    content: object = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        content: object = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RecipeError(f"'{path}' cannot be read as JSON: {error}") from error
     if isinstance(content, dict):
         return content
     return {"list": content}

@@ -88,11 +88,13 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, "pt") as opened:
             metadata = dict(opened.metadata() or {})
-        tensors = safetensors.torch.load_file(path)
+        mapped = safetensors.torch.load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise ArtifactError(f"'{path}' is damaged: {error}; {AGAIN}") from error
     metadata.pop(CHECKSUM, None)
-    return tensors, metadata
+
+    # safetensors maps the file into memory: writing over it would change the tensors, or end the process.
+    return {name: tensor.clone() for name, tensor in mapped.items()}, metadata
 
 
 def check_shapes(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:

@@ -14,18 +14,23 @@ import pyarrow.feather
 import pyarrow.parquet
 
 from plait.console import Screen
-from plait.disk.whole import make_folder, write_bytes, writing
+from plait.disk.whole import check_file, make_folder, write_bytes, writing
 from plait.errors import TableError
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet", ".feather", ".arrow")
 
 
 def check_ending(path: Path) -> None:
-    """Raise `TableError` if plait does not write files of this ending."""
+    """Look before the work whether a table can be written to this file.
+
+    Raises `TableError` if plait does not write files of its ending, and `OutputError` if nothing can be
+    written.
+    """
     if path.suffix.lower() not in ENDINGS:
         raise TableError(
             f"cannot tell the format of '{path.name}' by its ending; plait writes {', '.join(ENDINGS)}"
         )
+    check_file(path)
 
 
 def write(table: pa.Table, path: Path) -> None:

@@ -302,7 +302,8 @@ def _check_scores(run: Training, scores: dict[str, float]) -> None:
     if len(run.valid_data):
         names.append("valid_loss")
     for name in names:
-        scores[name]
+        if name not in scores:
+            raise KeyError(name)
 
 
 def sum_in_order(losses: list[Tensor]) -> float:
