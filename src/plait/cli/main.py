@@ -14,6 +14,8 @@ from plait.runs import interrupts
 # Importing a file registers its commands: --help lists them in this order.
 from plait.cli import learn, answer, search, tools  # isort: skip  # noqa: F401
 
+BY_TYPER = 130  # what a command returns in place of raising KeyboardInterrupt
+
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit status. `--debug` anywhere shows tracebacks.
@@ -26,21 +28,27 @@ def run(arguments: list[str] | None = None) -> int:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        with interrupts.terminable():
-            return _run(arguments)
+        with interrupts.terminable() as received:
+            status = _run(arguments)
+        return _stopped(received.number) if status == BY_TYPER else status
     except PlaitError as error:
         if debug:
             raise
         typer.echo(f"plait: {error}", err=True)
         return 128 + error.number if isinstance(error, Interrupted) else 1
     except KeyboardInterrupt as error:
-        typer.echo("plait: stopped; run the command again", err=True)
-        return 128 + interrupts.number_of(error)
+        return _stopped(interrupts.number_of(error))
     except (typer.Abort, BrokenPipeError):  # the reader of a pipe, such as head, has gone
         return 1
     except ShownError as error:  # wrong arguments: typer says which
         error.show()
         return int(error.exit_code)
+
+
+def _stopped(number: int) -> int:
+    """Say that a command was stopped by a signal, and return its exit status."""
+    typer.echo("plait: stopped; run the command again", err=True)
+    return 128 + number
 
 
 def _run(arguments: list[str]) -> int:

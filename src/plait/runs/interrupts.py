@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 from typing import Protocol
 
@@ -52,15 +53,24 @@ def save_first(work: Stoppable) -> Iterator[None]:
         yield
 
 
+@dataclass
+class Received:
+    """The number of the signal that came, that of Ctrl-C if none has."""
+
+    number: int = signal.SIGINT
+
+
 @contextmanager
-def terminable() -> Iterator[None]:
+def terminable() -> Iterator[Received]:
     """Treat SIGTERM and SIGHUP as Ctrl-C, so that open files and temporary folders are cleaned up."""
+    received = Received()
 
     def stop(number: int, frame: FrameType | None) -> None:
+        received.number = number
         raise Stopped(number)
 
     with _handled(ENDING, stop):
-        yield
+        yield received
 
 
 @contextmanager
