@@ -23,6 +23,8 @@ STAGES = {
     "plait.evaluation.report.write": "stopped while writing the model",
 }
 
+OTHER_SIGNALS = [(next(iter(STAGES)), number) for number in (signal.SIGINT, signal.SIGHUP)]
+
 
 def fit(table: Path, out: Path, *more: str) -> int:
     options = []
@@ -31,8 +33,9 @@ def fit(table: Path, out: Path, *more: str) -> int:
     return run(["fit", str(table), "--target", "label", "--out", str(out), *options, *more])
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    ("stage", "number"), [*[(stage, signal.SIGTERM) for stage in STAGES], *OTHER_SIGNALS]
+)
 def test_a_signal_says_what_is_saved_and_how_to_go_on(
     stage: str,
     number: int,
@@ -41,8 +44,6 @@ def test_a_signal_says_what_is_saved_and_how_to_go_on(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    if number != signal.SIGTERM and stage != "plait.api.fit.prepare_sides":
-        pytest.skip("one stage is enough")
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
         patch.setattr(stage, lambda *arguments, **options: os.kill(os.getpid(), number))

@@ -265,3 +265,19 @@ def test_a_shrunk_micro_batch_is_kept(stopped: Any, monkeypatch: pytest.MonkeyPa
         plait.fit(rows, "label", out=out, overrides=["training.epochs=3"], callbacks=[Record()], quiet=True)
     assert sizes == [4]
     (out / CHECKPOINT).write_bytes(own)
+
+
+def test_states_of_gpus_are_saved_and_restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no GPU here: its generator is made up."""
+    restored: dict[int, int] = {}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: [torch.tensor([3]), torch.tensor([4])])
+    monkeypatch.setattr(
+        torch.cuda, "set_rng_state", lambda state, number: restored.update({number: int(state)})
+    )
+    progress, generator = Progress(), torch.Generator()
+    progress.mark(1, 0.0, generator)
+    assert progress.states.keys() == {"generator", "global", "gpu0", "gpu1"}
+    progress.begin_epoch(generator, seed=0)
+    assert restored == {0: 3, 1: 4}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,8 @@ from plait.data.digests import file_digests, media_columns
 from plait.data.plan import Plan
 from plait.data.plan_tasks import find_targets
 from plait.data.prepare import store
-from plait.errors import Interrupted, PlaitError, RecipeError, TrainingError
+from plait.disk.whole import make_inner_folder
+from plait.errors import ArtifactError, Interrupted, PlaitError, RecipeError, TrainingError
 from plait.recipe.recipe import Recipe
 from plait.recipe.sections import Between, Choices
 from plait.runs import content, files, interrupts
@@ -88,7 +90,7 @@ def tune(
     # Trials train in other folders, so without this lock a fit could take the folder before the last one.
     with locked(folder):
         runs.check_untrained(folder)
-        study = _Study(folder / "tuning", identity, space, seed)
+        study = _Study(make_inner_folder(folder, "tuning"), identity, space, seed)
         with screen.bar("trials", trials) as bar:
             bar.advance(study.done)
             while study.done < trials:
@@ -159,18 +161,28 @@ class _Study:
             import optuna
         except ModuleNotFoundError:
             raise RecipeError("tuning needs Optuna: pip install 'plait[tune]'") from None
-        folder.mkdir(parents=True, exist_ok=True)
         _check_identity(folder, identity)
         files.write_json(folder / "about.json", identity)
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        backend = optuna.storages.journal.JournalFileBackend(str(folder / "journal.jsonl"))
-        storage = optuna.storages.JournalStorage(backend)
         pruner = optuna.pruners.MedianPruner(n_startup_trials=FIRST)
         self.optuna, self.space, self.seed = optuna, space, seed
-        self.study = optuna.create_study(
-            storage=storage, study_name="plait", direction="maximize", pruner=pruner, load_if_exists=True
-        )
+        journal = folder / "journal.jsonl"
+        if journal.is_symlink():
+            raise ArtifactError(f"'{journal}' is a link, which is not followed; remove it")
+        try:
+            backend = optuna.storages.journal.JournalFileBackend(str(journal))
+            self.study = optuna.create_study(
+                storage=optuna.storages.JournalStorage(backend),
+                study_name="plait",
+                direction="maximize",
+                pruner=pruner,
+                load_if_exists=True,
+            )
+        except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
+            raise ArtifactError(
+                f"'{journal}' is damaged: {error}; remove '{folder}' to begin anew"
+            ) from error
 
         # A trial that is running still was in a process that was killed.
         for trial in self.study.get_trials(deepcopy=False):
@@ -268,7 +280,24 @@ class _Study:
     def best(self) -> list[str]:
         """The overrides of the best complete trial."""
         best = max(self.complete, key=lambda trial: trial.value)
-        return list(best.user_attrs["overrides"])
+        overrides = list(best.user_attrs["overrides"])
+        for override in overrides:
+            self._check(str(override))
+        return overrides
+
+    def _check(self, override: str) -> None:
+        """Raise `ArtifactError` for an override that no trial draws: the journal may be a stranger's."""
+        name, _, drawn = override.partition("=")
+        values = self.space.get(name)
+        is_drawn = False
+        if isinstance(values, Choices):
+            is_drawn = drawn in [json.dumps(choice) for choice in values.choices]
+        elif values is not None:
+            spare = 1e-3 * max(abs(values.low), abs(values.high))  # draws are rounded to four digits
+            with suppress(ValueError):
+                is_drawn = values.low - spare <= float(drawn) <= values.high + spare
+        if not is_drawn:
+            raise ArtifactError(f"the journal of the trials is damaged: '{override}' is in no search space")
 
     def words(self) -> str:
         """Return the best score so far, and that of the recipe as it is; nothing before the first."""
@@ -304,8 +333,8 @@ def _check_identity(folder: Path, identity: JSON) -> None:
     changed = [name for name in now if before.get(name) != now[name]]
     if changed:
         raise RecipeError(
-            f"'{folder}' holds trials of another {' and '.join(changed)}; choose another out=, or "
-            f"remove it first"
+            f"'{folder}' holds trials that were begun with other {' and '.join(changed)}; choose another "
+            f"out=, or remove it first"
         )
 
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from plait.data.plan import Plan
 from plait.data.preprocessing import Preprocessing
-from plait.disk.whole import make_folder, make_inner_folder, write_text
+from plait.disk.whole import make_folder, make_inner_folder, write_text, writing
 from plait.encoders.base import FrozenEncoder
 from plait.errors import ArtifactError, PlaitError
 from plait.model.network import MultimodalModel
@@ -174,11 +174,12 @@ def copy(files: Path, folder: Path) -> None:
         if path.suffix not in (".json", ".safetensors") or not path.is_file():
             continue
 
-        copied = folder / path.relative_to(files)
-        copied.parent.mkdir(parents=True, exist_ok=True)
-        if copied.exists():
+        relative = path.relative_to(files)
+        copied = make_inner_folder(folder, *relative.parts[:-1]) / relative.name
+        if copied.is_file():
             continue
         try:
             os.link(path.resolve(), copied)  # the hub's cache holds symbolic links, which must not be copied
         except OSError:
-            shutil.copyfile(path, copied)
+            with path.open("rb") as original, writing(copied) as copy_of_it:
+                shutil.copyfileobj(original, copy_of_it)

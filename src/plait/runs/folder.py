@@ -25,6 +25,21 @@ FORMAT = 9  # of the files in a run's folder
 REQUEST = "run.json"
 CHECKPOINT = "checkpoint.safetensors"
 WEIGHTS = "weights.safetensors"  # written last: a folder that has them holds a trained model
+# The files that a training writes: nothing may be in the way of one, or the work would be in vain.
+OUTPUTS = (
+    REQUEST,
+    CHECKPOINT,
+    WEIGHTS,
+    "README.md",
+    "ensemble.json",
+    "log.csv",
+    "metrics.json",
+    "plan.json",
+    "problems.csv",
+    "recipe.yaml",
+    "report.html",
+    "state.json",
+)
 SHOWN = 5  # differences or names that a message lists
 LEAST_SPACE = 1 << 20  # bytes that a disk must have left before anything is begun
 
@@ -173,6 +188,8 @@ class Run:
         folder = _begun_folder(out) if resume else fresh_folder(out)
         with lock.locked(folder), interrupts.terminable():
             whole.remove_unfinished(folder)
+            for name in OUTPUTS:
+                whole.check_file(folder / name)
             run = cls(folder, resume or _goes_on(folder, request, tell), request)
             if resume:
                 before = Request.read(folder)

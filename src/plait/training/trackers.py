@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from plait.disk.whole import write_text
+from plait.disk.whole import make_inner_folder, write_text
 from plait.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ class Trackers:
 
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
         self.file = folder / "log.csv" if "csv" in names else None
-        self.board = _tensorboard(folder / "tensorboard") if "tensorboard" in names else None
+        self.board = _tensorboard(folder) if "tensorboard" in names else None
 
     def write(self, history: list[dict[str, float]]) -> None:
         """Write the scores of all epochs so far."""
@@ -51,4 +51,4 @@ def _tensorboard(folder: Path) -> SummaryWriter:
         raise RecipeError(
             "the tracker 'tensorboard' needs a package: pip install 'plait[tensorboard]'"
         ) from error
-    return SummaryWriter(str(folder))
+    return SummaryWriter(str(make_inner_folder(folder, "tensorboard")))
