@@ -60,6 +60,22 @@ def _training_arguments(context: typer.Context) -> dict[str, Any]:
     return arguments
 
 
+def _check_alone(context: typer.Context, table: str | None) -> None:
+    """Raise `BadParameter` if `--resume` comes with a table or with other options: they would not count."""
+    given = []
+    for parameter in context.command.params:
+        value = context.params.get(parameter.name or "")
+        if parameter.name not in ("table", "resume", "debug") and value not in (None, False, (), []):
+            given.append(parameter.opts[0])
+    if table is not None:
+        given.insert(0, table)
+    if given:
+        raise typer.BadParameter(
+            f"--resume goes on with the table and the options that the training was begun with; leave out "
+            f"{', '.join(given)}"
+        )
+
+
 @app.command(epilog="Example: plait fit train.csv --target label --set training.epochs=20 --out runs/first")
 def fit(
     context: typer.Context,
@@ -90,6 +106,7 @@ def fit(
     from plait.api.fit import resume as resume_fit
 
     if resume:
+        _check_alone(context, table)
         resume_fit(resume)
         return
     if table is None:

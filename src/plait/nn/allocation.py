@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,11 +39,11 @@ class AtMost(TorchFunctionMode):
 
     def __torch_function__(
         self,
-        func: Callable[..., Any],
+        func: Callable[..., object],
         types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         """Count what a call would take, then make it."""
         options = dict(kwargs or {})
         if func in MAKERS:
@@ -56,11 +55,13 @@ class AtMost(TorchFunctionMode):
         return func(*args, **options)
 
 
-def _numbers(maker: Callable[..., Any], args: tuple[Any, ...], options: Mapping[str, Any]) -> int:
+def _numbers(maker: Callable[..., object], args: tuple[object, ...], options: Mapping[str, object]) -> int:
     """Return how many numbers a maker is asked for."""
     size = options.get("size", args)
-    if len(size) and isinstance(size[0], (tuple, list, torch.Size)):
+    if isinstance(size, (tuple, list)) and size and isinstance(size[0], (tuple, list)):
         size = size[0]
+    if not isinstance(size, (tuple, list)):
+        size = (size,)
     sides = [abs(int(side)) for side in size if isinstance(side, (int, float))]
     if maker is torch.arange:
         return max(sides, default=0)

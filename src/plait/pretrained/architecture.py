@@ -6,9 +6,8 @@ code to run. None of that is passed on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -44,6 +43,26 @@ REFUSED = {
     "use_kernels",
 }
 
+# Entries that a config may have beside those of its type: which ids begin and end a text, and how towers go
+# together.
+ALSO = {
+    "add_cross_attention",
+    "bos_token_id",
+    "cls_token_id",
+    "decoder_start_token_id",
+    "eos_token_id",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "is_decoder",
+    "is_encoder_decoder",
+    "mask_token_id",
+    "model_type",
+    "pad_token_id",
+    "prefix",
+    "sep_token_id",
+    "tie_word_embeddings",
+}
+
 DEEPEST = 4  # configs within configs, and lists within lists
 LONGEST = 100_000  # entries of a list or a mapping, such as the names of classes
 MOST_LAYERS = 512  # or anything else that is repeated
@@ -76,7 +95,9 @@ def knows(kind: object) -> bool:
     return isinstance(kind, str) and kind in CONFIG_MAPPING
 
 
-def load(loader: Any, folder: Path, architecture: Architecture) -> tuple[PreTrainedModel, dict[str, Any]]:
+def load(
+    loader: type[PreTrainedModel], folder: Path, architecture: Architecture
+) -> tuple[PreTrainedModel, dict[str, list[str]]]:
     """Load a network and its weights from a folder, and return also what transformers says of its tensors.
 
     `loader` is a class of transformers. Only safetensors are read, nothing is fetched, and no code of the
@@ -121,7 +142,7 @@ def _size(folder: Path) -> int:
     return 4 * numbers
 
 
-def _known(architecture: Mapping[str, Any], kind: str) -> dict[str, Any]:
+def _known(architecture: Architecture, kind: str) -> Architecture:
     """Return the entries that the config of this type has, the same for the configs within it."""
     if not knows(kind):
         raise RecipeError(
@@ -132,8 +153,8 @@ def _known(architecture: Mapping[str, Any], kind: str) -> dict[str, Any]:
 
     config_class = CONFIG_MAPPING[kind]
     inner_classes = dict(getattr(config_class, "sub_configs", {}) or {})
-    names = _names(config_class) | set(inner_classes) | {"model_type"}
-    known: dict[str, Any] = {}
+    names = _names(config_class) | set(inner_classes) | ALSO
+    known: Architecture = {}
     for name, value in architecture.items():
         if name in REFUSED or (name not in names and name not in INNER):
             continue
@@ -143,16 +164,16 @@ def _known(architecture: Mapping[str, Any], kind: str) -> dict[str, Any]:
     return known
 
 
-def _inner(architecture: Mapping[str, Any], config_class: object) -> dict[str, Any]:
+def _inner(architecture: Architecture, config_class: type[PretrainedConfig] | None) -> Architecture:
     """Return the known entries of a config within a config."""
     kind = architecture.get("model_type") or getattr(config_class, "model_type", "")
     if knows(kind):
         return _known(architecture, str(kind))
-    names = _names(config_class) if isinstance(config_class, type) else set()
+    names = _names(config_class) if config_class else set()
     return {name: value for name, value in architecture.items() if name in names and name not in REFUSED}
 
 
-def _names(config_class: Any) -> set[str]:
+def _names(config_class: type[PretrainedConfig]) -> set[str]:
     """Return the names of a config's entries, the other names for them included."""
     names = set(getattr(config_class, "attribute_map", {}))
     try:

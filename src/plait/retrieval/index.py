@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -109,12 +109,12 @@ class Index:
         seal.verify()
         table = database.open_table(NAME)
         seal.open(table)
-        metadata = _metadata(table, address)
-        if metadata.get("model") != model:
+        description = _description(table, address)
+        if description.model != model:
             raise TableError(
                 f"the index '{address}' was made by another model; vectors of two models cannot be compared"
             )
-        return cls(table, About(**metadata), seal)
+        return cls(table, description, seal)
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -346,16 +346,15 @@ def content_ids(table: pa.Table) -> pa.Array:
     return pa.array(ids, pa.string())
 
 
-def _metadata(table: Table, address: str | Path) -> dict[str, Any]:
+def _description(table: Table, address: str | Path) -> About:
     """Return what an index says of itself. Raises `TableError` if it is no index of plait."""
     schema_metadata = table.schema.metadata or {}
     try:
-        metadata: dict[str, Any] = _ABOUT.dump_python(_ABOUT.validate_json(schema_metadata[b"plait"]))
+        return _ABOUT.validate_json(schema_metadata[b"plait"])
     except (KeyError, ValidationError) as error:
         raise TableError(
             f"'{address}' holds no index of this plait; make it again in another place"
         ) from error
-    return metadata
 
 
 def exists(address: str | Path) -> bool:
