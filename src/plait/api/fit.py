@@ -41,8 +41,6 @@ from plait.training import memory, single_targets, start
 from plait.training.checkpoint import Progress
 from plait.training.loop import Callback, Training, Watch, train
 
-COPIES = 9  # of the weights on disk: a checkpoint has four, a second is written beside it, then the model
-
 
 def fit(
     data: object,
@@ -186,7 +184,7 @@ def _begin_training(
     model = MultimodalModel.build(plan, sides.preprocessing)
     has_convolutions = sides.preprocessing.convolves(plan)
     settings = device.settings(plan.recipe.training, has_convolutions)
-    check_space(folder, COPIES * sum(p.numel() * p.element_size() for p in model.parameters()))
+    check_space(folder, _space(model))
     messages.show_model(model, plan, settings, screen)
 
     # Start values are fitted to embeddings, so these come first.
@@ -206,6 +204,17 @@ def _begin_training(
         watch=options.watch,
         callbacks=options.callbacks,
     )
+
+
+def _space(model: MultimodalModel) -> int:
+    """Return the bytes that a run takes on disk at most: two checkpoints, one beside the other, and weights.
+
+    A checkpoint has the weights of the last epoch and of the best, and two moments of what is trained.
+    """
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    trained = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
+    checkpoint = 2 * weights + 2 * trained
+    return 2 * checkpoint + weights
 
 
 def _record(training: Training, sides: Sides, progress: Progress) -> Record:
