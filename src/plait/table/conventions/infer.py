@@ -1,0 +1,67 @@
+"""Infer the convention of a column from its cells."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+import pyarrow as pa
+from pydantic import Field
+
+from plait.table.conventions.base import (
+    UNKNOWN,
+    Convention,
+    Recognised,
+    Style,
+    evenly,
+    is_text,
+    without_marks,
+)
+from plait.table.conventions.clock import Clock
+from plait.table.conventions.content import Content
+from plait.table.conventions.date import Date
+from plait.table.conventions.listing import Listing
+from plait.table.conventions.number import Number
+from plait.table.conventions.plain import Plain
+from plait.table.conventions.truth import Truth
+
+# As it is stored with a model.
+AnyConvention: TypeAlias = Annotated[
+    Truth | Number | Date | Clock | Listing | Content | Plain, Field(discriminator="kind")
+]
+
+# In this order: 20230205 is rather a date than a number.
+OF_TEXTS = (Truth, Listing, Content, Date, Clock, Number)
+
+SAMPLE = 500  # cells that a convention is tried on before all cells are
+NEARLY = 0.85  # the share of the sample from which all cells are tried
+
+
+def infer_convention(cells: pa.ChunkedArray, style: Style = UNKNOWN) -> Recognised:
+    """Return the convention that most of a column's cells have; that of words if no other fits."""
+    if not is_text(cells.type):
+        return Recognised(_of_type(cells.type), 1.0, str(cells.type))
+    filled = without_marks(cells).drop_null()
+    sampled = evenly(filled, SAMPLE)
+    for convention in OF_TEXTS:
+        if not convention.recognise(sampled, style, NEARLY):
+            continue
+        recognised = convention.recognise(filled, style)
+        if recognised and convention is Number:
+            return Plain.recognise(filled, style) or recognised
+        if recognised:
+            return recognised
+    codes = Plain.recognise(sampled, style) and Plain.recognise(filled, style)
+    return codes or Recognised(Plain(), 1.0, "")
+
+
+def _of_type(kind: pa.DataType) -> Convention:
+    """Return the convention of cells that are no strings."""
+    if pa.types.is_boolean(kind):
+        return Truth()
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return Number()
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        return Date()
+    if pa.types.is_time(kind) or pa.types.is_duration(kind):
+        return Clock()
+    return Plain()
