@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from plait.data.split import sides_in
 from plait.errors import RecipeError, TableError
 from plait.media.cell import is_file
 from plait.modalities.base import Match, modalities
 from plait.recipe.sections import ColumnRecipe, SplitRecipe
-from plait.table.read import SPLITS
 from plait.table.schema import SOUND, Column, Role, Schema, origin
 from plait.table.table import Source, Table
 from plait.table.values import distinct, is_text, sample
@@ -26,7 +25,6 @@ ID_NAME = re.compile(
 )
 ID_CELL = re.compile(r"[A-Za-z0-9_\-./:]+")
 CODE = re.compile(r"[\d_/.:]")
-SPLIT_NAMES = ("split", "fold", "partition", "subset", "set")
 MEDIA_SUFFIX = re.compile(
     r".*\.(wav|mp3|flac|ogg|opus|m4a|aac|mp4|mkv|webm|avi|mov|pdf|svg|txt|json)$", re.IGNORECASE
 )
@@ -243,11 +241,8 @@ def _best(column: str, cells: pa.ChunkedArray, table: Table) -> tuple[str, Match
 
 def _sides(name: str, cells: pa.ChunkedArray, split: SplitRecipe) -> str:
     """Return what a column of train, valid and test holds; nothing for others, or if the recipe names one."""
-    filled = cells.drop_null()
-    if name.lower() not in SPLIT_NAMES or split.column or not len(filled) or not is_text(filled):
-        return ""
-    sides = {str(cell).lower() for cell in pc.unique(filled).to_pylist()}
-    return ", ".join(sorted(sides)) if sides <= set(SPLITS) and "train" in sides else ""
+    named = {} if split.column else sides_in(name, cells)
+    return ", ".join(sorted(str(cell) for cell in named))
 
 
 def _is_id(name: str, cells: pa.ChunkedArray, rows: np.ndarray) -> str:

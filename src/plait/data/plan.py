@@ -211,13 +211,21 @@ def split_and_infer(table: Table, recipe: Recipe, targets: Targets) -> tuple[Spl
 
 
 def _split_options(table: Table, recipe: Recipe, targets: Targets) -> SplitRecipe:
-    """Name the split column: that of tables given apart, else what the recipe says, else what is found."""
+    """Name the split column: that of tables given apart, else what the recipe says, else what is found.
+
+    Raises `RecipeError` for a split by time of a table that has its own split.
+    """
     options = recipe.split
     if SIDE in table.data.column_names:
         return options.model_copy(update={"column": SIDE})
     column = split_column(table, targets.hidden, recipe.columns, options)
-    if column is None or options.column or options.group or options.time:
+    if column is None or options.column:
         return options
+    if options.time:
+        raise RecipeError(
+            f"split.time: {table.name} has its own split in column '{column}'; to split by time all the "
+            f"same, use --set split.column=none"
+        )
     return options.model_copy(update={"column": column})
 
 

@@ -33,9 +33,10 @@ class ColumnRecipe(Options):
 class SplitRecipe(Options):
     """Which rows train, which validate, which are kept for a test.
 
-    `column` names a column that holds train / valid / test; otherwise the fractions are drawn at random
+    `column` names a column that holds train / valid / test. Without it the table's own is used, such as
+    `split` or `is_train`, unless `column` is `none`. Where there is none, the fractions are drawn at random
     from the seed, with classes in equal shares (`stratify`), with all rows of one `group` on one side,
-    or in the order of `time`. With both `column` and `group`, the group keeps together what is still
+    or in the order of `time`. With both a column and `group`, the group keeps together what is still
     drawn at random: validation rows, and folds.
     """
 
@@ -45,6 +46,14 @@ class SplitRecipe(Options):
     stratify: bool = True
     group: str | None = None
     time: str | None = None
+
+    @model_validator(mode="after")
+    def _some_rows_train(self) -> SplitRecipe:
+        if self.valid + self.test >= 1:
+            raise ValueError(
+                f"expected valid + test below 1, came {self.valid:g} + {self.test:g}: no row would train"
+            )
+        return self
 
 
 class ModelRecipe(Options):

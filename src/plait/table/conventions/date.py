@@ -374,8 +374,8 @@ def _order_of(distinct: pa.Array, style: Style) -> tuple[Order, str]:
     for order in orders:
         valid[order] = int((~np.isnat(fields.times(order))).sum())
     best = max(orders, key=lambda order: valid[order])
-    same = [order for order in ("dmy", "mdy") if order != best and valid[order] == valid[best]]
-    differ = same and (fields.times(best) != fields.times(same[0])).any()
+    same = [order for order in orders[:2] if order != best and valid[order] == valid[best]]
+    differ = bool(same) and bool((fields.times(best) != fields.times(same[0])).any())
     if not differ or style.day_first is not None:
         return best, ""
     if best == "dmy":

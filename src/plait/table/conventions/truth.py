@@ -23,9 +23,9 @@ from plait.table.conventions.base import (
 # Spellings of true and of false, folded. A column has one pair; a later cell may have another one.
 PAIRS = (
     ("true", "false"), ("yes", "no"), ("t", "f"), ("y", "n"), ("on", "off"), ("wahr", "falsch"),
-    ("ja", "nein"), ("ja", "nee"), ("ja", "nej"), ("vrai", "faux"), ("oui", "non"), ("verdadero", "falso"), ("sí", "no"),
-    ("si", "no"), ("vero", "falso"), ("sim", "não"), ("да", "нет"), ("是", "否"), ("真", "假"), ("はい", "いいえ"),
-    ("有", "无"), ("有", "無"),
+    ("ja", "nein"), ("ja", "nee"), ("ja", "nej"), ("vrai", "faux"), ("oui", "non"),
+    ("verdadero", "falso"), ("sí", "no"), ("si", "no"), ("vero", "falso"), ("sim", "não"), ("да", "нет"),
+    ("是", "否"), ("真", "假"), ("有", "无"), ("有", "無"),
 )  # fmt: skip
 
 TRUE = frozenset(pair[0] for pair in PAIRS) | {"1", "1.0"}
