@@ -112,7 +112,7 @@ def test_a_number_of_another_convention_is_bad_not_misread() -> None:
 def test_two_readings_of_numbers_are_both_named() -> None:
     recognised = infer_convention(column("1,234", "5,678", "9,012"))
     assert recognised.convention == Number(group=",")
-    assert recognised.other == "',' may also be a decimal mark; if so, set decimal: ','"
+    assert recognised.other == "1,234 is read as 1234, and may also be 1.234; if so, set decimal: ','"
     assert read("1,234", "5,678", "9,012", style=Style(decimal=",")) == [1.234, 5.678, 9.012]
     assert read("1.234", "5.678", "9.012", style=Style(decimal=",")) == [1234, 5678, 9012]
     assert not infer_convention(column("1,234", "5,678", "9,012.5")).other
@@ -221,7 +221,9 @@ def test_cells_decide_whether_the_day_comes_first() -> None:
 def test_two_readings_of_dates_are_both_named() -> None:
     recognised = infer_convention(column("01/02/2023", "03/04/2023"))
     assert recognised.convention == Date(shapes=("numeric",), order="dmy")
-    assert recognised.other == "the month may also come first; if so, set format: '%m/%d/%Y'"
+    assert recognised.other == (
+        "01/02/2023 is read as 2023-02-01, and may also be 2023-01-02; if so, set format: '%m/%d/%Y'"
+    )
     american = Style(day_first=False)
     assert read("01/02/2023", "03/04/2023", style=american)[0] == dt.datetime(2023, 1, 2)
     assert not infer_convention(column("01/01/2023", "02/02/2023")).other

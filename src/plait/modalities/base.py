@@ -11,6 +11,7 @@ import torch
 
 from plait.nn.batch import Layout, Loaded, Values
 from plait.recipe.registry import Component, Registry
+from plait.table.conventions.base import Convention
 from plait.table.json import JSON
 from plait.table.table import Source
 
@@ -32,7 +33,7 @@ class Modality(Component, ABC):
     length, `is_label` that they are short names out of a few. `may_be_id` says that unique cells may
     only name their rows, `drops_constant` that a column with one value in all rows says nothing.
     `may_have_sound` says that cells may hold a sound, which is an input of its own, of the modality
-    that `is_sound`.
+    that `is_sound`. `conventions` are those that its columns may have, the usual one first.
     """
 
     encoder: ClassVar[str]
@@ -45,6 +46,7 @@ class Modality(Component, ABC):
     may_have_sound: ClassVar[bool] = False
     may_be_id: ClassVar[bool] = False
     drops_constant: ClassVar[bool] = True
+    conventions: ClassVar[tuple[type[Convention], ...]]
     layout: Layout
 
     @classmethod

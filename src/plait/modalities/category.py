@@ -11,6 +11,8 @@ from pydantic import Field
 from plait.modalities.base import Match, Modality
 from plait.nn.batch import Layout, Loaded, Values
 from plait.recipe.registry import Options
+from plait.table.conventions.plain import Plain, as_texts
+from plait.table.conventions.truth import Truth
 from plait.table.json import JSON, read_as
 from plait.table.table import Source
 from plait.table.values import distinct, is_text, words_a_cell
@@ -37,6 +39,7 @@ class Category(Modality):
     tabular = True
     is_label = True
     may_be_id = True
+    conventions = (Plain, Truth)
 
     def __init__(self, config: Config, values: list[str]) -> None:
         self.config, self.values = config, values
@@ -44,10 +47,9 @@ class Category(Modality):
 
     @classmethod
     def matches(cls, cells: pa.ChunkedArray, source: Source) -> Match | None:
-        """Recognise booleans, dictionaries, and strings that repeat."""
-        kind = cells.type
-        if pa.types.is_boolean(kind) or pa.types.is_dictionary(kind):
-            return Match(1.0, f"{distinct(_strings(cells)):,} different values")
+        """Recognise truth values, and strings that repeat."""
+        if pa.types.is_boolean(cells.type):
+            return Match(1.0, f"{distinct(cells):,} different values")
         if not is_text(cells):
             return None
         different, words = distinct(cells), words_a_cell(cells)
@@ -95,9 +97,5 @@ component = Category
 
 
 def _strings(cells: pa.ChunkedArray) -> pa.ChunkedArray:
-    if pa.types.is_dictionary(cells.type):
-        cells = pc.cast(cells, cells.type.value_type)
-    if pa.types.is_floating(cells.type) and pc.all(pc.equal(pc.round(cells), cells)).as_py():
-        # integers become floats in a frame with missing cells: 3.0 is 3
-        cells = pc.cast(cells, pa.int64())
-    return cells if pa.types.is_string(cells.type) else pc.cast(cells, pa.string())
+    """Return cells as strings without spaces at their ends: "red " is red."""
+    return pc.utf8_trim_whitespace(as_texts(cells))

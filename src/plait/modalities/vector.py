@@ -12,6 +12,8 @@ import torch
 from plait.modalities.base import Match, Modality
 from plait.nn.batch import Layout, Loaded, Values
 from plait.recipe.registry import Options
+from plait.table.conventions.listing import Listing
+from plait.table.conventions.plain import Plain
 from plait.table.json import JSON, read_as
 from plait.table.problems import Problem
 from plait.table.table import Source
@@ -35,6 +37,7 @@ class Vector(Modality):
     options = Config
     encoder = "tabular"
     drops_constant = False
+    conventions = (Listing, Plain)
 
     def __init__(self, config: Config, mean: list[float], std: list[float]) -> None:
         self.config, self.mean, self.std = config, mean, std

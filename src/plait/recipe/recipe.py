@@ -35,7 +35,8 @@ class Recipe(Options):
     modality; what `columns` says of one column comes before them. `quality` stands for an `ensemble`:
     none (`fast`), pretrained vectors, a linear model and trees beside the network (`good`), or more of
     them, trained over and over (`best`). `singles` also trains a model for each target alone, to
-    compare with.
+    compare with. `locale`, such as `de` or `en_GB`, says how numbers and dates are written where a column
+    can be read in two ways.
     """
 
     columns: dict[str, ColumnRecipe] = {}
@@ -52,6 +53,7 @@ class Recipe(Options):
     tuning: TuningRecipe = TuningRecipe()
     task_defaults: dict[str, dict[str, object]] = {}
     singles: bool = False
+    locale: str = ""
     seed: int = 0
 
     def to_dict(self) -> JSON:

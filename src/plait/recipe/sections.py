@@ -23,11 +23,16 @@ Count: TypeAlias = Annotated[int | Literal["auto"], AfterValidator(_one_or_more)
 
 
 class ColumnRecipe(Options):
-    """How one column enters. What is left out is inferred from the table."""
+    """How one column enters. What is left out is inferred from the table.
+
+    `decimal` is the decimal mark of its numbers, and `format` the format of its dates, as in `%d/%m/%Y`.
+    """
 
     role: Role | None = None
     modality: Choice | None = None
     encoder: Choice | None = None
+    decimal: Literal[".", ","] | None = None
+    format: str = ""
 
 
 class SplitRecipe(Options):

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.feather
-import pyarrow.json
-import pyarrow.parquet
 from numpy.typing import ArrayLike
 
 from plait.errors import TableError, nearest
+from plait.table.problems import Problem
 
 Progress = Callable[[int], None]
 
@@ -37,11 +35,16 @@ class Source:
 
 @dataclass(frozen=True)
 class Table:
-    """An Arrow table, the folder that its relative paths are resolved against, and its name in messages."""
+    """An Arrow table, the folder that its relative paths are resolved against, and its name in messages.
+
+    `bad` has, by column, the rows of cells that do not fit the column's convention, and why. They are null in
+    `data`.
+    """
 
     data: pa.Table
     root: Path
     name: str
+    bad: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return int(self.data.num_rows)
@@ -54,7 +57,16 @@ class Table:
 
     def take(self, rows: ArrayLike) -> Table:
         """Return the table of these row numbers, in their order."""
-        return Table(self.data.take(pa.array(rows, pa.int64())), self.root, self.name)
+        row_numbers = np.asarray(rows, dtype=np.int64)
+        bad = {}
+        for column, reasons in self.bad.items():
+            moved = {place: reasons[row] for place, row in enumerate(row_numbers.tolist()) if row in reasons}
+            bad[column] = moved
+        return Table(self.data.take(pa.array(row_numbers)), self.root, self.name, bad)
+
+    def problems(self, column: str) -> list[Problem]:
+        """Return the cells of a column that do not fit its convention."""
+        return [Problem(row, column, "", reason) for row, reason in self.bad.get(column, {}).items()]
 
 
 def only_column(table: Table, column: str | None, what: str) -> str:

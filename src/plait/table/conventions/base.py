@@ -52,15 +52,17 @@ class Reading:
 
 @dataclass(frozen=True)
 class Recognised:
-    """A convention that reads a column, the share of cells that it reads, and the reason for the user.
+    """A convention that reads a column, the share of cells that it reads, and how cells look.
 
-    `other` names a second reading that fits as well; empty if there is none.
+    `other` names a second reading that fits as well; empty if there is none. `evidence` is what the column
+    says about the table's other columns.
     """
 
     convention: Convention
-    share: float
-    reason: str
+    share: float = 1.0
+    reason: str = ""
     other: str = ""
+    evidence: Style = UNKNOWN
 
 
 class Convention(BaseModel, ABC):

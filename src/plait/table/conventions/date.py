@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from plait.table.conventions.base import (
     FITS,
+    UNKNOWN,
     Convention,
     Reading,
     Recognised,
@@ -168,16 +169,20 @@ class Date(Convention):
             return None
 
         order: Order = ""
-        other = ""
+        second: Order = ""
         if "numeric" in shapes:
-            order, other = _order_of(distinct, style)
+            order, second = _order_of(distinct, style)
         convention = cls(shapes=tuple(shapes), order=order)
         is_date = ~np.isnat(convention._times(distinct))
         share = float(is_date[row_numbers.to_numpy()].mean())
         if share < least:
             return None
-        reason = "dates" if share == 1 else f"{share:.0%} of the cells are dates"
-        return Recognised(convention, share, f"{reason}, as in {filled[0].as_py()}", other)
+        example = f"as in {filled[0].as_py()}"
+        reason = example if share == 1 else f"{share:.0%} of the cells are dates, {example}"
+        if second:
+            return Recognised(convention, share, reason, _both_readings(filled, order, second))
+        evidence = Style(day_first=order == "dmy") if order in ("dmy", "mdy") else UNKNOWN
+        return Recognised(convention, share, reason, evidence=evidence)
 
 
 EXAMPLES = {
@@ -366,8 +371,11 @@ def month_names() -> dict[str, int]:
     return names
 
 
-def _order_of(distinct: pa.Array, style: Style) -> tuple[Order, str]:
-    """Return the order in which numeric dates are valid most often, and another one that fits as well."""
+def _order_of(distinct: pa.Array, style: Style) -> tuple[Order, Order]:
+    """Return the order in which numeric dates are valid most often, and another one that fits as well.
+
+    The second is "" if there is none, or if the style decides.
+    """
     fields = _Fields(distinct, "numeric")
     valid = {}
     orders: tuple[Order, ...] = ("mdy", "dmy", "ymd") if style.day_first is False else ("dmy", "mdy", "ymd")
@@ -378,9 +386,20 @@ def _order_of(distinct: pa.Array, style: Style) -> tuple[Order, str]:
     differ = bool(same) and bool((fields.times(best) != fields.times(same[0])).any())
     if not differ or style.day_first is not None:
         return best, ""
-    if best == "dmy":
-        return best, "the month may also come first; if so, set format: '%m/%d/%Y'"
-    return best, "the day may also come first; if so, set format: '%d/%m/%Y'"
+    return best, same[0]
+
+
+def _both_readings(filled: pa.ChunkedArray, order: Order, second: Order) -> str:
+    """Return a cell that has two readings, both of them, and how to have the second."""
+    distinct, _ = by_distinct(filled)
+    fields = _Fields(distinct, "numeric")
+    times, others = fields.times(order), fields.times(second)
+    place = int(np.flatnonzero((times != others) & ~np.isnat(times) & ~np.isnat(others))[0])
+    form = "%d/%m/%Y" if second == "dmy" else "%m/%d/%Y"
+    return (
+        f"{distinct[place].as_py()} is read as {str(times[place])[:10]}, and may also be "
+        f"{str(others[place])[:10]}; if so, set format: '{form}'"
+    )
 
 
 def _by_format(texts: pa.Array, form: str) -> np.ndarray:

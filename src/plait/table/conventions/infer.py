@@ -39,7 +39,7 @@ NEARLY = 0.85  # the share of the sample from which all cells are tried
 def infer_convention(cells: pa.ChunkedArray, style: Style = UNKNOWN) -> Recognised:
     """Return the convention that most of a column's cells have; that of words if no other fits."""
     if not is_text(cells.type):
-        return Recognised(_of_type(cells.type), 1.0, str(cells.type))
+        return Recognised(_of_type(cells.type))
     filled = without_marks(cells).drop_null()
     sampled = evenly(filled, SAMPLE)
     for convention in OF_TEXTS:
@@ -51,7 +51,7 @@ def infer_convention(cells: pa.ChunkedArray, style: Style = UNKNOWN) -> Recognis
         if recognised:
             return recognised
     codes = Plain.recognise(sampled, style) and Plain.recognise(filled, style)
-    return codes or Recognised(Plain(), 1.0, "")
+    return codes or Recognised(Plain())
 
 
 def _of_type(kind: pa.DataType) -> Convention:

@@ -132,7 +132,7 @@ class Number(Convention):
             return None
         may_be_grouped = style.decimal == "," and pc.any(pc.match_substring(filled, ".")).as_py()
         if not may_be_grouped and _cast(filled, pa.float64()) is not None:
-            return Recognised(cls(), 1.0, "numbers", _second_reading(filled, cls(), style))
+            return _recognised(filled, cls(), 1.0, style)
 
         distinct, row_numbers = by_distinct(filled)
         counts = np.bincount(row_numbers.to_numpy(), minlength=len(distinct))
@@ -150,13 +150,7 @@ class Number(Convention):
         if best_share < least:
             return None
 
-        reason = f"{best_share:.0%} of the cells are numbers" if best_share < 1 else "numbers"
-        return Recognised(best, best_share, f"{reason}{best._how()}", _second_reading(filled, best, style))
-
-    def _how(self) -> str:
-        """Return what is worth telling of the marks and the unit; "" for the usual ones."""
-        example = self.described().removeprefix("a number such as ")
-        return f", as in {example}" if self != Number() else ""
+        return _recognised(filled, best, best_share, style)
 
 
 def _marks(style: Style) -> list[tuple[Decimal, Group]]:
@@ -272,22 +266,39 @@ def _is_currency(text: str) -> bool:
     return text in CURRENCIES or all(unicodedata.category(character) == "Sc" for character in text)
 
 
-def _second_reading(filled: pa.ChunkedArray, chosen: Number, style: Style) -> str:
-    """Return the other reading of a column whose one mark may be a decimal or a group mark; "" if clear.
+def _recognised(filled: pa.ChunkedArray, chosen: Number, share: float, style: Style) -> Recognised:
+    """Say how the numbers of a column are written, and whether they can be read otherwise."""
+    parts = [f"{share:.0%} of the cells are numbers"] if share < 1 else []
+    if chosen != Number():
+        parts.append(f"as in {chosen.described().removeprefix('a number such as ')}")
+    reason = ", ".join(parts)
 
-    That is where each cell with a mark has one to three digits, the mark, and three digits: 1,234 is
-    a thousand to some, and a little more than one to others.
-    """
-    if style.decimal is not None or chosen.group not in ("", ",", "."):
-        return ""
-    mark = chosen.group or chosen.decimal
+    mark = chosen.group if chosen.group in (",", ".") else chosen.decimal
     with_mark = filled.filter(pc.match_substring(filled, mark))
+    if style.decimal is not None or not len(with_mark):
+        return Recognised(chosen, share, reason)
+    if not _is_ambiguous(with_mark, mark):
+        return Recognised(chosen, share, reason, evidence=Style(decimal=chosen.decimal))
+
+    other = Number(decimal="," if chosen.decimal == "." else ".", unit=chosen.unit)
+    if not chosen.group:
+        other = other.model_copy(update={"group": mark})
+    cell = with_mark.slice(0, 1)
+    first, second = (convention.read(cell).cells[0].as_py() for convention in (chosen, other))
+    second_reading = (
+        f"{cell[0].as_py()} is read as {first:g}, and may also be {second:g}; if so, set decimal: '{other.decimal}'"
+    )
+    return Recognised(chosen, share, reason, second_reading)
+
+
+def _is_ambiguous(cells: pa.ChunkedArray, mark: str) -> bool:
+    """Return whether the mark may be a decimal or a group mark in every cell.
+
+    That is where each has one to three digits, the mark, and three digits: 1,234 is a thousand to some, and a
+    little more than one to others. Two such cells may be chance.
+    """
     pattern = rf"^\D*[1-9]\d{{0,2}}\{mark}\d{{3}}\D*$"
-    if len(with_mark) < 3 or not pc.all(pc.match_substring_regex(with_mark, pattern)).as_py():
-        return ""
-    use = "decimal mark" if chosen.group else "group mark"
-    other = "," if chosen.decimal == "." else "."
-    return f"'{mark}' may also be a {use}; if so, set decimal: '{other}'"
+    return len(cells) >= 3 and bool(pc.all(pc.match_substring_regex(cells, pattern)).as_py())
 
 
 def _cast(texts: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.Array | pa.ChunkedArray | None:

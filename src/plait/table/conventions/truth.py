@@ -97,7 +97,7 @@ class Truth(Convention):
                 continue
             share = found / len(filled)
             if share >= least:
-                return Recognised(cls._of(true, false, spellings), share, f"{true} and {false}")
+                return Recognised(cls._of(true, false, spellings), share)
         return None
 
     @classmethod
