@@ -8,8 +8,16 @@ from typing import Any
 import pytest
 import torch
 
+from plait.encoders.base import FrozenEncoder
 from support.components import component
-from support.encoders import build_encoder, encoders_and_kinds, random_values, tiny_network, trainable
+from support.encoders import (
+    build_encoder,
+    encoder_config,
+    encoders_and_kinds,
+    random_values,
+    tiny_network,
+    trainable,
+)
 from support.gradients import assert_gradient, silent_parameters, weighted_sum
 from support.options import assert_option_matters, options_of
 
@@ -82,3 +90,12 @@ def test_every_encoder_option_changes_something(name: str, option: str) -> None:
         assert not torch.allclose(tokens, other_tokens)
     else:
         assert_option_matters("encoders", name, option, outcome)
+
+
+@pytest.mark.parametrize(("name", "kind"), PAIRS)
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_frozen_encoder_is_one_that_its_options_freeze(name: str, kind: str, trained: bool) -> None:
+    """The plan reads `frozen`, and code that handles embeddings relies on the class that `build` returns."""
+    options = trainable(name) if trained else {}
+    is_frozen = component("encoders", name).frozen(encoder_config(name, kind, options))
+    assert isinstance(build_encoder(name, kind, options), FrozenEncoder) == is_frozen

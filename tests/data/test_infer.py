@@ -65,13 +65,13 @@ def columns(folder: Path) -> dict[str, tuple[Any, str]]:
 
 
 def test_every_kind_of_column_is_recognised(tmp_path: Path) -> None:
-    given = columns(tmp_path)
-    table = pa.table({name: pa.array(cells) for name, (cells, _) in given.items()})
-    found = plait.inspect(table, "label", root=tmp_path)
-    assert {c.name: c.modality or c.role for c in found.schema} == {
-        name: what for name, (_, what) in given.items()
-    }
-    assert all(c.reason for c in found.schema)
+    cells, expected = {}, {}
+    for name, (column_cells, modality_or_role) in columns(tmp_path).items():
+        cells[name] = pa.array(column_cells)
+        expected[name] = modality_or_role
+    schema = plait.inspect(pa.table(cells), "label", root=tmp_path).schema
+    assert {column.name: column.modality or column.role for column in schema} == expected
+    assert all(column.reason for column in schema)
 
 
 def test_inspection_prints_each_column_with_its_reason(
@@ -104,11 +104,11 @@ def test_tasks_are_inferred_from_the_target(cells: list[Any], task: str) -> None
 
 def test_columns_can_be_overridden() -> None:
     rows = [{"year": 2000 + i % 5, "note": f"n {i}", "y": i % 2} for i in range(40)]
-    found = plait.inspect(rows, "y", columns=parse_columns(["year=category", "note=ignored"]))
-    assert [(c.modality or c.role) for c in found.schema] == ["category", "ignored", "target"]
+    schema = plait.inspect(rows, "y", columns=parse_columns(["year=category", "note=ignored"])).schema
+    assert [column.modality or column.role for column in schema] == ["category", "ignored", "target"]
 
 
-def test_a_table_without_a_column_to_learn_from_says_what_was_left_out() -> None:
+def test_a_table_without_inputs_says_which_columns_were_left_out() -> None:
     rows = [{"nth": i, "same": "x", "y": i % 2} for i in range(40)]
     with pytest.raises(
         TableError,

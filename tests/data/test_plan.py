@@ -45,11 +45,11 @@ def make(data: pa.Table, target: str | list[str] = "label", **arguments: Any) ->
 
 def test_a_plan_is_the_same_after_json() -> None:
     plan = make(table(), overrides=["split.test=0.2", "quality=good"])
-    again = Plan.from_dict(json.loads(plan.to_json()))
-    assert again.to_dict() == plan.to_dict()
-    np.testing.assert_array_equal(again.split.train, plan.split.train)
-    assert again.recipe == plan.recipe
-    assert again.recipe.model_fields_set == plan.recipe.model_fields_set
+    restored = Plan.from_dict(json.loads(plan.to_json()))
+    assert restored.to_dict() == plan.to_dict()
+    np.testing.assert_array_equal(restored.split.train, plan.split.train)
+    assert restored.recipe == plan.recipe
+    assert restored.recipe.model_fields_set == plan.recipe.model_fields_set
 
 
 def test_a_plan_with_a_wrong_number_is_refused() -> None:
@@ -78,15 +78,13 @@ def test_row_numbers_are_written_as_ranges(text: str, rows: list[int]) -> None:
 
 
 def test_only_training_rows_decide_what_an_input_is() -> None:
-    """What rows that validate hold cannot be known when the model is used."""
+    """Rows that validate stand for rows that a model meets later."""
     constant_in_training = ["same"] * 32 + ["other", "another"] * 4
     number_in_training = ["1.5", "2.5", "3", "4"] * 8 + ["north", "south"] * 4
     plan = make(table(side=LAST, split=LAST, town=constant_in_training, size=number_in_training))
     assert plan.schema["town"].role == "ignored"
-    assert (
-        plan.schema["size"].modality
-        == make(table(size=["1.5", "2.5", "3", "4"] * 10)).schema["size"].modality
-    )
+    numbers_everywhere = make(table(size=["1.5", "2.5", "3", "4"] * 10))
+    assert plan.schema["size"].modality == numbers_everywhere.schema["size"].modality
 
 
 def test_targets_and_split_columns_are_typed_on_all_rows() -> None:
@@ -109,7 +107,7 @@ def test_missing_cells_are_counted_in_all_rows() -> None:
     assert make(table(size=cells)).schema["size"].missing == 10
 
 
-def test_stratified_is_what_has_classes() -> None:
+def test_a_target_with_classes_is_stratified() -> None:
     data = table(value=np.arange(ROWS) * 1.5)
     assert make(data, "label").split.stratify == "label"
     assert make(data, "value").split.stratify == ""
@@ -123,19 +121,19 @@ def test_a_fold_has_the_epochs_of_its_own_rows() -> None:
     assert (len(plan.split.train), plan.training.epochs) == (192, 84)
     fold = plan.for_fold(np.arange(160), np.arange(160, 200), seed=3)
     assert (fold.training.epochs, fold.seed) == (100, 3)
-    asked = make(table(200), overrides=["training.epochs=7"])
-    assert asked.for_fold(np.arange(160), np.arange(160, 200), seed=3).training.epochs == 7
+    seven_epochs = make(table(200), overrides=["training.epochs=7"])
+    assert seven_epochs.for_fold(np.arange(160), np.arange(160, 200), seed=3).training.epochs == 7
 
 
 def test_frozen_encoders_are_decided_once(tmp_path: Path) -> None:
     bert = Choice(name="pretrained", model=str(tiny_models.bert(tmp_path / "bert")), mode="frozen")
     plan = make(table())
-    assert not plan.columns["note"].frozen
+    assert plan.frozen_columns == []
     assert list(plan.light().columns) == ["price", "weight"]
-    other = plan.with_encoders({"text": bert})
-    assert other.columns["note"].frozen
-    assert list(other.light().columns) == ["price", "weight", "note"]
-    assert other.recipe.encoders["text"] == bert
+    with_bert = plan.with_encoders({"text": bert})
+    assert with_bert.frozen_columns == ["note"]
+    assert list(with_bert.light().columns) == ["price", "weight", "note"]
+    assert with_bert.recipe.encoders["text"] == bert
 
 
 def test_without_a_target_only_aligned_columns_are_inputs(tmp_path: Path) -> None:
@@ -151,9 +149,9 @@ def test_rows_without_a_label_are_left_out_or_learned_from() -> None:
     plan = make(table(label=labels))
     assert plan.split.without_label == 8
     assert not len(plan.split.unlabelled)
-    learned = make(table(label=labels), overrides=["training.unlabelled=1"])
-    assert len(learned.split.unlabelled)
-    assert not set(learned.split.unlabelled) & set(learned.split.train)
+    learning = make(table(label=labels), overrides=["training.unlabelled=1"])
+    assert len(learning.split.unlabelled)
+    assert not set(learning.split.unlabelled) & set(learning.split.train)
 
 
 def test_tables_that_cannot_be_planned_say_why() -> None:
@@ -167,7 +165,7 @@ def test_tables_that_cannot_be_planned_say_why() -> None:
 
 def test_inspect_takes_the_columns_that_fit_takes() -> None:
     rows = [{"year": 2000 + i % 5, "note": f"n {i}", "y": i % 2} for i in range(40)]
-    found = plait.inspect(rows, "y", columns={"year": "category", "note": "ignored"})
-    assert [column.modality or column.role for column in found.schema] == ["category", "ignored", "target"]
+    schema = plait.inspect(rows, "y", columns={"year": "category", "note": "ignored"}).schema
+    assert [column.modality or column.role for column in schema] == ["category", "ignored", "target"]
     with pytest.raises(RecipeError, match="no modality or role 'numbr': did you mean 'number'"):
         plait.inspect(rows, "y", columns={"year": "numbr"})

@@ -56,7 +56,8 @@ class TestNumbers:
 
     def test_complete_members_keep_their_proportion(self) -> None:
         network = noisy(self.target, 0.5, 3, LAST_FIFTH)
-        before, after = self.weights(self.complete()), self.weights({"network": network, **self.complete()})
+        before = self.weights(self.complete())
+        after = self.weights({"network": network, **self.complete()})
         assert 0.1 < after["network"] < 0.6
         assert after["line"] / after["trees"] == pytest.approx(before["line"] / before["trees"])
 
@@ -68,7 +69,8 @@ class TestNumbers:
         assert weights["network"] > 0.9
 
     def test_a_member_that_shares_no_row_gets_no_weight(self) -> None:
-        early, late = noisy(self.target, 0.5, 1, ~LAST_FIFTH), noisy(self.target, 0.1, 2, LAST_FIFTH)
+        early = noisy(self.target, 0.5, 1, ~LAST_FIFTH)
+        late = noisy(self.target, 0.1, 2, LAST_FIFTH)
         assert self.weights({"early": early, "late": late}) == {"early": 1.0}
 
 
@@ -90,11 +92,9 @@ class TestClasses:
         }
         mixture = fit_mixture(weighing(self.task, self.target), members, FOLDS)
         assert mixture.temperatures["hot"] == pytest.approx(6 * mixture.temperatures["line"], rel=0.01)
-        rows = LAST_FIFTH
-        alone = weighing(self.task, self.target).temperature(
-            OutOfFoldPrediction(members["hot"].outputs, rows)
-        )
-        assert mixture.temperatures["network"] == pytest.approx(alone)
+        hot_in_last_fifth = OutOfFoldPrediction(members["hot"].outputs, LAST_FIFTH)
+        expected = weighing(self.task, self.target).temperature(hot_in_last_fifth)
+        assert mixture.temperatures["network"] == pytest.approx(expected)
         assert np.isfinite(mixture.temperature)
 
     def test_the_stacked_model_reads_complete_members_only(self) -> None:
@@ -107,5 +107,6 @@ class TestClasses:
         assert mixture.stacked == ["line", "trees"]
         assert STACK in mixture.weights
         assert mixture.stack is not None
-        outputs = stack_output(self.task, mixture.stack, [members[name].outputs for name in mixture.stacked])
+        inputs = [members[name].outputs for name in mixture.stacked]
+        outputs = stack_output(self.task, mixture.stack, inputs)
         assert self.task.measure(outputs.numpy(), self.target.numpy())["accuracy"] > 0.9

@@ -9,58 +9,68 @@ import pytest
 import torch
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression, Ridge
+from torch import Tensor
 
-from plait.data.features import Features
+from plait.data.dataset import Dataset
+from plait.data.features import FeatureBlock, Features
+from plait.members.base import Examples
 from plait.members.base_linear import Space, solve
-from plait.tasks.base_prediction import fit_temperature
-from support.members import SEEN, TARGETS, make
+from plait.tasks.base_prediction import Prediction, fit_temperature
+from support.members import ROWS, SEEN, TARGETS, make
+
+TASKS = make(TARGETS)[0].views["network"].preprocessing.tasks
 
 
-@pytest.mark.parametrize(("rows", "ngrams"), [(40, False), (40, True), (200, False), (200, True)])
-def test_linear_is_scikit_learns_minimum(rows: int, ngrams: bool) -> None:
+STRENGTH = 1e-3  # of regularisation
+
+
+def optimum(task: Prediction, xs: list[Any], y: Tensor, outputs: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Return the weights of the numbers and the bias that `solve` finds from zeros."""
+    space = Space(xs)
+    bias = torch.zeros(outputs).double()
+    weight = torch.zeros(space.width, bias.numel()).double()
+    weight, bias = solve(space, task, y, STRENGTH, weight, bias, steps=1000)
+    return space.weights(weight), bias
+
+
+@pytest.mark.parametrize("ngrams", [False, True])
+@pytest.mark.parametrize("rows", [40, 200])
+class TestLinearModel:
     """Among the rows (40 of them, 100 numbers), and directly (200); of numbers, and of n-grams, most of
     which are zeros, beside them.
     """
-    rng = np.random.default_rng(1)
-    x = rng.normal(size=(rows, 100)).astype(np.float32) / 10
-    label = rng.integers(0, 3, rows)
-    label[:3] = [0, 1, 2]
-    examples, _ = make({"kind": "classification", "price": "regression"})
-    tasks = examples.views["network"].preprocessing.tasks
-    strength = 1e-3
-    parts: list[Any] = [x[:, :30], sparse.csr_matrix(x[:, 30:]) if ngrams else x[:, 30:]]
-    space = Space(parts)
-    w, b = solve(
-        space,
-        tasks["kind"],
-        torch.from_numpy(label),
-        strength,
-        torch.zeros(space.width, 3).double(),
-        torch.zeros(3).double(),
-        1000,
-    )
-    theirs = LogisticRegression(C=1 / (strength * rows), max_iter=5000, tol=1e-8).fit(x, label)
-    ours = torch.from_numpy(x @ space.weights(w).numpy() + b.numpy()).softmax(1)
-    np.testing.assert_allclose(ours, theirs.predict_proba(x), atol=2e-3)
-    y = torch.from_numpy(rng.normal(size=rows).astype(np.float32))
-    w, b = solve(
-        space,
-        tasks["price"],
-        y,
-        strength,
-        torch.zeros(space.width, 1).double(),
-        torch.tensor(0.0).double(),
-        1000,
-    )
-    theirs = Ridge(alpha=strength * rows / 2).fit(x, y)  # the mean of squares against half of |W|^2
-    np.testing.assert_allclose((x @ space.weights(w).numpy())[:, 0] + float(b), theirs.predict(x), atol=2e-3)
+
+    def inputs(self, rows: int, ngrams: bool) -> tuple[np.ndarray, list[Any]]:
+        """Return the numbers of all rows, and the same numbers as two blocks."""
+        x = np.random.default_rng(1).normal(size=(rows, 100)).astype(np.float32) / 10
+        second = sparse.csr_matrix(x[:, 30:]) if ngrams else x[:, 30:]
+        return x, [x[:, :30], second]
+
+    def test_classes_have_scikit_learns_minimum(self, rows: int, ngrams: bool) -> None:
+        x, xs = self.inputs(rows, ngrams)
+        labels = np.random.default_rng(2).integers(0, 3, rows)
+        labels[:3] = [0, 1, 2]
+        weight, bias = optimum(TASKS["kind"], xs, torch.from_numpy(labels), (3,))
+        probabilities = torch.from_numpy(x @ weight.numpy() + bias.numpy()).softmax(1)
+        reference = LogisticRegression(C=1 / (STRENGTH * rows), max_iter=5000, tol=1e-8).fit(x, labels)
+        np.testing.assert_allclose(probabilities, reference.predict_proba(x), atol=2e-3)
+
+    def test_numbers_have_scikit_learns_minimum(self, rows: int, ngrams: bool) -> None:
+        x, xs = self.inputs(rows, ngrams)
+        y = np.random.default_rng(2).normal(size=rows).astype(np.float32)
+        weight, bias = optimum(TASKS["price"], xs, torch.from_numpy(y), ())
+        predictions = (x @ weight.numpy())[:, 0] + float(bias)
+        # Ridge minimises the sum of squares + alpha |W|^2, and we their mean + strength / 2 |W|^2
+        reference = Ridge(alpha=STRENGTH * rows / 2).fit(x, y)
+        np.testing.assert_allclose(predictions, reference.predict(x), atol=2e-3)
 
 
 def test_blocks_are_scaled_alike() -> None:
     examples, _ = make(TARGETS)
-    blocks = {b.column: b for b in examples.take(np.arange(SEEN)).blocks}
+    blocks = {block.column: block for block in examples.take(np.arange(SEEN)).blocks}
     for column in ("a", "v"):
-        x, present = blocks[column].x, blocks[column].present
+        x = blocks[column].x
+        present = blocks[column].present
         assert not x[~present].any()
         assert (x[present] ** 2).sum(1).mean() == pytest.approx(1, rel=1e-3)
     text = blocks["text"].x
@@ -73,40 +83,73 @@ def test_blocks_are_scaled_alike() -> None:
 
 def test_features_are_the_same_after_saving() -> None:
     examples, _ = make(TARGETS)
-    again = Features.from_state(examples.features.state(), examples.features.tensors())(examples.views)
-    for before, after in zip(examples.blocks, again, strict=True):
-        x, y = (b.x if isinstance(b.x, np.ndarray) else b.x.toarray() for b in (before, after))
-        np.testing.assert_array_equal(x, y)
+    features = examples.features
+    restored = Features.from_state(features.state(), features.tensors())
+    for before, after in zip(examples.blocks, restored(examples.views), strict=True):
+        np.testing.assert_array_equal(dense(before), dense(after))
 
 
-def test_means_of_answers() -> None:
+def dense(block: FeatureBlock) -> np.ndarray:
+    return block.x.toarray() if sparse.issparse(block.x) else block.x
+
+
+def test_folds_take_their_rows_from_features_computed_once() -> None:
     examples, _ = make(TARGETS)
-    tasks = examples.views["network"].preprocessing.tasks
-    share = torch.tensor([0.25, 0.75])
-    g = torch.Generator().manual_seed(0)
-    logits = torch.randn(2, 5, 3, generator=g)
-    torch.testing.assert_close(
-        tasks["kind"].mix(logits, share).softmax(-1), (logits.softmax(-1) * share[:, None, None]).sum(0)
-    )
-    one = torch.randn(2, 5, 1, generator=g)
-    torch.testing.assert_close(
-        tasks["warm"].mix(one, share).sigmoid(), (one.sigmoid() * share[:, None, None]).sum(0)
-    )
-    two = torch.randn(2, 5, 2, generator=g)
-    torch.testing.assert_close(
-        tasks["tags"].mix(two, share).sigmoid(), (two.sigmoid() * share[:, None, None]).sum(0)
-    )
-    number = torch.randn(2, 5, generator=g)
-    torch.testing.assert_close(tasks["price"].mix(number, share), 0.25 * number[0] + 0.75 * number[1])
+    calls = []
+
+    def features(views: dict[str, Dataset]) -> list[FeatureBlock]:
+        calls.append(views)
+        return examples.features(views)
+
+    counted = Examples(examples.views, features)
+    fold = counted.take(np.arange(40)).take(np.arange(5, 15))
+    for block, expected in zip(fold.blocks, examples.blocks, strict=True):
+        np.testing.assert_array_equal(block.present, expected.present[5:15])
+    assert len(counted.blocks[0].present) == ROWS
+    assert len(calls) == 1
 
 
-def test_the_temperature_undoes_what_was_put_on() -> None:
-    examples, _ = make(TARGETS)
-    tasks = examples.views["network"].preprocessing.tasks
-    g = torch.Generator().manual_seed(0)
-    logits = torch.randn(4000, 3, generator=g)
-    y = torch.multinomial(logits.softmax(1), 1, generator=g)[:, 0]
-    assert fit_temperature(tasks["kind"], logits * 5, y) == pytest.approx(5, rel=0.1)
-    assert fit_temperature(tasks["kind"], logits, y) == pytest.approx(1, rel=0.1)
-    assert fit_temperature(tasks["kind"], logits[:10] * 5, y[:10]) == 1, "ten rows say little"
-    assert fit_temperature(tasks["price"], logits[:, 0], logits[:, 1]) == 1, "a number has no temperature"
+class TestMeansOfAnswers:
+    """Two models' answers for five rows, averaged by weights."""
+
+    weights = torch.tensor([0.25, 0.75])
+
+    def outputs(self, *shape: int) -> Tensor:
+        return torch.randn(2, 5, *shape, generator=torch.Generator().manual_seed(0))
+
+    def mean(self, answers: Tensor) -> Tensor:
+        return 0.25 * answers[0] + 0.75 * answers[1]
+
+    def test_probabilities_of_classes_are_averaged(self) -> None:
+        logits = self.outputs(3)
+        mixed = TASKS["kind"].mix(logits, self.weights)
+        torch.testing.assert_close(mixed.softmax(-1), self.mean(logits.softmax(-1)))
+
+    @pytest.mark.parametrize(("target", "width"), [("warm", 1), ("tags", 2)])
+    def test_probabilities_of_labels_are_averaged(self, target: str, width: int) -> None:
+        logits = self.outputs(width)
+        mixed = TASKS[target].mix(logits, self.weights)
+        torch.testing.assert_close(mixed.sigmoid(), self.mean(logits.sigmoid()))
+
+    def test_numbers_are_averaged(self) -> None:
+        numbers = self.outputs()
+        torch.testing.assert_close(TASKS["price"].mix(numbers, self.weights), self.mean(numbers))
+
+
+class TestTemperature:
+    """Labels that are drawn from the probabilities of the logits."""
+
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(4000, 3, generator=generator)
+    labels = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
+
+    @pytest.mark.parametrize("temperature", [1, 5])
+    def test_it_undoes_what_was_put_on(self, temperature: float) -> None:
+        fitted = fit_temperature(TASKS["kind"], self.logits * temperature, self.labels)
+        assert fitted == pytest.approx(temperature, rel=0.1)
+
+    def test_few_rows_fit_none(self) -> None:
+        assert fit_temperature(TASKS["kind"], self.logits[:10] * 5, self.labels[:10]) == 1
+
+    def test_numbers_have_none(self) -> None:
+        assert fit_temperature(TASKS["price"], self.logits[:, 0], self.logits[:, 1]) == 1

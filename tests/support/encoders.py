@@ -40,15 +40,20 @@ def encoders_and_kinds() -> list[tuple[str, Kind]]:
 
 def build_encoder(name: str, kind: str, options: dict[str, Any] | None = None) -> Encoder:
     """An encoder of a layout of this kind. One that needs a pretrained network gets a tiny one."""
-    options = options or {}
-    fields = component("encoders", name).options.model_fields
-    if "model" in fields:
-        options = {"model": tiny_network(kind), **options}
-    layout, modality = LAYOUTS[kind]
-    config = component("encoders", name).settled(configured("encoders", name, options), modality)
+    config = encoder_config(name, kind, options)
+    layout, _ = LAYOUTS[kind]
     torch.manual_seed(0)
     encoder: Encoder = component("encoders", name).build(config, layout)
     return encoder.eval()
+
+
+def encoder_config(name: str, kind: str, options: dict[str, Any] | None = None) -> Any:
+    """The options of an encoder of a layout of this kind, with nothing left open."""
+    options = options or {}
+    if "model" in component("encoders", name).options.model_fields:
+        options = {"model": tiny_network(kind), **options}
+    _, modality = LAYOUTS[kind]
+    return component("encoders", name).settled(configured("encoders", name, options), modality)
 
 
 def trainable(name: str) -> dict[str, Any]:

@@ -151,7 +151,7 @@ def _begin_training(
     model = MultimodalModel.build(plan, sides.preprocessing)
     settings = device.settings(plan.recipe.training, sides.preprocessing.convolves(plan))
     messages.show_model(model, plan, settings, screen)
-    embed_sides(sides, network.frozen(model), plan, settings, table, screen)
+    embed_sides(sides, network.frozen(model, plan), plan, settings, table, screen)
     start.begin(model, sides.train)
     return Training(
         model,

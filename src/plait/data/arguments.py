@@ -28,6 +28,7 @@ def recipe_from(
     `columns` has a modality, a role or a mapping of options by column. Components outside plait that the
     recipe names may be imported from now on: the recipe is the caller's own. Raises `RecipeError`.
     """
+    # later lines replace earlier ones: `quality=` and `seed=` have the last word
     lines = [*_aligning(align), *overrides]
     if quality is not None:
         lines.append(f"quality={quality}")
@@ -35,10 +36,11 @@ def recipe_from(
         lines.append(f"seed={seed}")
     recipe = load(source, lines)
 
+    # loaded anew, so that the columns are checked as if the recipe had named them
     if columns:
         fields = recipe.to_dict()
-        before = read_object(fields.get("columns", {}))
-        recipe = load({**fields, "columns": {**before, **_column_recipes(columns)}})
+        earlier = read_object(fields.get("columns", {}))
+        recipe = load({**fields, "columns": {**earlier, **_column_recipes(columns)}})
     _allow_external(recipe)
     return recipe
 
@@ -63,10 +65,11 @@ def parse_columns(texts: Iterable[str]) -> dict[str, dict[str, str]]:
 
 
 def _column_recipes(columns: Mapping[str, object]) -> dict[str, object]:
-    return {
-        name: option if isinstance(option, Mapping) else _column_recipe(name, str(option))
-        for name, option in columns.items()
-    }
+    """Return the options of each column. A single word is a modality or a role."""
+    recipes: dict[str, object] = {}
+    for name, option in columns.items():
+        recipes[name] = option if isinstance(option, Mapping) else _column_recipe(name, str(option))
+    return recipes
 
 
 def _column_recipe(name: str, word: str) -> dict[str, str]:
@@ -84,16 +87,19 @@ def _aligning(columns: bool | Sequence[str]) -> list[str]:
     if not columns:
         return []
     inputs = [] if isinstance(columns, bool) else target_names(columns)
-    return [f"tasks.alignment={json.dumps({'name': 'alignment', 'inputs': inputs})}"]
+    task = json.dumps({"name": "alignment", "inputs": inputs})
+    return [f"tasks.alignment={task}"]
 
 
 def _allow_external(recipe: Recipe) -> None:
     """Allow imports of the components `module:Class` that this recipe names."""
     choices: list[Choice | None] = [recipe.fusion, recipe.balancing]
-    choices += [*recipe.encoders.values(), *recipe.tasks.values()]
+    choices += recipe.encoders.values()
+    choices += recipe.tasks.values()
     for column in recipe.columns.values():
-        choices += [column.modality, column.encoder]
+        choices.append(column.modality)
+        choices.append(column.encoder)
 
     for choice in choices:
-        if choice and ":" in choice.name:
+        if choice is not None and ":" in choice.name:
             allow(choice.name)

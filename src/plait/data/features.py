@@ -1,7 +1,7 @@
 """Turn a table into the numbers that linear models and trees read.
 
-Each input becomes a block of numbers: the vectors of its frozen encoder if it has one, else numbers that
-are computed from the prepared cells.
+Each input becomes a feature block: the vectors of its frozen encoder if it has one, else numbers that are
+computed from the prepared cells.
 """
 
 from __future__ import annotations
@@ -17,16 +17,19 @@ from scipy import sparse
 from torch import Tensor
 
 from plait.data.dataset import Dataset
-from plait.nn.batch import Layout, Values
+from plait.modalities.base import Modality
+from plait.nn.batch import Values
 from plait.nn.layers import masked_mean
 from plait.nn.summaries import KINDS, LEAST_SPREAD, WORDS, Matrix, inverse_frequency, unit_rows, word_counts
 from plait.table.json import JSON, JSONValue, read_object
+
+Form = Literal["dense", "bag", "one_hot"]
 
 TOGETHER = 256  # cells that are turned into numbers at once
 
 
 @dataclass
-class Block:
+class FeatureBlock:
     """The numbers of one input, `x` (rows, width): zero where `present` says that the cell is missing.
 
     Dense numbers have mean 0 and expected squared length 1 over the rows that they were fitted on; rows of
@@ -38,28 +41,31 @@ class Block:
     x: Matrix
     present: np.ndarray
 
-    def take(self, rows: np.ndarray) -> Block:
+    def take(self, rows: np.ndarray) -> FeatureBlock:
         """Return the block of some rows."""
-        return Block(self.view, self.column, self.x[rows], self.present[rows])
+        return FeatureBlock(self.view, self.column, self.x[rows], self.present[rows])
 
-    def only(self, columns: Iterable[str]) -> Block:
+    def only(self, columns: Iterable[str]) -> FeatureBlock:
         """Return the block as if its column was missing in every row, unless it is one of `columns`."""
         if self.column in set(columns):
             return self
-        return Block(self.view, self.column, self.x * 0, np.zeros_like(self.present))
+        nowhere = np.zeros_like(self.present)
+        return FeatureBlock(self.view, self.column, self.x * 0, nowhere)
 
 
 @dataclass
 class _Fitted:
-    """How one input of one view becomes a block: mean and deviation of each number, or the weight of
-    each n-gram.
+    """How one input of one view becomes a feature block.
+
+    Dense numbers x become (x - `mean`) * `scale`. Counts are multiplied by `scale`, and have no mean: with
+    it, no number would stay zero.
     """
 
     __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)  # arrays
 
     view: str
     column: str
-    form: Literal["dense", "bag", "one_hot"]
+    form: Form
     mean: np.ndarray
     scale: np.ndarray
 
@@ -68,7 +74,7 @@ _FITTED = TypeAdapter(_Fitted)
 
 
 class Features:
-    """The scales of all inputs, fitted on training rows; called with views, they give the blocks."""
+    """The scales of all inputs, fitted on training rows. Called with views, they give feature blocks."""
 
     def __init__(self, fitted: list[_Fitted]) -> None:
         self._fitted = fitted
@@ -79,31 +85,25 @@ class Features:
         fitted = []
         for view, columns in takes.items():
             for column in columns:
-                layout = views[view].preprocessing.inputs[column].layout
-                values, present = _cells(views[view], column, torch.from_numpy(rows))
-                x = _numbers(values, layout, views[view], column)[present]
-                fitted.append(_fit(view, column, x, _form(values, layout)))
+                cells = _Cells.of(views[view], column, torch.from_numpy(rows))
+                x = cells.numbers()[cells.present]
+                fitted.append(_fit(view, column, x, cells.form))
         return cls(fitted)
 
-    def __call__(self, views: dict[str, Dataset]) -> list[Block]:
+    def __call__(self, views: dict[str, Dataset]) -> list[FeatureBlock]:
         """Return the block of each input, for all rows of the views."""
         blocks = []
         for fitted in self._fitted:
-            data = views[fitted.view]
-            layout = data.preprocessing.inputs[fitted.column].layout
-            values, present = _cells(data, fitted.column, data.rows)
-            x = _numbers(values, layout, data, fitted.column)
-            blocks.append(Block(fitted.view, fitted.column, _scaled(x, fitted, present), present))
+            view = views[fitted.view]
+            cells = _Cells.of(view, fitted.column, view.rows)
+            x = _scaled(cells.numbers(), fitted, cells.present)
+            blocks.append(FeatureBlock(fitted.view, fitted.column, x, cells.present))
         return blocks
 
     @property
     def views(self) -> set[str]:
         """The names of the views that are read."""
         return {fitted.view for fitted in self._fitted}
-
-    def without(self, views: set[str]) -> Features:
-        """Return the features without those of some views."""
-        return Features([fitted for fitted in self._fitted if fitted.view not in views])
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the fitted means and scales, to be saved beside `state`."""
@@ -125,67 +125,63 @@ class Features:
         """Invert `state` and `tensors`."""
         fitted = []
         for number, block in enumerate(state):
-            mean, scale = tensors[f"{number}/mean"].numpy(), tensors[f"{number}/scale"].numpy()
-            fitted.append(_FITTED.validate_python({**read_object(block), "mean": mean, "scale": scale}))
+            fields: dict[str, object] = dict(read_object(block))
+            fields["mean"] = tensors[f"{number}/mean"].numpy()
+            fields["scale"] = tensors[f"{number}/scale"].numpy()
+            fitted.append(_FITTED.validate_python(fields))
         return cls(fitted)
 
 
-def _cells(data: Dataset, column: str, rows: Tensor) -> tuple[Values, np.ndarray]:
-    batch = data.prepared.batch
-    return batch.values[column].take(rows), batch.present[column][rows].numpy()
+@dataclass(frozen=True)
+class _Cells:
+    """Some cells of one column: prepared values, or embeddings. `present` is True where there is a cell."""
 
+    values: Values
+    present: np.ndarray
+    modality: Modality
 
-def _form(values: Values, layout: Layout) -> Literal["dense", "bag", "one_hot"]:
-    if values.encoded:
-        return "dense"
-    if layout.kind in WORDS:
-        return "bag"
-    return "one_hot" if layout.kind == "index" else "dense"
+    @classmethod
+    def of(cls, view: Dataset, column: str, rows: Tensor) -> _Cells:
+        """Take the cells of a column in these rows of the prepared table."""
+        batch = view.prepared.batch
+        present = batch.present[column][rows].numpy()
+        return cls(batch.values[column].take(rows), present, view.preprocessing.inputs[column])
 
+    @property
+    def form(self) -> Form:
+        """The form of the column's numbers, see `FeatureBlock`."""
+        if self.values.encoded:
+            return "dense"
+        kind = self.modality.layout.kind
+        if kind in WORDS:
+            return "bag"
+        return "one_hot" if kind == "index" else "dense"
 
-def _fit(view: str, column: str, x: Matrix, form: Literal["dense", "bag", "one_hot"]) -> _Fitted:
-    if form == "dense":
-        assert isinstance(x, np.ndarray)
-        if not len(x):
-            x = np.zeros((1, x.shape[1]), dtype=np.float32)
-        spread = x.std(0)
-        inverse = 1 / (np.maximum(spread, LEAST_SPREAD) * x.shape[1] ** 0.5)
-        scale = np.where(spread > LEAST_SPREAD, inverse, 0)
-        return _Fitted(view, column, form, x.mean(0).astype(np.float32), scale.astype(np.float32))
+    def numbers(self) -> Matrix:
+        """Return the unscaled numbers of each cell, (rows, width): floats, or counts of n-grams."""
+        values = self.values
+        vocabulary = self.modality.layout.vocabulary
+        if self.form == "one_hot":
+            ids = values.x[:, None]
+            return word_counts(ids, ids > 0, vocabulary)
+        if self.form == "bag":
+            return word_counts(values.x, values.mask_BL(), vocabulary)
 
-    weight = inverse_frequency(x)
-    if form == "one_hot":
-        weight = weight > 0  # a category that no fitted row has weighs nothing
-    return _Fitted(view, column, form, np.zeros(1, dtype=np.float32), weight.astype(np.float32))
+        media = Values(values.x, values.length_B, encoded=values.encoded)
+        chunks = []
+        for items in torch.arange(len(values.x)).split(TOGETHER):
+            chunks.append(self._summaries(media.take(items)))
+        x = torch.cat(chunks) if chunks else torch.zeros(0, 1)
+        return _mean_of_several(x, values.count_B).numpy()
 
-
-def _scaled(x: Matrix, fitted: _Fitted, present: np.ndarray) -> Matrix:
-    if fitted.form == "dense":
-        return np.ascontiguousarray((x - fitted.mean) * fitted.scale * present[:, None])
-    weighted = sparse.csr_array(x.multiply(fitted.scale[None]).multiply(present[:, None]))
-    weighted.eliminate_zeros()
-    return unit_rows(weighted) if fitted.form == "bag" else weighted
-
-
-def _numbers(values: Values, layout: Layout, data: Dataset, column: str) -> Matrix:
-    """Return the unscaled numbers of cells: floats (rows, width), or counts of n-grams."""
-    if not values.encoded and layout.kind == "index":
-        return word_counts(values.x[:, None], values.x[:, None] > 0, layout.vocabulary)
-    if not values.encoded and layout.kind in WORDS:
-        return word_counts(values.x, values.mask_BL(), layout.vocabulary)
-
-    summarise = _pooled if values.encoded else KINDS[layout.kind]
-    modality = data.preprocessing.inputs[column]
-    media = Values(values.x, values.length_B, encoded=values.encoded)
-    summaries = []
-    for items in torch.arange(len(values.x)).split(TOGETHER):
-        chunk = media.take(items)
-        if not values.encoded:
-            chunk = modality.transform(chunk, None)
+    def _summaries(self, media: Values) -> Tensor:
+        """Return the numbers of single media or embeddings, (media, width)."""
+        if media.encoded:
+            return masked_mean(media.x.float(), media.mask_BL())
+        media = self.modality.transform(media, None)
+        summarise = KINDS[self.modality.layout.kind]
         # modalities cut a long recording into windows
-        summaries.append(_mean_of_several(summarise(chunk).float(), chunk.count_B))
-    x = torch.cat(summaries) if summaries else torch.zeros(0, 1)
-    return _mean_of_several(x, values.count_B).numpy()
+        return _mean_of_several(summarise(media).float(), media.count_B)
 
 
 def _mean_of_several(x: Tensor, count_B: Tensor | None) -> Tensor:
@@ -193,8 +189,41 @@ def _mean_of_several(x: Tensor, count_B: Tensor | None) -> Tensor:
     if count_B is None:
         return x
     owner = torch.arange(len(count_B)).repeat_interleave(count_B)
-    return torch.zeros(len(count_B), x.shape[1]).index_add(0, owner, x) / count_B.clamp(min=1)[:, None]
+    zeros = torch.zeros(len(count_B), x.shape[1])
+    sums = zeros.index_add(0, owner, x)
+    return sums / count_B.clamp(min=1)[:, None]
 
 
-def _pooled(values: Values) -> Tensor:
-    return masked_mean(values.x.float(), values.mask_BL())
+def _fit(view: str, column: str, x: Matrix, form: Form) -> _Fitted:
+    """Fit the scales of an input on the numbers of its present cells."""
+    if form == "dense":
+        assert isinstance(x, np.ndarray)
+        mean, scale = _fit_dense(x)
+        return _Fitted(view, column, form, mean, scale)
+
+    weight = inverse_frequency(x)
+    if form == "one_hot":
+        weight = weight > 0  # a category that no fitted row has weighs nothing
+    no_mean = np.zeros(1, dtype=np.float32)
+    return _Fitted(view, column, form, no_mean, weight.astype(np.float32))
+
+
+def _fit_dense(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean of each number, and its scale: a row's expected squared length becomes 1."""
+    if not len(x):
+        x = np.zeros((1, x.shape[1]), dtype=np.float32)
+    spread = x.std(0)
+    inverse = 1 / (np.maximum(spread, LEAST_SPREAD) * x.shape[1] ** 0.5)
+    scale = np.where(spread > LEAST_SPREAD, inverse, 0)  # a constant number says nothing
+    return x.mean(0).astype(np.float32), scale.astype(np.float32)
+
+
+def _scaled(x: Matrix, fitted: _Fitted, present: np.ndarray) -> Matrix:
+    """Scale the numbers of an input. Rows without a cell are zero."""
+    present_column = present[:, None]
+    if fitted.form == "dense":
+        centred = x - fitted.mean
+        return np.ascontiguousarray(centred * fitted.scale * present_column)
+    weighted = sparse.csr_array(x.multiply(fitted.scale[None]).multiply(present_column))
+    weighted.eliminate_zeros()
+    return unit_rows(weighted) if fitted.form == "bag" else weighted

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -44,23 +44,18 @@ def embed(
         values = prepared.batch.values[column]
         if values.encoded:
             continue
-        if values.count_B is None:
-            present = prepared.batch.present[column]
-            digests = prepared.digests.get(column)
-        else:
-            # every medium of a cell is an item, and the digests of a cell do not tell them apart
-            present = torch.ones(len(values), dtype=torch.bool)
-            digests = None
-
         modality = preprocessing.inputs[column]
         identity = _identity(plan.columns[column], modality, settings)
-        keys = {item: _digest(values, item, digests) for item in present.nonzero()[:, 0].tolist()}
         embedder = _ColumnEmbedder(modality, encoder, settings, identity, store or Nowhere())
-        prepared.batch.values[column] = embedder.embed(values, keys, progress)
+        digests = _digests(prepared, column)
+        prepared.batch.values[column] = embedder.embed(values, digests, progress)
 
 
 class _ColumnEmbedder:
-    """Embeds the cells of one column. Cells of the same content share a digest and are computed once."""
+    """Embeds the cells of one column.
+
+    Cells of the same content share a digest and are computed once.
+    """
 
     def __init__(
         self, modality: Modality, encoder: FrozenEncoder, settings: Settings, identity: str, store: Store
@@ -71,29 +66,37 @@ class _ColumnEmbedder:
         self.identity = identity
         self.store = store
 
-    def embed(self, values: Values, keys: dict[int, bytes], progress: Progress) -> Values:
-        """Return the vectors (N, T, D) of the items of `values` that have a digest in `keys`.
-
-        Items without a digest keep zeros.
-        """
+    def embed(self, values: Values, digests: dict[int, bytes], progress: Progress) -> Values:
+        """Return the vectors (N, T, D) of the items of `values`. Items without a digest keep zeros."""
         items_by_digest: dict[bytes, list[int]] = {}
-        for item, key in keys.items():
-            items_by_digest.setdefault(key, []).append(item)
+        for item, digest in digests.items():
+            items_by_digest.setdefault(digest, []).append(item)
         vectors = self._cached(items_by_digest, progress)
 
-        uncached = [digest for digest in items_by_digest if digest not in vectors]
-        if values.length_B is not None:  # texts of one length together, for less padding
-            length_B = values.length_B
-            uncached.sort(key=lambda digest: int(length_B[items_by_digest[digest][0]]))
-        for first in range(0, len(uncached), TOGETHER):
-            digests = uncached[first : first + TOGETHER]
-            items = torch.tensor([items_by_digest[digest][0] for digest in digests])
-            for digest, array in zip(digests, self._run(values, items), strict=True):
+        # any item of a digest will do: all of them have the same content
+        uncached = {}
+        for digest, items in items_by_digest.items():
+            if digest not in vectors:
+                uncached[digest] = items[0]
+
+        for batch in self._batches(values, uncached):
+            batch_items = torch.tensor([uncached[digest] for digest in batch])
+            for digest, array in zip(batch, self._run(values, batch_items), strict=True):
+                # what the store returns is a view of its file, where it keeps one, and needs no memory
                 stored = self.store.put(self.identity, digest, Cell(array)).array
                 assert stored is not None
                 vectors[digest] = stored
                 progress(len(items_by_digest[digest]))
         return self._gathered(values, items_by_digest, vectors)
+
+    def _batches(self, values: Values, item_of: dict[bytes, int]) -> Iterator[list[bytes]]:
+        """Yield the digests in batches. Texts of about one length come together, for less padding."""
+        digests = list(item_of)
+        if values.length_B is not None:
+            length_B = values.length_B
+            digests.sort(key=lambda digest: int(length_B[item_of[digest]]))
+        for first in range(0, len(digests), TOGETHER):
+            yield digests[first : first + TOGETHER]
 
     def _cached(self, items_by_digest: dict[bytes, list[int]], progress: Progress) -> dict[bytes, np.ndarray]:
         """Return the vectors that the store has already, by digest."""
@@ -112,26 +115,44 @@ class _ColumnEmbedder:
             cells = self.modality.transform(values.some(items), None).to(device)
             encoded = self.encoder.embed(cells)
         assert encoded.length_B is not None
-        return [x[: int(n)].numpy() for x, n in zip(encoded.x.cpu(), encoded.length_B, strict=True)]
+        vectors = []
+        for x, length in zip(encoded.x.cpu(), encoded.length_B, strict=True):
+            vectors.append(x[: int(length)].numpy())
+        return vectors
 
     def _gathered(
         self, values: Values, items_by_digest: dict[bytes, list[int]], vectors: dict[bytes, np.ndarray]
     ) -> Values:
         """Write the vectors of all items into one tensor (N, T, D), and normalise them."""
-        width = self.encoder.width
         steps = max((len(array) for array in vectors.values()), default=1)
-        x = allocate(len(values), (steps, width), torch.float32)
+        x = allocate(len(values), (steps, self.encoder.width), torch.float32)
         length_B = torch.ones(len(values), dtype=torch.long)
-        x_array = x.numpy()
+        x_array = x.numpy()  # the same memory
         for digest, items in items_by_digest.items():
             array = vectors[digest]
             x_array[items, : len(array)] = array
             length_B[items] = len(array)
 
-        # once, not in every step; linear models are the better for it too
+        # once, not in every training step; linear models are the better for it too
         for chunk in x.split(NORMALISED):
             chunk.copy_(self.encoder.norm(chunk))
         return Values(x, length_B, values.count_B, encoded=True)
+
+
+def _digests(prepared: Prepared, column: str) -> dict[int, bytes]:
+    """Return a digest of the content of each present item of a column, by its number."""
+    values = prepared.batch.values[column]
+    file_digests = prepared.digests.get(column)
+    present = prepared.batch.present[column]
+    if values.count_B is not None:
+        # every medium of a cell is an item, and the digests of a cell do not tell them apart
+        file_digests = None
+        present = torch.ones(len(values), dtype=torch.bool)
+
+    digests = {}
+    for item in present.nonzero()[:, 0].tolist():
+        digests[item] = _digest(values, item, file_digests)
+    return digests
 
 
 def _digest(values: Values, item: int, file_digests: list[set[bytes]] | None) -> bytes:
@@ -147,14 +168,15 @@ def _digest(values: Values, item: int, file_digests: list[set[bytes]] | None) ->
 
 def _identity(column: ColumnPlan, modality: Modality, settings: Settings) -> str:
     """Return a digest of everything besides the cell that decides its vectors."""
-    network = {name: column.encoder.options.get(name) for name in ("identity", "pool", "unit")}
-    prepared = modality.identity if isinstance(modality, MediaModality) else ""
-    options = column.modality.model_dump(mode="json")
+    encoder = column.encoder.options
     identity = {
         "version": VERSION,
         "precision": settings.frozen,
-        "prepared": prepared,
-        "modality": options,
-        **network,
+        "prepared": modality.identity if isinstance(modality, MediaModality) else "",
+        "modality": column.modality.model_dump(mode="json"),
+        "identity": encoder.get("identity"),
+        "pool": encoder.get("pool"),
+        "unit": encoder.get("unit"),
     }
-    return hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=12).hexdigest()
+    text = json.dumps(identity, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()

@@ -52,8 +52,8 @@ class Inspection:
     def show(self, screen: Screen | None = None) -> Inspection:
         """Print itself, and return itself."""
         screen = screen or Screen(out=True)
-        title = f"{self.table}: {self.schema.rows:,} rows, {len(self.schema.columns)} columns"
         rows = [self._row(column) for column in self.schema]
+        title = f"{self.table}: {self.schema.rows:,} rows, {len(rows)} columns"
         screen.table(title, ["column", "is", "missing ", "because"], rows)
         if self.problems:
             self._show_problems(screen)
@@ -71,9 +71,14 @@ class Inspection:
         return [column.name, column.modality or column.role, missing, reason]
 
     def _show_problems(self, screen: Screen) -> None:
-        rows = [[f"{p.row}", p.column, p.reason, p.file] for p in self.problems[:SHOWN]]
-        note = f", of which the first {SHOWN}" if len(self.problems) > SHOWN else ""
-        count = f"{len(self.problems):,} cell{'s' if len(self.problems) > 1 else ''}"
+        """Print a table of the first problems."""
+        rows = []
+        for problem in self.problems[:SHOWN]:
+            rows.append([str(problem.row), problem.column, problem.reason, problem.file])
+
+        number = len(self.problems)
+        count = f"{number:,} cells" if number > 1 else "1 cell"
+        note = f", of which the first {SHOWN}" if number > SHOWN else ""
         title = f"\n{count} cannot be read and would count as missing{note}"
         screen.table(title, ["row ", "column", "reason", "file"], rows)
 
@@ -94,7 +99,9 @@ def inspect(
     recipe = recipe_from(None, columns=columns)
     targets = find_targets(table, recipe, target_names(target))
     sides, schema = split_and_infer(table, recipe, targets)
-    tasks = {targets.labels[t]: (name, targets.reasons[t]) for t, name in targets.tasks.items()}
+    tasks = {}
+    for target, task in targets.tasks.items():
+        tasks[targets.labels[target]] = (task, targets.reasons[target])
 
     media = _media(table, schema, sides, recipe) if probe else Preprocessing({}, {})
     if not media.inputs:

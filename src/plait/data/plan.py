@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Annotated
 
@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass
 from plait.balancing.base import balancings
 from plait.data.arguments import target_names
 from plait.data.infer import infer, split_column
-from plait.data.plan_columns import ColumnPlan, plan_columns, with_encoders
+from plait.data.plan_columns import ColumnPlan, plan_columns, recipe_with_encoders
 from plait.data.plan_ensemble import EnsemblePlan, plan_ensemble
 from plait.data.plan_tasks import Targets, aligned_columns, components, find_targets, plan_tasks
 from plait.data.plan_training import TrainingPlan, plan_training
@@ -31,7 +31,7 @@ from plait.table.schema import Schema, origin
 from plait.table.sides import SIDE
 from plait.table.table import Table
 
-# a recipe's unset fields stay unset in JSON: what was asked for can be told from defaults
+# a field that the user left out stays out of the JSON, so that it is not taken for a choice of the user
 RecipeAsked = Annotated[Recipe, PlainSerializer(Recipe.to_dict, return_type=dict[str, JsonValue])]
 
 
@@ -39,9 +39,9 @@ RecipeAsked = Annotated[Recipe, PlainSerializer(Recipe.to_dict, return_type=dict
 class Plan:
     """Everything that decides what is trained and how. No `auto` is left.
 
-    `recipe` is what the user asked for, from which plans for other rows or encoders are made. `labels` has
-    the column with each target's labels, `reasons` why it has its task, `alignments` the columns that each
-    task without a target compares. `columns` has the inputs, in the order of the table.
+    `recipe` is what the user asked for. Plans for other rows or encoders start from it. By target, `labels`
+    names the column with its labels, and `reasons` says why it has its task. `alignments` has the columns
+    that each task without a target compares. `columns` has the inputs, in the order of the table.
     """
 
     recipe: RecipeAsked
@@ -76,8 +76,12 @@ class Plan:
         sides, schema = split_and_infer(table, recipe, targets)
         tasks = plan_tasks(recipe, targets, schema)
         alignments = {name: list(tasks[name].options["inputs"]) for name in targets.alignments}
-        rows = _labelled(table, sides, targets, alignments, recipe.training.unlabelled > 0)
+
+        # rows can be told apart by their labels only now: an alignment may choose its columns in `plan_tasks`
+        has_label = _has_label(table, targets.labels, alignments)
+        rows = _labelled(sides, has_label, learn_unlabelled=recipe.training.unlabelled > 0)
         columns = plan_columns(recipe, schema, tasks)
+        all_frozen = _all_frozen(columns)
         return cls(
             recipe=recipe,
             schema=schema,
@@ -90,7 +94,7 @@ class Plan:
             fusion=fusions.resolve(recipe.fusion),
             balancing=balancings.resolve(recipe.balancing),
             model=_plan_model(recipe.model, targets),
-            training=plan_training(recipe.training, len(rows.train), components(tasks), _all_frozen(columns)),
+            training=plan_training(recipe.training, len(rows.train), components(tasks), all_frozen),
             ensemble=plan_ensemble(recipe, schema, len(rows.train)),
             seed=recipe.seed,
         )
@@ -100,6 +104,11 @@ class Plan:
         """The targets that are predicted, without alignments."""
         return list(self.labels)
 
+    @property
+    def frozen_columns(self) -> list[str]:
+        """The inputs whose encoders are not trained: their cells are encoded once, before training."""
+        return [name for name, column in self.columns.items() if column.frozen]
+
     def for_fold(self, train: np.ndarray, valid: np.ndarray, seed: int) -> Plan:
         """Plan a training on other rows of the same table, with its own number of epochs."""
         rows = Split(train, valid, NO_ROWS, "one fold is held out", stratify=self.split.stratify)
@@ -107,39 +116,38 @@ class Plan:
 
     def for_target(self, target: str, train: np.ndarray, valid: np.ndarray, test: np.ndarray) -> Plan:
         """Plan a training of one target alone, on rows that have its label."""
-        inputs = set(self.tasks[target].options["inputs"])
+        how = f"rows with a label of {target}"
         return replace(
             self,
-            split=Split(train, valid, test, f"rows with a label of {target}", stratify=self.split.stratify),
+            split=Split(train, valid, test, how, stratify=self.split.stratify),
             labels={target: self.labels[target]},
             alignments={},
             tasks={target: self.tasks[target]},
-            columns={name: column for name, column in self.columns.items() if name in inputs},
+            columns=self._columns(self.tasks[target].options["inputs"]),
             ensemble=EnsemblePlan(),
         )._numbered()
 
     def with_encoders(self, encoders: Mapping[str, Choice]) -> Plan:
         """Plan the same training with these encoders, by modality, and without an ensemble."""
-        recipe = with_encoders(self.recipe, encoders, self.schema)
+        recipe = recipe_with_encoders(self.recipe, encoders, self.schema)
         columns = plan_columns(recipe, self.schema, self.tasks)
         return replace(self, recipe=recipe, columns=columns, ensemble=EnsemblePlan())._numbered()
 
     def light(self) -> Plan:
         """Leave out columns of media and texts whose encoders would have to be trained."""
-        columns = {name: column for name, column in self.columns.items() if column.frozen or column.plain}
-        return replace(self, columns=columns)._numbered()
+        names = [name for name, column in self.columns.items() if column.frozen or column.plain]
+        return replace(self, columns=self._columns(names))._numbered()
 
     def words_only(self) -> Plan:
         """Plan to count the words and n-grams of all texts, and to predict nothing."""
-        counters = {name: modalities.find(name).words for name in self._modalities()}
-        counters = {name: encoder for name, encoder in counters.items() if encoder}
-        counted = self.with_encoders({name: Choice(name=encoder) for name, encoder in counters.items()})
-        texts = [name for name, column in counted.columns.items() if column.modality.name in counters]
-        return replace(counted, columns={name: counted.columns[name] for name in texts}, tasks={})
+        counters = self._word_counters()
+        plan = self.with_encoders(counters)
+        texts = [name for name, column in plan.columns.items() if column.modality.name in counters]
+        return replace(plan, columns=plan._columns(texts), tasks={})
 
     def has_words(self) -> bool:
         """Return whether there are columns of which words can be counted."""
-        return any(modalities.find(name).words for name in self._modalities())
+        return bool(self._word_counters())
 
     def for_member(self, fusion: Choice | None, learning_rate: float | None) -> Plan:
         """Plan a network within an ensemble, with its own fusion and learning rate where there are any.
@@ -179,13 +187,26 @@ class Plan:
             del fields[name]
         return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=100)
 
-    def _modalities(self) -> set[str]:
-        return {column.modality.name for column in self.columns.values()}
+    def _columns(self, names: Collection[str]) -> dict[str, ColumnPlan]:
+        """Return the plans of some columns, in the order of the table."""
+        selected = set(names)  # tables may have thousands of columns
+        return {name: column for name, column in self.columns.items() if name in selected}
+
+    def _word_counters(self) -> dict[str, Choice]:
+        """Return the encoder that counts words, for each modality among the inputs that has words."""
+        counters = {}
+        for column in self.columns.values():
+            modality = column.modality.name
+            encoder = modalities.find(modality).words
+            if encoder:
+                counters[modality] = Choice(name=encoder)
+        return counters
 
     def _numbered(self) -> Plan:
         """Fill in the numbers of the training anew, from the recipe, for this plan's rows and columns."""
-        tasks, frozen = components(self.tasks), _all_frozen(self.columns)
-        training = plan_training(self.recipe.training, len(self.split.train), tasks, frozen)
+        rows = len(self.split.train)
+        tasks = components(self.tasks)
+        training = plan_training(self.recipe.training, rows, tasks, _all_frozen(self.columns))
         return replace(self, training=training)
 
 
@@ -199,9 +220,10 @@ def split_and_infer(table: Table, recipe: Recipe, targets: Targets) -> tuple[Spl
     """
     options = _split_options(table, recipe, targets)
     if not targets.labels and not targets.alignments:
-        rows = np.arange(len(table))
-        return Split(rows, NO_ROWS, NO_ROWS, ""), infer(table, [], recipe.columns, options)
+        all_rows = Split(np.arange(len(table)), NO_ROWS, NO_ROWS, "")
+        return all_rows, infer(table, [], recipe.columns, options)
 
+    # cells that validate or test must not decide what a column is: a model in use never meets them before
     stratify = targets.classes if options.stratify else ""
     sides = split(table, options, stratify, recipe.seed)
     schema = infer(table, targets.hidden, recipe.columns, options, sides.train)
@@ -211,13 +233,15 @@ def split_and_infer(table: Table, recipe: Recipe, targets: Targets) -> tuple[Spl
 
 
 def _split_options(table: Table, recipe: Recipe, targets: Targets) -> SplitRecipe:
-    """Name the split column: that of tables given apart, else what the recipe says, else what is found.
+    """Name the column that splits the table, where there is one.
 
+    Tables that the user gave apart come first, then the recipe. Else a column that looks like a split counts.
     Raises `RecipeError` for a split by time of a table that has its own split.
     """
     options = recipe.split
     if SIDE in table.data.column_names:
         return options.model_copy(update={"column": SIDE})
+
     column = split_column(table, targets.hidden, recipe.columns, options)
     if column is None or options.column:
         return options
@@ -234,6 +258,7 @@ def _only_aligned(schema: Schema, recipe: Recipe, targets: Targets) -> Schema:
     aligned: set[str] = set()
     for name in targets.alignments:
         aligned.update(aligned_columns(name, recipe.tasks[name], schema))
+
     columns = []
     for column in schema:
         if column.role == "input" and column.name not in aligned:
@@ -243,36 +268,48 @@ def _only_aligned(schema: Schema, recipe: Recipe, targets: Targets) -> Schema:
     return schema.model_copy(update={"columns": tuple(columns)})
 
 
-def _labelled(
-    table: Table, sides: Split, targets: Targets, alignments: Mapping[str, list[str]], learned: bool
-) -> Split:
-    """Leave out rows without any label; with `learned`, learn from those on the training side."""
-    has_label = np.zeros(len(table), dtype=bool)
-    read = set(targets.labels.values())
-    for columns in alignments.values():
-        read.update(origin(column, table.data.column_names) for column in columns)
-    for column in read:
-        has_label |= table.column(column).is_valid().to_numpy()
+def _has_label(table: Table, labels: Mapping[str, str], alignments: Mapping[str, list[str]]) -> np.ndarray:
+    """Return which rows have a label of any target, or a cell of any aligned column: (rows,) of bool."""
+    columns = set(labels.values())
+    for aligned in alignments.values():
+        for column in aligned:
+            columns.add(origin(column, table.data.column_names))
 
+    has_label = np.zeros(len(table), dtype=bool)
+    for column in columns:
+        has_label |= table.column(column).is_valid().to_numpy()
+    return has_label
+
+
+def _labelled(sides: Split, has_label: np.ndarray, learn_unlabelled: bool) -> Split:
+    """Leave out rows without any label. With `learn_unlabelled`, those on the training side are learned from.
+
+    Raises `TrainingError` for fewer than two labelled rows to train on.
+    """
+    train_is_labelled = has_label[sides.train]
     rows = Split(
-        train=sides.train[has_label[sides.train]],
+        train=sides.train[train_is_labelled],
         valid=sides.valid[has_label[sides.valid]],
         test=sides.test[has_label[sides.test]],
         how=sides.how,
-        unlabelled=sides.train[~has_label[sides.train]] if learned else NO_ROWS,
+        unlabelled=sides.train[~train_is_labelled] if learn_unlabelled else NO_ROWS,
         stratify=sides.stratify,
-        without_label=len(table) - int(has_label.sum()),
+        without_label=len(has_label) - int(has_label.sum()),
     )
     if len(rows.train) < 2:
         raise TrainingError(
-            f"expected two or more labelled rows to train on, found {len(rows.train)} (of {len(table)} rows, "
-            f"split {rows.how})"
+            f"expected two or more labelled rows to train on, found {len(rows.train)} (of {len(has_label)} "
+            f"rows, split {rows.how})"
         )
     return rows
 
 
 def _plan_model(recipe: ModelRecipe, targets: Targets) -> ModelRecipe:
-    """Return the recipe's options. Without a target nothing is hidden unless asked for, nor learned alone."""
+    """Return the recipe's options, fitted to a table without a target.
+
+    Without a target nothing is fused, so there is no unimodal loss. Cells are hidden only if the recipe asks
+    for it: a hidden cell cannot be compared with the others of its row.
+    """
     if targets.labels:
         return recipe
     dropout = recipe.modality_dropout if "modality_dropout" in recipe.model_fields_set else 0.0
@@ -280,6 +317,6 @@ def _plan_model(recipe: ModelRecipe, targets: Targets) -> ModelRecipe:
 
 
 def _all_frozen(columns: Mapping[str, ColumnPlan]) -> bool:
-    """Whether there are media or texts, and none of their encoders is trained."""
-    frozen = [column.frozen for column in columns.values() if not column.plain]
-    return bool(frozen) and all(frozen)
+    """Return whether there are media or texts, and none of their encoders is trained."""
+    media_and_texts = [column for column in columns.values() if not column.plain]
+    return bool(media_and_texts) and all(column.frozen for column in media_and_texts)

@@ -19,8 +19,9 @@ PLAIN = frozenset({"vector", "index"})  # layouts of numbers, categories, dates 
 class ColumnPlan(Options):
     """One input column.
 
-    `frozen`: its encoder is not trained, so that each cell is encoded once. `plain`: its encoder takes
-    numbers, categories, dates or vectors, and is trained in no time.
+    `frozen` says that its encoder is not trained, so that each cell is encoded once. It is decided here, by
+    the encoder's options; all other code reads it. `plain` says that its encoder takes numbers, categories,
+    dates or vectors, and is trained in no time.
     """
 
     modality: Choice
@@ -38,14 +39,24 @@ def plan_columns(recipe: Recipe, schema: Schema, tasks: Mapping[str, Choice]) ->
     for name in recipe.columns:
         if name not in names:
             raise RecipeError(f"recipe: no column '{name}' in the table: {nearest(name, names)}")
+
     columns = {}
     for name in schema.of("input"):
-        readers = [task for task in tasks.values() if name in (task.options.get("inputs") or [name])]
-        columns[name] = _plan_column(recipe, name, schema, readers)
+        columns[name] = _plan_column(recipe, name, schema, _readers(name, tasks))
     return columns
 
 
-def with_encoders(recipe: Recipe, encoders: Mapping[str, Choice], schema: Schema) -> Recipe:
+def _readers(column: str, tasks: Mapping[str, Choice]) -> list[Choice]:
+    """Return the tasks that read a column. A task that names no inputs reads all of them."""
+    readers = []
+    for task in tasks.values():
+        inputs = task.options.get("inputs")
+        if not inputs or column in inputs:
+            readers.append(task)
+    return readers
+
+
+def recipe_with_encoders(recipe: Recipe, encoders: Mapping[str, Choice], schema: Schema) -> Recipe:
     """Ask for these encoders, by modality, in place of all others.
 
     Options of these modalities are left out: they were meant for another encoder.
@@ -55,6 +66,7 @@ def with_encoders(recipe: Recipe, encoders: Mapping[str, Choice], schema: Schema
         modality = schema[name].modality
         if name in columns and modality in encoders:
             columns[name] = ColumnRecipe(role="input", modality=Choice(name=modality))
+
     modalities = {name: options for name, options in recipe.modalities.items() if name not in encoders}
     return recipe.model_copy(
         update={
@@ -66,33 +78,40 @@ def with_encoders(recipe: Recipe, encoders: Mapping[str, Choice], schema: Schema
 
 
 def _plan_column(recipe: Recipe, name: str, schema: Schema, readers: list[Choice]) -> ColumnPlan:
+    """Choose the encoder of a column, then the options of its modality, for which the encoder may ask."""
     modality = schema[name].modality
     assert modality is not None  # of every input
     column_recipe = recipe.columns.get(name, ColumnRecipe())
+
+    # the column's own encoder comes before the recipe's for its modality, and that before the usual one
     choice = column_recipe.encoder or recipe.encoders.get(modality) or _usual_encoder(modality, readers)
     encoder, options = encoder_registry.choose(choice)
     config = encoder.settled(options, modality, schema.rows)
 
-    # options of the modality: the recipe's word comes before what the encoder asks for, and that before
-    # what the tasks ask for
+    # later options replace earlier ones: the recipe has the last word, and the encoder comes before the tasks
     defaults: dict[str, object] = {}
     for reader in readers:
         defaults |= task_registry.find(reader.name).cells.get(modality, {})
     defaults |= encoder.asks(config, modality)
     defaults |= recipe.modalities.get(modality, {})
-    is_named = column_recipe.modality is not None and column_recipe.modality.name == modality
-    cells = column_recipe.modality if column_recipe.modality and is_named else Choice(name=modality)
 
     return ColumnPlan(
-        modality=modality_registry.resolve(cells, defaults),
+        modality=modality_registry.resolve(_modality_choice(column_recipe, modality), defaults),
         encoder=Choice(name=choice.name, **config.model_dump(mode="json")),
         frozen=encoder.frozen(config),
         plain=encoder.takes <= PLAIN,
     )
 
 
+def _modality_choice(column: ColumnRecipe, modality: str) -> Choice:
+    """Return the column's own options of its modality; none if they were meant for another modality."""
+    if column.modality is not None and column.modality.name == modality:
+        return column.modality
+    return Choice(name=modality)
+
+
 def _usual_encoder(modality: str, readers: list[Choice]) -> Choice:
-    """Return the encoder that the first of the tasks wants that wants any, else the modality's own."""
+    """Return the encoder of the first task that asks for one, else the modality's own."""
     for reader in readers:
         task, config = task_registry.choose(reader)
         default = task.encoder_for(config, modality)

@@ -13,7 +13,7 @@ from plait.recipe.registry import Choice, Options
 from plait.recipe.sections import QUALITY, EnsembleRecipe
 from plait.table.schema import Schema
 
-FEW = 2000  # training rows below which members are trained on several sets of folds
+FEW = 2000  # training rows below which members are trained on several sets of folds, to vary less
 FEW_REPEATS = 3
 
 
@@ -39,11 +39,13 @@ def plan_ensemble(recipe: Recipe, schema: Schema, rows: int) -> EnsemblePlan:
     Raises `RecipeError` for these if the recipe itself asks for them.
     """
     ensemble = recipe.ensemble or EnsembleRecipe(**QUALITY[recipe.quality])
+    is_asked_for = recipe.ensemble is not None
     modalities = {schema[column].modality or "" for column in schema.of("input")}
     messages: set[str] = set()
     members: dict[str, Choice] = {}
     for name, choice in ensemble.members.items():
-        member = _trainable(choice, modalities, recipe.ensemble is not None, messages)
+        member = _trainable(choice, modalities, is_asked_for, messages)
+        # without their pretrained encoders, two members may become the same one
         if member is not None and member not in members.values():
             members[name] = member
 
@@ -64,9 +66,13 @@ def plan_ensemble(recipe: Recipe, schema: Schema, rows: int) -> EnsemblePlan:
 def _trainable(choice: Choice, modalities: set[str], strict: bool, messages: set[str]) -> Choice | None:
     """Return the member with the encoders that the table has cells for and whose weights are here.
 
-    None if no encoder is left of those that it asks for. With `strict` missing weights are an error.
+    None if no encoder is left of those that it asks for. With `strict` missing weights are an error. Why an
+    encoder is left out is added to `messages`.
     """
     by_modality: Mapping[str, object] = choice.options.get("encoders") or {}
+    if not by_modality:
+        return choice
+
     encoders = {}
     for modality, encoder in by_modality.items():
         if modality not in modalities:
@@ -76,13 +82,13 @@ def _trainable(choice: Choice, modalities: set[str], strict: bool, messages: set
             messages.add(f"without pretrained vectors of {modality}s: {reason}")
         else:
             encoders[modality] = encoder
-    if by_modality and not encoders:
+    if not encoders:
         return None
-    return Choice(name=choice.name, **{**choice.options, "encoders": encoders}) if by_modality else choice
+    return Choice(name=choice.name, **{**choice.options, "encoders": encoders})
 
 
 def _unavailable(encoder: Choice, modality: str, strict: bool) -> str:
-    """Return why an encoder cannot be built here; nothing if it can."""
+    """Return why an encoder cannot be built here; nothing if it can. With `strict`, raise the error."""
     try:
         component, config = encoder_registry.choose(encoder)
         component.settled(config, modality)

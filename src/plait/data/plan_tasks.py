@@ -19,11 +19,11 @@ from plait.tasks.base_prediction import Prediction
 
 @dataclass(frozen=True)
 class Targets:
-    """The targets of a table, typed by all of its rows; its inputs are not known yet.
+    """The targets of a table, typed by all of its rows. Its inputs are not inferred yet.
 
-    `labels` has the column with the labels, `tasks` the task's name and `reasons` why, each by target.
-    `alignments` has the columns that the recipe names for each task that compares columns; those of an
-    alignment without any are chosen once the inputs are known.
+    By target, `labels` names the column with the labels, `tasks` the task, and `reasons` says why. For each
+    task that compares columns, `alignments` has those that the recipe names. Where it names none, they are
+    chosen once the inputs are inferred.
     """
 
     labels: dict[str, str]
@@ -35,9 +35,11 @@ class Targets:
     @property
     def classes(self) -> str:
         """The column with the first target's labels if these are classes, which can be stratified."""
-        target = next(iter(self.labels), "")
-        may_stratify = target and task_registry.find(self.tasks[target]).may_stratify
-        return self.labels[target] if may_stratify else ""
+        if not self.labels:
+            return ""
+        target, column = next(iter(self.labels.items()))
+        task = task_registry.find(self.tasks[target])
+        return column if task.may_stratify else ""
 
 
 def find_targets(table: Table, recipe: Recipe, names: Sequence[str]) -> Targets:
@@ -50,21 +52,28 @@ def find_targets(table: Table, recipe: Recipe, names: Sequence[str]) -> Targets:
     alignments = _named_alignments(recipe)
     targets = _target_names(recipe, names, alignments)
     labels = {target: _label_column(recipe, target) for target in targets}
-    tasks, reasons = {}, {}
+
+    tasks = {}
+    reasons = {}
     for target, (inferred, match) in infer_tasks(table, labels).items():
         choice = recipe.tasks.get(target, Choice(name=inferred))
         tasks[target] = choice.name
         reasons[target] = match.reason if choice.name == inferred else "said by the recipe"
 
-    return Targets(labels, tasks, reasons, alignments, _hidden_labels(recipe, labels, alignments))
+    hidden = _hidden_labels(recipe, labels, alignments)
+    return Targets(labels, tasks, reasons, alignments, hidden)
 
 
 def _target_names(recipe: Recipe, names: Sequence[str], alignments: Mapping[str, list[str]]) -> list[str]:
-    """Return the named targets, and the recipe's tasks that have labels."""
+    """Return the named targets, and the recipe's tasks that have labels.
+
+    Beside named targets, a task of the recipe counts only if it says which column has its labels.
+    """
     targets = list(names)
     for name, choice in recipe.tasks.items():
-        has_labels = name not in alignments and (not names or choice.options.get("column"))
-        if has_labels and name not in targets:
+        if name in alignments or name in targets:
+            continue
+        if not names or choice.options.get("column"):
             targets.append(name)
     if "problem" in targets:
         raise RecipeError(
@@ -76,12 +85,20 @@ def _target_names(recipe: Recipe, names: Sequence[str], alignments: Mapping[str,
 def _hidden_labels(
     recipe: Recipe, labels: Mapping[str, str], alignments: Mapping[str, list[str]]
 ) -> list[str]:
-    """Return the columns with labels that are no inputs."""
+    """Return the columns with labels that are no inputs.
+
+    A column is both only if the recipe names it as an input, and the target has another name.
+    """
     inputs: set[str] = set().union(*alignments.values())
     for column, column_recipe in recipe.columns.items():
         if column_recipe.role == "input":
             inputs.add(column)
-    return [column for target, column in labels.items() if column == target or column not in inputs]
+
+    hidden = []
+    for target, column in labels.items():
+        if column == target or column not in inputs:
+            hidden.append(column)
+    return hidden
 
 
 def plan_tasks(recipe: Recipe, targets: Targets, schema: Schema) -> dict[str, Choice]:
@@ -91,7 +108,8 @@ def plan_tasks(recipe: Recipe, targets: Targets, schema: Schema) -> dict[str, Ch
     """
     choices = {}
     for target, name in targets.tasks.items():
-        choices[target] = _with_inputs(target, recipe.tasks.get(target, Choice(name=name)), schema)
+        choice = recipe.tasks.get(target, Choice(name=name))
+        choices[target] = _with_inputs(target, choice, schema)
     _check_best_by(recipe, [*choices, *targets.alignments])
     for target, choice in choices.items():
         _check_inputs(target, targets.labels[target], choice, recipe, schema)
@@ -99,14 +117,17 @@ def plan_tasks(recipe: Recipe, targets: Targets, schema: Schema) -> dict[str, Ch
 
     for name in targets.alignments:
         choice = recipe.tasks[name]
+        # rows that stay on one side of the split belong together, so they are not contrasted either
         group = choice.options.get("group") or recipe.split.group
         choices[name] = _replaced(choice, inputs=aligned_columns(name, choice, schema), group=group)
 
     planned = {}
     for target, choice in choices.items():
         resolved = task_registry.resolve(choice, recipe.task_defaults.get(choice.name))
-        reads_all = not resolved.options.get("inputs")
-        planned[target] = _replaced(resolved, inputs=schema.of("input")) if reads_all else resolved
+        # written out, so that the plan says what each task reads
+        if not resolved.options.get("inputs"):
+            resolved = _replaced(resolved, inputs=schema.of("input"))
+        planned[target] = resolved
     return planned
 
 
@@ -115,9 +136,9 @@ def aligned_columns(name: str, choice: Choice, schema: Schema) -> list[str]:
 
     Raises `RecipeError` for a column that is no input, or for fewer than two.
     """
-    inputs = schema.of("input")
     if name in {column.name for column in schema}:
         raise RecipeError(f"task '{name}': there is a column of that name; give the task another one")
+    inputs = schema.of("input")
     columns = list(choice.options.get("inputs") or ())
     if not columns:
         columns = [column for column in inputs if _is_media_or_text(schema[column].modality)]
@@ -126,16 +147,18 @@ def aligned_columns(name: str, choice: Choice, schema: Schema) -> list[str]:
 
 
 def _check_aligned(name: str, columns: list[str], anchor: str | None, inputs: list[str]) -> None:
-    unknown = [column for column in columns if column not in inputs]
-    if unknown:
-        raise RecipeError(
-            f"task '{name}': no input column '{unknown[0]}' to align: {nearest(unknown[0], inputs)}"
-        )
+    """Raise `RecipeError` for columns that cannot be aligned."""
+    for column in columns:
+        if column not in inputs:
+            raise RecipeError(
+                f"task '{name}': no input column '{column}' to align: {nearest(column, inputs)}"
+            )
     if anchor is not None and anchor not in columns:
         raise RecipeError(
             f"task '{name}': the anchor '{anchor}' is none of its columns: {nearest(anchor, columns)}"
         )
-    if len(set(columns)) < 2 or len(set(columns)) < len(columns):
+    distinct = set(columns)
+    if len(distinct) < 2 or len(distinct) < len(columns):
         raise RecipeError(
             f"task '{name}': expected two or more different columns to align, found "
             f"{', '.join(columns) or 'none'}"
@@ -155,7 +178,7 @@ def components(tasks: Mapping[str, Choice]) -> list[type[Task]]:
 
 
 def _named_alignments(recipe: Recipe) -> dict[str, list[str]]:
-    """Return the columns that each task which compares columns names, none where it names none."""
+    """Return the columns that the recipe names for each task without a target; none if it names none."""
     alignments = {}
     for name, choice in recipe.tasks.items():
         if task_registry.find(choice.name).has_target:
@@ -167,20 +190,26 @@ def _named_alignments(recipe: Recipe) -> dict[str, list[str]]:
 
 
 def _label_column(recipe: Recipe, target: str) -> str:
+    """Return the column with a target's labels: that of its own name, unless the recipe names another."""
     choice = recipe.tasks.get(target)
-    return (choice.options.get("column") if choice else None) or target
+    column = choice.options.get("column") if choice else None
+    return column or target
 
 
 def _replaced(choice: Choice, **options: object) -> Choice:
+    """Return the choice with these options in place of its own."""
     return Choice(name=choice.name, **{**choice.options, **options})
 
 
 def _with_inputs(target: str, choice: Choice, schema: Schema) -> Choice:
-    """Name the inputs of a task that reads columns of some modalities only, and was given none."""
+    """Name the inputs of a task that reads only columns of some modalities, if the recipe names none."""
     modalities = task_registry.find(choice.name).modalities
     if not modalities or choice.options.get("inputs"):
         return choice
-    columns = [column for column in schema.of("input") if schema[column].modality in modalities]
+    columns = []
+    for column in schema.of("input"):
+        if schema[column].modality in modalities:
+            columns.append(column)
     if not columns:
         raise RecipeError(
             f"task '{target}': {choice.name} reads columns of {' or '.join(modalities)}, and the table has "
@@ -190,6 +219,7 @@ def _with_inputs(target: str, choice: Choice, schema: Schema) -> Choice:
 
 
 def _check_best_by(recipe: Recipe, targets: list[str]) -> None:
+    """Raise `RecipeError` if the best epoch is to be chosen by a target that does not exist."""
     best_by = recipe.training.best_by
     if best_by and best_by not in targets:
         raise RecipeError(
@@ -201,14 +231,15 @@ def _check_inputs(target: str, label: str, choice: Choice, recipe: Recipe, schem
     """Raise `RecipeError` for an input that is none, or that holds the answer."""
     inputs = schema.of("input")
     named = list(choice.options.get("inputs") or ())
-    unknown = [column for column in named if column not in inputs]
-    if unknown:
-        raise RecipeError(f"task '{target}': no input column '{unknown[0]}': {nearest(unknown[0], inputs)}")
+    for column in named:
+        if column not in inputs:
+            raise RecipeError(f"task '{target}': no input column '{column}': {nearest(column, inputs)}")
     if label in (named or inputs):
         raise RecipeError(
             f"task '{target}' would read its own answers in '{label}': name its inputs, as in "
             f"tasks.{target}.inputs=[photo]"
         )
+    # members learn all targets from the same features
     if named and _has_members(recipe):
         raise RecipeError(
             f"task '{target}' has inputs of its own, and an ensemble's members read all columns: leave "
@@ -218,12 +249,14 @@ def _check_inputs(target: str, label: str, choice: Choice, recipe: Recipe, schem
 
 def _check_training(recipe: Recipe, choices: Mapping[str, Choice], targets: Targets) -> None:
     """Raise `RecipeError` where tasks without a fused vector are asked for what only that allows."""
-    if recipe.training.unlabelled and not any(issubclass(task, Prediction) for task in components(choices)):
+    predicts = any(issubclass(task, Prediction) for task in components(choices))
+    if recipe.training.unlabelled and not predicts:
         raise RecipeError(
             "training.unlabelled learns from rows without a label, which these tasks cannot: leave it out"
         )
     alignments = {name: recipe.tasks[name] for name in targets.alignments}
-    for name, choice in {**alignments, **choices}.items():
+    all_choices = {**alignments, **choices}
+    for name, choice in all_choices.items():
         if issubclass(task_registry.find(choice.name), Prediction):
             continue
         if recipe.training.mixup:

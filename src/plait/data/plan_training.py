@@ -12,11 +12,14 @@ from plait.tasks.base_comparison import Comparison
 
 EPOCHS = 40
 MIN_EPOCHS = 8
-MAX_STEPS = 12_000  # steps beyond which a training has fewer epochs
-BATCH = 32
+MAX_STEPS = 12_000  # steps beyond which a training has fewer epochs, down to `MIN_EPOCHS`
+BATCH = 32  # rows
 WRITING_BATCH = 16  # rows of a batch where texts are written
-MANY = 4000  # rows from which on batches are large where no encoder is trained
-MANY_BATCH, MANY_EPOCHS = 128, 20
+
+# From so many training rows on, batches are large and epochs few, if no encoder is trained.
+MANY = 4000
+MANY_BATCH = 128
+MANY_EPOCHS = 20
 
 
 class TrainingPlan(TrainingOptions):
@@ -41,39 +44,41 @@ def plan_training(
 ) -> TrainingPlan:
     """Fill in what the recipe leaves open, for so many training rows.
 
-    `frozen`: no encoder of media or texts is trained.
+    `frozen` says that no encoder of media or texts is trained.
     """
     min_steps = max((task.steps for task in tasks), default=LEAST_STEPS)
-    unaugmented = min((task.unaugmented for task in tasks), default=UNAUGMENTED)
+    writes = min_steps > LEAST_STEPS  # only such tasks need more steps than others
     many = frozen and rows >= MANY
 
     batch_size = recipe.batch_size
     if batch_size == "auto":
-        compares = any(issubclass(task, Comparison) for task in tasks)
-        batch_size = _batch_size(rows, compares, min_steps > LEAST_STEPS, many)
+        batch_size = _batch_size(rows, tasks, writes, many)
+
     epochs = recipe.epochs
     if epochs == "auto":
-        epochs = _epochs(max(rows // batch_size, 1), min_steps, many)
-    if recipe.unaugmented != "auto":
-        unaugmented = recipe.unaugmented
+        steps = max(rows // batch_size, 1)
+        epochs = MANY_EPOCHS if many and not writes else _epochs(steps, min_steps)
+
+    unaugmented = recipe.unaugmented
+    if unaugmented == "auto":
+        unaugmented = min((task.unaugmented for task in tasks), default=UNAUGMENTED)
 
     shared = {name: getattr(recipe, name) for name in TrainingOptions.model_fields}
     return TrainingPlan(**shared, epochs=epochs, batch_size=batch_size, unaugmented=unaugmented)
 
 
-def _batch_size(rows: int, compares: bool, writes: bool, many: bool) -> int:
-    if compares:  # a batch holds what each row is told apart from
+def _batch_size(rows: int, tasks: Sequence[type[Task]], writes: bool, many: bool) -> int:
+    """Return the number of rows of a batch."""
+    # the other rows of a batch are what each row is told apart from
+    if any(issubclass(task, Comparison) for task in tasks):
         return max(BATCH, min(COMPARED, rows // 4))
     if writes:
         return WRITING_BATCH
     return MANY_BATCH if many else BATCH
 
 
-def _epochs(steps: int, min_steps: int, many: bool) -> int:
+def _epochs(steps: int, min_steps: int) -> int:
     """Return the number of epochs of so many steps each: few for large tables, many for small ones."""
-    writes = min_steps > LEAST_STEPS
-    if many and not writes:
-        return MANY_EPOCHS
     usual = min(EPOCHS, max(MIN_EPOCHS, MAX_STEPS // steps))
-    enough = -(-min_steps // steps)
+    enough = -(-min_steps // steps)  # rounded up
     return max(usual, enough)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -19,11 +20,40 @@ from plait.data.split import Split
 from plait.encoders.base import FrozenEncoder
 from plait.errors import TrainingError
 from plait.media.cache import Cache, open_store
+from plait.media.cell import Store
 from plait.nn.device import Settings
 from plait.table import problems as check
-from plait.table.table import Table
+from plait.table.table import Progress, Table
 
 WORTH_CACHING = 16  # rows
+
+
+class Preparing(ABC):
+    """Something that prepares tables as its plan says, such as a trained model."""
+
+    plan: Plan
+    preprocessing: Preprocessing
+    settings: Settings
+
+    @property
+    @abstractmethod
+    def frozen(self) -> dict[str, FrozenEncoder]:
+        """The frozen encoders, by column."""
+
+    def prepare(
+        self,
+        table: Table,
+        targets: bool = True,
+        store: Store | None = None,
+        progress: Progress = lambda n: None,
+    ) -> Dataset:
+        """Prepare all rows of a table, and embed the columns of frozen encoders.
+
+        The rows have no labels with `targets=False`, see `Preprocessing.prepare`.
+        """
+        prepared = self.preprocessing.prepare(table, targets, progress, store)
+        frozen.embed(prepared, self.preprocessing, self.frozen, self.plan, self.settings, store)
+        return Dataset(prepared, self.preprocessing)
 
 
 @dataclass(frozen=True)
@@ -38,8 +68,12 @@ class Sides:
     @classmethod
     def cut(cls, prepared: Prepared, preprocessing: Preprocessing, split: Split) -> Sides:
         """Cut a prepared table into the sides of a split."""
-        rows = (split.train, split.valid, split.test, split.unlabelled)
-        return cls(*(Dataset(prepared, preprocessing, numbers) for numbers in rows))
+        return cls(
+            train=Dataset(prepared, preprocessing, split.train),
+            valid=Dataset(prepared, preprocessing, split.valid),
+            test=Dataset(prepared, preprocessing, split.test),
+            unlabelled=Dataset(prepared, preprocessing, split.unlabelled),
+        )
 
     @property
     def prepared(self) -> Prepared:
@@ -73,7 +107,7 @@ def embed_sides(
     table: Table,
     screen: Screen,
 ) -> None:
-    """Run the frozen encoders once over all cells, in place."""
+    """Run the frozen encoders once over all cells, in place, with a progress bar."""
     present = sides.prepared.batch.present
     cells = sum(int(present[column].sum()) for column in encoders)
     if not cells:
@@ -100,33 +134,50 @@ def check_cells(
     prepared: Prepared, rows: Split, table: Table, folder: Path, strict: bool, screen: Screen
 ) -> None:
     """Write `problems.csv` and say what is wrong. Raises `BadCellsError` when it is too much."""
-    check.write(prepared.problems, folder / "problems.csv")
+    # the file is written first: who gets the error below looks into it
+    path = folder / "problems.csv"
+    check.write(prepared.problems, path)
     if prepared.problems:
-        screen.warn(
-            f"{len(prepared.problems):,} cells have problems, listed in {folder / 'problems.csv'}; they "
-            f"count as missing:\n" + check.summary(prepared.problems)
-        )
+        count = f"{len(prepared.problems):,}"
+        summary = check.summary(prepared.problems)
+        screen.warn(f"{count} cells have problems, listed in {path}; they count as missing:\n{summary}")
     check.check(prepared.problems, prepared.filled, table.root, strict)
-    for warning in (
-        *check.health(prepared.notes, prepared.digests),
-        *check.leaks(prepared.digests, rows.sides()),
-    ):
+
+    for warning in check.health(prepared.notes, prepared.digests):
+        screen.warn(warning)
+    for warning in check.leaks(prepared.digests, rows.sides()):
         screen.warn(warning)
 
-    shares = []
-    for column, present in prepared.batch.present.items():
-        missing = 1 - float(present.float().mean())
-        if missing:
-            shares.append(f"{column} {missing:.0%}" if missing >= 0.01 else f"{column} {missing:.1%}")
+    shares = _missing_shares(prepared)
     if shares:
         screen.say(f"missing: {', '.join(shares)}")
 
 
+def _missing_shares(prepared: Prepared) -> list[str]:
+    """Say of each column with missing cells which share of them is missing."""
+    shares = []
+    for column, present in prepared.batch.present.items():
+        missing = 1 - float(present.float().mean())
+        digits = 0 if missing >= 0.01 else 1
+        if missing:
+            shares.append(f"{column} {missing:.{digits}%}")
+    return shares
+
+
 def check_labels(prepared: Prepared, train: np.ndarray) -> None:
     """Raise `TrainingError` for a target that no training row has a usable label of."""
+    train_rows = torch.from_numpy(train)
     for target, labelled in prepared.batch.labelled.items():
-        if not bool(labelled[torch.from_numpy(train)].any()):
-            reason = next((p.reason for p in prepared.problems if p.column == target), "none is there")
+        if not bool(labelled[train_rows].any()):
+            reason = _first_reason(prepared, target) or "none is there"
             raise TrainingError(
                 f"target '{target}': no training row has a label that can be learned from: {reason}"
             )
+
+
+def _first_reason(prepared: Prepared, column: str) -> str:
+    """Return what is wrong with the first bad cell of a column; nothing if it has none."""
+    for problem in prepared.problems:
+        if problem.column == column:
+            return problem.reason
+    return ""

@@ -14,7 +14,8 @@ from plait.data.plan import Plan
 from plait.errors import TableError
 from plait.media.cell import Store
 from plait.media.loading import load_together
-from plait.modalities.base import Modality, modalities
+from plait.modalities.base import Modality
+from plait.modalities.base import modalities as modality_registry
 from plait.modalities.base_media import MediaModality
 from plait.nn.batch import Batch, Loaded, Values
 from plait.table.json import JSON, read_as, read_object
@@ -24,6 +25,8 @@ from plait.table.table import Progress, Source, Table
 from plait.table.values import is_list
 from plait.tasks.base import Task
 from plait.tasks.base import tasks as task_registry
+
+CONVOLVED = ("grid", "frames", "spectrogram", "wave")  # layouts whose encoders convolve
 
 
 @dataclass
@@ -53,24 +56,30 @@ class Preprocessing:
     def __init__(
         self, inputs: dict[str, Modality], tasks: dict[str, Task], several: Iterable[str] = ()
     ) -> None:
-        self.inputs, self.tasks, self.several = inputs, tasks, set(several)
+        self.inputs = inputs
+        self.tasks = tasks
+        self.several = set(several)
 
     @classmethod
     def fit(cls, table: Table, plan: Plan, train: np.ndarray) -> Preprocessing:
         """Fit every input's and every target's state on the rows `train` of the table."""
         rows = pa.array(train)
-        inputs, tasks, several = {}, {}, set()
+        inputs = {}
+        several = set()
         for name, column in plan.columns.items():
-            modality, config = modalities.choose(column.modality)
+            modality, config = modality_registry.choose(column.modality)
             cells = table.column(origin(name, table.data.column_names))
             inputs[name] = modality.fit(config, cells.take(rows))
             if modality.media and is_list(cells):
                 several.add(name)
+
+        tasks = {}
         for name, choice in plan.tasks.items():
-            task, config = task_registry.choose(choice)
-            labels = _target(table, task.reads(config, name), not task.has_target).take(rows)
-            tasks[name] = task.fit(config, labels, name)
-            tasks[name].connect(config, name)
+            kind, config = task_registry.choose(choice)
+            labels = _labels(table, kind, kind.reads(config, name))
+            task = kind.fit(config, labels.take(rows), name)
+            task.connect(config, name)
+            tasks[name] = task
         if not inputs:
             raise TableError(f"{table.name} has no column to learn from; {_excluded_columns(plan)}")
         return cls(inputs, tasks, several)
@@ -87,16 +96,20 @@ class Preprocessing:
         An input that the table lacks is missing in every row. A target that it lacks has no labels, as all
         have with `targets=False`. Media are looked up in the `store` first, and are left there.
         """
-        # filled below, in the order of the inputs
+        # columns are read in the table's order: these empty ones fix the order of the inputs
         empty = {name: Values(torch.empty(0)) for name in self.inputs}
         prepared = Prepared(Batch(empty, {}, {}, torch.arange(len(table))))
         for column, names in self._by_origin(table.data.column_names).items():
-            sources = [Source(name, table.root, progress, store, part=name != column) for name in names]
+            sources = []
+            for name in names:
+                is_part = name != column  # the sound of a video, which it may lack
+                sources.append(Source(name, table.root, progress, store, is_part))
             self._prepare_inputs(prepared, table, column, sources)
-        if targets:
-            for name, task in self.tasks.items():
-                if not task.has_target or task.label_columns[0] in table.data.column_names:
-                    _prepare_target(prepared, table, task, Source(name, table.root, store=store))
+
+        for name, task in self.tasks.items() if targets else ():
+            # a task with a target needs this column; one without reads several, of which some may be missing
+            if not task.has_target or task.label_columns[0] in table.data.column_names:
+                _prepare_target(prepared, table, task, Source(name, table.root, store=store))
         prepared.problems.sort(key=lambda problem: problem.row)
         return prepared
 
@@ -106,14 +119,17 @@ class Preprocessing:
         is_in_table = column in table.data.column_names
         cells = table.column(column) if is_in_table else pa.chunked_array([pa.nulls(rows)])
         modalities = [self.inputs[source.column] for source in sources]
+
+        batch = prepared.batch
         for source, loaded in zip(sources, load(modalities, cells, sources), strict=True):
             name = source.column
-            prepared.batch.values[name] = loaded.values
-            prepared.batch.present[name] = loaded.present
-            prepared.batch.in_table[name] = torch.full((rows,), is_in_table)
+            batch.values[name] = loaded.values
+            batch.present[name] = loaded.present
+            batch.in_table[name] = torch.full((rows,), is_in_table)
             prepared.problems += loaded.problems
             prepared.filled[name] = rows - cells.null_count
-            if loaded.digests and source is sources[0]:  # the sound of a video is in the same file
+            # the sound of a video is in the same file, which must not count twice
+            if loaded.digests and source is sources[0]:
                 prepared.digests[name] = loaded.digests
             if loaded.notes:
                 prepared.notes[name] = loaded.notes
@@ -127,11 +143,11 @@ class Preprocessing:
 
     def convolves(self, plan: Plan) -> bool:
         """Return whether an encoder that is trained convolves, which decides what settings are fast."""
-        shaped = ("grid", "frames", "spectrogram", "wave")
-        return any(
-            modality.layout.kind in shaped and not plan.columns[column].frozen
-            for column, modality in self.inputs.items()
-        )
+        for column, modality in self.inputs.items():
+            is_trained = not plan.columns[column].frozen
+            if is_trained and modality.layout.kind in CONVOLVED:
+                return True
+        return False
 
     def transform(self, batch: Batch, generator: torch.Generator | None = None) -> Batch:
         """Return a batch as encoders take it; augmented if there is a generator."""
@@ -152,32 +168,42 @@ class Preprocessing:
     @classmethod
     def from_state(cls, plan: Plan, state: JSON) -> Preprocessing:
         """Invert `state`, for the same plan."""
-        inputs, tasks = {}, {}
-        input_states, task_states = read_object(state["inputs"]), read_object(state["tasks"])
+        inputs = {}
+        input_states = read_object(state["inputs"])
         for name, column in plan.columns.items():
-            modality, config = modalities.choose(column.modality)
+            modality, config = modality_registry.choose(column.modality)
             inputs[name] = modality.from_state(config, read_object(input_states[name]))
+
+        tasks = {}
+        task_states = read_object(state["tasks"])
         for name, choice in plan.tasks.items():
-            task, config = task_registry.choose(choice)
-            tasks[name] = task.from_state(config, read_object(task_states[name]))
-            tasks[name].connect(config, name)
+            kind, config = task_registry.choose(choice)
+            task = kind.from_state(config, read_object(task_states[name]))
+            task.connect(config, name)
+            tasks[name] = task
         return cls(inputs, tasks, read_as(list[str], state["several"]))
 
 
 def _excluded_columns(plan: Plan) -> str:
     """Say which columns are no inputs, and how to make one an input."""
-    columns = [f"'{c.name}' ({c.role})" for c in plan.schema if c.role in ("id", "ignored")]
+    columns = []
+    for column in plan.schema:
+        if column.role in ("id", "ignored"):
+            columns.append(f"'{column.name}' ({column.role})")
     if not columns:
         return "it has the target alone"
-    shown = ", ".join(columns[:5]) + (", ..." if len(columns) > 5 else "")
+
+    shown = ", ".join(columns[:5])
+    if len(columns) > 5:
+        shown += ", ..."
     return f"left out: {shown}; plait inspect says why, --column NAME=number takes one"
 
 
 def _prepare_target(prepared: Prepared, table: Table, task: Task, source: Source) -> None:
     """Encode the labels of one target."""
     name = source.column
-    cells = _target(table, task.label_columns, not task.has_target)
-    target, labelled, problems = task.encode(cells, source)
+    labels = _labels(table, task, task.label_columns)
+    target, labelled, problems = task.encode(labels, source)
     prepared.batch.targets[name] = target
     prepared.batch.labelled[name] = labelled
     if task.from_files:
@@ -185,13 +211,15 @@ def _prepare_target(prepared: Prepared, table: Table, task: Task, source: Source
     prepared.problems += problems
 
 
-def _target(table: Table, columns: list[str], several: bool) -> pa.ChunkedArray:
-    """Return the cells of a target's column, or with `several` one struct of all columns for each row.
+def _labels(table: Table, task: Task | type[Task], columns: list[str]) -> pa.ChunkedArray:
+    """Return what a task learns for each row: the cell of its target.
 
-    A column of several that the table lacks is missing in every row.
+    A task without a target learns from several columns, so each row has a struct of their cells. A column
+    of several that the table lacks is missing in every row.
     """
-    if not several:
+    if task.has_target:
         return table.column(columns[0])
+
     arrays = []
     for column in columns:
         name = origin(column, table.data.column_names)
@@ -199,6 +227,7 @@ def _target(table: Table, columns: list[str], several: bool) -> pa.ChunkedArray:
             arrays.append(table.column(name).combine_chunks())
         else:
             arrays.append(pa.nulls(len(table), pa.string()))
+    # numbers name the fields: a video's frames and its sound are two inputs, but one column of the table
     fields = [str(number) for number in range(len(arrays))]
     return pa.chunked_array([pa.StructArray.from_arrays(arrays, fields)])
 
@@ -207,15 +236,22 @@ def load(modalities: list[Modality], cells: pa.ChunkedArray, sources: list[Sourc
     """Read a column as tensors, once for each modality. A column of nulls may have any type."""
     if len(cells) and cells.null_count == len(cells):
         return [_nothing(modality, len(cells)) for modality in modalities]
-    if pa.types.is_null(cells.type):
+    if pa.types.is_null(cells.type):  # a table without rows
         cells = pc.cast(cells, pa.string())
-    media = [m for m in modalities if isinstance(m, MediaModality)]
+
+    # a video and its sound are decoded from one reading of the file
+    media = [modality for modality in modalities if isinstance(modality, MediaModality)]
     if len(media) > 1:
         return load_together(media, cells, sources)
-    return [_loaded(modality, cells, source) for modality, source in zip(modalities, sources, strict=True)]
+
+    columns = []
+    for modality, source in zip(modalities, sources, strict=True):
+        columns.append(_loaded(modality, cells, source))
+    return columns
 
 
 def _loaded(modality: Modality, cells: pa.ChunkedArray, source: Source) -> Loaded:
+    """Read a column by one modality. Raises `TableError` for cells of a type that it cannot read."""
     try:
         return modality.load(cells, source)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
@@ -226,6 +262,7 @@ def _loaded(modality: Modality, cells: pa.ChunkedArray, source: Source) -> Loade
 
 
 def _nothing(modality: Modality, rows: int) -> Loaded:
+    """Return a column without any cell, in the shape that the modality's encoder reads."""
     layout = modality.layout
     present = torch.zeros(rows, dtype=torch.bool)
     if layout.kind == "index":
@@ -233,11 +270,20 @@ def _nothing(modality: Modality, rows: int) -> Loaded:
     if layout.kind == "vector":
         return Loaded(Values(torch.zeros(rows, *layout.size)), present)
     if isinstance(modality, MediaModality):
-        shape = (1, *modality.shape[1:]) if modality.ragged else modality.shape
-        length_B = torch.zeros(rows, dtype=torch.long) if modality.ragged else None
-        return Loaded(
-            Values(torch.zeros(1, *shape, dtype=modality.dtype).expand(rows, *shape), length_B), present
-        )
-    return Loaded(
-        Values(torch.zeros(rows, 1, dtype=torch.int32), torch.zeros(rows, dtype=torch.long)), present
-    )
+        return Loaded(_no_media(modality, rows), present)
+
+    # a sequence of ids has one step at least, and no valid one
+    ids = torch.zeros(rows, 1, dtype=torch.int32)
+    length_B = torch.zeros(rows, dtype=torch.long)
+    return Loaded(Values(ids, length_B), present)
+
+
+def _no_media(modality: MediaModality, rows: int) -> Values:
+    """Return empty cells of media that share one row of memory: a table may lack a column of large images."""
+    shape = modality.shape
+    length_B = None
+    if modality.ragged:
+        shape = (1, *shape[1:])
+        length_B = torch.zeros(rows, dtype=torch.long)
+    one_cell = torch.zeros(1, *shape, dtype=modality.dtype)
+    return Values(one_cell.expand(rows, *shape), length_B)

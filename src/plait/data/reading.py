@@ -16,7 +16,6 @@ from plait.recipe.sections import ColumnRecipe
 from plait.table.conventions.base import Convention, Recognised, Style
 from plait.table.conventions.date import Date
 from plait.table.conventions.infer import AnyConvention, infer_convention
-from plait.table.conventions.number import Number
 from plait.table.table import Table
 from plait.tasks.base import tasks
 

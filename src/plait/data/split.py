@@ -49,6 +49,7 @@ def as_ranges(rows: np.ndarray) -> str:
     """
     if not len(rows):
         return ""
+    # a range begins where a row does not follow the one before it; the number before the first row is none
     first = np.flatnonzero(np.diff(rows, prepend=rows[0] - 2) != 1)
     last = np.append(first[1:], len(rows)) - 1
     ranges = []
@@ -76,10 +77,10 @@ NO_ROWS = np.zeros(0, dtype=np.int64)
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Row numbers, each in the table's order. Rows that the split column leaves empty are on no side.
+    """The row numbers of each side, in the table's order, and `how` the table was split.
 
-    `unlabelled` are rows of the training side without a label that are learned from all the same; of the
-    whole table, `without_label` rows have none.
+    Rows that the split column leaves empty are on no side. `unlabelled` are rows of the training side without
+    a label that are learned from all the same. `without_label` counts the rows of the table without a label.
     `stratify` names the column whose classes are dealt in equal shares, to the sides and to folds; none if
     empty. In JSON, row numbers are ranges (see `as_ranges`).
     """
@@ -107,49 +108,45 @@ def split(table: Table, recipe: SplitRecipe, stratify: str, seed: int) -> Split:
     if column == NO_COLUMN and NO_COLUMN not in table.data.column_names:
         column = None
     options = {"column": column, "group": recipe.group, "time": recipe.time}
-    used = [name for name, column in options.items() if column]
+    used = [name for name, value in options.items() if value]
     if len(used) > 1 and "time" in used:
         raise RecipeError(f"recipe: split.{used[0]} and split.{used[1]} cannot be used together")
 
     if column:
-        done = _by_column(table, recipe, column, stratify, seed)
+        sides = _by_column(table, recipe, column, stratify, seed)
     elif recipe.group:
-        done = _by_group(table, recipe, recipe.group, seed)
+        sides = _by_group(table, recipe, recipe.group, seed)
     elif recipe.time:
-        done = _by_time(table, recipe, recipe.time)
+        sides = _by_time(table, recipe, recipe.time)
     else:
-        labels = table.column(stratify) if stratify else None
-        rows = np.arange(len(table))
-        done = Split(
-            *_shuffled(rows, recipe.valid, recipe.test, labels, seed),
-            _words(recipe, labels is not None, seed),
-        )
-    if not len(done.train):
-        raise TableError(f"no rows are left to train on: {len(table)} rows, split {done.how}")
-    return done
+        sides = _at_random(table, recipe, stratify, seed)
+    if not len(sides.train):
+        raise TableError(f"no rows are left to train on: {len(table)} rows, split {sides.how}")
+    return sides
 
 
 def folds(
     table: Table, rows: np.ndarray, count: int, group: str | None, stratify: str, seed: int
 ) -> list[np.ndarray]:
-    """Cut `rows` into up to `count` parts of about the same size, and return their places in `rows`.
+    """Cut `rows` into up to `count` folds of about the same size, and return their places in `rows`.
 
     No group of the column `group` is in two of them. Classes of the column `stratify` are in equal shares.
-    There are fewer parts where there are fewer groups or rows. Raises `TableError` for fewer than two.
+    There are fewer folds where there are fewer groups or rows. Raises `TableError` for fewer than two.
     """
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     groups = _codes(table, group, rows) if group else None
-    count = min(count, len(rows) if groups is None else len(np.unique(groups)))
+    available = len(rows) if groups is None else len(np.unique(groups))
+    count = min(count, available)
     if count < 2:
-        raise TableError(
-            f"expected two or more {f'groups of {group!r}' if group else 'rows'} to make folds of, found "
-            f"{count}"
-        )
+        units = f"groups of {group!r}" if group else "rows"
+        raise TableError(f"expected two or more {units} to make folds of, found {count}")
 
+    # scikit-learn refuses to stratify where no class has a row for each fold
     labels = _codes(table, stratify, rows) if stratify else np.zeros(len(rows), dtype=int)
-    if stratify and np.bincount(labels).max() < count:  # nothing to share out
+    if stratify and np.bincount(labels).max() < count:
         labels = np.zeros_like(labels)
+
     kind = StratifiedKFold if groups is None else StratifiedGroupKFold
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a class with fewer rows than there are folds
@@ -166,31 +163,40 @@ def _codes(table: Table, column: str, rows: np.ndarray) -> np.ndarray:
     return codes
 
 
-def _words(recipe: SplitRecipe, stratified: bool, seed: int) -> str:
-    """Say how rows are drawn at random."""
-    words = [f"{recipe.valid:.0%} at random to validate"]
+def _at_random(table: Table, recipe: SplitRecipe, stratify: str, seed: int) -> Split:
+    """Draw the rows of each side. With `stratify`, classes of this column are in equal shares."""
+    labels = table.column(stratify) if stratify else None
+    rows = np.arange(len(table))
+    train, valid, test = _shuffled(rows, recipe.valid, recipe.test, labels, seed)
+
+    how = [f"{recipe.valid:.0%} at random to validate"]
     if recipe.test:
-        words.append(f"{recipe.test:.0%} to test")
-    if stratified:
-        words.append("classes in equal shares")
-    return ", ".join([*words, f"seed {seed}"])
+        how.append(f"{recipe.test:.0%} to test")
+    if stratify:
+        how.append("classes in equal shares")
+    how.append(f"seed {seed}")
+    return Split(train, valid, test, ", ".join(how))
 
 
 def _by_column(table: Table, recipe: SplitRecipe, column: str, stratify: str, seed: int) -> Split:
     """Split by a column that names each row's side. Raises `TableError` for a cell that names none."""
     side = _named_sides(table, column)
-    train, valid, test = (np.flatnonzero(side == name) for name in ("train", "valid", "test"))
+    train = np.flatnonzero(side == "train")
+    valid = np.flatnonzero(side == "valid")
+    test = np.flatnonzero(side == "test")
     how = f"by column '{column}'"
 
     # training needs validation rows: without any, some training rows become them
     if not len(valid) and recipe.valid and recipe.group:
-        sides = _by_group(table.take(train), recipe.model_copy(update={"test": 0.0}), recipe.group, seed)
+        without_test = recipe.model_copy(update={"test": 0.0})
+        sides = _by_group(table.take(train), without_test, recipe.group, seed)
         train, valid = train[sides.train], train[sides.valid]
         how += f", and {recipe.valid:.0%} of its training rows, in {sides.how}, to validate"
     elif not len(valid) and recipe.valid:
         labels = table.column(stratify).take(pa.array(train)) if stratify else None
-        remaining, held, _ = _shuffled(np.arange(len(train)), recipe.valid, 0.0, labels, seed)
-        train, valid = train[remaining], train[held]
+        places = np.arange(len(train))
+        train_places, valid_places, _ = _shuffled(places, recipe.valid, 0.0, labels, seed)
+        train, valid = train[train_places], train[valid_places]
         how += f", and {recipe.valid:.0%} of its training rows to validate"
     return Split(train, valid, test, how)
 
@@ -240,25 +246,37 @@ def _named_sides(table: Table, column: str) -> np.ndarray:
     return np.array([by_cell.get(cell, "") for cell in cells.to_pylist()])
 
 
-def _by_group(table: Table, recipe: SplitRecipe, group: str, seed: int) -> Split:
-    """Deal whole groups to the sides, in random order. Raises `TableError` for a single group."""
-    groups = _codes(table, group, np.arange(len(table)))
+def _by_group(table: Table, recipe: SplitRecipe, column: str, seed: int) -> Split:
+    """Deal whole groups, in random order, until a side has its share of the rows.
+
+    The first groups test, the next ones validate, and all others train. Raises `TableError` for a single
+    group.
+    """
+    groups = _codes(table, column, np.arange(len(table)))
     count = int(groups.max()) + 1
     if count < 2:
+        group = table.column(column)[0].as_py()
         raise TableError(
-            f"split.group: all {len(table)} rows have one group, '{table.column(group)[0].as_py()}' in "
-            f"column '{group}'; a split needs two or more. Choose another column, or leave split.group out"
+            f"split.group: all {len(table)} rows have one group, '{group}' in column '{column}'; a split needs "
+            f"two or more. Choose another column, or leave split.group out"
         )
     order = np.random.default_rng(seed).permutation(count)
     sizes = np.bincount(groups)[order]
-    before = np.cumsum(sizes) - sizes
-    ends = np.array([recipe.test, recipe.test + recipe.valid]) * len(groups)
-    side = np.where(before < ends[0], 2, np.where(before < ends[1], 1, 0))
-    side[-1] = 0  # one group at least must train
-    of_row = np.empty(len(order), dtype=int)
-    of_row[order] = side
-    train, valid, test = (np.flatnonzero(of_row[groups] == s) for s in (0, 1, 2))
-    return Split(train, valid, test, f"whole groups of '{group}', seed {seed}")
+    rows_before = np.cumsum(sizes) - sizes  # in all groups that come before
+
+    valid_begin = recipe.test * len(groups)
+    train_begin = (recipe.test + recipe.valid) * len(groups)
+    tests = rows_before < valid_begin
+    validates = ~tests & (rows_before < train_begin)
+    tests[-1] = validates[-1] = False  # one group at least must train
+    is_test = np.isin(groups, order[tests])
+    is_valid = np.isin(groups, order[validates])
+    return Split(
+        train=np.flatnonzero(~is_test & ~is_valid),
+        valid=np.flatnonzero(is_valid),
+        test=np.flatnonzero(is_test),
+        how=f"whole groups of '{column}', seed {seed}",
+    )
 
 
 def _by_time(table: Table, recipe: SplitRecipe, column: str) -> Split:
@@ -309,21 +327,38 @@ def _last_row(ends: np.ndarray, rows: int, share: float) -> int:
 def _shuffled(
     rows: np.ndarray, valid: float, test: float, labels: pa.ChunkedArray | None, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Random sides; with labels each class is dealt in the same shares, and a class of one row trains."""
+    """Draw the rows that train, validate and test; with `labels`, each class is dealt in the same shares."""
     rng = np.random.default_rng(seed)
     order = rng.permutation(rows)
     if labels is not None:
-        code = pc.dictionary_encode(labels, null_encoding="encode").combine_chunks().indices.to_numpy()[order]
-        rank = np.empty(len(order))  # each row's place within its class, as a share of the class
-        for value in np.unique(code):
-            members = np.flatnonzero(code == value)
-            rank[members] = (np.arange(len(members)) + rng.random()) / len(members)
-            if len(members) == 1:
-                rank[members] = 1.0
-        order = order[np.argsort(rank, kind="stable")]
-    tested = min(round(len(order) * test), len(order) - 1)
-    min_validated = 1 if valid and len(order) > 1 else 0
-    validated = max(round(len(order) * valid), min_validated)
-    validated = min(validated, len(order) - tested - 1)  # one row at least must train
-    end = tested + validated
-    return np.sort(order[end:]), np.sort(order[tested:end]), np.sort(order[:tested])
+        order = _dealt(order, labels, rng)
+
+    # one row at least must train, and one must validate if that is asked for at all
+    test_count = min(round(len(order) * test), len(order) - 1)
+    min_valid_count = 1 if valid and len(order) > 1 else 0
+    valid_count = max(round(len(order) * valid), min_valid_count)
+    valid_count = min(valid_count, len(order) - test_count - 1)
+    train_begin = test_count + valid_count
+    return (
+        np.sort(order[train_begin:]),
+        np.sort(order[test_count:train_begin]),
+        np.sort(order[:test_count]),
+    )
+
+
+def _dealt(order: np.ndarray, labels: pa.ChunkedArray, rng: np.random.Generator) -> np.ndarray:
+    """Put rows into an order in which every stretch has the same shares of each class.
+
+    A class of one row comes last: it trains.
+    """
+    encoded = pc.dictionary_encode(labels, null_encoding="encode").combine_chunks()
+    codes = encoded.indices.to_numpy()[order]
+    ranks = np.empty(len(order))  # each row's place within its class, as a share of the class
+    for code in np.unique(codes):
+        places = np.flatnonzero(codes == code)
+        # else the first rows of all classes would lie side by side
+        offset = rng.random()
+        ranks[places] = (np.arange(len(places)) + offset) / len(places)
+        if len(places) == 1:
+            ranks[places] = 1.0
+    return order[np.argsort(ranks, kind="stable")]

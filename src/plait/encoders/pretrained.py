@@ -129,7 +129,7 @@ class Pretrained(FrozenEncoder):
         tower = "text_config" if layout.kind == "tokens" else "vision_config"
         network = Network(config.model, config.identity, config.architecture, tower)
         size = networks.width(config.architecture, tower)
-        if config.mode == "frozen":
+        if cls.frozen(config):
             return cls(network, layout.kind, size, config)
         return Tuned(network, layout.kind, size, config)
 

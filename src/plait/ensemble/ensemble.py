@@ -26,7 +26,7 @@ from plait.table.json import JSON, read_as, read_list, read_object
 from plait.table.table import Progress, Table
 from plait.tasks.base_prediction import Prediction, predictions
 
-OWN = "network"  # the run's network, as a member and as a view
+NETWORK = "network"  # the run's network as a member, and the view that it reads
 STACK = "stack"  # the stacked model, as a member
 FILE = "ensemble.json"
 
@@ -47,10 +47,10 @@ class Bag:
         by_fit = [fit.outputs(examples, subsets) for fit in self.folds]
         means = []
         for subset in range(len(subsets)):
-            of_subset = [outputs[subset] for outputs in by_fit]
             by_target = {}
-            for target in of_subset[0]:
-                by_target[target] = mean(tasks[target], [outputs[target] for outputs in of_subset])
+            for target in by_fit[0][subset]:
+                outputs = [of_fit[subset][target] for of_fit in by_fit]
+                by_target[target] = mean(tasks[target], outputs)
             means.append(by_target)
         return means
 
@@ -59,9 +59,9 @@ class Bag:
 class Mixture:
     """How the members' outputs for one target become the ensemble's.
 
-    Each member's logits are divided by its temperature, then its answers are averaged by the weights, which
-    add up to one. `temperature` calibrates this mean. `stack` is a linear model of the outputs of the
-    members `stacked`: weight (inputs, outputs) and bias. It has a weight under the name "stack".
+    Each member's logits are divided by its temperature. Then the members' answers are averaged by the
+    weights, which add up to one. `temperature` calibrates this mean. `stack` is a linear model of the outputs
+    of the members `stacked`: weight (inputs, outputs) and bias. It has a weight under the name "stack".
     """
 
     weights: dict[str, float]
@@ -72,23 +72,34 @@ class Mixture:
 
     def needs(self) -> set[str]:
         """Return the members without which there is no answer."""
-        names = {name for name, weight in self.weights.items() if weight and name != STACK}
-        return names | set(self.stacked) if self.weights.get(STACK) else names
+        names = {name for name, weight in self.weights.items() if weight}
+        if STACK in names:
+            names.remove(STACK)
+            names.update(self.stacked)
+        return names
 
     def output(self, task: Prediction, outputs: dict[str, Tensor]) -> Tensor:
         """Answer from the outputs of the members."""
-        cooled = {name: output / self.temperatures.get(name, 1.0) for name, output in outputs.items()}
+        cooled = {}
+        for name, output in outputs.items():
+            cooled[name] = output / self.temperatures.get(name, 1.0)
         if self.stack is not None and self.weights.get(STACK):
-            cooled[STACK] = stack_output(task, self.stack, [cooled[name] for name in self.stacked])
+            inputs = [cooled[name] for name in self.stacked]
+            cooled[STACK] = stack_output(task, self.stack, inputs)
 
-        used = [name for name, weight in self.weights.items() if weight]
-        weights = torch.tensor([self.weights[name] for name in used])
-        return task.mix(torch.stack([cooled[name] for name in used]), weights) / self.temperature
+        # a member without a weight need not be there: `pruned` leaves it out
+        mixed = []
+        weights = []
+        for name, weight in self.weights.items():
+            if weight:
+                mixed.append(cooled[name])
+                weights.append(weight)
+        return task.mix(torch.stack(mixed), torch.tensor(weights)) / self.temperature
 
     def state(self) -> JSON:
         """Return all but the stacked model, as JSON."""
         return {
-            "shares": self.weights,
+            "shares": self.weights,  # as in models that were saved earlier
             "temperatures": self.temperatures,
             "temperature": self.temperature,
             "stacked": self.stacked,
@@ -98,11 +109,11 @@ class Mixture:
     def from_state(cls, state: JSON, stack: tuple[Tensor, Tensor] | None) -> Mixture:
         """Invert `state`."""
         return cls(
-            read_as(dict[str, float], state["shares"]),
-            read_as(dict[str, float], state["temperatures"]),
-            read_as(float, state["temperature"]),
-            stack,
-            read_as(list[str], state["stacked"]),
+            weights=read_as(dict[str, float], state["shares"]),
+            temperatures=read_as(dict[str, float], state["temperatures"]),
+            temperature=read_as(float, state["temperature"]),
+            stack=stack,
+            stacked=read_as(list[str], state["stacked"]),
         )
 
 
@@ -120,13 +131,17 @@ class Ensemble:
         mixtures: dict[str, Mixture],
         columns: list[str],
     ) -> None:
-        self.views, self.features, self.bags = views, features, bags
-        self.mixtures, self.columns = mixtures, columns
+        self.views = views
+        self.features = features
+        self.bags = bags
+        self.mixtures = mixtures
+        self.columns = columns
 
     @property
     def tasks(self) -> dict[str, Prediction]:
         """The task of each target."""
-        return predictions(next(iter(self.views.values())).preprocessing.tasks)
+        first_view = next(iter(self.views.values()))  # tasks are the same in all views
+        return predictions(first_view.preprocessing.tasks)
 
     def prepare(
         self,
@@ -136,35 +151,43 @@ class Ensemble:
         progress: Progress = lambda n: None,
     ) -> Examples:
         """Prepare all rows of a table under every view. A problem of several views is listed once."""
-        views = {name: view.dataset(table, targets, store, progress) for name, view in self.views.items()}
-        examples = Examples(views, self.features)
-        listed = {(p.row, p.column) for p in examples.prepared.problems}
-        for data in views.values():
-            for problem in data.prepared.problems:
-                if (problem.row, problem.column) not in listed:
-                    listed.add((problem.row, problem.column))
-                    examples.prepared.problems.append(problem)
+        datasets = {}
+        for name, view in self.views.items():
+            datasets[name] = view.prepare(table, targets, store, progress)
+        examples = Examples(datasets, self.features)
+
+        # views prepare a cell in different ways, so one of them may fail where the first does not
+        problems = examples.prepared.problems
+        listed = {(problem.row, problem.column) for problem in problems}
+        for dataset in datasets.values():
+            for problem in dataset.prepared.problems:
+                cell = (problem.row, problem.column)
+                if cell not in listed:
+                    listed.add(cell)
+                    problems.append(problem)
         return examples
 
     def outputs(
         self, rows: Examples, subsets: Sequence[Sequence[str]], progress: Progress = lambda n: None
     ) -> list[dict[str, Tensor]]:
         """Answer rows, for each subset of the columns."""
-        outputs = {bag.name: bag.outputs(rows, subsets, self.tasks) for bag in self.bags}
+        tasks = self.tasks
+        outputs = {bag.name: bag.outputs(rows, subsets, tasks) for bag in self.bags}
         progress(len(rows))
-        return mixed_outputs(self.mixtures, self.tasks, outputs, len(subsets))
+        return mixed_outputs(self.mixtures, tasks, outputs, len(subsets))
 
     def pruned(self) -> Ensemble:
         """Return the ensemble without the members and the views that no answer needs."""
         member_names = needed_members(self.mixtures)
         bags = [bag for bag in self.bags if bag.name in member_names]
-        reads_features = any(not bag.view for bag in bags)
-        features = self.features if reads_features else Features([])
+        features = self.features
+        if all(bag.view for bag in bags):  # no member reads features
+            features = Features([])
 
         view_names = {bag.view for bag in bags if bag.view} | features.views
         # problems of all columns are listed, so one view must have them all
         if not self._has_all_columns(view_names):
-            view_names.add(OWN)
+            view_names.add(NETWORK)
         views = {name: view for name, view in self.views.items() if name in view_names}
         return Ensemble(views, features, bags, self.mixtures, self.columns)
 
@@ -175,31 +198,42 @@ class Ensemble:
 
     def save(self, folder: Path) -> None:
         """Write the members beside the run's network, which is not written again."""
-        base = folder / "members"
-        base.mkdir(exist_ok=True)
-        tensors = {f"features/{key}": tensor for key, tensor in self.features.tensors().items()}
-        for number, mixture in enumerate(self.mixtures.values()):
-            if mixture.stack is not None:
-                tensors[f"stack/{number}/weight"], tensors[f"stack/{number}/bias"] = mixture.stack
-        files.write_tensors(base / "ensemble.safetensors", tensors)
+        members_folder = folder / "members"
+        members_folder.mkdir(exist_ok=True)
+        files.write_tensors(members_folder / "ensemble.safetensors", self._tensors())
 
         for number, bag in enumerate(self.bags):
-            if bag.name == OWN:
+            if bag.name == NETWORK:
                 continue
             for fold, member in enumerate(bag.folds):
-                fold_folder = base / str(number) / str(fold)
+                fold_folder = members_folder / str(number) / str(fold)
                 fold_folder.mkdir(parents=True, exist_ok=True)
                 member.save(fold_folder)
+
         for view in self.views.values():
             for network in artifact.networks(*view.frozen.values()):
                 artifact.copy(network.files, folder / "pretrained" / network.identity)
+
+        # last: a folder with this file has a whole ensemble
         files.write_json(folder / FILE, self._state())
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Return the tensors that belong to no member, by their names in the file."""
+        tensors = {}
+        for key, tensor in self.features.tensors().items():
+            tensors[f"features/{key}"] = tensor
+        for number, mixture in enumerate(self.mixtures.values()):
+            if mixture.stack is not None:
+                weight, bias = mixture.stack
+                tensors[f"stack/{number}/weight"] = weight
+                tensors[f"stack/{number}/bias"] = bias
+        return tensors
 
     def _state(self) -> JSON:
         """Return all but tensors, as JSON."""
         views = {}
         for name, view in self.views.items():
-            views[name] = None if name == OWN else view.state()
+            views[name] = None if name == NETWORK else view.state()
         bags: list[JSON] = []
         for bag in self.bags:
             choice = bag.choice.model_dump(mode="json")
@@ -229,40 +263,59 @@ def load(folder: Path, run: Artifact, predictor: Predictor) -> Ensemble | None:
 def _load(folder: Path, run: Artifact, predictor: Predictor) -> Ensemble:
     ensemble_state: JSON = json.loads((folder / FILE).read_text(encoding="utf-8"))
     tensors = load_file(folder / "members" / "ensemble.safetensors")
-    views = {}
-    for name, state in read_object(ensemble_state["views"]).items():
-        if state:
-            views[name] = View.from_state(read_object(state))
-        else:
-            views[name] = View(run.plan, run.preprocessing, predictor.settings)
-        for network in artifact.networks(*views[name].frozen.values()):
-            network.folder = folder / "pretrained" / network.identity
+    views = _views(folder, read_object(ensemble_state["views"]), run, predictor)
 
     prefix = "features/"
-    vectors = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
-    features = Features.from_state(read_list(ensemble_state["features"]), vectors)
+    feature_tensors = {}
+    for key, tensor in tensors.items():
+        if key.startswith(prefix):
+            feature_tensors[key.removeprefix(prefix)] = tensor
+    features = Features.from_state(read_list(ensemble_state["features"]), feature_tensors)
+
     bags = []
     for number, state in enumerate(read_list(ensemble_state["bags"])):
         bags.append(_bag(folder / "members" / str(number), read_object(state), views, predictor))
 
     mixtures = {}
     for number, (target, state) in enumerate(read_object(ensemble_state["weights"]).items()):
-        key = f"stack/{number}"
-        stack = None
-        if f"{key}/weight" in tensors:
-            stack = (tensors[f"{key}/weight"], tensors[f"{key}/bias"])
-        mixtures[target] = Mixture.from_state(read_object(state), stack)
+        mixtures[target] = Mixture.from_state(read_object(state), _stack(tensors, number))
     return Ensemble(views, features, bags, mixtures, read_as(list[str], ensemble_state["columns"]))
 
 
+def _views(folder: Path, states: JSON, run: Artifact, predictor: Predictor) -> dict[str, View]:
+    """Return the views, whose pretrained networks are those in the run's folder."""
+    views = {}
+    for name, state in states.items():
+        if state:
+            view = View.from_state(read_object(state))
+        else:
+            view = View(run.plan, run.preprocessing, predictor.settings)
+        for network in artifact.networks(*view.frozen.values()):
+            network.folder = folder / "pretrained" / network.identity
+        views[name] = view
+    return views
+
+
+def _stack(tensors: dict[str, Tensor], number: int) -> tuple[Tensor, Tensor] | None:
+    """Return the weight and the bias of a target's stacked model; None if it has none."""
+    weight = tensors.get(f"stack/{number}/weight")
+    if weight is None:
+        return None
+    return weight, tensors[f"stack/{number}/bias"]
+
+
 def _bag(folder: Path, state: JSON, views: dict[str, View], predictor: Predictor) -> Bag:
-    choice, view_name = Choice.model_validate(state["choice"]), read_as(str, state["view"])
-    if state["name"] == OWN:
-        return Bag(OWN, choice, OWN, [Network(predictor, OWN)])
+    """Load the fits of one member."""
+    choice = Choice.model_validate(state["choice"])
+    if state["name"] == NETWORK:
+        return Bag(NETWORK, choice, NETWORK, [Network(predictor, NETWORK)])
+
+    # a member that reads the features of several views takes any for its settings
+    view_name = read_as(str, state["view"])
     view = views[view_name] if view_name else next(iter(views.values()))
+    inputs = (view_name, view.preprocessing)
     kind, config = members.choose(choice)
     folds = []
-    inputs = (view_name, view.preprocessing)
     for fold in range(read_as(int, state["folds"])):
         folds.append(kind.load(config, folder / str(fold), view.plan, view.settings, inputs))
     return Bag(read_as(str, state["name"]), choice, view_name, folds)
@@ -270,14 +323,19 @@ def _bag(folder: Path, state: JSON, views: dict[str, View], predictor: Predictor
 
 def needed_members(mixtures: dict[str, Mixture]) -> set[str]:
     """Return the names of the members without which a target has no answer."""
-    return set().union(*(mixture.needs() for mixture in mixtures.values()))
+    names: set[str] = set()
+    for mixture in mixtures.values():
+        names |= mixture.needs()
+    return names
 
 
 def mean(task: Prediction, outputs: list[Tensor]) -> Tensor:
     """Return the output of the mean of several models' answers."""
-    if len(outputs) == 1:
+    count = len(outputs)
+    if count == 1:
         return outputs[0]
-    return task.mix(torch.stack(outputs), torch.full((len(outputs),), 1 / len(outputs)))
+    weights = torch.full((count,), 1 / count)
+    return task.mix(torch.stack(outputs), weights)
 
 
 def mixed_outputs(
@@ -291,10 +349,11 @@ def mixed_outputs(
     for subset in range(subsets):
         by_target = {}
         for target, mixture in mixtures.items():
+            # trees leave out a target that they cannot learn
             by_member = {}
-            for name, member_outputs in outputs.items():
-                if target in member_outputs[subset]:
-                    by_member[name] = member_outputs[subset][target]
+            for name, of_member in outputs.items():
+                if target in of_member[subset]:
+                    by_member[name] = of_member[subset][target]
             by_target[target] = mixture.output(tasks[target], by_member)
         answers.append(by_target)
     return answers
@@ -304,11 +363,16 @@ def stack_output(task: Prediction, stack: tuple[Tensor, Tensor], outputs: list[T
     """Return the stacked model's output from the outputs of the members."""
     weight, bias = stack
     output = stack_input(task, outputs) @ weight
-    return (output if bias.ndim else output[:, 0]) + bias
+    if not bias.ndim:  # a task of one number has outputs (B,)
+        output = output[:, 0]
+    return output + bias
 
 
 def stack_input(task: Prediction, outputs: list[Tensor]) -> Tensor:
     """Put the members' outputs side by side, (B, numbers); for classes, logarithms of probabilities."""
-    # a mean of an output with itself is that output as `blend` writes it
-    blended = [mean(task, [output, output]) for output in outputs]
-    return torch.cat([output[:, None] if output.ndim == 1 else output for output in blended], 1)
+    columns = []
+    for output in outputs:
+        # a mean of an output with itself is that output in the form of a mean: logits of any offset agree
+        normalised = mean(task, [output, output])
+        columns.append(normalised[:, None] if normalised.ndim == 1 else normalised)
+    return torch.cat(columns, 1)

@@ -14,7 +14,7 @@ from plait.data.features import Features
 from plait.data.plan import Plan
 from plait.data.prepare import store
 from plait.data.split import folds
-from plait.ensemble.ensemble import OWN, Bag, Ensemble
+from plait.ensemble.ensemble import NETWORK, Bag, Ensemble
 from plait.ensemble.out_of_fold import CrossFit, OutOfFoldEnsemble
 from plait.ensemble.view import View
 from plait.ensemble.weights import Weighing, fit_mixture
@@ -28,7 +28,7 @@ from plait.table.json import JSON
 from plait.table.table import Table
 from plait.tasks.base_prediction import Prediction, predictions
 
-NGRAMS = "ngrams"
+NGRAMS = "ngrams"  # the view that counts words and n-grams of texts
 
 
 @dataclass
@@ -69,7 +69,10 @@ class Trained:
         """Return the scores as JSON."""
         record: JSON = {}
         for target, scores in self.scores.items():
-            record[target] = {name: asdict(score) for name, score in scores.items()}
+            by_member: JSON = {}
+            for name, score in scores.items():
+                by_member[name] = asdict(score)
+            record[target] = by_member
         return record
 
     def show(self, screen: Screen) -> None:
@@ -85,8 +88,10 @@ class Trained:
 
 @dataclass
 class CrossFitting:
-    """What all members are fitted with: the views of the table, the training and validation rows as examples,
-    and for each repeat the folds that are held out in turn.
+    """What all members are fitted with.
+
+    `examples` are the training and validation rows. `repeats` has the folds that are held out in turn, for
+    each repeat, as places among the examples.
     """
 
     fitting: Fitting
@@ -118,6 +123,7 @@ def fit(fitting: Fitting) -> Trained | None:
 
 
 def _fit(fitting: Fitting, members: dict[str, Choice]) -> Trained:
+    """Cross-fit every member, weigh them for each target, and keep those that have a weight."""
     views, view_of = _views(fitting, members)
     shared = _prepare(fitting, views)
     cross_fits = [_cross_fit_of_network(shared)]
@@ -127,39 +133,57 @@ def _fit(fitting: Fitting, members: dict[str, Choice]) -> Trained:
 
     columns = list(fitting.data.preprocessing.inputs)
     out_of_fold = OutOfFoldEnsemble(cross_fits, shared.examples, fitting.tasks, columns)
-    for target, task in fitting.tasks.items():
-        labels, labelled = shared.examples.target(target)
-        weighing = Weighing(task, labels, labelled, fitting.plan.ensemble, fitting.plan.seed)
-        candidates = out_of_fold.of_target(target)
-        out_of_fold.mixtures[target] = fit_mixture(weighing, candidates, _stacking_folds(shared))
+    _weigh(out_of_fold, shared)
+    scores = {target: _scores(out_of_fold, target) for target in fitting.tasks}
 
     bags = [cross_fit.bag for cross_fit in cross_fits]
-    ensemble = Ensemble(views, shared.examples.features, bags, out_of_fold.mixtures, columns).pruned()
-    return Trained(ensemble, out_of_fold, {target: _scores(out_of_fold, target) for target in fitting.tasks})
+    ensemble = Ensemble(views, shared.examples.features, bags, out_of_fold.mixtures, columns)
+    return Trained(ensemble.pruned(), out_of_fold, scores)
+
+
+def _weigh(out_of_fold: OutOfFoldEnsemble, shared: CrossFitting) -> None:
+    """Fit how the members are mixed for each target, by their out-of-fold predictions."""
+    plan = shared.fitting.plan
+    folds = _stacking_folds(shared)
+    for target, task in shared.fitting.tasks.items():
+        labels, labelled = shared.examples.target(target)
+        weighing = Weighing(task, labels, labelled, plan.ensemble, plan.seed)
+        candidates = out_of_fold.of_target(target)
+        out_of_fold.mixtures[target] = fit_mixture(weighing, candidates, folds)
 
 
 def _prepare(fitting: Fitting, views: dict[str, View]) -> CrossFitting:
     """Prepare the table under every view, and cut the training and validation rows into folds."""
-    cells = len(fitting.table) * sum(len(view.preprocessing.inputs) for view in views.values())
-    prepared = {}
-    with (
-        store(fitting.screen, fitting.table) as cache,
-        fitting.screen.bar("preparing for members", cells) as bar,
-    ):
-        for name, view in views.items():
-            of_run = name == OWN
-            data = fitting.data if of_run else view.dataset(fitting.table, True, cache, bar.advance)
-            prepared[name] = Dataset(data.prepared, data.preprocessing)
+    split = fitting.plan.split
+    prepared = _prepare_views(fitting, views)
+    features = Features.fit(prepared, _feature_columns(views), split.train)
 
-    features = Features.fit(prepared, _feature_columns(views), fitting.plan.split.train)
-    pool = np.sort(np.concatenate([fitting.plan.split.train, fitting.plan.split.valid]))
-    datasets = {name: Dataset(data.prepared, data.preprocessing, pool) for name, data in prepared.items()}
+    # members are weighed by rows that they predict out of fold, so validation rows may train them too
+    pool = np.sort(np.concatenate([split.train, split.valid]))
+    datasets = {}
+    for name, dataset in prepared.items():
+        datasets[name] = Dataset(dataset.prepared, dataset.preprocessing, pool)
     return CrossFitting(fitting, views, Examples(datasets, features), _folds(fitting, pool))
+
+
+def _prepare_views(fitting: Fitting, views: dict[str, View]) -> dict[str, Dataset]:
+    """Prepare all rows of the table under every view. The run has prepared them under its own already."""
+    table, screen = fitting.table, fitting.screen
+    inputs = sum(len(view.preprocessing.inputs) for view in views.values())
+    prepared = {}
+    with store(screen, table) as cache, screen.bar("preparing for members", len(table) * inputs) as bar:
+        for name, view in views.items():
+            if name == NETWORK:
+                prepared[name] = Dataset(fitting.data.prepared, fitting.data.preprocessing)
+            else:
+                prepared[name] = view.prepare(table, True, cache, bar.advance)
+    return prepared
 
 
 def _views(fitting: Fitting, members: dict[str, Choice]) -> tuple[dict[str, View], dict[str, str]]:
     """Return the views that the members need, and the name of each member's view (empty: features)."""
-    views = {OWN: View(fitting.plan, fitting.data.preprocessing, fitting.network.settings)}
+    run_view = View(fitting.plan, fitting.data.preprocessing, fitting.network.settings)
+    views = {NETWORK: run_view}
     view_names = {}
     for name, choice in members.items():
         kind, config = member_registry.choose(choice)
@@ -167,6 +191,8 @@ def _views(fitting: Fitting, members: dict[str, Choice]) -> tuple[dict[str, View
         if encoders is None:
             view_names[name] = ""
             continue
+
+        # without encoders of its own, a member reads the run's view, which leaves out no columns
         light = bool(encoders) and kind.light(config)
         view_name = _view_name(encoders, light)
         view_names[name] = view_name
@@ -181,8 +207,13 @@ def _views(fitting: Fitting, members: dict[str, Choice]) -> tuple[dict[str, View
 
 def _view_name(encoders: Mapping[str, Choice], light: bool) -> str:
     """Name a view by its encoders. Without any it is the run's own view."""
-    names = [f"{choice.name} {choice.options.get('model', '')}".strip() for choice in encoders.values()]
-    name = " + ".join(names) or OWN
+    if not encoders:
+        return NETWORK
+    names = []
+    for choice in encoders.values():
+        model = choice.options.get("model", "")
+        names.append(f"{choice.name} {model}".strip())
+    name = " + ".join(names)
     return f"{name}, light" if light else name
 
 
@@ -193,15 +224,28 @@ def _feature_columns(views: dict[str, View]) -> dict[str, list[str]]:
     contributes the remaining ones.
     """
     columns = _embedded_columns(views)
+    contributed: set[str] = set()
+    for view in views.values():
+        contributed.update(view.frozen)
     if NGRAMS in views:
         columns[NGRAMS] = list(views[NGRAMS].preprocessing.inputs)
+        contributed.update(columns[NGRAMS])
 
-    # of several views with all columns the last one is most likely to be needed anyway
-    inputs = {name: list(view.preprocessing.inputs) for name, view in views.items()}
-    last = [name for name in views if len(inputs[name]) == len(inputs[OWN])][-1]
-    contributed = set(inputs.get(NGRAMS, ())).union(*(view.frozen for view in views.values()))
-    columns[last] += [column for column in inputs[last] if column not in contributed]
+    complete = _last_complete_view(views)
+    for column in views[complete].preprocessing.inputs:
+        if column not in contributed:
+            columns[complete].append(column)
     return {name: columns[name] for name in views if columns[name]}
+
+
+def _last_complete_view(views: dict[str, View]) -> str:
+    """Return the last view that has all columns: it is most likely to be needed anyway."""
+    number_of_inputs = len(views[NETWORK].preprocessing.inputs)
+    last = NETWORK
+    for name, view in views.items():
+        if len(view.preprocessing.inputs) == number_of_inputs:
+            last = name
+    return last
 
 
 def _embedded_columns(views: dict[str, View]) -> dict[str, list[str]]:
@@ -211,9 +255,15 @@ def _embedded_columns(views: dict[str, View]) -> dict[str, list[str]]:
     for name, view in views.items():
         if name == NGRAMS:
             continue
-        encoders = {column: repr(view.plan.columns[column].encoder) for column in view.frozen}
-        columns[name] = [column for column, encoder in encoders.items() if encoder not in contributed]
-        contributed |= set(encoders.values())
+        columns[name] = []
+        encoders_of_view = set()
+        for column in view.frozen:
+            encoder = repr(view.plan.columns[column].encoder)
+            encoders_of_view.add(encoder)
+            if encoder not in contributed:
+                columns[name].append(column)
+        # only now: several columns of a view may have the same encoder
+        contributed |= encoders_of_view
     return columns
 
 
@@ -222,52 +272,74 @@ def _folds(fitting: Fitting, pool: np.ndarray) -> list[list[np.ndarray]]:
 
     Where the split goes by time, the only fold is the validation rows.
     """
-    options, ensemble, split = fitting.plan.recipe.split, fitting.plan.ensemble, fitting.plan.split
-    if options.time:
+    plan = fitting.plan
+    options = plan.recipe.split
+    if options.time:  # other folds would be predicted from later rows
         return [[_validation_places(fitting, pool)]]
+
     repeats = []
-    for repeat in range(ensemble.repeats):
-        seed = fitting.plan.seed * 101 + repeat
-        repeats.append(folds(fitting.table, pool, ensemble.folds, options.group, split.stratify, seed))
+    for repeat in range(plan.ensemble.repeats):
+        seed = plan.seed * 101 + repeat
+        stratify = plan.split.stratify
+        repeats.append(folds(fitting.table, pool, plan.ensemble.folds, options.group, stratify, seed))
     return repeats
 
 
 def _stacking_folds(shared: CrossFitting) -> list[np.ndarray]:
     """Return the folds of the stacked model: the members' own, or the validation rows cut into as many."""
-    first = shared.repeats[0]
-    if len(first) > 1:
-        return first
-    return [fold for fold in np.array_split(first[0], shared.fitting.plan.ensemble.folds) if len(fold)]
+    first_repeat = shared.repeats[0]
+    if len(first_repeat) > 1:
+        return first_repeat
+    cut = np.array_split(first_repeat[0], shared.fitting.plan.ensemble.folds)
+    return [fold for fold in cut if len(fold)]
 
 
 def _validation_places(fitting: Fitting, pool: np.ndarray) -> np.ndarray:
+    """Return the places of the validation rows in the pool."""
     return np.flatnonzero(np.isin(pool, fitting.plan.split.valid))
 
 
 def _cross_fit_of_network(shared: CrossFitting) -> CrossFit:
     """Return the run's network as a member: it is trained once, so it predicts only the validation rows."""
-    bag = Bag(OWN, Choice(name="network"), OWN, [Network(shared.fitting.network, OWN)])
+    member = Network(shared.fitting.network, NETWORK)
+    bag = Bag(NETWORK, Choice(name="network"), NETWORK, [member])
     pool = shared.examples.rows.numpy()
     return CrossFit(bag, [[_validation_places(shared.fitting, pool)]])
 
 
 def _cross_fit(shared: CrossFitting, name: str, choice: Choice, view_name: str, bar: Bar) -> CrossFit:
     """Fit a member once for each fold of each repeat, on all examples but that fold."""
-    fitting, examples = shared.fitting, shared.examples
+    fitting = shared.fitting
     kind, config = member_registry.choose(choice)
-    view = shared.views[view_name or OWN]
     bag = Bag(name, choice, view_name, [])
-    everything = np.arange(len(examples))
     for repeat, held_out in enumerate(shared.repeats):
         for number, fold in enumerate(held_out):
-            train, valid = examples.take(np.setdiff1d(everything, fold)), examples.take(fold)
+            # no two fits have the same seed, as long as a repeat has 31 folds at most
             seed = fitting.plan.seed * 1009 + repeat * 31 + number
-            plan = view.plan.for_fold(train.rows.numpy(), valid.rows.numpy(), seed)
-            lesson = Lesson(train, valid, view_name, plan, view.settings, fitting.tasks, seed, fitting.folder)
+            lesson = _lesson(shared, view_name, fold, seed)
             bag.folds.append(kind.fit(config, lesson))
             bar.advance()
             bar.draw(name)
     return CrossFit(bag, shared.repeats)
+
+
+def _lesson(shared: CrossFitting, view_name: str, fold: np.ndarray, seed: int) -> Lesson:
+    """Return what a fit is trained with that holds out a fold: all other examples."""
+    fitting, examples = shared.fitting, shared.examples
+    view = shared.views[view_name or NETWORK]
+    everywhere = np.arange(len(examples))
+    train = examples.take(np.setdiff1d(everywhere, fold))
+    valid = examples.take(fold)
+    return Lesson(
+        train=train,
+        valid=valid,
+        view=view_name,
+        plan=view.plan.for_fold(train.rows.numpy(), valid.rows.numpy(), seed),
+        settings=view.settings,
+        tasks=fitting.tasks,
+        seed=seed,
+        folder=fitting.folder,
+    )
 
 
 def _scores(out_of_fold: OutOfFoldEnsemble, target: str) -> dict[str, MemberScore]:
@@ -275,13 +347,17 @@ def _scores(out_of_fold: OutOfFoldEnsemble, target: str) -> dict[str, MemberScor
 
     A member without a weight may have predicted only some of these rows.
     """
-    task, mixture = out_of_fold.tasks[target], out_of_fold.mixtures[target]
-    labels, scored = out_of_fold.examples.target(target)[0], out_of_fold.scored(target)
+    task = out_of_fold.tasks[target]
+    mixture = out_of_fold.mixtures[target]
+    labels, _ = out_of_fold.examples.target(target)
+    scored = out_of_fold.scored(target)
     scores = {}
     for name, prediction in out_of_fold.of_target(target).items():
         rows = scored & prediction.mask
-        if rows.any():
-            output = prediction.cooled(mixture.temperatures[name]).outputs[rows]
-            value = task.measure_score(output.numpy(), labels[rows].numpy())
-            scores[name] = MemberScore(value, int(rows.sum()), mixture.weights.get(name, 0.0))
+        if not rows.any():
+            continue
+        outputs = prediction.cooled(mixture.temperatures[name]).outputs[rows]
+        score = task.measure_score(outputs.numpy(), labels[rows].numpy())
+        weight = mixture.weights.get(name, 0.0)
+        scores[name] = MemberScore(score, int(rows.sum()), weight)
     return scores

@@ -7,6 +7,7 @@ a prediction holds NaN, so that nothing can mistake it for an answer.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from plait.data.dataset import Dataset
 from plait.ensemble.ensemble import Bag, Mixture, mixed_outputs, needed_members
-from plait.members.base import Examples
+from plait.members.base import Examples, Member
 from plait.table.table import Progress
 from plait.tasks.base_prediction import Prediction
 
@@ -26,8 +27,9 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclass(frozen=True)
 class OutOfFoldPrediction:
-    """Out-of-fold outputs of one target for N rows: `outputs` (N, ...), and `mask` (N,), which is True in
-    rows that have a prediction. The other rows are NaN.
+    """Out-of-fold outputs of one target for N rows.
+
+    `outputs` is (N, ...), and NaN in rows without a prediction. `mask` is (N,), and True in the other rows.
     """
 
     outputs: Tensor
@@ -63,19 +65,19 @@ class CrossFit:
         fits = iter(self.bag.folds)
         repeats = []
         for held_out in self.held_out:
-            outputs = []
-            for rows in held_out:
-                fit = next(fits)
-                outputs.append(fit.outputs(examples.take(rows), subsets) if len(rows) else None)
-            repeats.append([_joined(outputs, held_out, len(examples), n) for n in range(len(subsets))])
+            fits_of_repeat = list(itertools.islice(fits, len(held_out)))
+            repeats.append(_predict(fits_of_repeat, held_out, examples, subsets))
 
-        even = dict.fromkeys(range(len(repeats)), 1 / len(repeats))
+        # every repeat counts as much as any other
+        weights = dict.fromkeys(range(len(repeats)), 1 / len(repeats))
         predictions = []
         for subset in range(len(subsets)):
             means = {}
             for target in repeats[0][subset]:
-                of_repeats = {number: repeat[subset][target] for number, repeat in enumerate(repeats)}
-                means[target] = weighted_mean(tasks[target], of_repeats, even)
+                by_repeat = {}
+                for number, repeat in enumerate(repeats):
+                    by_repeat[number] = repeat[subset][target]
+                means[target] = weighted_mean(tasks[target], by_repeat, weights)
             predictions.append(means)
         return predictions
 
@@ -95,7 +97,10 @@ class OutOfFoldEnsemble:
         tasks: dict[str, Prediction],
         columns: list[str],
     ) -> None:
-        self.members, self.examples, self.tasks, self.columns = members, examples, tasks, columns
+        self.members = members
+        self.examples = examples
+        self.tasks = tasks
+        self.columns = columns
         self.mixtures: dict[str, Mixture] = {}
         self.predictions: dict[str, dict[str, OutOfFoldPrediction]] = {}
         for member in members:
@@ -103,17 +108,23 @@ class OutOfFoldEnsemble:
 
     def of_target(self, target: str) -> dict[str, OutOfFoldPrediction]:
         """Return the predictions of a target from all columns, by member."""
-        return {name: by[target] for name, by in self.predictions.items() if target in by}
+        by_member = {}
+        for name, by_target in self.predictions.items():
+            if target in by_target:
+                by_member[name] = by_target[target]
+        return by_member
 
     def prepare(self, *arguments: object, **options: object) -> Dataset:
         """Refuse: only the rows that the members were cross-fitted on have an out-of-fold prediction."""
         raise NotImplementedError("out-of-fold predictions exist only for the rows of the training table")
 
     def scored(self, target: str) -> Tensor:
-        """Return which examples a target is scored on: (N,), True where every member with a weight has a
-        prediction, and the row a label.
+        """Return which of the N examples a target is scored on: a mask (N,).
+
+        It is True where every member with a weight has a prediction, and the row a label.
         """
-        mask = self.examples.target(target)[1].clone()
+        _, labelled = self.examples.target(target)
+        mask = labelled.clone()
         predictions = self.of_target(target)
         for name in self.mixtures[target].needs():
             mask &= predictions[name].mask
@@ -121,17 +132,21 @@ class OutOfFoldEnsemble:
 
     def rows(self) -> Dataset:
         """Return the rows that are scored. Each target has labels only where it is scored."""
-        prepared, places = self.examples.prepared, self.examples.rows
+        prepared = self.examples.prepared
+        rows = self.examples.rows
 
         # targets differ in the members that have a weight, so they differ in the rows that are scored
         labelled = {}
+        is_scored = torch.zeros(len(rows), dtype=torch.bool)
         for target, label_mask in prepared.batch.labelled.items():
+            target_is_scored = self.scored(target)
             labelled[target] = torch.zeros_like(label_mask)
-            labelled[target][places] = self.scored(target)
+            labelled[target][rows] = target_is_scored
+            is_scored |= target_is_scored
+
         prepared = replace(prepared, batch=replace(prepared.batch, labelled=labelled))
-        scored = torch.stack([mask[places] for mask in labelled.values()]).any(0)
         preprocessing = next(iter(self.examples.views.values())).preprocessing
-        return Dataset(prepared, preprocessing, places[scored].numpy())
+        return Dataset(prepared, preprocessing, rows[is_scored].numpy())
 
     def outputs(
         self, rows: Dataset, subsets: Sequence[Sequence[str]], progress: Progress = lambda n: None
@@ -142,10 +157,14 @@ class OutOfFoldEnsemble:
         names = needed_members(self.mixtures)
         outputs: dict[str, list[dict[str, Tensor]]] = {}
         for member in self.members:
-            if member.name in names:
-                outputs[member.name] = []
-                for predictions in member.predict(self.examples, subsets, self.tasks):
-                    outputs[member.name].append({t: p.outputs[places] for t, p in predictions.items()})
+            if member.name not in names:
+                continue
+            outputs[member.name] = []
+            for predictions in member.predict(self.examples, subsets, self.tasks):
+                by_target = {}
+                for target, prediction in predictions.items():
+                    by_target[target] = prediction.outputs[places]
+                outputs[member.name].append(by_target)
         progress(len(rows))
         return mixed_outputs(self.mixtures, self.tasks, outputs, len(subsets))
 
@@ -154,29 +173,58 @@ def weighted_mean(
     task: Prediction, predictions: Mapping[Key, OutOfFoldPrediction], weights: Mapping[Key, float]
 ) -> OutOfFoldPrediction:
     """Average predictions by their weights, in the rows that all with a weight predict."""
-    used = [key for key, weight in weights.items() if weight]
+    used = []
+    used_weights = []
+    for key, weight in weights.items():
+        if weight:
+            used.append(predictions[key])
+            used_weights.append(weight)
     if len(used) == 1:
-        return predictions[used[0]]
-    mask = torch.stack([predictions[key].mask for key in used]).all(0)
-    outputs = torch.full_like(predictions[used[0]].outputs, torch.nan)
-    outputs[mask] = task.mix(
-        torch.stack([predictions[key].outputs[mask] for key in used]),
-        torch.tensor([weights[key] for key in used]),
-    )
+        return used[0]
+
+    mask = torch.stack([prediction.mask for prediction in used]).all(0)
+    stacked = torch.stack([prediction.outputs[mask] for prediction in used])
+    outputs = torch.full_like(used[0].outputs, torch.nan)
+    outputs[mask] = task.mix(stacked, torch.tensor(used_weights))
     return OutOfFoldPrediction(outputs, mask)
 
 
+def _predict(
+    fits: Sequence[Member],
+    held_out: list[np.ndarray],
+    examples: Examples,
+    subsets: Sequence[Sequence[str]],
+) -> list[dict[str, OutOfFoldPrediction]]:
+    """Predict each row by the fit of one repeat that held it out: for each subset, by target."""
+    by_fit = []
+    for fit, places in zip(fits, held_out, strict=True):
+        if len(places):
+            by_fit.append(fit.outputs(examples.take(places), subsets))
+        else:
+            # a table may be split without validation rows, the only ones that the run's network predicts
+            by_fit.append([{} for _ in subsets])
+
+    predictions = []
+    for subset in range(len(subsets)):
+        of_subset = [outputs[subset] for outputs in by_fit]
+        predictions.append(_joined(of_subset, held_out, len(examples)))
+    return predictions
+
+
 def _joined(
-    outputs: list[list[dict[str, Tensor]] | None], held_out: list[np.ndarray], rows: int, subset: int
+    outputs: Sequence[dict[str, Tensor]], held_out: list[np.ndarray], rows: int
 ) -> dict[str, OutOfFoldPrediction]:
-    """Put what the fits of one repeat predict from a subset of the columns into their rows, by target."""
+    """Put what the fits of one repeat predict into their rows, by target.
+
+    `outputs` has those of each fit by target, for the rows that it held out.
+    """
     mask = _mask(held_out, rows)
     predictions: dict[str, OutOfFoldPrediction] = {}
-    for places, of_fit in zip(held_out, outputs, strict=True):
-        for target, output in of_fit[subset].items() if of_fit else ():
+    for places, by_target in zip(held_out, outputs, strict=True):
+        for target, output in by_target.items():
             if target not in predictions:
-                empty = torch.full((rows, *output.shape[1:]), torch.nan)
-                predictions[target] = OutOfFoldPrediction(empty, mask)
+                nothing_yet = torch.full((rows, *output.shape[1:]), torch.nan)
+                predictions[target] = OutOfFoldPrediction(nothing_yet, mask)
             predictions[target].outputs[torch.from_numpy(places)] = output
     return predictions
 

@@ -23,12 +23,17 @@ def bagged(
     """
     if bags == 1 or len(outputs) == 1:
         return greedy(outputs, task, target, rounds)
-    rng, total = np.random.default_rng(seed), np.zeros(len(outputs))
+    rng = np.random.default_rng(seed)
+    half = max(2, (len(outputs) + 1) // 2)
+    total = np.zeros(len(outputs))
     for _ in range(bags):
-        drawn = rng.permutation(len(outputs))[: max(2, (len(outputs) + 1) // 2)]
+        drawn = rng.permutation(len(outputs))[:half]
         rows = torch.from_numpy(rng.integers(0, len(target), len(target)))
-        total[drawn] += greedy([outputs[i][rows] for i in drawn], task, target[rows], rounds)
+        drawn_outputs = [outputs[model][rows] for model in drawn]
+        total[drawn] += greedy(drawn_outputs, task, target[rows], rounds)
+
     weights = total / bags
+    # where all weights are small, the largest one stays
     weights[weights < min(MIN_WEIGHT, weights.max())] = 0.0
     return (weights / weights.sum()).tolist()
 
@@ -42,16 +47,23 @@ def greedy(outputs: list[Tensor], task: Prediction, target: Tensor, rounds: int)
     """
     everywhere = torch.ones(len(target), dtype=torch.bool)
     stacked = torch.stack(outputs)
-    counts = best_counts = np.zeros(len(outputs))
+    additions = np.eye(len(outputs))  # one more of each model
+    counts = np.zeros(len(outputs))
+    best_counts = counts
     best_loss = np.inf
     for _ in range(rounds):
         losses = []
-        for candidate in np.eye(len(outputs)):
-            tried = counts + candidate
+        for addition in additions:
+            tried = counts + addition
+            is_used = tried > 0
             weights = torch.from_numpy(tried / tried.sum()).float()
-            mean = task.mix(stacked[tried > 0], weights[tried > 0])
+            mean = task.mix(stacked[is_used], weights[is_used])
             losses.append(float(task.loss(mean, target, everywhere)))
-        counts = counts + np.eye(len(outputs))[int(np.argmin(losses))]
-        if min(losses) < best_loss - 1e-9:
-            best_loss, best_counts = min(losses), counts
+
+        best = int(np.argmin(losses))
+        counts = counts + additions[best]
+        # of rounds that are equally good the first counts: it has fewer models
+        if losses[best] < best_loss - 1e-9:
+            best_loss = losses[best]
+            best_counts = counts
     return (best_counts / best_counts.sum()).tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,8 +22,9 @@ MEAN = ""  # the mean of the complete members, as a candidate; no member has an 
 
 @dataclass(frozen=True)
 class Weighing:
-    """What the members of one target are weighed by: its labels for N rows, where `labelled` is True, and the
-    ensemble's options.
+    """What the members of one target are weighed by: labels for N rows, and the ensemble's options.
+
+    Rows have a label where `labelled` (N,) is True.
     """
 
     task: Prediction
@@ -33,7 +35,7 @@ class Weighing:
 
     def rows(self, *predictions: OutOfFoldPrediction) -> Tensor:
         """Return the labelled rows that all of these predict: (N,), True in such a row."""
-        return self.labelled & torch.stack([prediction.mask for prediction in predictions]).all(0)
+        return self.labelled & _predicted_by_all(predictions)
 
     def count(self, *predictions: OutOfFoldPrediction) -> int:
         """Count the labelled rows that all of these predict."""
@@ -48,8 +50,8 @@ class Weighing:
         """Weigh candidates on the labelled rows that all of them predict. The weights add up to one."""
         rows = self.rows(*candidates.values())
         outputs = [prediction.outputs[rows] for prediction in candidates.values()]
-        rounds, bags = self.options.rounds, self.options.bags
-        weights = bagged(outputs, self.task, self.target[rows], rounds, bags, self.seed)
+        target = self.target[rows]
+        weights = bagged(outputs, self.task, target, self.options.rounds, self.options.bags, self.seed)
         return dict(zip(candidates, weights, strict=True))
 
 
@@ -72,14 +74,19 @@ def fit_mixture(
     learned by heart (Wolpert 1992, "Stacked generalization"; van der Laan et al. 2007, "Super learner"), by
     greedy selection (Caruana et al. 2004). `folds` are those of the stacked model.
     """
-    temperatures = {name: weighing.temperature(prediction) for name, prediction in predictions.items()}
-    cooled = {name: prediction.cooled(temperatures[name]) for name, prediction in predictions.items()}
+    temperatures = {}
+    cooled = {}
+    for name, prediction in predictions.items():
+        temperatures[name] = weighing.temperature(prediction)
+        cooled[name] = prediction.cooled(temperatures[name])
     mixture = Mixture({}, temperatures)
 
     # the stacked model needs a prediction of every member that it reads, so it reads complete ones only
     complete = _complete(weighing, cooled)
     if weighing.options.stack and len(complete) > 1 and len(folds) > 1:
-        cooled[STACK] = complete[STACK] = fit_stack(mixture, weighing, complete, folds)
+        stacked = fit_stack(mixture, weighing, complete, folds)
+        complete[STACK] = stacked
+        cooled[STACK] = stacked
     mixture.weights = weighing.select(complete)
 
     # a member that shares no row with the complete ones cannot be compared with them, and gets no weight
@@ -91,7 +98,9 @@ def fit_mixture(
     if partial:
         mixture.weights = _with_partial(weighing, mixture.weights, mean, partial)
 
-    mixture.temperature = weighing.temperature(weighted_mean(weighing.task, cooled, mixture.weights))
+    # a mean of calibrated answers is less sure than it may be, so it has a temperature of its own
+    answer = weighted_mean(weighing.task, cooled, mixture.weights)
+    mixture.temperature = weighing.temperature(answer)
     return mixture
 
 
@@ -101,7 +110,11 @@ def _complete(
     """Return the members that predict the most labelled rows."""
     counts = {name: weighing.count(prediction) for name, prediction in predictions.items()}
     most_rows = max(counts.values())
-    return {name: predictions[name] for name, count in counts.items() if count == most_rows}
+    complete = {}
+    for name, prediction in predictions.items():
+        if counts[name] == most_rows:
+            complete[name] = prediction
+    return complete
 
 
 def _with_partial(
@@ -111,47 +124,60 @@ def _with_partial(
     partial: dict[str, OutOfFoldPrediction],
 ) -> dict[str, float]:
     """Weigh partial members beside the mean of the complete ones, which share the weight of the mean."""
-    beside_mean = weighing.select({MEAN: mean, **partial})
-    mean_weight = beside_mean.pop(MEAN)
-    shares = {name: weight * mean_weight for name, weight in weights.items()}
-    return shares | beside_mean
+    partial_weights = weighing.select({MEAN: mean, **partial})
+    mean_weight = partial_weights.pop(MEAN)
+    complete_weights = {name: weight * mean_weight for name, weight in weights.items()}
+    return complete_weights | partial_weights
 
 
 def fit_stack(
     mixture: Mixture, weighing: Weighing, predictions: dict[str, OutOfFoldPrediction], folds: list[np.ndarray]
 ) -> OutOfFoldPrediction:
-    """Fit the stacked model on the members' predictions, put it into the mixture, and return its own
-    out-of-fold predictions: each fold is predicted by a model of the others.
+    """Fit a stacked model on the members' predictions, and put it into the mixture.
 
-    Of several strengths of regularisation, the one with the least loss on these predictions is kept.
+    Return its out-of-fold predictions: each fold is predicted by a model of the other folds. Of several
+    strengths of regularisation, the one with the least loss on these predictions is kept.
     """
+    task = weighing.task
     labelled = weighing.rows(*predictions.values())
-    rows, everywhere = np.flatnonzero(labelled.numpy()), torch.ones(int(labelled.sum()), dtype=torch.bool)
+    rows = np.flatnonzero(labelled.numpy())
+    target = weighing.target[labelled]
+    everywhere = torch.ones(len(target), dtype=torch.bool)
     outputs = [prediction.outputs for prediction in predictions.values()]
-    inputs = stack_input(weighing.task, outputs).numpy().astype(np.float32)
+    inputs = stack_input(task, outputs).numpy().astype(np.float32)
 
-    losses, stacked = {}, {}
+    losses = {}
+    stacked = {}
     for strength in STRENGTHS:
-        stacked[strength] = torch.full_like(outputs[0], torch.nan)
+        answer = torch.full_like(outputs[0], torch.nan)
         for fold in folds:
             model = _linear(weighing, inputs, np.setdiff1d(rows, fold), strength)
-            stacked[strength][fold] = stack_output(weighing.task, model, [output[fold] for output in outputs])
-        loss = weighing.task.loss(stacked[strength][labelled], weighing.target[labelled], everywhere)
-        losses[strength] = float(loss)
+            fold_outputs = [output[fold] for output in outputs]
+            answer[fold] = stack_output(task, model, fold_outputs)
+        losses[strength] = float(task.loss(answer[labelled], target, everywhere))
+        stacked[strength] = answer
 
+    # the model that is served learns from all rows
     best = min(STRENGTHS, key=lambda strength: losses[strength])
-    mixture.stack, mixture.stacked = _linear(weighing, inputs, rows, best), list(predictions)
-    mask = torch.stack([prediction.mask for prediction in predictions.values()]).all(0)
-    return OutOfFoldPrediction(stacked[best], mask)
+    mixture.stack = _linear(weighing, inputs, rows, best)
+    mixture.stacked = list(predictions)
+    return OutOfFoldPrediction(stacked[best], _predicted_by_all(predictions.values()))
+
+
+def _predicted_by_all(predictions: Iterable[OutOfFoldPrediction]) -> Tensor:
+    """Return True in the rows that all of these predict: (N,)."""
+    return torch.stack([prediction.mask for prediction in predictions]).all(0)
 
 
 def _linear(
     weighing: Weighing, inputs: np.ndarray, rows: np.ndarray, strength: float
 ) -> tuple[Tensor, Tensor]:
     """Fit a linear model from inputs (N, numbers) to the target on some rows: weight and bias."""
-    baseline = weighing.task.baseline(weighing.target[weighing.labelled])
     space = Space([inputs[rows]])
-    zero = torch.zeros(space.width, baseline.numel(), dtype=torch.float64)
     target = weighing.target[torch.from_numpy(rows)]
+
+    # the search begins at the answer without inputs
+    baseline = weighing.task.baseline(weighing.target[weighing.labelled])
+    zero = torch.zeros(space.width, baseline.numel(), dtype=torch.float64)
     weight, bias = solve(space, weighing.task, target, strength, zero, baseline.double())
     return space.weights(weight).float(), bias.float()

@@ -13,67 +13,76 @@ import numpy as np
 from torch import Tensor
 
 from plait.data.dataset import Dataset
-from plait.data.features import Block, Features
+from plait.data.features import FeatureBlock, Features
 from plait.data.plan import Plan
 from plait.data.preprocessing import Prepared, Preprocessing
 from plait.nn.device import Settings
 from plait.recipe.registry import Choice, Component, Registry
 from plait.tasks.base_prediction import Prediction
 
-View = tuple[str, Preprocessing]  # its name, and its fitted inputs
+View = tuple[str, Preprocessing]  # the view's name, and its fitted inputs
 
 
 @dataclass
 class Examples:
-    """Rows of a table under every view that members need, in the same order in all; `features` turns
-    them into numbers.
+    """Rows of a table under every view that members need, in the same order in all views.
+
+    `features` turns them into numbers. `taken_from` has the examples that these are some of, and their places
+    in them.
     """
 
     views: dict[str, Dataset]
     features: Features
+    taken_from: tuple[Examples, np.ndarray] | None = None
 
     @property
     def _first(self) -> Dataset:
+        """The first view: any will do for what is the same in all views."""
         return next(iter(self.views.values()))
 
     @property
     def prepared(self) -> Prepared:
-        """Return the prepared cells of the first view; targets are the same in all views."""
+        """The prepared cells of the first view. Targets are the same in all views."""
         return self._first.prepared
 
     @property
     def rows(self) -> Tensor:
-        """Return the numbers of these rows in the table."""
+        """The numbers of these rows in the table."""
         return self._first.rows
 
     def __len__(self) -> int:
         return len(self._first)
 
     @cached_property
-    def blocks(self) -> list[Block]:
-        """Return the features of these rows, one block of numbers for each column."""
-        return self.features(self.views)
+    def blocks(self) -> list[FeatureBlock]:
+        """The features of these rows, one block for each input of each view."""
+        if self.taken_from is None:
+            return self.features(self.views)
+
+        # every fold of every member takes its rows from features that are computed once
+        examples, places = self.taken_from
+        return [block.take(places) for block in examples.blocks]
 
     def take(self, places: np.ndarray) -> Examples:
-        """Some of these rows; `places` count within them."""
-        views = {
-            name: Dataset(d.prepared, d.preprocessing, d.rows.numpy()[places])
-            for name, d in self.views.items()
-        }
-        taken = Examples(views, self.features)
-        if "blocks" in self.__dict__:
-            taken.__dict__["blocks"] = [b.take(places) for b in self.blocks]
-        return taken
+        """Return some of these rows. `places` count within them."""
+        views = {}
+        for name, view in self.views.items():
+            rows = view.rows.numpy()[places]
+            views[name] = Dataset(view.prepared, view.preprocessing, rows)
+        return Examples(views, self.features, taken_from=(self, places))
 
     def target(self, name: str) -> tuple[Tensor, Tensor]:
-        """A target and True where there is a label."""
-        return self.prepared.batch.targets[name][self.rows], self.prepared.batch.labelled[name][self.rows]
+        """Return a target for each row, and a mask that is True where there is a label."""
+        batch = self.prepared.batch
+        return batch.targets[name][self.rows], batch.labelled[name][self.rows]
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """What a member is fitted with: rows to learn from, rows to know by when to stop, and a plan for
-    these rows under the member's view.
+    """What a member is fitted with.
+
+    It learns from the rows `train`, and stops by its loss on the rows `valid`. `plan` is for these rows and
+    the view. `view` is the view's name, and empty for a member that learns from features.
     """
 
     train: Examples
@@ -86,35 +95,37 @@ class Lesson:
     folder: Path
 
     def labelled(self, target: str, side: Examples) -> tuple[np.ndarray, Tensor]:
-        """Where `side` has a label, and the target there."""
-        found, known = side.target(target)
-        return np.flatnonzero(known.numpy()), found[known]
+        """Return the places in `side` that have a label of a target, and these labels."""
+        labels, labelled = side.target(target)
+        return np.flatnonzero(labelled.numpy()), labels[labelled]
 
 
 class Member(Component, ABC):
-    """One fitted model. All of its state is arrays, JSON and text."""
+    """One fitted model. All of its state is arrays, JSON and text, so that loading it runs no code."""
 
     @classmethod
     @abstractmethod
     def encoders(cls, config: Any) -> dict[str, Choice] | None:
-        """The encoders, by modality, of the view that it learns from, in place of the recipe's; None:
-        it learns from features.
+        """Return the encoders of the view that it learns from, by modality, in place of the recipe's.
+
+        None if it learns from features.
         """
 
     @classmethod
     @abstractmethod
     def light(cls, config: Any) -> bool:
-        """Whether that view leaves out the columns whose encoders would have to be trained."""
+        """Return whether that view leaves out the columns whose encoders would have to be trained."""
 
     @classmethod
     @abstractmethod
     def fit(cls, config: Any, lesson: Lesson) -> Member:
-        """Learns the targets that it can. Raises `KeyboardInterrupt` or `Interrupted` when it is stopped."""
+        """Learn the targets that it can. Raises `KeyboardInterrupt` or `Interrupted` when it is stopped."""
 
     @abstractmethod
     def outputs(self, examples: Examples, subsets: Sequence[Sequence[str]]) -> list[dict[str, Tensor]]:
-        """For each subset of the columns, all others hidden, the outputs of every target that it has
-        learned.
+        """Return the outputs of every target that it has learned, for each subset of the columns.
+
+        The other columns are hidden.
         """
 
     @abstractmethod
@@ -124,12 +135,12 @@ class Member(Component, ABC):
     @classmethod
     @abstractmethod
     def load(cls, config: Any, folder: Path, plan: Plan, settings: Settings, view: View) -> Member:
-        """The inverse of `save`. A network needs the view."""
+        """Invert `save`. A network needs the view."""
 
 
 members = Registry[Member]("members")
 
 
-def hidden(blocks: list[Block], subset: Sequence[str]) -> list[Block]:
-    """The blocks with all columns hidden that are not in `subset`."""
+def hidden(blocks: list[FeatureBlock], subset: Sequence[str]) -> list[FeatureBlock]:
+    """Hide all columns that are not in `subset`."""
     return [block.only(subset) for block in blocks]

@@ -11,61 +11,86 @@ from plait.nn.summaries import Matrix
 from plait.tasks.base_prediction import Prediction
 
 MOST_ROWS = 4000  # above which a matrix of rows by rows is no longer small
+SMALLEST = 1e-9  # of the largest eigenvalue: directions of less are rounding errors
 
 
 class Space:
-    """The space in which weights are sought. The best W is a sum of training rows (Kimeldorf & Wahba
-    1971), so where there are fewer rows than numbers in each, it is sought among those: as many
-    unknowns as rows, the same minimum.
+    """The space in which weights are sought, for training rows X (rows, numbers).
+
+    The best W is a weighted sum of training rows (Kimeldorf & Wahba 1971). So where there are fewer rows than
+    numbers, W is sought among these sums. There are then as many unknowns as rows, and the minimum is the
+    same. `width` counts the unknowns of one output. `x` are the rows in this space; None if they are sparse.
     """
 
     def __init__(self, xs: list[Matrix]) -> None:
         self._xs = xs
-        rows, width = xs[0].shape[0], sum(x.shape[1] for x in xs)
-        self._back: np.ndarray | None = None
-        if rows < min(width, MOST_ROWS):
-            gram = sum(
-                (
-                    np.asarray((x @ x.T).todense() if sparse.issparse(x) else x @ x.T, dtype=np.float64)
-                    for x in xs
-                ),
-                np.zeros((rows, rows)),
-            )
-            value, vector = np.linalg.eigh(gram)
-            kept = value > value[-1] * 1e-9
-            self._back = vector[:, kept] / np.sqrt(value[kept])
-            self.x: Tensor | None = torch.from_numpy(vector[:, kept] * np.sqrt(value[kept]))
-        else:
-            dense = not any(sparse.issparse(x) for x in xs)
-            self.x = torch.from_numpy(np.concatenate(xs, 1)) if dense else None
-        self.width = int(self.x.shape[1]) if self.x is not None else width
+        self._back: np.ndarray | None = None  # from weights in this space to factors of the rows
+        self.x: Tensor | None = None
+        self.width = sum(x.shape[1] for x in xs)
+        rows = xs[0].shape[0]
+        is_sparse = any(sparse.issparse(x) for x in xs)
+
+        if rows < min(self.width, MOST_ROWS):
+            coordinates, self._back = _among_rows(xs)
+            self.x = torch.from_numpy(coordinates)
+            self.width = coordinates.shape[1]
+        elif not is_sparse:
+            self.x = torch.from_numpy(np.concatenate(xs, 1))
 
     def product(self, weight: Tensor) -> Tensor:
-        """X W, in float64."""
+        """Return X W, in float64."""
         if self.x is not None:
             return (self.x @ weight.to(self.x.dtype)).double()
         return torch.from_numpy(multiply(self._xs, weight.numpy()))
 
-    def slope(self, slope: Tensor) -> Tensor:
-        """X^T of the slope at the output."""
+    def slope(self, output_slope: Tensor) -> Tensor:
+        """Return the slope of the loss in W, from that in the output: X^T times it, in float64."""
         if self.x is not None:
-            return (self.x.T @ slope.to(self.x.dtype)).double()
-        narrow = slope.float().numpy()  # of another precision than x, NumPy would convert x in every step
-        return torch.from_numpy(np.concatenate([x.T @ narrow for x in self._xs])).double()
+            return (self.x.T @ output_slope.to(self.x.dtype)).double()
+        # of another precision than x, NumPy would convert x in every step
+        narrow = output_slope.float().numpy()
+        slopes = [x.T @ narrow for x in self._xs]
+        return torch.from_numpy(np.concatenate(slopes)).double()
 
     def weights(self, weight: Tensor) -> Tensor:
-        """The weights of the numbers themselves."""
+        """Return the weights of the numbers themselves, (numbers, outputs)."""
         if self._back is None:
             return weight
-        among = self._back @ weight.numpy()
-        return torch.from_numpy(np.concatenate([x.T @ among for x in self._xs]))
+        factors = self._back @ weight.numpy()
+        weights = [x.T @ factors for x in self._xs]
+        return torch.from_numpy(np.concatenate(weights))
+
+
+def _among_rows(xs: list[Matrix]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows in the space that they span, and the matrix that leads back to factors of the rows.
+
+    With X X^T = V diag(s) V^T, rows have the coordinates V sqrt(s), and a weight w has the factors
+    V / sqrt(s) w. |W|^2 is |w|^2, so the penalty stays the same.
+    """
+    rows = xs[0].shape[0]
+    gram = np.zeros((rows, rows))
+    for x in xs:
+        products = x @ x.T
+        if sparse.issparse(x):
+            products = products.todense()
+        gram = gram + np.asarray(products, dtype=np.float64)
+
+    eigenvalues, eigenvectors = np.linalg.eigh(gram)  # in ascending order
+    is_large = eigenvalues > eigenvalues[-1] * SMALLEST
+    directions = eigenvectors[:, is_large]
+    lengths = np.sqrt(eigenvalues[is_large])
+    return directions * lengths, directions / lengths
 
 
 def solve(
     space: Space, task: Prediction, y: Tensor, strength: float, weight: Tensor, bias: Tensor, steps: int = 200
 ) -> tuple[Tensor, Tensor]:
-    """Minimise the task's mean loss + strength / 2 * |W|^2 over W and b, from initial values."""
-    weight, bias = weight.clone(), bias.clone()
+    """Minimise the task's mean loss + strength / 2 * |W|^2 over W and b, from initial values.
+
+    Return W (numbers of the space, outputs) and b. It takes up to `steps` steps of L-BFGS.
+    """
+    weight = weight.clone()
+    bias = bias.clone()
     everywhere = torch.ones(len(y), dtype=torch.bool)
     optimizer = torch.optim.LBFGS(
         [weight, bias],
@@ -76,14 +101,21 @@ def solve(
     )
 
     def closure() -> Tensor:
-        w, b = weight.detach(), bias.detach()
+        """Return the loss, and write the gradients of W and b."""
+        w = weight.detach()
         product = space.product(w)
-        output = ((product if bias.ndim else product[:, 0]) + b).requires_grad_()
+        if not bias.ndim:  # a task of one number has outputs (B,)
+            product = product[:, 0]
+        output = (product + bias.detach()).requires_grad_()
         loss = task.loss(output, y, everywhere)
+
+        # autograd stops at the output: x may be sparse, which it does not know
         (slope,) = torch.autograd.grad(loss, output)
-        weight.grad = space.slope(slope.reshape(len(slope), -1)) + strength * w
+        slope_BO = slope.reshape(len(slope), -1)
+        weight.grad = space.slope(slope_BO) + strength * w
         bias.grad = slope.sum(0)
-        return loss.detach() + strength / 2 * (w**2).sum()
+        penalty = strength / 2 * (w**2).sum()
+        return loss.detach() + penalty
 
     with torch.no_grad():
         weight.requires_grad_()
@@ -94,9 +126,10 @@ def solve(
 
 def multiply(xs: list[Matrix], weight: np.ndarray) -> np.ndarray:
     """Return the product of blocks side by side (rows, width) and weights (width, outputs)."""
-    total, first = np.zeros((xs[0].shape[0], weight.shape[1])), 0
+    total = np.zeros((xs[0].shape[0], weight.shape[1]))
+    first = 0
     for x in xs:
-        part = weight[first : first + x.shape[1]]
-        total += x @ part.astype(np.float32)
-        first += x.shape[1]
+        last = first + x.shape[1]
+        total += x @ weight[first:last].astype(np.float32)
+        first = last
     return total

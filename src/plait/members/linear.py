@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from plait.data.features import Block
+from plait.data.features import FeatureBlock
 from plait.data.plan import Plan
 from plait.members.base import Examples, Lesson, Member, View, hidden
 from plait.members.base_linear import Space, multiply, solve
@@ -45,7 +46,14 @@ class Linear(Member):
     def __init__(
         self, weights: dict[str, Tensor], biases: dict[str, Tensor], absent: list[str], ngrams: bool
     ) -> None:
-        self.weights, self.biases, self.absent, self.ngrams = weights, biases, absent, ngrams
+        """Take a weight and a bias for each target.
+
+        `absent` names the columns that some training row lacks. The model learns what a missing cell says.
+        """
+        self.weights = weights
+        self.biases = biases
+        self.absent = absent
+        self.ngrams = ngrams
 
     @classmethod
     def encoders(cls, config: Config) -> None:
@@ -59,17 +67,20 @@ class Linear(Member):
     @classmethod
     def fit(cls, config: Config, lesson: Lesson) -> Linear:
         """Fit a linear model of every target; held-out rows decide the strength of regularisation."""
-        blocks = _used_blocks(lesson.train.blocks, config.ngrams)
-        absent = list(dict.fromkeys(block.column for block in blocks if not block.present.all()))
+        absent = []
+        for block in _used_blocks(lesson.train.blocks, config.ngrams):
+            if not block.present.all() and block.column not in absent:
+                absent.append(block.column)
+
         member = cls({}, {}, absent, config.ngrams)
-        xs, held_xs = member._matrices(lesson.train.blocks), member._matrices(lesson.valid.blocks)
+        xs = member._matrices(lesson.train.blocks)
+        held_xs = member._matrices(lesson.valid.blocks)
         for target, task in lesson.tasks.items():
-            rows, y = lesson.labelled(target, lesson.train)
-            held_rows, held_y = lesson.labelled(target, lesson.valid)
-            target_xs = [x[rows] for x in xs]
-            target_held_xs = [x[held_rows] for x in held_xs]
-            weight, bias = _path(target_xs, task, y, config.strengths, target_held_xs, held_y)
-            member.weights[target], member.biases[target] = weight, bias
+            train = _Rows.of(lesson, target, lesson.train, xs)
+            held_out = _Rows.of(lesson, target, lesson.valid, held_xs)
+            weight, bias = _path(task, train, held_out, config.strengths)
+            member.weights[target] = weight
+            member.biases[target] = bias
         return member
 
     def outputs(self, examples: Examples, subsets: Sequence[Sequence[str]]) -> list[dict[str, Tensor]]:
@@ -83,28 +94,37 @@ class Linear(Member):
             outputs.append(by_target)
         return outputs
 
-    def _matrices(self, blocks: list[Block]) -> list[Matrix]:
+    def _matrices(self, blocks: list[FeatureBlock]) -> list[Matrix]:
         """Return a matrix (rows, numbers) for each input, and one that says which inputs are missing."""
         blocks = _used_blocks(blocks, self.ngrams)
+        matrices = [block.x for block in blocks]
         present = {block.column: block.present for block in blocks}
         missing = np.zeros((len(blocks[0].present), 0))
         if self.absent:
             missing = np.stack([~present[column] for column in self.absent], 1)
-        return [*(block.x for block in blocks), missing.astype(np.float32)]
+        matrices.append(missing.astype(np.float32))
+        return matrices
 
     def save(self, folder: Path) -> None:
         """Write weights and biases, and the inputs that training rows lack."""
-        tensors = {f"{target}/weight": weight for target, weight in self.weights.items()}
-        tensors |= {f"{target}/bias": bias for target, bias in self.biases.items()}
-        save_file(tensors, folder / "linear.safetensors", {"absent": json.dumps(self.absent)})
+        tensors = {}
+        for target, weight in self.weights.items():
+            tensors[f"{target}/weight"] = weight
+            tensors[f"{target}/bias"] = self.biases[target]
+        metadata = {"absent": json.dumps(self.absent)}
+        save_file(tensors, folder / "linear.safetensors", metadata)
 
     @classmethod
     def load(cls, config: Config, folder: Path, plan: Plan, settings: Settings, view: View) -> Linear:
         """Invert `save`."""
-        tensors = load_file(folder / "linear.safetensors")
-        with safe_open(folder / "linear.safetensors", "pt") as opened:
-            absent = json.loads((opened.metadata() or {})["absent"])
-        weights, biases = {}, {}
+        path = folder / "linear.safetensors"
+        with safe_open(path, "pt") as opened:
+            metadata = opened.metadata() or {}
+        absent = json.loads(metadata["absent"])
+
+        tensors = load_file(path)
+        weights = {}
+        biases = {}
         for name, tensor in tensors.items():
             if name.endswith("/weight"):
                 weights[name.removesuffix("/weight")] = tensor
@@ -116,43 +136,65 @@ class Linear(Member):
 component = Linear
 
 
-def _used_blocks(blocks: list[Block], ngrams: bool) -> list[Block]:
+@dataclass(frozen=True)
+class _Rows:
+    """Rows with a label of one target: matrices (rows, numbers), and the labels."""
+
+    xs: list[Matrix]
+    y: Tensor
+
+    @classmethod
+    def of(cls, lesson: Lesson, target: str, side: Examples, xs: list[Matrix]) -> _Rows:
+        """Take the rows of a side that have a label. `xs` are the matrices of all its rows."""
+        rows, y = lesson.labelled(target, side)
+        return cls([x[rows] for x in xs], y)
+
+
+def _used_blocks(blocks: list[FeatureBlock], ngrams: bool) -> list[FeatureBlock]:
     """Leave out the n-grams of columns that have another block, unless `ngrams`."""
     if ngrams:
         return blocks
     columns = {block.column for block in blocks if block.view != "ngrams"}
-    return [block for block in blocks if block.view != "ngrams" or block.column not in columns]
+    used = []
+    for block in blocks:
+        if block.view != "ngrams" or block.column not in columns:
+            used.append(block)
+    return used
 
 
 def _path(
-    xs: list[Matrix],
-    task: Prediction,
-    y: Tensor,
-    strengths: Sequence[float],
-    held: list[Matrix],
-    held_y: Tensor,
+    task: Prediction, train: _Rows, held_out: _Rows, strengths: Sequence[float]
 ) -> tuple[Tensor, Tensor]:
     """Return the weights (numbers, outputs) and the bias of the best strength.
 
     Strengths go from strong to weak, and each starts from the optimum of the one before.
     """
-    prior = task.baseline(y)
-    space = Space(xs)
-    weight, bias = torch.zeros(space.width, prior.numel(), dtype=torch.float64), prior.double()
-    best: tuple[float, Tensor, Tensor] = (float("inf"), torch.zeros(0), bias)
-    everywhere = torch.ones(len(held_y), dtype=torch.bool)
+    space = Space(train.xs)
+    baseline = task.baseline(train.y)
+    weight = torch.zeros(space.width, baseline.numel(), dtype=torch.float64)
+    bias = baseline.double()
+
+    best_loss = float("inf")
+    best_weight = torch.zeros(0)
+    best_bias = bias
+    everywhere = torch.ones(len(held_out.y), dtype=torch.bool)
     for strength in sorted(strengths, reverse=True):
-        weight, bias = solve(space, task, y, strength, weight, bias)
+        weight, bias = solve(space, task, train.y, strength, weight, bias)
         full_weight = space.weights(weight)
         loss = -strength  # without held-out rows the strongest one counts
-        if len(held_y):
-            output = _output(held, full_weight.numpy(), bias)
-            loss = float(task.loss(output, held_y, everywhere))
-        if loss < best[0]:
-            best = (loss, full_weight, bias)
-    return best[1].float(), best[2].float()
+        if len(held_out.y):
+            output = _output(held_out.xs, full_weight.numpy(), bias)
+            loss = float(task.loss(output, held_out.y, everywhere))
+        if loss < best_loss:
+            best_loss = loss
+            best_weight = full_weight
+            best_bias = bias
+    return best_weight.float(), best_bias.float()
 
 
 def _output(xs: list[Matrix], weight: np.ndarray, bias: Tensor) -> Tensor:
+    """Return x W + b in float32, (rows, outputs), or (rows,) for a task of one number."""
     output = torch.from_numpy(multiply(xs, weight)).float()
-    return (output if bias.ndim else output[:, 0]) + bias.float()
+    if not bias.ndim:
+        output = output[:, 0]
+    return output + bias.float()

@@ -42,7 +42,8 @@ class Network(Member):
     options = Config
 
     def __init__(self, predictor: Predictor, view: str) -> None:
-        self.predictor, self.view = predictor, view
+        self.predictor = predictor
+        self.view = view
 
     @classmethod
     def encoders(cls, config: Config) -> dict[str, Choice]:
@@ -59,13 +60,17 @@ class Network(Member):
         """Train a network on the lesson's rows, in a folder that is deleted."""
         plan = lesson.plan.for_member(config.fusion, config.learning_rate)
         data = lesson.train.views[lesson.view]
+        valid = lesson.valid.views[lesson.view]
+        settings = lesson.settings
         torch.manual_seed(lesson.seed)
         model = MultimodalModel.build(plan, data.preprocessing)
-        valid = lesson.valid.views[lesson.view]
+
+        # checkpoints are of no use: a stopped fit of members begins anew
         with tempfile.TemporaryDirectory(dir=lesson.folder) as folder:
             screen = Screen(quiet=True)
-            train(Training(model, plan, lesson.settings, data, valid, Path(folder), screen))
-        return cls(Predictor(model.cpu(), data.preprocessing, lesson.settings, plan), lesson.view)
+            train(Training(model, plan, settings, data, valid, Path(folder), screen))
+        predictor = Predictor(model.cpu(), data.preprocessing, settings, plan)
+        return cls(predictor, lesson.view)
 
     def outputs(self, examples: Examples, subsets: Sequence[Sequence[str]]) -> list[dict[str, Tensor]]:
         """Return the outputs of each target, for each subset of the columns."""

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from scipy import sparse
 from torch import Tensor
 
-from plait.data.features import Block
+from plait.data.features import FeatureBlock
 from plait.data.plan import Plan
 from plait.members.base import Examples, Lesson, Member, View, hidden
 from plait.nn.device import Settings
@@ -49,8 +49,14 @@ class Trees(Member):
         frequent: list[np.ndarray | None],
         scalar: set[str],
     ) -> None:
-        """`frequent` has the columns of each block that trees see; all if None."""
-        self.boosters, self.frequent, self.scalar = boosters, frequent, scalar
+        """Take the boosters of each target.
+
+        `frequent` has the columns of each block that trees see, all if None. `scalar` names the targets of
+        one number, whose outputs are (rows,).
+        """
+        self.boosters = boosters
+        self.frequent = frequent
+        self.scalar = scalar
 
     @classmethod
     def encoders(cls, config: Config) -> None:
@@ -65,20 +71,26 @@ class Trees(Member):
     def fit(cls, config: Config, lesson: Lesson) -> Trees:
         """Train the boosters of every target; held-out rows decide when boosting stops."""
         frequent = [_frequent(block) for block in lesson.train.blocks]
-        x, held_x = _matrix(lesson.train.blocks, frequent), _matrix(lesson.valid.blocks, frequent)
+        x = _matrix(lesson.train.blocks, frequent)
+        held_x = _matrix(lesson.valid.blocks, frequent)
+        defaults = _parameters(config, x.shape[1], lesson.seed)
         member = cls({}, frequent, set())
         for target, task in lesson.tasks.items():
             rows, y = lesson.labelled(target, lesson.train)
             held_rows, held_y = lesson.labelled(target, lesson.valid)
-            jobs, held_jobs = task.boosting(y), task.boosting(held_y)
-            if jobs and not task.baseline(y).ndim:
+            boosters = []
+            # a task may need several boosters, such as one for each of its labels
+            for job, held_job in zip(task.boosting(y), task.boosting(held_y), strict=True):
+                parameters, labels = job
+                _, held_labels = held_job
+                train = (x[rows], _array(labels))
+                held_out = (held_x[held_rows], _array(held_labels))
+                boosters.append(_boost({**defaults, **parameters}, config.rounds, train, held_out))
+
+            if boosters:
+                member.boosters[target] = boosters
+            if boosters and not task.baseline(y).ndim:
                 member.scalar.add(target)
-            for (parameters, labels), (_, held_labels) in zip(jobs, held_jobs, strict=True):
-                parameters = {**_parameters(config, x.shape[1], lesson.seed), **parameters}
-                train = x[rows], _array(labels)
-                held_out = held_x[held_rows], _array(held_labels)
-                booster = _boost(parameters, config.rounds, train, held_out)
-                member.boosters.setdefault(target, []).append(booster)
         return member
 
     def outputs(self, examples: Examples, subsets: Sequence[Sequence[str]]) -> list[dict[str, Tensor]]:
@@ -90,20 +102,28 @@ class Trees(Member):
         return outputs
 
     def _scores(self, target: str, x: np.ndarray) -> Tensor:
+        """Return the raw scores of a target's boosters side by side."""
         scores = []
         for booster in self.boosters[target]:
-            scores.append(np.asarray(booster.predict(x, raw_score=True)).reshape(x.shape[0], -1))
+            score = np.asarray(booster.predict(x, raw_score=True))
+            scores.append(score.reshape(x.shape[0], -1))
         output = torch.from_numpy(np.concatenate(scores, 1)).float()
         return output[:, 0] if target in self.scalar else output
 
     def save(self, folder: Path) -> None:
         """Write each booster in LightGBM's text format, and `trees.json`."""
         files: dict[str, list[str]] = {}
+        # files are numbered: a target may have any name
         for number, (target, boosters) in enumerate(self.boosters.items()):
-            files[target] = [f"trees-{number}-{i}.txt" for i in range(len(boosters))]
-            for name, booster in zip(files[target], boosters, strict=True):
+            files[target] = []
+            for i, booster in enumerate(boosters):
+                name = f"trees-{number}-{i}.txt"
                 (folder / name).write_text(booster.model_to_string(), encoding="utf-8")
-        columns = [None if indices is None else indices.tolist() for indices in self.frequent]
+                files[target].append(name)
+
+        columns: list[list[int] | None] = []
+        for indices in self.frequent:
+            columns.append(None if indices is None else indices.tolist())
         saved = _Saved(scalar=sorted(self.scalar), kept=columns, boosters=files)
         (folder / "trees.json").write_text(saved.model_dump_json(), encoding="utf-8")
 
@@ -113,9 +133,12 @@ class Trees(Member):
         saved = _Saved.model_validate_json((folder / "trees.json").read_text(encoding="utf-8"))
         boosters: dict[str, list[lightgbm.Booster]] = {}
         for target, names in saved.boosters.items():
-            # only the last component of a name, so that none leads out of the folder
-            texts = [(folder / Path(name).name).read_text(encoding="utf-8") for name in names]
-            boosters[target] = [lightgbm.Booster(model_str=text) for text in texts]
+            boosters[target] = []
+            for name in names:
+                path = folder / Path(name).name  # so that no name leads out of the folder
+                text = path.read_text(encoding="utf-8")
+                boosters[target].append(lightgbm.Booster(model_str=text))
+
         frequent: list[np.ndarray | None] = []
         for indices in saved.kept:
             frequent.append(None if indices is None else np.array(indices, dtype=np.int64))
@@ -134,13 +157,14 @@ component = Trees
 
 
 def _parameters(config: Config, width: int, seed: int) -> JSON:
+    """Return LightGBM's parameters for a table of so many numbers a row."""
+    colsample = max(config.colsample, min(1.0, 10 / max(width, 1)))
     return {
         "learning_rate": config.learning_rate,
         "num_leaves": config.leaves,
         "min_data_in_leaf": config.least,
         "lambda_l2": config.l2,
-        # every tree sees all columns of a table that has few
-        "feature_fraction": max(config.colsample, min(1.0, 10 / max(width, 1))),
+        "feature_fraction": colsample,  # at least ten numbers, or all of a table that has fewer
         "bagging_fraction": config.subsample,
         "bagging_freq": 1,
         "max_bin": 63,
@@ -172,20 +196,23 @@ def _boost(
     return lightgbm.Booster(model_str=booster.model_to_string(num_iteration=booster.best_iteration))
 
 
-def _frequent(block: Block) -> np.ndarray | None:
+def _frequent(block: FeatureBlock) -> np.ndarray | None:
     """Return the columns of a sparse block that trees see: the most frequent ones; None for a dense block."""
     if not sparse.issparse(block.x):
         return None
     counts = np.bincount(block.x.indices, minlength=block.x.shape[1])
-    number = min(FREQUENT, int((counts > 1).sum()))
-    return np.sort(np.argsort(-counts, kind="stable")[:number])
+    number = min(FREQUENT, int((counts > 1).sum()))  # nothing is learned from what one row has
+    by_frequency = np.argsort(-counts, kind="stable")
+    return np.sort(by_frequency[:number])
 
 
-def _matrix(blocks: list[Block], frequent: list[np.ndarray | None]) -> np.ndarray:
+def _matrix(blocks: list[FeatureBlock], frequent: list[np.ndarray | None]) -> np.ndarray:
     """Put all blocks side by side, NaN where an input is missing: (rows, numbers), float32."""
     xs: list[np.ndarray] = []
     for block, columns in zip(blocks, frequent, strict=True):
-        x = block.x if columns is None else sparse.csr_array(block.x)[:, columns].toarray()
+        x = block.x
+        if columns is not None:
+            x = sparse.csr_array(x)[:, columns].toarray()
         x = np.asarray(x, dtype=np.float32)
         xs.append(np.where(block.present[:, None], x, np.float32("nan")))
     return np.concatenate(xs, 1)

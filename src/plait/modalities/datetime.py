@@ -10,8 +10,8 @@ import torch
 from plait.modalities.base import Match, Modality
 from plait.nn.batch import Layout, Loaded, Values
 from plait.recipe.registry import Options
-from plait.table.json import JSON, read_as
 from plait.table.conventions.date import Date
+from plait.table.json import JSON, read_as
 from plait.table.table import Source
 
 DAY = 86_400.0  # seconds

@@ -13,9 +13,9 @@ from pydantic import Field
 from plait.modalities.base import Match, Modality
 from plait.nn.batch import Layout, Loaded, Values
 from plait.recipe.registry import Options
-from plait.table.json import JSON, read_as
 from plait.table.conventions.clock import Clock
 from plait.table.conventions.number import Number as NumberConvention
+from plait.table.json import JSON, read_as
 from plait.table.table import Source
 from plait.table.values import distinct
 

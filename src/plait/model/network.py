@@ -163,10 +163,14 @@ class MultimodalModel(nn.Module):
         return cast(Fuser, self.fusers[self.fuser_of[target]])
 
 
-def frozen(model: MultimodalModel) -> dict[str, FrozenEncoder]:
-    """Return the frozen encoders, by column."""
-    encoders = {column: model.encoder(column).encoder for column in model.encoded_alone}
-    return {column: encoder for column, encoder in encoders.items() if isinstance(encoder, FrozenEncoder)}
+def frozen(model: MultimodalModel, plan: Plan) -> dict[str, FrozenEncoder]:
+    """Return the encoders that the model's plan says are frozen, by column."""
+    encoders = {}
+    for column in plan.frozen_columns:
+        encoder = model.encoder(column).encoder
+        assert isinstance(encoder, FrozenEncoder)
+        encoders[column] = encoder
+    return encoders
 
 
 def _grouped(

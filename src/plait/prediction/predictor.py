@@ -9,10 +9,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from plait.data import frozen
 from plait.data.dataset import Dataset
 from plait.data.plan import Plan
+from plait.data.prepare import Preparing
 from plait.data.preprocessing import Prepared, Preprocessing
+from plait.encoders.base import FrozenEncoder
 from plait.errors import RecipeError
 from plait.media.cell import Store
 from plait.model import network
@@ -65,7 +66,7 @@ class Answering(Protocol):
         """Return each target's outputs for all rows, for each subset of the columns, the others hidden."""
 
 
-class Predictor:
+class Predictor(Preparing):
     """A model set up to answer fast.
 
     It is in eval mode. If it was trained in bf16, the weights of its large products are converted once, in
@@ -95,18 +96,10 @@ class Predictor:
         """The fitted task of each target."""
         return self.preprocessing.tasks
 
-    def prepare(
-        self,
-        table: Table,
-        targets: bool = True,
-        store: Store | None = None,
-        progress: Progress = lambda n: None,
-    ) -> Dataset:
-        """Prepare all rows of a table, and embed the columns of frozen encoders."""
-        prepared = self.preprocessing.prepare(table, targets, progress, store)
-        encoders = network.frozen(self.model)
-        frozen.embed(prepared, self.preprocessing, encoders, self.plan, self.settings, store)
-        return Dataset(prepared, self.preprocessing)
+    @property
+    def frozen(self) -> dict[str, FrozenEncoder]:
+        """The model's frozen encoders, by column."""
+        return network.frozen(self.model, self.plan)
 
     def outputs(
         self, rows: Dataset, subsets: Sequence[Sequence[str]], progress: Progress = lambda n: None

@@ -285,9 +285,7 @@ def _recognised(filled: pa.ChunkedArray, chosen: Number, share: float, style: St
         other = other.model_copy(update={"group": mark})
     cell = with_mark.slice(0, 1)
     first, second = (convention.read(cell).cells[0].as_py() for convention in (chosen, other))
-    second_reading = (
-        f"{cell[0].as_py()} is read as {first:g}, and may also be {second:g}; if so, set decimal: '{other.decimal}'"
-    )
+    second_reading = f"{cell[0].as_py()} is read as {first:g}, and may also be {second:g}; if so, set decimal: '{other.decimal}'"
     return Recognised(chosen, share, reason, second_reading)
 
 
