@@ -23,7 +23,7 @@ from measure import machine, median, page, read_arguments, seconds, table
 from plait.media.cache import Cache
 from plait.media.cell import Cell
 from plait.media.image import Framing
-from plait.media.video import Clip
+from plait.media.video import OpenVideo
 from plait.modalities import audio
 from plait.modalities.image import Config, decode
 from plait.nn.batch import Values
@@ -208,8 +208,10 @@ def images(width: int, height: int, count: int, times: int) -> list[object]:
 def frames(group: int, sizes: Sizes) -> list[object]:
     """Compare the decoding of eight frames with that of all frames."""
     file = film(group, sizes.frames)
-    theirs, ours = against(lambda: decode_all(file), lambda: Clip(file).frames(8, FRAMING), 1, sizes.times)
-    every, picked = decode_all(file), Clip(file).frames(8, FRAMING).pixels
+    theirs, ours = against(
+        lambda: decode_all(file), lambda: OpenVideo(file).frames(8, FRAMING), 1, sizes.times
+    )
+    every, picked = decode_all(file), OpenVideo(file).frames(8, FRAMING).pixels
     numbers = [int((i + 0.5) * sizes.frames / 8) for i in range(8)]
     same = all(np.abs(every[n].astype(int) - picked[i]).mean() < 3 for i, n in enumerate(numbers))
     return [

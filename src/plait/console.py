@@ -1,4 +1,4 @@
-"""What a user sees in the terminal. rich is imported only once there is something to show."""
+"""What a user sees in the terminal. rich is imported only when there is something to show."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, JustifyMethod
     from rich.progress import Progress, TaskID
+
+DRAW_EVERY = 0.1  # seconds
 
 
 class Screen:
@@ -24,7 +26,8 @@ class Screen:
         from rich.console import Console
 
         file = sys.stdout if self.out else sys.stderr
-        return Console(file=file, highlight=False, soft_wrap=True, width=None if file.isatty() else 120)
+        width = None if file.isatty() else 120  # a file has no width of its own
+        return Console(file=file, highlight=False, soft_wrap=True, width=width)
 
     def say(self, text: str = "", style: str = "") -> None:
         """Print one line, unless the screen is quiet."""
@@ -36,7 +39,7 @@ class Screen:
         self.say(f"warning: {text}", "yellow")
 
     def table(self, title: str, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table; columns whose header ends in a space are aligned to the right."""
+        """Print a table. A column whose header ends in a space is aligned to the right."""
         if self.quiet:
             return
         from rich.table import Table
@@ -51,17 +54,17 @@ class Screen:
             padding=(0, 2, 0, 0),
         )
         for header in headers:
-            table.add_column(
-                header.strip(), justify="right" if header.endswith(" ") else "left", overflow="fold"
-            )
+            side: JustifyMethod = "right" if header.endswith(" ") else "left"
+            table.add_column(header.strip(), justify=side, overflow="fold")
+
+        # as `Text`, cells may hold square brackets, which rich would take for styles
         for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
-        console = self._console()
-        console.print(table, soft_wrap=False)
+            table.add_row(*map(Text, row))
+        self._console().print(table, soft_wrap=False)
 
     @contextmanager
     def bar(self, what: str, total: int) -> Iterator[Bar]:
-        """A progress bar, drawn at most ten times a second and only in a terminal."""
+        """Show a progress bar, drawn at most ten times a second and only in a terminal."""
         console = None if self.quiet else self._console()
         if console is None or not console.is_terminal:
             yield Bar(None, None)
@@ -76,19 +79,21 @@ class Screen:
             TextColumn("{task.fields[note]}"),
         )
         with Progress(*columns, console=console, auto_refresh=False, transient=True) as progress:
-            yield Bar(progress, progress.add_task(what, total=total, note=""))
+            task = progress.add_task(what, total=total, note="")
+            yield Bar(progress, task)
 
 
 class Bar:
-    """`advance` costs a clock reading unless it is time to draw."""
+    """A progress bar. `advance` only reads the clock unless it is time to draw."""
 
     def __init__(self, progress: Progress | None, task: TaskID | None) -> None:
-        self._progress, self._task = progress, task
-        self._waiting = 0
-        self._next = 0.0
+        self._progress = progress
+        self._task = task
+        self._waiting = 0  # steps that are done but not drawn
+        self._next = 0.0  # when to draw next
 
     def advance(self, steps: int = 1) -> None:
-        """Count steps as done. The bar is drawn again only if its last drawing is long ago."""
+        """Count steps as done. Draw the bar again if it was last drawn long enough ago."""
         self._waiting += steps
         if self._progress is not None and time.perf_counter() >= self._next:
             self.draw()
@@ -101,4 +106,5 @@ class Bar:
         if note is not None:
             self._progress.update(self._task, note=note)
         self._progress.refresh()
-        self._waiting, self._next = 0, time.perf_counter() + 0.1
+        self._waiting = 0
+        self._next = time.perf_counter() + DRAW_EVERY

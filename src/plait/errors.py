@@ -1,15 +1,15 @@
 """Every error that plait raises on purpose.
 
     PlaitError
-    ├── TableError          a table that cannot be read, or lacks what was asked of it
-    ├── BadCellsError       cells that cannot be read, more of them than is allowed
+    ├── TableError          a table that cannot be read or written, or lacks a column
+    ├── BadCellsError       more cells that cannot be read than are allowed
     ├── RecipeError         a recipe, option or component that does not exist or does not fit
     ├── ArtifactError       a folder that is no trained model, or not one of this version
     ├── TrainingError       training that cannot go on (no labelled rows, a loss that is not finite)
     └── Interrupted         the user pressed Ctrl-C; the message says how to go on
 
-`BadCell` is not among them: it marks one cell, is always caught by the column that loads it, and ends up in
-`problems.csv`.
+`BadCell` is not among them. It marks one cell. The column that loads the cell always catches it, and lists it
+in `problems.csv`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+MAX_SHOWN = 20  # names in a message
+
 
 class PlaitError(Exception):
-    """The base of all errors that a user can act on. Its text says what was expected, what came, and
-    what to do.
+    """The base of all errors that a user can act on.
+
+    The message says what was expected, what came, and what to do.
     """
 
 
@@ -29,11 +32,11 @@ class TableError(PlaitError):
 
 
 class BadCellsError(PlaitError):
-    """More cells cannot be read than the caller allows."""
+    """More cells cannot be read than are allowed."""
 
 
 class RecipeError(PlaitError):
-    """An option or a choice of components does not fit, or does not fit the table."""
+    """A recipe, an option or a component does not exist, or does not fit the table."""
 
 
 class ArtifactError(PlaitError):
@@ -49,9 +52,7 @@ class Interrupted(PlaitError):
 
 
 class BadCell(Exception):
-    """One cell could not be read. `reason` is shown to the user; `file` names the file, where there is
-    one.
-    """
+    """One cell cannot be read. `reason` is shown to the user. `file` is the path, or "" if there is none."""
 
     def __init__(self, reason: str, file: str = "") -> None:
         super().__init__(reason)
@@ -59,18 +60,22 @@ class BadCell(Exception):
         self.file = file
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of an error message: the valid name nearest to `name`, or all of them when none is near.
+def nearest(name: str, valid_names: Iterable[str]) -> str:
+    """Return the end of an error message: the valid name nearest to `name`, or all if none is near.
 
     >>> nearest("lstn", ["cnn", "lstm"])
     "did you mean 'lstm'?"
     """
-    known = list(known)
-    folded = {k.casefold(): k for k in reversed(known)}
-    close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
+    names = list(valid_names)
+
+    # of names that differ only in case, the first one counts
+    name_by_folded = {valid.casefold(): valid for valid in reversed(names)}
+    close = difflib.get_close_matches(name.casefold(), name_by_folded, n=1, cutoff=0.6)
     if close:
-        return f"did you mean '{folded[close[0]]}'?"
-    if not known:
+        return f"did you mean '{name_by_folded[close[0]]}'?"
+    if not names:
         return "there are none."
-    shown = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
+    shown = ", ".join(names[:MAX_SHOWN])
+    if len(names) > MAX_SHOWN:
+        shown += ", ..."
     return f"there are: {shown}."

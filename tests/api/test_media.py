@@ -228,7 +228,7 @@ def test_a_clip_without_sound_is_no_problem_though_its_frames_were_prepared_befo
         quiet=True,
     )
     assert both.inputs == ["film", "film.sound"]
-    assert "no sound" not in (tmp_path / "both" / "problems.csv").read_text()
+    assert "no audio" not in (tmp_path / "both" / "problems.csv").read_text()
 
 
 def test_a_file_without_sound_in_a_column_of_sounds_is_named(
@@ -238,7 +238,7 @@ def test_a_file_without_sound_in_a_column_of_sounds_is_named(
     loaded = modalities.find("audio")(modalities.configure("audio", {})).load(
         pa.chunked_array([["silent.mp4"]]), Source("noise", tmp_path)
     )
-    assert [p.reason for p in loaded.problems] == ["no sound in it"]
+    assert [p.reason for p in loaded.problems] == ["no audio in it"]
 
 
 @pytest.mark.parametrize("view", ["windows", "whole"])

@@ -255,7 +255,7 @@ def test_the_same_picture_on_both_sides_is_said(
     for row in rows:
         row["photo"] = rows[0]["photo"]
     plait.fit(write_csv(tmp_path / "train.csv", rows), "label", out=tmp_path / "run", overrides=FAST)
-    assert "1 files lie in both train and valid" in capsys.readouterr().err
+    assert "1 file is in both the training and the validation rows" in capsys.readouterr().err
 
 
 def test_long_texts_are_cut_and_counted(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import plait
 from plait import __version__
 from plait.cli.app import app
 from plait.cli.main import run
@@ -35,28 +36,30 @@ COMMANDS = [
 
 
 def test_help_lists_every_command_and_each_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    assert [c.name or c.callback.__name__ for c in app.registered_commands if c.callback] == COMMANDS
+    assert [command.callback.__name__ for command in app.registered_commands if command.callback] == COMMANDS
     assert run(["--help"]) == 0
-    said = capsys.readouterr().out
-    assert all(command in said for command in COMMANDS)
+    overview = capsys.readouterr().out
+    assert all(command in overview for command in COMMANDS)
     for command in COMMANDS:
         assert run([command, "--help"]) == 0
         assert f"Example: plait {command}" in capsys.readouterr().out
 
 
-def test_fit_evaluate_predict_embed_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_is_trained_scored_used_and_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     table = write_csv(tmp_path / "train.csv", make_rows(tmp_path, 48))
     folder = str(tmp_path / "run")
-    options = [a for o in FAST for a in ("--set", o)]
+    options = []
+    for override in FAST:
+        options += ["--set", override]
     assert run(["inspect", str(table), "--target", "label"]) == 0
     assert "24 of 24 cells looked at are images" in capsys.readouterr().out
-    assert (
-        run(["fit", str(table), "--target", "label", "--out", folder, "--column", "shop=ignored", *options])
-        == 0
-    )
-    said = capsys.readouterr().err
-    assert "said by the recipe" in said
-    assert f"report: {folder}/report.html" in said
+    options += ["--target", "label", "--out", folder, "--column", "shop=ignored"]
+    assert run(["fit", str(table), *options]) == 0
+    messages = capsys.readouterr().err
+    assert "said by the recipe" in messages
+    assert f"report: {folder}/report.html" in messages
     assert run(["evaluate", folder, str(table), "-o", str(tmp_path / "scores.json")]) == 0
     assert "accuracy" in capsys.readouterr().out
     assert json.loads((tmp_path / "scores.json").read_text())["targets"]["label"]["rows"] == 48
@@ -74,13 +77,31 @@ def test_fit_evaluate_predict_embed_report(tmp_path: Path, capsys: pytest.Captur
     assert not re.search(r"(src|href)=\"http", page), "the page needs nothing from elsewhere"
 
 
+def test_fit_and_tune_pass_the_same_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: dict[str, dict[str, Any]] = {}
+    monkeypatch.setattr(plait, "fit", lambda *arguments, **options: calls.update(fit=options))
+    monkeypatch.setattr(plait, "tune", lambda *arguments, **options: calls.update(tune=options))
+    options = ["--target", "y", "--align", "a, b", "--column", "price=number", "--set", "fusion=gated"]
+    options += ["--valid", "v.csv", "--recipe", "classic", "--seed", "3", "--quality", "good", "--out", "run"]
+    assert run(["fit", "t.csv", *options, "--strict"]) == 0
+    assert run(["tune", "t.csv", *options, "--trials", "4"]) == 0
+
+    assert calls["fit"].pop("strict") is True
+    assert calls["tune"].pop("trials") == 4
+    assert calls["fit"] == calls["tune"]
+    assert calls["fit"]["align"] == ["a", "b"]
+    assert calls["fit"]["overrides"] == ["fusion=gated"]
+    assert list(calls["fit"]["columns"]) == ["price"]
+    assert (calls["fit"]["valid"], calls["fit"]["test"], calls["fit"]["seed"]) == ("v.csv", None, 3)
+
+
 def test_errors_are_one_message_without_a_traceback(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["inspect", str(tmp_path / "gone.csv")]) == 1
-    said = capsys.readouterr().err
-    assert said.startswith("plait: no file")
-    assert "Traceback" not in said
+    message = capsys.readouterr().err
+    assert message.startswith("plait: no file")
+    assert "Traceback" not in message
     assert run(["fit"]) == 2
     assert run(["fitt"]) == 2
     assert run(["options", "encoders", "lstn"]) == 1
@@ -99,18 +120,16 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 
 def test_options_come_from_the_components(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["options", "encoders", "lstm"]) == 0
-    said = capsys.readouterr().out
-    assert "encoders/lstm" in said
-    assert "width = 64" in said
+    lstm = capsys.readouterr().out
+    assert "encoders/lstm" in lstm
+    assert "width = 64" in lstm
     assert run(["options"]) == 0
-    said = capsys.readouterr().out
-    assert all(
-        word in said
-        for word in ("modalities/image", "fusion/low_rank", "tasks/regression", "recipe/training")
-    )
+    every_component = capsys.readouterr().out
+    for title in ("modalities/image", "fusion/low_rank", "tasks/regression", "recipe/training"):
+        assert title in every_component
 
 
-def test_demo_on_a_table_that_comes_with_pip(
+def test_the_demo_compares_inputs_and_shows_predictions(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from plait.samples import digits
@@ -119,45 +138,38 @@ def test_demo_on_a_table_that_comes_with_pip(
         digits, "OVERRIDES", (*digits.OVERRIDES, "training.epochs=2", "modalities.image.size=16")
     )
     assert run(["demo", "digits", "--cache", str(tmp_path), "--out", str(tmp_path / "run")]) == 0
-    said = capsys.readouterr().out
-    assert all(
-        word in said
-        for word in (
-            "all columns",
-            "picture alone",
-            "clue alone",
-            "majority class",
-            "some test rows",
-            "report:",
-        )
-    )
+    screen = capsys.readouterr().out
+    for text in ("all columns", "picture only", "clue only", "baseline", "some test rows", "report:"):
+        assert text in screen
     assert (tmp_path / "run" / "report.html").is_file()
 
 
-def test_demo_without_a_package_client_falls_back(
+def test_the_demo_falls_back_without_a_package_client(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from plait import console
     from plait.cli import demo
 
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    sample, path = demo._fetch(None, tmp_path, console.Screen(out=True))
+    sample, path = demo.fetch_sample(None, tmp_path, console.Screen(out=True))
     assert sample.__name__ == "plait.samples.digits"
     assert path.is_file()
-    said = capsys.readouterr().out
-    assert "does not have" in said
-    assert "Falling back to the digits" in said
+    screen = capsys.readouterr().out
+    assert "does not have" in screen
+    assert "Falling back to the digits" in screen
 
 
-def test_stamps_are_read_as_they_lie(tmp_path: Path) -> None:
+def test_stamps_become_rows_and_a_text_stays_on_one_side(tmp_path: Path) -> None:
     from plait.samples import stamps
 
     for i in range(70):
         folder = tmp_path / ("animals" if i % 2 else "food")
         folder.mkdir(exist_ok=True)
-        (folder / f"thing{chr(97 + i % 26)}{chr(97 + i // 26)}.{'png' if i % 5 else 'svg'}").write_bytes(b"x")
+        name = f"thing{chr(97 + i % 26)}{chr(97 + i // 26)}"  # letters: names that differ in digits are kin
+        suffix = "png" if i % 5 else "svg"
+        (folder / f"{name}.{suffix}").write_bytes(b"x")
         text = f"\ufeffA thing called {i // 2}.\nfr.utf8=Une chose.\n"
-        (folder / f"thing{chr(97 + i % 26)}{chr(97 + i // 26)}.txt").write_text(text, encoding="utf-8")
+        (folder / f"{name}.txt").write_text(text, encoding="utf-8")
     rows = stamps.build(tmp_path)
     assert len(rows) == 70
     assert rows[0]["sentence"].startswith("A thing called")
@@ -166,10 +178,10 @@ def test_stamps_are_read_as_they_lie(tmp_path: Path) -> None:
     sides: dict[str, set[Any]] = {}
     for row in rows:
         sides.setdefault(row["sentence"], set()).add(row["split"])
-    assert all(len(side) == 1 for side in sides.values()), "a sentence lies on one side"
+    assert all(len(side) == 1 for side in sides.values()), "all stamps with the same text lie on one side"
 
 
-def test_version() -> None:
+def test_the_version_has_three_numbers() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
 
 

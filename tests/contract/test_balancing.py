@@ -1,4 +1,4 @@
-"""What every way of balancing keeps, with each of its methods."""
+"""The contract of all ways of balancing, with each of their methods."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from support.components import component, variants
 from support.options import assert_option_matters, options_of
 
 VARIANTS = variants(balancings)
-IN_PARTS = [(name, options) for name, options in VARIANTS if not component("balancing", name).again]
+ADDITIVE = [(name, options) for name, options in VARIANTS if not component("balancing", name).again]
 
 
 @pytest.mark.parametrize(("name", "options"), VARIANTS)
@@ -47,9 +47,9 @@ class TestBalancing:
         assert torch.equal(stepped(balancing).w.grad, stepped(other).w.grad)
 
 
-@pytest.mark.parametrize(("name", "options"), IN_PARTS)
-def test_a_batch_in_parts_has_the_gradient_of_the_batch(name: str, options: dict[str, Any]) -> None:
-    """Except for those that compare losses before and after the step: each part moves their weights."""
+@pytest.mark.parametrize(("name", "options"), ADDITIVE)
+def test_micro_batches_have_the_gradient_of_the_batch(name: str, options: dict[str, Any]) -> None:
+    """Except for methods that compare losses around the step: each micro-batch moves their weights."""
     balancing, at_once, toy = build(name, **options), build(name, **options), Toy()
     for _ in range(2):
         balancing.backward({target: loss / 2 for target, loss in toy.losses().items()}, [toy.w])

@@ -1,4 +1,4 @@
-"""What every component of every kind keeps. A new file is tested from the moment it is there."""
+"""The contract of all components of every kind. A new file is tested as soon as it exists."""
 
 from __future__ import annotations
 

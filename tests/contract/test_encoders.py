@@ -1,4 +1,4 @@
-"""What every encoder keeps, with every kind of layout that it takes."""
+"""The contract of all encoders, with every kind of layout that each takes."""
 
 from __future__ import annotations
 
@@ -35,12 +35,13 @@ class TestEncoder:
         assert tokens.mask_BL.dtype == torch.bool
         assert torch.isfinite(tokens.x_BLD).all()
 
-    def test_a_row_alone_is_encoded_as_among_eight(self, name: str, kind: str) -> None:
+    def test_a_single_row_is_encoded_as_among_eight(self, name: str, kind: str) -> None:
         encoder, values = build_encoder(name, kind), random_values(kind, 8)
         among = encoder(values).pooled_BD()
         for row in range(8):
-            alone = encoder(values.take(torch.tensor([row]))).pooled_BD()  # without padding beyond its length
-            assert torch.allclose(alone[0], among[row], atol=1e-5)
+            single_row = values.take(torch.tensor([row]))  # without padding beyond its length
+            single = encoder(single_row).pooled_BD()
+            assert torch.allclose(single[0], among[row], atol=1e-5)
 
     def test_every_parameter_learns_in_two_steps(self, name: str, kind: str) -> None:
         encoder, values = build_encoder(name, kind, trainable(name)).train(), random_values(kind, 8)

@@ -1,4 +1,4 @@
-"""What every fusion keeps."""
+"""The contract of all fusions."""
 
 from __future__ import annotations
 
@@ -66,12 +66,12 @@ class TestFusion:
             noisy[column] = Tokens(torch.where(t.mask_BL[..., None], t.x_BLD, 1e3), t.mask_BL)
         assert torch.allclose(fusion(tokens, present), fusion(noisy, present), atol=1e-5)
 
-    def test_a_row_alone_is_fused_as_among_eight(self, name: str) -> None:
+    def test_a_single_row_is_fused_as_among_eight(self, name: str) -> None:
         fusion, present = build_fusion(name), everywhere(8)
         tokens = random_tokens(present)
         row = {column: Tokens(t.x_BLD[3:4], t.mask_BL[3:4]) for column, t in tokens.items()}
-        alone = fusion(row, everywhere(1))
-        assert torch.allclose(fusion(tokens, present)[3], alone[0], atol=1e-5)
+        single = fusion(row, everywhere(1))
+        assert torch.allclose(fusion(tokens, present)[3], single[0], atol=1e-5)
 
     def test_every_parameter_learns(self, name: str) -> None:
         fusion, present = build_fusion(name).train(), everywhere(64)

@@ -1,4 +1,4 @@
-"""What every member of an ensemble keeps: any task, any subset of inputs, the same answers once saved."""
+"""The contract of all members: any task, any subset of inputs, the same answers once saved."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ def test_every_subset_has_outputs_of_all_targets(fitted: Fitted) -> None:
 
 
 def test_hiding_columns_changes_answers(fitted: Fitted) -> None:
-    with_all, with_one, *_ = fitted.outputs()
+    of_all_columns, of_one_column, *_ = fitted.outputs()
     for target in TARGETS:
-        assert not torch.equal(with_all[target], with_one[target])
+        assert not torch.equal(of_all_columns[target], of_one_column[target])
 
 
 def test_without_inputs_all_rows_are_answered_alike(fitted: Fitted) -> None:
-    *_, without = fitted.outputs()
-    for output in without.values():
+    *_, of_no_column = fitted.outputs()
+    for output in of_no_column.values():
         torch.testing.assert_close(output, output[:1].expand_as(output))
 
 

@@ -1,4 +1,4 @@
-"""What every modality keeps."""
+"""The contract of all modalities."""
 
 from __future__ import annotations
 
@@ -62,14 +62,15 @@ def test_state_is_json_and_restores_equal_values(fitted: Fitted) -> None:
     assert restored.layout == modality.layout
 
 
-def test_a_row_alone_has_the_values_it_has_among_others(fitted: Fitted) -> None:
+def test_a_single_row_has_the_values_it_has_among_others(fitted: Fitted) -> None:
     among = fitted.modality.transform(fitted.loaded.values, None).x[4]
     row = load(fitted.modality, fitted.example.column.slice(4, 1))
-    alone = fitted.modality.transform(row.values, None).x[0]
+    single = fitted.modality.transform(row.values, None).x[0]
 
-    # among longer rows, a row is padded
-    among = among[: len(alone)] if fitted.loaded.values.length_B is not None else among
-    assert torch.equal(among, alone)
+    # Among longer rows, a row is padded.
+    if fitted.loaded.values.length_B is not None:
+        among = among[: len(single)]
+    assert torch.equal(among, single)
 
 
 def test_a_column_without_any_cell_is_all_missing(fitted: Fitted) -> None:
@@ -97,6 +98,6 @@ def test_its_default_encoder_takes_it(fitted: Fitted) -> None:
     assert modality.layout.kind in encoder.takes
 
 
-def test_each_form_of_cells_has_a_modality_of_its_own() -> None:
+def test_no_two_forms_of_cells_have_the_same_modality() -> None:
     names = [modality_of(example) for example in examples()]
     assert len(set(names)) == len(names), f"two forms of cells are taken for the same modality: {names}"

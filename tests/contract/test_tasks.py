@@ -1,4 +1,4 @@
-"""What every task keeps, and what every one of each base: Prediction, Writing, Comparison."""
+"""The contract of all tasks, and of the tasks of each base: Prediction, Writing, Comparison."""
 
 from __future__ import annotations
 
@@ -79,14 +79,14 @@ class TestTask:
         assert "" in answers
         assert all(len(column) == ROWS for column in answers.values())
 
-    def test_a_row_alone_is_answered_as_among_others(self, name: str) -> None:
+    def test_a_single_row_is_answered_as_among_others(self, name: str) -> None:
         task, among = fit_task(name).task, inputs(name)
         with torch.no_grad():
             expected = task.decode(task.answer(*among))[3]
-            alone = task.decode(task.answer(*one_row(*among, 3)))[0]
+            single = task.decode(task.answer(*one_row(*among, 3)))[0]
         if isinstance(task, Writing):  # padded to the longest row
-            expected = expected[: len(alone)]
-        torch.testing.assert_close(alone, expected, atol=1e-5, rtol=1e-4)
+            expected = expected[: len(single)]
+        torch.testing.assert_close(single, expected, atol=1e-5, rtol=1e-4)
 
     def test_state_is_json_and_restores_the_same_task(self, name: str) -> None:
         task = fit_task(name).task
@@ -160,8 +160,11 @@ class TestPrediction:
         mixed = task.mix(torch.stack([output, output]), torch.tensor([0.3, 0.7]))
         answers = task.answers(mixed)
         for key, expected in task.answers(output).items():
-            one, other = answers[key].to_pylist(), expected.to_pylist()
-            assert one == pytest.approx(other) if isinstance(other[0], float) else one == other
+            mixed_cells, expected_cells = answers[key].to_pylist(), expected.to_pylist()
+            if isinstance(expected_cells[0], float):
+                assert mixed_cells == pytest.approx(expected_cells)
+            else:
+                assert mixed_cells == expected_cells
 
     def test_sure_answers_become_labels(self, name: str) -> None:
         fitted = fit_task(name)

@@ -90,7 +90,7 @@ def test_tiny_tables_keep_a_row_to_train() -> None:
 def test_the_same_file_on_both_sides_is_a_warning() -> None:
     warnings = leaks({"photo": [{b"a"}, {b"b"}, {b"a"}, set()]}, {"train": [0, 1], "valid": [2, 3]})
     assert len(warnings) == 1
-    assert "1 files lie in both train and valid (rows 0 and 2" in warnings[0]
+    assert "1 file is in both the training and the validation rows" in warnings[0]
     assert not leaks({"photo": [b"a", b"b", b"c", b""]}, {"train": [0, 1], "valid": [2, 3]})
 
 
@@ -186,3 +186,9 @@ def test_one_group_at_least_trains() -> None:
 def test_shares_that_leave_no_row_to_train_are_refused() -> None:
     with pytest.raises(ValueError, match=r"expected valid \+ test below 1, came 0.6 \+ 0.4"):
         SplitRecipe(valid=0.6, test=0.4)
+
+
+def test_several_files_on_both_sides_are_counted() -> None:
+    warnings = leaks({"photo": [{b"a"}, {b"b"}, {b"b"}, {b"a"}]}, {"train": [0, 1], "test": [2, 3]})
+    assert "2 files are in both the training and the test rows (rows 0 and 2" in warnings[0]
+    assert "scores on test rows will be too good" in warnings[0]

@@ -1,4 +1,4 @@
-"""Pretrained networks, frozen: the same vectors as transformers gives, computed once, kept with the model."""
+"""Pretrained networks: the vectors that transformers gives, computed once, and networks that are trained."""
 
 from __future__ import annotations
 
@@ -53,15 +53,16 @@ TEXTS = [
 def prepared(
     modality: str, folder: Path, cells: list[Any], root: Path = Path()
 ) -> tuple[Pretrained, Any, Any]:
-    """The encoder, the modality as the encoder asks for it, and the cells loaded."""
+    """Return the encoder, the modality with the options that the encoder asks for, and the loaded cells."""
     config = Pretrained.settled(encoders.configure("pretrained", {"model": str(folder)}), modality)
-    kind = modalities.find(modality)
+    options = modalities.configure(modality, Pretrained.asks(config, modality))
     column = pa.chunked_array([pa.array(cells)])
-    fitted = kind.fit(modalities.configure(modality, Pretrained.asks(config, modality)), column)
-    return Pretrained.build(config, fitted.layout).eval(), fitted, fitted.load(column, Source("column", root))
+    fitted = modalities.find(modality).fit(options, column)
+    encoder = Pretrained.build(config, fitted.layout).eval()
+    return encoder, fitted, fitted.load(column, Source("column", root))
 
 
-def test_texts_get_the_vectors_of_their_sentence_encoder(tmp_path: Path) -> None:
+def test_texts_get_the_vectors_of_their_model(tmp_path: Path) -> None:
     folder = tiny_models.bert(tmp_path / "bert")
     encoder, modality, loaded = prepared("text", folder, TEXTS)
     assert loaded.present.tolist() == [True, True, True, False, False, False, True]
@@ -69,14 +70,10 @@ def test_texts_get_the_vectors_of_their_sentence_encoder(tmp_path: Path) -> None
     values = loaded.values.take(loaded.present.nonzero()[:, 0])
     vectors = encoder.embed(modality.transform(values, None))
     assert vectors.x.shape == (4, 1, 32)
+
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), pad_token="[PAD]")
-    tokenised = tokenizer(
-        [t for t in TEXTS if t and t.strip()],
-        padding=True,
-        truncation=True,
-        max_length=16,
-        return_tensors="pt",
-    )
+    texts = [text for text in TEXTS if text and text.strip()]
+    tokenised = tokenizer(texts, padding=True, truncation=True, max_length=16, return_tensors="pt")
     model = AutoModel.from_pretrained(folder)
     mask = tokenised["attention_mask"]
     with torch.no_grad():
@@ -92,9 +89,9 @@ def test_images_get_the_vectors_and_colours_of_their_model(tmp_path: Path) -> No
     Image.fromarray(pixels).save(tmp_path / "a.png")
     encoder, modality, loaded = prepared("image", folder, ["a.png"], tmp_path)
     vectors = encoder.embed(modality.transform(loaded.values, None))
-    x = (
-        torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255 - torch.tensor([0.4, 0.5, 0.6]).view(3, 1, 1)
-    ) / torch.tensor([0.2, 0.25, 0.3]).view(3, 1, 1)
+    mean = torch.tensor([0.4, 0.5, 0.6]).view(3, 1, 1)
+    std = torch.tensor([0.2, 0.25, 0.3]).view(3, 1, 1)
+    x = (torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255 - mean) / std
     with torch.no_grad():
         expected = AutoModel.from_pretrained(folder)(x).last_hidden_state[:, 0]
     assert torch.allclose(vectors.x[:, 0].float(), expected, atol=5e-3)
@@ -102,12 +99,8 @@ def test_images_get_the_vectors_and_colours_of_their_model(tmp_path: Path) -> No
 
 def test_what_a_models_files_say_is_followed(tmp_path: Path) -> None:
     encoder, modality, _ = prepared("image", tiny_models.resnet(tmp_path / "resnet"), [None, "x"])
-    assert (modality.config.size, modality.config.fit, modality.config.mean, modality.config.std) == (
-        32,
-        "crop",
-        0.0,
-        1.0,
-    )
+    config = modality.config
+    assert (config.size, config.fit, config.mean, config.std) == (32, "crop", 0.0, 1.0)
     assert (encoder.pool, encoder.width, encoder.unit) == ("mean", 16, False)
     assert encoder.embed(Values(torch.randn(2, 3, 32, 32))).x.shape == (2, 1, 16)
 
@@ -128,9 +121,10 @@ def models(tmp_path: Path) -> dict[str, Path]:
 
 
 def overrides(models: dict[str, Path]) -> list[str]:
-    return [o for o in FAST if not o.startswith(("columns.", "modalities.image"))] + [
-        f"encoders.{modality}={{name: pretrained, model: {folder}}}" for modality, folder in models.items()
-    ]
+    options = [option for option in FAST if not option.startswith(("columns.", "modalities.image"))]
+    for modality, folder in models.items():
+        options.append(f"encoders.{modality}={{name: pretrained, model: {folder}}}")
+    return options
 
 
 def test_a_fit_embeds_once_and_its_folder_is_all_that_it_needs(
@@ -152,36 +146,33 @@ def test_a_fit_embeds_once_and_its_folder_is_all_that_it_needs(
     monkeypatch.setenv("PLAIT_CACHE", "off")
     for folder in models.values():
         shutil.rmtree(folder)
-    loaded = plait.load(tmp_path / "run").predict(table)
-    probabilities, expected = (np.array(a["label_probability_red"].to_pylist()) for a in (loaded, answers))
+
+    loaded_answers = plait.load(tmp_path / "run").predict(table)
+    probabilities = np.array(loaded_answers["label_probability_red"].to_pylist())
+    expected = np.array(answers["label_probability_red"].to_pylist())
     assert np.abs(probabilities - expected).max() < 2e-2
-    assert sum(p.stat().st_size for p in (tmp_path / "run").glob("*.safetensors")) < 2e6, (
-        "the network is not among the weights"
-    )
+    weights = (tmp_path / "run").glob("*.safetensors")
+    assert sum(file.stat().st_size for file in weights) < 2e6, "the network is not among the weights"
 
 
-def test_vectors_that_stand_in_for_cells_say_what_the_cells_do(
-    tmp_path: Path, models: dict[str, Path]
-) -> None:
+def test_embeddings_are_encoded_as_the_cells_they_are_of(tmp_path: Path, models: dict[str, Path]) -> None:
     rows = make_rows(tmp_path, 40)
     rows[3]["photo"], rows[4]["text"] = "", ""
     table = write_csv(tmp_path / "train.csv", rows)
     network = plait.fit(
         table, "label", out=tmp_path / "run", overrides=[*overrides(models), "training.epochs=1"], quiet=True
     ).network
-    plain = Dataset(network.preprocessing.prepare(read(table)), network.preprocessing)
-    stood_in = network.prepare(read(table))
-    every = torch.arange(40)
+    of_cells = Dataset(network.preprocessing.prepare(read(table)), network.preprocessing)
+    of_embeddings = network.prepare(read(table))
+    rows = torch.arange(40)
     with torch.no_grad():
-        expected, from_vectors = (
-            network.model.encode(dataset.batch(every)).tokens for dataset in (plain, stood_in)
-        )
-    for c in models:
-        column = {"image": "photo"}.get(c, c)
-        assert stood_in.prepared.batch.values[column].encoded
-        assert not plain.prepared.batch.values[column].encoded
-        torch.testing.assert_close(from_vectors[column].x_BLD, expected[column].x_BLD, atol=2e-2, rtol=1e-2)
-        assert torch.equal(from_vectors[column].mask_BL, expected[column].mask_BL)
+        expected = network.model.encode(of_cells.batch(rows)).tokens
+        tokens = network.model.encode(of_embeddings.batch(rows)).tokens
+    for column in ("photo", "text"):
+        assert of_embeddings.prepared.batch.values[column].encoded
+        assert not of_cells.prepared.batch.values[column].encoded
+        torch.testing.assert_close(tokens[column].x_BLD, expected[column].x_BLD, atol=2e-2, rtol=1e-2)
+        assert torch.equal(tokens[column].mask_BL, expected[column].mask_BL)
 
 
 def test_each_image_of_a_list_is_embedded(tmp_path: Path, models: dict[str, Path]) -> None:
@@ -253,7 +244,7 @@ def test_columns_of_other_modalities_are_refused(tmp_path: Path) -> None:
 
 
 def tuned(folder: Path, modality: str, mode: str, layout: Layout, **options: Any) -> tuple[Any, Any]:
-    """The network frozen, and the same to be trained on."""
+    """Return the network frozen, and the same network to be trained further."""
     built = []
     for encoder_mode in ("frozen", mode):
         config = Pretrained.settled(
@@ -300,11 +291,13 @@ def test_training_begins_from_the_pretrained_network(mode: str, modality: str, t
     other.train()
     rates = {id(parameter): rate for parameter, rate in other.rates()}
     trained_ids = {id(parameter) for parameter in trained_parameters(other).values()}
-    assert set(rates) == trained_ids, "every trained parameter has a rate of its own"
+    assert set(rates) == trained_ids, "every trained parameter has a rate"
     torch.manual_seed(0)
     optimizer = optimizer_for(other, TrainingRecipe(learning_rate=0.1))
     assert {group["scale"] for group in optimizer.param_groups} == set(rates.values())
-    for _ in range(2):  # the first step moves only one of the two matrices of LoRA: the other is zero
+
+    # The first step moves only one of the two matrices of LoRA: the other is zero.
+    for _ in range(2):
         (other(values).x_BLD * torch.randn(before.x_BLD.shape[-1])).sum().backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -374,18 +367,17 @@ def test_a_tuned_model_is_the_same_after_loading(mode: str, tmp_path: Path) -> N
     np.testing.assert_allclose(model.embed(table), again.embed(table), atol=1e-5)
 
 
-def test_auto_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_mode_that_auto_chooses_has_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = encoders.configure("pretrained", {"model": str(tiny_models.bert(tmp_path))})
-    assert Pretrained.settled(options, "text", 10_000).mode == (
-        "lora" if torch.cuda.is_available() else "frozen"
-    )
+    expected = "lora" if torch.cuda.is_available() else "frozen"
+    assert Pretrained.settled(options, "text", 10_000).mode == expected
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     few, many = (Pretrained.settled(options, "text", rows) for rows in (500, 5000))
     assert (few.mode, few.why) == ("frozen", "500 rows")
     assert (many.mode, many.why) == ("lora", "5,000 rows and a GPU: worth adapting")
 
 
-def test_sounds_get_the_vectors_of_their_model(tmp_path: Path) -> None:
+def test_audio_gets_the_vectors_of_its_model(tmp_path: Path) -> None:
     folder = tiny_models.wav2vec2(tmp_path / "wave")
     waves = [wave(0.5, 440, rate=8000), wave(0.2, 200, rate=8000)]
     encoder, modality, loaded = prepared("audio", folder, [wav(w, 8000) for w in waves])
@@ -393,23 +385,22 @@ def test_sounds_get_the_vectors_of_their_model(tmp_path: Path) -> None:
     vectors = encoder.embed(modality.transform(loaded.values, None))
     model, extract = AutoModel.from_pretrained(folder), Wav2Vec2FeatureExtractor.from_pretrained(folder)
     for recording, vector in zip(waves, vectors.x, strict=True):
+        inputs = extract(recording, sampling_rate=8000, return_tensors="pt").input_values
         with torch.no_grad():
-            states = model(
-                extract(recording, sampling_rate=8000, return_tensors="pt").input_values
-            ).last_hidden_state
+            states = model(inputs).last_hidden_state
         torch.testing.assert_close(vector[0], states[0].mean(0), atol=5e-3, rtol=5e-3)
 
 
 def test_frozen_encoders_read_only_cells_without_vectors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, once = [], Arrays.tensor
+    read_counts, read_cells = [], Arrays.tensor
 
-    def counted(self: Arrays, items: list[int], drop: bool = False) -> torch.Tensor:
-        read.append(len(items))
-        return once(self, items, drop)
+    def count_and_read(self: Arrays, items: list[int], drop: bool = False) -> torch.Tensor:
+        read_counts.append(len(items))
+        return read_cells(self, items, drop)
 
-    monkeypatch.setattr(Arrays, "tensor", counted)
+    monkeypatch.setattr(Arrays, "tensor", count_and_read)
     path = write_csv(tmp_path / "t.csv", make_rows(tmp_path, 48))
     options = [
         *FAST[:2],
@@ -417,7 +408,7 @@ def test_frozen_encoders_read_only_cells_without_vectors(
     ]
     for seed in (0, 1):
         plait.fit(path, "label", out=tmp_path / f"run{seed}", overrides=options, seed=seed, quiet=True)
-    assert read == [32, 16], "of the second fit nothing: its vectors are in the cache"
+    assert read_counts == [32, 16], "the second fit reads nothing: its vectors are in the cache"
 
 
 def test_frames_get_the_vectors_of_images(tmp_path: Path) -> None:
@@ -434,7 +425,7 @@ def test_frames_get_the_vectors_of_images(tmp_path: Path) -> None:
     assert not vectors.x[1, 1:].any()
 
 
-def test_a_model_of_clips_sees_all_frames_at_once(tmp_path: Path) -> None:
+def test_a_model_of_videos_sees_all_frames_at_once(tmp_path: Path) -> None:
     folder = tiny_models.videomae(tmp_path / "clips")
     encoder, modality, loaded = prepared("video", folder, [clip(12), clip(1)])
     assert loaded.values.x.shape[1] == 4, "as many frames as the model takes"
@@ -443,43 +434,37 @@ def test_a_model_of_clips_sees_all_frames_at_once(tmp_path: Path) -> None:
     assert vectors.x.shape == (2, 1, 32)
     still = frames.x[1:, :1].expand(-1, 4, -1, -1, -1)
     with torch.no_grad():
-        expected = AutoModel.from_pretrained(folder)(torch.cat([frames.x[:1], still])).last_hidden_state.mean(
-            1
-        )
+        states = AutoModel.from_pretrained(folder)(torch.cat([frames.x[:1], still])).last_hidden_state
+    expected = states.mean(1)
     torch.testing.assert_close(vectors.x[:, 0], expected, atol=1e-4, rtol=1e-4)
 
 
-def test_of_a_model_with_a_decoder_only_the_encoder_is_used(
-    tmp_path: Path,
-) -> None:
+def test_of_a_speech_model_only_the_encoder_is_used(tmp_path: Path) -> None:
     waves = [wave(0.5, 440), wave(0.2, 200)]
-    encoder, modality, loaded = prepared(
-        "audio", tiny_models.whisper(tmp_path / "whisper", seconds=1), [wav(w) for w in waves]
-    )
+    folder = tiny_models.whisper(tmp_path / "whisper", seconds=1)
+    encoder, modality, loaded = prepared("audio", folder, [wav(samples) for samples in waves])
     assert modality.layout.kind == "spectrogram"
     vectors = encoder.embed(modality.transform(loaded.values, None))
-    model, extract = (
-        AutoModel.from_pretrained(tmp_path / "whisper").eval(),
-        WhisperFeatureExtractor.from_pretrained(tmp_path / "whisper"),
-    )
-    for recording, vector in zip(waves, vectors.x, strict=True):
-        with torch.no_grad():
-            states = model.encoder(
-                extract(recording, sampling_rate=16_000, return_tensors="pt").input_features
-            ).last_hidden_state
-        torch.testing.assert_close(
-            vector[0], states[0, : (len(recording) // 160 + 2) // 2].mean(0), atol=0.03, rtol=0
-        )  # recordings end unlike
 
-    encoder, modality, loaded = prepared("text", tiny_models.t5(tmp_path / "t5"), ["a red apple", "blue"])
+    model = AutoModel.from_pretrained(folder).eval()
+    extract = WhisperFeatureExtractor.from_pretrained(folder)
+    for recording, vector in zip(waves, vectors.x, strict=True):
+        features = extract(recording, sampling_rate=16_000, return_tensors="pt").input_features
+        with torch.no_grad():
+            states = model.encoder(features).last_hidden_state
+        steps = (len(recording) // 160 + 2) // 2
+        expected = states[0, :steps].mean(0)
+        torch.testing.assert_close(vector[0], expected, atol=0.03, rtol=0)  # recordings end unlike
+
+
+def test_of_a_text_model_only_the_encoder_is_used(tmp_path: Path) -> None:
+    folder = tiny_models.t5(tmp_path / "t5")
+    encoder, modality, loaded = prepared("text", folder, ["a red apple", "blue"])
     vectors = encoder.embed(modality.transform(loaded.values, None))
     ids, mask = loaded.values.x.long(), loaded.values.mask_BL()
+    model = T5EncoderModel.from_pretrained(folder).eval()
     with torch.no_grad():
-        states = (
-            T5EncoderModel.from_pretrained(tmp_path / "t5")
-            .eval()(input_ids=ids, attention_mask=mask.long())
-            .last_hidden_state
-        )
+        states = model(input_ids=ids, attention_mask=mask.long()).last_hidden_state
     torch.testing.assert_close(vectors.x[0, 0], states[0][mask[0]].mean(0), atol=1e-5, rtol=1e-5)
 
 
@@ -489,11 +474,11 @@ def test_an_image_size_that_the_network_refuses_is_an_error(tmp_path: Path) -> N
         encoder.embed(Values(torch.randn(1, 3, 64, 64)))
 
 
-def test_sounds_need_a_network_of_waves(tmp_path: Path) -> None:
+def test_audio_needs_a_network_that_reads_audio(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="no network for audio comes in a package"):
         Pretrained.settled(encoders.configure("pretrained", {}), "audio")
     config = Pretrained.settled(
         encoders.configure("pretrained", {"model": str(tiny_models.bert(tmp_path))}), "audio"
     )
-    with pytest.raises(RecipeError, match="is a 'bert'; for sounds expected one of wav2vec2"):
+    with pytest.raises(RecipeError, match="is a 'bert'; for audio expected one of wav2vec2"):
         Pretrained.asks(config, "audio")

@@ -52,17 +52,17 @@ def test_it_is_in_the_history(trained: plait.Model) -> None:
 
 def test_it_is_evaluated_with_an_interval_and_a_baseline(trained: plait.Model) -> None:
     target = trained.record["evaluation"]["validation"]["targets"]["label"]
-    value, baseline = target["metrics"]["error_rate"], target["baseline"]
-    assert value["value"] == pytest.approx(1 - target["metrics"]["accuracy"]["value"])
-    assert value["low"] <= value["value"] <= value["high"]
+    score, baseline = target["metrics"]["error_rate"], target["baseline"]
+    assert score["value"] == pytest.approx(1 - target["metrics"]["accuracy"]["value"])
+    assert score["low"] <= score["value"] <= score["high"]
     assert baseline["error_rate"] == pytest.approx(1 - baseline["accuracy"])
 
 
 def test_it_is_evaluated_in_each_direction(trained: plait.Model) -> None:
     (alignment,) = trained.record["evaluation"]["validation"]["alignments"].values()
     for direction in alignment["directions"]:
-        value, low, high = direction["metrics"]["worst_rank"]
-        assert low <= value == high
+        rank, low, high = direction["metrics"]["worst_rank"]
+        assert low <= rank == high
 
 
 @pytest.mark.parametrize("metric", ["error_rate", "worst_rank"])

@@ -1,4 +1,4 @@
-"""Sound out of files: every format, whole, at the right rate, or named."""
+"""Audio is read from files of every format: complete, at the right rate, or with a reason why not."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from plait.errors import BadCell
-from plait.media.audio import read_sound
+from plait.media.audio import read_audio
 from support.media import RATE, clip, encoded, wav, wave
 
 WAVE = wave(2.0)
@@ -45,89 +45,89 @@ def hertz(samples: np.ndarray, rate: int) -> float:
 @pytest.mark.parametrize("name", FILES | ENDLESS)
 @pytest.mark.parametrize("rate", [16_000, 11_025])
 def test_every_format_gives_the_same_tone_and_length(name: str, rate: int) -> None:
-    sound = read_sound((FILES | ENDLESS)[name], rate, 30.0)
-    assert sound.wave.dtype == np.float32
-    assert sound.seconds == pytest.approx(2.0, abs=0.13)  # AAC comes in blocks of 64 ms
-    assert len(sound.wave) / rate == pytest.approx(2.0, abs=0.13)
-    assert hertz(sound.wave, rate) == pytest.approx(440, abs=2)
-    assert 0.25 < np.abs(sound.wave).max() < 0.45
+    recording = read_audio((FILES | ENDLESS)[name], rate, 30.0)
+    assert recording.wave.dtype == np.float32
+    assert recording.seconds == pytest.approx(2.0, abs=0.13)  # AAC comes in blocks of 64 ms
+    assert len(recording.wave) / rate == pytest.approx(2.0, abs=0.13)
+    assert hertz(recording.wave, rate) == pytest.approx(440, abs=2)
+    assert 0.25 < np.abs(recording.wave).max() < 0.45
 
 
 @pytest.mark.parametrize("rate", [8000, 44_100, 96_000])
 def test_every_rate_is_changed_to_the_one_asked_for(rate: int) -> None:
-    sound = read_sound(wav(wave(1.0, rate=rate), rate), RATE, 30.0)
-    assert len(sound.wave) == pytest.approx(RATE, abs=200)
-    assert hertz(sound.wave, RATE) == pytest.approx(440, abs=2)
+    recording = read_audio(wav(wave(1.0, rate=rate), rate), RATE, 30.0)
+    assert len(recording.wave) == pytest.approx(RATE, abs=200)
+    assert hertz(recording.wave, RATE) == pytest.approx(440, abs=2)
 
 
-def test_channels_are_mixed() -> None:
+def test_channels_are_mixed_to_one() -> None:
     stereo = np.stack([WAVE, -WAVE], 1)
-    assert np.abs(read_sound(wav(stereo), RATE, 30.0).wave).max() < 1e-4
-    six = encoded(WAVE, "flac", "flac", layout="5.1")
-    assert hertz(read_sound(six, RATE, 30.0).wave, RATE) == pytest.approx(440, abs=2)
+    assert np.abs(read_audio(wav(stereo), RATE, 30.0).wave).max() < 1e-4
+    six_channels = encoded(WAVE, "flac", "flac", layout="5.1")
+    assert hertz(read_audio(six_channels, RATE, 30.0).wave, RATE) == pytest.approx(440, abs=2)
 
 
 @pytest.mark.parametrize("kind", ["wav", "flac", "opus", "mp3"])
-def test_of_a_long_recording_the_middle_is_kept(kind: str) -> None:
+def test_only_the_middle_of_a_long_recording_is_kept(kind: str) -> None:
     long = np.concatenate([wave(4.0, 200), wave(2.0, 1000), wave(4.0, 3000)])
     codecs = {"opus": ("ogg", "libopus", 48_000), "mp3": ("mp3", "libmp3lame", RATE)}
     data = encoded(long, *codecs[kind]) if kind in codecs else wav(long, kind=kind.upper())
-    sound = read_sound(data, RATE, 1.5)
-    assert sound.seconds == pytest.approx(10.0, abs=0.1)
-    assert len(sound.wave) / RATE == pytest.approx(1.5, abs=0.01)
-    assert hertz(sound.wave, RATE) == pytest.approx(1000, abs=3)
+    recording = read_audio(data, RATE, 1.5)
+    assert recording.seconds == pytest.approx(10.0, abs=0.1)
+    assert len(recording.wave) / RATE == pytest.approx(1.5, abs=0.01)
+    assert hertz(recording.wave, RATE) == pytest.approx(1000, abs=3)
 
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.85])
-def test_what_is_cut_short_is_named(name: str, share: float) -> None:
+def test_a_cut_file_gives_the_reason(name: str, share: float) -> None:
     data = FILES[name]
     with pytest.raises(BadCell, match=r"cut short|broken|can be read|without samples"):
-        read_sound(data[: int(len(data) * share)], RATE, 30.0)
+        read_audio(data[: int(len(data) * share)], RATE, 30.0)
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_too_large_for_memory_is_read_by_its_path(name: str, tmp_path: Path) -> None:
-    complete_file, cut_file = tmp_path / "whole", tmp_path / "part"
+    complete_file, cut_file = tmp_path / "complete", tmp_path / "cut"
     complete_file.write_bytes(FILES[name])
     cut_file.write_bytes(FILES[name][: int(len(FILES[name]) * 0.6)])
-    assert np.array_equal(
-        read_sound(str(complete_file), RATE, 30.0).wave, read_sound(FILES[name], RATE, 30.0).wave
-    )
+    by_path = read_audio(str(complete_file), RATE, 30.0)
+    from_bytes = read_audio(FILES[name], RATE, 30.0)
+    assert np.array_equal(by_path.wave, from_bytes.wave)
     with pytest.raises(BadCell, match=r"cut short|broken|can be read|without samples"):
-        read_sound(str(cut_file), RATE, 30.0)
+        read_audio(str(cut_file), RATE, 30.0)
 
 
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"hello, I am a text", "neither sound nor video"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(100), "neither sound nor video|no sound"),
+        (b"hello, I am a text", "neither audio nor video"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "neither audio nor video|no audio"),
         (wav(np.zeros(0, np.float32)), "without samples"),
         (wav(WAVE)[:44], "cut short|without samples"),
-        (clip(4), "no sound in it"),
+        (clip(4), "no audio in it"),
     ],
 )
-def test_what_is_no_sound_is_named(data: bytes, reason: str) -> None:
+def test_a_file_without_audio_gives_the_reason(data: bytes, reason: str) -> None:
     with pytest.raises(BadCell, match=reason):
-        read_sound(data, RATE, 30.0)
+        read_audio(data, RATE, 30.0)
 
 
 def test_ten_hours_are_absurd_and_not_decoded() -> None:
     header = bytearray(wav(np.zeros(8, np.float32), 8000))
     size = 10 * 3600 * 8000 * 2
-    header[4:8], header[40:44] = struct.pack("<I", size + 36), struct.pack("<I", size)
+    header[4:8] = struct.pack("<I", size + 36)
+    header[40:44] = struct.pack("<I", size)
     with pytest.raises(BadCell, match="cut short"):
-        read_sound(bytes(header), RATE, 30.0)
+        read_audio(bytes(header), RATE, 30.0)
     silence = wav(np.zeros(10 * 3600 * 1000, np.float32), 1000, "FLAC")
     with pytest.raises(BadCell, match=r"absurd length: 10\.0 hours"):
-        read_sound(silence, RATE, 30.0)
+        read_audio(silence, RATE, 30.0)
 
 
 def test_a_playlist_opens_nothing(tmp_path: Path) -> None:
     (tmp_path / "secret.wav").write_bytes(wav(WAVE))
-    for line in ("http://127.0.0.1:9/a.ts", str(tmp_path / "secret.wav")):
+    for address in ("http://127.0.0.1:9/a.ts", str(tmp_path / "secret.wav")):
+        playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{address}\n#EXT-X-ENDLIST\n"
         with pytest.raises(BadCell):
-            read_sound(
-                f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{line}\n#EXT-X-ENDLIST\n".encode(), RATE, 30.0
-            )
+            read_audio(playlist.encode(), RATE, 30.0)

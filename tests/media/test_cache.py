@@ -1,4 +1,4 @@
-"""Prepared cells, computed once: across runs, processes, kills; bounded."""
+"""The cache prepares a cell once, across runs, processes and kills, and stays within its limit."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ def array(seed: int, size: int = 1000) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (size, 2), dtype=np.uint8)
 
 
-def test_what_is_put_is_got_here_and_by_the_next_run(tmp_path: Path) -> None:
+def test_a_stored_cell_is_read_back_here_and_in_the_next_run(tmp_path: Path) -> None:
     with Cache(tmp_path, 1e9) as store:
         for i in range(5):
             stored = store.put("image", bytes([i]), Cell(array(i), ("note",) if i else ()))
             assert np.array_equal(stored.array, array(i))  # type: ignore[arg-type]
         store.put("image", b"bad", Cell(None, ("broken",)))
         assert store.get("other", b"\0") is None
-    with Cache(tmp_path, 1e9) as two:
+    with Cache(tmp_path, 1e9) as next_run:
         for i in range(5):
-            got = two.get("image", bytes([i]))
-            assert got is not None
-            assert np.array_equal(got.array, array(i))  # type: ignore[arg-type]
-            assert got.notes == (("note",) if i else ())
-        bad = two.get("image", b"bad")
+            cell = next_run.get("image", bytes([i]))
+            assert cell is not None
+            assert np.array_equal(cell.array, array(i))  # type: ignore[arg-type]
+            assert cell.notes == (("note",) if i else ())
+        bad = next_run.get("image", b"bad")
         assert bad is not None
         assert (bad.array, bad.notes) == (None, ("broken",))
-        assert (two.usage().cells, two.usage().bad) == (6, 1)
-        two.clear()
-        assert two.usage().cells == two.usage().bytes == 0
+        assert (next_run.usage().cells, next_run.usage().bad) == (6, 1)
+        next_run.clear()
+        assert next_run.usage().cells == next_run.usage().bytes == 0
 
 
 def test_a_file_is_hashed_again_when_it_changes(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_a_file_is_hashed_again_when_it_changes(tmp_path: Path) -> None:
         assert Media("a.bin", tmp_path, cells).digest != first
 
 
-def test_the_longest_unused_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_least_recently_used_packs_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "PACK", 100_000)
     for run in range(4):
         with Cache(tmp_path, 1e9) as cells:
@@ -112,17 +112,18 @@ def start(folder: Path, who: int, how: str) -> subprocess.Popen[str]:
     )
 
 
-def test_a_new_cache_waits_for_one_who_writes_while_it_is_made(tmp_path: Path) -> None:
-    """SQLite does not wait here: who changes the journal's mode while another one is about to write is
-    told "locked" at once.
+def test_a_new_cache_waits_for_another_process_that_writes(tmp_path: Path) -> None:
+    """SQLite itself does not wait here.
+
+    It says "locked" at once to a process that changes the journal's mode while another is about to write.
     """
-    other = sqlite3.connect(tmp_path / "index.sqlite", check_same_thread=False)
-    other.executescript("CREATE TABLE seen (x); BEGIN IMMEDIATE; INSERT INTO seen VALUES (1)")
-    release = threading.Timer(0.3, other.commit)
+    writer = sqlite3.connect(tmp_path / "index.sqlite", check_same_thread=False)
+    writer.executescript("CREATE TABLE t (x); BEGIN IMMEDIATE; INSERT INTO t VALUES (1)")
+    release = threading.Timer(0.3, writer.commit)
     release.start()
     with Cache(tmp_path, 1e9):
         assert not release.is_alive()
-    other.close()
+    writer.close()
 
 
 def test_two_processes_write_at_once(tmp_path: Path) -> None:
@@ -131,9 +132,9 @@ def test_two_processes_write_at_once(tmp_path: Path) -> None:
     with Cache(tmp_path, 1e9) as cells:
         for who in (1, 2):
             for i in range(300):
-                got = cells.get("x", f"{who}-{i}".encode())
-                assert got is not None
-                assert (got.array == (who * 7 + i) % 251).all()
+                cell = cells.get("x", f"{who}-{i}".encode())
+                assert cell is not None
+                assert (cell.array == (who * 7 + i) % 251).all()
 
 
 def test_a_killed_process_leaves_a_cache_that_works(tmp_path: Path) -> None:
@@ -162,9 +163,14 @@ def test_a_second_fit_decodes_nothing(
         row["sound"] = f"{i}.wav"
     rows[7]["photo"] = "0.wav"
     table = write_csv(tmp_path / "train.csv", rows)
-    count = []
-    real = Image.prepare
-    monkeypatch.setattr(Image, "prepare", lambda self, media: count.append(1) or real(self, media))
+    prepared: list[Media] = []
+    prepare = Image.prepare
+
+    def count_and_prepare(self: Image, media: Media) -> Cell:
+        prepared.append(media)
+        return prepare(self, media)
+
+    monkeypatch.setattr(Image, "prepare", count_and_prepare)
 
     def fit(name: str, **options: Any) -> plait.Model:
         return plait.fit(
@@ -175,22 +181,23 @@ def test_a_second_fit_decodes_nothing(
             quiet=True,
         )
 
-    first_run = fit("one")
-    assert len(count) == 48
-    second_run = fit("two")
-    assert len(count) == 48
-    assert [h["loss"] for h in first_run.record["history"]] == [
-        h["loss"] for h in second_run.record["history"]
-    ]
-    problems = [(tmp_path / name / "problems.csv").read_text() for name in ("one", "two")]
+    first_run = fit("first")
+    assert len(prepared) == 48
+    second_run = fit("second")
+    assert len(prepared) == 48
+    first_losses, second_losses = (
+        [epoch["loss"] for epoch in run.record["history"]] for run in (first_run, second_run)
+    )
+    assert first_losses == second_losses
+    problems = [(tmp_path / name / "problems.csv").read_text() for name in ("first", "second")]
     assert problems[0] == problems[1]
     assert "7,photo" in problems[0]
     plait.fit(
-        table, "label", out=tmp_path / "three", overrides=[*FAST, "modalities.image.background=9"], quiet=True
+        table, "label", out=tmp_path / "third", overrides=[*FAST, "modalities.image.background=9"], quiet=True
     )
-    assert len(count) == 96  # prepared in another way
+    assert len(prepared) == 96  # prepared in another way
     assert list(first_run.predict(table)["label"].to_pylist())
-    assert len(count) == 96  # predicting finds them too
+    assert len(prepared) == 96  # predicting finds them too
 
 
 def test_a_folder_that_cannot_be_written_to_gives_a_message(

@@ -1,4 +1,4 @@
-"""Media cells that cannot be read: each is named, none crashes, none is replaced."""
+"""Media cells that cannot be read: each has its reason, none crashes, none is replaced."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def png(size: tuple[int, int] = (40, 30), kind: str = "PNG", mode: str = "RGB") 
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_everything_that_a_path_can_be_wrong_in(name: str, tmp_path: Path) -> None:
+def test_every_kind_of_wrong_path_gives_its_reason(name: str, tmp_path: Path) -> None:
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "empty.png").touch()
     (tmp_path / "note.png").write_text("I am a text")
@@ -69,7 +69,7 @@ def test_everything_that_a_path_can_be_wrong_in(name: str, tmp_path: Path) -> No
         "no such file",
         "a folder",
         "an empty file",
-        "not an image|neither sound nor video",
+        "not an image|neither audio nor video",
         "neither a file",
         "a URL",
         "a URL",
@@ -77,7 +77,8 @@ def test_everything_that_a_path_can_be_wrong_in(name: str, tmp_path: Path) -> No
         "cannot be opened",
     ]
     assert [p.row for p in loaded.problems] == list(range(9))
-    assert all(re.search(e, r) for e, r in zip(expected, reasons, strict=True)), reasons
+    for pattern, reason in zip(expected, reasons, strict=True):
+        assert re.search(pattern, reason)
     assert not loaded.present.any()
 
 
@@ -118,7 +119,7 @@ def test_strange_strings_name_no_file(cell: str, tmp_path: Path) -> None:
         Media(cell, tmp_path)
 
 
-def test_names_of_files_are_known(tmp_path: Path) -> None:
+def test_the_name_of_a_file_is_recognised(tmp_path: Path) -> None:
     (tmp_path / "é 1.png").touch()
     (tmp_path / "folder").mkdir()
     assert is_file("é 1.png", tmp_path)
@@ -155,7 +156,7 @@ def test_a_fit_reads_strange_strings(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cell", HALVES.values(), ids=HALVES)
 @pytest.mark.parametrize("frame", [list, partial(pandas.DataFrame, dtype=object)], ids=["rows", "pandas"])
-def test_halves_of_surrogate_pairs_are_named(cell: str, frame: Any, tmp_path: Path) -> None:
+def test_halves_of_surrogate_pairs_give_an_error(cell: str, frame: Any, tmp_path: Path) -> None:
     rows = frame([{"text": cell, "label": label} for label in "abab"])
     with pytest.raises(TableError, match="surrogate pair"):
         plait.inspect(rows, "label")
@@ -169,7 +170,7 @@ def test_a_strange_string_is_no_table(text: str) -> None:
         plait.inspect(text, "label")
 
 
-def test_strings_that_are_not_utf8_are_named(tmp_path: Path) -> None:
+def test_strings_that_are_not_utf8_give_an_error(tmp_path: Path) -> None:
     """Arrow checks nothing when it reads a file; its cells fail later, one by one."""
     offsets = pa.array([0, 1, 2], pa.int32()).buffers()[1]
     broken = pa.Array.from_buffers(pa.string(), 2, [None, offsets, pa.py_buffer(b"a\xff")])
@@ -177,12 +178,15 @@ def test_strings_that_are_not_utf8_are_named(tmp_path: Path) -> None:
         plait.inspect(pa.table({"text": broken, "label": ["a", "b"]}), "label")
 
 
-def test_no_permission_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_without_permission_gives_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "secret.png").write_bytes(png())
-    real = os.access
-    monkeypatch.setattr(
-        os, "access", lambda path, mode: not str(path).endswith("secret.png") and real(path, mode)
-    )  # tests may run as root
+    access = os.access
+
+    def deny_secrets(path: Any, mode: int) -> bool:
+        """Deny one file; a test that runs as root may open every other."""
+        return not str(path).endswith("secret.png") and access(path, mode)
+
+    monkeypatch.setattr(os, "access", deny_secrets)
     with pytest.raises(BadCell, match="permission denied"):
         Media("secret.png", tmp_path)
     (tmp_path / "secret.png").chmod(stat.S_IRWXU)
@@ -217,69 +221,67 @@ GOOD = {
 }
 
 
-def corrupted(seed: int, data: bytes, other: bytes) -> tuple[str, bytes]:
-    """The data truncated, with bytes flipped, or spliced with another file's."""
+def corrupted(seed: int, data: bytes, donor: bytes) -> tuple[str, bytes]:
+    """Truncate a file, flip some of its bytes, or splice in bytes of another file, the `donor`."""
     rng = np.random.default_rng(seed)
-    how = ["truncate", "flip", "splice"][seed % 3]
-    if how == "truncate":
-        return how, data[: int(rng.integers(1, len(data) - len(data) // 10))]
-    if how == "flip":
+    damage = ["truncate", "flip", "splice"][seed % 3]
+    if damage == "truncate":
+        return damage, data[: int(rng.integers(1, len(data) - len(data) // 10))]
+    if damage == "flip":
         changed = bytearray(data)
         for offset in rng.integers(0, len(data), int(rng.integers(1, 20))):
             changed[offset] ^= int(rng.integers(1, 256))
-        return how, bytes(changed)
+        return damage, bytes(changed)
     first, last = sorted(int(i) for i in rng.integers(0, len(data), 2))
-    at = int(rng.integers(0, len(other)))
-    return how, data[:first] + other[at : at + last - first] + data[last:]
+    start = int(rng.integers(0, len(donor)))
+    return damage, data[:first] + donor[start : start + last - first] + data[last:]
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_five_hundred_corruptions_are_named_or_whole(name: str) -> None:
-    """Whatever is done to a file, there is an array of the right form or a reason; a truncated file has
-    a reason unless nothing of what is looked at is missing (only an index, say). Transport streams
-    state no end: of them nobody can tell.
+def test_a_corrupted_file_is_refused_or_read_completely(name: str) -> None:
+    """A damaged file gives an array of the right shape, or a reason.
+
+    A truncated file gives a reason, unless what is read of it is complete: only its index is missing, say.
+    Transport streams state no end, so nobody can tell whether one is truncated.
     """
     files, small = GOOD[name], SMALL[name]
     reasons: set[str] = set()
     intact = [small.prepare(Media(data, Path())).array for data in files]
     for seed in range(500 // len(GOOD) + 1):
-        which = seed % len(files)
-        how, data = corrupted(seed, files[which], files[(which + 1) % len(files)])
+        number = seed % len(files)
+        damage, data = corrupted(seed, files[number], files[(number + 1) % len(files)])
         try:
             cell = small.prepare(Media(data, Path()))
         except BadCell as bad:
             reasons.add(bad.reason)
             continue
-        if cell is None:  # named so in a column of its own
+        if cell is None:  # a column of audio files gives this reason
             reasons.add(small.nothing)
             continue
-        assert cell.array.shape[1 if small.ragged else 0 :] == small.shape[1 if small.ragged else 0 :]
+        first_fixed = 1 if small.ragged else 0
+        assert cell.array.shape[first_fixed:] == small.shape[first_fixed:]
         if cell.array.dtype == np.float16:
             assert np.isfinite(cell.array).all()
-        unstated = name == "video" and which == 4
-        same = np.array_equal(cell.array, intact[which])
-        assert how != "truncate" or unstated or same, (
-            f"{name} {which} {seed}: {len(data)} of {len(files[which])} bytes pass for a whole file"
-        )
+        has_stated_end = name != "video" or number != 4
+        if damage == "truncate" and has_stated_end:
+            assert np.array_equal(cell.array, intact[number]), (
+                f"{name} {number}, seed {seed}: {len(data)} of {len(files[number])} bytes pass for all"
+            )
     assert len(reasons) > 2
     assert all(reasons)
 
 
-def test_frames_and_sound_of_one_column_are_read_together(tmp_path: Path) -> None:
+def test_frames_and_audio_of_a_column_are_read_together(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(clip(8, sound=wave(0.4)))
     (tmp_path / "b.mp4").write_bytes(clip(8))
     (tmp_path / "c.mp4").write_bytes(clip(8)[:500])
     cells = pa.chunked_array([pa.array(["a.mp4", "b.mp4", "c.mp4", None])])
     sources = [Source("clip", tmp_path), Source("clip.sound", tmp_path, part=True)]
-    seen, heard = load_together([SMALL["video"], SMALL["audio"]], cells, sources)
-    assert seen.present.tolist() == [True, True, False, False]
-    assert heard.present.tolist() == [
-        True,
-        False,
-        False,
-        False,
-    ]  # a clip without sound is no problem, it lacks one
-    assert [(p.row, p.column) for p in [*seen.problems, *heard.problems]] == [(2, "clip"), (2, "clip.sound")]
+    frames, audio = load_together([SMALL["video"], SMALL["audio"]], cells, sources)
+    assert frames.present.tolist() == [True, True, False, False]
+    assert audio.present.tolist() == [True, False, False, False]
+    problems = [(problem.row, problem.column) for problem in [*frames.problems, *audio.problems]]
+    assert problems == [(2, "clip"), (2, "clip.sound")], "a video without audio, as in row 1, is no problem"
 
 
 def test_odd_cells_give_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -290,17 +292,17 @@ def test_odd_cells_give_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[
             clip(4, draw=lambda step, size: np.zeros((size[1], size[0], 3), np.uint8))
         )
         row["sound"], row["clip"] = f"{i}.wav", "same.mp4"
-    options = [o for o in FAST if "epochs" not in o]
+    options = [option for option in FAST if "epochs" not in option]
     plait.fit(rows, "label", root=tmp_path, out=tmp_path / "run", overrides=[*options, "training.epochs=1"])
     messages = capsys.readouterr().err
     assert "column 'sound': 2 cells are silent (row 3, 5)" in messages
     assert "column 'clip': 48 cells are black in every frame looked at" in messages
     assert "column 'clip': every cell has the same content" in messages
-    assert "files lie in both train and valid" in messages
+    assert "in both the training and the validation rows" in messages
 
 
 @pytest.mark.parametrize("ragged", [False, True])
-def test_held_media_are_the_same_a_few_at_a_time_and_all_at_once(ragged: bool) -> None:
+def test_held_media_are_the_same_a_few_at_a_time_or_all_at_once(ragged: bool) -> None:
     rng = np.random.default_rng(0)
     arrays: list[np.ndarray | None] = [
         rng.integers(0, 255, (4 - i if ragged else 4, 3), dtype=np.uint8) for i in range(3)

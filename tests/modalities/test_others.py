@@ -1,4 +1,4 @@
-"""Text, numbers, categories, dates: what is particular to each."""
+"""What is particular to texts, numbers, categories, dates and vectors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def load(modality: Any, cells: list[Any]) -> Any:
     return modality.load(pa.chunked_array([pa.array(cells)]), SOURCE)
 
 
-SENTENCES = [
+TEXTS = [
     "我在北京看见一只猫。",
     "مرحبا بالعالم",
     "👩‍👩‍👧 is a family, 🍎 an apple",
@@ -43,9 +43,9 @@ SENTENCES = [
 
 def test_any_script_survives_the_round_trip() -> None:
     modality = fit("text", ["plain english only, nothing else"] * 5, lowercase=False, max_tokens=200)
-    for sentence in [*SENTENCES, "MiXed CaSe"]:
-        values = load(modality, [sentence]).values
-        assert modality.decode(values.x[0, : values.length_B[0]].tolist()) == sentence
+    for text in [*TEXTS, "MiXed CaSe"]:
+        values = load(modality, [text]).values
+        assert modality.decode(values.x[0, : values.length_B[0]].tolist()) == text
 
 
 def test_names_of_special_tokens_are_text_like_any_other() -> None:
@@ -85,13 +85,13 @@ def test_the_tokenizer_sees_training_rows_only() -> None:
 
 def test_ngrams_of_a_word_do_not_depend_on_its_neighbours() -> None:
     config = Config(split="ngrams", vocabulary=1_000_000)
-    alone, among = hashed_ngrams(["frog", "a green frog sat"], config)
-    assert set(alone) <= set(among)
-    assert len(alone) == 1 + 5 + 4 + 3 + 2  # the word; 2 to 5 characters of " frog "
-    both = hashed_ngrams(["frog", "", "a green frog sat"], config)
-    assert np.array_equal(both[0], alone)
-    assert len(both[1]) == 0
-    assert np.array_equal(both[2], among)
+    word, text = hashed_ngrams(["frog", "a green frog sat"], config)
+    assert set(word) <= set(text)
+    assert len(word) == 1 + 5 + 4 + 3 + 2  # the word; 2 to 5 characters of " frog "
+    with_an_empty_text = hashed_ngrams(["frog", "", "a green frog sat"], config)
+    assert np.array_equal(with_an_empty_text[0], word)
+    assert len(with_an_empty_text[1]) == 0
+    assert np.array_equal(with_an_empty_text[2], text)
 
 
 def test_numbers_are_scaled_robustly_and_bounded() -> None:

@@ -21,7 +21,7 @@ NOWHERE = torch.zeros(8, dtype=torch.bool)
 
 
 def with_present(batch: Batch, **present: Tensor) -> Batch:
-    """The same rows with other cells present; the others are empty."""
+    """Return the same rows with other cells present. The others are empty."""
     return replace(batch, present=batch.present | present)
 
 
@@ -39,17 +39,17 @@ def prediction(model: MultimodalModel) -> Prediction:
 def test_an_absent_column_has_no_part_in_the_answer() -> None:
     model, batch = build()
     hidden = with_present(batch, two=NOWHERE)
-    changed = replace(hidden.values["two"], x=hidden.values["two"].x + 5)
-    other = replace(hidden, values={**hidden.values, "two": changed})
-    assert torch.equal(model(hidden)["label"], model(other)["label"])
+    shifted = replace(hidden.values["two"], x=hidden.values["two"].x + 5)
+    with_other_cells = replace(hidden, values={**hidden.values, "two": shifted})
+    assert torch.equal(model(hidden)["label"], model(with_other_cells)["label"])
     assert not torch.equal(model(hidden)["label"], model(batch)["label"])
 
 
 def test_rows_are_answered_by_fusion_by_one_block_or_by_baseline() -> None:
     model, batch = build()
-    one = torch.tensor([1, 1, 0, 0, 1, 1, 1, 1]).bool()
-    two = torch.tensor([1, 0, 1, 0, 1, 1, 1, 1]).bool()
-    batch = with_present(batch, one=one, two=two)
+    has_one = torch.tensor([1, 1, 0, 0, 1, 1, 1, 1]).bool()
+    has_two = torch.tensor([1, 0, 1, 0, 1, 1, 1, 1]).bool()
+    batch = with_present(batch, one=has_one, two=has_two)
     encoded = model.encode(batch)
     fuser, head = model.fuser("label"), prediction(model)
     tokens = encoded.tokens
@@ -80,12 +80,12 @@ def test_a_row_without_cells_is_answered_by_rows_like_it() -> None:
 
 def test_a_subset_is_a_table_that_lacks_the_other_columns() -> None:
     model, batch = build()
-    kept = model.keep(model.encode(batch), ["one"])
-    answers = model.answer(model.fuse(kept), kept)["label"]
-    lacking = replace(
-        batch, present={**batch.present, "two": NOWHERE}, in_table={**batch.in_table, "two": NOWHERE}
-    )
-    torch.testing.assert_close(answers, model(lacking)["label"])
+    subset = model.keep(model.encode(batch), ["one"])
+    answers = model.answer(model.fuse(subset), subset)["label"]
+    present = {**batch.present, "two": NOWHERE}
+    in_table = {**batch.in_table, "two": NOWHERE}
+    without_two = replace(batch, present=present, in_table=in_table)
+    torch.testing.assert_close(answers, model(without_two)["label"])
 
 
 def test_all_plain_columns_are_one_block_beside_media() -> None:
@@ -93,7 +93,7 @@ def test_all_plain_columns_are_one_block_beside_media() -> None:
     fuser = model.fuser("label")
     assert fuser.blocks == {"two": ["two"], TABLE: ["one", "three"]}
 
-    # Rows 2 and 6 lack "two": the plain columns answer alone. Row 3 lacks "one" and still has the block.
+    # Rows 2 and 6 lack "two": the block of plain columns answers. Row 3 lacks "one" and still has the block.
     batch = with_present(batch, three=torch.tensor([1, 1, 1, 1, 1, 1, 1, 1]).bool())
     encoded = model.encode(batch)
     pooled = torch.cat([encoded.tokens[column].pooled_BD() for column in ("one", "three")], 1)

@@ -1,4 +1,4 @@
-"""Which token stands in for an absent cell."""
+"""The token that stands in for an absent cell."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def test_a_present_cell_keeps_its_token() -> None:
     assert torch.equal(stand_in(x, PRESENT, IN_TABLE)[0], x[0])
 
 
-def test_an_empty_cell_is_told_only_where_training_had_some() -> None:
+def test_the_empty_token_is_added_where_training_had_empty_cells() -> None:
     stand_in, missing, empty = build([True, False])
     token = stand_in(torch.randn(3, 2, 3), PRESENT, IN_TABLE)[1]
     assert torch.equal(token[0], missing[0] + empty[0])
     assert torch.equal(token[1], missing[1])
 
 
-def test_a_hidden_cell_says_nothing() -> None:
+def test_a_hidden_cell_gets_the_missing_token_only() -> None:
     stand_in, missing, _ = build([True, True])
     assert torch.equal(stand_in(torch.randn(3, 2, 3), PRESENT, IN_TABLE)[2], missing)
 

@@ -1,4 +1,4 @@
-"""Blocks of networks against their equations."""
+"""Layers, against their equations."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from plait.nn.layers import BiLSTM, Dropout, MaskedBatchNorm, SetAttention
 
 
 @pytest.mark.parametrize("p", [0.001, 0.1, 0.5, 0.9])
-def test_dropout_drops_each_entry_by_itself_and_keeps_the_mean(p: float) -> None:
+def test_dropout_drops_entries_independently(p: float) -> None:
     torch.manual_seed(0)
     module, x = Dropout(p), torch.rand(1000, 1003).requires_grad_()
     dropped = module(x)
-    gone = (dropped == 0).double()
+    is_zero = (dropped == 0).double()
     error = 5 * (p * (1 - p) / x.numel()) ** 0.5
-    assert abs(float(gone.mean()) - p) < error + 1 / 65_536
+    assert abs(float(is_zero.mean()) - p) < error + 1 / 65_536
     for step in (1, 2, 3, 4):  # four entries share a random number
-        both = (gone.flatten()[:-step] * gone.flatten()[step:]).mean()
-        assert abs(float(both) - p * p) < 2 * error
+        both_are_zero = is_zero.flatten()[:-step] * is_zero.flatten()[step:]
+        assert abs(float(both_are_zero.mean()) - p * p) < 2 * error
     assert torch.allclose(dropped[dropped != 0], x[dropped != 0] / (1 - p), rtol=1e-3)
     dropped.sum().backward()
     assert x.grad is not None
@@ -45,24 +45,26 @@ def test_dropout_is_seeded_and_only_in_training() -> None:
 def test_masked_batch_norm_is_batch_norm_of_the_valid_steps() -> None:
     x, length = torch.randn(5, 3, 7, 4) * 2 + 1, torch.tensor([7, 3, 1, 5, 7])
     mask = torch.arange(7) < length[:, None]
-    ours, theirs = MaskedBatchNorm(3), nn.BatchNorm1d(3)
+    masked, plain = MaskedBatchNorm(3), nn.BatchNorm1d(3)
     valid = x.permute(0, 2, 3, 1)[mask].reshape(-1, 3)
-    normalised = ours(x, mask).permute(0, 2, 3, 1)
+    normalised = masked(x, mask).permute(0, 2, 3, 1)
     valid_steps = normalised[mask].reshape(-1, 3)
     assert not normalised[~mask].any()
-    assert torch.allclose(valid_steps, theirs(valid), atol=1e-5)
-    assert torch.allclose(ours.norm.running_mean, theirs.running_mean, atol=1e-6)  # type: ignore[arg-type]
-    assert torch.allclose(ours.norm.running_var, theirs.running_var, atol=1e-5)  # type: ignore[arg-type]
-    ours.eval(), theirs.eval()
-    assert torch.allclose(ours(x, mask).permute(0, 2, 3, 1)[mask].reshape(-1, 3), theirs(valid), atol=1e-5)
+    assert torch.allclose(valid_steps, plain(valid), atol=1e-5)
+    assert torch.allclose(masked.norm.running_mean, plain.running_mean, atol=1e-6)  # type: ignore[arg-type]
+    assert torch.allclose(masked.norm.running_var, plain.running_var, atol=1e-5)  # type: ignore[arg-type]
+
+    masked.eval()
+    plain.eval()
+    normalised = masked(x, mask).permute(0, 2, 3, 1)
+    assert torch.allclose(normalised[mask].reshape(-1, 3), plain(valid), atol=1e-5)
 
 
 def test_gradients_of_masked_batch_norm_follow_its_equation() -> None:
-    """On its own in single and half precision: in torch 2.13 batch normalisation has wrong gradients
-    for some strides.
-    """
-    g = torch.Generator().manual_seed(0)
-    x, upstream = torch.randn(6, 4, 9, 5, generator=g) * 2 + 1, torch.randn(6, 4, 9, 5, generator=g)
+    """In torch 2.13, batch normalisation has wrong gradients for some strides, in both precisions."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(6, 4, 9, 5, generator=generator) * 2 + 1
+    upstream = torch.randn(6, 4, 9, 5, generator=generator)
     for length in (torch.full((6,), 9), torch.tensor([9, 3, 1, 5, 7, 9])):
         mask = torch.arange(9) < length[:, None]
         weight = upstream * mask[:, None, :, None]
@@ -93,15 +95,17 @@ def test_set_attention_is_its_equation_in_any_order() -> None:
 
 def test_both_directions_are_those_of_a_packed_lstm() -> None:
     torch.manual_seed(0)
-    ours, theirs = BiLSTM(5, 3, layers=2), nn.LSTM(5, 3, 2, batch_first=True, bidirectional=True)
+    bilstm = BiLSTM(5, 3, layers=2)
+    packed_lstm = nn.LSTM(5, 3, 2, batch_first=True, bidirectional=True)
     for layer in range(2):
-        for lstm, suffix in ((ours.ahead[layer], ""), (ours.back[layer], "_reverse")):
+        for lstm, suffix in ((bilstm.ahead[layer], ""), (bilstm.back[layer], "_reverse")):
             for name, parameter in lstm.named_parameters():
-                parameter.data = getattr(theirs, f"{name[:-1]}{layer}{suffix}").data
+                parameter.data = getattr(packed_lstm, f"{name[:-1]}{layer}{suffix}").data
+
     x, length = torch.randn(4, 7, 5), torch.tensor([7, 1, 4, 6])
-    packed, (last, _) = theirs(pack_padded_sequence(x, length, batch_first=True, enforce_sorted=False))
+    packed, (last, _) = packed_lstm(pack_padded_sequence(x, length, batch_first=True, enforce_sorted=False))
     expected = pad_packed_sequence(packed, batch_first=True)[0]
-    states, ends = ours(x, length)
+    states, ends = bilstm(x, length)
     for row, steps in enumerate(length.tolist()):
         torch.testing.assert_close(states[row, :steps], expected[row, :steps])
     torch.testing.assert_close(ends, last[-2:].transpose(0, 1).flatten(1))

@@ -1,4 +1,4 @@
-"""Numbers of cells that nothing trains."""
+"""Statistics of cells, which are not trained."""
 
 from __future__ import annotations
 
@@ -33,12 +33,11 @@ def test_texts_have_the_main_directions_of_their_tfidf() -> None:
     for row, length in zip(values.x.tolist(), values.length_B.tolist(), strict=True):
         words.append(" ".join(f"w{i}" for i in row[:length]))
     expected = TfidfVectorizer(sublinear_tf=True).fit_transform(words).toarray()
-    directions = (
-        statistics(values) / statistics.scale.where(statistics.scale > 0, 1) + statistics.mean
-    ).numpy()
-    np.testing.assert_allclose(
-        directions @ directions.T, expected @ expected.T, atol=0.02
-    )  # all directions of 29 words but one
+    scale = statistics.scale.where(statistics.scale > 0, 1)
+    directions = (statistics(values) / scale + statistics.mean).numpy()
+
+    # All directions of 29 words but one: the products of two texts are nearly those of their TF-IDF.
+    np.testing.assert_allclose(directions @ directions.T, expected @ expected.T, atol=0.02)
     torch.testing.assert_close(statistics(values).mean(0), torch.zeros(statistics.width), atol=1e-5, rtol=0)
     torch.testing.assert_close(statistics(values).square().mean(), torch.tensor(1.0))
     torch.testing.assert_close(statistics(values.take(torch.tensor([7, 7]))), statistics(values)[[7, 7]])
@@ -99,15 +98,12 @@ def test_each_token_holds_the_numbers_of_its_cell() -> None:
     present = {"a": torch.tensor([True, True, False, True])}
     tokens = column_encoder({"a": values}, present, present)["a"]
     numbers = column_encoder.statistics(values)
+    encoded = encoder(values).x_BLD
     for row in (0, 1, 3):
-        assert torch.allclose(
-            tokens.x_BLD[row, :, encoder.width :], numbers[row].expand(tokens.x_BLD.shape[1], -1), atol=1e-5
-        )
-        assert torch.allclose(
-            tokens.x_BLD[row, : int(tokens.mask_BL[row].sum()), : encoder.width],
-            encoder(values).x_BLD[row, : int(tokens.mask_BL[row].sum())],
-            atol=1e-5,
-        )
+        x_LD = tokens.x_BLD[row]
+        length = int(tokens.mask_BL[row].sum())
+        assert torch.allclose(x_LD[:, encoder.width :], numbers[row].expand(len(x_LD), -1), atol=1e-5)
+        assert torch.allclose(x_LD[:length, : encoder.width], encoded[row, :length], atol=1e-5)
     assert not tokens.mask_BL[2].any()
     assert torch.equal(tokens.x_BLD[2, 0], column_encoder.stand_in.missing)
     assert ColumnEncoder("b", bag.component(9, 4, 0.0), "zero").fixed is None
@@ -118,16 +114,15 @@ def test_with_two_pretrained_columns_only_texts_have_statistics(tmp_path: Path) 
     path, columns = write_csv(tmp_path / "t.csv", rows), ["photo", "other", "text", "again"]
     frozen = f"{{name: pretrained, model: {tiny_models.vit(tmp_path / 'vit')}}}"
     for second, expected in ((frozen, {"text"}), ("vgg", {"text", "other", "again"})):
-        columns_with_numbers = [
+        overrides = [
             f"columns.photo.encoder={frozen}",
             f"columns.other.encoder={second}",
             "columns.text.modality=text",
             "training.epochs=1",
         ]
-        network = plait.fit(
-            path, align=columns, out=tmp_path / second[:3], overrides=columns_with_numbers, quiet=True
-        ).network.model
-        assert {c for c in columns if network.encoder(c).statistics is not None} == expected
+        out = tmp_path / second[:3]
+        model = plait.fit(path, align=columns, out=out, overrides=overrides, quiet=True).network.model
+        assert {c for c in columns if model.encoder(c).statistics is not None} == expected
 
 
 def test_a_space_of_learned_encoders_begins_at_statistics(tmp_path: Path) -> None:

@@ -27,32 +27,32 @@ ROWS = [
 ]
 
 
-def heard(content: bytes) -> tuple[np.ndarray, int]:
+def read_wav(content: bytes) -> tuple[np.ndarray, int]:
     wave, rate = soundfile.read(io.BytesIO(content), dtype="float32")
     return wave, rate
 
 
 def test_texts_are_read_aloud_beside_the_table(tmp_path: Path) -> None:
     folder = tiny_models.vits(tmp_path / "vits")
-    found = plait.speak(folder, ROWS, "text", quiet=True)
-    assert found.column_names == ["text", "n", "speech", "problem"]
-    spoken = found["speech"].to_pylist()
+    answers = plait.speak(folder, ROWS, "text", quiet=True)
+    assert answers.column_names == ["text", "n", "speech", "problem"]
+    spoken = answers["speech"].to_pylist()
     assert [content is None for content in spoken] == [False, True, False, True, False]
-    wave, rate = heard(spoken[0])
+    wave, rate = read_wav(spoken[0])
     assert rate == 16_000
     assert len(wave) > 100
     assert np.abs(wave).max() > 0
     assert spoken[2] == spoken[4], "the same text is read the same way, wherever it stands"
 
 
-def test_it_says_what_transformers_says(tmp_path: Path) -> None:
+def test_the_wave_is_the_one_that_transformers_makes(tmp_path: Path) -> None:
     speaker = Speaker(str(tiny_models.vits(tmp_path / "vits", voices=3)), voice="2")
     network = VitsModel.from_pretrained(tmp_path / "vits").eval()
-    network.noise_scale = network.noise_scale_duration = speaker.network.noise_scale = (
-        speaker.network.noise_scale_duration
-    ) = 0.0
+    for module in (network, speaker.network):
+        module.noise_scale = module.noise_scale_duration = 0.0
+    inputs = speaker.tokenizer("a red apple", return_tensors="pt")
     with torch.no_grad():
-        expected = network(**speaker.tokenizer("a red apple", return_tensors="pt"), speaker_id=2).waveform[0]
+        expected = network(**inputs, speaker_id=2).waveform[0]
     np.testing.assert_allclose(speaker("a red apple"), expected.numpy(), atol=1e-5)
 
 
@@ -61,31 +61,24 @@ def test_spectra_go_through_a_vocoder(tmp_path: Path) -> None:
     voice = np.random.default_rng(0).normal(size=6).astype(np.float32)
     np.save(tmp_path / "voice.npy", voice)
     speaker = Speaker(str(folder), str(tmp_path / "vocoder"), str(tmp_path / "voice.npy"))
-    network, vocoder = (
-        SpeechT5ForTextToSpeech.from_pretrained(folder).eval(),
-        SpeechT5HifiGan.from_pretrained(tmp_path / "vocoder").eval(),
-    )
-    found = speaker("sky")
-    assert len(found) > 0
-    with (
-        torch.random.fork_rng(devices=[]),
-        torch.no_grad(),
-    ):  # its prenet drops numbers by lot, also when it is used
-        torch.manual_seed(int.from_bytes(hashlib.blake2b(b"sky", digest_size=4).digest()))
-        expected = network.generate_speech(
-            speaker.tokenizer("sky", return_tensors="pt")["input_ids"],
-            torch.from_numpy(voice)[None],
-            vocoder=vocoder,
-        )
-    np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
+    network = SpeechT5ForTextToSpeech.from_pretrained(folder).eval()
+    vocoder = SpeechT5HifiGan.from_pretrained(tmp_path / "vocoder").eval()
+    wave = speaker("sky")
+    assert len(wave) > 0
+
+    # The network's prenet drops numbers at random, also in eval mode.
+    ids = speaker.tokenizer("sky", return_tensors="pt")["input_ids"]
+    seed = int.from_bytes(hashlib.blake2b(b"sky", digest_size=4).digest())
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        expected = network.generate_speech(ids, torch.from_numpy(voice)[None], vocoder=vocoder)
+    np.testing.assert_allclose(wave, expected.numpy(), atol=1e-5)
 
 
-def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
-    vits, speecht5 = (
-        tiny_models.vits(tmp_path / "vits", voices=2),
-        tiny_models.speecht5(tmp_path / "speecht5"),
-    )
-    for arguments, said in (
+def test_a_network_or_voice_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
+    vits = tiny_models.vits(tmp_path / "vits", voices=2)
+    speecht5 = tiny_models.speecht5(tmp_path / "speecht5")
+    for arguments, message in (
         ((tiny_models.bert(tmp_path / "bert"),), "is a 'bert'; expected a network that reads aloud"),
         ((vits, "somewhere"), "needs no vocoder"),
         ((vits, None, "2"), "has 2 voices; no voice 2 among 0 to 1"),
@@ -95,9 +88,9 @@ def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
         ((speecht5, tmp_path / "vocoder", "7"), "takes the vector of a voice, no number"),
         ((speecht5, tmp_path / "vocoder", str(tmp_path / "none.npy")), "is no file of NumPy"),
     ):
-        model, *rest = (None if a is None else str(a) for a in arguments)
-        with pytest.raises(RecipeError, match=said):
-            Speaker(str(model), *rest)
+        model, *options = (None if argument is None else str(argument) for argument in arguments)
+        with pytest.raises(RecipeError, match=message):
+            Speaker(str(model), *options)
     with pytest.raises(TableError, match="say which one holds the texts"):
         plait.speak(vits, ROWS, quiet=True)
 

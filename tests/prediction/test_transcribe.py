@@ -1,4 +1,4 @@
-"""Pretrained networks that write what is said, as they are: tiny ones with random weights, saved to disk."""
+"""Pretrained networks that transcribe, as they are: tiny ones with random weights, saved to disk."""
 
 from __future__ import annotations
 
@@ -49,40 +49,43 @@ def rows(tmp_path: Path) -> list[dict[str, Any]]:
 def test_recordings_are_written_down_beside_the_table(
     kind: str, models: dict[str, Path], rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    found = plait.transcribe(models[kind], rows, "call", name="said", root=tmp_path, quiet=True)
-    assert found.column_names == ["call", "who", "said", "problem"]
-    said = found["said"].to_pylist()
-    assert [text is None for text in said] == [False, False, False, True, True]
-    assert found["problem"].to_pylist()[:4] == [None] * 4
-    assert found["problem"].to_pylist()[4].startswith("call: ")
+    answers = plait.transcribe(models[kind], rows, "call", name="said", root=tmp_path, quiet=True)
+    assert answers.column_names == ["call", "who", "said", "problem"]
+    texts = answers["said"].to_pylist()
+    assert [text is None for text in texts] == [False, False, False, True, True]
+    problems = answers["problem"].to_pylist()
+    assert problems[:4] == [None] * 4
+    assert problems[4].startswith("call: ")
 
 
-def test_it_says_what_transformers_says(models: dict[str, Path]) -> None:
-    """The network and the tokenizer called by hand."""
-    heard, sound = Transcriber(str(models["ctc"])), wave(1.0, 500)
-    x = (sound - sound.mean()) / np.sqrt(sound.var() + 1e-7)
+def test_the_text_is_the_one_that_transformers_writes(models: dict[str, Path]) -> None:
+    """Call the network and the tokenizer by hand."""
+    transcriber = Transcriber(str(models["ctc"]))
+    network = transcriber.network
+    samples = wave(1.0, 500)
+    x = torch.from_numpy((samples - samples.mean()) / np.sqrt(samples.var() + 1e-7))[None]
     with torch.no_grad():
-        logits = heard.network(torch.from_numpy(x)[None]).logits
-        heard.network.lm_head.bias -= logits.mean((0, 1))  # else one letter may be the likeliest throughout
-        heard.network.lm_head.bias[5:] += 5  # letters rather than marks
+        network.lm_head.bias -= network(x).logits.mean((0, 1))  # else one letter may be the likeliest always
+        network.lm_head.bias[5:] += 5  # letters rather than marks
     with torch.inference_mode():
-        ids = heard.network(torch.from_numpy(x)[None]).logits.argmax(-1)
-    expected = heard.tokenizer.batch_decode(ids, skip_special_tokens=True)[0].strip()
+        ids = network(x).logits.argmax(-1)
+    expected = transcriber.tokenizer.batch_decode(ids, skip_special_tokens=True)[0].strip()
     assert len(expected) > 20
-    assert jiwer.cer(expected, heard(sound)) < 0.05, "two letters may be nearly as likely as each other"
+    error_rate = jiwer.cer(expected, transcriber(samples))
+    assert error_rate < 0.05, "two letters may be nearly as likely as each other"
 
 
 def test_a_long_recording_is_cut_where_it_is_quiet() -> None:
-    sound = np.random.default_rng(0).normal(size=2500).astype(np.float32)
-    sound[930:960] = 0
-    parts = stretches(sound, 1000)
-    assert 930 <= len(parts[0]) <= 960
-    assert np.array_equal(np.concatenate(parts), sound)
-    assert all(len(part) <= 1000 for part in parts)
-    assert len(stretches(sound[:1000], 1000)) == 1
+    samples = np.random.default_rng(0).normal(size=2500).astype(np.float32)
+    samples[930:960] = 0
+    cut = stretches(samples, 1000)
+    assert 930 <= len(cut[0]) <= 960
+    assert np.array_equal(np.concatenate(cut), samples)
+    assert all(len(stretch) <= 1000 for stretch in cut)
+    assert len(stretches(samples[:1000], 1000)) == 1
 
 
-def test_what_is_no_transcriber_is_told(
+def test_a_network_or_column_that_does_not_fit_is_an_error(
     models: dict[str, Path], rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     with pytest.raises(RecipeError, match="is a BertModel; expected one for CTC"):
@@ -94,18 +97,16 @@ def test_what_is_no_transcriber_is_told(
 
 
 def test_from_the_command_line(models: dict[str, Path], rows: list[dict[str, Any]], tmp_path: Path) -> None:
-    (tmp_path / "calls.csv").write_text("call\n0.wav\n1.wav\n")
-    assert (
-        run(["transcribe", str(models["ctc"]), str(tmp_path / "calls.csv"), "-o", str(tmp_path / "out.csv")])
-        == 0
-    )
-    assert len((tmp_path / "out.csv").read_text().splitlines()) == 3
+    table, out = tmp_path / "calls.csv", tmp_path / "out.csv"
+    table.write_text("call\n0.wav\n1.wav\n")
+    assert run(["transcribe", str(models["ctc"]), str(table), "-o", str(out)]) == 0
+    assert len(out.read_text().splitlines()) == 3
 
 
 def test_a_pretrained_network_is_trained_further_on_transcripts(
     models: dict[str, Path], rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    """Its encoder is, whole, under a new last layer."""
+    """All of its encoder is trained, under a new last layer."""
     table = [{"call": row["call"], "said": "a red apple"[i:]} for i, row in enumerate(rows[:3])] * 4
     overrides = [
         "tasks.said=transcription",
@@ -117,36 +118,38 @@ def test_a_pretrained_network_is_trained_further_on_transcripts(
 
 
 @pytest.mark.parametrize("written", ["abcdefgh", "ABCDEFGH"])
-def test_training_begins_at_the_network_with_its_own_letters_and_last_layer(
-    written: str, tmp_path: Path
-) -> None:
-    """After a step of no length: what is written is what the network's own logits say, over its
-    letters, blank and unknown.
-    """
+def test_training_begins_at_the_networks_letters_and_last_layer(written: str, tmp_path: Path) -> None:
+    """After a step of no length, the text is that of the network's logits for letters, blank and unknown."""
     folder, rows = tiny_models.ctc(tmp_path / "ctc", written), tones(tmp_path, 24)
-    asked = [
+    overrides = [
         f"tasks.said={{name: transcription, model: {folder}}}",
         "training.epochs=1",
         "training.learning_rate=1e-9",
         "training.precision=fp32",
     ]
-    model = plait.fit(rows, "said", root=tmp_path, out=tmp_path / "run", overrides=asked, quiet=True)
+    model = plait.fit(rows, "said", root=tmp_path, out=tmp_path / "run", overrides=overrides, quiet=True)
     assert model.plan.columns["call"].encoder.options["mode"] == "full"
-    heard, ids = Transcriber(str(folder)), {c: i + 1 for i, c in enumerate(" abcdefgh")}
+
+    network = Transcriber(str(folder)).network
+    letter_of = dict(enumerate(" abcdefgh", start=1))
+    columns = [0, *range(4, 13), 3]  # of the blank, the blank between words and letters, the unknown
     expected = []
     for row in rows[:3]:
-        x = torch.from_numpy(soundfile.read(tmp_path / row["call"], dtype="float32")[0])
+        samples, _ = soundfile.read(tmp_path / row["call"], dtype="float32")
+        x = torch.from_numpy(samples)
+        x = (x - x.mean()) / (x.var(correction=0) + 1e-7).sqrt()
         with torch.inference_mode():
-            logits = heard.network(((x - x.mean()) / (x.var(correction=0) + 1e-7).sqrt())[None]).logits[0]
-        path = logits[:, [0, *range(4, 13), 3]].argmax(-1).unique_consecutive().tolist()
-        expected.append("".join({i: c for c, i in ids.items()}.get(i, UNKNOWN) for i in path if i).strip())
+            logits = network(x[None]).logits[0]
+        path = logits[:, columns].argmax(-1).unique_consecutive().tolist()
+        letters_of_path = [letter_of.get(i, UNKNOWN) for i in path if i]
+        expected.append("".join(letters_of_path).strip())
     assert [text.strip() for text in model.predict(rows[:3], tmp_path)["said"].to_pylist()] == expected
     assert any(expected)
 
 
 def test_it_is_trained_further_and_saved_without_its_folder(tmp_path: Path) -> None:
     folder, rows = tiny_models.ctc(tmp_path / "ctc"), tones(tmp_path, 60)
-    asked = [
+    overrides = [
         f"tasks.said={{name: transcription, model: {folder}, rate: 1.0}}",
         "training.epochs=12",
         "training.batch_size=15",
@@ -155,33 +158,38 @@ def test_it_is_trained_further_and_saved_without_its_folder(tmp_path: Path) -> N
         f"1.0}}",
         "training.learning_rate=0.01",
     ]
-    model = plait.fit(rows, "said", root=tmp_path, out=tmp_path / "run", overrides=asked, quiet=True)
+    model = plait.fit(rows, "said", root=tmp_path, out=tmp_path / "run", overrides=overrides, quiet=True)
     losses = [epoch["loss"] for epoch in model.record["history"]]
     assert losses[-1] < losses[0] / 3
-    trained, begun = load_file(model.folder / "weights.safetensors"), load_file(folder / "model.safetensors")
-    (last,) = [x for name, x in trained.items() if name.startswith("tasks.") and name.endswith("weight")]
-    far = (last - begun["lm_head.weight"][[0, *range(4, 13), 3]]).abs()
-    assert 1e-3 < far.max() < 1, "trained, and from there on"
+
+    trained = load_file(model.folder / "weights.safetensors")
+    pretrained = load_file(folder / "model.safetensors")
+    (last_layer,) = [
+        x for name, x in trained.items() if name.startswith("tasks.") and name.endswith("weight")
+    ]
+    first_values = pretrained["lm_head.weight"][[0, *range(4, 13), 3]]
+    assert 1e-3 < (last_layer - first_values).abs().max() < 1, "trained, and from there on"
+
+    answers = model.predict(rows[:5], tmp_path)
     shutil.rmtree(folder)
-    assert (
-        plait.load(model.folder, quiet=True)
-        .predict(rows[:5], tmp_path)
-        .equals(model.predict(rows[:5], tmp_path))
-    )
+    loaded = plait.load(model.folder, quiet=True)
+    assert loaded.predict(rows[:5], tmp_path).equals(answers)
 
 
-def test_a_network_that_does_not_fit_is_told(models: dict[str, Path], tmp_path: Path) -> None:
+def test_training_from_a_network_that_does_not_fit_is_an_error(
+    models: dict[str, Path], tmp_path: Path
+) -> None:
     rows = tones(tmp_path, 12)
 
-    def fit(options: str, *overrides: str) -> None:
-        asked = [f"tasks.said={{name: transcription, {options}}}", "training.epochs=1", *overrides]
-        plait.fit(rows, "said", root=tmp_path, out=tmp_path / "run", overrides=asked, quiet=True)
+    def fit(options: str, *more: str) -> None:
+        overrides = [f"tasks.said={{name: transcription, {options}}}", "training.epochs=1", *more]
+        plait.fit(rows, "said", root=tmp_path, out=tmp_path / "run", overrides=overrides, quiet=True)
 
     with pytest.raises(
         RecipeError, match="is a Wav2Vec2Model; expected one for CTC, or one that generates text from speech"
     ):
         fit(f"model: {tiny_models.wav2vec2(tmp_path / 'waves')}")
-    with pytest.raises(RecipeError, match=r"is a 'bert'; for sounds expected one of wav2vec2, .*, whisper"):
+    with pytest.raises(RecipeError, match=r"is a 'bert'; for audio expected one of wav2vec2, .*, whisper"):
         fit("units: characters", f"encoders.audio={{name: pretrained, model: {models['bert']}}}")
     with pytest.raises(
         RecipeError, match=r"the decoder of '.*' takes vectors of 16, the encoder of 'call' makes 128"
@@ -210,24 +218,28 @@ def test_a_network_that_does_not_fit_is_told(models: dict[str, Path], tmp_path: 
         fit(f"model: {models['ctc']}, units: subwords")
 
 
-def test_files_that_do_not_say_all_are_told_or_made_up_for(tmp_path: Path) -> None:
+def test_a_vocabulary_that_lacks_what_ctc_needs_is_an_error(tmp_path: Path) -> None:
     folder = tiny_models.ctc(tmp_path / "ctc")
-    whole = json.loads((folder / "vocab.json").read_text())
+    vocabulary_file = folder / "vocab.json"
+    saved = json.loads(vocabulary_file.read_text())
     spelling, places = letters(str(folder), "spoken")
     assert spelling.pieces == [*" abcdefgh", UNKNOWN]
     assert places == [0, *range(4, 13), 3]
-    (folder / "vocab.json").write_text(json.dumps({c: i for c, i in whole.items() if c != "<unk>"}))
+
+    del saved["<unk>"]  # which may be missing
+    vocabulary_file.write_text(json.dumps(saved))
     _, places = letters(str(folder), "spoken")
     weight_VD, bias_V = last_layer(str(folder), places)
     assert torch.equal(weight_VD[-1], weight_VD[0])
     assert bias_V[-1] == bias_V[0] - 10, "what is unknown takes nothing of the blank's probability"
-    for vocabulary, said in (
+
+    for vocabulary, message in (
         ({"abc": 1, "<pad>": 0}, "writes 'abc' at once"),
         ({"a": 1}, "has no '<pad>' among its letters"),
         ({"en": {"a": 1}}, "its letters in vocab.json"),
     ):
-        (folder / "vocab.json").write_text(json.dumps(vocabulary))
-        with pytest.raises(RecipeError, match=said):
+        vocabulary_file.write_text(json.dumps(vocabulary))
+        with pytest.raises(RecipeError, match=message):
             letters(str(folder), "spoken")
     with pytest.raises(RecipeError, match="have no last layer"):
         last_layer(str(tiny_models.wav2vec2(tmp_path / "waves")), [0])

@@ -1,4 +1,4 @@
-"""MobileNetV2 and EfficientNet-Lite0: published names and shapes, and what they call real photographs."""
+"""MobileNetV2 and EfficientNet-Lite0: published names and shapes, and the classes of real photographs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ from plait.media.image import Framing, normalise, square, to_float
 from plait.pretrained import files
 from plait.pretrained.convnets import PLANS, ConvNet, relu6, renamed
 
-PARAMETERS = {
-    "mobilenet_v2": 3_504_872,
-    "efficientnet_lite0": 4_652_008,
-}  # as published, with ImageNet's classifier
+# As published, with ImageNet's classifier.
+PARAMETERS = {"mobilenet_v2": 3_504_872, "efficientnet_lite0": 4_652_008}
 
 
 @pytest.mark.parametrize("name", PLANS)
@@ -26,13 +24,11 @@ def test_as_many_parameters_as_published(name: str) -> None:
 @pytest.mark.parametrize("name", PLANS)
 @pytest.mark.parametrize("side", [32, 50, 224])
 def test_each_side_is_divided_by_32(name: str, side: int) -> None:
+    network = ConvNet(PLANS[name]).eval()
     with torch.no_grad():
-        assert ConvNet(PLANS[name]).eval()(torch.randn(1, 3, side, side)).shape == (
-            1,
-            1280,
-            -(-side // 32),
-            -(-side // 32),
-        )
+        grid = network(torch.randn(1, 3, side, side))
+    divided = -(-side // 32)
+    assert grid.shape == (1, 1280, divided, divided)
 
 
 def test_other_weights_are_refused() -> None:
@@ -41,7 +37,7 @@ def test_other_weights_are_refused() -> None:
 
 
 @pytest.mark.parametrize("name", PLANS)
-def test_photographs_are_called_what_they_show(name: str) -> None:
+def test_a_photograph_of_a_temple_is_recognised(name: str) -> None:
     """A Chinese temple: palace (698), monastery (663) or bell cote (442) of ImageNet's classes."""
     try:
         folder = files.find(name)
@@ -49,25 +45,28 @@ def test_photographs_are_called_what_they_show(name: str) -> None:
         pytest.skip(str(error))
     network = ConvNet(PLANS[name], 1000).eval()
     network.load_state_dict(load_file(folder / "model.safetensors"))
-    says = files.read_json(folder, "preprocessor_config.json")
-    framing = Framing(size=224, fit="crop", mean=tuple(says["image_mean"]), std=tuple(says["image_std"]))
+    preprocessor = files.read_json(folder, "preprocessor_config.json")
+    mean, std = tuple(preprocessor["image_mean"]), tuple(preprocessor["image_std"])
+    framing = Framing(size=224, fit="crop", mean=mean, std=std)
     pixels = torch.from_numpy(square(load_sample_image("china.jpg"), framing).copy())[None]
     with torch.no_grad():
-        odds = network.classifier(network(normalise(to_float(pixels), framing)).mean((2, 3))).softmax(1)
-    assert odds.argmax() == 698
-    assert odds[0, [698, 663, 442]].sum() > 0.5
+        grid = network(normalise(to_float(pixels), framing))
+        probabilities = network.classifier(grid.mean((2, 3))).softmax(1)
+    assert probabilities.argmax() == 698
+    assert probabilities[0, [698, 663, 442]].sum() > 0.5
 
 
 @pytest.mark.parametrize("name", PLANS)
 def test_folding_changes_no_answer(name: str) -> None:
     torch.manual_seed(0)
-    network, pictures = ConvNet(PLANS[name]).eval(), torch.randn(2, 3, 64, 64)
+    network, images = ConvNet(PLANS[name]).eval(), torch.randn(2, 3, 64, 64)
     for norm in (m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)):
         norm.running_mean.normal_()
         norm.running_var.uniform_(0.5, 2.0)
     with torch.no_grad():
-        expected = network(pictures)
-        assert torch.allclose(network.folded()(pictures), expected, atol=1e-4 * float(expected.abs().max()))
+        expected = network(images)
+        tolerance = 1e-4 * float(expected.abs().max())
+        assert torch.allclose(network.folded()(images), expected, atol=tolerance)
     assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in network.modules())
 
 

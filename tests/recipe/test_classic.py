@@ -70,22 +70,22 @@ def test_shapes_on_the_way_are_those_of_the_primer() -> None:
     assert encoded.tokens["text"].x_BLD.shape == (2, 1, 64)
 
 
-def test_settings_are_those_of_the_primer() -> None:
+def test_training_options_are_those_of_the_primer() -> None:
     training = recipe.load("classic").training
-    assert (
-        training.optimizer,
-        training.learning_rate,
-        training.epsilon,
-        training.batch_size,
-        training.epochs,
-    ) == ("adam", 1e-3, 1e-7, 32, 10)
-    assert (training.weight_decay, training.clip, training.warmup, training.schedule, training.keep) == (
-        0,
-        0,
-        0,
-        "constant",
-        "last",
-    )
+    options = training.model_dump()
+    primer = {
+        "optimizer": "adam",
+        "learning_rate": 1e-3,
+        "epsilon": 1e-7,
+        "batch_size": 32,
+        "epochs": 10,
+        "weight_decay": 0,
+        "clip": 0,
+        "warmup": 0,
+        "schedule": "constant",
+        "keep": "last",
+    }
+    assert {name: options[name] for name in primer} == primer
     assert recipe.load("classic").split.valid == 0.2
 
 
@@ -103,6 +103,7 @@ def test_it_runs_by_name_on_a_table(tmp_path: Path, classes: int) -> None:
     assert [column.encoder.name for column in model.plan.columns.values()] == ["cnn", "lstm"]
     head = model.artifact.model.task("label").head
     assert head.out_features == (1 if classes == 2 else 3)  # type: ignore[union-attr]
-    assert sum(
-        model.predict(table)[f"label_probability_{c}"][0].as_py() for c in {r["label"] for r in rows}
-    ) == pytest.approx(1, abs=1e-5)
+    answers = model.predict(table)
+    labels = {row["label"] for row in rows}
+    total = sum(answers[f"label_probability_{label}"][0].as_py() for label in labels)
+    assert total == pytest.approx(1, abs=1e-5)

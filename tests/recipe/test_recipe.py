@@ -21,3 +21,9 @@ def test_an_old_option_name_still_works_with_a_warning() -> None:
 def test_an_option_under_both_of_its_names_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"model\.votes is the old name of model\.late_fusion"):
         load({"model": {"votes": True, "late_fusion": False}})
+
+
+def test_an_override_leaves_the_callers_mapping_as_it_was() -> None:
+    mine = {"training": {"epochs": 3}}
+    assert load(mine, ["training.epochs=5"]).training.epochs == 5
+    assert mine == {"training": {"epochs": 3}}

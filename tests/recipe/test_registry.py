@@ -75,7 +75,7 @@ def test_a_recipe_that_is_only_loaded_may_not(outside: str) -> None:
     assert outside not in sys.modules
 
 
-def test_what_is_no_component_is_refused(outside: str) -> None:
+def test_an_object_that_is_no_component_is_refused(outside: str) -> None:
     recipe_from({"encoders": {"number": f"{outside}:not_a_component", "text": f"{outside}:Absent"}})
     with pytest.raises(RecipeError, match="is no component: expected a class with `options`"):
         encoders.find(f"{outside}:not_a_component")

@@ -21,7 +21,7 @@ def build(name: str, shares: dict[str, Share] = SHARES, **options: Any) -> Balan
 
 
 class Toy(nn.Module):
-    """Two losses of shared parameters w, each with one parameter of its own."""
+    """Two losses of shared parameters w. Each also has one parameter that the other does not have."""
 
     def __init__(self) -> None:
         super().__init__()

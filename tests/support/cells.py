@@ -43,9 +43,9 @@ class Example:
 
 @cache
 def examples() -> list[Example]:
-    """Cells of each form. Add eight for a modality that recognises none of them."""
-    images = [png(0), png(1), None, png(3), png(4), b"this is no picture", png(6), png(7)]
-    sounds = [
+    """Return cells of each form. Add eight for a modality that recognises none of them."""
+    images = [png(0), png(1), None, png(3), png(4), b"this is no image", png(6), png(7)]
+    audio = [
         wav(wave(0.3, 300)),
         wav(wave(0.5, 500)),
         None,
@@ -55,7 +55,7 @@ def examples() -> list[Example]:
         wav(wave(0.1)),
         wav(wave(0.25), 8000),
     ]
-    clips = [
+    videos = [
         clip(3),
         clip(12),
         None,
@@ -72,8 +72,8 @@ def examples() -> list[Example]:
     return [
         categories(),
         Example(images, bad=(5,)),
-        Example(sounds, bad=(5,)),
-        Example(clips, bad=(5,)),
+        Example(audio, bad=(5,)),
+        Example(videos, bad=(5,)),
         Example(texts, absent=(2, 5)),
         Example(numbers, bad=(5,)),
         Example([*days, "2021-03-04", "2022-11-11"], bad=(5,)),
@@ -93,7 +93,7 @@ def png(seed: int) -> bytes:
 
 
 def modality_of(example: Example) -> str:
-    """The modality that recognises these cells with the most certainty."""
+    """Return the modality that recognises these cells with the most certainty."""
     certainties = {}
     for name in component_names("modalities"):
         match = component("modalities", name).matches(example.good, SOURCE)
@@ -103,7 +103,7 @@ def modality_of(example: Example) -> str:
 
 @cache
 def example_of(name: str) -> Example:
-    """The cells that are taken for this modality; categories for one that recognises none."""
+    """Return the cells that are taken for this modality; categories for one that recognises none."""
     for example in examples():
         if modality_of(example) == name:
             return example
@@ -111,14 +111,14 @@ def example_of(name: str) -> Example:
 
 
 def small_config(name: str, options: dict[str, Any] | None = None) -> Any:
-    """The options of a modality, with values that make it fast."""
+    """Return the options of a modality, with settings that make it fast."""
     fields = component("modalities", name).options.model_fields
-    small = {option: value for option, value in SMALL.items() if option in fields}
+    small = {option: setting for option, setting in SMALL.items() if option in fields}
     return configured("modalities", name, {**small, **(options or {})})
 
 
 def fit_modality(name: str, options: dict[str, Any] | None = None) -> Modality:
-    """A modality that is fitted on its example."""
+    """Return a modality that is fitted on its example."""
     cells = example_of(name).column
     modality: Modality = component("modalities", name).fit(small_config(name, options), cells)
     return modality

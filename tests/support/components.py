@@ -1,4 +1,4 @@
-"""Which components there are, so that a new file is tested without being named in a test."""
+"""List the components, so that a new file is tested without being named in a test."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ def configured(kind: str, name: str, options: dict[str, Any] | None = None) -> A
 
 
 def variants(registry: Registry[Component]) -> list[tuple[str, dict[str, Any]]]:
-    """Every component of a kind: with its default options, and with each other value of an option that is a
-    choice among words.
+    """Return every component of a kind, with its default options and with other ones.
+
+    Other options are those with a choice among words: each other word is one variant.
     """
     components: list[tuple[str, dict[str, Any]]] = []
     for name in registry.names():

@@ -29,7 +29,7 @@ TINY = {"tokens": tiny_models.bert, "wave": tiny_models.wav2vec2}
 
 
 def encoders_and_kinds() -> list[tuple[str, Kind]]:
-    """Every encoder with every kind of layout that it takes."""
+    """Return every encoder with every kind of layout that it takes."""
     pairs = []
     for name in component_names("encoders"):
         for kind in sorted(component("encoders", name).takes):
@@ -39,7 +39,7 @@ def encoders_and_kinds() -> list[tuple[str, Kind]]:
 
 
 def build_encoder(name: str, kind: str, options: dict[str, Any] | None = None) -> Encoder:
-    """An encoder of a layout of this kind. One that needs a pretrained network gets a tiny one."""
+    """Build an encoder for a layout of this kind. If it needs a pretrained network, it gets a tiny one."""
     config = encoder_config(name, kind, options)
     layout, _ = LAYOUTS[kind]
     torch.manual_seed(0)
@@ -57,14 +57,14 @@ def encoder_config(name: str, kind: str, options: dict[str, Any] | None = None) 
 
 
 def trainable(name: str) -> dict[str, Any]:
-    """Options that make an encoder learn that would be frozen."""
-    frozen_or_not = "mode" in component("encoders", name).options.model_fields
-    return {"mode": "full", "layers": 1} if frozen_or_not else {}
+    """Return options that make an encoder learn which would be frozen by default."""
+    may_be_frozen = "mode" in component("encoders", name).options.model_fields
+    return {"mode": "full", "layers": 1} if may_be_frozen else {}
 
 
 @cache
 def tiny_network(kind: str, seed: int = 0) -> str:
-    """The folder of a tiny pretrained network that reads this kind of layout."""
+    """Return the folder of a tiny pretrained network that reads this kind of layout."""
     folder = Path(tempfile.mkdtemp(prefix="plait-test-"))
     if kind == "spectrogram":
         return str(tiny_models.whisper(folder, seed, seconds=1, bands=LAYOUTS[kind][0].size[1]))
@@ -72,7 +72,7 @@ def tiny_network(kind: str, seed: int = 0) -> str:
 
 
 def random_values(kind: str, rows: int, seed: int = 0) -> Values:
-    """Values of this kind. What lies beyond a row's length is not zero where the layout has lengths."""
+    """Return random values of this kind. Entries beyond a row's length are not zero, except in texts."""
     layout, _ = LAYOUTS[kind]
     generator = torch.Generator().manual_seed(seed)
     if layout.kind == "vector":

@@ -1,4 +1,4 @@
-"""Gradients against small steps."""
+"""Compare gradients with small steps."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def assert_gradient(module: torch.nn.Module, output: Callable[[], torch.Tensor])
 
 
 def weighted_sum(output: torch.Tensor) -> torch.Tensor:
-    """The sum of the outputs, each with a weight of its own."""
+    """Return the sum of the outputs, each times another random weight."""
     generator = torch.Generator().manual_seed(1)
     return (output * torch.randn(output.shape, generator=generator, dtype=output.dtype)).sum()
 
 
 def silent_parameters(module: torch.nn.Module, loss: Callable[[], torch.Tensor]) -> set[str]:
-    """The names of parameters that get no gradient in either of two steps.
+    """Return the names of parameters that get no gradient in either of two steps.
 
     A network may begin with a scale or a layer of zeros. What lies before it learns in the second step.
     """

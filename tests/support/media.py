@@ -1,4 +1,4 @@
-"""Small sounds and clips, made on the spot."""
+"""Make small audio and video files."""
 
 from __future__ import annotations
 
@@ -14,46 +14,48 @@ RATE = 16_000
 
 
 def wave(seconds: float, hertz: float = 440.0, seed: int = 0, rate: int = RATE) -> np.ndarray:
-    """A tone in a little noise, float32."""
+    """Return a tone in a little noise, float32."""
     time = np.arange(int(seconds * rate)) / rate
-    return (
-        0.3 * np.sin(2 * np.pi * hertz * time) + 0.02 * np.random.default_rng(seed).normal(size=time.size)
-    ).astype(np.float32)
+    tone = 0.3 * np.sin(2 * np.pi * hertz * time)
+    noise = 0.02 * np.random.default_rng(seed).normal(size=time.size)
+    return (tone + noise).astype(np.float32)
 
 
 def wav(samples: np.ndarray, rate: int = RATE, kind: str = "WAV", subtype: str | None = None) -> bytes:
+    """Return the file of some samples, by default a WAV file."""
     buffer = io.BytesIO()
     soundfile.write(buffer, samples, rate, format=kind, subtype=subtype)
     return buffer.getvalue()
 
 
 def encoded(samples: np.ndarray, container: str, codec: str, rate: int = RATE, layout: str = "mono") -> bytes:
-    """Mono samples at 16 kHz in any container and codec that PyAV writes."""
+    """Return mono samples at 16 kHz in any container and codec that PyAV writes."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=container) as file:
         stream = file.add_stream(codec, rate=rate, layout=layout)
         if codec == "wmav2":
             stream.bit_rate = 64_000  # it has no default
-        _add_sound(file, stream, samples)
+        _add_audio(file, stream, samples)
     return buffer.getvalue()
 
 
-def _add_sound(file: Any, stream: Any, samples: np.ndarray) -> None:
+def _add_audio(file: Any, stream: Any, samples: np.ndarray) -> None:
     frame = av.AudioFrame.from_ndarray(samples[None], format="flt", layout="mono")
     frame.sample_rate = RATE
     resampler = av.AudioResampler(
         stream.format, stream.layout, stream.rate, frame_size=stream.codec_context.frame_size or 1024
     )
-    for part in [*resampler.resample(frame), *resampler.resample(None)]:
-        file.mux(stream.encode(part))
+    for resampled in [*resampler.resample(frame), *resampler.resample(None)]:
+        file.mux(stream.encode(resampled))
     file.mux(stream.encode())
 
 
 def picture(step: int, size: tuple[int, int] = (48, 32)) -> np.ndarray:
-    """A bright square on a dark ground, four pixels further to the right in each step."""
-    pixels = np.full((size[1], size[0], 3), 20 + 3 * (step % 60), np.uint8)
-    left = (4 * step) % (size[0] - 8)
-    pixels[8:16, left : left + 8] = (230, 60, 60)
+    """Draw a bright square on a dark ground, four pixels further to the right in each step."""
+    width, height = size
+    pixels = np.full((height, width, 3), 20 + 3 * (step % 60), np.uint8)
+    first_column = (4 * step) % (width - 8)
+    pixels[8:16, first_column : first_column + 8] = (230, 60, 60)
     return pixels
 
 
@@ -68,32 +70,39 @@ def clip(
     size: tuple[int, int] = (48, 32),
     draw: Any = picture,
 ) -> bytes:
-    """A clip of `draw(step)`; `times` are presentation times in units of 1/rate."""
+    """Return a video whose frames are `draw(step)`; `times` are presentation times in units of 1/rate."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=container) as file:
         stream = file.add_stream(codec, rate=rate)
-        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
-        stream.options = {"g": "8", "bf": "2", **(options or {})} if codec == "libx264" else (options or {})
-        heard = (
-            file.add_stream("aac" if container == "mp4" else "libopus", rate=48_000, layout="mono")
-            if sound is not None
-            else None
-        )
+        stream.width, stream.height = size
+        stream.pix_fmt = "yuv420p"
+        stream.options = options or {}
+        if codec == "libx264":
+            stream.options = {"g": "8", "bf": "2", **(options or {})}
+        audio_stream = None
+        if sound is not None:
+            audio_codec = "aac" if container == "mp4" else "libopus"
+            audio_stream = file.add_stream(audio_codec, rate=48_000, layout="mono")
+
         for step in range(frames):
             frame = av.VideoFrame.from_ndarray(draw(step, size), format="rgb24")
             if times:
                 frame.pts = times[step]
             file.mux(stream.encode(frame))
         file.mux(stream.encode())
-        if heard is not None and sound is not None:
-            _add_sound(file, heard, sound)
+        if audio_stream is not None and sound is not None:
+            _add_audio(file, audio_stream, sound)
     return buffer.getvalue()
 
 
 def tones(folder: Path, count: int) -> list[dict[str, Any]]:
-    """Recordings of three lengths and pitches, one of them very short, with what is said in each."""
+    """Write recordings of three lengths and pitches, one of them very short. Return rows with their texts."""
+    texts = ["had", "a bed", "cafe"]
+    rows = []
     for i in range(count):
-        (folder / f"t{i}.wav").write_bytes(
-            wav(wave(0.04 if i == 20 else 0.3 + i % 3 / 10, 300 * (1 + i % 3)))
-        )
-    return [{"call": f"t{i}.wav", "said": ["had", "a bed", "cafe"][i % 3]} for i in range(count)]
+        kind = i % 3
+        seconds = 0.04 if i == 20 else 0.3 + kind / 10
+        file = folder / f"t{i}.wav"
+        file.write_bytes(wav(wave(seconds, 300 * (1 + kind))))
+        rows.append({"call": file.name, "said": texts[kind]})
+    return rows

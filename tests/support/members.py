@@ -24,7 +24,7 @@ SMALL = {"rounds": 20}  # options that make a member faster
 
 
 def table(targets: dict[str, str]) -> Table:
-    """Numbers with holes, vectors, words and texts, and these of the four targets."""
+    """Return numbers with missing cells, vectors, words and texts, and these of the four targets."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(ROWS, 3)).astype(np.float32)
     words = np.where(x[:, 1] > 0, "a warm sunny day", "a cold rainy night")
@@ -45,7 +45,7 @@ def table(targets: dict[str, str]) -> Table:
 
 
 def make(targets: dict[str, str], epochs: int = 1) -> tuple[Examples, Plan]:
-    """The rows of the table, fitted on the first 60, and the plan for them."""
+    """Return the rows of the table, fitted on the first 60, and the plan for them."""
     training = {"epochs": epochs, "precision": "fp32", "channels_last": "off", "allocator": "off"}
     recipe = {
         "training": training,
@@ -53,25 +53,28 @@ def make(targets: dict[str, str], epochs: int = 1) -> tuple[Examples, Plan]:
         "split": {"valid": 0},
         "tasks": targets,
     }
-    data = table(targets)
-    plan = Plan.make(data, load(recipe), targets)
-    preprocessing = Preprocessing.fit(data, plan, np.arange(SEEN))
-    views = {"network": Dataset(preprocessing.prepare(data), preprocessing)}
+    rows = table(targets)
+    plan = Plan.make(rows, load(recipe), targets)
+    preprocessing = Preprocessing.fit(rows, plan, np.arange(SEEN))
+    views = {"network": Dataset(preprocessing.prepare(rows), preprocessing)}
     features = Features.fit(views, {"network": list(preprocessing.inputs)}, np.arange(SEEN))
     return Examples(views, features), plan
 
 
 def lesson(examples: Examples, plan: Plan, folder: Path) -> Lesson:
-    """The first 60 rows to learn from, and the others to know when to stop."""
-    data = examples.views["network"]
+    """Return a lesson: the first 60 rows to learn from, and the others to know when to stop."""
+    dataset = examples.views["network"]
     settings = device.settings(plan.recipe.training, False)
-    train, valid = examples.take(np.arange(SEEN)), examples.take(np.arange(SEEN, ROWS))
-    return Lesson(train, valid, "network", plan, settings, data.preprocessing.tasks, 0, folder)
+    train = examples.take(np.arange(SEEN))
+    valid = examples.take(np.arange(SEEN, ROWS))
+    return Lesson(train, valid, "network", plan, settings, dataset.preprocessing.tasks, 0, folder)
 
 
 def member_config(name: str) -> Any:
+    """Return the options of a member, with settings that make it fast."""
     fields = component("members", name).options.model_fields
-    return configured("members", name, {k: v for k, v in SMALL.items() if k in fields})
+    small = {option: setting for option, setting in SMALL.items() if option in fields}
+    return configured("members", name, small)
 
 
 def fit_member(name: str, of: Lesson) -> Member:

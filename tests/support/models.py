@@ -1,4 +1,4 @@
-"""A tiny model that is not trained."""
+"""Build a tiny model that is not trained."""
 
 from __future__ import annotations
 
@@ -18,17 +18,23 @@ from plait.table.table import Table
 
 
 def build(kinds: tuple[str, ...] = ("number", "vector")) -> tuple[MultimodalModel, Batch]:
-    """Columns with holes, the first of numbers and the second of vectors, one target, eight rows."""
+    """Return a model of one target, and a batch of eight rows in which cells are missing.
+
+    By default, the first column has numbers and the second has vectors.
+    """
     inputs = dict(zip(("one", "two", "three"), kinds, strict=False))
     rng = np.random.default_rng(0)
-    cells = {
-        c: pa.array(rng.normal(size=8) if kind == "number" else rng.normal(size=(8, 3)).tolist())
-        for c, kind in inputs.items()
-    }
+    cells = {}
+    for column, kind in inputs.items():
+        if kind == "number":
+            cells[column] = pa.array(rng.normal(size=8))
+        else:
+            cells[column] = pa.array(rng.normal(size=(8, 3)).tolist())
     cells["label"] = pa.array(list("abcabcab"))
+
     table = Table(pa.table(cells), Path(), "t")
-    asked = recipe_from({"split": {"valid": 0}}, columns=inputs)
-    plan = Plan.make(table, asked, "label")
+    recipe = recipe_from({"split": {"valid": 0}}, columns=inputs)
+    plan = Plan.make(table, recipe, "label")
     preprocessing = Preprocessing.fit(table, plan, plan.split.train)
     torch.manual_seed(0)
     model = MultimodalModel.build(plan, preprocessing).eval()

@@ -1,4 +1,4 @@
-"""Other values of a component's options, from their types alone."""
+"""Find other values of a component's options from their types."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ FILLED_IN = "filled in"  # begins the description of an option that plait sets i
 
 
 def options_of(kind: str, base: type[Options] = Options) -> list[tuple[str, str]]:
-    """Every option of every component of a kind, but those of a class that all options share and those that
-    plait fills in.
+    """Return every option of every component of a kind.
+
+    Leave out those of `base`, which all components share, and those that plait fills in.
     """
     options = []
     for name in component_names(kind):
@@ -44,29 +45,31 @@ def assert_option_matters(
             pairs = zip(outcome(before), outcome(after), strict=True)
         except RecipeError:
             continue
-        if not all(is_same(one, other) for one, other in pairs):
+        if not all(is_same(outcome_before, outcome_after) for outcome_before, outcome_after in pairs):
             return
     raise AssertionError(f"the option '{option}' changes nothing in {len(settings)} trials")
 
 
-def is_same(one: object, other: object) -> bool:
-    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
-        return one.shape == other.shape and torch.allclose(one, other)
-    return one == other
+def is_same(before: object, after: object) -> bool:
+    if isinstance(before, torch.Tensor) and isinstance(after, torch.Tensor):
+        return before.shape == after.shape and torch.allclose(before, after)
+    return before == after
 
 
 def settings_to_try(kind: str, name: str, option: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Pairs of settings that differ in one option. The other options have their defaults, or one of them
-    has another value, because an option may mean nothing without another one.
+    """Yield pairs of settings that differ in one option.
+
+    The other options have their defaults, or one of them has another setting, because an option may mean
+    nothing without another one.
     """
     fields = component(kind, name).options.model_fields
     contexts: list[dict[str, Any]] = [{}]
     for other, field in fields.items():
         if other != option:
-            contexts += [{other: value} for value in other_values(field)]
+            contexts += [{other: setting} for setting in other_values(field)]
     for context in contexts:
-        for value in other_values(fields[option]):
-            changed = {**context, option: value}
+        for setting in other_values(fields[option]):
+            changed = {**context, option: setting}
             if is_valid(kind, name, context) and is_valid(kind, name, changed):
                 yield context, changed
 
@@ -80,7 +83,7 @@ def is_valid(kind: str, name: str, options: dict[str, Any]) -> bool:
 
 
 def other_values(field: FieldInfo) -> list[Any]:
-    """Values of an option's type other than its default, whether they are valid or not."""
+    """Return values of an option's type other than its default, whether they are valid or not."""
     default = field.default
     values: list[Any] = []
     for annotation in _alternatives(field.annotation):
@@ -89,7 +92,9 @@ def other_values(field: FieldInfo) -> list[Any]:
         elif annotation is bool:
             values += [True, False]
         elif annotation is int:
-            values += [1, 2, 4, *([default * 2, default // 2, default + 2] if default else ())]
+            values += [1, 2, 4]
+            if default:
+                values += [default * 2, default // 2, default + 2]
         elif annotation is float:
             values += [0.9, 0.5, 3.0]
         elif annotation is str:
@@ -97,8 +102,10 @@ def other_values(field: FieldInfo) -> list[Any]:
         elif annotation is Choice and default is not None:
             values += _other_choices(default)
         elif get_origin(annotation) is tuple and isinstance(default, tuple):
-            values += [default[:1], default[-2:], *([(4,)] if int in get_args(annotation) else ())]
-    return [value for value in values if value != default]
+            values += [default[:1], default[-2:]]
+            if int in get_args(annotation):
+                values.append((4,))
+    return [setting for setting in values if setting != default]
 
 
 def _alternatives(annotation: Any) -> tuple[Any, ...]:
@@ -108,9 +115,9 @@ def _alternatives(annotation: Any) -> tuple[Any, ...]:
 
 
 def _other_choices(default: Choice) -> list[Choice]:
-    """The same component with one of its options changed."""
+    """Return the same component with one of its options changed."""
     choices = []
-    for option, value in default.options.items():
-        if isinstance(value, (list, tuple)):
-            choices.append(Choice(name=default.name, **{option: list(value)[:1]}))
+    for option, setting in default.options.items():
+        if isinstance(setting, (list, tuple)):
+            choices.append(Choice(name=default.name, **{option: list(setting)[:1]}))
     return choices

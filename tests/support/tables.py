@@ -1,4 +1,4 @@
-"""Tiny tables made on the spot, from a seed."""
+"""Make tiny tables from a seed."""
 
 from __future__ import annotations
 
@@ -27,22 +27,27 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def make_rows(folder: Path, count: int = 48, seed: int = 0) -> list[dict[str, Any]]:
-    """Rows of a picture of one colour, a sentence, a number and a shop; the label is the colour.
-    Pictures are written.
+    """Return rows of an image of one colour, a text, a number and a shop; the label is the colour.
+
+    The images are written into `folder`.
     """
     rng = np.random.default_rng(seed)
     (folder / "photos").mkdir(parents=True, exist_ok=True)
     rows = []
     for i in range(count):
-        colour = list(COLOURS)[i % 3]
-        pixels = np.clip(np.array(COLOURS[colour]) + rng.normal(0, 12, (20, 20, 3)), 0, 255).astype(np.uint8)
-        Image.fromarray(pixels).save(folder / "photos" / f"{seed}-{i}.png")
+        number = i % 3
+        colour = list(COLOURS)[number]
+        noise = rng.normal(0, 12, (20, 20, 3))
+        pixels = np.clip(np.array(COLOURS[colour]) + noise, 0, 255).astype(np.uint8)
+        photo = f"photos/{seed}-{i}.png"
+        Image.fromarray(pixels).save(folder / photo)
+
         word = {"red": "cherry", "green": "leaf", "blue": "sky"}[colour]
         rows.append(
             {
-                "photo": f"photos/{seed}-{i}.png",
+                "photo": photo,
                 "text": f"there is a {word} near house number {int(rng.integers(1000))}",
-                "price": round(float(rng.normal(list(COLOURS).index(colour), 0.5)), 3),
+                "price": round(float(rng.normal(number, 0.5)), 3),
                 "shop": ["north", "south"][int(rng.integers(2))],
                 "label": colour,
             }

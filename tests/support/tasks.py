@@ -33,7 +33,7 @@ def task_names(base: type[Task] = Task) -> list[str]:
 
 @cache
 def columns_of_labels() -> list[pa.ChunkedArray]:
-    """Labels of each form that a prediction may have; row 2 is unlabelled. Add eight for one that is new."""
+    """Return labels of each form that a prediction may have. Row 2 is unlabelled. Add eight for a new one."""
     columns = [
         ["cat", "dog", None, "cat", "eel", "dog", "cat", "dog"],
         [1.0, 2.0, None, 4.0, -1.0, 0.5, 2.5, 3.0],
@@ -44,13 +44,14 @@ def columns_of_labels() -> list[pa.ChunkedArray]:
 
 
 def counts() -> pa.ChunkedArray:
-    """Labels of a prediction that recognises none of the forms."""
+    """Return labels of a prediction that recognises none of the forms."""
     return pa.chunked_array([[1, 2, None, 4, 0, 5, 2, 3]])
 
 
 def recordings() -> pa.ChunkedArray:
-    sounds = [wav(wave(0.2 + row / 50, 300 + 100 * row)) for row in range(ROWS)]
-    return pa.chunked_array([[None if row == UNLABELLED else sound for row, sound in enumerate(sounds)]])
+    cells: list[bytes | None] = [wav(wave(0.2 + row / 50, 300 + 100 * row)) for row in range(ROWS)]
+    cells[UNLABELLED] = None
+    return pa.chunked_array([cells])
 
 
 def texts() -> pa.ChunkedArray:
@@ -142,12 +143,12 @@ def one_row(fused: Fused, encoded: Encoded, row: int) -> tuple[Fused, Encoded]:
     for column, t in encoded.tokens.items():
         tokens[column] = Tokens(t.x_BLD[row : row + 1], t.mask_BL[row : row + 1])
     blocks = {column: vector_BD[row : row + 1] for column, vector_BD in fused.blocks.items()}
-    alone = Fused(fused.vector_BD[row : row + 1], blocks, present, present)
-    return alone, Encoded(tokens, present, present)
+    fused_row = Fused(fused.vector_BD[row : row + 1], blocks, present, present)
+    return fused_row, Encoded(tokens, present, present)
 
 
 def answer(task: Task, name: str, rows: int = ROWS) -> Tensor:
-    """What the task answers random inputs, decoded."""
+    """Return the decoded output of the task for random inputs."""
     with torch.no_grad():
         return task.decode(task.answer(*inputs(name, rows)))
 

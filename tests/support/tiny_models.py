@@ -64,7 +64,7 @@ SMALL = {"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 
 
 
 def bert(folder: Path, seed: int = 0, width: int = 32) -> Path:
-    """A sentence encoder: mean of the tokens, unit length, at most 16 tokens."""
+    """An encoder of texts: mean of the tokens, unit length, at most 16 tokens."""
     torch.manual_seed(seed)
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys([*WORDS, *LETTERS])]
     vocabulary += [f"[unused{i}]" for i in range(300 - len(vocabulary))]
@@ -109,13 +109,13 @@ def vit(folder: Path, seed: int = 0, pooling: bool = True) -> Path:
     ViTModel(
         ViTConfig(hidden_size=32, image_size=40, patch_size=8, **SMALL), add_pooling_layer=pooling
     ).save_pretrained(folder)
-    about = {
+    preprocessor = {
         "size": {"height": 40, "width": 40},
         "do_normalize": True,
         "image_mean": [0.4, 0.5, 0.6],
         "image_std": [0.2, 0.25, 0.3],
     }
-    (folder / "preprocessor_config.json").write_text(json.dumps(about))
+    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
     return folder
 
 
@@ -124,13 +124,13 @@ def resnet(folder: Path) -> Path:
     ResNetModel(
         ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
     ).save_pretrained(folder)
-    about = {
+    preprocessor = {
         "size": {"shortest_edge": 48},
         "crop_size": {"height": 32, "width": 32},
         "do_center_crop": True,
         "do_normalize": False,
     }
-    (folder / "preprocessor_config.json").write_text(json.dumps(about))
+    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
     return folder
 
 
@@ -170,14 +170,15 @@ def wav2vec2(folder: Path, seed: int = 0) -> Path:
         "num_feat_extract_layers": 2,
         "num_conv_pos_embeddings": 4,
     }
-    more = {"num_conv_pos_embedding_groups": 2, "layerdrop": 0.0, "mask_time_prob": 0.0}
-    Wav2Vec2Model(Wav2Vec2Config(hidden_size=32, **form, **more, **SMALL)).save_pretrained(folder)
-    about = {
+    no_chance = {"layerdrop": 0.0, "mask_time_prob": 0.0}
+    config = Wav2Vec2Config(hidden_size=32, num_conv_pos_embedding_groups=2, **form, **no_chance, **SMALL)
+    Wav2Vec2Model(config).save_pretrained(folder)
+    preprocessor = {
         "feature_extractor_type": "Wav2Vec2FeatureExtractor",
         "sampling_rate": 8000,
         "do_normalize": True,
     }
-    (folder / "preprocessor_config.json").write_text(json.dumps(about))
+    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
     return folder
 
 
@@ -224,8 +225,9 @@ def ctc(folder: Path, letters: str = "abcdefgh") -> Path:
 def whisper(
     folder: Path, seed: int = 0, languages: tuple[str, ...] = (), seconds: int = 30, bands: int = 8
 ) -> Path:
-    """Speech to text by generation, over pieces of words that begin with a blank, of one language or
-    several; it reads so many seconds.
+    """Speech to text by generation, over pieces of words that begin with a blank.
+
+    It knows one language or several, and reads so many seconds.
     """
     torch.manual_seed(seed)
     begin = [
@@ -243,8 +245,8 @@ def whisper(
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(begin)
-    place = {name: tokenizer.token_to_id(name) for name in begin}
-    end, start = place["<|endoftext|>"], place["<|startoftranscript|>"]
+    id_of = {name: tokenizer.token_to_id(name) for name in begin}
+    end, start = id_of["<|endoftext|>"], id_of["<|startoftranscript|>"]
     folder.mkdir(parents=True, exist_ok=True)
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<|endoftext|>", eos_token="<|endoftext|>"
@@ -270,11 +272,11 @@ def whisper(
     config = WhisperConfig(vocab_size=size, num_mel_bins=bands, d_model=16, **steps, **layers, **marks)
     model = WhisperForConditionalGeneration(config)
     model.generation_config.max_length = 12
-    model.generation_config.no_timestamps_token_id = place["<|notimestamps|>"]
+    model.generation_config.no_timestamps_token_id = id_of["<|notimestamps|>"]
     if languages:
         model.generation_config.is_multilingual = True
-        model.generation_config.lang_to_id = {f"<|{name}|>": place[f"<|{name}|>"] for name in languages}
-        model.generation_config.task_to_id = {"transcribe": place["<|transcribe|>"]}
+        model.generation_config.lang_to_id = {f"<|{name}|>": id_of[f"<|{name}|>"] for name in languages}
+        model.generation_config.task_to_id = {"transcribe": id_of["<|transcribe|>"]}
     model.save_pretrained(folder)
     return folder
 
@@ -320,14 +322,14 @@ def vits(folder: Path, voices: int = 1) -> Path:
         "resblock_kernel_sizes": [3],
     }
     speakers = {"num_speakers": voices, "speaker_embedding_size": 4 if voices > 1 else 0}
-    more = {
+    layers = {
         "resblock_dilation_sizes": [[1, 3]],
         "depth_separable_num_layers": 1,
         "duration_predictor_filter_channels": 16,
         "wavenet_dilation_rate": 1,
     }
     VitsModel(
-        VitsConfig(vocab_size=len(letters), **sizes, **flows, **upsampling, **speakers, **more)
+        VitsConfig(vocab_size=len(letters), **sizes, **flows, **upsampling, **speakers, **layers)
     ).save_pretrained(folder)
     return folder
 
@@ -355,14 +357,14 @@ def speecht5(folder: Path) -> Path:
         "decoder_attention_heads": 2,
         "num_mel_bins": 8,
     }
-    more = {
+    widths = {
         "encoder_ffn_dim": 16,
         "decoder_ffn_dim": 16,
         "speaker_embedding_dim": 6,
         "speech_decoder_prenet_units": 8,
         "speech_decoder_postnet_units": 8,
     }
-    SpeechT5ForTextToSpeech(SpeechT5Config(vocab_size=31, **sizes, **more)).save_pretrained(folder)
+    SpeechT5ForTextToSpeech(SpeechT5Config(vocab_size=31, **sizes, **widths)).save_pretrained(folder)
     upsampling = {
         "upsample_initial_channel": 8,
         "upsample_rates": [4, 4],

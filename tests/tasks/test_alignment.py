@@ -593,11 +593,11 @@ def test_options_that_an_alignment_cannot_use_are_refused(tmp_path: Path, overri
 def test_the_report_has_every_direction(pairs: Any) -> None:
     model, _ = pairs
     page = (model.folder / "report.html").read_text()
-    assert "photo finds text" in page
-    assert "text finds photo" in page
+    assert "photo → text" in page
+    assert "text → photo" in page
     assert "CCA" in page
     assert "alignment_mrr" in page, "what chose the epoch is drawn"
-    assert "photo finds text among" in (model.folder / "README.md").read_text()
+    assert "photo -> text, " in (model.folder / "README.md").read_text()
 
 
 def test_a_stopped_alignment_goes_on_to_the_same_end(tmp_path: Path) -> None:

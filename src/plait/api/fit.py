@@ -120,6 +120,7 @@ def _fit(sources: Sources, targets: list[str], recipe: Recipe, options: _Options
     messages.show_plan(plan, table, screen)
 
     request = Request.make(recipe.to_dict(), targets, sources, options.strict, table)
+    table = plan.read(table)
     with Run.begin(options.out, request, options.resume) as run:
         sides = prepare_sides(plan, table, run.folder, options.strict, screen)
         training = _begin_training(plan, sides, table, run.folder, screen, options)

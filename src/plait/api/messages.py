@@ -18,6 +18,8 @@ from plait.tasks.base_prediction import Prediction
 def show_plan(plan: Plan, table: Table, screen: Screen) -> None:
     """Show what was decided before anything is trained: columns, rows, and members that are left out."""
     Inspection.of(plan, table.name).show(screen)
+    for warning in plan.warnings:
+        screen.warn(warning)
     without, learned = plan.split.without_label, len(plan.split.unlabelled)
     predicts = any(issubclass(tasks.find(plan.tasks[target].name), Prediction) for target in plan.targets)
     if without and not plan.targets:

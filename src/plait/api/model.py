@@ -73,13 +73,14 @@ class Model:
         or which cells could not be read; those count as missing. Any subset of the inputs will do.
         Raises `TableError` when none of them is there.
         """
-        table = read(data, root)
+        raw = read(data, root)
+        table = self.plan.read(raw)
         with self._screen.bar("predicting", len(table)) as bar, store(self._screen, table) as cells:
             answered, problems = answers.predict(
                 self.answering, self.schema, table, self._screen.warn, bar.advance, cells
             )
         check.tell(problems, self._screen.warn)
-        return answers.beside(table.data, answered, self.schema.of("id")) if keep else answered
+        return answers.beside(raw.data, answered, self.schema.of("id")) if keep else answered
 
     def embed(
         self,
@@ -94,7 +95,7 @@ class Model:
         or zero where the row lacks it. A model without a target returns the mean of a row's vectors, of
         length 1, if no column is named. `alignment` names one of several alignments, here and below.
         """
-        table = read(data, root)
+        table = self.plan.read(read(data, root))
         if column is None and alignment is None and self.targets:
             with store(self._screen, table) as cells:
                 return answers.embed(self.network, table, self._screen.warn, cells)
@@ -122,7 +123,7 @@ class Model:
         if data is None:
             return Index.open(address, model)
 
-        table = read(data, root)
+        table = self.plan.read(read(data, root))
         opened = Index.open(address, model) if exists(address) else None
         vectors, _ = self._vectors(space, table)
         plain = plain_columns(table.data)
@@ -241,7 +242,7 @@ class Model:
 
         Raises `TableError` when the table has no target column, or no labelled row.
         """
-        table = read(data, root)
+        table = self.plan.read(read(data, root))
         labels = list(self.plan.labels.values())
         if not self.alignments and not any(c in table.data.column_names for c in labels):
             table.column(labels[0])

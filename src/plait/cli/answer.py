@@ -4,37 +4,42 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import plait
 from plait.cli.app import app
-from plait.cli.arguments import AlignmentOption, RootOption, RunArgument, TableArgument
+from plait.cli.arguments import (
+    AlignmentOption,
+    OutOption,
+    PretrainedArgument,
+    RootOption,
+    RunArgument,
+    TableArgument,
+)
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @app.command(epilog="Example: plait predict runs/first new.csv -o answers.csv")
 def predict(
     run: RunArgument,
     table: TableArgument,
-    out: Annotated[
-        str | None,
-        typer.Option(
-            "--out",
-            "-o",
-            help="CSV, TSV, JSON Lines, Parquet, Feather or Arrow by its ending; the terminal if left out",
-        ),
-    ] = None,
+    out: OutOption = None,
     root: RootOption = None,
     keep: Annotated[
         bool,
         typer.Option(
-            "--keep", help="the table's own columns too, so that another model can read the answers"
+            "--keep", help="Write the table's own columns too, so that another model can read them."
         ),
     ] = False,
 ) -> None:
-    """Answer each row of a table: the same rows, in the same order. Speech lies in WAV files, in a folder
-    beside the output.
+    """Predict the targets of each row of a table.
+
+    The answers have the same rows in the same order. Speech is written as WAV files, into a folder beside the
+    output.
     """
     from plait.table import write
 
@@ -42,33 +47,29 @@ def predict(
         write.check_ending(Path(out))
     answers = plait.load(run).predict(table, root, keep)
     if out:
-        answers = write.with_files(answers, Path(out))
-        write.write(answers, Path(out))
-        typer.echo(f"{answers.num_rows:,} rows written to {out}", err=True)
+        _write_with_files(answers, Path(out))
     else:
         write.to_stream(write.with_files(answers, Path("answers")), sys.stdout.buffer)
 
 
 @app.command(epilog="Example: plait transcribe whisper-tiny/ calls.csv --column recording -o read.csv")
 def transcribe(
-    model: Annotated[
-        str, typer.Argument(help="a folder or a Hugging Face name: a CTC network, or one such as Whisper")
-    ],
+    model: PretrainedArgument,
     table: TableArgument,
     column: Annotated[
-        str | None, typer.Option(help="the column of recordings, where the table has several columns")
+        str | None, typer.Option(help="The column of recordings, if the table has several columns.")
     ] = None,
-    name: Annotated[str, typer.Option(help="of the new column")] = "transcript",
-    language: Annotated[str | None, typer.Option(help="for networks that take one")] = None,
-    out: Annotated[
-        str | None,
-        typer.Option(
-            "--out", "-o", help="CSV, TSV, JSON Lines, Parquet, Feather or Arrow; the terminal if left out"
-        ),
+    name: Annotated[str, typer.Option(help="Name of the new column.")] = "transcript",
+    language: Annotated[
+        str | None, typer.Option(help="Language of the recordings, for networks that ask for it.")
     ] = None,
+    out: OutOption = None,
     root: RootOption = None,
 ) -> None:
-    """Write down what is said in a table's recordings, by a pretrained network as it is."""
+    """Transcribe a table's recordings with a pretrained network.
+
+    The network is used as it is, without training: one with a CTC head, or one such as Whisper.
+    """
     from plait.table import write
 
     if out:
@@ -80,39 +81,50 @@ def transcribe(
         write.to_stream(texts, sys.stdout.buffer)
 
 
-@app.command(epilog="Example: plait speak mms-tts-eng/ sentences.csv --column text -o spoken.csv")
+@app.command(epilog="Example: plait speak mms-tts-eng/ texts.csv --column text -o spoken.csv")
 def speak(
-    model: Annotated[
-        str, typer.Argument(help="a folder or a Hugging Face name: a network such as VITS or SpeechT5")
-    ],
+    model: PretrainedArgument,
     table: TableArgument,
     out: Annotated[
         str,
         typer.Option(
             "--out",
             "-o",
-            help="CSV, TSV, JSON Lines, Parquet, Feather or Arrow; WAV files lie in a folder beside it",
+            help="File to write: .csv, .tsv, .jsonl, .parquet, .feather or .arrow. "
+            "WAV files go into a folder beside it.",
         ),
     ],
     column: Annotated[
-        str | None, typer.Option(help="the column of texts, where the table has several columns")
+        str | None, typer.Option(help="The column of texts, if the table has several columns.")
     ] = None,
-    name: Annotated[str, typer.Option(help="of the new column")] = "speech",
+    name: Annotated[str, typer.Option(help="Name of the new column.")] = "speech",
     vocoder: Annotated[
-        str | None, typer.Option(help="for networks that make spectra (SpeechT5): what makes waves of them")
+        str | None,
+        typer.Option(help="The network that turns spectra into a wave, for networks such as SpeechT5."),
     ] = None,
     voice: Annotated[
-        str | None, typer.Option(help="the number of a voice, or a file of NumPy with its vector")
+        str | None, typer.Option(help="The number of a voice, or a NumPy file with the vector of one.")
     ] = None,
     root: RootOption = None,
 ) -> None:
-    """Read a table's texts aloud, by a pretrained network as it is."""
+    """Read a table's texts aloud with a pretrained network.
+
+    The network is used as it is, without training: one such as VITS or SpeechT5.
+    """
     from plait.table import write
 
     write.check_ending(Path(out))
     speech = plait.speak(model, table, column, name=name, vocoder=vocoder, voice=voice, root=root)
-    write.write(write.with_files(speech, Path(out)), Path(out))
-    typer.echo(f"{speech.num_rows:,} rows written to {out}", err=True)
+    _write_with_files(speech, Path(out))
+
+
+def _write_with_files(answers: pa.Table, out: Path) -> None:
+    """Write a table, and the media in its cells as files in a folder beside it."""
+    from plait.table import write
+
+    answers = write.with_files(answers, out)
+    write.write(answers, out)
+    typer.echo(f"{answers.num_rows:,} rows written to {out}", err=True)
 
 
 @app.command(epilog="Example: plait embed runs/first new.csv -o vectors.parquet")
@@ -120,18 +132,22 @@ def embed(
     run: RunArgument,
     table: TableArgument,
     out: Annotated[
-        str, typer.Option("--out", "-o", help="JSON Lines, Parquet, Feather or Arrow by its ending")
+        str, typer.Option("--out", "-o", help="File to write: .jsonl, .parquet, .feather or .arrow.")
     ],
     root: RootOption = None,
     column: Annotated[
-        str | None, typer.Option(help="an aligned column, for its vectors in the space of the alignment")
+        str | None, typer.Option(help="Embed only this column, in the space of an alignment.")
     ] = None,
     alignment: AlignmentOption = None,
 ) -> None:
-    """Write the fused vector of each row, or a column's vector in the space of an alignment."""
+    """Write one vector for each row of a table.
+
+    It is the fused vector, or with --column the column's vector in the space of an alignment.
+    """
     from plait.table import write
 
     write.check_ending(Path(out))
     vectors = plait.load(run).embed(table, root, column, alignment)
     write.write_vectors(vectors, Path(out))
-    typer.echo(f"{vectors.shape[0]:,} vectors of {vectors.shape[1]} written to {out}", err=True)
+    count, width = vectors.shape
+    typer.echo(f"{count:,} vectors of {width} numbers written to {out}", err=True)

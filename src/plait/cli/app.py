@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-# the error of whichever click typer uses
+# typer may bring a click of its own: this is the class of errors that show themselves
 ShownError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 app = typer.Typer(
@@ -14,10 +14,10 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
-    help="Learns from tables whose cells are images, texts, audio, video and numbers.",
+    help="Learn from tables whose cells are images, texts, audio, video and numbers.",
 )
 
 
 @app.callback()
 def main() -> None:
-    """Let typer treat commands as commands, even if there is only one."""
+    """Exist, so that typer keeps the names of commands even if there is only one."""

@@ -7,35 +7,80 @@ from typing import Annotated
 import typer
 
 TableArgument = Annotated[
-    str, typer.Argument(help="CSV, TSV, JSON Lines, Parquet, Arrow, Feather, or a folder of class folders")
+    str,
+    typer.Argument(
+        help="A table: CSV, TSV, JSON Lines, Parquet, Arrow or Feather; or a folder with a folder per class."
+    ),
 ]
 
-RunArgument = Annotated[str, typer.Argument(help="the folder of a trained model")]
+RunArgument = Annotated[str, typer.Argument(help="The folder of a trained model.")]
 
 RootOption = Annotated[
-    str | None, typer.Option(help="where relative paths of media begin; the table's own folder if left out")
+    str | None,
+    typer.Option(help="Folder that relative paths of media start from. Default: the table's own folder."),
 ]
 
 ColumnOption = Annotated[
     list[str] | None,
-    typer.Option("--column", help="name=modality or name=role, as in price=number or note=ignored"),
+    typer.Option(
+        "--column",
+        help="What a column is: name=modality or name=role, such as price=number or note=ignored. "
+        "May be repeated.",
+    ),
 ]
 
 AlignmentOption = Annotated[
-    str | None, typer.Option(help="which alignment, where the model has more than one")
+    str | None, typer.Option(help="The alignment to use, if the model has more than one.")
 ]
 
 AlignOption = Annotated[
-    list[str] | None, typer.Option(help="columns to put into one space, as in photo,caption; needs no target")
+    list[str] | None,
+    typer.Option(help="Columns to embed in one space, such as photo,caption. Needs no target."),
 ]
 
-TargetOption = Annotated[
-    list[str] | None, typer.Option(help="the column to predict; may be given more than once")
-]
+TargetOption = Annotated[list[str] | None, typer.Option(help="The column to predict. May be repeated.")]
 
 IndexOption = Annotated[
     str | None,
-    typer.Option("--index", help="folder or address (s3://...) of the index; RUN/index if left out"),
+    typer.Option("--index", help="Folder or address (s3://...) of the index. Default: RUN/index."),
+]
+
+OutOption = Annotated[
+    str | None,
+    typer.Option(
+        "--out",
+        "-o",
+        help="File to write: .csv, .tsv, .jsonl, .parquet, .feather or .arrow. Default: print as CSV.",
+    ),
+]
+
+PretrainedArgument = Annotated[
+    str, typer.Argument(help="The folder of a pretrained network, or its Hugging Face name.")
+]
+
+ValidOption = Annotated[
+    str | None, typer.Option(help="Table to validate on. Default: some rows of the training table.")
+]
+
+TestOption = Annotated[str | None, typer.Option(help="Table to score the final model on.")]
+
+RecipeOption = Annotated[str | None, typer.Option(help="A built-in recipe, such as classic, or a YAML file.")]
+
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="Set an option of the recipe, such as training.epochs=5 or fusion=gated. May be repeated.",
+    ),
+]
+
+SeedOption = Annotated[int | None, typer.Option(help="Seed of everything random.")]
+
+QualityOption = Annotated[
+    str | None,
+    typer.Option(
+        help="fast trains one network (the default). good and best train ensembles with pretrained vectors."
+    ),
 ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,10 +12,16 @@ from plait.cli.app import app
 from plait.cli.arguments import (
     AlignOption,
     ColumnOption,
+    QualityOption,
+    RecipeOption,
     RootOption,
     RunArgument,
+    SeedOption,
+    SetOption,
     TableArgument,
     TargetOption,
+    TestOption,
+    ValidOption,
     listed,
 )
 
@@ -26,117 +32,92 @@ def inspect(
     target: TargetOption = None,
     root: RootOption = None,
     column: ColumnOption = None,
-    probe: Annotated[bool, typer.Option(help="read every cell, to say what is wrong with it")] = True,
+    probe: Annotated[bool, typer.Option(help="Read every cell and report the bad ones.")] = True,
 ) -> None:
-    """Say what each column of a table is, and why, and what is wrong with its cells."""
+    """Say what each column is and why, and which cells are bad."""
     from plait.data.arguments import parse_columns
 
-    plait.inspect(table, target or (), root, parse_columns(column or []), probe).show()
+    columns = parse_columns(column or [])
+    plait.inspect(table, target or (), root, columns, probe).show()
+
+
+# options of fit and tune that `plait.fit` takes by the same names
+_SHARED = ("valid", "test", "recipe", "root", "out", "seed", "quality")
+
+
+def _training_arguments(context: typer.Context) -> dict[str, Any]:
+    """Return the options that `plait fit` and `plait tune` share, as `plait.fit` takes them.
+
+    Both commands declare these options, so that `--help` shows them, and leave reading them to this.
+    """
+    from plait.data.arguments import parse_columns
+
+    options = context.params
+    arguments = {name: options[name] for name in _SHARED}
+    arguments["align"] = listed(*options["align"] or ())
+    arguments["columns"] = parse_columns(options["column"] or [])
+    arguments["overrides"] = options["set_"] or ()
+    return arguments
 
 
 @app.command(epilog="Example: plait fit train.csv --target label --set training.epochs=20 --out runs/first")
 def fit(
-    table: Annotated[str | None, typer.Argument(help="the training table (not with --resume)")] = None,
+    context: typer.Context,
+    table: Annotated[
+        str | None, typer.Argument(help="The training table. Leave it out with --resume.")
+    ] = None,
     target: TargetOption = None,
     align: AlignOption = None,
-    valid: Annotated[
-        str | None, typer.Option(help="a table to validate on; a part of the training table if left out")
-    ] = None,
-    test: Annotated[
-        str | None, typer.Option(help="a table that the model is scored on at the end, and nothing else")
-    ] = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="a built-in recipe, such as classic, or a YAML file")
-    ] = None,
+    valid: ValidOption = None,
+    test: TestOption = None,
+    recipe: RecipeOption = None,
     column: ColumnOption = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="override a part of the recipe, as in training.epochs=5 or fusion=gated"),
-    ] = None,
+    set_: SetOption = None,
     root: RootOption = None,
-    out: Annotated[str | None, typer.Option(help="the run's folder; runs/<time> if left out")] = None,
-    seed: Annotated[int | None, typer.Option(help="of everything random")] = None,
-    quality: Annotated[
-        str | None,
-        typer.Option(
-            help="fast (one network, the default), good or best (ensembles, with pretrained vectors)"
-        ),
+    out: Annotated[str | None, typer.Option(help="Folder of the run. Default: runs/TIME.")] = None,
+    seed: SeedOption = None,
+    quality: QualityOption = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop if any cell cannot be read.")] = False,
+    resume: Annotated[
+        str | None, typer.Option(help="Continue the stopped training in this folder, with its own options.")
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="any unreadable cell is an error")] = False,
-    resume: Annotated[str | None, typer.Option(help="go on with the stopped training in this folder")] = None,
     debug: Annotated[bool, typer.Option("--debug", hidden=True)] = False,
 ) -> None:
     """Train a model on a table."""
     from plait.api.fit import resume as resume_fit
-    from plait.data.arguments import parse_columns
 
     if resume:
         resume_fit(resume)
         return
     if table is None:
-        raise typer.BadParameter("give a table, or --resume and the folder of a stopped training")
-    plait.fit(
-        table,
-        target or (),
-        align=listed(*align or ()),
-        valid=valid,
-        test=test,
-        recipe=recipe,
-        columns=parse_columns(column or []),
-        overrides=set_ or (),
-        root=root,
-        out=out,
-        seed=seed,
-        quality=quality,
-        strict=strict,
-    )
+        raise typer.BadParameter("expected a table, or --resume and the folder of a stopped training")
+    plait.fit(table, target or (), strict=strict, **_training_arguments(context))
 
 
 @app.command(epilog="Example: plait tune train.csv --target label --trials 30 --out runs/tuned")
 def tune(
+    context: typer.Context,
     table: TableArgument,
-    out: Annotated[
-        str, typer.Option(help="the run's folder; the same command goes on with the trials in it")
-    ],
+    out: Annotated[str, typer.Option(help="Folder of the run. The same command continues the trials in it.")],
     target: TargetOption = None,
     align: AlignOption = None,
-    trials: Annotated[int, typer.Option(min=1, help="recipes to try, the given one among them")] = 20,
-    valid: Annotated[
-        str | None, typer.Option(help="a table to choose by; a part of the training table if left out")
-    ] = None,
-    test: Annotated[
-        str | None, typer.Option(help="a table that the last model is scored on, and nothing else")
-    ] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Number of recipes to try, yours included.")] = 20,
+    valid: ValidOption = None,
+    test: TestOption = None,
     recipe: Annotated[
         str | None,
-        typer.Option(help="a built-in recipe, or a YAML file; its tuning.space says what is tried"),
+        typer.Option(help="A built-in recipe, or a YAML file. Its tuning.space says which options change."),
     ] = None,
     column: ColumnOption = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="override a part of the recipe, as in training.epochs=5")
-    ] = None,
+    set_: SetOption = None,
     root: RootOption = None,
-    seed: Annotated[int, typer.Option(help="of everything random")] = 0,
-    quality: Annotated[str | None, typer.Option(help="of the last fit: fast, good or best")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    quality: Annotated[
+        str | None, typer.Option(help="Quality of the final model: fast, good or best.")
+    ] = None,
 ) -> None:
-    """Try recipes on validation rows, then train the best one."""
-    from plait.data.arguments import parse_columns
-
-    plait.tune(
-        table,
-        target or (),
-        align=listed(*align or ()),
-        out=out,
-        trials=trials,
-        valid=valid,
-        test=test,
-        recipe=recipe,
-        columns=parse_columns(column or []),
-        overrides=set_ or (),
-        root=root,
-        seed=seed,
-        quality=quality,
-    )
+    """Try several recipes on validation rows, then train the best."""
+    plait.tune(table, target or (), trials=trials, **_training_arguments(context))
 
 
 @app.command(epilog="Example: plait evaluate runs/first test.csv --out scores.json")
@@ -145,11 +126,11 @@ def evaluate(
     table: TableArgument,
     root: RootOption = None,
     out: Annotated[
-        str | None, typer.Option("--out", "-o", help="also write the scores to this JSON file")
+        str | None, typer.Option("--out", "-o", help="JSON file to write the scores to as well.")
     ] = None,
-    subsets: Annotated[bool, typer.Option(help="also score every subset of the inputs")] = True,
+    subsets: Annotated[bool, typer.Option(help="Also score every subset of the inputs.")] = True,
 ) -> None:
-    """Score a model on a labelled table, with intervals."""
+    """Score a model on a table with targets, with intervals."""
     from plait.runs import files
 
     scores = plait.load(run).evaluate(table, root, subsets).show()
@@ -159,9 +140,10 @@ def evaluate(
 
 @app.command(epilog="Example: plait report runs/first")
 def report(run: RunArgument) -> None:
-    """Write a run's report.html again and say where it lies."""
+    """Write a run's report.html again and print its path."""
     from plait.evaluation.report import write
     from plait.prediction.artifact import load
 
-    write(Path(run), load(run))
-    typer.echo(str(Path(run) / "report.html"))
+    folder = Path(run)
+    write(folder, load(run))
+    typer.echo(str(folder / "report.html"))

@@ -8,7 +8,7 @@ from types import TracebackType
 import typer
 
 from plait.cli.app import ShownError, app
-from plait.errors import PlaitError
+from plait.errors import Interrupted, PlaitError
 
 # Importing a file registers its commands: --help lists them in this order.
 from plait.cli import learn, answer, search, tools  # isort: skip  # noqa: F401
@@ -17,9 +17,11 @@ from plait.cli import learn, answer, search, tools  # isort: skip  # noqa: F401
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit status. `--debug` anywhere shows tracebacks.
 
-    The status is 0, 1 for an error that the user can act on, 2 for wrong arguments, 130 after Ctrl-C.
+    The status is 0 for success, 1 for an error that the user can act on, 2 for wrong arguments, and 130 after
+    Ctrl-C.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments is None:
+        arguments = sys.argv[1:]
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
@@ -28,11 +30,11 @@ def run(arguments: list[str] | None = None) -> int:
         if debug:
             raise
         typer.echo(f"plait: {error}", err=True)
-        return 130 if type(error).__name__ == "Interrupted" else 1
+        return 130 if isinstance(error, Interrupted) else 1
     except KeyboardInterrupt:
         typer.echo("plait: stopped", err=True)
         return 130
-    except (typer.Abort, BrokenPipeError):
+    except (typer.Abort, BrokenPipeError):  # the reader of a pipe, such as head, has gone
         return 1
     except ShownError as error:  # wrong arguments: typer says which
         error.show()
@@ -40,7 +42,7 @@ def run(arguments: list[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    # calling `app` itself would put typer's own excepthook in place
+    """Run a command. Calling `app` instead would put typer's own excepthook in place."""
     command = typer.main.get_command(app)
     status: object = command(args=arguments, prog_name="plait", standalone_mode=False)
     return status if isinstance(status, int) else 0
@@ -48,11 +50,8 @@ def _run(arguments: list[str]) -> int:
 
 def say_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Print an unexpected error in place of its traceback."""
-    typer.echo(
-        f"plait: this is a bug in plait: {kind.__name__}: {error}\nRun it again with --debug and report what "
-        f"it shows.",
-        err=True,
-    )
+    typer.echo(f"plait: this is a bug in plait: {kind.__name__}: {error}", err=True)
+    typer.echo("Run the command again with --debug, and report what it shows.", err=True)
 
 
 def entry() -> None:

@@ -10,31 +10,30 @@ import typer
 
 import plait
 from plait.cli.app import app
-from plait.cli.arguments import AlignmentOption, IndexOption, RootOption, RunArgument, listed
+from plait.cli.arguments import AlignmentOption, IndexOption, OutOption, RootOption, RunArgument, listed
 
 
 @app.command(epilog="Example: plait index runs/pairs shop.csv")
 def index(
     run: RunArgument,
     table: Annotated[
-        str | None, typer.Argument(help="rows to add; left out, the index is only described")
+        str | None, typer.Argument(help="The rows to add. Without a table, the index is only described.")
     ] = None,
     address: IndexOption = None,
     root: RootOption = None,
     delete: Annotated[
-        str | None, typer.Option(help='delete the rows of which this is true, as in "price > 10"')
+        str | None, typer.Option(help='Delete the rows that fulfil a condition, such as "price > 10".')
     ] = None,
     alignment: AlignmentOption = None,
 ) -> None:
-    """Make an index of a table's rows, for search; or add rows to it, or delete some."""
-
+    """Make an index of a table's rows for search, or change one."""
     opened = plait.load(run).index(table, address, root, alignment)
     if delete is not None:
-        typer.echo(f"{opened.delete(delete):,} rows deleted", err=True)
-    typer.echo(
-        f"{len(opened):,} rows; vectors of {', '.join(opened.about.columns)}; columns "
-        f"{', '.join(opened.plain[1:])}"
-    )
+        count = opened.delete(delete)
+        typer.echo(f"{count:,} rows deleted", err=True)
+    embedded = ", ".join(opened.about.columns)
+    plain = ", ".join(opened.plain[1:])  # without the number of the row
+    typer.echo(f"{len(opened):,} rows; vectors of {embedded}; columns {plain}")
 
 
 @app.command(epilog='Example: plait search runs/pairs "a red apple" --in photo')
@@ -42,23 +41,23 @@ def search(
     run: RunArgument,
     query: Annotated[
         list[str],
-        typer.Argument(help="a text, a file, or column=cell; several column=cell ask by all of them"),
+        typer.Argument(help="A text, a file, or column=cell. Several column=cell are combined."),
     ],
     in_: Annotated[
-        str | None, typer.Option("--in", help="the column that is searched, where there is more than one")
+        str | None, typer.Option("--in", help="The column to search, if the index has more than one.")
     ] = None,
-    k: Annotated[int, typer.Option("-k", min=1, help="rows to find")] = 10,
+    k: Annotated[int, typer.Option("-k", min=1, help="Number of rows to return.")] = 10,
     where: Annotated[
-        str | None, typer.Option(help='a condition on the index\'s columns, as in "price < 10"')
+        str | None, typer.Option(help='Return only rows that fulfil a condition, such as "price < 10".')
     ] = None,
     address: IndexOption = None,
-    exact: Annotated[bool, typer.Option("--exact", help="look at every row of a large index")] = False,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Compare with every row, even if the index is large.")
+    ] = False,
     alignment: AlignmentOption = None,
-    out: Annotated[
-        str | None, typer.Option("--out", "-o", help="also write what was found to this file")
-    ] = None,
+    out: Annotated[str | None, typer.Option("--out", "-o", help="File to write the rows to as well.")] = None,
 ) -> None:
-    """Find the rows of an index that fit a text, an image, an audio or a video file best."""
+    """Find the rows of an index that match a query best."""
     from plait.table import write
 
     if out:
@@ -76,31 +75,33 @@ def search(
 )
 def classify(
     run: RunArgument,
-    table: Annotated[str, typer.Argument(help="a table, or a folder of files")],
-    labels: Annotated[str, typer.Option(help="the labels, with commas between them")],
+    table: Annotated[str, typer.Argument(help="A table, or a folder of files.")],
+    labels: Annotated[str, typer.Option(help="The labels, separated by commas.")],
     template: Annotated[
         list[str] | None,
-        typer.Option(help="a text with {} where the label goes; may be given more than once"),
+        typer.Option(help="A text with {} in place of the label. May be repeated."),
     ] = None,
     threshold: Annotated[
-        list[str] | None, typer.Option(help="least cosine, for all labels (0.2) or for one (a cat=0.2)")
+        list[str] | None,
+        typer.Option(
+            help="Smallest cosine that counts: for all labels (0.2), or for one (a cat=0.2). May be repeated."
+        ),
     ] = None,
     column: Annotated[
-        str | None, typer.Option(help="the column whose cells are recognised, where there is more than one")
+        str | None, typer.Option(help="The column to label, if more than one could be.")
     ] = None,
     text: Annotated[
-        str | None, typer.Option(help="the text column that labels are like, where there is more than one")
+        str | None,
+        typer.Option(help="The aligned text column that labels resemble, if there is more than one."),
     ] = None,
     alignment: AlignmentOption = None,
     root: RootOption = None,
-    out: Annotated[
-        str | None,
-        typer.Option(
-            "--out", "-o", help="CSV, TSV, JSON Lines, Parquet, Feather or Arrow; the terminal if left out"
-        ),
-    ] = None,
+    out: OutOption = None,
 ) -> None:
-    """Label images, audio or video with labels that the model was not trained for."""
+    """Label images, audio or video with labels of your choice.
+
+    The labels may be new: an alignment compares them with the cells.
+    """
     from plait.api.model import thresholds
     from plait.table import write
 

@@ -14,20 +14,20 @@ def options(
     kind: Annotated[
         str | None,
         typer.Argument(
-            help="modalities, encoders, fusion, tasks, balancing, members, or recipe; all if left out"
+            help="modalities, encoders, fusion, tasks, balancing, members or recipe. Default: all of them."
         ),
     ] = None,
-    name: Annotated[str | None, typer.Argument(help="one component; all of the kind if left out")] = None,
+    name: Annotated[str | None, typer.Argument(help="One component. Default: all of the kind.")] = None,
 ) -> None:
-    """List the components and their options, as a recipe takes them."""
+    """List the components and the options of a recipe."""
     from plait.api import describe
 
     typer.echo(describe.options(kind, name))
 
 
 @app.command(epilog="Example: plait cache --clear")
-def cache(clear: Annotated[bool, typer.Option("--clear", help="forget everything in it")] = False) -> None:
-    """Show what the cache of prepared images, audio and video holds, or clear it."""
+def cache(clear: Annotated[bool, typer.Option("--clear", help="Delete everything in it.")] = False) -> None:
+    """Show the cache of prepared media, or clear it."""
     from plait.media.cache import Cache, folder
 
     with Cache(folder()) as cells:
@@ -41,17 +41,17 @@ def demo(
     sample: Annotated[
         str | None,
         typer.Argument(
-            help="stamps, clips or digits; stamps where Debian's package client is at hand, if left out"
+            help="stamps, clips, digits, emoji or prompts. Default: stamps, or digits if apt-get is missing."
         ),
     ] = None,
     cache: Annotated[
-        str | None, typer.Option(help="where sample tables are kept; ~/.cache/plait/samples if left out")
+        str | None, typer.Option(help="Folder to keep sample tables in. Default: ~/.cache/plait/samples.")
     ] = None,
     out: Annotated[
-        str | None, typer.Option(help="the run's folder; runs/demo-<sample>-<time> if left out")
+        str | None, typer.Option(help="Folder of the run. Default: runs/demo-SAMPLE-TIME.")
     ] = None,
 ) -> None:
-    """Fetch a real table, train on it, compare, and show predictions."""
+    """Fetch a real table, train on it, and show the results."""
     from plait.cli.demo import run
 
     run(sample, cache, out)

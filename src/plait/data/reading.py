@@ -1,9 +1,10 @@
-"""Which convention each column of a table has, by its own cells, the recipe, and the table's other columns."""
+"""The convention of each column of a table, by its cells, the recipe and the table's other columns."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -24,18 +25,24 @@ Accepted = tuple[type[Convention], ...]
 
 @dataclass(frozen=True)
 class Conventions:
-    """The conventions of columns, how each looks (for the user), and what is worth a warning."""
+    """The conventions of columns, how each looks (for the user), and what is worth a warning, by column."""
 
     by_column: dict[str, AnyConvention] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
+    warnings: dict[str, str] = field(default_factory=dict)
+
+    def only(self, columns: Collection[str]) -> Conventions:
+        """Return those of some columns, and all warnings about them."""
+        by_column = {name: convention for name, convention in self.by_column.items() if name in columns}
+        warnings = {name: warning for name, warning in self.warnings.items() if name in columns}
+        return Conventions(by_column, self.reasons, warnings)
 
     def with_others(self, others: Conventions) -> Conventions:
         """Return these and other columns' conventions."""
         return Conventions(
             {**self.by_column, **others.by_column},
             {**self.reasons, **others.reasons},
-            [*self.warnings, *others.warnings],
+            {**self.warnings, **others.warnings},
         )
 
 
@@ -64,12 +71,12 @@ def infer_conventions(
         if column.other:
             recognised[name] = _recognise(cells[name], columns[name], recipe.columns.get(name), common)
 
-    warnings = []
+    warnings = {}
     for name, column in recognised.items():
         if column.other:
             option = column.other.replace("set ", f"--set columns.{name}.", 1).replace(": '", "='", 1)
-            warnings.append(f"column '{name}': {option}")
-    conventions = {name: column.convention for name, column in recognised.items()}
+            warnings[name] = f"column '{name}': {option}"
+    conventions = {name: cast(AnyConvention, column.convention) for name, column in recognised.items()}
     reasons = {name: column.reason for name, column in recognised.items()}
     return Conventions(conventions, reasons, warnings)
 

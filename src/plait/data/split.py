@@ -257,8 +257,8 @@ def _by_group(table: Table, recipe: SplitRecipe, column: str, seed: int) -> Spli
     if count < 2:
         group = table.column(column)[0].as_py()
         raise TableError(
-            f"split.group: all {len(table)} rows have one group, '{group}' in column '{column}'; a split needs "
-            f"two or more. Choose another column, or leave split.group out"
+            f"split.group: all {len(table)} rows have one group, '{group}' in column '{column}'; a split "
+            f"needs two or more. Choose another column, or leave split.group out"
         )
     order = np.random.default_rng(seed).permutation(count)
     sizes = np.bincount(groups)[order]

@@ -1,1 +1,1 @@
-"""From prepared cells to tokens. One file an encoder."""
+"""Turn prepared cells into tokens. Each encoder has one file."""

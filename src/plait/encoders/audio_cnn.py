@@ -13,8 +13,8 @@ from plait.recipe.registry import Options
 
 
 class Config(Options):
-    """Each of `channels` is a convolution that halves time and bands. The bands that remain make one
-    vector of `width`.
+    """Each of `channels` is a convolution that halves time and bands. The bands that remain make one vector
+    of `width`.
     """
 
     channels: tuple[int, ...] = Field((16, 32, 64, 128), min_length=1, max_length=6)
@@ -25,7 +25,7 @@ class Config(Options):
 class AudioCNN(Encoder):
     """One token for each 2^n steps of time, n being the number of convolutions.
 
-    Bands are not averaged, so a token says how high a sound is.
+    Bands are not averaged, so a token says how high a tone is.
     """
 
     options = Config
@@ -33,7 +33,8 @@ class AudioCNN(Encoder):
 
     def __init__(self, bands: int, channels: tuple[int, ...], width: int, dropout: float) -> None:
         super().__init__()
-        self.stages = SpectrumStages(bands, channels, [(2, 2)] * len(channels))
+        pools = [(2, 2)] * len(channels)
+        self.stages = SpectrumStages(bands, channels, pools)
         self.dropout = Dropout(dropout)
         self.out = glorot(nn.Linear(self.stages.width, width))
         self.width = width
@@ -44,11 +45,12 @@ class AudioCNN(Encoder):
         return cls(layout.size[1], config.channels, config.width, config.dropout)
 
     def forward(self, values: Values) -> Tokens:
-        """From spectrograms (B, T, bands) to tokens (B, T / 2^n, width)."""
+        """Encode spectrograms (B, T, bands) as tokens (B, T / 2^n, width)."""
         assert values.length_B is not None
         x_BLD, length_B = self.stages(values.x, values.length_B)
-        x_BLD = F.relu(self.out(self.dropout(x_BLD)))
-        return Tokens(x_BLD, steps_mask(x_BLD.shape[1], length_B))
+        x_BLD = self.out(self.dropout(x_BLD))
+        mask_BL = steps_mask(x_BLD.shape[1], length_B)
+        return Tokens(F.relu(x_BLD), mask_BL)
 
 
 component = AudioCNN

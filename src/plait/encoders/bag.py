@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
@@ -32,7 +31,8 @@ class Bag(Encoder):
     def __init__(self, vocabulary: int, width: int, dropout: float) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, width)
-        self.dropout, self.width = dropout, width
+        self.dropout = dropout
+        self.width = width
         nn.init.normal_(self.embedding.weight, std=0.01)
 
     @classmethod
@@ -46,15 +46,16 @@ class Bag(Encoder):
         return cls(layout.vocabulary, config.width, config.dropout)
 
     def forward(self, values: Values) -> Tokens:
-        """From ids (B, L) to one token a text, (B, 1, width)."""
+        """Encode ids (B, L) as one token for each text, (B, 1, width)."""
         mask_BL = values.mask_BL()
         weight_BL = mask_BL.to(self.embedding.weight.dtype)
         if self.training and self.dropout:
             weight_BL = F.dropout(weight_BL, self.dropout)
-        # torch's own "mean" takes no mask
+
+        # The mean is a weighted sum, because torch's own "mean" takes no mask.
         total_BD = F.embedding_bag(values.x, self.embedding.weight, per_sample_weights=weight_BL, mode="sum")
-        x_B1D = (total_BD / mask_BL.sum(1, keepdim=True).clamp(min=1))[:, None]
-        return Tokens(x_B1D, torch.ones(x_B1D.shape[:2], dtype=torch.bool, device=x_B1D.device))
+        count_B1 = mask_BL.sum(1, keepdim=True).clamp(min=1)
+        return Tokens.one_each(total_BD / count_B1)
 
 
 component = Bag

@@ -1,4 +1,4 @@
-"""What an encoder is."""
+"""The bases of all encoders, and their registry."""
 
 from __future__ import annotations
 
@@ -15,53 +15,55 @@ from plait.table.json import JSON
 
 
 class Encoder(nn.Module, Component, ABC):
-    """From one column's values to tokens of `width`. Sees only rows in which the column is present.
+    """Turn one column's values into tokens of `width`. It sees only rows that have a cell of the column.
 
-    A row's tokens may depend on that row alone, and not on padding beyond its length.
+    A row's tokens may depend on that row alone, and not on padding beyond its length. `takes` has the kinds
+    of layouts that it reads.
     """
 
     takes: ClassVar[frozenset[Kind]]
-    pretrained: ClassVar[bool] = False  # whether it has seen other cells than the table's
+    pretrained: ClassVar[bool] = False  # whether it was trained on cells of other tables
     width: int
 
     @classmethod
     def settled(cls, config: Any, modality: str, rows: int = 0) -> Any:
-        """The options with nothing left open, for a column of this modality in a table of so many rows.
-        Files that they name are looked up here, so that what is saved tells all that `build` needs.
+        """Fill in every `auto` option for a column of this modality in a table of `rows` rows.
+
+        Look up the files that the options name. So what is saved tells all that `build` needs.
         """
         return config
 
     @classmethod
     def asks(cls, config: Any, modality: str) -> JSON:
-        """Options that the encoder wants of its column's modality, unless the recipe says otherwise."""
+        """Return the options that the column's modality gets, unless the recipe says otherwise."""
         return {}
 
     @classmethod
     def frozen(cls, config: Any) -> bool:
-        """Whether it is not trained, so that its vectors can be computed once, by `embed`."""
+        """Return whether it is not trained. Then `embed` computes its vectors once."""
         return False
 
     @classmethod
     @abstractmethod
     def build(cls, config: Any, layout: Layout) -> Encoder:
-        """The encoder for a column of this layout, whose kind is one of `takes`."""
+        """Build the encoder for a column of this layout, whose kind is one of `takes`."""
 
     def rates(self) -> Iterable[tuple[Tensor, float]]:
-        """Parameters that take a share of the recipe's learning rate only, with the share."""
+        """Return the parameters that learn at a share of the recipe's learning rate, with the share."""
         return ()
 
     def begin(self) -> None:
-        """What is done once before training: weights that it begins from are loaded."""
+        """Load the weights that training starts from. It is called once before training."""
 
     @abstractmethod
     def forward(self, values: Values) -> Tokens:
-        """Encode cells (B, ...) as tokens (B, L, D), with a mask of the tokens that count."""
+        """Encode cells (B, ...) as tokens (B, L, D), with a mask of the valid tokens."""
 
 
 class FrozenEncoder(Encoder):
-    """An encoder that is not trained: `embed` runs once for each cell. `norm` comes after it, once as well.
+    """An encoder that is not trained: `embed` and then `norm` run once for each cell.
 
-    The files of its `network` belong into the folder of a model, because its weights are not saved.
+    Its weights are not saved with the model. The files of its `network` are copied into the model's folder.
     """
 
     network: Network
@@ -75,7 +77,7 @@ class FrozenEncoder(Encoder):
 class PlainEncoder(Encoder):
     """An encoder of plain cells that can be computed for many columns at once, see `TableColumns`.
 
-    Its `net` is an embedding of an index, or two linear layers with a ReLU between over a vector.
+    Its `net` is an embedding of an index, or two linear layers with a ReLU between them over a vector.
     """
 
     net: nn.Module
@@ -83,7 +85,7 @@ class PlainEncoder(Encoder):
     @property
     @abstractmethod
     def can_be_stacked(self) -> bool:
-        """Whether its `net` is just that."""
+        """Whether its `net` has just these layers."""
 
 
 encoders = Registry[Encoder]("encoders")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
@@ -41,20 +40,24 @@ class CNN(Encoder):
     ) -> None:
         super().__init__()
         self.convolutions = nn.ModuleList()
-        height, width = size[1:]
-        before = size[0]
+        before, height, width = size
         for after in channels:
             self.convolutions.append(nn.Conv2d(before, after, kernel, padding=padding))
+            before = after
+
+            # A convolution takes kernel - 1 pixels off the padded side; pooling halves what is left.
             height = (height + 2 * padding - kernel + 1) // 2
             width = (width + 2 * padding - kernel + 1) // 2
-            before = after
-        self.pool = pool
         if min(height, width) < 1:
             raise RecipeError(
                 f"cnn: images of {size[1]} x {size[2]} are too small for {len(channels)} layers; raise the "
                 f"image's size"
             )
-        self.width = channels[-1] * (height * width if pool == "flatten" else 1)
+
+        self.pool = pool
+        self.width = channels[-1]
+        if pool == "flatten":
+            self.width *= height * width
         glorot(self)
 
     @classmethod
@@ -63,16 +66,20 @@ class CNN(Encoder):
         return cls(layout.size, config.channels, config.kernel, config.padding, config.pool)
 
     def forward(self, values: Values) -> Tokens:
-        """From images (B, C, H, W) to tokens (B, L, width); L is 1 unless `pool` is `none`."""
+        """Encode images (B, C, H, W) as tokens (B, L, width). L is 1 unless `pool` is `none`."""
         x_BCHW = values.x
         for convolution in self.convolutions:
-            x_BCHW = F.relu_(F.max_pool2d(convolution(x_BCHW), 2))
-        x_BLD = x_BCHW.permute(0, 2, 3, 1).flatten(1, 2)  # free of copies in channels-last memory
+            x_BCHW = F.max_pool2d(convolution(x_BCHW), 2)
+            x_BCHW = F.relu_(x_BCHW)
+
+        # In channels-last memory this makes no copy.
+        x_BHWC = x_BCHW.permute(0, 2, 3, 1)
+        x_BLD = x_BHWC.flatten(1, 2)
         if self.pool == "flatten":
-            x_BLD = x_BLD.flatten(1)[:, None]
-        elif self.pool == "mean":
-            x_BLD = x_BLD.mean(1, keepdim=True)
-        return Tokens(x_BLD, torch.ones(x_BLD.shape[:2], dtype=torch.bool, device=x_BLD.device))
+            return Tokens.one_each(x_BLD.flatten(1))
+        if self.pool == "mean":
+            return Tokens.one_each(x_BLD.mean(1))
+        return Tokens.all_valid(x_BLD)
 
 
 component = CNN

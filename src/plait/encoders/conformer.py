@@ -20,9 +20,7 @@ from plait.recipe.registry import Options
 
 
 class Config(Options):
-    """`layers` blocks of `width`, whose convolutions each see `kernel` steps. A step of the blocks is four
-    spectra long.
-    """
+    """`layers` blocks of `width`, whose convolutions each see `kernel` steps. A step is four spectra long."""
 
     width: int = Field(144, ge=4)
     heads: int = Field(4, ge=1)
@@ -56,10 +54,11 @@ class Conformer(Encoder):
     ) -> None:
         super().__init__()
         self.norm = MaskedBatchNorm(bands)
-        self.convolutions = nn.ModuleList(
-            nn.Conv2d(before, channels, 3, stride=2, padding=1) for before in (1, channels)
-        )
-        self.into = nn.Linear(channels * -(-bands // 4), width)
+        self.convolutions = nn.ModuleList()
+        for before in (1, channels):
+            self.convolutions.append(nn.Conv2d(before, channels, 3, stride=2, padding=1))
+        quarter_of_bands = -(-bands // 4)
+        self.into = nn.Linear(channels * quarter_of_bands, width)
         self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(ConformerBlock(width, heads, kernel, dropout) for _ in range(layers))
         self.width = width
@@ -68,31 +67,35 @@ class Conformer(Encoder):
     def build(cls, config: Config, layout: Layout) -> Conformer:
         """Build the encoder for spectrograms of a layout's number of bands."""
         return cls(
-            layout.size[1],
-            config.width,
-            config.heads,
-            config.layers,
-            config.kernel,
-            config.channels,
-            config.dropout,
+            bands=layout.size[1],
+            width=config.width,
+            heads=config.heads,
+            layers=config.layers,
+            kernel=config.kernel,
+            channels=config.channels,
+            dropout=config.dropout,
         )
 
     def forward(self, values: Values) -> Tokens:
-        """From spectrograms (B, T, M) to tokens (B, T / 4, D)."""
+        """Encode spectrograms (B, T, M) as tokens (B, T / 4, D)."""
         assert values.length_B is not None
         length_B = values.length_B.clamp(min=1)
         mask_BT = steps_mask(values.x.shape[1], length_B)
-        x_BTM = self.norm(values.x.transpose(1, 2), mask_BT).transpose(1, 2)
-        x_BCTM = x_BTM[..., None].permute(0, 3, 1, 2)
+        x_BMT = self.norm(values.x.transpose(1, 2), mask_BT)
+
+        # Channels are last in memory, which convolutions are fastest with.
+        x_BTM1 = x_BMT.transpose(1, 2)[..., None]
+        x_BCTM = x_BTM1.permute(0, 3, 1, 2)
         for convolution in self.convolutions:
             length_B = -(-length_B // 2)
             x_BCTM = F.relu(convolution(x_BCTM))
 
-            # zeros beyond a row's end: its tokens do not depend on the rows beside it
+            # Zeros beyond a row's end: its tokens do not depend on the rows beside it.
             mask_BT = steps_mask(x_BCTM.shape[2], length_B)
             x_BCTM = x_BCTM * mask_BT[:, None, :, None]
-        mask_BT = steps_mask(x_BCTM.shape[2], length_B)
-        x_BTD = self.dropout(self.into(x_BCTM.permute(0, 2, 3, 1).flatten(2)))
+
+        x_BTMC = x_BCTM.permute(0, 2, 3, 1)
+        x_BTD = self.dropout(self.into(x_BTMC.flatten(2)))
         for block in self.blocks:
             x_BTD = block(x_BTD, mask_BT)
         return Tokens(x_BTD, mask_BT)
@@ -102,7 +105,7 @@ component = Conformer
 
 
 class ConformerBlock(nn.Module):
-    """Adds FF / 2, attention, convolution and FF / 2 to its input, and normalises the sum (ib., eq. 1)."""
+    """Add FF / 2, attention, convolution and FF / 2 to the input, and normalise the sum (ib., eq. 1)."""
 
     def __init__(self, width: int, heads: int, kernel: int, dropout: float) -> None:
         super().__init__()
@@ -145,10 +148,11 @@ class ConvolutionModule(nn.Module):
 
     def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, D); steps that are not valid are zero before the convolution."""
-        x_BTD = F.glu(self.gate(self.norm(x_BTD)), -1) * mask_BT[..., None]
-        x_BDT = self.depthwise(x_BTD.transpose(1, 2))
-        x_BTD = F.silu(self.batch_norm(x_BDT, mask_BT)).transpose(1, 2)
-        return self.dropout(self.out(x_BTD))
+        gated_BTD = F.glu(self.gate(self.norm(x_BTD)), -1)
+        gated_BTD = gated_BTD * mask_BT[..., None]
+        x_BDT = self.depthwise(gated_BTD.transpose(1, 2))
+        x_BDT = F.silu(self.batch_norm(x_BDT, mask_BT))
+        return self.dropout(self.out(x_BDT.transpose(1, 2)))
 
 
 class RelativeAttention(nn.Module):
@@ -170,21 +174,39 @@ class RelativeAttention(nn.Module):
 
     def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, D); `mask_BT` is True at the steps that may be attended to."""
-        steps, width = x_BTD.shape[1:]
         joined_BTF = self.query_key_value(self.norm(x_BTD))
-        query, key, value = (self._split(x).transpose(1, 2) for x in joined_BTF.chunk(3, -1))
-        r_RD = distances(steps, width, x_BTD.device).to(x_BTD.dtype)
-        r_RHE = self._split(self.distance(r_RD)).to(query.dtype)
-        by_distance_BHTR = torch.einsum("bhte,rhe->bhtr", query + self.v_HE[:, None], r_RHE)
+        query_BTD, key_BTD, value_BTD = joined_BTF.chunk(3, -1)
+        query_BHTE = self._split(query_BTD).transpose(1, 2)
+        key_BHTE = self._split(key_BTD).transpose(1, 2)
+        value_BHTE = self._split(value_BTD).transpose(1, 2)
 
-        # torch adds (q + u) k, and takes a bias in place of a mask
-        excluded_BT = torch.zeros_like(mask_BT, dtype=query.dtype).masked_fill(~mask_BT, -torch.inf)
-        bias_BHTT = shifted(by_distance_BHTR) / math.sqrt(query.shape[-1]) + excluded_BT[:, None, None]
-        dropped = self.dropout.p if self.training else 0.0
+        # torch computes (q + u) k. The scores of distances, (q + v) W r, go in as a bias beside the mask.
+        bias_BHTT = self._distance_scores(query_BHTE, x_BTD) + self._mask_bias(mask_BT, query_BHTE.dtype)
+        dropout = self.dropout.p if self.training else 0.0
         y_BHTE = F.scaled_dot_product_attention(
-            query + self.u_HE[:, None], key, value, attn_mask=bias_BHTT.to(query.dtype), dropout_p=dropped
+            query_BHTE + self.u_HE[:, None],
+            key_BHTE,
+            value_BHTE,
+            attn_mask=bias_BHTT.to(query_BHTE.dtype),
+            dropout_p=dropout,
         )
-        return self.dropout(self.out(y_BHTE.transpose(1, 2).flatten(2)))
+        y_BTD = y_BHTE.transpose(1, 2).flatten(2)
+        return self.dropout(self.out(y_BTD))
+
+    def _distance_scores(self, query_BHTE: Tensor, x_BTD: Tensor) -> Tensor:
+        """Return (q + v) W r / sqrt(E) for each pair of steps, (B, H, T, T)."""
+        steps, width = x_BTD.shape[1:]
+        r_RD = distances(steps, width, x_BTD.device).to(x_BTD.dtype)
+        r_RHE = self._split(self.distance(r_RD)).to(query_BHTE.dtype)
+        by_distance_BHTR = torch.einsum("bhte,rhe->bhtr", query_BHTE + self.v_HE[:, None], r_RHE)
+        return shifted(by_distance_BHTR) / math.sqrt(query_BHTE.shape[-1])
+
+    @staticmethod
+    def _mask_bias(mask_BT: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return a bias of 0 for the steps that may be attended to and -inf for the others, (B, 1, 1, T)."""
+        zeros_BT = torch.zeros_like(mask_BT, dtype=dtype)
+        bias_BT = zeros_BT.masked_fill(~mask_BT, -torch.inf)
+        return bias_BT[:, None, None]
 
     def _split(self, x: Tensor) -> Tensor:
         """Split the last dimension into heads."""
@@ -194,7 +216,10 @@ class RelativeAttention(nn.Module):
 def distances(steps: int, width: int, device: torch.device) -> Tensor:
     """Return sines and cosines of distances from `steps` - 1 down to 1 - `steps`, (2 steps - 1, width)."""
     distance_R1 = torch.arange(steps - 1, -steps, -1, device=device)[:, None]
-    frequency = torch.exp(torch.arange(0, width, 2, device=device) * (-math.log(10_000.0) / width))
+
+    # Frequencies from 1 down to 1 / 10,000 (Vaswani et al. 2017, sec. 3.5).
+    even = torch.arange(0, width, 2, device=device)
+    frequency = torch.exp(even * (-math.log(10_000.0) / width))
     angle = distance_R1 * frequency
     return torch.cat([angle.sin(), angle.cos()], 1)
 
@@ -204,6 +229,12 @@ def shifted(x_BHTR: Tensor) -> Tensor:
 
     At (t, s) is the score of the distance t - s (Dai et al. 2019, app. B).
     """
-    count, heads, steps, _ = x_BHTR.shape
-    padded = F.pad(x_BHTR, (1, 0)).flatten(2).view(count, heads, -1, steps)
-    return padded[:, :, 1:].flatten(2).view(count, heads, steps, -1)[..., :steps]
+    rows, heads, steps, _ = x_BHTR.shape
+
+    # With a zero in front, a line has 2 T entries. All lines as one list, without its first T entries, are
+    # then cut into lines of 2 T - 1 entries: each is shifted by one more than the line before.
+    padded = F.pad(x_BHTR, (1, 0)).flatten(2)
+    stretches = padded.view(rows, heads, -1, steps)
+    without_first = stretches[:, :, 1:].flatten(2)
+    lines = without_first.view(rows, heads, steps, -1)
+    return lines[..., :steps]

@@ -29,8 +29,11 @@ class Conv3D(Encoder):
 
     def __init__(self, size: tuple[int, ...], channels: tuple[int, ...], dropout: float) -> None:
         super().__init__()
-        pairs = zip((size[1], *channels), channels, strict=False)
-        self.stages = nn.ModuleList(Stage(before, after) for before, after in pairs)
+        self.stages = nn.ModuleList()
+        before = size[1]
+        for after in channels:
+            self.stages.append(Stage(before, after))
+            before = after
         self.dropout = Dropout(dropout)
         self.width = channels[-1]
 
@@ -40,13 +43,16 @@ class Conv3D(Encoder):
         return cls(layout.size, config.channels, config.dropout)
 
     def forward(self, values: Values) -> Tokens:
-        """From frames (B, T, C, H, W) to tokens (B, T, width)."""
+        """Encode frames (B, T, C, H, W) as tokens (B, T, width)."""
         assert values.length_B is not None
         mask_BT = steps_mask(values.x.shape[1], values.length_B)
-        x_BCTHW = values.x.transpose(1, 2) * mask_BT[:, None, :, None, None]
+        mask_B1T11 = mask_BT[:, None, :, None, None]
+        x_BCTHW = values.x.transpose(1, 2) * mask_B1T11
         for stage in self.stages:
             x_BCTHW = stage(x_BCTHW, mask_BT)
-        x_BTD = self.dropout(x_BCTHW.mean((3, 4)).transpose(1, 2))
+
+        x_BCT = x_BCTHW.mean((3, 4))
+        x_BTD = self.dropout(x_BCT.transpose(1, 2))
         return Tokens(x_BTD, mask_BT)
 
 
@@ -63,7 +69,8 @@ class Stage(nn.Module):
 
     def forward(self, x_BCTHW: Tensor, mask_BT: Tensor) -> Tensor:
         """(B, before, T, H, W) -> (B, after, T, H / 2, W / 2)."""
-        x_BCTHW = F.max_pool3d(self.convolution(x_BCTHW), (1, 2, 2), ceil_mode=True)
+        x_BCTHW = self.convolution(x_BCTHW)
+        x_BCTHW = F.max_pool3d(x_BCTHW, (1, 2, 2), ceil_mode=True)
         return F.relu_(self.norm(x_BCTHW, mask_BT))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from pydantic import Field
 
 from plait.encoders.base import Encoder
@@ -36,11 +35,16 @@ class CRNN(Encoder):
         self, bands: int, channels: tuple[int, ...], width: int, layers: int, tokens: str, dropout: float
     ) -> None:
         super().__init__()
-        pools = [(2 if stage < 2 else 1, 2) for stage in range(len(channels))]
+        # Four spectra make one step of the LSTM; bands are halved in every stage.
+        pools = []
+        for stage in range(len(channels)):
+            time_pool = 2 if stage < 2 else 1
+            pools.append((time_pool, 2))
         self.stages = SpectrumStages(bands, channels, pools)
         self.dropout = Dropout(dropout)
         self.lstm = BiLSTM(self.stages.width, width, layers, dropout)
-        self.tokens, self.width = tokens, 2 * width
+        self.tokens = tokens
+        self.width = 2 * width
 
     @classmethod
     def build(cls, config: Config, layout: Layout) -> CRNN:
@@ -50,15 +54,15 @@ class CRNN(Encoder):
         )
 
     def forward(self, values: Values) -> Tokens:
-        """From spectrograms (B, T, bands) to tokens (B, T / 4, 2 width), or (B, 1, 2 width) with `last`."""
+        """Encode spectrograms (B, T, bands) as tokens (B, T / 4, 2 width), or (B, 1, 2 width) with `last`."""
         assert values.length_B is not None
         x_BTD, length_B = self.stages(values.x, values.length_B)
         x_BTD = self.dropout(x_BTD)
         x_BLD, last_BD = self.lstm(x_BTD, length_B)
         if self.tokens == "last":
-            mask_B1 = torch.ones(len(last_BD), 1, dtype=torch.bool, device=last_BD.device)
-            return Tokens(last_BD[:, None], mask_B1)
-        return Tokens(x_BLD, steps_mask(x_BLD.shape[1], length_B))
+            return Tokens.one_each(last_BD)
+        mask_BL = steps_mask(x_BLD.shape[1], length_B)
+        return Tokens(x_BLD, mask_BL)
 
 
 component = CRNN

@@ -29,7 +29,7 @@ class Config(Options):
 class LSTM(Encoder):
     """An LSTM that reads up to each text's own last token; padding behind it has no effect.
 
-    PyTorch gives an LSTM two bias vectors that are only ever added. The second one is held at zero and not
+    PyTorch gives an LSTM two bias vectors, of which only the sum counts. The second one stays zero and is not
     trained, so that the parameters are those of the equations (and of Keras).
     """
 
@@ -41,10 +41,16 @@ class LSTM(Encoder):
     ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, embedding)
-        self.lstm = BiLSTM(embedding, width) if bidirectional else nn.LSTM(embedding, width, batch_first=True)
+        self.lstm: nn.Module
+        if bidirectional:
+            self.lstm = BiLSTM(embedding, width)
+            self.width = 2 * width
+        else:
+            self.lstm = nn.LSTM(embedding, width, batch_first=True)
+            self.width = width
         self.dropout = Dropout(dropout)
         self.tokens = tokens
-        self.width = width * (2 if bidirectional else 1)
+
         nn.init.uniform_(self.embedding.weight, -0.05, 0.05)
         for name, parameter in self.lstm.named_parameters():
             _initialise(name, parameter, width)
@@ -53,28 +59,29 @@ class LSTM(Encoder):
     def build(cls, config: Config, layout: Layout) -> LSTM:
         """Build the encoder for a layout's vocabulary."""
         return cls(
-            layout.vocabulary,
-            config.embedding,
-            config.width,
-            config.bidirectional,
-            config.tokens,
-            config.dropout,
+            vocabulary=layout.vocabulary,
+            embedding=config.embedding,
+            width=config.width,
+            bidirectional=config.bidirectional,
+            tokens=config.tokens,
+            dropout=config.dropout,
         )
 
     def forward(self, values: Values) -> Tokens:
-        """From ids (B, L) to tokens (B, L, width), or (B, 1, width) with `last`."""
+        """Encode ids (B, L) as tokens (B, L, width), or (B, 1, width) with `last`."""
         assert values.length_B is not None
         x_BLD = self.dropout(self.embedding(values.x))
         length_B = values.length_B.clamp(min=1)
         if isinstance(self.lstm, BiLSTM):
             y_BLD, last_BD = self.lstm(x_BLD, length_B)
         else:
-            y_BLD = self.lstm(x_BLD)[0]
-            last_BD = y_BLD[torch.arange(len(y_BLD), device=y_BLD.device), length_B - 1]
-        if self.tokens == "all":
-            return Tokens(y_BLD, values.mask_BL())
-        mask_B1 = torch.ones(len(last_BD), 1, dtype=torch.bool, device=last_BD.device)
-        return Tokens(last_BD[:, None], mask_B1)
+            y_BLD, _ = self.lstm(x_BLD)
+            row_B = torch.arange(len(y_BLD), device=y_BLD.device)
+            last_BD = y_BLD[row_B, length_B - 1]
+
+        if self.tokens == "last":
+            return Tokens.one_each(last_BD)
+        return Tokens(y_BLD, values.mask_BL())
 
 
 component = LSTM
@@ -86,12 +93,13 @@ def _initialise(name: str, parameter: nn.Parameter, width: int) -> None:
     if kind.startswith("weight_ih"):
         nn.init.xavier_uniform_(parameter)
     elif kind.startswith("weight_hh"):
+        # The matrices of the four gates lie one below the other.
         for gate in parameter.data.chunk(4):
             nn.init.orthogonal_(gate)
     elif kind.startswith("bias_hh"):
         nn.init.zeros_(parameter)
         parameter.requires_grad_(False)
     else:
+        # The forget gate, the second of four, begins open (Jozefowicz et al. 2015).
         nn.init.zeros_(parameter)
-        # the forget gate begins open (Jozefowicz et al. 2015)
         parameter.data[width : 2 * width] = 1.0

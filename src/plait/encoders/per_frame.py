@@ -33,8 +33,8 @@ class Config(Options):
 
     @field_validator("frame")
     @classmethod
-    def _resolve(cls, value: Choice) -> Choice:
-        return encoders.resolve(value)
+    def _resolve(cls, frame: Choice) -> Choice:
+        return encoders.resolve(frame)
 
 
 class PerFrame(Encoder):
@@ -47,7 +47,8 @@ class PerFrame(Encoder):
         self, frame: Encoder, frames: int, time: str, width: int, heads: int, layers: int, dropout: float
     ) -> None:
         super().__init__()
-        self.frame, self.time = frame, time
+        self.frame = frame
+        self.time = time
         self.width = frame.width if time == "mean" else width
         self.dropout = Dropout(dropout)
         if time == "lstm":
@@ -78,17 +79,22 @@ class PerFrame(Encoder):
         )
 
     def forward(self, values: Values) -> Tokens:
-        """From frames (B, T, C, H, W) to tokens (B, T, width)."""
+        """Encode frames (B, T, C, H, W) as tokens (B, T, width)."""
         assert values.length_B is not None
-        count, steps = values.x.shape[:2]
+        rows, steps = values.x.shape[:2]
         length_B = values.length_B.clamp(min=1)
         mask_BT = steps_mask(steps, length_B)
-        images = values.x.flatten(0, 1)[mask_BT.flatten()].contiguous(memory_format=torch.channels_last)
-        encoded_ND = self.dropout(self.frame(Values(images)).pooled_BD())
-        x_BTD = encoded_ND.new_zeros(count, steps, encoded_ND.shape[1])
+
+        # The N frames within the lengths of their videos are encoded as one batch of images.
+        images_NCHW = values.x.flatten(0, 1)[mask_BT.flatten()]
+        images_NCHW = images_NCHW.contiguous(memory_format=torch.channels_last)
+        tokens_of_images = self.frame(Values(images_NCHW))
+        encoded_ND = self.dropout(tokens_of_images.pooled_BD())
+        x_BTD = encoded_ND.new_zeros(rows, steps, encoded_ND.shape[1])
         x_BTD[mask_BT] = encoded_ND
+
         if self.time == "lstm":
-            x_BTD = self.lstm(x_BTD, length_B)[0]
+            x_BTD, _ = self.lstm(x_BTD, length_B)
         elif self.time == "attention":
             x_BTD = self.into(x_BTD) + self.position[:steps]
             for block in self.blocks:

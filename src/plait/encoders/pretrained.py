@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -25,8 +25,8 @@ from plait.pretrained.network import Network
 from plait.recipe.registry import Options
 from plait.table.json import JSON
 
+# The model of each modality if the recipe names none. No package has one for audio.
 DEFAULT = {"text": "minilm", "image": "efficientnet_lite0", "video": "efficientnet_lite0", "audio": ""}
-
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 MANY = 2000  # from so many rows on, adapting a network on a GPU is worth its time
@@ -67,11 +67,11 @@ class Config(Options):
 class Pretrained(FrozenEncoder):
     """The network's vectors for each cell, normalised unless `norm` is off.
 
-    They are normalised as by Ba et al. 2016, eq. 4, without a scale, which what comes next can learn. Vectors
-    that stand in for cells (`Values.encoded`) are normalised already.
+    Normalisation is that of Ba et al. 2016, eq. 4, without a scale, which the next layer can learn. Vectors
+    that were computed before (`Values.encoded`) are normalised already.
 
-    A frozen network is no part of the module. It is not trained, not saved with the weights, and not even
-    loaded if every vector has been computed before. See `Tuned` for networks that are trained.
+    A frozen network does not belong to the module. It is not trained and not saved with the weights. It is
+    not even loaded if every vector has been computed before. See `Tuned` for networks that are trained.
     """
 
     options = Config
@@ -80,8 +80,12 @@ class Pretrained(FrozenEncoder):
 
     def __init__(self, network: Network, kind: Kind, width: int, config: Config) -> None:
         super().__init__()
-        self.network, self.kind, self.pool, self.unit = network, kind, config.pool, bool(config.unit)
-        self.norm, self.dropout = _norm(config, width), Dropout(config.dropout)
+        self.network = network
+        self.kind = kind
+        self.pool = config.pool
+        self.unit = bool(config.unit)
+        self.norm = _norm(config, width)
+        self.dropout = Dropout(config.dropout)
         self.width = width
 
     @classmethod
@@ -92,9 +96,11 @@ class Pretrained(FrozenEncoder):
         """
         if config.architecture:
             return config
+
         name = _model_name(config, modality)
         folder = weights.find(name)
         architecture = weights.read_json(folder, "config.json")
+
         pool: str = config.pool
         if pool == "auto":
             pool = networks.pooling(folder, architecture, modality)
@@ -103,19 +109,23 @@ class Pretrained(FrozenEncoder):
                 "encoder 'pretrained': videos have one vector for each frame; expected pool mean, cls or "
                 "pooler"
             )
-        unit = _normalises(folder) if config.unit is None else config.unit
+
+        unit = config.unit
+        if unit is None:
+            unit = _normalises(folder)
         settings = {
             "model": name,
             "pool": pool,
             "unit": unit,
             "architecture": architecture,
             "identity": weights.identity(folder),
+            **_mode(config.mode, rows),
         }
-        return config.model_copy(update=settings | _mode(config.mode, rows))
+        return config.model_copy(update=settings)
 
     @classmethod
     def asks(cls, config: Config, modality: str) -> JSON:
-        """Return the modality's options that give the network what it was trained on."""
+        """Return the options of the modality that give the network the input it was trained on."""
         return networks.asked(config.model, config.architecture, modality)
 
     @classmethod
@@ -134,23 +144,25 @@ class Pretrained(FrozenEncoder):
         return Tuned(network, layout.kind, size, config)
 
     def forward(self, values: Values) -> Tokens:
-        """Return the network's vectors as tokens (B, L, D); vectors computed before are taken as they are."""
+        """Return the network's vectors as tokens (B, L, D). Use the vectors that were computed before."""
         if values.encoded:
             return Tokens(self.dropout(values.x), values.mask_BL())
-        values = self.embed(values)
-        return Tokens(self.dropout(self.norm(values.x)), values.mask_BL())
+        vectors = self.embed(values)
+        x_BLD = self.norm(vectors.x)
+        return Tokens(self.dropout(x_BLD), vectors.mask_BL())
 
     @torch.no_grad()
     def embed(self, values: Values) -> Values:
         """Return the network's vectors, floats (B, L, D), which are computed once for each cell."""
-        return self.network.vectors(self.network.on(values.x.device), values, self.kind, self.pool, self.unit)
+        module = self.network.on(values.x.device)
+        return self.network.vectors(module, values, self.kind, self.pool, self.unit)
 
 
 component = Pretrained
 
 
 class Tuned(Encoder):
-    """A pretrained network as a part of the model, trained with it.
+    """A pretrained network inside the model, trained with it.
 
     Statistics of batch normalisation stay as they are.
     """
@@ -161,12 +173,16 @@ class Tuned(Encoder):
 
     def __init__(self, network: Network, kind: Kind, width: int, config: Config) -> None:
         super().__init__()
-        self.network, self.kind, self.config, self.width = network, kind, config, width
+        self.network = network
+        self.kind = kind
+        self.config = config
+        self.width = width
         self.body = network.untrained()
-        blocks = _blocks(self.body)[-config.layers :]
         if config.mode == "lora":
-            _add_adapters(self.body, blocks, config.rank)
-        self.norm, self.dropout = _norm(config, width), Dropout(config.dropout)
+            last_blocks = _blocks(self.body)[-config.layers :]
+            _add_adapters(self.body, last_blocks, config.rank)
+        self.norm = _norm(config, width)
+        self.dropout = Dropout(config.dropout)
 
     @classmethod
     def build(cls, config: Config, layout: Layout) -> Encoder:
@@ -179,7 +195,8 @@ class Tuned(Encoder):
         pretrained = {}
         for key, tensor in self.network.trained().state_dict().items():
             if key not in expected:  # peft has put the layer into a wrapper
-                key = ".base_layer.".join(key.rsplit(".", 1))
+                layer, parameter = key.rsplit(".", 1)
+                key = f"{layer}.base_layer.{parameter}"
             pretrained[key] = tensor
         absent, _ = self.body.load_state_dict(pretrained, strict=False)
         assert all("lora_" in key for key in absent), absent
@@ -187,21 +204,26 @@ class Tuned(Encoder):
     def rates(self) -> Iterator[tuple[Tensor, float]]:
         """Yield each trained parameter with its learning rate, as a factor of the recipe's.
 
-        What comes before the blocks counts as one block more, what comes after them as the last block.
+        Layers before the blocks count as one block more, layers after them as the last block.
         """
+        # How many blocks come after the one that a parameter is in.
         blocks = _blocks(self.body)
-        depth: dict[int, int] = {}
-        for below, block in enumerate(reversed(blocks)):
+        blocks_after: dict[int, int] = {}
+        for count, block in enumerate(reversed(blocks)):
             for parameter in block.parameters():
-                depth.setdefault(id(parameter), below)
+                blocks_after.setdefault(id(parameter), count)
 
-        in_blocks = False
+        # Parameters come in the order of the layers: those before the first block have all blocks after.
+        in_no_block = len(blocks)
         for parameter in self.body.parameters():
-            in_blocks = in_blocks or id(parameter) in depth
-            below = depth.get(id(parameter), 0 if in_blocks else len(blocks))
+            if id(parameter) in blocks_after:
+                in_no_block = 0
+            after = blocks_after.get(id(parameter), in_no_block)
             if not parameter.requires_grad:
                 continue
-            decay = self.config.decay**below if self.config.mode == "full" else 1.0
+            decay = 1.0
+            if self.config.mode == "full":
+                decay = self.config.decay**after
             yield parameter, self.config.rate * decay
 
     def train(self, mode: bool = True) -> Tuned:
@@ -216,7 +238,8 @@ class Tuned(Encoder):
         """Return the network's vectors as tokens (B, L, D)."""
         config = self.config
         vectors = self.network.vectors(self.body, values, self.kind, config.pool, bool(config.unit))
-        return Tokens(self.dropout(self.norm(vectors.x)), vectors.mask_BL())
+        x_BLD = self.norm(vectors.x)
+        return Tokens(self.dropout(x_BLD), vectors.mask_BL())
 
 
 def _model_name(config: Config, modality: str) -> str:
@@ -239,11 +262,14 @@ def _normalises(folder: Path) -> bool:
 
 
 def _norm(config: Config, width: int) -> nn.Module:
-    return nn.LayerNorm(width, elementwise_affine=False) if config.norm else nn.Identity()
+    """Return the normalisation of a network's vectors. What comes next can learn its scale."""
+    if not config.norm:
+        return nn.Identity()
+    return nn.LayerNorm(width, elementwise_affine=False)
 
 
 def _mode(mode: str, rows: int) -> dict[str, str]:
-    """Return the mode that the network is used in, and why if it is decided here."""
+    """Return the mode that the network is used in, and the reason if it was `auto`."""
     if mode != "auto":
         return {"mode": mode}
     if not torch.cuda.is_available():
@@ -255,21 +281,25 @@ def _mode(mode: str, rows: int) -> dict[str, str]:
 
 def _blocks(body: nn.Module) -> list[nn.Module]:
     """Return the network's blocks, in order: its longest list of modules."""
-    lists = [module for module in body.modules() if isinstance(module, (nn.ModuleList, nn.Sequential))]
+    lists: list[nn.ModuleList | nn.Sequential] = []
+    for module in body.modules():
+        if isinstance(module, (nn.ModuleList, nn.Sequential)):
+            lists.append(module)
     if not lists:
         return [body]
-    return list(cast(nn.Sequential, max(lists, key=len)))
+    return list(max(lists, key=len))
 
 
 def _add_adapters(body: nn.Module, blocks: list[nn.Module], rank: int) -> None:
-    """Add LoRA by peft to every product in these blocks; nothing else is trained from then on.
+    """Add LoRA, by peft, to every matrix product in these blocks. From then on, only that is trained.
 
-    Products are dense layers and convolutions of one pixel.
+    Products are dense layers and convolutions of one pixel. Raises `RecipeError` if peft is not installed.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ModuleNotFoundError:
         raise RecipeError("mode 'lora' needs peft: pip install 'plait[pretrained]'") from None
+
     in_blocks: set[int] = set()
     for block in blocks:
         in_blocks.update(id(module) for module in block.modules())
@@ -278,7 +308,8 @@ def _add_adapters(body: nn.Module, blocks: list[nn.Module], rank: int) -> None:
     for name, module in body.named_modules():
         if id(module) in in_blocks and _is_product(module):
             names.append(name)
-    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=names), body)
+    settings = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=names)
+    inject_adapter_in_model(settings, body)
     for name, parameter in body.named_parameters():
         parameter.requires_grad_("lora_" in name)
 

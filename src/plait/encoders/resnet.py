@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -34,8 +33,10 @@ class ResNet(Encoder):
         super().__init__()
         self.stem = nn.Conv2d(size[0], width, 3, stride=2, padding=1, bias=False)
         self.norm = BatchNorm(width)
+
         residuals: list[nn.Module] = []
-        before, side = width, -(-min(size[1:]) // 4)  # behind the stem and its pooling
+        before = width
+        side = -(-min(size[1:]) // 4)  # of the grid after the stem and its pooling, which halve it twice
         for stage in range(stages):
             after = width * 2**stage
             for block in range(blocks):
@@ -44,7 +45,8 @@ class ResNet(Encoder):
                 halves = block == 0 and stage > 0 and side > 1
                 stride = 2 if halves else 1
                 residuals.append(Residual(before, after, stride))
-                before, side = after, -(-side // stride)
+                before = after
+                side = -(-side // stride)
         self.stages = nn.Sequential(*residuals)
         self.dropout = nn.Dropout1d(dropout)
         self.width = before
@@ -55,11 +57,14 @@ class ResNet(Encoder):
         return cls(layout.size, config.width, config.stages, config.blocks, config.dropout)
 
     def forward(self, values: Values) -> Tokens:
-        """From images (B, C, H, W) to tokens (B, L, width)."""
-        x_BCHW = F.relu_(self.norm(self.stem(values.x)))
-        x_BCHW = self.stages(F.max_pool2d(x_BCHW, 3, stride=2, padding=1))
-        x_BLD = self.dropout(x_BCHW.flatten(2)).transpose(1, 2)
-        return Tokens(x_BLD, torch.ones(x_BLD.shape[:2], dtype=torch.bool, device=x_BLD.device))
+        """Encode images (B, C, H, W) as tokens (B, L, width)."""
+        x_BCHW = self.norm(self.stem(values.x))
+        x_BCHW = F.relu_(x_BCHW)
+        x_BCHW = F.max_pool2d(x_BCHW, 3, stride=2, padding=1)
+        x_BCHW = self.stages(x_BCHW)
+
+        x_BDL = self.dropout(x_BCHW.flatten(2))
+        return Tokens.all_valid(x_BDL.transpose(1, 2))
 
 
 class Residual(nn.Module):
@@ -74,14 +79,15 @@ class Residual(nn.Module):
         nn.init.zeros_(self.norm2.weight)  # each block begins as its shortcut (Goyal et al. 2017, 5.1)
         self.shortcut: nn.Module = nn.Identity()
         if before != after or stride > 1:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(before, after, 1, stride=stride, bias=False), BatchNorm(after)
-            )
+            projection = nn.Conv2d(before, after, 1, stride=stride, bias=False)
+            self.shortcut = nn.Sequential(projection, BatchNorm(after))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """(B, before, H, W) -> (B, after, H / stride, W / stride)."""
-        y_BCHW = F.relu_(self.norm1(self.convolution1(x_BCHW)))
-        return F.relu_(self.norm2(self.convolution2(y_BCHW)) + self.shortcut(x_BCHW))
+        y_BCHW = self.norm1(self.convolution1(x_BCHW))
+        y_BCHW = F.relu_(y_BCHW)
+        y_BCHW = self.norm2(self.convolution2(y_BCHW))
+        return F.relu_(y_BCHW + self.shortcut(x_BCHW))
 
 
 component = ResNet

@@ -15,9 +15,8 @@ from plait.recipe.registry import Options
 
 
 class Config(Options):
-    """`periodic` is the number of learned frequencies for each entry of a vector (Gorishniy et al. 2022,
-    eq. 2); with 0 the entries stay as they are. `sigma` is the standard deviation of the frequencies at the
-    start.
+    """`periodic` is the number of learned frequencies for each entry of a vector (Gorishniy et al. 2022, eq.
+    2). With 0 the entries stay as they are. `sigma` is the frequencies' standard deviation at the start.
     """
 
     width: int = Field(32, ge=1)
@@ -40,11 +39,13 @@ class Tabular(PlainEncoder):
             nn.init.normal_(self.net.weight, std=1 / math.sqrt(width))
         else:
             entries = layout.size[0]
-            first: nn.Module = Periodic(entries, periodic, sigma) if periodic else nn.Identity()
-            inputs = entries * 2 * periodic if periodic else entries
-            self.net = nn.Sequential(
-                first, nn.Linear(inputs, 2 * width), nn.ReLU(), nn.Linear(2 * width, width)
-            )
+            inputs = entries
+            first: nn.Module = nn.Identity()
+            if periodic:
+                inputs = entries * 2 * periodic
+                first = Periodic(entries, periodic, sigma)
+            hidden = 2 * width
+            self.net = nn.Sequential(first, nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, width))
             glorot(self.net)
 
     @property
@@ -58,9 +59,9 @@ class Tabular(PlainEncoder):
         return cls(layout, config.width, config.periodic, config.sigma)
 
     def forward(self, values: Values) -> Tokens:
-        """From indices (B,) or vectors (B, F) to one token a row, (B, 1, width)."""
+        """Encode indices (B,) or vectors (B, F) as one token for each row, (B, 1, width)."""
         x_BD = self.net(values.x)
-        return Tokens(x_BD[:, None], torch.ones(len(x_BD), 1, dtype=torch.bool, device=x_BD.device))
+        return Tokens.one_each(x_BD)
 
 
 class Periodic(nn.Module):
@@ -73,7 +74,8 @@ class Periodic(nn.Module):
     def forward(self, x_BF: Tensor) -> Tensor:
         """(B, F) -> (B, F * 2 K), K being the number of frequencies."""
         v_BFK = 2 * math.pi * self.frequency * x_BF[..., None]
-        return torch.cat([v_BFK.sin(), v_BFK.cos()], -1).flatten(1)
+        periodic_BFK = torch.cat([v_BFK.sin(), v_BFK.cos()], -1)
+        return periodic_BFK.flatten(1)
 
 
 component = Tabular

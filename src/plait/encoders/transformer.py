@@ -58,10 +58,14 @@ class Transformer(Encoder):
         )
 
     def forward(self, values: Values) -> Tokens:
-        """From ids (B, L) to tokens (B, L, width)."""
+        """Encode ids (B, L) as tokens (B, L, width)."""
+        # Attention needs a token to attend to, even in an empty text.
         mask_BL = values.mask_BL()
-        mask_BL[:, 0] |= ~mask_BL.any(1)  # attention needs a token to attend to, even in an empty text
-        x_BLD = self.dropout(self.embedding(values.x) + self.position[: values.x.shape[1]])
+        mask_BL[:, 0] |= ~mask_BL.any(1)
+
+        length = values.x.shape[1]
+        x_BLD = self.embedding(values.x) + self.position[:length]
+        x_BLD = self.dropout(x_BLD)
         for block in self.blocks:
             x_BLD = block(x_BLD, mask_BL)
         return Tokens(self.norm(x_BLD), mask_BL)

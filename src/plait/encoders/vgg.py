@@ -5,7 +5,6 @@ With batch normalisation. It learns shapes from few images if there are no pretr
 
 from __future__ import annotations
 
-import torch
 from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
@@ -35,11 +34,13 @@ class VGG(Encoder):
 
     def __init__(self, size: tuple[int, ...], channels: tuple[int, ...], dropout: float) -> None:
         super().__init__()
-        pairs = list(zip((size[0], *channels), channels, strict=False))
-        self.convolutions = nn.ModuleList(
-            nn.Conv2d(before, after, 3, padding=1, bias=False) for before, after in pairs
-        )
-        self.norms = nn.ModuleList(BatchNorm(after) for after in channels)
+        self.convolutions = nn.ModuleList()
+        self.norms = nn.ModuleList()
+        before = size[0]
+        for after in channels:
+            self.convolutions.append(nn.Conv2d(before, after, 3, padding=1, bias=False))
+            self.norms.append(BatchNorm(after))
+            before = after
         self.dropout = nn.Dropout1d(dropout)
         self.width = channels[-1]
 
@@ -49,15 +50,16 @@ class VGG(Encoder):
         return cls(layout.size, config.channels, config.dropout)
 
     def forward(self, values: Values) -> Tokens:
-        """From images (B, C, H, W) to tokens (B, L, width)."""
+        """Encode images (B, C, H, W) as tokens (B, L, width)."""
         x_BCHW = values.x
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             x_BCHW = convolution(x_BCHW)
-            if min(x_BCHW.shape[2:]) > 1:
+            if min(x_BCHW.shape[2:]) > 1:  # the grid of a small image may be one position high already
                 x_BCHW = F.max_pool2d(x_BCHW, 2)
             x_BCHW = F.relu_(norm(x_BCHW))
-        x_BLD = self.dropout(x_BCHW.flatten(2)).transpose(1, 2)
-        return Tokens(x_BLD, torch.ones(x_BLD.shape[:2], dtype=torch.bool, device=x_BLD.device))
+
+        x_BDL = self.dropout(x_BCHW.flatten(2))
+        return Tokens.all_valid(x_BDL.transpose(1, 2))
 
 
 component = VGG

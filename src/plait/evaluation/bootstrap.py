@@ -15,8 +15,9 @@ NOT_DEFINED = float("nan")
 
 @dataclass(frozen=True)
 class Score:
-    """A metric and its 95 % interval by the percentile bootstrap over rows (Efron 1979). NaN where it
-    is not defined.
+    """A metric and its 95 % interval, by the percentile bootstrap over rows (Efron 1979).
+
+    All are NaN where the metric is not defined.
     """
 
     value: float
@@ -30,19 +31,24 @@ class Score:
 def bootstrap(
     rows: ScoredRows, metrics: Mapping[str, Metric], resamples: int, seed: int = 0
 ) -> dict[str, Score]:
-    """Return each metric with its 2.5 % and 97.5 % quantiles over samples of the rows, with replacement."""
+    """Return each metric with its 2.5 % and 97.5 % quantiles over samples of the rows, with replacement.
+
+    All metrics see the same samples. A sample in which a metric is not defined does not count for it.
+    """
     if not len(rows):
         return dict.fromkeys(metrics, Score(NOT_DEFINED, NOT_DEFINED, NOT_DEFINED))
     rng = np.random.default_rng(seed)
     drawn: dict[str, list[float]] = {name: [] for name in metrics}
     for _ in range(resamples):
-        sample = rows.take(rng.integers(0, len(rows), len(rows)))
+        numbers = rng.integers(0, len(rows), len(rows))
+        sample = rows.take(numbers)
         for name, metric in metrics.items():
             drawn[name].append(metric(sample))
 
     scores = {}
     for name, metric in metrics.items():
-        finite = [value for value in drawn[name] if np.isfinite(value)] or [NOT_DEFINED]
-        low, high = np.quantile(finite, QUANTILES)
+        # A sample may have rows of one class only, for which some metrics are not defined.
+        finite = [score for score in drawn[name] if np.isfinite(score)]
+        low, high = np.quantile(finite or [NOT_DEFINED], QUANTILES)
         scores[name] = Score(float(metric(rows)), float(low), float(high))
     return scores

@@ -25,20 +25,29 @@ def write(folder: Path, trained: Artifact) -> None:
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    pages = resources.files("plait") / "pages"
     facts = _facts(folder, trained)
-    tasks = trained.preprocessing.tasks
-    main = ["valid_normalised_score", *(f"valid_{target}_{task.score}" for target, task in tasks.items())]
-    curves = _curves(trained.record["history"], main)
-    html = environment.from_string((pages / "report.html").read_text(encoding="utf-8"))
-    write_text(folder / "report.html", html.render(**facts, curves=curves))
-    plain = environment.overlay(autoescape=False).from_string((pages / "card.md").read_text(encoding="utf-8"))
-    write_text(folder / "README.md", plain.render(**facts))
+    main_metrics = ["valid_normalised_score"]
+    for target, task in trained.preprocessing.tasks.items():
+        main_metrics.append(f"valid_{target}_{task.score}")
+    curves = _curves(trained.record["history"], main_metrics)
+    page = environment.from_string(_template("report.html"))
+    write_text(folder / "report.html", page.render(**facts, curves=curves))
+
+    # The card is Markdown: HTML's escapes would show in it.
+    plain_environment = environment.overlay(autoescape=False)
+    card = plain_environment.from_string(_template("card.md"))
+    write_text(folder / "README.md", card.render(**facts))
+
+
+def _template(name: str) -> str:
+    """Return the text of a template of `pages/`."""
+    path = resources.files("plait") / "pages" / name
+    return path.read_text(encoding="utf-8")
 
 
 def _facts(folder: Path, trained: Artifact) -> Record:
-    problems = folder / "problems.csv"
-    count = max(len(problems.read_text(encoding="utf-8").splitlines()) - 1, 0) if problems.is_file() else 0
+    """Return what the templates of the report and of the card show."""
+    parameters = [p for p in trained.model.parameters() if p.requires_grad]
     return {
         "name": folder.name,
         "plan": trained.plan,
@@ -46,18 +55,27 @@ def _facts(folder: Path, trained: Artifact) -> Record:
         "rows": trained.record["rows"],
         "record": trained.record,
         "late_fusion": _late_fused(trained),
-        "parameters": sum(p.numel() for p in trained.model.parameters() if p.requires_grad),
-        "problems": count,
+        "parameters": sum(parameter.numel() for parameter in parameters),
+        "problems": _problem_count(folder),
         "asked": trained.plan.recipe.to_yaml(),
         "decided": trained.plan.to_yaml(),
         "subset_name": subset_name,
     }
 
 
-def _curves(history: list[dict[str, float]], main: Sequence[str]) -> str:
-    """Draw the losses over epochs, and the metrics `main` beside them, as SVG.
+def _problem_count(folder: Path) -> int:
+    """Return the number of cells that could not be read, of which `problems.csv` has a line each."""
+    problems = folder / "problems.csv"
+    if not problems.is_file():
+        return 0
+    lines = problems.read_text(encoding="utf-8").splitlines()
+    return max(len(lines) - 1, 0)  # without the header
 
-    A metric that the first epoch lacks is left out.
+
+def _curves(history: list[dict[str, float]], main_metrics: Sequence[str]) -> str:
+    """Draw the losses over epochs, and the main metrics beside them, as SVG.
+
+    Leave out a metric that the first epoch lacks.
     """
     import matplotlib
 
@@ -67,13 +85,15 @@ def _curves(history: list[dict[str, float]], main: Sequence[str]) -> str:
     figure = Figure(figsize=(9, 3), layout="constrained")
     losses, metrics = figure.subplots(1, 2)
     _plot(losses, history, {"loss": "training loss", "valid_loss": "validation loss"})
-    _plot(metrics, history, {name: name.removeprefix("valid_") for name in main})
+    _plot(metrics, history, {name: name.removeprefix("valid_") for name in main_metrics})
     for axis in (losses, metrics):
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.spines[["top", "right"]].set_visible(False)
-    svg = io.StringIO()
-    figure.savefig(svg, format="svg", metadata={"Date": None})
-    return svg.getvalue()[svg.getvalue().index("<svg") :]
+
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})  # a date would make every report differ
+    file = buffer.getvalue()
+    return file[file.index("<svg") :]  # without the XML header, which may not stand inside HTML
 
 
 def _plot(axis: Axes, history: list[dict[str, float]], labels: dict[str, str]) -> None:
@@ -81,7 +101,8 @@ def _plot(axis: Axes, history: list[dict[str, float]], labels: dict[str, str]) -
     epochs = range(1, len(history) + 1)
     for name, label in labels.items():
         if name in history[0]:
-            axis.plot(epochs, [epoch.get(name, float("nan")) for epoch in history], label=label)
+            curve = [epoch.get(name, float("nan")) for epoch in history]
+            axis.plot(epochs, curve, label=label)
     axis.set_xlabel("epoch")
     if axis.lines:
         axis.legend(frameon=False)
@@ -89,5 +110,9 @@ def _plot(axis: Axes, history: list[dict[str, float]], labels: dict[str, str]) -
 
 def _late_fused(trained: Artifact) -> list[str]:
     """Return the targets whose answers are mixed with late fusion."""
-    tasks = {target: trained.model.task(target) for target in trained.model.targets}
-    return [t for t, task in tasks.items() if isinstance(task, Prediction) and task.late_fusion is not None]
+    targets = []
+    for target in trained.model.targets:
+        task = trained.model.task(target)
+        if isinstance(task, Prediction) and task.late_fusion is not None:
+            targets.append(target)
+    return targets

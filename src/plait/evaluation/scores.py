@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -19,12 +20,15 @@ from plait.runs.folder import Record
 from plait.tasks.base import Task
 from plait.tasks.base_comparison import Comparison
 
-SUBSET_RESAMPLES = 200
-ALL_SUBSETS = 4  # up to so many inputs every subset is scored; beyond, each alone, and all but each
+SUBSET_RESAMPLES = 200  # bootstrap samples for a subset of the inputs, at most
 
-# inputs beyond which all numbers, categories and dates of a row count as one: the time grows with their
-# number squared
+# Up to so many blocks, every subset is scored. With more, each block alone, and all blocks but each.
+ALL_SUBSETS = 4
+
+# In a model of more columns, all plain columns count as one block: the time grows with the blocks squared.
 MANY = 50
+
+Subset: TypeAlias = tuple[str, ...]  # the columns that are present; the others are hidden
 
 
 @dataclass
@@ -38,7 +42,7 @@ class TargetEvaluation:
     score: str
     metrics: dict[str, Score]
     baseline: dict[str, float]
-    subsets: list[tuple[tuple[str, ...], Score]] = field(default_factory=list)
+    subsets: list[tuple[Subset, Score]] = field(default_factory=list)
 
 
 @dataclass
@@ -67,9 +71,9 @@ class Evaluation:
 class Inputs:
     """The inputs that a model is scored with.
 
-    `subsets`: score subsets of the inputs too. `in_table`: the columns that the table has; all if None.
-    `plain`: the columns of numbers, categories and dates, which count as one input in a model of more than
-    `MANY` columns.
+    - `subsets`: whether to score subsets of the inputs too;
+    - `in_table`: the columns that the table has; all if None;
+    - `plain`: the plain columns, which count as one block in a model of more than `MANY` columns.
     """
 
     subsets: bool = True
@@ -78,7 +82,9 @@ class Inputs:
 
     def present(self, columns: Sequence[str]) -> list[str]:
         """Return those of some columns that the table has."""
-        return [column for column in columns if self.in_table is None or column in self.in_table]
+        if self.in_table is None:
+            return list(columns)
+        return [column for column in columns if column in self.in_table]
 
 
 ALL_INPUTS = Inputs()
@@ -98,52 +104,69 @@ def evaluate(
     only fusion and heads run again.
     """
     subsets = _scored_subsets(answering, inputs)
-    outputs = answering.outputs(data, [inputs.present(subset) for subset in subsets], progress)
-    resamples = int(np.clip(2e7 / max(len(data), 1), 100, 1000))
+    present_columns = [inputs.present(subset) for subset in subsets]
+    outputs = answering.outputs(data, present_columns, progress)
+    resamples = _resamples(len(data))
+
     batch = data.prepared.batch
-    targets, alignments = {}, {}
+    targets: dict[str, TargetEvaluation] = {}
+    alignments: dict[str, Alignments] = {}
     for target, task in answering.tasks.items():
         if target not in batch.targets:
             continue
         truth = batch.targets[target][data.rows].numpy()
+
         if isinstance(task, Comparison):
-            alignments[target] = alignment.evaluate(task, outputs[0][target].numpy(), truth)
+            embeddings = outputs[0][target].numpy()  # of all columns
+            alignments[target] = alignment.evaluate(task, embeddings, truth)
             continue
+
+        # A row may have one target and lack another.
         labelled = batch.labelled[target][data.rows].numpy()
         if not labelled.any():
             continue
-        by_subset = {}
+        labelled_outputs = {}
         for subset, subset_outputs in zip(subsets, outputs, strict=True):
-            by_subset[subset] = subset_outputs[target].numpy()[labelled]
-        columns = tuple(answering.columns)
+            labelled_outputs[subset] = subset_outputs[target].numpy()[labelled]
         prior = np.asarray(priors[target], dtype=np.float32)
-        targets[target] = _evaluate_target(task, columns, by_subset, truth[labelled], prior, resamples)
+        targets[target] = _evaluate_target(task, labelled_outputs, truth[labelled], prior, resamples)
     return Evaluation(name, targets, resamples, alignments)
 
 
+def _resamples(rows: int) -> int:
+    """Return the number of bootstrap samples: 1,000, or fewer if so many rows would take long."""
+    drawn_rows = 2e7
+    return int(np.clip(drawn_rows / max(rows, 1), 100, 1000))
+
+
 def _evaluate_target(
-    task: Task,
-    columns: tuple[str, ...],
-    outputs: dict[tuple[str, ...], np.ndarray],
-    truth: np.ndarray,
-    prior: np.ndarray,
-    resamples: int,
+    task: Task, outputs: dict[Subset, np.ndarray], truth: np.ndarray, prior: np.ndarray, resamples: int
 ) -> TargetEvaluation:
-    """Score one target by the outputs from each subset of the model's columns."""
+    """Score one target by all metrics, and each subset of its columns by the main one.
+
+    `outputs` has the outputs for all columns first, then those for each subset. `prior` is the baseline's
+    output for any row.
+    """
+    columns, *_ = outputs
+    rows = task.score_rows(outputs[columns], truth)
     baseline = np.broadcast_to(prior, (len(truth), *prior.shape)).copy()
+
+    # A subset that has all columns that this task reads would have the scores of all columns.
     main_metric = {task.score: task.metrics[task.score]}
-    scores = []
+    subset_resamples = min(resamples, SUBSET_RESAMPLES)
+    read_columns = set(task.read(columns))
+    subset_scores = []
     for subset, output in outputs.items():
-        if set(subset) < set(task.read(columns)):
-            samples = min(resamples, SUBSET_RESAMPLES)
-            score = bootstrap(task.score_rows(output, truth), main_metric, samples)[task.score]
-            scores.append((subset, score))
+        if set(subset) < read_columns:
+            scores = bootstrap(task.score_rows(output, truth), main_metric, subset_resamples)
+            subset_scores.append((subset, scores[task.score]))
+
     return TargetEvaluation(
         rows=len(truth),
         score=task.score,
-        metrics=bootstrap(task.score_rows(outputs[columns], truth), task.metrics, resamples),
+        metrics=bootstrap(rows, task.metrics, resamples),
         baseline=task.measure(baseline, truth),
-        subsets=scores,
+        subsets=subset_scores,
     )
 
 
@@ -154,49 +177,65 @@ def imbalance(target: str, evaluation: Record | None, higher: bool) -> str | Non
     """
     if not evaluation:
         return None
-    unimodal = {}
+
+    # A block of several plain columns is no single input.
+    unimodal_scores = {}
     for subset, score in evaluation.get("subsets", ()):
         if len(subset) == 1:
-            unimodal[subset[0]] = score["value"]
-    if not unimodal:
+            column = subset[0]
+            unimodal_scores[column] = score["value"]
+    if not unimodal_scores:
         return None
 
-    best = (max if higher else min)(unimodal, key=lambda column: unimodal[column])
-    value = unimodal[best]
-    fused = evaluation["metrics"][evaluation["score"]]["value"]
-    is_better = value > fused if higher else value < fused
+    metric = evaluation["score"]
+    fused = evaluation["metrics"][metric]["value"]
+    best_of = max if higher else min
+    best_column = best_of(unimodal_scores, key=lambda column: unimodal_scores[column])
+    best = unimodal_scores[best_column]
+    is_better = best > fused if higher else best < fused
     if not is_better:
         return None
     return (
-        f"{target}: '{best}' alone has a better {evaluation['score']} on validation rows ({value:.3f}) than "
+        f"{target}: '{best_column}' alone has a better {metric} on validation rows ({best:.3f}) than "
         f"all inputs together ({fused:.3f}): one input is learned at the cost of others"
     )
 
 
-def _scored_subsets(answering: Answering, inputs: Inputs) -> list[tuple[str, ...]]:
-    """Return all columns, and after them the smaller subsets that a target is scored with."""
+def _scored_subsets(answering: Answering, inputs: Inputs) -> list[Subset]:
+    """Return all columns first, and then the smaller subsets that at least one target is scored with."""
     columns = answering.columns
     subsets = [tuple(columns)]
     if not inputs.subsets:
         return subsets
-    read_columns = [set(task.read(columns)) for task in answering.tasks.values() if task.has_target]
-    blocks = blocks_of(columns, inputs.plain if len(columns) > MANY else ())
-    for subset in _subsets(list(blocks.values())):
-        if any(set(subset) < read for read in read_columns):
+
+    read_by_targets = []
+    for task in answering.tasks.values():
+        if task.has_target:
+            read_by_targets.append(set(task.read(columns)))
+
+    # A subset hides whole blocks. Plain columns are a block each, unless they are many.
+    joined_columns = inputs.plain if len(columns) > MANY else ()
+    blocks = blocks_of(columns, joined_columns)
+    for subset in _proper_subsets(list(blocks.values())):
+        if any(set(subset) < read_columns for read_columns in read_by_targets):
             subsets.append(subset)
     return subsets
 
 
-def _subsets(blocks: list[list[str]]) -> list[tuple[str, ...]]:
-    """Return the columns of every proper subset of the blocks, the empty one left out.
+def _proper_subsets(blocks: list[list[str]]) -> list[Subset]:
+    """Return the columns of every subset of the blocks, but for the empty one and the full one.
 
-    Of more than `ALL_SUBSETS` blocks, return each block alone, and all blocks but each.
+    With more than `ALL_SUBSETS` blocks, return only each block alone, and all blocks but each.
     """
-    sizes = range(1, len(blocks)) if len(blocks) <= ALL_SUBSETS else (1, len(blocks) - 1)
+    sizes: Iterable[int] = range(1, len(blocks))
+    if len(blocks) > ALL_SUBSETS:
+        sizes = (1, len(blocks) - 1)
+
     subsets = []
     for size in sizes:
-        for combination in itertools.combinations(blocks, size):
-            subsets.append(tuple(itertools.chain(*combination)))
+        for chosen_blocks in itertools.combinations(blocks, size):
+            columns = itertools.chain(*chosen_blocks)
+            subsets.append(tuple(columns))
     return subsets
 
 
@@ -208,19 +247,19 @@ def show(evaluation: Evaluation, screen: Screen) -> None:
             f"95 % intervals by {evaluation.resamples} bootstrap samples"
         )
         rows = []
-        for name, score in scores.metrics.items():
-            rows.append([name, *_shown(score), f"{scores.baseline[name]:.3f}"])
+        for metric, score in scores.metrics.items():
+            baseline = f"{scores.baseline[metric]:.3f}"
+            rows.append([metric, *_shown(score), baseline])
         screen.table(title, ["metric", "value ", "interval", "baseline "], rows)
         if scores.subsets:
             _show_subsets(target, scores, screen)
 
-    for name, aligned in evaluation.alignments.items():
-        alignment.show(
-            aligned,
-            f"\n{name}: what finds what among rows of {evaluation.name}, 95 % intervals by 1,000 bootstrap "
-            f"samples",
-            screen,
+    for name, directions in evaluation.alignments.items():
+        title = (
+            f"\n{name}: what finds what among rows of {evaluation.name}, "
+            f"95 % intervals by {alignment.RESAMPLES:,} bootstrap samples"
         )
+        alignment.show(directions, title, screen)
 
 
 def _show_subsets(target: str, scores: TargetEvaluation, screen: Screen) -> None:
@@ -228,20 +267,24 @@ def _show_subsets(target: str, scores: TargetEvaluation, screen: Screen) -> None
     fused = scores.metrics[scores.score].value
     rows = []
     for subset, score in scores.subsets:
+        inputs = subset_name(subset, scores.subsets)
         difference = f"{score.value - fused:+.3f}"
-        rows.append([subset_name(subset, scores.subsets), *_shown(score), difference])
+        rows.append([inputs, *_shown(score), difference])
     title = f"\n{target}: {scores.score} of the same model when it is given only"
     screen.table(title, ["inputs", "value ", "interval", "against all "], rows)
 
 
 def _shown(score: Score) -> list[str]:
-    """Return a value and its interval as they are printed."""
-    return [f"{score.value:.3f}", f"{score.low:.3f} to {score.high:.3f}"]
+    """Return a score and its interval as they are printed."""
+    interval = f"{score.low:.3f} to {score.high:.3f}"
+    return [f"{score.value:.3f}", interval]
 
 
 def subset_name(subset: Sequence[str], subsets: Sequence[tuple[Sequence[str], object]]) -> str:
-    """Return the columns of one of these subsets, or "all but x" where that is shorter."""
-    columns: set[str] = set().union(*[names for names, _ in subsets])
+    """Name one of these subsets by its columns, or by "all but x" where that is shorter."""
+    columns: set[str] = set()
+    for names, _ in subsets:
+        columns.update(names)
     absent = sorted(columns - set(subset))
     if len(columns) > ALL_SUBSETS and len(absent) < len(subset):
         return f"all but {listed(absent)}"
@@ -249,7 +292,7 @@ def subset_name(subset: Sequence[str], subsets: Sequence[tuple[Sequence[str], ob
 
 
 def listed(columns: Sequence[str], between: str = " + ") -> str:
-    """Return all of a few columns, or the first and the number of the others."""
+    """Name all columns if they are few, else the first one and the number of the others."""
     if len(columns) <= ALL_SUBSETS:
         return between.join(columns)
     return f"{columns[0]} and {len(columns) - 1} more"

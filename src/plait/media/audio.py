@@ -1,4 +1,4 @@
-"""Read the sound of audio and video files, by PyAV (FFmpeg) and soundfile.
+"""Read the audio of audio and video files, by PyAV (FFmpeg) and soundfile.
 
 A file is read completely, or `BadCell` says what is wrong with it. Times are in seconds. Nothing is fetched
 from a network, whatever a file refers to.
@@ -27,31 +27,36 @@ av.logging.set_level(av.logging.PANIC)
 MAX_SECONDS = 4 * 3600.0  # a longer recording is most likely a mistake
 
 
-# headers and decoders may differ by so many seconds, and by 0.5 % besides
+# a header's duration may differ from the decoded one by so many seconds, and by 0.5 % besides
 SLACK = 0.05
 
 
 LOCAL = {"protocol_whitelist": "file,pipe"}  # a playlist must not make FFmpeg open a URL
 
 
-# containers whose header states the duration; elsewhere FFmpeg guesses it from the bit rate
+# containers whose header states the duration; for others FFmpeg guesses it from the bit rate
 STATED = frozenset(
     {"mov", "mp4", "matroska", "webm", "flac", "wav", "aiff", "caf", "mp3", "avi", "asf", "ogg"}
 )
 
 
-UNKNOWN_SIZE = 0xFFFF_F000  # sizes from here on are written where the length was not known
+# programs that stream a RIFF file do not know its length: they write a size from here on
+UNKNOWN_SIZE = 0xFFFF_F000
+
+
+# an Ogg page (RFC 3533): 27 bytes of header, the lengths of its segments, the segments
+OGG_HEADER, OGG_FLAGS, OGG_SEGMENT_COUNT, OGG_LAST_PAGE = 27, 5, 26, 4
 
 
 File = str | bytes
 
 
-class NoSound(BadCell):
-    """A video that has no sound. That is normal, so it is not a problem."""
+class NoAudio(BadCell):
+    """A video that has no audio. That is normal, so it is not a problem."""
 
 
 @dataclass(frozen=True)
-class Sound:
+class Recording:
     """A recording: `wave` is mono, float32 in -1..1, shape (T,).
 
     `seconds` is the length of the complete recording; `wave` may be only its middle.
@@ -61,23 +66,23 @@ class Sound:
     seconds: float
 
 
-def read_sound(file: File, rate: int, longest: float) -> Sound:
+def read_audio(file: File, rate: int, longest: float) -> Recording:
     """Read a recording as mono at `rate` Hz, or the middle `longest` seconds of a longer one.
 
-    What lies before the middle is not decoded if the file can be entered there. Raises `BadCell` if the
-    file cannot be read, is cut short, has no samples, or is longer than `MAX_SECONDS`.
+    What lies before the middle is not decoded if decoding can begin there. Raises `BadCell` if the file
+    cannot be read, is cut short, has no samples, or is longer than `MAX_SECONDS`.
     """
     check_end(file)
     if _starts(file, b"RIFF", b"WAVE"):
-        try:
+        # FFmpeg reads the codecs that libsndfile lacks
+        with contextlib.suppress(soundfile.LibsndfileError):
             return _read_wave(file, rate, longest)
-        except soundfile.LibsndfileError:
-            pass  # a codec that libsndfile lacks
+
     with opened(file) as container:
         if not container.streams.audio:
-            error = NoSound if container.streams.video else BadCell
-            raise error("no sound in it")
-        return decode_sound(container, rate, longest, None)
+            error = NoAudio if container.streams.video else BadCell
+            raise error("no audio in it")
+        return decode_audio(container, rate, longest, None)
 
 
 def opened(file: File) -> InputContainer:
@@ -87,44 +92,47 @@ def opened(file: File) -> InputContainer:
     try:
         return av.open(source, mode="r", options=LOCAL, metadata_errors="replace")
     except (av.FFmpegError, ValueError, OSError) as error:
-        raise BadCell(f"neither sound nor video that can be read: {_words(error)}") from None
+        raise BadCell(f"neither audio nor video that can be read: {_words(error)}") from None
 
 
-def decode_sound(
+def decode_audio(
     container: InputContainer, rate: int, longest: float, packets: Iterable[Packet[AudioStream]] | None = None
-) -> Sound:
-    """Decode and resample the first sound of a container, in one pass.
+) -> Recording:
+    """Decode and resample the first audio stream of a container, in one pass.
 
-    `packets` are those of the sound if they have been read already. Raises `BadCell` as `read_sound` does.
+    `packets` are those of the stream, if they have been read already. Raises `BadCell` as `read_audio` does.
     """
     stream = container.streams.audio[0]
     if stream.codec_context is None:
-        raise BadCell("a sound in a format that cannot be decoded")
+        raise BadCell("audio in a format that cannot be decoded")
     stated = _stated(container, stream)
     _check_length(stated)
 
-    # without a stated duration nobody knows where the middle is before all is decoded
+    # without a stated duration the middle is known only after the complete file has been decoded
     first = max((stated or 0.0) - longest, 0.0) / 2
     if packets is None:
         packets = _packets(container, stream, first)
     if not stated or not first:
         wave, _ = _decode_until(stream, packets, rate, MAX_SECONDS)
-        _check_complete(len(wave) / rate, stated)
-        return _middle(Sound(wave, len(wave) / rate), rate, longest)
+        seconds = len(wave) / rate
+        _check_complete(seconds, stated)
+        return _middle(Recording(wave, seconds), rate, longest)
 
+    # decoding began at the packet before the middle, or at the start of the file
     wave, begun = _decode_until(stream, packets, rate, first + longest)
     skip = max(int((first - begun) * rate), 0)
     wave = wave[skip : skip + int(longest * rate)]
     _check_complete(len(wave) / rate, longest)
-    return Sound(wave, stated)
+    return Recording(wave, stated)
 
 
 def _decode_until(
     stream: AudioStream, packets: Iterable[Packet[AudioStream]], rate: int, last: float
 ) -> tuple[np.ndarray, float]:
-    """Decode packets up to the time `last`. Returns the samples, and the time of the first one."""
+    """Decode packets up to the time `last`. Return the samples, and the time of the first one."""
     pieces: list[np.ndarray] = []
-    count, begun = 0, None
+    count = 0
+    begun = None
     try:
         for wave, time in _resampled(stream, packets, rate):
             if begun is None:
@@ -134,46 +142,55 @@ def _decode_until(
             if count >= (last - begun) * rate:
                 break
     except (av.FFmpegError, ValueError) as error:
-        raise BadCell(f"sound broken or cut short: {_words(error)}") from None
+        raise BadCell(f"audio broken or cut short: {_words(error)}") from None
     if not count:
-        raise BadCell("sound without samples")
+        raise BadCell("audio without samples")
     return np.concatenate(pieces), begun or 0.0
 
 
 def _resampled(
     stream: AudioStream, packets: Iterable[Packet[AudioStream]], rate: int
 ) -> Iterator[tuple[np.ndarray, float]]:
-    """Yield pieces of mono sound, each with the time of the frame that it came from."""
+    """Yield pieces of mono audio, each with the time of the frame that it came from, in seconds.
+
+    Time begins with the stream. Raises `ValueError` for a damaged frame.
+    """
     resampler = av.AudioResampler("flt", "mono", rate)
-    begun, time = float((stream.start_time or 0) * (stream.time_base or 0)), 0.0
+    begun = float((stream.start_time or 0) * (stream.time_base or 0))
+    time = 0.0
     for packet in packets:
         for frame in packet.decode():
             if frame.is_corrupt:
                 raise ValueError("a damaged frame")
-            time = float(frame.time) - begun if frame.time is not None else time
+            if frame.time is not None:
+                time = float(frame.time) - begun
             for piece in resampler.resample(frame):
                 yield piece.to_ndarray()[0], time
 
-    # what the resampler still holds
+    # the resampler holds the last samples back until it is told that there are no more
     for piece in resampler.resample(None):
         yield piece.to_ndarray()[0], time
 
 
 def _packets(container: InputContainer, stream: AudioStream, first: float) -> Iterator[Packet[AudioStream]]:
-    """Return the packets from shortly before `first` on; all packets if the file cannot be entered there."""
+    """Yield the packets from shortly before `first` on; all packets if the file cannot be entered there."""
     if first and stream.time_base:
+        offset = int(first / stream.time_base) + (stream.start_time or 0)
         with contextlib.suppress(av.FFmpegError, OSError):
-            container.seek(int(first / stream.time_base) + (stream.start_time or 0), stream=stream)
+            container.seek(offset, stream=stream)
     yield from container.demux(stream)
 
 
 def _stated(container: InputContainer, stream: AudioStream) -> float | None:
     """Return the duration that the header states, or None if it states none that can be trusted."""
-    if not STATED & set(container.format.name.split(",")):
+    formats = set(container.format.name.split(","))
+    if not STATED & formats:
         return None
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
-    return container.duration / av.time_base if container.duration else None
+    if container.duration:
+        return container.duration / av.time_base
+    return None
 
 
 def _check_length(seconds: float | None) -> None:
@@ -186,32 +203,37 @@ def _check_complete(seconds: float, stated: float | None) -> None:
         raise BadCell(f"cut short: {seconds:.1f} of {stated:.1f} s can be decoded")
 
 
-def _middle(sound: Sound, rate: int, longest: float) -> Sound:
+def _middle(recording: Recording, rate: int, longest: float) -> Recording:
+    """Keep the middle `longest` seconds of the samples."""
     samples = int(longest * rate)
-    first = max((len(sound.wave) - samples) // 2, 0)
-    return Sound(sound.wave[first : first + samples], sound.seconds)
+    first = max((len(recording.wave) - samples) // 2, 0)
+    return Recording(recording.wave[first : first + samples], recording.seconds)
 
 
-def _read_wave(wave_file: File, rate: int, longest: float) -> Sound:
+def _read_wave(wave_file: File, rate: int, longest: float) -> Recording:
     """Read a WAV file by soundfile, which is seven times as fast as PyAV."""
-    opened_file = io.BytesIO(wave_file) if isinstance(wave_file, bytes) else wave_file
-    with soundfile.SoundFile(opened_file) as file:
-        seconds = file.frames / file.samplerate
+    source = io.BytesIO(wave_file) if isinstance(wave_file, bytes) else wave_file
+    with soundfile.SoundFile(source) as file:
+        file_rate = file.samplerate
+        seconds = file.frames / file_rate
         _check_length(seconds)
         if not file.frames:
-            raise BadCell("sound without samples")
+            raise BadCell("audio without samples")
         if seconds > longest:
-            file.seek(int((file.frames - longest * file.samplerate) / 2))
-        count = int(min(longest, seconds) * file.samplerate) + 1
+            file.seek(int((file.frames - longest * file_rate) / 2))
+        count = int(min(longest, seconds) * file_rate) + 1
         wave = file.read(count, dtype="float32", always_2d=True)
-        source = file.samplerate
-    mono = np.ascontiguousarray(wave.mean(1)) if wave.shape[1] > 1 else wave[:, 0]
+
+    mono = wave[:, 0]
+    if wave.shape[1] > 1:
+        mono = np.ascontiguousarray(wave.mean(1))
     if not np.isfinite(mono).all():
-        raise BadCell("sound with samples that are no numbers")
-    return Sound(_change_rate(mono, source, rate), seconds)
+        raise BadCell("audio with samples that are no numbers")
+    return Recording(_change_rate(mono, file_rate, rate), seconds)
 
 
 def _change_rate(wave: np.ndarray, source: int, rate: int) -> np.ndarray:
+    """Resample mono samples from `source` to `rate` Hz."""
     if source == rate:
         return wave
     frame = av.AudioFrame.from_ndarray(wave[None], format="flt", layout="mono")
@@ -229,7 +251,9 @@ def check_end(file: File) -> None:
     """
     if isinstance(file, bytes):
         _check_end_of(file)
-    elif _starts(file, b"RIFF") or _starts(file, b"OggS"):
+        return
+    if _starts(file, b"RIFF") or _starts(file, b"OggS"):
+        # the file may be larger than the memory
         with (
             open(file, "rb") as opened_file,
             mmap.mmap(opened_file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
@@ -238,17 +262,21 @@ def check_end(file: File) -> None:
 
 
 def _check_end_of(content: bytes | mmap.mmap) -> None:
-    if content[:4] == b"OggS":
+    kind = content[:4]
+    riff_kind = content[8:12]
+    if kind == b"OggS":
         _check_ogg(content)
-    elif content[:4] == b"RIFF" and content[8:12] == b"WAVE":
+    elif kind == b"RIFF" and riff_kind == b"WAVE":
         _check_wave(content)
-    elif content[:4] == b"RIFF" and content[8:12] == b"AVI ":
+    elif kind == b"RIFF" and riff_kind == b"AVI ":
+        # the header's size does not count itself and the name before it
         size = int.from_bytes(content[4:8], "little") + 8
         if len(content) < size < UNKNOWN_SIZE:
             raise BadCell(f"cut short: {len(content):,} of {size:,} bytes are there")
 
 
 def _check_wave(content: bytes | mmap.mmap) -> None:
+    """Raise `BadCell` if the chunk of samples is shorter than its header says, or empty, or not there."""
     position = 12
     while position + 8 <= len(content):
         name, size = struct.unpack_from("<4sI", content, position)
@@ -257,18 +285,21 @@ def _check_wave(content: bytes | mmap.mmap) -> None:
             if missing > 1 and size < UNKNOWN_SIZE:
                 raise BadCell(f"cut short: {missing:,} of {size:,} bytes of samples are missing")
             if not size:
-                raise BadCell("sound without samples")
+                raise BadCell("audio without samples")
             return
         position += 8 + size + size % 2  # chunks begin at even bytes
-    raise BadCell("sound without samples")
+    raise BadCell("audio without samples")
 
 
 def _check_ogg(content: bytes | mmap.mmap) -> None:
+    """Raise `BadCell` if the last page is not marked as the last, or is not complete."""
     page = content.rfind(b"OggS")
-    segments = content[page + 26] if page + 27 <= len(content) else 0
-    body = sum(content[page + 27 : page + 27 + segments])
-    is_last = segments and content[page + 5] & 4
-    if not is_last or page + 27 + segments + body > len(content):
+    body = page + OGG_HEADER
+    segments = content[page + OGG_SEGMENT_COUNT] if body <= len(content) else 0
+    segment_lengths = content[body : body + segments]
+    end = body + segments + sum(segment_lengths)
+    is_last = segments and content[page + OGG_FLAGS] & OGG_LAST_PAGE
+    if not is_last or end > len(content):
         raise BadCell("cut short: its end is missing")
 
 
@@ -286,5 +317,6 @@ def _starts(file: File, first: bytes, kind: bytes = b"") -> bool:
 
 
 def _words(error: Exception) -> str:
+    """Return the message of an error of FFmpeg, without the name of the file that it ends with."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return str(text).split(": '")[0][:120]

@@ -27,7 +27,7 @@ from plait.console import Screen
 from plait.errors import PlaitError
 from plait.media.cell import Cell
 
-LIMIT = 20e9  # bytes, and never more than a tenth of the free space
+LIMIT = 20e9  # bytes on disk; less where a tenth of the free space is less
 
 
 WAIT = 60.0  # seconds to wait for another process that holds the database
@@ -39,6 +39,7 @@ PACK = 64 << 20  # bytes after which a process begins its next pack; a pack is d
 EVERY = 2.0  # seconds between two commits: a kill costs no more work than that
 
 
+# `used` is the time of the last run that read or wrote a pack; a cell without a pack is bad
 TABLES = """
 CREATE TABLE IF NOT EXISTS packs (name TEXT PRIMARY KEY, used REAL);
 CREATE TABLE IF NOT EXISTS cells (
@@ -66,9 +67,9 @@ class Usage:
 
     def show(self) -> Usage:
         """Print the usage on screen, and return it."""
-        cells = f"{self.cells:,} prepared cells, {self.bad:,} of them unreadable, in {self.packs:,} packs"
+        cells = f"{self.cells:,} prepared cells, {self.bad:,} of them unreadable"
         size = f"{self.bytes / 1e9:.2f} of at most {self.limit / 1e9:.1f} GB"
-        Screen(out=True).say(f"{self.folder}: {cells}; {size}")
+        Screen(out=True).say(f"{self.folder}: {cells}; {size} in {self.packs:,} packs")
         return self
 
 
@@ -90,7 +91,7 @@ def open_store(tell: Callable[[str], None] = lambda text: None) -> Cache | None:
     except (OSError, sqlite3.Error) as error:
         tell(
             f"no cache of prepared cells: {error} ({folder()}); "
-            f"set PLAIT_CACHE to a folder that can be written to, or to off"
+            f"set PLAIT_CACHE to a folder that you can write to, or to off"
         )
         return None
 
@@ -98,8 +99,8 @@ def open_store(tell: Callable[[str], None] = lambda text: None) -> Cache | None:
 class Cache:
     """A store of prepared cells (`cell.Store`) that threads and other processes may use at the same time.
 
-    `limit` bounds the bytes on disk. Above it, the packs that were used the longest ago are deleted, but
-    none that this process has begun or read from.
+    `limit` bounds the bytes on disk. Above it, the least recently used packs are deleted, but none that this
+    process has begun or read from.
     """
 
     def __init__(self, folder: Path, limit: float | None = None) -> None:
@@ -110,9 +111,13 @@ class Cache:
         self._database = _connect(folder / "index.sqlite")
         # statements are run together: a transaction left open would lock other processes out
         self._pending: list[tuple[str, tuple[object, ...]]] = []
-        self._maps: dict[str, mmap.mmap] = {}
+        self._committed = time.monotonic()
+        self._maps: dict[str, mmap.mmap] = {}  # packs that this process has opened, by their names
+
+        # the pack that this process writes to, its name, and the bytes written to it
         self._pack: mmap.mmap | None = None
-        self._name, self._size, self._committed = "", 0, time.monotonic()
+        self._name = ""
+        self._size = 0
 
     def __enter__(self) -> Cache:
         return self
@@ -126,9 +131,12 @@ class Cache:
             row = self._database.execute(
                 "SELECT size, changed, digest FROM files WHERE path = ?", (path,)
             ).fetchone()
-        if row is None or row[:2] != (status.st_size, status.st_mtime_ns):
+        if row is None:
             return None
-        return row[2]
+        size, changed, digest = row
+        if (size, changed) != (status.st_size, status.st_mtime_ns):
+            return None
+        return digest
 
     def remember(self, path: str, status: os.stat_result, digest: bytes) -> None:
         """Keep the digest of a file, with its size and time of change."""
@@ -168,9 +176,12 @@ class Cache:
             if appended is None:
                 return cell
             pack, offset = appended
-            row = (identity, digest, pack, offset, json.dumps(array.shape), array.dtype.str, notes)
-            self._write("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?, ?, ?)", row)
-            return self._read(pack, offset, list(array.shape), array.dtype.str, cell.notes) or cell
+            shape, kind = list(array.shape), array.dtype.str
+            self._write(
+                "INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (identity, digest, pack, offset, json.dumps(shape), kind, notes),
+            )
+            return self._read(pack, offset, shape, kind, cell.notes) or cell
 
     def close(self) -> None:
         """Write what is not written yet, and delete packs above the limit."""
@@ -190,7 +201,7 @@ class Cache:
         return Usage(self.folder, size, self.limit, count, bad, len(packs))
 
     def clear(self) -> None:
-        """Delete everything. Runs that are reading go on: what they have opened stays theirs."""
+        """Delete everything. Runs that are reading go on: the files that they have opened stay readable."""
         with self._lock:
             self._end_pack()
             with self._database:
@@ -223,7 +234,7 @@ class Cache:
         name = f"{uuid.uuid4().hex}.pack"
         with open(self.folder / name, "xb+") as file:
             try:
-                # a full disk must say so here: later it would be a bus error
+                # reserve the bytes now: writing to a map on a full disk would kill the process (SIGBUS)
                 if hasattr(os, "posix_fallocate"):
                     os.posix_fallocate(file.fileno(), 0, size)
                 else:
@@ -232,10 +243,12 @@ class Cache:
                 (self.folder / name).unlink()
                 raise
             self._pack = self._maps[name] = mmap.mmap(file.fileno(), size)
-        self._name, self._size = name, 0
+        self._name = name
+        self._size = 0
         self._pending.append(("INSERT INTO packs VALUES (?, ?)", (name, time.time())))
 
     def _end_pack(self) -> None:
+        """Commit, and give the bytes that this process has not used back to the disk."""
         self._commit()
         if self._pack is not None:
             # another process may have deleted it meanwhile; on Windows it may still be mapped
@@ -253,18 +266,22 @@ class Cache:
                     self._maps[pack] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             except (OSError, ValueError):
                 return None
+        content = self._maps[pack]
         count = int(np.prod(shape, dtype=np.int64))
-        if offset + count * np.dtype(kind).itemsize > len(self._maps[pack]):
+        end = offset + count * np.dtype(kind).itemsize
+        if end > len(content):
             return None
-        array = np.frombuffer(self._maps[pack], kind, count, offset)
+        array = np.frombuffer(content, kind, count, offset)
         return Cell(array.reshape(shape), notes)
 
     def _write(self, statement: str, values: tuple[object, ...]) -> None:
+        """Keep a statement for the next commit, and commit if the last one is long ago."""
         self._pending.append((statement, values))
         if time.monotonic() - self._committed > EVERY:
             self._commit()
 
     def _commit(self) -> None:
+        # the bytes go first: a kill between the two must not leave rows that refer to nothing
         if self._pack is not None:
             self._pack.flush()
         with self._database:
@@ -288,13 +305,16 @@ class Cache:
                 status = path.stat()
             except FileNotFoundError:  # another process has deleted it meanwhile
                 continue
+            # a pack's last part may be reserved, not used; POSIX counts blocks of 512 bytes
             blocks = getattr(status, "st_blocks", status.st_size // 512)
             packs[path.name] = (blocks * 512, status.st_mtime)
         return packs
 
     def _shrink(self) -> None:
-        """Delete packs, those used the longest ago first, until the cache is within its limit."""
+        """Delete packs, the least recently used first, until the cache is within its limit."""
         packs = self._packs()
+
+        # the database lacks a pack that a killed process has begun: then its time of change counts
         last_used = {name: changed for name, (_, changed) in packs.items()}
         last_used.update(self._database.execute("SELECT name, used FROM packs").fetchall())
         total = sum(size for size, _ in packs.values())
@@ -316,6 +336,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     SQLite waits for other processes, but not while it changes to that mode: there it says "locked" at once.
     So this tries again until `WAIT` seconds have passed.
     """
+    # threads share the connection: they take turns by the cache's lock
     database = sqlite3.connect(path, timeout=WAIT, check_same_thread=False)
     until = time.monotonic() + WAIT
     while True:
@@ -331,6 +352,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _limit(folder: Path) -> float:
+    """Return the limit in bytes: `PLAIT_CACHE_LIMIT` in gigabytes, or the default."""
     text = os.environ.get("PLAIT_CACHE_LIMIT", "")
     if not text:
         return min(LIMIT, shutil.disk_usage(folder).free / 10)

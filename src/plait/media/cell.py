@@ -1,4 +1,7 @@
-"""One media cell: a path, bytes or a dict of both. It is opened once, whoever reads it."""
+"""One media cell: a path, bytes or a dict of both. It is opened once, whoever reads it.
+
+Everything that plait asks the operating system about the string of a cell is asked here.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,15 @@ import numpy as np
 import pyarrow as pa
 
 from plait.errors import BadCell
-from plait.media.video import Clip
+from plait.media.video import OpenVideo
 
-BY_PATH = 64 << 20  # files larger than this are not read into memory
+BY_PATH = 64 << 20  # bytes; a larger file is opened by its path and not read into memory
 
 
 LONGEST_NAME = 32_767  # characters; no operating system opens a file by a longer name
+
+
+DIGEST_SIZE = 12  # bytes: two of 10 ** 12 files have the same digest with a probability below 1e-5
 
 
 @dataclass(frozen=True)
@@ -82,25 +88,29 @@ class Media:
         self.file = ""
         if isinstance(cell, dict):
             cell = cell.get("bytes") or cell.get("path")
+
         if isinstance(cell, bytes):
             if not cell:
                 raise BadCell("no bytes in the cell")
             self._bytes = cell
-        elif not isinstance(cell, str):
+            return
+
+        if not isinstance(cell, str):
             raise BadCell(f"expected a path or bytes, got {type(cell).__name__}")
-        elif re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", cell):
+        if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", cell):
             reason = "a URL: plait fetches nothing from the network; download it and give its path"
             raise BadCell(reason, cell[:200])
-        else:
-            self.file, self._status = _find(cell, root)
-            if not self._status.st_size:
-                raise BadCell("an empty file", self.file)
+        self.file, self._status = _find(cell, root)
+        if not self._status.st_size:
+            raise BadCell("an empty file", self.file)
 
     @cached_property
     def digest(self) -> bytes:
         """A short hash of the content, 12 bytes of BLAKE2b."""
         if self._bytes is not None:
-            return hashlib.blake2b(self._bytes, digest_size=12).digest()
+            return _new_hash(self._bytes).digest()
+
+        # the store knows the digest of a file that has not changed: then it is not read at all
         digest = self._store.digest_of(self.file, self._status)
         if digest is None:
             digest = self._hash_file()
@@ -109,10 +119,10 @@ class Media:
 
     def _hash_file(self) -> bytes:
         if self._status.st_size <= BY_PATH:
-            return hashlib.blake2b(self.data, digest_size=12).digest()
+            return _new_hash(self.data).digest()
         try:
             with open(self.file, "rb") as file:
-                return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=12)).digest()
+                return hashlib.file_digest(file, _new_hash).digest()
         except OSError as error:  # deleted since it was checked, or on a disk that fails
             raise BadCell(_reason(error), self.file) from None
 
@@ -134,15 +144,19 @@ class Media:
         return self.data
 
     @cached_property
-    def clip(self) -> Clip:
-        """The cell as a video, opened once for its frames and its sound."""
-        return Clip(self.content)
+    def video(self) -> OpenVideo:
+        """The cell as a video, opened once for its frames and its audio."""
+        return OpenVideo(self.content)
+
+
+def _new_hash(content: bytes = b"") -> hashlib.blake2b:
+    return hashlib.blake2b(content, digest_size=DIGEST_SIZE)
 
 
 def is_file(cell: str, root: Path) -> bool:
     """Return whether a string names a file that can be read, relative to `root` unless it is absolute.
 
-    Any string may be in a cell, so this never raises, whatever the operating system says of the name.
+    Any string may be in a cell, so this never raises, whatever the operating system says about the name.
     """
     try:
         _find(cell, root)
@@ -152,15 +166,17 @@ def is_file(cell: str, root: Path) -> bool:
 
 
 def _find(cell: str, root: Path) -> tuple[str, os.stat_result]:
-    """Return the path and the status of the file that a cell names. Raises `BadCell` where there is none.
+    """Return the path and the status of the file that a cell names. Raises `BadCell` if there is none.
 
     Nothing else asks the operating system about the string of a cell.
     """
-    if len(cell) > LONGEST_NAME:  # joining megabytes to the root would split them at every slash first
+    # `root / cell` splits the string at every slash, which takes long for megabytes of them
+    if len(cell) > LONGEST_NAME:
         raise BadCell(f"cannot be opened: a name of {len(cell):,} characters", cell[:200])
     path = str(root / cell)
     try:
-        cell.encode()  # no table can hold what is not UTF-8, though POSIX allows it in a file's name
+        # POSIX allows names that are not UTF-8, but no table can hold them: this raises ValueError
+        cell.encode()
         status = os.stat(path)
         if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError
@@ -174,16 +190,20 @@ def _find(cell: str, root: Path) -> tuple[str, os.stat_result]:
 
 
 def _reason(error: Exception) -> str:
+    """Return what an error of the operating system means, in plain words."""
     reasons: dict[type[Exception], str] = {
         FileNotFoundError: "no such file",
         IsADirectoryError: "a folder, not a file",
         PermissionError: "permission denied",
     }
-    default = f"cannot be opened: {getattr(error, 'strerror', None) or error}"
-    return reasons.get(type(error), default)
+    if type(error) in reasons:
+        return reasons[type(error)]
+    message = getattr(error, "strerror", None) or error
+    return f"cannot be opened: {message}"
 
 
 def is_bytes(kind: pa.DataType) -> bool:
     """Return whether a column holds bytes, or pairs of bytes and path as Hugging Face datasets have them."""
-    is_pair = pa.types.is_struct(kind) and {field.name for field in kind} == {"bytes", "path"}
-    return bool(is_pair or pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    if pa.types.is_struct(kind):
+        return {field.name for field in kind} == {"bytes", "path"}
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))

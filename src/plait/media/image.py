@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from PIL import Image as Pillow
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -22,38 +22,46 @@ from plait.table.json import JSON
 MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs: about 13,000 x 13,000
 
 
-Spread = Annotated[float, Field(gt=0)]
-
-
 # Pillow's modes of 16 bits, and what divides them to give 0..255
 GREY_TO_BYTE = {"I;16": 257.0, "I;16B": 257.0, "I;16L": 257.0, "I": 257.0}
 
 
 class Framing(Options):
-    """`fit` says how an image becomes square: `pad` keeps all of it, `crop` keeps its centre, `stretch`
-    ignores its shape.
+    """What images and videos share: how an image becomes a square of numbers, and how training augments it.
 
-    The other options describe the augmentation in training. `crop` is the smallest share of the area that a
-    random crop keeps (1: no crop). `shift` is the largest shift as a share of the side. `flip` mirrors half
-    of the images. `rotate` is the largest rotation in degrees. `colour` is the largest change of brightness,
-    contrast and saturation (0 to 1). `erase` is the probability of erasing a rectangle.
+    `fit` says how an image becomes square. `pad` keeps all of it, `crop` keeps its centre, `stretch` ignores
+    its shape. The options from `crop` to `erase` are the augmentation.
     """
 
-    size: int = Field(96, ge=8, le=2048, description="pixels a side")
+    size: int = Field(96, ge=8, le=2048, description="width and height in pixels")
     fit: Literal["pad", "crop", "stretch"] = "pad"
     background: int = Field(
         255, ge=0, le=255, description="grey behind transparent pixels and around padded images"
     )
     mean: float | tuple[float, float, float] = Field(
-        0.5, description="subtracted from pixels, which lie in 0..1; one, or one for red, green, blue"
+        0.5,
+        description="subtracted from pixels, which lie in 0..1; one number, or one for red, green and blue",
     )
-    std: Spread | tuple[Spread, Spread, Spread] = Field(0.25, description="divides pixels after that")
-    crop: float = Field(1.0, gt=0, le=1)
-    shift: float = Field(0.1, ge=0, le=0.5)
-    flip: bool = True
-    rotate: float = Field(10.0, ge=0, le=180)
-    colour: float = Field(0.15, ge=0, le=1)
-    erase: float = Field(0.0, ge=0, le=1)
+    std: float | tuple[float, float, float] = Field(
+        0.25, description="divides pixels after the mean is subtracted; one number, or three"
+    )
+    crop: float = Field(
+        1.0, gt=0, le=1, description="smallest share of the area that a random crop keeps; 1: no crop"
+    )
+    shift: float = Field(0.1, ge=0, le=0.5, description="largest shift, as a share of the side")
+    flip: bool = Field(True, description="mirror half of the images")
+    rotate: float = Field(10.0, ge=0, le=180, description="largest rotation in degrees")
+    colour: float = Field(
+        0.15, ge=0, le=1, description="largest change of brightness, contrast and saturation"
+    )
+    erase: float = Field(0.0, ge=0, le=1, description="probability that a rectangle is erased")
+
+    @field_validator("std")
+    @classmethod
+    def _above_zero(cls, value: float | tuple[float, float, float]) -> float | tuple[float, float, float]:
+        if np.min(value) <= 0:
+            raise ValueError("expected numbers above 0")
+        return value
 
     def prepares(self) -> JSON:
         """Return the options that a prepared image depends on; the other options act on batches."""
@@ -61,19 +69,26 @@ class Framing(Options):
 
 
 def rgb(image: Pillow.Image, background: int) -> Pillow.Image:
-    """Convert an image to RGB, 8 bits per channel. What is transparent gets a grey background (0-255)."""
-    if image.mode in GREY_TO_BYTE:  # 16 bits: Pillow's own conversion clips at 255
+    """Convert an image to RGB, 8 bits per channel. Transparent pixels get a grey background (0 to 255)."""
+    if image.mode in GREY_TO_BYTE:  # Pillow's own conversion of 16 bits clips at 255
         grey = np.asarray(image, dtype=np.float32) / GREY_TO_BYTE[image.mode]
-        return Pillow.fromarray(grey.clip(0, 255).astype(np.uint8)).convert("RGB")
+        return _from_grey(grey)
     if image.mode == "F":
+        # files of floats state no range: it is 0..1 or 0..255
         grey = np.nan_to_num(np.asarray(image, dtype=np.float32))
         scale = 255.0 if grey.max(initial=0) <= 1 else 1.0
-        return Pillow.fromarray((grey * scale).clip(0, 255).astype(np.uint8)).convert("RGB")
+        return _from_grey(grey * scale)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         behind = Pillow.new("RGBA", rgba.size, (background, background, background, 255))
         return Pillow.alpha_composite(behind, rgba).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _from_grey(grey_HW: np.ndarray) -> Pillow.Image:
+    """Return an RGB image of floats that should lie in 0..255; others are clipped."""
+    pixels_HW = grey_HW.clip(0, 255).astype(np.uint8)
+    return Pillow.fromarray(pixels_HW).convert("RGB")
 
 
 def fitted(size: tuple[int, int], framing: Framing) -> tuple[int, int]:
@@ -94,7 +109,9 @@ def square(pixels_HWC: np.ndarray, framing: Framing) -> np.ndarray:
     height, width = pixels_HWC.shape[:2]
     if (width, height) == (framing.size, framing.size):
         return pixels_HWC
-    return centre(resize(pixels_HWC, *fitted((width, height), framing)), framing)
+    fitted_width, fitted_height = fitted((width, height), framing)
+    resized_HWC = resize(pixels_HWC, fitted_width, fitted_height)
+    return centre(resized_HWC, framing)
 
 
 def resize(pixels_HWC: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -114,14 +131,16 @@ def centre(pixels_HWC: np.ndarray, framing: Framing) -> np.ndarray:
     side = framing.size
     if (width, height) == (side, side):
         return pixels_HWC
-    first_column, first_row = (width - side) // 2, (height - side) // 2
+    first_row = (height - side) // 2
+    first_column = (width - side) // 2
     if framing.fit == "crop":
         return pixels_HWC[first_row : first_row + side, first_column : first_column + side]
 
-    # the image is smaller than the square, so both are at most zero
-    padded = np.full((side, side, 3), framing.background, dtype=np.uint8)
-    padded[-first_row : height - first_row, -first_column : width - first_column] = pixels_HWC
-    return padded
+    # the image is smaller than the square, so it begins outside itself: both are at most zero
+    padded_HWC = np.full((side, side, 3), framing.background, dtype=np.uint8)
+    top, left = -first_row, -first_column
+    padded_HWC[top : top + height, left : left + width] = pixels_HWC
+    return padded_HWC
 
 
 def to_float(x_BHWC: Tensor) -> Tensor:
@@ -165,18 +184,25 @@ def augment(x_BCHW: Tensor, framing: Framing, generator: torch.Generator, togeth
 
 
 def _move(x_BCHW: Tensor, framing: Framing, draw: Callable[..., Tensor]) -> Tensor:
-    """Crop, shift, mirror and rotate images, with one resampling for all four."""
-    scale = draw(framing.crop, 1.0).sqrt()
-    angle = draw(-framing.rotate, framing.rotate) * (math.pi / 180)
-    mirror = torch.ones(len(x_BCHW))
+    """Crop, shift, mirror and rotate images, with one resampling for all four.
+
+    The affine map leads from the new image to the old one. In both, a side reaches from -1 to 1.
+    """
+    scale_B = draw(framing.crop, 1.0).sqrt()  # of a side; `crop` is a share of the area
+    angle_B = draw(-framing.rotate, framing.rotate) * (math.pi / 180)
+    mirror_B = torch.ones(len(x_BCHW))
     if framing.flip:
-        mirror = torch.where(draw(0, 1) < 0.5, -1.0, 1.0)
-    shift = draw(-1, 1, 2) * (1 - scale + 2 * framing.shift)[:, None]
-    cos, sin = angle.cos() * scale, angle.sin() * scale
-    row_x = torch.stack([cos * mirror, -sin, shift[:, 0]], 1)
-    row_y = torch.stack([sin * mirror, cos, shift[:, 1]], 1)
-    theta = torch.stack([row_x, row_y], 1)
-    grid = F.affine_grid(theta, list(x_BCHW.shape), align_corners=False)
+        mirror_B = torch.where(draw(0, 1) < 0.5, -1.0, 1.0)
+
+    # a crop may lie anywhere in the image; `shift` moves it beyond the edge
+    largest_shift_B = 1 - scale_B + 2 * framing.shift
+    shift_B2 = draw(-1, 1, 2) * largest_shift_B[:, None]
+    cos_B = angle_B.cos() * scale_B
+    sin_B = angle_B.sin() * scale_B
+    to_x_B3 = torch.stack([cos_B * mirror_B, -sin_B, shift_B2[:, 0]], 1)
+    to_y_B3 = torch.stack([sin_B * mirror_B, cos_B, shift_B2[:, 1]], 1)
+    affine_B23 = torch.stack([to_x_B3, to_y_B3], 1)
+    grid = F.affine_grid(affine_B23, list(x_BCHW.shape), align_corners=False)
     return F.grid_sample(x_BCHW, grid, padding_mode="border", align_corners=False)
 
 
@@ -187,14 +213,15 @@ def _change_colours(x_BCHW: Tensor, strength: float, draw: Callable[..., Tensor]
     contrast = draw(low, high, 1, 1, 1)
     saturation = draw(low, high, 1, 1, 1)
     x_BCHW = x_BCHW * brightness
-    grey = x_BCHW.mean(1, keepdim=True)
-    x_BCHW = (x_BCHW - grey) * saturation + grey
-    middle = grey.mean((2, 3), keepdim=True)
-    return ((x_BCHW - middle) * contrast + middle).clamp_(0, 1)
+    grey_B1HW = x_BCHW.mean(1, keepdim=True)
+    x_BCHW = (x_BCHW - grey_B1HW) * saturation + grey_B1HW
+    mean_B111 = grey_B1HW.mean((2, 3), keepdim=True)
+    x_BCHW = (x_BCHW - mean_B111) * contrast + mean_B111
+    return x_BCHW.clamp_(0, 1)
 
 
 def _erase(x_BCHW: Tensor, probability: float, draw: Callable[..., Tensor]) -> Tensor:
-    """Erase one rectangle of an image, up to half as wide and as high (Zhong et al. 2020)."""
+    """Make one rectangle of an image grey, up to half as wide and as high (Zhong et al. 2020)."""
     rows_BH = _stretch(x_BCHW.shape[-1], draw)
     columns_BW = _stretch(x_BCHW.shape[-1], draw)
     is_erased_B11 = draw(0, 1, 1, 1) < probability
@@ -204,7 +231,7 @@ def _erase(x_BCHW: Tensor, probability: float, draw: Callable[..., Tensor]) -> T
 
 def _stretch(side: int, draw: Callable[..., Tensor]) -> Tensor:
     """Draw a stretch of 0.1 to 0.5 of a side for each image: True within it, (B, side)."""
-    steps = torch.arange(side)
-    length = draw(0.1, 0.5, 1) * side
-    start = draw(0, 1, 1) * (side - length)
-    return (steps >= start) & (steps < start + length)
+    position = torch.arange(side)
+    length_B1 = draw(0.1, 0.5, 1) * side
+    start_B1 = draw(0, 1, 1) * (side - length_B1)
+    return (position >= start_B1) & (position < start_B1 + length_B1)

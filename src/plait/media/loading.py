@@ -42,7 +42,7 @@ class Preparation(Protocol):
 def load_together(
     modalities: Sequence[Preparation], cells: pa.ChunkedArray, sources: Sequence[Source]
 ) -> list[Loaded]:
-    """Load several views of one column, such as a video's frames and its sound.
+    """Load several views of one column, such as a video's frames and its audio.
 
     Each cell is opened once, on as many threads as there are cores, and only if the store lacks one of its
     views. A cell may be a list of media: bad ones are reported as problems and left out. Such a cell is
@@ -55,21 +55,24 @@ def load_together(
         owner = np.repeat(owner, lengths)
         cells = items(cells, keep_null=True)
     collected = [_Collected(source, owner) for source in sources]
+    root = sources[0].root
     store = sources[0].store or Nowhere()
 
     def read(item: int) -> None:
         """Read one cell, and advance the progress bars."""
         cell = cells[item].as_py()
         if cell is not None:
-            _read_cell(cell, item, modalities, collected, sources[0].root, store)
+            _read_cell(cell, item, modalities, collected, root, store)
         for source in sources:
             source.progress(1)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
+            # the loop raises what a thread has raised
             for _ in pool.map(read, range(len(cells))):
                 pass
         except KeyboardInterrupt:
+            # otherwise the pool would read all other cells before it stops
             pool.shutdown(cancel_futures=True)
             raise
     pairs = zip(modalities, collected, strict=True)
@@ -94,8 +97,10 @@ def _read_cell(
         media = Media(cell, root, store)
         digest = media.digest
     except BadCell as bad:
+        # the file itself is bad: one problem is enough, however many views it has
         collected[0].bad(item, bad)
         return
+
     for modality, collection in zip(modalities, collected, strict=True):
         try:
             prepared = _prepared(modality, media, digest, store)
@@ -105,6 +110,8 @@ def _read_cell(
         if prepared.array is not None:
             collection.good(item, prepared, digest)
             continue
+
+        # a video without audio is a problem only where the user asked for audio
         reasons = prepared.notes
         if not reasons and not collection.source.part:
             reasons = (modality.nothing,)
@@ -115,8 +122,8 @@ def _read_cell(
 def _prepared(modality: Preparation, media: Media, digest: bytes, store: Store) -> Cell:
     """Return a cell from the store; else prepare it and keep it.
 
-    A cell whose content is bad is kept too. Raises `BadCell` for what says nothing about the content: the
-    file could not be read, or memory was short.
+    A cell whose content is bad is kept too. Raises `BadCell` if the file could not be read, or memory was
+    short: the next run may succeed, so this must not be kept.
     """
     stored = store.get(modality.identity, digest)
     if stored is not None:
@@ -126,7 +133,7 @@ def _prepared(modality: Preparation, media: Media, digest: bytes, store: Store) 
     except MemoryError:
         raise BadCell("not enough memory to decode it", media.file) from None
     except BadCell as bad:
-        if bad.file:
+        if bad.file:  # only errors of the operating system name a file: the content may be good
             raise
         prepared = Cell(None, (bad.reason,))
     return store.put(modality.identity, digest, prepared)
@@ -153,15 +160,18 @@ class _Collected:
     def good(self, item: int, cell: Cell, digest: bytes) -> None:
         """Keep the array, digest and notes of an item."""
         assert cell.array is not None
-        self.arrays[item], self.digests[item] = cell.array, digest
+        self.arrays[item] = cell.array
+        self.digests[item] = digest
+        row = int(self.owner[item])
         for note in cell.notes:
-            self.notes.setdefault(note, []).append(int(self.owner[item]))
+            self.notes.setdefault(note, []).append(row)
 
     def loaded(self, modality: Preparation, lengths: np.ndarray | None) -> Loaded:
         """Return the column. `lengths` counts the media of each cell if cells are lists of them.
 
         A bad item of a list is left out; a bad cell that is no list stays as zeros.
         """
+        # threads finish in any order
         self.problems.sort(key=lambda problem: problem.row)
         good = np.zeros(len(self.owner), dtype=bool)
         good[list(self.arrays)] = True
@@ -177,8 +187,9 @@ class _Collected:
 
         if lengths is None:
             return Loaded(values, torch.from_numpy(good), self.problems, digests, notes)
-        values.count_B = torch.from_numpy(np.bincount(self.owner[good], minlength=row_count))
-        return Loaded(values, values.count_B > 0, self.problems, digests, notes)
+        count_B = torch.from_numpy(np.bincount(self.owner[good], minlength=row_count))
+        values.count_B = count_B
+        return Loaded(values, count_B > 0, self.problems, digests, notes)
 
 
 @dataclass
@@ -206,13 +217,14 @@ class Arrays:
             steps = max((len(array) for array in arrays if array is not None), default=1)
             shape = (steps, *self.shape[1:])
         x = allocate(len(items), shape, self.dtype)
-        x_numpy = x.numpy()
+        x_numpy = x.numpy()  # shares its memory with `x`
         for position, item in enumerate(items):
             array = arrays[position]
             if array is not None:
                 x_numpy[position, : len(array)] = array
-            if drop:
-                self.items[item] = arrays[position] = None
+            if drop:  # both lists refer to the array, which would otherwise stay in memory
+                self.items[item] = None
+                arrays[position] = None
         return x
 
 
@@ -230,7 +242,9 @@ class Held(Values):
         count_B: Tensor | None = None,
         encoded: bool = False,
     ) -> None:
-        self.length_B, self.count_B, self.encoded = length_B, count_B, encoded
+        self.length_B = length_B
+        self.count_B = count_B
+        self.encoded = encoded
         if isinstance(x, Arrays):
             self.arrays = x
             self.length_B = x.lengths() if x.ragged else None
@@ -244,6 +258,7 @@ class Held(Values):
 
     @property
     def _is_tensor(self) -> bool:
+        """Return whether `x` has been computed; a cached property lies in the instance from then on."""
         return "x" in vars(self)
 
     def __len__(self) -> int:

@@ -1,6 +1,7 @@
 """Read frames of videos, spread evenly over their time.
 
-The frames are exact, and one pass over the file reads them.
+The frames are those that a decoder of the complete video would give, and one pass over the file reads them.
+A frame's time is its presentation time, in units of the stream's time base.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from PIL import Image as Pillow
 from PIL import UnidentifiedImageError
 
 from plait.errors import BadCell
-from plait.media.audio import File, Sound, decode_sound, opened
+from plait.media.audio import File, Recording, decode_audio, opened
 from plait.media.image import MAX_PIXELS, Framing, centre, fitted, rgb, square
 
-ANIMATED = (b"GIF8", b"RIFF", b"\x89PNG")  # what Pillow composes better than FFmpeg does, or alone
+# how files begin that Pillow reads in place of FFmpeg: GIF, WebP and PNG
+ANIMATED = (b"GIF8", b"RIFF", b"\x89PNG")
 
 
 MAX_DECODED = 4_000_000_000  # pixels of an animated image, all frames together
@@ -42,8 +44,8 @@ class Frames:
     shown: int
 
 
-class Clip:
-    """An open video. The file is read once, even if both `frames` and `sound` are called.
+class OpenVideo:
+    """An open video. The file is read once, even if both `frames` and `audio` are called.
 
     Raises `BadCell` if the file cannot be read at all.
     """
@@ -54,6 +56,7 @@ class Clip:
         if self._animation is None:
             self._container = opened(file)
             self._packets: dict[int, list[Packet[Stream]]] | None = None
+            self._unreadable = ""  # the reason, once the packets have proved incomplete
 
     @property
     def moves(self) -> bool:
@@ -66,17 +69,17 @@ class Clip:
         return self._video() is not None and not is_still
 
     @property
-    def has_sound(self) -> bool:
+    def has_audio(self) -> bool:
         """Return whether the file has an audio stream."""
         return self._animation is None and bool(self._container.streams.audio)
 
-    def sound(self, rate: int, longest: float) -> Sound | None:
-        """Return the sound as `audio.read_sound` does, or None if the video has none. Raises `BadCell`."""
-        if not self.has_sound:
+    def audio(self, rate: int, longest: float) -> Recording | None:
+        """Return the audio as `audio.read_audio` does, or None if the video has none. Raises `BadCell`."""
+        if not self.has_audio:
             return None
         index = self._container.streams.audio[0].index
         packets = cast("list[Packet[AudioStream]]", self._demux()[index])
-        return decode_sound(self._container, rate, longest, packets)
+        return decode_audio(self._container, rate, longest, packets)
 
     def frames(self, count: int, framing: Framing) -> Frames:
         """Cut the video's time into `count` equal segments and return the frame in the middle of each.
@@ -95,23 +98,24 @@ class Clip:
         if not frames:
             raise BadCell("no frame of it can be decoded")
         draw = _Drawer(framing, float(stream.sample_aspect_ratio or 1))
-        return Frames(np.stack([draw(frame) for frame in frames]), shown)
+        pixels = [draw(frame) for frame in frames]
+        return Frames(np.stack(pixels), shown)
 
     def _decodable_video(self) -> VideoStream:
         """Return the video stream, ready to be decoded. Raises `BadCell` if there is none that can be."""
         stream = self._video()
         if stream is None:
-            raise BadCell("a clip without a video stream" if self.has_sound else "no video in it")
+            raise BadCell("audio without a video stream" if self.has_audio else "no video in it")
         context = stream.codec_context
         if context is None:
             raise BadCell("a video in a format that cannot be decoded")
-        if context.width * context.height > MAX_PIXELS:
-            raise BadCell(
-                f"absurd size: {context.width} x {context.height} pixels, more than {MAX_PIXELS:,} in all"
-            )
+        width, height = context.width, context.height
+        if width * height > MAX_PIXELS:
+            raise BadCell(f"absurd size: {width} x {height} pixels, more than {MAX_PIXELS:,} in all")
         if not context.is_open:
-            # one thread: cells are already read in parallel
-            context.thread_count, context.thread_type = 1, "NONE"
+            # cells are already read in parallel
+            context.thread_count = 1
+            context.thread_type = "NONE"
         return stream
 
     def _decode(
@@ -124,7 +128,7 @@ class Clip:
             if frames is not None:
                 return frames, plan.shown
 
-        # the timestamps do not tell the frames apart: decode the complete video
+        # the timestamps do not tell the frames apart, so their numbers must
         return _decode_all(self._file, stream.index, count)
 
     def _video(self) -> VideoStream | None:
@@ -136,43 +140,55 @@ class Clip:
         return None
 
     def _demux(self) -> dict[int, list[Packet[Stream]]]:
-        """Read the packets of video and sound in one pass; return them by the index of their stream.
+        """Return the packets of video and audio by the index of their stream. Read them on the first call.
 
-        Raises `BadCell` if the file lacks something that its header states.
+        Raises `BadCell` on every call if the file lacks something that its header states.
         """
-        if self._packets is not None:
-            return self._packets
+        # a container can be read only once, so frames and audio share what the first pass says
+        if self._unreadable:
+            raise BadCell(self._unreadable)
+        if self._packets is None:
+            try:
+                self._packets = self._read_packets()
+            except BadCell as bad:
+                self._unreadable = bad.reason
+                raise
+        return self._packets
+
+    def _read_packets(self) -> dict[int, list[Packet[Stream]]]:
+        """Read the packets of video and audio in one pass, and check that none is missing."""
         streams: list[VideoStream | AudioStream] = list(self._container.streams.audio[:1])
         video = self._video()
         if video is not None:
             streams.insert(0, video)
 
-        self._packets = {stream.index: [] for stream in streams}
+        packets: dict[int, list[Packet[Stream]]] = {stream.index: [] for stream in streams}
         try:
             for packet in self._container.demux(streams):
                 if packet.size:
-                    self._packets[packet.stream_index].append(packet)
+                    packets[packet.stream_index].append(packet)
         except (av.FFmpegError, ValueError) as error:
             raise BadCell(_broken(error)) from None
 
-        self._check_duration(streams, self._packets)
-        self._check_packets(streams, self._packets)
-        return self._packets
+        self._check_duration(streams, packets)
+        self._check_packets(streams, packets)
+        return packets
 
     def _check_duration(self, streams: Sequence[Stream], packets: dict[int, list[Packet[Stream]]]) -> None:
         """Raise `BadCell` if the packets end before the duration that the header states."""
-        # elsewhere FFmpeg guesses the duration
+        # the headers of other formats state no duration: FFmpeg guesses one
         if not self._formats() & {"mov", "matroska", "avi", "flv", "asf"}:
             return
         end = max((_end(of_stream) for of_stream in packets.values()), default=0.0)
         start = max((self._container.start_time or 0) / av.time_base, 0.0)
+        seconds = end - start
         stated = (self._container.duration or 0) / av.time_base
 
-        # subtitles may end later than video and sound
-        has_others = len(streams) < len(self._container.streams)
-        slack = 0.5 + 0.1 * stated if has_others else SLACK
-        if end and end - start < 0.995 * stated - slack:
-            raise BadCell(f"cut short: {max(end - start, 0):.1f} of {stated:.1f} s are there")
+        # subtitles may end later than video and audio
+        has_other_streams = len(streams) < len(self._container.streams)
+        slack = 0.5 + 0.1 * stated if has_other_streams else SLACK
+        if end and seconds < 0.995 * stated - slack:
+            raise BadCell(f"cut short: {max(seconds, 0):.1f} of {stated:.1f} s are there")
 
     def _check_packets(
         self, streams: Sequence[VideoStream | AudioStream], packets: dict[int, list[Packet[Stream]]]
@@ -204,12 +220,19 @@ def _end(packets: Sequence[Packet[Stream]]) -> float:
     if not timed:
         return 0.0
     times = sorted(packet.pts or 0 for packet in timed)
-    usual = int(np.median(np.diff(times))) if len(times) > 1 else 0
-    return max(_time_of_end(packet, usual) for packet in timed)
+    usual_duration = _median_distance(times) if len(times) > 1 else 0
+    return max(_time_of_end(packet, usual_duration) for packet in timed)
 
 
-def _time_of_end(packet: Packet[Stream], usual: int) -> float:
-    return float(((packet.pts or 0) + (packet.duration or usual)) * packet.time_base)
+def _time_of_end(packet: Packet[Stream], usual_duration: int) -> float:
+    """Return when a packet with a timestamp ends, in seconds."""
+    begin = packet.pts or 0
+    duration = packet.duration or usual_duration
+    return float((begin + duration) * packet.time_base)
+
+
+def _median_distance(times: list[int]) -> int:
+    return int(np.median(np.diff(times)))
 
 
 @dataclass(frozen=True)
@@ -221,9 +244,9 @@ class Plan:
     """
 
     packets: list[Packet[VideoStream]]
-    times: list[int]  # presentation times, in order; a frame that is shown for long may be there twice
-    runs: list[tuple[int, int]]  # first and last packet of each stretch to decode
-    shown: int
+    times: list[int]  # of the frames, in order; a frame that is shown for long may be there twice
+    runs: list[tuple[int, int]]  # the first and the last packet of each stretch to decode
+    shown: int  # frames of the complete video
 
     @classmethod
     def of(cls, packets: list[Packet[VideoStream]], count: int) -> Plan | None:
@@ -231,15 +254,25 @@ class Plan:
 
         That is so where timestamps or keyframes are missing, and where two packets have the same time.
         """
-        times_of_packets = [packet.pts for packet in packets if packet.pts is not None]
-        if len(times_of_packets) < len(packets):
-            return None
-        shown = sorted(packet.pts for packet in packets if packet.pts is not None and not packet.is_discard)
+        times_of_packets: list[int] = []
+        shown: list[int] = []
+        for packet in packets:
+            if packet.pts is None:
+                return None
+            times_of_packets.append(packet.pts)
+            if not packet.is_discard:
+                shown.append(packet.pts)
         if not shown or len(set(shown)) < len(shown):
             return None
-        times = pick(shown, shown[-1] + max(_last_duration(packets, shown), 1), count)
+
+        # packets come in the order of decoding, in which a later frame may come first
+        shown.sort()
+        end = shown[-1] + max(_last_duration(packets, shown), 1)
+        times = pick(shown, end, count)
         runs = _runs(packets, times_of_packets, times)
-        return None if runs is None else cls(packets, times, runs, len(shown))
+        if runs is None:
+            return None
+        return cls(packets, times, runs, len(shown))
 
     def decode(self, context: VideoCodecContext, stream: VideoStream) -> list[VideoFrame] | None:
         """Return the planned frames, or None if one of them is not decoded.
@@ -264,9 +297,12 @@ class Plan:
     def _run(
         self, context: VideoCodecContext, first: int, last: int, expected: set[int]
     ) -> Iterator[VideoFrame]:
+        """Decode one stretch of packets. Skip frames that are neither expected nor referred to."""
         for packet in self.packets[first : last + 1]:
             context.skip_frame = "DEFAULT" if packet.pts in expected else "NONREF"
             yield from context.decode(packet)
+
+        # the decoder holds the last frames back until it is told that there are no more packets
         context.skip_frame = "DEFAULT"
         yield from context.decode(None)
 
@@ -276,8 +312,7 @@ def _last_duration(packets: list[Packet[VideoStream]], shown: list[int]) -> int:
     durations = [packet.duration or 0 for packet in packets if packet.pts == shown[-1]]
     if max(durations):
         return max(durations)
-    distances = np.diff(shown) if len(shown) > 1 else [1]
-    return int(np.median(distances))
+    return _median_distance(shown) if len(shown) > 1 else 1
 
 
 def _runs(
@@ -287,16 +322,19 @@ def _runs(
 
     Returns None if no keyframe comes before one of the `times`.
     """
-    keys = [i for i, packet in enumerate(packets) if packet.is_keyframe]
+    keyframes = [i for i, packet in enumerate(packets) if packet.is_keyframe]
     positions = {time: i for i, time in enumerate(times_of_packets)}
-    ends: dict[int, int] = {}
+    last_of_run: dict[int, int] = {}
     for time in times:
         position = positions[time]
-        before = [key for key in keys if times_of_packets[key] <= time and key <= position]
+
+        # a keyframe that is decoded earlier but shown later is not enough: open groups refer further back
+        before = [key for key in keyframes if times_of_packets[key] <= time and key <= position]
         if not before:
             return None
-        ends[before[-1]] = max(ends.get(before[-1], 0), position)
-    return sorted(ends.items())
+        first = before[-1]
+        last_of_run[first] = max(last_of_run.get(first, 0), position)
+    return sorted(last_of_run.items())
 
 
 def pick(shown: list[int], end: int, count: int) -> list[int]:
@@ -315,17 +353,25 @@ def pick(shown: list[int], end: int, count: int) -> list[int]:
 def _decode_all(file: File, stream: int, count: int) -> tuple[list[VideoFrame], int]:
     """Return the frames at the middles of `count` segments by their numbers, and the number of all frames.
 
-    Decodes the complete video twice, each time with a fresh decoder: the first pass only counts.
+    Decodes the complete video twice, each time with a fresh decoder: the first pass only counts, since all
+    frames together may be larger than the memory.
     """
     total = sum(1 for _ in _every_frame(file, stream))
-    numbers = set(pick(list(range(total)), total, count)) if total else set()
-    frames = [frame for i, frame in enumerate(_every_frame(file, stream)) if i in numbers]
-    if any(frame.is_corrupt for frame in frames):
-        raise ValueError("a frame is damaged")
+    if not total:
+        return [], 0
+    numbers = set(pick(list(range(total)), total, count))
+    frames = []
+    for number, frame in enumerate(_every_frame(file, stream)):
+        if number not in numbers:
+            continue
+        if frame.is_corrupt:
+            raise ValueError("a frame is damaged")
+        frames.append(frame)
     return frames, total
 
 
 def _every_frame(file: File, stream: int) -> Iterator[VideoFrame]:
+    """Decode a video stream from its beginning to its end."""
     with opened(file) as container:
         video = container.streams[stream]
         assert isinstance(video, VideoStream)
@@ -341,24 +387,27 @@ class _Drawer:
 
     def __init__(self, framing: Framing, aspect: float) -> None:
         self.framing = framing
-        self.aspect = aspect if 0.1 < aspect < 10 else 1.0
+        self.aspect = aspect if 0.1 < aspect < 10 else 1.0  # a damaged header may state anything
         self.reformat = av.video.reformatter.VideoReformatter().reformat
 
     def __call__(self, frame: VideoFrame) -> np.ndarray:
+        # the aspect is that of one pixel: pixels of a stream need not be square
         shape = (max(round(frame.width * self.aspect), 1), frame.height)
         width, height = fitted(shape, self.framing)
         shrinks = width < frame.width and height < frame.height
         interpolation = "AREA" if shrinks else "BILINEAR"
         scaled = self.reformat(frame, width, height, "rgb24", interpolation=interpolation)
+
         turns = round(frame.rotation / 90) % 4
-        return centre(np.rot90(scaled.to_ndarray(), turns), self.framing)
+        upright = np.rot90(scaled.to_ndarray(), turns)
+        return centre(upright, self.framing)
 
 
 def _animation(file: File) -> Pillow.Image | None:
     """Open a GIF, WebP or PNG by Pillow. Returns None for anything else."""
     if not isinstance(file, bytes) or not file.startswith(ANIMATED):
         return None
-    if file.startswith(b"RIFF") and file[8:12] != b"WEBP":
+    if file.startswith(b"RIFF") and file[8:12] != b"WEBP":  # WAV and AVI begin like this, too
         return None
     try:
         return Pillow.open(io.BytesIO(file))
@@ -372,14 +421,17 @@ def frame_count(image: Pillow.Image) -> int:
 
 
 def _animated_frames(image: Pillow.Image, count: int, framing: Framing) -> Frames:
-    """Return frames as `Clip.frames` does."""
+    """Return frames as `OpenVideo.frames` does."""
     try:
         total = frame_count(image)
         if total * math.prod(image.size) > MAX_DECODED:
             raise BadCell(f"absurd size: {total:,} frames of {image.width} x {image.height} pixels")
         numbers = _spread_frames(image, count) if total > count else list(range(total))
+
+        # each frame is drawn over the one before, so Pillow must read them in order
         drawn = {number: _draw(image, number, framing) for number in sorted(set(numbers))}
-        return Frames(np.stack([drawn[number] for number in numbers]), total)
+        pixels = np.stack([drawn[number] for number in numbers])
+        return Frames(pixels, total)
     except (OSError, ValueError, SyntaxError, IndexError, EOFError) as error:
         raise BadCell(f"broken or cut short: {str(error) or type(error).__name__}") from None
 
@@ -389,12 +441,14 @@ def _spread_frames(image: Pillow.Image, count: int) -> list[int]:
 
     A frame without a duration lasts 0.1 s, as in browsers.
     """
-    starts, end = [], 0
+    starts = []
+    end = 0
     for number in range(frame_count(image)):
         image.seek(number)
         image.load()  # WebP tells the duration only then
         starts.append(end)
-        end += max(int(image.info.get("duration", 100)), 10)
+        milliseconds = int(image.info.get("duration", 100))
+        end += max(milliseconds, 10)
     return [starts.index(time) for time in pick(starts, end, count)]
 
 

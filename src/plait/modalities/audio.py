@@ -1,4 +1,4 @@
-"""Audio: any file that PyAV reads, and the sound of videos, as mel spectrograms on a logarithmic scale.
+"""Audio: any file that PyAV reads, and the audio of videos, as mel spectrograms on a logarithmic scale.
 
 Shape letters: B rows, T steps of time, M mel bands.
 """
@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from plait.media.audio import NoSound, Sound, opened, read_sound
+from plait.media.audio import NoAudio, Recording, opened, read_audio
 from plait.media.cell import Cell, Media
 from plait.modalities.base import Match
 from plait.modalities.base_media import MediaModality, recognise
@@ -51,24 +51,24 @@ SUFFIXES = (
 FLOOR = 1e-10  # lower powers are raised to this: the logarithm of zero is not finite
 
 
+SILENCE = -10.0  # the logarithm of `FLOOR` to base 10
+
+
 SILENT = 1e-4  # a recording without a larger sample is silent: 80 dB below full scale
 
 
 class Config(Options):
-    """How a recording becomes a spectrogram, how much of it is read, and the augmentation in training.
+    """How a recording becomes a spectrogram, how much of it is read, and how training augments it.
 
-    Of a recording longer than `longest` only the middle is kept, and the user is told. Of that, training
-    reads a random stretch of `seconds`. Prediction reads the middle (`view: centre`), or all of it in windows
-    of `seconds` (`view: windows`). With `view: whole` both read all of it, in windows that do not overlap;
-    this is for tasks that transcribe.
+    Training reads a stretch of `seconds`, drawn at random. Prediction reads the middle (`view: centre`), or
+    all of the recording in windows of `seconds` (`view: windows`). With `view: whole` both read all of it, in
+    windows that do not overlap: tasks that transcribe need this.
 
-    Augmentation: `gain` changes the loudness by up to so many dB. `noise` is the share of recordings that get
-    white noise, 10 to 40 dB below them. `shift` moves a recording in time by up to so many seconds. The masks
-    are those of SpecAugment (Park et al. 2019): `time_masks` of up to a tenth of the time, `band_masks` of up
-    to an eighth of the bands.
+    `gain`, `noise`, `shift` and the masks are the augmentation. The masks are those of SpecAugment (Park et
+    al. 2019).
 
-    `form: wave` gives the samples themselves to encoders that take them. Then windows, bands and augmentation
-    do nothing. `unit` scales each recording to mean 0 and variance 1.
+    `form: wave` gives the samples themselves to encoders that take them. Windows, bands and augmentation then
+    have no effect.
     """
 
     form: Literal["spectrogram", "wave"] = "spectrogram"
@@ -76,17 +76,19 @@ class Config(Options):
     window: float = Field(0.025, gt=0, description="seconds of one spectrum")
     hop: float = Field(0.01, gt=0, description="seconds from one spectrum to the next")
     bands: int = Field(64, ge=4, le=512, description="mel bands")
-    lowest: float = Field(0.0, ge=0, description="Hz")
-    highest: float = Field(8000.0, gt=0, description="Hz; half the rate at most")
-    seconds: float = Field(10.0, gt=0)
-    longest: float = Field(30.0, gt=0)
+    lowest: float = Field(0.0, ge=0, description="lower edge of the bands in Hz")
+    highest: float = Field(8000.0, gt=0, description="upper edge of the bands in Hz; half the rate at most")
+    seconds: float = Field(10.0, gt=0, description="length of what an encoder reads at once")
+    longest: float = Field(30.0, gt=0, description="seconds; of a longer recording only the middle is kept")
     view: Literal["centre", "windows", "whole"] = "centre"
-    gain: float = Field(6.0, ge=0)
-    noise: float = Field(0.0, ge=0, le=1)
-    shift: float = Field(0.1, ge=0)
-    time_masks: int = Field(1, ge=0)
-    band_masks: int = Field(1, ge=0)
-    unit: bool = False
+    gain: float = Field(6.0, ge=0, description="largest change of the loudness in dB")
+    noise: float = Field(
+        0.0, ge=0, le=1, description="share of recordings that get white noise, 10 to 40 dB below them"
+    )
+    shift: float = Field(0.1, ge=0, description="largest move in time, in seconds")
+    time_masks: int = Field(1, ge=0, description="masks of up to a tenth of the time")
+    band_masks: int = Field(1, ge=0, description="masks of up to an eighth of the bands")
+    unit: bool = Field(False, description="waves only: scale each recording to mean 0 and variance 1")
 
     @property
     def steps(self) -> int:
@@ -103,7 +105,7 @@ class Audio(MediaModality):
     encoder = "audio_cnn"
     is_sound = True
     ragged = True
-    nothing = "no sound in it"
+    nothing = "no audio in it"
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -117,48 +119,50 @@ class Audio(MediaModality):
 
     @classmethod
     def matches(cls, cells: pa.ChunkedArray, source: Source) -> Match | None:
-        """Recognise files and bytes that have sound, but no video."""
-        return recognise(cells, source, "audio files", SUFFIXES, _is_sound)
+        """Recognise files and bytes that have audio, but no video."""
+        return recognise(cells, source, "audio files", SUFFIXES, _is_audio)
 
     def prepares(self) -> JSON:
         """Return the options and versions that a prepared recording depends on."""
+        # augmentation acts on batches, so its options leave the cache valid
         names: tuple[str, ...] = ("rate", "window", "hop", "bands", "lowest", "highest", "longest")
         if self.config.form == "wave":
             names = ("form", "rate", "longest")
-        return {
-            **{name: getattr(self.config, name) for name in names},
-            "version": 2,
-            "av": av.__version__,
-            "soundfile": soundfile.__version__,
-        }
+        options: JSON = {name: getattr(self.config, name) for name in names}
+
+        # 2: raise it after a change to `log_mel`
+        versions: JSON = {"version": 2, "av": av.__version__, "soundfile": soundfile.__version__}
+        return {**options, **versions}
 
     def prepare(self, media: Media) -> Cell | None:
-        """Return the log mel spectrogram (T, bands) of a recording, or its samples (T,), as halves.
+        """Return the log mel spectrogram (T, bands) of a recording, or its samples (T,), in float16.
 
-        Returns None for a video without sound. Raises `BadCell` for a file that cannot be read.
+        Returns None for a video without audio. Raises `BadCell` for a file that cannot be read.
         """
         config = self.config
-        sound = self._read(media)
-        if sound is None:
+        recording = self._read(media)
+        if recording is None:
             return None
+
         notes = []
-        if sound.seconds > config.longest + config.hop:
+        if recording.seconds > config.longest + config.hop:
             notes.append(f"longer than {config.longest:g} s, of which the middle is kept")
-        if np.abs(sound.wave).max() < SILENT:
+        if np.abs(recording.wave).max() < SILENT:
             notes.append("silent")
+
         if config.form == "wave":
-            return Cell(sound.wave.astype(np.float16), tuple(notes))
-        spectrogram_TM = log_mel(torch.from_numpy(sound.wave), config)
+            return Cell(recording.wave.astype(np.float16), tuple(notes))
+        spectrogram_TM = log_mel(torch.from_numpy(recording.wave), config)
         return Cell(spectrogram_TM.to(torch.float16).numpy(), tuple(notes))
 
-    def _read(self, media: Media) -> Sound | None:
-        """Read the sound of a file, or None for a video without sound."""
+    def _read(self, media: Media) -> Recording | None:
+        """Read the audio of a file, or return None for a video without audio."""
         rate, longest = self.config.rate, self.config.longest
-        if "clip" in vars(media):  # its frames have been read: the file is open, its packets are there
-            return media.clip.sound(rate, longest)
+        if "video" in vars(media):  # its frames have been read: the file is open, its packets are there
+            return media.video.audio(rate, longest)
         try:
-            return read_sound(media.content, rate, longest)
-        except NoSound:
+            return read_audio(media.content, rate, longest)
+        except NoAudio:
             return None
 
     def transform(self, values: Values, generator: torch.Generator | None) -> Values:
@@ -175,18 +179,23 @@ class Audio(MediaModality):
         x_BTM, length_B = view(values.x.float(), values.length_B, self.config.steps, generator)
         if generator is not None and len(x_BTM):
             x_BTM = augment(x_BTM, length_B, self.config, generator)
+
+        # levels reach from -10 (`FLOOR`) to about 2, so -4 is their middle
         mask_BT = torch.arange(x_BTM.shape[1]) < length_B[:, None]
         x_BTM = (x_BTM + 4) * 0.25 * mask_BT[:, :, None]
         return Values(x_BTM, length_B, values.count_B)
 
     def _waves(self, values: Values, generator: torch.Generator | None) -> Values:
+        """Cut samples to the steps that an encoder reads, and scale them if `unit` is set."""
         assert values.length_B is not None
-        x_BT1, length_B = view(values.x.float()[:, :, None], values.length_B, self.config.steps, generator)
+        wave_BT1 = values.x.float()[:, :, None]
+        x_BT1, length_B = view(wave_BT1, values.length_B, self.config.steps, generator)
         x_BT = x_BT1[:, :, 0]
         mask_BT = torch.arange(x_BT.shape[1]) < length_B[:, None]
         if self.config.unit:
             count_B1 = length_B.clamp(min=1)[:, None]
-            x_BT = x_BT - (x_BT * mask_BT).sum(1, keepdim=True) / count_B1
+            mean_B1 = (x_BT * mask_BT).sum(1, keepdim=True) / count_B1
+            x_BT = x_BT - mean_B1
             variance_B1 = (x_BT.square() * mask_BT).sum(1, keepdim=True) / count_B1
             x_BT = x_BT / (variance_B1 + 1e-7).sqrt()
         return Values(x_BT * mask_BT, length_B, values.count_B)
@@ -195,8 +204,8 @@ class Audio(MediaModality):
 component = Audio
 
 
-def _is_sound(media: Media) -> bool:
-    """Return whether a file has sound, and no video besides a cover image."""
+def _is_audio(media: Media) -> bool:
+    """Return whether a file has audio, and no video besides a cover image."""
     with opened(media.content) as container:
         if not container.streams.audio:
             return False
@@ -221,9 +230,15 @@ def log_mel(wave: Tensor, config: Config) -> Tensor:
     padded = F.pad(wave[None, None], (half, half), mode="reflect")[0, 0]
     if len(padded) < width:
         padded = F.pad(padded, (0, width - len(padded)))
-    spectrum = torch.view_as_real(torch.fft.rfft(padded.unfold(0, width, hop) * window))
-    power = spectrum[..., 0].square().addcmul_(spectrum[..., 1], spectrum[..., 1])
-    return (power @ triangles).clamp_min_(FLOOR).log10_()
+
+    frames_TW = padded.unfold(0, width, hop)
+    spectrum_TF2 = torch.view_as_real(torch.fft.rfft(frames_TW * window))
+
+    # the square of the absolute value, without the square root that `abs` would take
+    real_TF, imaginary_TF = spectrum_TF2[..., 0], spectrum_TF2[..., 1]
+    power_TF = real_TF.square().addcmul_(imaginary_TF, imaginary_TF)
+    power_TM = power_TF @ triangles
+    return power_TM.clamp_min_(FLOOR).log10_()
 
 
 @lru_cache(8)
@@ -232,11 +247,14 @@ def filters(rate: int, width: int, bands: int, lowest: float, highest: float) ->
 
     The triangles have shape (width // 2 + 1, bands). `lowest` and `highest` are in Hz.
     """
+    # each band rises from one edge to the next and falls to the one after that
     edges = _hertz(np.linspace(_mel(lowest), _mel(highest), bands + 2))
     frequencies = np.arange(width // 2 + 1) * rate / width
-    rising = (frequencies[:, None] - edges[:-2]) / np.diff(edges)[:-1]
-    falling = (edges[2:] - frequencies[:, None]) / np.diff(edges)[1:]
-    triangles = np.minimum(rising, falling).clip(0) * (2 / (edges[2:] - edges[:-2]))
+    distances = np.diff(edges)
+    rising = (frequencies[:, None] - edges[:-2]) / distances[:-1]
+    falling = (edges[2:] - frequencies[:, None]) / distances[1:]
+    height = 2 / (edges[2:] - edges[:-2])  # gives each triangle an area of one
+    triangles = np.minimum(rising, falling).clip(0) * height
     return torch.hann_window(width), torch.from_numpy(triangles.astype(np.float32))
 
 
@@ -248,7 +266,10 @@ def _mel(hertz: float) -> float:
 
 
 def _hertz(mel: np.ndarray) -> np.ndarray:
-    return np.where(mel < 15, mel * 200 / 3, 1000 * np.exp((mel - 15) * np.log(6.4) / 27))
+    """Convert Slaney's mel scale to Hz: the inverse of `_mel`."""
+    linear = mel * 200 / 3
+    logarithmic = 1000 * np.exp((mel - 15) * np.log(6.4) / 27)
+    return np.where(mel < 15, linear, logarithmic)
 
 
 def view(
@@ -261,6 +282,8 @@ def view(
     spare_B = (length_B - steps).clamp(min=0)
     if not len(x_BTM) or not spare_B.any():
         return x_BTM[:, :steps], length_B.clamp(max=steps)
+
+    # a stretch may begin at any of the `spare + 1` first steps
     first_B = spare_B // 2
     if generator is not None:
         first_B = (torch.rand(len(spare_B), generator=generator) * (spare_B + 1)).long()
@@ -277,12 +300,14 @@ def windows(values: Values, steps: int, overlap: bool) -> Values:
     """
     assert values.length_B is not None
     length_B = values.length_B
-    count_B = (-(-length_B // steps)).clamp(min=1)
+    count_B = (-(-length_B // steps)).clamp(min=1)  # length / steps, rounded up
     owner_N = torch.arange(len(length_B)).repeat_interleave(count_B)
     number_N = place_within(count_B)
     if overlap:
+        # the first window begins at 0, the last one ends with the row, the others are spread between
         spare_N = (length_B - steps).clamp(min=0)[owner_N]
-        first_N = (spare_N * number_N) // (count_B[owner_N] - 1).clamp(min=1)
+        gap_count_N = (count_B[owner_N] - 1).clamp(min=1)
+        first_N = (spare_N * number_N) // gap_count_N
         length_N = length_B[owner_N].clamp(max=steps)
     else:
         first_N = steps * number_N
@@ -315,23 +340,23 @@ def augment(x_BTM: Tensor, length_B: Tensor, config: Config, generator: torch.Ge
         """Draw a number for each row, uniformly between two bounds."""
         return torch.rand(count, 1, 1, generator=generator) * (high - low) + low
 
-    time_T, band_M = torch.arange(steps)[None, :, None], torch.arange(bands)[None, None]
+    time_1T1 = torch.arange(steps)[None, :, None]
+    band_11M = torch.arange(bands)[None, None]
     length_B11 = length_B[:, None, None]
-    mask_BT1 = time_T < length_B11
+    mask_BT1 = time_1T1 < length_B11
     if config.shift:
-        move = (draw(-1, 1) * config.shift / config.hop).round().long()
-        source_BT = (time_T - move)[:, :, 0]
-        x_BTM = x_BTM.gather(1, source_BT.clamp(0, steps - 1)[:, :, None].expand_as(x_BTM))
-        outside_BT = (source_BT < 0) | (source_BT >= length_B[:, None])
-        x_BTM = x_BTM.masked_fill(outside_BT[:, :, None], -10.0)
+        move_B11 = (draw(-1, 1) * config.shift / config.hop).round().long()
+        x_BTM = _shift(x_BTM, length_B11, time_1T1 - move_B11)
     if config.noise:
         x_BTM = _add_noise(x_BTM, mask_BT1, config.noise, draw, generator)
     if config.gain:
-        x_BTM = (x_BTM + draw(-config.gain, config.gain) / 10).clamp(min=-10.0)
+        bels_B11 = draw(-config.gain, config.gain) / 10  # powers of ten, as the levels are
+        x_BTM = (x_BTM + bels_B11).clamp(min=SILENCE)
 
+    # masked cells get the row's mean, as in SpecAugment
     mean_B11 = (x_BTM * mask_BT1).sum((1, 2), keepdim=True) / (length_B11.clamp(min=1) * bands)
-    time_mask = (time_T, length_B11, 0.1)
-    band_mask = (band_M, torch.tensor(bands), 0.125)
+    time_mask = (time_1T1, length_B11, 0.1)
+    band_mask = (band_11M, torch.tensor(bands), 0.125)
     masks = [time_mask] * config.time_masks + [band_mask] * config.band_masks
     for positions, size, share in masks:
         width = draw(0, 1) * share * size
@@ -339,6 +364,14 @@ def augment(x_BTM: Tensor, length_B: Tensor, config: Config, generator: torch.Ge
         is_masked = (positions >= first) & (positions < first + width)
         x_BTM = torch.where(is_masked, mean_B11, x_BTM)
     return x_BTM
+
+
+def _shift(x_BTM: Tensor, length_B11: Tensor, source_BT1: Tensor) -> Tensor:
+    """Take each step from another step of its row, with silence for steps outside the row."""
+    last_step = x_BTM.shape[1] - 1
+    x_BTM = x_BTM.gather(1, source_BT1.clamp(0, last_step).expand_as(x_BTM))
+    outside_BT1 = (source_BT1 < 0) | (source_BT1 >= length_B11)
+    return x_BTM.masked_fill(outside_BT1, SILENCE)
 
 
 def _add_noise(
@@ -357,5 +390,8 @@ def _add_noise(
     count_B11 = mask_BT1.sum((1, 2), keepdim=True).clamp(min=1) * x_BTM.shape[2]
     mean_B11 = (power_BTM * mask_BT1).sum((1, 2), keepdim=True) / count_B11
     level_B11 = mean_B11 * 10 ** draw(-4, -1) * (draw(0, 1) < share)
-    noise_BTM = -torch.rand(x_BTM.shape, generator=generator).clamp_min_(1e-9).log_() * level_B11
+
+    # minus the logarithm of a uniform number is distributed exponentially; 0 has no logarithm
+    uniform_BTM = torch.rand(x_BTM.shape, generator=generator).clamp_min_(1e-9)
+    noise_BTM = -uniform_BTM.log_() * level_B11
     return (power_BTM + noise_BTM).clamp_min_(FLOOR).log10_()

@@ -1,4 +1,4 @@
-"""What a modality is."""
+"""The base of all modalities, and their registry."""
 
 from __future__ import annotations
 
@@ -18,70 +18,69 @@ from plait.table.table import Source
 
 @dataclass(frozen=True)
 class Match:
-    """How sure a modality is (0 to 1) that a column is its own, and why, for the user to read."""
+    """How sure a modality is (0 to 1) that a column belongs to it, and why, for the user to read."""
 
     score: float
     reason: str
 
 
 class Modality(Component, ABC):
-    """One column's modality, fitted. Subclasses recognise, fit and load; all state is JSON.
+    """The modality of one column, fitted to its training rows.
 
-    `encoder` names the usual encoder of its columns, and `words` the one that counts words and n-grams
-    of its cells, where there is one. `media` are files, or bytes. `tabular` are plain cells: all such
-    columns of a table are one block, beside its media. `is_text` says that cells are texts of any
-    length, `is_label` that they are short names out of a few. `may_be_id` says that unique cells may
-    only name their rows, `drops_constant` that a column with one value in all rows says nothing.
-    `may_have_sound` says that cells may hold a sound, which is an input of its own, of the modality
-    that `is_sound`. `conventions` are those that its columns may have, the usual one first.
+    Subclasses recognise columns, fit to them and load them. All that they learn can be written as JSON. The
+    class attributes are all that the core knows about a modality.
     """
 
-    encoder: ClassVar[str]
-    words: ClassVar[str] = ""
-    media: ClassVar[bool] = False
-    tabular: ClassVar[bool] = False
-    is_text: ClassVar[bool] = False
-    is_label: ClassVar[bool] = False
-    is_sound: ClassVar[bool] = False
-    may_have_sound: ClassVar[bool] = False
-    may_be_id: ClassVar[bool] = False
-    drops_constant: ClassVar[bool] = True
-    conventions: ClassVar[tuple[type[Convention], ...]]
+    encoder: ClassVar[str]  # the default encoder of a column
+    words: ClassVar[str] = ""  # the encoder that counts words and n-grams, if there is one
+    media: ClassVar[bool] = False  # cells are files or bytes
+    tabular: ClassVar[bool] = False  # cells are plain: all such columns of a table are one block
+    is_text: ClassVar[bool] = False  # cells are texts of any length
+    is_label: ClassVar[bool] = False  # cells are short names out of a few
+    is_sound: ClassVar[bool] = False  # cells are recordings
+    may_have_sound: ClassVar[bool] = False  # cells may have audio: an input of the modality that `is_sound`
+    may_be_id: ClassVar[bool] = False  # if all cells differ, they may only name their rows
+    drops_constant: ClassVar[bool] = True  # a column with one value in all rows says nothing
+    conventions: ClassVar[tuple[type[Convention], ...]]  # those that a column may have, the usual one first
     layout: Layout
 
     @classmethod
     @abstractmethod
     def matches(cls, cells: pa.ChunkedArray, source: Source) -> Match | None:
-        """Whether this column, given without its nulls, is of this modality; None when it cannot be."""
+        """Return how sure it is that a column is of this modality, or None if it cannot be.
+
+        `cells` are those of the column that are not null.
+        """
 
     @classmethod
     def hears(cls, cells: pa.ChunkedArray, source: Source) -> tuple[int, int]:
-        """Return how many of the cells looked at have a sound, and how many were looked at."""
+        """Return how many cells of a sample have audio, and the size of the sample."""
         return 0, 0
 
     @classmethod
     @abstractmethod
     def fit(cls, config: Any, cells: pa.ChunkedArray) -> Modality:
-        """The modality fitted on the cells of the training rows."""
+        """Fit the modality to the cells of the training rows."""
 
     @abstractmethod
     def load(self, cells: pa.ChunkedArray, source: Source) -> Loaded:
-        """The whole column as tensors, one entry a row. Never raises for a bad cell: names it in
-        `problems`.
+        """Return the complete column as tensors, one entry a row.
+
+        A bad cell never raises: it becomes a problem, and counts as missing.
         """
 
     def transform(self, values: Values, generator: torch.Generator | None) -> Values:
-        """A batch as the encoder takes it; augmented when a generator is given, which only training does."""
+        """Return a batch as the encoder takes it. Training gives a generator, by which it is augmented."""
         return values
 
     @abstractmethod
     def state(self) -> JSON:
-        """All that `fit` learned, as JSON."""
+        """Return all that `fit` learned, as JSON."""
 
     @classmethod
     @abstractmethod
     def from_state(cls, config: Any, state: JSON) -> Modality:
-        """The inverse of `state`."""
+        """Build the fitted modality from what `state` returned."""
 
 
 modalities = Registry[Modality]("modalities")

@@ -17,11 +17,16 @@ from plait.media.cell import Cell, Media, is_bytes, is_file
 from plait.media.loading import load_together
 from plait.modalities.base import Match, Modality
 from plait.nn.batch import Loaded
+from plait.table.conventions.base import Convention
+from plait.table.conventions.content import Content
+from plait.table.conventions.listing import Listing
+from plait.table.conventions.plain import Plain
 from plait.table.json import JSON
 from plait.table.table import Source
 from plait.table.values import is_list, is_text, items, sample
 
-VERSION = 1  # of prepared cells; after a change nothing that an earlier version has stored is used
+# of prepared cells: raise it after a change to how they are prepared, so that cached ones are not used
+VERSION = 1
 
 
 class MediaModality(Modality):
@@ -33,6 +38,7 @@ class MediaModality(Modality):
 
     media: ClassVar[bool] = True
     drops_constant: ClassVar[bool] = False
+    conventions: ClassVar[tuple[type[Convention], ...]] = (Plain, Listing, Content)
     ragged: ClassVar[bool]
     nothing: ClassVar[str] = "nothing in it"
     shape: tuple[int, ...]
@@ -49,7 +55,7 @@ class MediaModality(Modality):
     def prepare(self, media: Media) -> Cell | None:
         """Prepare one cell. Raises `BadCell`.
 
-        Returns None if a file has none of this media, such as the sound of a video without an audio stream.
+        Returns None if a file has none of this media, such as the audio of a video without an audio stream.
         """
 
     @cached_property
@@ -85,9 +91,10 @@ def recognise(
     suffixes: tuple[str, ...],
     is_one: Callable[[Media], bool],
 ) -> Match | None:
-    """Return how sure it is that these cells are `what`, judged by the content of a sample of them.
+    """Return how sure it is that these cells are `what`, or None if they are something else.
 
-    If they cannot be read, the ends of their names decide. `is_one` tells of one cell whether it is `what`.
+    The content of a sample decides: `is_one` says of one cell whether it is `what`. If the files cannot be
+    read, the ends of their names decide.
     """
     if is_list(cells):
         cells = items(cells)
@@ -96,18 +103,21 @@ def recognise(
 
     # a column of plain texts is refused before every cell is looked for on the disk
     sampled = sample(cells)
+    count = len(sampled)
     named = _count_named(sampled, suffixes)
     if is_text(cells) and not named and not _names_a_file(sampled[:4], source):
         return None
+
+    # half is enough: some of the files may be damaged, or may be missing
     matching = sum(_is(cell, source, is_one) for cell in sampled)
-    if matching >= len(sampled) / 2:
-        return Match(1.0, f"{matching} of {len(sampled)} cells looked at are {what} by their content")
-    if named >= len(sampled) / 2:
-        return Match(
-            0.9,
-            f"names end like those of {what}, but {len(sampled) - matching} of {len(sampled)} looked at are "
-            f"none under {source.root}",
+    if matching >= count / 2:
+        return Match(1.0, f"{matching} of {count} cells looked at are {what} by their content")
+    if named >= count / 2:
+        reason = (
+            f"the file names end like those of {what}, but {count - matching} of {count} looked at cannot be "
+            f"read as {what} under {source.root}"
         )
+        return Match(0.9, reason)
     return None
 
 
@@ -118,7 +128,8 @@ def _may_be_media(cells: pa.ChunkedArray) -> bool:
 
 def _count_named(cells: Sequence[object], suffixes: tuple[str, ...]) -> int:
     """Count the cells that are names with one of these ends."""
-    return sum(isinstance(cell, str) and cell.lower().endswith(suffixes) for cell in cells)
+    names = [cell.lower() for cell in cells if isinstance(cell, str)]
+    return sum(name.endswith(suffixes) for name in names)
 
 
 def _names_a_file(cells: Sequence[str], source: Source) -> bool:

@@ -41,11 +41,16 @@ SUFFIXES = (
 ORIENTATION = 274  # the EXIF tag
 
 
+# how a JPEG file begins, and how EXIF data in it does
 JPEG, EXIF = b"\xff\xd8", b"Exif\0\0"
 
 
 class Config(Framing):
-    """How images are cut and scaled (`Framing`)."""
+    """How images become squares of numbers, and how training augments them.
+
+    `fit` says how an image becomes square. `pad` keeps all of it, `crop` keeps its centre, `stretch` ignores
+    its shape. The options from `crop` to `erase` are the augmentation.
+    """
 
 
 class Image(MediaModality):
@@ -57,7 +62,8 @@ class Image(MediaModality):
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.shape, self.dtype = (config.size, config.size, 3), torch.uint8
+        self.shape = (config.size, config.size, 3)
+        self.dtype = torch.uint8
         self.layout = Layout("grid", (3, config.size, config.size))
 
     @classmethod
@@ -72,9 +78,10 @@ class Image(MediaModality):
     def prepare(self, media: Media) -> Cell:
         """Return an image as bytes (size, size, 3). Raises `BadCell`."""
         pixels = decode(media.data, self.config)
-        if (pixels == pixels[0, 0]).all():
-            return Cell(pixels, ("of one colour only",))
-        return Cell(pixels)
+
+        # such an image can be read but says nothing: the user is told
+        is_plain = (pixels == pixels[0, 0]).all()
+        return Cell(pixels, ("of one colour only",) if is_plain else ())
 
     def transform(self, values: Values, generator: torch.Generator | None) -> Values:
         """Return images as normalised floats (B, 3, H, W), augmented in training."""
@@ -93,7 +100,9 @@ def _is_still(media: Media) -> bool:
 
 
 def _open(data: bytes) -> Pillow.Image:
+    """Open an image file without decoding it. Raises `BadCell` if it is none, or absurdly large."""
     try:
+        # Pillow warns of large images; those above its limit are refused below
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             image = Pillow.open(io.BytesIO(data))
@@ -116,9 +125,7 @@ def decode(data: bytes, config: Framing) -> np.ndarray:
     try:
         pixels = _decode_jpeg(data, config) if data.startswith(JPEG) else None
         if pixels is None:
-            image = _open(data)
-            image.load()
-            pixels = np.asarray(rgb(ImageOps.exif_transpose(image), config.background))
+            pixels = _decode_any(data, config)
         return square(pixels, config)
     except (OSError, ValueError, SyntaxError, IndexError, EOFError) as error:
         raise BadCell(f"broken or cut short: {str(error) or type(error).__name__}") from None
@@ -135,6 +142,9 @@ def _decode_jpeg(data: bytes, config: Framing) -> np.ndarray | None:
         return None
     if space not in ("YCbCr", "RGB", "Gray") or width * height > MAX_PIXELS:
         return None
+
+    # The decoder picks the smallest of its scales that has at least these sides. Its fast arithmetic differs
+    # by less than the scales do.
     min_width, min_height = fitted((width, height), config)
     pixels = simplejpeg.decode_jpeg(
         data,
@@ -144,8 +154,18 @@ def _decode_jpeg(data: bytes, config: Framing) -> np.ndarray | None:
         min_height=min(min_height, height),
         min_width=min(min_width, width),
     )
+
+    # EXIF data, which may say that the image lies on its side, stands at the beginning
     if EXIF not in data[:65_536]:
         return pixels
     image = Pillow.fromarray(pixels)
     image.getexif()[ORIENTATION] = _open(data).getexif().get(ORIENTATION, 1)
     return np.asarray(ImageOps.exif_transpose(image))
+
+
+def _decode_any(data: bytes, config: Framing) -> np.ndarray:
+    """Decode any image that Pillow reads to RGB, upright, bytes (H, W, 3)."""
+    image = _open(data)
+    image.load()
+    upright = ImageOps.exif_transpose(image)
+    return np.asarray(rgb(upright, config.background))

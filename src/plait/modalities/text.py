@@ -22,6 +22,7 @@ from plait.modalities.base import Match, Modality
 from plait.nn.batch import Layout, Loaded, Values
 from plait.pretrained import files
 from plait.recipe.registry import Options
+from plait.table.conventions.plain import Plain
 from plait.table.json import JSON
 from plait.table.table import Source
 from plait.table.values import distinct, is_text, sample, words_a_cell
@@ -32,28 +33,28 @@ PADDING, UNKNOWN = "<pad>", "<unk>"  # ids 0 and 1
 SPACE = ord(" ")
 
 
-PRIME = np.uint64(0x9E3779B97F4A7C15)
+PRIME = np.uint64(0x9E3779B97F4A7C15)  # 2 ** 64 over the golden ratio, as Fibonacci hashing has it
 
 
 class Config(Options):
-    """`split` cuts texts into `subword` pieces (byte-level BPE: any script and emoji survives), into
-    `word`s, into `character`s, or into a bag of hashed `ngrams` of words and characters, as fastText does
-    (Bojanowski et al. 2017). `pretrained` uses the `tokenizer` of a pretrained model: a folder, a name on the
-    hub, or a name of a package (see `files.find`).
+    """How texts are cut into tokens or n-grams.
 
-    `vocabulary` is the number of ids, padding and unknown included, and the height of an encoder's embedding.
-    Texts of more than `max_tokens` tokens (or n-grams) are cut, and the user is told how many.
+    `split` says how. `subword` cuts into pieces of words (byte-level BPE: any script and emoji survives).
+    `word` and `character` cut into these. `ngrams` makes a bag of hashed runs of words and characters, as
+    fastText does (Bojanowski et al. 2017). `pretrained` uses the tokenizer of a pretrained model.
     """
 
-    vocabulary: int = Field(10_000, ge=300)
-    max_tokens: int = Field(128, ge=1)
+    vocabulary: int = Field(10_000, ge=300, description="number of ids, with those of padding and unknown")
+    max_tokens: int = Field(128, ge=1, description="longer texts are cut after so many tokens or n-grams")
     split: Literal["subword", "word", "character", "ngrams", "pretrained"] = "subword"
-    tokenizer: str = ""
-    words: int = Field(2, ge=1, le=4, description="ngrams: up to so many words")
-    characters: int = Field(
-        5, ge=0, le=8, description="ngrams: from 2 up to so many characters within a word; 0: none"
+    tokenizer: str = Field(
+        "", description="pretrained: the model's folder, its Hugging Face name, or the name of a package"
     )
-    lowercase: bool = True
+    words: int = Field(2, ge=1, le=4, description="ngrams: runs of up to so many words")
+    characters: int = Field(
+        5, ge=0, le=8, description="ngrams: runs of 2 up to so many characters within a word; 0: none"
+    )
+    lowercase: bool = Field(True, description="read capital letters as small ones")
     drop: float = Field(0.0, ge=0, lt=1, description="share of tokens made unknown at random in training")
 
 
@@ -65,6 +66,7 @@ class Text(Modality):
     words = "bag"
     is_text = True
     may_be_id = True
+    conventions = (Plain,)
 
     def __init__(self, config: Config, tokenizer: Tokenizer | None) -> None:
         self.config = config
@@ -72,7 +74,9 @@ class Text(Modality):
         if tokenizer is None:
             self.layout = Layout("bag", (config.max_tokens,), config.vocabulary)
             return
-        tokenizer.encode_special_tokens = True  # "<unk>" in a cell is plain text; `to_str` does not save this
+
+        # "<unk>" in a cell is plain text; `to_str` does not save this
+        tokenizer.encode_special_tokens = True
         height = tokenizer.get_vocab_size() if config.split == "pretrained" else config.vocabulary
         self.layout = Layout("tokens", (config.max_tokens,), height)
 
@@ -81,14 +85,16 @@ class Text(Modality):
         """Recognise strings; the more words a cell has, the surer."""
         if not is_text(cells):
             return None
-        words, different = words_a_cell(cells), distinct(cells)
+        # few different strings of few words are more likely names of classes
+        words = words_a_cell(cells)
+        different = distinct(cells)
         if words >= 3 and (different > 20 or different > len(cells) / 2):
             return Match(0.8, f"{words:.0f} words a cell on average, {different:,} different texts")
-        if any(character.isalpha() for character in "".join(sample(cells))):
-            return Match(
-                0.4,
-                f"{words:.1f} words a cell on average, {different:,} different texts in {len(cells):,} cells",
-            )
+
+        sampled = "".join(sample(cells))
+        if any(character.isalpha() for character in sampled):
+            texts = f"{different:,} different texts in {len(cells):,} cells"
+            return Match(0.4, f"{words:.1f} words a cell on average, {texts}")
         return Match(0.1, "strings")
 
     @classmethod
@@ -103,7 +109,8 @@ class Text(Modality):
         if config.lowercase:
             normalisations.append(normalizers.Lowercase())
         tokenizer.normalizer = normalizers.Sequence(normalisations)
-        tokenizer.train_from_iterator((text for text in _strings(cells) if text), trainer)
+        filled = (text for text in _strings(cells) if text)
+        tokenizer.train_from_iterator(filled, trainer)
         return cls(config, tokenizer)
 
     def load(self, cells: pa.ChunkedArray, source: Source) -> Loaded:
@@ -111,23 +118,25 @@ class Text(Modality):
         texts = [text or "" for text in _strings(cells)]
         ids_of_texts = self._encode(texts)
         source.progress(len(texts))
-        longest = self.config.max_tokens
+        max_tokens = self.config.max_tokens
         is_pretrained = self.config.split == "pretrained"
         length = np.array([len(ids) for ids in ids_of_texts], dtype=np.int64)
         if is_pretrained:  # a blank text has tokens that mark begin and end, but says nothing
-            length[[not text.strip() for text in texts]] = 0
-        cut_length = np.minimum(length, longest)
+            is_blank = [not text.strip() for text in texts]
+            length[is_blank] = 0
+        cut_length = np.minimum(length, max_tokens)
 
-        x = np.zeros((len(texts), max(int(cut_length.max(initial=1)), 1)), dtype=np.int32)
+        width = max(int(cut_length.max(initial=1)), 1)
+        x = np.zeros((len(texts), width), dtype=np.int32)
         for row, ids in enumerate(ids_of_texts):
             x[row, : cut_length[row]] = ids[: cut_length[row]]
-            if is_pretrained and length[row] > longest:
-                x[row, longest - 1] = ids[-1]  # a cut text, too, ends with the mark of the end
+            if is_pretrained and length[row] > max_tokens:
+                x[row, max_tokens - 1] = ids[-1]  # a cut text, too, ends with the mark of the end
 
         notes = {}
-        cut_rows = np.flatnonzero(length > longest).tolist()
+        cut_rows = np.flatnonzero(length > max_tokens).tolist()
         if cut_rows:
-            notes[f"longer than max_tokens ({longest}), and cut there"] = cut_rows
+            notes[f"longer than max_tokens ({max_tokens}), and cut there"] = cut_rows
         values = Values(torch.from_numpy(x), torch.from_numpy(cut_length))
         return Loaded(values, torch.from_numpy(cut_length > 0), notes=notes)
 
@@ -143,7 +152,8 @@ class Text(Modality):
         x_BL = values.x.long()
         if generator is not None and self.config.drop:
             is_drawn_BL = torch.rand(x_BL.shape, generator=generator) < self.config.drop
-            x_BL = x_BL.masked_fill(is_drawn_BL & (x_BL > 0), 1)
+            is_token_BL = x_BL > 0
+            x_BL = x_BL.masked_fill(is_drawn_BL & is_token_BL, 1)
         return Values(x_BL, values.length_B)
 
     def decode(self, ids: list[int]) -> str:
@@ -153,7 +163,9 @@ class Text(Modality):
 
     def state(self) -> JSON:
         """Return the tokenizer as JSON."""
-        return {"tokenizer": json.loads(self.tokenizer.to_str()) if self.tokenizer else None}
+        if self.tokenizer is None:
+            return {"tokenizer": None}
+        return {"tokenizer": json.loads(self.tokenizer.to_str())}
 
     @classmethod
     def from_state(cls, config: Config, state: JSON) -> Text:
@@ -167,12 +179,12 @@ component = Text
 
 
 def _pretrained(name: str) -> Tokenizer:
-    """Load the tokenizer of a pretrained model, without padding and cutting, which `load` does."""
+    """Load the tokenizer of a pretrained model. Switch its padding and cutting off: `load` does both."""
     file = files.find(name) / "tokenizer.json"
     if not file.is_file():
         raise RecipeError(
-            f"'{name}' has no tokenizer.json in {file.parent}; save it there with "
-            f"AutoTokenizer.from_pretrained(...).save_pretrained"
+            f"'{name}' has no tokenizer.json in {file.parent}; save one there with "
+            f"AutoTokenizer.from_pretrained(...).save_pretrained(...)"
         )
     tokenizer = Tokenizer.from_file(str(file))
     tokenizer.no_padding()
@@ -225,8 +237,9 @@ def hashed_ngrams(texts: list[str], config: Config) -> list[np.ndarray]:
     if not texts:
         return []
     spaced = [_spaced(text, config.lowercase) for text in texts]
-    code = np.frombuffer("".join(spaced).encode("utf-32-le"), dtype=np.uint32).astype(np.uint64)
-    owner = np.repeat(np.arange(len(texts)), [len(text) for text in spaced])
+    encoded = "".join(spaced).encode("utf-32-le")
+    code = np.frombuffer(encoded, dtype=np.uint32).astype(np.uint64)
+    owner = np.repeat(np.arange(len(texts)), [len(text) for text in spaced])  # the text of each code point
 
     hashes, owners = _word_ngrams(code, owner, config.words)
     for n in range(2, min(config.characters, len(code)) + 1):
@@ -236,11 +249,13 @@ def hashed_ngrams(texts: list[str], config: Config) -> list[np.ndarray]:
     ids = np.concatenate([_ids(hashed, config.vocabulary) for hashed in hashes])
     text_of_id = np.concatenate(owners)
 
-    # by text, in the order they were made; runs of words that cross two texts (-1) come first and are cut off
+    # sort by text; runs of words that cross two texts (-1) come first and are cut off
     order = np.argsort(text_of_id, kind="stable")
-    order = order[np.searchsorted(text_of_id[order], 0) :]
+    first_of_a_text = np.searchsorted(text_of_id[order], 0)
+    order = order[first_of_a_text:]
     counts = np.bincount(text_of_id[order], minlength=len(texts))
-    return np.split(ids[order], np.cumsum(counts)[:-1])
+    ends = np.cumsum(counts)
+    return np.split(ids[order], ends[:-1])
 
 
 def _spaced(text: str, lowercase: bool) -> str:
@@ -255,7 +270,8 @@ def _spaced(text: str, lowercase: bool) -> str:
 def _ids(hashed: np.ndarray, vocabulary: int) -> np.ndarray:
     """Mix hashes once more and map them to ids from 2 to `vocabulary` - 1."""
     mixed = (hashed ^ (hashed >> np.uint64(29))) * PRIME
-    return 2 + ((mixed >> np.uint64(32)) % np.uint64(vocabulary - 2)).astype(np.int32)
+    high_bits = mixed >> np.uint64(32)  # the low bits of a product are mixed the least
+    return 2 + (high_bits % np.uint64(vocabulary - 2)).astype(np.int32)
 
 
 def _word_ngrams(
@@ -265,11 +281,15 @@ def _word_ngrams(
 
     The text of a run that crosses two texts is -1.
     """
-    starts = np.flatnonzero((code[:-1] == SPACE) & (code[1:] != SPACE)) + 1
+    begins_word = (code[:-1] == SPACE) & (code[1:] != SPACE)
+    starts = np.flatnonzero(begins_word) + 1
     word = _word_hashes(code, starts)
-    run, text = word, owner[starts]
-    hashes, owners = [], []
+    run = word
+    text = owner[starts]
+    hashes = []
+    owners = []
     for n in range(1, longest + 1):
+        # the length keeps a run apart from a longer or shorter one with the same hash
         hashes.append(run + np.uint64(n))
         owners.append(text)
         run = run[:-1] * PRIME + word[n:]
@@ -281,6 +301,8 @@ def _character_ngrams(code: np.ndarray, owner: np.ndarray, n: int) -> tuple[np.n
     """Hash runs of `n` characters within words. Returns the hashes, and the text of each run."""
     windows = np.lib.stride_tricks.sliding_window_view(code, n)
     first_owner = owner[: len(windows)]
+
+    # a space may only stand at either end; where two texts meet, a window may hold nothing but spaces
     is_in_one_word = (windows[:, 1:-1] != SPACE).all(1)
     is_in_one_text = first_owner == owner[n - 1 :]
     has_letter = (windows[:, :2] != SPACE).any(1)
@@ -297,7 +319,11 @@ def _word_hashes(code: np.ndarray, starts: np.ndarray) -> np.ndarray:
         return np.zeros(0, dtype=np.uint64)
     start = np.zeros(len(code), dtype=np.int64)
     start[starts] = starts
-    position = np.arange(len(code)) - np.maximum.accumulate(start)
+    start_of_word = np.maximum.accumulate(start)  # of the word that each code point is in
+    position = np.arange(len(code)) - start_of_word
+
+    # the constant is that of xorshift64* (Vigna 2016): odd, with its bits well mixed
     factor = PRIME ^ (position.astype(np.uint64) * np.uint64(0x2545F4914F6CDD1D))
     mixed = np.where(code == SPACE, np.uint64(0), (code + np.uint64(1)) * factor)
-    return np.add.reduceat(mixed ^ (mixed >> np.uint64(31)), starts)
+    mixed = mixed ^ (mixed >> np.uint64(31))
+    return np.add.reduceat(mixed, starts)

@@ -40,15 +40,18 @@ BLACK = 16  # of 255: black in digital video; a frame without a brighter pixel c
 
 
 class Config(Framing):
-    """`frames` of a video, each framed as an image. All frames of a video are augmented in the same way. They
-    are not mirrored by default: what moves left would move right.
+    """How many frames of a video are read, and how each becomes a square of numbers.
+
+    `fit` says how a frame becomes square. `pad` keeps all of it, `crop` keeps its centre, `stretch` ignores
+    its shape. The options from `crop` to `erase` are the augmentation. All frames of a video are augmented in
+    the same way. They are not mirrored by default: what moves left would move right.
     """
 
-    frames: int = Field(8, ge=1, le=256)
-    size: int = Field(64, ge=8, le=1024, description="pixels a side")
+    frames: int = Field(8, ge=1, le=256, description="frames of each video, spread evenly over its time")
+    size: int = Field(64, ge=8, le=1024, description="width and height in pixels")
     background: int = Field(0, ge=0, le=255, description="grey around padded frames")
-    flip: bool = False
-    rotate: float = Field(5.0, ge=0, le=180)
+    flip: bool = Field(False, description="mirror half of the videos")
+    rotate: float = Field(5.0, ge=0, le=180, description="largest rotation in degrees")
 
 
 class Video(MediaModality):
@@ -61,7 +64,8 @@ class Video(MediaModality):
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.shape, self.dtype = (0, config.size, config.size, 3), torch.uint8
+        self.shape = (0, config.size, config.size, 3)
+        self.dtype = torch.uint8
         self.layout = Layout("frames", (config.frames, 3, config.size, config.size))
 
     @classmethod
@@ -71,10 +75,12 @@ class Video(MediaModality):
 
     @classmethod
     def hears(cls, cells: pa.ChunkedArray, source: Source) -> tuple[int, int]:
-        """Return how many cells of a sample have sound, and the size of the sample."""
-        sampled = sample(items(cells) if is_list(cells) else cells)
-        with_sound = sum(_has_sound(cell, source) for cell in sampled)
-        return with_sound, len(sampled)
+        """Return how many cells of a sample have audio, and the size of the sample."""
+        if is_list(cells):
+            cells = items(cells)
+        sampled = sample(cells)
+        with_audio = sum(_has_audio(cell, source) for cell in sampled)
+        return with_audio, len(sampled)
 
     def prepares(self) -> JSON:
         """Return the options and versions that prepared frames depend on."""
@@ -87,7 +93,9 @@ class Video(MediaModality):
 
     def prepare(self, media: Media) -> Cell:
         """Return the frames of a video as bytes (T, size, size, 3). Raises `BadCell`."""
-        pixels = media.clip.frames(self.config.frames, self.config).pixels
+        pixels = media.video.frames(self.config.frames, self.config).pixels
+
+        # such videos can be read but say nothing: the user is told
         if pixels.max() <= BLACK:
             return Cell(pixels, ("black in every frame looked at",))
         if len(pixels) > 1 and (pixels == pixels[0]).all():
@@ -96,6 +104,7 @@ class Video(MediaModality):
 
     def transform(self, values: Values, generator: torch.Generator | None) -> Values:
         """Return frames as normalised floats (B, T, 3, H, W), augmented in training."""
+        # images and frames share their code: a batch of frames is a batch of images
         count, steps = values.x.shape[:2]
         x_BCHW = to_float(values.x.flatten(0, 1))
         if generator is not None and count:
@@ -108,12 +117,12 @@ component = Video
 
 
 def _moves(media: Media) -> bool:
-    return media.clip.moves
+    return media.video.moves
 
 
-def _has_sound(cell: object, source: Source) -> bool:
-    """Return whether a cell is a video with sound; a cell that cannot be read has none."""
+def _has_audio(cell: object, source: Source) -> bool:
+    """Return whether a cell is a video with audio; a cell that cannot be read has none."""
     try:
-        return Media(cell, source.root).clip.has_sound
+        return Media(cell, source.root).video.has_audio
     except BadCell:
         return False

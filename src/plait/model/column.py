@@ -1,4 +1,7 @@
-"""Encode one column. B rows, N media (where cells are lists), L tokens, D width."""
+"""Encode one column.
+
+Shape letters: B rows, N media of all rows (where cells are lists), K media of one row, L tokens, D width.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +24,10 @@ from plait.recipe.registry import Choice
 
 
 class ColumnEncoder(nn.Module):
-    """The encoder of one column. It runs on the rows that have a cell; stand-in tokens fill the other
-    rows.
+    """The encoder of one column. It runs on the rows that have a cell; the others get stand-in tokens.
 
     Where cells are lists of media (`several`), attention makes one token of each row's set. With
-    `statistics`, each token also holds these numbers of its whole cell, after what the encoder makes of
-    it.
+    `statistics`, the statistics of the cell are appended to each of its tokens.
     """
 
     def __init__(
@@ -39,21 +40,31 @@ class ColumnEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.columns = [column]
-        self.encoder, self.statistics = encoder, statistics
-        self.width = encoder.width + (statistics.width if statistics else 0)
+        self.encoder = encoder
+        self.statistics = statistics
+        self.width = encoder.width
+        if statistics is not None:
+            self.width += statistics.width
         self.attention = SetAttention(self.width) if several else None
-        start: Start = "zero" if missing == "zero" else "fixed" if self.fixed == 0 else "learned"
+
+        start: Start = "learned"
+        if missing == "zero":
+            start = "zero"
+        elif self.fixed == 0:
+            start = "fixed"
         self.stand_in = StandIn(1, self.width, start)
 
     @property
     def fixed(self) -> int | None:
-        """The index from which on training changes nothing in a token; None if it changes all of it.
+        """The index in a token from which on training changes nothing; None if it changes all entries.
 
-        It is 0 for a frozen encoder, and the encoder's width where statistics follow.
+        It is 0 for a frozen encoder, and the encoder's width where statistics are appended.
         """
         if isinstance(self.encoder, FrozenEncoder):
             return 0
-        return self.encoder.width if self.statistics else None
+        if self.statistics is not None:
+            return self.encoder.width
+        return None
 
     def forward(
         self, values: Mapping[str, Values], present: Mapping[str, Tensor], in_table: Mapping[str, Tensor]
@@ -68,55 +79,83 @@ class ColumnEncoder(nn.Module):
     ) -> dict[str, Tokens]:
         """Put stand-in tokens into the rows in which the column is absent."""
         (column,) = self.columns
-        present_B1, in_table_B1 = present[column][:, None], in_table[column][:, None]
-        x_BLD = self.stand_in(tokens[column].x_BLD, present_B1, in_table_B1)
-        return {column: Tokens(x_BLD, tokens[column].mask_BL & present_B1)}
+        column_tokens = tokens[column]
+        present_B1 = present[column][:, None]
+        in_table_B1 = in_table[column][:, None]
+        x_BLD = self.stand_in(column_tokens.x_BLD, present_B1, in_table_B1)
+        mask_BL = column_tokens.mask_BL & present_B1
+        return {column: Tokens(x_BLD, mask_BL)}
 
     def encode(self, values: Values, present_B: Tensor) -> Tokens:
-        """Encode the cells that are present. The tokens of other rows mean nothing, and their masks are
-        False.
-        """
-        # A graph for export has fixed shapes: it encodes every row. So does a frozen encoder, whose
-        # rows are cheap.
-        if (
-            torch.compiler.is_exporting()
-            or bool(present_B.all())
-            or (values.encoded and values.count_B is None)
-        ):
-            tokens = self._encode(values)
-            return Tokens(tokens.x_BLD, tokens.mask_BL & present_B[:, None])
+        """Encode the cells that are present.
 
+        In the other rows, tokens are arbitrary and masks are False.
+        """
+        if self._encodes_every_row(values, present_B):
+            tokens = self._encode(values)
+            mask_BL = tokens.mask_BL & present_B[:, None]
+            return Tokens(tokens.x_BLD, mask_BL)
+
+        # Without any cell there is nothing to encode: each row has one token, which its mask hides.
         rows = present_B.nonzero()[:, 0]
         if not len(rows):
-            x_BLD = torch.zeros(len(present_B), 1, self.width, device=present_B.device)
-            return Tokens(x_BLD, torch.zeros(x_BLD.shape[:2], dtype=torch.bool, device=x_BLD.device))
+            x_B1D = torch.zeros(len(present_B), 1, self.width, device=present_B.device)
+            mask_B1 = torch.zeros_like(present_B)[:, None]
+            return Tokens(x_B1D, mask_B1)
 
+        # Put the tokens of the rows with a cell back into their places among all rows.
         tokens = self._encode(values.take(rows))
-        x_BLD = tokens.x_BLD.new_zeros(len(present_B), *tokens.x_BLD.shape[1:])
-        mask_BL = tokens.mask_BL.new_zeros(x_BLD.shape[:2])
-        return Tokens(x_BLD.index_copy(0, rows, tokens.x_BLD), mask_BL.index_copy(0, rows, tokens.mask_BL))
+        length = tokens.x_BLD.shape[1]
+        x_BLD = tokens.x_BLD.new_zeros(len(present_B), length, self.width)
+        mask_BL = tokens.mask_BL.new_zeros(len(present_B), length)
+        x_BLD = x_BLD.index_copy(0, rows, tokens.x_BLD)
+        mask_BL = mask_BL.index_copy(0, rows, tokens.mask_BL)
+        return Tokens(x_BLD, mask_BL)
+
+    @staticmethod
+    def _encodes_every_row(values: Values, present_B: Tensor) -> bool:
+        """Return whether absent cells are encoded like the others, and masked afterwards."""
+        if torch.compiler.is_exporting():
+            return True  # the shapes of an exported graph must not depend on `present_B`
+        if values.encoded and values.count_B is None:
+            return True  # after a frozen encoder, selecting rows costs more than it saves
+        return bool(present_B.all())
 
     def _encode(self, values: Values) -> Tokens:
-        """Encode all of these cells."""
+        """Encode all of these cells, then add statistics, then join the media of a row."""
         tokens: Tokens = self.encoder(replace(values, count_B=None))
         if self.statistics is not None:
-            numbers_B1D = self.statistics(values).to(tokens.x_BLD.dtype)[:, None]
-            numbers_BLD = numbers_B1D.expand(-1, tokens.x_BLD.shape[1], -1)
-            tokens = Tokens(torch.cat([tokens.x_BLD, numbers_BLD], -1), tokens.mask_BL)
+            tokens = _append_statistics(tokens, self.statistics(values))
+
         if self.attention is not None:
-            return _attended(self.attention, tokens, values.count_B)
-        return tokens if values.count_B is None else _side_by_side(tokens, values.count_B)
+            return _attend_to_sets(self.attention, tokens, values.count_B)
+        if values.count_B is not None:
+            return _side_by_side(tokens, values.count_B)
+        return tokens
 
 
-def _attended(attention: SetAttention, tokens: Tokens, count_B: Tensor | None) -> Tokens:
-    """Make one token of each row's set of media."""
+def _append_statistics(tokens: Tokens, numbers_BD: Tensor) -> Tokens:
+    """Append the statistics of a cell to each of its tokens."""
+    length = tokens.x_BLD.shape[1]
+    numbers_B1D = numbers_BD.to(tokens.x_BLD.dtype)[:, None]
+    numbers_BLD = numbers_B1D.expand(-1, length, -1)
+    x_BLD = torch.cat([tokens.x_BLD, numbers_BLD], -1)
+    return Tokens(x_BLD, tokens.mask_BL)
+
+
+def _attend_to_sets(attention: SetAttention, tokens: Tokens, count_B: Tensor | None) -> Tokens:
+    """Make one token of each row's set of media. Without `count_B`, each row has one medium."""
     pooled_ND = tokens.pooled_BD()
     if count_B is None:
         count_B = torch.ones(len(pooled_ND), dtype=torch.long, device=pooled_ND.device)
-    x_BKD = pooled_ND.new_zeros(len(count_B), int(count_B.max()), pooled_ND.shape[1])
+
+    # K is the largest set. Smaller ones are padded with zeros, which the mask hides.
+    largest = int(count_B.max())
+    x_BKD = pooled_ND.new_zeros(len(count_B), largest, pooled_ND.shape[1])
     x_BKD = x_BKD.index_put(_row_and_place(count_B), pooled_ND)
-    x_B1D = attention(x_BKD, steps_mask(x_BKD.shape[1], count_B))[:, None]
-    return Tokens(x_B1D, torch.ones(x_B1D.shape[:2], dtype=torch.bool, device=x_B1D.device))
+    mask_BK = steps_mask(largest, count_B)
+    x_BD = attention(x_BKD, mask_BK)
+    return Tokens.one_each(x_BD)
 
 
 def _side_by_side(tokens: Tokens, count_B: Tensor) -> Tokens:
@@ -125,53 +164,63 @@ def _side_by_side(tokens: Tokens, count_B: Tensor) -> Tokens:
     This happens to an encoder that was trained on single media and meets a list, or the windows of a
     long recording.
     """
-    _, length, width = tokens.x_BLD.shape
-    x_BKLD = tokens.x_BLD.new_zeros(len(count_B), int(count_B.max()), length, width)
+    largest = int(count_B.max())
+    x_BKLD = tokens.x_BLD.new_zeros(len(count_B), largest, *tokens.x_BLD.shape[1:])
     mask_BKL = tokens.mask_BL.new_zeros(x_BKLD.shape[:3])
+
     places = _row_and_place(count_B)
-    x_BKLD, mask_BKL = x_BKLD.index_put(places, tokens.x_BLD), mask_BKL.index_put(places, tokens.mask_BL)
+    x_BKLD = x_BKLD.index_put(places, tokens.x_BLD)
+    mask_BKL = mask_BKL.index_put(places, tokens.mask_BL)
     return Tokens(x_BKLD.flatten(1, 2), mask_BKL.flatten(1, 2))
 
 
 def _row_and_place(count_B: Tensor) -> tuple[Tensor, Tensor]:
     """Return the row of each medium, and its place among those of its row."""
-    rows = torch.arange(len(count_B), device=count_B.device).repeat_interleave(count_B)
-    return rows, place_within(count_B)
+    row_B = torch.arange(len(count_B), device=count_B.device)
+    row_N = row_B.repeat_interleave(count_B)
+    return row_N, place_within(count_B)
 
 
 def columns_with_statistics(preprocessing: Preprocessing, encoders: Mapping[str, Encoder]) -> set[str]:
     """Return the columns whose tokens hold statistics of the cell, from which an alignment can start.
 
-    These are the aligned columns whose encoders start from nothing. Where two of the columns have
-    pretrained encoders, only texts: their n-grams say much, while mean spectra and the like would
+    These are the aligned columns whose encoders start from random weights. If two of the columns have
+    pretrained encoders, only texts count: their n-grams say much, while mean spectra and the like would
     disturb pretrained embeddings.
     """
-    columns = set()
+    columns: set[str] = set()
     for task in preprocessing.tasks.values():
         if task.has_target:
             continue
+
         aligned = task.read(preprocessing.inputs)
-        pretrained = sum(encoders[column].pretrained for column in aligned)
+        pretrained_count = sum(encoders[column].pretrained for column in aligned)
         for column in aligned:
+            if encoders[column].pretrained or column in preprocessing.several:
+                continue
             layout = preprocessing.inputs[column].layout
-            starts_from_nothing = not encoders[column].pretrained and column not in preprocessing.several
-            has_statistics = Statistics.known_for(layout) and (pretrained < 2 or layout.kind in WORDS)
-            if starts_from_nothing and has_statistics:
+            is_text = layout.kind in WORDS
+            if Statistics.known_for(layout) and (is_text or pretrained_count < 2):
                 columns.add(column)
     return columns
 
 
 def build_encoder(modality: Modality, choice: Choice | None, column: str) -> Encoder:
-    """The encoder that the recipe chose for a column. Raises `RecipeError` when it cannot read the
-    modality's layout.
+    """Build the encoder that the plan has for a column.
+
+    Raises `RecipeError` if it cannot read the modality's layout.
     """
     assert choice is not None
-    encoder, config = encoder_registry.choose(choice)
+    encoder_class, config = encoder_registry.choose(choice)
     kind = modality.layout.kind
-    if kind not in encoder.takes:
-        fitting = [name for name in encoder_registry.names() if kind in encoder_registry.find(name).takes]
-        raise RecipeError(
-            f"column '{column}': encoder '{choice.name}' takes {', '.join(sorted(encoder.takes))}, "
-            f"but {type(modality).__name__.lower()} gives {kind}; use {' or '.join(fitting)}"
-        )
-    return encoder.build(config, modality.layout)
+    if kind in encoder_class.takes:
+        return encoder_class.build(config, modality.layout)
+
+    kinds = ", ".join(sorted(encoder_class.takes))
+    modality_name = type(modality).__name__.lower()
+    names = encoder_registry.names()
+    fitting = " or ".join(name for name in names if kind in encoder_registry.find(name).takes)
+    raise RecipeError(
+        f"column '{column}': encoder '{choice.name}' takes {kinds}, but {modality_name} gives {kind}; "
+        f"use {fitting}"
+    )

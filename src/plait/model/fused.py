@@ -1,4 +1,7 @@
-"""Fuse columns: one vector from all of them, and one from each block alone. B rows, D width."""
+"""Fuse columns: one vector from all of them, and one from each block alone.
+
+Shape letters: B rows, M columns of a block, D width.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from plait.fusion.base import Fusion
-from plait.nn.batch import Encoded, Fused
+from plait.nn.batch import Encoded, Fused, select
 from plait.nn.layers import MLP, module_key
 
 TABLE = "table"  # the block of all plain columns, unless a column has this name
@@ -19,31 +22,38 @@ def blocks_of(columns: Sequence[str], plain: Collection[str]) -> dict[str, list[
 
     A block of one column has that column's name.
     """
-    table = [column for column in columns if column in plain]
-    blocks = {column: [column] for column in columns if len(table) < 2 or column not in table}
-    if len(table) > 1:
-        name = TABLE
-        while name in blocks:
-            name += "_"
-        blocks[name] = table
+    plain_columns = [column for column in columns if column in plain]
+    if len(plain_columns) < 2:
+        return {column: [column] for column in columns}
+
+    # A media column may itself have the name of the block.
+    blocks = {column: [column] for column in columns if column not in plain_columns}
+    name = TABLE
+    while name in blocks:
+        name += "_"
+    blocks[name] = plain_columns
     return blocks
 
 
 class Fuser(nn.Module):
-    """A fusion of the columns that some targets read, and a small network for each of their blocks.
+    """A fusion of the columns that some targets read, and a unimodal network for each of their blocks.
 
-    Fusion is as sure of itself as the column that it could memorise. The networks of single blocks see
-    one block each, for unimodal heads and late fusion (see `tasks.base_prediction`). Without
-    `unimodal`, or with one block, there are none.
+    Fusion is as sure of itself as the column that it could memorise. A unimodal network sees one block.
+    Unimodal heads and late fusion read its vector (see `tasks.base_prediction`). Without `unimodal`, or
+    with one block, there are none.
     """
 
     def __init__(
         self, widths: Mapping[str, int], fusion: Fusion, blocks: Mapping[str, Sequence[str]], unimodal: bool
     ) -> None:
         super().__init__()
-        self.columns, self.fusion, self.width = list(widths), fusion, fusion.width
+        self.columns = list(widths)
+        self.fusion = fusion
+        self.width = fusion.width
         self.blocks = {block: list(columns) for block, columns in blocks.items()}
         self.unimodal = nn.ModuleDict()
+
+        # With one block, fusion is that block's unimodal network already.
         if unimodal and len(blocks) > 1:
             for block, columns in self.blocks.items():
                 width = sum(widths[column] for column in columns)
@@ -51,24 +61,33 @@ class Fuser(nn.Module):
 
     @property
     def unimodal_blocks(self) -> list[str]:
-        """The blocks that have a network of their own: all of them, or none."""
-        return list(self.blocks) if len(self.unimodal) else []
+        """The blocks that have a unimodal network: all of them, or none."""
+        if not len(self.unimodal):
+            return []
+        return list(self.blocks)
 
     def forward(self, encoded: Encoded) -> Fused:
         """Fuse the tokens of some rows."""
-        tokens = {column: encoded.tokens[column] for column in self.columns}
-        present = {column: encoded.present[column] for column in self.columns}
+        tokens = select(encoded.tokens, self.columns)
+        present = select(encoded.present, self.columns)
         vector_BD = self.fusion(tokens, present)
 
+        # Where a cell is absent, the pooled vector is that of the stand-in token.
         blocks = {}
         for block in self.unimodal_blocks:
-            pooled_BD = torch.cat([tokens[column].pooled_BD() for column in self.blocks[block]], 1)
-            blocks[block] = self.unimodal[module_key(block)](pooled_BD)
-        return Fused(vector_BD, blocks, self.of_blocks(present), self.of_blocks(encoded.in_table))
+            network = self.unimodal[module_key(block)]
+            pooled = [tokens[column].pooled_BD() for column in self.blocks[block]]
+            blocks[block] = network(torch.cat(pooled, 1))
+
+        has_block = self.of_blocks(present)
+        has_block_in_table = self.of_blocks(encoded.in_table)
+        return Fused(vector_BD, blocks, has_block, has_block_in_table)
 
     def of_blocks(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return masks of blocks from masks of columns: True where one of the block's columns is."""
-        of_blocks = {}
+        """Return masks of blocks from masks of columns: True where any column of the block is."""
+        block_masks = {}
         for block, columns in self.blocks.items():
-            of_blocks[block] = torch.stack([masks[column] for column in columns]).any(0)
-        return of_blocks
+            column_masks = select(masks, columns)
+            mask_MB = torch.stack(list(column_masks.values()))
+            block_masks[block] = mask_MB.any(0)
+        return block_masks

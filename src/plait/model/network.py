@@ -17,7 +17,7 @@ from plait.model.column import ColumnEncoder, build_encoder, columns_with_statis
 from plait.model.fused import Fuser, blocks_of
 from plait.model.stand_in import StandIn
 from plait.model.table_columns import TableColumns, together
-from plait.nn.batch import Batch, Encoded, Fused, Masks, Tokens, Values
+from plait.nn.batch import Batch, Encoded, Fused, Masks, Tokens, Values, select
 from plait.nn.layers import module_key
 from plait.nn.summaries import Statistics
 from plait.tasks.base import Task, Widths
@@ -58,39 +58,56 @@ class MultimodalModel(nn.Module):
         tasks: dict[str, Task],
     ) -> None:
         super().__init__()
-        self.columns, self.targets = list(columns), list(tasks)
-        self.encoders = nn.ModuleDict({module_key(column): e for column, e in encoders.items()})
+        self.columns = list(columns)
+        self.targets = list(tasks)
+
+        # The order of these four is that of the weights on disk and in the optimizer.
+        self.encoders = nn.ModuleDict()
         self.table_columns = table_columns
-        self.fusers = nn.ModuleDict({_key(columns): fuser for columns, fuser in fusers.items()})
-        self.tasks = nn.ModuleDict({module_key(target): task for target, task in tasks.items()})
+        self.fusers = nn.ModuleDict()
+        self.tasks = nn.ModuleDict()
+
+        for column, encoder in encoders.items():
+            self.encoders[module_key(column)] = encoder
+        for read_columns, fuser in fusers.items():
+            self.fusers[_fuser_key(read_columns)] = fuser
+        for target, task in tasks.items():
+            self.tasks[module_key(target)] = task
 
         # Targets that read the same columns share a fuser.
-        self.fuser_of = {
-            t: _key(task.read(columns)) for t, task in tasks.items() if isinstance(task, Prediction)
-        }
+        self.fuser_of: dict[str, str] = {}
+        for target, task in tasks.items():
+            if isinstance(task, Prediction):
+                self.fuser_of[target] = _fuser_key(task.read(columns))
 
     @classmethod
     def build(cls, plan: Plan, preprocessing: Preprocessing, training: bool = True) -> MultimodalModel:
-        """Build the network of a resolved plan. With `training`, load the weights that training
-        starts from.
+        """Build the network of a plan. With `training`, load the weights that training starts from.
 
-        Raises `RecipeError` when components do not fit each other.
+        Raises `RecipeError` if components do not fit each other.
         """
-        built = {c: build_encoder(m, plan.columns[c].encoder, c) for c, m in preprocessing.inputs.items()}
-        table_columns, encoders = _grouped(built, plan.model.missing, preprocessing)
-        for encoder in encoders.values() if training else ():
-            encoder.encoder.begin()
-        widths = {column: encoder.width for column, encoder in (built | encoders).items()}
+        encoders: dict[str, Encoder] = {}
+        for column, modality in preprocessing.inputs.items():
+            encoders[column] = build_encoder(modality, plan.columns[column].encoder, column)
+        table_columns, column_encoders = _grouped(encoders, plan.model.missing, preprocessing)
 
-        # Other models of the same table have heads of their own.
+        if training:
+            for column_encoder in column_encoders.values():
+                column_encoder.encoder.begin()
+
+        # A column's tokens are wider than its encoder's where statistics are appended to them.
+        widths = {column: encoder.width for column, encoder in encoders.items()}
+        for column, column_encoder in column_encoders.items():
+            widths[column] = column_encoder.width
+
+        # Several models may share the preprocessing, but not the heads.
         tasks = copy.deepcopy(preprocessing.tasks)
         fusers = _fusers(plan, preprocessing, tasks, widths)
         for task in tasks.values():
-            columns = task.read(widths)
-            task.build(_task_widths(plan, {c: widths[c] for c in columns}, fusers.get(columns)))
+            task.build(_task_widths(plan, task, widths, fusers))
             if training:
                 task.load_pretrained()
-        return cls(list(built), encoders, table_columns, fusers, tasks)
+        return cls(list(encoders), column_encoders, table_columns, fusers, tasks)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the output of each target: what is trained, served and exported."""
@@ -106,15 +123,19 @@ class MultimodalModel(nn.Module):
         return Encoded(tokens, batch.present, batch.in_table)
 
     def fuse(self, encoded: Encoded) -> dict[str, Fused]:
-        """Return the fused vector, and one vector of each block, for every target that is predicted
-        from them.
-        """
-        by_columns = {key: cast(Fused, fuser(encoded)) for key, fuser in self.fusers.items()}
-        return {target: by_columns[key] for target, key in self.fuser_of.items()}
+        """Return the fused vector and one vector of each block, for every target of a `Prediction`."""
+        fused: dict[str, Fused] = {}
+        for key, fuser in self.fusers.items():
+            fused[key] = fuser(encoded)
+        return {target: fused[key] for target, key in self.fuser_of.items()}
 
     def answer(self, fused: dict[str, Fused], encoded: Encoded) -> dict[str, Tensor]:
         """Return the output of every task: logits or values, late fusion and baseline included."""
-        return {target: self.task(target).answer(fused.get(target), encoded) for target in self.targets}
+        outputs: dict[str, Tensor] = {}
+        for target in self.targets:
+            task = self.task(target)
+            outputs[target] = task.answer(fused.get(target), encoded)
+        return outputs
 
     def hide(self, encoded: Encoded, masks: Masks) -> Encoded:
         """Return the same rows with stand-in tokens in place of cells that these masks lack."""
@@ -125,24 +146,27 @@ class MultimodalModel(nn.Module):
 
     def keep(self, encoded: Encoded, columns: Collection[str]) -> Encoded:
         """Return the same rows as if their table had these columns only."""
-        absent_B = torch.zeros_like(next(iter(encoded.present.values())))
-        present = {c: p if c in columns else absent_B for c, p in encoded.present.items()}
-        in_table = {c: t if c in columns else absent_B for c, t in encoded.in_table.items()}
+        present = _only(columns, encoded.present)
+        in_table = _only(columns, encoded.in_table)
         return self.hide(encoded, Masks(present, in_table))
 
     @property
     def groups(self) -> list[ColumnGroup]:
         """Every encoder: one for each media column, one for all plain columns."""
-        groups = [cast(ColumnGroup, encoder) for encoder in self.encoders.values()]
-        return groups if self.table_columns is None else [self.table_columns, *groups]
+        groups: list[ColumnGroup] = []
+        if self.table_columns is not None:
+            groups.append(self.table_columns)
+        for encoder in self.encoders.values():
+            groups.append(cast(ColumnEncoder, encoder))
+        return groups
 
     def encoder(self, column: str) -> ColumnEncoder:
-        """Return the encoder of a column that has its own."""
+        """Return the encoder of one of the columns in `encoded_alone`."""
         return cast(ColumnEncoder, self.encoders[module_key(column)])
 
     @property
     def encoded_alone(self) -> list[str]:
-        """The columns that have an encoder of their own."""
+        """The columns that no other column shares an encoder with."""
         return [column for column in self.columns if module_key(column) in self.encoders]
 
     def task(self, target: str) -> Task:
@@ -159,8 +183,9 @@ class MultimodalModel(nn.Module):
         return [target for target in self.targets if isinstance(self.task(target), Comparison)]
 
     def fuser(self, target: str) -> Fuser:
-        """Return what makes the vectors that a target is predicted from."""
-        return cast(Fuser, self.fusers[self.fuser_of[target]])
+        """Return the fuser that makes the vectors of a target of a `Prediction`."""
+        key = self.fuser_of[target]
+        return cast(Fuser, self.fusers[key])
 
 
 def frozen(model: MultimodalModel, plan: Plan) -> dict[str, FrozenEncoder]:
@@ -173,52 +198,71 @@ def frozen(model: MultimodalModel, plan: Plan) -> dict[str, FrozenEncoder]:
     return encoders
 
 
+def _only(columns: Collection[str], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return masks by column that are False everywhere for all but these columns."""
+    nowhere_B = torch.zeros_like(next(iter(masks.values())))
+    return {column: mask_B if column in columns else nowhere_B for column, mask_B in masks.items()}
+
+
 def _grouped(
-    built: dict[str, Encoder], missing: str, preprocessing: Preprocessing
+    encoders: dict[str, Encoder], missing: str, preprocessing: Preprocessing
 ) -> tuple[TableColumns | None, dict[str, ColumnEncoder]]:
-    """Put the plain columns into one encoder, and give each other column one of its own."""
-    with_statistics = columns_with_statistics(preprocessing, built)
-    plain = {column: encoder for column, encoder in built.items() if column not in with_statistics}
-    table_columns = together(preprocessing, plain, missing)
-    encoders = {}
-    for column, encoder in built.items():
-        if table_columns is not None and column in table_columns.columns:
+    """Put the plain columns into one `TableColumns`, and each other column into a `ColumnEncoder`."""
+    with_statistics = columns_with_statistics(preprocessing, encoders)
+    without_statistics = [column for column in encoders if column not in with_statistics]
+    table_columns = together(preprocessing, select(encoders, without_statistics), missing)
+    in_table_columns = table_columns.columns if table_columns is not None else []
+
+    column_encoders = {}
+    for column, encoder in encoders.items():
+        if column in in_table_columns:
             continue
-        layout = preprocessing.inputs[column].layout
-        statistics = Statistics(layout) if column in with_statistics else None
-        encoders[column] = ColumnEncoder(
-            column,
-            encoder,
-            missing,
-            several=column in preprocessing.several,
-            statistics=statistics,
-        )
-    return table_columns, encoders
+
+        statistics = None
+        if column in with_statistics:
+            statistics = Statistics(preprocessing.inputs[column].layout)
+        several = column in preprocessing.several
+        column_encoders[column] = ColumnEncoder(column, encoder, missing, several, statistics)
+    return table_columns, column_encoders
 
 
 def _fusers(
     plan: Plan, preprocessing: Preprocessing, tasks: dict[str, Task], widths: dict[str, int]
 ) -> dict[tuple[str, ...], Fuser]:
-    """Build a fuser for each set of columns that predictions are made from."""
-    fusion, config = fusions.choose(plan.fusion)
+    """Build one fuser for each set of columns that a `Prediction` reads."""
+    fusion_class, config = fusions.choose(plan.fusion)
     plain = {column for column, modality in preprocessing.inputs.items() if modality.tabular}
+    has_unimodal_heads = plan.model.unimodal_weight > 0
+
     fusers: dict[tuple[str, ...], Fuser] = {}
     for task in tasks.values():
         columns = task.read(widths)
-        if isinstance(task, Prediction) and columns not in fusers:
-            read = {column: widths[column] for column in columns}
-            blocks = blocks_of(columns, plain)
-            fusers[columns] = Fuser(read, fusion.build(config, read), blocks, plan.model.unimodal_weight > 0)
+        if not isinstance(task, Prediction) or columns in fusers:
+            continue
+        read_widths = select(widths, columns)
+        fusion = fusion_class.build(config, read_widths)
+        blocks = blocks_of(columns, plain)
+        fusers[columns] = Fuser(read_widths, fusion, blocks, has_unimodal_heads)
     return fusers
 
 
-def _task_widths(plan: Plan, columns: dict[str, int], fuser: Fuser | None) -> Widths:
-    """Return the sizes from which a task builds its head. A comparison has no fuser."""
+def _task_widths(
+    plan: Plan, task: Task, widths: dict[str, int], fusers: dict[tuple[str, ...], Fuser]
+) -> Widths:
+    """Return the widths that a task builds its head for.
+
+    `widths` are those of all columns' tokens, `fusers` those of all targets.
+    """
+    columns = task.read(widths)
+    read_widths = select(widths, columns)
+    fuser = fusers.get(columns)
     if fuser is None:
-        return Widths(fused=0, columns=columns, blocks=[], late_fusion=False)
-    late_fusion = bool(fuser.unimodal_blocks and plan.model.late_fusion)
-    return Widths(fused=fuser.width, columns=columns, blocks=list(fuser.blocks), late_fusion=late_fusion)
+        return Widths(fused=0, columns=read_widths)
+
+    late_fusion = bool(fuser.unimodal_blocks) and plan.model.late_fusion
+    return Widths(fuser.width, read_widths, list(fuser.blocks), late_fusion)
 
 
-def _key(columns: tuple[str, ...]) -> str:
+def _fuser_key(columns: tuple[str, ...]) -> str:
+    """Return the key in `MultimodalModel.fusers` of the columns that a fuser reads."""
     return module_key(",".join(columns))

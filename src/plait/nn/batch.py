@@ -1,14 +1,15 @@
 """What flows through a model: values of cells, tokens of encoders, and batches of rows.
 
-Shape letters: B rows, L steps or tokens, D width, P blocks.
+Shape letters: B rows, N media of all rows, L steps or tokens, D width, P blocks.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from torch import Tensor
 
 from plait.nn.layers import masked_mean
 from plait.table.problems import Problem
+
+Entry = TypeVar("Entry")
 
 Kind = Literal["vector", "index", "tokens", "bag", "grid", "frames", "spectrogram", "wave"]
 
@@ -45,9 +48,9 @@ class Layout:
 class Values:
     """One column's cells for some rows.
 
-    `x` has one entry a row. `length_B` counts the valid steps along dimension 1. Where a cell holds several
-    media, `count_B` says how many, and `x` and `length_B` have one entry for each of them, row after row.
-    `encoded` values are not cells but the vectors, (B, L, D), that a frozen encoder has made of them.
+    `x` has one entry for each row. `length_B` counts the valid steps along dimension 1. Where a cell holds
+    several media, `count_B` says how many. Then `x` and `length_B` have one entry for each medium, row after
+    row. `encoded` values are not cells but the vectors (B, L, D) that a frozen encoder has made of them.
     """
 
     x: Tensor
@@ -59,28 +62,38 @@ class Values:
         """Return the number of entries: of rows, or of all their media."""
         return len(self.x)
 
-    def some(self, items: Tensor) -> Values:
-        """Return these entries, whatever rows they belong to, copied."""
-        return Values(self.x, self.length_B, encoded=self.encoded).take(items)
+    def some(self, entries: Tensor) -> Values:
+        """Return these entries of `x`, whatever rows they belong to, copied."""
+        x = self.x.index_select(0, entries)
+        if self.length_B is None:
+            return Values(x, encoded=self.encoded)
+
+        length_B = self.length_B.index_select(0, entries)
+        if len(length_B):
+            # Padding that none of these entries needs is cut off: it would only cost time.
+            longest = max(int(length_B.max()), 1)
+            x = x[:, :longest]
+        return Values(x, length_B, encoded=self.encoded)
 
     def take(self, rows: Tensor) -> Values:
         """Return the values of these rows, copied."""
-        if self.count_B is not None:
-            count_B = self.count_B.index_select(0, rows)
-            first_B = (self.count_B.cumsum(0) - self.count_B).index_select(0, rows)
-            items = self.some(first_B.repeat_interleave(count_B) + place_within(count_B))
-            return Values(items.x, items.length_B, count_B, self.encoded)
-        length = None if self.length_B is None else self.length_B.index_select(0, rows)
-        x = self.x.index_select(0, rows)
-        if length is not None and len(length):  # cut off padding that no row here uses
-            x = x[:, : max(int(length.max()), 1)]
-        return Values(x, length, encoded=self.encoded)
+        if self.count_B is None:
+            return self.some(rows)
+
+        # The media of a row follow each other: they begin where those of the rows before it end.
+        first_B = self.count_B.cumsum(0) - self.count_B
+        first_B = first_B.index_select(0, rows)
+        count_B = self.count_B.index_select(0, rows)
+        medium_N = first_B.repeat_interleave(count_B) + place_within(count_B)
+        media = self.some(medium_N)
+        return Values(media.x, media.length_B, count_B, self.encoded)
 
     def mask_BL(self) -> Tensor:
-        """Return a mask, True at the valid steps; a column without lengths has one step, always valid."""
+        """Return a mask, True at the valid steps. A column without lengths has one step, always valid."""
         if self.length_B is None:
             return torch.ones(len(self.x), 1, dtype=torch.bool, device=self.x.device)
-        return torch.arange(self.x.shape[1], device=self.x.device) < self.length_B[:, None]
+        step_L = torch.arange(self.x.shape[1], device=self.x.device)
+        return step_L < self.length_B[:, None]
 
     def to(self, device: torch.device) -> Values:
         """Move the values, lengths and counts to a device."""
@@ -93,28 +106,49 @@ class Values:
 
 
 def _on_device(tensor: Tensor | None, device: torch.device) -> Tensor | None:
-    return None if tensor is None else tensor.to(device, non_blocking=True)
+    """Move a tensor to a device, if there is one."""
+    if tensor is None:
+        return None
+    return tensor.to(device, non_blocking=True)
+
+
+def select(by_name: Mapping[str, Entry], names: Iterable[str]) -> dict[str, Entry]:
+    """Return the entries of these names, in the order of the names."""
+    return {name: by_name[name] for name in names}
 
 
 def place_within(count_B: Tensor) -> Tensor:
-    """Number the items of each row from 0: counts of 2 and 3 give 0 1 0 1 2."""
-    before = count_B.cumsum(0) - count_B
-    return torch.arange(int(count_B.sum()), device=count_B.device) - before.repeat_interleave(count_B)
+    """Number the media of each row from 0: counts of 2 and 3 give 0 1 0 1 2."""
+    first_B = count_B.cumsum(0) - count_B
+    number_N = torch.arange(int(count_B.sum()), device=count_B.device)
+    return number_N - first_B.repeat_interleave(count_B)
 
 
 @dataclass
 class Tokens:
     """What an encoder makes of one column: vectors, and a mask that is True where they are valid.
 
-    In a row without a cell of the column, the mask is False everywhere and `x_BLD` holds the column's learned
-    token.
+    In a row without a cell of the column, the mask is False everywhere, and `x_BLD` holds the column's
+    stand-in token.
     """
 
     x_BLD: Tensor
     mask_BL: Tensor
 
+    @classmethod
+    def one_each(cls, x_BD: Tensor) -> Tokens:
+        """Make one valid token of each vector."""
+        mask_B1 = torch.ones(len(x_BD), 1, dtype=torch.bool, device=x_BD.device)
+        return cls(x_BD[:, None], mask_B1)
+
+    @classmethod
+    def all_valid(cls, x_BLD: Tensor) -> Tokens:
+        """Make tokens that are valid in every row."""
+        mask_BL = torch.ones(x_BLD.shape[:2], dtype=torch.bool, device=x_BLD.device)
+        return cls(x_BLD, mask_BL)
+
     def pooled_BD(self) -> Tensor:
-        """Return the mean of each row's valid tokens, or the learned token where the column is missing."""
+        """Return the mean of each row's valid tokens, or the stand-in token where the cell is absent."""
         return masked_mean(self.x_BLD, self.mask_BL)
 
 
@@ -167,21 +201,27 @@ class Fused:
 
     def empty_BP(self) -> Tensor:
         """Return which blocks of each row are empty: its table has them, and the row has no cell of them."""
-        empty = [self.in_table[block] & ~present_B for block, present_B in self.present.items()]
+        empty = []
+        for block, present_B in self.present.items():
+            empty.append(self.in_table[block] & ~present_B)
         return torch.stack(empty, 1)
 
     def answered_BD(self) -> Tensor:
         """Return the vector that each row is answered from.
 
-        With two blocks or more it is the fused vector, with one that block's own: fusion has seen few such
-        rows, the block's network has seen them all. It is zero in a row with none.
+        With two blocks or more it is the fused vector, with one it is that block's vector, and with none it
+        is zero.
         """
         count_B = self.count_B()
         vector_BD = self.vector_BD
+
+        # Fusion has seen few rows with one block. The block's unimodal network has seen all of them.
         for block, block_BD in self.blocks.items():
-            is_alone_B = self.present[block] & (count_B == 1)
-            vector_BD = torch.where(is_alone_B[:, None], block_BD.to(vector_BD.dtype), vector_BD)
-        return torch.where((count_B > 0)[:, None], vector_BD, 0.0)
+            has_only_B = self.present[block] & (count_B == 1)
+            vector_BD = torch.where(has_only_B[:, None], block_BD.to(vector_BD.dtype), vector_BD)
+
+        has_any_B = count_B > 0
+        return torch.where(has_any_B[:, None], vector_BD, 0.0)
 
 
 @dataclass
@@ -207,7 +247,7 @@ class Batch:
 
     @property
     def masks(self) -> Masks:
-        """Which cells are there."""
+        """Which cells are present, and which columns the rows' tables have."""
         return Masks(self.present, self.in_table)
 
     def to(self, device: torch.device) -> Batch:
@@ -215,33 +255,35 @@ class Batch:
         if device.type == "cpu":
             return self
         return Batch(
-            {name: values.to(device) for name, values in self.values.items()},
-            _moved(self.present, device),
-            _moved(self.in_table, device),
-            self.rows,
-            _moved(self.targets, device),
-            _moved(self.labelled, device),
-            None if self.complete is None else self.complete.to(device),
+            values={name: values.to(device) for name, values in self.values.items()},
+            present=_moved(self.present, device),
+            in_table=_moved(self.in_table, device),
+            rows=self.rows,
+            targets=_moved(self.targets, device),
+            labelled=_moved(self.labelled, device),
+            complete=None if self.complete is None else self.complete.to(device),
         )
 
     def take(self, rows: Tensor) -> Batch:
         """Return some rows of this batch; `rows` count within it."""
         return Batch(
-            {name: values.take(rows) for name, values in self.values.items()},
-            _taken(self.present, rows),
-            _taken(self.in_table, rows),
-            self.rows.index_select(0, rows),
-            _taken(self.targets, rows),
-            _taken(self.labelled, rows),
-            None if self.complete is None else self.complete.take(rows),
+            values={name: values.take(rows) for name, values in self.values.items()},
+            present=_taken(self.present, rows),
+            in_table=_taken(self.in_table, rows),
+            rows=self.rows.index_select(0, rows),
+            targets=_taken(self.targets, rows),
+            labelled=_taken(self.labelled, rows),
+            complete=None if self.complete is None else self.complete.take(rows),
         )
 
 
 def _moved(tensors: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """Move tensors to a device. Copies from pinned memory overlap with computation."""
     return {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
 
 
 def _taken(tensors: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
+    """Return tensors by name for some rows."""
     return {name: tensor.index_select(0, rows) for name, tensor in tensors.items()}
 
 
@@ -252,8 +294,9 @@ IN_MEMORY = 2 << 30  # bytes of one prepared column above which it lies in a tem
 class Loaded:
     """A prepared column. Missing and bad cells have `present` False and zeros in `values`.
 
-    `digests` has short hashes of the content of each row's media, to find the same file on both sides of a
-    split. `notes` maps what deserves a warning but is no problem (`silent`) to the rows of which it is true.
+    `digests` has short hashes of the content of each row's media. With them, the same file is found on both
+    sides of a split. `notes` maps what deserves a warning but is no problem (`silent`) to the rows of which
+    it is true.
     """
 
     values: Values
@@ -272,6 +315,8 @@ def allocate(rows: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     size = entries * dtype.itemsize
     if size <= IN_MEMORY:
         return torch.zeros((rows, *shape), dtype=dtype)
+
+    # The system frees an unlinked file with the last tensor that maps it, even if the process is killed.
     with tempfile.NamedTemporaryFile(prefix="plait-") as file:
         os.truncate(file.name, size)
         x = torch.from_file(file.name, shared=True, size=entries, dtype=dtype)

@@ -14,21 +14,22 @@ from torch import nn
 from plait.recipe.sections import TrainingRecipe
 from plait.table.json import JSON
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # glibc's malloc.h
+# Parameters of mallopt, from glibc's malloc.h.
+M_TRIM_THRESHOLD = -1
+M_MMAP_THRESHOLD = -3
+M_ARENA_MAX = -8
 
+MAX_FREE = 2**31 - 4097  # bytes: nearly the largest int that mallopt takes
 
-MAX_KEPT = 2**31 - 4097  # bytes: nearly the largest int that mallopt takes
-
-
-_PLAIN = nullcontext()  # cheaper in every step than an autocast that is off
+NO_AUTOCAST = nullcontext()  # cheaper in every step than an autocast that is off
 
 
 @dataclass(frozen=True)
 class Settings:
     """What `auto` means on this machine.
 
-    `frozen` is the precision of encoders that are not trained. `allocator` says whether freed memory stays
-    with the process for the next step (see `keep_memory`).
+    `frozen` is the precision of encoders that are not trained. `allocator` says whether the process keeps
+    freed memory for the next step (see `keep_memory`).
     """
 
     device: str
@@ -41,11 +42,11 @@ class Settings:
     def autocast(self, frozen: bool = False) -> AbstractContextManager[object]:
         """Return a context of mixed precision: products in bf16, what needs more range or digits in fp32.
 
-        `frozen` selects the precision of encoders that are not trained.
+        With `frozen`, use the precision of encoders that are not trained.
         """
         precision = self.frozen if frozen else self.precision
         if precision != "bf16":
-            return _PLAIN
+            return NO_AUTOCAST
         return torch.autocast(self.device, torch.bfloat16)
 
 
@@ -57,18 +58,26 @@ def settings(recipe: TrainingRecipe, convolves: bool) -> Settings:
     a small convolutional network takes longer than it saves.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
+
     precision: str = recipe.precision
     frozen: str = recipe.precision
     if recipe.precision == "auto":
         frozen = "bf16" if bf16_is_fast(device) else "fp32"
         precision = frozen if convolves else "fp32"
+
+    channels_last = recipe.channels_last == "on"
+    if recipe.channels_last == "auto":
+        channels_last = convolves
+
+    # `keep_memory` changes the process: it runs only where it is wanted.
+    wants_memory = recipe.allocator != "off" and device == "cpu"
     return Settings(
         device=device,
         precision=precision,
         frozen=frozen,
-        channels_last=recipe.channels_last == "on" or (recipe.channels_last == "auto" and convolves),
+        channels_last=channels_last,
         compile=recipe.compile == "on",
-        allocator=recipe.allocator != "off" and device == "cpu" and keep_memory(),
+        allocator=wants_memory and keep_memory(),
     )
 
 
@@ -84,17 +93,21 @@ def keep_memory() -> bool:
     """Let glibc keep freed memory instead of giving it back to the system after every step.
 
     A training step of a convolutional network frees and allocates gigabytes, and each page would fault again.
-    The setting holds until the process ends. Returns whether it took effect; without glibc it does nothing.
+    The setting holds until the process ends. Return whether it took effect. Without glibc it does nothing.
     """
-    if not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc":
+    libc, _ = platform.libc_ver()
+    if not sys.platform.startswith("linux") or libc != "glibc":
         return False
+
     mallopt = ctypes.CDLL("libc.so.6").mallopt
-    done = [mallopt(M_MMAP_THRESHOLD, MAX_KEPT), mallopt(M_TRIM_THRESHOLD, MAX_KEPT), mallopt(M_ARENA_MAX, 2)]
-    return all(done)
+    maps_less = mallopt(M_MMAP_THRESHOLD, MAX_FREE)
+    trims_less = mallopt(M_TRIM_THRESHOLD, MAX_FREE)
+    has_few_arenas = mallopt(M_ARENA_MAX, 2)
+    return bool(maps_less and trims_less and has_few_arenas)
 
 
 def to_channels_last(model: nn.Module) -> None:
-    """Lay out the weights of convolutions as oneDNN and cuDNN need them; other parameters stay."""
+    """Lay out the weights of convolutions as oneDNN and cuDNN need them. Leave the other parameters."""
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
     for parameter in model.parameters():
         if parameter.ndim in formats:
@@ -102,7 +115,7 @@ def to_channels_last(model: nn.Module) -> None:
 
 
 def describe(settings: Settings) -> JSON:
-    """Return what a run's record says about the machine: settings, threads, versions and processor."""
+    """Describe the machine for a run's record: settings, threads, versions and processor."""
     return {
         **asdict(settings),
         "threads": torch.get_num_threads(),

@@ -1,4 +1,8 @@
-"""Blocks of networks that several components share. Shape letters: B rows, L tokens, D width, H heads."""
+"""Layers that several components share.
+
+Shape letters: B rows, L tokens, D width, H heads, E width of a head, T steps, C channels, M bands, K items of
+a set or chosen steps, N steps of all rows, R what follows the steps.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-LOTS = 2**16  # dropout draws one of so many numbers for each entry
+DRAWS = 2**16  # dropout draws one of so many numbers, 16 random bits, for each entry
 
 
 def module_key(name: str) -> str:
     """Turn the name of a column or target into a key of `nn.ModuleDict`.
 
-    Such keys may not have dots, nor be names of its methods.
+    Such a key may have no dot, and may not be the name of a method of `nn.ModuleDict`.
     """
     return "of_" + name.replace("%", "%25").replace(".", "%2E")
 
@@ -36,8 +40,8 @@ def glorot(module: nn.Module) -> nn.Module:
 class Dropout(nn.Dropout):
     """Dropout (Srivastava et al. 2014, section 4, scaled while training).
 
-    On a CPU torch draws 64 random bits for each entry, which took longer than the products that follow. Here
-    four entries share 64 bits, so p is rounded to 1/65,536.
+    On a CPU torch draws 64 random bits for each entry, which takes longer than the products that follow. Here
+    four entries share 64 bits, so p is rounded to a multiple of 1/65,536.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -45,10 +49,17 @@ class Dropout(nn.Dropout):
         drops = self.training and self.p not in (0.0, 1.0)
         if not drops or x.device.type != "cpu" or torch.compiler.is_compiling():
             return super().forward(x)
-        dropped = min(round(self.p * LOTS), LOTS - 1)
-        lots = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-        remains = lots[: x.numel()].view(x.shape) >= dropped - LOTS // 2
-        return x * remains.to(x.dtype).mul_(LOTS / (LOTS - dropped))
+
+        entries = x.numel()
+        bits = torch.empty((entries + 3) // 4, dtype=torch.int64)
+        bits.random_(-(2**63), None)
+        drawn = bits.view(torch.int16)[:entries].view(x.shape)
+
+        # The numbers begin at -DRAWS / 2. An entry is dropped if its number is one of the `dropped` lowest.
+        dropped = min(round(self.p * DRAWS), DRAWS - 1)
+        stays = drawn >= dropped - DRAWS // 2
+        scale = DRAWS / (DRAWS - dropped)
+        return x * stays.to(x.dtype).mul_(scale)
 
 
 class MLP(nn.Sequential):
@@ -56,10 +67,12 @@ class MLP(nn.Sequential):
 
     def __init__(self, width: int, hidden: Sequence[int], dropout: float = 0.0) -> None:
         layers: list[nn.Module] = []
-        for before, after in zip([width, *hidden], hidden, strict=False):
+        before = width
+        for after in hidden:
             layers += [nn.Linear(before, after), nn.ReLU()]
             if dropout:
                 layers.append(Dropout(dropout))
+            before = after
         super().__init__(*layers)
         glorot(self)
 
@@ -80,14 +93,22 @@ class Attention(nn.Module):
 
     def forward(self, x_BLD: Tensor, onto_BLD: Tensor, mask_BL: Tensor) -> Tensor:
         """Attend from x_BLD onto onto_BLD, whose number of tokens may differ; (B, L, D)."""
+        query_BLD = self.query(x_BLD)
         key_BLD, value_BLD = self.key_value(onto_BLD).chunk(2, dim=-1)
-        query, key, value = self._split(self.query(x_BLD)), self._split(key_BLD), self._split(value_BLD)
-        y_BHLE = F.scaled_dot_product_attention(query, key, value, attn_mask=mask_BL[:, None, None, :])
-        return self.out(y_BHLE.transpose(1, 2).flatten(2))
+
+        query_BHLE = self._split(query_BLD)
+        key_BHLE = self._split(key_BLD)
+        value_BHLE = self._split(value_BLD)
+        mask_B11L = mask_BL[:, None, None, :]
+        y_BHLE = F.scaled_dot_product_attention(query_BHLE, key_BHLE, value_BHLE, attn_mask=mask_B11L)
+
+        y_BLD = y_BHLE.transpose(1, 2).flatten(2)
+        return self.out(y_BLD)
 
     def _split(self, x_BLD: Tensor) -> Tensor:
         """Split the width into heads: (B, L, D) -> (B, H, L, D / H)."""
-        return x_BLD.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        x_BLHE = x_BLD.unflatten(-1, (self.heads, -1))
+        return x_BLHE.transpose(1, 2)
 
 
 class Block(nn.Module):
@@ -113,9 +134,13 @@ class Block(nn.Module):
 
         `mask_BL` is the mask of the one that is attended to.
         """
-        normed = self.norm(x_BLD)
-        onto = normed if self.norm_onto is None or onto_BLD is None else self.norm_onto(onto_BLD)
-        x_BLD = x_BLD + self.dropout(self.attention(normed, onto, mask_BL))
+        normed_BLD = self.norm(x_BLD)
+        normed_onto_BLD = normed_BLD
+        if self.norm_onto is not None and onto_BLD is not None:
+            normed_onto_BLD = self.norm_onto(onto_BLD)
+
+        attended_BLD = self.attention(normed_BLD, normed_onto_BLD, mask_BL)
+        x_BLD = x_BLD + self.dropout(attended_BLD)
         return x_BLD + self.dropout(self.mlp(x_BLD))
 
 
@@ -141,7 +166,8 @@ def masked_mean(x_BLD: Tensor, mask_BL: Tensor) -> Tensor:
     """
     if x_BLD.shape[1] == 1:
         return x_BLD[:, 0]
-    weight_BL = (mask_BL | ~mask_BL.any(1, keepdim=True)).to(x_BLD.dtype)
+    has_none_B1 = ~mask_BL.any(1, keepdim=True)
+    weight_BL = (mask_BL | has_none_B1).to(x_BLD.dtype)
     total_BD = torch.einsum("bld,bl->bd", x_BLD, weight_BL)
     return total_BD / weight_BL.sum(1, keepdim=True)
 
@@ -158,64 +184,84 @@ class MaskedBatchNorm(nn.Module):
 
     def forward(self, x: Tensor, mask_BT: Tensor) -> Tensor:
         """Normalise (B, C, T, ...); `mask_BT` is True at the valid steps."""
-        x_BTRC = x.flatten(3).permute(0, 2, 3, 1) if x.ndim > 3 else x.transpose(1, 2)[:, :, None]
-        steps_NRC, valid = x_BTRC.flatten(0, 1), mask_BT.flatten().nonzero()[:, 0]
+        if x.ndim > 3:
+            x_BTRC = x.flatten(3).permute(0, 2, 3, 1)
+        else:
+            x_BTRC = x.transpose(1, 2)[:, :, None]
+
+        steps_NRC = x_BTRC.flatten(0, 1)
+        valid = mask_BT.flatten().nonzero()[:, 0]
         all_valid = len(valid) == len(steps_NRC)
-        valid_NRC = steps_NRC if all_valid else steps_NRC.index_select(0, valid)
+        if not all_valid:
+            steps_NRC = steps_NRC.index_select(0, valid)
 
         # One image of N rows, because N images of one row each take several times as long. It must be
         # contiguous: torch 2.13 on a CPU silently computes wrong gradients if an image's stride over the
         # batch is not its size.
-        image_1CNR = valid_NRC.permute(2, 0, 1).contiguous()[None]
-        normed_NRC = self.norm(image_1CNR)[0].permute(1, 2, 0)
+        image_1CNR = steps_NRC.permute(2, 0, 1).contiguous()[None]
+        normed_1CNR = self.norm(image_1CNR)
+        normed_NRC = normed_1CNR[0].permute(1, 2, 0)
+
+        # Steps beyond a row's length become zeros.
         if not all_valid:
             zeros_NRC = normed_NRC.new_zeros(mask_BT.numel(), *normed_NRC.shape[1:])
             normed_NRC = zeros_NRC.index_copy(0, valid, normed_NRC)
-        return normed_NRC.unflatten(0, mask_BT.shape).permute(0, 3, 1, 2).reshape(x.shape)
+        normed_BTRC = normed_NRC.unflatten(0, mask_BT.shape)
+        return normed_BTRC.permute(0, 3, 1, 2).reshape(x.shape)
 
 
 class SpectrumStages(nn.Module):
     """3x3 convolutions over time and bands, each followed by max pooling, normalisation and ReLU.
 
-    `pools` has the sizes of pooling, (time, bands), for each stage. Each row is padded to a multiple of the
-    product of the pools over time, with zeros, which are the mean of each band after the first normalisation.
+    `pools` has the sizes of pooling, (time, bands), for each stage. Each row is padded with zeros, which are
+    the mean of each band after the first normalisation, to a multiple of the product of the pools over time.
     Beyond that everything is zero in every stage, so a row does not depend on the others.
     """
 
     def __init__(self, bands: int, channels: Sequence[int], pools: Sequence[tuple[int, int]]) -> None:
         super().__init__()
         self.norm = MaskedBatchNorm(bands)
-        pairs = zip((1, *channels), channels, strict=False)
-        self.convolutions = nn.ModuleList(
-            nn.Conv2d(before, after, 3, padding=1, bias=False) for before, after in pairs
-        )
-        self.norms = nn.ModuleList(MaskedBatchNorm(after) for after in channels)
+        self.convolutions = nn.ModuleList()
+        self.norms = nn.ModuleList()
+        before = 1
+        for after in channels:
+            self.convolutions.append(nn.Conv2d(before, after, 3, padding=1, bias=False))
+            self.norms.append(MaskedBatchNorm(after))
+            before = after
+
         self.pools = list(pools)
-        for _, pool in pools:
-            bands = -(-bands // pool)
         self.steps = math.prod(pool for pool, _ in pools)
+        for _, pool in pools:
+            bands = -(-bands // pool)  # rounded up, as pooling does with `ceil_mode`
         self.width = channels[-1] * bands
 
     def forward(self, x_BTM: Tensor, length_B: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T, bands) -> (B, T', width), and the new lengths; T' is T / `steps`, rounded up."""
         mask_BT = steps_mask(x_BTM.shape[1], length_B)
         x_BTM = self.norm(x_BTM.transpose(1, 2), mask_BT).transpose(1, 2)
-        length_B = -(-length_B.clamp(min=1) // self.steps) * self.steps
-        x_BTM = F.pad(x_BTM, (0, 0, 0, -x_BTM.shape[1] % self.steps))
 
-        # channels are last in memory, which `[:, None]` would leave open
+        # Round lengths, and the steps of the batch, up to a multiple of the pools.
+        length_B = -(-length_B.clamp(min=1) // self.steps) * self.steps
+        padding = -x_BTM.shape[1] % self.steps
+        x_BTM = F.pad(x_BTM, (0, 0, 0, padding))
+
+        # Channels are last in memory, which `[:, None]` would leave open.
         x_BCTM = x_BTM[..., None].permute(0, 3, 1, 2)
         for convolution, norm, pool in zip(self.convolutions, self.norms, self.pools, strict=True):
-            x_BCTM = F.max_pool2d(convolution(x_BCTM), pool, ceil_mode=True)
+            x_BCTM = convolution(x_BCTM)
+            x_BCTM = F.max_pool2d(x_BCTM, pool, ceil_mode=True)
             length_B = length_B // pool[0]
-            x_BCTM = F.relu_(norm(x_BCTM, steps_mask(x_BCTM.shape[2], length_B)))
-        return x_BCTM.permute(0, 2, 3, 1).flatten(2), length_B
+            mask_BT = steps_mask(x_BCTM.shape[2], length_B)
+            x_BCTM = F.relu_(norm(x_BCTM, mask_BT))
+
+        x_BTMC = x_BCTM.permute(0, 2, 3, 1)
+        return x_BTMC.flatten(2), length_B
 
 
 class SetAttention(nn.Module):
     """One vector for a set of any size, whatever the order of its items.
 
-    It is the mean weighed by softmax_k(w' tanh(V h_k)) (Ilse et al. 2018, eq. 7 and 8).
+    It is the mean weighted by softmax_k(w' tanh(V h_k)) (Ilse et al. 2018, eq. 7 and 8).
     """
 
     def __init__(self, width: int, hidden: int = 64) -> None:
@@ -224,24 +270,30 @@ class SetAttention(nn.Module):
 
     def forward(self, x_BKD: Tensor, mask_BK: Tensor) -> Tensor:
         """(B, K, D) -> (B, D); in a row where the mask is True nowhere, all items have the same weight."""
-        score_BK = self.score(x_BKD)[..., 0].float().masked_fill(~mask_BK, -torch.inf)
-        score_BK = score_BK.masked_fill(~mask_BK.any(1, keepdim=True), 0.0)
-        return torch.einsum("bk,bkd->bd", score_BK.softmax(1).to(x_BKD.dtype), x_BKD)
+        score_BK = self.score(x_BKD)[..., 0].float()
+        score_BK = score_BK.masked_fill(~mask_BK, -torch.inf)
+
+        # The softmax of a row in which all is -inf would be nan.
+        has_none_B1 = ~mask_BK.any(1, keepdim=True)
+        score_BK = score_BK.masked_fill(has_none_B1, 0.0)
+
+        weight_BK = score_BK.softmax(1).to(x_BKD.dtype)
+        return torch.einsum("bk,bkd->bd", weight_BK, x_BKD)
 
 
 class BiLSTM(nn.Module):
     """LSTMs in both directions, layer on layer; each row is read up to its own end.
 
     It computes what a packed `nn.LSTM` with `bidirectional` does. But the backward pass of packed sequences
-    takes several times as long on a CPU (benchmarks/lstm.py). So the second direction reads reversed rows
-    instead, with the padding behind them.
+    takes several times as long on a CPU (benchmarks/lstm.py). So the second direction reads each row reversed
+    instead, with its padding still at the end.
     """
 
     def __init__(self, width_in: int, width: int, layers: int = 1, dropout: float = 0.0) -> None:
         super().__init__()
-        inputs = [width_in] + [2 * width] * (layers - 1)
-        self.ahead = nn.ModuleList(nn.LSTM(size, width, batch_first=True) for size in inputs)
-        self.back = nn.ModuleList(nn.LSTM(size, width, batch_first=True) for size in inputs)
+        widths_in = [width_in] + [2 * width] * (layers - 1)
+        self.ahead = _lstms(widths_in, width)
+        self.back = _lstms(widths_in, width)
         self.dropout = Dropout(dropout)
 
     def forward(self, x_BLD: Tensor, length_B: Tensor) -> tuple[Tensor, Tensor]:
@@ -249,25 +301,38 @@ class BiLSTM(nn.Module):
 
         The last states are those of both directions, joined.
         """
+        # Reverse the valid steps of each row. Its padding stays where it is.
         step_L = torch.arange(x_BLD.shape[1], device=x_BLD.device)
         last_B1 = length_B.clamp(min=1)[:, None] - 1
         reversed_BL = torch.where(step_L <= last_B1, last_B1 - step_L, step_L)
+
         last_BD = x_BLD[:, 0]
-        for number, (ahead, back) in enumerate(zip(self.ahead, self.back, strict=True)):
-            x_BLD = self.dropout(x_BLD) if number else x_BLD
-            ahead_BLD = ahead(x_BLD)[0]
-            back_BLD = back(_picked(x_BLD, reversed_BL))[0]
-            last_states = [_picked(states_BLD, last_B1)[:, 0] for states_BLD in (ahead_BLD, back_BLD)]
-            last_BD = torch.cat(last_states, 1)
-            x_BLD = torch.cat([ahead_BLD, _picked(back_BLD, reversed_BL)], 2)
+        for layer, (ahead, back) in enumerate(zip(self.ahead, self.back, strict=True)):
+            if layer > 0:
+                x_BLD = self.dropout(x_BLD)
+            ahead_BLD, _ = ahead(x_BLD)
+            back_BLD, _ = back(_steps(x_BLD, reversed_BL))
+
+            # Both directions end at the step `last_B1`: the second one has read it from the row's end.
+            last_ahead_B1D = _steps(ahead_BLD, last_B1)
+            last_back_B1D = _steps(back_BLD, last_B1)
+            last_BD = torch.cat([last_ahead_B1D[:, 0], last_back_B1D[:, 0]], 1)
+            x_BLD = torch.cat([ahead_BLD, _steps(back_BLD, reversed_BL)], 2)
         return x_BLD, last_BD
 
 
-def _picked(x_BLD: Tensor, step_BK: Tensor) -> Tensor:
+def _lstms(widths_in: list[int], width: int) -> nn.ModuleList:
+    """Make one LSTM for each layer, of one direction."""
+    return nn.ModuleList(nn.LSTM(width_in, width, batch_first=True) for width_in in widths_in)
+
+
+def _steps(x_BLD: Tensor, step_BK: Tensor) -> Tensor:
     """Return these steps of each row, (B, K, D)."""
-    return x_BLD.gather(1, step_BK[..., None].expand(-1, -1, x_BLD.shape[2]))
+    step_BKD = step_BK[..., None].expand(-1, -1, x_BLD.shape[2])
+    return x_BLD.gather(1, step_BKD)
 
 
 def steps_mask(steps: int, length_B: Tensor) -> Tensor:
     """Return a mask that is True at the steps before each row's length, (B, steps)."""
-    return torch.arange(steps, device=length_B.device) < length_B[:, None]
+    step_T = torch.arange(steps, device=length_B.device)
+    return step_T < length_B[:, None]

@@ -32,54 +32,65 @@ def predict(
     progress: Progress,
     store: Store | None = None,
 ) -> tuple[pa.Table, list[Problem]]:
-    """Answer each row, in order, and return the cells that could not be read.
+    """Answer each row, in order. Return the answers, and the cells that could not be read.
 
-    Id columns come as they are, then each target's answer under its name and more columns for it
-    (`label_probability_cat`), then `problem`, null unless a cell of the row could not be read.
+    The answers have the id columns as they came, then for each target its answer, under its name, and more
+    columns about it (`label_probability_cat`). The last column is `problem`. It is null unless a cell of the
+    row could not be read.
     """
     if len(table):
         columns, problems = _answer_chunks(answering, table, tell, progress, store)
     else:
-        columns, problems = _columns_without_rows(answering, table, tell, progress), []
-    joined = {name: pa.chunked_array(arrays).slice(0, len(table)) for name, arrays in columns.items()}
-    return assemble(joined, problems, schema, table), problems
+        columns = _columns_without_rows(answering, table, tell, progress)
+        problems = []
+    return assemble(columns, problems, schema, table), problems
 
 
 def _answer_chunks(
     answering: Answering, table: Table, tell: Tell, progress: Progress, store: Store | None
-) -> tuple[dict[str, list[pa.Array]], list[Problem]]:
-    """Return the answers of each chunk by column, and the problems of all."""
+) -> tuple[dict[str, pa.ChunkedArray], list[Problem]]:
+    """Return the columns of answers of all rows, by name, and all problems."""
     inputs = check_columns(answering, table, tell)
-    columns: dict[str, list[pa.Array]] = {}
+    arrays: dict[str, list[pa.Array]] = {}
     problems: list[Problem] = []
     for first, chunk in chunks(table):
         rows = answering.prepare(chunk, targets=False, store=store)
         (outputs,) = answering.outputs(rows, [inputs], progress)
-        _append_answers(columns, answering, outputs)
+        for name, array in _answer_columns(answering, outputs).items():
+            arrays.setdefault(name, []).append(array)
         problems += shifted(rows.prepared.problems, first)
+
+    columns = {name: pa.chunked_array(chunk_arrays) for name, chunk_arrays in arrays.items()}
     return columns, problems
 
 
 def _columns_without_rows(
     answering: Answering, table: Table, tell: Tell, progress: Progress
-) -> dict[str, list[pa.Array]]:
-    """Return the columns and types that a table without rows is answered by: those of one empty row."""
+) -> dict[str, pa.ChunkedArray]:
+    """Return the columns of answers of a table without rows: those of one empty row, without the row.
+
+    So they have the same names and types as those of other tables.
+    """
     inputs = answering.columns
     if table.data.column_names:  # an empty list of rows has no columns, which is no mistake
         inputs = check_columns(answering, table, tell)
-    columns: dict[str, list[pa.Array]] = {}
+
     rows = answering.prepare(_row_without_cells(answering.columns), targets=False)
     (outputs,) = answering.outputs(rows, [inputs], progress)
-    _append_answers(columns, answering, outputs)
+    columns = {}
+    for name, array in _answer_columns(answering, outputs).items():
+        columns[name] = pa.chunked_array([array]).slice(0, 0)
     return columns
 
 
-def _append_answers(
-    columns: dict[str, list[pa.Array]], answering: Answering, outputs: Mapping[str, Tensor]
-) -> None:
+def _answer_columns(answering: Answering, outputs: Mapping[str, Tensor]) -> dict[str, pa.Array]:
+    """Return the columns of answers that each target's outputs mean, by name."""
+    columns = {}
     for target, task in answering.tasks.items():
-        for suffix, answer in task.answers(outputs[target]).items():
-            columns.setdefault(f"{target}_{suffix}" if suffix else target, []).append(answer)
+        for suffix, array in task.answers(outputs[target]).items():
+            name = f"{target}_{suffix}" if suffix else target
+            columns[name] = array
+    return columns
 
 
 def shifted(problems: list[Problem], first: int) -> list[Problem]:
@@ -88,17 +99,20 @@ def shifted(problems: list[Problem], first: int) -> list[Problem]:
 
 
 def _row_without_cells(columns: Sequence[str]) -> Table:
-    return Table(pa.table({name: pa.nulls(1) for name in columns}), Path(), "the table")
+    """Return a table of one row, in which all columns are empty."""
+    cells = {name: pa.nulls(1) for name in columns}
+    return Table(pa.table(cells), Path(), "the table")
 
 
 def embed(predictor: Predictor, table: Table, tell: Tell, store: Store | None = None) -> np.ndarray:
-    """Return the fused vectors, float32 of shape (rows, width)."""
+    """Return the fused vector of each row, float32 of shape (rows, width)."""
     inputs = check_columns(predictor, table, tell)
     vectors = []
     for _, chunk in chunks(table):
         rows = predictor.prepare(chunk, targets=False, store=store)
         for batch in rows.in_order(BATCH):
             vectors.append(predictor.fused(batch, inputs))
+
     if not vectors:
         return np.zeros((0, predictor.width), dtype=np.float32)
     return torch.cat(vectors).numpy()
@@ -107,7 +121,8 @@ def embed(predictor: Predictor, table: Table, tell: Tell, store: Store | None = 
 def chunks(table: Table) -> Iterator[tuple[int, Table]]:
     """Yield the table in chunks that fit in memory, each with the number of its first row."""
     for first in range(0, len(table), CHUNK):
-        yield first, Table(table.data.slice(first, CHUNK), table.root, table.name)
+        rows = table.data.slice(first, CHUNK)
+        yield first, Table(rows, table.root, table.name)
 
 
 def check_columns(answering: Answering, table: Table, tell: Tell) -> list[str]:
@@ -116,36 +131,48 @@ def check_columns(answering: Answering, table: Table, tell: Tell) -> list[str]:
     Raises `TableError` if it has none of them.
     """
     names = table.data.column_names
-    absent = [name for name in answering.columns if origin(name, names) not in names]
-    if absent and len(absent) == len(answering.columns):
+    inputs, absent = [], []
+    for column in answering.columns:
+        # The audio of a video is an input, `film.sound`, that is read from the column `film`.
+        if origin(column, names) in names:
+            inputs.append(column)
+        else:
+            absent.append(column)
+
+    if absent and not inputs:
         raise TableError(
             f"{table.name} has none of the model's input columns ({', '.join(absent)}); it has "
             f"{', '.join(names) or 'no column'}"
         )
     _warn_of_absent(answering, table, absent, tell)
-    return [name for name in answering.columns if name not in absent]
+    return inputs
 
 
 def _warn_of_absent(answering: Answering, table: Table, absent: list[str], tell: Tell) -> None:
+    """Warn of inputs that the table lacks, with the name that each may have been mistyped as."""
     names = table.data.column_names
     model_columns = {*answering.columns, *answering.tasks}
     unused = [name for name in names if name not in model_columns]
-    for name in dict.fromkeys(origin(name, names) for name in absent):
-        suggestion = nearest(name, unused)
+
+    # A video and its audio come from one column: name it once.
+    absent_columns = dict.fromkeys(origin(column, names) for column in absent)
+    for column in absent_columns:
+        suggestion = nearest(column, unused)
         hint = f"; {suggestion}" if suggestion.startswith("did") else ""
-        tell(f"input '{name}' is not in {table.name}: treated as missing in every row{hint}")
+        tell(f"input '{column}' is not in {table.name}: treated as missing in every row{hint}")
 
 
 def beside(table: pa.Table, answers: pa.Table, ids: Sequence[str] = ()) -> pa.Table:
     """Append the answers to a table, without `ids`, which it has already.
 
-    An answer whose name is that of a column of the table gets `_answer`.
+    If the table has a column of an answer's name, `_answer` is appended to the name.
     """
     table_names = set(table.column_names)
     for name in answers.column_names:
-        if name not in ids:
-            answer_name = f"{name}_answer" if name in table_names else name
-            table = table.append_column(answer_name, answers[name])
+        if name in ids:
+            continue
+        answer_name = f"{name}_answer" if name in table_names else name
+        table = table.append_column(answer_name, answers[name])
     return table
 
 

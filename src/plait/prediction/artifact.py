@@ -29,6 +29,9 @@ from plait.table.json import JSON
 
 FILES = ("recipe.yaml", "plan.json", "state.json", "weights.safetensors")
 
+# What JSON, pydantic, torch and safetensors raise for files that were damaged or edited.
+DAMAGE = (ValueError, ValidationError, KeyError, TypeError, RuntimeError, OSError, SafetensorError)
+
 
 @dataclass
 class Artifact:
@@ -61,44 +64,46 @@ def save(artifact: Artifact, folder: Path) -> None:
 def load(folder: str | Path) -> Artifact:
     """Load the trained model in a folder, ready to predict.
 
-    Raises `ArtifactError` when it is none, unfinished, damaged, or of another version.
+    Raises `ArtifactError` if the folder holds no trained model, or one that is unfinished, damaged or of
+    another format.
     """
     folder = Path(folder)
     _check_files(folder)
     try:
-        plan = Plan.from_dict(_read_json(folder / "plan.json"))
-        preprocessing = Preprocessing.from_state(plan, _read_json(folder / "state.json"))
-        model = MultimodalModel.build(plan, preprocessing, training=False)
-        model.load_state_dict(load_file(folder / "weights.safetensors"))
-        for network in networks(model):
-            network.folder = folder / "pretrained" / network.identity
-        metrics = folder / "metrics.json"
-        record = _read_json(metrics) if metrics.is_file() else {}
+        return _load(folder)
     except PlaitError:
         raise
-    except (
-        ValueError,
-        ValidationError,
-        KeyError,
-        TypeError,
-        RuntimeError,
-        OSError,
-        SafetensorError,
-    ) as error:
+    except DAMAGE as error:
         raise ArtifactError(f"'{folder}' is damaged: {type(error).__name__}: {error}") from error
-    model.eval()
-    return Artifact(plan, preprocessing, model, record)
+
+
+def _load(folder: Path) -> Artifact:
+    """Load a trained model. Raise whatever the readers of its files raise."""
+    plan = Plan.from_dict(_read_json(folder / "plan.json"))
+    preprocessing = Preprocessing.from_state(plan, _read_json(folder / "state.json"))
+    model = MultimodalModel.build(plan, preprocessing, training=False)
+    model.load_state_dict(load_file(folder / "weights.safetensors"))
+
+    # Frozen encoders load their weights when they first run, from the copies that `save` made.
+    for network in networks(model):
+        network.folder = folder / "pretrained" / network.identity
+
+    metrics = folder / "metrics.json"
+    record: Record = _read_json(metrics) if metrics.is_file() else {}
+    return Artifact(plan, preprocessing, model.eval(), record)
 
 
 def _check_files(folder: Path) -> None:
     """Raise `ArtifactError` unless a folder holds all files of a model, in the present format."""
     if not folder.is_dir():
         raise ArtifactError(f"no folder '{folder}' (looked in {Path.cwd()})")
-    # older formats lack files of the present one: look at the format first
+
+    # The format comes first: a folder of an older one may lack files, and "unfinished" would be wrong.
     _check_format(folder)
     absent = [name for name in FILES if not (folder / name).is_file()]
     if not absent:
         return
+
     if (folder / CHECKPOINTS[0]).is_file():
         raise ArtifactError(
             f"'{folder}' holds a training that has not ended; go on with: plait fit --resume {folder}"
@@ -107,17 +112,19 @@ def _check_files(folder: Path) -> None:
 
 
 def _check_format(folder: Path) -> None:
+    """Raise `ArtifactError` if a folder says that it has another format."""
     path = folder / "state.json"
     if not path.is_file():
         return
     try:
-        written = _read_json(path).get("format")
+        saved_format = _read_json(path).get("format")
     except (ValueError, OSError, AttributeError) as error:
         raise ArtifactError(f"'{path}' is damaged: {error}") from error
-    if written != FORMAT:
+
+    if saved_format != FORMAT:
         raise ArtifactError(
-            f"'{folder}' has format {written}; this plait reads {FORMAT}. Train the model again, or load it "
-            f"with the plait that wrote it"
+            f"'{folder}' has format {saved_format}; this plait reads {FORMAT}. Train the model again, or "
+            f"load it with the plait that wrote it"
         )
 
 
@@ -127,7 +134,7 @@ def _read_json(path: Path) -> JSON:
 
 
 def identity(folder: Path) -> str:
-    """Return a digest of a trained model. Only vectors of the same model can be compared."""
+    """Return a digest of a trained model. An index keeps it: vectors of two models cannot be compared."""
     digest = hashlib.blake2b(digest_size=16)
     for name in ("plan.json", "weights.safetensors"):
         digest.update((folder / name).read_bytes())
@@ -152,11 +159,12 @@ def copy(files: Path, folder: Path) -> None:
     for path in files.rglob("*"):
         if path.suffix not in (".json", ".safetensors") or not path.is_file():
             continue
-        target = folder / path.relative_to(files)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.exists():
+
+        copied = folder / path.relative_to(files)
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        if copied.exists():
             continue
         try:
-            os.link(path.resolve(), target)
+            os.link(path.resolve(), copied)  # the hub's cache holds symbolic links, which must not be copied
         except OSError:
-            shutil.copyfile(path, target)
+            shutil.copyfile(path, copied)

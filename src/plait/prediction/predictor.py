@@ -1,10 +1,10 @@
-"""Compute the outputs and the fused vectors of rows."""
+"""Compute what a network answers for rows: the outputs of its targets, and fused vectors."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -23,20 +23,25 @@ from plait.nn.device import Settings, to_channels_last
 from plait.table.table import Progress, Table
 from plait.tasks.base import Task, joined
 
-BATCH = 64
+BATCH = 64  # rows that go through the network at once
+
+# The layers that hold nearly all weights. The others, such as norms, stay in float32.
+LARGE_PRODUCTS = (nn.Conv2d, nn.Conv3d, nn.Linear, nn.LSTM, nn.Embedding)
+
+ByTarget: TypeAlias = dict[str, Tensor]  # the output of each target
 
 
 class Rows(Protocol):
-    """Rows that have been prepared: a `Dataset`, or several of the same rows."""
+    """Prepared rows of a table: a `Dataset`, or several datasets of the same rows."""
 
     @property
     def prepared(self) -> Prepared:
-        """The prepared table, which has the labels."""
+        """The prepared table that the rows are from. It has the labels."""
         ...
 
     @property
     def rows(self) -> Tensor:
-        """The numbers of the rows in the prepared table."""
+        """The rows' numbers in the prepared table."""
         ...
 
     def __len__(self) -> int: ...
@@ -62,8 +67,8 @@ class Answering(Protocol):
 
     def outputs(
         self, rows: Any, subsets: Sequence[Sequence[str]], progress: Progress = ...
-    ) -> list[dict[str, Tensor]]:
-        """Return each target's outputs for all rows, for each subset of the columns, the others hidden."""
+    ) -> list[ByTarget]:
+        """Return the outputs for all rows, for each subset of the columns. The other columns are hidden."""
 
 
 class Predictor(Preparing):
@@ -76,11 +81,14 @@ class Predictor(Preparing):
     def __init__(
         self, model: MultimodalModel, preprocessing: Preprocessing, settings: Settings, plan: Plan
     ) -> None:
-        self.preprocessing, self.settings, self.plan = preprocessing, settings, plan
+        self.preprocessing = preprocessing
+        self.settings = settings
+        self.plan = plan
+
         if settings.precision == "bf16":
             model = copy.deepcopy(model)
             for module in model.modules():
-                if isinstance(module, (nn.Conv2d, nn.Conv3d, nn.Linear, nn.LSTM, nn.Embedding)):
+                if isinstance(module, LARGE_PRODUCTS):
                     module.bfloat16()
         if settings.channels_last:
             to_channels_last(model)
@@ -103,59 +111,69 @@ class Predictor(Preparing):
 
     def outputs(
         self, rows: Dataset, subsets: Sequence[Sequence[str]], progress: Progress = lambda n: None
-    ) -> list[dict[str, Tensor]]:
-        """Return each target's outputs for all rows, for each subset of the columns; nothing without rows.
+    ) -> list[ByTarget]:
+        """Return the outputs for all rows, for each subset of the columns. Without rows, the list is empty.
 
         Every column is encoded once: all subsets together cost little more than one.
         """
-        of_batches: list[list[dict[str, Tensor]]] = []
+        of_batches: list[list[ByTarget]] = []
         for batch in rows.in_order(BATCH):
             of_batches.append(self.of_batch(batch, subsets))
             progress(len(batch))
-        if not of_batches:
-            return []
-        joined_subsets = []
-        for subset in range(len(subsets)):
-            of_subset = [outputs[subset] for outputs in of_batches]
-            by_target = {}
-            for target in self.model.targets:
-                by_target[target] = joined([outputs[target] for outputs in of_subset])
-            joined_subsets.append(by_target)
-        return joined_subsets
+
+        # Each batch has a list of subsets. Join what all batches have of each subset.
+        of_subsets = zip(*of_batches, strict=True)
+        return [self._joined(of_subset) for of_subset in of_subsets]
 
     @torch.inference_mode()
-    def of_batch(self, batch: Batch, subsets: Sequence[Sequence[str]]) -> list[dict[str, Tensor]]:
-        """Return each task's output for a batch as encoders take it, for each subset of the columns.
+    def of_batch(self, batch: Batch, subsets: Sequence[Sequence[str]]) -> list[ByTarget]:
+        """Return the decoded outputs for a batch from `Dataset`, for each subset of the columns.
 
-        All outputs are in float32 on the CPU.
+        All outputs are on the CPU, and in float32 unless they are integers.
         """
         batch = batch.to(torch.device(self.settings.device))
         of_subsets = []
         with self.settings.autocast():
             encoded = self.model.encode(batch)
             for columns in subsets:
+                # These are the steps of `forward`, for a table that has these columns only.
                 subset = self.model.keep(encoded, columns)
-                outputs = self.model.answer(self.model.fuse(subset), subset)
-                decoded = {}
-                for target, output in outputs.items():
-                    decoded[target] = self._decoded(target, output)
-                of_subsets.append(decoded)
+                fused = self.model.fuse(subset)
+                outputs = self.model.answer(fused, subset)
+                of_subsets.append(self._decoded(outputs))
         return of_subsets
 
-    def _decoded(self, target: str, output: Tensor) -> Tensor:
-        decoded = self.model.task(target).decode(output, thorough=True)
-        return (decoded.float() if decoded.is_floating_point() else decoded).cpu()
+    def _decoded(self, outputs: ByTarget) -> ByTarget:
+        """Decode the output of each target, and move it to the CPU."""
+        decoded = {}
+        for target, output in outputs.items():
+            x = self.model.task(target).decode(output, thorough=True)
+
+            # Ids of texts are integers. NumPy has no bf16.
+            if x.is_floating_point():
+                x = x.float()
+            decoded[target] = x.cpu()
+        return decoded
+
+    def _joined(self, of_batches: Sequence[ByTarget]) -> ByTarget:
+        """Join the outputs of all batches."""
+        outputs = {}
+        for target in self.model.targets:
+            outputs[target] = joined([of_batch[target] for of_batch in of_batches])
+        return outputs
 
     @torch.inference_mode()
     def fused(self, batch: Batch, columns: Sequence[str]) -> Tensor:
-        """Return the fused vector of each row of a table that has these columns, in float32 on the CPU.
+        """Return the vector that each row is answered from, if its table has these columns only.
 
-        It is that of the target which reads the most columns.
+        It is in float32 on the CPU. Of several targets, the one that reads the most columns gives it.
         """
         batch = batch.to(torch.device(self.settings.device))
         with self.settings.autocast():
-            encoded = self.model.keep(self.model.encode(batch), columns)
-            return self.model.fuse(encoded)[self._widest_target].answered_BD().float().cpu()
+            encoded = self.model.encode(batch)
+            subset = self.model.keep(encoded, columns)
+            fused = self.model.fuse(subset)[self._widest_target]
+            return fused.answered_BD().float().cpu()
 
     @property
     def width(self) -> int:
@@ -165,9 +183,10 @@ class Predictor(Preparing):
     @property
     def _widest_target(self) -> str:
         """The target that is predicted from the most columns."""
-        if not self.model.fuser_of:
+        targets = self.model.fuser_of
+        if not targets:
             raise RecipeError(
                 "no target of this model is answered from a fused vector; "
-                "an aligned column has embeddings of its own: column="
+                "name an aligned column to get its embeddings: column="
             )
-        return max(self.model.fuser_of, key=lambda target: len(self.model.fuser(target).columns))
+        return max(targets, key=lambda target: len(self.model.fuser(target).columns))

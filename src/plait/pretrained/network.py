@@ -1,6 +1,7 @@
-"""Pretrained networks: load them, tell how wide their vectors are and which input they expect.
+"""Load and run pretrained networks, and find out which input they expect and how wide their vectors are.
 
-Shape letters: B rows, L tokens, T steps, M mel bands, D width.
+Shape letters: B rows, N frames of all rows, L tokens, T steps, M mel bands, C channels, H and W the sides of
+a grid, D width.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch.nn import functional as F
 from plait.errors import RecipeError
 from plait.nn.batch import Values
 from plait.nn.device import to_channels_last
-from plait.nn.layers import masked_mean
+from plait.nn.layers import masked_mean, steps_mask
 from plait.pretrained import files as weights
 from plait.pretrained.convnets import PLANS, ConvNet
 from plait.pretrained.files import Architecture
@@ -31,17 +32,16 @@ if TYPE_CHECKING:
     from transformers.modeling_outputs import BaseModelOutput
 
 
-# entries of a config that do not describe the network
+# Entries of a config that do not describe the network.
 NOT_FORM = ("auto_map", "transformers_version", "dtype", "torch_dtype")
 
-
-# types whose width is `hidden_size`, so that transformers need not be imported to know it
+# Types whose width is `hidden_size`: transformers need not be imported to know it.
 COMMON = ("bert", "roberta", "xlm-roberta", "mpnet", "distilbert", "vit", "deit", "dinov2")
 
+# Types that take all frames of a video at once.
+OF_CLIPS = ("videomae", "timesformer", "vivit")
 
-OF_CLIPS = ("videomae", "timesformer", "vivit")  # types that take all frames at once
-
-
+# Types that take waves.
 OF_WAVES = (
     "wav2vec2",
     "hubert",
@@ -55,28 +55,31 @@ OF_WAVES = (
 )
 
 
+# Types that take mel spectrograms as `audio` makes them.
+OF_SPECTRA = ("whisper",)
+
 LONGEST = 512  # tokens of a text, if the model's files do not say
-
-
-OF_SPECTRA = ("whisper",)  # types that take mel spectrograms as `audio` makes them
-
-
 SHORTEST = 400  # samples that the convolutions of wav2vec 2.0 need to give one vector
 
 
 class Network:
-    """A pretrained network. Its module is loaded when it is first used; copies of a model share it.
+    """A pretrained network. Its module is loaded when it is first used.
 
-    `tower` names the entry of the config that describes the tower of a model of two towers, such as CLIP.
+    `identity` is a hash of its files (see `files.identity`). `tower` names the entry of the config that
+    describes the tower of a model of two towers, such as CLIP.
     """
 
     def __init__(self, model: str, identity: str, architecture: Architecture, tower: str) -> None:
-        self.model, self.identity, self.architecture, self.tower = model, identity, architecture, tower
+        self.model = model
+        self.identity = identity
+        self.architecture = architecture
+        self.tower = tower
         self.folder: Path | None = None  # where a saved model keeps its files
-        self.pools = True
+        self.pools = True  # whether its pooler has trained weights
         self._loaded: nn.Module | None = None
 
     def __deepcopy__(self, memo: dict[int, object]) -> Network:
+        """Return itself: copies of a model share the module, which is large and is not trained."""
         return self
 
     @property
@@ -93,7 +96,7 @@ class Network:
         return folder
 
     def on(self, device: torch.device) -> nn.Module:
-        """Return the network with its pretrained weights on a device, not to be trained."""
+        """Return the network with its pretrained weights on a device, loaded once and frozen."""
         if self._loaded is None:
             network = self.trained()
             if isinstance(network, ConvNet):
@@ -118,16 +121,18 @@ class Network:
         return self._of_tower(model)
 
     def _convolutions(self) -> nn.Module:
+        """Return a new copy of one of `PLANS`, without the classifier of ImageNet."""
         network = ConvNet(PLANS[self.architecture["network"]])
         tensors = load_file(self.files / "model.safetensors")
-        without_classifier = {
-            name: tensor for name, tensor in tensors.items() if not name.startswith("classifier.")
-        }
-        network.load_state_dict(without_classifier)
+        for name in list(tensors):
+            if name.startswith("classifier."):
+                del tensors[name]
+        network.load_state_dict(tensors)
         to_channels_last(network)
         return network
 
     def _of_hugging_face(self) -> nn.Module:
+        """Return a new copy of a network of transformers. Raises `RecipeError` if its files lack tensors."""
         from transformers import AutoModel
 
         safely = {"use_safetensors": True, "trust_remote_code": False, "local_files_only": True}
@@ -135,9 +140,9 @@ class Network:
             model, report = AutoModel.from_pretrained(
                 self.files, dtype=torch.float32, output_loading_info=True, **safely
             )
-        missing = report["missing_keys"]
 
-        # a pooler and a mask's vector may be missing: nothing here needs them
+        # A pooler and a mask's vector may be missing: nothing here needs them.
+        missing = report["missing_keys"]
         absent = [key for key in missing if "pooler" not in key and "masked_spec_embed" not in key]
         if absent:
             raise RecipeError(
@@ -145,35 +150,41 @@ class Network:
                 f"among them"
             )
 
-        # transformers fills a missing pooler with random numbers
+        # transformers fills a missing pooler with random numbers.
         self.pools = not any("pooler" in key for key in missing)
         return self._of_tower(model)
 
     def _of_tower(self, model: PreTrainedModel) -> nn.Module:
-        """Return the part of a model that encodes: its encoder, its tower, or all of it."""
+        """Return the module of a model that encodes: its encoder, its tower, or the model itself."""
         if model.config.is_encoder_decoder:
             return cast(nn.Module, model.get_encoder())
-        if getattr(model.config, self.tower, None) is None:
+
+        has_towers = getattr(model.config, self.tower, None) is not None
+        if not has_towers:
             return cast(nn.Module, model)
-        tower: nn.Module = getattr(model, self.tower.replace("config", "model"))
+        attribute = self.tower.replace("config", "model")  # `vision_config` describes `vision_model`
+        tower: nn.Module = getattr(model, attribute)
         return tower
 
     def vectors(self, module: nn.Module, values: Values, kind: str, pool: str, unit: bool) -> Values:
         """Return what a module of this architecture makes of cells: floats (B, L, D), with lengths.
 
         `kind` is that of the cells' layout. With `unit`, each vector has length 1. Raises `RecipeError` if
-        the network does not take such cells, or has no pooler but is asked for it.
+        the network does not take such cells, or if `pool` is `pooler` and it has none.
         """
-        if kind == "frames" and self.architecture.get("model_type") not in OF_CLIPS:
+        takes_all_frames = self.architecture.get("model_type") in OF_CLIPS
+        if kind == "frames" and not takes_all_frames:
             return self._of_frames(module, values, pool, unit)
+
         try:
             output, length_B = self._run(module, values, kind)
         except ValueError as error:
             raise RecipeError(
                 f"'{self.model}' does not take what the column's options make of cells: {error}"
             ) from error
+
         if pool == "none" and kind == "spectrogram":
-            length_B = None  # Whisper's decoder also reads the silence behind the end
+            length_B = None  # Whisper's decoder also reads the silence after the end
         x_BLD, length_B = self._pooled(output, length_B, pool)
         x_BLD = x_BLD.float()
         if unit:
@@ -185,29 +196,33 @@ class Network:
     ) -> tuple[Tensor, Tensor | None]:
         """Pool a module's output to one vector per cell, unless `pool` is `none`.
 
-        Returns the vectors (B, L, D), and their lengths where these differ between rows.
+        Return the vectors (B, L, D), and their lengths where these differ between rows.
         """
         if pool == "pooler":
             pooled_BD = getattr(output, "pooler_output", None)
             if not self.pools or pooled_BD is None:
                 raise RecipeError(f"'{self.model}' has no pooling of its own; use pool: mean")
             return pooled_BD[:, None], None
+
         x_BLD = output if isinstance(output, Tensor) else output.last_hidden_state
         if x_BLD.ndim == 4:  # a grid (B, D, H, W)
             x_BLD = x_BLD.flatten(2).transpose(1, 2)
         if pool == "cls":
             return x_BLD[:, :1], None
         if pool == "mean":
-            mask_BL = Values(x_BLD, _lengths_or_all(x_BLD, length_B)).mask_BL()
-            return masked_mean(x_BLD, mask_BL)[:, None], None
+            mask_BL = steps_mask(x_BLD.shape[1], _lengths_or_all(x_BLD, length_B))
+            mean_BD = masked_mean(x_BLD, mask_BL)
+            return mean_BD[:, None], None
         return x_BLD, length_B
 
     def _run(
         self, module: nn.Module, values: Values, kind: str
     ) -> tuple[Tensor | BaseModelOutput, Tensor | None]:
-        """Run the module. Returns its own output, and the lengths of the rows where these differ."""
+        """Run the module. Return its output, and the lengths of the rows where these differ."""
         if kind == "tokens":
-            return module(input_ids=values.x.long(), attention_mask=values.mask_BL().long()), values.length_B
+            mask_BL = values.mask_BL().long()
+            output = module(input_ids=values.x.long(), attention_mask=mask_BL)
+            return output, values.length_B
         if kind == "wave":
             return self._of_waves(module, values)
         if kind == "spectrogram":
@@ -221,7 +236,8 @@ class Network:
         assert values.length_B is not None
         count = int(self.architecture.get("num_frames", values.x.shape[1]))
         last_B1 = (values.length_B - 1).clamp(min=0)[:, None]
-        frame_BT = (torch.linspace(0, 1, count, device=last_B1.device) * last_B1).round().long()
+        share_T = torch.linspace(0, 1, count, device=last_B1.device)
+        frame_BT = (share_T * last_B1).round().long()
         row_B1 = torch.arange(len(frame_BT), device=frame_BT.device)[:, None]
         return values.x[row_B1, frame_BT]
 
@@ -236,42 +252,53 @@ class Network:
         for row, length in enumerate(values.length_B):
             wave_1T = values.x[row : row + 1, : int(length)]
             samples = wave_1T.shape[1]
-            padded_1T = F.pad(wave_1T, (0, max(SHORTEST - samples, 0)))
+            padding = max(SHORTEST - samples, 0)
+            padded_1T = F.pad(wave_1T, (0, padding))
             with _hiding(module, samples):
-                states.append(module(padded_1T).last_hidden_state[0])
-        length_B = torch.tensor([len(state) for state in states], device=values.x.device)
-        return nn.utils.rnn.pad_sequence(states, batch_first=True), length_B
+                state_1LD = module(padded_1T).last_hidden_state
+            states.append(state_1LD[0])
+
+        length_B = torch.tensor([len(state_LD) for state_LD in states], device=values.x.device)
+        x_BLD = nn.utils.rnn.pad_sequence(states, batch_first=True)
+        return x_BLD, length_B
 
     @staticmethod
     def _of_spectra(module: PreTrainedModel, values: Values) -> tuple[Tensor, Tensor]:
         """Run the module on spectra in the form that Whisper was trained on.
 
-        What is more than 80 dB below a recording's loudest band is raised to that level. All recordings are
-        as long as the longest that Whisper reads, with silence behind them.
+        Levels more than 80 dB below a recording's loudest band are raised to 80 dB below it. All recordings
+        are padded with silence to the longest that Whisper reads.
         """
         assert values.length_B is not None
-        bands, expected_bands = values.x.shape[2], int(module.config.num_mel_bins)
+        bands = values.x.shape[2]
+        expected_bands = int(module.config.num_mel_bins)
         if bands != expected_bands:
             raise RecipeError(
                 f"the network takes {expected_bands} mel bands, the recordings have {bands}: leave the "
                 f"modality's bands to it"
             )
-        steps = 2 * int(module.config.max_source_positions)
+
         mask_BT1 = values.mask_BL()[..., None]
         x_BTM = values.x.float().masked_fill(~mask_BT1, -math.inf)
 
-        # levels are powers of ten, which `Audio.transform` scales as (level + 4) / 4
+        # Levels are powers of ten, which `Audio.transform` scales as (level + 4) / 4. So 80 dB are 8 / 4.
         loudest_B11 = x_BTM.amax((1, 2), keepdim=True)
         floor_B11 = (loudest_B11 - 8 / 4).clamp(min=(-10 + 4) / 4)
-        padded_BTM = F.pad(x_BTM, (0, 0, 0, steps - x_BTM.shape[1]), value=-math.inf)
+
+        # A convolution of stride 2 makes one vector of two spectra.
+        steps = 2 * int(module.config.max_source_positions)
+        padding = steps - x_BTM.shape[1]
+        padded_BTM = F.pad(x_BTM, (0, 0, 0, padding), value=-math.inf)
         x_BTM = torch.maximum(padded_BTM, floor_B11)
-        return module(x_BTM.transpose(1, 2)).last_hidden_state, (values.length_B + 1) // 2
+        x_BLD = module(x_BTM.transpose(1, 2)).last_hidden_state
+        return x_BLD, (values.length_B + 1) // 2
 
     def _of_frames(self, module: nn.Module, values: Values, pool: str, unit: bool) -> Values:
         """Return one vector for each frame within a video's length."""
         mask_BT = values.mask_BL()
-        images = Values(values.x[mask_BT].contiguous(memory_format=torch.channels_last))
-        vectors_ND = self.vectors(module, images, "grid", pool, unit).x[:, 0]
+        images_NCHW = values.x[mask_BT].contiguous(memory_format=torch.channels_last)
+        vectors_N1D = self.vectors(module, Values(images_NCHW), "grid", pool, unit).x
+        vectors_ND = vectors_N1D[:, 0]
         x_BTD = vectors_ND.new_zeros(*mask_BT.shape, vectors_ND.shape[1])
         x_BTD = x_BTD.index_put(mask_BT.nonzero(as_tuple=True), vectors_ND)
         return Values(x_BTD, values.length_B, encoded=True)
@@ -283,10 +310,11 @@ def _form(architecture: Architecture) -> Architecture:
 
 
 def _lengths_or_all(x_BLD: Tensor, length_B: Tensor | None) -> Tensor:
-    """Return the lengths of the rows; where there are none, all tokens are valid."""
+    """Return the lengths of the rows. Without lengths, all tokens are valid."""
     if length_B is not None:
         return length_B
-    return torch.full((len(x_BLD),), x_BLD.shape[1], device=x_BLD.device)
+    rows, length, _ = x_BLD.shape
+    return torch.full((rows,), length, device=x_BLD.device)
 
 
 @contextmanager
@@ -297,7 +325,8 @@ def quiet() -> Iterator[None]:
     """
     from transformers.utils import logging
 
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    level = logging.get_verbosity()
+    bars = logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
@@ -309,7 +338,10 @@ def quiet() -> Iterator[None]:
 
 
 def _steps(config: PretrainedConfig, samples: int) -> int:
-    """Return how many vectors such a network makes of so many samples: of its convolutions and adapters."""
+    """Return how many vectors a network of waves makes of so many samples.
+
+    Its convolutions make fewer steps of them, and its adapters fewer still.
+    """
     layers = list(zip(config.conv_kernel, config.conv_stride, strict=True))
     if getattr(config, "add_adapter", False):
         layers += [(1, config.adapter_stride)] * config.num_adapter_layers
@@ -324,20 +356,25 @@ def _hiding(module: PreTrainedModel, samples: int) -> Iterator[None]:
 
     transformers raises an error for such a recording.
     """
-    augments = getattr(module.config, "apply_spec_augment", False)
-    steps = _steps(module.config, max(samples, SHORTEST)) if module.training and augments else 0
-    module.config.apply_spec_augment = augments and steps > module.config.mask_time_length
+    config = module.config
+    augments = getattr(config, "apply_spec_augment", False)
+    is_long_enough = False
+    if module.training and augments:
+        steps = _steps(config, max(samples, SHORTEST))
+        is_long_enough = steps > config.mask_time_length
+
+    config.apply_spec_augment = is_long_enough
     try:
         yield
     finally:
-        module.config.apply_spec_augment = augments
+        config.apply_spec_augment = augments
 
 
 def width(architecture: Architecture, tower: str) -> int:
     """Return how wide a network's vectors are.
 
-    Raises `RecipeError` if transformers is not installed, does not know the network, or if the network's
-    config does not say.
+    Raises `RecipeError` if transformers is not installed or does not know the network, or if the network's
+    config does not state the width.
     """
     if "network" in architecture:
         return PLANS[architecture["network"]].width
@@ -345,20 +382,21 @@ def width(architecture: Architecture, tower: str) -> int:
         raise RecipeError(
             "pretrained models of Hugging Face need transformers: pip install 'plait[pretrained]'"
         )
-    size = architecture.get("hidden_size")
-    if isinstance(size, int) and architecture.get("model_type") in COMMON:
-        return size  # saves the import
-    from transformers import CONFIG_MAPPING, AutoConfig
 
     kind = architecture.get("model_type", "")
+    size = architecture.get("hidden_size")
+    if isinstance(size, int) and kind in COMMON:
+        return size
+    from transformers import CONFIG_MAPPING, AutoConfig  # takes seconds
+
     if kind not in CONFIG_MAPPING:
         raise RecipeError(
             f"transformers knows no model of type '{kind}'; one that brings its own code cannot be used: "
             f"plait never runs that"
         )
     settings = AutoConfig.for_model(**_form(architecture))
-    settings = getattr(settings, tower, None) or settings
-    size = _stated_width(settings)
+    tower_settings = getattr(settings, tower, None) or settings
+    size = _stated_width(tower_settings)
     if not size:
         raise RecipeError(
             f"how wide the vectors of a '{kind}' are is not in its config.json (hidden_size, d_model, "
@@ -374,7 +412,9 @@ def _stated_width(settings: Architecture) -> int:
         if size:
             return int(size)
     sizes = getattr(settings, "hidden_sizes", None)
-    return int(sizes[-1]) if sizes else 0
+    if not sizes:
+        return 0
+    return int(sizes[-1])
 
 
 def pooling(folder: Path, architecture: Architecture, modality: str) -> str:
@@ -385,26 +425,31 @@ def pooling(folder: Path, architecture: Architecture, modality: str) -> str:
     if modality == "audio" or architecture.get("model_type") in OF_CLIPS:
         return "mean"
 
-    # The mean of a grid of convolutions. The first token of a transformer over patches, unless it has none
-    # and pools by itself.
+    # Swin and SigLIP have no first token and pool by themselves.
     vision = architecture.get("vision_config", architecture)
-    if "window_size" in vision or str(vision.get("model_type", "")).startswith("siglip"):
+    model_type = str(vision.get("model_type", ""))
+    if "window_size" in vision or model_type.startswith("siglip"):
         return "pooler"
-    return "cls" if "patch_size" in vision and "num_attention_heads" in vision else "mean"
+
+    # Transformers over patches have a first token. Convolutions give a grid.
+    has_patches = "patch_size" in vision and "num_attention_heads" in vision
+    return "cls" if has_patches else "mean"
 
 
 def asked(model: str, architecture: Architecture, modality: str) -> JSON:
     """Return the modality's options that give a network the input it was trained on.
 
-    They come from the model's files. Raises `RecipeError` if a column of sounds cannot be read by it.
+    They come from the model's files. Raises `RecipeError` if the network cannot read a column of audio.
     """
     folder = weights.find(model)
     if modality == "text":
         description = weights.read_json(folder, "sentence_bert_config.json")
         longest = description.get("max_seq_length")
         if not longest:
-            longest = min(int(architecture.get("max_position_embeddings", LONGEST)), LONGEST)
+            positions = int(architecture.get("max_position_embeddings", LONGEST))
+            longest = min(positions, LONGEST)
         return {"split": "pretrained", "tokenizer": model, "max_tokens": longest}
+
     preprocessor = weights.read_json(folder, "preprocessor_config.json")
     if modality == "audio":
         return _audio_options(model, preprocessor, architecture)
@@ -415,14 +460,13 @@ def asked(model: str, architecture: Architecture, modality: str) -> JSON:
 
 
 def _audio_options(model: str, preprocessor: Architecture, architecture: Architecture) -> JSON:
-    """Return a `preprocessor_config.json` of a network of sounds as options of `audio`."""
+    """Return the `preprocessor_config.json` of a network that reads audio as options of `audio`."""
     kind = architecture.get("model_type")
     if kind in OF_SPECTRA:
         return _spectrogram_options(preprocessor, architecture)
     if kind not in OF_WAVES:
-        raise RecipeError(
-            f"'{model}' is a '{kind}'; for sounds expected one of {', '.join((*OF_WAVES, *OF_SPECTRA))}"
-        )
+        kinds = ", ".join((*OF_WAVES, *OF_SPECTRA))
+        raise RecipeError(f"'{model}' is a '{kind}'; for audio expected one of {kinds}")
     return {
         "form": "wave",
         "rate": int(preprocessor.get("sampling_rate", 16_000)),
@@ -431,13 +475,18 @@ def _audio_options(model: str, preprocessor: Architecture, architecture: Archite
 
 
 def _spectrogram_options(preprocessor: Architecture, architecture: Architecture) -> JSON:
-    """Return the options of `audio` for a network of spectra: all of a recording up to its longest input."""
+    """Return the options of `audio` for a network of spectra. It reads recordings up to its longest input.
+
+    Whisper's files are the pattern: what they lack has Whisper's value.
+    """
     rate = int(preprocessor.get("sampling_rate", 16_000))
+    window = int(preprocessor.get("n_fft", 400)) / rate
     hop = int(preprocessor.get("hop_length", 160)) / rate
-    seconds = 2 * int(architecture.get("max_source_positions", 1500)) * hop
+    steps = 2 * int(architecture.get("max_source_positions", 1500))
+    seconds = steps * hop
     return {
         "rate": rate,
-        "window": int(preprocessor.get("n_fft", 400)) / rate,
+        "window": window,
         "hop": hop,
         "bands": int(architecture.get("num_mel_bins", 80)),
         "lowest": 0.0,
@@ -451,23 +500,27 @@ def _spectrogram_options(preprocessor: Architecture, architecture: Architecture)
 def _image_options(preprocessor: Architecture) -> JSON:
     """Return the size, framing and colours of a `preprocessor_config.json` as options of `image`."""
     crops = preprocessor.get("do_center_crop")
-    size = preprocessor.get("crop_size") if crops else preprocessor.get("size")
+    size = preprocessor.get("crop_size" if crops else "size")
     if size is None:
         size = 224
+
     mean, std = 0.0, 1.0
     if preprocessor.get("do_normalize", True):
         mean = preprocessor.get("image_mean", [0.5] * 3)
         std = preprocessor.get("image_std", [0.5] * 3)
+
+    names_shortest_edge = isinstance(size, dict) and "shortest_edge" in size
     fit = "stretch"
     if preprocessor.get("do_pad"):
         fit = "pad"
-    elif crops or (isinstance(size, dict) and "shortest_edge" in size):
+    elif crops or names_shortest_edge:
         fit = "crop"
     return {"size": _side(size), "fit": fit, "mean": mean, "std": std}
 
 
 def _side(size: int | Mapping[str, int]) -> int:
-    """Return the pixels a side of a size, which files give as a number or by its edges."""
+    """Return the pixels of a side. Files give the size as a number, or by its edges."""
     if isinstance(size, int):
         return size
-    return int(size.get("height") or size.get("shortest_edge") or 224)
+    side = size.get("height") or size.get("shortest_edge") or 224
+    return int(side)

@@ -1,6 +1,4 @@
-"""The recipe: what a user asks for, from YAML or Python. What it leaves open is decided in a plan (see
-`data/plan.py`).
-"""
+"""The recipe: what a user asks for, from YAML or Python. The plan decides the rest (`data/plan.py`)."""
 
 from __future__ import annotations
 
@@ -8,6 +6,7 @@ import re
 import warnings
 from collections.abc import Iterable, Mapping
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Literal
 
@@ -31,12 +30,17 @@ RENAMED = {"model": {"alone": "unimodal_weight", "votes": "late_fusion"}}
 
 
 class Recipe(Options):
-    """All that a user can ask for. `modalities` and `encoders` hold for all columns of a
-    modality; what `columns` says of one column comes before them. `quality` stands for an `ensemble`:
-    none (`fast`), pretrained vectors, a linear model and trees beside the network (`good`), or more of
-    them, trained over and over (`best`). `singles` also trains a model for each target alone, to
-    compare with. `locale`, such as `de` or `en_GB`, says how numbers and dates are written where a column
-    can be read in two ways.
+    """All that a user can ask for.
+
+    `modalities` and `encoders` hold for all columns of a modality. What `columns` says about one column
+    comes before them.
+
+    `quality` stands for an `ensemble`. `fast` has none. `good` trains pretrained vectors, a linear model and
+    trees beside the network. `best` trains more of them. `singles` also trains one model for each target, to
+    compare with.
+
+    `locale`, such as `de` or `en_GB`, says how numbers and dates are written where a column can be read in
+    two ways.
     """
 
     columns: dict[str, ColumnRecipe] = {}
@@ -67,15 +71,19 @@ class Recipe(Options):
 
 def builtin() -> list[str]:
     """Return the names of the recipes that come with plait."""
-    folder = resources.files("plait.recipe") / "builtin"
-    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+    files = [file.name for file in _builtin_folder().iterdir()]
+    return sorted(name.removesuffix(".yaml") for name in files if name.endswith(".yaml"))
+
+
+def _builtin_folder() -> Traversable:
+    return resources.files("plait.recipe") / "builtin"
 
 
 def load(source: str | Path | Mapping[str, object] | Recipe | None, overrides: Iterable[str] = ()) -> Recipe:
-    """Load a recipe from a built-in name, a YAML file, a mapping, or nothing. Apply `a.b=value` overrides
-    in order.
+    """Load a recipe from a built-in name, a YAML file, a mapping, or nothing.
 
-    Raises `RecipeError` for an unknown name, option or value.
+    Overrides such as `training.epochs=5` are applied in order. Raises `RecipeError` for an unknown name,
+    option or value.
     """
     if isinstance(source, Recipe):
         data: dict[str, object] = {**source.to_dict()}
@@ -97,17 +105,8 @@ def load(source: str | Path | Mapping[str, object] | Recipe | None, overrides: I
 
 
 def _read(source: str) -> dict[str, object]:
-    if re.fullmatch(r"[\w-]+", source) and not Path(source).is_file():
-        if source not in builtin():
-            raise RecipeError(
-                f"no recipe '{source}': {nearest(source, builtin())} A file of your own ends in .yaml."
-            )
-        text = (resources.files("plait.recipe") / "builtin" / f"{source}.yaml").read_text(encoding="utf-8")
-    else:
-        path = Path(source)
-        if not path.is_file():
-            raise RecipeError(f"no recipe file '{source}' (looked in {Path.cwd()})")
-        text = path.read_text(encoding="utf-8")
+    """Read a built-in recipe or a YAML file. Raises `RecipeError`."""
+    text = _read_text(source)
     try:
         data = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
@@ -117,7 +116,23 @@ def _read(source: str) -> dict[str, object]:
     return data
 
 
+def _read_text(source: str) -> str:
+    path = Path(source)
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    if not re.fullmatch(r"[\w-]+", source):
+        raise RecipeError(f"no recipe file '{source}' (looked in {Path.cwd()})")
+    if source not in builtin():
+        hint = nearest(source, builtin())
+        raise RecipeError(f"no recipe '{source}': {hint} The name of a recipe file ends in .yaml.")
+    return (_builtin_folder() / f"{source}.yaml").read_text(encoding="utf-8")
+
+
 def _with_new_names(data: dict[str, object]) -> dict[str, object]:
+    """Return a recipe with the new names of renamed options. Warns of each old name.
+
+    Raises `RecipeError` if an option is stated under both of its names.
+    """
     renamed = dict(data)
     for section, names in RENAMED.items():
         options = renamed.get(section)
@@ -127,28 +142,40 @@ def _with_new_names(data: dict[str, object]) -> dict[str, object]:
 
         for old, new in names.items():
             if old in options and new in options:
-                raise RecipeError(f"recipe: {section}.{old} is the old name of {section}.{new}; state one")
+                raise RecipeError(
+                    f"recipe: {section}.{old} is the old name of {section}.{new}; state only the new one"
+                )
             if old in options:
                 message = (
-                    f"recipe: {section}.{old} is now {section}.{new}; the old name goes in the next release"
+                    f"recipe: {section}.{old} is now {section}.{new}; "
+                    f"the next release will not accept the old name"
                 )
                 warnings.warn(message, FutureWarning, stacklevel=3)
     return renamed
 
 
 def _override(data: dict[str, object], text: str) -> None:
+    """Set the option that an override such as `training.epochs=5` names, in place."""
     path, sign, value = text.partition("=")
     if not sign or not path:
         raise RecipeError(f"override '{text}': expected name=value, as in training.epochs=5")
     *parents, last = path.strip().split(".")
+    section = data
     for name in parents:
-        before = data.get(name)
-        inner: dict[str, object] = before if isinstance(before, dict) else {}
-        if isinstance(before, str):  # `encoder: cnn`, now to be given an option
-            inner = {"name": before}
-        data[name] = inner
-        data = inner
+        section = _subsection(section, name)
     try:
-        data[last] = yaml.safe_load(value)
+        section[last] = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise RecipeError(f"override '{text}': '{value}' is not a valid value") from error
+
+
+def _subsection(section: dict[str, object], name: str) -> dict[str, object]:
+    """Return the mapping under a name, and put one there if there is none."""
+    present = section.get(name)
+    mapping: dict[str, object] = {}
+    if isinstance(present, dict):
+        mapping = dict(present)  # the caller may own it
+    elif isinstance(present, str):  # `encoder: cnn` has no options yet: it becomes `encoder: {name: cnn}`
+        mapping = {"name": present}
+    section[name] = mapping
+    return mapping

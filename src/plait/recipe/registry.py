@@ -18,9 +18,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from plait.errors import RecipeError, nearest
 
-UNION = ("int", "str", "literal['auto']")  # how pydantic names the ways to read a field that has several
+# pydantic names the member of a union in the path of an error; users do not write these names
+UNION = ("int", "str", "literal['auto']")
 
-_external: set[str] = set()
+_allowed: set[str] = set()  # components outside plait that this process may import
 
 
 class Options(BaseModel):
@@ -42,7 +43,7 @@ class Choice(BaseModel):
 
     @property
     def options(self) -> dict[str, Any]:
-        """Return the component's options, as they were given."""
+        """Return the options that were stated, by name."""
         return dict(self.model_extra or {})
 
 
@@ -68,12 +69,11 @@ class Registry(Generic[Kind]):
     def find(self, name: str) -> type[Kind]:
         """Return the class of a component.
 
-        `module:Class` names one outside the package. It must have been allowed by `allow`, which only a
-        caller's own code or recipe does: a loaded artifact or a request never makes plait import a
-        module of its choosing.
+        `module:Class` names one outside plait. It must have been allowed by `allow`, which only the caller's
+        own code or recipe does. A loaded artifact or a request never makes plait import a module.
 
-        Raises `RecipeError` with the nearest name when there is none, or with what to install when a
-        dependency is missing.
+        Raises `RecipeError` with the nearest name if there is none of this name, or with what to install if
+        a dependency is missing.
         """
         if ":" in name:
             external: type[Kind] = _external_class(name)
@@ -90,7 +90,10 @@ class Registry(Generic[Kind]):
         return component
 
     def configure(self, name: str, options: Mapping[str, object]) -> Options:
-        """Return a component's validated `Config`. A wrong option gets the nearest valid one."""
+        """Return a component's `Config`, validated.
+
+        Raises `RecipeError` with the nearest valid name for an unknown option.
+        """
         config = self.find(name).options
         try:
             return config(**options)
@@ -102,16 +105,21 @@ class Registry(Generic[Kind]):
         return self.find(choice.name), self.configure(choice.name, choice.options)
 
     def resolve(self, choice: Choice, defaults: Mapping[str, object] | None = None) -> Choice:
-        """Write out every option of a choice: its own, then `defaults`, then the component's."""
-        config = self.configure(choice.name, {**(defaults or {}), **choice.options})
+        """Return a choice with every option stated.
+
+        An option of the choice comes before one of `defaults`, and this before the component's default.
+        """
+        options = {**(defaults or {}), **choice.options}
+        config = self.configure(choice.name, options)
         return Choice(name=choice.name, **config.model_dump(mode="json"))
 
 
 @functools.cache
 def modules(package: str) -> tuple[str, ...]:
     """Return the names of the modules of a package that are components, sorted. Import none of them."""
+    folders = importlib.import_module(package).__path__
     names = []
-    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+    for module in pkgutil.iter_modules(folders):
         if not module.ispkg and not module.name.startswith(("base", "_")):
             names.append(module.name)
     return tuple(sorted(names))
@@ -119,11 +127,12 @@ def modules(package: str) -> tuple[str, ...]:
 
 def allow(name: str) -> None:
     """Let every registry import the component `module:Class`, for the rest of this process."""
-    _external.add(name)
+    _allowed.add(name)
 
 
 def _external_class(name: str) -> Any:
-    if name not in _external:
+    """Import the component `module:Class`. Raises `RecipeError` if it is not allowed, or is none."""
+    if name not in _allowed:
         raise RecipeError(
             f"'{name}' lies outside plait, and loading a model never imports foreign code. "
             f"If you trust it, call plait.recipe.registry.allow({name!r}) first."
@@ -134,33 +143,36 @@ def _external_class(name: str) -> Any:
     except (ModuleNotFoundError, AttributeError) as error:
         raise RecipeError(f"cannot import component '{name}': {error}") from error
     if not hasattr(component, "options"):
-        raise RecipeError(f"'{name}' is no component: expected a class with `options`, as in CONTRIBUTING.md")
+        raise RecipeError(f"'{name}' is no component: expected a class with `options` (see CONTRIBUTING.md)")
     return component
 
 
 def explain(error: ValidationError, model: type[BaseModel], where: str) -> str:
-    """A pydantic error in plait's words: each wrong option with its place, the reason, and the nearest
-    valid name.
+    """Say a pydantic error in plait's words, one line for each wrong option.
+
+    A line has the option's place and the reason, or the nearest valid name. `model` is what was validated,
+    and `where` names it.
     """
     lines = []
-    for item in error.errors():
-        path = ".".join(str(part) for part in item["loc"] if str(part) not in UNION)
-        if item["type"] == "extra_forbidden":
-            hint = nearest(str(item["loc"][-1]), _fields_at(model, item["loc"][:-1]))
+    for detail in error.errors():
+        location = detail["loc"]
+        path = ".".join(str(name) for name in location if str(name) not in UNION)
+        if detail["type"] == "extra_forbidden":
+            hint = nearest(str(location[-1]), _fields_at(model, location[:-1]))
             lines.append(f"{where}: no option '{path}': {hint}")
+            continue
+        reason = detail["msg"].removeprefix("Value error, ")
+        if path:
+            lines.append(f"{where}: option '{path}' is {detail['input']!r}: {reason.lower()}")
         else:
-            said = item["msg"].removeprefix("Value error, ")
-            lines.append(
-                f"{where}: option '{path}' is {item['input']!r}: {said.lower()}"
-                if path
-                else f"{where}: {said}"
-            )
+            lines.append(f"{where}: {reason}")
     return "\n".join(lines)
 
 
 def _fields_at(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    for part in path:
-        field = model.model_fields.get(str(part))
+    """Return the names of the options at a path, such as those of `model` within a recipe."""
+    for name in path:
+        field = model.model_fields.get(str(name))
         if field is None:
             continue
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):

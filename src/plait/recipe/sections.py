@@ -1,6 +1,4 @@
-"""The parts of a recipe: how a column enters, the split, the model, the ensemble, tuning, and the
-training loop.
-"""
+"""The sections of a recipe: columns, split, model, ensemble, tuning, and training."""
 
 from __future__ import annotations
 
@@ -23,34 +21,32 @@ Count: TypeAlias = Annotated[int | Literal["auto"], AfterValidator(_one_or_more)
 
 
 class ColumnRecipe(Options):
-    """How one column enters. What is left out is inferred from the table.
-
-    `decimal` is the decimal mark of its numbers, and `format` the format of its dates, as in `%d/%m/%Y`.
-    """
+    """What one column is, and how it is encoded. What is left out is inferred from the table."""
 
     role: Role | None = None
     modality: Choice | None = None
     encoder: Choice | None = None
-    decimal: Literal[".", ","] | None = None
-    format: str = ""
+    decimal: Literal[".", ","] | None = Field(None, description="the decimal mark of its numbers")
+    format: str = Field("", description="the format of its dates, as in %d/%m/%Y")
 
 
 class SplitRecipe(Options):
-    """Which rows train, which validate, which are kept for a test.
+    """Which rows train, which validate, and which test.
 
-    `column` names a column that holds train / valid / test. Without it the table's own is used, such as
-    `split` or `is_train`, unless `column` is `none`. Where there is none, the fractions are drawn at random
-    from the seed, with classes in equal shares (`stratify`), with all rows of one `group` on one side,
-    or in the order of `time`. With both a column and `group`, the group keeps together what is still
-    drawn at random: validation rows, and folds.
+    `column` decides if it is given. Without it the table's own split is used, such as `split` or `is_train`,
+    unless `column` is `none`. Where there is none, rows are drawn at random from the seed, or taken in the
+    order of `time`. With both a column and `group`, the group keeps together what is still drawn at random:
+    validation rows, and folds.
     """
 
-    column: str | None = None
-    valid: float = Field(0.2, ge=0, lt=1)
-    test: float = Field(0.0, ge=0, lt=1)
-    stratify: bool = True
-    group: str | None = None
-    time: str | None = None
+    column: str | None = Field(None, description="a column that holds train, valid or test; or none")
+    valid: float = Field(0.2, ge=0, lt=1, description="share of the rows that validate")
+    test: float = Field(0.0, ge=0, lt=1, description="share of the rows that test")
+    stratify: bool = Field(True, description="give each side the same share of every class")
+    group: str | None = Field(None, description="a column: rows with the same value lie on one side")
+    time: str | None = Field(
+        None, description="a column of dates or numbers: the last rows test, those before them validate"
+    )
 
     @model_validator(mode="after")
     def _some_rows_train(self) -> SplitRecipe:
@@ -62,52 +58,57 @@ class SplitRecipe(Options):
 
 
 class ModelRecipe(Options):
-    """How cells are encoded together, and what becomes of missing ones.
+    """How columns are fused, and what stands in for missing cells.
 
-    `missing` is the token that stands in for a missing cell: `learned`, or `zero`. `modality_dropout` is the
-    share of rows in which training hides some of the present cells: any subset of them (see
-    `training/hiding.py`).
-
-    A block is one media column, or all plain columns together. `unimodal_weight` weighs the losses of
-    unimodal models, one for each block. Training adds them to the loss of the fused model (see
-    `training/objective.py`); 0 leaves them out. With `balance: blend`, gradient blending sets these
-    weights instead, ten times in a training, by what each model still learns (see `training/blending.py`).
-    With `late_fusion`, the answer mixes the fused model's and the unimodal ones' (see
-    `tasks/base_prediction.py`).
+    A block is one media column, or all plain columns together. Each block has a unimodal head, which is
+    trained beside the fused one. With `balance: blend`, gradient blending replaces the weights of the
+    unimodal losses, ten times in a training, by what each block still learns (see `training/blending.py`).
     """
 
-    missing: Literal["learned", "zero"] = "learned"
-    modality_dropout: float = Field(0.2, ge=0, lt=1)
-    unimodal_weight: float = Field(1.0, ge=0)
-    balance: Literal["given", "blend"] = "given"
-    late_fusion: bool = True
+    missing: Literal["learned", "zero"] = Field(
+        "learned", description="the token that stands in for a missing cell"
+    )
+    modality_dropout: float = Field(
+        0.2, ge=0, lt=1, description="share of rows in which training hides some of the present cells"
+    )
+    unimodal_weight: float = Field(
+        1.0, ge=0, description="weight of the unimodal losses beside the fused one; 0 leaves them out"
+    )
+    balance: Literal["given", "blend"] = Field(
+        "given", description="given: unimodal_weight holds throughout; blend: see above"
+    )
+    late_fusion: bool = Field(True, description="mix the answers of the unimodal heads into the fused one")
 
 
 class EnsembleRecipe(Options):
-    """Members that are trained beside the recipe's own network, and weighed by what each adds on rows
-    that it has not seen.
+    """Members that are trained beside the recipe's network, and how their answers are mixed.
 
-    `members` has a name of your own for each, and what it is (`plait options members`). Each is trained
-    on all rows that train and validate but one of `folds` parts, for each part in turn, `repeats` times
-    over with other parts; a row is answered by the mean of them. `repeats: auto` is 3 below 2,000
-    training rows, where the luck of the parts counts most, else 1. `stack` adds a linear model on the
-    other members' answers. They are weighed by `bags` greedy selections of `rounds` each, among half of
-    the members and by rows drawn with replacement; `bags: 1` selects once, among all and by all
-    (Caruana et al. 2004). A split by time has no folds: members then train on its training rows.
+    The rows that train and validate are cut into folds. Each member is trained once for each fold, on all
+    other folds; the mean of these fits answers new rows. A split by time has no folds: members then train on
+    its training rows.
+
+    Weights come from out-of-fold predictions, by the mean of several greedy selections (Caruana et al. 2004).
+    Each selection sees half of the members, and rows drawn with replacement. `bags: 1` makes one selection,
+    with all members and all rows.
     """
 
-    members: dict[str, Choice] = {}
+    members: dict[str, Choice] = Field(
+        {}, description="a name of your choice for each member, and its component (plait options members)"
+    )
     folds: int = Field(5, ge=2)
-    repeats: Count = 1
-    stack: bool = False
-    rounds: int = Field(20, ge=1)
-    bags: int = Field(20, ge=1)
+    repeats: Count = Field(
+        1, description="times that rows are cut into other folds; auto: 3 below 2,000 training rows, else 1"
+    )
+    stack: bool = Field(False, description="add a linear model on the answers of the other members")
+    rounds: int = Field(20, ge=1, description="members that each selection takes, one after the other")
+    bags: int = Field(20, ge=1, description="selections")
 
 
-_VECTORS: JSON = {"image": "pretrained", "text": "pretrained"}
+_PRETRAINED: JSON = {"image": "pretrained", "text": "pretrained"}
 
 
-_SECOND: JSON = {"image": {"name": "pretrained", "model": "mobilenet_v2"}, "text": "pretrained"}
+# other pretrained vectors of images make errors of their own, which is what an ensemble needs
+_SECOND_PRETRAINED: JSON = {"image": {"name": "pretrained", "model": "mobilenet_v2"}, "text": "pretrained"}
 
 
 _LIGHT: JSON = {"name": "network", "light": True}
@@ -117,7 +118,7 @@ _CONCAT: JSON = {"name": "concat", "dropout": 0.3}
 
 
 _GOOD: JSON = {
-    "frozen": {**_LIGHT, "encoders": _VECTORS, "fusion": _CONCAT},
+    "frozen": {**_LIGHT, "encoders": _PRETRAINED, "fusion": _CONCAT},
     "linear": "linear",
     "trees": "trees",
 }
@@ -130,8 +131,8 @@ QUALITY: dict[str, JSON] = {
         "members": {
             **_GOOD,
             "linear with n-grams": {"name": "linear", "ngrams": True},
-            "frozen, logit sum": {**_LIGHT, "encoders": _VECTORS, "fusion": "logit_sum"},
-            "frozen, second vectors": {**_LIGHT, "encoders": _SECOND},
+            "frozen, logit sum": {**_LIGHT, "encoders": _PRETRAINED, "fusion": "logit_sum"},
+            "frozen, second vectors": {**_LIGHT, "encoders": _SECOND_PRETRAINED},
         },
         "repeats": "auto",
         "stack": True,
@@ -140,12 +141,12 @@ QUALITY: dict[str, JSON] = {
 
 
 class Between(Options):
-    """Numbers from `low` to `high`, whole ones if so, drawn evenly, or evenly in their logarithms."""
+    """Numbers from `low` to `high`."""
 
     low: float
     high: float
-    log: bool = False
-    whole: bool = False
+    log: bool = Field(False, description="draw evenly in the logarithm, for options such as a learning rate")
+    whole: bool = Field(False, description="draw whole numbers only")
 
     @model_validator(mode="after")
     def _ordered(self) -> Between:
@@ -155,9 +156,9 @@ class Between(Options):
 
 
 class Choices(Options):
-    """One of some values, as they would stand in a recipe."""
+    """One of several values."""
 
-    choices: tuple[object, ...] = Field(min_length=2)
+    choices: tuple[object, ...] = Field(min_length=2, description="values as a recipe would state them")
 
 
 _SPACE: dict[str, Between | Choices] = {
@@ -173,83 +174,95 @@ _SPACE: dict[str, Between | Choices] = {
 
 
 class TuningRecipe(Options):
-    """What `plait tune` may change: for parts of the recipe, by their dotted names, the numbers or
-    values to try.
-    """
+    """What `plait tune` may change."""
 
-    space: dict[str, Between | Choices] = Field(_SPACE, min_length=1)
+    space: dict[str, Between | Choices] = Field(
+        _SPACE,
+        min_length=1,
+        description="for options of the recipe, by their dotted names, the values to try",
+    )
 
 
 Switch = Literal["auto", "on", "off"]
 
 
-LEAST_STEPS = 500  # of any training
+LEAST_STEPS = 500  # a small table needs so many to learn anything
 
 
-UNAUGMENTED = 0.2  # of its epochs
+UNAUGMENTED = 0.2  # share of the epochs, where a recipe says auto
 
 
-COMPARED = 256  # rows of a batch where rows are compared with each other
+COMPARED = 256  # rows of a batch, at most, where rows are compared with each other
 
 
 class TrainingOptions(Options):
     """The options of the training loop that a recipe and a plan share."""
 
-    micro_batch: int = Field(0, ge=0)
+    micro_batch: int = Field(
+        0, ge=0, description="rows of a batch that are in memory at once, to save memory; 0: all"
+    )
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
-    learning_rate: float = Field(2e-3, gt=0)
+    learning_rate: float = Field(2e-3, gt=0, description="the highest one, after the warmup")
     weight_decay: float = Field(0.05, ge=0)
     epsilon: float = Field(1e-8, gt=0, description="added to the denominator of Adam's step")
-    warmup: float = Field(0.3, ge=0, le=1)
-    schedule: Literal["cosine", "constant"] = "cosine"
-    clip: float = Field(1.0, ge=0)
-    mixup: float = Field(0.0, ge=0)
-    unlabelled: float = Field(0.0, ge=0)
+    warmup: float = Field(0.3, ge=0, le=1, description="share of all steps in which the learning rate rises")
+    schedule: Literal["cosine", "constant"] = Field(
+        "cosine", description="how the learning rate goes on after the warmup"
+    )
+    clip: float = Field(1.0, ge=0, description="largest norm of the gradient; 0: no limit")
+    mixup: float = Field(
+        0.0,
+        ge=0,
+        description="alpha of Zhang et al. 2018: how much rows are mixed with others; 0: not at all",
+    )
+    unlabelled: float = Field(
+        0.0, ge=0, description="weight of the loss of rows without a label; 0 leaves them out"
+    )
     patience: int = Field(
         0, ge=0, description="epochs without a better score before training stops; 0: never stop early"
     )
-    keep: Literal["best", "last"] = "best"
+    keep: Literal["best", "last"] = Field("best", description="the epoch whose weights the model gets")
     best_by: str = Field(
         "",
         description="the target whose main metric chooses the best epoch; if empty, the mean of all",
     )
-    checkpoint_minutes: float = Field(5.0, gt=0)
-    trackers: tuple[Literal["csv", "tensorboard"], ...] = ("csv",)
+    checkpoint_minutes: float = Field(5.0, gt=0, description="minutes between two checkpoints")
+    trackers: tuple[Literal["csv", "tensorboard"], ...] = Field(
+        ("csv",), description="where losses and metrics are logged"
+    )
 
 
 class TrainingRecipe(TrainingOptions):
-    """The training loop. Learning rates are per step; `warmup` is a share of all steps; `clip` of 0
-    clips nothing.
+    """The training loop.
 
-    `epochs: auto` is 40, fewer where that would be more than 12,000 steps (but not under 8), and more
-    where it would be fewer than 500 steps, which a small table needs to learn anything (2,500 where
-    speech is transcribed, 1,200 where texts are written). `batch_size: auto` is 32; 16 where texts are
-    written; where columns are aligned, a quarter of the rows, from 32 to 256, because a batch holds
-    what each row is told apart from. Where all images, texts and the like have frozen encoders, a
-    table of 4,000 training rows or more takes 20 epochs in batches of 128 instead.
+    `epochs: auto` is 40. It is fewer where 40 would take more than 12,000 steps, but at least 8. It is more
+    where 40 would take fewer than 500 steps (1,200 if texts are written, 2,500 if speech is transcribed).
+    `batch_size: auto` is 32, and 16 if texts are written. If columns are aligned, it is a quarter of the
+    rows, from 32 to 256, because an alignment compares the rows of a batch with each other. If all media
+    have frozen encoders, a table of 4,000 training rows or more takes 20 epochs in batches of 128.
 
-    `micro_batch` is how many rows of a batch are in memory at once, 0 for all: gradients of its parts
-    are added up, and an alignment still compares all rows of the batch (see `training/objective.py`).
+    A micro-batch only saves memory. Gradients are added up over the batch, and an alignment still compares
+    all of its rows.
 
-    Over the last `unaugmented` share of the epochs cells are seen as prediction sees them. Of cells
-    that masks, shifts and crops take from, a network learns weights that make up for what is missing on
-    average, too large for whole ones (Touvron et al. 2019, "Fixing the train-test resolution
-    discrepancy", for crops): of a tone's pitch a regression answered a fifth too much. `unaugmented:
-    auto` is a fifth, and nothing where speech is transcribed: that read its own recordings no better
-    for it, and those of another kind worse.
+    The last `unaugmented` share of the epochs shows cells as prediction shows them. On augmented cells a
+    network learns weights that make up for what masks and crops take away, and complete cells then get
+    answers that are too large (Touvron et al. 2019). `unaugmented: auto` is 0.2, and 0 if speech is
+    transcribed, where it made the transcripts of other kinds of recordings worse.
 
-    `mixup` is the alpha of Zhang et al. 2018: each row is mixed with another one, all its columns and
-    targets alike; 0 leaves it out. `unlabelled` weighs the loss of rows without a label (see
-    `objective.consistency`), twice as many in each step as labelled ones; 0 leaves them out.
+    With `unlabelled`, each step also takes two rows without a label for each row with one. If the network is
+    sure of such a row, its answer stands in for the label of the same row with cells hidden and augmented
+    (Sohn et al. 2020).
     """
 
     epochs: Count = "auto"
-    batch_size: Count = "auto"
-    unaugmented: float | Literal["auto"] = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    channels_last: Switch = "auto"
-    compile: Switch = "auto"
-    allocator: Switch = "auto"
+    batch_size: Count = Field("auto", description="rows in each step")
+    unaugmented: float | Literal["auto"] = Field(
+        "auto", description="share of the epochs, at the end, that see cells without augmentation"
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="of the network's arithmetic")
+    channels_last: Switch = Field("auto", description="keep the channels of a pixel together in memory")
+    compile: Switch = Field("auto", description="compile the network by torch.compile")
+    allocator: Switch = Field("auto", description="keep freed memory for the next step (CPU)")
 
     @field_validator("unaugmented")
     @classmethod
@@ -261,4 +274,7 @@ class TrainingRecipe(TrainingOptions):
     @field_validator("channels_last", "compile", "allocator", mode="before")
     @classmethod
     def _from_bool(cls, value: object) -> object:
-        return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
+        # YAML reads a bare on or off as a truth value
+        if isinstance(value, bool):
+            return "on" if value else "off"
+        return value

@@ -26,27 +26,24 @@ if TYPE_CHECKING:
 
 NAME = "rows"  # of the table in the database
 ROW = "row"  # the column that numbers the rows in the order in which they were added
+VECTOR = "vector_"  # the names of the vectors' columns start with it
 APPROXIMATE = 50_000  # rows from which on a search is approximate
 PROBES = 40  # partitions of an approximate index that a search reads
 REFINED = 10  # candidates for each row of the answer whose exact vectors are compared
 RESCORED = 50  # candidates for each row of the answer that another score orders
 WRITTEN = 20_000  # rows in one batch
 
-Score = Callable[[np.ndarray], np.ndarray]  # of vectors (N, D): (N,), the larger the nearer
+Score = Callable[[np.ndarray], np.ndarray]  # from vectors (N, D) to (N,); the larger, the nearer
 
 
 @dataclass(frozen=True)
 class About:
-    """The description that an index has of itself.
+    """The description that an index keeps of itself."""
 
-    That is the identity of the model that made its vectors, the columns that they stand for, their width,
-    and the tables' id column.
-    """
-
-    model: str
-    columns: tuple[str, ...]
-    width: int
-    id: str | None = None
+    model: str  # the identity of the model that made its vectors
+    columns: tuple[str, ...]  # that the vectors stand for
+    width: int  # of the vectors
+    id: str | None = None  # the id column of the tables
 
 
 class Index:
@@ -62,13 +59,14 @@ class Index:
 
         `plain` are the columns beside vectors. Raises `TableError` if there is an index already.
         """
-        database, exists_already = _connect(address)
-        if exists_already:
+        database, has_index = _connect(address)
+        if has_index:
             raise TableError(f"'{address}' holds an index already; add to it, or choose another place")
-        vector = pa.list_(pa.float32(), description.width)
+
+        vector_type = pa.list_(pa.float32(), description.width)
         fields = [pa.field(ROW, pa.int64()), *plain]
         for number in range(len(description.columns)):
-            fields.append(pa.field(_vector(number), vector))
+            fields.append(pa.field(_vector(number), vector_type))
         metadata = {
             "model": description.model,
             "columns": description.columns,
@@ -76,7 +74,8 @@ class Index:
             "id": description.id,
         }
         schema = pa.schema(fields, metadata={"plait": json.dumps(metadata)})
-        return cls(database.create_table(NAME, schema=schema), description)
+        table = database.create_table(NAME, schema=schema)
+        return cls(table, description)
 
     @classmethod
     def open(cls, address: str | Path, model: str) -> Index:
@@ -89,36 +88,42 @@ class Index:
         database, has_index = _connect(address)
         if not has_index:
             raise TableError(f"'{address}' holds no index of plait")
+
         table = database.open_table(NAME)
-        metadata = json.loads((table.schema.metadata or {}).get(b"plait", b"{}"))
+        schema_metadata = table.schema.metadata or {}
+        metadata = json.loads(schema_metadata.get(b"plait", b"{}"))
         if metadata.get("model") != model:
             raise TableError(
                 f"the index '{address}' was made by another model; vectors of two models cannot be compared"
             )
         columns = tuple(metadata["columns"])
-        return cls(table, About(metadata["model"], columns, metadata["width"], metadata["id"]))
+        description = About(metadata["model"], columns, metadata["width"], metadata["id"])
+        return cls(table, description)
 
     def __len__(self) -> int:
+        """Return the number of rows."""
         return int(self._table.count_rows())
 
     @property
     def plain(self) -> list[str]:
         """The names of the columns beside vectors."""
-        return [name for name in self._table.schema.names if not name.startswith(_VECTOR)]
+        return [name for name in self._table.schema.names if not name.startswith(VECTOR)]
 
     def add(self, rows: pa.Table, vectors: np.ndarray) -> int:
         """Add rows with their vectors, and return the number of rows that the index has then.
 
         `vectors` (rows, columns, width) has zeros where a row lacks a column. If the tables have an id
-        column, a row replaces the one with the same id.
+        column, a row replaces the row with the same id.
         """
+        # Merging is slower than appending, and an empty index has no row to replace.
         first = self._next_row()
-        key = self.about.id if self.about.id in rows.column_names and len(self) else None
+        has_ids = self.about.id in rows.column_names
+        may_replace = has_ids and len(self) > 0
         for start in range(0, len(vectors), WRITTEN):
-            chunk = rows.slice(start, WRITTEN)
-            batch = self._batch(chunk, vectors[start : start + WRITTEN], first + start)
-            if key:
-                merge = self._table.merge_insert(key)
+            end = start + WRITTEN
+            batch = self._batch(rows.slice(start, WRITTEN), vectors[start:end], first + start)
+            if may_replace:
+                merge = self._table.merge_insert(self.about.id)
                 merge.when_matched_update_all().when_not_matched_insert_all().execute(batch)
             else:
                 self._table.add(batch)
@@ -128,11 +133,12 @@ class Index:
         """Return the number of the next row that is added."""
         if not len(self):
             return 0
-        numbers = self._table.search().select([ROW]).limit(len(self)).to_arrow()[ROW]
-        return 1 + int(numbers.to_numpy().max())
+        query = self._table.search().select([ROW]).limit(len(self))
+        numbers = query.to_arrow()[ROW].to_numpy()
+        return 1 + int(numbers.max())
 
     def _batch(self, rows: pa.Table, vectors: np.ndarray, first: int) -> pa.Table:
-        """Return rows as the index stores them, numbered from `first`. A column that they lack is null."""
+        """Return rows as the index stores them, numbered from `first`. Columns that they lack are null."""
         schema = self._table.schema
         columns: dict[str, pa.Array | pa.ChunkedArray] = {}
         for name in schema.names:
@@ -142,10 +148,13 @@ class Index:
             else:
                 columns[name] = pa.nulls(len(vectors), field.type)
         columns[ROW] = pa.array(np.arange(first, first + len(vectors)))
+
+        # A missing cell has a vector of zeros, which is null in the index: no search finds it.
         for number in range(len(self.about.columns)):
-            flat = pa.array(np.ascontiguousarray(vectors[:, number], dtype=np.float32).reshape(-1))
-            absent = pa.array(~vectors[:, number].any(1))
-            vector_column = pa.FixedSizeListArray.from_arrays(flat, self.about.width, mask=absent)
+            column_vectors = np.ascontiguousarray(vectors[:, number], dtype=np.float32)
+            flat = pa.array(column_vectors.reshape(-1))
+            is_absent = pa.array(~column_vectors.any(1))
+            vector_column = pa.FixedSizeListArray.from_arrays(flat, self.about.width, mask=is_absent)
             columns[_vector(number)] = vector_column
         return pa.table(columns, schema=schema)
 
@@ -180,14 +189,18 @@ class Index:
         The queries are rows of the index, spread evenly.
         """
         name = _vector(self.about.columns.index(column))
-        offsets = np.unique(np.linspace(0, len(self) - 1, queries).astype(int))
-        rows = self._table.take_offsets(offsets.tolist()).select([name]).to_arrow()
+        offsets = np.linspace(0, len(self) - 1, queries).astype(int)
+        distinct = np.unique(offsets).tolist()
+        rows = self._table.take_offsets(distinct).select([name]).to_arrow()
         vectors = rows[name].drop_null().to_pylist()
+
         recalls = 0.0
         for vector in vectors:
-            approximate = set(self._nearest(np.array(vector), name, k, exact=False)[ROW].to_pylist())
-            exact = set(self._nearest(np.array(vector), name, k, exact=True)[ROW].to_pylist())
-            recalls += len(approximate & exact) / len(exact)
+            approximate = self._nearest(np.array(vector), name, k, exact=False)
+            exact = self._nearest(np.array(vector), name, k, exact=True)
+            approximate_rows = set(approximate[ROW].to_pylist())
+            exact_rows = set(exact[ROW].to_pylist())
+            recalls += len(approximate_rows & exact_rows) / len(exact_rows)
         return recalls / max(len(vectors), 1)
 
     def _nearest(
@@ -200,12 +213,16 @@ class Index:
         extra_columns: Sequence[str] = (),
     ) -> pa.Table:
         """Return the rows whose vectors are nearest by the cosine, with their `_distance`."""
+        # With `refine_factor`, exact vectors order the candidates that compressed ones find.
         query = (
             self._table.search(vector.astype(np.float32), vector_column_name=name)
             .distance_type("cosine")
             .limit(max(k, 1))
         )
-        query = query.bypass_vector_index() if exact else query.nprobes(PROBES).refine_factor(REFINED)
+        if exact:
+            query = query.bypass_vector_index()
+        else:
+            query = query.nprobes(PROBES).refine_factor(REFINED)
         if where:
             query = query.where(where)
         with _conditions(self, where):
@@ -224,7 +241,7 @@ class Index:
 
         The column `score` comes first, the larger the nearer, then the plain columns. The search is exact in
         tables of fewer than `APPROXIMATE` rows, or with `exact`. `where` is a condition on plain columns
-        (SQL). With `score`, a function of vectors (N, width), the nearest by the cosine are ordered by it.
+        (SQL). `score` is a function of vectors (N, width): it orders the candidates that the cosine finds.
         """
         if column not in self.about.columns:
             raise TableError(f"the index has no vectors of '{column}': {nearest(column, self.about.columns)}")
@@ -233,25 +250,28 @@ class Index:
             count = min(k * RESCORED, len(self))
             candidates = self._nearest(vector, name, count, exact, where, [name])
             vectors = candidates[name].combine_chunks()
-            scores = score(np.asarray(vectors.flatten()).reshape(len(vectors), self.about.width))
+            flat = np.asarray(vectors.flatten())
+            scores = score(flat.reshape(len(vectors), self.about.width))
         else:
             candidates = self._nearest(vector, name, k, exact, where)
             scores = 1 - candidates["_distance"].to_numpy()
+
+        # A row without a vector has no finite score.
         order = np.argsort(-scores, kind="stable")[:k]
         order = order[np.isfinite(scores[order])]
         names = [name for name in self.plain if name != ROW]
         plain = candidates.select(names).take(pa.array(order))
-        return plain.add_column(0, "score", pa.array(scores[order].astype(np.float64)))
-
-
-_VECTOR = "vector_"
+        score_column = pa.array(scores[order].astype(np.float64))
+        return plain.add_column(0, "score", score_column)
 
 
 def _vector(number: int) -> str:
-    return f"{_VECTOR}{number}"
+    """Return the name of the column that holds the vectors of the aligned column of this number."""
+    return f"{VECTOR}{number}"
 
 
 def _cast(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
+    """Return a column in the type that the index has for it. Raises `TableError` if it does not fit."""
     try:
         return column.cast(field.type)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
@@ -275,7 +295,7 @@ def plain_columns(table: pa.Table) -> pa.Table:
         if pa.types.is_null(kind):
             column = column.cast(pa.string())
         safe = name.replace(".", "_")
-        if safe in (ROW, "score", "_distance") or safe.startswith(_VECTOR):
+        if safe in (ROW, "score", "_distance") or safe.startswith(VECTOR):
             safe = f"{safe}_"
         columns[safe] = column
     return pa.table(columns)
@@ -285,14 +305,16 @@ def exists(address: str | Path) -> bool:
     """Return whether there is an index in a folder or under an address."""
     if "://" not in str(address) and not Path(address).is_dir():
         return False
-    return _connect(address)[1]
+    _, has_index = _connect(address)
+    return has_index
 
 
 class _conditions:
-    """Turns what LanceDB raises for a wrong condition into a `TableError`."""
+    """Turn what LanceDB raises for a wrong condition into a `TableError`."""
 
     def __init__(self, index: Index, where: str | None) -> None:
-        self.index, self.where = index, where
+        self.index = index
+        self.where = where
 
     def __enter__(self) -> None:
         pass
@@ -322,11 +344,13 @@ def _connect(address: str | Path) -> tuple[DBConnection, bool]:
         database = lancedb.connect(str(address))
         return database, NAME in database.list_tables().tables
     except (ValueError, RuntimeError, OSError) as error:
-        # object stores answer in XML or in a structure; only its message is for people
+        # Object stores answer in XML or in a structure, of which only the message is for people.
         messages = re.findall(r"<Message>(.*?)</Message>|message: \"(.*?)\"", str(error))
-        reason = "; ".join(xml or field for xml, field in messages) or str(error)[:300]
+        reason = "; ".join(in_xml or in_structure for in_xml, in_structure in messages)
+        if not reason:
+            reason = str(error)[:300]
         raise TableError(
             f"'{address}' cannot be reached: {reason}. Object stores are told their keys and endpoint by the "
-            f"environment, as in AWS_ACCESS_KEY_ID, "
-            "AWS_SECRET_ACCESS_KEY, AWS_REGION and, where it is not Amazon's, AWS_ENDPOINT"
+            f"environment, as in AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and, where it is not "
+            f"Amazon's, AWS_ENDPOINT"
         ) from error

@@ -1,4 +1,7 @@
-"""The space of an alignment: vectors of rows and of queries, and labels for cells (zero-shot)."""
+"""The space of an alignment: vectors of rows and of queries, and labels for cells (zero-shot).
+
+Shape letters: N rows, K columns, L labels, D width.
+"""
 
 from __future__ import annotations
 
@@ -28,17 +31,20 @@ class Space:
     """
 
     def __init__(self, network: Predictor, name: str) -> None:
-        self.network, self.name = network, name
-        # the model's copy of the task: the one in `network.tasks` was fitted, but not trained
+        self.network = network
+        self.name = name
+
+        # The model's copy of the task: the one in `network.tasks` was fitted, but not trained.
         task = network.model.task(name)
         assert isinstance(task, Comparison)
-        self.task, self.columns = task, task.columns
+        self.task = task
+        self.columns = task.columns
 
     @classmethod
     def of(cls, network: Predictor, name: str | None = None) -> Space:
-        """Return the space of the alignment of this name, or of a network's only one.
+        """Return the space of the alignment of this name, or of a network's only alignment.
 
-        Raises `RecipeError` if there is none of that name, or if several need a name.
+        Raises `RecipeError` if there is none of that name, or if several alignments need a name.
         """
         alignments = _comparisons(network)
         if not alignments:
@@ -54,24 +60,28 @@ class Space:
 
     @property
     def suffix(self) -> str:
-        """The name that distinguishes it from the network's other alignments; empty if it is the only one."""
-        has_others = len(_comparisons(self.network)) > 1
-        return self.name if has_others else ""
+        """The alignment's name if the network has several; else an empty string."""
+        if len(_comparisons(self.network)) < 2:
+            return ""
+        return self.name
 
     def modality(self, column: str) -> type[Modality]:
         """Return the modality of a column."""
-        return modalities.find(self.network.plan.columns[column].modality.name)
+        column_plan = self.network.plan.columns[column]
+        return modalities.find(column_plan.modality.name)
 
     @property
     def texts(self) -> list[str]:
-        """Return the aligned columns that hold texts."""
+        """The aligned columns that hold texts."""
         return [column for column in self.columns if self.modality(column).is_text]
 
     def vectors(
         self, table: Table, store: Store | None = None, progress: Progress = lambda n: None
     ) -> tuple[np.ndarray, list[Problem]]:
         """Return the vectors of all rows (rows, columns, width), float32, and the cells that are problems."""
-        vectors = [np.zeros((0, len(self.columns), self.task.width), dtype=np.float32)]
+        # A table without rows has no chunks, and there must be something to concatenate.
+        no_rows = np.zeros((0, len(self.columns), self.task.width), dtype=np.float32)
+        vectors = [no_rows]
         problems: list[Problem] = []
         for first, chunk in chunks(table):
             rows = self.network.prepare(chunk, targets=False, store=store)
@@ -88,19 +98,30 @@ class Space:
         A query is `{column: cell}`, or one cell: a file of one of the media columns, or else a text. Raises
         `TableError` if a cell cannot be read, or could be of several columns.
         """
-        row = dict(query) if isinstance(query, Mapping) else {self.column_of(query, root): query}
-        for name in row:
-            if name not in self.columns:
-                raise TableError(f"no aligned column '{name}': {nearest(name, self.columns)}")
+        if isinstance(query, Mapping):
+            row = dict(query)
+        else:
+            column = self.column_of(query, root)
+            row = {column: query}
+        for column in row:
+            if column not in self.columns:
+                raise TableError(f"no aligned column '{column}': {nearest(column, self.columns)}")
+
         vectors, problems = self.vectors(read([row], root))
         if problems:
             problem = problems[0]
             cell = problem.file or row[problem.column]
             raise TableError(f"the query cannot be read: {problem.column}: {problem.reason} ({cell})")
-        query_columns = [name for name, x in zip(self.columns, vectors[0], strict=True) if x.any()]
+
+        query_KD = vectors[0]
+        has_cell_K = query_KD.any(1)
+        query_columns = []
+        for column, has_cell in zip(self.columns, has_cell_K, strict=True):
+            if has_cell:
+                query_columns.append(column)
         if not query_columns:
             raise TableError(f"the query is empty; give a cell of {' or '.join(self.columns)}")
-        return vectors[0], query_columns
+        return query_KD, query_columns
 
     def column_of(self, cell: str, root: str | Path | None = None) -> str:
         """Return the column that a single cell of a query belongs to.
@@ -113,13 +134,17 @@ class Space:
             columns = self._media_columns(cell, base)
         else:
             kind = "text"
-            columns = self.texts or [column for column in self.columns if self.modality(column).is_label]
+            labels = [column for column in self.columns if self.modality(column).is_label]
+            columns = self.texts or labels
         if len(columns) == 1:
             return columns[0]
-        reason = f"is no cell of {', '.join(self.columns)}"
+
         if columns:
             reason = f"could be a cell of {' or '.join(columns)}"
-        example = (columns or self.columns)[0]
+            example = columns[0]
+        else:
+            reason = f"is no cell of {', '.join(self.columns)}"
+            example = self.columns[0]
         raise TableError(f"the {kind} {reason}; say which column is asked by, as in {example}=...")
 
     def _media_columns(self, file: str, base: Path) -> list[str]:
@@ -153,54 +178,63 @@ class Space:
         return self.task.query(query_KD)
 
     def score(self, query_KD: np.ndarray, column: str) -> Score | None:
-        """Return the score of candidates' vectors in `column`, where no single vector stands for the query.
+        """Return a score of candidates' vectors in `column`, or None where the cosine is the score.
 
-        That is so for a query of two cells or more and the objective that compares complete rows; else None.
+        If the objective compares complete rows, no single vector stands for a query of two cells or more.
         """
-        number = self.columns.index(column)
-        if not self.task.compares_whole_rows or int((query_KD != 0).any(1).sum()) < 2:
+        cells = int((query_KD != 0).any(1).sum())
+        if not self.task.compares_whole_rows or cells < 2:
             return None
+        number = self.columns.index(column)
 
-        def scored(candidates_ND: np.ndarray) -> np.ndarray:
+        def score_candidates(candidates_ND: np.ndarray) -> np.ndarray:
             """Return the similarity (N,) of the query's cells with each candidate."""
             rows_NKD = np.repeat(query_KD[None], len(candidates_ND), 0).astype(np.float32)
             rows_NKD[:, number] = candidates_ND
-            return self.task.similarity(torch.from_numpy(rows_NKD)).detach().numpy()
+            similarity_N = self.task.similarity(torch.from_numpy(rows_NKD))
+            return similarity_N.detach().numpy()
 
-        return scored
+        return score_candidates
 
     def labels(
         self, labels: Sequence[str], templates: Sequence[str], column: str | None = None
     ) -> np.ndarray:
         """Return a vector of length 1 for each label (labels, width): the mean over its templates.
 
-        `column` names the text column if there are several. Raises `RecipeError`.
+        `column` names the text column if there are several. Raises `RecipeError` for a template without `{}`,
+        and for a label that the model cannot read.
         """
         column = self._text_column(column)
-        without_label = [template for template in templates if "{}" not in template]
-        if without_label:
-            raise RecipeError(
-                f"template '{without_label[0]}': expected {{}} where the label goes, as in 'a photo of {{}}'"
-            )
+        for template in templates:
+            if "{}" not in template:
+                raise RecipeError(
+                    f"template '{template}': expected {{}} where the label goes, as in 'a photo of {{}}'"
+                )
+
+        # One row for each label and template: all texts are encoded at once.
         rows = []
         for label in labels:
-            rows += [{column: template.replace("{}", label)} for template in templates]
+            for template in templates:
+                text = template.replace("{}", label)
+                rows.append({column: text})
         vectors, _ = self.vectors(read(rows))
-        mean = vectors[:, self.columns.index(column)].reshape(len(labels), len(templates), -1).mean(1)
-        length = np.linalg.norm(mean, axis=1, keepdims=True)
-        if (length == 0).any():
-            raise RecipeError(f"label '{labels[int(np.argmin(length))]}' has no word that the model can read")
-        unit: np.ndarray = mean / length
-        return unit
+
+        number = self.columns.index(column)
+        by_template = vectors[:, number].reshape(len(labels), len(templates), -1)
+        mean_LD = by_template.mean(1)
+        length_L1 = np.linalg.norm(mean_LD, axis=1, keepdims=True)
+        if (length_L1 == 0).any():
+            unreadable = labels[int(np.argmin(length_L1))]
+            raise RecipeError(f"label '{unreadable}' has no word that the model can read")
+        unit_LD: np.ndarray = mean_LD / length_L1
+        return unit_LD
 
     def _text_column(self, column: str | None) -> str:
-        """Return the text column that labels are encoded as."""
+        """Return the text column that labels are encoded as. Raises `RecipeError` if it must be named."""
         texts = self.texts
         if column is None and len(texts) != 1:
-            raise RecipeError(
-                f"labels are texts: say which text column they are like: "
-                f"{', '.join(texts) or 'this model aligns none'}"
-            )
+            names = ", ".join(texts) or "this model aligns none"
+            raise RecipeError(f"labels are texts: say which text column they are like: {names}")
         return column or texts[0]
 
     def classify(
@@ -210,25 +244,31 @@ class Space:
         label_LD: np.ndarray,
         thresholds: Mapping[str, float],
     ) -> dict[str, pa.Array]:
-        """Return the nearest label of each cell, of those whose cosine reaches their threshold.
+        """Return the nearest label of each cell, of those labels whose cosine reaches their threshold.
 
-        `label` is null where none does, or where the cell is missing. `cosine` is that of the nearest label,
-        and `label_probability_<label>` comes from the learned temperature.
+        `label` is null where none does, or where the cell is missing. `cosine` is that of the nearest label.
+        `label_probability_<label>` is a softmax of the cosines, at the temperature that training learned.
         """
-        cosine = cells_ND @ label_LD.T
-        absent = ~cells_ND.any(1)
-        logits = torch.from_numpy(cosine) * float(self.task.scale.detach())
-        probability = logits.softmax(1).numpy().astype(np.float64)
-        enough = cosine >= np.array([thresholds.get(label, -np.inf) for label in labels])
-        best = np.where(enough, cosine, -np.inf).argmax(1)
-        unknown = absent | ~enough.any(1)
-        names = [None if u else labels[b] for u, b in zip(unknown, best, strict=True)]
+        cosine_NL = cells_ND @ label_LD.T
+        is_absent_N = ~cells_ND.any(1)
+        logits_NL = torch.from_numpy(cosine_NL) * float(self.task.scale.detach())
+        probability_NL = logits_NL.softmax(1).numpy().astype(np.float64)
+
+        # The most probable label may miss its threshold while another one reaches a lower one.
+        threshold_L = np.array([thresholds.get(label, -np.inf) for label in labels])
+        reaches_NL = cosine_NL >= threshold_L
+        best_N = np.where(reaches_NL, cosine_NL, -np.inf).argmax(1)
+        has_no_label_N = is_absent_N | ~reaches_NL.any(1)
+        label_N = np.array(labels, dtype=object)[best_N]
+
+        max_cosine_N = cosine_NL.max(1).astype(np.float64)
         answers = {
-            "label": pa.array(names, pa.string()),
-            "cosine": pa.array(cosine.max(1).astype(np.float64), mask=absent),
+            "label": pa.array(label_N, pa.string(), mask=has_no_label_N),
+            "cosine": pa.array(max_cosine_N, mask=is_absent_N),
         }
         for number, label in enumerate(labels):
-            answers[f"label_probability_{label}"] = pa.array(probability[:, number], mask=absent)
+            probability_N = probability_NL[:, number]
+            answers[f"label_probability_{label}"] = pa.array(probability_N, mask=is_absent_N)
         return answers
 
 

@@ -1,4 +1,4 @@
-"""What sample tables share."""
+"""The interface of sample tables, and what several of them need."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from plait.recipe.registry import modules
 class Sample(Protocol):
     """The module of a sample table.
 
-    `TARGET` is what is predicted, `INPUTS` has the columns that are compared by a label, `OVERRIDES` is
-    what its recipe changes, and `ABOUT` says what the table is.
+    `TARGET` is the column to predict. `INPUTS` has the inputs that the demo compares: the columns of each, by
+    a label. `OVERRIDES` are those of the recipe. `ABOUT` says what the table is.
     """
 
     __name__: str
@@ -42,33 +42,39 @@ def find_sample(name: str) -> Sample:
 
 
 def unpack_debian(names: list[str], cache: Path) -> None:
-    """Fetches these packages with Debian's client, without installing them, and unpacks them in the
-    cache folder.
+    """Fetch packages with Debian's client, and unpack them in the cache folder without installing them.
 
-    Raises `TableError` where the client is missing or its lists are too old to find a package.
+    Raises `TableError` if the client is missing, or its lists are too old to find a package.
     """
     if not (shutil.which("apt-get") and shutil.which("dpkg")):
         raise TableError(
-            f"{', '.join(names)} come through Debian's package client, which this machine does not have"
+            f"{', '.join(names)}: fetched with Debian's package client, which this machine does not have"
         )
     folder = cache / "download"
     folder.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(["apt-get", "download", "-q", *names], cwd=folder, capture_output=True, text=True)
-    packages = {name: sorted(folder.glob(f"{name}_*.deb")) for name in names}
-    if done.returncode or not all(packages.values()):
+    download = subprocess.run(
+        ["apt-get", "download", "-q", *names], cwd=folder, capture_output=True, text=True
+    )
+    files = {name: sorted(folder.glob(f"{name}_*.deb")) for name in names}
+    if download.returncode or not all(files.values()):
+        messages = download.stderr.strip().splitlines() or [f"exit status {download.returncode}"]
         raise TableError(
-            f"apt-get cannot download {', '.join(names)}: "
-            f"{done.stderr.strip().splitlines()[-1:] or done.returncode}. "
+            f"apt-get cannot download {', '.join(names)}: {messages[-1]}. "
             "If its lists are old, run: sudo apt-get update"
         )
-    for found in packages.values():
-        unpacked = subprocess.run(["dpkg", "-x", str(found[-1]), str(cache)], capture_output=True, text=True)
-        if unpacked.returncode:
-            raise TableError(f"dpkg cannot unpack {found[-1]}: {unpacked.stderr.strip()}")
+
+    # an earlier call that was stopped may have left an older version: the last name is the newest
+    for versions in files.values():
+        package = str(versions[-1])
+        unpacking = subprocess.run(["dpkg", "-x", package, str(cache)], capture_output=True, text=True)
+        if unpacking.returncode:
+            raise TableError(f"dpkg cannot unpack {package}: {unpacking.stderr.strip()}")
     shutil.rmtree(folder)
 
 
 def side(name: str) -> str:
-    """Train, valid or test, in shares of 7, 1 and 2, by the hash of a name."""
+    """Return train, valid or test, in shares of 7, 1 and 2, by the hash of a name."""
     digit = int(hashlib.sha1(name.encode()).hexdigest(), 16) % 10
-    return "test" if digit < 2 else "valid" if digit == 2 else "train"
+    if digit < 2:
+        return "test"
+    return "valid" if digit == 2 else "train"

@@ -1,9 +1,9 @@
 """Moving stamps: 800 short videos of Tux Paint's stamps that move, grow or spin, with captions.
 
 The license is GPL-2, as that of the stamps. This file renders the videos from the stamps with a fixed seed:
-H.264 at 48 x 48 pixels, 16 frames, two seconds, with the stamp's sound if it has one. One frame does not tell
-the motion (eight motions, chance 0.125), and no stamp of the test side is on another side. Cells are missing
-on purpose: two captions in five, and one video in twenty.
+H.264 at 48 x 48 pixels, 16 frames, two seconds, with the stamp's sound as audio if it has one. One frame does
+not tell the motion (eight motions, chance 0.125), and no stamp of the test rows is in other rows. Cells are
+missing on purpose: two captions in five, and one video in twenty.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from av import AudioStream
 from av.container import OutputContainer
 from PIL import Image
 
-from plait.media.audio import read_sound
+from plait.media.audio import read_audio
 from plait.samples.base import find_sample
 from plait.table.write import write
 
 TARGET = "motion"
 
 
-ABOUT = "clips of stamps that move, and captions"
+ABOUT = "short videos of stamps that move, with captions"
 
 
 INPUTS = {"clip": ["clip"], "caption": ["caption"], "sound": ["clip.sound"]}
@@ -34,7 +34,16 @@ INPUTS = {"clip": ["clip"], "caption": ["caption"], "sound": ["clip.sound"]}
 OVERRIDES: tuple[str, ...] = ("columns.category.role=ignored",)
 
 
-COUNT, FRAMES, SIDE, RATE, FPS = 800, 16, 48, 16_000, 8
+COUNT = 800  # videos
+
+
+FRAMES, FPS, SIDE = 16, 8, 48  # frames of a video, frames a second, pixels a side
+
+
+RATE = 16_000  # samples a second
+
+
+AAC_FRAME = 1024  # samples that AAC encodes at once
 
 
 WORDS = {
@@ -62,11 +71,11 @@ def fetch(cache: Path) -> Path:
         stamps = [row for row in csv.DictReader(file) if row["picture"] and row["sentence"]]
     (cache / "clips").mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
-    order = [stamps[i] for i in rng.permutation(len(stamps))]
-    order.sort(key=lambda row: not row["sound"])  # so that every stamp with a sound is used
+    shuffled = [stamps[i] for i in rng.permutation(len(stamps))]
+    shuffled.sort(key=lambda row: not row["sound"])  # so that every stamp with a sound is used
     rows = []
     for number in range(COUNT):
-        stamp = order[number % len(order)]
+        stamp = shuffled[number % len(shuffled)]
         rows.append(_render(stamp, number, source.parent, cache, rng))
     write(pa.Table.from_pylist(rows), table)
     return table
@@ -78,12 +87,15 @@ def _render(
     """Write the video of one stamp, and return its row of the table."""
     motion = list(WORDS)[int(rng.integers(len(WORDS)))]
     fast = bool(rng.integers(2))
-    frames = _frames(Image.open(source / stamp["picture"]).convert("RGBA"), motion, fast, rng)
-    sound = None
+    image = Image.open(source / stamp["picture"]).convert("RGBA")
+    frames = _frames(image, motion, fast, rng)
+    wave = None
     if stamp["sound"]:
-        sound = read_sound((source / stamp["sound"]).read_bytes(), RATE, 10.0).wave
+        content = (source / stamp["sound"]).read_bytes()
+        wave = read_audio(content, RATE, 10.0).wave
     name = f"clips/{number:04d}.mp4"
-    _write(cache / name, frames, sound)
+    _write(cache / name, frames, wave)
+
     lacks_clip, lacks_caption = rng.random(2) < (0.05, 0.4)
     return {
         "clip": "" if lacks_clip else name,
@@ -94,10 +106,10 @@ def _render(
     }
 
 
-def _caption(sentence: str, motion: str, fast: bool) -> str:
+def _caption(stamp_text: str, motion: str, fast: bool) -> str:
     """Describe a moving stamp, as in "a red bird moves left, slowly"."""
-    sentence = sentence.strip().rstrip(".!")
-    caption = f"{sentence[:1].lower()}{sentence[1:]} {WORDS[motion]}"
+    text = stamp_text.strip().rstrip(".!")
+    caption = f"{text[:1].lower()}{text[1:]} {WORDS[motion]}"
     if motion == "still":
         return caption
     return f"{caption}, fast" if fast else f"{caption}, slowly"
@@ -108,15 +120,20 @@ def _frames(image: Image.Image, motion: str, fast: bool, rng: np.random.Generato
     scale = 22 / max(image.size)
     size = (max(4, int(image.width * scale)), max(4, int(image.height * scale)))
     image = image.resize(size, Image.Resampling.LANCZOS)
-    above, below = rng.integers(60, 250, (2, 3))
+
+    top_colour, bottom_colour = rng.integers(60, 250, (2, 3))
     slope = np.linspace(0, 1, SIDE)[:, None, None]
-    ground = above * (1 - slope) + below * slope + rng.normal(0, 6, (SIDE, SIDE, 1))
+    noise = rng.normal(0, 6, (SIDE, SIDE, 1))
+    ground = top_colour * (1 - slope) + bottom_colour * slope + noise
+    ground = np.broadcast_to(ground, (SIDE, SIDE, 3)).clip(0, 255).astype(np.uint8)
+
     start = rng.uniform(14, 34, 2)
     frames = []
     for step in range(FRAMES):
         stamp, (x, y) = _moved(image, start, motion, step, fast)
-        frame = Image.fromarray(np.broadcast_to(ground, (SIDE, SIDE, 3)).clip(0, 255).astype(np.uint8))
-        frame.paste(stamp, (int(x - stamp.width / 2), int(y - stamp.height / 2)), stamp)
+        corner = (int(x - stamp.width / 2), int(y - stamp.height / 2))
+        frame = Image.fromarray(ground)
+        frame.paste(stamp, corner, stamp)
         noisy = np.asarray(frame) + rng.normal(0, 3, (SIDE, SIDE, 1))
         frames.append(noisy.clip(0, 255).astype(np.uint8))
     return frames
@@ -133,7 +150,8 @@ def _moved(
         return image, start + np.array(directions[motion]) * middle * speed
     if motion in ("grow", "shrink"):
         rate = 0.07 if fast else 0.035
-        zoom = 1 + rate * middle * (1 if motion == "grow" else -1)
+        sign = 1 if motion == "grow" else -1
+        zoom = 1 + rate * middle * sign
         size = (max(3, int(image.width * zoom)), max(3, int(image.height * zoom)))
         return image.resize(size), start
     if motion == "spin":
@@ -142,26 +160,27 @@ def _moved(
     return image, start
 
 
-def _write(path: Path, frames: list[np.ndarray], sound: np.ndarray | None) -> None:
-    """Write frames, and sound if there is any, as an MP4 file of H.264 and AAC."""
+def _write(path: Path, frames: list[np.ndarray], wave: np.ndarray | None) -> None:
+    """Write frames, and audio if there is any, as an MP4 file of H.264 and AAC."""
     with av.open(str(path), "w") as file:
         video = file.add_stream("libx264", rate=FPS, options={"crf": "20"})
         video.width, video.height, video.pix_fmt = SIDE, SIDE, "yuv420p"
-        audio = file.add_stream("aac", rate=RATE, layout="mono") if sound is not None else None
+        audio = file.add_stream("aac", rate=RATE, layout="mono") if wave is not None else None
         for pixels in frames:
             file.mux(video.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         file.mux(video.encode())
-        if audio is not None and sound is not None:
-            _write_sound(file, audio, sound)
+        if audio is not None and wave is not None:
+            _write_audio(file, audio, wave)
 
 
-def _write_sound(file: OutputContainer, audio: AudioStream, sound: np.ndarray) -> None:
-    """Write a sound, cut or padded with silence to the length of the video."""
-    wave = np.zeros(RATE * FRAMES // FPS, np.float32)
-    wave[: len(sound)] = sound[: len(wave)]
-    for first in range(0, len(wave) - 1023, 1024):
-        samples = wave[None, first : first + 1024]
+def _write_audio(file: OutputContainer, audio: AudioStream, wave: np.ndarray) -> None:
+    """Write samples, cut or padded with silence to the length of the video."""
+    fitted = np.zeros(RATE * FRAMES // FPS, np.float32)
+    fitted[: len(wave)] = wave[: len(fitted)]
+    for first in range(0, len(fitted) - AAC_FRAME + 1, AAC_FRAME):
+        samples = fitted[None, first : first + AAC_FRAME]
         frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
-        frame.sample_rate, frame.pts = RATE, first
+        frame.sample_rate = RATE
+        frame.pts = first
         file.mux(audio.encode(frame))
     file.mux(audio.encode())

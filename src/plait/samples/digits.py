@@ -53,15 +53,20 @@ def fetch(cache: Path) -> Path:
     digits = load_digits()
     rng = np.random.default_rng(0)
     rows = []
-    for i, (pixels, digit) in enumerate(zip(digits.images, digits.target, strict=True)):
-        upper = pixels.copy()
-        upper[4:] = 0
-        name = f"digits/{i:04d}.png"
-        image = Image.fromarray((255 - upper * 15.9375).astype(np.uint8))  # ink of 0..16 to grey of 255..0
-        image.resize((32, 32), Image.Resampling.NEAREST).save(cache / name)
+    for number, (pixels, digit) in enumerate(zip(digits.images, digits.target, strict=True)):
+        name = f"digits/{number:04d}.png"
+        _draw_upper_half(pixels).save(cache / name)
         true_clues = [clue for clue, applies_to in CLUES.items() if digit in applies_to]
         side = ("train", "train", "train", "valid", "test")[int(rng.integers(5))]
         clue = true_clues[int(rng.integers(len(true_clues)))]
         rows.append({"picture": name, "clue": clue, "digit": str(digit), "split": side})
     write(pa.Table.from_pylist(rows), table)
     return table
+
+
+def _draw_upper_half(ink: np.ndarray) -> Image.Image:
+    """Draw a digit of 8 x 8 pixels, ink from 0 to 16, in grey on white. Leave its lower half blank."""
+    upper = ink.copy()
+    upper[4:] = 0
+    grey = 255 - upper * (255 / 16)
+    return Image.fromarray(grey.astype(np.uint8)).resize((32, 32), Image.Resampling.NEAREST)

@@ -1,11 +1,11 @@
 """Emoji as four free vendors draw them, in ten groups, with names in three languages and English tags.
 
 The languages are English, French and Chinese. Names come from `emojibase-data`. Images of 64 pixels come from
-Google (Noto), Twitter (Twemoji), OpenMoji and Microsoft (Fluent); the latter two are drawn from SVG. All are
-packages of npm, fetched with its client. Licenses: MIT, Apache-2.0, CC-BY-4.0, CC-BY-SA.
+Google (Noto), Twitter (Twemoji), OpenMoji and Microsoft (Fluent). The latter two are drawn from SVG. All are
+npm packages, fetched with its client. Licenses: MIT, Apache-2.0, CC-BY-4.0, CC-BY-SA.
 
-`split` keeps all images of an emoji on one side (a test of new emoji). `vendor_split` keeps OpenMoji's images
-for the test (a test of a new artist). Skin tones are left out.
+`split` keeps all images of an emoji on one side: it tests on new emoji. `vendor_split` keeps OpenMoji's
+images for the test: it tests on a new artist. Skin tones are left out.
 """
 
 from __future__ import annotations
@@ -72,24 +72,24 @@ def fetch(cache: Path) -> Path:
     package cannot be fetched.
     """
     table = cache / "emoji-names.csv"
-    if not table.is_file():
-        folder = cache / "download"
-        folder.mkdir(parents=True, exist_ok=True)
-        files = {name: _download(name, version, folder) for name, version in PACKAGES.items()}
-        write(pa.Table.from_pylist(build(files, cache)), table)
-        shutil.rmtree(folder)
+    if table.is_file():
+        return table
+    folder = cache / "download"
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {name: _download(name, version, folder) for name, version in PACKAGES.items()}
+    write(pa.Table.from_pylist(build(files, cache)), table)
+    shutil.rmtree(folder)
     return table
 
 
 def _download(name: str, version: str, folder: Path) -> Path:
     """Fetch a package by npm, unless it has been fetched already. Raises `TableError`."""
     if not shutil.which("npm"):
-        raise TableError("the emoji come through npm, which this machine does not have")
+        raise TableError("the emoji are fetched with npm, which this machine does not have")
     file = folder / f"{name.removeprefix('@').replace('/', '-')}-{version}.tgz"
     if not file.is_file():
-        done = subprocess.run(
-            ["npm", "pack", "--silent", f"{name}@{version}"], cwd=folder, capture_output=True, text=True
-        )
+        command = ["npm", "pack", "--silent", f"{name}@{version}"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
         if done.returncode or not file.is_file():
             messages = done.stderr.strip().splitlines() or ["no reason given"]
             raise TableError(f"npm cannot fetch {name}: {messages[-1]}")
@@ -106,14 +106,15 @@ def build(files: dict[str, Path], folder: Path) -> list[dict[str, str]]:
     for package, path in files.items():
         if package == "emojibase-data":
             continue
-        vendor = package.removeprefix("emoji-datasource-").removeprefix("@iconify-json/").split("-")[0]
+        vendor = _vendor(package)
         (folder / vendor).mkdir(parents=True, exist_ok=True)
         images = _drawn(path) if package.startswith("@") else _painted(path)
         written = set()
         for vendor_code, image in sorted(images):
             code = _code(vendor_code)
             file = f"{vendor}/{code}.png"
-            is_blank = image.getchannel("A").getextrema()[1] == 0
+            _, most_opaque = image.getchannel("A").getextrema()
+            is_blank = most_opaque == 0
             if code not in descriptions or file in written or is_blank:
                 continue
             image.save(folder / file)
@@ -129,6 +130,12 @@ def build(files: dict[str, Path], folder: Path) -> list[dict[str, str]]:
                 }
             )
     return rows
+
+
+def _vendor(package: str) -> str:
+    """Return the vendor that a package is named after, such as openmoji in `@iconify-json/openmoji`."""
+    name = package.removeprefix("emoji-datasource-").removeprefix("@iconify-json/")
+    return name.split("-")[0]
 
 
 def _descriptions(path: Path) -> dict[str, dict[str, str]]:
@@ -157,7 +164,8 @@ def _descriptions(path: Path) -> dict[str, dict[str, str]]:
 
 def _names(archive: tarfile.TarFile, language: str) -> dict[str, str]:
     """Return the emoji's names in a language, by their codes as the package writes them."""
-    return {entry["hexcode"]: entry["label"] for entry in _json(archive, f"package/{language}/data.json")}
+    entries = _json(archive, f"package/{language}/data.json")
+    return {entry["hexcode"]: entry["label"] for entry in entries}
 
 
 def _painted(path: Path) -> Iterator[tuple[str, Image.Image]]:
@@ -176,13 +184,15 @@ def _drawn(path: Path) -> Iterator[tuple[str, Image.Image]]:
     try:
         from resvg_py import svg_to_bytes
     except ModuleNotFoundError:
-        raise TableError("two of the emoji's vendors are drawn from SVG: pip install resvg-py") from None
+        raise TableError("the emoji of two vendors are drawn from SVG: pip install resvg-py") from None
     with tarfile.open(path) as archive:
-        icons, codes = _json(archive, "package/icons.json"), _json(archive, "package/chars.json")
-    for code, name in codes.items():
+        icons = _json(archive, "package/icons.json")
+        names_by_code = _json(archive, "package/chars.json")
+    for code, name in names_by_code.items():
         icon = _icon(icons, name)
         if icon:
-            yield code, _square(bytes(svg_to_bytes(svg_string=_svg(icons, icon))))
+            png = svg_to_bytes(svg_string=_svg(icons, icon))
+            yield code, _square(bytes(png))
 
 
 class _Icon(TypedDict):
@@ -221,6 +231,7 @@ def _svg(icons: _Icons, icon: _Icon) -> str:
 
 
 def _json(archive: tarfile.TarFile, name: str) -> Any:
+    """Read a JSON file of an archive."""
     file = archive.extractfile(name)
     assert file is not None
     return json.load(file)

@@ -5,8 +5,8 @@ packages `asterisk-core-sounds-*` and `asterisk-prompt-it-menardi-wav`, fetched 
 
 There is one reader for each language, and a second reader of the Italian prompts. The second reader's
 transcripts are those of the same keys: nearly, but not always, word for word. `split` keeps a prompt's key on
-one side in all languages. `reader_split` keeps the second Italian reader for the test. Recordings of sounds
-that are not words are left out.
+one side in all languages. `reader_split` keeps the second Italian reader for the test. Recordings without
+words are left out.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ from plait.table.write import write
 READERS = {"en": "Allison Smith", "it": "Carlo Flora"}
 
 
-# the second Italian reader: language, Debian package, folder, name
-SECOND = ("it", "asterisk-prompt-it-menardi-wav", "it_IT_f_Menardi", "Menardi")
+# the second Italian reader, and where her recordings are
+SECOND_READER = "Menardi"
+SECOND_PACKAGE = "asterisk-prompt-it-menardi-wav"
+SECOND_FOLDER = "it_IT_f_Menardi"
 
 
 TARGET = "language"
@@ -52,12 +54,13 @@ def fetch(cache: Path) -> Path:
     or its lists are too old to find the packages.
     """
     table = cache / "prompts.csv"
-    if not table.is_file():
-        packages = []
-        for language in READERS:
-            packages += [f"asterisk-core-sounds-{language}", f"asterisk-core-sounds-{language}-wav"]
-        unpack_debian([*packages, SECOND[1]], cache)
-        write(pa.Table.from_pylist(build(cache)), table)
+    if table.is_file():
+        return table
+    packages = []
+    for language in READERS:
+        packages += [f"asterisk-core-sounds-{language}", f"asterisk-core-sounds-{language}-wav"]
+    unpack_debian([*packages, SECOND_PACKAGE], cache)
+    write(pa.Table.from_pylist(build(cache)), table)
     return table
 
 
@@ -73,7 +76,7 @@ def build(cache: Path) -> list[dict[str, str]]:
         for file in sorted(folder.rglob("*.wav")):
             key = str(file.relative_to(folder).with_suffix(""))
             text = texts[language].get(key, "")
-            if not text or re.match(r"[\[(<]", text):  # a text in brackets describes a sound: <beep>
+            if not text or re.match(r"[\[(<]", text):  # a text in brackets describes a noise: <beep>
                 continue
             rows.append(
                 {
@@ -83,7 +86,7 @@ def build(cache: Path) -> list[dict[str, str]]:
                     "speech": str(file.relative_to(cache)),
                     "transcript": text,
                     "split": side(key),
-                    "reader_split": "test" if reader == SECOND[3] else "train",
+                    "reader_split": "test" if reader == SECOND_READER else "train",
                 }
             )
     return rows
@@ -94,9 +97,9 @@ def _folders(sounds: Path) -> list[tuple[str, str, Path]]:
     folders = []
     for language, reader in READERS.items():
         for path in sorted(sounds.glob(f"{language}_*")):
-            if path.name != SECOND[2]:
+            if path.name != SECOND_FOLDER:
                 folders.append((language, reader, path))
-    folders.append((SECOND[0], SECOND[3], sounds / SECOND[2]))
+    folders.append(("it", SECOND_READER, sounds / SECOND_FOLDER))
     return folders
 
 

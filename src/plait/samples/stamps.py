@@ -1,10 +1,12 @@
-"""Tux Paint's stamps in nine categories: images with a sentence, a sound and a spoken description.
+"""Tux Paint's stamps in nine categories: images with a text, a sound and a spoken description.
 
 They come as Debian's package `tuxpaint-stamps-default` (161 MB, GPL-2), fetched with its package client. The
-table is as untidy as real ones. Images that exist as SVG only are missing cells, some sentences are missing,
-and classes are uneven. Only 96 stamps have a sound, most of them animals: that a stamp has one says something
-already. Stamps that share a sentence, and with it the recording, are on one side of the split. The sentence
-is English; the description is the French one, which nearly all stamps have.
+columns are `picture`, `sentence`, `sound` and `speech`. The sentence is English. The speech describes the
+stamp in French, which nearly all stamps have.
+
+The table is as untidy as real ones. Images that exist as SVG only are missing cells, some sentences are
+missing, and classes are uneven. Only 96 stamps have a sound, most of them animals: that a stamp has one
+already says something. Stamps that share a sentence, and with it the recording, are on one side of the split.
 """
 
 from __future__ import annotations
@@ -22,10 +24,13 @@ from plait.table.write import write
 PACKAGE = "tuxpaint-stamps-default"
 
 
+FOLDER = "usr/share/tuxpaint/stamps"  # in the unpacked package
+
+
 TARGET = "category"
 
 
-ABOUT = "images, English sentences, sounds and French spoken descriptions of Tux Paint's stamps"
+ABOUT = "Tux Paint's stamps: images, English sentences, sounds and French spoken descriptions"
 
 
 INPUTS = {"picture": ["picture"], "sentence": ["sentence"], "sound": ["sound"], "speech": ["speech"]}
@@ -50,16 +55,17 @@ def fetch(cache: Path) -> Path:
     or its lists are too old to find the package.
     """
     table = cache / "stamps-families.csv"
-    if not table.is_file():
-        files = cache / "usr" / "share" / "tuxpaint" / "stamps"
-        if not files.is_dir():
-            unpack_debian([PACKAGE], cache)
-        rows = build(files)
-        for row in rows:
-            for column in MEDIA:
-                if row[column]:
-                    row[column] = f"usr/share/tuxpaint/stamps/{row[column]}"
-        write(pa.Table.from_pylist(rows), table)
+    if table.is_file():
+        return table
+    files = cache / FOLDER
+    if not files.is_dir():
+        unpack_debian([PACKAGE], cache)
+    rows = build(files)
+    for row in rows:
+        for column in MEDIA:
+            if row[column]:
+                row[column] = f"{FOLDER}/{row[column]}"
+    write(pa.Table.from_pylist(rows), table)
     return table
 
 
@@ -71,6 +77,7 @@ def build(files: Path) -> list[dict[str, str]]:
     """
     rows = [_row(stamp, paths, files) for stamp, paths in _stamps(files)]
     family_of = families(rows)
+
     counts = Counter(row["category"] for row in rows if row["category"] != "symbols")
     frequent = [row for row in rows if counts[row["category"]] >= MIN_ROWS]
     for row in frequent:
@@ -84,7 +91,8 @@ def _stamps(files: Path) -> list[tuple[str, dict[str, Path]]]:
     """Return each stamp's name and files. The files are by kind: .png, .svg, .txt, sound, speech."""
     stamps: dict[str, dict[str, Path]] = {}
     for path in sorted(files.rglob("*")):
-        stamp, kind = str(path.relative_to(files).with_suffix("")), path.suffix
+        stamp = str(path.relative_to(files).with_suffix(""))
+        kind = path.suffix
         if kind in (".ogg", ".wav"):
             kind = "speech" if stamp.endswith(SPOKEN) else "sound"
             stamp = stamp.removesuffix(SPOKEN)
@@ -114,6 +122,7 @@ def _row(stamp: str, paths: dict[str, Path], files: Path) -> dict[str, str]:
 
 
 def _style(stamp: str, paths: dict[str, Path]) -> str:
+    """Return how a stamp is drawn: cartoons say so in their names, and drawings are SVG files."""
     if "cartoon" in stamp.lower():
         return "cartoon"
     return "photo" if ".png" in paths else "drawing"
@@ -141,13 +150,14 @@ def families(rows: list[dict[str, str]]) -> dict[str, str]:
     """
     parent: dict[str, str] = {}
 
-    def root(x: str) -> str:
+    def root(node: str) -> str:
         """Return the root of a set, and shorten the path to it."""
-        while parent.setdefault(x, x) != x:
-            parent[x] = parent[parent[x]]
-            x = parent[x]
-        return x
+        while parent.setdefault(node, node) != node:
+            parent[node] = parent[parent[node]]
+            node = parent[node]
+        return node
 
+    # nodes are stamps ("s:"), names without digits ("n:") and texts ("t:")
     for row in rows:
         name = "n:" + re.sub(r"[-_ ]*\d+", "", row["stamp"])
         text = name

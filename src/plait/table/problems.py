@@ -18,6 +18,8 @@ LIMIT = 0.05
 
 KINDS = 8  # kinds of problems that a summary lists
 
+SIDES = {"train": "training", "valid": "validation", "test": "test"}  # of a split, in words
+
 
 def check(problems: list[Problem], filled: dict[str, int], root: Path, strict: bool = False) -> None:
     """Raise `BadCellsError` if a column has more bad cells than `LIMIT`, or any at all with `strict`.
@@ -97,18 +99,20 @@ def leaks(digests: dict[str, list[set[bytes]]], sides: dict[str, list[int]]) -> 
     warnings = []
     for column, row_digests in digests.items():
         by_side = {}
-        for side, rows in sides.items():
-            by_side[side] = set().union(*[row_digests[row] for row in rows])
+        for name, rows in sides.items():
+            by_side[name] = set().union(*[row_digests[row] for row in rows])
         for first, second in itertools.combinations(by_side, 2):
             shared = by_side[first] & by_side[second]
             if not shared:
                 continue
             first_row = next(row for row in sides[first] if row_digests[row] & shared)
             second_row = next(row for row in sides[second] if row_digests[row] & shared)
+            files = "1 file is" if len(shared) == 1 else f"{len(shared):,} files are"
+            side = SIDES[second]
             warnings.append(
-                f"column '{column}': {len(shared):,} files lie in both {first} and {second} (rows "
-                f"{first_row} and {second_row}, for one); "
-                f"scores on {second} will flatter. Keep such rows together with split.group."
+                f"column '{column}': {files} in both the {SIDES[first]} and the {side} rows "
+                f"(rows {first_row} and {second_row}, for example), so scores on {side} rows "
+                f"will be too good. Keep such rows together with split.group."
             )
     return warnings
 

@@ -18,6 +18,7 @@ from plait.modalities.base import Match
 from plait.nn.batch import Encoded, Fused
 from plait.recipe.registry import Component, Options, Registry
 from plait.recipe.sections import LEAST_STEPS, UNAUGMENTED, Between, Choices
+from plait.table.conventions.base import Convention
 from plait.table.json import JSON
 from plait.table.problems import Problem
 from plait.table.table import Source
@@ -107,6 +108,7 @@ class Task(nn.Module, Component, ABC):
     squared: ClassVar[bool] = False
     may_stratify: ClassVar[bool] = False
     has_target: ClassVar[bool] = True
+    conventions: ClassVar[tuple[type[Convention], ...]] = ()
     from_files: ClassVar[bool] = False
     sorts_by_length: ClassVar[bool] = False
     modalities: ClassVar[tuple[str, ...]] = ()

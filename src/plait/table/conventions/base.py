@@ -74,6 +74,11 @@ class Convention(BaseModel, ABC):
     def read(self, cells: pa.ChunkedArray) -> Reading:
         """Read cells of any Arrow type. Never raises for a cell: a cell that does not fit is bad."""
 
+    @classmethod
+    @abstractmethod
+    def recognise(cls, texts: pa.ChunkedArray, style: Style, least: float = FITS) -> Recognised | None:
+        """Return the convention that reads at least this share of strings; None if there is none."""
+
     @abstractmethod
     def described(self) -> str:
         """Return the convention in a few words, to stand behind "expected"."""

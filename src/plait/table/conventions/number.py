@@ -285,8 +285,8 @@ def _recognised(filled: pa.ChunkedArray, chosen: Number, share: float, style: St
         other = other.model_copy(update={"group": mark})
     cell = with_mark.slice(0, 1)
     first, second = (convention.read(cell).cells[0].as_py() for convention in (chosen, other))
-    second_reading = f"{cell[0].as_py()} is read as {first:g}, and may also be {second:g}; if so, set decimal: '{other.decimal}'"
-    return Recognised(chosen, share, reason, second_reading)
+    both = f"{cell[0].as_py()} is read as {first:g}, and may also be {second:g}"
+    return Recognised(chosen, share, reason, f"{both}; if so, set decimal: '{other.decimal}'")
 
 
 def _is_ambiguous(cells: pa.ChunkedArray, mark: str) -> bool:
