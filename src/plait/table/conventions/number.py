@@ -163,8 +163,12 @@ class _Pieces:
 
     def __init__(self, texts: pa.Array) -> None:
         pieces = pc.extract_regex(_with_plain_marks(texts), CELL)
-        self.matches = pieces.is_valid().to_numpy(zero_copy_only=False)
         self.digits = pc.utf8_rtrim_whitespace(pc.fill_null(pc.struct_field(pieces, "digits"), ""))
+        # 0.png is a file, not zero of a unit
+        has_unit = pc.not_equal(pc.struct_field(pieces, "after"), "")
+        is_file = pc.and_(has_unit, pc.match_substring_regex(pc.struct_field(pieces, "digits"), r"[.,]$"))
+        is_number = pc.and_(pieces.is_valid(), pc.invert(pc.fill_null(is_file, False)))
+        self.matches = is_number.to_numpy(zero_copy_only=False)
         self.exponents = pc.fill_null(pc.struct_field(pieces, "exponent"), "")
         self.is_negative = self._is_negative(pieces)
 
