@@ -109,4 +109,4 @@ def _positions(seconds: np.ndarray) -> list[np.ndarray]:
 def _seconds(cells: pa.ChunkedArray) -> np.ndarray:
     """Return seconds since 1970 as float64 (B,); NaN where a cell is missing."""
     microseconds = pc.cast(pc.cast(cells, pa.timestamp("us"), safe=False), pa.int64())
-    return pc.divide(pc.cast(microseconds, pa.float64()), 1e6).to_numpy(zero_copy_only=False)
+    return pc.divide(pc.cast(microseconds, pa.float64(), safe=False), 1e6).to_numpy(zero_copy_only=False)
