@@ -136,7 +136,7 @@ def test_a_column_of_numbers_reads_every_type_of_numbers(cells: pa.Array, number
 def test_an_infinite_number_is_bad() -> None:
     reading = Number().read(column(1.0, float("inf"), NAN))
     assert reading.bad == {1: "expected a finite number, came inf"}
-    assert Number().read(column("1e400", "2")).bad == {0: "expected a number such as 1234.5, came '1e400'"}
+    assert Number().read(column("1e400", "2")).bad == {0: "expected a number, came '1e400'"}
 
 
 DAY = dt.datetime(2023, 2, 5)

@@ -17,7 +17,7 @@ from plait.tasks.base_prediction import Prediction
 
 def show_plan(plan: Plan, table: Table, screen: Screen) -> None:
     """Show what was decided before anything is trained: columns, rows, and members that are left out."""
-    Inspection.of(plan, table.name).show(screen)
+    Inspection.of(plan, table.title()).show(screen)
     for warning in plan.warnings:
         screen.warn(warning)
     if plan.split.without_label:

@@ -81,7 +81,7 @@ class Model:
         Raises `TableError` when none of the inputs is there.
         """
         raw = read(data, root)
-        table = self.plan.read(raw)
+        table = self._typed(raw)
         with self._screen.bar("predicting", len(table)) as bar, store(self._screen, table) as cells:
             answered, problems = answers.predict(
                 self.answering, self.schema, table, self._screen.warn, bar.advance, cells
@@ -104,7 +104,7 @@ class Model:
         or zero where the row lacks it. A model without a target returns the mean of a row's vectors, of
         length 1, if no column is named. `alignment` names one of several alignments, here and below.
         """
-        table = self.plan.read(read(data, root))
+        table = self._typed(read(data, root))
         if column is None and alignment is None and self.targets:
             with store(self._screen, table) as cells:
                 return answers.embed(self.network, table, self._screen.warn, cells)
@@ -137,7 +137,7 @@ class Model:
         if data is None:
             return Index.open(address, model)
 
-        table = self.plan.read(read(data, root))
+        table = self._typed(read(data, root))
 
         # Open an index of another model before the vectors are computed: it is an error.
         opened = Index.open(address, model) if exists(address) else None
@@ -237,7 +237,7 @@ class Model:
             table = folder_of_files(Path(data), column)
             shown[column] = table.data.column(column)
         else:
-            table = read(data, root)
+            table = self._typed(read(data, root))
         table.column(origin(column, table.data.column_names))  # an error if there is none
 
         label_LD = space.labels(labels, templates, text)
@@ -246,6 +246,18 @@ class Model:
         vectors_ND = vectors_NKD[:, space.columns.index(column)]
         classified = space.classify(vectors_ND, labels, label_LD, min_cosine)
         return answers.assemble({**shown, **classified}, problems, self.schema, table)
+
+    def _typed(self, table: Table) -> Table:
+        """Read a table's cells as training wrote them, and warn of values that training has not seen."""
+        typed = self.plan.read(table)
+        for name, modality in self.artifact.preprocessing.inputs.items():
+            if name not in typed.data.column_names:
+                continue
+            cells = typed.data.column(name).drop_null()
+            unseen = modality.unseen(cells)
+            if len(unseen):
+                self._screen.warn(check.unseen(name, unseen, len(cells)))
+        return typed
 
     def _vectors(
         self, space: Space, table: Table, columns: Sequence[str] = ()
@@ -269,7 +281,7 @@ class Model:
 
         Raises `TableError` when the table has no target column, or no labelled row.
         """
-        table = self.plan.read(read(data, root))
+        table = self._typed(read(data, root))
         label_columns = list(self.plan.labels.values())
         if not self.alignments and not set(label_columns) & set(table.data.column_names):
             table.column(label_columns[0])  # an error that names the nearest column

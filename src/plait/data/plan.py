@@ -30,9 +30,9 @@ from plait.recipe.sections import ModelRecipe, SplitRecipe
 from plait.table.conventions.infer import AnyConvention
 from plait.table.json import JSON
 from plait.table.schema import Schema, origin
-from plait.table.sides import SIDE
 from plait.table.table import Table
 from plait.table.typed import read_cells
+from plait.tasks.base import tasks as task_registry
 
 # a field that the user left out stays out of the JSON, so that it is not taken for a choice of the user
 RecipeAsked = Annotated[Recipe, PlainSerializer(Recipe.to_dict, return_type=dict[str, JsonValue])]
@@ -112,7 +112,19 @@ class Plan:
 
     def read(self, table: Table) -> Table:
         """Read a table's cells as the plan's columns write them, whatever type they come in."""
-        return read_cells(table, self.conventions)
+        return read_cells(table, self.conventions).with_full_paths(self._columns_of_files())
+
+    def _columns_of_files(self) -> set[str]:
+        """Return the columns of the table whose cells may be paths."""
+        names = {column.name for column in self.schema}
+        files = set()
+        for name, column in self.columns.items():
+            if modalities.find(column.modality.name).media:
+                files.add(origin(name, names))
+        for target, column_name in self.labels.items():
+            if task_registry.find(self.tasks[target].name).from_files:
+                files.add(column_name)
+        return files
 
     @property
     def targets(self) -> list[str]:
@@ -251,13 +263,13 @@ def split_and_infer(table: Table, recipe: Recipe, targets: Targets) -> tuple[Spl
 def _split_options(table: Table, recipe: Recipe, targets: Targets) -> SplitRecipe:
     """Name the column that splits the table, where there is one.
 
-    Tables that the user gave apart come first, then the recipe. Else a column that looks like a split counts.
+    Tables that the user gave apart need none. Else the recipe comes first, then a column that looks like a
+    split.
     Raises `RecipeError` for a split by time of a table that has its own split.
     """
     options = recipe.split
-    if SIDE in table.data.column_names:
-        return options.model_copy(update={"column": SIDE})
-
+    if table.parts:
+        return options
     column = split_column(table, targets.hidden, recipe.columns, options)
     if column is None or options.column:
         return options

@@ -112,8 +112,11 @@ def split(table: Table, recipe: SplitRecipe, stratify: str, seed: int) -> Split:
     if len(used) > 1 and "time" in used:
         raise RecipeError(f"recipe: split.{used[0]} and split.{used[1]} cannot be used together")
 
-    if column:
-        sides = _by_column(table, recipe, column, stratify, seed)
+    if table.parts:
+        names = ", ".join(part.name for part in table.parts)
+        sides = _by_name(table, table.sides(), f"by table ({names})", recipe, stratify, seed)
+    elif column:
+        sides = _by_name(table, _named_sides(table, column), f"by column '{column}'", recipe, stratify, seed)
     elif recipe.group:
         sides = _by_group(table, recipe, recipe.group, seed)
     elif recipe.time:
@@ -178,27 +181,26 @@ def _at_random(table: Table, recipe: SplitRecipe, stratify: str, seed: int) -> S
     return Split(train, valid, test, ", ".join(how))
 
 
-def _by_column(table: Table, recipe: SplitRecipe, column: str, stratify: str, seed: int) -> Split:
-    """Split by a column that names each row's side. Raises `TableError` for a cell that names none."""
-    side = _named_sides(table, column)
-    train = np.flatnonzero(side == "train")
-    valid = np.flatnonzero(side == "valid")
-    test = np.flatnonzero(side == "test")
-    how = f"by column '{column}'"
+def _by_name(
+    table: Table, side_B: np.ndarray, how: str, recipe: SplitRecipe, stratify: str, seed: int
+) -> Split:
+    """Split by the name of each row's side. Without validation rows, some training rows validate."""
+    train = np.flatnonzero(side_B == "train")
+    valid = np.flatnonzero(side_B == "valid")
+    test = np.flatnonzero(side_B == "test")
+    if len(valid) or not recipe.valid:
+        return Split(train, valid, test, how)
 
-    # training needs validation rows: without any, some training rows become them
-    if not len(valid) and recipe.valid and recipe.group:
-        without_test = recipe.model_copy(update={"test": 0.0})
-        sides = _by_group(table.take(train), without_test, recipe.group, seed)
-        train, valid = train[sides.train], train[sides.valid]
-        how += f", and {recipe.valid:.0%} of its training rows, in {sides.how}, to validate"
-    elif not len(valid) and recipe.valid:
-        labels = table.column(stratify).take(pa.array(train)) if stratify else None
-        places = np.arange(len(train))
-        train_places, valid_places, _ = _shuffled(places, recipe.valid, 0.0, labels, seed)
-        train, valid = train[train_places], train[valid_places]
-        how += f", and {recipe.valid:.0%} of its training rows to validate"
-    return Split(train, valid, test, how)
+    training_table = table.take(train)
+    without_test = recipe.model_copy(update={"test": 0.0})
+    if recipe.group:
+        sides = _by_group(training_table, without_test, recipe.group, seed)
+    elif recipe.time:
+        sides = _by_time(training_table, without_test, recipe.time)
+    else:
+        sides = _at_random(training_table, without_test, stratify, seed)
+    how += f"; of its training rows, {sides.how}"
+    return Split(train[sides.train], train[sides.valid], test, how)
 
 
 def sides_in(name: str, cells: pa.ChunkedArray) -> dict[object, str]:

@@ -62,6 +62,10 @@ class Modality(Component, ABC):
     def fit(cls, config: Any, cells: pa.ChunkedArray) -> Modality:
         """Fit the modality to the cells of the training rows."""
 
+    def unseen(self, cells: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Return the cells whose value training has not seen, where that means something."""
+        return cells.slice(0, 0)
+
     @abstractmethod
     def load(self, cells: pa.ChunkedArray, source: Source) -> Loaded:
         """Return the complete column as tensors, one entry a row.

@@ -68,6 +68,11 @@ class Category(Modality):
         frequent = [(-c["counts"], c["values"]) for c in counts if c["counts"] >= config.min_count]
         return cls(config, [value for _, value in sorted(frequent)[: config.max_values]])
 
+    def unseen(self, cells: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Return the cells whose value has no index of its own."""
+        values = _strings(cells.drop_null())
+        return values.filter(pc.invert(pc.is_in(values, pa.array(self.values, pa.string()))))
+
     def load(self, cells: pa.ChunkedArray, source: Source) -> Loaded:
         """Return the index of each cell's value, int64 (B,)."""
         source.progress(len(cells))

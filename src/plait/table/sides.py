@@ -8,10 +8,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from plait.errors import TableError
+from plait.table.conventions.plain import as_texts
 from plait.table.read import read
-from plait.table.table import Table
-
-SIDE = "plait_split"  # the column that says which table a row comes from
+from plait.table.table import Part, Table
 
 
 @dataclass(frozen=True)
@@ -29,9 +28,10 @@ class Sources:
 
 
 def read_sides(sources: Sources) -> Table:
-    """Read the tables and join them. With more than one, the column `SIDE` says where a row comes from.
+    """Read the tables and join them. Each is a part of the joined table, with its own name, folder and rows.
 
-    Raises `TableError` when they cannot be read, or do not fit each other.
+    A column that has numbers in one table and words in another comes as strings: training decides later what
+    it is. Raises `TableError` when a table cannot be read.
     """
     tables = {}
     for side, source in sources.sides().items():
@@ -41,16 +41,32 @@ def read_sides(sources: Sources) -> Table:
     if len(tables) == 1:
         return train
 
-    data = []
+    parts = []
     for side, table in tables.items():
-        if table.root != train.root:
-            raise TableError(
-                f"the {side} table's paths begin in {table.root}, the training table's in {train.root}; give "
-                f"root= for both"
-            )
-        data.append(table.data.append_column(SIDE, pa.array([side] * len(table))))
+        parts.append(Part(side, table.name, table.root, len(table)))
+    data = _joined([table.data for table in tables.values()])
+    return Table(data, train.root, train.name, parts=tuple(parts))
+
+
+def _joined(tables: list[pa.Table]) -> pa.Table:
+    """Return the rows of all tables. A column that a table lacks is missing in its rows."""
     try:
-        joined = pa.concat_tables(data, promote_options="permissive")
+        return pa.concat_tables(tables, promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        pass
+
+    kinds: dict[str, set[pa.DataType]] = {}
+    for table in tables:
+        for field in table.schema:
+            kinds.setdefault(field.name, set()).add(field.type)
+    alike = []
+    for table in tables:
+        for number, name in enumerate(table.column_names):
+            column = table.column(number)
+            if len(kinds[name]) > 1 and not pa.types.is_nested(column.type):
+                table = table.set_column(number, name, as_texts(column))
+        alike.append(table)
+    try:
+        return pa.concat_tables(alike, promote_options="permissive")
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise TableError(f"the tables given apart have columns of different types: {error}") from error
-    return Table(joined, train.root, train.name)

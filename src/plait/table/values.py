@@ -63,18 +63,6 @@ def share_of_numbers(cells: pa.ChunkedArray) -> float:
     return sum(map(parses, cells.to_pylist())) / len(cells)
 
 
-def numbers(cells: pa.ChunkedArray) -> tuple[np.ndarray, list[tuple[int, object]]]:
-    """Return the cells as float64 (rows,), NaN where missing or bad, and the bad ones: (row, cell)."""
-    if is_text(cells):
-        x = np.array([_number(c) for c in cells.to_pylist()], dtype=np.float64)
-    else:
-        x = pc.cast(cells, pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
-    missing = pc.is_null(cells, nan_is_null=not is_text(cells)).to_numpy(zero_copy_only=False)
-    bad = np.flatnonzero(~missing & ~np.isfinite(x))
-    x[bad] = np.nan
-    return x, [(int(row), cells[int(row)].as_py()) for row in bad]
-
-
 def _number(cell: str | None) -> float:
     try:
         return float("nan") if cell is None else float(cell.replace(",", "").strip("$€£% "))

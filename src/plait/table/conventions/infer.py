@@ -64,4 +64,13 @@ def _of_type(kind: pa.DataType) -> Convention:
         return Date()
     if pa.types.is_time(kind) or pa.types.is_duration(kind):
         return Clock()
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return _of_entries(kind.value_type)
     return Plain()
+
+
+def _of_entries(kind: pa.DataType) -> Convention:
+    """Return the convention of lists with entries of a type; lists of files may come as they are only."""
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        return Listing(of="numbers")
+    return Listing(of="texts") if is_text(kind) else Plain()

@@ -59,6 +59,8 @@ class Listing(Convention):
         texts = cells if self.separator else without_marks(cells)
         distinct, row_numbers = by_distinct(texts)
         lists = self._lists(distinct)
+        if self.of == "texts" and lists.null_count == len(lists):
+            return Reading(cells)  # no lists: single files, or labels such as red|large
         read = lists.take(row_numbers)
 
         bad = {}

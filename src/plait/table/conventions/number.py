@@ -78,7 +78,9 @@ class Number(Convention):
     unit: str = ""
 
     def described(self) -> str:
-        """Return an example of how the column writes a number."""
+        """Return how the column writes a number."""
+        if self == Number():
+            return "a number"
         example = f"1{self.group}234{self.decimal}5" if self.group else f"1234{self.decimal}5"
         return f"a number such as {example}{' ' + self.unit if self.unit else ''}"
 
