@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from plait.errors import TableError
+from plait.table.cells import joined
 from plait.table.read import read
 from plait.table.table import Table
 
@@ -41,16 +42,13 @@ def read_sides(sources: Sources) -> Table:
     if len(tables) == 1:
         return train
 
-    data = []
+    data = {}
     for side, table in tables.items():
         if table.root != train.root:
             raise TableError(
                 f"the {side} table's paths begin in {table.root}, the training table's in {train.root}; give "
                 f"root= for both"
             )
-        data.append(table.data.append_column(SIDE, pa.array([side] * len(table))))
-    try:
-        joined = pa.concat_tables(data, promote_options="permissive")
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise TableError(f"the tables given apart have columns of different types: {error}") from error
-    return Table(joined, train.root, train.name)
+        data[f"the {side} table"] = table.data.append_column(SIDE, pa.array([side] * len(table)))
+    notes = tuple(note for table in tables.values() for note in table.notes)
+    return Table(joined(data), train.root, train.name, notes)

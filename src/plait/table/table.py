@@ -8,10 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.feather
-import pyarrow.json
-import pyarrow.parquet
 from numpy.typing import ArrayLike
 
 from plait.errors import TableError, nearest
@@ -37,11 +33,15 @@ class Source:
 
 @dataclass(frozen=True)
 class Table:
-    """An Arrow table, the folder that its relative paths are resolved against, and its name in messages."""
+    """An Arrow table, the folder that its relative paths are resolved against, and its name in messages.
+
+    `notes` has what the user should know of how it was read: the encoding, lines that were left out.
+    """
 
     data: pa.Table
     root: Path
     name: str
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return int(self.data.num_rows)
@@ -54,7 +54,7 @@ class Table:
 
     def take(self, rows: ArrayLike) -> Table:
         """Return the table of these row numbers, in their order."""
-        return Table(self.data.take(pa.array(rows, pa.int64())), self.root, self.name)
+        return Table(self.data.take(pa.array(rows, pa.int64())), self.root, self.name, self.notes)
 
 
 def only_column(table: Table, column: str | None, what: str) -> str:
