@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
+
+
+# Control characters and marks that turn the direction of writing: a terminal would obey them.
+UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str, encoding: str | None = "utf-8") -> str:
+    r"""Return a text that is safe to print: what a terminal would obey, or cannot show, as `\x1b`.
+
+    >>> print(printable("red\x1b[31m"))
+    red\x1b[31m
+    """
+    shown = UNSEEN.sub(lambda match: repr(match[0])[1:-1], text)
+    return shown.encode(encoding or "ascii", "backslashreplace").decode(encoding or "ascii")
 
 
 class Screen:
@@ -29,7 +44,8 @@ class Screen:
     def say(self, text: str = "", style: str = "") -> None:
         """Print one line, unless the screen is quiet."""
         if not self.quiet:
-            self._console().print(text, style=style or None, markup=False)
+            console = self._console()
+            console.print(printable(text, console.encoding), style=style or None, markup=False)
 
     def warn(self, text: str) -> None:
         """Print a warning, in yellow where the terminal has colours."""
@@ -42,8 +58,9 @@ class Screen:
         from rich.table import Table
         from rich.text import Text
 
+        console = self._console()
         table = Table(
-            title=title,
+            title=printable(title, console.encoding),
             title_justify="left",
             title_style="bold",
             box=None,
@@ -51,12 +68,10 @@ class Screen:
             padding=(0, 2, 0, 0),
         )
         for header in headers:
-            table.add_column(
-                header.strip(), justify="right" if header.endswith(" ") else "left", overflow="fold"
-            )
+            name = printable(header.strip(), console.encoding)
+            table.add_column(Text(name), justify="right" if header.endswith(" ") else "left", overflow="fold")
         for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
-        console = self._console()
+            table.add_row(*(Text(printable(cell, console.encoding)) for cell in row))
         console.print(table, soft_wrap=False)
 
     @contextmanager

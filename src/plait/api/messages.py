@@ -17,6 +17,8 @@ from plait.tasks.base_prediction import Prediction
 
 def show_plan(plan: Plan, table: Table, screen: Screen) -> None:
     """Show what was decided before anything is trained: columns, rows, and members that are left out."""
+    for note in table.notes:
+        screen.warn(note)
     Inspection.of(plan, table.name).show(screen)
     without, learned = plan.split.without_label, len(plan.split.unlabelled)
     predicts = any(issubclass(tasks.find(plan.tasks[target].name), Prediction) for target in plan.targets)

@@ -39,7 +39,7 @@ def predict(
     from plait.table import write
 
     if out:
-        write.check_ending(Path(out))
+        write.check_output(Path(out))
     answers = plait.load(run).predict(table, root, keep)
     if out:
         answers = write.with_files(answers, Path(out))
@@ -72,7 +72,7 @@ def transcribe(
     from plait.table import write
 
     if out:
-        write.check_ending(Path(out))
+        write.check_output(Path(out))
     texts = plait.transcribe(model, table, column, name=name, language=language, root=root)
     if out:
         write.write(texts, Path(out))
@@ -109,7 +109,7 @@ def speak(
     """Read a table's texts aloud, by a pretrained network as it is."""
     from plait.table import write
 
-    write.check_ending(Path(out))
+    write.check_output(Path(out))
     speech = plait.speak(model, table, column, name=name, vocoder=vocoder, voice=voice, root=root)
     write.write(write.with_files(speech, Path(out)), Path(out))
     typer.echo(f"{speech.num_rows:,} rows written to {out}", err=True)
@@ -131,7 +131,7 @@ def embed(
     """Write the fused vector of each row, or a column's vector in the space of an alignment."""
     from plait.table import write
 
-    write.check_ending(Path(out))
+    write.check_output(Path(out))
     vectors = plait.load(run).embed(table, root, column, alignment)
     write.write_vectors(vectors, Path(out))
     typer.echo(f"{vectors.shape[0]:,} vectors of {vectors.shape[1]} written to {out}", err=True)

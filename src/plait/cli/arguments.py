@@ -7,7 +7,11 @@ from typing import Annotated
 import typer
 
 TableArgument = Annotated[
-    str, typer.Argument(help="CSV, TSV, JSON Lines, Parquet, Arrow, Feather, or a folder of class folders")
+    str,
+    typer.Argument(
+        help="CSV, TSV, JSON, Parquet, Arrow, Feather, ORC, XLSX, ODS; a glob or folder of such; a folder of "
+        "class folders; - for standard input"
+    ),
 ]
 
 RunArgument = Annotated[str, typer.Argument(help="the folder of a trained model")]

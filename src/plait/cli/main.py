@@ -8,6 +8,7 @@ from types import TracebackType
 import typer
 
 from plait.cli.app import ShownError, app
+from plait.console import printable
 from plait.errors import PlaitError
 
 # Importing a file registers its commands: --help lists them in this order.
@@ -27,7 +28,7 @@ def run(arguments: list[str] | None = None) -> int:
     except PlaitError as error:
         if debug:
             raise
-        typer.echo(f"plait: {error}", err=True)
+        typer.echo(printable(f"plait: {error}"), err=True)
         return 130 if type(error).__name__ == "Interrupted" else 1
     except KeyboardInterrupt:
         typer.echo("plait: stopped", err=True)
@@ -49,8 +50,8 @@ def _run(arguments: list[str]) -> int:
 def say_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Print an unexpected error in place of its traceback."""
     typer.echo(
-        f"plait: this is a bug in plait: {kind.__name__}: {error}\nRun it again with --debug and report what "
-        f"it shows.",
+        f"plait: this is a bug in plait: {kind.__name__}: {printable(str(error))}\nRun it again with --debug "
+        f"and report what it shows.",
         err=True,
     )
 

@@ -98,9 +98,9 @@ def inspect(
 
     media = _media(table, schema, sides, recipe) if probe else Preprocessing({}, {})
     if not media.inputs:
-        return Inspection(table.name, schema, tasks)
+        return Inspection(table.name, schema, tasks, [], list(table.notes))
     prepared = prepare(table, media, Screen())
-    warnings = check.health(prepared.notes, prepared.digests)
+    warnings = [*table.notes, *check.health(prepared.notes, prepared.digests)]
     return Inspection(table.name, schema, tasks, prepared.problems, warnings)
 
 

@@ -117,6 +117,8 @@ def speak(
     only one. Raises `RecipeError` for a model that does not fit, `TableError` for a wrong column.
     """
     screen, table = Screen(quiet), read(data, root)
+    for note in table.notes:
+        screen.warn(note)
     column = only_column(table, column, "texts")
     table.column(column)  # a wrong name is an error before the network is loaded
     speaker = Speaker(str(model), None if vocoder is None else str(vocoder), voice)

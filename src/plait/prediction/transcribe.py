@@ -103,6 +103,8 @@ def transcribe(
     `TableError` for a wrong column.
     """
     screen, table = Screen(quiet), read(data, root)
+    for note in table.notes:
+        screen.warn(note)
     column = only_column(table, column, "recordings")
     table.column(origin(column, table.data.column_names))  # a wrong name is an error before the network loads
     transcriber = Transcriber(str(model), language)

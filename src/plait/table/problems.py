@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from plait.console import printable
 from plait.errors import BadCellsError
+from plait.table.whole_file import whole_file
+from plait.table.write import harmless
 
 # a larger share of bad cells in a column is a mistake of ours or the user's, most likely a wrong folder
 LIMIT = 0.05
@@ -66,10 +69,12 @@ def column(problems: list[Problem], rows: int) -> pa.Array:
 
 def write(problems: list[Problem], path: Path) -> None:
     """Write `problems.csv`: row (from 0), column, file, reason."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["row", "column", "file", "reason"])
-        writer.writerows([p.row, p.column, p.file, p.reason] for p in problems)
+        for problem in problems:
+            texts = (problem.column, problem.file, problem.reason)
+            writer.writerow([problem.row, *(harmless(printable(text)) for text in texts)])
 
 
 def health(notes: dict[str, dict[str, list[int]]], digests: dict[str, list[set[bytes]]]) -> list[str]:

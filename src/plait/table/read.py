@@ -15,6 +15,7 @@ import pyarrow as pa
 from plait.errors import TableError, nearest
 from plait.table.cells import joined, normalised
 from plait.table.files.content import Content, FileTable, decompressed, open_content
+from plait.table.files.folders import FILES as FILES
 from plait.table.files.folders import SPLITS as SPLITS
 from plait.table.files.folders import folder_of_files as folder_of_files
 from plait.table.files.folders import partition, read_class_folders, table_files

@@ -22,6 +22,8 @@ BLOCK = 4 << 20  # bytes that Arrow parses at once; a row must fit into one bloc
 LONGEST = (1 << 31) - 2  # bytes of the largest block
 SHOWN = 5  # rows that a message names
 
+LINE_END = re.compile(rb"\r\n|\n|\r")
+
 PRIORS = {".tsv": "\t", ".tab": "\t", ".psv": "|", ".csv": ","}
 
 
@@ -42,19 +44,18 @@ def read_delimited(content: Content) -> FileTable:
     notes = [*encoded.notes, *header_notes]
     notes += _preamble_notes(data[: len(data) - len(body)], content.label)
 
-    dialect = replace(dialect, columns=len(names))
-    rows = memoryview(body)[rows_at:]
+    lines_before = len(LINE_END.findall(data[: len(data) - len(body) + rows_at]))
+    place = _Place(content.label, content.suffix[1:].upper() or "CSV", lines_before + 1)
+    table, row_notes = _rows(memoryview(body)[rows_at:], names, replace(dialect, columns=len(names)), place)
+    return FileTable(_without_trailing_delimiter(table), (*notes, *row_notes))
+
+
+def _rows(rows: memoryview, names: list[str], dialect: Dialect, place: _Place) -> tuple[pa.Table, list[str]]:
+    """Return the table of rows, and notes: by Arrow if all are well written, else one by one."""
     table = _by_arrow(rows, names, dialect) if _is_well_quoted(rows, dialect) else None
-    if table is None:
-        first_line = data[: len(data) - len(rows)].count(b"\n") + 1
-        table, ragged_notes = _row_by_row(
-            bytes(rows),
-            names,
-            dialect,
-            _Place(content.label, content.suffix[1:].upper() or "CSV", first_line),
-        )
-        notes += ragged_notes
-    return FileTable(_without_trailing_delimiter(table), tuple(notes))
+    if table is not None:
+        return table, []
+    return _row_by_row(bytes(rows), names, dialect, place)
 
 
 def _head(data: bytes) -> str:
@@ -65,7 +66,7 @@ def _head(data: bytes) -> str:
 def _without_preamble(data: bytes, lines: int) -> bytes:
     at = 0
     for _ in range(lines):
-        at = re.compile(rb"\r\n|\n|\r").search(data, at).end()  # type: ignore[union-attr]
+        at = LINE_END.search(data, at).end()  # type: ignore[union-attr]
     return data[at:]
 
 
@@ -130,7 +131,7 @@ def _line_start(body: bytes, line: int) -> int:
     """Return the byte at which a line begins, counted from 1."""
     at = 0
     for _ in range(line - 1):
-        at = re.compile(rb"\r\n|\n|\r").search(body, at).end()  # type: ignore[union-attr]
+        at = LINE_END.search(body, at).end()  # type: ignore[union-attr]
     return at
 
 
@@ -222,8 +223,7 @@ def _row_by_row(data: bytes, names: list[str], dialect: Dialect, place: _Place) 
     Short rows end in null cells, and empty surplus cells are left out. A note names such rows. Raises
     `TableError` if a row has more cells than there are columns.
     """
-    text = data.decode()
-    dialect = _without_stray_quotes(text, dialect)
+    text, dialect = _fitting(data.decode(), dialect)
     columns: list[list[str | None]] = [[] for _ in names]
     short: list[str] = []
     for number, (line, row) in enumerate(dialect.numbered_rows(text)):
@@ -248,17 +248,30 @@ def _row_by_row(data: bytes, names: list[str], dialect: Dialect, place: _Place) 
     return table, notes
 
 
-def _without_stray_quotes(text: str, dialect: Dialect) -> Dialect:
-    """Return the dialect in which quotes mean nothing, if more rows have the right length that way."""
-    if not dialect.quote:
-        return dialect
-    plain = replace(dialect, quote="")
-    counts = []
-    for candidate in (dialect, plain):
-        lengths = [len(row) for row in candidate.rows(text)]
+def _fitting(text: str, dialect: Dialect) -> tuple[str, Dialect]:
+    """Return the text and the dialect by which most rows have the right length.
+
+    That is the inferred dialect, or one near it: quotes within cells are not doubled, or escaped only in
+    rows behind those that the dialect was inferred from, or mean nothing.
+    """
+    candidates = [(text, dialect)]
+    if dialect.quote and dialect.columns > 1 and not dialect.spaced:
+        candidates = [(_with_doubled_quotes(text, dialect), dialect), *candidates]
+        candidates += [(text, replace(dialect, escapes=True)), (text, replace(dialect, quote=""))]
+    scores = []
+    for candidate_text, candidate in candidates:
+        lengths = [len(row) for row in candidate.rows(candidate_text)]
         right = sum(length == dialect.columns for length in lengths)
-        counts.append((right - len(lengths), right))
-    return plain if counts[1] > counts[0] and dialect.columns > 1 else dialect
+        scores.append((right / max(len(lengths), 1), right))
+    return candidates[scores.index(max(scores))]
+
+
+def _with_doubled_quotes(text: str, dialect: Dialect) -> str:
+    """Double the quotes within cells: a cell in quotes ends where a delimiter or a line's end follows."""
+    one, two, delimiter = dialect.quote, dialect.quote * 2, re.escape(dialect.delimiter)
+    before, behind = rf"(?:^|(?<=[\r\n{delimiter}]))", rf"(?=[\r\n{delimiter}]|$)"
+    cell = re.compile(f"{before}{one}(.*?){one}{behind}", re.DOTALL)
+    return cell.sub(lambda match: one + match[1].replace(two, one).replace(one, two) + one, text)
 
 
 def _too_long(

@@ -118,7 +118,7 @@ def _candidates(sample: str, delimiters: str) -> Iterator[Dialect]:
         if delimiter not in sample:
             continue
         for quote in ('"', "'", ""):
-            if quote and quote not in sample:
+            if (quote or '"') not in sample and quote != '"':  # double quotes may come behind the sample
                 continue
             for escapes in (False, True):
                 if escapes and not re.search(r"\\[\\\"'\r\n" + re.escape(delimiter) + "]", sample):

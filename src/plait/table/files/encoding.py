@@ -96,7 +96,8 @@ def _repaired(data: bytes, name: str, first: int) -> Text:
     text = data.decode("utf-8", "replace")
     count = text.count("\ufffd") - data.count("\ufffd".encode())
     line = data.count(b"\n", 0, first) + 1
-    note = f"{name}: {count:,} bytes are not UTF-8, the first in line {line}; they were read as \ufffd"
+    bytes_were = "byte is not UTF-8 and was" if count == 1 else "bytes are not UTF-8 and were"
+    note = f"{name}: {count:,} {bytes_were} read as \ufffd; the first is in line {line}"
     return Text(text.encode(), (note,))
 
 

@@ -11,6 +11,8 @@ from plait.table.table import Table
 
 SPLITS = ("train", "valid", "val", "validation", "dev", "test")
 
+FILES = "image"  # the column of a folder's files
+
 # Text that stands beside media and is no table.
 REMARKS = ("readme", "license", "licence", "notice", "citation")
 
@@ -42,7 +44,7 @@ def _flat_folder(path: Path) -> pa.Table:
     names = [file.name for file in _visible(path) if file.stem.lower() not in REMARKS]
     if not names:
         raise TableError(f"folder '{path}': expected files, or one folder for each class, found none")
-    return pa.table({"image": names})
+    return pa.table({FILES: names})
 
 
 def folder_of_files(path: Path, column: str) -> Table:
@@ -110,4 +112,4 @@ def _split_folder(folder: Path, base: Path) -> list[dict[str, str]]:
 
 def _class_folder(folder: Path, base: Path) -> list[dict[str, str]]:
     """Return a row for each file of a class."""
-    return [{"image": str(file.relative_to(base)), "label": folder.name} for file in _files(folder)]
+    return [{FILES: str(file.relative_to(base)), "label": folder.name} for file in _files(folder)]
