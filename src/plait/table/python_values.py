@@ -39,7 +39,7 @@ LISTS = (list, tuple, set, frozenset, deque, range)
 NULLS = ("NAType", "NaTType", "MaskedConstant")  # of pandas, which need not be installed, and of NumPy
 
 # Modes of Pillow that PNG has; TIFF has the others.
-PNG_MODES = frozenset({"1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA"})
+PNG_MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
 
 MICROSECOND = datetime.timedelta(microseconds=1)
 

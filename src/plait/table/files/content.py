@@ -91,7 +91,7 @@ def decompressed(content: Content) -> Content:
     if opener is None:
         return content
     try:
-        with opener(content) as stream:
+        with _binary(content) as file, opener(file) as stream:
             data = _read(stream, content.label)
     except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
         raise TableError(f"'{content.label}' is damaged and cannot be decompressed: {error}") from error
@@ -103,16 +103,16 @@ def decompressed(content: Content) -> Content:
     return inner
 
 
-def _opener(head: bytes) -> Callable[[Content], IO[bytes]] | None:
+def _opener(head: bytes) -> Callable[[IO[bytes]], IO[bytes]] | None:
     """Return what opens a compressed file that begins like this; None for other files."""
     if head.startswith(GZIP):
-        return lambda content: cast("IO[bytes]", gzip.open(_binary(content)))
+        return lambda file: cast("IO[bytes]", gzip.open(file))
     if head.startswith(BZIP2) and head[4:10] == b"1AY&SY":
-        return lambda content: bz2.open(_binary(content))
+        return lambda file: bz2.open(file)
     if head.startswith(XZ):
-        return lambda content: lzma.open(_binary(content))
+        return lambda file: lzma.open(file)
     if head.startswith(ZSTD):
-        return lambda content: pa.CompressedInputStream(content.arrow_file(), "zstd")
+        return lambda file: pa.CompressedInputStream(pa.PythonFile(file), "zstd")
     return None
 
 
@@ -137,7 +137,7 @@ def _read(stream: IO[bytes], label: str) -> bytes:
 def _unzipped(content: Content) -> Content:
     """Return the one file in a ZIP archive. Workbooks are such archives too, and stay as they are."""
     try:
-        with zipfile.ZipFile(_binary(content)) as archive:
+        with _binary(content) as file, zipfile.ZipFile(file) as archive:
             members = [member for member in archive.infolist() if _is_file(member)]
             names = [member.filename for member in archive.infolist()]
             if "[Content_Types].xml" in names or "mimetype" in names:

@@ -35,7 +35,8 @@ def read_sheet(content: Content) -> FileTable:
     first = _first_row(rows)
     notes = []
     if first:
-        notes.append(f"{content.label}: {first:,} rows above the header were left out")
+        title = " ".join(dict.fromkeys(str(cell) for cell in rows[0] if cell is not None))
+        notes.append(f"{content.label}: what stands above the header was left out: {title[:60]!r}")
     rows = rows[first:]
     texts = [["" if cell is None else str(cell) for cell in row] for row in rows[:200]]
     if has_header(texts):
