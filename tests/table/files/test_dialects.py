@@ -106,6 +106,19 @@ def test_every_dialect_gives_the_same_table(delimiter: str, decimal: str, header
         ("id,tags\n1,a|b|c\n2,d|e|f\n", {"id": ["1", "2"], "tags": ["a|b|c", "d|e|f"]}),
         ("a\tb\n1,5\tx\n2,5\ty\n", {"a": ["1,5", "2,5"], "b": ["x", "y"]}),
         ("a,b\n,\n", {"a": [None], "b": [None]}),
+        ("| a | b |\n|---|---|\n| 1 | x |\n| 2 | y |\n", {"a": ["1", "2"], "b": ["x", "y"]}),
+        (" id | name \n----+------\n  1 | x\n  2 | y\n", {"id": ["1", "2"], "name": ["x", "y"]}),
+        ("+---+---+\n| a | b |\n+---+---+\n| 1 | x |\n+---+---+\n", {"a": ["1"], "b": ["x"]}),
+        ("a, b\n1, x\n2, y\n", {"a": ["1", "2"], "b": ["x", "y"]}),
+        ("a^b\n1^2\n3^4\n", {"a": ["1", "3"], "b": ["2", "4"]}),
+        (
+            "% made by x\na b\n1 2\n4 5\n7 8\n",
+            {"a": ["1", "4", "7"], "b": ["2", "5", "8"]},
+        ),
+        (
+            '"Source","WDI",\n\n"Country","Code","1990","2000"\n"Aruba","ABW","1","2"\n"Bonaire","BES","2","3"\n',
+            {"Country": ["Aruba", "Bonaire"], "Code": ["ABW", "BES"], "1990": ["1", "2"], "2000": ["2", "3"]},
+        ),
         ("a,b,c\n", {"a": [], "b": [], "c": []}),
     ],
 )

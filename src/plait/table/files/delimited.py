@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +21,8 @@ BLOCK = 4 << 20  # bytes that Arrow parses at once; a row must fit into one bloc
 LONGEST = (1 << 31) - 2  # bytes of the largest block
 SHOWN = 5  # rows that a message names
 
+LONG_LINE = 1 << 16  # bytes of the first lines
+FRAME = re.compile(rb"^\s*[|+:=-][|+:= -]+$")
 LINE_END = re.compile(rb"\r\n|\n|\r")
 
 PRIORS = {".tsv": "\t", ".tab": "\t", ".psv": "|", ".csv": ","}
@@ -33,20 +34,22 @@ def read_delimited(content: Content) -> FileTable:
     data = encoded.data.rstrip(b"\x1a\x00")
     if not data or data.isspace():
         raise TableError(f"'{content.label}' is an empty file")
+    data = _without_frame(data)
     dialect = infer_dialect(_head(data), PRIORS.get(content.suffix, ""))
     data, dialect = _plain_quotes(data, dialect)
+    body = data[_line_start(data, dialect.preamble + 1) :]
+    preamble = data[: len(data) - len(body)]
     if dialect.delimiter == " ":
-        data = blanks_to_tabs(data.decode()).encode()
+        body = blanks_to_tabs(body.decode()).encode()
         dialect = replace(dialect, delimiter="\t")
 
-    body = _without_preamble(data, dialect.preamble)
     names, rows_at, header_notes = _names(body, dialect, content.label)
-    notes = [*encoded.notes, *header_notes]
-    notes += _preamble_notes(data[: len(data) - len(body)], content.label)
-
-    lines_before = len(LINE_END.findall(data[: len(data) - len(body) + rows_at]))
+    notes = [*encoded.notes, *header_notes, *_preamble_notes(preamble, content.label)]
+    lines_before = dialect.preamble + len(LINE_END.findall(body[:rows_at]))
     place = _Place(content.label, content.suffix[1:].upper() or "CSV", lines_before + 1)
     table, row_notes = _rows(memoryview(body)[rows_at:], names, replace(dialect, columns=len(names)), place)
+    if _is_padded(body, dialect):
+        table = pa.table(list(map(pc.utf8_trim_whitespace, table.columns)), names=table.column_names)
     return FileTable(_without_trailing_delimiter(table), (*notes, *row_notes))
 
 
@@ -63,17 +66,27 @@ def _head(data: bytes) -> str:
     return data[: 1 << 20].decode("utf-8", "ignore")
 
 
-def _without_preamble(data: bytes, lines: int) -> bytes:
-    at = 0
-    for _ in range(lines):
-        at = LINE_END.search(data, at).end()  # type: ignore[union-attr]
-    return data[at:]
+def _is_padded(body: bytes, dialect: Dialect) -> bool:
+    """Return whether the file has a blank behind each delimiter, which belongs to no cell."""
+    header = next(dialect.rows(_head(body)))
+    return dialect.spaced or (len(header) > 1 and all(cell.startswith(" ") for cell in header[1:]))
+
+
+def _without_frame(data: bytes) -> bytes:
+    """Leave out the lines that databases and Markdown draw around a table and below its header."""
+    lines = data[:LONG_LINE].splitlines()[:3]
+    if not any(FRAME.match(line) and b"-" in line for line in lines) or not any(
+        b"|" in line for line in lines
+    ):
+        return data
+    data = re.sub(rb"(?m)^[ \t]*[|+:=-][|+:= -]*-[|+:= -]*\r?(?:\n|\Z)", b"", data)
+    return re.sub(rb"(?m)^[ \t]*\||\|[ \t]*(?=\r?$)", b"", data)
 
 
 def _preamble_notes(preamble: bytes, label: str) -> list[str]:
     """Return a note that names the first line above the header, if there is one that says something."""
     lines = [line.strip().decode() for line in preamble.splitlines() if line.strip()]
-    lines = [line for line in lines if not line.lower().startswith("sep=")]
+    lines = [line for line in lines if not line.lower().startswith(("sep=", '"sep='))]
     if not lines:
         return []
     return [f"{label}: what stands above the header was left out: {lines[0][:60]!r}"]
@@ -95,11 +108,11 @@ def _names(body: bytes, dialect: Dialect, label: str) -> tuple[list[str], int, l
 
     R leaves out the name of the first column, which has the rows' names.
     """
-    head = _head(body)
-    reader = dialect.numbered_rows(head)
     rows = []
-    for _, row in reader:
+    lines = []
+    for line, row in dialect.numbered_rows(_head(body)):
         rows.append([cell.strip() for cell in row])
+        lines.append(line)
         if len(rows) > ROWS:
             break
     header = rows[0]
@@ -109,22 +122,12 @@ def _names(body: bytes, dialect: Dialect, label: str) -> tuple[list[str], int, l
         note = f"{label} has no header: the first row looks like data, so columns are called {names[0]}, ..."
         return names, 0, [note]
 
-    line = next(iter(_second_row(dialect, head)), None)
-    at = len(body) if line is None else _line_start(body, line)
+    at = _line_start(body, lines[1]) if len(lines) > 1 else len(body)
     header[0] = re.sub(r"^#\s+", "", header[0])
     if dialect.columns == len(header) + 1 and dialect.delimiter != "\x1f":
         last = [row[-1] for row in rows[1:] if len(row) == dialect.columns]
         header = [*header, ""] if not any(last) else ["", *header]
     return header, at, []
-
-
-def _second_row(dialect: Dialect, head: str) -> Iterator[int]:
-    """Return the line in which the second row begins, if there is one."""
-    rows = dialect.numbered_rows(head)
-    next(rows)
-    for line, _ in rows:
-        yield line
-        return
 
 
 def _line_start(body: bytes, line: int) -> int:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 DELIMITERS = ",\t;|"  # the likelier ones first
+RARE = "^~\x01"  # only if none of the others fits
 SAMPLE = 1 << 17  # characters that a dialect is inferred from
 ROWS = 400
 
@@ -80,7 +81,7 @@ class Dialect:
 def infer_dialect(text: str, prior: str = "") -> Dialect:
     """Return the dialect of a text from its beginning. `prior` is the delimiter that its name promises."""
     sample = _sample(text)
-    declared = re.match(r"sep=(.)\r?\n", sample, re.IGNORECASE)
+    declared = re.match(r'"?sep=(.)"?\r?\n', sample, re.IGNORECASE)
     if declared:
         best = _best(sample[declared.end() :], declared[1])
         return replace(best, preamble=best.preamble + 1)
@@ -90,6 +91,9 @@ def infer_dialect(text: str, prior: str = "") -> Dialect:
         return best
     if prior and _best(sample, prior).columns > 1:
         return _best(sample, prior)
+    rare = _best(sample, RARE)
+    if rare.columns > 1:
+        return rare
     return _blanks(sample) or _colons(sample) or _by_header(sample, prior) or best
 
 
@@ -183,9 +187,18 @@ def _first_row(rows: list[list[str]], columns: int) -> int:
         is_comment = _is_comment(row) and any(not _is_comment(other) for other in rows[number + 1 :])
         if is_comment and not (len(row) == columns and _is_header_behind_hash(rows, number)):
             continue
-        if abs(len(row) - columns) <= 1 and len(row) > 1:
+        if len(row) == columns or _lacks_or_adds_one(row, columns):
             return number
     return 0
+
+
+def _lacks_or_adds_one(row: list[str], columns: int) -> bool:
+    """Return whether a header lacks the name of the first column, as in R, or ends in a delimiter."""
+    if len(row) == columns + 1 and not row[-1]:
+        row = row[:-1]
+    elif len(row) != columns - 1:
+        return False
+    return len(row) > 1 and all(cell.strip() and not looks_typed(cell) for cell in row)
 
 
 def _is_comment(row: list[str]) -> bool:
@@ -284,8 +297,12 @@ def _blanks(sample: str) -> Dialect | None:
 
     Two words a line may be names of persons, and `56 999` may be one number.
     """
-    dialect = Dialect("\t", '"')
-    rows = list(dialect.rows(blanks_to_tabs(sample)))[:ROWS]
+    lines = sample.splitlines(keepends=True)
+    preamble = 0
+    while preamble < len(lines) and lines[preamble].startswith(("#", "%")):
+        preamble += 1
+    text = blanks_to_tabs("".join(lines[preamble:]))
+    rows = list(Dialect("\t").rows(text))[:ROWS]
     if len(rows) < 3 or len({len(row) for row in rows[1:]}) > 1:
         return None
     columns = len(rows[1])
@@ -296,7 +313,7 @@ def _blanks(sample: str) -> Dialect | None:
         return None
     if columns == 2 and all(len(row[1]) == 3 or ":" in row[1] for row in rows[1:]) and has_numbers[0]:
         return None
-    return Dialect(" ", '"', columns=columns)
+    return Dialect(" ", columns=columns, preamble=preamble)
 
 
 def blanks_to_tabs(text: str) -> str:
@@ -311,7 +328,8 @@ def _colons(sample: str) -> Dialect | None:
     rows = list(scored.rows(sample))[:ROWS]
     is_regular = score > 0 and all(len(row) == scored.columns for row in rows)
     has_times = any(DATE.match(line.strip()) for line in sample.splitlines()[1:])
-    if not is_regular or scored.columns < 3 or len(rows) < 2 or has_times or "://" in sample:
+    has_pairs = all(" " in row[0].strip() for row in rows)  # such as 1 5:0.5 7:0.7
+    if not is_regular or scored.columns < 3 or len(rows) < 2 or has_times or has_pairs or "://" in sample:
         return None
     return scored
 
