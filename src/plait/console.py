@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,20 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 DRAW_EVERY = 0.1  # seconds
+
+
+# Control characters and marks that turn the direction of writing: a terminal would obey them.
+UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str, encoding: str | None = "utf-8") -> str:
+    r"""Return a text that is safe to print: what a terminal would obey, or cannot show, as `\x1b`.
+
+    >>> print(printable("red\x1b[31m"))
+    red\x1b[31m
+    """
+    shown = UNSEEN.sub(lambda match: repr(match[0])[1:-1], text)
+    return shown.encode(encoding or "ascii", "backslashreplace").decode(encoding or "ascii")
 
 
 class Screen:
@@ -32,7 +47,8 @@ class Screen:
     def say(self, text: str = "", style: str = "") -> None:
         """Print one line, unless the screen is quiet."""
         if not self.quiet:
-            self._console().print(text, style=style or None, markup=False)
+            console = self._console()
+            console.print(printable(text, console.encoding), style=style or None, markup=False)
 
     def warn(self, text: str) -> None:
         """Print a warning, in yellow where the terminal has colours."""
@@ -45,8 +61,9 @@ class Screen:
         from rich.table import Table
         from rich.text import Text
 
+        console = self._console()
         table = Table(
-            title=title,
+            title=printable(title, console.encoding),
             title_justify="left",
             title_style="bold",
             box=None,
@@ -55,12 +72,13 @@ class Screen:
         )
         for header in headers:
             side: JustifyMethod = "right" if header.endswith(" ") else "left"
-            table.add_column(header.strip(), justify=side, overflow="fold")
+            name = printable(header.strip(), console.encoding)
+            table.add_column(Text(name), justify=side, overflow="fold")
 
         # as `Text`, cells may hold square brackets, which rich would take for styles
         for row in rows:
-            table.add_row(*map(Text, row))
-        self._console().print(table, soft_wrap=False)
+            table.add_row(*(Text(printable(cell, console.encoding)) for cell in row))
+        console.print(table, soft_wrap=False)
 
     @contextmanager
     def bar(self, what: str, total: int) -> Iterator[Bar]:

@@ -62,7 +62,7 @@ def fit(
 ) -> Model:
     """Train a model on a table and leave it, with all that explains it, in a folder.
 
-    `data` is a path (CSV, TSV, JSON Lines, Parquet, Arrow, Feather, a folder of class folders), a pandas or
+    `data` is a path (any file that `plait.table.read.read` lists, or a folder of class folders), a pandas or
     polars frame, an Arrow table, a Hugging Face dataset or a list of dicts. `valid` and `test` likewise, if
     kept apart. `target` is one column's name or several. `align` names two or more columns that are put into
     one space (see `tasks/alignment.py`), True all images, texts, audio and video. With it no target is

@@ -17,6 +17,8 @@ from plait.tasks.base_prediction import Prediction
 
 def show_plan(plan: Plan, table: Table, screen: Screen) -> None:
     """Show what was decided before anything is trained: columns, rows, and members that are left out."""
+    for note in table.notes:
+        screen.warn(note)
     Inspection.of(plan, table.title()).show(screen)
     for warning in plan.warnings:
         screen.warn(warning)

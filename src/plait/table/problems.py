@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from plait.console import printable
 from plait.errors import BadCellsError
+from plait.table.whole_file import whole_file
+from plait.table.write import harmless
 
 # a larger share of bad cells in a column is a mistake of ours or the user's, most likely a wrong folder
 LIMIT = 0.05
@@ -70,14 +73,16 @@ def column(problems: list[Problem], rows: int) -> pa.Array:
 
 def write(problems: list[Problem], path: Path) -> None:
     """Write `problems.csv`: row (from 0), column, file, reason, and the table if there are several."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    header = ["row", "column", "file", "reason"]
+    has_tables = any(problem.table for problem in problems)
+    with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        header = ["row", "column", "file", "reason"]
-        has_tables = any(problem.table for problem in problems)
         writer.writerow([*header, "table"] if has_tables else header)
         for problem in problems:
-            fields = [problem.row, problem.column, problem.file, problem.reason]
-            writer.writerow([*fields, problem.table] if has_tables else fields)
+            texts = [problem.column, problem.file, problem.reason]
+            if has_tables:
+                texts.append(problem.table)
+            writer.writerow([problem.row, *(harmless(printable(text)) for text in texts)])
 
 
 def health(notes: dict[str, dict[str, list[int]]], digests: dict[str, list[set[bytes]]]) -> list[str]:

@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
-
-from plait.errors import TableError
-from plait.table.conventions.plain import as_texts
+from plait.table.cells import joined
 from plait.table.read import read
 from plait.table.table import Part, Table
 
@@ -42,31 +39,10 @@ def read_sides(sources: Sources) -> Table:
         return train
 
     parts = []
+    notes: list[str] = []
+    data = {}
     for side, table in tables.items():
         parts.append(Part(side, table.name, table.root, len(table)))
-    data = _joined([table.data for table in tables.values()])
-    return Table(data, train.root, train.name, parts=tuple(parts))
-
-
-def _joined(tables: list[pa.Table]) -> pa.Table:
-    """Return the rows of all tables. A column that a table lacks is missing in its rows."""
-    try:
-        return pa.concat_tables(tables, promote_options="permissive")
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        pass
-
-    kinds: dict[str, set[pa.DataType]] = {}
-    for table in tables:
-        for field in table.schema:
-            kinds.setdefault(field.name, set()).add(field.type)
-    alike = []
-    for table in tables:
-        for number, name in enumerate(table.column_names):
-            column = table.column(number)
-            if len(kinds[name]) > 1 and not pa.types.is_nested(column.type):
-                table = table.set_column(number, name, as_texts(column))
-        alike.append(table)
-    try:
-        return pa.concat_tables(alike, promote_options="permissive")
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise TableError(f"the tables given apart have columns of different types: {error}") from error
+        notes += table.notes
+        data[f"the {side} table"] = table.data
+    return Table(joined(data), train.root, train.name, tuple(notes), parts=tuple(parts))

@@ -48,6 +48,7 @@ class Part:
 class Table:
     """An Arrow table, the folder that its relative paths are resolved against, and its name in messages.
 
+    `notes` has what the user should know of how it was read: the encoding, lines that were left out.
     `bad` has, by column, the rows of cells that do not fit the column's convention, and why. They are null in
     `data`. `parts` are the tables that it was joined from, in the order of their rows; none if it is one.
     """
@@ -55,6 +56,7 @@ class Table:
     data: pa.Table
     root: Path
     name: str
+    notes: tuple[str, ...] = ()
     bad: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     parts: tuple[Part, ...] = ()
 
@@ -74,7 +76,7 @@ class Table:
         for column, reasons in self.bad.items():
             moved = {place: reasons[row] for place, row in enumerate(row_numbers.tolist()) if row in reasons}
             bad[column] = moved
-        return Table(self.data.take(pa.array(row_numbers)), self.root, self.name, bad)
+        return Table(self.data.take(pa.array(row_numbers)), self.root, self.name, self.notes, bad)
 
     def slice(self, first: int, count: int) -> Table:
         """Return up to `count` rows from row `first` on, as a table of no parts."""
