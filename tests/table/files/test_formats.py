@@ -26,13 +26,14 @@ from plait.errors import TableError
 from plait.table.files.columnar import read_arrow
 from plait.table.files.content import Content
 from plait.table.read import read
+from support.tables import typed_cells
 
 ROWS = {"name": ["é", "b", None], "n": [1, 2, 3]}
 CSV = "name,n\né,1\nb,2\n,3\n"
 
 
 def cells(path: Path | str) -> dict[str, list[Any]]:
-    return read(path).data.to_pydict()
+    return typed_cells(path)
 
 
 # --- compression -----------------------------------------------------------------------------------------

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Annotated, TypeAlias
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field
 
 from plait.table.conventions.base import (
+    NULLS,
     UNKNOWN,
     Convention,
     Recognised,
@@ -41,6 +43,10 @@ def infer_convention(cells: pa.ChunkedArray, style: Style = UNKNOWN) -> Recognis
     if not is_text(cells.type):
         return Recognised(_of_type(cells.type))
     filled = without_marks(cells).drop_null()
+    if not len(filled):
+        # Nothing but NA is no word: such a column has no cells.
+        is_null = pc.is_in(pc.utf8_trim_whitespace(cells.drop_null()), pa.array(NULLS))
+        return Recognised(Number() if pc.all(is_null).as_py() else Plain())
     sampled = evenly(filled, SAMPLE)
     for convention in OF_TEXTS:
         if not convention.recognise(sampled, style, NEARLY):
