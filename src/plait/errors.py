@@ -60,6 +60,15 @@ class BadCell(Exception):
         self.file = file
 
 
+def count(number: int, noun: str, plural: str = "") -> str:
+    """Return a number and its noun. `plural` is the noun with an s if left out.
+
+    >>> count(1, "row"), count(2000, "row"), count(0, "row has", "rows have")
+    ('1 row', '2,000 rows', '0 rows have')
+    """
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
 def nearest(name: str, valid_names: Iterable[str]) -> str:
     """Return the end of an error message: the valid name nearest to `name`, or all if none is near.
 

@@ -8,6 +8,7 @@ from types import TracebackType
 import typer
 
 from plait.cli.app import ShownError, app
+from plait.console import escaped
 from plait.errors import Interrupted, PlaitError
 
 # Importing a file registers its commands: --help lists them in this order.
@@ -29,7 +30,7 @@ def run(arguments: list[str] | None = None) -> int:
     except PlaitError as error:
         if debug:
             raise
-        typer.echo(f"plait: {error}", err=True)
+        typer.echo(escaped(f"plait: {error}"), err=True)
         return 130 if isinstance(error, Interrupted) else 1
     except KeyboardInterrupt:
         typer.echo("plait: stopped", err=True)
@@ -50,7 +51,7 @@ def _run(arguments: list[str]) -> int:
 
 def say_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Print an unexpected error in place of its traceback."""
-    typer.echo(f"plait: this is a bug in plait: {kind.__name__}: {error}", err=True)
+    typer.echo(escaped(f"plait: this is a bug in plait: {kind.__name__}: {error}"), err=True)
     typer.echo("Run the command again with --debug, and report what it shows.", err=True)
 
 
