@@ -25,6 +25,7 @@ from plait.evaluation.scores import Evaluation
 from plait.model import network
 from plait.model.network import MultimodalModel
 from plait.nn import device
+from plait.nn.layers import parameter_count
 from plait.prediction import artifact
 from plait.prediction.artifact import Artifact
 from plait.prediction.predictor import Rows
@@ -150,10 +151,9 @@ def _begin_training(
     torch.manual_seed(plan.seed)
     model = MultimodalModel.build(plan, sides.preprocessing)
     settings = device.settings(plan.recipe.training, sides.preprocessing.convolves(plan))
-    messages.show_model(model, plan, settings, screen)
     embed_sides(sides, network.frozen(model, plan), plan, settings, table, screen)
     start.begin(model, sides.train)
-    return Training(
+    training = Training(
         model,
         plan,
         settings,
@@ -165,6 +165,10 @@ def _begin_training(
         watch=options.watch,
         callbacks=options.callbacks,
     )
+
+    # Only now it is known which parameters are trained: empty tokens need columns with empty cells.
+    messages.show_model(model, plan, settings, screen)
+    return training
 
 
 def _fit_members(trained: Model, sides: Sides, table: Table, screen: Screen) -> Trained | None:
@@ -192,6 +196,7 @@ def _record(training: Training, sides: Sides, progress: Progress) -> Record:
         "rows": {side: len(rows) for side, rows in plan.split.sides().items()},
         "split": plan.split.how,
         "priors": priors,
+        "parameters": parameter_count(training.model),
         "best_epoch": progress.best_epoch if keeps_best else progress.epoch,
         "epochs": progress.epoch,
         "history": progress.history,
