@@ -22,6 +22,7 @@ from plait.errors import ArtifactError, BadCellsError, RecipeError, TableError
 from plait.evaluation.bootstrap import bootstrap
 from plait.evaluation.scores import subset_name
 from plait.prediction.artifact import FORMAT
+from plait.table.problems import Problem, tell
 from support.tables import FAST, make_rows, write_csv
 
 
@@ -72,13 +73,11 @@ def test_absent_columns_are_said_once_and_none_is_an_error(
 ) -> None:
     model, _ = trained
     loud = plait.load(model.folder)
-    loud.predict([{"text": "a leaf", "Photo": "x.png"}] * 3)
-    said = capsys.readouterr().err
-    assert (
-        said.count(
-            "input 'photo' is not in the table: treated as missing in every row; did you mean 'Photo'?"
-        )
-        == 1
+    loud.predict([{"text": "a leaf", "Photo": "x.png", "shop": "north"}] * 3)
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert warning == (
+        "warning: 2 inputs are not in the table, treated as missing in every row: "
+        "'photo' (did you mean 'Photo'?), 'price'"
     )
     with pytest.raises(
         TableError, match=r"none of the model's input columns \(photo, text, price, shop\); it has a"
@@ -231,6 +230,12 @@ def test_few_bad_cells_are_listed_and_count_as_missing(
     assert listed[1] == f"0,photo,{tmp_path}/nowhere/0.png,no such file"
     assert len(listed) == 3
     assert "photo: 2 x no such file" in capsys.readouterr().err
+
+
+def test_the_number_of_a_single_cell_agrees_with_its_noun() -> None:
+    told: list[str] = []
+    tell([Problem(0, "photo", "x.png", "not an image: its first bytes are 00")], told.append)
+    assert told == ["1 cell could not be read, treated as missing:\n  photo: 1 x not an image"]
 
 
 def test_many_bad_cells_are_an_error_that_shows_the_root(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_a_run_is_trained_scored_used_and_reported(
     options += ["--target", "label", "--out", folder, "--column", "shop=ignored"]
     assert run(["fit", str(table), *options]) == 0
     messages = capsys.readouterr().err
-    assert "said by the recipe" in messages
+    assert "set in the recipe" in messages
     assert f"report: {folder}/report.html" in messages
     assert run(["evaluate", folder, str(table), "-o", str(tmp_path / "scores.json")]) == 0
     assert "accuracy" in capsys.readouterr().out

@@ -12,7 +12,7 @@ from plait.console import Screen
 from plait.data.prepare import store
 from plait.ensemble import ensemble
 from plait.ensemble.view import settings_as
-from plait.errors import RecipeError, TableError, nearest
+from plait.errors import RecipeError, TableError, count, nearest
 from plait.evaluation import scores
 from plait.evaluation.scores import Evaluation, Inputs
 from plait.prediction import answers, artifact
@@ -136,8 +136,8 @@ class Model:
             recalls = ", ".join(f"{column} {opened.recall(column):.2f}" for column in space.columns)
             precision = f"approximate: of the ten nearest, the share that is found, by 20 rows: {recalls}"
         self._screen.say(
-            f"{len(table):,} rows added to {address}: {total:,} rows, searched by "
-            f"{', '.join(space.columns)}; {precision}"
+            f"{count(len(table), 'row')} added to {address}, which has {count(total, 'row')} now, "
+            f"searched by {', '.join(space.columns)}; {precision}"
         )
         return opened
 

@@ -11,6 +11,8 @@ import typer
 import plait
 from plait.cli.app import app
 from plait.cli.arguments import AlignmentOption, IndexOption, OutOption, RootOption, RunArgument, listed
+from plait.console import Screen
+from plait.errors import count
 
 
 @app.command(epilog="Example: plait index runs/pairs shop.csv")
@@ -29,11 +31,10 @@ def index(
     """Make an index of a table's rows for search, or change one."""
     opened = plait.load(run).index(table, address, root, alignment)
     if delete is not None:
-        count = opened.delete(delete)
-        typer.echo(f"{count:,} rows deleted", err=True)
+        Screen().say(f"{count(opened.delete(delete), 'row')} deleted")
     embedded = ", ".join(opened.about.columns)
     plain = ", ".join(opened.plain[1:])  # without the number of the row
-    typer.echo(f"{len(opened):,} rows; vectors of {embedded}; columns {plain}")
+    Screen(out=True).say(f"{count(len(opened), 'row')}; vectors of {embedded}; columns {plain}")
 
 
 @app.command(epilog='Example: plait search runs/pairs "a red apple" --in photo')

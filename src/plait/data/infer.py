@@ -110,11 +110,11 @@ def _role(
     if name in targets:
         return "target", "asked for"
     if name == split.column:
-        return "split", "said by the recipe"
+        return "split", "set in the recipe"
     if name == split.group:
-        return "group", "said by the recipe"
+        return "group", "set in the recipe"
     if recipe and recipe.role not in (None, "input"):
-        return recipe.role, "said by the recipe"
+        return recipe.role, "set in the recipe"
     if recipe and (recipe.modality or recipe.role):
         return None
     sides = _sides(name, table.column(name), split)
@@ -137,7 +137,7 @@ def _input(table: Table, name: str, recipe: ColumnRecipe | None, rows: np.ndarra
 
     if recipe and recipe.modality:
         modalities.find(recipe.modality.name)
-        return Column(role="input", modality=recipe.modality.name, reason="said by the recipe", **facts)
+        return Column(role="input", modality=recipe.modality.name, reason="set in the recipe", **facts)
     if not len(filled):
         all_empty = everywhere.null_count == len(table)
         reason = "no cell has a value" if all_empty else "no row that trains has a value"
@@ -208,7 +208,7 @@ def _sounds(
 def _sound_of_recipe(column: Column, recipe: ColumnRecipe) -> Column:
     role = recipe.role or "input"
     modality = _sound_modality() if role == "input" else None
-    return Column(name=column.name + SOUND, role=role, modality=modality, reason="said by the recipe")
+    return Column(name=column.name + SOUND, role=role, modality=modality, reason="set in the recipe")
 
 
 def _sound_of_video(table: Table, column: Column, rows: np.ndarray) -> list[Column]:

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from plait.encoders.base import Encoder
-from plait.errors import RecipeError
+from plait.errors import RecipeError, count
 from plait.nn.batch import Layout, Tokens, Values
 from plait.nn.layers import glorot
 from plait.recipe.registry import Options
@@ -50,8 +50,8 @@ class CNN(Encoder):
             width = (width + 2 * padding - kernel + 1) // 2
         if min(height, width) < 1:
             raise RecipeError(
-                f"cnn: images of {size[1]} x {size[2]} are too small for {len(channels)} layers; raise the "
-                f"image's size"
+                f"cnn: images of {size[1]} x {size[2]} are too small for "
+                f"{count(len(channels), 'layer')}; raise the image's size"
             )
 
         self.pool = pool

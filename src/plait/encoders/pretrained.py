@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from plait.encoders.base import Encoder, FrozenEncoder
-from plait.errors import RecipeError
+from plait.errors import RecipeError, count
 from plait.nn.batch import Kind, Layout, Tokens, Values
 from plait.nn.layers import Dropout
 from plait.pretrained import files as weights
@@ -209,9 +209,9 @@ class Tuned(Encoder):
         # How many blocks come after the one that a parameter is in.
         blocks = _blocks(self.body)
         blocks_after: dict[int, int] = {}
-        for count, block in enumerate(reversed(blocks)):
+        for number, block in enumerate(reversed(blocks)):
             for parameter in block.parameters():
-                blocks_after.setdefault(id(parameter), count)
+                blocks_after.setdefault(id(parameter), number)
 
         # Parameters come in the order of the layers: those before the first block have all blocks after.
         in_no_block = len(blocks)
@@ -275,8 +275,8 @@ def _mode(mode: str, rows: int) -> dict[str, str]:
     if not torch.cuda.is_available():
         return {"mode": "frozen", "why": "no GPU: vectors are computed once"}
     if rows >= MANY:
-        return {"mode": "lora", "why": f"{rows:,} rows and a GPU: worth adapting"}
-    return {"mode": "frozen", "why": f"{rows:,} rows"}
+        return {"mode": "lora", "why": f"{count(rows, 'row')} and a GPU: worth adapting"}
+    return {"mode": "frozen", "why": count(rows, "row")}
 
 
 def _blocks(body: nn.Module) -> list[nn.Module]:

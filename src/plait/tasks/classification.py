@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from plait.errors import TrainingError
+from plait.errors import TrainingError, count
 from plait.modalities.base import Match
 from plait.nn.layers import glorot
 from plait.table.json import JSON, read_as
@@ -79,10 +79,10 @@ class Classification(Prediction):
             return None
         different = distinct(_plain(cells))
         if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
-            return Match(0.9, f"{different} different values that are no numbers")
+            return Match(0.9, f"{count(different, 'different value')}, not numbers")
         are_integers = pa.types.is_integer(kind) or bool(pc.all(pc.equal(pc.round(cells), cells)).as_py())
         if are_integers and different <= min(20, max(2, len(cells) // 5)):
-            return Match(0.8, f"only {different} different whole numbers")
+            return Match(0.8, f"only {count(different, 'different whole number')}")
         return None
 
     @classmethod
@@ -104,8 +104,7 @@ class Classification(Prediction):
         if len(classes) > max(20, rows / 2):
             raise TrainingError(
                 f"target '{name}': expected classes that repeat, found {len(classes):,} different values in "
-                f"{rows:,} training rows; "
-                f"for numbers use --set tasks.{name}=regression"
+                f"{count(rows, 'training row')}; for numbers use --set tasks.{name}=regression"
             )
         class_counts = [counts[label] for label in classes]
         return cls(classes, class_counts, config.class_weights, config.label_smoothing)

@@ -13,6 +13,7 @@ from plait.data.dataset import Dataset
 from plait.data.plan import Plan
 from plait.data.prepare import Sides
 from plait.data.preprocessing import Preprocessing
+from plait.errors import count
 from plait.evaluation.bootstrap import bootstrap
 from plait.model.network import MultimodalModel
 from plait.nn.device import Settings
@@ -54,8 +55,9 @@ def _train(plan: Plan, sides: Sides, settings: Settings, folder: Path, screen: S
     torch.manual_seed(plan.seed)
     model = MultimodalModel.build(plan, sides.preprocessing)
     start.begin(model, sides.train)
-    rows = f"{len(sides.train):,} rows"
-    screen.say(f"{target} alone, to compare with: {rows}, {plan.training.epochs} epochs")
+    rows = count(len(sides.train), "row")
+    epochs = count(plan.training.epochs, "epoch")
+    screen.say(f"a model of {target} only, to compare with: {rows}, {epochs}")
     with tempfile.TemporaryDirectory(dir=folder) as run_folder:
         train(Training(model, plan, settings, sides.train, sides.valid, Path(run_folder), screen))
     return Predictor(model.cpu(), sides.preprocessing, settings, plan)
@@ -94,5 +96,13 @@ def show(scores_by_target: Record, record: Record, screen: Screen) -> None:
         difference = f"{value - single['value']:+.3f}"
         rows.append([target, metric, side, f"{value:.3f}", f"{single['value']:.3f}", interval, difference])
     if rows:
-        headers = ["target", "metric", "rows", "one model ", "alone ", "its interval", "difference "]
-        screen.table("\nall targets in one model, against a model for each alone", headers, rows)
+        headers = [
+            "target",
+            "metric",
+            "rows",
+            "all targets ",
+            "this target only ",
+            "its interval",
+            "difference ",
+        ]
+        screen.table("\none model for all targets, and one for each", headers, rows)
