@@ -51,6 +51,10 @@ class Interrupted(PlaitError):
     """The user stopped the run. A checkpoint may be left."""
 
 
+class RenamedWarning(FutureWarning):
+    """A recipe uses the old name of an option. The command line shows it as its other warnings."""
+
+
 class BadCell(Exception):
     """One cell cannot be read. `reason` is shown to the user. `file` is the path, or "" if there is none."""
 

@@ -132,6 +132,16 @@ def test_evaluation_has_intervals_subsets_and_a_baseline(
     json.dumps(found.to_dict())
 
 
+def test_a_model_says_what_it_is(trained: Any) -> None:
+    model, _ = trained
+    text = repr(model)
+    assert text.startswith(
+        f"<plait.Model {str(model.folder)!r}: label from 4 inputs (photo, text, price, shop)"
+    )
+    assert "72 training rows" in text
+    assert "label: accuracy 1.000 on validation rows" in text
+
+
 def test_hidden_columns_in_evaluation_equal_columns_that_are_not_there(trained: Any, tmp_path: Path) -> None:
     model, _ = trained
     rows = make_rows(tmp_path, 30, seed=9)

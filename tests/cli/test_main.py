@@ -118,6 +118,21 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
         run(["inspect", str(tmp_path / "gone.csv"), "--debug"])
 
 
+def test_help_lists_debug(capsys: pytest.CaptureFixture[str]) -> None:
+    run(["--help"])
+    assert "--debug" in capsys.readouterr().out
+    assert run(["options", "fusion", "concat", "--debug"]) == 0
+
+
+def test_an_old_name_of_an_option_is_a_plain_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["fit", str(tmp_path / "gone.csv"), "--target", "y", "--set", "model.votes=false"]) == 1
+    warning, error = capsys.readouterr().err.splitlines()
+    assert warning.startswith("warning: recipe: model.votes is now model.late_fusion")
+    assert error.startswith("plait: no file")
+
+
 def test_options_come_from_the_components(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["options", "encoders", "lstm"]) == 0
     lstm = capsys.readouterr().out

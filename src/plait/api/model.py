@@ -43,6 +43,26 @@ class Model:
         self.network = Predictor(trained.model, trained.preprocessing, settings, trained.plan)
         self.answering: Answering = ensemble.load(folder, trained, self.network) or self.network
 
+    def __repr__(self) -> str:
+        """Say what it answers from what, how well, and where it lies."""
+        answers = [*self.targets]
+        answers += [f"{name} ({' ~ '.join(columns)})" for name, columns in self.alignments.items()]
+        inputs = f"{count(len(self.inputs), 'input')} ({scores.listed(self.inputs, ', ')})"
+        rows = count(self.record.get("rows", {}).get("train", 0), "training row")
+        facts = [f"{', '.join(dict.fromkeys(answers))} from {inputs}", rows, *self._main_scores()]
+        return f"<plait.Model {str(self.folder)!r}: {'; '.join(facts)}>"
+
+    def _main_scores(self) -> list[str]:
+        """Return the main score of each target, on test rows, or else on validation rows."""
+        evaluation = self.record.get("evaluation", {})
+        side = "test" if "test" in evaluation else "validation"
+        described = []
+        for target, target_scores in evaluation.get(side, {}).get("targets", {}).items():
+            metric = target_scores["score"]
+            value = target_scores["metrics"][metric]["value"]
+            described.append(f"{target}: {metric} {value:.3f} on {side} rows")
+        return described
+
     def answer_with(self, answering: Answering) -> None:
         """Answer with an ensemble from now on."""
         self.answering = answering
@@ -239,7 +259,8 @@ class Model:
         The main metric is also computed for every subset of the inputs; of more than four inputs, for each
         input and for all but each. With more than 50, all numbers, categories and dates count as one.
 
-        Raises `TableError` when the table has no target column, or no labelled row.
+        Targets that the table has no label of are left out, with a warning. Raises `TableError` when it has
+        no target column, or no labelled row.
         """
         table = read(data, root)
         labels = list(self.plan.labels.values())
@@ -252,7 +273,11 @@ class Model:
         ):
             rows = self.answering.prepare(table, store=cells, progress=bar.advance)
         check.tell(rows.prepared.problems, self._screen.warn)
-        return self.score(self.answering, rows, table.name, subsets, in_table)
+        evaluation = self.score(self.answering, rows, table.name, subsets, in_table)
+        unscored = [target for target in self.targets if target not in evaluation.targets]
+        if unscored:
+            self._screen.warn(f"not scored, because {table.name} has no labels: {', '.join(unscored)}")
+        return evaluation
 
     def score(
         self,

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
+from typing import TextIO
 
 import typer
 
 from plait.cli.app import ShownError, app
-from plait.console import escaped
-from plait.errors import Interrupted, PlaitError
+from plait.console import Screen, escaped
+from plait.errors import Interrupted, PlaitError, RenamedWarning
 
 # Importing a file registers its commands: --help lists them in this order.
 from plait.cli import learn, answer, search, tools  # isort: skip  # noqa: F401
@@ -26,7 +30,8 @@ def run(arguments: list[str] | None = None) -> int:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        return _run(arguments)
+        with _shown_warnings():
+            return _run(arguments)
     except PlaitError as error:
         if debug:
             raise
@@ -40,6 +45,30 @@ def run(arguments: list[str] | None = None) -> int:
     except ShownError as error:  # wrong arguments: typer says which
         error.show()
         return int(error.exit_code)
+
+
+@contextmanager
+def _shown_warnings() -> Iterator[None]:
+    """Show warnings of plait as those of a training, without the line of code that Python would name."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", RenamedWarning)
+        show_other = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if issubclass(category, RenamedWarning):
+                Screen().warn(str(message))
+            else:
+                show_other(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show
+        yield
 
 
 def _run(arguments: list[str]) -> int:

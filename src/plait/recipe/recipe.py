@@ -13,7 +13,7 @@ from typing import Literal
 import yaml
 from pydantic import ValidationError
 
-from plait.errors import RecipeError, nearest
+from plait.errors import RecipeError, RenamedWarning, nearest
 from plait.recipe.registry import Choice, Options, explain
 from plait.recipe.sections import (
     ColumnRecipe,
@@ -146,7 +146,7 @@ def _with_new_names(data: dict[str, object]) -> dict[str, object]:
                     f"recipe: {section}.{old} is now {section}.{new}; "
                     f"the next release will not accept the old name"
                 )
-                warnings.warn(message, FutureWarning, stacklevel=3)
+                warnings.warn(message, RenamedWarning, stacklevel=3)
     return renamed
 
 
