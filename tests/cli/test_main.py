@@ -12,8 +12,10 @@ import pytest
 
 import plait
 from plait import __version__
+from plait.cli import arguments
 from plait.cli.app import app
 from plait.cli.main import run
+from plait.table.schema import ROLES
 from support.tables import FAST, make_rows, write_csv
 
 COMMANDS = [
@@ -116,6 +118,14 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 
     with pytest.raises(TableError):
         run(["inspect", str(tmp_path / "gone.csv"), "--debug"])
+
+
+def test_help_explains_every_role_of_a_column(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tuple(arguments.ROLES) == ROLES
+    run(["fit", "--help"])
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    for role, meaning in arguments.ROLES.items():
+        assert f"{role} {meaning}" in lines
 
 
 def test_help_lists_debug(capsys: pytest.CaptureFixture[str]) -> None:

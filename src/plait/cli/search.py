@@ -42,7 +42,9 @@ def search(
     run: RunArgument,
     query: Annotated[
         list[str],
-        typer.Argument(help="A text, a file, or column=cell. Several column=cell are combined."),
+        typer.Argument(
+            metavar="QUERY...", help="A text, a file, or column=cell. Several column=cell are combined."
+        ),
     ],
     in_: Annotated[
         str | None, typer.Option("--in", help="The column to search, if the index has more than one.")
@@ -80,12 +82,13 @@ def classify(
     labels: Annotated[str, typer.Option(help="The labels, separated by commas.")],
     template: Annotated[
         list[str] | None,
-        typer.Option(help="A text with {} in place of the label. May be repeated."),
+        typer.Option(metavar="TEXT", help="A text with {} in place of the label. May be repeated."),
     ] = None,
     threshold: Annotated[
         list[str] | None,
         typer.Option(
-            help="Smallest cosine that counts: for all labels (0.2), or for one (a cat=0.2). May be repeated."
+            metavar="NUMBER",
+            help="Smallest cosine that counts: for all labels (0.2) or one (a cat=0.2). May be repeated.",
         ),
     ] = None,
     column: Annotated[
