@@ -20,10 +20,16 @@ class Config(Options):
     or one of each position (`none`).
     """
 
-    channels: tuple[int, ...] = Field((64, 128, 256), min_length=1)
-    kernel: int = Field(3, ge=1)
-    padding: int = Field(0, ge=0)
-    pool: Literal["flatten", "mean", "none"] = "flatten"
+    channels: tuple[int, ...] = Field(
+        (64, 128, 256), min_length=1, description="of the convolutions, one after the other"
+    )
+    kernel: int = Field(3, ge=1, description="width and height that a convolution sees, in pixels")
+    padding: int = Field(
+        0, ge=0, description="zeros around the image; 0: none, so each convolution makes it smaller"
+    )
+    pool: Literal["flatten", "mean", "none"] = Field(
+        "flatten", description="which tokens it makes (see above)"
+    )
 
 
 class CNN(Encoder):

@@ -22,8 +22,12 @@ class Config(Options):
     unseen.
     """
 
-    max_values: int = Field(1000, ge=1)
-    min_count: int = Field(1, ge=1)
+    max_values: int = Field(
+        1000, ge=1, description="values that have a vector of their own, at most; the rarest share one"
+    )
+    min_count: int = Field(
+        1, ge=1, description="times that a value must be seen in training to have a vector of its own"
+    )
 
 
 class Category(Modality):

@@ -45,7 +45,9 @@ class Config(Options):
 
     vocabulary: int = Field(10_000, ge=300, description="number of ids, with those of padding and unknown")
     max_tokens: int = Field(128, ge=1, description="longer texts are cut after so many tokens or n-grams")
-    split: Literal["subword", "word", "character", "ngrams", "pretrained"] = "subword"
+    split: Literal["subword", "word", "character", "ngrams", "pretrained"] = Field(
+        "subword", description="what a text is cut into (see above)"
+    )
     tokenizer: str = Field(
         "", description="pretrained: the model's folder, its Hugging Face name, or the name of a package"
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from plait.errors import RecipeError, RenamedWarning, nearest
 from plait.recipe.registry import Choice, Options, explain
@@ -40,21 +40,23 @@ class Recipe(Options):
     compare with.
     """
 
-    columns: dict[str, ColumnRecipe] = {}
-    modalities: dict[str, dict[str, object]] = {}
-    encoders: dict[str, Choice] = {}
-    fusion: Choice = Choice(name="concat")
-    balancing: Choice = Choice(name="equal")
-    tasks: dict[str, Choice] = {}
-    split: SplitRecipe = SplitRecipe()
-    model: ModelRecipe = ModelRecipe()
-    training: TrainingRecipe = TrainingRecipe()
-    quality: Literal["fast", "good", "best"] = "fast"
-    ensemble: EnsembleRecipe | None = None
-    tuning: TuningRecipe = TuningRecipe()
-    task_defaults: dict[str, dict[str, object]] = {}
-    singles: bool = False
-    seed: int = 0
+    columns: dict[str, ColumnRecipe] = Field(
+        {}, description="what each column is; what is left out is inferred"
+    )
+    modalities: dict[str, dict[str, object]] = Field({}, description="options of all columns of a modality")
+    encoders: dict[str, Choice] = Field({}, description="the encoder of all columns of a modality")
+    fusion: Choice = Field(Choice(name="concat"), description="how the columns become one vector")
+    balancing: Choice = Field(Choice(name="equal"), description="how several targets' losses are weighed")
+    tasks: dict[str, Choice] = Field({}, description="the task of each target; what is left out is inferred")
+    split: SplitRecipe = Field(SplitRecipe(), description="see recipe/split")
+    model: ModelRecipe = Field(ModelRecipe(), description="see recipe/model")
+    training: TrainingRecipe = Field(TrainingRecipe(), description="see recipe/training")
+    quality: Literal["fast", "good", "best"] = Field("fast", description="which ensemble is trained, if any")
+    ensemble: EnsembleRecipe | None = Field(None, description="see recipe/ensemble; null: as quality says")
+    tuning: TuningRecipe = Field(TuningRecipe(), description="see recipe/tuning")
+    task_defaults: dict[str, dict[str, object]] = Field({}, description="options of all targets of a task")
+    singles: bool = Field(False, description="also train a model for each target, to compare with")
+    seed: int = Field(0, description="of everything random")
 
     def to_dict(self) -> JSON:
         """Return what was asked for, and nothing else, as JSON. `load` is the inverse."""

@@ -36,8 +36,12 @@ Label: TypeAlias = bool | int | float | str
 class Config(TaskOptions):
     """`class_weights: balanced` weighs a class by the inverse of its frequency (mean weight of a row: 1)."""
 
-    class_weights: Literal["none", "balanced"] = "none"
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    class_weights: Literal["none", "balanced"] = Field(
+        "none", description="weigh all rows alike, or rare classes more"
+    )
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="probability that the label shares among all classes"
+    )
 
 
 class Classification(Prediction):

@@ -44,20 +44,32 @@ class Config(TextOptions):
     learning rate.
     """
 
-    model: str = ""
+    model: str = Field(
+        "", description="a pretrained network that turns text into text; if empty, plait's own decoder"
+    )
     rate: float = Field(
         0.05, gt=0, description="learning rate of a pretrained decoder, relative to the recipe's"
     )
-    width: int = Field(128, ge=2)
-    heads: int = Field(4, ge=1)
-    layers: int = Field(2, ge=1)
-    dropout: float = Field(0.2, ge=0, lt=1)
-    label_smoothing: float = Field(0.1, ge=0, lt=1)
-    beam: int = Field(4, ge=1)
-    length_penalty: float = Field(0.6, ge=0)
-    no_repeat: int = Field(0, ge=0)
-    limit: int = Field(0, ge=0)
-    answers: Literal["free", "seen"] | tuple[str, ...] = "free"
+    width: int = Field(128, ge=2, description="of plait's own decoder; even, and a multiple of heads")
+    heads: int = Field(4, ge=1, description="attention heads of plait's own decoder")
+    layers: int = Field(2, ge=1, description="blocks of plait's own decoder")
+    dropout: float = Field(
+        0.2, ge=0, lt=1, description="share of the entries that are set to zero in training"
+    )
+    label_smoothing: float = Field(
+        0.1, ge=0, lt=1, description="probability that a unit shares among all units"
+    )
+    beam: int = Field(4, ge=1, description="texts that the search for the answer goes on with")
+    length_penalty: float = Field(
+        0.6, ge=0, description="exponent of the length that a text's logarithmic probability is divided by"
+    )
+    no_repeat: int = Field(0, ge=0, description="no sequence of so many units is written twice; 0: no limit")
+    limit: int = Field(
+        0, ge=0, description="units of an answer, at most; 0: half as many again as the longest training text"
+    )
+    answers: Literal["free", "seen"] | tuple[str, ...] = Field(
+        "free", description="texts that may be written: any, those of training rows, or those that are listed"
+    )
 
     @model_validator(mode="after")
     def _divides(self) -> Self:
