@@ -48,6 +48,11 @@ class Screen:
         width = None if file.isatty() else 120  # a file has no width of its own
         return Console(file=file, highlight=False, soft_wrap=True, width=width)
 
+    @property
+    def width(self) -> int:
+        """The width of the terminal, in characters."""
+        return self._console().width
+
     def say(self, text: str = "", style: str = "") -> None:
         """Print one line, unless the screen is quiet."""
         if not self.quiet:

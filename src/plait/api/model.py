@@ -194,18 +194,24 @@ class Model:
         score = space.score(query_KD, gallery)
         return opened.search(space.mixed(query_KD), gallery, k, where, exact, score)
 
-    def asked(self, texts: Sequence[str], alignment: str | None = None) -> str | dict[str, str]:
+    def asked(self, texts: Sequence[str], alignment: str | None = None) -> dict[str, str]:
         """Return the query that the command line's texts stand for: one cell, or `column=cell` for each."""
-        columns = Space.of(self.network, alignment).columns
+        space = Space.of(self.network, alignment)
         pairs = [text.partition("=") for text in texts]
-        if all(sign and name in columns for name, sign, _ in pairs):
+        if all(sign and name in space.columns for name, sign, _ in pairs):
             return {name: cell for name, _, cell in pairs}
         if len(texts) > 1:
             raise RecipeError(
                 f"expected one text or file, or column=cell for each, with columns among "
-                f"{', '.join(columns)}; got {' '.join(texts)}"
+                f"{', '.join(space.columns)}; got {' '.join(texts)}"
             )
-        return texts[0]
+        return {space.column_of(texts[0]): texts[0]}
+
+    def searched(
+        self, query: Mapping[str, object], column: str | None = None, alignment: str | None = None
+    ) -> str:
+        """Return the column that `search` compares a query with: `column`, or the only one left."""
+        return Space.of(self.network, alignment).gallery(column, list(query))
 
     def classify(
         self,
@@ -228,6 +234,7 @@ class Model:
         like, where there are several.
         """
         space = Space.of(self.network, alignment)
+        labels = [labels] if isinstance(labels, str) else labels
         column = space.gallery(column, space.texts)
         folder = Path(data) if isinstance(data, (str, Path)) and Path(data).is_dir() else None
         table = folder_of_files(folder, column) if folder else read(data, root)

@@ -43,7 +43,7 @@ def search(
     query: Annotated[
         list[str],
         typer.Argument(
-            metavar="QUERY...", help="A text, a file, or column=cell. Several column=cell are combined."
+            metavar="QUERY", help="A text, a file, or column=cell. Several column=cell are combined."
         ),
     ],
     in_: Annotated[
@@ -67,8 +67,9 @@ def search(
         write.check_ending(Path(out))
     model = plait.load(run)
     cells = model.asked(query, alignment)
-    rows = model.search(cells, k, in_, where, address, exact=exact, alignment=alignment)
-    write.show(rows)
+    column = model.searched(cells, in_, alignment)
+    rows = model.search(cells, k, column, where, address, exact=exact, alignment=alignment)
+    write.show(rows, f"{column} searched by {' and '.join(cells)}: {count(len(rows), 'row')}")
     if out:
         write.write(rows, Path(out))
 
