@@ -32,7 +32,7 @@ def test_values_take_the_items_of_their_rows() -> None:
     assert taken.count_B.tolist() == [3, 0, 2, 3]
 
 
-def test_rows_with_several_pictures_train_and_predict(tmp_path: Path, lists: list[dict[str, Any]]) -> None:
+def test_rows_with_several_images_train_and_predict(tmp_path: Path, lists: list[dict[str, Any]]) -> None:
     options = [
         "training.epochs=40",
         "training.precision=fp32",
@@ -57,7 +57,7 @@ def test_rows_with_several_pictures_train_and_predict(tmp_path: Path, lists: lis
     assert np.allclose(one, other, atol=1e-5)
 
 
-def test_a_row_alone_is_the_same_as_among_others(tmp_path: Path, lists: list[dict[str, Any]]) -> None:
+def test_a_single_row_is_the_same_as_among_others(tmp_path: Path, lists: list[dict[str, Any]]) -> None:
     model = plait.fit(
         lists,
         "label",

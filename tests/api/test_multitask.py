@@ -111,7 +111,7 @@ def test_a_target_would_not_read_its_own_answers(tmp_path: Path, rows: list[dict
     assert model.targets == ["label", "again"]
 
 
-def test_wrong_names_are_told(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+def test_wrong_names_are_errors(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
     for override, said in {
         "tasks.label={name: classification, inputs: [foto]}": "no input column 'foto': did you mean 'photo'",
         "tasks.label={name: classification, column: lable}": "no column 'lable': did you mean 'label'",
@@ -243,7 +243,7 @@ def test_every_way_of_balancing_trains_and_goes_on_after_a_stop(
     assert any(differ), "it is not what equal does"
 
 
-def test_a_model_for_each_alone_is_shown_beside(several: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_a_model_for_each_target_is_shown_beside(several: list[dict[str, Any]], tmp_path: Path) -> None:
     model = plait.fit(
         several,
         ["label", "cents"],

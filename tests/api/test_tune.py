@@ -140,7 +140,7 @@ def test_trials_of_something_else_are_refused(table: Path, tmp_path: Path) -> No
         tuned(table, tmp_path / "run", 2, seed=1)
 
 
-def test_what_cannot_be_tried_is_said(table: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_tried_is_an_error(table: Path, tmp_path: Path) -> None:
     wrong = {"tuning": {"space": {"training.learning_rat": {"low": 1, "high": 2}}}}
     with pytest.raises(RecipeError, match="learning_rate"):
         plait.tune(table, "label", out=tmp_path / "a", recipe=wrong, trials=2, overrides=SMALL, quiet=True)

@@ -68,7 +68,7 @@ def test_any_subset_of_inputs_and_one_row(trained: Any, tmp_path: Path) -> None:
     assert model.predict(pa.table({"text": pa.array([], pa.string())})).num_rows == 0
 
 
-def test_absent_columns_are_said_once_and_none_is_an_error(
+def test_absent_columns_are_one_warning_and_none_is_an_error(
     trained: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model, _ = trained
@@ -85,7 +85,7 @@ def test_absent_columns_are_said_once_and_none_is_an_error(
         loud.predict({"a": 1})
 
 
-def test_a_fresh_process_without_the_data_gives_equal_predictions(trained: Any, tmp_path: Path) -> None:
+def test_a_fresh_process_without_data_gives_equal_predictions(trained: Any, tmp_path: Path) -> None:
     model, _ = trained
     new = write_csv(tmp_path / "new.csv", make_rows(tmp_path, 12, seed=3))
     expected = model.predict(new)
@@ -142,7 +142,7 @@ def test_a_model_says_what_it_is(trained: Any) -> None:
     assert "label: accuracy 1.000 on validation rows" in text
 
 
-def test_hidden_columns_in_evaluation_equal_columns_that_are_not_there(trained: Any, tmp_path: Path) -> None:
+def test_columns_hidden_in_evaluation_equal_absent_columns(trained: Any, tmp_path: Path) -> None:
     model, _ = trained
     rows = make_rows(tmp_path, 30, seed=9)
     by_subset = {
@@ -178,7 +178,7 @@ def test_an_empty_cell_says_something_a_missing_column_nothing(tmp_path: Path) -
     assert 0.3 < odd({"length": 0.0}) < 0.7, "a table without the column"
 
 
-def test_the_plain_cells_of_a_wide_table_are_given_or_not_together(tmp_path: Path) -> None:
+def test_the_plain_columns_of_a_wide_table_are_one_subset(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     rows = [
         {f"n{i}": rng.normal() for i in range(50)}
@@ -264,7 +264,7 @@ def test_strict_takes_no_bad_cell(tmp_path: Path) -> None:
         plait.fit(table, "label", out=tmp_path / "run", overrides=FAST, strict=True, quiet=True)
 
 
-def test_the_same_picture_on_both_sides_is_said(
+def test_the_same_image_on_both_sides_is_a_warning(
     tmp_path: Path, rows: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     for row in rows:
@@ -391,7 +391,7 @@ def test_a_finished_run_is_not_overwritten(trained: Any) -> None:
         plait.fit(path, "label", out=model.folder, quiet=True)
 
 
-def test_pictures_of_a_folder_of_classes(tmp_path: Path) -> None:
+def test_images_of_a_folder_of_classes(tmp_path: Path) -> None:
     for label, value in (("dark", 20), ("light", 230)):
         (tmp_path / "photos" / label).mkdir(parents=True)
         for i in range(10):
@@ -411,9 +411,7 @@ def test_pictures_of_a_folder_of_classes(tmp_path: Path) -> None:
     assert model.predict({"image": "dark/3.png"}, root=tmp_path / "photos")["label"].to_pylist() == ["dark"]
 
 
-def test_answers_beside_the_table_have_the_same_columns_whatever_they_are(
-    trained: Any, tmp_path: Path
-) -> None:
+def test_answers_beside_a_table_always_have_the_same_columns(trained: Any, tmp_path: Path) -> None:
     model, _ = trained
     rows = make_rows(tmp_path, 6, seed=5)
     whole = model.predict(rows, tmp_path, keep=True)

@@ -26,7 +26,7 @@ def request_for(rows: list[dict[str, Any]] = ROWS, recipe: dict[str, Any] | None
     return Request.make(recipe or {"seed": 1}, ["y"], sources, False, read(rows))
 
 
-def test_a_fresh_run_writes_what_was_asked_and_removes_checkpoints(tmp_path: Path) -> None:
+def test_a_fresh_run_writes_the_request_and_removes_checkpoints(tmp_path: Path) -> None:
     (tmp_path / CHECKPOINTS[0]).write_bytes(b"of a training that was stopped")
     with Run.begin(tmp_path, request_for()) as run:
         assert not (tmp_path / CHECKPOINTS[0]).exists()

@@ -95,7 +95,7 @@ def test_the_loss_is_symmetric_info_nce() -> None:
     torch.testing.assert_close(aligned.loss(output, ids(5), torch.ones(5, dtype=torch.bool)), expected)
 
 
-def test_a_row_that_lacks_a_column_is_still_a_negative_of_the_others() -> None:
+def test_a_row_that_lacks_a_column_is_a_negative_of_others() -> None:
     aligned = task()
     output = aligned(tokens(5, missing=(4,)))
     assert not output[4, 1].any()
@@ -566,7 +566,7 @@ def test_a_large_index_is_approximate_and_says_how_near(
     assert min(few["number"].to_pylist()) >= 2000
 
 
-def test_of_many_rows_a_sample_is_the_queries_and_all_are_the_gallery(
+def test_of_many_rows_some_are_queries_and_all_the_gallery(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     aligned = task()

@@ -121,7 +121,7 @@ def first(tensors: dict[str, Tensor], count: int) -> dict[str, Tensor]:
     return {c: x[:count] for c, x in tensors.items()}
 
 
-def test_a_row_without_a_block_with_a_temperature_keeps_its_answer() -> None:
+def test_a_row_without_a_calibrated_block_keeps_its_answer() -> None:
     fitted, (fused, unimodal, present, _) = task("classification"), rows("classification", 50)
     late_fusion = LateFusion(["good", "sure", "rare"])
     late_fusion.inverse_temperature_P.copy_(torch.tensor([0.5, 0.0, 0.0]))

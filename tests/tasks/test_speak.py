@@ -110,7 +110,7 @@ def test_it_reads_one_column() -> None:
         task.build_head({"a": 3, "b": 3})
 
 
-def test_every_parameter_learns_and_rows_without_a_recording_do_not() -> None:
+def test_every_parameter_learns_from_rows_with_a_recording() -> None:
     from plait.nn.batch import Tokens
 
     torch.manual_seed(0)

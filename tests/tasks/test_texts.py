@@ -65,7 +65,7 @@ def test_tones_are_transcribed(hearing: tuple[plait.Model, Path]) -> None:
     assert exact == pytest.approx(scores.metrics["exact_match"].value)
 
 
-def test_a_long_recording_is_heard_to_its_end_and_none_gives_null(hearing: tuple[plait.Model, Path]) -> None:
+def test_a_long_recording_is_read_to_its_end_and_none_gives_null(hearing: tuple[plait.Model, Path]) -> None:
     """Longer than a window of 20 s: three quarters of silence between two stretches of tones."""
     model, folder = hearing
     start, end = tones(folder, 2, seed=5)
@@ -112,7 +112,7 @@ def test_a_saved_model_answers_the_same_and_feeds_another_one(
     assert model.predict(new, folder).equals(plait.load(model.folder, quiet=True).predict(new, folder))
 
 
-def test_a_recording_too_short_for_its_text_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+def test_a_recording_too_short_for_its_text_is_an_error(tmp_path: Path) -> None:
     rows = tones(tmp_path, 12)
     for row in rows:
         row["said"] = row["said"] * 30
@@ -205,7 +205,7 @@ def test_only_listed_answers_are_given(tmp_path: Path) -> None:
     rows = described(tmp_path, 24)
     for name, options in {
         "listed": overrides,
-        "seen": [*overrides[:-1], "tasks.name={name: generation, answers: seen}"],
+        "training": [*overrides[:-1], "tasks.name={name: generation, answers: training}"],
     }.items():
         model = plait.fit(rows, "name", root=tmp_path, out=tmp_path / name, overrides=options, quiet=True)
         answers = plait.load(model.folder, quiet=True).predict(rows, tmp_path)["name"].to_pylist()
@@ -232,7 +232,7 @@ def task(name: str, **options: Any) -> TextTask:
 
 @pytest.mark.parametrize("name", task_names(TextTask))
 class TestTextTask:
-    def test_a_row_alone_has_the_loss_it_has_among_others(self, name: str) -> None:
+    def test_a_single_row_has_the_loss_it_has_among_others(self, name: str) -> None:
         fitted = task(name)
         target, labelled, _ = fitted.encode(
             pa.chunked_array([["ab", "b a", "cab", None]]), Source("said", Path())
@@ -341,7 +341,7 @@ def test_a_pretrained_decoder_writes_in_its_own_pieces(tmp_path: Path) -> None:
     )
 
 
-def test_a_pretrained_decoder_begins_at_its_weights_and_says_what_transformers_says(tmp_path: Path) -> None:
+def test_a_pretrained_decoder_writes_what_transformers_writes(tmp_path: Path) -> None:
     from transformers import T5ForConditionalGeneration
     from transformers.modeling_outputs import BaseModelOutput
 
@@ -471,7 +471,7 @@ def test_a_question_about_an_image_is_answered(tmp_path: Path) -> None:
             (f"is it {list(COLOURS)[i % 2]} or not", "yes" if list(COLOURS)[i % 2] == colour else "no"),
         ][i % 2]
         rows.append({"photo": row["photo"], "question": question, "answer": answer})
-    task = "tasks.answer={name: generation, inputs: [photo, question], answers: seen}"
+    task = "tasks.answer={name: generation, inputs: [photo, question], answers: training}"
     encoder = "encoders.image={name: cnn, channels: [8, 8], pool: mean}"
     overrides = [
         *SEEN,

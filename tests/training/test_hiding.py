@@ -37,16 +37,16 @@ def test_every_size_is_kept_equally_often_and_never_none() -> None:
     assert torch.allclose(shares[1:4], torch.full((3,), 1 / 3), atol=0.05)
 
 
-def test_empty_cells_are_untold_as_often_as_cells_are_hidden() -> None:
+def test_empty_cells_are_hidden_as_often_as_filled_ones() -> None:
     """Otherwise a missing token would say that the cell was not empty."""
     batch = batch_with({"a": 0.6, "b": 1.0, "c": 0.8})
     hidden = hide_cells(batch, 0.6, torch.Generator().manual_seed(1))
     for column in ("a", "c"):
         was_present = batch.present[column]
         hidden_share = 1 - float(hidden.present[column][was_present].float().mean())
-        untold_share = 1 - float(hidden.in_table[column][~was_present].float().mean())
+        empty_share = 1 - float(hidden.in_table[column][~was_present].float().mean())
         assert hidden_share > 0.2
-        assert abs(hidden_share - untold_share) < 0.05
+        assert abs(hidden_share - empty_share) < 0.05
 
 
 def test_nothing_is_hidden_without_dropout_or_with_one_column() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -382,10 +381,9 @@ def test_environment_is_recorded(trained: Any) -> None:
     assert environment["precision"] in ("fp32", "bf16")
     assert environment["threads"] >= 1
     assert {"torch", "python", "allocator", "channels_last", "compile"} <= set(environment)
-    assert os.cpu_count()
 
 
-def test_a_sum_that_goes_on_from_a_part_is_the_same_to_the_last_digit() -> None:
+def test_a_sum_that_goes_on_has_the_same_last_digit() -> None:
     losses = list(torch.rand(200, generator=torch.Generator().manual_seed(0)))
     whole = sum_in_order(losses)
     for at in range(1, 200, 7):
@@ -393,7 +391,7 @@ def test_a_sum_that_goes_on_from_a_part_is_the_same_to_the_last_digit() -> None:
         assert sum_in_order([part, *losses[at:]]) == whole
 
 
-def test_where_only_heads_are_trained_large_tables_go_in_large_batches() -> None:
+def test_heads_alone_are_trained_in_large_batches() -> None:
     recipe = sections.TrainingRecipe()
     plans = [plan_training(recipe, rows, frozen=frozen) for rows in (400, 4000) for frozen in (False, True)]
     assert [(plan.epochs, plan.batch_size) for plan in plans] == [(42, 32), (42, 32), (40, 32), (20, 128)]
@@ -402,9 +400,7 @@ def test_where_only_heads_are_trained_large_tables_go_in_large_batches() -> None
 
 
 @pytest.mark.parametrize("taught", [True, False])
-def test_a_row_without_inputs_is_answered_by_those_like_it_or_by_the_shares_of_all(
-    taught: bool, tmp_path: Path
-) -> None:
+def test_a_row_without_inputs_is_answered_by_rows_like_it_or_all(taught: bool, tmp_path: Path) -> None:
     """What is missing may say something: here all rows without a number are of one class, the rarest."""
     rows = [{"x": float(i % 2), "y": "ab"[i % 2]} for i in range(60)] + [
         {"x": None if taught else 2.0, "y": "c"} for _ in range(20)

@@ -49,7 +49,7 @@ def test_each_block_adds_its_loss_on_the_rows_that_have_it() -> None:
         torch.testing.assert_close(by_name[block], expected)
 
 
-def test_unimodal_losses_weigh_alone_and_those_of_numbers_fade() -> None:
+def test_unimodal_losses_have_weights_and_those_of_numbers_fade() -> None:
     model, batch = build()
     by_name = losses(model, batch)["label"]
     for left in (1.0, 0.5, 0.0):
@@ -109,7 +109,7 @@ def test_blended_weights_are_the_best_of_all_on_the_papers_toy() -> None:
     )
 
 
-def test_a_loss_that_does_not_fall_weighs_nothing_and_before_the_second_measure_all_weigh_the_same() -> None:
+def test_losses_weigh_the_same_at_first_and_nothing_if_they_stay() -> None:
     first = {MAIN: [1.0, 1.0], "a": [1.0, 1.0]}
     assert blended([first]) == {MAIN: 0.5, "a": 0.5}
     assert blended([first, {MAIN: [0.5, 0.8], "a": [0.2, 1.3]}]) == {MAIN: 1.0, "a": 0.0}

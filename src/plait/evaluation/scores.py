@@ -23,7 +23,7 @@ from plait.tasks.base_comparison import Comparison
 
 SUBSET_RESAMPLES = 200  # bootstrap samples for a subset of the inputs, at most
 
-# Up to so many blocks, every subset is scored. With more, each block alone, and all blocks but each.
+# Up to so many blocks, every subset is scored. With more, each block by itself, and all blocks but each.
 ALL_SUBSETS = 4
 
 # In a model of more columns, all plain columns count as one block: the time grows with the blocks squared.
@@ -234,7 +234,7 @@ def _scored_subsets(answering: Answering, inputs: Inputs) -> list[Subset]:
 def _proper_subsets(blocks: list[list[str]]) -> list[Subset]:
     """Return the columns of every subset of the blocks, but for the empty one and the full one.
 
-    With more than `ALL_SUBSETS` blocks, return only each block alone, and all blocks but each.
+    With more than `ALL_SUBSETS` blocks, return only each block by itself, and all blocks but each.
     """
     sizes: Iterable[int] = range(1, len(blocks))
     if len(blocks) > ALL_SUBSETS:

@@ -33,9 +33,9 @@ class LogitSum(Fusion):
 
     def __init__(self, widths: dict[str, int], hidden: tuple[int, ...], dropout: float) -> None:
         super().__init__()
-        self.votes = nn.ModuleDict()
+        self.column_logits = nn.ModuleDict()
         for column, width in widths.items():
-            self.votes[module_key(column)] = MLP(width, hidden, dropout)
+            self.column_logits[module_key(column)] = MLP(width, hidden, dropout)
         self.width = hidden[-1]
 
     @classmethod
@@ -47,7 +47,7 @@ class LogitSum(Fusion):
         """Return the fused vectors, (B, D)."""
         outputs = []
         for column, column_tokens in tokens.items():
-            output_BD = self.votes[module_key(column)](column_tokens.pooled_BD())
+            output_BD = self.column_logits[module_key(column)](column_tokens.pooled_BD())
             outputs.append(output_BD * present[column][:, None])
         total: Tensor = sum(outputs[1:], start=outputs[0])
         return total

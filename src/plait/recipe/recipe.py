@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -27,6 +27,9 @@ from plait.table.json import JSON
 
 # Options that have a new name, by section. The old one is accepted for one release, with a warning.
 RENAMED = {"model": {"alone": "unimodal_weight", "votes": "late_fusion"}}
+
+# Values of options that have a new name, likewise, by their path. A star stands for any name.
+RENAMED_VALUES = {("model", "balance"): ("given", "fixed"), ("tasks", "*", "answers"): ("seen", "training")}
 
 
 class Recipe(Options):
@@ -144,12 +147,30 @@ def _with_new_names(data: dict[str, object]) -> dict[str, object]:
                     f"recipe: {section}.{old} is the old name of {section}.{new}; state only the new one"
                 )
             if old in options:
-                message = (
-                    f"recipe: {section}.{old} is now {section}.{new}; "
-                    f"the next release will not accept the old name"
-                )
-                warnings.warn(message, RenamedWarning, stacklevel=3)
+                _warn_of_old_name(f"{section}.{old}", f"{section}.{new}")
+    for path, (old, new) in RENAMED_VALUES.items():
+        renamed = _with_new_value(renamed, path, old, new)
     return renamed
+
+
+def _with_new_value(
+    options: Mapping[str, object], path: Sequence[str], old: str, new: str, above: str = ""
+) -> dict[str, object]:
+    """Return options in which the ones at a path have the new name of a value; `above` is where they lie."""
+    renamed = dict(options)
+    for name in options if path[0] == "*" else [path[0]]:
+        option = options.get(name)
+        if len(path) > 1 and isinstance(option, Mapping):
+            renamed[name] = _with_new_value(option, path[1:], old, new, f"{above}{name}.")
+        elif len(path) == 1 and option == old:
+            renamed[name] = new
+            _warn_of_old_name(f"{above}{name}={old}", f"{above}{name}={new}")
+    return renamed
+
+
+def _warn_of_old_name(old: str, new: str) -> None:
+    message = f"recipe: {old} is now {new}; the next release will not accept the old name"
+    warnings.warn(message, RenamedWarning, stacklevel=2)
 
 
 def _override(data: dict[str, object], text: str) -> None:

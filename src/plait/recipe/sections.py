@@ -63,10 +63,15 @@ class ModelRecipe(Options):
     unimodal_weight: float = Field(
         1.0, ge=0, description="weight of the unimodal losses beside the fused one; 0 leaves them out"
     )
-    balance: Literal["given", "blend"] = Field(
-        "given", description="given: unimodal_weight holds throughout; blend: see above"
+    balance: Literal["fixed", "blend"] = Field(
+        "fixed", description="fixed: unimodal_weight holds throughout; blend: see above"
     )
     late_fusion: bool = Field(True, description="mix the answers of the unimodal heads into the fused one")
+
+    @field_validator("balance", mode="before")
+    @classmethod
+    def _new_name(cls, balance: object) -> object:
+        return "fixed" if balance == "given" else balance  # plans and recipes of earlier versions
 
 
 class EnsembleRecipe(Options):

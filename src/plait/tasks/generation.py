@@ -10,7 +10,7 @@ from typing import Literal, Self, cast
 
 import pyarrow as pa
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from plait.errors import TrainingError
@@ -37,7 +37,7 @@ class Config(TextOptions):
     """The answer is searched for with a `beam`; `length_penalty` makes texts of different length comparable.
     At most `limit` units are written; with 0, half as many again as the longest training text has. No
     sequence of `no_repeat` units is written twice. `answers` says which texts may be written: any
-    (`free`), those of the training rows (`seen`), or those that are listed.
+    (`free`), those of the training rows (`training`), or those that are listed.
 
     `model` is a pretrained network that turns text into text (a folder, or a name on the hub). Its
     decoder, with its own subwords, then replaces plait's decoder, and is trained with `rate` of the
@@ -67,9 +67,14 @@ class Config(TextOptions):
     limit: int = Field(
         0, ge=0, description="units of an answer, at most; 0: half as many again as the longest training text"
     )
-    answers: Literal["free", "seen"] | tuple[str, ...] = Field(
+    answers: Literal["free", "training"] | tuple[str, ...] = Field(
         "free", description="texts that may be written: any, those of training rows, or those that are listed"
     )
+
+    @field_validator("answers", mode="before")
+    @classmethod
+    def _new_name(cls, answers: object) -> object:
+        return "training" if answers == "seen" else answers  # plans and recipes of earlier versions
 
     @model_validator(mode="after")
     def _divides(self) -> Self:
@@ -99,15 +104,19 @@ class Generation(TextTask):
         config: Config,
         spelling: Spelling,
         longest: int = 0,
-        seen: list[list[int]] | None = None,
+        training_texts: list[list[int]] | None = None,
         architecture: Architecture | None = None,
     ) -> None:
         super().__init__(config, spelling)
         self.config: Config = config
-        self.longest, self.seen, self.architecture = longest, seen or [], architecture or {}
+        self.longest, self.training_texts, self.architecture = (
+            longest,
+            training_texts or [],
+            architecture or {},
+        )
         answers = self._listed_answers()
-        if config.answers == "seen":
-            answers = self.seen
+        if config.answers == "training":
+            answers = self.training_texts
         self.allowed = decoder.continuations(answers) if answers else None
 
     def _listed_answers(self) -> list[list[int]]:
@@ -149,10 +158,10 @@ class Generation(TextTask):
                     f"the answer '{text}' has letters that no training text has, so it cannot be written: "
                     f"change it, or leave it out of answers"
                 )
-        if self.config.answers == "seen":
+        if self.config.answers == "training":
             different_texts = {tuple(ids): ids for ids in texts}
-            self.seen = sorted(different_texts.values())
-            self.allowed = decoder.continuations(self.seen)
+            self.training_texts = sorted(different_texts.values())
+            self.allowed = decoder.continuations(self.training_texts)
 
     def build_head(self, widths: dict[str, int]) -> None:
         """Make the decoder, and a projection of each column's tokens to its width."""
@@ -229,7 +238,7 @@ class Generation(TextTask):
         return {
             **super().state(),
             "longest": self.longest,
-            "seen": self.seen,
+            "training_texts": self.training_texts,
             "architecture": self.architecture,
         }
 
@@ -240,7 +249,7 @@ class Generation(TextTask):
             config,
             Spelling.from_state(read_object(state["spelling"])),
             read_as(int, state["longest"]),
-            read_as(list[list[int]], state["seen"]),
+            read_as(list[list[int]], state.get("training_texts", state.get("seen"))),
             read_object(state["architecture"]),
         )
 

@@ -46,16 +46,16 @@ def hide_cells(batch: Batch, probability: float, generator: torch.Generator) -> 
 
 
 def _in_table(in_table_CB: Tensor, before_CB: Tensor, after_CB: Tensor, generator: torch.Generator) -> Tensor:
-    """Return where a row still tells whether it has a cell.
+    """Return where a row's table still has the column.
 
-    It does not tell it of hidden cells, nor of as large a share of the empty ones: otherwise a missing
+    It lacks the columns of hidden cells, and of as large a share of the empty ones: otherwise a missing
     token would say that the cell was not empty.
     """
     hidden_CB = before_CB & ~after_CB
     hidden_share_C = hidden_CB.sum(1) / before_CB.sum(1).clamp(min=1)
     draw_CB = torch.rand(before_CB.shape, generator=generator).to(before_CB.device)
-    untold_CB = ~before_CB & (draw_CB < hidden_share_C[:, None])
-    return in_table_CB & ~hidden_CB & ~untold_CB
+    empty_hidden_CB = ~before_CB & (draw_CB < hidden_share_C[:, None])
+    return in_table_CB & ~hidden_CB & ~empty_hidden_CB
 
 
 def fit_empty_cells(model: MultimodalModel, data: Dataset) -> None:

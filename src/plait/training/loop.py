@@ -80,7 +80,7 @@ class Training:
         """Compile encoders and fusions one by one: which rows have a cell is decided between them, in
         Python.
         """
-        for column in self.model.encoded_alone:
+        for column in self.model.separate_columns:
             self.model.encoder(column).encoder.compile(dynamic=True)
         for target in self.model.fuser_of:
             self.model.fuser(target).fusion.compile(dynamic=True)

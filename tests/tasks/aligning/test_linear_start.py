@@ -40,7 +40,7 @@ def assert_scaled(mapped: np.ndarray, expected: np.ndarray, rows: np.ndarray) ->
     np.testing.assert_allclose(mapped, expected / length, atol=1e-5)
 
 
-def test_each_column_has_dimensions_that_ridge_regression_maps_the_others_to() -> None:
+def test_each_column_has_dimensions_that_ridge_maps_others_to() -> None:
     column_vectors, present = vectors()
     maps = linear_maps(column_vectors, present, 8)
     mapped = {}
@@ -82,7 +82,7 @@ def test_training_starts_at_the_map_and_is_slower(hidden: int) -> None:
     assert all((p.grad is not None) == p.requires_grad for p in projection.parameters())
 
 
-def test_a_map_of_some_entries_leaves_the_others_as_they_are_and_is_no_slower() -> None:
+def test_a_map_of_some_entries_leaves_the_others_unchanged() -> None:
     projection = Projection(6, 0, 4, 0.0)
     before = projection.linear.weight.detach().clone()
     projection.begin(np.ones((4, 2), dtype=np.float32), np.full(4, 3, dtype=np.float32), start=4)
@@ -123,7 +123,7 @@ def alignment_of_three(tokens: dict[str, Tokens]) -> Alignment:
     return task
 
 
-def test_a_trained_cosine_is_the_weighted_mean_of_the_maps_and_of_what_was_learned() -> None:
+def test_a_trained_cosine_is_a_weighted_mean_with_the_maps() -> None:
     column_vectors, present = vectors()
     tokens = {}
     for column, x in column_vectors.items():

@@ -153,10 +153,10 @@ def accuracy(objective: str, **options: Any) -> float:
 
 
 @pytest.mark.parametrize("objective", ["symile", "gram"])
-def test_objectives_of_higher_order_learn_what_only_three_columns_tell(objective: str) -> None:
+def test_objectives_of_higher_order_learn_from_three_columns(objective: str) -> None:
     assert accuracy(objective) == 1.0
 
 
 @pytest.mark.parametrize("objective", ["infonce", "siglip"])
-def test_a_sum_over_pairs_cannot_learn_what_only_three_columns_tell(objective: str) -> None:
+def test_a_sum_over_pairs_cannot_learn_from_three_columns(objective: str) -> None:
     assert accuracy(objective) <= 0.75

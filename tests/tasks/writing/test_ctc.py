@@ -50,7 +50,7 @@ def test_the_likeliest_text_may_not_be_the_likeliest_path() -> None:
     assert ctc.search(np.log(p), 4) == [1]
 
 
-def test_repeats_count_once_unless_a_blank_separates_them_and_padding_is_not_read() -> None:
+def test_repeats_count_once_unless_a_blank_separates_them() -> None:
     path = torch.tensor([1, 1, 0, 1, 2, 2, 3])
     log_p = F.one_hot(path, 4).float().log().clamp(min=-30)[None]
     assert ctc.greedy(log_p, torch.tensor([6])) == [[1, 1, 2]]

@@ -26,9 +26,7 @@ from support.media import tones, wav, wave
 
 
 @pytest.mark.parametrize("languages", [(), ("en", "it")])
-def test_training_begins_at_a_network_that_generates_text_with_its_own_decoder(
-    languages: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_training_begins_at_a_pretrained_speech_network(languages: tuple[str, ...], tmp_path: Path) -> None:
     """After a step of no length: what is written is what the network itself generates of what its own
     extractor makes of a recording.
     """
@@ -99,7 +97,7 @@ def test_spectra_are_those_of_the_networks_own_extractor(tmp_path: Path) -> None
     )
 
 
-def test_a_network_that_generates_text_is_trained_further_and_saved_without_its_folder(
+def test_a_pretrained_speech_network_is_trained_and_saved_whole(
     tmp_path: Path,
 ) -> None:
     folder, rows = tiny_models.whisper(tmp_path / "whisper", seconds=1), tones(tmp_path, 30)
