@@ -71,7 +71,6 @@ RENAMED: list[tuple[str, str]] = [  # names of tensors: (pattern, replacement), 
     ("\0table", "table"),
     (r"^votes\.(.*)\.trust_P$", r"tasks.\1.late_fusion.inverse_temperature_P"),
     (r"^votes\.(.*)\.share$", r"tasks.\1.late_fusion.mixture_weight"),
-    (r"^(fusers\..*)\.votes\.", r"\1.column_logits."),
 ]
 RENAMED_OPTIONS: list[tuple[str, str]] = []  # the same for the overrides of the cases
 

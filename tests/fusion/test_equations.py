@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from plait.fusion.base import fusions
 from plait.nn.batch import Tokens
-from plait.nn.layers import module_key
+from plait.nn.layers import Attention, module_key
 
 WIDTHS = {"a": 3, "b": 4, "c": 2}
 
@@ -84,18 +85,17 @@ def test_low_rank_without_a_column_is_the_product_of_the_others() -> None:
 
 
 def test_attention_is_softmax_of_scaled_products() -> None:
-    from plait.nn.layers import Attention
-
     torch.manual_seed(0)
     module = Attention(8, heads=2)
     x, onto, mask = torch.randn(3, 4, 8), torch.randn(3, 6, 8), torch.ones(3, 6, dtype=torch.bool)
     mask[0, 3:] = False
-    query = module.query(x)
-    key, value = module.key_value(onto).chunk(2, -1)
+    queries = module.query(x)
+    keys, values = module.key_value(onto).chunk(2, -1)
     heads = []
     for h in (slice(0, 4), slice(4, 8)):
-        scores = query[..., h] @ key[..., h].transpose(1, 2) / 4**0.5
-        heads.append(scores.masked_fill(~mask[:, None], -torch.inf).softmax(-1) @ value[..., h])
+        scores = queries[..., h] @ keys[..., h].transpose(1, 2) / 4**0.5
+        weights = scores.masked_fill(~mask[:, None], -torch.inf).softmax(-1)
+        heads.append(weights @ values[..., h])
     assert torch.allclose(module(x, onto, mask), module.out(torch.cat(heads, -1)), atol=1e-6)
 
 
@@ -116,9 +116,8 @@ def parity_accuracy(name: str, seed: int = 0) -> float:
     head = torch.nn.Linear(module.width, 1)
     optimizer = torch.optim.Adam([*module.parameters(), *head.parameters()], 3e-3)
     for _ in range(400):
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(
-            head(module(tokens, present))[:, 0], label
-        )
+        logits = head(module(tokens, present))[:, 0]
+        loss = F.binary_cross_entropy_with_logits(logits, label)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -128,8 +127,9 @@ def parity_accuracy(name: str, seed: int = 0) -> float:
 
 @pytest.mark.parametrize("name", fusions.names())
 def test_parity_of_order_three(name: str) -> None:
-    """An additive fusion can get at most 3/4 of the eight rows: no sum of three functions has the signs
-    of a parity. Every other one represents it.
+    """An additive fusion is right on at most 3/4 of the eight rows. Every other one represents parity.
+
+    No sum of three functions has the signs of a parity.
     """
     accuracy = parity_accuracy(name)
     if name == "logit_sum":

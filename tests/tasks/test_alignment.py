@@ -41,24 +41,35 @@ PAIRS = [o for o in FAST if "epochs" not in o] + [
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A model of photo ~ text beside the label, and its table."""
     folder = tmp_path_factory.mktemp("pairs")
-    rows = [
-        {"id": f"r{i}", **row, "text": row["text"].split(" near")[0]}
-        for i, row in enumerate(make_rows(folder, 90))
-    ]
-    path = write_csv(folder / "train.csv", rows)
-    return plait.fit(
-        path, "label", align=["photo", "text"], out=folder / "run", overrides=PAIRS, quiet=True
-    ), path
+    path = write_csv(folder / "train.csv", rows_of_pairs(folder, 90))
+    columns, out = ["photo", "text"], folder / "run"
+    model = plait.fit(path, "label", align=columns, out=out, overrides=PAIRS, quiet=True)
+    return model, path
+
+
+def rows_of_pairs(folder: Path, count: int) -> list[dict[str, Any]]:
+    """Return rows with an id, whose text says the colour of the photo and nothing else."""
+    rows = []
+    for number, row in enumerate(make_rows(folder, count)):
+        text = row["text"].split(" near")[0]
+        rows.append({"id": f"r{number}", **row, "text": text})
+    return rows
 
 
 def test_cells_that_differ_in_case_and_blanks_only_are_the_same() -> None:
-    assert identify(pa.chunked_array([["A cat", " a CAT ", None, "dog"]])).tolist() == [0, 0, -1, 1]
-    assert identify(pa.chunked_array([[["a"], None, ["a"], ["a", "b"]]])).tolist() == [0, -1, 0, 1]
-    assert identify(pa.chunked_array([pa.array([b"x", None, b"x"], pa.large_binary())])).tolist() == [
-        0,
-        -1,
-        0,
-    ]
+    texts = pa.chunked_array([["A cat", " a CAT ", None, "dog"]])
+    assert identify(texts).tolist() == [0, 0, -1, 1]
+    lists = pa.chunked_array([[["a"], None, ["a"], ["a", "b"]]])
+    assert identify(lists).tolist() == [0, -1, 0, 1]
+    files = pa.chunked_array([pa.array([b"x", None, b"x"], pa.large_binary())])
+    assert identify(files).tolist() == [0, -1, 0]
+
+
+def test_texts_of_an_arrow_dictionary_are_folded_too() -> None:
+    texts = pa.array(["A cat", "a cat ", None, "dog"]).dictionary_encode()
+    assert identify(pa.chunked_array([texts])).tolist() == [0, 0, -1, 1]
+    numbers = pa.array([7, 5, None, 7]).dictionary_encode()
+    assert identify(pa.chunked_array([numbers])).tolist() == [0, 1, -1, 0]
 
 
 def task(**options: Any) -> Alignment:
@@ -69,21 +80,34 @@ def task(**options: Any) -> Alignment:
 
 
 def tokens(rows: int, missing: tuple[int, ...] = ()) -> dict[str, Tokens]:
+    """Return one random token for each row in columns `a` and `b`. The `missing` rows lack `b`."""
     generator = torch.Generator().manual_seed(1)
-    mask = torch.ones(rows, 1, dtype=torch.bool)
-    other = mask.clone()
-    other[list(missing)] = False
+    everywhere = torch.ones(rows, 1, dtype=torch.bool)
+    mask_of_b = everywhere.clone()
+    mask_of_b[list(missing)] = False
     return {
-        "a": Tokens(torch.randn(rows, 1, 6, generator=generator), mask),
-        "b": Tokens(torch.randn(rows, 1, 6, generator=generator), other),
+        "a": Tokens(torch.randn(rows, 1, 6, generator=generator), everywhere),
+        "b": Tokens(torch.randn(rows, 1, 6, generator=generator), mask_of_b),
     }
 
 
 def ids(rows: int, first: int = 0) -> torch.Tensor:
-    """Every row different, and no groups."""
-    return torch.cat(
-        [torch.arange(first, first + rows)[:, None].expand(rows, 2), torch.full((rows, 1), -1)], 1
-    )
+    """Return a target in which all rows differ, without groups."""
+    of_cells = torch.arange(first, first + rows)[:, None].expand(rows, 2)
+    no_group = torch.full((rows, 1), -1)
+    return torch.cat([of_cells, no_group], 1)
+
+
+def loss_of(aligned: Alignment, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Return the loss with all rows labelled."""
+    everywhere = torch.ones(len(output), dtype=torch.bool)
+    return aligned.loss(output, target, everywhere)
+
+
+def symmetric_loss(logits: torch.Tensor) -> torch.Tensor:
+    """Return the mean of the cross-entropies of both directions."""
+    targets = torch.arange(len(logits))
+    return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
 
 
 def test_the_loss_is_symmetric_info_nce() -> None:
@@ -91,20 +115,17 @@ def test_the_loss_is_symmetric_info_nce() -> None:
     output = aligned(tokens(5))
     scale = aligned.log_scale.exp()
     logits = scale * output[:, 0] @ output[:, 1].T
-    expected = (F.cross_entropy(logits, torch.arange(5)) + F.cross_entropy(logits.T, torch.arange(5))) / 2
-    torch.testing.assert_close(aligned.loss(output, ids(5), torch.ones(5, dtype=torch.bool)), expected)
+    torch.testing.assert_close(loss_of(aligned, output, ids(5)), symmetric_loss(logits))
 
 
-def test_a_row_that_lacks_a_column_is_a_negative_of_others() -> None:
+def test_a_row_that_lacks_a_column_is_still_a_negative() -> None:
     aligned = task()
     output = aligned(tokens(5, missing=(4,)))
     assert not output[4, 1].any()
     logits = aligned.log_scale.exp() * output[:, 0] @ output[:, 1].T
     forth = F.cross_entropy(logits[:4, :4], torch.arange(4))
     back = F.cross_entropy(logits.T[:4], torch.arange(4))  # the fifth row's `a` is among the candidates
-    torch.testing.assert_close(
-        aligned.loss(output, ids(5), torch.ones(5, dtype=torch.bool)), (forth + back) / 2
-    )
+    torch.testing.assert_close(loss_of(aligned, output, ids(5)), (forth + back) / 2)
 
 
 @pytest.mark.parametrize("column", [0, 1, 2])
@@ -114,22 +135,20 @@ def test_rows_with_the_same_cell_or_group_are_no_negatives(column: int) -> None:
     output = aligned(tokens(5))
     logits = aligned.log_scale.exp() * output[:, 0] @ output[:, 1].T
     logits[0, 1] = logits[1, 0] = -torch.inf
-    expected = (F.cross_entropy(logits, torch.arange(5)) + F.cross_entropy(logits.T, torch.arange(5))) / 2
-    torch.testing.assert_close(aligned.loss(output, target, torch.ones(5, dtype=torch.bool)), expected)
+    torch.testing.assert_close(loss_of(aligned, output, target), symmetric_loss(logits))
 
 
 def test_the_bank_adds_negatives_of_earlier_batches() -> None:
     aligned = task(bank=4)
-    first, second = (
-        aligned(tokens(4)),
-        aligned({c: Tokens(-t.x_BLD, t.mask_BL) for c, t in tokens(3).items()}),
-    )
-    aligned.loss(first, ids(4, 10), torch.ones(4, dtype=torch.bool))
+    first = aligned(tokens(4))
+    negated = {column: Tokens(-t.x_BLD, t.mask_BL) for column, t in tokens(3).items()}
+    second = aligned(negated)
+    loss_of(aligned, first, ids(4, 10))
     scale = aligned.log_scale.exp()
     forth = scale * second[:, 0] @ torch.cat([second[:, 1], first[:, 1].detach()]).T
     back = scale * second[:, 1] @ torch.cat([second[:, 0], first[:, 0].detach()]).T
     expected = (F.cross_entropy(forth, torch.arange(3)) + F.cross_entropy(back, torch.arange(3))) / 2
-    torch.testing.assert_close(aligned.loss(second, ids(3), torch.ones(3, dtype=torch.bool)), expected)
+    torch.testing.assert_close(loss_of(aligned, second, ids(3)), expected)
 
 
 @pytest.mark.parametrize(
@@ -146,15 +165,16 @@ def test_the_bank_adds_negatives_of_earlier_batches() -> None:
     ],
 )
 def test_every_option_changes_something(option: dict[str, Any]) -> None:
-    def value(**options: Any) -> float:
+    def last_loss(**options: Any) -> float:
+        """Return the loss of the second batch: the first one fills the bank."""
         torch.manual_seed(0)
         aligned = Alignment(Config(**{"inputs": ("a", "b"), "width": 8, "dropout": 0, **options}))
         aligned.build_head({"a": 6, "b": 6})
         for step in range(2):
-            loss = aligned.loss(aligned(tokens(6)), ids(6, 100 * step), torch.ones(6, dtype=torch.bool))
+            loss = loss_of(aligned, aligned(tokens(6)), ids(6, 100 * step))
         return float(loss.detach())
 
-    assert value(**option) != pytest.approx(value())
+    assert last_loss(**option) != pytest.approx(last_loss())
 
 
 @pytest.mark.parametrize("objective", ["infonce", "siglip", "gram", "symile"])
@@ -162,10 +182,10 @@ def test_the_loss_is_as_exact_in_bf16(objective: str) -> None:
     aligned = task(objective=objective)
     output = aligned(tokens(6))
     torch.manual_seed(0)
-    plain = aligned.loss(output, ids(6), torch.ones(6, dtype=torch.bool))
+    loss_in_fp32 = loss_of(aligned, output, ids(6))
     torch.manual_seed(0)
     with torch.autocast("cpu", torch.bfloat16):
-        assert aligned.loss(output, ids(6), torch.ones(6, dtype=torch.bool)) == plain
+        assert loss_of(aligned, output, ids(6)) == loss_in_fp32
 
 
 def test_with_an_anchor_only_its_pairs_are_compared() -> None:
@@ -178,8 +198,8 @@ def test_with_an_anchor_only_its_pairs_are_compared() -> None:
 def test_gradients_of_micro_batches_are_those_of_the_batch(pairs: Any) -> None:
     model, path = pairs
     network = model.network
-    data = network.prepare(read(path))
-    batch = data.batch(torch.arange(12))
+    prepared = network.prepare(read(path))
+    batch = prepared.batch(torch.arange(12))
     trained = network.model
     trained.requires_grad_(True)
 
@@ -188,9 +208,8 @@ def test_gradients_of_micro_batches_are_those_of_the_batch(pairs: Any) -> None:
         if micro_batches is None:
             losses(trained, batch)["alignment"][MAIN].backward()
         else:
-            _, of_outputs, _ = whole_batch_losses(
-                trained, micro_batches, batch, network.settings.autocast, {"alignment": 1.0}
-            )
+            autocast, factors = network.settings.autocast, {"alignment": 1.0}
+            _, of_outputs, _ = whole_batch_losses(trained, micro_batches, batch, autocast, factors)
             for micro_batch, of_output in zip(micro_batches, of_outputs, strict=True):
                 losses(trained, micro_batch, gradients=of_output)["alignment"][MAIN].backward()
         return {n: p.grad.clone() for n, p in trained.named_parameters() if p.grad is not None}
@@ -278,13 +297,12 @@ def test_rows_are_added_replaced_by_id_and_deleted(pairs: Any, tmp_path: Path) -
 
 def test_a_row_that_lacks_a_column_is_not_found_by_it(pairs: Any, tmp_path: Path) -> None:
     model, path = pairs
-    data = read(path).data.slice(0, 6)
-    holes = data.set_column(
-        data.column_names.index("photo"), "photo", [[None, None, *data["photo"].to_pylist()[2:]]]
-    )
-    index = model.index(holes, place=tmp_path / "index", root=path.parent)
+    rows = read(path).data.slice(0, 6)
+    photos = rows["photo"].to_pylist()
+    without_two = rows.set_column(rows.column_names.index("photo"), "photo", [[None, None, *photos[2:]]])
+    index = model.index(without_two, place=tmp_path / "index", root=path.parent)
     assert len(model.search("there is a cherry", 10, index=index)) == 4
-    assert len(model.search({"photo": data["photo"][0].as_py()}, 10, index=index, root=path.parent)) == 6
+    assert len(model.search({"photo": photos[0]}, 10, index=index, root=path.parent)) == 6
     assert len(model.search("there is a cherry", 10, index=index, exact=True)) == 4
 
 
@@ -305,24 +323,24 @@ def test_an_index_knows_its_model(pairs: Any, trained: Any, tmp_path: Path) -> N
 
 
 def test_an_address_that_cannot_be_reached_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {
+    settings = {
         "ACCESS_KEY_ID": "x",
         "SECRET_ACCESS_KEY": "x",
         "REGION": "x",
         "ALLOW_HTTP": "true",
         "ENDPOINT": "http://127.0.0.1:9",
-    }.items():
-        monkeypatch.setenv(f"AWS_{name}", value)
-    with pytest.raises(
-        TableError, match=r"'s3://nothing/here' cannot be reached: .*onnection refused.*AWS_ENDPOINT"
-    ):
+    }
+    for name, setting in settings.items():
+        monkeypatch.setenv(f"AWS_{name}", setting)
+    message = r"'s3://nothing/here' cannot be reached: .*onnection refused.*AWS_ENDPOINT"
+    with pytest.raises(TableError, match=message):
         exists("s3://nothing/here")
 
 
 def test_a_query_that_cannot_be_placed_or_read_says_so(pairs: Any, tmp_path: Path) -> None:
     model, path = pairs
     model.index(path, place=tmp_path / "index")
-    (tmp_path / "bad.png").write_bytes(b"no picture")
+    (tmp_path / "bad.png").write_bytes(b"no image")
     for query, message in (
         ({"foto": "x"}, "did you mean 'photo'"),
         ({"photo": str(tmp_path / "bad.png")}, "cannot be read"),
@@ -379,19 +397,14 @@ def test_zero_shot_classification(pairs: Any, tmp_path: Path) -> None:
     words = {"cherry": "red", "leaf": "green", "sky": "blue"}
     answers = model.classify(path, list(words), templates=["there is a {}", "{}"])
     truth = read(path).data["label"].to_pylist()
-    assert (
-        np.mean(
-            [
-                words[label] == colour
-                for label, colour in zip(answers["label"].to_pylist(), truth, strict=True)
-            ]
-        )
-        > 0.9
-    )
+    pairs_of_labels = zip(answers["label"].to_pylist(), truth, strict=True)
+    is_right = [words[label] == colour for label, colour in pairs_of_labels]
+    assert np.mean(is_right) > 0.9
     assert answers["id"].to_pylist()[:2] == ["r0", "r1"]
-    probabilities = np.array([answers[f"label_probability_{w}"].to_numpy() for w in words])
+    probabilities = np.array([answers[f"label_probability_{word}"].to_numpy() for word in words])
     np.testing.assert_allclose(probabilities.sum(0), 1, atol=1e-6)
     assert model.classify(path, list(words), thresholds=1.1)["label"].null_count == 90
+
     folder = tmp_path / "photos"
     folder.mkdir()
     for i, colour in enumerate(COLOURS.values()):
@@ -418,21 +431,16 @@ def test_vectors_of_a_column_have_length_one(pairs: Any) -> None:
 
 
 def test_of_several_alignments_the_one_that_is_named_is_searched(tmp_path: Path) -> None:
-    rows = [
-        {"id": f"r{i}", **row, "text": row["text"].split(" near")[0]}
-        for i, row in enumerate(make_rows(tmp_path, 60))
+    path = write_csv(tmp_path / "t.csv", rows_of_pairs(tmp_path, 60))
+    overrides = [
+        *PAIRS,
+        "columns.label.role=ignored",
+        "tasks.words={name: alignment, inputs: [photo, text]}",
+        "tasks.shops={name: alignment, inputs: [photo, shop]}",
     ]
-    path = write_csv(tmp_path / "t.csv", rows)
-    tasks = [
-        f"tasks.{name}={{name: alignment, inputs: [photo, {column}]}}"
-        for name, column in (("words", "text"), ("shops", "shop"))
-    ]
-    model = plait.fit(
-        path, out=tmp_path / "run", overrides=[*PAIRS, "columns.label.role=ignored", *tasks], quiet=True
-    )
-    with pytest.raises(
-        RecipeError, match=r"more than one alignment, words, shops: say which \(alignment=, --alignment\)"
-    ):
+    model = plait.fit(path, out=tmp_path / "run", overrides=overrides, quiet=True)
+    message = r"more than one alignment, words, shops: say which \(alignment=, --alignment\)"
+    with pytest.raises(RecipeError, match=message):
         model.index(path)
     with pytest.raises(RecipeError, match="no alignment 'word': did you mean 'words'"):
         model.search("there is a sky", alignment="word")
@@ -441,79 +449,44 @@ def test_of_several_alignments_the_one_that_is_named_is_searched(tmp_path: Path)
     assert model.search("there is a sky", 5, alignment="words")["label"].to_pylist() == ["blue"] * 5
     with pytest.raises(TableError, match="no aligned column 'shop' to search"):
         model.embed(path, column="shop", alignment="words")
-    np.testing.assert_allclose(
-        np.linalg.norm(model.embed(path, column="shop", alignment="shops"), axis=1), 1, atol=1e-2
-    )
+    vectors = model.embed(path, column="shop", alignment="shops")
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-2)
     with pytest.raises(TableError, match="made by another model"):
         model.search({"shop": "north"}, alignment="shops", index=model.folder / "index-words")
-    output = tmp_path / "found.jsonl"
-    assert (
-        run(
-            [
-                "search",
-                str(model.folder),
-                "there is a leaf",
-                "-k",
-                "2",
-                "--alignment",
-                "words",
-                "-o",
-                str(output),
-            ]
-        )
-        == 0
-    )
-    assert [json.loads(line)["label"] for line in output.read_text().splitlines()] == ["green", "green"]
+    nearest = tmp_path / "nearest.jsonl"
+    options = ["-k", "2", "--alignment", "words", "-o", str(nearest)]
+    assert run(["search", str(model.folder), "there is a leaf", *options]) == 0
+    assert labels_in(nearest) == ["green", "green"]
+
+
+def labels_in(path: Path) -> list[str]:
+    """Return the label in each line of a file of JSON lines."""
+    lines = path.read_text().splitlines()
+    return [json.loads(line)["label"] for line in lines]
 
 
 def test_the_command_line(pairs: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, path = pairs
-    index_folder = str(tmp_path / "index")
-    assert run(["index", str(model.folder), str(path), "--index", index_folder]) == 0
-    out = str(tmp_path / "found.jsonl")
-    assert (
-        run(
-            [
-                "search",
-                str(model.folder),
-                "there is a sky",
-                "--index",
-                index_folder,
-                "-k",
-                "2",
-                "--where",
-                "shop = 'north'",
-                "-o",
-                out,
-            ]
-        )
-        == 0
-    )
-    assert [json.loads(line)["label"] for line in Path(out).read_text().splitlines()] == ["blue", "blue"]
+    folder, index = str(model.folder), ["--index", str(tmp_path / "index")]
+    nearest = tmp_path / "nearest.jsonl"
+    assert run(["index", folder, str(path), *index]) == 0
+    options = ["-k", "2", "--where", "shop = 'north'", "-o", str(nearest)]
+    assert run(["search", folder, "there is a sky", *index, *options]) == 0
+    assert labels_in(nearest) == ["blue", "blue"]
     printed = capsys.readouterr().out
     assert "photo searched by text: 2 rows" in printed
     assert "score" in printed
-    assert run(["search", str(model.folder), "text=there is a sky", "--index", index_folder]) == 0
-    assert run(["index", str(model.folder), "--index", index_folder, "--delete", "label = 'blue'"]) == 0
+    assert run(["search", folder, "text=there is a sky", *index]) == 0
+
+    assert run(["index", folder, *index, "--delete", "label = 'blue'"]) == 0
     assert "60 rows" in capsys.readouterr().out
-    assert (
-        run(
-            [
-                "classify",
-                str(model.folder),
-                str(path),
-                "--labels",
-                "cherry, leaf",
-                "--threshold",
-                "0",
-                "--threshold",
-                "leaf=2",
-            ]
-        )
-        == 0
-    )
-    assert "leaf" not in [line.split(",")[1] for line in capsys.readouterr().out.splitlines()[1:]]
-    assert run(["search", str(model.folder), "a", "b", "--index", index_folder]) == 1
+
+    thresholds = ["--threshold", "0", "--threshold", "leaf=2"]
+    assert run(["classify", folder, str(path), "--labels", "cherry, leaf", *thresholds]) == 0
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert "leaf" not in [line.split(",")[1] for line in lines]
+
+    assert run(["search", folder, "a", "b", *index]) == 1
 
 
 @pytest.mark.parametrize(
@@ -532,12 +505,12 @@ def test_canonical_correlation_is_that_of_scikit_learn() -> None:
     rng = np.random.default_rng(0)
     shared = rng.normal(size=(200, 3))
     x, y = (shared @ rng.normal(size=(3, 6)) + rng.normal(size=(200, 6)) for _ in range(2))
-    theirs = CCA(4, max_iter=5000).fit(x, y).transform(x, y)
-    for k, (a, b) in enumerate(zip(*(side.T for side in crossmodal.canonical(x, y, x, y, 6)), strict=True)):
-        if k < 4:
-            assert np.corrcoef(a, b)[0, 1] == pytest.approx(
-                np.corrcoef(theirs[0][:, k], theirs[1][:, k])[0, 1], abs=1e-3
-            )
+    x_of_sklearn, y_of_sklearn = CCA(4, max_iter=5000).fit(x, y).transform(x, y)
+    x_canonical, y_canonical = crossmodal.canonical(x, y, x, y, 6)
+    for k in range(4):
+        correlation = np.corrcoef(x_canonical[:, k], y_canonical[:, k])[0, 1]
+        expected = np.corrcoef(x_of_sklearn[:, k], y_of_sklearn[:, k])[0, 1]
+        assert correlation == pytest.approx(expected, abs=1e-3)
 
 
 def test_a_large_index_is_approximate_and_says_how_near(
@@ -548,9 +521,8 @@ def test_a_large_index_is_approximate_and_says_how_near(
     vectors = rng.normal(size=(3000, 2, 32)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
     vectors[::7, 1] = 0
-    index = retrieval.Index.create(
-        tmp_path, retrieval.About("m", ("a", "b"), 32), pa.schema([("number", pa.int64())])
-    )
+    index_about = retrieval.About("m", ("a", "b"), 32)
+    index = retrieval.Index.create(tmp_path, index_about, pa.schema([("number", pa.int64())]))
     index.add(pa.table({"number": np.arange(1000)}), vectors[:1000])
     assert not index.settle()
     index.add(pa.table({"number": np.arange(1000, 3000)}), vectors[1000:])
@@ -566,7 +538,7 @@ def test_a_large_index_is_approximate_and_says_how_near(
     assert min(few["number"].to_pylist()) >= 2000
 
 
-def test_of_many_rows_some_are_queries_and_all_the_gallery(
+def test_many_rows_are_searched_by_a_sample_of_queries(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     aligned = task()
@@ -577,9 +549,9 @@ def test_of_many_rows_some_are_queries_and_all_the_gallery(
     assert (all_queries.queries, all_queries.size) == (50, 50)
     assert (sampled_queries.queries, sampled_queries.size) == (20, 50)
     monkeypatch.setattr(alignment, "MEASURED", 25)
-    assert aligned.measure(output, ids(50).numpy()) == aligned.measure(
-        output[np.linspace(0, 49, 25).astype(int)], ids(25).numpy()
-    )
+    sampled = np.linspace(0, 49, 25).astype(int)
+    expected = aligned.measure(output[sampled], ids(25).numpy())
+    assert aligned.measure(output, ids(50).numpy()) == expected
 
 
 def measure_ranks(rank_Q: np.ndarray) -> dict[str, float]:
@@ -648,19 +620,13 @@ def test_the_report_has_every_direction(pairs: Any) -> None:
 def test_a_stopped_alignment_goes_on_to_the_same_end(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "t.csv", make_rows(tmp_path, 40))
     options = [*FAST, "training.batch_size=8", "training.micro_batch=5", "tasks.alignment.bank=16"]
-    plait.fit(path, align=["photo", "text"], out=tmp_path / "whole", overrides=options, quiet=True)
-    stop = StopAtStep(6)  # in the middle of the second epoch
+    columns = ["photo", "text"]
+    uninterrupted, stopped = tmp_path / "uninterrupted", tmp_path / "stopped"
+    plait.fit(path, align=columns, out=uninterrupted, overrides=options, quiet=True)
+    stop = [StopAtStep(6)]  # in the middle of the second epoch
     with pytest.raises(Interrupted):
-        plait.fit(
-            path,
-            align=["photo", "text"],
-            out=tmp_path / "stopped",
-            overrides=options,
-            callbacks=[stop],
-            quiet=True,
-        )
-    assert run(["fit", "--resume", str(tmp_path / "stopped")]) == 0
-    uninterrupted, stopped = (
-        load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "stopped")
-    )
-    assert all(torch.equal(uninterrupted[name], stopped[name]) for name in uninterrupted)
+        plait.fit(path, align=columns, out=stopped, overrides=options, callbacks=stop, quiet=True)
+    assert run(["fit", "--resume", str(stopped)]) == 0
+    expected = load_file(uninterrupted / "weights.safetensors")
+    weights = load_file(stopped / "weights.safetensors")
+    assert all(torch.equal(expected[name], weights[name]) for name in expected)

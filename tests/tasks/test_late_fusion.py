@@ -19,9 +19,10 @@ TARGETS = {
 
 
 def task(kind: str) -> Prediction:
-    """A task of logits, fitted on some labels."""
-    found = tasks.find("classification" if kind == "two" else kind)
-    return found.fit(found.options(), pa.chunked_array([pa.array(TARGETS[kind])]), "t")
+    """Return a task of logits, fitted on the labels of this kind."""
+    task_class = tasks.find("classification" if kind == "two" else kind)
+    labels = pa.chunked_array([pa.array(TARGETS[kind])])
+    return task_class.fit(task_class.options(), labels, "t")
 
 
 def rows(kind: str, count: int, seed: int = 0) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor], Tensor]:
@@ -31,17 +32,20 @@ def rows(kind: str, count: int, seed: int = 0) -> tuple[Tensor, dict[str, Tensor
     but random.
     """
     g = torch.Generator().manual_seed(seed)
-    width = {"classification": 3, "two": 1, "multilabel": 3}[kind]
     if kind == "multilabel":
         y = (torch.rand(count, 3, generator=g) < 0.5).float()
         signal = y * 2 - 1
+    elif kind == "two":
+        y = torch.randint(0, 2, (count,), generator=g)
+        signal = (y * 2 - 1)[:, None].float()
     else:
-        y = torch.randint(0, 3 if width == 3 else 2, (count,), generator=g)
-        signal = torch.nn.functional.one_hot(y, 3).float() if width == 3 else (y * 2 - 1)[:, None].float()
-    noise = [torch.randn(count, width, generator=g) for _ in range(3)]
+        y = torch.randint(0, 3, (count,), generator=g)
+        signal = torch.nn.functional.one_hot(y, 3).float()
+    noise = [torch.randn(signal.shape, generator=g) for _ in range(3)]
     unimodal = {"good": 2 * signal + 1.5 * noise[0], "sure": 30 * noise[1]}
     present = {"good": torch.rand(count, generator=g) < 0.8, "sure": torch.rand(count, generator=g) < 0.9}
-    return signal + 2 * noise[2], unimodal, present, y
+    fused = signal + 2 * noise[2]
+    return fused, unimodal, present, y
 
 
 def probabilities(kind: str, logits: np.ndarray) -> np.ndarray:
@@ -58,10 +62,16 @@ def test_answers_mix_fusion_and_the_product_of_blocks(kind: str) -> None:
     late_fusion = LateFusion(["good", "sure"])
     late_fusion.inverse_temperature_P.copy_(torch.tensor([0.5, 0.1]))
     late_fusion.mixture_weight.fill_(0.3)
-    mixed = probabilities(kind, late_fusion(task(kind), Outputs(fused, unimodal, present)).double().numpy())
-    a, b = (probabilities(kind, unimodal[c].double().numpy()) for c in ("good", "sure"))
-    product, complement = a**0.5 * b**0.1, (1 - a) ** 0.5 * (1 - b) ** 0.1
-    late = product / (product.sum(1, keepdims=True) if kind == "classification" else product + complement)
+    output = late_fusion(task(kind), Outputs(fused, unimodal, present))
+    mixed = probabilities(kind, output.double().numpy())
+
+    good = probabilities(kind, unimodal["good"].double().numpy())
+    sure = probabilities(kind, unimodal["sure"].double().numpy())
+    product = good**0.5 * sure**0.1
+    total = product.sum(1, keepdims=True)
+    if kind != "classification":
+        total = product + (1 - good) ** 0.5 * (1 - sure) ** 0.1
+    late = product / total
     fused_p = probabilities(kind, fused.double().numpy())
     both = (present["good"] & present["sure"]).numpy()
     assert 5 < both.sum() < 50
@@ -74,12 +84,14 @@ def test_a_certain_but_random_block_counts_little(kind: str) -> None:
     fitted, (fused, unimodal, present, y) = task(kind), rows(kind, 300)
     late_fusion = LateFusion(["good", "sure"])
     late_fusion.calibrate(fitted, Outputs(fused, unimodal, present), y)
-    good, sure = (
-        1 / fit_temperature(fitted, unimodal[c][present[c]], y[present[c]]) for c in ("good", "sure")
-    )
-    torch.testing.assert_close(late_fusion.inverse_temperature_P, torch.tensor([good, sure]))
-    assert good > 0.4
-    assert sure < 0.1
+    inverse_temperature = {}
+    for block, present_B in present.items():
+        temperature = fit_temperature(fitted, unimodal[block][present_B], y[present_B])
+        inverse_temperature[block] = 1 / temperature
+    expected = torch.tensor(list(inverse_temperature.values()))
+    torch.testing.assert_close(late_fusion.inverse_temperature_P, expected)
+    assert inverse_temperature["good"] > 0.4
+    assert inverse_temperature["sure"] < 0.1
     both = present["good"] & present["sure"]
 
     def cost(share: float) -> float:
@@ -89,36 +101,34 @@ def test_a_certain_but_random_block_counts_little(kind: str) -> None:
 
     weight = float(late_fusion.mixture_weight)
     assert cost(weight) <= min(cost(s) for s in np.linspace(0.01, 0.99, 99)) + 1e-3
-    assert 0.5 < weight < 1, "the good column knows more than the fused answer"
-    fresh, fresh_unimodal, fresh_present, fresh_y = rows(kind, 2000, seed=1)
+    assert 0.5 < weight < 1, "the good block says more than the fused answer"
+
+    new_fused, new_unimodal, new_present, new_y = rows(kind, 2000, seed=1)
     late_fusion.mixture_weight.fill_(weight)
     everywhere = torch.ones(2000, dtype=torch.bool)
-    assert fitted.loss(
-        late_fusion(fitted, Outputs(fresh, fresh_unimodal, fresh_present)), fresh_y, everywhere
-    ) < 0.9 * fitted.loss(fresh, fresh_y, everywhere)
+    mixed = late_fusion(fitted, Outputs(new_fused, new_unimodal, new_present))
+    loss_of_fused = fitted.loss(new_fused, new_y, everywhere)
+    assert fitted.loss(mixed, new_y, everywhere) < 0.9 * loss_of_fused
 
 
 def test_few_rows_hardly_move_the_mixture_weight() -> None:
     fitted, (fused, unimodal, present, y) = task("classification"), rows("classification", 300)
-    shares = []
+    all_rows = Outputs(fused, unimodal, present)
+    weights = []
     for count in (15, 40, 300):
+        first_rows = torch.arange(count)
         late_fusion = LateFusion(["good", "sure"])
-        late_fusion.calibrate(
-            fitted, Outputs(fused[:count], first(unimodal, count), first(present, count)), y[:count]
-        )
-        shares.append(float(late_fusion.mixture_weight))
-    assert shares[0] == 0.0, "too few rows for temperatures"
-    assert 0.4 < shares[1] < shares[2] < 1
+        late_fusion.calibrate(fitted, all_rows.take(first_rows), y[first_rows])
+        weights.append(float(late_fusion.mixture_weight))
+    assert weights[0] == 0.0, "too few rows for temperatures"
+    assert 0.4 < weights[1] < weights[2] < 1
+
+    # Hardly a row has both.
     rare = {**present, "sure": present["sure"] & (torch.arange(300) < 12)}
     late_fusion = LateFusion(["good", "sure"])
     late_fusion.calibrate(fitted, Outputs(fused, unimodal, rare), y)
-    assert [float(late_fusion.inverse_temperature_P[1]), float(late_fusion.mixture_weight)] == [0, 0], (
-        "hardly a row has both"
-    )
-
-
-def first(tensors: dict[str, Tensor], count: int) -> dict[str, Tensor]:
-    return {c: x[:count] for c, x in tensors.items()}
+    assert late_fusion.inverse_temperature_P[1] == 0
+    assert late_fusion.mixture_weight == 0
 
 
 def test_a_row_without_a_calibrated_block_keeps_its_answer() -> None:

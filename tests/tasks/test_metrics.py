@@ -35,11 +35,11 @@ def test_binary_auc_with_ties_is_that_of_scikit_learn() -> None:
     rng = np.random.default_rng(0)
     output = rng.integers(-3, 4, (300, 1)).astype(np.float32)
     target = rng.integers(0, 2, 300)
-    scores = task("classification", ["no", "yes"] * 10).measure(output, target)
+    fitted = task("classification", ["no", "yes"] * 10)
+    scores = fitted.measure(output, target)
     assert scores["roc_auc"] == pytest.approx(metrics.roc_auc_score(target, output[:, 0]))
-    assert np.isnan(
-        task("classification", ["no", "yes"] * 10).measure(output, np.zeros(300, dtype=np.int64))["roc_auc"]
-    )
+    one_class = np.zeros(300, dtype=np.int64)
+    assert np.isnan(fitted.measure(output, one_class)["roc_auc"])
 
 
 def test_regression_metrics_are_in_the_targets_unit() -> None:
@@ -58,10 +58,8 @@ def test_regression_metrics_are_in_the_targets_unit() -> None:
 def test_multilabel_metrics_are_those_of_scikit_learn() -> None:
     rng = np.random.default_rng(0)
     fitted = task("multilabel", [["a", "b", "c"], ["a"]])
-    output, target = (
-        rng.normal(size=(100, 3)).astype(np.float32),
-        rng.integers(0, 2, (100, 3)).astype(np.float32),
-    )
+    output = rng.normal(size=(100, 3)).astype(np.float32)
+    target = rng.integers(0, 2, (100, 3)).astype(np.float32)
     scores = fitted.measure(output, target)
     assert scores["f1_micro"] == pytest.approx(metrics.f1_score(target, output > 0, average="micro"))
     assert scores["f1_macro"] == pytest.approx(metrics.f1_score(target, output > 0, average="macro"))
@@ -74,9 +72,8 @@ def test_class_weights_are_inverse_frequencies() -> None:
 
 
 def test_targets_whose_values_do_not_repeat_are_refused() -> None:
-    with pytest.raises(
-        TrainingError, match="expected classes that repeat, found 50 different values in 50 training rows"
-    ):
+    message = "expected classes that repeat, found 50 different values in 50 training rows"
+    with pytest.raises(TrainingError, match=message):
         task("classification", [f"w{i}" for i in range(50)])
 
 

@@ -1,6 +1,4 @@
-"""The options of all components in words, from the one place where they are stated: each component's
-`Config`.
-"""
+"""Describe the options of all components, from the one place that states them: each component's `Config`."""
 
 from __future__ import annotations
 
@@ -65,22 +63,25 @@ REGISTRIES: Mapping[str, Registry[Component]] = {
 
 
 def options(kind: str | None = None, name: str | None = None) -> str:
-    """Describe the components of a kind (or of all, and the recipe's own sections): options, types and
-    defaults.
+    """Describe the options of a kind's components, with types and defaults.
+
+    Without a kind, describe all components and the recipe's own sections.
 
     Raises `RecipeError` with the nearest name for an unknown kind or component.
     """
     kinds = [*REGISTRIES, "recipe"]
     if kind is not None and kind not in kinds:
         raise RecipeError(f"no kind '{kind}': {nearest(kind, kinds)}")
-    described = []
+
+    descriptions = []
     for shown_kind in [kind] if kind else kinds:
         configs = _configs(shown_kind)
         if name is not None and name not in configs:
             raise RecipeError(f"no component '{name}' in {shown_kind}: {nearest(name, configs)}")
         for shown_name in [name] if name else configs:
-            described.append(_describe(f"{shown_kind}/{shown_name}", configs[shown_name]))
-    return "\n\n".join(described)
+            title = f"{shown_kind}/{shown_name}"
+            descriptions.append(_describe(title, configs[shown_name]))
+    return "\n\n".join(descriptions)
 
 
 def _configs(kind: str) -> Mapping[str, type[BaseModel]]:

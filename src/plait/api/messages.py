@@ -23,38 +23,57 @@ LONGER = 40  # epochs to suggest then, as many as plait takes by itself
 def show_plan(plan: Plan, table: Table, screen: Screen) -> None:
     """Show what was decided before anything is trained: columns, rows, and members that are left out."""
     Inspection.of(plan, table.name).show(screen)
-    without, learned = plan.split.without_label, len(plan.split.unlabelled)
-    predicts = any(issubclass(tasks.find(plan.tasks[target].name), Prediction) for target in plan.targets)
-    if without and not plan.targets:
-        screen.say(f"left out: {count(without, 'row')} with nothing that is aligned")
-    elif without and learned:
-        screen.say(f"{count(without, 'row')} without a label, of which {learned:,} are learned from")
-    elif without:
-        hint = "; --set training.unlabelled=1 learns from them too" if predicts else ""
-        screen.say(f"left out: {count(without, 'row')} without a label{hint}")
+    if plan.split.without_label:
+        screen.say(_unlabelled_line(plan))
     screen.say(f"rows: {plan.split.described()}")
     for message in plan.ensemble.left_out:
         screen.say(message)
 
 
+def _unlabelled_line(plan: Plan) -> str:
+    """Say what becomes of rows without a label, and how to learn from them."""
+    rows = count(plan.split.without_label, "row")
+    if not plan.targets:
+        return f"left out: {rows} with nothing that is aligned"
+    learned = len(plan.split.unlabelled)
+    if learned:
+        return f"{rows} without a label, of which {learned:,} are learned from"
+
+    message = f"left out: {rows} without a label"
+    for target in plan.targets:
+        # Only predictions can learn from rows without a label.
+        if issubclass(tasks.find(plan.tasks[target].name), Prediction):
+            return f"{message}; --set training.unlabelled=1 learns from them too"
+    return message
+
+
 def show_model(model: MultimodalModel, plan: Plan, settings: device.Settings, screen: Screen) -> None:
     """Show the model that is about to be trained."""
-    by_encoder: dict[str, list[str]] = {}
+    columns_of: dict[str, list[str]] = {}
     for name, column in plan.columns.items():
-        by_encoder.setdefault(column.encoder.name, []).append(name)
-        if why := column.encoder.options.get("why"):
-            screen.say(
-                f"{name}: {column.encoder.options['model']} {column.encoder.options['mode']}, because {why}"
-            )
+        encoder = column.encoder
+        columns_of.setdefault(encoder.name, []).append(name)
+        if why := encoder.options.get("why"):
+            screen.say(f"{name}: {encoder.options['model']} {encoder.options['mode']}, because {why}")
     for name, columns in plan.alignments.items():
         screen.say(f"{name}: {' ~ '.join(columns)}, {plan.tasks[name].options['objective']}")
 
-    encoders = "; ".join(f"{scores.listed(names, ', ')}: {encoder}" for encoder, names in by_encoder.items())
-    fusion = f"fusion: {plan.fusion.name}; " if model.fuser_of else ""
-    parameters = count(parameter_count(model), "trained parameter")
-    switches = [name for name in ("channels_last", "compile") if getattr(settings, name)]
-    machine = ", ".join([settings.device, settings.precision, *switches])
-    screen.say(f"model: {encoders}; {fusion}{parameters}; {machine}")
+    facts = [f"{scores.listed(names, ', ')}: {encoder}" for encoder, names in columns_of.items()]
+    if model.fuser_of:
+        facts.append(f"fusion: {plan.fusion.name}")
+    facts.append(count(parameter_count(model), "trained parameter"))
+    facts.append(_machine(settings))
+    screen.say(f"model: {'; '.join(facts)}")
+
+
+def _machine(settings: device.Settings) -> str:
+    """Return the device, the precision, and the switches that are on."""
+    names = [settings.device, settings.precision]
+    if settings.channels_last:
+        names.append("channels_last")
+    if settings.compile:
+        names.append("compile")
+    return ", ".join(names)
 
 
 def finish(trained: Model, screen: Screen) -> None:

@@ -18,7 +18,7 @@ from plait.recipe.registry import Component, Registry
 
 @dataclass(frozen=True)
 class Share:
-    """What is known of a target's loss before training.
+    """What the balancing needs of a target's loss before training.
 
     `weight` is the recipe's. `scale` is the loss of the baseline, which sees no input. `squared` says that
     the loss is a squared error.
@@ -30,44 +30,54 @@ class Share:
 
     @property
     def factor(self) -> float:
-        """What makes losses of different kinds comparable."""
+        """Return what to multiply the loss by, so that losses of different tasks are comparable."""
         return self.weight / self.scale
 
 
 class Balancing(nn.Module, Component, ABC):
-    """From the losses of the targets that a batch has labels of, by target, to gradients. What it
-    learns lies in parameters, which the optimizer of the model takes along, or in buffers: both are
-    saved with a training that is stopped.
+    """Turn the losses of the targets that a batch has labels of into gradients.
 
-    A batch may come in parts, each loss weighed by its part's share: `backward` is called for each of
-    them, `finish` at their end.
+    What it learns is in parameters, which the model's optimizer trains too, or in buffers. Checkpoints hold
+    both.
+
+    A batch may come in micro-batches. Each loss is then weighted by the micro-batch's share of the rows.
+    `backward` is called for each micro-batch, and `finish` once after the last one.
     """
 
+    # Whether it needs `after`.
     again: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod
     def build(cls, config: Any, shares: dict[str, Share]) -> Balancing:
-        """Build it for these targets: `shares` has the weight and the form of each loss."""
+        """Make it for some targets. `shares` describes the loss of each."""
 
     @abstractmethod
     def backward(self, losses: dict[str, Tensor], shared: Sequence[nn.Parameter]) -> None:
-        """Adds to the gradients of all parameters; `shared` are those that more than one target may
-        depend on.
-        """
+        """Add to the gradients of all parameters. More than one target may depend on those of `shared`."""
 
     def finish(self, shared: Sequence[nn.Parameter]) -> None:
-        """What is left to do before the optimizer's step."""
+        """Do what is left to do before the optimizer's step."""
+        return
+
+    def discard(self) -> None:
+        """Forget the losses and gradients of a batch whose step was not taken: it begins anew."""
         return
 
     def after(self, losses: dict[str, Tensor]) -> None:
-        """The losses of the same batch after the step, for those that ask for them (`again`), at the
-        cost of a second forward pass.
+        """Take the losses of the same batch after the step.
+
+        It is called if `again` is true, because it costs a second forward pass.
         """
         return
 
 
 balancings = Registry[Balancing]("balancing")
+
+
+def factors(shares: dict[str, Share]) -> dict[str, float]:
+    """Return the factor w_t / s_t of each target's loss."""
+    return {target: share.factor for target, share in shares.items()}
 
 
 def import_torchjd(module: str, method: str) -> ModuleType:
@@ -78,11 +88,11 @@ def import_torchjd(module: str, method: str) -> ModuleType:
         raise RecipeError(f"balancing '{method}' needs torchjd: pip install 'plait[balancing]'") from None
 
 
-def summed(parts: list[tuple[Tensor, float]]) -> Tensor:
-    """Losses, each times its weight, added up. A single one that weighs 1 is what it is: each operation
-    costs microseconds in every step.
-    """
-    if len(parts) == 1:
-        ((loss, weight),) = parts
+def summed(weighted_losses: list[tuple[Tensor, float]]) -> Tensor:
+    """Return the sum of losses, each times its weight."""
+    if len(weighted_losses) == 1:
+        # Each operation costs microseconds in every step.
+        loss, weight = weighted_losses[0]
         return loss if weight == 1.0 else loss * weight
-    return torch.stack([loss * weight for loss, weight in parts]).sum()
+    terms = [loss * weight for loss, weight in weighted_losses]
+    return torch.stack(terms).sum()

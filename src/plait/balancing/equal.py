@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from plait.balancing.base import Balancing, Share, summed
+from plait.balancing.base import Balancing, Share, factors, summed
 from plait.recipe.registry import Options
 
 
@@ -31,11 +31,13 @@ class Equal(Balancing):
     @classmethod
     def build(cls, config: Config, shares: dict[str, Share]) -> Equal:
         """Take the factor w_t / s_t of each target."""
-        return cls({target: share.factor for target, share in shares.items()})
+        return cls(factors(shares))
 
     def backward(self, losses: dict[str, Tensor], shared: Sequence[nn.Parameter]) -> None:
         """Add the gradients of the weighted sum."""
-        weighted = [(loss, self.factors[target]) for target, loss in losses.items()]
+        weighted = []
+        for target, loss in losses.items():
+            weighted.append((loss, self.factors[target]))
         summed(weighted).backward()
 
 

@@ -1,5 +1,7 @@
-"""All losses fall at about the same rate, by their values alone (Liu et al. 2023, "FAMO: Fast adaptive
-multitask optimization"). Not torchjd's: see docs/decisions/0001-own-famo.md.
+"""Make all losses fall at about the same rate, by their values alone.
+
+This is FAMO (Liu et al. 2023, "FAMO: Fast adaptive multitask optimization"). Why it is not torchjd's:
+see docs/decisions/0001-own-famo.md. T targets that a batch has labels of.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ class FAMO(Balancing):
 
     After the step, w falls by `rate` times (delta + `decay` w), where delta is the Jacobian of the softmax
     times how much each log L_t fell (algorithm 1). z_t is multiplied by the target's `weight`. A target that
-    a batch has no label of keeps its w. A batch in micro-batches is weighed one by one.
+    a batch has no label of keeps its w. Each micro-batch has its own c.
     """
 
     options = Config
@@ -36,17 +38,24 @@ class FAMO(Balancing):
 
     def __init__(self, targets: Sequence[str], rate: float, decay: float, weights: Sequence[float]) -> None:
         super().__init__()
-        self.targets, self.rate, self.decay = list(targets), rate, decay
+        self.targets = list(targets)
+        self.rate = rate
+        self.decay = decay
         self.w: Tensor
-        self.weights: Tensor
         self.register_buffer("w", torch.zeros(len(self.targets)))
+
+        # The recipe has them, so they need not be saved.
+        self.weights: Tensor
         self.register_buffer("weights", torch.tensor(weights), persistent=False)
+
+        # Each target's loss of the present batch, before the step.
         self._before: dict[str, Tensor] = {}
 
     @classmethod
     def build(cls, config: Config, shares: dict[str, Share]) -> FAMO:
         """Take the weights that the recipe gives the targets."""
-        return cls(list(shares), config.rate, config.decay, [share.weight for share in shares.values()])
+        weights = [share.weight for share in shares.values()]
+        return cls(list(shares), config.rate, config.decay, weights)
 
     def backward(self, losses: dict[str, Tensor], shared: Sequence[nn.Parameter]) -> None:
         """Add the gradients of c sum_t z_t log L_t."""
@@ -54,28 +63,43 @@ class FAMO(Balancing):
         loss_T = torch.stack(list(losses.values())).float() + EPSILON
         z_T = self.w[indices_T].softmax(0) * self.weights[indices_T]
         c = 1 / (z_T / loss_T.detach()).sum()
-        (c * (z_T * loss_T.log()).sum()).backward()
+        weighted_sum = (z_T * loss_T.log()).sum()
+        (c * weighted_sum).backward()
 
         # The losses of micro-batches add up to that of the batch, which `after` compares with.
         for target, loss in losses.items():
-            self._before[target] = self._before.get(target, torch.zeros_like(loss)) + loss.detach()
+            earlier = self._before.get(target, torch.zeros_like(loss))
+            self._before[target] = earlier + loss.detach()
+
+    def discard(self) -> None:
+        """Forget the losses of a batch whose step was not taken."""
+        self._before = {}
 
     @torch.no_grad()
     def after(self, losses: dict[str, Tensor]) -> None:
         """Update w by how much each loss fell in the step."""
-        targets = [target for target in losses if target in self._before]
-        before_T = torch.stack([self._before[target] for target in targets]).float() + EPSILON
-        after_T = torch.stack([losses[target] for target in targets]).float() + EPSILON
+        targets, losses_before, losses_after = [], [], []
+        for target, loss in losses.items():
+            if target in self._before:
+                targets.append(target)
+                losses_before.append(self._before[target])
+                losses_after.append(loss)
+        before_T = torch.stack(losses_before).float() + EPSILON
+        after_T = torch.stack(losses_after).float() + EPSILON
         fall_T = before_T.log() - after_T.log()
 
+        # (diag(z) - z z') times the fall.
         indices_T = self._indices(targets)
-        z_T = self.w[indices_T].softmax(0)
-        delta_T = z_T * (fall_T - (z_T * fall_T).sum())  # (diag(z) - z z') fall
-        self.w[indices_T] -= self.rate * (delta_T + self.decay * self.w[indices_T])
+        w_T = self.w[indices_T]
+        z_T = w_T.softmax(0)
+        delta_T = z_T * (fall_T - (z_T * fall_T).sum())
+        self.w[indices_T] -= self.rate * (delta_T + self.decay * w_T)
         self._before = {}
 
     def _indices(self, targets: Iterable[str]) -> Tensor:
-        return torch.tensor([self.targets.index(target) for target in targets], device=self.w.device)
+        """Return the index of each target in `w`."""
+        indices = [self.targets.index(target) for target in targets]
+        return torch.tensor(indices, device=self.w.device)
 
 
 component = FAMO

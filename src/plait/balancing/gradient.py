@@ -1,6 +1,6 @@
 """Combine the gradients of all targets into one direction, by torchjd: UPGrad, PCGrad, CAGrad, MGDA.
 
-Each step costs a backward pass for each target.
+Each step costs a backward pass for each target. T targets, P entries of all shared parameters.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pydantic import Field
 from scipy.optimize import nnls
 from torch import Tensor, nn
 
-from plait.balancing.base import Balancing, Share, import_torchjd
+from plait.balancing.base import Balancing, Share, factors, import_torchjd
 from plait.errors import RecipeError
 from plait.recipe.registry import Options
 
@@ -49,13 +49,14 @@ class Gradient(Balancing):
         self.aggregator = _aggregator(method, c)
         self.adds = method == "pcgrad"  # the others return means
         self.factors = factors
+
+        # Each target's gradients of the shared parameters, for the present batch.
         self._gradients: dict[str, list[Tensor]] = {}
 
     @classmethod
     def build(cls, config: Config, shares: dict[str, Share]) -> Gradient:
         """Take the factor w_t / s_t of each target."""
-        factors = {target: share.factor for target, share in shares.items()}
-        return cls(config.method, config.c, factors)
+        return cls(config.method, config.c, factors(shares))
 
     def backward(self, losses: dict[str, Tensor], shared: Sequence[nn.Parameter]) -> None:
         """Store each target's gradients of shared parameters, for `finish`.
@@ -64,35 +65,49 @@ class Gradient(Balancing):
         balancing have left stay as they are.
         """
         unbalanced = [p.grad for p in shared]
-        for number, (target, loss) in enumerate(losses.items()):
+        last_target = next(reversed(losses), None)
+        for target, loss in losses.items():
             for p in shared:
                 p.grad = None
-            (loss * self.factors[target]).backward(retain_graph=number < len(losses) - 1)
-
-            # The gradients of micro-batches add up.
-            gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in shared]
-            if target in self._gradients:
-                pairs = zip(self._gradients[target], gradients, strict=True)
-                gradients = [before + gradient for before, gradient in pairs]
-            self._gradients[target] = gradients
+            scaled_loss = loss * self.factors[target]
+            scaled_loss.backward(retain_graph=target != last_target)
+            self._add(target, shared)
         for p, gradient in zip(shared, unbalanced, strict=True):
             p.grad = gradient
+
+    def _add(self, target: str, shared: Sequence[nn.Parameter]) -> None:
+        """Add the gradients of shared parameters to those that a target has from earlier micro-batches."""
+        earlier = self._gradients.get(target)
+        gradients = []
+        for index, p in enumerate(shared):
+            gradient = torch.zeros_like(p) if p.grad is None else p.grad
+            if earlier is not None:
+                gradient = earlier[index] + gradient
+            gradients.append(gradient)
+        self._gradients[target] = gradients
 
     def finish(self, shared: Sequence[nn.Parameter]) -> None:
         """Add the combined gradient to that of the shared parameters."""
         if not self._gradients:
             return
-        rows = []
+        flat_gradients = []
         for gradients in self._gradients.values():
-            rows.append(torch.cat([gradient.flatten() for gradient in gradients]))
+            flat_P = torch.cat([gradient.flatten() for gradient in gradients])
+            flat_gradients.append(flat_P)
+        jacobian_TP = torch.stack(flat_gradients)
 
         # Make sums of means, as in the other ways of balancing.
-        scale = 1 if self.adds else len(rows)
-        combined_P = self.aggregator(torch.stack(rows)) * scale
-        gradients_of_shared = combined_P.split([p.numel() for p in shared])
-        for p, flat in zip(shared, gradients_of_shared, strict=True):
+        scale = 1 if self.adds else len(jacobian_TP)
+        combined_P = self.aggregator(jacobian_TP) * scale
+
+        sizes = [p.numel() for p in shared]
+        for p, flat in zip(shared, combined_P.split(sizes), strict=True):
             gradient = flat.view_as(p)
             p.grad = gradient.clone() if p.grad is None else p.grad + gradient
+        self._gradients = {}
+
+    def discard(self) -> None:
+        """Forget the gradients of a batch whose step was not taken."""
         self._gradients = {}
 
 
@@ -105,18 +120,22 @@ def _aggregator(method: str, c: float) -> Aggregator:
     from torchjd.linalg import DualConeProjector
 
     class Projector(DualConeProjector):  # type: ignore[misc, unused-ignore]
-        """By scipy's non-negative least squares: v = u + z with z >= 0 and the least v' G v, G = R' R."""
+        """Project by scipy's non-negative least squares: v = u + z, z >= 0, least v' G v, G = R' R."""
 
         def __call__(self, U: Tensor, G: Tensor) -> Tensor:
-            gram = G.double().cpu().numpy()
-            gram = gram / max(np.trace(gram), 1e-30)
-            values, vectors = np.linalg.eigh(gram)
-            root = np.sqrt(values.clip(0))[:, None] * vectors.T
+            """Return the projections of weights U (..., T), for gradients with the Gram matrix G (T, T)."""
+            # A trace of 1 keeps the least squares well scaled, however small gradients are.
+            gram_TT = G.double().cpu().numpy()
+            gram_TT = gram_TT / max(np.trace(gram_TT), 1e-30)
+            values, vectors = np.linalg.eigh(gram_TT)
+            root_TT = np.sqrt(values.clip(0))[:, None] * vectors.T
+
             projected = []
-            for u in U.double().cpu().numpy().reshape(-1, len(gram)):
-                z, _ = nnls(root, -root @ u)
-                projected.append(u + z)
-            return torch.as_tensor(np.array(projected), dtype=G.dtype, device=G.device).reshape(U.shape)
+            for u_T in U.double().cpu().numpy().reshape(-1, len(gram_TT)):
+                z_T, _ = nnls(root_TT, -root_TT @ u_T)
+                projected.append(u_T + z_T)
+            weights = torch.as_tensor(np.array(projected), dtype=G.dtype, device=G.device)
+            return weights.reshape(U.shape)
 
     try:
         if method == "cagrad":

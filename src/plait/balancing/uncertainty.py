@@ -1,5 +1,7 @@
-"""Weights learned with the model: the variance of each target's noise, by torchjd (Kendall et al. 2018,
-"Multi-task learning using uncertainty to weigh losses for scene geometry and semantics").
+"""Learn a weight for each target with the model: the variance of the target's noise, by torchjd.
+
+See Kendall et al. 2018, "Multi-task learning using uncertainty to weigh losses for scene geometry and
+semantics".
 """
 
 from __future__ import annotations
@@ -33,7 +35,10 @@ class Uncertainty(Balancing):
         super().__init__()
         scalarization = import_torchjd("scalarization", "uncertainty")
         self.shares = shares
-        self._begun: set[str] = set()  # targets that an earlier micro-batch of this batch has labels of
+
+        # Targets that an earlier micro-batch of the present batch has labels of.
+        self._begun: set[str] = set()
+
         self.scalarizers = nn.ModuleDict()
         for target, share in shares.items():
             scalarizer = scalarization.UW(())
@@ -49,7 +54,8 @@ class Uncertainty(Balancing):
         """Add the gradients of the weighted sum of likelihoods."""
         weighted = []
         for target, loss in losses.items():
-            share, scalarizer = self.shares[target], self.scalarizers[module_key(target)]
+            share = self.shares[target]
+            scalarizer = self.scalarizers[module_key(target)]
             likelihood = scalarizer(loss if share.squared else 2 * loss)
 
             # s_t counts once for a batch, however many micro-batches it has.
@@ -61,6 +67,10 @@ class Uncertainty(Balancing):
 
     def finish(self, shared: Sequence[nn.Parameter]) -> None:
         """Forget the targets of this batch."""
+        self._begun.clear()
+
+    def discard(self) -> None:
+        """Forget the targets of a batch whose step was not taken."""
         self._begun.clear()
 
 

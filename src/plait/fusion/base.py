@@ -12,23 +12,23 @@ from plait.recipe.registry import Component, Registry
 
 
 class Fusion(nn.Module, Component, ABC):
-    """From the tokens of all columns to one vector of `width` a row. Never calls an encoder.
+    """Fuse the tokens of all columns into one vector of `width` for each row. It never calls an encoder.
 
-    A row in which a column is missing has `present[column]` False, that column's learned token in its
-    tokens, and a mask that is False; the result is finite for every subset of columns, the empty one
-    included.
+    Where a row lacks a column, `present[column]` is False. The column's tokens are then its stand-in, under
+    a mask that is False. The fused vector is finite for every subset of columns, even for none.
     """
 
+    # The width of the fused vector. A subclass sets it.
     width: int
 
     @classmethod
     @abstractmethod
     def build(cls, config: Any, widths: dict[str, int]) -> Fusion:
-        """The fusion of columns whose tokens are this wide."""
+        """Make the fusion of columns whose tokens have these widths, by column."""
 
     @abstractmethod
     def forward(self, tokens: dict[str, Tokens], present: dict[str, Tensor]) -> Tensor:
-        """fused_BD."""
+        """Return the fused vectors, (B, width)."""
 
 
 fusions = Registry[Fusion]("fusion")

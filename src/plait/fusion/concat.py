@@ -13,7 +13,7 @@ from plait.recipe.registry import Options
 
 
 class Config(Options):
-    """`hidden` are the widths of the dense layers, and the last one is that of the fused vector."""
+    """`hidden` has the widths of the dense layers. The last one is that of the fused vector."""
 
     hidden: tuple[int, ...] = Field((128, 64), min_length=1, description="widths of the dense layers")
     dropout: float = Field(
@@ -24,14 +24,15 @@ class Config(Options):
 class Concat(Fusion):
     """Compute mlp([x_1; ...; x_M]), where x_m is column m's pooled vector.
 
-    Where the column is missing, that is its learned token.
+    Where the column is missing, x_m is its stand-in.
     """
 
     options = Config
 
     def __init__(self, widths: dict[str, int], hidden: tuple[int, ...], dropout: float) -> None:
         super().__init__()
-        self.mlp = MLP(sum(widths.values()), hidden, dropout)
+        total_width = sum(widths.values())
+        self.mlp = MLP(total_width, hidden, dropout)
         self.width = hidden[-1]
 
     @classmethod
@@ -41,8 +42,10 @@ class Concat(Fusion):
 
     def forward(self, tokens: dict[str, Tokens], present: dict[str, Tensor]) -> Tensor:
         """Return the fused vectors, (B, D)."""
+        # `present` is not needed: a stand-in says that its column is missing.
         pooled = [column_tokens.pooled_BD() for column_tokens in tokens.values()]
-        return self.mlp(torch.cat(pooled, 1))
+        concatenated_BD = torch.cat(pooled, 1)
+        return self.mlp(concatenated_BD)
 
 
 component = Concat

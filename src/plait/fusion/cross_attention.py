@@ -50,13 +50,20 @@ class CrossAttention(Fusion):
         super().__init__()
         self.inputs = nn.ModuleDict()
         for column, column_width in widths.items():
-            layers_of_column = nn.Sequential(nn.LayerNorm(column_width), nn.Linear(column_width, width))
-            self.inputs[module_key(column)] = layers_of_column
+            norm = nn.LayerNorm(column_width)
+            projection = nn.Linear(column_width, width)
+            self.inputs[module_key(column)] = nn.Sequential(norm, projection)
         glorot(self)
+
+        # A vector for each column, added to its tokens: attention cannot tell columns apart without it.
         self.kinds = nn.ParameterDict()
         for column in widths:
-            self.kinds[module_key(column)] = nn.Parameter(torch.randn(width) * 0.02)
+            kind_D = torch.randn(width) * 0.02
+            self.kinds[module_key(column)] = nn.Parameter(kind_D)
+
         self.nothing = nn.Parameter(torch.randn(width) * 0.02)
+
+        # Queries differ from the start, so that each of them can attend to something else.
         self.queries = nn.Parameter(torch.randn(queries, width) * 0.5)
         self.across = nn.ModuleList(Block(width, heads, dropout, across=True) for _ in range(layers))
         self.within = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
@@ -70,18 +77,21 @@ class CrossAttention(Fusion):
 
     def forward(self, tokens: dict[str, Tokens], present: dict[str, Tensor]) -> Tensor:
         """Return the fused vectors, (B, Q * D)."""
-        rows = len(next(iter(present.values())))
-        nothing_B1D = self.nothing.expand(rows, 1, -1)
-        vectors = [nothing_B1D]
-        masks = [torch.ones(rows, 1, dtype=torch.bool, device=nothing_B1D.device)]
+        first_column_B = next(iter(present.values()))
+        rows, device = len(first_column_B), self.nothing.device
+        vectors = [self.nothing.expand(rows, 1, -1)]
+        masks = [torch.ones(rows, 1, dtype=torch.bool, device=device)]
         for column, column_tokens in tokens.items():
             key = module_key(column)
-            vectors.append(self.inputs[key](column_tokens.x_BLD) + self.kinds[key])
+            x_BLD = self.inputs[key](column_tokens.x_BLD)
+            vectors.append(x_BLD + self.kinds[key])
             masks.append(column_tokens.mask_BL)
-        memory_BLD, mask_BL = torch.cat(vectors, 1), torch.cat(masks, 1)
+        memory_BLD = torch.cat(vectors, 1)
+        mask_BL = torch.cat(masks, 1)
 
         x_BQD = self.queries.expand(rows, -1, -1)
-        query_mask_BQ = torch.ones(x_BQD.shape[:2], dtype=torch.bool, device=x_BQD.device)
+        # All rows begin with the same queries, and no query is ever masked.
+        query_mask_BQ = torch.ones(x_BQD.shape[:2], dtype=torch.bool, device=device)
         for across, within in zip(self.across, self.within, strict=True):
             x_BQD = across(x_BQD, mask_BL, memory_BLD)
             x_BQD = within(x_BQD, query_mask_BQ)

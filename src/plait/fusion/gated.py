@@ -16,7 +16,7 @@ from plait.recipe.registry import Options
 
 
 class Config(Options):
-    """`width` is that of the gated vectors, and the last of `hidden` is that of the fused vector."""
+    """`width` is that of the gated vectors. The last of `hidden` is that of the fused vector."""
 
     width: int = Field(128, ge=1, description="of the gated vectors")
     hidden: tuple[int, ...] = Field(
@@ -30,8 +30,8 @@ class Config(Options):
 class Gated(Fusion):
     """Compute mlp(sum_m z_m * h_m), h_m = tanh(W_m x_m + b_m), z_m = sigmoid(V_m [x_1; ...; x_M] + c_m).
 
-    The gates see all columns. They also see which are missing, by their learned tokens. A missing column's
-    h_m is left out of the sum.
+    The gates see all columns. They also see which are missing, by their stand-ins. A missing column's h_m
+    is left out of the sum.
     """
 
     options = Config
@@ -41,7 +41,10 @@ class Gated(Fusion):
         self.values = nn.ModuleDict()
         for column, column_width in widths.items():
             self.values[module_key(column)] = nn.Linear(column_width, width)
-        self.gates = nn.Linear(sum(widths.values()), width * len(widths))
+
+        # One layer for the gates of all columns.
+        total_width = sum(widths.values())
+        self.gates = nn.Linear(total_width, width * len(widths))
         glorot(self)
         self.mlp = MLP(width, hidden, dropout)
         self.width = hidden[-1]
@@ -56,12 +59,18 @@ class Gated(Fusion):
         pooled, hidden, masks = [], [], []
         for column, column_tokens in tokens.items():
             x_BD = column_tokens.pooled_BD()
+            h_BD = self.values[module_key(column)](x_BD).tanh()
             pooled.append(x_BD)
-            hidden.append(self.values[module_key(column)](x_BD).tanh())
+            hidden.append(h_BD)
             masks.append(present[column])
-        h_BMD, present_BM = torch.stack(hidden, 1), torch.stack(masks, 1)
-        z_BMD = self.gates(torch.cat(pooled, 1)).sigmoid().unflatten(1, (len(pooled), -1))
-        return self.mlp((z_BMD * h_BMD * present_BM[..., None]).sum(1))
+        h_BMD = torch.stack(hidden, 1)
+        present_BM = torch.stack(masks, 1)
+
+        # Columns lie one behind the other in the width of the gates.
+        gates_BN = self.gates(torch.cat(pooled, 1)).sigmoid()
+        z_BMD = gates_BN.unflatten(1, (len(pooled), -1))
+        gated_BMD = z_BMD * h_BMD * present_BM[..., None]
+        return self.mlp(gated_BMD.sum(1))
 
 
 component = Gated

@@ -12,7 +12,7 @@ from plait.recipe.registry import Options
 
 
 class Config(Options):
-    """`hidden` are the widths of each column's dense layers; the last one is that of the fused vector."""
+    """`hidden` has the widths of each column's dense layers. The last one is that of the fused vector."""
 
     hidden: tuple[int, ...] = Field(
         (64,), min_length=1, description="widths of the dense layers of each column"
@@ -25,17 +25,19 @@ class Config(Options):
 class LogitSum(Fusion):
     """Compute sum_m present_m * f_m(x_m).
 
-    A task's head is linear, so its logits are the sum of each column's logits. It is additive in the
-    columns and cannot represent interactions between them. A missing column adds nothing.
+    A task's head is linear, so its logits are the sum of each column's logits. Such a sum cannot represent
+    interactions between columns. A missing column adds nothing.
     """
 
     options = Config
 
     def __init__(self, widths: dict[str, int], hidden: tuple[int, ...], dropout: float) -> None:
         super().__init__()
-        self.column_logits = nn.ModuleDict()
+
+        # Named `votes` in the weights of saved models.
+        self.votes = nn.ModuleDict()
         for column, width in widths.items():
-            self.column_logits[module_key(column)] = MLP(width, hidden, dropout)
+            self.votes[module_key(column)] = MLP(width, hidden, dropout)
         self.width = hidden[-1]
 
     @classmethod
@@ -47,10 +49,11 @@ class LogitSum(Fusion):
         """Return the fused vectors, (B, D)."""
         outputs = []
         for column, column_tokens in tokens.items():
-            output_BD = self.column_logits[module_key(column)](column_tokens.pooled_BD())
+            network = self.votes[module_key(column)]
+            output_BD = network(column_tokens.pooled_BD())
             outputs.append(output_BD * present[column][:, None])
-        total: Tensor = sum(outputs[1:], start=outputs[0])
-        return total
+        total_BD: Tensor = sum(outputs[1:], start=outputs[0])
+        return total_BD
 
 
 component = LogitSum

@@ -1,5 +1,4 @@
-"""Low-rank multimodal fusion (Liu et al. 2018): every product of one entry per column, at the cost of a few
-vectors.
+"""Low-rank multimodal fusion (Liu et al. 2018): all products of one entry per column, for the cost of few.
 
 B rows, D width of a column, R rank, K width of the product.
 """
@@ -17,7 +16,7 @@ from plait.recipe.registry import Options
 
 
 class Config(Options):
-    """`width` is that of the product, and the last of `hidden` is that of the fused vector."""
+    """`width` is that of the product. The last of `hidden` is that of the fused vector."""
 
     width: int = Field(64, ge=1, description="of the product")
     rank: int = Field(8, ge=1, description="of the tensor that the product stands for")
@@ -30,13 +29,13 @@ class Config(Options):
 
 
 class LowRank(Fusion):
-    """Compute mlp(h), h = sum_{i=1..rank} prod_m (w_m^(i) z_m) + b, elementwise over the width, with z_m =
-    [x_m; 1]: eq. 8 to 10 of the paper. It equals the full tensor (z_1 x ... x z_M) times a weight of
-    that rank.
+    """Compute mlp(h) with h = sum_{i=1..rank} prod_m (w_m^(i) z_m) + b and z_m = [x_m; 1].
+
+    Products are elementwise over the width (eq. 8 to 10 of the paper). h equals the full tensor
+    (z_1 x ... x z_M) times a weight of that rank.
 
     The appended 1 adds every lower order. A missing column has x_m = 0, which leaves exactly the orders
-    without it. Vectors are normalised first, because a product of many columns would otherwise vanish or
-    explode.
+    without it. Vectors are normalised first. Otherwise a product of many columns would vanish or explode.
     """
 
     options = Config
@@ -70,15 +69,20 @@ class LowRank(Fusion):
 
         The sum over ranks is weighted by `rank_weights`, as in the paper's code.
         """
-        product: Tensor | None = None
+        product_BRK: Tensor | None = None
         for column, column_tokens in tokens.items():
             key = module_key(column)
-            x_BD = self.norms[key](column_tokens.pooled_BD()) * present[column][:, None]
+            normalised_BD = self.norms[key](column_tokens.pooled_BD())
+            x_BD = normalised_BD * present[column][:, None]
+
+            # The last row of a factor belongs to the appended 1.
             factor = self.factors[key]
-            term_BRK = torch.einsum("bd,drk->brk", x_BD, factor[:-1].to(x_BD.dtype)) + factor[-1]
-            product = term_BRK if product is None else product * term_BRK
-        assert product is not None
-        return torch.einsum("brk,r->bk", product, self.rank_weights.to(product.dtype)) + self.bias
+            weight_DRK = factor[:-1].to(x_BD.dtype)
+            term_BRK = torch.einsum("bd,drk->brk", x_BD, weight_DRK) + factor[-1]
+            product_BRK = term_BRK if product_BRK is None else product_BRK * term_BRK
+        assert product_BRK is not None
+        rank_weight_R = self.rank_weights.to(product_BRK.dtype)
+        return torch.einsum("brk,r->bk", product_BRK, rank_weight_R) + self.bias
 
     def forward(self, tokens: dict[str, Tokens], present: dict[str, Tensor]) -> Tensor:
         """Return the fused vectors, (B, last of `hidden`)."""

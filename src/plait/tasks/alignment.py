@@ -46,11 +46,12 @@ HOTTEST = math.log(100.0)  # the upper limit of the logits' scale, as in CLIP
 
 
 class Config(TaskOptions):
-    """`inputs` are the columns: all images, texts, audio and video if left out. `objective` compares
-    them two by two (`infonce`, `siglip`) or all at once (`gram`, `symile`). With an `anchor`, the other
-    columns are compared with that column only (ImageBind, Girdhar et al. 2023; in `gram`, the paper's
-    anchor). Without one, each column is compared with each other one, and in `gram` and `symile` each
-    column is the anchor in turn.
+    """`inputs` are the columns: all images, texts, audio and video if left out.
+
+    `objective` compares them two by two (`infonce`, `siglip`) or all at once (`gram`, `symile`). With an
+    `anchor`, the other columns are compared with that column only (ImageBind, Girdhar et al. 2023; in
+    `gram`, the paper's anchor). Without one, each column is compared with each other one. In `gram` and
+    `symile` each column is then the anchor in turn.
 
     Rows that have the same cell in any of the columns, or the same `group`, are not each other's
     negatives. `bank` is the number of earlier rows whose vectors serve as further negatives (Wang et
@@ -80,17 +81,19 @@ class Config(TaskOptions):
 
 
 class Alignment(Comparison):
-    """Compare the columns of a row. The target holds an id for each different cell of each column, and
-    one for each group, (B, K + 1). The id is -1 where there is no cell.
+    """Compare the columns of a row.
+
+    The target holds an id for each different cell of each column, and one for each group, (B, K + 1). The
+    id is -1 where there is no cell.
 
     The output holds a row's unit vectors, (B, K, D), and zeros where the row lacks the column. A vector
     is made of the mean of a cell's tokens and of the logarithm of their number. The number is there
-    because the length of a recording tells much about its content, and a mean does not show it.
+    because the length of a recording says much about its content, and a mean does not show it.
 
     Where projections began at linear maps, these maps have a `share` in the vectors of a trained model.
     A vector then has twice the width: sqrt(share) times the map's vector, next to sqrt(1 - share) times
-    the learned one. So a cosine is the weighted mean of both cosines. Training does not see the share;
-    validation rows choose it.
+    the learned one. So a cosine is the weighted mean of both cosines. Training does not see the share.
+    Validation rows choose it.
     """
 
     options = Config
@@ -106,22 +109,29 @@ class Alignment(Comparison):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.config, self.columns = config, list(config.inputs)
-        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / config.temperature)))
-        self.bias = nn.Parameter(
-            torch.tensor(-10.0 if config.objective == "siglip" else 0.0),
-            requires_grad=config.objective == "siglip",
-        )
+        self.config = config
+        self.columns = list(config.inputs)
+        columns = len(self.columns)
+        log_scale = math.log(1 / config.temperature)
+        self.log_scale = nn.Parameter(torch.tensor(log_scale))
+
+        # At the start nearly all candidates are negatives, so sigmoids begin near 0 (Zhai et al. 2023).
+        has_bias = config.objective == "siglip"
+        bias = torch.tensor(-10.0 if has_bias else 0.0)
+        self.bias = nn.Parameter(bias, requires_grad=has_bias)
 
         # Start at 1 / sqrt(width) in each dimension, which makes a unit vector.
-        neutral_KD = torch.full((len(self.columns), config.width), config.width**-0.5)
+        neutral_KD = torch.full((columns, config.width), config.width**-0.5)
         self.neutral_KD = nn.Parameter(neutral_KD, requires_grad=config.objective == "symile")
+
         self.share: Tensor
+        self.register_buffer("share", torch.zeros(()))
+
+        # Empty places of the bank have vectors of zeros, as missing cells have.
         self.bank_x: Tensor
         self.bank_ids: Tensor
-        self.register_buffer("share", torch.zeros(()))
-        self.register_buffer("bank_x", torch.zeros(config.bank, len(self.columns), config.width))
-        self.register_buffer("bank_ids", torch.full((config.bank, len(self.columns) + 1), -1))
+        self.register_buffer("bank_x", torch.zeros(config.bank, columns, config.width))
+        self.register_buffer("bank_ids", torch.full((config.bank, columns + 1), -1))
 
     @classmethod
     def matches(cls, cells: pa.ChunkedArray) -> Match | None:
@@ -141,9 +151,11 @@ class Alignment(Comparison):
         """Return the task. Raises `TrainingError` if fewer than two rows have two of the columns."""
         present = []
         for number in range(len(config.inputs)):
-            present.append(field(cells, number).is_valid().to_numpy(zero_copy_only=False))
-        cell_counts = np.sum(present, axis=0)
-        if int((cell_counts > 1).sum()) < 2:
+            is_valid = field(cells, number).is_valid()
+            present.append(is_valid.to_numpy(zero_copy_only=False))
+        cells_of_row = np.sum(present, axis=0)
+        pairs = int((cells_of_row > 1).sum())
+        if pairs < 2:
             raise TrainingError(
                 f"task '{name}': expected two or more training rows that have at least two of "
                 f"{', '.join(config.inputs)}, found fewer"
@@ -151,12 +163,13 @@ class Alignment(Comparison):
         return cls(config)
 
     def build_head(self, widths: dict[str, int]) -> None:
-        """Make one projection a column. It reads the mean token and the logarithm of the number of tokens."""
+        """Make one projection for each column, of what `_summary` returns."""
         config = self.config
         self.heads = nn.ModuleDict()
         for column in self.columns:
             width = widths[column] + 1
-            self.heads[module_key(column)] = Projection(width, config.hidden, config.width, config.dropout)
+            projection = Projection(width, config.hidden, config.width, config.dropout)
+            self.heads[module_key(column)] = projection
 
     def begin(self, encoded: Mapping[str, Iterable[Tokens]], starts: Mapping[str, int]) -> None:
         """Start the projections of these columns at linear maps (see `linear_start.linear_maps`).
@@ -166,26 +179,35 @@ class Alignment(Comparison):
         """
         vectors, present = {}, {}
         for column, batches in encoded.items():
+            start = starts[column]
             summaries, masks = [], []
             for tokens in batches:
-                summaries.append(self._summary(tokens)[:, starts[column] :].float())
+                summary = self._summary(tokens)
+                summaries.append(summary[:, start:].float())
                 masks.append(tokens.mask_BL.any(1))
             vectors[column] = torch.cat(summaries).numpy()
             present[column] = torch.cat(masks).numpy()
-        for column, (weight, bias) in linear_maps(vectors, present, self.config.width).items():
+
+        maps = linear_maps(vectors, present, self.config.width)
+        for column, (weight, bias) in maps.items():
             self._head(column).begin(weight, bias, starts[column])
+
+        # Only cosines can be mixed: volumes and products of joined vectors are not the means of both halves.
+        # `calibrate` chooses the final share.
         if self.config.objective in PAIRWISE:
             self.share.fill_(0.5)
 
     @property
     def width(self) -> int:
         """Return the width of a trained model's vectors."""
-        return self.config.width * (2 if self.share > 0 else 1)
+        has_map = self.share > 0
+        return self.config.width * (2 if has_map else 1)
 
     @property
     def scale(self) -> Tensor:
         """Return the factor of cosines in logits: one over the learned temperature, 100 at most."""
-        return self.log_scale.clamp(max=HOTTEST).exp()
+        log_scale = self.log_scale.clamp(max=HOTTEST)
+        return log_scale.exp()
 
     @property
     def compares_whole_rows(self) -> bool:
@@ -199,16 +221,20 @@ class Alignment(Comparison):
         """
         if not self.share > 0:
             return
+        # Vectors of length zero stay zero: their cells are missing, or their column has no map.
         fixed_half, learned_half = outputs.output.split(self.config.width, -1)
         fixed = F.normalize(fixed_half, dim=-1).numpy()
         learned = F.normalize(learned_half, dim=-1).numpy()
         has_map = (fixed != 0).any(-1, keepdims=True)
+
         scores = {}
         for share in SHARES:
             learned_share = np.where(has_map, 1 - share, 1.0)
-            joined = np.concatenate([share**0.5 * fixed, learned_share**0.5 * learned], -1)
+            halves = [share**0.5 * fixed, learned_share**0.5 * learned]
+            joined = np.concatenate(halves, -1)
             scores[share] = self.measure_score(joined, target.numpy())
-        self.share.fill_(max(scores, key=scores.__getitem__))
+        best_share = max(scores, key=scores.__getitem__)
+        self.share.fill_(best_share)
 
     def encode(self, cells: pa.ChunkedArray, source: Source) -> tuple[Tensor, Tensor, list[Problem]]:
         """Return ids (B, K + 1): of each column's cell, and of the group (-1 if there is none).
@@ -221,24 +247,34 @@ class Alignment(Comparison):
             ids.append(identify(field(cells, columns)))
         else:
             ids.append(np.full(len(cells), -1))
-        target = torch.from_numpy(np.stack(ids, 1).astype(np.int64))
-        return target, (target[:, :columns] >= 0).any(1), []
+        ids_BK = np.stack(ids, 1).astype(np.int64)
+        target = torch.from_numpy(ids_BK)
+        has_cell_BK = target[:, :columns] >= 0
+        return target, has_cell_BK.any(1), []
 
     def forward(self, tokens: dict[str, Tokens]) -> Tensor:
         """Return unit vectors, (B, K, D), or (B, K, 2 D) with a share of the linear maps."""
+        has_share = not self.training and self.share > 0
         vectors = []
         for column in self.columns:
             head = self._head(column)
             summary = self._summary(tokens[column])
             x_BD = F.normalize(head(summary).float(), dim=-1)
-            if not self.training and self.share > 0:
+            if has_share:
                 fixed_BD = F.normalize(head.first(summary).float(), dim=-1)
-                # Without a map, the learned vector is all there is.
-                has_map_B1 = (fixed_BD != 0).any(1, keepdim=True)
-                learned_share_B1 = torch.where(has_map_B1, 1 - self.share, 1.0)
-                x_BD = torch.cat([self.share.sqrt() * fixed_BD, learned_share_B1.sqrt() * x_BD], -1)
-            vectors.append(x_BD * tokens[column].mask_BL.any(1)[:, None])
+                x_BD = self._with_share(fixed_BD, x_BD)
+            present_B = tokens[column].mask_BL.any(1)
+            vectors.append(x_BD * present_B[:, None])
         return torch.stack(vectors, 1)
+
+    def _with_share(self, fixed_BD: Tensor, learned_BD: Tensor) -> Tensor:
+        """Return both vectors side by side, weighted by the square roots of their shares, (B, 2 D)."""
+        # A column without a map has the learned vector only.
+        has_map_B1 = (fixed_BD != 0).any(1, keepdim=True)
+        learned_share_B1 = torch.where(has_map_B1, 1 - self.share, 1.0)
+        fixed_half = self.share.sqrt() * fixed_BD
+        learned_half = learned_share_B1.sqrt() * learned_BD
+        return torch.cat([fixed_half, learned_half], -1)
 
     def _head(self, column: str) -> Projection:
         return cast(Projection, self.heads[module_key(column)])
@@ -246,19 +282,24 @@ class Alignment(Comparison):
     def _summary(self, tokens: Tokens) -> Tensor:
         """Return the mean of a cell's tokens, and the logarithm of one more than their number, (B, D + 1)."""
         pooled_BD = tokens.pooled_BD()
-        log_count_B1 = tokens.mask_BL.sum(1, keepdim=True).log1p().to(pooled_BD.dtype)
+        count_B1 = tokens.mask_BL.sum(1, keepdim=True)
+        log_count_B1 = count_B1.log1p().to(pooled_BD.dtype)
         return torch.cat([pooled_BD, log_count_B1], 1)
 
     def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
         """Return the loss of the objective; zero if no row has two columns."""
+        # A row that lacks a column has a vector of zeros there.
         present_BK = (output != 0).any(-1) & labelled_B[:, None]
         is_self_BB = torch.eye(len(target), dtype=torch.bool, device=target.device)
         negative_BB = ~same(target, target) & ~is_self_BB
+
         compare = self._pairs if self.config.objective in PAIRWISE else self._tuples
 
         # Half precision would lose cosines that differ by a thousandth.
         with torch.autocast(output.device.type, enabled=False):
             loss = compare(output, target, present_BK, negative_BB, self.scale)
+
+        # A loss without gradients is measured after a step, of a batch that the bank has already.
         if self.training and self.config.bank and torch.is_grad_enabled():
             self._remember(output.detach(), target)
         return loss
@@ -269,8 +310,10 @@ class Alignment(Comparison):
         """Return the mean over pairs of columns, both directions, and the rows that have both columns."""
         bank_MKD, bank_ids = self.bank_x, self.bank_ids
         if not self.training:
+            # Validation rows are compared with each other only.
             bank_MKD, bank_ids = bank_MKD[:0], bank_ids[:0]
-        differs_BM = torch.cat([negative_BB, ~same(ids, bank_ids)], 1)
+        differs_from_bank_BM = ~same(ids, bank_ids)
+        differs_BM = torch.cat([negative_BB, differs_from_bank_BM], 1)
 
         losses = []
         for query, key in self.directions():
@@ -278,7 +321,8 @@ class Alignment(Comparison):
             keys_MD = x_BKD[:, key]
             if len(bank_MKD):
                 keys_MD = torch.cat([keys_MD, bank_MKD[:, key]])
-            negative_BM = differs_BM & (keys_MD != 0).any(-1) & both_B[:, None]
+            has_key_M = (keys_MD != 0).any(-1)
+            negative_BM = differs_BM & has_key_M & both_B[:, None]
             logits_BM = scale * x_BKD[:, query] @ keys_MD.T
             if self.config.objective == "siglip":
                 loss_B = siglip(logits_BM + self.bias, negative_BM)
@@ -302,13 +346,16 @@ class Alignment(Comparison):
         for anchor in anchors:
             complete_B = present_BK[:, anchor] & (present_BK.sum(1) > 1)
             if self.config.objective == "gram":
-                negative_BM = negative_BB & complete_B[:, None] & complete_B[None]
+                # Vectors that belong together span a small volume.
+                both_complete_BB = complete_B[:, None] & complete_B[None]
+                complete_negative_BB = negative_BB & both_complete_BB
                 logits_BB = -scale * volume(x_BKD, present_BK, x_BKD, present_BK, anchor)
-                losses.append(masked_mean(info_nce(logits_BB, negative_BM), complete_B))
-                losses.append(masked_mean(info_nce(logits_BB.T, negative_BM), complete_B))
+                losses.append(masked_mean(info_nce(logits_BB, complete_negative_BB), complete_B))
+                losses.append(masked_mean(info_nce(logits_BB.T, complete_negative_BB), complete_B))
             else:
                 orders = [torch.randperm(len(ids), device=ids.device) for _ in self.columns]
-                logits_BB = scale * multilinear(x_BKD, present_BK, self.neutral_KD, anchor, orders)
+                products_BB = multilinear(x_BKD, present_BK, self.neutral_KD, anchor, orders)
+                logits_BB = scale * products_BB
                 negative_tuple_BB = self._negative_tuples(ids, complete_B, anchor, orders)
                 losses.append(masked_mean(info_nce(logits_BB, negative_tuple_BB), complete_B))
         return torch.stack(losses).mean()
@@ -321,20 +368,26 @@ class Alignment(Comparison):
                 continue
             ids_B = ids[:, column]
             drawn_B = ids_B[orders[column]]
-            same_cell.append((ids_B[:, None] == drawn_B[None]) | (ids_B < 0)[:, None])
+
+            # What the row lacks cannot differ.
+            lacks_cell_B = ids_B < 0
+            same_cell.append((ids_B[:, None] == drawn_B[None]) | lacks_cell_B[:, None])
+        differs_BB = ~torch.stack(same_cell).all(0)
         is_self_BB = torch.eye(len(ids), dtype=torch.bool, device=ids.device)
-        return ~torch.stack(same_cell).all(0) & ~is_self_BB & complete_B[:, None]
+        return differs_BB & ~is_self_BB & complete_B[:, None]
 
     @torch.no_grad()
     def _remember(self, output: Tensor, target: Tensor) -> None:
-        """Put a batch at the front of the bank; the oldest rows fall out."""
-        self.bank_x = torch.cat([output, self.bank_x])[: self.config.bank]
-        self.bank_ids = torch.cat([target, self.bank_ids])[: self.config.bank]
+        """Put a batch at the front of the bank. The oldest rows fall out."""
+        size = self.config.bank
+        self.bank_x = torch.cat([output, self.bank_x])[:size]
+        self.bank_ids = torch.cat([target, self.bank_ids])[:size]
 
     def pairs(self) -> list[tuple[int, int]]:
         """Return the pairs of columns that are compared, as indices into `columns`."""
         all_pairs = list(itertools.combinations(range(len(self.columns)), 2))
-        if self.config.anchor is None or self.config.objective in ("gram", "symile"):
+        compares_all = self.config.objective not in PAIRWISE
+        if self.config.anchor is None or compares_all:
             return all_pairs
         anchor = self.columns.index(self.config.anchor)
         return [pair for pair in all_pairs if anchor in pair]
@@ -347,34 +400,41 @@ class Alignment(Comparison):
         return directions
 
     def answers(self, output: Tensor) -> dict[str, pa.Array]:
-        """Return the cosine of each two compared cells of a row; null where one of them is missing."""
+        """Return the cosine of each pair of compared cells; null where the row lacks one of them."""
         present_BK = (output != 0).any(-1)
         pairs = self.pairs()
         cosines = {}
         for first, second in pairs:
-            cosine_B = (output[:, first] * output[:, second]).sum(-1).numpy().astype(np.float64)
-            is_null_B = ~(present_BK[:, first] & present_BK[:, second]).numpy()
-            suffix = "" if len(pairs) == 1 else f"{self.columns[first]}_{self.columns[second]}"
-            cosines[suffix] = pa.array(cosine_B, mask=is_null_B)
+            cosine_B = _cosine(output, first, second).numpy()
+            both_B = (present_BK[:, first] & present_BK[:, second]).numpy()
+            suffix = f"{self.columns[first]}_{self.columns[second]}"
+            if len(pairs) == 1:
+                suffix = ""
+            cosines[suffix] = pa.array(cosine_B.astype(np.float64), mask=~both_B)
         return cosines
 
     def score_rows(self, output: np.ndarray, target: np.ndarray) -> RankRows:
-        """Rank what each row finds, in both directions of all pairs; the gallery are the rows that have
-        the other column.
+        """Rank what each row finds, in both directions of all pairs.
 
-        Of many rows, score 4,000 spread evenly: an epoch's end is no time to compare all with all.
+        The gallery is the rows that have the other column. Of many rows, 4,000 are scored, spread evenly:
+        to compare all with all at the end of each epoch would take too long.
         """
         if len(output) > MEASURED:
             rows = np.linspace(0, len(output) - 1, MEASURED).astype(int)
             output, target = output[rows], target[rows]
-        has_BK = (output != 0).any(-1)
+
+        present_BK = (output != 0).any(-1)
         directions = self.directions()
         rank_BD = np.full((len(output), len(directions)), np.nan)
         for number, (query, gallery) in enumerate(directions):
-            asks_B, has_gallery_B = has_BK[:, query] & has_BK[:, gallery], has_BK[:, gallery]
+            in_gallery_B = present_BK[:, gallery]
+            is_query_B = present_BK[:, query] & in_gallery_B
             ids = target[:, [query, gallery]]
-            rank_BD[asks_B, number] = ranking.ranks(
-                output[asks_B, query], output[has_gallery_B, gallery], ids[asks_B], ids[has_gallery_B]
+            rank_BD[is_query_B, number] = ranking.ranks(
+                query_QD=output[is_query_B, query],
+                gallery_GD=output[in_gallery_B, gallery],
+                query_ids=ids[is_query_B],
+                gallery_ids=ids[in_gallery_B],
             )
         return RankRows(rank_BD)
 
@@ -384,7 +444,8 @@ class Alignment(Comparison):
 
     def baseline_loss(self, target: Tensor) -> float:
         """Return the loss of a random choice among the rows of a batch of the usual size, in nats."""
-        return math.log(max(min(len(target), COMPARED), 2))
+        candidates = min(len(target), COMPARED)
+        return math.log(max(candidates, 2))
 
     def similarity(self, output: Tensor) -> Tensor:
         """Return how well all cells of a row go together by the objective, (B,). Higher is better.
@@ -394,20 +455,19 @@ class Alignment(Comparison):
         """
         present_BK = (output != 0).any(-1)
         if self.config.objective == "symile":
-            return torch.where(present_BK[..., None], output, self.neutral_KD).prod(1).sum(-1)
+            complete_BKD = torch.where(present_BK[..., None], output, self.neutral_KD)
+            return complete_BKD.prod(1).sum(-1)
         if self.config.objective == "gram":
-            volumes = []
-            for x_KD, present_K in zip(output, present_BK, strict=True):
-                volumes.append(volume(x_KD[None], present_K[None], x_KD[None], present_K[None], 0)[0, 0])
-            return -torch.stack(volumes)
+            return -_volumes(output, present_BK)
 
         cosines, both = [], []
         for first, second in self.pairs():
-            cosines.append((output[:, first] * output[:, second]).sum(-1))
+            cosines.append(_cosine(output, first, second))
             both.append(present_BK[:, first] & present_BK[:, second])
         both_BP = torch.stack(both, 1)
         total_B = (torch.stack(cosines, 1) * both_BP).sum(1)
-        return total_B / both_BP.sum(1).clamp(min=1)
+        pairs_B = both_BP.sum(1)
+        return total_B / pairs_B.clamp(min=1)
 
     def query(self, cells_KD: np.ndarray) -> np.ndarray:
         """Return one vector to search with, (D,), from the vectors of a query's cells.
@@ -418,7 +478,8 @@ class Alignment(Comparison):
         """
         present_K = (cells_KD != 0).any(1)
         if self.config.objective == "symile":
-            complete_KD = np.where(present_K[:, None], cells_KD, self.neutral_KD.detach().numpy())
+            neutral_KD = self.neutral_KD.detach().numpy()
+            complete_KD = np.where(present_K[:, None], cells_KD, neutral_KD)
             query_D = complete_KD.prod(0)
         else:
             query_D = cells_KD[present_K].sum(0)
@@ -445,30 +506,54 @@ def field(cells: pa.ChunkedArray, number: int) -> pa.ChunkedArray:
     return pc.struct_field(cells, [number])
 
 
+def _cosine(x_BKD: Tensor, first: int, second: int) -> Tensor:
+    """Return the cosine of each row's unit vectors of two columns, (B,)."""
+    products_BD = x_BKD[:, first] * x_BKD[:, second]
+    return products_BD.sum(-1)
+
+
+def _volumes(x_BKD: Tensor, present_BK: Tensor) -> Tensor:
+    """Return the volume that each row's own vectors span, (B,)."""
+    volumes = []
+    for x_KD, present_K in zip(x_BKD, present_BK, strict=True):
+        # One row as a batch, compared with itself.
+        x_1KD, present_1K = x_KD[None], present_K[None]
+        volume_11 = volume(x_1KD, present_1K, x_1KD, present_1K, anchor=0)
+        volumes.append(volume_11[0, 0])
+    return torch.stack(volumes)
+
+
 def identify(cells: pa.ChunkedArray) -> np.ndarray:
-    """Return a number for each different cell, and -1 for null, (N,).
+    """Return an id for each different cell, from 0, and -1 for null, (N,).
 
     Texts that differ only in case or in blanks at both ends count as the same cell.
     """
+    if pa.types.is_dictionary(cells.type):
+        # Its texts may differ in case or in blanks, so its own numbers do not tell cells apart.
+        cells = pc.cast(cells, cells.type.value_type)
     if is_text(cells):
-        cells = pc.utf8_lower(pc.utf8_trim_whitespace(cells))
+        trimmed = pc.utf8_trim_whitespace(cells)
+        cells = pc.utf8_lower(trimmed)
     elif pa.types.is_nested(cells.type) or pa.types.is_large_binary(cells.type):
         # Arrow cannot encode these types as a dictionary.
         keys = [_key(cell) for cell in cells.to_pylist()]
         cells = pa.chunked_array([pa.array(keys, pa.binary())])
-    codes = pc.dictionary_encode(cells)
-    if isinstance(codes, pa.ChunkedArray):
-        codes = codes.combine_chunks()
-    return np.asarray(pc.fill_null(codes.indices, -1), dtype=np.int64)
+
+    encoded = pc.dictionary_encode(cells)
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.combine_chunks()
+    ids = pc.fill_null(encoded.indices, -1)
+    return np.asarray(ids, dtype=np.int64)
 
 
 def _key(cell: object) -> bytes | None:
-    """Return bytes that are the same for the same cell; None for null."""
+    """Return bytes that are equal for equal cells; None for null."""
     if cell is None or isinstance(cell, bytes):
         return cell
-    return json.dumps(cell, default=_json_of, sort_keys=True).encode()
+    text = json.dumps(cell, default=_json_of, sort_keys=True)
+    return text.encode()
 
 
 def _json_of(cell: object) -> str:
-    """Return a cell that JSON cannot express as a string."""
+    """Return a string for a value in a cell that JSON cannot express."""
     return cell.hex() if isinstance(cell, bytes) else str(cell)

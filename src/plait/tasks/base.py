@@ -23,7 +23,8 @@ from plait.table.problems import Problem
 from plait.table.table import Source
 from plait.tasks.base_metrics import Metric, ScoredRows
 
-MAIN = "\0main"  # the name of a task's own loss; its other losses have the names of blocks
+# The name of a task's main loss. Its other losses have the names of blocks, and no column has this name.
+MAIN = "\0main"
 
 # From an output, and the rows that count for it (all if None), to the mean loss over labelled rows.
 LossOf: TypeAlias = Callable[[Tensor, Tensor | None], Tensor]
@@ -64,59 +65,71 @@ class Outputs:
     @classmethod
     def joined(cls, of_batches: Sequence[Outputs]) -> Outputs:
         """Join the outputs of several batches."""
+        output = torch.cat([batch.output for batch in of_batches])
+
+        # All batches have the same blocks.
         first = of_batches[0]
-        blocks, present = {}, {}
+        blocks = {}
         for block in first.blocks:
-            blocks[block] = torch.cat([outputs.blocks[block] for outputs in of_batches])
+            blocks[block] = torch.cat([batch.blocks[block] for batch in of_batches])
+        present = {}
         for block in first.present:
-            present[block] = torch.cat([outputs.present[block] for outputs in of_batches])
-        return cls(torch.cat([outputs.output for outputs in of_batches]), blocks, present)
+            present[block] = torch.cat([batch.present[block] for batch in of_batches])
+        return cls(output, blocks, present)
 
     def take(self, rows: Tensor) -> Outputs:
         """Return the outputs of some rows."""
         return self.map(lambda tensor: tensor[rows])
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Outputs:
-        """Return the same with every tensor changed."""
+        """Return the outputs with every tensor changed."""
+        output = change(self.output)
         blocks = {block: change(output) for block, output in self.blocks.items()}
         present = {block: change(present_B) for block, present_B in self.present.items()}
-        return Outputs(change(self.output), blocks, present)
+        return Outputs(output, blocks, present)
 
 
 class Task(nn.Module, Component, ABC):
-    """One target: its state, head, loss and metrics, and the way back from outputs to answers.
-
-    `metrics` has functions of the rows that `score_rows` returns, by name. `score` names the main one,
-    which chooses the best epoch; `higher` says whether more of it is better. `squared` says that the loss
-    is a squared error, `may_stratify` that labels are classes, which can be dealt to the sides of a split
-    in equal shares. `from_files` says that labels are files, of which more than a few bad ones are an
-    error. `sorts_by_length` asks for batches of rows of about the same length, for less padding. A task
-    without a target (`has_target`) compares the rows' own columns.
-
-    `modalities` are those of the columns that it reads when no `inputs` are named; all if empty. For
-    its inputs, where the recipe does not say otherwise, `encoders` has an encoder by modality, and
-    `cells` has options of the modality. `steps` is the least number of training steps, `unaugmented`
-    the share of the epochs, at the end, that sees cells as they are. `tunes` has what `plait tune`
-    tries of its options.
-    """
+    """One target: its state, head, loss and metrics, and the way back from outputs to answers."""
 
     options: ClassVar[type[TaskOptions]]
+
+    # Functions of the rows that `score_rows` returns, by name. `score` names the main one, which chooses the
+    # best epoch. `higher` says whether more of it is better.
     metrics: dict[str, Metric]
     score: str
     higher: bool
+
+    # Whether the loss is a squared error.
     squared: ClassVar[bool] = False
+
+    # Whether labels are classes, which can be dealt to the sides of a split in equal shares.
     may_stratify: ClassVar[bool] = False
+
+    # A task without a target compares the rows' own columns.
     has_target: ClassVar[bool] = True
+
+    # Whether labels are files. More than a few bad files are an error, and not only problems.
     from_files: ClassVar[bool] = False
+
+    # Whether to put rows of about the same length into a batch, for less padding.
     sorts_by_length: ClassVar[bool] = False
+
+    # The modalities of the columns that it reads when no `inputs` are named; all if empty.
     modalities: ClassVar[tuple[str, ...]] = ()
+
+    # For its inputs, where the recipe does not say otherwise: encoders, and options of cells, by modality.
     encoders: ClassVar[dict[str, JSON]] = {}
     cells: ClassVar[dict[str, JSON]] = {}
+
+    # The least number of training steps, and the share of epochs, at the end, without augmentation.
     steps: ClassVar[int] = LEAST_STEPS
     unaugmented: ClassVar[float] = UNAUGMENTED
+
+    # What `plait tune` tries of its options.
     tunes: ClassVar[dict[str, Between | Choices]] = {}
 
-    # As in its options, and what `reads` says. `connect` sets both.
+    # The options' `inputs`, and what `reads` returns. `connect` sets both.
     inputs: tuple[str, ...] = ()
     label_columns: list[str]
 
@@ -134,18 +147,22 @@ class Task(nn.Module, Component, ABC):
 
     @classmethod
     def encoder_for(cls, config: Any, modality: str) -> JSON | None:
-        """Return the encoder of its inputs of a modality, where the recipe does not say; None for the
-        usual one.
+        """Return the encoder of inputs of a modality, where the recipe names none.
+
+        None stands for the usual encoder of the modality.
         """
         return cls.encoders.get(modality)
 
     def connect(self, config: Any, name: str) -> None:
-        """Say which columns it reads, as its options have them. Whoever makes a task calls this."""
-        self.inputs, self.label_columns = config.inputs, self.reads(config, name)
+        """Set which columns it reads, by its options. Call this on every new task."""
+        self.inputs = config.inputs
+        self.label_columns = self.reads(config, name)
 
     def read(self, columns: Iterable[str]) -> tuple[str, ...]:
-        """Return those of a model's columns that it reads, in their order there."""
-        return tuple(column for column in columns if not self.inputs or column in self.inputs)
+        """Return the columns that it reads, of a model's columns and in their order."""
+        if not self.inputs:
+            return tuple(columns)
+        return tuple(column for column in columns if column in self.inputs)
 
     # ---------------------------------------------------------------- its state
 
@@ -159,7 +176,7 @@ class Task(nn.Module, Component, ABC):
 
     @abstractmethod
     def state(self) -> JSON:
-        """Return all that `fit` learned, as JSON."""
+        """Return everything that `fit` learned, as JSON."""
 
     @classmethod
     @abstractmethod
@@ -168,9 +185,9 @@ class Task(nn.Module, Component, ABC):
 
     @abstractmethod
     def encode(self, cells: pa.ChunkedArray, source: Source) -> tuple[Tensor, Tensor, list[Problem]]:
-        """Return the target as a tensor, True where there is a label, and labels that cannot be used.
+        """Return the target (B, ...), True where a row has a label (B,), and labels that cannot be used.
 
-        Labels may have to be read from files.
+        Labels may be read from files, relative to the folder of `source`.
         """
 
     # ---------------------------------------------------------------- its head
@@ -180,18 +197,18 @@ class Task(nn.Module, Component, ABC):
         """Make the head."""
 
     def load_pretrained(self) -> None:
-        """Load weights that training starts from, once the head is built."""
+        """Load the weights that training starts from. Called once the head is built."""
         return
 
     @abstractmethod
     def answer(self, fused: Fused | None, encoded: Encoded) -> Tensor:
-        """Return the output of some rows, as prediction has it."""
+        """Return the output of some rows, in the form that prediction decodes."""
 
     def decode(self, output: Tensor, thorough: bool = False) -> Tensor:
-        """Return what is kept of a batch's output: what `answers` and `score_rows` take, (B, ...).
+        """Decode a batch's output into what `answers` and `score_rows` take, (B, ...).
 
-        Zeros mean nothing where lengths differ (see `joined`). `thorough` asks for the best answer, not
-        the fastest.
+        Where lengths differ, rows are padded with zeros (see `joined`). `thorough` asks for the best answer,
+        and not for the fastest.
         """
         return output
 
@@ -199,26 +216,29 @@ class Task(nn.Module, Component, ABC):
 
     @abstractmethod
     def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
-        """Return the mean loss over the labelled rows; zero when there are none."""
+        """Return the mean loss over the labelled rows; zero if there are none."""
 
     @abstractmethod
     def losses(self, fused: Fused | None, encoded: Encoded, loss_of: LossOf) -> dict[str, Tensor]:
-        """Return all losses that training adds up, by name; `MAIN` is among them."""
+        """Return all losses that training adds up, by name. `MAIN` is among them."""
 
     def loss_weights(self, blocks: Iterable[str], unimodal_weight: float, left: float) -> dict[str, float]:
-        """Return the weights of its losses when a share of `left` of the training is still to come."""
+        """Return the weights of its losses. A share of `left` of the training, 0 to 1, is still to come."""
         return {}
 
     def sees_hidden_cells(self, columns: list[str]) -> bool:
-        """Return whether training hides cells of these columns, a model's, from this task."""
-        return True
+        """Return whether training may hide cells of a model's columns from this task.
+
+        It may not if the task reads one of several columns: that would only take rows away.
+        """
+        return len(columns) == 1 or len(self.read(columns)) > 1
 
     def outputs(self, fused: Fused | None, encoded: Encoded) -> Outputs | None:
-        """Return what `calibrate` needs of some rows; None where nothing is left to calibrate."""
+        """Return what `calibrate` needs of some rows; None if there is nothing to calibrate."""
         return None
 
     def calibrate(self, outputs: Outputs, target: Tensor) -> None:
-        """Set, once trained, what validation rows decide. The `outputs` are those of labelled rows."""
+        """Set what validation rows decide, once the model is trained. All rows of `outputs` are labelled."""
         return
 
     # ---------------------------------------------------------------- answers and metrics
@@ -229,7 +249,7 @@ class Task(nn.Module, Component, ABC):
 
     @abstractmethod
     def score_rows(self, output: np.ndarray, target: np.ndarray) -> ScoredRows:
-        """Return what `metrics` need of labelled rows. The output is as `decode` has it."""
+        """Return what `metrics` need of labelled rows. The output is what `decode` returned."""
 
     def measure(self, output: np.ndarray, target: np.ndarray) -> dict[str, float]:
         """Return all metrics over labelled rows, by name."""
@@ -238,34 +258,45 @@ class Task(nn.Module, Component, ABC):
 
     def measure_score(self, output: np.ndarray, target: np.ndarray) -> float:
         """Return the main metric over labelled rows."""
-        return self.metrics[self.score](self.score_rows(output, target))
+        metric = self.metrics[self.score]
+        return metric(self.score_rows(output, target))
 
     @abstractmethod
     def baseline(self, target: Tensor) -> Tensor:
-        """Return the output, for one row and as `decode` has it, of the best answer without inputs."""
+        """Return the decoded output, for one row, of the best answer without inputs."""
 
     def baseline_loss(self, target: Tensor) -> float:
-        """Return the loss of the baseline on these labels: the unit that losses of different kinds are
-        compared in.
+        """Return the loss of the baseline on these labels.
+
+        Losses of different tasks are compared in this unit.
         """
         baseline = self.baseline(target)
+        output = baseline.expand(len(target), *baseline.shape)
         everywhere_B = torch.ones(len(target), dtype=torch.bool)
-        return float(self.loss(baseline.expand(len(target), *baseline.shape), target, everywhere_B))
+        return float(self.loss(output, target, everywhere_B))
 
 
 tasks = Registry[Task]("tasks")
 
 
 def joined(outputs: list[Tensor]) -> Tensor:
-    """Join what was kept of several batches. Texts and spectra of different lengths are padded with zeros."""
-    if outputs[0].ndim > 1:
-        longest = max(output.shape[1] for output in outputs)
-        later_dimensions = (0, 0) * (outputs[0].ndim - 2)
-        outputs = [F.pad(x, (*later_dimensions, 0, longest - x.shape[1])) for x in outputs]
-    return torch.cat(outputs)
+    """Join the decoded outputs of several batches. Texts and spectra are padded with zeros to one length."""
+    dimensions = outputs[0].ndim
+    if dimensions == 1:
+        return torch.cat(outputs)
+
+    # `F.pad` takes a pair for each dimension, the last one first. Only the second one is padded.
+    no_padding = (0, 0) * (dimensions - 2)
+    longest = max(output.shape[1] for output in outputs)
+    padded = []
+    for output in outputs:
+        missing = longest - output.shape[1]
+        padded.append(F.pad(output, (*no_padding, 0, missing)))
+    return torch.cat(padded)
 
 
 def masked_mean(loss_B: Tensor, labelled_B: Tensor) -> Tensor:
-    """Return the mean of the labelled rows' losses: zero, with zero gradients, when there are none."""
+    """Return the mean of the labelled rows' losses: zero, with zero gradients, if there are none."""
     weight_B = labelled_B.to(loss_B.dtype)
-    return (loss_B * weight_B).sum() / weight_B.sum().clamp(min=1)
+    total = (loss_B * weight_B).sum()
+    return total / weight_B.sum().clamp(min=1)

@@ -16,11 +16,12 @@ Metric: TypeAlias = Callable[[Any], float]
 class ScoredRows:
     """What metrics need of some labelled rows: answers and labels, or how far they are apart.
 
-    A task computes it once. The bootstrap then takes many samples of the rows. A subclass has arrays
-    with one entry (or line) for each row, and may have constants.
+    A task computes it once. The bootstrap then takes many samples of the rows. A subclass has arrays,
+    whose first dimension is the rows, and may have constants.
     """
 
     def __len__(self) -> int:
+        """Return the number of rows."""
         for field in fields(self):
             column = getattr(self, field.name)
             if isinstance(column, np.ndarray):
@@ -28,10 +29,10 @@ class ScoredRows:
         return 0
 
     def take(self, rows: np.ndarray) -> Self:
-        """Return these rows, given by number. A row may come more than once."""
-        taken = {}
+        """Return the rows with these numbers. A row may come more than once."""
+        sampled = {}
         for field in fields(self):
             column = getattr(self, field.name)
             if isinstance(column, np.ndarray):
-                taken[field.name] = column[rows]
-        return replace(self, **taken)
+                sampled[field.name] = column[rows]
+        return replace(self, **sampled)

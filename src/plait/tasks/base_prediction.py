@@ -18,21 +18,30 @@ from plait.nn.batch import Encoded, Fused
 from plait.table.json import JSON
 from plait.tasks.base import MAIN, LossOf, Outputs, Task, Widths
 
-# Bounds of a temperature. Without them, a few rows that are all right would make a model certain.
+# Bounds of a temperature. Without them, a few rows that are all answered right would make a model certain.
 COOLEST, HOTTEST = 0.5, 20.0
 
-CALIBRATING = 20  # labelled rows that a temperature needs
-EMPTY_PRIOR_ROWS = 10  # rows that the overall baseline counts as, next to the rows that lack a block
-PRIOR_ROWS = 10  # rows that the prior of the mixture weight counts as, half of them for late fusion
+# Labelled rows that a temperature needs.
+CALIBRATING = 20
+
+# Rows that the overall baseline counts as, next to the rows that lack a block.
+EMPTY_PRIOR_ROWS = 10
+
+# Rows that the prior of the mixture weight counts as, half of them for late fusion.
+PRIOR_ROWS = 10
+
+TINY = 1e-12  # keeps the logarithm of a weight of 0 finite
 
 
 class Prediction(Task):
     """A task that is answered from the fused vector of its inputs and from nothing else.
 
     So it can also be answered from one block, from mixed rows, and by an ensemble. The answer of a row
-    depends on how many of its blocks have a cell. With two or more, it is the fused answer, mixed with
-    late fusion where outputs are `logits`. With one, it is the answer of that block's unimodal head. With
-    none, it is the baseline plus an offset for each empty block, counted on training rows.
+    depends on how many of its blocks have a cell:
+
+    - Two or more: the fused answer, mixed with late fusion where outputs are `logits`.
+    - One: the answer of that block's unimodal head.
+    - None: the baseline, plus an offset for each empty block, which is counted on training rows.
 
     `logits` says that outputs are logits. The head divides them by `temperature`, which is 1 until
     `calibrate`.
@@ -57,13 +66,14 @@ class Prediction(Task):
 
     @abstractmethod
     def mix(self, outputs: Tensor, weights: Tensor) -> Tensor:
-        """Return the output of the weighted mean of several answers, (models, B, ...), which for
-        classes is the mean of probabilities. The weights add up to one.
+        """Return the output of the weighted mean of several models' answers, (models, B, ...).
+
+        For classes this is the mean of probabilities. The weights add up to one.
         """
 
     @abstractmethod
     def pseudo(self, output: Tensor, sure: float) -> tuple[Tensor, Tensor]:
-        """Return answers in the form of targets, and True where the output gives them this probability."""
+        """Return answers in the form of targets, and True where their probability is at least `sure`."""
 
     @abstractmethod
     def baseline_output(self) -> Tensor:
@@ -71,13 +81,13 @@ class Prediction(Task):
 
     @abstractmethod
     def boosting(self, target: Tensor) -> list[tuple[JSON, Tensor]]:
-        """Return, for each booster of gradient-boosted trees, LightGBM's parameters and its own target.
+        """Return LightGBM's parameters and the target of each booster of gradient-boosted trees.
 
-        The raw scores side by side are the output. Empty where trees cannot learn it.
+        The boosters' raw scores, side by side, are the output. The list is empty if trees cannot learn it.
         """
 
     def build(self, widths: Widths) -> None:
-        """Make the head, late fusion where it takes part, and the offsets of empty blocks."""
+        """Make the head, late fusion if it takes part, and the offsets of empty blocks."""
         self.build_head(widths.fused)
         if self.logits and widths.late_fusion:
             self.late_fusion = LateFusion(widths.blocks)
@@ -100,9 +110,11 @@ class Prediction(Task):
         classification networks hard?").
         """
         assert fused is not None
-        losses = {MAIN: loss_of(self(fused.vector_BD), None)}
+        output = self(fused.vector_BD)
+        losses = {MAIN: loss_of(output, None)}
         for block, vector_BD in fused.blocks.items():
-            losses[block] = loss_of(self(vector_BD), fused.present[block])
+            unimodal_output = self(vector_BD)
+            losses[block] = loss_of(unimodal_output, fused.present[block])
         return losses
 
     def loss_weights(self, blocks: Iterable[str], unimodal_weight: float, left: float) -> dict[str, float]:
@@ -118,24 +130,24 @@ class Prediction(Task):
             weight = unimodal_weight * left / max(len(names), 1)
         return {MAIN: 1.0, **dict.fromkeys(names, weight)}
 
-    def sees_hidden_cells(self, columns: list[str]) -> bool:
-        """Hide nothing from a task that reads one of several columns: that would only take rows away."""
-        return len(columns) == 1 or len(self.read(columns)) > 1
-
     def outputs(self, fused: Fused | None, encoded: Encoded) -> Outputs | None:
-        """Return the outputs without late fusion; None if they are no logits."""
+        """Return the outputs without late fusion; None if they are not logits."""
         if not self.logits or fused is None:
             return None
         return self._outputs(fused)
 
     def calibrate(self, outputs: Outputs, target: Tensor) -> None:
-        """Set the temperature, and with it late fusion."""
+        """Set the temperature, and then late fusion of the logits that it divides."""
         temperature = fit_temperature(self, outputs.output, target)
         self.temperature.fill_(temperature)
-        if self.late_fusion is not None:
-            blocks = {block: output / temperature for block, output in outputs.blocks.items()}
-            cooled = Outputs(outputs.output / temperature, blocks, outputs.present)
-            self.late_fusion.calibrate(self, cooled, target)
+        if self.late_fusion is None:
+            return
+
+        # `outputs` were made with a temperature of 1.
+        cooled_output = outputs.output / temperature
+        cooled_blocks = {block: output / temperature for block, output in outputs.blocks.items()}
+        cooled = Outputs(cooled_output, cooled_blocks, outputs.present)
+        self.late_fusion.calibrate(self, cooled, target)
 
     def fit_empty_blocks(self, labels: Tensor, empty_NP: Tensor) -> None:
         """Set each block's offset: the baseline of training rows that lack it, minus that of all rows.
@@ -146,11 +158,16 @@ class Prediction(Task):
         overall = self.baseline(labels)
         for index, empty_N in enumerate(empty_NP.unbind(1)):
             count = int(empty_N.sum())
-            if count:
-                weights = torch.tensor([count, EMPTY_PRIOR_ROWS]) / (count + EMPTY_PRIOR_ROWS)
-                lacking = torch.stack([self.baseline(labels[empty_N]), overall])[:, None]
-                everywhere = torch.stack([overall, overall])[:, None]
-                self.empty_offset[index] = (self.mix(lacking, weights) - self.mix(everywhere, weights))[0]
+            if not count:
+                continue
+            weights = torch.tensor([count, EMPTY_PRIOR_ROWS]) / (count + EMPTY_PRIOR_ROWS)
+            of_empty_rows = self.baseline(labels[empty_N])
+
+            # `mix` takes (models, rows, ...): here two models and one row.
+            lacking = torch.stack([of_empty_rows, overall])[:, None]
+            everywhere = torch.stack([overall, overall])[:, None]
+            offset = self.mix(lacking, weights) - self.mix(everywhere, weights)
+            self.empty_offset[index] = offset[0]
 
     def _outputs(self, fused: Fused) -> Outputs:
         """Return the answers without late fusion: fused, by one block's head, or the baseline.
@@ -160,23 +177,27 @@ class Prediction(Task):
         """
         output = self(fused.answered_BD())
         blocks = {block: self(vector_BD) for block, vector_BD in fused.blocks.items()}
-        offset = self.empty_offset.reshape(len(self.empty_offset), -1).to(output)
-        counted = self.baseline_output().to(output) + (fused.empty_BP().to(output) @ offset).view_as(output)
-        has_any = _like(fused.count_B() > 0, output)
-        return Outputs(torch.where(has_any, output, counted), blocks, fused.present)
+
+        offset_of_block = self.empty_offset.reshape(len(self.empty_offset), -1).to(output)
+        empty_BP = fused.empty_BP().to(output)
+        offset = (empty_BP @ offset_of_block).view_as(output)
+        counted = self.baseline_output().to(output) + offset
+
+        has_any_cell = _like(fused.count_B() > 0, output)
+        return Outputs(torch.where(has_any_cell, output, counted), blocks, fused.present)
 
 
 class LateFusion(nn.Module):
     """Mix the fused answer with the product of what the unimodal heads answer.
 
-    p = (1 - s) p_fused + s softmax(sum_b z_b / T_b), where z_b are the logits of the unimodal head of
-    block b, T_b its temperature and s the mixture weight (linear and logarithmic opinion pools: Genest
-    & Zidek 1986, "Combining probability distributions", sections 3 and 4). Of labels, sigmoid takes the
-    place of softmax.
+    p = (1 - s) p_fused + s softmax(sum_b z_b / T_b). Here z_b are the logits of the unimodal head of
+    block b, T_b is its temperature, and s is the mixture weight. These are linear and logarithmic opinion
+    pools (Genest & Zidek 1986, "Combining probability distributions", sections 3 and 4). For labels,
+    sigmoid takes the place of softmax.
 
-    Fusion finds what only several blocks together say, but it is as sure of itself as the block that it
-    could memorise. Validation rows tell how far each block can be trusted, and how much the fused
-    answer is worth. Until `calibrate`, s is 0.
+    Fusion finds what only several blocks together say. But it is as certain as the block that it could
+    memorise. Validation rows tell how reliable each block and the fused answer are. Until `calibrate`,
+    s is 0.
     """
 
     def __init__(self, blocks: Sequence[str]) -> None:
@@ -195,8 +216,11 @@ class LateFusion(nn.Module):
         A row keeps its answer if it has one block or none, or if none of its blocks has a temperature.
         """
         combined, mixes_B = self._combined(outputs)
+        answers = torch.stack([outputs.output, combined])
         weights = torch.stack([1 - self.mixture_weight, self.mixture_weight])
-        mixed = task.mix(torch.stack([outputs.output, combined]), weights)
+
+        # Mix all rows, and choose afterwards: `forward` does not branch on values.
+        mixed = task.mix(answers, weights)
         return torch.where(_like(mixes_B, mixed), mixed, outputs.output)
 
     def calibrate(self, task: Prediction, outputs: Outputs, target: Tensor) -> None:
@@ -206,10 +230,7 @@ class LateFusion(nn.Module):
         few rows do not move s far.
         """
         for index, block in enumerate(self.blocks):
-            rows = outputs.present[block]
-            is_enough = int(rows.sum()) >= CALIBRATING
-            temperature = fit_temperature(task, outputs.blocks[block][rows], target[rows])
-            self.inverse_temperature_P[index] = 1 / temperature if is_enough else 0.0
+            self.inverse_temperature_P[index] = self._inverse_temperature(task, outputs, target, block)
 
         combined, mixes_B = self._combined(outputs)
         if int(mixes_B.sum()) < CALIBRATING:
@@ -221,10 +242,20 @@ class LateFusion(nn.Module):
 
         def loss(weight: float) -> float:
             mixed = task.mix(answers, torch.tensor([1 - weight, weight]))
-            prior = PRIOR_ROWS / 2 * (np.log(weight) + np.log(1 - weight))
-            return float(mixes_B.sum() * task.loss(mixed, target, mixes_B)) - float(prior)
+            total_loss = mixes_B.sum() * task.loss(mixed, target, mixes_B)
+            log_prior = PRIOR_ROWS / 2 * (np.log(weight) + np.log(1 - weight))
+            return float(total_loss) - float(log_prior)
 
-        self.mixture_weight.fill_(minimize_scalar(loss, bounds=(0.0, 1.0), method="bounded").x)
+        best = minimize_scalar(loss, bounds=(0.0, 1.0), method="bounded")
+        self.mixture_weight.fill_(best.x)
+
+    def _inverse_temperature(self, task: Prediction, outputs: Outputs, target: Tensor, block: str) -> float:
+        """Return 1 / T_b from the rows that have the block; 0 if they are too few to tell."""
+        rows = outputs.present[block]
+        if int(rows.sum()) < CALIBRATING:
+            return 0.0
+        temperature = fit_temperature(task, outputs.blocks[block][rows], target[rows])
+        return 1 / temperature
 
     def _combined(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
         """Return the sums of each row's cooled logits, and True where a row is to be mixed.
@@ -234,12 +265,17 @@ class LateFusion(nn.Module):
         """
         # Validation rows stay on the CPU, wherever the model is.
         inverse_P = self.inverse_temperature_P.to(outputs.output.device)
-        terms = []
+        terms, present = [], []
         for inverse, block in zip(inverse_P, self.blocks, strict=True):
-            terms.append(inverse * outputs.blocks[block] * outputs.present[block][:, None])
-        present_PB = torch.stack([outputs.present[block] for block in self.blocks])
+            present_B = outputs.present[block]
+            terms.append(inverse * outputs.blocks[block] * present_B[:, None])
+            present.append(present_B)
+        combined = torch.stack(terms).sum(0)
+
+        present_PB = torch.stack(present)
+        has_several_B = present_PB.sum(0) > 1
         has_temperature_B = (present_PB & (inverse_P > 0)[:, None]).any(0)
-        return torch.stack(terms).sum(0), (present_PB.sum(0) > 1) & has_temperature_B
+        return combined, has_several_B & has_temperature_B
 
 
 def predictions(tasks: Mapping[str, Task]) -> dict[str, Prediction]:
@@ -248,10 +284,10 @@ def predictions(tasks: Mapping[str, Task]) -> dict[str, Prediction]:
 
 
 def fit_temperature(task: Prediction, output: Tensor, target: Tensor) -> float:
-    """Return the temperature that divides logits for the least loss on rows that were not trained on.
+    """Return the temperature that gives logits the least loss on rows that were not trained on.
 
-    It is 1 for outputs that are no logits, and for fewer than 20 rows (Guo et al. 2017, "On calibration
-    of modern neural networks").
+    Logits are divided by it (Guo et al. 2017, "On calibration of modern neural networks"). It is 1 for
+    outputs that are not logits, and for fewer than 20 rows.
     """
     if not task.logits or len(target) < CALIBRATING:
         return 1.0
@@ -260,25 +296,31 @@ def fit_temperature(task: Prediction, output: Tensor, target: Tensor) -> float:
     everywhere_B = torch.ones(len(target), dtype=torch.bool)
 
     def loss(log_temperature: float) -> float:
-        return float(task.loss(output / float(np.exp(log_temperature)), target, everywhere_B))
+        temperature = float(np.exp(log_temperature))
+        return float(task.loss(output / temperature, target, everywhere_B))
 
-    best = minimize_scalar(loss, bounds=(np.log(COOLEST), np.log(HOTTEST)), method="bounded")
-    return float(np.exp(best.x)) if best.fun < loss(0.0) else 1.0
+    bounds = (np.log(COOLEST), np.log(HOTTEST))
+    best = minimize_scalar(loss, bounds=bounds, method="bounded")
+    loss_uncalibrated = loss(0.0)
+    return float(np.exp(best.x)) if best.fun < loss_uncalibrated else 1.0
 
 
 def mean_of_softmax(outputs: Tensor, weights: Tensor) -> Tensor:
     """Return the log of the mean of several models' probabilities, from logits (models, B, C)."""
-    log_weights = weights.clamp(min=1e-12).log()[:, None, None]
-    return (outputs.log_softmax(-1) + log_weights).logsumexp(0)
+    log_weights = weights.clamp(min=TINY).log()[:, None, None]
+    log_p = outputs.log_softmax(-1)
+    return (log_p + log_weights).logsumexp(0)
 
 
 def mean_of_sigmoid(outputs: Tensor, weights: Tensor) -> Tensor:
     """Return the logit of the mean of several models' probabilities, from logits (models, B, labels)."""
-    log_weights = weights.clamp(min=1e-12).log()[:, None, None]
-    positive = (F.logsigmoid(outputs) + log_weights).logsumexp(0)
-    return positive - (F.logsigmoid(-outputs) + log_weights).logsumexp(0)
+    log_weights = weights.clamp(min=TINY).log()[:, None, None]
+    log_positive = (F.logsigmoid(outputs) + log_weights).logsumexp(0)
+    log_negative = (F.logsigmoid(-outputs) + log_weights).logsumexp(0)
+    return log_positive - log_negative
 
 
 def _like(mask_B: Tensor, output: Tensor) -> Tensor:
     """Give a mask of rows as many dimensions as an output has."""
-    return mask_B.reshape(-1, *(1,) * (output.ndim - 1))
+    later_dimensions = (1,) * (output.ndim - 1)
+    return mask_B.reshape(-1, *later_dimensions)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,8 @@ ABSENT = -1  # the first id of a row whose input is missing: its answer is null
 
 
 class TextOptions(TaskOptions):
-    """`units` are what a model writes one by one: `characters`, or `subwords`, `vocabulary` of them at most.
+    """A model writes `units` one by one: `characters`, or at most `vocabulary` different `subwords`.
+
     `form` says which characters count: all (`written`), or those that can be heard (`spoken`). Texts of
     more than `longest` units are not learned from; they are listed as problems.
     """
@@ -51,7 +53,8 @@ class TextTask(Writing):
 
     def __init__(self, config: TextOptions, spelling: Spelling) -> None:
         super().__init__()
-        self.config, self.spelling = config, spelling
+        self.config = config
+        self.spelling = spelling
 
     @classmethod
     def matches(cls, cells: pa.ChunkedArray) -> Match | None:
@@ -64,17 +67,26 @@ class TextTask(Writing):
 
         Raises `TrainingError` if there are no texts, or the cells hold something else.
         """
-        texts = [text for text in _strings(cells, name) if text and plain(text, config.form)]
+        texts = []
+        for text in _strings(cells, name):
+            # Nothing may be left of a text in its form, as of "!" in what is spoken.
+            if text and plain(text, config.form):
+                texts.append(text)
         if not texts:
             raise TrainingError(f"target '{name}': expected texts in the training rows, found none")
-        task = cls(config, Spelling.fit(texts, config.units, config.form, config.vocabulary))
+        spelling = Spelling.fit(texts, config.units, config.form, config.vocabulary)
+        task = cls(config, spelling)
         task.study(task.spelled(cells, name))
         return task
 
     def spelled(self, cells: pa.ChunkedArray, name: str) -> list[list[int]]:
         """Return the ids of the texts that are learned from: neither empty nor too long."""
-        texts = [self.spelling.encode(text) for text in _strings(cells, name) if text]
-        return [ids for ids in texts if 0 < len(ids) <= self.config.longest]
+        spelled = []
+        for text in _strings(cells, name):
+            ids = self.spelling.encode(text) if text else []
+            if 0 < len(ids) <= self.config.longest:
+                spelled.append(ids)
+        return spelled
 
     def study(self, texts: list[list[int]]) -> None:
         """Learn what else the task needs of the training rows' texts."""
@@ -93,15 +105,19 @@ class TextTask(Writing):
                 ids = []
             texts.append(ids)
 
+        # One unit at least, so that `target[:, 0]` exists even if all texts are empty.
         longest = max(map(len, texts), default=0)
-        target = torch.full((len(texts), max(longest, 1)), NOTHING, dtype=torch.int32)
+        units = max(longest, 1)
+        target = torch.full((len(texts), units), NOTHING, dtype=torch.int32)
         for row, ids in enumerate(texts):
             target[row, : len(ids)] = torch.tensor(ids, dtype=torch.int32)
-        return target, target[:, 0] != NOTHING, problems
+        labelled_B = target[:, 0] != NOTHING
+        return target, labelled_B, problems
 
     def text(self, ids: Sequence[int]) -> str | None:
         """Return the text of ids; None if the row's input is missing."""
-        if len(ids) and int(ids[0]) == ABSENT:
+        is_absent = len(ids) > 0 and int(ids[0]) == ABSENT
+        if is_absent:
             return None
         return self.spelling.decode(int(unit) for unit in ids)
 
@@ -116,21 +132,27 @@ class TextTask(Writing):
 
     def score_rows(self, output: np.ndarray, target: np.ndarray) -> TextRows:
         """Compare the texts of both. `output` has ids (B, L), as `decode` returns them."""
-        return self.compare(self._texts(output), self._texts(target))
+        answers, labels = self._texts(output), self._texts(target)
+        return self.compare(answers, labels)
 
     def _texts(self, ids_BL: np.ndarray) -> list[str]:
+        """Return the text of each row, empty if the row's input is missing."""
         return [self.text(ids) or "" for ids in ids_BL.astype(int).tolist()]
 
     def baseline(self, target: Tensor) -> Tensor:
-        """Return the most frequent text; of several, the first one in the order of ids."""
+        """Return the most frequent text, as ids. Of several, the first one in the order of ids."""
         texts, counts = torch.unique(target, dim=0, return_counts=True)
-        return texts[counts.argmax()].long()
+        most_frequent = texts[counts.argmax()]
+        return most_frequent.long()
 
     def baseline_loss(self, target: Tensor) -> float:
         """Return the entropy of the units' frequencies, in nats."""
-        counts = torch.bincount(target[target != NOTHING].long()).double()
+        # The loss is per unit, and so is that of the best answer without inputs.
+        units = target[target != NOTHING].long()
+        counts = torch.bincount(units).double()
         share = counts[counts > 0] / counts.sum()
-        return float(-(share * share.log()).sum())
+        entropy = -(share * share.log()).sum()
+        return float(entropy)
 
     def state(self) -> JSON:
         """Return the spelling."""
@@ -139,13 +161,16 @@ class TextTask(Writing):
     @classmethod
     def from_state(cls, config: Any, state: JSON) -> TextTask:
         """Restore the task from its spelling; the head is still to be built."""
-        return cls(config, Spelling.from_state(read_object(state["spelling"])))
+        spelling = Spelling.from_state(read_object(state["spelling"]))
+        return cls(config, spelling)
 
 
 def _strings(cells: pa.ChunkedArray, name: str) -> list[str | None]:
-    """Return cells as strings. Raises `TrainingError` if they are lists or bytes."""
-    if not is_text(cells):
-        if pa.types.is_nested(cells.type) or pa.types.is_binary(cells.type):
-            raise TrainingError(f"target '{name}': expected texts, the column holds {cells.type}")
-        cells = pc.cast(cells, pa.string())
-    return cells.to_pylist()
+    """Return cells as strings. Raises `TrainingError` if they are lists, or bytes that are not UTF-8."""
+    if is_text(cells):
+        return cells.to_pylist()
+    is_refused = pa.types.is_nested(cells.type) or pa.types.is_binary(cells.type)
+    if not is_refused:
+        with suppress(pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            return pc.cast(cells, pa.string()).to_pylist()
+    raise TrainingError(f"target '{name}': expected texts, the column holds {cells.type}")

@@ -34,7 +34,7 @@ Label: TypeAlias = bool | int | float | str
 
 
 class Config(TaskOptions):
-    """`class_weights: balanced` weighs a class by the inverse of its frequency (mean weight of a row: 1)."""
+    """`class_weights: balanced` weighs a class by the inverse of its frequency. A row's mean weight is 1."""
 
     class_weights: Literal["none", "balanced"] = Field(
         "none", description="weigh all rows alike, or rare classes more"
@@ -66,14 +66,17 @@ class Classification(Prediction):
         self, classes: list[Label], counts: list[int], class_weights: str, label_smoothing: float
     ) -> None:
         super().__init__()
-        self.classes, self.counts, self.label_smoothing = classes, counts, label_smoothing
+        self.classes = classes
+        self.counts = counts
+        self.label_smoothing = label_smoothing
+        self.config = Config(class_weights=class_weights, label_smoothing=label_smoothing)
         if len(classes) == 2:
             self.metrics = {**self.metrics, "roc_auc": roc_auc}
-        self.config = Config(class_weights=class_weights, label_smoothing=label_smoothing)
-        count_C = torch.tensor(counts, dtype=torch.float32)
-        weight_C = count_C.sum() / (len(counts) * count_C.clamp(min=1))
+
+        # Counts are in the state already, so the weights need not be saved.
+        weight_C = _balanced_weights(counts) if class_weights == "balanced" else None
         self.weight_C: Tensor | None
-        self.register_buffer("weight_C", weight_C if class_weights == "balanced" else None, persistent=False)
+        self.register_buffer("weight_C", weight_C, persistent=False)
 
     @classmethod
     def matches(cls, cells: pa.ChunkedArray) -> Match | None:
@@ -81,11 +84,14 @@ class Classification(Prediction):
         kind = cells.type
         if pa.types.is_nested(kind) or pa.types.is_temporal(kind) or pa.types.is_binary(kind):
             return None
-        different = distinct(_plain(cells))
-        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
+        different = distinct(_plain(_readable(cells)))
+        if not _is_number(kind):
             return Match(0.9, f"{count(different, 'different value')}, not numbers")
-        are_integers = pa.types.is_integer(kind) or bool(pc.all(pc.equal(pc.round(cells), cells)).as_py())
-        if are_integers and different <= min(20, max(2, len(cells) // 5)):
+
+        # Few whole numbers are codes of classes. Many are amounts, for a regression.
+        is_few = different <= min(20, max(2, len(cells) // 5))
+        is_whole = pa.types.is_integer(kind) or (len(cells) > 0 and _are_whole(cells))
+        if is_few and is_whole:
             return Match(0.8, f"only {count(different, 'different whole number')}")
         return None
 
@@ -95,8 +101,9 @@ class Classification(Prediction):
 
         Raises `TrainingError` if there are fewer than two, or so many that they hardly repeat.
         """
+        labels = _plain_labels(cells, name).drop_null()
         counts = {}
-        for entry in pc.value_counts(_plain_labels(cells, name).drop_null()).to_pylist():
+        for entry in pc.value_counts(labels).to_pylist():
             counts[entry["values"]] = entry["counts"]
         classes = sorted(counts)
         if len(classes) < 2:
@@ -104,6 +111,7 @@ class Classification(Prediction):
             raise TrainingError(
                 f"target '{name}': expected two or more classes in the training rows, found {present}"
             )
+
         rows = sum(counts.values())
         if len(classes) > max(20, rows / 2):
             raise TrainingError(
@@ -114,25 +122,30 @@ class Classification(Prediction):
         return cls(classes, class_counts, config.class_weights, config.label_smoothing)
 
     def build_head(self, width: int) -> None:
-        """Make a linear layer with one logit for two classes, and one a class for more."""
-        self.head = nn.Linear(width, 1 if len(self.classes) == 2 else len(self.classes))
+        """Make a linear layer with one logit for two classes, and one for each of more classes."""
+        logits = 1 if len(self.classes) == 2 else len(self.classes)
+        self.head = nn.Linear(width, logits)
         glorot(self.head)
 
     def encode(self, cells: pa.ChunkedArray, source: Source) -> tuple[Tensor, Tensor, list[Problem]]:
         """Return class indices (B,), which rows have one, and the cells that are none of the classes."""
-        labels = _plain_labels(cells, source.column)
+        labels = _plain_labels(_readable(cells), source.column)
         classes = pa.array(self.classes)
         try:
             labels = pc.cast(labels, classes.type)
-        except pa.ArrowInvalid:  # the training rows have numbers, these rows have words
-            labels, classes = pc.cast(labels, pa.string()), pc.cast(classes, pa.string())
+        except pa.ArrowInvalid:
+            # The training rows have numbers, and these rows have words.
+            labels = pc.cast(labels, pa.string())
+            classes = pc.cast(classes, pa.string())
+
         index = pc.fill_null(pc.index_in(labels, classes), -1)
         index_B = index.to_numpy(zero_copy_only=False).astype(np.int64)
         has_cell_B = pc.is_valid(cells).to_numpy(zero_copy_only=False)
         index_B[~has_cell_B] = -1
 
         problems = []
-        for row in np.flatnonzero(has_cell_B & (index_B < 0)).tolist():
+        is_new_B = has_cell_B & (index_B < 0)
+        for row in np.flatnonzero(is_new_B).tolist():
             reason = f"class {cells[row].as_py()!r} is not among the {len(self.classes)} of training"
             problems.append(Problem(row, source.column, "", reason))
         target = torch.from_numpy(index_B)
@@ -140,15 +153,17 @@ class Classification(Prediction):
 
     def forward(self, fused_BD: Tensor) -> Tensor:
         """Return logits divided by the temperature, (B, 1) for two classes and else (B, C)."""
-        return self.head(fused_BD).float() / self.temperature
+        logits = self.head(fused_BD).float()
+        return logits / self.temperature
 
     def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
         """Return the mean cross-entropy, with label smoothing and class weights if the options say so."""
+        smoothing = self.label_smoothing
         if output.shape[1] == 1:
-            smooth_B = target.to(output.dtype) * (1 - self.label_smoothing) + self.label_smoothing / 2
+            smooth_B = target.to(output.dtype) * (1 - smoothing) + smoothing / 2
             loss_B = F.binary_cross_entropy_with_logits(output[:, 0], smooth_B, reduction="none")
         else:
-            loss_B = F.cross_entropy(output, target, reduction="none", label_smoothing=self.label_smoothing)
+            loss_B = F.cross_entropy(output, target, reduction="none", label_smoothing=smoothing)
         if self.weight_C is not None:
             # Validation rows stay on the CPU, wherever the model is.
             loss_B = loss_B * self.weight_C.to(output.device)[target]
@@ -168,21 +183,24 @@ class Classification(Prediction):
     def answers(self, output: Tensor) -> dict[str, pa.Array]:
         """Return the likeliest class, and the probability of each class."""
         p_BC = self.probabilities(output).numpy()
-        columns = {"": pa.array(self.classes).take(pa.array(p_BC.argmax(1)))}
+        likeliest_B = pa.array(p_BC.argmax(1))
+        columns = {"": pa.array(self.classes).take(likeliest_B)}
         for index, label in enumerate(self.classes):
             columns[f"probability_{label}"] = pa.array(p_BC[:, index])
         return columns
 
     def score_rows(self, output: np.ndarray, target: np.ndarray) -> ClassRows:
-        """Compare the probabilities of logits (B, C) with the numbers of the classes (B)."""
-        return ClassRows.of(self.probabilities(torch.from_numpy(output)).numpy(), target)
+        """Compare the probabilities of logits (B, C) with the indices of the classes (B,)."""
+        p_BC = self.probabilities(torch.from_numpy(output))
+        return ClassRows.of(p_BC.numpy(), target)
 
     def baseline(self, target: Tensor) -> Tensor:
         """Return the logits of the classes' frequencies among these labels."""
-        return _logits(torch.bincount(target, minlength=len(self.classes)).float())
+        count_C = torch.bincount(target, minlength=len(self.classes))
+        return _logits(count_C.float())
 
     def baseline_output(self) -> Tensor:
-        """Return the logits of the classes' frequencies in training, times their weights if there are any."""
+        """Return the logits of the classes' frequencies in training, times the class weights if any."""
         count_C = torch.tensor(self.counts, dtype=torch.float32)
         if self.weight_C is not None:
             count_C = count_C * self.weight_C.cpu()
@@ -198,7 +216,8 @@ class Classification(Prediction):
         """Return one booster, whose raw scores are logits."""
         if len(self.classes) == 2:
             return [({"objective": "binary"}, target)]
-        return [({"objective": "multiclass", "num_class": len(self.classes)}, target)]
+        multiclass: JSON = {"objective": "multiclass", "num_class": len(self.classes)}
+        return [(multiclass, target)]
 
     def state(self) -> JSON:
         """Return the classes and how often each occurs in training."""
@@ -207,22 +226,35 @@ class Classification(Prediction):
     @classmethod
     def from_state(cls, config: Config, state: JSON) -> Classification:
         """Restore the task from its classes and counts; the head is still to be built."""
-        classes, counts = read_as(list[Label], state["classes"]), read_as(list[int], state["counts"])
+        classes = read_as(list[Label], state["classes"])
+        counts = read_as(list[int], state["counts"])
         return cls(classes, counts, config.class_weights, config.label_smoothing)
 
 
 component = Classification
 
 
+def _balanced_weights(counts: list[int]) -> Tensor:
+    """Return a weight for each class, (C,), so that all classes weigh the same in a sum over rows."""
+    count_C = torch.tensor(counts, dtype=torch.float32)
+    rows = count_C.sum()
+    return rows / (len(counts) * count_C.clamp(min=1))
+
+
 def _logits(count_C: Tensor) -> Tensor:
     """Return the logits of classes with these counts: (C,), or (1,) for two classes."""
-    share_C = count_C.clamp(min=1e-6)
-    log_p_C = (share_C / share_C.sum()).log()
-    return log_p_C[1:] - log_p_C[:1] if len(log_p_C) == 2 else log_p_C
+    positive_C = count_C.clamp(min=1e-6)  # a class without rows would have a logit of minus infinity
+    log_p_C = (positive_C / positive_C.sum()).log()
+    if len(log_p_C) == 2:
+        return log_p_C[1:] - log_p_C[:1]
+    return log_p_C
 
 
 def _plain_labels(cells: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    """Return the labels of the target `name` as they can be written as JSON."""
+    """Return the labels of the target `name` as they can be written as JSON.
+
+    Raises `TrainingError` if the column's type cannot be turned into labels.
+    """
     try:
         return _plain(cells)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
@@ -234,19 +266,76 @@ def _plain_labels(cells: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
 def _plain(cells: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return labels in a type that JSON can hold: strings, whole numbers or truth values.
 
-    Floating numbers that are all whole become integers; a NaN or an infinity becomes null.
+    Floating numbers that are all whole become integers; a NaN or an infinity becomes null. Numbers become
+    strings if one of them does not fit into 64 bits.
     """
+    cells = _without_dictionary(cells)
     kind = cells.type
-    if pa.types.is_dictionary(kind):
-        cells = pc.cast(cells, kind.value_type)
-        kind = cells.type
+    if pa.types.is_integer(kind):
+        return _integers(cells)
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         is_finite = pc.is_finite(pc.cast(cells, pa.float64()))
         finite = pc.if_else(is_finite, cells, None)
-        are_integers = pc.all(pc.equal(pc.round(finite), finite)).as_py() is not False
-        return pc.cast(finite, pa.int64() if are_integers else pa.string())
-    if pa.types.is_integer(kind):
-        return pc.cast(cells, pa.int64())
+        return _integers(finite) if _are_whole(finite) else pc.cast(finite, pa.string())
     if pa.types.is_boolean(kind) or pa.types.is_string(kind):
         return cells
     return pc.cast(cells, pa.string())
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    """Return whether cells of this type are numbers."""
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+
+
+def _are_whole(cells: pa.ChunkedArray) -> bool:
+    """Return whether all numbers are whole; True if there are none."""
+    are_equal = pc.equal(pc.round(cells), cells)
+    return pc.all(are_equal).as_py() is not False
+
+
+def _integers(cells: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return whole numbers as int64, or as strings if one of them does not fit."""
+    try:
+        return pc.cast(cells, pa.int64())
+    except pa.ArrowInvalid:
+        return pc.cast(cells, pa.string())
+
+
+def _readable(cells: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return labels that are bytes as strings, and null for bytes that are not UTF-8.
+
+    Labels of other types stay as they are.
+    """
+    labels = _without_dictionary(cells)
+    if not _is_bytes(labels.type):
+        return cells
+    texts = [_decoded(label) for label in labels.to_pylist()]
+    return pa.chunked_array([pa.array(texts, pa.string())])
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    """Return whether cells of this type are bytes."""
+    is_sized = pa.types.is_fixed_size_binary(kind)
+    return (
+        is_sized
+        or pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_binary_view(kind)
+    )
+
+
+def _decoded(label: bytes | None) -> str | None:
+    """Return the text of a label; None if it is not UTF-8."""
+    if label is None:
+        return None
+    try:
+        return label.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _without_dictionary(cells: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return the cells themselves if Arrow stores them as numbers of a dictionary."""
+    if pa.types.is_dictionary(cells.type):
+        return pc.cast(cells, cells.type.value_type)
+    return cells

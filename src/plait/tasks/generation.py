@@ -30,11 +30,13 @@ from plait.tasks.writing.metrics import OverlapRows, bleu, chrf, exact_match
 from plait.tasks.writing.pretrained_decoder import PretrainedDecoder
 from plait.tasks.writing.spelling import NOTHING, Spelling
 
-WITHOUT_INPUTS = 0.05  # share of the training rows that are written about without any input
+# Share of the training rows that are written about without any input.
+WITHOUT_INPUTS = 0.05
 
 
 class Config(TextOptions):
-    """The answer is searched for with a `beam`; `length_penalty` makes texts of different length comparable.
+    """The answer is searched for with a `beam`. `length_penalty` makes texts of different length comparable.
+
     At most `limit` units are written; with 0, half as many again as the longest training text has. No
     sequence of `no_repeat` units is written twice. `answers` says which texts may be written: any
     (`free`), those of the training rows (`training`), or those that are listed.
@@ -84,8 +86,9 @@ class Config(TextOptions):
 
 
 class Generation(TextTask):
-    """A transformer decoder that attends to the tokens of all inputs. It learns each unit from those
-    before it (teacher forcing).
+    """A transformer decoder that attends to the tokens of all inputs.
+
+    It learns each unit from the units before it (teacher forcing).
 
     The output is the memory that the decoder attends to, (B, 1 + M, D), and zeros where there is no token.
     A learned token comes first, so that a row has one token at least. In a few rows of training it is the
@@ -109,14 +112,10 @@ class Generation(TextTask):
     ) -> None:
         super().__init__(config, spelling)
         self.config: Config = config
-        self.longest, self.training_texts, self.architecture = (
-            longest,
-            training_texts or [],
-            architecture or {},
-        )
-        answers = self._listed_answers()
-        if config.answers == "training":
-            answers = self.training_texts
+        self.longest = longest
+        self.training_texts = training_texts or []
+        self.architecture = architecture or {}
+        answers = self.training_texts if config.answers == "training" else self._listed_answers()
         self.allowed = decoder.continuations(answers) if answers else None
 
     def _listed_answers(self) -> list[list[int]]:
@@ -130,8 +129,10 @@ class Generation(TextTask):
         """Match texts of two words or more, of which most occur once."""
         if not is_text(cells):
             return None
-        words, different = words_a_cell(cells), distinct(cells)
-        if words < 2 or different <= max(20, len(cells) / 2):
+        words = words_a_cell(cells)
+        different = distinct(cells)
+        repeats = different <= max(20, len(cells) / 2)
+        if words < 2 or repeats:
             return None
         return Match(0.95, f"{different:,} different texts of {words:.0f} words: too many for classes")
 
@@ -141,7 +142,8 @@ class Generation(TextTask):
         if not config.model:
             return cast(Generation, super().fit(config, cells, name))
         architecture, tokenizer = pretrained_decoder.files(config.model)
-        task = cls(config, Spelling.pretrained(tokenizer, config.form), architecture=architecture)
+        spelling = Spelling.pretrained(tokenizer, config.form)
+        task = cls(config, spelling, architecture=architecture)
         task.study(task.spelled(cells, name))
         return task
 
@@ -151,8 +153,8 @@ class Generation(TextTask):
         Raises `TrainingError` if a listed answer has letters that no training text has.
         """
         self.longest = max(map(len, texts), default=1)
-        listed = self.config.answers if isinstance(self.config.answers, tuple) else ()
-        for text in listed:
+        listed_texts = self.config.answers if isinstance(self.config.answers, tuple) else ()
+        for text in listed_texts:
             if self.spelling.unknown in self.spelling.encode(text):
                 raise TrainingError(
                     f"the answer '{text}' has letters that no training text has, so it cannot be written: "
@@ -171,9 +173,8 @@ class Generation(TextTask):
         if config.model:
             self.decoder = PretrainedDecoder(self.architecture, config.rate)
         else:
-            self.decoder = TextDecoder(
-                len(self.spelling) + 1, config.width, config.heads, config.layers, config.dropout
-            )
+            vocabulary = len(self.spelling) + 1  # with `NOTHING`
+            self.decoder = TextDecoder(vocabulary, config.width, config.heads, config.layers, config.dropout)
         self.into = nn.ModuleDict()
         for column, width in widths.items():
             self.into[module_key(column)] = nn.Linear(width, self.decoder.width)
@@ -194,40 +195,54 @@ class Generation(TextTask):
         if self.training:
             with_inputs_B1 = torch.rand(rows, 1, device=device) >= WITHOUT_INPUTS
 
-        memory, masks = [self.first_D.expand(rows, 1, -1)], [always_B1]
+        first_B1D = self.first_D.expand(rows, 1, -1)
+        memory = [first_B1D.float()]
+        masks = [always_B1]
         for column in self.columns:
+            # Positions begin anew in each column. The projection tells columns apart.
             x_BLD = self.into[module_key(column)](tokens[column].x_BLD)
-            memory.append(x_BLD + positions(x_BLD.shape[1], x_BLD.shape[2], device))
+            x_BLD = x_BLD + positions(x_BLD.shape[1], x_BLD.shape[2], device)
+            memory.append(x_BLD.float())
             masks.append(tokens[column].mask_BL & with_inputs_B1)
-        memory_BMD = torch.cat([x_BLD.float() for x_BLD in memory], 1)
-        return self.norm(memory_BMD) * torch.cat(masks, 1)[..., None]
+        memory_BMD = torch.cat(memory, 1)
+        mask_BM = torch.cat(masks, 1)
+        return self.norm(memory_BMD) * mask_BM[..., None]
 
     def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
         """Return the mean cross-entropy of a row's units, with label smoothing."""
-        longest = max(int((target != NOTHING).sum(1).max()), 1)
+        units_B = (target != NOTHING).sum(1)
+        longest = max(int(units_B.max()), 1)
         ids_BL = target[:, :longest].long()
-        logits_BLV = self.decoder(ids_BL, output, (output != 0).any(-1))
-        return masked_mean(decoder.surprise(logits_BLV, ids_BL, self.config.label_smoothing), labelled_B)
+        mask_BM = (output != 0).any(-1)
+        logits_BLV = self.decoder(ids_BL, output, mask_BM)
+        loss_B = decoder.surprise(logits_BLV, ids_BL, self.config.label_smoothing)
+        return masked_mean(loss_B, labelled_B)
 
     def decode(self, output: Tensor, thorough: bool = False) -> Tensor:
         """Return ids, (B, units). Without `thorough`, each id is the likeliest after those before it."""
         mask_BM = (output != 0).any(-1)
 
         def log_p_next(ids_NL: Tensor, row_N: Tensor) -> Tensor:
-            logits = self.decoder(ids_NL, output[row_N], mask_BM[row_N])[:, -1].float()
+            logits_NLV = self.decoder(ids_NL, output[row_N], mask_BM[row_N])
+            next_logits_NV = logits_NLV[:, -1].float()
             if self.spelling.unknown is not None:
-                logits[:, self.spelling.unknown] = -torch.inf  # it stands for no letter
-            return logits.log_softmax(-1)
+                next_logits_NV[:, self.spelling.unknown] = -torch.inf  # it stands for no letter
+            return next_logits_NV.log_softmax(-1)
 
+        config = self.config
+        half_as_many_again = self.longest * 3 // 2
         options = SearchOptions(
-            longest=self.config.limit or self.longest * 3 // 2,
-            beam=self.config.beam if thorough else 1,
-            penalty=self.config.length_penalty,
-            no_repeat=self.config.no_repeat,
+            longest=config.limit or half_as_many_again,
+            beam=config.beam if thorough else 1,
+            penalty=config.length_penalty,
+            no_repeat=config.no_repeat,
             allowed=self.allowed,
         )
         texts = decoder.search(log_p_next, len(output), options, output.device)
-        return padded(texts, torch.zeros(len(output), dtype=torch.bool), NOTHING)
+
+        # A row without any input has a text too.
+        absent_B = torch.zeros(len(output), dtype=torch.bool)
+        return padded(texts, absent_B, NOTHING)
 
     def compare(self, answers: Sequence[str], labels: Sequence[str]) -> OverlapRows:
         """Count the n-grams that answers and labels share, for BLEU and chrF."""
@@ -247,10 +262,10 @@ class Generation(TextTask):
         """Restore the task from its state; the head is still to be built."""
         return cls(
             config,
-            Spelling.from_state(read_object(state["spelling"])),
-            read_as(int, state["longest"]),
-            read_as(list[list[int]], state.get("training_texts", state.get("seen"))),
-            read_object(state["architecture"]),
+            spelling=Spelling.from_state(read_object(state["spelling"])),
+            longest=read_as(int, state["longest"]),
+            training_texts=read_as(list[list[int]], state.get("training_texts", state.get("seen"))),
+            architecture=read_object(state["architecture"]),
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 
 import numpy as np
 import pyarrow as pa
@@ -25,8 +26,9 @@ from plait.tasks.predicting.metrics import LabelRows, accuracy, f1_macro, f1_mic
 
 
 class Config(TaskOptions):
-    """A label is in the answer if its probability is at least `threshold`. `separator` splits the labels in
-    a column of strings, as in `red|large`.
+    """A label is in the answer if its probability is at least `threshold`.
+
+    `separator` splits the labels in a column of strings, as in `red|large`.
     """
 
     threshold: float = Field(
@@ -50,7 +52,9 @@ class Multilabel(Prediction):
 
     def __init__(self, config: Config, labels: list[str], shares: list[float]) -> None:
         super().__init__()
-        self.config, self.labels, self.shares = config, labels, shares
+        self.config = config
+        self.labels = labels
+        self.shares = shares
 
     @classmethod
     def matches(cls, cells: pa.ChunkedArray) -> Match | None:
@@ -67,7 +71,7 @@ class Multilabel(Prediction):
         """Count the labels of the training rows. Raises `TrainingError` if there are none."""
         rows = 0
         counts: Counter[str] = Counter()
-        for labels in _lists(cells, config.separator):
+        for labels in _lists(cells, config.separator, name):
             if labels is not None:
                 rows += 1
                 counts.update(set(labels))
@@ -76,22 +80,25 @@ class Multilabel(Prediction):
                 f"target '{name}': expected lists of labels in the training rows, found no label at all"
             )
         sorted_labels = sorted(counts)
-        return cls(config, sorted_labels, [counts[label] / rows for label in sorted_labels])
+        shares = [counts[label] / rows for label in sorted_labels]
+        return cls(config, sorted_labels, shares)
 
     def build_head(self, width: int) -> None:
-        """Make a linear layer with one logit a label."""
+        """Make a linear layer with one logit for each label."""
         self.head = nn.Linear(width, len(self.labels))
         glorot(self.head)
 
     def encode(self, cells: pa.ChunkedArray, source: Source) -> tuple[Tensor, Tensor, list[Problem]]:
         """Return 1 where a row has a label, (B, C), which rows are labelled, and labels that are new."""
         index = {label: i for i, label in enumerate(self.labels)}
-        target = torch.zeros(len(cells), len(self.labels))
+        target = torch.zeros(len(cells), len(index))
         labelled_B = torch.zeros(len(cells), dtype=torch.bool)
         problems = []
-        for row, labels in enumerate(_lists(cells, self.config.separator)):
+        for row, labels in enumerate(_lists(cells, self.config.separator, source.column)):
             if labels is None:
                 continue
+
+            # An empty list is labelled too: it has none of the labels.
             labelled_B[row] = True
             for label in labels:
                 if label in index:
@@ -103,27 +110,30 @@ class Multilabel(Prediction):
 
     def forward(self, fused_BD: Tensor) -> Tensor:
         """Return logits divided by the temperature, (B, C)."""
-        return self.head(fused_BD).float() / self.temperature
+        logits = self.head(fused_BD).float()
+        return logits / self.temperature
 
     def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
         """Return the mean binary cross-entropy over labels and rows."""
         loss_BC = F.binary_cross_entropy_with_logits(output, target, reduction="none")
-        return masked_mean(loss_BC.mean(1), labelled_B)
+        loss_B = loss_BC.mean(1)
+        return masked_mean(loss_B, labelled_B)
 
     def pseudo(self, output: Tensor, sure: float) -> tuple[Tensor, Tensor]:
-        """Return the likelier value of each label, and True where all are at least `sure` of it."""
+        """Return the likelier value of each label, and True where all their probabilities reach `sure`."""
         p_BC = output.sigmoid()
         answer_BC = (p_BC >= 0.5).to(output.dtype)
         is_sure_BC = torch.maximum(p_BC, 1 - p_BC) >= sure
         return answer_BC, is_sure_BC.all(1)
 
     def answers(self, output: Tensor) -> dict[str, pa.Array]:
-        """Return the labels from the threshold on, and the probability of each label."""
+        """Return the labels whose probability reaches the threshold, and the probability of each label."""
         p_BC = output.sigmoid().numpy()
+        threshold = self.config.threshold
         answers = []
         for p_C in p_BC:
             scored = zip(self.labels, p_C, strict=True)
-            answers.append([label for label, p in scored if p >= self.config.threshold])
+            answers.append([label for label, p in scored if p >= threshold])
         columns = {"": pa.array(answers, pa.list_(pa.string()))}
         for index, label in enumerate(self.labels):
             columns[f"probability_{label}"] = pa.array(p_BC[:, index])
@@ -131,23 +141,26 @@ class Multilabel(Prediction):
 
     def score_rows(self, output: np.ndarray, target: np.ndarray) -> LabelRows:
         """Compare the probabilities of logits (B, C) with the labels, 0 or 1 (B, C)."""
-        p_BC = 1 / (1 + np.exp(-output.astype(np.float64)))
-        return LabelRows.of(p_BC, target > 0.5, self.config.threshold)
+        logits_BC = output.astype(np.float64)
+        p_BC = 1 / (1 + np.exp(-logits_BC))
+        label_BC = target > 0.5
+        return LabelRows.of(p_BC, label_BC, self.config.threshold)
 
     def baseline(self, target: Tensor) -> Tensor:
         """Return the logits of the labels' frequencies among these rows."""
-        return target.float().mean(0).clamp(1e-6, 1 - 1e-6).logit()
+        share_C = target.float().mean(0)
+        return _logits(share_C)
 
     def baseline_output(self) -> Tensor:
         """Return the logits of the labels' frequencies in training."""
-        return torch.tensor(self.shares).clamp(1e-6, 1 - 1e-6).logit()
+        return _logits(torch.tensor(self.shares))
 
     def mix(self, outputs: Tensor, weights: Tensor) -> Tensor:
         """Return the logits of the weighted mean of probabilities."""
         return mean_of_sigmoid(outputs, weights)
 
     def boosting(self, target: Tensor) -> list[tuple[JSON, Tensor]]:
-        """Return one booster a label."""
+        """Return one booster for each label."""
         return [({"objective": "binary"}, target_B) for target_B in target.unbind(1)]
 
     def state(self) -> JSON:
@@ -157,21 +170,34 @@ class Multilabel(Prediction):
     @classmethod
     def from_state(cls, config: Config, state: JSON) -> Multilabel:
         """Restore the task from its labels and shares; the head is still to be built."""
-        return cls(config, read_as(list[str], state["labels"]), read_as(list[float], state["shares"]))
+        labels = read_as(list[str], state["labels"])
+        shares = read_as(list[float], state["shares"])
+        return cls(config, labels, shares)
 
 
 component = Multilabel
 
 
-def _lists(cells: pa.ChunkedArray, separator: str) -> list[list[str] | None]:
-    """Return the labels of each row; None where the cell is null. Raises `TrainingError` for other types."""
+def _logits(share_C: Tensor) -> Tensor:
+    """Return the logits of labels that this share of the rows has. A share of 0 or 1 stays finite."""
+    return share_C.clamp(1e-6, 1 - 1e-6).logit()
+
+
+def _lists(cells: pa.ChunkedArray, separator: str, name: str) -> list[list[str] | None]:
+    """Return the labels of each row of the target `name`; None where the cell is null.
+
+    Raises `TrainingError` if the cells are neither strings nor lists of what can be read as strings.
+    """
     if is_text(cells):
         return [_split(cell, separator) for cell in cells.to_pylist()]
-    if not (pa.types.is_list(cells.type) or pa.types.is_large_list(cells.type)):
-        raise TrainingError(
-            f"expected lists of labels or strings with '{separator}', the column holds {cells.type}"
-        )
-    return pc.cast(cells, pa.list_(pa.string())).to_pylist()
+    if pa.types.is_list(cells.type) or pa.types.is_large_list(cells.type):
+        # Lists may hold what Arrow cannot turn into strings: other lists, or bytes that are not UTF-8.
+        with suppress(pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            return pc.cast(cells, pa.list_(pa.string())).to_pylist()
+    raise TrainingError(
+        f"target '{name}': expected lists of labels or strings with '{separator}', "
+        f"the column holds {cells.type}"
+    )
 
 
 def _split(cell: str | None, separator: str) -> list[str] | None:

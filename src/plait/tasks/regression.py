@@ -48,7 +48,9 @@ class Regression(Prediction):
 
     def __init__(self, config: Config, mean: float, std: float) -> None:
         super().__init__()
-        self.config, self.mean, self.std = config, mean, std
+        self.config = config
+        self.mean = mean
+        self.std = std
 
     @classmethod
     def matches(cls, cells: pa.ChunkedArray) -> Match | None:
@@ -59,7 +61,11 @@ class Regression(Prediction):
         kind = cells.type
         if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
             return Match(0.5, "numbers")
-        if not is_text(cells) or distinct(cells) <= max(20, len(cells) / 5):
+        if not is_text(cells):
+            return None
+
+        # Strings that repeat are classes, even if they look like numbers.
+        if distinct(cells) <= max(20, len(cells) / 5):
             return None
         has_leading_zeros = pc.any(pc.match_substring_regex(cells, "^0[0-9]")).as_py()
         if has_leading_zeros:
@@ -78,7 +84,7 @@ class Regression(Prediction):
         y, _ = _numbers(cells, name)
         y = y[np.isfinite(y)]
         if len(y) < 2 or y.std() == 0:
-            present = f"only the value {y[0]:g}" if len(y) else "no numbers at all"
+            present = f"only the number {y[0]:g}" if len(y) else "no numbers at all"
             raise TrainingError(
                 f"target '{name}': expected numbers that differ in the training rows, found {present}"
             )
@@ -98,11 +104,13 @@ class Regression(Prediction):
         for row, cell in bad_cells:
             reason = f"not a finite number: {str(cell)[:40]!r}"
             problems.append(Problem(row, source.column, "", reason))
-        return torch.from_numpy(standardised.astype(np.float32)), torch.from_numpy(labelled), problems
+        target = torch.from_numpy(standardised.astype(np.float32))
+        return target, torch.from_numpy(labelled), problems
 
     def forward(self, fused_BD: Tensor) -> Tensor:
         """Return standardised numbers, (B,)."""
-        return self.head(fused_BD)[:, 0].float()
+        output_B1 = self.head(fused_BD)
+        return output_B1[:, 0].float()
 
     def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
         """Return the mean squared error or Huber loss, in squared standard deviations."""
@@ -114,19 +122,23 @@ class Regression(Prediction):
 
     def pseudo(self, output: Tensor, sure: float) -> tuple[Tensor, Tensor]:
         """Return the output itself, and True for all rows: numbers have no probability."""
-        return output, torch.ones_like(output, dtype=torch.bool)
+        everywhere_B = torch.ones_like(output, dtype=torch.bool)
+        return output, everywhere_B
 
     def answers(self, output: Tensor) -> dict[str, pa.Array]:
         """Return numbers in the target's own unit."""
-        return {"": pa.array(self._in_unit(output.numpy()))}
+        answer_B = self._in_unit(output.numpy())
+        return {"": pa.array(answer_B)}
 
     def score_rows(self, output: np.ndarray, target: np.ndarray) -> NumberRows:
-        """Compare numbers in the target's own unit; both come standardised, (B)."""
-        return NumberRows(label_B=self._in_unit(target), answer_B=self._in_unit(output))
+        """Compare numbers in the target's own unit. Both come standardised, (B,)."""
+        label_B = self._in_unit(target)
+        answer_B = self._in_unit(output)
+        return NumberRows(label_B, answer_B)
 
-    def _in_unit(self, scaled_B: np.ndarray) -> np.ndarray:
-        """Return scaled values in the target's own unit, in float64."""
-        return scaled_B.astype(np.float64) * self.std + self.mean
+    def _in_unit(self, standardised_B: np.ndarray) -> np.ndarray:
+        """Return standardised numbers in the target's own unit, in float64."""
+        return standardised_B.astype(np.float64) * self.std + self.mean
 
     def baseline(self, target: Tensor) -> Tensor:
         """Return the mean of these standardised numbers."""
@@ -138,12 +150,14 @@ class Regression(Prediction):
 
     def mix(self, outputs: Tensor, weights: Tensor) -> Tensor:
         """Return the weighted mean of numbers."""
-        return (outputs * weights[:, None]).sum(0)
+        weighted = outputs * weights[:, None]
+        return weighted.sum(0)
 
     def boosting(self, target: Tensor) -> list[tuple[JSON, Tensor]]:
         """Return one booster, with the loss of the options."""
         if self.config.loss == "huber":
-            return [({"objective": "huber", "alpha": self.config.delta}, target)]
+            huber: JSON = {"objective": "huber", "alpha": self.config.delta}
+            return [(huber, target)]
         return [({"objective": "regression"}, target)]
 
     def state(self) -> JSON:
@@ -153,7 +167,9 @@ class Regression(Prediction):
     @classmethod
     def from_state(cls, config: Config, state: JSON) -> Regression:
         """Restore the task from its mean and standard deviation; the head is still to be built."""
-        return cls(config, read_as(float, state["mean"]), read_as(float, state["std"]))
+        mean = read_as(float, state["mean"])
+        std = read_as(float, state["std"])
+        return cls(config, mean, std)
 
 
 component = Regression

@@ -1,5 +1,7 @@
-"""Write what is said in a recording. Each step of the recording's tokens writes a unit or nothing (CTC), or
-a pretrained network generates the text.
+"""Write what is said in a recording.
+
+Each step of the recording's tokens writes a unit or nothing (CTC), or a pretrained network generates the
+text.
 
 B rows, L steps of a recording, V ids (`NOTHING` among them), M tokens and D width of a network's encoder.
 """
@@ -28,7 +30,8 @@ from plait.tasks.writing.metrics import EditedRows, cer, exact_match, wer
 from plait.tasks.writing.pretrained_speech import SpeechDecoder
 from plait.tasks.writing.spelling import NOTHING, Form, NGrams, Spelling, Units
 
-MOST_IDS = 448  # Whisper's limit, for networks whose files state none
+# Ids of a text that a network can write, if its files state no limit. This is Whisper's.
+MOST_IDS = 448
 
 
 class Config(TextOptions):
@@ -111,6 +114,8 @@ class Transcription(TextTask):
         """Return the pretrained network's own encoder for audio, if there is such a network."""
         if not config.model or modality != "audio":
             return super().encoder_for(config, modality)
+
+        # All of it is trained, and each step of the recording keeps its token.
         return {
             "name": "pretrained",
             "model": config.model,
@@ -134,12 +139,14 @@ class Transcription(TextTask):
     def study(self, texts: list[list[int]]) -> None:
         """Count the n-grams of the language model, if there is one."""
         if self.config.ngram > 1:
-            self.ngrams = NGrams.fit(texts, self.config.ngram, len(self.spelling) + 1)
+            ids = len(self.spelling) + 1  # with `NOTHING`
+            self.ngrams = NGrams.fit(texts, self.config.ngram, ids)
 
     def build_head(self, widths: dict[str, int]) -> None:
         """Make a linear layer from the only column's tokens to ids."""
         width = self._only_width(widths)
-        self.head = nn.Sequential(Dropout(self.config.dropout), nn.Linear(width, len(self.spelling) + 1))
+        ids = len(self.spelling) + 1  # with `NOTHING`, the blank
+        self.head = nn.Sequential(Dropout(self.config.dropout), nn.Linear(width, ids))
 
     def _only_width(self, widths: dict[str, int]) -> int:
         """Store the name of the one column that is read, and return the width of its tokens."""
@@ -155,14 +162,14 @@ class Transcription(TextTask):
         """Copy the pretrained network's last layer. Raises `RecipeError` if its width does not fit."""
         if not self.config.model:
             return
-        _, places = pretrained_ctc.letters(self.config.model, self.config.form)
-        weight_VD, bias_V = pretrained_ctc.last_layer(self.config.model, places)
+        _, indices = pretrained_ctc.letters(self.config.model, self.config.form)
+        weight_VD, bias_V = pretrained_ctc.last_layer(self.config.model, indices)
         last_layer = cast(nn.Linear, self.head[1])
         if weight_VD.shape != last_layer.weight.shape:
             raise RecipeError(
                 f"the last layer of '{self.config.model}' takes vectors of {weight_VD.shape[1]}, the "
-                f"encoder of '{self.column}' makes {last_layer.in_features}: "
-                f"leave the encoder out, or let it be pretrained with the same model"
+                f"encoder of '{self.column}' makes {last_layer.in_features}: leave the encoder out, or let "
+                f"it be pretrained with the same model"
             )
         last_layer.load_state_dict({"weight": weight_VD, "bias": bias_V})
 
@@ -179,15 +186,17 @@ class Transcription(TextTask):
         mask_BL = recording.mask_BL
 
         # Windows have padding behind each of them. Move all valid steps to the front.
-        has_gaps = (mask_BL[:, 1:] & ~mask_BL[:, :-1]).any()
-        if bool(has_gaps):
-            order_BL = (~mask_BL).long().argsort(dim=1, stable=True)
-            log_p_BLV = log_p_BLV.gather(1, order_BL[..., None].expand_as(log_p_BLV))
+        starts_again_BL = mask_BL[:, 1:] & ~mask_BL[:, :-1]
+        if bool(starts_again_BL.any()):
+            is_padding_BL = (~mask_BL).long()
+            order_BL = is_padding_BL.argsort(dim=1, stable=True)
+            order_BLV = order_BL[..., None].expand_as(log_p_BLV)
+            log_p_BLV = log_p_BLV.gather(1, order_BLV)
             mask_BL = mask_BL.gather(1, order_BL)
         return log_p_BLV * mask_BL[..., None]
 
     def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
-        """Return the mean CTC loss a unit over the rows that can be written.
+        """Return the mean CTC loss per unit over the rows whose text can be written.
 
         Raises `TrainingError` if more than half of the rows have fewer steps than their text needs.
         """
@@ -195,12 +204,15 @@ class Transcription(TextTask):
         units_B = (target != NOTHING).sum(1)
         usable_B = labelled_B & (steps_B > 0) & (units_B > 0)
         if not bool(usable_B.any()):
-            return output.sum() * 0.0
-        target = target[:, : int(units_B.max())].long()
+            return output.sum() * 0.0  # zero, with zero gradients
+        longest = int(units_B.max())
+        target = target[:, :longest].long()
 
         # CTC needs a blank between two equal units, which takes one step more.
-        repeats_B = ((target[:, 1:] == target[:, :-1]) & (target[:, 1:] != NOTHING)).sum(1)
-        is_possible_B = steps_B >= units_B + repeats_B
+        unit_BL = target[:, 1:]
+        previous_BL = target[:, :-1]
+        repeats_BL = (unit_BL == previous_BL) & (unit_BL != NOTHING)
+        is_possible_B = steps_B >= units_B + repeats_BL.sum(1)
         self._check_steps(steps_B, units_B, usable_B, is_possible_B)
 
         # A text that cannot be written has no gradient and an infinite loss.
@@ -225,27 +237,30 @@ class Transcription(TextTask):
         raise TrainingError(
             f"the encoder of '{self.column}' makes {int(steps_B[row])} steps of a recording in which "
             f"{int(units_B[row])} {self.config.units} are to be written, and each needs a step of its own: "
-            f"take a smaller hop (--set modalities.audio.hop=0.01), "
-            "an encoder that pools time less, or subwords"
+            f"take a smaller hop (--set modalities.audio.hop=0.01), an encoder that pools time less, or "
+            f"subwords"
         )
 
     def decode(self, output: Tensor, thorough: bool = False) -> Tensor:
         """Return ids, (B, units). `thorough` searches with the beam and the n-grams, if there are any."""
         steps_B = _count_steps(output)
-        if not thorough or (self.config.beam == 1 and self.ngrams is None):
-            texts = ctc.greedy(output, steps_B)
+        searches = self.config.beam > 1 or self.ngrams is not None
+        if thorough and searches:
+            texts = self._search(output, steps_B)
         else:
-            texts = []
-            for log_p_LV, steps in zip(output.float().cpu().numpy(), steps_B.tolist(), strict=True):
-                text = ctc.search(
-                    log_p_LV[:steps],
-                    max(self.config.beam, 2),
-                    self.ngrams,
-                    self.config.ngram_weight,
-                    self.config.bonus,
-                )
-                texts.append(text)
+            texts = ctc.greedy(output, steps_B)
         return ctc.padded(texts, steps_B == 0, ABSENT)
+
+    def _search(self, output: Tensor, steps_B: Tensor) -> list[list[int]]:
+        """Return the likeliest text of each row, as ids."""
+        beam = max(self.config.beam, 2)
+        weight, bonus = self.config.ngram_weight, self.config.bonus
+        log_p_BLV = output.float().cpu().numpy()
+        texts = []
+        for log_p_LV, steps in zip(log_p_BLV, steps_B.tolist(), strict=True):
+            text = ctc.search(log_p_LV[:steps], beam, self.ngrams, weight, bonus)
+            texts.append(text)
+        return texts
 
     def compare(self, answers: Sequence[str], labels: Sequence[str]) -> EditedRows:
         """Count the edits that turn labels into answers, for the error rates."""
@@ -253,25 +268,28 @@ class Transcription(TextTask):
 
     def state(self) -> JSON:
         """Return the spelling and the counts of the n-grams."""
-        return {**super().state(), "ngrams": None if self.ngrams is None else self.ngrams.state()}
+        ngrams = None if self.ngrams is None else self.ngrams.state()
+        return {**super().state(), "ngrams": ngrams}
 
     @classmethod
     def from_state(cls, config: Config, state: JSON) -> Transcription:
         """Restore the task. Only a network that generates text has a `prefix`."""
+        # The configuration does not say which kind of network it names, and its files may be gone.
         if "prefix" in state:
             return Generated.from_parts(config, state)
+        spelling = Spelling.from_state(read_object(state["spelling"]))
         ngrams = None
         if state["ngrams"] is not None:
             ngrams = NGrams.from_state(read_object(state["ngrams"]))
-        return cls(config, Spelling.from_state(read_object(state["spelling"])), ngrams)
+        return cls(config, spelling, ngrams)
 
 
 class Generated(Transcription):
     """Transcribe with a pretrained network that generates text.
 
     The output is what its encoder makes of a recording, (B, M, D), and zeros where there is none. Its
-    decoder writes each unit from the units before it. `prefix` are the ids before every text, `never` the
-    ids that it does not write, and `longest` is the number of units of the longest training text.
+    decoder writes each unit from the units before it. `prefix` has the ids before every text, and `never`
+    the ids that it does not write. `longest` is the number of units of the longest training text.
     """
 
     def __init__(
@@ -284,7 +302,12 @@ class Generated(Transcription):
         longest: int = 0,
     ) -> None:
         super().__init__(config, spelling)
-        self.architecture, self.prefix, self.never, self.longest = architecture, prefix, never, longest
+        self.architecture = architecture
+        self.prefix = prefix
+        self.never = never
+        self.longest = longest
+
+        # The network has no positions for longer texts, and writes subwords whatever the options say.
         positions = int(architecture.get("max_target_positions", MOST_IDS))
         limit = min(config.longest, positions - len(prefix))
         self.config = config.model_copy(update={"units": "subwords", "longest": limit})
@@ -301,7 +324,8 @@ class Generated(Transcription):
             config.model, config.language, config.form
         )
         task = cls(config, spelling, architecture, prefix, never)
-        task.longest = max(map(len, task.spelled(cells, name)), default=0)
+        texts = task.spelled(cells, name)
+        task.longest = max(map(len, texts), default=0)
         return task
 
     def build_head(self, widths: dict[str, int]) -> None:
@@ -311,8 +335,8 @@ class Generated(Transcription):
         if width != self.decoder.width:
             raise RecipeError(
                 f"the decoder of '{self.config.model}' takes vectors of {self.decoder.width}, the encoder of "
-                f"'{self.column}' makes {width}: "
-                "leave the encoder out, or let it be pretrained with the same model"
+                f"'{self.column}' makes {width}: leave the encoder out, or let it be pretrained with the "
+                f"same model"
             )
 
     def load_pretrained(self) -> None:
@@ -330,20 +354,23 @@ class Generated(Transcription):
 
     def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
         """Return the mean cross-entropy of the next id over rows that have a recording."""
-        usable_B = labelled_B & (output != 0).flatten(1).any(1)
+        usable_B = labelled_B & _has_recording(output)
         if not bool(usable_B.any()):
-            return output.sum() * 0.0
-        longest = int((target != NOTHING).sum(1).max())
+            return output.sum() * 0.0  # zero, with zero gradients
+        units_B = (target != NOTHING).sum(1)
+        longest = int(units_B.max())
         ids_BL = target[:, :longest].long()
-        logits_BLV = self.decoder(ids_BL, output, (output != 0).any(-1))
+        mask_BM = (output != 0).any(-1)
+        logits_BLV = self.decoder(ids_BL, output, mask_BM)
         return masked_mean(surprise(logits_BLV, ids_BL), usable_B)
 
     def decode(self, output: Tensor, thorough: bool = False) -> Tensor:
         """Return ids, at most half as many again as the longest training text has."""
-        limit = min(max(self.longest * 3 // 2, 1), self.config.longest)
-        texts = self.decoder.write(output, self.config.beam if thorough else 1, limit)
-        has_recording_B = (output != 0).flatten(1).any(1)
-        return ctc.padded(texts, ~has_recording_B, ABSENT)
+        half_as_many_again = max(self.longest * 3 // 2, 1)
+        limit = min(half_as_many_again, self.config.longest)
+        beam = self.config.beam if thorough else 1
+        texts = self.decoder.write(output, beam, limit)
+        return ctc.padded(texts, ~_has_recording(output), ABSENT)
 
     def state(self) -> JSON:
         """Return what `from_parts` takes, apart from the options."""
@@ -357,14 +384,14 @@ class Generated(Transcription):
 
     @classmethod
     def from_parts(cls, config: Config, state: JSON) -> Generated:
-        """Restore it from its `state`; `from_state` chooses between this and what it derives from."""
+        """Restore it from its `state`. `from_state` chooses between this class and `Transcription`."""
         return cls(
             config,
-            Spelling.from_state(read_object(state["spelling"])),
-            read_object(state["architecture"]),
-            read_as(list[int], state["prefix"]),
-            read_as(list[int], state["never"]),
-            read_as(int, state["longest"]),
+            spelling=Spelling.from_state(read_object(state["spelling"])),
+            architecture=read_object(state["architecture"]),
+            prefix=read_as(list[int], state["prefix"]),
+            never=read_as(list[int], state["never"]),
+            longest=read_as(int, state["longest"]),
         )
 
 
@@ -372,5 +399,11 @@ component = Transcription
 
 
 def _count_steps(output: Tensor) -> Tensor:
-    """Count the valid steps of each row: log-probabilities are never all zero."""
-    return (output != 0).any(-1).sum(1)
+    """Count the valid steps of each row, (B,): log-probabilities are never all zero."""
+    is_valid_BL = (output != 0).any(-1)
+    return is_valid_BL.sum(1)
+
+
+def _has_recording(output: Tensor) -> Tensor:
+    """Return True where a row has any token that is not zero, (B,)."""
+    return (output != 0).flatten(1).any(1)

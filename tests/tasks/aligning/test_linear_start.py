@@ -40,7 +40,7 @@ def assert_scaled(mapped: np.ndarray, expected: np.ndarray, rows: np.ndarray) ->
     np.testing.assert_allclose(mapped, expected / length, atol=1e-5)
 
 
-def test_each_column_has_dimensions_that_ridge_maps_others_to() -> None:
+def test_each_column_has_dimensions_that_others_are_mapped_to() -> None:
     column_vectors, present = vectors()
     maps = linear_maps(column_vectors, present, 8)
     mapped = {}
@@ -67,22 +67,27 @@ def test_columns_that_share_few_rows_have_no_map() -> None:
     assert maps["b"][0][4:].any()
 
 
+def rates_of(projection: Projection) -> set[float]:
+    """Return the shares of the learning rate that parameters are trained with."""
+    optimizer = optimizer_for(projection, TrainingRecipe())
+    return {group["scale"] for group in optimizer.param_groups}
+
+
 @pytest.mark.parametrize("hidden", [0, 5])
 def test_training_starts_at_the_map_and_is_slower(hidden: int) -> None:
     torch.manual_seed(0)
     projection = Projection(6, hidden, 4, 0.0)
     weight, bias = np.arange(24, dtype=np.float32).reshape(4, 6), np.ones(4, dtype=np.float32)
-    rates = [group["scale"] for group in optimizer_for(projection, TrainingRecipe()).param_groups]
+    assert rates_of(projection) == {1.0}
     projection.begin(weight, bias)
     x = torch.randn(3, 6)
     torch.testing.assert_close(projection(x), x @ torch.from_numpy(weight).T + 1)
-    assert set(rates) == {1.0}
-    assert {group["scale"] for group in optimizer_for(projection, TrainingRecipe()).param_groups} == {SLOWER}
+    assert rates_of(projection) == {SLOWER}
     projection(x).sum().backward()
     assert all((p.grad is not None) == p.requires_grad for p in projection.parameters())
 
 
-def test_a_map_of_some_entries_leaves_the_others_unchanged() -> None:
+def test_a_map_of_some_entries_leaves_the_other_entries() -> None:
     projection = Projection(6, 0, 4, 0.0)
     before = projection.linear.weight.detach().clone()
     projection.begin(np.ones((4, 2), dtype=np.float32), np.full(4, 3, dtype=np.float32), start=4)
@@ -102,13 +107,8 @@ def test_pretrained_towers_share_a_space(mode: str, tmp_path: Path) -> None:
     encoders = []
     for modality, folder in towers.items():
         encoders.append(f"encoders.{modality}={{name: pretrained, model: {folder}, mode: {mode}}}")
-    model = plait.fit(
-        path,
-        align=["photo", "text"],
-        out=tmp_path / "run",
-        overrides=[*encoders, "training.epochs=2"],
-        quiet=True,
-    )
+    columns, overrides = ["photo", "text"], [*encoders, "training.epochs=2"]
+    model = plait.fit(path, align=columns, out=tmp_path / "run", overrides=overrides, quiet=True)
     task = model.network.model.task("alignment")
     assert {head.rate for head in task.heads.values()} == {SLOWER if mode == "frozen" else 1.0}
     loaded = plait.load(tmp_path / "run", quiet=True)
@@ -123,7 +123,7 @@ def alignment_of_three(tokens: dict[str, Tokens]) -> Alignment:
     return task
 
 
-def test_a_trained_cosine_is_a_weighted_mean_with_the_maps() -> None:
+def test_a_cosine_is_the_weighted_mean_of_fixed_and_learned() -> None:
     column_vectors, present = vectors()
     tokens = {}
     for column, x in column_vectors.items():

@@ -1,5 +1,6 @@
-"""Each objective against its paper's equation, row by row; and a table in which only all columns together
-say anything.
+"""Each objective against its paper's equation, row by row.
+
+Also on a table in which only all columns together say anything.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from plait.tasks.alignment import Alignment, Config
 
 
 def unit(*shape: int, seed: int = 0) -> Tensor:
-    return F.normalize(
-        torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64), dim=-1
-    )
+    """Return random vectors of length 1."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(*shape, generator=generator, dtype=torch.float64)
+    return F.normalize(x, dim=-1)
 
 
-def others(rows: int) -> Tensor:
+def all_but_self(rows: int) -> Tensor:
+    """Return True where a candidate is another row."""
     return ~torch.eye(rows, dtype=torch.bool)
 
 
@@ -33,20 +36,22 @@ def test_info_nce_is_equation_4() -> None:
     for i in range(6):
         total = sum(math.exp(logit) for logit in logits[i])
         expected.append(-math.log(math.exp(logits[i, i]) / total))
-    assert torch.allclose(info_nce(logits, others(6)), torch.tensor(expected, dtype=torch.float64))
+    assert torch.allclose(info_nce(logits, all_but_self(6)), torch.tensor(expected, dtype=torch.float64))
 
 
 def test_only_negatives_count_in_info_nce() -> None:
-    logits, other = unit(4, 4), others(4)
-    other[0, 2] = False
-    expected = -math.log(math.exp(logits[0, 0]) / sum(math.exp(logits[0, j]) for j in (0, 1, 3)))
-    assert info_nce(logits, other)[0] == pytest.approx(expected)
-    assert info_nce(logits, torch.zeros(4, 4, dtype=torch.bool)).abs().max() == 0
+    logits, negative = unit(4, 4), all_but_self(4)
+    negative[0, 2] = False
+    total = sum(math.exp(logits[0, j]) for j in (0, 1, 3))
+    expected = -math.log(math.exp(logits[0, 0]) / total)
+    assert info_nce(logits, negative)[0] == pytest.approx(expected)
+    nothing = torch.zeros(4, 4, dtype=torch.bool)
+    assert info_nce(logits, nothing).abs().max() == 0
 
 
 def test_hard_negatives_weigh_as_in_robinson_et_al() -> None:
     logits, beta = 3 * unit(5, 8) @ unit(5, 8, seed=1).T, 0.7
-    for i, loss in enumerate(info_nce(logits, others(5), beta)):
+    for i, loss in enumerate(info_nce(logits, all_but_self(5), beta)):
         negatives = [float(logits[i, j]) for j in range(5) if j != i]
         weights = [math.exp(beta * logit) for logit in negatives]
         mean_weight = sum(weights) / len(weights)
@@ -61,7 +66,7 @@ def test_siglip_is_algorithm_1() -> None:
     logits = 4 * unit(5, 8) @ unit(5, 8, seed=1).T - 2
     labels = 2 * torch.eye(5, dtype=torch.float64) - 1
     expected = -F.logsigmoid(labels * logits).sum() / 5
-    assert siglip(logits, others(5)).mean() == pytest.approx(float(expected))
+    assert siglip(logits, all_but_self(5)).mean() == pytest.approx(float(expected))
 
 
 @pytest.mark.parametrize("anchor", [0, 1, 2])
@@ -82,10 +87,10 @@ def test_a_missing_column_leaves_the_volume_of_the_others() -> None:
     present[1, 2] = False
     volumes = volume(x, present, x, present, 0)
     present_vectors = x[1][[0, 1, 3]]
-    assert float(volumes[1, 1]) == pytest.approx(
-        float(torch.linalg.svdvals(present_vectors).prod()), abs=1e-3
-    )
-    assert torch.equal(volumes[0, 0], volume(x[:1], present[:1], x[:1], present[:1], 0)[0, 0])
+    expected = torch.linalg.svdvals(present_vectors).prod()
+    assert float(volumes[1, 1]) == pytest.approx(float(expected), abs=1e-3)
+    of_first_row = volume(x[:1], present[:1], x[:1], present[:1], 0)
+    assert torch.equal(volumes[0, 0], of_first_row[0, 0])
 
 
 def test_multilinear_products_are_equation_4() -> None:
@@ -96,9 +101,12 @@ def test_multilinear_products_are_equation_4() -> None:
     products = multilinear(x, present, neutral, 0, orders)
     for i in range(5):
         for j in range(5):
-            index = (i, i) if i == j else (int(orders[1][j]), int(orders[2][j]))
-            second = x[index[0], 1] if present[index[0], 1] else neutral[1]
-            assert float(products[i, j]) == pytest.approx(float((x[i, 0] * second * x[index[1], 2]).sum()))
+            row_of_second, row_of_third = i, i
+            if i != j:
+                row_of_second, row_of_third = int(orders[1][j]), int(orders[2][j])
+            second = x[row_of_second, 1] if present[row_of_second, 1] else neutral[1]
+            expected = (x[i, 0] * second * x[row_of_third, 2]).sum()
+            assert float(products[i, j]) == pytest.approx(float(expected))
 
 
 def test_rows_with_the_same_value_in_any_column_are_the_same() -> None:
@@ -153,7 +161,7 @@ def accuracy(objective: str, **options: Any) -> float:
 
 
 @pytest.mark.parametrize("objective", ["symile", "gram"])
-def test_objectives_of_higher_order_learn_from_three_columns(objective: str) -> None:
+def test_higher_order_objectives_learn_from_three_columns(objective: str) -> None:
     assert accuracy(objective) == 1.0
 
 

@@ -1,5 +1,6 @@
-"""Pretrained networks that generate text from speech, trained further: tiny ones with random weights,
-saved to disk.
+"""Pretrained networks that generate text from speech are trained further.
+
+The networks are tiny, with random weights, and saved to disk.
 """
 
 from __future__ import annotations
@@ -26,14 +27,13 @@ from support.media import tones, wav, wave
 
 
 @pytest.mark.parametrize("languages", [(), ("en", "it")])
-def test_training_begins_at_a_pretrained_speech_network(languages: tuple[str, ...], tmp_path: Path) -> None:
-    """After a step of no length: what is written is what the network itself generates of what its own
-    extractor makes of a recording.
-    """
-    folder, rows = tiny_models.whisper(tmp_path / "whisper", languages=languages), tones(tmp_path, 12)
-    spoken = ", language: it" if languages else ""
+def test_training_begins_at_a_network_that_generates_text(languages: tuple[str, ...], tmp_path: Path) -> None:
+    """After a step of no length, it writes what the network itself generates from a recording."""
+    folder = tiny_models.whisper(tmp_path / "whisper", languages=languages)
+    rows = tones(tmp_path, 12)
+    language = ", language: it" if languages else ""
     overrides = [
-        f"tasks.said={{name: transcription, model: {folder}{spoken}}}",
+        f"tasks.said={{name: transcription, model: {folder}{language}}}",
         "training.epochs=1",
         "training.learning_rate=1e-9",
         "training.precision=fp32",
@@ -41,50 +41,57 @@ def test_training_begins_at_a_pretrained_speech_network(languages: tuple[str, ..
     model = plait.fit(rows, "said", root=tmp_path, out=tmp_path / "run", overrides=overrides, quiet=True)
     assert model.plan.columns["call"].encoder.options["mode"] == "full"
     transcriber, task = Transcriber(str(folder)), model.network.tasks["said"]
-    id_of = transcriber.tokenizer.convert_tokens_to_ids
-    marks = [
-        f"<|{name}|>"
-        for name in ("startoftranscript", *(("it", "transcribe") if languages else ()), "notimestamps")
-    ]
-    assert task.prefix == [id_of(mark) for mark in marks]
+    to_id = transcriber.tokenizer.convert_tokens_to_ids
+    marks = ["<|startoftranscript|>", "<|notimestamps|>"]
+    if languages:
+        marks[1:1] = ["<|it|>", "<|transcribe|>"]
+    assert task.prefix == [to_id(mark) for mark in marks]
+
+    never = [to_id(mark) for mark in (*marks, "<|0.00|>", "<|transcribe|>")]
+    limit = min(task.longest * 3 // 2, task.config.longest)
     expected = []
     for row in rows[:3]:
-        x = soundfile.read(tmp_path / row["call"], dtype="float32")[0]
-        spectrogram = torch.from_numpy(transcriber.extractor(x, sampling_rate=16_000)["input_features"][0])[
-            None
-        ]
-        ids, begun = [], torch.tensor([task.prefix])
-        while len(ids) < min(task.longest * 3 // 2, task.config.longest):
-            with torch.no_grad():
-                logits = transcriber.network(
-                    spectrogram,
-                    decoder_input_ids=torch.cat([begun, torch.tensor([ids], dtype=torch.long)], 1),
-                ).logits[0, -1]
-            logits[[id_of(mark) for mark in (*marks, "<|0.00|>", "<|transcribe|>")]] = -torch.inf
-            ids.append(int(logits.argmax()))
-            if ids[-1] == id_of("<|endoftext|>"):
-                break
-        expected.append(transcriber.tokenizer.decode(ids, skip_special_tokens=True).strip())
-    assert [text.strip() for text in model.predict(rows[:3], tmp_path)["said"].to_pylist()] == expected
+        samples, _ = soundfile.read(tmp_path / row["call"], dtype="float32")
+        ids = likeliest_ids(transcriber, samples, task.prefix, never, limit)
+        text = transcriber.tokenizer.decode(ids, skip_special_tokens=True)
+        expected.append(text.strip())
+    texts = model.predict(rows[:3], tmp_path)["said"].to_pylist()
+    assert [text.strip() for text in texts] == expected
     assert any(expected)
+
+
+@torch.no_grad()
+def likeliest_ids(
+    transcriber: Transcriber, samples: np.ndarray, prefix: list[int], never: list[int], limit: int
+) -> list[int]:
+    """Return the ids that the network itself generates, each the likeliest one after those before it."""
+    features = transcriber.extractor(samples, sampling_rate=16_000)["input_features"]
+    spectrogram = torch.from_numpy(features[0])[None]
+    end = transcriber.tokenizer.convert_tokens_to_ids("<|endoftext|>")
+    ids: list[int] = []
+    while len(ids) < limit and end not in ids:
+        output = transcriber.network(spectrogram, decoder_input_ids=torch.tensor([prefix + ids]))
+        logits = output.logits[0, -1]
+        logits[never] = -torch.inf
+        ids.append(int(logits.argmax()))
+    return ids
 
 
 def test_spectra_are_those_of_the_networks_own_extractor(tmp_path: Path) -> None:
     folder = tiny_models.whisper(tmp_path / "whisper")
     architecture = files.read_json(folder, "config.json")
     audio = Audio(AudioConfig(**networks.asked(str(folder), architecture, "audio")))
-    sound = np.concatenate(
-        [wave(1.3, 500) + 0.1 * wave(1.3, 3000), np.zeros(800, np.float32)]
-    )  # ends differ where they are not silent
-    (cell,) = [audio.prepare(Media(wav(sound), tmp_path))]
+
+    # It ends in silence, because both extractors differ at ends that are not silent.
+    samples = np.concatenate([wave(1.3, 500) + 0.1 * wave(1.3, 3000), np.zeros(800, np.float32)])
+    cell = audio.prepare(Media(wav(samples), tmp_path))
     assert cell is not None
-    values = audio.transform(
-        Values(torch.from_numpy(cell.array)[None], torch.tensor([len(cell.array)])), None
-    )
+    prepared = Values(torch.from_numpy(cell.array)[None], torch.tensor([len(cell.array)]))
+    values = audio.transform(prepared, None)
     network = networks.Network(str(folder), files.identity(folder), architecture, "vision_config")
-    spectrogram = torch.from_numpy(
-        WhisperFeatureExtractor.from_pretrained(folder)(sound, sampling_rate=16_000)["input_features"][0]
-    )[None]
+    extractor = WhisperFeatureExtractor.from_pretrained(folder)
+    features = extractor(samples, sampling_rate=16_000)["input_features"]
+    spectrogram = torch.from_numpy(features[0])[None]
     body = network.on(torch.device("cpu"))
     with torch.inference_mode():
         expected = body(spectrogram).last_hidden_state
@@ -92,19 +99,15 @@ def test_spectra_are_those_of_the_networks_own_extractor(tmp_path: Path) -> None
         (pooled,) = network.vectors(body, values, "spectrogram", "mean", False).x
     assert output.x.shape == (1, 1500, 16)
     torch.testing.assert_close(output.x, expected, atol=5e-3, rtol=0)
-    torch.testing.assert_close(
-        pooled[0], output.x[0, : (len(cell.array) + 1) // 2].mean(0), atol=1e-5, rtol=0
-    )
+    steps = (len(cell.array) + 1) // 2
+    torch.testing.assert_close(pooled[0], output.x[0, :steps].mean(0), atol=1e-5, rtol=0)
 
 
-def test_a_pretrained_speech_network_is_trained_and_saved_whole(
-    tmp_path: Path,
-) -> None:
+def test_a_network_that_generates_text_is_trained_further(tmp_path: Path) -> None:
     folder, rows = tiny_models.whisper(tmp_path / "whisper", seconds=1), tones(tmp_path, 30)
-    rows += [
-        {"call": None, "said": "had"},
-        {"call": "t0.wav", "said": "a bed " * 20},
-    ]  # nothing to hear; more than it can write
+    no_recording = {"call": None, "said": "had"}
+    too_long = {"call": "t0.wav", "said": "a bed " * 20}
+    rows += [no_recording, too_long]
     overrides = [
         f"tasks.said={{name: transcription, model: {folder}, rate: 1.0, beam: 2}}",
         "training.epochs=60",
@@ -120,7 +123,9 @@ def test_a_pretrained_speech_network_is_trained_and_saved_whole(
     answers = model.predict(rows, tmp_path)
     texts = answers["said"].to_pylist()
     assert texts[30] is None
-    exact_matches = [text == row["said"] for text, row in zip(texts[:12], rows, strict=False)].count(True)
-    assert exact_matches > 6, "of three texts, the same one for all is right four times"
+    is_exact = [text == row["said"] for text, row in zip(texts[:12], rows[:12], strict=True)]
+    assert sum(is_exact) > 6, "of three texts, the same one for all is right four times"
+
+    # The run's folder is all it needs.
     shutil.rmtree(folder)
     assert plait.load(model.folder, quiet=True).predict(rows, tmp_path).equals(answers)

@@ -33,12 +33,10 @@ def test_ids_of_a_text_give_the_text_again(units: str) -> None:
 
 
 def test_a_text_has_fewer_subwords_than_letters() -> None:
-    letters, pieces = (
-        Spelling.fit(TEXTS, "characters", "written", 500),
-        Spelling.fit(TEXTS, "subwords", "written", 60),
-    )
-    assert len(pieces) <= 61
-    assert len(pieces.encode(TEXTS[0])) < len(letters.encode(TEXTS[0]))
+    letters = Spelling.fit(TEXTS, "characters", "written", 500)
+    subwords = Spelling.fit(TEXTS, "subwords", "written", 60)
+    assert len(subwords) <= 61
+    assert len(subwords.encode(TEXTS[0])) < len(letters.encode(TEXTS[0]))
 
 
 def test_the_forms_of_a_text() -> None:

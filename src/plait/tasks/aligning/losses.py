@@ -17,23 +17,26 @@ TINY = 1e-6  # added under the square root of a volume, whose slope at zero is i
 
 
 def info_nce(logits_BM: Tensor, negative_BM: Tensor, hardness: float = 0.0) -> Tensor:
-    """Return -log softmax at each row's own candidate, (B,), which is number b for row b.
+    """Return -log softmax at each row's own candidate, (B,). Candidate b is that of row b.
 
     This is van den Oord et al. 2018, eq. 4. With `hardness` (beta) the N negatives weigh in proportion to
     exp(beta * logit), and their weights add up to N (Robinson et al. 2021, "Contrastive learning with hard
     negative samples", eq. 4 with tau+ = 0).
     """
+    # Candidates that are neither the row's own nor negatives do not count.
     positive_B = logits_BM.diagonal()
     negative_logits_BM = logits_BM.masked_fill(~negative_BM, -torch.inf)
     if hardness:
-        count_B = negative_BM.sum(1).clamp(min=1).to(logits_BM.dtype)
-        hard_logits_BM = (hardness * logits_BM.detach()).masked_fill(~negative_BM, -torch.inf)
-        log_weight_BM = hard_logits_BM.log_softmax(1)
+        # Weights are constants: the gradient does not flow through them.
+        hard_logits_BM = hardness * logits_BM.detach()
+        log_weight_BM = hard_logits_BM.masked_fill(~negative_BM, -torch.inf).log_softmax(1)
 
         # A row without negatives would be NaN.
         log_weight_BM = torch.where(negative_BM, log_weight_BM, torch.zeros_like(log_weight_BM))
+        count_B = negative_BM.sum(1).clamp(min=1).to(logits_BM.dtype)
         negative_logits_BM = negative_logits_BM + log_weight_BM + count_B.log()[:, None]
-    return torch.cat([positive_B[:, None], negative_logits_BM], 1).logsumexp(1) - positive_B
+    candidate_logits = torch.cat([positive_B[:, None], negative_logits_BM], 1)
+    return candidate_logits.logsumexp(1) - positive_B
 
 
 def siglip(logits_BM: Tensor, negative_BM: Tensor) -> Tensor:
@@ -42,9 +45,10 @@ def siglip(logits_BM: Tensor, negative_BM: Tensor) -> Tensor:
     z is 1 for each row's own candidate and -1 for negatives (Zhai et al. 2023, "Sigmoid loss for language
     image pre-training", algorithm 1).
     """
+    positive_loss_B = -F.logsigmoid(logits_BM.diagonal())
     negative_loss_BM = -F.logsigmoid(-logits_BM)
     negative_loss_BM = torch.where(negative_BM, negative_loss_BM, torch.zeros_like(negative_loss_BM))
-    return -F.logsigmoid(logits_BM.diagonal()) + negative_loss_BM.sum(1)
+    return positive_loss_B + negative_loss_BM.sum(1)
 
 
 def volume(
@@ -56,19 +60,26 @@ def volume(
     eq. 4 to 6). A column that either of the two lacks counts as a unit vector at right angles to all others.
     This leaves the volume of the other columns as it is.
     """
-    rows, candidates, columns = len(x_BKD), len(candidate_MKD), x_BKD.shape[1]
-    present_BMK = present_BK[:, None] & candidate_present_MK[None]
+    rows, columns = x_BKD.shape[:2]
+    candidates = len(candidate_MKD)
+
+    # The Gram matrix of m's vectors, in which b's vector takes the place of the anchor.
     gram_MKK = candidate_MKD @ candidate_MKD.transpose(1, 2)
     anchor_BMK = torch.einsum("bd,mkd->bmk", x_BKD[:, anchor], candidate_MKD)
     gram_BMKK = gram_MKK.expand(rows, candidates, columns, columns).clone()
     gram_BMKK[:, :, anchor, :] = anchor_BMK
     gram_BMKK[:, :, :, anchor] = anchor_BMK
 
+    # Vectors have length 1, so the diagonal is 1. Missing cells have the rows and columns of the identity.
+    present_BMK = present_BK[:, None] & candidate_present_MK[None]
     off_diagonal_KK = ~torch.eye(columns, dtype=torch.bool, device=x_BKD.device)
     both_BMKK = present_BMK[..., None] & present_BMK[..., None, :] & off_diagonal_KK
-    gram_BMKK = gram_BMKK * both_BMKK
-    gram_BMKK = gram_BMKK + torch.eye(columns, device=x_BKD.device, dtype=x_BKD.dtype)
-    return (torch.linalg.det(gram_BMKK).clamp(min=0) + TINY).sqrt()
+    identity_KK = torch.eye(columns, device=x_BKD.device, dtype=x_BKD.dtype)
+    gram_BMKK = gram_BMKK * both_BMKK + identity_KK
+
+    # Rounding can make the determinant slightly negative.
+    determinant_BM = torch.linalg.det(gram_BMKK).clamp(min=0)
+    return (determinant_BM + TINY).sqrt()
 
 
 def multilinear(
@@ -86,16 +97,21 @@ def multilinear(
         if column != anchor:
             row_vectors.append(complete_BKD[:, column])
             drawn_vectors.append(complete_BKD[orders[column], column])
+    row_product_BD = torch.stack(row_vectors).prod(0)
+    drawn_product_BD = torch.stack(drawn_vectors).prod(0)
+
     anchor_BD = x_BKD[:, anchor]
-    positive_B = (anchor_BD * torch.stack(row_vectors).prod(0)).sum(1)
-    negative_BB = anchor_BD @ torch.stack(drawn_vectors).prod(0).T
+    positive_B = (anchor_BD * row_product_BD).sum(1)
+    negative_BB = anchor_BD @ drawn_product_BD.T
     is_self_BB = torch.eye(len(x_BKD), dtype=torch.bool, device=x_BKD.device)
     return torch.where(is_self_BB, positive_B[:, None], negative_BB)
 
 
 def same(ids_BK: Tensor, candidate_ids_MK: Tensor) -> Tensor:
     """Return True where two rows have the same id in any column, (B, M). Negative ids match nothing."""
-    same_BM = torch.zeros(len(ids_BK), len(candidate_ids_MK), dtype=torch.bool, device=ids_BK.device)
+    rows, candidates = len(ids_BK), len(candidate_ids_MK)
+    same_BM = torch.zeros(rows, candidates, dtype=torch.bool, device=ids_BK.device)
     for ids_B, candidate_ids_M in zip(ids_BK.unbind(1), candidate_ids_MK.unbind(1), strict=True):
-        same_BM |= (ids_B[:, None] == candidate_ids_M[None]) & (ids_B >= 0)[:, None]
+        is_equal_BM = ids_B[:, None] == candidate_ids_M[None]
+        same_BM |= is_equal_BM & (ids_B >= 0)[:, None]
     return same_BM

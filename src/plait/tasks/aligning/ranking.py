@@ -31,12 +31,16 @@ def ranks(
     ranks_Q = np.full(len(query_QD), np.nan)
     for first in range(0, len(query_QD), TOGETHER):
         chunk = slice(first, first + TOGETHER)
-        score = query_QD[chunk] @ gallery_GD.T
-        is_positive = _positives(query_ids[chunk], gallery_ids)
-        best = np.where(is_positive, score, -np.inf).max(1, initial=-np.inf)
-        higher = ((score > best[:, None]) & ~is_positive).sum(1)
-        ties = ((score == best[:, None]) & ~is_positive).sum(1)
-        ranks_Q[chunk] = np.where(np.isfinite(best), 1 + higher + ties / 2, np.nan)
+        score_QG = query_QD[chunk] @ gallery_GD.T
+        is_positive_QG = _positives(query_ids[chunk], gallery_ids)
+        positive_score_QG = np.where(is_positive_QG, score_QG, -np.inf)
+        best_Q = positive_score_QG.max(1, initial=-np.inf)
+
+        # Other positives do not push the best one down.
+        higher_Q = ((score_QG > best_Q[:, None]) & ~is_positive_QG).sum(1)
+        ties_Q = ((score_QG == best_Q[:, None]) & ~is_positive_QG).sum(1)
+        rank_Q = 1 + higher_Q + ties_Q / 2
+        ranks_Q[chunk] = np.where(np.isfinite(best_Q), rank_Q, np.nan)
     return ranks_Q
 
 
@@ -69,14 +73,16 @@ def _mean_over_directions(rows: RankRows, summary: Callable[[np.ndarray], float]
         rank_Q = rank_B[np.isfinite(rank_B)]
         if len(rank_Q):
             by_direction.append(summary(rank_Q))
-    return float(np.mean(by_direction)) if by_direction else float("nan")
+    if not by_direction:
+        return float("nan")
+    return float(np.mean(by_direction))
 
 
-METRICS: dict[str, Metric] = {
-    **{f"r@{depth}": partial(recall, depth=depth) for depth in DEPTHS},
-    "median_rank": median_rank,
-    "mrr": mrr,
-}
+METRICS: dict[str, Metric] = {}
+for _depth in DEPTHS:
+    METRICS[f"r@{_depth}"] = partial(recall, depth=_depth)
+METRICS["median_rank"] = median_rank
+METRICS["mrr"] = mrr
 
 
 def chance(positives: np.ndarray, gallery: int) -> dict[str, float]:
@@ -89,17 +95,24 @@ def chance(positives: np.ndarray, gallery: int) -> dict[str, float]:
     numbers, counts = np.unique(positives[positives > 0], return_counts=True)
     if not len(numbers):
         return dict.fromkeys(METRICS, float("nan"))
+
+    # The probability that the first positive comes at each place, over queries with different numbers of
+    # positives.
     place_G = np.arange(gallery)
-    p_first_G = np.zeros(gallery)  # the probability that the first positive comes at each place
-    for number, share in zip(numbers, counts / counts.sum(), strict=True):
-        p_none_G = np.cumprod(np.maximum(gallery - place_G - number, 0) / (gallery - place_G))
+    p_first_G = np.zeros(gallery)
+    shares = counts / counts.sum()
+    for number, share in zip(numbers, shares, strict=True):
+        others_G = np.maximum(gallery - place_G - number, 0)
+        p_none_G = np.cumprod(others_G / (gallery - place_G))
         p_first_G += share * -np.diff(p_none_G, prepend=1.0)
     p_within_G = np.cumsum(p_first_G)
 
     scores = {}
     for depth in DEPTHS:
-        scores[f"r@{depth}"] = float(p_within_G[min(depth, gallery) - 1])
-    scores["median_rank"] = float(np.searchsorted(p_within_G, 0.5) + 1)
+        last_place = min(depth, gallery) - 1
+        scores[f"r@{depth}"] = float(p_within_G[last_place])
+    median_place = np.searchsorted(p_within_G, 0.5)
+    scores["median_rank"] = float(median_place + 1)
     scores["mrr"] = float((p_first_G / (place_G + 1)).sum())
     return scores
 
@@ -109,13 +122,15 @@ def count_positives(query_ids: np.ndarray, gallery_ids: np.ndarray) -> np.ndarra
     counts_Q = np.zeros(len(query_ids), dtype=int)
     for first in range(0, len(query_ids), TOGETHER):
         chunk = slice(first, first + TOGETHER)
-        counts_Q[chunk] = _positives(query_ids[chunk], gallery_ids).sum(1)
+        is_positive_QG = _positives(query_ids[chunk], gallery_ids)
+        counts_Q[chunk] = is_positive_QG.sum(1)
     return counts_Q
 
 
 def _positives(query_ids: np.ndarray, gallery_ids: np.ndarray) -> np.ndarray:
     """Return True where a row of the gallery is a positive of the query, (Q, G)."""
-    return same(torch.from_numpy(query_ids), torch.from_numpy(gallery_ids)).numpy()
+    is_positive_QG = same(torch.from_numpy(query_ids), torch.from_numpy(gallery_ids))
+    return is_positive_QG.numpy()
 
 
 def geometry(first_ND: np.ndarray, second_ND: np.ndarray, seed: int = 0) -> dict[str, float]:
@@ -126,20 +141,27 @@ def geometry(first_ND: np.ndarray, second_ND: np.ndarray, seed: int = 0) -> dict
     averaged over both columns (Wang and Isola 2020, eq. 1 and 2). At most 2,000 rows are drawn at random.
     """
     if len(first_ND) > GEOMETRY_ROWS:
-        rows = np.random.default_rng(seed).choice(len(first_ND), GEOMETRY_ROWS, replace=False)
+        generator = np.random.default_rng(seed)
+        rows = generator.choice(len(first_ND), GEOMETRY_ROWS, replace=False)
         first_ND, second_ND = first_ND[rows], second_ND[rows]
     if len(first_ND) < 2:
         return dict.fromkeys(("gap", "alignment", "uniformity"), float("nan"))
+
+    gap = np.linalg.norm(first_ND.mean(0) - second_ND.mean(0))
     squared_distance_N = ((first_ND - second_ND) ** 2).sum(1)
+    uniformity = (_uniformity(first_ND) + _uniformity(second_ND)) / 2
     return {
-        "gap": float(np.linalg.norm(first_ND.mean(0) - second_ND.mean(0))),
+        "gap": float(gap),
         "alignment": float(squared_distance_N.mean()),
-        "uniformity": (_uniformity(first_ND) + _uniformity(second_ND)) / 2,
+        "uniformity": uniformity,
     }
 
 
 def _uniformity(x_ND: np.ndarray) -> float:
     """Return the log of the mean of exp(-2 d^2) over all pairs of rows."""
-    squared_distance_NN = np.clip(2 - 2 * (x_ND @ x_ND.T), 0, None)
+    # Of unit vectors, d^2 is 2 - 2 cos.
+    cosine_NN = x_ND @ x_ND.T
+    squared_distance_NN = np.clip(2 - 2 * cosine_NN, 0, None)
     pairs = np.triu_indices(len(x_ND), 1)
-    return float(np.log(np.exp(-2 * squared_distance_NN[pairs]).mean()))
+    potential = np.exp(-2 * squared_distance_NN[pairs])
+    return float(np.log(potential.mean()))

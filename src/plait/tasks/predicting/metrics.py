@@ -1,7 +1,7 @@
 """Metrics of classes, labels and numbers. B rows, C classes or labels.
 
-Each is a function of the rows that a task has scored, and gives what scikit-learn's function gives.
-The bootstrap calls it a thousand times, so what rows share is computed once.
+Each is a function of the rows that a task has scored, and returns what scikit-learn's function returns.
+The bootstrap calls it a thousand times, so what metrics share is computed once.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class CountedRows(ScoredRows):
     @property
     @abstractmethod
     def counts(self) -> Counts:
-        """How often each class occurs, which several metrics need."""
+        """Return how often each class occurs. Several metrics need it."""
 
 
 @dataclass(frozen=True)
 class ClassRows(CountedRows):
-    """Rows with one of `classes` classes. Labels and answers are numbers of classes.
+    """Rows with one of `classes` classes. Labels and answers are indices of classes.
 
     `p_last_B` is the probability of the last class: of two classes, the positive one.
     """
@@ -58,17 +58,25 @@ class ClassRows(CountedRows):
     def of(cls, p_BC: np.ndarray, label_B: np.ndarray) -> ClassRows:
         """Return the rows with these probabilities and labels."""
         answer_B = p_BC.argmax(1)
-        surprise_B = -np.log(p_BC[np.arange(len(label_B)), label_B].clip(SMALLEST))
-        return cls(answer_B == label_B, surprise_B, label_B, answer_B, p_BC[:, -1], p_BC.shape[1])
+        p_label_B = p_BC[np.arange(len(label_B)), label_B]
+        return cls(
+            is_right_B=answer_B == label_B,
+            surprise_B=-np.log(p_label_B.clip(SMALLEST)),
+            label_B=label_B,
+            answer_B=answer_B,
+            p_last_B=p_BC[:, -1],
+            classes=p_BC.shape[1],
+        )
 
     @cached_property
     def counts(self) -> Counts:
         """Return how often each class is the label, the answer, and both."""
         hit_B = self.label_B[self.is_right_B]
-        counts = []
-        for class_B in (self.label_B, self.answer_B, hit_B):
-            counts.append(np.bincount(class_B, minlength=self.classes))
-        return Counts(*counts)
+        return Counts(
+            labels=np.bincount(self.label_B, minlength=self.classes),
+            answers=np.bincount(self.answer_B, minlength=self.classes),
+            hits=np.bincount(hit_B, minlength=self.classes),
+        )
 
 
 @dataclass(frozen=True)
@@ -82,15 +90,20 @@ class LabelRows(CountedRows):
     def of(cls, p_BC: np.ndarray, label_BC: np.ndarray, threshold: float) -> LabelRows:
         """Return the rows with these probabilities and labels. The surprise is the mean over labels."""
         answer_BC = p_BC >= threshold
-        p_label_BC = np.where(label_BC, p_BC, 1 - p_BC).clip(SMALLEST)
-        is_right_B = (answer_BC == label_BC).all(1)
-        return cls(is_right_B, -np.log(p_label_BC).mean(1), label_BC, answer_BC)
+        p_label_BC = np.where(label_BC, p_BC, 1 - p_BC)
+        surprise_BC = -np.log(p_label_BC.clip(SMALLEST))
+        return cls(
+            is_right_B=(answer_BC == label_BC).all(1),
+            surprise_B=surprise_BC.mean(1),
+            label_BC=label_BC,
+            answer_BC=answer_BC,
+        )
 
     @cached_property
     def counts(self) -> Counts:
         """Return how often each label is there, is answered, and both."""
-        hits = (self.label_BC & self.answer_BC).sum(0)
-        return Counts(self.label_BC.sum(0), self.answer_BC.sum(0), hits)
+        hit_BC = self.label_BC & self.answer_BC
+        return Counts(labels=self.label_BC.sum(0), answers=self.answer_BC.sum(0), hits=hit_BC.sum(0))
 
 
 @dataclass(frozen=True)
@@ -102,13 +115,14 @@ class NumberRows(ScoredRows):
 
     @cached_property
     def error_B(self) -> np.ndarray:
-        """Answers minus labels, which all metrics need."""
+        """Return answers minus labels. All metrics need them."""
         return self.answer_B - self.label_B
 
     @cached_property
     def squared_error(self) -> float:
-        """The mean squared error, which several metrics need."""
-        return float((self.error_B**2).mean())
+        """Return the mean squared error. Several metrics need it."""
+        squared_B = self.error_B**2
+        return float(squared_B.mean())
 
 
 def accuracy(rows: CountedRows) -> float:
@@ -125,7 +139,8 @@ def balanced_accuracy(rows: CountedRows) -> float:
     """Return the mean over classes of the share of their rows that are answered right."""
     counts = rows.counts
     occurs = counts.labels > 0
-    return float((counts.hits[occurs] / counts.labels[occurs]).mean())
+    recall = counts.hits[occurs] / counts.labels[occurs]
+    return float(recall.mean())
 
 
 def f1_macro(rows: CountedRows) -> float:
@@ -136,7 +151,10 @@ def f1_macro(rows: CountedRows) -> float:
     counts = rows.counts
     total = counts.labels + counts.answers
     occurs = total > 0
-    return float((2 * counts.hits[occurs] / total[occurs]).mean()) if occurs.any() else 0.0
+    if not occurs.any():
+        return 0.0
+    f1 = 2 * counts.hits[occurs] / total[occurs]
+    return float(f1.mean())
 
 
 def f1_micro(rows: CountedRows) -> float:
@@ -147,10 +165,10 @@ def f1_micro(rows: CountedRows) -> float:
 
 
 def roc_auc(rows: ClassRows) -> float:
-    """Return the area under the ROC curve of two classes; NaN when one of them does not occur.
+    """Return the area under the ROC curve of two classes; NaN if one of them does not occur.
 
-    It is the share of pairs in the right order (Mann & Whitney 1947). Ties count half. scikit-learn's
-    function builds the whole curve, which takes longer.
+    It is the share of pairs of a positive and a negative row in the right order (Mann & Whitney 1947).
+    Ties count half. scikit-learn's function builds the whole curve, which takes longer.
     """
     from scipy.stats import rankdata  # takes longer to import than a small model to predict
 
@@ -158,9 +176,12 @@ def roc_auc(rows: ClassRows) -> float:
     negative = len(rows.label_B) - positive
     if not positive or not negative:
         return float("nan")
+
+    # Ranks of positive rows, less those that they would have if all were below the negative rows.
     ranks = rankdata(rows.p_last_B)
-    above = ranks[rows.label_B == 1].sum() - positive * (positive + 1) / 2
-    return float(above / (positive * negative))
+    rank_sum = ranks[rows.label_B == 1].sum()
+    ordered_pairs = rank_sum - positive * (positive + 1) / 2
+    return float(ordered_pairs / (positive * negative))
 
 
 def rmse(rows: NumberRows) -> float:
@@ -174,6 +195,8 @@ def mae(rows: NumberRows) -> float:
 
 
 def r2(rows: NumberRows) -> float:
-    """Return the share of the labels' variance that is explained; NaN when they are all the same."""
+    """Return the share of the labels' variance that is explained; NaN if all labels are the same."""
     variance = float(rows.label_B.var())
-    return 1 - rows.squared_error / variance if variance > 0 else float("nan")
+    if variance == 0:
+        return float("nan")
+    return 1 - rows.squared_error / variance

@@ -16,8 +16,8 @@ from plait.modalities.audio import Config as AudioConfig
 from plait.modalities.audio import filters
 
 ROUNDS = 60  # of Griffin and Lim's algorithm
+MOMENTUM = 0.99  # of these rounds: alpha of Perraudin et al. 2013
 BAND_ROUNDS = 30  # of the multiplicative updates from mel bands to frequencies
-MOMENTUM = 0.99
 
 
 def alignment(log_p_BTL: Tensor, steps_B: Tensor, letters_B: Tensor) -> Tensor:
@@ -27,28 +27,31 @@ def alignment(log_p_BTL: Tensor, steps_B: Tensor, letters_B: Tensor) -> Tensor:
     "Glow-TTS", eq. 6 and 7, monotonic alignment search). `log_p_BTL` is the log-probability that a letter
     makes a spectrum. In a row with fewer spectra than letters, the first letters get one each.
     """
-    count, steps, letters = log_p_BTL.shape
+    rows, steps, letters = log_p_BTL.shape
     impossible = torch.finfo(torch.float32).min / 4
     log_p_BTL = log_p_BTL.float()
     device = log_p_BTL.device
 
     # Forward: the best path to each letter, and whether it came from the letter before.
-    best_BL = log_p_BTL.new_full((count, letters), impossible)
-    moved_BTL = torch.zeros(count, steps, letters, dtype=torch.bool, device=device)
+    best_BL = log_p_BTL.new_full((rows, letters), impossible)
+    moved_BTL = torch.zeros(rows, steps, letters, dtype=torch.bool, device=device)
     for t in range(steps):
-        start_B1 = best_BL.new_full((count, 1), 0.0 if t == 0 else impossible)
+        # Only the first spectrum may come to the first letter from before the text.
+        start = 0.0 if t == 0 else impossible
+        start_B1 = best_BL.new_full((rows, 1), start)
         before_BL = torch.cat([start_B1, best_BL[:, :-1]], 1)
         moved_BTL[:, t] = before_BL > best_BL
         best_BL = torch.maximum(before_BL, best_BL) + log_p_BTL[:, t]
 
     # Backward: follow the best path from the last letter.
-    count_BL = torch.zeros(count, letters, dtype=torch.long, device=device)
-    letter_B = torch.minimum(letters_B, steps_B).clamp(min=1) - 1
+    count_BL = torch.zeros(rows, letters, dtype=torch.long, device=device)
+    letter_B1 = torch.minimum(letters_B, steps_B).clamp(min=1)[:, None] - 1
     for t in range(steps - 1, -1, -1):
-        is_valid_B = t < steps_B
-        count_BL.scatter_add_(1, letter_B[:, None], is_valid_B.long()[:, None])
-        moved_B = moved_BTL[:, t].gather(1, letter_B[:, None])[:, 0]
-        letter_B = letter_B - (moved_B & is_valid_B & (letter_B > 0)).long()
+        is_valid_B1 = (t < steps_B)[:, None]
+        count_BL.scatter_add_(1, letter_B1, is_valid_B1.long())
+        moved_B1 = moved_BTL[:, t].gather(1, letter_B1)
+        goes_back_B1 = moved_B1 & is_valid_B1 & (letter_B1 > 0)
+        letter_B1 = letter_B1 - goes_back_B1.long()
     return count_BL
 
 
@@ -59,26 +62,33 @@ def unevenness(steps_B: Tensor, letters_B: Tensor, steps: int, letters: int) -> 
     alignment to rule them all", sec. 2.4), this favours the diagonal. Without it, a letter that is assigned
     the silence early in training keeps it.
     """
-    device = steps_B.device
-    position_BT = (torch.arange(steps, device=device) + 0.5) / steps_B[:, None].clamp(min=1)
-    position_BL = (torch.arange(letters, device=device) + 0.5) / letters_B[:, None].clamp(min=1)
-    return (position_BT[:, :, None] - position_BL[:, None]).square()
+    step_T = torch.arange(steps, device=steps_B.device)
+    letter_L = torch.arange(letters, device=steps_B.device)
+    position_BT = (step_T + 0.5) / steps_B[:, None].clamp(min=1)
+    position_BL = (letter_L + 0.5) / letters_B[:, None].clamp(min=1)
+    difference_BTL = position_BT[:, :, None] - position_BL[:, None]
+    return difference_BTL.square()
 
 
 def spread(x_BLD: Tensor, count_BL: Tensor) -> tuple[Tensor, Tensor]:
     """Repeat each letter's vector as often as it counts.
 
-    Returns the vectors (B, T, D), and how far each of them is in its letter, from 0 to 1, (B, T).
+    Return the vectors (B, T, D), and how far each of them is in its letter, from 0 to 1, (B, T).
     """
+    rows, letters, width = x_BLD.shape
     end_BL = count_BL.cumsum(1)
     steps = max(int(end_BL[:, -1].max()), 1)
     step_T = torch.arange(steps, device=x_BLD.device)
-    step_BT = step_T.expand(len(x_BLD), -1).contiguous()
-    letter_BT = torch.searchsorted(end_BL, step_BT, right=True).clamp(max=x_BLD.shape[1] - 1)
+
+    # The letter of a step is the first one that ends behind it. Steps behind the text get the last letter.
+    step_BT = step_T.expand(rows, -1).contiguous()
+    letter_BT = torch.searchsorted(end_BL, step_BT, right=True).clamp(max=letters - 1)
+
     count_BT = count_BL.gather(1, letter_BT)
     start_BT = end_BL.gather(1, letter_BT) - count_BT
-    place_BT = (step_T - start_BT + 0.5) / count_BT.clamp(min=1)
-    return x_BLD.gather(1, letter_BT[..., None].expand(-1, -1, x_BLD.shape[2])), place_BT
+    position_BT = (step_T - start_BT + 0.5) / count_BT.clamp(min=1)
+    letter_BTD = letter_BT[..., None].expand(-1, -1, width)
+    return x_BLD.gather(1, letter_BTD), position_BT
 
 
 def griffin_lim(log_mel_TM: Tensor, config: AudioConfig) -> np.ndarray:
@@ -88,26 +98,33 @@ def griffin_lim(log_mel_TM: Tensor, config: AudioConfig) -> np.ndarray:
     (Lee & Seung 2001). Phases are estimated by going back and forth (Griffin & Lim 1984), with momentum
     (Perraudin et al. 2013).
     """
-    width, hop = round(config.window * config.rate), max(round(config.hop * config.rate), 1)
+    width = round(config.window * config.rate)
+    hop = max(round(config.hop * config.rate), 1)
     highest = min(config.highest, config.rate / 2)
     window, weights_FM = filters(config.rate, width, config.bands, config.lowest, highest)
-    size_FT = _frequencies(10.0 ** log_mel_TM.float(), weights_FM).sqrt().T
+    power_TM = 10.0 ** log_mel_TM.float()
+    size_FT = _frequencies(power_TM, weights_FM).sqrt().T
 
+    # Phases start at random, the same ones each time.
     generator = torch.Generator().manual_seed(0)
-    phase_FT = torch.exp(2j * torch.pi * torch.rand(size_FT.shape, generator=generator))
+    turn_FT = torch.rand(size_FT.shape, generator=generator)
+    phase_FT = torch.exp(2j * torch.pi * turn_FT)
     previous_FT = torch.zeros_like(phase_FT)
     length = (len(log_mel_TM) - 1) * hop or None
     for _ in range(ROUNDS):
+        # Keep the phases of the wave's spectra, and drop their magnitudes.
         wave = torch.istft(size_FT * phase_FT, width, hop, window=window, length=length)
         spectrum_FT = torch.stft(wave, width, hop, window=window, return_complex=True)
         accelerated_FT = spectrum_FT + MOMENTUM * (spectrum_FT - previous_FT)
         phase_FT = accelerated_FT / accelerated_FT.abs().clamp(min=1e-9)
         previous_FT = spectrum_FT
-    return np.asarray(torch.istft(size_FT * phase_FT, width, hop, window=window, length=length))
+    wave = torch.istft(size_FT * phase_FT, width, hop, window=window, length=length)
+    return np.asarray(wave)
 
 
 def _frequencies(power_TM: Tensor, weights_FM: Tensor) -> Tensor:
     """Return powers (T, F) of frequencies from those of mel bands, by non-negative least squares."""
+    # Each update keeps powers positive, and lowers the squared error.
     target_TF = power_TM @ weights_FM.T
     power_TF = target_TF / weights_FM.sum(0).square().mean()
     for _ in range(BAND_ROUNDS):
@@ -119,6 +136,7 @@ def _frequencies(power_TM: Tensor, weights_FM: Tensor) -> Tensor:
 def wav(wave: np.ndarray, rate: int) -> bytes:
     """Return a WAV file of 16 bits a sample. A wave with amplitudes above 1 is scaled down."""
     loudest = float(np.abs(wave).max(initial=0.0))
+    scaled = wave / max(loudest, 1.0)
     buffer = io.BytesIO()
-    soundfile.write(buffer, wave / max(loudest, 1.0), rate, format="WAV", subtype="PCM_16")
+    soundfile.write(buffer, scaled, rate, format="WAV", subtype="PCM_16")
     return buffer.getvalue()

@@ -1,6 +1,6 @@
-"""Decode CTC: from the probabilities of each step to a text, where each step writes one unit or nothing
-(Graves et al. 2006, "Connectionist temporal classification").
+"""Decode CTC: from the probabilities of each step to a text. Each step writes one unit or nothing.
 
+See Graves et al. 2006, "Connectionist temporal classification".
 B rows, L steps, V ids, of which `NOTHING`, 0, is the blank.
 """
 
@@ -15,7 +15,8 @@ from torch import Tensor
 
 from plait.tasks.writing.spelling import NOTHING, NGrams
 
-MIN_LOG_P = math.log(1e-4)  # the beam search follows no id that is less likely than this
+# The beam search follows no id that is less likely than this.
+MIN_LOG_P = math.log(1e-4)
 
 
 def greedy(log_p_BLV: Tensor, length_B: Tensor) -> list[list[int]]:
@@ -23,8 +24,10 @@ def greedy(log_p_BLV: Tensor, length_B: Tensor) -> list[list[int]]:
 
     This is best path decoding (ib., sec. 3.2). `length_B` is the number of valid steps.
     """
+    paths = log_p_BLV.argmax(-1).tolist()
+    lengths = length_B.tolist()
     texts = []
-    for path, length in zip(log_p_BLV.argmax(-1).tolist(), length_B.tolist(), strict=True):
+    for path, length in zip(paths, lengths, strict=True):
         text = []
         previous = NOTHING
         for unit in path[: int(length)]:
@@ -62,18 +65,22 @@ _Beams = dict[tuple[int, ...], _Prefix]
 
 @dataclass(frozen=True)
 class _WordModel:
-    """The language model with its weight, and the bonus for each unit."""
+    """What a unit adds to a prefix's score besides its paths: the language model's part, and a bonus."""
 
     ngrams: NGrams | None
     weight: float
     bonus: float
 
     def words_after(self, old: float, prefix: tuple[int, ...], units: list[int]) -> list[float]:
-        """Return the `words` of a prefix, which were `old`, once each of these units is added."""
+        """Return the `words` of a prefix, `old` so far, after each of these units is added to it."""
         if self.ngrams is None:
             return [old + self.bonus] * len(units)
         p_V = self.ngrams.probabilities(prefix)
-        return [old + self.bonus + self.weight * math.log(p_V[unit]) for unit in units]
+        words = []
+        for unit in units:
+            log_p = math.log(p_V[unit])
+            words.append(old + self.bonus + self.weight * log_p)
+        return words
 
 
 def search(
@@ -88,28 +95,35 @@ def search(
     word_model = _WordModel(ngrams, weight, bonus)
     beams: _Beams = {(): _Prefix(blank=0.0)}
     for log_p_V in log_p_LV:
-        extended = _extended(beams, log_p_V, _likely_units(log_p_V, beam), word_model)
+        units = _likely_units(log_p_V, beam)
+        extended = _extended(beams, log_p_V, units, word_model)
         ranked = sorted(extended.items(), key=_score, reverse=True)
         beams = dict(ranked[:beam])
 
-    # A text that stops in the middle of a sentence is less likely.
+    # A text may stop where training texts stop. In the middle of a phrase this is less likely.
     if ngrams is not None:
         for prefix, state in beams.items():
-            state.words += weight * math.log(ngrams.probabilities(prefix)[NOTHING])
+            p_end = ngrams.probabilities(prefix)[NOTHING]
+            state.words += weight * math.log(p_end)
     best_prefix, _ = max(beams.items(), key=_score)
     return list(best_prefix)
 
 
 def _score(entry: tuple[tuple[int, ...], _Prefix]) -> float:
-    return entry[1].score
+    """Return what an entry of `_Beams` is ranked by."""
+    _, state = entry
+    return state.score
 
 
 def _likely_units(log_p_V: np.ndarray, beam: int) -> list[int]:
     """Return the units that one step of the search follows: about `beam` of the likeliest."""
     threshold = MIN_LOG_P
     if beam < len(log_p_V) - 1:
-        threshold = max(threshold, float(np.sort(log_p_V)[-beam - 1]))
-    return [int(unit) for unit in np.flatnonzero(log_p_V >= threshold) if unit != NOTHING]
+        # One more than `beam`, because the blank may be among the likeliest.
+        log_p_of_last = np.sort(log_p_V)[-beam - 1]
+        threshold = max(threshold, float(log_p_of_last))
+    likely = np.flatnonzero(log_p_V >= threshold)
+    return [int(unit) for unit in likely if unit != NOTHING]
 
 
 def _extended(beams: _Beams, log_p_V: np.ndarray, units: list[int], word_model: _WordModel) -> _Beams:
@@ -118,9 +132,11 @@ def _extended(beams: _Beams, log_p_V: np.ndarray, units: list[int], word_model: 
     for prefix, old in beams.items():
         # The step writes a blank, or the last unit once more: the prefix stays.
         same = extended.setdefault(prefix, _Prefix(words=old.words))
-        same.blank = float(np.logaddexp(same.blank, old.paths + log_p_V[NOTHING]))
+        log_p_blank = old.paths + log_p_V[NOTHING]
+        same.blank = float(np.logaddexp(same.blank, log_p_blank))
         if prefix:
-            same.unit = float(np.logaddexp(same.unit, old.unit + log_p_V[prefix[-1]]))
+            log_p_repeated = old.unit + log_p_V[prefix[-1]]
+            same.unit = float(np.logaddexp(same.unit, log_p_repeated))
 
         words_after = word_model.words_after(old.words, prefix, units)
         for unit, words in zip(units, words_after, strict=True):
@@ -130,7 +146,8 @@ def _extended(beams: _Beams, log_p_V: np.ndarray, units: list[int], word_model: 
             # Only a blank separates a unit from the same unit before it.
             is_repeated = bool(prefix) and prefix[-1] == unit
             before = old.blank if is_repeated else old.paths
-            new.unit = float(np.logaddexp(new.unit, before + log_p_V[unit]))
+            log_p_longer = before + log_p_V[unit]
+            new.unit = float(np.logaddexp(new.unit, log_p_longer))
     return extended
 
 
@@ -139,10 +156,14 @@ def padded(texts: list[list[int]], absent: Tensor, mark: int) -> Tensor:
 
     A row that is absent has `mark` as its first id.
     """
+    # One unit at least, so that there is a place for the mark.
     longest = max(map(len, texts), default=0)
-    ids_BL = torch.full((len(texts), max(longest, 1)), NOTHING, dtype=torch.long)
+    units = max(longest, 1)
+    ids_BL = torch.full((len(texts), units), NOTHING, dtype=torch.long)
     for row, ids in enumerate(texts):
         ids_BL[row, : len(ids)] = torch.tensor(ids, dtype=torch.long)
-    ids_BL[absent.cpu()] = NOTHING
-    ids_BL[absent.cpu(), 0] = mark
+
+    absent_B = absent.cpu()
+    ids_BL[absent_B] = NOTHING
+    ids_BL[absent_B, 0] = mark
     return ids_BL

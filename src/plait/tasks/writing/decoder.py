@@ -1,5 +1,6 @@
-"""A transformer decoder that writes text (Vaswani et al. 2017, "Attention is all you need", sec. 3.1, with
-normalisation first), and the beam search for its likeliest text.
+"""A transformer decoder that writes text, and the beam search for its likeliest text.
+
+The decoder is that of Vaswani et al. 2017, "Attention is all you need", sec. 3.1, with normalisation first.
 
 B rows, M tokens of memory, L steps, V ids, D width, K beams.
 """
@@ -46,8 +47,10 @@ def positions(steps: int, width: int, device: torch.device) -> Tensor:
     """Return sines and cosines of each step, (steps, width) (ib., sec. 3.5)."""
     step_L1 = torch.arange(steps, device=device)[:, None]
     even = torch.arange(0, width, 2, device=device)
-    angle = step_L1 * torch.exp(even * (-math.log(10_000.0) / width))
-    return torch.stack([angle.sin(), angle.cos()], 2).flatten(1)[:, :width]
+    frequency = torch.exp(even * (-math.log(10_000.0) / width))
+    angle = step_L1 * frequency
+    interleaved = torch.stack([angle.sin(), angle.cos()], 2).flatten(1)
+    return interleaved[:, :width]  # an odd width leaves one cosine over
 
 
 class TextDecoder(nn.Module):
@@ -59,7 +62,9 @@ class TextDecoder(nn.Module):
     def __init__(self, vocabulary: int, width: int, heads: int, layers: int, dropout: float) -> None:
         super().__init__()
         self.width = width
-        self.embedding = nn.Embedding(vocabulary + 1, width)  # the last one begins a text
+
+        # The last one begins a text.
+        self.embedding = nn.Embedding(vocabulary + 1, width)
         layer = nn.TransformerDecoderLayer(
             width, heads, 2 * width, dropout, "gelu", batch_first=True, norm_first=True
         )
@@ -73,12 +78,16 @@ class TextDecoder(nn.Module):
         begin_B1 = ids_BL.new_full((len(ids_BL), 1), len(self.bias))
         input_BL = torch.cat([begin_B1, ids_BL], 1)
         steps, width = input_BL.shape[1], self.embedding.embedding_dim
-        x_BLD = self.embedding(input_BL) * math.sqrt(width) + positions(steps, width, ids_BL.device)
+        embedded_BLD = self.embedding(input_BL) * math.sqrt(width)
+        x_BLD = embedded_BLD + positions(steps, width, ids_BL.device)
+
+        # True where a step may not attend to another one, because it is later.
         later_LL = torch.ones(steps, steps, dtype=torch.bool, device=ids_BL.device).triu(1)
         y_BLD = self.layers(
             self.dropout(x_BLD), memory_BMD, tgt_mask=later_LL, memory_key_padding_mask=~mask_BM
         )
-        return y_BLD @ self.embedding.weight[:-1].T.to(y_BLD.dtype) + self.bias
+        weight_VD = self.embedding.weight[:-1]
+        return y_BLD @ weight_VD.T.to(y_BLD.dtype) + self.bias
 
 
 def surprise(logits_BLV: Tensor, ids_BL: Tensor, smoothing: float = 0.0) -> Tensor:
@@ -91,7 +100,8 @@ def surprise(logits_BLV: Tensor, ids_BL: Tensor, smoothing: float = 0.0) -> Tens
     loss_BL = F.cross_entropy(
         logits_BLV.float().transpose(1, 2), target_BL, reduction="none", label_smoothing=smoothing
     )
-    mask_BL = steps_mask(target_BL.shape[1], (ids_BL != NOTHING).sum(1) + 1)
+    length_B = (ids_BL != NOTHING).sum(1) + 1
+    mask_BL = steps_mask(target_BL.shape[1], length_B)
     return (loss_BL * mask_BL).sum(1) / mask_BL.sum(1)
 
 
@@ -100,7 +110,8 @@ def continuations(texts: Iterable[list[int]]) -> Continuations:
     after: dict[tuple[int, ...], set[int]] = {}
     for ids in texts:
         for end, next_id in enumerate([*ids, NOTHING]):
-            after.setdefault(tuple(ids[:end]), set()).add(next_id)
+            prefix = tuple(ids[:end])
+            after.setdefault(prefix, set()).add(next_id)
     return {prefix: sorted(next_ids) for prefix, next_ids in after.items()}
 
 
@@ -114,34 +125,40 @@ def search(
 
     `log_p_next(ids_NL, row_N)` gives log-probabilities (N, V) of the id that follows each prefix of the row.
     """
+    # One beam at first: the empty prefix.
     ids_BKL = torch.zeros(rows, 1, 0, dtype=torch.long, device=device)
     log_p_BK = torch.zeros(rows, 1, device=device)
-    best: list[tuple[float, list[int]]] = [(-math.inf, [])] * rows
+    nothing_yet: tuple[float, list[int]] = (-math.inf, [])
+    best = [nothing_yet] * rows
     for step in range(options.longest + 1):
         beams = log_p_BK.shape[1]
         row_N = torch.arange(rows, device=device).repeat_interleave(beams)
         ids_NL = ids_BKL.flatten(0, 1)
         log_p_NV = log_p_next(ids_NL, row_N)
         if step == options.longest:
+            # Nothing but the end may follow.
             log_p_NV[:, NOTHING + 1 :] = -math.inf
         log_p_NV = _without_forbidden(log_p_NV, ids_NL, options)
         log_p_BKV = log_p_BK[:, :, None] + log_p_NV.unflatten(0, (rows, beams))
 
-        # A text may end here.
+        # A text may end here. Remember it if it is the best so far.
         ended_BK = options.score(log_p_BKV[:, :, NOTHING], step)
         _keep_best(best, ended_BK, ids_BKL)
         log_p_BKV[:, :, NOTHING] = -math.inf
 
         # Or it goes on, with the likeliest ids of all beams.
+        vocabulary = log_p_BKV.shape[2]
         count = min(options.beam, log_p_BKV[0].numel())
         log_p_BK, index_BK = log_p_BKV.flatten(1).topk(count)
-        beam_BK1 = (index_BK // log_p_BKV.shape[2])[..., None]
-        next_BK1 = (index_BK % log_p_BKV.shape[2])[..., None]
-        ids_BKL = torch.cat([ids_BKL.gather(1, beam_BK1.expand(-1, -1, step)), next_BK1], 2)
+        beam_BK1 = (index_BK // vocabulary)[..., None]
+        next_BK1 = (index_BK % vocabulary)[..., None]
+        prefix_BKL = ids_BKL.gather(1, beam_BK1.expand(-1, -1, step))
+        ids_BKL = torch.cat([prefix_BKL, next_BK1], 2)
 
         # Stop when no row has a prefix that is likelier than its best text.
         best_B = torch.tensor([score for score, _ in best], device=device)
-        if not bool((options.score(log_p_BK[:, 0], step + 1) > best_B).any()):
+        prefix_score_B = options.score(log_p_BK[:, 0], step + 1)
+        if not bool((prefix_score_B > best_B).any()):
             break
     return [ids for _, ids in best]
 
@@ -150,7 +167,8 @@ def _keep_best(best: list[tuple[float, list[int]]], score_BK: Tensor, ids_BKL: T
     """Replace the best text of each row for which a beam has a better one."""
     for row, scores in enumerate(score_BK.tolist()):
         beam = max(range(len(scores)), key=scores.__getitem__)
-        if scores[beam] > best[row][0]:
+        best_score, _ = best[row]
+        if scores[beam] > best_score:
             best[row] = scores[beam], ids_BKL[row, beam].tolist()
 
 
@@ -160,12 +178,14 @@ def _without_forbidden(log_p_NV: Tensor, ids_NL: Tensor, options: SearchOptions)
         return log_p_NV
     for row, ids in enumerate(ids_NL.tolist()):
         if options.allowed is not None:
+            # A beam that is not the beginning of an allowed text may only end.
             next_ids = options.allowed.get(tuple(ids), [NOTHING])
             allowed_log_p = log_p_NV[row, next_ids].clone()
             log_p_NV[row] = -math.inf
             log_p_NV[row, next_ids] = allowed_log_p
         if options.no_repeat:
-            log_p_NV[row, _repeating(ids, options.no_repeat)] = -math.inf
+            repeating = _repeating(ids, options.no_repeat)
+            log_p_NV[row, repeating] = -math.inf
     return log_p_NV
 
 
@@ -173,9 +193,12 @@ def _repeating(ids: list[int], length: int) -> list[int]:
     """Return the ids that would write a sequence of `length` ids for the second time."""
     if len(ids) < length:
         return []
-    tail = ids[len(ids) - length + 1 :]
+
+    # Any id that has followed the last `length` - 1 ids before.
+    tail_start = len(ids) - length + 1
+    tail = ids[tail_start:]
     repeating = []
-    for start in range(len(ids) - length + 1):
+    for start in range(tail_start):
         end = start + length - 1
         if ids[start:end] == tail:
             repeating.append(ids[end])

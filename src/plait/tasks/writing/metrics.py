@@ -1,6 +1,6 @@
-"""How near a text is to the one that was expected: error rates by jiwer, BLEU and chrF by sacrebleu.
+"""Measure how near a text is to its label: error rates by jiwer, BLEU and chrF by sacrebleu.
 
-All of them are made of sums over rows. What is added up is computed once; a sample of rows then costs
+All metrics are made of sums over rows. What is added up is computed once. A sample of rows then costs
 next to nothing. B rows.
 """
 
@@ -17,8 +17,11 @@ from plait.tasks.base_metrics import ScoredRows
 if TYPE_CHECKING:
     from jiwer import CharacterOutput, WordOutput
 
+# The kinds of jiwer's chunks that are mistakes. The other kind is "equal".
 EDITS = ("substitute", "delete", "insert")
-CHARACTERS, BETA = 6, 2  # of chrF: the longest n-grams, and how much more recall weighs than precision
+
+# Of chrF: the longest n-grams, and how much more recall weighs than precision.
+CHARACTERS, BETA = 6, 2
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class TextRows(ScoredRows):
 
 @dataclass(frozen=True)
 class EditedRows(TextRows):
-    """What error rates are made of: edits that turn the label into the answer, and the label's length."""
+    """The edits that turn each row's label into its answer, and the label's length. Error rates need both."""
 
     character_edits_B: np.ndarray
     characters_B: np.ndarray
@@ -53,7 +56,11 @@ class EditedRows(TextRows):
 
 @dataclass(frozen=True)
 class OverlapRows(TextRows):
-    """What BLEU and chrF are made of: counts of n-grams, (B, 10) and (B, 6, 3)."""
+    """Counts of n-grams, of which BLEU and chrF are made.
+
+    `bleu_B` (B, 10) has both lengths, the matches of n = 1 to 4, and the n-grams of the answer. `chrf_B`
+    (B, 6, 3) has the rows of `_character_matches`.
+    """
 
     bleu_B: np.ndarray
     chrf_B: np.ndarray
@@ -64,7 +71,9 @@ class OverlapRows(TextRows):
         from sacrebleu.metrics import BLEU
 
         bleu = BLEU(force=True)  # a text that looks tokenized is no reason for a warning
-        bleu_B, chrf_B = np.zeros((len(labels), 10), int), np.zeros((len(labels), CHARACTERS, 3), int)
+        rows = len(labels)
+        bleu_B = np.zeros((rows, 10), int)
+        chrf_B = np.zeros((rows, CHARACTERS, 3), int)
         for row, (answer, label) in enumerate(zip(answers, labels, strict=True)):
             score = bleu.corpus_score([answer], [[label]])
             bleu_B[row] = [score.sys_len, score.ref_len, *score.counts, *score.totals]
@@ -74,32 +83,41 @@ class OverlapRows(TextRows):
 
 def exact_match(rows: TextRows) -> float:
     """Return the share of rows whose answer is the label."""
-    return float(rows.is_same_B.sum() / max(len(rows.is_same_B), 1))
+    count = max(len(rows.is_same_B), 1)
+    return float(rows.is_same_B.sum() / count)
 
 
 def cer(rows: EditedRows) -> float:
-    """Return the character error rate: edits by the number of characters of all labels."""
-    return float(rows.character_edits_B.sum() / max(rows.characters_B.sum(), 1))
+    """Return the character error rate: edits over the number of characters of all labels."""
+    characters = max(rows.characters_B.sum(), 1)
+    return float(rows.character_edits_B.sum() / characters)
 
 
 def wer(rows: EditedRows) -> float:
-    """Return the word error rate: edits by the number of words of all labels."""
-    return float(rows.word_edits_B.sum() / max(rows.words_B.sum(), 1))
+    """Return the word error rate: edits over the number of words of all labels."""
+    words = max(rows.words_B.sum(), 1)
+    return float(rows.word_edits_B.sum() / words)
 
 
 def chrf(rows: OverlapRows) -> float:
     """Return chrF (Popovic 2015), from 0 to 1.
 
-    It is the F score, which weighs recall twice, of the mean precision and recall over each n of which both
-    sides have n-grams.
+    Precision and recall are means over each n of which both sides have n-grams. chrF is their F score, which
+    weighs recall twice.
     """
     counts = rows.chrf_B.sum(0)
-    counts = counts[(counts[:, :2] > 0).all(1)]
+    both_have = (counts[:, :2] > 0).all(1)
+    counts = counts[both_have]
     if not len(counts):
         return 0.0
-    precision, recall = (counts[:, 2:] / counts[:, :2]).mean(0)
+
+    # The n-grams that both have, over those of the answer (precision) and of the label (recall).
+    shares = counts[:, 2:] / counts[:, :2]
+    precision, recall = shares.mean(0)
     weighted = BETA**2 * precision + recall
-    return float((1 + BETA**2) * precision * recall / weighted) if weighted else 0.0
+    if not weighted:
+        return 0.0
+    return float((1 + BETA**2) * precision * recall / weighted)
 
 
 def bleu(rows: OverlapRows) -> float:
@@ -113,30 +131,38 @@ def bleu(rows: OverlapRows) -> float:
 
 def _edits(compared: CharacterOutput | WordOutput) -> tuple[np.ndarray, np.ndarray]:
     """Return the number of edits and the length of the label of each row, as jiwer compared them."""
-    edits_B, length_B = np.zeros(len(compared.references)), np.zeros(len(compared.references))
-    for row, (chunks, label) in enumerate(zip(compared.alignments, compared.references, strict=True)):
-        for chunk in chunks:
-            if chunk.type in EDITS:
-                deleted = chunk.ref_end_idx - chunk.ref_start_idx
-                inserted = chunk.hyp_end_idx - chunk.hyp_start_idx
-                edits_B[row] += max(deleted, inserted)
-        length_B[row] = len(label)
+    rows = len(compared.references)
+    edits_B = np.zeros(rows)
+    length_B = np.zeros(rows)
+    for row in range(rows):
+        length_B[row] = len(compared.references[row])
+        for chunk in compared.alignments[row]:
+            if chunk.type not in EDITS:
+                continue
+
+            # A substitution has as many units on both sides. The other edits have units on one side.
+            deleted = chunk.ref_end_idx - chunk.ref_start_idx
+            inserted = chunk.hyp_end_idx - chunk.hyp_start_idx
+            edits_B[row] += max(deleted, inserted)
     return edits_B, length_B
 
 
 def _same(answers: Sequence[str], labels: Sequence[str]) -> np.ndarray:
-    return np.array([answer == label for answer, label in zip(answers, labels, strict=True)], dtype=bool)
+    """Return True where an answer is its label, (B,)."""
+    pairs = zip(answers, labels, strict=True)
+    return np.array([answer == label for answer, label in pairs], dtype=bool)
 
 
 def _character_matches(answer: str, label: str) -> list[list[int]]:
-    """Return for each n up to 6 the n-grams of characters in the answer, in the label, and in both."""
+    """Count n-grams of characters: for each n up to 6, those of the answer, of the label, and of both."""
     from sacrebleu.metrics.helpers import extract_all_char_ngrams
 
     ngrams_of_answer = extract_all_char_ngrams(answer, CHARACTERS, False)
     ngrams_of_label = extract_all_char_ngrams(label, CHARACTERS, False)
     counts = []
     for of_answer, of_label in zip(ngrams_of_answer, ngrams_of_label, strict=True):
-        # if the label has no n-gram to find, those of the answer are no mistakes
+        # A label that is too short for n-grams makes those of the answer no mistakes.
         count = of_answer.total() if of_label else 0
-        counts.append([count, of_label.total(), (of_answer & of_label).total()])
+        in_both = of_answer & of_label
+        counts.append([count, of_label.total(), in_both.total()])
     return counts

@@ -1,5 +1,6 @@
-"""The decoder of a pretrained network that turns text into text (as T5, BART or Marian). Here it writes from
-the tokens of any inputs.
+"""The decoder of a pretrained network that turns text into text, as T5, BART or Marian do.
+
+Here it writes from the tokens of any inputs.
 
 B rows, M tokens of memory, L steps, V ids, `NOTHING` among them, D the network's width.
 """
@@ -23,15 +24,19 @@ from plait.tasks.writing.spelling import NOTHING
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+IMPOSSIBLE = -1e4  # logit of an id that is not written, within the range of half precision
+
 
 class PretrainedDecoder(nn.Module):
     """A pretrained decoder with the interface of `decoder.TextDecoder`.
 
     Its ids are the network's own, shifted by one, and `NOTHING` is the network's end of a text. The
-    network's encoder is left out. The memory has the width `width`, and parameters take `rate` of the
-    recipe's learning rate. `kind` is the class of transformers that makes the network. Every text comes
-    after the network's own ids `prefix`, or after its begin of a text if that is empty. The ids `never`
-    are not written.
+    network's encoder is left out. The memory has the width `width`. Parameters take `rate` of the recipe's
+    learning rate. `kind` is the class of transformers that makes the network, and `expected` what an error
+    says about it.
+
+    Every text comes after the network's own ids `prefix`. If that is empty, it comes after the network's
+    begin of a text. The ids `never` are not written.
     """
 
     kind = "AutoModelForSeq2SeqLM"
@@ -47,6 +52,7 @@ class PretrainedDecoder(nn.Module):
             raise RecipeError(
                 "a pretrained decoder needs transformers: pip install 'plait[pretrained]'"
             ) from None
+
         fields = {name: option for name, option in architecture.items() if name not in NOT_FORM}
         settings = transformers.AutoConfig.for_model(**fields)
         self.loader = getattr(transformers, self.kind)
@@ -54,6 +60,9 @@ class PretrainedDecoder(nn.Module):
             raise RecipeError(f"a {architecture.get('model_type')} does not {self.expected}")
         network = self.loader.from_config(settings, dtype=torch.float32, trust_remote_code=False)
         self.network = _without_encoder(network)
+        self.width = int(settings.hidden_size)
+        self.rate = rate
+
         self.prefix = list(prefix) or [settings.decoder_start_token_id]
         self.end = settings.eos_token_id
         marks = {
@@ -64,10 +73,10 @@ class PretrainedDecoder(nn.Module):
             *never,
         }
         self.never = sorted(mark for mark in marks if mark is not None)
-        self.width, self.rate = int(settings.hidden_size), rate
 
     def load(self, folder: Path) -> None:
         """Load the weights of the model in a folder."""
+        # Loading a model never executes code, nor does it ask the hub.
         safely = {"use_safetensors": True, "trust_remote_code": False, "local_files_only": True}
         with quiet():
             pretrained = self.loader.from_pretrained(folder, dtype=torch.float32, **safely)
@@ -84,17 +93,21 @@ class PretrainedDecoder(nn.Module):
         from transformers.modeling_outputs import BaseModelOutput
 
         network_ids_BL = torch.where(ids_BL == NOTHING, self.end, ids_BL - 1)
-        prefix_BL = torch.tensor([self.prefix], device=ids_BL.device).expand(len(ids_BL), -1)
+        prefix_1L = torch.tensor([self.prefix], device=ids_BL.device)
+        prefix_BL = prefix_1L.expand(len(ids_BL), -1)
         output = self.network(
             encoder_outputs=BaseModelOutput(last_hidden_state=memory_BMD),
             attention_mask=mask_BM.long(),
             decoder_input_ids=torch.cat([prefix_BL, network_ids_BL], 1),
             use_cache=False,
         )
+
+        # The last id of the prefix predicts the first one of the text.
         logits_BLV: Tensor = output.logits[:, len(self.prefix) - 1 :]
         end_BL1 = logits_BLV[..., self.end : self.end + 1]
         never = torch.tensor(self.never, device=logits_BLV.device)
-        return torch.cat([end_BL1, logits_BLV.index_fill(2, never, -1e4)], 2)
+        written_BLV = logits_BLV.index_fill(2, never, IMPOSSIBLE)
+        return torch.cat([end_BL1, written_BLV], 2)
 
 
 def files(model: str) -> tuple[Architecture, Tokenizer]:
@@ -106,15 +119,17 @@ def files(model: str) -> tuple[Architecture, Tokenizer]:
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise RecipeError(f"'{model}' has no tokenizer.json, expected in {folder}")
-    return weights.read_json(folder, "config.json"), Tokenizer.from_file(str(path))
+    architecture = weights.read_json(folder, "config.json")
+    return architecture, Tokenizer.from_file(str(path))
 
 
 def _without_encoder(network: PreTrainedModel) -> PreTrainedModel:
     """Replace the network's encoder, wherever it is referred to, by a module without parameters."""
     encoder = network.get_encoder()
     for name, module in list(network.named_modules()):
-        if module is encoder:
-            parent_name, _, attribute = name.rpartition(".")
-            parent = network.get_submodule(parent_name) if parent_name else network
-            setattr(parent, attribute, nn.Identity())
+        if module is not encoder:
+            continue
+        parent_name, _, attribute = name.rpartition(".")
+        parent = network.get_submodule(parent_name) if parent_name else network
+        setattr(parent, attribute, nn.Identity())
     return network

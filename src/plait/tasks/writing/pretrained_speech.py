@@ -1,5 +1,6 @@
-"""The decoder of a pretrained network that generates text from speech, as Whisper does, to be trained
-further.
+"""The decoder of a pretrained network that generates text from speech, as Whisper does.
+
+It is trained further.
 
 B rows, M tokens of memory, D the network's width.
 """
@@ -22,7 +23,8 @@ def aligns(model: str) -> bool:
 
     Raises `RecipeError` if it is neither.
     """
-    architectures = weights.read_json(weights.find(model), "config.json").get("architectures") or ["?"]
+    config = weights.read_json(weights.find(model), "config.json")
+    architectures = config.get("architectures") or ["?"]
     kind = architectures[0]
     if not kind.endswith(("ForCTC", "ForConditionalGeneration", "ForSpeechSeq2Seq")):
         raise RecipeError(
@@ -47,12 +49,16 @@ class SpeechDecoder(PretrainedDecoder):
         from transformers.modeling_outputs import BaseModelOutput
 
         rows, tokens = memory_BMD.shape[:2]
-        prefix_BL = torch.tensor([self.prefix], device=memory_BMD.device).expand(rows, -1)
+        prefix_1L = torch.tensor([self.prefix], device=memory_BMD.device)
+        prefix_BL = prefix_1L.expand(rows, -1)
+
+        # The end of a text is among the ids that are never written, but this search needs it.
+        suppressed = [mark for mark in self.never if mark != self.end]
         config = GenerationConfig(
             num_beams=beam,
             do_sample=False,
             max_new_tokens=limit,
-            suppress_tokens=[mark for mark in self.never if mark != self.end] or None,
+            suppress_tokens=suppressed or None,
             eos_token_id=self.end,
             pad_token_id=self.end,
             decoder_start_token_id=self.prefix[0],
@@ -66,6 +72,8 @@ class SpeechDecoder(PretrainedDecoder):
             attention_mask=memory_BMD.new_ones((rows, tokens), dtype=torch.long),
             decoder_input_ids=prefix_BL,
         )
+
+        # Our ids are the network's plus one.
         texts = []
         for ids in output_BL[:, len(self.prefix) :].tolist():
             if self.end in ids:
@@ -83,23 +91,27 @@ def files_for(model: str, language: str, form: Form) -> tuple[Architecture, Spel
     """
     architecture, tokenizer = files(model)
     settings = weights.read_json(weights.find(model), "generation_config.json")
-    languages: dict[str, int] = {}
+    id_of_language: dict[str, int] = {}
     for mark, token_id in (settings.get("lang_to_id") or {}).items():
-        languages[mark.strip("<|>")] = token_id
-    _check_language(model, language, languages)
+        id_of_language[mark.strip("<|>")] = token_id
+    _check_language(model, language, id_of_language)
 
-    start = settings.get("decoder_start_token_id", architecture.get("decoder_start_token_id"))
-    prefix = [start]
-    if languages:
-        prefix += [languages[language], (settings.get("task_to_id") or {}).get("transcribe")]
-    prefix.append(settings.get("no_timestamps_token_id", tokenizer.token_to_id("<|notimestamps|>")))
+    # The order is Whisper's: begin, language, task, no time marks. Ids that the network lacks are None.
+    begin = architecture.get("decoder_start_token_id")
+    marks = [settings.get("decoder_start_token_id", begin)]
+    if id_of_language:
+        id_of_task = settings.get("task_to_id") or {}
+        marks += [id_of_language[language], id_of_task.get("transcribe")]
+    no_time_marks = tokenizer.token_to_id("<|notimestamps|>")
+    marks.append(settings.get("no_timestamps_token_id", no_time_marks))
+    prefix = [mark for mark in marks if mark is not None]
 
     never = []
     for token_id, token in tokenizer.get_added_tokens_decoder().items():
         if token.special or token.content.startswith("<|"):
             never.append(token_id)
     spelling = Spelling.pretrained(tokenizer, form, _first_blank(tokenizer))
-    return architecture, spelling, [token_id for token_id in prefix if token_id is not None], never
+    return architecture, spelling, prefix, never
 
 
 def _check_language(model: str, language: str, languages: dict[str, int]) -> None:

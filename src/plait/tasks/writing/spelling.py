@@ -15,8 +15,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from plait.table.json import JSON, read_as
 
-NOTHING = 0  # the id that stands for no text: padding, CTC's blank, the end of a generated text
-UNKNOWN = "\ufffd"  # stands for all that no training text has; its id is the last one
+# The id that stands for no text: padding, CTC's blank, the end of a generated text.
+NOTHING = 0
+
+# The piece that stands for everything that no training text has. Its id is the last one.
+UNKNOWN = "\ufffd"
 
 Units = Literal["characters", "subwords"]
 Form = Literal["written", "spoken"]
@@ -29,16 +32,19 @@ def plain(text: str, form: Form) -> str:
     lower case (after NFKC) and leaves only letters, digits, marks and apostrophes: what can be heard.
     """
     if form == "spoken":
-        text = unicodedata.normalize("NFKC", text).lower().replace("’", "'")
+        text = unicodedata.normalize("NFKC", text).lower()
+        text = text.replace("’", "'")
         text = "".join(_audible(character) for character in text)
     else:
         text = unicodedata.normalize("NFC", text)
-    return re.sub(r"\s+", " ", text).strip()
+    single_blanks = re.sub(r"\s+", " ", text)
+    return single_blanks.strip()
 
 
 def _audible(character: str) -> str:
     """Return a character of a spoken text; a blank instead of a character that cannot be heard."""
-    is_audible = character == "'" or unicodedata.category(character)[0] in "LMN"
+    category = unicodedata.category(character)
+    is_audible = character == "'" or category[0] in "LMN"  # letters, marks and numbers
     return character if is_audible else " "
 
 
@@ -75,7 +81,7 @@ class Spelling:
 
     @classmethod
     def pretrained(cls, tokenizer: Tokenizer, form: Form, before: str = "") -> Spelling:
-        """Return the spelling of a pretrained model: its own ids plus one, so that 0 is free."""
+        """Return the spelling of a pretrained model: its own ids plus one, so that 0 is `NOTHING`."""
         tokenizer.no_padding()
         tokenizer.no_truncation()
         return cls("pretrained", form, _pieces(tokenizer), tokenizer, before)
@@ -90,9 +96,12 @@ class Spelling:
         letters = sorted(set("".join(plain_texts)))
         if units == "characters":
             return cls(units, form, [*letters, UNKNOWN])
+
         tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
         tokenizer.decoder = decoders.Metaspace()
+
+        # Room for all letters, the mark between words, and the unknown piece.
         size = max(vocabulary, len(letters) + 2)
         trainer = trainers.BpeTrainer(
             vocab_size=size,
@@ -102,7 +111,10 @@ class Spelling:
             initial_alphabet=letters,
         )
         tokenizer.train_from_iterator(plain_texts, trainer)
-        return cls(units, form, [*_pieces(tokenizer)[1:], UNKNOWN], tokenizer)
+
+        # The trainer puts the unknown piece first. Here it comes last.
+        pieces = _pieces(tokenizer)[1:]
+        return cls(units, form, [*pieces, UNKNOWN], tokenizer)
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text."""
@@ -111,7 +123,8 @@ class Spelling:
             encoding = self.tokenizer.encode(self.before + text, add_special_tokens=False)
             return [network_id + 1 for network_id in encoding.ids]
         pieces = text if self.tokenizer is None else self.tokenizer.encode(text).tokens
-        return [self._ids.get(piece, len(self.pieces)) for piece in pieces]
+        unknown = len(self.pieces)
+        return [self._ids.get(piece, unknown) for piece in pieces]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of ids. `NOTHING` and negative ids are left out."""
@@ -138,7 +151,9 @@ class Spelling:
     def from_state(cls, state: JSON) -> Spelling:
         """Restore a spelling. States of older versions have no `before`."""
         fields = _State.model_validate(state)
-        tokenizer = None if fields.tokenizer is None else Tokenizer.from_str(json.dumps(fields.tokenizer))
+        tokenizer = None
+        if fields.tokenizer is not None:
+            tokenizer = Tokenizer.from_str(json.dumps(fields.tokenizer))
         return cls(fields.units, fields.form, fields.pieces, tokenizer, fields.before)
 
 
@@ -166,16 +181,20 @@ class NGrams:
     """
 
     def __init__(self, order: int, size: int, counts: dict[tuple[int, ...], dict[int, int]]) -> None:
-        self.order, self.size, self.counts = order, size, counts
+        self.order = order
+        self.size = size
+        self.counts = counts
         self._cache: dict[tuple[int, ...], np.ndarray] = {}
 
     @classmethod
     def fit(cls, texts: Iterable[list[int]], order: int, size: int) -> NGrams:
         """Count the ids after each context of up to `order` - 1 ids. `size` counts `NOTHING` too."""
         counters: dict[tuple[int, ...], Counter[int]] = {}
+        before_text = [NOTHING] * (order - 1)
         for ids in texts:
-            sequence = [NOTHING] * (order - 1) + ids + [NOTHING]
+            sequence = [*before_text, *ids, NOTHING]
             for end in range(order - 1, len(sequence)):
+                # Shorter contexts are counted too, because probabilities are interpolated with theirs.
                 for length in range(order):
                     context = tuple(sequence[end - length : end])
                     counters.setdefault(context, Counter())[sequence[end]] += 1
@@ -184,8 +203,9 @@ class NGrams:
 
     def probabilities(self, before: tuple[int, ...]) -> np.ndarray:
         """Return the probability of each id after these ids, of which the last `order` - 1 count, (size,)."""
-        padded = (NOTHING,) * (self.order - 1) + before
-        return self._after(padded[len(padded) - self.order + 1 :])
+        length = self.order - 1
+        padded = (NOTHING,) * length + before
+        return self._after(padded[len(padded) - length :])
 
     def _after(self, context: tuple[int, ...]) -> np.ndarray:
         """Return p(i | h) = (c(h i) + N(h) p(i | h')) / (c(h) + N(h)).
@@ -195,23 +215,34 @@ class NGrams:
         """
         if context in self._cache:
             return self._cache[context]
-        shorter = self._after(context[1:]) if context else np.full(self.size, 1 / self.size)
+        if context:
+            shorter_p_V = self._after(context[1:])
+        else:
+            shorter_p_V = np.full(self.size, 1 / self.size)
         counts = self.counts.get(context)
         if counts is None:
-            return shorter
-        probability = len(counts) * shorter
-        probability[list(counts)] += np.array(list(counts.values()))
-        self._cache[context] = probability / (sum(counts.values()) + len(counts))
-        return self._cache[context]
+            return shorter_p_V
+
+        different = len(counts)
+        total = sum(counts.values())
+        weighted_V = different * shorter_p_V
+        weighted_V[list(counts)] += np.array(list(counts.values()))
+        p_V = weighted_V / (total + different)
+        self._cache[context] = p_V
+        return p_V
 
     def state(self) -> JSON:
         """Return the counts as JSON, which has no tuples as keys."""
-        pairs = [(context, list(counts.items())) for context, counts in self.counts.items()]
+        pairs = []
+        for context, counts in self.counts.items():
+            pairs.append((context, list(counts.items())))
         return {"order": self.order, "size": self.size, "counts": pairs}
 
     @classmethod
     def from_state(cls, state: JSON) -> NGrams:
         """Restore the counts."""
+        order = read_as(int, state["order"])
+        size = read_as(int, state["size"])
         pairs = read_as(list[tuple[list[int], list[tuple[int, int]]]], state["counts"])
-        counts = {tuple(context): dict(counts) for context, counts in pairs}
-        return cls(read_as(int, state["order"]), read_as(int, state["size"]), counts)
+        counts = {tuple(context): dict(next_counts) for context, next_counts in pairs}
+        return cls(order, size, counts)

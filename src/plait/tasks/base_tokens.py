@@ -1,0 +1,36 @@
+"""Tasks that read the tokens of their columns, and not the fused vector: writing and comparison."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from torch import Tensor
+
+from plait.nn.batch import Encoded, Fused, Tokens
+from plait.tasks.base import MAIN, LossOf, Task, Widths
+
+
+class TokenTask(Task):
+    """A task with one loss, whose head reads the tokens of all its columns."""
+
+    @abstractmethod
+    def build_head(self, widths: dict[str, int]) -> None:
+        """Make the head for tokens of these widths, by column."""
+
+    @abstractmethod
+    def forward(self, tokens: dict[str, Tokens]) -> Tensor:
+        """Return the output of some rows from the tokens of each column, (B, ...)."""
+
+    def build(self, widths: Widths) -> None:
+        """Make the head for the tokens of each column."""
+        self.build_head(widths.columns)
+
+    def answer(self, fused: Fused | None, encoded: Encoded) -> Tensor:
+        """Return the output of some rows, computed from all tokens."""
+        output: Tensor = self(encoded.tokens)
+        return output
+
+    def losses(self, fused: Fused | None, encoded: Encoded, loss_of: LossOf) -> dict[str, Tensor]:
+        """Return the loss of the output: there are no unimodal losses."""
+        output = self(encoded.tokens)
+        return {MAIN: loss_of(output, None)}
