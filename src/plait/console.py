@@ -15,19 +15,26 @@ if TYPE_CHECKING:
 
 DRAW_EVERY = 0.1  # seconds
 
+# What steers a terminal or hides text in it: control characters but for tab and newline, marks that turn
+# the direction of writing, line separators, and halves of surrogate pairs, which no terminal can encode.
+UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
-# Control characters and marks that turn the direction of writing: a terminal would obey them.
-UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
+def escaped(text: str, encoding: str | None = "utf-8") -> str:
+    """Return a text that is safe to show in a terminal: each unprintable character becomes its code.
 
-def printable(text: str, encoding: str | None = "utf-8") -> str:
-    r"""Return a text that is safe to print: what a terminal would obey, or cannot show, as `\x1b`.
+    So does each character that the terminal's `encoding` lacks; ASCII if it is None.
 
-    >>> print(printable("red\x1b[31m"))
-    red\x1b[31m
+    >>> escaped("\x1b[31mred")
+    '\\\\x1b[31mred'
     """
-    shown = UNSEEN.sub(lambda match: repr(match[0])[1:-1], text)
+    shown = UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
     return shown.encode(encoding or "ascii", "backslashreplace").decode(encoding or "ascii")
+
+
+def escaped_cell(text: str, encoding: str | None = "utf-8") -> str:
+    """Return `escaped` text in one line: a cell of a table must not break its row."""
+    return escaped(text.replace("\n", "\\n").replace("\t", "\\t"), encoding)
 
 
 class Screen:
@@ -44,11 +51,16 @@ class Screen:
         width = None if file.isatty() else 120  # a file has no width of its own
         return Console(file=file, highlight=False, soft_wrap=True, width=width)
 
+    @property
+    def width(self) -> int:
+        """The width of the terminal, in characters."""
+        return self._console().width
+
     def say(self, text: str = "", style: str = "") -> None:
         """Print one line, unless the screen is quiet."""
         if not self.quiet:
             console = self._console()
-            console.print(printable(text, console.encoding), style=style or None, markup=False)
+            console.print(escaped(text, console.encoding), style=style or None, markup=False)
 
     def warn(self, text: str) -> None:
         """Print a warning, in yellow where the terminal has colours."""
@@ -61,23 +73,20 @@ class Screen:
         from rich.table import Table
         from rich.text import Text
 
+        # rich would break a table's title at the table's width
+        if title:
+            self.say(title, "bold")
+
+        # as `Text`, names and cells may hold square brackets, which rich would take for styles
         console = self._console()
-        table = Table(
-            title=printable(title, console.encoding),
-            title_justify="left",
-            title_style="bold",
-            box=None,
-            pad_edge=False,
-            padding=(0, 2, 0, 0),
-        )
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for header in headers:
             side: JustifyMethod = "right" if header.endswith(" ") else "left"
-            name = printable(header.strip(), console.encoding)
-            table.add_column(Text(name), justify=side, overflow="fold")
-
-        # as `Text`, cells may hold square brackets, which rich would take for styles
+            table.add_column(
+                Text(escaped_cell(header.strip(), console.encoding)), justify=side, overflow="fold"
+            )
         for row in rows:
-            table.add_row(*(Text(printable(cell, console.encoding)) for cell in row))
+            table.add_row(*[Text(escaped_cell(cell, console.encoding)) for cell in row])
         console.print(table, soft_wrap=False)
 
     @contextmanager
@@ -90,11 +99,11 @@ class Screen:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(30),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
         )
         with Progress(*columns, console=console, auto_refresh=False, transient=True) as progress:
             task = progress.add_task(what, total=total, note="")
@@ -122,7 +131,7 @@ class Bar:
             return
         self._progress.update(self._task, advance=self._waiting)
         if note is not None:
-            self._progress.update(self._task, note=note)
+            self._progress.update(self._task, note=escaped(note))
         self._progress.refresh()
         self._waiting = 0
         self._next = time.perf_counter() + DRAW_EVERY

@@ -11,13 +11,13 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from plait.console import Screen, printable
+from plait.console import Screen, escaped
 from plait.errors import TableError
 from plait.table.problems import Problem
 from plait.table.problems import write as write_problems
 from plait.table.read import read
 from plait.table.whole_file import whole_file
-from plait.table.write import check_output, to_stream, write
+from plait.table.write import check_output, show, to_stream, write
 
 FORMULAS = ["=1+1", "+49 30 1234", "-x", "@SUM(A1)", "\tx", "\rx"]
 HARMLESS = ["-5", "+1.5", "-1,234.5", "1e-5", "-12%", "a=b", ""]
@@ -121,7 +121,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(tmp_path: P
     ],
 )
 def test_what_is_printed_is_safe(text: str, encoding: str | None, shown: str) -> None:
-    assert printable(text, encoding) == shown
+    assert escaped(text, encoding) == shown
 
 
 def test_a_console_that_is_not_utf_8_shows_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,3 +133,23 @@ def test_a_console_that_is_not_utf_8_shows_escapes(monkeypatch: pytest.MonkeyPat
     text = stream.buffer.getvalue().decode("ascii")  # type: ignore[attr-defined]
     assert "\\u540d\\u5b57" in text
     assert "\\x1b[2J" in text
+
+
+TABLE = pa.table({"score": [0.5, 0.25], "price": [12.0, None], "size": [1.5, 2.0], "id": ["a", "b"]})
+
+
+def test_whole_numbers_have_no_decimals(capsys: pytest.CaptureFixture[str]) -> None:
+    show(TABLE, "two rows")
+    title, header, *rows = capsys.readouterr().out.splitlines()
+    assert title == "two rows"
+    assert header.split() == ["score", "price", "size", "id"]
+    assert [row.split() for row in rows] == [["0.500", "12", "1.500", "a"], ["0.250", "2.000", "b"]]
+
+
+def test_a_table_that_is_too_wide_is_printed_row_by_row(capsys: pytest.CaptureFixture[str]) -> None:
+    note = "a text that goes on " * 8
+    show(TABLE.append_column("note", pa.array([note, "short"])), "two rows")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["two rows", "score 0.500"]
+    assert lines[5] == f"  note   {note}"
+    assert lines[6] == "score 0.250"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Mapping
 from dataclasses import field
 from typing import Annotated
 
@@ -13,7 +14,7 @@ import pyarrow.compute as pc
 from pydantic import PlainSerializer, PlainValidator
 from pydantic.dataclasses import dataclass
 
-from plait.errors import RecipeError, TableError
+from plait.errors import RecipeError, TableError, count
 from plait.recipe.sections import SplitRecipe
 from plait.table.conventions.infer import infer_convention
 from plait.table.conventions.plain import Plain
@@ -73,6 +74,7 @@ def _row_numbers(rows: object) -> np.ndarray:
 
 RowNumbers = Annotated[np.ndarray, PlainValidator(_row_numbers), PlainSerializer(as_ranges, return_type=str)]
 NO_ROWS = np.zeros(0, dtype=np.int64)
+NOTABLE = 0.05  # difference between the share of validation rows and the one asked for that is pointed out
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +99,21 @@ class Split:
         """Return the row numbers of each side that has rows, by its name."""
         named = {"train": self.train, "valid": self.valid, "test": self.test}
         return {name: rows.tolist() for name, rows in named.items() if len(rows)}
+
+    def described(self) -> str:
+        """Return how many rows each side has, the share that this is, and how they were split."""
+        counts = {name: len(rows) for name, rows in self.sides().items()}
+        sides = [f"{number:,} {name} ({share(number, counts)})" for name, number in counts.items()]
+        return f"{', '.join(sides)}; {self.how}"
+
+
+def share(number: int, counts: Mapping[str, int]) -> str:
+    """Return the share that a side has of the rows of all sides.
+
+    >>> share(31, {"train": 69, "valid": 31})
+    '31 %'
+    """
+    return f"{number / sum(counts.values()):.0%}".replace("%", " %")
 
 
 def split(table: Table, recipe: SplitRecipe, stratify: str, seed: int) -> Split:
@@ -124,7 +141,7 @@ def split(table: Table, recipe: SplitRecipe, stratify: str, seed: int) -> Split:
     else:
         sides = _at_random(table, recipe, stratify, seed)
     if not len(sides.train):
-        raise TableError(f"no rows are left to train on: {len(table)} rows, split {sides.how}")
+        raise TableError(f"no rows are left to train on: {count(len(table), 'row')}, split {sides.how}")
     return sides
 
 
@@ -172,9 +189,7 @@ def _at_random(table: Table, recipe: SplitRecipe, stratify: str, seed: int) -> S
     rows = np.arange(len(table))
     train, valid, test = _shuffled(rows, recipe.valid, recipe.test, labels, seed)
 
-    how = [f"{recipe.valid:.0%} at random to validate"]
-    if recipe.test:
-        how.append(f"{recipe.test:.0%} to test")
+    how = ["at random"]
     if stratify:
         how.append("classes in equal shares")
     how.append(f"seed {seed}")
@@ -273,11 +288,15 @@ def _by_group(table: Table, recipe: SplitRecipe, column: str, seed: int) -> Spli
     tests[-1] = validates[-1] = False  # one group at least must train
     is_test = np.isin(groups, order[tests])
     is_valid = np.isin(groups, order[validates])
+
+    how = f"by whole groups of '{column}' ({validates.sum():,} of {len(order):,} validate), seed {seed}"
+    if abs(is_valid.mean() - recipe.valid) > NOTABLE:
+        how += f"; split.valid asks for {recipe.valid:.0%}, but large groups are not cut"
     return Split(
         train=np.flatnonzero(~is_test & ~is_valid),
         valid=np.flatnonzero(is_valid),
         test=np.flatnonzero(is_test),
-        how=f"whole groups of '{column}', seed {seed}",
+        how=how,
     )
 
 

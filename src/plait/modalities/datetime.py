@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from pydantic import Field
 
 from plait.modalities.base import Match, Modality
 from plait.nn.batch import Layout, Loaded, Values
@@ -21,7 +22,9 @@ FAR = 10.0  # a date farther away than so many times the span of nine tenths of 
 class Config(Options):
     """`cycles` adds sine and cosine of the position in the year, the month, the week and the day."""
 
-    cycles: bool = True
+    cycles: bool = Field(
+        True, description="add where in the year, the month, the week and the day a date lies"
+    )
 
 
 class Datetime(Modality):

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from pydantic import Field
 
 from plait.modalities.base import Match, Modality
 from plait.nn.batch import Layout, Loaded, Values
@@ -25,7 +26,9 @@ class Config(Options):
     change nothing (`none`).
     """
 
-    scaling: Literal["standardise", "unit", "none"] = "standardise"
+    scaling: Literal["standardise", "unit", "none"] = Field(
+        "standardise", description="what is done to the entries of a vector (see above)"
+    )
 
 
 class Vector(Modality):

@@ -85,7 +85,7 @@ class Training:
 
         Between them Python decides which rows have a cell, so the whole model cannot be compiled as one.
         """
-        for column in self.model.encoded_alone:
+        for column in self.model.separate_columns:
             self.model.encoder(column).encoder.compile(dynamic=True)
         for target in self.model.fuser_of:
             self.model.fuser(target).fusion.compile(dynamic=True)
