@@ -123,7 +123,7 @@ def _names(body: bytes, dialect: Dialect, label: str) -> tuple[list[str], int, l
         return names, 0, [note]
 
     at = _line_start(body, lines[1]) if len(lines) > 1 else len(body)
-    header[0] = re.sub(r"^#\s+", "", header[0])
+    header[0] = re.sub(r"^#\s*" if dialect.preamble else r"^#\s+", "", header[0]) or header[0]
     if dialect.columns == len(header) + 1 and dialect.delimiter != "\x1f":
         last = [row[-1] for row in rows[1:] if len(row) == dialect.columns]
         header = [*header, ""] if not any(last) else ["", *header]
