@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 DELIMITERS = ",\t;|"  # the likelier ones first
+QUOTES = "\"'"
 RARE = "^~\x01"  # only if none of the others fits
 SAMPLE = 1 << 17  # characters that a dialect is inferred from
 ROWS = 400
@@ -272,12 +273,10 @@ def _is_clean(cell: str, dialect: Dialect) -> float:
         return 1.0
     if QUOTED.match(cell) and len(cell) > 1:
         return 0.2
-    if re.search(r'\\["\']', cell):
+    if re.search(rf"\\[{dialect.quote or QUOTES}]", cell):
         return 0.2
     stripped = cell.strip()
-    if stripped[:1] in ('"', "'") or (
-        stripped[-1:] in ('"', "'") and not stripped[:-1].endswith(tuple("0123456789"))
-    ):
+    if stripped[:1] in QUOTES or (stripped[-1:] in QUOTES and not stripped[-2:-1].isdigit()):
         return 0.5
     for delimiter in DELIMITERS:
         if delimiter != dialect.delimiter and re.search(rf"\S\{delimiter}\S", cell):
