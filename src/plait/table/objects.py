@@ -25,18 +25,9 @@ EXPECTED = (
 
 def read_object(source: object) -> pa.Table:
     """Return the table that an object holds, with the types that it has. Raises `TableError`."""
-    if isinstance(source, pa.Table):
-        return source
-    if isinstance(source, np.ndarray):
-        return _read_structured(source)
-    if _is_pandas(source, "Series"):
-        return _read_rows([source])
-    if _is_pandas(source, "DataFrame"):
-        return _read_pandas(cast("pandas.DataFrame", source))
-    if _is_polars(source):
-        return _read_polars(source)
-    if _is_dataset(source):
-        return _read_dataset(source)
+    of_library = _of_library(source)
+    if of_library is not None:
+        return of_library
     if hasattr(source, "__arrow_c_stream__"):
         return pa.table(source)
     if hasattr(source, "__arrow_c_array__"):
@@ -51,6 +42,21 @@ def read_object(source: object) -> pa.Table:
     if hasattr(source, "to_arrow"):
         return read_object(source.to_arrow())
     raise TableError(f"{EXPECTED}, got {type(source).__name__}")
+
+
+def _of_library(source: object) -> pa.Table | None:
+    """Return the table of an object of a library that plait knows; None for other objects."""
+    if isinstance(source, pa.Table):
+        return source
+    if isinstance(source, np.ndarray):
+        return _read_structured(source)
+    if _is_pandas(source, "Series"):
+        return _read_rows([source])
+    if _is_pandas(source, "DataFrame"):
+        return _read_pandas(cast("pandas.DataFrame", source))
+    if _is_polars(source):
+        return _read_polars(source)
+    return _read_dataset(source) if _is_dataset(source) else None
 
 
 # --- rows ------------------------------------------------------------------------------------------------

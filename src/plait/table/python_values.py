@@ -120,6 +120,11 @@ def simple(value: object, place: Place) -> object:
     if isinstance(value, LISTS):
         items = sorted(value, key=str) if isinstance(value, (set, frozenset)) else value
         return [simple(item, place) for item in items]
+    return _of_object(value, place)
+
+
+def _of_object(value: object, place: Place) -> object:
+    """Return what an image, an array, an open file or a period holds. Raises `TableError` for the rest."""
     if _is_image(value):
         return _image_bytes(value)
     if isinstance(value, np.ma.MaskedArray):
@@ -130,7 +135,7 @@ def simple(value: object, place: Place) -> object:
         return _content(value)
     if isinstance(value, Period):
         return simple(value.to_timestamp(), place)
-    raise refused(kind, place)
+    raise refused(type(value), place)
 
 
 def refused(kind: type, place: Place) -> TableError:

@@ -55,7 +55,10 @@ def read_delimited(content: Content) -> FileTable:
 
 def _rows(rows: memoryview, names: list[str], dialect: Dialect, place: _Place) -> tuple[pa.Table, list[str]]:
     """Return the table of rows, and notes: by Arrow if all are well written, else one by one."""
-    table = _by_arrow(rows, names, dialect) if _is_well_quoted(rows, dialect) else None
+    is_well_quoted, spans_lines = _checked_quotes(rows, dialect)
+    if is_well_quoted and spans_lines and _are_lines_rows(rows, dialect):
+        dialect = replace(dialect, quote="")
+    table = _by_arrow(rows, names, dialect) if is_well_quoted else None
     if table is not None:
         return table, []
     return _row_by_row(bytes(rows), names, dialect, place)
@@ -115,6 +118,8 @@ def _names(body: bytes, dialect: Dialect, label: str) -> tuple[list[str], int, l
         lines.append(line)
         if len(rows) > ROWS:
             break
+    if not rows:
+        raise TableError(f"'{label}' is an empty file")
     header = rows[0]
     columns = max(dialect.columns, len(header))
     if not has_header(rows):
@@ -123,7 +128,7 @@ def _names(body: bytes, dialect: Dialect, label: str) -> tuple[list[str], int, l
         return names, 0, [note]
 
     at = _line_start(body, lines[1]) if len(lines) > 1 else len(body)
-    header[0] = re.sub(r"^#\s+", "", header[0])
+    header[0] = re.sub(r"^#\s*" if dialect.preamble else r"^#\s+", "", header[0]) or header[0]
     if dialect.columns == len(header) + 1 and dialect.delimiter != "\x1f":
         last = [row[-1] for row in rows[1:] if len(row) == dialect.columns]
         header = [*header, ""] if not any(last) else ["", *header]
@@ -138,15 +143,15 @@ def _line_start(body: bytes, line: int) -> int:
     return at
 
 
-def _is_well_quoted(rows: memoryview, dialect: Dialect) -> bool:
-    """Return whether each quote that opens a cell is closed before a delimiter or a line's end.
+def _checked_quotes(rows: memoryview, dialect: Dialect) -> tuple[bool, bool]:
+    """Return whether each quote that opens a cell is closed at the cell's end, and whether cells span lines.
 
     Arrow reads such rows right. With one stray quote, it would take many rows for a single cell.
     """
     if dialect.spaced:
-        return False
+        return False, False
     if not dialect.quote or dialect.escapes:
-        return True
+        return True, False
     x = np.frombuffer(rows, dtype=np.uint8)
     is_edge = np.zeros(256, dtype=bool)
     is_edge[[ord(mark) for mark in (dialect.quote, "\n", "\r", dialect.delimiter)]] = True
@@ -156,25 +161,31 @@ def _is_well_quoted(rows: memoryview, dialect: Dialect) -> bool:
         at = np.flatnonzero(piece == ord(dialect.quote)) + begin
         opening, closing = at[int(is_open) :: 2], at[1 - int(is_open) :: 2]
         if not is_edge[x[opening[opening > 0] - 1]].all():
-            return False
+            return False, spans_lines
         if not is_edge[x[closing[closing < len(x) - 1] + 1]].all():
-            return False
+            return False, spans_lines
         if len(at) or is_open:
             line_ends = np.flatnonzero(piece == ord("\n")) + begin
             inside = (np.searchsorted(at, line_ends) + int(is_open)) % 2 == 1
             spans_lines = spans_lines or bool(inside.any())
         is_open ^= len(at) % 2 == 1
-    return not is_open and not (spans_lines and _are_lines_rows(x, dialect))
+    return not is_open, spans_lines
 
 
-def _are_lines_rows(x: np.ndarray, dialect: Dialect) -> bool:
-    """Return whether each line has the right number of delimiters, so that no cell spans lines."""
+def _are_lines_rows(rows: memoryview, dialect: Dialect) -> bool:
+    """Return whether quotes mean nothing: each line is a row, and few cells have a quote at both ends."""
     if dialect.columns < 2:
         return False
+    x = np.frombuffer(rows, dtype=np.uint8)
     line_ends = np.flatnonzero(x == ord("\n"))
     delimiters = np.flatnonzero(x == ord(dialect.delimiter))
     counts = np.diff(np.searchsorted(delimiters, line_ends), prepend=0)
-    return bool((counts == dialect.columns - 1).all())
+    if not (counts == dialect.columns - 1).all():
+        return False
+    quote, delimiter = re.escape(dialect.quote), re.escape(dialect.delimiter)
+    cell = re.compile(rf"(?:^|[{delimiter}\n]){quote}[^{quote}\n]*{quote}(?=[{delimiter}\r\n]|$)".encode())
+    in_quotes = 2 * sum(1 for _ in cell.finditer(rows))
+    return in_quotes < 0.5 * int((x == ord(dialect.quote)).sum())
 
 
 def _by_arrow(rows: memoryview, names: list[str], dialect: Dialect) -> pa.Table | None:

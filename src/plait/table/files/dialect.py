@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 DELIMITERS = ",\t;|"  # the likelier ones first
+QUOTES = "\"'"
 RARE = "^~\x01"  # only if none of the others fits
 SAMPLE = 1 << 17  # characters that a dialect is inferred from
 ROWS = 400
@@ -32,6 +33,7 @@ DATE = re.compile(
     r"|^\d{1,2}:\d{2}(:\d{2}.*)?$"
 )
 QUOTED = re.compile(r"""^\s*(["']).*\1\s*$""", re.DOTALL)
+LONGEST_NUMBER = 64  # characters, of dates too
 NAME = re.compile(r"^\w+$")
 
 
@@ -145,7 +147,7 @@ def _scored(sample: str, dialect: Dialect) -> tuple[Dialect, float]:
     if columns < 2 or _is_prose(rows):
         return dialect, 0.0
 
-    first = _first_row(rows, columns)
+    first = _first_row(rows, columns, dialect.delimiter in "\t|")
     first_line = lines[first]
     body = rows[first:]
     if first and not _may_be_preamble(rows, first, sample, dialect):
@@ -181,11 +183,11 @@ def _consistency(body: list[list[str]], columns: int) -> float:
     return regular / len(body)
 
 
-def _first_row(rows: list[list[str]], columns: int) -> int:
+def _first_row(rows: list[list[str]], columns: int, is_tabular: bool) -> int:
     """Return the number of the header: the first row with as many cells as most rows, or one cell less."""
     for number, row in enumerate(rows):
         is_comment = _is_comment(row) and any(not _is_comment(other) for other in rows[number + 1 :])
-        if is_comment and not (len(row) == columns and _is_header_behind_hash(rows, number)):
+        if is_comment and not (len(row) == columns and _is_header_behind_hash(rows, number, is_tabular)):
             continue
         if len(row) == columns or _lacks_or_adds_one(row, columns):
             return number
@@ -205,10 +207,15 @@ def _is_comment(row: list[str]) -> bool:
     return row[0].lstrip().startswith(("#", "%", "//"))
 
 
-def _is_header_behind_hash(rows: list[list[str]], number: int) -> bool:
-    """Return whether a line such as `# id,name` names the columns: what follows looks like data."""
+def _is_header_behind_hash(rows: list[list[str]], number: int, is_tabular: bool) -> bool:
+    """Return whether a line such as `# id,name` names the columns.
+
+    That is where what follows looks like data. A remark seldom has tabs, or three commas.
+    """
     following = rows[number + 1 : number + 2]
-    return bool(following) and not _is_comment(following[0]) and any(map(looks_typed, following[0]))
+    if not following or _is_comment(following[0]):
+        return False
+    return is_tabular or len(rows[number]) > 3 or any(map(looks_typed, following[0]))
 
 
 def _may_be_preamble(rows: list[list[str]], first: int, sample: str, dialect: Dialect) -> bool:
@@ -253,7 +260,7 @@ def _is_prose(rows: list[list[str]]) -> bool:
 def looks_typed(cell: str) -> bool:
     """Return whether a cell is a number, a date or a time: names of columns seldom are."""
     cell = cell.strip()
-    return bool(NUMBER.match(cell) or DATE.match(cell))
+    return len(cell) <= LONGEST_NUMBER and bool(NUMBER.match(cell) or DATE.match(cell))
 
 
 def _cleanliness(row: list[str], dialect: Dialect) -> float:
@@ -266,12 +273,10 @@ def _is_clean(cell: str, dialect: Dialect) -> float:
         return 1.0
     if QUOTED.match(cell) and len(cell) > 1:
         return 0.2
-    if re.search(r'\\["\']', cell):
+    if re.search(rf"\\[{dialect.quote or QUOTES}]", cell):
         return 0.2
     stripped = cell.strip()
-    if stripped[:1] in ('"', "'") or (
-        stripped[-1:] in ('"', "'") and not stripped[:-1].endswith(tuple("0123456789"))
-    ):
+    if stripped[:1] in QUOTES or (stripped[-1:] in QUOTES and not stripped[-2:-1].isdigit()):
         return 0.5
     for delimiter in DELIMITERS:
         if delimiter != dialect.delimiter and re.search(rf"\S\{delimiter}\S", cell):
@@ -282,10 +287,8 @@ def _is_clean(cell: str, dialect: Dialect) -> float:
 def _single_column(sample: str) -> Dialect:
     """Return the dialect of a text of one column, whose cells may be quoted. Leading comments are skipped."""
     lines = sample.splitlines()
-    preamble = 0
-    while preamble < len(lines) and lines[preamble].startswith("#"):
-        preamble += 1
-    if any(line.startswith("#") for line in lines[preamble:]) or preamble == len(lines):
+    preamble = _comments(lines)
+    if any(line.startswith(("#", "%")) for line in lines[preamble:]) or preamble == len(lines):
         preamble = 0
     filled = [line for line in lines if line.strip()]
     quoted = any(line.startswith('"') for line in filled)
@@ -298,9 +301,7 @@ def _blanks(sample: str) -> Dialect | None:
     Two words a line may be names of persons, and `56 999` may be one number.
     """
     lines = sample.splitlines(keepends=True)
-    preamble = 0
-    while preamble < len(lines) and lines[preamble].startswith(("#", "%")):
-        preamble += 1
+    preamble = _comments(lines)
     text = blanks_to_tabs("".join(lines[preamble:]))
     rows = list(Dialect("\t").rows(text))[:ROWS]
     if len(rows) < 3 or len({len(row) for row in rows[1:]}) > 1:
@@ -336,13 +337,22 @@ def _colons(sample: str) -> Dialect | None:
 
 def _by_header(sample: str, prior: str) -> Dialect | None:
     """Return the dialect that the header asks for, where rows do not agree: errors can name them then."""
-    filled = [line for line in sample.splitlines() if line.strip()]
-    header = filled[0] if filled else ""
-    plain = re.sub(r'"[^"]*"', "", header)
+    lines = sample.splitlines()
+    preamble = _comments(lines)
+    filled = [line for line in lines[preamble:] if line.strip() and not line.startswith("#")]
+    plain = re.sub(r'"[^"]*"', "", filled[0]) if filled else ""
     for delimiter in (prior, *DELIMITERS):
         names = plain.split(delimiter) if delimiter else [plain]
         if len(names) < 2 or any(name.startswith(" ") for name in names[1:]):
             continue
         if all(delimiter in line for line in filled[1:]):
-            return Dialect(delimiter, '"', columns=len(names))
+            return Dialect(delimiter, columns=len(names), preamble=preamble)
     return None
+
+
+def _comments(lines: list[str]) -> int:
+    """Return how many of the first lines are comments."""
+    count = 0
+    while count < len(lines) and lines[count].startswith(("#", "%")):
+        count += 1
+    return count

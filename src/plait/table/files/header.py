@@ -6,13 +6,12 @@ import itertools
 import re
 from collections.abc import Sequence
 
-from plait.table.files.dialect import DATE, NUMBER, looks_typed
+from plait.table.files.dialect import DATE, LONGEST_NUMBER, NUMBER, looks_typed
 
 FILE = re.compile(
-    r"^\S.*[./\\].*\.(png|jpe?g|gif|bmp|webp|tiff?|avif|heic|wav|mp3|flac|ogg|opus|m4a|mp4|mkv|mov|webm|avi)$|^\w+://",
+    r"^\S.*\.(png|jpe?g|gif|bmp|webp|tiff?|avif|heic|wav|mp3|flac|ogg|opus|m4a|mp4|mkv|mov|webm|avi)$|^\w+://",
     re.I,
 )
-LONG = 60  # characters; names of columns are shorter
 ROWS = 200  # rows that are looked at
 FRACTION = re.compile(r"^[-+]?\d+[.,]\d+$")
 
@@ -54,13 +53,15 @@ def _kind(cell: str) -> str:
     cell = cell.strip()
     if not cell:
         return ""
+    if len(cell) > LONGEST_NUMBER:
+        return "file" if len(cell) < 1000 and FILE.match(cell) else "long"
     if DATE.match(cell):
         return "date"
     if NUMBER.match(cell):
         return "number"
     if FILE.match(cell):
         return "file"
-    return "long" if len(cell) > LONG else "word"
+    return "word"
 
 
 def _mostly(kind: str, column: Sequence[str]) -> bool:

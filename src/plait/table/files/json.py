@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import cast
 
 import pyarrow as pa
 import pyarrow.json
@@ -125,11 +126,14 @@ def _document(value: object, label: str) -> pa.Table:
         return _of_columns(value, label)
     if value and all(isinstance(cells, dict) for cells in value.values()) and not _are_media(value):
         return _of_nested(value, label)
-    if not any(isinstance(cell, (list, dict)) for cell in value.values()):
-        return _of_rows([value], label)
+    return _of_wrapped(value, label)
+
+
+def _of_wrapped(value: Mapping[str, object], label: str) -> pa.Table:
+    """Return the table of the one list of objects that an object holds, or of the object as a row."""
     lists = [name for name, cells in value.items() if _is_rows(cells)]
     if len(lists) == 1:
-        return _of_rows(value[lists[0]], label)
+        return _of_rows(cast("list[object]", value[lists[0]]), label)
     if lists:
         raise TableError(f"'{label}' has several tables: {', '.join(lists)}; keep one of them")
     return _of_rows([value], label)
