@@ -154,6 +154,29 @@ def test_members_without_a_weight_are_not_saved(table: Path, tmp_path: Path) -> 
     assert {bag["name"] for bag in saved} == {name for name in members if members[name]["weight"]}
 
 
+def test_texts_alone_are_answered_without_the_network(tmp_path: Path) -> None:
+    """Only the view of n-grams is left where the network has no weight, and that view has no targets."""
+    rng = np.random.default_rng(0)
+    words = {"red": ["crimson", "scarlet"], "blue": ["navy", "azure"]}
+    rows = []
+    for i in range(160):
+        colour = list(words)[i % 2]
+        chosen = rng.choice(words[colour], 2)
+        rows.append({"text": f"{chosen[0]} thing {i} and a {chosen[1]} one", "colour": colour})
+    overrides = [
+        "training.epochs=1",
+        "training.learning_rate=1e-6",
+        "ensemble.members={line: linear}",
+        "split.test=0.2",
+    ]
+    out = tmp_path / "run"
+    model = plait.fit(rows, "colour", overrides=overrides, out=out, quiet=True)
+    assert list(model.answering.views) == ["ngrams"]
+    for answering in (model, plait.load(out, quiet=True)):
+        assert answering.predict(rows)["colour"].to_pylist() == [row["colour"] for row in rows]
+        assert answering.evaluate(rows).targets["colour"].metrics["accuracy"].value == 1
+
+
 def test_members_are_scored_on_out_of_fold_predictions(tmp_path: Path) -> None:
     """Labels are drawn by lot: trees learn training rows by heart, and can know nothing of the others."""
     rng = np.random.default_rng(0)

@@ -101,7 +101,7 @@ def test_folds_take_their_rows_from_features_computed_once() -> None:
         calls.append(views)
         return examples.features(views)
 
-    counted = Examples(examples.views, features)
+    counted = Examples(examples.views, features, examples.prepared)
     fold = counted.take(np.arange(40)).take(np.arange(5, 15))
     for block, expected in zip(fold.blocks, examples.blocks, strict=True):
         np.testing.assert_array_equal(block.present, expected.present[5:15])

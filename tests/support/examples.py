@@ -31,7 +31,8 @@ def numbers(rows: int, targets: Sequence[str] = ("y",)) -> Examples:
     tasks = dict.fromkeys(targets, "regression")
     plan = Plan.make(table, load({"tasks": tasks, "split": {"valid": 0}}), list(targets))
     preprocessing = Preprocessing.fit(table, plan, np.arange(rows))
-    return Examples({"network": Dataset(preprocessing.prepare(table), preprocessing)}, Features([]))
+    prepared = preprocessing.prepare(table)
+    return Examples({"network": Dataset(prepared, preprocessing)}, Features([]), prepared)
 
 
 class Constant(Member):

@@ -56,9 +56,10 @@ def make(targets: dict[str, str], epochs: int = 1) -> tuple[Examples, Plan]:
     rows = table(targets)
     plan = Plan.make(rows, load(recipe), targets)
     preprocessing = Preprocessing.fit(rows, plan, np.arange(SEEN))
-    views = {"network": Dataset(preprocessing.prepare(rows), preprocessing)}
+    prepared = preprocessing.prepare(rows)
+    views = {"network": Dataset(prepared, preprocessing)}
     features = Features.fit(views, {"network": list(preprocessing.inputs)}, np.arange(SEEN))
-    return Examples(views, features), plan
+    return Examples(views, features, prepared), plan
 
 
 def lesson(examples: Examples, plan: Plan, folder: Path) -> Lesson:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from plait.data.features import Features
+from plait.data.preprocessing import Preprocessing
 from plait.ensemble.view import View
 from plait.errors import ArtifactError
 from plait.media.cell import Store
@@ -120,7 +121,8 @@ class Mixture:
 class Ensemble:
     """Several members that answer as one network does (see `prediction.Answering`).
 
-    Rows are prepared under every view that a member needs.
+    Rows are prepared under every view that a member needs. `tasks` are those of the run: no view has to have
+    them.
     """
 
     def __init__(
@@ -130,18 +132,14 @@ class Ensemble:
         bags: list[Bag],
         mixtures: dict[str, Mixture],
         columns: list[str],
+        tasks: dict[str, Prediction],
     ) -> None:
         self.views = views
         self.features = features
         self.bags = bags
         self.mixtures = mixtures
         self.columns = columns
-
-    @property
-    def tasks(self) -> dict[str, Prediction]:
-        """The task of each target."""
-        first_view = next(iter(self.views.values()))  # tasks are the same in all views
-        return predictions(first_view.preprocessing.tasks)
+        self.tasks = tasks
 
     def prepare(
         self,
@@ -151,13 +149,13 @@ class Ensemble:
         progress: Progress = lambda n: None,
     ) -> Examples:
         """Prepare all rows of a table under every view. A problem of several views is listed once."""
+        labels = Preprocessing({}, dict(self.tasks)).prepare(table, targets)
         datasets = {}
         for name, view in self.views.items():
-            datasets[name] = view.prepare(table, targets, store, progress)
-        examples = Examples(datasets, self.features)
+            datasets[name] = view.prepare(table, False, store, progress)
 
-        # views prepare a cell in different ways, so one of them may fail where the first does not
-        problems = examples.prepared.problems
+        # views prepare a cell in different ways, so one of them may fail where another does not
+        problems = labels.problems
         listed = {(problem.row, problem.column) for problem in problems}
         for dataset in datasets.values():
             for problem in dataset.prepared.problems:
@@ -165,16 +163,16 @@ class Ensemble:
                 if cell not in listed:
                     listed.add(cell)
                     problems.append(problem)
-        return examples
+        problems.sort(key=lambda problem: problem.row)
+        return Examples(datasets, self.features, labels)
 
     def outputs(
         self, rows: Examples, subsets: Sequence[Sequence[str]], progress: Progress = lambda n: None
     ) -> list[dict[str, Tensor]]:
         """Answer rows, for each subset of the columns."""
-        tasks = self.tasks
-        outputs = {bag.name: bag.outputs(rows, subsets, tasks) for bag in self.bags}
+        outputs = {bag.name: bag.outputs(rows, subsets, self.tasks) for bag in self.bags}
         progress(len(rows))
-        return mixed_outputs(self.mixtures, tasks, outputs, len(subsets))
+        return mixed_outputs(self.mixtures, self.tasks, outputs, len(subsets))
 
     def pruned(self) -> Ensemble:
         """Return the ensemble without the members and the views that no answer needs."""
@@ -189,7 +187,7 @@ class Ensemble:
         if not self._has_all_columns(view_names):
             view_names.add(NETWORK)
         views = {name: view for name, view in self.views.items() if name in view_names}
-        return Ensemble(views, features, bags, self.mixtures, self.columns)
+        return Ensemble(views, features, bags, self.mixtures, self.columns, self.tasks)
 
     def _has_all_columns(self, view_names: set[str]) -> bool:
         """Return whether one of these views has all columns."""
@@ -279,7 +277,8 @@ def _load(folder: Path, run: Artifact, predictor: Predictor) -> Ensemble:
     mixtures = {}
     for number, (target, state) in enumerate(read_object(ensemble_state["weights"]).items()):
         mixtures[target] = Mixture.from_state(read_object(state), _stack(tensors, number))
-    return Ensemble(views, features, bags, mixtures, read_as(list[str], ensemble_state["columns"]))
+    columns = read_as(list[str], ensemble_state["columns"])
+    return Ensemble(views, features, bags, mixtures, columns, predictions(run.preprocessing.tasks))
 
 
 def _views(folder: Path, states: JSON, run: Artifact, predictor: Predictor) -> dict[str, View]:

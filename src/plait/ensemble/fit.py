@@ -137,7 +137,7 @@ def _fit(fitting: Fitting, members: dict[str, Choice]) -> Trained:
     scores = {target: _scores(out_of_fold, target) for target in fitting.tasks}
 
     bags = [cross_fit.bag for cross_fit in cross_fits]
-    ensemble = Ensemble(views, shared.examples.features, bags, out_of_fold.mixtures, columns)
+    ensemble = Ensemble(views, shared.examples.features, bags, out_of_fold.mixtures, columns, fitting.tasks)
     return Trained(ensemble.pruned(), out_of_fold, scores)
 
 
@@ -163,7 +163,9 @@ def _prepare(fitting: Fitting, views: dict[str, View]) -> CrossFitting:
     datasets = {}
     for name, dataset in prepared.items():
         datasets[name] = Dataset(dataset.prepared, dataset.preprocessing, pool)
-    return CrossFitting(fitting, views, Examples(datasets, features), _folds(fitting, pool))
+    return CrossFitting(
+        fitting, views, Examples(datasets, features, fitting.data.prepared), _folds(fitting, pool)
+    )
 
 
 def _prepare_views(fitting: Fitting, views: dict[str, View]) -> dict[str, Dataset]:

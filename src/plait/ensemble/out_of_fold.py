@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from plait.data.dataset import Dataset
 from plait.ensemble.ensemble import Bag, Mixture, mixed_outputs, needed_members
 from plait.members.base import Examples, Member
 from plait.table.table import Progress
@@ -114,7 +113,7 @@ class OutOfFoldEnsemble:
                 by_member[name] = by_target[target]
         return by_member
 
-    def prepare(self, *arguments: object, **options: object) -> Dataset:
+    def prepare(self, *arguments: object, **options: object) -> Examples:
         """Refuse: only the rows that the members were cross-fitted on have an out-of-fold prediction."""
         raise NotImplementedError("out-of-fold predictions exist only for the rows of the training table")
 
@@ -130,7 +129,7 @@ class OutOfFoldEnsemble:
             mask &= predictions[name].mask
         return mask
 
-    def rows(self) -> Dataset:
+    def rows(self) -> Examples:
         """Return the rows that are scored. Each target has labels only where it is scored."""
         prepared = self.examples.prepared
         rows = self.examples.rows
@@ -144,12 +143,12 @@ class OutOfFoldEnsemble:
             labelled[target][rows] = target_is_scored
             is_scored |= target_is_scored
 
-        prepared = replace(prepared, batch=replace(prepared.batch, labelled=labelled))
-        preprocessing = next(iter(self.examples.views.values())).preprocessing
-        return Dataset(prepared, preprocessing, rows[is_scored].numpy())
+        scored = self.examples.take(np.flatnonzero(is_scored.numpy()))
+        scored.prepared = replace(prepared, batch=replace(prepared.batch, labelled=labelled))
+        return scored
 
     def outputs(
-        self, rows: Dataset, subsets: Sequence[Sequence[str]], progress: Progress = lambda n: None
+        self, rows: Examples, subsets: Sequence[Sequence[str]], progress: Progress = lambda n: None
     ) -> list[dict[str, Tensor]]:
         """Answer rows that `rows` returned, for each subset of the columns; NaN where one is not scored."""
         # rows are numbers of the table's rows, in ascending order; outputs are by place among the examples

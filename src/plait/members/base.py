@@ -27,31 +27,24 @@ View = tuple[str, Preprocessing]  # the view's name, and its fitted inputs
 class Examples:
     """Rows of a table under every view that members need, in the same order in all views.
 
-    `features` turns them into numbers. `taken_from` has the examples that these are some of, and their places
-    in them.
+    `prepared` has the labels of the table's rows, and the problems of all views: a view may have no targets.
+    `features` turns the rows into numbers. `taken_from` has the examples that these are some of, and their
+    places in them.
     """
 
     views: dict[str, Dataset]
     features: Features
+    prepared: Prepared
     taken_from: tuple[Examples, np.ndarray] | None = None
-
-    @property
-    def _first(self) -> Dataset:
-        """The first view: any will do for what is the same in all views."""
-        return next(iter(self.views.values()))
-
-    @property
-    def prepared(self) -> Prepared:
-        """The prepared cells of the first view. Targets are the same in all views."""
-        return self._first.prepared
 
     @property
     def rows(self) -> Tensor:
         """The numbers of these rows in the table."""
-        return self._first.rows
+        first_view = next(iter(self.views.values()))  # all views have the same rows
+        return first_view.rows
 
     def __len__(self) -> int:
-        return len(self._first)
+        return len(self.rows)
 
     @cached_property
     def blocks(self) -> list[FeatureBlock]:
@@ -69,7 +62,7 @@ class Examples:
         for name, view in self.views.items():
             rows = view.rows.numpy()[places]
             views[name] = Dataset(view.prepared, view.preprocessing, rows)
-        return Examples(views, self.features, taken_from=(self, places))
+        return Examples(views, self.features, self.prepared, taken_from=(self, places))
 
     def target(self, name: str) -> tuple[Tensor, Tensor]:
         """Return a target for each row, and a mask that is True where there is a label."""
