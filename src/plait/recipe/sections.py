@@ -7,7 +7,6 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from plait.recipe.registry import Choice, Options
-from plait.table.json import JSON
 from plait.table.schema import Role
 
 
@@ -96,42 +95,6 @@ class EnsembleRecipe(Options):
     stack: bool = Field(False, description="add a linear model on the answers of the other members")
     rounds: int = Field(20, ge=1, description="members that each selection takes, one after the other")
     bags: int = Field(20, ge=1, description="selections")
-
-
-_PRETRAINED: JSON = {"image": "pretrained", "text": "pretrained"}
-
-
-# other pretrained vectors of images make errors of their own, which is what an ensemble needs
-_SECOND_PRETRAINED: JSON = {"image": {"name": "pretrained", "model": "mobilenet_v2"}, "text": "pretrained"}
-
-
-_LIGHT: JSON = {"name": "network", "light": True}
-
-
-_CONCAT: JSON = {"name": "concat", "dropout": 0.3}
-
-
-_GOOD: JSON = {
-    "frozen": {**_LIGHT, "encoders": _PRETRAINED, "fusion": _CONCAT},
-    "linear": "linear",
-    "trees": "trees",
-}
-
-
-QUALITY: dict[str, JSON] = {
-    "fast": {},
-    "good": {"members": _GOOD, "repeats": "auto"},
-    "best": {
-        "members": {
-            **_GOOD,
-            "linear with n-grams": {"name": "linear", "ngrams": True},
-            "frozen, logit sum": {**_LIGHT, "encoders": _PRETRAINED, "fusion": "logit_sum"},
-            "frozen, second vectors": {**_LIGHT, "encoders": _SECOND_PRETRAINED},
-        },
-        "repeats": "auto",
-        "stack": True,
-    },
-}
 
 
 class Between(Options):
