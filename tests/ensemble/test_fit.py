@@ -114,6 +114,14 @@ def test_folds_hold_every_row_out_once_and_split_no_group() -> None:
     assert len(folds(table, rows[:3], 5, None, "y", 0)) == 3
 
 
+@pytest.mark.parametrize(
+    ("name", "meaning"), [("network", "the run's own network"), ("stack", "the stacked model")]
+)
+def test_names_that_an_ensemble_uses_itself_are_refused(name: str, meaning: str) -> None:
+    with pytest.raises(RecipeError, match=f"'{name}' is the name of {meaning}; give the member another"):
+        recipes.load({"ensemble": {"members": {name: "linear"}}})
+
+
 def test_an_ensemble_answers_alike_after_loading(table: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     model = plait.fit(table, "label", overrides=[*FAST, TREES, "ensemble.folds=3"], out=out, quiet=True)

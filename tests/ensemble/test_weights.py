@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from plait.data.plan_ensemble import EnsemblePlan
-from plait.ensemble.ensemble import STACK, stack_output
+from plait.ensemble.ensemble import stack_output
 from plait.ensemble.out_of_fold import OutOfFoldPrediction
 from plait.ensemble.weights import Weighing, fit_mixture
+from plait.recipe.sections import STACK
 from plait.tasks.base_prediction import Prediction
 from plait.tasks.classification import Classification
 from plait.tasks.regression import Config, Regression

@@ -22,13 +22,12 @@ from plait.prediction import artifact
 from plait.prediction.artifact import Artifact
 from plait.prediction.predictor import Predictor
 from plait.recipe.registry import Choice
+from plait.recipe.sections import OWN_NETWORK, STACK
 from plait.runs import files
 from plait.table.json import JSON, read_as, read_list, read_object
 from plait.table.table import Progress, Table
 from plait.tasks.base_prediction import Prediction, predictions
 
-NETWORK = "network"  # the run's network as a member, and the view that it reads
-STACK = "stack"  # the stacked model, as a member
 FILE = "ensemble.json"
 
 
@@ -185,7 +184,7 @@ class Ensemble:
         view_names = {bag.view for bag in bags if bag.view} | features.views
         # problems of all columns are listed, so one view must have them all
         if not self._has_all_columns(view_names):
-            view_names.add(NETWORK)
+            view_names.add(OWN_NETWORK)
         views = {name: view for name, view in self.views.items() if name in view_names}
         return Ensemble(views, features, bags, self.mixtures, self.columns, self.tasks)
 
@@ -201,7 +200,7 @@ class Ensemble:
         files.write_tensors(members_folder / "ensemble.safetensors", self._tensors())
 
         for number, bag in enumerate(self.bags):
-            if bag.name == NETWORK:
+            if bag.name == OWN_NETWORK:
                 continue
             for fold, member in enumerate(bag.folds):
                 fold_folder = members_folder / str(number) / str(fold)
@@ -231,7 +230,7 @@ class Ensemble:
         """Return all but tensors, as JSON."""
         views = {}
         for name, view in self.views.items():
-            views[name] = None if name == NETWORK else view.state()
+            views[name] = None if name == OWN_NETWORK else view.state()
         bags: list[JSON] = []
         for bag in self.bags:
             choice = bag.choice.model_dump(mode="json")
@@ -306,8 +305,8 @@ def _stack(tensors: dict[str, Tensor], number: int) -> tuple[Tensor, Tensor] | N
 def _bag(folder: Path, state: JSON, views: dict[str, View], predictor: Predictor) -> Bag:
     """Load the fits of one member."""
     choice = Choice.model_validate(state["choice"])
-    if state["name"] == NETWORK:
-        return Bag(NETWORK, choice, NETWORK, [Network(predictor, NETWORK)])
+    if state["name"] == OWN_NETWORK:
+        return Bag(OWN_NETWORK, choice, OWN_NETWORK, [Network(predictor, OWN_NETWORK)])
 
     # a member that reads the features of several views takes any for its settings
     view_name = read_as(str, state["view"])

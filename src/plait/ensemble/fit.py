@@ -14,7 +14,7 @@ from plait.data.features import Features
 from plait.data.plan import Plan
 from plait.data.prepare import store
 from plait.data.split import folds
-from plait.ensemble.ensemble import NETWORK, Bag, Ensemble
+from plait.ensemble.ensemble import Bag, Ensemble
 from plait.ensemble.out_of_fold import CrossFit, OutOfFoldEnsemble
 from plait.ensemble.view import View
 from plait.ensemble.weights import Weighing, fit_mixture
@@ -24,6 +24,7 @@ from plait.members.base import members as member_registry
 from plait.members.network import Network
 from plait.prediction.predictor import Predictor
 from plait.recipe.registry import Choice
+from plait.recipe.sections import OWN_NETWORK
 from plait.table.json import JSON
 from plait.table.table import Table
 from plait.tasks.base_prediction import Prediction, predictions
@@ -175,7 +176,7 @@ def _prepare_views(fitting: Fitting, views: dict[str, View]) -> dict[str, Datase
     prepared = {}
     with store(screen, table) as cache, screen.bar("preparing for members", len(table) * inputs) as bar:
         for name, view in views.items():
-            if name == NETWORK:
+            if name == OWN_NETWORK:
                 prepared[name] = Dataset(fitting.data.prepared, fitting.data.preprocessing)
             else:
                 prepared[name] = view.prepare(table, True, cache, bar.advance)
@@ -185,7 +186,7 @@ def _prepare_views(fitting: Fitting, views: dict[str, View]) -> dict[str, Datase
 def _views(fitting: Fitting, members: dict[str, Choice]) -> tuple[dict[str, View], dict[str, str]]:
     """Return the views that the members need, and the name of each member's view (empty: features)."""
     run_view = View(fitting.plan, fitting.data.preprocessing, fitting.network.settings)
-    views = {NETWORK: run_view}
+    views = {OWN_NETWORK: run_view}
     view_names = {}
     for name, choice in members.items():
         kind, config = member_registry.choose(choice)
@@ -210,7 +211,7 @@ def _views(fitting: Fitting, members: dict[str, Choice]) -> tuple[dict[str, View
 def _view_name(encoders: Mapping[str, Choice], light: bool) -> str:
     """Name a view by its encoders. Without any it is the run's own view."""
     if not encoders:
-        return NETWORK
+        return OWN_NETWORK
     names = []
     for choice in encoders.values():
         model = choice.options.get("model", "")
@@ -242,8 +243,8 @@ def _feature_columns(views: dict[str, View]) -> dict[str, list[str]]:
 
 def _last_complete_view(views: dict[str, View]) -> str:
     """Return the last view that has all columns: it is most likely to be needed anyway."""
-    number_of_inputs = len(views[NETWORK].preprocessing.inputs)
-    last = NETWORK
+    number_of_inputs = len(views[OWN_NETWORK].preprocessing.inputs)
+    last = OWN_NETWORK
     for name, view in views.items():
         if len(view.preprocessing.inputs) == number_of_inputs:
             last = name
@@ -303,8 +304,8 @@ def _validation_places(fitting: Fitting, pool: np.ndarray) -> np.ndarray:
 
 def _cross_fit_of_network(shared: CrossFitting) -> CrossFit:
     """Return the run's network as a member: it is trained once, so it predicts only the validation rows."""
-    member = Network(shared.fitting.network, NETWORK)
-    bag = Bag(NETWORK, Choice(name="network"), NETWORK, [member])
+    member = Network(shared.fitting.network, OWN_NETWORK)
+    bag = Bag(OWN_NETWORK, Choice(name="network"), OWN_NETWORK, [member])
     pool = shared.examples.rows.numpy()
     return CrossFit(bag, [[_validation_places(shared.fitting, pool)]])
 
@@ -328,7 +329,7 @@ def _cross_fit(shared: CrossFitting, name: str, choice: Choice, view_name: str, 
 def _lesson(shared: CrossFitting, view_name: str, fold: np.ndarray, seed: int) -> Lesson:
     """Return what a fit is trained with that holds out a fold: all other examples."""
     fitting, examples = shared.fitting, shared.examples
-    view = shared.views[view_name or NETWORK]
+    view = shared.views[view_name or OWN_NETWORK]
     everywhere = np.arange(len(examples))
     train = examples.take(np.setdiff1d(everywhere, fold))
     valid = examples.take(fold)

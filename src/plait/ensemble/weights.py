@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from plait.data.plan_ensemble import EnsemblePlan
-from plait.ensemble.ensemble import STACK, Mixture, stack_input, stack_output
+from plait.ensemble.ensemble import Mixture, stack_input, stack_output
 from plait.ensemble.out_of_fold import OutOfFoldPrediction, weighted_mean
 from plait.ensemble.selection import bagged
 from plait.members.base_linear import Space, solve
+from plait.recipe.sections import STACK
 from plait.tasks.base_prediction import Prediction, fit_temperature
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)  # of the stacked model's regularisation

@@ -73,6 +73,12 @@ class ModelRecipe(Options):
         return "fixed" if balance == "given" else balance  # plans and recipes of earlier versions
 
 
+# Names of an ensemble's candidates for weights that are no members of the recipe, with what they are.
+OWN_NETWORK = "network"
+STACK = "stack"
+RESERVED = {OWN_NETWORK: "the run's own network", STACK: "the stacked model", "": "no member"}
+
+
 class EnsembleRecipe(Options):
     """Members that are trained beside the recipe's network, and how their answers are mixed.
 
@@ -95,6 +101,14 @@ class EnsembleRecipe(Options):
     stack: bool = Field(False, description="add a linear model on the answers of the other members")
     rounds: int = Field(20, ge=1, description="members that each selection takes, one after the other")
     bags: int = Field(20, ge=1, description="selections")
+
+    @field_validator("members")
+    @classmethod
+    def _not_reserved(cls, members: dict[str, Choice]) -> dict[str, Choice]:
+        for name in members:
+            if name in RESERVED:
+                raise ValueError(f"'{name}' is the name of {RESERVED[name]}; give the member another one")
+        return members
 
 
 class Between(Options):
