@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from torch import Tensor
 
 import plait
 from plait.api.fit import resume
+from plait.console import Screen
 from plait.data.plan_ensemble import plan_ensemble
 from plait.data.split import folds
 from plait.ensemble.selection import MIN_WEIGHT, bagged, greedy
@@ -152,6 +155,36 @@ def test_an_ensemble_answers_alike_after_loading(table: Path, tmp_path: Path) ->
     evaluation = loaded.evaluate(table).targets["label"]
     assert evaluation.metrics["accuracy"].value > 0.9
     assert len(evaluation.subsets) == 14
+
+
+def test_bars_reach_their_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bars: dict[str, Counted] = {}
+
+    @contextmanager
+    def counted(screen: Screen, title: str, total: int) -> Iterator[Counted]:
+        bars[title] = Counted(total)
+        yield bars[title]
+
+    monkeypatch.setattr(Screen, "bar", counted)
+    rows = [{"text": f"word {i} of {i % 7}", "x": float(i), "y": "ab"[i % 2]} for i in range(60)]
+    overrides = ["training.epochs=1", "ensemble.folds=2", TREES]
+    plait.fit(rows, "y", columns={"text": "text"}, overrides=overrides, out=tmp_path / "run", quiet=True)
+    for title in ("preparing for members", "training members"):
+        assert bars[title].steps == bars[title].total > 0
+
+
+@dataclass
+class Counted:
+    """A progress bar that only counts."""
+
+    total: int
+    steps: int = 0
+
+    def advance(self, steps: int = 1) -> None:
+        self.steps += steps
+
+    def draw(self, note: str | None = None) -> None:
+        pass
 
 
 def test_members_without_a_weight_are_not_saved(table: Path, tmp_path: Path) -> None:

@@ -172,14 +172,13 @@ def _prepare(fitting: Fitting, views: dict[str, View]) -> CrossFitting:
 def _prepare_views(fitting: Fitting, views: dict[str, View]) -> dict[str, Dataset]:
     """Prepare all rows of the table under every view. The run has prepared them under its own already."""
     table, screen = fitting.table, fitting.screen
-    inputs = sum(len(view.preprocessing.inputs) for view in views.values())
-    prepared = {}
+    prepared = {OWN_NETWORK: Dataset(fitting.data.prepared, fitting.data.preprocessing)}
+    others = {name: view for name, view in views.items() if name not in prepared}
+
+    inputs = sum(len(view.preprocessing.inputs) for view in others.values())
     with store(screen, table) as cache, screen.bar("preparing for members", len(table) * inputs) as bar:
-        for name, view in views.items():
-            if name == OWN_NETWORK:
-                prepared[name] = Dataset(fitting.data.prepared, fitting.data.preprocessing)
-            else:
-                prepared[name] = view.prepare(table, True, cache, bar.advance)
+        for name, view in others.items():
+            prepared[name] = view.prepare(table, True, cache, bar.advance)
     return prepared
 
 
