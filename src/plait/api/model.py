@@ -17,7 +17,7 @@ from plait.evaluation import scores
 from plait.evaluation.scores import Evaluation, Inputs
 from plait.prediction import answers, artifact
 from plait.prediction.artifact import Artifact
-from plait.prediction.predictor import Answering, Predictor, Rows
+from plait.prediction.predictor import Answering, AnsweringTables, Predictor, Rows
 from plait.retrieval.index import About, Index, exists, plain_columns
 from plait.retrieval.space import Space
 from plait.table import problems as check
@@ -47,7 +47,7 @@ class Model:
         environment = trained.record.get("environment", {})
         settings = settings_as(environment, trained.plan, trained.preprocessing)
         self.network = Predictor(trained.model, trained.preprocessing, settings, trained.plan)
-        self.answering: Answering = ensemble.load(folder, trained, self.network) or self.network
+        self.answering: AnsweringTables = ensemble.load(folder, trained, self.network) or self.network
 
     def __repr__(self) -> str:
         """Say what it answers from what, how well, and where it lies."""
@@ -69,7 +69,7 @@ class Model:
             described.append(f"{target}: {metric} {value:.3f} on {side} rows")
         return described
 
-    def answer_with(self, answering: Answering) -> None:
+    def answer_with(self, answering: AnsweringTables) -> None:
         """Answer with an ensemble from now on."""
         self.answering = answering
 

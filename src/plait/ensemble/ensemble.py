@@ -118,7 +118,7 @@ class Mixture:
 
 
 class Ensemble:
-    """Several members that answer as one network does (see `prediction.Answering`).
+    """Several members that answer as one network does (see `prediction.AnsweringTables`).
 
     Rows are prepared under every view that a member needs. `tasks` are those of the run: no view has to have
     them.

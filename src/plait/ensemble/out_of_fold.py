@@ -113,10 +113,6 @@ class OutOfFoldEnsemble:
                 by_member[name] = by_target[target]
         return by_member
 
-    def prepare(self, *arguments: object, **options: object) -> Examples:
-        """Refuse: only the rows that the members were cross-fitted on have an out-of-fold prediction."""
-        raise NotImplementedError("out-of-fold predictions exist only for the rows of the training table")
-
     def scored(self, target: str) -> Tensor:
         """Return which of the N examples a target is scored on: a mask (N,).
 
