@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from plait.members.base import Lesson, Member
+from plait.prediction.view import View
 from support.components import component, component_names
 from support.members import ROWS, SEEN, TARGETS, fit_member, lesson, make, member_config
 
@@ -71,9 +72,9 @@ def test_it_learns_what_the_inputs_tell(fitted: Fitted) -> None:
 def test_a_saved_member_answers_the_same(fitted: Fitted, tmp_path: Path) -> None:
     fitted.member.save(tmp_path)
     of = fitted.lesson
-    view = ("network", of.train.views["network"].preprocessing)
+    view = View("network", of.plan, of.train.views["network"].preprocessing, of.settings)
     config = member_config(fitted.name)
-    restored = component("members", fitted.name).load(config, tmp_path, of.plan, of.settings, view)
+    restored = component("members", fitted.name).load(config, tmp_path, view)
     for before, after in zip(fitted.outputs(), restored.outputs(of.valid, fitted.subsets), strict=True):
         for target in TARGETS:
             torch.testing.assert_close(before[target], after[target], rtol=1e-5, atol=1e-5)

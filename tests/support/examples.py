@@ -63,7 +63,7 @@ class Constant(Member):
         raise NotImplementedError
 
     @classmethod
-    def load(cls, config: Any, folder: Path, plan: Any, settings: Any, view: Any) -> Constant:
+    def load(cls, config: Any, folder: Path, view: Any) -> Constant:
         raise NotImplementedError
 
 

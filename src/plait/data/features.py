@@ -38,19 +38,25 @@ class FeatureBlock:
 
     view: str
     column: str
+    form: Form
     x: Matrix
     present: np.ndarray
 
+    @property
+    def counts_words(self) -> bool:
+        """Whether the numbers are counts of words or n-grams."""
+        return self.form == "bag"
+
     def take(self, rows: np.ndarray) -> FeatureBlock:
         """Return the block of some rows."""
-        return FeatureBlock(self.view, self.column, self.x[rows], self.present[rows])
+        return FeatureBlock(self.view, self.column, self.form, self.x[rows], self.present[rows])
 
     def only(self, columns: Iterable[str]) -> FeatureBlock:
         """Return the block as if its column was missing in every row, unless it is one of `columns`."""
         if self.column in set(columns):
             return self
         nowhere = np.zeros_like(self.present)
-        return FeatureBlock(self.view, self.column, self.x * 0, nowhere)
+        return FeatureBlock(self.view, self.column, self.form, self.x * 0, nowhere)
 
 
 @dataclass
@@ -97,7 +103,7 @@ class Features:
             view = views[fitted.view]
             cells = _Cells.of(view, fitted.column, view.rows)
             x = _scaled(cells.numbers(), fitted, cells.present)
-            blocks.append(FeatureBlock(fitted.view, fitted.column, x, cells.present))
+            blocks.append(FeatureBlock(fitted.view, fitted.column, fitted.form, x, cells.present))
         return blocks
 
     @property

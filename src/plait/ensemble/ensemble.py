@@ -13,14 +13,13 @@ from torch import Tensor
 
 from plait.data.features import Features
 from plait.data.preprocessing import Preprocessing
-from plait.ensemble.view import View
 from plait.errors import ArtifactError
 from plait.media.cell import Store
-from plait.members.base import Examples, Member, members
-from plait.members.network import Network
+from plait.members.base import Examples, Fitted, members
 from plait.prediction import artifact
 from plait.prediction.artifact import Artifact
 from plait.prediction.predictor import Predictor
+from plait.prediction.view import View
 from plait.recipe.registry import Choice
 from plait.recipe.sections import OWN_NETWORK, STACK
 from plait.runs import files
@@ -31,14 +30,31 @@ from plait.tasks.base_prediction import Prediction, predictions
 FILE = "ensemble.json"
 
 
+class OwnNetwork(Fitted):
+    """The run's own network, as one of the members."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.predictor = predictor
+
+    def outputs(self, examples: Examples, subsets: Sequence[Sequence[str]]) -> list[dict[str, Tensor]]:
+        """Return the network's outputs for each subset of the columns."""
+        return self.predictor.outputs(examples.views[OWN_NETWORK], subsets)
+
+    def save(self, folder: Path) -> None:
+        """Write nothing: the run's folder has the network already."""
+
+
 @dataclass
 class Bag:
-    """The fits of one member, one for each fold. `view` is empty where it sees the features of several."""
+    """The fits of one member, one for each fold.
+
+    `choice` is None for the run's own network. `view` is empty for a member that learns from features.
+    """
 
     name: str
-    choice: Choice
+    choice: Choice | None
     view: str
-    folds: list[Member]
+    folds: Sequence[Fitted]
 
     def outputs(
         self, examples: Examples, subsets: Sequence[Sequence[str]], tasks: dict[str, Prediction]
@@ -200,8 +216,6 @@ class Ensemble:
         files.write_tensors(members_folder / "ensemble.safetensors", self._tensors())
 
         for number, bag in enumerate(self.bags):
-            if bag.name == OWN_NETWORK:
-                continue
             for fold, member in enumerate(bag.folds):
                 fold_folder = members_folder / str(number) / str(fold)
                 fold_folder.mkdir(parents=True, exist_ok=True)
@@ -233,7 +247,7 @@ class Ensemble:
             views[name] = None if name == OWN_NETWORK else view.state()
         bags: list[JSON] = []
         for bag in self.bags:
-            choice = bag.choice.model_dump(mode="json")
+            choice = bag.choice.model_dump(mode="json") if bag.choice else None
             bags.append({"name": bag.name, "choice": choice, "view": bag.view, "folds": len(bag.folds)})
         return {
             "columns": self.columns,
@@ -285,9 +299,9 @@ def _views(folder: Path, states: JSON, run: Artifact, predictor: Predictor) -> d
     views = {}
     for name, state in states.items():
         if state:
-            view = View.from_state(read_object(state))
+            view = View.from_state(name, read_object(state))
         else:
-            view = View(run.plan, run.preprocessing, predictor.settings)
+            view = View(name, run.plan, run.preprocessing, predictor.settings)
         for network in artifact.networks(*view.frozen.values()):
             network.folder = folder / "pretrained" / network.identity
         views[name] = view
@@ -304,18 +318,15 @@ def _stack(tensors: dict[str, Tensor], number: int) -> tuple[Tensor, Tensor] | N
 
 def _bag(folder: Path, state: JSON, views: dict[str, View], predictor: Predictor) -> Bag:
     """Load the fits of one member."""
-    choice = Choice.model_validate(state["choice"])
     if state["name"] == OWN_NETWORK:
-        return Bag(OWN_NETWORK, choice, OWN_NETWORK, [Network(predictor, OWN_NETWORK)])
+        return Bag(OWN_NETWORK, None, OWN_NETWORK, [OwnNetwork(predictor)])
 
-    # a member that reads the features of several views takes any for its settings
-    view_name = read_as(str, state["view"])
-    view = views[view_name] if view_name else next(iter(views.values()))
-    inputs = (view_name, view.preprocessing)
+    choice = Choice.model_validate(state["choice"])
     kind, config = members.choose(choice)
+    view_name = read_as(str, state["view"])
     folds = []
     for fold in range(read_as(int, state["folds"])):
-        folds.append(kind.load(config, folder / str(fold), view.plan, view.settings, inputs))
+        folds.append(kind.load(config, folder / str(fold), views.get(view_name)))
     return Bag(read_as(str, state["name"]), choice, view_name, folds)
 
 

@@ -14,15 +14,14 @@ from plait.data.features import Features
 from plait.data.plan import Plan
 from plait.data.prepare import store
 from plait.data.split import folds
-from plait.ensemble.ensemble import Bag, Ensemble
+from plait.ensemble.ensemble import Bag, Ensemble, OwnNetwork
 from plait.ensemble.out_of_fold import CrossFit, OutOfFoldEnsemble
-from plait.ensemble.view import View
 from plait.ensemble.weights import Weighing, fit_mixture
 from plait.errors import Interrupted
 from plait.members.base import Examples, Lesson
 from plait.members.base import members as member_registry
-from plait.members.network import Network
 from plait.prediction.predictor import Predictor
+from plait.prediction.view import View
 from plait.recipe.registry import Choice
 from plait.recipe.sections import OWN_NETWORK
 from plait.table.json import JSON
@@ -184,7 +183,7 @@ def _prepare_views(fitting: Fitting, views: dict[str, View]) -> dict[str, Datase
 
 def _views(fitting: Fitting, members: dict[str, Choice]) -> tuple[dict[str, View], dict[str, str]]:
     """Return the views that the members need, and the name of each member's view (empty: features)."""
-    run_view = View(fitting.plan, fitting.data.preprocessing, fitting.network.settings)
+    run_view = View(OWN_NETWORK, fitting.plan, fitting.data.preprocessing, fitting.network.settings)
     views = {OWN_NETWORK: run_view}
     view_names = {}
     for name, choice in members.items():
@@ -200,10 +199,10 @@ def _views(fitting: Fitting, members: dict[str, Choice]) -> tuple[dict[str, View
         view_names[name] = view_name
         if view_name not in views:
             plan = fitting.plan.with_encoders(encoders)
-            views[view_name] = View.fit(plan.light() if light else plan, fitting.table)
+            views[view_name] = View.fit(view_name, plan.light() if light else plan, fitting.table)
 
     if fitting.plan.has_words() and "" in view_names.values():
-        views[NGRAMS] = View.fit(fitting.plan.words_only(), fitting.table)
+        views[NGRAMS] = View.fit(NGRAMS, fitting.plan.words_only(), fitting.table)
     return views, view_names
 
 
@@ -303,8 +302,8 @@ def _validation_places(fitting: Fitting, pool: np.ndarray) -> np.ndarray:
 
 def _cross_fit_of_network(shared: CrossFitting) -> CrossFit:
     """Return the run's network as a member: it is trained once, so it predicts only the validation rows."""
-    member = Network(shared.fitting.network, OWN_NETWORK)
-    bag = Bag(OWN_NETWORK, Choice(name="network"), OWN_NETWORK, [member])
+    member = OwnNetwork(shared.fitting.network)
+    bag = Bag(OWN_NETWORK, None, OWN_NETWORK, [member])
     pool = shared.examples.rows.numpy()
     return CrossFit(bag, [[_validation_places(shared.fitting, pool)]])
 
@@ -313,16 +312,16 @@ def _cross_fit(shared: CrossFitting, name: str, choice: Choice, view_name: str, 
     """Fit a member once for each fold of each repeat, on all examples but that fold."""
     fitting = shared.fitting
     kind, config = member_registry.choose(choice)
-    bag = Bag(name, choice, view_name, [])
+    fits = []
     for repeat, held_out in enumerate(shared.repeats):
         for number, fold in enumerate(held_out):
             # no two fits have the same seed, as long as a repeat has 31 folds at most
             seed = fitting.plan.seed * 1009 + repeat * 31 + number
             lesson = _lesson(shared, view_name, fold, seed)
-            bag.folds.append(kind.fit(config, lesson))
+            fits.append(kind.fit(config, lesson))
             bar.advance()
             bar.draw(name)
-    return CrossFit(bag, shared.repeats)
+    return CrossFit(Bag(name, choice, view_name, fits), shared.repeats)
 
 
 def _lesson(shared: CrossFitting, view_name: str, fold: np.ndarray, seed: int) -> Lesson:

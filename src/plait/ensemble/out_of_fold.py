@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from plait.ensemble.ensemble import Bag, Mixture, mixed_outputs, needed_members
-from plait.members.base import Examples, Member
+from plait.members.base import Examples, Fitted
 from plait.table.table import Progress
 from plait.tasks.base_prediction import Prediction
 
@@ -185,7 +185,7 @@ def weighted_mean(
 
 
 def _predict(
-    fits: Sequence[Member],
+    fits: Sequence[Fitted],
     held_out: list[np.ndarray],
     examples: Examples,
     subsets: Sequence[Sequence[str]],

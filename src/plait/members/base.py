@@ -15,12 +15,11 @@ from torch import Tensor
 from plait.data.dataset import Dataset
 from plait.data.features import FeatureBlock, Features
 from plait.data.plan import Plan
-from plait.data.preprocessing import Prepared, Preprocessing
+from plait.data.preprocessing import Prepared
 from plait.nn.device import Settings
+from plait.prediction.view import View
 from plait.recipe.registry import Choice, Component, Registry
 from plait.tasks.base_prediction import Prediction
-
-View = tuple[str, Preprocessing]  # the view's name, and its fitted inputs
 
 
 @dataclass
@@ -93,7 +92,22 @@ class Lesson:
         return np.flatnonzero(labelled.numpy()), labels[labelled]
 
 
-class Member(Component, ABC):
+class Fitted(ABC):
+    """A fitted model that an ensemble asks for answers."""
+
+    @abstractmethod
+    def outputs(self, examples: Examples, subsets: Sequence[Sequence[str]]) -> list[dict[str, Tensor]]:
+        """Return the outputs of every target that it has learned, for each subset of the columns.
+
+        The other columns are hidden.
+        """
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write what it has learned into a folder, as files that hold no code."""
+
+
+class Member(Fitted, Component):
     """One fitted model. All of its state is arrays, JSON and text, so that loading it runs no code."""
 
     @classmethod
@@ -114,21 +128,10 @@ class Member(Component, ABC):
     def fit(cls, config: Any, lesson: Lesson) -> Member:
         """Learn the targets that it can. Raises `KeyboardInterrupt` or `Interrupted` when it is stopped."""
 
-    @abstractmethod
-    def outputs(self, examples: Examples, subsets: Sequence[Sequence[str]]) -> list[dict[str, Tensor]]:
-        """Return the outputs of every target that it has learned, for each subset of the columns.
-
-        The other columns are hidden.
-        """
-
-    @abstractmethod
-    def save(self, folder: Path) -> None:
-        """Write what it has learned into a folder, as files that hold no code."""
-
     @classmethod
     @abstractmethod
-    def load(cls, config: Any, folder: Path, plan: Plan, settings: Settings, view: View) -> Member:
-        """Invert `save`. A network needs the view."""
+    def load(cls, config: Any, folder: Path, view: View | None) -> Member:
+        """Invert `save`. `view` is that which it learns from; None if it learns from features."""
 
 
 members = Registry[Member]("members")

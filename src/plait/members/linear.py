@@ -15,11 +15,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from plait.data.features import FeatureBlock
-from plait.data.plan import Plan
-from plait.members.base import Examples, Lesson, Member, View, hidden
+from plait.members.base import Examples, Lesson, Member, hidden
 from plait.members.base_linear import Space, multiply, solve
-from plait.nn.device import Settings
 from plait.nn.summaries import Matrix
+from plait.prediction.view import View
 from plait.recipe.registry import Options
 from plait.tasks.base_prediction import Prediction
 
@@ -119,7 +118,7 @@ class Linear(Member):
         save_file(tensors, folder / "linear.safetensors", metadata)
 
     @classmethod
-    def load(cls, config: Config, folder: Path, plan: Plan, settings: Settings, view: View) -> Linear:
+    def load(cls, config: Config, folder: Path, view: View | None) -> Linear:
         """Invert `save`."""
         path = folder / "linear.safetensors"
         with safe_open(path, "pt") as opened:
@@ -158,10 +157,10 @@ def _used_blocks(blocks: list[FeatureBlock], ngrams: bool) -> list[FeatureBlock]
     """Leave out the n-grams of columns that have another block, unless `ngrams`."""
     if ngrams:
         return blocks
-    columns = {block.column for block in blocks if block.view != "ngrams"}
+    columns = {block.column for block in blocks if not block.counts_words}
     used = []
     for block in blocks:
-        if block.view != "ngrams" or block.column not in columns:
+        if not block.counts_words or block.column not in columns:
             used.append(block)
     return used
 

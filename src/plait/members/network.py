@@ -12,11 +12,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from plait.console import Screen
-from plait.data.plan import Plan
-from plait.members.base import Examples, Lesson, Member, View
+from plait.members.base import Examples, Lesson, Member
 from plait.model.network import MultimodalModel
-from plait.nn.device import Settings
 from plait.prediction.predictor import Predictor
+from plait.prediction.view import View
 from plait.recipe.registry import Choice, Options
 from plait.training.loop import Training, train
 
@@ -85,13 +84,13 @@ class Network(Member):
         save_file(tensors, folder / "weights.safetensors")
 
     @classmethod
-    def load(cls, config: Config, folder: Path, plan: Plan, settings: Settings, view: View) -> Network:
+    def load(cls, config: Config, folder: Path, view: View | None) -> Network:
         """Invert `save`, for the plan and the preprocessing of its view."""
-        name, preprocessing = view
-        plan = plan.for_member(config.fusion, config.learning_rate)
-        model = MultimodalModel.build(plan, preprocessing, training=False)
+        assert view is not None
+        plan = view.plan.for_member(config.fusion, config.learning_rate)
+        model = MultimodalModel.build(plan, view.preprocessing, training=False)
         model.load_state_dict(load_file(folder / "weights.safetensors"))
-        return cls(Predictor(model, preprocessing, settings, plan), name)
+        return cls(Predictor(model, view.preprocessing, view.settings, plan), view.name)
 
 
 component = Network

@@ -13,9 +13,8 @@ from scipy import sparse
 from torch import Tensor
 
 from plait.data.features import FeatureBlock
-from plait.data.plan import Plan
-from plait.members.base import Examples, Lesson, Member, View, hidden
-from plait.nn.device import Settings
+from plait.members.base import Examples, Lesson, Member, hidden
+from plait.prediction.view import View
 from plait.recipe.registry import Options
 from plait.table.json import JSON
 
@@ -128,7 +127,7 @@ class Trees(Member):
         (folder / "trees.json").write_text(saved.model_dump_json(), encoding="utf-8")
 
     @classmethod
-    def load(cls, config: Config, folder: Path, plan: Plan, settings: Settings, view: View) -> Trees:
+    def load(cls, config: Config, folder: Path, view: View | None) -> Trees:
         """Invert `save`."""
         saved = _Saved.model_validate_json((folder / "trees.json").read_text(encoding="utf-8"))
         boosters: dict[str, list[lightgbm.Booster]] = {}

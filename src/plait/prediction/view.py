@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 from plait.data.plan import Plan
@@ -21,16 +20,17 @@ from plait.table.table import Table
 class View(Preparing):
     """One way to prepare a table: the fitted inputs of a plan. Frozen embeddings replace the cells."""
 
+    name: str
     plan: Plan
     preprocessing: Preprocessing
     settings: Settings
 
     @classmethod
-    def fit(cls, plan: Plan, table: Table) -> View:
+    def fit(cls, name: str, plan: Plan, table: Table) -> View:
         """Fit the state of a plan's inputs on its training rows."""
         preprocessing = Preprocessing.fit(table, plan, plan.split.train)
         settings = device.settings(plan.recipe.training, preprocessing.convolves(plan))
-        return cls(plan, preprocessing, settings)
+        return cls(name, plan, preprocessing, settings)
 
     @cached_property
     def frozen(self) -> dict[str, FrozenEncoder]:
@@ -44,7 +44,7 @@ class View(Preparing):
         return encoders
 
     def state(self) -> JSON:
-        """Return the plan, the precisions and the fitted state, as JSON."""
+        """Return the plan, the precisions and the fitted state, as JSON. It does not say the name."""
         return {
             "plan": self.plan.to_dict(),
             "settings": {"precision": self.settings.precision, "frozen": self.settings.frozen},
@@ -52,23 +52,10 @@ class View(Preparing):
         }
 
     @classmethod
-    def from_state(cls, state: JSON) -> View:
+    def from_state(cls, name: str, state: JSON) -> View:
         """Invert `state`."""
         plan = Plan.from_dict(state["plan"])
         preprocessing = Preprocessing.from_state(plan, read_object(state["state"]))
         trained = read_as(dict[str, str], state["settings"])
-        return cls(plan, preprocessing, settings_as(trained, plan, preprocessing))
-
-
-def settings_as(trained: Mapping[str, str], plan: Plan, preprocessing: Preprocessing) -> Settings:
-    """Return this machine's settings, in the precisions that a model was trained in.
-
-    A model trained in bf16 runs in fp32 where bf16 is slow.
-    """
-    settings = device.settings(plan.recipe.training, preprocessing.convolves(plan))
-    precision = trained.get("precision", settings.precision)
-    frozen = trained.get("frozen", settings.frozen)
-    if not device.bf16_is_fast(settings.device):
-        precision = "fp32" if precision == "bf16" else precision
-        frozen = "fp32" if frozen == "bf16" else frozen
-    return replace(settings, precision=precision, frozen=frozen)
+        settings = device.settings(plan.recipe.training, preprocessing.convolves(plan))
+        return cls(name, plan, preprocessing, device.in_precisions(settings, trained))
