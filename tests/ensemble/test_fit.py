@@ -22,6 +22,7 @@ from plait.data.plan_ensemble import plan_ensemble
 from plait.data.split import folds
 from plait.ensemble.selection import MIN_WEIGHT, bagged, greedy
 from plait.errors import Interrupted, RecipeError
+from plait.members import trees
 from plait.recipe import recipe as recipes
 from plait.recipe.sections import SplitRecipe
 from plait.table.schema import Column, Schema
@@ -263,6 +264,24 @@ def test_validation_rows_are_stacked_on_where_time_splits(tmp_path: Path) -> Non
     validation = model.record["evaluation"]["validation"]["targets"]["y"]
     assert validation["rows"] == 24
     assert validation["metrics"]["r2"]["value"] > 0.9
+
+
+def test_where_time_splits_earlier_rows_choose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The validation rows are the only fold, and choose nothing for themselves."""
+    rounds = []
+    boost = trees._boost
+
+    def recording(folds: list[trees._Fold], job: int, most: int) -> list[int]:
+        rounds.append([len(fold.held_y) for fold in folds])
+        return boost(folds, job, most)
+
+    monkeypatch.setattr(trees, "_boost", recording)
+    rng = np.random.default_rng(0)
+    table = pa.table({"day": np.arange(100), "a": rng.normal(size=100), "y": rng.normal(size=100)})
+    overrides = ["training.epochs=1", "split.time=day", TREES]
+    model = plait.fit(table, "y", overrides=overrides, out=tmp_path / "run", quiet=True)
+    assert rounds == [[20, 16]], "the last fifth of the rows, and the last fifth of those before"
+    assert all(len(bag.folds) == 1 for bag in model.answering.bags)
 
 
 def test_stacking_and_repeats(table: Path, tmp_path: Path) -> None:

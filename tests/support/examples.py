@@ -17,7 +17,7 @@ from plait.data.plan import Plan
 from plait.data.preprocessing import Preprocessing
 from plait.ensemble.ensemble import Bag
 from plait.ensemble.out_of_fold import CrossFit
-from plait.members.base import Examples, Member
+from plait.members.base import Examples, Fit, Member
 from plait.recipe.recipe import load
 from plait.recipe.registry import Choice, Options
 from plait.table.table import Table
@@ -56,7 +56,7 @@ class Constant(Member):
         return False
 
     @classmethod
-    def fit(cls, config: Any, lesson: Any) -> Constant:
+    def fit(cls, config: Any, lessons: Any, advance: Any) -> list[Fit]:
         raise NotImplementedError
 
     def save(self, folder: Path) -> None:
@@ -75,4 +75,4 @@ def constants(
     repeats = []
     for repeat in held_out:
         repeats.append([np.array(rows, dtype=np.int64) for rows in repeat])
-    return CrossFit(Bag(name, Choice(name="constant"), "", folds), repeats)
+    return CrossFit(Bag(name, Choice(name="constant"), "", folds), folds, repeats)

@@ -13,12 +13,12 @@ from plait.data.dataset import Dataset
 from plait.data.features import Features
 from plait.data.plan import Plan
 from plait.data.prepare import store
-from plait.data.split import folds
+from plait.data.split import folds, split
 from plait.ensemble.ensemble import Bag, Ensemble, OwnNetwork
 from plait.ensemble.out_of_fold import CrossFit, OutOfFoldEnsemble
-from plait.ensemble.weights import Weighing, fit_mixture
+from plait.ensemble.weights import Weighing, cross_fit_mixture
 from plait.errors import Interrupted
-from plait.members.base import Examples, Lesson
+from plait.members.base import Examples, Fit, Lesson
 from plait.members.base import members as member_registry
 from plait.prediction.predictor import Predictor
 from plait.prediction.view import View
@@ -127,7 +127,8 @@ def _fit(fitting: Fitting, members: dict[str, Choice]) -> Trained:
     views, view_of = _views(fitting, members)
     shared = _prepare(fitting, views)
     cross_fits = [_cross_fit_of_network(shared)]
-    with fitting.screen.bar("training members", len(members) * shared.fits) as bar:
+    lessons = sum(_lessons(shared, choice) for choice in members.values())
+    with fitting.screen.bar("training members", lessons) as bar:
         for name, choice in members.items():
             cross_fits.append(_cross_fit(shared, name, choice, view_of[name], bar))
 
@@ -137,7 +138,8 @@ def _fit(fitting: Fitting, members: dict[str, Choice]) -> Trained:
     scores = {target: _scores(out_of_fold, target) for target in fitting.tasks}
 
     bags = [cross_fit.bag for cross_fit in cross_fits]
-    ensemble = Ensemble(views, shared.examples.features, bags, out_of_fold.mixtures, columns, fitting.tasks)
+    mixtures = {target: mixture.served for target, mixture in out_of_fold.mixtures.items()}
+    ensemble = Ensemble(views, shared.examples.features, bags, mixtures, columns, fitting.tasks)
     return Trained(ensemble.pruned(), out_of_fold, scores)
 
 
@@ -149,7 +151,7 @@ def _weigh(out_of_fold: OutOfFoldEnsemble, shared: CrossFitting) -> None:
         labels, labelled = shared.examples.target(target)
         weighing = Weighing(task, labels, labelled, plan.ensemble, plan.seed)
         candidates = out_of_fold.of_target(target)
-        out_of_fold.mixtures[target] = fit_mixture(weighing, candidates, folds)
+        out_of_fold.mixtures[target] = cross_fit_mixture(weighing, candidates, folds)
 
 
 def _prepare(fitting: Fitting, views: dict[str, View]) -> CrossFitting:
@@ -305,42 +307,73 @@ def _cross_fit_of_network(shared: CrossFitting) -> CrossFit:
     member = OwnNetwork(shared.fitting.network)
     bag = Bag(OWN_NETWORK, None, OWN_NETWORK, [member])
     pool = shared.examples.rows.numpy()
-    return CrossFit(bag, [[_validation_places(shared.fitting, pool)]])
+    return CrossFit(bag, [member], [[_validation_places(shared.fitting, pool)]])
 
 
 def _cross_fit(shared: CrossFitting, name: str, choice: Choice, view_name: str, bar: Bar) -> CrossFit:
     """Fit a member once for each fold of each repeat, on all examples but that fold."""
     fitting = shared.fitting
     kind, config = member_registry.choose(choice)
-    fits = []
+    fits: list[Fit] = []
+
+    def advance() -> None:
+        """Count one fit as done."""
+        bar.advance()
+        bar.draw(name)
+
     for repeat, held_out in enumerate(shared.repeats):
+        lessons = []
         for number, fold in enumerate(held_out):
             # no two fits have the same seed, as long as a repeat has 31 folds at most
             seed = fitting.plan.seed * 1009 + repeat * 31 + number
-            lesson = _lesson(shared, view_name, fold, seed)
-            fits.append(kind.fit(config, lesson))
-            bar.advance()
-            bar.draw(name)
-    return CrossFit(Bag(name, choice, view_name, fits), shared.repeats)
+            train = np.setdiff1d(np.arange(len(shared.examples)), fold)
+            lessons.append(_lesson(shared, view_name, train, fold, seed))
+            if len(held_out) == 1 and kind.chooses:
+                lessons.append(_earlier_lesson(shared, view_name, train, seed))
+        # an earlier lesson only chooses
+        fits += kind.fit(config, lessons, advance)[: len(held_out)]
+
+    bag = Bag(name, choice, view_name, [fit.served for fit in fits])
+    return CrossFit(bag, [fit.out_of_fold for fit in fits], shared.repeats)
 
 
-def _lesson(shared: CrossFitting, view_name: str, fold: np.ndarray, seed: int) -> Lesson:
-    """Return what a fit is trained with that holds out a fold: all other examples."""
+def _lessons(shared: CrossFitting, choice: Choice) -> int:
+    """Return the number of lessons that a member learns from."""
+    is_single_fold = len(shared.repeats[0]) == 1
+    kind, _ = member_registry.choose(choice)
+    return shared.fits + (len(shared.repeats) if is_single_fold and kind.chooses else 0)
+
+
+def _lesson(
+    shared: CrossFitting, view_name: str, train_places: np.ndarray, held_out_places: np.ndarray, seed: int
+) -> Lesson:
+    """Return what a fit is trained with that learns from some of the examples, and holds out others."""
     fitting, examples = shared.fitting, shared.examples
     view = shared.views[view_name or OWN_NETWORK]
-    everywhere = np.arange(len(examples))
-    train = examples.take(np.setdiff1d(everywhere, fold))
-    valid = examples.take(fold)
+    train = examples.take(train_places)
+    held_out = examples.take(held_out_places)
     return Lesson(
         train=train,
-        valid=valid,
+        held_out=held_out,
         view=view_name,
-        plan=view.plan.for_fold(train.rows.numpy(), valid.rows.numpy(), seed),
+        plan=view.plan.for_fold(train.rows.numpy(), held_out.rows.numpy(), seed),
         settings=view.settings,
         tasks=fitting.tasks,
         seed=seed,
         folder=fitting.folder,
     )
+
+
+def _earlier_lesson(shared: CrossFitting, view_name: str, train_places: np.ndarray, seed: int) -> Lesson:
+    """Return a lesson that holds out the last of the training rows, where the split goes by time.
+
+    There is only one fold then, which must not choose for itself. This lesson chooses for it.
+    """
+    fitting = shared.fitting
+    options = fitting.plan.recipe.split.model_copy(update={"test": 0.0})
+    rows = shared.examples.rows.numpy()[train_places]
+    sides = split(fitting.table.take(rows), options, "", seed)
+    return _lesson(shared, view_name, train_places[sides.train], train_places[sides.valid], seed)
 
 
 def _scores(out_of_fold: OutOfFoldEnsemble, target: str) -> dict[str, MemberScore]:
@@ -349,7 +382,7 @@ def _scores(out_of_fold: OutOfFoldEnsemble, target: str) -> dict[str, MemberScor
     A member without a weight may have predicted only some of these rows.
     """
     task = out_of_fold.tasks[target]
-    mixture = out_of_fold.mixtures[target]
+    mixture = out_of_fold.mixtures[target].served
     labels, _ = out_of_fold.examples.target(target)
     scored = out_of_fold.scored(target)
     scores = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from plait.data.plan_ensemble import EnsemblePlan
 from plait.ensemble.ensemble import Mixture, stack_input, stack_output
-from plait.ensemble.out_of_fold import OutOfFoldPrediction, weighted_mean
+from plait.ensemble.out_of_fold import CrossFitMixture, OutOfFoldPrediction, weighted_mean
 from plait.ensemble.selection import bagged
 from plait.members.base_linear import Space, solve
 from plait.recipe.sections import STACK
@@ -54,6 +54,28 @@ class Weighing:
         target = self.target[rows]
         weights = bagged(outputs, self.task, target, self.options.rounds, self.options.bags, self.seed)
         return dict(zip(candidates, weights, strict=True))
+
+
+def cross_fit_mixture(
+    weighing: Weighing, predictions: dict[str, OutOfFoldPrediction], folds: list[np.ndarray]
+) -> CrossFitMixture:
+    """Fit how the members are mixed, once on all folds to be served, and once without each fold.
+
+    The latter answer the rows of their folds. Else the weights and temperatures would be scored on the rows
+    that chose them.
+    """
+    by_fold = []
+    served = fit_mixture(weighing, predictions, folds)
+    for number, fold in enumerate(folds):
+        labelled = weighing.labelled.clone()
+        labelled[fold] = False
+        other_folds = [*folds[:number], *folds[number + 1 :]]
+        without = replace(weighing, labelled=labelled)
+        # a target may have labels in one fold only: nothing else can weigh the members then
+        has_labels = any(without.count(prediction) for prediction in predictions.values())
+        mixture = fit_mixture(without, predictions, other_folds) if has_labels else served
+        by_fold.append((fold, mixture))
+    return CrossFitMixture(served, by_fold)
 
 
 def fit_mixture(

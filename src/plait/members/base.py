@@ -1,13 +1,13 @@
-"""What a member of an ensemble is."""
+"""What a member of an ensemble is, and what it is fitted with."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -45,15 +45,19 @@ class Examples:
     def __len__(self) -> int:
         return len(self.rows)
 
-    @cached_property
     def blocks(self) -> list[FeatureBlock]:
-        """The features of these rows, one block for each input of each view."""
+        """Return the features of these rows, one block for each input of each view."""
         if self.taken_from is None:
-            return self.features(self.views)
+            return self._all_blocks
 
         # every fold of every member takes its rows from features that are computed once
         examples, places = self.taken_from
-        return [block.take(places) for block in examples.blocks]
+        return [block.take(places) for block in examples.blocks()]
+
+    @cached_property
+    def _all_blocks(self) -> list[FeatureBlock]:
+        """The features of examples that are not taken from others."""
+        return self.features(self.views)
 
     def take(self, places: np.ndarray) -> Examples:
         """Return some of these rows. `places` count within them."""
@@ -71,14 +75,14 @@ class Examples:
 
 @dataclass(frozen=True)
 class Lesson:
-    """What a member is fitted with.
+    """What a member learns from when a fold is held out: the rows `train`. The rows `held_out` are the fold.
 
-    It learns from the rows `train`, and stops by its loss on the rows `valid`. `plan` is for these rows and
-    the view. `view` is the view's name, and empty for a member that learns from features.
+    `plan` is for these rows and the view. `view` is the view's name, and empty for a member that learns from
+    features.
     """
 
     train: Examples
-    valid: Examples
+    held_out: Examples
     view: str
     plan: Plan
     settings: Settings
@@ -90,6 +94,18 @@ class Lesson:
         """Return the places in `side` that have a label of a target, and these labels."""
         labels, labelled = side.target(target)
         return np.flatnonzero(labelled.numpy()), labels[labelled]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a member has learned from one lesson.
+
+    `served` answers new rows. `out_of_fold` answers the rows of the fold, so no label of the fold may have
+    chosen anything about it, such as the number of trees. It is the same member if nothing is chosen.
+    """
+
+    served: Member
+    out_of_fold: Member
 
 
 class Fitted(ABC):
@@ -108,7 +124,12 @@ class Fitted(ABC):
 
 
 class Member(Fitted, Component):
-    """One fitted model. All of its state is arrays, JSON and text, so that loading it runs no code."""
+    """One fitted model. All of its state is arrays, JSON and text, so that loading it runs no code.
+
+    `chooses` says whether it chooses something by held-out rows.
+    """
+
+    chooses: ClassVar[bool] = True
 
     @classmethod
     @abstractmethod
@@ -125,8 +146,11 @@ class Member(Fitted, Component):
 
     @classmethod
     @abstractmethod
-    def fit(cls, config: Any, lesson: Lesson) -> Member:
-        """Learn the targets that it can. Raises `KeyboardInterrupt` or `Interrupted` when it is stopped."""
+    def fit(cls, config: Any, lessons: Sequence[Lesson], advance: Callable[[], None]) -> list[Fit]:
+        """Learn the targets that it can, from each lesson, and call `advance` after each.
+
+        The lessons hold out different folds. Raises `KeyboardInterrupt` or `Interrupted` when it is stopped.
+        """
 
     @classmethod
     @abstractmethod
@@ -134,7 +158,53 @@ class Member(Fitted, Component):
         """Invert `save`. `view` is that which it learns from; None if it learns from features."""
 
 
+class IndependentMember(Member):
+    """A member that learns from each lesson by itself, and uses no held-out row."""
+
+    chooses = False
+
+    @classmethod
+    @abstractmethod
+    def learn(cls, config: Any, lesson: Lesson) -> Member:
+        """Learn the targets that it can. Raises `KeyboardInterrupt` or `Interrupted` when it is stopped."""
+
+    @classmethod
+    def fit(cls, config: Any, lessons: Sequence[Lesson], advance: Callable[[], None]) -> list[Fit]:
+        """Learn from each lesson."""
+        fits = []
+        for lesson in lessons:
+            member = cls.learn(config, lesson)
+            fits.append(Fit(served=member, out_of_fold=member))
+            advance()
+        return fits
+
+
 members = Registry[Member]("members")
+
+
+def mean_loss(losses: np.ndarray, rows: np.ndarray, folds: Sequence[int]) -> np.ndarray:
+    """Average the losses (folds, ...) of some folds over their held-out rows; zero if they have none.
+
+    `rows` counts the labelled rows of each fold. A loss that is no number is the worst of all.
+    """
+    with_rows = [fold for fold in folds if rows[fold]]
+    if not with_rows:
+        return np.zeros(losses.shape[1:])
+    worst = np.where(np.isnan(losses[with_rows]), np.inf, losses[with_rows])
+    return np.average(worst, axis=0, weights=rows[with_rows])
+
+
+def choosing_folds(count: int) -> list[list[int]]:
+    """Return the folds whose rows choose for each of `count` folds, the other ones, and then for all.
+
+    If a fold chose for itself, its out-of-fold predictions would be too good (Cawley & Talbot 2010, "On
+    over-fitting in model selection").
+    """
+    numbers = range(count)
+    by_fold = []
+    for fold in numbers:
+        by_fold.append([number for number in numbers if number != fold])
+    return [*by_fold, list(numbers)]
 
 
 def hidden(blocks: list[FeatureBlock], subset: Sequence[str]) -> list[FeatureBlock]:
