@@ -14,7 +14,7 @@ from torch import Tensor
 from plait.data.dataset import Dataset
 from plait.data.features import FeatureBlock, Features
 from plait.members.base import Examples, choosing_folds, mean_loss
-from plait.members.base_linear import Space, solve
+from plait.members.base_linear import solve, space_of
 from plait.tasks.base_prediction import Prediction, fit_temperature
 from support.members import ROWS, SEEN, TARGETS, make
 
@@ -26,7 +26,7 @@ STRENGTH = 1e-3  # of regularisation
 
 def optimum(task: Prediction, xs: list[Any], y: Tensor, outputs: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Return the weights of the numbers and the bias that `solve` finds from zeros."""
-    space = Space(xs)
+    space = space_of(xs)
     bias = torch.zeros(outputs).double()
     weight = torch.zeros(space.width, bias.numel()).double()
     weight, bias = solve(space, task, y, STRENGTH, weight, bias, steps=1000)

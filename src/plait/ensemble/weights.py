@@ -13,7 +13,7 @@ from plait.data.plan_ensemble import EnsemblePlan
 from plait.ensemble.ensemble import Mixture, stack_input, stack_output
 from plait.ensemble.out_of_fold import CrossFitMixture, OutOfFoldPrediction, weighted_mean
 from plait.ensemble.selection import bagged
-from plait.members.base_linear import Space, solve
+from plait.members.base_linear import solve, space_of
 from plait.recipe.sections import STACK
 from plait.tasks.base_prediction import Prediction, fit_temperature
 
@@ -196,7 +196,7 @@ def _linear(
     weighing: Weighing, inputs: np.ndarray, rows: np.ndarray, strength: float
 ) -> tuple[Tensor, Tensor]:
     """Fit a linear model from inputs (N, numbers) to the target on some rows: weight and bias."""
-    space = Space([inputs[rows]])
+    space = space_of([inputs[rows]])
     target = weighing.target[torch.from_numpy(rows)]
 
     # the search begins at the answer without inputs

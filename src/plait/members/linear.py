@@ -16,7 +16,7 @@ from torch import Tensor
 
 from plait.data.features import FeatureBlock
 from plait.members.base import Examples, Fit, Lesson, Member, choosing_folds, hidden, mean_loss
-from plait.members.base_linear import Space, multiply, solve
+from plait.members.base_linear import multiply, solve, space_of
 from plait.nn.summaries import Matrix
 from plait.prediction.view import View
 from plait.recipe.registry import Options
@@ -218,7 +218,7 @@ def _path(task: Prediction, train: _Rows, held_out: _Rows, strengths: Sequence[f
 
     Strengths go from strong to weak, and each starts from the optimum of the one before.
     """
-    space = Space(train.xs)
+    space = space_of(train.xs)
     baseline = task.baseline(train.y)
     weight = torch.zeros(space.width, baseline.numel(), dtype=torch.float64)
     bias = baseline.double()
