@@ -223,22 +223,36 @@ def _view_name(encoders: Mapping[str, Choice], light: bool) -> str:
 def _feature_columns(views: dict[str, View]) -> dict[str, list[str]]:
     """Choose the columns that each view contributes to the features.
 
-    Frozen embeddings come first, each encoder's once; then n-grams of texts; the view that has all columns
-    contributes the remaining ones.
+    Frozen embeddings come first, then n-grams of texts. A view that has all columns contributes the others.
     """
-    columns = _embedded_columns(views)
-    contributed: set[str] = set()
-    for view in views.values():
-        contributed.update(view.frozen)
+    columns = {name: _new_embeddings(name, views) for name in views}
     if NGRAMS in views:
         columns[NGRAMS] = list(views[NGRAMS].preprocessing.inputs)
-        contributed.update(columns[NGRAMS])
 
+    contributed = set(columns.get(NGRAMS, []))
+    for view in views.values():
+        contributed.update(view.plan.frozen_columns)
     complete = _last_complete_view(views)
     for column in views[complete].preprocessing.inputs:
         if column not in contributed:
             columns[complete].append(column)
-    return {name: columns[name] for name in views if columns[name]}
+    return {name: of_view for name, of_view in columns.items() if of_view}
+
+
+def _new_embeddings(name: str, views: dict[str, View]) -> list[str]:
+    """Return the columns of a view whose frozen encoder is in no view before it."""
+    earlier_encoders: set[str] = set()
+    for earlier, view in views.items():
+        if earlier == name:
+            break
+        earlier_encoders.update(_frozen_encoders(view).values())
+    encoders = _frozen_encoders(views[name])
+    return [column for column, encoder in encoders.items() if encoder not in earlier_encoders]
+
+
+def _frozen_encoders(view: View) -> dict[str, str]:
+    """Return the frozen encoder of each column that has one, with its options, as a text."""
+    return {column: repr(view.plan.columns[column].encoder) for column in view.plan.frozen_columns}
 
 
 def _last_complete_view(views: dict[str, View]) -> str:
@@ -249,25 +263,6 @@ def _last_complete_view(views: dict[str, View]) -> str:
         if len(view.preprocessing.inputs) == number_of_inputs:
             last = name
     return last
-
-
-def _embedded_columns(views: dict[str, View]) -> dict[str, list[str]]:
-    """Choose the columns whose frozen embeddings each view contributes, each encoder's once."""
-    columns: dict[str, list[str]] = {}
-    contributed: set[str] = set()
-    for name, view in views.items():
-        if name == NGRAMS:
-            continue
-        columns[name] = []
-        encoders_of_view = set()
-        for column in view.frozen:
-            encoder = repr(view.plan.columns[column].encoder)
-            encoders_of_view.add(encoder)
-            if encoder not in contributed:
-                columns[name].append(column)
-        # only now: several columns of a view may have the same encoder
-        contributed |= encoders_of_view
-    return columns
 
 
 def _folds(fitting: Fitting, pool: np.ndarray) -> list[list[np.ndarray]]:
