@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from plait.console import Screen
 from plait.data.plan_ensemble import plan_ensemble
 from plait.data.split import folds
 from plait.ensemble.selection import MIN_WEIGHT, bagged, greedy
-from plait.errors import Interrupted, RecipeError
+from plait.errors import ArtifactError, Interrupted, RecipeError
 from plait.members import trees
 from plait.recipe import recipe as recipes
 from plait.recipe.sections import SplitRecipe
@@ -158,6 +159,61 @@ def test_an_ensemble_answers_alike_after_loading(table: Path, tmp_path: Path) ->
     assert len(evaluation.subsets) == 14
 
 
+@pytest.fixture(scope="module")
+def stacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of an ensemble with a stacked model."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(80, 2))
+    table = pa.table({"a": x[:, 0], "b": x[:, 1], "y": x.sum(1)})
+    overrides = ["training.epochs=1", "ensemble.folds=2", "ensemble.stack=true", TREES]
+    out = tmp_path_factory.mktemp("stacked") / "run"
+    plait.fit(table, "y", overrides=overrides, out=out, quiet=True)
+    return out
+
+
+DAMAGES = {
+    "unknown": lambda state: state.update(speed=1),
+    "no columns": lambda state: state.pop("columns"),
+    "unknown in a mixture": lambda state: state["weights"]["y"].update(power=2),
+    "no temperature": lambda state: state["weights"]["y"].pop("temperature"),
+    "unknown in a bag": lambda state: state["bags"][0].update(kind="x"),
+    "no bags": lambda state: state.update(bags=[]),
+    "no target": lambda state: state.update(weights={}),
+    "another view": lambda state: state["bags"][0].update(view="elsewhere", name="line"),
+}
+
+
+@pytest.mark.parametrize("damage", list(DAMAGES))
+def test_a_damaged_ensemble_is_refused(stacked: Path, tmp_path: Path, damage: str) -> None:
+    out = Path(shutil.copytree(stacked, tmp_path / "run"))
+    state = json.loads((out / "ensemble.json").read_text())
+    DAMAGES[damage](state)
+    (out / "ensemble.json").write_text(json.dumps(state))
+    with pytest.raises(ArtifactError, match="is damaged"):
+        plait.load(out, quiet=True)
+
+
+def test_damaged_tensors_of_an_ensemble_are_refused(stacked: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(stacked, tmp_path / "run"))
+    (out / "members" / "ensemble.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ArtifactError, match="is damaged"):
+        plait.load(out, quiet=True)
+
+
+def test_an_ensemble_of_an_earlier_version_is_loaded(stacked: Path, tmp_path: Path) -> None:
+    """It names a component for the run's own network."""
+    out = Path(shutil.copytree(stacked, tmp_path / "run"))
+    state = json.loads((out / "ensemble.json").read_text())
+    if all(bag["name"] != "network" for bag in state["bags"]):
+        state["bags"].insert(0, {"name": "network", "view": "network", "folds": 1})
+        (out / "members" / "1").rename(out / "members" / "2")
+        (out / "members" / "0").rename(out / "members" / "1")
+    state["bags"][0]["choice"] = {"name": "network"}
+    (out / "ensemble.json").write_text(json.dumps(state))
+    row = {"a": 1.0, "b": 2.0}
+    assert plait.load(out, quiet=True).predict(row) == plait.load(stacked, quiet=True).predict(row)
+
+
 def test_bars_reach_their_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bars: dict[str, Counted] = {}
 
@@ -292,7 +348,7 @@ def test_stacking_and_repeats(table: Path, tmp_path: Path) -> None:
         assert len(bag.folds) == (1 if bag.name == "network" else 4)
     mixture = model.answering.mixtures["label"]
     assert mixture.stack is not None
-    assert mixture.stack[0].shape == (6, 3)
+    assert mixture.stack.weight.shape == (6, 3)
     assert model.predict(table)["label"].equals(plait.load(out, quiet=True).predict(table)["label"])
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from plait.ensemble.ensemble import Mixture
+from plait.ensemble.mixture import Mixture
 from plait.ensemble.out_of_fold import CrossFitMixture, OutOfFoldEnsemble, OutOfFoldPrediction, weighted_mean
 from support.examples import constants, numbers
 

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from plait.data.plan_ensemble import EnsemblePlan
-from plait.ensemble.ensemble import stack_output
 from plait.ensemble.out_of_fold import OutOfFoldPrediction
 from plait.ensemble.weights import Weighing, cross_fit_mixture, fit_mixture
 from plait.recipe.sections import STACK
@@ -124,9 +123,9 @@ class TestClasses:
             "trees": self.logits(3),
         }
         mixture = fit_mixture(weighing(self.task, self.target, stack=True), members, FOLDS)
-        assert mixture.stacked == ["line", "trees"]
         assert STACK in mixture.weights
         assert mixture.stack is not None
-        inputs = [members[name].outputs for name in mixture.stacked]
-        outputs = stack_output(self.task, mixture.stack, inputs)
+        assert mixture.stack.members == ["line", "trees"]
+        inputs = [members[name].outputs for name in mixture.stack.members]
+        outputs = mixture.stack.output(self.task, inputs)
         assert self.task.measure(outputs.numpy(), self.target.numpy())["accuracy"] > 0.9

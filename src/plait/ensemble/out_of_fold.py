@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from plait.ensemble.ensemble import Bag, Mixture
+from plait.ensemble.ensemble import Bag
+from plait.ensemble.mixture import Mixture
 from plait.members.base import Examples, Fitted
 from plait.table.table import Progress
 from plait.tasks.base_prediction import Prediction

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from plait.data.plan_ensemble import EnsemblePlan
-from plait.ensemble.ensemble import Mixture, stack_input, stack_output
+from plait.ensemble.mixture import Mixture, Stack, stack_input
 from plait.ensemble.out_of_fold import CrossFitMixture, OutOfFoldPrediction, weighted_mean
 from plait.ensemble.selection import bagged
 from plait.members.base_linear import solve, space_of
@@ -107,7 +107,7 @@ def fit_mixture(
     # the stacked model needs a prediction of every member that it reads, so it reads complete ones only
     complete = _complete(weighing, cooled)
     if weighing.options.stack and len(complete) > 1 and len(folds) > 1:
-        stacked = fit_stack(mixture, weighing, complete, folds)
+        mixture.stack, stacked = fit_stack(weighing, complete, folds)
         complete[STACK] = stacked
         cooled[STACK] = stacked
     mixture.weights = weighing.select(complete)
@@ -154,13 +154,14 @@ def _with_partial(
 
 
 def fit_stack(
-    mixture: Mixture, weighing: Weighing, predictions: dict[str, OutOfFoldPrediction], folds: list[np.ndarray]
-) -> OutOfFoldPrediction:
-    """Fit a stacked model on the members' predictions, and put it into the mixture.
+    weighing: Weighing, predictions: dict[str, OutOfFoldPrediction], folds: list[np.ndarray]
+) -> tuple[Stack, OutOfFoldPrediction]:
+    """Fit a stacked model on the members' predictions. Return it, and its out-of-fold predictions.
 
-    Return its out-of-fold predictions: each fold is predicted by a model of the other folds. Of several
-    strengths of regularisation, the one with the least loss on these predictions is kept.
+    Each fold is predicted by a model of the other folds. Of several strengths of regularisation, the one with
+    the least loss on these predictions is kept.
     """
+    names = list(predictions)
     task = weighing.task
     labelled = weighing.rows(*predictions.values())
     rows = np.flatnonzero(labelled.numpy())
@@ -174,17 +175,16 @@ def fit_stack(
     for strength in STRENGTHS:
         answer = torch.full_like(outputs[0], torch.nan)
         for fold in folds:
-            model = _linear(weighing, inputs, np.setdiff1d(rows, fold), strength)
+            model = Stack(names, *_linear(weighing, inputs, np.setdiff1d(rows, fold), strength))
             fold_outputs = [output[fold] for output in outputs]
-            answer[fold] = stack_output(task, model, fold_outputs)
+            answer[fold] = model.output(task, fold_outputs)
         losses[strength] = float(task.loss(answer[labelled], target, everywhere))
         stacked[strength] = answer
 
     # the model that is served learns from all rows
     best = min(STRENGTHS, key=lambda strength: losses[strength])
-    mixture.stack = _linear(weighing, inputs, rows, best)
-    mixture.stacked = list(predictions)
-    return OutOfFoldPrediction(stacked[best], _predicted_by_all(predictions.values()))
+    stack = Stack(names, *_linear(weighing, inputs, rows, best))
+    return stack, OutOfFoldPrediction(stacked[best], _predicted_by_all(predictions.values()))
 
 
 def _predicted_by_all(predictions: Iterable[OutOfFoldPrediction]) -> Tensor:

@@ -169,7 +169,7 @@ class IndependentMember(Member):
         """Learn the targets that it can. Raises `KeyboardInterrupt` or `Interrupted` when it is stopped."""
 
     @classmethod
-    def fit(cls, config: Any, lessons: Sequence[Lesson], advance: Callable[[], None]) -> list[Fit]:
+    def fit(cls, config: object, lessons: Sequence[Lesson], advance: Callable[[], None]) -> list[Fit]:
         """Learn from each lesson."""
         fits = []
         for lesson in lessons:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from pydantic import BaseModel, ConfigDict, JsonValue
+
 from plait.data.plan import Plan
 from plait.data.prepare import Preparing
 from plait.data.preprocessing import Preprocessing
@@ -12,7 +14,7 @@ from plait.encoders.base import FrozenEncoder
 from plait.model.column import build_encoder
 from plait.nn import device
 from plait.nn.device import Settings
-from plait.table.json import JSON, read_as, read_object
+from plait.table.json import JSON
 from plait.table.table import Table
 
 
@@ -45,17 +47,27 @@ class View(Preparing):
 
     def state(self) -> JSON:
         """Return the plan, the precisions and the fitted state, as JSON. It does not say the name."""
-        return {
-            "plan": self.plan.to_dict(),
-            "settings": {"precision": self.settings.precision, "frozen": self.settings.frozen},
-            "state": self.preprocessing.state(),
-        }
+        saved = _Saved(
+            plan=self.plan.to_dict(),
+            settings={"precision": self.settings.precision, "frozen": self.settings.frozen},
+            state=self.preprocessing.state(),
+        )
+        return saved.model_dump(mode="json")
 
     @classmethod
-    def from_state(cls, name: str, state: JSON) -> View:
-        """Invert `state`."""
-        plan = Plan.from_dict(state["plan"])
-        preprocessing = Preprocessing.from_state(plan, read_object(state["state"]))
-        trained = read_as(dict[str, str], state["settings"])
+    def from_state(cls, name: str, state: object) -> View:
+        """Invert `state`. Raises `ValueError` or `KeyError` if it does not fit."""
+        saved = _Saved.model_validate(state)
+        plan = Plan.from_dict(saved.plan)
+        preprocessing = Preprocessing.from_state(plan, dict(saved.state))
         settings = device.settings(plan.recipe.training, preprocessing.convolves(plan))
-        return cls(name, plan, preprocessing, device.in_precisions(settings, trained))
+        return cls(name, plan, preprocessing, device.in_precisions(settings, saved.settings))
+
+
+class _Saved(BaseModel):
+    """What is saved of a view."""
+
+    model_config = ConfigDict(extra="forbid")
+    plan: dict[str, JsonValue]
+    settings: dict[str, str]
+    state: dict[str, JsonValue]
