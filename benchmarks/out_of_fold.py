@@ -147,6 +147,13 @@ def report(scores: dict[str, dict[str, float]]) -> str:
             seconds = np.mean([run["seconds"] for run in runs])
             errors_lines.append([name, code, *columns, f"{seconds:.0f}"])
     errors_lines.sort(key=lambda line: str(line[0]))
+    paired = paired_differences(scores)
+    between = ""
+    for code, differences in paired.items():
+        count = len(differences)
+        between += (
+            f"\n\n{code} - {next(iter(by_code))} on test rows, of {count} pairs: {interval(differences)}"
+        )
     noise_table = table(["code", "tables", "log loss out of fold - on test rows"], gaps)
     headers = ["table", "code", "error out of fold", "error on test rows", "seconds"]
     return f"""# Out-of-fold scores
@@ -160,7 +167,19 @@ Ten columns of noise and labels drawn by lot, 120 rows to train on and 120 to te
 Real tables, with 40 % of the rows to test, in units of the baseline's error (log loss of classes, root of
 the squared error of numbers):
 
-{table(headers, errors_lines)}"""
+{table(headers, errors_lines)}{between}"""
+
+
+def paired_differences(scores: dict[str, dict[str, float]]) -> dict[str, list[float]]:
+    """Return how much larger each code's errors on test rows are than those of the first code."""
+    first = next(iter(scores)).split("/")[0]
+    differences: dict[str, list[float]] = {}
+    for key, errors in scores.items():
+        code, name, seed = key.split("/")
+        other = scores.get(f"{first}/{name}/{seed}")
+        if code != first and name != "noise" and other:
+            differences.setdefault(code, []).append(errors["test"] - other["test"])
+    return differences
 
 
 if __name__ == "__main__":
