@@ -48,7 +48,7 @@ def test_a_recipe_is_saved_as_it_was_asked_for() -> None:
         {"tuning": {"space": {"fusion": {"choices": ["concat", {"name": "{}"}]}}}},
     ],
 )
-def test_components_that_the_callers_recipe_names_may_be_imported(
+def test_components_that_a_callers_recipe_names_are_allowed(
     recipe: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = f"outside_{abs(hash(str(recipe)))}"

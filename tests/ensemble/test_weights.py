@@ -33,7 +33,7 @@ def noisy(target: Tensor, noise: float, seed: int, mask: Tensor = EVERYWHERE) ->
     return OutOfFoldPrediction(outputs.masked_fill(~mask, torch.nan), mask)
 
 
-def test_a_fold_is_answered_by_a_mixture_that_has_not_seen_its_labels() -> None:
+def test_a_mixture_answers_a_fold_without_its_labels() -> None:
     """The labels of the first fold are changed: its own mixture stays, and that of another one does not."""
     task = Regression(Config(), mean=0.0, std=1.0)
     target = torch.randn(ROWS, generator=torch.Generator().manual_seed(0))
