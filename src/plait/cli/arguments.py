@@ -25,7 +25,7 @@ ColumnOption = Annotated[
     typer.Option(
         "--column",
         help="What a column is: name=modality or name=role, such as price=number or note=ignored. "
-        "May be repeated.",
+        "A name with = in it stands in quotes: '\"a=b\"=text'. May be repeated.",
     ),
 ]
 
@@ -70,7 +70,8 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        help="Set an option of the recipe, such as training.epochs=5 or fusion=gated. May be repeated.",
+        help="Set an option of the recipe, such as training.epochs=5 or fusion=gated. A column's name with "
+        "a dot or = in it stands in quotes: 'columns.\"a.b\".role=id'. May be repeated.",
     ),
 ]
 

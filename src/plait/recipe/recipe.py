@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from plait.errors import RecipeError, nearest
-from plait.recipe.registry import Choice, Options, explain
+from plait.recipe.explain import explain, shortened
+from plait.recipe.parse import parse, split_override
+from plait.recipe.registry import Choice, Options
 from plait.recipe.sections import (
     ColumnRecipe,
     EnsembleRecipe,
@@ -27,6 +29,15 @@ from plait.table.json import JSON
 
 # Options that have a new name, by section. The old one is accepted for one release, with a warning.
 RENAMED = {"model": {"alone": "unimodal_weight", "votes": "late_fusion"}}
+
+MAX_BYTES = 1_000_000  # of a recipe file
+MAX_SEED = 2**32 - 1  # the largest that NumPy and scikit-learn take
+
+
+class TaskChoice(Choice):
+    """A task and its options. Options without a name are those of the task that the labels suggest."""
+
+    name: str = Field("", min_length=1)
 
 
 class Recipe(Options):
@@ -45,7 +56,7 @@ class Recipe(Options):
     encoders: dict[str, Choice] = {}
     fusion: Choice = Choice(name="concat")
     balancing: Choice = Choice(name="equal")
-    tasks: dict[str, Choice] = {}
+    tasks: dict[str, TaskChoice] = {}
     split: SplitRecipe = SplitRecipe()
     model: ModelRecipe = ModelRecipe()
     training: TrainingRecipe = TrainingRecipe()
@@ -54,7 +65,7 @@ class Recipe(Options):
     tuning: TuningRecipe = TuningRecipe()
     task_defaults: dict[str, dict[str, object]] = {}
     singles: bool = False
-    seed: int = 0
+    seed: int = Field(0, ge=0, le=MAX_SEED)
 
     def to_dict(self) -> JSON:
         """Return what was asked for, and nothing else, as JSON. `load` is the inverse."""
@@ -93,35 +104,50 @@ def load(source: str | Path | Mapping[str, object] | Recipe | None, overrides: I
     data = _with_new_names(data)
 
     try:
-        return Recipe(**data)
+        return Recipe.model_validate(data)
     except ValidationError as error:
         raise RecipeError(explain(error, Recipe, "recipe")) from error
-    except TypeError as error:  # a key that is no string
-        raise RecipeError(f"recipe: expected names and values: {error}") from error
 
 
 def _read(source: str) -> dict[str, object]:
     """Read a built-in recipe or a YAML file. Raises `RecipeError`."""
     text = _read_text(source)
     try:
-        data = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
+        data = parse(text)
+    except ValueError as error:
         raise RecipeError(f"recipe '{source}' is not valid YAML: {error}") from error
+    if data is None:  # an empty file
+        return {}
     if not isinstance(data, dict):
-        raise RecipeError(f"recipe '{source}' should hold names and values, as in `training: {{epochs: 5}}`")
+        raise RecipeError(
+            f"recipe '{source}': expected names and values, as in `training: {{epochs: 5}}`, came a "
+            f"{type(data).__name__}"
+        )
     return data
 
 
 def _read_text(source: str) -> str:
     path = Path(source)
     if path.is_file():
-        return path.read_text(encoding="utf-8")
+        return _read_file(path)
     if not re.fullmatch(r"[\w-]+", source):
         raise RecipeError(f"no recipe file '{source}' (looked in {Path.cwd()})")
     if source not in builtin():
         hint = nearest(source, builtin())
         raise RecipeError(f"no recipe '{source}': {hint} The name of a recipe file ends in .yaml.")
     return (_builtin_folder() / f"{source}.yaml").read_text(encoding="utf-8")
+
+
+def _read_file(path: Path) -> str:
+    """Return the text of a recipe file. Raises `RecipeError`."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise RecipeError(f"recipe '{path}': expected a file of at most {MAX_BYTES:,} bytes")
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"recipe '{path}' is not text in UTF-8: {error}; save it as UTF-8") from error
+    except OSError as error:
+        raise RecipeError(f"recipe '{path}' cannot be read: {error.strerror}") from error
 
 
 def _with_new_names(data: dict[str, object]) -> dict[str, object]:
@@ -152,24 +178,26 @@ def _with_new_names(data: dict[str, object]) -> dict[str, object]:
 
 def _override(data: dict[str, object], text: str) -> None:
     """Set the option that an override such as `training.epochs=5` names, in place."""
-    path, sign, value = text.partition("=")
-    if not sign or not path:
-        raise RecipeError(f"override '{text}': expected name=value, as in training.epochs=5")
-    *parents, last = path.strip().split(".")
+    names, value = split_override(text)
+    if value is None or not all(names):
+        raise RecipeError(f"override '{shortened(text)}': expected name=value, as in training.epochs=5")
+    *parents, last = names
     section = data
     for name in parents:
         section = _subsection(section, name)
     try:
-        section[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"override '{text}': '{value}' is not a valid value") from error
+        section[last] = parse(value)
+    except ValueError as error:
+        raise RecipeError(
+            f"override '{shortened(text)}': '{shortened(value)}' is not a valid value"
+        ) from error
 
 
 def _subsection(section: dict[str, object], name: str) -> dict[str, object]:
     """Return the mapping under a name, and put one there if there is none."""
     present = section.get(name)
     mapping: dict[str, object] = {}
-    if isinstance(present, dict):
+    if isinstance(present, Mapping):
         mapping = dict(present)  # the caller may own it
     elif isinstance(present, str):  # `encoder: cnn` has no options yet: it becomes `encoder: {name: cnn}`
         mapping = {"name": present}
