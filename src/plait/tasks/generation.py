@@ -6,7 +6,7 @@ B rows, M tokens of all inputs, L steps, V ids, D width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Self, cast
+from typing import Annotated, Literal, Self, cast
 
 import pyarrow as pa
 import torch
@@ -59,7 +59,7 @@ class Config(TextOptions):
     length_penalty: float = Field(0.6, ge=0)
     no_repeat: int = Field(0, ge=0)
     limit: int = Field(0, ge=0)
-    answers: Literal["free", "seen"] | tuple[str, ...] = "free"
+    answers: Literal["free", "seen"] | Annotated[tuple[str, ...], Field(min_length=1)] = "free"
 
     @model_validator(mode="after")
     def _divides(self) -> Self:

@@ -105,6 +105,10 @@ class Speak(Writing):
         has_recordings = cells.null_count < len(cells)
         if not has_recordings:
             raise TrainingError(f"target '{name}': expected recordings in the training rows, found none")
+        if pa.types.is_nested(cells.type):
+            raise TrainingError(
+                f"target '{name}': expected one recording in a cell, the column holds {cells.type}"
+            )
         return cls(config)
 
     def build_head(self, widths: dict[str, int]) -> None:
