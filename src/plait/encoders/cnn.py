@@ -12,6 +12,7 @@ from plait.encoders.base import Encoder
 from plait.errors import RecipeError
 from plait.nn.batch import Layout, Tokens, Values
 from plait.nn.layers import glorot
+from plait.recipe.bounds import MAX_KERNEL, Widths
 from plait.recipe.registry import Options
 
 
@@ -20,9 +21,9 @@ class Config(Options):
     or one of each position (`none`).
     """
 
-    channels: tuple[int, ...] = Field((64, 128, 256), min_length=1)
-    kernel: int = Field(3, ge=1)
-    padding: int = Field(0, ge=0)
+    channels: Widths = Field((64, 128, 256), min_length=1)
+    kernel: int = Field(3, ge=1, le=MAX_KERNEL)
+    padding: int = Field(0, ge=0, le=MAX_KERNEL)
     pool: Literal["flatten", "mean", "none"] = "flatten"
 
 

@@ -9,6 +9,7 @@ from pydantic import Field
 from plait.encoders.base import Encoder
 from plait.nn.batch import Layout, Tokens, Values
 from plait.nn.layers import BiLSTM, Dropout, SpectrumStages, steps_mask
+from plait.recipe.bounds import MAX_LAYERS, MAX_WIDTH, Widths
 from plait.recipe.registry import Options
 
 
@@ -18,9 +19,9 @@ class Config(Options):
     joined.
     """
 
-    channels: tuple[int, ...] = Field((16, 32, 64), min_length=1, max_length=6)
-    width: int = Field(64, ge=1)
-    layers: int = Field(1, ge=1)
+    channels: Widths = Field((16, 32, 64), min_length=1, max_length=6)
+    width: int = Field(64, ge=1, le=MAX_WIDTH)
+    layers: int = Field(1, ge=1, le=MAX_LAYERS)
     tokens: Literal["last", "all"] = "all"
     dropout: float = Field(0.2, ge=0, lt=1)
 

@@ -11,6 +11,7 @@ from torch import nn
 from plait.encoders.base import Encoder
 from plait.nn.batch import Layout, Tokens, Values
 from plait.nn.layers import BiLSTM, Dropout
+from plait.recipe.bounds import MAX_WIDTH
 from plait.recipe.registry import Options
 
 
@@ -19,8 +20,8 @@ class Config(Options):
     the `last` state, or `all` states.
     """
 
-    embedding: int = Field(64, ge=1)
-    width: int = Field(64, ge=1)
+    embedding: int = Field(64, ge=1, le=MAX_WIDTH)
+    width: int = Field(64, ge=1, le=MAX_WIDTH)
     bidirectional: bool = False
     tokens: Literal["last", "all"] = "last"
     dropout: float = Field(0.0, ge=0, lt=1, description="of embedded tokens")

@@ -22,6 +22,7 @@ from plait.pretrained import files as weights
 from plait.pretrained import network as networks
 from plait.pretrained.files import Architecture
 from plait.pretrained.network import Network
+from plait.recipe.bounds import MAX_LAYERS, MAX_RATE, MAX_WIDTH
 from plait.recipe.registry import Options
 from plait.table.json import JSON
 
@@ -55,9 +56,11 @@ class Config(Options):
     unit: bool | None = None
     norm: bool = True
     dropout: float = Field(0.1, ge=0, lt=1)
-    layers: int = Field(4, ge=1)
-    rank: int = Field(8, ge=1)
-    rate: float = Field(0.05, gt=0, description="of lora and full, times the recipe's learning rate")
+    layers: int = Field(4, ge=1, le=MAX_LAYERS)
+    rank: int = Field(8, ge=1, le=MAX_WIDTH)
+    rate: float = Field(
+        0.05, gt=0, le=MAX_RATE, description="of lora and full, times the recipe's learning rate"
+    )
     decay: float = Field(0.8, gt=0, le=1)
     architecture: Architecture = Field({}, description="filled in: what the model's files say")
     identity: str = Field("", description="filled in: which files these are")

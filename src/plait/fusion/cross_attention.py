@@ -14,16 +14,17 @@ from torch import Tensor, nn
 from plait.fusion.base import Fusion
 from plait.nn.batch import Tokens
 from plait.nn.layers import Block, glorot, module_key
+from plait.recipe.bounds import MAX_HEADS, MAX_LAYERS, MAX_WIDTH
 from plait.recipe.registry import Options
 
 
 class Config(Options):
     """The fused vector has `width` times `queries` entries."""
 
-    width: int = Field(64, ge=1)
-    heads: int = Field(4, ge=1)
-    layers: int = Field(2, ge=1)
-    queries: int = Field(4, ge=1)
+    width: int = Field(64, ge=1, le=MAX_WIDTH)
+    heads: int = Field(4, ge=1, le=MAX_HEADS)
+    layers: int = Field(2, ge=1, le=MAX_LAYERS)
+    queries: int = Field(4, ge=1, le=MAX_HEADS)
     dropout: float = Field(0.1, ge=0, lt=1)
 
     @model_validator(mode="after")

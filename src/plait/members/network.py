@@ -17,6 +17,7 @@ from plait.members.base import Examples, Lesson, Member, View
 from plait.model.network import MultimodalModel
 from plait.nn.device import Settings
 from plait.prediction.predictor import Predictor
+from plait.recipe.bounds import MAX_RATE
 from plait.recipe.registry import Choice, Options
 from plait.training.loop import Training, train
 
@@ -33,7 +34,7 @@ class Config(Options):
     encoders: dict[str, Choice] = {}
     light: bool = False
     fusion: Choice | None = None
-    learning_rate: float | None = Field(None, gt=0)
+    learning_rate: float | None = Field(None, gt=0, le=MAX_RATE)
 
 
 class Network(Member):

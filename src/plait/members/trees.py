@@ -16,6 +16,7 @@ from plait.data.features import FeatureBlock
 from plait.data.plan import Plan
 from plait.members.base import Examples, Lesson, Member, View, hidden
 from plait.nn.device import Settings
+from plait.recipe.bounds import MAX_INT32, MAX_RATE, MAX_ROUNDS
 from plait.recipe.registry import Options
 from plait.table.json import JSON
 
@@ -26,13 +27,13 @@ PATIENCE = 20  # rounds without a better score on the held-out rows before boost
 class Config(Options):
     """LightGBM's parameters. `colsample` is the share of features that each tree sees."""
 
-    rounds: int = Field(400, ge=1)
-    learning_rate: float = Field(0.1, gt=0)
-    leaves: int = Field(7, ge=2)
-    least: int = Field(5, ge=1, description="rows in a leaf")
+    rounds: int = Field(400, ge=1, le=MAX_ROUNDS)
+    learning_rate: float = Field(0.1, gt=0, le=MAX_RATE)
+    leaves: int = Field(7, ge=2, le=131_072)
+    least: int = Field(5, ge=1, le=MAX_INT32, description="rows in a leaf")
     colsample: float = Field(0.1, gt=0, le=1)
     subsample: float = Field(0.8, gt=0, le=1)
-    l2: float = Field(1.0, ge=0)
+    l2: float = Field(1.0, ge=0, le=1e9)
 
 
 class Trees(Member):

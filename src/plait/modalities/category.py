@@ -10,6 +10,7 @@ from pydantic import Field
 
 from plait.modalities.base import Match, Modality
 from plait.nn.batch import Layout, Loaded, Values
+from plait.recipe.bounds import MAX_IDS, MAX_INT32
 from plait.recipe.registry import Options
 from plait.table.json import JSON, read_as
 from plait.table.table import Source
@@ -21,8 +22,8 @@ class Config(Options):
     unseen.
     """
 
-    max_values: int = Field(1000, ge=1)
-    min_count: int = Field(1, ge=1)
+    max_values: int = Field(1000, ge=1, le=MAX_IDS)
+    min_count: int = Field(1, ge=1, le=MAX_INT32)
 
 
 class Category(Modality):

@@ -19,6 +19,7 @@ from plait.nn.batch import Tokens
 from plait.nn.layers import module_key
 from plait.pretrained import files
 from plait.pretrained.files import Architecture
+from plait.recipe.bounds import MAX_BEAM, MAX_HEADS, MAX_LAYERS, MAX_RATE, MAX_TOKENS, MAX_WIDTH
 from plait.table.json import JSON, read_as, read_object
 from plait.table.values import distinct, is_text, words_a_cell
 from plait.tasks.base import masked_mean
@@ -48,17 +49,17 @@ class Config(TextOptions):
 
     model: str = ""
     rate: float = Field(
-        0.05, gt=0, description="learning rate of a pretrained decoder, relative to the recipe's"
+        0.05, gt=0, le=MAX_RATE, description="learning rate of a pretrained decoder, relative to the recipe's"
     )
-    width: int = Field(128, ge=2)
-    heads: int = Field(4, ge=1)
-    layers: int = Field(2, ge=1)
+    width: int = Field(128, ge=2, le=MAX_WIDTH)
+    heads: int = Field(4, ge=1, le=MAX_HEADS)
+    layers: int = Field(2, ge=1, le=MAX_LAYERS)
     dropout: float = Field(0.2, ge=0, lt=1)
     label_smoothing: float = Field(0.1, ge=0, lt=1)
-    beam: int = Field(4, ge=1)
-    length_penalty: float = Field(0.6, ge=0)
-    no_repeat: int = Field(0, ge=0)
-    limit: int = Field(0, ge=0)
+    beam: int = Field(4, ge=1, le=MAX_BEAM)
+    length_penalty: float = Field(0.6, ge=0, le=100)
+    no_repeat: int = Field(0, ge=0, le=MAX_TOKENS)
+    limit: int = Field(0, ge=0, le=MAX_TOKENS)
     answers: Literal["free", "seen"] | Annotated[tuple[str, ...], Field(min_length=1)] = "free"
 
     @model_validator(mode="after")

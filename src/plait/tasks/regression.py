@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from plait.errors import TrainingError
 from plait.modalities.base import Match
 from plait.nn.layers import glorot
+from plait.recipe.bounds import MAX_WEIGHT
 from plait.table.json import JSON, read_as
 from plait.table.problems import Problem
 from plait.table.table import Source
@@ -34,7 +35,7 @@ class Config(TaskOptions):
     """`huber` is squared up to `delta` standard deviations, and linear beyond (Huber 1964)."""
 
     loss: Literal["squared", "huber"] = "squared"
-    delta: float = Field(1.0, gt=0)
+    delta: float = Field(1.0, gt=0, le=MAX_WEIGHT)
 
 
 class Regression(Prediction):

@@ -20,6 +20,7 @@ from plait.modalities.audio import Config as AudioConfig
 from plait.modalities.base import Match
 from plait.nn.batch import Tokens
 from plait.nn.layers import BiLSTM, Dropout, steps_mask
+from plait.recipe.bounds import MAX_SECONDS, MAX_WIDTH, MIN_HOP, MIN_WINDOW
 from plait.table.json import JSON
 from plait.table.problems import Problem
 from plait.table.table import Source
@@ -44,11 +45,11 @@ class Config(TaskOptions):
     """
 
     rate: int = Field(16_000, ge=1000, le=192_000, description="samples a second of the answers")
-    window: float = Field(0.05, gt=0)
-    hop: float = Field(0.0125, gt=0)
+    window: float = Field(0.05, ge=MIN_WINDOW, le=10)
+    hop: float = Field(0.0125, ge=MIN_HOP, le=10)
     bands: int = Field(64, ge=4, le=512)
-    longest: float = Field(10.0, gt=0)
-    width: int = Field(160, ge=1)
+    longest: float = Field(10.0, gt=0, le=MAX_SECONDS)
+    width: int = Field(160, ge=1, le=MAX_WIDTH)
     dropout: float = Field(0.1, ge=0, lt=1)
 
     @property

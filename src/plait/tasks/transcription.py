@@ -21,6 +21,7 @@ from plait.nn.batch import Tokens
 from plait.nn.layers import Dropout
 from plait.pretrained import files
 from plait.pretrained.files import Architecture
+from plait.recipe.bounds import MAX_BEAM, MAX_RATE
 from plait.table.json import JSON, read_as, read_object
 from plait.tasks.base import masked_mean
 from plait.tasks.base_text import ABSENT, TextOptions, TextTask
@@ -53,16 +54,17 @@ class Config(TextOptions):
     form: Form = Field(
         "spoken", description="which characters of texts count: all, or those that can be heard"
     )
-    beam: int = Field(1, ge=1)
+    beam: int = Field(1, ge=1, le=MAX_BEAM)
     ngram: int = Field(0, ge=0, le=12)
-    ngram_weight: float = Field(0.4, ge=0)
-    bonus: float = 1.0
+    ngram_weight: float = Field(0.4, ge=0, le=100)
+    bonus: float = Field(1.0, ge=-100, le=100)
     dropout: float = Field(0.1, ge=0, lt=1)
     model: str = ""
     language: str = ""
     rate: float = Field(
         0.05,
         gt=0,
+        le=MAX_RATE,
         description="learning rate of a pretrained last layer or decoder, relative to the recipe's",
     )
 
