@@ -68,7 +68,7 @@ def target_names(target: str | Iterable[str] | None, argument: str = "target") -
 def _listed(names: Iterable[str]) -> list[str]:
     """Return what is to be a list of names. The names of a set, which has no order, are sorted."""
     if isinstance(names, bytes) or not isinstance(names, Iterable):
-        return [names]  # type: ignore[list-item]  # refused by `target_names`, which shows it
+        return [names]  # refused by `target_names`, which shows it
     return sorted(names, key=str) if isinstance(names, (set, frozenset)) else list(names)
 
 

@@ -75,10 +75,16 @@ def _line(detail: ErrorDetails, path: str, siblings: list[str]) -> tuple[str, st
 def _reason(detail: ErrorDetails) -> str:
     """Return why a value is wrong."""
     if detail["type"] in REASONS:
-        return REASONS[detail["type"]].format(**detail.get("ctx", {}))
+        bounds = {name: _whole(bound) for name, bound in detail.get("ctx", {}).items()}
+        return REASONS[detail["type"]].format(**bounds)
     reason = detail["msg"].removeprefix("Value error, ")
     reason = reason.replace("Input should be", "expected", 1)
     return reason[:1].lower() + reason[1:]
+
+
+def _whole(bound: object) -> object:
+    """Return a bound that is a whole number without decimals."""
+    return int(bound) if isinstance(bound, float) and bound.is_integer() else bound
 
 
 def _shown(wrong: object) -> str:
