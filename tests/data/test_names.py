@@ -116,6 +116,26 @@ def test_a_target_that_is_no_name_is_refused(target: Any, message: str) -> None:
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"source": 5}, "expected a name, a file or names and values, came 5"),
+        ({"source": ["classic"]}, "expected a name, a file or names and values, came ['classic']"),
+        ({"columns": ["price"]}, "columns: expected names with a modality or a role"),
+        ({"columns": {1: "number"}}, "a name is a text, so write it in quotes"),
+        ({"overrides": [5]}, "override 5: expected a text, as in 'training.epochs=5'"),
+        ({"align": 5}, "align: expected a column's name, or a list of names, came 5"),
+        ({"quality": 5}, "option 'quality' is 5: expected 'fast', 'good' or 'best'"),
+        ({"seed": 1.5}, "option 'seed' is 1.5: expected a valid integer"),
+    ],
+)
+def test_an_argument_of_the_wrong_type_is_named(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        recipe_from(**{"source": None, **arguments})
+    assert message in str(caught.value)
+    assert recipe_from(None, overrides="training.epochs=5").training.epochs == 5
+
+
 def test_targets_of_a_set_have_an_order() -> None:
     assert target_names({"b", "c", "a"}) == ["a", "b", "c"]
     assert target_names(None) == []

@@ -16,6 +16,8 @@ from plait.table.json import read_object
 from plait.table.schema import ROLES
 from plait.tasks.base import tasks
 
+EXAMPLE = "{'price': 'number', 'note': 'ignored'}"
+
 
 def recipe_from(
     source: str | Path | Mapping[str, object] | Recipe | None,
@@ -32,7 +34,7 @@ def recipe_from(
     recipe names may be imported from now on: the recipe is the caller's own. Raises `RecipeError`.
     """
     # later lines replace earlier ones: `quality=` and `seed=` have the last word
-    lines = [*_aligning(align), *overrides]
+    lines = [*_aligning(align), *([overrides] if isinstance(overrides, str) else overrides)]
     if quality is not None:
         lines.append(f"quality={quality}")
     if seed is not None:
@@ -41,6 +43,8 @@ def recipe_from(
 
     # loaded anew, so that the columns are checked as if the recipe had named them
     if columns:
+        if not isinstance(columns, Mapping):
+            raise RecipeError(f"columns: expected names with a modality or a role, as in {EXAMPLE}")
         fields = recipe.to_dict()
         earlier = read_object(fields.get("columns", {}))
         recipe = load({**fields, "columns": {**earlier, **_column_recipes(columns)}})

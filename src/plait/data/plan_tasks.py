@@ -69,7 +69,7 @@ def find_targets(table: Table, recipe: Recipe, names: Sequence[str]) -> Targets:
 
 def _check_options(recipe: Recipe) -> None:
     """Raise `RecipeError` for options of a task that are wrong by themselves, before any of them is read."""
-    for choice in recipe.tasks.values():
+    for target, choice in recipe.tasks.items():
         if choice.name:
             defaults = recipe.task_defaults.get(choice.name, {})
             task_registry.configure(choice.name, {**defaults, **choice.options})
@@ -79,7 +79,7 @@ def _check_options(recipe: Recipe) -> None:
         try:
             TaskOptions(**shared)
         except ValidationError as error:
-            raise RecipeError(explain(error, TaskOptions, "tasks")) from error
+            raise RecipeError(explain(error, TaskOptions, f"task '{target}'")) from error
 
 
 def _task(recipe: Recipe, target: str, labels: pa.ChunkedArray) -> tuple[str, str]:

@@ -96,8 +96,12 @@ def load(source: str | Path | Mapping[str, object] | Recipe | None, overrides: I
         data: dict[str, object] = {**source.to_dict()}
     elif isinstance(source, Mapping):
         data = dict(source)
+    elif source is None:
+        data = {}
+    elif isinstance(source, (str, Path)):
+        data = _read(str(source))
     else:
-        data = {} if source is None else _read(str(source))
+        raise RecipeError(f"recipe: expected a name, a file or names and values, came {source!r}")
 
     for override in overrides:
         _override(data, override)
@@ -178,6 +182,8 @@ def _with_new_names(data: dict[str, object]) -> dict[str, object]:
 
 def _override(data: dict[str, object], text: str) -> None:
     """Set the option that an override such as `training.epochs=5` names, in place."""
+    if not isinstance(text, str):
+        raise RecipeError(f"override {text!r}: expected a text, as in 'training.epochs=5'")
     names, value = split_override(text)
     if value is None or not all(names):
         raise RecipeError(f"override '{shortened(text)}': expected name=value, as in training.epochs=5")
