@@ -323,7 +323,7 @@ def test_lists_in_text_form_are_lists(cells: list[str], lists: list[list[Any]]) 
 
 
 @pytest.mark.parametrize(
-    "cells", [["[note] a text", "[x] more"], ["[[1, 2], [3]]"], ["a, b", "c"], ["[" * 5000]]
+    "cells", [["[note] a text", "[x] more"], ["[[1, 2], [3]]"], ["a, b", "c"], ["(0.9, 2.0]"], ["[" * 5000]]
 )
 def test_what_only_resembles_a_list_stays_text(cells: list[str]) -> None:
     assert not isinstance(infer_convention(column(*cells)).convention, Listing)

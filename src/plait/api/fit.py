@@ -23,11 +23,12 @@ from plait.ensemble.fit import Fitting, Trained
 from plait.errors import RecipeError
 from plait.evaluation import alignment, report
 from plait.evaluation.scores import Evaluation
+from plait.members.base import check_members
 from plait.model import network
 from plait.model.network import MultimodalModel
 from plait.nn import device
 from plait.nn.layers import parameter_count
-from plait.prediction import artifact
+from plait.prediction import answers, artifact
 from plait.prediction.artifact import Artifact
 from plait.prediction.predictor import Rows
 from plait.recipe.recipe import Recipe, load
@@ -127,6 +128,7 @@ def _fit(sources: Sources, targets: list[str], recipe: Recipe, options: _Options
 
     # A resume makes the plan anew from the recipe, so that it decides as the first call did.
     table = read_sides(sources)
+    check_members(recipe.ensemble)
     plan = Plan.make(table, recipe, targets)
     messages.show_plan(plan, table, screen)
     request = Request.make(recipe.to_dict(), targets, sources, options.strict, table)
@@ -138,6 +140,7 @@ def _fit(sources: Sources, targets: list[str], recipe: Recipe, options: _Options
             return load_model(run.folder, options.quiet)
 
         sides = prepare_sides(plan, table, run.folder, options.strict, screen)
+        _check_answers(plan, sides)
         training = _begin_training(plan, sides, table, run.folder, screen, options)
         progress = train(training, run.resumed)
 
@@ -158,6 +161,13 @@ def _fit(sources: Sources, targets: list[str], recipe: Recipe, options: _Options
         report.write(run.folder, trained.artifact)
     messages.finish(trained, screen)
     return trained
+
+
+def _check_answers(plan: Plan, sides: Sides) -> None:
+    """Raise `RecipeError` if a trained model could not answer, since two of its columns have one name."""
+    tasks = sides.preprocessing.tasks
+    labels = {target: _labels(sides.train, target) for target in tasks}
+    answers.check_names(tasks, labels, plan.schema.of("id"))
 
 
 def _begin_training(

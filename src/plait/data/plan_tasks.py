@@ -15,6 +15,12 @@ from plait.tasks.base import tasks as task_registry
 from plait.tasks.base_prediction import Prediction
 
 
+def _choice(recipe: Recipe, target: str, task: str) -> Choice:
+    """Return a target's task with the recipe's options."""
+    choice = recipe.tasks.get(target)
+    return Choice(name=task, **(choice.options if choice else {}))
+
+
 def plan_tasks(recipe: Recipe, targets: Targets, schema: Schema) -> dict[str, Choice]:
     """Fill in every option of each target's task and of each alignment. `inputs` names what it reads.
 
@@ -22,8 +28,7 @@ def plan_tasks(recipe: Recipe, targets: Targets, schema: Schema) -> dict[str, Ch
     """
     choices = {}
     for target, name in targets.tasks.items():
-        choice = recipe.tasks.get(target, Choice(name=name))
-        choices[target] = _with_inputs(target, choice, schema)
+        choices[target] = _with_inputs(target, _choice(recipe, target, name), schema)
     _check_best_by(recipe, [*choices, *targets.alignments])
     for target, choice in choices.items():
         _check_inputs(target, targets.labels[target], choice, recipe, schema)

@@ -48,7 +48,7 @@ class Rows(Protocol):
 
 
 class Answering(Protocol):
-    """A model that answers rows: one network, or an ensemble."""
+    """A model that answers rows which are prepared: one network, an ensemble, out-of-fold predictions."""
 
     @property
     def columns(self) -> list[str]:
@@ -60,15 +60,19 @@ class Answering(Protocol):
         """The fitted task of each target."""
         ...
 
-    def prepare(
-        self, table: Table, targets: bool = True, store: Store | None = None, progress: Progress = ...
-    ) -> Rows:
-        """Prepare all rows of a table for `outputs`."""
-
     def outputs(
         self, rows: Any, subsets: Sequence[Sequence[str]], progress: Progress = ...
     ) -> list[ByTarget]:
         """Return the outputs for all rows, for each subset of the columns. The other columns are hidden."""
+
+
+class AnsweringTables(Answering, Protocol):
+    """A model that answers any table: it prepares the rows as well."""
+
+    def prepare(
+        self, table: Table, targets: bool = True, store: Store | None = None, progress: Progress = ...
+    ) -> Rows:
+        """Prepare all rows of a table for `outputs`."""
 
 
 class Predictor(Preparing):

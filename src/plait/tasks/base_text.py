@@ -16,6 +16,7 @@ from torch import Tensor
 
 from plait.errors import TrainingError
 from plait.modalities.base import Match
+from plait.recipe.bounds import MAX_IDS, MAX_TOKENS
 from plait.table.conventions.plain import Plain
 from plait.table.json import JSON, read_object
 from plait.table.problems import Problem
@@ -40,8 +41,8 @@ class TextOptions(TaskOptions):
     form: Form = Field(
         "written", description="which characters of texts count: all, or those that can be heard"
     )
-    vocabulary: int = Field(500, ge=10, description="number of subwords, at most")
-    longest: int = Field(512, ge=1, description="units; longer texts are not learned from")
+    vocabulary: int = Field(500, ge=10, le=MAX_IDS, description="number of subwords, at most")
+    longest: int = Field(512, ge=1, le=MAX_TOKENS, description="units; longer texts are not learned from")
 
 
 class TextTask(Writing):

@@ -34,6 +34,8 @@ AnyConvention: TypeAlias = Annotated[
 # In this order: 20230205 is rather a date than a number.
 OF_TEXTS = (Truth, Listing, Content, Date, Clock, Number)
 
+COMPACT_DATE = r"^(18|19|20|21)\d{2}[01]\d[0-3]\d$"
+
 SAMPLE = 500  # cells that a convention is tried on before all cells are
 NEARLY = 0.85  # the share of the sample from which all cells are tried
 
@@ -48,7 +50,7 @@ def infer_convention(cells: pa.ChunkedArray, style: Style = UNKNOWN) -> Recognis
         is_null = pc.is_in(pc.utf8_trim_whitespace(cells.drop_null()), pa.array(NULLS))
         return Recognised(Number() if pc.all(is_null).as_py() else Plain())
     sampled = evenly(filled, SAMPLE)
-    for convention in OF_TEXTS:
+    for convention in _candidates(sampled):
         if not convention.recognise(sampled, style, NEARLY):
             continue
         recognised = convention.recognise(filled, style)
@@ -58,6 +60,16 @@ def infer_convention(cells: pa.ChunkedArray, style: Style = UNKNOWN) -> Recognis
             return recognised
     codes = Plain.recognise(sampled, style) and Plain.recognise(filled, style)
     return codes or Recognised(Plain())
+
+
+def _candidates(sampled: pa.ChunkedArray) -> tuple[type[Convention], ...]:
+    """Return the conventions that strings may have. Of plain numbers, only those of eight digits are dates."""
+    try:
+        pc.cast(sampled, pa.float64())
+    except pa.ArrowInvalid:
+        return OF_TEXTS
+    has_eight = pc.match_substring_regex(sampled, COMPACT_DATE)
+    return (Date, Number) if pc.all(has_eight).as_py() else (Number,)
 
 
 def _of_type(kind: pa.DataType) -> Convention:

@@ -23,7 +23,7 @@ from plait.table.conventions.base import (
     without_marks,
 )
 
-IN_BRACKETS = r"(?s)^[\[(][^\[\]()]*[\])]$|^\[.*\]$"
+IN_BRACKETS = r"(?s)^\([^\[\]()]*\)$|^\[.*\]$"
 
 # One entry of a list: quoted as Python or JSON quotes it, or a bare word or number. NumPy leaves out commas.
 ENTRY = re.compile(r"""'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|([^\s,'"]+)""", re.DOTALL)
@@ -84,7 +84,7 @@ class Listing(Convention):
         """Return the entries that a string writes; None if it is no list."""
         if self.separator:
             return [entry.strip() or None for entry in text.split(self.separator)]
-        if text[:1] not in "[(" or text[-1:] not in "])" or len(text) < 2:
+        if len(text) < 2 or text[0] + text[-1] not in ("[]", "()"):
             return None
         return _entries_in_brackets(text[1:-1])
 
@@ -157,7 +157,7 @@ def _floats(entries: list[str | None]) -> list[float | None] | None:
 
 def _plain_lists_of_numbers(texts: pa.Array) -> pa.Array | None:
     """Return lists of numbers, parsed all at once; None if one string is not as JSON or NumPy write them."""
-    if not pc.all(pc.match_substring_regex(texts, r"^[\[(][-+\d.eE,\s]+[\])]$")).as_py():
+    if not pc.all(pc.match_substring_regex(texts, r"^(?:\[[-+\d.eE,\s]+\]|\([-+\d.eE,\s]+\))$")).as_py():
         return None
     inner = pc.utf8_trim(texts, "[]() \t\r\n,")
     split = pc.split_pattern_regex(inner, r"\s*,\s*|\s+")
