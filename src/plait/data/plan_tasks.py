@@ -93,7 +93,7 @@ def _task(recipe: Recipe, target: str, labels: pa.ChunkedArray) -> tuple[str, st
         raise TableError(
             f"target '{target}' has cells of type {labels.type}; {choice.name} expects one class in a cell"
         )
-    return choice.name, "said by the recipe"
+    return choice.name, "set in the recipe"
 
 
 def _choice(recipe: Recipe, target: str, task: str) -> Choice:
