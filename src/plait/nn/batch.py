@@ -1,6 +1,6 @@
 """What flows through a model: values of cells, tokens of encoders, and batches of rows.
 
-Shape letters: B rows, N media of all rows, L steps or tokens, D width, P blocks.
+Shape letters: B rows, N media of all rows, L steps or tokens, D width, P blocks, or present rows.
 """
 
 from __future__ import annotations
@@ -51,12 +51,14 @@ class Values:
     `x` has one entry for each row. `length_B` counts the valid steps along dimension 1. Where a cell holds
     several media, `count_B` says how many. Then `x` and `length_B` have one entry for each medium, row after
     row. `encoded` values are not cells but the vectors (B, L, D) that a frozen encoder has made of them.
+    Where absent cells are left out (`packed`), `row_P` has the row in the batch of each one that is left.
     """
 
     x: Tensor
     length_B: Tensor | None = None
     count_B: Tensor | None = None
     encoded: bool = False
+    row_P: Tensor | None = None
 
     def __len__(self) -> int:
         """Return the number of entries: of rows, or of all their media."""
@@ -75,8 +77,18 @@ class Values:
             x = x[:, :longest]
         return Values(x, length_B, encoded=self.encoded)
 
+    def packed(self, present_B: Tensor) -> Values:
+        """Leave out absent cells, if running an encoder on the others only saves time."""
+        if self.encoded and self.count_B is None:
+            return self  # after a frozen encoder, selecting rows costs more than it saves
+        if bool(present_B.all()):
+            return self
+        row_P = present_B.nonzero()[:, 0]
+        return replace(self.take(row_P), row_P=row_P)
+
     def take(self, rows: Tensor) -> Values:
         """Return the values of these rows, copied."""
+        assert self.row_P is None  # else an entry's number is not its row's
         if self.count_B is None:
             return self.some(rows)
 
@@ -102,6 +114,7 @@ class Values:
             x=self.x.to(device, non_blocking=True),
             length_B=_on_device(self.length_B, device),
             count_B=_on_device(self.count_B, device),
+            row_P=_on_device(self.row_P, device),
         )
 
 

@@ -180,13 +180,11 @@ class Transcription(TextTask):
         mask_BL = recording.mask_BL
 
         # Windows have padding behind each of them. Move all valid steps to the front.
-        starts_again_BL = mask_BL[:, 1:] & ~mask_BL[:, :-1]
-        if bool(starts_again_BL.any()):
-            is_padding_BL = (~mask_BL).long()
-            order_BL = is_padding_BL.argsort(dim=1, stable=True)
-            order_BLV = order_BL[..., None].expand_as(log_p_BLV)
-            log_p_BLV = log_p_BLV.gather(1, order_BLV)
-            mask_BL = mask_BL.gather(1, order_BL)
+        is_padding_BL = (~mask_BL).long()
+        order_BL = is_padding_BL.argsort(dim=1, stable=True)
+        order_BLV = order_BL[..., None].expand_as(log_p_BLV)
+        log_p_BLV = log_p_BLV.gather(1, order_BLV)
+        mask_BL = mask_BL.gather(1, order_BL)
         return log_p_BLV * mask_BL[..., None]
 
     def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:

@@ -77,9 +77,7 @@ class Training:
         )
 
     def _compile(self) -> None:
-        """Compile encoders and fusions one by one: which rows have a cell is decided between them, in
-        Python.
-        """
+        """Compile encoders and fusions one by one: each encoder runs on another number of rows."""
         for column in self.model.encoded_alone:
             self.model.encoder(column).encoder.compile(dynamic=True)
         for target in self.model.fuser_of:

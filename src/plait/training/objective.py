@@ -95,12 +95,13 @@ def _views(model: MultimodalModel, batch: Batch, mixing: Mixing | None) -> tuple
     """
     needs_all = not all(model.task(t).sees_hidden_cells(model.columns) for t in model.targets)
     if batch.complete is None or not needs_all:
-        hidden = model.encode(batch)
+        hidden = model.encode(model.packed(batch))
         hidden = hidden if mixing is None else mixing.mixed(hidden)
         return hidden, hidden
 
     masks = batch.complete
-    complete = model.encode(replace(batch, present=masks.present, in_table=masks.in_table, complete=None))
+    complete_batch = replace(batch, present=masks.present, in_table=masks.in_table, complete=None)
+    complete = model.encode(model.packed(complete_batch))
     hidden = model.hide(complete, batch.masks)
     if mixing is None:
         return complete, hidden
@@ -218,7 +219,7 @@ def consistency(model: MultimodalModel, weak: Batch, strong: Batch, factors: Map
 def _fused_outputs(model: MultimodalModel, batch: Batch) -> dict[str, tuple[Prediction, Tensor]]:
     """Return each predicted target's task and its fused output, also for rows that have one block only."""
     outputs = {}
-    for target, fused in model.fuse(model.encode(batch)).items():
+    for target, fused in model.fuse(model.encode(model.packed(batch))).items():
         task = model.task(target)
         assert isinstance(task, Prediction)
         outputs[target] = (task, task(fused.vector_BD))

@@ -51,7 +51,7 @@ def _begin_alignment(model: MultimodalModel, task: Comparison, data: Dataset, ro
 def _tokens(model: MultimodalModel, data: Dataset, column: str, rows: Tensor) -> Iterator[Tokens]:
     """Yield the tokens of a column, batch by batch. The masks of rows without a cell are False."""
     for values, present_B in _cells(data, column, rows):
-        yield model.encoder(column).encode(values, present_B)
+        yield model.encoder(column).encode(values.packed(present_B), present_B)
 
 
 def _cells(data: Dataset, column: str, rows: Tensor) -> Iterator[tuple[Values, Tensor]]:
