@@ -17,7 +17,7 @@ from plait.evaluation import scores
 from plait.evaluation.scores import Evaluation, Inputs
 from plait.prediction import answers, artifact
 from plait.prediction.artifact import Artifact
-from plait.prediction.predictor import Answering, Predictor, Rows
+from plait.prediction.predictor import Answering, Predictor, Rows, Scored
 from plait.retrieval.index import About, Index, exists, plain_columns
 from plait.retrieval.space import Space
 from plait.table import problems as check
@@ -256,7 +256,7 @@ class Model:
 
     def score(
         self,
-        answering: Answering,
+        scored: Scored,
         rows: Rows,
         name: str,
         subsets: bool = True,
@@ -272,7 +272,7 @@ class Model:
         plain = {c for c, modality in self.artifact.preprocessing.inputs.items() if modality.tabular}
         with self._screen.bar("evaluating", len(rows)) as bar:
             inputs = Inputs(subsets, in_table, plain)
-            return scores.evaluate(answering, rows, self.record["priors"], name, inputs, bar.advance)
+            return scores.evaluate(scored, rows, self.record["priors"], name, inputs, bar.advance)
 
 
 def _min_cosine(thresholds: Mapping[str, float] | float | None, labels: Sequence[str]) -> dict[str, float]:

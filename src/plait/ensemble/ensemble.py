@@ -167,7 +167,11 @@ class Ensemble:
                     problems.append(problem)
         return examples
 
-    def outputs(
+    def outputs(self, rows: Examples, progress: Progress = lambda n: None) -> dict[str, Tensor]:
+        """Answer rows from all of their columns."""
+        return self.subset_outputs(rows, [self.columns], progress)[0]
+
+    def subset_outputs(
         self, rows: Examples, subsets: Sequence[Sequence[str]], progress: Progress = lambda n: None
     ) -> list[dict[str, Tensor]]:
         """Answer rows, for each subset of the columns."""

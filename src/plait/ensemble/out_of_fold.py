@@ -83,8 +83,8 @@ class CrossFit:
 
 
 class OutOfFoldEnsemble:
-    """Answers (see `prediction.Answering`) like the ensemble, but by out-of-fold predictions, on the rows
-    that its members were cross-fitted on.
+    """Answers like the ensemble, but by out-of-fold predictions, on the rows that its members were
+    cross-fitted on: it can be scored (see `prediction.Scored`), but answers no other table.
 
     A target is scored on the rows that every member with a weight predicts. On other rows a mean would be
     one of fewer members, which is another ensemble than the one that is served.
@@ -113,10 +113,6 @@ class OutOfFoldEnsemble:
             if target in by_target:
                 by_member[name] = by_target[target]
         return by_member
-
-    def prepare(self, *arguments: object, **options: object) -> Dataset:
-        """Refuse: only the rows that the members were cross-fitted on have an out-of-fold prediction."""
-        raise NotImplementedError("out-of-fold predictions exist only for the rows of the training table")
 
     def scored(self, target: str) -> Tensor:
         """Return which of the N examples a target is scored on: a mask (N,).
@@ -148,7 +144,7 @@ class OutOfFoldEnsemble:
         preprocessing = next(iter(self.examples.views.values())).preprocessing
         return Dataset(prepared, preprocessing, rows[is_scored].numpy())
 
-    def outputs(
+    def subset_outputs(
         self, rows: Dataset, subsets: Sequence[Sequence[str]], progress: Progress = lambda n: None
     ) -> list[dict[str, Tensor]]:
         """Answer rows that `rows` returned, for each subset of the columns; NaN where one is not scored."""

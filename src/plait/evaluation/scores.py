@@ -15,7 +15,7 @@ from plait.evaluation import alignment
 from plait.evaluation.alignment import Alignments
 from plait.evaluation.bootstrap import Score, bootstrap
 from plait.model.fused import blocks_of
-from plait.prediction.predictor import Answering, Rows
+from plait.prediction.predictor import Rows, Scored
 from plait.runs.folder import Record
 from plait.tasks.base import Task
 from plait.tasks.base_comparison import Comparison
@@ -91,7 +91,7 @@ ALL_INPUTS = Inputs()
 
 
 def evaluate(
-    answering: Answering,
+    answering: Scored,
     data: Rows,
     priors: Mapping[str, ArrayLike],
     name: str,
@@ -105,7 +105,7 @@ def evaluate(
     """
     subsets = _scored_subsets(answering, inputs)
     present_columns = [inputs.present(subset) for subset in subsets]
-    outputs = answering.outputs(data, present_columns, progress)
+    outputs = answering.subset_outputs(data, present_columns, progress)
     resamples = _resamples(len(data))
 
     batch = data.prepared.batch
@@ -201,7 +201,7 @@ def imbalance(target: str, evaluation: Record | None, higher: bool) -> str | Non
     )
 
 
-def _scored_subsets(answering: Answering, inputs: Inputs) -> list[Subset]:
+def _scored_subsets(answering: Scored, inputs: Inputs) -> list[Subset]:
     """Return all columns first, and then the smaller subsets that at least one target is scored with."""
     columns = answering.columns
     subsets = [tuple(columns)]

@@ -46,8 +46,8 @@ class ColumnGroup(Protocol):
 class MultimodalModel(nn.Module):
     """Encoders by column, fusers by the columns that they read, tasks by target.
 
-    Validation, prediction and export call `forward`. Training and the evaluation of subsets of the
-    columns compose the same three steps: a subset is `answer(fuse(keep(encoded, columns)), ...)`.
+    Validation, prediction and export call `forward`. Training, embeddings and the evaluation of subsets
+    of the columns compose the same steps: a subset is `answer(fuse(keep(encoded, columns)), ...)`.
     """
 
     def __init__(

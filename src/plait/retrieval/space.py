@@ -85,7 +85,7 @@ class Space:
         problems: list[Problem] = []
         for first, chunk in chunks(table):
             rows = self.network.prepare(chunk, targets=False, store=store)
-            (outputs,) = self.network.outputs(rows, [self.network.columns], progress)
+            outputs = self.network.outputs(rows, progress)
             vectors.append(outputs[self.name].numpy())
             problems += shifted(rows.prepared.problems, first)
         return np.concatenate(vectors), problems
