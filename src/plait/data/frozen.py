@@ -118,6 +118,12 @@ class _ColumnEmbedder:
         vectors = []
         for x, length in zip(encoded.x.cpu(), encoded.length_B, strict=True):
             vectors.append(x[: int(length)].numpy())
+
+        # a long recording is cut into several windows, whose vectors follow each other
+        if cells.count_B is not None:
+            ends = cells.count_B.cumsum(0).tolist()
+            starts = [0, *ends[:-1]]
+            vectors = [np.concatenate(vectors[start:end]) for start, end in zip(starts, ends, strict=True)]
         return vectors
 
     def _gathered(
