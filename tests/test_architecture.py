@@ -63,7 +63,6 @@ CORE = {
 # Words in the core that happen to be names of components, with what they name there.
 NAMES_IN_CORE = {
     "data.features": {"bag": "a form of numbers: counts of n-grams"},
-    "data.preprocessing": {"vector": "a layout of values"},
 }
 
 # The network that a run trains is one of the members of its ensemble.

@@ -16,7 +16,6 @@ from plait.data.preprocessing import Prepared, Preprocessing
 from plait.encoders.base import FrozenEncoder
 from plait.media.cell import Cell, Nowhere, Store
 from plait.modalities.base import Modality
-from plait.modalities.base_media import MediaModality
 from plait.nn.batch import Values, allocate
 from plait.nn.device import Settings
 from plait.table.table import Progress
@@ -178,7 +177,7 @@ def _identity(column: ColumnPlan, modality: Modality, settings: Settings) -> str
     identity = {
         "version": VERSION,
         "precision": settings.frozen,
-        "prepared": modality.identity if isinstance(modality, MediaModality) else "",
+        "prepared": modality.identity,
         "modality": column.modality.model_dump(mode="json"),
         "identity": encoder.get("identity"),
         "pool": encoder.get("pool"),

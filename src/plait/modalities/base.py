@@ -67,6 +67,15 @@ class Modality(Component, ABC):
         A bad cell never raises: it becomes a problem, and counts as missing.
         """
 
+    @abstractmethod
+    def absent(self, rows: int) -> Loaded:
+        """Return a column without any cell, in the shape that the modality's encoder reads."""
+
+    @property
+    @abstractmethod
+    def identity(self) -> str:
+        """What decides how a cell is prepared, besides the options; empty if nothing does."""
+
     def transform(self, values: Values, generator: torch.Generator | None) -> Values:
         """Return a batch as the encoder takes it. Training gives a generator, by which it is augmented."""
         return values
@@ -79,6 +88,19 @@ class Modality(Component, ABC):
     @abstractmethod
     def from_state(cls, config: Any, state: JSON) -> Modality:
         """Build the fitted modality from what `state` returned."""
+
+
+class ValueModality(Modality):
+    """A modality whose cells are values that lie in the table itself: numbers, names, dates, texts."""
+
+    def absent(self, rows: int) -> Loaded:
+        """Return a column without any cell."""
+        return Loaded(self.layout.absent(rows), torch.zeros(rows, dtype=torch.bool))
+
+    @property
+    def identity(self) -> str:
+        """Nothing but the options decides how a value is prepared."""
+        return ""
 
 
 modalities = Registry[Modality]("modalities")

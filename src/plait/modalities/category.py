@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import torch
 from pydantic import Field
 
-from plait.modalities.base import Match, Modality
+from plait.modalities.base import Match, ValueModality
 from plait.nn.batch import Layout, Loaded, Values
 from plait.recipe.registry import Options
 from plait.table.json import JSON, read_as
@@ -25,7 +25,7 @@ class Config(Options):
     min_count: int = Field(1, ge=1)
 
 
-class Category(Modality):
+class Category(ValueModality):
     """A column of categories.
 
     A value that training did not see is not missing: it has an index of its own, 0. The encoder learns to

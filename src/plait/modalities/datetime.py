@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from plait.modalities.base import Match, Modality
+from plait.modalities.base import Match, ValueModality
 from plait.nn.batch import Layout, Loaded, Values
 from plait.recipe.registry import Options
 from plait.table.json import JSON, read_as
@@ -54,7 +54,7 @@ class Config(Options):
     format: str = ""
 
 
-class Datetime(Modality):
+class Datetime(ValueModality):
     """A column of dates or times, as Arrow dates and timestamps or as strings of one format.
 
     Features: the position in the training rows' span (0 at its middle, -1 and 1 at its ends, bounded to

@@ -9,7 +9,7 @@ import pyarrow as pa
 import torch
 from pydantic import Field
 
-from plait.modalities.base import Match, Modality
+from plait.modalities.base import Match, ValueModality
 from plait.nn.batch import Layout, Loaded, Values
 from plait.recipe.registry import Options
 from plait.table.json import JSON, read_as
@@ -27,7 +27,7 @@ class Config(Options):
     bins: int = Field(16, ge=2, le=256)
 
 
-class Number(Modality):
+class Number(ValueModality):
     """A column of numbers, scaled to (x - median) / spread.
 
     They are then bounded to (-3, 3) by x / sqrt(1 + (x/3)^2), as in RealMLP (Holzmueller et al. 2024): an

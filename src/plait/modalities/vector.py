@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from plait.modalities.base import Match, Modality
+from plait.modalities.base import Match, ValueModality
 from plait.nn.batch import Layout, Loaded, Values
 from plait.recipe.registry import Options
 from plait.table.json import JSON, read_as
@@ -26,7 +26,7 @@ class Config(Options):
     scaling: Literal["standardise", "unit", "none"] = "standardise"
 
 
-class Vector(Modality):
+class Vector(ValueModality):
     """A column of equally long lists of numbers.
 
     A vector of another length, or with an entry that is not finite, is a problem and missing.

@@ -17,10 +17,10 @@ from plait.encoders.base import Encoder, FrozenEncoder
 from plait.encoders.base import encoders as encoder_registry
 from plait.errors import RecipeError
 from plait.modalities.base import Modality
-from plait.model.stand_in import StandIn, Start
+from plait.model.stand_in import StandIn, start_of
 from plait.nn.batch import Tokens, Values, place_within
 from plait.nn.layers import SetAttention, steps_mask
-from plait.nn.summaries import WORDS, Statistics
+from plait.nn.summaries import Statistics
 from plait.recipe.registry import Choice
 
 
@@ -48,12 +48,7 @@ class ColumnEncoder(nn.Module):
             self.width += statistics.width
         self.attention = SetAttention(self.width) if several else None
 
-        start: Start = "learned"
-        if missing == "zero":
-            start = "zero"
-        elif self.fixed == 0:
-            start = "fixed"
-        self.stand_in = StandIn(1, self.width, start)
+        self.stand_in = StandIn(1, self.width, start_of(missing, is_frozen=self.fixed == 0))
 
     @property
     def fixed(self) -> int | None:
@@ -191,8 +186,7 @@ def columns_with_statistics(preprocessing: Preprocessing, encoders: Mapping[str,
             if encoders[column].pretrained or column in preprocessing.several:
                 continue
             layout = preprocessing.inputs[column].layout
-            is_text = layout.kind in WORDS
-            if Statistics.known_for(layout) and (is_text or pretrained_count < 2):
+            if Statistics.known_for(layout) and (layout.is_text or pretrained_count < 2):
                 columns.add(column)
     return columns
 

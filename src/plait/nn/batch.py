@@ -43,6 +43,32 @@ class Layout:
     size: tuple[int, ...] = ()
     vocabulary: int = 0
 
+    @property
+    def is_text(self) -> bool:
+        """Whether cells are texts: ids of tokens or of n-grams, which can be counted."""
+        return self.kind in ("tokens", "bag")
+
+    @property
+    def is_recording(self) -> bool:
+        """Whether cells last: their length in time varies from row to row."""
+        return self.kind in ("spectrogram", "wave", "frames")
+
+    @property
+    def is_convolved(self) -> bool:
+        """Whether encoders convolve the cells."""
+        return self.is_recording or self.kind == "grid"
+
+    def absent(self, rows: int) -> Values:
+        """Return rows without a cell, of a layout whose cells are values of the table."""
+        if self.kind == "vector":
+            return Values(torch.zeros(rows, *self.size))
+        if self.kind == "index":
+            return Values(torch.zeros(rows, dtype=torch.long))
+
+        # A sequence of ids has one step at least, and no valid one.
+        ids = torch.zeros(rows, 1, dtype=torch.int32)
+        return Values(ids, torch.zeros(rows, dtype=torch.long))
+
 
 @dataclass
 class Values:
