@@ -69,7 +69,9 @@ def test_a_row_without_cells_is_answered_by_rows_like_it() -> None:
     """Baseline 3/8, 3/8, 2/8. Both rows that lack "two" are of class b; ten rows count besides."""
     model, batch = build()
     lacks_two = torch.tensor([0, 1, 0, 0, 1, 0, 0, 0]).bool()
-    prediction(model).fit_empty_blocks(batch.targets["label"], torch.stack([NOWHERE, lacks_two], 1))
+    labels = batch.targets["label"]
+    overall_logits = prediction(model).baseline(labels)
+    prediction(model).fit_empty_blocks(overall_logits, labels, torch.stack([NOWHERE, lacks_two], 1))
     nothing = with_present(batch, one=NOWHERE, two=NOWHERE)
     overall = torch.tensor([3 / 8, 3 / 8, 2 / 8])
     expected = (torch.tensor([0.0, 2.0, 0.0]) + 10 * overall) / 12

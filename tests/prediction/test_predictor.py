@@ -81,6 +81,11 @@ def test_the_models_of_these_tests_are_calibrated(calibrated: plait.Model, targe
     assert float(task.temperature) != 1
 
 
+def test_the_predictors_tasks_are_trained(calibrated: plait.Model) -> None:
+    task = calibrated.network.tasks["label"]
+    assert task is calibrated.network.model.task("label")
+
+
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("absent", [[], ["text"], ["price"], ["price", "shop"]])
 def test_predict_is_the_decoded_output_of_forward(

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from plait.api import messages
 from plait.api.model import Model
@@ -125,7 +124,7 @@ def _fit(sources: Sources, targets: list[str], recipe: Recipe, options: _Options
         training = _begin_training(plan, sides, table, run.folder, screen, options)
         progress = train(training, run.resumed)
 
-        record = _record(training, sides, progress)
+        record = _record(training, progress)
         trained = Model(
             Artifact(plan, sides.preprocessing, training.model.cpu(), record), run.folder, options.quiet
         )
@@ -180,18 +179,15 @@ def _fit_members(trained: Model, sides: Sides, table: Table, screen: Screen) -> 
     return members
 
 
-def _record(training: Training, sides: Sides, progress: Progress) -> Record:
+def _record(training: Training, progress: Progress) -> Record:
     """Describe a training at its end."""
-    plan, tasks = training.plan, sides.preprocessing.tasks
-    priors = {
-        target: tasks[target].baseline(_labels(sides.train, target)).tolist() for target in plan.targets
-    }
+    plan = training.plan
     keeps_best = plan.training.keep == "best"
     return {
         "environment": device.describe(training.settings),
         "rows": {side: len(rows) for side, rows in plan.split.sides().items()},
         "split": plan.split.how,
-        "priors": priors,
+        "priors": {target: baseline.tolist() for target, baseline in training.baselines.items()},
         "best_epoch": progress.best_epoch if keeps_best else progress.epoch,
         "epochs": progress.epoch,
         "history": progress.history,
@@ -232,9 +228,3 @@ def _with_linear_maps(trained: Model, evaluation: Evaluation, sides: Sides, side
 
 def _has_labels(rows: Dataset) -> bool:
     return any(bool(labelled[rows.rows].any()) for labelled in rows.prepared.batch.labelled.values())
-
-
-def _labels(rows: Dataset, target: str) -> Tensor:
-    """Return the target of the rows that have a label."""
-    batch = rows.prepared.batch
-    return batch.targets[target][rows.rows][batch.labelled[target][rows.rows]]

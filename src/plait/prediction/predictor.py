@@ -108,8 +108,8 @@ class Predictor(Preparing):
 
     @property
     def tasks(self) -> dict[str, Task]:
-        """The fitted task of each target."""
-        return self.preprocessing.tasks
+        """The task of each target, with its trained head."""
+        return {target: self.model.task(target) for target in self.model.targets}
 
     @property
     def frozen(self) -> dict[str, FrozenEncoder]:

@@ -33,9 +33,7 @@ class Space:
     def __init__(self, network: Predictor, name: str) -> None:
         self.network = network
         self.name = name
-
-        # The model's copy of the task: the one in `network.tasks` was fitted, but not trained.
-        task = network.model.task(name)
+        task = network.tasks[name]
         assert isinstance(task, Comparison)
         self.task = task
         self.columns = task.columns

@@ -451,7 +451,9 @@ class Alignment(Comparison):
         """
         present_BK = (output != 0).any(-1)
         if self.config.objective == "symile":
-            complete_BKD = torch.where(present_BK[..., None], output, self.neutral_KD)
+            # Outputs come from the CPU, wherever the model is.
+            neutral_KD = self.neutral_KD.to(output.device)
+            complete_BKD = torch.where(present_BK[..., None], output, neutral_KD)
             return complete_BKD.prod(1).sum(-1)
         if self.config.objective == "gram":
             return -_volumes(output, present_BK)
@@ -474,7 +476,7 @@ class Alignment(Comparison):
         """
         present_K = (cells_KD != 0).any(1)
         if self.config.objective == "symile":
-            neutral_KD = self.neutral_KD.detach().numpy()
+            neutral_KD = self.neutral_KD.detach().cpu().numpy()
             complete_KD = np.where(present_K[:, None], cells_KD, neutral_KD)
             query_D = complete_KD.prod(0)
         else:

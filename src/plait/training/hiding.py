@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -58,7 +59,7 @@ def _in_table(in_table_CB: Tensor, before_CB: Tensor, after_CB: Tensor, generato
     return in_table_CB & ~hidden_CB & ~untold_CB
 
 
-def fit_empty_cells(model: MultimodalModel, data: Dataset) -> None:
+def fit_empty_cells(model: MultimodalModel, data: Dataset, baselines: Mapping[str, Tensor]) -> None:
     """Tell the model where training rows have empty cells, and what a count of these rows says of each
     target.
 
@@ -70,8 +71,10 @@ def fit_empty_cells(model: MultimodalModel, data: Dataset) -> None:
         group.stand_in.mark_empty([not bool(present[column].all()) for column in group.columns])
 
     for target in model.fuser_of:
+        if target not in baselines:
+            continue  # these rows have no label to count
         is_labelled = batch.labelled[target][rows]
         labels = batch.targets[target][rows][is_labelled]
         of_blocks = model.fuser(target).of_blocks(present)
         empty_NP = torch.stack([~present_N[is_labelled] for present_N in of_blocks.values()], 1)
-        model.prediction(target).fit_empty_blocks(labels, empty_NP)
+        model.prediction(target).fit_empty_blocks(baselines[target], labels, empty_NP)

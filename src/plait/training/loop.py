@@ -24,7 +24,7 @@ from plait.training.objective import loss_weights
 from plait.training.schedule import learning_rate
 from plait.training.step import UNLABELLED, Step, check_finite
 from plait.training.trackers import Trackers
-from plait.training.validation import Validation, shares
+from plait.training.validation import Validation, baselines, shares
 
 # Called after each epoch with its number, how many there are, and its score: the larger the better.
 Watch = Callable[[int, int, float], None]
@@ -62,6 +62,7 @@ class Training:
     stop: bool = False
     step: Step = field(init=False)
     validation: Validation = field(init=False)
+    baselines: dict[str, Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
         self.model.to(self.settings.device)
@@ -69,11 +70,12 @@ class Training:
             to_channels_last(self.model)
         if self.settings.compile:
             self._compile()
-        fit_empty_cells(self.model, self.train_data)
+        self.baselines = baselines(self.train_data)
+        fit_empty_cells(self.model, self.train_data, self.baselines)
         target_shares = shares(self.plan, self.train_data)
         self.step = Step(self.model, self.plan, self.settings, target_shares, self.screen)
         self.validation = Validation(
-            self.model, self.train_data, self.valid_data, self.settings, target_shares
+            self.model, self.valid_data, self.settings, target_shares, self.baselines
         )
 
     def _compile(self) -> None:

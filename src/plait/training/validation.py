@@ -46,15 +46,28 @@ def shares(plan: Plan, data: Dataset) -> dict[str, Share]:
     return by_target
 
 
+def baselines(data: Dataset) -> dict[str, Tensor]:
+    """Return the baseline of each target that has labels, from its training labels.
+
+    The record, scores, and rows without any cell all take it from here.
+    """
+    by_target = {}
+    for target, task in data.preprocessing.tasks.items():
+        _, labels = labelled(data, target, data.rows)
+        if task.has_target and len(labels):
+            by_target[target] = task.baseline(labels)
+    return by_target
+
+
 @dataclass
 class Validation:
-    """The validation rows of a training, which may be none."""
+    """The validation rows of a training, which may be none. `baselines` are those of the training rows."""
 
     model: MultimodalModel
-    train_data: Dataset
     valid_data: Dataset
     settings: Settings
     shares: Mapping[str, Share]
+    baselines: Mapping[str, Tensor]
 
     @torch.inference_mode()
     def scores(self) -> dict[str, float]:
@@ -124,15 +137,12 @@ class Validation:
     @cached_property
     def _baseline_scores(self) -> dict[str, float]:
         """Each target's main metric for the baseline; 0 for a task that compares rows."""
-        scores = {}
-        for target, task in self.train_data.preprocessing.tasks.items():
-            _, train_labels = labelled(self.train_data, target, self.train_data.rows)
-            _, valid_labels = labelled(self.valid_data, target, self.valid_data.rows)
-            scores[target] = 0.0
-            if task.has_target and len(train_labels) and len(valid_labels):
-                baseline = task.baseline(train_labels)
-                outputs = baseline.expand(len(valid_labels), *baseline.shape)
-                scores[target] = task.measure_score(outputs.numpy(), valid_labels.numpy())
+        scores = dict.fromkeys(self.model.targets, 0.0)
+        for target, baseline in self.baselines.items():
+            _, labels = labelled(self.valid_data, target, self.valid_data.rows)
+            if len(labels):
+                outputs = baseline.expand(len(labels), *baseline.shape)
+                scores[target] = self.model.task(target).measure_score(outputs.numpy(), labels.numpy())
         return scores
 
     @torch.inference_mode()
