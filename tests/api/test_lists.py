@@ -1,4 +1,4 @@
-"""Several pictures in one cell: any number of them, in any order, some of them bad."""
+"""Several images in one cell: any number of them, in any order, some of them bad."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def lists(tmp_path: Path) -> list[dict[str, Any]]:
 
 def test_values_take_the_items_of_their_rows() -> None:
     values = Values(torch.arange(6), count_B=torch.tensor([2, 0, 3, 1]))
-    taken = values.take(torch.tensor([2, 1, 0, 2]))
-    assert taken.x.tolist() == [2, 3, 4, 0, 1, 2, 3, 4]
-    assert taken.count_B is not None
-    assert taken.count_B.tolist() == [3, 0, 2, 3]
+    selected = values.take(torch.tensor([2, 1, 0, 2]))
+    assert selected.x.tolist() == [2, 3, 4, 0, 1, 2, 3, 4]
+    assert selected.count_B is not None
+    assert selected.count_B.tolist() == [3, 0, 2, 3]
 
 
-def test_rows_with_several_pictures_train_and_predict(tmp_path: Path, lists: list[dict[str, Any]]) -> None:
+def test_rows_with_several_images_train_and_predict(tmp_path: Path, lists: list[dict[str, Any]]) -> None:
     options = [
         "training.epochs=40",
         "training.precision=fp32",
@@ -45,19 +45,20 @@ def test_rows_with_several_pictures_train_and_predict(tmp_path: Path, lists: lis
     assert model.schema["photos"].modality == "image"
     assert model.schema["photos"].missing == 0
     answers = model.predict(lists, root=tmp_path)
-    right = [
-        a == row["label"] for a, row in zip(answers["label"].to_pylist(), lists, strict=True) if row["photos"]
-    ]
-    assert np.mean(right) > 0.9
-    assert [i for i, p in enumerate(answers["problem"].to_pylist()) if p] == [7]
-    turned = [{**row, "photos": row["photos"][::-1]} for row in lists]
-    one, other = (
-        model.predict(rows, root=tmp_path)["label_probability_red"].to_numpy() for rows in (lists, turned)
-    )
-    assert np.allclose(one, other, atol=1e-5)
+    is_correct = []
+    for answer, row in zip(answers["label"].to_pylist(), lists, strict=True):
+        if row["photos"]:
+            is_correct.append(answer == row["label"])
+    assert np.mean(is_correct) > 0.9
+    assert [i for i, problem in enumerate(answers["problem"].to_pylist()) if problem] == [7]
+
+    reversed_rows = [{**row, "photos": row["photos"][::-1]} for row in lists]
+    expected = answers["label_probability_red"].to_numpy()
+    actual = model.predict(reversed_rows, root=tmp_path)["label_probability_red"].to_numpy()
+    assert np.allclose(actual, expected, atol=1e-5)
 
 
-def test_a_row_alone_is_the_same_as_among_others(tmp_path: Path, lists: list[dict[str, Any]]) -> None:
+def test_a_row_by_itself_is_answered_as_among_others(tmp_path: Path, lists: list[dict[str, Any]]) -> None:
     model = plait.fit(
         lists,
         "label",
@@ -66,9 +67,8 @@ def test_a_row_alone_is_the_same_as_among_others(tmp_path: Path, lists: list[dic
         overrides=[o for o in FAST if "photo" not in o],
         quiet=True,
     )
-    whole = model.predict(lists, root=tmp_path)["label_probability_red"].to_numpy()
+    among_others = model.predict(lists, root=tmp_path)["label_probability_red"].to_numpy()
     for i in (4, 5, 7):
-        alone = model.predict(pa.Table.from_pylist([lists[i]]), root=tmp_path)[
-            "label_probability_red"
-        ].to_numpy()
-        assert alone == pytest.approx(whole[i : i + 1], abs=1e-4)
+        single_row = pa.Table.from_pylist([lists[i]])
+        by_itself = model.predict(single_row, root=tmp_path)["label_probability_red"].to_numpy()
+        assert by_itself == pytest.approx(among_others[i : i + 1], abs=1e-4)

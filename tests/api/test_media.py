@@ -1,4 +1,4 @@
-"""Pictures, text, sounds and clips in one table: fit, predict any subset, load, lists, holes."""
+"""Images, texts, audio and video in one table: fit, predict any subset, load, lists, missing cells."""
 
 from __future__ import annotations
 
@@ -32,9 +32,7 @@ TONES = {"red": 300, "green": 900, "blue": 2500}
 
 @pytest.fixture(scope="module")
 def media(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
-    """48 rows whose picture, sound, and the sound of whose clip tell the label; a third of all cells
-    are missing.
-    """
+    """48 rows whose image, audio and video with sound say the label. A third of all cells are missing."""
     folder = tmp_path_factory.mktemp("media")
     rows, rng = make_rows(folder, 48), np.random.default_rng(0)
     for i, row in enumerate(rows):
@@ -57,7 +55,7 @@ def model(media: tuple[Path, list[dict[str, Any]]], tmp_path_factory: pytest.Tem
     )
 
 
-def test_every_column_is_recognised_and_clips_give_their_sound(model: plait.Model) -> None:
+def test_every_column_is_recognised_and_videos_give_sound(model: plait.Model) -> None:
     assert {c.name: c.modality for c in model.schema if c.role == "input"} == {
         "photo": "image",
         "noise": "audio",
@@ -71,38 +69,39 @@ def test_it_learns_and_predicts_any_subset(
     media: tuple[Path, list[dict[str, Any]]], model: plait.Model
 ) -> None:
     folder, rows = media
-    known = [row for row in rows if row["photo"] and row["noise"]]
+    with_both = [row for row in rows if row["photo"] and row["noise"]]
+    labels = np.array([row["label"] for row in with_both])
     for names in (("photo", "noise", "film"), ("photo",), ("noise",)):
-        answers = model.predict([{n: row[n] for n in names} for row in known], root=folder)[
-            "label"
-        ].to_pylist()
-        assert np.mean([a == row["label"] for a, row in zip(answers, known, strict=True)]) > 0.6, names
+        subset = pa.table({name: [row[name] for row in with_both] for name in names})
+        answers = model.predict(subset, root=folder)["label"].to_numpy(zero_copy_only=False)
+        assert np.mean(answers == labels) > 0.6, names
     assert model.predict({"film": None, "photo": None}, root=folder).num_rows == 1
 
 
-def test_absent_columns_are_said_once(
+def test_absent_columns_are_warned_of_once(
     media: tuple[Path, list[dict[str, Any]]], model: plait.Model, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, rows = media
     plait.load(model.folder).predict([{"photo": row["photo"]} for row in rows], root=folder)
-    said = capsys.readouterr().err
-    assert said.count("input 'noise' is not in") == 1
-    assert said.count("input 'film' is not in") == 1
-    assert "film.sound" not in said
+    messages = capsys.readouterr().err
+    assert messages.count("input 'noise' is not in") == 1
+    assert messages.count("input 'film' is not in") == 1
+    assert "film.sound" not in messages
 
 
 def test_a_loaded_model_answers_the_same(
     media: tuple[Path, list[dict[str, Any]]], model: plait.Model
 ) -> None:
     folder, rows = media
-    one, two = (m.predict(rows, root=folder) for m in (model, plait.load(model.folder, quiet=True)))
-    assert one.equals(two)
-    assert all(p is None for p in one["problem"].to_pylist())
+    expected = model.predict(rows, root=folder)
+    loaded = plait.load(model.folder, quiet=True)
+    assert loaded.predict(rows, root=folder).equals(expected)
+    assert expected["problem"].null_count == len(rows)
 
 
 def test_every_subset_is_evaluated(model: plait.Model) -> None:
-    found = model.record["evaluation"]["validation"]["targets"]["label"]
-    assert len(found["subsets"]) == 14
+    scores = model.record["evaluation"]["validation"]["targets"]["label"]
+    assert len(scores["subsets"]) == 14
 
 
 @pytest.mark.parametrize(
@@ -125,7 +124,7 @@ def test_encoders_of_frames_train(
     assert fitted.inputs == ["noise", "film"]
 
 
-def test_the_sound_of_clips_alone(media: tuple[Path, list[dict[str, Any]]], tmp_path: Path) -> None:
+def test_the_sound_of_videos_by_itself(media: tuple[Path, list[dict[str, Any]]], tmp_path: Path) -> None:
     folder, rows = media
     columns = {"photo": "ignored", "noise": "ignored", "film": "ignored", "film.sound": "audio"}
     fitted = plait.fit(
@@ -141,7 +140,7 @@ def test_the_sound_of_clips_alone(media: tuple[Path, list[dict[str, Any]]], tmp_
     assert fitted.predict({"film": rows[1]["film"]}, root=folder).num_rows == 1
 
 
-def test_several_sounds_in_a_cell_in_any_order(
+def test_several_recordings_in_a_cell_in_any_order(
     media: tuple[Path, list[dict[str, Any]]], tmp_path: Path
 ) -> None:
     folder, rows = media
@@ -153,17 +152,18 @@ def test_several_sounds_in_a_cell_in_any_order(
     options = [o for o in QUICK if "photo" not in o]
     fitted = plait.fit(lists, "label", root=folder, out=tmp_path / "run", overrides=options, quiet=True)
     assert any("attention" in name for name in fitted.artifact.model.state_dict())
-    turned = [{**row, "noises": row["noises"][::-1]} for row in lists]
-    one, other = (fitted.predict(r, root=folder)["label_probability_red"].to_numpy() for r in (lists, turned))
-    assert np.allclose(one, other, atol=1e-4)
-    single = [
-        fitted.predict(pa.table({"noises": [cell]}), root=folder)["label_probability_red"][0].as_py()
-        for cell in (names[0], [names[0]])
-    ]
-    assert single[0] == pytest.approx(single[1], abs=1e-4)  # one instead of a list of one
+
+    def probability(rows: Any) -> np.ndarray:
+        answers: pa.Table = fitted.predict(rows, root=folder)
+        return answers["label_probability_red"].to_numpy()
+
+    reversed_rows = [{**row, "noises": row["noises"][::-1]} for row in lists]
+    assert np.allclose(probability(lists), probability(reversed_rows), atol=1e-4)
+    name, list_of_one = pa.table({"noises": [names[0]]}), pa.table({"noises": [[names[0]]]})
+    assert np.allclose(probability(name), probability(list_of_one), atol=1e-4)
 
 
-def test_windows_of_a_long_sound(media: tuple[Path, list[dict[str, Any]]], tmp_path: Path) -> None:
+def test_windows_of_long_audio(media: tuple[Path, list[dict[str, Any]]], tmp_path: Path) -> None:
     folder, rows = media
     columns = {"photo": "ignored", "film": "ignored", "film.sound": "ignored"}
     options = [*QUICK, "training.epochs=1", "modalities.audio.seconds=0.1", "modalities.audio.view=windows"]
@@ -180,10 +180,10 @@ def test_inspect_reads_the_cells(
     broken = [dict(row) for row in rows]
     (folder / "short.wav").write_bytes(wav(wave(0.3))[:2000])
     broken[4]["noise"] = "short.wav"
-    found = plait.inspect(broken, "label", root=folder)
-    assert [(p.row, p.column) for p in found.problems] == [(4, "noise")]
-    assert "cut short" in found.problems[0].reason
-    found.show()
+    inspection = plait.inspect(broken, "label", root=folder)
+    assert [(p.row, p.column) for p in inspection.problems] == [(4, "noise")]
+    assert "cut short" in inspection.problems[0].reason
+    inspection.show()
     assert "1 cell cannot be read" in capsys.readouterr().out
     assert plait.inspect(broken, "label", root=folder, probe=False).problems == []
 
@@ -202,10 +202,10 @@ def test_the_command_line_shows_and_clears_the_cache(
     assert "expected a number of gigabytes" in capsys.readouterr().err
 
 
-def test_a_clip_without_sound_is_no_problem_though_its_frames_were_prepared_before(
+def test_a_silent_video_is_no_problem_if_frames_are_cached(
     media: tuple[Path, list[dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The frames come from the cache, so that nothing has opened the clip when its sound is asked for."""
+    """The frames come from the cache, so nothing has opened the video when its sound is asked for."""
     monkeypatch.setenv("PLAIT_CACHE", str(tmp_path / "cache"))
     columns = {"photo": "ignored", "noise": "ignored", "film.sound": "ignored"}
     plait.fit(
@@ -231,7 +231,7 @@ def test_a_clip_without_sound_is_no_problem_though_its_frames_were_prepared_befo
     assert "no audio" not in (tmp_path / "both" / "problems.csv").read_text()
 
 
-def test_a_file_without_sound_in_a_column_of_sounds_is_named(
+def test_a_file_without_sound_in_an_audio_column_is_named(
     media: tuple[Path, list[dict[str, Any]]], tmp_path: Path
 ) -> None:
     (tmp_path / "silent.mp4").write_bytes(clip(4))

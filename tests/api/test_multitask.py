@@ -1,6 +1,4 @@
-"""Several targets in one model: what each reads, what it weighs, what has no label, and what a model
-for each alone would do.
-"""
+"""Several targets in one model: what each reads and weighs, missing labels, and single-target models."""
 
 from __future__ import annotations
 
@@ -60,19 +58,19 @@ def apart(tmp_path_factory: pytest.TempPathFactory) -> tuple[plait.Model, Path]:
 def test_each_target_is_answered_from_its_own_inputs(apart: tuple[plait.Model, Path]) -> None:
     model, folder = apart
     rows = make_rows(folder, 12, seed=4)
-    whole = model.predict(rows, folder)
-    assert {"seen", "told"} <= set(whole.column_names)
-    assert whole["seen"].to_pylist() == [row["label"] for row in rows]
+    answers = model.predict(rows, folder)
+    assert {"seen", "told"} <= set(answers.column_names)
+    assert answers["seen"].to_pylist() == [row["label"] for row in rows]
     swapped = [{**row, "text": rows[(i + 1) % 12]["text"], "price": 99.0} for i, row in enumerate(rows)]
-    other = model.predict(swapped, folder)
-    assert other["seen_probability_red"].equals(whole["seen_probability_red"]), (
+    answers_swapped = model.predict(swapped, folder)
+    assert answers_swapped["seen_probability_red"].equals(answers["seen_probability_red"]), (
         "the text has no part in it, and the price neither"
     )
-    assert not other["told_probability_red"].equals(whole["told_probability_red"])
-    found = model.evaluate(rows, folder)
-    assert set(found.targets) == {"seen", "told"}
-    assert found.targets["seen"].subsets == [], "of a target with one input there are no subsets"
-    assert plait.load(model.folder, quiet=True).predict(rows, folder).equals(whole)
+    assert not answers_swapped["told_probability_red"].equals(answers["told_probability_red"])
+    evaluation = model.evaluate(rows, folder)
+    assert set(evaluation.targets) == {"seen", "told"}
+    assert evaluation.targets["seen"].subsets == [], "of a target with one input there are no subsets"
+    assert plait.load(model.folder, quiet=True).predict(rows, folder).equals(answers)
 
 
 def test_a_target_would_not_read_its_own_answers(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
@@ -96,14 +94,14 @@ def test_a_target_would_not_read_its_own_answers(tmp_path: Path, rows: list[dict
     assert model.targets == ["label", "again"]
 
 
-def test_wrong_names_are_told(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
-    for override, said in {
+def test_wrong_names_get_the_nearest_one(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    for override, message in {
         "tasks.label={name: classification, inputs: [foto]}": "no input column 'foto': did you mean 'photo'",
         "tasks.label={name: classification, column: lable}": "no column 'lable': did you mean 'label'",
         "balancing=famos": "no component 'famos' in balancing: did you mean 'famo'",
         "training.best_by=lable": "no target 'lable' to choose the best epoch by: did you mean 'label'",
     }.items():
-        with pytest.raises(plait.PlaitError, match=said):
+        with pytest.raises(plait.PlaitError, match=message):
             plait.fit(
                 rows, "label", root=tmp_path, out=tmp_path / "x", overrides=[*FAST, override], quiet=True
             )
@@ -166,7 +164,8 @@ def test_the_best_epoch_has_the_best_mean_normalised_score(
     best = model.record["best_epoch"]
     assert smooth[best - 1] > max(smooth) - 1e-4, "the log is rounded, and two epochs may tie"
     last = log[-1]
-    baseline = {t: one["baseline"] for t, one in model.record["evaluation"]["validation"]["targets"].items()}
+    evaluations = model.record["evaluation"]["validation"]["targets"]
+    baseline = {target: evaluation["baseline"] for target, evaluation in evaluations.items()}
     scores = [
         (last["valid_label_accuracy"] - baseline["label"]["accuracy"]) / (1 - baseline["label"]["accuracy"]),
         1 - last["valid_cents_rmse"] / baseline["cents"]["rmse"],
@@ -206,13 +205,13 @@ def test_every_way_of_balancing_trains_and_goes_on_after_a_stop(
         "columns.price.role=ignored",
     ]
     targets = ["label", "cents", "half"]
-    whole = plait.fit(table, targets, out=tmp_path / "whole", overrides=overrides, quiet=True)
+    uninterrupted = plait.fit(table, targets, out=tmp_path / "uninterrupted", overrides=overrides, quiet=True)
     stop = [StopAtStep(9)]
     with pytest.raises(Interrupted):
-        plait.fit(table, targets, out=tmp_path / "parts", overrides=overrides, callbacks=stop, quiet=True)
-    fit.resume(tmp_path / "parts", quiet=True)
-    assert (tmp_path / "whole" / "weights.safetensors").read_bytes() == (
-        tmp_path / "parts" / "weights.safetensors"
+        plait.fit(table, targets, out=tmp_path / "resumed", overrides=overrides, callbacks=stop, quiet=True)
+    fit.resume(tmp_path / "resumed", quiet=True)
+    assert (tmp_path / "uninterrupted" / "weights.safetensors").read_bytes() == (
+        tmp_path / "resumed" / "weights.safetensors"
     ).read_bytes()
     plain = plait.fit(
         table,
@@ -223,12 +222,14 @@ def test_every_way_of_balancing_trains_and_goes_on_after_a_stop(
     )
     differ = [
         not torch.equal(a, b)
-        for a, b in zip(whole.network.model.parameters(), plain.network.model.parameters(), strict=True)
+        for a, b in zip(
+            uninterrupted.network.model.parameters(), plain.network.model.parameters(), strict=True
+        )
     ]
     assert any(differ), "it is not what equal does"
 
 
-def test_a_model_for_each_alone_is_shown_beside(several: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_single_target_models_are_shown_beside(several: list[dict[str, Any]], tmp_path: Path) -> None:
     model = plait.fit(
         several,
         ["label", "cents"],
@@ -237,9 +238,9 @@ def test_a_model_for_each_alone_is_shown_beside(several: list[dict[str, Any]], t
         overrides=[*FAST, "singles=true"],
         quiet=True,
     )
-    alone = model.record["singles"]
-    assert set(alone) == {"label", "cents"}
-    assert alone["label"]["test"] is None
+    singles = model.record["singles"]
+    assert set(singles) == {"label", "cents"}
+    assert singles["label"]["test"] is None
     only = plait.fit(
         several,
         "cents",
@@ -248,20 +249,20 @@ def test_a_model_for_each_alone_is_shown_beside(several: list[dict[str, Any]], t
         overrides=[*FAST, "columns.label.role=ignored"],
         quiet=True,
     )
-    same = only.record["evaluation"]["validation"]["targets"]["cents"]["metrics"]["rmse"]["value"]
-    assert alone["cents"]["validation"]["value"] == pytest.approx(same, rel=0.35), (
-        "as if it had been trained alone"
+    expected = only.record["evaluation"]["validation"]["targets"]["cents"]["metrics"]["rmse"]["value"]
+    assert singles["cents"]["validation"]["value"] == pytest.approx(expected, rel=0.35), (
+        "as if the other target were not there"
     )
     page = (model.folder / "report.html").read_text()
     assert "one for each" in page
-    assert f"{alone['cents']['validation']['value']:.3f}" in page
+    assert f"{singles['cents']['validation']['value']:.3f}" in page
 
 
 def test_tasks_that_do_not_fuse_refuse_what_needs_a_fused_vector(
     tmp_path: Path, rows: list[dict[str, Any]]
 ) -> None:
-    for override, said in {"quality=good": "ensemble", "training.mixup=0.2": "mixup"}.items():
-        with pytest.raises(RecipeError, match=said):
+    for override, message in {"quality=good": "ensemble", "training.mixup=0.2": "mixup"}.items():
+        with pytest.raises(RecipeError, match=message):
             plait.fit(
                 rows,
                 "text",
@@ -287,11 +288,11 @@ def test_targets_with_labels_elsewhere_go_on_after_a_stop(tmp_path: Path) -> Non
         "tasks.told.inputs=[price]",
         "training.batch_size=8",
     ]
-    plait.fit(table, out=tmp_path / "whole", overrides=options, quiet=True)
+    plait.fit(table, out=tmp_path / "uninterrupted", overrides=options, quiet=True)
     with pytest.raises(Interrupted):
-        plait.fit(table, out=tmp_path / "parts", overrides=options, callbacks=[StopAtStep(7)], quiet=True)
-    model = fit.resume(tmp_path / "parts", quiet=True)
+        plait.fit(table, out=tmp_path / "resumed", overrides=options, callbacks=[StopAtStep(7)], quiet=True)
+    model = fit.resume(tmp_path / "resumed", quiet=True)
     assert model.targets == ["seen", "told", "words"]
-    assert (tmp_path / "whole" / "weights.safetensors").read_bytes() == (
-        tmp_path / "parts" / "weights.safetensors"
+    assert (tmp_path / "uninterrupted" / "weights.safetensors").read_bytes() == (
+        tmp_path / "resumed" / "weights.safetensors"
     ).read_bytes()

@@ -1,6 +1,4 @@
-"""Tuning as a user meets it: it chooses, goes on where it was stopped, and refuses what does not belong
-together.
-"""
+"""Tuning as a user meets it: it chooses, goes on where it was stopped, and refuses other trials."""
 
 from __future__ import annotations
 
@@ -8,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import plait
@@ -35,9 +34,9 @@ def table(tmp_path: Path) -> Path:
     return write_csv(tmp_path / "t.csv", make_rows(tmp_path, 40))
 
 
-def tuned(table: Path, out: Path, trials: int, **others: Any) -> plait.Model:
+def tuned(table: Path, out: Path, trials: int, **arguments: Any) -> plait.Model:
     return plait.tune(
-        table, "label", out=out, trials=trials, recipe=SPACE, overrides=SMALL, quiet=True, **others
+        table, "label", out=out, trials=trials, recipe=SPACE, overrides=SMALL, quiet=True, **arguments
     )
 
 
@@ -46,13 +45,20 @@ def journal(out: Path) -> list[dict[str, Any]]:
 
 
 def drawn(out: Path) -> list[list[str]]:
-    return [one["user_attr"]["overrides"] for one in journal(out) if "overrides" in one.get("user_attr", {})]
+    """The overrides of each trial."""
+    return attributes(out, "overrides")
+
+
+def attributes(out: Path, name: str) -> list[Any]:
+    """What the journal says of the trials under a name, in their order."""
+    entries = [entry.get("user_attr", {}) for entry in journal(out)]
+    return [attribute[name] for attribute in entries if name in attribute]
 
 
 def test_the_best_trial_is_the_recipe_of_the_last_fit(table: Path, tmp_path: Path) -> None:
     model = tuned(table, tmp_path / "run", 5)
-    ends = [one["values"] for one in journal(tmp_path / "run") if one.get("values")]
-    best = drawn(tmp_path / "run")[max(range(len(ends)), key=lambda i: ends[i][0])]
+    scores = [entry["values"][0] for entry in journal(tmp_path / "run") if entry.get("values")]
+    best = drawn(tmp_path / "run")[int(np.argmax(scores))]
     expected = load(SPACE, [*SMALL, *best])
     assert model.plan.training.learning_rate == expected.training.learning_rate
     assert model.plan.fusion.name == expected.fusion.name
@@ -77,7 +83,7 @@ def test_alignments_are_tuned_by_what_they_have(table: Path, tmp_path: Path) -> 
     assert not {"training.mixup", "fusion", "model.unimodal_weight", "model.modality_dropout"} & tried
 
 
-def test_only_what_all_tasks_can_do_with_is_tried(table: Path) -> None:
+def test_only_options_that_suit_all_tasks_are_tried(table: Path) -> None:
     rows = read(table)
     assert "training.mixup" in suiting(load(None), rows, ["label"])
     both = suiting(load(None, ["tasks.text=generation"]), rows, ["label", "text"])
@@ -91,7 +97,7 @@ def test_only_what_all_tasks_can_do_with_is_tried(table: Path) -> None:
 def test_a_study_that_was_stopped_goes_on_as_if_it_had_not_been(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tuned(table, tmp_path / "whole", 4)
+    tuned(table, tmp_path / "uninterrupted", 4)
     fit, count = api.fit, []
 
     def stop(*arguments: Any, **named: Any) -> Any:
@@ -102,14 +108,16 @@ def test_a_study_that_was_stopped_goes_on_as_if_it_had_not_been(
 
     monkeypatch.setattr(api, "fit", stop)
     with pytest.raises(Interrupted, match="go on with the same command"):
-        tuned(table, tmp_path / "parts", 4)
+        tuned(table, tmp_path / "resumed", 4)
     monkeypatch.undo()
-    tuned(table, tmp_path / "parts", 4)
-    whole, parts = drawn(tmp_path / "whole"), drawn(tmp_path / "parts")
-    assert parts[:2] == whole[:2]
-    assert parts[3:] == whole[2:], "the stopped one is drawn again"
+    tuned(table, tmp_path / "resumed", 4)
+    uninterrupted, resumed = drawn(tmp_path / "uninterrupted"), drawn(tmp_path / "resumed")
+    assert resumed[:2] == uninterrupted[:2]
+    assert resumed[3:] == uninterrupted[2:], "the stopped one is drawn again"
     names = ("weights.safetensors", "recipe.yaml")
-    assert all((tmp_path / "whole" / n).read_bytes() == (tmp_path / "parts" / n).read_bytes() for n in names)
+    for name in names:
+        expected = (tmp_path / "uninterrupted" / name).read_bytes()
+        assert (tmp_path / "resumed" / name).read_bytes() == expected
 
 
 def test_trials_that_lag_behind_are_stopped_early(table: Path, tmp_path: Path) -> None:
@@ -123,10 +131,10 @@ def test_trials_that_lag_behind_are_stopped_early(table: Path, tmp_path: Path) -
     }
     options = [*SMALL, "training.epochs=6", "training.batch_size=4"]
     plait.tune(table, "label", out=tmp_path / "run", trials=14, recipe=space, overrides=options, quiet=True)
-    ends = [one["user_attr"]["end"] for one in journal(tmp_path / "run") if "end" in one.get("user_attr", {})]
+    ends = attributes(tmp_path / "run", "end")
     assert len(ends) == 14
     assert "stopped early" in ends[5:]
-    assert set(ends[:5]) == {"whole"}
+    assert set(ends[:5]) == {"complete"}
 
 
 def test_trials_of_something_else_are_refused(table: Path, tmp_path: Path) -> None:
@@ -140,7 +148,7 @@ def test_trials_of_something_else_are_refused(table: Path, tmp_path: Path) -> No
         tuned(table, tmp_path / "run", 2, seed=1)
 
 
-def test_what_cannot_be_tried_is_said(table: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_tried_is_an_error(table: Path, tmp_path: Path) -> None:
     wrong = {"tuning": {"space": {"training.learning_rat": {"low": 1, "high": 2}}}}
     with pytest.raises(RecipeError, match="learning_rate"):
         plait.tune(table, "label", out=tmp_path / "a", recipe=wrong, trials=2, overrides=SMALL, quiet=True)

@@ -1,6 +1,4 @@
-"""A trained model in use: predict, evaluate, embed, load in another process; and what a user sees of
-bad input.
-"""
+"""A trained model in use: predict, evaluate, embed, load in another process. Then bad input."""
 
 from __future__ import annotations
 
@@ -53,40 +51,34 @@ def test_predictions_keep_rows_and_order_and_name_bad_cells(trained: Any, tmp_pa
 
 def test_any_subset_of_inputs_and_one_row(trained: Any, tmp_path: Path) -> None:
     model, path = trained
-    one = model.predict({"text": "a cherry", "photo": None})
-    assert one["label"].to_pylist() == ["red"]
-    everything = model.predict(path)
-    for row in (0, 40):
-        with path.open() as file:
-            single = list(csv.DictReader(file))[row]
-        single["price"] = float(single["price"])
-        alone = model.predict(single, root=path.parent)
-        assert alone["label_probability_red"][0].as_py() == pytest.approx(
-            everything["label_probability_red"][row].as_py(), abs=2e-2
-        )
+    only_text = model.predict({"text": "a cherry", "photo": None})
+    assert only_text["label"].to_pylist() == ["red"]
+
+    expected = model.predict(path)["label_probability_red"].to_pylist()
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    for number in (0, 40):
+        row = {**rows[number], "price": float(rows[number]["price"])}
+        by_itself = model.predict(row, root=path.parent)["label_probability_red"].to_pylist()
+        assert by_itself == pytest.approx([expected[number]], abs=2e-2)
     assert model.predict(pa.table({"text": pa.array([], pa.string())})).num_rows == 0
 
 
-def test_absent_columns_are_said_once_and_none_is_an_error(
+def test_absent_columns_are_warned_of_once_and_none_is_an_error(
     trained: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model, _ = trained
     loud = plait.load(model.folder)
     loud.predict([{"text": "a leaf", "Photo": "x.png"}] * 3)
-    said = capsys.readouterr().err
-    assert (
-        said.count(
-            "input 'photo' is not in the table: treated as missing in every row; did you mean 'Photo'?"
-        )
-        == 1
-    )
+    warning = "input 'photo' is not in the table: treated as missing in every row; did you mean 'Photo'?"
+    assert capsys.readouterr().err.count(warning) == 1
     with pytest.raises(
         TableError, match=r"none of the model's input columns \(photo, text, price, shop\); it has a"
     ):
         loud.predict({"a": 1})
 
 
-def test_a_fresh_process_without_the_data_gives_equal_predictions(trained: Any, tmp_path: Path) -> None:
+def test_a_fresh_process_without_the_data_answers_the_same(trained: Any, tmp_path: Path) -> None:
     model, _ = trained
     new = write_csv(tmp_path / "new.csv", make_rows(tmp_path, 12, seed=3))
     expected = model.predict(new)
@@ -117,23 +109,23 @@ def test_evaluation_has_intervals_subsets_and_a_baseline(
 ) -> None:
     model, _ = trained
     table = write_csv(tmp_path / "test.csv", make_rows(tmp_path, 30, seed=7))
-    found = model.evaluate(table).show()
-    target = found.targets["label"]
+    evaluation = model.evaluate(table).show()
+    target = evaluation.targets["label"]
     assert target.rows == 30
     assert (
         target.metrics["accuracy"].low <= target.metrics["accuracy"].value <= target.metrics["accuracy"].high
     )
     assert target.baseline["accuracy"] == pytest.approx(1 / 3)
     assert len(target.subsets) == 2**4 - 2
-    alone = {s: score.value for s, score in target.subsets if len(s) == 1}
-    assert alone[("photo",)] > alone[("shop",)]
+    single_inputs = {s: score.value for s, score in target.subsets if len(s) == 1}
+    assert single_inputs[("photo",)] > single_inputs[("shop",)]
     shown = capsys.readouterr().out
     assert "baseline" in shown
     assert "photo + text + price" in shown
-    json.dumps(found.to_dict())
+    json.dumps(evaluation.to_dict())
 
 
-def test_hidden_columns_in_evaluation_equal_columns_that_are_not_there(trained: Any, tmp_path: Path) -> None:
+def test_hidden_columns_are_evaluated_as_absent_ones(trained: Any, tmp_path: Path) -> None:
     model, _ = trained
     rows = make_rows(tmp_path, 30, seed=9)
     by_subset = {
@@ -141,20 +133,19 @@ def test_hidden_columns_in_evaluation_equal_columns_that_are_not_there(trained: 
         for s, score in model.evaluate(write_csv(tmp_path / "a.csv", rows)).targets["label"].subsets
     }
     fewer = [{k: v for k, v in row.items() if k not in ("photo", "text")} for row in rows]
-    left = model.evaluate(write_csv(tmp_path / "b.csv", fewer)).targets["label"].metrics["accuracy"].value
-    assert left == by_subset[("price", "shop")]
+    score = model.evaluate(write_csv(tmp_path / "b.csv", fewer)).targets["label"].metrics["accuracy"].value
+    assert score == by_subset[("price", "shop")]
 
 
 def test_an_empty_cell_says_something_a_missing_column_nothing(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     rows = []
     for i in range(300):
-        tells = i % 2 == (
-            rng.random() < 0.9
-        )  # nine in ten of the odd rows have no `weight`, one in ten of the even ones
+        # Nine in ten of the odd rows have no `weight`, one in ten of the even ones.
+        is_empty = i % 2 == (rng.random() < 0.9)
         rows.append(
             {
-                "weight": None if tells else rng.normal(),
+                "weight": None if is_empty else rng.normal(),
                 "length": rng.normal(),
                 "kind": "odd" if i % 2 else "even",
             }
@@ -164,12 +155,12 @@ def test_an_empty_cell_says_something_a_missing_column_nothing(tmp_path: Path) -
     def odd(row: dict[str, Any]) -> float:
         return float(model.predict(row)["kind_probability_odd"][0].as_py())
 
-    is_empty, is_there = {"weight": None, "length": 0.0}, {"weight": 0.0, "length": 0.0}
-    assert odd(is_empty) > 0.75 > 0.25 > odd(is_there)
+    assert odd({"weight": None, "length": 0.0}) > 0.75
+    assert odd({"weight": 0.0, "length": 0.0}) < 0.25
     assert 0.3 < odd({"length": 0.0}) < 0.7, "a table without the column"
 
 
-def test_the_plain_cells_of_a_wide_table_are_given_or_not_together(tmp_path: Path) -> None:
+def test_the_plain_columns_of_a_wide_table_are_one_subset(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     rows = [
         {f"n{i}": rng.normal() for i in range(50)}
@@ -249,7 +240,7 @@ def test_strict_takes_no_bad_cell(tmp_path: Path) -> None:
         plait.fit(table, "label", out=tmp_path / "run", overrides=FAST, strict=True, quiet=True)
 
 
-def test_the_same_picture_on_both_sides_is_said(
+def test_the_same_image_on_both_sides_is_warned_of(
     tmp_path: Path, rows: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     for row in rows:
@@ -316,11 +307,11 @@ def test_damaged_artifacts_are_refused(trained: Any, tmp_path: Path) -> None:
         plait.load(tmp_path)
     copy = tmp_path / "copy"
     shutil.copytree(model.folder, copy)
-    whole = (copy / "weights.safetensors").read_bytes()
-    (copy / "weights.safetensors").write_bytes(whole[: len(whole) // 2])
+    weights = (copy / "weights.safetensors").read_bytes()
+    (copy / "weights.safetensors").write_bytes(weights[: len(weights) // 2])
     with pytest.raises(ArtifactError, match="is damaged"):
         plait.load(copy)
-    (copy / "weights.safetensors").write_bytes(whole)
+    (copy / "weights.safetensors").write_bytes(weights)
     (copy / "state.json").write_text(
         (copy / "state.json").read_text().replace(f'"format": {FORMAT}', '"format": 99')
     )
@@ -376,7 +367,7 @@ def test_a_finished_run_is_not_overwritten(trained: Any) -> None:
         plait.fit(path, "label", out=model.folder, quiet=True)
 
 
-def test_pictures_of_a_folder_of_classes(tmp_path: Path) -> None:
+def test_images_of_a_folder_of_classes(tmp_path: Path) -> None:
     for label, value in (("dark", 20), ("light", 230)):
         (tmp_path / "photos" / label).mkdir(parents=True)
         for i in range(10):
@@ -396,16 +387,13 @@ def test_pictures_of_a_folder_of_classes(tmp_path: Path) -> None:
     assert model.predict({"image": "dark/3.png"}, root=tmp_path / "photos")["label"].to_pylist() == ["dark"]
 
 
-def test_answers_beside_the_table_have_the_same_columns_whatever_they_are(
-    trained: Any, tmp_path: Path
-) -> None:
+def test_answers_beside_the_table_always_have_the_same_columns(trained: Any, tmp_path: Path) -> None:
     model, _ = trained
     rows = make_rows(tmp_path, 6, seed=5)
-    whole = model.predict(rows, tmp_path, keep=True)
-    assert whole.column_names[: len(rows[0])] == list(rows[0])
-    assert whole["label_answer"].to_pylist() == [row["label"] for row in rows], (
-        "all right, and there all the same"
-    )
-    assert whole["label"].to_pylist() == [row["label"] for row in rows]
+    answers = model.predict(rows, tmp_path, keep=True)
+    assert answers.column_names[: len(rows[0])] == list(rows[0])
+    expected = [row["label"] for row in rows]
+    assert answers["label_answer"].to_pylist() == expected, "even where all answers are right"
+    assert answers["label"].to_pylist() == [row["label"] for row in rows]
     wrong = model.predict([{**row, "label": "blue"} for row in rows], tmp_path, keep=True)
-    assert wrong.column_names == whole.column_names
+    assert wrong.column_names == answers.column_names

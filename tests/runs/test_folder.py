@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 import plait
+from plait.api.fit import resume
 from plait.errors import RecipeError
 from plait.runs import interrupts
 from plait.runs.folder import CHECKPOINTS, FORMAT, Request, Run
@@ -26,7 +27,7 @@ def request_for(rows: list[dict[str, Any]] = ROWS, recipe: dict[str, Any] | None
     return Request.make(recipe or {"seed": 1}, ["y"], sources, False, read(rows))
 
 
-def test_a_fresh_run_writes_what_was_asked_and_removes_checkpoints(tmp_path: Path) -> None:
+def test_a_fresh_run_writes_its_request_and_removes_checkpoints(tmp_path: Path) -> None:
     (tmp_path / CHECKPOINTS[0]).write_bytes(b"of a training that was stopped")
     with Run.begin(tmp_path, request_for()) as run:
         assert not (tmp_path / CHECKPOINTS[0]).exists()
@@ -39,10 +40,14 @@ def test_a_fresh_run_writes_what_was_asked_and_removes_checkpoints(tmp_path: Pat
 
 def test_checkpoints_stay_until_the_training_ends_well(tmp_path: Path) -> None:
     checkpoint = tmp_path / CHECKPOINTS[0]
-    run = Run.begin(tmp_path, request_for())
-    checkpoint.write_bytes(b"half a training")
-    with pytest.raises(KeyboardInterrupt), run:
-        raise KeyboardInterrupt
+
+    def stop_in_the_middle() -> None:
+        with Run.begin(tmp_path, request_for()):
+            checkpoint.write_bytes(b"half a training")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stop_in_the_middle()
     assert checkpoint.exists()
     with Run.begin(tmp_path, request_for(), resume=True) as run:
         assert run.resumed
@@ -59,9 +64,13 @@ def test_checkpoints_stay_until_the_training_ends_well(tmp_path: Path) -> None:
     ],
 )
 def test_a_resume_with_something_else_is_refused(request_now: Request, changed: str, tmp_path: Path) -> None:
-    Run.begin(tmp_path, request_for())
-    with pytest.raises(RecipeError, match=f"its {changed} differ"):
-        Run.begin(tmp_path, request_now, resume=True)
+    with Run.begin(tmp_path, request_for()):
+        pass
+    with (
+        pytest.raises(RecipeError, match=f"its {changed} differ"),
+        Run.begin(tmp_path, request_now, resume=True),
+    ):
+        pass
 
 
 def test_runs_of_other_versions_and_damaged_ones_are_refused(tmp_path: Path) -> None:
@@ -113,3 +122,54 @@ def test_tables_given_apart_are_one_with_their_sides() -> None:
     table = read_sides(Sources(pa.Table.from_pylist(ROWS), test=ROWS[:3]))
     assert table.column(SIDE).to_pylist() == ["train"] * 20 + ["test"] * 3
     assert SIDE not in read_sides(Sources(ROWS)).data.column_names
+
+
+def refuse_to_train(*arguments: Any) -> None:
+    raise AssertionError("a finished run was trained again")
+
+
+def test_a_resume_of_a_finished_run_trains_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    brief = ["training.epochs=2"]
+    finished = plait.fit(ROWS, "y", overrides=brief, out=out, quiet=True)
+    written = {file.name: file.read_bytes() for file in out.iterdir()}
+
+    monkeypatch.setattr("plait.api.fit.train", refuse_to_train)
+    resumed = plait.fit(ROWS, "y", overrides=brief, out=out, resume=True)
+    assert f"the training in '{out}' is finished: nothing to train" in capsys.readouterr().err
+    assert resumed.predict(ROWS).equals(finished.predict(ROWS))
+    assert resumed.record == json.loads(json.dumps(finished.record))
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == written
+
+
+def test_a_resume_of_a_finished_run_still_compares_recipes(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    plait.fit(ROWS, "y", overrides=["training.epochs=2"], out=out, quiet=True, evaluate=False)
+    with pytest.raises(RecipeError, match="its recipe differ"):
+        plait.fit(ROWS, "y", overrides=["training.epochs=3"], out=out, resume=True, quiet=True)
+    with pytest.raises(RecipeError, match="its content differ"):
+        plait.fit(ROWS[::-1], "y", overrides=["training.epochs=2"], out=out, resume=True, quiet=True)
+
+
+def test_a_run_that_was_killed_before_its_report_goes_on(tmp_path: Path) -> None:
+    """Weights are written before the report, and checkpoints are removed after it."""
+    out = tmp_path / "run"
+    table = tmp_path / "train.csv"
+    table.write_text("x,y\n" + "".join(f"{row['x']},{row['y']}\n" for row in ROWS))
+    best = out / CHECKPOINTS[1]
+
+    def kill_before_the_report(folder: Path, trained: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("plait.evaluation.report.write", kill_before_the_report)
+        with pytest.raises(KeyboardInterrupt):
+            plait.fit(table, "y", overrides=["training.epochs=2"], out=out, quiet=True)
+    assert (out / "weights.safetensors").is_file()
+    assert best.is_file()
+
+    resume(out, quiet=True)
+    assert (out / "report.html").is_file()
+    assert not best.exists()

@@ -38,9 +38,12 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "weights.safetensors")
 
 
-def same(one: Path, other: Path) -> bool:
-    a, b = weights(one), weights(other)
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+def same(first: Path, second: Path) -> bool:
+    """Whether two runs ended with equal weights."""
+    first_weights, second_weights = weights(first), weights(second)
+    if first_weights.keys() != second_weights.keys():
+        return False
+    return all(torch.equal(first_weights[name], second_weights[name]) for name in first_weights)
 
 
 def test_it_learns_and_leaves_a_folder_that_explains_itself(trained: Any) -> None:
@@ -51,6 +54,7 @@ def test_it_learns_and_leaves_a_folder_that_explains_itself(trained: Any) -> Non
     files = {f.name for f in model.folder.iterdir()}
     assert files == {
         "README.md",
+        "lock",
         "log.csv",
         "metrics.json",
         "plan.json",
@@ -90,7 +94,7 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
 
 def test_killed_and_resumed_is_the_same_as_never_stopped(tmp_path: Path) -> None:
     table = write_csv(tmp_path / "train.csv", make_rows(tmp_path, 96))
-    whole = start(table, tmp_path / "whole", 12)
+    uninterrupted = start(table, tmp_path / "uninterrupted", 12)
     killed = start(table, tmp_path / "killed", 12)
     wait_for(tmp_path / "killed" / "checkpoint.safetensors", killed)
     time.sleep(0.15)
@@ -103,10 +107,12 @@ def test_killed_and_resumed_is_the_same_as_never_stopped(tmp_path: Path) -> None
         text=True,
     )
     assert resumed.returncode == 0, resumed.stderr
-    whole.communicate()
-    assert whole.returncode == 0
-    assert same(tmp_path / "whole", tmp_path / "killed")
-    assert (tmp_path / "whole" / "log.csv").read_text() == (tmp_path / "killed" / "log.csv").read_text()
+    uninterrupted.communicate()
+    assert uninterrupted.returncode == 0
+    assert same(tmp_path / "uninterrupted", tmp_path / "killed")
+    assert (tmp_path / "uninterrupted" / "log.csv").read_text() == (
+        tmp_path / "killed" / "log.csv"
+    ).read_text()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -142,39 +148,32 @@ def test_resume_refuses_another_table_or_recipe(tmp_path: Path, rows: list[dict[
         plait.fit(table, "label", out=tmp_path / "nothing", overrides=FAST, resume=True, quiet=True)
 
 
-def test_out_of_memory_goes_in_parts_to_the_same_end(
+def test_out_of_memory_goes_in_micro_batches_to_the_same_end(
     tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = [*FAST, "model.modality_dropout=0", "training.optimizer=sgd", "fusion=logit_sum"]
-    plait.fit(table, "label", out=tmp_path / "whole", overrides=options, quiet=True)
-    losses, refused = objective.losses, []
+    # Dropout draws other numbers for other batches, so it is off in this comparison.
+    options = [
+        *FAST,
+        "model.modality_dropout=0",
+        "training.optimizer=sgd",
+        "fusion=logit_sum",
+        "columns.text.encoder={name: bag, dropout: 0}",
+    ]
+    plait.fit(table, "label", out=tmp_path / "at_once", overrides=options, quiet=True)
+    losses, refused_sizes = objective.losses, []
 
-    def narrow(model: Any, batch: Any, *others: Any) -> Any:
+    def fail_for_large_batches(model: Any, batch: Any, *arguments: Any) -> Any:
         if len(batch) > 9:
-            refused.append(len(batch))
+            refused_sizes.append(len(batch))
             raise torch.OutOfMemoryError("not enough memory")
-        return losses(model, batch, *others)
+        return losses(model, batch, *arguments)
 
-    monkeypatch.setattr("plait.training.step.losses", narrow)
-    # dropout draws other numbers for other batches, so it is off in this comparison
-    plait.fit(
-        table,
-        "label",
-        out=tmp_path / "parts",
-        overrides=[*options, "columns.text.encoder={name: bag, dropout: 0}"],
-        quiet=True,
-    )
-    assert refused
-    monkeypatch.undo()
-    plait.fit(
-        table,
-        "label",
-        out=tmp_path / "one",
-        overrides=[*options, "columns.text.encoder={name: bag, dropout: 0}"],
-        quiet=True,
-    )
-    one, parts = weights(tmp_path / "one"), weights(tmp_path / "parts")
-    assert all(torch.allclose(one[k].float(), parts[k].float(), atol=2e-3) for k in one)
+    monkeypatch.setattr("plait.training.step.losses", fail_for_large_batches)
+    plait.fit(table, "label", out=tmp_path / "micro_batches", overrides=options, quiet=True)
+    assert refused_sizes
+    expected, actual = weights(tmp_path / "at_once"), weights(tmp_path / "micro_batches")
+    for name, tensor in expected.items():
+        assert torch.allclose(actual[name].float(), tensor.float(), atol=2e-3), name
 
 
 def test_a_loss_that_explodes_is_an_error_with_advice(tmp_path: Path, table: Path) -> None:
@@ -303,10 +302,7 @@ def test_every_option_of_the_recipe_changes_something(
         fit_briefly(folder / "train.csv", folder / "plain")
     out = folder / override.replace("/", "_")
     fit_briefly(folder / "train.csv", out, override)
-    one, other = weights(folder / "plain"), weights(out)
-    assert one.keys() != other.keys() or any(
-        one[k].shape != other[k].shape or not torch.equal(one[k], other[k]) for k in one
-    )
+    assert not same(folder / "plain", out)
 
 
 def test_tensorboard_writes_events(tmp_path: Path, table: Path) -> None:
@@ -385,30 +381,29 @@ def test_environment_is_recorded(trained: Any) -> None:
     assert os.cpu_count()
 
 
-def test_a_sum_that_goes_on_from_a_part_is_the_same_to_the_last_digit() -> None:
+def test_a_resumed_sum_is_the_same_to_the_last_digit() -> None:
     losses = list(torch.rand(200, generator=torch.Generator().manual_seed(0)))
-    whole = sum_in_order(losses)
-    for at in range(1, 200, 7):
-        part = torch.tensor(sum_in_order(losses[:at]), dtype=torch.float64)
-        assert sum_in_order([part, *losses[at:]]) == whole
+    expected = sum_in_order(losses)
+    for stop in range(1, 200, 7):
+        before = torch.tensor(sum_in_order(losses[:stop]), dtype=torch.float64)
+        assert sum_in_order([before, *losses[stop:]]) == expected
 
 
-def test_where_only_heads_are_trained_large_tables_go_in_large_batches() -> None:
+def test_large_tables_of_frozen_encoders_go_in_large_batches() -> None:
     recipe = sections.TrainingRecipe()
     plans = [plan_training(recipe, rows, frozen=frozen) for rows in (400, 4000) for frozen in (False, True)]
     assert [(plan.epochs, plan.batch_size) for plan in plans] == [(42, 32), (42, 32), (40, 32), (20, 128)]
-    asked = plan_training(sections.TrainingRecipe(epochs=3, batch_size=8), 4000, frozen=True)
-    assert (asked.epochs, asked.batch_size) == (3, 8)
+    as_asked = plan_training(sections.TrainingRecipe(epochs=3, batch_size=8), 4000, frozen=True)
+    assert (as_asked.epochs, as_asked.batch_size) == (3, 8)
 
 
-@pytest.mark.parametrize("taught", [True, False])
-def test_a_row_without_inputs_is_answered_by_those_like_it_or_by_the_shares_of_all(
-    taught: bool, tmp_path: Path
-) -> None:
-    """What is missing may say something: here all rows without a number are of one class, the rarest."""
-    rows = [{"x": float(i % 2), "y": "ab"[i % 2]} for i in range(60)] + [
-        {"x": None if taught else 2.0, "y": "c"} for _ in range(20)
-    ]
+@pytest.mark.parametrize("has_empty_rows", [True, False])
+def test_a_row_without_inputs_is_answered_by_the_rows_like_it(has_empty_rows: bool, tmp_path: Path) -> None:
+    """Without training rows like it, it is answered by the shares of all. With them, an empty cell says
+    something: here all rows without a number are of one class, the rarest.
+    """
+    rows = [{"x": float(i % 2), "y": "ab"[i % 2]} for i in range(60)]
+    rows += [{"x": None if has_empty_rows else 2.0, "y": "c"}] * 20
     model = plait.fit(
         rows,
         "y",
@@ -416,10 +411,10 @@ def test_a_row_without_inputs_is_answered_by_those_like_it_or_by_the_shares_of_a
         overrides=["training.epochs=30", "columns.x.modality=number"],
         quiet=True,
     )
-    found = model.predict([{"x": None}, {"x": 0.0}])
-    assert found["y"].to_pylist() == ["c" if taught else "a", "a"]
-    if not taught:
-        shares = [found[f"y_probability_{c}"][0].as_py() for c in "abc"]
+    answers = model.predict([{"x": None}, {"x": 0.0}])
+    assert answers["y"].to_pylist() == ["c" if has_empty_rows else "a", "a"]
+    if not has_empty_rows:
+        shares = [answers[f"y_probability_{label}"][0].as_py() for label in "abc"]
         assert shares == pytest.approx([3 / 8, 3 / 8, 1 / 4], abs=0.02)
 
 
@@ -432,20 +427,20 @@ def test_a_share_is_no_more_than_all() -> None:
 def test_the_last_epochs_see_cells_as_they_are(
     share: float, augmented: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen, once = [], Dataset.batch
+    augments, take_batch = [], Dataset.batch
 
     def batch(self: Dataset, rows: torch.Tensor, generator: torch.Generator | None = None) -> Any:
         if len(self) > 24:  # the training rows, not those that validate
-            seen.append(generator is not None)
-        return once(self, rows, generator)
+            augments.append(generator is not None)
+        return take_batch(self, rows, generator)
 
     monkeypatch.setattr(Dataset, "batch", batch)
     rows = [{"x": float(i), "y": "ab"[i % 2]} for i in range(48)]
-    asked = [
+    overrides = [
         "training.epochs=10",
         "training.batch_size=64",
         f"training.unaugmented={share}",
         "columns.x.modality=number",
     ]
-    plait.fit(rows, "y", out=tmp_path / "run", overrides=asked, quiet=True, evaluate=False)
-    assert seen == [True] * augmented + [False] * (10 - augmented)
+    plait.fit(rows, "y", out=tmp_path / "run", overrides=overrides, quiet=True, evaluate=False)
+    assert augments == [True] * augmented + [False] * (10 - augmented)

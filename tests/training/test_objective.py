@@ -49,11 +49,11 @@ def test_each_block_adds_its_loss_on_the_rows_that_have_it() -> None:
         torch.testing.assert_close(by_name[block], expected)
 
 
-def test_unimodal_losses_weigh_alone_and_those_of_numbers_fade() -> None:
+def test_unimodal_losses_are_weighed_and_those_of_numbers_fade() -> None:
     model, batch = build()
     by_name = losses(model, batch)["label"]
-    for left in (1.0, 0.5, 0.0):
-        weights = loss_weights(model, 0.7, left)
+    for remaining in (1.0, 0.5, 0.0):
+        weights = loss_weights(model, 0.7, remaining)
         expected = by_name[MAIN] + 0.7 * (by_name["one"] + by_name["two"])
         torch.testing.assert_close(weighed({"label": by_name}, weights)["label"], expected)
     model.task("label").squared = True  # as that of a number
@@ -66,8 +66,8 @@ def test_mixed_rows_are_mixed_inputs_and_mixed_losses() -> None:
     batch = replace(batch, present={column: torch.ones(8, dtype=torch.bool) for column in model.columns})
     partner = torch.tensor([3, 0, 1, 2, 7, 6, 5, 4])
     tokens = {}
-    for column, own in model.encode(batch).tokens.items():
-        tokens[column] = Tokens(0.3 * own.x_BLD + 0.7 * own.x_BLD[partner], own.mask_BL)
+    for column, row in model.encode(batch).tokens.items():
+        tokens[column] = Tokens(0.3 * row.x_BLD + 0.7 * row.x_BLD[partner], row.mask_BL)
     output = model.task("label")(model.fuser("label").fusion(tokens, batch.present))
     labels = batch.targets["label"]
     expected = 0.3 * F.cross_entropy(output, labels) + 0.7 * F.cross_entropy(output, labels[partner])
@@ -92,8 +92,8 @@ def test_blended_weights_are_the_best_of_all_on_the_papers_toy() -> None:
     gain, overfit = np.array([0.5, 0.3, 0.05]), np.array([0.4, 0.2, 0.3])
     before = {str(k): [1.0, 1.0] for k in range(3)}
     after = {str(k): [1.0 - g - o, 1.0 - g] for k, (g, o) in enumerate(zip(gain, overfit, strict=True))}
-    found = np.array(list(blended([before, after]).values()))
-    assert found.sum() == pytest.approx(1)
+    weights = np.array(list(blended([before, after]).values()))
+    assert weights.sum() == pytest.approx(1)
 
     def ratio(w: np.ndarray) -> float:
         return float(((w * overfit) ** 2).sum() / (w @ gain) ** 2)
@@ -101,15 +101,15 @@ def test_blended_weights_are_the_best_of_all_on_the_papers_toy() -> None:
     best = minimize(
         ratio, np.ones(3), method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-12, "maxiter": 4000}
     ).x
-    np.testing.assert_allclose(found, best / best.sum(), atol=1e-4)
+    np.testing.assert_allclose(weights, best / best.sum(), atol=1e-4)
     errors = np.random.default_rng(0).normal(size=(20_000, 3)) * overfit
     assert (
-        np.mean((errors @ found) ** 2) / (found @ gain) ** 2
+        np.mean((errors @ weights) ** 2) / (weights @ gain) ** 2
         < np.mean((errors @ np.full(3, 1 / 3)) ** 2) / gain.mean() ** 2
     )
 
 
-def test_a_loss_that_does_not_fall_weighs_nothing_and_before_the_second_measure_all_weigh_the_same() -> None:
+def test_only_losses_that_fall_weigh_something() -> None:
     first = {MAIN: [1.0, 1.0], "a": [1.0, 1.0]}
     assert blended([first]) == {MAIN: 0.5, "a": 0.5}
     assert blended([first, {MAIN: [0.5, 0.8], "a": [0.2, 1.3]}]) == {MAIN: 1.0, "a": 0.0}
@@ -144,30 +144,30 @@ def test_what_training_minimises_is_a_users_choice(
         row["label"] = ""
     table = write_csv(tmp_path / "t.csv", rows)
     runs = {}
-    asked = [*FAST, "training.keep=last"]
-    for name, overrides in {"plain": asked, "other": [*asked, option], "again": [*asked, option]}.items():
+    brief = [*FAST, "training.keep=last"]
+    for name, overrides in {"plain": brief, "other": [*brief, option], "again": [*brief, option]}.items():
         plait.fit(table, "label", out=tmp_path / name, overrides=overrides, quiet=True)
         runs[name] = (tmp_path / name / "weights.safetensors").read_bytes()
     assert runs["plain"] != runs["other"]
     assert runs["other"] == runs["again"], "the same from the same seed"
 
 
-def test_an_input_that_is_better_alone_is_said() -> None:
+def test_an_input_that_is_better_by_itself_is_warned_of() -> None:
     from plait.evaluation.scores import imbalance
 
-    found = {
+    evaluation = {
         "score": "accuracy",
         "metrics": {"accuracy": {"value": 0.7}},
         "subsets": [(("photo",), {"value": 0.5}), (("text",), {"value": 0.75})],
     }
-    said = imbalance("label", found, True)
-    assert said
-    assert "'text' alone" in said
-    assert imbalance("label", found, False) == said.replace("'text' alone", "'photo' alone").replace(
+    warning = imbalance("label", evaluation, True)
+    assert warning
+    assert "'text' alone" in warning
+    assert imbalance("label", evaluation, False) == warning.replace("'text' alone", "'photo' alone").replace(
         "0.750", "0.500"
     )
-    found["metrics"] = {"accuracy": {"value": 0.8}}
-    assert imbalance("label", found, True) is None
+    evaluation["metrics"] = {"accuracy": {"value": 0.8}}
+    assert imbalance("label", evaluation, True) is None
 
 
 def test_draws_and_measurements_go_on_after_a_stop(tmp_path: Path) -> None:
@@ -183,14 +183,14 @@ def test_draws_and_measurements_go_on_after_a_stop(tmp_path: Path) -> None:
         "training.unlabelled=1",
         "model.balance=blend",
     ]
-    plait.fit(table, "label", out=tmp_path / "whole", overrides=options, quiet=True)
+    plait.fit(table, "label", out=tmp_path / "uninterrupted", overrides=options, quiet=True)
     stop = StopAtStep(14)  # in the middle of the third epoch
     with pytest.raises(Interrupted):
-        plait.fit(table, "label", out=tmp_path / "parts", overrides=options, callbacks=[stop], quiet=True)
-    plait.fit(table, "label", out=tmp_path / "parts", overrides=options, resume=True, quiet=True)
+        plait.fit(table, "label", out=tmp_path / "resumed", overrides=options, callbacks=[stop], quiet=True)
+    plait.fit(table, "label", out=tmp_path / "resumed", overrides=options, resume=True, quiet=True)
     assert stop.steps == 14
     for name in ("weights.safetensors", "log.csv"):
-        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
+        assert (tmp_path / "uninterrupted" / name).read_bytes() == (tmp_path / "resumed" / name).read_bytes()
 
 
 def test_without_validation_rows_blended_losses_weigh_the_same(tmp_path: Path) -> None:

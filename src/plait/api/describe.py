@@ -1,6 +1,4 @@
-"""The options of all components in words, from the one place where they are stated: each component's
-`Config`.
-"""
+"""Describe the options of all components, from the one place that states them: each component's `Config`."""
 
 from __future__ import annotations
 
@@ -33,22 +31,25 @@ REGISTRIES: Mapping[str, Registry[Component]] = {
 
 
 def options(kind: str | None = None, name: str | None = None) -> str:
-    """Describe the components of a kind (or of all, and the recipe's own sections): options, types and
-    defaults.
+    """Describe the options of a kind's components, with types and defaults.
+
+    Without a kind, describe all components and the recipe's own sections.
 
     Raises `RecipeError` with the nearest name for an unknown kind or component.
     """
     kinds = [*REGISTRIES, "recipe"]
     if kind is not None and kind not in kinds:
         raise RecipeError(f"no kind '{kind}': {nearest(kind, kinds)}")
-    described = []
+
+    descriptions = []
     for shown_kind in [kind] if kind else kinds:
         configs = _configs(shown_kind)
         if name is not None and name not in configs:
             raise RecipeError(f"no component '{name}' in {shown_kind}: {nearest(name, configs)}")
         for shown_name in [name] if name else configs:
-            described.append(_describe(f"{shown_kind}/{shown_name}", configs[shown_name]))
-    return "\n\n".join(described)
+            title = f"{shown_kind}/{shown_name}"
+            descriptions.append(_describe(title, configs[shown_name]))
+    return "\n\n".join(descriptions)
 
 
 def _configs(kind: str) -> Mapping[str, type[BaseModel]]:
@@ -60,14 +61,23 @@ def _configs(kind: str) -> Mapping[str, type[BaseModel]]:
 
 
 def _describe(title: str, config: type[BaseModel]) -> str:
+    """Return a title, what the docstring says, and one line for each option."""
     lines = [title]
-    is_documented = config.__doc__ and config.__base__ and config.__doc__ != config.__base__.__doc__
-    text = str(config.__doc__).strip() if is_documented else ""
-    lines += [f"  {line.strip()}" for line in text.splitlines() if line.strip()]
+    for line in _docstring(config).splitlines():
+        if line.strip():
+            lines.append(f"  {line.strip()}")
     for name, field in config.model_fields.items():
         description = f"  {field.description}" if field.description else ""
         lines.append(f"    {name} = {_default(field.default)}  ({_type(field.annotation)}){description}")
     return "\n".join(lines)
+
+
+def _docstring(config: type[BaseModel]) -> str:
+    """Return a class's own docstring; nothing if it only has that of its base."""
+    text, base = config.__doc__, config.__base__
+    if not text or base is None or text == base.__doc__:
+        return ""
+    return text.strip()
 
 
 def _default(value: object) -> str:
@@ -85,7 +95,10 @@ def _default(value: object) -> str:
 
 def _type(annotation: object) -> str:
     """Write a type as words: the values of a `Literal`, else the name."""
-    text = annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
+    if isinstance(annotation, type):
+        return annotation.__name__
+    text = str(annotation).replace("typing.", "")
     if not text.startswith("Literal"):
         return text
-    return text.removeprefix("Literal").strip("[]").replace("'", "").replace(", ", " | ")
+    values = text.removeprefix("Literal").strip("[]")
+    return values.replace("'", "").replace(", ", " | ")

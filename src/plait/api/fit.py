@@ -11,6 +11,7 @@ import torch
 
 from plait.api import messages
 from plait.api.model import Model
+from plait.api.model import load as load_model
 from plait.console import Screen
 from plait.data.arguments import recipe_from, target_names
 from plait.data.dataset import Dataset
@@ -61,32 +62,38 @@ def fit(
     """Train a model on a table and leave it, with all that explains it, in a folder.
 
     `data` is a path (CSV, TSV, JSON Lines, Parquet, Arrow, Feather, a folder of class folders), a pandas or
-    polars frame, an Arrow table, a Hugging Face dataset or a list of dicts; `valid` and `test` likewise, if
+    polars frame, an Arrow table, a Hugging Face dataset or a list of dicts. `valid` and `test` likewise, if
     kept apart. `target` is one column's name or several. `align` names two or more columns that are put into
-    one space (see `tasks/alignment.py`), True all images, texts, audio and video; with it no target is
-    needed. `recipe` is a built-in name, a YAML file or a dict; `columns` ({name: modality or role}) and
-    `overrides` ("training.epochs=5") are applied to it. `root` is where relative paths of media begin; `out`
-    the folder of the run, `runs/<time>` if left out. `quality` is `fast` (one network), `good` or `best`
-    (ensembles, see `EnsembleRecipe`). `strict` makes any unreadable cell an error. `resume` goes on with the
-    training in `out` that was stopped; it needs the same arguments. `watch` is called after each epoch with
-    its number, how many there are and its score on validation rows (larger is better); what it raises ends
-    the training. Without `evaluate` no score with intervals is worked out.
+    one space (see `tasks/alignment.py`), True all images, texts, audio and video. With it no target is
+    needed.
 
-    Raises `TableError`, `RecipeError`, `BadCellsError` or `TrainingError` with what to do; `Interrupted`
+    `recipe` is a built-in name, a YAML file or a dict. `columns` ({name: modality or role}) and `overrides`
+    ("training.epochs=5") are applied to it. `quality` is `fast` (one network), `good` or `best` (ensembles,
+    see `EnsembleRecipe`). `root` is where relative paths of media begin. `out` is the folder of the run,
+    `runs/<time>` if left out. `strict` makes any unreadable cell an error.
+
+    `resume` goes on with the training in `out` that was stopped, and loads one that is finished. It needs
+    the same arguments. `watch` is called after each epoch with its number, how many there are and its score
+    on validation rows (larger is better). What it raises ends the training. Without `evaluate`, scores with
+    intervals are left out.
+
+    Raises `TableError`, `RecipeError`, `BadCellsError` or `TrainingError` with what to do, and `Interrupted`
     after Ctrl-C or SIGTERM.
     """
     full_recipe = recipe_from(
         recipe, columns=columns, align=align, overrides=overrides, quality=quality, seed=seed
     )
+    sources = Sources(data, valid, test, root)
     options = _Options(out, strict, resume, quiet, watch, tuple(callbacks), evaluate)
-    return _fit(Sources(data, valid, test, root), target_names(target), full_recipe, options)
+    return _fit(sources, target_names(target), full_recipe, options)
 
 
 def resume(folder: str | Path, quiet: bool = False) -> Model:
     """Go on with the stopped training in a folder, if its table was a file. Runs no code from the folder.
 
-    Raises `RecipeError` when there is none, when it was given a table in memory, or when the table has
-    changed since.
+    A training that is finished is loaded, and nothing is trained.
+
+    Raises `RecipeError` if there is none, if it was given a table in memory, or if the table has changed.
     """
     request = Request.read(Path(folder))
     if request.sources["train"] is None:
@@ -94,8 +101,9 @@ def resume(folder: str | Path, quiet: bool = False) -> Model:
             f"'{folder}' was trained on a table in memory; call plait.fit again with the same arguments, "
             f"out={str(folder)!r} and resume=True"
         )
+    sources = Sources(**request.sources, root=request.root)
     options = _Options(out=folder, strict=request.strict, resume=True, quiet=quiet)
-    return _fit(Sources(**request.sources, root=request.root), request.targets, load(request.recipe), options)
+    return _fit(sources, request.targets, load(request.recipe), options)
 
 
 @dataclass(frozen=True)
@@ -114,27 +122,34 @@ class _Options:
 def _fit(sources: Sources, targets: list[str], recipe: Recipe, options: _Options) -> Model:
     begun = time.time()
     screen = Screen(options.quiet)
+
+    # A resume makes the plan anew from the recipe, so that it decides as the first call did.
     table = read_sides(sources)
     plan = Plan.make(table, recipe, targets)
     messages.show_plan(plan, table, screen)
-
     request = Request.make(recipe.to_dict(), targets, sources, options.strict, table)
+
     with Run.begin(options.out, request, options.resume) as run:
+        if run.is_finished:
+            screen.say(f"the training in '{run.folder}' is finished: nothing to train, its model is loaded")
+            return load_model(run.folder, options.quiet)
+
         sides = prepare_sides(plan, table, run.folder, options.strict, screen)
         training = _begin_training(plan, sides, table, run.folder, screen, options)
         progress = train(training, run.resumed)
 
         record = _record(training, progress)
-        trained = Model(
-            Artifact(plan, sides.preprocessing, training.model.cpu(), record), run.folder, options.quiet
-        )
+        model = training.model.cpu()
+        trained = Model(Artifact(plan, sides.preprocessing, model, record), run.folder, options.quiet)
         members = _fit_members(trained, sides, table, screen)
         if options.evaluate:
             _evaluate(trained, sides, members, table, screen)
+
         if recipe.singles and len(plan.tasks) > 1:
             record["singles"] = single_targets.fit(plan, sides, training.settings, run.folder, screen)
             single_targets.show(record["singles"], record, screen)
 
+        # The artifact is written at the very end: a crash before leaves a run that can be resumed.
         record["seconds"] = round(time.time() - begun, 1)
         artifact.save(trained.artifact, run.folder)
         report.write(run.folder, trained.artifact)
@@ -145,13 +160,18 @@ def _fit(sources: Sources, targets: list[str], recipe: Recipe, options: _Options
 def _begin_training(
     plan: Plan, sides: Sides, table: Table, folder: Path, screen: Screen, options: _Options
 ) -> Training:
-    """Build the model, encode once what its frozen encoders read, and begin at what the data says."""
+    """Build the model, compute frozen embeddings, and set the start values that come from the data."""
     torch.manual_seed(plan.seed)
     model = MultimodalModel.build(plan, sides.preprocessing)
-    settings = device.settings(plan.recipe.training, sides.preprocessing.convolves(plan))
+    has_convolutions = sides.preprocessing.convolves(plan)
+    settings = device.settings(plan.recipe.training, has_convolutions)
     messages.show_model(model, plan, settings, screen)
-    embed_sides(sides, network.frozen(model, plan), plan, settings, table, screen)
+
+    # Start values are fitted to embeddings, so these come first.
+    frozen_encoders = network.frozen(model, plan)
+    embed_sides(sides, frozen_encoders, plan, settings, table, screen)
     start.begin(model, sides.train)
+
     return Training(
         model,
         plan,
@@ -166,21 +186,8 @@ def _begin_training(
     )
 
 
-def _fit_members(trained: Model, sides: Sides, table: Table, screen: Screen) -> Trained | None:
-    """Train the members beside the network, and let all of them answer; None where there are none."""
-    members = ensembling.fit(
-        Fitting(trained.plan, table, trained.network, sides.train, trained.folder, screen)
-    )
-    if members:
-        trained.answer_with(members.ensemble)
-        members.ensemble.save(trained.folder)
-        members.show(screen)
-        trained.record["members"] = members.record()
-    return members
-
-
 def _record(training: Training, progress: Progress) -> Record:
-    """Describe a training at its end."""
+    """Describe a training at its end: what `metrics.json` holds, but for scores and seconds."""
     plan = training.plan
     keeps_best = plan.training.keep == "best"
     return {
@@ -195,36 +202,59 @@ def _record(training: Training, progress: Progress) -> Record:
     }
 
 
+def _fit_members(trained: Model, sides: Sides, table: Table, screen: Screen) -> Trained | None:
+    """Train the members beside the network, and let all of them answer. Return None without members."""
+    fitting = Fitting(trained.plan, table, trained.network, sides.train, trained.folder, screen)
+    members = ensembling.fit(fitting)
+    if members is None:
+        return None
+
+    trained.answer_with(members.ensemble)
+    members.ensemble.save(trained.folder)
+    members.show(screen)
+    trained.record["members"] = members.record()
+    return members
+
+
 def _evaluate(trained: Model, sides: Sides, members: Trained | None, table: Table, screen: Screen) -> None:
-    """Write into the record the scores on validation rows and on test rows, where there are any."""
+    """Write the scores on validation rows and on test rows into the record, where there are any."""
     scores = trained.record["evaluation"]
     if members:
+        # Members are trained on validation rows too, so only out-of-fold predictions are fair here.
         out_of_fold = members.out_of_fold
         evaluation = trained.score(out_of_fold, out_of_fold.rows(), "out-of-fold predictions")
         scores["validation"] = evaluation.to_dict()
     elif _has_labels(sides.valid):
         evaluation = trained.score(trained.network, sides.valid, "validation rows")
-        scores["validation"] = _with_linear_maps(trained, evaluation, sides, sides.valid).to_dict()
+        _add_linear_maps(trained, evaluation, sides, sides.valid)
+        scores["validation"] = evaluation.to_dict()
 
     if _has_labels(sides.test):
-        rows: Rows = sides.test
-        if members:
-            test = table.take(sides.test.rows.numpy())
-            with store(screen, table) as cache:
-                rows = trained.answering.prepare(test, store=cache)
+        rows = _test_rows(trained, sides, members, table, screen)
         evaluation = trained.score(trained.answering, rows, "test rows")
-        scores["test"] = _with_linear_maps(trained, evaluation, sides, sides.test).to_dict()
+        _add_linear_maps(trained, evaluation, sides, sides.test)
+        scores["test"] = evaluation.to_dict()
 
 
-def _with_linear_maps(trained: Model, evaluation: Evaluation, sides: Sides, side: Dataset) -> Evaluation:
-    """Add the scores of linear maps beside each alignment, to compare with."""
+def _test_rows(trained: Model, sides: Sides, members: Trained | None, table: Table, screen: Screen) -> Rows:
+    """Return the test rows as what answers reads them: members may prepare cells in other ways."""
+    if members is None:
+        return sides.test
+    test_table = table.take(sides.test.rows.numpy())
+    with store(screen, table) as cache:
+        return trained.answering.prepare(test_table, store=cache)
+
+
+def _add_linear_maps(trained: Model, evaluation: Evaluation, sides: Sides, side: Dataset) -> None:
+    """Add the scores of linear maps to those of each alignment, to compare with."""
     for name, aligned in evaluation.alignments.items():
         task = trained.network.tasks[name]
         assert isinstance(task, Comparison)
         truth = side.prepared.batch.targets[name][side.rows]
         alignment.compare(aligned, task, sides.train, side, truth)
-    return evaluation
 
 
-def _has_labels(rows: Dataset) -> bool:
-    return any(bool(labelled[rows.rows].any()) for labelled in rows.prepared.batch.labelled.values())
+def _has_labels(data: Dataset) -> bool:
+    """Return whether any of these rows has a label of any target."""
+    by_target = data.prepared.batch.labelled
+    return any(bool(is_labelled[data.rows].any()) for is_labelled in by_target.values())

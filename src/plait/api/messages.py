@@ -18,47 +18,67 @@ from plait.tasks.base_prediction import Prediction
 def show_plan(plan: Plan, table: Table, screen: Screen) -> None:
     """Show what was decided before anything is trained: columns, rows, and members that are left out."""
     Inspection.of(plan, table.name).show(screen)
-    without, learned = plan.split.without_label, len(plan.split.unlabelled)
-    predicts = any(issubclass(tasks.find(plan.tasks[target].name), Prediction) for target in plan.targets)
-    if without and not plan.targets:
-        screen.say(f"{without:,} rows have nothing that is aligned and are left out")
-    elif without and learned:
-        screen.say(f"{without:,} rows have no label, of which {learned:,} are learned from")
-    elif without:
-        hint = "; --set training.unlabelled=1 learns from them too" if predicts else ""
-        screen.say(f"{without:,} rows have no label and are left out{hint}")
-    sides = ", ".join(f"{len(rows):,} {side}" for side, rows in plan.split.sides().items())
-    screen.say(f"rows: {sides} ({plan.split.how})")
+    if plan.split.without_label:
+        screen.say(_unlabelled_line(plan))
+
+    counts = [f"{len(rows):,} {side}" for side, rows in plan.split.sides().items()]
+    screen.say(f"rows: {', '.join(counts)} ({plan.split.how})")
     for message in plan.ensemble.left_out:
         screen.say(message)
 
 
+def _unlabelled_line(plan: Plan) -> str:
+    """Say what becomes of rows without a label, and how to learn from them."""
+    without = f"{plan.split.without_label:,}"
+    if not plan.targets:
+        return f"{without} rows have nothing that is aligned and are left out"
+    learned = len(plan.split.unlabelled)
+    if learned:
+        return f"{without} rows have no label, of which {learned:,} are learned from"
+
+    message = f"{without} rows have no label and are left out"
+    for target in plan.targets:
+        # Only predictions can learn from rows without a label.
+        if issubclass(tasks.find(plan.tasks[target].name), Prediction):
+            return f"{message}; --set training.unlabelled=1 learns from them too"
+    return message
+
+
 def show_model(model: MultimodalModel, plan: Plan, settings: device.Settings, screen: Screen) -> None:
     """Show the model that is about to be trained."""
-    by_encoder: dict[str, list[str]] = {}
+    columns_of: dict[str, list[str]] = {}
     for name, column in plan.columns.items():
-        by_encoder.setdefault(column.encoder.name, []).append(name)
-        if why := column.encoder.options.get("why"):
-            screen.say(
-                f"{name}: {column.encoder.options['model']} {column.encoder.options['mode']}, because {why}"
-            )
+        encoder = column.encoder
+        columns_of.setdefault(encoder.name, []).append(name)
+        if why := encoder.options.get("why"):
+            screen.say(f"{name}: {encoder.options['model']} {encoder.options['mode']}, because {why}")
     for name, columns in plan.alignments.items():
         screen.say(f"{name}: {' ~ '.join(columns)}, {plan.tasks[name].options['objective']}")
 
-    encoders = "; ".join(f"{scores.listed(names, ', ')}: {encoder}" for encoder, names in by_encoder.items())
-    fusion = f"fusion: {plan.fusion.name}; " if model.fuser_of else ""
+    facts = [f"{scores.listed(names, ', ')}: {encoder}" for encoder, names in columns_of.items()]
+    if model.fuser_of:
+        facts.append(f"fusion: {plan.fusion.name}")
     count = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    switches = [name for name in ("channels_last", "compile") if getattr(settings, name)]
-    machine = ", ".join([settings.device, settings.precision, *switches])
-    screen.say(f"model: {encoders}; {fusion}{count:,} parameters; {machine}")
+    facts.append(f"{count:,} parameters")
+    facts.append(_machine(settings))
+    screen.say(f"model: {'; '.join(facts)}")
+
+
+def _machine(settings: device.Settings) -> str:
+    """Return the device, the precision, and the switches that are on."""
+    names = [settings.device, settings.precision]
+    if settings.channels_last:
+        names.append("channels_last")
+    if settings.compile:
+        names.append("compile")
+    return ", ".join(names)
 
 
 def finish(trained: Model, screen: Screen) -> None:
     """Show the scores of a model that has been trained, warnings, and where the report lies."""
     record = trained.record
-    screen.say(
-        f"trained {record['epochs']} epochs in {record['seconds']:.0f} s; kept epoch {record['best_epoch']}"
-    )
+    seconds = f"{record['seconds']:.0f} s"
+    screen.say(f"trained {record['epochs']} epochs in {seconds}; kept epoch {record['best_epoch']}")
     for side, evaluation in record["evaluation"].items():
         for target, target_scores in evaluation["targets"].items():
             screen.say(f"{side}: {target} {_score_line(target_scores)}")
@@ -87,18 +107,21 @@ def _score_line(target_scores: Record) -> str:
 def _direction_line(direction: Record) -> str:
     """Return recall@1 of one direction of an alignment, and that of a random ranking."""
     value, low, high = direction["metrics"]["r@1"]
-    columns = f"{direction['query']} finds {direction['gallery']} first"
-    searched = f"{direction['queries']:,} times among {direction['size']:,}"
-    chance = f"by chance {direction['chance']['r@1']:.3f}"
-    return f"{columns} {value:.3f} [{low:.3f}, {high:.3f}] of {searched}, {chance}"
+    columns = f"{direction['query']} -> {direction['gallery']}"
+    score = f"recall@1 {value:.3f} [{low:.3f}, {high:.3f}]"
+    rows = f"{direction['queries']:,} queries among {direction['size']:,} rows"
+    chance = f"chance {direction['chance']['r@1']:.3f}"
+    return f"{columns}: {score} ({rows}, {chance})"
 
 
 def _warn_of_imbalance(trained: Model, validation: Record, screen: Screen) -> None:
-    """Warn of targets that one input alone answers better than all, and name the options that may help."""
+    """Warn of targets that one input answers better than all together, and name options that may help."""
     for target, task in trained.artifact.preprocessing.tasks.items():
         warning = scores.imbalance(target, validation["targets"].get(target), task.higher)
         if not warning:
             continue
+
+        # Recommend only what this training did not do already.
         options = []
         if trained.plan.model.balance != "blend":
             options.append("--set model.balance=blend")

@@ -35,11 +35,17 @@ class Model:
     """
 
     def __init__(self, trained: Artifact, folder: Path, quiet: bool = False) -> None:
-        self.folder, self.record = folder, trained.record
-        self.plan, self.recipe, self.schema = trained.plan, trained.plan.recipe, trained.plan.schema
+        self.folder = folder
         self.artifact = trained
+        self.record = trained.record
+        self.plan = trained.plan
+        self.recipe = trained.plan.recipe
+        self.schema = trained.plan.schema
         self._screen = Screen(quiet)
-        settings = settings_as(trained.record.get("environment", {}), trained.plan, trained.preprocessing)
+
+        # Predict in the precision of the training where this machine has it.
+        environment = trained.record.get("environment", {})
+        settings = settings_as(environment, trained.plan, trained.preprocessing)
         self.network = Predictor(trained.model, trained.preprocessing, settings, trained.plan)
         self.answering: Answering = ensemble.load(folder, trained, self.network) or self.network
 
@@ -65,13 +71,14 @@ class Model:
     def predict(self, data: object, root: str | Path | None = None, keep: bool = False) -> pa.Table:
         """Answer each row of a table (see `plait.fit` for what a table can be), one dict or a list of dicts.
 
-        With `keep` the table's columns come first, so that the answers can be another model's inputs; an
-        answer whose name is that of a column is called `<name>_answer`.
+        Return the same number of rows in the same order. Id columns come first, as they came. Then comes for
+        each target its answer under the target's name, and more about it (`label_probability_cat`). Last
+        comes `problem`: null, or which cells could not be read and count as missing.
 
-        Returns the same number of rows in the same order: id columns as they came, then for each target
-        its answer under its own name and more about it (`label_probability_cat`), then `problem`: null,
-        or which cells could not be read; those count as missing. Any subset of the inputs will do.
-        Raises `TableError` when none of them is there.
+        Any subset of the inputs will do. With `keep` the table's columns come first, so that the answers can
+        be another model's inputs. An answer whose name is that of a column is called `<name>_answer`.
+
+        Raises `TableError` when none of the inputs is there.
         """
         table = read(data, root)
         with self._screen.bar("predicting", len(table)) as bar, store(self._screen, table) as cells:
@@ -79,7 +86,9 @@ class Model:
                 self.answering, self.schema, table, self._screen.warn, bar.advance, cells
             )
         check.tell(problems, self._screen.warn)
-        return answers.beside(table.data, answered, self.schema.of("id")) if keep else answered
+        if not keep:
+            return answered
+        return answers.beside(table.data, answered, self.schema.of("id"))
 
     def embed(
         self,
@@ -98,11 +107,15 @@ class Model:
         if column is None and alignment is None and self.targets:
             with store(self._screen, table) as cells:
                 return answers.embed(self.network, table, self._screen.warn, cells)
+
         space = Space.of(self.network, alignment)
-        vectors, _ = self._vectors(space, table)
+        vectors_NKD, _ = self._vectors(space, table)
         if column is not None:
-            return vectors[:, space.columns.index(space.gallery(column, ()))]
-        return np.stack([space.mixed(row) for row in vectors]) if len(vectors) else vectors[:, 0]
+            place = space.columns.index(space.gallery(column, ()))
+            return vectors_NKD[:, place]
+        if not len(vectors_NKD):
+            return vectors_NKD[:, 0]
+        return np.stack([space.mixed(row_KD) for row_KD in vectors_NKD])
 
     def index(
         self,
@@ -114,8 +127,9 @@ class Model:
         """Add the rows of `data` to an index, which is created if there is none, and return it.
 
         The index lies in `place`, a folder or an address such as `s3://...`; by default in `index` in the
-        model's folder. A row with the id of another one replaces it. Raises `TableError` for an index that
-        another model made, or another alignment of this one.
+        model's folder. A row with the id of another one replaces it.
+
+        Raises `TableError` for an index that another model made, or another alignment of this one.
         """
         space = Space.of(self.network, alignment)
         address, model = self._index_of(space, place)
@@ -123,29 +137,36 @@ class Model:
             return Index.open(address, model)
 
         table = read(data, root)
+
+        # Open an index of another model before the vectors are computed: it is an error.
         opened = Index.open(address, model) if exists(address) else None
         vectors, _ = self._vectors(space, table)
         plain = plain_columns(table.data)
         if opened is None:
             ids = [name for name in self.schema.of("id") if name in plain.column_names]
-            description = About(model, tuple(space.columns), space.task.width, ids[0] if ids else None)
+            id_column = ids[0] if ids else None
+            description = About(model, tuple(space.columns), space.task.width, id_column)
             opened = Index.create(address, description, plain.schema)
+
         total = opened.add(plain, vectors)
         precision = "exact"
         if opened.settle():
-            recalls = ", ".join(f"{column} {opened.recall(column):.2f}" for column in space.columns)
-            precision = f"approximate: of the ten nearest, the share that is found, by 20 rows: {recalls}"
+            precision = f"approximate: {_recall_line(opened, space.columns)}"
+        columns = ", ".join(space.columns)
         self._screen.say(
-            f"{len(table):,} rows added to {address}: {total:,} rows, searched by "
-            f"{', '.join(space.columns)}; {precision}"
+            f"{len(table):,} rows added to {address}: {total:,} rows, searched by {columns}; {precision}"
         )
         return opened
 
     def _index_of(self, space: Space, place: str | Path | None) -> tuple[str | Path, str]:
         """Return where the index of a space lies, and the identity of what makes its vectors."""
-        address, model = self.folder / "index", artifact.identity(self.folder)
-        if space.suffix:  # each of several alignments has an index
-            address, model = self.folder / f"index-{space.suffix}", f"{model}:{space.suffix}"
+        address = self.folder / "index"
+        model = artifact.identity(self.folder)
+
+        # Each of several alignments has an index.
+        if space.suffix:
+            address = self.folder / f"index-{space.suffix}"
+            model = f"{model}:{space.suffix}"
         return place or address, model
 
     def search(
@@ -162,10 +183,8 @@ class Model:
         """Return the `k` rows of an index (see `index`) whose cell in `column` fits the query best.
 
         A query is a text, a file's path, or `{column: cell}` with one or more cells. The column `score` comes
-        first, the larger the better, then the rows' columns.
-
-        `where` is a condition on these (SQL, as in "price < 10"). Large indices are searched
-        approximately unless `exact`.
+        first, the larger the better, then the rows' columns. `where` is a condition on these (SQL, as in
+        "price < 10"). Large indices are searched approximately unless `exact`.
         """
         space = Space.of(self.network, alignment)
         query_KD, query_columns = space.query(query, root)
@@ -178,6 +197,8 @@ class Model:
         """Return the query that the command line's texts stand for: one cell, or `column=cell` for each."""
         columns = Space.of(self.network, alignment).columns
         pairs = [text.partition("=") for text in texts]
+
+        # A text may hold an equals sign: only names of columns make it a pair.
         if all(sign and name in columns for name, sign, _ in pairs):
             return {name: cell for name, _, cell in pairs}
         if len(texts) > 1:
@@ -201,30 +222,36 @@ class Model:
         """Label each cell of `column` with labels that the model was not trained for (zero-shot).
 
         The label is the one whose text, averaged over the `templates` ("a photo of {}"), is nearest to the
-        cell. `data` is a table, or a folder of files.
+        cell. `data` is a table, or a folder of files. `text` names the text column that labels are like,
+        where there are several.
 
-        Returns ids, `label` (null where the cosine is below `thresholds`, one for all or by label),
-        `cosine`, each label's probability, and `problem`. `text` names the text column that labels are
-        like, where there are several.
+        Return ids, `label` (null where the cosine is below `thresholds`, one for all or by label), `cosine`,
+        each label's probability, and `problem`.
         """
         space = Space.of(self.network, alignment)
         column = space.gallery(column, space.texts)
-        folder = Path(data) if isinstance(data, (str, Path)) and Path(data).is_dir() else None
-        table = folder_of_files(folder, column) if folder else read(data, root)
-        table.column(origin(column, table.data.column_names))
+        shown: dict[str, pa.ChunkedArray] = {}
+        if isinstance(data, (str, Path)) and Path(data).is_dir():
+            # The rows of a folder are known by their files.
+            table = folder_of_files(Path(data), column)
+            shown[column] = table.data.column(column)
+        else:
+            table = read(data, root)
+        table.column(origin(column, table.data.column_names))  # an error if there is none
+
         label_LD = space.labels(labels, templates, text)
         min_cosine = _min_cosine(thresholds, labels)
-        vectors, problems = self._vectors(space, table, columns=[column])
-        classified = space.classify(vectors[:, space.columns.index(column)], labels, label_LD, min_cosine)
-        shown = {column: table.data.column(column)} if folder else {}
+        vectors_NKD, problems = self._vectors(space, table, columns=[column])
+        vectors_ND = vectors_NKD[:, space.columns.index(column)]
+        classified = space.classify(vectors_ND, labels, label_LD, min_cosine)
         return answers.assemble({**shown, **classified}, problems, self.schema, table)
 
     def _vectors(
         self, space: Space, table: Table, columns: Sequence[str] = ()
     ) -> tuple[np.ndarray, list[Problem]]:
-        """Return the vectors of all rows in the space of an alignment, and the cells that are problems.
+        """Return the vectors (N, K, D) of all rows in a space of K columns, and the cells that are problems.
 
-        Warn of these cells, and of absent columns unless `columns` names those that the table must have.
+        Warn of these cells. Warn of absent columns too, unless `columns` names those that must be there.
         """
         if not columns:
             answers.check_columns(self.network, table, self._screen.warn)
@@ -242,9 +269,10 @@ class Model:
         Raises `TableError` when the table has no target column, or no labelled row.
         """
         table = read(data, root)
-        labels = list(self.plan.labels.values())
-        if not self.alignments and not any(c in table.data.column_names for c in labels):
-            table.column(labels[0])
+        label_columns = list(self.plan.labels.values())
+        if not self.alignments and not set(label_columns) & set(table.data.column_names):
+            table.column(label_columns[0])  # an error that names the nearest column
+
         in_table = answers.check_columns(self.answering, table, self._screen.warn)
         with (
             self._screen.bar("reading cells", len(table) * len(self.inputs)) as bar,
@@ -266,13 +294,21 @@ class Model:
 
         `in_table` are the inputs that the rows' table has; all if None.
         """
-        labels = rows.prepared.batch.labelled
-        if not any(bool(labels[t][rows.rows].any()) for t in labels):
-            raise TableError(f"{name}: no row has a label of {' or '.join(labels)} that the model knows")
-        plain = {c for c, modality in self.artifact.preprocessing.inputs.items() if modality.tabular}
+        labelled = rows.prepared.batch.labelled
+        if not any(bool(is_labelled[rows.rows].any()) for is_labelled in labelled.values()):
+            raise TableError(f"{name}: no row has a label of {' or '.join(labelled)} that the model knows")
+
+        modalities = self.artifact.preprocessing.inputs
+        plain = {column for column, modality in modalities.items() if modality.tabular}
+        inputs = Inputs(subsets, in_table, plain)
         with self._screen.bar("evaluating", len(rows)) as bar:
-            inputs = Inputs(subsets, in_table, plain)
             return scores.evaluate(scored, rows, self.record["priors"], name, inputs, bar.advance)
+
+
+def _recall_line(index: Index, columns: Sequence[str]) -> str:
+    """Say how exact an approximate search is, in each column."""
+    recalls = [f"{column} {index.recall(column):.2f}" for column in columns]
+    return f"of the ten nearest, the share that is found, by 20 rows: {', '.join(recalls)}"
 
 
 def _min_cosine(thresholds: Mapping[str, float] | float | None, labels: Sequence[str]) -> dict[str, float]:
@@ -280,9 +316,9 @@ def _min_cosine(thresholds: Mapping[str, float] | float | None, labels: Sequence
     if isinstance(thresholds, (int, float)):
         return dict.fromkeys(labels, float(thresholds))
     by_label = dict(thresholds or {})
-    unknown = [label for label in by_label if label not in labels]
-    if unknown:
-        raise RecipeError(f"a threshold for '{unknown[0]}': {nearest(unknown[0], labels)}")
+    for label in by_label:
+        if label not in labels:
+            raise RecipeError(f"a threshold for '{label}': {nearest(label, labels)}")
     return by_label
 
 
@@ -298,10 +334,12 @@ def thresholds(texts: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
             cosine = float(number)
         except ValueError:
             raise RecipeError(f"threshold '{text}': expected a number, or label=number") from None
-        by_label |= dict.fromkeys([label] if label else labels, cosine)
+        for named in [label] if label else labels:
+            by_label[named] = cosine
     return by_label
 
 
 def load(folder: str | Path, quiet: bool = False) -> Model:
     """Load the trained model in a folder. Runs no code from it. Raises `ArtifactError` if it is none."""
-    return Model(artifact.load(folder), Path(folder), quiet)
+    trained = artifact.load(folder)
+    return Model(trained, Path(folder), quiet)

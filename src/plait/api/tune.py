@@ -18,18 +18,21 @@ from plait.recipe.recipe import Recipe
 from plait.recipe.sections import Between, Choices
 from plait.runs import files
 from plait.runs import folder as runs
+from plait.runs.lock import locked
 from plait.table.json import JSON
 from plait.table.read import read
 from plait.table.table import Table
 from plait.tasks.base import Task
 from plait.tasks.base import tasks as task_registry
 from plait.tasks.base_prediction import Prediction
+from plait.training.loop import Watch
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
 
 FIRST = 5  # trials before any is stopped early
 WARM = 1 / 3  # the share of a trial's epochs before it may be stopped
+COMPLETE, STOPPED = "complete", "stopped early"  # how a trial ended, if not with an error
 
 
 def tune(
@@ -49,45 +52,47 @@ def tune(
 ) -> Model:
     """Try recipes on the validation rows, then fit the best one into the folder `out`, and return it.
 
-    The first trial is the recipe as it is, so the best one is never behind it on validation rows; on test
+    The first trial is the recipe as it is, so the best one is never behind it on validation rows. On test
     rows it may be. The others are drawn from the recipe's `tuning.space` (see `suiting` if it has none) by
     the tree-structured Parzen estimator (Bergstra et al. 2011). A trial stops if it is behind the median of
     the earlier ones at the same epoch. Trials train one network, whatever the `quality` of the last fit.
-    `<out>/tuning` has all trials: the same call goes on after Ctrl-C or a kill, and more `trials` add some.
-    The other arguments are those of `plait.fit`; only the last fit sees its `test` rows.
+
+    `<out>/tuning` has all trials. The same call goes on after Ctrl-C or a kill, and more `trials` add some.
+    The other arguments are those of `plait.fit`. Only the last fit sees its `test` rows.
 
     Raises what `plait.fit` raises, and `RecipeError` if `out` holds trials of another recipe or table, or
     Optuna is missing.
     """
-    screen, folder = Screen(quiet), Path(out)
-    if (folder / "weights.safetensors").is_file():
-        raise RecipeError(
-            f"'{folder}' already holds a trained model; choose another out=, or remove it first"
-        )
+    screen = Screen(quiet)
     full_recipe = recipe_from(recipe, columns=columns, align=align, overrides=overrides)
     targets = target_names(target)
     table = read(data, options.get("root"))
     identity = _identity(full_recipe, table, targets, seed)
-    study = _Study(folder / "tuning", identity, _space(full_recipe, table, targets), seed)
+    space = _space(full_recipe, table, targets)
     options |= {"target": targets, "recipe": full_recipe, "seed": seed}
+    folder = runs.fresh_folder(out)
 
-    def attempt(drawn: list[str], watch: Callable[[int, int, float], None]) -> None:
+    def attempt(drawn: list[str], watch: Watch) -> None:
         """Fit one recipe with the drawn overrides, in a folder that is deleted."""
-        # a choice by test rows would make their scores too good
+        # A choice by test rows would make their scores too good.
         arguments = {**options, "test": None, "overrides": [*drawn, "quality=fast", "ensemble=null"]}
         with tempfile.TemporaryDirectory(dir=folder / "tuning") as trial_folder:
             fit.fit(
                 data, **arguments, out=Path(trial_folder) / "run", quiet=True, watch=watch, evaluate=False
             )
 
-    with screen.bar("trials", trials) as bar:
-        bar.advance(study.done)
-        while study.done < trials:
-            study.run(attempt)
-            bar.advance()
-            bar.draw(study.words())
-    study.show(screen)
-    return fit.fit(data, **options, overrides=study.best, out=out, quality=quality, quiet=quiet)
+    # Trials train in other folders, so without this lock a fit could take the folder before the last one.
+    with locked(folder):
+        runs.check_untrained(folder)
+        study = _Study(folder / "tuning", identity, space, seed)
+        with screen.bar("trials", trials) as bar:
+            bar.advance(study.done)
+            while study.done < trials:
+                study.run(attempt)
+                bar.advance()
+                bar.draw(study.words())
+        study.show(screen)
+        return fit.fit(data, **options, overrides=study.best, out=out, quality=quality, quiet=quiet)
 
 
 def _space(recipe: Recipe, table: Table, targets: list[str]) -> dict[str, Between | Choices]:
@@ -102,14 +107,12 @@ def suiting(recipe: Recipe, table: Table, targets: list[str]) -> dict[str, Betwe
     It has the default options that suit all of its tasks, and the options that its tasks name. Rows that are
     compared, transcribed or written cannot be mixed, and without a fused target there is no fusion.
     """
-    planned = find_targets(table, recipe, targets)
-    names = planned.tasks | {name: recipe.tasks[name].name for name in planned.alignments}
-    tasks = {target: task_registry.find(name) for target, name in names.items()}
-    fuses = [issubclass(task, Prediction) for task in tasks.values()]
+    tasks = _tasks(recipe, table, targets)
+    is_prediction = [issubclass(task, Prediction) for task in tasks.values()]
     unsuitable: tuple[str, ...] = ()
-    if not all(fuses):
+    if not all(is_prediction):
         unsuitable += ("training.mixup",)
-    if not any(fuses):
+    if not any(is_prediction):
         unsuitable += ("model.", "fusion")
 
     space = {}
@@ -117,6 +120,15 @@ def suiting(recipe: Recipe, table: Table, targets: list[str]) -> dict[str, Betwe
         if not name.startswith(unsuitable):
             space[name] = values
     return space | _task_space(recipe, tasks)
+
+
+def _tasks(recipe: Recipe, table: Table, targets: list[str]) -> dict[str, type[Task]]:
+    """Return the task of each target and of each alignment."""
+    planned = find_targets(table, recipe, targets)
+    names = dict(planned.tasks)
+    for alignment in planned.alignments:
+        names[alignment] = recipe.tasks[alignment].name
+    return {target: task_registry.find(name) for target, name in names.items()}
 
 
 def _task_space(recipe: Recipe, tasks: Mapping[str, type[Task]]) -> dict[str, Between | Choices]:
@@ -144,16 +156,9 @@ class _Study:
         except ModuleNotFoundError:
             raise RecipeError("tuning needs Optuna: pip install 'plait[tune]'") from None
         folder.mkdir(parents=True, exist_ok=True)
-        if (folder / "about.json").is_file():
-            before = json.loads((folder / "about.json").read_text(encoding="utf-8"))
-            now = json.loads(json.dumps(identity))  # as the file would have it: lists for tuples
-            changed = [name for name in now if before.get(name) != now[name]]
-            if changed:
-                raise RecipeError(
-                    f"'{folder}' holds trials of another {' and '.join(changed)}; choose another out=, or "
-                    f"remove it first"
-                )
+        _check_identity(folder, identity)
         files.write_json(folder / "about.json", identity)
+
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         backend = optuna.storages.journal.JournalFileBackend(str(folder / "journal.jsonl"))
         storage = optuna.storages.JournalStorage(backend)
@@ -162,67 +167,75 @@ class _Study:
         self.study = optuna.create_study(
             storage=storage, study_name="plait", direction="maximize", pruner=pruner, load_if_exists=True
         )
+
+        # A trial that is running still was in a process that was killed.
         for trial in self.study.get_trials(deepcopy=False):
-            if trial.state == optuna.trial.TrialState.RUNNING:  # the process was killed in it
+            if trial.state == optuna.trial.TrialState.RUNNING:
                 self.study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
 
     @property
     def trials(self) -> list[FrozenTrial]:
         """The trials that have ended: complete, stopped early, or with an error."""
-        return [t for t in self.study.get_trials(deepcopy=False) if "end" in t.user_attrs]
+        return [trial for trial in self.study.get_trials(deepcopy=False) if "end" in trial.user_attrs]
+
+    @property
+    def complete(self) -> list[FrozenTrial]:
+        """The trials that have a score, in the order in which they ran."""
+        return [trial for trial in self.trials if trial.value is not None]
 
     @property
     def done(self) -> int:
         """The number of trials that have ended."""
         return len(self.trials)
 
-    def run(self, attempt: Callable[[list[str], Callable[[int, int, float], None]], None]) -> None:
+    def run(self, attempt: Callable[[list[str], Watch], None]) -> None:
         """Run one more trial. Raises `Interrupted` after Ctrl-C."""
+        # A sampler of its own for each trial, so that a study which was stopped draws the same.
         number = self.done
-        self.study.sampler = self.optuna.samplers.TPESampler(
-            seed=self.seed * 100_003 + number, n_startup_trials=FIRST
-        )
+        seed = self.seed * 100_003 + number
+        self.study.sampler = self.optuna.samplers.TPESampler(seed=seed, n_startup_trials=FIRST)
         trial = self.study.ask()
         overrides = self._draw(trial) if number else []
         trial.set_user_attr("overrides", overrides)
-        best: list[float] = []
+        epoch_scores: list[float] = []
 
         def watch(epoch: int, epochs: int, score: float) -> None:
             """Record the score of an epoch. Raises `TrialPruned` if the trial lags behind."""
-            best.append(score)
+            epoch_scores.append(score)
             trial.report(score, epoch)
             if epoch >= WARM * epochs and trial.should_prune():
                 raise self.optuna.TrialPruned
 
-        states, end = self.optuna.trial.TrialState, "whole"
+        failed = self.optuna.trial.TrialState.FAIL
+        end = COMPLETE
         try:
             attempt(overrides, watch)
         except self.optuna.TrialPruned:
-            end = "stopped early"
+            end = STOPPED
         except TrainingError as error:
-            # a learning rate that is too large ends a trial, but the recipe as it is must be trainable
+            # A learning rate that is too large ends a trial. The recipe as it is must be trainable.
             if not number:
                 raise
             end = str(error)
         except (KeyboardInterrupt, Interrupted):
-            self.study.tell(trial, state=states.FAIL)
+            self.study.tell(trial, state=failed)
             raise Interrupted("stopped while trying; go on with the same command") from None
         except PlaitError:
-            self.study.tell(trial, state=states.FAIL)
+            self.study.tell(trial, state=failed)
             raise
         trial.set_user_attr("end", end)
-        self._tell(trial, end, best)
+        self._tell(trial, end, epoch_scores)
 
     def _tell(self, trial: Trial, end: str, scores: list[float]) -> None:
         """Record how a trial ended, and its best score if it is complete."""
         states = self.optuna.trial.TrialState
-        if end == "whole" and not scores:
+        if end == COMPLETE and not scores:
             raise RecipeError(
                 "tuning chooses by validation rows, and there are none: give valid=, or split.valid above 0"
             )
-        if end == "whole":
+        if end == COMPLETE:
             self.study.tell(trial, max(scores))
-        elif end == "stopped early" and scores:
+        elif end == STOPPED and scores:
             self.study.tell(trial, state=states.PRUNED)
         else:
             self.study.tell(trial, state=states.FAIL)
@@ -232,38 +245,59 @@ class _Study:
         overrides = []
         for name, values in self.space.items():
             if isinstance(values, Choices):
-                value = trial.suggest_categorical(name, [json.dumps(choice) for choice in values.choices])
+                # Optuna takes no lists or mappings, so choices are texts, as in overrides.
+                choices = [json.dumps(choice) for choice in values.choices]
+                drawn = trial.suggest_categorical(name, choices)
             elif values.whole:
-                value = trial.suggest_int(name, int(values.low), int(values.high), log=values.log)
+                drawn = str(trial.suggest_int(name, int(values.low), int(values.high), log=values.log))
             else:
-                value = f"{trial.suggest_float(name, values.low, values.high, log=values.log):.4g}"
-            overrides.append(f"{name}={value}")
+                number = trial.suggest_float(name, values.low, values.high, log=values.log)
+                drawn = f"{number:.4g}"
+            overrides.append(f"{name}={drawn}")
         return overrides
 
     @property
     def best(self) -> list[str]:
         """The overrides of the best complete trial."""
-        complete = [trial for trial in self.trials if trial.value is not None]
-        best = max(complete, key=lambda trial: trial.value)
+        best = max(self.complete, key=lambda trial: trial.value)
         return list(best.user_attrs["overrides"])
 
     def words(self) -> str:
         """Return the best score so far, and that of the recipe as it is; nothing before the first."""
-        values = [t.value for t in self.trials if t.value is not None]
-        return f"best {max(values):.4f}, untuned {values[0]:.4f}" if values else ""
+        scores = [trial.value for trial in self.complete]
+        if not scores:
+            return ""
+        return f"best {max(scores):.4f}, untuned {scores[0]:.4f}"
 
     def show(self, screen: Screen) -> None:
         """Print all trials, the best first."""
         rows = []
         for number, trial in enumerate(self.trials):
-            value = "" if trial.value is None else f"{trial.value:.4f}"
+            score = "" if trial.value is None else f"{trial.value:.4f}"
             overrides = ", ".join(trial.user_attrs["overrides"]) or "the recipe as it is"
-            rows.append([f"{number}", value, trial.user_attrs["end"][:40], overrides])
+            rows.append([f"{number}", score, trial.user_attrs["end"][:40], overrides])
+
+        # Trials without a score come last.
         ranked = sorted(rows, key=lambda row: -float(row[1] or "-inf"))
         screen.table(
             "trials, the best first: score on validation rows (of several targets the mean normalised score)",
             ["trial ", "score ", "", "recipe"],
             ranked,
+        )
+
+
+def _check_identity(folder: Path, identity: JSON) -> None:
+    """Raise `RecipeError` if a folder holds trials that cannot be compared with these."""
+    path = folder / "about.json"
+    if not path.is_file():
+        return
+    before = json.loads(path.read_text(encoding="utf-8"))
+    now = json.loads(json.dumps(identity))  # as the file would have it: lists for tuples
+    changed = [name for name in now if before.get(name) != now[name]]
+    if changed:
+        raise RecipeError(
+            f"'{folder}' holds trials of another {' and '.join(changed)}; choose another out=, or "
+            f"remove it first"
         )
 
 

@@ -60,6 +60,10 @@ class Balancing(nn.Module, Component, ABC):
         """Do what is left to do before the optimizer's step."""
         return
 
+    def discard(self) -> None:
+        """Forget the losses and gradients of a batch whose step was not taken: it begins anew."""
+        return
+
     def after(self, losses: dict[str, Tensor]) -> None:
         """Take the losses of the same batch after the step.
 

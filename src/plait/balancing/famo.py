@@ -71,6 +71,10 @@ class FAMO(Balancing):
             earlier = self._before.get(target, torch.zeros_like(loss))
             self._before[target] = earlier + loss.detach()
 
+    def discard(self) -> None:
+        """Forget the losses of a batch whose step was not taken."""
+        self._before = {}
+
     @torch.no_grad()
     def after(self, losses: dict[str, Tensor]) -> None:
         """Update w by how much each loss fell in the step."""

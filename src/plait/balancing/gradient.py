@@ -104,6 +104,10 @@ class Gradient(Balancing):
             p.grad = gradient.clone() if p.grad is None else p.grad + gradient
         self._gradients = {}
 
+    def discard(self) -> None:
+        """Forget the gradients of a batch whose step was not taken."""
+        self._gradients = {}
+
 
 component = Gradient
 

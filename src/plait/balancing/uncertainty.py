@@ -69,5 +69,9 @@ class Uncertainty(Balancing):
         """Forget the targets of this batch."""
         self._begun.clear()
 
+    def discard(self) -> None:
+        """Forget the targets of a batch whose step was not taken."""
+        self._begun.clear()
+
 
 component = Uncertainty

@@ -1,1 +1,1 @@
-"""The folder of one training: files that are written whole."""
+"""The folder of one training: its lock, what was asked, and files that are written whole."""

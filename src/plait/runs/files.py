@@ -13,29 +13,37 @@ from plait.table.json import JSONValue
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file so that it is either the old one or the new one, never a part of it."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    """Write a text. A crash leaves the old file or the new one, never a part."""
+    unfinished = path.with_name(path.name + ".part")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)
 
 
-def write_json(path: Path, data: JSONValue) -> None:
+def write_json(path: Path, content: JSONValue) -> None:
     """Write JSON. A crash leaves the old file or the new one, never a part."""
-    write_text(path, json.dumps(data, ensure_ascii=False, indent=1))
+    write_text(path, json.dumps(content, ensure_ascii=False, indent=1))
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Like `write_text`, for tensors; `metadata` travels in the same file."""
-    part = path.with_name(path.name + ".part")
-    plain, seen = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}, set()
-    for (
-        name,
-        t,
-    ) in (
-        plain.items()
-    ):  # weights that two parts of a network share are written twice: safetensors knows no sharing
-        if t.numel() and t.data_ptr() in seen:
-            plain[name] = t.clone()
-        seen.add(t.data_ptr())
-    save_file(plain, part, metadata)
-    os.replace(part, path)
+    """Write tensors, and `metadata` in the same file. A crash leaves the old file or the new one."""
+    unfinished = path.with_name(path.name + ".part")
+    save_file(_unshared(tensors), unfinished, metadata)
+    os.replace(unfinished, path)
+
+
+def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors on the CPU, each with memory of its own.
+
+    safetensors refuses tensors that share memory, such as weights that a network uses in two places.
+    """
+    unshared: dict[str, Tensor] = {}
+    addresses: set[int] = set()
+    for name, tensor in tensors.items():
+        on_cpu = tensor.detach().cpu().contiguous()
+
+        # An empty tensor has no memory: many of them have the address 0.
+        if on_cpu.numel() and on_cpu.data_ptr() in addresses:
+            on_cpu = on_cpu.clone()
+        addresses.add(on_cpu.data_ptr())
+        unshared[name] = on_cpu
+    return unshared

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from plait.errors import RecipeError
-from plait.runs import files, interrupts
+from plait.runs import files, interrupts, lock
 from plait.table.sides import Sources
 from plait.table.table import Table
 
@@ -23,7 +23,8 @@ Record: TypeAlias = dict[str, Any]  # `metrics.json`: scores, environment and hi
 FORMAT = 8  # of the files in a run's folder
 REQUEST = "run.json"
 CHECKPOINTS = ("checkpoint.safetensors", "best.safetensors")
-HASHED = 1000  # rows of each chunk of a table
+WEIGHTS = "weights.safetensors"  # written last: a folder that has them holds a trained model
+HASHED = 1000  # rows of each chunk of a table that `content` reads
 
 
 class Request(BaseModel):
@@ -71,18 +72,21 @@ class Request(BaseModel):
             raise RecipeError(f"'{folder}' holds no training to go on with")
         try:
             fields = json.loads(path.read_text(encoding="utf-8"))
-            begun_with = fields.get("format")
-            if begun_with == FORMAT:
+            format_before = fields.get("format")
+            if format_before == FORMAT:
                 return cls.model_validate(fields)
         except (OSError, ValueError, AttributeError, ValidationError) as error:
             raise RecipeError(f"'{path}' is damaged: {error}; train again into another folder") from error
+
+        # Other formats have other fields, so they are not validated.
         raise RecipeError(
-            f"'{folder}' has format {begun_with}; this plait goes on with {FORMAT}. Train again into another "
-            f"folder, or go on with the plait that began it"
+            f"'{folder}' has format {format_before}; this plait goes on with {FORMAT}. Train again into "
+            f"another folder, or go on with the plait that began it"
         )
 
     def check_agrees(self, before: Request, folder: Path) -> None:
         """Raise `RecipeError` when a resumed run was begun with something else."""
+        # `sources` may differ: a table that has moved is still the same table.
         names = ("rows", "columns", "content", "targets", "recipe")
         changed = [name for name in names if getattr(self, name) != getattr(before, name)]
         if changed:
@@ -92,47 +96,69 @@ class Request(BaseModel):
             )
 
 
+@dataclass(frozen=True)
 class Run:
-    """The folder of one training, as a context manager.
+    """The folder of one training. `resumed` tells whether it was begun before."""
 
-    SIGTERM ends what is inside as Ctrl-C does. When the training ends well, its checkpoints are removed;
-    otherwise they stay, so that `resume` can go on from them.
-    """
+    folder: Path
+    resumed: bool
 
-    def __init__(self, folder: Path, resumed: bool) -> None:
-        self.folder, self.resumed = folder, resumed
-        self._open = ExitStack()
+    @property
+    def is_finished(self) -> bool:
+        """Whether the folder holds a trained model, and no state to go on from.
+
+        With both, the process was killed between its last two writes: the report may be missing.
+        """
+        has_checkpoint = any((self.folder / name).is_file() for name in CHECKPOINTS)
+        return (self.folder / WEIGHTS).is_file() and not has_checkpoint
 
     @classmethod
-    def begin(cls, out: str | Path | None, request: Request, resume: bool = False) -> Run:
-        """Make the folder `out`, `runs/<time>` if left out, and write the request into it.
+    @contextmanager
+    def begin(cls, out: str | Path | None, request: Request, resume: bool = False) -> Iterator[Run]:
+        """Hold the folder `out`, `runs/<time>` if left out, while what is inside trains.
 
-        With `resume` the folder must hold a run that was begun with the same request. Raises `RecipeError`
-        when it does not, or when a fresh run would overwrite a trained model.
+        With `resume` the folder must hold a run that was begun with the same request. Otherwise the request
+        is written into it. SIGTERM ends what is inside as Ctrl-C does. When the training ends well, its
+        checkpoints are removed; otherwise they stay, so that `resume` can go on from them.
+
+        Raises `RecipeError` when the requests differ, when a fresh run would overwrite a trained model, or
+        when another training is running in the folder.
         """
-        run = cls(_folder_for(out, resume), resume)
-        if resume:
-            request.check_agrees(Request.read(run.folder), run.folder)
-        else:
-            run.remove_checkpoints()
-            files.write_json(run.folder / REQUEST, request.model_dump(mode="json"))
-        return run
+        folder = _begun_folder(out) if resume else fresh_folder(out)
+        with lock.locked(folder), interrupts.terminable():
+            if resume:
+                request.check_agrees(Request.read(folder), folder)
+            else:
+                check_untrained(folder)
+                _remove_checkpoints(folder)
+                files.write_json(folder / REQUEST, request.model_dump(mode="json"))
+            yield cls(folder, resume)
+            _remove_checkpoints(folder)
 
-    def __enter__(self) -> Run:
-        self._open.enter_context(interrupts.terminable())
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._open.close()
-        if error is None:
-            self.remove_checkpoints()
+def fresh_folder(out: str | Path | None) -> Path:
+    """Make the folder of a new run, if it does not exist."""
+    if out is None:
+        return _unused_folder()
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise RecipeError(f"out '{folder}' is a file; expected a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
-    def remove_checkpoints(self) -> None:
-        """Remove the state of a training that has ended, or that another one replaces."""
-        for name in CHECKPOINTS:
-            (self.folder / name).unlink(missing_ok=True)
+
+def check_untrained(folder: Path) -> None:
+    """Raise `RecipeError` if a training in this folder would overwrite a trained model."""
+    if (folder / WEIGHTS).is_file():
+        raise RecipeError(
+            f"'{folder}' already holds a trained model; choose another out=, or remove it first"
+        )
+
+
+def _remove_checkpoints(folder: Path) -> None:
+    """Remove the state of a training that has ended, or that another one replaces."""
+    for name in CHECKPOINTS:
+        (folder / name).unlink(missing_ok=True)
 
 
 def content(table: Table) -> str:
@@ -140,35 +166,35 @@ def content(table: Table) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for column in table.data.columns:
         for chunk in column.chunks:
-            digest.update(json.dumps(chunk.slice(0, HASHED).to_pylist(), default=str).encode())
+            cells = chunk.slice(0, HASHED).to_pylist()
+            digest.update(json.dumps(cells, default=str).encode())
     return digest.hexdigest()
 
 
 def _path(source: object) -> str | None:
-    return str(Path(source).absolute()) if isinstance(source, (str, Path)) else None
+    """Return the absolute path of a file, so that a resume finds it from any folder; None for no file."""
+    if not isinstance(source, (str, Path)):
+        return None
+    return str(Path(source).absolute())
 
 
-def _folder_for(out: str | Path | None, resume: bool) -> Path:
+def _begun_folder(out: str | Path | None) -> Path:
+    """Return the folder of a run to go on with. Nothing is written into a folder that holds none."""
     if out is None:
-        if resume:
-            raise RecipeError("resume= needs out=, the folder of the training that was stopped")
-        out = _unused_folder()
+        raise RecipeError("resume= needs out=, the folder of the training that was stopped")
     folder = Path(out)
-    if folder.exists() and not folder.is_dir():
-        raise RecipeError(f"out '{folder}' is a file; expected a folder")
-    if not resume and (folder / "weights.safetensors").is_file():
-        raise RecipeError(
-            f"'{folder}' already holds a trained model; choose another out=, or remove it first"
-        )
-    if not resume:
-        folder.mkdir(parents=True, exist_ok=True)
+    Request.read(folder)
     return folder
 
 
 def _unused_folder() -> Path:
-    """Return `runs/<time>`, with a number behind it where two runs begin in one second."""
+    """Make `runs/<time>`, with a number behind it where two runs begin in one second."""
     base = Path("runs") / datetime.now().strftime("%Y-%m-%d-%H%M%S")
     folder, count = base, 1
-    while folder.exists():
-        folder, count = Path(f"{base}-{count}"), count + 1
-    return folder
+    while True:
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            folder, count = Path(f"{base}-{count}"), count + 1
+        else:
+            return folder

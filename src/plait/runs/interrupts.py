@@ -13,7 +13,7 @@ Handler = Callable[[int, FrameType | None], None]
 
 
 class Stoppable(Protocol):
-    """What looks at `stop` again and again, and saves its state when it is set."""
+    """Work that looks at `stop` again and again, and saves its state once it is set."""
 
     stop: bool
 
@@ -44,14 +44,15 @@ def terminable() -> Iterator[None]:
 
 @contextmanager
 def _handled(signals: list[signal.Signals], handler: Handler) -> Iterator[None]:
-    # Python delivers signals to the main thread only, and refuses handlers from others
+    """Handle signals inside, and give them back to whoever handled them before."""
+    # Python delivers signals to the main thread only, and refuses handlers from others.
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    before = {number: signal.signal(number, handler) for number in signals}
+    handlers_before = {number: signal.signal(number, handler) for number in signals}
     try:
         yield
     finally:
-        for number, previous in before.items():
+        for number, previous in handlers_before.items():
             signal.signal(number, previous)

@@ -1,12 +1,13 @@
 """Save the state of a training, so that one that was killed goes on and ends with the same weights.
 
-Files are safetensors and JSON only.
+Files are safetensors and JSON only: reading them runs no code.
 """
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from plait.errors import ArtifactError
 from plait.runs.files import write_tensors
 from plait.runs.folder import CHECKPOINTS
 
-MIN_SECONDS = 5.0  # between two checkpoints at the ends of short epochs
+MIN_SECONDS = 5.0  # between two checkpoints at the ends of short epochs, else writing would cost more
 
 
 @dataclass
@@ -31,7 +32,7 @@ class Progress:
     `history` has the scores of every epoch. `measured` is what gradient blending weighs by.
     """
 
-    __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)  # tensors
+    __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)  # `states` holds tensors
 
     epoch: int = 0
     step: int = 0
@@ -68,14 +69,17 @@ class Progress:
         """Count an epoch, and return whether it is the best so far."""
         self.epoch += 1
         self.history.append(scores)
-        if list(rank) > self.best_rank or not rank:
+
+        # Without validation rows there is no rank, and the latest epoch counts as the best.
+        is_best = list(rank) > self.best_rank or not rank
+        if is_best:
             self.best_epoch, self.best_rank = self.epoch, list(rank)
-            return True
-        return False
+        return is_best
 
     def over(self, patience: int) -> bool:
         """Return whether the last `patience` epochs were no better than the best; never if 0."""
-        return patience > 0 and self.epoch - self.best_epoch >= patience
+        since_best = self.epoch - self.best_epoch
+        return patience > 0 and since_best >= patience
 
 
 _PROGRESS = TypeAdapter(Progress)
@@ -89,7 +93,9 @@ class Checkpoint:
     """
 
     def __init__(self, folder: Path, minutes: float) -> None:
-        self.file, self.best = (folder / name for name in CHECKPOINTS)
+        state, best = CHECKPOINTS
+        self.file = folder / state
+        self.best = folder / best
         self.seconds = minutes * 60
         self._last = time.monotonic()
 
@@ -101,14 +107,15 @@ class Checkpoint:
     def save(
         self, model: nn.Module, balancing: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
     ) -> None:
-        """Write the state of a training, and when that was."""
-        tensors = {f"model/{name}": t for name, t in model.state_dict().items()}
-        tensors |= {f"balancing/{name}": t for name, t in balancing.state_dict().items()}
-        tensors |= {f"state/{name}": t for name, t in progress.states.items()}
+        """Write the state of a training, and remember when."""
+        tensors = _prefixed("model/", model.state_dict())
+        tensors |= _prefixed("balancing/", balancing.state_dict())
+        tensors |= _prefixed("state/", progress.states)
         for index, state in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer/{index}/{name}": t for name, t in state.items() if isinstance(t, Tensor)}
+            tensors |= _prefixed(f"optimizer/{index}/", state)
+
         fields = asdict(progress)
-        del fields["states"]  # tensors, written above
+        del fields["states"]  # tensors, which are written above
         write_tensors(self.file, tensors, {"progress": json.dumps(fields)})
         self._last = time.monotonic()
 
@@ -119,6 +126,7 @@ class Checkpoint:
         """
         if not self.file.is_file():
             return Progress()
+
         try:
             with safe_open(self.file, "pt") as opened:
                 progress = _PROGRESS.validate_json(opened.metadata()["progress"])
@@ -129,6 +137,7 @@ class Checkpoint:
             raise ArtifactError(
                 f"'{self.file}' does not fit this recipe and table, or is damaged: {error}"
             ) from error
+
         _restore_optimizer(optimizer, _under("optimizer/", tensors))
         progress.states = _under("state/", tensors)
         return progress
@@ -147,18 +156,32 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tens
     parameters = []
     for group in optimizer.param_groups:
         parameters += group["params"]
+
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         index, key = name.split("/")
         parameter = parameters[int(index)]
         if tensor.shape == parameter.shape:
-            # fused optimizers walk a parameter and its moments side by side in memory: both must have the
-            # same memory format, such as channels-last
+            # Fused optimizers walk a parameter and its moments side by side in memory. Both must have the
+            # same memory format, such as channels-last.
             tensor = torch.empty_like(parameter).copy_(tensor)
         state.setdefault(int(index), {})[key] = tensor
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _prefixed(prefix: str, state: Mapping[str, object]) -> dict[str, Tensor]:
+    """Return the tensors of a state, with a prefix before their names."""
+    tensors = {}
+    for name, tensor in state.items():
+        if isinstance(tensor, Tensor):
+            tensors[prefix + name] = tensor
+    return tensors
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors whose names begin with a prefix, without it."""
-    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+    state = {}
+    for name, tensor in tensors.items():
+        if name.startswith(prefix):
+            state[name.removeprefix(prefix)] = tensor
+    return state

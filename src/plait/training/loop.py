@@ -1,4 +1,4 @@
-"""The training loop, on one page: `train` goes over epochs, `_epoch` over steps."""
+"""The training loop, from the outside to the inside: `train` goes over epochs, `_epoch` over steps."""
 
 from __future__ import annotations
 
@@ -45,8 +45,9 @@ class Callback:
 
 @dataclass
 class Training:
-    """All that the training of one model needs. `unlabelled` rows are learned from as well, where there
-    are any.
+    """All that the training of one model needs.
+
+    `unlabelled` rows are learned from as well, where there are any. `stop` ends the training after the step.
     """
 
     model: MultimodalModel
@@ -70,8 +71,11 @@ class Training:
             to_channels_last(self.model)
         if self.settings.compile:
             self._compile()
+
+        # This decides which empty tokens are trained, so it comes before the optimizer is made.
         self.baselines = baselines(self.train_data)
         fit_empty_cells(self.model, self.train_data, self.baselines)
+
         target_shares = shares(self.plan, self.train_data)
         self.step = Step(self.model, self.plan, self.settings, target_shares, self.screen)
         self.validation = Validation(
@@ -91,6 +95,11 @@ class Training:
         return self.plan.model.balance == "blend" and bool(blending.blended_targets(self.model))
 
     @property
+    def keeps_best(self) -> bool:
+        """Whether the weights of the best epoch are the model, not those of the last."""
+        return self.plan.training.keep == "best" and len(self.valid_data) > 0
+
+    @property
     def steps(self) -> int:
         """The steps of one epoch."""
         return len(self.train_data.shuffled(self.plan.training.batch_size, 0))
@@ -99,16 +108,15 @@ class Training:
 def train(run: Training, resume: bool = False) -> Progress:
     """Train the model in place. Leave it with the weights of the best epoch (or of the last: `keep`).
 
-    Everything random is drawn from the seed and the number of the epoch, or saved with the checkpoint:
-    a training that was killed and resumed ends with the same weights as one that was not, on the same
-    machine with the same threads. Raises `Interrupted` after Ctrl-C, once all is saved; `TrainingError`
-    when the loss is no longer finite.
+    Everything random is drawn from the seed and the number of the epoch, or saved with the checkpoint. So a
+    training that was killed and resumed ends with the same weights as one that was not, on the same machine
+    with the same threads.
+
+    Raises `Interrupted` after Ctrl-C, once all is saved, and `TrainingError` for a loss that is not finite.
     """
     options = run.plan.training
     checkpoint = Checkpoint(run.folder, options.checkpoint_minutes)
-    progress = Progress()
-    if resume:
-        progress = checkpoint.restore(run.model, run.step.balancing, run.step.optimizer)
+    progress = _restore(run, checkpoint) if resume else Progress()
 
     trackers = Trackers(run.folder, options.trackers)
     with interrupts.save_first(run), run.screen.bar("training", options.epochs * run.steps) as bar:
@@ -121,8 +129,9 @@ def train(run: Training, resume: bool = False) -> Progress:
 
     # Members of an ensemble come next. They take long, and may be stopped too.
     if run.plan.ensemble.members:
-        checkpoint.save(run.model, run.step.balancing, run.step.optimizer, progress)
-    if options.keep == "best" and len(run.valid_data):
+        _save(run, checkpoint, progress)
+
+    if run.keeps_best:
         checkpoint.restore_best(run.model)
     run.validation.calibrate()
     run.model.eval()
@@ -130,37 +139,30 @@ def train(run: Training, resume: bool = False) -> Progress:
 
 
 def _epoch(run: Training, progress: Progress, checkpoint: Checkpoint, bar: Bar) -> None:
-    """Go once over the training rows, or over the remaining ones after a resume in the middle of the
-    epoch.
-    """
+    """Go once over the training rows, or over the remaining ones if this epoch is resumed in its middle."""
     options = run.plan.training
     if run.blends:
         _measure(run, progress)
+
+    # A resume draws the same order of rows again, but goes on with the generator's saved state.
     sorts_by_length = any(run.model.task(target).sorts_by_length for target in run.model.targets)
     seed = _seed(run.plan.seed, progress.epoch)
     batches = run.train_data.shuffled(options.batch_size, seed, sorts_by_length)
-    steps = options.epochs * len(batches)
     generator = torch.Generator()
     progress.begin_epoch(generator, seed + 1)
-    augments = progress.epoch < options.augmented_epochs
 
+    # The first loss stands for all those before a resume.
     losses = [torch.tensor(progress.loss_sum, dtype=torch.float64)]
     run.model.train()
     for number in range(progress.step, len(batches)):
-        steps_before = progress.epoch * len(batches) + number
-        run.step.set_learning_rate(learning_rate(steps_before, steps, options))
-        if not run.blends:
-            run.step.weights = loss_weights(
-                run.model, run.plan.model.unimodal_weight, 1 - steps_before / steps
-            )
-
-        batch = run.train_data.batch(batches[number], generator if augments else None)
-        batch = hide_cells(batch, run.plan.model.modality_dropout, generator)
-        losses.append(_step(run, batch, _unlabelled(run, generator)))
+        _pace(run, progress.epoch * len(batches) + number, options.epochs * len(batches))
+        batch, unlabelled = _draw(run, batches[number], progress.epoch, generator)
+        losses.append(_step(run, batch, unlabelled))
         bar.advance()
+
         if run.stop or checkpoint.is_due():
             progress.mark(number + 1, sum_in_order(losses), generator)
-            checkpoint.save(run.model, run.step.balancing, run.step.optimizer, progress)
+            _save(run, checkpoint, progress)
         if run.stop:
             raise Interrupted(
                 f"stopped in epoch {progress.epoch + 1}, all is saved; "
@@ -169,6 +171,41 @@ def _epoch(run: Training, progress: Progress, checkpoint: Checkpoint, bar: Bar) 
 
     progress.end_epoch(sum_in_order(losses))
     check_finite(progress.loss_sum, progress.epoch + 1, options.learning_rate)
+
+
+def _pace(run: Training, steps_before: int, steps: int) -> None:
+    """Set the learning rate and the weights of the losses for the next of all steps."""
+    run.step.set_learning_rate(learning_rate(steps_before, steps, run.plan.training))
+    if not run.blends:
+        remaining = 1 - steps_before / steps
+        run.step.weights = loss_weights(run.model, run.plan.model.unimodal_weight, remaining)
+
+
+def _draw(
+    run: Training, rows: Tensor, epoch: int, generator: torch.Generator
+) -> tuple[Batch, tuple[Batch, Batch] | None]:
+    """Return a batch of these rows with some cells hidden, and a draw of unlabelled rows.
+
+    Cells are augmented, but not in the last epochs.
+    """
+    # The order of these draws is part of what a seed means.
+    augments = epoch < run.plan.training.augmented_epochs
+    batch = run.train_data.batch(rows, generator if augments else None)
+    batch = hide_cells(batch, run.plan.model.modality_dropout, generator)
+    return batch, _draw_unlabelled(run, generator)
+
+
+def _draw_unlabelled(run: Training, generator: torch.Generator) -> tuple[Batch, Batch] | None:
+    """Draw rows without a label: as they are, and with some cells hidden and the others augmented."""
+    data = run.unlabelled
+    if data is None or not len(data):
+        return None
+    count = UNLABELLED * run.plan.training.batch_size
+    draw = torch.randint(len(data), (count,), generator=generator)
+    rows = data.rows[draw]
+    weak = data.batch(rows)
+    strong = hide_cells(data.batch(rows, generator), 1.0, generator)
+    return weak, strong
 
 
 def _step(run: Training, batch: Batch, unlabelled: tuple[Batch, Batch] | None) -> Tensor:
@@ -184,17 +221,20 @@ def _step(run: Training, batch: Batch, unlabelled: tuple[Batch, Batch] | None) -
 def _score(run: Training, progress: Progress, checkpoint: Checkpoint) -> None:
     """Score the epoch on validation rows, and keep its weights if it is the best."""
     options = run.plan.training
+
+    # The rate is that of the epoch's last step.
     last_step = (progress.epoch + 1) * run.steps - 1
     rate = learning_rate(last_step, options.epochs * run.steps, options)
     scores = {"learning_rate": rate, "loss": progress.loss_sum / run.steps, **run.validation.scores()}
     rank = run.validation.rank([*progress.history, scores], options.best_by)
 
     is_best = progress.record(scores, rank)
-    if is_best and options.keep == "best" and len(run.valid_data):
+    if is_best and run.keeps_best:
         checkpoint.save_best(run.model)
     if checkpoint.is_due(between_epochs=True):
-        checkpoint.save(run.model, run.step.balancing, run.step.optimizer, progress)
+        _save(run, checkpoint, progress)
 
+    # Callbacks and `watch` may raise to end the training, so they come last.
     for callback in run.callbacks:
         callback.after_epoch(run, progress)
     if run.watch and rank:
@@ -202,27 +242,27 @@ def _score(run: Training, progress: Progress, checkpoint: Checkpoint) -> None:
 
 
 def _measure(run: Training, progress: Progress) -> None:
-    """Weigh the losses anew, at the beginning and ten times in a training, by training and validation
-    rows.
+    """Weigh the losses anew by what they are on training and validation rows.
+
+    This happens at the beginning, and about ten times in a training.
     """
     every = max(run.plan.training.epochs // blending.TIMES, 1)
-    is_due = progress.epoch % every == 0 and len(progress.measured) <= progress.epoch // every
+    is_measured = len(progress.measured) > progress.epoch // every
+    is_due = progress.epoch % every == 0 and not is_measured
 
     # A step above 0 means that this epoch was resumed in its middle: it has been measured.
     if is_due and len(run.valid_data) and not progress.step:
-        data = (run.train_data, run.valid_data)
-        progress.measured.append(blending.measure(run.model, *data, run.settings, run.step.factors))
+        measured = blending.measure(run.model, run.train_data, run.valid_data, run.settings, run.step.factors)
+        progress.measured.append(measured)
     run.step.weights = blending.blended_weights(run.model, progress.measured)
 
 
-def _unlabelled(run: Training, generator: torch.Generator) -> tuple[Batch, Batch] | None:
-    """Draw rows without a label: as they are, and with some cells hidden and the others augmented."""
-    data = run.unlabelled
-    if data is None or not len(data):
-        return None
-    count = UNLABELLED * run.plan.training.batch_size
-    rows = data.rows[torch.randint(len(data), (count,), generator=generator)]
-    return data.batch(rows), hide_cells(data.batch(rows, generator), 1.0, generator)
+def _save(run: Training, checkpoint: Checkpoint, progress: Progress) -> None:
+    checkpoint.save(run.model, run.step.balancing, run.step.optimizer, progress)
+
+
+def _restore(run: Training, checkpoint: Checkpoint) -> Progress:
+    return checkpoint.restore(run.model, run.step.balancing, run.step.optimizer)
 
 
 def sum_in_order(losses: list[Tensor]) -> float:
@@ -235,11 +275,15 @@ def sum_in_order(losses: list[Tensor]) -> float:
 
 def _note(progress: Progress) -> str:
     """Return what the progress bar says of the last epoch: its first two validation scores."""
+    scores = list(progress.history[-1].items())
     notes = [f"epoch {progress.epoch}"]
-    for name, value in list(progress.history[-1].items())[2:4]:
-        notes.append(f"{name.removeprefix('valid_')} {value:.3f}")
+
+    # The learning rate and the training loss come first.
+    for name, score in scores[2:4]:
+        notes.append(f"{name.removeprefix('valid_')} {score:.3f}")
     return "  ".join(notes)
 
 
 def _seed(seed: int, epoch: int) -> int:
+    """Return a seed for an epoch. Its successor is used too: no two epochs share one."""
     return (seed * 1_000_003 + epoch) * 2 + 17

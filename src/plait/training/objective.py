@@ -1,5 +1,4 @@
-"""What training minimises: the losses of fused answers, of unimodal heads, of mixed rows, and of
-unlabelled rows.
+"""What training minimises: the losses of fused answers, unimodal heads, mixed rows and unlabelled rows.
 
 B rows, L tokens, D width.
 """
@@ -37,23 +36,31 @@ class Mixing:
     @classmethod
     def draw(cls, alpha: float, rows: int, device: torch.device) -> Mixing:
         """Draw one share for a batch from Beta(alpha, alpha), and random partners (eq. 1 and its code)."""
-        share = float(torch.distributions.Beta(alpha, alpha).sample())
-        return cls(share, torch.randperm(rows).to(device))
+        share = torch.distributions.Beta(alpha, alpha).sample()
+        partner_B = torch.randperm(rows)
+        return cls(float(share), partner_B.to(device))
 
     def mixed(self, encoded: Encoded) -> Encoded:
-        """Mix all columns of a row with its partner's. A token that only one of the two has stays."""
-        partner_B = self.partner_B
-        tokens: dict[str, Tokens] = {}
-        for column, row in encoded.tokens.items():
-            x_BLD, mask_BL = row.x_BLD[partner_B], row.mask_BL[partner_B]
-            mean_BLD = self.share * row.x_BLD + (1 - self.share) * x_BLD
-            mixed_BLD = torch.where((row.mask_BL & mask_BL)[..., None], mean_BLD, row.x_BLD)
-            mixed_BLD = torch.where((mask_BL & ~row.mask_BL)[..., None], x_BLD, mixed_BLD)
-            tokens[column] = Tokens(mixed_BLD, row.mask_BL | mask_BL)
-        masks = []
-        for mask in (encoded.present, encoded.in_table):
-            masks.append({column: mask_B | mask_B[partner_B] for column, mask_B in mask.items()})
-        return Encoded(tokens, *masks)
+        """Mix all columns of each row with its partner's. A cell that only one of the two has stays."""
+        tokens = {column: self._mixed_tokens(row) for column, row in encoded.tokens.items()}
+        return Encoded(tokens, self._either(encoded.present), self._either(encoded.in_table))
+
+    def _mixed_tokens(self, row: Tokens) -> Tokens:
+        """Mix the tokens of a column. A token that only one of two rows has stays."""
+        row_BLD, row_mask_BL = row.x_BLD, row.mask_BL
+        partner_BLD = row_BLD[self.partner_B]
+        partner_mask_BL = row_mask_BL[self.partner_B]
+
+        has_both_BL = row_mask_BL & partner_mask_BL
+        has_partner_only_BL = partner_mask_BL & ~row_mask_BL
+        mean_BLD = self.share * row_BLD + (1 - self.share) * partner_BLD
+        mixed_BLD = torch.where(has_both_BL[..., None], mean_BLD, row_BLD)
+        mixed_BLD = torch.where(has_partner_only_BL[..., None], partner_BLD, mixed_BLD)
+        return Tokens(mixed_BLD, row_mask_BL | partner_mask_BL)
+
+    def _either(self, mask: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return for each column where a row or its partner has it."""
+        return {column: mask_B | mask_B[self.partner_B] for column, mask_B in mask.items()}
 
 
 def losses(
@@ -62,8 +69,7 @@ def losses(
     mixing: Mixing | None = None,
     gradients: Mapping[str, Tensor] | None = None,
 ) -> Losses:
-    """Return each target's losses: its own under `MAIN`, and those of unimodal heads under their
-    blocks' names.
+    """Return each target's losses: the fused one under `MAIN`, the unimodal ones under their blocks' names.
 
     A target that no row here has is left out. Targets with `gradients` (see `whole_batch_losses`) get a
     loss that has these gradients at their outputs.
@@ -74,11 +80,14 @@ def losses(
 
     by_target: Losses = {}
     for target in model.targets:
-        task = model.task(target)
         if not bool(batch.labelled[target].any()):
             continue
-        sees_hidden = task.sees_hidden_cells(model.columns)
-        encoded, fused = (hidden, fused_hidden) if sees_hidden else (complete, fused_complete)
+
+        task = model.task(target)
+        encoded, fused = complete, fused_complete
+        if task.sees_hidden_cells(model.columns):
+            encoded, fused = hidden, fused_hidden
+
         if gradients and target in gradients:
             output = task.answer(fused.get(target), encoded)
             by_target[target] = {MAIN: (output * gradients[target]).sum()}
@@ -89,12 +98,12 @@ def losses(
 
 
 def _views(model: MultimodalModel, batch: Batch, mixing: Mixing | None) -> tuple[Encoded, Encoded]:
-    """Encode a batch: once with all of its cells, once without those that training hides.
+    """Encode a batch twice: with all of its cells, and without those that training hides.
 
-    Both are the same where no task needs all cells, so that hidden cells are not even encoded.
+    Both are the same if no task needs all cells. Then hidden cells are not even encoded.
     """
-    needs_all = not all(model.task(t).sees_hidden_cells(model.columns) for t in model.targets)
-    if batch.complete is None or not needs_all:
+    all_see_hidden = all(model.task(target).sees_hidden_cells(model.columns) for target in model.targets)
+    if batch.complete is None or all_see_hidden:
         hidden = model.encode(model.packed(batch))
         hidden = hidden if mixing is None else mixing.mixed(hidden)
         return hidden, hidden
@@ -109,10 +118,9 @@ def _views(model: MultimodalModel, batch: Batch, mixing: Mixing | None) -> tuple
 
 
 def _loss_of(task: Task, batch: Batch, target: str, mixing: Mixing | None) -> LossOf:
-    """Return the function from an output to a task's mean loss over labelled rows, mixed where rows are
-    mixed.
-    """
-    labels, labelled_B = batch.targets[target], batch.labelled[target]
+    """Return the function from an output to a task's mean loss. Mixed rows have mixed labels."""
+    labels = batch.targets[target]
+    labelled_B = batch.labelled[target]
 
     def loss_of(output: Tensor, present_B: Tensor | None) -> Tensor:
         """Return the mean loss of outputs (B, ...) over rows that are labelled and present."""
@@ -120,6 +128,8 @@ def _loss_of(task: Task, batch: Batch, target: str, mixing: Mixing | None) -> Lo
         loss = task.loss(output, labels, counts_B)
         if mixing is None:
             return loss
+
+        # The labels are the partner's, but the output is of the row: it is present or not by itself.
         partner_B = mixing.partner_B
         partner_counts_B = labelled_B[partner_B]
         if present_B is not None:
@@ -134,7 +144,8 @@ def answer_losses(model: MultimodalModel, outputs: Mapping[str, Tensor], batch: 
     """Return the loss of each target's output, as a mean over its labelled rows."""
     by_target = {}
     for target, output in outputs.items():
-        by_target[target] = model.task(target).loss(output, batch.targets[target], batch.labelled[target])
+        task = model.task(target)
+        by_target[target] = task.loss(output, batch.targets[target], batch.labelled[target])
     return by_target
 
 
@@ -152,22 +163,28 @@ def whole_batch_losses(
     generators before each micro-batch, with which a second pass draws the same dropout. Add to the
     gradients of the tasks' own parameters that `loss` uses, each target's times its factor.
     """
-    targets = model.comparisons
+    # Encode all rows without a graph, so that only the outputs stay in memory.
     states, outputs = [], []
     for micro_batch in micro_batches:
-        states.append(_random_state())
+        states.append(random_state())
         with torch.no_grad(), autocast():
             complete, _ = _views(model, micro_batch, None)
-            outputs.append({target: model.task(target).answer(None, complete) for target in targets})
+            outputs.append(
+                {target: model.task(target).answer(None, complete) for target in model.comparisons}
+            )
 
+    # Compare all rows. The outputs are leaves: the backward pass stops there.
     leaves = {}
-    for target in targets:
-        leaves[target] = torch.cat([output[target] for output in outputs]).requires_grad_()
+    for target in model.comparisons:
+        of_batch = torch.cat([output[target] for output in outputs])
+        leaves[target] = of_batch.requires_grad_()
     with autocast():
         by_target = answer_losses(model, leaves, batch)
-    torch.stack([loss * factors[target] for target, loss in by_target.items()]).sum().backward()
-
-    detached = {target: loss.detach() for target, loss in by_target.items()}
+    terms, detached = [], {}
+    for target, loss in by_target.items():
+        terms.append(loss * factors[target])
+        detached[target] = loss.detach()
+    torch.stack(terms).sum().backward()
     return detached, _output_gradients(leaves, micro_batches, factors), states
 
 
@@ -175,42 +192,55 @@ def _output_gradients(
     leaves: dict[str, Tensor], micro_batches: list[Batch], factors: Mapping[str, float]
 ) -> list[dict[str, Tensor]]:
     """Cut the gradients of a batch's outputs into those of its micro-batches, by target."""
-    gradients: list[dict[str, Tensor]] = [{} for _ in micro_batches]
-    sizes = [len(micro_batch) for micro_batch in micro_batches]
+    by_micro_batch: list[dict[str, Tensor]] = []
+    sizes = []
+    for micro_batch in micro_batches:
+        by_micro_batch.append({})
+        sizes.append(len(micro_batch))
+
     for target, leaf in leaves.items():
         if leaf.grad is None:
             continue
-        for number, gradient in enumerate((leaf.grad / factors[target]).split(sizes)):
-            gradients[number][target] = gradient
-    return gradients
+        # The balancing weighs this target once more, so the factor is taken out again.
+        gradient = leaf.grad / factors[target]
+        for gradients, rows in zip(by_micro_batch, gradient.split(sizes), strict=True):
+            gradients[target] = rows
+    return by_micro_batch
 
 
-def _random_state() -> RandomState:
-    return torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+def random_state() -> RandomState:
+    """Return the states of the random generators of all devices."""
+    on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return torch.get_rng_state(), on_gpus
 
 
 def restore_random(state: RandomState) -> None:
     """Set the random generators of all devices to a state."""
-    torch.set_rng_state(state[0])
-    if state[1]:
-        torch.cuda.set_rng_state_all(state[1])
+    on_cpu, on_gpus = state
+    torch.set_rng_state(on_cpu)
+    if on_gpus:
+        torch.cuda.set_rng_state_all(on_gpus)
 
 
 def consistency(model: MultimodalModel, weak: Batch, strong: Batch, factors: Mapping[str, float]) -> Tensor:
     """Return the loss on rows without a label (Sohn et al. 2020, "FixMatch", eq. 4).
 
-    Where the answers to complete, unaugmented rows are sure, they stand in for labels of the same rows
-    with some cells hidden and the others augmented. For numbers, every answer counts. Each target
-    counts times its factor.
+    Where the answers to complete, unaugmented rows (`weak`) are sure, they stand in for labels of the same
+    rows with some cells hidden and the others augmented (`strong`). For numbers, every answer counts. Each
+    target counts times its factor.
     """
     with torch.no_grad():
         answers = _fused_outputs(model, weak)
     outputs = _fused_outputs(model, strong)
+
     terms = []
     for target, (task, output) in outputs.items():
+        _, weak_output = answers[target]
+        answer, sure_B = task.pseudo(weak_output, SURE)
         unlabelled_B = ~weak.labelled[target]
-        answer, sure_B = task.pseudo(answers[target][1], SURE)
         counts_B = sure_B & unlabelled_B
+
+        # `loss` is a mean over rows that count, but eq. 4 divides by all unlabelled rows.
         share = counts_B.sum() / unlabelled_B.sum().clamp(min=1)
         terms.append(factors[target] * task.loss(output, answer, counts_B) * share)
     return torch.stack(terms).sum()
@@ -218,8 +248,10 @@ def consistency(model: MultimodalModel, weak: Batch, strong: Batch, factors: Map
 
 def _fused_outputs(model: MultimodalModel, batch: Batch) -> dict[str, tuple[Prediction, Tensor]]:
     """Return each predicted target's task and its fused output, also for rows that have one block only."""
+    encoded = model.encode(model.packed(batch))
+    fused_by_target = model.fuse(encoded)
     outputs = {}
-    for target, fused in model.fuse(model.encode(model.packed(batch))).items():
+    for target, fused in fused_by_target.items():
         task = model.task(target)
         assert isinstance(task, Prediction)
         outputs[target] = (task, task(fused.vector_BD))
@@ -227,14 +259,12 @@ def _fused_outputs(model: MultimodalModel, batch: Batch) -> dict[str, tuple[Pred
 
 
 def loss_weights(model: MultimodalModel, unimodal_weight: float, remaining: float) -> Weights:
-    """Return the weights of all losses when a share of `remaining` of the training is still to come.
-
-    A target without weights of its own counts as it is.
-    """
+    """Return the weights of all losses when a share of `remaining` of the training is still to come."""
     weights = {}
     for target in model.targets:
         blocks = model.fuser(target).unimodal_blocks if target in model.fuser_of else []
-        weights[target] = model.task(target).loss_weights(blocks, unimodal_weight, remaining)
+        task = model.task(target)
+        weights[target] = task.loss_weights(blocks, unimodal_weight, remaining)
     return weights
 
 
@@ -242,6 +272,7 @@ def weighed(by_target: Losses, weights: Weights) -> dict[str, Tensor]:
     """Add up each target's losses with these weights. A loss without a weight counts as it is."""
     sums = {}
     for target, by_name in by_target.items():
-        of_target = weights.get(target, {})
-        sums[target] = summed([(loss, of_target.get(name, 1.0)) for name, loss in by_name.items()])
+        weight_of = weights.get(target, {})
+        terms = [(loss, weight_of.get(name, 1.0)) for name, loss in by_name.items()]
+        sums[target] = summed(terms)
     return sums

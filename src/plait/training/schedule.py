@@ -27,12 +27,14 @@ def learning_rate(step: int, total: int, recipe: TrainingOptions) -> float:
     It rises linearly over a share of all steps, then falls to zero along half a cosine (Loshchilov & Hutter
     2017, eq. 5 without restarts), or stays. A pure function, so a resumed training needs no state.
     """
+    # The first step has a rate already, and the last step of the warm-up has all of it.
     warm = recipe.warmup * total
     if step < warm:
         return recipe.learning_rate * (step + 1) / math.ceil(warm)
     if recipe.schedule == "constant":
         return recipe.learning_rate
-    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(total - warm, 1)))
+    angle = math.pi * (step - warm) / max(total - warm, 1)
+    return recipe.learning_rate * 0.5 * (1 + math.cos(angle))
 
 
 def optimizer_for(
@@ -40,10 +42,12 @@ def optimizer_for(
 ) -> torch.optim.Optimizer:
     """Build the optimizer of a model's parameters, and of `undecayed` ones, which have no weight decay.
 
-    Weight decay is for weights of products only: not for biases, norms, embeddings or learned tokens.
-    A group's `scale` is its share of the learning rate: 1, but in networks that were trained before.
+    Weight decay is for weights of products only: not for biases, norms, embeddings or learned tokens. A
+    group's `scale` is its share of the learning rate. It is below 1 in networks that were trained before.
     """
     embedded, scales = _parameter_traits(model)
+
+    # Biases, norms and learned tokens have one dimension.
     by_scale_and_decay: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if not parameter.requires_grad:
@@ -54,12 +58,13 @@ def optimizer_for(
         by_scale_and_decay.setdefault((scale, decay), []).append(parameter)
     by_scale_and_decay.setdefault((1.0, 0.0), []).extend(undecayed)
 
-    # a resumed training needs the groups in the same order
+    # A checkpoint numbers parameters by their place, so the order must be the same in every run.
     groups = []
     for scale, decay in sorted(by_scale_and_decay, reverse=True):
         parameters = by_scale_and_decay[scale, decay]
         if parameters:
             groups.append({"params": parameters, "weight_decay": decay, "scale": scale})
+
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=0.9, nesterov=True, fused=True)
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam

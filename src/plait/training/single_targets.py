@@ -21,6 +21,8 @@ from plait.runs.folder import Record
 from plait.training import start
 from plait.training.loop import Training, train
 
+RESAMPLES = 1000  # of the rows, for an interval
+
 
 def fit(
     plan: Plan, sides: Sides, settings: Settings, folder: Path, screen: Screen
@@ -31,14 +33,15 @@ def fit(
     two training rows are left out.
     """
     scores_by_target = {}
-    joint = sides.preprocessing
     for target in plan.targets:
-        rows = [_labelled(data, target) for data in (sides.train, sides.valid, sides.test)]
-        if len(rows[0]) < 2:
+        train_rows = _labelled(sides.train, target)
+        if len(train_rows) < 2:
             continue
-        target_plan = plan.for_target(target, *rows)
-        inputs = {column: joint.inputs[column] for column in target_plan.columns}
-        preprocessing = Preprocessing(inputs, {target: joint.tasks[target]}, joint.several & set(inputs))
+        valid_rows = _labelled(sides.valid, target)
+        test_rows = _labelled(sides.test, target)
+        target_plan = plan.for_target(target, train_rows, valid_rows, test_rows)
+
+        preprocessing = _for_target(sides.preprocessing, target, target_plan)
         target_sides = Sides.cut(sides.prepared, preprocessing, target_plan.split)
         predictor = _train(target_plan, target_sides, settings, folder, screen)
         scores_by_target[target] = {
@@ -48,22 +51,32 @@ def fit(
     return scores_by_target
 
 
+def _for_target(joint: Preprocessing, target: str, plan: Plan) -> Preprocessing:
+    """Keep what one target's plan needs of the preprocessing for all targets, as it was fitted."""
+    inputs = {column: joint.inputs[column] for column in plan.columns}
+    tasks = {target: joint.tasks[target]}
+    return Preprocessing(inputs, tasks, joint.several & inputs.keys())
+
+
 def _train(plan: Plan, sides: Sides, settings: Settings, folder: Path, screen: Screen) -> Predictor:
     """Train a model for the only target of a plan. Its files lie in a folder that is deleted."""
     (target,) = plan.targets
     torch.manual_seed(plan.seed)
     model = MultimodalModel.build(plan, sides.preprocessing)
     start.begin(model, sides.train)
+
     rows = f"{len(sides.train):,} rows"
-    screen.say(f"{target} alone, to compare with: {rows}, {plan.training.epochs} epochs")
+    screen.say(f"single-target model of {target}, to compare: {rows}, {plan.training.epochs} epochs")
     with tempfile.TemporaryDirectory(dir=folder) as run_folder:
-        train(Training(model, plan, settings, sides.train, sides.valid, Path(run_folder), screen))
+        training = Training(model, plan, settings, sides.train, sides.valid, Path(run_folder), screen)
+        train(training)
     return Predictor(model.cpu(), sides.preprocessing, settings, plan)
 
 
 def _labelled(data: Dataset, target: str) -> np.ndarray:
     """Return the numbers of the rows that have a label."""
-    rows: np.ndarray = data.rows[data.prepared.batch.labelled[target][data.rows]].numpy()
+    is_labelled = data.prepared.batch.labelled[target][data.rows]
+    rows: np.ndarray = data.rows[is_labelled].numpy()
     return rows
 
 
@@ -75,7 +88,8 @@ def _score(predictor: Predictor, data: Dataset) -> dict[str, float] | None:
     outputs = predictor.outputs(data)
     truth = data.prepared.batch.targets[target][data.rows].numpy()
     rows = task.score_rows(outputs[target].numpy(), truth)
-    score = bootstrap(rows, {task.score: task.metrics[task.score]}, 1000)[task.score]
+    metric = {task.score: task.metrics[task.score]}
+    score = bootstrap(rows, metric, RESAMPLES)[task.score]
     return {"value": score.value, "low": score.low, "high": score.high}
 
 
@@ -88,11 +102,12 @@ def show(scores_by_target: Record, record: Record, screen: Screen) -> None:
         joint = record["evaluation"].get(side, {}).get("targets", {}).get(target)
         if not joint or not single:
             continue
+
         metric = joint["score"]
         value = joint["metrics"][metric]["value"]
         interval = f"{single['low']:.3f} to {single['high']:.3f}"
         difference = f"{value - single['value']:+.3f}"
         rows.append([target, metric, side, f"{value:.3f}", f"{single['value']:.3f}", interval, difference])
     if rows:
-        headers = ["target", "metric", "rows", "one model ", "alone ", "its interval", "difference "]
-        screen.table("\nall targets in one model, against a model for each alone", headers, rows)
+        headers = ["target", "metric", "rows", "all targets ", "single ", "its interval", "difference "]
+        screen.table("\none model of all targets, beside a single-target model of each", headers, rows)

@@ -23,13 +23,13 @@ def begin(model: MultimodalModel, data: Dataset) -> None:
     The maps are between what training does not change in the tokens of two columns or more: embeddings
     of frozen encoders, and statistics.
     """
-    rows = data.rows[torch.linspace(0, len(data) - 1, min(len(data), MAX_ROWS)).long()]
+    count = min(len(data), MAX_ROWS)
+    rows = data.rows[torch.linspace(0, len(data) - 1, count).long()]
     model.eval()
     for column in model.encoded_alone:
         statistics = model.encoder(column).statistics
         if statistics is not None:
-            cells = _cells(data, column, rows)
-            statistics.fit(values.take(present_B.nonzero()[:, 0]) for values, present_B in cells)
+            statistics.fit(_present_cells(data, column, rows))
 
     for target in model.targets:
         task = model.task(target)
@@ -45,7 +45,8 @@ def _begin_alignment(model: MultimodalModel, task: Comparison, data: Dataset, ro
         if fixed is not None:
             starts[column] = fixed
     if len(starts) > 1:
-        task.begin({column: _tokens(model, data, column, rows) for column in starts}, starts)
+        tokens = {column: _tokens(model, data, column, rows) for column in starts}
+        task.begin(tokens, starts)
 
 
 def _tokens(model: MultimodalModel, data: Dataset, column: str, rows: Tensor) -> Iterator[Tokens]:
@@ -54,10 +55,19 @@ def _tokens(model: MultimodalModel, data: Dataset, column: str, rows: Tensor) ->
         yield model.encoder(column).encode(values.packed(present_B), present_B)
 
 
+def _present_cells(data: Dataset, column: str, rows: Tensor) -> Iterator[Values]:
+    """Yield a column's cells without those of rows that have none."""
+    for values, present_B in _cells(data, column, rows):
+        yield values.take(present_B.nonzero()[:, 0])
+
+
 def _cells(data: Dataset, column: str, rows: Tensor) -> Iterator[tuple[Values, Tensor]]:
     """Yield a column's cells as its encoder takes them, never augmented, and where they are present."""
-    batch, modality = data.prepared.batch, data.preprocessing.inputs[column]
+    batch = data.prepared.batch
+    modality = data.preprocessing.inputs[column]
     for batch_rows in rows.split(TOGETHER):
         values = batch.values[column].take(batch_rows)
-        values = values if values.encoded else modality.transform(values, None)
+        # Frozen embeddings are encoded already.
+        if not values.encoded:
+            values = modality.transform(values, None)
         yield values, batch.present[column][batch_rows]

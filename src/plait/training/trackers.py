@@ -25,19 +25,26 @@ class Trackers:
     def write(self, history: list[dict[str, float]]) -> None:
         """Write the scores of all epochs so far."""
         if self.file:
-            text = io.StringIO()
-            writer = csv.writer(text, lineterminator="\n")
-            writer.writerow(["epoch", *history[0]])
-            for epoch, scores in enumerate(history, 1):
-                writer.writerow([epoch, *[f"{score:.8g}" for score in scores.values()]])
-            write_text(self.file, text.getvalue())
+            write_text(self.file, _as_csv(history))
         if self.board:
             for name, value in history[-1].items():
                 self.board.add_scalar(name, value, len(history))
             self.board.flush()
 
 
+def _as_csv(history: list[dict[str, float]]) -> str:
+    """Return a table with one row an epoch."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["epoch", *history[0]])
+    for epoch, scores in enumerate(history, 1):
+        digits = [f"{score:.8g}" for score in scores.values()]
+        writer.writerow([epoch, *digits])
+    return text.getvalue()
+
+
 def _tensorboard(folder: Path) -> SummaryWriter:
+    """Open a writer of TensorBoard's events. Raises `RecipeError` if its package is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:

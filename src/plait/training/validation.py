@@ -1,6 +1,4 @@
-"""Score a model on validation rows while it is trained, choose the best epoch, and calibrate the model
-at the end.
-"""
+"""Score a model on validation rows, choose the best epoch, and calibrate the model at the end."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ from plait.model.network import MultimodalModel
 from plait.nn.batch import Batch
 from plait.nn.device import Settings
 from plait.prediction.predictor import BATCH
-from plait.tasks.base import Outputs, joined
+from plait.tasks.base import Outputs, Task, joined
 from plait.training.objective import answer_losses
 
 SCALE_LABELS = 10_000  # labels, at most, that a baseline's loss is computed on
@@ -27,22 +25,20 @@ SMOOTHED = 5  # epochs over which a validation score is averaged to choose the b
 
 
 def shares(plan: Plan, data: Dataset) -> dict[str, Share]:
-    """Return what each target's loss is weighed by, from its training labels. A single target's loss
-    stays as it is.
+    """Return what each target's loss is weighed by, from its training labels.
+
+    A single target's loss stays as it is.
     """
     tasks = data.preprocessing.tasks
     if len(tasks) == 1:
-        return {target: Share(squared=task.squared) for target, task in tasks.items()}
+        ((target, task),) = tasks.items()
+        return {target: Share(squared=task.squared)}
 
     by_target = {}
     for target, task in tasks.items():
-        _, labels = labelled(data, target, data.rows)
-        scale = 1.0
-        if len(labels):
-            rows = torch.linspace(0, len(labels) - 1, min(len(labels), SCALE_LABELS)).long()
-            scale = max(task.baseline_loss(labels[rows]), MIN_SCALE)
-        weight = float(plan.tasks[target].options.get("weight", 1.0))
-        by_target[target] = Share(weight, scale, task.squared)
+        options = plan.tasks[target].options
+        weight = float(options.get("weight", 1.0))
+        by_target[target] = Share(weight, _baseline_loss(task, data, target), task.squared)
     return by_target
 
 
@@ -57,6 +53,16 @@ def baselines(data: Dataset) -> dict[str, Tensor]:
         if task.has_target and len(labels):
             by_target[target] = task.baseline(labels)
     return by_target
+
+
+def _baseline_loss(task: Task, data: Dataset, target: str) -> float:
+    """Return the baseline's loss on training labels, evenly spread over the rows; 1 without labels."""
+    _, labels = labelled(data, target, data.rows)
+    if not len(labels):
+        return 1.0
+    count = min(len(labels), SCALE_LABELS)
+    rows = torch.linspace(0, len(labels) - 1, count).long()
+    return max(task.baseline_loss(labels[rows]), MIN_SCALE)
 
 
 @dataclass
@@ -75,14 +81,13 @@ class Validation:
 
         `valid_loss` is the loss of a single target. Of several it is the mean of their losses, each in
         units of its baseline's loss and times its weight. `valid_normalised_score`, of several, is the
-        same mean of their normalised scores: how far each main metric is on the way from the baseline (0)
-        to perfection (1).
+        same mean of their normalised scores.
         """
         if not len(self.valid_data):
             return {}
         losses, outputs = self._answers()
-        has_several = len(self.model.targets) > 1
         scores = self._loss_scores(losses)
+
         normalised = {}
         for target, output in outputs.items():
             output, truth = labelled(self.valid_data, target, output)
@@ -94,24 +99,30 @@ class Validation:
                 scores[f"valid_{target}_{name}"] = value
             baseline = self._baseline_scores[target]
             normalised[target] = normalised_score(metrics[task.score], baseline, task.higher)
-        if has_several and normalised:
+
+        if self._has_several and normalised:
             scores["valid_normalised_score"] = self._mean(normalised)
         return scores
 
+    @property
+    def _has_several(self) -> bool:
+        return len(self.model.targets) > 1
+
     def _loss_scores(self, losses: dict[str, float]) -> dict[str, float]:
         """Return the losses under their names: of each target if there are several, and their mean."""
-        scores = {}
-        if len(self.model.targets) > 1:
-            for target, loss in losses.items():
+        scores, in_units = {}, {}
+        for target, loss in losses.items():
+            in_units[target] = loss / self.shares[target].scale
+            if self._has_several:
                 scores[f"valid_{target}_loss"] = loss
         if losses:
-            in_units = {target: loss / self.shares[target].scale for target, loss in losses.items()}
             scores["valid_loss"] = self._mean(in_units)
         return scores
 
     def _answers(self) -> tuple[dict[str, float], dict[str, Tensor]]:
-        """Return each target's mean loss over labelled rows, where there are any, and its outputs for
-        all rows.
+        """Return each target's mean loss over labelled rows, and its outputs for all rows.
+
+        A target without a labelled row has no loss.
         """
         sums: dict[str, float] = {}
         counts: dict[str, int] = {}
@@ -120,19 +131,27 @@ class Validation:
             with self.settings.autocast():
                 answers = self.model(batch)
                 losses = answer_losses(self.model, answers, batch)
+
+            # A batch's loss is a mean over its labelled rows, so it counts as often as there are such rows.
             for target, loss in losses.items():
                 count = int(batch.labelled[target].sum())
                 sums[target] = sums.get(target, 0.0) + float(loss) * count
                 counts[target] = counts.get(target, 0) + count
             for target, output in answers.items():
                 outputs[target].append(self._decoded(target, output))
-        means = {target: sums[target] / count for target, count in counts.items() if count}
-        return means, {target: joined(of_batches) for target, of_batches in outputs.items()}
 
-    def _mean(self, values: Mapping[str, float]) -> float:
-        """Return the mean over targets, by their weights."""
-        weights = {target: self.shares[target].weight for target in values}
-        return sum(weights[target] * value for target, value in values.items()) / sum(weights.values())
+        means = {}
+        for target, count in counts.items():
+            if count:
+                means[target] = sums[target] / count
+        outputs_of_all = {target: joined(of_batches) for target, of_batches in outputs.items()}
+        return means, outputs_of_all
+
+    def _mean(self, by_target: Mapping[str, float]) -> float:
+        """Return the mean of these numbers over targets, by the targets' weights."""
+        weights = {target: self.shares[target].weight for target in by_target}
+        total = sum(weights[target] * number for target, number in by_target.items())
+        return total / sum(weights.values())
 
     @cached_property
     def _baseline_scores(self) -> dict[str, float]:
@@ -147,44 +166,55 @@ class Validation:
 
     @torch.inference_mode()
     def calibrate(self) -> None:
-        """Set what tasks leave to the validation rows."""
+        """Fit what tasks leave to the validation rows, such as temperatures and the mixture weight."""
+        if not len(self.valid_data):
+            return
+        for target, outputs in self._outputs().items():
+            is_labelled = self.valid_data.prepared.batch.labelled[target][self.valid_data.rows]
+            _, truth = labelled(self.valid_data, target, self.valid_data.rows)
+            self.model.task(target).calibrate(outputs.take(is_labelled), truth)
+
+    def _outputs(self) -> dict[str, Outputs]:
+        """Return each target's outputs for all rows; targets that need no calibration are left out."""
         by_target: dict[str, list[Outputs]] = {}
-        for batch in self._batches() if len(self.valid_data) else ():
+        for batch in self._batches():
             with self.settings.autocast():
                 encoded = self.model.encode(batch)
                 fused = self.model.fuse(encoded)
             for target in self.model.targets:
+                task = self.model.task(target)
                 with self.settings.autocast():
-                    outputs = self.model.task(target).outputs(fused.get(target), encoded)
+                    outputs = task.outputs(fused.get(target), encoded)
                 if outputs is not None:
                     by_target.setdefault(target, []).append(outputs.map(_on_cpu))
-
-        for target, of_batches in by_target.items():
-            _, truth = labelled(self.valid_data, target, self.valid_data.rows)
-            outputs = Outputs.joined(of_batches)
-            is_labelled = self.valid_data.prepared.batch.labelled[target][self.valid_data.rows]
-            self.model.task(target).calibrate(outputs.take(is_labelled), truth)
+        return {target: Outputs.joined(of_batches) for target, of_batches in by_target.items()}
 
     def rank(self, history: list[dict[str, float]], best_by: str) -> tuple[float, ...]:
         """Return what the latest epoch is compared by: the larger, the better.
 
         First comes the main metric of a single target, or of the one that `best_by` names; of several
         targets their mean normalised score. Then comes the validation loss. All are means over the last
-        epochs, because the luck of one epoch on few rows says little. Without validation rows the
-        latest epoch is the best.
+        epochs, because the luck of one epoch on few rows says little. The rank is empty without validation
+        rows: the latest epoch is the best.
         """
         recent = history[-SMOOTHED:]
         if "valid_loss" not in recent[-1]:
             return ()
-        loss = sum(scores["valid_loss"] for scores in recent) / len(recent)
-        target = best_by or self.model.targets[0]
-        task = self.model.task(target)
-        has_several = len(self.model.targets) > 1 and not best_by
-        name = "valid_normalised_score" if has_several else f"valid_{target}_{task.score}"
+        loss = _mean_score(recent, "valid_loss")
+        name, higher = self._chosen_by(best_by)
         if name not in recent[-1]:
             return (-loss,)
-        score = sum(scores[name] for scores in recent) / len(recent)
-        return (score if has_several or task.higher else -score, -loss)
+
+        score = _mean_score(recent, name)
+        return (score if higher else -score, -loss)
+
+    def _chosen_by(self, best_by: str) -> tuple[str, bool]:
+        """Return the name of the score that the best epoch is chosen by, and whether higher is better."""
+        if self._has_several and not best_by:
+            return "valid_normalised_score", True
+        target = best_by or self.model.targets[0]
+        task = self.model.task(target)
+        return f"valid_{target}_{task.score}", task.higher
 
     def _batches(self) -> Iterator[Batch]:
         """Yield the rows in batches, for the model as it predicts."""
@@ -193,18 +223,28 @@ class Validation:
             yield self.model.packed(batch.to(torch.device(self.settings.device)))
 
     def _decoded(self, target: str, output: Tensor) -> Tensor:
+        task = self.model.task(target)
         with self.settings.autocast():
-            return _on_cpu(self.model.task(target).decode(output))
+            return _on_cpu(task.decode(output))
+
+
+def _mean_score(history: list[dict[str, float]], name: str) -> float:
+    """Return the mean of a score over epochs."""
+    return sum(scores[name] for scores in history) / len(history)
 
 
 def _on_cpu(tensor: Tensor) -> Tensor:
     """Return a tensor on the CPU, in float32 if it has fractions."""
-    return (tensor.float() if tensor.is_floating_point() else tensor).cpu()
+    if tensor.is_floating_point():
+        tensor = tensor.float()
+    return tensor.cpu()
 
 
 def normalised_score(score: float, baseline: float, higher: bool) -> float:
     """Return how far a metric is on the way from the baseline (0) to perfection (1). It can be below zero."""
     perfect = 1.0 if higher else 0.0
+
+    # The baseline may be perfect already, as where all validation rows have one label.
     if abs(perfect - baseline) <= MIN_SCALE:
         return float(score == perfect)
     return (score - baseline) / (perfect - baseline)
@@ -212,5 +252,7 @@ def normalised_score(score: float, baseline: float, higher: bool) -> float:
 
 def labelled(data: Dataset, target: str, output: Tensor) -> tuple[Tensor, Tensor]:
     """Return outputs and labels of the rows that have a label."""
-    is_labelled = data.prepared.batch.labelled[target][data.rows]
-    return output[is_labelled], data.prepared.batch.targets[target][data.rows][is_labelled]
+    batch = data.prepared.batch
+    is_labelled = batch.labelled[target][data.rows]
+    labels = batch.targets[target][data.rows]
+    return output[is_labelled], labels[is_labelled]

@@ -1,0 +1,42 @@
+"""Keep two trainings out of one folder: they would write over each other's checkpoints and weights."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from plait.errors import RecipeError
+
+LOCK = "lock"
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)  # of a disk without locks, as some network disks
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder that exists.
+
+    The operating system drops the lock when the process ends, even after kill -9. The empty file stays.
+    A thread that holds the lock may take it once more: `tune` keeps its folder while it calls `fit`.
+    On a disk without locks nothing is held.
+
+    Raises `RecipeError` if another process or thread holds the lock, or the folder cannot be written to.
+    """
+    lock = FileLock(folder / LOCK, is_singleton=True)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise RecipeError(
+            f"another training is running in '{folder}'; wait until it ends, stop it, or choose another out="
+        ) from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise RecipeError(f"cannot write into '{folder}': {error}; choose another out=") from error
+
+    try:
+        yield
+    finally:
+        lock.release()
