@@ -114,7 +114,10 @@ def add_empty_offsets(tensors: dict[str, Any], plan: dict[str, Any]) -> dict[str
 
 
 def convert_recipe(recipe: dict[str, Any]) -> dict[str, Any]:
-    return recipe
+    """Give the options of the model their present names."""
+    names = {"alone": "unimodal_weight", "votes": "late_fusion"}
+    model = {names.get(name, name): option for name, option in recipe["model"].items()}
+    return {**recipe, "model": model}
 
 
 def make_plan(recipe: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
