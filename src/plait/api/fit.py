@@ -32,7 +32,6 @@ from plait.recipe.recipe import Recipe, load
 from plait.runs.folder import Record, Request, Run
 from plait.table.sides import Sources, read_sides
 from plait.table.table import Table
-from plait.tasks.base_comparison import Comparison
 from plait.training import single_targets, start
 from plait.training.checkpoint import Progress
 from plait.training.loop import Callback, Training, Watch, train
@@ -248,8 +247,7 @@ def _test_rows(trained: Model, sides: Sides, members: Trained | None, table: Tab
 def _add_linear_maps(trained: Model, evaluation: Evaluation, sides: Sides, side: Dataset) -> None:
     """Add the scores of linear maps to those of each alignment, to compare with."""
     for name, aligned in evaluation.alignments.items():
-        task = trained.network.tasks[name]
-        assert isinstance(task, Comparison)
+        task = trained.network.model.comparisons[name]
         truth = side.prepared.batch.targets[name][side.rows]
         alignment.compare(aligned, task, sides.train, side, truth)
 

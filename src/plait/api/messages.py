@@ -12,7 +12,6 @@ from plait.nn import device
 from plait.runs.folder import Record
 from plait.table.table import Table
 from plait.tasks.base import tasks
-from plait.tasks.base_prediction import Prediction
 
 
 def show_plan(plan: Plan, table: Table, screen: Screen) -> None:
@@ -39,7 +38,7 @@ def _unlabelled_line(plan: Plan) -> str:
     message = f"{without} rows have no label and are left out"
     for target in plan.targets:
         # Only predictions can learn from rows without a label.
-        if issubclass(tasks.find(plan.tasks[target].name), Prediction):
+        if tasks.find(plan.tasks[target].name).fuses:
             return f"{message}; --set training.unlabelled=1 learns from them too"
     return message
 
@@ -125,7 +124,7 @@ def _warn_of_imbalance(trained: Model, validation: Record, screen: Screen) -> No
         options = []
         if trained.plan.model.balance != "blend":
             options.append("--set model.balance=blend")
-        if trained.recipe.quality == "fast" and isinstance(task, Prediction):
+        if trained.recipe.quality == "fast" and task.fuses:
             options.append("--quality good")
         if options:
             warning = f"{warning}; try {' or '.join(options)}"

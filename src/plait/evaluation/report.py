@@ -14,7 +14,6 @@ from plait.evaluation.scores import subset_name
 from plait.prediction.artifact import Artifact
 from plait.runs.files import write_text
 from plait.runs.folder import Record
-from plait.tasks.base_prediction import Prediction
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,7 +53,7 @@ def _facts(folder: Path, trained: Artifact) -> Record:
         "columns": list(trained.plan.schema),
         "rows": trained.record["rows"],
         "record": trained.record,
-        "late_fusion": _late_fused(trained),
+        "late_fusion": trained.model.late_fused,
         "parameters": sum(parameter.numel() for parameter in parameters),
         "problems": _problem_count(folder),
         "asked": trained.plan.recipe.to_yaml(),
@@ -106,13 +105,3 @@ def _plot(axis: Axes, history: list[dict[str, float]], labels: dict[str, str]) -
     axis.set_xlabel("epoch")
     if axis.lines:
         axis.legend(frameon=False)
-
-
-def _late_fused(trained: Artifact) -> list[str]:
-    """Return the targets whose answers are mixed with late fusion."""
-    targets = []
-    for target in trained.model.targets:
-        task = trained.model.task(target)
-        if isinstance(task, Prediction) and task.late_fusion is not None:
-            targets.append(target)
-    return targets

@@ -22,7 +22,7 @@ from plait.nn.batch import Batch, Encoded, Fused, Masks, Tokens, Values, select
 from plait.nn.layers import module_key
 from plait.nn.summaries import Statistics
 from plait.tasks.base import Task, Widths
-from plait.tasks.base_comparison import Comparison
+from plait.tasks.base_comparison import Comparison, comparisons
 from plait.tasks.base_prediction import Prediction
 
 
@@ -78,7 +78,7 @@ class MultimodalModel(nn.Module):
         # Targets that read the same columns share a fuser.
         self.fuser_of: dict[str, str] = {}
         for target, task in tasks.items():
-            if isinstance(task, Prediction):
+            if task.fuses:
                 self.fuser_of[target] = _fuser_key(task.read(columns))
 
     @classmethod
@@ -190,9 +190,19 @@ class MultimodalModel(nn.Module):
         return cast(Prediction, self.task(target))
 
     @property
-    def comparisons(self) -> list[str]:
-        """The targets whose losses compare all rows of a batch with each other."""
-        return [target for target in self.targets if isinstance(self.task(target), Comparison)]
+    def tasks_by_target(self) -> dict[str, Task]:
+        """The task of each target, with its trained head."""
+        return {target: self.task(target) for target in self.targets}
+
+    @property
+    def comparisons(self) -> dict[str, Comparison]:
+        """The tasks whose losses compare all rows of a batch with each other, by target."""
+        return comparisons(self.tasks_by_target)
+
+    @property
+    def late_fused(self) -> list[str]:
+        """The targets whose answers are mixed with late fusion."""
+        return [target for target in self.fuser_of if self.prediction(target).late_fusion is not None]
 
     def fuser(self, target: str) -> Fuser:
         """Return the fuser that makes the vectors of a target of a `Prediction`."""
@@ -249,7 +259,7 @@ def _fusers(
     fusers: dict[tuple[str, ...], Fuser] = {}
     for task in tasks.values():
         columns = task.read(widths)
-        if not isinstance(task, Prediction) or columns in fusers:
+        if not task.fuses or columns in fusers:
             continue
         read_widths = select(widths, columns)
         fusion = fusion_class.build(config, read_widths)

@@ -109,7 +109,7 @@ class Predictor(Preparing):
     @property
     def tasks(self) -> dict[str, Task]:
         """The task of each target, with its trained head."""
-        return {target: self.model.task(target) for target in self.model.targets}
+        return self.model.tasks_by_target
 
     @property
     def frozen(self) -> dict[str, FrozenEncoder]:

@@ -21,7 +21,6 @@ from plait.retrieval.index import Score
 from plait.table.problems import Problem
 from plait.table.read import read
 from plait.table.table import Progress, Source, Table
-from plait.tasks.base_comparison import Comparison
 
 
 class Space:
@@ -33,10 +32,8 @@ class Space:
     def __init__(self, network: Predictor, name: str) -> None:
         self.network = network
         self.name = name
-        task = network.tasks[name]
-        assert isinstance(task, Comparison)
-        self.task = task
-        self.columns = task.columns
+        self.task = network.model.comparisons[name]
+        self.columns = self.task.columns
 
     @classmethod
     def of(cls, network: Predictor, name: str | None = None) -> Space:
@@ -44,7 +41,7 @@ class Space:
 
         Raises `RecipeError` if there is none of that name, or if several alignments need a name.
         """
-        alignments = _comparisons(network)
+        alignments = list(network.model.comparisons)
         if not alignments:
             raise RecipeError("this model aligns no columns; fit one with align=, or --align photo,caption")
         if name is None and len(alignments) > 1:
@@ -59,7 +56,7 @@ class Space:
     @property
     def suffix(self) -> str:
         """The alignment's name if the network has several; else an empty string."""
-        if len(_comparisons(self.network)) < 2:
+        if len(self.network.model.comparisons) < 2:
             return ""
         return self.name
 
@@ -268,8 +265,3 @@ class Space:
             probability_N = probability_NL[:, number]
             answers[f"label_probability_{label}"] = pa.array(probability_N, mask=is_absent_N)
         return answers
-
-
-def _comparisons(network: Predictor) -> list[str]:
-    """Return the names of a network's alignments."""
-    return [name for name, task in network.tasks.items() if isinstance(task, Comparison)]

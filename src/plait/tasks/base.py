@@ -106,6 +106,13 @@ class Task(nn.Module, Component, ABC):
     # Whether labels are classes, which can be dealt to the sides of a split in equal shares.
     may_stratify: ClassVar[bool] = False
 
+    # Whether it is answered from the fused vector of its inputs and from nothing else. Then its rows can be
+    # mixed, rows without a label can be learned from, and members of an ensemble can answer together.
+    fuses: ClassVar[bool] = False
+
+    # Whether it writes an answer step by step: then batches are small.
+    writes: ClassVar[bool] = False
+
     # A task without a target compares the rows' own columns.
     has_target: ClassVar[bool] = True
 

@@ -47,6 +47,7 @@ class Prediction(Task):
     `calibrate`.
     """
 
+    fuses = True
     logits: ClassVar[bool]
     temperature: Tensor
     empty_offset: Tensor

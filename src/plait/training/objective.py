@@ -252,8 +252,7 @@ def _fused_outputs(model: MultimodalModel, batch: Batch) -> dict[str, tuple[Pred
     fused_by_target = model.fuse(encoded)
     outputs = {}
     for target, fused in fused_by_target.items():
-        task = model.task(target)
-        assert isinstance(task, Prediction)
+        task = model.prediction(target)
         outputs[target] = (task, task(fused.vector_BD))
     return outputs
 

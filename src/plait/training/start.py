@@ -31,10 +31,8 @@ def begin(model: MultimodalModel, data: Dataset) -> None:
         if statistics is not None:
             statistics.fit(_present_cells(data, column, rows))
 
-    for target in model.targets:
-        task = model.task(target)
-        if isinstance(task, Comparison):
-            _begin_alignment(model, task, data, rows)
+    for task in model.comparisons.values():
+        _begin_alignment(model, task, data, rows)
 
 
 def _begin_alignment(model: MultimodalModel, task: Comparison, data: Dataset, rows: Tensor) -> None:
