@@ -70,6 +70,7 @@ RENAMED: list[tuple[str, str]] = [  # names of tensors: (pattern, replacement), 
     (r"^fused\.", "fusers."),
     ("\0table", "table"),
     (r"^votes\.(.*)\.trust_P$", r"tasks.\1.late_fusion.inverse_temperature_P"),
+    (r"^(tasks\..*)\.head\.1\.", r"\1.writer.head.1."),  # of a transcription
     (r"^votes\.(.*)\.share$", r"tasks.\1.late_fusion.mixture_weight"),
 ]
 RENAMED_OPTIONS: list[tuple[str, str]] = []  # the same for the overrides of the cases

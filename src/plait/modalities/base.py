@@ -10,7 +10,7 @@ import pyarrow as pa
 import torch
 
 from plait.nn.batch import Layout, Loaded, Values
-from plait.recipe.registry import Component, Registry
+from plait.recipe.registry import Component, Registry, hook
 from plait.table.json import JSON
 from plait.table.table import Source
 
@@ -51,6 +51,7 @@ class Modality(Component, ABC):
         """
 
     @classmethod
+    @hook
     def hears(cls, cells: pa.ChunkedArray, source: Source) -> tuple[int, int]:
         """Return how many cells of a sample have audio, and the size of the sample."""
         return 0, 0
@@ -76,6 +77,7 @@ class Modality(Component, ABC):
     def identity(self) -> str:
         """What decides how a cell is prepared, besides the options; empty if nothing does."""
 
+    @hook
     def transform(self, values: Values, generator: torch.Generator | None) -> Values:
         """Return a batch as the encoder takes it. Training gives a generator, by which it is augmented."""
         return values

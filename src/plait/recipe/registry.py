@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -20,6 +20,8 @@ from plait.errors import RecipeError, nearest
 
 # pydantic names the member of a union in the path of an error; users do not write these names
 UNION = ("int", "str", "literal['auto']")
+
+HOOKS: set[str] = set()  # the full names of methods that `hook` marks
 
 _allowed: set[str] = set()  # components outside plait that this process may import
 
@@ -51,6 +53,18 @@ class Component:
     """The base of all components. `options` is the class of a component's options, its `Config`."""
 
     options: ClassVar[type[Options]]
+
+
+Method = TypeVar("Method", bound=Callable[..., object])
+
+
+def hook(method: Method) -> Method:
+    """Mark a method of an abstract base that does what most components need, and that others replace.
+
+    No other method with a body is replaced: a test looks for the mark.
+    """
+    HOOKS.add(f"{method.__module__}.{method.__qualname__}")
+    return method
 
 
 Kind = TypeVar("Kind", bound=Component, covariant=True)
