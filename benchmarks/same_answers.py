@@ -132,7 +132,7 @@ def make_plan(recipe: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
                 "modality": column["modality"],
                 "encoder": encoder,
                 "frozen": encoder.get("mode") == "frozen",
-                "plain": encoder["name"] == "tabular",
+                "light": encoder["name"] == "tabular",
             }
     for name, task in recipe["tasks"].items():
         tasks[name] = {**task, "inputs": task["inputs"] or inputs}

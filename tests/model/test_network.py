@@ -91,7 +91,7 @@ def test_a_subset_is_a_table_that_lacks_the_other_columns() -> None:
     torch.testing.assert_close(answers, model(without_two)["label"])
 
 
-def test_all_plain_columns_are_one_block_beside_media() -> None:
+def test_all_plain_columns_are_one_block_beside_a_vector() -> None:
     model, batch = build(("number", "vector", "number"))
     fuser = model.fuser("label")
     assert fuser.blocks == {"two": ["two"], TABLE: ["one", "three"]}

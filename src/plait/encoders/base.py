@@ -23,6 +23,7 @@ class Encoder(nn.Module, Component, ABC):
 
     takes: ClassVar[frozenset[Kind]]
     pretrained: ClassVar[bool] = False  # whether it was trained on cells of other tables
+    light: ClassVar[bool] = False  # whether it is trained in no time
     width: int
 
     @classmethod
@@ -85,6 +86,7 @@ class PlainEncoder(Encoder):
     Its `net` is an embedding of an index, or two linear layers with a ReLU between them over a vector.
     """
 
+    light = True
     net: nn.Module
 
     @property

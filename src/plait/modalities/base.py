@@ -33,7 +33,7 @@ class Modality(Component, ABC):
     encoder: ClassVar[str]  # the default encoder of a column
     words: ClassVar[str] = ""  # the encoder that counts words and n-grams, if there is one
     media: ClassVar[bool] = False  # cells are files or bytes
-    tabular: ClassVar[bool] = False  # cells are plain: all such columns of a table are one block
+    plain: ClassVar[bool] = False  # all such columns of a table are one block
     is_text: ClassVar[bool] = False  # cells are texts of any length
     is_label: ClassVar[bool] = False  # cells are short names out of a few
     is_sound: ClassVar[bool] = False  # cells are recordings

@@ -34,7 +34,7 @@ class Category(ValueModality):
 
     options = Config
     encoder = "tabular"
-    tabular = True
+    plain = True
     is_label = True
     may_be_id = True
 

@@ -64,7 +64,7 @@ class Datetime(ValueModality):
 
     options = Config
     encoder = "tabular"
-    tabular = True
+    plain = True
 
     def __init__(self, config: Config, first: float, last: float, form: str) -> None:
         self.config, self.first, self.last, self.form = config, first, last, form

@@ -38,7 +38,7 @@ class Number(ValueModality):
 
     options = Config
     encoder = "tabular"
-    tabular = True
+    plain = True
     may_be_id = True
 
     def __init__(self, config: Config, median: float, spread: float, edges: list[float]) -> None:

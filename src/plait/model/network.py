@@ -253,7 +253,7 @@ def _fusers(
 ) -> dict[tuple[str, ...], Fuser]:
     """Build one fuser for each set of columns that a `Prediction` reads."""
     fusion_class, config = fusions.choose(plan.fusion)
-    plain = {column for column, modality in preprocessing.inputs.items() if modality.tabular}
+    plain = {column for column, modality in preprocessing.inputs.items() if modality.plain}
     has_unimodal_heads = plan.model.unimodal_weight > 0
 
     fusers: dict[tuple[str, ...], Fuser] = {}

@@ -43,7 +43,7 @@ def _stackable(preprocessing: Preprocessing, encoders: Mapping[str, Encoder]) ->
     """Return the encoders of plain columns that can be stacked. A list of cells needs its own attention."""
     stackable = {}
     for column, encoder in encoders.items():
-        is_plain = preprocessing.inputs[column].tabular and column not in preprocessing.several
+        is_plain = preprocessing.inputs[column].plain and column not in preprocessing.several
         if is_plain and isinstance(encoder, PlainEncoder) and encoder.can_be_stacked:
             stackable[column] = encoder
     return stackable
