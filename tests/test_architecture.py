@@ -244,6 +244,12 @@ def test_files_and_functions_can_be_read_at_once(name: str) -> None:
         assert length <= 60, f"{name}.{function.name} has {length} lines"
 
 
+def test_names_of_tests_have_at_most_60_characters() -> None:
+    for path in sorted(Path(__file__).parent.rglob("test_*.py")):
+        for name in re.findall(r"^ *def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE):
+            assert len(name) <= 60, f"{path.name}: {name}"
+
+
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_class_names_say_what_a_thing_is(name: str) -> None:
     for node in ast.walk(MODULES[name]):

@@ -12,8 +12,10 @@ import pytest
 
 import plait
 from plait import __version__
+from plait.cli import arguments
 from plait.cli.app import app
 from plait.cli.main import run
+from plait.table.schema import ROLES
 from support.tables import FAST, make_rows, write_csv
 
 COMMANDS = [
@@ -58,7 +60,7 @@ def test_a_run_is_trained_scored_used_and_reported(
     options += ["--target", "label", "--out", folder, "--column", "shop=ignored"]
     assert run(["fit", str(table), *options]) == 0
     messages = capsys.readouterr().err
-    assert "said by the recipe" in messages
+    assert "set in the recipe" in messages
     assert f"report: {folder}/report.html" in messages
     assert run(["evaluate", folder, str(table), "-o", str(tmp_path / "scores.json")]) == 0
     assert "accuracy" in capsys.readouterr().out
@@ -116,6 +118,29 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 
     with pytest.raises(TableError):
         run(["inspect", str(tmp_path / "gone.csv"), "--debug"])
+
+
+def test_help_explains_every_role_of_a_column(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tuple(arguments.ROLES) == ROLES
+    run(["fit", "--help"])
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    for role, meaning in arguments.ROLES.items():
+        assert f"{role} {meaning}" in lines
+
+
+def test_help_lists_debug(capsys: pytest.CaptureFixture[str]) -> None:
+    run(["--help"])
+    assert "--debug" in capsys.readouterr().out
+    assert run(["options", "fusion", "concat", "--debug"]) == 0
+
+
+def test_an_old_name_of_an_option_is_a_plain_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["fit", str(tmp_path / "gone.csv"), "--target", "y", "--set", "model.votes=false"]) == 1
+    warning, error = capsys.readouterr().err.splitlines()
+    assert warning.startswith("warning: recipe: model.votes is now model.late_fusion")
+    assert error.startswith("plait: no file")
 
 
 def test_options_come_from_the_components(capsys: pytest.CaptureFixture[str]) -> None:

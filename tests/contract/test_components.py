@@ -27,6 +27,12 @@ def test_a_component_says_what_it_computes(kind: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(("kind", "name"), COMPONENTS)
+def test_every_option_has_a_description(kind: str, name: str) -> None:
+    for option, field in component(kind, name).options.model_fields.items():
+        assert field.description, f"describe the option '{option}' by Field(..., description=...)"
+
+
+@pytest.mark.parametrize(("kind", "name"), COMPONENTS)
 def test_options_are_frozen_and_closed(kind: str, name: str) -> None:
     options = component(kind, name).options
     with pytest.raises(ValidationError):

@@ -280,6 +280,7 @@ def test_a_resume_trains_members_anew_but_not_the_network(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from plait.members.trees import Trees
+    from plait.training.step import Step
 
     out = tmp_path / "run"
     fit = Trees.fit
@@ -288,10 +289,10 @@ def test_a_resume_trains_members_anew_but_not_the_network(
     with pytest.raises(Interrupted, match="--resume"):
         plait.fit(table, "label", overrides=overrides, out=out, quiet=True)
     monkeypatch.setattr(Trees, "fit", fit)
-    epochs: list[int] = []
-    monkeypatch.setattr("plait.training.loop._epoch", lambda *_: epochs.append(1))
+    steps: list[int] = []
+    monkeypatch.setattr(Step, "__call__", lambda *_: steps.append(1))
     resumed = resume(out, quiet=True)
-    assert not epochs, "the network is trained already"
+    assert not steps, "the network is trained already"
     monkeypatch.undo()
     uninterrupted = plait.fit(table, "label", overrides=overrides, out=tmp_path / "other", quiet=True)
     assert resumed.record["members"] == uninterrupted.record["members"]

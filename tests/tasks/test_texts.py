@@ -199,7 +199,7 @@ def test_only_listed_answers_are_given(tmp_path: Path) -> None:
     fast = [*FAST_IMAGES, "training.epochs=2"]
     rows = described_images(tmp_path, 24)
     cases = {
-        "seen": {row["name"] for row in rows},
+        "training": {row["name"] for row in rows},
         str(listed): set(listed),
     }
     for number, (answers, allowed) in enumerate(cases.items()):
@@ -227,7 +227,7 @@ def task(name: str, **options: Any) -> TextTask:
 
 @pytest.mark.parametrize("name", task_names(TextTask))
 class TestTextTask:
-    def test_a_row_alone_has_the_loss_it_has_among_others(self, name: str) -> None:
+    def test_a_single_row_has_the_loss_it_has_among_others(self, name: str) -> None:
         fitted = task(name)
         target, labelled, _ = fitted.encode(TEXTS, SOURCE)
         x, mask = torch.randn(4, 6, 5), torch.arange(6) < torch.tensor([6, 5, 4, 6])[:, None]
@@ -449,7 +449,7 @@ def test_a_question_about_an_image_is_answered(tmp_path: Path) -> None:
             question = f"is it {colour} or not"
             answer = "yes" if row["label"] == colour else "no"
         rows.append({"photo": row["photo"], "question": question, "answer": answer})
-    task = "tasks.answer={name: generation, inputs: [photo, question], answers: seen}"
+    task = "tasks.answer={name: generation, inputs: [photo, question], answers: training}"
     encoder = "encoders.image={name: cnn, channels: [8, 8], pool: mean}"
     overrides = [
         *FAST_IMAGES,

@@ -25,6 +25,7 @@ from plait.evaluation.scores import Evaluation
 from plait.model import network
 from plait.model.network import MultimodalModel
 from plait.nn import device
+from plait.nn.layers import parameter_count
 from plait.prediction import artifact
 from plait.prediction.artifact import Artifact
 from plait.prediction.predictor import Rows
@@ -164,14 +165,13 @@ def _begin_training(
     model = MultimodalModel.build(plan, sides.preprocessing)
     has_convolutions = sides.preprocessing.convolves(plan)
     settings = device.settings(plan.recipe.training, has_convolutions)
-    messages.show_model(model, plan, settings, screen)
 
     # Start values are fitted to embeddings, so these come first.
     frozen_encoders = network.frozen(model, plan)
     embed_sides(sides, frozen_encoders, plan, settings, table, screen)
     start.begin(model, sides.train)
 
-    return Training(
+    training = Training(
         model,
         plan,
         settings,
@@ -184,6 +184,10 @@ def _begin_training(
         callbacks=options.callbacks,
     )
 
+    # Only now it is known which parameters are trained: empty tokens need columns with empty cells.
+    messages.show_model(model, plan, settings, screen)
+    return training
+
 
 def _record(training: Training, progress: Progress) -> Record:
     """Describe a training at its end: what `metrics.json` holds, but for scores and seconds."""
@@ -194,6 +198,7 @@ def _record(training: Training, progress: Progress) -> Record:
         "rows": {side: len(rows) for side, rows in plan.split.sides().items()},
         "split": plan.split.how,
         "priors": {target: baseline.tolist() for target, baseline in training.baselines.items()},
+        "parameters": parameter_count(training.model),
         "best_epoch": progress.best_epoch if keeps_best else progress.epoch,
         "epochs": progress.epoch,
         "history": progress.history,

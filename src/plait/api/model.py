@@ -12,7 +12,7 @@ from plait.console import Screen
 from plait.data.prepare import store
 from plait.ensemble import ensemble
 from plait.ensemble.view import settings_as
-from plait.errors import RecipeError, TableError, nearest
+from plait.errors import RecipeError, TableError, count, nearest
 from plait.evaluation import scores
 from plait.evaluation.scores import Evaluation, Inputs
 from plait.prediction import answers, artifact
@@ -48,6 +48,26 @@ class Model:
         settings = settings_as(environment, trained.plan, trained.preprocessing)
         self.network = Predictor(trained.model, trained.preprocessing, settings, trained.plan)
         self.answering: Answering = ensemble.load(folder, trained, self.network) or self.network
+
+    def __repr__(self) -> str:
+        """Say what it answers from what, how well, and where it lies."""
+        answers = [*self.targets]
+        answers += [f"{name} ({' ~ '.join(columns)})" for name, columns in self.alignments.items()]
+        inputs = f"{count(len(self.inputs), 'input')} ({scores.listed(self.inputs, ', ')})"
+        rows = count(self.record.get("rows", {}).get("train", 0), "training row")
+        facts = [f"{', '.join(dict.fromkeys(answers))} from {inputs}", rows, *self._main_scores()]
+        return f"<plait.Model {str(self.folder)!r}: {'; '.join(facts)}>"
+
+    def _main_scores(self) -> list[str]:
+        """Return the main score of each target, on test rows, or else on validation rows."""
+        evaluation = self.record.get("evaluation", {})
+        side = "test" if "test" in evaluation else "validation"
+        described = []
+        for target, target_scores in evaluation.get(side, {}).get("targets", {}).items():
+            metric = target_scores["score"]
+            value = target_scores["metrics"][metric]["value"]
+            described.append(f"{target}: {metric} {value:.3f} on {side} rows")
+        return described
 
     def answer_with(self, answering: Answering) -> None:
         """Answer with an ensemble from now on."""
@@ -154,7 +174,8 @@ class Model:
             precision = f"approximate: {_recall_line(opened, space.columns)}"
         columns = ", ".join(space.columns)
         self._screen.say(
-            f"{len(table):,} rows added to {address}: {total:,} rows, searched by {columns}; {precision}"
+            f"{count(len(table), 'row')} added to {address}, which has {count(total, 'row')} now, "
+            f"searched by {columns}; {precision}"
         )
         return opened
 
@@ -193,20 +214,26 @@ class Model:
         score = space.score(query_KD, gallery)
         return opened.search(space.mixed(query_KD), gallery, k, where, exact, score)
 
-    def asked(self, texts: Sequence[str], alignment: str | None = None) -> str | dict[str, str]:
+    def asked(self, texts: Sequence[str], alignment: str | None = None) -> dict[str, str]:
         """Return the query that the command line's texts stand for: one cell, or `column=cell` for each."""
-        columns = Space.of(self.network, alignment).columns
+        space = Space.of(self.network, alignment)
         pairs = [text.partition("=") for text in texts]
 
         # A text may hold an equals sign: only names of columns make it a pair.
-        if all(sign and name in columns for name, sign, _ in pairs):
+        if all(sign and name in space.columns for name, sign, _ in pairs):
             return {name: cell for name, _, cell in pairs}
         if len(texts) > 1:
             raise RecipeError(
                 f"expected one text or file, or column=cell for each, with columns among "
-                f"{', '.join(columns)}; got {' '.join(texts)}"
+                f"{', '.join(space.columns)}; got {' '.join(texts)}"
             )
-        return texts[0]
+        return {space.column_of(texts[0]): texts[0]}
+
+    def searched(
+        self, query: Mapping[str, object], column: str | None = None, alignment: str | None = None
+    ) -> str:
+        """Return the column that `search` compares a query with: `column`, or the only one left."""
+        return Space.of(self.network, alignment).gallery(column, list(query))
 
     def classify(
         self,
@@ -229,6 +256,7 @@ class Model:
         each label's probability, and `problem`.
         """
         space = Space.of(self.network, alignment)
+        labels = [labels] if isinstance(labels, str) else labels
         column = space.gallery(column, space.texts)
         shown: dict[str, pa.ChunkedArray] = {}
         if isinstance(data, (str, Path)) and Path(data).is_dir():
@@ -266,7 +294,8 @@ class Model:
         The main metric is also computed for every subset of the inputs; of more than four inputs, for each
         input and for all but each. With more than 50, all numbers, categories and dates count as one.
 
-        Raises `TableError` when the table has no target column, or no labelled row.
+        Targets that the table has no label of are left out, with a warning. Raises `TableError` when it has
+        no target column, or no labelled row.
         """
         table = read(data, root)
         label_columns = list(self.plan.labels.values())
@@ -280,7 +309,11 @@ class Model:
         ):
             rows = self.answering.prepare(table, store=cells, progress=bar.advance)
         check.tell(rows.prepared.problems, self._screen.warn)
-        return self.score(self.answering, rows, table.name, subsets, in_table)
+        evaluation = self.score(self.answering, rows, table.name, subsets, in_table)
+        unscored = [target for target in self.targets if target not in evaluation.targets]
+        if unscored:
+            self._screen.warn(f"not scored, because {table.name} has no labels: {', '.join(unscored)}")
+        return evaluation
 
     def score(
         self,

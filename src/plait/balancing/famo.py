@@ -21,8 +21,8 @@ EPSILON = 1e-8  # keeps the logarithm of a loss of 0 finite
 class Config(Options):
     """`rate` and `decay` of the weights: beta and gamma of algorithm 1."""
 
-    rate: float = Field(0.025, gt=0)
-    decay: float = Field(0.001, ge=0)
+    rate: float = Field(0.025, gt=0, description="learning rate of the weights (beta of algorithm 1)")
+    decay: float = Field(0.001, ge=0, description="of the weights (gamma of algorithm 1)")
 
 
 class FAMO(Balancing):

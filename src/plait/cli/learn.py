@@ -81,7 +81,6 @@ def fit(
     resume: Annotated[
         str | None, typer.Option(help="Continue the stopped training in this folder, with its own options.")
     ] = None,
-    debug: Annotated[bool, typer.Option("--debug", hidden=True)] = False,
 ) -> None:
     """Train a model on a table."""
     from plait.api.fit import resume as resume_fit

@@ -57,7 +57,7 @@ def find_targets(table: Table, recipe: Recipe, names: Sequence[str]) -> Targets:
     for target, (inferred, match) in infer_tasks(table, labels).items():
         choice = recipe.tasks.get(target, Choice(name=inferred))
         tasks[target] = choice.name
-        reasons[target] = match.reason if choice.name == inferred else "said by the recipe"
+        reasons[target] = match.reason if choice.name == inferred else "set in the recipe"
 
     hidden = _hidden_labels(recipe, labels, alignments)
     return Targets(labels, tasks, reasons, alignments, hidden)

@@ -17,9 +17,13 @@ class Config(Options):
     of `width`.
     """
 
-    channels: tuple[int, ...] = Field((16, 32, 64, 128), min_length=1, max_length=6)
-    width: int = Field(128, ge=1)
-    dropout: float = Field(0.2, ge=0, lt=1)
+    channels: tuple[int, ...] = Field(
+        (16, 32, 64, 128), min_length=1, max_length=6, description="of the convolutions, one after the other"
+    )
+    width: int = Field(128, ge=1, description="of the vector that it makes")
+    dropout: float = Field(
+        0.2, ge=0, lt=1, description="share of the channels that are set to zero in training"
+    )
 
 
 class AudioCNN(Encoder):

@@ -15,8 +15,8 @@ from plait.table.json import JSON
 class Config(Options):
     """`dropout` leaves out whole n-grams in training."""
 
-    width: int = Field(128, ge=1)
-    dropout: float = Field(0.3, ge=0, lt=1)
+    width: int = Field(128, ge=1, description="of the vector that it makes")
+    dropout: float = Field(0.3, ge=0, lt=1, description="share of the n-grams that are left out in training")
 
 
 class Bag(Encoder):

@@ -24,12 +24,19 @@ class Config(Options):
     `width` is that of the LSTM or the attention.
     """
 
-    frame: Choice = Choice(name="vgg", channels=(16, 32, 64, 128))
-    time: Literal["lstm", "attention", "mean"] = "lstm"
-    width: int = Field(128, ge=2, multiple_of=2)
+    frame: Choice = Field(
+        Choice(name="vgg", channels=(16, 32, 64, 128)),
+        description="encoder of each frame: any encoder of images",
+    )
+    time: Literal["lstm", "attention", "mean"] = Field(
+        "lstm", description="what joins the frames (see above)"
+    )
+    width: int = Field(128, ge=2, multiple_of=2, description="of the LSTM or the attention; even")
     heads: int = Field(4, ge=1, description="of attention")
     layers: int = Field(1, ge=1, description="of the lstm, or blocks of attention")
-    dropout: float = Field(0.1, ge=0, lt=1)
+    dropout: float = Field(
+        0.1, ge=0, lt=1, description="share of the entries that are set to zero in training"
+    )
 
     @field_validator("frame")
     @classmethod

@@ -17,10 +17,12 @@ class Config(Options):
     of channels.
     """
 
-    width: int = Field(32, ge=1)
-    stages: int = Field(4, ge=1, le=6)
+    width: int = Field(32, ge=1, description="channels of the first stage; each stage doubles them")
+    stages: int = Field(4, ge=1, le=6, description="stages, each of which halves width and height")
     blocks: int = Field(1, ge=1, description="residual blocks in a stage")
-    dropout: float = Field(0.1, ge=0, lt=1)
+    dropout: float = Field(
+        0.1, ge=0, lt=1, description="share of the channels that are set to zero in training"
+    )
 
 
 class ResNet(Encoder):

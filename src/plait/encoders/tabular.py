@@ -19,9 +19,11 @@ class Config(Options):
     2). With 0 the entries stay as they are. `sigma` is the frequencies' standard deviation at the start.
     """
 
-    width: int = Field(32, ge=1)
-    periodic: int = Field(0, ge=0)
-    sigma: float = Field(0.1, gt=0)
+    width: int = Field(32, ge=1, description="of the token of each column")
+    periodic: int = Field(
+        0, ge=0, description="learned frequencies for each entry; 0: entries stay as they are"
+    )
+    sigma: float = Field(0.1, gt=0, description="standard deviation of the frequencies at the start")
 
 
 class Tabular(PlainEncoder):

@@ -16,7 +16,9 @@ class Config(Options):
     """`hidden` has the widths of the dense layers. The last one is that of the fused vector."""
 
     hidden: tuple[int, ...] = Field((128, 64), min_length=1, description="widths of the dense layers")
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="share of the entries that are set to zero in training"
+    )
 
 
 class Concat(Fusion):

@@ -18,11 +18,13 @@ from plait.recipe.registry import Options
 class Config(Options):
     """`width` is that of the gated vectors. The last of `hidden` is that of the fused vector."""
 
-    width: int = Field(128, ge=1)
+    width: int = Field(128, ge=1, description="of the gated vectors")
     hidden: tuple[int, ...] = Field(
         (64,), min_length=1, description="widths of the dense layers after the gates"
     )
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="share of the entries that are set to zero in training"
+    )
 
 
 class Gated(Fusion):

@@ -17,7 +17,9 @@ class Config(Options):
     hidden: tuple[int, ...] = Field(
         (64,), min_length=1, description="widths of the dense layers of each column"
     )
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="share of the entries that are set to zero in training"
+    )
 
 
 class LogitSum(Fusion):

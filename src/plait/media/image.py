@@ -34,7 +34,7 @@ class Framing(Options):
     """
 
     size: int = Field(96, ge=8, le=2048, description="width and height in pixels")
-    fit: Literal["pad", "crop", "stretch"] = "pad"
+    fit: Literal["pad", "crop", "stretch"] = Field("pad", description="how it becomes square (see above)")
     background: int = Field(
         255, ge=0, le=255, description="grey behind transparent pixels and around padded images"
     )

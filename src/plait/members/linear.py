@@ -31,8 +31,12 @@ class Config(Options):
     all texts to their vectors.
     """
 
-    strengths: tuple[float, ...] = Field((1e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 1e-2), min_length=1)
-    ngrams: bool = False
+    strengths: tuple[float, ...] = Field(
+        (1e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 1e-2),
+        min_length=1,
+        description="of the penalty on weights; the one with the least loss on held-out rows counts",
+    )
+    ngrams: bool = Field(False, description="add bags of n-grams of all texts to the features")
 
 
 class Linear(Member):

@@ -30,10 +30,12 @@ class Config(Options):
     recipe's if left out.
     """
 
-    encoders: dict[str, Choice] = {}
-    light: bool = False
-    fusion: Choice | None = None
-    learning_rate: float | None = Field(None, gt=0)
+    encoders: dict[str, Choice] = Field({}, description="encoder by modality, in place of the recipe's")
+    light: bool = Field(False, description="leave out media and texts without a frozen encoder")
+    fusion: Choice | None = Field(None, description="in place of the recipe's; null: the recipe's")
+    learning_rate: float | None = Field(
+        None, gt=0, description="in place of the recipe's; null: the recipe's"
+    )
 
 
 class Network(Member):

@@ -26,13 +26,13 @@ PATIENCE = 20  # rounds without a better score on the held-out rows before boost
 class Config(Options):
     """LightGBM's parameters. `colsample` is the share of features that each tree sees."""
 
-    rounds: int = Field(400, ge=1)
-    learning_rate: float = Field(0.1, gt=0)
-    leaves: int = Field(7, ge=2)
+    rounds: int = Field(400, ge=1, description="trees, at most")
+    learning_rate: float = Field(0.1, gt=0, description="of boosting")
+    leaves: int = Field(7, ge=2, description="of a tree")
     least: int = Field(5, ge=1, description="rows in a leaf")
-    colsample: float = Field(0.1, gt=0, le=1)
-    subsample: float = Field(0.8, gt=0, le=1)
-    l2: float = Field(1.0, ge=0)
+    colsample: float = Field(0.1, gt=0, le=1, description="share of the features that each tree sees")
+    subsample: float = Field(0.8, gt=0, le=1, description="share of the rows that each tree sees")
+    l2: float = Field(1.0, ge=0, description="penalty on the leaves' values")
 
 
 class Trees(Member):

@@ -71,7 +71,9 @@ class Config(Options):
     have no effect.
     """
 
-    form: Literal["spectrogram", "wave"] = "spectrogram"
+    form: Literal["spectrogram", "wave"] = Field(
+        "spectrogram", description="what the encoder reads: a log-mel spectrogram, or the samples themselves"
+    )
     rate: int = Field(16_000, ge=1000, le=192_000, description="samples a second")
     window: float = Field(0.025, gt=0, description="seconds of one spectrum")
     hop: float = Field(0.01, gt=0, description="seconds from one spectrum to the next")
@@ -80,7 +82,10 @@ class Config(Options):
     highest: float = Field(8000.0, gt=0, description="upper edge of the bands in Hz; half the rate at most")
     seconds: float = Field(10.0, gt=0, description="length of what an encoder reads at once")
     longest: float = Field(30.0, gt=0, description="seconds; of a longer recording only the middle is kept")
-    view: Literal["centre", "windows", "whole"] = "centre"
+    view: Literal["centre", "windows", "whole"] = Field(
+        "centre",
+        description="what prediction reads: the middle, or all of it (see above)",
+    )
     gain: float = Field(6.0, ge=0, description="largest change of the loudness in dB")
     noise: float = Field(
         0.0, ge=0, le=1, description="share of recordings that get white noise, 10 to 40 dB below them"

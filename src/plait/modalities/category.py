@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 import torch
 from pydantic import Field
 
+from plait.errors import count
 from plait.modalities.base import Match, ValueModality
 from plait.nn.batch import Layout, Loaded, Values
 from plait.recipe.registry import Options
@@ -21,8 +22,12 @@ class Config(Options):
     unseen.
     """
 
-    max_values: int = Field(1000, ge=1)
-    min_count: int = Field(1, ge=1)
+    max_values: int = Field(
+        1000, ge=1, description="values that have a vector of their own, at most; the rarest share one"
+    )
+    min_count: int = Field(
+        1, ge=1, description="times that a value must be seen in training to have a vector of its own"
+    )
 
 
 class Category(ValueModality):
@@ -47,16 +52,17 @@ class Category(ValueModality):
         """Recognise booleans, dictionaries, and strings that repeat."""
         kind = cells.type
         if pa.types.is_boolean(kind) or pa.types.is_dictionary(kind):
-            return Match(1.0, f"{distinct(_strings(cells)):,} different values")
+            return Match(1.0, count(distinct(_strings(cells)), "different value"))
         if not is_text(cells):
             return None
         different, words = distinct(cells), words_a_cell(cells)
+        counts = f"{count(different, 'different value')} in {count(len(cells), 'cell')}"
         repeated = different <= max(20, len(cells) ** 0.5) and different <= len(cells) / 2
         if repeated:
-            return Match(0.7, f"{different:,} different values in {len(cells):,} cells")
+            return Match(0.7, counts)
         # names of two words or more share words with other names: they are texts
         if words < 2 and different <= len(cells) / 2:
-            return Match(0.5, f"short strings, {different:,} different values in {len(cells):,} cells")
+            return Match(0.5, f"short strings, {counts}")
         return None
 
     @classmethod

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from pydantic import Field
 
 from plait.modalities.base import Match, ValueModality
 from plait.nn.batch import Layout, Loaded, Values
@@ -50,8 +51,12 @@ class Config(Options):
     two digits (`%y`) are those from 1950 to 2049.
     """
 
-    cycles: bool = True
-    format: str = ""
+    cycles: bool = Field(
+        True, description="add where in the year, the month, the week and the day a date lies"
+    )
+    format: str = Field(
+        "", description="how strings are read, as in %d/%m/%Y; if empty, the format that fits most cells"
+    )
 
 
 class Datetime(ValueModality):

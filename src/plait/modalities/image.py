@@ -107,13 +107,21 @@ def _open(data: bytes) -> Pillow.Image:
             warnings.simplefilter("ignore")
             image = Pillow.open(io.BytesIO(data))
     except UnidentifiedImageError:
-        raise BadCell(f"not an image (it begins with {data[:8]!r})") from None
+        raise BadCell(f"not an image: {_beginning(data)}") from None
     except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError) as error:
         raise BadCell(f"not an image that can be read: {error}") from None
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise BadCell(f"absurd size: {width} x {height} pixels, more than {MAX_PIXELS:,} in all")
     return image
+
+
+def _beginning(data: bytes) -> str:
+    """Say in words what a file begins with: its text if it is one, else its bytes in hexadecimal."""
+    text = data[:24].decode("utf-8", "ignore")
+    if text.isprintable() and len(text) >= min(len(data), 20):
+        return f"it begins with the text '{text}'"
+    return f"its first bytes are {data[:8].hex(' ')}"
 
 
 def decode(data: bytes, config: Framing) -> np.ndarray:

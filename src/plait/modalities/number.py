@@ -23,8 +23,15 @@ class Config(Options):
     number. For learned periodic embeddings see the option `periodic` of the encoder `tabular`.
     """
 
-    embedding: Literal["quantile", "none"] = "quantile"
-    bins: int = Field(16, ge=2, le=256)
+    embedding: Literal["quantile", "none"] = Field(
+        "quantile", description="add a piecewise-linear encoding to the scaled number, or nothing"
+    )
+    bins: int = Field(
+        16,
+        ge=2,
+        le=256,
+        description="intervals of the piecewise-linear encoding, with as many training rows in each",
+    )
 
 
 class Number(ValueModality):

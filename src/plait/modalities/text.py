@@ -17,7 +17,7 @@ import torch
 from pydantic import Field
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from plait.errors import RecipeError
+from plait.errors import RecipeError, count
 from plait.modalities.base import Match, ValueModality
 from plait.nn.batch import Layout, Loaded, Values
 from plait.pretrained import files
@@ -45,7 +45,9 @@ class Config(Options):
 
     vocabulary: int = Field(10_000, ge=300, description="number of ids, with those of padding and unknown")
     max_tokens: int = Field(128, ge=1, description="longer texts are cut after so many tokens or n-grams")
-    split: Literal["subword", "word", "character", "ngrams", "pretrained"] = "subword"
+    split: Literal["subword", "word", "character", "ngrams", "pretrained"] = Field(
+        "subword", description="what a text is cut into (see above)"
+    )
     tokenizer: str = Field(
         "", description="pretrained: the model's folder, its Hugging Face name, or the name of a package"
     )
@@ -87,11 +89,11 @@ class Text(ValueModality):
         words = words_a_cell(cells)
         different = distinct(cells)
         if words >= 3 and (different > 20 or different > len(cells) / 2):
-            return Match(0.8, f"{words:.0f} words a cell on average, {different:,} different texts")
+            return Match(0.8, f"{words:.0f} words a cell on average, {count(different, 'different text')}")
 
         sampled = "".join(sample(cells))
         if any(character.isalpha() for character in sampled):
-            texts = f"{different:,} different texts in {len(cells):,} cells"
+            texts = f"{count(different, 'different text')} in {count(len(cells), 'cell')}"
             return Match(0.4, f"{words:.1f} words a cell on average, {texts}")
         return Match(0.1, "strings")
 

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from pydantic import Field
 
 from plait.modalities.base import Match, ValueModality
 from plait.nn.batch import Layout, Loaded, Values
@@ -23,7 +24,9 @@ class Config(Options):
     change nothing (`none`).
     """
 
-    scaling: Literal["standardise", "unit", "none"] = "standardise"
+    scaling: Literal["standardise", "unit", "none"] = Field(
+        "standardise", description="what is done to the entries of a vector (see above)"
+    )
 
 
 class Vector(ValueModality):

@@ -1,4 +1,4 @@
-"""Fuse columns: one vector from all of them, and one from each block alone.
+"""Fuse columns: one vector from all of them, and one from each block.
 
 Shape letters: B rows, M columns of a block, D width.
 """

@@ -123,7 +123,7 @@ class MultimodalModel(nn.Module):
         `forward`, which can be exported.
         """
         values = dict(batch.values)
-        for column in self.encoded_alone:
+        for column in self.separate_columns:
             values[column] = values[column].packed(batch.present[column])
         return replace(batch, values=values)
 
@@ -173,12 +173,12 @@ class MultimodalModel(nn.Module):
         return groups
 
     def encoder(self, column: str) -> ColumnEncoder:
-        """Return the encoder of one of the columns in `encoded_alone`."""
+        """Return the encoder of one of the columns in `separate_columns`."""
         return cast(ColumnEncoder, self.encoders[module_key(column)])
 
     @property
-    def encoded_alone(self) -> list[str]:
-        """The columns that no other column shares an encoder with."""
+    def separate_columns(self) -> list[str]:
+        """The columns that have an encoder each. The others share one."""
         return [column for column in self.columns if module_key(column) in self.encoders]
 
     def task(self, target: str) -> Task:

@@ -222,7 +222,7 @@ class Encoded:
 
 @dataclass
 class Fused:
-    """What fusion makes of some rows: a vector of all columns, and a vector of each block alone.
+    """What fusion makes of some rows: a vector of all columns, and a vector of each block.
 
     `vector_BD` is the fused vector. `blocks[b]` has the vectors of block b, for the unimodal heads; it
     is empty in a model without them. `present[b]` is True where the row has a cell of block b,

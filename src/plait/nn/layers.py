@@ -159,6 +159,11 @@ class BatchNorm(nn.BatchNorm2d):
         return super().forward(x_BCHW)
 
 
+def parameter_count(model: nn.Module) -> int:
+    """Return the number of parameters that are trained."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
 def masked_mean(x_BLD: Tensor, mask_BL: Tensor) -> Tensor:
     """Return the mean of each row's tokens where the mask is True, (B, D).
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from plait.errors import TableError, nearest
+from plait.errors import MAX_SHOWN, TableError, count, nearest
 from plait.media.cell import Store
 from plait.prediction.predictor import BATCH, Answering, Predictor
 from plait.table import problems as check
@@ -148,17 +148,24 @@ def check_columns(answering: Answering, table: Table, tell: Tell) -> list[str]:
 
 
 def _warn_of_absent(answering: Answering, table: Table, absent: list[str], tell: Tell) -> None:
-    """Warn of inputs that the table lacks, with the name that each may have been mistyped as."""
+    """Warn once of all inputs that the table lacks, with the name that each may have been mistyped as."""
+    if not absent:
+        return
     names = table.data.column_names
     model_columns = {*answering.columns, *answering.tasks}
     unused = [name for name in names if name not in model_columns]
 
     # A video and its audio come from one column: name it once.
-    absent_columns = dict.fromkeys(origin(column, names) for column in absent)
-    for column in absent_columns:
+    absent_columns = list(dict.fromkeys(origin(column, names) for column in absent))
+    described = []
+    for column in absent_columns[:MAX_SHOWN]:
         suggestion = nearest(column, unused)
-        hint = f"; {suggestion}" if suggestion.startswith("did") else ""
-        tell(f"input '{column}' is not in {table.name}: treated as missing in every row{hint}")
+        hint = f" ({suggestion})" if suggestion.startswith("did") else ""
+        described.append(f"'{column}'{hint}")
+    if len(absent_columns) > MAX_SHOWN:
+        described.append("...")
+    inputs = count(len(absent_columns), "input is", "inputs are")
+    tell(f"{inputs} not in {table.name}, treated as missing in every row: {', '.join(described)}")
 
 
 def beside(table: pa.Table, answers: pa.Table, ids: Sequence[str] = ()) -> pa.Table:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
-from plait.errors import RecipeError, nearest
+from plait.errors import RecipeError, RenamedWarning, nearest
 from plait.recipe.registry import Choice, Options, explain
 from plait.recipe.sections import (
     ColumnRecipe,
@@ -28,6 +28,9 @@ from plait.table.json import JSON
 # Options that have a new name, by section. The old one is accepted for one release, with a warning.
 RENAMED = {"model": {"alone": "unimodal_weight", "votes": "late_fusion"}}
 
+# Values of options that have a new name, likewise, by their path. A star stands for any name.
+RENAMED_VALUES = {("model", "balance"): ("given", "fixed"), ("tasks", "*", "answers"): ("seen", "training")}
+
 
 class Recipe(Options):
     """All that a user can ask for.
@@ -40,21 +43,23 @@ class Recipe(Options):
     compare with.
     """
 
-    columns: dict[str, ColumnRecipe] = {}
-    modalities: dict[str, dict[str, object]] = {}
-    encoders: dict[str, Choice] = {}
-    fusion: Choice = Choice(name="concat")
-    balancing: Choice = Choice(name="equal")
-    tasks: dict[str, Choice] = {}
-    split: SplitRecipe = SplitRecipe()
-    model: ModelRecipe = ModelRecipe()
-    training: TrainingRecipe = TrainingRecipe()
-    quality: Literal["fast", "good", "best"] = "fast"
-    ensemble: EnsembleRecipe | None = None
-    tuning: TuningRecipe = TuningRecipe()
-    task_defaults: dict[str, dict[str, object]] = {}
-    singles: bool = False
-    seed: int = 0
+    columns: dict[str, ColumnRecipe] = Field(
+        {}, description="what each column is; what is left out is inferred"
+    )
+    modalities: dict[str, dict[str, object]] = Field({}, description="options of all columns of a modality")
+    encoders: dict[str, Choice] = Field({}, description="the encoder of all columns of a modality")
+    fusion: Choice = Field(Choice(name="concat"), description="how the columns become one vector")
+    balancing: Choice = Field(Choice(name="equal"), description="how several targets' losses are weighed")
+    tasks: dict[str, Choice] = Field({}, description="the task of each target; what is left out is inferred")
+    split: SplitRecipe = Field(SplitRecipe(), description="see recipe/split")
+    model: ModelRecipe = Field(ModelRecipe(), description="see recipe/model")
+    training: TrainingRecipe = Field(TrainingRecipe(), description="see recipe/training")
+    quality: Literal["fast", "good", "best"] = Field("fast", description="which ensemble is trained, if any")
+    ensemble: EnsembleRecipe | None = Field(None, description="see recipe/ensemble; null: as quality says")
+    tuning: TuningRecipe = Field(TuningRecipe(), description="see recipe/tuning")
+    task_defaults: dict[str, dict[str, object]] = Field({}, description="options of all targets of a task")
+    singles: bool = Field(False, description="also train a model for each target, to compare with")
+    seed: int = Field(0, description="of everything random")
 
     def to_dict(self) -> JSON:
         """Return what was asked for, and nothing else, as JSON. `load` is the inverse."""
@@ -142,12 +147,30 @@ def _with_new_names(data: dict[str, object]) -> dict[str, object]:
                     f"recipe: {section}.{old} is the old name of {section}.{new}; state only the new one"
                 )
             if old in options:
-                message = (
-                    f"recipe: {section}.{old} is now {section}.{new}; "
-                    f"the next release will not accept the old name"
-                )
-                warnings.warn(message, FutureWarning, stacklevel=3)
+                _warn_of_old_name(f"{section}.{old}", f"{section}.{new}")
+    for path, (old, new) in RENAMED_VALUES.items():
+        renamed = _with_new_value(renamed, path, old, new)
     return renamed
+
+
+def _with_new_value(
+    options: Mapping[str, object], path: Sequence[str], old: str, new: str, above: str = ""
+) -> dict[str, object]:
+    """Return options in which the ones at a path have the new name of a value; `above` is where they lie."""
+    renamed = dict(options)
+    for name in options if path[0] == "*" else [path[0]]:
+        option = options.get(name)
+        if len(path) > 1 and isinstance(option, Mapping):
+            renamed[name] = _with_new_value(option, path[1:], old, new, f"{above}{name}.")
+        elif len(path) == 1 and option == old:
+            renamed[name] = new
+            _warn_of_old_name(f"{above}{name}={old}", f"{above}{name}={new}")
+    return renamed
+
+
+def _warn_of_old_name(old: str, new: str) -> None:
+    message = f"recipe: {old} is now {new}; the next release will not accept the old name"
+    warnings.warn(message, RenamedWarning, stacklevel=2)
 
 
 def _override(data: dict[str, object], text: str) -> None:

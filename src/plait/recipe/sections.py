@@ -23,9 +23,9 @@ Count: TypeAlias = Annotated[int | Literal["auto"], AfterValidator(_one_or_more)
 class ColumnRecipe(Options):
     """What one column is, and how it is encoded. What is left out is inferred from the table."""
 
-    role: Role | None = None
-    modality: Choice | None = None
-    encoder: Choice | None = None
+    role: Role | None = Field(None, description="what the column is for")
+    modality: Choice | None = Field(None, description="what its cells are, with options")
+    encoder: Choice | None = Field(None, description="what reads them, with options")
 
 
 class SplitRecipe(Options):
@@ -51,7 +51,7 @@ class ModelRecipe(Options):
 
     A block is one media column, or all plain columns together. Each block has a unimodal head, which is
     trained beside the fused one. With `balance: blend`, gradient blending replaces the weights of the
-    unimodal losses, ten times in a training, by what each block still learns (see `training/blending.py`).
+    unimodal losses, ten times in a training, by what each block still learns (Wang et al. 2020).
     """
 
     missing: Literal["learned", "zero"] = Field(
@@ -63,10 +63,15 @@ class ModelRecipe(Options):
     unimodal_weight: float = Field(
         1.0, ge=0, description="weight of the unimodal losses beside the fused one; 0 leaves them out"
     )
-    balance: Literal["given", "blend"] = Field(
-        "given", description="given: unimodal_weight holds throughout; blend: see above"
+    balance: Literal["fixed", "blend"] = Field(
+        "fixed", description="fixed: unimodal_weight holds throughout; blend: see above"
     )
     late_fusion: bool = Field(True, description="mix the answers of the unimodal heads into the fused one")
+
+    @field_validator("balance", mode="before")
+    @classmethod
+    def _new_name(cls, balance: object) -> object:
+        return "fixed" if balance == "given" else balance  # plans and recipes of earlier versions
 
 
 class EnsembleRecipe(Options):
@@ -84,7 +89,7 @@ class EnsembleRecipe(Options):
     members: dict[str, Choice] = Field(
         {}, description="a name of your choice for each member, and its component (plait options members)"
     )
-    folds: int = Field(5, ge=2)
+    folds: int = Field(5, ge=2, description="parts that rows are cut into for out-of-fold predictions")
     repeats: Count = Field(
         1, description="times that rows are cut into other folds; auto: 3 below 2,000 training rows, else 1"
     )
@@ -132,8 +137,8 @@ QUALITY: dict[str, JSON] = {
 class Between(Options):
     """Numbers from `low` to `high`."""
 
-    low: float
-    high: float
+    low: float = Field(description="smallest number")
+    high: float = Field(description="largest number")
     log: bool = Field(False, description="draw evenly in the logarithm, for options such as a learning rate")
     whole: bool = Field(False, description="draw whole numbers only")
 
@@ -190,9 +195,13 @@ class TrainingOptions(Options):
     micro_batch: int = Field(
         0, ge=0, description="rows of a batch that are in memory at once, to save memory; 0: all"
     )
-    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    optimizer: Literal["adamw", "adam", "sgd"] = Field(
+        "adamw", description="how steps are taken from gradients"
+    )
     learning_rate: float = Field(2e-3, gt=0, description="the highest one, after the warmup")
-    weight_decay: float = Field(0.05, ge=0)
+    weight_decay: float = Field(
+        0.05, ge=0, description="how much weights shrink, times the learning rate, in a step (adamw)"
+    )
     epsilon: float = Field(1e-8, gt=0, description="added to the denominator of Adam's step")
     warmup: float = Field(0.3, ge=0, le=1, description="share of all steps in which the learning rate rises")
     schedule: Literal["cosine", "constant"] = Field(
@@ -243,7 +252,7 @@ class TrainingRecipe(TrainingOptions):
     (Sohn et al. 2020).
     """
 
-    epochs: Count = "auto"
+    epochs: Count = Field("auto", description="times that all training rows are seen; auto: see above")
     batch_size: Count = Field("auto", description="rows in each step")
     unaugmented: float | Literal["auto"] = Field(
         "auto", description="share of the epochs, at the end, that see cells without augmentation"

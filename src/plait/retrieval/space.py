@@ -5,6 +5,7 @@ Shape letters: N rows, K columns, L labels, D width.
 
 from __future__ import annotations
 
+import mimetypes
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -128,6 +129,11 @@ class Space:
             kind = f"file '{cell}'"
             columns = self._media_columns(cell, base)
         else:
+            if _names_media(cell):
+                raise TableError(
+                    f"no file '{cell}' in {base.absolute()}; to search by it as a text, name the text's "
+                    f"column, as in {self.texts[0] if self.texts else 'column'}={cell}"
+                )
             kind = "text"
             labels = [column for column in self.columns if self.modality(column).is_label]
             columns = self.texts or labels
@@ -197,8 +203,10 @@ class Space:
         """Return a vector of length 1 for each label (labels, width): the mean over its templates.
 
         `column` names the text column if there are several. Raises `RecipeError` for a template without `{}`,
-        and for a label that the model cannot read.
+        for a label that the model cannot read, and where there are no labels or templates.
         """
+        if not labels or not templates:
+            raise RecipeError("expected one label or more, and one template or more")
         column = self._text_column(column)
         for template in templates:
             if "{}" not in template:
@@ -230,6 +238,8 @@ class Space:
         if column is None and len(texts) != 1:
             names = ", ".join(texts) or "this model aligns none"
             raise RecipeError(f"labels are texts: say which text column they are like: {names}")
+        if column is not None and column not in texts:
+            raise RecipeError(f"no aligned text column '{column}': {nearest(column, texts)}")
         return column or texts[0]
 
     def classify(
@@ -265,3 +275,10 @@ class Space:
             probability_N = probability_NL[:, number]
             answers[f"label_probability_{label}"] = pa.array(probability_N, mask=is_absent_N)
         return answers
+
+
+def _names_media(text: str) -> bool:
+    """Return whether a text ends as the names of media files do: `image/png` is of the modality image."""
+    media_type, _ = mimetypes.guess_type(text)
+    kind = (media_type or "").split("/")[0]
+    return kind in modalities.names() and modalities.find(kind).media

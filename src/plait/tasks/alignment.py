@@ -59,15 +59,25 @@ class Config(TaskOptions):
     (`infonce`, Robinson et al. 2021). With `hidden` of 0 the projections are linear.
     """
 
-    objective: Literal["infonce", "siglip", "gram", "symile"] = "infonce"
-    anchor: str | None = None
-    group: str | None = None
-    width: int = Field(256, ge=2)
-    hidden: int = Field(512, ge=0)
-    dropout: float = Field(0.3, ge=0, lt=1)
+    objective: Literal["infonce", "siglip", "gram", "symile"] = Field(
+        "infonce", description="the loss that compares cells (see above)"
+    )
+    anchor: str | None = Field(None, description="the column that all others are compared with; null: none")
+    group: str | None = Field(
+        None, description="a column: rows with the same value are not each other's negatives; null: none"
+    )
+    width: int = Field(256, ge=2, description="of the space")
+    hidden: int = Field(
+        512, ge=0, description="width of the hidden layer of the projections; 0: they are linear"
+    )
+    dropout: float = Field(
+        0.3, ge=0, lt=1, description="share of hidden entries that are set to zero in training"
+    )
     temperature: float = Field(0.07, gt=0, description="where the learned temperature begins")
-    bank: int = Field(0, ge=0)
-    hardness: float = Field(0.0, ge=0)
+    bank: int = Field(0, ge=0, description="earlier rows whose vectors are further negatives; 0: none")
+    hardness: float = Field(
+        0.0, ge=0, description="how much more hard negatives weigh; 0: all weigh the same"
+    )
 
 
 class Alignment(Comparison):

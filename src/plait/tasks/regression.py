@@ -30,8 +30,10 @@ from plait.tasks.predicting.metrics import NumberRows, mae, r2, rmse
 class Config(TaskOptions):
     """`huber` is squared up to `delta` standard deviations, and linear beyond (Huber 1964)."""
 
-    loss: Literal["squared", "huber"] = "squared"
-    delta: float = Field(1.0, gt=0)
+    loss: Literal["squared", "huber"] = Field(
+        "squared", description="squared error, or Huber's loss, which outliers move less"
+    )
+    delta: float = Field(1.0, gt=0, description="standard deviations beyond which Huber's loss is linear")
 
 
 class Regression(Prediction):

@@ -44,12 +44,14 @@ class Config(TaskOptions):
     """
 
     rate: int = Field(16_000, ge=1000, le=192_000, description="samples a second of the answers")
-    window: float = Field(0.05, gt=0)
-    hop: float = Field(0.0125, gt=0)
-    bands: int = Field(64, ge=4, le=512)
-    longest: float = Field(10.0, gt=0)
-    width: int = Field(160, ge=1)
-    dropout: float = Field(0.1, ge=0, lt=1)
+    window: float = Field(0.05, gt=0, description="seconds of one spectrum")
+    hop: float = Field(0.0125, gt=0, description="seconds from one spectrum to the next")
+    bands: int = Field(64, ge=4, le=512, description="mel bands of a spectrum")
+    longest: float = Field(10.0, gt=0, description="seconds; longer recordings are not learned from")
+    width: int = Field(160, ge=1, description="of the network's layers")
+    dropout: float = Field(
+        0.1, ge=0, lt=1, description="share of the entries that are set to zero in training"
+    )
 
     @property
     def audio(self) -> AudioConfig:

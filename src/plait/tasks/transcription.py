@@ -47,13 +47,19 @@ class Config(TextOptions):
     form: Form = Field(
         "spoken", description="which characters of texts count: all, or those that can be heard"
     )
-    beam: int = Field(1, ge=1)
-    ngram: int = Field(0, ge=0, le=12)
-    ngram_weight: float = Field(0.4, ge=0)
-    bonus: float = 1.0
-    dropout: float = Field(0.1, ge=0, lt=1)
-    model: str = ""
-    language: str = ""
+    beam: int = Field(1, ge=1, description="prefixes that the search goes on with; 1: the likeliest path")
+    ngram: int = Field(
+        0, ge=0, le=12, description="units that the language model looks at; 0 or 1: no language model"
+    )
+    ngram_weight: float = Field(0.4, ge=0, description="of the language model in the search")
+    bonus: float = Field(1.0, description="for each unit of a text in the search; more makes texts longer")
+    dropout: float = Field(
+        0.1, ge=0, lt=1, description="share of the entries that are set to zero in training"
+    )
+    model: str = Field("", description="a pretrained network to train further; if empty, none")
+    language: str = Field(
+        "", description="what is spoken, as in en, for a pretrained network that knows several languages"
+    )
     rate: float = Field(
         0.05,
         gt=0,

@@ -84,7 +84,7 @@ class Training:
 
     def _compile(self) -> None:
         """Compile encoders and fusions one by one: each encoder runs on another number of rows."""
-        for column in self.model.encoded_alone:
+        for column in self.model.separate_columns:
             self.model.encoder(column).encoder.compile(dynamic=True)
         for target in self.model.fuser_of:
             self.model.fuser(target).fusion.compile(dynamic=True)

@@ -26,7 +26,7 @@ def begin(model: MultimodalModel, data: Dataset) -> None:
     count = min(len(data), MAX_ROWS)
     rows = data.rows[torch.linspace(0, len(data) - 1, count).long()]
     model.eval()
-    for column in model.encoded_alone:
+    for column in model.separate_columns:
         statistics = model.encoder(column).statistics
         if statistics is not None:
             statistics.fit(_present_cells(data, column, rows))
@@ -39,7 +39,7 @@ def _begin_alignment(model: MultimodalModel, task: Comparison, data: Dataset, ro
     """Let an alignment start at linear maps between the columns that have fixed tokens."""
     starts = {}
     for column in task.columns:
-        fixed = model.encoder(column).fixed if column in model.encoded_alone else None
+        fixed = model.encoder(column).fixed if column in model.separate_columns else None
         if fixed is not None:
             starts[column] = fixed
     if len(starts) > 1:
