@@ -77,9 +77,6 @@ ASKED_FOR_ATTRIBUTES = {
     "MediaModality",
 }
 
-# The network that a run trains is one of the members of its ensemble.
-IMPORTED_COMPONENTS = {"ensemble.fit": {"members.network"}, "ensemble.ensemble": {"members.network"}}
-
 # Modules that import plait's own modules inside functions, so that `plait --help` stays fast.
 LAZY = {"__init__", "recipe.registry", "cli.answer", "cli.learn", "cli.search", "cli.tools"}
 
@@ -305,7 +302,7 @@ def test_every_name_that_the_core_may_use_is_used() -> None:
 @pytest.mark.parametrize("name", sorted(name for name in MODULES if package(name) in CORE))
 def test_the_core_imports_no_component(name: str) -> None:
     """It imports their bases and sub-folders."""
-    for imported in imports(MODULES[name]) - IMPORTED_COMPONENTS.get(name, set()):
+    for imported in imports(MODULES[name]):
         kind, _, module = imported.partition(".")
         is_component = kind in COMPONENT_PACKAGES - {"samples"} and module in COMPONENTS
         assert not is_component, f"{name} imports {imported}: use a class of its base"

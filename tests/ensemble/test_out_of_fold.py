@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from plait.ensemble.ensemble import Mixture
-from plait.ensemble.out_of_fold import OutOfFoldEnsemble, OutOfFoldPrediction, weighted_mean
+from plait.ensemble.mixture import Mixture
+from plait.ensemble.out_of_fold import CrossFitMixture, OutOfFoldEnsemble, OutOfFoldPrediction, weighted_mean
 from support.examples import constants, numbers
 
 ROWS = 6
@@ -80,8 +81,11 @@ class TestOutOfFoldEnsemble:
             constants("line", [3.0, 5.0], [[[0, 1, 4], [2, 3, 5]]], ["y", "z"]),
         ]
         predictions = OutOfFoldEnsemble(members, examples, tasks, ["x"])
-        predictions.mixtures["y"] = Mixture({"network": 0.5, "line": 0.5}, {})
-        predictions.mixtures["z"] = Mixture({"network": 0.0, "line": 1.0}, {})
+        both = Mixture({"network": 0.5, "line": 0.5}, {})
+        line_alone = Mixture({"network": 0.0, "line": 1.0}, {})
+        everywhere = np.arange(ROWS)
+        predictions.mixtures["y"] = CrossFitMixture(both, [(everywhere, both)])
+        predictions.mixtures["z"] = CrossFitMixture(line_alone, [(everywhere, line_alone)])
         return predictions
 
     def test_a_row_is_scored_if_all_members_predict_it(self, out_of_fold: OutOfFoldEnsemble) -> None:

@@ -11,13 +11,13 @@ import pyarrow as pa
 from plait.console import Screen
 from plait.data.prepare import store
 from plait.ensemble import ensemble
-from plait.ensemble.view import settings_as
 from plait.errors import RecipeError, TableError, count, nearest
 from plait.evaluation import scores
 from plait.evaluation.scores import Evaluation, Inputs
+from plait.nn import device
 from plait.prediction import answers, artifact
 from plait.prediction.artifact import Artifact
-from plait.prediction.predictor import Answering, Predictor, Rows, Scored
+from plait.prediction.predictor import Answering, AnsweringTables, Predictor, Rows
 from plait.retrieval.index import About, Index, exists, plain_columns
 from plait.retrieval.space import Space
 from plait.table import problems as check
@@ -42,12 +42,8 @@ class Model:
         self.recipe = trained.plan.recipe
         self.schema = trained.plan.schema
         self._screen = Screen(quiet)
-
-        # Predict in the precision of the training where this machine has it.
-        environment = trained.record.get("environment", {})
-        settings = settings_as(environment, trained.plan, trained.preprocessing)
-        self.network = Predictor(trained.model, trained.preprocessing, settings, trained.plan)
-        self.answering: Answering = ensemble.load(folder, trained, self.network) or self.network
+        self.network = _network(trained)
+        self.answering: AnsweringTables = ensemble.load(folder, trained, self.network) or self.network
 
     def __repr__(self) -> str:
         """Say what it answers from what, how well, and where it lies."""
@@ -69,7 +65,7 @@ class Model:
             described.append(f"{target}: {metric} {value:.3f} on {side} rows")
         return described
 
-    def answer_with(self, answering: Answering) -> None:
+    def answer_with(self, answering: AnsweringTables) -> None:
         """Answer with an ensemble from now on."""
         self.answering = answering
 
@@ -317,7 +313,7 @@ class Model:
 
     def score(
         self,
-        scored: Scored,
+        answering: Answering,
         rows: Rows,
         name: str,
         subsets: bool = True,
@@ -335,13 +331,21 @@ class Model:
         plain = {column for column, modality in modalities.items() if modality.plain}
         inputs = Inputs(subsets, in_table, plain)
         with self._screen.bar("evaluating", len(rows)) as bar:
-            return scores.evaluate(scored, rows, self.record["priors"], name, inputs, bar.advance)
+            return scores.evaluate(answering, rows, self.record["priors"], name, inputs, bar.advance)
 
 
 def _recall_line(index: Index, columns: Sequence[str]) -> str:
     """Say how exact an approximate search is, in each column."""
     recalls = [f"{column} {index.recall(column):.2f}" for column in columns]
     return f"of the ten nearest, the share that is found, by 20 rows: {', '.join(recalls)}"
+
+
+def _network(trained: Artifact) -> Predictor:
+    """Set up the network to answer, in the precision of its training where this machine has it."""
+    convolves = trained.preprocessing.convolves(trained.plan)
+    settings = device.settings(trained.plan.recipe.training, convolves)
+    settings = device.in_precisions(settings, trained.record.get("environment", {}))
+    return Predictor(trained.model, trained.preprocessing, settings, trained.plan)
 
 
 def _min_cosine(thresholds: Mapping[str, float] | float | None, labels: Sequence[str]) -> dict[str, float]:

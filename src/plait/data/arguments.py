@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from plait.errors import RecipeError, nearest
 from plait.modalities.base import modalities
 from plait.recipe.recipe import Recipe, load
-from plait.recipe.registry import Choice, allow
-from plait.table.json import read_object
+from plait.recipe.registry import allow
+from plait.table.json import JSONValue, read_object
 from plait.table.schema import ROLES
+
+EXTERNAL = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")  # module:Class
 
 
 def recipe_from(
@@ -41,7 +44,7 @@ def recipe_from(
         fields = recipe.to_dict()
         earlier = read_object(fields.get("columns", {}))
         recipe = load({**fields, "columns": {**earlier, **_column_recipes(columns)}})
-    _allow_external(recipe)
+    _allow_external(recipe.to_dict())
     return recipe
 
 
@@ -91,15 +94,17 @@ def _aligning(columns: bool | Sequence[str]) -> list[str]:
     return [f"tasks.alignment={task}"]
 
 
-def _allow_external(recipe: Recipe) -> None:
-    """Allow imports of the components `module:Class` that this recipe names."""
-    choices: list[Choice | None] = [recipe.fusion, recipe.balancing]
-    choices += recipe.encoders.values()
-    choices += recipe.tasks.values()
-    for column in recipe.columns.values():
-        choices.append(column.modality)
-        choices.append(column.encoder)
+def _allow_external(value: JSONValue) -> None:
+    """Allow imports of the components `module:Class` that a recipe names, wherever a component can stand.
 
-    for choice in choices:
-        if choice is not None and ":" in choice.name:
-            allow(choice.name)
+    Members, tuning choices and options of components hold other components, as names or as mappings.
+    """
+    if isinstance(value, str):
+        if EXTERNAL.fullmatch(value):
+            allow(value)
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            _allow_external(inner)
+    elif isinstance(value, Sequence):
+        for inner in value:
+            _allow_external(inner)

@@ -16,7 +16,7 @@ from plait.evaluation import alignment
 from plait.evaluation.alignment import Alignments
 from plait.evaluation.bootstrap import Score, bootstrap, draw, interval
 from plait.model.fused import blocks_of
-from plait.prediction.predictor import Rows, Scored
+from plait.prediction.predictor import Answering, Rows
 from plait.runs.folder import Record
 from plait.tasks.base import Task
 from plait.tasks.base_comparison import comparisons
@@ -95,7 +95,7 @@ ALL_INPUTS = Inputs()
 
 
 def evaluate(
-    answering: Scored,
+    answering: Answering,
     data: Rows,
     priors: Mapping[str, ArrayLike],
     name: str,
@@ -211,7 +211,7 @@ def imbalance(target: str, evaluation: Record | None, higher: bool) -> str | Non
     )
 
 
-def _scored_subsets(answering: Scored, inputs: Inputs) -> list[Subset]:
+def _scored_subsets(answering: Answering, inputs: Inputs) -> list[Subset]:
     """Return all columns first, and then the smaller subsets that at least one target is scored with."""
     columns = answering.columns
     subsets = [tuple(columns)]

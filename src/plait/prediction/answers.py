@@ -13,7 +13,7 @@ from torch import Tensor
 
 from plait.errors import MAX_SHOWN, TableError, count, nearest
 from plait.media.cell import Store
-from plait.prediction.predictor import BATCH, Answering, Predictor
+from plait.prediction.predictor import BATCH, Answering, AnsweringTables, Predictor
 from plait.table import problems as check
 from plait.table.problems import Problem
 from plait.table.schema import Schema, origin
@@ -25,7 +25,7 @@ CHUNK = 4096  # rows that are decoded before any is predicted
 
 
 def predict(
-    answering: Answering,
+    answering: AnsweringTables,
     schema: Schema,
     table: Table,
     tell: Tell,
@@ -47,7 +47,7 @@ def predict(
 
 
 def _answer_chunks(
-    answering: Answering, table: Table, tell: Tell, progress: Progress, store: Store | None
+    answering: AnsweringTables, table: Table, tell: Tell, progress: Progress, store: Store | None
 ) -> tuple[dict[str, pa.ChunkedArray], list[Problem]]:
     """Return the columns of answers of all rows, by name, and all problems."""
     check_columns(answering, table, tell)
@@ -65,7 +65,7 @@ def _answer_chunks(
 
 
 def _columns_without_rows(
-    answering: Answering, table: Table, tell: Tell, progress: Progress
+    answering: AnsweringTables, table: Table, tell: Tell, progress: Progress
 ) -> dict[str, pa.ChunkedArray]:
     """Return the columns of answers of a table without rows: those of one empty row, without the row.
 

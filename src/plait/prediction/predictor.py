@@ -47,8 +47,8 @@ class Rows(Protocol):
     def __len__(self) -> int: ...
 
 
-class Scored(Protocol):
-    """What can be scored: answers from any subset of the inputs, for rows that it knows."""
+class Answering(Protocol):
+    """A model that answers rows which are prepared: one network, an ensemble, out-of-fold predictions."""
 
     @property
     def columns(self) -> list[str]:
@@ -66,8 +66,8 @@ class Scored(Protocol):
         """Return the outputs for all rows, for each subset of the columns. The other columns are hidden."""
 
 
-class Answering(Scored, Protocol):
-    """A model that answers the rows of any table: one network, or an ensemble."""
+class AnsweringTables(Answering, Protocol):
+    """A model that answers any table: it prepares the rows as well."""
 
     def prepare(
         self, table: Table, targets: bool = True, store: Store | None = None, progress: Progress = ...

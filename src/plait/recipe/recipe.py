@@ -80,6 +80,12 @@ def _builtin_folder() -> Traversable:
     return resources.files("plait.recipe") / "builtin"
 
 
+def ensemble_of_quality(quality: str) -> EnsembleRecipe:
+    """Return the ensemble that a quality stands for, from a file in the folder `quality`."""
+    file = resources.files("plait.recipe") / "quality" / f"{quality}.yaml"
+    return EnsembleRecipe(**yaml.safe_load(file.read_text(encoding="utf-8")))
+
+
 def load(source: str | Path | Mapping[str, object] | Recipe | None, overrides: Iterable[str] = ()) -> Recipe:
     """Load a recipe from a built-in name, a YAML file, a mapping, or nothing.
 

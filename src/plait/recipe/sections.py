@@ -7,7 +7,6 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from plait.recipe.registry import Choice, Options
-from plait.table.json import JSON
 from plait.table.schema import Role
 
 
@@ -74,6 +73,12 @@ class ModelRecipe(Options):
         return "fixed" if balance == "given" else balance  # plans and recipes of earlier versions
 
 
+# Names of an ensemble's candidates for weights that are no members of the recipe, with what they are.
+OWN_NETWORK = "network"
+STACK = "stack"
+RESERVED = {OWN_NETWORK: "the run's own network", STACK: "the stacked model", "": "no member"}
+
+
 class EnsembleRecipe(Options):
     """Members that are trained beside the recipe's network, and how their answers are mixed.
 
@@ -97,41 +102,13 @@ class EnsembleRecipe(Options):
     rounds: int = Field(20, ge=1, description="members that each selection takes, one after the other")
     bags: int = Field(20, ge=1, description="selections")
 
-
-_PRETRAINED: JSON = {"image": "pretrained", "text": "pretrained"}
-
-
-# other pretrained vectors of images make errors of their own, which is what an ensemble needs
-_SECOND_PRETRAINED: JSON = {"image": {"name": "pretrained", "model": "mobilenet_v2"}, "text": "pretrained"}
-
-
-_LIGHT: JSON = {"name": "network", "light": True}
-
-
-_CONCAT: JSON = {"name": "concat", "dropout": 0.3}
-
-
-_GOOD: JSON = {
-    "frozen": {**_LIGHT, "encoders": _PRETRAINED, "fusion": _CONCAT},
-    "linear": "linear",
-    "trees": "trees",
-}
-
-
-QUALITY: dict[str, JSON] = {
-    "fast": {},
-    "good": {"members": _GOOD, "repeats": "auto"},
-    "best": {
-        "members": {
-            **_GOOD,
-            "linear with n-grams": {"name": "linear", "ngrams": True},
-            "frozen, logit sum": {**_LIGHT, "encoders": _PRETRAINED, "fusion": "logit_sum"},
-            "frozen, second vectors": {**_LIGHT, "encoders": _SECOND_PRETRAINED},
-        },
-        "repeats": "auto",
-        "stack": True,
-    },
-}
+    @field_validator("members")
+    @classmethod
+    def _not_reserved(cls, members: dict[str, Choice]) -> dict[str, Choice]:
+        for name in members:
+            if name in RESERVED:
+                raise ValueError(f"'{name}' is the name of {RESERVED[name]}; give the member another one")
+        return members
 
 
 class Between(Options):
