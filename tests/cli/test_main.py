@@ -97,6 +97,33 @@ def test_fit_and_tune_pass_the_same_options_on(monkeypatch: pytest.MonkeyPatch) 
     assert (calls["fit"]["valid"], calls["fit"]["test"], calls["fit"]["seed"]) == ("v.csv", None, 3)
 
 
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--set", "training.epochs=9"], "--set"),
+        (["t.csv"], "table"),
+        (["--target", "y", "--seed", "3", "--strict"], "--target, --seed, --strict"),
+        (["t.csv", "--target", "y", "--out", "other"], "table, --target, --out"),
+        (["--column", "x=number", "--recipe", "classic"], "--recipe, --column"),
+    ],
+)
+def test_a_resume_ignores_no_option(
+    options: list[str], named: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plait, "fit", lambda *arguments, **options: pytest.fail("it was trained"))
+    assert run(["fit", "--resume", "run", *options]) == 2
+    message = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert f"leave out {named}, or repeat the whole command" in message
+
+
+def test_a_resume_may_repeat_the_command_that_began_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[dict[str, Any]] = []
+    monkeypatch.setattr(plait, "fit", lambda *arguments, **options: calls.append(options))
+    for out in ([], ["--out", "run/"]):
+        assert run(["fit", "t.csv", "--target", "y", "--seed", "3", "--resume", "run", *out]) == 0
+        assert (calls[-1]["out"], calls[-1]["resume"], calls[-1]["seed"]) == ("run", True, 3)
+
+
 def test_errors_are_one_message_without_a_traceback(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

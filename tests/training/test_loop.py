@@ -178,13 +178,13 @@ def test_out_of_memory_goes_in_micro_batches_to_the_same_end(
 def test_a_loss_that_explodes_is_an_error_with_advice(tmp_path: Path, table: Path) -> None:
     options = [
         *FAST,
-        "training.learning_rate=1e30",
+        "training.learning_rate=100",
         "training.optimizer=sgd",
         "training.warmup=0",
         "training.clip=0",
         "training.epochs=20",
     ]
-    with pytest.raises(TrainingError, match=r"no longer finite.*training.learning_rate=1e\+29"):
+    with pytest.raises(TrainingError, match=r"no longer finite.*training.learning_rate=10$"):
         plait.fit(table, "label", out=tmp_path / "run", overrides=options, quiet=True)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from plait.api import messages
 from plait.api.model import Model
@@ -22,11 +23,12 @@ from plait.ensemble.fit import Fitting, Trained
 from plait.errors import RecipeError
 from plait.evaluation import alignment, report
 from plait.evaluation.scores import Evaluation
+from plait.members.base import check_members
 from plait.model import network
 from plait.model.network import MultimodalModel
 from plait.nn import device
 from plait.nn.layers import parameter_count
-from plait.prediction import artifact
+from plait.prediction import answers, artifact
 from plait.prediction.artifact import Artifact
 from plait.prediction.predictor import Rows
 from plait.recipe.recipe import Recipe, load
@@ -36,6 +38,7 @@ from plait.table.table import Table
 from plait.training import single_targets, start
 from plait.training.checkpoint import Progress
 from plait.training.loop import Callback, Training, Watch, train
+from plait.training.validation import labelled
 
 
 def fit(
@@ -125,6 +128,7 @@ def _fit(sources: Sources, targets: list[str], recipe: Recipe, options: _Options
 
     # A resume makes the plan anew from the recipe, so that it decides as the first call did.
     table = read_sides(sources)
+    check_members(recipe.ensemble)
     plan = Plan.make(table, recipe, targets)
     messages.show_plan(plan, table, screen)
     request = Request.make(recipe.to_dict(), targets, sources, options.strict, table)
@@ -135,6 +139,7 @@ def _fit(sources: Sources, targets: list[str], recipe: Recipe, options: _Options
             return load_model(run.folder, options.quiet)
 
         sides = prepare_sides(plan, table, run.folder, options.strict, screen)
+        _check_answers(plan, sides)
         training = _begin_training(plan, sides, table, run.folder, screen, options)
         progress = train(training, run.resumed)
 
@@ -155,6 +160,13 @@ def _fit(sources: Sources, targets: list[str], recipe: Recipe, options: _Options
         report.write(run.folder, trained.artifact)
     messages.finish(trained, screen)
     return trained
+
+
+def _check_answers(plan: Plan, sides: Sides) -> None:
+    """Raise `RecipeError` if a trained model could not answer, since two of its columns have one name."""
+    tasks = sides.preprocessing.tasks
+    labels = {target: _labels(sides.train, target) for target in tasks}
+    answers.check_names(tasks, labels, plan.schema.of("id"))
 
 
 def _begin_training(
@@ -261,3 +273,9 @@ def _has_labels(data: Dataset) -> bool:
     """Return whether any of these rows has a label of any target."""
     by_target = data.prepared.batch.labelled
     return any(bool(is_labelled[data.rows].any()) for is_labelled in by_target.values())
+
+
+def _labels(data: Dataset, target: str) -> Tensor:
+    """Return the target of the rows that have a label."""
+    _, labels = labelled(data, target, data.rows)
+    return labels

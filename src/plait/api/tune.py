@@ -14,6 +14,7 @@ from plait.console import Screen
 from plait.data.arguments import recipe_from, target_names
 from plait.data.plan_tasks import find_targets
 from plait.errors import Interrupted, PlaitError, RecipeError, TrainingError
+from plait.recipe.parse import quote
 from plait.recipe.recipe import Recipe
 from plait.recipe.sections import Between, Choices
 from plait.runs import files
@@ -136,7 +137,7 @@ def _task_space(recipe: Recipe, tasks: Mapping[str, type[Task]]) -> dict[str, Be
     for target, task in tasks.items():
         if target in recipe.tasks:
             for option, values in task.tunes.items():
-                space[f"tasks.{target}.{option}"] = values
+                space[f"tasks.{quote(target)}.{option}"] = values
     return space
 
 

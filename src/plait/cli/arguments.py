@@ -37,7 +37,8 @@ ColumnOption = Annotated[
         "--column",
         metavar="NAME=WORD",
         help="What a column is: name=modality or name=role, such as price=number or note=ignored. "
-        f"May be repeated. `plait options modalities` lists modalities. The roles are:\n\n\b\n{ROLE_HELP}",
+        f"A name with = in it stands in quotes: '\"a=b\"=text'. May be repeated. `plait options modalities` "
+        f"lists modalities. The roles are:\n\n\b\n{ROLE_HELP}",
     ),
 ]
 
@@ -87,7 +88,8 @@ SetOption = Annotated[
     typer.Option(
         "--set",
         metavar="OPTION=VALUE",
-        help="Set an option of the recipe, such as training.epochs=5 or fusion=gated. May be repeated.",
+        help="Set an option of the recipe, such as training.epochs=5 or fusion=gated. A column's name with "
+        "a dot or = in it stands in quotes: 'columns.\"a.b\".role=id'. May be repeated.",
     ),
 ]
 

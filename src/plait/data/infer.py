@@ -73,26 +73,23 @@ def split_column(
     return None
 
 
-def infer_tasks(table: Table, labels: Mapping[str, str]) -> dict[str, tuple[str, Match]]:
-    """Choose for each target, whose labels are in the column `labels[target]`, the task that fits best.
+def infer_task(target: str, labels: pa.ChunkedArray) -> tuple[str, str]:
+    """Return the task that fits the labels of a target best, and why.
 
-    Return its name and the reason. Raises `TableError` when none does.
+    Raises `TableError` when none does, or when there is no label.
     """
-    tasks = {}
-    for target, column in labels.items():
-        cells = table.column(column).drop_null()
-        matches = {}
-        for name in task_registry.names() if len(cells) else ():
-            if match := task_registry.find(name).matches(cells):
-                matches[name] = match
-        if not matches:
-            content = f"cells of type {cells.type}" if len(cells) else "no labels at all"
-            raise TableError(
-                f"target '{target}' has {content}; expected classes, numbers, texts or lists of labels"
-            )
-        best = max(matches, key=lambda name: matches[name].score)
-        tasks[target] = best, matches[best]
-    return tasks
+    cells = labels.drop_null()
+    matches = {}
+    for name in task_registry.names() if len(cells) else ():
+        if match := task_registry.find(name).matches(cells):
+            matches[name] = match
+    if not matches:
+        content = f"cells of type {cells.type}" if len(cells) else "no labels at all"
+        raise TableError(
+            f"target '{target}' has {content}; expected classes, numbers, texts or lists of labels"
+        )
+    best = max(matches, key=lambda name: matches[name].score)
+    return best, matches[best].reason
 
 
 def _role(

@@ -157,6 +157,8 @@ def folds(
 def _codes(table: Table, column: str, rows: np.ndarray) -> np.ndarray:
     """Return a number for each different cell of a column."""
     cells = table.column(column).take(pa.array(rows))
+    if pa.types.is_nested(cells.type):
+        raise TableError(f"rows cannot be grouped by '{column}', whose cells are of type {cells.type}")
     codes: np.ndarray = (
         pc.dictionary_encode(cells, null_encoding="encode").combine_chunks().indices.to_numpy()
     )

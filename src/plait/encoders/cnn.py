@@ -12,6 +12,7 @@ from plait.encoders.base import Encoder
 from plait.errors import RecipeError, count
 from plait.nn.batch import Layout, Tokens, Values
 from plait.nn.layers import glorot
+from plait.recipe.bounds import MAX_KERNEL, Widths
 from plait.recipe.registry import Options
 
 
@@ -20,12 +21,17 @@ class Config(Options):
     or one of each position (`none`).
     """
 
-    channels: tuple[int, ...] = Field(
+    channels: Widths = Field(
         (64, 128, 256), min_length=1, description="of the convolutions, one after the other"
     )
-    kernel: int = Field(3, ge=1, description="width and height that a convolution sees, in pixels")
+    kernel: int = Field(
+        3, ge=1, le=MAX_KERNEL, description="width and height that a convolution sees, in pixels"
+    )
     padding: int = Field(
-        0, ge=0, description="zeros around the image; 0: none, so each convolution makes it smaller"
+        0,
+        ge=0,
+        le=MAX_KERNEL,
+        description="zeros around the image; 0: none, so each convolution makes it smaller",
     )
     pool: Literal["flatten", "mean", "none"] = Field(
         "flatten", description="which tokens it makes (see above)"

@@ -15,6 +15,7 @@ from plait.encoders.base import Encoder, encoders
 from plait.errors import RecipeError
 from plait.nn.batch import Layout, Tokens, Values
 from plait.nn.layers import BiLSTM, Block, Dropout, steps_mask
+from plait.recipe.bounds import MAX_HEADS, MAX_LAYERS, MAX_WIDTH
 from plait.recipe.registry import Choice, Options
 
 
@@ -31,9 +32,11 @@ class Config(Options):
     time: Literal["lstm", "attention", "mean"] = Field(
         "lstm", description="what joins the frames (see above)"
     )
-    width: int = Field(128, ge=2, multiple_of=2, description="of the LSTM or the attention; even")
-    heads: int = Field(4, ge=1, description="of attention")
-    layers: int = Field(1, ge=1, description="of the lstm, or blocks of attention")
+    width: int = Field(
+        128, ge=2, multiple_of=2, le=MAX_WIDTH, description="of the LSTM or the attention; even"
+    )
+    heads: int = Field(4, ge=1, le=MAX_HEADS, description="of attention")
+    layers: int = Field(1, ge=1, le=MAX_LAYERS, description="of the lstm, or blocks of attention")
     dropout: float = Field(
         0.1, ge=0, lt=1, description="share of the entries that are set to zero in training"
     )

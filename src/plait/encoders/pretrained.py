@@ -22,6 +22,7 @@ from plait.pretrained import files as weights
 from plait.pretrained import network as networks
 from plait.pretrained.files import Architecture
 from plait.pretrained.network import Network
+from plait.recipe.bounds import MAX_LAYERS, MAX_RATE, MAX_WIDTH
 from plait.recipe.registry import Options
 from plait.table.json import JSON
 
@@ -50,8 +51,7 @@ class Config(Options):
     """
 
     model: str = Field(
-        "auto",
-        description="a folder, a name on the hub or of a package; auto: one that suits the modality",
+        "auto", description="a folder, a name on the hub or of a package; auto: one that suits the modality"
     )
     mode: Literal["auto", "frozen", "lora", "full"] = Field(
         "auto", description="which weights are trained (see above)"
@@ -64,9 +64,11 @@ class Config(Options):
     dropout: float = Field(
         0.1, ge=0, lt=1, description="share of the entries of its vectors that are set to zero in training"
     )
-    layers: int = Field(4, ge=1, description="last blocks of the network that lora trains")
-    rank: int = Field(8, ge=1, description="of the matrices that lora trains")
-    rate: float = Field(0.05, gt=0, description="of lora and full, times the recipe's learning rate")
+    layers: int = Field(4, ge=1, le=MAX_LAYERS, description="last blocks of the network that lora trains")
+    rank: int = Field(8, ge=1, le=MAX_WIDTH, description="of the matrices that lora trains")
+    rate: float = Field(
+        0.05, gt=0, le=MAX_RATE, description="of lora and full, times the recipe's learning rate"
+    )
     decay: float = Field(
         0.8,
         gt=0,

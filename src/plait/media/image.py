@@ -22,6 +22,8 @@ from plait.table.json import JSON
 MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs: about 13,000 x 13,000
 
 
+LARGEST = 1000  # of a mean or a standard deviation: pixels lie in 0..1
+
 # Pillow's modes of 16 bits, and what divides them to give 0..255
 GREY_TO_BYTE = {"I;16": 257.0, "I;16B": 257.0, "I;16L": 257.0, "I": 257.0}
 
@@ -59,8 +61,15 @@ class Framing(Options):
     @field_validator("std")
     @classmethod
     def _above_zero(cls, value: float | tuple[float, float, float]) -> float | tuple[float, float, float]:
-        if np.min(value) <= 0:
-            raise ValueError("expected numbers above 0")
+        if np.min(value) <= 0 or np.max(value) > LARGEST:
+            raise ValueError(f"expected numbers above 0, of at most {LARGEST}")
+        return value
+
+    @field_validator("mean")
+    @classmethod
+    def _near_pixels(cls, value: float | tuple[float, float, float]) -> float | tuple[float, float, float]:
+        if np.max(np.abs(value)) > LARGEST:
+            raise ValueError(f"expected numbers from -{LARGEST} to {LARGEST}")
         return value
 
     def prepares(self) -> JSON:

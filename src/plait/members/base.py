@@ -16,9 +16,13 @@ from plait.data.dataset import Dataset
 from plait.data.features import FeatureBlock, Features
 from plait.data.plan import Plan
 from plait.data.preprocessing import Prepared
+from plait.encoders.base import encoders as encoder_registry
+from plait.errors import RecipeError
+from plait.modalities.base import modalities
 from plait.nn.device import Settings
 from plait.prediction.view import View
 from plait.recipe.registry import Choice, Component, Registry
+from plait.recipe.sections import EnsembleRecipe
 from plait.tasks.base_prediction import Prediction
 
 
@@ -205,6 +209,18 @@ def choosing_folds(count: int) -> list[list[int]]:
     for fold in numbers:
         by_fold.append([number for number in numbers if number != fold])
     return [*by_fold, list(numbers)]
+
+
+def check_members(ensemble: EnsembleRecipe | None) -> None:
+    """Raise `RecipeError` for a member with a wrong option, long before it is trained."""
+    for name, choice in (ensemble.members if ensemble else {}).items():
+        try:
+            kind, config = members.choose(choice)
+            for modality, encoder in (kind.encoders(config) or {}).items():
+                modalities.find(modality)
+                encoder_registry.choose(encoder)
+        except RecipeError as error:
+            raise RecipeError(f"member '{name}': {error}") from error
 
 
 def hidden(blocks: list[FeatureBlock], subset: Sequence[str]) -> list[FeatureBlock]:

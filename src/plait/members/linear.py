@@ -6,10 +6,11 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, TypeAlias
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -23,6 +24,15 @@ from plait.recipe.registry import Options
 from plait.tasks.base_prediction import Prediction
 
 
+def _are_strengths(strengths: tuple[float, ...]) -> tuple[float, ...]:
+    if min(strengths, default=0) < 0:
+        raise ValueError("expected numbers of 0 or more")
+    return strengths
+
+
+Strengths: TypeAlias = Annotated[tuple[float, ...], AfterValidator(_are_strengths)]
+
+
 class Config(Options):
     """Weights W that minimise the mean loss + strength / 2 * |W|^2.
 
@@ -30,8 +40,8 @@ class Config(Options):
     all texts to their vectors.
     """
 
-    strengths: tuple[float, ...] = Field(
-        (1e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 1e-2),
+    strengths: Strengths = Field(
+        (1e-06, 1e-05, 3e-05, 0.0001, 0.0003, 0.001, 0.01),
         min_length=1,
         description="of the penalty on weights; the one with the least loss on held-out rows counts",
     )

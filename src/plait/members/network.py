@@ -18,6 +18,7 @@ from plait.members.base import Examples, IndependentMember, Lesson
 from plait.model.network import MultimodalModel
 from plait.prediction.predictor import Predictor
 from plait.prediction.view import View
+from plait.recipe.bounds import MAX_RATE
 from plait.recipe.registry import Choice, Options
 from plait.training.loop import Training, train
 
@@ -35,7 +36,7 @@ class Config(Options):
     light: bool = Field(False, description="leave out media and texts without a frozen encoder")
     fusion: Choice | None = Field(None, description="in place of the recipe's; null: the recipe's")
     learning_rate: float | None = Field(
-        None, gt=0, description="in place of the recipe's; null: the recipe's"
+        None, gt=0, le=MAX_RATE, description="in place of the recipe's; null: the recipe's"
     )
 
 

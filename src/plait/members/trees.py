@@ -16,6 +16,7 @@ from torch import Tensor
 from plait.data.features import FeatureBlock
 from plait.members.base import Examples, Fit, Lesson, Member, choosing_folds, hidden, mean_loss
 from plait.prediction.view import View
+from plait.recipe.bounds import MAX_INT32, MAX_RATE, MAX_ROUNDS
 from plait.recipe.registry import Options
 from plait.table.json import JSON
 from plait.tasks.base_prediction import Prediction
@@ -27,13 +28,13 @@ PATIENCE = 20  # rounds without a better score on the held-out rows before boost
 class Config(Options):
     """LightGBM's parameters. `colsample` is the share of features that each tree sees."""
 
-    rounds: int = Field(400, ge=1, description="trees, at most")
-    learning_rate: float = Field(0.1, gt=0, description="of boosting")
-    leaves: int = Field(7, ge=2, description="of a tree")
-    least: int = Field(5, ge=1, description="rows in a leaf")
+    rounds: int = Field(400, ge=1, le=MAX_ROUNDS, description="trees, at most")
+    learning_rate: float = Field(0.1, gt=0, le=MAX_RATE, description="of boosting")
+    leaves: int = Field(7, ge=2, le=131072, description="of a tree")
+    least: int = Field(5, ge=1, le=MAX_INT32, description="rows in a leaf")
     colsample: float = Field(0.1, gt=0, le=1, description="share of the features that each tree sees")
     subsample: float = Field(0.8, gt=0, le=1, description="share of the rows that each tree sees")
-    l2: float = Field(1.0, ge=0, description="penalty on the leaves' values")
+    l2: float = Field(1.0, ge=0, le=1000000000.0, description="penalty on the leaves' values")
 
 
 class Trees(Member):

@@ -11,6 +11,7 @@ from pydantic import Field
 from plait.errors import count
 from plait.modalities.base import Match, ValueModality
 from plait.nn.batch import Layout, Loaded, Values
+from plait.recipe.bounds import MAX_IDS, MAX_INT32
 from plait.recipe.registry import Options
 from plait.table.json import JSON, read_as
 from plait.table.table import Source
@@ -23,10 +24,16 @@ class Config(Options):
     """
 
     max_values: int = Field(
-        1000, ge=1, description="values that have a vector of their own, at most; the rarest share one"
+        1000,
+        ge=1,
+        le=MAX_IDS,
+        description="values that have a vector of their own, at most; the rarest share one",
     )
     min_count: int = Field(
-        1, ge=1, description="times that a value must be seen in training to have a vector of its own"
+        1,
+        ge=1,
+        le=MAX_INT32,
+        description="times that a value must be seen in training to have a vector of its own",
     )
 
 

@@ -21,6 +21,7 @@ from plait.errors import RecipeError, count
 from plait.modalities.base import Match, ValueModality
 from plait.nn.batch import Layout, Loaded, Values
 from plait.pretrained import files
+from plait.recipe.bounds import MAX_IDS, MAX_TOKENS
 from plait.recipe.registry import Options
 from plait.table.json import JSON
 from plait.table.table import Source
@@ -43,8 +44,12 @@ class Config(Options):
     fastText does (Bojanowski et al. 2017). `pretrained` uses the tokenizer of a pretrained model.
     """
 
-    vocabulary: int = Field(10_000, ge=300, description="number of ids, with those of padding and unknown")
-    max_tokens: int = Field(128, ge=1, description="longer texts are cut after so many tokens or n-grams")
+    vocabulary: int = Field(
+        10000, ge=300, le=MAX_IDS, description="number of ids, with those of padding and unknown"
+    )
+    max_tokens: int = Field(
+        128, ge=1, le=MAX_TOKENS, description="longer texts are cut after so many tokens or n-grams"
+    )
     split: Literal["subword", "word", "character", "ngrams", "pretrained"] = Field(
         "subword", description="what a text is cut into (see above)"
     )

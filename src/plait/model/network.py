@@ -16,6 +16,7 @@ from plait.encoders.base import Encoder, FrozenEncoder
 from plait.fusion.base import fusions
 from plait.model.column import ColumnEncoder, build_encoder, columns_with_statistics
 from plait.model.fused import Fuser, blocks_of
+from plait.model.memory import check_memory
 from plait.model.stand_in import StandIn
 from plait.model.table_columns import TableColumns, together
 from plait.nn.batch import Batch, Encoded, Fused, Masks, Tokens, Values, select
@@ -85,8 +86,10 @@ class MultimodalModel(nn.Module):
     def build(cls, plan: Plan, preprocessing: Preprocessing, training: bool = True) -> MultimodalModel:
         """Build the network of a plan. With `training`, load the weights that training starts from.
 
-        Raises `RecipeError` if components do not fit each other.
+        Raises `RecipeError` if components do not fit each other, or if the network does not fit the machine.
         """
+        if training:
+            check_memory(plan, lambda: cls.build(plan, preprocessing, training=False).parts(plan))
         encoders: dict[str, Encoder] = {}
         for column, modality in preprocessing.inputs.items():
             encoders[column] = build_encoder(modality, plan.columns[column].encoder, column)
@@ -171,6 +174,20 @@ class MultimodalModel(nn.Module):
         for encoder in self.encoders.values():
             groups.append(cast(ColumnEncoder, encoder))
         return groups
+
+    def parts(self, plan: Plan) -> dict[str, nn.Module]:
+        """Return the parts of the network, by what users call them in messages."""
+        parts: dict[str, nn.Module] = {}
+        for column in self.separate_columns:
+            encoder = plan.columns[column].encoder.name
+            parts[f"the encoder '{encoder}' of column '{column}'"] = self.encoder(column)
+        if self.table_columns is not None:
+            names = ", ".join(self.table_columns.columns[:5])
+            parts[f"the encoder of the plain columns ({names})"] = self.table_columns
+        parts[f"the fusion '{plan.fusion.name}'"] = self.fusers
+        for target in self.targets:
+            parts[f"the {plan.tasks[target].name} of '{target}'"] = self.task(target)
+        return parts
 
     def encoder(self, column: str) -> ColumnEncoder:
         """Return the encoder of one of the columns in `separate_columns`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,16 +11,18 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from plait.errors import MAX_SHOWN, TableError, count, nearest
+from plait.errors import MAX_SHOWN, RecipeError, TableError, count, nearest
 from plait.media.cell import Store
 from plait.prediction.predictor import BATCH, Answering, AnsweringTables, Predictor
 from plait.table import problems as check
 from plait.table.problems import Problem
 from plait.table.schema import Schema, origin
 from plait.table.table import Progress, Table
+from plait.tasks.base import Task
 
 Tell = Callable[[str], None]
 
+PROBLEM = "problem"  # the last column of answers
 CHUNK = 4096  # rows that are decoded before any is predicted
 
 
@@ -87,9 +89,35 @@ def _answer_columns(answering: Answering, outputs: Mapping[str, Tensor]) -> dict
     columns = {}
     for target, task in answering.tasks.items():
         for suffix, array in task.answers(outputs[target]).items():
-            name = f"{target}_{suffix}" if suffix else target
-            columns[name] = array
+            columns[_column_name(target, suffix)] = array
     return columns
+
+
+def _column_name(target: str, suffix: str) -> str:
+    return f"{target}_{suffix}" if suffix else target
+
+
+def check_names(tasks: Mapping[str, Task], labels: Mapping[str, Tensor], ids: Iterable[str]) -> None:
+    """Raise `RecipeError` if two columns of the answers would have one name.
+
+    `labels` has some labels of each target, by which its task can answer. `ids` are the id columns, which
+    come before the answers.
+    """
+    owners = {PROBLEM: "the problems of a row"}
+    columns = [(name, f"the id column '{name}'") for name in ids]
+    for target, task in tasks.items():
+        suffixes = [""]
+        if len(labels[target]):
+            suffixes = list(task.answers(task.baseline(labels[target])[None]))
+        columns += [(_column_name(target, suffix), f"the answers of '{target}'") for suffix in suffixes]
+
+    for name, owner in columns:
+        if name in owners:
+            raise RecipeError(
+                f"predictions would have two columns '{name}': of {owners[name]}, and of {owner}; rename one "
+                f"of them in the table"
+            )
+        owners[name] = owner
 
 
 def shifted(problems: list[Problem], first: int) -> list[Problem]:
@@ -191,5 +219,5 @@ def assemble(
         if name in table.data.column_names:
             columns[name] = table.data.column(name)
     columns.update(answers)
-    columns["problem"] = check.column(problems, len(table))
+    columns[PROBLEM] = check.column(problems, len(table))
     return pa.table(columns)

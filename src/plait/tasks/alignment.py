@@ -9,13 +9,13 @@ import itertools
 import json
 import math
 from collections.abc import Iterable, Mapping
-from typing import Literal, cast
+from typing import Literal, Self, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,6 +23,7 @@ from plait.errors import TrainingError
 from plait.modalities.base import Match
 from plait.nn.batch import Tokens
 from plait.nn.layers import module_key
+from plait.recipe.bounds import MAX_COUNT, MAX_WIDTH
 from plait.recipe.sections import COMPARED, Between, Choices
 from plait.table.json import JSON
 from plait.table.problems import Problem
@@ -41,6 +42,7 @@ PAIRWISE = ("infonce", "siglip")  # objectives that compare columns two by two
 # 1 is not among them, because not every column has a map.
 SHARES = (0.5, 0.0, 0.25, 0.75, 0.9)
 
+MAX_BANK = 2**30  # numbers in the bank of a column, 4 GB
 MEASURED = 4000  # rows that an epoch is scored by
 HOTTEST = math.log(100.0)  # the upper limit of the logits' scale, as in CLIP
 
@@ -66,18 +68,32 @@ class Config(TaskOptions):
     group: str | None = Field(
         None, description="a column: rows with the same value are not each other's negatives; null: none"
     )
-    width: int = Field(256, ge=2, description="of the space")
+    width: int = Field(256, ge=2, le=MAX_WIDTH, description="of the space")
     hidden: int = Field(
-        512, ge=0, description="width of the hidden layer of the projections; 0: they are linear"
+        512,
+        ge=0,
+        le=MAX_WIDTH,
+        description="width of the hidden layer of the projections; 0: they are linear",
     )
     dropout: float = Field(
         0.3, ge=0, lt=1, description="share of hidden entries that are set to zero in training"
     )
-    temperature: float = Field(0.07, gt=0, description="where the learned temperature begins")
-    bank: int = Field(0, ge=0, description="earlier rows whose vectors are further negatives; 0: none")
-    hardness: float = Field(
-        0.0, ge=0, description="how much more hard negatives weigh; 0: all weigh the same"
+    temperature: float = Field(0.07, gt=0, le=100, description="where the learned temperature begins")
+    bank: int = Field(
+        0, ge=0, le=MAX_COUNT, description="earlier rows whose vectors are further negatives; 0: none"
     )
+    hardness: float = Field(
+        0.0, ge=0, le=100, description="how much more hard negatives weigh; 0: all weigh the same"
+    )
+
+    @model_validator(mode="after")
+    def _bank_fits(self) -> Self:
+        if self.bank * self.width > MAX_BANK:
+            raise ValueError(
+                f"expected a bank ({self.bank:,}) of at most {MAX_BANK // self.width:,} vectors of width "
+                f"{self.width:,}"
+            )
+        return self
 
 
 class Alignment(Comparison):

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from plait.modalities.base import Match
 from plait.nn.batch import Encoded, Fused
+from plait.recipe.bounds import MAX_WEIGHT
 from plait.recipe.registry import Component, Options, Registry, hook
 from plait.recipe.sections import LEAST_STEPS, UNAUGMENTED, Between, Choices
 from plait.table.json import JSON
@@ -35,7 +36,7 @@ class TaskOptions(Options):
 
     inputs: tuple[str, ...] = Field((), description="columns that it reads; all if empty")
     column: str = Field("", description="where its labels are; in the column of its own name if empty")
-    weight: float = Field(1.0, gt=0, description="of its loss beside those of other targets")
+    weight: float = Field(1.0, gt=0, le=MAX_WEIGHT, description="of its loss beside those of other targets")
 
 
 @dataclass(frozen=True)

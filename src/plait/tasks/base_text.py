@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from plait.errors import TrainingError
+from plait.recipe.bounds import MAX_IDS, MAX_TOKENS
 from plait.table.problems import Problem
 from plait.table.table import Source
 from plait.table.values import is_text
@@ -34,8 +35,8 @@ class TextOptions(TaskOptions):
     form: Form = Field(
         "written", description="which characters of texts count: all, or those that can be heard"
     )
-    vocabulary: int = Field(500, ge=10, description="number of subwords, at most")
-    longest: int = Field(512, ge=1, description="units; longer texts are not learned from")
+    vocabulary: int = Field(500, ge=10, le=MAX_IDS, description="number of subwords, at most")
+    longest: int = Field(512, ge=1, le=MAX_TOKENS, description="units; longer texts are not learned from")
 
 
 class TextTask(Writing):

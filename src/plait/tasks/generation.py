@@ -6,7 +6,7 @@ B rows, M tokens of all inputs, L steps, V ids, D width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import pyarrow as pa
 import torch
@@ -19,6 +19,7 @@ from plait.nn.batch import Tokens
 from plait.nn.layers import module_key
 from plait.pretrained import files
 from plait.pretrained.files import Architecture
+from plait.recipe.bounds import MAX_BEAM, MAX_HEADS, MAX_LAYERS, MAX_RATE, MAX_TOKENS, MAX_WIDTH
 from plait.table.json import JSON, read_as, read_object
 from plait.table.values import distinct, is_text, words_a_cell
 from plait.tasks.base import masked_mean
@@ -50,26 +51,36 @@ class Config(TextOptions):
         "", description="a pretrained network that turns text into text; if empty, plait's own decoder"
     )
     rate: float = Field(
-        0.05, gt=0, description="learning rate of a pretrained decoder, relative to the recipe's"
+        0.05, gt=0, le=MAX_RATE, description="learning rate of a pretrained decoder, relative to the recipe's"
     )
-    width: int = Field(128, ge=2, description="of plait's own decoder; even, and a multiple of heads")
-    heads: int = Field(4, ge=1, description="attention heads of plait's own decoder")
-    layers: int = Field(2, ge=1, description="blocks of plait's own decoder")
+    width: int = Field(
+        128, ge=2, le=MAX_WIDTH, description="of plait's own decoder; even, and a multiple of heads"
+    )
+    heads: int = Field(4, ge=1, le=MAX_HEADS, description="attention heads of plait's own decoder")
+    layers: int = Field(2, ge=1, le=MAX_LAYERS, description="blocks of plait's own decoder")
     dropout: float = Field(
         0.2, ge=0, lt=1, description="share of the entries that are set to zero in training"
     )
     label_smoothing: float = Field(
         0.1, ge=0, lt=1, description="probability that a unit shares among all units"
     )
-    beam: int = Field(4, ge=1, description="texts that the search for the answer goes on with")
+    beam: int = Field(4, ge=1, le=MAX_BEAM, description="texts that the search for the answer goes on with")
     length_penalty: float = Field(
-        0.6, ge=0, description="exponent of the length that a text's logarithmic probability is divided by"
+        0.6,
+        ge=0,
+        le=100,
+        description="exponent of the length that a text's logarithmic probability is divided by",
     )
-    no_repeat: int = Field(0, ge=0, description="no sequence of so many units is written twice; 0: no limit")
+    no_repeat: int = Field(
+        0, ge=0, le=MAX_TOKENS, description="no sequence of so many units is written twice; 0: no limit"
+    )
     limit: int = Field(
-        0, ge=0, description="units of an answer, at most; 0: half as many again as the longest training text"
+        0,
+        ge=0,
+        le=MAX_TOKENS,
+        description="units of an answer, at most; 0: half as many again as the longest training text",
     )
-    answers: Literal["free", "training"] | tuple[str, ...] = Field(
+    answers: Literal["free", "training"] | Annotated[tuple[str, ...], Field(min_length=1)] = Field(
         "free", description="texts that may be written: any, those of training rows, or those that are listed"
     )
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from plait.errors import RecipeError
 from plait.modalities.base import Match
 from plait.nn.batch import Tokens
+from plait.recipe.bounds import MAX_BEAM, MAX_RATE
 from plait.table.json import JSON, read_as, read_object
 from plait.tasks.base_text import TextOptions, TextTask, learned_spelling, spelled
 from plait.tasks.writing import pretrained_ctc, pretrained_speech
@@ -47,12 +48,16 @@ class Config(TextOptions):
     form: Form = Field(
         "spoken", description="which characters of texts count: all, or those that can be heard"
     )
-    beam: int = Field(1, ge=1, description="prefixes that the search goes on with; 1: the likeliest path")
+    beam: int = Field(
+        1, ge=1, le=MAX_BEAM, description="prefixes that the search goes on with; 1: the likeliest path"
+    )
     ngram: int = Field(
         0, ge=0, le=12, description="units that the language model looks at; 0 or 1: no language model"
     )
-    ngram_weight: float = Field(0.4, ge=0, description="of the language model in the search")
-    bonus: float = Field(1.0, description="for each unit of a text in the search; more makes texts longer")
+    ngram_weight: float = Field(0.4, ge=0, le=100, description="of the language model in the search")
+    bonus: float = Field(
+        1.0, ge=-100, le=100, description="for each unit of a text in the search; more makes texts longer"
+    )
     dropout: float = Field(
         0.1, ge=0, lt=1, description="share of the entries that are set to zero in training"
     )
@@ -63,6 +68,7 @@ class Config(TextOptions):
     rate: float = Field(
         0.05,
         gt=0,
+        le=MAX_RATE,
         description="learning rate of a pretrained last layer or decoder, relative to the recipe's",
     )
 

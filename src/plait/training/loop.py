@@ -19,6 +19,7 @@ from plait.nn.device import Settings, to_channels_last
 from plait.runs import interrupts
 from plait.training import blending
 from plait.training.checkpoint import Checkpoint, Progress
+from plait.training.finite import check_model
 from plait.training.hiding import fit_empty_cells, hide_cells
 from plait.training.objective import loss_weights
 from plait.training.schedule import learning_rate
@@ -112,7 +113,8 @@ def train(run: Training, resume: bool = False) -> Progress:
     training that was killed and resumed ends with the same weights as one that was not, on the same machine
     with the same threads.
 
-    Raises `Interrupted` after Ctrl-C, once all is saved, and `TrainingError` for a loss that is not finite.
+    Raises `Interrupted` after Ctrl-C, once all is saved, and `TrainingError` for a loss or weights that are
+    not finite.
     """
     options = run.plan.training
     checkpoint = Checkpoint(run.folder, options.checkpoint_minutes)
@@ -133,6 +135,7 @@ def train(run: Training, resume: bool = False) -> Progress:
 
     if run.keeps_best:
         checkpoint.restore_best(run.model)
+    check_model(run.model, progress.scores(run.keeps_best), options.learning_rate)
     run.validation.calibrate()
     run.model.eval()
     return progress

@@ -171,3 +171,14 @@ def test_validation_rows_choose_the_share(good_half: str, share: float) -> None:
     ids = torch.arange(40)[:, None].expand(40, 3)
     task.calibrate(Outputs(torch.stack(vectors_of_columns, 1)), ids)
     assert float(task.share) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("space", [2, 3])
+def test_a_space_of_one_dimension_for_each_column_has_maps(space: int) -> None:
+    column_vectors, present = vectors()
+    maps = linear_maps(column_vectors, present, space)
+    assert {column: weight.shape for column, (weight, _) in maps.items()} == {
+        "a": (space, 6),
+        "b": (space, 9),
+    }
+    assert all(np.abs(weight[:2]).sum(1).all() for weight, _ in maps.values())
