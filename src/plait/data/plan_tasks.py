@@ -18,7 +18,6 @@ from plait.table.schema import Schema
 from plait.table.table import Table
 from plait.tasks.base import Task, TaskOptions
 from plait.tasks.base import tasks as task_registry
-from plait.tasks.base_prediction import Prediction
 
 
 @dataclass(frozen=True)
@@ -295,7 +294,7 @@ def _check_inputs(target: str, label: str, choice: Choice, recipe: Recipe, schem
 
 def _check_training(recipe: Recipe, choices: Mapping[str, Choice], targets: Targets) -> None:
     """Raise `RecipeError` where tasks without a fused vector are asked for what only that allows."""
-    predicts = any(issubclass(task, Prediction) for task in components(choices))
+    predicts = any(task.fuses for task in components(choices))
     if recipe.training.unlabelled and not predicts:
         raise RecipeError(
             "training.unlabelled learns from rows without a label, which these tasks cannot: leave it out"
@@ -303,7 +302,7 @@ def _check_training(recipe: Recipe, choices: Mapping[str, Choice], targets: Targ
     alignments = {name: recipe.tasks[name] for name in targets.alignments}
     all_choices = {**alignments, **choices}
     for name, choice in all_choices.items():
-        if issubclass(task_registry.find(choice.name), Prediction):
+        if task_registry.find(choice.name).fuses:
             continue
         if recipe.training.mixup:
             raise RecipeError(
