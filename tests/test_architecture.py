@@ -63,7 +63,18 @@ CORE = {
 # Words in the core that happen to be names of components, with what they name there.
 NAMES_IN_CORE = {
     "data.features": {"bag": "a form of numbers: counts of n-grams"},
-    "data.preprocessing": {"vector": "a layout of values"},
+}
+
+# Bases of tasks and modalities, whose classes the core does not ask for.
+ASKED_FOR_ATTRIBUTES = {
+    "Task",
+    "TokenTask",
+    "Prediction",
+    "Writing",
+    "Comparison",
+    "Modality",
+    "ValueModality",
+    "MediaModality",
 }
 
 # Modules that import plait's own modules inside functions, so that `plait --help` stays fast.
@@ -271,6 +282,15 @@ def test_the_core_names_no_component(name: str) -> None:
         assert literal.value not in COMPONENTS or literal.value in allowed, (
             f"{name}:{literal.lineno} decides by the name '{literal.value}': make it an attribute of the base"
         )
+
+
+@pytest.mark.parametrize("name", sorted(name for name in MODULES if package(name) in CORE))
+def test_the_core_asks_no_component_for_its_class(name: str) -> None:
+    """What it must know of a task or a modality is an attribute of the base, or a method."""
+    for node in ast.walk(MODULES[name]):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("isinstance", "issubclass"):
+            classes = {inner.id for inner in ast.walk(node.args[1]) if isinstance(inner, ast.Name)}
+            assert not classes & ASKED_FOR_ATTRIBUTES, f"{name}:{node.lineno} asks {ast.unparse(node)}"
 
 
 def test_every_name_that_the_core_may_use_is_used() -> None:

@@ -72,7 +72,7 @@ def test_options_without_a_name_are_those_of_the_task_that_fits() -> None:
     made = plan("tasks.label.label_smoothing=0.1", "tasks.price.weight=3", target=["label", "price"])
     assert made.tasks["label"].name == "classification"
     assert made.tasks["label"].options["label_smoothing"] == 0.1
-    assert made.reasons["label"] == "2 different values that are not numbers"
+    assert made.reasons["label"] == "2 different values, not numbers"
     assert (made.tasks["price"].name, made.tasks["price"].options["weight"]) == ("regression", 3)
     assert recipe_from(made.recipe.to_dict()) == made.recipe
     with pytest.raises(RecipeError, match="tasks/classification: no option 'delta'"):
@@ -90,7 +90,7 @@ def test_options_without_a_name_are_those_of_the_task_that_fits() -> None:
         ("tasks.label.weight=0", "option 'weight' is 0: expected more than 0"),
         ("tasks.other={name: alignment, anchor: 1}", "option 'anchor' is 1: expected a text"),
         ("tasks.other={name: alignment, inputs: {}}", "option 'inputs' is {}: expected a list"),
-        ("tasks.note={name: generation, answers: []}", "expected 'free' or 'seen', or 1 items or more"),
+        ("tasks.note={name: generation, answers: []}", "expected 'free' or 'training', or 1 items or more"),
     ],
 )
 def test_an_option_of_a_task_that_is_of_the_wrong_type_is_named(override: str, message: str) -> None:
@@ -144,7 +144,7 @@ def test_targets_of_a_set_have_an_order() -> None:
 def test_a_chosen_task_needs_no_inference() -> None:
     rows = [{"note": row["note"], "said": b"RIFF"} for row in ROWS]
     made = plan("tasks.said=speak", target="said", rows=rows)
-    assert (made.tasks["said"].name, made.reasons["said"]) == ("speak", "said by the recipe")
+    assert (made.tasks["said"].name, made.reasons["said"]) == ("speak", "set in the recipe")
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ class TestOutOfFoldEnsemble:
         assert out_of_fold.examples.prepared.batch.labelled["y"].all(), "the examples keep their labels"
 
     def test_answers_are_those_of_the_mixture(self, out_of_fold: OutOfFoldEnsemble) -> None:
-        (answers,) = out_of_fold.outputs(out_of_fold.rows(), [["x"]])
+        (answers,) = out_of_fold.subset_outputs(out_of_fold.rows(), [["x"]])
         expected_y = torch.tensor([NAN, NAN, NAN, NAN, 2.0, 3.0])
         torch.testing.assert_close(answers["y"], expected_y, equal_nan=True)
         torch.testing.assert_close(answers["z"], torch.tensor([3.0, 3.0, 5.0, 5.0, 3.0, 5.0]))

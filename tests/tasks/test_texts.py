@@ -17,7 +17,8 @@ from plait.errors import RecipeError, TrainingError
 from plait.nn.batch import Tokens
 from plait.table.table import Source
 from plait.tasks.base import tasks
-from plait.tasks.base_text import ABSENT, TextTask
+from plait.tasks.base_text import TextTask
+from plait.tasks.writing.spelling import ABSENT
 from support import tiny_models
 from support.media import wav
 from support.paths import texts_of
@@ -133,7 +134,7 @@ def test_the_loss_is_the_sum_over_all_paths() -> None:
     assert not problems
     assert labelled.tolist() == [True, True, False]
 
-    log_p = task.head(tokens.x_BLD).log_softmax(-1).detach().double().numpy()
+    log_p = task.writer.head(tokens.x_BLD).log_softmax(-1).detach().double().numpy()
     p_first = texts_of(log_p[0])[(1, 2)]
     p_second = texts_of(log_p[1][[0, 1, 3]])[(2,)]  # its third step is masked
     expected = [-np.log(p_first) / 2, -np.log(p_second)]

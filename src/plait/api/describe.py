@@ -141,7 +141,10 @@ def _values(annotation: object, metadata: Iterable[object] = ()) -> list[str]:
     if origin is Literal:
         return [str(value) for value in arguments]
     if origin in (Union, types.UnionType):
-        return [words for argument in arguments for words in _values(argument, metadata)]
+        alternatives = []
+        for argument in arguments:
+            alternatives += _values(argument, metadata)
+        return alternatives
     if origin is tuple:
         return [_list_of(arguments)]
     if origin is dict:

@@ -35,10 +35,10 @@ from plait.recipe.recipe import Recipe, load
 from plait.runs.folder import Record, Request, Run
 from plait.table.sides import Sources, read_sides
 from plait.table.table import Table
-from plait.tasks.base_comparison import Comparison
 from plait.training import single_targets, start
 from plait.training.checkpoint import Progress
 from plait.training.loop import Callback, Training, Watch, train
+from plait.training.validation import labelled
 
 
 def fit(
@@ -144,7 +144,7 @@ def _fit(sources: Sources, targets: list[str], recipe: Recipe, options: _Options
         training = _begin_training(plan, sides, table, run.folder, screen, options)
         progress = train(training, run.resumed)
 
-        record = _record(training, sides, progress)
+        record = _record(training, progress)
         model = training.model.cpu()
         trained = Model(Artifact(plan, sides.preprocessing, model, record), run.folder, options.quiet)
         members = _fit_members(trained, sides, table, screen)
@@ -202,21 +202,15 @@ def _begin_training(
     return training
 
 
-def _record(training: Training, sides: Sides, progress: Progress) -> Record:
+def _record(training: Training, progress: Progress) -> Record:
     """Describe a training at its end: what `metrics.json` holds, but for scores and seconds."""
     plan = training.plan
-    priors = {}
-    for target in plan.targets:
-        task = sides.preprocessing.tasks[target]
-        baseline = task.baseline(_labels(sides.train, target))
-        priors[target] = baseline.tolist()
-
     keeps_best = plan.training.keep == "best"
     return {
         "environment": device.describe(training.settings),
         "rows": {side: len(rows) for side, rows in plan.split.sides().items()},
         "split": plan.split.how,
-        "priors": priors,
+        "priors": {target: baseline.tolist() for target, baseline in training.baselines.items()},
         "parameters": parameter_count(training.model),
         "best_epoch": progress.best_epoch if keeps_best else progress.epoch,
         "epochs": progress.epoch,
@@ -271,8 +265,7 @@ def _test_rows(trained: Model, sides: Sides, members: Trained | None, table: Tab
 def _add_linear_maps(trained: Model, evaluation: Evaluation, sides: Sides, side: Dataset) -> None:
     """Add the scores of linear maps to those of each alignment, to compare with."""
     for name, aligned in evaluation.alignments.items():
-        task = trained.network.tasks[name]
-        assert isinstance(task, Comparison)
+        task = trained.network.model.comparisons[name]
         truth = side.prepared.batch.targets[name][side.rows]
         alignment.compare(aligned, task, sides.train, side, truth)
 
@@ -285,6 +278,5 @@ def _has_labels(data: Dataset) -> bool:
 
 def _labels(data: Dataset, target: str) -> Tensor:
     """Return the target of the rows that have a label."""
-    batch = data.prepared.batch
-    is_labelled = batch.labelled[target][data.rows]
-    return batch.targets[target][data.rows][is_labelled]
+    _, labels = labelled(data, target, data.rows)
+    return labels

@@ -14,7 +14,6 @@ from plait.nn.layers import parameter_count
 from plait.runs.folder import Record
 from plait.table.table import Table
 from plait.tasks.base import tasks
-from plait.tasks.base_prediction import Prediction
 
 FEW_EPOCHS = 5  # a training of fewer has hardly begun: nothing is said of which input it learned
 LONGER = 40  # epochs to suggest then, as many as plait takes by itself
@@ -46,7 +45,7 @@ def _unlabelled_line(plan: Plan) -> str:
     message = f"left out: {rows} without a label"
     for target in plan.targets:
         # Only predictions can learn from rows without a label.
-        if issubclass(tasks.find(plan.tasks[target].name), Prediction):
+        if tasks.find(plan.tasks[target].name).fuses:
             return f"{message}; --set training.unlabelled=1 learns from them too"
     return message
 
@@ -137,7 +136,7 @@ def _warn_of_low_scores(trained: Model, validation: Record, screen: Screen) -> N
         warning = scores.imbalance(target, target_scores, task.higher)
         if warning:
             hints = ["more epochs (--set training.epochs=...)"]
-            if trained.recipe.quality == "fast" and isinstance(task, Prediction):
+            if trained.recipe.quality == "fast" and task.fuses:
                 hints.append("--quality good")
             screen.warn(f"{warning}; try {' or '.join(hints)}")
 

@@ -357,7 +357,7 @@ class Model:
             raise TableError(f"{name}: no row has a label of {' or '.join(labelled)} that the model knows")
 
         modalities = self.artifact.preprocessing.inputs
-        plain = {column for column, modality in modalities.items() if modality.tabular}
+        plain = {column for column, modality in modalities.items() if modality.plain}
         inputs = Inputs(subsets, in_table, plain)
         with self._screen.bar("evaluating", len(rows)) as bar:
             return scores.evaluate(answering, rows, self.record["priors"], name, inputs, bar.advance)

@@ -25,7 +25,6 @@ from plait.table.read import read
 from plait.table.table import Table
 from plait.tasks.base import Task
 from plait.tasks.base import tasks as task_registry
-from plait.tasks.base_prediction import Prediction
 from plait.training.loop import Watch
 
 if TYPE_CHECKING:
@@ -109,11 +108,11 @@ def suiting(recipe: Recipe, table: Table, targets: list[str]) -> dict[str, Betwe
     compared, transcribed or written cannot be mixed, and without a fused target there is no fusion.
     """
     tasks = _tasks(recipe, table, targets)
-    is_prediction = [issubclass(task, Prediction) for task in tasks.values()]
+    fuses = [task.fuses for task in tasks.values()]
     unsuitable: tuple[str, ...] = ()
-    if not all(is_prediction):
+    if not all(fuses):
         unsuitable += ("training.mixup",)
-    if not any(is_prediction):
+    if not any(fuses):
         unsuitable += ("model.", "fusion")
 
     space = {}

@@ -20,7 +20,7 @@ from plait.data.dataset import Dataset
 from plait.modalities.base import Modality
 from plait.nn.batch import Values
 from plait.nn.layers import masked_mean
-from plait.nn.summaries import KINDS, LEAST_SPREAD, WORDS, Matrix, inverse_frequency, unit_rows, word_counts
+from plait.nn.summaries import KINDS, LEAST_SPREAD, Matrix, inverse_frequency, unit_rows, word_counts
 from plait.table.json import JSON
 
 Form = Literal["dense", "bag", "one_hot"]
@@ -158,10 +158,10 @@ class _Cells:
         """The form of the column's numbers, see `FeatureBlock`."""
         if self.values.encoded:
             return "dense"
-        kind = self.modality.layout.kind
-        if kind in WORDS:
+        layout = self.modality.layout
+        if layout.is_text:
             return "bag"
-        return "one_hot" if kind == "index" else "dense"
+        return "one_hot" if layout.kind == "index" else "dense"
 
     def numbers(self) -> Matrix:
         """Return the unscaled numbers of each cell, (rows, width): floats, or counts of n-grams."""

@@ -162,7 +162,7 @@ class Plan:
 
     def light(self) -> Plan:
         """Leave out columns of media and texts whose encoders would have to be trained."""
-        names = [name for name, column in self.columns.items() if column.frozen or column.plain]
+        names = [name for name, column in self.columns.items() if column.frozen or column.light]
         return replace(self, columns=self._columns(names))._numbered()
 
     def words_only(self) -> Plan:
@@ -346,5 +346,5 @@ def _plan_model(recipe: ModelRecipe, targets: Targets) -> ModelRecipe:
 
 def _all_frozen(columns: Mapping[str, ColumnPlan]) -> bool:
     """Return whether there are media or texts, and none of their encoders is trained."""
-    media_and_texts = [column for column in columns.values() if not column.plain]
+    media_and_texts = [column for column in columns.values() if not column.light]
     return bool(media_and_texts) and all(column.frozen for column in media_and_texts)

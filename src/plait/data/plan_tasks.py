@@ -12,7 +12,6 @@ from plait.recipe.registry import Choice
 from plait.table.schema import Schema
 from plait.tasks.base import Task
 from plait.tasks.base import tasks as task_registry
-from plait.tasks.base_prediction import Prediction
 
 
 def _choice(recipe: Recipe, target: str, task: str) -> Choice:
@@ -149,7 +148,7 @@ def _check_inputs(target: str, label: str, choice: Choice, recipe: Recipe, schem
 
 def _check_training(recipe: Recipe, choices: Mapping[str, Choice], targets: Targets) -> None:
     """Raise `RecipeError` where tasks without a fused vector are asked for what only that allows."""
-    predicts = any(issubclass(task, Prediction) for task in components(choices))
+    predicts = any(task.fuses for task in components(choices))
     if recipe.training.unlabelled and not predicts:
         raise RecipeError(
             "training.unlabelled learns from rows without a label, which these tasks cannot: leave it out"
@@ -157,7 +156,7 @@ def _check_training(recipe: Recipe, choices: Mapping[str, Choice], targets: Targ
     alignments = {name: recipe.tasks[name] for name in targets.alignments}
     all_choices = {**alignments, **choices}
     for name, choice in all_choices.items():
-        if issubclass(task_registry.find(choice.name), Prediction):
+        if task_registry.find(choice.name).fuses:
             continue
         if recipe.training.mixup:
             raise RecipeError(

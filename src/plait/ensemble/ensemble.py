@@ -43,7 +43,7 @@ class OwnNetwork(Fitted):
 
     def outputs(self, examples: Examples, subsets: Sequence[Sequence[str]]) -> list[dict[str, Tensor]]:
         """Return the network's outputs for each subset of the columns."""
-        return self.predictor.outputs(examples.views[OWN_NETWORK], subsets)
+        return self.predictor.subset_outputs(examples.views[OWN_NETWORK], subsets)
 
     def save(self, folder: Path) -> None:
         """Write nothing: the run's folder has the network already."""
@@ -153,7 +153,11 @@ class Ensemble:
         problems.sort(key=lambda problem: problem.row)
         return Examples(datasets, self.features, labels)
 
-    def outputs(
+    def outputs(self, rows: Examples, progress: Progress = lambda n: None) -> dict[str, Tensor]:
+        """Answer rows from all of their columns."""
+        return self.subset_outputs(rows, [self.columns], progress)[0]
+
+    def subset_outputs(
         self, rows: Examples, subsets: Sequence[Sequence[str]], progress: Progress = lambda n: None
     ) -> list[dict[str, Tensor]]:
         """Answer rows, for each subset of the columns."""

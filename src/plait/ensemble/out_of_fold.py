@@ -96,8 +96,8 @@ class CrossFitMixture:
 
 
 class OutOfFoldEnsemble:
-    """Answers (see `prediction.Answering`) like the ensemble, but by out-of-fold predictions, on the rows
-    that its members were cross-fitted on.
+    """Answers like the ensemble, but by out-of-fold predictions, on the rows that its members were
+    cross-fitted on: it can be scored (see `prediction.Answering`), but answers no other table.
 
     No label of a fold has a say in the answers for it: neither in the members nor in how they are mixed.
 
@@ -170,7 +170,7 @@ class OutOfFoldEnsemble:
         scored.prepared = replace(prepared, batch=replace(prepared.batch, labelled=labelled))
         return scored
 
-    def outputs(
+    def subset_outputs(
         self, rows: Examples, subsets: Sequence[Sequence[str]], progress: Progress = lambda n: None
     ) -> list[dict[str, Tensor]]:
         """Answer rows that `rows` returned, for each subset of the columns; NaN where one is not scored."""

@@ -20,7 +20,6 @@ from plait.nn.layers import parameter_count
 from plait.prediction.artifact import Artifact
 from plait.runs.files import write_text
 from plait.runs.folder import Record
-from plait.tasks.base_prediction import Prediction
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,7 +74,7 @@ def _facts(folder: Path, trained: Artifact) -> Record:
         "columns": list(trained.plan.schema),
         "rows": trained.record["rows"],
         "record": trained.record,
-        "late_fusion": _late_fused(trained),
+        "late_fusion": trained.model.late_fused,
         "parameters": parameters,
         "problems": _problem_count(folder),
         "asked": trained.plan.recipe.to_yaml(),
@@ -131,13 +130,3 @@ def _plot(axis: Axes, history: list[dict[str, float]], labels: dict[str, str]) -
         legend = axis.legend(frameon=False)
         for text in legend.get_texts():
             text.set_parse_math(False)  # a target may be named $x$
-
-
-def _late_fused(trained: Artifact) -> list[str]:
-    """Return the targets whose answers are mixed with late fusion."""
-    targets = []
-    for target in trained.model.targets:
-        task = trained.model.task(target)
-        if isinstance(task, Prediction) and task.late_fusion is not None:
-            targets.append(target)
-    return targets

@@ -19,7 +19,7 @@ from plait.model.fused import blocks_of
 from plait.prediction.predictor import Answering, Rows
 from plait.runs.folder import Record
 from plait.tasks.base import Task
-from plait.tasks.base_comparison import Comparison
+from plait.tasks.base_comparison import comparisons
 
 SUBSET_RESAMPLES = 200  # bootstrap samples for a subset of the inputs, at most
 
@@ -109,20 +109,21 @@ def evaluate(
     """
     subsets = _scored_subsets(answering, inputs)
     present_columns = [inputs.present(subset) for subset in subsets]
-    outputs = answering.outputs(data, present_columns, progress)
+    outputs = answering.subset_outputs(data, present_columns, progress)
     resamples = _resamples(len(data))
 
     batch = data.prepared.batch
     targets: dict[str, TargetEvaluation] = {}
     alignments: dict[str, Alignments] = {}
+    compared = comparisons(answering.tasks)
     for target, task in answering.tasks.items():
         if target not in batch.targets:
             continue
         truth = batch.targets[target][data.rows].numpy()
 
-        if isinstance(task, Comparison):
+        if target in compared:
             embeddings = outputs[0][target].numpy()  # of all columns
-            alignments[target] = alignment.evaluate(task, embeddings, truth)
+            alignments[target] = alignment.evaluate(compared[target], embeddings, truth)
             continue
 
         # A row may have one target and lack another.

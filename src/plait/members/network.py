@@ -81,7 +81,7 @@ class Network(IndependentMember):
 
     def outputs(self, examples: Examples, subsets: Sequence[Sequence[str]]) -> list[dict[str, Tensor]]:
         """Return the outputs of each target, for each subset of the columns."""
-        return self.predictor.outputs(examples.views[self.view], subsets)
+        return self.predictor.subset_outputs(examples.views[self.view], subsets)
 
     def save(self, folder: Path) -> None:
         """Write the weights."""

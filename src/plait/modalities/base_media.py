@@ -16,7 +16,7 @@ from plait.errors import BadCell
 from plait.media.cell import Cell, Media, is_bytes, is_file
 from plait.media.loading import load_together
 from plait.modalities.base import Match, Modality
-from plait.nn.batch import Loaded
+from plait.nn.batch import Loaded, Values
 from plait.table.conventions.base import Convention
 from plait.table.conventions.content import Content
 from plait.table.conventions.listing import Listing
@@ -73,6 +73,17 @@ class MediaModality(Modality):
     def load(self, cells: pa.ChunkedArray, source: Source) -> Loaded:
         """Prepare every cell, or read it from the cache."""
         return load_together([self], cells, [source])[0]
+
+    def absent(self, rows: int) -> Loaded:
+        """Return empty cells that share one row of memory: a table may lack a column of large images."""
+        shape = self.shape
+        length_B = None
+        if self.ragged:
+            shape = (1, *shape[1:])
+            length_B = torch.zeros(rows, dtype=torch.long)
+        one_cell = torch.zeros(1, *shape, dtype=self.dtype)
+        values = Values(one_cell.expand(rows, *shape), length_B)
+        return Loaded(values, torch.zeros(rows, dtype=torch.bool))
 
     def state(self) -> JSON:
         """Return an empty state: nothing is learned."""

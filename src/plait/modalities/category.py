@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 
 from plait.errors import count
-from plait.modalities.base import Match, Modality
+from plait.modalities.base import Match, ValueModality
 from plait.nn.batch import Layout, Loaded, Values
 from plait.recipe.bounds import MAX_IDS, MAX_INT32
 from plait.recipe.registry import Options
@@ -39,7 +39,7 @@ class Config(Options):
     )
 
 
-class Category(Modality):
+class Category(ValueModality):
     """A column of categories.
 
     A value that training did not see is not missing: it has an index of its own, 0. The encoder learns to
@@ -48,7 +48,7 @@ class Category(Modality):
 
     options = Config
     encoder = "tabular"
-    tabular = True
+    plain = True
     is_label = True
     may_be_id = True
     conventions = (Plain, Truth)

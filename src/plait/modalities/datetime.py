@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import torch
 from pydantic import Field
 
-from plait.modalities.base import Match, Modality
+from plait.modalities.base import Match, ValueModality
 from plait.nn.batch import Layout, Loaded, Values
 from plait.recipe.registry import Options
 from plait.table.conventions.date import Date
@@ -27,7 +27,7 @@ class Config(Options):
     )
 
 
-class Datetime(Modality):
+class Datetime(ValueModality):
     """A column of dates or times.
 
     Features: the position in the training rows' span (0 at its middle, -1 and 1 at its ends, bounded to
@@ -37,7 +37,7 @@ class Datetime(Modality):
 
     options = Config
     encoder = "tabular"
-    tabular = True
+    plain = True
     conventions = (Date,)
 
     def __init__(self, config: Config, first: float, last: float) -> None:

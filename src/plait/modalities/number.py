@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import torch
 from pydantic import Field
 
-from plait.modalities.base import Match, Modality
+from plait.modalities.base import Match, ValueModality
 from plait.nn.batch import Layout, Loaded, Values
 from plait.recipe.registry import Options
 from plait.table.conventions.clock import Clock
@@ -36,7 +36,7 @@ class Config(Options):
     )
 
 
-class Number(Modality):
+class Number(ValueModality):
     """A column of numbers, scaled to (x - median) / spread.
 
     They are then bounded to (-3, 3) by x / sqrt(1 + (x/3)^2), as in RealMLP (Holzmueller et al. 2024): an
@@ -46,7 +46,7 @@ class Number(Modality):
 
     options = Config
     encoder = "tabular"
-    tabular = True
+    plain = True
     may_be_id = True
     conventions = (NumberConvention, Clock)
 

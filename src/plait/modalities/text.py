@@ -18,7 +18,7 @@ from pydantic import Field
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from plait.errors import RecipeError, count
-from plait.modalities.base import Match, Modality
+from plait.modalities.base import Match, ValueModality
 from plait.nn.batch import Layout, Loaded, Values
 from plait.pretrained import files
 from plait.recipe.bounds import MAX_IDS, MAX_TOKENS
@@ -65,7 +65,7 @@ class Config(Options):
     drop: float = Field(0.0, ge=0, lt=1, description="share of tokens made unknown at random in training")
 
 
-class Text(Modality):
+class Text(ValueModality):
     """A column of texts in any language."""
 
     options = Config

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import torch
 from pydantic import Field
 
-from plait.modalities.base import Match, Modality
+from plait.modalities.base import Match, ValueModality
 from plait.nn.batch import Layout, Loaded, Values
 from plait.recipe.registry import Options
 from plait.table.conventions.listing import Listing
@@ -31,7 +31,7 @@ class Config(Options):
     )
 
 
-class Vector(Modality):
+class Vector(ValueModality):
     """A column of equally long lists of numbers.
 
     A vector of another length, or with an entry that is not finite, is a problem and missing.

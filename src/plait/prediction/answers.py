@@ -52,12 +52,12 @@ def _answer_chunks(
     answering: AnsweringTables, table: Table, tell: Tell, progress: Progress, store: Store | None
 ) -> tuple[dict[str, pa.ChunkedArray], list[Problem]]:
     """Return the columns of answers of all rows, by name, and all problems."""
-    inputs = check_columns(answering, table, tell)
+    check_columns(answering, table, tell)
     arrays: dict[str, list[pa.Array]] = {}
     problems: list[Problem] = []
     for first, chunk in chunks(table):
         rows = answering.prepare(chunk, targets=False, store=store)
-        (outputs,) = answering.outputs(rows, [inputs], progress)
+        outputs = answering.outputs(rows, progress)
         for name, array in _answer_columns(answering, outputs).items():
             arrays.setdefault(name, []).append(array)
         problems += shifted(rows.prepared.problems, first)
@@ -73,12 +73,11 @@ def _columns_without_rows(
 
     So they have the same names and types as those of other tables.
     """
-    inputs = answering.columns
     if table.data.column_names:  # an empty list of rows has no columns, which is no mistake
-        inputs = check_columns(answering, table, tell)
+        check_columns(answering, table, tell)
 
     rows = answering.prepare(_row_without_cells(answering.columns), targets=False)
-    (outputs,) = answering.outputs(rows, [inputs], progress)
+    outputs = answering.outputs(rows, progress)
     columns = {}
     for name, array in _answer_columns(answering, outputs).items():
         columns[name] = pa.chunked_array([array]).slice(0, 0)
@@ -134,12 +133,12 @@ def _row_without_cells(columns: Sequence[str]) -> Table:
 
 def embed(predictor: Predictor, table: Table, tell: Tell, store: Store | None = None) -> np.ndarray:
     """Return the fused vector of each row, float32 of shape (rows, width)."""
-    inputs = check_columns(predictor, table, tell)
+    check_columns(predictor, table, tell)
     vectors = []
     for _, chunk in chunks(table):
         rows = predictor.prepare(chunk, targets=False, store=store)
         for batch in rows.in_order(BATCH):
-            vectors.append(predictor.fused(batch, inputs))
+            vectors.append(predictor.fused(batch))
 
     if not vectors:
         return np.zeros((0, predictor.width), dtype=np.float32)

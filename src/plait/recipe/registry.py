@@ -11,13 +11,15 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from plait.errors import RecipeError, nearest
 from plait.recipe.explain import explain
+
+HOOKS: set[str] = set()  # the full names of methods that `hook` marks
 
 _allowed: set[str] = set()  # components outside plait that this process may import
 
@@ -52,6 +54,18 @@ class Component:
     """The base of all components. `options` is the class of a component's options, its `Config`."""
 
     options: ClassVar[type[Options]]
+
+
+Method = TypeVar("Method", bound=Callable[..., object])
+
+
+def hook(method: Method) -> Method:
+    """Mark a method of an abstract base that does what most components need, and that others replace.
+
+    No other method with a body is replaced: a test looks for the mark.
+    """
+    HOOKS.add(f"{method.__module__}.{method.__qualname__}")
+    return method
 
 
 Kind = TypeVar("Kind", bound=Component, covariant=True)

@@ -22,7 +22,6 @@ from plait.retrieval.index import Score
 from plait.table.problems import Problem
 from plait.table.read import read
 from plait.table.table import Progress, Source, Table
-from plait.tasks.base_comparison import Comparison
 
 
 class Space:
@@ -34,12 +33,8 @@ class Space:
     def __init__(self, network: Predictor, name: str) -> None:
         self.network = network
         self.name = name
-
-        # The model's copy of the task: the one in `network.tasks` was fitted, but not trained.
-        task = network.model.task(name)
-        assert isinstance(task, Comparison)
-        self.task = task
-        self.columns = task.columns
+        self.task = network.model.comparisons[name]
+        self.columns = self.task.columns
 
     @classmethod
     def of(cls, network: Predictor, name: str | None = None) -> Space:
@@ -47,7 +42,7 @@ class Space:
 
         Raises `RecipeError` if there is none of that name, or if several alignments need a name.
         """
-        alignments = _comparisons(network)
+        alignments = list(network.model.comparisons)
         if not alignments:
             raise RecipeError("this model aligns no columns; fit one with align=, or --align photo,caption")
         if name is None and len(alignments) > 1:
@@ -62,7 +57,7 @@ class Space:
     @property
     def suffix(self) -> str:
         """The alignment's name if the network has several; else an empty string."""
-        if len(_comparisons(self.network)) < 2:
+        if len(self.network.model.comparisons) < 2:
             return ""
         return self.name
 
@@ -86,7 +81,7 @@ class Space:
         problems: list[Problem] = []
         for first, chunk in chunks(table):
             rows = self.network.prepare(chunk, targets=False, store=store)
-            (outputs,) = self.network.outputs(rows, [self.network.columns], progress)
+            outputs = self.network.outputs(rows, progress)
             vectors.append(outputs[self.name].numpy())
             problems += shifted(rows.prepared.problems, first)
         return np.concatenate(vectors), problems
@@ -287,8 +282,3 @@ def _names_media(text: str) -> bool:
     media_type, _ = mimetypes.guess_type(text)
     kind = (media_type or "").split("/")[0]
     return kind in modalities.names() and modalities.find(kind).media
-
-
-def _comparisons(network: Predictor) -> list[str]:
-    """Return the names of a network's alignments."""
-    return [name for name, task in network.tasks.items() if isinstance(task, Comparison)]

@@ -142,6 +142,8 @@ class Alignment(Comparison):
 
         self.share: Tensor
         self.register_buffer("share", torch.zeros(()))
+        self.has_share = False  # as `share` says; `forward` must not branch on a tensor
+        self.register_load_state_dict_post_hook(_read_share)  # type: ignore[no-untyped-call]
 
         # Empty places of the bank have vectors of zeros, as missing cells have.
         self.bank_x: Tensor
@@ -211,13 +213,17 @@ class Alignment(Comparison):
         # Only cosines can be mixed: volumes and products of joined vectors are not the means of both halves.
         # `calibrate` chooses the final share.
         if self.config.objective in PAIRWISE:
-            self.share.fill_(0.5)
+            self.set_share(0.5)
+
+    def set_share(self, share: float) -> None:
+        """Set the share of the linear maps in a trained model's vectors; 0 leaves the maps out."""
+        self.share.fill_(share)
+        self.has_share = share > 0
 
     @property
     def width(self) -> int:
         """Return the width of a trained model's vectors."""
-        has_map = self.share > 0
-        return self.config.width * (2 if has_map else 1)
+        return self.config.width * (2 if self.has_share else 1)
 
     @property
     def scale(self) -> Tensor:
@@ -235,7 +241,7 @@ class Alignment(Comparison):
 
         The outputs were made with the present share, so both halves are normalised again.
         """
-        if not self.share > 0:
+        if not self.has_share:
             return
         # Vectors of length zero stay zero: their cells are missing, or their column has no map.
         fixed_half, learned_half = outputs.output.split(self.config.width, -1)
@@ -250,7 +256,7 @@ class Alignment(Comparison):
             joined = np.concatenate(halves, -1)
             scores[share] = self.measure_score(joined, target.numpy())
         best_share = max(scores, key=scores.__getitem__)
-        self.share.fill_(best_share)
+        self.set_share(best_share)
 
     def encode(self, cells: pa.ChunkedArray, source: Source) -> tuple[Tensor, Tensor, list[Problem]]:
         """Return ids (B, K + 1): of each column's cell, and of the group (-1 if there is none).
@@ -270,7 +276,7 @@ class Alignment(Comparison):
 
     def forward(self, tokens: dict[str, Tokens]) -> Tensor:
         """Return unit vectors, (B, K, D), or (B, K, 2 D) with a share of the linear maps."""
-        has_share = not self.training and self.share > 0
+        has_share = self.has_share and not self.training
         vectors = []
         for column in self.columns:
             head = self._head(column)
@@ -471,7 +477,9 @@ class Alignment(Comparison):
         """
         present_BK = (output != 0).any(-1)
         if self.config.objective == "symile":
-            complete_BKD = torch.where(present_BK[..., None], output, self.neutral_KD)
+            # Outputs come from the CPU, wherever the model is.
+            neutral_KD = self.neutral_KD.to(output.device)
+            complete_BKD = torch.where(present_BK[..., None], output, neutral_KD)
             return complete_BKD.prod(1).sum(-1)
         if self.config.objective == "gram":
             return -_volumes(output, present_BK)
@@ -494,7 +502,7 @@ class Alignment(Comparison):
         """
         present_K = (cells_KD != 0).any(1)
         if self.config.objective == "symile":
-            neutral_KD = self.neutral_KD.detach().numpy()
+            neutral_KD = self.neutral_KD.detach().cpu().numpy()
             complete_KD = np.where(present_K[:, None], cells_KD, neutral_KD)
             query_D = complete_KD.prod(0)
         else:
@@ -515,6 +523,11 @@ class Alignment(Comparison):
 
 
 component = Alignment
+
+
+def _read_share(task: Alignment, _: object) -> None:
+    """Take over the share of the weights that were loaded."""
+    task.set_share(float(task.share))
 
 
 def field(cells: pa.ChunkedArray, number: int) -> pa.ChunkedArray:

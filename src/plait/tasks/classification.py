@@ -195,16 +195,13 @@ class Classification(Prediction):
         return ClassRows.of(p_BC.numpy(), target)
 
     def baseline(self, target: Tensor) -> Tensor:
-        """Return the logits of the classes' frequencies among these labels."""
+        """Return the logits of the classes' frequencies among these labels, whatever the class weights."""
         count_C = torch.bincount(target, minlength=len(self.classes))
         return _logits(count_C.float())
 
     def baseline_output(self) -> Tensor:
-        """Return the logits of the classes' frequencies in training, times the class weights if any."""
-        count_C = torch.tensor(self.counts, dtype=torch.float32)
-        if self.weight_C is not None:
-            count_C = count_C * self.weight_C.cpu()
-        return _logits(count_C)
+        """Return the logits of the classes' frequencies in training."""
+        return _logits(torch.tensor(self.counts, dtype=torch.float32))
 
     def mix(self, outputs: Tensor, weights: Tensor) -> Tensor:
         """Return the logits of the weighted mean of probabilities."""

@@ -6,7 +6,7 @@ B rows, M tokens of all inputs, L steps, V ids, D width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self, cast
+from typing import Annotated, Literal, Self
 
 import pyarrow as pa
 import torch
@@ -23,7 +23,7 @@ from plait.recipe.bounds import MAX_BEAM, MAX_HEADS, MAX_LAYERS, MAX_RATE, MAX_T
 from plait.table.json import JSON, read_as, read_object
 from plait.table.values import distinct, is_text, words_a_cell
 from plait.tasks.base import masked_mean
-from plait.tasks.base_text import TextOptions, TextTask
+from plait.tasks.base_text import TextOptions, TextTask, learned_spelling, spelled
 from plait.tasks.writing import decoder, pretrained_decoder
 from plait.tasks.writing.ctc import padded
 from plait.tasks.writing.decoder import SearchOptions, TextDecoder, positions
@@ -150,15 +150,17 @@ class Generation(TextTask):
     @classmethod
     def fit(cls, config: Config, cells: pa.ChunkedArray, name: str) -> Generation:
         """Learn the subwords, or take those of the pretrained network, and the length of texts."""
-        if not config.model:
-            return cast(Generation, super().fit(config, cells, name))
-        architecture, tokenizer = pretrained_decoder.files(config.model)
-        spelling = Spelling.pretrained(tokenizer, config.form)
+        architecture: Architecture = {}
+        if config.model:
+            architecture, tokenizer = pretrained_decoder.files(config.model)
+            spelling = Spelling.pretrained(tokenizer, config.form)
+        else:
+            spelling = learned_spelling(config, cells, name)
         task = cls(config, spelling, architecture=architecture)
-        task.study(task.spelled(cells, name))
+        task._study(spelled(spelling, config.longest, cells, name))
         return task
 
-    def study(self, texts: list[list[int]]) -> None:
+    def _study(self, texts: list[list[int]]) -> None:
         """Measure the longest text, and collect the answers that may be written.
 
         Raises `TrainingError` if a listed answer has letters that no training text has.
@@ -262,7 +264,7 @@ class Generation(TextTask):
     def state(self) -> JSON:
         """Return the spelling, the length of texts, and what the decoder is made from."""
         return {
-            **super().state(),
+            "spelling": self.spelling.state(),
             "longest": self.longest,
             "training_texts": self.training_texts,
             "architecture": self.architecture,

@@ -25,7 +25,7 @@ from plait.training.objective import loss_weights
 from plait.training.schedule import learning_rate
 from plait.training.step import UNLABELLED, Step, check_finite
 from plait.training.trackers import Trackers
-from plait.training.validation import Validation, shares
+from plait.training.validation import Validation, baselines, shares
 
 # Called after each epoch with its number, how many there are, and its score: the larger the better.
 Watch = Callable[[int, int, float], None]
@@ -64,6 +64,7 @@ class Training:
     stop: bool = False
     step: Step = field(init=False)
     validation: Validation = field(init=False)
+    baselines: dict[str, Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
         self.model.to(self.settings.device)
@@ -73,19 +74,17 @@ class Training:
             self._compile()
 
         # This decides which empty tokens are trained, so it comes before the optimizer is made.
-        fit_empty_cells(self.model, self.train_data)
+        self.baselines = baselines(self.train_data)
+        fit_empty_cells(self.model, self.train_data, self.baselines)
 
         target_shares = shares(self.plan, self.train_data)
         self.step = Step(self.model, self.plan, self.settings, target_shares, self.screen)
         self.validation = Validation(
-            self.model, self.train_data, self.valid_data, self.settings, target_shares
+            self.model, self.valid_data, self.settings, target_shares, self.baselines
         )
 
     def _compile(self) -> None:
-        """Compile encoders and fusions one by one.
-
-        Between them Python decides which rows have a cell, so the whole model cannot be compiled as one.
-        """
+        """Compile encoders and fusions one by one: each encoder runs on another number of rows."""
         for column in self.model.separate_columns:
             self.model.encoder(column).encoder.compile(dynamic=True)
         for target in self.model.fuser_of:

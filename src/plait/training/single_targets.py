@@ -86,7 +86,7 @@ def _score(predictor: Predictor, data: Dataset) -> dict[str, float] | None:
     if not len(data):
         return None
     ((target, task),) = predictor.tasks.items()
-    (outputs,) = predictor.outputs(data, [predictor.columns])
+    outputs = predictor.outputs(data)
     truth = data.prepared.batch.targets[target][data.rows].numpy()
     rows = task.score_rows(outputs[target].numpy(), truth)
     metric = {task.score: task.metrics[task.score]}

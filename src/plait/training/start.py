@@ -31,10 +31,8 @@ def begin(model: MultimodalModel, data: Dataset) -> None:
         if statistics is not None:
             statistics.fit(_present_cells(data, column, rows))
 
-    for target in model.targets:
-        task = model.task(target)
-        if isinstance(task, Comparison):
-            _begin_alignment(model, task, data, rows)
+    for task in model.comparisons.values():
+        _begin_alignment(model, task, data, rows)
 
 
 def _begin_alignment(model: MultimodalModel, task: Comparison, data: Dataset, rows: Tensor) -> None:
@@ -52,7 +50,7 @@ def _begin_alignment(model: MultimodalModel, task: Comparison, data: Dataset, ro
 def _tokens(model: MultimodalModel, data: Dataset, column: str, rows: Tensor) -> Iterator[Tokens]:
     """Yield the tokens of a column, batch by batch. The masks of rows without a cell are False."""
     for values, present_B in _cells(data, column, rows):
-        yield model.encoder(column).encode(values, present_B)
+        yield model.encoder(column).encode(values.packed(present_B), present_B)
 
 
 def _present_cells(data: Dataset, column: str, rows: Tensor) -> Iterator[Values]:

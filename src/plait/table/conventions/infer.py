@@ -63,7 +63,7 @@ def infer_convention(cells: pa.ChunkedArray, style: Style = UNKNOWN) -> Recognis
 
 
 def _candidates(sampled: pa.ChunkedArray) -> tuple[type[Convention], ...]:
-    """Return the conventions that strings may have. Of plain numbers, only those of eight digits are dates."""
+    """Return the conventions that strings may have. Of plain numbers, those of eight digits may be dates."""
     try:
         pc.cast(sampled, pa.float64())
     except pa.ArrowInvalid:
