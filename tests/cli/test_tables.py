@@ -69,7 +69,7 @@ def test_answers_go_into_a_folder_that_is_not_there(trained: Path, tmp_path: Pat
     assert len(read(out)) == ROWS
 
 
-def test_an_output_that_cannot_be_written_is_refused_before_the_work(
+def test_an_output_is_checked_before_the_work(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()

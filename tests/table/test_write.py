@@ -95,7 +95,7 @@ def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
     assert outside.read_text() == "precious"
 
 
-def test_an_output_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:
+def test_an_output_is_checked_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(TableError, match=r"the folder '.*file' cannot be made: File exists"):

@@ -41,7 +41,7 @@ class Modality(Component, ABC):
     may_have_sound: ClassVar[bool] = False  # cells may have audio: an input of the modality that `is_sound`
     may_be_id: ClassVar[bool] = False  # if all cells differ, they may only name their rows
     drops_constant: ClassVar[bool] = True  # a column with one value in all rows says nothing
-    conventions: ClassVar[tuple[type[Convention], ...]]  # those that a column may have, the usual one first
+    conventions: ClassVar[tuple[type[Convention], ...]] = ()  # the usual one first; any if empty
     layout: Layout
 
     @classmethod
