@@ -31,7 +31,7 @@ def test_types_are_words(kind: str, name: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "name", "line"),
     [
-        ("encoders", "lstm", "width = 64  (whole number of 1 or more)"),
+        ("encoders", "lstm", "width = 64  (whole number from 1 to 65536)"),
         ("encoders", "lstm", "dropout = 0.0  (number from 0 and below 1)"),
         ("encoders", "vgg", "channels = [16, 32, 64, 128, 256]  (list of whole numbers)"),
         ("modalities", "image", "mean = 0.5  (number or list of 3 numbers)"),
