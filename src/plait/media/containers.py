@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import mmap
 import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +26,8 @@ UNKNOWN_SIZES = (range(0x7FFF_F000, 0x8000_1000), range(0xFFFF_F000, 0x1_0000_00
 UNKNOWN_SIZE_64 = 0xFFFF_FFFF_FFFF_FFFF
 
 # an Ogg page (RFC 3533): 27 bytes of header, the lengths of its segments, the segments
-OGG_HEADER, OGG_FLAGS, OGG_SEGMENT_COUNT, OGG_LAST_PAGE = 27, 5, 26, 4
+OGG_HEADER, OGG_FLAGS, OGG_SUM, OGG_SEGMENT_COUNT, OGG_LAST_PAGE = 27, 5, 22, 26, 4
+REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # each byte with its bits reversed
 
 ID3_HEADER = 10  # bytes
 MP3_FRAME = 4096  # bytes; longer than the longest frame, which states the length of the others
@@ -217,19 +219,31 @@ def _check_size(content: Content, position: int, size: int) -> bool:
 
 
 def _ogg_states_end(content: Content) -> bool:
-    """Return whether the last page is marked as the last. Raises `BadCell` if it is not complete.
+    """Return whether the last page is marked as the last.
 
-    Recorders that are stopped, such as Android's, write no such mark.
+    Recorders that are stopped, such as Android's, write no such mark. Raises `BadCell` if the sum of a page
+    is wrong, or if the last page is not complete.
     """
-    page = content.rfind(b"OggS")
-    body = page + OGG_HEADER
-    segments = content[page + OGG_SEGMENT_COUNT] if body <= len(content) else 0
-    segment_lengths = content[body : body + segments]
-    end = body + segments + sum(segment_lengths)
-    is_last = body <= len(content) and bool(content[page + OGG_FLAGS] & OGG_LAST_PAGE)
-    if end > len(content) or not (segments or is_last):
-        raise BadCell("cut short: its end is missing")
+    is_last = False
+    page = 0
+    while page >= 0:
+        body = page + OGG_HEADER
+        segments = content[page + OGG_SEGMENT_COUNT] if body <= len(content) else 0
+        end = body + segments + sum(content[body : body + segments])
+        if body > len(content) or end > len(content):
+            raise BadCell("cut short: its end is missing")
+        if _ogg_sum(content[page:end]) != content[page + OGG_SUM : page + OGG_SUM + 4]:
+            raise BadCell("broken: a checksum in it does not match")
+        is_last = bool(content[page + OGG_FLAGS] & OGG_LAST_PAGE)
+        page = content.find(b"OggS", end)
     return is_last
+
+
+def _ogg_sum(page: bytes) -> bytes:
+    """Return the sum of a page. It is zlib's CRC with the bits of every byte in the other order."""
+    page = page[:OGG_SUM] + bytes(4) + page[OGG_SUM + 4 :]
+    crc = zlib.crc32(page.translate(REVERSED), 0xFFFF_FFFF) ^ 0xFFFF_FFFF
+    return crc.to_bytes(4, "little").translate(REVERSED)[::-1]
 
 
 @contextmanager

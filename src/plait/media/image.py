@@ -108,7 +108,7 @@ def white_level(image: Pillow.Image, stated_bits: int = 0) -> tuple[float, tuple
         if bits and bits == stated_bits:
             white = float(2**bits - 1)
         elif bits:
-            return white, (f"nearly black: they have room for 16 bits, and {bits} at most are in use",)
+            return white, (f"nearly black: of 16 bits, at most {bits} are in use",)
     if darkest < 0 or brightest > white:
         return white, (f"out of range: values outside 0 to {white:,.0f} become black or white",)
     return white, ()

@@ -54,7 +54,7 @@ BYTES_BY_FORMAT = {
 BYTES_BY_MODE = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}  # 4 for others
 
 
-# Images of more pixels are first reduced to at least twice their final size, in strips of as many pixels.
+# Images of more pixels are first reduced to at least 4 times their final size, in strips of as many pixels.
 # So only the decoded image itself is ever complete in the memory.
 LARGE = 4_000_000
 
@@ -204,31 +204,31 @@ def _coefficients(data: bytes, pixels: int) -> int:
 def _decode_any(file: bytes | str, framing: Framing) -> tuple[np.ndarray, tuple[str, ...]]:
     """Decode any image that Pillow reads to RGB, upright, bytes (H, W, 3). Return notes for the user too."""
     image = open_image(file)
-    check_sums(file)
     notes = []
     if is_animation(image):
-        notes.append("animated, of which the first frame is read")
+        notes.append("animated: only the first frame is read")
     elif image.format == "TIFF" and getattr(image, "is_animated", False):
-        notes.append("of several pages, of which the first is read")
+        notes.append("of several pages: only the first is read")
 
-    orientation = _orientation(image)
     memory = 0
     if image.format in ("JPEG", "MPO"):
         if isinstance(file, bytes):
             memory = _coefficients(file, image.width * image.height)
         image.draft(None, fitted(image.size, framing))
-    with budget().take(memory + memory_of(image, size_of(file))):
+    memory += memory_of(image, size_of(file))
+    check_sums(file)
+    with budget().take(memory):
         image.load()
         white, note = white_level(image, _stated_bits(file))
         pixels = _reduced(image, framing, white)
-    return _upright(pixels, orientation), (*notes, *note)
+    return _upright(pixels, _orientation(image)), (*notes, *note)
 
 
 def _reduced(image: Pillow.Image, framing: Framing, white: float) -> np.ndarray:
-    """Convert an image to RGB, bytes (H, W, 3). A large one is reduced to at least twice its final size."""
+    """Convert an image to RGB, bytes (H, W, 3), a large one reduced to at least 4 times its final size."""
     width, height = image.size
     final_width, final_height = fitted(image.size, framing)
-    factor = min(width // (2 * final_width), height // (2 * final_height))
+    factor = min(width // (4 * final_width), height // (4 * final_height))
     if width * height <= LARGE or factor < 2:
         return np.asarray(rgb(image, framing.background, white))
 
@@ -241,7 +241,10 @@ def _reduced(image: Pillow.Image, framing: Framing, white: float) -> np.ndarray:
 
 
 def _orientation(image: Pillow.Image) -> int:
-    """Return how EXIF says that an image lies; upright if it does not say, or is damaged."""
+    """Return how EXIF says that an image lies; upright if it does not say, or is damaged.
+
+    Pillow decodes a PNG to find out, since EXIF data may stand behind the pixels.
+    """
     with suppress(Exception):
         return int(image.getexif().get(ORIENTATION, 1))
     return 1

@@ -31,7 +31,7 @@ ANIMATED = (b"GIF8", b"\x89PNG")
 BROKEN = "broken or cut short"
 
 
-MAX_DECODED = 4_000_000_000  # pixels of an animated image, all frames together
+MAX_DECODED = 2_000_000_000  # pixels of an animated image, all frames together: about a minute
 
 
 SLACK = 0.05  # seconds that a header's duration may exceed the last packet's end
@@ -95,8 +95,9 @@ class OpenVideo:
         with guarded(BROKEN):
             if self._animation is not None:
                 check_sums(self._file)
-                with budget().take(memory_of(self._animation, size_of(self._file))):
-                    return _animated_frames(self._animation, count, framing)
+                size = size_of(self._file)
+                with budget().take(memory_of(self._animation, size)):
+                    return _animated_frames(self._animation, size, count, framing)
             stream = self._decodable_video()
             with budget().take(self._memory(stream)):
                 packets = cast("list[Packet[VideoStream]]", self._demux()[stream.index])
@@ -426,17 +427,19 @@ def frame_count(image: Pillow.Image) -> int:
     return int(getattr(image, "n_frames", 1))
 
 
-def _animated_frames(image: Pillow.Image, count: int, framing: Framing) -> Frames:
+def _animated_frames(image: Pillow.Image, file_size: int, count: int, framing: Framing) -> Frames:
     """Return frames as `OpenVideo.frames` does."""
     total = frame_count(image)
-    if total * math.prod(image.size) > MAX_DECODED:
-        raise BadCell(f"absurd size: {total:,} frames of {image.width} x {image.height} pixels")
+    pixels = total * math.prod(image.size)
+    content = f"{total:,} frames of {image.width} x {image.height} pixels"
+    if pixels > MAX_DECODED:
+        raise BadCell(f"absurd size: {content}")
+    check_bomb(pixels, file_size, content)
     numbers = _spread_frames(image, count) if total > count else list(range(total))
 
     # each frame is drawn over the one before, so Pillow must read them in order
     drawn = {number: _draw(image, number, framing) for number in sorted(set(numbers))}
-    pixels = np.stack([drawn[number] for number in numbers])
-    return Frames(pixels, total)
+    return Frames(np.stack([drawn[number] for number in numbers]), total)
 
 
 def _spread_frames(image: Pillow.Image, count: int) -> list[int]:
