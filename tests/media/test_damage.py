@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from plait.errors import BadCell, PlaitError
-from plait.media import memory, still
+from plait.media import memory, still, video
 from plait.media.cell import Cell, Media, Nowhere
 from plait.media.image import Framing
 from plait.media.loading import load_together
@@ -236,6 +236,17 @@ def test_reduced_images_look_like_others(monkeypatch: pytest.MonkeyPatch) -> Non
         expected = still.decode(content, Framing(size=32)).pixels.astype(int)
         monkeypatch.setattr(still, "LARGE", 10_000)
         assert np.abs(still.decode(content, Framing(size=32)).pixels - expected).mean() < 2
+
+
+@pytest.mark.parametrize("container", ["mp4", "h264"])
+def test_a_video_of_absurdly_many_frames_is_not_decoded(
+    container: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(video, "MAX_VIDEO", 10_000)
+    monkeypatch.setattr(video, "MAX_VIDEO_RATIO", 1)
+    content = clip(24, container, draw=lambda step, size: np.zeros((size[1], size[0], 3), np.uint8))
+    with pytest.raises(BadCell, match="absurd size: .* frames of 48 x 32 pixels"):
+        SMALL["video"].prepare(Media(content, Path()))
 
 
 def test_a_file_with_a_hole_is_not_read(tmp_path: Path) -> None:

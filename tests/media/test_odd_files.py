@@ -144,6 +144,12 @@ def test_pixels_that_are_no_numbers_are_refused(value: float) -> None:
         decode(saved(Image.fromarray(pixels), "TIFF"), FRAMING)
 
 
+def big_endian_wav(samples: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, RATE, format="WAV", endian="BIG")
+    return buffer.getvalue()
+
+
 UNMARKED = {
     "vorbis": unmarked_ogg(wav(WAVE, kind="OGG", subtype="VORBIS")),
     "opus": unmarked_ogg(encoded(WAVE, "ogg", "libopus", 48_000)),
@@ -179,9 +185,14 @@ def test_wav_files_that_are_cut_short_are_still_refused() -> None:
         read_audio(wav(np.zeros(0, np.float32)), RATE, 30.0)
 
 
-@pytest.mark.parametrize("kind", ["RF64", "W64", "AIFF", "CAF", "AU"])
+def test_a_few_samples_are_too_short() -> None:
+    with pytest.raises(BadCell, match=r"less than a millisecond|without samples"):
+        read_audio(wav(WAVE[:3], 8000), RATE, 30.0)
+
+
+@pytest.mark.parametrize("kind", ["RIFX", "RF64", "W64", "AIFF", "CAF", "AU"])
 def test_other_containers_of_samples_are_complete_or_refused(kind: str) -> None:
-    file = wav(WAVE, kind=kind)
+    file = big_endian_wav(WAVE) if kind == "RIFX" else wav(WAVE, kind=kind)
     assert read_audio(file, RATE, 30.0).seconds == pytest.approx(2.0, abs=0.01)
     for missing in (2, 30, 600, 2000, len(file) // 2):
         with pytest.raises(BadCell, match=r"cut short|without samples"):

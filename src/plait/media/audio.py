@@ -232,6 +232,10 @@ class _Pieces:
 
 def _finished(wave: np.ndarray, seconds: float) -> Recording:
     """Return a recording. Raises `BadCell` if a sample is no number, or absurdly large."""
+    # FFmpeg gives nothing for the few samples that its filter needs
+    if not len(wave):
+        raise BadCell("audio of less than a millisecond")
+
     # a damaged sample of 1e30 is finite, but its power is not
     if not np.abs(wave).max(initial=0.0) <= MAX_SAMPLE:
         raise BadCell("audio with samples that are no numbers, or absurdly large ones")

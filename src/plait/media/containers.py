@@ -63,7 +63,9 @@ class Chunks:
             position += -position % self.align
 
 
+WAVES = (b"RIFF", b"RIFX", b"RF64", b"BW64")
 RIFF = Chunks(12, b"data", "little")
+RIFX = Chunks(12, b"data", "big")
 AIFF = Chunks(12, b"SSND", "big")
 CAF = Chunks(8, b"data", "big", size_bytes=8, align=1)
 WAVE64 = Chunks(
@@ -79,9 +81,9 @@ WAVE64_GUID = bytes.fromhex("726966662e91cf11a5d628db04c10000")
 
 
 def is_wave(file: File) -> bool:
-    """Return whether a file is a WAV, or one of its kinds for more than 4 GB: RF64, BW64, Wave64."""
+    """Return whether a file is a WAV, or one of its kinds: RIFX is big-endian, RF64, BW64 and Wave64 may be larger."""
     head = _head(file)
-    return (head[:4] in (b"RIFF", b"RF64", b"BW64") and head[8:12] == b"WAVE") or head == WAVE64_GUID
+    return (head[:4] in WAVES and head[8:12] == b"WAVE") or head == WAVE64_GUID
 
 
 def source(file: File) -> io.BytesIO | mmap.mmap | str:
@@ -105,6 +107,8 @@ def checked(file: File) -> tuple[File, bool]:
         elif kind == b".snd":
             start, size = struct.unpack_from(">II", content, 4)
             return file, _check_size(content, start, size)
+        elif kind == b"RIFX" and riff_kind == b"WAVE":
+            return file, _check_samples(content, RIFX)
         elif is_wave(content):
             return _checked_wave(file, content)
         elif kind == b"FORM" and riff_kind in (b"AIFF", b"AIFC"):

@@ -28,6 +28,10 @@ from plait.media.still import check_size, check_sums, memory_of, open_image, siz
 ANIMATED = (b"GIF8", b"\x89PNG")
 
 
+# Pixels of a video, of all frames that are decoded: minutes. A still screen takes a byte for 100,000 of them.
+MAX_VIDEO, MAX_VIDEO_RATIO = 50_000_000_000, 100_000
+
+
 BROKEN = "broken or cut short"
 
 
@@ -134,6 +138,8 @@ class OpenVideo:
     ) -> tuple[list[np.ndarray], int]:
         """Return the frames at the middles of `count` segments, drawn, and the number of all frames."""
         plan = Plan.of(packets, count)
+        frames = plan.decoded if plan is not None else 2 * len(packets)
+        self._check_frames(frames, stream)
         if plan is not None:
             drawn = plan.decode(stream.codec_context, stream, draw)
             if drawn is not None:
@@ -141,6 +147,15 @@ class OpenVideo:
 
         # the timestamps do not tell the frames apart, so their numbers must
         return _decode_all(self._file, stream.index, count, draw)
+
+    def _check_frames(self, frames: int, stream: VideoStream) -> None:
+        """Raise `BadCell` if so many frames would be decoded that the file must be a bomb."""
+        width, height = stream.codec_context.width, stream.codec_context.height
+        pixels = frames * width * height
+        size = size_of(self._file)
+        if pixels > MAX_VIDEO and pixels > MAX_VIDEO_RATIO * size:
+            content = f"{frames:,} frames of {width} x {height} pixels"
+            raise BadCell(f"absurd size: {content} in {size:,} bytes, most likely a decompression bomb")
 
     def _video(self) -> VideoStream | None:
         """Return the first video stream that is not a cover image, or None."""
@@ -278,6 +293,11 @@ class Plan:
         if runs is None:
             return None
         return cls(packets, times, runs, len(shown))
+
+    @property
+    def decoded(self) -> int:
+        """The largest number of frames that `decode` decodes."""
+        return sum(last - first + 1 for first, last in self.runs)
 
     def decode(
         self, context: VideoCodecContext, stream: VideoStream, draw: _Drawer
