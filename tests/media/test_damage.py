@@ -245,7 +245,7 @@ def test_a_video_of_absurdly_many_frames_is_not_decoded(
     monkeypatch.setattr(video, "MAX_VIDEO", 10_000)
     monkeypatch.setattr(video, "MAX_VIDEO_RATIO", 1)
     content = clip(24, container, draw=lambda step, size: np.zeros((size[1], size[0], 3), np.uint8))
-    with pytest.raises(BadCell, match="absurd size: .* frames of 48 x 32 pixels"):
+    with pytest.raises(BadCell, match=r"absurd size: .* frames of 48 x 32 pixels"):
         SMALL["video"].prepare(Media(content, Path()))
 
 

@@ -81,7 +81,7 @@ WAVE64_GUID = bytes.fromhex("726966662e91cf11a5d628db04c10000")
 
 
 def is_wave(file: File) -> bool:
-    """Return whether a file is a WAV, or one of its kinds: RIFX is big-endian, RF64, BW64 and Wave64 may be larger."""
+    """Return whether a file is a WAV, or one of its kinds: big-endian (RIFX), or for more than 4 GB."""
     head = _head(file)
     return (head[:4] in WAVES and head[8:12] == b"WAVE") or head == WAVE64_GUID
 

@@ -54,9 +54,9 @@ BYTES_BY_FORMAT = {
 BYTES_BY_MODE = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}  # 4 for others
 
 
-# Images of more pixels are first reduced to at least 4 times their final size, in strips of as many pixels.
-# So only the decoded image itself is ever complete in the memory.
-LARGE = 4_000_000
+# Images of more pixels than `LARGE` are first reduced to at least 4 times their final size, in strips of
+# `STRIP` pixels. So only the decoded image itself is ever complete in the memory.
+LARGE, STRIP = 4_000_000, 500_000
 
 
 DARK = 16  # of 255; an image without a brighter pixel is as good as black
@@ -220,8 +220,9 @@ def _decode_any(file: bytes | str, framing: Framing) -> tuple[np.ndarray, tuple[
     with budget().take(memory):
         image.load()
         white, note = white_level(image, _stated_bits(file))
-        pixels = _reduced(image, framing, white)
-    return _upright(pixels, _orientation(image)), (*notes, *note)
+        upright = _upright(_reduced(image, framing, white), _orientation(image))
+        image.close()  # it must be gone before another thread takes its place
+    return upright, (*notes, *note)
 
 
 def _reduced(image: Pillow.Image, framing: Framing, white: float) -> np.ndarray:
@@ -232,7 +233,7 @@ def _reduced(image: Pillow.Image, framing: Framing, white: float) -> np.ndarray:
     if width * height <= LARGE or factor < 2:
         return np.asarray(rgb(image, framing.background, white))
 
-    rows = max(LARGE // width // factor, 1) * factor
+    rows = max(STRIP // width // factor, 1) * factor
     strips = []
     for top in range(0, height, rows):
         strip = image.crop((0, top, width, min(top + rows, height)))
