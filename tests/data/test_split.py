@@ -55,6 +55,16 @@ def test_groups_stay_together() -> None:
     assert 12 <= len(sides.valid) <= 28
 
 
+def test_a_split_says_what_share_of_rows_each_side_has() -> None:
+    groups = [0] * 60 + [1] * 40
+    sides = split(table(g=groups), SplitRecipe(group="g", valid=0.2), "y", 0)
+    share = len(sides.valid)
+    assert f"{100 - share} train ({100 - share} %), {share} valid ({share} %)" in sides.described()
+    assert "(1 of 2 validate)" in sides.how
+    assert "split.valid asks for 20%" in sides.how
+    assert "%" not in split(table(), SplitRecipe(), "y", 0).how, "shares are counted, not promised"
+
+
 def test_time_goes_forward() -> None:
     sides = split(table(), SplitRecipe(time="i", valid=0.2, test=0.1), "y", 0)
     assert sides.test.tolist() == list(range(10))  # column i counts down

@@ -295,7 +295,7 @@ def test_odd_cells_give_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[
     options = [option for option in FAST if "epochs" not in option]
     plait.fit(rows, "label", root=tmp_path, out=tmp_path / "run", overrides=[*options, "training.epochs=1"])
     messages = capsys.readouterr().err
-    assert "column 'sound': 2 cells are silent (row 3, 5)" in messages
+    assert "column 'sound': 2 cells are silent (rows 3, 5)" in messages
     assert "column 'clip': 48 cells are black in every frame looked at" in messages
     assert "column 'clip': every cell has the same content" in messages
     assert "in both the training and the validation rows" in messages

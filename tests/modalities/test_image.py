@@ -139,7 +139,8 @@ COMPLETE = {
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"hello, I am a text", "not an image"),
+        (b"hello, I am a text", "not an image: it begins with the text 'hello, I am a text'$"),
+        (b"\x00\x01\xff" * 20, "not an image: its first bytes are 00 01 ff 00 01 ff 00 01$"),
         (COMPLETE["PNG"][: len(COMPLETE["PNG"]) // 2], "broken or cut short"),
         (COMPLETE["JPEG"][: len(COMPLETE["JPEG"]) // 2], "broken or cut short"),
         (COMPLETE["GIF"][: len(COMPLETE["GIF"]) // 2], "broken or cut short"),

@@ -86,7 +86,7 @@ def test_columns_without_a_name_get_one(tmp_path: Path) -> None:
     assert read(path).data.to_pydict() == {"Unnamed: 0": [1], "x": [2], "Unnamed: 2": [3]}
 
 
-def test_csv_of_numbers_with_marks_for_none_and_a_cell_that_is_no_number(tmp_path: Path) -> None:
+def test_csv_of_numbers_with_marks_and_a_cell_that_is_no_number(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text(
         "x,y,z\n"

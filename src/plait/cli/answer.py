@@ -18,6 +18,8 @@ from plait.cli.arguments import (
     RunArgument,
     TableArgument,
 )
+from plait.console import Screen
+from plait.errors import count
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -124,7 +126,7 @@ def _write_with_files(answers: pa.Table, out: Path) -> None:
 
     answers = write.with_files(answers, out)
     write.write(answers, out)
-    typer.echo(f"{answers.num_rows:,} rows written to {out}", err=True)
+    Screen().say(f"{count(answers.num_rows, 'row')} written to {out}")
 
 
 @app.command(epilog="Example: plait embed runs/first new.csv -o vectors.parquet")
@@ -149,5 +151,5 @@ def embed(
     write.check_ending(Path(out))
     vectors = plait.load(run).embed(table, root, column, alignment)
     write.write_vectors(vectors, Path(out))
-    count, width = vectors.shape
-    typer.echo(f"{count:,} vectors of {width} numbers written to {out}", err=True)
+    rows, width = vectors.shape
+    Screen().say(f"{count(rows, 'vector')} of {width} numbers written to {out}")

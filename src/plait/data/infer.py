@@ -73,26 +73,23 @@ def split_column(
     return None
 
 
-def infer_tasks(table: Table, labels: Mapping[str, str]) -> dict[str, tuple[str, Match]]:
-    """Choose for each target, whose labels are in the column `labels[target]`, the task that fits best.
+def infer_task(target: str, labels: pa.ChunkedArray) -> tuple[str, str]:
+    """Return the task that fits the labels of a target best, and why.
 
-    Return its name and the reason. Raises `TableError` when none does.
+    Raises `TableError` when none does, or when there is no label.
     """
-    tasks = {}
-    for target, column in labels.items():
-        cells = table.column(column).drop_null()
-        matches = {}
-        for name in task_registry.names() if len(cells) else ():
-            if match := task_registry.find(name).matches(cells):
-                matches[name] = match
-        if not matches:
-            content = f"cells of type {cells.type}" if len(cells) else "no labels at all"
-            raise TableError(
-                f"target '{target}' has {content}; expected classes, numbers, texts or lists of labels"
-            )
-        best = max(matches, key=lambda name: matches[name].score)
-        tasks[target] = best, matches[best]
-    return tasks
+    cells = labels.drop_null()
+    matches = {}
+    for name in task_registry.names() if len(cells) else ():
+        if match := task_registry.find(name).matches(cells):
+            matches[name] = match
+    if not matches:
+        content = f"cells of type {cells.type}" if len(cells) else "no labels at all"
+        raise TableError(
+            f"target '{target}' has {content}; expected classes, numbers, texts or lists of labels"
+        )
+    best = max(matches, key=lambda name: matches[name].score)
+    return best, matches[best].reason
 
 
 def _role(
@@ -110,11 +107,11 @@ def _role(
     if name in targets:
         return "target", "asked for"
     if name == split.column:
-        return "split", "said by the recipe"
+        return "split", "set in the recipe"
     if name == split.group:
-        return "group", "said by the recipe"
+        return "group", "set in the recipe"
     if recipe and recipe.role not in (None, "input"):
-        return recipe.role, "said by the recipe"
+        return recipe.role, "set in the recipe"
     if recipe and (recipe.modality or recipe.role):
         return None
     sides = _sides(name, table.column(name), split)
@@ -123,9 +120,7 @@ def _role(
 
 def _with_role(table: Table, name: str, role: Role, reason: str) -> Column:
     cells = table.column(name)
-    return Column(
-        name=name, role=role, reason=reason, missing=cells.null_count, distinct=_distinct(cells.drop_null())
-    )
+    return Column(name=name, role=role, reason=reason, missing=cells.null_count)
 
 
 def _input(table: Table, name: str, recipe: ColumnRecipe | None, rows: np.ndarray) -> Column:
@@ -133,11 +128,11 @@ def _input(table: Table, name: str, recipe: ColumnRecipe | None, rows: np.ndarra
     everywhere = table.column(name)
     cells = everywhere.take(pa.array(rows)) if len(rows) < len(table) else everywhere
     filled = cells.drop_null()
-    facts = {"name": name, "missing": everywhere.null_count, "distinct": _distinct(filled)}
+    facts = {"name": name, "missing": everywhere.null_count}
 
     if recipe and recipe.modality:
         modalities.find(recipe.modality.name)
-        return Column(role="input", modality=recipe.modality.name, reason="said by the recipe", **facts)
+        return Column(role="input", modality=recipe.modality.name, reason="set in the recipe", **facts)
     if not len(filled):
         all_empty = everywhere.null_count == len(table)
         reason = "no cell has a value" if all_empty else "no row that trains has a value"
@@ -208,18 +203,18 @@ def _sounds(
 def _sound_of_recipe(column: Column, recipe: ColumnRecipe) -> Column:
     role = recipe.role or "input"
     modality = _sound_modality() if role == "input" else None
-    return Column(name=column.name + SOUND, role=role, modality=modality, reason="said by the recipe")
+    return Column(name=column.name + SOUND, role=role, modality=modality, reason="set in the recipe")
 
 
 def _sound_of_video(table: Table, column: Column, rows: np.ndarray) -> list[Column]:
-    """Return the sound of a column of videos if some of those that are looked at have one."""
+    """Return the audio of a column of videos if some of those that are looked at have it."""
     assert column.modality is not None
     filled = table.column(column.name).take(pa.array(rows)).drop_null()
     source = Source(column.name, table.root)
     heard, looked = modalities.find(column.modality).hears(filled, source)
     if not heard:
         return []
-    reason = f"{heard} of {looked} clips looked at have a sound"
+    reason = f"{heard} of {looked} videos looked at have audio"
     return [Column(name=column.name + SOUND, role="input", modality=_sound_modality(), reason=reason)]
 
 

@@ -16,6 +16,7 @@ from plait.data.plan_tasks import find_targets
 from plait.data.prepare import prepare
 from plait.data.preprocessing import Preprocessing
 from plait.data.split import Split
+from plait.errors import count
 from plait.modalities.base import modalities
 from plait.recipe.recipe import Recipe
 from plait.table import problems as check
@@ -53,7 +54,7 @@ class Inspection:
         """Print itself, and return itself."""
         screen = screen or Screen(out=True)
         rows = [self._row(column) for column in self.schema]
-        title = f"{self.table}: {self.schema.rows:,} rows, {len(rows)} columns"
+        title = f"{self.table}: {count(self.schema.rows, 'row')}, {count(len(rows), 'column')}"
         screen.table(title, ["column", "is", "missing ", "because"], rows)
         if self.problems:
             self._show_problems(screen)
@@ -77,9 +78,8 @@ class Inspection:
             rows.append([str(problem.row), problem.column, problem.reason, problem.file])
 
         number = len(self.problems)
-        count = f"{number:,} cells" if number > 1 else "1 cell"
         note = f", of which the first {SHOWN}" if number > SHOWN else ""
-        title = f"\n{count} cannot be read and would count as missing{note}"
+        title = f"\n{count(number, 'cell')} cannot be read and would be treated as missing{note}"
         screen.table(title, ["row ", "column", "reason", "file"], rows)
 
 

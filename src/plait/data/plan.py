@@ -20,7 +20,7 @@ from plait.data.plan_ensemble import EnsemblePlan, plan_ensemble
 from plait.data.plan_tasks import Targets, aligned_columns, components, find_targets, plan_tasks
 from plait.data.plan_training import TrainingPlan, plan_training
 from plait.data.split import NO_ROWS, Split, split
-from plait.errors import RecipeError, TrainingError
+from plait.errors import RecipeError, TrainingError, count
 from plait.fusion.base import fusions
 from plait.modalities.base import modalities
 from plait.recipe.recipe import Recipe
@@ -135,7 +135,7 @@ class Plan:
 
     def light(self) -> Plan:
         """Leave out columns of media and texts whose encoders would have to be trained."""
-        names = [name for name, column in self.columns.items() if column.frozen or column.plain]
+        names = [name for name, column in self.columns.items() if column.frozen or column.light]
         return replace(self, columns=self._columns(names))._numbered()
 
     def words_only(self) -> Plan:
@@ -294,8 +294,8 @@ def _labelled(sides: Split, has_label: np.ndarray, learn_unlabelled: bool) -> Sp
     )
     if len(rows.train) < 2:
         raise TrainingError(
-            f"expected two or more labelled rows to train on, found {len(rows.train)} (of {len(has_label)} "
-            f"rows, split {rows.how})"
+            f"expected two or more labelled rows to train on, found {len(rows.train)} (of "
+            f"{count(len(has_label), 'row')}, split {rows.how})"
         )
     return rows
 
@@ -314,5 +314,5 @@ def _plan_model(recipe: ModelRecipe, targets: Targets) -> ModelRecipe:
 
 def _all_frozen(columns: Mapping[str, ColumnPlan]) -> bool:
     """Return whether there are media or texts, and none of their encoders is trained."""
-    media_and_texts = [column for column in columns.values() if not column.plain]
+    media_and_texts = [column for column in columns.values() if not column.light]
     return bool(media_and_texts) and all(column.frozen for column in media_and_texts)

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from plait.data.infer import infer_tasks
+import pyarrow as pa
+from pydantic import ValidationError
+
+from plait.data.infer import infer_task
 from plait.errors import RecipeError, TableError, nearest
 from plait.modalities.base import modalities as modality_registry
+from plait.recipe.explain import explain
 from plait.recipe.recipe import Recipe
 from plait.recipe.registry import Choice
 from plait.table.schema import Schema
 from plait.table.table import Table
-from plait.tasks.base import Task
+from plait.tasks.base import Task, TaskOptions
 from plait.tasks.base import tasks as task_registry
-from plait.tasks.base_prediction import Prediction
 
 
 @dataclass(frozen=True)
@@ -49,32 +52,75 @@ def find_targets(table: Table, recipe: Recipe, names: Sequence[str]) -> Targets:
     """
     if not len(table):
         raise TableError(f"{table.name} has no rows")
+    _check_options(recipe)
     alignments = _named_alignments(recipe)
-    targets = _target_names(recipe, names, alignments)
+    targets = _target_names(recipe, names, alignments, table)
     labels = {target: _label_column(recipe, target) for target in targets}
 
     tasks = {}
     reasons = {}
-    for target, (inferred, match) in infer_tasks(table, labels).items():
-        choice = recipe.tasks.get(target, Choice(name=inferred))
-        tasks[target] = choice.name
-        reasons[target] = match.reason if choice.name == inferred else "said by the recipe"
+    for target, column in labels.items():
+        tasks[target], reasons[target] = _task(recipe, target, table.column(column))
 
     hidden = _hidden_labels(recipe, labels, alignments)
     return Targets(labels, tasks, reasons, alignments, hidden)
 
 
-def _target_names(recipe: Recipe, names: Sequence[str], alignments: Mapping[str, list[str]]) -> list[str]:
+def _check_options(recipe: Recipe) -> None:
+    """Raise `RecipeError` for options of a task that are wrong by themselves, before any of them is read."""
+    for target, choice in recipe.tasks.items():
+        if choice.name:
+            defaults = recipe.task_defaults.get(choice.name, {})
+            task_registry.configure(choice.name, {**defaults, **choice.options})
+            continue
+        # the labels tell which task it is, and only these options tell where they are
+        shared = {name: choice.options[name] for name in TaskOptions.model_fields if name in choice.options}
+        try:
+            TaskOptions(**shared)
+        except ValidationError as error:
+            raise RecipeError(explain(error, TaskOptions, f"task '{target}'")) from error
+
+
+def _task(recipe: Recipe, target: str, labels: pa.ChunkedArray) -> tuple[str, str]:
+    """Return a target's task, and why it has this one: the recipe names it, or its labels suggest it."""
+    choice = recipe.tasks.get(target)
+    if choice is None or not choice.name:
+        return infer_task(target, labels)
+    if labels.null_count == len(labels):
+        raise TableError(f"target '{target}' has no labels at all; expected labels for {choice.name}")
+    if task_registry.find(choice.name).may_stratify and pa.types.is_nested(labels.type):
+        raise TableError(
+            f"target '{target}' has cells of type {labels.type}; {choice.name} expects one class in a cell"
+        )
+    return choice.name, "set in the recipe"
+
+
+def _choice(recipe: Recipe, target: str, task: str) -> Choice:
+    """Return a target's task with the recipe's options."""
+    choice = recipe.tasks.get(target)
+    return Choice(name=task, **(choice.options if choice else {}))
+
+
+def _target_names(
+    recipe: Recipe, names: Sequence[str], alignments: Mapping[str, list[str]], table: Table
+) -> list[str]:
     """Return the named targets, and the recipe's tasks that have labels.
 
-    Beside named targets, a task of the recipe counts only if it says which column has its labels.
+    Beside named targets, a task of the recipe counts only if it says which column has its labels. Others may
+    belong to columns that are no targets this time. Raises `RecipeError` if there is no such column.
     """
     targets = list(names)
+    columns = table.data.column_names
     for name, choice in recipe.tasks.items():
         if name in alignments or name in targets:
             continue
         if not names or choice.options.get("column"):
             targets.append(name)
+        elif name not in columns:
+            raise RecipeError(
+                f"recipe: the task '{name}' is neither a target nor a column of {table.name}: "
+                f"{nearest(name, [*names, *columns])}"
+            )
     if "problem" in targets:
         raise RecipeError(
             "a target cannot be named 'problem': predictions have a column of that name; rename yours"
@@ -108,8 +154,7 @@ def plan_tasks(recipe: Recipe, targets: Targets, schema: Schema) -> dict[str, Ch
     """
     choices = {}
     for target, name in targets.tasks.items():
-        choice = recipe.tasks.get(target, Choice(name=name))
-        choices[target] = _with_inputs(target, choice, schema)
+        choices[target] = _with_inputs(target, _choice(recipe, target, name), schema)
     _check_best_by(recipe, [*choices, *targets.alignments])
     for target, choice in choices.items():
         _check_inputs(target, targets.labels[target], choice, recipe, schema)
@@ -181,7 +226,7 @@ def _named_alignments(recipe: Recipe) -> dict[str, list[str]]:
     """Return the columns that the recipe names for each task without a target; none if it names none."""
     alignments = {}
     for name, choice in recipe.tasks.items():
-        if task_registry.find(choice.name).has_target:
+        if not choice.name or task_registry.find(choice.name).has_target:
             continue
         if choice.options.get("column"):
             raise RecipeError(f"task '{name}' compares columns, its inputs, and has no labels in another one")
@@ -249,7 +294,7 @@ def _check_inputs(target: str, label: str, choice: Choice, recipe: Recipe, schem
 
 def _check_training(recipe: Recipe, choices: Mapping[str, Choice], targets: Targets) -> None:
     """Raise `RecipeError` where tasks without a fused vector are asked for what only that allows."""
-    predicts = any(issubclass(task, Prediction) for task in components(choices))
+    predicts = any(task.fuses for task in components(choices))
     if recipe.training.unlabelled and not predicts:
         raise RecipeError(
             "training.unlabelled learns from rows without a label, which these tasks cannot: leave it out"
@@ -257,7 +302,7 @@ def _check_training(recipe: Recipe, choices: Mapping[str, Choice], targets: Targ
     alignments = {name: recipe.tasks[name] for name in targets.alignments}
     all_choices = {**alignments, **choices}
     for name, choice in all_choices.items():
-        if issubclass(task_registry.find(choice.name), Prediction):
+        if task_registry.find(choice.name).fuses:
             continue
         if recipe.training.mixup:
             raise RecipeError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -25,8 +26,6 @@ from plait.table.table import Progress, Source, Table
 from plait.table.values import is_list
 from plait.tasks.base import Task
 from plait.tasks.base import tasks as task_registry
-
-CONVOLVED = ("grid", "frames", "spectrogram", "wave")  # layouts whose encoders convolve
 
 
 @dataclass
@@ -145,7 +144,7 @@ class Preprocessing:
         """Return whether an encoder that is trained convolves, which decides what settings are fast."""
         for column, modality in self.inputs.items():
             is_trained = not plan.columns[column].frozen
-            if is_trained and modality.layout.kind in CONVOLVED:
+            if is_trained and modality.layout.is_convolved:
                 return True
         return False
 
@@ -235,14 +234,13 @@ def _labels(table: Table, task: Task | type[Task], columns: list[str]) -> pa.Chu
 def load(modalities: list[Modality], cells: pa.ChunkedArray, sources: list[Source]) -> list[Loaded]:
     """Read a column as tensors, once for each modality. A column of nulls may have any type."""
     if len(cells) and cells.null_count == len(cells):
-        return [_nothing(modality, len(cells)) for modality in modalities]
+        return [modality.absent(len(cells)) for modality in modalities]
     if pa.types.is_null(cells.type):  # a table without rows
         cells = pc.cast(cells, pa.string())
 
-    # a video and its sound are decoded from one reading of the file
-    media = [modality for modality in modalities if isinstance(modality, MediaModality)]
-    if len(media) > 1:
-        return load_together(media, cells, sources)
+    # only a file has several inputs: a video and its sound are decoded from one reading
+    if len(modalities) > 1:
+        return load_together(cast(list[MediaModality], modalities), cells, sources)
 
     columns = []
     for modality, source in zip(modalities, sources, strict=True):
@@ -259,31 +257,3 @@ def _loaded(modality: Modality, cells: pa.ChunkedArray, source: Source) -> Loade
         raise TableError(
             f"column '{source.column}' is of type {cells.type}, which {name} cannot read: {error}"
         ) from error
-
-
-def _nothing(modality: Modality, rows: int) -> Loaded:
-    """Return a column without any cell, in the shape that the modality's encoder reads."""
-    layout = modality.layout
-    present = torch.zeros(rows, dtype=torch.bool)
-    if layout.kind == "index":
-        return Loaded(Values(torch.zeros(rows, dtype=torch.long)), present)
-    if layout.kind == "vector":
-        return Loaded(Values(torch.zeros(rows, *layout.size)), present)
-    if isinstance(modality, MediaModality):
-        return Loaded(_no_media(modality, rows), present)
-
-    # a sequence of ids has one step at least, and no valid one
-    ids = torch.zeros(rows, 1, dtype=torch.int32)
-    length_B = torch.zeros(rows, dtype=torch.long)
-    return Loaded(Values(ids, length_B), present)
-
-
-def _no_media(modality: MediaModality, rows: int) -> Values:
-    """Return empty cells of media that share one row of memory: a table may lack a column of large images."""
-    shape = modality.shape
-    length_B = None
-    if modality.ragged:
-        shape = (1, *shape[1:])
-        length_B = torch.zeros(rows, dtype=torch.long)
-    one_cell = torch.zeros(1, *shape, dtype=modality.dtype)
-    return Values(one_cell.expand(rows, *shape), length_B)

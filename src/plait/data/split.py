@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import field
 from typing import Annotated
 
@@ -12,7 +13,7 @@ import pyarrow.compute as pc
 from pydantic import PlainSerializer, PlainValidator
 from pydantic.dataclasses import dataclass
 
-from plait.errors import RecipeError, TableError
+from plait.errors import RecipeError, TableError, count
 from plait.recipe.sections import SplitRecipe
 from plait.table.table import Table
 
@@ -59,6 +60,7 @@ def _row_numbers(rows: object) -> np.ndarray:
 
 RowNumbers = Annotated[np.ndarray, PlainValidator(_row_numbers), PlainSerializer(as_ranges, return_type=str)]
 NO_ROWS = np.zeros(0, dtype=np.int64)
+NOTABLE = 0.05  # difference between the share of validation rows and the one asked for that is pointed out
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +86,21 @@ class Split:
         named = {"train": self.train, "valid": self.valid, "test": self.test}
         return {name: rows.tolist() for name, rows in named.items() if len(rows)}
 
+    def described(self) -> str:
+        """Return how many rows each side has, the share that this is, and how they were split."""
+        counts = {name: len(rows) for name, rows in self.sides().items()}
+        sides = [f"{number:,} {name} ({share(number, counts)})" for name, number in counts.items()]
+        return f"{', '.join(sides)}; {self.how}"
+
+
+def share(number: int, counts: Mapping[str, int]) -> str:
+    """Return the share that a side has of the rows of all sides.
+
+    >>> share(31, {"train": 69, "valid": 31})
+    '31 %'
+    """
+    return f"{number / sum(counts.values()):.0%}".replace("%", " %")
+
 
 def split(table: Table, recipe: SplitRecipe, stratify: str, seed: int) -> Split:
     """Split a table as the recipe asks. `stratify` names a column of classes, or none if empty.
@@ -104,7 +121,7 @@ def split(table: Table, recipe: SplitRecipe, stratify: str, seed: int) -> Split:
     else:
         sides = _at_random(table, recipe, stratify, seed)
     if not len(sides.train):
-        raise TableError(f"no rows are left to train on: {len(table)} rows, split {sides.how}")
+        raise TableError(f"no rows are left to train on: {count(len(table), 'row')}, split {sides.how}")
     return sides
 
 
@@ -140,6 +157,8 @@ def folds(
 def _codes(table: Table, column: str, rows: np.ndarray) -> np.ndarray:
     """Return a number for each different cell of a column."""
     cells = table.column(column).take(pa.array(rows))
+    if pa.types.is_nested(cells.type):
+        raise TableError(f"rows cannot be grouped by '{column}', whose cells are of type {cells.type}")
     codes: np.ndarray = (
         pc.dictionary_encode(cells, null_encoding="encode").combine_chunks().indices.to_numpy()
     )
@@ -152,9 +171,7 @@ def _at_random(table: Table, recipe: SplitRecipe, stratify: str, seed: int) -> S
     rows = np.arange(len(table))
     train, valid, test = _shuffled(rows, recipe.valid, recipe.test, labels, seed)
 
-    how = [f"{recipe.valid:.0%} at random to validate"]
-    if recipe.test:
-        how.append(f"{recipe.test:.0%} to test")
+    how = ["at random"]
     if stratify:
         how.append("classes in equal shares")
     how.append(f"seed {seed}")
@@ -189,13 +206,13 @@ def _by_column(table: Table, recipe: SplitRecipe, column: str, stratify: str, se
         without_test = recipe.model_copy(update={"test": 0.0})
         sides = _by_group(table.take(train), without_test, recipe.group, seed)
         train, valid = train[sides.train], train[sides.valid]
-        how += f", and {recipe.valid:.0%} of its training rows, in {sides.how}, to validate"
+        how += f", validation rows out of its training rows {sides.how}"
     elif not len(valid) and recipe.valid:
         labels = table.column(stratify).take(pa.array(train)) if stratify else None
         places = np.arange(len(train))
         train_places, valid_places, _ = _shuffled(places, recipe.valid, 0.0, labels, seed)
         train, valid = train[train_places], train[valid_places]
-        how += f", and {recipe.valid:.0%} of its training rows to validate"
+        how += f", validation rows out of its training rows at random, seed {seed}"
     return Split(train, valid, test, how)
 
 
@@ -227,11 +244,15 @@ def _by_group(table: Table, recipe: SplitRecipe, column: str, seed: int) -> Spli
     validates = ~tests & (rows_before < train_begin)
     is_test = np.isin(groups, order[tests])
     is_valid = np.isin(groups, order[validates])
+
+    how = f"by whole groups of '{column}' ({validates.sum():,} of {len(order):,} validate), seed {seed}"
+    if abs(is_valid.mean() - recipe.valid) > NOTABLE:
+        how += f"; split.valid asks for {recipe.valid:.0%}, but large groups are not cut"
     return Split(
         train=np.flatnonzero(~is_test & ~is_valid),
         valid=np.flatnonzero(is_valid),
         test=np.flatnonzero(is_test),
-        how=f"whole groups of '{column}', seed {seed}",
+        how=how,
     )
 
 

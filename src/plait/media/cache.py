@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from plait.console import Screen
-from plait.errors import PlaitError
+from plait.errors import PlaitError, count
 from plait.media.cell import Cell
 
 LIMIT = 20e9  # bytes on disk; less where a tenth of the free space is less
@@ -67,9 +67,9 @@ class Usage:
 
     def show(self) -> Usage:
         """Print the usage on screen, and return it."""
-        cells = f"{self.cells:,} prepared cells, {self.bad:,} of them unreadable"
+        cells = f"{count(self.cells, 'prepared cell')}, {self.bad:,} of them unreadable"
         size = f"{self.bytes / 1e9:.2f} of at most {self.limit / 1e9:.1f} GB"
-        Screen(out=True).say(f"{self.folder}: {cells}; {size} in {self.packs:,} packs")
+        Screen(out=True).say(f"{self.folder}: {cells}; {size} in {count(self.packs, 'pack')}")
         return self
 
 

@@ -23,6 +23,9 @@ from plait.table.json import JSON
 MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs: about 13,000 x 13,000
 
 
+LARGEST = 1000  # of a mean or a standard deviation: pixels lie in 0..1
+
+
 DEEP = frozenset({"I;16", "I;16B", "I;16L", "I"})  # Pillow's modes of 16 bits and more
 
 
@@ -37,7 +40,7 @@ class Framing(Options):
     """
 
     size: int = Field(96, ge=8, le=2048, description="width and height in pixels")
-    fit: Literal["pad", "crop", "stretch"] = "pad"
+    fit: Literal["pad", "crop", "stretch"] = Field("pad", description="how it becomes square (see above)")
     background: int = Field(
         255, ge=0, le=255, description="grey behind transparent pixels and around padded images"
     )
@@ -62,8 +65,15 @@ class Framing(Options):
     @field_validator("std")
     @classmethod
     def _above_zero(cls, value: float | tuple[float, float, float]) -> float | tuple[float, float, float]:
-        if np.min(value) <= 0:
-            raise ValueError("expected numbers above 0")
+        if np.min(value) <= 0 or np.max(value) > LARGEST:
+            raise ValueError(f"expected numbers above 0, of at most {LARGEST}")
+        return value
+
+    @field_validator("mean")
+    @classmethod
+    def _near_pixels(cls, value: float | tuple[float, float, float]) -> float | tuple[float, float, float]:
+        if np.max(np.abs(value)) > LARGEST:
+            raise ValueError(f"expected numbers from -{LARGEST} to {LARGEST}")
         return value
 
     def prepares(self) -> JSON:

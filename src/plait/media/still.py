@@ -99,13 +99,21 @@ def open_image(file: bytes | str) -> Pillow.Image:
         try:
             image = Pillow.open(io.BytesIO(file) if isinstance(file, bytes) else file)
         except UnidentifiedImageError:
-            raise BadCell(f"not an image (it begins with {_head(file)[:8]!r})") from None
+            raise BadCell(f"not an image: {_beginning(_head(file))}") from None
         except Pillow.DecompressionBombError:
             raise BadCell(f"absurd size: more than {MAX_PIXELS:,} pixels") from None
         if image.format in UNREAD:
             raise BadCell(f"not an image that can be read: {UNREAD[image.format]}")
         check_size(image.size)
         return image
+
+
+def _beginning(head: bytes) -> str:
+    """Say in words what a file begins with: its text if it is one, else its bytes in hexadecimal."""
+    text = head.decode("utf-8", "ignore")
+    if text.isprintable() and len(text) >= len(head) - 4:
+        return f"it begins with the text '{text}'"
+    return f"its first bytes are {head[:8].hex(' ')}"
 
 
 def is_heif(file: bytes | str) -> bool:
@@ -142,9 +150,9 @@ def size_of(file: bytes | str) -> int:
 
 def _head(file: bytes | str) -> bytes:
     if isinstance(file, bytes):
-        return file[:16]
+        return file[:24]
     with open(file, "rb") as opened_file:
-        return opened_file.read(16)
+        return opened_file.read(24)
 
 
 def _read_heif() -> None:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import torch
 
 from plait.nn.batch import Layout, Loaded, Values
-from plait.recipe.registry import Component, Registry
+from plait.recipe.registry import Component, Registry, hook
 from plait.table.json import JSON
 from plait.table.table import Source
 
@@ -33,7 +33,7 @@ class Modality(Component, ABC):
     encoder: ClassVar[str]  # the default encoder of a column
     words: ClassVar[str] = ""  # the encoder that counts words and n-grams, if there is one
     media: ClassVar[bool] = False  # cells are files or bytes
-    tabular: ClassVar[bool] = False  # cells are plain: all such columns of a table are one block
+    plain: ClassVar[bool] = False  # all such columns of a table are one block
     is_text: ClassVar[bool] = False  # cells are texts of any length
     is_label: ClassVar[bool] = False  # cells are short names out of a few
     is_sound: ClassVar[bool] = False  # cells are recordings
@@ -51,6 +51,7 @@ class Modality(Component, ABC):
         """
 
     @classmethod
+    @hook
     def hears(cls, cells: pa.ChunkedArray, source: Source) -> tuple[int, int]:
         """Return how many cells of a sample have audio, and the size of the sample."""
         return 0, 0
@@ -67,6 +68,16 @@ class Modality(Component, ABC):
         A bad cell never raises: it becomes a problem, and counts as missing.
         """
 
+    @abstractmethod
+    def absent(self, rows: int) -> Loaded:
+        """Return a column without any cell, in the shape that the modality's encoder reads."""
+
+    @property
+    @abstractmethod
+    def identity(self) -> str:
+        """What decides how a cell is prepared, besides the options; empty if nothing does."""
+
+    @hook
     def transform(self, values: Values, generator: torch.Generator | None) -> Values:
         """Return a batch as the encoder takes it. Training gives a generator, by which it is augmented."""
         return values
@@ -79,6 +90,19 @@ class Modality(Component, ABC):
     @abstractmethod
     def from_state(cls, config: Any, state: JSON) -> Modality:
         """Build the fitted modality from what `state` returned."""
+
+
+class ValueModality(Modality):
+    """A modality whose cells are values that lie in the table itself: numbers, names, dates, texts."""
+
+    def absent(self, rows: int) -> Loaded:
+        """Return a column without any cell."""
+        return Loaded(self.layout.absent(rows), torch.zeros(rows, dtype=torch.bool))
+
+    @property
+    def identity(self) -> str:
+        """Nothing but the options decides how a value is prepared."""
+        return ""
 
 
 modalities = Registry[Modality]("modalities")

@@ -18,7 +18,7 @@ from plait.media.cell import Cell, Media, holds_file, is_bytes, is_file, is_miss
 from plait.media.guard import guarded, without_warnings
 from plait.media.loading import load_together
 from plait.modalities.base import Match, Modality
-from plait.nn.batch import Loaded
+from plait.nn.batch import Loaded, Values
 from plait.table.json import JSON
 from plait.table.table import Source
 from plait.table.values import is_list, is_text, items, sample
@@ -71,6 +71,17 @@ class MediaModality(Modality):
     def load(self, cells: pa.ChunkedArray, source: Source) -> Loaded:
         """Prepare every cell, or read it from the cache."""
         return load_together([self], cells, [source])[0]
+
+    def absent(self, rows: int) -> Loaded:
+        """Return empty cells that share one row of memory: a table may lack a column of large images."""
+        shape = self.shape
+        length_B = None
+        if self.ragged:
+            shape = (1, *shape[1:])
+            length_B = torch.zeros(rows, dtype=torch.long)
+        one_cell = torch.zeros(1, *shape, dtype=self.dtype)
+        values = Values(one_cell.expand(rows, *shape), length_B)
+        return Loaded(values, torch.zeros(rows, dtype=torch.bool))
 
     def state(self) -> JSON:
         """Return an empty state: nothing is learned."""

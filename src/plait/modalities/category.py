@@ -8,8 +8,10 @@ import pyarrow.compute as pc
 import torch
 from pydantic import Field
 
-from plait.modalities.base import Match, Modality
+from plait.errors import count
+from plait.modalities.base import Match, ValueModality
 from plait.nn.batch import Layout, Loaded, Values
+from plait.recipe.bounds import MAX_IDS, MAX_INT32
 from plait.recipe.registry import Options
 from plait.table.json import JSON, read_as
 from plait.table.table import Source
@@ -21,11 +23,21 @@ class Config(Options):
     unseen.
     """
 
-    max_values: int = Field(1000, ge=1)
-    min_count: int = Field(1, ge=1)
+    max_values: int = Field(
+        1000,
+        ge=1,
+        le=MAX_IDS,
+        description="values that have a vector of their own, at most; the rarest share one",
+    )
+    min_count: int = Field(
+        1,
+        ge=1,
+        le=MAX_INT32,
+        description="times that a value must be seen in training to have a vector of its own",
+    )
 
 
-class Category(Modality):
+class Category(ValueModality):
     """A column of categories.
 
     A value that training did not see is not missing: it has an index of its own, 0. The encoder learns to
@@ -34,7 +46,7 @@ class Category(Modality):
 
     options = Config
     encoder = "tabular"
-    tabular = True
+    plain = True
     is_label = True
     may_be_id = True
 
@@ -47,16 +59,17 @@ class Category(Modality):
         """Recognise booleans, dictionaries, and strings that repeat."""
         kind = cells.type
         if pa.types.is_boolean(kind) or pa.types.is_dictionary(kind):
-            return Match(1.0, f"{distinct(_strings(cells)):,} different values")
+            return Match(1.0, count(distinct(_strings(cells)), "different value"))
         if not is_text(cells):
             return None
         different, words = distinct(cells), words_a_cell(cells)
+        counts = f"{count(different, 'different value')} in {count(len(cells), 'cell')}"
         repeated = different <= max(20, len(cells) ** 0.5) and different <= len(cells) / 2
         if repeated:
-            return Match(0.7, f"{different:,} different values in {len(cells):,} cells")
+            return Match(0.7, counts)
         # names of two words or more share words with other names: they are texts
         if words < 2 and different <= len(cells) / 2:
-            return Match(0.5, f"short strings, {different:,} different values in {len(cells):,} cells")
+            return Match(0.5, f"short strings, {counts}")
         return None
 
     @classmethod

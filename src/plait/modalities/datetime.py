@@ -6,8 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from pydantic import Field
 
-from plait.modalities.base import Match, Modality
+from plait.modalities.base import Match, ValueModality
 from plait.nn.batch import Layout, Loaded, Values
 from plait.recipe.registry import Options
 from plait.table.json import JSON, read_as
@@ -50,11 +51,15 @@ class Config(Options):
     two digits (`%y`) are those from 1950 to 2049.
     """
 
-    cycles: bool = True
-    format: str = ""
+    cycles: bool = Field(
+        True, description="add where in the year, the month, the week and the day a date lies"
+    )
+    format: str = Field(
+        "", description="how strings are read, as in %d/%m/%Y; if empty, the format that fits most cells"
+    )
 
 
-class Datetime(Modality):
+class Datetime(ValueModality):
     """A column of dates or times, as Arrow dates and timestamps or as strings of one format.
 
     Features: the position in the training rows' span (0 at its middle, -1 and 1 at its ends, bounded to
@@ -64,7 +69,7 @@ class Datetime(Modality):
 
     options = Config
     encoder = "tabular"
-    tabular = True
+    plain = True
 
     def __init__(self, config: Config, first: float, last: float, form: str) -> None:
         self.config, self.first, self.last, self.form = config, first, last, form

@@ -9,7 +9,7 @@ import pyarrow as pa
 import torch
 from pydantic import Field
 
-from plait.modalities.base import Match, Modality
+from plait.modalities.base import Match, ValueModality
 from plait.nn.batch import Layout, Loaded, Values
 from plait.recipe.registry import Options
 from plait.table.json import JSON, read_as
@@ -23,11 +23,18 @@ class Config(Options):
     number. For learned periodic embeddings see the option `periodic` of the encoder `tabular`.
     """
 
-    embedding: Literal["quantile", "none"] = "quantile"
-    bins: int = Field(16, ge=2, le=256)
+    embedding: Literal["quantile", "none"] = Field(
+        "quantile", description="add a piecewise-linear encoding to the scaled number, or nothing"
+    )
+    bins: int = Field(
+        16,
+        ge=2,
+        le=256,
+        description="intervals of the piecewise-linear encoding, with as many training rows in each",
+    )
 
 
-class Number(Modality):
+class Number(ValueModality):
     """A column of numbers, scaled to (x - median) / spread.
 
     They are then bounded to (-3, 3) by x / sqrt(1 + (x/3)^2), as in RealMLP (Holzmueller et al. 2024): an
@@ -38,7 +45,7 @@ class Number(Modality):
 
     options = Config
     encoder = "tabular"
-    tabular = True
+    plain = True
     may_be_id = True
 
     def __init__(self, config: Config, median: float, spread: float, edges: list[float]) -> None:

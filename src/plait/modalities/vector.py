@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from pydantic import Field
 
-from plait.modalities.base import Match, Modality
+from plait.modalities.base import Match, ValueModality
 from plait.nn.batch import Layout, Loaded, Values
 from plait.recipe.registry import Options
 from plait.table.json import JSON, read_as
@@ -26,10 +27,12 @@ class Config(Options):
     change nothing (`none`).
     """
 
-    scaling: Literal["standardise", "unit", "none"] = "standardise"
+    scaling: Literal["standardise", "unit", "none"] = Field(
+        "standardise", description="what is done to the entries of a vector (see above)"
+    )
 
 
-class Vector(Modality):
+class Vector(ValueModality):
     """A column of equally long lists of numbers.
 
     A vector of another length, or with an entry that is not finite or beyond `LARGEST`, is a problem and

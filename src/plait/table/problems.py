@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from plait.errors import BadCellsError
+from plait.errors import BadCellsError, count
 
 # a larger share of bad cells in a column is a mistake of ours or the user's, most likely a wrong folder
 LIMIT = 0.05
 
 KINDS = 8  # kinds of problems that a summary lists
+WIDTH = 60  # characters of a reason in it
 
 SIDES = {"train": "training", "valid": "validation", "test": "test"}  # of a split, in words
 
@@ -27,8 +28,8 @@ def check(problems: list[Problem], filled: dict[str, int], root: Path, strict: b
     `filled` counts the cells of each column that are not null.
     """
     counts = Counter(problem.column for problem in problems)
-    for column, count in counts.items():
-        if column not in filled or (not strict and count <= LIMIT * filled[column]):
+    for column, bad in counts.items():
+        if column not in filled or (not strict and bad <= LIMIT * filled[column]):
             continue
         reason = f"more than {LIMIT:.0%}; most likely the wrong folder or the wrong modality"
         if strict:
@@ -36,7 +37,8 @@ def check(problems: list[Problem], filled: dict[str, int], root: Path, strict: b
         first = [problem for problem in problems if problem.column == column][:5]
         lines = "\n".join(f"  row {problem.row}: {problem.described()}" for problem in first)
         raise BadCellsError(
-            f"column '{column}': {count:,} of {filled[column]:,} cells cannot be read: {reason}.\n{lines}\n"
+            f"column '{column}': {bad:,} of {count(filled[column], 'cell')} cannot be read: {reason}.\n"
+            f"{lines}\n"
             f"Paths are resolved against {root}; give another folder with root= or --root."
         )
 
@@ -44,16 +46,23 @@ def check(problems: list[Problem], filled: dict[str, int], root: Path, strict: b
 def tell(problems: list[Problem], warn: Callable[[str], None]) -> None:
     """Warn of the cells that could not be read, with their number and the reasons, if there are any."""
     if problems:
-        warn(f"{len(problems):,} cells could not be read and count as missing:\n{summary(problems)}")
+        cells = count(len(problems), "cell")
+        warn(f"{cells} could not be read, treated as missing:\n{summary(problems)}")
 
 
 def summary(problems: list[Problem]) -> str:
     """Return a line for each column and reason, the most frequent first; nothing without problems."""
-    counts = Counter((problem.column, problem.reason.split(":")[0][:60]) for problem in problems)
-    lines = [f"  {column}: {count:,} x {reason}" for (column, reason), count in counts.most_common(KINDS)]
+    counts = Counter((problem.column, shorten(problem.reason)) for problem in problems)
+    lines = [f"  {column}: {number:,} x {reason}" for (column, reason), number in counts.most_common(KINDS)]
     if len(counts) > KINDS:
-        lines.append(f"  and {len(counts) - KINDS} other kinds")
+        lines.append(f"  and {count(len(counts) - KINDS, 'other kind')}")
     return "\n".join(lines)
+
+
+def shorten(reason: str) -> str:
+    """Return the start of a reason, up to what differs from cell to cell."""
+    kind = reason.split(":")[0]
+    return kind if len(kind) <= WIDTH else f"{kind[: WIDTH - 3]}..."
 
 
 def column(problems: list[Problem], rows: int) -> pa.Array:
@@ -83,8 +92,9 @@ def health(notes: dict[str, dict[str, list[int]]], digests: dict[str, list[set[b
     for column, rows_by_note in notes.items():
         for note, rows in rows_by_note.items():
             shown = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
-            cells = "cell is" if len(rows) == 1 else "cells are"
-            warnings.append(f"column '{column}': {len(rows):,} {cells} {note} (row {shown})")
+            cells = count(len(rows), "cell is", "cells are")
+            numbers = f"row {shown}" if len(rows) == 1 else f"rows {shown}"
+            warnings.append(f"column '{column}': {cells} {note} ({numbers})")
     for column, row_digests in digests.items():
         if sum(map(bool, row_digests)) > 1 and len(set().union(*row_digests)) == 1:
             warnings.append(f"column '{column}': every cell has the same content, so it can tell nothing")
@@ -107,7 +117,7 @@ def leaks(digests: dict[str, list[set[bytes]]], sides: dict[str, list[int]]) -> 
                 continue
             first_row = next(row for row in sides[first] if row_digests[row] & shared)
             second_row = next(row for row in sides[second] if row_digests[row] & shared)
-            files = "1 file is" if len(shared) == 1 else f"{len(shared):,} files are"
+            files = count(len(shared), "file is", "files are")
             side = SIDES[second]
             warnings.append(
                 f"column '{column}': {files} in both the {SIDES[first]} and the {side} rows "

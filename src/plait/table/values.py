@@ -68,7 +68,8 @@ def numbers(cells: pa.ChunkedArray) -> tuple[np.ndarray, list[tuple[int, object]
     if is_text(cells):
         x = np.array([_number(c) for c in cells.to_pylist()], dtype=np.float64)
     else:
-        x = pc.cast(cells, pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
+        # whole numbers beyond 2^53 are rounded
+        x = pc.cast(cells, pa.float64(), safe=False).to_numpy(zero_copy_only=False).astype(np.float64)
     missing = pc.is_null(cells, nan_is_null=not is_text(cells)).to_numpy(zero_copy_only=False)
     bad = np.flatnonzero(~missing & ~np.isfinite(x))
     x[bad] = np.nan

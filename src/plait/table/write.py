@@ -17,6 +17,7 @@ import pyarrow.parquet
 from plait.console import Screen
 from plait.errors import TableError
 
+GAP = 2  # blanks between columns on screen
 ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet", ".feather", ".arrow")
 
 
@@ -60,19 +61,41 @@ def to_stream(table: pa.Table, stream: IO[bytes]) -> None:
     pa.csv.write_csv(_flat(table), stream)
 
 
-def show(table: pa.Table) -> None:
-    """Print the table in the terminal."""
-    rows = []
-    for row in table.to_pylist():
-        rows.append([_shown(cell) for cell in row.values()])
-    Screen(out=True).table("", table.column_names, rows)
+def show(table: pa.Table, title: str = "") -> None:
+    """Print the table in the terminal: side by side if its rows fit the width, else row by row."""
+    screen = Screen(out=True)
+    columns = [_shown_column(column) for column in table.columns]
+    widths = []
+    for name, texts in zip(table.column_names, columns, strict=True):
+        widths.append(max(map(len, [name, *texts])) + GAP)
+    rows = list(zip(*columns, strict=True))
+    if sum(widths) <= screen.width:
+        screen.table(title, table.column_names, rows)
+        return
+
+    screen.say(title, "bold")
+    first, *others = table.column_names
+    name_width = max(map(len, others), default=0)
+    for row in rows:
+        lines = [f"{first} {row[0]}"]
+        for name, text in zip(others, row[1:], strict=True):
+            lines.append(f"  {name:<{name_width}}  {text}")
+        screen.say("\n".join(lines))
 
 
-def _shown(cell: object) -> str:
-    """Return a cell as it is printed. A missing one is blank."""
-    if cell is None:
-        return ""
-    return f"{cell:.3f}" if isinstance(cell, float) else str(cell)
+def _shown_column(column: pa.ChunkedArray) -> list[str]:
+    """Return a column's cells as they are printed: missing ones blank, whole numbers without a point."""
+    cells = column.to_pylist()
+    is_whole = all(cell.is_integer() for cell in cells if isinstance(cell, float))
+    texts = []
+    for cell in cells:
+        if cell is None:
+            texts.append("")
+        elif isinstance(cell, float):
+            texts.append(f"{cell:.0f}" if is_whole else f"{cell:.3f}")
+        else:
+            texts.append(str(cell))
+    return texts
 
 
 def write_vectors(vectors: np.ndarray, path: Path) -> None:

@@ -31,8 +31,10 @@ class Config(TaskOptions):
     `separator` splits the labels in a column of strings, as in `red|large`.
     """
 
-    threshold: float = Field(0.5, gt=0, lt=1)
-    separator: str = Field("|", min_length=1)
+    threshold: float = Field(
+        0.5, gt=0, lt=1, description="probability from which on a label is in the answer"
+    )
+    separator: str = Field("|", min_length=1, description="between the labels in a column of strings")
 
 
 class Multilabel(Prediction):

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from plait.errors import TrainingError
 from plait.modalities.base import Match
 from plait.nn.layers import glorot
+from plait.recipe.bounds import MAX_WEIGHT
 from plait.table.json import JSON, read_as
 from plait.table.problems import Problem
 from plait.table.table import Source
@@ -26,12 +27,19 @@ from plait.tasks.base import TaskOptions, masked_mean
 from plait.tasks.base_prediction import Prediction
 from plait.tasks.predicting.metrics import NumberRows, mae, r2, rmse
 
+LARGEST = 1e150  # the square of a larger number is infinite in float64
+EXACT = 2**53  # larger whole numbers are rounded in float64
+
 
 class Config(TaskOptions):
     """`huber` is squared up to `delta` standard deviations, and linear beyond (Huber 1964)."""
 
-    loss: Literal["squared", "huber"] = "squared"
-    delta: float = Field(1.0, gt=0)
+    loss: Literal["squared", "huber"] = Field(
+        "squared", description="squared error, or Huber's loss, which outliers move less"
+    )
+    delta: float = Field(
+        1.0, gt=0, le=MAX_WEIGHT, description="standard deviations beyond which Huber's loss is linear"
+    )
 
 
 class Regression(Prediction):
@@ -77,14 +85,23 @@ class Regression(Prediction):
     def fit(cls, config: Config, cells: pa.ChunkedArray, name: str) -> Regression:
         """Measure the mean and the standard deviation of the training rows' numbers.
 
-        Raises `TrainingError` if there are no two different numbers.
+        Raises `TrainingError` if there are no two different numbers, or if their squares are out of range.
         """
         y, _ = _numbers(cells, name)
         y = y[np.isfinite(y)]
-        if len(y) < 2 or y.std() == 0:
+        if len(y) < 2 or y.min() == y.max():
             present = f"only the number {y[0]:g}" if len(y) else "no numbers at all"
+            if len(y) and abs(y[0]) > EXACT:
+                present += ", once rounded to 16 digits: subtract what they have in common"
             raise TrainingError(
                 f"target '{name}': expected numbers that differ in the training rows, found {present}"
+            )
+
+        # losses and metrics square numbers, whose squares must be neither infinite nor zero
+        if np.abs(y).max() > LARGEST or y.max() - y.min() < 1 / LARGEST:
+            raise TrainingError(
+                f"target '{name}': numbers from {y.min():g} to {y.max():g} cannot be squared; train on them "
+                f"in another unit"
             )
         return cls(config, float(y.mean()), float(y.std()))
 
