@@ -256,7 +256,7 @@ def test_dates_in_json_lines_stay_strings(tmp_path: Path) -> None:
     path.write_text(
         '{"t": "2023-01-02 03:04:05", "l": ["2023-01-02"]}\n{"t": "2023-01-03 00:00:00", "l": []}\n'
     )
-    assert cells(path) == {
+    assert read(path).data.to_pydict() == {
         "t": ["2023-01-02 03:04:05", "2023-01-03 00:00:00"],
         "l": [["2023-01-02"], []],
     }
