@@ -239,7 +239,7 @@ def test_a_column_of_dates_reads_clear_dates_of_any_shape() -> None:
     assert iso.read(column(20230205.0, NAN)).cells.to_pylist() == [DAY, None]
 
 
-def test_a_date_that_may_mean_two_days_is_bad_unless_training_says_which() -> None:
+def test_a_date_with_two_meanings_is_bad_unless_training_decides() -> None:
     iso = infer_convention(column("2023-02-05", "2023-02-06")).convention
     assert iso.read(column("05/02/2023")).bad == {0: "expected a date such as 2023-02-05, came '05/02/2023'"}
     assert iso.read(column(5, 1675603739)).bad.keys() == {0, 1}

@@ -29,7 +29,7 @@ def written(table: pa.Table) -> str:
     return stream.getvalue().decode()
 
 
-def test_texts_that_spreadsheets_would_run_are_quoted_and_numbers_never() -> None:
+def test_formulas_in_texts_are_quoted_and_numbers_are_not() -> None:
     text = written(pa.table({"t": FORMULAS + HARMLESS, "=n": list(range(-3, 10)), "l": [["=1", "b"]] * 13}))
     lines = text.replace("\r", "<CR>").splitlines()
     assert lines[0] == '"t","\'=n","l"'

@@ -112,7 +112,10 @@ class Number(Convention):
         is_bad = row_numbers.is_valid().to_numpy(zero_copy_only=False) & ~np.isfinite(x)
         for row in np.flatnonzero(is_bad).tolist():
             bad[row] = f"expected {self.described()}, came {shown(cells[row].as_py())}"
-        return Reading(_narrowed(x), bad)
+        # 1.0 is no whole number: a frame that holds the same cells has floats, too
+        has_fractions = pc.any(pc.match_substring(distinct, self.decimal)).as_py()
+        cells = chunked(pa.array(x, mask=np.isnan(x))) if has_fractions else _narrowed(x)
+        return Reading(cells, bad)
 
     def _values(self, texts: pa.Array) -> np.ndarray:
         """Return the numbers that distinct strings write, float64; NaN for those that are no number."""
