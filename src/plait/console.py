@@ -20,18 +20,21 @@ DRAW_EVERY = 0.1  # seconds
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
-def escaped(text: str) -> str:
+def escaped(text: str, encoding: str | None = "utf-8") -> str:
     """Return a text that is safe to show in a terminal: each unprintable character becomes its code.
+
+    So does each character that the terminal's `encoding` lacks; ASCII if it is None.
 
     >>> escaped("\x1b[31mred")
     '\\\\x1b[31mred'
     """
-    return UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+    shown = UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+    return shown.encode(encoding or "ascii", "backslashreplace").decode(encoding or "ascii")
 
 
-def escaped_cell(text: str) -> str:
+def escaped_cell(text: str, encoding: str | None = "utf-8") -> str:
     """Return `escaped` text in one line: a cell of a table must not break its row."""
-    return escaped(text.replace("\n", "\\n").replace("\t", "\\t"))
+    return escaped(text.replace("\n", "\\n").replace("\t", "\\t"), encoding)
 
 
 class Screen:
@@ -56,7 +59,8 @@ class Screen:
     def say(self, text: str = "", style: str = "") -> None:
         """Print one line, unless the screen is quiet."""
         if not self.quiet:
-            self._console().print(escaped(text), style=style or None, markup=False)
+            console = self._console()
+            console.print(escaped(text, console.encoding), style=style or None, markup=False)
 
     def warn(self, text: str) -> None:
         """Print a warning, in yellow where the terminal has colours."""
@@ -74,13 +78,16 @@ class Screen:
             self.say(title, "bold")
 
         # as `Text`, names and cells may hold square brackets, which rich would take for styles
+        console = self._console()
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for header in headers:
             side: JustifyMethod = "right" if header.endswith(" ") else "left"
-            table.add_column(Text(escaped_cell(header.strip())), justify=side, overflow="fold")
+            table.add_column(
+                Text(escaped_cell(header.strip(), console.encoding)), justify=side, overflow="fold"
+            )
         for row in rows:
-            table.add_row(*[Text(escaped_cell(cell)) for cell in row])
-        self._console().print(table, soft_wrap=False)
+            table.add_row(*[Text(escaped_cell(cell, console.encoding)) for cell in row])
+        console.print(table, soft_wrap=False)
 
     @contextmanager
     def bar(self, what: str, total: int) -> Iterator[Bar]:

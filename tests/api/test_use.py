@@ -45,7 +45,7 @@ def test_predictions_keep_rows_and_order_and_name_bad_cells(trained: Any, tmp_pa
     assert "photo: broken or cut short" in problems[2]
     assert "photo: no such file" in problems[4]
     assert "gone.png" in problems[4]
-    assert problems[6] == "price: not a finite number: 'much'"
+    assert problems[6] == "price: expected a number, came 'much'"
     total = sum(answers[c].to_numpy() for c in answers.column_names if "probability" in c)
     assert np.allclose(total, 1, atol=1e-5)
 

@@ -61,7 +61,8 @@ def test_a_column_without_cells_has_the_form_of_others(fitted: Fitted) -> None:
 
 def test_bad_cells_are_named_as_problems(fitted: Fitted) -> None:
     problems = fitted.loaded.problems
-    assert [problem.row for problem in problems] == list(fitted.example.bad)
+    rows = [*fitted.example.reading.bad, *(problem.row for problem in problems)]
+    assert rows == list(fitted.example.bad)
     assert all(problem.column == "column" and problem.reason for problem in problems)
 
 

@@ -195,7 +195,7 @@ def test_a_file_without_permission_gives_the_reason(tmp_path: Path, monkeypatch:
 def test_images_of_absurd_size_are_not_decoded() -> None:
     buffer = io.BytesIO()
     Image.new("1", (20_000, 20_000)).save(buffer, "PNG")
-    with pytest.raises(BadCell, match=r"absurd size|decompression bomb|exceeds limit"):
+    with pytest.raises(BadCell, match="absurd size"):
         SMALL["image"].prepare(Media(buffer.getvalue(), Path()))
 
 

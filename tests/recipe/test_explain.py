@@ -20,7 +20,7 @@ from plait.recipe.recipe import load
         ),
         (
             {"columns": {"y": {"name": "x"}}},
-            "no option 'columns.y.name': there are: role, modality, encoder.",
+            "no option 'columns.y.name': there are: role, modality, encoder, decimal, format.",
         ),
         (
             {"training": {"epochs": 1.5}},

@@ -64,7 +64,7 @@ def fit(
 ) -> Model:
     """Train a model on a table and leave it, with all that explains it, in a folder.
 
-    `data` is a path (CSV, TSV, JSON Lines, Parquet, Arrow, Feather, a folder of class folders), a pandas or
+    `data` is a path (any file that `plait.table.read.read` lists, or a folder of class folders), a pandas or
     polars frame, an Arrow table, a Hugging Face dataset or a list of dicts. `valid` and `test` likewise, if
     kept apart. `target` is one column's name or several. `align` names two or more columns that are put into
     one space (see `tasks/alignment.py`), True all images, texts, audio and video. With it no target is
@@ -132,6 +132,7 @@ def _fit(sources: Sources, targets: list[str], recipe: Recipe, options: _Options
     plan = Plan.make(table, recipe, targets)
     messages.show_plan(plan, table, screen)
     request = Request.make(recipe.to_dict(), targets, sources, options.strict, table)
+    table = plan.read(table)
 
     with Run.begin(options.out, request, options.resume) as run:
         if run.is_finished:

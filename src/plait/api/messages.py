@@ -21,7 +21,11 @@ LONGER = 40  # epochs to suggest then, as many as plait takes by itself
 
 def show_plan(plan: Plan, table: Table, screen: Screen) -> None:
     """Show what was decided before anything is trained: columns, rows, and members that are left out."""
-    Inspection.of(plan, table.name).show(screen)
+    for note in table.notes:
+        screen.warn(note)
+    Inspection.of(plan, table.title()).show(screen)
+    for warning in plan.warnings:
+        screen.warn(warning)
     if plan.split.without_label:
         screen.say(_unlabelled_line(plan))
     screen.say(f"rows: {plan.split.described()}")

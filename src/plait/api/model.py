@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from plait.ensemble import ensemble
 from plait.errors import RecipeError, TableError, count, nearest
 from plait.evaluation import scores
 from plait.evaluation.scores import Evaluation, Inputs
+from plait.modalities.base import modalities
 from plait.nn import device
 from plait.prediction import answers, artifact
 from plait.prediction.artifact import Artifact
@@ -22,7 +24,7 @@ from plait.retrieval.index import About, Index, exists, plain_columns
 from plait.retrieval.space import Space
 from plait.table import problems as check
 from plait.table.problems import Problem
-from plait.table.read import folder_of_files, read
+from plait.table.read import FILES, folder_of_files, read
 from plait.table.schema import origin
 from plait.table.table import Table
 
@@ -84,6 +86,20 @@ class Model:
         """The names of the input columns."""
         return list(self.plan.columns)
 
+    def _table(self, data: object, root: str | Path | None) -> Table:
+        """Read a table, and warn of how it was read. Files in a folder are cells of the only media column."""
+        table = read(data, root)
+        for note in table.notes:
+            self._screen.warn(note)
+        names = [column.name for column in self.schema]
+        media = set()
+        for name, column in self.plan.columns.items():
+            if modalities.find(column.modality.name).media:
+                media.add(origin(name, names))
+        if table.data.column_names == [FILES] and len(media) == 1:
+            return replace(table, data=table.data.rename_columns(list(media)))
+        return table
+
     def predict(self, data: object, root: str | Path | None = None, keep: bool = False) -> pa.Table:
         """Answer each row of a table (see `plait.fit` for what a table can be), one dict or a list of dicts.
 
@@ -96,7 +112,8 @@ class Model:
 
         Raises `TableError` when none of the inputs is there.
         """
-        table = read(data, root)
+        raw = self._table(data, root)
+        table = self._typed(raw)
         with self._screen.bar("predicting", len(table)) as bar, store(self._screen, table) as cells:
             answered, problems = answers.predict(
                 self.answering, self.schema, table, self._screen.warn, bar.advance, cells
@@ -104,7 +121,7 @@ class Model:
         check.tell(problems, self._screen.warn)
         if not keep:
             return answered
-        return answers.beside(table.data, answered, self.schema.of("id"))
+        return answers.beside(raw.data, answered, self.schema.of("id"))
 
     def embed(
         self,
@@ -119,7 +136,7 @@ class Model:
         or zero where the row lacks it. A model without a target returns the mean of a row's vectors, of
         length 1, if no column is named. `alignment` names one of several alignments, here and below.
         """
-        table = read(data, root)
+        table = self._typed(self._table(data, root))
         if column is None and alignment is None and self.targets:
             with store(self._screen, table) as cells:
                 return answers.embed(self.network, table, self._screen.warn, cells)
@@ -152,7 +169,7 @@ class Model:
         if data is None:
             return Index.open(address, model)
 
-        table = read(data, root)
+        table = self._typed(self._table(data, root))
 
         # Open an index of another model before the vectors are computed: it is an error.
         opened = Index.open(address, model) if exists(address) else None
@@ -260,7 +277,7 @@ class Model:
             table = folder_of_files(Path(data), column)
             shown[column] = table.data.column(column)
         else:
-            table = read(data, root)
+            table = self._typed(self._table(data, root))
         table.column(origin(column, table.data.column_names))  # an error if there is none
 
         label_LD = space.labels(labels, templates, text)
@@ -269,6 +286,18 @@ class Model:
         vectors_ND = vectors_NKD[:, space.columns.index(column)]
         classified = space.classify(vectors_ND, labels, label_LD, min_cosine)
         return answers.assemble({**shown, **classified}, problems, self.schema, table)
+
+    def _typed(self, table: Table) -> Table:
+        """Read a table's cells as training wrote them, and warn of values that training has not seen."""
+        typed = self.plan.read(table)
+        for name, modality in self.artifact.preprocessing.inputs.items():
+            if name not in typed.data.column_names:
+                continue
+            cells = typed.data.column(name).drop_null()
+            unseen = modality.unseen(cells)
+            if len(unseen):
+                self._screen.warn(check.unseen(name, unseen, len(cells)))
+        return typed
 
     def _vectors(
         self, space: Space, table: Table, columns: Sequence[str] = ()
@@ -293,7 +322,7 @@ class Model:
         Targets that the table has no label of are left out, with a warning. Raises `TableError` when it has
         no target column, or no labelled row.
         """
-        table = read(data, root)
+        table = self._typed(self._table(data, root))
         label_columns = list(self.plan.labels.values())
         if not self.alignments and not set(label_columns) & set(table.data.column_names):
             table.column(label_columns[0])  # an error that names the nearest column

@@ -12,7 +12,7 @@ from plait.api import fit
 from plait.api.model import Model
 from plait.console import Screen
 from plait.data.arguments import recipe_from, target_names
-from plait.data.plan_tasks import find_targets
+from plait.data.targets import find_targets
 from plait.errors import Interrupted, PlaitError, RecipeError, TrainingError
 from plait.recipe.parse import quote
 from plait.recipe.recipe import Recipe

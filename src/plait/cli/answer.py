@@ -46,7 +46,7 @@ def predict(
     from plait.table import write
 
     if out:
-        write.check_ending(Path(out))
+        write.check_output(Path(out))
     answers = plait.load(run).predict(table, root, keep)
     if out:
         _write_with_files(answers, Path(out))
@@ -75,7 +75,7 @@ def transcribe(
     from plait.table import write
 
     if out:
-        write.check_ending(Path(out))
+        write.check_output(Path(out))
     texts = plait.transcribe(model, table, column, name=name, language=language, root=root)
     if out:
         write.write(texts, Path(out))
@@ -115,7 +115,7 @@ def speak(
     """
     from plait.table import write
 
-    write.check_ending(Path(out))
+    write.check_output(Path(out))
     speech = plait.speak(model, table, column, name=name, vocoder=vocoder, voice=voice, root=root)
     _write_with_files(speech, Path(out))
 
@@ -148,7 +148,7 @@ def embed(
     """
     from plait.table import write
 
-    write.check_ending(Path(out))
+    write.check_output(Path(out))
     vectors = plait.load(run).embed(table, root, column, alignment)
     write.write_vectors(vectors, Path(out))
     rows, width = vectors.shape

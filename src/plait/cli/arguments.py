@@ -9,7 +9,8 @@ import typer
 TableArgument = Annotated[
     str,
     typer.Argument(
-        help="A table: CSV, TSV, JSON Lines, Parquet, Arrow or Feather; or a folder with a folder per class."
+        help="CSV, TSV, JSON, Parquet, Arrow, Feather, ORC, XLSX, ODS; a glob or folder of such; a folder of "
+        "class folders; - for standard input"
     ),
 ]
 

@@ -64,7 +64,7 @@ def search(
     from plait.table import write
 
     if out:
-        write.check_ending(Path(out))
+        write.check_output(Path(out))
     model = plait.load(run)
     cells = model.asked(query, alignment)
     column = model.searched(cells, in_, alignment)
@@ -111,7 +111,7 @@ def classify(
     from plait.table import write
 
     if out:
-        write.check_ending(Path(out))
+        write.check_output(Path(out))
     names = listed(labels)
     min_cosine = thresholds(threshold or (), names)
     answers = plait.load(run).classify(

@@ -136,12 +136,13 @@ def check_cells(
     """Write `problems.csv` and say what is wrong. Raises `BadCellsError` when it is too much."""
     # the file is written first: who gets the error below looks into it
     path = folder / "problems.csv"
-    check.write(prepared.problems, path)
-    if prepared.problems:
-        cells = count(len(prepared.problems), "cell")
-        summary = check.summary(prepared.problems)
+    problems = table.located(prepared.problems)
+    check.write(problems, path)
+    if problems:
+        cells = count(len(problems), "cell")
+        summary = check.summary(problems)
         screen.warn(f"{cells} treated as missing because of problems, listed in {path}:\n{summary}")
-    check.check(prepared.problems, prepared.filled, table.root, strict)
+    check.check(problems, prepared.filled, table.root, strict)
 
     for warning in check.health(prepared.notes, prepared.digests):
         screen.warn(warning)

@@ -125,8 +125,9 @@ class Preprocessing:
             batch.values[name] = loaded.values
             batch.present[name] = loaded.present
             batch.in_table[name] = torch.full((rows,), is_in_table)
+            prepared.problems += table.problems(column) if source is sources[0] else []
             prepared.problems += loaded.problems
-            prepared.filled[name] = rows - cells.null_count
+            prepared.filled[name] = rows - cells.null_count + len(table.bad.get(column, ()))
             # the sound of a video is in the same file, which must not count twice
             if loaded.digests and source is sources[0]:
                 prepared.digests[name] = loaded.digests
@@ -208,6 +209,8 @@ def _prepare_target(prepared: Prepared, table: Table, task: Task, source: Source
     if task.from_files:
         prepared.filled[name] = len(table) - table.column(task.label_columns[0]).null_count
     prepared.problems += problems
+    for column in task.label_columns:
+        prepared.problems += table.problems(column)
 
 
 def _labels(table: Table, task: Task | type[Task], columns: list[str]) -> pa.ChunkedArray:

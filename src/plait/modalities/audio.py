@@ -55,6 +55,9 @@ FLOOR = 1e-10  # lower powers are raised to this: the logarithm of zero is not f
 SILENCE = -10.0  # the logarithm of `FLOOR` to base 10
 
 
+LOUD = 8.0  # a recording of floats with a larger sample; full scale is 1
+
+
 SILENT = 1e-4  # a recording without a larger sample is silent: 80 dB below full scale
 
 
@@ -111,6 +114,7 @@ class Audio(MediaModality):
     """A column of audio files."""
 
     options = Config
+    suffixes = SUFFIXES
     encoder = "audio_cnn"
     is_sound = True
     ragged = True
@@ -129,7 +133,7 @@ class Audio(MediaModality):
     @classmethod
     def matches(cls, cells: pa.ChunkedArray, source: Source) -> Match | None:
         """Recognise files and bytes that have audio, but no video."""
-        return recognise(cells, source, "audio files", SUFFIXES, _is_audio)
+        return recognise(cells, source, "audio files", SUFFIXES, _kind_of, lambda kinds: kinds["audio"])
 
     def prepares(self) -> JSON:
         """Return the options and versions that a prepared recording depends on."""
@@ -153,11 +157,14 @@ class Audio(MediaModality):
         if recording is None:
             return None
 
-        notes = []
+        notes = list(recording.notes)
         if recording.seconds > config.longest + config.hop:
             notes.append(f"longer than {config.longest:g} s, of which the middle is kept")
-        if np.abs(recording.wave).max() < SILENT:
+        peak = np.abs(recording.wave).max()
+        if peak < SILENT:
             notes.append("silent")
+        elif peak > LOUD:
+            notes.append("far above full scale, as if whole numbers had been stored as floats")
 
         if config.form == "wave":
             return Cell(recording.wave.astype(np.float16), tuple(notes))
@@ -213,13 +220,12 @@ class Audio(MediaModality):
 component = Audio
 
 
-def _is_audio(media: Media) -> bool:
-    """Return whether a file has audio, and no video besides a cover image."""
+def _kind_of(media: Media) -> str:
+    """Return "audio" for a file that has audio, and no video besides a cover image; nothing for others."""
     with opened(media.content) as container:
-        if not container.streams.audio:
-            return False
         covers = av.stream.Disposition.attached_pic
-        return all(stream.disposition & covers for stream in container.streams.video)
+        has_video = any(not stream.disposition & covers for stream in container.streams.video)
+        return "audio" if container.streams.audio and not has_video else ""
 
 
 def log_mel(wave: Tensor, config: Config) -> Tensor:

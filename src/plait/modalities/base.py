@@ -11,6 +11,7 @@ import torch
 
 from plait.nn.batch import Layout, Loaded, Values
 from plait.recipe.registry import Component, Registry, hook
+from plait.table.conventions.base import Convention
 from plait.table.json import JSON
 from plait.table.table import Source
 
@@ -40,6 +41,7 @@ class Modality(Component, ABC):
     may_have_sound: ClassVar[bool] = False  # cells may have audio: an input of the modality that `is_sound`
     may_be_id: ClassVar[bool] = False  # if all cells differ, they may only name their rows
     drops_constant: ClassVar[bool] = True  # a column with one value in all rows says nothing
+    conventions: ClassVar[tuple[type[Convention], ...]] = ()  # the usual one first; any if empty
     layout: Layout
 
     @classmethod
@@ -60,6 +62,11 @@ class Modality(Component, ABC):
     @abstractmethod
     def fit(cls, config: Any, cells: pa.ChunkedArray) -> Modality:
         """Fit the modality to the cells of the training rows."""
+
+    @hook
+    def unseen(self, cells: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Return the cells whose value training has not seen, where that means something."""
+        return cells.slice(0, 0)
 
     @abstractmethod
     def load(self, cells: pa.ChunkedArray, source: Source) -> Loaded:

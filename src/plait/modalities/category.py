@@ -13,6 +13,8 @@ from plait.modalities.base import Match, ValueModality
 from plait.nn.batch import Layout, Loaded, Values
 from plait.recipe.bounds import MAX_IDS, MAX_INT32
 from plait.recipe.registry import Options
+from plait.table.conventions.plain import Plain, as_texts
+from plait.table.conventions.truth import Truth
 from plait.table.json import JSON, read_as
 from plait.table.table import Source
 from plait.table.values import distinct, is_text, words_a_cell
@@ -49,6 +51,7 @@ class Category(ValueModality):
     plain = True
     is_label = True
     may_be_id = True
+    conventions = (Plain, Truth)
 
     def __init__(self, config: Config, values: list[str]) -> None:
         self.config, self.values = config, values
@@ -56,10 +59,9 @@ class Category(ValueModality):
 
     @classmethod
     def matches(cls, cells: pa.ChunkedArray, source: Source) -> Match | None:
-        """Recognise booleans, dictionaries, and strings that repeat."""
-        kind = cells.type
-        if pa.types.is_boolean(kind) or pa.types.is_dictionary(kind):
-            return Match(1.0, count(distinct(_strings(cells)), "different value"))
+        """Recognise truth values, and strings that repeat."""
+        if pa.types.is_boolean(cells.type):
+            return Match(1.0, count(distinct(cells), "different value"))
         if not is_text(cells):
             return None
         different, words = distinct(cells), words_a_cell(cells)
@@ -78,6 +80,11 @@ class Category(ValueModality):
         counts = pc.value_counts(_strings(cells.drop_null())).to_pylist()
         frequent = [(-c["counts"], c["values"]) for c in counts if c["counts"] >= config.min_count]
         return cls(config, [value for _, value in sorted(frequent)[: config.max_values]])
+
+    def unseen(self, cells: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Return the cells whose value has no index of its own."""
+        values = _strings(cells.drop_null())
+        return values.filter(pc.invert(pc.is_in(values, pa.array(self.values, pa.string()))))
 
     def load(self, cells: pa.ChunkedArray, source: Source) -> Loaded:
         """Return the index of each cell's value, int64 (B,)."""
@@ -108,9 +115,5 @@ component = Category
 
 
 def _strings(cells: pa.ChunkedArray) -> pa.ChunkedArray:
-    if pa.types.is_dictionary(cells.type):
-        cells = pc.cast(cells, cells.type.value_type)
-    if pa.types.is_floating(cells.type) and pc.all(pc.equal(pc.round(cells), cells)).as_py():
-        # integers become floats in a frame with missing cells: 3.0 is 3
-        cells = pc.cast(cells, pa.int64())
-    return cells if pa.types.is_string(cells.type) else pc.cast(cells, pa.string())
+    """Return cells as strings without spaces at their ends: "red " is red."""
+    return pc.utf8_trim_whitespace(as_texts(cells))

@@ -23,6 +23,7 @@ from plait.nn.batch import Layout, Loaded, Values
 from plait.pretrained import files
 from plait.recipe.bounds import MAX_IDS, MAX_TOKENS
 from plait.recipe.registry import Options
+from plait.table.conventions.plain import Plain
 from plait.table.json import JSON
 from plait.table.table import Source
 from plait.table.values import distinct, is_text, sample, words_a_cell
@@ -72,6 +73,7 @@ class Text(ValueModality):
     words = "bag"
     is_text = True
     may_be_id = True
+    conventions = (Plain,)
 
     def __init__(self, config: Config, tokenizer: Tokenizer | None) -> None:
         self.config = config

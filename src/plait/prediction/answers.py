@@ -148,8 +148,7 @@ def embed(predictor: Predictor, table: Table, tell: Tell, store: Store | None = 
 def chunks(table: Table) -> Iterator[tuple[int, Table]]:
     """Yield the table in chunks that fit in memory, each with the number of its first row."""
     for first in range(0, len(table), CHUNK):
-        rows = table.data.slice(first, CHUNK)
-        yield first, Table(rows, table.root, table.name)
+        yield first, table.slice(first, CHUNK)
 
 
 def check_columns(answering: Answering, table: Table, tell: Tell) -> list[str]:

@@ -51,6 +51,9 @@ class Recipe(Options):
     `quality` stands for an `ensemble`. `fast` has none. `good` trains pretrained vectors, a linear model and
     trees beside the network. `best` trains more of them. `singles` also trains one model for each target, to
     compare with.
+
+    `locale`, such as `de` or `en_GB`, says how numbers and dates are written where a column can be read in
+    two ways.
     """
 
     columns: dict[str, ColumnRecipe] = Field(
@@ -71,6 +74,7 @@ class Recipe(Options):
     tuning: TuningRecipe = Field(TuningRecipe(), description="see recipe/tuning")
     task_defaults: dict[str, dict[str, object]] = Field({}, description="options of all targets of a task")
     singles: bool = Field(False, description="also train a model for each target, to compare with")
+    locale: str = Field("", description="how numbers and dates are written, such as de or en_GB")
     seed: int = Field(0, ge=0, le=MAX_SEED, description="of everything random")
 
     def to_dict(self) -> JSON:

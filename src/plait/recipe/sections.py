@@ -26,17 +26,20 @@ class ColumnRecipe(Options):
     role: Role | None = Field(None, description="what the column is for")
     modality: Choice | None = Field(None, description="what its cells are, with options")
     encoder: Choice | None = Field(None, description="what reads them, with options")
+    decimal: Literal[".", ","] | None = Field(None, description="the decimal mark of its numbers")
+    format: str = Field("", description="the format of its dates, as in %d/%m/%Y")
 
 
 class SplitRecipe(Options):
     """Which rows train, which validate, and which test.
 
-    `column` decides if it is given. Otherwise rows are drawn at random from the seed, or taken in the order
-    of `time`. With both `column` and `group`, the group keeps together what is still drawn at random:
+    `column` decides if it is given. Without it the table's own split is used, such as `split` or `is_train`,
+    unless `column` is `none`. Where there is none, rows are drawn at random from the seed, or taken in the
+    order of `time`. With both a column and `group`, the group keeps together what is still drawn at random:
     validation rows, and folds.
     """
 
-    column: str | None = Field(None, description="a column that holds train, valid or test")
+    column: str | None = Field(None, description="a column that holds train, valid or test; or none")
     valid: float = Field(0.2, ge=0, lt=1, description="share of the rows that validate")
     test: float = Field(0.0, ge=0, lt=1, description="share of the rows that test")
     stratify: bool = Field(True, description="give each side the same share of every class")
@@ -44,6 +47,14 @@ class SplitRecipe(Options):
     time: str | None = Field(
         None, description="a column of dates or numbers: the last rows test, those before them validate"
     )
+
+    @model_validator(mode="after")
+    def _some_rows_train(self) -> SplitRecipe:
+        if self.valid + self.test >= 1:
+            raise ValueError(
+                f"expected valid + test below 1, came {self.valid:g} + {self.test:g}: no row would train"
+            )
+        return self
 
 
 class ModelRecipe(Options):

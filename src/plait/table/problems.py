@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from plait.console import escaped
 from plait.errors import BadCellsError, count
+from plait.table.whole_file import whole_file
+from plait.table.write import harmless
 
 # a larger share of bad cells in a column is a mistake of ours or the user's, most likely a wrong folder
 LIMIT = 0.05
@@ -31,16 +34,17 @@ def check(problems: list[Problem], filled: dict[str, int], root: Path, strict: b
     for column, bad in counts.items():
         if column not in filled or (not strict and bad <= LIMIT * filled[column]):
             continue
-        reason = f"more than {LIMIT:.0%}; most likely the wrong folder or the wrong modality"
-        if strict:
-            reason = "none may be, under strict"
+        reason = "none may be, under strict" if strict else f"more than {LIMIT:.0%}"
         first = [problem for problem in problems if problem.column == column][:5]
-        lines = "\n".join(f"  row {problem.row}: {problem.described()}" for problem in first)
-        raise BadCellsError(
-            f"column '{column}': {bad:,} of {count(filled[column], 'cell')} cannot be read: {reason}.\n"
-            f"{lines}\n"
-            f"Paths are resolved against {root}; give another folder with root= or --root."
+        lines = "\n".join(f"  {problem.where()}: {problem.described()}" for problem in first)
+        hint = (
+            f"Is '{column}' something else? --column {column}=text reads it as text, and "
+            f"--set columns.{column}.format=... states the format of dates."
         )
+        if any(problem.file for problem in first):
+            hint = f"Paths are resolved against {root}; give another folder with root= or --root."
+        counted = f"{bad:,} of {count(filled[column], 'cell')} cannot be read"
+        raise BadCellsError(f"column '{column}': {counted}: {reason}.\n{lines}\n{hint}")
 
 
 def tell(problems: list[Problem], warn: Callable[[str], None]) -> None:
@@ -76,11 +80,17 @@ def column(problems: list[Problem], rows: int) -> pa.Array:
 
 
 def write(problems: list[Problem], path: Path) -> None:
-    """Write `problems.csv`: row (from 0), column, file, reason."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    """Write `problems.csv`: row (from 0), column, file, reason, and the table if there are several."""
+    header = ["row", "column", "file", "reason"]
+    has_tables = any(problem.table for problem in problems)
+    with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["row", "column", "file", "reason"])
-        writer.writerows([p.row, p.column, p.file, p.reason] for p in problems)
+        writer.writerow([*header, "table"] if has_tables else header)
+        for problem in problems:
+            texts = [problem.column, problem.file, problem.reason]
+            if has_tables:
+                texts.append(problem.table)
+            writer.writerow([problem.row, *(harmless(escaped(text)) for text in texts)])
 
 
 def health(notes: dict[str, dict[str, list[int]]], digests: dict[str, list[set[bytes]]]) -> list[str]:
@@ -99,6 +109,16 @@ def health(notes: dict[str, dict[str, list[int]]], digests: dict[str, list[set[b
         if sum(map(bool, row_digests)) > 1 and len(set().union(*row_digests)) == 1:
             warnings.append(f"column '{column}': every cell has the same content, so it can tell nothing")
     return warnings
+
+
+def unseen(column: str, cells: pa.ChunkedArray, filled: int) -> str:
+    """Say how many of a column's `filled` cells, namely `cells`, have a value that training has not seen."""
+    count = f"{len(cells):,} of {filled:,} cells" if filled > 1 else "the cell"
+    has = "have values" if len(cells) > 1 else "has a value"
+    text = f"column '{column}': {count} {has} that training has not seen, such as {cells[0].as_py()!r}"
+    if len(cells) > filled / 2:
+        text += ". These are most cells: are they written as in training?"
+    return text
 
 
 def leaks(digests: dict[str, list[set[bytes]]], sides: dict[str, list[int]]) -> list[str]:
@@ -129,12 +149,17 @@ def leaks(digests: dict[str, list[set[bytes]]], sides: dict[str, list[int]]) -> 
 
 @dataclass(frozen=True)
 class Problem:
-    """A cell that could not be read. `row` counts from 0 in the user's table."""
+    """A cell that could not be read. `row` counts from 0 in the user's table, named if there are several."""
 
     row: int
     column: str
     file: str
     reason: str
+    table: str = ""
+
+    def where(self) -> str:
+        """Return the row, and the table if there are several."""
+        return f"{self.table} row {self.row}" if self.table else f"row {self.row}"
 
     def described(self) -> str:
         """Return the reason, and the file if there is one."""

@@ -2,43 +2,53 @@
 
 from __future__ import annotations
 
+import base64
 import json
-import os
 import re
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.feather
 import pyarrow.parquet
 
 from plait.console import Screen
 from plait.errors import TableError
+from plait.table.values import is_list, is_text
+from plait.table.whole_file import check_writable, whole_file
 
 GAP = 2  # blanks between columns on screen
 ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet", ".feather", ".arrow")
 
+# Spreadsheets run a text that begins like this as a formula, unless it is a number. An apostrophe stops them.
+FORMULA = r"^[=+\-@\t\r]"
+NUMBER = r"^[+\-]?[\d.,]*\d[\d.,]*([eE][+\-]?\d+)?%?$"
 
-def check_ending(path: Path) -> None:
-    """Raise `TableError` if plait does not write files of this ending."""
+
+def check_output(path: Path) -> None:
+    """Make the folder of an output. Call it before the work, so that none is lost.
+
+    Raises `TableError` if plait does not write files of this ending, or cannot write there.
+    """
     if path.suffix.lower() not in ENDINGS:
         raise TableError(
             f"cannot tell the format of '{path.name}' by its ending; plait writes {', '.join(ENDINGS)}"
         )
+    check_writable(path)
 
 
 def write(table: pa.Table, path: Path) -> None:
     """Write the table, and make its folder. The file appears as a whole or not at all.
 
-    In CSV and TSV, lists are joined by "|". Raises `TableError` for an unknown ending.
+    In CSV and TSV, lists are joined by "|", and texts that spreadsheets would run begin with an apostrophe.
+    Raises `TableError` for an unknown ending, and when the disk does not take the file.
     """
-    check_ending(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.stem}.part{path.suffix}")
-    _write(table, unfinished)
-    os.replace(unfinished, path)
+    check_output(path)
+    with whole_file(path) as part:
+        _write(table, part)
 
 
 def _write(table: pa.Table, path: Path) -> None:
@@ -49,15 +59,20 @@ def _write(table: pa.Table, path: Path) -> None:
     elif suffix == ".jsonl":
         with path.open("w", encoding="utf-8") as file:
             for row in table.to_pylist():
-                file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+                file.write(json.dumps(row, ensure_ascii=False, default=_as_json) + "\n")
     elif suffix == ".parquet":
         pa.parquet.write_table(table, path)
     else:
         pa.feather.write_feather(table, path)
 
 
+def _as_json(cell: object) -> str:
+    """Return a cell that JSON has no type for: bytes as base64, anything else as its text."""
+    return base64.b64encode(cell).decode() if isinstance(cell, bytes) else str(cell)
+
+
 def to_stream(table: pa.Table, stream: IO[bytes]) -> None:
-    """Write the table as CSV. Lists are joined by "|"."""
+    """Write the table as CSV, as `write` does."""
     pa.csv.write_csv(_flat(table), stream)
 
 
@@ -105,15 +120,42 @@ def write_vectors(vectors: np.ndarray, path: Path) -> None:
 
 
 def _flat(table: pa.Table) -> pa.Table:
-    """Join the lists in each column by "|": CSV has no lists."""
-    return pa.table([_flat_column(column) for column in table.columns], names=table.column_names)
+    """Return a table that CSV can hold, and that spreadsheets only show."""
+    names = pc.fill_null(_harmless(pa.array(table.column_names, pa.string())), "").to_pylist()
+    return pa.table([_flat_column(column) for column in table.columns], names=names)
 
 
 def _flat_column(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
-    if not (pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type)):
+    """Return lists joined by "|", bytes as base64, and of a file its path."""
+    kind = column.type
+    if is_text(column):
+        return _harmless(column)
+    if is_list(column):
+        texts = [None if cell is None else "|".join(map(_text, cell)) for cell in column.to_pylist()]
+    elif pa.types.is_struct(kind):
+        texts = [None if cell is None else cell.get("path") for cell in column.to_pylist()]
+    elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        texts = [None if cell is None else _as_json(cell) for cell in column.to_pylist()]
+    else:
         return column
-    texts = [None if cell is None else "|".join(map(str, cell)) for cell in column.to_pylist()]
-    return pa.array(texts, pa.string())
+    return _harmless(pa.array(texts, pa.string()))
+
+
+def _text(item: object) -> str:
+    return "" if item is None else _as_json(item)
+
+
+def harmless(text: str) -> str:
+    """Put an apostrophe before a text that a spreadsheet would run as a formula."""
+    return f"'{text}" if re.match(FORMULA, text) and not re.match(NUMBER, text) else text
+
+
+def _harmless(texts: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Do what `harmless` does to all texts of a column."""
+    is_formula = pc.and_(
+        pc.match_substring_regex(texts, FORMULA), pc.invert(pc.match_substring_regex(texts, NUMBER))
+    )
+    return pc.if_else(is_formula, pc.binary_join_element_wise("'", texts, ""), texts)
 
 
 def with_files(answers: pa.Table, out: Path) -> pa.Table:
@@ -141,6 +183,7 @@ def _write_recordings(contents: list[bytes | None], column: str, out: Path) -> l
             paths.append(None)
             continue
         file = folder / f"{stem}-{row:05d}.wav"
-        file.write_bytes(content)
+        with whole_file(file) as part:
+            part.write_bytes(content)
         paths.append(str(file.relative_to(out.parent)))
     return paths

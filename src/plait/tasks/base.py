@@ -19,6 +19,7 @@ from plait.nn.batch import Encoded, Fused
 from plait.recipe.bounds import MAX_WEIGHT
 from plait.recipe.registry import Component, Options, Registry, hook
 from plait.recipe.sections import LEAST_STEPS, UNAUGMENTED, Between, Choices
+from plait.table.conventions.base import Convention
 from plait.table.json import JSON
 from plait.table.problems import Problem
 from plait.table.table import Source
@@ -116,6 +117,9 @@ class Task(nn.Module, Component, ABC):
 
     # A task without a target compares the rows' own columns.
     has_target: ClassVar[bool] = True
+
+    # The conventions that labels may have, the usual one first; any if empty.
+    conventions: ClassVar[tuple[type[Convention], ...]] = ()
 
     # Whether labels are files. More than a few bad files are an error, and not only problems.
     from_files: ClassVar[bool] = False

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from plait.errors import TrainingError
 from plait.recipe.bounds import MAX_IDS, MAX_TOKENS
+from plait.table.conventions.plain import Plain
 from plait.table.problems import Problem
 from plait.table.table import Source
 from plait.table.values import is_text
@@ -46,6 +47,7 @@ class TextTask(Writing):
     """
 
     options = TextOptions
+    conventions = (Plain,)
 
     def __init__(self, config: TextOptions, spelling: Spelling) -> None:
         super().__init__()

@@ -16,6 +16,8 @@ from torch.nn import functional as F
 from plait.errors import TrainingError
 from plait.modalities.base import Match
 from plait.nn.layers import glorot
+from plait.table.conventions.listing import Listing
+from plait.table.conventions.plain import Plain
 from plait.table.json import JSON, read_as
 from plait.table.problems import Problem
 from plait.table.table import Source
@@ -45,6 +47,7 @@ class Multilabel(Prediction):
     """
 
     options = Config
+    conventions = (Listing, Plain)
     metrics = {"f1_micro": f1_micro, "f1_macro": f1_macro, "exact_match": accuracy, "log_loss": log_loss}
     score = "f1_micro"
     higher = True

@@ -21,6 +21,9 @@ from plait.modalities.base import Match
 from plait.nn.batch import Tokens
 from plait.nn.layers import BiLSTM, Dropout, steps_mask
 from plait.recipe.bounds import MAX_SECONDS, MAX_WIDTH, MIN_HOP, MIN_WINDOW
+from plait.table.conventions.content import Content
+from plait.table.conventions.listing import Listing
+from plait.table.conventions.plain import Plain
 from plait.table.json import JSON
 from plait.table.problems import Problem
 from plait.table.table import Source
@@ -83,6 +86,7 @@ class Speak(Writing):
     """
 
     options = Config
+    conventions = (Plain, Listing, Content)
     metrics = {"mel_distance": mel_distance, "length_ratio": length_ratio}
     score = "mel_distance"
     higher = False
