@@ -106,9 +106,14 @@ def by_distinct(texts: pa.ChunkedArray) -> tuple[pa.Array, pa.Array]:
 
     Columns repeat their cells, so that parsing each distinct one saves most of the work.
     """
-    encoded = texts.dictionary_encode().unify_dictionaries().combine_chunks()
-    if isinstance(encoded, pa.ChunkedArray):  # an empty column has no chunk
-        encoded = pa.array([], pa.dictionary(pa.int32(), texts.type))
+    # In one piece first: a dictionary for each of many chunks would have to be unified, which takes ten times
+    # as long. Strings of more than 2 GB need wide offsets for that.
+    joined = texts.combine_chunks()
+    if isinstance(joined, pa.ChunkedArray):
+        joined = pc.cast(texts, pa.large_string()).combine_chunks()
+    if isinstance(joined, pa.ChunkedArray):  # an empty column has no chunk
+        joined = pa.array([], texts.type)
+    encoded = joined.dictionary_encode()
     return encoded.dictionary, encoded.indices
 
 
