@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import datetime
 import gzip
 import io
@@ -369,3 +370,15 @@ def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "python_calamine", None)
     with pytest.raises(TableError, match=r"needs python-calamine: pip install 'plait\[excel\]'"):
         read(make_workbook(tmp_path / "book.xlsx"))
+
+
+def test_a_workbook_damaged_anywhere_is_refused_or_read(tmp_path: Path) -> None:
+    path = make_workbook(tmp_path / "book.xlsx")
+    content = path.read_bytes()
+    random = np.random.default_rng(0)
+    for place in random.integers(0, len(content), 60):
+        damaged = bytearray(content)
+        damaged[place] ^= 0xFF
+        path.write_bytes(damaged)
+        with contextlib.suppress(TableError):
+            read(path)

@@ -26,9 +26,7 @@ def read_sheet(content: Content) -> FileTable:
     A merged cell counts as all the cells that it covers. Rows above the header, such as a title, are left
     out. Raises `TableError`.
     """
-    workbook = _open(content)
-    name = _sheet_name(workbook, content)
-    rows = _rows(workbook.get_sheet_by_name(name))
+    name, rows = _sheet(content)
     if not rows:
         raise TableError(f"'{content.label}': sheet '{name}' is empty")
 
@@ -53,7 +51,8 @@ def read_sheet(content: Content) -> FileTable:
     return FileTable(pa.table(columns, names=names), tuple(notes))
 
 
-def _open(content: Content) -> python_calamine.CalamineWorkbook:
+def _sheet(content: Content) -> tuple[str, list[list[object]]]:
+    """Return the name and the rows of the sheet to read. Raises `TableError` for a damaged workbook."""
     try:
         import python_calamine
     except ImportError as error:
@@ -61,8 +60,11 @@ def _open(content: Content) -> python_calamine.CalamineWorkbook:
             f"reading '{content.label}' needs python-calamine: pip install 'plait[excel]'"
         ) from error
     try:
-        return python_calamine.load_workbook(io.BytesIO(content.data))
-    except Exception as error:  # the package raises errors of many kinds, for any damage
+        workbook = python_calamine.load_workbook(io.BytesIO(content.data))
+        name = _sheet_name(workbook, content)
+        # a workbook opens whose sheets are damaged: they are unpacked only here
+        return name, _rows(workbook.get_sheet_by_name(name))
+    except python_calamine.CalamineError as error:
         raise TableError(f"'{content.label}' cannot be read as a workbook: {error}") from error
 
 
