@@ -122,7 +122,7 @@ for line in sys.stdin:
     if what == "logits":
         predictor = Predictor(run.model, preprocessing, settings, plan)
         rows = Dataset(prepared, preprocessing).batch(torch.arange(2 * batch_size))
-        logits = predictor.of_batch(rows, [run.model.columns])[0]["label"][:, 0]
+        logits = predictor.of_batch(rows)["label"][:, 0]
         count = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
         answer = {"logits": logits.tolist(), "parameters": count}
         predictor = None
@@ -141,7 +141,7 @@ for line in sys.stdin:
         count, seconds, dataset = int(number[0]), [], Dataset(prepared, preprocessing)
         for _ in range(12 if count == 1 else 3):
             begun = time.perf_counter()
-            predictor.of_batch(dataset.batch(torch.arange(count)), [run.model.columns])
+            predictor.of_batch(dataset.batch(torch.arange(count)))
             seconds.append(time.perf_counter() - begun)
         answer = {"ms": 1e3 * float(np.median(seconds))}
     print(json.dumps(answer), flush=True)

@@ -23,9 +23,10 @@ from measure import machine, median, page, read_arguments, seconds, table
 from plait.media.cache import Cache
 from plait.media.cell import Cell
 from plait.media.image import Framing
+from plait.media.still import decode
 from plait.media.video import OpenVideo
 from plait.modalities import audio
-from plait.modalities.image import Config, decode
+from plait.modalities.image import Config
 from plait.nn.batch import Values
 from plait.nn.device import keep_memory
 
@@ -195,7 +196,7 @@ def images(width: int, height: int, count: int, times: int) -> list[object]:
         count,
         times,
     )
-    differences = [np.abs(pillow(file).astype(int) - decode(file, CONFIG)).mean() for file in files]
+    differences = [np.abs(pillow(file).astype(int) - decode(file, CONFIG).pixels).mean() for file in files]
     return [
         f"JPEG {width} x {height}",
         f"Pillow {theirs:.2f} ms",

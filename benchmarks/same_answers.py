@@ -70,6 +70,7 @@ RENAMED: list[tuple[str, str]] = [  # names of tensors: (pattern, replacement), 
     (r"^fused\.", "fusers."),
     ("\0table", "table"),
     (r"^votes\.(.*)\.trust_P$", r"tasks.\1.late_fusion.inverse_temperature_P"),
+    (r"^(tasks\..*)\.head\.1\.", r"\1.writer.head.1."),  # of a transcription
     (r"^votes\.(.*)\.share$", r"tasks.\1.late_fusion.mixture_weight"),
 ]
 RENAMED_OPTIONS: list[tuple[str, str]] = []  # the same for the overrides of the cases
@@ -114,7 +115,10 @@ def add_empty_offsets(tensors: dict[str, Any], plan: dict[str, Any]) -> dict[str
 
 
 def convert_recipe(recipe: dict[str, Any]) -> dict[str, Any]:
-    return recipe
+    """Give the options of the model their present names."""
+    names = {"alone": "unimodal_weight", "votes": "late_fusion"}
+    model = {names.get(name, name): option for name, option in recipe["model"].items()}
+    return {**recipe, "model": model}
 
 
 def make_plan(recipe: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
@@ -128,7 +132,7 @@ def make_plan(recipe: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
                 "modality": column["modality"],
                 "encoder": encoder,
                 "frozen": encoder.get("mode") == "frozen",
-                "plain": encoder["name"] == "tabular",
+                "light": encoder["name"] == "tabular",
             }
     for name, task in recipe["tasks"].items():
         tasks[name] = {**task, "inputs": task["inputs"] or inputs}

@@ -481,7 +481,7 @@ JOBS: dict[str, Callable[[int], Any]] = {
     "captions": captions,
     "motion": motion,
     "names": names,
-    "chosen": lambda seed: names(seed, "seen"),
+    "chosen": lambda seed: names(seed, "training"),
 }
 
 

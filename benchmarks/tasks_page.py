@@ -147,7 +147,7 @@ def part_cd(results: dict[str, Any]) -> list[str]:
     section.append("## (d) Emoji, picture to name, unseen vendor")
     for job, what in (
         ("names", "written freely"),
-        ("chosen", "chosen among the names of training rows (`answers: seen`)"),
+        ("chosen", "chosen among the names of training rows (`answers: training`)"),
     ):
         runs = [v for k, v in results.items() if k.startswith(job)]
         if not runs:

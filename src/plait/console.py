@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,27 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 DRAW_EVERY = 0.1  # seconds
+
+# What steers a terminal or hides text in it: control characters but for tab and newline, marks that turn
+# the direction of writing, line separators, and halves of surrogate pairs, which no terminal can encode.
+UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def escaped(text: str, encoding: str | None = "utf-8") -> str:
+    """Return a text that is safe to show in a terminal: each unprintable character becomes its code.
+
+    So does each character that the terminal's `encoding` lacks; ASCII if it is None.
+
+    >>> escaped("\x1b[31mred")
+    '\\\\x1b[31mred'
+    """
+    shown = UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+    return shown.encode(encoding or "ascii", "backslashreplace").decode(encoding or "ascii")
+
+
+def escaped_cell(text: str, encoding: str | None = "utf-8") -> str:
+    """Return `escaped` text in one line: a cell of a table must not break its row."""
+    return escaped(text.replace("\n", "\\n").replace("\t", "\\t"), encoding)
 
 
 class Screen:
@@ -29,10 +51,16 @@ class Screen:
         width = None if file.isatty() else 120  # a file has no width of its own
         return Console(file=file, highlight=False, soft_wrap=True, width=width)
 
+    @property
+    def width(self) -> int:
+        """The width of the terminal, in characters."""
+        return self._console().width
+
     def say(self, text: str = "", style: str = "") -> None:
         """Print one line, unless the screen is quiet."""
         if not self.quiet:
-            self._console().print(text, style=style or None, markup=False)
+            console = self._console()
+            console.print(escaped(text, console.encoding), style=style or None, markup=False)
 
     def warn(self, text: str) -> None:
         """Print a warning, in yellow where the terminal has colours."""
@@ -45,22 +73,21 @@ class Screen:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(
-            title=title,
-            title_justify="left",
-            title_style="bold",
-            box=None,
-            pad_edge=False,
-            padding=(0, 2, 0, 0),
-        )
+        # rich would break a table's title at the table's width
+        if title:
+            self.say(title, "bold")
+
+        # as `Text`, names and cells may hold square brackets, which rich would take for styles
+        console = self._console()
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for header in headers:
             side: JustifyMethod = "right" if header.endswith(" ") else "left"
-            table.add_column(header.strip(), justify=side, overflow="fold")
-
-        # as `Text`, cells may hold square brackets, which rich would take for styles
+            table.add_column(
+                Text(escaped_cell(header.strip(), console.encoding)), justify=side, overflow="fold"
+            )
         for row in rows:
-            table.add_row(*map(Text, row))
-        self._console().print(table, soft_wrap=False)
+            table.add_row(*[Text(escaped_cell(cell, console.encoding)) for cell in row])
+        console.print(table, soft_wrap=False)
 
     @contextmanager
     def bar(self, what: str, total: int) -> Iterator[Bar]:
@@ -72,11 +99,11 @@ class Screen:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(30),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
         )
         with Progress(*columns, console=console, auto_refresh=False, transient=True) as progress:
             task = progress.add_task(what, total=total, note="")
@@ -104,7 +131,7 @@ class Bar:
             return
         self._progress.update(self._task, advance=self._waiting)
         if note is not None:
-            self._progress.update(self._task, note=note)
+            self._progress.update(self._task, note=escaped(note))
         self._progress.refresh()
         self._waiting = 0
         self._next = time.perf_counter() + DRAW_EVERY

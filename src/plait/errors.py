@@ -63,6 +63,10 @@ class Interrupted(PlaitError):
         self.number = number
 
 
+class RenamedWarning(FutureWarning):
+    """A recipe uses the old name of an option. The command line shows it as its other warnings."""
+
+
 class BadCell(Exception):
     """One cell cannot be read. `reason` is shown to the user. `file` is the path, or "" if there is none."""
 
@@ -70,6 +74,15 @@ class BadCell(Exception):
         super().__init__(reason)
         self.reason = reason
         self.file = file
+
+
+def count(number: int, noun: str, plural: str = "") -> str:
+    """Return a number and its noun. `plural` is the noun with an s if left out.
+
+    >>> count(1, "row"), count(2000, "row"), count(0, "row has", "rows have")
+    ('1 row', '2,000 rows', '0 rows have')
+    """
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def nearest(name: str, valid_names: Iterable[str]) -> str:

@@ -62,7 +62,7 @@ def test_every_column_is_recognised_and_videos_give_sound(model: plait.Model) ->
         "film": "video",
         "film.sound": "audio",
     }
-    assert "clips looked at have a sound" in model.schema["film.sound"].reason
+    assert "videos looked at have audio" in model.schema["film.sound"].reason
 
 
 def test_it_learns_and_predicts_any_subset(
@@ -83,10 +83,8 @@ def test_absent_columns_are_warned_of_once(
 ) -> None:
     folder, rows = media
     plait.load(model.folder).predict([{"photo": row["photo"]} for row in rows], root=folder)
-    messages = capsys.readouterr().err
-    assert messages.count("input 'noise' is not in") == 1
-    assert messages.count("input 'film' is not in") == 1
-    assert "film.sound" not in messages
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert warning.endswith("2 inputs are not in the table, treated as missing in every row: 'noise', 'film'")
 
 
 def test_a_loaded_model_answers_the_same(

@@ -73,6 +73,21 @@ def test_each_target_is_answered_from_its_own_inputs(apart: tuple[plait.Model, P
     assert plait.load(model.folder, quiet=True).predict(rows, folder).equals(answers)
 
 
+def test_targets_without_labels_in_the_table_are_named(
+    several: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [*FAST, "training.epochs=1"]
+    model = plait.fit(
+        several, ["label", "cents", "half"], root=tmp_path, out=tmp_path / "run", overrides=options
+    )
+    capsys.readouterr()
+    without = [{**row, "half": None} for row in several]
+    for row in without:
+        del row["cents"]
+    assert list(model.evaluate(without, tmp_path).targets) == ["label"]
+    assert "not scored, because the table has no labels: cents, half" in capsys.readouterr().err
+
+
 def test_a_target_would_not_read_its_own_answers(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
     overrides = [
         *FAST,

@@ -20,6 +20,7 @@ from plait.errors import ArtifactError, BadCellsError, RecipeError, TableError
 from plait.evaluation.bootstrap import bootstrap
 from plait.evaluation.scores import subset_name
 from plait.prediction.artifact import FORMAT
+from plait.table.problems import Problem, tell
 from support.damage import forge
 from support.tables import FAST, make_rows, write_csv
 
@@ -45,7 +46,7 @@ def test_predictions_keep_rows_and_order_and_name_bad_cells(trained: Any, tmp_pa
     assert "photo: broken or cut short" in problems[2]
     assert "photo: no such file" in problems[4]
     assert "gone.png" in problems[4]
-    assert problems[6] == "price: not a finite number: 'much'"
+    assert problems[6] == "price: expected a number, came 'much'"
     total = sum(answers[c].to_numpy() for c in answers.column_names if "probability" in c)
     assert np.allclose(total, 1, atol=1e-5)
 
@@ -70,9 +71,12 @@ def test_absent_columns_are_warned_of_once_and_none_is_an_error(
 ) -> None:
     model, _ = trained
     loud = plait.load(model.folder)
-    loud.predict([{"text": "a leaf", "Photo": "x.png"}] * 3)
-    warning = "input 'photo' is not in the table: treated as missing in every row; did you mean 'Photo'?"
-    assert capsys.readouterr().err.count(warning) == 1
+    loud.predict([{"text": "a leaf", "Photo": "x.png", "shop": "north"}] * 3)
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert warning == (
+        "warning: 2 inputs are not in the table, treated as missing in every row: "
+        "'photo' (did you mean 'Photo'?), 'price'"
+    )
     with pytest.raises(
         TableError, match=r"none of the model's input columns \(photo, text, price, shop\); it has a"
     ):
@@ -124,6 +128,16 @@ def test_evaluation_has_intervals_subsets_and_a_baseline(
     assert "baseline" in shown
     assert "photo + text + price" in shown
     json.dumps(evaluation.to_dict())
+
+
+def test_a_model_says_what_it_is(trained: Any) -> None:
+    model, _ = trained
+    text = repr(model)
+    assert text.startswith(
+        f"<plait.Model {str(model.folder)!r}: label from 4 inputs (photo, text, price, shop)"
+    )
+    assert "72 training rows" in text
+    assert "label: accuracy 1.000 on validation rows" in text
 
 
 def test_hidden_columns_are_evaluated_as_absent_ones(trained: Any, tmp_path: Path) -> None:
@@ -223,6 +237,12 @@ def test_few_bad_cells_are_listed_and_count_as_missing(
     assert listed[1] == f"0,photo,{tmp_path}/nowhere/0.png,no such file"
     assert len(listed) == 3
     assert "photo: 2 x no such file" in capsys.readouterr().err
+
+
+def test_the_number_of_a_single_cell_agrees_with_its_noun() -> None:
+    told: list[str] = []
+    tell([Problem(0, "photo", "x.png", "not an image: its first bytes are 00")], told.append)
+    assert told == ["1 cell could not be read, treated as missing:\n  photo: 1 x not an image"]
 
 
 def test_many_bad_cells_are_an_error_that_shows_the_root(tmp_path: Path) -> None:

@@ -12,8 +12,10 @@ import pytest
 
 import plait
 from plait import __version__
+from plait.cli import arguments
 from plait.cli.app import app
 from plait.cli.main import run
+from plait.table.schema import ROLES
 from support.tables import FAST, make_rows, write_csv
 
 COMMANDS = [
@@ -58,7 +60,7 @@ def test_a_run_is_trained_scored_used_and_reported(
     options += ["--target", "label", "--out", folder, "--column", "shop=ignored"]
     assert run(["fit", str(table), *options]) == 0
     messages = capsys.readouterr().err
-    assert "said by the recipe" in messages
+    assert "set in the recipe" in messages
     assert f"report: {folder}/report.html" in messages
     assert run(["evaluate", folder, str(table), "-o", str(tmp_path / "scores.json")]) == 0
     assert "accuracy" in capsys.readouterr().out
@@ -95,6 +97,33 @@ def test_fit_and_tune_pass_the_same_options_on(monkeypatch: pytest.MonkeyPatch) 
     assert (calls["fit"]["valid"], calls["fit"]["test"], calls["fit"]["seed"]) == ("v.csv", None, 3)
 
 
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--set", "training.epochs=9"], "--set"),
+        (["t.csv"], "table"),
+        (["--target", "y", "--seed", "3", "--strict"], "--target, --seed, --strict"),
+        (["t.csv", "--target", "y", "--out", "other"], "table, --target, --out"),
+        (["--column", "x=number", "--recipe", "classic"], "--recipe, --column"),
+    ],
+)
+def test_a_resume_ignores_no_option(
+    options: list[str], named: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plait, "fit", lambda *arguments, **options: pytest.fail("it was trained"))
+    assert run(["fit", "--resume", "run", *options]) == 2
+    message = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert f"leave out {named}, or repeat the whole command" in message
+
+
+def test_a_resume_may_repeat_the_command_that_began_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[dict[str, Any]] = []
+    monkeypatch.setattr(plait, "fit", lambda *arguments, **options: calls.append(options))
+    for out in ([], ["--out", "run/"]):
+        assert run(["fit", "t.csv", "--target", "y", "--seed", "3", "--resume", "run", *out]) == 0
+        assert (calls[-1]["out"], calls[-1]["resume"], calls[-1]["seed"]) == ("run", True, 3)
+
+
 def test_errors_are_one_message_without_a_traceback(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -116,6 +145,29 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 
     with pytest.raises(TableError):
         run(["inspect", str(tmp_path / "gone.csv"), "--debug"])
+
+
+def test_help_explains_every_role_of_a_column(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tuple(arguments.ROLES) == ROLES
+    run(["fit", "--help"])
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    for role, meaning in arguments.ROLES.items():
+        assert f"{role} {meaning}" in lines
+
+
+def test_help_lists_debug(capsys: pytest.CaptureFixture[str]) -> None:
+    run(["--help"])
+    assert "--debug" in capsys.readouterr().out
+    assert run(["options", "fusion", "concat", "--debug"]) == 0
+
+
+def test_an_old_name_of_an_option_is_a_plain_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["fit", str(tmp_path / "gone.csv"), "--target", "y", "--set", "model.votes=false"]) == 1
+    warning, error = capsys.readouterr().err.splitlines()
+    assert warning.startswith("warning: recipe: model.votes is now model.late_fusion")
+    assert error.startswith("plait: no file")
 
 
 def test_options_come_from_the_components(capsys: pytest.CaptureFixture[str]) -> None:

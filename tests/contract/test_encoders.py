@@ -18,7 +18,9 @@ from support.encoders import (
     tiny_network,
     trainable,
 )
+from support.export import assert_exported_alike
 from support.gradients import assert_gradient, silent_parameters, weighted_sum
+from support.models import build_around
 from support.options import assert_option_matters, options_of
 
 PAIRS = encoders_and_kinds()
@@ -71,6 +73,26 @@ class TestEncoder:
         other.load_state_dict(encoder.state_dict())
         values = random_values(kind, 3)
         assert torch.equal(encoder(values).x_BLD, other(values).x_BLD)
+
+    def test_a_network_with_it_can_be_exported(self, name: str, kind: str) -> None:
+        encoder, values = build_encoder(name, kind), random_values(kind, 8)
+        if isinstance(encoder, FrozenEncoder):
+            values = encoder.embed(values)  # as the network gets it
+        assert_exported_alike(*build_around(encoder, values))
+
+
+def test_a_network_of_lists_can_be_exported() -> None:
+    count_B = torch.tensor([2, 1, 0, 3, 1, 1, 0, 2])
+    images = replace(random_values("grid", int(count_B.sum())), count_B=count_B)
+    assert_exported_alike(*build_around(build_encoder("vgg", "grid"), images, several=True))
+
+
+@pytest.mark.filterwarnings("ignore:While compiling, we found certain side effects")  # in transformers
+@pytest.mark.parametrize("kind", ["tokens", "grid", "frames", "spectrogram"])
+def test_a_network_that_is_trained_further_can_be_exported(kind: str) -> None:
+    """Networks of waves cannot: they read one recording after the other, as far as it goes."""
+    encoder = build_encoder("pretrained", kind, trainable("pretrained"))
+    assert_exported_alike(*build_around(encoder, random_values(kind, 8)))
 
 
 @pytest.mark.parametrize(("name", "option"), options_of("encoders"))

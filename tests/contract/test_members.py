@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +11,20 @@ import torch
 
 from plait.errors import ArtifactError
 from plait.members.base import Lesson, Member
+from plait.prediction.view import View
 from support.components import component, component_names
 from support.damage import flips
-from support.members import ROWS, SEEN, TARGETS, fit_member, lesson, make, member_config
+from support.members import (
+    ROWS,
+    SEEN,
+    TARGETS,
+    fit_member,
+    fold_lessons,
+    lesson,
+    make,
+    member_config,
+    shuffled,
+)
 
 NAMES = component_names("members")
 
@@ -33,7 +44,7 @@ class Fitted:
         return [self.columns, ("a",), ("text", "v"), ()]
 
     def outputs(self) -> list[dict[str, torch.Tensor]]:
-        return self.member.outputs(self.lesson.valid, self.subsets)
+        return self.member.outputs(self.lesson.held_out, self.subsets)
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -65,7 +76,7 @@ def test_without_inputs_all_rows_are_answered_alike(fitted: Fitted) -> None:
 
 
 def test_it_learns_what_the_inputs_tell(fitted: Fitted) -> None:
-    labels, _ = fitted.lesson.valid.target("kind")
+    labels, _ = fitted.lesson.held_out.target("kind")
     task = fitted.lesson.tasks["kind"]
     assert task.measure_score(fitted.outputs()[0]["kind"].numpy(), labels.numpy()) > 0.6
 
@@ -73,10 +84,10 @@ def test_it_learns_what_the_inputs_tell(fitted: Fitted) -> None:
 def test_a_saved_member_answers_the_same(fitted: Fitted, tmp_path: Path) -> None:
     fitted.member.save(tmp_path)
     of = fitted.lesson
-    view = ("network", of.train.views["network"].preprocessing)
+    view = View("network", of.plan, of.train.views["network"].preprocessing, of.settings)
     config = member_config(fitted.name)
-    restored = component("members", fitted.name).load(config, tmp_path, of.plan, of.settings, view)
-    for before, after in zip(fitted.outputs(), restored.outputs(of.valid, fitted.subsets), strict=True):
+    restored = component("members", fitted.name).load(config, tmp_path, view)
+    for before, after in zip(fitted.outputs(), restored.outputs(of.held_out, fitted.subsets), strict=True):
         for target in TARGETS:
             torch.testing.assert_close(before[target], after[target], rtol=1e-5, atol=1e-5)
 
@@ -103,5 +114,20 @@ def test_missing_labels_are_not_learned_from(name: str, tmp_path: Path) -> None:
         if changes:
             batch.targets["kind"][:5] = 0
         of = lesson(examples, plan, tmp_path)
-        outputs.append(fit_member(name, of).outputs(of.valid, [("a", "v")])[0]["kind"])
+        outputs.append(fit_member(name, of).outputs(of.held_out, [("a", "v")])[0]["kind"])
+    torch.testing.assert_close(outputs[0], outputs[1])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_labels_of_a_fold_choose_nothing_for_its_own_answers(name: str, tmp_path: Path) -> None:
+    """The folds' labels are what a member is weighed by, and what the ensemble is scored by."""
+    outputs = []
+    for is_shuffled in (False, True):
+        examples, plan = make({"kind": "classification"}, epochs=3)
+        lessons = fold_lessons(examples, plan, tmp_path)
+        if is_shuffled:
+            lessons[0] = replace(lessons[0], held_out=shuffled(lessons[0].held_out, "kind"))
+        fits = component("members", name).fit(member_config(name), lessons, lambda: None)
+        (of_fold,) = fits[0].out_of_fold.outputs(lessons[0].held_out, [("a", "v")])
+        outputs.append(of_fold["kind"])
     torch.testing.assert_close(outputs[0], outputs[1])

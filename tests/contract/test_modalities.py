@@ -48,9 +48,21 @@ def test_missing_and_bad_cells_are_absent(fitted: Fitted) -> None:
     assert len(fitted.loaded.values.x) == len(expected)
 
 
+def test_a_column_without_cells_has_the_form_of_others(fitted: Fitted) -> None:
+    absent = fitted.modality.absent(3)
+    assert not absent.present.any()
+    assert len(absent.present) == len(absent.values) == 3
+    expected, values = (fitted.modality.transform(v, None) for v in (fitted.loaded.values, absent.values))
+    assert values.x.dtype == expected.x.dtype
+    assert (values.length_B is None) == (expected.length_B is None)
+    first_dimension = 1 if values.length_B is None else 2  # without the steps of rows that have lengths
+    assert values.x.shape[first_dimension:] == expected.x.shape[first_dimension:]
+
+
 def test_bad_cells_are_named_as_problems(fitted: Fitted) -> None:
     problems = fitted.loaded.problems
-    assert [problem.row for problem in problems] == list(fitted.example.bad)
+    rows = [*fitted.example.reading.bad, *(problem.row for problem in problems)]
+    assert rows == list(fitted.example.bad)
     assert all(problem.column == "column" and problem.reason for problem in problems)
 
 

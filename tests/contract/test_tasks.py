@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,15 +11,18 @@ import pytest
 import torch
 
 from plait.errors import TrainingError
+from plait.nn.batch import Tokens
 from plait.tasks.base import MAIN, Task, TaskOptions
 from plait.tasks.base_comparison import Comparison
 from plait.tasks.base_prediction import Prediction
 from plait.tasks.base_writing import Writing
+from support.export import exported_answer
 from support.gradients import silent_parameters
 from support.options import assert_option_matters, options_of
 from support.tasks import (
     FUSED,
     ROWS,
+    STEPS,
     UNLABELLED,
     answer,
     build_head,
@@ -87,6 +91,15 @@ class TestTask:
         if isinstance(task, Writing):  # padded to the longest row
             expected = expected[: len(single)]
         torch.testing.assert_close(single, expected, atol=1e-5, rtol=1e-4)
+
+    def test_its_answer_can_be_exported(self, name: str) -> None:
+        task, (fused, encoded) = fit_task(name).task, inputs(name)
+        last_steps = torch.arange(STEPS) >= torch.arange(ROWS)[:, None]
+        graph = exported_answer(task, fused, encoded)
+        for mask_BL in (torch.ones_like(last_steps), last_steps):
+            tokens = {column: Tokens(t.x_BLD, mask_BL) for column, t in encoded.tokens.items()}
+            masked = replace(encoded, tokens=tokens)
+            torch.testing.assert_close(graph(fused, masked), task.answer(fused, masked))
 
     def test_state_is_json_and_restores_the_same_task(self, name: str) -> None:
         task = fit_task(name).task

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from plait.data.arguments import parse_columns, recipe_from, target_names
 from plait.errors import RecipeError
+from plait.fusion.base import fusions
 from plait.recipe.recipe import Recipe, load
 
 
@@ -30,6 +34,31 @@ def test_a_recipe_is_saved_as_it_was_asked_for() -> None:
     assert "epochs: auto" in recipe.to_yaml()
     assert "patience" in recipe.to_yaml(), "the classic recipe names it"
     assert "quality" not in recipe.to_yaml()
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"fusion": "{}"},
+        {"columns": {"photo": {"encoder": {"name": "{}", "width": 8}}}},
+        {"ensemble": {"members": {"mine": "{}"}}},
+        {"ensemble": {"members": {"mine": {"name": "network", "fusion": "{}"}}}},
+        {"ensemble": {"members": {"mine": {"name": "network", "encoders": {"image": {"name": "{}"}}}}}},
+        {"encoders": {"video": {"name": "per_frame", "frame": "{}"}}},
+        {"tuning": {"space": {"fusion": {"choices": ["concat", {"name": "{}"}]}}}},
+    ],
+)
+def test_components_that_a_callers_recipe_names_are_allowed(
+    recipe: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = f"outside_{abs(hash(str(recipe)))}"
+    (tmp_path / f"{module}.py").write_text("class Mine:\n    options = None\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    name = f"{module}:Mine"
+    with pytest.raises(RecipeError, match="lies outside plait"):
+        fusions.find(name)
+    recipe_from(json.loads(json.dumps(recipe).replace("{}", name)))
+    assert fusions.find(name).__name__ == "Mine"
 
 
 def test_columns_on_the_command_line() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from pydantic import ValidationError
 
 import plait
@@ -16,6 +17,7 @@ from plait.data.arguments import recipe_from
 from plait.data.plan import Plan
 from plait.data.split import as_ranges, from_ranges
 from plait.errors import RecipeError, TrainingError
+from plait.pretrained import files
 from plait.recipe.registry import Choice
 from plait.table.read import read
 from support import tiny_models
@@ -69,6 +71,22 @@ def test_nothing_is_left_open(tmp_path: Path) -> None:
     assert fields["tasks"]["label"]["inputs"] == list(plan.columns)
     assert fields["training"]["epochs"] == 500
     assert fields["ensemble"]["repeats"] == 3
+
+
+@pytest.mark.parametrize("quality", ["good", "best"])
+def test_an_ensemble_trains_no_pretrained_network(
+    tmp_path: Path, quality: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU, `pretrained` adapts its network to many rows, and light members leave out such columns."""
+    bert = tiny_models.bert(tmp_path / "bert")
+    monkeypatch.setattr(files, "find", lambda name: bert)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    plan = make(table(2600), quality=quality, columns={"note": "text"})
+    networks = [member.options for member in plan.ensemble.members.values() if member.name == "network"]
+    assert networks
+    for options in networks:
+        encoders = {name: Choice.model_validate(encoder) for name, encoder in options["encoders"].items()}
+        assert "note" in plan.with_encoders(encoders).light().columns
 
 
 @pytest.mark.parametrize(("text", "rows"), [("", []), ("4", [4]), ("0-2 5 7-8", [0, 1, 2, 5, 7, 8])])

@@ -138,7 +138,7 @@ def test_a_fit_embeds_once_and_its_folder_is_all_that_it_needs(
     answers = model.predict(table)
     assert len(answers) == 60
     loads = []
-    monkeypatch.setattr(Network, "_of_hugging_face", lambda self: loads.append(self))
+    monkeypatch.setattr(Network, "trained", lambda self: loads.append(self))
     again = plait.fit(table, "label", out=tmp_path / "again", overrides=overrides(models), quiet=True)
     assert not loads, "every vector was in the cache"
     assert again.record["history"] == model.record["history"]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +18,12 @@ from torch import Tensor
 
 import plait
 from plait.api.fit import resume
+from plait.console import Screen
 from plait.data.plan_ensemble import plan_ensemble
 from plait.data.split import folds
 from plait.ensemble.selection import MIN_WEIGHT, bagged, greedy
-from plait.errors import Interrupted, RecipeError
+from plait.errors import ArtifactError, Interrupted, RecipeError
+from plait.members import trees
 from plait.recipe import recipe as recipes
 from plait.recipe.sections import SplitRecipe
 from plait.table.schema import Column, Schema
@@ -114,6 +119,14 @@ def test_folds_hold_every_row_out_once_and_split_no_group() -> None:
     assert len(folds(table, rows[:3], 5, None, "y", 0)) == 3
 
 
+@pytest.mark.parametrize(
+    ("name", "meaning"), [("network", "the run's own network"), ("stack", "the stacked model")]
+)
+def test_names_that_an_ensemble_uses_itself_are_refused(name: str, meaning: str) -> None:
+    with pytest.raises(RecipeError, match=f"'{name}' is the name of {meaning}; give the member another"):
+        recipes.load({"ensemble": {"members": {name: "linear"}}})
+
+
 def test_an_ensemble_answers_alike_after_loading(table: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     model = plait.fit(table, "label", overrides=[*FAST, TREES, "ensemble.folds=3"], out=out, quiet=True)
@@ -146,12 +159,120 @@ def test_an_ensemble_answers_alike_after_loading(table: Path, tmp_path: Path) ->
     assert len(evaluation.subsets) == 14
 
 
+@pytest.fixture(scope="module")
+def stacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of an ensemble with a stacked model."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(80, 2))
+    table = pa.table({"a": x[:, 0], "b": x[:, 1], "y": x.sum(1)})
+    overrides = ["training.epochs=1", "ensemble.folds=2", "ensemble.stack=true", TREES]
+    out = tmp_path_factory.mktemp("stacked") / "run"
+    plait.fit(table, "y", overrides=overrides, out=out, quiet=True)
+    return out
+
+
+DAMAGES = {
+    "unknown": lambda state: state.update(speed=1),
+    "no columns": lambda state: state.pop("columns"),
+    "unknown in a mixture": lambda state: state["weights"]["y"].update(power=2),
+    "no temperature": lambda state: state["weights"]["y"].pop("temperature"),
+    "unknown in a bag": lambda state: state["bags"][0].update(kind="x"),
+    "no bags": lambda state: state.update(bags=[]),
+    "no target": lambda state: state.update(weights={}),
+    "another view": lambda state: state["bags"][0].update(view="elsewhere", name="line"),
+}
+
+
+@pytest.mark.parametrize("damage", list(DAMAGES))
+def test_a_damaged_ensemble_is_refused(stacked: Path, tmp_path: Path, damage: str) -> None:
+    out = Path(shutil.copytree(stacked, tmp_path / "run"))
+    state = json.loads((out / "ensemble.json").read_text())
+    DAMAGES[damage](state)
+    (out / "ensemble.json").write_text(json.dumps(state))
+    with pytest.raises(ArtifactError, match="is damaged"):
+        plait.load(out, quiet=True)
+
+
+def test_damaged_tensors_of_an_ensemble_are_refused(stacked: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(stacked, tmp_path / "run"))
+    (out / "members" / "ensemble.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ArtifactError, match="is damaged"):
+        plait.load(out, quiet=True)
+
+
+def test_an_ensemble_of_an_earlier_version_is_loaded(stacked: Path, tmp_path: Path) -> None:
+    """It names a component for the run's own network."""
+    out = Path(shutil.copytree(stacked, tmp_path / "run"))
+    state = json.loads((out / "ensemble.json").read_text())
+    if all(bag["name"] != "network" for bag in state["bags"]):
+        state["bags"].insert(0, {"name": "network", "view": "network", "folds": 1})
+        (out / "members" / "1").rename(out / "members" / "2")
+        (out / "members" / "0").rename(out / "members" / "1")
+    state["bags"][0]["choice"] = {"name": "network"}
+    (out / "ensemble.json").write_text(json.dumps(state))
+    row = {"a": 1.0, "b": 2.0}
+    assert plait.load(out, quiet=True).predict(row) == plait.load(stacked, quiet=True).predict(row)
+
+
+def test_bars_reach_their_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bars: dict[str, Counted] = {}
+
+    @contextmanager
+    def counted(screen: Screen, title: str, total: int) -> Iterator[Counted]:
+        bars[title] = Counted(total)
+        yield bars[title]
+
+    monkeypatch.setattr(Screen, "bar", counted)
+    rows = [{"text": f"word {i} of {i % 7}", "x": float(i), "y": "ab"[i % 2]} for i in range(60)]
+    overrides = ["training.epochs=1", "ensemble.folds=2", TREES]
+    plait.fit(rows, "y", columns={"text": "text"}, overrides=overrides, out=tmp_path / "run", quiet=True)
+    for title in ("preparing for members", "training members"):
+        assert bars[title].steps == bars[title].total > 0
+
+
+@dataclass
+class Counted:
+    """A progress bar that only counts."""
+
+    total: int
+    steps: int = 0
+
+    def advance(self, steps: int = 1) -> None:
+        self.steps += steps
+
+    def draw(self, note: str | None = None) -> None:
+        pass
+
+
 def test_members_without_a_weight_are_not_saved(table: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     model = plait.fit(table, "label", overrides=[*FAST, TREES, "ensemble.folds=2"], out=out, quiet=True)
     saved = json.loads((out / "ensemble.json").read_text())["bags"]
     members = model.record["members"]["label"]
     assert {bag["name"] for bag in saved} == {name for name in members if members[name]["weight"]}
+
+
+def test_texts_alone_are_answered_without_the_network(tmp_path: Path) -> None:
+    """Only the view of n-grams is left where the network has no weight, and that view has no targets."""
+    rng = np.random.default_rng(0)
+    words = {"red": ["crimson", "scarlet"], "blue": ["navy", "azure"]}
+    rows = []
+    for i in range(160):
+        colour = list(words)[i % 2]
+        chosen = rng.choice(words[colour], 2)
+        rows.append({"text": f"{chosen[0]} thing {i} and a {chosen[1]} one", "colour": colour})
+    overrides = [
+        "training.epochs=1",
+        "training.learning_rate=1e-6",
+        "ensemble.members={line: linear}",
+        "split.test=0.2",
+    ]
+    out = tmp_path / "run"
+    model = plait.fit(rows, "colour", overrides=overrides, out=out, quiet=True)
+    assert list(model.answering.views) == ["ngrams"]
+    for answering in (model, plait.load(out, quiet=True)):
+        assert answering.predict(rows)["colour"].to_pylist() == [row["colour"] for row in rows]
+        assert answering.evaluate(rows).targets["colour"].metrics["accuracy"].value == 1
 
 
 def test_members_are_scored_on_out_of_fold_predictions(tmp_path: Path) -> None:
@@ -201,6 +322,24 @@ def test_validation_rows_are_stacked_on_where_time_splits(tmp_path: Path) -> Non
     assert validation["metrics"]["r2"]["value"] > 0.9
 
 
+def test_where_time_splits_earlier_rows_choose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The validation rows are the only fold, and choose nothing for themselves."""
+    rounds = []
+    boost = trees._boost
+
+    def recording(folds: list[trees._Fold], job: int, most: int) -> list[int]:
+        rounds.append([len(fold.held_y) for fold in folds])
+        return boost(folds, job, most)
+
+    monkeypatch.setattr(trees, "_boost", recording)
+    rng = np.random.default_rng(0)
+    table = pa.table({"day": np.arange(100), "a": rng.normal(size=100), "y": rng.normal(size=100)})
+    overrides = ["training.epochs=1", "split.time=day", TREES]
+    model = plait.fit(table, "y", overrides=overrides, out=tmp_path / "run", quiet=True)
+    assert rounds == [[20, 16]], "the last fifth of the rows, and the last fifth of those before"
+    assert all(len(bag.folds) == 1 for bag in model.answering.bags)
+
+
 def test_stacking_and_repeats(table: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     overrides = [*FAST, TREES, "ensemble.folds=2", "ensemble.repeats=2", "ensemble.stack=true"]
@@ -209,7 +348,7 @@ def test_stacking_and_repeats(table: Path, tmp_path: Path) -> None:
         assert len(bag.folds) == (1 if bag.name == "network" else 4)
     mixture = model.answering.mixtures["label"]
     assert mixture.stack is not None
-    assert mixture.stack[0].shape == (6, 3)
+    assert mixture.stack.weight.shape == (6, 3)
     assert model.predict(table)["label"].equals(plait.load(out, quiet=True).predict(table)["label"])
 
 
@@ -280,6 +419,7 @@ def test_a_resume_trains_members_anew_but_not_the_network(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from plait.members.trees import Trees
+    from plait.training.step import Step
 
     out = tmp_path / "run"
     fit = Trees.fit
@@ -288,10 +428,10 @@ def test_a_resume_trains_members_anew_but_not_the_network(
     with pytest.raises(Interrupted, match="--resume"):
         plait.fit(table, "label", overrides=overrides, out=out, quiet=True)
     monkeypatch.setattr(Trees, "fit", fit)
-    epochs: list[int] = []
-    monkeypatch.setattr("plait.training.loop._epoch", lambda *_: epochs.append(1))
+    steps: list[int] = []
+    monkeypatch.setattr(Step, "__call__", lambda *_: steps.append(1))
     resumed = resume(out, quiet=True)
-    assert not epochs, "the network is trained already"
+    assert not steps, "the network is trained already"
     monkeypatch.undo()
     uninterrupted = plait.fit(table, "label", overrides=overrides, out=tmp_path / "other", quiet=True)
     assert resumed.record["members"] == uninterrupted.record["members"]

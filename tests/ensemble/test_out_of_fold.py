@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from plait.ensemble.ensemble import Mixture
-from plait.ensemble.out_of_fold import OutOfFoldEnsemble, OutOfFoldPrediction, weighted_mean
+from plait.ensemble.mixture import Mixture
+from plait.ensemble.out_of_fold import CrossFitMixture, OutOfFoldEnsemble, OutOfFoldPrediction, weighted_mean
 from support.examples import constants, numbers
 
 ROWS = 6
@@ -80,8 +81,11 @@ class TestOutOfFoldEnsemble:
             constants("line", [3.0, 5.0], [[[0, 1, 4], [2, 3, 5]]], ["y", "z"]),
         ]
         predictions = OutOfFoldEnsemble(members, examples, tasks, ["x"])
-        predictions.mixtures["y"] = Mixture({"network": 0.5, "line": 0.5}, {})
-        predictions.mixtures["z"] = Mixture({"network": 0.0, "line": 1.0}, {})
+        both = Mixture({"network": 0.5, "line": 0.5}, {})
+        line_alone = Mixture({"network": 0.0, "line": 1.0}, {})
+        everywhere = np.arange(ROWS)
+        predictions.mixtures["y"] = CrossFitMixture(both, [(everywhere, both)])
+        predictions.mixtures["z"] = CrossFitMixture(line_alone, [(everywhere, line_alone)])
         return predictions
 
     def test_a_row_is_scored_if_all_members_predict_it(self, out_of_fold: OutOfFoldEnsemble) -> None:
@@ -101,7 +105,7 @@ class TestOutOfFoldEnsemble:
         assert out_of_fold.examples.prepared.batch.labelled["y"].all(), "the examples keep their labels"
 
     def test_answers_are_those_of_the_mixture(self, out_of_fold: OutOfFoldEnsemble) -> None:
-        (answers,) = out_of_fold.outputs(out_of_fold.rows(), [["x"]])
+        (answers,) = out_of_fold.subset_outputs(out_of_fold.rows(), [["x"]])
         expected_y = torch.tensor([NAN, NAN, NAN, NAN, 2.0, 3.0])
         torch.testing.assert_close(answers["y"], expected_y, equal_nan=True)
         torch.testing.assert_close(answers["z"], torch.tensor([3.0, 3.0, 5.0, 5.0, 3.0, 5.0]))

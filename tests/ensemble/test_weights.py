@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from plait.data.plan_ensemble import EnsemblePlan
-from plait.ensemble.ensemble import STACK, stack_output
 from plait.ensemble.out_of_fold import OutOfFoldPrediction
-from plait.ensemble.weights import Weighing, fit_mixture
+from plait.ensemble.weights import Weighing, cross_fit_mixture, fit_mixture
+from plait.recipe.sections import STACK
 from plait.tasks.base_prediction import Prediction
 from plait.tasks.classification import Classification
 from plait.tasks.regression import Config, Regression
@@ -31,6 +31,25 @@ def noisy(target: Tensor, noise: float, seed: int, mask: Tensor = EVERYWHERE) ->
     """A member that predicts the target but for noise, in the rows of the mask."""
     outputs = target + noise * torch.randn(ROWS, generator=torch.Generator().manual_seed(seed))
     return OutOfFoldPrediction(outputs.masked_fill(~mask, torch.nan), mask)
+
+
+def test_a_mixture_answers_a_fold_without_its_labels() -> None:
+    """The labels of the first fold are changed: its own mixture stays, and that of another one does not."""
+    task = Regression(Config(), mean=0.0, std=1.0)
+    target = torch.randn(ROWS, generator=torch.Generator().manual_seed(0))
+    changed = target.clone()
+    changed[FOLDS[0]] = torch.randn(len(FOLDS[0]))
+    predictions = {"line": noisy(target, 0.5, 1), "trees": noisy(target, 0.5, 2)}
+
+    before = cross_fit_mixture(weighing(task, target, stack=True), predictions, FOLDS)
+    after = cross_fit_mixture(weighing(task, changed, stack=True), predictions, FOLDS)
+    outputs = {name: prediction.outputs for name, prediction in predictions.items()}
+    answers = []
+    for mixture in (before, after):
+        answers.append([of_fold.output(task, outputs) for _, of_fold in mixture.by_fold])
+    torch.testing.assert_close(answers[0][0], answers[1][0])
+    assert not torch.allclose(answers[0][1], answers[1][1])
+    assert not torch.allclose(before.served.output(task, outputs), after.served.output(task, outputs))
 
 
 class TestNumbers:
@@ -104,9 +123,9 @@ class TestClasses:
             "trees": self.logits(3),
         }
         mixture = fit_mixture(weighing(self.task, self.target, stack=True), members, FOLDS)
-        assert mixture.stacked == ["line", "trees"]
         assert STACK in mixture.weights
         assert mixture.stack is not None
-        inputs = [members[name].outputs for name in mixture.stacked]
-        outputs = stack_output(self.task, mixture.stack, inputs)
+        assert mixture.stack.members == ["line", "trees"]
+        inputs = [members[name].outputs for name in mixture.stack.members]
+        outputs = mixture.stack.output(self.task, inputs)
         assert self.task.measure(outputs.numpy(), self.target.numpy())["accuracy"] > 0.9

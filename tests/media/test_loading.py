@@ -195,7 +195,7 @@ def test_a_file_without_permission_gives_the_reason(tmp_path: Path, monkeypatch:
 def test_images_of_absurd_size_are_not_decoded() -> None:
     buffer = io.BytesIO()
     Image.new("1", (20_000, 20_000)).save(buffer, "PNG")
-    with pytest.raises(BadCell, match=r"absurd size|decompression bomb|exceeds limit"):
+    with pytest.raises(BadCell, match="absurd size"):
         SMALL["image"].prepare(Media(buffer.getvalue(), Path()))
 
 
@@ -295,7 +295,7 @@ def test_odd_cells_give_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[
     options = [option for option in FAST if "epochs" not in option]
     plait.fit(rows, "label", root=tmp_path, out=tmp_path / "run", overrides=[*options, "training.epochs=1"])
     messages = capsys.readouterr().err
-    assert "column 'sound': 2 cells are silent (row 3, 5)" in messages
+    assert "column 'sound': 2 cells are silent (rows 3, 5)" in messages
     assert "column 'clip': 48 cells are black in every frame looked at" in messages
     assert "column 'clip': every cell has the same content" in messages
     assert "in both the training and the validation rows" in messages

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from plait.data.dataset import Dataset
 from plait.data.features import FeatureBlock, Features
-from plait.members.base import Examples
-from plait.members.base_linear import Space, solve
+from plait.members.base import Examples, choosing_folds, mean_loss
+from plait.members.base_linear import solve, space_of
 from plait.tasks.base_prediction import Prediction, fit_temperature
 from support.members import ROWS, SEEN, TARGETS, make
 
@@ -26,7 +26,7 @@ STRENGTH = 1e-3  # of regularisation
 
 def optimum(task: Prediction, xs: list[Any], y: Tensor, outputs: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Return the weights of the numbers and the bias that `solve` finds from zeros."""
-    space = Space(xs)
+    space = space_of(xs)
     bias = torch.zeros(outputs).double()
     weight = torch.zeros(space.width, bias.numel()).double()
     weight, bias = solve(space, task, y, STRENGTH, weight, bias, steps=1000)
@@ -67,7 +67,7 @@ class TestLinearModel:
 
 def test_blocks_are_scaled_alike() -> None:
     examples, _ = make(TARGETS)
-    blocks = {block.column: block for block in examples.take(np.arange(SEEN)).blocks}
+    blocks = {block.column: block for block in examples.take(np.arange(SEEN)).blocks()}
     for column in ("a", "v"):
         x = blocks[column].x
         present = blocks[column].present
@@ -85,7 +85,7 @@ def test_features_are_the_same_after_saving() -> None:
     examples, _ = make(TARGETS)
     features = examples.features
     restored = Features.from_state(features.state(), features.tensors())
-    for before, after in zip(examples.blocks, restored(examples.views), strict=True):
+    for before, after in zip(examples.blocks(), restored(examples.views), strict=True):
         np.testing.assert_array_equal(dense(before), dense(after))
 
 
@@ -101,12 +101,29 @@ def test_folds_take_their_rows_from_features_computed_once() -> None:
         calls.append(views)
         return examples.features(views)
 
-    counted = Examples(examples.views, features)
+    counted = Examples(examples.views, features, examples.prepared)
     fold = counted.take(np.arange(40)).take(np.arange(5, 15))
-    for block, expected in zip(fold.blocks, examples.blocks, strict=True):
+    for block, expected in zip(fold.blocks(), examples.blocks(), strict=True):
         np.testing.assert_array_equal(block.present, expected.present[5:15])
-    assert len(counted.blocks[0].present) == ROWS
+    assert len(counted.blocks()[0].present) == ROWS
     assert len(calls) == 1
+
+
+class TestChoices:
+    """Three folds, of which the last has no labelled row, and two settings."""
+
+    losses = np.array([[1.0, 3.0], [4.0, np.nan], [np.nan, np.nan]])
+    rows = np.array([1, 3, 0])
+
+    def test_every_fold_is_left_to_the_others(self) -> None:
+        assert choosing_folds(3) == [[1, 2], [0, 2], [0, 1], [0, 1, 2]]
+
+    def test_losses_are_averaged_over_rows(self) -> None:
+        assert mean_loss(self.losses, self.rows, [0, 1, 2]).tolist() == [(1 + 3 * 4) / 4, np.inf]
+        assert mean_loss(self.losses[:, 0], self.rows, [0, 2]) == 1
+
+    def test_folds_without_rows_choose_the_first_setting(self) -> None:
+        assert mean_loss(self.losses, self.rows, [2]).tolist() == [0, 0]
 
 
 class TestMeansOfAnswers:

@@ -110,16 +110,6 @@ def test_piecewise_linear_encoding_is_equation_1_of_gorishniy() -> None:
     assert encoded.tolist() == [[0, 0, 0], [0.5, 0, 0], [1, 0, 0], [1, 0.5, 0], [1, 1, 0.5], [1, 1, 1]]
 
 
-def test_numbers_in_strings_nan_and_infinity() -> None:
-    modality = fit("number", ["1,200", "$3.5", "7"])
-    loaded = load(modality, ["1,200", "none", None, "inf"])
-    assert loaded.present.tolist() == [True, False, False, False]
-    assert [p.row for p in loaded.problems] == [1, 3]
-    loaded = load(modality, [float("nan"), 1.0, float("-inf")])
-    assert loaded.present.tolist() == [False, True, False]
-    assert [p.row for p in loaded.problems] == [2]  # NaN is how frames say missing
-
-
 def test_unseen_categories_have_an_index_of_their_own() -> None:
     modality = fit("category", ["a", "b", "a"])
     loaded = load(modality, ["b", "new", None])
@@ -127,51 +117,37 @@ def test_unseen_categories_have_an_index_of_their_own() -> None:
     assert loaded.present.tolist() == [True, True, False]
 
 
-def test_dates_know_week_and_format() -> None:
-    modality = fit("datetime", ["31.12.2023", "01.01.2024"])
-    monday, next_monday = load(modality, ["01.01.2024", "08.01.2024"]).values.x
+def test_a_huge_number_is_far_out_not_at_the_middle() -> None:
+    modality = fit("number", [float(i) for i in range(101)], embedding="none")
+    assert load(modality, [1e200, -1e300]).values.x[:, 0].tolist() == pytest.approx([3, -3])
+
+
+def test_a_category_has_no_spaces_at_its_ends() -> None:
+    modality = fit("category", ["red", "blue ", "red"])
+    assert load(modality, [" red", "blue"]).values.x.tolist() == [1, 2]
+
+
+def days(*cells: str) -> list[datetime.datetime]:
+    return [datetime.datetime.fromisoformat(cell) for cell in cells]
+
+
+def test_dates_know_the_day_of_the_week() -> None:
+    modality = fit("datetime", days("2023-12-31", "2024-01-01"))
+    monday, next_monday = load(modality, days("2024-01-01", "2024-01-08")).values.x
     assert torch.allclose(monday[5:7], next_monday[5:7], atol=1e-6)
-    assert [p.reason for p in load(modality, ["2024-01-01"]).problems] == [
-        "not a date like %d.%m.%Y: '2024-01-01'"
-    ]
-
-
-def test_ambiguous_dates_name_the_other_format() -> None:
-    cells = ["03/04/2024", "05/06/2024"]
-    match = modalities.find("datetime").matches(pa.chunked_array([cells]), SOURCE)
-    assert "dates like %d/%m/%Y (or %m/%d/%Y" in match.reason
-    april, march = (
-        load(fit("datetime", cells, **o), ["03/04/2024"]).values.x[0] for o in ({}, {"format": "%m/%d/%Y"})
-    )
-    assert not torch.allclose(april[1:3], march[1:3])
-
-
-def test_strings_are_numbers_only_if_nearly_all_are() -> None:
-    cells = [
-        f"{i % 97}a" if i % 2 and i < 120 else str(i % 97) for i in range(1000)
-    ]  # the sample, every second cell, sees numbers alone
-    assert modalities.find("number").matches(pa.chunked_array([cells]), SOURCE) is None
-    assert (
-        modalities.find("number").matches(pa.chunked_array([cells[40:]]), SOURCE).reason
-        == "strings of which 96% are numbers"
-    )
-
-
-def test_years_of_two_digits_are_of_this_century_and_the_last() -> None:
-    cells = ["25/11/63", "29/02/52", "05/01/09", "31/12/49"]
-    modality = fit("datetime", cells)
-    assert modality.form == "%d/%m/%y"
-    span = [np.datetime64(d).astype("datetime64[s]").astype(float) for d in ("1952-02-29", "2049-12-31")]
-    assert [modality.first, modality.last] == span
-    assert [p.reason for p in load(modality, ["25/11/1963"]).problems] == [
-        "not a date like %d/%m/%y: '25/11/1963'"
-    ]
 
 
 def test_cycles_can_be_left_out() -> None:
-    assert load(
-        fit("datetime", ["2024-01-01", "2024-02-01"], cycles=False), ["2024-01-15"]
-    ).values.x.shape == (1, 1)
+    modality = fit("datetime", days("2024-01-01", "2024-02-01"), cycles=False)
+    assert load(modality, days("2024-01-15")).values.x.shape == (1, 1)
+
+
+def test_a_date_for_never_does_not_stretch_the_span() -> None:
+    cells = days(*["2024-01-01", "2024-07-01", "2025-01-01"] * 20, "9999-12-31")
+    modality = fit("datetime", cells)
+    x = load(modality, cells).values.x[:, 0]
+    assert x[:3].tolist() == pytest.approx([-1, 0, 1], abs=0.01)
+    assert x[-1] == 3
 
 
 def test_vectors_are_scaled_as_asked() -> None:

@@ -15,6 +15,7 @@ from plait.nn.layers import module_key
 from plait.tasks.base import MAIN
 from plait.tasks.base_prediction import Prediction
 from plait.training.objective import losses
+from support.export import assert_exported_alike
 from support.models import build
 
 NOWHERE = torch.zeros(8, dtype=torch.bool)
@@ -68,7 +69,9 @@ def test_a_row_without_cells_is_answered_by_rows_like_it() -> None:
     """Baseline 3/8, 3/8, 2/8. Both rows that lack "two" are of class b; ten rows count besides."""
     model, batch = build()
     lacks_two = torch.tensor([0, 1, 0, 0, 1, 0, 0, 0]).bool()
-    prediction(model).fit_empty_blocks(batch.targets["label"], torch.stack([NOWHERE, lacks_two], 1))
+    labels = batch.targets["label"]
+    overall_logits = prediction(model).baseline(labels)
+    prediction(model).fit_empty_blocks(overall_logits, labels, torch.stack([NOWHERE, lacks_two], 1))
     nothing = with_present(batch, one=NOWHERE, two=NOWHERE)
     overall = torch.tensor([3 / 8, 3 / 8, 2 / 8])
     expected = (torch.tensor([0.0, 2.0, 0.0]) + 10 * overall) / 12
@@ -88,7 +91,7 @@ def test_a_subset_is_a_table_that_lacks_the_other_columns() -> None:
     torch.testing.assert_close(answers, model(without_two)["label"])
 
 
-def test_all_plain_columns_are_one_block_beside_media() -> None:
+def test_all_plain_columns_are_one_block_beside_a_vector() -> None:
     model, batch = build(("number", "vector", "number"))
     fuser = model.fuser("label")
     assert fuser.blocks == {"two": ["two"], TABLE: ["one", "three"]}
@@ -143,29 +146,17 @@ def test_hiding_after_encoding_is_hiding_before_it() -> None:
         assert torch.equal(after.tokens[column].mask_BL, before.tokens[column].mask_BL)
 
 
-class Exported(torch.nn.Module):
-    """A network whose batch comes as plain tensors, as a graph for export has them."""
-
-    def __init__(self, model: MultimodalModel, batch: Batch) -> None:
-        super().__init__()
-        self.model, self.batch = model, batch
-
-    def forward(self, values: dict[str, Tensor], present: dict[str, Tensor]) -> dict[str, Tensor]:
-        columns = {column: replace(self.batch.values[column], x=x) for column, x in values.items()}
-        return self.model(Batch(columns, present, present, next(iter(present.values()))))
-
-
 @pytest.mark.parametrize("kinds", [("number", "vector"), ("number", "vector", "number")])
 def test_forward_can_be_exported_in_strict_mode(kinds: tuple[str, ...]) -> None:
     model, batch = build(kinds)
     late_fusion = prediction(model).late_fusion
     assert late_fusion is not None
     late_fusion.mixture_weight.fill_(0.4)
-    values = {column: cells.x for column, cells in batch.values.items()}
-    batch = replace(batch, in_table=batch.present)
-    graph = torch.export.export(Exported(model, batch), (values, batch.present), strict=True).module()
+    assert_exported_alike(model, batch)
 
-    # Other rows are absent now: the graph must not have kept those of the example.
-    for present in (batch.present, {column: mask.flip(0) for column, mask in batch.present.items()}):
-        expected = model(replace(batch, present=present, in_table=present))
-        torch.testing.assert_close(graph(values, present)["label"], expected["label"])
+
+def test_absent_cells_are_left_out_without_changing_answers() -> None:
+    model, batch = build()
+    packed = model.packed(batch)
+    assert len(packed.values["two"]) == int(batch.present["two"].sum()) < len(batch)
+    assert torch.equal(model(packed)["label"], model(batch)["label"])

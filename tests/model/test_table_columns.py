@@ -71,7 +71,7 @@ def test_a_column_of_another_width_is_not_stacked() -> None:
     encoders, _, _ = build()
     encoders["wide"] = Tabular.build(Tabular.options(width=64), Layout("vector", (17,)))
     encoders["middle"] = Tabular.build(Tabular.options(periodic=4), Layout("vector", (5,)))
-    table: Any = SimpleNamespace(inputs=dict.fromkeys(encoders, SimpleNamespace(tabular=True)), several=())
+    table: Any = SimpleNamespace(inputs=dict.fromkeys(encoders, SimpleNamespace(plain=True)), several=())
     table_columns = together(table, encoders, "learned")
     assert table_columns is not None
     assert set(table_columns.columns) == {"narrow", "few", "many"}

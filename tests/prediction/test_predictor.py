@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import plait
+from plait.prediction.predictor import BATCH
 from plait.table.read import read
 from plait.tasks.base_prediction import LateFusion, Prediction
 
@@ -80,6 +81,11 @@ def test_the_models_of_these_tests_are_calibrated(calibrated: plait.Model, targe
     assert float(task.temperature) != 1
 
 
+def test_the_predictors_tasks_are_trained(calibrated: plait.Model) -> None:
+    task = calibrated.network.tasks["label"]
+    assert task is calibrated.network.model.task("label")
+
+
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("absent", [[], ["text"], ["price"], ["price", "shop"]])
 def test_predict_is_the_decoded_output_of_forward(
@@ -96,6 +102,17 @@ def test_predict_is_the_decoded_output_of_forward(
             assert answer == pytest.approx(column.to_pylist())
         else:
             assert answer == column.to_pylist()
+
+
+@pytest.mark.parametrize("absent", [[], ["text"]])
+def test_predict_calls_forward_once_for_each_batch(calibrated: plait.Model, absent: list[str]) -> None:
+    rows_of_calls = []
+    hook = calibrated.network.model.register_forward_hook(
+        lambda module, arguments, output: rows_of_calls.append(len(output["label"]))
+    )
+    calibrated.predict(pa.Table.from_pylist(make_rows(BATCH + 6, seed=1)).drop_columns(absent))
+    hook.remove()
+    assert rows_of_calls == [BATCH, 6]
 
 
 @pytest.mark.parametrize("target", ["label", "tags"])

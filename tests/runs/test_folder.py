@@ -17,7 +17,7 @@ from plait.errors import ArtifactError, Interrupted, OutputError, RecipeError
 from plait.runs import files, interrupts
 from plait.runs.folder import CHECKPOINT, FORMAT, Request, Run
 from plait.table.read import read
-from plait.table.sides import SIDE, Sources, read_sides
+from plait.table.sides import Sources, read_sides
 
 ROWS = [{"x": float(i), "y": "ab"[i % 2]} for i in range(20)]
 
@@ -213,8 +213,9 @@ def test_a_run_is_ended_by_sigterm_as_by_ctrl_c(tmp_path: Path) -> None:
 
 def test_tables_given_apart_are_one_with_their_sides() -> None:
     table = read_sides(Sources(pa.Table.from_pylist(ROWS), test=ROWS[:3]))
-    assert table.column(SIDE).to_pylist() == ["train"] * 20 + ["test"] * 3
-    assert SIDE not in read_sides(Sources(ROWS)).data.column_names
+    assert table.sides().tolist() == ["train"] * 20 + ["test"] * 3
+    assert table.place(21) == ("the table", 1)
+    assert not read_sides(Sources(ROWS)).parts
 
 
 def refuse_to_train(*arguments: Any) -> None:

@@ -14,6 +14,8 @@ from PIL import Image
 
 from plait.modalities.base import Modality
 from plait.nn.batch import Loaded
+from plait.table.conventions.base import Reading
+from plait.table.conventions.infer import infer_convention
 from plait.table.table import Source
 from support.components import component, component_names, configured
 from support.media import clip, wav, wave
@@ -24,21 +26,33 @@ SOURCE = Source("column", Path.cwd())
 
 @dataclass(frozen=True)
 class Example:
-    """Eight cells. Row 2 is missing. `bad` rows are problems, `absent` ones hold nothing to read."""
+    """Eight cells. Row 2 is missing. `bad` rows are problems, `absent` ones hold nothing to read.
+
+    A modality gets them as the convention of the good cells reads them.
+    """
 
     cells: list[Any]
     bad: tuple[int, ...] = ()
     absent: tuple[int, ...] = (2,)
 
     @property
+    def reading(self) -> Reading:
+        cells = pa.chunked_array([pa.array(self.cells)])
+        convention = infer_convention(cells.take(self._good_rows())).convention
+        return convention.read(cells)
+
+    @property
     def column(self) -> pa.ChunkedArray:
-        return pa.chunked_array([pa.array(self.cells)])
+        return self.reading.cells
 
     @property
     def good(self) -> pa.ChunkedArray:
         """The cells that can be read."""
+        return self.column.take(self._good_rows())
+
+    def _good_rows(self) -> list[int]:
         unreadable = {*self.bad, *self.absent}
-        return self.column.take([row for row in range(len(self.cells)) if row not in unreadable])
+        return [row for row in range(len(self.cells)) if row not in unreadable]
 
 
 @cache

@@ -17,7 +17,7 @@ from plait.data.plan import Plan
 from plait.data.preprocessing import Preprocessing
 from plait.ensemble.ensemble import Bag
 from plait.ensemble.out_of_fold import CrossFit
-from plait.members.base import Examples, Member
+from plait.members.base import Examples, Fit, Member
 from plait.recipe.recipe import load
 from plait.recipe.registry import Choice, Options
 from plait.table.table import Table
@@ -31,7 +31,8 @@ def numbers(rows: int, targets: Sequence[str] = ("y",)) -> Examples:
     tasks = dict.fromkeys(targets, "regression")
     plan = Plan.make(table, load({"tasks": tasks, "split": {"valid": 0}}), list(targets))
     preprocessing = Preprocessing.fit(table, plan, np.arange(rows))
-    return Examples({"network": Dataset(preprocessing.prepare(table), preprocessing)}, Features([]))
+    prepared = preprocessing.prepare(table)
+    return Examples({"network": Dataset(prepared, preprocessing)}, Features([]), prepared)
 
 
 class Constant(Member):
@@ -55,14 +56,14 @@ class Constant(Member):
         return False
 
     @classmethod
-    def fit(cls, config: Any, lesson: Any) -> Constant:
+    def fit(cls, config: Any, lessons: Any, advance: Any) -> list[Fit]:
         raise NotImplementedError
 
     def save(self, folder: Path) -> None:
         raise NotImplementedError
 
     @classmethod
-    def load(cls, config: Any, folder: Path, plan: Any, settings: Any, view: Any) -> Constant:
+    def load(cls, config: Any, folder: Path, view: Any) -> Constant:
         raise NotImplementedError
 
 
@@ -74,4 +75,4 @@ def constants(
     repeats = []
     for repeat in held_out:
         repeats.append([np.array(rows, dtype=np.int64) for rows in repeat])
-    return CrossFit(Bag(name, Choice(name="constant"), "", folds), repeats)
+    return CrossFit(Bag(name, Choice(name="constant"), "", folds), folds, repeats)

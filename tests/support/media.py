@@ -28,11 +28,27 @@ def wav(samples: np.ndarray, rate: int = RATE, kind: str = "WAV", subtype: str |
     return buffer.getvalue()
 
 
-def encoded(samples: np.ndarray, container: str, codec: str, rate: int = RATE, layout: str = "mono") -> bytes:
-    """Return mono samples at 16 kHz in any container and codec that PyAV writes."""
+def encoded(
+    samples: np.ndarray,
+    container: str,
+    codec: str,
+    rate: int = RATE,
+    layout: str = "mono",
+    options: dict[str, str] | None = None,
+    bit_rate: int | None = None,
+) -> bytes:
+    """Return mono samples at 16 kHz in any container and codec that PyAV writes.
+
+    `options` are the container's. A `bit_rate` of 0 is a variable one, for codecs that have it.
+    """
     buffer = io.BytesIO()
-    with av.open(buffer, "w", format=container) as file:
+    with av.open(buffer, "w", format=container, options=options or {}) as file:
         stream = file.add_stream(codec, rate=rate, layout=layout)
+        if bit_rate == 0:
+            stream.codec_context.flags |= av.codec.context.Flags.qscale
+            stream.codec_context.global_quality = 4 * 118  # quality 4 of libmp3lame, in FFmpeg's units
+        elif bit_rate:
+            stream.bit_rate = bit_rate
         if codec == "wmav2":
             stream.bit_rate = 64_000  # it has no default
         _add_audio(file, stream, samples)

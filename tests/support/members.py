@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from plait.data.dataset import Dataset
 from plait.data.features import Features
 from plait.data.plan import Plan
 from plait.data.preprocessing import Preprocessing
-from plait.members.base import Examples, Lesson, Member
+from plait.members.base import Examples, Fit, Lesson, Member
 from plait.nn import device
 from plait.recipe.recipe import load
 from plait.table.table import Table
@@ -56,9 +58,10 @@ def make(targets: dict[str, str], epochs: int = 1) -> tuple[Examples, Plan]:
     rows = table(targets)
     plan = Plan.make(rows, load(recipe), targets)
     preprocessing = Preprocessing.fit(rows, plan, np.arange(SEEN))
-    views = {"network": Dataset(preprocessing.prepare(rows), preprocessing)}
+    prepared = preprocessing.prepare(rows)
+    views = {"network": Dataset(prepared, preprocessing)}
     features = Features.fit(views, {"network": list(preprocessing.inputs)}, np.arange(SEEN))
-    return Examples(views, features), plan
+    return Examples(views, features, prepared), plan
 
 
 def lesson(examples: Examples, plan: Plan, folder: Path) -> Lesson:
@@ -66,8 +69,28 @@ def lesson(examples: Examples, plan: Plan, folder: Path) -> Lesson:
     dataset = examples.views["network"]
     settings = device.settings(plan.recipe.training, False)
     train = examples.take(np.arange(SEEN))
-    valid = examples.take(np.arange(SEEN, ROWS))
-    return Lesson(train, valid, "network", plan, settings, dataset.preprocessing.tasks, 0, folder)
+    held_out = examples.take(np.arange(SEEN, ROWS))
+    return Lesson(train, held_out, "network", plan, settings, dataset.preprocessing.tasks, 0, folder)
+
+
+def fold_lessons(examples: Examples, plan: Plan, folder: Path) -> list[Lesson]:
+    """Return three lessons, each of which holds out a third of the rows."""
+    of = lesson(examples, plan, folder)
+    lessons = []
+    for fold in np.array_split(np.arange(ROWS), 3):
+        train = examples.take(np.setdiff1d(np.arange(ROWS), fold))
+        lessons.append(replace(of, train=train, held_out=examples.take(fold)))
+    return lessons
+
+
+def shuffled(examples: Examples, target: str) -> Examples:
+    """Return the same rows, with their labels of a target in another order."""
+    batch = examples.prepared.batch
+    labels = batch.targets[target].clone()
+    order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(0))
+    labels[examples.rows] = labels[examples.rows[order]]
+    prepared = replace(examples.prepared, batch=replace(batch, targets={**batch.targets, target: labels}))
+    return replace(examples, prepared=prepared)
 
 
 def member_config(name: str) -> Any:
@@ -78,5 +101,6 @@ def member_config(name: str) -> Any:
 
 
 def fit_member(name: str, of: Lesson) -> Member:
-    member: Member = component("members", name).fit(member_config(name), of)
-    return member
+    fit: Fit
+    (fit,) = component("members", name).fit(member_config(name), [of], lambda: None)
+    return fit.served

@@ -86,7 +86,7 @@ def other_values(field: FieldInfo) -> list[Any]:
     """Return values of an option's type other than its default, whether they are valid or not."""
     default = field.default
     values: list[Any] = []
-    for annotation in _alternatives(field.annotation):
+    for annotation in alternatives(field.annotation):
         if get_origin(annotation) is Literal:
             values += get_args(annotation)
         elif annotation is bool:
@@ -108,7 +108,8 @@ def other_values(field: FieldInfo) -> list[Any]:
     return [setting for setting in values if setting != default]
 
 
-def _alternatives(annotation: Any) -> tuple[Any, ...]:
+def alternatives(annotation: Any) -> tuple[Any, ...]:
+    """Return the types that an option may have."""
     if get_origin(annotation) in (Union, types.UnionType):
         return get_args(annotation)
     return (annotation,)

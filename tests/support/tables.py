@@ -9,6 +9,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from plait.table.conventions.infer import infer_convention
+from plait.table.read import read
+from plait.table.typed import read_cells
+
 COLOURS = {"red": (220, 40, 40), "green": (40, 180, 40), "blue": (40, 40, 220)}
 FAST = [
     "training.epochs=3",
@@ -53,3 +57,13 @@ def make_rows(folder: Path, count: int = 48, seed: int = 0) -> list[dict[str, An
             }
         )
     return rows
+
+
+def typed_cells(source: object) -> dict[str, list[Any]]:
+    """Read a source, and each column by the convention of its cells."""
+    table = read(source)
+    conventions = {}
+    for name in table.data.column_names:
+        conventions[name] = infer_convention(table.data.column(name)).convention
+    typed = read_cells(table, conventions)
+    return {name: typed.data.column(name).to_pylist() for name in table.data.column_names}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -349,6 +350,48 @@ def test_a_query_that_cannot_be_placed_or_read_says_so(pairs: Any, tmp_path: Pat
             model.search(query, index=tmp_path / "index")
 
 
+def test_a_file_that_is_not_there_is_not_searched_as_a_text(pairs: Any, tmp_path: Path) -> None:
+    model, path = pairs
+    model.index(path, place=tmp_path / "index")
+    with pytest.raises(TableError, match=r"no file 'flags/nope.png' in .* text=flags/nope.png"):
+        model.search("flags/nope.png", index=tmp_path / "index")
+    assert len(model.search({"text": "nope.png"}, 3, index=tmp_path / "index")) == 3
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("pric < 1", "there is no column 'pric': did you mean 'price'"),
+        ("price <", "it is no condition of SQL"),
+        ("price = 'x'", "a value is not of its column's type"),
+        ("largest(price) > 1", "there is no function 'largest'"),
+        ("price", "it is neither true nor false of a row"),
+    ],
+)
+def test_wrong_conditions_are_explained(pairs: Any, tmp_path: Path, where: str, message: str) -> None:
+    model, path = pairs
+    index = model.index(path, place=tmp_path / "index")
+    with pytest.raises(TableError, match=message) as raised:
+        model.search("a sky", where=where, index=index)
+    assert "The index has the columns id, photo" in str(raised.value)
+    assert not re.search(r"\.rs|Schema error|Invalid", str(raised.value)), "not in LanceDB's words"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"labels": []}, "expected one label or more"),
+        ({"labels": ["a sky"], "templates": []}, "one template or more"),
+        ({"labels": ["a sky"], "text": "txt"}, "no aligned text column 'txt': did you mean 'text'"),
+        ({"labels": ["a sky"], "text": "photo"}, "no aligned text column 'photo'"),
+    ],
+)
+def test_wrong_labels_are_explained(pairs: Any, arguments: dict[str, Any], message: str) -> None:
+    model, path = pairs
+    with pytest.raises(RecipeError, match=message):
+        model.classify(path, **arguments)
+
+
 def test_zero_shot_classification(pairs: Any, tmp_path: Path) -> None:
     model, path = pairs
     words = {"cherry": "red", "leaf": "green", "sky": "blue"}
@@ -430,7 +473,9 @@ def test_the_command_line(pairs: Any, tmp_path: Path, capsys: pytest.CaptureFixt
     options = ["-k", "2", "--where", "shop = 'north'", "-o", str(nearest)]
     assert run(["search", folder, "there is a sky", *index, *options]) == 0
     assert labels_in(nearest) == ["blue", "blue"]
-    assert "score" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "photo searched by text: 2 rows" in printed
+    assert "score" in printed
     assert run(["search", folder, "text=there is a sky", *index]) == 0
 
     assert run(["index", folder, *index, "--delete", "label = 'blue'"]) == 0

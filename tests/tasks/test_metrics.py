@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from sklearn import metrics
 
 from plait.errors import TrainingError
@@ -69,6 +70,14 @@ def test_multilabel_metrics_are_those_of_scikit_learn() -> None:
 def test_class_weights_are_inverse_frequencies() -> None:
     fitted = task("classification", ["a"] * 30 + ["b"] * 10, class_weights="balanced")
     assert fitted.weight_C.tolist() == pytest.approx([40 / 60, 2.0])
+
+
+def test_class_weights_leave_the_baseline_as_it_is() -> None:
+    labels = ["a"] * 30 + ["b"] * 10
+    fitted = task("classification", labels, class_weights="balanced")
+    target, _, _ = fitted.encode(pa.chunked_array([labels]), Source("y", Path()))
+    assert fitted.baseline_output().sigmoid().tolist() == pytest.approx([0.25])
+    torch.testing.assert_close(fitted.baseline_output(), fitted.baseline(target))
 
 
 def test_targets_whose_values_do_not_repeat_are_refused() -> None:

@@ -17,7 +17,8 @@ from plait.errors import RecipeError, TrainingError
 from plait.nn.batch import Tokens
 from plait.table.table import Source
 from plait.tasks.base import tasks
-from plait.tasks.base_text import ABSENT, TextTask
+from plait.tasks.base_text import TextTask
+from plait.tasks.writing.spelling import ABSENT
 from support import tiny_models
 from support.media import wav
 from support.paths import texts_of
@@ -133,7 +134,7 @@ def test_the_loss_is_the_sum_over_all_paths() -> None:
     assert not problems
     assert labelled.tolist() == [True, True, False]
 
-    log_p = task.head(tokens.x_BLD).log_softmax(-1).detach().double().numpy()
+    log_p = task.writer.head(tokens.x_BLD).log_softmax(-1).detach().double().numpy()
     p_first = texts_of(log_p[0])[(1, 2)]
     p_second = texts_of(log_p[1][[0, 1, 3]])[(2,)]  # its third step is masked
     expected = [-np.log(p_first) / 2, -np.log(p_second)]
@@ -198,7 +199,7 @@ def test_only_listed_answers_are_given(tmp_path: Path) -> None:
     fast = [*FAST_IMAGES, "training.epochs=2"]
     rows = described_images(tmp_path, 24)
     cases = {
-        "seen": {row["name"] for row in rows},
+        "training": {row["name"] for row in rows},
         str(listed): set(listed),
     }
     for number, (answers, allowed) in enumerate(cases.items()):
@@ -226,7 +227,7 @@ def task(name: str, **options: Any) -> TextTask:
 
 @pytest.mark.parametrize("name", task_names(TextTask))
 class TestTextTask:
-    def test_a_row_alone_has_the_loss_it_has_among_others(self, name: str) -> None:
+    def test_a_single_row_has_the_loss_it_has_among_others(self, name: str) -> None:
         fitted = task(name)
         target, labelled, _ = fitted.encode(TEXTS, SOURCE)
         x, mask = torch.randn(4, 6, 5), torch.arange(6) < torch.tensor([6, 5, 4, 6])[:, None]
@@ -448,7 +449,7 @@ def test_a_question_about_an_image_is_answered(tmp_path: Path) -> None:
             question = f"is it {colour} or not"
             answer = "yes" if row["label"] == colour else "no"
         rows.append({"photo": row["photo"], "question": question, "answer": answer})
-    task = "tasks.answer={name: generation, inputs: [photo, question], answers: seen}"
+    task = "tasks.answer={name: generation, inputs: [photo, question], answers: training}"
     encoder = "encoders.image={name: cnn, channels: [8, 8], pool: mean}"
     overrides = [
         *FAST_IMAGES,

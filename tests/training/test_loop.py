@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -189,13 +188,13 @@ def test_memory_that_runs_out_elsewhere_is_an_error_with_advice(
 def test_a_loss_that_explodes_is_an_error_with_advice(tmp_path: Path, table: Path) -> None:
     options = [
         *FAST,
-        "training.learning_rate=1e30",
+        "training.learning_rate=100",
         "training.optimizer=sgd",
         "training.warmup=0",
         "training.clip=0",
         "training.epochs=20",
     ]
-    with pytest.raises(TrainingError, match=r"no longer finite.*training.learning_rate=1e\+29"):
+    with pytest.raises(TrainingError, match=r"no longer finite.*training.learning_rate=10$"):
         plait.fit(table, "label", out=tmp_path / "run", overrides=options, quiet=True)
 
 
@@ -388,7 +387,6 @@ def test_environment_is_recorded(trained: Any) -> None:
     assert environment["precision"] in ("fp32", "bf16")
     assert environment["threads"] >= 1
     assert {"torch", "python", "allocator", "channels_last", "compile"} <= set(environment)
-    assert os.cpu_count()
 
 
 def test_a_resumed_sum_is_the_same_to_the_last_digit() -> None:

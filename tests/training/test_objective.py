@@ -152,24 +152,6 @@ def test_what_training_minimises_is_a_users_choice(
     assert runs["other"] == runs["again"], "the same from the same seed"
 
 
-def test_an_input_that_is_better_by_itself_is_warned_of() -> None:
-    from plait.evaluation.scores import imbalance
-
-    evaluation = {
-        "score": "accuracy",
-        "metrics": {"accuracy": {"value": 0.7}},
-        "subsets": [(("photo",), {"value": 0.5}), (("text",), {"value": 0.75})],
-    }
-    warning = imbalance("label", evaluation, True)
-    assert warning
-    assert "'text' alone" in warning
-    assert imbalance("label", evaluation, False) == warning.replace("'text' alone", "'photo' alone").replace(
-        "0.750", "0.500"
-    )
-    evaluation["metrics"] = {"accuracy": {"value": 0.8}}
-    assert imbalance("label", evaluation, True) is None
-
-
 def test_draws_and_measurements_go_on_after_a_stop(tmp_path: Path) -> None:
     rows = make_rows(tmp_path, 48)
     for row in rows[::3]:

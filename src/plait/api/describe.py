@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+import json
+import textwrap
+import types
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Literal, Union, get_args, get_origin
 
+import yaml
 from pydantic import BaseModel
 
 from plait.balancing.base import balancings
@@ -12,11 +18,37 @@ from plait.errors import RecipeError, nearest
 from plait.fusion.base import fusions
 from plait.members.base import members
 from plait.modalities.base import modalities
-from plait.recipe.registry import Component, Registry
-from plait.recipe.sections import EnsembleRecipe, ModelRecipe, SplitRecipe, TrainingRecipe, TuningRecipe
+from plait.recipe.recipe import Recipe
+from plait.recipe.registry import Choice, Component, Registry
+from plait.recipe.sections import (
+    Between,
+    Choices,
+    ColumnRecipe,
+    EnsembleRecipe,
+    ModelRecipe,
+    SplitRecipe,
+    TrainingRecipe,
+    TuningRecipe,
+)
 from plait.tasks.base import tasks
 
+WIDTH = 100  # characters of a line
+
+# What users call the types of options.
+TYPES: Mapping[object, str] = {
+    bool: "true or false",
+    int: "whole number",
+    float: "number",
+    str: "text",
+    type(None): "null",
+    Choice: "name and options of a component",
+    Between: "range",
+    Choices: "list of choices",
+}
+
 RECIPE: Mapping[str, type[BaseModel]] = {
+    "recipe": Recipe,
+    "columns": ColumnRecipe,
     "split": SplitRecipe,
     "model": ModelRecipe,
     "training": TrainingRecipe,
@@ -61,44 +93,92 @@ def _configs(kind: str) -> Mapping[str, type[BaseModel]]:
 
 
 def _describe(title: str, config: type[BaseModel]) -> str:
-    """Return a title, what the docstring says, and one line for each option."""
+    """Describe a component: what its options are for, and then each with its default and what it can be."""
     lines = [title]
-    for line in _docstring(config).splitlines():
-        if line.strip():
-            lines.append(f"  {line.strip()}")
+    is_documented = config.__doc__ and config.__base__ and config.__doc__ != config.__base__.__doc__
+    text = inspect.cleandoc(config.__doc__ or "") if is_documented else ""
+    for paragraph in filter(None, text.split("\n\n")):
+        lines.append(_filled(" ".join(paragraph.split()), 2))
+
     for name, field in config.model_fields.items():
-        description = f"  {field.description}" if field.description else ""
-        lines.append(f"    {name} = {_default(field.default)}  ({_type(field.annotation)}){description}")
+        values = _alternatives(_values(field.annotation, field.metadata))
+        default = _default(field.default)
+        lines.append(f"    {name} = {default or '(see below)'}  ({values})")
+        lines.append(_filled(field.description or "", 8))
+        if not default:
+            lines += [f"        {key}: {_yaml(option)}" for key, option in field.default.items()]
     return "\n".join(lines)
 
 
-def _docstring(config: type[BaseModel]) -> str:
-    """Return a class's own docstring; nothing if it only has that of its base."""
-    text, base = config.__doc__, config.__base__
-    if not text or base is None or text == base.__doc__:
-        return ""
-    return text.strip()
+def _filled(text: str, indent: int) -> str:
+    """Break a text into indented lines."""
+    return textwrap.fill(text, WIDTH, initial_indent=" " * indent, subsequent_indent=" " * indent)
 
 
 def _default(value: object) -> str:
-    """Write a default value as a recipe would."""
-    if isinstance(value, tuple):
-        return "[" + ", ".join(map(str, value)) + "]"
-    if not isinstance(value, dict):
-        return str(value)
-    lines = []
-    for name, option in value.items():
-        fields = option.model_dump(exclude_defaults=True) if isinstance(option, BaseModel) else option
-        lines.append(f"\n        {name}: {fields}")
-    return "{" + "".join(lines) + "}"
+    """Write a default value as a recipe would; empty for one that needs several lines."""
+    if isinstance(value, BaseModel) and not isinstance(value, Choice):
+        return "{...}"  # a section of the recipe, which is described by itself
+    return "" if isinstance(value, dict) and value else _yaml(value)
 
 
-def _type(annotation: object) -> str:
-    """Write a type as words: the values of a `Literal`, else the name."""
-    if isinstance(annotation, type):
-        return annotation.__name__
-    text = str(annotation).replace("typing.", "")
-    if not text.startswith("Literal"):
-        return text
-    values = text.removeprefix("Literal").strip("[]")
-    return values.replace("'", "").replace(", ", " | ")
+def _yaml(value: object) -> str:
+    """Write a value in one line of YAML."""
+    if isinstance(value, Choice) and not value.options:
+        return value.name
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json", exclude_defaults=not isinstance(value, Choice))
+    plain = json.loads(json.dumps(value))  # YAML has no tuples
+    text: str = yaml.safe_dump(plain, default_flow_style=True, sort_keys=False, width=10_000)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def _values(annotation: object, metadata: Iterable[object] = ()) -> list[str]:
+    """Say in words which values an option can have, one entry for each alternative."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _values(arguments[0], arguments[1:])
+    if origin is Literal:
+        return [str(value) for value in arguments]
+    if origin in (Union, types.UnionType):
+        alternatives = []
+        for argument in arguments:
+            alternatives += _values(argument, metadata)
+        return alternatives
+    if origin is tuple:
+        return [_list_of(arguments)]
+    if origin is dict:
+        plural = _alternatives(_values(arguments[1]))
+        return ["options by name" if "options" in plural else f"{plural}, by name"]
+    name = TYPES.get(annotation, "options")
+    bounds = _bounds(metadata) if name.endswith("number") else ""
+    return [f"{name} {bounds}".strip()]
+
+
+def _alternatives(words: list[str]) -> str:
+    """Join words by commas, and the last two by "or"."""
+    *first, last = words
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def _list_of(arguments: tuple[object, ...]) -> str:
+    """Say in words what a list holds; `arguments` are those of the type `tuple`."""
+    words = _alternatives(_values(arguments[0]))
+    if get_origin(arguments[0]) is Literal:
+        return f"list of {words}"
+    count = "" if arguments[1:] == (Ellipsis,) else f"{len(arguments)} "
+    return f"list of {count}{words}s"
+
+
+def _bounds(metadata: Iterable[object]) -> str:
+    """Say in words between which bounds a number lies: "of 1 or more", "from 0 to 1", "above 0"."""
+    bounds: dict[str, object] = {}
+    for bound in metadata:
+        for name in ("ge", "gt", "le", "lt"):
+            if hasattr(bound, name):
+                bounds[name] = getattr(bound, name)
+    if "ge" in bounds and "le" in bounds:
+        return f"from {bounds['ge']} to {bounds['le']}"
+    ge = "of {} or more" if len(bounds) == 1 else "from {}"
+    words = {"ge": ge, "gt": "above {}", "le": "at most {}", "lt": "below {}"}
+    return " and ".join(words[name].format(bound) for name, bound in bounds.items())

@@ -25,21 +25,23 @@ from plait.ensemble.fit import Fitting, Trained
 from plait.errors import RecipeError
 from plait.evaluation import alignment, report
 from plait.evaluation.scores import Evaluation
+from plait.members.base import check_members
 from plait.model import network
 from plait.model.network import MultimodalModel
 from plait.nn import device
+from plait.nn.layers import parameter_count
 from plait.nn.randomness import apart
-from plait.prediction import artifact
+from plait.prediction import answers, artifact
 from plait.prediction.artifact import Artifact
 from plait.prediction.predictor import Rows
 from plait.recipe.recipe import Recipe, load
 from plait.runs.folder import Record, Request, Run, check_out
 from plait.table.sides import Sources, read_sides
 from plait.table.table import Table
-from plait.tasks.base_comparison import Comparison
 from plait.training import memory, single_targets, start
 from plait.training.checkpoint import Progress
 from plait.training.loop import Callback, Training, Watch, train
+from plait.training.validation import labelled
 
 
 def fit(
@@ -65,7 +67,7 @@ def fit(
 ) -> Model:
     """Train a model on a table and leave it, with all that explains it, in a folder.
 
-    `data` is a path (CSV, TSV, JSON Lines, Parquet, Arrow, Feather, a folder of class folders), a pandas or
+    `data` is a path (any file that `plait.table.read.read` lists, or a folder of class folders), a pandas or
     polars frame, an Arrow table, a Hugging Face dataset or a list of dicts. `valid` and `test` likewise, if
     kept apart. `target` is one column's name or several. `align` names two or more columns that are put into
     one space (see `tasks/alignment.py`), True all images, texts, audio and video. With it no target is
@@ -133,9 +135,11 @@ def _fit(sources: Sources, targets: list[str], recipe: Recipe, options: _Options
 
     # A resume makes the plan anew from the recipe, so that it decides as the first call did.
     table = read_sides(sources)
+    check_members(recipe.ensemble)
     plan = Plan.make(table, recipe, targets)
     messages.show_plan(plan, table, screen)
     request = Request.make(recipe.to_dict(), targets, sources, options.strict, table)
+    table = plan.read(table)
 
     begun_run = Run.begin(options.out, request, options.resume, screen.say)
     with begun_run as run, apart(lambda: _wait(screen)), memory.explained(plan):
@@ -145,11 +149,12 @@ def _fit(sources: Sources, targets: list[str], recipe: Recipe, options: _Options
 
         sides = prepare_sides(plan, table, run.folder, options.strict, screen)
         run.check_media({**sides.prepared.digests, **file_digests(table, target_columns(plan))})
+        _check_answers(plan, sides)
         training = _begin_training(plan, sides, table, run.folder, screen, options)
         run.doing = "training the network"
         progress = train(training, run.resumed)
 
-        record = _record(training, sides, progress)
+        record = _record(training, progress)
         model = training.model.cpu()
         trained = Model(Artifact(plan, sides.preprocessing, model, record), run.folder, options.quiet)
         run.doing = "training members, which begin anew"
@@ -176,6 +181,13 @@ def _wait(screen: Screen) -> None:
     screen.say("another training is running in this process; this one waits for its turn")
 
 
+def _check_answers(plan: Plan, sides: Sides) -> None:
+    """Raise `RecipeError` if a trained model could not answer, since two of its columns have one name."""
+    tasks = sides.preprocessing.tasks
+    labels = {target: _labels(sides.train, target) for target in tasks}
+    answers.check_names(tasks, labels, plan.schema.of("id"))
+
+
 def _begin_training(
     plan: Plan, sides: Sides, table: Table, folder: Path, screen: Screen, options: _Options
 ) -> Training:
@@ -185,14 +197,13 @@ def _begin_training(
     has_convolutions = sides.preprocessing.convolves(plan)
     settings = device.settings(plan.recipe.training, has_convolutions)
     check_space(folder, _space(model))
-    messages.show_model(model, plan, settings, screen)
 
     # Start values are fitted to embeddings, so these come first.
     frozen_encoders = network.frozen(model, plan)
     embed_sides(sides, frozen_encoders, plan, settings, table, screen)
     start.begin(model, sides.train)
 
-    return Training(
+    training = Training(
         model,
         plan,
         settings,
@@ -204,6 +215,10 @@ def _begin_training(
         watch=options.watch,
         callbacks=options.callbacks,
     )
+
+    # Only now it is known which parameters are trained: empty tokens need columns with empty cells.
+    messages.show_model(model, plan, settings, screen)
+    return training
 
 
 def _space(model: MultimodalModel) -> int:
@@ -217,21 +232,16 @@ def _space(model: MultimodalModel) -> int:
     return 2 * checkpoint + weights
 
 
-def _record(training: Training, sides: Sides, progress: Progress) -> Record:
+def _record(training: Training, progress: Progress) -> Record:
     """Describe a training at its end: what `metrics.json` holds, but for scores and seconds."""
     plan = training.plan
-    priors = {}
-    for target in plan.targets:
-        task = sides.preprocessing.tasks[target]
-        baseline = task.baseline(_labels(sides.train, target))
-        priors[target] = baseline.tolist()
-
     keeps_best = plan.training.keep == "best"
     return {
         "environment": device.describe(training.settings),
         "rows": {side: len(rows) for side, rows in plan.split.sides().items()},
         "split": plan.split.how,
-        "priors": priors,
+        "priors": {target: baseline.tolist() for target, baseline in training.baselines.items()},
+        "parameters": parameter_count(training.model),
         "best_epoch": progress.best_epoch if keeps_best else progress.epoch,
         "epochs": progress.epoch,
         "history": progress.history,
@@ -285,8 +295,7 @@ def _test_rows(trained: Model, sides: Sides, members: Trained | None, table: Tab
 def _add_linear_maps(trained: Model, evaluation: Evaluation, sides: Sides, side: Dataset) -> None:
     """Add the scores of linear maps to those of each alignment, to compare with."""
     for name, aligned in evaluation.alignments.items():
-        task = trained.network.tasks[name]
-        assert isinstance(task, Comparison)
+        task = trained.network.model.comparisons[name]
         truth = side.prepared.batch.targets[name][side.rows]
         alignment.compare(aligned, task, sides.train, side, truth)
 
@@ -299,6 +308,5 @@ def _has_labels(data: Dataset) -> bool:
 
 def _labels(data: Dataset, target: str) -> Tensor:
     """Return the target of the rows that have a label."""
-    batch = data.prepared.batch
-    is_labelled = batch.labelled[target][data.rows]
-    return batch.targets[target][data.rows][is_labelled]
+    _, labels = labelled(data, target, data.rows)
+    return labels

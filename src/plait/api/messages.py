@@ -6,40 +6,46 @@ from plait.api.model import Model
 from plait.console import Screen
 from plait.data.inspect import Inspection
 from plait.data.plan import Plan
+from plait.errors import count
 from plait.evaluation import alignment, scores
 from plait.model.network import MultimodalModel
 from plait.nn import device
+from plait.nn.layers import parameter_count
 from plait.runs.folder import Record
 from plait.table.table import Table
 from plait.tasks.base import tasks
-from plait.tasks.base_prediction import Prediction
+
+FEW_EPOCHS = 5  # a training of fewer has hardly begun: nothing is said of which input it learned
+LONGER = 40  # epochs to suggest then, as many as plait takes by itself
 
 
 def show_plan(plan: Plan, table: Table, screen: Screen) -> None:
     """Show what was decided before anything is trained: columns, rows, and members that are left out."""
-    Inspection.of(plan, table.name).show(screen)
+    for note in table.notes:
+        screen.warn(note)
+    Inspection.of(plan, table.title()).show(screen)
+    for warning in plan.warnings:
+        screen.warn(warning)
     if plan.split.without_label:
         screen.say(_unlabelled_line(plan))
-
-    counts = [f"{len(rows):,} {side}" for side, rows in plan.split.sides().items()]
-    screen.say(f"rows: {', '.join(counts)} ({plan.split.how})")
+    screen.say(f"rows: {plan.split.described()}")
     for message in plan.ensemble.left_out:
         screen.say(message)
 
 
 def _unlabelled_line(plan: Plan) -> str:
     """Say what becomes of rows without a label, and how to learn from them."""
-    without = f"{plan.split.without_label:,}"
+    rows = count(plan.split.without_label, "row")
     if not plan.targets:
-        return f"{without} rows have nothing that is aligned and are left out"
+        return f"left out: {rows} with nothing that is aligned"
     learned = len(plan.split.unlabelled)
     if learned:
-        return f"{without} rows have no label, of which {learned:,} are learned from"
+        return f"{rows} without a label, of which {learned:,} are learned from"
 
-    message = f"{without} rows have no label and are left out"
+    message = f"left out: {rows} without a label"
     for target in plan.targets:
         # Only predictions can learn from rows without a label.
-        if issubclass(tasks.find(plan.tasks[target].name), Prediction):
+        if tasks.find(plan.tasks[target].name).fuses:
             return f"{message}; --set training.unlabelled=1 learns from them too"
     return message
 
@@ -58,8 +64,7 @@ def show_model(model: MultimodalModel, plan: Plan, settings: device.Settings, sc
     facts = [f"{scores.listed(names, ', ')}: {encoder}" for encoder, names in columns_of.items()]
     if model.fuser_of:
         facts.append(f"fusion: {plan.fusion.name}")
-    count = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    facts.append(f"{count:,} parameters")
+    facts.append(count(parameter_count(model), "trained parameter"))
     facts.append(_machine(settings))
     screen.say(f"model: {'; '.join(facts)}")
 
@@ -77,8 +82,8 @@ def _machine(settings: device.Settings) -> str:
 def finish(trained: Model, screen: Screen) -> None:
     """Show the scores of a model that has been trained, warnings, and where the report lies."""
     record = trained.record
-    seconds = f"{record['seconds']:.0f} s"
-    screen.say(f"trained {record['epochs']} epochs in {seconds}; kept epoch {record['best_epoch']}")
+    epochs = count(record["epochs"], "epoch")
+    screen.say(f"trained {epochs} in {record['seconds']:.0f} s; kept epoch {record['best_epoch']}")
     for side, evaluation in record["evaluation"].items():
         for target, target_scores in evaluation["targets"].items():
             screen.say(f"{side}: {target} {_score_line(target_scores)}")
@@ -91,7 +96,7 @@ def finish(trained: Model, screen: Screen) -> None:
 
     validation = record["evaluation"].get("validation")
     if validation:
-        _warn_of_imbalance(trained, validation, screen)
+        _warn_of_low_scores(trained, validation, screen)
     screen.say(f"run: {trained.folder}   report: {trained.folder / 'report.html'}")
 
 
@@ -101,32 +106,43 @@ def _score_line(target_scores: Record) -> str:
     score = target_scores["metrics"][name]
     interval = f"[{score['low']:.3f}, {score['high']:.3f}]"
     baseline = f"baseline {target_scores['baseline'][name]:.3f}"
-    return f"{name} {score['value']:.3f} {interval} on {target_scores['rows']:,} rows, {baseline}"
+    rows = count(target_scores["rows"], "row")
+    return f"{name} {score['value']:.3f} {interval} on {rows}, {baseline}"
 
 
 def _direction_line(direction: Record) -> str:
     """Return recall@1 of one direction of an alignment, and that of a random ranking."""
     value, low, high = direction["metrics"]["r@1"]
-    columns = f"{direction['query']} -> {direction['gallery']}"
-    score = f"recall@1 {value:.3f} [{low:.3f}, {high:.3f}]"
-    rows = f"{direction['queries']:,} queries among {direction['size']:,} rows"
-    chance = f"chance {direction['chance']['r@1']:.3f}"
-    return f"{columns}: {score} ({rows}, {chance})"
+    queries = count(direction["queries"], "query", "queries")
+    return (
+        f"{direction['query']} -> {direction['gallery']}: recall@1 {value:.3f} [{low:.3f}, {high:.3f}] "
+        f"({queries} among {count(direction['size'], 'row')}, chance {direction['chance']['r@1']:.3f})"
+    )
 
 
-def _warn_of_imbalance(trained: Model, validation: Record, screen: Screen) -> None:
-    """Warn of targets that one input answers better than all together, and name options that may help."""
+def _warn_of_low_scores(trained: Model, validation: Record, screen: Screen) -> None:
+    """Warn of targets that are no better than the baseline, or better by one input than by all."""
+    epochs = trained.record["epochs"]
     for target, task in trained.artifact.preprocessing.tasks.items():
-        warning = scores.imbalance(target, validation["targets"].get(target), task.higher)
-        if not warning:
+        target_scores = validation["targets"].get(target)
+        if target_scores and epochs < FEW_EPOCHS:
+            if not _beats_baseline(target_scores, task.higher):
+                screen.warn(
+                    f"{target}: no better than the baseline after {count(epochs, 'epoch')}; train longer, "
+                    f"as with --set training.epochs={LONGER}"
+                )
             continue
 
-        # Recommend only what this training did not do already.
-        options = []
-        if trained.plan.model.balance != "blend":
-            options.append("--set model.balance=blend")
-        if trained.recipe.quality == "fast" and isinstance(task, Prediction):
-            options.append("--quality good")
-        if options:
-            warning = f"{warning}; try {' or '.join(options)}"
-        screen.warn(warning)
+        warning = scores.imbalance(target, target_scores, task.higher)
+        if warning:
+            hints = ["more epochs (--set training.epochs=...)"]
+            if trained.recipe.quality == "fast" and task.fuses:
+                hints.append("--quality good")
+            screen.warn(f"{warning}; try {' or '.join(hints)}")
+
+
+def _beats_baseline(target_scores: Record, higher: bool) -> bool:
+    """Return whether the interval of the main metric lies on the better side of the baseline."""
+    name = target_scores["score"]
+    score, baseline = target_scores["metrics"][name], target_scores["baseline"][name]
+    return bool(score["low"] > baseline if higher else score["high"] < baseline)

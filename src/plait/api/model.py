@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +12,20 @@ import pyarrow as pa
 from plait.console import Screen
 from plait.data.prepare import store
 from plait.ensemble import ensemble
-from plait.ensemble.view import settings_as
-from plait.errors import RecipeError, TableError, nearest
+from plait.errors import RecipeError, TableError, count, nearest
 from plait.evaluation import scores
 from plait.evaluation.scores import Evaluation, Inputs
+from plait.modalities.base import modalities
+from plait.nn import device
 from plait.prediction import answers, artifact
 from plait.prediction.artifact import Artifact
-from plait.prediction.predictor import Answering, Predictor, Rows
+from plait.prediction.predictor import Answering, AnsweringTables, Predictor, Rows
 from plait.retrieval.index import CONTENT, About, Index, content_ids, exists, plain_columns
 from plait.retrieval.seal import Seal
 from plait.retrieval.space import Space
 from plait.table import problems as check
 from plait.table.problems import Problem
-from plait.table.read import folder_of_files, read
+from plait.table.read import FILES, folder_of_files, read
 from plait.table.schema import origin
 from plait.table.table import Table
 
@@ -43,14 +45,30 @@ class Model:
         self.recipe = trained.plan.recipe
         self.schema = trained.plan.schema
         self._screen = Screen(quiet)
+        self.network = _network(trained)
+        self.answering: AnsweringTables = ensemble.load(folder, trained, self.network) or self.network
 
-        # Predict in the precision of the training where this machine has it.
-        environment = trained.record.get("environment", {})
-        settings = settings_as(environment, trained.plan, trained.preprocessing)
-        self.network = Predictor(trained.model, trained.preprocessing, settings, trained.plan)
-        self.answering: Answering = ensemble.load(folder, trained, self.network) or self.network
+    def __repr__(self) -> str:
+        """Say what it answers from what, how well, and where it lies."""
+        answers = [*self.targets]
+        answers += [f"{name} ({' ~ '.join(columns)})" for name, columns in self.alignments.items()]
+        inputs = f"{count(len(self.inputs), 'input')} ({scores.listed(self.inputs, ', ')})"
+        rows = count(self.record.get("rows", {}).get("train", 0), "training row")
+        facts = [f"{', '.join(dict.fromkeys(answers))} from {inputs}", rows, *self._main_scores()]
+        return f"<plait.Model {str(self.folder)!r}: {'; '.join(facts)}>"
 
-    def answer_with(self, answering: Answering) -> None:
+    def _main_scores(self) -> list[str]:
+        """Return the main score of each target, on test rows, or else on validation rows."""
+        evaluation = self.record.get("evaluation", {})
+        side = "test" if "test" in evaluation else "validation"
+        described = []
+        for target, target_scores in evaluation.get(side, {}).get("targets", {}).items():
+            metric = target_scores["score"]
+            value = target_scores["metrics"][metric]["value"]
+            described.append(f"{target}: {metric} {value:.3f} on {side} rows")
+        return described
+
+    def answer_with(self, answering: AnsweringTables) -> None:
         """Answer with an ensemble from now on."""
         self.answering = answering
 
@@ -69,6 +87,20 @@ class Model:
         """The names of the input columns."""
         return list(self.plan.columns)
 
+    def _table(self, data: object, root: str | Path | None) -> Table:
+        """Read a table, and warn of how it was read. Files in a folder are cells of the only media column."""
+        table = read(data, root)
+        for note in table.notes:
+            self._screen.warn(note)
+        names = [column.name for column in self.schema]
+        media = set()
+        for name, column in self.plan.columns.items():
+            if modalities.find(column.modality.name).media:
+                media.add(origin(name, names))
+        if table.data.column_names == [FILES] and len(media) == 1:
+            return replace(table, data=table.data.rename_columns(list(media)))
+        return table
+
     def predict(self, data: object, root: str | Path | None = None, keep: bool = False) -> pa.Table:
         """Answer each row of a table (see `plait.fit` for what a table can be), one dict or a list of dicts.
 
@@ -81,7 +113,8 @@ class Model:
 
         Raises `TableError` when none of the inputs is there.
         """
-        table = read(data, root)
+        raw = self._table(data, root)
+        table = self._typed(raw)
         with self._screen.bar("predicting", len(table)) as bar, store(self._screen, table) as cells:
             answered, problems = answers.predict(
                 self.answering, self.schema, table, self._screen.warn, bar.advance, cells
@@ -89,7 +122,7 @@ class Model:
         check.tell(problems, self._screen.warn)
         if not keep:
             return answered
-        return answers.beside(table.data, answered, self.schema.of("id"))
+        return answers.beside(raw.data, answered, self.schema.of("id"))
 
     def embed(
         self,
@@ -104,7 +137,7 @@ class Model:
         or zero where the row lacks it. A model without a target returns the mean of a row's vectors, of
         length 1, if no column is named. `alignment` names one of several alignments, here and below.
         """
-        table = read(data, root)
+        table = self._typed(self._table(data, root))
         if column is None and alignment is None and self.targets:
             with store(self._screen, table) as cells:
                 return answers.embed(self.network, table, self._screen.warn, cells)
@@ -139,7 +172,7 @@ class Model:
             return Index.open(address, model)
 
         Seal(address).check_place()
-        table = read(data, root)
+        table = self._typed(self._table(data, root))
 
         # Open an index of another model before the vectors are computed: it is an error.
         opened = Index.open(address, model) if exists(address) else None
@@ -159,7 +192,8 @@ class Model:
             precision = f"approximate: {_recall_line(opened, space.columns)}"
         columns = ", ".join(space.columns)
         self._screen.say(
-            f"{len(table):,} rows added to {address}: {total:,} rows, searched by {columns}; {precision}"
+            f"{count(len(table), 'row')} added to {address}, which has {count(total, 'row')} now, "
+            f"searched by {columns}; {precision}"
         )
         return opened
 
@@ -198,20 +232,26 @@ class Model:
         score = space.score(query_KD, gallery)
         return opened.search(space.mixed(query_KD), gallery, k, where, exact, score)
 
-    def asked(self, texts: Sequence[str], alignment: str | None = None) -> str | dict[str, str]:
+    def asked(self, texts: Sequence[str], alignment: str | None = None) -> dict[str, str]:
         """Return the query that the command line's texts stand for: one cell, or `column=cell` for each."""
-        columns = Space.of(self.network, alignment).columns
+        space = Space.of(self.network, alignment)
         pairs = [text.partition("=") for text in texts]
 
         # A text may hold an equals sign: only names of columns make it a pair.
-        if all(sign and name in columns for name, sign, _ in pairs):
+        if all(sign and name in space.columns for name, sign, _ in pairs):
             return {name: cell for name, _, cell in pairs}
         if len(texts) > 1:
             raise RecipeError(
                 f"expected one text or file, or column=cell for each, with columns among "
-                f"{', '.join(columns)}; got {' '.join(texts)}"
+                f"{', '.join(space.columns)}; got {' '.join(texts)}"
             )
-        return texts[0]
+        return {space.column_of(texts[0]): texts[0]}
+
+    def searched(
+        self, query: Mapping[str, object], column: str | None = None, alignment: str | None = None
+    ) -> str:
+        """Return the column that `search` compares a query with: `column`, or the only one left."""
+        return Space.of(self.network, alignment).gallery(column, list(query))
 
     def classify(
         self,
@@ -234,6 +274,7 @@ class Model:
         each label's probability, and `problem`.
         """
         space = Space.of(self.network, alignment)
+        labels = [labels] if isinstance(labels, str) else labels
         column = space.gallery(column, space.texts)
         shown: dict[str, pa.ChunkedArray] = {}
         if isinstance(data, (str, Path)) and Path(data).is_dir():
@@ -241,7 +282,7 @@ class Model:
             table = folder_of_files(Path(data), column)
             shown[column] = table.data.column(column)
         else:
-            table = read(data, root)
+            table = self._typed(self._table(data, root))
         table.column(origin(column, table.data.column_names))  # an error if there is none
 
         label_LD = space.labels(labels, templates, text)
@@ -250,6 +291,18 @@ class Model:
         vectors_ND = vectors_NKD[:, space.columns.index(column)]
         classified = space.classify(vectors_ND, labels, label_LD, min_cosine)
         return answers.assemble({**shown, **classified}, problems, self.schema, table)
+
+    def _typed(self, table: Table) -> Table:
+        """Read a table's cells as training wrote them, and warn of values that training has not seen."""
+        typed = self.plan.read(table)
+        for name, modality in self.artifact.preprocessing.inputs.items():
+            if name not in typed.data.column_names:
+                continue
+            cells = typed.data.column(name).drop_null()
+            unseen = modality.unseen(cells)
+            if len(unseen):
+                self._screen.warn(check.unseen(name, unseen, len(cells)))
+        return typed
 
     def _vectors(
         self, space: Space, table: Table, columns: Sequence[str] = ()
@@ -271,9 +324,10 @@ class Model:
         The main metric is also computed for every subset of the inputs; of more than four inputs, for each
         input and for all but each. With more than 50, all numbers, categories and dates count as one.
 
-        Raises `TableError` when the table has no target column, or no labelled row.
+        Targets that the table has no label of are left out, with a warning. Raises `TableError` when it has
+        no target column, or no labelled row.
         """
-        table = read(data, root)
+        table = self._typed(self._table(data, root))
         label_columns = list(self.plan.labels.values())
         if not self.alignments and not set(label_columns) & set(table.data.column_names):
             table.column(label_columns[0])  # an error that names the nearest column
@@ -285,7 +339,11 @@ class Model:
         ):
             rows = self.answering.prepare(table, store=cells, progress=bar.advance)
         check.tell(rows.prepared.problems, self._screen.warn)
-        return self.score(self.answering, rows, table.name, subsets, in_table)
+        evaluation = self.score(self.answering, rows, table.name, subsets, in_table)
+        unscored = [target for target in self.targets if target not in evaluation.targets]
+        if unscored:
+            self._screen.warn(f"not scored, because {table.name} has no labels: {', '.join(unscored)}")
+        return evaluation
 
     def score(
         self,
@@ -304,7 +362,7 @@ class Model:
             raise TableError(f"{name}: no row has a label of {' or '.join(labelled)} that the model knows")
 
         modalities = self.artifact.preprocessing.inputs
-        plain = {column for column, modality in modalities.items() if modality.tabular}
+        plain = {column for column, modality in modalities.items() if modality.plain}
         inputs = Inputs(subsets, in_table, plain)
         with self._screen.bar("evaluating", len(rows)) as bar:
             return scores.evaluate(answering, rows, self.record["priors"], name, inputs, bar.advance)
@@ -314,6 +372,14 @@ def _recall_line(index: Index, columns: Sequence[str]) -> str:
     """Say how exact an approximate search is, in each column."""
     recalls = [f"{column} {index.recall(column):.2f}" for column in columns]
     return f"of the ten nearest, the share that is found, by 20 rows: {', '.join(recalls)}"
+
+
+def _network(trained: Artifact) -> Predictor:
+    """Set up the network to answer, in the precision of its training where this machine has it."""
+    convolves = trained.preprocessing.convolves(trained.plan)
+    settings = device.settings(trained.plan.recipe.training, convolves)
+    settings = device.in_precisions(settings, trained.record.get("environment", {}))
+    return Predictor(trained.model, trained.preprocessing, settings, trained.plan)
 
 
 def _min_cosine(thresholds: Mapping[str, float] | float | None, labels: Sequence[str]) -> dict[str, float]:

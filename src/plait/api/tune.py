@@ -15,10 +15,11 @@ from plait.console import Screen
 from plait.data.arguments import recipe_from, target_names
 from plait.data.digests import file_digests, media_columns
 from plait.data.plan import Plan
-from plait.data.plan_tasks import find_targets
 from plait.data.prepare import store
+from plait.data.targets import find_targets
 from plait.disk.whole import make_inner_folder
 from plait.errors import ArtifactError, Interrupted, PlaitError, RecipeError, TrainingError
+from plait.recipe.parse import quote
 from plait.recipe.recipe import Recipe
 from plait.recipe.sections import Between, Choices
 from plait.runs import content, files, interrupts
@@ -29,7 +30,6 @@ from plait.table.read import read
 from plait.table.table import Table
 from plait.tasks.base import Task
 from plait.tasks.base import tasks as task_registry
-from plait.tasks.base_prediction import Prediction
 from plait.training.loop import Watch
 
 if TYPE_CHECKING:
@@ -114,11 +114,11 @@ def suiting(recipe: Recipe, table: Table, targets: list[str]) -> dict[str, Betwe
     compared, transcribed or written cannot be mixed, and without a fused target there is no fusion.
     """
     tasks = _tasks(recipe, table, targets)
-    is_prediction = [issubclass(task, Prediction) for task in tasks.values()]
+    fuses = [task.fuses for task in tasks.values()]
     unsuitable: tuple[str, ...] = ()
-    if not all(is_prediction):
+    if not all(fuses):
         unsuitable += ("training.mixup",)
-    if not any(is_prediction):
+    if not any(fuses):
         unsuitable += ("model.", "fusion")
 
     space = {}
@@ -143,7 +143,7 @@ def _task_space(recipe: Recipe, tasks: Mapping[str, type[Task]]) -> dict[str, Be
     for target, task in tasks.items():
         if target in recipe.tasks:
             for option, values in task.tunes.items():
-                space[f"tasks.{target}.{option}"] = values
+                space[f"tasks.{quote(target)}.{option}"] = values
     return space
 
 

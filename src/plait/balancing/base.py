@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from plait.errors import RecipeError
-from plait.recipe.registry import Component, Registry
+from plait.recipe.registry import Component, Registry, hook
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,17 @@ class Balancing(nn.Module, Component, ABC):
     def backward(self, losses: dict[str, Tensor], shared: Sequence[nn.Parameter]) -> None:
         """Add to the gradients of all parameters. More than one target may depend on those of `shared`."""
 
+    @hook
     def finish(self, shared: Sequence[nn.Parameter]) -> None:
         """Do what is left to do before the optimizer's step."""
         return
 
+    @hook
     def discard(self) -> None:
         """Forget the losses and gradients of a batch whose step was not taken: it begins anew."""
         return
 
+    @hook
     def after(self, losses: dict[str, Tensor]) -> None:
         """Take the losses of the same batch after the step.
 

@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from plait.balancing.base import Balancing, Share
+from plait.recipe.bounds import MAX_RATE
 from plait.recipe.registry import Options
 
 EPSILON = 1e-8  # keeps the logarithm of a loss of 0 finite
@@ -21,8 +22,10 @@ EPSILON = 1e-8  # keeps the logarithm of a loss of 0 finite
 class Config(Options):
     """`rate` and `decay` of the weights: beta and gamma of algorithm 1."""
 
-    rate: float = Field(0.025, gt=0)
-    decay: float = Field(0.001, ge=0)
+    rate: float = Field(
+        0.025, gt=0, le=MAX_RATE, description="learning rate of the weights (beta of algorithm 1)"
+    )
+    decay: float = Field(0.001, ge=0, le=MAX_RATE, description="of the weights (gamma of algorithm 1)")
 
 
 class FAMO(Balancing):

@@ -30,8 +30,10 @@ class Config(Options):
     combination (Sener & Koltun 2018). Losses are in units of the baseline's loss, times their weight.
     """
 
-    method: Literal["upgrad", "pcgrad", "cagrad", "mgda"] = "upgrad"
-    c: float = Field(0.5, ge=0, lt=1)
+    method: Literal["upgrad", "pcgrad", "cagrad", "mgda"] = Field(
+        "upgrad", description="how the gradients of the targets are joined (see above)"
+    )
+    c: float = Field(0.5, ge=0, lt=1, description="cagrad: radius of the ball around the mean gradient")
 
 
 class Gradient(Balancing):

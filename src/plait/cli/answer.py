@@ -18,6 +18,8 @@ from plait.cli.arguments import (
     RunArgument,
     TableArgument,
 )
+from plait.console import Screen
+from plait.errors import count
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,7 +46,7 @@ def predict(
     from plait.table import write
 
     if out:
-        write.check_ending(Path(out))
+        write.check_output(Path(out))
     answers = plait.load(run).predict(table, root, keep)
     if out:
         _write_with_files(answers, Path(out))
@@ -73,7 +75,7 @@ def transcribe(
     from plait.table import write
 
     if out:
-        write.check_ending(Path(out))
+        write.check_output(Path(out))
     texts = plait.transcribe(model, table, column, name=name, language=language, root=root)
     if out:
         write.write(texts, Path(out))
@@ -113,7 +115,7 @@ def speak(
     """
     from plait.table import write
 
-    write.check_ending(Path(out))
+    write.check_output(Path(out))
     speech = plait.speak(model, table, column, name=name, vocoder=vocoder, voice=voice, root=root)
     _write_with_files(speech, Path(out))
 
@@ -124,7 +126,7 @@ def _write_with_files(answers: pa.Table, out: Path) -> None:
 
     answers = write.with_files(answers, out)
     write.write(answers, out)
-    typer.echo(f"{answers.num_rows:,} rows written to {out}", err=True)
+    Screen().say(f"{count(answers.num_rows, 'row')} written to {out}")
 
 
 @app.command(epilog="Example: plait embed runs/first new.csv -o vectors.parquet")
@@ -146,8 +148,8 @@ def embed(
     """
     from plait.table import write
 
-    write.check_ending(Path(out))
+    write.check_output(Path(out))
     vectors = plait.load(run).embed(table, root, column, alignment)
     write.write_vectors(vectors, Path(out))
-    count, width = vectors.shape
-    typer.echo(f"{count:,} vectors of {width} numbers written to {out}", err=True)
+    rows, width = vectors.shape
+    Screen().say(f"{count(rows, 'vector')} of {width} numbers written to {out}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -19,5 +19,9 @@ app = typer.Typer(
 
 
 @app.callback()
-def main() -> None:
-    """Exist, so that typer keeps the names of commands even if there is only one."""
+def main(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error. May stand behind any command.")
+    ] = False,
+) -> None:
+    """Declare `--debug` for `--help`: `cli.main.run` takes it out of the arguments before typer sees them."""

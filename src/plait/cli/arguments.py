@@ -9,7 +9,8 @@ import typer
 TableArgument = Annotated[
     str,
     typer.Argument(
-        help="A table: CSV, TSV, JSON Lines, Parquet, Arrow or Feather; or a folder with a folder per class."
+        help="CSV, TSV, JSON, Parquet, Arrow, Feather, ORC, XLSX, ODS; a glob or folder of such; a folder of "
+        "class folders; - for standard input"
     ),
 ]
 
@@ -20,12 +21,25 @@ RootOption = Annotated[
     typer.Option(help="Folder that relative paths of media start from. Default: the table's own folder."),
 ]
 
+# The roles of columns: those of `plait.table.schema`, which `--help` does not wait to import.
+ROLES = {
+    "input": "the model reads it",
+    "target": "it is predicted",
+    "id": "it names rows, stands beside answers, and is not learned from",
+    "group": "rows with the same value stay on one side of the split",
+    "split": "its cells are train, valid or test",
+    "ignored": "it is left out",
+}
+ROLE_HELP = "\n".join(f"{role:<8} {meaning}" for role, meaning in ROLES.items())
+
 ColumnOption = Annotated[
     list[str] | None,
     typer.Option(
         "--column",
+        metavar="NAME=WORD",
         help="What a column is: name=modality or name=role, such as price=number or note=ignored. "
-        "May be repeated.",
+        f"A name with = in it stands in quotes: '\"a=b\"=text'. May be repeated. `plait options modalities` "
+        f"lists modalities. The roles are:\n\n\b\n{ROLE_HELP}",
     ),
 ]
 
@@ -35,10 +49,14 @@ AlignmentOption = Annotated[
 
 AlignOption = Annotated[
     list[str] | None,
-    typer.Option(help="Columns to embed in one space, such as photo,caption. Needs no target."),
+    typer.Option(
+        metavar="COLUMNS", help="Columns to embed in one space, such as photo,caption. Needs no target."
+    ),
 ]
 
-TargetOption = Annotated[list[str] | None, typer.Option(help="The column to predict. May be repeated.")]
+TargetOption = Annotated[
+    list[str] | None, typer.Option(metavar="COLUMN", help="The column to predict. May be repeated.")
+]
 
 IndexOption = Annotated[
     str | None,
@@ -70,7 +88,9 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        help="Set an option of the recipe, such as training.epochs=5 or fusion=gated. May be repeated.",
+        metavar="OPTION=VALUE",
+        help="Set an option of the recipe, such as training.epochs=5 or fusion=gated. A column's name with "
+        "a dot or = in it stands in quotes: 'columns.\"a.b\".role=id'. May be repeated.",
     ),
 ]
 

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from plait.api import fit, model
 from plait.console import Screen
-from plait.errors import RecipeError, TableError, nearest
+from plait.errors import RecipeError, TableError, count, nearest
 from plait.samples.base import Sample, find_sample, sample_names
 from plait.table.read import read
 from plait.table.schema import SOUND, origin
@@ -53,7 +53,7 @@ def _compare_inputs(model: model.Model, table: Table, sample: Sample, screen: Sc
         screen.say(f"training on {label} only, to compare ...")
         rows.append(_row(f"{label} only", _unimodal_accuracy(table, sample, columns)))
     rows.append(["baseline (most frequent class)", f"{scores['baseline']['accuracy']:.3f}", ""])
-    title = f"\ntest accuracy on {scores['rows']} rows; each line is a model of its own"
+    title = f"\ntest accuracy on {count(scores['rows'], 'row')}; each line is a model of its own"
     screen.table(title, ["inputs", "accuracy ", "95 % interval"], rows)
 
 

@@ -60,27 +60,11 @@ def _training_arguments(context: typer.Context) -> dict[str, Any]:
     return arguments
 
 
-def _check_alone(context: typer.Context, table: str | None) -> None:
-    """Raise `BadParameter` if `--resume` comes with a table or with other options: they would not count."""
-    given = []
-    for parameter in context.command.params:
-        value = context.params.get(parameter.name or "")
-        if parameter.name not in ("table", "resume", "debug") and value not in (None, False, (), []):
-            given.append(parameter.opts[0])
-    if table is not None:
-        given.insert(0, table)
-    if given:
-        raise typer.BadParameter(
-            f"--resume goes on with the table and the options that the training was begun with; leave out "
-            f"{', '.join(given)}"
-        )
-
-
 @app.command(epilog="Example: plait fit train.csv --target label --set training.epochs=20 --out runs/first")
 def fit(
     context: typer.Context,
     table: Annotated[
-        str | None, typer.Argument(help="The training table. Leave it out with --resume.")
+        str | None, typer.Argument(help="The training table. May be left out with --resume.")
     ] = None,
     target: TargetOption = None,
     align: AlignOption = None,
@@ -98,20 +82,49 @@ def fit(
     quality: QualityOption = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop if any cell cannot be read.")] = False,
     resume: Annotated[
-        str | None, typer.Option(help="Continue the stopped training in this folder, with its own options.")
+        str | None,
+        typer.Option(
+            help="Continue the stopped training in this folder, with its own options. Other options must be "
+            "left out, or be those of the command that began it."
+        ),
     ] = None,
-    debug: Annotated[bool, typer.Option("--debug", hidden=True)] = False,
 ) -> None:
     """Train a model on a table."""
     from plait.api.fit import resume as resume_fit
 
-    if resume:
-        _check_alone(context, table)
+    if resume is not None and _resumes_alone(context):
         resume_fit(resume)
         return
     if table is None:
         raise typer.BadParameter("expected a table, or --resume and the folder of a stopped training")
-    plait.fit(table, target or (), strict=strict, **_training_arguments(context))
+    arguments = _training_arguments(context)
+    if resume is not None:
+        arguments |= {"out": resume, "resume": True}
+    plait.fit(table, target or (), strict=strict, **arguments)
+
+
+def _resumes_alone(context: typer.Context) -> bool:
+    """Return whether `--resume` stands alone, so that the run's own options hold.
+
+    Beside the whole command that began the run it is fine too: the run checks that both agree. Raises
+    `BadParameter` for some options of it, which would be ignored.
+    """
+    stated = {}
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name not in ("resume", "debug") and source and source.name == "COMMANDLINE":
+            stated[parameter.name] = max(parameter.opts, key=len)
+    if not stated:
+        return True
+
+    is_whole = "table" in stated and ("target" in stated or "align" in stated or "recipe" in stated)
+    out = context.params["out"]
+    if is_whole and (out is None or Path(out) == Path(context.params["resume"])):
+        return False
+    raise typer.BadParameter(
+        f"--resume goes on with the options that the run was begun with, and ignores none: leave out "
+        f"{', '.join(stated.values())}, or repeat the whole command, with the folder of the run as --out"
+    )
 
 
 @app.command(epilog="Example: plait tune train.csv --target label --trials 30 --out runs/tuned")

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
+from typing import TextIO
 
 import typer
 
 from plait.cli.app import ShownError, app
-from plait.errors import Interrupted, PlaitError
+from plait.console import Screen, escaped
+from plait.errors import Interrupted, PlaitError, RenamedWarning
 from plait.runs import interrupts
 
 # Importing a file registers its commands: --help lists them in this order.
@@ -28,13 +33,13 @@ def run(arguments: list[str] | None = None) -> int:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        with interrupts.terminable() as received:
+        with _shown_warnings(), interrupts.terminable() as received:
             status = _run(arguments)
         return _stopped(received.number) if status == BY_TYPER else status
     except PlaitError as error:
         if debug:
             raise
-        typer.echo(f"plait: {error}", err=True)
+        typer.echo(escaped(f"plait: {error}"), err=True)
         return 128 + error.number if isinstance(error, Interrupted) else 1
     except KeyboardInterrupt as error:
         return _stopped(interrupts.number_of(error))
@@ -51,6 +56,30 @@ def _stopped(number: int) -> int:
     return 128 + number
 
 
+@contextmanager
+def _shown_warnings() -> Iterator[None]:
+    """Show warnings of plait as those of a training, without the line of code that Python would name."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", RenamedWarning)
+        show_other = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if issubclass(category, RenamedWarning):
+                Screen().warn(str(message))
+            else:
+                show_other(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show
+        yield
+
+
 def _run(arguments: list[str]) -> int:
     """Run a command. Calling `app` instead would put typer's own excepthook in place."""
     command = typer.main.get_command(app)
@@ -60,7 +89,7 @@ def _run(arguments: list[str]) -> int:
 
 def say_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Print an unexpected error in place of its traceback."""
-    typer.echo(f"plait: this is a bug in plait: {kind.__name__}: {error}", err=True)
+    typer.echo(escaped(f"plait: this is a bug in plait: {kind.__name__}: {error}"), err=True)
     typer.echo("Run the command again with --debug, and report what it shows.", err=True)
 
 

@@ -11,6 +11,8 @@ import typer
 import plait
 from plait.cli.app import app
 from plait.cli.arguments import AlignmentOption, IndexOption, OutOption, RootOption, RunArgument, listed
+from plait.console import Screen
+from plait.errors import count
 
 
 @app.command(epilog="Example: plait index runs/pairs shop.csv")
@@ -32,11 +34,10 @@ def index(
     """
     opened = plait.load(run).index(table, address, root, alignment)
     if delete is not None:
-        count = opened.delete(delete)
-        typer.echo(f"{count:,} rows deleted", err=True)
+        Screen().say(f"{count(opened.delete(delete), 'row')} deleted")
     embedded = ", ".join(opened.about.columns)
     plain = ", ".join(opened.plain[1:])  # without the number of the row
-    typer.echo(f"{len(opened):,} rows; vectors of {embedded}; columns {plain}")
+    Screen(out=True).say(f"{count(len(opened), 'row')}; vectors of {embedded}; columns {plain}")
 
 
 @app.command(epilog='Example: plait search runs/pairs "a red apple" --in photo')
@@ -44,7 +45,9 @@ def search(
     run: RunArgument,
     query: Annotated[
         list[str],
-        typer.Argument(help="A text, a file, or column=cell. Several column=cell are combined."),
+        typer.Argument(
+            metavar="QUERY", help="A text, a file, or column=cell. Several column=cell are combined."
+        ),
     ],
     in_: Annotated[
         str | None, typer.Option("--in", help="The column to search, if the index has more than one.")
@@ -64,11 +67,12 @@ def search(
     from plait.table import write
 
     if out:
-        write.check_ending(Path(out))
+        write.check_output(Path(out))
     model = plait.load(run)
     cells = model.asked(query, alignment)
-    rows = model.search(cells, k, in_, where, address, exact=exact, alignment=alignment)
-    write.show(rows)
+    column = model.searched(cells, in_, alignment)
+    rows = model.search(cells, k, column, where, address, exact=exact, alignment=alignment)
+    write.show(rows, f"{column} searched by {' and '.join(cells)}: {count(len(rows), 'row')}")
     if out:
         write.write(rows, Path(out))
 
@@ -82,12 +86,13 @@ def classify(
     labels: Annotated[str, typer.Option(help="The labels, separated by commas.")],
     template: Annotated[
         list[str] | None,
-        typer.Option(help="A text with {} in place of the label. May be repeated."),
+        typer.Option(metavar="TEXT", help="A text with {} in place of the label. May be repeated."),
     ] = None,
     threshold: Annotated[
         list[str] | None,
         typer.Option(
-            help="Smallest cosine that counts: for all labels (0.2), or for one (a cat=0.2). May be repeated."
+            metavar="NUMBER",
+            help="Smallest cosine that counts: for all labels (0.2) or one (a cat=0.2). May be repeated.",
         ),
     ] = None,
     column: Annotated[
@@ -109,7 +114,7 @@ def classify(
     from plait.table import write
 
     if out:
-        write.check_ending(Path(out))
+        write.check_output(Path(out))
     names = listed(labels)
     min_cosine = thresholds(threshold or (), names)
     answers = plait.load(run).classify(

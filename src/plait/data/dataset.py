@@ -12,7 +12,6 @@ from plait.data.preprocessing import Prepared, Preprocessing
 from plait.nn.batch import Batch
 
 POOLED = 16  # batches whose rows are sorted by length together
-RECORDINGS = ("spectrogram", "wave", "frames")  # layouts whose length in time varies from row to row
 
 
 class Dataset:
@@ -74,7 +73,7 @@ class Dataset:
         lengths = []
         for column, modality in self.preprocessing.inputs.items():
             values = self.prepared.batch.values[column]
-            if modality.layout.kind not in RECORDINGS or values.encoded:
+            if not modality.layout.is_recording or values.encoded:
                 continue
             # a cell of several recordings has several lengths
             if values.length_B is not None and values.count_B is None:

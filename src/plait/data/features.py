@@ -6,7 +6,7 @@ computed from the prepared cells.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,8 +20,8 @@ from plait.data.dataset import Dataset
 from plait.modalities.base import Modality
 from plait.nn.batch import Values
 from plait.nn.layers import masked_mean
-from plait.nn.summaries import KINDS, LEAST_SPREAD, WORDS, Matrix, inverse_frequency, unit_rows, word_counts
-from plait.table.json import JSON, JSONValue, read_object
+from plait.nn.summaries import KINDS, LEAST_SPREAD, Matrix, inverse_frequency, unit_rows, word_counts
+from plait.table.json import JSON
 
 Form = Literal["dense", "bag", "one_hot"]
 
@@ -38,19 +38,25 @@ class FeatureBlock:
 
     view: str
     column: str
+    form: Form
     x: Matrix
     present: np.ndarray
 
+    @property
+    def counts_words(self) -> bool:
+        """Whether the numbers are counts of words or n-grams."""
+        return self.form == "bag"
+
     def take(self, rows: np.ndarray) -> FeatureBlock:
         """Return the block of some rows."""
-        return FeatureBlock(self.view, self.column, self.x[rows], self.present[rows])
+        return FeatureBlock(self.view, self.column, self.form, self.x[rows], self.present[rows])
 
     def only(self, columns: Iterable[str]) -> FeatureBlock:
         """Return the block as if its column was missing in every row, unless it is one of `columns`."""
         if self.column in set(columns):
             return self
         nowhere = np.zeros_like(self.present)
-        return FeatureBlock(self.view, self.column, self.x * 0, nowhere)
+        return FeatureBlock(self.view, self.column, self.form, self.x * 0, nowhere)
 
 
 @dataclass
@@ -61,7 +67,7 @@ class _Fitted:
     it, no number would stay zero.
     """
 
-    __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)  # arrays
+    __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True, extra="forbid")  # arrays
 
     view: str
     column: str
@@ -97,7 +103,7 @@ class Features:
             view = views[fitted.view]
             cells = _Cells.of(view, fitted.column, view.rows)
             x = _scaled(cells.numbers(), fitted, cells.present)
-            blocks.append(FeatureBlock(fitted.view, fitted.column, x, cells.present))
+            blocks.append(FeatureBlock(fitted.view, fitted.column, fitted.form, x, cells.present))
         return blocks
 
     @property
@@ -121,11 +127,11 @@ class Features:
         return state
 
     @classmethod
-    def from_state(cls, state: list[JSONValue], tensors: dict[str, Tensor]) -> Features:
-        """Invert `state` and `tensors`."""
+    def from_state(cls, state: Sequence[Mapping[str, object]], tensors: dict[str, Tensor]) -> Features:
+        """Invert `state` and `tensors`. Raises `ValueError` or `KeyError` if they do not fit."""
         fitted = []
         for number, block in enumerate(state):
-            fields: dict[str, object] = dict(read_object(block))
+            fields = dict(block)
             fields["mean"] = tensors[f"{number}/mean"].numpy()
             fields["scale"] = tensors[f"{number}/scale"].numpy()
             fitted.append(_FITTED.validate_python(fields))
@@ -152,10 +158,10 @@ class _Cells:
         """The form of the column's numbers, see `FeatureBlock`."""
         if self.values.encoded:
             return "dense"
-        kind = self.modality.layout.kind
-        if kind in WORDS:
+        layout = self.modality.layout
+        if layout.is_text:
             return "bag"
-        return "one_hot" if kind == "index" else "dense"
+        return "one_hot" if layout.kind == "index" else "dense"
 
     def numbers(self) -> Matrix:
         """Return the unscaled numbers of each cell, (rows, width): floats, or counts of n-grams."""

@@ -16,7 +16,6 @@ from plait.data.preprocessing import Prepared, Preprocessing
 from plait.encoders.base import FrozenEncoder
 from plait.media.cell import Cell, Nowhere, Store
 from plait.modalities.base import Modality
-from plait.modalities.base_media import MediaModality
 from plait.nn.batch import Values, allocate
 from plait.nn.device import Settings
 from plait.table.table import Progress
@@ -118,6 +117,12 @@ class _ColumnEmbedder:
         vectors = []
         for x, length in zip(encoded.x.cpu(), encoded.length_B, strict=True):
             vectors.append(x[: int(length)].numpy())
+
+        # a long recording is cut into several windows, whose vectors follow each other
+        if cells.count_B is not None:
+            ends = cells.count_B.cumsum(0).tolist()
+            starts = [0, *ends[:-1]]
+            vectors = [np.concatenate(vectors[start:end]) for start, end in zip(starts, ends, strict=True)]
         return vectors
 
     def _gathered(
@@ -172,7 +177,7 @@ def _identity(column: ColumnPlan, modality: Modality, settings: Settings) -> str
     identity = {
         "version": VERSION,
         "precision": settings.frozen,
-        "prepared": modality.identity if isinstance(modality, MediaModality) else "",
+        "prepared": modality.identity,
         "modality": column.modality.model_dump(mode="json"),
         "identity": encoder.get("identity"),
         "pool": encoder.get("pool"),

@@ -4,62 +4,76 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from plait.errors import RecipeError, TableError
+from plait.data.reading import Conventions, infer_conventions, of_input
+from plait.data.split import sides_in
+from plait.data.targets import Targets
+from plait.errors import RecipeError
 from plait.media.cell import is_file
 from plait.modalities.base import Match, modalities
+from plait.recipe.recipe import Recipe
 from plait.recipe.sections import ColumnRecipe, SplitRecipe
-from plait.table.read import SPLITS
 from plait.table.schema import SOUND, Column, Role, Schema, origin
 from plait.table.table import Source, Table
+from plait.table.typed import read_cells
 from plait.table.values import distinct, is_text, sample
-from plait.tasks.base import tasks as task_registry
 
 ID_NAME = re.compile(
-    r"(^|[_\- .])(id|uuid|guid|key|idx|index|row_?(id|no|numbers?|names?)?)$"
-    r"|^unnamed: \d+$|^__index_level_\d+__$",
-    re.IGNORECASE,
+    r"(?i:(^|[_\- .])(id|uuid|guid|key|idx|index|number|no|nr|row_?(id|no|numbers?|names?)?)$)"
+    r"|(?i:^unnamed: \d+$|^__index_level_\d+__$)"
+    r"|[a-z](Id|ID|Key|Number|No|Nr|Index|Idx)$"  # PassengerId, OrderNumber
 )
 ID_CELL = re.compile(r"[A-Za-z0-9_\-./:]+")
 CODE = re.compile(r"[\d_/.:]")
-SPLIT_NAMES = ("split", "fold", "partition", "subset", "set")
 MEDIA_SUFFIX = re.compile(
     r".*\.(wav|mp3|flac|ogg|opus|m4a|aac|mp4|mkv|webm|avi|mov|pdf|svg|txt|json)$", re.IGNORECASE
 )
 
 
-def infer(
-    table: Table,
-    targets: Sequence[str],
-    columns: Mapping[str, ColumnRecipe],
-    split: SplitRecipe,
-    rows: np.ndarray | None = None,
-) -> Schema:
-    """Infer the schema of a table: what the recipe says of its `columns`, and the cells' own evidence.
+@dataclass(frozen=True)
+class Inferred:
+    """What the columns of a table are, and how those write their cells that may be inputs."""
 
-    `targets` are columns that are not read as inputs. Only the cells of `rows`, those that train, decide
-    what an input is; all cells decide where None. Raises `TableError` for a target that is no column,
-    `RecipeError` for an unknown modality.
+    schema: Schema
+    conventions: Conventions
+
+
+def infer(
+    table: Table, targets: Targets, recipe: Recipe, split: SplitRecipe, rows: np.ndarray | None = None
+) -> Inferred:
+    """Infer the schema of a table: what the recipe says of its columns, and the cells' own evidence.
+
+    Only the cells of `rows`, those that train, decide what an input is; all cells decide where None. Raises
+    `TableError` for a target that is no column, `RecipeError` for an unknown modality.
     """
-    for target in targets:
-        table.column(target)
+    columns = recipe.columns
     for name, column in columns.items():
         table.column(origin(name, table.data.column_names))
-        if column.role == "input" and column.modality is None and name in targets:
+        if column.role == "input" and column.modality is None and name in targets.hidden:
             raise RecipeError(f"recipe: column '{name}' cannot be both input and target")
 
     rows = np.arange(len(table)) if rows is None else rows
+    roles = {name: _role(table, name, targets.hidden, columns, split) for name in table.data.column_names}
+    untyped = {}
+    for name, role in roles.items():
+        if role is None and name not in targets.conventions.by_column:
+            untyped[name] = of_input(columns.get(name))
+    conventions = infer_conventions(table, untyped, recipe, rows)
+    typed = read_cells(table, conventions.by_column)
+
     inferred = []
-    for name in table.data.column_names:
-        role = _role(table, name, targets, columns, split)
-        inferred.append(
-            _with_role(table, name, *role) if role else _input(table, name, columns.get(name), rows)
-        )
-    return Schema(columns=(*inferred, *_sounds(table, inferred, columns, rows)), rows=len(table))
+    for name, role in roles.items():
+        if role:
+            inferred.append(_with_role(table, name, *role))
+        else:
+            how = conventions.reasons.get(name, "")
+            inferred.append(_input(typed, name, columns.get(name), rows, how))
+    schema = Schema(columns=(*inferred, *_sounds(typed, inferred, columns, rows)), rows=len(table))
+    return Inferred(schema, conventions.only({origin(name, roles) for name in schema.of("input")}))
 
 
 def split_column(
@@ -71,28 +85,6 @@ def split_column(
         if role and role[0] == "split":
             return name
     return None
-
-
-def infer_tasks(table: Table, labels: Mapping[str, str]) -> dict[str, tuple[str, Match]]:
-    """Choose for each target, whose labels are in the column `labels[target]`, the task that fits best.
-
-    Return its name and the reason. Raises `TableError` when none does.
-    """
-    tasks = {}
-    for target, column in labels.items():
-        cells = table.column(column).drop_null()
-        matches = {}
-        for name in task_registry.names() if len(cells) else ():
-            if match := task_registry.find(name).matches(cells):
-                matches[name] = match
-        if not matches:
-            content = f"cells of type {cells.type}" if len(cells) else "no labels at all"
-            raise TableError(
-                f"target '{target}' has {content}; expected classes, numbers, texts or lists of labels"
-            )
-        best = max(matches, key=lambda name: matches[name].score)
-        tasks[target] = best, matches[best]
-    return tasks
 
 
 def _role(
@@ -110,11 +102,11 @@ def _role(
     if name in targets:
         return "target", "asked for"
     if name == split.column:
-        return "split", "said by the recipe"
+        return "split", "set in the recipe"
     if name == split.group:
-        return "group", "said by the recipe"
+        return "group", "set in the recipe"
     if recipe and recipe.role not in (None, "input"):
-        return recipe.role, "said by the recipe"
+        return recipe.role, "set in the recipe"
     if recipe and (recipe.modality or recipe.role):
         return None
     sides = _sides(name, table.column(name), split)
@@ -123,23 +115,22 @@ def _role(
 
 def _with_role(table: Table, name: str, role: Role, reason: str) -> Column:
     cells = table.column(name)
-    return Column(
-        name=name, role=role, reason=reason, missing=cells.null_count, distinct=_distinct(cells.drop_null())
-    )
+    return Column(name=name, role=role, reason=reason, missing=cells.null_count)
 
 
-def _input(table: Table, name: str, recipe: ColumnRecipe | None, rows: np.ndarray) -> Column:
-    """Judge a column that may be an input by its cells in the rows that train."""
+def _input(table: Table, name: str, recipe: ColumnRecipe | None, rows: np.ndarray, how: str) -> Column:
+    """Judge a column that may be an input by its cells in the rows that train. `how` says how they look."""
     everywhere = table.column(name)
     cells = everywhere.take(pa.array(rows)) if len(rows) < len(table) else everywhere
     filled = cells.drop_null()
-    facts = {"name": name, "missing": everywhere.null_count, "distinct": _distinct(filled)}
+    missing = everywhere.null_count - len(table.bad.get(name, ()))
+    facts = {"name": name, "missing": missing}
 
     if recipe and recipe.modality:
         modalities.find(recipe.modality.name)
-        return Column(role="input", modality=recipe.modality.name, reason="said by the recipe", **facts)
+        return Column(role="input", modality=recipe.modality.name, reason="set in the recipe", **facts)
     if not len(filled):
-        all_empty = everywhere.null_count == len(table)
+        all_empty = missing == len(table)
         reason = "no cell has a value" if all_empty else "no row that trains has a value"
         return Column(role="ignored", reason=reason, **facts)
     modality, match = _best(name, filled, table)
@@ -151,7 +142,8 @@ def _input(table: Table, name: str, recipe: ColumnRecipe | None, rows: np.ndarra
         role, reason = _exclusion(name, modality, cells, rows, table)
         if role != "input":
             return Column(role=role, reason=reason, **facts)
-    return Column(role="input", modality=modality, reason=match.reason, **facts)
+    reason = f"{match.reason}, {how}" if how else match.reason
+    return Column(role="input", modality=modality, reason=reason, **facts)
 
 
 def _exclusion(
@@ -208,18 +200,18 @@ def _sounds(
 def _sound_of_recipe(column: Column, recipe: ColumnRecipe) -> Column:
     role = recipe.role or "input"
     modality = _sound_modality() if role == "input" else None
-    return Column(name=column.name + SOUND, role=role, modality=modality, reason="said by the recipe")
+    return Column(name=column.name + SOUND, role=role, modality=modality, reason="set in the recipe")
 
 
 def _sound_of_video(table: Table, column: Column, rows: np.ndarray) -> list[Column]:
-    """Return the sound of a column of videos if some of those that are looked at have one."""
+    """Return the audio of a column of videos if some of those that are looked at have it."""
     assert column.modality is not None
     filled = table.column(column.name).take(pa.array(rows)).drop_null()
     source = Source(column.name, table.root)
     heard, looked = modalities.find(column.modality).hears(filled, source)
     if not heard:
         return []
-    reason = f"{heard} of {looked} clips looked at have a sound"
+    reason = f"{heard} of {looked} videos looked at have audio"
     return [Column(name=column.name + SOUND, role="input", modality=_sound_modality(), reason=reason)]
 
 
@@ -243,11 +235,8 @@ def _best(column: str, cells: pa.ChunkedArray, table: Table) -> tuple[str, Match
 
 def _sides(name: str, cells: pa.ChunkedArray, split: SplitRecipe) -> str:
     """Return what a column of train, valid and test holds; nothing for others, or if the recipe names one."""
-    filled = cells.drop_null()
-    if name.lower() not in SPLIT_NAMES or split.column or not len(filled) or not is_text(filled):
-        return ""
-    sides = {str(cell).lower() for cell in pc.unique(filled).to_pylist()}
-    return ", ".join(sorted(sides)) if sides <= set(SPLITS) and "train" in sides else ""
+    named = {} if split.column else sides_in(name, cells)
+    return ", ".join(sorted(str(cell) for cell in named))
 
 
 def _is_id(name: str, cells: pa.ChunkedArray, rows: np.ndarray) -> str:

@@ -12,10 +12,11 @@ from plait.console import Screen
 from plait.data.arguments import recipe_from, target_names
 from plait.data.plan import Plan, split_and_infer
 from plait.data.plan_columns import plan_columns
-from plait.data.plan_tasks import find_targets
 from plait.data.prepare import prepare
 from plait.data.preprocessing import Preprocessing
 from plait.data.split import Split
+from plait.data.targets import find_targets
+from plait.errors import count
 from plait.modalities.base import modalities
 from plait.recipe.recipe import Recipe
 from plait.table import problems as check
@@ -23,6 +24,7 @@ from plait.table.problems import Problem
 from plait.table.read import read
 from plait.table.schema import Column, Schema, origin
 from plait.table.table import Table
+from plait.table.typed import read_cells
 
 SHOWN = 10
 
@@ -53,7 +55,7 @@ class Inspection:
         """Print itself, and return itself."""
         screen = screen or Screen(out=True)
         rows = [self._row(column) for column in self.schema]
-        title = f"{self.table}: {self.schema.rows:,} rows, {len(rows)} columns"
+        title = f"{self.table}: {count(self.schema.rows, 'row')}, {count(len(rows), 'column')}"
         screen.table(title, ["column", "is", "missing ", "because"], rows)
         if self.problems:
             self._show_problems(screen)
@@ -77,9 +79,8 @@ class Inspection:
             rows.append([str(problem.row), problem.column, problem.reason, problem.file])
 
         number = len(self.problems)
-        count = f"{number:,} cells" if number > 1 else "1 cell"
         note = f", of which the first {SHOWN}" if number > SHOWN else ""
-        title = f"\n{count} cannot be read and would count as missing{note}"
+        title = f"\n{count(number, 'cell')} cannot be read and would be treated as missing{note}"
         screen.table(title, ["row ", "column", "reason", "file"], rows)
 
 
@@ -98,17 +99,26 @@ def inspect(
     table = read(data, root)
     recipe = recipe_from(None, columns=columns)
     targets = find_targets(table, recipe, target_names(target))
-    sides, schema = split_and_infer(table, recipe, targets)
+    sides, inferred = split_and_infer(table, recipe, targets)
+    schema = inferred.schema
+    conventions = inferred.conventions.with_others(targets.conventions)
+    table = read_cells(table, conventions.by_column)
+    warnings = [*table.notes, *conventions.warnings.values()]
     tasks = {}
     for target, task in targets.tasks.items():
         tasks[targets.labels[target]] = (task, targets.reasons[target])
 
     media = _media(table, schema, sides, recipe) if probe else Preprocessing({}, {})
-    if not media.inputs:
-        return Inspection(table.name, schema, tasks)
-    prepared = prepare(table, media, Screen())
-    warnings = check.health(prepared.notes, prepared.digests)
-    return Inspection(table.name, schema, tasks, prepared.problems, warnings)
+    problems = []
+    for column in table.bad:
+        if column not in media.inputs:
+            problems += table.problems(column)
+    if media.inputs:
+        prepared = prepare(table, media, Screen())
+        problems += prepared.problems
+        warnings += check.health(prepared.notes, prepared.digests)
+    problems.sort(key=lambda problem: problem.row)
+    return Inspection(table.name, schema, tasks, problems, warnings)
 
 
 def _media(table: Table, schema: Schema, sides: Split, recipe: Recipe) -> Preprocessing:

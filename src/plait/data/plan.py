@@ -14,22 +14,25 @@ from pydantic.dataclasses import dataclass
 
 from plait.balancing.base import balancings
 from plait.data.arguments import target_names
-from plait.data.infer import infer, split_column
+from plait.data.infer import Inferred, infer, split_column
 from plait.data.plan_columns import ColumnPlan, plan_columns, recipe_with_encoders
 from plait.data.plan_ensemble import EnsemblePlan, plan_ensemble
-from plait.data.plan_tasks import Targets, aligned_columns, components, find_targets, plan_tasks
+from plait.data.plan_tasks import aligned_columns, components, plan_tasks
 from plait.data.plan_training import TrainingPlan, plan_training
 from plait.data.split import NO_ROWS, Split, split
-from plait.errors import RecipeError, TrainingError
+from plait.data.targets import Targets, find_targets
+from plait.errors import RecipeError, TrainingError, count
 from plait.fusion.base import fusions
 from plait.modalities.base import modalities
 from plait.recipe.recipe import Recipe
 from plait.recipe.registry import Choice
 from plait.recipe.sections import ModelRecipe, SplitRecipe
+from plait.table.conventions.infer import AnyConvention
 from plait.table.json import JSON
 from plait.table.schema import Schema, origin
-from plait.table.sides import SIDE
 from plait.table.table import Table
+from plait.table.typed import read_cells
+from plait.tasks.base import tasks as task_registry
 
 # a field that the user left out stays out of the JSON, so that it is not taken for a choice of the user
 RecipeAsked = Annotated[Recipe, PlainSerializer(Recipe.to_dict, return_type=dict[str, JsonValue])]
@@ -42,6 +45,7 @@ class Plan:
     `recipe` is what the user asked for. Plans for other rows or encoders start from it. By target, `labels`
     names the column with its labels, and `reasons` says why it has its task. `alignments` has the columns
     that each task without a target compares. `columns` has the inputs, in the order of the table.
+    `conventions` says how columns write their cells, and `warnings` which can be read in two ways.
     """
 
     recipe: RecipeAsked
@@ -52,6 +56,8 @@ class Plan:
     alignments: dict[str, list[str]]
     tasks: dict[str, Choice]
     columns: dict[str, ColumnPlan]
+    conventions: dict[str, AnyConvention]
+    warnings: list[str]
     fusion: Choice
     balancing: Choice
     model: ModelRecipe
@@ -73,12 +79,15 @@ class Plan:
                 f"which column is to be predicted? Give target=, or align= for what goes with what; "
                 f"{table.name} has {names}"
             )
-        sides, schema = split_and_infer(table, recipe, targets)
+        sides, inferred = split_and_infer(table, recipe, targets)
+        schema = inferred.schema
+        conventions = inferred.conventions.with_others(targets.conventions)
         tasks = plan_tasks(recipe, targets, schema)
         alignments = {name: list(tasks[name].options["inputs"]) for name in targets.alignments}
 
         # rows can be told apart by their labels only now: an alignment may choose its columns in `plan_tasks`
-        has_label = _has_label(table, targets.labels, alignments)
+        typed = read_cells(table, conventions.by_column)
+        has_label = _has_label(typed, targets.labels, alignments)
         rows = _labelled(sides, has_label, learn_unlabelled=recipe.training.unlabelled > 0)
         columns = plan_columns(recipe, schema, tasks)
         all_frozen = _all_frozen(columns)
@@ -91,6 +100,8 @@ class Plan:
             alignments=alignments,
             tasks=tasks,
             columns=columns,
+            conventions=conventions.by_column,
+            warnings=list(conventions.warnings.values()),
             fusion=fusions.resolve(recipe.fusion),
             balancing=balancings.resolve(recipe.balancing),
             model=_plan_model(recipe.model, targets),
@@ -98,6 +109,22 @@ class Plan:
             ensemble=plan_ensemble(recipe, schema, len(rows.train)),
             seed=recipe.seed,
         )
+
+    def read(self, table: Table) -> Table:
+        """Read a table's cells as the plan's columns write them, whatever type they come in."""
+        return read_cells(table, self.conventions).with_full_paths(self._columns_of_files())
+
+    def _columns_of_files(self) -> set[str]:
+        """Return the columns of the table whose cells may be paths."""
+        names = {column.name for column in self.schema}
+        files = set()
+        for name, column in self.columns.items():
+            if modalities.find(column.modality.name).media:
+                files.add(origin(name, names))
+        for target, column_name in self.labels.items():
+            if task_registry.find(self.tasks[target].name).from_files:
+                files.add(column_name)
+        return files
 
     @property
     def targets(self) -> list[str]:
@@ -135,7 +162,7 @@ class Plan:
 
     def light(self) -> Plan:
         """Leave out columns of media and texts whose encoders would have to be trained."""
-        names = [name for name, column in self.columns.items() if column.frozen or column.plain]
+        names = [name for name, column in self.columns.items() if column.frozen or column.light]
         return replace(self, columns=self._columns(names))._numbered()
 
     def words_only(self) -> Plan:
@@ -213,7 +240,7 @@ class Plan:
 _PLAN = TypeAdapter(Plan)
 
 
-def split_and_infer(table: Table, recipe: Recipe, targets: Targets) -> tuple[Split, Schema]:
+def split_and_infer(table: Table, recipe: Recipe, targets: Targets) -> tuple[Split, Inferred]:
     """Split a table, then infer its inputs from the rows of the training side.
 
     Without any target all rows decide, and all are on the training side.
@@ -221,31 +248,36 @@ def split_and_infer(table: Table, recipe: Recipe, targets: Targets) -> tuple[Spl
     options = _split_options(table, recipe, targets)
     if not targets.labels and not targets.alignments:
         all_rows = Split(np.arange(len(table)), NO_ROWS, NO_ROWS, "")
-        return all_rows, infer(table, [], recipe.columns, options)
+        return all_rows, infer(table, targets, recipe, options)
 
     # cells that validate or test must not decide what a column is: a model in use never meets them before
     stratify = targets.classes if options.stratify else ""
-    sides = split(table, options, stratify, recipe.seed)
-    schema = infer(table, targets.hidden, recipe.columns, options, sides.train)
+    typed = read_cells(table, targets.conventions.by_column)
+    sides = split(typed, options, stratify, recipe.seed)
+    inferred = infer(typed, targets, recipe, options, sides.train)
     if not targets.labels:
-        schema = _only_aligned(schema, recipe, targets)
-    return replace(sides, stratify=stratify), schema
+        inferred = replace(inferred, schema=_only_aligned(inferred.schema, recipe, targets))
+    return replace(sides, stratify=stratify), inferred
 
 
 def _split_options(table: Table, recipe: Recipe, targets: Targets) -> SplitRecipe:
     """Name the column that splits the table, where there is one.
 
-    Tables that the user gave apart come first, then the recipe. Else a column that looks like a split counts.
+    Tables that the user gave apart need none. Else the recipe comes first, then a column that looks like a
+    split.
+    Raises `RecipeError` for a split by time of a table that has its own split.
     """
     options = recipe.split
-    if SIDE in table.data.column_names:
-        return options.model_copy(update={"column": SIDE})
-    if options.column or options.group or options.time:
+    if table.parts:
         return options
-
     column = split_column(table, targets.hidden, recipe.columns, options)
-    if column is None:
+    if column is None or options.column:
         return options
+    if options.time:
+        raise RecipeError(
+            f"split.time: {table.name} has its own split in column '{column}'; to split by time all the "
+            f"same, use --set split.column=none"
+        )
     return options.model_copy(update={"column": column})
 
 
@@ -294,8 +326,8 @@ def _labelled(sides: Split, has_label: np.ndarray, learn_unlabelled: bool) -> Sp
     )
     if len(rows.train) < 2:
         raise TrainingError(
-            f"expected two or more labelled rows to train on, found {len(rows.train)} (of {len(has_label)} "
-            f"rows, split {rows.how})"
+            f"expected two or more labelled rows to train on, found {len(rows.train)} (of "
+            f"{count(len(has_label), 'row')}, split {rows.how})"
         )
     return rows
 
@@ -314,5 +346,5 @@ def _plan_model(recipe: ModelRecipe, targets: Targets) -> ModelRecipe:
 
 def _all_frozen(columns: Mapping[str, ColumnPlan]) -> bool:
     """Return whether there are media or texts, and none of their encoders is trained."""
-    media_and_texts = [column for column in columns.values() if not column.plain]
+    media_and_texts = [column for column in columns.values() if not column.light]
     return bool(media_and_texts) and all(column.frozen for column in media_and_texts)

@@ -13,21 +13,19 @@ from plait.recipe.sections import ColumnRecipe
 from plait.table.schema import Schema
 from plait.tasks.base import tasks as task_registry
 
-PLAIN = frozenset({"vector", "index"})  # layouts of numbers, categories, dates and vectors
-
 
 class ColumnPlan(Options):
     """One input column.
 
     `frozen` says that its encoder is not trained, so that each cell is encoded once. It is decided here, by
-    the encoder's options; all other code reads it. `plain` says that its encoder takes numbers, categories,
-    dates or vectors, and is trained in no time.
+    the encoder's options; all other code reads it. `light` says that its encoder is
+    trained in no time, as those of numbers, categories, dates and vectors are.
     """
 
     modality: Choice
     encoder: Choice
     frozen: bool
-    plain: bool
+    light: bool
 
 
 def plan_columns(recipe: Recipe, schema: Schema, tasks: Mapping[str, Choice]) -> dict[str, ColumnPlan]:
@@ -99,7 +97,7 @@ def _plan_column(recipe: Recipe, name: str, schema: Schema, readers: list[Choice
         modality=modality_registry.resolve(_modality_choice(column_recipe, modality), defaults),
         encoder=Choice(name=choice.name, **config.model_dump(mode="json")),
         frozen=encoder.frozen(config),
-        plain=encoder.takes <= PLAIN,
+        light=encoder.light,
     )
 
 

@@ -8,9 +8,8 @@ from pydantic import Field
 
 from plait.encoders.base import encoders as encoder_registry
 from plait.errors import RecipeError
-from plait.recipe.recipe import Recipe
+from plait.recipe.recipe import Recipe, ensemble_of_quality
 from plait.recipe.registry import Choice, Options
-from plait.recipe.sections import QUALITY, EnsembleRecipe
 from plait.table.schema import Schema
 
 FEW = 2000  # training rows below which members are trained on several sets of folds, to vary less
@@ -38,7 +37,7 @@ def plan_ensemble(recipe: Recipe, schema: Schema, rows: int) -> EnsemblePlan:
     What `quality` stands for is left out, with a message, where pretrained weights are not installed.
     Raises `RecipeError` for these if the recipe itself asks for them.
     """
-    ensemble = recipe.ensemble or EnsembleRecipe(**QUALITY[recipe.quality])
+    ensemble = recipe.ensemble or ensemble_of_quality(recipe.quality)
     is_asked_for = recipe.ensemble is not None
     modalities = {schema[column].modality or "" for column in schema.of("input")}
     messages: set[str] = set()

@@ -2,103 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
-from plait.data.infer import infer_tasks
-from plait.errors import RecipeError, TableError, nearest
+from plait.data.targets import Targets
+from plait.errors import RecipeError, nearest
 from plait.modalities.base import modalities as modality_registry
 from plait.recipe.recipe import Recipe
 from plait.recipe.registry import Choice
 from plait.table.schema import Schema
-from plait.table.table import Table
 from plait.tasks.base import Task
 from plait.tasks.base import tasks as task_registry
-from plait.tasks.base_prediction import Prediction
 
 
-@dataclass(frozen=True)
-class Targets:
-    """The targets of a table, typed by all of its rows. Its inputs are not inferred yet.
-
-    By target, `labels` names the column with the labels, `tasks` the task, and `reasons` says why. For each
-    task that compares columns, `alignments` has those that the recipe names. Where it names none, they are
-    chosen once the inputs are inferred.
-    """
-
-    labels: dict[str, str]
-    tasks: dict[str, str]
-    reasons: dict[str, str]
-    alignments: dict[str, list[str]]
-    hidden: list[str]  # columns with labels that are no inputs
-
-    @property
-    def classes(self) -> str:
-        """The column with the first target's labels if these are classes, which can be stratified."""
-        if not self.labels:
-            return ""
-        target, column = next(iter(self.labels.items()))
-        task = task_registry.find(self.tasks[target])
-        return column if task.may_stratify else ""
-
-
-def find_targets(table: Table, recipe: Recipe, names: Sequence[str]) -> Targets:
-    """Find the targets that are named, and those of the recipe's tasks that have labels.
-
-    Raises `TableError` for a table without rows, or a target that is no column or that no task fits.
-    """
-    if not len(table):
-        raise TableError(f"{table.name} has no rows")
-    alignments = _named_alignments(recipe)
-    targets = _target_names(recipe, names, alignments)
-    labels = {target: _label_column(recipe, target) for target in targets}
-
-    tasks = {}
-    reasons = {}
-    for target, (inferred, match) in infer_tasks(table, labels).items():
-        choice = recipe.tasks.get(target, Choice(name=inferred))
-        tasks[target] = choice.name
-        reasons[target] = match.reason if choice.name == inferred else "said by the recipe"
-
-    hidden = _hidden_labels(recipe, labels, alignments)
-    return Targets(labels, tasks, reasons, alignments, hidden)
-
-
-def _target_names(recipe: Recipe, names: Sequence[str], alignments: Mapping[str, list[str]]) -> list[str]:
-    """Return the named targets, and the recipe's tasks that have labels.
-
-    Beside named targets, a task of the recipe counts only if it says which column has its labels.
-    """
-    targets = list(names)
-    for name, choice in recipe.tasks.items():
-        if name in alignments or name in targets:
-            continue
-        if not names or choice.options.get("column"):
-            targets.append(name)
-    if "problem" in targets:
-        raise RecipeError(
-            "a target cannot be named 'problem': predictions have a column of that name; rename yours"
-        )
-    return targets
-
-
-def _hidden_labels(
-    recipe: Recipe, labels: Mapping[str, str], alignments: Mapping[str, list[str]]
-) -> list[str]:
-    """Return the columns with labels that are no inputs.
-
-    A column is both only if the recipe names it as an input, and the target has another name.
-    """
-    inputs: set[str] = set().union(*alignments.values())
-    for column, column_recipe in recipe.columns.items():
-        if column_recipe.role == "input":
-            inputs.add(column)
-
-    hidden = []
-    for target, column in labels.items():
-        if column == target or column not in inputs:
-            hidden.append(column)
-    return hidden
+def _choice(recipe: Recipe, target: str, task: str) -> Choice:
+    """Return a target's task with the recipe's options."""
+    choice = recipe.tasks.get(target)
+    return Choice(name=task, **(choice.options if choice else {}))
 
 
 def plan_tasks(recipe: Recipe, targets: Targets, schema: Schema) -> dict[str, Choice]:
@@ -108,8 +27,7 @@ def plan_tasks(recipe: Recipe, targets: Targets, schema: Schema) -> dict[str, Ch
     """
     choices = {}
     for target, name in targets.tasks.items():
-        choice = recipe.tasks.get(target, Choice(name=name))
-        choices[target] = _with_inputs(target, choice, schema)
+        choices[target] = _with_inputs(target, _choice(recipe, target, name), schema)
     _check_best_by(recipe, [*choices, *targets.alignments])
     for target, choice in choices.items():
         _check_inputs(target, targets.labels[target], choice, recipe, schema)
@@ -177,25 +95,6 @@ def components(tasks: Mapping[str, Choice]) -> list[type[Task]]:
     return [task_registry.find(choice.name) for choice in tasks.values()]
 
 
-def _named_alignments(recipe: Recipe) -> dict[str, list[str]]:
-    """Return the columns that the recipe names for each task without a target; none if it names none."""
-    alignments = {}
-    for name, choice in recipe.tasks.items():
-        if task_registry.find(choice.name).has_target:
-            continue
-        if choice.options.get("column"):
-            raise RecipeError(f"task '{name}' compares columns, its inputs, and has no labels in another one")
-        alignments[name] = list(choice.options.get("inputs") or ())
-    return alignments
-
-
-def _label_column(recipe: Recipe, target: str) -> str:
-    """Return the column with a target's labels: that of its own name, unless the recipe names another."""
-    choice = recipe.tasks.get(target)
-    column = choice.options.get("column") if choice else None
-    return column or target
-
-
 def _replaced(choice: Choice, **options: object) -> Choice:
     """Return the choice with these options in place of its own."""
     return Choice(name=choice.name, **{**choice.options, **options})
@@ -249,7 +148,7 @@ def _check_inputs(target: str, label: str, choice: Choice, recipe: Recipe, schem
 
 def _check_training(recipe: Recipe, choices: Mapping[str, Choice], targets: Targets) -> None:
     """Raise `RecipeError` where tasks without a fused vector are asked for what only that allows."""
-    predicts = any(issubclass(task, Prediction) for task in components(choices))
+    predicts = any(task.fuses for task in components(choices))
     if recipe.training.unlabelled and not predicts:
         raise RecipeError(
             "training.unlabelled learns from rows without a label, which these tasks cannot: leave it out"
@@ -257,7 +156,7 @@ def _check_training(recipe: Recipe, choices: Mapping[str, Choice], targets: Targ
     alignments = {name: recipe.tasks[name] for name in targets.alignments}
     all_choices = {**alignments, **choices}
     for name, choice in all_choices.items():
-        if issubclass(task_registry.find(choice.name), Prediction):
+        if task_registry.find(choice.name).fuses:
             continue
         if recipe.training.mixup:
             raise RecipeError(

@@ -8,7 +8,6 @@ from pydantic import Field
 
 from plait.recipe.sections import COMPARED, LEAST_STEPS, UNAUGMENTED, TrainingOptions, TrainingRecipe
 from plait.tasks.base import Task
-from plait.tasks.base_comparison import Comparison
 
 EPOCHS = 40
 MIN_EPOCHS = 8
@@ -47,7 +46,7 @@ def plan_training(
     `frozen` says that no encoder of media or texts is trained.
     """
     min_steps = max((task.steps for task in tasks), default=LEAST_STEPS)
-    writes = min_steps > LEAST_STEPS  # only such tasks need more steps than others
+    writes = any(task.writes for task in tasks)
     many = frozen and rows >= MANY
 
     batch_size = recipe.batch_size
@@ -70,7 +69,7 @@ def plan_training(
 def _batch_size(rows: int, tasks: Sequence[type[Task]], writes: bool, many: bool) -> int:
     """Return the number of rows of a batch."""
     # the other rows of a batch are what each row is told apart from
-    if any(issubclass(task, Comparison) for task in tasks):
+    if not all(task.has_target for task in tasks):
         return max(BATCH, min(COMPARED, rows // 4))
     if writes:
         return WRITING_BATCH

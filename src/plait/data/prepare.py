@@ -18,7 +18,7 @@ from plait.data.plan import Plan
 from plait.data.preprocessing import Prepared, Preprocessing
 from plait.data.split import Split
 from plait.encoders.base import FrozenEncoder
-from plait.errors import TrainingError
+from plait.errors import TrainingError, count
 from plait.media.cache import Cache, open_store
 from plait.media.cell import Store
 from plait.nn.device import Settings
@@ -118,8 +118,8 @@ def embed_sides(
 
 def prepare(table: Table, preprocessing: Preprocessing, screen: Screen) -> Prepared:
     """Read all rows as tensors, with a progress bar, and with the user's cache of prepared cells."""
-    count = len(table) * len(preprocessing.inputs)
-    with screen.bar("reading cells", count) as bar, store(screen, table) as cache:
+    cells = len(table) * len(preprocessing.inputs)
+    with screen.bar("reading cells", cells) as bar, store(screen, table) as cache:
         return preprocessing.prepare(table, progress=bar.advance, store=cache)
 
 
@@ -136,12 +136,13 @@ def check_cells(
     """Write `problems.csv` and say what is wrong. Raises `BadCellsError` when it is too much."""
     # the file is written first: who gets the error below looks into it
     path = folder / "problems.csv"
-    check.write(prepared.problems, path)
-    if prepared.problems:
-        count = f"{len(prepared.problems):,}"
-        summary = check.summary(prepared.problems)
-        screen.warn(f"{count} cells have problems, listed in {path}; they count as missing:\n{summary}")
-    check.check(prepared.problems, prepared.filled, table.root, strict)
+    problems = table.located(prepared.problems)
+    check.write(problems, path)
+    if problems:
+        cells = count(len(problems), "cell")
+        summary = check.summary(problems)
+        screen.warn(f"{cells} treated as missing because of problems, listed in {path}:\n{summary}")
+    check.check(problems, prepared.filled, table.root, strict)
 
     for warning in check.health(prepared.notes, prepared.digests):
         screen.warn(warning)

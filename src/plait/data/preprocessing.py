@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
@@ -30,8 +30,6 @@ from plait.tasks.base import Task
 from plait.tasks.base import tasks as task_registry
 
 T = TypeVar("T")
-
-CONVOLVED = ("grid", "frames", "spectrogram", "wave")  # layouts whose encoders convolve
 
 
 @dataclass
@@ -131,8 +129,9 @@ class Preprocessing:
             batch.values[name] = loaded.values
             batch.present[name] = loaded.present
             batch.in_table[name] = torch.full((rows,), is_in_table)
+            prepared.problems += table.problems(column) if source is sources[0] else []
             prepared.problems += loaded.problems
-            prepared.filled[name] = rows - cells.null_count
+            prepared.filled[name] = rows - cells.null_count + len(table.bad.get(column, ()))
             # the sound of a video is in the same file, which must not count twice
             if loaded.digests and source is sources[0]:
                 prepared.digests[name] = loaded.digests
@@ -150,7 +149,7 @@ class Preprocessing:
         """Return whether an encoder that is trained convolves, which decides what settings are fast."""
         for column, modality in self.inputs.items():
             is_trained = not plan.columns[column].frozen
-            if is_trained and modality.layout.kind in CONVOLVED:
+            if is_trained and modality.layout.is_convolved:
                 return True
         return False
 
@@ -220,6 +219,8 @@ def _prepare_target(prepared: Prepared, table: Table, task: Task, source: Source
     if task.from_files:
         prepared.filled[name] = len(table) - table.column(task.label_columns[0]).null_count
     prepared.problems += problems
+    for column in task.label_columns:
+        prepared.problems += table.problems(column)
 
 
 def _labels(table: Table, task: Task | type[Task], columns: list[str]) -> pa.ChunkedArray:
@@ -246,14 +247,13 @@ def _labels(table: Table, task: Task | type[Task], columns: list[str]) -> pa.Chu
 def load(modalities: list[Modality], cells: pa.ChunkedArray, sources: list[Source]) -> list[Loaded]:
     """Read a column as tensors, once for each modality. A column of nulls may have any type."""
     if len(cells) and cells.null_count == len(cells):
-        return [_nothing(modality, len(cells)) for modality in modalities]
+        return [modality.absent(len(cells)) for modality in modalities]
     if pa.types.is_null(cells.type):  # a table without rows
         cells = pc.cast(cells, pa.string())
 
-    # a video and its sound are decoded from one reading of the file
-    media = [modality for modality in modalities if isinstance(modality, MediaModality)]
-    if len(media) > 1:
-        return load_together(media, cells, sources)
+    # only a file has several inputs: a video and its sound are decoded from one reading
+    if len(modalities) > 1:
+        return load_together(cast(list[MediaModality], modalities), cells, sources)
 
     columns = []
     for modality, source in zip(modalities, sources, strict=True):
@@ -270,31 +270,3 @@ def _loaded(modality: Modality, cells: pa.ChunkedArray, source: Source) -> Loade
         raise TableError(
             f"column '{source.column}' is of type {cells.type}, which {name} cannot read: {error}"
         ) from error
-
-
-def _nothing(modality: Modality, rows: int) -> Loaded:
-    """Return a column without any cell, in the shape that the modality's encoder reads."""
-    layout = modality.layout
-    present = torch.zeros(rows, dtype=torch.bool)
-    if layout.kind == "index":
-        return Loaded(Values(torch.zeros(rows, dtype=torch.long)), present)
-    if layout.kind == "vector":
-        return Loaded(Values(torch.zeros(rows, *layout.size)), present)
-    if isinstance(modality, MediaModality):
-        return Loaded(_no_media(modality, rows), present)
-
-    # a sequence of ids has one step at least, and no valid one
-    ids = torch.zeros(rows, 1, dtype=torch.int32)
-    length_B = torch.zeros(rows, dtype=torch.long)
-    return Loaded(Values(ids, length_B), present)
-
-
-def _no_media(modality: MediaModality, rows: int) -> Values:
-    """Return empty cells of media that share one row of memory: a table may lack a column of large images."""
-    shape = modality.shape
-    length_B = None
-    if modality.ragged:
-        shape = (1, *shape[1:])
-        length_B = torch.zeros(rows, dtype=torch.long)
-    one_cell = torch.zeros(1, *shape, dtype=modality.dtype)
-    return Values(one_cell.expand(rows, *shape), length_B)

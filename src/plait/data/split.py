@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import warnings
+from collections.abc import Mapping
 from dataclasses import field
 from typing import Annotated
 
@@ -12,19 +14,32 @@ import pyarrow.compute as pc
 from pydantic import PlainSerializer, PlainValidator
 from pydantic.dataclasses import dataclass
 
-from plait.errors import RecipeError, TableError
+from plait.errors import RecipeError, TableError, count
 from plait.recipe.sections import SplitRecipe
+from plait.table.conventions.infer import infer_convention
+from plait.table.conventions.plain import Plain
+from plait.table.conventions.truth import Truth
 from plait.table.table import Table
 
-# What a split column may call a row's side, and the side.
+NO_COLUMN = "none"  # as split.column: the table's own split is not used
+
+# What tables call their sides. Kaggle's public test rows are for looking at, so they validate.
 SIDES = {
-    "train": "train",
-    "valid": "valid",
-    "val": "valid",
-    "validation": "valid",
-    "dev": "valid",
-    "test": "test",
+    **dict.fromkeys(("train", "training", "tr", "trn", "learn", "learning", "fit"), "train"),
+    **dict.fromkeys(("valid", "val", "validation", "dev", "devel", "development", "publictest"), "valid"),
+    **dict.fromkeys(
+        ("test", "testing", "tst", "holdout", "hold-out", "hold_out", "heldout", "held-out", "privatetest"),
+        "test",
+    ),
 }
+
+SIDE_COLUMNS = re.compile(
+    r"(data|train|test|my)?[_\- .]?(split|fold|partition|subset|set|dataset|phase|usage|sample|stage)s?",
+    re.IGNORECASE,
+)
+TRUTH_COLUMNS = re.compile(
+    r"(is|in|for)?[_\- .]?(train|training|test|valid|validation|holdout)", re.IGNORECASE
+)
 
 
 def as_ranges(rows: np.ndarray) -> str:
@@ -59,6 +74,7 @@ def _row_numbers(rows: object) -> np.ndarray:
 
 RowNumbers = Annotated[np.ndarray, PlainValidator(_row_numbers), PlainSerializer(as_ranges, return_type=str)]
 NO_ROWS = np.zeros(0, dtype=np.int64)
+NOTABLE = 0.05  # difference between the share of validation rows and the one asked for that is pointed out
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,19 +100,40 @@ class Split:
         named = {"train": self.train, "valid": self.valid, "test": self.test}
         return {name: rows.tolist() for name, rows in named.items() if len(rows)}
 
+    def described(self) -> str:
+        """Return how many rows each side has, the share that this is, and how they were split."""
+        counts = {name: len(rows) for name, rows in self.sides().items()}
+        sides = [f"{number:,} {name} ({share(number, counts)})" for name, number in counts.items()]
+        return f"{', '.join(sides)}; {self.how}"
+
+
+def share(number: int, counts: Mapping[str, int]) -> str:
+    """Return the share that a side has of the rows of all sides.
+
+    >>> share(31, {"train": 69, "valid": 31})
+    '31 %'
+    """
+    return f"{number / sum(counts.values()):.0%}".replace("%", " %")
+
 
 def split(table: Table, recipe: SplitRecipe, stratify: str, seed: int) -> Split:
     """Split a table as the recipe asks. `stratify` names a column of classes, or none if empty.
 
     Raises `TableError` when a side would be empty, `RecipeError` when options contradict each other.
     """
-    options = {"column": recipe.column, "group": recipe.group, "time": recipe.time}
-    used = [name for name, column in options.items() if column]
+    column = recipe.column
+    if column == NO_COLUMN and NO_COLUMN not in table.data.column_names:
+        column = None
+    options = {"column": column, "group": recipe.group, "time": recipe.time}
+    used = [name for name, value in options.items() if value]
     if len(used) > 1 and "time" in used:
         raise RecipeError(f"recipe: split.{used[0]} and split.{used[1]} cannot be used together")
 
-    if recipe.column:
-        sides = _by_column(table, recipe, recipe.column, stratify, seed)
+    if table.parts:
+        names = ", ".join(part.name for part in table.parts)
+        sides = _by_name(table, table.sides(), f"by table ({names})", recipe, stratify, seed)
+    elif column:
+        sides = _by_name(table, _named_sides(table, column), f"by column '{column}'", recipe, stratify, seed)
     elif recipe.group:
         sides = _by_group(table, recipe, recipe.group, seed)
     elif recipe.time:
@@ -104,7 +141,7 @@ def split(table: Table, recipe: SplitRecipe, stratify: str, seed: int) -> Split:
     else:
         sides = _at_random(table, recipe, stratify, seed)
     if not len(sides.train):
-        raise TableError(f"no rows are left to train on: {len(table)} rows, split {sides.how}")
+        raise TableError(f"no rows are left to train on: {count(len(table), 'row')}, split {sides.how}")
     return sides
 
 
@@ -140,6 +177,8 @@ def folds(
 def _codes(table: Table, column: str, rows: np.ndarray) -> np.ndarray:
     """Return a number for each different cell of a column."""
     cells = table.column(column).take(pa.array(rows))
+    if pa.types.is_nested(cells.type):
+        raise TableError(f"rows cannot be grouped by '{column}', whose cells are of type {cells.type}")
     codes: np.ndarray = (
         pc.dictionary_encode(cells, null_encoding="encode").combine_chunks().indices.to_numpy()
     )
@@ -152,72 +191,95 @@ def _at_random(table: Table, recipe: SplitRecipe, stratify: str, seed: int) -> S
     rows = np.arange(len(table))
     train, valid, test = _shuffled(rows, recipe.valid, recipe.test, labels, seed)
 
-    how = [f"{recipe.valid:.0%} at random to validate"]
-    if recipe.test:
-        how.append(f"{recipe.test:.0%} to test")
+    how = ["at random"]
     if stratify:
         how.append("classes in equal shares")
     how.append(f"seed {seed}")
     return Split(train, valid, test, ", ".join(how))
 
 
-def _by_time(table: Table, recipe: SplitRecipe, column: str) -> Split:
-    """Put the rows in order of a column: the first ones train, later ones validate, the last ones test."""
-    order = pc.sort_indices(table.column(column)).to_numpy().astype(np.int64)
-    test_count = round(len(order) * recipe.test)
-    valid_count = round(len(order) * recipe.valid)
-    valid_begin = len(order) - test_count - valid_count
-    test_begin = valid_begin + valid_count
-    return Split(
-        train=np.sort(order[:valid_begin]),
-        valid=np.sort(order[valid_begin:test_begin]),
-        test=np.sort(order[test_begin:]),
-        how=f"in the order of {column}, the last rows to validate and test",
-    )
+def _by_name(
+    table: Table, side_B: np.ndarray, how: str, recipe: SplitRecipe, stratify: str, seed: int
+) -> Split:
+    """Split by the name of each row's side. Without validation rows, some training rows validate."""
+    train = np.flatnonzero(side_B == "train")
+    valid = np.flatnonzero(side_B == "valid")
+    test = np.flatnonzero(side_B == "test")
+    if len(valid) or not recipe.valid:
+        return Split(train, valid, test, how)
+
+    training_table = table.take(train)
+    without_test = recipe.model_copy(update={"test": 0.0})
+    if recipe.group:
+        sides = _by_group(training_table, without_test, recipe.group, seed)
+    elif recipe.time:
+        sides = _by_time(training_table, without_test, recipe.time)
+    else:
+        sides = _at_random(training_table, without_test, stratify, seed)
+    how += f"; of its training rows, {sides.how}"
+    return Split(train[sides.train], train[sides.valid], test, how)
 
 
-def _by_column(table: Table, recipe: SplitRecipe, column: str, stratify: str, seed: int) -> Split:
-    """Split by a column that names each row's side. Raises `TableError` for a cell that names none."""
-    side = _named_sides(table, column)
-    train = np.flatnonzero(side == "train")
-    valid = np.flatnonzero(side == "valid")
-    test = np.flatnonzero(side == "test")
-    how = f"by column '{column}'"
+def sides_in(name: str, cells: pa.ChunkedArray) -> dict[object, str]:
+    """Return which side each different cell of a column names; nothing for a column that names none.
 
-    # training needs validation rows: without any, some training rows become them
-    if not len(valid) and recipe.valid and recipe.group:
-        without_test = recipe.model_copy(update={"test": 0.0})
-        sides = _by_group(table.take(train), without_test, recipe.group, seed)
-        train, valid = train[sides.train], train[sides.valid]
-        how += f", and {recipe.valid:.0%} of its training rows, in {sides.how}, to validate"
-    elif not len(valid) and recipe.valid:
-        labels = table.column(stratify).take(pa.array(train)) if stratify else None
-        places = np.arange(len(train))
-        train_places, valid_places, _ = _shuffled(places, recipe.valid, 0.0, labels, seed)
-        train, valid = train[train_places], train[valid_places]
-        how += f", and {recipe.valid:.0%} of its training rows to validate"
-    return Split(train, valid, test, how)
+    That is a column with the name of a split which holds words for training and for another side, or one
+    such as `is_train` that holds truth values.
+    """
+    if pa.types.is_nested(cells.type):
+        return {}
+    if SIDE_COLUMNS.fullmatch(name):
+        distinct = pc.unique(cells.drop_null()).to_pylist()
+        named = {cell: SIDES.get(str(cell).strip().lower(), "") for cell in distinct}
+        sides = set(named.values())
+        return named if "" not in sides and "train" in sides and len(sides) > 1 else {}
+    match = TRUTH_COLUMNS.fullmatch(name)
+    if match:
+        return _sides_of_truth(SIDES[match[2].lower()], cells)
+    return {}
+
+
+def _sides_of_truth(true_side: str, cells: pa.ChunkedArray) -> dict[object, str]:
+    """Return the sides that truth values name, where True names this side."""
+    false_side = "test" if true_side == "train" else "train"
+    sides: dict[object, str] = {}
+    for cell in pc.unique(cells.drop_null()).to_pylist():
+        truth = Truth().read(pa.chunked_array([pa.array([cell])])).cells[0].as_py()
+        if truth is None:
+            return {}
+        sides[cell] = true_side if truth else false_side
+    return sides if len(set(sides.values())) == 2 else {}
 
 
 def _named_sides(table: Table, column: str) -> np.ndarray:
     """Return each row's side, "train", "valid" or "test"; empty where the cell is."""
-    cells = table.column(column).to_pylist()
-    names = ["" if cell is None else str(cell).lower() for cell in cells]
-    unknown = sorted(set(names) - set(SIDES) - {""})
-    if unknown:
-        raise TableError(
-            f"split column '{column}' holds '{unknown[0]}'; expected train, valid, test or nothing"
-        )
-    return np.array([SIDES.get(name, "") for name in names])
+    cells = table.column(column)
+    by_cell = sides_in(column, cells)
+    for cell in pc.unique(cells.drop_null()).to_pylist():
+        by_cell.setdefault(cell, SIDES.get(str(cell).strip().lower(), ""))
+        if not by_cell[cell]:
+            raise TableError(
+                f"split column '{column}' holds '{cell}'; expected train, valid, test or nothing. "
+                f"To choose rows otherwise: --set split.column=none"
+            )
+    return np.array([by_cell.get(cell, "") for cell in cells.to_pylist()])
 
 
 def _by_group(table: Table, recipe: SplitRecipe, column: str, seed: int) -> Split:
     """Deal whole groups, in random order, until a side has its share of the rows.
 
-    The first groups test, the next ones validate, and all others train.
+    The first groups test, the next ones validate, and all others train. Raises `TableError` for a single
+    group.
     """
     groups = _codes(table, column, np.arange(len(table)))
-    order = np.random.default_rng(seed).permutation(int(groups.max()) + 1)
+    count = int(groups.max()) + 1
+    if count < 2:
+        group = table.column(column)[0].as_py()
+        raise TableError(
+            f"split.group: all {len(table)} rows have one group, '{group}' in column '{column}'; a split "
+            f"needs two or more. Choose another column, or leave split.group out"
+        )
+    order = np.random.default_rng(seed).permutation(count)
     sizes = np.bincount(groups)[order]
     rows_before = np.cumsum(sizes) - sizes  # in all groups that come before
 
@@ -225,14 +287,64 @@ def _by_group(table: Table, recipe: SplitRecipe, column: str, seed: int) -> Spli
     train_begin = (recipe.test + recipe.valid) * len(groups)
     tests = rows_before < valid_begin
     validates = ~tests & (rows_before < train_begin)
+    tests[-1] = validates[-1] = False  # one group at least must train
     is_test = np.isin(groups, order[tests])
     is_valid = np.isin(groups, order[validates])
+
+    how = f"by whole groups of '{column}' ({validates.sum():,} of {len(order):,} validate), seed {seed}"
+    if abs(is_valid.mean() - recipe.valid) > NOTABLE:
+        how += f"; split.valid asks for {recipe.valid:.0%}, but large groups are not cut"
     return Split(
         train=np.flatnonzero(~is_test & ~is_valid),
         valid=np.flatnonzero(is_valid),
         test=np.flatnonzero(is_test),
-        how=f"whole groups of '{column}', seed {seed}",
+        how=how,
     )
+
+
+def _by_time(table: Table, recipe: SplitRecipe, column: str) -> Split:
+    """Train on the earliest rows, and keep the latest for the test. Rows of one time stay together.
+
+    A row without a time trains: nobody can say that it is late. Raises `RecipeError` for a column of words.
+    """
+    cells = table.column(column)
+    recognised = infer_convention(cells)
+    if isinstance(recognised.convention, Plain):
+        first = next((cell for cell in cells.to_pylist() if cell is not None), None)
+        raise RecipeError(
+            f"split.time: expected dates or numbers in column '{column}', came {str(first)[:40]!r}; "
+            f"for dates of a rare format: --set columns.{column}.format=..."
+        )
+    times = recognised.convention.read(cells).cells
+    has_time = times.is_valid().to_numpy(zero_copy_only=False)
+    places = np.flatnonzero(has_time)
+    time_B = times.drop_null().to_numpy(zero_copy_only=False)
+
+    _, moment_B = np.unique(time_B, return_inverse=True)
+    ends = np.cumsum(np.bincount(moment_B))  # how many rows there are up to each moment
+    tested = _last_row(ends, len(time_B), recipe.test)
+    validated = _last_row(ends[ends <= tested], tested, recipe.valid * len(time_B) / max(tested, 1))
+    rank_B = ends[moment_B]
+    train = places[rank_B <= validated]
+    valid = places[(rank_B > validated) & (rank_B <= tested)]
+    test = places[rank_B > tested]
+
+    how = f"in the order of '{column}', the last rows to validate and test"
+    without = np.flatnonzero(~has_time)
+    if len(without):
+        how += f"; {len(without)} without a time train"
+    return Split(np.sort(np.concatenate([train, without])), valid, test, how)
+
+
+def _last_row(ends: np.ndarray, rows: int, share: float) -> int:
+    """Return up to which row to go so that about this share of `rows` comes later, and at least one moment.
+
+    `ends` has the number of rows up to each moment.
+    """
+    if not share or len(ends) < 2:
+        return rows
+    earlier = ends[:-1]
+    return int(earlier[np.abs(earlier - rows * (1 - share)).argmin()])
 
 
 def _shuffled(

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from plait.encoders.base import Encoder
 from plait.nn.batch import Layout, Tokens, Values
+from plait.recipe.bounds import MAX_WIDTH
 from plait.recipe.registry import Options
 from plait.table.json import JSON
 
@@ -15,8 +16,8 @@ from plait.table.json import JSON
 class Config(Options):
     """`dropout` leaves out whole n-grams in training."""
 
-    width: int = Field(128, ge=1)
-    dropout: float = Field(0.3, ge=0, lt=1)
+    width: int = Field(128, ge=1, le=MAX_WIDTH, description="of the vector that it makes")
+    dropout: float = Field(0.3, ge=0, lt=1, description="share of the n-grams that are left out in training")
 
 
 class Bag(Encoder):

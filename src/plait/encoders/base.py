@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from plait.nn.batch import Kind, Layout, Tokens, Values
 from plait.pretrained.network import Network
-from plait.recipe.registry import Component, Registry
+from plait.recipe.registry import Component, Registry, hook
 from plait.table.json import JSON
 
 
@@ -23,9 +23,11 @@ class Encoder(nn.Module, Component, ABC):
 
     takes: ClassVar[frozenset[Kind]]
     pretrained: ClassVar[bool] = False  # whether it was trained on cells of other tables
+    light: ClassVar[bool] = False  # whether it is trained in no time
     width: int
 
     @classmethod
+    @hook
     def settled(cls, config: Any, modality: str, rows: int = 0) -> Any:
         """Fill in every `auto` option for a column of this modality in a table of `rows` rows.
 
@@ -34,11 +36,13 @@ class Encoder(nn.Module, Component, ABC):
         return config
 
     @classmethod
+    @hook
     def asks(cls, config: Any, modality: str) -> JSON:
         """Return the options that the column's modality gets, unless the recipe says otherwise."""
         return {}
 
     @classmethod
+    @hook
     def frozen(cls, config: Any) -> bool:
         """Return whether it is not trained. Then `embed` computes its vectors once."""
         return False
@@ -48,10 +52,12 @@ class Encoder(nn.Module, Component, ABC):
     def build(cls, config: Any, layout: Layout) -> Encoder:
         """Build the encoder for a column of this layout, whose kind is one of `takes`."""
 
+    @hook
     def rates(self) -> Iterable[tuple[Tensor, float]]:
         """Return the parameters that learn at a share of the recipe's learning rate, with the share."""
         return ()
 
+    @hook
     def begin(self) -> None:
         """Load the weights that training starts from. It is called once before training."""
 
@@ -80,6 +86,7 @@ class PlainEncoder(Encoder):
     Its `net` is an embedding of an index, or two linear layers with a ReLU between them over a vector.
     """
 
+    light = True
     net: nn.Module
 
     @property

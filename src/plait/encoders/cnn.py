@@ -9,9 +9,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from plait.encoders.base import Encoder
-from plait.errors import RecipeError
+from plait.errors import RecipeError, count
 from plait.nn.batch import Layout, Tokens, Values
 from plait.nn.layers import glorot
+from plait.recipe.bounds import MAX_KERNEL, Widths
 from plait.recipe.registry import Options
 
 
@@ -20,10 +21,21 @@ class Config(Options):
     or one of each position (`none`).
     """
 
-    channels: tuple[int, ...] = Field((64, 128, 256), min_length=1)
-    kernel: int = Field(3, ge=1)
-    padding: int = Field(0, ge=0)
-    pool: Literal["flatten", "mean", "none"] = "flatten"
+    channels: Widths = Field(
+        (64, 128, 256), min_length=1, description="of the convolutions, one after the other"
+    )
+    kernel: int = Field(
+        3, ge=1, le=MAX_KERNEL, description="width and height that a convolution sees, in pixels"
+    )
+    padding: int = Field(
+        0,
+        ge=0,
+        le=MAX_KERNEL,
+        description="zeros around the image; 0: none, so each convolution makes it smaller",
+    )
+    pool: Literal["flatten", "mean", "none"] = Field(
+        "flatten", description="which tokens it makes (see above)"
+    )
 
 
 class CNN(Encoder):
@@ -50,8 +62,8 @@ class CNN(Encoder):
             width = (width + 2 * padding - kernel + 1) // 2
         if min(height, width) < 1:
             raise RecipeError(
-                f"cnn: images of {size[1]} x {size[2]} are too small for {len(channels)} layers; raise the "
-                f"image's size"
+                f"cnn: images of {size[1]} x {size[2]} are too small for "
+                f"{count(len(channels), 'layer')}; raise the image's size"
             )
 
         self.pool = pool

@@ -16,18 +16,21 @@ from torch.nn import functional as F
 from plait.encoders.base import Encoder
 from plait.nn.batch import Layout, Tokens, Values
 from plait.nn.layers import Dropout, MaskedBatchNorm, steps_mask
+from plait.recipe.bounds import MAX_HEADS, MAX_KERNEL, MAX_LAYERS, MAX_WIDTH
 from plait.recipe.registry import Options
 
 
 class Config(Options):
     """`layers` blocks of `width`, whose convolutions each see `kernel` steps. A step is four spectra long."""
 
-    width: int = Field(144, ge=4)
-    heads: int = Field(4, ge=1)
-    layers: int = Field(4, ge=1)
-    kernel: int = Field(15, ge=3)
-    channels: int = Field(32, ge=1, description="of the two convolutions that come first")
-    dropout: float = Field(0.1, ge=0, lt=1)
+    width: int = Field(144, ge=4, le=MAX_WIDTH, description="of the tokens; even, and a multiple of heads")
+    heads: int = Field(4, ge=1, le=MAX_HEADS, description="attention heads in each block")
+    layers: int = Field(4, ge=1, le=MAX_LAYERS, description="blocks")
+    kernel: int = Field(15, ge=3, le=MAX_KERNEL, description="steps that a convolution sees; odd")
+    channels: int = Field(32, ge=1, le=MAX_WIDTH, description="of the two convolutions that come first")
+    dropout: float = Field(
+        0.1, ge=0, lt=1, description="share of the entries that are set to zero in training"
+    )
 
     @model_validator(mode="after")
     def _divides(self) -> Self:

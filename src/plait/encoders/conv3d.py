@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from plait.encoders.base import Encoder
 from plait.nn.batch import Layout, Tokens, Values
 from plait.nn.layers import Dropout, MaskedBatchNorm, steps_mask
+from plait.recipe.bounds import Widths
 from plait.recipe.registry import Options
 
 
@@ -17,8 +18,12 @@ class Config(Options):
     `dropout` of the tokens' entries.
     """
 
-    channels: tuple[int, ...] = Field((16, 32, 64, 128), min_length=1, max_length=6)
-    dropout: float = Field(0.2, ge=0, lt=1)
+    channels: Widths = Field(
+        (16, 32, 64, 128), min_length=1, max_length=6, description="of the convolutions, one after the other"
+    )
+    dropout: float = Field(
+        0.2, ge=0, lt=1, description="share of the tokens' entries that are set to zero in training"
+    )
 
 
 class Conv3D(Encoder):

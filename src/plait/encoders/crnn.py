@@ -9,6 +9,7 @@ from pydantic import Field
 from plait.encoders.base import Encoder
 from plait.nn.batch import Layout, Tokens, Values
 from plait.nn.layers import BiLSTM, Dropout, SpectrumStages, steps_mask
+from plait.recipe.bounds import MAX_LAYERS, MAX_WIDTH, Widths
 from plait.recipe.registry import Options
 
 
@@ -18,11 +19,17 @@ class Config(Options):
     joined.
     """
 
-    channels: tuple[int, ...] = Field((16, 32, 64), min_length=1, max_length=6)
-    width: int = Field(64, ge=1)
-    layers: int = Field(1, ge=1)
-    tokens: Literal["last", "all"] = "all"
-    dropout: float = Field(0.2, ge=0, lt=1)
+    channels: Widths = Field(
+        (16, 32, 64), min_length=1, max_length=6, description="of the convolutions, one after the other"
+    )
+    width: int = Field(64, ge=1, le=MAX_WIDTH, description="of each direction of the LSTM")
+    layers: int = Field(1, ge=1, le=MAX_LAYERS, description="of the LSTM")
+    tokens: Literal["last", "all"] = Field(
+        "all", description="the last state of both directions, or all states"
+    )
+    dropout: float = Field(
+        0.2, ge=0, lt=1, description="share of the entries that are set to zero in training"
+    )
 
 
 class CRNN(Encoder):

@@ -11,6 +11,7 @@ from torch import nn
 from plait.encoders.base import Encoder
 from plait.nn.batch import Layout, Tokens, Values
 from plait.nn.layers import BiLSTM, Dropout
+from plait.recipe.bounds import MAX_WIDTH
 from plait.recipe.registry import Options
 
 
@@ -19,10 +20,12 @@ class Config(Options):
     the `last` state, or `all` states.
     """
 
-    embedding: int = Field(64, ge=1)
-    width: int = Field(64, ge=1)
-    bidirectional: bool = False
-    tokens: Literal["last", "all"] = "last"
+    embedding: int = Field(
+        64, ge=1, le=MAX_WIDTH, description="width of the vector of each token of the text"
+    )
+    width: int = Field(64, ge=1, le=MAX_WIDTH, description="of the LSTM's state")
+    bidirectional: bool = Field(False, description="read the text in both directions")
+    tokens: Literal["last", "all"] = Field("last", description="the last state, or all states")
     dropout: float = Field(0.0, ge=0, lt=1, description="of embedded tokens")
 
 

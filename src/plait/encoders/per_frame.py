@@ -9,12 +9,13 @@ from typing import Literal
 
 import torch
 from pydantic import Field, field_validator
-from torch import nn
+from torch import Tensor, nn
 
 from plait.encoders.base import Encoder, encoders
 from plait.errors import RecipeError
 from plait.nn.batch import Layout, Tokens, Values
 from plait.nn.layers import BiLSTM, Block, Dropout, steps_mask
+from plait.recipe.bounds import MAX_HEADS, MAX_LAYERS, MAX_WIDTH
 from plait.recipe.registry import Choice, Options
 
 
@@ -24,12 +25,21 @@ class Config(Options):
     `width` is that of the LSTM or the attention.
     """
 
-    frame: Choice = Choice(name="vgg", channels=(16, 32, 64, 128))
-    time: Literal["lstm", "attention", "mean"] = "lstm"
-    width: int = Field(128, ge=2, multiple_of=2)
-    heads: int = Field(4, ge=1, description="of attention")
-    layers: int = Field(1, ge=1, description="of the lstm, or blocks of attention")
-    dropout: float = Field(0.1, ge=0, lt=1)
+    frame: Choice = Field(
+        Choice(name="vgg", channels=(16, 32, 64, 128)),
+        description="encoder of each frame: any encoder of images",
+    )
+    time: Literal["lstm", "attention", "mean"] = Field(
+        "lstm", description="what joins the frames (see above)"
+    )
+    width: int = Field(
+        128, ge=2, multiple_of=2, le=MAX_WIDTH, description="of the LSTM or the attention; even"
+    )
+    heads: int = Field(4, ge=1, le=MAX_HEADS, description="of attention")
+    layers: int = Field(1, ge=1, le=MAX_LAYERS, description="of the lstm, or blocks of attention")
+    dropout: float = Field(
+        0.1, ge=0, lt=1, description="share of the entries that are set to zero in training"
+    )
 
     @field_validator("frame")
     @classmethod
@@ -38,7 +48,7 @@ class Config(Options):
 
 
 class PerFrame(Encoder):
-    """One token for each frame. Only frames within a video's length are encoded."""
+    """One token for each frame; what lies beyond a video's length has no part in it."""
 
     options = Config
     takes = frozenset({"frames"})
@@ -81,17 +91,11 @@ class PerFrame(Encoder):
     def forward(self, values: Values) -> Tokens:
         """Encode frames (B, T, C, H, W) as tokens (B, T, width)."""
         assert values.length_B is not None
-        rows, steps = values.x.shape[:2]
+        steps = values.x.shape[1]
         length_B = values.length_B.clamp(min=1)
         mask_BT = steps_mask(steps, length_B)
 
-        # The N frames within the lengths of their videos are encoded as one batch of images.
-        images_NCHW = values.x.flatten(0, 1)[mask_BT.flatten()]
-        images_NCHW = images_NCHW.contiguous(memory_format=torch.channels_last)
-        tokens_of_images = self.frame(Values(images_NCHW))
-        encoded_ND = self.dropout(tokens_of_images.pooled_BD())
-        x_BTD = encoded_ND.new_zeros(rows, steps, encoded_ND.shape[1])
-        x_BTD[mask_BT] = encoded_ND
+        x_BTD = self._encode_frames(values.x, mask_BT)
 
         if self.time == "lstm":
             x_BTD, _ = self.lstm(x_BTD, length_B)
@@ -101,6 +105,25 @@ class PerFrame(Encoder):
                 x_BTD = block(x_BTD, mask_BT)
             x_BTD = self.norm(x_BTD)
         return Tokens(x_BTD, mask_BT)
+
+    def _encode_frames(self, x_BTCHW: Tensor, mask_BT: Tensor) -> Tensor:
+        """Return one vector for each frame (B, T, D), zeros beyond a video's length.
+
+        All frames are encoded as one batch of images. In training those beyond a video's length are left
+        out, because they would count in the statistics of batch normalisation.
+        """
+        images_NCHW = x_BTCHW.flatten(0, 1)
+        if self.training:
+            images_NCHW = images_NCHW[mask_BT.flatten()]
+        images_NCHW = images_NCHW.contiguous(memory_format=torch.channels_last)
+        tokens_of_images = self.frame(Values(images_NCHW))
+        vectors_ND = self.dropout(tokens_of_images.pooled_BD())
+        if not self.training:
+            return vectors_ND.unflatten(0, mask_BT.shape) * mask_BT[..., None]
+
+        x_BTD = vectors_ND.new_zeros(*mask_BT.shape, vectors_ND.shape[1])
+        x_BTD[mask_BT] = vectors_ND
+        return x_BTD
 
 
 component = PerFrame

@@ -15,13 +15,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from plait.encoders.base import Encoder, FrozenEncoder
-from plait.errors import RecipeError
+from plait.errors import RecipeError, count
 from plait.nn.batch import Kind, Layout, Tokens, Values
 from plait.nn.layers import Dropout
 from plait.pretrained import files as weights
 from plait.pretrained import network as networks
 from plait.pretrained.files import Architecture
 from plait.pretrained.network import Network
+from plait.recipe.bounds import MAX_LAYERS, MAX_RATE, MAX_WIDTH
 from plait.recipe.registry import Options
 from plait.table.json import JSON
 
@@ -49,16 +50,31 @@ class Config(Options):
     from 2,000 rows on, else `frozen`. plait fills in `architecture`, `identity` and `why`.
     """
 
-    model: str = "auto"
-    mode: Literal["auto", "frozen", "lora", "full"] = "auto"
-    pool: Literal["auto", "mean", "cls", "pooler", "none"] = "auto"
-    unit: bool | None = None
-    norm: bool = True
-    dropout: float = Field(0.1, ge=0, lt=1)
-    layers: int = Field(4, ge=1)
-    rank: int = Field(8, ge=1)
-    rate: float = Field(0.05, gt=0, description="of lora and full, times the recipe's learning rate")
-    decay: float = Field(0.8, gt=0, le=1)
+    model: str = Field(
+        "auto", description="a folder, a name on the hub or of a package; auto: one that suits the modality"
+    )
+    mode: Literal["auto", "frozen", "lora", "full"] = Field(
+        "auto", description="which weights are trained (see above)"
+    )
+    pool: Literal["auto", "mean", "cls", "pooler", "none"] = Field(
+        "auto", description="which vectors of the network it takes (see above)"
+    )
+    unit: bool | None = Field(None, description="scale vectors to length 1; null: as the model's files say")
+    norm: bool = Field(True, description="scale each vector to mean 0 and variance 1")
+    dropout: float = Field(
+        0.1, ge=0, lt=1, description="share of the entries of its vectors that are set to zero in training"
+    )
+    layers: int = Field(4, ge=1, le=MAX_LAYERS, description="last blocks of the network that lora trains")
+    rank: int = Field(8, ge=1, le=MAX_WIDTH, description="of the matrices that lora trains")
+    rate: float = Field(
+        0.05, gt=0, le=MAX_RATE, description="of lora and full, times the recipe's learning rate"
+    )
+    decay: float = Field(
+        0.8,
+        gt=0,
+        le=1,
+        description="factor from the learning rate of a block to that of the block before, with full",
+    )
     architecture: Architecture = Field({}, description="filled in: what the model's files say")
     identity: str = Field("", description="filled in: which files these are")
     why: str = Field("", description="filled in: the reason of the mode")
@@ -209,9 +225,9 @@ class Tuned(Encoder):
         # How many blocks come after the one that a parameter is in.
         blocks = _blocks(self.body)
         blocks_after: dict[int, int] = {}
-        for count, block in enumerate(reversed(blocks)):
+        for number, block in enumerate(reversed(blocks)):
             for parameter in block.parameters():
-                blocks_after.setdefault(id(parameter), count)
+                blocks_after.setdefault(id(parameter), number)
 
         # Parameters come in the order of the layers: those before the first block have all blocks after.
         in_no_block = len(blocks)
@@ -275,8 +291,8 @@ def _mode(mode: str, rows: int) -> dict[str, str]:
     if not torch.cuda.is_available():
         return {"mode": "frozen", "why": "no GPU: vectors are computed once"}
     if rows >= MANY:
-        return {"mode": "lora", "why": f"{rows:,} rows and a GPU: worth adapting"}
-    return {"mode": "frozen", "why": f"{rows:,} rows"}
+        return {"mode": "lora", "why": f"{count(rows, 'row')} and a GPU: worth adapting"}
+    return {"mode": "frozen", "why": count(rows, "row")}
 
 
 def _blocks(body: nn.Module) -> list[nn.Module]:

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from plait.encoders.base import Encoder
 from plait.nn.batch import Layout, Tokens, Values
 from plait.nn.layers import BatchNorm
+from plait.recipe.bounds import MAX_LAYERS, MAX_WIDTH
 from plait.recipe.registry import Options
 
 
@@ -17,10 +18,14 @@ class Config(Options):
     of channels.
     """
 
-    width: int = Field(32, ge=1)
-    stages: int = Field(4, ge=1, le=6)
-    blocks: int = Field(1, ge=1, description="residual blocks in a stage")
-    dropout: float = Field(0.1, ge=0, lt=1)
+    width: int = Field(
+        32, ge=1, le=MAX_WIDTH, description="channels of the first stage; each stage doubles them"
+    )
+    stages: int = Field(4, ge=1, le=6, description="stages, each of which halves width and height")
+    blocks: int = Field(1, ge=1, le=MAX_LAYERS, description="residual blocks in a stage")
+    dropout: float = Field(
+        0.1, ge=0, lt=1, description="share of the channels that are set to zero in training"
+    )
 
 
 class ResNet(Encoder):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from plait.encoders.base import PlainEncoder
 from plait.nn.batch import Layout, Tokens, Values
 from plait.nn.layers import glorot
+from plait.recipe.bounds import MAX_WEIGHT, MAX_WIDTH
 from plait.recipe.registry import Options
 
 
@@ -19,9 +20,13 @@ class Config(Options):
     2). With 0 the entries stay as they are. `sigma` is the frequencies' standard deviation at the start.
     """
 
-    width: int = Field(32, ge=1)
-    periodic: int = Field(0, ge=0)
-    sigma: float = Field(0.1, gt=0)
+    width: int = Field(32, ge=1, le=MAX_WIDTH, description="of the token of each column")
+    periodic: int = Field(
+        0, ge=0, le=MAX_WIDTH, description="learned frequencies for each entry; 0: entries stay as they are"
+    )
+    sigma: float = Field(
+        0.1, gt=0, le=MAX_WEIGHT, description="standard deviation of the frequencies at the start"
+    )
 
 
 class Tabular(PlainEncoder):

@@ -14,16 +14,19 @@ from torch import nn
 from plait.encoders.base import Encoder
 from plait.nn.batch import Layout, Tokens, Values
 from plait.nn.layers import Block, Dropout
+from plait.recipe.bounds import MAX_HEADS, MAX_LAYERS, MAX_WIDTH
 from plait.recipe.registry import Options
 
 
 class Config(Options):
     """`layers` blocks of `width`, each with so many attention `heads`. `dropout` of entries."""
 
-    width: int = Field(64, ge=1)
-    heads: int = Field(4, ge=1)
-    layers: int = Field(2, ge=1)
-    dropout: float = Field(0.1, ge=0, lt=1)
+    width: int = Field(64, ge=1, le=MAX_WIDTH, description="of the tokens; a multiple of heads")
+    heads: int = Field(4, ge=1, le=MAX_HEADS, description="attention heads in each block")
+    layers: int = Field(2, ge=1, le=MAX_LAYERS, description="blocks")
+    dropout: float = Field(
+        0.1, ge=0, lt=1, description="share of the entries that are set to zero in training"
+    )
 
     @model_validator(mode="after")
     def _divides(self) -> Self:

@@ -12,14 +12,22 @@ from torch.nn import functional as F
 from plait.encoders.base import Encoder
 from plait.nn.batch import Layout, Tokens, Values
 from plait.nn.layers import BatchNorm
+from plait.recipe.bounds import Widths
 from plait.recipe.registry import Options
 
 
 class Config(Options):
     """Each of `channels` is a 3x3 convolution that halves the grid; `dropout` of channels."""
 
-    channels: tuple[int, ...] = Field((16, 32, 64, 128, 256), min_length=1, max_length=8)
-    dropout: float = Field(0.1, ge=0, lt=1)
+    channels: Widths = Field(
+        (16, 32, 64, 128, 256),
+        min_length=1,
+        max_length=8,
+        description="of the convolutions, each of which halves width and height",
+    )
+    dropout: float = Field(
+        0.1, ge=0, lt=1, description="share of the channels that are set to zero in training"
+    )
 
 
 class VGG(Encoder):

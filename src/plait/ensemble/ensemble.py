@@ -3,41 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from plait.data.features import Features
+from plait.data.preprocessing import Preprocessing
 from plait.disk.whole import make_inner_folder
-from plait.ensemble.view import View
+from plait.ensemble.mixture import Mixture, mean, needed_members
 from plait.errors import ArtifactError
 from plait.media.cell import Store
-from plait.members.base import Examples, Member, members
-from plait.members.network import Network
+from plait.members.base import Examples, Fitted, members
 from plait.prediction import artifact
 from plait.prediction.artifact import Artifact
 from plait.prediction.predictor import Predictor
+from plait.prediction.view import View
 from plait.recipe.registry import Choice
+from plait.recipe.sections import OWN_NETWORK
 from plait.runs import files
-from plait.table.json import JSON, read_as, read_list, read_object
+from plait.table.json import JSON
 from plait.table.table import Progress, Table
 from plait.tasks.base_prediction import Prediction, predictions
 
-NETWORK = "network"  # the run's network as a member, and the view that it reads
-STACK = "stack"  # the stacked model, as a member
 FILE = "ensemble.json"
+FEATURES = "features/"  # where their tensors are in the file of tensors
+
+
+class OwnNetwork(Fitted):
+    """The run's own network, as one of the members."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.predictor = predictor
+
+    def outputs(self, examples: Examples, subsets: Sequence[Sequence[str]]) -> list[dict[str, Tensor]]:
+        """Return the network's outputs for each subset of the columns."""
+        return self.predictor.subset_outputs(examples.views[OWN_NETWORK], subsets)
+
+    def save(self, folder: Path) -> None:
+        """Write nothing: the run's folder has the network already."""
 
 
 @dataclass
 class Bag:
-    """The fits of one member, one for each fold. `view` is empty where it sees the features of several."""
+    """The fits of one member, one for each fold.
+
+    `choice` is None for the run's own network. `view` is empty for a member that learns from features.
+    """
 
     name: str
-    choice: Choice
+    choice: Choice | None
     view: str
-    folds: list[Member]
+    folds: Sequence[Fitted]
 
     def outputs(
         self, examples: Examples, subsets: Sequence[Sequence[str]], tasks: dict[str, Prediction]
@@ -53,73 +71,39 @@ class Bag:
             means.append(by_target)
         return means
 
-
-@dataclass
-class Mixture:
-    """How the members' outputs for one target become the ensemble's.
-
-    Each member's logits are divided by its temperature. Then the members' answers are averaged by the
-    weights, which add up to one. `temperature` calibrates this mean. `stack` is a linear model of the outputs
-    of the members `stacked`: weight (inputs, outputs) and bias. It has a weight under the name "stack".
-    """
-
-    weights: dict[str, float]
-    temperatures: dict[str, float]
-    temperature: float = 1.0
-    stack: tuple[Tensor, Tensor] | None = None
-    stacked: list[str] = field(default_factory=list)
-
-    def needs(self) -> set[str]:
-        """Return the members without which there is no answer."""
-        names = {name for name, weight in self.weights.items() if weight}
-        if STACK in names:
-            names.remove(STACK)
-            names.update(self.stacked)
-        return names
-
-    def output(self, task: Prediction, outputs: dict[str, Tensor]) -> Tensor:
-        """Answer from the outputs of the members."""
-        cooled = {}
-        for name, output in outputs.items():
-            cooled[name] = output / self.temperatures.get(name, 1.0)
-        if self.stack is not None and self.weights.get(STACK):
-            inputs = [cooled[name] for name in self.stacked]
-            cooled[STACK] = stack_output(task, self.stack, inputs)
-
-        # a member without a weight need not be there: `pruned` leaves it out
-        mixed = []
-        weights = []
-        for name, weight in self.weights.items():
-            if weight:
-                mixed.append(cooled[name])
-                weights.append(weight)
-        return task.mix(torch.stack(mixed), torch.tensor(weights)) / self.temperature
-
-    def state(self) -> JSON:
-        """Return all but the stacked model, as JSON."""
-        return {
-            "shares": self.weights,  # as in models that were saved earlier
-            "temperatures": self.temperatures,
-            "temperature": self.temperature,
-            "stacked": self.stacked,
-        }
+    def save(self, folder: Path) -> _SavedBag:
+        """Write the fits, each into a folder of its own. Return what else there is to save."""
+        for number, fit in enumerate(self.folds):
+            fit.save(make_inner_folder(folder, str(number)))
+        return _SavedBag(name=self.name, choice=self.choice, view=self.view, folds=len(self.folds))
 
     @classmethod
-    def from_state(cls, state: JSON, stack: tuple[Tensor, Tensor] | None) -> Mixture:
-        """Invert `state`."""
-        return cls(
-            weights=read_as(dict[str, float], state["shares"]),
-            temperatures=read_as(dict[str, float], state["temperatures"]),
-            temperature=read_as(float, state["temperature"]),
-            stack=stack,
-            stacked=read_as(list[str], state["stacked"]),
-        )
+    def load(cls, folder: Path, saved: _SavedBag, views: dict[str, View], network: Predictor) -> Bag:
+        """Invert `save`. `network` is the run's own."""
+        # models that were saved earlier have a choice for the run's own network
+        if saved.choice is None or saved.name == OWN_NETWORK:
+            return cls(saved.name, None, saved.view, [OwnNetwork(network)])
+        kind, config = members.choose(saved.choice)
+        view = views[saved.view] if saved.view else None
+        fits = [kind.load(config, folder / str(number), view) for number in range(saved.folds)]
+        return cls(saved.name, saved.choice, saved.view, fits)
+
+
+class _SavedBag(BaseModel):
+    """What is saved of a member beside its fits."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    choice: Choice | None
+    view: str
+    folds: int = Field(ge=1)
 
 
 class Ensemble:
-    """Several members that answer as one network does (see `prediction.Answering`).
+    """Several members that answer as one network does (see `prediction.AnsweringTables`).
 
-    Rows are prepared under every view that a member needs.
+    Rows are prepared under every view that a member needs. `tasks` are those of the run: no view has to have
+    them.
     """
 
     def __init__(
@@ -129,18 +113,14 @@ class Ensemble:
         bags: list[Bag],
         mixtures: dict[str, Mixture],
         columns: list[str],
+        tasks: dict[str, Prediction],
     ) -> None:
         self.views = views
         self.features = features
         self.bags = bags
         self.mixtures = mixtures
         self.columns = columns
-
-    @property
-    def tasks(self) -> dict[str, Prediction]:
-        """The task of each target."""
-        first_view = next(iter(self.views.values()))  # tasks are the same in all views
-        return predictions(first_view.preprocessing.tasks)
+        self.tasks = tasks
 
     def prepare(
         self,
@@ -150,13 +130,13 @@ class Ensemble:
         progress: Progress = lambda n: None,
     ) -> Examples:
         """Prepare all rows of a table under every view. A problem of several views is listed once."""
+        labels = Preprocessing({}, dict(self.tasks)).prepare(table, targets)
         datasets = {}
         for name, view in self.views.items():
-            datasets[name] = view.prepare(table, targets, store, progress)
-        examples = Examples(datasets, self.features)
+            datasets[name] = view.prepare(table, False, store, progress)
 
-        # views prepare a cell in different ways, so one of them may fail where the first does not
-        problems = examples.prepared.problems
+        # views prepare a cell in different ways, so one of them may fail where another does not
+        problems = labels.problems
         listed = {(problem.row, problem.column) for problem in problems}
         for dataset in datasets.values():
             for problem in dataset.prepared.problems:
@@ -164,16 +144,31 @@ class Ensemble:
                 if cell not in listed:
                     listed.add(cell)
                     problems.append(problem)
-        return examples
+        problems.sort(key=lambda problem: problem.row)
+        return Examples(datasets, self.features, labels)
 
-    def outputs(
+    def outputs(self, rows: Examples, progress: Progress = lambda n: None) -> dict[str, Tensor]:
+        """Answer rows from all of their columns."""
+        return self.subset_outputs(rows, [self.columns], progress)[0]
+
+    def subset_outputs(
         self, rows: Examples, subsets: Sequence[Sequence[str]], progress: Progress = lambda n: None
     ) -> list[dict[str, Tensor]]:
         """Answer rows, for each subset of the columns."""
-        tasks = self.tasks
-        outputs = {bag.name: bag.outputs(rows, subsets, tasks) for bag in self.bags}
+        outputs = {bag.name: bag.outputs(rows, subsets, self.tasks) for bag in self.bags}
         progress(len(rows))
-        return mixed_outputs(self.mixtures, tasks, outputs, len(subsets))
+        answers = []
+        for subset in range(len(subsets)):
+            by_target = {}
+            for target, mixture in self.mixtures.items():
+                # trees leave out a target that they cannot learn
+                by_member = {}
+                for name, of_member in outputs.items():
+                    if target in of_member[subset]:
+                        by_member[name] = of_member[subset][target]
+                by_target[target] = mixture.output(self.tasks[target], by_member)
+            answers.append(by_target)
+        return answers
 
     def pruned(self) -> Ensemble:
         """Return the ensemble without the members and the views that no answer needs."""
@@ -186,9 +181,9 @@ class Ensemble:
         view_names = {bag.view for bag in bags if bag.view} | features.views
         # problems of all columns are listed, so one view must have them all
         if not self._has_all_columns(view_names):
-            view_names.add(NETWORK)
+            view_names.add(OWN_NETWORK)
         views = {name: view for name, view in self.views.items() if name in view_names}
-        return Ensemble(views, features, bags, self.mixtures, self.columns)
+        return Ensemble(views, features, bags, self.mixtures, self.columns, self.tasks)
 
     def _has_all_columns(self, view_names: set[str]) -> bool:
         """Return whether one of these views has all columns."""
@@ -198,49 +193,41 @@ class Ensemble:
     def save(self, folder: Path) -> None:
         """Write the members beside the run's network, which is not written again."""
         members_folder = make_inner_folder(folder, "members")
-        files.write_tensors(members_folder / "ensemble.safetensors", self._tensors())
+        tensors = _prefixed(FEATURES, self.features.tensors())
+        for number, mixture in enumerate(self.mixtures.values()):
+            tensors |= _prefixed(_stack(number), mixture.tensors())
+        files.write_tensors(members_folder / "ensemble.safetensors", tensors)
 
+        bags = []
         for number, bag in enumerate(self.bags):
-            if bag.name == NETWORK:
-                continue
-            for fold, member in enumerate(bag.folds):
-                member.save(make_inner_folder(members_folder, str(number), str(fold)))
+            bags.append(bag.save(make_inner_folder(members_folder, str(number))))
 
-        for view in self.views.values():
+        views: dict[str, JSON | None] = {}
+        for name, view in self.views.items():
+            views[name] = None if name == OWN_NETWORK else view.state()
             for network in artifact.networks(*view.frozen.values()):
                 artifact.copy(network.files, make_inner_folder(folder, "pretrained", network.identity))
 
         # last: a folder with this file has a whole ensemble
-        files.write_checked(folder / FILE, self._state())
+        saved = _Saved(
+            columns=self.columns,
+            views=views,
+            features=self.features.state(),
+            bags=bags,
+            weights={target: mixture.state() for target, mixture in self.mixtures.items()},
+        )
+        files.write_checked(folder / FILE, saved.model_dump(mode="json"))
 
-    def _tensors(self) -> dict[str, Tensor]:
-        """Return the tensors that belong to no member, by their names in the file."""
-        tensors = {}
-        for key, tensor in self.features.tensors().items():
-            tensors[f"features/{key}"] = tensor
-        for number, mixture in enumerate(self.mixtures.values()):
-            if mixture.stack is not None:
-                weight, bias = mixture.stack
-                tensors[f"stack/{number}/weight"] = weight
-                tensors[f"stack/{number}/bias"] = bias
-        return tensors
 
-    def _state(self) -> JSON:
-        """Return all but tensors, as JSON."""
-        views = {}
-        for name, view in self.views.items():
-            views[name] = None if name == NETWORK else view.state()
-        bags: list[JSON] = []
-        for bag in self.bags:
-            choice = bag.choice.model_dump(mode="json")
-            bags.append({"name": bag.name, "choice": choice, "view": bag.view, "folds": len(bag.folds)})
-        return {
-            "columns": self.columns,
-            "views": views,
-            "features": self.features.state(),
-            "bags": bags,
-            "weights": {target: mixture.state() for target, mixture in self.mixtures.items()},
-        }
+class _Saved(BaseModel):
+    """What is saved of an ensemble beside tensors and members. None stands for the run's own view."""
+
+    model_config = ConfigDict(extra="forbid")
+    columns: list[str]
+    views: dict[str, dict[str, object] | None]
+    features: list[dict[str, object]]
+    bags: list[_SavedBag]
+    weights: dict[str, dict[str, object]]
 
 
 def load(folder: Path, run: Artifact, predictor: Predictor) -> Ensemble | None:
@@ -257,118 +244,56 @@ def load(folder: Path, run: Artifact, predictor: Predictor) -> Ensemble | None:
 
 
 def _load(folder: Path, run: Artifact, predictor: Predictor) -> Ensemble:
-    ensemble_state = files.read_checked(folder / FILE)
-    tensors, _ = files.read_tensors(folder / "members" / "ensemble.safetensors")
-    views = _views(folder, read_object(ensemble_state["views"]), run, predictor)
-
-    prefix = "features/"
-    feature_tensors = {}
-    for key, tensor in tensors.items():
-        if key.startswith(prefix):
-            feature_tensors[key.removeprefix(prefix)] = tensor
-    features = Features.from_state(read_list(ensemble_state["features"]), feature_tensors)
+    saved = _Saved.model_validate(files.read_checked(folder / FILE))
+    members_folder = folder / "members"
+    tensors, _ = files.read_tensors(members_folder / "ensemble.safetensors")
+    views = _views(folder, saved.views, run, predictor)
+    features = Features.from_state(saved.features, _without_prefix(FEATURES, tensors))
 
     bags = []
-    for number, state in enumerate(read_list(ensemble_state["bags"])):
-        bags.append(_bag(folder / "members" / str(number), read_object(state), views, predictor))
-
+    for number, bag in enumerate(saved.bags):
+        bags.append(Bag.load(members_folder / str(number), bag, views, predictor))
     mixtures = {}
-    for number, (target, state) in enumerate(read_object(ensemble_state["weights"]).items()):
-        mixtures[target] = Mixture.from_state(read_object(state), _stack(tensors, number))
-    return Ensemble(views, features, bags, mixtures, read_as(list[str], ensemble_state["columns"]))
+    for number, (target, state) in enumerate(saved.weights.items()):
+        mixtures[target] = Mixture.from_state(state, _without_prefix(_stack(number), tensors))
+
+    tasks = predictions(run.preprocessing.tasks)
+    absent = needed_members(mixtures) - {bag.name for bag in bags}
+    if absent or set(mixtures) != set(tasks):
+        raise ValueError(f"{FILE} names other targets or members than the model has")
+    return Ensemble(views, features, bags, mixtures, saved.columns, tasks)
 
 
-def _views(folder: Path, states: JSON, run: Artifact, predictor: Predictor) -> dict[str, View]:
+def _views(
+    folder: Path, states: dict[str, dict[str, object] | None], run: Artifact, predictor: Predictor
+) -> dict[str, View]:
     """Return the views, whose pretrained networks are those in the run's folder."""
     views = {}
     for name, state in states.items():
-        if state:
-            view = View.from_state(read_object(state))
+        if state is None:
+            view = View(name, run.plan, run.preprocessing, predictor.settings)
         else:
-            view = View(run.plan, run.preprocessing, predictor.settings)
+            view = View.from_state(name, state)
         for network in artifact.networks(*view.frozen.values()):
             network.folder = folder / "pretrained" / network.identity
         views[name] = view
     return views
 
 
-def _stack(tensors: dict[str, Tensor], number: int) -> tuple[Tensor, Tensor] | None:
-    """Return the weight and the bias of a target's stacked model; None if it has none."""
-    weight = tensors.get(f"stack/{number}/weight")
-    if weight is None:
-        return None
-    return weight, tensors[f"stack/{number}/bias"]
+def _stack(number: int) -> str:
+    """Return where the tensors of a stacked model are. A target may have any name, so it is numbered."""
+    return f"stack/{number}/"
 
 
-def _bag(folder: Path, state: JSON, views: dict[str, View], predictor: Predictor) -> Bag:
-    """Load the fits of one member."""
-    choice = Choice.model_validate(state["choice"])
-    if state["name"] == NETWORK:
-        return Bag(NETWORK, choice, NETWORK, [Network(predictor, NETWORK)])
-
-    # a member that reads the features of several views takes any for its settings
-    view_name = read_as(str, state["view"])
-    view = views[view_name] if view_name else next(iter(views.values()))
-    inputs = (view_name, view.preprocessing)
-    kind, config = members.choose(choice)
-    folds = []
-    for fold in range(read_as(int, state["folds"])):
-        folds.append(kind.load(config, folder / str(fold), view.plan, view.settings, inputs))
-    return Bag(read_as(str, state["name"]), choice, view_name, folds)
+def _prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Put a prefix before the names of tensors."""
+    return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
 
 
-def needed_members(mixtures: dict[str, Mixture]) -> set[str]:
-    """Return the names of the members without which a target has no answer."""
-    names: set[str] = set()
-    for mixture in mixtures.values():
-        names |= mixture.needs()
-    return names
-
-
-def mean(task: Prediction, outputs: list[Tensor]) -> Tensor:
-    """Return the output of the mean of several models' answers."""
-    count = len(outputs)
-    if count == 1:
-        return outputs[0]
-    weights = torch.full((count,), 1 / count)
-    return task.mix(torch.stack(outputs), weights)
-
-
-def mixed_outputs(
-    mixtures: dict[str, Mixture],
-    tasks: dict[str, Prediction],
-    outputs: dict[str, list[dict[str, Tensor]]],
-    subsets: int,
-) -> list[dict[str, Tensor]]:
-    """Answer each target for each subset of the columns, from the outputs of the members by name."""
-    answers = []
-    for subset in range(subsets):
-        by_target = {}
-        for target, mixture in mixtures.items():
-            # trees leave out a target that they cannot learn
-            by_member = {}
-            for name, of_member in outputs.items():
-                if target in of_member[subset]:
-                    by_member[name] = of_member[subset][target]
-            by_target[target] = mixture.output(tasks[target], by_member)
-        answers.append(by_target)
-    return answers
-
-
-def stack_output(task: Prediction, stack: tuple[Tensor, Tensor], outputs: list[Tensor]) -> Tensor:
-    """Return the stacked model's output from the outputs of the members."""
-    weight, bias = stack
-    output = stack_input(task, outputs) @ weight
-    if not bias.ndim:  # a task of one number has outputs (B,)
-        output = output[:, 0]
-    return output + bias
-
-
-def stack_input(task: Prediction, outputs: list[Tensor]) -> Tensor:
-    """Put the members' outputs side by side, (B, numbers); for classes, logarithms of probabilities."""
-    columns = []
-    for output in outputs:
-        # a mean of an output with itself is that output in the form of a mean: logits of any offset agree
-        normalised = mean(task, [output, output])
-        columns.append(normalised[:, None] if normalised.ndim == 1 else normalised)
-    return torch.cat(columns, 1)
+def _without_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names have a prefix, without it."""
+    selected = {}
+    for name, tensor in tensors.items():
+        if name.startswith(prefix):
+            selected[name.removeprefix(prefix)] = tensor
+    return selected

@@ -13,16 +13,16 @@ from plait.data.dataset import Dataset
 from plait.data.features import Features
 from plait.data.plan import Plan
 from plait.data.prepare import store
-from plait.data.split import folds
-from plait.ensemble.ensemble import NETWORK, Bag, Ensemble
+from plait.data.split import folds, split
+from plait.ensemble.ensemble import Bag, Ensemble, OwnNetwork
 from plait.ensemble.out_of_fold import CrossFit, OutOfFoldEnsemble
-from plait.ensemble.view import View
-from plait.ensemble.weights import Weighing, fit_mixture
-from plait.members.base import Examples, Lesson
+from plait.ensemble.weights import Weighing, cross_fit_mixture
+from plait.members.base import Examples, Fit, Lesson
 from plait.members.base import members as member_registry
-from plait.members.network import Network
 from plait.prediction.predictor import Predictor
+from plait.prediction.view import View
 from plait.recipe.registry import Choice
+from plait.recipe.sections import OWN_NETWORK
 from plait.table.json import JSON
 from plait.table.table import Table
 from plait.tasks.base_prediction import Prediction, predictions
@@ -118,7 +118,8 @@ def _fit(fitting: Fitting, members: dict[str, Choice]) -> Trained:
     views, view_of = _views(fitting, members)
     shared = _prepare(fitting, views)
     cross_fits = [_cross_fit_of_network(shared)]
-    with fitting.screen.bar("training members", len(members) * shared.fits) as bar:
+    lessons = sum(_lessons(shared, choice) for choice in members.values())
+    with fitting.screen.bar("training members", lessons) as bar:
         for name, choice in members.items():
             cross_fits.append(_cross_fit(shared, name, choice, view_of[name], bar))
 
@@ -128,7 +129,8 @@ def _fit(fitting: Fitting, members: dict[str, Choice]) -> Trained:
     scores = {target: _scores(out_of_fold, target) for target in fitting.tasks}
 
     bags = [cross_fit.bag for cross_fit in cross_fits]
-    ensemble = Ensemble(views, shared.examples.features, bags, out_of_fold.mixtures, columns)
+    mixtures = {target: mixture.served for target, mixture in out_of_fold.mixtures.items()}
+    ensemble = Ensemble(views, shared.examples.features, bags, mixtures, columns, fitting.tasks)
     return Trained(ensemble.pruned(), out_of_fold, scores)
 
 
@@ -140,7 +142,7 @@ def _weigh(out_of_fold: OutOfFoldEnsemble, shared: CrossFitting) -> None:
         labels, labelled = shared.examples.target(target)
         weighing = Weighing(task, labels, labelled, plan.ensemble, plan.seed)
         candidates = out_of_fold.of_target(target)
-        out_of_fold.mixtures[target] = fit_mixture(weighing, candidates, folds)
+        out_of_fold.mixtures[target] = cross_fit_mixture(weighing, candidates, folds)
 
 
 def _prepare(fitting: Fitting, views: dict[str, View]) -> CrossFitting:
@@ -154,27 +156,28 @@ def _prepare(fitting: Fitting, views: dict[str, View]) -> CrossFitting:
     datasets = {}
     for name, dataset in prepared.items():
         datasets[name] = Dataset(dataset.prepared, dataset.preprocessing, pool)
-    return CrossFitting(fitting, views, Examples(datasets, features), _folds(fitting, pool))
+    return CrossFitting(
+        fitting, views, Examples(datasets, features, fitting.data.prepared), _folds(fitting, pool)
+    )
 
 
 def _prepare_views(fitting: Fitting, views: dict[str, View]) -> dict[str, Dataset]:
     """Prepare all rows of the table under every view. The run has prepared them under its own already."""
     table, screen = fitting.table, fitting.screen
-    inputs = sum(len(view.preprocessing.inputs) for view in views.values())
-    prepared = {}
+    prepared = {OWN_NETWORK: Dataset(fitting.data.prepared, fitting.data.preprocessing)}
+    others = {name: view for name, view in views.items() if name not in prepared}
+
+    inputs = sum(len(view.preprocessing.inputs) for view in others.values())
     with store(screen, table) as cache, screen.bar("preparing for members", len(table) * inputs) as bar:
-        for name, view in views.items():
-            if name == NETWORK:
-                prepared[name] = Dataset(fitting.data.prepared, fitting.data.preprocessing)
-            else:
-                prepared[name] = view.prepare(table, True, cache, bar.advance)
+        for name, view in others.items():
+            prepared[name] = view.prepare(table, True, cache, bar.advance)
     return prepared
 
 
 def _views(fitting: Fitting, members: dict[str, Choice]) -> tuple[dict[str, View], dict[str, str]]:
     """Return the views that the members need, and the name of each member's view (empty: features)."""
-    run_view = View(fitting.plan, fitting.data.preprocessing, fitting.network.settings)
-    views = {NETWORK: run_view}
+    run_view = View(OWN_NETWORK, fitting.plan, fitting.data.preprocessing, fitting.network.settings)
+    views = {OWN_NETWORK: run_view}
     view_names = {}
     for name, choice in members.items():
         kind, config = member_registry.choose(choice)
@@ -189,17 +192,17 @@ def _views(fitting: Fitting, members: dict[str, Choice]) -> tuple[dict[str, View
         view_names[name] = view_name
         if view_name not in views:
             plan = fitting.plan.with_encoders(encoders)
-            views[view_name] = View.fit(plan.light() if light else plan, fitting.table)
+            views[view_name] = View.fit(view_name, plan.light() if light else plan, fitting.table)
 
     if fitting.plan.has_words() and "" in view_names.values():
-        views[NGRAMS] = View.fit(fitting.plan.words_only(), fitting.table)
+        views[NGRAMS] = View.fit(NGRAMS, fitting.plan.words_only(), fitting.table)
     return views, view_names
 
 
 def _view_name(encoders: Mapping[str, Choice], light: bool) -> str:
     """Name a view by its encoders. Without any it is the run's own view."""
     if not encoders:
-        return NETWORK
+        return OWN_NETWORK
     names = []
     for choice in encoders.values():
         model = choice.options.get("model", "")
@@ -211,51 +214,46 @@ def _view_name(encoders: Mapping[str, Choice], light: bool) -> str:
 def _feature_columns(views: dict[str, View]) -> dict[str, list[str]]:
     """Choose the columns that each view contributes to the features.
 
-    Frozen embeddings come first, each encoder's once; then n-grams of texts; the view that has all columns
-    contributes the remaining ones.
+    Frozen embeddings come first, then n-grams of texts. A view that has all columns contributes the others.
     """
-    columns = _embedded_columns(views)
-    contributed: set[str] = set()
-    for view in views.values():
-        contributed.update(view.frozen)
+    columns = {name: _new_embeddings(name, views) for name in views}
     if NGRAMS in views:
         columns[NGRAMS] = list(views[NGRAMS].preprocessing.inputs)
-        contributed.update(columns[NGRAMS])
 
+    contributed = set(columns.get(NGRAMS, []))
+    for view in views.values():
+        contributed.update(view.plan.frozen_columns)
     complete = _last_complete_view(views)
     for column in views[complete].preprocessing.inputs:
         if column not in contributed:
             columns[complete].append(column)
-    return {name: columns[name] for name in views if columns[name]}
+    return {name: of_view for name, of_view in columns.items() if of_view}
+
+
+def _new_embeddings(name: str, views: dict[str, View]) -> list[str]:
+    """Return the columns of a view whose frozen encoder is in no view before it."""
+    earlier_encoders: set[str] = set()
+    for earlier, view in views.items():
+        if earlier == name:
+            break
+        earlier_encoders.update(_frozen_encoders(view).values())
+    encoders = _frozen_encoders(views[name])
+    return [column for column, encoder in encoders.items() if encoder not in earlier_encoders]
+
+
+def _frozen_encoders(view: View) -> dict[str, str]:
+    """Return the frozen encoder of each column that has one, with its options, as a text."""
+    return {column: repr(view.plan.columns[column].encoder) for column in view.plan.frozen_columns}
 
 
 def _last_complete_view(views: dict[str, View]) -> str:
     """Return the last view that has all columns: it is most likely to be needed anyway."""
-    number_of_inputs = len(views[NETWORK].preprocessing.inputs)
-    last = NETWORK
+    number_of_inputs = len(views[OWN_NETWORK].preprocessing.inputs)
+    last = OWN_NETWORK
     for name, view in views.items():
         if len(view.preprocessing.inputs) == number_of_inputs:
             last = name
     return last
-
-
-def _embedded_columns(views: dict[str, View]) -> dict[str, list[str]]:
-    """Choose the columns whose frozen embeddings each view contributes, each encoder's once."""
-    columns: dict[str, list[str]] = {}
-    contributed: set[str] = set()
-    for name, view in views.items():
-        if name == NGRAMS:
-            continue
-        columns[name] = []
-        encoders_of_view = set()
-        for column in view.frozen:
-            encoder = repr(view.plan.columns[column].encoder)
-            encoders_of_view.add(encoder)
-            if encoder not in contributed:
-                columns[name].append(column)
-        # only now: several columns of a view may have the same encoder
-        contributed |= encoders_of_view
-    return columns
 
 
 def _folds(fitting: Fitting, pool: np.ndarray) -> list[list[np.ndarray]]:
@@ -292,45 +290,76 @@ def _validation_places(fitting: Fitting, pool: np.ndarray) -> np.ndarray:
 
 def _cross_fit_of_network(shared: CrossFitting) -> CrossFit:
     """Return the run's network as a member: it is trained once, so it predicts only the validation rows."""
-    member = Network(shared.fitting.network, NETWORK)
-    bag = Bag(NETWORK, Choice(name="network"), NETWORK, [member])
+    member = OwnNetwork(shared.fitting.network)
+    bag = Bag(OWN_NETWORK, None, OWN_NETWORK, [member])
     pool = shared.examples.rows.numpy()
-    return CrossFit(bag, [[_validation_places(shared.fitting, pool)]])
+    return CrossFit(bag, [member], [[_validation_places(shared.fitting, pool)]])
 
 
 def _cross_fit(shared: CrossFitting, name: str, choice: Choice, view_name: str, bar: Bar) -> CrossFit:
     """Fit a member once for each fold of each repeat, on all examples but that fold."""
     fitting = shared.fitting
     kind, config = member_registry.choose(choice)
-    bag = Bag(name, choice, view_name, [])
+    fits: list[Fit] = []
+
+    def advance() -> None:
+        """Count one fit as done."""
+        bar.advance()
+        bar.draw(name)
+
     for repeat, held_out in enumerate(shared.repeats):
+        lessons = []
         for number, fold in enumerate(held_out):
             # no two fits have the same seed, as long as a repeat has 31 folds at most
             seed = fitting.plan.seed * 1009 + repeat * 31 + number
-            lesson = _lesson(shared, view_name, fold, seed)
-            bag.folds.append(kind.fit(config, lesson))
-            bar.advance()
-            bar.draw(name)
-    return CrossFit(bag, shared.repeats)
+            train = np.setdiff1d(np.arange(len(shared.examples)), fold)
+            lessons.append(_lesson(shared, view_name, train, fold, seed))
+            if len(held_out) == 1 and kind.chooses:
+                lessons.append(_earlier_lesson(shared, view_name, train, seed))
+        # an earlier lesson only chooses
+        fits += kind.fit(config, lessons, advance)[: len(held_out)]
+
+    bag = Bag(name, choice, view_name, [fit.served for fit in fits])
+    return CrossFit(bag, [fit.out_of_fold for fit in fits], shared.repeats)
 
 
-def _lesson(shared: CrossFitting, view_name: str, fold: np.ndarray, seed: int) -> Lesson:
-    """Return what a fit is trained with that holds out a fold: all other examples."""
+def _lessons(shared: CrossFitting, choice: Choice) -> int:
+    """Return the number of lessons that a member learns from."""
+    is_single_fold = len(shared.repeats[0]) == 1
+    kind, _ = member_registry.choose(choice)
+    return shared.fits + (len(shared.repeats) if is_single_fold and kind.chooses else 0)
+
+
+def _lesson(
+    shared: CrossFitting, view_name: str, train_places: np.ndarray, held_out_places: np.ndarray, seed: int
+) -> Lesson:
+    """Return what a fit is trained with that learns from some of the examples, and holds out others."""
     fitting, examples = shared.fitting, shared.examples
-    view = shared.views[view_name or NETWORK]
-    everywhere = np.arange(len(examples))
-    train = examples.take(np.setdiff1d(everywhere, fold))
-    valid = examples.take(fold)
+    view = shared.views[view_name or OWN_NETWORK]
+    train = examples.take(train_places)
+    held_out = examples.take(held_out_places)
     return Lesson(
         train=train,
-        valid=valid,
+        held_out=held_out,
         view=view_name,
-        plan=view.plan.for_fold(train.rows.numpy(), valid.rows.numpy(), seed),
+        plan=view.plan.for_fold(train.rows.numpy(), held_out.rows.numpy(), seed),
         settings=view.settings,
         tasks=fitting.tasks,
         seed=seed,
         folder=fitting.folder,
     )
+
+
+def _earlier_lesson(shared: CrossFitting, view_name: str, train_places: np.ndarray, seed: int) -> Lesson:
+    """Return a lesson that holds out the last of the training rows, where the split goes by time.
+
+    There is only one fold then, which must not choose for itself. This lesson chooses for it.
+    """
+    fitting = shared.fitting
+    options = fitting.plan.recipe.split.model_copy(update={"test": 0.0})
+    rows = shared.examples.rows.numpy()[train_places]
+    sides = split(fitting.table.take(rows), options, "", seed)
+    return _lesson(shared, view_name, train_places[sides.train], train_places[sides.valid], seed)
 
 
 def _scores(out_of_fold: OutOfFoldEnsemble, target: str) -> dict[str, MemberScore]:
@@ -339,7 +368,7 @@ def _scores(out_of_fold: OutOfFoldEnsemble, target: str) -> dict[str, MemberScor
     A member without a weight may have predicted only some of these rows.
     """
     task = out_of_fold.tasks[target]
-    mixture = out_of_fold.mixtures[target]
+    mixture = out_of_fold.mixtures[target].served
     labels, _ = out_of_fold.examples.target(target)
     scored = out_of_fold.scored(target)
     scores = {}

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from plait.data.dataset import Dataset
-from plait.ensemble.ensemble import Bag, Mixture, mixed_outputs, needed_members
-from plait.members.base import Examples, Member
+from plait.ensemble.ensemble import Bag
+from plait.ensemble.mixture import Mixture
+from plait.members.base import Examples, Fitted
 from plait.table.table import Progress
 from plait.tasks.base_prediction import Prediction
 
@@ -44,10 +44,12 @@ class OutOfFoldPrediction:
 class CrossFit:
     """The fits of one member, and the rows that each of them was not trained on.
 
-    `held_out[repeat][fold]` has the places of these rows among the examples, in the order of `bag.folds`.
+    `bag` has those that are served, `fits` those that answer out of fold (see `members.base.Fit`), in the
+    same order. `held_out[repeat][fold]` has the places of the rows among the examples.
     """
 
     bag: Bag
+    fits: Sequence[Fitted]
     held_out: list[list[np.ndarray]]
 
     @property
@@ -62,7 +64,7 @@ class CrossFit:
 
         Repeats are averaged over the rows that all of them held out.
         """
-        fits = iter(self.bag.folds)
+        fits = iter(self.fits)
         repeats = []
         for held_out in self.held_out:
             fits_of_repeat = list(itertools.islice(fits, len(held_out)))
@@ -82,9 +84,22 @@ class CrossFit:
         return predictions
 
 
+@dataclass(frozen=True)
+class CrossFitMixture:
+    """The mixture of a target that is served, and one for each fold that was fitted without its labels.
+
+    `by_fold` has the places of each fold among the examples, and the mixture that answers them out of fold.
+    """
+
+    served: Mixture
+    by_fold: list[tuple[np.ndarray, Mixture]]
+
+
 class OutOfFoldEnsemble:
-    """Answers (see `prediction.Answering`) like the ensemble, but by out-of-fold predictions, on the rows
-    that its members were cross-fitted on.
+    """Answers like the ensemble, but by out-of-fold predictions, on the rows that its members were
+    cross-fitted on: it can be scored (see `prediction.Answering`), but answers no other table.
+
+    No label of a fold has a say in the answers for it: neither in the members nor in how they are mixed.
 
     A target is scored on the rows that every member with a weight predicts. On other rows a mean would be
     one of fewer members, which is another ensemble than the one that is served.
@@ -101,7 +116,7 @@ class OutOfFoldEnsemble:
         self.examples = examples
         self.tasks = tasks
         self.columns = columns
-        self.mixtures: dict[str, Mixture] = {}
+        self.mixtures: dict[str, CrossFitMixture] = {}
         self.predictions: dict[str, dict[str, OutOfFoldPrediction]] = {}
         for member in members:
             (self.predictions[member.name],) = member.predict(examples, [columns], tasks)
@@ -114,23 +129,30 @@ class OutOfFoldEnsemble:
                 by_member[name] = by_target[target]
         return by_member
 
-    def prepare(self, *arguments: object, **options: object) -> Dataset:
-        """Refuse: only the rows that the members were cross-fitted on have an out-of-fold prediction."""
-        raise NotImplementedError("out-of-fold predictions exist only for the rows of the training table")
-
     def scored(self, target: str) -> Tensor:
         """Return which of the N examples a target is scored on: a mask (N,).
 
-        It is True where every member with a weight has a prediction, and the row a label.
+        It is True where every member with a weight has a prediction, and the row a label. This holds for the
+        weights that are served, and for those of the row's fold.
         """
         _, labelled = self.examples.target(target)
-        mask = labelled.clone()
+        mixture = self.mixtures[target]
+        can_answer = labelled & self._predicted(target, mixture.served)
+        scored = torch.zeros_like(labelled)
+        for places, of_fold in mixture.by_fold:
+            fold = torch.from_numpy(places)
+            scored[fold] = (can_answer & self._predicted(target, of_fold))[fold]
+        return scored
+
+    def _predicted(self, target: str, mixture: Mixture) -> Tensor:
+        """Return which examples all members of a mixture predict: a mask (N,)."""
         predictions = self.of_target(target)
-        for name in self.mixtures[target].needs():
+        mask = torch.ones(len(self.examples), dtype=torch.bool)
+        for name in mixture.needs():
             mask &= predictions[name].mask
         return mask
 
-    def rows(self) -> Dataset:
+    def rows(self) -> Examples:
         """Return the rows that are scored. Each target has labels only where it is scored."""
         prepared = self.examples.prepared
         rows = self.examples.rows
@@ -144,29 +166,46 @@ class OutOfFoldEnsemble:
             labelled[target][rows] = target_is_scored
             is_scored |= target_is_scored
 
-        prepared = replace(prepared, batch=replace(prepared.batch, labelled=labelled))
-        preprocessing = next(iter(self.examples.views.values())).preprocessing
-        return Dataset(prepared, preprocessing, rows[is_scored].numpy())
+        scored = self.examples.take(np.flatnonzero(is_scored.numpy()))
+        scored.prepared = replace(prepared, batch=replace(prepared.batch, labelled=labelled))
+        return scored
 
-    def outputs(
-        self, rows: Dataset, subsets: Sequence[Sequence[str]], progress: Progress = lambda n: None
+    def subset_outputs(
+        self, rows: Examples, subsets: Sequence[Sequence[str]], progress: Progress = lambda n: None
     ) -> list[dict[str, Tensor]]:
         """Answer rows that `rows` returned, for each subset of the columns; NaN where one is not scored."""
         # rows are numbers of the table's rows, in ascending order; outputs are by place among the examples
-        places = torch.searchsorted(self.examples.rows, rows.rows)
-        names = needed_members(self.mixtures)
-        outputs: dict[str, list[dict[str, Tensor]]] = {}
+        scored = torch.searchsorted(self.examples.rows, rows.rows)
+        names: set[str] = set()
+        for mixture in self.mixtures.values():
+            for _, of_fold in mixture.by_fold:
+                names |= of_fold.needs()
+
+        predictions = {}
         for member in self.members:
-            if member.name not in names:
-                continue
-            outputs[member.name] = []
-            for predictions in member.predict(self.examples, subsets, self.tasks):
-                by_target = {}
-                for target, prediction in predictions.items():
-                    by_target[target] = prediction.outputs[places]
-                outputs[member.name].append(by_target)
+            if member.name in names:
+                predictions[member.name] = member.predict(self.examples, subsets, self.tasks)
         progress(len(rows))
-        return mixed_outputs(self.mixtures, self.tasks, outputs, len(subsets))
+
+        answers = []
+        for subset in range(len(subsets)):
+            by_target = {}
+            for target in self.mixtures:
+                by_member = {}
+                for name, of_subsets in predictions.items():
+                    if target in of_subsets[subset]:
+                        by_member[name] = of_subsets[subset][target].outputs
+                by_target[target] = self._mixed(target, by_member)[scored]
+            answers.append(by_target)
+        return answers
+
+    def _mixed(self, target: str, outputs: dict[str, Tensor]) -> Tensor:
+        """Mix the members' outputs for all examples, each fold by its own mixture; NaN outside of folds."""
+        answer = torch.full_like(next(iter(outputs.values())), torch.nan)
+        for places, mixture in self.mixtures[target].by_fold:
+            of_fold = {name: output[places] for name, output in outputs.items()}
+            answer[places] = mixture.output(self.tasks[target], of_fold)
+        return answer
 
 
 def weighted_mean(
@@ -190,7 +229,7 @@ def weighted_mean(
 
 
 def _predict(
-    fits: Sequence[Member],
+    fits: Sequence[Fitted],
     held_out: list[np.ndarray],
     examples: Examples,
     subsets: Sequence[Sequence[str]],

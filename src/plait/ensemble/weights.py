@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from plait.data.plan_ensemble import EnsemblePlan
-from plait.ensemble.ensemble import STACK, Mixture, stack_input, stack_output
-from plait.ensemble.out_of_fold import OutOfFoldPrediction, weighted_mean
+from plait.ensemble.mixture import Mixture, Stack, stack_input
+from plait.ensemble.out_of_fold import CrossFitMixture, OutOfFoldPrediction, weighted_mean
 from plait.ensemble.selection import bagged
-from plait.members.base_linear import Space, solve
+from plait.members.base_linear import solve, space_of
+from plait.recipe.sections import STACK
 from plait.tasks.base_prediction import Prediction, fit_temperature
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)  # of the stacked model's regularisation
@@ -55,6 +56,28 @@ class Weighing:
         return dict(zip(candidates, weights, strict=True))
 
 
+def cross_fit_mixture(
+    weighing: Weighing, predictions: dict[str, OutOfFoldPrediction], folds: list[np.ndarray]
+) -> CrossFitMixture:
+    """Fit how the members are mixed, once on all folds to be served, and once without each fold.
+
+    The latter answer the rows of their folds. Else the weights and temperatures would be scored on the rows
+    that chose them.
+    """
+    by_fold = []
+    served = fit_mixture(weighing, predictions, folds)
+    for number, fold in enumerate(folds):
+        labelled = weighing.labelled.clone()
+        labelled[fold] = False
+        other_folds = [*folds[:number], *folds[number + 1 :]]
+        without = replace(weighing, labelled=labelled)
+        # a target may have labels in one fold only: nothing else can weigh the members then
+        has_labels = any(without.count(prediction) for prediction in predictions.values())
+        mixture = fit_mixture(without, predictions, other_folds) if has_labels else served
+        by_fold.append((fold, mixture))
+    return CrossFitMixture(served, by_fold)
+
+
 def fit_mixture(
     weighing: Weighing, predictions: dict[str, OutOfFoldPrediction], folds: list[np.ndarray]
 ) -> Mixture:
@@ -84,7 +107,7 @@ def fit_mixture(
     # the stacked model needs a prediction of every member that it reads, so it reads complete ones only
     complete = _complete(weighing, cooled)
     if weighing.options.stack and len(complete) > 1 and len(folds) > 1:
-        stacked = fit_stack(mixture, weighing, complete, folds)
+        mixture.stack, stacked = fit_stack(weighing, complete, folds)
         complete[STACK] = stacked
         cooled[STACK] = stacked
     mixture.weights = weighing.select(complete)
@@ -131,13 +154,14 @@ def _with_partial(
 
 
 def fit_stack(
-    mixture: Mixture, weighing: Weighing, predictions: dict[str, OutOfFoldPrediction], folds: list[np.ndarray]
-) -> OutOfFoldPrediction:
-    """Fit a stacked model on the members' predictions, and put it into the mixture.
+    weighing: Weighing, predictions: dict[str, OutOfFoldPrediction], folds: list[np.ndarray]
+) -> tuple[Stack, OutOfFoldPrediction]:
+    """Fit a stacked model on the members' predictions. Return it, and its out-of-fold predictions.
 
-    Return its out-of-fold predictions: each fold is predicted by a model of the other folds. Of several
-    strengths of regularisation, the one with the least loss on these predictions is kept.
+    Each fold is predicted by a model of the other folds. Of several strengths of regularisation, the one with
+    the least loss on these predictions is kept.
     """
+    names = list(predictions)
     task = weighing.task
     labelled = weighing.rows(*predictions.values())
     rows = np.flatnonzero(labelled.numpy())
@@ -151,17 +175,16 @@ def fit_stack(
     for strength in STRENGTHS:
         answer = torch.full_like(outputs[0], torch.nan)
         for fold in folds:
-            model = _linear(weighing, inputs, np.setdiff1d(rows, fold), strength)
+            model = Stack(names, *_linear(weighing, inputs, np.setdiff1d(rows, fold), strength))
             fold_outputs = [output[fold] for output in outputs]
-            answer[fold] = stack_output(task, model, fold_outputs)
+            answer[fold] = model.output(task, fold_outputs)
         losses[strength] = float(task.loss(answer[labelled], target, everywhere))
         stacked[strength] = answer
 
     # the model that is served learns from all rows
     best = min(STRENGTHS, key=lambda strength: losses[strength])
-    mixture.stack = _linear(weighing, inputs, rows, best)
-    mixture.stacked = list(predictions)
-    return OutOfFoldPrediction(stacked[best], _predicted_by_all(predictions.values()))
+    stack = Stack(names, *_linear(weighing, inputs, rows, best))
+    return stack, OutOfFoldPrediction(stacked[best], _predicted_by_all(predictions.values()))
 
 
 def _predicted_by_all(predictions: Iterable[OutOfFoldPrediction]) -> Tensor:
@@ -173,7 +196,7 @@ def _linear(
     weighing: Weighing, inputs: np.ndarray, rows: np.ndarray, strength: float
 ) -> tuple[Tensor, Tensor]:
     """Fit a linear model from inputs (N, numbers) to the target on some rows: weight and bias."""
-    space = Space([inputs[rows]])
+    space = space_of([inputs[rows]])
     target = weighing.target[torch.from_numpy(rows)]
 
     # the search begins at the answer without inputs

@@ -37,18 +37,29 @@ def bootstrap(
     """
     if not len(rows):
         return dict.fromkeys(metrics, Score(NOT_DEFINED, NOT_DEFINED, NOT_DEFINED))
-    rng = np.random.default_rng(seed)
-    drawn: dict[str, list[float]] = {name: [] for name in metrics}
-    for _ in range(resamples):
-        numbers = rng.integers(0, len(rows), len(rows))
-        sample = rows.take(numbers)
-        for name, metric in metrics.items():
-            drawn[name].append(metric(sample))
+    drawn = draw(rows, metrics, resamples, seed)
+    return {name: interval(metric(rows), drawn[name]) for name, metric in metrics.items()}
 
-    scores = {}
-    for name, metric in metrics.items():
-        # A sample may have rows of one class only, for which some metrics are not defined.
-        finite = [score for score in drawn[name] if np.isfinite(score)]
-        low, high = np.quantile(finite or [NOT_DEFINED], QUANTILES)
-        scores[name] = Score(float(metric(rows)), float(low), float(high))
-    return scores
+
+def draw(
+    rows: ScoredRows, metrics: Mapping[str, Metric], resamples: int, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Return each metric in every sample of the rows, with replacement.
+
+    With one seed, two scorings of the same rows get the same samples, so their differences are paired.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = {name: np.empty(resamples) for name in metrics}
+    for resample in range(resamples):
+        sample = rows.take(rng.integers(0, len(rows), len(rows)))
+        for name, metric in metrics.items():
+            drawn[name][resample] = metric(sample)
+    return drawn
+
+
+def interval(value: float, drawn: np.ndarray) -> Score:
+    """Return a value with the interval that its values in bootstrap samples give."""
+    # A sample may have rows of one class only, for which some metrics are not defined.
+    finite = drawn[np.isfinite(drawn)]
+    low, high = np.quantile(finite if len(finite) else [NOT_DEFINED], QUANTILES)
+    return Score(float(value), float(low), float(high))

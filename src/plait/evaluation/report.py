@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import re
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -10,14 +12,19 @@ from typing import TYPE_CHECKING
 
 import jinja2
 
+from plait.console import escaped
+from plait.data import split
 from plait.disk.whole import write_text
+from plait.errors import count
 from plait.evaluation.scores import subset_name
+from plait.nn.layers import parameter_count
 from plait.prediction.artifact import Artifact
 from plait.runs.folder import Record
-from plait.tasks.base_prediction import Prediction
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+MARKS = re.compile(r"[\\`*\[\]<>#|~$&!]")  # of Markdown, wherever they are in a line
 
 
 def write(folder: Path, trained: Artifact) -> None:
@@ -35,8 +42,20 @@ def write(folder: Path, trained: Artifact) -> None:
 
     # The card is Markdown: HTML's escapes would show in it.
     plain_environment = environment.overlay(autoescape=False)
+    plain_environment.filters["markdown"] = escape_markdown
+    plain_environment.filters["quoted"] = lambda text: json.dumps(text, ensure_ascii=False)
     card = plain_environment.from_string(_template("card.md"))
     write_text(folder / "README.md", card.render(**facts))
+
+
+def escape_markdown(text: object) -> str:
+    """Return a text as Markdown shows it unchanged, in one line.
+
+    Underscores within a word are no marks: escapes would only make names hard to read.
+    """
+    line = " ".join(escaped(str(text)).split())
+    line = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", MARKS.sub(r"\\\g<0>", line))
+    return re.sub(r"^([-+=]|\d+(?=[.)]))", r"\\\1", line)
 
 
 def _template(name: str) -> str:
@@ -47,19 +66,22 @@ def _template(name: str) -> str:
 
 def _facts(folder: Path, trained: Artifact) -> Record:
     """Return what the templates of the report and of the card show."""
-    parameters = [p for p in trained.model.parameters() if p.requires_grad]
+    # A model that is loaded does not know which of its parameters were trained.
+    parameters = trained.record.get("parameters") or parameter_count(trained.model)
     return {
         "name": folder.name,
         "plan": trained.plan,
         "columns": list(trained.plan.schema),
         "rows": trained.record["rows"],
         "record": trained.record,
-        "late_fusion": _late_fused(trained),
-        "parameters": sum(parameter.numel() for parameter in parameters),
+        "late_fusion": trained.model.late_fused,
+        "parameters": parameters,
         "problems": _problem_count(folder),
         "asked": trained.plan.recipe.to_yaml(),
         "decided": trained.plan.to_yaml(),
         "subset_name": subset_name,
+        "share": split.share,
+        "plural": count,
     }
 
 
@@ -105,14 +127,6 @@ def _plot(axis: Axes, history: list[dict[str, float]], labels: dict[str, str]) -
             axis.plot(epochs, curve, label=label)
     axis.set_xlabel("epoch")
     if axis.lines:
-        axis.legend(frameon=False)
-
-
-def _late_fused(trained: Artifact) -> list[str]:
-    """Return the targets whose answers are mixed with late fusion."""
-    targets = []
-    for target in trained.model.targets:
-        task = trained.model.task(target)
-        if isinstance(task, Prediction) and task.late_fusion is not None:
-            targets.append(target)
-    return targets
+        legend = axis.legend(frameon=False)
+        for text in legend.get_texts():
+            text.set_parse_math(False)  # a target may be named $x$

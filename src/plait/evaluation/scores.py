@@ -11,18 +11,19 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from plait.console import Screen
+from plait.errors import count
 from plait.evaluation import alignment
 from plait.evaluation.alignment import Alignments
-from plait.evaluation.bootstrap import Score, bootstrap
+from plait.evaluation.bootstrap import Score, bootstrap, draw, interval
 from plait.model.fused import blocks_of
 from plait.prediction.predictor import Answering, Rows
 from plait.runs.folder import Record
 from plait.tasks.base import Task
-from plait.tasks.base_comparison import Comparison
+from plait.tasks.base_comparison import comparisons
 
 SUBSET_RESAMPLES = 200  # bootstrap samples for a subset of the inputs, at most
 
-# Up to so many blocks, every subset is scored. With more, each block alone, and all blocks but each.
+# Up to so many blocks, every subset is scored. With more, each block by itself, and all blocks but each.
 ALL_SUBSETS = 4
 
 # In a model of more columns, all plain columns count as one block: the time grows with the blocks squared.
@@ -35,7 +36,8 @@ Subset: TypeAlias = tuple[str, ...]  # the columns that are present; the others 
 class TargetEvaluation:
     """The scores of one target: its metrics, those of the baseline, and its main metric by subset of inputs.
 
-    `score` names the main metric.
+    `score` names the main metric. `differences` are those of each subset's score from that of all inputs.
+    Their intervals are paired: both scores see the same `subset_resamples` bootstrap samples.
     """
 
     rows: int
@@ -43,6 +45,8 @@ class TargetEvaluation:
     metrics: dict[str, Score]
     baseline: dict[str, float]
     subsets: list[tuple[Subset, Score]] = field(default_factory=list)
+    differences: list[Score] = field(default_factory=list)
+    subset_resamples: int = 0
 
 
 @dataclass
@@ -105,20 +109,21 @@ def evaluate(
     """
     subsets = _scored_subsets(answering, inputs)
     present_columns = [inputs.present(subset) for subset in subsets]
-    outputs = answering.outputs(data, present_columns, progress)
+    outputs = answering.subset_outputs(data, present_columns, progress)
     resamples = _resamples(len(data))
 
     batch = data.prepared.batch
     targets: dict[str, TargetEvaluation] = {}
     alignments: dict[str, Alignments] = {}
+    compared = comparisons(answering.tasks)
     for target, task in answering.tasks.items():
         if target not in batch.targets:
             continue
         truth = batch.targets[target][data.rows].numpy()
 
-        if isinstance(task, Comparison):
+        if target in compared:
             embeddings = outputs[0][target].numpy()  # of all columns
-            alignments[target] = alignment.evaluate(task, embeddings, truth)
+            alignments[target] = alignment.evaluate(compared[target], embeddings, truth)
             continue
 
         # A row may have one target and lack another.
@@ -155,49 +160,54 @@ def _evaluate_target(
     main_metric = {task.score: task.metrics[task.score]}
     subset_resamples = min(resamples, SUBSET_RESAMPLES)
     read_columns = set(task.read(columns))
-    subset_scores = []
-    for subset, output in outputs.items():
-        if set(subset) < read_columns:
-            scores = bootstrap(task.score_rows(output, truth), main_metric, subset_resamples)
-            subset_scores.append((subset, scores[task.score]))
-
-    return TargetEvaluation(
+    smaller = [subset for subset in outputs if set(subset) < read_columns]
+    evaluation = TargetEvaluation(
         rows=len(truth),
         score=task.score,
         metrics=bootstrap(rows, task.metrics, resamples),
         baseline=task.measure(baseline, truth),
-        subsets=subset_scores,
+        subset_resamples=subset_resamples if smaller else 0,
     )
+    if not smaller:
+        return evaluation
+
+    fused = evaluation.metrics[task.score].value
+    fused_drawn = draw(rows, main_metric, subset_resamples)[task.score]
+    for subset in smaller:
+        subset_rows = task.score_rows(outputs[subset], truth)
+        value = main_metric[task.score](subset_rows)
+        drawn = draw(subset_rows, main_metric, subset_resamples)[task.score]
+        evaluation.subsets.append((subset, interval(value, drawn)))
+        evaluation.differences.append(interval(value - fused, drawn - fused_drawn))
+    return evaluation
 
 
 def imbalance(target: str, evaluation: Record | None, higher: bool) -> str | None:
-    """Return a warning if one input alone scores better than all inputs together.
+    """Return a warning if one input by itself scores better than all inputs together.
 
+    The paired interval of the difference must exclude 0: on few rows a score may be better by luck.
     `evaluation` is a `TargetEvaluation` as a dict; `higher` says whether a higher score is better.
     """
     if not evaluation:
         return None
 
     # A block of several plain columns is no single input.
-    unimodal_scores = {}
-    for subset, score in evaluation.get("subsets", ()):
-        if len(subset) == 1:
-            column = subset[0]
-            unimodal_scores[column] = score["value"]
-    if not unimodal_scores:
+    better: dict[str, Record] = {}
+    scored = zip(evaluation.get("subsets", ()), evaluation.get("differences", ()), strict=True)
+    for (subset, score), difference in scored:
+        is_better = difference["low"] > 0 if higher else difference["high"] < 0
+        if len(subset) == 1 and is_better:
+            better[subset[0]] = score
+    if not better:
         return None
 
+    best_of = max if higher else min
+    column = best_of(better, key=lambda column: better[column]["value"])
     metric = evaluation["score"]
     fused = evaluation["metrics"][metric]["value"]
-    best_of = max if higher else min
-    best_column = best_of(unimodal_scores, key=lambda column: unimodal_scores[column])
-    best = unimodal_scores[best_column]
-    is_better = best > fused if higher else best < fused
-    if not is_better:
-        return None
     return (
-        f"{target}: '{best_column}' alone has a better {metric} on validation rows ({best:.3f}) than "
-        f"all inputs together ({fused:.3f}): one input is learned at the cost of others"
+        f"{target}: '{column}' by itself has a better {metric} on validation rows "
+        f"({better[column]['value']:.3f}) than all inputs together ({fused:.3f})"
     )
 
 
@@ -225,7 +235,7 @@ def _scored_subsets(answering: Answering, inputs: Inputs) -> list[Subset]:
 def _proper_subsets(blocks: list[list[str]]) -> list[Subset]:
     """Return the columns of every subset of the blocks, but for the empty one and the full one.
 
-    With more than `ALL_SUBSETS` blocks, return only each block alone, and all blocks but each.
+    With more than `ALL_SUBSETS` blocks, return only each block by itself, and all blocks but each.
     """
     sizes: Iterable[int] = range(1, len(blocks))
     if len(blocks) > ALL_SUBSETS:
@@ -243,8 +253,8 @@ def show(evaluation: Evaluation, screen: Screen) -> None:
     """Print the scores of each target, of subsets of the inputs, and of each alignment."""
     for target, scores in evaluation.targets.items():
         title = (
-            f"\n{target}: {scores.rows:,} rows of {evaluation.name}, "
-            f"95 % intervals by {evaluation.resamples} bootstrap samples"
+            f"\n{target}: {count(scores.rows, 'row')} of {evaluation.name}, "
+            f"95 % intervals by {evaluation.resamples:,} bootstrap samples"
         )
         rows = []
         for metric, score in scores.metrics.items():
@@ -256,7 +266,7 @@ def show(evaluation: Evaluation, screen: Screen) -> None:
 
     for name, directions in evaluation.alignments.items():
         title = (
-            f"\n{name}: what finds what among rows of {evaluation.name}, "
+            f"\n{name}: retrieval among the rows of {evaluation.name}, "
             f"95 % intervals by {alignment.RESAMPLES:,} bootstrap samples"
         )
         alignment.show(directions, title, screen)
@@ -270,7 +280,10 @@ def _show_subsets(target: str, scores: TargetEvaluation, screen: Screen) -> None
         inputs = subset_name(subset, scores.subsets)
         difference = f"{score.value - fused:+.3f}"
         rows.append([inputs, *_shown(score), difference])
-    title = f"\n{target}: {scores.score} of the same model when it is given only"
+    title = (
+        f"\n{target}: {scores.score} of the same model with fewer inputs, "
+        f"95 % intervals by {scores.subset_resamples:,} bootstrap samples"
+    )
     screen.table(title, ["inputs", "value ", "interval", "against all "], rows)
 
 

@@ -9,14 +9,17 @@ from torch import Tensor
 from plait.fusion.base import Fusion
 from plait.nn.batch import Tokens
 from plait.nn.layers import MLP
+from plait.recipe.bounds import Widths
 from plait.recipe.registry import Options
 
 
 class Config(Options):
     """`hidden` has the widths of the dense layers. The last one is that of the fused vector."""
 
-    hidden: tuple[int, ...] = Field((128, 64), min_length=1, description="widths of the dense layers")
-    dropout: float = Field(0.0, ge=0, lt=1)
+    hidden: Widths = Field((128, 64), min_length=1, description="widths of the dense layers")
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="share of the entries that are set to zero in training"
+    )
 
 
 class Concat(Fusion):

@@ -14,17 +14,22 @@ from torch import Tensor, nn
 from plait.fusion.base import Fusion
 from plait.nn.batch import Tokens
 from plait.nn.layers import Block, glorot, module_key
+from plait.recipe.bounds import MAX_HEADS, MAX_LAYERS, MAX_WIDTH
 from plait.recipe.registry import Options
 
 
 class Config(Options):
     """The fused vector has `width` times `queries` entries."""
 
-    width: int = Field(64, ge=1)
-    heads: int = Field(4, ge=1)
-    layers: int = Field(2, ge=1)
-    queries: int = Field(4, ge=1)
-    dropout: float = Field(0.1, ge=0, lt=1)
+    width: int = Field(
+        64, ge=1, le=MAX_WIDTH, description="of the tokens and the queries; a multiple of heads"
+    )
+    heads: int = Field(4, ge=1, le=MAX_HEADS, description="attention heads in each block")
+    layers: int = Field(2, ge=1, le=MAX_LAYERS, description="blocks")
+    queries: int = Field(4, ge=1, le=MAX_HEADS, description="learned vectors that attend to the tokens")
+    dropout: float = Field(
+        0.1, ge=0, lt=1, description="share of the entries that are set to zero in training"
+    )
 
     @model_validator(mode="after")
     def _divides(self) -> Self:

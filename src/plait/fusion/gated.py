@@ -12,17 +12,18 @@ from torch import Tensor, nn
 from plait.fusion.base import Fusion
 from plait.nn.batch import Tokens
 from plait.nn.layers import MLP, glorot, module_key
+from plait.recipe.bounds import MAX_WIDTH, Widths
 from plait.recipe.registry import Options
 
 
 class Config(Options):
     """`width` is that of the gated vectors. The last of `hidden` is that of the fused vector."""
 
-    width: int = Field(128, ge=1)
-    hidden: tuple[int, ...] = Field(
-        (64,), min_length=1, description="widths of the dense layers after the gates"
+    width: int = Field(128, ge=1, le=MAX_WIDTH, description="of the gated vectors")
+    hidden: Widths = Field((64,), min_length=1, description="widths of the dense layers after the gates")
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="share of the entries that are set to zero in training"
     )
-    dropout: float = Field(0.0, ge=0, lt=1)
 
 
 class Gated(Fusion):

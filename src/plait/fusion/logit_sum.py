@@ -8,16 +8,17 @@ from torch import Tensor, nn
 from plait.fusion.base import Fusion
 from plait.nn.batch import Tokens
 from plait.nn.layers import MLP, module_key
+from plait.recipe.bounds import Widths
 from plait.recipe.registry import Options
 
 
 class Config(Options):
     """`hidden` has the widths of each column's dense layers. The last one is that of the fused vector."""
 
-    hidden: tuple[int, ...] = Field(
-        (64,), min_length=1, description="widths of the dense layers of each column"
+    hidden: Widths = Field((64,), min_length=1, description="widths of the dense layers of each column")
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="share of the entries that are set to zero in training"
     )
-    dropout: float = Field(0.0, ge=0, lt=1)
 
 
 class LogitSum(Fusion):

@@ -12,18 +12,19 @@ from torch import Tensor, nn
 from plait.fusion.base import Fusion
 from plait.nn.batch import Tokens
 from plait.nn.layers import MLP, module_key
+from plait.recipe.bounds import MAX_WIDTH, Widths
 from plait.recipe.registry import Options
 
 
 class Config(Options):
     """`width` is that of the product. The last of `hidden` is that of the fused vector."""
 
-    width: int = Field(64, ge=1)
-    rank: int = Field(8, ge=1)
-    hidden: tuple[int, ...] = Field(
-        (64,), min_length=1, description="widths of the dense layers after the products"
+    width: int = Field(64, ge=1, le=MAX_WIDTH, description="of the product")
+    rank: int = Field(8, ge=1, le=MAX_WIDTH, description="of the tensor that the product stands for")
+    hidden: Widths = Field((64,), min_length=1, description="widths of the dense layers after the products")
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="share of the entries that are set to zero in training"
     )
-    dropout: float = Field(0.0, ge=0, lt=1)
 
 
 class LowRank(Fusion):

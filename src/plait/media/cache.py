@@ -30,7 +30,7 @@ import numpy as np
 from xxhash import xxh3_128_digest
 
 from plait.console import Screen
-from plait.errors import OutputError, PlaitError
+from plait.errors import OutputError, PlaitError, count
 from plait.media.cell import Cell
 
 INDEX = "index.sqlite"  # the database in the cache's folder
@@ -89,9 +89,9 @@ class Usage:
 
     def show(self) -> Usage:
         """Print the usage on screen, and return it."""
-        cells = f"{self.cells:,} prepared cells, {self.bad:,} of them unreadable"
+        cells = f"{count(self.cells, 'prepared cell')}, {self.bad:,} of them unreadable"
         size = f"{self.bytes / 1e9:.2f} of at most {self.limit / 1e9:.1f} GB"
-        Screen(out=True).say(f"{self.folder}: {cells}; {size} in {self.packs:,} packs")
+        Screen(out=True).say(f"{self.folder}: {cells}; {size} in {count(self.packs, 'pack')}")
         return self
 
 

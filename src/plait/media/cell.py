@@ -5,20 +5,25 @@ Everything that plait asks the operating system about the string of a cell is as
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import os
 import re
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 import numpy as np
 import pyarrow as pa
 
 from plait.errors import BadCell
 from plait.media.video import OpenVideo
+from plait.table.conventions.base import NULLS
 
 BY_PATH = 64 << 20  # bytes; a larger file is opened by its path and not read into memory
 
@@ -27,6 +32,22 @@ LONGEST_NAME = 32_767  # characters; no operating system opens a file by a longe
 
 
 DIGEST_SIZE = 12  # bytes: two of 10 ** 12 files have the same digest with a probability below 1e-5
+
+
+# Programs write these for a missing cell. No path is one of them.
+MARKS = frozenset(NULLS)
+
+
+SHORTEST_BASE64 = 64  # characters; a shorter word may be base64 by accident
+BASE64 = re.compile(r"[A-Za-z0-9+/_\-\s]+={0,2}\s*")
+
+
+# how files of images, audio and video begin, and what other files of them have at the fifth byte
+HEADS = (
+    b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*", b"OggS", b"fLaC", b"ID3",
+    b"\xff\xfb", b"\x1aE\xdf\xa3", b"FORM",
+)  # fmt: skip
+HEAD_AT_FOUR = b"ftyp"
 
 
 @dataclass(frozen=True)
@@ -78,16 +99,22 @@ class Nowhere:
 class Media:
     """One media cell: a path, bytes, or a dict of both as Hugging Face datasets have it.
 
-    `file` is the path, or "" for bytes. Everything is read at most once, and only when it is needed. Raises
-    `BadCell` for an empty file, and for anything that is no file.
+    A string may also hold a file itself, as a `data:` URI or as base64. `file` is the path, or "" for bytes.
+    A name without an ending is that of the one file that has an ending out of `suffixes`. Everything is read
+    at most once, and only when it is needed. Raises `BadCell` for an empty file, and for anything that is no
+    file.
     """
 
-    def __init__(self, cell: object, root: Path, store: Store | None = None) -> None:
+    def __init__(
+        self, cell: object, root: Path, store: Store | None = None, suffixes: tuple[str, ...] = ()
+    ) -> None:
         self._store = store or Nowhere()
         self._bytes: bytes | None = None
         self.file = ""
         if isinstance(cell, dict):
             cell = cell.get("bytes") or cell.get("path")
+        if isinstance(cell, str) and holds_file(cell):
+            cell = _decoded(cell)
 
         if isinstance(cell, bytes):
             if not cell:
@@ -97,12 +124,12 @@ class Media:
 
         if not isinstance(cell, str):
             raise BadCell(f"expected a path or bytes, got {type(cell).__name__}")
-        if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", cell):
-            reason = "a URL: plait fetches nothing from the network; download it and give its path"
-            raise BadCell(reason, cell[:200])
-        self.file, self._status = _find(cell, root)
+        self.file, self._status = _find(cell, root, suffixes)
         if not self._status.st_size:
             raise BadCell("an empty file", self.file)
+        if _is_sparse(self._status):
+            size = self._status.st_size / 1e9
+            raise BadCell(f"a file with a hole: of its {size:.1f} GB less than 1 % were written", self.file)
 
     @cached_property
     def digest(self) -> bytes:
@@ -153,19 +180,59 @@ def _new_hash(content: bytes = b"") -> hashlib.blake2b:
     return hashlib.blake2b(content, digest_size=DIGEST_SIZE)
 
 
-def is_file(cell: str, root: Path) -> bool:
+def is_missing(cell: object) -> bool:
+    """Return whether a cell is null, or a string that programs write for a missing one."""
+    return cell is None or (isinstance(cell, str) and len(cell) < 16 and cell.strip() in MARKS)
+
+
+def holds_file(cell: str) -> bool:
+    """Return whether a string is not the name of a file, but a file: a `data:` URI, or base64 of media."""
+    if cell[:5].lower() == "data:":
+        return "," in cell[:1000]
+    if len(cell) < SHORTEST_BASE64 or not BASE64.fullmatch(cell[:SHORTEST_BASE64]):
+        return False
+    head = _from_base64(cell[:SHORTEST_BASE64]) or b""
+    return head.startswith(HEADS) or head[4:8] == HEAD_AT_FOUR
+
+
+def _decoded(cell: str) -> bytes:
+    """Return the file that a string holds. Raises `BadCell` if it is damaged."""
+    content: bytes | None
+    if cell[:5].lower() == "data:":
+        head, _, text = cell.partition(",")
+        content = unquote_to_bytes(text)
+        if head.lower().endswith(";base64"):
+            content = _from_base64(unquote(text))
+    else:
+        content = _from_base64(cell)
+    if content is None:
+        raise BadCell("base64 that is broken or cut short")
+    return content
+
+
+def _from_base64(text: str) -> bytes | None:
+    """Return the bytes that base64 writes, in either alphabet; None for other text."""
+    letters = "".join(text.split()).rstrip("=").replace("-", "+").replace("_", "/")
+    try:
+        return base64.b64decode(letters + "=" * (-len(letters) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        return None
+
+
+def is_file(cell: str, root: Path, suffixes: tuple[str, ...] = ()) -> bool:
     """Return whether a string names a file that can be read, relative to `root` unless it is absolute.
 
-    Any string may be in a cell, so this never raises, whatever the operating system says about the name.
+    With `suffixes`, the name may lack one of them. Any string may be in a cell, so this never raises,
+    whatever the operating system says about the name.
     """
     try:
-        _find(cell, root)
+        _find(cell, root, suffixes)
     except BadCell:
         return False
     return True
 
 
-def _find(cell: str, root: Path) -> tuple[str, os.stat_result]:
+def _find(cell: str, root: Path, suffixes: tuple[str, ...]) -> tuple[str, os.stat_result]:
     """Return the path and the status of the file that a cell names. Raises `BadCell` if there is none.
 
     Nothing else asks the operating system about the string of a cell.
@@ -173,10 +240,91 @@ def _find(cell: str, root: Path) -> tuple[str, os.stat_result]:
     # `root / cell` splits the string at every slash, which takes long for megabytes of them
     if len(cell) > LONGEST_NAME:
         raise BadCell(f"cannot be opened: a name of {len(cell):,} characters", cell[:200])
-    path = str(root / cell)
+    if _is_address(cell):
+        reason = "a URL: plait fetches nothing from the network; download it and give its path"
+        raise BadCell(reason, cell[:200])
+    first = None
+    for name in _spellings(cell):
+        try:
+            return _status(name, root)
+        except BadCell as bad:
+            if bad.reason != "no such file":
+                raise
+            first = first or bad
+    name = _with_suffix(cell.strip(), root, suffixes)
+    if name:
+        return _status(name, root)
+    raise _drive(cell) or first or BadCell("no such file", cell[:200])
+
+
+def _is_address(cell: str) -> bool:
+    return bool(re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", cell)) and cell[:7].lower() != "file://"
+
+
+def _spellings(cell: str) -> Iterator[str]:
+    """Yield a cell, and then other ways to write the name of the same local file.
+
+    People leave spaces at the ends, write `file://` before it, and use the slashes of Windows.
+    """
+    yield cell
+    stripped = cell.strip()
+    if stripped != cell:
+        yield stripped
+    if stripped[:7].lower() == "file://":
+        address = urlsplit(stripped)
+        if address.netloc.lower() not in ("", "localhost"):
+            raise BadCell(
+                f"a file of another machine ({address.netloc}); copy it and give its path", cell[:200]
+            )
+        stripped = unquote(address.path)
+        yield stripped
+    if "\\" in stripped:
+        yield stripped.replace("\\", "/")
+
+
+def _drive(cell: str) -> BadCell | None:
+    """Return what is wrong with a path of Windows that another system cannot open; None for other paths."""
+    name = cell.strip().removeprefix("file:///")
+    if os.name == "nt" or not re.match(r"[a-zA-Z]:[\\/]|\\\\", name):
+        return None
+    where = f"on drive {name[:2]}" if name[1] == ":" else "on another machine"
+    return BadCell(f"a path of Windows {where}; copy the files and give paths below the root", cell[:200])
+
+
+def _with_suffix(name: str, root: Path, suffixes: tuple[str, ...]) -> str:
+    """Return the name with the ending of the one file that has it; empty if there is none.
+
+    Raises `BadCell` if there are several.
+    """
+    folder, stem = os.path.split(str(root / name))
+    if not suffixes or not stem:
+        return ""
+    try:
+        changed = os.stat(folder).st_mtime_ns
+        names = _by_stem(folder, changed).get(stem, ())
+    except (OSError, ValueError):
+        return ""
+    fitting = [found for found in names if found.lower().endswith(suffixes)]
+    if len(fitting) > 1:
+        raise BadCell(f"names several files ({', '.join(fitting[:3])}); give its ending too", name[:200])
+    return os.path.join(folder, fitting[0]) if fitting else ""
+
+
+@lru_cache(maxsize=64)
+def _by_stem(folder: str, changed: int) -> dict[str, list[str]]:
+    """List a folder by names without endings. `changed` is its time of change: a later one lists it again."""
+    names: dict[str, list[str]] = {}
+    for name in sorted(os.listdir(folder)):
+        names.setdefault(os.path.splitext(name)[0], []).append(name)
+    return names
+
+
+def _status(name: str, root: Path) -> tuple[str, os.stat_result]:
+    """Return the path and the status of a file. Raises `BadCell` if it is none that can be read."""
+    path = str(root / name)
     try:
         # POSIX allows names that are not UTF-8, but no table can hold them: this raises ValueError
-        cell.encode()
+        name.encode()
         status = os.stat(path)
         if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError
@@ -187,6 +335,12 @@ def _find(cell: str, root: Path) -> tuple[str, os.stat_result]:
     except (OSError, ValueError) as error:  # a null character, half of a surrogate pair
         raise BadCell(_reason(error), path[:200]) from None
     return path, status
+
+
+def _is_sparse(status: os.stat_result) -> bool:
+    """Return whether hardly any of a large file was ever written. Not every system counts the blocks."""
+    written = getattr(status, "st_blocks", 0) * 512
+    return status.st_size > BY_PATH and 0 < written < status.st_size / 100
 
 
 def _reason(error: Exception) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -16,14 +16,20 @@ from pydantic import Field, field_validator
 from torch import Tensor
 from torch.nn import functional as F
 
+from plait.errors import BadCell
 from plait.recipe.registry import Options
 from plait.table.json import JSON
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs: about 13,000 x 13,000
 
 
-# Pillow's modes of 16 bits, and what divides them to give 0..255
-GREY_TO_BYTE = {"I;16": 257.0, "I;16B": 257.0, "I;16L": 257.0, "I": 257.0}
+LARGEST = 1000  # of a mean or a standard deviation: pixels lie in 0..1
+
+
+DEEP = frozenset({"I;16", "I;16B", "I;16L", "I"})  # Pillow's modes of 16 bits and more
+
+
+NARROW = (8, 10, 12)  # bits that a camera may have, in files that have room for 16
 
 
 class Framing(Options):
@@ -34,7 +40,7 @@ class Framing(Options):
     """
 
     size: int = Field(96, ge=8, le=2048, description="width and height in pixels")
-    fit: Literal["pad", "crop", "stretch"] = "pad"
+    fit: Literal["pad", "crop", "stretch"] = Field("pad", description="how it becomes square (see above)")
     background: int = Field(
         255, ge=0, le=255, description="grey behind transparent pixels and around padded images"
     )
@@ -59,8 +65,15 @@ class Framing(Options):
     @field_validator("std")
     @classmethod
     def _above_zero(cls, value: float | tuple[float, float, float]) -> float | tuple[float, float, float]:
-        if np.min(value) <= 0:
-            raise ValueError("expected numbers above 0")
+        if np.min(value) <= 0 or np.max(value) > LARGEST:
+            raise ValueError(f"expected numbers above 0, of at most {LARGEST}")
+        return value
+
+    @field_validator("mean")
+    @classmethod
+    def _near_pixels(cls, value: float | tuple[float, float, float]) -> float | tuple[float, float, float]:
+        if np.max(np.abs(value)) > LARGEST:
+            raise ValueError(f"expected numbers from -{LARGEST} to {LARGEST}")
         return value
 
     def prepares(self) -> JSON:
@@ -68,21 +81,55 @@ class Framing(Options):
         return {"size": self.size, "fit": self.fit, "background": self.background}
 
 
-def rgb(image: Pillow.Image, background: int) -> Pillow.Image:
-    """Convert an image to RGB, 8 bits per channel. Transparent pixels get a grey background (0 to 255)."""
-    if image.mode in GREY_TO_BYTE:  # Pillow's own conversion of 16 bits clips at 255
-        grey = np.asarray(image, dtype=np.float32) / GREY_TO_BYTE[image.mode]
-        return _from_grey(grey)
-    if image.mode == "F":
-        # files of floats state no range: it is 0..1 or 0..255
-        grey = np.nan_to_num(np.asarray(image, dtype=np.float32))
-        scale = 255.0 if grey.max(initial=0) <= 1 else 1.0
-        return _from_grey(grey * scale)
+def rgb(image: Pillow.Image, background: int, white: float = 0.0) -> Pillow.Image:
+    """Convert an image to RGB, 8 bits per channel. Transparent pixels get a grey background (0 to 255).
+
+    `white` is the value that becomes 255 in an image of more than 8 bits; 0: the one of `white_level`.
+    """
+    if image.mode in DEEP or image.mode == "F":  # Pillow's own conversion clips at 255
+        white = white or white_level(image)[0]
+        return _from_grey(np.asarray(image, dtype=np.float32) * (255 / white))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         behind = Pillow.new("RGBA", rgba.size, (background, background, background, 255))
         return Pillow.alpha_composite(behind, rgba).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def white_level(image: Pillow.Image, stated_bits: int = 0) -> tuple[float, tuple[str, ...]]:
+    """Return the value that is white in an image of more than 8 bits, and notes for the user.
+
+    `stated_bits` is how many bits the file says to be in use; 0 if it does not say. Raises `BadCell` if a
+    pixel is no number.
+    """
+    if image.mode not in DEEP and image.mode != "F":
+        return 255.0, ()
+    darkest, brightest = (float(level) for level in cast("tuple[float, float]", image.getextrema()))
+    if image.mode == "F":
+        # a NaN compares with nothing, so extremes cannot tell whether there is one
+        if not np.isfinite(np.asarray(image).sum(dtype=np.float64)):
+            raise BadCell("an image with pixels that are no numbers")
+
+        # files of floats state no range: it is 0..1 or 0..255
+        white = 1.0 if brightest <= 1 else 255.0
+    else:
+        white = 65_535.0
+        bits = _bits_in_use(brightest)
+        if bits and bits == stated_bits:
+            white = float(2**bits - 1)
+        elif bits:
+            return white, (f"nearly black: of 16 bits, at most {bits} are in use",)
+    if darkest < 0 or brightest > white:
+        return white, (f"out of range: values outside 0 to {white:,.0f} become black or white",)
+    return white, ()
+
+
+def _bits_in_use(brightest: float) -> int:
+    """Return how many bits the brightest pixel takes, if a camera may have so few; otherwise 0."""
+    for bits in NARROW:
+        if 0 < brightest < 2**bits:
+            return bits
+    return 0
 
 
 def _from_grey(grey_HW: np.ndarray) -> Pillow.Image:

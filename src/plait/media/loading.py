@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from plait.errors import BadCell
-from plait.media.cell import Cell, Media, Nowhere, Store
+from plait.media.cell import Cell, Media, Nowhere, Store, is_missing
+from plait.media.guard import Unread, guarded, without_warnings
 from plait.nn.batch import Loaded, Values, allocate
 from plait.table.problems import Problem
 from plait.table.table import Source
@@ -27,6 +28,7 @@ class Preparation(Protocol):
     """How one kind of media is prepared: what loading needs to know of a `MediaModality`."""
 
     nothing: ClassVar[str]
+    suffixes: ClassVar[tuple[str, ...]]
     ragged: ClassVar[bool]
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -61,12 +63,12 @@ def load_together(
     def read(item: int) -> None:
         """Read one cell, and advance the progress bars."""
         cell = cells[item].as_py()
-        if cell is not None:
+        if not is_missing(cell):
             _read_cell(cell, item, modalities, collected, root, store)
         for source in sources:
             source.progress(1)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with without_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
             # the loop raises what a thread has raised
             for _ in pool.map(read, range(len(cells))):
@@ -93,9 +95,11 @@ def _read_cell(
     store: Store,
 ) -> None:
     """Read one cell for every modality; what is wrong with it becomes problems."""
+    suffixes = tuple(suffix for modality in modalities for suffix in modality.suffixes)
     try:
-        media = Media(cell, root, store)
-        digest = media.digest
+        with guarded("cannot be read"):
+            media = Media(cell, root, store, suffixes)
+            digest = media.digest
     except BadCell as bad:
         # the file itself is bad: one problem is enough, however many views it has
         collected[0].bad(item, bad)
@@ -129,14 +133,24 @@ def _prepared(modality: Preparation, media: Media, digest: bytes, store: Store) 
     if stored is not None:
         return stored
     try:
-        prepared = modality.prepare(media) or Cell(None)
-    except MemoryError:
-        raise BadCell("not enough memory to decode it", media.file) from None
+        # this is the one place where cells are read: whatever is raised below makes one bad cell, no more
+        with guarded("broken or cut short"):
+            prepared = modality.prepare(media) or Cell(None)
+            _check_finite(prepared)
+    except Unread as bad:
+        raise BadCell(bad.reason, media.file) from None
     except BadCell as bad:
         if bad.file:  # only errors of the operating system name a file: the content may be good
             raise
         prepared = Cell(None, (bad.reason,))
     return store.put(modality.identity, digest, prepared)
+
+
+def _check_finite(cell: Cell) -> None:
+    """Raise `BadCell` for an array with a value that is not finite: it would spoil a training."""
+    array = cell.array
+    if array is not None and array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise BadCell("holds values that are no numbers, or too large")
 
 
 @dataclass

@@ -6,7 +6,6 @@ A frame's time is its presentation time, in units of the stream's time base.
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,17 +16,26 @@ import numpy as np
 from av import AudioStream, Packet, VideoCodecContext, VideoFrame, VideoStream
 from av.stream import Stream
 from PIL import Image as Pillow
-from PIL import UnidentifiedImageError
 
 from plait.errors import BadCell
-from plait.media.audio import File, Recording, decode_audio, opened
-from plait.media.image import MAX_PIXELS, Framing, centre, fitted, rgb, square
+from plait.media.audio import Recording, decode_audio, opened, seconds_of
+from plait.media.guard import guarded
+from plait.media.image import Framing, centre, fitted, rgb, square
+from plait.media.memory import OF_VIDEO, budget, check_bomb
+from plait.media.still import check_size, check_sums, memory_of, open_image, size_of
 
-# how files begin that Pillow reads in place of FFmpeg: GIF, WebP and PNG
-ANIMATED = (b"GIF8", b"RIFF", b"\x89PNG")
+# how files begin that Pillow reads in place of FFmpeg
+ANIMATED = (b"GIF8", b"\x89PNG")
 
 
-MAX_DECODED = 4_000_000_000  # pixels of an animated image, all frames together
+# Pixels of a video, of all frames that are decoded: minutes. A still screen takes a byte for 100,000 of them.
+MAX_VIDEO, MAX_VIDEO_RATIO = 50_000_000_000, 100_000
+
+
+BROKEN = "broken or cut short"
+
+
+MAX_DECODED = 2_000_000_000  # pixels of an animated image, all frames together: about a minute
 
 
 SLACK = 0.05  # seconds that a header's duration may exceed the last packet's end
@@ -50,9 +58,9 @@ class OpenVideo:
     Raises `BadCell` if the file cannot be read at all.
     """
 
-    def __init__(self, file: File) -> None:
+    def __init__(self, file: bytes | str) -> None:
         self._file = file
-        self._animation = _animation(file)
+        self._animation = open_image(file) if _is_by_pillow(file) else None
         if self._animation is None:
             self._container = opened(file)
             self._packets: dict[int, list[Packet[Stream]]] | None = None
@@ -61,12 +69,13 @@ class OpenVideo:
     @property
     def moves(self) -> bool:
         """Return whether this is a video, or an image with several frames."""
-        if self._animation is not None:
-            return frame_count(self._animation) > 1
+        with guarded(BROKEN):
+            if self._animation is not None:
+                return frame_count(self._animation) > 1
 
-        # FFmpeg also opens still images and text files, as videos of these formats
-        is_still = self._container.format.name.endswith(("_pipe", "image2", "tty"))
-        return self._video() is not None and not is_still
+            # FFmpeg also opens still images and text files, as videos of these formats
+            is_still = self._container.format.name.endswith(("_pipe", "image2", "tty"))
+            return self._video() is not None and not is_still
 
     @property
     def has_audio(self) -> bool:
@@ -87,19 +96,27 @@ class OpenVideo:
         Returns all frames if there are no more than `count`. Raises `BadCell` if the file has no frames, or
         if one of these frames cannot be decoded.
         """
-        if self._animation is not None:
-            return _animated_frames(self._animation, count, framing)
-        stream = self._decodable_video()
-        packets = cast("list[Packet[VideoStream]]", self._demux()[stream.index])
-        try:
-            frames, shown = self._decode(stream, packets, count)
-        except (av.FFmpegError, ValueError) as error:
-            raise BadCell(_broken(error)) from None
-        if not frames:
-            raise BadCell("no frame of it can be decoded")
-        draw = _Drawer(framing, float(stream.sample_aspect_ratio or 1))
-        pixels = [draw(frame) for frame in frames]
-        return Frames(np.stack(pixels), shown)
+        with guarded(BROKEN):
+            if self._animation is not None:
+                check_sums(self._file)
+                size = size_of(self._file)
+                with budget().take(memory_of(self._animation, size)):
+                    return _animated_frames(self._animation, size, count, framing)
+            stream = self._decodable_video()
+            with budget().take(self._memory(stream)):
+                packets = cast("list[Packet[VideoStream]]", self._demux()[stream.index])
+                draw = _Drawer(framing, float(stream.sample_aspect_ratio or 1))
+                drawn, shown = self._decode(stream, packets, count, draw)
+            if not drawn:
+                raise BadCell("no frame of it can be decoded")
+            return Frames(np.stack(drawn), shown)
+
+    def _memory(self, stream: VideoStream) -> int:
+        """Return how many bytes decoding takes. Raises `BadCell` for absurd sizes."""
+        width, height = stream.codec_context.width, stream.codec_context.height
+        memory = OF_VIDEO * width * height
+        check_bomb(memory, size_of(self._file), f"frames of {width} x {height} pixels")
+        return memory
 
     def _decodable_video(self) -> VideoStream:
         """Return the video stream, ready to be decoded. Raises `BadCell` if there is none that can be."""
@@ -109,9 +126,7 @@ class OpenVideo:
         context = stream.codec_context
         if context is None:
             raise BadCell("a video in a format that cannot be decoded")
-        width, height = context.width, context.height
-        if width * height > MAX_PIXELS:
-            raise BadCell(f"absurd size: {width} x {height} pixels, more than {MAX_PIXELS:,} in all")
+        check_size((context.width, context.height))
         if not context.is_open:
             # cells are already read in parallel
             context.thread_count = 1
@@ -119,17 +134,28 @@ class OpenVideo:
         return stream
 
     def _decode(
-        self, stream: VideoStream, packets: list[Packet[VideoStream]], count: int
-    ) -> tuple[list[VideoFrame], int]:
-        """Return the frames at the middles of `count` segments, and the number of all frames."""
+        self, stream: VideoStream, packets: list[Packet[VideoStream]], count: int, draw: _Drawer
+    ) -> tuple[list[np.ndarray], int]:
+        """Return the frames at the middles of `count` segments, drawn, and the number of all frames."""
         plan = Plan.of(packets, count)
+        frames = plan.decoded if plan is not None else 2 * len(packets)
+        self._check_frames(frames, stream)
         if plan is not None:
-            frames = plan.decode(stream.codec_context, stream)
-            if frames is not None:
-                return frames, plan.shown
+            drawn = plan.decode(stream.codec_context, stream, draw)
+            if drawn is not None:
+                return drawn, plan.shown
 
         # the timestamps do not tell the frames apart, so their numbers must
-        return _decode_all(self._file, stream.index, count)
+        return _decode_all(self._file, stream.index, count, draw)
+
+    def _check_frames(self, frames: int, stream: VideoStream) -> None:
+        """Raise `BadCell` if so many frames would be decoded that the file must be a bomb."""
+        width, height = stream.codec_context.width, stream.codec_context.height
+        pixels = frames * width * height
+        size = size_of(self._file)
+        if pixels > MAX_VIDEO and pixels > MAX_VIDEO_RATIO * size:
+            content = f"{frames:,} frames of {width} x {height} pixels"
+            raise BadCell(f"absurd size: {content} in {size:,} bytes, most likely a decompression bomb")
 
     def _video(self) -> VideoStream | None:
         """Return the first video stream that is not a cover image, or None."""
@@ -163,12 +189,10 @@ class OpenVideo:
             streams.insert(0, video)
 
         packets: dict[int, list[Packet[Stream]]] = {stream.index: [] for stream in streams}
-        try:
+        with guarded(BROKEN):
             for packet in self._container.demux(streams):
                 if packet.size:
                     packets[packet.stream_index].append(packet)
-        except (av.FFmpegError, ValueError) as error:
-            raise BadCell(_broken(error)) from None
 
         self._check_duration(streams, packets)
         self._check_packets(streams, packets)
@@ -207,10 +231,6 @@ class OpenVideo:
         return set(self._container.format.name.split(","))
 
 
-def _broken(error: Exception) -> str:
-    return f"broken or cut short: {getattr(error, 'strerror', None) or error}"
-
-
 def _end(packets: Sequence[Packet[Stream]]) -> float:
     """Return when the last packet ends, in seconds; 0 without timestamps.
 
@@ -228,7 +248,7 @@ def _time_of_end(packet: Packet[Stream], usual_duration: int) -> float:
     """Return when a packet with a timestamp ends, in seconds."""
     begin = packet.pts or 0
     duration = packet.duration or usual_duration
-    return float((begin + duration) * packet.time_base)
+    return seconds_of(begin + duration, packet.time_base)
 
 
 def _median_distance(times: list[int]) -> int:
@@ -274,25 +294,32 @@ class Plan:
             return None
         return cls(packets, times, runs, len(shown))
 
-    def decode(self, context: VideoCodecContext, stream: VideoStream) -> list[VideoFrame] | None:
-        """Return the planned frames, or None if one of them is not decoded.
+    @property
+    def decoded(self) -> int:
+        """The largest number of frames that `decode` decodes."""
+        return sum(last - first + 1 for first, last in self.runs)
 
-        Raises `ValueError` if one of them is damaged.
+    def decode(
+        self, context: VideoCodecContext, stream: VideoStream, draw: _Drawer
+    ) -> list[np.ndarray] | None:
+        """Return the planned frames, drawn; None if one of them is not decoded.
+
+        Raises `BadCell` if one of them is damaged.
         """
         expected = set(self.times)
-        decoded: dict[int, VideoFrame] = {}
+        drawn: dict[int, np.ndarray] = {}
         for first, last in self.runs:
             context.flush_buffers()
             for frame in self._run(context, first, last, expected):
                 if frame.pts is None or frame.pts not in expected:
                     continue
                 if frame.is_corrupt:
-                    seconds = float(frame.pts * (stream.time_base or 0))
-                    raise ValueError(f"the frame at {seconds:.2f} s is damaged")
-                decoded[frame.pts] = frame
-        if set(decoded) != expected:
+                    seconds = seconds_of(frame.pts, stream.time_base)
+                    raise BadCell(f"broken or cut short: the frame at {seconds:.2f} s is damaged")
+                drawn[frame.pts] = draw(frame)
+        if set(drawn) != expected:
             return None
-        return [decoded[time] for time in self.times]
+        return [drawn[time] for time in self.times]
 
     def _run(
         self, context: VideoCodecContext, first: int, last: int, expected: set[int]
@@ -350,7 +377,7 @@ def pick(shown: list[int], end: int, count: int) -> list[int]:
     return [shown[max(position, 0)] for position in positions]
 
 
-def _decode_all(file: File, stream: int, count: int) -> tuple[list[VideoFrame], int]:
+def _decode_all(file: bytes | str, stream: int, count: int, draw: _Drawer) -> tuple[list[np.ndarray], int]:
     """Return the frames at the middles of `count` segments by their numbers, and the number of all frames.
 
     Decodes the complete video twice, each time with a fresh decoder: the first pass only counts, since all
@@ -360,17 +387,17 @@ def _decode_all(file: File, stream: int, count: int) -> tuple[list[VideoFrame], 
     if not total:
         return [], 0
     numbers = set(pick(list(range(total)), total, count))
-    frames = []
+    drawn = []
     for number, frame in enumerate(_every_frame(file, stream)):
         if number not in numbers:
             continue
         if frame.is_corrupt:
-            raise ValueError("a frame is damaged")
-        frames.append(frame)
-    return frames, total
+            raise BadCell(BROKEN)
+        drawn.append(draw(frame))
+    return drawn, total
 
 
-def _every_frame(file: File, stream: int) -> Iterator[VideoFrame]:
+def _every_frame(file: bytes | str, stream: int) -> Iterator[VideoFrame]:
     """Decode a video stream from its beginning to its end."""
     with opened(file) as container:
         video = container.streams[stream]
@@ -403,16 +430,16 @@ class _Drawer:
         return centre(upright, self.framing)
 
 
-def _animation(file: File) -> Pillow.Image | None:
-    """Open a GIF, WebP or PNG by Pillow. Returns None for anything else."""
-    if not isinstance(file, bytes) or not file.startswith(ANIMATED):
-        return None
-    if file.startswith(b"RIFF") and file[8:12] != b"WEBP":  # WAV and AVI begin like this, too
-        return None
-    try:
-        return Pillow.open(io.BytesIO(file))
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Pillow.DecompressionBombError) as error:
-        raise BadCell(f"broken or cut short: {error}") from None
+def _is_by_pillow(file: bytes | str) -> bool:
+    """Return whether a file is a GIF, WebP, PNG or AVIF, which Pillow reads in place of FFmpeg."""
+    if isinstance(file, str):
+        with guarded("cannot be read"), open(file, "rb") as opened_file:
+            head = opened_file.read(12)
+    else:
+        head = file[:12]
+    if head[:4] == b"RIFF":  # WAV and AVI begin like this, too
+        return head[8:] == b"WEBP"
+    return head.startswith(ANIMATED) or head[4:] in (b"ftypavif", b"ftypavis")
 
 
 def frame_count(image: Pillow.Image) -> int:
@@ -420,20 +447,19 @@ def frame_count(image: Pillow.Image) -> int:
     return int(getattr(image, "n_frames", 1))
 
 
-def _animated_frames(image: Pillow.Image, count: int, framing: Framing) -> Frames:
+def _animated_frames(image: Pillow.Image, file_size: int, count: int, framing: Framing) -> Frames:
     """Return frames as `OpenVideo.frames` does."""
-    try:
-        total = frame_count(image)
-        if total * math.prod(image.size) > MAX_DECODED:
-            raise BadCell(f"absurd size: {total:,} frames of {image.width} x {image.height} pixels")
-        numbers = _spread_frames(image, count) if total > count else list(range(total))
+    total = frame_count(image)
+    pixels = total * math.prod(image.size)
+    content = f"{total:,} frames of {image.width} x {image.height} pixels"
+    if pixels > MAX_DECODED:
+        raise BadCell(f"absurd size: {content}")
+    check_bomb(pixels, file_size, content)
+    numbers = _spread_frames(image, count) if total > count else list(range(total))
 
-        # each frame is drawn over the one before, so Pillow must read them in order
-        drawn = {number: _draw(image, number, framing) for number in sorted(set(numbers))}
-        pixels = np.stack([drawn[number] for number in numbers])
-        return Frames(pixels, total)
-    except (OSError, ValueError, SyntaxError, IndexError, EOFError) as error:
-        raise BadCell(f"broken or cut short: {str(error) or type(error).__name__}") from None
+    # each frame is drawn over the one before, so Pillow must read them in order
+    drawn = {number: _draw(image, number, framing) for number in sorted(set(numbers))}
+    return Frames(np.stack([drawn[number] for number in numbers]), total)
 
 
 def _spread_frames(image: Pillow.Image, count: int) -> list[int]:

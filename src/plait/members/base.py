@@ -1,13 +1,13 @@
-"""What a member of an ensemble is."""
+"""What a member of an ensemble is, and what it is fitted with."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -15,53 +15,53 @@ from torch import Tensor
 from plait.data.dataset import Dataset
 from plait.data.features import FeatureBlock, Features
 from plait.data.plan import Plan
-from plait.data.preprocessing import Prepared, Preprocessing
+from plait.data.preprocessing import Prepared
+from plait.encoders.base import encoders as encoder_registry
+from plait.errors import RecipeError
+from plait.modalities.base import modalities
 from plait.nn.device import Settings
+from plait.prediction.view import View
 from plait.recipe.registry import Choice, Component, Registry
+from plait.recipe.sections import EnsembleRecipe
 from plait.tasks.base_prediction import Prediction
-
-View = tuple[str, Preprocessing]  # the view's name, and its fitted inputs
 
 
 @dataclass
 class Examples:
     """Rows of a table under every view that members need, in the same order in all views.
 
-    `features` turns them into numbers. `taken_from` has the examples that these are some of, and their places
-    in them.
+    `prepared` has the labels of the table's rows, and the problems of all views: a view may have no targets.
+    `features` turns the rows into numbers. `taken_from` has the examples that these are some of, and their
+    places in them.
     """
 
     views: dict[str, Dataset]
     features: Features
+    prepared: Prepared
     taken_from: tuple[Examples, np.ndarray] | None = None
-
-    @property
-    def _first(self) -> Dataset:
-        """The first view: any will do for what is the same in all views."""
-        return next(iter(self.views.values()))
-
-    @property
-    def prepared(self) -> Prepared:
-        """The prepared cells of the first view. Targets are the same in all views."""
-        return self._first.prepared
 
     @property
     def rows(self) -> Tensor:
         """The numbers of these rows in the table."""
-        return self._first.rows
+        first_view = next(iter(self.views.values()))  # all views have the same rows
+        return first_view.rows
 
     def __len__(self) -> int:
-        return len(self._first)
+        return len(self.rows)
 
-    @cached_property
     def blocks(self) -> list[FeatureBlock]:
-        """The features of these rows, one block for each input of each view."""
+        """Return the features of these rows, one block for each input of each view."""
         if self.taken_from is None:
-            return self.features(self.views)
+            return self._all_blocks
 
         # every fold of every member takes its rows from features that are computed once
         examples, places = self.taken_from
-        return [block.take(places) for block in examples.blocks]
+        return [block.take(places) for block in examples.blocks()]
+
+    @cached_property
+    def _all_blocks(self) -> list[FeatureBlock]:
+        """The features of examples that are not taken from others."""
+        return self.features(self.views)
 
     def take(self, places: np.ndarray) -> Examples:
         """Return some of these rows. `places` count within them."""
@@ -69,7 +69,7 @@ class Examples:
         for name, view in self.views.items():
             rows = view.rows.numpy()[places]
             views[name] = Dataset(view.prepared, view.preprocessing, rows)
-        return Examples(views, self.features, taken_from=(self, places))
+        return Examples(views, self.features, self.prepared, taken_from=(self, places))
 
     def target(self, name: str) -> tuple[Tensor, Tensor]:
         """Return a target for each row, and a mask that is True where there is a label."""
@@ -79,14 +79,14 @@ class Examples:
 
 @dataclass(frozen=True)
 class Lesson:
-    """What a member is fitted with.
+    """What a member learns from when a fold is held out: the rows `train`. The rows `held_out` are the fold.
 
-    It learns from the rows `train`, and stops by its loss on the rows `valid`. `plan` is for these rows and
-    the view. `view` is the view's name, and empty for a member that learns from features.
+    `plan` is for these rows and the view. `view` is the view's name, and empty for a member that learns from
+    features.
     """
 
     train: Examples
-    valid: Examples
+    held_out: Examples
     view: str
     plan: Plan
     settings: Settings
@@ -100,8 +100,40 @@ class Lesson:
         return np.flatnonzero(labelled.numpy()), labels[labelled]
 
 
-class Member(Component, ABC):
-    """One fitted model. All of its state is arrays, JSON and text, so that loading it runs no code."""
+@dataclass(frozen=True)
+class Fit:
+    """What a member has learned from one lesson.
+
+    `served` answers new rows. `out_of_fold` answers the rows of the fold, so no label of the fold may have
+    chosen anything about it, such as the number of trees. It is the same member if nothing is chosen.
+    """
+
+    served: Member
+    out_of_fold: Member
+
+
+class Fitted(ABC):
+    """A fitted model that an ensemble asks for answers."""
+
+    @abstractmethod
+    def outputs(self, examples: Examples, subsets: Sequence[Sequence[str]]) -> list[dict[str, Tensor]]:
+        """Return the outputs of every target that it has learned, for each subset of the columns.
+
+        The other columns are hidden.
+        """
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write what it has learned into a folder, as files that hold no code."""
+
+
+class Member(Fitted, Component):
+    """One fitted model. All of its state is arrays, JSON and text, so that loading it runs no code.
+
+    `chooses` says whether it chooses something by held-out rows.
+    """
+
+    chooses: ClassVar[bool] = True
 
     @classmethod
     @abstractmethod
@@ -118,27 +150,77 @@ class Member(Component, ABC):
 
     @classmethod
     @abstractmethod
-    def fit(cls, config: Any, lesson: Lesson) -> Member:
-        """Learn the targets that it can. Raises `KeyboardInterrupt` or `Interrupted` when it is stopped."""
+    def fit(cls, config: Any, lessons: Sequence[Lesson], advance: Callable[[], None]) -> list[Fit]:
+        """Learn the targets that it can, from each lesson, and call `advance` after each.
 
-    @abstractmethod
-    def outputs(self, examples: Examples, subsets: Sequence[Sequence[str]]) -> list[dict[str, Tensor]]:
-        """Return the outputs of every target that it has learned, for each subset of the columns.
-
-        The other columns are hidden.
+        The lessons hold out different folds. Raises `KeyboardInterrupt` or `Interrupted` when it is stopped.
         """
-
-    @abstractmethod
-    def save(self, folder: Path) -> None:
-        """Write what it has learned into a folder, as files that hold no code."""
 
     @classmethod
     @abstractmethod
-    def load(cls, config: Any, folder: Path, plan: Plan, settings: Settings, view: View) -> Member:
-        """Invert `save`. A network needs the view."""
+    def load(cls, config: Any, folder: Path, view: View | None) -> Member:
+        """Invert `save`. `view` is that which it learns from; None if it learns from features."""
+
+
+class IndependentMember(Member):
+    """A member that learns from each lesson by itself, and uses no held-out row."""
+
+    chooses = False
+
+    @classmethod
+    @abstractmethod
+    def learn(cls, config: Any, lesson: Lesson) -> Member:
+        """Learn the targets that it can. Raises `KeyboardInterrupt` or `Interrupted` when it is stopped."""
+
+    @classmethod
+    def fit(cls, config: object, lessons: Sequence[Lesson], advance: Callable[[], None]) -> list[Fit]:
+        """Learn from each lesson."""
+        fits = []
+        for lesson in lessons:
+            member = cls.learn(config, lesson)
+            fits.append(Fit(served=member, out_of_fold=member))
+            advance()
+        return fits
 
 
 members = Registry[Member]("members")
+
+
+def mean_loss(losses: np.ndarray, rows: np.ndarray, folds: Sequence[int]) -> np.ndarray:
+    """Average the losses (folds, ...) of some folds over their held-out rows; zero if they have none.
+
+    `rows` counts the labelled rows of each fold. A loss that is no number is the worst of all.
+    """
+    with_rows = [fold for fold in folds if rows[fold]]
+    if not with_rows:
+        return np.zeros(losses.shape[1:])
+    worst = np.where(np.isnan(losses[with_rows]), np.inf, losses[with_rows])
+    return np.average(worst, axis=0, weights=rows[with_rows])
+
+
+def choosing_folds(count: int) -> list[list[int]]:
+    """Return the folds whose rows choose for each of `count` folds, the other ones, and then for all.
+
+    If a fold chose for itself, its out-of-fold predictions would be too good (Cawley & Talbot 2010, "On
+    over-fitting in model selection").
+    """
+    numbers = range(count)
+    by_fold = []
+    for fold in numbers:
+        by_fold.append([number for number in numbers if number != fold])
+    return [*by_fold, list(numbers)]
+
+
+def check_members(ensemble: EnsembleRecipe | None) -> None:
+    """Raise `RecipeError` for a member with a wrong option, long before it is trained."""
+    for name, choice in (ensemble.members if ensemble else {}).items():
+        try:
+            kind, config = members.choose(choice)
+            for modality, encoder in (kind.encoders(config) or {}).items():
+                modalities.find(modality)
+                encoder_registry.choose(encoder)
+        except RecipeError as error:
+            raise RecipeError(f"member '{name}': {error}") from error
 
 
 def hidden(blocks: list[FeatureBlock], subset: Sequence[str]) -> list[FeatureBlock]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 import torch
 from scipy import sparse
@@ -14,51 +16,102 @@ MOST_ROWS = 4000  # above which a matrix of rows by rows is no longer small
 SMALLEST = 1e-9  # of the largest eigenvalue: directions of less are rounding errors
 
 
-class Space:
-    """The space in which weights are sought, for training rows X (rows, numbers).
+class Space(ABC):
+    """The space in which weights W are sought, for training rows X (rows, numbers).
 
-    The best W is a weighted sum of training rows (Kimeldorf & Wahba 1971). So where there are fewer rows than
-    numbers, W is sought among these sums. There are then as many unknowns as rows, and the minimum is the
-    same. `width` counts the unknowns of one output. `x` are the rows in this space; None if they are sparse.
+    `width` counts the unknowns of one output.
     """
 
-    def __init__(self, xs: list[Matrix]) -> None:
-        self._xs = xs
-        self._back: np.ndarray | None = None  # from weights in this space to factors of the rows
-        self.x: Tensor | None = None
-        self.width = sum(x.shape[1] for x in xs)
-        rows = xs[0].shape[0]
-        is_sparse = any(sparse.issparse(x) for x in xs)
+    width: int
 
-        if rows < min(self.width, MOST_ROWS):
-            coordinates, self._back = _among_rows(xs)
-            self.x = torch.from_numpy(coordinates)
-            self.width = coordinates.shape[1]
-        elif not is_sparse:
-            self.x = torch.from_numpy(np.concatenate(xs, 1))
+    @abstractmethod
+    def product(self, weight: Tensor) -> Tensor:
+        """Return X W, in float64."""
+
+    @abstractmethod
+    def slope(self, output_slope: Tensor) -> Tensor:
+        """Return the slope of the loss in W, from that in the output: X^T times it, in float64."""
+
+    @abstractmethod
+    def weights(self, weight: Tensor) -> Tensor:
+        """Return the weights of the numbers themselves, (numbers, outputs)."""
+
+
+def space_of(xs: list[Matrix]) -> Space:
+    """Return the space with the fewest unknowns for blocks of numbers side by side."""
+    width = sum(x.shape[1] for x in xs)
+    rows = xs[0].shape[0]
+    if rows < min(width, MOST_ROWS):
+        return _AmongRows(xs)
+    if any(sparse.issparse(x) for x in xs):
+        return _Sparse(xs)
+    return _Dense(np.concatenate(xs, 1))
+
+
+class _Coordinates(Space):
+    """A space in which the rows have the coordinates `x`, a dense matrix."""
+
+    def __init__(self, x: np.ndarray) -> None:
+        self.x = torch.from_numpy(x)
+        self.width = x.shape[1]
 
     def product(self, weight: Tensor) -> Tensor:
         """Return X W, in float64."""
-        if self.x is not None:
-            return (self.x @ weight.to(self.x.dtype)).double()
+        return (self.x @ weight.to(self.x.dtype)).double()
+
+    def slope(self, output_slope: Tensor) -> Tensor:
+        """Return X^T times the slope in the output, in float64."""
+        return (self.x.T @ output_slope.to(self.x.dtype)).double()
+
+
+class _Dense(_Coordinates):
+    """The numbers themselves."""
+
+    def weights(self, weight: Tensor) -> Tensor:
+        """Return the weights as they are."""
+        return weight
+
+
+class _AmongRows(_Coordinates):
+    """Weighted sums of training rows, for fewer rows than numbers.
+
+    The best W is such a sum (Kimeldorf & Wahba 1971). So there are only as many unknowns as rows, and the
+    minimum is the same.
+    """
+
+    def __init__(self, xs: list[Matrix]) -> None:
+        coordinates, self._factors = _among_rows(xs)
+        super().__init__(coordinates)
+        self._xs = xs
+
+    def weights(self, weight: Tensor) -> Tensor:
+        """Return the sums of the training rows, by their factors."""
+        factors = self._factors @ weight.numpy()
+        weights = [x.T @ factors for x in self._xs]
+        return torch.from_numpy(np.concatenate(weights))
+
+
+class _Sparse(Space):
+    """The numbers themselves, most of which are zeros in some of the blocks."""
+
+    def __init__(self, xs: list[Matrix]) -> None:
+        self._xs = xs
+        self.width = sum(x.shape[1] for x in xs)
+
+    def product(self, weight: Tensor) -> Tensor:
+        """Return X W, in float64."""
         return torch.from_numpy(multiply(self._xs, weight.numpy()))
 
     def slope(self, output_slope: Tensor) -> Tensor:
-        """Return the slope of the loss in W, from that in the output: X^T times it, in float64."""
-        if self.x is not None:
-            return (self.x.T @ output_slope.to(self.x.dtype)).double()
+        """Return X^T times the slope in the output, in float64."""
         # of another precision than x, NumPy would convert x in every step
         narrow = output_slope.float().numpy()
         slopes = [x.T @ narrow for x in self._xs]
         return torch.from_numpy(np.concatenate(slopes)).double()
 
     def weights(self, weight: Tensor) -> Tensor:
-        """Return the weights of the numbers themselves, (numbers, outputs)."""
-        if self._back is None:
-            return weight
-        factors = self._back @ weight.numpy()
-        weights = [x.T @ factors for x in self._xs]
-        return torch.from_numpy(np.concatenate(weights))
+        """Return the weights as they are."""
+        return weight
 
 
 def _among_rows(xs: list[Matrix]) -> tuple[np.ndarray, np.ndarray]:

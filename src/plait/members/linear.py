@@ -3,36 +3,49 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, TypeAlias
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from plait.data.features import FeatureBlock
-from plait.data.plan import Plan
-from plait.members.base import Examples, Lesson, Member, View, hidden
-from plait.members.base_linear import Space, multiply, solve
-from plait.nn.device import Settings
+from plait.members.base import Examples, Fit, Lesson, Member, choosing_folds, hidden, mean_loss
+from plait.members.base_linear import multiply, solve, space_of
 from plait.nn.summaries import Matrix
+from plait.prediction.view import View
 from plait.recipe.registry import Options
 from plait.runs import files
 from plait.table.json import read_as
 from plait.tasks.base_prediction import Prediction
 
 
+def _are_strengths(strengths: tuple[float, ...]) -> tuple[float, ...]:
+    if min(strengths, default=0) < 0:
+        raise ValueError("expected numbers of 0 or more")
+    return strengths
+
+
+Strengths: TypeAlias = Annotated[tuple[float, ...], AfterValidator(_are_strengths)]
+
+
 class Config(Options):
     """Weights W that minimise the mean loss + strength / 2 * |W|^2.
 
-    Of `strengths` the one with the least loss on the held-out rows counts. `ngrams` adds bags of n-grams of
+    Of `strengths` the one with the least loss on held-out rows counts. `ngrams` adds bags of n-grams of
     all texts to their vectors.
     """
 
-    strengths: tuple[float, ...] = Field((1e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 1e-2), min_length=1)
-    ngrams: bool = False
+    strengths: Strengths = Field(
+        (1e-06, 1e-05, 3e-05, 0.0001, 0.0003, 0.001, 0.01),
+        min_length=1,
+        description="of the penalty on weights; the one with the least loss on held-out rows counts",
+    )
+    ngrams: bool = Field(False, description="add bags of n-grams of all texts to the features")
 
 
 class Linear(Member):
@@ -65,29 +78,48 @@ class Linear(Member):
         return False
 
     @classmethod
-    def fit(cls, config: Config, lesson: Lesson) -> Linear:
-        """Fit a linear model of every target; held-out rows decide the strength of regularisation."""
-        absent = []
-        for block in _used_blocks(lesson.train.blocks, config.ngrams):
-            if not block.present.all() and block.column not in absent:
-                absent.append(block.column)
+    def fit(cls, config: Config, lessons: Sequence[Lesson], advance: Callable[[], None]) -> list[Fit]:
+        """Fit linear models of every target; held-out rows decide the strength of regularisation."""
+        served = []
+        out_of_fold = []
+        paths = []
+        for lesson in lessons:
+            blocks = lesson.train.blocks()
+            absent = _absent(_used_blocks(blocks, config.ngrams))
+            served.append(cls({}, {}, absent, config.ngrams))
+            out_of_fold.append(cls({}, {}, absent, config.ngrams))
+            paths.append(served[-1]._paths(config, lesson, blocks))
+            advance()
 
-        member = cls({}, {}, absent, config.ngrams)
-        xs = member._matrices(lesson.train.blocks)
-        held_xs = member._matrices(lesson.valid.blocks)
+        for target in lessons[0].tasks:
+            of_target = [by_target[target] for by_target in paths]
+            *chosen, chosen_by_all = _choices(of_target)
+            for fold, path in enumerate(of_target):
+                served[fold]._take(target, path, chosen_by_all)
+                out_of_fold[fold]._take(target, path, chosen[fold])
+        return [Fit(*members) for members in zip(served, out_of_fold, strict=True)]
+
+    def _paths(self, config: Config, lesson: Lesson, blocks: list[FeatureBlock]) -> dict[str, _Path]:
+        """Fit a model for each strength, for each target. `blocks` are those of the training rows."""
+        xs = self._matrices(blocks)
+        held_xs = self._matrices(lesson.held_out.blocks())
+        paths = {}
         for target, task in lesson.tasks.items():
             train = _Rows.of(lesson, target, lesson.train, xs)
-            held_out = _Rows.of(lesson, target, lesson.valid, held_xs)
-            weight, bias = _path(task, train, held_out, config.strengths)
-            member.weights[target] = weight
-            member.biases[target] = bias
-        return member
+            held_out = _Rows.of(lesson, target, lesson.held_out, held_xs)
+            paths[target] = _path(task, train, held_out, config.strengths)
+        return paths
+
+    def _take(self, target: str, path: _Path, choice: int) -> None:
+        """Take the weight and the bias of one strength."""
+        self.weights[target] = path.weights[choice]
+        self.biases[target] = path.biases[choice]
 
     def outputs(self, examples: Examples, subsets: Sequence[Sequence[str]]) -> list[dict[str, Tensor]]:
         """Return the outputs of each target, for each subset of the columns."""
         outputs = []
         for subset in subsets:
-            xs = self._matrices(hidden(examples.blocks, subset))
+            xs = self._matrices(hidden(examples.blocks(), subset))
             by_target = {}
             for target, weight in self.weights.items():
                 by_target[target] = _output(xs, weight.numpy(), self.biases[target])
@@ -115,7 +147,7 @@ class Linear(Member):
         files.write_tensors(folder / "linear.safetensors", tensors, metadata)
 
     @classmethod
-    def load(cls, config: Config, folder: Path, plan: Plan, settings: Settings, view: View) -> Linear:
+    def load(cls, config: Config, folder: Path, view: View | None) -> Linear:
         """Invert `save`."""
         path = folder / "linear.safetensors"
         tensors, metadata = files.read_tensors(path)
@@ -131,6 +163,16 @@ class Linear(Member):
 
 
 component = Linear
+
+
+@dataclass(frozen=True)
+class _Path:
+    """The models of one target for each strength, from strong to weak, and their losses on held-out rows."""
+
+    weights: list[Tensor]
+    biases: list[Tensor]
+    losses: list[float]
+    held_out_rows: int
 
 
 @dataclass(frozen=True)
@@ -151,42 +193,55 @@ def _used_blocks(blocks: list[FeatureBlock], ngrams: bool) -> list[FeatureBlock]
     """Leave out the n-grams of columns that have another block, unless `ngrams`."""
     if ngrams:
         return blocks
-    columns = {block.column for block in blocks if block.view != "ngrams"}
+    columns = {block.column for block in blocks if not block.counts_words}
     used = []
     for block in blocks:
-        if block.view != "ngrams" or block.column not in columns:
+        if not block.counts_words or block.column not in columns:
             used.append(block)
     return used
 
 
-def _path(
-    task: Prediction, train: _Rows, held_out: _Rows, strengths: Sequence[float]
-) -> tuple[Tensor, Tensor]:
-    """Return the weights (numbers, outputs) and the bias of the best strength.
+def _absent(blocks: list[FeatureBlock]) -> list[str]:
+    """Return the columns that some row lacks."""
+    absent: list[str] = []
+    for block in blocks:
+        if not block.present.all() and block.column not in absent:
+            absent.append(block.column)
+    return absent
+
+
+def _choices(paths: list[_Path]) -> list[int]:
+    """Return the number of the best strength for each fold, by the other folds, and then by all.
+
+    The strongest one counts where these folds have no labelled row.
+    """
+    losses = np.array([path.losses for path in paths])
+    rows = np.array([path.held_out_rows for path in paths])
+    return [int(np.argmin(mean_loss(losses, rows, folds))) for folds in choosing_folds(len(paths))]
+
+
+def _path(task: Prediction, train: _Rows, held_out: _Rows, strengths: Sequence[float]) -> _Path:
+    """Fit a model for each strength.
 
     Strengths go from strong to weak, and each starts from the optimum of the one before.
     """
-    space = Space(train.xs)
+    space = space_of(train.xs)
     baseline = task.baseline(train.y)
     weight = torch.zeros(space.width, baseline.numel(), dtype=torch.float64)
     bias = baseline.double()
 
-    best_loss = float("inf")
-    best_weight = torch.zeros(0)
-    best_bias = bias
+    path = _Path([], [], [], len(held_out.y))
     everywhere = torch.ones(len(held_out.y), dtype=torch.bool)
     for strength in sorted(strengths, reverse=True):
         weight, bias = solve(space, task, train.y, strength, weight, bias)
-        full_weight = space.weights(weight)
-        loss = -strength  # without held-out rows the strongest one counts
+        path.weights.append(space.weights(weight).float())
+        path.biases.append(bias.float())
+        loss = float("nan")
         if len(held_out.y):
-            output = _output(held_out.xs, full_weight.numpy(), bias)
+            output = _output(held_out.xs, path.weights[-1].numpy(), bias)
             loss = float(task.loss(output, held_out.y, everywhere))
-        if loss < best_loss:
-            best_loss = loss
-            best_weight = full_weight
-            best_bias = bias
-    return best_weight.float(), best_bias.float()
+        path.losses.append(loss)
+    return path
 
 
 def _output(xs: list[Matrix], weight: np.ndarray, bias: Tensor) -> Tensor:

@@ -11,12 +11,14 @@ from pydantic import Field
 from torch import Tensor
 
 from plait.console import Screen
-from plait.data.plan import Plan
-from plait.members.base import Examples, Lesson, Member, View
+from plait.data.dataset import Dataset
+from plait.data.split import NO_ROWS
+from plait.members.base import Examples, IndependentMember, Lesson
 from plait.model.network import MultimodalModel
 from plait.nn.allocation import AtMost
-from plait.nn.device import Settings
 from plait.prediction.predictor import Predictor
+from plait.prediction.view import View
+from plait.recipe.bounds import MAX_RATE
 from plait.recipe.registry import Choice, Options
 from plait.runs import files
 from plait.training.loop import Training, train
@@ -31,14 +33,19 @@ class Config(Options):
     recipe's if left out.
     """
 
-    encoders: dict[str, Choice] = {}
-    light: bool = False
-    fusion: Choice | None = None
-    learning_rate: float | None = Field(None, gt=0)
+    encoders: dict[str, Choice] = Field({}, description="encoder by modality, in place of the recipe's")
+    light: bool = Field(False, description="leave out media and texts without a frozen encoder")
+    fusion: Choice | None = Field(None, description="in place of the recipe's; null: the recipe's")
+    learning_rate: float | None = Field(
+        None, gt=0, le=MAX_RATE, description="in place of the recipe's; null: the recipe's"
+    )
 
 
-class Network(Member):
-    """`MultimodalModel`, with the weights of its best epoch on the held-out rows."""
+class Network(IndependentMember):
+    """`MultimodalModel`, with the weights of its last epoch.
+
+    The held-out rows choose no epoch and fit no temperature: the member is weighed by them.
+    """
 
     options = Config
 
@@ -57,11 +64,11 @@ class Network(Member):
         return config.light
 
     @classmethod
-    def fit(cls, config: Config, lesson: Lesson) -> Network:
+    def learn(cls, config: Config, lesson: Lesson) -> Network:
         """Train a network on the lesson's rows, in a folder that is deleted."""
         plan = lesson.plan.for_member(config.fusion, config.learning_rate)
         data = lesson.train.views[lesson.view]
-        valid = lesson.valid.views[lesson.view]
+        no_rows = Dataset(data.prepared, data.preprocessing, NO_ROWS)
         settings = lesson.settings
         torch.manual_seed(lesson.seed)
         model = MultimodalModel.build(plan, data.preprocessing)
@@ -69,30 +76,30 @@ class Network(Member):
         # checkpoints are of no use: a stopped fit of members begins anew
         with tempfile.TemporaryDirectory(dir=lesson.folder) as folder:
             screen = Screen(quiet=True)
-            train(Training(model, plan, settings, data, valid, Path(folder), screen))
+            train(Training(model, plan, settings, data, no_rows, Path(folder), screen))
         predictor = Predictor(model.cpu(), data.preprocessing, settings, plan)
         return cls(predictor, lesson.view)
 
     def outputs(self, examples: Examples, subsets: Sequence[Sequence[str]]) -> list[dict[str, Tensor]]:
         """Return the outputs of each target, for each subset of the columns."""
-        return self.predictor.outputs(examples.views[self.view], subsets)
+        return self.predictor.subset_outputs(examples.views[self.view], subsets)
 
     def save(self, folder: Path) -> None:
         """Write the weights."""
         files.write_tensors(folder / "weights.safetensors", self.predictor.model.state_dict())
 
     @classmethod
-    def load(cls, config: Config, folder: Path, plan: Plan, settings: Settings, view: View) -> Network:
+    def load(cls, config: Config, folder: Path, view: View | None) -> Network:
         """Invert `save`, for the plan and the preprocessing of its view."""
-        name, preprocessing = view
-        plan = plan.for_member(config.fusion, config.learning_rate)
+        assert view is not None
+        plan = view.plan.for_member(config.fusion, config.learning_rate)
         path = folder / "weights.safetensors"
         tensors, _ = files.read_tensors(path)
         with AtMost.as_in(tensors.values()):
-            model = MultimodalModel.build(plan, preprocessing, training=False)
+            model = MultimodalModel.build(plan, view.preprocessing, training=False)
         files.check_shapes(path, tensors, model.state_dict())
         model.load_state_dict(tensors)
-        return cls(Predictor(model, preprocessing, settings, plan), name)
+        return cls(Predictor(model, view.preprocessing, view.settings, plan), view.name)
 
 
 component = Network

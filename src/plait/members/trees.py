@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import lightgbm
@@ -13,13 +14,14 @@ from scipy import sparse
 from torch import Tensor
 
 from plait.data.features import FeatureBlock
-from plait.data.plan import Plan
-from plait.members.base import Examples, Lesson, Member, View, hidden
+from plait.members.base import Examples, Fit, Lesson, Member, choosing_folds, hidden, mean_loss
 from plait.members.base_trees import KINDS, Forest
-from plait.nn.device import Settings
+from plait.prediction.view import View
+from plait.recipe.bounds import MAX_INT32, MAX_RATE, MAX_ROUNDS
 from plait.recipe.registry import Options
 from plait.runs import files
 from plait.table.json import JSON
+from plait.tasks.base_prediction import Prediction
 
 FILE = "trees.safetensors"
 FREQUENT = 500  # n-grams of a text column that trees see: the most frequent ones
@@ -29,13 +31,13 @@ PATIENCE = 20  # rounds without a better score on the held-out rows before boost
 class Config(Options):
     """LightGBM's parameters. `colsample` is the share of features that each tree sees."""
 
-    rounds: int = Field(400, ge=1)
-    learning_rate: float = Field(0.1, gt=0)
-    leaves: int = Field(7, ge=2)
-    least: int = Field(5, ge=1, description="rows in a leaf")
-    colsample: float = Field(0.1, gt=0, le=1)
-    subsample: float = Field(0.8, gt=0, le=1)
-    l2: float = Field(1.0, ge=0)
+    rounds: int = Field(400, ge=1, le=MAX_ROUNDS, description="trees, at most")
+    learning_rate: float = Field(0.1, gt=0, le=MAX_RATE, description="of boosting")
+    leaves: int = Field(7, ge=2, le=131072, description="of a tree")
+    least: int = Field(5, ge=1, le=MAX_INT32, description="rows in a leaf")
+    colsample: float = Field(0.1, gt=0, le=1, description="share of the features that each tree sees")
+    subsample: float = Field(0.8, gt=0, le=1, description="share of the rows that each tree sees")
+    l2: float = Field(1.0, ge=0, le=1000000000.0, description="penalty on the leaves' values")
 
 
 class Trees(Member):
@@ -73,36 +75,44 @@ class Trees(Member):
         return False
 
     @classmethod
-    def fit(cls, config: Config, lesson: Lesson) -> Trees:
+    def fit(cls, config: Config, lessons: Sequence[Lesson], advance: Callable[[], None]) -> list[Fit]:
         """Train the boosters of every target; held-out rows decide when boosting stops."""
-        frequent = [_frequent(block) for block in lesson.train.blocks]
-        x = _matrix(lesson.train.blocks, frequent)
-        held_x = _matrix(lesson.valid.blocks, frequent)
-        defaults = _parameters(config, x.shape[1], lesson.seed)
-        member = cls({}, frequent, set(), x.shape[1])
-        for target, task in lesson.tasks.items():
-            rows, y = lesson.labelled(target, lesson.train)
-            held_rows, held_y = lesson.labelled(target, lesson.valid)
-            forests = []
-            # a task may need several boosters, such as one for each of its labels
-            for job, held_job in zip(task.boosting(y), task.boosting(held_y), strict=True):
-                parameters, labels = job
-                _, held_labels = held_job
-                train = (x[rows], _array(labels))
-                held_out = (held_x[held_rows], _array(held_labels))
-                forests.append(_boost({**defaults, **parameters}, config.rounds, train, held_out))
+        served = []
+        out_of_fold = []
+        for lesson in lessons:
+            frequent = [_frequent(block) for block in lesson.train.blocks()]
+            width = _width(lesson.train.blocks(), frequent)
+            served.append(cls({}, frequent, set(), width))
+            out_of_fold.append(cls({}, frequent, set(), width))
 
-            if forests:
-                member.forests[target] = forests
-            if forests and not task.baseline(y).ndim:
-                member.scalar.add(target)
-        return member
+        for target, task in lessons[0].tasks.items():
+            folds = []
+            for lesson, member in zip(lessons, served, strict=True):
+                folds.append(_Fold.of(config, lesson, target, member.frequent))
+            # a task may need several boosters, such as one for each of its labels
+            for job in range(folds[0].jobs):
+                rounds = _boost(folds, job, config.rounds)
+                for fold, trained in enumerate(folds):
+                    served[fold]._take(target, trained.booster, rounds[-1])
+                    out_of_fold[fold]._take(target, trained.booster, rounds[fold])
+            for member in (*served, *out_of_fold):
+                if target in member.forests and not task.baseline(folds[0].y).ndim:
+                    member.scalar.add(target)
+
+        for _ in lessons:
+            advance()
+        return [Fit(*members) for members in zip(served, out_of_fold, strict=True)]
+
+    def _take(self, target: str, booster: lightgbm.Booster, rounds: int) -> None:
+        """Take the first rounds of a booster."""
+        text = booster.model_to_string(num_iteration=rounds)
+        self.forests.setdefault(target, []).append(Forest.of_text(text))
 
     def outputs(self, examples: Examples, subsets: Sequence[Sequence[str]]) -> list[dict[str, Tensor]]:
         """Return the raw scores of each target, for each subset of the columns."""
         outputs = []
         for subset in subsets:
-            x = _matrix(hidden(examples.blocks, subset), self.frequent)
+            x = _matrix(hidden(examples.blocks(), subset), self.frequent)
             outputs.append({target: self._scores(target, x) for target in self.forests})
         return outputs
 
@@ -132,7 +142,7 @@ class Trees(Member):
         files.write_tensors(folder / FILE, tensors, {"trees": saved.model_dump_json()})
 
     @classmethod
-    def load(cls, config: Config, folder: Path, plan: Plan, settings: Settings, view: View) -> Trees:
+    def load(cls, config: Config, folder: Path, view: View | None) -> Trees:
         """Invert `save`. Raises `ArtifactError` unless the file holds trees."""
         path = folder / FILE
         tensors, metadata = files.read_tensors(path)
@@ -194,24 +204,117 @@ def _parameters(config: Config, width: int, seed: int) -> JSON:
     }
 
 
+def _width(blocks: list[FeatureBlock], frequent: list[np.ndarray | None]) -> int:
+    """Return how many numbers a row of `_matrix` has."""
+    width = 0
+    for block, columns in zip(blocks, frequent, strict=True):
+        width += block.x.shape[1] if columns is None else len(columns)
+    return width
+
+
 def _array(labels: Tensor) -> np.ndarray:
     return np.ascontiguousarray(labels.numpy())
 
 
-def _boost(
-    parameters: JSON,
-    rounds: int,
-    train: tuple[np.ndarray, np.ndarray],
-    held_out: tuple[np.ndarray, np.ndarray],
-) -> Forest:
-    """Return the trees of a booster for rows and labels: those of the best round on held-out rows, if any."""
-    data = lightgbm.Dataset(*train, free_raw_data=True)
-    if not len(held_out[1]):
-        return Forest.of_text(lightgbm.train(parameters, data, rounds).model_to_string())
-    stop = lightgbm.early_stopping(PATIENCE, verbose=False)
-    held_data = lightgbm.Dataset(*held_out, reference=data)
-    booster = lightgbm.train(parameters, data, rounds, valid_sets=[held_data], callbacks=[stop])
-    return Forest.of_text(booster.model_to_string(num_iteration=booster.best_iteration))
+@dataclass
+class _Fold:
+    """The labelled rows of one target when a fold is held out, and the booster that learns from them."""
+
+    y: Tensor
+    held_y: Tensor
+    task: Prediction
+    parameters: JSON
+    train: lightgbm.Dataset
+    held_out: lightgbm.Dataset
+    booster: lightgbm.Booster | None = None
+
+    @classmethod
+    def of(cls, config: Config, lesson: Lesson, target: str, frequent: list[np.ndarray | None]) -> _Fold:
+        """Bin the rows of a lesson that have a label."""
+        task = lesson.tasks[target]
+        rows, y = lesson.labelled(target, lesson.train)
+        held_rows, held_y = lesson.labelled(target, lesson.held_out)
+        x = _matrix(lesson.train.blocks(), frequent)
+        held_x = _matrix(lesson.held_out.blocks(), frequent)
+        parameters = _parameters(config, x.shape[1], lesson.seed)
+
+        train = lightgbm.Dataset(x[rows], params=parameters)
+        held_out = lightgbm.Dataset(held_x[held_rows], reference=train, params=parameters)
+        return cls(y, held_y, task, parameters, train, held_out)
+
+    @property
+    def jobs(self) -> int:
+        """The number of boosters of this target."""
+        return len(self.task.boosting(self.y))
+
+    @property
+    def held_out_rows(self) -> int:
+        """The number of labelled rows that are held out."""
+        return len(self.held_y)
+
+    def begin(self, job: int) -> None:
+        """Begin with one of the target's boosters."""
+        parameters, labels = self.task.boosting(self.y)[job]
+        _, held_labels = self.task.boosting(self.held_y)[job]
+        self.train.set_label(_array(labels))
+        self.booster = lightgbm.Booster({**self.parameters, **parameters}, self.train)
+        if self.held_out_rows:
+            self.held_out.set_label(_array(held_labels))
+            self.booster.add_valid(self.held_out, "held out")
+
+    def boost(self) -> float:
+        """Train one more round. Return the loss on held-out rows; NaN without any."""
+        assert self.booster is not None
+        self.booster.update()
+        if not self.held_out_rows:
+            return float("nan")
+        ((_, _, loss, _),) = self.booster.eval_valid()
+        return float(loss)
+
+
+@dataclass
+class _Best:
+    """The best round by some folds. Once it is `final`, later rounds change nothing."""
+
+    folds: list[int]
+    round: int = 0
+    loss: float = float("inf")
+    final: bool = False
+
+    def see(self, number: int, losses: np.ndarray, rows: np.ndarray) -> None:
+        """Compare a round, counted from 1, by the losses of all folds."""
+        if self.final:
+            return
+        loss = float(mean_loss(losses, rows, self.folds))
+        if loss < self.loss:
+            self.round = number
+            self.loss = loss
+        self.final = number - self.round >= PATIENCE
+
+
+def _boost(folds: list[_Fold], job: int, rounds: int) -> list[int]:
+    """Train a booster of each fold, all at once, round by round.
+
+    Return the best round for each fold, by the other folds, and then by all. Boosting stops once all of
+    these are final. Where the folds have no labelled row, it goes on to the last round.
+    """
+    held_out_rows = np.array([fold.held_out_rows for fold in folds])
+    bests = []
+    for chosen_by in choosing_folds(len(folds)):
+        has_rows = held_out_rows[chosen_by].any()
+        bests.append(_Best(chosen_by) if has_rows else _Best([], rounds, final=True))
+    for fold in folds:
+        fold.begin(job)
+
+    # without any held-out row there is nothing to stop by
+    is_blind = not held_out_rows.any()
+    for number in range(1, rounds + 1):
+        losses = np.array([fold.boost() for fold in folds])
+        for best in bests:
+            best.see(number, losses, held_out_rows)
+        if not is_blind and all(best.final for best in bests):
+            break
+    return [best.round for best in bests]
 
 
 def _frequent(block: FeatureBlock) -> np.ndarray | None:

@@ -23,6 +23,7 @@ from plait.media.cell import Cell, Media
 from plait.modalities.base import Match
 from plait.modalities.base_media import MediaModality, recognise
 from plait.nn.batch import Layout, Values, place_within
+from plait.recipe.bounds import MAX_SECONDS, MIN_HOP, MIN_WINDOW
 from plait.recipe.registry import Options
 from plait.table.json import JSON
 from plait.table.table import Source
@@ -54,6 +55,9 @@ FLOOR = 1e-10  # lower powers are raised to this: the logarithm of zero is not f
 SILENCE = -10.0  # the logarithm of `FLOOR` to base 10
 
 
+LOUD = 8.0  # a recording of floats with a larger sample; full scale is 1
+
+
 SILENT = 1e-4  # a recording without a larger sample is silent: 80 dB below full scale
 
 
@@ -71,23 +75,31 @@ class Config(Options):
     have no effect.
     """
 
-    form: Literal["spectrogram", "wave"] = "spectrogram"
+    form: Literal["spectrogram", "wave"] = Field(
+        "spectrogram", description="what the encoder reads: a log-mel spectrogram, or the samples themselves"
+    )
     rate: int = Field(16_000, ge=1000, le=192_000, description="samples a second")
-    window: float = Field(0.025, gt=0, description="seconds of one spectrum")
-    hop: float = Field(0.01, gt=0, description="seconds from one spectrum to the next")
+    window: float = Field(0.025, ge=MIN_WINDOW, le=10, description="seconds of one spectrum")
+    hop: float = Field(0.01, ge=MIN_HOP, le=10, description="seconds from one spectrum to the next")
     bands: int = Field(64, ge=4, le=512, description="mel bands")
-    lowest: float = Field(0.0, ge=0, description="lower edge of the bands in Hz")
-    highest: float = Field(8000.0, gt=0, description="upper edge of the bands in Hz; half the rate at most")
-    seconds: float = Field(10.0, gt=0, description="length of what an encoder reads at once")
-    longest: float = Field(30.0, gt=0, description="seconds; of a longer recording only the middle is kept")
-    view: Literal["centre", "windows", "whole"] = "centre"
-    gain: float = Field(6.0, ge=0, description="largest change of the loudness in dB")
+    lowest: float = Field(0.0, ge=0, le=96000, description="lower edge of the bands in Hz")
+    highest: float = Field(
+        8000.0, gt=0, le=96000, description="upper edge of the bands in Hz; half the rate at most"
+    )
+    seconds: float = Field(10.0, gt=0, le=MAX_SECONDS, description="length of what an encoder reads at once")
+    longest: float = Field(
+        30.0, gt=0, le=MAX_SECONDS, description="seconds; of a longer recording only the middle is kept"
+    )
+    view: Literal["centre", "windows", "whole"] = Field(
+        "centre", description="what prediction reads: the middle, or all of it (see above)"
+    )
+    gain: float = Field(6.0, ge=0, le=120, description="largest change of the loudness in dB")
     noise: float = Field(
         0.0, ge=0, le=1, description="share of recordings that get white noise, 10 to 40 dB below them"
     )
-    shift: float = Field(0.1, ge=0, description="largest move in time, in seconds")
-    time_masks: int = Field(1, ge=0, description="masks of up to a tenth of the time")
-    band_masks: int = Field(1, ge=0, description="masks of up to an eighth of the bands")
+    shift: float = Field(0.1, ge=0, le=MAX_SECONDS, description="largest move in time, in seconds")
+    time_masks: int = Field(1, ge=0, le=1000, description="masks of up to a tenth of the time")
+    band_masks: int = Field(1, ge=0, le=512, description="masks of up to an eighth of the bands")
     unit: bool = Field(False, description="waves only: scale each recording to mean 0 and variance 1")
 
     @property
@@ -102,6 +114,7 @@ class Audio(MediaModality):
     """A column of audio files."""
 
     options = Config
+    suffixes = SUFFIXES
     encoder = "audio_cnn"
     is_sound = True
     ragged = True
@@ -120,7 +133,7 @@ class Audio(MediaModality):
     @classmethod
     def matches(cls, cells: pa.ChunkedArray, source: Source) -> Match | None:
         """Recognise files and bytes that have audio, but no video."""
-        return recognise(cells, source, "audio files", SUFFIXES, _is_audio)
+        return recognise(cells, source, "audio files", SUFFIXES, _kind_of, lambda kinds: kinds["audio"])
 
     def prepares(self) -> JSON:
         """Return the options and versions that a prepared recording depends on."""
@@ -144,11 +157,14 @@ class Audio(MediaModality):
         if recording is None:
             return None
 
-        notes = []
+        notes = list(recording.notes)
         if recording.seconds > config.longest + config.hop:
             notes.append(f"longer than {config.longest:g} s, of which the middle is kept")
-        if np.abs(recording.wave).max() < SILENT:
+        peak = np.abs(recording.wave).max()
+        if peak < SILENT:
             notes.append("silent")
+        elif peak > LOUD:
+            notes.append("far above full scale, as if whole numbers had been stored as floats")
 
         if config.form == "wave":
             return Cell(recording.wave.astype(np.float16), tuple(notes))
@@ -204,13 +220,12 @@ class Audio(MediaModality):
 component = Audio
 
 
-def _is_audio(media: Media) -> bool:
-    """Return whether a file has audio, and no video besides a cover image."""
+def _kind_of(media: Media) -> str:
+    """Return "audio" for a file that has audio, and no video besides a cover image; nothing for others."""
     with opened(media.content) as container:
-        if not container.streams.audio:
-            return False
         covers = av.stream.Disposition.attached_pic
-        return all(stream.disposition & covers for stream in container.streams.video)
+        has_video = any(not stream.disposition & covers for stream in container.streams.video)
+        return "audio" if container.streams.audio and not has_video else ""
 
 
 def log_mel(wave: Tensor, config: Config) -> Tensor:

@@ -10,7 +10,8 @@ import pyarrow as pa
 import torch
 
 from plait.nn.batch import Layout, Loaded, Values
-from plait.recipe.registry import Component, Registry
+from plait.recipe.registry import Component, Registry, hook
+from plait.table.conventions.base import Convention
 from plait.table.json import JSON
 from plait.table.table import Source
 
@@ -33,13 +34,14 @@ class Modality(Component, ABC):
     encoder: ClassVar[str]  # the default encoder of a column
     words: ClassVar[str] = ""  # the encoder that counts words and n-grams, if there is one
     media: ClassVar[bool] = False  # cells are files or bytes
-    tabular: ClassVar[bool] = False  # cells are plain: all such columns of a table are one block
+    plain: ClassVar[bool] = False  # all such columns of a table are one block
     is_text: ClassVar[bool] = False  # cells are texts of any length
     is_label: ClassVar[bool] = False  # cells are short names out of a few
     is_sound: ClassVar[bool] = False  # cells are recordings
     may_have_sound: ClassVar[bool] = False  # cells may have audio: an input of the modality that `is_sound`
     may_be_id: ClassVar[bool] = False  # if all cells differ, they may only name their rows
     drops_constant: ClassVar[bool] = True  # a column with one value in all rows says nothing
+    conventions: ClassVar[tuple[type[Convention], ...]] = ()  # the usual one first; any if empty
     layout: Layout
 
     @classmethod
@@ -51,6 +53,7 @@ class Modality(Component, ABC):
         """
 
     @classmethod
+    @hook
     def hears(cls, cells: pa.ChunkedArray, source: Source) -> tuple[int, int]:
         """Return how many cells of a sample have audio, and the size of the sample."""
         return 0, 0
@@ -60,6 +63,11 @@ class Modality(Component, ABC):
     def fit(cls, config: Any, cells: pa.ChunkedArray) -> Modality:
         """Fit the modality to the cells of the training rows."""
 
+    @hook
+    def unseen(self, cells: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Return the cells whose value training has not seen, where that means something."""
+        return cells.slice(0, 0)
+
     @abstractmethod
     def load(self, cells: pa.ChunkedArray, source: Source) -> Loaded:
         """Return the complete column as tensors, one entry a row.
@@ -67,6 +75,16 @@ class Modality(Component, ABC):
         A bad cell never raises: it becomes a problem, and counts as missing.
         """
 
+    @abstractmethod
+    def absent(self, rows: int) -> Loaded:
+        """Return a column without any cell, in the shape that the modality's encoder reads."""
+
+    @property
+    @abstractmethod
+    def identity(self) -> str:
+        """What decides how a cell is prepared, besides the options; empty if nothing does."""
+
+    @hook
     def transform(self, values: Values, generator: torch.Generator | None) -> Values:
         """Return a batch as the encoder takes it. Training gives a generator, by which it is augmented."""
         return values
@@ -79,6 +97,19 @@ class Modality(Component, ABC):
     @abstractmethod
     def from_state(cls, config: Any, state: JSON) -> Modality:
         """Build the fitted modality from what `state` returned."""
+
+
+class ValueModality(Modality):
+    """A modality whose cells are values that lie in the table itself: numbers, names, dates, texts."""
+
+    def absent(self, rows: int) -> Loaded:
+        """Return a column without any cell."""
+        return Loaded(self.layout.absent(rows), torch.zeros(rows, dtype=torch.bool))
+
+    @property
+    def identity(self) -> str:
+        """Nothing but the options decides how a value is prepared."""
+        return ""
 
 
 modalities = Registry[Modality]("modalities")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
@@ -13,16 +14,21 @@ import pyarrow as pa
 import torch
 
 from plait.errors import BadCell
-from plait.media.cell import Cell, Media, is_bytes, is_file
+from plait.media.cell import Cell, Media, holds_file, is_bytes, is_file, is_missing
+from plait.media.guard import guarded, without_warnings
 from plait.media.loading import load_together
 from plait.modalities.base import Match, Modality
-from plait.nn.batch import Loaded
+from plait.nn.batch import Loaded, Values
+from plait.table.conventions.base import Convention
+from plait.table.conventions.content import Content
+from plait.table.conventions.listing import Listing
+from plait.table.conventions.plain import Plain
 from plait.table.json import JSON
 from plait.table.table import Source
 from plait.table.values import is_list, is_text, items, sample
 
 # of prepared cells: raise it after a change to how they are prepared, so that cached ones are not used
-VERSION = 1
+VERSION = 2
 
 
 class MediaModality(Modality):
@@ -34,7 +40,9 @@ class MediaModality(Modality):
 
     media: ClassVar[bool] = True
     drops_constant: ClassVar[bool] = False
+    conventions: ClassVar[tuple[type[Convention], ...]] = (Plain, Listing, Content)
     ragged: ClassVar[bool]
+    suffixes: ClassVar[tuple[str, ...]]  # the ends of the names of such files
     nothing: ClassVar[str] = "nothing in it"
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -69,6 +77,17 @@ class MediaModality(Modality):
         """Prepare every cell, or read it from the cache."""
         return load_together([self], cells, [source])[0]
 
+    def absent(self, rows: int) -> Loaded:
+        """Return empty cells that share one row of memory: a table may lack a column of large images."""
+        shape = self.shape
+        length_B = None
+        if self.ragged:
+            shape = (1, *shape[1:])
+            length_B = torch.zeros(rows, dtype=torch.long)
+        one_cell = torch.zeros(1, *shape, dtype=self.dtype)
+        values = Values(one_cell.expand(rows, *shape), length_B)
+        return Loaded(values, torch.zeros(rows, dtype=torch.bool))
+
     def state(self) -> JSON:
         """Return an empty state: nothing is learned."""
         return {}
@@ -84,30 +103,35 @@ def recognise(
     source: Source,
     what: str,
     suffixes: tuple[str, ...],
-    is_one: Callable[[Media], bool],
+    kind_of: Callable[[Media], str],
+    count_matching: Callable[[Counter[str]], int],
 ) -> Match | None:
     """Return how sure it is that these cells are `what`, or None if they are something else.
 
-    The content of a sample decides: `is_one` says of one cell whether it is `what`. If the files cannot be
-    read, the ends of their names decide.
+    The content of a sample decides: `kind_of` names what one cell is, and `count_matching` says how many
+    cells of each kind are `what`. If the files cannot be read, the ends of their names decide.
     """
     if is_list(cells):
         cells = items(cells)
+    if pa.types.is_dictionary(cells.type):  # a categorical column of pandas may hold paths
+        cells = cells.cast(cells.type.value_type)
     if not _may_be_media(cells):
         return None
 
     # a column of plain texts is refused before every cell is looked for on the disk
-    sampled = sample(cells)
+    sampled = [cell for cell in sample(cells) if not is_missing(cell)]
     count = len(sampled)
     named = _count_named(sampled, suffixes)
-    if is_text(cells) and not named and not _names_a_file(sampled[:4], source):
+    if is_text(cells) and not named and not _lead_to_files(sampled, source, suffixes):
         return None
 
     # half is enough: some of the files may be damaged, or may be missing
-    matching = sum(_is(cell, source, is_one) for cell in sampled)
-    if matching >= count / 2:
+    with without_warnings():
+        kinds = Counter(_kind(cell, source, suffixes, kind_of) for cell in sampled)
+    matching = count_matching(kinds)
+    if matching and matching >= count / 2:
         return Match(1.0, f"{matching} of {count} cells looked at are {what} by their content")
-    if named >= count / 2:
+    if named and named >= count / 2:
         reason = (
             f"the file names end like those of {what}, but {count - matching} of {count} looked at cannot be "
             f"read as {what} under {source.root}"
@@ -123,18 +147,24 @@ def _may_be_media(cells: pa.ChunkedArray) -> bool:
 
 def _count_named(cells: Sequence[object], suffixes: tuple[str, ...]) -> int:
     """Count the cells that are names with one of these ends."""
-    names = [cell.lower() for cell in cells if isinstance(cell, str)]
+    names = [cell.lower().rstrip() for cell in cells if isinstance(cell, str)]
     return sum(name.endswith(suffixes) for name in names)
 
 
-def _names_a_file(cells: Sequence[str], source: Source) -> bool:
-    """Return whether one of the cells is the path of a file."""
-    return any(is_file(cell, source.root) for cell in cells)
+def _lead_to_files(cells: Sequence[str], source: Source, suffixes: tuple[str, ...]) -> bool:
+    """Return whether one of the first cells is the path of a file, or holds one.
+
+    Names may lack their endings if most of them differ: a few words may also name files by accident.
+    """
+    if len(set(cells)) <= len(cells) / 2:
+        suffixes = ()
+    return any(holds_file(cell) or is_file(cell, source.root, suffixes) for cell in cells[:4])
 
 
-def _is(cell: object, source: Source, is_one: Callable[[Media], bool]) -> bool:
-    """Return whether `is_one` holds for a cell; a cell that cannot be read does not count."""
+def _kind(cell: object, source: Source, suffixes: tuple[str, ...], kind_of: Callable[[Media], str]) -> str:
+    """Return what a cell is; nothing for a cell that cannot be read."""
     try:
-        return is_one(Media(cell, source.root))
+        with guarded("cannot be read"):
+            return kind_of(Media(cell, source.root, suffixes=suffixes))
     except BadCell:
-        return False
+        return ""

@@ -8,9 +8,13 @@ import pyarrow.compute as pc
 import torch
 from pydantic import Field
 
-from plait.modalities.base import Match, Modality
+from plait.errors import count
+from plait.modalities.base import Match, ValueModality
 from plait.nn.batch import Layout, Loaded, Values
+from plait.recipe.bounds import MAX_IDS, MAX_INT32
 from plait.recipe.registry import Options
+from plait.table.conventions.plain import Plain, as_texts
+from plait.table.conventions.truth import Truth
 from plait.table.json import JSON, read_as
 from plait.table.table import Source
 from plait.table.values import distinct, is_text, words_a_cell
@@ -21,11 +25,21 @@ class Config(Options):
     unseen.
     """
 
-    max_values: int = Field(1000, ge=1)
-    min_count: int = Field(1, ge=1)
+    max_values: int = Field(
+        1000,
+        ge=1,
+        le=MAX_IDS,
+        description="values that have a vector of their own, at most; the rarest share one",
+    )
+    min_count: int = Field(
+        1,
+        ge=1,
+        le=MAX_INT32,
+        description="times that a value must be seen in training to have a vector of its own",
+    )
 
 
-class Category(Modality):
+class Category(ValueModality):
     """A column of categories.
 
     A value that training did not see is not missing: it has an index of its own, 0. The encoder learns to
@@ -34,9 +48,10 @@ class Category(Modality):
 
     options = Config
     encoder = "tabular"
-    tabular = True
+    plain = True
     is_label = True
     may_be_id = True
+    conventions = (Plain, Truth)
 
     def __init__(self, config: Config, values: list[str]) -> None:
         self.config, self.values = config, values
@@ -44,19 +59,19 @@ class Category(Modality):
 
     @classmethod
     def matches(cls, cells: pa.ChunkedArray, source: Source) -> Match | None:
-        """Recognise booleans, dictionaries, and strings that repeat."""
-        kind = cells.type
-        if pa.types.is_boolean(kind) or pa.types.is_dictionary(kind):
-            return Match(1.0, f"{distinct(_strings(cells)):,} different values")
+        """Recognise truth values, and strings that repeat."""
+        if pa.types.is_boolean(cells.type):
+            return Match(1.0, count(distinct(cells), "different value"))
         if not is_text(cells):
             return None
         different, words = distinct(cells), words_a_cell(cells)
+        counts = f"{count(different, 'different value')} in {count(len(cells), 'cell')}"
         repeated = different <= max(20, len(cells) ** 0.5) and different <= len(cells) / 2
         if repeated:
-            return Match(0.7, f"{different:,} different values in {len(cells):,} cells")
+            return Match(0.7, counts)
         # names of two words or more share words with other names: they are texts
         if words < 2 and different <= len(cells) / 2:
-            return Match(0.5, f"short strings, {different:,} different values in {len(cells):,} cells")
+            return Match(0.5, f"short strings, {counts}")
         return None
 
     @classmethod
@@ -65,6 +80,11 @@ class Category(Modality):
         counts = pc.value_counts(_strings(cells.drop_null())).to_pylist()
         frequent = [(-c["counts"], c["values"]) for c in counts if c["counts"] >= config.min_count]
         return cls(config, [value for _, value in sorted(frequent)[: config.max_values]])
+
+    def unseen(self, cells: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Return the cells whose value has no index of its own."""
+        values = _strings(cells.drop_null())
+        return values.filter(pc.invert(pc.is_in(values, pa.array(self.values, pa.string()))))
 
     def load(self, cells: pa.ChunkedArray, source: Source) -> Loaded:
         """Return the index of each cell's value, int64 (B,)."""
@@ -95,9 +115,5 @@ component = Category
 
 
 def _strings(cells: pa.ChunkedArray) -> pa.ChunkedArray:
-    if pa.types.is_dictionary(cells.type):
-        cells = pc.cast(cells, cells.type.value_type)
-    if pa.types.is_floating(cells.type) and pc.all(pc.equal(pc.round(cells), cells)).as_py():
-        # integers become floats in a frame with missing cells: 3.0 is 3
-        cells = pc.cast(cells, pa.int64())
-    return cells if pa.types.is_string(cells.type) else pc.cast(cells, pa.string())
+    """Return cells as strings without spaces at their ends: "red " is red."""
+    return pc.utf8_trim_whitespace(as_texts(cells))

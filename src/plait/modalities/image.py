@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import io
-import warnings
+from collections import Counter
 
-import numpy as np
 import PIL
 import pyarrow as pa
 import simplejpeg
 import torch
-from PIL import Image as Pillow
-from PIL import ImageOps, UnidentifiedImageError
 
-from plait.errors import BadCell
 from plait.media.cell import Cell, Media
-from plait.media.image import MAX_PIXELS, Framing, augment, fitted, normalise, rgb, square, to_float
+from plait.media.image import Framing, augment, normalise, to_float
+from plait.media.kinds import are_videos, image_kind
+from plait.media.still import decode
 from plait.modalities.base import Match
 from plait.modalities.base_media import MediaModality, recognise
 from plait.nn.batch import Layout, Values
@@ -35,14 +32,11 @@ SUFFIXES = (
     ".pgm",
     ".ico",
     ".avif",
+    ".heic",
+    ".heif",
+    ".jp2",
+    ".mpo",
 )
-
-
-ORIENTATION = 274  # the EXIF tag
-
-
-# how a JPEG file begins, and how EXIF data in it does
-JPEG, EXIF = b"\xff\xd8", b"Exif\0\0"
 
 
 class Config(Framing):
@@ -54,9 +48,10 @@ class Config(Framing):
 
 
 class Image(MediaModality):
-    """A column of images; of an animated image only the first frame is used."""
+    """A column of images; of an animated image only the first frame is used, with a note."""
 
     options = Config
+    suffixes = SUFFIXES
     encoder = "vgg"
     ragged = False
 
@@ -69,7 +64,7 @@ class Image(MediaModality):
     @classmethod
     def matches(cls, cells: pa.ChunkedArray, source: Source) -> Match | None:
         """Recognise image files, and bytes that hold images."""
-        return recognise(cells, source, "images", SUFFIXES, _is_still)
+        return recognise(cells, source, "images", SUFFIXES, image_kind, _count_images)
 
     def prepares(self) -> JSON:
         """Return the options and versions that a prepared image depends on."""
@@ -77,11 +72,8 @@ class Image(MediaModality):
 
     def prepare(self, media: Media) -> Cell:
         """Return an image as bytes (size, size, 3). Raises `BadCell`."""
-        pixels = decode(media.data, self.config)
-
-        # such an image can be read but says nothing: the user is told
-        is_plain = (pixels == pixels[0, 0]).all()
-        return Cell(pixels, ("of one colour only",) if is_plain else ())
+        still = decode(media.content, self.config)
+        return Cell(still.pixels, still.notes)
 
     def transform(self, values: Values, generator: torch.Generator | None) -> Values:
         """Return images as normalised floats (B, 3, H, W), augmented in training."""
@@ -94,78 +86,6 @@ class Image(MediaModality):
 component = Image
 
 
-def _is_still(media: Media) -> bool:
-    """Return whether a cell is an image that is not animated; animated images are videos."""
-    return getattr(_open(media.data), "n_frames", 1) == 1
-
-
-def _open(data: bytes) -> Pillow.Image:
-    """Open an image file without decoding it. Raises `BadCell` if it is none, or absurdly large."""
-    try:
-        # Pillow warns of large images; those above its limit are refused below
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image = Pillow.open(io.BytesIO(data))
-    except UnidentifiedImageError:
-        raise BadCell(f"not an image (it begins with {data[:8]!r})") from None
-    except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError) as error:
-        raise BadCell(f"not an image that can be read: {error}") from None
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise BadCell(f"absurd size: {width} x {height} pixels, more than {MAX_PIXELS:,} in all")
-    return image
-
-
-def decode(data: bytes, config: Framing) -> np.ndarray:
-    """Decode an image file to RGB, bytes (size, size, 3). Raises `BadCell` if it is broken or cut short.
-
-    A JPEG is decoded at the smallest of its eight scales that is large enough. Pixels then differ by 1 to 2
-    of 255 from those of a full decoding, the same in training and in use.
-    """
-    try:
-        pixels = _decode_jpeg(data, config) if data.startswith(JPEG) else None
-        if pixels is None:
-            pixels = _decode_any(data, config)
-        return square(pixels, config)
-    except (OSError, ValueError, SyntaxError, IndexError, EOFError) as error:
-        raise BadCell(f"broken or cut short: {str(error) or type(error).__name__}") from None
-
-
-def _decode_jpeg(data: bytes, config: Framing) -> np.ndarray | None:
-    """Decode a colour or grey JPEG at a small scale.
-
-    Returns None for what Pillow should open: CMYK, or a file that is no JPEG after all.
-    """
-    try:
-        height, width, space, _ = simplejpeg.decode_jpeg_header(data)
-    except ValueError:
-        return None
-    if space not in ("YCbCr", "RGB", "Gray") or width * height > MAX_PIXELS:
-        return None
-
-    # The decoder picks the smallest of its scales that has at least these sides. Its fast arithmetic differs
-    # by less than the scales do.
-    min_width, min_height = fitted((width, height), config)
-    pixels = simplejpeg.decode_jpeg(
-        data,
-        "RGB",
-        fastdct=True,
-        fastupsample=True,
-        min_height=min(min_height, height),
-        min_width=min(min_width, width),
-    )
-
-    # EXIF data, which may say that the image lies on its side, stands at the beginning
-    if EXIF not in data[:65_536]:
-        return pixels
-    image = Pillow.fromarray(pixels)
-    image.getexif()[ORIENTATION] = _open(data).getexif().get(ORIENTATION, 1)
-    return np.asarray(ImageOps.exif_transpose(image))
-
-
-def _decode_any(data: bytes, config: Framing) -> np.ndarray:
-    """Decode any image that Pillow reads to RGB, upright, bytes (H, W, 3)."""
-    image = _open(data)
-    image.load()
-    upright = ImageOps.exif_transpose(image)
-    return np.asarray(rgb(upright, config.background))
+def _count_images(kinds: Counter[str]) -> int:
+    """Count images of each kind. Animated ones are images too, unless nearly all of them are animated."""
+    return kinds["image"] + (0 if are_videos(kinds) else kinds["animation"])

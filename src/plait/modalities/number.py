@@ -6,16 +6,18 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from pydantic import Field
 
-from plait.modalities.base import Match, Modality
+from plait.modalities.base import Match, ValueModality
 from plait.nn.batch import Layout, Loaded, Values
 from plait.recipe.registry import Options
+from plait.table.conventions.clock import Clock
+from plait.table.conventions.number import Number as NumberConvention
 from plait.table.json import JSON, read_as
-from plait.table.problems import Problem
 from plait.table.table import Source
-from plait.table.values import MOST, distinct, is_text, numbers, share_of_numbers
+from plait.table.values import distinct
 
 
 class Config(Options):
@@ -23,23 +25,30 @@ class Config(Options):
     number. For learned periodic embeddings see the option `periodic` of the encoder `tabular`.
     """
 
-    embedding: Literal["quantile", "none"] = "quantile"
-    bins: int = Field(16, ge=2, le=256)
+    embedding: Literal["quantile", "none"] = Field(
+        "quantile", description="add a piecewise-linear encoding to the scaled number, or nothing"
+    )
+    bins: int = Field(
+        16,
+        ge=2,
+        le=256,
+        description="intervals of the piecewise-linear encoding, with as many training rows in each",
+    )
 
 
-class Number(Modality):
+class Number(ValueModality):
     """A column of numbers, scaled to (x - median) / spread.
 
     They are then bounded to (-3, 3) by x / sqrt(1 + (x/3)^2), as in RealMLP (Holzmueller et al. 2024): an
     outlier does not dominate the other values. The spread is the interquartile range as a standard deviation;
-    if that is zero, the standard deviation; if that is zero too, 1. NaN is missing. An infinity, or a string
-    that is no number, is a problem and missing.
+    if that is zero, the standard deviation; if that is zero too, 1.
     """
 
     options = Config
     encoder = "tabular"
-    tabular = True
+    plain = True
     may_be_id = True
+    conventions = (NumberConvention, Clock)
 
     def __init__(self, config: Config, median: float, spread: float, edges: list[float]) -> None:
         self.config, self.median, self.spread, self.edges = config, median, spread, edges
@@ -47,20 +56,16 @@ class Number(Modality):
 
     @classmethod
     def matches(cls, cells: pa.ChunkedArray, source: Source) -> Match | None:
-        """Recognise numbers, and strings that are nearly all numbers."""
+        """Recognise numbers."""
         kind = cells.type
-        if pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind):
+        if pa.types.is_floating(kind) or pa.types.is_integer(kind):
             return Match(0.7, f"numbers, {distinct(cells):,} different")
-        if is_text(cells):
-            share = share_of_numbers(cells)
-            if share >= MOST:  # below this, `fit` refuses a column of numbers
-                return Match(0.6, f"strings of which {share:.0%} are numbers")
         return None
 
     @classmethod
     def fit(cls, config: Config, cells: pa.ChunkedArray) -> Number:
         """Learn median, spread and quantiles of the training rows."""
-        x, _ = numbers(cells)
+        x = _numbers(cells)
         x = x[np.isfinite(x)]
         if not len(x):
             return cls(config, 0.0, 1.0, [])
@@ -75,20 +80,17 @@ class Number(Modality):
 
     def load(self, cells: pa.ChunkedArray, source: Source) -> Loaded:
         """Return the scaled number and its encoding over bins, float32 (B, 1 + bins)."""
-        x, bad = numbers(cells)
-        problems = []
-        for row, cell in bad:
-            problems.append(Problem(row, source.column, "", f"not a finite number: {str(cell)[:40]!r}"))
         source.progress(len(cells))
+        x = _numbers(cells)
         present = np.isfinite(x)
         x = np.where(present, x, self.median)
         scaled = (x - self.median) / self.spread
-        bounded = scaled / np.sqrt(1 + (scaled / 3) ** 2)
+        bounded = scaled / np.hypot(1, scaled / 3)  # the square of a huge number would overflow
         columns = [bounded[:, None]]
         if self.edges:
             columns.append(piecewise_linear(x, np.array(self.edges)))
         features = np.concatenate(columns, 1).astype(np.float32)
-        return Loaded(Values(torch.from_numpy(features)), torch.from_numpy(present), problems)
+        return Loaded(Values(torch.from_numpy(features)), torch.from_numpy(present))
 
     def state(self) -> JSON:
         """Return what `fit` has learned, as JSON."""
@@ -102,6 +104,11 @@ class Number(Modality):
 
 
 component = Number
+
+
+def _numbers(cells: pa.ChunkedArray) -> np.ndarray:
+    """Return cells as float64 (B,), NaN where one is missing."""
+    return pc.cast(cells, pa.float64(), safe=False).to_numpy(zero_copy_only=False).astype(np.float64)
 
 
 def piecewise_linear(x_B: np.ndarray, edges: np.ndarray) -> np.ndarray:

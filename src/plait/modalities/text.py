@@ -17,11 +17,13 @@ import torch
 from pydantic import Field
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from plait.errors import RecipeError
-from plait.modalities.base import Match, Modality
+from plait.errors import RecipeError, count
+from plait.modalities.base import Match, ValueModality
 from plait.nn.batch import Layout, Loaded, Values
 from plait.pretrained import files
+from plait.recipe.bounds import MAX_IDS, MAX_TOKENS
 from plait.recipe.registry import Options
+from plait.table.conventions.plain import Plain
 from plait.table.json import JSON
 from plait.table.table import Source
 from plait.table.values import distinct, is_text, sample, words_a_cell
@@ -43,9 +45,15 @@ class Config(Options):
     fastText does (Bojanowski et al. 2017). `pretrained` uses the tokenizer of a pretrained model.
     """
 
-    vocabulary: int = Field(10_000, ge=300, description="number of ids, with those of padding and unknown")
-    max_tokens: int = Field(128, ge=1, description="longer texts are cut after so many tokens or n-grams")
-    split: Literal["subword", "word", "character", "ngrams", "pretrained"] = "subword"
+    vocabulary: int = Field(
+        10000, ge=300, le=MAX_IDS, description="number of ids, with those of padding and unknown"
+    )
+    max_tokens: int = Field(
+        128, ge=1, le=MAX_TOKENS, description="longer texts are cut after so many tokens or n-grams"
+    )
+    split: Literal["subword", "word", "character", "ngrams", "pretrained"] = Field(
+        "subword", description="what a text is cut into (see above)"
+    )
     tokenizer: str = Field(
         "", description="pretrained: the model's folder, its Hugging Face name, or the name of a package"
     )
@@ -57,7 +65,7 @@ class Config(Options):
     drop: float = Field(0.0, ge=0, lt=1, description="share of tokens made unknown at random in training")
 
 
-class Text(Modality):
+class Text(ValueModality):
     """A column of texts in any language."""
 
     options = Config
@@ -65,6 +73,7 @@ class Text(Modality):
     words = "bag"
     is_text = True
     may_be_id = True
+    conventions = (Plain,)
 
     def __init__(self, config: Config, tokenizer: Tokenizer | None) -> None:
         self.config = config
@@ -87,11 +96,11 @@ class Text(Modality):
         words = words_a_cell(cells)
         different = distinct(cells)
         if words >= 3 and (different > 20 or different > len(cells) / 2):
-            return Match(0.8, f"{words:.0f} words a cell on average, {different:,} different texts")
+            return Match(0.8, f"{words:.0f} words a cell on average, {count(different, 'different text')}")
 
         sampled = "".join(sample(cells))
         if any(character.isalpha() for character in sampled):
-            texts = f"{different:,} different texts in {len(cells):,} cells"
+            texts = f"{count(different, 'different text')} in {count(len(cells), 'cell')}"
             return Match(0.4, f"{words:.1f} words a cell on average, {texts}")
         return Match(0.1, "strings")
 

@@ -8,14 +8,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from pydantic import Field
 
-from plait.modalities.base import Match, Modality
+from plait.modalities.base import Match, ValueModality
 from plait.nn.batch import Layout, Loaded, Values
 from plait.recipe.registry import Options
+from plait.table.conventions.listing import Listing
+from plait.table.conventions.plain import Plain
 from plait.table.json import JSON, read_as
 from plait.table.problems import Problem
 from plait.table.table import Source
 from plait.table.values import sample
+
+# Entries of a larger size, scaled or not, are taken for damaged: in 32 bits, networks square what they read.
+LARGEST = 1e15
 
 
 class Config(Options):
@@ -23,18 +29,22 @@ class Config(Options):
     change nothing (`none`).
     """
 
-    scaling: Literal["standardise", "unit", "none"] = "standardise"
+    scaling: Literal["standardise", "unit", "none"] = Field(
+        "standardise", description="what is done to the entries of a vector (see above)"
+    )
 
 
-class Vector(Modality):
+class Vector(ValueModality):
     """A column of equally long lists of numbers.
 
-    A vector of another length, or with an entry that is not finite, is a problem and missing.
+    A vector of another length, or with an entry that is not finite or beyond `LARGEST`, is a problem and
+    missing.
     """
 
     options = Config
     encoder = "tabular"
     drops_constant = False
+    conventions = (Listing, Plain)
 
     def __init__(self, config: Config, mean: list[float], std: list[float]) -> None:
         self.config, self.mean, self.std = config, mean, std
@@ -70,6 +80,11 @@ class Vector(Modality):
             x = (x - self.mean) / self.std
         elif self.config.scaling == "unit":
             x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+        too_large = good & (np.abs(x) > LARGEST).any(1)
+        bad += [
+            (row, "one that is far beyond those of training") for row in np.flatnonzero(too_large).tolist()
+        ]
+        good &= ~too_large
         x = np.where(good[:, None], x, 0).astype(np.float32)
         problems = []
         for row, content in bad:
@@ -112,9 +127,11 @@ def _matrix(cells: pa.ChunkedArray, length: int) -> tuple[np.ndarray, np.ndarray
     if fits.any():
         numbers = pc.cast(pc.list_flatten(cells.filter(pa.array(fits))), pa.float64())
         x[fits] = numbers.to_numpy(zero_copy_only=False).reshape(-1, length)
-    good = fits & np.isfinite(x).all(1)
+    good = fits & (np.abs(x) <= LARGEST).all(1)
     bad = []
     for row in np.flatnonzero((lengths >= 0) & ~good).tolist():
-        content = "one that is not finite" if fits[row] else f"{lengths[row]}"
+        content = f"{lengths[row]}"
+        if fits[row]:
+            content = "one that is too large" if np.isfinite(x[row]).all() else "one that is not finite"
         bad.append((row, content))
     return x, good, bad

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import av
 import PIL
 import pyarrow as pa
@@ -9,8 +11,10 @@ import torch
 from pydantic import Field
 
 from plait.errors import BadCell
-from plait.media.cell import Cell, Media
+from plait.media.cell import Cell, Media, is_missing
+from plait.media.guard import guarded
 from plait.media.image import Framing, augment, normalise, to_float
+from plait.media.kinds import are_videos, image_or_video
 from plait.modalities.base import Match
 from plait.modalities.base_media import MediaModality, recognise
 from plait.nn.batch import Layout, Values
@@ -58,6 +62,7 @@ class Video(MediaModality):
     """A column of videos."""
 
     options = Config
+    suffixes = SUFFIXES
     encoder = "conv3d"
     may_have_sound = True
     ragged = True
@@ -71,14 +76,14 @@ class Video(MediaModality):
     @classmethod
     def matches(cls, cells: pa.ChunkedArray, source: Source) -> Match | None:
         """Recognise video files, animated images, and bytes that hold them."""
-        return recognise(cells, source, "videos", SUFFIXES, _moves)
+        return recognise(cells, source, "videos", SUFFIXES, image_or_video, _count_videos)
 
     @classmethod
     def hears(cls, cells: pa.ChunkedArray, source: Source) -> tuple[int, int]:
         """Return how many cells of a sample have audio, and the size of the sample."""
         if is_list(cells):
             cells = items(cells)
-        sampled = sample(cells)
+        sampled = [cell for cell in sample(cells) if not is_missing(cell)]
         with_audio = sum(_has_audio(cell, source) for cell in sampled)
         return with_audio, len(sampled)
 
@@ -116,13 +121,15 @@ class Video(MediaModality):
 component = Video
 
 
-def _moves(media: Media) -> bool:
-    return media.video.moves
+def _count_videos(kinds: Counter[str]) -> int:
+    """Count videos of each kind; animated images only if nearly all images are animated."""
+    return kinds["video"] + (kinds["animation"] if are_videos(kinds) else 0)
 
 
 def _has_audio(cell: object, source: Source) -> bool:
     """Return whether a cell is a video with audio; a cell that cannot be read has none."""
     try:
-        return Media(cell, source.root).video.has_audio
+        with guarded("cannot be read"):
+            return Media(cell, source.root, suffixes=SUFFIXES).video.has_audio
     except BadCell:
         return False

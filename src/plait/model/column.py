@@ -1,6 +1,7 @@
 """Encode one column.
 
-Shape letters: B rows, N media of all rows (where cells are lists), K media of one row, L tokens, D width.
+Shape letters: B rows, P rows that have a cell, N media of all rows (where cells are lists), K media of one
+row, L tokens, D width.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ from plait.encoders.base import Encoder, FrozenEncoder
 from plait.encoders.base import encoders as encoder_registry
 from plait.errors import RecipeError
 from plait.modalities.base import Modality
-from plait.model.stand_in import StandIn, Start
+from plait.model.stand_in import StandIn, start_of
 from plait.nn.batch import Tokens, Values, place_within
 from plait.nn.layers import SetAttention, steps_mask
-from plait.nn.summaries import WORDS, Statistics
+from plait.nn.summaries import Statistics
 from plait.recipe.registry import Choice
 
 
 class ColumnEncoder(nn.Module):
-    """The encoder of one column. It runs on the rows that have a cell; the others get stand-in tokens.
+    """The encoder of one column. Rows without a cell get stand-in tokens.
 
     Where cells are lists of media (`several`), attention makes one token of each row's set. With
     `statistics`, the statistics of the cell are appended to each of its tokens.
@@ -47,12 +48,7 @@ class ColumnEncoder(nn.Module):
             self.width += statistics.width
         self.attention = SetAttention(self.width) if several else None
 
-        start: Start = "learned"
-        if missing == "zero":
-            start = "zero"
-        elif self.fixed == 0:
-            start = "fixed"
-        self.stand_in = StandIn(1, self.width, start)
+        self.stand_in = StandIn(1, self.width, start_of(missing, is_frozen=self.fixed == 0))
 
     @property
     def fixed(self) -> int | None:
@@ -87,43 +83,24 @@ class ColumnEncoder(nn.Module):
         return {column: Tokens(x_BLD, mask_BL)}
 
     def encode(self, values: Values, present_B: Tensor) -> Tokens:
-        """Encode the cells that are present.
+        """Encode the cells of some rows.
 
-        In the other rows, tokens are arbitrary and masks are False.
+        In rows without a cell, tokens are arbitrary and masks are False. So absent cells may be left out of
+        `values` (see `Values.packed`).
         """
-        if self._encodes_every_row(values, present_B):
-            tokens = self._encode(values)
-            mask_BL = tokens.mask_BL & present_B[:, None]
-            return Tokens(tokens.x_BLD, mask_BL)
-
         # Without any cell there is nothing to encode: each row has one token, which its mask hides.
-        rows = present_B.nonzero()[:, 0]
-        if not len(rows):
+        if not len(values):
             x_B1D = torch.zeros(len(present_B), 1, self.width, device=present_B.device)
-            mask_B1 = torch.zeros_like(present_B)[:, None]
-            return Tokens(x_B1D, mask_B1)
+            return Tokens(x_B1D, torch.zeros_like(present_B)[:, None])
 
-        # Put the tokens of the rows with a cell back into their places among all rows.
-        tokens = self._encode(values.take(rows))
-        length = tokens.x_BLD.shape[1]
-        x_BLD = tokens.x_BLD.new_zeros(len(present_B), length, self.width)
-        mask_BL = tokens.mask_BL.new_zeros(len(present_B), length)
-        x_BLD = x_BLD.index_copy(0, rows, tokens.x_BLD)
-        mask_BL = mask_BL.index_copy(0, rows, tokens.mask_BL)
-        return Tokens(x_BLD, mask_BL)
-
-    @staticmethod
-    def _encodes_every_row(values: Values, present_B: Tensor) -> bool:
-        """Return whether absent cells are encoded like the others, and masked afterwards."""
-        if torch.compiler.is_exporting():
-            return True  # the shapes of an exported graph must not depend on `present_B`
-        if values.encoded and values.count_B is None:
-            return True  # after a frozen encoder, selecting rows costs more than it saves
-        return bool(present_B.all())
+        tokens = self._encode(values)
+        if values.row_P is not None:
+            tokens = _in_rows(tokens, values.row_P, len(present_B))
+        return Tokens(tokens.x_BLD, tokens.mask_BL & present_B[:, None])
 
     def _encode(self, values: Values) -> Tokens:
         """Encode all of these cells, then add statistics, then join the media of a row."""
-        tokens: Tokens = self.encoder(replace(values, count_B=None))
+        tokens: Tokens = self.encoder(replace(values, count_B=None, row_P=None))
         if self.statistics is not None:
             tokens = _append_statistics(tokens, self.statistics(values))
 
@@ -132,6 +109,16 @@ class ColumnEncoder(nn.Module):
         if values.count_B is not None:
             return _side_by_side(tokens, values.count_B)
         return tokens
+
+
+def _in_rows(tokens: Tokens, row_P: Tensor, rows: int) -> Tokens:
+    """Put tokens into their places among all rows."""
+    length, width = tokens.x_BLD.shape[1:]
+    x_BLD = tokens.x_BLD.new_zeros(rows, length, width)
+    mask_BL = tokens.mask_BL.new_zeros(rows, length)
+    x_BLD = x_BLD.index_copy(0, row_P, tokens.x_BLD)
+    mask_BL = mask_BL.index_copy(0, row_P, tokens.mask_BL)
+    return Tokens(x_BLD, mask_BL)
 
 
 def _append_statistics(tokens: Tokens, numbers_BD: Tensor) -> Tokens:
@@ -199,8 +186,7 @@ def columns_with_statistics(preprocessing: Preprocessing, encoders: Mapping[str,
             if encoders[column].pretrained or column in preprocessing.several:
                 continue
             layout = preprocessing.inputs[column].layout
-            is_text = layout.kind in WORDS
-            if Statistics.known_for(layout) and (is_text or pretrained_count < 2):
+            if Statistics.known_for(layout) and (layout.is_text or pretrained_count < 2):
                 columns.add(column)
     return columns
 

@@ -1,4 +1,4 @@
-"""Fuse columns: one vector from all of them, and one from each block alone.
+"""Fuse columns: one vector from all of them, and one from each block.
 
 Shape letters: B rows, M columns of a block, D width.
 """
@@ -18,7 +18,7 @@ TABLE = "table"  # the block of all plain columns, unless a column has this name
 
 
 def blocks_of(columns: Sequence[str], plain: Collection[str]) -> dict[str, list[str]]:
-    """Return the columns of each block: each media column is one, all plain columns together are another.
+    """Return the columns of each block: all plain columns together are one, each other column is another.
 
     A block of one column has that column's name.
     """

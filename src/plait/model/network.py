@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Protocol, cast
 
 import torch
@@ -15,13 +16,14 @@ from plait.encoders.base import Encoder, FrozenEncoder
 from plait.fusion.base import fusions
 from plait.model.column import ColumnEncoder, build_encoder, columns_with_statistics
 from plait.model.fused import Fuser, blocks_of
+from plait.model.memory import check_memory
 from plait.model.stand_in import StandIn
 from plait.model.table_columns import TableColumns, together
 from plait.nn.batch import Batch, Encoded, Fused, Masks, Tokens, Values, select
 from plait.nn.layers import module_key
 from plait.nn.summaries import Statistics
 from plait.tasks.base import Task, Widths
-from plait.tasks.base_comparison import Comparison
+from plait.tasks.base_comparison import Comparison, comparisons
 from plait.tasks.base_prediction import Prediction
 
 
@@ -45,8 +47,8 @@ class ColumnGroup(Protocol):
 class MultimodalModel(nn.Module):
     """Encoders by column, fusers by the columns that they read, tasks by target.
 
-    Validation, prediction and export call `forward`. Training and the evaluation of subsets of the
-    columns compose the same three steps: a subset is `answer(fuse(keep(encoded, columns)), ...)`.
+    Validation, prediction and export call `forward`. Training, embeddings and the evaluation of subsets
+    of the columns compose the same steps: a subset is `answer(fuse(keep(encoded, columns)), ...)`.
     """
 
     def __init__(
@@ -77,15 +79,17 @@ class MultimodalModel(nn.Module):
         # Targets that read the same columns share a fuser.
         self.fuser_of: dict[str, str] = {}
         for target, task in tasks.items():
-            if isinstance(task, Prediction):
+            if task.fuses:
                 self.fuser_of[target] = _fuser_key(task.read(columns))
 
     @classmethod
     def build(cls, plan: Plan, preprocessing: Preprocessing, training: bool = True) -> MultimodalModel:
         """Build the network of a plan. With `training`, load the weights that training starts from.
 
-        Raises `RecipeError` if components do not fit each other.
+        Raises `RecipeError` if components do not fit each other, or if the network does not fit the machine.
         """
+        if training:
+            check_memory(plan, lambda: cls.build(plan, preprocessing, training=False).parts(plan))
         encoders: dict[str, Encoder] = {}
         for column, modality in preprocessing.inputs.items():
             encoders[column] = build_encoder(modality, plan.columns[column].encoder, column)
@@ -114,6 +118,17 @@ class MultimodalModel(nn.Module):
         encoded = self.encode(batch)
         fused = self.fuse(encoded)
         return self.answer(fused, encoded)
+
+    def packed(self, batch: Batch) -> Batch:
+        """Leave out absent cells, so that encoders run on present ones only. Call it before `encode`.
+
+        It saves time, and changes no answer. It looks at the batch's masks, and therefore is no part of
+        `forward`, which can be exported.
+        """
+        values = dict(batch.values)
+        for column in self.separate_columns:
+            values[column] = values[column].packed(batch.present[column])
+        return replace(batch, values=values)
 
     def encode(self, batch: Batch) -> Encoded:
         """Encode each column, with a stand-in token wherever a row lacks its cell."""
@@ -160,13 +175,27 @@ class MultimodalModel(nn.Module):
             groups.append(cast(ColumnEncoder, encoder))
         return groups
 
+    def parts(self, plan: Plan) -> dict[str, nn.Module]:
+        """Return the parts of the network, by what users call them in messages."""
+        parts: dict[str, nn.Module] = {}
+        for column in self.separate_columns:
+            encoder = plan.columns[column].encoder.name
+            parts[f"the encoder '{encoder}' of column '{column}'"] = self.encoder(column)
+        if self.table_columns is not None:
+            names = ", ".join(self.table_columns.columns[:5])
+            parts[f"the encoder of the plain columns ({names})"] = self.table_columns
+        parts[f"the fusion '{plan.fusion.name}'"] = self.fusers
+        for target in self.targets:
+            parts[f"the {plan.tasks[target].name} of '{target}'"] = self.task(target)
+        return parts
+
     def encoder(self, column: str) -> ColumnEncoder:
-        """Return the encoder of one of the columns in `encoded_alone`."""
+        """Return the encoder of one of the columns in `separate_columns`."""
         return cast(ColumnEncoder, self.encoders[module_key(column)])
 
     @property
-    def encoded_alone(self) -> list[str]:
-        """The columns that no other column shares an encoder with."""
+    def separate_columns(self) -> list[str]:
+        """The columns that have an encoder each. The others share one."""
         return [column for column in self.columns if module_key(column) in self.encoders]
 
     def task(self, target: str) -> Task:
@@ -178,9 +207,19 @@ class MultimodalModel(nn.Module):
         return cast(Prediction, self.task(target))
 
     @property
-    def comparisons(self) -> list[str]:
-        """The targets whose losses compare all rows of a batch with each other."""
-        return [target for target in self.targets if isinstance(self.task(target), Comparison)]
+    def tasks_by_target(self) -> dict[str, Task]:
+        """The task of each target, with its trained head."""
+        return {target: self.task(target) for target in self.targets}
+
+    @property
+    def comparisons(self) -> dict[str, Comparison]:
+        """The tasks whose losses compare all rows of a batch with each other, by target."""
+        return comparisons(self.tasks_by_target)
+
+    @property
+    def late_fused(self) -> list[str]:
+        """The targets whose answers are mixed with late fusion."""
+        return [target for target in self.fuser_of if self.prediction(target).late_fusion is not None]
 
     def fuser(self, target: str) -> Fuser:
         """Return the fuser that makes the vectors of a target of a `Prediction`."""
@@ -231,13 +270,13 @@ def _fusers(
 ) -> dict[tuple[str, ...], Fuser]:
     """Build one fuser for each set of columns that a `Prediction` reads."""
     fusion_class, config = fusions.choose(plan.fusion)
-    plain = {column for column, modality in preprocessing.inputs.items() if modality.tabular}
+    plain = {column for column, modality in preprocessing.inputs.items() if modality.plain}
     has_unimodal_heads = plan.model.unimodal_weight > 0
 
     fusers: dict[tuple[str, ...], Fuser] = {}
     for task in tasks.values():
         columns = task.read(widths)
-        if not isinstance(task, Prediction) or columns in fusers:
+        if not task.fuses or columns in fusers:
             continue
         read_widths = select(widths, columns)
         fusion = fusion_class.build(config, read_widths)

@@ -17,6 +17,13 @@ from torch import Tensor, nn
 Start = Literal["learned", "fixed", "zero"]
 
 
+def start_of(missing: str, is_frozen: bool = False) -> Start:
+    """Return how the missing token begins: by the recipe's `missing`, and the columns' encoder."""
+    if missing == "zero":
+        return "zero"
+    return "fixed" if is_frozen else "learned"
+
+
 class StandIn(nn.Module):
     """The missing token and the empty token of one column, or of several columns of one width.
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from plait.data.preprocessing import Preprocessing
 from plait.encoders.base import Encoder, PlainEncoder
-from plait.model.stand_in import StandIn, Start
+from plait.model.stand_in import StandIn, start_of
 from plait.nn.batch import Tokens, Values
 
 
@@ -43,7 +43,7 @@ def _stackable(preprocessing: Preprocessing, encoders: Mapping[str, Encoder]) ->
     """Return the encoders of plain columns that can be stacked. A list of cells needs its own attention."""
     stackable = {}
     for column, encoder in encoders.items():
-        is_plain = preprocessing.inputs[column].tabular and column not in preprocessing.several
+        is_plain = preprocessing.inputs[column].plain and column not in preprocessing.several
         if is_plain and isinstance(encoder, PlainEncoder) and encoder.can_be_stacked:
             stackable[column] = encoder
     return stackable
@@ -80,8 +80,7 @@ class TableColumns(nn.Module):
         if self.categories:
             self._stack_embeddings(list(category_embeddings.values()))
 
-        start: Start = "zero" if missing == "zero" else "learned"
-        self.stand_in = StandIn(len(self.columns), self.width, start)
+        self.stand_in = StandIn(len(self.columns), self.width, start_of(missing))
 
     def _stack_linears(self, encoders: list[PlainEncoder]) -> None:
         """Stack both linear layers of all numbers. The weights of shorter vectors are padded with zeros."""

@@ -1,6 +1,6 @@
 """What flows through a model: values of cells, tokens of encoders, and batches of rows.
 
-Shape letters: B rows, N media of all rows, L steps or tokens, D width, P blocks.
+Shape letters: B rows, N media of all rows, L steps or tokens, D width, P blocks, or present rows.
 """
 
 from __future__ import annotations
@@ -43,6 +43,32 @@ class Layout:
     size: tuple[int, ...] = ()
     vocabulary: int = 0
 
+    @property
+    def is_text(self) -> bool:
+        """Whether cells are texts: ids of tokens or of n-grams, which can be counted."""
+        return self.kind in ("tokens", "bag")
+
+    @property
+    def is_recording(self) -> bool:
+        """Whether cells last: their length in time varies from row to row."""
+        return self.kind in ("spectrogram", "wave", "frames")
+
+    @property
+    def is_convolved(self) -> bool:
+        """Whether encoders convolve the cells."""
+        return self.is_recording or self.kind == "grid"
+
+    def absent(self, rows: int) -> Values:
+        """Return rows without a cell, of a layout whose cells are values of the table."""
+        if self.kind == "vector":
+            return Values(torch.zeros(rows, *self.size))
+        if self.kind == "index":
+            return Values(torch.zeros(rows, dtype=torch.long))
+
+        # A sequence of ids has one step at least, and no valid one.
+        ids = torch.zeros(rows, 1, dtype=torch.int32)
+        return Values(ids, torch.zeros(rows, dtype=torch.long))
+
 
 @dataclass
 class Values:
@@ -51,12 +77,14 @@ class Values:
     `x` has one entry for each row. `length_B` counts the valid steps along dimension 1. Where a cell holds
     several media, `count_B` says how many. Then `x` and `length_B` have one entry for each medium, row after
     row. `encoded` values are not cells but the vectors (B, L, D) that a frozen encoder has made of them.
+    Where absent cells are left out (`packed`), `row_P` has the row in the batch of each one that is left.
     """
 
     x: Tensor
     length_B: Tensor | None = None
     count_B: Tensor | None = None
     encoded: bool = False
+    row_P: Tensor | None = None
 
     def __len__(self) -> int:
         """Return the number of entries: of rows, or of all their media."""
@@ -75,8 +103,18 @@ class Values:
             x = x[:, :longest]
         return Values(x, length_B, encoded=self.encoded)
 
+    def packed(self, present_B: Tensor) -> Values:
+        """Leave out absent cells, if running an encoder on the others only saves time."""
+        if self.encoded and self.count_B is None:
+            return self  # after a frozen encoder, selecting rows costs more than it saves
+        if bool(present_B.all()):
+            return self
+        row_P = present_B.nonzero()[:, 0]
+        return replace(self.take(row_P), row_P=row_P)
+
     def take(self, rows: Tensor) -> Values:
         """Return the values of these rows, copied."""
+        assert self.row_P is None  # else an entry's number is not its row's
         if self.count_B is None:
             return self.some(rows)
 
@@ -102,6 +140,7 @@ class Values:
             x=self.x.to(device, non_blocking=True),
             length_B=_on_device(self.length_B, device),
             count_B=_on_device(self.count_B, device),
+            row_P=_on_device(self.row_P, device),
         )
 
 
@@ -183,7 +222,7 @@ class Encoded:
 
 @dataclass
 class Fused:
-    """What fusion makes of some rows: a vector of all columns, and a vector of each block alone.
+    """What fusion makes of some rows: a vector of all columns, and a vector of each block.
 
     `vector_BD` is the fused vector. `blocks[b]` has the vectors of block b, for the unimodal heads; it
     is empty in a model without them. `present[b]` is True where the row has a cell of block b,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ctypes
 import platform
 import sys
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import nn
@@ -79,6 +80,19 @@ def settings(recipe: TrainingRecipe, convolves: bool) -> Settings:
         compile=recipe.compile == "on",
         allocator=wants_memory and keep_memory(),
     )
+
+
+def in_precisions(settings: Settings, trained: Mapping[str, str]) -> Settings:
+    """Return settings in the precisions that a model was `trained` in, as `describe` writes them.
+
+    A model trained in bf16 runs in fp32 where bf16 is slow.
+    """
+    precision = trained.get("precision", settings.precision)
+    frozen = trained.get("frozen", settings.frozen)
+    if not bf16_is_fast(settings.device):
+        precision = "fp32" if precision == "bf16" else precision
+        frozen = "fp32" if frozen == "bf16" else frozen
+    return replace(settings, precision=precision, frozen=frozen)
 
 
 def bf16_is_fast(device: str) -> bool:

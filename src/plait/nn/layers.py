@@ -159,6 +159,11 @@ class BatchNorm(nn.BatchNorm2d):
         return super().forward(x_BCHW)
 
 
+def parameter_count(model: nn.Module) -> int:
+    """Return the number of parameters that are trained."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
 def masked_mean(x_BLD: Tensor, mask_BL: Tensor) -> Tensor:
     """Return the mean of each row's tokens where the mask is True, (B, D).
 
@@ -189,25 +194,35 @@ class MaskedBatchNorm(nn.Module):
         else:
             x_BTRC = x.transpose(1, 2)[:, :, None]
 
+        if self.training:
+            normed_BTRC = self._normed_valid(x_BTRC, mask_BT)
+        else:
+            # Running statistics do not depend on the steps, so those beyond a row's length do no harm.
+            normed_NRC = self._normed(x_BTRC.flatten(0, 1))
+            normed_BTRC = normed_NRC.unflatten(0, mask_BT.shape)
+            normed_BTRC = normed_BTRC.masked_fill(~mask_BT[..., None, None], 0.0)
+        return normed_BTRC.permute(0, 3, 1, 2).reshape(x.shape)
+
+    def _normed_valid(self, x_BTRC: Tensor, mask_BT: Tensor) -> Tensor:
+        """Normalise the valid steps by their own statistics, with zeros at the others."""
         steps_NRC = x_BTRC.flatten(0, 1)
         valid = mask_BT.flatten().nonzero()[:, 0]
         all_valid = len(valid) == len(steps_NRC)
-        if not all_valid:
-            steps_NRC = steps_NRC.index_select(0, valid)
+        if all_valid:
+            return self._normed(steps_NRC).unflatten(0, mask_BT.shape)
 
+        normed_NRC = self._normed(steps_NRC.index_select(0, valid))
+        zeros_NRC = normed_NRC.new_zeros(mask_BT.numel(), *normed_NRC.shape[1:])
+        return zeros_NRC.index_copy(0, valid, normed_NRC).unflatten(0, mask_BT.shape)
+
+    def _normed(self, steps_NRC: Tensor) -> Tensor:
+        """Normalise steps, each of which counts in the statistics."""
         # One image of N rows, because N images of one row each take several times as long. It must be
         # contiguous: torch 2.13 on a CPU silently computes wrong gradients if an image's stride over the
         # batch is not its size.
         image_1CNR = steps_NRC.permute(2, 0, 1).contiguous()[None]
         normed_1CNR = self.norm(image_1CNR)
-        normed_NRC = normed_1CNR[0].permute(1, 2, 0)
-
-        # Steps beyond a row's length become zeros.
-        if not all_valid:
-            zeros_NRC = normed_NRC.new_zeros(mask_BT.numel(), *normed_NRC.shape[1:])
-            normed_NRC = zeros_NRC.index_copy(0, valid, normed_NRC)
-        normed_BTRC = normed_NRC.unflatten(0, mask_BT.shape)
-        return normed_BTRC.permute(0, 3, 1, 2).reshape(x.shape)
+        return normed_1CNR[0].permute(1, 2, 0)
 
 
 class SpectrumStages(nn.Module):

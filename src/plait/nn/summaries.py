@@ -24,7 +24,6 @@ Matrix: TypeAlias = Any  # floats (rows, width): a numpy array, or a csr_array o
 THUMBNAIL = 8  # pixels on a side
 WIDTH = 256  # how many numbers describe a text
 LEAST_SPREAD = 1e-6  # numbers that vary less are set to zero: dividing by the spread would blow them up
-WORDS = ("bag", "tokens")  # kinds of cells whose n-grams or tokens are counted
 SPECTRUM = 400  # samples of a wave in one spectrum; spectra overlap by half
 WAVE_BANDS = 32  # bands that the power of a wave is averaged in
 
@@ -39,8 +38,9 @@ class Statistics(nn.Module):
     def __init__(self, layout: Layout) -> None:
         super().__init__()
         self.kind = layout.kind
+        self.is_text = layout.is_text
         self.height = layout.vocabulary
-        if self.kind in WORDS:
+        if self.is_text:
             self.width = WIDTH
         else:
             summary_of_empty = KINDS[self.kind](_empty_cell(layout))
@@ -52,14 +52,14 @@ class Statistics(nn.Module):
         self.directions: Tensor
         self.register_buffer("mean", torch.zeros(self.width))
         self.register_buffer("scale", torch.zeros(self.width))
-        if self.kind in WORDS:
+        if self.is_text:
             self.register_buffer("weight", torch.zeros(self.height))
             self.register_buffer("directions", torch.zeros(self.height, self.width))
 
     @classmethod
     def known_for(cls, layout: Layout) -> bool:
         """Return whether cells of this layout have such numbers."""
-        return layout.kind in WORDS or layout.kind in KINDS
+        return layout.is_text or layout.kind in KINDS
 
     @torch.no_grad()
     def fit(self, cells: Iterable[Values]) -> None:
@@ -71,13 +71,12 @@ class Statistics(nn.Module):
         if not summaries:
             return
 
-        is_text = self.kind in WORDS
-        x_BD = self._fit_words(summaries) if is_text else torch.cat(summaries)
+        x_BD = self._fit_words(summaries) if self.is_text else torch.cat(summaries)
         mean_D = x_BD.mean(0)
 
         # The directions of texts share one scale, so that they keep their proportions.
         square_BD = (x_BD - mean_D).square()
-        variance = square_BD.mean() if is_text else square_BD.mean(0)
+        variance = square_BD.mean() if self.is_text else square_BD.mean(0)
         spread_D = variance.sqrt().expand(self.width)
         inverse_spread_D = 1 / spread_D.clamp(min=LEAST_SPREAD)
         scale_D = torch.where(spread_D > LEAST_SPREAD, inverse_spread_D, 0)
@@ -104,7 +103,7 @@ class Statistics(nn.Module):
 
     def _summary(self, values: Values) -> Tensor | sparse.csr_array:
         """Return the counts of words of texts, a sparse matrix, or the numbers of other cells, a tensor."""
-        if self.kind in WORDS:
+        if self.is_text:
             return word_counts(values.x, values.mask_BL(), self.height)
         return KINDS[self.kind](values)
 
@@ -112,7 +111,7 @@ class Statistics(nn.Module):
         """Return the numbers of cells, (B, width)."""
         if not len(values.x):
             return self.mean.new_zeros(0, self.width)
-        if self.kind in WORDS:
+        if self.is_text:
             numbers_BD = self._words(values)
         else:
             numbers_BD = KINDS[self.kind](values)
@@ -171,8 +170,7 @@ def unit_rows(x: Matrix) -> sparse.csr_array:
 
 def _empty_cell(layout: Layout) -> Values:
     """Return one cell of zeros in a layout, of one step where cells have lengths."""
-    has_length = layout.kind in ("spectrogram", "wave", "frames")
-    if not has_length:
+    if not layout.is_recording:
         return Values(torch.zeros(1, *layout.size))
     length_B = torch.ones(1, dtype=torch.long)
     return Values(torch.zeros(1, 1, *layout.size[1:]), length_B)

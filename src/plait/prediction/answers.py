@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,21 +11,23 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from plait.errors import TableError, nearest
+from plait.errors import MAX_SHOWN, RecipeError, TableError, count, nearest
 from plait.media.cell import Store
-from plait.prediction.predictor import BATCH, Answering, Predictor
+from plait.prediction.predictor import BATCH, Answering, AnsweringTables, Predictor
 from plait.table import problems as check
 from plait.table.problems import Problem
 from plait.table.schema import Schema, origin
 from plait.table.table import Progress, Table
+from plait.tasks.base import Task
 
 Tell = Callable[[str], None]
 
+PROBLEM = "problem"  # the last column of answers
 CHUNK = 4096  # rows that are decoded before any is predicted
 
 
 def predict(
-    answering: Answering,
+    answering: AnsweringTables,
     schema: Schema,
     table: Table,
     tell: Tell,
@@ -47,15 +49,15 @@ def predict(
 
 
 def _answer_chunks(
-    answering: Answering, table: Table, tell: Tell, progress: Progress, store: Store | None
+    answering: AnsweringTables, table: Table, tell: Tell, progress: Progress, store: Store | None
 ) -> tuple[dict[str, pa.ChunkedArray], list[Problem]]:
     """Return the columns of answers of all rows, by name, and all problems."""
-    inputs = check_columns(answering, table, tell)
+    check_columns(answering, table, tell)
     arrays: dict[str, list[pa.Array]] = {}
     problems: list[Problem] = []
     for first, chunk in chunks(table):
         rows = answering.prepare(chunk, targets=False, store=store)
-        (outputs,) = answering.outputs(rows, [inputs], progress)
+        outputs = answering.outputs(rows, progress)
         for name, array in _answer_columns(answering, outputs).items():
             arrays.setdefault(name, []).append(array)
         problems += shifted(rows.prepared.problems, first)
@@ -65,18 +67,17 @@ def _answer_chunks(
 
 
 def _columns_without_rows(
-    answering: Answering, table: Table, tell: Tell, progress: Progress
+    answering: AnsweringTables, table: Table, tell: Tell, progress: Progress
 ) -> dict[str, pa.ChunkedArray]:
     """Return the columns of answers of a table without rows: those of one empty row, without the row.
 
     So they have the same names and types as those of other tables.
     """
-    inputs = answering.columns
     if table.data.column_names:  # an empty list of rows has no columns, which is no mistake
-        inputs = check_columns(answering, table, tell)
+        check_columns(answering, table, tell)
 
     rows = answering.prepare(_row_without_cells(answering.columns), targets=False)
-    (outputs,) = answering.outputs(rows, [inputs], progress)
+    outputs = answering.outputs(rows, progress)
     columns = {}
     for name, array in _answer_columns(answering, outputs).items():
         columns[name] = pa.chunked_array([array]).slice(0, 0)
@@ -88,9 +89,35 @@ def _answer_columns(answering: Answering, outputs: Mapping[str, Tensor]) -> dict
     columns = {}
     for target, task in answering.tasks.items():
         for suffix, array in task.answers(outputs[target]).items():
-            name = f"{target}_{suffix}" if suffix else target
-            columns[name] = array
+            columns[_column_name(target, suffix)] = array
     return columns
+
+
+def _column_name(target: str, suffix: str) -> str:
+    return f"{target}_{suffix}" if suffix else target
+
+
+def check_names(tasks: Mapping[str, Task], labels: Mapping[str, Tensor], ids: Iterable[str]) -> None:
+    """Raise `RecipeError` if two columns of the answers would have one name.
+
+    `labels` has some labels of each target, by which its task can answer. `ids` are the id columns, which
+    come before the answers.
+    """
+    owners = {PROBLEM: "the problems of a row"}
+    columns = [(name, f"the id column '{name}'") for name in ids]
+    for target, task in tasks.items():
+        suffixes = [""]
+        if len(labels[target]):
+            suffixes = list(task.answers(task.baseline(labels[target])[None]))
+        columns += [(_column_name(target, suffix), f"the answers of '{target}'") for suffix in suffixes]
+
+    for name, owner in columns:
+        if name in owners:
+            raise RecipeError(
+                f"predictions would have two columns '{name}': of {owners[name]}, and of {owner}; rename one "
+                f"of them in the table"
+            )
+        owners[name] = owner
 
 
 def shifted(problems: list[Problem], first: int) -> list[Problem]:
@@ -106,12 +133,12 @@ def _row_without_cells(columns: Sequence[str]) -> Table:
 
 def embed(predictor: Predictor, table: Table, tell: Tell, store: Store | None = None) -> np.ndarray:
     """Return the fused vector of each row, float32 of shape (rows, width)."""
-    inputs = check_columns(predictor, table, tell)
+    check_columns(predictor, table, tell)
     vectors = []
     for _, chunk in chunks(table):
         rows = predictor.prepare(chunk, targets=False, store=store)
         for batch in rows.in_order(BATCH):
-            vectors.append(predictor.fused(batch, inputs))
+            vectors.append(predictor.fused(batch))
 
     if not vectors:
         return np.zeros((0, predictor.width), dtype=np.float32)
@@ -121,8 +148,7 @@ def embed(predictor: Predictor, table: Table, tell: Tell, store: Store | None = 
 def chunks(table: Table) -> Iterator[tuple[int, Table]]:
     """Yield the table in chunks that fit in memory, each with the number of its first row."""
     for first in range(0, len(table), CHUNK):
-        rows = table.data.slice(first, CHUNK)
-        yield first, Table(rows, table.root, table.name)
+        yield first, table.slice(first, CHUNK)
 
 
 def check_columns(answering: Answering, table: Table, tell: Tell) -> list[str]:
@@ -149,17 +175,24 @@ def check_columns(answering: Answering, table: Table, tell: Tell) -> list[str]:
 
 
 def _warn_of_absent(answering: Answering, table: Table, absent: list[str], tell: Tell) -> None:
-    """Warn of inputs that the table lacks, with the name that each may have been mistyped as."""
+    """Warn once of all inputs that the table lacks, with the name that each may have been mistyped as."""
+    if not absent:
+        return
     names = table.data.column_names
     model_columns = {*answering.columns, *answering.tasks}
     unused = [name for name in names if name not in model_columns]
 
     # A video and its audio come from one column: name it once.
-    absent_columns = dict.fromkeys(origin(column, names) for column in absent)
-    for column in absent_columns:
+    absent_columns = list(dict.fromkeys(origin(column, names) for column in absent))
+    described = []
+    for column in absent_columns[:MAX_SHOWN]:
         suggestion = nearest(column, unused)
-        hint = f"; {suggestion}" if suggestion.startswith("did") else ""
-        tell(f"input '{column}' is not in {table.name}: treated as missing in every row{hint}")
+        hint = f" ({suggestion})" if suggestion.startswith("did") else ""
+        described.append(f"'{column}'{hint}")
+    if len(absent_columns) > MAX_SHOWN:
+        described.append("...")
+    inputs = count(len(absent_columns), "input is", "inputs are")
+    tell(f"{inputs} not in {table.name}, treated as missing in every row: {', '.join(described)}")
 
 
 def beside(table: pa.Table, answers: pa.Table, ids: Sequence[str] = ()) -> pa.Table:
@@ -185,5 +218,5 @@ def assemble(
         if name in table.data.column_names:
             columns[name] = table.data.column(name)
     columns.update(answers)
-    columns["problem"] = check.column(problems, len(table))
+    columns[PROBLEM] = check.column(problems, len(table))
     return pa.table(columns)

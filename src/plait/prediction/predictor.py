@@ -48,7 +48,7 @@ class Rows(Protocol):
 
 
 class Answering(Protocol):
-    """A model that answers rows: one network, or an ensemble."""
+    """A model that answers rows which are prepared: one network, an ensemble, out-of-fold predictions."""
 
     @property
     def columns(self) -> list[str]:
@@ -60,15 +60,22 @@ class Answering(Protocol):
         """The fitted task of each target."""
         ...
 
+    def subset_outputs(
+        self, rows: Any, subsets: Sequence[Sequence[str]], progress: Progress = ...
+    ) -> list[ByTarget]:
+        """Return the outputs for all rows, for each subset of the columns. The other columns are hidden."""
+
+
+class AnsweringTables(Answering, Protocol):
+    """A model that answers any table: it prepares the rows as well."""
+
     def prepare(
         self, table: Table, targets: bool = True, store: Store | None = None, progress: Progress = ...
     ) -> Rows:
         """Prepare all rows of a table for `outputs`."""
 
-    def outputs(
-        self, rows: Any, subsets: Sequence[Sequence[str]], progress: Progress = ...
-    ) -> list[ByTarget]:
-        """Return the outputs for all rows, for each subset of the columns. The other columns are hidden."""
+    def outputs(self, rows: Any, progress: Progress = ...) -> ByTarget:
+        """Return the outputs for all rows, of which there is at least one."""
 
 
 class Predictor(Preparing):
@@ -101,15 +108,23 @@ class Predictor(Preparing):
 
     @property
     def tasks(self) -> dict[str, Task]:
-        """The fitted task of each target."""
-        return self.preprocessing.tasks
+        """The task of each target, with its trained head."""
+        return self.model.tasks_by_target
 
     @property
     def frozen(self) -> dict[str, FrozenEncoder]:
         """The model's frozen encoders, by column."""
         return network.frozen(self.model, self.plan)
 
-    def outputs(
+    def outputs(self, rows: Dataset, progress: Progress = lambda n: None) -> ByTarget:
+        """Return the outputs for all rows, of which there is at least one."""
+        of_batches = []
+        for batch in rows.in_order(BATCH):
+            of_batches.append(self.of_batch(batch))
+            progress(len(batch))
+        return self._joined(of_batches)
+
+    def subset_outputs(
         self, rows: Dataset, subsets: Sequence[Sequence[str]], progress: Progress = lambda n: None
     ) -> list[ByTarget]:
         """Return the outputs for all rows, for each subset of the columns. Without rows, the list is empty.
@@ -118,7 +133,7 @@ class Predictor(Preparing):
         """
         of_batches: list[list[ByTarget]] = []
         for batch in rows.in_order(BATCH):
-            of_batches.append(self.of_batch(batch, subsets))
+            of_batches.append(self._subsets_of_batch(batch, subsets))
             progress(len(batch))
 
         # Each batch has a list of subsets. Join what all batches have of each subset.
@@ -126,15 +141,21 @@ class Predictor(Preparing):
         return [self._joined(of_subset) for of_subset in of_subsets]
 
     @torch.inference_mode()
-    def of_batch(self, batch: Batch, subsets: Sequence[Sequence[str]]) -> list[ByTarget]:
-        """Return the decoded outputs for a batch from `Dataset`, for each subset of the columns.
+    def of_batch(self, batch: Batch) -> ByTarget:
+        """Return the decoded outputs for a batch from `Dataset`.
 
         All outputs are on the CPU, and in float32 unless they are integers.
         """
-        batch = batch.to(torch.device(self.settings.device))
+        with self.settings.autocast():
+            outputs = self.model(self._packed(batch))
+            return self._decoded(outputs)
+
+    @torch.inference_mode()
+    def _subsets_of_batch(self, batch: Batch, subsets: Sequence[Sequence[str]]) -> list[ByTarget]:
+        """Return what `of_batch` does, for each subset of the columns."""
         of_subsets = []
         with self.settings.autocast():
-            encoded = self.model.encode(batch)
+            encoded = self.model.encode(self._packed(batch))
             for columns in subsets:
                 # These are the steps of `forward`, for a table that has these columns only.
                 subset = self.model.keep(encoded, columns)
@@ -142,6 +163,10 @@ class Predictor(Preparing):
                 outputs = self.model.answer(fused, subset)
                 of_subsets.append(self._decoded(outputs))
         return of_subsets
+
+    def _packed(self, batch: Batch) -> Batch:
+        """Return a batch on the model's device, without absent cells that need not be encoded."""
+        return self.model.packed(batch.to(torch.device(self.settings.device)))
 
     def _decoded(self, outputs: ByTarget) -> ByTarget:
         """Decode the output of each target, and move it to the CPU."""
@@ -163,16 +188,14 @@ class Predictor(Preparing):
         return outputs
 
     @torch.inference_mode()
-    def fused(self, batch: Batch, columns: Sequence[str]) -> Tensor:
-        """Return the vector that each row is answered from, if its table has these columns only.
+    def fused(self, batch: Batch) -> Tensor:
+        """Return the vector that each row is answered from, in float32 on the CPU.
 
-        It is in float32 on the CPU. Of several targets, the one that reads the most columns gives it.
+        Of several targets, the one that reads the most columns gives it.
         """
-        batch = batch.to(torch.device(self.settings.device))
         with self.settings.autocast():
-            encoded = self.model.encode(batch)
-            subset = self.model.keep(encoded, columns)
-            fused = self.model.fuse(subset)[self._widest_target]
+            encoded = self.model.encode(self._packed(batch))
+            fused = self.model.fuse(encoded)[self._widest_target]
             return fused.answered_BD().float().cpu()
 
     @property

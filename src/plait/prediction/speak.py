@@ -134,6 +134,8 @@ def speak(
     """
     screen = Screen(quiet)
     table = read(data, root)
+    for note in table.notes:
+        screen.warn(note)
     column = only_column(table, column, "texts")
     table.column(column)  # loading the network takes long: look for the column first
     vocoder_name = None if vocoder is None else str(vocoder)

@@ -114,6 +114,8 @@ def transcribe(
     """
     screen = Screen(quiet)
     table = read(data, root)
+    for note in table.notes:
+        screen.warn(note)
     column = only_column(table, column, "recordings")
 
     # Loading the network takes long: look for the column first.

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from plait.errors import count
+
 SIX = 0x40C0  # the bits of 6 in bf16
 
 
@@ -206,8 +208,8 @@ def renamed(weights: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     differing = sorted(key for key in all_keys if _differs(key, expected, tensors))
     if differing or len(tensors) != len(weights):
         raise ValueError(
-            f"these are not the weights of {name}: {len(differing)} tensors differ, {differing[:3]} among "
-            f"them"
+            f"these are not the weights of {name}: {count(len(differing), 'tensor')} differ, such as "
+            f"{', '.join(differing[:3])}"
         )
 
     # Integers stay: they count the batches that a normalisation has seen.

@@ -11,30 +11,33 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from plait.errors import RecipeError, nearest
+from plait.recipe.explain import explain
 
-# pydantic names the member of a union in the path of an error; users do not write these names
-UNION = ("int", "str", "literal['auto']")
+HOOKS: set[str] = set()  # the full names of methods that `hook` marks
 
 _allowed: set[str] = set()  # components outside plait that this process may import
 
 
 class Options(BaseModel):
-    """The base of every component's `Config`: frozen, and closed to names that it does not declare."""
+    """The base of every component's `Config`: frozen, and closed to names that it does not declare.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    No number is infinite or NaN: what is computed from one is NaN without an error.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Choice(BaseModel):
     """A component and its options: `{name: lstm, width: 64}`, or just `lstm`."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
-    name: str
+    name: str = Field(min_length=1)
 
     @model_validator(mode="before")
     @classmethod
@@ -51,6 +54,18 @@ class Component:
     """The base of all components. `options` is the class of a component's options, its `Config`."""
 
     options: ClassVar[type[Options]]
+
+
+Method = TypeVar("Method", bound=Callable[..., object])
+
+
+def hook(method: Method) -> Method:
+    """Mark a method of an abstract base that does what most components need, and that others replace.
+
+    No other method with a body is replaced: a test looks for the mark.
+    """
+    HOOKS.add(f"{method.__module__}.{method.__qualname__}")
+    return method
 
 
 Kind = TypeVar("Kind", bound=Component, covariant=True)
@@ -100,6 +115,16 @@ class Registry(Generic[Kind]):
         except ValidationError as error:
             raise RecipeError(explain(error, config, f"{self.kind}/{name}")) from error
 
+    def check_names(self, name: str, options: Mapping[str, object]) -> None:
+        """Raise `RecipeError` for a name that no component has, or for one that none of its options has.
+
+        Values are not looked at: they may fit only together with options that are stated elsewhere.
+        """
+        fields = self.find(name).options.model_fields
+        for option in options:
+            if option not in fields:
+                raise RecipeError(f"{self.kind}/{name}: no option '{option}': {nearest(option, fields)}")
+
     def choose(self, choice: Choice) -> tuple[type[Kind], Options]:
         """Return the component that a choice names, and its options."""
         return self.find(choice.name), self.configure(choice.name, choice.options)
@@ -145,36 +170,3 @@ def _external_class(name: str) -> Any:
     if not hasattr(component, "options"):
         raise RecipeError(f"'{name}' is no component: expected a class with `options` (see CONTRIBUTING.md)")
     return component
-
-
-def explain(error: ValidationError, model: type[BaseModel], where: str) -> str:
-    """Say a pydantic error in plait's words, one line for each wrong option.
-
-    A line has the option's place and the reason, or the nearest valid name. `model` is what was validated,
-    and `where` names it.
-    """
-    lines = []
-    for detail in error.errors():
-        location = detail["loc"]
-        path = ".".join(str(name) for name in location if str(name) not in UNION)
-        if detail["type"] == "extra_forbidden":
-            hint = nearest(str(location[-1]), _fields_at(model, location[:-1]))
-            lines.append(f"{where}: no option '{path}': {hint}")
-            continue
-        reason = detail["msg"].removeprefix("Value error, ")
-        if path:
-            lines.append(f"{where}: option '{path}' is {detail['input']!r}: {reason.lower()}")
-        else:
-            lines.append(f"{where}: {reason}")
-    return "\n".join(lines)
-
-
-def _fields_at(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    """Return the names of the options at a path, such as those of `model` within a recipe."""
-    for name in path:
-        field = model.model_fields.get(str(name))
-        if field is None:
-            continue
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            model = field.annotation
-    return list(model.model_fields)

@@ -6,37 +6,40 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from plait.recipe.bounds import MAX_COUNT, MAX_RATE, MAX_ROUNDS, MAX_WEIGHT
 from plait.recipe.registry import Choice, Options
-from plait.table.json import JSON
 from plait.table.schema import Role
 
 
-def _one_or_more(value: int | str) -> int | str:
-    if isinstance(value, int) and value < 1:
-        raise ValueError("expected 1 or more, or auto")
+def _is_count(value: int | str) -> int | str:
+    if isinstance(value, int) and not 1 <= value <= MAX_COUNT:
+        raise ValueError(f"expected 1 to {MAX_COUNT:,}, or auto")
     return value
 
 
-Count: TypeAlias = Annotated[int | Literal["auto"], AfterValidator(_one_or_more)]
+Count: TypeAlias = Annotated[int | Literal["auto"], AfterValidator(_is_count)]
 
 
 class ColumnRecipe(Options):
     """What one column is, and how it is encoded. What is left out is inferred from the table."""
 
-    role: Role | None = None
-    modality: Choice | None = None
-    encoder: Choice | None = None
+    role: Role | None = Field(None, description="what the column is for")
+    modality: Choice | None = Field(None, description="what its cells are, with options")
+    encoder: Choice | None = Field(None, description="what reads them, with options")
+    decimal: Literal[".", ","] | None = Field(None, description="the decimal mark of its numbers")
+    format: str = Field("", description="the format of its dates, as in %d/%m/%Y")
 
 
 class SplitRecipe(Options):
     """Which rows train, which validate, and which test.
 
-    `column` decides if it is given. Otherwise rows are drawn at random from the seed, or taken in the order
-    of `time`. With both `column` and `group`, the group keeps together what is still drawn at random:
+    `column` decides if it is given. Without it the table's own split is used, such as `split` or `is_train`,
+    unless `column` is `none`. Where there is none, rows are drawn at random from the seed, or taken in the
+    order of `time`. With both a column and `group`, the group keeps together what is still drawn at random:
     validation rows, and folds.
     """
 
-    column: str | None = Field(None, description="a column that holds train, valid or test")
+    column: str | None = Field(None, description="a column that holds train, valid or test; or none")
     valid: float = Field(0.2, ge=0, lt=1, description="share of the rows that validate")
     test: float = Field(0.0, ge=0, lt=1, description="share of the rows that test")
     stratify: bool = Field(True, description="give each side the same share of every class")
@@ -45,13 +48,21 @@ class SplitRecipe(Options):
         None, description="a column of dates or numbers: the last rows test, those before them validate"
     )
 
+    @model_validator(mode="after")
+    def _some_rows_train(self) -> SplitRecipe:
+        if self.valid + self.test >= 1:
+            raise ValueError(
+                f"expected valid + test below 1, came {self.valid:g} + {self.test:g}: no row would train"
+            )
+        return self
+
 
 class ModelRecipe(Options):
     """How columns are fused, and what stands in for missing cells.
 
     A block is one media column, or all plain columns together. Each block has a unimodal head, which is
     trained beside the fused one. With `balance: blend`, gradient blending replaces the weights of the
-    unimodal losses, ten times in a training, by what each block still learns (see `training/blending.py`).
+    unimodal losses, ten times in a training, by what each block still learns (Wang et al. 2020).
     """
 
     missing: Literal["learned", "zero"] = Field(
@@ -61,12 +72,26 @@ class ModelRecipe(Options):
         0.2, ge=0, lt=1, description="share of rows in which training hides some of the present cells"
     )
     unimodal_weight: float = Field(
-        1.0, ge=0, description="weight of the unimodal losses beside the fused one; 0 leaves them out"
+        1.0,
+        ge=0,
+        le=MAX_WEIGHT,
+        description="weight of the unimodal losses beside the fused one; 0 leaves them out",
     )
-    balance: Literal["given", "blend"] = Field(
-        "given", description="given: unimodal_weight holds throughout; blend: see above"
+    balance: Literal["fixed", "blend"] = Field(
+        "fixed", description="fixed: unimodal_weight holds throughout; blend: see above"
     )
     late_fusion: bool = Field(True, description="mix the answers of the unimodal heads into the fused one")
+
+    @field_validator("balance", mode="before")
+    @classmethod
+    def _new_name(cls, balance: object) -> object:
+        return "fixed" if balance == "given" else balance  # plans and recipes of earlier versions
+
+
+# Names of an ensemble's candidates for weights that are no members of the recipe, with what they are.
+OWN_NETWORK = "network"
+STACK = "stack"
+RESERVED = {OWN_NETWORK: "the run's own network", STACK: "the stacked model", "": "no member"}
 
 
 class EnsembleRecipe(Options):
@@ -84,56 +109,32 @@ class EnsembleRecipe(Options):
     members: dict[str, Choice] = Field(
         {}, description="a name of your choice for each member, and its component (plait options members)"
     )
-    folds: int = Field(5, ge=2)
+    folds: int = Field(
+        5, ge=2, le=100, description="parts that rows are cut into for out-of-fold predictions"
+    )
     repeats: Count = Field(
         1, description="times that rows are cut into other folds; auto: 3 below 2,000 training rows, else 1"
     )
     stack: bool = Field(False, description="add a linear model on the answers of the other members")
-    rounds: int = Field(20, ge=1, description="members that each selection takes, one after the other")
-    bags: int = Field(20, ge=1, description="selections")
+    rounds: int = Field(
+        20, ge=1, le=MAX_ROUNDS, description="members that each selection takes, one after the other"
+    )
+    bags: int = Field(20, ge=1, le=MAX_ROUNDS, description="selections")
 
-
-_PRETRAINED: JSON = {"image": "pretrained", "text": "pretrained"}
-
-
-# other pretrained vectors of images make errors of their own, which is what an ensemble needs
-_SECOND_PRETRAINED: JSON = {"image": {"name": "pretrained", "model": "mobilenet_v2"}, "text": "pretrained"}
-
-
-_LIGHT: JSON = {"name": "network", "light": True}
-
-
-_CONCAT: JSON = {"name": "concat", "dropout": 0.3}
-
-
-_GOOD: JSON = {
-    "frozen": {**_LIGHT, "encoders": _PRETRAINED, "fusion": _CONCAT},
-    "linear": "linear",
-    "trees": "trees",
-}
-
-
-QUALITY: dict[str, JSON] = {
-    "fast": {},
-    "good": {"members": _GOOD, "repeats": "auto"},
-    "best": {
-        "members": {
-            **_GOOD,
-            "linear with n-grams": {"name": "linear", "ngrams": True},
-            "frozen, logit sum": {**_LIGHT, "encoders": _PRETRAINED, "fusion": "logit_sum"},
-            "frozen, second vectors": {**_LIGHT, "encoders": _SECOND_PRETRAINED},
-        },
-        "repeats": "auto",
-        "stack": True,
-    },
-}
+    @field_validator("members")
+    @classmethod
+    def _not_reserved(cls, members: dict[str, Choice]) -> dict[str, Choice]:
+        for name in members:
+            if name in RESERVED:
+                raise ValueError(f"'{name}' is the name of {RESERVED[name]}; give the member another one")
+        return members
 
 
 class Between(Options):
     """Numbers from `low` to `high`."""
 
-    low: float
-    high: float
+    low: float = Field(description="smallest number")
+    high: float = Field(description="largest number")
     log: bool = Field(False, description="draw evenly in the logarithm, for options such as a learning rate")
     whole: bool = Field(False, description="draw whole numbers only")
 
@@ -188,34 +189,48 @@ class TrainingOptions(Options):
     """The options of the training loop that a recipe and a plan share."""
 
     micro_batch: int = Field(
-        0, ge=0, description="rows of a batch that are in memory at once, to save memory; 0: all"
+        0,
+        ge=0,
+        le=MAX_COUNT,
+        description="rows of a batch that are in memory at once; 0: all",
     )
-    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
-    learning_rate: float = Field(2e-3, gt=0, description="the highest one, after the warmup")
-    weight_decay: float = Field(0.05, ge=0)
-    epsilon: float = Field(1e-8, gt=0, description="added to the denominator of Adam's step")
+    optimizer: Literal["adamw", "adam", "sgd"] = Field(
+        "adamw", description="how steps are taken from gradients"
+    )
+    learning_rate: float = Field(0.002, gt=0, le=MAX_RATE, description="the highest one, after the warmup")
+    weight_decay: float = Field(
+        0.05,
+        ge=0,
+        le=MAX_RATE,
+        description="how much weights shrink, times the learning rate, in a step (adamw)",
+    )
+    epsilon: float = Field(1e-08, gt=0, le=1, description="added to the denominator of Adam's step")
     warmup: float = Field(0.3, ge=0, le=1, description="share of all steps in which the learning rate rises")
     schedule: Literal["cosine", "constant"] = Field(
         "cosine", description="how the learning rate goes on after the warmup"
     )
-    clip: float = Field(1.0, ge=0, description="largest norm of the gradient; 0: no limit")
+    clip: float = Field(1.0, ge=0, le=MAX_WEIGHT, description="largest norm of the gradient; 0: no limit")
     mixup: float = Field(
         0.0,
         ge=0,
+        le=1000,
         description="alpha of Zhang et al. 2018: how much rows are mixed with others; 0: not at all",
     )
     unlabelled: float = Field(
-        0.0, ge=0, description="weight of the loss of rows without a label; 0 leaves them out"
+        0.0, ge=0, le=MAX_WEIGHT, description="weight of the loss of rows without a label; 0 leaves them out"
     )
     patience: int = Field(
-        0, ge=0, description="epochs without a better score before training stops; 0: never stop early"
+        0,
+        ge=0,
+        le=MAX_COUNT,
+        description="epochs without a better score before training stops; 0: never stop early",
     )
     keep: Literal["best", "last"] = Field("best", description="the epoch whose weights the model gets")
     best_by: str = Field(
         "",
         description="the target whose main metric chooses the best epoch; if empty, the mean of all",
     )
-    checkpoint_minutes: float = Field(5.0, gt=0, description="minutes between two checkpoints")
+    checkpoint_minutes: float = Field(5.0, gt=0, le=MAX_WEIGHT, description="minutes between two checkpoints")
     trackers: tuple[Literal["csv", "tensorboard"], ...] = Field(
         ("csv",), description="where losses and metrics are logged"
     )
@@ -243,7 +258,7 @@ class TrainingRecipe(TrainingOptions):
     (Sohn et al. 2020).
     """
 
-    epochs: Count = "auto"
+    epochs: Count = Field("auto", description="times that all training rows are seen; auto: see above")
     batch_size: Count = Field("auto", description="rows in each step")
     unaugmented: float | Literal["auto"] = Field(
         "auto", description="share of the epochs, at the end, that see cells without augmentation"

@@ -38,6 +38,12 @@ REFINED = 10  # candidates for each row of the answer whose exact vectors are co
 RESCORED = 50  # candidates for each row of the answer that another score orders
 WRITTEN = 20_000  # rows in one batch
 
+# What LanceDB says of a wrong condition, and what is meant.
+REASONS = {
+    "could not convert to literal": "a value is not of its column's type, such as a text beside numbers",
+    "does not return a boolean": "it is neither true nor false of a row",
+}
+
 Score = Callable[[np.ndarray], np.ndarray]  # from vectors (N, D) to (N,); the larger, the nearer
 
 
@@ -379,12 +385,26 @@ class _conditions:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.where and isinstance(error, (ValueError, RuntimeError, OSError)):
-            reason = str(error).splitlines()[0]
-            columns = ", ".join(name for name in self.index.plain if name != ROW)
+            columns = [name for name in self.index.plain if name != ROW]
             raise TableError(
-                f"where '{self.where}' cannot be used: {reason}. The index has the columns {columns}; "
-                f"texts stand in single quotes, as in style = 'photo' AND price < 10"
+                f'where "{self.where}" cannot be used: {_reason(str(error), columns)}. The index has the '
+                f"columns {', '.join(columns)}. Texts stand in single quotes, names with blanks in "
+                f"backquotes, as in style = 'photo' AND `unit price` < 10."
             ) from error
+
+
+def _reason(message: str, columns: Sequence[str]) -> str:
+    """Say in plait's words why LanceDB refuses a condition."""
+    unknown = re.search(r"No field named \W*([^.\s`\"]+)", message)
+    if unknown:
+        return f"there is no column '{unknown[1]}': {nearest(unknown[1], columns)}".rstrip(".")
+    function = re.search(r"Invalid function '([^']*)'", message)
+    if function:
+        return f"there is no function '{function[1]}'"
+    for sign, reason in REASONS.items():
+        if sign in message:
+            return reason
+    return "it is no condition of SQL"
 
 
 def _connect(address: str | Path) -> tuple[DBConnection, bool]:

@@ -5,6 +5,7 @@ Shape letters: N rows, K columns, L labels, D width.
 
 from __future__ import annotations
 
+import mimetypes
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -21,7 +22,6 @@ from plait.retrieval.index import Score
 from plait.table.problems import Problem
 from plait.table.read import read
 from plait.table.table import Progress, Source, Table
-from plait.tasks.base_comparison import Comparison
 
 
 class Space:
@@ -33,12 +33,8 @@ class Space:
     def __init__(self, network: Predictor, name: str) -> None:
         self.network = network
         self.name = name
-
-        # The model's copy of the task: the one in `network.tasks` was fitted, but not trained.
-        task = network.model.task(name)
-        assert isinstance(task, Comparison)
-        self.task = task
-        self.columns = task.columns
+        self.task = network.model.comparisons[name]
+        self.columns = self.task.columns
 
     @classmethod
     def of(cls, network: Predictor, name: str | None = None) -> Space:
@@ -46,7 +42,7 @@ class Space:
 
         Raises `RecipeError` if there is none of that name, or if several alignments need a name.
         """
-        alignments = _comparisons(network)
+        alignments = list(network.model.comparisons)
         if not alignments:
             raise RecipeError("this model aligns no columns; fit one with align=, or --align photo,caption")
         if name is None and len(alignments) > 1:
@@ -61,7 +57,7 @@ class Space:
     @property
     def suffix(self) -> str:
         """The alignment's name if the network has several; else an empty string."""
-        if len(_comparisons(self.network)) < 2:
+        if len(self.network.model.comparisons) < 2:
             return ""
         return self.name
 
@@ -85,7 +81,7 @@ class Space:
         problems: list[Problem] = []
         for first, chunk in chunks(table):
             rows = self.network.prepare(chunk, targets=False, store=store)
-            (outputs,) = self.network.outputs(rows, [self.network.columns], progress)
+            outputs = self.network.outputs(rows, progress)
             vectors.append(outputs[self.name].numpy())
             problems += shifted(rows.prepared.problems, first)
         return np.concatenate(vectors), problems
@@ -133,6 +129,11 @@ class Space:
             kind = f"file '{cell}'"
             columns = self._media_columns(cell, base)
         else:
+            if _names_media(cell):
+                raise TableError(
+                    f"no file '{cell}' in {base.absolute()}; to search by it as a text, name the text's "
+                    f"column, as in {self.texts[0] if self.texts else 'column'}={cell}"
+                )
             kind = "text"
             labels = [column for column in self.columns if self.modality(column).is_label]
             columns = self.texts or labels
@@ -202,8 +203,10 @@ class Space:
         """Return a vector of length 1 for each label (labels, width): the mean over its templates.
 
         `column` names the text column if there are several. Raises `RecipeError` for a template without `{}`,
-        and for a label that the model cannot read.
+        for a label that the model cannot read, and where there are no labels or templates.
         """
+        if not labels or not templates:
+            raise RecipeError("expected one label or more, and one template or more")
         column = self._text_column(column)
         for template in templates:
             if "{}" not in template:
@@ -235,6 +238,8 @@ class Space:
         if column is None and len(texts) != 1:
             names = ", ".join(texts) or "this model aligns none"
             raise RecipeError(f"labels are texts: say which text column they are like: {names}")
+        if column is not None and column not in texts:
+            raise RecipeError(f"no aligned text column '{column}': {nearest(column, texts)}")
         return column or texts[0]
 
     def classify(
@@ -272,6 +277,8 @@ class Space:
         return answers
 
 
-def _comparisons(network: Predictor) -> list[str]:
-    """Return the names of a network's alignments."""
-    return [name for name, task in network.tasks.items() if isinstance(task, Comparison)]
+def _names_media(text: str) -> bool:
+    """Return whether a text ends as the names of media files do: `image/png` is of the modality image."""
+    media_type, _ = mimetypes.guess_type(text)
+    kind = (media_type or "").split("/")[0]
+    return kind in modalities.names() and modalities.find(kind).media

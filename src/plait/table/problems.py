@@ -12,13 +12,16 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from plait.console import escaped
 from plait.disk.whole import write_text
-from plait.errors import BadCellsError
+from plait.errors import BadCellsError, count
+from plait.table.write import harmless
 
 # a larger share of bad cells in a column is a mistake of ours or the user's, most likely a wrong folder
 LIMIT = 0.05
 
 KINDS = 8  # kinds of problems that a summary lists
+WIDTH = 60  # characters of a reason in it
 
 SIDES = {"train": "training", "valid": "validation", "test": "test"}  # of a split, in words
 
@@ -29,33 +32,42 @@ def check(problems: list[Problem], filled: dict[str, int], root: Path, strict: b
     `filled` counts the cells of each column that are not null.
     """
     counts = Counter(problem.column for problem in problems)
-    for column, count in counts.items():
-        if column not in filled or (not strict and count <= LIMIT * filled[column]):
+    for column, bad in counts.items():
+        if column not in filled or (not strict and bad <= LIMIT * filled[column]):
             continue
-        reason = f"more than {LIMIT:.0%}; most likely the wrong folder or the wrong modality"
-        if strict:
-            reason = "none may be, under strict"
+        reason = "none may be, under strict" if strict else f"more than {LIMIT:.0%}"
         first = [problem for problem in problems if problem.column == column][:5]
-        lines = "\n".join(f"  row {problem.row}: {problem.described()}" for problem in first)
-        raise BadCellsError(
-            f"column '{column}': {count:,} of {filled[column]:,} cells cannot be read: {reason}.\n{lines}\n"
-            f"Paths are resolved against {root}; give another folder with root= or --root."
+        lines = "\n".join(f"  {problem.where()}: {problem.described()}" for problem in first)
+        hint = (
+            f"Is '{column}' something else? --column {column}=text reads it as text, and "
+            f"--set columns.{column}.format=... states the format of dates."
         )
+        if any(problem.file for problem in first):
+            hint = f"Paths are resolved against {root}; give another folder with root= or --root."
+        counted = f"{bad:,} of {count(filled[column], 'cell')} cannot be read"
+        raise BadCellsError(f"column '{column}': {counted}: {reason}.\n{lines}\n{hint}")
 
 
 def tell(problems: list[Problem], warn: Callable[[str], None]) -> None:
     """Warn of the cells that could not be read, with their number and the reasons, if there are any."""
     if problems:
-        warn(f"{len(problems):,} cells could not be read and count as missing:\n{summary(problems)}")
+        cells = count(len(problems), "cell")
+        warn(f"{cells} could not be read, treated as missing:\n{summary(problems)}")
 
 
 def summary(problems: list[Problem]) -> str:
     """Return a line for each column and reason, the most frequent first; nothing without problems."""
-    counts = Counter((problem.column, problem.reason.split(":")[0][:60]) for problem in problems)
-    lines = [f"  {column}: {count:,} x {reason}" for (column, reason), count in counts.most_common(KINDS)]
+    counts = Counter((problem.column, shorten(problem.reason)) for problem in problems)
+    lines = [f"  {column}: {number:,} x {reason}" for (column, reason), number in counts.most_common(KINDS)]
     if len(counts) > KINDS:
-        lines.append(f"  and {len(counts) - KINDS} other kinds")
+        lines.append(f"  and {count(len(counts) - KINDS, 'other kind')}")
     return "\n".join(lines)
+
+
+def shorten(reason: str) -> str:
+    """Return the start of a reason, up to what differs from cell to cell."""
+    kind = reason.split(":")[0]
+    return kind if len(kind) <= WIDTH else f"{kind[: WIDTH - 3]}..."
 
 
 def column(problems: list[Problem], rows: int) -> pa.Array:
@@ -69,11 +81,17 @@ def column(problems: list[Problem], rows: int) -> pa.Array:
 
 
 def write(problems: list[Problem], path: Path) -> None:
-    """Write `problems.csv`: row (from 0), column, file, reason."""
+    """Write `problems.csv`: row (from 0), column, file, reason, and the table if there are several."""
+    header = ["row", "column", "file", "reason"]
+    has_tables = any(problem.table for problem in problems)
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(["row", "column", "file", "reason"])
-    writer.writerows([p.row, p.column, p.file, p.reason] for p in problems)
+    writer.writerow([*header, "table"] if has_tables else header)
+    for problem in problems:
+        texts = [problem.column, problem.file, problem.reason]
+        if has_tables:
+            texts.append(problem.table)
+        writer.writerow([problem.row, *(harmless(escaped(cell)) for cell in texts)])
     write_text(path, text.getvalue())
 
 
@@ -86,12 +104,23 @@ def health(notes: dict[str, dict[str, list[int]]], digests: dict[str, list[set[b
     for column, rows_by_note in notes.items():
         for note, rows in rows_by_note.items():
             shown = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
-            cells = "cell is" if len(rows) == 1 else "cells are"
-            warnings.append(f"column '{column}': {len(rows):,} {cells} {note} (row {shown})")
+            cells = count(len(rows), "cell is", "cells are")
+            numbers = f"row {shown}" if len(rows) == 1 else f"rows {shown}"
+            warnings.append(f"column '{column}': {cells} {note} ({numbers})")
     for column, row_digests in digests.items():
         if sum(map(bool, row_digests)) > 1 and len(set().union(*row_digests)) == 1:
             warnings.append(f"column '{column}': every cell has the same content, so it can tell nothing")
     return warnings
+
+
+def unseen(column: str, cells: pa.ChunkedArray, filled: int) -> str:
+    """Say how many of a column's `filled` cells, namely `cells`, have a value that training has not seen."""
+    count = f"{len(cells):,} of {filled:,} cells" if filled > 1 else "the cell"
+    has = "have values" if len(cells) > 1 else "has a value"
+    text = f"column '{column}': {count} {has} that training has not seen, such as {cells[0].as_py()!r}"
+    if len(cells) > filled / 2:
+        text += ". These are most cells: are they written as in training?"
+    return text
 
 
 def leaks(digests: dict[str, list[set[bytes]]], sides: dict[str, list[int]]) -> list[str]:
@@ -110,7 +139,7 @@ def leaks(digests: dict[str, list[set[bytes]]], sides: dict[str, list[int]]) -> 
                 continue
             first_row = next(row for row in sides[first] if row_digests[row] & shared)
             second_row = next(row for row in sides[second] if row_digests[row] & shared)
-            files = "1 file is" if len(shared) == 1 else f"{len(shared):,} files are"
+            files = count(len(shared), "file is", "files are")
             side = SIDES[second]
             warnings.append(
                 f"column '{column}': {files} in both the {SIDES[first]} and the {side} rows "
@@ -122,12 +151,17 @@ def leaks(digests: dict[str, list[set[bytes]]], sides: dict[str, list[int]]) -> 
 
 @dataclass(frozen=True)
 class Problem:
-    """A cell that could not be read. `row` counts from 0 in the user's table."""
+    """A cell that could not be read. `row` counts from 0 in the user's table, named if there are several."""
 
     row: int
     column: str
     file: str
     reason: str
+    table: str = ""
+
+    def where(self) -> str:
+        """Return the row, and the table if there are several."""
+        return f"{self.table} row {self.row}" if self.table else f"row {self.row}"
 
     def described(self) -> str:
         """Return the reason, and the file if there is one."""

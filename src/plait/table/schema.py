@@ -24,7 +24,6 @@ class Column(BaseModel):
     modality: str | None = None
     reason: str = ""
     missing: int = 0
-    distinct: int = 0
 
 
 class Schema(BaseModel):

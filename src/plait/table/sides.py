@@ -5,13 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
-
-from plait.errors import TableError
+from plait.table.cells import joined
 from plait.table.read import read
-from plait.table.table import Table
-
-SIDE = "plait_split"  # the column that says which table a row comes from
+from plait.table.table import Part, Table
 
 
 @dataclass(frozen=True)
@@ -29,9 +25,10 @@ class Sources:
 
 
 def read_sides(sources: Sources) -> Table:
-    """Read the tables and join them. With more than one, the column `SIDE` says where a row comes from.
+    """Read the tables and join them. Each is a part of the joined table, with its own name, folder and rows.
 
-    Raises `TableError` when they cannot be read, or do not fit each other.
+    A column that has numbers in one table and words in another comes as strings: training decides later what
+    it is. Raises `TableError` when a table cannot be read.
     """
     tables = {}
     for side, source in sources.sides().items():
@@ -41,16 +38,11 @@ def read_sides(sources: Sources) -> Table:
     if len(tables) == 1:
         return train
 
-    data = []
+    parts = []
+    notes: list[str] = []
+    data = {}
     for side, table in tables.items():
-        if table.root != train.root:
-            raise TableError(
-                f"the {side} table's paths begin in {table.root}, the training table's in {train.root}; give "
-                f"root= for both"
-            )
-        data.append(table.data.append_column(SIDE, pa.array([side] * len(table))))
-    try:
-        joined = pa.concat_tables(data, promote_options="permissive")
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise TableError(f"the tables given apart have columns of different types: {error}") from error
-    return Table(joined, train.root, train.name)
+        parts.append(Part(side, table.name, table.root, len(table)))
+        notes += table.notes
+        data[f"the {side} table"] = table.data
+    return Table(joined(data), train.root, train.name, tuple(notes), parts=tuple(parts))

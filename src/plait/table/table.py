@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.feather
-import pyarrow.json
-import pyarrow.parquet
 from numpy.typing import ArrayLike
 
 from plait.errors import TableError, nearest
+from plait.table.problems import Problem
 
 Progress = Callable[[int], None]
 
@@ -36,12 +35,30 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Part:
+    """One of several tables that were joined: its side of the split, its name, folder and number of rows."""
+
+    side: str
+    name: str
+    root: Path
+    rows: int
+
+
+@dataclass(frozen=True)
 class Table:
-    """An Arrow table, the folder that its relative paths are resolved against, and its name in messages."""
+    """An Arrow table, the folder that its relative paths are resolved against, and its name in messages.
+
+    `notes` has what the user should know of how it was read: the encoding, lines that were left out.
+    `bad` has, by column, the rows of cells that do not fit the column's convention, and why. They are null in
+    `data`. `parts` are the tables that it was joined from, in the order of their rows; none if it is one.
+    """
 
     data: pa.Table
     root: Path
     name: str
+    notes: tuple[str, ...] = ()
+    bad: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    parts: tuple[Part, ...] = ()
 
     def __len__(self) -> int:
         return int(self.data.num_rows)
@@ -54,7 +71,86 @@ class Table:
 
     def take(self, rows: ArrayLike) -> Table:
         """Return the table of these row numbers, in their order."""
-        return Table(self.data.take(pa.array(rows, pa.int64())), self.root, self.name)
+        row_numbers = np.asarray(rows, dtype=np.int64)
+        bad = {}
+        for column, reasons in self.bad.items():
+            moved = {place: reasons[row] for place, row in enumerate(row_numbers.tolist()) if row in reasons}
+            bad[column] = moved
+        return Table(self.data.take(pa.array(row_numbers)), self.root, self.name, self.notes, bad)
+
+    def slice(self, first: int, count: int) -> Table:
+        """Return up to `count` rows from row `first` on, as a table of no parts."""
+        end = min(first + count, len(self))
+        bad = {}
+        for column, reasons in self.bad.items():
+            bad[column] = {row - first: reason for row, reason in reasons.items() if first <= row < end}
+        return replace(self, data=self.data.slice(first, count), bad=bad, parts=())
+
+    def sides(self) -> np.ndarray:
+        """Return each row's side of the split, (rows,) of strings, by the part that it is in."""
+        return np.repeat([part.side for part in self.parts], [part.rows for part in self.parts])
+
+    def located(self, problems: Iterable[Problem]) -> list[Problem]:
+        """Return problems with the rows of the tables that this one was joined from."""
+        located = list(problems)
+        if self.parts:
+            for number, problem in enumerate(located):
+                name, row = self.place(problem.row)
+                located[number] = replace(problem, table=name, row=row)
+        return located
+
+    def title(self) -> str:
+        """Return the name of the table, or of its parts with their numbers of rows."""
+        if not self.parts:
+            return self.name
+        return " and ".join(f"{part.name} ({part.rows:,} rows)" for part in self.parts)
+
+    def place(self, row: int) -> tuple[str, int]:
+        """Return the name of the table that a row comes from, and its number there."""
+        for part in self.parts:
+            if row < part.rows:
+                return part.name, row
+            row -= part.rows
+        return self.name, row
+
+    def with_full_paths(self, columns: Iterable[str]) -> Table:
+        """Make paths in some columns absolute where a part has another folder than the table."""
+        if all(part.root == self.root for part in self.parts):
+            return self
+        data = self.data
+        for name in columns:
+            number = data.schema.get_field_index(name)
+            if number >= 0:
+                data = data.set_column(number, name, self._full_paths(data.column(number)))
+        return replace(self, data=data)
+
+    def _full_paths(self, cells: pa.ChunkedArray) -> pa.ChunkedArray:
+        pieces: list[pa.Array] = []
+        first = 0
+        for part in self.parts:
+            rows = cells.slice(first, part.rows)
+            pieces += rows.chunks if part.root == self.root else [_full_paths(rows, part.root)]
+            first += part.rows
+        return pa.chunked_array(pieces, cells.type)
+
+    def problems(self, column: str) -> list[Problem]:
+        """Return the cells of a column that do not fit its convention."""
+        return [Problem(row, column, "", reason) for row, reason in self.bad.get(column, {}).items()]
+
+
+def _full_paths(cells: pa.ChunkedArray, root: Path) -> pa.Array:
+    """Return cells with absolute paths: strings, or lists or dicts of them. Other cells stay."""
+
+    def full(cell: object) -> object:
+        if isinstance(cell, str) and not cell.startswith("data:") and "://" not in cell:
+            return os.path.join(root, cell)
+        if isinstance(cell, list):
+            return [full(entry) for entry in cell]
+        if isinstance(cell, dict) and cell.get("path") and not cell.get("bytes"):
+            return {**cell, "path": full(cell["path"])}
+        return cell
+
+    return pa.array([full(cell) for cell in cells.to_pylist()], cells.type)
 
 
 def only_column(table: Table, column: str | None, what: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import IO
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.feather
 import pyarrow.parquet
@@ -16,15 +18,21 @@ import pyarrow.parquet
 from plait.console import Screen
 from plait.disk.whole import check_file, make_folder, write_bytes, writing
 from plait.errors import TableError
+from plait.table.values import is_list, is_text
 
+GAP = 2  # blanks between columns on screen
 ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet", ".feather", ".arrow")
 
+# Spreadsheets run a text that begins like this as a formula, unless it is a number. An apostrophe stops them.
+FORMULA = r"^[=+\-@\t\r]"
+NUMBER = r"^[+\-]?[\d.,]*\d[\d.,]*([eE][+\-]?\d+)?%?$"
 
-def check_ending(path: Path) -> None:
+
+def check_output(path: Path) -> None:
     """Look before the work whether a table can be written to this file.
 
     Raises `TableError` if plait does not write files of its ending, and `OutputError` if nothing can be
-    written.
+    written there.
     """
     if path.suffix.lower() not in ENDINGS:
         raise TableError(
@@ -36,9 +44,10 @@ def check_ending(path: Path) -> None:
 def write(table: pa.Table, path: Path) -> None:
     """Write the table, and make its folder. The file appears as a whole or not at all.
 
-    In CSV and TSV, lists are joined by "|". Raises `TableError` for an unknown ending.
+    In CSV and TSV, lists are joined by "|", and texts that spreadsheets would run begin with an apostrophe.
+    Raises `TableError` for an unknown ending, `OutputError` when the disk does not take the file.
     """
-    check_ending(path)
+    check_output(path)
     make_folder(path.parent)
     with writing(path) as file:
         _write(table, file, path.suffix.lower())
@@ -50,7 +59,7 @@ def _write(table: pa.Table, file: IO[bytes], suffix: str) -> None:
         pa.csv.write_csv(_flat(table), file, options)
     elif suffix == ".jsonl":
         for row in table.to_pylist():
-            line = json.dumps(row, ensure_ascii=False, default=str) + "\n"
+            line = json.dumps(row, ensure_ascii=False, default=_as_json) + "\n"
             file.write(line.encode("utf-8", "backslashreplace"))
     elif suffix == ".parquet":
         pa.parquet.write_table(table, file)
@@ -58,24 +67,51 @@ def _write(table: pa.Table, file: IO[bytes], suffix: str) -> None:
         pa.feather.write_feather(table, file)
 
 
+def _as_json(cell: object) -> str:
+    """Return a cell that JSON has no type for: bytes as base64, anything else as its text."""
+    return base64.b64encode(cell).decode() if isinstance(cell, bytes) else str(cell)
+
+
 def to_stream(table: pa.Table, stream: IO[bytes]) -> None:
-    """Write the table as CSV. Lists are joined by "|"."""
+    """Write the table as CSV, as `write` does."""
     pa.csv.write_csv(_flat(table), stream)
 
 
-def show(table: pa.Table) -> None:
-    """Print the table in the terminal."""
-    rows = []
-    for row in table.to_pylist():
-        rows.append([_shown(cell) for cell in row.values()])
-    Screen(out=True).table("", table.column_names, rows)
+def show(table: pa.Table, title: str = "") -> None:
+    """Print the table in the terminal: side by side if its rows fit the width, else row by row."""
+    screen = Screen(out=True)
+    columns = [_shown_column(column) for column in table.columns]
+    widths = []
+    for name, texts in zip(table.column_names, columns, strict=True):
+        widths.append(max(map(len, [name, *texts])) + GAP)
+    rows = list(zip(*columns, strict=True))
+    if sum(widths) <= screen.width:
+        screen.table(title, table.column_names, rows)
+        return
+
+    screen.say(title, "bold")
+    first, *others = table.column_names
+    name_width = max(map(len, others), default=0)
+    for row in rows:
+        lines = [f"{first} {row[0]}"]
+        for name, text in zip(others, row[1:], strict=True):
+            lines.append(f"  {name:<{name_width}}  {text}")
+        screen.say("\n".join(lines))
 
 
-def _shown(cell: object) -> str:
-    """Return a cell as it is printed. A missing one is blank."""
-    if cell is None:
-        return ""
-    return f"{cell:.3f}" if isinstance(cell, float) else str(cell)
+def _shown_column(column: pa.ChunkedArray) -> list[str]:
+    """Return a column's cells as they are printed: missing ones blank, whole numbers without a point."""
+    cells = column.to_pylist()
+    is_whole = all(cell.is_integer() for cell in cells if isinstance(cell, float))
+    texts = []
+    for cell in cells:
+        if cell is None:
+            texts.append("")
+        elif isinstance(cell, float):
+            texts.append(f"{cell:.0f}" if is_whole else f"{cell:.3f}")
+        else:
+            texts.append(str(cell))
+    return texts
 
 
 def write_vectors(vectors: np.ndarray, path: Path) -> None:
@@ -85,15 +121,42 @@ def write_vectors(vectors: np.ndarray, path: Path) -> None:
 
 
 def _flat(table: pa.Table) -> pa.Table:
-    """Join the lists in each column by "|": CSV has no lists."""
-    return pa.table([_flat_column(column) for column in table.columns], names=table.column_names)
+    """Return a table that CSV can hold, and that spreadsheets only show."""
+    names = pc.fill_null(_harmless(pa.array(table.column_names, pa.string())), "").to_pylist()
+    return pa.table([_flat_column(column) for column in table.columns], names=names)
 
 
 def _flat_column(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
-    if not (pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type)):
+    """Return lists joined by "|", bytes as base64, and of a file its path."""
+    kind = column.type
+    if is_text(column):
+        return _harmless(column)
+    if is_list(column):
+        texts = [None if cell is None else "|".join(map(_text, cell)) for cell in column.to_pylist()]
+    elif pa.types.is_struct(kind):
+        texts = [None if cell is None else cell.get("path") for cell in column.to_pylist()]
+    elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        texts = [None if cell is None else _as_json(cell) for cell in column.to_pylist()]
+    else:
         return column
-    texts = [None if cell is None else "|".join(map(str, cell)) for cell in column.to_pylist()]
-    return pa.array(texts, pa.string())
+    return _harmless(pa.array(texts, pa.string()))
+
+
+def _text(item: object) -> str:
+    return "" if item is None else _as_json(item)
+
+
+def harmless(text: str) -> str:
+    """Put an apostrophe before a text that a spreadsheet would run as a formula."""
+    return f"'{text}" if re.match(FORMULA, text) and not re.match(NUMBER, text) else text
+
+
+def _harmless(texts: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Do what `harmless` does to all texts of a column."""
+    is_formula = pc.and_(
+        pc.match_substring_regex(texts, FORMULA), pc.invert(pc.match_substring_regex(texts, NUMBER))
+    )
+    return pc.if_else(is_formula, pc.binary_join_element_wise("'", texts, ""), texts)
 
 
 def with_files(answers: pa.Table, out: Path) -> pa.Table:

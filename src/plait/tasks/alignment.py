@@ -9,13 +9,13 @@ import itertools
 import json
 import math
 from collections.abc import Iterable, Mapping
-from typing import Literal, cast
+from typing import Literal, Self, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,6 +23,7 @@ from plait.errors import TrainingError
 from plait.modalities.base import Match
 from plait.nn.batch import Tokens
 from plait.nn.layers import module_key
+from plait.recipe.bounds import MAX_COUNT, MAX_WIDTH
 from plait.recipe.sections import COMPARED, Between, Choices
 from plait.table.json import JSON
 from plait.table.problems import Problem
@@ -41,6 +42,7 @@ PAIRWISE = ("infonce", "siglip")  # objectives that compare columns two by two
 # 1 is not among them, because not every column has a map.
 SHARES = (0.5, 0.0, 0.25, 0.75, 0.9)
 
+MAX_BANK = 2**30  # numbers in the bank of a column, 4 GB
 MEASURED = 4000  # rows that an epoch is scored by
 HOTTEST = math.log(100.0)  # the upper limit of the logits' scale, as in CLIP
 
@@ -59,15 +61,39 @@ class Config(TaskOptions):
     (`infonce`, Robinson et al. 2021). With `hidden` of 0 the projections are linear.
     """
 
-    objective: Literal["infonce", "siglip", "gram", "symile"] = "infonce"
-    anchor: str | None = None
-    group: str | None = None
-    width: int = Field(256, ge=2)
-    hidden: int = Field(512, ge=0)
-    dropout: float = Field(0.3, ge=0, lt=1)
-    temperature: float = Field(0.07, gt=0, description="where the learned temperature begins")
-    bank: int = Field(0, ge=0)
-    hardness: float = Field(0.0, ge=0)
+    objective: Literal["infonce", "siglip", "gram", "symile"] = Field(
+        "infonce", description="the loss that compares cells (see above)"
+    )
+    anchor: str | None = Field(None, description="the column that all others are compared with; null: none")
+    group: str | None = Field(
+        None, description="a column: rows with the same value are not each other's negatives; null: none"
+    )
+    width: int = Field(256, ge=2, le=MAX_WIDTH, description="of the space")
+    hidden: int = Field(
+        512,
+        ge=0,
+        le=MAX_WIDTH,
+        description="width of the hidden layer of the projections; 0: they are linear",
+    )
+    dropout: float = Field(
+        0.3, ge=0, lt=1, description="share of hidden entries that are set to zero in training"
+    )
+    temperature: float = Field(0.07, gt=0, le=100, description="where the learned temperature begins")
+    bank: int = Field(
+        0, ge=0, le=MAX_COUNT, description="earlier rows whose vectors are further negatives; 0: none"
+    )
+    hardness: float = Field(
+        0.0, ge=0, le=100, description="how much more hard negatives weigh; 0: all weigh the same"
+    )
+
+    @model_validator(mode="after")
+    def _bank_fits(self) -> Self:
+        if self.bank * self.width > MAX_BANK:
+            raise ValueError(
+                f"expected a bank ({self.bank:,}) of at most {MAX_BANK // self.width:,} vectors of width "
+                f"{self.width:,}"
+            )
+        return self
 
 
 class Alignment(Comparison):
@@ -116,6 +142,8 @@ class Alignment(Comparison):
 
         self.share: Tensor
         self.register_buffer("share", torch.zeros(()))
+        self.has_share = False  # as `share` says; `forward` must not branch on a tensor
+        self.register_load_state_dict_post_hook(_read_share)  # type: ignore[no-untyped-call]
 
         # Empty places of the bank have vectors of zeros, as missing cells have.
         self.bank_x: Tensor
@@ -185,13 +213,17 @@ class Alignment(Comparison):
         # Only cosines can be mixed: volumes and products of joined vectors are not the means of both halves.
         # `calibrate` chooses the final share.
         if self.config.objective in PAIRWISE:
-            self.share.fill_(0.5)
+            self.set_share(0.5)
+
+    def set_share(self, share: float) -> None:
+        """Set the share of the linear maps in a trained model's vectors; 0 leaves the maps out."""
+        self.share.fill_(share)
+        self.has_share = share > 0
 
     @property
     def width(self) -> int:
         """Return the width of a trained model's vectors."""
-        has_map = self.share > 0
-        return self.config.width * (2 if has_map else 1)
+        return self.config.width * (2 if self.has_share else 1)
 
     @property
     def scale(self) -> Tensor:
@@ -209,7 +241,7 @@ class Alignment(Comparison):
 
         The outputs were made with the present share, so both halves are normalised again.
         """
-        if not self.share > 0:
+        if not self.has_share:
             return
         # Vectors of length zero stay zero: their cells are missing, or their column has no map.
         fixed_half, learned_half = outputs.output.split(self.config.width, -1)
@@ -224,7 +256,7 @@ class Alignment(Comparison):
             joined = np.concatenate(halves, -1)
             scores[share] = self.measure_score(joined, target.numpy())
         best_share = max(scores, key=scores.__getitem__)
-        self.share.fill_(best_share)
+        self.set_share(best_share)
 
     def encode(self, cells: pa.ChunkedArray, source: Source) -> tuple[Tensor, Tensor, list[Problem]]:
         """Return ids (B, K + 1): of each column's cell, and of the group (-1 if there is none).
@@ -244,7 +276,7 @@ class Alignment(Comparison):
 
     def forward(self, tokens: dict[str, Tokens]) -> Tensor:
         """Return unit vectors, (B, K, D), or (B, K, 2 D) with a share of the linear maps."""
-        has_share = not self.training and self.share > 0
+        has_share = self.has_share and not self.training
         vectors = []
         for column in self.columns:
             head = self._head(column)
@@ -445,7 +477,9 @@ class Alignment(Comparison):
         """
         present_BK = (output != 0).any(-1)
         if self.config.objective == "symile":
-            complete_BKD = torch.where(present_BK[..., None], output, self.neutral_KD)
+            # Outputs come from the CPU, wherever the model is.
+            neutral_KD = self.neutral_KD.to(output.device)
+            complete_BKD = torch.where(present_BK[..., None], output, neutral_KD)
             return complete_BKD.prod(1).sum(-1)
         if self.config.objective == "gram":
             return -_volumes(output, present_BK)
@@ -468,7 +502,7 @@ class Alignment(Comparison):
         """
         present_K = (cells_KD != 0).any(1)
         if self.config.objective == "symile":
-            neutral_KD = self.neutral_KD.detach().numpy()
+            neutral_KD = self.neutral_KD.detach().cpu().numpy()
             complete_KD = np.where(present_K[:, None], cells_KD, neutral_KD)
             query_D = complete_KD.prod(0)
         else:
@@ -489,6 +523,11 @@ class Alignment(Comparison):
 
 
 component = Alignment
+
+
+def _read_share(task: Alignment, _: object) -> None:
+    """Take over the share of the weights that were loaded."""
+    task.set_share(float(task.share))
 
 
 def field(cells: pa.ChunkedArray, number: int) -> pa.ChunkedArray:

@@ -16,8 +16,10 @@ from torch.nn import functional as F
 
 from plait.modalities.base import Match
 from plait.nn.batch import Encoded, Fused
-from plait.recipe.registry import Component, Options, Registry
+from plait.recipe.bounds import MAX_WEIGHT
+from plait.recipe.registry import Component, Options, Registry, hook
 from plait.recipe.sections import LEAST_STEPS, UNAUGMENTED, Between, Choices
+from plait.table.conventions.base import Convention
 from plait.table.json import JSON
 from plait.table.problems import Problem
 from plait.table.table import Source
@@ -35,7 +37,7 @@ class TaskOptions(Options):
 
     inputs: tuple[str, ...] = Field((), description="columns that it reads; all if empty")
     column: str = Field("", description="where its labels are; in the column of its own name if empty")
-    weight: float = Field(1.0, gt=0, description="of its loss beside those of other targets")
+    weight: float = Field(1.0, gt=0, le=MAX_WEIGHT, description="of its loss beside those of other targets")
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,18 @@ class Task(nn.Module, Component, ABC):
     # Whether labels are classes, which can be dealt to the sides of a split in equal shares.
     may_stratify: ClassVar[bool] = False
 
+    # Whether it is answered from the fused vector of its inputs and from nothing else. Then its rows can be
+    # mixed, rows without a label can be learned from, and members of an ensemble can answer together.
+    fuses: ClassVar[bool] = False
+
+    # Whether it writes an answer step by step: then batches are small.
+    writes: ClassVar[bool] = False
+
     # A task without a target compares the rows' own columns.
     has_target: ClassVar[bool] = True
+
+    # The conventions that labels may have, the usual one first; any if empty.
+    conventions: ClassVar[tuple[type[Convention], ...]] = ()
 
     # Whether labels are files. More than a few bad files are an error, and not only problems.
     from_files: ClassVar[bool] = False
@@ -141,11 +153,13 @@ class Task(nn.Module, Component, ABC):
         """Return how well a target with these cells (without nulls) suits this task; None if it does not."""
 
     @classmethod
+    @hook
     def reads(cls, config: Any, name: str) -> list[str]:
         """Return the columns of the table that hold the target of the task `name`."""
         return [config.column or name]
 
     @classmethod
+    @hook
     def encoder_for(cls, config: Any, modality: str) -> JSON | None:
         """Return the encoder of inputs of a modality, where the recipe names none.
 
@@ -196,6 +210,7 @@ class Task(nn.Module, Component, ABC):
     def build(self, widths: Widths) -> None:
         """Make the head."""
 
+    @hook
     def load_pretrained(self) -> None:
         """Load the weights that training starts from. Called once the head is built."""
         return
@@ -204,6 +219,7 @@ class Task(nn.Module, Component, ABC):
     def answer(self, fused: Fused | None, encoded: Encoded) -> Tensor:
         """Return the output of some rows, in the form that prediction decodes."""
 
+    @hook
     def decode(self, output: Tensor, thorough: bool = False) -> Tensor:
         """Decode a batch's output into what `answers` and `score_rows` take, (B, ...).
 
@@ -222,10 +238,12 @@ class Task(nn.Module, Component, ABC):
     def losses(self, fused: Fused | None, encoded: Encoded, loss_of: LossOf) -> dict[str, Tensor]:
         """Return all losses that training adds up, by name. `MAIN` is among them."""
 
+    @hook
     def loss_weights(self, blocks: Iterable[str], unimodal_weight: float, left: float) -> dict[str, float]:
         """Return the weights of its losses. A share of `left` of the training, 0 to 1, is still to come."""
         return {}
 
+    @hook
     def sees_hidden_cells(self, columns: list[str]) -> bool:
         """Return whether training may hide cells of a model's columns from this task.
 
@@ -233,10 +251,12 @@ class Task(nn.Module, Component, ABC):
         """
         return len(columns) == 1 or len(self.read(columns)) > 1
 
+    @hook
     def outputs(self, fused: Fused | None, encoded: Encoded) -> Outputs | None:
         """Return what `calibrate` needs of some rows; None if there is nothing to calibrate."""
         return None
 
+    @hook
     def calibrate(self, outputs: Outputs, target: Tensor) -> None:
         """Set what validation rows decide, once the model is trained. All rows of `outputs` are labelled."""
         return
@@ -265,6 +285,7 @@ class Task(nn.Module, Component, ABC):
     def baseline(self, target: Tensor) -> Tensor:
         """Return the decoded output, for one row, of the best answer without inputs."""
 
+    @hook
     def baseline_loss(self, target: Tensor) -> float:
         """Return the loss of the baseline on these labels.
 

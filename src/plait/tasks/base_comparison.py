@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from plait.nn.batch import Encoded, Fused, Tokens
-from plait.tasks.base import Outputs
+from plait.tasks.base import Outputs, Task
 from plait.tasks.base_tokens import TokenTask
 
 
@@ -69,3 +69,8 @@ class Comparison(TokenTask):
     def outputs(self, fused: Fused | None, encoded: Encoded) -> Outputs | None:
         """Return the embeddings, from which `calibrate` may choose."""
         return Outputs(self(encoded.tokens))
+
+
+def comparisons(tasks: Mapping[str, Task]) -> dict[str, Comparison]:
+    """Return the tasks that compare rows, by name."""
+    return {name: task for name, task in tasks.items() if isinstance(task, Comparison)}

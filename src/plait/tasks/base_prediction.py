@@ -47,6 +47,7 @@ class Prediction(Task):
     `calibrate`.
     """
 
+    fuses = True
     logits: ClassVar[bool]
     temperature: Tensor
     empty_offset: Tensor
@@ -77,7 +78,10 @@ class Prediction(Task):
 
     @abstractmethod
     def baseline_output(self) -> Tensor:
-        """Return the output of a row without any input, from the labels of the training rows."""
+        """Return the baseline of the labels that the task was fitted on, from its state.
+
+        It is the output of a row without any cell.
+        """
 
     @abstractmethod
     def boosting(self, target: Tensor) -> list[tuple[JSON, Tensor]]:
@@ -149,13 +153,12 @@ class Prediction(Task):
         cooled = Outputs(cooled_output, cooled_blocks, outputs.present)
         self.late_fusion.calibrate(self, cooled, target)
 
-    def fit_empty_blocks(self, labels: Tensor, empty_NP: Tensor) -> None:
+    def fit_empty_blocks(self, overall: Tensor, labels: Tensor, empty_NP: Tensor) -> None:
         """Set each block's offset: the baseline of training rows that lack it, minus that of all rows.
 
-        `empty_NP` is True where a labelled row lacks a block. The overall baseline counts as ten rows that
-        lack the block, so that a few rows do not move the offset far.
+        `overall` is the baseline of all rows. It counts as ten rows that lack the block, so that a few rows
+        do not move the offset far. `empty_NP` is True where a labelled row lacks a block.
         """
-        overall = self.baseline(labels)
         for index, empty_N in enumerate(empty_NP.unbind(1)):
             count = int(empty_N.sum())
             if not count:

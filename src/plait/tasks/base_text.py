@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,17 +14,15 @@ from pydantic import Field
 from torch import Tensor
 
 from plait.errors import TrainingError
-from plait.modalities.base import Match
-from plait.table.json import JSON, read_object
+from plait.recipe.bounds import MAX_IDS, MAX_TOKENS
+from plait.table.conventions.plain import Plain
 from plait.table.problems import Problem
 from plait.table.table import Source
 from plait.table.values import is_text
 from plait.tasks.base import TaskOptions
 from plait.tasks.base_writing import Writing
 from plait.tasks.writing.metrics import TextRows
-from plait.tasks.writing.spelling import NOTHING, Form, Spelling, Units, plain
-
-ABSENT = -1  # the first id of a row whose input is missing: its answer is null
+from plait.tasks.writing.spelling import ABSENT, NOTHING, Form, Spelling, Units, plain
 
 
 class TextOptions(TaskOptions):
@@ -39,8 +36,8 @@ class TextOptions(TaskOptions):
     form: Form = Field(
         "written", description="which characters of texts count: all, or those that can be heard"
     )
-    vocabulary: int = Field(500, ge=10, description="number of subwords, at most")
-    longest: int = Field(512, ge=1, description="units; longer texts are not learned from")
+    vocabulary: int = Field(500, ge=10, le=MAX_IDS, description="number of subwords, at most")
+    longest: int = Field(512, ge=1, le=MAX_TOKENS, description="units; longer texts are not learned from")
 
 
 class TextTask(Writing):
@@ -50,47 +47,12 @@ class TextTask(Writing):
     """
 
     options = TextOptions
+    conventions = (Plain,)
 
     def __init__(self, config: TextOptions, spelling: Spelling) -> None:
         super().__init__()
         self.config = config
         self.spelling = spelling
-
-    @classmethod
-    def matches(cls, cells: pa.ChunkedArray) -> Match | None:
-        """Return None: such a task has to be named, unless its class says otherwise."""
-        return None
-
-    @classmethod
-    def fit(cls, config: Any, cells: pa.ChunkedArray, name: str) -> TextTask:
-        """Learn the spelling of the training texts, and what `study` learns.
-
-        Raises `TrainingError` if there are no texts, or the cells hold something else.
-        """
-        texts = []
-        for text in _strings(cells, name):
-            # Nothing may be left of a text in its form, as of "!" in what is spoken.
-            if text and plain(text, config.form):
-                texts.append(text)
-        if not texts:
-            raise TrainingError(f"target '{name}': expected texts in the training rows, found none")
-        spelling = Spelling.fit(texts, config.units, config.form, config.vocabulary)
-        task = cls(config, spelling)
-        task.study(task.spelled(cells, name))
-        return task
-
-    def spelled(self, cells: pa.ChunkedArray, name: str) -> list[list[int]]:
-        """Return the ids of the texts that are learned from: neither empty nor too long."""
-        spelled = []
-        for text in _strings(cells, name):
-            ids = self.spelling.encode(text) if text else []
-            if 0 < len(ids) <= self.config.longest:
-                spelled.append(ids)
-        return spelled
-
-    def study(self, texts: list[list[int]]) -> None:
-        """Learn what else the task needs of the training rows' texts."""
-        return
 
     def encode(self, cells: pa.ChunkedArray, source: Source) -> tuple[Tensor, Tensor, list[Problem]]:
         """Return ids (B, L), which rows have a text, and the texts that are too long."""
@@ -154,15 +116,30 @@ class TextTask(Writing):
         entropy = -(share * share.log()).sum()
         return float(entropy)
 
-    def state(self) -> JSON:
-        """Return the spelling."""
-        return {"spelling": self.spelling.state()}
 
-    @classmethod
-    def from_state(cls, config: Any, state: JSON) -> TextTask:
-        """Restore the task from its spelling; the head is still to be built."""
-        spelling = Spelling.from_state(read_object(state["spelling"]))
-        return cls(config, spelling)
+def learned_spelling(config: TextOptions, cells: pa.ChunkedArray, name: str) -> Spelling:
+    """Learn the spelling of the training texts of the target `name`.
+
+    Raises `TrainingError` if there are no texts, or the cells hold something else.
+    """
+    texts = []
+    for text in _strings(cells, name):
+        # Nothing may be left of a text in its form, as of "!" in what is spoken.
+        if text and plain(text, config.form):
+            texts.append(text)
+    if not texts:
+        raise TrainingError(f"target '{name}': expected texts in the training rows, found none")
+    return Spelling.fit(texts, config.units, config.form, config.vocabulary)
+
+
+def spelled(spelling: Spelling, longest: int, cells: pa.ChunkedArray, name: str) -> list[list[int]]:
+    """Return the ids of the texts that are learned from: neither empty nor too long."""
+    texts = []
+    for text in _strings(cells, name):
+        ids = spelling.encode(text) if text else []
+        if 0 < len(ids) <= longest:
+            texts.append(ids)
+    return texts
 
 
 def _strings(cells: pa.ChunkedArray, name: str) -> list[str | None]:

@@ -12,4 +12,5 @@ class Writing(TokenTask):
     writes the answer from it.
     """
 
+    writes = True
     sorts_by_length = True

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from plait.errors import TrainingError
+from plait.errors import TrainingError, count
 from plait.modalities.base import Match
 from plait.nn.layers import glorot
 from plait.table.json import JSON, read_as
@@ -36,8 +36,12 @@ Label: TypeAlias = bool | int | float | str
 class Config(TaskOptions):
     """`class_weights: balanced` weighs a class by the inverse of its frequency. A row's mean weight is 1."""
 
-    class_weights: Literal["none", "balanced"] = "none"
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    class_weights: Literal["none", "balanced"] = Field(
+        "none", description="weigh all rows alike, or rare classes more"
+    )
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="probability that the label shares among all classes"
+    )
 
 
 class Classification(Prediction):
@@ -82,13 +86,13 @@ class Classification(Prediction):
             return None
         different = distinct(_plain(_readable(cells)))
         if not _is_number(kind):
-            return Match(0.9, f"{different} different values that are not numbers")
+            return Match(0.9, f"{count(different, 'different value')}, not numbers")
 
         # Few whole numbers are codes of classes. Many are amounts, for a regression.
         is_few = different <= min(20, max(2, len(cells) // 5))
         is_whole = pa.types.is_integer(kind) or (len(cells) > 0 and _are_whole(cells))
         if is_few and is_whole:
-            return Match(0.8, f"only {different} different whole numbers")
+            return Match(0.8, f"only {count(different, 'different whole number')}")
         return None
 
     @classmethod
@@ -112,7 +116,7 @@ class Classification(Prediction):
         if len(classes) > max(20, rows / 2):
             raise TrainingError(
                 f"target '{name}': expected classes that repeat, found {len(classes):,} different values in "
-                f"{rows:,} training rows; for numbers use --set tasks.{name}=regression"
+                f"{count(rows, 'training row')}; for numbers use --set tasks.{name}=regression"
             )
         class_counts = [counts[label] for label in classes]
         return cls(classes, class_counts, config.class_weights, config.label_smoothing)
@@ -191,16 +195,13 @@ class Classification(Prediction):
         return ClassRows.of(p_BC.numpy(), target)
 
     def baseline(self, target: Tensor) -> Tensor:
-        """Return the logits of the classes' frequencies among these labels."""
+        """Return the logits of the classes' frequencies among these labels, whatever the class weights."""
         count_C = torch.bincount(target, minlength=len(self.classes))
         return _logits(count_C.float())
 
     def baseline_output(self) -> Tensor:
-        """Return the logits of the classes' frequencies in training, times the class weights if any."""
-        count_C = torch.tensor(self.counts, dtype=torch.float32)
-        if self.weight_C is not None:
-            count_C = count_C * self.weight_C.cpu()
-        return _logits(count_C)
+        """Return the logits of the classes' frequencies in training."""
+        return _logits(torch.tensor(self.counts, dtype=torch.float32))
 
     def mix(self, outputs: Tensor, weights: Tensor) -> Tensor:
         """Return the logits of the weighted mean of probabilities."""

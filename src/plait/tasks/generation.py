@@ -6,11 +6,11 @@ B rows, M tokens of all inputs, L steps, V ids, D width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Self, cast
+from typing import Annotated, Literal, Self
 
 import pyarrow as pa
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from plait.errors import TrainingError
@@ -19,10 +19,11 @@ from plait.nn.batch import Tokens
 from plait.nn.layers import module_key
 from plait.pretrained import files
 from plait.pretrained.files import Architecture
+from plait.recipe.bounds import MAX_BEAM, MAX_HEADS, MAX_LAYERS, MAX_RATE, MAX_TOKENS, MAX_WIDTH
 from plait.table.json import JSON, read_as, read_object
 from plait.table.values import distinct, is_text, words_a_cell
 from plait.tasks.base import masked_mean
-from plait.tasks.base_text import TextOptions, TextTask
+from plait.tasks.base_text import TextOptions, TextTask, learned_spelling, spelled
 from plait.tasks.writing import decoder, pretrained_decoder
 from plait.tasks.writing.ctc import padded
 from plait.tasks.writing.decoder import SearchOptions, TextDecoder, positions
@@ -39,27 +40,54 @@ class Config(TextOptions):
 
     At most `limit` units are written; with 0, half as many again as the longest training text has. No
     sequence of `no_repeat` units is written twice. `answers` says which texts may be written: any
-    (`free`), those of the training rows (`seen`), or those that are listed.
+    (`free`), those of the training rows (`training`), or those that are listed.
 
     `model` is a pretrained network that turns text into text (a folder, or a name on the hub). Its
     decoder, with its own subwords, then replaces plait's decoder, and is trained with `rate` of the
     learning rate.
     """
 
-    model: str = ""
-    rate: float = Field(
-        0.05, gt=0, description="learning rate of a pretrained decoder, relative to the recipe's"
+    model: str = Field(
+        "", description="a pretrained network that turns text into text; if empty, plait's own decoder"
     )
-    width: int = Field(128, ge=2)
-    heads: int = Field(4, ge=1)
-    layers: int = Field(2, ge=1)
-    dropout: float = Field(0.2, ge=0, lt=1)
-    label_smoothing: float = Field(0.1, ge=0, lt=1)
-    beam: int = Field(4, ge=1)
-    length_penalty: float = Field(0.6, ge=0)
-    no_repeat: int = Field(0, ge=0)
-    limit: int = Field(0, ge=0)
-    answers: Literal["free", "seen"] | tuple[str, ...] = "free"
+    rate: float = Field(
+        0.05, gt=0, le=MAX_RATE, description="learning rate of a pretrained decoder, relative to the recipe's"
+    )
+    width: int = Field(
+        128, ge=2, le=MAX_WIDTH, description="of plait's own decoder; even, and a multiple of heads"
+    )
+    heads: int = Field(4, ge=1, le=MAX_HEADS, description="attention heads of plait's own decoder")
+    layers: int = Field(2, ge=1, le=MAX_LAYERS, description="blocks of plait's own decoder")
+    dropout: float = Field(
+        0.2, ge=0, lt=1, description="share of the entries that are set to zero in training"
+    )
+    label_smoothing: float = Field(
+        0.1, ge=0, lt=1, description="probability that a unit shares among all units"
+    )
+    beam: int = Field(4, ge=1, le=MAX_BEAM, description="texts that the search for the answer goes on with")
+    length_penalty: float = Field(
+        0.6,
+        ge=0,
+        le=100,
+        description="exponent of the length that a text's logarithmic probability is divided by",
+    )
+    no_repeat: int = Field(
+        0, ge=0, le=MAX_TOKENS, description="no sequence of so many units is written twice; 0: no limit"
+    )
+    limit: int = Field(
+        0,
+        ge=0,
+        le=MAX_TOKENS,
+        description="units of an answer, at most; 0: half as many again as the longest training text",
+    )
+    answers: Literal["free", "training"] | Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        "free", description="texts that may be written: any, those of training rows, or those that are listed"
+    )
+
+    @field_validator("answers", mode="before")
+    @classmethod
+    def _new_name(cls, answers: object) -> object:
+        return "training" if answers == "seen" else answers  # plans and recipes of earlier versions
 
     @model_validator(mode="after")
     def _divides(self) -> Self:
@@ -90,15 +118,15 @@ class Generation(TextTask):
         config: Config,
         spelling: Spelling,
         longest: int = 0,
-        seen: list[list[int]] | None = None,
+        training_texts: list[list[int]] | None = None,
         architecture: Architecture | None = None,
     ) -> None:
         super().__init__(config, spelling)
         self.config: Config = config
         self.longest = longest
-        self.seen = seen or []
+        self.training_texts = training_texts or []
         self.architecture = architecture or {}
-        answers = self.seen if config.answers == "seen" else self._listed_answers()
+        answers = self.training_texts if config.answers == "training" else self._listed_answers()
         self.allowed = decoder.continuations(answers) if answers else None
 
     def _listed_answers(self) -> list[list[int]]:
@@ -122,15 +150,17 @@ class Generation(TextTask):
     @classmethod
     def fit(cls, config: Config, cells: pa.ChunkedArray, name: str) -> Generation:
         """Learn the subwords, or take those of the pretrained network, and the length of texts."""
-        if not config.model:
-            return cast(Generation, super().fit(config, cells, name))
-        architecture, tokenizer = pretrained_decoder.files(config.model)
-        spelling = Spelling.pretrained(tokenizer, config.form)
+        architecture: Architecture = {}
+        if config.model:
+            architecture, tokenizer = pretrained_decoder.files(config.model)
+            spelling = Spelling.pretrained(tokenizer, config.form)
+        else:
+            spelling = learned_spelling(config, cells, name)
         task = cls(config, spelling, architecture=architecture)
-        task.study(task.spelled(cells, name))
+        task._study(spelled(spelling, config.longest, cells, name))
         return task
 
-    def study(self, texts: list[list[int]]) -> None:
+    def _study(self, texts: list[list[int]]) -> None:
         """Measure the longest text, and collect the answers that may be written.
 
         Raises `TrainingError` if a listed answer has letters that no training text has.
@@ -143,10 +173,10 @@ class Generation(TextTask):
                     f"the answer '{text}' has letters that no training text has, so it cannot be written: "
                     f"change it, or leave it out of answers"
                 )
-        if self.config.answers == "seen":
+        if self.config.answers == "training":
             different_texts = {tuple(ids): ids for ids in texts}
-            self.seen = sorted(different_texts.values())
-            self.allowed = decoder.continuations(self.seen)
+            self.training_texts = sorted(different_texts.values())
+            self.allowed = decoder.continuations(self.training_texts)
 
     def build_head(self, widths: dict[str, int]) -> None:
         """Make the decoder, and a projection of each column's tokens to its width."""
@@ -234,9 +264,9 @@ class Generation(TextTask):
     def state(self) -> JSON:
         """Return the spelling, the length of texts, and what the decoder is made from."""
         return {
-            **super().state(),
+            "spelling": self.spelling.state(),
             "longest": self.longest,
-            "seen": self.seen,
+            "training_texts": self.training_texts,
             "architecture": self.architecture,
         }
 
@@ -247,7 +277,7 @@ class Generation(TextTask):
             config,
             spelling=Spelling.from_state(read_object(state["spelling"])),
             longest=read_as(int, state["longest"]),
-            seen=read_as(list[list[int]], state["seen"]),
+            training_texts=read_as(list[list[int]], state.get("training_texts", state.get("seen"))),
             architecture=read_object(state["architecture"]),
         )
 

@@ -16,6 +16,8 @@ from torch.nn import functional as F
 from plait.errors import TrainingError
 from plait.modalities.base import Match
 from plait.nn.layers import glorot
+from plait.table.conventions.listing import Listing
+from plait.table.conventions.plain import Plain
 from plait.table.json import JSON, read_as
 from plait.table.problems import Problem
 from plait.table.table import Source
@@ -31,8 +33,10 @@ class Config(TaskOptions):
     `separator` splits the labels in a column of strings, as in `red|large`.
     """
 
-    threshold: float = Field(0.5, gt=0, lt=1)
-    separator: str = Field("|", min_length=1)
+    threshold: float = Field(
+        0.5, gt=0, lt=1, description="probability from which on a label is in the answer"
+    )
+    separator: str = Field("|", min_length=1, description="between the labels in a column of strings")
 
 
 class Multilabel(Prediction):
@@ -43,6 +47,7 @@ class Multilabel(Prediction):
     """
 
     options = Config
+    conventions = (Listing, Plain)
     metrics = {"f1_micro": f1_micro, "f1_macro": f1_macro, "exact_match": accuracy, "log_loss": log_loss}
     score = "f1_micro"
     higher = True

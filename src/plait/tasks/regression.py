@@ -18,26 +18,36 @@ from torch.nn import functional as F
 from plait.errors import TrainingError
 from plait.modalities.base import Match
 from plait.nn.layers import glorot
+from plait.recipe.bounds import MAX_WEIGHT
+from plait.table.conventions.clock import Clock
+from plait.table.conventions.number import Number
 from plait.table.json import JSON, read_as
 from plait.table.problems import Problem
 from plait.table.table import Source
-from plait.table.values import MOST, distinct, is_text, numbers, share_of_numbers
 from plait.tasks.base import TaskOptions, masked_mean
 from plait.tasks.base_prediction import Prediction
 from plait.tasks.predicting.metrics import NumberRows, mae, r2, rmse
+
+LARGEST = 1e150  # the square of a larger number is infinite in float64
+EXACT = 2**53  # larger whole numbers are rounded in float64
 
 
 class Config(TaskOptions):
     """`huber` is squared up to `delta` standard deviations, and linear beyond (Huber 1964)."""
 
-    loss: Literal["squared", "huber"] = "squared"
-    delta: float = Field(1.0, gt=0)
+    loss: Literal["squared", "huber"] = Field(
+        "squared", description="squared error, or Huber's loss, which outliers move less"
+    )
+    delta: float = Field(
+        1.0, gt=0, le=MAX_WEIGHT, description="standard deviations beyond which Huber's loss is linear"
+    )
 
 
 class Regression(Prediction):
     """Predict (y - mean) / std of the training rows. Answers are in the target's own unit."""
 
     options = Config
+    conventions = (Number, Clock)
     metrics = {"rmse": rmse, "mae": mae, "r2": r2}
     score = "rmse"
     higher = False
@@ -52,39 +62,32 @@ class Regression(Prediction):
 
     @classmethod
     def matches(cls, cells: pa.ChunkedArray) -> Match | None:
-        """Match numbers, and strings that are mostly numbers and mostly different.
-
-        Strings with leading zeros, such as postcodes, do not match.
-        """
-        kind = cells.type
-        if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        """Match numbers."""
+        if pa.types.is_integer(cells.type) or pa.types.is_floating(cells.type):
             return Match(0.5, "numbers")
-        if not is_text(cells):
-            return None
-
-        # Strings that repeat are classes, even if they look like numbers.
-        if distinct(cells) <= max(20, len(cells) / 5):
-            return None
-        has_leading_zeros = pc.any(pc.match_substring_regex(cells, "^0[0-9]")).as_py()
-        if has_leading_zeros:
-            return None
-        share = share_of_numbers(cells)
-        if share < MOST:
-            return None
-        return Match(0.95, f"strings of which {share:.0%} are numbers")
+        return None
 
     @classmethod
     def fit(cls, config: Config, cells: pa.ChunkedArray, name: str) -> Regression:
         """Measure the mean and the standard deviation of the training rows' numbers.
 
-        Raises `TrainingError` if there are no two different numbers.
+        Raises `TrainingError` if there are no two different numbers, or if their squares are out of range.
         """
-        y, _ = _numbers(cells, name)
+        y = _numbers(cells, name)
         y = y[np.isfinite(y)]
-        if len(y) < 2 or y.std() == 0:
+        if len(y) < 2 or y.min() == y.max():
             present = f"only the number {y[0]:g}" if len(y) else "no numbers at all"
+            if len(y) and abs(y[0]) > EXACT:
+                present += ", once rounded to 16 digits: subtract what they have in common"
             raise TrainingError(
                 f"target '{name}': expected numbers that differ in the training rows, found {present}"
+            )
+
+        # losses and metrics square numbers, whose squares must be neither infinite nor zero
+        if np.abs(y).max() > LARGEST or y.max() - y.min() < 1 / LARGEST:
+            raise TrainingError(
+                f"target '{name}': numbers from {y.min():g} to {y.max():g} cannot be squared; train on them "
+                f"in another unit"
             )
         return cls(config, float(y.mean()), float(y.std()))
 
@@ -94,16 +97,12 @@ class Regression(Prediction):
         glorot(self.head)
 
     def encode(self, cells: pa.ChunkedArray, source: Source) -> tuple[Tensor, Tensor, list[Problem]]:
-        """Return standardised numbers (B,), which rows have one, and cells that are no finite number."""
-        y, bad_cells = _numbers(cells, source.column)
+        """Return standardised numbers (B,), and which rows have one."""
+        y = _numbers(cells, source.column)
         labelled = np.isfinite(y)
         standardised = np.where(labelled, (y - self.mean) / self.std, 0)
-        problems = []
-        for row, cell in bad_cells:
-            reason = f"not a finite number: {str(cell)[:40]!r}"
-            problems.append(Problem(row, source.column, "", reason))
         target = torch.from_numpy(standardised.astype(np.float32))
-        return target, torch.from_numpy(labelled), problems
+        return target, torch.from_numpy(labelled), []
 
     def forward(self, fused_BD: Tensor) -> Tensor:
         """Return standardised numbers, (B,)."""
@@ -175,14 +174,9 @@ class Regression(Prediction):
 component = Regression
 
 
-def _numbers(cells: pa.ChunkedArray, name: str) -> tuple[np.ndarray, list[tuple[int, object]]]:
-    """Return numbers, NaN where there is none, and (row, cell) of the bad ones.
-
-    Raises `TrainingError` if the column's type cannot be turned into numbers.
-    """
-    try:
-        return numbers(cells)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise TrainingError(
-            f"target '{name}': expected numbers for a regression, the column holds {cells.type}"
-        ) from error
+def _numbers(cells: pa.ChunkedArray, name: str) -> np.ndarray:
+    """Return cells as float64 (B,), NaN where there is none. Raises `TrainingError` for other types."""
+    kind = cells.type
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind):
+        return pc.cast(cells, pa.float64(), safe=False).to_numpy(zero_copy_only=False).astype(np.float64)
+    raise TrainingError(f"target '{name}': expected numbers for a regression, the column holds {kind}")

@@ -20,6 +20,10 @@ from plait.modalities.audio import Config as AudioConfig
 from plait.modalities.base import Match
 from plait.nn.batch import Tokens
 from plait.nn.layers import BiLSTM, Dropout, steps_mask
+from plait.recipe.bounds import MAX_SECONDS, MAX_WIDTH, MIN_HOP, MIN_WINDOW
+from plait.table.conventions.content import Content
+from plait.table.conventions.listing import Listing
+from plait.table.conventions.plain import Plain
 from plait.table.json import JSON
 from plait.table.problems import Problem
 from plait.table.table import Source
@@ -44,12 +48,16 @@ class Config(TaskOptions):
     """
 
     rate: int = Field(16_000, ge=1000, le=192_000, description="samples a second of the answers")
-    window: float = Field(0.05, gt=0)
-    hop: float = Field(0.0125, gt=0)
-    bands: int = Field(64, ge=4, le=512)
-    longest: float = Field(10.0, gt=0)
-    width: int = Field(160, ge=1)
-    dropout: float = Field(0.1, ge=0, lt=1)
+    window: float = Field(0.05, gt=0, ge=MIN_WINDOW, le=10, description="seconds of one spectrum")
+    hop: float = Field(0.0125, gt=0, ge=MIN_HOP, le=10, description="seconds from one spectrum to the next")
+    bands: int = Field(64, ge=4, le=512, description="mel bands of a spectrum")
+    longest: float = Field(
+        10.0, gt=0, le=MAX_SECONDS, description="seconds; longer recordings are not learned from"
+    )
+    width: int = Field(160, ge=1, le=MAX_WIDTH, description="of the network's layers")
+    dropout: float = Field(
+        0.1, ge=0, lt=1, description="share of the entries that are set to zero in training"
+    )
 
     @property
     def audio(self) -> AudioConfig:
@@ -78,6 +86,7 @@ class Speak(Writing):
     """
 
     options = Config
+    conventions = (Plain, Listing, Content)
     metrics = {"mel_distance": mel_distance, "length_ratio": length_ratio}
     score = "mel_distance"
     higher = False
@@ -105,6 +114,10 @@ class Speak(Writing):
         has_recordings = cells.null_count < len(cells)
         if not has_recordings:
             raise TrainingError(f"target '{name}': expected recordings in the training rows, found none")
+        if pa.types.is_nested(cells.type):
+            raise TrainingError(
+                f"target '{name}': expected one recording in a cell, the column holds {cells.type}"
+            )
         return cls(config)
 
     def build_head(self, widths: dict[str, int]) -> None:

@@ -88,6 +88,12 @@ class Progress:
             self.best_epoch, self.best_rank = self.epoch, ranks
         return is_best
 
+    def scores(self, best: bool) -> dict[str, float]:
+        """Return the scores of the best epoch, or of the last one; none before the first."""
+        if not self.history:
+            return {}
+        return self.history[self.best_epoch - 1 if best else -1]
+
     def over(self, patience: int) -> bool:
         """Return whether the last `patience` epochs were no better than the best; never if 0."""
         since_best = self.epoch - self.best_epoch

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -76,7 +77,7 @@ def _draw_in_table(
     return in_table_CB & ~hidden_CB & ~hidden_empty_CB
 
 
-def fit_empty_cells(model: MultimodalModel, data: Dataset) -> None:
+def fit_empty_cells(model: MultimodalModel, data: Dataset, baselines: Mapping[str, Tensor]) -> None:
     """Fit what the model says of empty cells to the training rows.
 
     A column's empty token takes part only if the column has empty cells: only then does it learn anything.
@@ -89,8 +90,11 @@ def fit_empty_cells(model: MultimodalModel, data: Dataset) -> None:
         group.stand_in.mark_empty(has_empty_cells)
 
     for target in model.fuser_of:
+        if target not in baselines:
+            continue  # these rows have no label to count
         is_labelled = batch.labelled[target][rows]
         labels = batch.targets[target][rows][is_labelled]
         present_by_block = model.fuser(target).of_blocks(present)
         present_NP = torch.stack(list(present_by_block.values()), 1)
-        model.prediction(target).fit_empty_blocks(labels, ~present_NP[is_labelled])
+        empty_NP = ~present_NP[is_labelled]
+        model.prediction(target).fit_empty_blocks(baselines[target], labels, empty_NP)

@@ -21,12 +21,13 @@ from plait.runs import interrupts
 from plait.runs.files import load_part
 from plait.training import blending
 from plait.training.checkpoint import Checkpoint, Progress
+from plait.training.finite import check_model
 from plait.training.hiding import fit_empty_cells, hide_cells
 from plait.training.objective import loss_weights
 from plait.training.schedule import learning_rate
 from plait.training.step import UNLABELLED, Step, check_finite
 from plait.training.trackers import Trackers
-from plait.training.validation import Validation, shares
+from plait.training.validation import Validation, baselines, shares
 
 # Called after each epoch with its number, how many there are, and its score: the larger the better.
 Watch = Callable[[int, int, float], None]
@@ -66,6 +67,7 @@ class Training:
     signal: int = 2  # that asked it to stop; that of Ctrl-C where a callback did
     step: Step = field(init=False)
     validation: Validation = field(init=False)
+    baselines: dict[str, Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
         self.model.to(self.settings.device)
@@ -75,20 +77,18 @@ class Training:
             self._compile()
 
         # This decides which empty tokens are trained, so it comes before the optimizer is made.
-        fit_empty_cells(self.model, self.train_data)
+        self.baselines = baselines(self.train_data)
+        fit_empty_cells(self.model, self.train_data, self.baselines)
 
         target_shares = shares(self.plan, self.train_data)
         self.step = Step(self.model, self.plan, self.settings, target_shares, self.screen)
         self.validation = Validation(
-            self.model, self.train_data, self.valid_data, self.settings, target_shares
+            self.model, self.valid_data, self.settings, target_shares, self.baselines
         )
 
     def _compile(self) -> None:
-        """Compile encoders and fusions one by one.
-
-        Between them Python decides which rows have a cell, so the whole model cannot be compiled as one.
-        """
-        for column in self.model.encoded_alone:
+        """Compile encoders and fusions one by one: each encoder runs on another number of rows."""
+        for column in self.model.separate_columns:
             self.model.encoder(column).encoder.compile(dynamic=True)
         for target in self.model.fuser_of:
             self.model.fuser(target).fusion.compile(dynamic=True)
@@ -116,7 +116,8 @@ def train(run: Training, resume: bool = False) -> Progress:
     training that was killed and resumed ends with the same weights as one that was not, on the same machine
     with the same threads.
 
-    Raises `Interrupted` after Ctrl-C, once all is saved, and `TrainingError` for a loss that is not finite.
+    Raises `Interrupted` after Ctrl-C, once all is saved, and `TrainingError` for a loss or weights that are
+    not finite.
     """
     options = run.plan.training
     checkpoint = Checkpoint(run.folder, options.checkpoint_minutes, run.plan)
@@ -139,6 +140,7 @@ def train(run: Training, resume: bool = False) -> Progress:
 
     if run.keeps_best:
         checkpoint.restore_best(run.model)
+    check_model(run.model, progress.scores(run.keeps_best), options.learning_rate)
     run.validation.calibrate()
     run.model.eval()
     return progress

@@ -104,13 +104,13 @@ def _views(model: MultimodalModel, batch: Batch, mixing: Mixing | None) -> tuple
     """
     all_see_hidden = all(model.task(target).sees_hidden_cells(model.columns) for target in model.targets)
     if batch.complete is None or all_see_hidden:
-        hidden = model.encode(batch)
+        hidden = model.encode(model.packed(batch))
         hidden = hidden if mixing is None else mixing.mixed(hidden)
         return hidden, hidden
 
     masks = batch.complete
     complete_batch = replace(batch, present=masks.present, in_table=masks.in_table, complete=None)
-    complete = model.encode(complete_batch)
+    complete = model.encode(model.packed(complete_batch))
     hidden = model.hide(complete, batch.masks)
     if mixing is None:
         return complete, hidden
@@ -248,11 +248,11 @@ def consistency(model: MultimodalModel, weak: Batch, strong: Batch, factors: Map
 
 def _fused_outputs(model: MultimodalModel, batch: Batch) -> dict[str, tuple[Prediction, Tensor]]:
     """Return each predicted target's task and its fused output, also for rows that have one block only."""
-    fused_by_target = model.fuse(model.encode(batch))
+    encoded = model.encode(model.packed(batch))
+    fused_by_target = model.fuse(encoded)
     outputs = {}
     for target, fused in fused_by_target.items():
-        task = model.task(target)
-        assert isinstance(task, Prediction)
+        task = model.prediction(target)
         outputs[target] = (task, task(fused.vector_BD))
     return outputs
 

@@ -13,6 +13,7 @@ from plait.data.dataset import Dataset
 from plait.data.plan import Plan
 from plait.data.prepare import Sides
 from plait.data.preprocessing import Preprocessing
+from plait.errors import count
 from plait.evaluation.bootstrap import bootstrap
 from plait.model.network import MultimodalModel
 from plait.nn.device import Settings
@@ -65,8 +66,8 @@ def _train(plan: Plan, sides: Sides, settings: Settings, folder: Path, screen: S
     model = MultimodalModel.build(plan, sides.preprocessing)
     start.begin(model, sides.train)
 
-    rows = f"{len(sides.train):,} rows"
-    screen.say(f"single-target model of {target}, to compare: {rows}, {plan.training.epochs} epochs")
+    rows, epochs = count(len(sides.train), "row"), count(plan.training.epochs, "epoch")
+    screen.say(f"single-target model of {target}, to compare: {rows}, {epochs}")
     with tempfile.TemporaryDirectory(dir=folder) as run_folder:
         training = Training(model, plan, settings, sides.train, sides.valid, Path(run_folder), screen)
         train(training)
@@ -85,7 +86,7 @@ def _score(predictor: Predictor, data: Dataset) -> dict[str, float] | None:
     if not len(data):
         return None
     ((target, task),) = predictor.tasks.items()
-    (outputs,) = predictor.outputs(data, [predictor.columns])
+    outputs = predictor.outputs(data)
     truth = data.prepared.batch.targets[target][data.rows].numpy()
     rows = task.score_rows(outputs[target].numpy(), truth)
     metric = {task.score: task.metrics[task.score]}

@@ -26,22 +26,20 @@ def begin(model: MultimodalModel, data: Dataset) -> None:
     count = min(len(data), MAX_ROWS)
     rows = data.rows[torch.linspace(0, len(data) - 1, count).long()]
     model.eval()
-    for column in model.encoded_alone:
+    for column in model.separate_columns:
         statistics = model.encoder(column).statistics
         if statistics is not None:
             statistics.fit(_present_cells(data, column, rows))
 
-    for target in model.targets:
-        task = model.task(target)
-        if isinstance(task, Comparison):
-            _begin_alignment(model, task, data, rows)
+    for task in model.comparisons.values():
+        _begin_alignment(model, task, data, rows)
 
 
 def _begin_alignment(model: MultimodalModel, task: Comparison, data: Dataset, rows: Tensor) -> None:
     """Let an alignment start at linear maps between the columns that have fixed tokens."""
     starts = {}
     for column in task.columns:
-        fixed = model.encoder(column).fixed if column in model.encoded_alone else None
+        fixed = model.encoder(column).fixed if column in model.separate_columns else None
         if fixed is not None:
             starts[column] = fixed
     if len(starts) > 1:
@@ -52,7 +50,7 @@ def _begin_alignment(model: MultimodalModel, task: Comparison, data: Dataset, ro
 def _tokens(model: MultimodalModel, data: Dataset, column: str, rows: Tensor) -> Iterator[Tokens]:
     """Yield the tokens of a column, batch by batch. The masks of rows without a cell are False."""
     for values, present_B in _cells(data, column, rows):
-        yield model.encoder(column).encode(values, present_B)
+        yield model.encoder(column).encode(values.packed(present_B), present_B)
 
 
 def _present_cells(data: Dataset, column: str, rows: Tensor) -> Iterator[Values]:

@@ -42,6 +42,19 @@ def shares(plan: Plan, data: Dataset) -> dict[str, Share]:
     return by_target
 
 
+def baselines(data: Dataset) -> dict[str, Tensor]:
+    """Return the baseline of each target that has labels, from its training labels.
+
+    The record, scores, and rows without any cell all take it from here.
+    """
+    by_target = {}
+    for target, task in data.preprocessing.tasks.items():
+        _, labels = labelled(data, target, data.rows)
+        if task.has_target and len(labels):
+            by_target[target] = task.baseline(labels)
+    return by_target
+
+
 def _baseline_loss(task: Task, data: Dataset, target: str) -> float:
     """Return the baseline's loss on training labels, evenly spread over the rows; 1 without labels."""
     _, labels = labelled(data, target, data.rows)
@@ -54,13 +67,13 @@ def _baseline_loss(task: Task, data: Dataset, target: str) -> float:
 
 @dataclass
 class Validation:
-    """The validation rows of a training, which may be none."""
+    """The validation rows of a training, which may be none. `baselines` are those of the training rows."""
 
     model: MultimodalModel
-    train_data: Dataset
     valid_data: Dataset
     settings: Settings
     shares: Mapping[str, Share]
+    baselines: Mapping[str, Tensor]
 
     @torch.inference_mode()
     def scores(self) -> dict[str, float]:
@@ -143,17 +156,12 @@ class Validation:
     @cached_property
     def _baseline_scores(self) -> dict[str, float]:
         """Each target's main metric for the baseline; 0 for a task that compares rows."""
-        scores = {}
-        for target, task in self.train_data.preprocessing.tasks.items():
-            _, train_labels = labelled(self.train_data, target, self.train_data.rows)
-            _, valid_labels = labelled(self.valid_data, target, self.valid_data.rows)
-            # Without labels there is no baseline, and a task that compares rows never has one.
-            if not task.has_target or not len(train_labels) or not len(valid_labels):
-                scores[target] = 0.0
-                continue
-            baseline = task.baseline(train_labels)
-            outputs = baseline.expand(len(valid_labels), *baseline.shape)
-            scores[target] = task.measure_score(outputs.numpy(), valid_labels.numpy())
+        scores = dict.fromkeys(self.model.targets, 0.0)
+        for target, baseline in self.baselines.items():
+            _, labels = labelled(self.valid_data, target, self.valid_data.rows)
+            if len(labels):
+                outputs = baseline.expand(len(labels), *baseline.shape)
+                scores[target] = self.model.task(target).measure_score(outputs.numpy(), labels.numpy())
         return scores
 
     @torch.inference_mode()
@@ -212,7 +220,7 @@ class Validation:
         """Yield the rows in batches, for the model as it predicts."""
         self.model.eval()
         for batch in self.valid_data.in_order(BATCH):
-            yield batch.to(torch.device(self.settings.device))
+            yield self.model.packed(batch.to(torch.device(self.settings.device)))
 
     def _decoded(self, target: str, output: Tensor) -> Tensor:
         task = self.model.task(target)

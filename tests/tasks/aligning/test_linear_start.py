@@ -147,7 +147,7 @@ def test_a_cosine_is_the_weighted_mean_of_fixed_and_learned() -> None:
         for head in (task.heads["of_a"], task.heads["of_b"]):
             head.linear.weight.copy_(torch.randn_like(head.linear.weight))
     trained = task(tokens)
-    task.eval().share.fill_(0.25)
+    task.eval().set_share(0.25)
     mixed = task(tokens)
     assert mixed.shape == (60, 3, task.width)
     cosines = [(x[:, 0] * x[:, 1]).sum(-1) for x in (mixed, fixed, trained)]
@@ -161,7 +161,7 @@ def test_validation_rows_choose_the_share(good_half: str, share: float) -> None:
     """In the good half, both columns have the same vectors; in the other half they are random."""
     torch.manual_seed(0)
     task = Alignment(Config(inputs=("a", "b"), width=8))
-    task.share.fill_(0.5)
+    task.set_share(0.5)
     good = F.normalize(torch.randn(40, 8), dim=-1)
     vectors_of_columns = []
     for _ in task.columns:
@@ -171,3 +171,14 @@ def test_validation_rows_choose_the_share(good_half: str, share: float) -> None:
     ids = torch.arange(40)[:, None].expand(40, 3)
     task.calibrate(Outputs(torch.stack(vectors_of_columns, 1)), ids)
     assert float(task.share) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("space", [2, 3])
+def test_a_space_of_one_dimension_for_each_column_has_maps(space: int) -> None:
+    column_vectors, present = vectors()
+    maps = linear_maps(column_vectors, present, space)
+    assert {column: weight.shape for column, (weight, _) in maps.items()} == {
+        "a": (space, 6),
+        "b": (space, 9),
+    }
+    assert all(np.abs(weight[:2]).sum(1).all() for weight, _ in maps.values())

@@ -45,14 +45,14 @@ def test_training_begins_at_a_network_that_generates_text(languages: tuple[str, 
     marks = ["<|startoftranscript|>", "<|notimestamps|>"]
     if languages:
         marks[1:1] = ["<|it|>", "<|transcribe|>"]
-    assert task.prefix == [to_id(mark) for mark in marks]
+    assert task.writer.network.prefix == [to_id(mark) for mark in marks]
 
     never = [to_id(mark) for mark in (*marks, "<|0.00|>", "<|transcribe|>")]
-    limit = min(task.longest * 3 // 2, task.config.longest)
+    limit = min(task.writer.longest * 3 // 2, task.config.longest)
     expected = []
     for row in rows[:3]:
         samples, _ = soundfile.read(tmp_path / row["call"], dtype="float32")
-        ids = likeliest_ids(transcriber, samples, task.prefix, never, limit)
+        ids = likeliest_ids(transcriber, samples, task.writer.network.prefix, never, limit)
         text = transcriber.tokenizer.decode(ids, skip_special_tokens=True)
         expected.append(text.strip())
     texts = model.predict(rows[:3], tmp_path)["said"].to_pylist()

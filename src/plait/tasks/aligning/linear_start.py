@@ -139,4 +139,6 @@ def ridge(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = RidgeCV(STRENGTHS).fit(x, y)
-    return model.coef_, model.intercept_
+    # of one column of `y`, scikit-learn returns one vector and one number
+    columns = y.shape[1]
+    return model.coef_.reshape(columns, -1), np.reshape(model.intercept_, columns)

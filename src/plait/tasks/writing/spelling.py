@@ -17,6 +17,7 @@ from plait.table.json import JSON, read_as
 
 # The id that stands for no text: padding, CTC's blank, the end of a generated text.
 NOTHING = 0
+ABSENT = -1  # the first id of a row whose input is missing: its answer is null
 
 # The piece that stands for everything that no training text has. Its id is the last one.
 UNKNOWN = "\ufffd"

@@ -1,0 +1,141 @@
+"""The convention of each column of a table, by its cells, the recipe and the table's other columns."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import cast
+
+import numpy as np
+import pyarrow as pa
+from babel import Locale, UnknownLocaleError
+
+from plait.errors import RecipeError
+from plait.modalities.base import modalities
+from plait.recipe.recipe import Recipe
+from plait.recipe.sections import ColumnRecipe
+from plait.table.conventions.base import Convention, Recognised, Style
+from plait.table.conventions.date import Date
+from plait.table.conventions.infer import AnyConvention, infer_convention
+from plait.table.table import Table
+from plait.tasks.base import tasks
+
+Accepted = tuple[type[Convention], ...]
+
+
+@dataclass(frozen=True)
+class Conventions:
+    """The conventions of columns, how each looks (for the user), and what is worth a warning, by column."""
+
+    by_column: dict[str, AnyConvention] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+    warnings: dict[str, str] = field(default_factory=dict)
+
+    def only(self, columns: Collection[str]) -> Conventions:
+        """Return those of some columns, and all warnings about them."""
+        by_column = {name: convention for name, convention in self.by_column.items() if name in columns}
+        warnings = {name: warning for name, warning in self.warnings.items() if name in columns}
+        return Conventions(by_column, self.reasons, warnings)
+
+    def with_others(self, others: Conventions) -> Conventions:
+        """Return these and other columns' conventions."""
+        return Conventions(
+            {**self.by_column, **others.by_column},
+            {**self.reasons, **others.reasons},
+            {**self.warnings, **others.warnings},
+        )
+
+
+def infer_conventions(
+    table: Table,
+    columns: Mapping[str, Accepted],
+    recipe: Recipe,
+    rows: np.ndarray | None = None,
+) -> Conventions:
+    """Infer the convention of each of `columns` from the cells of `rows`, by default of all rows.
+
+    `columns` says which conventions each may have; any if it names none. Where a column has two readings, the
+    recipe's `locale` decides, or else what the table's clear columns have in common.
+    """
+    style = style_of(recipe.locale)
+    cells = {}
+    for name in columns:
+        column = table.column(name)
+        cells[name] = column if rows is None else column.take(pa.array(rows))
+
+    recognised = {}
+    for name, accepted in columns.items():
+        recognised[name] = _recognise(cells[name], accepted, recipe.columns.get(name), style)
+    common = _in_common(recognised.values(), style)
+    for name, column in recognised.items():
+        if column.other:
+            recognised[name] = _recognise(cells[name], columns[name], recipe.columns.get(name), common)
+
+    warnings = {}
+    for name, column in recognised.items():
+        if column.other:
+            option = column.other.replace("set ", f"--set columns.{name}.", 1).replace(": '", "='", 1)
+            warnings[name] = f"column '{name}': {option}"
+    conventions = {name: cast(AnyConvention, column.convention) for name, column in recognised.items()}
+    reasons = {name: column.reason for name, column in recognised.items()}
+    return Conventions(conventions, reasons, warnings)
+
+
+def of_input(recipe: ColumnRecipe | None) -> Accepted:
+    """Return the conventions that an input may have; any if the recipe names no modality."""
+    if recipe is None or recipe.modality is None:
+        return ()
+    return modalities.find(recipe.modality.name).conventions
+
+
+def of_target(task: str) -> Accepted:
+    """Return the conventions that the labels of a task may have; any if `task` is empty."""
+    return tasks.find(task).conventions if task else ()
+
+
+def style_of(locale: str) -> Style:
+    """Return the decimal mark and the order of dates of a locale such as `de` or `en_GB`.
+
+    Raises `RecipeError` for a locale that Unicode's CLDR does not have.
+    """
+    if not locale:
+        return Style()
+    try:
+        known = Locale.parse(locale, sep="-" if "-" in locale else "_")
+    except (UnknownLocaleError, ValueError) as error:
+        raise RecipeError(f"recipe: no locale '{locale}'; expected one such as de, en_GB or pt_BR") from error
+    pattern = known.date_formats["short"].pattern.lower()
+    day_first = pattern.index("d") < pattern.index("m")
+    return Style("," if known.number_symbols["latn"]["decimal"] == "," else ".", day_first)
+
+
+def _recognise(
+    cells: pa.ChunkedArray, accepted: Accepted, recipe: ColumnRecipe | None, style: Style
+) -> Recognised:
+    """Return the convention of a column. What the recipe says of it comes before its cells' evidence."""
+    if recipe and recipe.format:
+        return Recognised(Date(format=recipe.format), reason=f"read as {recipe.format}")
+    if recipe and recipe.decimal:
+        style = Style(recipe.decimal, style.day_first)
+    recognised = infer_convention(cells, style)
+    if not accepted or isinstance(recognised.convention, accepted):
+        return recognised
+    # Asked for something else than most cells are: what does not fit is listed as a problem.
+    wanted = accepted[0]
+    texts = pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type)
+    return (texts and wanted.recognise(cells, style, 0.0)) or Recognised(wanted())
+
+
+def _in_common(recognised: Iterable[Recognised], style: Style) -> Style:
+    """Return the style, filled in with what all clear columns agree on."""
+    decimals, orders = set(), set()
+    for column in recognised:
+        decimals.add(column.evidence.decimal)
+        orders.add(column.evidence.day_first)
+    decimals.discard(None)
+    orders.discard(None)
+    decimal = style.decimal or (decimals.pop() if len(decimals) == 1 else None)
+    day_first = style.day_first
+    if day_first is None and len(orders) == 1:
+        day_first = orders.pop()
+    return Style(decimal, day_first)

@@ -1,0 +1,132 @@
+"""How the answers of members become one answer for a target: temperatures, weights, and a stacked model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from plait.recipe.sections import STACK
+from plait.table.json import JSON
+from plait.tasks.base_prediction import Prediction
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A linear model of the outputs of several members: weight (inputs, outputs) and bias."""
+
+    members: list[str]
+    weight: Tensor
+    bias: Tensor
+
+    def output(self, task: Prediction, outputs: list[Tensor]) -> Tensor:
+        """Return the output from those of the members, in their order."""
+        output = stack_input(task, outputs) @ self.weight
+        if not self.bias.ndim:  # a task of one number has outputs (B,)
+            output = output[:, 0]
+        return output + self.bias
+
+
+@dataclass
+class Mixture:
+    """How the members' outputs for one target become the ensemble's.
+
+    Each member's logits are divided by its temperature. Then the members' answers are averaged by the
+    weights, which add up to one. `temperature` calibrates this mean. The stacked model has a weight under the
+    name "stack".
+    """
+
+    weights: dict[str, float]
+    temperatures: dict[str, float]
+    temperature: float = 1.0
+    stack: Stack | None = None
+
+    def needs(self) -> set[str]:
+        """Return the members without which there is no answer."""
+        names = {name for name, weight in self.weights.items() if weight}
+        if STACK in names and self.stack is not None:
+            names.remove(STACK)
+            names.update(self.stack.members)
+        return names
+
+    def output(self, task: Prediction, outputs: dict[str, Tensor]) -> Tensor:
+        """Answer from the outputs of the members."""
+        cooled = {}
+        for name, output in outputs.items():
+            cooled[name] = output / self.temperatures.get(name, 1.0)
+        if self.stack is not None and self.weights.get(STACK):
+            inputs = [cooled[name] for name in self.stack.members]
+            cooled[STACK] = self.stack.output(task, inputs)
+
+        # a member without a weight need not be there: `Ensemble.pruned` leaves it out
+        mixed = []
+        weights = []
+        for name, weight in self.weights.items():
+            if weight:
+                mixed.append(cooled[name])
+                weights.append(weight)
+        return task.mix(torch.stack(mixed), torch.tensor(weights)) / self.temperature
+
+    def state(self) -> JSON:
+        """Return all but the tensors of the stacked model, as JSON."""
+        saved = _Saved(
+            shares=self.weights,
+            temperatures=self.temperatures,
+            temperature=self.temperature,
+            stacked=self.stack.members if self.stack else [],
+        )
+        return saved.model_dump(mode="json")
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors of the stacked model, to be saved beside `state`."""
+        if self.stack is None:
+            return {}
+        return {"weight": self.stack.weight, "bias": self.stack.bias}
+
+    @classmethod
+    def from_state(cls, state: object, tensors: dict[str, Tensor]) -> Mixture:
+        """Invert `state` and `tensors`. Raises `ValueError` or `KeyError` if they do not fit."""
+        saved = _Saved.model_validate(state)
+        stack = None
+        if saved.stacked:
+            stack = Stack(saved.stacked, tensors["weight"], tensors["bias"])
+        return cls(saved.shares, saved.temperatures, saved.temperature, stack)
+
+
+class _Saved(BaseModel):
+    """What is saved of a mixture. The names are those of models that were saved earlier."""
+
+    model_config = ConfigDict(extra="forbid")
+    shares: dict[str, float]
+    temperatures: dict[str, float]
+    temperature: float
+    stacked: list[str]
+
+
+def needed_members(mixtures: dict[str, Mixture]) -> set[str]:
+    """Return the names of the members without which a target has no answer."""
+    names: set[str] = set()
+    for mixture in mixtures.values():
+        names |= mixture.needs()
+    return names
+
+
+def mean(task: Prediction, outputs: list[Tensor]) -> Tensor:
+    """Return the output of the mean of several models' answers."""
+    count = len(outputs)
+    if count == 1:
+        return outputs[0]
+    weights = torch.full((count,), 1 / count)
+    return task.mix(torch.stack(outputs), weights)
+
+
+def stack_input(task: Prediction, outputs: list[Tensor]) -> Tensor:
+    """Put the members' outputs side by side, (B, numbers); for classes, logarithms of probabilities."""
+    columns = []
+    for output in outputs:
+        # a mean of an output with itself is that output in the form of a mean: logits of any offset agree
+        normalised = mean(task, [output, output])
+        columns.append(normalised[:, None] if normalised.ndim == 1 else normalised)
+    return torch.cat(columns, 1)

@@ -1,0 +1,1 @@
+"""Conventions: how the cells of one column write what they mean."""

@@ -1,0 +1,436 @@
+"""Dates as people and programs write them: ISO 8601, numeric dates in any order, and names of months."""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from plait.table.conventions.base import (
+    FITS,
+    UNKNOWN,
+    Convention,
+    Reading,
+    Recognised,
+    Style,
+    all_bad,
+    by_distinct,
+    chunked,
+    is_text,
+    shown,
+    without_marks,
+)
+
+Order = Literal["", "dmy", "mdy", "ymd"]
+
+PIVOT = 50  # years of two digits from here on are of the last century
+
+# Languages whose names of months are read. No two of them give one name to different months.
+LANGUAGES = ("en", "de", "fr", "es", "it", "pt", "nl", "ru", "sv", "da", "pl", "cs", "fi", "tr")
+
+# Named time zones, in hours from UTC: those of RFC 822, and those that have one meaning. IST has three.
+ZONES = {
+    "UTC": 0, "GMT": 0, "UT": 0, "EST": -5, "EDT": -4, "CST": -6, "CDT": -5, "MST": -7, "MDT": -6, "PST": -8,
+    "PDT": -7, "WET": 0, "WEST": 1, "CET": 1, "CEST": 2, "EET": 2, "EEST": 3, "MSK": 3, "JST": 9, "KST": 9,
+    "HKT": 8, "AEST": 10, "AEDT": 11, "NZST": 12, "NZDT": 13,
+}  # fmt: skip
+
+DAY = r"(?P<d>\d{1,2})(?:st|nd|rd|th|er|\.|º|ª)?"
+NAME = r"(?P<name>\p{L}{3,12})\.?"
+YEAR = r"(?P<y>\d{4}|'?\d{2})"
+
+DATES = {
+    "iso": r"(?P<y>\d{4})-(?P<m>\d{1,2})-(?P<d>\d{1,2})",
+    "year first": r"(?P<y>\d{4})[/.](?P<m>\d{1,2})[/.](?P<d>\d{1,2})\.?",
+    "numeric": r"(?P<a>\d{1,2})(?:[/.\-]|\. ?| )(?P<b>\d{1,2})(?:[/.\-]|\. ?| )(?P<c>\d{4}|\d{2})",
+    "compact": r"(?P<y>\d{4})(?P<m>\d{2})(?P<d>\d{2})",
+    "day and name": DAY + r"(?:[ \-/]*| de | of )" + NAME + r"(?: de | del |,? ?|[\-/])" + YEAR,
+    "name and day": NAME + r"[ \-]*" + DAY + r"(?:, ?| |-)" + YEAR,
+    "year and name": r"(?P<y>\d{4})[ \-]" + NAME + r"[ \-](?P<d>\d{1,2})",
+    "name and year": NAME + r"(?: de |[ ,\-/]+)(?P<y>\d{4})",
+    "month": r"(?P<y>\d{4})[\-/](?P<m>\d{1,2})",
+    "month first": r"(?P<m>\d{1,2})/(?P<y>\d{4})",
+    "east asian": r"(?P<y>\d{4})[年년] ?(?P<m>\d{1,2})[月월](?: ?(?P<d>\d{1,2})[日号일])?",
+    "week": r"(?P<y>\d{4})-?W(?P<week>\d{2})(?:-?(?P<weekday>[1-7]))?",
+    "day of year": r"(?P<y>\d{4})-(?P<yearday>\d{3})",
+    "quarter": r"(?P<y>\d{4})[ \-]?Q(?P<quarter>[1-4])",
+    "quarter first": r"Q(?P<quarter>[1-4])[ \-/]?(?P<y>\d{4})",
+}
+
+CLOCK = (
+    r"(?P<H>\d{1,2})[:.h時时시点] ?(?P<M>\d{2})[분分]?(?:[:.]? ?(?P<S>\d{2})[초秒]?(?:[.,](?P<f>\d{1,9}))?)?"
+    r"(?: ?(?P<half>[AaPp]\.? ?[Mm]\.?))?"
+)
+COMPACT_CLOCK = r"(?P<H>\d{2})(?P<M>\d{2})(?:(?P<S>\d{2})(?:[.,](?P<f>\d{1,9}))?)?"
+ZONE = r"(?: ?(?P<zone>[Zz]|[A-Z]{2,4}|(?:UTC|GMT)?[+\-]\d{2}(?::?\d{2})?))?(?:\[[\w/+\-]+\]| ?\([^)]*\))?"
+BETWEEN = r"(?:[Tt_:]| ?, ?| - | at | um | à | kl\.? | )"
+WEEKDAY = r"(?:\p{L}+\.?,? )?"
+WEEKDAY_BEHIND = r"(?: ?(?:\(\p{L}\)|星期\p{L}|周\p{L}))?"
+
+# Sun Feb  5 13:28:59 2023, as C and Unix write it: the year comes last
+C_TIME = r"^\p{L}{2,9}\.?,? (?P<name>\p{L}{3,9}) +(?P<d>\d{1,2}) " + CLOCK + ZONE + r" (?P<y>\d{4})$"
+
+# Sun Feb  5 13:28:59 2023, as C and Unix write it: the year comes last
+C_TIME = r"^\p{L}{2,9}\.?,? (?P<name>\p{L}{3,9}) +(?P<d>\d{1,2}) " + CLOCK + ZONE + r" (?P<y>\d{4})$"
+
+# Shapes that mean one thing, whatever the column: any column of dates accepts them.
+CLEAR = ("iso", "year first", "day and name", "name and day", "year and name", "east asian", "week", "C")
+
+# Shapes that numbers and codes have as well. They are dates if their years are of our time.
+LOOSE = ("compact", "month", "month first", "day of year", "quarter", "quarter first", "name and year")
+OUR_TIME = (1800, 2200)
+
+SAMPLE = 300  # distinct cells that decide which shapes a column may have
+LONGEST = 60  # characters of a date in words with its time
+
+
+class Date(Convention):
+    """A column of dates or times, read as timestamps in microseconds. Where a zone is given, they are UTC.
+
+    `shapes` are the keys of `DATES` that training cells have. `order` is that of day, month and year in
+    numeric dates such as 05/06/2023; "" if the column has none. `format` is a format of the user's, as for
+    `strptime`; cells of this format are read first.
+    """
+
+    kind: Literal["date"] = "date"
+    shapes: tuple[str, ...] = ()
+    order: Order = ""
+    format: str = ""
+
+    def described(self) -> str:
+        """Return an example of how the column writes a date."""
+        if self.format:
+            return f"a date like {self.format}"
+        examples = []
+        for shape in self.shapes[:2]:
+            examples.append(_numeric_example(self.order) if shape == "numeric" else EXAMPLES[shape])
+        return f"a date such as {' or '.join(examples) or EXAMPLES['iso']}"
+
+    def read(self, cells: pa.ChunkedArray) -> Reading:
+        """Return timestamps of microseconds without a zone."""
+        kind = cells.type
+        if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+            return Reading(pc.cast(cells, pa.timestamp("us"), safe=False))
+        if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+            return self._read_texts(_whole_numbers_as_texts(cells), cells)
+        if is_text(kind):
+            return self._read_texts(without_marks(cells), cells)
+        return all_bad(cells, f"expected {self.described()}, came {kind}", pa.timestamp("us"))
+
+    def _read_texts(self, texts: pa.ChunkedArray, cells: pa.ChunkedArray) -> Reading:
+        distinct, row_numbers = by_distinct(texts)
+        times = np.append(self._times(distinct), np.datetime64("NaT"))
+        time_B = times[pc.fill_null(row_numbers, len(distinct)).to_numpy(zero_copy_only=False)]
+
+        bad = {}
+        is_bad = cells.is_valid().to_numpy() & texts.is_valid().to_numpy() & np.isnat(time_B)
+        if not is_text(cells.type):
+            is_bad = pc.is_valid(cells).to_numpy() & np.isnat(time_B)
+        for row in np.flatnonzero(is_bad).tolist():
+            bad[row] = f"expected {self.described()}, came {shown(cells[row].as_py())}"
+        return Reading(chunked(pa.array(time_B, pa.timestamp("us"))), bad)
+
+    def _times(self, texts: pa.Array) -> np.ndarray:
+        """Return the times that distinct strings write, datetime64[us]; NaT for those that are no date."""
+        times = np.full(len(texts), np.datetime64("NaT"), dtype="datetime64[us]")
+        if self.format:
+            times = _by_format(texts, self.format)
+        elif self.shapes[:1] == ("iso",):
+            fast = _by_cast(texts)
+            if fast is not None:
+                return fast
+        others = [shape for shape in (*CLEAR, "compact") if shape not in self.shapes]
+        for shape in (*self.shapes, *others):
+            left = np.flatnonzero(np.isnat(times))
+            if not len(left):
+                break
+            times[left] = _Fields(texts.take(pa.array(left)), shape).times(self.order)
+        return times
+
+    @classmethod
+    def recognise(cls, texts: pa.ChunkedArray, style: Style, least: float = FITS) -> Recognised | None:
+        """Return the shapes and the order by which most of these strings are dates; None if there are none.
+
+        Where day and month can be exchanged in every cell, the style decides, and without one the day
+        comes first.
+        """
+        filled = without_marks(texts).drop_null()
+        if not len(filled) or pc.approximate_median(pc.utf8_length(filled)).as_py() > LONGEST:
+            return None
+        distinct, row_numbers = by_distinct(filled)
+        sampled = distinct.take(pa.array(np.linspace(0, len(distinct) - 1, SAMPLE).astype(int))).unique()
+        counts = {shape: _Fields(sampled, shape).plausible() for shape in PATTERNS}
+        shapes = sorted((shape for shape in counts if counts[shape]), key=lambda shape: -counts[shape])
+        if sum(counts.values()) < least * len(sampled):
+            return None
+
+        order: Order = ""
+        second: Order = ""
+        if "numeric" in shapes:
+            order, second = _order_of(distinct, style)
+        convention = cls(shapes=tuple(shapes), order=order)
+        is_date = ~np.isnat(convention._times(distinct))
+        share = float(is_date[row_numbers.to_numpy()].mean())
+        if share < least:
+            return None
+        example = f"as in {filled[0].as_py()}"
+        reason = example if share == 1 else f"{share:.0%} of the cells are dates, {example}"
+        if second:
+            return Recognised(convention, share, reason, _both_readings(filled, order, second))
+        evidence = Style(day_first=order == "dmy") if order in ("dmy", "mdy") else UNKNOWN
+        return Recognised(convention, share, reason, evidence=evidence)
+
+
+EXAMPLES = {
+    "iso": "2023-02-05",
+    "year first": "2023/02/05",
+    "compact": "20230205",
+    "day and name": "5 Feb 2023",
+    "name and day": "Feb 5, 2023",
+    "year and name": "2023 Feb 5",
+    "name and year": "Feb 2023",
+    "month": "2023-02",
+    "month first": "02/2023",
+    "east asian": "2023年2月5日",
+    "week": "2023-W06",
+    "day of year": "2023-036",
+    "quarter": "2023-Q1",
+    "quarter first": "Q1 2023",
+    "C": "Sun Feb  5 13:28:59 2023",
+}
+
+
+def _numeric_example(order: Order) -> str:
+    return {"dmy": "31/12/2023", "mdy": "12/31/2023", "ymd": "23-12-31", "": "31/12/2023"}[order]
+
+
+def _patterns() -> dict[str, str]:
+    """Return the pattern of a whole cell for each shape."""
+    patterns = {"C": C_TIME}
+    for shape, date in DATES.items():
+        clock = COMPACT_CLOCK if shape == "compact" else CLOCK
+        between = f"{BETWEEN}?" if shape in ("compact", "east asian") else BETWEEN
+        patterns[shape] = f"^{WEEKDAY}{date}{WEEKDAY_BEHIND}(?:{between}{clock}{ZONE})?$"
+    return patterns
+
+
+PATTERNS = _patterns()
+
+
+class _Fields:
+    """The parts of strings that have one shape. All arrays are (N,), an entry a string."""
+
+    def __init__(self, texts: pa.Array, shape: str) -> None:
+        self.shape = shape
+        self.parts = pc.extract_regex(texts, PATTERNS[shape])
+        self.names = {field.name for field in self.parts.type}
+        self.matches = self.parts.is_valid().to_numpy(zero_copy_only=False)
+
+    def __len__(self) -> int:
+        return len(self.matches)
+
+    def numbers(self, name: str, default: int) -> np.ndarray:
+        """Return a part as int64, `default` where a string has none."""
+        if name not in self.names:
+            return np.full(len(self), default)
+        digits = pc.struct_field(self.parts, name)
+        digits = pc.if_else(pc.equal(digits, ""), None, digits)
+        return pc.fill_null(pc.cast(digits, pa.int64()), default).to_numpy(zero_copy_only=False)
+
+    def texts(self, name: str) -> list[str]:
+        """Return a part as strings, "" where a string has none."""
+        return pc.fill_null(pc.struct_field(self.parts, name), "").to_pylist()
+
+    def plausible(self) -> int:
+        """Count the strings that are dates of this shape, in whatever order."""
+        if not self.matches.any():
+            return 0
+        orders: tuple[Order, ...] = ("dmy", "mdy", "ymd") if self.shape == "numeric" else ("",)
+        return max(int((~np.isnat(self.times(order))).sum()) for order in orders)
+
+    def times(self, order: Order) -> np.ndarray:
+        """Return the times, datetime64[us]; NaT for strings of another shape, or that are no date."""
+        year, month, day = self._calendar(order)
+        is_date = self.matches & (month >= 1) & (month <= 12) & (day >= 1) & (year >= 1)
+        if self.shape in LOOSE:
+            is_date &= (year >= OUR_TIME[0]) & (year <= OUR_TIME[1])
+        year, month, day = (
+            np.where(is_date, year, 1970),
+            np.where(is_date, month, 1),
+            np.where(is_date, day, 1),
+        )
+
+        month_M = (year - 1970).astype("datetime64[Y]").astype("datetime64[M]") + (month - 1)
+        day_D = month_M.astype("datetime64[D]") + (day - 1)
+        if self.shape != "day of year":
+            is_date &= day_D.astype("datetime64[M]") == month_M  # 31 February is in March
+        day_D = self._within_week(day_D, year, is_date)
+
+        microseconds, is_time = self._time_of_day()
+        times = day_D.astype("datetime64[us]") + microseconds.astype("timedelta64[us]")
+        return np.where(is_date & is_time, times, np.datetime64("NaT"))
+
+    def _calendar(self, order: Order) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return year, month and day; a part that the shape lacks is 1, or 0 if no order gives it."""
+        if self.shape == "numeric":
+            return self._numeric(order)
+        year = self.numbers("y", 0) if self.shape not in WORDED else self._worded_years()
+        month = self.numbers("m", 1)
+        day = self.numbers("d", 1)
+        if "name" in self.names:
+            months = [month_names().get(name.casefold(), 0) for name in self.texts("name")]
+            month = np.array(months, dtype=np.int64)
+        if "quarter" in self.names:
+            month = self.numbers("quarter", 1) * 3 - 2
+        if "yearday" in self.names:
+            day = self.numbers("yearday", 1)
+            day = np.where(day <= 366, day, 0)
+        return year, month, day
+
+    def _numeric(self, order: Order) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        first, second, third = self.numbers("a", 0), self.numbers("b", 0), self.numbers("c", 0)
+        has_long_year = np.array([len(text) == 4 for text in self.texts("c")], dtype=bool)
+        if order == "ymd":
+            return _full_years(first), np.where(has_long_year, 0, second), third
+        year = np.where(has_long_year, third, _full_years(third))
+        return (year, first, second) if order == "mdy" else (year, second, first)
+
+    def _worded_years(self) -> np.ndarray:
+        texts = [text.lstrip("'") for text in self.texts("y")]
+        years = np.array([int(text or 0) for text in texts], dtype=np.int64)
+        is_short = np.array([len(text) == 2 for text in texts], dtype=bool)
+        return np.where(is_short, _full_years(years), years)
+
+    def _within_week(self, day_D: np.ndarray, year: np.ndarray, is_date: np.ndarray) -> np.ndarray:
+        """Move to the day that an ISO week and weekday name. Week 1 has the year's first Thursday."""
+        if self.shape != "week":
+            return day_D
+        week, weekday = self.numbers("week", 1), self.numbers("weekday", 1)
+        is_date &= (week >= 1) & (week <= 53)
+        fourth = (year - 1970).astype("datetime64[Y]").astype("datetime64[D]") + 3
+        monday = fourth - (fourth.astype(np.int64) + 3) % 7  # 1970-01-01 was a Thursday
+        return monday + (week - 1) * 7 + (weekday - 1)
+
+    def _time_of_day(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return microseconds since midnight, UTC where a zone is given, and True where they are a time."""
+        hour, minute, second = self.numbers("H", 0), self.numbers("M", 0), self.numbers("S", 0)
+        if "half" in self.names:
+            half = np.array([text[:1].casefold() for text in self.texts("half")])
+            is_wrong = (half != "") & ((hour < 1) | (hour > 12))
+            hour = np.where(half == "", hour, hour % 12 + 12 * (half == "p"))
+            hour = np.where(is_wrong, 99, hour)
+        # 24:00 is the end of a day, and second 60 a leap second
+        is_time = (
+            ((hour < 24) | ((hour == 24) & (minute == 0) & (second == 0))) & (minute < 60) & (second <= 60)
+        )
+
+        fraction = np.array([int(text.ljust(6, "0")[:6] or 0) for text in self.texts("f")], dtype=np.int64)
+        offsets = [_offset(text) for text in self.texts("zone")]
+        is_time &= np.array([offset is not None for offset in offsets], dtype=bool)
+        offset = np.array([offset or 0 for offset in offsets], dtype=np.int64)
+        return ((hour * 60 + minute - offset) * 60 + second) * 1_000_000 + fraction, is_time
+
+
+WORDED = ("day and name", "name and day")
+
+
+def _full_years(years: np.ndarray) -> np.ndarray:
+    """Return years of two digits with their century."""
+    return np.where(years < PIVOT, 2000 + years, 1900 + years)
+
+
+def _offset(zone: str) -> int | None:
+    """Return a zone's minutes from UTC; None for a name that is no zone of RFC 822."""
+    zone = zone.upper()
+    if zone in ("", "Z"):
+        return 0
+    if zone in ZONES:
+        return ZONES[zone] * 60
+    digits = re.fullmatch(r"(?:UTC|GMT)?([+-])(\d\d):?(\d\d)?", zone)
+    if not digits:
+        return None
+    sign = -1 if digits[1] == "-" else 1
+    return sign * (int(digits[2]) * 60 + int(digits[3] or 0))
+
+
+@functools.cache
+def month_names() -> dict[str, int]:
+    """Return the number of each month's name, folded, in all of `LANGUAGES` (names by Unicode's CLDR)."""
+    from babel.dates import get_month_names  # needed for few tables, and slow to import
+
+    names = {"sept": 9}
+    for language in LANGUAGES:
+        for width in ("wide", "abbreviated"):
+            for context in ("format", "stand-alone"):
+                for number, name in get_month_names(width, context, language).items():
+                    names[name.rstrip(".").casefold()] = int(number)
+    return names
+
+
+def _order_of(distinct: pa.Array, style: Style) -> tuple[Order, Order]:
+    """Return the order in which numeric dates are valid most often, and another one that fits as well.
+
+    The second is "" if there is none, or if the style decides.
+    """
+    fields = _Fields(distinct, "numeric")
+    valid = {}
+    orders: tuple[Order, ...] = ("mdy", "dmy", "ymd") if style.day_first is False else ("dmy", "mdy", "ymd")
+    for order in orders:
+        valid[order] = int((~np.isnat(fields.times(order))).sum())
+    best = max(orders, key=lambda order: valid[order])
+    same = [order for order in orders[:2] if order != best and valid[order] == valid[best]]
+    differ = bool(same) and bool((fields.times(best) != fields.times(same[0])).any())
+    if not differ or style.day_first is not None:
+        return best, ""
+    return best, same[0]
+
+
+def _both_readings(filled: pa.ChunkedArray, order: Order, second: Order) -> str:
+    """Return a cell that has two readings, both of them, and how to have the second."""
+    distinct, _ = by_distinct(filled)
+    fields = _Fields(distinct, "numeric")
+    times, others = fields.times(order), fields.times(second)
+    place = int(np.flatnonzero((times != others) & ~np.isnat(times) & ~np.isnat(others))[0])
+    form = "%d/%m/%Y" if second == "dmy" else "%m/%d/%Y"
+    return (
+        f"{distinct[place].as_py()} is read as {str(times[place])[:10]}, and may also be "
+        f"{str(others[place])[:10]}; if so, set format: '{form}'"
+    )
+
+
+def _by_format(texts: pa.Array, form: str) -> np.ndarray:
+    """Parse strings by a format of `strptime`, datetime64[us]; NaT where they do not have it.
+
+    Arrow also reads 63 as a year `%Y`, and 63 as `%y` as 2063. Both are corrected here.
+    """
+    times = pc.strptime(texts, format=form, unit="us", error_is_null=True).to_numpy(zero_copy_only=False)
+    years = times.astype("datetime64[Y]").astype(np.int64) + 1970
+    if "%Y" in form:
+        return np.where(years >= 1000, times, np.datetime64("NaT"))
+    if "%y" in form:
+        month_M = times.astype("datetime64[M]")
+        earlier = (month_M - 1200).astype("datetime64[us]") + (times - month_M.astype("datetime64[us]"))
+        return np.where(years >= 2000 + PIVOT, earlier, times)
+    return times
+
+
+def _by_cast(texts: pa.Array) -> np.ndarray | None:
+    """Return the times of ISO strings that Arrow reads all at once; None if one is written otherwise."""
+    for kind in (pa.timestamp("us"), pa.timestamp("us", "UTC")):
+        try:
+            return pc.cast(texts, kind).to_numpy(zero_copy_only=False).astype("datetime64[us]")
+        except pa.ArrowInvalid:
+            continue
+    return None
+
+
+def _whole_numbers_as_texts(cells: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return whole numbers as strings; null for others."""
+    if pa.types.is_floating(cells.type):
+        cells = pc.if_else(pc.equal(pc.round(cells), cells), cells, None)
+        cells = pc.if_else(pc.less(pc.abs(cells), 1e15), cells, None)
+    return pc.cast(pc.cast(cells, pa.int64(), safe=False), pa.string())

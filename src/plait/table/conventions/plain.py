@@ -1,0 +1,88 @@
+"""Words, codes, lists and bytes: cells that are what they are."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from plait.table.conventions.base import (
+    FITS,
+    Convention,
+    Reading,
+    Recognised,
+    Style,
+    by_distinct,
+    is_text,
+    without_marks,
+)
+
+# Codes that Arrow would read as numbers: 007, postcodes with leading zeros, +49 30 1234, and 57e37 among
+# others of its kind, which nobody writes for a number.
+CODE = r"^(?:[+-]?0\d+|\+\d[\d ()/\-]{6,}|\d+[eE]\d{2,})$"
+
+
+class Plain(Convention):
+    """A column of words: texts, categories, and paths of media.
+
+    `width` is the number of digits of codes that all have as many. A number is filled with zeros to it: the
+    code 00501 comes back as 501 from a program that takes it for a number.
+    """
+
+    kind: Literal["plain"] = "plain"
+    width: int = 0
+
+    def described(self) -> str:
+        """Return what a cell is."""
+        return f"a code of {self.width} digits" if self.width else "a text"
+
+    def read(self, cells: pa.ChunkedArray) -> Reading:
+        """Return strings. Lists and bytes, which media may be, stay as they are."""
+        kind = cells.type
+        if is_text(kind):
+            return Reading(cells)
+        if pa.types.is_nested(kind) or _is_binary(kind):
+            return Reading(cells)
+        texts = as_texts(cells)
+        if self.width and not pa.types.is_boolean(kind):
+            texts = pc.utf8_lpad(texts, self.width, "0")
+        return Reading(texts)
+
+    @classmethod
+    def recognise(cls, texts: pa.ChunkedArray, style: Style, least: float = FITS) -> Recognised | None:
+        """Recognise codes: digits of which some would be lost in a number."""
+        filled = without_marks(texts).drop_null()
+        distinct, _ = by_distinct(filled)
+        is_code = pc.match_substring_regex(distinct, CODE)
+        if not pc.any(is_code).as_py():
+            return None
+        has_digits = pc.match_substring_regex(distinct, r"^[+\-]?\d[\d ()/\-]*$|^\d+[eE]\d{2,}$")
+        if not pc.all(has_digits).as_py():
+            return None
+        lengths = pc.unique(pc.utf8_length(distinct)).to_pylist()
+        are_digits = pc.all(pc.match_substring_regex(distinct, r"^\d+$")).as_py()
+        width = lengths[0] if len(lengths) == 1 and are_digits else 0
+        code = distinct.filter(is_code)[0].as_py()
+        return Recognised(cls(width=width), 1.0, f"codes, as in {code}")
+
+
+def as_texts(cells: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return cells of any plain type as strings. Whole numbers have no fraction: 3.0 is 3.
+
+    A frame turns whole numbers into floats where a cell is missing.
+    """
+    kind = cells.type
+    if pa.types.is_floating(kind):
+        x = pc.cast(cells, pa.float64())
+        x = pc.if_else(pc.is_nan(x), None, x)
+        is_whole = pc.and_(pc.equal(pc.round(x), x), pc.less(pc.abs(x), 2**53))
+        whole = pc.cast(pc.cast(pc.if_else(is_whole, x, None), pa.int64()), pa.string())
+        return pc.coalesce(whole, pc.cast(x, pa.string()))
+    if pa.types.is_null(kind):
+        return pa.chunked_array([pa.nulls(len(cells), pa.string())])
+    return pc.cast(cells, pa.string())
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))

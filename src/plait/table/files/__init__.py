@@ -1,0 +1,1 @@
+"""Files that hold tables: one module for each family of formats."""

@@ -1,0 +1,185 @@
+"""Python's values as the cells of one column: of any kind, and of several kinds."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+from collections.abc import Callable, Sequence
+from typing import TypeGuard
+
+import numpy as np
+import pyarrow as pa
+
+from plait.errors import TableError
+from plait.table.python_values import SIMPLE, Place, check_characters, simple, text_of
+
+NUMBERS = frozenset({int, float})
+INSTANTS = frozenset({datetime.datetime, datetime.date})
+DECIMALS = frozenset({decimal.Decimal, int})
+MEDIA = frozenset({dict, bytes, str})
+
+
+def table_of(columns: Sequence[pa.ChunkedArray], names: Sequence[str]) -> pa.Table:
+    """Return the table of these columns. Raises `TableError` for a name that is no text."""
+    for number, name in enumerate(names):
+        check_characters(name, f"the name of column {number}")
+    return pa.table(list(columns), names=list(names)) if columns else pa.table({})
+
+
+def column_of(values: Sequence[object], name: str) -> pa.ChunkedArray:
+    """Return values as a column of one type.
+
+    None, NaN, NaT and pd.NA are null. Scalars of several kinds become strings, as a text file would have
+    them: true, 5, 0.5. Raises `TableError` naming the column and the row of a value that is no cell.
+    """
+    if _are_waves(values):
+        return _as_chunks(_waves(values))
+    kinds = set(map(type, values))
+    if not kinds <= SIMPLE:
+        values = [simple(value, Place(name, row)) for row, value in enumerate(values)]
+    values = [None if value != value else value for value in values] if float in kinds else values
+    kinds = set(map(type, values)) - {type(None)}
+    return _as_chunks(_array(values, frozenset(kinds), name))
+
+
+def _array(values: Sequence[object], kinds: frozenset[type], name: str) -> pa.Array | pa.ChunkedArray:
+    """Return simple values as Arrow has them; `kinds` are their types."""
+    if not kinds:
+        return pa.nulls(len(values))
+    if len(kinds) == 1:
+        return _OF_KIND[next(iter(kinds))](values, name)
+    if kinds <= NUMBERS:
+        return pa.array(values, pa.float64())
+    if kinds <= DECIMALS:
+        return _decimals(values, name)
+    if kinds <= INSTANTS:
+        return _instants(values, name)
+    if kinds <= MEDIA:
+        return _media(values, name)
+    if kinds & {list, dict, bytes}:
+        shown = ", ".join(sorted(kind.__name__ for kind in kinds))
+        raise TableError(f"column '{name}' has values of several kinds: {shown}; give all cells one kind")
+    return _strings([text_of(value) for value in values], name)
+
+
+def _strings(values: Sequence[object], name: str) -> pa.Array | pa.ChunkedArray:
+    try:
+        return pa.array(values, pa.string())
+    except UnicodeEncodeError:
+        for row, value in enumerate(values):
+            if isinstance(value, str):
+                check_characters(value, Place(name, row))
+        raise
+
+
+def _integers(values: Sequence[object], name: str) -> pa.Array:
+    """Return whole numbers as int64 or uint64; as strings if some are larger, so that no digit is lost."""
+    for kind in (pa.int64(), pa.uint64()):
+        try:
+            return pa.array(values, kind)
+        except (OverflowError, pa.ArrowInvalid):
+            continue
+    return pa.array(map(text_of, values), pa.string())
+
+
+def _decimals(values: Sequence[object], name: str) -> pa.Array:
+    """Return decimals; as strings if they have more digits than Arrow has. NaN is null."""
+    exact: list[decimal.Decimal | None] = []
+    for value in values:
+        number = decimal.Decimal(value) if isinstance(value, (int, decimal.Decimal)) else None
+        exact.append(None if number is None or number.is_nan() else number)
+    try:
+        return pa.array(exact)
+    except (pa.ArrowInvalid, OverflowError):
+        return pa.array(map(text_of, exact), pa.string())
+
+
+def _instants(values: Sequence[object], name: str) -> pa.Array:
+    """Return instants in microseconds: in UTC if any of them has a time zone. A date begins at midnight."""
+    instants: list[datetime.datetime | None] = []
+    for value in values:
+        if isinstance(value, datetime.datetime):
+            instants.append(value)
+        elif isinstance(value, datetime.date):
+            instants.append(datetime.datetime(value.year, value.month, value.day))
+        else:
+            instants.append(None)
+    if not any(value is not None and value.tzinfo is not None for value in instants):
+        return pa.array(instants, pa.timestamp("us"))
+    in_utc = [None if value is None else _in_utc(value) for value in instants]
+    return pa.array(in_utc, pa.timestamp("us", "UTC"))
+
+
+def _in_utc(value: datetime.datetime) -> datetime.datetime:
+    if value.tzinfo is None:
+        return value.replace(tzinfo=datetime.UTC)
+    return value.astimezone(datetime.UTC)
+
+
+def _media(values: Sequence[object], name: str) -> pa.Array:
+    """Return media cells: files by their path, by their bytes, or both."""
+    contents: list[object] = []
+    paths: list[object] = []
+    for value in values:
+        if isinstance(value, dict):
+            contents.append(value["bytes"])
+            paths.append(value["path"])
+        else:
+            contents.append(value if isinstance(value, bytes) else None)
+            paths.append(value if isinstance(value, str) else None)
+    missing = pa.array([value is None for value in values])
+    fields = [pa.array(contents, pa.large_binary()), pa.array(paths, pa.string())]
+    return pa.StructArray.from_arrays(fields, names=["bytes", "path"], mask=missing)
+
+
+def _lists(values: Sequence[object], name: str) -> pa.Array:
+    """Return lists, whose items are read like a column."""
+    flat: list[object] = []
+    offsets = [0]
+    for value in values:
+        flat.extend(value if isinstance(value, list) else ())
+        offsets.append(len(flat))
+    items = column_of(flat, name)
+    joined = pa.concat_arrays(items.chunks) if items.num_chunks else pa.nulls(0)
+    missing = pa.array([value is None for value in values])
+    return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), joined, mask=missing)
+
+
+def _are_waves(values: Sequence[object]) -> TypeGuard[Sequence[np.ndarray]]:
+    """Return whether all values are arrays of one dimension and one type of numbers."""
+    if not values or not isinstance(values[0], np.ndarray):
+        return False
+    kind = values[0].dtype
+    if kind.kind not in "iuf":
+        return False
+    return all(type(x) is np.ndarray and x.ndim == 1 and x.dtype == kind for x in values)
+
+
+def _waves(values: Sequence[np.ndarray]) -> pa.Array:
+    """Return arrays of numbers as lists, without a Python object for each number."""
+    offsets = np.concatenate([[0], np.cumsum([len(x) for x in values])])
+    return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), pa.array(np.concatenate(values)))
+
+
+def _as_chunks(array: pa.Array | pa.ChunkedArray) -> pa.ChunkedArray:
+    return array if isinstance(array, pa.ChunkedArray) else pa.chunked_array([array])
+
+
+def _of_type(kind: pa.DataType) -> Callable[[Sequence[object], str], pa.Array | pa.ChunkedArray]:
+    return lambda values, name: pa.array(values, kind)
+
+
+_OF_KIND: dict[type, Callable[[Sequence[object], str], pa.Array | pa.ChunkedArray]] = {
+    str: _strings,
+    bool: _of_type(pa.bool_()),
+    int: _integers,
+    float: _of_type(pa.float64()),
+    bytes: _of_type(pa.binary()),
+    decimal.Decimal: _decimals,
+    datetime.date: _of_type(pa.date32()),
+    datetime.datetime: _instants,
+    datetime.time: _of_type(pa.time64("us")),
+    datetime.timedelta: _of_type(pa.duration("us")),
+    list: _lists,
+    dict: _media,
+}
