@@ -95,12 +95,12 @@ def test_a_saved_member_answers_the_same(fitted: Fitted, tmp_path: Path) -> None
 def test_any_flipped_byte_of_a_saved_member_is_an_error(fitted: Fitted, tmp_path: Path) -> None:
     fitted.member.save(tmp_path)
     of = fitted.lesson
-    view = ("network", of.train.views["network"].preprocessing)
+    view = View("network", of.plan, of.train.views["network"].preprocessing, of.settings)
     config = member_config(fitted.name)
     for path in [path for path in tmp_path.rglob("*") if path.is_file()]:
         for _ in flips(path):
             with pytest.raises(ArtifactError, match="is damaged"):
-                component("members", fitted.name).load(config, tmp_path, of.plan, of.settings, view)
+                component("members", fitted.name).load(config, tmp_path, view)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -130,7 +130,7 @@ def test_scores_that_are_not_numbers_survive(copy: Path) -> None:
     assert np.isnan(history[0]["valid_loss"])
 
 
-def test_a_plan_of_another_width_is_refused_before_memory_is_taken(copy: Path) -> None:
+def test_a_plan_of_another_width_takes_no_memory(copy: Path) -> None:
     plan = json.loads((copy / "plan.json").read_text())
     for width in (16, 10**9):
         plan["model"]["width"] = width

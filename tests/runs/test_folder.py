@@ -93,7 +93,7 @@ def test_another_request_never_costs_a_checkpoint(
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
-def test_a_run_without_a_checkpoint_may_begin_with_something_else(tmp_path: Path) -> None:
+def test_without_a_checkpoint_a_run_may_be_another(tmp_path: Path) -> None:
     """A fit that ended with an error, such as bad cells, is begun again with other options."""
     with pytest.raises(RecipeError, match="bad"), Run.begin(tmp_path, request_for()):
         raise RecipeError("bad")

@@ -80,8 +80,7 @@ class Bag:
     @classmethod
     def load(cls, folder: Path, saved: _SavedBag, views: dict[str, View], network: Predictor) -> Bag:
         """Invert `save`. `network` is the run's own."""
-        # models that were saved earlier have a choice for the run's own network
-        if saved.choice is None or saved.name == OWN_NETWORK:
+        if saved.choice is None:
             return cls(saved.name, None, saved.view, [OwnNetwork(network)])
         kind, config = members.choose(saved.choice)
         view = views[saved.view] if saved.view else None
