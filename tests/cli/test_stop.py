@@ -138,11 +138,3 @@ def test_a_disk_that_is_full_is_an_error_of_plait(tmp_path: Path, table: Path) -
     assert "larger than this system allows a file to be" in ended.stderr
     assert "bug in plait" not in ended.stderr
     assert not list((tmp_path / "run").glob(".plait-*"))
-
-
-def test_a_resume_takes_no_other_options(
-    tmp_path: Path, table: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for more in ([str(table)], ["--set", "training.epochs=9"], ["--target", "label"], ["--strict"]):
-        assert run(["fit", "--resume", str(tmp_path / "run"), *more]) == 2
-        assert f"leave out {more[0]}" in " ".join(capsys.readouterr().err.replace("│", " ").split())
