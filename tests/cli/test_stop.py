@@ -50,7 +50,7 @@ def test_a_signal_says_what_is_saved_and_how_to_go_on(
         assert fit(table, out) == 128 + number
     message = capsys.readouterr().err
     assert STAGES[stage] in message
-    assert f"go on with: plait fit --resume {out}" in message
+    assert f"plait fit --resume {out}" in message
     assert run(["fit", "--resume", str(out)]) == 0
     assert (out / "weights.safetensors").is_file()
 
@@ -78,7 +78,7 @@ def test_single_target_models_name_no_temporary_folder(
         "stopped while training single-target models, which begin anew: the network is saved after epoch 3"
         in message
     )
-    assert f"go on with: plait fit --resume {out}\n" in message
+    assert f"plait fit --resume {out}\n" in message
     assert "tmp" not in message.replace(str(tmp_path), "")
 
 

@@ -13,6 +13,7 @@ import pytest
 
 import plait
 from plait.api.fit import resume
+from plait.console import command
 from plait.errors import ArtifactError, Interrupted, OutputError, RecipeError
 from plait.runs import files, interrupts
 from plait.runs.folder import CHECKPOINT, FORMAT, Request, Run
@@ -52,7 +53,8 @@ def stop_in_the_middle(folder: Path, request: Request) -> str:
 def test_a_checkpoint_stays_until_the_training_ends_well(tmp_path: Path) -> None:
     checkpoint = tmp_path / CHECKPOINT
     message = stop_in_the_middle(tmp_path, request_for())
-    assert f"the network is saved after epoch 3; go on with: plait fit --resume {tmp_path}" in message
+    again = command("fit", "--resume", tmp_path)
+    assert f"the network is saved after epoch 3; go on with: {again}" in message
     assert checkpoint.exists()
     with Run.begin(tmp_path, request_for(), resume=True) as run:
         assert run.resumed

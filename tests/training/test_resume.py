@@ -79,7 +79,7 @@ def test_a_stop_after_the_last_epoch_comes_before_the_members(
     options = [*FAST, "ensemble.members={line: linear}"]
     with monkeypatch.context() as patch:
         patch.setattr("plait.ensemble.fit.fit", fit_members)
-        with pytest.raises(Interrupted, match=f"saved after epoch 3; go on with: plait fit --resume {out}"):
+        with pytest.raises(Interrupted, match=f"saved after epoch 3; go on with: .*plait fit --resume {out}"):
             plait.fit(
                 table, "label", out=out, overrides=options, callbacks=[StopAfterTheLastEpoch()], quiet=True
             )

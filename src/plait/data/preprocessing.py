@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from plait.console import command
 from plait.data.plan import Plan
 from plait.errors import TableError
 from plait.media.cell import Store
@@ -206,7 +207,7 @@ def _excluded_columns(plan: Plan) -> str:
     shown = ", ".join(columns[:5])
     if len(columns) > 5:
         shown += ", ..."
-    return f"left out: {shown}; plait inspect says why, --column NAME=number takes one"
+    return f"left out: {shown}; {command('inspect')} says why, --column NAME=number takes one"
 
 
 def _prepare_target(prepared: Prepared, table: Table, task: Task, source: Source) -> None:

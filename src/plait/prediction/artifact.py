@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import nn
 
+from plait.console import command
 from plait.data.plan import Plan
 from plait.data.preprocessing import Preprocessing
 from plait.disk.whole import make_folder, make_inner_folder, write_text, writing
@@ -128,9 +129,8 @@ def _check_files(folder: Path) -> None:
         return
 
     if (folder / CHECKPOINT).is_file():
-        raise ArtifactError(
-            f"'{folder}' holds a training that has not ended; go on with: plait fit --resume {folder}"
-        )
+        resume = command("fit", "--resume", folder)
+        raise ArtifactError(f"'{folder}' holds a training that has not ended; go on with: {resume}")
     raise ArtifactError(f"'{folder}' is no trained model of plait: it lacks {', '.join(absent)}")
 
 

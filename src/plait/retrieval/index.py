@@ -21,6 +21,7 @@ import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 from xxhash import xxh3_128
 
+from plait.console import command
 from plait.errors import RecipeError, TableError, nearest
 from plait.retrieval.seal import Seal
 
@@ -105,7 +106,9 @@ class Index:
         damaged.
         """
         if "://" not in str(address) and not Path(address).is_dir():
-            raise TableError(f"no index '{address}'; make one with: plait index RUN TABLE --index {address}")
+            raise TableError(
+                f"no index '{address}'; make one with: {command('index', 'RUN', 'TABLE', '--index', address)}"
+            )
         database, has_index = _connect(address)
         if not has_index:
             raise TableError(f"'{address}' holds no index of plait")

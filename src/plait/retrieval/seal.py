@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, ValidationError
 from xxhash import xxh3_128
 
+from plait.console import command
 from plait.disk import whole
 from plait.errors import ArtifactError, OutputError
 from plait.runs import files
@@ -124,7 +125,7 @@ class Seal:
         files.write_checked(self.folder / FILE, state.model_dump(mode="json"))
 
 
-AGAIN = "; remove its folder, and make it again with: plait index RUN TABLE"
+AGAIN = f"; remove its folder, and make it again with: {command('index', 'RUN', 'TABLE')}"
 
 
 def _checksum(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any, TypeAlias
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 
+from plait.console import command
 from plait.disk import whole
 from plait.errors import ArtifactError, Interrupted, OutputError, RecipeError
 from plait.runs import content, files, interrupts, lock
@@ -232,10 +232,10 @@ class Run:
         else:
             saved = f"the network is saved after epoch {epoch}"
 
-        command = f"plait fit --resume {shlex.quote(str(self.folder))}"
+        again = command("fit", "--resume", self.folder)
         if not self.request.is_of_files:
-            command = f"the same call of plait.fit, with out={str(self.folder)!r}"
-        return f"stopped while {self.doing}: {saved}; go on with: {command}"
+            again = f"the same call of plait.fit, with out={str(self.folder)!r}"
+        return f"stopped while {self.doing}: {saved}; go on with: {again}"
 
 
 def saved_progress(folder: Path) -> tuple[int, int]:
