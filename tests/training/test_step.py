@@ -78,10 +78,18 @@ def test_a_repeated_step_is_one_that_never_failed(
     """The first micro-batch of four rows fits, the second does not: then two rows at a time."""
     options = [f"balancing={balancing}"]
     expected = weights(path, 2, *options)
-    failing = FailOnce(objective.losses, failing_call=2)
-    monkeypatch.setattr("plait.training.step.losses", failing)
+    failing = FailOnce(objective.loss_terms, failing_call=2)
+    monkeypatch.setattr("plait.training.step.loss_terms", failing)
     assert_equal(weights(path, 4, *options), expected)
     assert failing.calls > 2
+
+
+def test_a_first_pass_that_does_not_fit_repeats_the_step(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = weights(path, 2, "balancing=famo")
+    failing = FailOnce(objective.first_pass, failing_call=1)
+    monkeypatch.setattr("plait.training.step.first_pass", failing)
+    assert_equal(weights(path, 4, "balancing=famo"), expected)
+    assert failing.calls > 1
 
 
 def test_a_repeated_step_remembers_rows_of_a_comparison_once(
@@ -90,7 +98,7 @@ def test_a_repeated_step_remembers_rows_of_a_comparison_once(
     aligned: dict[str, Any] = {"align": ["photo", "text"]}
     options = ["training.mixup=0", "tasks.alignment.bank=16"]
     expected = weights(path, 2, *options, **aligned)
-    monkeypatch.setattr("plait.training.step.losses", FailOnce(objective.losses, failing_call=2))
+    monkeypatch.setattr("plait.training.step.loss_terms", FailOnce(objective.loss_terms, failing_call=2))
     assert_equal(weights(path, 4, *options, **aligned), expected)
 
 
@@ -123,8 +131,8 @@ def test_a_step_is_taken_once_if_the_losses_after_it_do_not_fit(
 ) -> None:
     """FAMO looks at the losses once more after the update, which must not be repeated."""
     options = ["balancing=famo", "training.mixup=0", "model.modality_dropout=0"]
-    failing = FailOnce(objective.losses, failing_call=2)
-    monkeypatch.setattr("plait.training.step.losses", failing)
+    failing = FailOnce(objective.loss_terms, failing_call=2)
+    monkeypatch.setattr("plait.training.step.loss_terms", failing)
     count = CountUpdates()
     weights(path, 8, *options, callbacks=[count])
     assert count.updates == count.steps > 1
@@ -134,6 +142,6 @@ def test_an_error_in_steps_of_one_row_is_raised(path: Path, monkeypatch: pytest.
     def fail(*arguments: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("plait.training.step.losses", fail)
+    monkeypatch.setattr("plait.training.step.loss_terms", fail)
     with pytest.raises(torch.OutOfMemoryError):
         weights(path, 4)
