@@ -31,7 +31,6 @@ from plait.table.table import Table
 from plait.tasks.classification import Classification
 from plait.training import loop
 from support import tiny_models
-from support.answers import assert_same_answers
 from support.tables import FAST, make_rows, write_csv
 
 TREES = "ensemble.members={forest: {name: trees, rounds: 10}, line: linear}"
@@ -199,22 +198,6 @@ def test_damaged_tensors_of_an_ensemble_are_refused(stacked: Path, tmp_path: Pat
     (out / "members" / "ensemble.safetensors").write_bytes(b"nothing")
     with pytest.raises(ArtifactError, match="is damaged"):
         plait.load(out, quiet=True)
-
-
-def test_an_ensemble_of_an_earlier_version_is_loaded(stacked: Path, tmp_path: Path) -> None:
-    """It names a component for the run's own network."""
-    out = Path(shutil.copytree(stacked, tmp_path / "run"))
-    state = json.loads((out / "ensemble.json").read_text())
-    if all(bag["name"] != "network" for bag in state["bags"]):
-        state["bags"].insert(0, {"name": "network", "view": "network", "folds": 1})
-        (out / "members" / "1").rename(out / "members" / "2")
-        (out / "members" / "0").rename(out / "members" / "1")
-    state["bags"][0]["choice"] = {"name": "network"}
-    (out / "ensemble.json").write_text(json.dumps(state))
-    row = {"a": 1.0, "b": 2.0}
-    assert_same_answers(
-        plait.load(out, quiet=True).predict(row), plait.load(stacked, quiet=True).predict(row)
-    )
 
 
 def test_bars_reach_their_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
