@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +37,13 @@ class FailOnce:
 
     function: Callable[..., Any]
     failing_call: int
+    error: Exception = field(default_factory=lambda: torch.OutOfMemoryError("CUDA out of memory"))
     calls: int = 0
 
     def __call__(self, *arguments: Any) -> Any:
         self.calls += 1
         if self.calls == self.failing_call:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise self.error
         return self.function(*arguments)
 
 
@@ -82,6 +83,24 @@ def test_a_repeated_step_is_one_that_never_failed(
     failing = FailOnce(objective.loss_terms, failing_call=2)
     monkeypatch.setattr("plait.training.step.loss_terms", failing)
     assert_equal(weights(path, 4, *options), expected)
+    assert failing.calls > 2
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes"),
+    ],
+)
+def test_a_step_is_repeated_whatever_says_that_memory_ran_out(
+    error: Exception, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = weights(path, 2)
+    failing = FailOnce(objective.loss_terms, failing_call=2, error=error)
+    monkeypatch.setattr("plait.training.step.loss_terms", failing)
+    assert_equal(weights(path, 4), expected)
     assert failing.calls > 2
 
 

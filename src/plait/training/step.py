@@ -110,7 +110,7 @@ class Step:
         while True:
             try:
                 return attempt()
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 if not memory.is_out_of_memory(error):
                     raise
                 if self.micro_batch <= 1:
