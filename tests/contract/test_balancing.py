@@ -9,11 +9,10 @@ import torch
 
 from plait.balancing.base import balancings
 from support.balancing import Toy, build, stepped, train
-from support.components import component, variants
+from support.components import variants
 from support.options import assert_option_matters, options_of
 
 VARIANTS = variants(balancings)
-ADDITIVE = [(name, options) for name, options in VARIANTS if not component("balancing", name).again]
 
 
 @pytest.mark.parametrize(("name", "options"), VARIANTS)
@@ -47,12 +46,13 @@ class TestBalancing:
         assert torch.equal(stepped(balancing).w.grad, stepped(other).w.grad)
 
 
-@pytest.mark.parametrize(("name", "options"), ADDITIVE)
+@pytest.mark.parametrize(("name", "options"), VARIANTS)
 def test_micro_batches_have_the_gradient_of_the_batch(name: str, options: dict[str, Any]) -> None:
-    """Except for methods that compare losses around the step: each micro-batch moves their weights."""
     balancing, at_once, toy = build(name, **options), build(name, **options), Toy()
-    for _ in range(2):
-        balancing.backward({target: loss / 2 for target, loss in toy.losses().items()}, [toy.w])
+    if balancing.again:
+        balancing.before({target: loss.detach() for target, loss in toy.losses().items()})
+    for share in (0.3, 0.7):
+        balancing.backward({target: loss * share for target, loss in toy.losses().items()}, [toy.w])
     balancing.finish([toy.w])
     torch.testing.assert_close(toy.w.grad, stepped(at_once).w.grad)
     for parameter, expected in zip(balancing.parameters(), at_once.parameters(), strict=True):

@@ -113,13 +113,11 @@ class TestTask:
         fitted, (fused, encoded) = fit_task(name), inputs(name)
         task = fitted.task.train()
 
-        def loss_of(output: torch.Tensor, rows: torch.Tensor | None) -> torch.Tensor:
-            return task.loss(output, fitted.target, fitted.labelled)
-
         def loss() -> torch.Tensor:
-            losses = task.losses(fused, encoded, loss_of)
-            assert MAIN in losses
-            return torch.stack(list(losses.values())).sum()
+            outputs = task.trained_outputs(fused, encoded)
+            assert MAIN in outputs
+            losses = [task.loss(output, fitted.target, fitted.labelled) for output in outputs.values()]
+            return torch.stack(losses).sum()
 
         assert not silent_parameters(task, loss)
 

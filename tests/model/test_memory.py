@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from plait.data.arguments import recipe_from
 from plait.data.plan import Plan
@@ -74,6 +75,27 @@ def test_the_estimate_takes_no_random_numbers() -> None:
     drawn = torch.rand(1)
     torch.manual_seed(0)
     assert drawn == torch.rand(1)
+
+
+@pytest.mark.parametrize("ask", [Tensor.item, Tensor.tolist, Tensor.numpy, Tensor.nonzero])
+def test_a_part_that_needs_numbers_is_not_estimated(ask: Callable[[Tensor], object]) -> None:
+    plan, _ = fitted("encoders.text={name: bag, width: 3000}")
+
+    def build() -> dict[str, nn.Module]:
+        ask(torch.ones(1))
+        return {"part": nn.Linear(1000, 1000)}
+
+    check_memory(plan, build, available=1)
+
+
+def test_another_error_of_a_part_is_raised() -> None:
+    plan, _ = fitted("encoders.text={name: bag, width: 3000}")
+
+    def build() -> dict[str, nn.Module]:
+        raise KeyError("an option that is not there")
+
+    with pytest.raises(KeyError):
+        check_memory(plan, build, available=1)
 
 
 def test_networks_of_the_usual_size_are_not_estimated() -> None:

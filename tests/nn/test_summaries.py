@@ -15,6 +15,7 @@ from plait.model.column import ColumnEncoder
 from plait.nn.batch import Layout, Values
 from plait.nn.summaries import Statistics
 from support import tiny_models
+from support.answers import assert_same_embeddings
 from support.tables import make_rows, write_csv
 
 
@@ -140,4 +141,4 @@ def test_a_space_of_learned_encoders_begins_at_statistics(tmp_path: Path) -> Non
         assert head.first.weight[:, encoder.fixed :].any()
     assert 0 <= float(network.task("alignment").share) < 1
     loaded = plait.load(tmp_path / "run", quiet=True)
-    np.testing.assert_array_equal(loaded.embed(path, column="text"), model.embed(path, column="text"))
+    assert_same_embeddings(loaded.embed(path, column="text"), model.embed(path, column="text"))

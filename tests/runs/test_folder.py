@@ -19,6 +19,7 @@ from plait.runs import files, interrupts
 from plait.runs.folder import CHECKPOINT, FORMAT, Request, Run
 from plait.table.read import read
 from plait.table.sides import Sources, read_sides
+from support.answers import assert_same_answers
 
 ROWS = [{"x": float(i), "y": "ab"[i % 2]} for i in range(20)]
 
@@ -235,7 +236,7 @@ def test_a_resume_of_a_finished_run_trains_nothing(
     monkeypatch.setattr("plait.api.fit.train", refuse_to_train)
     resumed = plait.fit(ROWS, "y", overrides=brief, out=out, resume=True)
     assert f"the training in '{out}' is finished: nothing to train" in capsys.readouterr().err
-    assert resumed.predict(ROWS).equals(finished.predict(ROWS))
+    assert_same_answers(resumed.predict(ROWS), finished.predict(ROWS))
     assert resumed.record == json.loads(json.dumps(finished.record))
     assert {file.name: file.read_bytes() for file in out.iterdir()} == written
 

@@ -26,7 +26,7 @@ from plait.tasks import alignment
 from plait.tasks.aligning import ranking
 from plait.tasks.alignment import Alignment, Config, identify
 from plait.tasks.base import MAIN
-from plait.training.objective import losses, whole_batch_losses
+from plait.training.objective import added, compare, first_pass, loss_terms, losses
 from support.tables import COLOURS, FAST, make_rows, write_csv
 from support.training import StopAtStep
 
@@ -209,9 +209,11 @@ def test_gradients_of_micro_batches_are_those_of_the_batch(pairs: Any) -> None:
             losses(trained, batch)["alignment"][MAIN].backward()
         else:
             autocast, factors = network.settings.autocast, {"alignment": 1.0}
-            _, of_outputs, _ = whole_batch_losses(trained, micro_batches, batch, autocast, factors)
+            first = first_pass(trained, micro_batches, [None] * len(micro_batches), autocast)
+            _, of_outputs = compare(trained, first.compared, micro_batches, batch, autocast, factors)
             for micro_batch, of_output in zip(micro_batches, of_outputs, strict=True):
-                losses(trained, micro_batch, gradients=of_output)["alignment"][MAIN].backward()
+                terms = loss_terms(trained, micro_batch, gradients=of_output)
+                added(terms)["alignment"][MAIN].backward()
         return {n: p.grad.clone() for n, p in trained.named_parameters() if p.grad is not None}
 
     of_batch = gradients(None)

@@ -146,15 +146,15 @@ def test_out_of_memory_goes_in_micro_batches_to_the_same_end(
         "columns.text.encoder={name: bag, dropout: 0}",
     ]
     plait.fit(table, "label", out=tmp_path / "at_once", overrides=options, quiet=True)
-    losses, refused_sizes = objective.losses, []
+    loss_terms, refused_sizes = objective.loss_terms, []
 
     def fail_for_large_batches(model: Any, batch: Any, *arguments: Any) -> Any:
         if len(batch) > 9:
             refused_sizes.append(len(batch))
             raise torch.OutOfMemoryError("not enough memory")
-        return losses(model, batch, *arguments)
+        return loss_terms(model, batch, *arguments)
 
-    monkeypatch.setattr("plait.training.step.losses", fail_for_large_batches)
+    monkeypatch.setattr("plait.training.step.loss_terms", fail_for_large_batches)
     plait.fit(table, "label", out=tmp_path / "micro_batches", overrides=options, quiet=True)
     assert refused_sizes
     expected, actual = weights(tmp_path / "at_once"), weights(tmp_path / "micro_batches")
@@ -168,7 +168,7 @@ def test_too_little_memory_for_one_row_is_an_error_with_advice(
     def fail(*arguments: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("plait.training.step.losses", fail)
+    monkeypatch.setattr("plait.training.step.loss_terms", fail)
     expected = r"even with one row at a time: batch size 32, .*'photo' size 16.*modalities.image.size=8"
     with pytest.raises(TrainingError, match=expected):
         plait.fit(table, "label", out=tmp_path / "run", overrides=FAST, quiet=True)

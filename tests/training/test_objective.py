@@ -20,7 +20,15 @@ from plait.nn.batch import Batch, Encoded, Tokens
 from plait.tasks.base import MAIN
 from plait.training import objective
 from plait.training.blending import blended
-from plait.training.objective import SURE, Mixing, consistency, loss_weights, losses, weighed
+from plait.training.objective import (
+    SURE,
+    Mixing,
+    consistency,
+    count_unlabelled,
+    loss_weights,
+    losses,
+    weighed,
+)
 from support.models import build
 from support.tables import FAST, make_rows, write_csv
 from support.training import RecordWeights, StopAtStep
@@ -130,6 +138,20 @@ def test_sure_answers_stand_in_for_labels() -> None:
     hidden = fused_output(model, strong)
     expected = F.cross_entropy(hidden, answer, reduction="none")[used].sum() / 6
     torch.testing.assert_close(consistency(model, weak, strong, {"label": 1.0}), expected)
+
+
+def test_unlabelled_rows_have_the_loss_of_the_batch_in_parts() -> None:
+    model, batch = build()
+    model.task("label").head.weight.data *= 40  # so that some answers are sure
+    batch = replace(batch, labelled={"label": torch.tensor([1, 1, 0, 0, 0, 0, 0, 0]).bool()})
+    expected = consistency(model, batch, batch, {"label": 1.0})
+    counts = count_unlabelled(model, batch)
+    parts = []
+    for rows in torch.arange(8).split(3):
+        micro_batch = batch.take(rows)
+        parts.append(consistency(model, micro_batch, micro_batch, {"label": 1.0}, counts))
+    assert expected > 0
+    torch.testing.assert_close(torch.stack(parts).sum(), expected)
 
 
 @pytest.mark.parametrize("option", ["training.mixup=0.4", "training.unlabelled=1", "model.balance=blend"])

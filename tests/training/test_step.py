@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +37,13 @@ class FailOnce:
 
     function: Callable[..., Any]
     failing_call: int
+    error: Exception = field(default_factory=lambda: torch.OutOfMemoryError("CUDA out of memory"))
     calls: int = 0
 
     def __call__(self, *arguments: Any) -> Any:
         self.calls += 1
         if self.calls == self.failing_call:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise self.error
         return self.function(*arguments)
 
 
@@ -79,10 +80,36 @@ def test_a_repeated_step_is_one_that_never_failed(
     """The first micro-batch of four rows fits, the second does not: then two rows at a time."""
     options = [f"balancing={balancing}"]
     expected = weights(path, 2, *options)
-    failing = FailOnce(objective.losses, failing_call=2)
-    monkeypatch.setattr("plait.training.step.losses", failing)
+    failing = FailOnce(objective.loss_terms, failing_call=2)
+    monkeypatch.setattr("plait.training.step.loss_terms", failing)
     assert_equal(weights(path, 4, *options), expected)
     assert failing.calls > 2
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes"),
+    ],
+)
+def test_a_step_is_repeated_whatever_says_that_memory_ran_out(
+    error: Exception, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = weights(path, 2)
+    failing = FailOnce(objective.loss_terms, failing_call=2, error=error)
+    monkeypatch.setattr("plait.training.step.loss_terms", failing)
+    assert_equal(weights(path, 4), expected)
+    assert failing.calls > 2
+
+
+def test_a_first_pass_that_does_not_fit_repeats_the_step(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = weights(path, 2, "balancing=famo")
+    failing = FailOnce(objective.first_pass, failing_call=1)
+    monkeypatch.setattr("plait.training.step.first_pass", failing)
+    assert_equal(weights(path, 4, "balancing=famo"), expected)
+    assert failing.calls > 1
 
 
 def test_a_repeated_step_remembers_rows_of_a_comparison_once(
@@ -91,7 +118,7 @@ def test_a_repeated_step_remembers_rows_of_a_comparison_once(
     aligned: dict[str, Any] = {"align": ["photo", "text"]}
     options = ["training.mixup=0", "tasks.alignment.bank=16"]
     expected = weights(path, 2, *options, **aligned)
-    monkeypatch.setattr("plait.training.step.losses", FailOnce(objective.losses, failing_call=2))
+    monkeypatch.setattr("plait.training.step.loss_terms", FailOnce(objective.loss_terms, failing_call=2))
     assert_equal(weights(path, 4, *options, **aligned), expected)
 
 
@@ -124,8 +151,8 @@ def test_a_step_is_taken_once_if_the_losses_after_it_do_not_fit(
 ) -> None:
     """FAMO looks at the losses once more after the update, which must not be repeated."""
     options = ["balancing=famo", "training.mixup=0", "model.modality_dropout=0"]
-    failing = FailOnce(objective.losses, failing_call=2)
-    monkeypatch.setattr("plait.training.step.losses", failing)
+    failing = FailOnce(objective.loss_terms, failing_call=2)
+    monkeypatch.setattr("plait.training.step.loss_terms", failing)
     count = CountUpdates()
     weights(path, 8, *options, callbacks=[count])
     assert count.updates == count.steps > 1
@@ -135,6 +162,6 @@ def test_an_error_in_steps_of_one_row_is_raised(path: Path, monkeypatch: pytest.
     def fail(*arguments: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("plait.training.step.losses", fail)
+    monkeypatch.setattr("plait.training.step.loss_terms", fail)
     with pytest.raises(TrainingError, match="even with one row at a time"):
         weights(path, 4)

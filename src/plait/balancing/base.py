@@ -40,11 +40,12 @@ class Balancing(nn.Module, Component, ABC):
     What it learns is in parameters, which the model's optimizer trains too, or in buffers. Checkpoints hold
     both.
 
-    A batch may come in micro-batches. Each loss is then weighted by the micro-batch's share of the rows.
-    `backward` is called for each micro-batch, and `finish` once after the last one.
+    A batch may come in micro-batches. `backward` is then called for each of them, with the share that its
+    rows have in each loss of the batch: the shares add up to the loss. `finish` is called once after the last
+    one.
     """
 
-    # Whether it needs `after`.
+    # Whether it needs the losses of the whole batch: `before` its micro-batches, and `after` the step.
     again: ClassVar[bool] = False
 
     @classmethod
@@ -55,6 +56,14 @@ class Balancing(nn.Module, Component, ABC):
     @abstractmethod
     def backward(self, losses: dict[str, Tensor], shared: Sequence[nn.Parameter]) -> None:
         """Add to the gradients of all parameters. More than one target may depend on those of `shared`."""
+
+    @hook
+    def before(self, losses: dict[str, Tensor]) -> None:
+        """Take the losses of a batch that comes in micro-batches, before the first of them.
+
+        It is called if `again` is true, because it costs a forward pass.
+        """
+        return
 
     @hook
     def finish(self, shared: Sequence[nn.Parameter]) -> None:

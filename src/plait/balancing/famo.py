@@ -33,7 +33,7 @@ class FAMO(Balancing):
 
     After the step, w falls by `rate` times (delta + `decay` w), where delta is the Jacobian of the softmax
     times how much each log L_t fell (algorithm 1). z_t is multiplied by the target's `weight`. A target that
-    a batch has no label of keeps its w. Each micro-batch has its own c.
+    a batch has no label of keeps its w.
     """
 
     options = Config
@@ -61,18 +61,26 @@ class FAMO(Balancing):
         return cls(list(shares), config.rate, config.decay, weights)
 
     def backward(self, losses: dict[str, Tensor], shared: Sequence[nn.Parameter]) -> None:
-        """Add the gradients of c sum_t z_t log L_t."""
-        indices_T = self._indices(losses)
-        loss_T = torch.stack(list(losses.values())).float() + EPSILON
+        """Add the gradients of c sum_t z_t log L_t, of which a micro-batch has its share of L_t only."""
+        if not self._before:
+            self._before = {target: loss.detach() for target, loss in losses.items()}
+        indices_T = self._indices(self._before)
+
+        # The value is the batch's, and the gradient that of these rows.
+        of_batch = []
+        for target, loss in self._before.items():
+            if target in losses:
+                loss = loss + (losses[target] - losses[target].detach())
+            of_batch.append(loss)
+        loss_T = torch.stack(of_batch).float() + EPSILON
         z_T = self.w[indices_T].softmax(0) * self.weights[indices_T]
         c = 1 / (z_T / loss_T.detach()).sum()
         weighted_sum = (z_T * loss_T.log()).sum()
         (c * weighted_sum).backward()
 
-        # The losses of micro-batches add up to that of the batch, which `after` compares with.
-        for target, loss in losses.items():
-            earlier = self._before.get(target, torch.zeros_like(loss))
-            self._before[target] = earlier + loss.detach()
+    def before(self, losses: dict[str, Tensor]) -> None:
+        """Remember the losses of the batch, of which `backward` gets shares."""
+        self._before = losses
 
     def discard(self) -> None:
         """Forget the losses of a batch whose step was not taken."""
@@ -87,6 +95,8 @@ class FAMO(Balancing):
                 targets.append(target)
                 losses_before.append(self._before[target])
                 losses_after.append(loss)
+        if not targets:  # no row of the batch has a label
+            return
         before_T = torch.stack(losses_before).float() + EPSILON
         after_T = torch.stack(losses_after).float() + EPSILON
         fall_T = before_T.log() - after_T.log()

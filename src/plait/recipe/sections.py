@@ -245,8 +245,9 @@ class TrainingRecipe(TrainingOptions):
     rows, from 32 to 256, because an alignment compares the rows of a batch with each other. If all media
     have frozen encoders, a table of 4,000 training rows or more takes 20 epochs in batches of 128.
 
-    A micro-batch only saves memory. Gradients are added up over the batch, and an alignment still compares
-    all of its rows.
+    A micro-batch only saves memory. Gradients add up to those of the batch, whatever labels and cells are
+    missing, and an alignment still compares all of its rows. Batch norms see one micro-batch at a time, and
+    mixed rows find their partners in it.
 
     The last `unaugmented` share of the epochs shows cells as prediction shows them. On augmented cells a
     network learns weights that make up for what masks and crops take away, and complete cells then get

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -27,9 +27,6 @@ from plait.tasks.base_metrics import Metric, ScoredRows
 
 # The name of a task's main loss. Its other losses have the names of blocks, and no column has this name.
 MAIN = "\0main"
-
-# From an output, and the rows that count for it (all if None), to the mean loss over labelled rows.
-LossOf: TypeAlias = Callable[[Tensor, Tensor | None], Tensor]
 
 
 class TaskOptions(Options):
@@ -104,6 +101,9 @@ class Task(nn.Module, Component, ABC):
 
     # Whether the loss is a squared error.
     squared: ClassVar[bool] = False
+
+    # Whether `loss` leaves out labelled rows, by their outputs. Then `learnable` says which.
+    leaves_rows_out: ClassVar[bool] = False
 
     # Whether labels are classes, which can be dealt to the sides of a split in equal shares.
     may_stratify: ClassVar[bool] = False
@@ -234,9 +234,14 @@ class Task(nn.Module, Component, ABC):
     def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
         """Return the mean loss over the labelled rows; zero if there are none."""
 
+    @hook
+    def learnable(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
+        """Return the rows that `loss` is a mean over, (B,): all labelled ones, unless `leaves_rows_out`."""
+        return labelled_B
+
     @abstractmethod
-    def losses(self, fused: Fused | None, encoded: Encoded, loss_of: LossOf) -> dict[str, Tensor]:
-        """Return all losses that training adds up, by name. `MAIN` is among them."""
+    def trained_outputs(self, fused: Fused | None, encoded: Encoded) -> dict[str, Tensor]:
+        """Return the outputs whose losses training adds up, by the loss's name. `MAIN` is among them."""
 
     @hook
     def loss_weights(self, blocks: Iterable[str], unimodal_weight: float, left: float) -> dict[str, float]:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from plait.nn.batch import Encoded, Fused
 from plait.table.json import JSON
-from plait.tasks.base import MAIN, LossOf, Outputs, Task, Widths
+from plait.tasks.base import MAIN, Outputs, Task, Widths
 
 # Bounds of a temperature. Without them, a few rows that are all answered right would make a model certain.
 COOLEST, HOTTEST = 0.5, 20.0
@@ -106,20 +106,18 @@ class Prediction(Task):
             return outputs.output
         return self.late_fusion(self, outputs)
 
-    def losses(self, fused: Fused | None, encoded: Encoded, loss_of: LossOf) -> dict[str, Tensor]:
-        """Return the loss of the fused answer, and that of each block's unimodal vector by the same head.
+    def trained_outputs(self, fused: Fused | None, encoded: Encoded) -> dict[str, Tensor]:
+        """Return the fused output, and that of each block's unimodal vector by the same head.
 
         Without unimodal losses, the column that is learned first leaves the others nothing to learn. Most
         often this is a text that can be memorised (Wang et al. 2020, "What makes training multi-modal
         classification networks hard?").
         """
         assert fused is not None
-        output = self(fused.vector_BD)
-        losses = {MAIN: loss_of(output, None)}
+        outputs = {MAIN: self(fused.vector_BD)}
         for block, vector_BD in fused.blocks.items():
-            unimodal_output = self(vector_BD)
-            losses[block] = loss_of(unimodal_output, fused.present[block])
-        return losses
+            outputs[block] = self(vector_BD)
+        return outputs
 
     def loss_weights(self, blocks: Iterable[str], unimodal_weight: float, left: float) -> dict[str, float]:
         """Return a weight of `unimodal_weight` for each unimodal loss.

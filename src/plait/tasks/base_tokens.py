@@ -7,7 +7,7 @@ from abc import abstractmethod
 from torch import Tensor
 
 from plait.nn.batch import Encoded, Fused, Tokens
-from plait.tasks.base import MAIN, LossOf, Task, Widths
+from plait.tasks.base import MAIN, Task, Widths
 
 
 class TokenTask(Task):
@@ -30,7 +30,6 @@ class TokenTask(Task):
         output: Tensor = self(encoded.tokens)
         return output
 
-    def losses(self, fused: Fused | None, encoded: Encoded, loss_of: LossOf) -> dict[str, Tensor]:
-        """Return the loss of the output: there are no unimodal losses."""
-        output = self(encoded.tokens)
-        return {MAIN: loss_of(output, None)}
+    def trained_outputs(self, fused: Fused | None, encoded: Encoded) -> dict[str, Tensor]:
+        """Return the output: there are no unimodal ones."""
+        return {MAIN: self(encoded.tokens)}

@@ -92,6 +92,7 @@ class Speak(Writing):
     higher = False
     steps = 2500
     from_files = True
+    leaves_rows_out = True
     modalities = ("text",)
     encoders = {
         "text": {"name": "lstm", "embedding": 128, "width": 128, "bidirectional": True, "tokens": "all"}
@@ -178,14 +179,16 @@ class Speak(Writing):
         output = torch.cat([x_BLD, ones_BL1], 2)
         return output * letters.mask_BL[..., None]
 
-    def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
-        """Return the loss of the spectra, of each letter's own spectrum, and a tenth of that of durations.
+    def learnable(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
+        """Leave out rows with fewer spectra than letters: they have no alignment."""
+        _, letters_B = _split_output(output)
+        return labelled_B & (letters_B > 0) & (_count_steps(target) >= letters_B)
 
-        Rows with fewer spectra than letters are left out: they have no alignment.
-        """
-        steps_B = (target[..., -1] > 0).sum(1)
+    def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
+        """Return the loss of the spectra, of each letter's own spectrum, and a tenth of that of durations."""
+        steps_B = _count_steps(target)
         letter_BLD, letters_B = _split_output(output)
-        usable_B = labelled_B & (letters_B > 0) & (steps_B >= letters_B)
+        usable_B = self.learnable(output, target, labelled_B)
         if not bool(usable_B.any()):
             return output.sum() * 0.0  # zero, with zero gradients
         steps = int(steps_B.max())
@@ -312,6 +315,11 @@ def _split_output(output: Tensor) -> tuple[Tensor, Tensor]:
     letter_BLD = output[..., :-1]
     is_letter_BL = output[..., -1] > 0
     return letter_BLD, is_letter_BL.sum(1)
+
+
+def _count_steps(target: Tensor) -> Tensor:
+    """Return the number of spectra in each row of a target, (B,)."""
+    return (target[..., -1] > 0).sum(1)
 
 
 def _mean_over_steps(error_BT: Tensor, mask_BT: Tensor) -> Tensor:

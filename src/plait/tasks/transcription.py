@@ -99,6 +99,7 @@ class Transcription(TextTask):
     higher = False
     steps = 2500
     unaugmented = 0.0
+    leaves_rows_out = True
     modalities = ("audio",)
     encoders = {"audio": {"name": "crnn", "channels": (32, 64, 64), "width": 160, "layers": 2}}
     cells = {"audio": {"view": "whole", "longest": 600.0, "seconds": 20.0, "time_masks": 2, "band_masks": 2}}
@@ -169,6 +170,10 @@ class Transcription(TextTask):
         """Return what the writer makes of the recording's tokens, (B, ...)."""
         output: Tensor = self.writer(tokens[self.column])
         return output
+
+    def learnable(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
+        """Leave out rows whose text cannot be written."""
+        return self.writer.learnable(output, target, labelled_B)
 
     def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
         """Return the writer's mean loss over the rows whose text can be written."""

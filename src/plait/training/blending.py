@@ -11,7 +11,7 @@ from plait.model.network import MultimodalModel
 from plait.nn.device import Settings
 from plait.prediction.predictor import BATCH
 from plait.tasks.base import MAIN
-from plait.training.objective import Weights, losses
+from plait.training.objective import Term, Weights, added, counted, loss_terms
 
 TIMES = 10  # how often losses are weighed anew in a training
 MIN_OVERFITTING = 1e-4  # a loss whose overfitting did not grow would divide by zero
@@ -82,14 +82,19 @@ def measure(
 def _mean_losses(
     model: MultimodalModel, data: Dataset, settings: Settings, factors: Mapping[str, float]
 ) -> dict[str, float]:
-    """Return each loss, added up over targets. Each target counts times its factor."""
-    sums: dict[str, float] = {}
+    """Return each loss, a mean over the rows that count for it, added up over targets.
+
+    Each target counts times its factor.
+    """
+    terms: list[Term] = []
     for batch in data.in_order(BATCH):
         with settings.autocast():
-            by_target = losses(model, batch.to(torch.device(settings.device)))
-        for target in model.fuser_of:
-            # A batch without any label of a target has no loss of it.
-            for name, loss in by_target.get(target, {}).items():
-                term = float(loss) * factors[target] * len(batch) / len(data)
-                sums[name] = sums.get(name, 0.0) + term
+            terms += loss_terms(model, batch.to(torch.device(settings.device)))
+    by_target = added(terms, counted(terms))
+
+    sums: dict[str, float] = {}
+    for target in model.fuser_of:
+        # A target may have no label here.
+        for name, loss in by_target.get(target, {}).items():
+            sums[name] = sums.get(name, 0.0) + float(loss) * factors[target]
     return sums

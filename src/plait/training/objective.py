@@ -5,7 +5,7 @@ B rows, L tokens, D width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TypeAlias
@@ -16,11 +16,14 @@ from torch import Tensor
 from plait.balancing.base import summed
 from plait.model.network import MultimodalModel
 from plait.nn.batch import Batch, Encoded, Tokens
-from plait.tasks.base import MAIN, LossOf, Task
+from plait.tasks.base import MAIN
 from plait.tasks.base_prediction import Prediction
 
 Losses: TypeAlias = dict[str, dict[str, Tensor]]  # by target, then by name: MAIN, or a block
 Weights: TypeAlias = dict[str, dict[str, float]]  # of these losses
+Key: TypeAlias = tuple[str, str, int]  # of a loss: target, name, and 1 for the labels of mixed rows' partners
+Counts: TypeAlias = dict[Key, Tensor]  # of the rows that a loss is a mean over
+Outputs: TypeAlias = dict[str, dict[str, tuple[Tensor, Tensor | None]]]  # by target and name, with rows
 RandomState: TypeAlias = tuple[Tensor, list[Tensor]]  # of the CPU, of each GPU
 
 SURE = 0.95  # the probability from which an answer stands in for a label
@@ -34,16 +37,22 @@ class Mixing:
     partner_B: Tensor
 
     @classmethod
-    def draw(cls, alpha: float, rows: int, device: torch.device) -> Mixing:
-        """Draw one share for a batch from Beta(alpha, alpha), and random partners (eq. 1 and its code)."""
-        share = torch.distributions.Beta(alpha, alpha).sample()
-        partner_B = torch.randperm(rows)
-        return cls(float(share), partner_B.to(device))
+    def draw(cls, alpha: float, sizes: Iterable[int], device: torch.device) -> list[Mixing]:
+        """Draw one share for a batch from Beta(alpha, alpha), and random partners (eq. 1 and its code).
+
+        The batch comes in micro-batches of these sizes, and a row's partner is in its own micro-batch.
+        """
+        share = float(torch.distributions.Beta(alpha, alpha).sample())
+        mixings = []
+        for rows in sizes:
+            partner_B = torch.randperm(rows)
+            mixings.append(cls(share, partner_B.to(device)))
+        return mixings
 
     def mixed(self, encoded: Encoded) -> Encoded:
         """Mix all columns of each row with its partner's. A cell that only one of the two has stays."""
         tokens = {column: self._mixed_tokens(row) for column, row in encoded.tokens.items()}
-        return Encoded(tokens, self._either(encoded.present), self._either(encoded.in_table))
+        return Encoded(tokens, self.either(encoded.present), self.either(encoded.in_table))
 
     def _mixed_tokens(self, row: Tokens) -> Tokens:
         """Mix the tokens of a column. A token that only one of two rows has stays."""
@@ -58,43 +67,186 @@ class Mixing:
         mixed_BLD = torch.where(has_partner_only_BL[..., None], partner_BLD, mixed_BLD)
         return Tokens(mixed_BLD, row_mask_BL | partner_mask_BL)
 
-    def _either(self, mask: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def either(self, mask: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return for each column where a row or its partner has it."""
         return {column: mask_B | mask_B[self.partner_B] for column, mask_B in mask.items()}
 
 
-def losses(
+@dataclass(frozen=True)
+class Labels:
+    """What one loss compares outputs with: targets (B, ...), and the rows (B,) that have one.
+
+    Mixed rows have labels of their own, which count with the `weight` of their share, and their partners'.
+    """
+
+    target: Tensor
+    rows_B: Tensor
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Term:
+    """A mean loss, what it counts with in its sum, and the rows (B,) that it is a mean over."""
+
+    key: Key
+    loss: Tensor
+    rows_B: Tensor
+    weight: float
+
+
+def losses(model: MultimodalModel, batch: Batch, mixing: Mixing | None = None) -> Losses:
+    """Return each target's losses: the fused one under `MAIN`, the unimodal ones under their blocks' names.
+
+    A target that no row here has is left out.
+    """
+    return added(loss_terms(model, batch, mixing))
+
+
+def loss_terms(
     model: MultimodalModel,
     batch: Batch,
     mixing: Mixing | None = None,
     gradients: Mapping[str, Tensor] | None = None,
-) -> Losses:
-    """Return each target's losses: the fused one under `MAIN`, the unimodal ones under their blocks' names.
+) -> list[Term]:
+    """Return the mean losses of a batch or a micro-batch, before they are added up.
 
-    A target that no row here has is left out. Targets with `gradients` (see `whole_batch_losses`) get a
-    loss that has these gradients at their outputs.
+    Targets with `gradients` (see `compare`) get a loss that has these gradients at their outputs.
     """
+    outputs = _trained_outputs(model, batch, mixing, labelled_targets(model, batch))
+
+    of_gradients = []
+    for target, gradient in (gradients or {}).items():
+        if target in outputs:
+            ((output, _),) = outputs.pop(target).values()
+            loss = (output * gradient).sum()
+            of_gradients.append(Term((target, MAIN, 0), loss, batch.labelled[target], 1.0))
+    return of_gradients + _terms(model, batch, mixing, outputs)
+
+
+def labelled_targets(model: MultimodalModel, batch: Batch) -> list[str]:
+    """Return the targets that some row of a batch has."""
+    return [target for target in model.targets if bool(batch.labelled[target].any())]
+
+
+def added(terms: Iterable[Term], counts: Counts | None = None) -> Losses:
+    """Add up mean losses of one target and name.
+
+    With `counts`, these are the rows of a whole batch, and each loss becomes the share that its rows have in
+    the mean over the batch. A loss without a count stays as it is.
+    """
+    weighted: dict[str, dict[str, list[tuple[Tensor, float]]]] = {}
+    for term in terms:
+        loss = term.loss
+        if counts is not None and term.key in counts:
+            rows = term.rows_B.sum().to(loss.dtype)
+            loss = loss * (rows / counts[term.key].clamp(min=1))
+        target, name, _ = term.key
+        weighted.setdefault(target, {}).setdefault(name, []).append((loss, term.weight))
+
+    by_target: Losses = {}
+    for target, by_name in weighted.items():
+        by_target[target] = {name: summed(losses) for name, losses in by_name.items()}
+    return by_target
+
+
+def counted(terms: Iterable[Term]) -> Counts:
+    """Return the number of rows that each loss of all micro-batches is a mean over."""
+    counts: Counts = {}
+    for term in terms:
+        _add_rows(counts, term.key, term.rows_B)
+    return counts
+
+
+def count_rows(
+    model: MultimodalModel, micro_batches: Sequence[Batch], mixings: Sequence[Mixing | None]
+) -> Counts:
+    """Return what `counted` returns, from masks alone: no encoder runs.
+
+    Tasks that leave out rows by their outputs need `first_pass`.
+    """
+    counts: Counts = {}
+    for batch, mixing in zip(micro_batches, mixings, strict=True):
+        for target in model.targets:
+            for name, present_B in _present_by_name(model, batch, target, mixing).items():
+                for index, labels in enumerate(_labels(batch, target, present_B, mixing)):
+                    _add_rows(counts, (target, name, index), labels.rows_B)
+    return counts
+
+
+def _add_rows(counts: Counts, key: Key, rows_B: Tensor) -> None:
+    rows = rows_B.sum()
+    counts[key] = counts[key] + rows if key in counts else rows
+
+
+def _present_by_name(
+    model: MultimodalModel, batch: Batch, target: str, mixing: Mixing | None
+) -> dict[str, Tensor | None]:
+    """Return for each of a target's losses which rows have a cell for it, (B,); None if that is no matter."""
+    by_name: dict[str, Tensor | None] = {MAIN: None}
+    if target not in model.fuser_of:
+        return by_name
+
+    present = batch.present
+    if batch.complete is not None and not model.task(target).sees_hidden_cells(model.columns):
+        present = batch.complete.present
+    if mixing is not None:
+        present = mixing.either(present)
+    fuser = model.fuser(target)
+    of_blocks = fuser.of_blocks(present)
+    for block in fuser.unimodal_blocks:
+        by_name[block] = of_blocks[block]
+    return by_name
+
+
+def _trained_outputs(
+    model: MultimodalModel, batch: Batch, mixing: Mixing | None, targets: Iterable[str]
+) -> Outputs:
+    """Return the outputs of these targets that losses are taken of, and which rows they count for."""
     complete, hidden = _views(model, batch, mixing)
     fused_hidden = model.fuse(hidden)
     fused_complete = fused_hidden if complete is hidden else model.fuse(complete)
 
-    by_target: Losses = {}
-    for target in model.targets:
-        if not bool(batch.labelled[target].any()):
-            continue
-
+    outputs: Outputs = {}
+    for target in targets:
         task = model.task(target)
-        encoded, fused = complete, fused_complete
+        encoded, fused_by_target = complete, fused_complete
         if task.sees_hidden_cells(model.columns):
-            encoded, fused = hidden, fused_hidden
+            encoded, fused_by_target = hidden, fused_hidden
 
-        if gradients and target in gradients:
-            output = task.answer(fused.get(target), encoded)
-            by_target[target] = {MAIN: (output * gradients[target]).sum()}
-        else:
-            loss_of = _loss_of(task, batch, target, mixing)
-            by_target[target] = task.losses(fused.get(target), encoded, loss_of)
-    return by_target
+        fused = fused_by_target.get(target)
+        outputs[target] = {}
+        for name, output in task.trained_outputs(fused, encoded).items():
+            present_B = None if fused is None or name == MAIN else fused.present[name]
+            outputs[target][name] = (output, present_B)
+    return outputs
+
+
+def _terms(model: MultimodalModel, batch: Batch, mixing: Mixing | None, outputs: Outputs) -> list[Term]:
+    """Compare outputs with labels."""
+    terms = []
+    for target, by_name in outputs.items():
+        task = model.task(target)
+        for name, (output, present_B) in by_name.items():
+            for index, labels in enumerate(_labels(batch, target, present_B, mixing)):
+                loss = task.loss(output, labels.target, labels.rows_B)
+                rows_B = task.learnable(output, labels.target, labels.rows_B)
+                terms.append(Term((target, name, index), loss, rows_B, labels.weight))
+    return terms
+
+
+def _labels(batch: Batch, target: str, present_B: Tensor | None, mixing: Mixing | None) -> list[Labels]:
+    """Return a target's labels of the rows that are labelled and present. Mixed rows have partners' too."""
+    labels, labelled_B = batch.targets[target], batch.labelled[target]
+    rows_B = labelled_B if present_B is None else labelled_B & present_B
+    if mixing is None:
+        return [Labels(labels, rows_B)]
+
+    # The labels are the partner's, but the output is of the row: it is present or not by itself.
+    partner_rows_B = labelled_B[mixing.partner_B]
+    if present_B is not None:
+        partner_rows_B = partner_rows_B & present_B
+    of_partners = Labels(labels[mixing.partner_B], partner_rows_B, 1 - mixing.share)
+    return [Labels(labels, rows_B, mixing.share), of_partners]
 
 
 def _views(model: MultimodalModel, batch: Batch, mixing: Mixing | None) -> tuple[Encoded, Encoded]:
@@ -117,29 +269,6 @@ def _views(model: MultimodalModel, batch: Batch, mixing: Mixing | None) -> tuple
     return mixing.mixed(complete), mixing.mixed(hidden)
 
 
-def _loss_of(task: Task, batch: Batch, target: str, mixing: Mixing | None) -> LossOf:
-    """Return the function from an output to a task's mean loss. Mixed rows have mixed labels."""
-    labels = batch.targets[target]
-    labelled_B = batch.labelled[target]
-
-    def loss_of(output: Tensor, present_B: Tensor | None) -> Tensor:
-        """Return the mean loss of outputs (B, ...) over rows that are labelled and present."""
-        counts_B = labelled_B if present_B is None else labelled_B & present_B
-        loss = task.loss(output, labels, counts_B)
-        if mixing is None:
-            return loss
-
-        # The labels are the partner's, but the output is of the row: it is present or not by itself.
-        partner_B = mixing.partner_B
-        partner_counts_B = labelled_B[partner_B]
-        if present_B is not None:
-            partner_counts_B = partner_counts_B & present_B
-        partner_loss = task.loss(output, labels[partner_B], partner_counts_B)
-        return mixing.share * loss + (1 - mixing.share) * partner_loss
-
-    return loss_of
-
-
 def answer_losses(model: MultimodalModel, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
     """Return the loss of each target's output, as a mean over its labelled rows."""
     by_target = {}
@@ -149,35 +278,64 @@ def answer_losses(model: MultimodalModel, outputs: Mapping[str, Tensor], batch: 
     return by_target
 
 
-def whole_batch_losses(
+@dataclass(frozen=True)
+class FirstPass:
+    """What a pass over the micro-batches of a batch tells before any gradient is taken.
+
+    `losses` are those of the batch, and `counts` the rows that each is a mean over. `compared` has the
+    outputs of the tasks that compare rows, of all the batch. `states` are those of the random generators
+    before each micro-batch, with which a second pass draws the same dropout.
+    """
+
+    losses: Losses
+    counts: Counts
+    compared: dict[str, Tensor]
+    states: list[RandomState]
+
+
+@torch.no_grad()
+def first_pass(
     model: MultimodalModel,
-    micro_batches: list[Batch],
+    micro_batches: Sequence[Batch],
+    mixings: Sequence[Mixing | None],
+    autocast: Callable[[], AbstractContextManager[object]],
+) -> FirstPass:
+    """Run all micro-batches without a graph, so that only outputs stay in memory, of comparisons alone."""
+    states: list[RandomState] = []
+    measured: list[Term] = []
+    compared: dict[str, list[Tensor]] = {target: [] for target in model.comparisons}
+    for batch, mixing in zip(micro_batches, mixings, strict=True):
+        states.append(random_state())
+        targets = dict.fromkeys([*labelled_targets(model, batch), *compared])
+        with autocast():
+            outputs = _trained_outputs(model, batch, mixing, targets)
+            for target, of_batch in compared.items():
+                ((output, _),) = outputs.pop(target).values()
+                of_batch.append(output)
+            measured += _terms(model, batch, mixing, outputs)
+
+    counts = counted(measured)
+    joined = {target: torch.cat(of_batches) for target, of_batches in compared.items()}
+    return FirstPass(added(measured, counts), counts, joined, states)
+
+
+def compare(
+    model: MultimodalModel,
+    compared: Mapping[str, Tensor],
+    micro_batches: Sequence[Batch],
     batch: Batch,
     autocast: Callable[[], AbstractContextManager[object]],
     factors: Mapping[str, float],
-) -> tuple[dict[str, Tensor], list[dict[str, Tensor]], list[RandomState]]:
+) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
     """Take the losses that compare all rows of a batch when only micro-batches of it fit in memory (Gao
     et al. 2021, "Scaling deep contrastive learning batch size under memory limited setup").
 
-    Return the losses, their gradients at each micro-batch's outputs, and the states of the random
-    generators before each micro-batch, with which a second pass draws the same dropout. Add to the
-    gradients of the tasks' own parameters that `loss` uses, each target's times its factor.
+    `compared` are the outputs for the whole batch, which `first_pass` returns. Return the losses, and their
+    gradients at each micro-batch's outputs. Add to the gradients of the tasks' own parameters that `loss`
+    uses, each target's times its factor.
     """
-    # Encode all rows without a graph, so that only the outputs stay in memory.
-    states, outputs = [], []
-    for micro_batch in micro_batches:
-        states.append(random_state())
-        with torch.no_grad(), autocast():
-            complete, _ = _views(model, micro_batch, None)
-            outputs.append(
-                {target: model.task(target).answer(None, complete) for target in model.comparisons}
-            )
-
-    # Compare all rows. The outputs are leaves: the backward pass stops there.
-    leaves = {}
-    for target in model.comparisons:
-        of_batch = torch.cat([output[target] for output in outputs])
-        leaves[target] = of_batch.requires_grad_()
+    # The outputs are leaves: the backward pass stops there.
+    leaves = {target: output.detach().requires_grad_() for target, output in compared.items()}
     with autocast():
         by_target = answer_losses(model, leaves, batch)
     terms, detached = [], {}
@@ -185,11 +343,11 @@ def whole_batch_losses(
         terms.append(loss * factors[target])
         detached[target] = loss.detach()
     torch.stack(terms).sum().backward()
-    return detached, _output_gradients(leaves, micro_batches, factors), states
+    return detached, _output_gradients(leaves, micro_batches, factors)
 
 
 def _output_gradients(
-    leaves: dict[str, Tensor], micro_batches: list[Batch], factors: Mapping[str, float]
+    leaves: dict[str, Tensor], micro_batches: Sequence[Batch], factors: Mapping[str, float]
 ) -> list[dict[str, Tensor]]:
     """Cut the gradients of a batch's outputs into those of its micro-batches, by target."""
     by_micro_batch: list[dict[str, Tensor]] = []
@@ -222,13 +380,26 @@ def restore_random(state: RandomState) -> None:
         torch.cuda.set_rng_state_all(on_gpus)
 
 
-def consistency(model: MultimodalModel, weak: Batch, strong: Batch, factors: Mapping[str, float]) -> Tensor:
+def count_unlabelled(model: MultimodalModel, batch: Batch) -> dict[str, Tensor]:
+    """Return how many rows have no label, for each target that is predicted."""
+    return {target: (~batch.labelled[target]).sum() for target in model.fuser_of}
+
+
+def consistency(
+    model: MultimodalModel,
+    weak: Batch,
+    strong: Batch,
+    factors: Mapping[str, float],
+    counts: Mapping[str, Tensor] | None = None,
+) -> Tensor:
     """Return the loss on rows without a label (Sohn et al. 2020, "FixMatch", eq. 4).
 
     Where the answers to complete, unaugmented rows (`weak`) are sure, they stand in for labels of the same
     rows with some cells hidden and the others augmented (`strong`). For numbers, every answer counts. Each
-    target counts times its factor.
+    target counts times its factor. `counts` are those of all unlabelled rows of a step, if these rows are
+    a micro-batch of them.
     """
+    counts = count_unlabelled(model, weak) if counts is None else counts
     with torch.no_grad():
         answers = _fused_outputs(model, weak)
     outputs = _fused_outputs(model, strong)
@@ -237,11 +408,10 @@ def consistency(model: MultimodalModel, weak: Batch, strong: Batch, factors: Map
     for target, (task, output) in outputs.items():
         _, weak_output = answers[target]
         answer, sure_B = task.pseudo(weak_output, SURE)
-        unlabelled_B = ~weak.labelled[target]
-        counts_B = sure_B & unlabelled_B
+        counts_B = sure_B & ~weak.labelled[target]
 
         # `loss` is a mean over rows that count, but eq. 4 divides by all unlabelled rows.
-        share = counts_B.sum() / unlabelled_B.sum().clamp(min=1)
+        share = counts_B.sum() / counts[target].clamp(min=1)
         terms.append(factors[target] * task.loss(output, answer, counts_B) * share)
     return torch.stack(terms).sum()
 

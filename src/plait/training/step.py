@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -18,14 +18,21 @@ from plait.nn.device import Settings
 from plait.tasks.base import MAIN
 from plait.training import memory
 from plait.training.objective import (
+    Counts,
+    FirstPass,
     Mixing,
     Weights,
+    added,
+    answer_losses,
+    compare,
     consistency,
-    losses,
+    count_rows,
+    count_unlabelled,
+    first_pass,
+    loss_terms,
     random_state,
     restore_random,
     weighed,
-    whole_batch_losses,
 )
 from plait.training.schedule import optimizer_for
 
@@ -103,7 +110,7 @@ class Step:
         while True:
             try:
                 return attempt()
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 if not memory.is_out_of_memory(error):
                     raise
                 if self.micro_batch <= 1:
@@ -129,7 +136,8 @@ class Step:
         if len(batch) > self.micro_batch + 1:
             loss = self._in_micro_batches(batch)
         else:
-            loss = self._backward(batch.to(self.device))
+            (mixing,) = self._draw_mixings([batch])
+            loss = self._backward(batch.to(self.device), mixing)
         if unlabelled is not None:
             self._backward_unlabelled(*unlabelled)
         return loss
@@ -148,45 +156,82 @@ class Step:
         self.optimizer.zero_grad(set_to_none=True)
 
     def _in_micro_batches(self, batch: Batch) -> Tensor:
-        """Add up gradients over micro-batches. Losses that compare rows still compare all of the batch."""
-        micro_batches = [rows.to(self.device) for rows in cut(batch, self.micro_batch)]
-        if not self.model.comparisons:
-            terms = []
-            for micro_batch in micro_batches:
-                share = len(micro_batch) / len(batch)
-                terms.append(self._backward(micro_batch, share))
-            return torch.stack(terms).sum()
+        """Add up gradients over micro-batches, to those of the batch.
 
-        compared, gradients, states = whole_batch_losses(
-            self.model, micro_batches, batch.to(self.device), self.settings.autocast, self.factors
-        )
-        terms = [self._mean(compared)]
-        for micro_batch, gradient, state in zip(micro_batches, gradients, states, strict=True):
+        A loss is a mean over the rows of the batch that have a label and a cell for it, however many of them
+        are in each micro-batch. Losses that compare rows still compare all of the batch.
+        """
+        micro_batches = [rows.to(self.device) for rows in cut(batch, self.micro_batch)]
+        mixings = self._draw_mixings(micro_batches)
+        if not self._needs_first_pass:
+            counts = count_rows(self.model, micro_batches, mixings)
+            parts = []
+            for micro_batch, mixing in zip(micro_batches, mixings, strict=True):
+                parts.append(self._backward(micro_batch, mixing, counts))
+            return torch.stack(parts).sum()
+
+        first = first_pass(self.model, micro_batches, mixings, self.settings.autocast)
+        self.buffers.restore()
+        compared, gradients = self._compare(first, micro_batches, batch)
+        if self.balancing.again:
+            self.balancing.before(self._weighed(first, compared))
+
+        parts = [self._mean(compared)]
+        for number, micro_batch in enumerate(micro_batches):
             # The second pass must drop what the first one has dropped.
-            restore_random(state)
-            share = len(micro_batch) / len(batch)
-            terms.append(self._backward(micro_batch, share, gradient))
-        return torch.stack(terms).sum()
+            restore_random(first.states[number])
+            parts.append(self._backward(micro_batch, mixings[number], first.counts, gradients[number]))
+        return torch.stack(parts).sum()
+
+    @property
+    def _needs_first_pass(self) -> bool:
+        """Whether gradients need to know what only the outputs of the whole batch tell.
+
+        They do if rows are compared, if tasks leave out rows by their outputs, or if the balancing needs the
+        losses.
+        """
+        if self.model.comparisons or self.balancing.again:
+            return True
+        return any(task.leaves_rows_out for task in self.model.tasks_by_target.values())
+
+    def _draw_mixings(self, micro_batches: Sequence[Batch]) -> list[Mixing] | list[None]:
+        """Draw the rows that each micro-batch mixes, None for each if it mixes none."""
+        if not self.options.mixup:
+            return [None] * len(micro_batches)
+        sizes = [len(micro_batch) for micro_batch in micro_batches]
+        return Mixing.draw(self.options.mixup, sizes, self.device)
+
+    def _compare(
+        self, first: FirstPass, micro_batches: Sequence[Batch], batch: Batch
+    ) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
+        """Return the losses that compare rows, and their gradients at the outputs of each micro-batch."""
+        if not first.compared:
+            return {}, [{} for _ in micro_batches]
+        autocast, on_device = self.settings.autocast, batch.to(self.device)
+        return compare(self.model, first.compared, micro_batches, on_device, autocast, self.factors)
+
+    def _weighed(self, first: FirstPass, compared: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return each target's weighed loss on a whole batch."""
+        by_target = {**first.losses}
+        for target, loss in compared.items():
+            by_target[target] = {MAIN: loss}
+        return weighed(by_target, self.weights)
 
     def _backward(
-        self, batch: Batch, share: float = 1.0, gradients: Mapping[str, Tensor] | None = None
+        self,
+        batch: Batch,
+        mixing: Mixing | None,
+        counts: Counts | None = None,
+        gradients: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
-        """Add the gradients of some rows, which are this share of their batch. Return their detached loss.
+        """Add the gradients of a batch, or of a micro-batch of one that has these counts.
 
-        The loss is that of the targets, without unimodal losses. Targets with `gradients` are left out of
-        it: they have been counted already.
+        Return the detached loss: that of the targets, without unimodal losses. Targets with `gradients` are
+        left out of it: they have been counted already.
         """
-        counted = gradients or {}
         with self.settings.autocast():
-            mixup = self.options.mixup
-            mixing = Mixing.draw(mixup, len(batch), self.device) if mixup else None
-            by_target = losses(self.model, batch, mixing, gradients)
+            by_target = added(loss_terms(self.model, batch, mixing, gradients), counts)
             sums = weighed(by_target, self.weights)
-
-            # Targets with `gradients` were compared over the whole batch, so they have no share of it.
-            if share != 1.0:
-                for target, loss in sums.items():
-                    sums[target] = loss if target in counted else loss * share
 
         # No row may have a label of any target.
         if sums:
@@ -194,21 +239,20 @@ class Step:
 
         main = {}
         for target, by_name in by_target.items():
-            if target not in counted:
+            if not gradients or target not in gradients:
                 main[target] = by_name[MAIN].detach()
-        return self._mean(main) * share
+        return self._mean(main)
 
     def _backward_unlabelled(self, weak: Batch, strong: Batch) -> None:
         """Add the gradients of rows without a label, which no balancing weighs."""
-        rows = UNLABELLED * self.options.batch_size
+        counts = count_unlabelled(self.model, weak)
         pairs = zip(cut(weak, self.micro_batch), cut(strong, self.micro_batch), strict=True)
         for weak_rows, strong_rows in pairs:
             with self.settings.autocast():
                 weak_rows = weak_rows.to(self.device)
                 strong_rows = strong_rows.to(self.device)
-                loss = consistency(self.model, weak_rows, strong_rows, self.factors)
-            share = len(weak_rows) / rows
-            (loss * self.options.unlabelled * share).backward()
+                loss = consistency(self.model, weak_rows, strong_rows, self.factors, counts)
+            (loss * self.options.unlabelled).backward()
 
     def _mean(self, by_target: Mapping[str, Tensor]) -> Tensor:
         """Return what these targets add to the mean loss of all.
@@ -227,18 +271,14 @@ class Step:
     @torch.no_grad()
     def _losses_after(self, batch: Batch) -> dict[str, Tensor]:
         """Return each target's loss on a batch, once the step has been taken."""
-        sums: dict[str, Tensor] = {}
         # One row more than `micro_batch` is not cut here either.
-        for micro_batch in cut(batch, self.micro_batch + 1):
+        micro_batches = [rows.to(self.device) for rows in cut(batch, self.micro_batch + 1)]
+        first = first_pass(self.model, micro_batches, [None] * len(micro_batches), self.settings.autocast)
+        compared = {}
+        if first.compared:
             with self.settings.autocast():
-                by_target = losses(self.model, micro_batch.to(self.device))
-                sums_here = weighed(by_target, self.weights)
-            for target, loss in sums_here.items():
-                term = loss * len(micro_batch) / len(batch)
-                if target in sums:
-                    term = sums[target] + term
-                sums[target] = term
-        return sums
+                compared = answer_losses(self.model, first.compared, batch.to(self.device))
+        return self._weighed(first, compared)
 
 
 class _Buffers:

@@ -132,9 +132,11 @@ class Validation:
                 answers = self.model(batch)
                 losses = answer_losses(self.model, answers, batch)
 
-            # A batch's loss is a mean over its labelled rows, so it counts as often as there are such rows.
+            # A batch's loss is a mean over learnable rows, so it counts as often as there are such rows.
             for target, loss in losses.items():
-                count = int(batch.labelled[target].sum())
+                task, labelled_B = self.model.task(target), batch.labelled[target]
+                learnable_B = task.learnable(answers[target], batch.targets[target], labelled_B)
+                count = int(learnable_B.sum())
                 sums[target] = sums.get(target, 0.0) + float(loss) * count
                 counts[target] = counts.get(target, 0) + count
             for target, output in answers.items():

@@ -90,7 +90,7 @@ def test_a_missing_column_leaves_the_volume_of_the_others() -> None:
     expected = torch.linalg.svdvals(present_vectors).prod()
     assert float(volumes[1, 1]) == pytest.approx(float(expected), abs=1e-3)
     of_first_row = volume(x[:1], present[:1], x[:1], present[:1], 0)
-    assert torch.equal(volumes[0, 0], of_first_row[0, 0])
+    torch.testing.assert_close(volumes[0, 0], of_first_row[0, 0])
 
 
 def test_multilinear_products_are_equation_4() -> None:

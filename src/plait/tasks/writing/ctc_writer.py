@@ -21,6 +21,8 @@ from plait.tasks.writing import ctc, pretrained_ctc
 from plait.tasks.writing.recording_writer import RecordingWriter
 from plait.tasks.writing.spelling import ABSENT, NOTHING, Form, NGrams
 
+JUDGED = 8  # rows that it takes to tell that an encoder makes too few steps
+
 
 @dataclass(frozen=True)
 class PrefixSearch:
@@ -69,6 +71,9 @@ class CTCWriter(RecordingWriter):
         self.pretrained = pretrained
         self.ngrams = ngrams
 
+        # Rows with a recording and a text so far, and those of them with too few steps for the text.
+        self._rows, self._short_rows = 0, 0
+
     def study(self, texts: list[list[int]]) -> None:
         """Count the n-grams of the language model, if there is one."""
         if self.search.ngram > 1:
@@ -114,24 +119,25 @@ class CTCWriter(RecordingWriter):
         mask_BL = mask_BL.gather(1, order_BL)
         return log_p_BLV * mask_BL[..., None]
 
+    def learnable(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
+        """Leave out rows without a recording or a text, and those with fewer steps than their text needs."""
+        steps_B = _count_steps(output)
+        units_B, needed_B = _count_units(target)
+        return labelled_B & (steps_B > 0) & (units_B > 0) & (steps_B >= needed_B)
+
     def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
         """Return the mean CTC loss per unit over the rows whose text can be written.
 
-        Raises `TrainingError` if more than half of the rows have fewer steps than their text needs.
+        Raises `TrainingError` if more than half of the rows so far have fewer steps than their text needs.
         """
         steps_B = _count_steps(output)
-        units_B = (target != NOTHING).sum(1)
+        units_B, needed_B = _count_units(target)
         usable_B = labelled_B & (steps_B > 0) & (units_B > 0)
         if not bool(usable_B.any()):
             return output.sum() * 0.0  # zero, with zero gradients
         longest = int(units_B.max())
         target = target[:, :longest].long()
-
-        # CTC needs a blank between two equal units, which takes one step more.
-        unit_BL = target[:, 1:]
-        previous_BL = target[:, :-1]
-        repeats_BL = (unit_BL == previous_BL) & (unit_BL != NOTHING)
-        is_possible_B = steps_B >= units_B + repeats_BL.sum(1)
+        is_possible_B = steps_B >= needed_B
         self._check_steps(steps_B, units_B, usable_B, is_possible_B)
 
         # A text that cannot be written has no gradient and an infinite loss.
@@ -148,9 +154,14 @@ class CTCWriter(RecordingWriter):
         return masked_mean(loss_B / units_B.clamp(min=1), usable_B)
 
     def _check_steps(self, steps_B: Tensor, units_B: Tensor, usable_B: Tensor, is_possible_B: Tensor) -> None:
-        """Raise `TrainingError` if more than half of the usable rows have too few steps for their text."""
+        """Raise `TrainingError` if more than half of the usable rows so far have too few steps.
+
+        A micro-batch may be a single row, which says nothing.
+        """
         too_short_B = usable_B & ~is_possible_B
-        if int(too_short_B.sum()) * 2 <= int(usable_B.sum()):
+        self._rows += int(usable_B.sum())
+        self._short_rows += int(too_short_B.sum())
+        if self._rows < JUDGED or self._short_rows * 2 <= self._rows or not bool(too_short_B.any()):
             return
         row = int(too_short_B.nonzero()[0, 0])
         raise TrainingError(
@@ -183,6 +194,17 @@ class CTCWriter(RecordingWriter):
     def state(self) -> JSON:
         """Return the counts of the n-grams."""
         return {"ngrams": None if self.ngrams is None else self.ngrams.state()}
+
+
+def _count_units(target: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the number of units of each row's text, and that of the steps which it needs at least, (B,)."""
+    units_B = (target != NOTHING).sum(1)
+
+    # CTC needs a blank between two equal units, which takes one step more.
+    unit_BL = target[:, 1:]
+    previous_BL = target[:, :-1]
+    repeats_BL = (unit_BL == previous_BL) & (unit_BL != NOTHING)
+    return units_B, units_B + repeats_BL.sum(1)
 
 
 def _count_steps(output: Tensor) -> Tensor:

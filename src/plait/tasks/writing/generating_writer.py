@@ -105,9 +105,13 @@ class GeneratingWriter(RecordingWriter):
         """Return the encoder's tokens, (B, M, D), and zeros where there is none."""
         return recording.x_BLD * recording.mask_BL[..., None]
 
+    def learnable(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
+        """Leave out rows without a recording."""
+        return labelled_B & _has_recording(output)
+
     def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
         """Return the mean cross-entropy of the next id over rows that have a recording."""
-        usable_B = labelled_B & _has_recording(output)
+        usable_B = self.learnable(output, target, labelled_B)
         if not bool(usable_B.any()):
             return output.sum() * 0.0  # zero, with zero gradients
         units_B = (target != NOTHING).sum(1)

@@ -38,8 +38,12 @@ class RecordingWriter(nn.Module, ABC):
         """Return the output, (B, ...), and zeros where there is nothing."""
 
     @abstractmethod
+    def learnable(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
+        """Return the labelled rows whose ids (B, L) can be written, (B,)."""
+
+    @abstractmethod
     def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
-        """Return the mean loss of ids (B, L) over labelled rows."""
+        """Return the mean loss of ids (B, L) over the rows that `learnable` returns."""
 
     @abstractmethod
     def write(self, output: Tensor, thorough: bool) -> Tensor:
