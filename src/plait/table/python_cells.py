@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from plait.errors import TableError
-from plait.table.python_values import SIMPLE, Place, check_characters, simple, text_of
+from plait.table.python_values import SIMPLE, Position, check_characters, simple, text_of
 
 NUMBERS = frozenset({int, float})
 INSTANTS = frozenset({datetime.datetime, datetime.date})
@@ -54,11 +54,12 @@ def column_of(values: Sequence[object], name: str) -> pa.ChunkedArray:
     None, NaN, NaT and pd.NA are null. Scalars of several kinds become strings, as a text file would have
     them: true, 5, 0.5. Raises `TableError` naming the column and the row of a value that is no cell.
     """
+    # A second of audio has thousands of numbers, each of which would become an object of Python.
     if _are_waves(values):
         return as_chunks(_waves(values))
     kinds = set(map(type, values))
     if not kinds <= SIMPLE:
-        values = [simple(value, Place(name, row)) for row, value in enumerate(values)]
+        values = [simple(value, Position(name, row)) for row, value in enumerate(values)]
     if float in kinds:
         values = [None if value != value else value for value in values]  # NaN is not equal to itself
     kinds = set(map(type, values)) - {type(None)}
@@ -79,6 +80,7 @@ def _array(values: Sequence[object], kinds: frozenset[type], name: str) -> pa.Ar
         return _instants(values, name)
     if kinds <= MEDIA:
         return _media(values, name)
+    # A list has no text that would be read as the same list.
     if kinds & {list, dict, bytes}:
         shown = ", ".join(sorted(kind.__name__ for kind in kinds))
         raise TableError(f"column '{name}' has values of several kinds: {shown}; give all cells one kind")
@@ -91,12 +93,13 @@ def _strings(values: Sequence[object], name: str) -> pa.Array | pa.ChunkedArray:
     except UnicodeEncodeError:
         for row, value in enumerate(values):
             if isinstance(value, str):
-                check_characters(value, Place(name, row))
+                check_characters(value, Position(name, row))
         raise
 
 
 def _integers(values: Sequence[object], name: str) -> pa.Array:
     """Return whole numbers as int64 or uint64; as strings if some are larger, so that no digit is lost."""
+    # Hashes of 64 bits are often unsigned; identifiers of 128 bits are longer than any number of Arrow.
     for kind in (pa.int64(), pa.uint64()):
         try:
             return pa.array(values, kind)
@@ -184,7 +187,7 @@ def _are_waves(values: Sequence[object]) -> TypeGuard[Sequence[np.ndarray]]:
     if not values or not isinstance(values[0], np.ndarray):
         return False
     kind = values[0].dtype
-    # Not even a masked array: numbers would take the place of what it masks.
+    # Not even a masked array: numbers would come back that it masks.
     if kind.kind not in "iuf":
         return False
     return all(type(wave) is np.ndarray and wave.ndim == 1 and wave.dtype == kind for wave in values)

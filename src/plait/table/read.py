@@ -59,6 +59,7 @@ def _read_address(address: str | bytes) -> Table:
         content = Content("", "standard input", held=sys.stdin.buffer.read())
         return _table(read_content(decompressed(content)), Path(), "standard input")
 
+    # A file may be called `a[1].csv`, or have a # in its name: what exists comes first.
     path, sheet = _path(address)
     try:
         if path.is_dir():
@@ -124,6 +125,7 @@ def _read_files(files: list[Path], address: str, base: Path | None = None) -> Ta
         raise TableError(f"no file fits '{address}'")
     tables: dict[str, pa.Table] = {}
     notes: list[str] = []
+    # A column that only some of the files have is most likely a mistake: cells would be missing.
     columns: list[str] = []
     for file in files:
         read_table = read_content(open_content(file))

@@ -18,17 +18,19 @@ def whole_file(path: Path) -> Iterator[Path]:
     Two writers never share that file, and no link is followed. It is on the disk before it takes the place;
     after an error it is gone. Raises `TableError` when the disk does not take it.
     """
-    part = path.with_name(f"{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
+    draft = path.with_name(f"{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
+    # Windows has no such flag: links are rare there.
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
     try:
-        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0), 0o666))
-        yield part
-        _flush(part)
-        os.replace(part, path)
+        os.close(os.open(draft, flags, 0o666))
+        yield draft
+        _flush(draft)
+        os.replace(draft, path)
     except OSError as error:
         raise TableError(f"cannot write '{path}': {error.strerror or error}") from error
     finally:
         with suppress(OSError):
-            part.unlink(missing_ok=True)
+            draft.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:
@@ -47,6 +49,7 @@ def check_writable(path: Path) -> None:
         raise TableError(
             f"cannot write '{path}': the folder '{path.parent}' cannot be made: {error.strerror or error}"
         ) from error
+    # Only a trial tells: permissions, a full disk and a read-only file system each say no in their own way.
     probe = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         probe.touch(exist_ok=False)

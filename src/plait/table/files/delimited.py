@@ -76,6 +76,7 @@ def _rows(
 ) -> tuple[pa.Table, list[str]]:
     """Return the table of rows, and notes: by Arrow if all are well written, else one by one."""
     is_well_quoted, spans_lines = _checked_quotes(rows, dialect)
+    # A quote in a text, such as 5" or 'tis, may pair up with another one many rows below.
     if is_well_quoted and spans_lines and _are_lines_rows(rows, dialect):
         dialect = replace(dialect, quote="")
     table = _by_arrow(rows, names, dialect) if is_well_quoted else None
@@ -281,7 +282,7 @@ class _Origin:
     kind: str
     line: int
 
-    def place(self, row: int, line: int) -> str:
+    def position(self, row: int, line: int) -> str:
         """Return a row's number, and its line in the file. `line` counts from 1 where the rows begin."""
         return f"row {row} (line {self.line + line - 1})"
 
@@ -296,14 +297,15 @@ def _row_by_row(
     """
     text, dialect = _fitting(rows.decode(), dialect)
     width = len(names)
+    # Rows may also be too long by empty cells: spreadsheets write delimiters for columns that were deleted.
     table_rows: list[list[str | None]] = []
     short: list[str] = []
     for number, (line, row) in enumerate(dialect.numbered_rows(text)):
-        place = origin.place(number, line)
+        position = origin.position(number, line)
         if any(map(str.strip, row[width:])):
-            raise _too_long(place, origin, row, width, dialect)
+            raise _too_long(position, origin, row, width, dialect)
         if len(row) < width:
-            short.append(place)
+            short.append(position)
         lacking = [""] * (width - len(row))
         table_rows.append([cell or None for cell in row[:width] + lacking])
 
@@ -360,13 +362,13 @@ def _with_doubled_quotes(text: str, dialect: Dialect) -> str:
     return cell.sub(with_doubled, text)
 
 
-def _too_long(place: str, origin: _Origin, row: list[str], width: int, dialect: Dialect) -> TableError:
+def _too_long(position: str, origin: _Origin, row: list[str], width: int, dialect: Dialect) -> TableError:
     shown = dialect.delimiter.join(row)
     shown = shown if len(shown) <= 100 else shown[:97] + "..."
     mark = "tab" if dialect.delimiter == "\t" else f"'{dialect.delimiter}'"
     return TableError(
-        f"'{origin.label}' cannot be read as {origin.kind}: {place} has {len(row)} cells, expected {width}: "
-        f"{shown!r}. Put cells that hold a {mark} in double quotes"
+        f"'{origin.label}' cannot be read as {origin.kind}: {position} has {len(row)} cells, expected "
+        f"{width}: {shown!r}. Put cells that hold a {mark} in double quotes"
     )
 
 

@@ -342,7 +342,7 @@ def _may_be_preamble(rows: list[list[str]], first: int, sample: str, dialect: Di
 
     # `id;text` may stand above texts that all have one comma: that is a header of another dialect.
     lines = sample.splitlines()
-    filled = [line for line in lines if line.strip()]
+    filled = list(filter(str.strip, lines))
     if _is_cut_otherwise(filled[: first + 20], dialect):
         return False
     return _has_blank_line(lines[: first + 1], dialect) or not _are_names(before)

@@ -31,6 +31,7 @@ def read_class_folders(path: Path) -> pa.Table:
     if not folders:
         return _flat_folder(path)
     rows: list[dict[str, str]] = []
+    # A class may be called `test`. Folders are the sides of a split only if all of them have such names.
     has_splits = all(folder.name.lower() in SPLITS for folder in folders)
     read_rows = _split_folder if has_splits else _class_folder
     for folder in folders:
@@ -119,7 +120,8 @@ def _visible(folder: Path) -> list[Path]:
 
 def _files(folder: Path) -> list[Path]:
     """Return the files in a folder and the folders in it, without hidden ones."""
-    return sorted(file for file in folder.rglob("*") if file.is_file() and not file.name.startswith("."))
+    files = filter(Path.is_file, folder.rglob("*"))
+    return sorted(file for file in files if not file.name.startswith("."))
 
 
 def _split_folder(folder: Path, base: Path) -> list[dict[str, str]]:

@@ -77,7 +77,7 @@ def _kind(cell: str) -> str:
 def _has_other_kind_than_column(kinds: Sequence[str], body: Sequence[Sequence[str]]) -> bool:
     """Return whether a cell of the first row cannot be data, for the cells below it are of another kind."""
     for number, kind in enumerate(kinds):
-        column = [row[number] for row in body]
+        column = _column(body, number)
         if kind in ("number", "date", "file") and not _mostly(kind, column):
             return True
         if kind in ("", "word") and _is_typed(column):
@@ -94,7 +94,7 @@ def _mostly(kind: str, column: Sequence[str]) -> bool:
 
 def _is_typed(column: Sequence[str]) -> bool:
     """Return whether all filled cells are numbers or dates."""
-    filled = [cell for cell in column if cell.strip()]
+    filled = list(filter(str.strip, column))
     return bool(filled) and all(map(looks_typed, filled))
 
 
@@ -127,11 +127,11 @@ def _words_repeat(first: Sequence[str], body: Sequence[Sequence[str]], kinds: Se
 
 def _repeat(numbers: Sequence[int], first: Sequence[str], body: Sequence[Sequence[str]]) -> bool:
     """Return whether the first row's cells in the columns of these numbers come again there."""
-    for number in numbers:
-        column = [row[number] for row in body]
-        if first[number] not in column:
-            return False
-    return True
+    return all(first[number] in _column(body, number) for number in numbers)
+
+
+def _column(body: Sequence[Sequence[str]], number: int) -> list[str]:
+    return [row[number] for row in body]
 
 
 def _is_sentence(cell: str) -> bool:
@@ -155,7 +155,7 @@ def _only_first_counts_up(first: Sequence[str], body: Sequence[Sequence[str]]) -
 
 def _counts_up(row: Sequence[str]) -> bool:
     """Return whether the numbers of a row grow evenly, or all grow and have a word before them."""
-    cells = [cell.strip() for cell in row if cell.strip()]
+    cells = list(filter(None, map(str.strip, row)))
     numbers = _plain_numbers(cells)
     # One or two columns before the years have names, such as country and code.
     if len(numbers) < max(2, len(cells) - 2):
