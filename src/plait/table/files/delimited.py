@@ -298,22 +298,22 @@ def _row_by_row(
     text, dialect = _fitting(rows.decode(), dialect)
     width = len(names)
     # Rows may also be too long by empty cells: spreadsheets write delimiters for columns that were deleted.
-    table_rows: list[list[str | None]] = []
+    columns: list[list[str | None]] = [[] for _ in names]
     short: list[str] = []
     for number, (line, row) in enumerate(dialect.numbered_rows(text)):
-        position = origin.position(number, line)
-        if any(map(str.strip, row[width:])):
-            raise _too_long(position, origin, row, width, dialect)
-        if len(row) < width:
-            short.append(position)
-        lacking = [""] * (width - len(row))
-        table_rows.append([cell or None for cell in row[:width] + lacking])
+        if len(row) != width:
+            position = origin.position(number, line)
+            if any(map(str.strip, row[width:])):
+                raise _too_long(position, origin, row, width, dialect)
+            if len(row) < width:
+                short.append(position)
+            row = row[:width] + [""] * (width - len(row))
+        for cells, cell in zip(columns, row, strict=True):
+            cells.append(cell or None)
 
-    columns = []
-    for cells in zip(*table_rows, strict=True) if table_rows else [()] * width:
-        columns.append(pa.chunked_array([pa.array(cells, pa.string())]))
     notes = [_short_note(short, origin, width)] if short else []
-    return pa.table(columns, names=names), notes
+    arrays = [pa.array(cells, pa.string()) for cells in columns]
+    return pa.table(arrays, names=names), notes
 
 
 def _short_note(short: list[str], origin: _Origin, width: int) -> str:
