@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 # threads that wait sleep: on a busy machine, spinning ones make the tests take twice as long
 export OMP_WAIT_POLICY ?= passive
+# tests that run side by side; each has one thread, or they would wait for each other
+JOBS ?= 2
 TORCH := $(shell sed -n 's/^\(torch==.*\)/\1/p' constraints.txt)
 
 help: ## say what each target does
@@ -29,7 +31,7 @@ demo: $(VENV)/.installed ## train on a real table and show what came of it
 	$(BIN)/plait demo
 
 test: $(VENV)/.installed-test ## run all tests but the slow ones
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist worksteal
 
 test-slow: $(VENV)/.installed-test ## run the slow tests: every benchmark, with tiny sizes
 	$(BIN)/python -m pytest -m slow

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -35,6 +39,24 @@ def escaped(text: str, encoding: str | None = "utf-8") -> str:
 def escaped_cell(text: str, encoding: str | None = "utf-8") -> str:
     """Return `escaped` text in one line: a cell of a table must not break its row."""
     return escaped(text.replace("\n", "\\n").replace("\t", "\\t"), encoding)
+
+
+def command(*arguments: object) -> str:
+    """Return a command as it can be typed here: `plait` with arguments, each quoted where it has to be."""
+    return " ".join([_program(), *(shlex.quote(str(argument)) for argument in arguments)])
+
+
+def _program() -> str:
+    """Return what calls plait here: its name, or its path where the shell does not find it by name."""
+    beside_python = Path(sys.executable).with_name("plait")
+    by_name = shutil.which("plait")
+    if by_name and (not beside_python.exists() or os.path.samefile(by_name, beside_python)):
+        return "plait"
+    if not beside_python.exists():
+        return f"{shlex.quote(sys.executable)} -m plait"
+    here = Path.cwd()
+    is_below = beside_python.is_relative_to(here)
+    return shlex.quote(str(beside_python.relative_to(here) if is_below else beside_python))
 
 
 class Screen:

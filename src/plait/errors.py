@@ -4,9 +4,10 @@
     ├── TableError          a table that cannot be read or written, or lacks a column
     ├── BadCellsError       more cells that cannot be read than are allowed
     ├── RecipeError         a recipe, option or component that does not exist or does not fit
-    ├── ArtifactError       a folder that is no trained model, or not one of this version
+    ├── ArtifactError       a folder that is no trained model, damaged, or not of this version
+    ├── OutputError         a file or a folder that cannot be written
     ├── TrainingError       training that cannot go on (no labelled rows, a loss that is not finite)
-    └── Interrupted         the user pressed Ctrl-C; the message says how to go on
+    └── Interrupted         Ctrl-C, SIGTERM or SIGHUP; the message says how to go on
 
 `BadCell` is not among them. It marks one cell. The column that loads the cell always catches it, and lists it
 in `problems.csv`.
@@ -43,12 +44,23 @@ class ArtifactError(PlaitError):
     """A folder of a run or an index is damaged, incomplete or of another version."""
 
 
+class OutputError(PlaitError):
+    """A file or a folder cannot be written: the disk is full or read-only, or something is in the way."""
+
+
 class TrainingError(PlaitError):
     """Training cannot begin or go on: labels are missing or of the wrong kind, or a loss is not finite."""
 
 
 class Interrupted(PlaitError):
-    """The user stopped the run. A checkpoint may be left."""
+    """The user or the system stopped the run. The message says what is saved and how to go on.
+
+    `number` is that of the signal: 2 for Ctrl-C, 15 for SIGTERM.
+    """
+
+    def __init__(self, message: str, number: int = 2) -> None:
+        super().__init__(message)
+        self.number = number
 
 
 class RenamedWarning(FutureWarning):

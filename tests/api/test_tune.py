@@ -12,7 +12,7 @@ import pytest
 import plait
 from plait.api import fit as api
 from plait.api.tune import suiting
-from plait.errors import Interrupted, RecipeError
+from plait.errors import ArtifactError, Interrupted, RecipeError
 from plait.recipe.recipe import load
 from plait.table.read import read
 from support.tables import make_rows, write_csv
@@ -142,9 +142,9 @@ def test_trials_of_something_else_are_refused(table: Path, tmp_path: Path) -> No
     with pytest.raises(RecipeError, match="already holds a trained model"):
         tuned(table, tmp_path / "run", 2)
     (tmp_path / "run" / "weights.safetensors").unlink()
-    with pytest.raises(RecipeError, match="holds trials of another recipe"):
+    with pytest.raises(RecipeError, match="begun with other recipe"):
         plait.tune(table, "label", out=tmp_path / "run", overrides=SMALL, quiet=True)
-    with pytest.raises(RecipeError, match="holds trials of another seed"):
+    with pytest.raises(RecipeError, match="begun with other seed"):
         tuned(table, tmp_path / "run", 2, seed=1)
 
 
@@ -162,3 +162,59 @@ def test_what_cannot_be_tried_is_an_error(table: Path, tmp_path: Path) -> None:
         )
     with pytest.raises(RecipeError, match="chooses by validation rows"):
         plait.tune(table, "label", out=tmp_path / "c", overrides=[*SMALL, "split.valid=0"], quiet=True)
+
+
+def stopped_before_the_last_fit(table: Path, out: Path) -> Path:
+    """Try two recipes, stop before the last fit, and return the journal."""
+    fits: list[Any] = []
+    fit = api.fit
+
+    def stop(*arguments: Any, **named: Any) -> Any:
+        fits.append(named)
+        if len(fits) == 3:
+            raise Interrupted("stopped")
+        return fit(*arguments, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(api, "fit", stop)
+        with pytest.raises(Interrupted):
+            tuned(table, out, 2)
+    return out / "tuning" / "journal.jsonl"
+
+
+@pytest.mark.parametrize("override", ["fusion=evil:Fusion", "training.batch_size=8e", "recipe=x", "="])
+def test_a_strangers_journal_names_no_other_options(override: str, table: Path, tmp_path: Path) -> None:
+    path = stopped_before_the_last_fit(table, tmp_path / "run")
+    lines = []
+    for entry in journal(tmp_path / "run"):
+        if "overrides" in entry.get("user_attr", {}):
+            entry["user_attr"]["overrides"] = [override]
+        lines.append(json.dumps(entry))
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(ArtifactError, match="is in no search space"):
+        tuned(table, tmp_path / "run", 2)
+
+
+def test_a_damaged_journal_is_named(table: Path, tmp_path: Path) -> None:
+    path = stopped_before_the_last_fit(table, tmp_path / "run")
+    path.write_text("{damaged\n" + path.read_text())
+    with pytest.raises(ArtifactError, match=r"journal.jsonl' is damaged"):
+        tuned(table, tmp_path / "run", 2)
+
+
+def test_changed_images_are_another_table(tmp_path: Path) -> None:
+    rows = make_rows(tmp_path, 40)
+    table = write_csv(tmp_path / "t.csv", rows)
+    small = [
+        "training.epochs=1",
+        "modalities.image.size=16",
+        "columns.photo.encoder={name: cnn, channels: [4]}",
+    ]
+    begin = {"out": tmp_path / "run", "trials": 1, "overrides": small, "quiet": True}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(api, "fit", lambda *arguments, **named: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(Interrupted, match="0 trials are saved"):
+            plait.tune(table, "label", **begin)
+    (tmp_path / rows[0]["photo"]).write_bytes((tmp_path / rows[1]["photo"]).read_bytes())
+    with pytest.raises(RecipeError, match="other files"):
+        plait.tune(table, "label", **begin)

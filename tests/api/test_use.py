@@ -21,6 +21,7 @@ from plait.evaluation.bootstrap import bootstrap
 from plait.evaluation.scores import subset_name
 from plait.prediction.artifact import FORMAT
 from plait.table.problems import Problem, tell
+from support.damage import forge
 from support.tables import FAST, make_rows, write_csv
 
 
@@ -323,7 +324,7 @@ def test_damaged_artifacts_are_refused(trained: Any, tmp_path: Path) -> None:
     model, _ = trained
     with pytest.raises(ArtifactError, match="no folder"):
         plait.load(tmp_path / "nothing")
-    with pytest.raises(ArtifactError, match=r"is no trained model of plait: it lacks recipe.yaml"):
+    with pytest.raises(ArtifactError, match=r"is no trained model of plait: it lacks plan.json"):
         plait.load(tmp_path)
     copy = tmp_path / "copy"
     shutil.copytree(model.folder, copy)
@@ -359,9 +360,8 @@ def test_a_damaged_plan_is_refused(trained: Any, tmp_path: Path, field: str, dam
     model, _ = trained
     copy = tmp_path / "copy"
     shutil.copytree(model.folder, copy)
-    plan = json.loads((copy / "plan.json").read_text())
-    (copy / "plan.json").write_text(json.dumps({**plan, field: damage}))
-    with pytest.raises(ArtifactError, match="is damaged"):
+    forge(copy / "plan.json", **{field: damage})
+    with pytest.raises(ArtifactError, match=f"plan.json' is damaged: {field}"):
         plait.load(copy)
 
 
@@ -373,9 +373,9 @@ def test_loading_never_imports_what_the_folder_names(
     shutil.copytree(model.folder, copy)
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\nclass Encoder: pass\n")
     monkeypatch.syspath_prepend(tmp_path)
-    text = (copy / "plan.json").read_text()
-    assert '"name": "bag"' in text
-    (copy / "plan.json").write_text(text.replace('"name": "bag"', '"name": "evil:Encoder"'))
+    columns = json.loads((copy / "plan.json").read_text())["columns"]
+    columns["text"]["encoder"] = {"name": "evil:Encoder"}
+    forge(copy / "plan.json", columns=columns)
     with pytest.raises(RecipeError, match="never imports foreign code"):
         plait.load(copy)
     assert not (tmp_path / "ran").exists()

@@ -75,7 +75,7 @@ def test_an_output_is_checked_before_the_work(
     (tmp_path / "file").touch()
     out = str(tmp_path / "file" / "answers.csv")
     assert run(["predict", str(tmp_path / "no model"), "no table", "-o", out]) == 1
-    assert "cannot be made" in capsys.readouterr().err
+    assert "a file is in the way of its folder" in capsys.readouterr().err
 
 
 def test_a_flat_folder_of_photos_is_predicted_file_by_file(trained: Path, tmp_path: Path) -> None:

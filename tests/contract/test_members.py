@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from plait.errors import ArtifactError
 from plait.members.base import Lesson, Member
 from plait.prediction.view import View
 from support.components import component, component_names
+from support.damage import flips
 from support.members import (
     ROWS,
     SEEN,
@@ -88,6 +90,17 @@ def test_a_saved_member_answers_the_same(fitted: Fitted, tmp_path: Path) -> None
     for before, after in zip(fitted.outputs(), restored.outputs(of.held_out, fitted.subsets), strict=True):
         for target in TARGETS:
             torch.testing.assert_close(before[target], after[target], rtol=1e-5, atol=1e-5)
+
+
+def test_any_flipped_byte_of_a_saved_member_is_an_error(fitted: Fitted, tmp_path: Path) -> None:
+    fitted.member.save(tmp_path)
+    of = fitted.lesson
+    view = View("network", of.plan, of.train.views["network"].preprocessing, of.settings)
+    config = member_config(fitted.name)
+    for path in [path for path in tmp_path.rglob("*") if path.is_file()]:
+        for _ in flips(path):
+            with pytest.raises(ArtifactError, match="is damaged"):
+                component("members", fitted.name).load(config, tmp_path, view)
 
 
 @pytest.mark.parametrize("name", NAMES)

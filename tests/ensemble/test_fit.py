@@ -200,20 +200,6 @@ def test_damaged_tensors_of_an_ensemble_are_refused(stacked: Path, tmp_path: Pat
         plait.load(out, quiet=True)
 
 
-def test_an_ensemble_of_an_earlier_version_is_loaded(stacked: Path, tmp_path: Path) -> None:
-    """It names a component for the run's own network."""
-    out = Path(shutil.copytree(stacked, tmp_path / "run"))
-    state = json.loads((out / "ensemble.json").read_text())
-    if all(bag["name"] != "network" for bag in state["bags"]):
-        state["bags"].insert(0, {"name": "network", "view": "network", "folds": 1})
-        (out / "members" / "1").rename(out / "members" / "2")
-        (out / "members" / "0").rename(out / "members" / "1")
-    state["bags"][0]["choice"] = {"name": "network"}
-    (out / "ensemble.json").write_text(json.dumps(state))
-    row = {"a": 1.0, "b": 2.0}
-    assert plait.load(out, quiet=True).predict(row) == plait.load(stacked, quiet=True).predict(row)
-
-
 def test_bars_reach_their_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bars: dict[str, Counted] = {}
 

@@ -20,6 +20,7 @@ from plait.media import cache
 from plait.media.cache import Cache
 from plait.media.cell import Cell, Media
 from plait.modalities.image import Image
+from support.damage import flips
 from support.media import wav, wave
 from support.tables import FAST, make_rows, write_csv
 
@@ -85,6 +86,95 @@ def test_a_full_disk_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert np.array_equal(cells.put("x", b"\0", Cell(array(0))).array, array(0))  # type: ignore[arg-type]
         assert cells.get("x", b"\0") is None
     assert not list(tmp_path.glob("*.pack"))
+
+
+def filled(folder: Path, count: int = 12) -> Path:
+    """Fill a cache, and return its only pack."""
+    with Cache(folder, 1e9) as cells:
+        for i in range(count):
+            cells.put("image", bytes([i]), Cell(array(i), (f"note {i}",)))
+            cells.put("bad", bytes([i]), Cell(None, ("broken",)))
+            cells.remember(f"{i}.png", os.stat(folder), bytes([i]))
+    (pack,) = folder.glob("*.pack")
+    return pack
+
+
+def read_all(folder: Path, count: int = 12) -> int:
+    """Return the number of arrays that a cache still has. Each of them must be the one that was put."""
+    found = 0
+    with Cache(folder, 1e9) as cells:
+        for i in range(count):
+            image, bad = cells.get("image", bytes([i])), cells.get("bad", bytes([i]))
+            if image is not None:
+                found += 1
+                assert np.array_equal(image.array, array(i))  # type: ignore[arg-type]
+                assert image.notes == (f"note {i}",)
+            assert bad is None or (bad.array, bad.notes) == (None, ("broken",))
+            cells.digest_of(f"{i}.png", os.stat(folder))
+    return found
+
+
+def test_a_flipped_byte_costs_one_entry_and_gives_no_other_array(tmp_path: Path) -> None:
+    pack = filled(tmp_path)
+    database = (tmp_path / "index.sqlite").read_bytes()
+    for _ in flips(pack):
+        assert read_all(tmp_path) == 11
+        (tmp_path / "index.sqlite").write_bytes(database)
+    assert read_all(tmp_path) == 12
+
+
+def test_a_damaged_database_gives_no_other_array_and_no_error(tmp_path: Path) -> None:
+    pack = filled(tmp_path)
+    index, arrays = tmp_path / "index.sqlite", pack.read_bytes()
+    database = index.read_bytes()
+    for number, _ in enumerate(flips(index)):
+        read_all(tmp_path)
+        for path in tmp_path.iterdir():
+            path.unlink()
+        pack.write_bytes(arrays)
+        if number % 20 == 0:
+            index.write_bytes(database[: len(database) * number // 200])
+            read_all(tmp_path)
+            index.unlink()
+
+
+def test_a_digest_of_a_damaged_entry_is_computed_again(tmp_path: Path) -> None:
+    filled(tmp_path)
+    status = os.stat(tmp_path)
+    with sqlite3.connect(tmp_path / "index.sqlite") as database:
+        database.execute(
+            "UPDATE files SET digest = ?, size = ?, changed = ?", (b"x", status.st_size, status.st_mtime_ns)
+        )
+    with Cache(tmp_path, 1e9) as cells:
+        assert cells.digest_of("3.png", status) is None
+
+
+def test_a_cache_that_fails_is_left_out_once_and_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(cache, "EVERY", 0)
+    with Cache(tmp_path, 1e9, told.append) as cells:
+        cells.put("x", b"0", Cell(array(0)))
+
+        def full(*arguments: Any) -> None:
+            raise sqlite3.OperationalError("database or disk is full")
+
+        monkeypatch.setattr(cells, "_commit", full)
+        for i in range(3):
+            assert np.array_equal(cells.put("x", bytes([i]), Cell(array(i))).array, array(i))  # type: ignore[arg-type]
+            assert cells.get("x", b"0") is None
+            cells.remember("a", os.stat(tmp_path), b"1")
+    assert [text for text in told if "database or disk is full" in text] == told
+    assert len(told) == 1
+
+
+def test_the_tables_of_another_version_are_replaced(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "index.sqlite") as database:
+        database.execute("CREATE TABLE cells (identity TEXT)")
+        database.execute("CREATE TABLE files (path TEXT)")
+    filled(tmp_path)
+    assert read_all(tmp_path) == 12
 
 
 WRITER = """

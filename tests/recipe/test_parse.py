@@ -35,13 +35,26 @@ def test_aliases_are_written_out_within_bounds() -> None:
         ("[" * 60 + "]" * 60, f"expected at most {MAX_LEVELS} levels"),
         ("[" * 20_000, f"expected at most {MAX_LEVELS} levels"),
         ("a: &a [*a]", "a value lies within itself"),
+        ("x:\n  a: 1\n  a: 2", "'a' is given twice, in line 2 and in line 3"),
         ("a: [", "expected the node content"),
         ("a: *gone", "undefined alias"),
         ("a: 2024-99-99", "month must be in 1..12"),
         ("a: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
         ("\0", "special characters are not allowed"),
     ],
-    ids=["bomb", "merged", "deep", "deeper", "cycle", "open", "undefined", "date", "code", "zero byte"],
+    ids=[
+        "bomb",
+        "merged",
+        "deep",
+        "deeper",
+        "cycle",
+        "twice",
+        "open",
+        "undefined",
+        "date",
+        "code",
+        "zero byte",
+    ],
 )
 def test_yaml_that_is_wrong_or_too_large_is_refused(text: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):

@@ -13,9 +13,10 @@ import pytest
 
 import plait
 from plait.api.fit import resume
-from plait.errors import RecipeError
-from plait.runs import interrupts
-from plait.runs.folder import CHECKPOINTS, FORMAT, Request, Run
+from plait.console import command
+from plait.errors import ArtifactError, Interrupted, OutputError, RecipeError
+from plait.runs import files, interrupts
+from plait.runs.folder import CHECKPOINT, FORMAT, Request, Run
 from plait.table.read import read
 from plait.table.sides import Sources, read_sides
 
@@ -24,13 +25,11 @@ ROWS = [{"x": float(i), "y": "ab"[i % 2]} for i in range(20)]
 
 def request_for(rows: list[dict[str, Any]] = ROWS, recipe: dict[str, Any] | None = None) -> Request:
     sources = Sources("train.csv", valid=None, root="photos")
-    return Request.make(recipe or {"seed": 1}, ["y"], sources, False, read(rows))
+    return Request.make({"seed": 1} if recipe is None else recipe, ["y"], sources, False, read(rows))
 
 
-def test_a_fresh_run_writes_its_request_and_removes_checkpoints(tmp_path: Path) -> None:
-    (tmp_path / CHECKPOINTS[0]).write_bytes(b"of a training that was stopped")
+def test_a_fresh_run_writes_its_request(tmp_path: Path) -> None:
     with Run.begin(tmp_path, request_for()) as run:
-        assert not (tmp_path / CHECKPOINTS[0]).exists()
         assert not run.resumed
     saved = json.loads((tmp_path / "run.json").read_text())
     assert (saved["format"], saved["recipe"], saved["targets"]) == (FORMAT, {"seed": 1}, ["y"])
@@ -38,16 +37,24 @@ def test_a_fresh_run_writes_its_request_and_removes_checkpoints(tmp_path: Path) 
     assert Request.read(tmp_path) == request_for()
 
 
-def test_checkpoints_stay_until_the_training_ends_well(tmp_path: Path) -> None:
-    checkpoint = tmp_path / CHECKPOINTS[0]
+def stop_in_the_middle(folder: Path, request: Request) -> str:
+    """Begin a run, leave a checkpoint, and stop. Returns what the user is told."""
 
-    def stop_in_the_middle() -> None:
-        with Run.begin(tmp_path, request_for()):
-            checkpoint.write_bytes(b"half a training")
+    def stop() -> None:
+        with Run.begin(folder, request):
+            files.write_tensors(folder / CHECKPOINT, {}, {"epoch": "3", "step": "0"})
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        stop_in_the_middle()
+    with pytest.raises(Interrupted) as stopped:
+        stop()
+    return str(stopped.value)
+
+
+def test_a_checkpoint_stays_until_the_training_ends_well(tmp_path: Path) -> None:
+    checkpoint = tmp_path / CHECKPOINT
+    message = stop_in_the_middle(tmp_path, request_for())
+    again = command("fit", "--resume", tmp_path)
+    assert f"the network is saved after epoch 3; go on with: {again}" in message
     assert checkpoint.exists()
     with Run.begin(tmp_path, request_for(), resume=True) as run:
         assert run.resumed
@@ -55,22 +62,79 @@ def test_checkpoints_stay_until_the_training_ends_well(tmp_path: Path) -> None:
     assert not checkpoint.exists()
 
 
-@pytest.mark.parametrize(
-    ("request_now", "changed"),
-    [
-        (request_for(ROWS[1:]), "rows and content"),
-        (request_for(recipe={"seed": 2}), "recipe"),
-        (request_for([{**row, "z": 1} for row in ROWS]), "columns and content"),
-    ],
-)
-def test_a_resume_with_something_else_is_refused(request_now: Request, changed: str, tmp_path: Path) -> None:
-    with Run.begin(tmp_path, request_for()):
-        pass
+def test_the_same_request_goes_on_by_itself(tmp_path: Path) -> None:
+    stop_in_the_middle(tmp_path, request_for())
+    told: list[str] = []
+    with Run.begin(tmp_path, request_for(), tell=told.append) as run:
+        assert run.resumed
+    assert told == [f"going on with the training in '{tmp_path}', which was stopped after epoch 3"]
+
+
+CHANGES = [
+    (request_for(ROWS[1:]), "the tables have 19 rows, had 20"),
+    (request_for(recipe={"seed": 2}), "recipe.seed is 2, was 1"),
+    (request_for(recipe={}), "recipe.seed is left out, was 1"),
+    (request_for([{**row, "z": 1} for row in ROWS]), "column 'z' is new"),
+    (request_for([*ROWS[:19], {"x": 19.5, "y": "b"}]), "column 'x' holds other cells"),
+    (request_for([{"y": row["y"], "x": row["x"]} for row in ROWS]), "the columns are in another order"),
+]
+
+
+@pytest.mark.parametrize(("request_now", "difference"), CHANGES)
+@pytest.mark.parametrize("resume", [True, False])
+def test_another_request_never_costs_a_checkpoint(
+    request_now: Request, difference: str, resume: bool, tmp_path: Path
+) -> None:
+    stop_in_the_middle(tmp_path, request_for())
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     with (
-        pytest.raises(RecipeError, match=f"its {changed} differ"),
-        Run.begin(tmp_path, request_now, resume=True),
+        pytest.raises(RecipeError, match=f"begun with something else: {difference}[.;]"),
+        Run.begin(tmp_path, request_now, resume=resume),
     ):
         pass
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_without_a_checkpoint_a_run_may_be_another(tmp_path: Path) -> None:
+    """A fit that ended with an error, such as bad cells, is begun again with other options."""
+    with pytest.raises(RecipeError, match="bad"), Run.begin(tmp_path, request_for()):
+        raise RecipeError("bad")
+    with Run.begin(tmp_path, request_for(recipe={"seed": 2})) as run:
+        assert not run.resumed
+
+
+@pytest.mark.parametrize("name", ["README.md", "log.csv", "report.html", "weights.safetensors", CHECKPOINT])
+def test_a_folder_with_foreign_files_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("my own")
+    with pytest.raises(RecipeError, match=f"holds files that are not of a run of plait: {name}"):
+        plait.fit(ROWS, "y", out=tmp_path, quiet=True)
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {name: "my own"}
+
+
+@pytest.mark.parametrize("out", ["", " "])
+def test_an_empty_name_of_a_folder_is_refused(
+    out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RecipeError, match="out is empty"):
+        plait.fit(ROWS, "y", out=out, quiet=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_in_the_way_is_an_error_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(OutputError, match=r"is a file|a file is in the way"):
+            plait.fit("no table", "y", out=out, quiet=True)
+
+
+def test_files_that_cells_name_are_compared(tmp_path: Path) -> None:
+    with Run.begin(tmp_path, request_for()) as run:
+        run.check_media({"photo": [{b"one"}, set(), {b"two"}]})
+    with Run.begin(tmp_path, request_for(), resume=True) as run:
+        run.check_media({"photo": [{b"one"}, set(), {b"two"}]})
+        with pytest.raises(RecipeError, match="files of column 'photo' have changed"):
+            run.check_media({"photo": [{b"one"}, set(), {b"three"}]})
 
 
 def test_runs_of_other_versions_and_damaged_ones_are_refused(tmp_path: Path) -> None:
@@ -80,13 +144,38 @@ def test_runs_of_other_versions_and_damaged_ones_are_refused(tmp_path: Path) -> 
     for old in ({"recipe": {}, "rows": 3}, {"format": 7}):
         path.write_text(json.dumps(old))
         with pytest.raises(
-            RecipeError, match=rf"has format .*; this plait goes on with {FORMAT}. Train again"
+            ArtifactError, match=rf"has format .*; this plait goes on with {FORMAT}. Train again"
         ):
             Request.read(tmp_path)
-    for damaged in ("{", "[]", json.dumps({"format": FORMAT, "rows": "many"})):
+    for damaged in ("{", "[]", "[" * 100_000, '{"rows": ' + "9" * 5000 + "}", json.dumps({"format": FORMAT})):
         path.write_text(damaged)
-        with pytest.raises(RecipeError, match="is damaged"):
+        with pytest.raises(ArtifactError, match="is damaged"):
             Request.read(tmp_path)
+
+
+WRONG_ENTRIES: list[dict[str, Any]] = [
+    {"recipe": None},
+    {"targets": "y"},
+    {"targets": [5]},
+    {"sources": {}},
+    {"sources": {"train": None, "valid": None, "test": None, "extra": "x"}},
+    {"sources": {"train": 5, "valid": None, "test": None}},
+    {"root": 5},
+    {"strict": 1},
+    {"rows": "many"},
+    {"rows": 1e308},
+    {"columns": {}},
+    {"content": "x"},
+    {"media": {"photo": 5}},
+    {"extra": 1},
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG_ENTRIES)
+def test_every_entry_of_a_strangers_request_is_checked(wrong: dict[str, Any], tmp_path: Path) -> None:
+    files.write_checked(tmp_path / "run.json", {**request_for().model_dump(mode="json"), **wrong})
+    with pytest.raises(ArtifactError, match=f"'{tmp_path / 'run.json'}' is damaged: {next(iter(wrong))}"):
+        Request.read(tmp_path)
 
 
 def test_the_recipe_in_a_run_has_no_decided_numbers(tmp_path: Path) -> None:
@@ -100,9 +189,10 @@ def test_the_recipe_in_a_run_has_no_decided_numbers(tmp_path: Path) -> None:
 
 class Work:
     stop = False
+    signal = 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_signal_asks_and_the_second_stops(number: signal.Signals) -> None:
     before, work = signal.getsignal(number), Work()
     with interrupts.save_first(work):
@@ -114,8 +204,13 @@ def test_the_first_signal_asks_and_the_second_stops(number: signal.Signals) -> N
 
 
 def test_a_run_is_ended_by_sigterm_as_by_ctrl_c(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), Run.begin(tmp_path, request_for()):
-        os.kill(os.getpid(), signal.SIGTERM)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        with (
+            pytest.raises(Interrupted, match="nothing is saved") as stopped,
+            Run.begin(tmp_path, request_for()),
+        ):
+            os.kill(os.getpid(), number)
+        assert stopped.value.number == number
 
 
 def test_tables_given_apart_are_one_with_their_sides() -> None:
@@ -148,29 +243,26 @@ def test_a_resume_of_a_finished_run_trains_nothing(
 def test_a_resume_of_a_finished_run_still_compares_recipes(tmp_path: Path) -> None:
     out = tmp_path / "run"
     plait.fit(ROWS, "y", overrides=["training.epochs=2"], out=out, quiet=True, evaluate=False)
-    with pytest.raises(RecipeError, match="its recipe differ"):
+    with pytest.raises(RecipeError, match=r"recipe.training.epochs is 3, was 2"):
         plait.fit(ROWS, "y", overrides=["training.epochs=3"], out=out, resume=True, quiet=True)
-    with pytest.raises(RecipeError, match="its content differ"):
+    with pytest.raises(RecipeError, match="column 'x' holds other cells; column 'y' holds other cells"):
         plait.fit(ROWS[::-1], "y", overrides=["training.epochs=2"], out=out, resume=True, quiet=True)
 
 
 def test_a_run_that_was_killed_before_its_report_goes_on(tmp_path: Path) -> None:
-    """Weights are written before the report, and checkpoints are removed after it."""
+    """The report is written before the weights: a folder that has these is complete."""
     out = tmp_path / "run"
     table = tmp_path / "train.csv"
     table.write_text("x,y\n" + "".join(f"{row['x']},{row['y']}\n" for row in ROWS))
-    best = out / CHECKPOINTS[1]
 
     def kill_before_the_report(folder: Path, trained: Any) -> None:
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("plait.evaluation.report.write", kill_before_the_report)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Interrupted, match="stopped while writing the model"):
             plait.fit(table, "y", overrides=["training.epochs=2"], out=out, quiet=True)
-    assert (out / "weights.safetensors").is_file()
-    assert best.is_file()
+    assert not (out / "weights.safetensors").exists()
 
     resume(out, quiet=True)
     assert (out / "report.html").is_file()
-    assert not best.exists()

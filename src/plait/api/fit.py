@@ -16,8 +16,10 @@ from plait.api.model import load as load_model
 from plait.console import Screen
 from plait.data.arguments import recipe_from, target_names
 from plait.data.dataset import Dataset
+from plait.data.digests import file_digests, target_columns
 from plait.data.plan import Plan
 from plait.data.prepare import Sides, embed_sides, prepare_sides, store
+from plait.disk.whole import check_space
 from plait.ensemble import fit as ensembling
 from plait.ensemble.fit import Fitting, Trained
 from plait.errors import RecipeError
@@ -28,14 +30,15 @@ from plait.model import network
 from plait.model.network import MultimodalModel
 from plait.nn import device
 from plait.nn.layers import parameter_count
+from plait.nn.randomness import apart
 from plait.prediction import answers, artifact
 from plait.prediction.artifact import Artifact
 from plait.prediction.predictor import Rows
 from plait.recipe.recipe import Recipe, load
-from plait.runs.folder import Record, Request, Run
+from plait.runs.folder import Record, Request, Run, check_out
 from plait.table.sides import Sources, read_sides
 from plait.table.table import Table
-from plait.training import single_targets, start
+from plait.training import memory, single_targets, start
 from plait.training.checkpoint import Progress
 from plait.training.loop import Callback, Training, Watch, train
 from plait.training.validation import labelled
@@ -75,13 +78,14 @@ def fit(
     see `EnsembleRecipe`). `root` is where relative paths of media begin. `out` is the folder of the run,
     `runs/<time>` if left out. `strict` makes any unreadable cell an error.
 
-    `resume` goes on with the training in `out` that was stopped, and loads one that is finished. It needs
-    the same arguments. `watch` is called after each epoch with its number, how many there are and its score
-    on validation rows (larger is better). What it raises ends the training. Without `evaluate`, scores with
-    intervals are left out.
+    The same call goes on with a training in `out` that was stopped. With `resume` there must be one, and one
+    that is finished is loaded. `watch` is called after each epoch with its number, how many there are and
+    its score on validation rows (larger is better). What it raises ends the training. Without `evaluate`,
+    scores with intervals are left out.
 
     Raises `TableError`, `RecipeError`, `BadCellsError` or `TrainingError` with what to do, and `Interrupted`
-    after Ctrl-C or SIGTERM.
+    after Ctrl-C, SIGTERM or SIGHUP. `OutputError` says why `out` cannot be written to. The caller's random
+    numbers stay as they are; trainings in several threads take turns.
     """
     full_recipe = recipe_from(
         recipe, columns=columns, align=align, overrides=overrides, quality=quality, seed=seed
@@ -99,12 +103,12 @@ def resume(folder: str | Path, quiet: bool = False) -> Model:
     Raises `RecipeError` if there is none, if it was given a table in memory, or if the table has changed.
     """
     request = Request.read(Path(folder))
-    if request.sources["train"] is None:
+    if not request.is_of_files:
         raise RecipeError(
-            f"'{folder}' was trained on a table in memory; call plait.fit again with the same arguments, "
-            f"out={str(folder)!r} and resume=True"
+            f"'{folder}' was trained on a table in memory; call plait.fit again with the same arguments and "
+            f"out={str(folder)!r}"
         )
-    sources = Sources(**request.sources, root=request.root)
+    sources = Sources(**request.sources.model_dump(), root=request.root)
     options = _Options(out=folder, strict=request.strict, resume=True, quiet=quiet)
     return _fit(sources, request.targets, load(request.recipe), options)
 
@@ -126,6 +130,9 @@ def _fit(sources: Sources, targets: list[str], recipe: Recipe, options: _Options
     begun = time.time()
     screen = Screen(options.quiet)
 
+    if not options.resume:
+        check_out(options.out)
+
     # A resume makes the plan anew from the recipe, so that it decides as the first call did.
     table = read_sides(sources)
     check_members(recipe.ensemble)
@@ -134,33 +141,44 @@ def _fit(sources: Sources, targets: list[str], recipe: Recipe, options: _Options
     request = Request.make(recipe.to_dict(), targets, sources, options.strict, table)
     table = plan.read(table)
 
-    with Run.begin(options.out, request, options.resume) as run:
+    begun_run = Run.begin(options.out, request, options.resume, screen.say)
+    with begun_run as run, apart(lambda: _wait(screen)), memory.explained(plan):
         if run.is_finished:
             screen.say(f"the training in '{run.folder}' is finished: nothing to train, its model is loaded")
             return load_model(run.folder, options.quiet)
 
         sides = prepare_sides(plan, table, run.folder, options.strict, screen)
+        run.check_media({**sides.prepared.digests, **file_digests(table, target_columns(plan))})
         _check_answers(plan, sides)
         training = _begin_training(plan, sides, table, run.folder, screen, options)
+        run.doing = "training the network"
         progress = train(training, run.resumed)
 
         record = _record(training, progress)
         model = training.model.cpu()
         trained = Model(Artifact(plan, sides.preprocessing, model, record), run.folder, options.quiet)
+        run.doing = "training members, which begin anew"
         members = _fit_members(trained, sides, table, screen)
+        run.doing = "evaluating"
         if options.evaluate:
             _evaluate(trained, sides, members, table, screen)
 
         if recipe.singles and len(plan.tasks) > 1:
+            run.doing = "training single-target models, which begin anew"
             record["singles"] = single_targets.fit(plan, sides, training.settings, run.folder, screen)
             single_targets.show(record["singles"], record, screen)
 
-        # The artifact is written at the very end: a crash before leaves a run that can be resumed.
+        # The weights are written at the very end: a crash before leaves a run that can be resumed.
+        run.doing = "writing the model"
         record["seconds"] = round(time.time() - begun, 1)
-        artifact.save(trained.artifact, run.folder)
         report.write(run.folder, trained.artifact)
+        artifact.save(trained.artifact, run.folder)
     messages.finish(trained, screen)
     return trained
+
+
+def _wait(screen: Screen) -> None:
+    screen.say("another training is running in this process; this one waits for its turn")
 
 
 def _check_answers(plan: Plan, sides: Sides) -> None:
@@ -178,6 +196,7 @@ def _begin_training(
     model = MultimodalModel.build(plan, sides.preprocessing)
     has_convolutions = sides.preprocessing.convolves(plan)
     settings = device.settings(plan.recipe.training, has_convolutions)
+    check_space(folder, _space(model))
 
     # Start values are fitted to embeddings, so these come first.
     frozen_encoders = network.frozen(model, plan)
@@ -200,6 +219,17 @@ def _begin_training(
     # Only now it is known which parameters are trained: empty tokens need columns with empty cells.
     messages.show_model(model, plan, settings, screen)
     return training
+
+
+def _space(model: MultimodalModel) -> int:
+    """Return the bytes that a run takes on disk at most: two checkpoints, one beside the other, and weights.
+
+    A checkpoint has the weights of the last epoch and of the best, and two moments of what is trained.
+    """
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    trained = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
+    checkpoint = 2 * weights + 2 * trained
+    return 2 * checkpoint + weights
 
 
 def _record(training: Training, progress: Progress) -> Record:

@@ -20,7 +20,8 @@ from plait.nn import device
 from plait.prediction import answers, artifact
 from plait.prediction.artifact import Artifact
 from plait.prediction.predictor import Answering, AnsweringTables, Predictor, Rows
-from plait.retrieval.index import About, Index, exists, plain_columns
+from plait.retrieval.index import CONTENT, About, Index, content_ids, exists, plain_columns
+from plait.retrieval.seal import Seal
 from plait.retrieval.space import Space
 from plait.table import problems as check
 from plait.table.problems import Problem
@@ -160,7 +161,8 @@ class Model:
         """Add the rows of `data` to an index, which is created if there is none, and return it.
 
         The index lies in `place`, a folder or an address such as `s3://...`; by default in `index` in the
-        model's folder. A row with the id of another one replaces it.
+        model's folder. A row with the id of another one replaces it. In a table without an id column a row
+        with the same cells does: adding the same table again adds nothing.
 
         Raises `TableError` for an index that another model made, or another alignment of this one.
         """
@@ -169,6 +171,7 @@ class Model:
         if data is None:
             return Index.open(address, model)
 
+        Seal(address).check_place()
         table = self._typed(self._table(data, root))
 
         # Open an index of another model before the vectors are computed: it is an error.
@@ -180,6 +183,8 @@ class Model:
             id_column = ids[0] if ids else None
             description = About(model, tuple(space.columns), space.task.width, id_column)
             opened = Index.create(address, description, plain.schema)
+        if opened.about.id is None:
+            plain = plain.append_column(CONTENT, content_ids(table.data))
 
         total = opened.add(plain, vectors)
         precision = "exact"

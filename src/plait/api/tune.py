@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +13,16 @@ from plait.api import fit
 from plait.api.model import Model
 from plait.console import Screen
 from plait.data.arguments import recipe_from, target_names
+from plait.data.digests import file_digests, media_columns
+from plait.data.plan import Plan
+from plait.data.prepare import store
 from plait.data.targets import find_targets
-from plait.errors import Interrupted, PlaitError, RecipeError, TrainingError
+from plait.disk.whole import make_inner_folder
+from plait.errors import ArtifactError, Interrupted, PlaitError, RecipeError, TrainingError
 from plait.recipe.parse import quote
 from plait.recipe.recipe import Recipe
 from plait.recipe.sections import Between, Choices
-from plait.runs import files
+from plait.runs import content, files, interrupts
 from plait.runs import folder as runs
 from plait.runs.lock import locked
 from plait.table.json import JSON
@@ -67,10 +72,11 @@ def tune(
     full_recipe = recipe_from(recipe, columns=columns, align=align, overrides=overrides)
     targets = target_names(target)
     table = read(data, options.get("root"))
-    identity = _identity(full_recipe, table, targets, seed)
+    folder = runs.fresh_folder(out)
+    runs.check_untrained(folder)
+    identity = _identity(full_recipe, table, targets, seed, screen)
     space = _space(full_recipe, table, targets)
     options |= {"target": targets, "recipe": full_recipe, "seed": seed}
-    folder = runs.fresh_folder(out)
 
     def attempt(drawn: list[str], watch: Watch) -> None:
         """Fit one recipe with the drawn overrides, in a folder that is deleted."""
@@ -84,7 +90,7 @@ def tune(
     # Trials train in other folders, so without this lock a fit could take the folder before the last one.
     with locked(folder):
         runs.check_untrained(folder)
-        study = _Study(folder / "tuning", identity, space, seed)
+        study = _Study(make_inner_folder(folder, "tuning"), identity, space, seed)
         with screen.bar("trials", trials) as bar:
             bar.advance(study.done)
             while study.done < trials:
@@ -155,18 +161,28 @@ class _Study:
             import optuna
         except ModuleNotFoundError:
             raise RecipeError("tuning needs Optuna: pip install 'plait[tune]'") from None
-        folder.mkdir(parents=True, exist_ok=True)
         _check_identity(folder, identity)
         files.write_json(folder / "about.json", identity)
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        backend = optuna.storages.journal.JournalFileBackend(str(folder / "journal.jsonl"))
-        storage = optuna.storages.JournalStorage(backend)
         pruner = optuna.pruners.MedianPruner(n_startup_trials=FIRST)
         self.optuna, self.space, self.seed = optuna, space, seed
-        self.study = optuna.create_study(
-            storage=storage, study_name="plait", direction="maximize", pruner=pruner, load_if_exists=True
-        )
+        journal = folder / "journal.jsonl"
+        if journal.is_symlink():
+            raise ArtifactError(f"'{journal}' is a link, which is not followed; remove it")
+        try:
+            backend = optuna.storages.journal.JournalFileBackend(str(journal))
+            self.study = optuna.create_study(
+                storage=optuna.storages.JournalStorage(backend),
+                study_name="plait",
+                direction="maximize",
+                pruner=pruner,
+                load_if_exists=True,
+            )
+        except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
+            raise ArtifactError(
+                f"'{journal}' is damaged: {error}; remove '{folder}' to begin anew"
+            ) from error
 
         # A trial that is running still was in a process that was killed.
         for trial in self.study.get_trials(deepcopy=False):
@@ -217,9 +233,13 @@ class _Study:
             if not number:
                 raise
             end = str(error)
-        except (KeyboardInterrupt, Interrupted):
+        except (KeyboardInterrupt, Interrupted) as error:
+            number = interrupts.number_of(error)
             self.study.tell(trial, state=failed)
-            raise Interrupted("stopped while trying; go on with the same command") from None
+            raise Interrupted(
+                f"stopped while trying recipes: {self.done} trials are saved; go on with the same command",
+                number,
+            ) from None
         except PlaitError:
             self.study.tell(trial, state=failed)
             raise
@@ -260,7 +280,24 @@ class _Study:
     def best(self) -> list[str]:
         """The overrides of the best complete trial."""
         best = max(self.complete, key=lambda trial: trial.value)
-        return list(best.user_attrs["overrides"])
+        overrides = list(best.user_attrs["overrides"])
+        for override in overrides:
+            self._check(str(override))
+        return overrides
+
+    def _check(self, override: str) -> None:
+        """Raise `ArtifactError` for an override that no trial draws: the journal may be a stranger's."""
+        name, _, drawn = override.partition("=")
+        values = self.space.get(name)
+        is_drawn = False
+        if isinstance(values, Choices):
+            is_drawn = drawn in [json.dumps(choice) for choice in values.choices]
+        elif values is not None:
+            spare = 1e-3 * max(abs(values.low), abs(values.high))  # draws are rounded to four digits
+            with suppress(ValueError):
+                is_drawn = values.low - spare <= float(drawn) <= values.high + spare
+        if not is_drawn:
+            raise ArtifactError(f"the journal of the trials is damaged: '{override}' is in no search space")
 
     def words(self) -> str:
         """Return the best score so far, and that of the recipe as it is; nothing before the first."""
@@ -291,21 +328,26 @@ def _check_identity(folder: Path, identity: JSON) -> None:
     path = folder / "about.json"
     if not path.is_file():
         return
-    before = json.loads(path.read_text(encoding="utf-8"))
+    before = files.read_json(path)
     now = json.loads(json.dumps(identity))  # as the file would have it: lists for tuples
     changed = [name for name in now if before.get(name) != now[name]]
     if changed:
         raise RecipeError(
-            f"'{folder}' holds trials of another {' and '.join(changed)}; choose another out=, or "
-            f"remove it first"
+            f"'{folder}' holds trials that were begun with other {' and '.join(changed)}; choose another "
+            f"out=, or remove it first"
         )
 
 
-def _identity(recipe: Recipe, table: Table, targets: list[str], seed: int) -> JSON:
-    """Return what trials must share to be compared."""
+def _identity(recipe: Recipe, table: Table, targets: list[str], seed: int, screen: Screen) -> JSON:
+    """Return what trials must share to be compared: also what is in the table, and in the files it names."""
+    plan = Plan.make(table, recipe, targets)
+    with store(screen, table) as cache:
+        digests = file_digests(table, media_columns(plan, table), cache)
     return {
         "recipe": recipe.model_dump(mode="json", exclude={"quality", "ensemble"}),
-        "table": [len(table), runs.content(table)],
+        "rows": len(table),
+        "cells": dict(content.content(table.data)),
+        "files": {column: content.media_hash(of_rows) for column, of_rows in digests.items()},
         "targets": targets,
         "seed": seed,
     }

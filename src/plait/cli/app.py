@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from plait import __version__
+
 # typer may bring a click of its own: this is the class of errors that show themselves
 ShownError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
@@ -18,8 +20,17 @@ app = typer.Typer(
 )
 
 
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"plait {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the traceback of an error. May stand behind any command.")
     ] = False,

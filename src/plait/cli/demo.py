@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from plait.api import fit, model
-from plait.console import Screen
+from plait.console import Screen, command
 from plait.errors import RecipeError, TableError, count, nearest
 from plait.samples.base import Sample, find_sample, sample_names
 from plait.table.read import read
@@ -42,7 +42,7 @@ def run(name: str | None, cache: str | None, out: str | None) -> None:
 
     screen.say(f"\nrun:    {folder}")
     screen.say(f"report: {(folder / 'report.html').absolute()}")
-    screen.say(f"try:    plait evaluate {folder} {path}")
+    screen.say(f"try:    {command('evaluate', folder, path)}")
 
 
 def _compare_inputs(model: model.Model, table: Table, sample: Sample, screen: Screen) -> None:

@@ -74,7 +74,10 @@ def fit(
     column: ColumnOption = None,
     set_: SetOption = None,
     root: RootOption = None,
-    out: Annotated[str | None, typer.Option(help="Folder of the run. Default: runs/TIME.")] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(help="Folder of the run, whose stopped training is continued. Default: runs/TIME."),
+    ] = None,
     seed: SeedOption = None,
     quality: QualityOption = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop if any cell cannot be read.")] = False,
@@ -161,19 +164,26 @@ def evaluate(
     subsets: Annotated[bool, typer.Option(help="Also score every subset of the inputs.")] = True,
 ) -> None:
     """Score a model on a table with targets, with intervals."""
+    from plait.disk.whole import check_file, make_folder
     from plait.runs import files
 
+    if out:
+        check_file(Path(out))
     scores = plait.load(run).evaluate(table, root, subsets).show()
     if out:
+        make_folder(Path(out).parent)
         files.write_json(Path(out), scores.to_dict())
 
 
 @app.command(epilog="Example: plait report runs/first")
 def report(run: RunArgument) -> None:
     """Write a run's report.html again and print its path."""
+    from plait.disk.whole import check_folder
     from plait.evaluation.report import write
     from plait.prediction.artifact import load
 
     folder = Path(run)
+    if folder.is_dir():
+        check_folder(folder)
     write(folder, load(run))
     typer.echo(str(folder / "report.html"))

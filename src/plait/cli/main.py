@@ -14,37 +14,46 @@ import typer
 from plait.cli.app import ShownError, app
 from plait.console import Screen, escaped
 from plait.errors import Interrupted, PlaitError, RenamedWarning
+from plait.runs import interrupts
 
 # Importing a file registers its commands: --help lists them in this order.
 from plait.cli import learn, answer, search, tools  # isort: skip  # noqa: F401
+
+BY_TYPER = 130  # what a command returns in place of raising KeyboardInterrupt
 
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit status. `--debug` anywhere shows tracebacks.
 
-    The status is 0 for success, 1 for an error that the user can act on, 2 for wrong arguments, and 130 after
-    Ctrl-C.
+    The status is 0 for success, 1 for an error that the user can act on, 2 for wrong arguments, 130 after
+    Ctrl-C, 143 after SIGTERM and 129 after SIGHUP.
     """
     if arguments is None:
         arguments = sys.argv[1:]
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        with _shown_warnings():
-            return _run(arguments)
+        with _shown_warnings(), interrupts.terminable() as received:
+            status = _run(arguments)
+        return _stopped(received.number) if status == BY_TYPER else status
     except PlaitError as error:
         if debug:
             raise
         typer.echo(escaped(f"plait: {error}"), err=True)
-        return 130 if isinstance(error, Interrupted) else 1
-    except KeyboardInterrupt:
-        typer.echo("plait: stopped", err=True)
-        return 130
+        return 128 + error.number if isinstance(error, Interrupted) else 1
+    except KeyboardInterrupt as error:
+        return _stopped(interrupts.number_of(error))
     except (typer.Abort, BrokenPipeError):  # the reader of a pipe, such as head, has gone
         return 1
     except ShownError as error:  # wrong arguments: typer says which
         error.show()
         return int(error.exit_code)
+
+
+def _stopped(number: int) -> int:
+    """Say that a command was stopped by a signal, and return its exit status."""
+    typer.echo("plait: stopped; run the command again", err=True)
+    return 128 + number
 
 
 @contextmanager

@@ -28,7 +28,10 @@ def index(
     ] = None,
     alignment: AlignmentOption = None,
 ) -> None:
-    """Make an index of a table's rows for search, or change one."""
+    """Make an index of a table's rows for search, or change one.
+
+    A row replaces the one with the same id, or in a table without an id column the one with the same cells.
+    """
     opened = plait.load(run).index(table, address, root, alignment)
     if delete is not None:
         Screen().say(f"{count(opened.delete(delete), 'row')} deleted")

@@ -28,12 +28,9 @@ def options(
 @app.command(epilog="Example: plait cache --clear")
 def cache(clear: Annotated[bool, typer.Option("--clear", help="Delete everything in it.")] = False) -> None:
     """Show the cache of prepared media, or clear it."""
-    from plait.media.cache import Cache, folder
+    from plait.media.cache import show
 
-    with Cache(folder()) as cells:
-        if clear:
-            cells.clear()
-        cells.usage().show()
+    show(clear)
 
 
 @app.command(epilog="Example: plait demo stamps")

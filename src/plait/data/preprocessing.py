@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import cast
+from functools import partial
+from typing import TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from plait.console import command
 from plait.data.plan import Plan
 from plait.errors import TableError
 from plait.media.cell import Store
@@ -19,6 +21,7 @@ from plait.modalities.base import Modality
 from plait.modalities.base import modalities as modality_registry
 from plait.modalities.base_media import MediaModality
 from plait.nn.batch import Batch, Loaded, Values
+from plait.runs.files import load_part
 from plait.table.json import JSON, read_as, read_object
 from plait.table.problems import Problem
 from plait.table.schema import origin
@@ -26,6 +29,8 @@ from plait.table.table import Progress, Source, Table
 from plait.table.values import is_list
 from plait.tasks.base import Task
 from plait.tasks.base import tasks as task_registry
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -172,16 +177,22 @@ class Preprocessing:
         input_states = read_object(state["inputs"])
         for name, column in plan.columns.items():
             modality, config = modality_registry.choose(column.modality)
-            inputs[name] = modality.from_state(config, read_object(input_states[name]))
+            inputs[name] = _restored("inputs", name, input_states, partial(modality.from_state, config))
 
         tasks = {}
         task_states = read_object(state["tasks"])
         for name, choice in plan.tasks.items():
             kind, config = task_registry.choose(choice)
-            task = kind.from_state(config, read_object(task_states[name]))
+            task = _restored("tasks", name, task_states, partial(kind.from_state, config))
             task.connect(config, name)
             tasks[name] = task
-        return cls(inputs, tasks, read_as(list[str], state["several"]))
+        several = load_part("state.json: several", lambda: read_as(list[str], state["several"]))
+        return cls(inputs, tasks, several)
+
+
+def _restored(part: str, name: str, states: JSON, restore: Callable[[JSON], T]) -> T:
+    """Return what is restored from a saved state. Raises `ArtifactError` that names it and the entry."""
+    return load_part(f"state.json: {part}.{name}", lambda: restore(read_object(states[name])))
 
 
 def _excluded_columns(plan: Plan) -> str:
@@ -196,7 +207,7 @@ def _excluded_columns(plan: Plan) -> str:
     shown = ", ".join(columns[:5])
     if len(columns) > 5:
         shown += ", ..."
-    return f"left out: {shown}; plait inspect says why, --column NAME=number takes one"
+    return f"left out: {shown}; {command('inspect')} says why, --column NAME=number takes one"
 
 
 def _prepare_target(prepared: Prepared, table: Table, task: Task, source: Source) -> None:

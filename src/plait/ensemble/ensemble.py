@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from plait.data.features import Features
 from plait.data.preprocessing import Preprocessing
+from plait.disk.whole import make_inner_folder
 from plait.ensemble.mixture import Mixture, mean, needed_members
 from plait.errors import ArtifactError
 from plait.media.cell import Store
@@ -30,9 +29,6 @@ from plait.tasks.base_prediction import Prediction, predictions
 
 FILE = "ensemble.json"
 FEATURES = "features/"  # where their tensors are in the file of tensors
-
-# what reading a damaged folder raises
-DAMAGES = (ValueError, KeyError, TypeError, RuntimeError, OSError, SafetensorError)
 
 
 class OwnNetwork(Fitted):
@@ -78,16 +74,13 @@ class Bag:
     def save(self, folder: Path) -> _SavedBag:
         """Write the fits, each into a folder of its own. Return what else there is to save."""
         for number, fit in enumerate(self.folds):
-            fold_folder = folder / str(number)
-            fold_folder.mkdir(parents=True, exist_ok=True)
-            fit.save(fold_folder)
+            fit.save(make_inner_folder(folder, str(number)))
         return _SavedBag(name=self.name, choice=self.choice, view=self.view, folds=len(self.folds))
 
     @classmethod
     def load(cls, folder: Path, saved: _SavedBag, views: dict[str, View], network: Predictor) -> Bag:
         """Invert `save`. `network` is the run's own."""
-        # models that were saved earlier have a choice for the run's own network
-        if saved.choice is None or saved.name == OWN_NETWORK:
+        if saved.choice is None:
             return cls(saved.name, None, saved.view, [OwnNetwork(network)])
         kind, config = members.choose(saved.choice)
         view = views[saved.view] if saved.view else None
@@ -198,8 +191,7 @@ class Ensemble:
 
     def save(self, folder: Path) -> None:
         """Write the members beside the run's network, which is not written again."""
-        members_folder = folder / "members"
-        members_folder.mkdir(exist_ok=True)
+        members_folder = make_inner_folder(folder, "members")
         tensors = _prefixed(FEATURES, self.features.tensors())
         for number, mixture in enumerate(self.mixtures.values()):
             tensors |= _prefixed(_stack(number), mixture.tensors())
@@ -207,13 +199,13 @@ class Ensemble:
 
         bags = []
         for number, bag in enumerate(self.bags):
-            bags.append(bag.save(members_folder / str(number)))
+            bags.append(bag.save(make_inner_folder(members_folder, str(number))))
 
         views: dict[str, JSON | None] = {}
         for name, view in self.views.items():
             views[name] = None if name == OWN_NETWORK else view.state()
             for network in artifact.networks(*view.frozen.values()):
-                artifact.copy(network.files, folder / "pretrained" / network.identity)
+                artifact.copy(network.files, make_inner_folder(folder, "pretrained", network.identity))
 
         # last: a folder with this file has a whole ensemble
         saved = _Saved(
@@ -223,7 +215,7 @@ class Ensemble:
             bags=bags,
             weights={target: mixture.state() for target, mixture in self.mixtures.items()},
         )
-        files.write_json(folder / FILE, saved.model_dump(mode="json"))
+        files.write_checked(folder / FILE, saved.model_dump(mode="json"))
 
 
 class _Saved(BaseModel):
@@ -246,14 +238,14 @@ def load(folder: Path, run: Artifact, predictor: Predictor) -> Ensemble | None:
         return None
     try:
         return _load(folder, run, predictor)
-    except DAMAGES as error:
+    except artifact.DAMAGE as error:
         raise ArtifactError(f"'{folder}' is damaged: {type(error).__name__}: {error}") from error
 
 
 def _load(folder: Path, run: Artifact, predictor: Predictor) -> Ensemble:
-    saved = _Saved.model_validate_json((folder / FILE).read_text(encoding="utf-8"))
+    saved = _Saved.model_validate(files.read_checked(folder / FILE))
     members_folder = folder / "members"
-    tensors = load_file(members_folder / "ensemble.safetensors")
+    tensors, _ = files.read_tensors(members_folder / "ensemble.safetensors")
     views = _views(folder, saved.views, run, predictor)
     features = Features.from_state(saved.features, _without_prefix(FEATURES, tensors))
 

@@ -17,7 +17,6 @@ from plait.data.split import folds, split
 from plait.ensemble.ensemble import Bag, Ensemble, OwnNetwork
 from plait.ensemble.out_of_fold import CrossFit, OutOfFoldEnsemble
 from plait.ensemble.weights import Weighing, cross_fit_mixture
-from plait.errors import Interrupted
 from plait.members.base import Examples, Fit, Lesson
 from plait.members.base import members as member_registry
 from plait.prediction.predictor import Predictor
@@ -108,18 +107,10 @@ class CrossFitting:
 def fit(fitting: Fitting) -> Trained | None:
     """Train the members of the recipe's ensemble beside the network that is trained already.
 
-    Return None when there are none. Raises `Interrupted` after Ctrl-C: a resumed fit trains the members
-    anew, but not the network.
+    Return None when there are none. A fit that is resumed trains the members anew, but not the network.
     """
     members = fitting.plan.ensemble.members
-    if not members:
-        return None
-    try:
-        return _fit(fitting, members)
-    except (KeyboardInterrupt, Interrupted):
-        raise Interrupted(
-            f"stopped while members were trained; go on with: plait fit --resume {fitting.folder}"
-        ) from None
+    return _fit(fitting, members) if members else None
 
 
 def _fit(fitting: Fitting, members: dict[str, Choice]) -> Trained:

@@ -72,7 +72,7 @@ class Mixture:
     def state(self) -> JSON:
         """Return all but the tensors of the stacked model, as JSON."""
         saved = _Saved(
-            shares=self.weights,
+            weights=self.weights,
             temperatures=self.temperatures,
             temperature=self.temperature,
             stacked=self.stack.members if self.stack else [],
@@ -92,14 +92,14 @@ class Mixture:
         stack = None
         if saved.stacked:
             stack = Stack(saved.stacked, tensors["weight"], tensors["bias"])
-        return cls(saved.shares, saved.temperatures, saved.temperature, stack)
+        return cls(saved.weights, saved.temperatures, saved.temperature, stack)
 
 
 class _Saved(BaseModel):
-    """What is saved of a mixture. The names are those of models that were saved earlier."""
+    """What is saved of a mixture."""
 
     model_config = ConfigDict(extra="forbid")
-    shares: dict[str, float]
+    weights: dict[str, float]
     temperatures: dict[str, float]
     temperature: float
     stacked: list[str]

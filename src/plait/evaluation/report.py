@@ -14,11 +14,11 @@ import jinja2
 
 from plait.console import escaped
 from plait.data import split
+from plait.disk.whole import write_text
 from plait.errors import count
 from plait.evaluation.scores import subset_name
 from plait.nn.layers import parameter_count
 from plait.prediction.artifact import Artifact
-from plait.runs.files import write_text
 from plait.runs.folder import Record
 
 if TYPE_CHECKING:

@@ -4,12 +4,16 @@ Cells are found by their content and by the identity of what prepared them. Arra
 packs; an SQLite database says what lies where. Only the process that began a pack writes to it. So two
 processes never write to one file, and a process that is killed leaves at most some bytes that nothing refers
 to. A pack is flushed to the disk before the database refers to it. The cache may be deleted at any time.
+
+Every entry carries a checksum: a damaged one is dropped, and its cell is prepared again. Whatever goes wrong
+with the cache ends the cache, for this run, and never the run.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import mmap
 import os
 import shutil
@@ -20,12 +24,20 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+from xxhash import xxh3_128_digest
 
 from plait.console import Screen
-from plait.errors import PlaitError, count
+from plait.errors import OutputError, PlaitError, count
 from plait.media.cell import Cell
+
+INDEX = "index.sqlite"  # the database in the cache's folder
+
+
+NOTHING = memoryview(b"")  # the bytes of a cell without an array
+
 
 LIMIT = 20e9  # bytes on disk; less where a tenth of the free space is less
 
@@ -39,16 +51,26 @@ PACK = 64 << 20  # bytes after which a process begins its next pack; a pack is d
 EVERY = 2.0  # seconds between two commits: a kill costs no more work than that
 
 
+VERSION = 2  # of the tables
+
+
+T = TypeVar("T")
+
+
 # `used` is the time of the last run that read or wrote a pack; a cell without a pack is bad
 TABLES = """
 CREATE TABLE IF NOT EXISTS packs (name TEXT PRIMARY KEY, used REAL);
 CREATE TABLE IF NOT EXISTS cells (
-    identity TEXT, digest BLOB, pack TEXT, place INTEGER, shape TEXT, kind TEXT, notes TEXT,
+    identity TEXT, digest BLOB, pack TEXT, place INTEGER, shape TEXT, kind TEXT, notes TEXT, checksum BLOB,
     PRIMARY KEY (identity, digest)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS by_pack ON cells (pack);
 CREATE TABLE IF NOT EXISTS files (
-    path TEXT PRIMARY KEY, size INTEGER, changed INTEGER, digest BLOB) WITHOUT ROWID;
+    path TEXT PRIMARY KEY, size INTEGER, changed INTEGER, digest BLOB, checksum BLOB) WITHOUT ROWID;
 """
+
+
+# of another version: their packs are the oldest, and go first
+OLD_TABLES = "".join(f"DROP TABLE IF EXISTS {table};" for table in ("cells", "packs", "files"))
 
 
 @dataclass(frozen=True)
@@ -87,28 +109,51 @@ def open_store(tell: Callable[[str], None] = lambda text: None) -> Cache | None:
     if os.environ.get("PLAIT_CACHE") == "off":
         return None
     try:
-        return Cache(folder())
-    except (OSError, sqlite3.Error) as error:
-        tell(
-            f"no cache of prepared cells: {error} ({folder()}); "
-            f"set PLAIT_CACHE to a folder that you can write to, or to off"
-        )
+        return Cache(folder(), tell=tell)
+    except (OSError, sqlite3.Error, ValueError) as error:
+        tell(_without_cache(folder(), error))
         return None
+
+
+def show(clear: bool = False) -> None:
+    """Print what the user's cache holds, after all of it is deleted with `clear`.
+
+    Raises `OutputError` if its folder cannot be used.
+    """
+    try:
+        with Cache(folder()) as cells:
+            if clear:
+                cells.clear()
+            cells.usage().show()
+    except (OSError, sqlite3.Error) as error:
+        raise OutputError(_without_cache(folder(), error)) from error
+
+
+def _without_cache(folder: Path, error: Exception) -> str:
+    """Say that there is no cache, and what to do."""
+    return (
+        f"no cache of prepared cells: {error} ({folder}); "
+        f"set PLAIT_CACHE to a folder that you can write to, or to off"
+    )
 
 
 class Cache:
     """A store of prepared cells (`cell.Store`) that threads and other processes may use at the same time.
 
     `limit` bounds the bytes on disk. Above it, the least recently used packs are deleted, but none that this
-    process has begun or read from.
+    process has begun or read from. `tell` says once that the cache has failed and is not used any more.
     """
 
-    def __init__(self, folder: Path, limit: float | None = None) -> None:
+    def __init__(
+        self, folder: Path, limit: float | None = None, tell: Callable[[str], None] = lambda text: None
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.limit = int(limit if limit is not None else _limit(folder))
+        self._tell = tell
+        self._failed = False
         self._lock = threading.RLock()
-        self._database = _connect(folder / "index.sqlite")
+        self._database = _connect_anew(folder / INDEX)
         # statements are run together: a transaction left open would lock other processes out
         self._pending: list[tuple[str, tuple[object, ...]]] = []
         self._committed = time.monotonic()
@@ -127,69 +172,98 @@ class Cache:
 
     def digest_of(self, path: str, status: os.stat_result) -> bytes | None:
         """Return the digest of a file that had the same size and time of change before, or None."""
-        with self._lock:
-            row = self._database.execute(
-                "SELECT size, changed, digest FROM files WHERE path = ?", (path,)
-            ).fetchone()
+        return self._attempt(lambda: self._digest_of(path, status), None)
+
+    def _digest_of(self, path: str, status: os.stat_result) -> bytes | None:
+        row = self._database.execute(
+            "SELECT size, changed, digest, checksum FROM files WHERE path = ?", (path,)
+        ).fetchone()
         if row is None:
             return None
-        size, changed, digest = row
+        size, changed, digest, checksum = row
         if (size, changed) != (status.st_size, status.st_mtime_ns):
             return None
-        return digest
+        return digest if checksum == _checksum(path, size, changed, digest) else None
 
     def remember(self, path: str, status: os.stat_result, digest: bytes) -> None:
         """Keep the digest of a file, with its size and time of change."""
-        with self._lock:
-            self._write(
-                "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)",
-                (path, status.st_size, status.st_mtime_ns, digest),
-            )
+        values = (path, status.st_size, status.st_mtime_ns, digest)
+        statement = "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)"
+        self._attempt(lambda: self._write(statement, (*values, _checksum(*values))), None)
 
     def get(self, identity: str, digest: bytes) -> Cell | None:
         """Return a prepared cell, its array a view of a pack; None if the cache does not hold it."""
-        with self._lock:
-            row = self._database.execute(
-                "SELECT pack, place, shape, kind, notes FROM cells WHERE identity = ? AND digest = ?",
-                (identity, digest),
-            ).fetchone()
-            if row is None:
-                return None
-            pack, offset, shape, kind, notes_json = row
-            notes = tuple(json.loads(notes_json)) if notes_json else ()
-            if pack is None:
-                return Cell(None, notes)
-            return self._read(pack, offset, json.loads(shape), kind, notes)
+        return self._attempt(lambda: self._get(identity, digest), None)
+
+    def _get(self, identity: str, digest: bytes) -> Cell | None:
+        row = self._database.execute(
+            "SELECT pack, place, shape, kind, notes, checksum FROM cells WHERE identity = ? AND digest = ?",
+            (identity, digest),
+        ).fetchone()
+        if row is None:
+            return None
+        pack, offset, shape, kind, notes, checksum = row
+        stored = self._bytes(pack, offset, shape, kind)
+        if stored is None or checksum != _checksum(identity, digest, shape, kind, notes, stored=stored):
+            # damaged, or another process has deleted its pack: it is prepared again
+            self._write("DELETE FROM cells WHERE identity = ? AND digest = ?", (identity, digest))
+            return None
+
+        read_notes = tuple(json.loads(notes)) if notes else ()
+        if pack is None:
+            return Cell(None, read_notes)
+        return Cell(np.frombuffer(stored, kind).reshape(json.loads(shape)), read_notes)
 
     def put(self, identity: str, digest: bytes, cell: Cell) -> Cell:
         """Keep a cell and return it, its array now a view of a pack; as it is if the disk has no room."""
-        with self._lock:
-            notes = json.dumps(cell.notes) if cell.notes else None
-            if cell.array is None:
-                self._write(
-                    "INSERT OR REPLACE INTO cells VALUES (?, ?, NULL, 0, NULL, NULL, ?)",
-                    (identity, digest, notes),
-                )
-                return cell
-            array = np.ascontiguousarray(cell.array)
-            appended = self._append(array)
-            if appended is None:
-                return cell
-            pack, offset = appended
-            shape, kind = list(array.shape), array.dtype.str
-            self._write(
-                "INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (identity, digest, pack, offset, json.dumps(shape), kind, notes),
-            )
-            return self._read(pack, offset, shape, kind, cell.notes) or cell
+        return self._attempt(lambda: self._put(identity, digest, cell), cell)
+
+    def _put(self, identity: str, digest: bytes, cell: Cell) -> Cell:
+        notes = json.dumps(cell.notes) if cell.notes else None
+        statement = "INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+        if cell.array is None:
+            checksum = _checksum(identity, digest, None, None, notes)
+            self._write(statement, (identity, digest, None, 0, None, None, notes, checksum))
+            return cell
+        array = np.ascontiguousarray(cell.array)
+        appended = self._append(array)
+        if appended is None:
+            return cell
+        pack, offset = appended
+        shape, kind = json.dumps(array.shape), array.dtype.str
+        stored = self._bytes(pack, offset, shape, kind)
+        if stored is None:
+            return cell
+        checksum = _checksum(identity, digest, shape, kind, notes, stored=stored)
+        self._write(statement, (identity, digest, pack, offset, shape, kind, notes, checksum))
+        return Cell(np.frombuffer(stored, kind).reshape(array.shape), cell.notes)
 
     def close(self) -> None:
         """Write what is not written yet, and delete packs above the limit."""
+        self._attempt(self._close, None)
         with self._lock:
-            self._end_pack()
-            self._touch()
-            self._shrink()
+            self._failed = True
             self._database.close()
+
+    def _close(self) -> None:
+        self._end_pack()
+        self._touch()
+        self._shrink()
+
+    def _attempt(self, action: Callable[[], T], otherwise: T) -> T:
+        """Do something with the cache. If that fails, now or before, return `otherwise`: the run goes on."""
+        with self._lock:
+            if self._failed:
+                return otherwise
+            try:
+                return action()
+            except (sqlite3.Error, OSError, ValueError, TypeError, OverflowError) as error:
+                self._failed = True
+                self._tell(_without_cache(self.folder, error))
+                if _is_damaged(error):
+                    self._database.close()
+                    _remove(self.folder / INDEX)
+                return otherwise
 
     def usage(self) -> Usage:
         """Count what the cache holds, and its size on disk."""
@@ -256,23 +330,23 @@ class Cache:
                 os.truncate(self.folder / self._name, self._size)
             self._pack = None
 
-    def _read(
-        self, pack: str, offset: int, shape: list[int], kind: str, notes: tuple[str, ...]
-    ) -> Cell | None:
-        """Return a cell from a pack, or None if another process has deleted the pack."""
-        if pack not in self._maps:
-            try:
-                with open(self.folder / pack, "rb") as file:
+    def _bytes(self, pack: str | None, offset: int, shape: str | None, kind: str | None) -> memoryview | None:
+        """Return the bytes of a cell's array in its pack, none without a pack.
+
+        Return None if another process has deleted the pack, or if the entry is damaged.
+        """
+        if pack is None:
+            return NOTHING
+        try:
+            if pack not in self._maps:
+                with open(self.folder / Path(pack).name, "rb") as file:
                     self._maps[pack] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            except (OSError, ValueError):
-                return None
-        content = self._maps[pack]
-        count = int(np.prod(shape, dtype=np.int64))
-        end = offset + count * np.dtype(kind).itemsize
-        if end > len(content):
+            size = math.prod(json.loads(shape or "")) * np.dtype(kind).itemsize
+            end = offset + size
+        except (OSError, ValueError, TypeError, RecursionError):
             return None
-        array = np.frombuffer(content, kind, count, offset)
-        return Cell(array.reshape(shape), notes)
+        content = self._maps[pack]
+        return memoryview(content)[offset:end] if 0 <= offset <= end <= len(content) else None
 
     def _write(self, statement: str, values: tuple[object, ...]) -> None:
         """Keep a statement for the next commit, and commit if the last one is long ago."""
@@ -330,6 +404,35 @@ class Cache:
             total -= packs[name][0]
 
 
+def _checksum(*fields: str | int | bytes | None, stored: memoryview = NOTHING) -> bytes:
+    """Return a checksum of an entry: of its fields, and of the bytes in its pack."""
+    text = repr(fields).encode("utf-8", "backslashreplace")
+    return xxh3_128_digest(text + xxh3_128_digest(stored))
+
+
+def _is_damaged(error: Exception) -> bool:
+    """Return whether SQLite cannot read its file. Other errors are of the disk, or of other processes."""
+    return isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
+
+
+def _remove(path: Path) -> None:
+    """Remove a damaged database. Its packs are the oldest then, and go first."""
+    for ending in ("", "-wal", "-shm"):
+        with contextlib.suppress(OSError):
+            path.with_name(path.name + ending).unlink()
+
+
+def _connect_anew(path: Path) -> sqlite3.Connection:
+    """Open the database. Begin a new one in place of one that is damaged."""
+    try:
+        return _connect(path)
+    except sqlite3.DatabaseError as error:
+        if not _is_damaged(error):
+            raise
+        _remove(path)
+        return _connect(path)
+
+
 def _connect(path: Path) -> sqlite3.Connection:
     """Open the database in write-ahead mode.
 
@@ -342,9 +445,12 @@ def _connect(path: Path) -> sqlite3.Connection:
     while True:
         try:
             database.execute("PRAGMA journal_mode=WAL")
+            (version,) = database.execute("PRAGMA user_version").fetchone()
+            if version != VERSION:
+                database.executescript(f"{OLD_TABLES} PRAGMA user_version = {VERSION};")
             database.executescript(TABLES)
             return database
-        except sqlite3.OperationalError as error:
+        except sqlite3.Error as error:
             if "locked" not in str(error) or time.monotonic() > until:
                 database.close()
                 raise

@@ -11,8 +11,6 @@ from typing import Annotated, TypeAlias
 import numpy as np
 import torch
 from pydantic import AfterValidator, Field
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from plait.data.features import FeatureBlock
@@ -21,6 +19,8 @@ from plait.members.base_linear import multiply, solve, space_of
 from plait.nn.summaries import Matrix
 from plait.prediction.view import View
 from plait.recipe.registry import Options
+from plait.runs import files
+from plait.table.json import read_as
 from plait.tasks.base_prediction import Prediction
 
 
@@ -144,17 +144,14 @@ class Linear(Member):
             tensors[f"{target}/weight"] = weight
             tensors[f"{target}/bias"] = self.biases[target]
         metadata = {"absent": json.dumps(self.absent)}
-        save_file(tensors, folder / "linear.safetensors", metadata)
+        files.write_tensors(folder / "linear.safetensors", tensors, metadata)
 
     @classmethod
     def load(cls, config: Config, folder: Path, view: View | None) -> Linear:
         """Invert `save`."""
         path = folder / "linear.safetensors"
-        with safe_open(path, "pt") as opened:
-            metadata = opened.metadata() or {}
-        absent = json.loads(metadata["absent"])
-
-        tensors = load_file(path)
+        tensors, metadata = files.read_tensors(path)
+        absent = read_as(list[str], json.loads(metadata["absent"]))
         weights = {}
         biases = {}
         for name, tensor in tensors.items():

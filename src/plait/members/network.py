@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from pydantic import Field
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from plait.console import Screen
@@ -16,10 +15,12 @@ from plait.data.dataset import Dataset
 from plait.data.split import NO_ROWS
 from plait.members.base import Examples, IndependentMember, Lesson
 from plait.model.network import MultimodalModel
+from plait.nn.allocation import AtMost
 from plait.prediction.predictor import Predictor
 from plait.prediction.view import View
 from plait.recipe.bounds import MAX_RATE
 from plait.recipe.registry import Choice, Options
+from plait.runs import files
 from plait.training.loop import Training, train
 
 
@@ -85,17 +86,19 @@ class Network(IndependentMember):
 
     def save(self, folder: Path) -> None:
         """Write the weights."""
-        state = self.predictor.model.state_dict()
-        tensors = {name: tensor.contiguous() for name, tensor in state.items()}
-        save_file(tensors, folder / "weights.safetensors")
+        files.write_tensors(folder / "weights.safetensors", self.predictor.model.state_dict())
 
     @classmethod
     def load(cls, config: Config, folder: Path, view: View | None) -> Network:
         """Invert `save`, for the plan and the preprocessing of its view."""
         assert view is not None
         plan = view.plan.for_member(config.fusion, config.learning_rate)
-        model = MultimodalModel.build(plan, view.preprocessing, training=False)
-        model.load_state_dict(load_file(folder / "weights.safetensors"))
+        path = folder / "weights.safetensors"
+        tensors, _ = files.read_tensors(path)
+        with AtMost.as_in(tensors.values()):
+            model = MultimodalModel.build(plan, view.preprocessing, training=False)
+        files.check_shapes(path, tensors, model.state_dict())
+        model.load_state_dict(tensors)
         return cls(Predictor(model, view.preprocessing, view.settings, plan), view.name)
 
 

@@ -1,4 +1,4 @@
-"""Gradient-boosted trees on features (LightGBM, Ke et al. 2017), saved in its own text format."""
+"""Gradient-boosted trees on features (LightGBM, Ke et al. 2017), saved and answered as arrays."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ from pathlib import Path
 import lightgbm
 import numpy as np
 import torch
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from scipy import sparse
 from torch import Tensor
 
 from plait.data.features import FeatureBlock
 from plait.members.base import Examples, Fit, Lesson, Member, choosing_folds, hidden, mean_loss
+from plait.members.base_trees import KINDS, Forest
 from plait.prediction.view import View
 from plait.recipe.bounds import MAX_INT32, MAX_RATE, MAX_ROUNDS
 from plait.recipe.registry import Options
+from plait.runs import files
 from plait.table.json import JSON
 from plait.tasks.base_prediction import Prediction
 
+FILE = "trees.safetensors"
 FREQUENT = 500  # n-grams of a text column that trees see: the most frequent ones
 PATIENCE = 20  # rounds without a better score on the held-out rows before boosting stops
 
@@ -47,18 +50,20 @@ class Trees(Member):
 
     def __init__(
         self,
-        boosters: dict[str, list[lightgbm.Booster]],
+        forests: dict[str, list[Forest]],
         frequent: list[np.ndarray | None],
         scalar: set[str],
+        width: int,
     ) -> None:
-        """Take the boosters of each target.
+        """Take the trees of each target's boosters.
 
         `frequent` has the columns of each block that trees see, all if None. `scalar` names the targets of
-        one number, whose outputs are (rows,).
+        one number, whose outputs are (rows,). `width` is how many numbers a row has.
         """
-        self.boosters = boosters
+        self.forests = forests
         self.frequent = frequent
         self.scalar = scalar
+        self.width = width
 
     @classmethod
     def encoders(cls, config: Config) -> None:
@@ -76,8 +81,9 @@ class Trees(Member):
         out_of_fold = []
         for lesson in lessons:
             frequent = [_frequent(block) for block in lesson.train.blocks()]
-            served.append(cls({}, frequent, set()))
-            out_of_fold.append(cls({}, frequent, set()))
+            width = _width(lesson.train.blocks(), frequent)
+            served.append(cls({}, frequent, set(), width))
+            out_of_fold.append(cls({}, frequent, set(), width))
 
         for target, task in lessons[0].tasks.items():
             folds = []
@@ -90,7 +96,7 @@ class Trees(Member):
                     served[fold]._take(target, trained.booster, rounds[-1])
                     out_of_fold[fold]._take(target, trained.booster, rounds[fold])
             for member in (*served, *out_of_fold):
-                if target in member.boosters and not task.baseline(folds[0].y).ndim:
+                if target in member.forests and not task.baseline(folds[0].y).ndim:
                     member.scalar.add(target)
 
         for _ in lessons:
@@ -100,66 +106,79 @@ class Trees(Member):
     def _take(self, target: str, booster: lightgbm.Booster, rounds: int) -> None:
         """Take the first rounds of a booster."""
         text = booster.model_to_string(num_iteration=rounds)
-        self.boosters.setdefault(target, []).append(lightgbm.Booster(model_str=text))
+        self.forests.setdefault(target, []).append(Forest.of_text(text))
 
     def outputs(self, examples: Examples, subsets: Sequence[Sequence[str]]) -> list[dict[str, Tensor]]:
         """Return the raw scores of each target, for each subset of the columns."""
         outputs = []
         for subset in subsets:
             x = _matrix(hidden(examples.blocks(), subset), self.frequent)
-            outputs.append({target: self._scores(target, x) for target in self.boosters})
+            outputs.append({target: self._scores(target, x) for target in self.forests})
         return outputs
 
     def _scores(self, target: str, x: np.ndarray) -> Tensor:
         """Return the raw scores of a target's boosters side by side."""
-        scores = []
-        for booster in self.boosters[target]:
-            score = np.asarray(booster.predict(x, raw_score=True))
-            scores.append(score.reshape(x.shape[0], -1))
+        scores = [forest(x) for forest in self.forests[target]]
         output = torch.from_numpy(np.concatenate(scores, 1)).float()
         return output[:, 0] if target in self.scalar else output
 
     def save(self, folder: Path) -> None:
-        """Write each booster in LightGBM's text format, and `trees.json`."""
-        files: dict[str, list[str]] = {}
-        # files are numbered: a target may have any name
-        for number, (target, boosters) in enumerate(self.boosters.items()):
-            files[target] = []
-            for i, booster in enumerate(boosters):
-                name = f"trees-{number}-{i}.txt"
-                (folder / name).write_text(booster.model_to_string(), encoding="utf-8")
-                files[target].append(name)
+        """Write the trees and the columns that they see into `trees.safetensors`."""
+        tensors: dict[str, Tensor] = {}
+        outputs: dict[str, list[int]] = {}
+        # names hold numbers: a target may have any name
+        for number, (target, forests) in enumerate(self.forests.items()):
+            outputs[target] = [forest.outputs for forest in forests]
+            for i, forest in enumerate(forests):
+                for name, tensor in forest.tensors().items():
+                    tensors[f"trees/{number}/{i}/{name}"] = tensor
+        for number, indices in enumerate(self.frequent):
+            if indices is not None:
+                tensors[f"frequent/{number}"] = torch.from_numpy(indices)
 
-        columns: list[list[int] | None] = []
-        for indices in self.frequent:
-            columns.append(None if indices is None else indices.tolist())
-        saved = _Saved(scalar=sorted(self.scalar), kept=columns, boosters=files)
-        (folder / "trees.json").write_text(saved.model_dump_json(), encoding="utf-8")
+        saved = _Saved(
+            scalar=sorted(self.scalar), outputs=outputs, blocks=len(self.frequent), width=self.width
+        )
+        files.write_tensors(folder / FILE, tensors, {"trees": saved.model_dump_json()})
 
     @classmethod
     def load(cls, config: Config, folder: Path, view: View | None) -> Trees:
-        """Invert `save`."""
-        saved = _Saved.model_validate_json((folder / "trees.json").read_text(encoding="utf-8"))
-        boosters: dict[str, list[lightgbm.Booster]] = {}
-        for target, names in saved.boosters.items():
-            boosters[target] = []
-            for name in names:
-                path = folder / Path(name).name  # so that no name leads out of the folder
-                text = path.read_text(encoding="utf-8")
-                boosters[target].append(lightgbm.Booster(model_str=text))
+        """Invert `save`. Raises `ArtifactError` unless the file holds trees."""
+        path = folder / FILE
+        tensors, metadata = files.read_tensors(path)
+        return files.load_part(f"'{path}'", lambda: cls._from_tensors(tensors, metadata["trees"]))
 
-        frequent: list[np.ndarray | None] = []
-        for indices in saved.kept:
-            frequent.append(None if indices is None else np.array(indices, dtype=np.int64))
-        return cls(boosters, frequent, set(saved.scalar))
+    @classmethod
+    def _from_tensors(cls, tensors: dict[str, Tensor], text: str) -> Trees:
+        """Invert `save`. Raises `KeyError` or `ValueError` for what cannot be trees."""
+        saved = _Saved.model_validate_json(text)
+        member = cls({}, [], set(saved.scalar), saved.width)
+        for number, (target, outputs) in enumerate(saved.outputs.items()):
+            forests = []
+            for i, count in enumerate(outputs):
+                arrays = {name: tensors[f"trees/{number}/{i}/{name}"] for name in KINDS}
+                forests.append(Forest.from_tensors(arrays, count, saved.width))
+            member.forests[target] = forests
+
+        for number in range(saved.blocks):
+            indices = tensors.get(f"frequent/{number}")
+            if indices is not None and (
+                indices.ndim != 1 or indices.dtype != torch.int64 or (indices < 0).any()
+            ):
+                raise ValueError(f"block {number} has wrong columns")
+            member.frequent.append(None if indices is None else indices.numpy())
+        return member
 
 
 class _Saved(BaseModel):
-    """What is saved beside the boosters: `kept` has the columns of each block, None for all."""
+    """What is saved beside the trees: the outputs of each target's boosters, and the form of the rows."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     scalar: list[str]
-    kept: list[list[int] | None]
-    boosters: dict[str, list[str]]
+    outputs: dict[str, list[int]]
+    blocks: int = Field(ge=0, le=100_000)
+    width: int = Field(ge=0)
 
 
 component = Trees
@@ -183,6 +202,14 @@ def _parameters(config: Config, width: int, seed: int) -> JSON:
         "num_threads": torch.get_num_threads(),
         "verbosity": -1,
     }
+
+
+def _width(blocks: list[FeatureBlock], frequent: list[np.ndarray | None]) -> int:
+    """Return how many numbers a row of `_matrix` has."""
+    width = 0
+    for block, columns in zip(blocks, frequent, strict=True):
+        width += block.x.shape[1] if columns is None else len(columns)
+    return width
 
 
 def _array(labels: Tensor) -> np.ndarray:

@@ -99,7 +99,10 @@ class Vector(ValueModality):
     @classmethod
     def from_state(cls, config: Config, state: JSON) -> Vector:
         """Build the fitted modality from what `state` returned."""
-        return cls(config, read_as(list[float], state["mean"]), read_as(list[float], state["std"]))
+        mean, std = read_as(list[float], state["mean"]), read_as(list[float], state["std"])
+        if len(mean) != len(std) or not all(number > 0 for number in std):
+            raise ValueError(f"{len(mean)} means do not go with {len(std)} standard deviations above 0")
+        return cls(config, mean, std)
 
 
 component = Vector

@@ -6,7 +6,6 @@ Files are JSON, YAML and safetensors only: loading runs no code from the folder.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from dataclasses import dataclass
@@ -14,23 +13,35 @@ from pathlib import Path
 
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
+from plait.console import command
 from plait.data.plan import Plan
 from plait.data.preprocessing import Preprocessing
+from plait.disk.whole import make_folder, make_inner_folder, write_text, writing
 from plait.encoders.base import FrozenEncoder
 from plait.errors import ArtifactError, PlaitError
 from plait.model.network import MultimodalModel
+from plait.nn.allocation import AtMost
+from plait.prediction import record
 from plait.pretrained.network import Network
-from plait.runs.files import write_json, write_tensors, write_text
-from plait.runs.folder import CHECKPOINTS, FORMAT, Record
-from plait.table.json import JSON
+from plait.runs import files
+from plait.runs.folder import CHECKPOINT, FORMAT, WEIGHTS, Record
 
-FILES = ("recipe.yaml", "plan.json", "state.json", "weights.safetensors")
+FILES = ("plan.json", "state.json", "metrics.json", WEIGHTS)
 
 # What JSON, pydantic, torch and safetensors raise for files that were damaged or edited.
-DAMAGE = (ValueError, ValidationError, KeyError, TypeError, RuntimeError, OSError, SafetensorError)
+DAMAGE = (
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    OSError,
+    MemoryError,
+    SafetensorError,
+)
 
 
 @dataclass
@@ -51,14 +62,14 @@ def save(artifact: Artifact, folder: Path) -> None:
 
     `recipe.yaml` is for people and for the next training; `load` reads what was decided from `plan.json`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_text(folder / "recipe.yaml", artifact.plan.recipe.to_yaml())
-    write_text(folder / "plan.json", artifact.plan.to_json())
-    write_json(folder / "state.json", {"format": FORMAT, **artifact.preprocessing.state()})
-    write_json(folder / "metrics.json", artifact.record)
+    files.write_checked(folder / "plan.json", artifact.plan.to_dict())
+    files.write_checked(folder / "state.json", {"format": FORMAT, **artifact.preprocessing.state()})
+    files.write_checked(folder / "metrics.json", artifact.record)
     for network in networks(artifact.model):
-        copy(network.files, folder / "pretrained" / network.identity)
-    write_tensors(folder / "weights.safetensors", artifact.model.state_dict())
+        copy(network.files, make_inner_folder(folder, "pretrained", network.identity))
+    files.write_tensors(folder / WEIGHTS, artifact.model.state_dict())
 
 
 def load(folder: str | Path) -> Artifact:
@@ -79,18 +90,31 @@ def load(folder: str | Path) -> Artifact:
 
 def _load(folder: Path) -> Artifact:
     """Load a trained model. Raise whatever the readers of its files raise."""
-    plan = Plan.from_dict(_read_json(folder / "plan.json"))
-    preprocessing = Preprocessing.from_state(plan, _read_json(folder / "state.json"))
-    model = MultimodalModel.build(plan, preprocessing, training=False)
-    model.load_state_dict(load_file(folder / "weights.safetensors"))
+    plan = _read_plan(folder / "plan.json")
+    preprocessing = Preprocessing.from_state(plan, files.read_checked(folder / "state.json"))
+    metrics = record.read(folder / "metrics.json")
+
+    # The file is read before the network is built, which must not take more memory than it accounts for.
+    path = folder / WEIGHTS
+    tensors, _ = files.read_tensors(path)
+    with AtMost.as_in(tensors.values()):
+        model = MultimodalModel.build(plan, preprocessing, training=False)
+    files.check_shapes(path, tensors, model.state_dict())
+    model.load_state_dict(tensors)
 
     # Frozen encoders load their weights when they first run, from the copies that `save` made.
     for network in networks(model):
         network.folder = folder / "pretrained" / network.identity
+    return Artifact(plan, preprocessing, model.eval(), metrics)
 
-    metrics = folder / "metrics.json"
-    record: Record = _read_json(metrics) if metrics.is_file() else {}
-    return Artifact(plan, preprocessing, model.eval(), record)
+
+def _read_plan(path: Path) -> Plan:
+    """Read a plan. Raises `ArtifactError` that names the entry which is wrong."""
+    fields = files.read_checked(path)
+    try:
+        return Plan.from_dict(fields)
+    except ValidationError as error:
+        raise files.wrong_entry(path, error) from error
 
 
 def _check_files(folder: Path) -> None:
@@ -104,10 +128,9 @@ def _check_files(folder: Path) -> None:
     if not absent:
         return
 
-    if (folder / CHECKPOINTS[0]).is_file():
-        raise ArtifactError(
-            f"'{folder}' holds a training that has not ended; go on with: plait fit --resume {folder}"
-        )
+    if (folder / CHECKPOINT).is_file():
+        resume = command("fit", "--resume", folder)
+        raise ArtifactError(f"'{folder}' holds a training that has not ended; go on with: {resume}")
     raise ArtifactError(f"'{folder}' is no trained model of plait: it lacks {', '.join(absent)}")
 
 
@@ -116,21 +139,12 @@ def _check_format(folder: Path) -> None:
     path = folder / "state.json"
     if not path.is_file():
         return
-    try:
-        saved_format = _read_json(path).get("format")
-    except (ValueError, OSError, AttributeError) as error:
-        raise ArtifactError(f"'{path}' is damaged: {error}") from error
-
+    saved_format = files.read_json(path).get("format")
     if saved_format != FORMAT:
         raise ArtifactError(
             f"'{folder}' has format {saved_format}; this plait reads {FORMAT}. Train the model again, or "
             f"load it with the plait that wrote it"
         )
-
-
-def _read_json(path: Path) -> JSON:
-    fields: JSON = json.loads(path.read_text(encoding="utf-8"))
-    return fields
 
 
 def identity(folder: Path) -> str:
@@ -160,11 +174,12 @@ def copy(files: Path, folder: Path) -> None:
         if path.suffix not in (".json", ".safetensors") or not path.is_file():
             continue
 
-        copied = folder / path.relative_to(files)
-        copied.parent.mkdir(parents=True, exist_ok=True)
-        if copied.exists():
+        relative = path.relative_to(files)
+        copied = make_inner_folder(folder, *relative.parts[:-1]) / relative.name
+        if copied.is_file():
             continue
         try:
             os.link(path.resolve(), copied)  # the hub's cache holds symbolic links, which must not be copied
         except OSError:
-            shutil.copyfile(path, copied)
+            with path.open("rb") as original, writing(copied) as copy_of_it:
+                shutil.copyfileobj(original, copy_of_it)

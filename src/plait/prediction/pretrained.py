@@ -10,11 +10,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import torch
 
 from plait.console import Screen
 from plait.errors import BadCell, RecipeError
 from plait.prediction.answers import beside
+from plait.pretrained import architecture, files
 from plait.pretrained.network import quiet
 from plait.table import problems as check
 from plait.table.problems import Problem
@@ -53,7 +53,7 @@ def network(loader: type[PreTrainedModel], folder: Path) -> PreTrainedModel:
 
     Only safetensors are read, and no code of the folder is run.
     """
-    loaded = loader.from_pretrained(folder, use_safetensors=True, dtype=torch.float32, **SAFELY)
+    loaded, _ = architecture.load(loader, folder, files.read_json(folder, "config.json"))
     return loaded.eval()
 
 

@@ -17,9 +17,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import safetensors.torch
 import torch
-from safetensors.torch import save_file
 
+from plait.disk.whole import make_folder, write_bytes, write_text
 from plait.errors import RecipeError, nearest
 from plait.pretrained.convnets import renamed
 
@@ -110,7 +111,10 @@ def read_json(folder: Path, name: str) -> Architecture:
     path = folder / name
     if not path.is_file():
         return {}
-    content: object = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        content: object = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RecipeError(f"'{path}' cannot be read as JSON: {error}") from error
     if isinstance(content, dict):
         return content
     return {"list": content}
@@ -199,13 +203,11 @@ def _converted(name: str, file: Path) -> Path:
         ) from None
 
     # Another process may do the same at this time: each writes a file of its own, and then puts it in place.
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / f"model.{os.getpid()}.part"
-    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, unfinished)
-    os.replace(unfinished, folder / "model.safetensors")
-    preprocessor = json.dumps(PACKAGED[name].preprocessor)
-    (folder / "preprocessor_config.json").write_text(preprocessor)
+    make_folder(folder)
+    contiguous = {key: tensor.contiguous() for key, tensor in tensors.items()}
+    write_bytes(folder / "model.safetensors", safetensors.torch.save(contiguous))
+    write_text(folder / "preprocessor_config.json", json.dumps(PACKAGED[name].preprocessor))
 
     # The config comes last: a folder that has it is complete.
-    config.write_text(json.dumps({"network": name}))
+    write_text(config, json.dumps({"network": name}))
     return folder

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ from plait.nn.batch import Values
 from plait.nn.device import to_channels_last
 from plait.nn.layers import masked_mean, steps_mask
 from plait.pretrained import files as weights
+from plait.pretrained.architecture import config_of, load
 from plait.pretrained.convnets import PLANS, ConvNet
 from plait.pretrained.files import Architecture
 from plait.table.json import JSON
@@ -31,9 +33,6 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
     from transformers.modeling_outputs import BaseModelOutput
 
-
-# Entries of a config that do not describe the network.
-NOT_FORM = ("auto_map", "transformers_version", "dtype", "torch_dtype")
 
 # Types whose width is `hidden_size`: transformers need not be imported to know it.
 COMMON = ("bert", "roberta", "xlm-roberta", "mpnet", "distilbert", "vit", "deit", "dinov2")
@@ -70,6 +69,9 @@ class Network:
     """
 
     def __init__(self, model: str, identity: str, architecture: Architecture, tower: str) -> None:
+        # It names a folder within that of a saved model, which a stranger may have written.
+        if not re.fullmatch(r"[0-9a-f]{24}", identity):
+            raise RecipeError(f"'{model}': identity '{identity[:80]}' is no hash of a network's files")
         self.model = model
         self.identity = identity
         self.architecture = architecture
@@ -114,9 +116,9 @@ class Network:
         """Return a new network of the same architecture with random weights."""
         if "network" in self.architecture:
             return ConvNet(PLANS[self.architecture["network"]])
-        from transformers import AutoConfig, AutoModel
+        from transformers import AutoModel
 
-        settings = AutoConfig.for_model(**_form(self.architecture))
+        settings = config_of(self.architecture)
         model = AutoModel.from_config(settings, dtype=torch.float32, trust_remote_code=False)
         return self._of_tower(model)
 
@@ -135,11 +137,8 @@ class Network:
         """Return a new copy of a network of transformers. Raises `RecipeError` if its files lack tensors."""
         from transformers import AutoModel
 
-        safely = {"use_safetensors": True, "trust_remote_code": False, "local_files_only": True}
         with quiet():
-            model, report = AutoModel.from_pretrained(
-                self.files, dtype=torch.float32, output_loading_info=True, **safely
-            )
+            model, report = load(AutoModel, self.files, self.architecture)
 
         # A pooler and a mask's vector may be missing: nothing here needs them.
         missing = report["missing_keys"]
@@ -304,11 +303,6 @@ class Network:
         return Values(x_BTD, values.length_B, encoded=True)
 
 
-def _form(architecture: Architecture) -> Architecture:
-    """Return the entries of a config that describe the network."""
-    return {name: setting for name, setting in architecture.items() if name not in NOT_FORM}
-
-
 def _lengths_or_all(x_BLD: Tensor, length_B: Tensor | None) -> Tensor:
     """Return the lengths of the rows. Without lengths, all tokens are valid."""
     if length_B is not None:
@@ -387,14 +381,7 @@ def width(architecture: Architecture, tower: str) -> int:
     size = architecture.get("hidden_size")
     if isinstance(size, int) and kind in COMMON:
         return size
-    from transformers import CONFIG_MAPPING, AutoConfig  # takes seconds
-
-    if kind not in CONFIG_MAPPING:
-        raise RecipeError(
-            f"transformers knows no model of type '{kind}'; one that brings its own code cannot be used: "
-            f"plait never runs that"
-        )
-    settings = AutoConfig.for_model(**_form(architecture))
+    settings = config_of(architecture)  # takes seconds
     tower_settings = getattr(settings, tower, None) or settings
     size = _stated_width(tower_settings)
     if not size:

@@ -47,6 +47,7 @@ def _extent(node: yaml.Node, extents: dict[int, tuple[int, int] | None]) -> tupl
 
     extents[id(node)] = None
     values, levels = 1, 1
+    _check_names(node)
     for child in _children(node):
         child_values, child_levels = _extent(child, extents)
         values += child_values
@@ -57,6 +58,20 @@ def _extent(node: yaml.Node, extents: dict[int, tuple[int, int] | None]) -> tupl
         raise ValueError(_TOO_DEEP)
     extents[id(node)] = values, levels
     return values, levels
+
+
+def _check_names(node: yaml.Node) -> None:
+    """Raise `ValueError` if a name is given twice: YAML would keep the last value, and tell nobody."""
+    if not isinstance(node, yaml.MappingNode):
+        return
+    lines: dict[str, int] = {}
+    for name, _ in node.value:
+        if not isinstance(name, yaml.ScalarNode):
+            continue
+        line = name.start_mark.line + 1
+        if name.value in lines:
+            raise ValueError(f"'{name.value}' is given twice, in line {lines[name.value]} and in line {line}")
+        lines[name.value] = line
 
 
 def _children(node: yaml.Node) -> list[yaml.Node]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +18,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+from pydantic import TypeAdapter, ValidationError
+from xxhash import xxh3_128
 
+from plait.console import command
 from plait.errors import RecipeError, TableError, nearest
+from plait.retrieval.seal import Seal
 
 if TYPE_CHECKING:
     from lancedb import DBConnection
     from lancedb.table import Table
 
 NAME = "rows"  # of the table in the database
+CONTENT = "row_content"  # the column with the hash of a row's cells, of tables without an id column
 ROW = "row"  # the column that numbers the rows in the order in which they were added
 VECTOR = "vector_"  # the names of the vectors' columns start with it
 APPROXIMATE = 50_000  # rows from which on a search is approximate
@@ -52,11 +58,15 @@ class About:
     id: str | None = None  # the id column of the tables
 
 
+_ABOUT = TypeAdapter(About)
+
+
 class Index:
     """Rows that can be searched by their vectors. `about` describes them."""
 
-    def __init__(self, table: Table, description: About) -> None:
+    def __init__(self, table: Table, description: About, seal: Seal) -> None:
         self._table = table
+        self._seal = seal
         self.about = description
 
     @classmethod
@@ -65,12 +75,16 @@ class Index:
 
         `plain` are the columns beside vectors. Raises `TableError` if there is an index already.
         """
+        seal = Seal(address)
+        seal.check_place()
         database, has_index = _connect(address)
         if has_index:
             raise TableError(f"'{address}' holds an index already; add to it, or choose another place")
 
         vector_type = pa.list_(pa.float32(), description.width)
         fields = [pa.field(ROW, pa.int64()), *plain]
+        if description.id is None:
+            fields.append(pa.field(CONTENT, pa.string()))
         for number in range(len(description.columns)):
             fields.append(pa.field(_vector(number), vector_type))
         metadata = {
@@ -81,30 +95,35 @@ class Index:
         }
         schema = pa.schema(fields, metadata={"plait": json.dumps(metadata)})
         table = database.create_table(NAME, schema=schema)
-        return cls(table, description)
+        seal.close(table)
+        return cls(table, description, seal)
 
     @classmethod
     def open(cls, address: str | Path, model: str) -> Index:
         """Open the index in a folder or under an address.
 
-        Raises `TableError` if there is none, or if another model made it.
+        Raises `TableError` if there is none, or if another model made it, and `ArtifactError` if it is
+        damaged.
         """
         if "://" not in str(address) and not Path(address).is_dir():
-            raise TableError(f"no index '{address}'; make one with: plait index RUN TABLE --index {address}")
+            raise TableError(
+                f"no index '{address}'; make one with: {command('index', 'RUN', 'TABLE', '--index', address)}"
+            )
         database, has_index = _connect(address)
         if not has_index:
             raise TableError(f"'{address}' holds no index of plait")
 
+        # The files are verified first: LanceDB itself believes what it reads.
+        seal = Seal(address)
+        seal.verify()
         table = database.open_table(NAME)
-        schema_metadata = table.schema.metadata or {}
-        metadata = json.loads(schema_metadata.get(b"plait", b"{}"))
-        if metadata.get("model") != model:
+        seal.open(table)
+        description = _description(table, address)
+        if description.model != model:
             raise TableError(
                 f"the index '{address}' was made by another model; vectors of two models cannot be compared"
             )
-        columns = tuple(metadata["columns"])
-        description = About(metadata["model"], columns, metadata["width"], metadata["id"])
-        return cls(table, description)
+        return cls(table, description, seal)
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -113,27 +132,32 @@ class Index:
     @property
     def plain(self) -> list[str]:
         """The names of the columns beside vectors."""
-        return [name for name in self._table.schema.names if not name.startswith(VECTOR)]
+        return [name for name in self._table.schema.names if name != CONTENT and not name.startswith(VECTOR)]
 
     def add(self, rows: pa.Table, vectors: np.ndarray) -> int:
         """Add rows with their vectors, and return the number of rows that the index has then.
 
         `vectors` (rows, columns, width) has zeros where a row lacks a column. If the tables have an id
-        column, a row replaces the row with the same id.
+        column, a row replaces the row with the same id. Otherwise it replaces the row with the same content,
+        if `rows` has the column `CONTENT` (see `content_ids`). If this is interrupted, no row is added.
         """
+        with self._seal.changing(self._table):
+            self._add(rows, vectors)
+        return len(self)
+
+    def _add(self, rows: pa.Table, vectors: np.ndarray) -> None:
         # Merging is slower than appending, and an empty index has no row to replace.
         first = self._next_row()
-        has_ids = self.about.id in rows.column_names
-        may_replace = has_ids and len(self) > 0
+        key = self.about.id or CONTENT
+        may_replace = key in rows.column_names and key in self._table.schema.names and len(self) > 0
         for start in range(0, len(vectors), WRITTEN):
             end = start + WRITTEN
             batch = self._batch(rows.slice(start, WRITTEN), vectors[start:end], first + start)
             if may_replace:
-                merge = self._table.merge_insert(self.about.id)
+                merge = self._table.merge_insert(key)
                 merge.when_matched_update_all().when_not_matched_insert_all().execute(batch)
             else:
                 self._table.add(batch)
-        return len(self)
 
     def _next_row(self) -> int:
         """Return the number of the next row that is added."""
@@ -166,9 +190,10 @@ class Index:
 
     def delete(self, where: str) -> int:
         """Delete the rows for which a condition (SQL, on plain columns) is true. Return their number."""
-        before = len(self)
-        with _conditions(self, where):
-            self._table.delete(where)
+        with self._seal.changing(self._table):
+            before = len(self)
+            with _conditions(self, where):
+                self._table.delete(where)
         return before - len(self)
 
     def settle(self) -> bool:
@@ -178,6 +203,11 @@ class Index:
         """
         if len(self) < APPROXIMATE:
             return False
+        with self._seal.changing(self._table):
+            self._build()
+        return True
+
+    def _build(self) -> None:
         from lancedb.index import IvfRq
 
         indexed: set[str] = set()
@@ -187,7 +217,6 @@ class Index:
             if _vector(number) not in indexed:
                 self._table.create_index(_vector(number), config=IvfRq(distance_type="cosine"))
         self._table.optimize()
-        return True
 
     def recall(self, column: str, queries: int = 20, k: int = 10) -> float:
         """Return the share of the `k` nearest rows that an approximate search returns.
@@ -301,10 +330,40 @@ def plain_columns(table: pa.Table) -> pa.Table:
         if pa.types.is_null(kind):
             column = column.cast(pa.string())
         safe = name.replace(".", "_")
-        if safe in (ROW, "score", "_distance") or safe.startswith(VECTOR):
+        if safe in (ROW, CONTENT, "score", "_distance") or safe.startswith(VECTOR):
             safe = f"{safe}_"
         columns[safe] = column
     return pa.table(columns)
+
+
+def content_ids(table: pa.Table) -> pa.Array:
+    """Return an id for each row of a table without an id column: a hash of its cells.
+
+    Rows that are alike get a number behind it, so that they stay apart.
+    """
+    hashes = [xxh3_128() for _ in range(len(table))]
+    for name in table.column_names:
+        for row_hash, cell in zip(hashes, table.column(name), strict=True):
+            row_hash.update(f"{name}={cell.as_py()!r};".encode("utf-8", "backslashreplace"))
+
+    counts: Counter[str] = Counter()
+    ids = []
+    for row_hash in hashes:
+        digest = row_hash.hexdigest()
+        ids.append(f"{digest}-{counts[digest]}" if counts[digest] else digest)
+        counts[digest] += 1
+    return pa.array(ids, pa.string())
+
+
+def _description(table: Table, address: str | Path) -> About:
+    """Return what an index says of itself. Raises `TableError` if it is no index of plait."""
+    schema_metadata = table.schema.metadata or {}
+    try:
+        return _ABOUT.validate_json(schema_metadata[b"plait"])
+    except (KeyError, ValidationError) as error:
+        raise TableError(
+            f"'{address}' holds no index of this plait; make it again in another place"
+        ) from error
 
 
 def exists(address: str | Path) -> bool:

@@ -16,8 +16,8 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)  # of a disk without 
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder that exists.
+def locked(folder: Path, other: str = "another training is running") -> Iterator[None]:
+    """Hold the lock of a folder that exists. `other` says what goes on if somebody else holds it.
 
     The operating system drops the lock when the process ends, even after kill -9. The empty file stays.
     A thread that holds the lock may take it once more: `tune` keeps its folder while it calls `fit`.
@@ -30,7 +30,7 @@ def locked(folder: Path) -> Iterator[None]:
         lock.acquire(blocking=False)
     except Timeout:
         raise RecipeError(
-            f"another training is running in '{folder}'; wait until it ends, stop it, or choose another out="
+            f"{other} in '{folder}'; wait until it ends, stop it, or choose another out="
         ) from None
     except OSError as error:
         if error.errno not in NO_LOCKS:

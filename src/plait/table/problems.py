@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import itertools
 from collections import Counter
 from collections.abc import Callable
@@ -12,8 +13,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from plait.console import escaped
+from plait.disk.whole import write_text
 from plait.errors import BadCellsError, count
-from plait.table.whole_file import whole_file
 from plait.table.write import harmless
 
 # A larger share of bad cells in a column is a mistake of ours or the user's, most likely a wrong folder.
@@ -94,15 +95,16 @@ def write(problems: list[Problem], path: Path) -> None:
     """Write `problems.csv`: row (from 0), column, file, reason, and the table if there are several."""
     header = ["row", "column", "file", "reason"]
     has_tables = any(problem.table for problem in problems)
-    with whole_file(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([*header, "table"] if has_tables else header)
-        for problem in problems:
-            texts = [problem.column, problem.file, problem.reason]
-            if has_tables:
-                texts.append(problem.table)
-            shown = map(harmless, map(escaped, texts))
-            writer.writerow([problem.row, *shown])
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow([*header, "table"] if has_tables else header)
+    for problem in problems:
+        texts = [problem.column, problem.file, problem.reason]
+        if has_tables:
+            texts.append(problem.table)
+        shown = map(harmless, map(escaped, texts))
+        writer.writerow([problem.row, *shown])
+    write_text(path, text.getvalue())
 
 
 def health(notes: dict[str, dict[str, list[int]]], digests: dict[str, list[set[bytes]]]) -> list[str]:

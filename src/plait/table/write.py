@@ -17,9 +17,9 @@ import pyarrow.feather
 import pyarrow.parquet
 
 from plait.console import Screen
+from plait.disk.whole import check_file, make_folder, write_bytes, writing
 from plait.errors import TableError
 from plait.table.values import is_list, is_text
-from plait.table.whole_file import check_writable, whole_file
 
 GAP = 2  # blanks between columns on screen
 ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet", ".feather", ".arrow")
@@ -30,41 +30,42 @@ NUMBER = r"^[+\-]?[\d.,]*\d[\d.,]*([eE][+\-]?\d+)?%?$"
 
 
 def check_output(path: Path) -> None:
-    """Make the folder of an output. Call it before the work, so that none is lost.
+    """Look before the work whether a table can be written to this file.
 
-    Raises `TableError` if plait does not write files of this ending, or cannot write there.
+    Raises `TableError` if plait does not write files of its ending, and `OutputError` if nothing can be
+    written there.
     """
     if path.suffix.lower() not in ENDINGS:
         raise TableError(
             f"cannot tell the format of '{path.name}' by its ending; plait writes {', '.join(ENDINGS)}"
         )
-    check_writable(path)
+    check_file(path)
 
 
 def write(table: pa.Table, path: Path) -> None:
     """Write the table, and make its folder. The file appears as a whole or not at all.
 
     In CSV and TSV, lists are joined by "|", and texts that spreadsheets would run begin with an apostrophe.
-    Raises `TableError` for an unknown ending, and when the disk does not take the file.
+    Raises `TableError` for an unknown ending, `OutputError` when the disk does not take the file.
     """
     check_output(path)
-    with whole_file(path) as draft:
-        _write(table, draft)
+    make_folder(path.parent)
+    with writing(path) as file:
+        _write(table, file, path.suffix.lower())
 
 
-def _write(table: pa.Table, path: Path) -> None:
-    suffix = path.suffix.lower()
+def _write(table: pa.Table, file: IO[bytes], suffix: str) -> None:
     if suffix in (".csv", ".tsv"):
         options = pa.csv.WriteOptions(delimiter="," if suffix == ".csv" else "\t")
-        pa.csv.write_csv(_flat(table), path, options)
+        pa.csv.write_csv(_flat(table), file, options)
     elif suffix == ".jsonl":
-        with path.open("w", encoding="utf-8") as file:
-            for row in table.to_pylist():
-                file.write(json.dumps(row, ensure_ascii=False, default=_as_json) + "\n")
+        for row in table.to_pylist():
+            line = json.dumps(row, ensure_ascii=False, default=_as_json) + "\n"
+            file.write(line.encode("utf-8", "backslashreplace"))
     elif suffix == ".parquet":
-        pa.parquet.write_table(table, path)
+        pa.parquet.write_table(table, file)
     else:
-        pa.feather.write_feather(table, path)
+        pa.feather.write_feather(table, file)
 
 
 def _as_json(cell: object) -> str:
@@ -183,7 +184,7 @@ def with_files(answers: pa.Table, out: Path) -> pa.Table:
 def _write_recordings(contents: list[bytes | None], column: str, out: Path) -> list[str | None]:
     """Write one file for each row that has a recording, and return the paths; None for other rows."""
     folder = out.parent / f"{out.stem}-files"
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     stem = re.sub(r"[^\w-]", "_", column)
     paths: list[str | None] = []
     for row, content in enumerate(contents):
@@ -191,7 +192,6 @@ def _write_recordings(contents: list[bytes | None], column: str, out: Path) -> l
             paths.append(None)
             continue
         file = folder / f"{stem}-{row:05d}.wav"
-        with whole_file(file) as draft:
-            draft.write_bytes(content)
+        write_bytes(file, content, flush=False)
         paths.append(str(file.relative_to(out.parent)))
     return paths

@@ -225,6 +225,8 @@ class Classification(Prediction):
         """Restore the task from its classes and counts; the head is still to be built."""
         classes = read_as(list[Label], state["classes"])
         counts = read_as(list[int], state["counts"])
+        if not classes or len(classes) != len(counts) or len(set(classes)) != len(classes) or min(counts) < 0:
+            raise ValueError(f"{len(classes)} classes do not go with {len(counts)} counts")
         return cls(classes, counts, config.class_weights, config.label_smoothing)
 
 

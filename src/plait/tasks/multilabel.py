@@ -175,6 +175,10 @@ class Multilabel(Prediction):
         """Restore the task from its labels and shares; the head is still to be built."""
         labels = read_as(list[str], state["labels"])
         shares = read_as(list[float], state["shares"])
+        if not labels or len(labels) != len(shares) or len(set(labels)) != len(labels):
+            raise ValueError(f"{len(labels)} labels do not go with {len(shares)} shares")
+        if not all(0 <= share <= 1 for share in shares):
+            raise ValueError("a share is not between 0 and 1")
         return cls(config, labels, shares)
 
 

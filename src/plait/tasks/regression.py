@@ -166,6 +166,8 @@ class Regression(Prediction):
         """Restore the task from its mean and standard deviation; the head is still to be built."""
         mean = read_as(float, state["mean"])
         std = read_as(float, state["std"])
+        if std <= 0:
+            raise ValueError(f"the standard deviation is {std}, expected a number above 0")
         return cls(config, mean, std)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from plait.model.network import MultimodalModel
 from plait.nn.batch import Batch
 from plait.nn.device import Settings, to_channels_last
 from plait.runs import interrupts
+from plait.runs.files import load_part
 from plait.training import blending
 from plait.training.checkpoint import Checkpoint, Progress
 from plait.training.finite import check_model
@@ -62,6 +64,7 @@ class Training:
     watch: Watch | None = None
     callbacks: Sequence[Callback] = ()
     stop: bool = False
+    signal: int = 2  # that asked it to stop; that of Ctrl-C where a callback did
     step: Step = field(init=False)
     validation: Validation = field(init=False)
     baselines: dict[str, Tensor] = field(init=False)
@@ -117,7 +120,7 @@ def train(run: Training, resume: bool = False) -> Progress:
     not finite.
     """
     options = run.plan.training
-    checkpoint = Checkpoint(run.folder, options.checkpoint_minutes)
+    checkpoint = Checkpoint(run.folder, options.checkpoint_minutes, run.plan)
     progress = _restore(run, checkpoint) if resume else Progress()
 
     trackers = Trackers(run.folder, options.trackers)
@@ -128,9 +131,11 @@ def train(run: Training, resume: bool = False) -> Progress:
             _score(run, progress, checkpoint)
             trackers.write(progress.history)
             bar.draw(_note(progress))
+            if run.stop:
+                _stop(run, progress, checkpoint)
 
-    # Members of an ensemble come next. They take long, and may be stopped too.
-    if run.plan.ensemble.members:
+    # What comes next takes long, and may be stopped too: members of an ensemble, a model of each target.
+    if run.plan.ensemble.members or (run.plan.recipe.singles and len(run.plan.tasks) > 1):
         _save(run, checkpoint, progress)
 
     if run.keeps_best:
@@ -163,14 +168,13 @@ def _epoch(run: Training, progress: Progress, checkpoint: Checkpoint, bar: Bar) 
         losses.append(_step(run, batch, unlabelled))
         bar.advance()
 
-        if run.stop or checkpoint.is_due():
+        # After the last step the epoch is scored first.
+        is_last = number + 1 == len(batches)
+        if not is_last and (run.stop or checkpoint.is_due()):
             progress.mark(number + 1, sum_in_order(losses), generator)
+            if run.stop:
+                _stop(run, progress, checkpoint)
             _save(run, checkpoint, progress)
-        if run.stop:
-            raise Interrupted(
-                f"stopped in epoch {progress.epoch + 1}, all is saved; "
-                f"go on with: plait fit --resume {run.folder}"
-            )
 
     progress.end_epoch(sum_in_order(losses))
     check_finite(progress.loss_sum, progress.epoch + 1, options.learning_rate)
@@ -233,7 +237,7 @@ def _score(run: Training, progress: Progress, checkpoint: Checkpoint) -> None:
 
     is_best = progress.record(scores, rank)
     if is_best and run.keeps_best:
-        checkpoint.save_best(run.model)
+        checkpoint.keep_best(run.model)
     if checkpoint.is_due(between_epochs=True):
         _save(run, checkpoint, progress)
 
@@ -260,12 +264,48 @@ def _measure(run: Training, progress: Progress) -> None:
     run.step.weights = blending.blended_weights(run.model, progress.measured)
 
 
+def _stop(run: Training, progress: Progress, checkpoint: Checkpoint) -> NoReturn:
+    """Save all, and raise `Interrupted`. Who holds the run's folder says how to go on."""
+    _save(run, checkpoint, progress)
+    raise Interrupted(
+        f"stopped after {progress.epoch} epochs and {progress.step} steps; all is saved", run.signal
+    )
+
+
 def _save(run: Training, checkpoint: Checkpoint, progress: Progress) -> None:
+    progress.micro_batch = run.step.micro_batch
     checkpoint.save(run.model, run.step.balancing, run.step.optimizer, progress)
 
 
 def _restore(run: Training, checkpoint: Checkpoint) -> Progress:
-    return checkpoint.restore(run.model, run.step.balancing, run.step.optimizer)
+    progress = checkpoint.restore(run.model, run.step.balancing, run.step.optimizer)
+    load_part(f"'{checkpoint.file}': progress", lambda: _check_progress(run, progress))
+
+    # Memory ran out with more rows at once.
+    if progress.micro_batch:
+        run.step.micro_batch = min(run.step.micro_batch, progress.micro_batch)
+    return progress
+
+
+def _check_progress(run: Training, progress: Progress) -> None:
+    """Raise `ValueError` or `KeyError` unless a training can go on from here."""
+    options = run.plan.training
+    progress.check(options.epochs, run.steps)
+    if progress.history:
+        _check_scores(run, progress.history[0])
+        run.validation.rank(progress.history, options.best_by)
+    if run.blends:
+        blending.blended_weights(run.model, progress.measured)
+
+
+def _check_scores(run: Training, scores: dict[str, float]) -> None:
+    """Raise `KeyError` if an epoch lacks scores that every epoch has."""
+    names = ["learning_rate", "loss"]
+    if len(run.valid_data):
+        names.append("valid_loss")
+    for name in names:
+        if name not in scores:
+            raise KeyError(name)
 
 
 def sum_in_order(losses: list[Tensor]) -> float:

@@ -16,6 +16,7 @@ from plait.model.network import MultimodalModel
 from plait.nn.batch import Batch
 from plait.nn.device import Settings
 from plait.tasks.base import MAIN
+from plait.training import memory
 from plait.training.objective import (
     Mixing,
     Weights,
@@ -50,7 +51,7 @@ class Step:
         shares: Mapping[str, Share],
         screen: Screen,
     ) -> None:
-        self.model, self.screen = model, screen
+        self.model, self.plan, self.screen = model, plan, screen
         self.options, self.settings = plan.training, settings
         self.shares = shares
         self.factors = {target: share.factor for target, share in shares.items()}
@@ -103,8 +104,12 @@ class Step:
             try:
                 return attempt()
             except RuntimeError as error:
-                if not _is_out_of_memory(error) or self.micro_batch <= 1:
+                if not memory.is_out_of_memory(error):
                     raise
+                if self.micro_batch <= 1:
+                    raise TrainingError(
+                        f"out of memory, even with one row at a time: {memory.advice(self.plan)}"
+                    ) from error
 
             # Outside of `except`: there the error still holds the tensors of the failed attempt.
             if discard is not None:
@@ -288,11 +293,3 @@ def check_finite(loss: float, epoch: int, rate: float) -> None:
             f"the training loss is no longer finite in epoch {epoch}; "
             f"try a smaller learning rate: --set training.learning_rate={rate / 10:g}"
         )
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """Return whether memory ran out. A GPU has an error of its own for that; a CPU only says it."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return True
-    text = str(error).lower()
-    return "not enough memory" in text or "can't allocate memory" in text

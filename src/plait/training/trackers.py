@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from plait.disk.whole import make_inner_folder, write_text
 from plait.errors import RecipeError
-from plait.runs.files import write_text
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -20,12 +20,12 @@ class Trackers:
 
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
         self.file = folder / "log.csv" if "csv" in names else None
-        self.board = _tensorboard(folder / "tensorboard") if "tensorboard" in names else None
+        self.board = _tensorboard(folder) if "tensorboard" in names else None
 
     def write(self, history: list[dict[str, float]]) -> None:
         """Write the scores of all epochs so far."""
         if self.file:
-            write_text(self.file, _as_csv(history))
+            write_text(self.file, _as_csv(history), flush=False)
         if self.board:
             for name, value in history[-1].items():
                 self.board.add_scalar(name, value, len(history))
@@ -51,4 +51,4 @@ def _tensorboard(folder: Path) -> SummaryWriter:
         raise RecipeError(
             "the tracker 'tensorboard' needs a package: pip install 'plait[tensorboard]'"
         ) from error
-    return SummaryWriter(str(folder))
+    return SummaryWriter(str(make_inner_folder(folder, "tensorboard")))

@@ -16,9 +16,11 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from plait.errors import RecipeError
+from plait.pretrained import architecture as architectures
 from plait.pretrained import files as weights
+from plait.pretrained.architecture import config_of
 from plait.pretrained.files import Architecture
-from plait.pretrained.network import NOT_FORM, quiet
+from plait.pretrained.network import quiet
 from plait.tasks.writing.spelling import NOTHING
 
 if TYPE_CHECKING:
@@ -53,8 +55,8 @@ class PretrainedDecoder(nn.Module):
                 "a pretrained decoder needs transformers: pip install 'plait[pretrained]'"
             ) from None
 
-        fields = {name: option for name, option in architecture.items() if name not in NOT_FORM}
-        settings = transformers.AutoConfig.for_model(**fields)
+        settings = config_of(architecture)
+        self.architecture = architecture
         self.loader = getattr(transformers, self.kind)
         if not settings.is_encoder_decoder:
             raise RecipeError(f"a {architecture.get('model_type')} does not {self.expected}")
@@ -76,10 +78,8 @@ class PretrainedDecoder(nn.Module):
 
     def load(self, folder: Path) -> None:
         """Load the weights of the model in a folder."""
-        # Loading a model never executes code, nor does it ask the hub.
-        safely = {"use_safetensors": True, "trust_remote_code": False, "local_files_only": True}
         with quiet():
-            pretrained = self.loader.from_pretrained(folder, dtype=torch.float32, **safely)
+            pretrained, _ = architectures.load(self.loader, folder, self.architecture)
             pretrained = _without_encoder(pretrained)
         self.network.load_state_dict(pretrained.state_dict())
 

@@ -1,0 +1,70 @@
+"""Build networks that a stranger describes, within the memory that their files account for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+SPARE = 64 << 20  # bytes that a network may take beyond its weights: tables of positions, or of windows
+TIMES = 4  # its weights may be made several times over before they are read
+
+# What makes a tensor from its size alone.
+MAKERS = (torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.full, torch.eye, torch.arange)
+
+
+class AtMost(TorchFunctionMode):
+    """Refuse to make tensors that have more than `size` bytes together. The makers are those of `MAKERS`.
+
+    Raises `ValueError` before memory is taken.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+        self.left = size
+
+    @classmethod
+    def as_in(cls, tensors: Iterable[Tensor]) -> AtMost:
+        """Allow as much as a network takes that has these weights."""
+        return cls.of_size(sum(tensor.nbytes for tensor in tensors))
+
+    @classmethod
+    def of_size(cls, size: int) -> AtMost:
+        """Allow as much as a network takes whose weights have so many bytes."""
+        return cls(TIMES * size + SPARE)
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: Iterable[type],
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        """Count what a call would take, then make it."""
+        options = dict(kwargs or {})
+        if func in MAKERS:
+            self.left -= 4 * _numbers(func, args, options)
+            if self.left < 0:
+                raise ValueError(
+                    f"its network would take more than the {self.size:,} bytes that its files allow"
+                )
+        return func(*args, **options)
+
+
+def _numbers(maker: Callable[..., object], args: tuple[object, ...], options: Mapping[str, object]) -> int:
+    """Return how many numbers a maker is asked for."""
+    size = options.get("size", args)
+    if isinstance(size, (tuple, list)) and size and isinstance(size[0], (tuple, list)):
+        size = size[0]
+    if not isinstance(size, (tuple, list)):
+        size = (size,)
+    sides = [abs(int(side)) for side in size if isinstance(side, (int, float))]
+    if maker is torch.arange:
+        return max(sides, default=0)
+    if maker is torch.eye and len(sides) == 1:
+        return sides[0] ** 2
+    return math.prod(sides)
