@@ -14,7 +14,7 @@ from plait.errors import RecipeError
 from plait.modalities.base import modalities
 from plait.recipe.recipe import Recipe
 from plait.recipe.sections import ColumnRecipe
-from plait.table.conventions.base import Convention, Recognised, Style
+from plait.table.conventions.base import Convention, Recognised, Style, is_text
 from plait.table.conventions.date import Date
 from plait.table.conventions.infer import AnyConvention, infer_convention
 from plait.table.table import Table
@@ -40,9 +40,9 @@ class Conventions:
     def with_others(self, others: Conventions) -> Conventions:
         """Return these and other columns' conventions."""
         return Conventions(
-            {**self.by_column, **others.by_column},
-            {**self.reasons, **others.reasons},
-            {**self.warnings, **others.warnings},
+            self.by_column | others.by_column,
+            self.reasons | others.reasons,
+            self.warnings | others.warnings,
         )
 
 
@@ -66,19 +66,28 @@ def infer_conventions(
     recognised = {}
     for name, accepted in columns.items():
         recognised[name] = _recognise(cells[name], accepted, recipe.columns.get(name), style)
-    common = _in_common(recognised.values(), style)
+    # One clear column tells the style of all: a program writes every number of a table by one locale.
+    common_style = _in_common(recognised.values(), style)
     for name, column in recognised.items():
         if column.other:
-            recognised[name] = _recognise(cells[name], columns[name], recipe.columns.get(name), common)
+            recipe_column = recipe.columns.get(name)
+            recognised[name] = _recognise(cells[name], columns[name], recipe_column, common_style)
 
+    conventions: dict[str, AnyConvention] = {}
+    reasons = {}
     warnings = {}
     for name, column in recognised.items():
+        conventions[name] = cast(AnyConvention, column.convention)
+        reasons[name] = column.reason
         if column.other:
-            option = column.other.replace("set ", f"--set columns.{name}.", 1).replace(": '", "='", 1)
-            warnings[name] = f"column '{name}': {option}"
-    conventions = {name: cast(AnyConvention, column.convention) for name, column in recognised.items()}
-    reasons = {name: column.reason for name, column in recognised.items()}
+            warnings[name] = f"column '{name}': {_as_option(column.other, name)}"
     return Conventions(conventions, reasons, warnings)
+
+
+def _as_option(hint: str, column: str) -> str:
+    """Return how to have the second reading of a column, with the option of the command line for it."""
+    hint = hint.replace("set ", f"--set columns.{column}.", 1)
+    return hint.replace(": '", "='", 1)
 
 
 def of_input(recipe: ColumnRecipe | None) -> Accepted:
@@ -101,12 +110,13 @@ def style_of(locale: str) -> Style:
     if not locale:
         return Style()
     try:
-        known = Locale.parse(locale, sep="-" if "-" in locale else "_")
+        parsed = Locale.parse(locale, sep="-" if "-" in locale else "_")
     except (UnknownLocaleError, ValueError) as error:
         raise RecipeError(f"recipe: no locale '{locale}'; expected one such as de, en_GB or pt_BR") from error
-    pattern = known.date_formats["short"].pattern.lower()
-    day_first = pattern.index("d") < pattern.index("m")
-    return Style("," if known.number_symbols["latn"]["decimal"] == "," else ".", day_first)
+    date_pattern = parsed.date_formats["short"].pattern.lower()
+    day_first = date_pattern.index("d") < date_pattern.index("m")
+    has_comma = parsed.number_symbols["latn"]["decimal"] == ","
+    return Style("," if has_comma else ".", day_first)
 
 
 def _recognise(
@@ -120,10 +130,10 @@ def _recognise(
     recognised = infer_convention(cells, style)
     if not accepted or isinstance(recognised.convention, accepted):
         return recognised
-    # Asked for something else than most cells are: what does not fit is listed as a problem.
-    wanted = accepted[0]
-    texts = pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type)
-    return (texts and wanted.recognise(cells, style, 0.0)) or Recognised(wanted())
+    # The recipe asks for something else than most cells are: what does not fit is listed as a problem.
+    convention = accepted[0]
+    fitting = convention.recognise(cells, style, 0.0) if is_text(cells.type) else None
+    return fitting or Recognised(convention())
 
 
 def _in_common(recognised: Iterable[Recognised], style: Style) -> Style:
@@ -134,8 +144,10 @@ def _in_common(recognised: Iterable[Recognised], style: Style) -> Style:
         orders.add(column.evidence.day_first)
     decimals.discard(None)
     orders.discard(None)
-    decimal = style.decimal or (decimals.pop() if len(decimals) == 1 else None)
-    day_first = style.day_first
+
+    decimal, day_first = style.decimal, style.day_first
+    if decimal is None and len(decimals) == 1:
+        decimal = decimals.pop()
     if day_first is None and len(orders) == 1:
         day_first = orders.pop()
     return Style(decimal, day_first)

@@ -12,6 +12,7 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
@@ -70,11 +71,11 @@ def load_together(
 
     with without_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
-            # the loop raises what a thread has raised
+            # The loop raises what a thread has raised.
             for _ in pool.map(read, range(len(cells))):
                 pass
         except KeyboardInterrupt:
-            # otherwise the pool would read all other cells before it stops
+            # Otherwise the pool would read all other cells before it stops.
             pool.shutdown(cancel_futures=True)
             raise
     pairs = zip(modalities, collected, strict=True)
@@ -83,7 +84,8 @@ def load_together(
 
 def _list_lengths(cells: pa.ChunkedArray) -> np.ndarray:
     """Return how many items each cell has, 0 for a null."""
-    return np.array([len(cell) if cell.is_valid else 0 for cell in cells], dtype=np.int64)
+    lengths = pc.fill_null(pc.list_value_length(cells), 0)
+    return lengths.to_numpy().astype(np.int64)
 
 
 def _read_cell(
@@ -95,13 +97,15 @@ def _read_cell(
     store: Store,
 ) -> None:
     """Read one cell for every modality; what is wrong with it becomes problems."""
-    suffixes = tuple(suffix for modality in modalities for suffix in modality.suffixes)
+    suffixes: list[str] = []
+    for modality in modalities:
+        suffixes += modality.suffixes
     try:
         with guarded("cannot be read"):
-            media = Media(cell, root, store, suffixes)
+            media = Media(cell, root, store, tuple(suffixes))
             digest = media.digest
     except BadCell as bad:
-        # the file itself is bad: one problem is enough, however many views it has
+        # The file itself is bad: one problem is enough, however many views it has.
         collected[0].bad(item, bad)
         return
 
@@ -115,7 +119,7 @@ def _read_cell(
             collection.good(item, prepared, digest)
             continue
 
-        # a video without audio is a problem only where the user asked for audio
+        # A video without audio is a problem only where the user asked for audio.
         reasons = prepared.notes
         if not reasons and not collection.source.part:
             reasons = (modality.nothing,)
@@ -133,14 +137,15 @@ def _prepared(modality: Preparation, media: Media, digest: bytes, store: Store) 
     if stored is not None:
         return stored
     try:
-        # this is the one place where cells are read: whatever is raised below makes one bad cell, no more
+        # This is the one place where cells are read: whatever is raised below makes one bad cell, no more.
         with guarded("broken or cut short"):
             prepared = modality.prepare(media) or Cell(None)
             _check_finite(prepared)
     except Unread as bad:
         raise BadCell(bad.reason, media.file) from None
     except BadCell as bad:
-        if bad.file:  # only errors of the operating system name a file: the content may be good
+        # Only errors of the operating system name a file: the content may be good.
+        if bad.file:
             raise
         prepared = Cell(None, (bad.reason,))
     return store.put(modality.identity, digest, prepared)
@@ -185,7 +190,7 @@ class _Collected:
 
         A bad item of a list is left out; a bad cell that is no list stays as zeros.
         """
-        # threads finish in any order
+        # Threads finish in any order.
         self.problems.sort(key=lambda problem: problem.row)
         good = np.zeros(len(self.owner), dtype=bool)
         good[list(self.arrays)] = True
@@ -193,7 +198,9 @@ class _Collected:
         arrays = [self.arrays.get(item) for item in entries.tolist()]
         values = Held(Arrays(arrays, modality.shape, modality.dtype, modality.ragged))
 
-        notes = {note: sorted(set(rows)) for note, rows in sorted(self.notes.items())}
+        notes = {}
+        for note, rows in sorted(self.notes.items()):
+            notes[note] = sorted(set(rows))
         row_count = len(self.owner) if lengths is None else len(lengths)
         digests: list[set[bytes]] = [set() for _ in range(row_count)]
         for item, digest in self.digests.items():
@@ -236,7 +243,8 @@ class Arrays:
             array = arrays[position]
             if array is not None:
                 x_numpy[position, : len(array)] = array
-            if drop:  # both lists refer to the array, which would otherwise stay in memory
+            # Both lists refer to the array, which would otherwise stay in memory.
+            if drop:
                 self.items[item] = None
                 arrays[position] = None
         return x

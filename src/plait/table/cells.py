@@ -6,7 +6,8 @@ structs of the bytes and the path of a file.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +29,7 @@ def normalised(table: pa.Table, name: str) -> pa.Table:
     names = _unique_names(table.column_names, name)
     columns = []
     for column_name, cells in zip(names, table.columns, strict=True):
+        # Libraries may hand over memory that breaks Arrow's rules, such as strings that are no UTF-8.
         try:
             cells.validate(full=True)
         except pa.ArrowInvalid as error:
@@ -42,12 +44,13 @@ def normalised(table: pa.Table, name: str) -> pa.Table:
 def _unique_names(names: list[str], table_name: str) -> list[str]:
     """Return names, with one for each column that has none. Raises `TableError` if two are the same."""
     named = []
+    # pandas writes its index as a column without a name.
     for number, column_name in enumerate(names):
         check_characters(column_name, f"{table_name}: the name of column {number}")
         named.append(column_name if column_name.strip() else f"Unnamed: {number}")
-    duplicates = {column_name for column_name in named if named.count(column_name) > 1}
-    if duplicates:
-        raise TableError(f"{table_name} has more than one column named '{min(duplicates)}'; rename one")
+    repeated = Counter(named) - Counter(set(named))
+    if repeated:
+        raise TableError(f"{table_name} has more than one column named '{min(repeated)}'; rename one")
     return named
 
 
@@ -71,24 +74,26 @@ def joined(tables: dict[str, pa.Table]) -> pa.Table:
 
     The keys name the tables in messages. A column that a table lacks is null there.
     """
-    kinds: dict[str, list[pa.DataType]] = {}
+    kinds: dict[str, dict[pa.DataType, None]] = {}
     for table in tables.values():
         for column in table.schema:
-            known = kinds.setdefault(column.name, [])
-            if column.type not in known and not pa.types.is_null(column.type):
-                known.append(column.type)
-    as_text = {name for name, of_column in kinds.items() if not _fit_together(of_column)}
+            column_kinds = kinds.setdefault(column.name, {})
+            if not pa.types.is_null(column.type):
+                column_kinds[column.type] = None
+    as_text = {name for name, column_kinds in kinds.items() if not _fit_together(column_kinds)}
+
     fitted = []
     for label, table in tables.items():
         for number, name in enumerate(table.column_names):
             if name in as_text:
-                table = table.set_column(number, name, _texts(table.column(number), f"{label}: {name}"))
+                texts = _texts(table.column(number), f"{label}: {name}")
+                table = table.set_column(number, name, texts)
         fitted.append(table)
     return pa.concat_tables(fitted, promote_options="permissive")
 
 
-def _fit_together(kinds: list[pa.DataType]) -> bool:
-    """Return whether Arrow finds one type for cells of all these."""
+def _fit_together(kinds: Iterable[pa.DataType]) -> bool:
+    """Return whether Arrow finds one type for cells of all these; it finds none for no types."""
     try:
         pa.unify_schemas([pa.schema({"x": kind}) for kind in kinds], promote_options="permissive")
     except (pa.ArrowInvalid, pa.ArrowTypeError):
@@ -97,11 +102,9 @@ def _fit_together(kinds: list[pa.DataType]) -> bool:
 
 
 def _texts(cells: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    if (
-        pa.types.is_nested(cells.type)
-        or pa.types.is_binary(cells.type)
-        or pa.types.is_large_binary(cells.type)
-    ):
+    """Return cells as strings. Raises `TableError` for lists, files and bytes, which strings are not."""
+    kind = cells.type
+    if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         raise TableError(
             f"{name} holds {cells.type}, where another table has another type; give both one type"
         )
@@ -125,6 +128,7 @@ def _storage(cells: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     if kind.extension_name == "pandas.interval":
         raise refusal(name, "interval", "convert it to text by .astype(str), or to its middle by .mid")
     storage = pa.chunked_array([chunk.storage for chunk in cells.chunks], kind.storage_type)
+    # These are truth values of one byte each, as NumPy has them.
     if kind.extension_name == "arrow.bool8":
         return pc.cast(storage, pa.bool_())
     return plain(storage, name)
@@ -132,11 +136,12 @@ def _storage(cells: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
 
 def _tensors(cells: pa.ChunkedArray) -> list[np.ndarray | None]:
     """Return tensors of one shape as arrays."""
+    shape = cells.type.shape
+    dtype = cells.type.value_type.to_pandas_dtype()
     tensors: list[np.ndarray | None] = []
     for chunk in cells.chunks:
-        for cell in chunk.storage.to_pylist():
-            flat = None if cell is None else np.asarray(cell, cells.type.value_type.to_pandas_dtype())
-            tensors.append(None if flat is None else flat.reshape(cells.type.shape))
+        for numbers in chunk.storage.to_pylist():
+            tensors.append(None if numbers is None else np.asarray(numbers, dtype).reshape(shape))
     return tensors
 
 
@@ -160,6 +165,7 @@ def _bytes(cells: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
 def _narrow(cells: pa.ChunkedArray, kind: pa.DataType) -> list[pa.Array]:
     """Return strings or bytes with offsets of 32 bits, in as many chunks as that needs."""
     chunks = []
+    # Half of a long chunk may still be too long, as cells differ in length.
     waiting = list(reversed(cells.chunks))
     while waiting:
         chunk = waiting.pop()
@@ -173,6 +179,7 @@ def _narrow(cells: pa.ChunkedArray, kind: pa.DataType) -> list[pa.Array]:
 
 def _without_nan(cells: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     """Return floats with null for NaN; those of 16 bits, which few functions take, as 32."""
+    # NumPy and pandas have NaN for a missing number, and Arrow takes it for a number.
     if pa.types.is_float16(cells.type):
         cells = pc.cast(cells, pa.float32())
     is_nan = pc.is_nan(cells)
@@ -182,40 +189,46 @@ def _without_nan(cells: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
 def _list(cells: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     """Return lists with plain items. A matrix counts as the vector of its numbers."""
     kind = cells.type
-    if pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
-        cells = pa.chunked_array(
-            [_list_of_views(chunk) for chunk in cells.chunks], pa.large_list(kind.value_type)
-        )
-    elif pa.types.is_fixed_size_list(kind) and _is_number(kind.value_type):
-        return cells
-    elif pa.types.is_fixed_size_list(kind):
+    if pa.types.is_fixed_size_list(kind):
+        # Vectors of one length stay as they are: they have no offsets, and may be large.
+        if _is_number(kind.value_type):
+            return cells
         cells = pc.cast(cells, pa.large_list(kind.value_type))
+    elif pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
+        lists = list(map(_list_of_views, cells.chunks))
+        cells = pa.chunked_array(lists, pa.large_list(kind.value_type))
+
     if _is_list(kind.value_type) or isinstance(kind.value_type, pa.BaseExtensionType):
         return _vectors(cells, name)
-    chunks = [_with_plain_items(chunk, name) for chunk in cells.chunks]
-    if not chunks:
-        items = plain(pa.chunked_array([], kind.value_type), name).type
-        return pa.chunked_array([], pa.list_(items))
-    return pa.chunked_array(chunks)
+    if not cells.num_chunks:
+        entries = plain(pa.chunked_array([], kind.value_type), name)
+        return pa.chunked_array([], pa.list_(entries.type))
+    return pa.chunked_array([_with_plain_entries(chunk, name) for chunk in cells.chunks])
 
 
 def _list_of_views(chunk: pa.Array) -> pa.Array:
     """Return views of lists as lists. (Arrow's own cast loses items.)"""
-    lengths = pc.fill_null(pc.list_value_length(chunk), 0).to_numpy(zero_copy_only=False)
-    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int64())
     mask = pc.is_null(chunk) if chunk.null_count else None
+    offsets = pa.array(_offsets(chunk), pa.int64())
     return pa.LargeListArray.from_arrays(offsets, chunk.flatten(), mask=mask)
 
 
-def _with_plain_items(chunk: pa.Array, name: str) -> pa.Array:
-    items = plain(pa.chunked_array([chunk.flatten()]), name)
-    flat = pa.concat_arrays(items.chunks) if items.num_chunks else pa.array([], items.type)
-    lengths = pc.fill_null(pc.list_value_length(chunk), 0).to_numpy(zero_copy_only=False)
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
+def _with_plain_entries(chunk: pa.Array, name: str) -> pa.Array:
+    """Return lists with plain entries. Offsets of 32 bits are the rule, and those of 64 where needed."""
+    entries = plain(pa.chunked_array([chunk.flatten()]), name)
+    flat = pa.concat_arrays(entries.chunks) if entries.num_chunks else pa.array([], entries.type)
     mask = pc.is_null(chunk) if chunk.null_count else None
+    offsets = _offsets(chunk)
     if offsets[-1] < 2**31:
         return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat, mask=mask)
     return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), flat, mask=mask)
+
+
+def _offsets(lists: pa.Array) -> np.ndarray:
+    """Return where each list begins and the last one ends, (lists + 1,), if null ones are empty."""
+    lengths = pc.fill_null(pc.list_value_length(lists), 0)
+    ends = np.cumsum(lengths.to_numpy(zero_copy_only=False))
+    return np.concatenate([[0], ends])
 
 
 def _vectors(cells: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
@@ -223,26 +236,33 @@ def _vectors(cells: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
 
     Raises `TableError` for others.
     """
-    arrays: list[np.ndarray | None] = []
+    dtype = _number_type(cells.type)
+    matrices: list[np.ndarray | None] = []
     shapes = set()
     for cell in cells.to_pylist():
         if cell is None:
-            arrays.append(None)
+            matrices.append(None)
             continue
-        try:
-            x: np.ndarray = np.array(cell, dtype=_number_type(cells.type))
-        except (ValueError, TypeError):
-            raise refusal(
-                name, cells.type, "make the rows of each matrix equally long, and of numbers"
-            ) from None
-        arrays.append(x)
-        shapes.add(x.shape)
-    if all(len(shape) in (2, 3) for shape in shapes) and _number_type(cells.type) == np.uint8:
-        return plain(column_of(arrays, name), name)
-    if len(shapes) > 1 or any(len(shape) != 2 for shape in shapes):
+        matrix = _matrix(cell, dtype, cells.type, name)
+        matrices.append(matrix)
+        shapes.add(matrix.shape)
+
+    dimensions = set(map(len, shapes))
+    if dtype == np.uint8 and dimensions <= {2, 3}:
+        return plain(column_of(matrices, name), name)
+    if len(shapes) > 1 or not dimensions <= {2}:
         raise refusal(name, cells.type, "give one vector a cell, all of one length, or images as uint8")
-    flat = [None if x is None else x.reshape(-1).tolist() for x in arrays]
-    return plain(column_of(flat, name), name)
+    vectors = [None if matrix is None else matrix.reshape(-1).tolist() for matrix in matrices]
+    return plain(column_of(vectors, name), name)
+
+
+def _matrix(cell: Sequence[object], dtype: type, kind: pa.DataType, name: str) -> np.ndarray:
+    """Return nested lists as an array. Raises `TableError` naming the column if its rows differ in length."""
+    try:
+        return np.array(cell, dtype=dtype)
+    except (ValueError, TypeError):
+        remedy = "make the rows of each matrix equally long, and of numbers"
+        raise refusal(name, kind, remedy) from None
 
 
 def _number_type(kind: pa.DataType) -> type:
@@ -256,22 +276,20 @@ def _number_type(kind: pa.DataType) -> type:
 
 def _media(cells: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     """Return structs of the bytes and the path of a file. Raises `TableError` for other structs."""
-    kind = cells.type
-    fields = {kind.field(number).name for number in range(kind.num_fields)}
+    fields = {field.name for field in cells.type}
     if {"array", "sampling_rate"} <= fields:
         return plain(column_of(cells.to_pylist(), name), name)
     if not fields & {"bytes", "path"}:
         shown = ", ".join(sorted(fields)[:5])
-        raise refusal(
-            name,
-            f"struct with {shown}",
-            f"make each a column of its own, such as '{name}.{min(fields, default='')}'",
-        )
+        remedy = f"make each a column of its own, such as '{name}.{min(fields, default='')}'"
+        raise refusal(name, f"struct with {shown}", remedy)
     chunks = [_media_chunk(chunk, fields, name) for chunk in cells.chunks]
     return pa.chunked_array(chunks, pa.struct({"bytes": pa.large_binary(), "path": pa.string()}))
 
 
 def _media_chunk(chunk: pa.StructArray, fields: set[str], name: str) -> pa.StructArray:
+    """Return structs of bytes and path, null where both are. A field that `fields` lacks is null."""
+    # Hugging Face stores one or both: bytes of files that it has copied, and paths of others.
     columns = []
     for field, kind in (("bytes", pa.large_binary()), ("path", pa.string())):
         column = pc.struct_field(chunk, field) if field in fields else pa.nulls(len(chunk), kind)
@@ -310,19 +328,8 @@ def _is_number(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind)) and not pa.types.is_float16(kind)
 
 
-def _is_as_is(kind: pa.DataType) -> bool:
-    return bool(
-        pa.types.is_string(kind)
-        or pa.types.is_binary(kind)
-        or pa.types.is_boolean(kind)
-        or pa.types.is_integer(kind)
-        or pa.types.is_decimal(kind)
-        or pa.types.is_date(kind)
-        or pa.types.is_timestamp(kind)
-        or pa.types.is_time(kind)
-        or pa.types.is_duration(kind)
-        or pa.types.is_null(kind)
-    )
+def _is_plain(kind: pa.DataType) -> bool:
+    return any(is_kind(kind) for is_kind in _PLAIN)
 
 
 def _is_wide_string(kind: pa.DataType) -> bool:
@@ -339,11 +346,25 @@ def _is_interval(kind: pa.DataType) -> bool:
     return bool(pa.types.is_interval(kind))
 
 
+_PLAIN: tuple[Callable[[pa.DataType], bool], ...] = (
+    pa.types.is_string,
+    pa.types.is_binary,
+    pa.types.is_boolean,
+    pa.types.is_integer,
+    pa.types.is_decimal,
+    pa.types.is_date,
+    pa.types.is_timestamp,
+    pa.types.is_time,
+    pa.types.is_duration,
+    pa.types.is_null,
+)
+
+# What is done with cells of each type, the first that fits: an extension type is stored as another one.
 _CONVERSIONS: tuple[
     tuple[Callable[[pa.DataType], bool], Callable[[pa.ChunkedArray, str], pa.ChunkedArray]], ...
 ] = (
     (lambda kind: isinstance(kind, pa.BaseExtensionType), _storage),
-    (_is_as_is, _as_is),
+    (_is_plain, _as_is),
     (pa.types.is_floating, _without_nan),
     (_is_wide_string, _strings),
     (_is_other_binary, _bytes),

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from plait.errors import TableError
-from plait.table.python_cells import column_of, table_of
+from plait.table.python_cells import as_chunks, column_of, columns_of_mappings, table_of
 
 if TYPE_CHECKING:
     import datasets
@@ -25,9 +25,9 @@ EXPECTED = (
 
 def read_object(source: object) -> pa.Table:
     """Return the table that an object holds, with the types that it has. Raises `TableError`."""
-    of_library = _of_library(source)
-    if of_library is not None:
-        return of_library
+    table = _of_library(source)
+    if table is not None:
+        return table
     if hasattr(source, "__arrow_c_stream__"):
         return pa.table(source)
     if hasattr(source, "__arrow_c_array__"):
@@ -35,9 +35,7 @@ def read_object(source: object) -> pa.Table:
     if isinstance(source, Mapping):
         _check_row(source)
         return _read_rows([source])
-    if isinstance(source, Iterator) or (
-        isinstance(source, Sequence) and not isinstance(source, (str, bytes))
-    ):
+    if isinstance(source, (Iterator, Sequence)) and not isinstance(source, (str, bytes)):
         return _read_rows(list(source))
     if hasattr(source, "to_arrow"):
         return read_object(source.to_arrow())
@@ -64,8 +62,7 @@ def _of_library(source: object) -> pa.Table | None:
 
 def _check_row(row: Mapping[object, object]) -> None:
     """Raise `TableError` for a dict of columns: a dict is one row."""
-    is_column = [_is_column(cell) for cell in row.values()]
-    if row and all(is_column):
+    if row and all(map(_is_column, row.values())):
         raise TableError(
             "a dict is one row, {column: cell}; for columns of cells use pyarrow.table(...) or a data frame"
         )
@@ -78,8 +75,7 @@ def _is_column(cell: object) -> bool:
 
 def _read_rows(rows: Sequence[object]) -> pa.Table:
     """Return the table of rows, {column: cell}. A column that a row lacks is null there."""
-    names: dict[object, None] = {}
-    read: list[Mapping[object, object]] = []
+    mappings: list[Mapping[object, object]] = []
     for number, row in enumerate(rows):
         if _is_pandas(row, "Series"):
             row = row.to_dict()  # type: ignore[attr-defined]
@@ -87,10 +83,9 @@ def _read_rows(rows: Sequence[object]) -> pa.Table:
             raise TableError(
                 f"{EXPECTED}, got {type(rows).__name__} whose item {number} is {type(row).__name__}"
             )
-        names.update(dict.fromkeys(row))
-        read.append(row)
-    columns = [column_of([row.get(name) for row in read], str(name)) for name in names]
-    return table_of(columns, [str(name) for name in names])
+        mappings.append(row)
+    columns = columns_of_mappings(mappings)
+    return table_of(list(columns.values()), list(map(str, columns)))
 
 
 def _read_structured(array: np.ndarray) -> pa.Table:
@@ -100,9 +95,11 @@ def _read_structured(array: np.ndarray) -> pa.Table:
             f"an array of shape {array.shape} has no names of columns; use pandas.DataFrame(array, "
             f"columns=...)"
         )
-    names = array.dtype.names
-    columns = [column_of(list(np.atleast_1d(array)[name]), name) for name in names]
-    return table_of(columns, names)
+    rows = np.atleast_1d(array)  # one row may be without a dimension
+    columns = []
+    for name in array.dtype.names:
+        columns.append(column_of(list(rows[name]), name))
+    return table_of(columns, array.dtype.names)
 
 
 # --- pandas ----------------------------------------------------------------------------------------------
@@ -115,13 +112,18 @@ def _is_pandas(source: object, kind: str) -> bool:
 
 def _read_pandas(frame: pandas.DataFrame) -> pa.Table:
     """Return the table of a frame of pandas. An index is a column only if it has a name."""
-    names = [str(name) for name in frame.columns]
-    columns = [_series(frame.iloc[:, number], name) for number, name in enumerate(names)]
-    named = [level for level, name in enumerate(frame.index.names) if name is not None]
-    for level in reversed(named):
-        name = str(frame.index.names[level])
-        names.insert(0, name)
-        columns.insert(0, _series(frame.index.get_level_values(level).to_series(), name))
+    names = []
+    columns = []
+    for level, level_name in enumerate(frame.index.names):
+        if level_name is not None:
+            names.append(str(level_name))
+            cells = frame.index.get_level_values(level).to_series()
+            columns.append(_series(cells, names[-1]))
+
+    # By number, for two columns of a frame may have one name: the message about that comes later.
+    for number, name in enumerate(frame.columns):
+        names.append(str(name))
+        columns.append(_series(frame.iloc[:, number], names[-1]))
     return table_of(columns, names)
 
 
@@ -138,10 +140,9 @@ def _series(series: pandas.Series, name: str) -> pa.ChunkedArray:
     if kind == "IntervalDtype" or is_complex or series.dtype == object:
         return column_of(series.tolist(), name)
     try:
-        array = pa.array(series, from_pandas=True)
+        return as_chunks(pa.array(series, from_pandas=True))
     except (pa.ArrowException, UnicodeEncodeError):
         return column_of(series.tolist(), name)
-    return array if isinstance(array, pa.ChunkedArray) else pa.chunked_array([array])
 
 
 def _categories(categories: pandas.api.typing.CategoricalAccessor, name: str) -> pa.ChunkedArray:
@@ -151,10 +152,11 @@ def _categories(categories: pandas.api.typing.CategoricalAccessor, name: str) ->
         kinds = kinds.astype(str)
     values = column_of(kinds.tolist(), name).combine_chunks()
     codes = categories.codes.to_numpy()
-    taken = (
-        values.take(pa.array(np.maximum(codes, 0), mask=codes < 0)) if len(values) else pa.nulls(len(codes))
-    )
-    return pa.chunked_array([taken])
+    if not len(values):
+        return pa.chunked_array([pa.nulls(len(codes))])
+    is_missing = codes < 0
+    indices = pa.array(np.maximum(codes, 0), mask=is_missing)
+    return pa.chunked_array([values.take(indices)])
 
 
 # --- polars ----------------------------------------------------------------------------------------------
@@ -184,10 +186,9 @@ def _read_polars(frame: polars.DataFrame | polars.LazyFrame | polars.Series) -> 
 def _polars_series(series: polars.Series) -> pa.ChunkedArray:
     """Return a column of polars, which has a few types that Arrow lacks."""
     try:
-        array = series.to_arrow()
+        return as_chunks(series.to_arrow())
     except pa.ArrowException:
         return column_of(series.to_list(), series.name)
-    return array if isinstance(array, pa.ChunkedArray) else pa.chunked_array([array])
 
 
 # --- Hugging Face ----------------------------------------------------------------------------------------
@@ -212,18 +213,26 @@ def _read_dataset(dataset: datasets.Dataset) -> pa.Table:
         )
     table: pa.Table = dataset.with_format("arrow")[:]
     for number, name in enumerate(table.column_names):
-        feature = dataset.features[name]
-        is_list = not hasattr(feature, "names") and hasattr(feature, "feature")
-        names = getattr(feature.feature if is_list else feature, "names", None)
-        if names:
+        class_names = _class_names(dataset.features[name])
+        if class_names:
             cells = table.column(number).to_pylist()
-            labels = [_labels(cell, names) for cell in cells]
+            labels = [_labels(cell, class_names) for cell in cells]
             table = table.set_column(number, name, column_of(labels, name))
     return table
+
+
+def _class_names(feature: object) -> Sequence[str] | None:
+    """Return the names of classes, if a column has their numbers, or lists of them."""
+    if not hasattr(feature, "names") and hasattr(feature, "feature"):
+        feature = feature.feature
+    names: Sequence[str] | None = getattr(feature, "names", None)
+    return names
 
 
 def _labels(cell: object, names: Sequence[str]) -> object:
     """Return the names of the classes of a cell, which is a number or a list of them; -1 is missing."""
     if isinstance(cell, list):
         return [_labels(number, names) for number in cell]
-    return cell if not isinstance(cell, int) else None if cell < 0 else names[cell]
+    if not isinstance(cell, int):
+        return cell
+    return None if cell < 0 else names[cell]

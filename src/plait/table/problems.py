@@ -17,8 +17,9 @@ from plait.disk.whole import write_text
 from plait.errors import BadCellsError, count
 from plait.table.write import harmless
 
-# a larger share of bad cells in a column is a mistake of ours or the user's, most likely a wrong folder
+# A larger share of bad cells in a column is a mistake of ours or the user's, most likely a wrong folder.
 LIMIT = 0.05
+SHOWN = 5  # problems that an error names
 
 KINDS = 8  # kinds of problems that a summary lists
 WIDTH = 60  # characters of a reason in it
@@ -36,16 +37,24 @@ def check(problems: list[Problem], filled: dict[str, int], root: Path, strict: b
         if column not in filled or (not strict and bad <= LIMIT * filled[column]):
             continue
         reason = "none may be, under strict" if strict else f"more than {LIMIT:.0%}"
-        first = [problem for problem in problems if problem.column == column][:5]
-        lines = "\n".join(f"  {problem.where()}: {problem.described()}" for problem in first)
-        hint = (
-            f"Is '{column}' something else? --column {column}=text reads it as text, and "
-            f"--set columns.{column}.format=... states the format of dates."
-        )
-        if any(problem.file for problem in first):
-            hint = f"Paths are resolved against {root}; give another folder with root= or --root."
         counted = f"{bad:,} of {count(filled[column], 'cell')} cannot be read"
-        raise BadCellsError(f"column '{column}': {counted}: {reason}.\n{lines}\n{hint}")
+        of_column = [problem for problem in problems if problem.column == column]
+        shown = _lines_and_hint(of_column[:SHOWN], column, root)
+        raise BadCellsError(f"column '{column}': {counted}: {reason}.\n{shown}")
+
+
+def _lines_and_hint(problems: list[Problem], column: str, root: Path) -> str:
+    """Return a line for each problem of a column, and what to do if that is a mistake."""
+    lines = []
+    hint = (
+        f"Is '{column}' something else? --column {column}=text reads it as text, and "
+        f"--set columns.{column}.format=... states the format of dates."
+    )
+    for problem in problems:
+        lines.append(f"  {problem.where()}: {problem.described()}")
+        if problem.file:
+            hint = f"Paths are resolved against {root}; give another folder with root= or --root."
+    return "\n".join([*lines, hint])
 
 
 def tell(problems: list[Problem], warn: Callable[[str], None]) -> None:
@@ -58,7 +67,9 @@ def tell(problems: list[Problem], warn: Callable[[str], None]) -> None:
 def summary(problems: list[Problem]) -> str:
     """Return a line for each column and reason, the most frequent first; nothing without problems."""
     counts = Counter((problem.column, shorten(problem.reason)) for problem in problems)
-    lines = [f"  {column}: {number:,} x {reason}" for (column, reason), number in counts.most_common(KINDS)]
+    lines = []
+    for (column, reason), number in counts.most_common(KINDS):
+        lines.append(f"  {column}: {number:,} x {reason}")
     if len(counts) > KINDS:
         lines.append(f"  and {count(len(counts) - KINDS, 'other kind')}")
     return "\n".join(lines)
@@ -91,7 +102,8 @@ def write(problems: list[Problem], path: Path) -> None:
         texts = [problem.column, problem.file, problem.reason]
         if has_tables:
             texts.append(problem.table)
-        writer.writerow([problem.row, *(harmless(escaped(cell)) for cell in texts)])
+        shown = map(harmless, map(escaped, texts))
+        writer.writerow([problem.row, *shown])
     write_text(path, text.getvalue())
 
 
@@ -137,8 +149,8 @@ def leaks(digests: dict[str, list[set[bytes]]], sides: dict[str, list[int]]) -> 
             shared = by_side[first] & by_side[second]
             if not shared:
                 continue
-            first_row = next(row for row in sides[first] if row_digests[row] & shared)
-            second_row = next(row for row in sides[second] if row_digests[row] & shared)
+            first_row = _first_with(shared, row_digests, sides[first])
+            second_row = _first_with(shared, row_digests, sides[second])
             files = count(len(shared), "file is", "files are")
             side = SIDES[second]
             warnings.append(
@@ -147,6 +159,11 @@ def leaks(digests: dict[str, list[set[bytes]]], sides: dict[str, list[int]]) -> 
                 f"will be too good. Keep such rows together with split.group."
             )
     return warnings
+
+
+def _first_with(digests: set[bytes], row_digests: list[set[bytes]], rows: list[int]) -> int:
+    """Return the first of these rows that has a file with one of these digests."""
+    return next(row for row in rows if row_digests[row] & digests)
 
 
 @dataclass(frozen=True)

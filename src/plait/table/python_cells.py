@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import datetime
 import decimal
-from collections.abc import Callable, Sequence
-from typing import TypeGuard
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeGuard, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from plait.errors import TableError
-from plait.table.python_values import SIMPLE, Place, check_characters, simple, text_of
+from plait.table.python_values import SIMPLE, Position, check_characters, simple, text_of
 
 NUMBERS = frozenset({int, float})
 INSTANTS = frozenset({datetime.datetime, datetime.date})
 DECIMALS = frozenset({decimal.Decimal, int})
 MEDIA = frozenset({dict, bytes, str})
+
+K = TypeVar("K")
 
 
 def table_of(columns: Sequence[pa.ChunkedArray], names: Sequence[str]) -> pa.Table:
@@ -26,20 +28,42 @@ def table_of(columns: Sequence[pa.ChunkedArray], names: Sequence[str]) -> pa.Tab
     return pa.table(list(columns), names=list(names)) if columns else pa.table({})
 
 
+def columns_of_rows(rows: Sequence[Sequence[object]], names: Sequence[str]) -> list[pa.ChunkedArray]:
+    """Return the columns of rows, each with a cell for every name."""
+    by_column = zip(*rows, strict=True) if rows else [()] * len(names)
+    columns = []
+    for name, cells in zip(names, by_column, strict=True):
+        columns.append(column_of(list(cells), name))
+    return columns
+
+
+def columns_of_mappings(rows: Sequence[Mapping[K, object]]) -> dict[K, pa.ChunkedArray]:
+    """Return the columns of rows, {name: cell}, by name. A column that a row lacks is null there."""
+    names: dict[K, None] = {}
+    for row in rows:
+        names.update(dict.fromkeys(row))
+    columns = {}
+    for name in names:
+        columns[name] = column_of([row.get(name) for row in rows], str(name))
+    return columns
+
+
 def column_of(values: Sequence[object], name: str) -> pa.ChunkedArray:
     """Return values as a column of one type.
 
     None, NaN, NaT and pd.NA are null. Scalars of several kinds become strings, as a text file would have
     them: true, 5, 0.5. Raises `TableError` naming the column and the row of a value that is no cell.
     """
+    # A second of audio has thousands of numbers, each of which would become an object of Python.
     if _are_waves(values):
-        return _as_chunks(_waves(values))
+        return as_chunks(_waves(values))
     kinds = set(map(type, values))
     if not kinds <= SIMPLE:
-        values = [simple(value, Place(name, row)) for row, value in enumerate(values)]
-    values = [None if value != value else value for value in values] if float in kinds else values
+        values = [simple(value, Position(name, row)) for row, value in enumerate(values)]
+    if float in kinds:
+        values = [None if value != value else value for value in values]  # NaN is not equal to itself
     kinds = set(map(type, values)) - {type(None)}
-    return _as_chunks(_array(values, frozenset(kinds), name))
+    return as_chunks(_array(values, frozenset(kinds), name))
 
 
 def _array(values: Sequence[object], kinds: frozenset[type], name: str) -> pa.Array | pa.ChunkedArray:
@@ -56,10 +80,11 @@ def _array(values: Sequence[object], kinds: frozenset[type], name: str) -> pa.Ar
         return _instants(values, name)
     if kinds <= MEDIA:
         return _media(values, name)
+    # A list has no text that would be read as the same list.
     if kinds & {list, dict, bytes}:
         shown = ", ".join(sorted(kind.__name__ for kind in kinds))
         raise TableError(f"column '{name}' has values of several kinds: {shown}; give all cells one kind")
-    return _strings([text_of(value) for value in values], name)
+    return _strings(list(map(text_of, values)), name)
 
 
 def _strings(values: Sequence[object], name: str) -> pa.Array | pa.ChunkedArray:
@@ -68,12 +93,13 @@ def _strings(values: Sequence[object], name: str) -> pa.Array | pa.ChunkedArray:
     except UnicodeEncodeError:
         for row, value in enumerate(values):
             if isinstance(value, str):
-                check_characters(value, Place(name, row))
+                check_characters(value, Position(name, row))
         raise
 
 
 def _integers(values: Sequence[object], name: str) -> pa.Array:
     """Return whole numbers as int64 or uint64; as strings if some are larger, so that no digit is lost."""
+    # Hashes of 64 bits are often unsigned; identifiers of 128 bits are longer than any number of Arrow.
     for kind in (pa.int64(), pa.uint64()):
         try:
             return pa.array(values, kind)
@@ -104,16 +130,22 @@ def _instants(values: Sequence[object], name: str) -> pa.Array:
             instants.append(datetime.datetime(value.year, value.month, value.day))
         else:
             instants.append(None)
-    if not any(value is not None and value.tzinfo is not None for value in instants):
+    if not any(map(_has_zone, instants)):
         return pa.array(instants, pa.timestamp("us"))
-    in_utc = [None if value is None else _in_utc(value) for value in instants]
-    return pa.array(in_utc, pa.timestamp("us", "UTC"))
+    return pa.array(map(_in_utc, instants), pa.timestamp("us", "UTC"))
 
 
-def _in_utc(value: datetime.datetime) -> datetime.datetime:
-    if value.tzinfo is None:
-        return value.replace(tzinfo=datetime.UTC)
-    return value.astimezone(datetime.UTC)
+def _has_zone(instant: datetime.datetime | None) -> bool:
+    return instant is not None and instant.tzinfo is not None
+
+
+def _in_utc(instant: datetime.datetime | None) -> datetime.datetime | None:
+    """Return an instant in UTC. One without a zone counts as UTC, beside others that have one."""
+    if instant is None:
+        return None
+    if instant.tzinfo is None:
+        return instant.replace(tzinfo=datetime.UTC)
+    return instant.astimezone(datetime.UTC)
 
 
 def _media(values: Sequence[object], name: str) -> pa.Array:
@@ -127,9 +159,8 @@ def _media(values: Sequence[object], name: str) -> pa.Array:
         else:
             contents.append(value if isinstance(value, bytes) else None)
             paths.append(value if isinstance(value, str) else None)
-    missing = pa.array([value is None for value in values])
     fields = [pa.array(contents, pa.large_binary()), pa.array(paths, pa.string())]
-    return pa.StructArray.from_arrays(fields, names=["bytes", "path"], mask=missing)
+    return pa.StructArray.from_arrays(fields, names=["bytes", "path"], mask=_are_missing(values))
 
 
 def _lists(values: Sequence[object], name: str) -> pa.Array:
@@ -139,10 +170,16 @@ def _lists(values: Sequence[object], name: str) -> pa.Array:
     for value in values:
         flat.extend(value if isinstance(value, list) else ())
         offsets.append(len(flat))
-    items = column_of(flat, name)
-    joined = pa.concat_arrays(items.chunks) if items.num_chunks else pa.nulls(0)
-    missing = pa.array([value is None for value in values])
-    return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), joined, mask=missing)
+    entries = column_of(flat, name)
+    joined = pa.concat_arrays(entries.chunks) if entries.num_chunks else pa.nulls(0)
+    # Offsets of 32 bits end at two billion numbers, which a column of vectors has.
+    wide_offsets = pa.array(offsets, pa.int64())
+    return pa.LargeListArray.from_arrays(wide_offsets, joined, mask=_are_missing(values))
+
+
+def _are_missing(values: Sequence[object]) -> pa.Array:
+    """Return True for None."""
+    return pa.array([value is None for value in values])
 
 
 def _are_waves(values: Sequence[object]) -> TypeGuard[Sequence[np.ndarray]]:
@@ -150,18 +187,22 @@ def _are_waves(values: Sequence[object]) -> TypeGuard[Sequence[np.ndarray]]:
     if not values or not isinstance(values[0], np.ndarray):
         return False
     kind = values[0].dtype
+    # Not even a masked array: numbers would come back that it masks.
     if kind.kind not in "iuf":
         return False
-    return all(type(x) is np.ndarray and x.ndim == 1 and x.dtype == kind for x in values)
+    return all(type(wave) is np.ndarray and wave.ndim == 1 and wave.dtype == kind for wave in values)
 
 
 def _waves(values: Sequence[np.ndarray]) -> pa.Array:
     """Return arrays of numbers as lists, without a Python object for each number."""
-    offsets = np.concatenate([[0], np.cumsum([len(x) for x in values])])
-    return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), pa.array(np.concatenate(values)))
+    ends = np.cumsum(list(map(len, values)))
+    offsets = pa.array(np.concatenate([[0], ends]), pa.int64())
+    numbers = pa.array(np.concatenate(values))
+    return pa.LargeListArray.from_arrays(offsets, numbers)
 
 
-def _as_chunks(array: pa.Array | pa.ChunkedArray) -> pa.ChunkedArray:
+def as_chunks(array: pa.Array | pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return an array as a column. Arrow gives some in chunks: long strings, columns of pandas."""
     return array if isinstance(array, pa.ChunkedArray) else pa.chunked_array([array])
 
 

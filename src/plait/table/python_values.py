@@ -92,7 +92,7 @@ class Period(Protocol):
         """Return its begin."""
 
 
-class Place:
+class Position:
     """The column and the row of a cell, for messages."""
 
     def __init__(self, column: str, row: int) -> None:
@@ -102,7 +102,7 @@ class Place:
         return f"column '{self.column}', row {self.row}"
 
 
-def simple(value: object, place: Place) -> object:
+def simple(value: object, position: Position) -> object:
     """Return a value as one of `SIMPLE`, a list of such, or a dict of bytes and path.
 
     Images become PNG, and waves with a rate WAV, without loss. Raises `TableError` for other values.
@@ -116,32 +116,33 @@ def simple(value: object, place: Place) -> object:
         if isinstance(value, classes):
             return convert(value)
     if isinstance(value, Mapping):
-        return _media(value, place)
+        return _media(value, position)
     if isinstance(value, LISTS):
-        items = sorted(value, key=str) if isinstance(value, (set, frozenset)) else value
-        return [simple(item, place) for item in items]
-    return _of_object(value, place)
+        # A set has another order in each run of Python.
+        entries = sorted(value, key=str) if isinstance(value, (set, frozenset)) else value
+        return [simple(entry, position) for entry in entries]
+    return _of_object(value, position)
 
 
-def _of_object(value: object, place: Place) -> object:
+def _of_object(value: object, position: Position) -> object:
     """Return what an image, an array, an open file or a period holds. Raises `TableError` for the rest."""
     if _is_image(value):
         return _image_bytes(value)
     if isinstance(value, np.ma.MaskedArray):
-        return simple(value.tolist(), place)
+        return simple(value.tolist(), position)
     if isinstance(value, (np.ndarray, np.generic, Tensor)) or hasattr(value, "__array__"):
-        return _of_array(_numpy(value), place)
+        return _of_array(_numpy(value), position)
     if isinstance(value, OpenFile):
         return _content(value)
     if isinstance(value, Period):
-        return simple(value.to_timestamp(), place)
-    raise refused(type(value), place)
+        return simple(value.to_timestamp(), position)
+    raise refused(type(value), position)
 
 
-def refused(kind: type, place: Place) -> TableError:
+def refused(kind: type, position: Position) -> TableError:
     """Return the error for a value that is no cell."""
     remedy = REMEDIES.get(kind.__name__, "convert it to a text, a number, a date, bytes or a list")
-    return TableError(f"{place}: plait reads no cells of type {kind.__name__}; {remedy}")
+    return TableError(f"{position}: plait reads no cells of type {kind.__name__}; {remedy}")
 
 
 def text_of(value: object) -> str | None:
@@ -157,13 +158,13 @@ def text_of(value: object) -> str | None:
     return str(value)
 
 
-def check_characters(text: str, place: object) -> None:
+def check_characters(text: str, position: object) -> None:
     """Raise `TableError` for half of a surrogate pair, which no file can hold."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise TableError(
-            f"{place}: the text holds {text[error.start]!a}, half of a surrogate pair and no character; "
+            f"{position}: the text holds {text[error.start]!a}, half of a surrogate pair and no character; "
             f"repair such texts: text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')"
         ) from error
 
@@ -232,25 +233,22 @@ def _numpy(value: object) -> np.ndarray:
     return tensor.numpy()
 
 
-def _of_array(array: np.ndarray, place: Place) -> object:
+def _of_array(array: np.ndarray, position: Position) -> object:
     """Return the scalar in an array of no dimension, the list of one, the PNG of an image, or a matrix."""
-    if array.dtype.kind in "mM":
-        array = array.astype(f"{array.dtype.kind}8[us]")
-    if array.dtype.kind == "c":
-        raise refused(complex, place)
-    if array.dtype.kind == "V":
-        raise refused(np.void, place)
+    kind = array.dtype.kind
+    if kind in "mM":
+        array = array.astype(f"{kind}8[us]")  # Python counts no nanoseconds
+    if kind in "cV":
+        raise refused(complex if kind == "c" else np.void, position)
     if array.ndim < 2:
-        return simple(array.tolist(), place)
-    if array.dtype == np.uint8 and array.ndim == 3:
-        return _pixels(array, place)
-    if array.ndim == 2 and array.dtype == np.uint8:
-        return _pixels(array, place)
-    if array.ndim == 2 and array.dtype.kind in "biuf":
+        return simple(array.tolist(), position)
+    if array.dtype == np.uint8 and array.ndim in (2, 3):
+        return _pixels(array, position)
+    if array.ndim == 2 and kind in "biuf":
         return array.tolist()
     raise TableError(
-        f"{place}: an array of {array.dtype} and shape {_shape(array)} is no cell; give an image as uint8 of "
-        f"shape (height, width, 3), and a vector as one dimension"
+        f"{position}: an array of {array.dtype} and shape {_shape(array)} is no cell; give an image as uint8 "
+        f"of shape (height, width, 3), and a vector as one dimension"
     )
 
 
@@ -258,17 +256,21 @@ def _shape(array: np.ndarray) -> str:
     return "x".join(map(str, array.shape))
 
 
-def _pixels(array: np.ndarray, place: Place) -> bytes:
+def _pixels(array: np.ndarray, position: Position) -> bytes:
     """Return the PNG of pixels, (height, width) or (height, width, channels); torch has channels first."""
     from PIL import Image
 
     shape = _shape(array)
-    if array.ndim == 3 and array.shape[2] not in (1, 2, 3, 4) and array.shape[0] in (1, 3, 4):
+    has_channels_first = array.shape[0] in (1, 3, 4) and array.shape[-1] not in (1, 2, 3, 4)
+    if array.ndim == 3 and has_channels_first:
         array = array.transpose(1, 2, 0)
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
-    if (array.ndim == 3 and array.shape[2] not in (2, 3, 4)) or 0 in array.shape:
-        raise TableError(f"{place}: expected an image of 1, 3 or 4 channels, came an array of shape {shape}")
+    is_image = array.ndim == 2 or array.shape[2] in (2, 3, 4)
+    if not is_image or 0 in array.shape:
+        raise TableError(
+            f"{position}: expected an image of 1, 3 or 4 channels, came an array of shape {shape}"
+        )
     return _image_bytes(Image.fromarray(np.ascontiguousarray(array)))
 
 
@@ -311,7 +313,7 @@ def _content(file: OpenFile) -> bytes | str:
     return content
 
 
-def _media(value: Mapping[object, object], place: Place) -> dict[str, object] | bytes | None:
+def _media(value: Mapping[object, object], position: Position) -> dict[str, object] | bytes | None:
     """Return the dict of a media cell with no other keys than bytes and path; None if both are empty.
 
     Hugging Face datasets have such cells, and decoded audio as an array with its rate.
@@ -321,20 +323,29 @@ def _media(value: Mapping[object, object], place: Place) -> dict[str, object] | 
     if not {"bytes", "path"} & set(value):
         keys = ", ".join(map(str, list(value)[:5])) or "no keys"
         raise TableError(
-            f"{place}: a cell holds an object with {keys}; make each of its keys a column of its own, such "
-            f"as '{place.column}.{next(iter(value), 'key')}'"
+            f"{position}: a cell holds an object with {keys}; make each of its keys a column of its own, "
+            f"such as '{position.column}.{next(iter(value), 'key')}'"
         )
     content, path = value.get("bytes"), value.get("path")
     if content is None and path is None:
         return None
-    if not isinstance(content, (bytes, bytearray, memoryview, type(None))):
-        raise refused(type(content), place)
-    if not isinstance(path, (str, os.PathLike, type(None))):
-        raise refused(type(path), place)
-    return {
-        "bytes": None if content is None else bytes(content),
-        "path": None if path is None else os.fspath(path),
-    }
+    return {"bytes": _bytes_or_none(content, position), "path": _path_or_none(path, position)}
+
+
+def _bytes_or_none(content: object, position: Position) -> bytes | None:
+    if isinstance(content, (bytes, bytearray, memoryview)):
+        return bytes(content)
+    if content is None:
+        return None
+    raise refused(type(content), position)
+
+
+def _path_or_none(path: object, position: Position) -> object:
+    if isinstance(path, (str, os.PathLike)):
+        return os.fspath(path)
+    if path is None:
+        return None
+    raise refused(type(path), position)
 
 
 def _wave_bytes(array: object, rate: int) -> bytes:
@@ -342,10 +353,13 @@ def _wave_bytes(array: object, rate: int) -> bytes:
     import soundfile
 
     wave = np.asarray(array) if isinstance(array, list) else _numpy(array)
+    # soundfile has steps first. No recording has more channels than steps.
     if wave.ndim == 2 and wave.shape[0] < wave.shape[1]:
         wave = wave.T
-    is_int16 = wave.dtype == np.int16
+    subtype = "PCM_16"
+    if wave.dtype != np.int16:
+        wave = wave.astype(np.float32)
+        subtype = "FLOAT"
     buffer = io.BytesIO()
-    wave = wave if is_int16 else wave.astype(np.float32)
-    soundfile.write(buffer, wave, rate, format="WAV", subtype="PCM_16" if is_int16 else "FLOAT")
+    soundfile.write(buffer, wave, rate, format="WAV", subtype=subtype)
     return buffer.getvalue()

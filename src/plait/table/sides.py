@@ -38,11 +38,12 @@ def read_sides(sources: Sources) -> Table:
     if len(tables) == 1:
         return train
 
-    parts = []
+    sides = []
     notes: list[str] = []
-    data = {}
+    tables_by_title = {}
     for side, table in tables.items():
-        parts.append(Part(side, table.name, table.root, len(table)))
+        sides.append(Part(side, table.name, table.root, len(table)))
         notes += table.notes
-        data[f"the {side} table"] = table.data
-    return Table(joined(data), train.root, train.name, tuple(notes), parts=tuple(parts))
+        tables_by_title[f"the {side} table"] = table.data
+    rows = joined(tables_by_title)
+    return Table(rows, train.root, train.name, tuple(notes), parts=tuple(sides))

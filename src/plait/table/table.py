@@ -73,10 +73,15 @@ class Table:
         """Return the table of these row numbers, in their order."""
         row_numbers = np.asarray(rows, dtype=np.int64)
         bad = {}
+        # Reasons go with their cells, which have new row numbers now.
         for column, reasons in self.bad.items():
-            moved = {place: reasons[row] for place, row in enumerate(row_numbers.tolist()) if row in reasons}
+            moved = {}
+            for new_row, row in enumerate(row_numbers.tolist()):
+                if row in reasons:
+                    moved[new_row] = reasons[row]
             bad[column] = moved
-        return Table(self.data.take(pa.array(row_numbers)), self.root, self.name, self.notes, bad)
+        rows_taken = self.data.take(pa.array(row_numbers))
+        return Table(rows_taken, self.root, self.name, self.notes, bad)
 
     def slice(self, first: int, count: int) -> Table:
         """Return up to `count` rows from row `first` on, as a table of no parts."""
@@ -88,7 +93,8 @@ class Table:
 
     def sides(self) -> np.ndarray:
         """Return each row's side of the split, (rows,) of strings, by the part that it is in."""
-        return np.repeat([part.side for part in self.parts], [part.rows for part in self.parts])
+        names = [part.side for part in self.parts]
+        return np.repeat(names, [part.rows for part in self.parts])
 
     def located(self, problems: Iterable[Problem]) -> list[Problem]:
         """Return problems with the rows of the tables that this one was joined from."""
@@ -125,6 +131,7 @@ class Table:
         return replace(self, data=data)
 
     def _full_paths(self, cells: pa.ChunkedArray) -> pa.ChunkedArray:
+        # Only parts from another folder are copied.
         pieces: list[pa.Array] = []
         first = 0
         for part in self.parts:
@@ -141,6 +148,7 @@ class Table:
 def _full_paths(cells: pa.ChunkedArray, root: Path) -> pa.Array:
     """Return cells with absolute paths: strings, or lists or dicts of them. Other cells stay."""
 
+    # Content in text form, and addresses of the web, are no paths.
     def full(cell: object) -> object:
         if isinstance(cell, str) and not cell.startswith("data:") and "://" not in cell:
             return os.path.join(root, cell)

@@ -14,14 +14,15 @@ def read_cells(table: Table, conventions: Mapping[str, Convention]) -> Table:
 
     Cells that do not fit are null, and are in the table's `bad`. Columns without a convention stay.
     """
-    data = table.data
+    columns = table.data
     bad = dict(table.bad)
     for name, convention in conventions.items():
-        number = data.schema.get_field_index(name)
+        number = columns.schema.get_field_index(name)
+        # A later table may lack columns that training had.
         if number < 0:
             continue
-        reading = convention.read(data.column(number))
-        data = data.set_column(number, name, reading.cells)
+        reading = convention.read(columns.column(number))
+        columns = columns.set_column(number, name, reading.cells)
         if reading.bad:
             bad[name] = reading.bad
-    return replace(table, data=data, bad=bad)
+    return replace(table, data=columns, bad=bad)

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-# Japanese, Chinese, Korean and Thai
+# Japanese, Chinese, Korean and Thai.
 LETTER_WITHOUT_SPACES = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\u0e00-\u0e7f]")
 SAMPLE = 24  # cells looked at to recognise a media column
 
@@ -16,7 +16,8 @@ SAMPLE = 24  # cells looked at to recognise a media column
 def sample(cells: pa.ChunkedArray, count: int = SAMPLE) -> list[Any]:
     """Return up to `count` cells, spread evenly over the column."""
     count = min(count, len(cells))
-    return [cells[i * len(cells) // count].as_py() for i in range(count)]
+    rows = [number * len(cells) // count for number in range(count)]
+    return [cells[row].as_py() for row in rows]
 
 
 def is_list(cells: pa.ChunkedArray) -> bool:
@@ -38,12 +39,13 @@ def is_text(cells: pa.ChunkedArray) -> bool:
 
 def words_a_cell(cells: pa.ChunkedArray) -> float:
     """Return the mean number of words. In scripts without spaces, three letters count as one word."""
-    texts = [text for text in sample(cells, 500) if text]
+    texts = list(filter(None, sample(cells, 500)))
     if not texts:
         return 0.0
     words = 0.0
     for text in texts:
-        words += max(len(text.split()), len(LETTER_WITHOUT_SPACES.findall(text)) / 3)
+        letters = LETTER_WITHOUT_SPACES.findall(text)
+        words += max(len(text.split()), len(letters) / 3)
     return words / len(texts)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -80,7 +81,7 @@ def to_stream(table: pa.Table, stream: IO[bytes]) -> None:
 def show(table: pa.Table, title: str = "") -> None:
     """Print the table in the terminal: side by side if its rows fit the width, else row by row."""
     screen = Screen(out=True)
-    columns = [_shown_column(column) for column in table.columns]
+    columns = list(map(_shown_column, table.columns))
     widths = []
     for name, texts in zip(table.column_names, columns, strict=True):
         widths.append(max(map(len, [name, *texts])) + GAP)
@@ -90,11 +91,11 @@ def show(table: pa.Table, title: str = "") -> None:
         return
 
     screen.say(title, "bold")
-    first, *others = table.column_names
-    name_width = max(map(len, others), default=0)
+    first_name, *names = table.column_names
+    name_width = max(map(len, names), default=0)
     for row in rows:
-        lines = [f"{first} {row[0]}"]
-        for name, text in zip(others, row[1:], strict=True):
+        lines = [f"{first_name} {row[0]}"]
+        for name, text in zip(names, row[1:], strict=True):
             lines.append(f"  {name:<{name_width}}  {text}")
         screen.say("\n".join(lines))
 
@@ -123,7 +124,7 @@ def write_vectors(vectors: np.ndarray, path: Path) -> None:
 def _flat(table: pa.Table) -> pa.Table:
     """Return a table that CSV can hold, and that spreadsheets only show."""
     names = pc.fill_null(_harmless(pa.array(table.column_names, pa.string())), "").to_pylist()
-    return pa.table([_flat_column(column) for column in table.columns], names=names)
+    return pa.table(list(map(_flat_column, table.columns)), names=names)
 
 
 def _flat_column(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
@@ -131,19 +132,26 @@ def _flat_column(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
     kind = column.type
     if is_text(column):
         return _harmless(column)
+    to_text: Callable[[Any], str | None]
     if is_list(column):
-        texts = [None if cell is None else "|".join(map(_text, cell)) for cell in column.to_pylist()]
+        to_text = _joined
     elif pa.types.is_struct(kind):
-        texts = [None if cell is None else cell.get("path") for cell in column.to_pylist()]
+        to_text = _path
     elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        texts = [None if cell is None else _as_json(cell) for cell in column.to_pylist()]
+        to_text = _as_json
     else:
         return column
+    texts = [None if cell is None else to_text(cell) for cell in column.to_pylist()]
     return _harmless(pa.array(texts, pa.string()))
 
 
-def _text(item: object) -> str:
-    return "" if item is None else _as_json(item)
+def _joined(entries: Sequence[object]) -> str:
+    """Return the entries of a list between bars; an empty text for a missing one."""
+    return "|".join("" if entry is None else _as_json(entry) for entry in entries)
+
+
+def _path(cell: dict[str, str | None]) -> str | None:
+    return cell.get("path")
 
 
 def harmless(text: str) -> str:
@@ -153,10 +161,10 @@ def harmless(text: str) -> str:
 
 def _harmless(texts: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
     """Do what `harmless` does to all texts of a column."""
-    is_formula = pc.and_(
-        pc.match_substring_regex(texts, FORMULA), pc.invert(pc.match_substring_regex(texts, NUMBER))
-    )
-    return pc.if_else(is_formula, pc.binary_join_element_wise("'", texts, ""), texts)
+    begins_like_formula = pc.match_substring_regex(texts, FORMULA)
+    is_number = pc.match_substring_regex(texts, NUMBER)
+    with_apostrophe = pc.binary_join_element_wise("'", texts, "")
+    return pc.if_else(pc.and_not(begins_like_formula, is_number), with_apostrophe, texts)
 
 
 def with_files(answers: pa.Table, out: Path) -> pa.Table:

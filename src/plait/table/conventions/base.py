@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
@@ -92,7 +93,8 @@ def is_text(kind: pa.DataType) -> bool:
 def without_marks(texts: pa.ChunkedArray) -> pa.ChunkedArray:
     """Trim strings, and turn the marks of missing cells into nulls."""
     trimmed = pc.utf8_trim_whitespace(texts)
-    return pc.if_else(pc.is_in(trimmed, pa.array([*NULLS, *MARKS])), None, trimmed)
+    is_mark = pc.is_in(trimmed, pa.array([*NULLS, *MARKS]))
+    return pc.if_else(is_mark, None, trimmed)
 
 
 def shown(cell: object) -> str:
@@ -117,6 +119,40 @@ def by_distinct(texts: pa.ChunkedArray) -> tuple[pa.Array, pa.Array]:
     return encoded.dictionary, encoded.indices
 
 
+def read_by_row(values: pa.Array, row_numbers: pa.Array, cells: pa.ChunkedArray, expected: str) -> Reading:
+    """Return the value of each row's string. Rows whose string has none are bad.
+
+    `values` are those of the distinct strings, and `row_numbers` what `by_distinct` returns with them.
+    `cells` are the column as it came, and `expected` describes a good cell. Both are for messages.
+    """
+    bad = described_bad(bad_rows(values, row_numbers), cells, expected)
+    return Reading(chunked(values.take(row_numbers)), bad)
+
+
+def bad_rows(values: pa.Array, row_numbers: pa.Array) -> list[int]:
+    """Return the rows that have a string, but no value."""
+    has_no_value = pc.is_null(values).take(row_numbers)
+    return pc.indices_nonzero(has_no_value).to_pylist()
+
+
+def described_bad(rows: list[int], cells: pa.ChunkedArray, expected: str) -> dict[int, str]:
+    """Return what was expected in each of these rows, and what came."""
+    bad = {}
+    for row in rows:
+        bad[row] = f"expected {expected}, came {shown(cells[row].as_py())}"
+    return bad
+
+
+def share_of_rows(fits: np.ndarray, row_numbers: pa.Array) -> float:
+    """Return the share of rows whose string fits. `fits` is (N,) for N distinct strings."""
+    return float(fits[row_numbers.to_numpy()].mean())
+
+
+def as_numpy(values: pa.Array) -> np.ndarray:
+    """Return an Arrow array as NumPy has it. Truth values and nulls need a copy, which others do not."""
+    return values.to_numpy(zero_copy_only=False)
+
+
 def chunked(cells: pa.Array) -> pa.ChunkedArray:
     """Return an array as a column of one chunk."""
     return pa.chunked_array([cells])
@@ -125,11 +161,13 @@ def chunked(cells: pa.Array) -> pa.ChunkedArray:
 def all_bad(cells: pa.ChunkedArray, reason: str, kind: pa.DataType) -> Reading:
     """Return a reading in which every cell that is not null is bad."""
     rows = pc.indices_nonzero(cells.is_valid()).to_pylist()
-    return Reading(chunked(pa.nulls(len(cells), kind)), dict.fromkeys(rows, reason))
+    nulls = chunked(pa.nulls(len(cells), kind))
+    return Reading(nulls, dict.fromkeys(rows, reason))
 
 
 def evenly(cells: pa.ChunkedArray, count: int) -> pa.ChunkedArray:
     """Return up to `count` cells, spread evenly over the column."""
     if len(cells) <= count:
         return cells
-    return cells.take(pa.array([number * len(cells) // count for number in range(count)]))
+    rows = np.arange(count) * len(cells) // count
+    return cells.take(pa.array(rows))

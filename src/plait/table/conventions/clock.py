@@ -15,12 +15,15 @@ from plait.table.conventions.base import (
     Recognised,
     Style,
     all_bad,
+    as_numpy,
     by_distinct,
-    chunked,
     is_text,
-    shown,
+    read_by_row,
+    share_of_rows,
     without_marks,
 )
+
+HOUR = 3600  # seconds
 
 # 05:14:54, 12:30, 4:12.08, 1:02:03.5, 3:45 PM, 2 days 03:00:00, -00:30
 CELL = (
@@ -48,43 +51,42 @@ class Clock(Convention):
         kind = cells.type
         if pa.types.is_time(kind) or pa.types.is_duration(kind):
             unit = pa.time64("us") if pa.types.is_time(kind) else pa.duration("us")
-            microseconds = pc.cast(pc.cast(cells, unit, safe=False), pa.int64())
-            return Reading(pc.divide(pc.cast(microseconds, pa.float64()), 1e6))
+            times = pc.cast(cells, unit, safe=False)
+            microseconds = pc.cast(pc.cast(times, pa.int64()), pa.float64())
+            return Reading(pc.divide(microseconds, 1e6))
         if pa.types.is_integer(kind) or pa.types.is_floating(kind):
             return Reading(pc.cast(cells, pa.float64()))
         if not is_text(kind):
             return all_bad(cells, f"expected {self.described()}, came {kind}", pa.float64())
 
         distinct, row_numbers = by_distinct(without_marks(cells))
-        seconds = np.append(self._seconds(distinct), np.nan)
-        x_B = seconds[pc.fill_null(row_numbers, len(distinct)).to_numpy(zero_copy_only=False)]
-        bad = {}
-        is_bad = row_numbers.is_valid().to_numpy(zero_copy_only=False) & np.isnan(x_B)
-        for row in np.flatnonzero(is_bad).tolist():
-            bad[row] = f"expected {self.described()}, came {shown(cells[row].as_py())}"
-        return Reading(chunked(pa.array(x_B, mask=np.isnan(x_B))), bad)
+        seconds = self._seconds(distinct)
+        values = pa.array(seconds, mask=np.isnan(seconds))
+        return read_by_row(values, row_numbers, cells, self.described())
 
     def _seconds(self, texts: pa.Array) -> np.ndarray:
         """Return the seconds that strings write, float64; NaN for those that are no time."""
-        parts = pc.extract_regex(texts, CELL)
-        first, second, third = (_numbers(parts, name) for name in ("first", "second", "third"))
-        has_three = np.isfinite(third)
+        fields = pc.extract_regex(texts, CELL)
+        first = _numbers(fields, "first")
+        second = _numbers(fields, "second")
+        third = _numbers(fields, "third")
+        seconds = first * HOUR + second * 60 + np.nan_to_num(third)
         if self.minutes:
-            seconds = np.where(
-                has_three, first * 3600 + second * 60 + np.nan_to_num(third), first * 60 + second
-            )
-        else:
-            seconds = first * 3600 + second * 60 + np.nan_to_num(third)
-        seconds += np.nan_to_num(_numbers(parts, "fraction")) + np.nan_to_num(_numbers(parts, "days")) * 86400
+            has_two = np.isnan(third)
+            seconds = np.where(has_two, first * 60 + second, seconds)
+        days = np.nan_to_num(_numbers(fields, "days"))
+        seconds += np.nan_to_num(_numbers(fields, "fraction")) + days * 24 * HOUR
 
-        half = pc.fill_null(pc.struct_field(parts, "half"), "").to_numpy(zero_copy_only=False)
-        is_pm, is_am = np.isin(half, ["P", "p"]), np.isin(half, ["A", "a"])
-        seconds += np.where(is_pm & (first < 12), 43200, 0) - np.where(is_am & (first == 12), 43200, 0)
-        is_negative = pc.fill_null(pc.equal(pc.struct_field(parts, "sign"), "-"), False).to_numpy(
-            zero_copy_only=False
-        )
+        # 12 AM is midnight, and 12 PM is noon.
+        half = _texts(fields, "half")
+        is_pm = np.isin(half, ["P", "p"]) & (first < 12)
+        is_am = np.isin(half, ["A", "a"]) & (first == 12)
+        seconds += 12 * HOUR * (is_pm.astype(np.float64) - is_am)
+
+        is_negative = _texts(fields, "sign") == "-"
+        seconds = np.where(is_negative, -seconds, seconds)
         is_time = (second < 60) & ~(third >= 60)
-        return np.where(is_time, np.where(is_negative, -seconds, seconds), np.nan)
+        return np.where(is_time, seconds, np.nan)
 
     @classmethod
     def recognise(cls, texts: pa.ChunkedArray, style: Style, least: float = FITS) -> Recognised | None:
@@ -97,21 +99,30 @@ class Clock(Convention):
         if not len(filled):
             return None
         distinct, row_numbers = by_distinct(filled)
-        parts = pc.extract_regex(distinct, CELL)
-        if parts.null_count == len(parts):
+        fields = pc.extract_regex(distinct, CELL)
+        if fields.null_count == len(fields):
             return None
-        first, third = _numbers(parts, "first"), _numbers(parts, "third")
-        has_fraction = np.isfinite(_numbers(parts, "fraction"))
-        has_two = np.isnan(third)
-        convention = cls(minutes=bool((has_two & (has_fraction | (first >= 24))).any()))
-        share = float(np.isfinite(convention._seconds(distinct))[row_numbers.to_numpy()].mean())
+        has_two = np.isnan(_numbers(fields, "third"))
+        has_fraction = np.isfinite(_numbers(fields, "fraction"))
+        is_no_hour = _numbers(fields, "first") >= 24
+        are_minutes = has_two & (has_fraction | is_no_hour)
+
+        convention = cls(minutes=bool(are_minutes.any()))
+        is_time = np.isfinite(convention._seconds(distinct))
+        share = share_of_rows(is_time, row_numbers)
         if share < least:
             return None
         return Recognised(convention, share, f"times in seconds, as in {filled[0].as_py()}")
 
 
-def _numbers(parts: pa.StructArray, name: str) -> np.ndarray:
-    """Return a part as float64, NaN where a string has none."""
-    texts = pc.struct_field(parts, name)
+def _texts(fields: pa.StructArray, name: str) -> np.ndarray:
+    """Return a field as strings, "" where a string has none."""
+    return as_numpy(pc.fill_null(pc.struct_field(fields, name), ""))
+
+
+def _numbers(fields: pa.StructArray, name: str) -> np.ndarray:
+    """Return a field as float64, NaN where a string has none."""
+    texts = pc.struct_field(fields, name)
     texts = pc.if_else(pc.equal(texts, ""), None, texts)
-    return pc.cast(texts, pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
+    numbers = pc.cast(texts, pa.float64())
+    return as_numpy(numbers).astype(np.float64)

@@ -15,6 +15,7 @@ from plait.table.conventions.base import (
     Reading,
     Recognised,
     Style,
+    bad_rows,
     by_distinct,
     chunked,
     is_text,
@@ -23,6 +24,7 @@ from plait.table.conventions.base import (
 
 DATA_URI = r"^data:[^,]{0,100};base64,"
 BASE64 = r"^[A-Za-z0-9+/_\-\s]+={0,2}\s*$"
+SAMPLE = 24  # cells that are decoded to recognise a column
 SHORTEST = 64  # characters; a shorter word may be base64 by accident
 
 # How files of images, audio and video begin. Words that are base64 by accident do not.
@@ -47,23 +49,26 @@ class Content(Convention):
         if not is_text(cells.type):
             return Reading(cells)
         distinct, row_numbers = by_distinct(without_marks(cells))
-        contents = [_decoded(text) for text in distinct.to_pylist()]
+        contents = list(map(_decoded, distinct.to_pylist()))
         if not any(contents):
             return Reading(cells)
-        read = pa.array(contents, pa.large_binary()).take(row_numbers)
-        bad = {}
-        for row in pc.indices_nonzero(pc.and_(row_numbers.is_valid(), read.is_null())).to_pylist():
-            bad[row] = f"expected {self.described()}, came other text"
-        return Reading(chunked(read), bad)
+        files = pa.array(contents, pa.large_binary())
+        # Such a text is too long for a message.
+        reason = f"expected {self.described()}, came other text"
+        bad = dict.fromkeys(bad_rows(files, row_numbers), reason)
+        return Reading(chunked(files.take(row_numbers)), bad)
 
     @classmethod
     def recognise(cls, texts: pa.ChunkedArray, style: Style, least: float = FITS) -> Recognised | None:
         """Recognise strings of which most decode to the head of a media file."""
         filled = without_marks(texts).drop_null()
-        if not len(filled) or pc.mean(pc.greater_equal(pc.utf8_length(filled), SHORTEST)).as_py() < least:
+        if not len(filled):
             return None
-        sampled = filled.slice(0, 24).to_pylist()
-        if sum(_is_media(text) for text in sampled) < least * len(sampled):
+        is_long = pc.greater_equal(pc.utf8_length(filled), SHORTEST)
+        if pc.mean(is_long).as_py() < least:
+            return None
+        sampled = filled.slice(0, SAMPLE).to_pylist()
+        if sum(map(_is_media, sampled)) < least * len(sampled):
             return None
         return Recognised(cls(), 1.0, "files as base64")
 
@@ -81,8 +86,10 @@ def _decoded(text: str) -> bytes | None:
         head, _, text = text.partition(",")
         if not head.endswith(";base64"):
             return None
+    # Mail breaks base64 into lines; addresses of the web have - and _, and no padding.
+    plain = "".join(text.split()).replace("-", "+").replace("_", "/")
+    padding = "=" * (-len(plain) % 4)
     try:
-        plain = "".join(text.split()).replace("-", "+").replace("_", "/")
-        return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+        return base64.b64decode(plain + padding, validate=True)
     except (binascii.Error, ValueError):
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections import Counter
 from typing import Literal
 
 import numpy as np
@@ -18,10 +19,11 @@ from plait.table.conventions.base import (
     Recognised,
     Style,
     all_bad,
+    as_numpy,
     by_distinct,
-    chunked,
     is_text,
-    shown,
+    read_by_row,
+    share_of_rows,
     without_marks,
 )
 
@@ -74,9 +76,6 @@ WEEKDAY_BEHIND = r"(?: ?(?:\(\p{L}\)|星期\p{L}|周\p{L}))?"
 # Sun Feb  5 13:28:59 2023, as C and Unix write it: the year comes last
 C_TIME = r"^\p{L}{2,9}\.?,? (?P<name>\p{L}{3,9}) +(?P<d>\d{1,2}) " + CLOCK + ZONE + r" (?P<y>\d{4})$"
 
-# Sun Feb  5 13:28:59 2023, as C and Unix write it: the year comes last
-C_TIME = r"^\p{L}{2,9}\.?,? (?P<name>\p{L}{3,9}) +(?P<d>\d{1,2}) " + CLOCK + ZONE + r" (?P<y>\d{4})$"
-
 # Shapes that mean one thing, whatever the column: any column of dates accepts them.
 CLEAR = ("iso", "year first", "day and name", "name and day", "year and name", "east asian", "week", "C")
 
@@ -85,6 +84,7 @@ LOOSE = ("compact", "month", "month first", "day of year", "quarter", "quarter f
 OUR_TIME = (1800, 2200)
 
 SAMPLE = 300  # distinct cells that decide which shapes a column may have
+LARGEST = 1e15  # a whole number from here on is no date, and may not fit into int64
 LONGEST = 60  # characters of a date in words with its time
 
 
@@ -106,9 +106,9 @@ class Date(Convention):
         if self.format:
             return f"a date like {self.format}"
         examples = []
-        for shape in self.shapes[:2]:
+        for shape in self.shapes[:2] or ("iso",):
             examples.append(_numeric_example(self.order) if shape == "numeric" else EXAMPLES[shape])
-        return f"a date such as {' or '.join(examples) or EXAMPLES['iso']}"
+        return f"a date such as {' or '.join(examples)}"
 
     def read(self, cells: pa.ChunkedArray) -> Reading:
         """Return timestamps of microseconds without a zone."""
@@ -116,23 +116,15 @@ class Date(Convention):
         if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
             return Reading(pc.cast(cells, pa.timestamp("us"), safe=False))
         if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-            return self._read_texts(_whole_numbers_as_texts(cells), cells)
+            return self._read_texts(_integers_as_texts(cells), cells)
         if is_text(kind):
             return self._read_texts(without_marks(cells), cells)
         return all_bad(cells, f"expected {self.described()}, came {kind}", pa.timestamp("us"))
 
     def _read_texts(self, texts: pa.ChunkedArray, cells: pa.ChunkedArray) -> Reading:
         distinct, row_numbers = by_distinct(texts)
-        times = np.append(self._times(distinct), np.datetime64("NaT"))
-        time_B = times[pc.fill_null(row_numbers, len(distinct)).to_numpy(zero_copy_only=False)]
-
-        bad = {}
-        is_bad = cells.is_valid().to_numpy() & texts.is_valid().to_numpy() & np.isnat(time_B)
-        if not is_text(cells.type):
-            is_bad = pc.is_valid(cells).to_numpy() & np.isnat(time_B)
-        for row in np.flatnonzero(is_bad).tolist():
-            bad[row] = f"expected {self.described()}, came {shown(cells[row].as_py())}"
-        return Reading(chunked(pa.array(time_B, pa.timestamp("us"))), bad)
+        times = pa.array(self._times(distinct), pa.timestamp("us"))
+        return read_by_row(times, row_numbers, cells, self.described())
 
     def _times(self, texts: pa.Array) -> np.ndarray:
         """Return the times that distinct strings write, datetime64[us]; NaT for those that are no date."""
@@ -140,15 +132,17 @@ class Date(Convention):
         if self.format:
             times = _by_format(texts, self.format)
         elif self.shapes[:1] == ("iso",):
-            fast = _by_cast(texts)
-            if fast is not None:
-                return fast
-        others = [shape for shape in (*CLEAR, "compact") if shape not in self.shapes]
-        for shape in (*self.shapes, *others):
-            left = np.flatnonzero(np.isnat(times))
-            if not len(left):
+            times_by_cast = _by_cast(texts)
+            if times_by_cast is not None:
+                return times_by_cast
+
+        # The column's own shapes come first. Later tables may have clear dates of other shapes.
+        for shape in dict.fromkeys((*self.shapes, *CLEAR, "compact")):
+            unread = np.flatnonzero(np.isnat(times))
+            if not len(unread):
                 break
-            times[left] = _Fields(texts.take(pa.array(left)), shape).times(self.order)
+            fields = _Fields(texts.take(pa.array(unread)), shape)
+            times[unread] = fields.times(self.order)
         return times
 
     @classmethod
@@ -162,19 +156,16 @@ class Date(Convention):
         if not len(filled) or pc.approximate_median(pc.utf8_length(filled)).as_py() > LONGEST:
             return None
         distinct, row_numbers = by_distinct(filled)
-        sampled = distinct.take(pa.array(np.linspace(0, len(distinct) - 1, SAMPLE).astype(int))).unique()
-        counts = {shape: _Fields(sampled, shape).plausible() for shape in PATTERNS}
-        shapes = sorted((shape for shape in counts if counts[shape]), key=lambda shape: -counts[shape])
-        if sum(counts.values()) < least * len(sampled):
+        shapes = _shapes_of(distinct, least)
+        if shapes is None:
             return None
-
         order: Order = ""
         second: Order = ""
         if "numeric" in shapes:
             order, second = _order_of(distinct, style)
-        convention = cls(shapes=tuple(shapes), order=order)
+        convention = cls(shapes=shapes, order=order)
         is_date = ~np.isnat(convention._times(distinct))
-        share = float(is_date[row_numbers.to_numpy()].mean())
+        share = share_of_rows(is_date, row_numbers)
         if share < least:
             return None
         example = f"as in {filled[0].as_py()}"
@@ -222,35 +213,37 @@ PATTERNS = _patterns()
 
 
 class _Fields:
-    """The parts of strings that have one shape. All arrays are (N,), an entry a string."""
+    """The fields of strings that have one shape. All arrays are (N,), an entry a string."""
 
     def __init__(self, texts: pa.Array, shape: str) -> None:
         self.shape = shape
-        self.parts = pc.extract_regex(texts, PATTERNS[shape])
-        self.names = {field.name for field in self.parts.type}
-        self.matches = self.parts.is_valid().to_numpy(zero_copy_only=False)
+        self.fields = pc.extract_regex(texts, PATTERNS[shape])
+        self.names = frozenset(field.name for field in self.fields.type)
+        self.matches = as_numpy(self.fields.is_valid())
 
     def __len__(self) -> int:
         return len(self.matches)
 
+    def texts(self, name: str) -> pa.Array:
+        """Return a field as strings, "" where a string has none."""
+        return pc.fill_null(pc.struct_field(self.fields, name), "")
+
     def numbers(self, name: str, default: int) -> np.ndarray:
-        """Return a part as int64, `default` where a string has none."""
+        """Return a field as int64, `default` where a string has none."""
         if name not in self.names:
             return np.full(len(self), default)
-        digits = pc.struct_field(self.parts, name)
-        digits = pc.if_else(pc.equal(digits, ""), None, digits)
-        return pc.fill_null(pc.cast(digits, pa.int64()), default).to_numpy(zero_copy_only=False)
-
-    def texts(self, name: str) -> list[str]:
-        """Return a part as strings, "" where a string has none."""
-        return pc.fill_null(pc.struct_field(self.parts, name), "").to_pylist()
+        return _integers(self.texts(name), default)
 
     def plausible(self) -> int:
         """Count the strings that are dates of this shape, in whatever order."""
         if not self.matches.any():
             return 0
         orders: tuple[Order, ...] = ("dmy", "mdy", "ymd") if self.shape == "numeric" else ("",)
-        return max(int((~np.isnat(self.times(order))).sum()) for order in orders)
+        return max(map(self.count, orders))
+
+    def count(self, order: Order) -> int:
+        """Count the strings that are dates in this order."""
+        return int(np.count_nonzero(~np.isnat(self.times(order))))
 
     def times(self, order: Order) -> np.ndarray:
         """Return the times, datetime64[us]; NaT for strings of another shape, or that are no date."""
@@ -258,16 +251,15 @@ class _Fields:
         is_date = self.matches & (month >= 1) & (month <= 12) & (day >= 1) & (year >= 1)
         if self.shape in LOOSE:
             is_date &= (year >= OUR_TIME[0]) & (year <= OUR_TIME[1])
-        year, month, day = (
-            np.where(is_date, year, 1970),
-            np.where(is_date, month, 1),
-            np.where(is_date, day, 1),
-        )
+        year = np.where(is_date, year, 1970)
+        month = np.where(is_date, month, 1)
+        day = np.where(is_date, day, 1)
 
-        month_M = (year - 1970).astype("datetime64[Y]").astype("datetime64[M]") + (month - 1)
+        month_M = _first_of_year(year).astype("datetime64[M]") + (month - 1)
         day_D = month_M.astype("datetime64[D]") + (day - 1)
+        # 31 February would be in March. Days of a year are all counted from January.
         if self.shape != "day of year":
-            is_date &= day_D.astype("datetime64[M]") == month_M  # 31 February is in March
+            is_date &= day_D.astype("datetime64[M]") == month_M
         day_D = self._within_week(day_D, year, is_date)
 
         microseconds, is_time = self._time_of_day()
@@ -275,14 +267,15 @@ class _Fields:
         return np.where(is_date & is_time, times, np.datetime64("NaT"))
 
     def _calendar(self, order: Order) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return year, month and day; a part that the shape lacks is 1, or 0 if no order gives it."""
+        """Return year, month and day; a field that the shape lacks is 1, or 0 if no order gives it."""
         if self.shape == "numeric":
             return self._numeric(order)
         year = self.numbers("y", 0) if self.shape not in WORDED else self._worded_years()
         month = self.numbers("m", 1)
         day = self.numbers("d", 1)
         if "name" in self.names:
-            months = [month_names().get(name.casefold(), 0) for name in self.texts("name")]
+            number_of = month_names()
+            months = [number_of.get(name.casefold(), 0) for name in self.texts("name").to_pylist()]
             month = np.array(months, dtype=np.int64)
         if "quarter" in self.names:
             month = self.numbers("quarter", 1) * 3 - 2
@@ -292,17 +285,21 @@ class _Fields:
         return year, month, day
 
     def _numeric(self, order: Order) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        first, second, third = self.numbers("a", 0), self.numbers("b", 0), self.numbers("c", 0)
-        has_long_year = np.array([len(text) == 4 for text in self.texts("c")], dtype=bool)
+        """Return year, month and day of three numbers. 23/12/2023 is no date if the year comes first."""
+        first = self.numbers("a", 0)
+        second = self.numbers("b", 0)
+        third = self.numbers("c", 0)
+        has_long_year = as_numpy(pc.utf8_length(self.texts("c"))) == 4
         if order == "ymd":
             return _full_years(first), np.where(has_long_year, 0, second), third
         year = np.where(has_long_year, third, _full_years(third))
         return (year, first, second) if order == "mdy" else (year, second, first)
 
     def _worded_years(self) -> np.ndarray:
-        texts = [text.lstrip("'") for text in self.texts("y")]
-        years = np.array([int(text or 0) for text in texts], dtype=np.int64)
-        is_short = np.array([len(text) == 2 for text in texts], dtype=bool)
+        """Return years beside a month's name, which may lack their century: '23."""
+        digits = pc.utf8_ltrim(self.texts("y"), "'")
+        years = _integers(digits, 0)
+        is_short = as_numpy(pc.utf8_length(digits)) == 2
         return np.where(is_short, _full_years(years), years)
 
     def _within_week(self, day_D: np.ndarray, year: np.ndarray, is_date: np.ndarray) -> np.ndarray:
@@ -311,31 +308,53 @@ class _Fields:
             return day_D
         week, weekday = self.numbers("week", 1), self.numbers("weekday", 1)
         is_date &= (week >= 1) & (week <= 53)
-        fourth = (year - 1970).astype("datetime64[Y]").astype("datetime64[D]") + 3
-        monday = fourth - (fourth.astype(np.int64) + 3) % 7  # 1970-01-01 was a Thursday
-        return monday + (week - 1) * 7 + (weekday - 1)
+        fourth_D = _first_of_year(year).astype("datetime64[D]") + 3
+        days_since_monday = (fourth_D.astype(np.int64) + 3) % 7  # 1970-01-01 was a Thursday
+        return fourth_D - days_since_monday + (week - 1) * 7 + (weekday - 1)
 
     def _time_of_day(self) -> tuple[np.ndarray, np.ndarray]:
         """Return microseconds since midnight, UTC where a zone is given, and True where they are a time."""
-        hour, minute, second = self.numbers("H", 0), self.numbers("M", 0), self.numbers("S", 0)
-        if "half" in self.names:
-            half = np.array([text[:1].casefold() for text in self.texts("half")])
-            is_wrong = (half != "") & ((hour < 1) | (hour > 12))
-            hour = np.where(half == "", hour, hour % 12 + 12 * (half == "p"))
-            hour = np.where(is_wrong, 99, hour)
-        # 24:00 is the end of a day, and second 60 a leap second
-        is_time = (
-            ((hour < 24) | ((hour == 24) & (minute == 0) & (second == 0))) & (minute < 60) & (second <= 60)
-        )
+        hour, is_hour = self._hours()
+        minute, second = self.numbers("M", 0), self.numbers("S", 0)
+        # 24:00 is the end of a day, and second 60 a leap second.
+        is_midnight = (hour == 24) & (minute == 0) & (second == 0)
+        is_time = is_hour & ((hour < 24) | is_midnight) & (minute < 60) & (second <= 60)
 
-        fraction = np.array([int(text.ljust(6, "0")[:6] or 0) for text in self.texts("f")], dtype=np.int64)
-        offsets = [_offset(text) for text in self.texts("zone")]
-        is_time &= np.array([offset is not None for offset in offsets], dtype=bool)
-        offset = np.array([offset or 0 for offset in offsets], dtype=np.int64)
-        return ((hour * 60 + minute - offset) * 60 + second) * 1_000_000 + fraction, is_time
+        # Digits of the fraction, of which microseconds are six: .5 is half a second.
+        digits = pc.utf8_rpad(self.texts("f"), 6, "0")
+        fraction = _integers(pc.utf8_slice_codeunits(digits, 0, 6), 0)
+
+        offsets = list(map(_offset, self.texts("zone").to_pylist()))
+        offset = np.array(offsets, dtype=np.float64)  # NaN for a name that is no zone
+        is_time &= ~np.isnan(offset)
+        minutes = hour * 60 + minute - np.nan_to_num(offset).astype(np.int64)
+        return (minutes * 60 + second) * 1_000_000 + fraction, is_time
+
+    def _hours(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return hours of a day of 24, and True where they may be hours: with AM and PM, from 1 to 12."""
+        hour = self.numbers("H", 0)
+        if "half" not in self.names:
+            return hour, np.ones(len(self), dtype=bool)
+        half = as_numpy(pc.utf8_slice_codeunits(self.texts("half"), 0, 1))
+        is_pm = np.isin(half, ["P", "p"])
+        has_half = is_pm | np.isin(half, ["A", "a"])
+        is_hour = ~has_half | ((hour >= 1) & (hour <= 12))
+        return np.where(has_half, hour % 12 + 12 * is_pm, hour), is_hour
 
 
 WORDED = ("day and name", "name and day")
+
+
+def _integers(digits: pa.Array, default: int) -> np.ndarray:
+    """Return strings of digits as int64, `default` for an empty one."""
+    digits = pc.if_else(pc.equal(digits, ""), None, digits)
+    integers = pc.cast(digits, pa.int64())
+    return as_numpy(pc.fill_null(integers, default))
+
+
+def _first_of_year(years: np.ndarray) -> np.ndarray:
+    """Return years as datetime64[Y], which counts them from 1970."""
+    return (years - 1970).astype("datetime64[Y]")
 
 
 def _full_years(years: np.ndarray) -> np.ndarray:
@@ -365,10 +384,26 @@ def month_names() -> dict[str, int]:
     names = {"sept": 9}
     for language in LANGUAGES:
         for width in ("wide", "abbreviated"):
+            # Slavic languages have a genitive beside a day, and a nominative without one.
             for context in ("format", "stand-alone"):
                 for number, name in get_month_names(width, context, language).items():
                     names[name.rstrip(".").casefold()] = int(number)
     return names
+
+
+# --- shapes and orders -----------------------------------------------------------------------------------
+
+
+def _shapes_of(distinct: pa.Array, least: float) -> tuple[str, ...] | None:
+    """Return the shapes that strings have, the commonest first; None if too few of them are dates."""
+    rows = np.linspace(0, len(distinct) - 1, SAMPLE).astype(int)
+    sampled = distinct.take(pa.array(rows)).unique()
+    counts: Counter[str] = Counter()
+    for shape in PATTERNS:
+        counts[shape] = _Fields(sampled, shape).plausible()
+    if counts.total() < least * len(sampled):
+        return None
+    return tuple(shape for shape, count in counts.most_common() if count)
 
 
 def _order_of(distinct: pa.Array, style: Style) -> tuple[Order, Order]:
@@ -377,28 +412,31 @@ def _order_of(distinct: pa.Array, style: Style) -> tuple[Order, Order]:
     The second is "" if there is none, or if the style decides.
     """
     fields = _Fields(distinct, "numeric")
-    valid = {}
-    orders: tuple[Order, ...] = ("mdy", "dmy", "ymd") if style.day_first is False else ("dmy", "mdy", "ymd")
-    for order in orders:
-        valid[order] = int((~np.isnat(fields.times(order))).sum())
-    best = max(orders, key=lambda order: valid[order])
-    same = [order for order in orders[:2] if order != best and valid[order] == valid[best]]
-    differ = bool(same) and bool((fields.times(best) != fields.times(same[0])).any())
-    if not differ or style.day_first is not None:
+    orders: tuple[Order, ...] = ("dmy", "mdy", "ymd")
+    if style.day_first is False:
+        orders = ("mdy", "dmy", "ymd")
+    counts = list(map(fields.count, orders))
+    best = orders[counts.index(max(counts))]
+    # Only day and month are mixed up: where the first order wins, the second may fit as well.
+    if best != orders[0] or counts[1] < counts[0] or style.day_first is not None:
         return best, ""
-    return best, same[0]
+    differ = fields.times(best) != fields.times(orders[1])
+    return best, orders[1] if differ.any() else ""
 
 
 def _both_readings(filled: pa.ChunkedArray, order: Order, second: Order) -> str:
     """Return a cell that has two readings, both of them, and how to have the second."""
     distinct, _ = by_distinct(filled)
     fields = _Fields(distinct, "numeric")
-    times, others = fields.times(order), fields.times(second)
-    place = int(np.flatnonzero((times != others) & ~np.isnat(times) & ~np.isnat(others))[0])
+    first_times, second_times = fields.times(order), fields.times(second)
+    has_both = ~np.isnat(first_times) & ~np.isnat(second_times)
+    number = int(np.flatnonzero(has_both & (first_times != second_times))[0])
+    first_day = str(first_times[number])[:10]
+    second_day = str(second_times[number])[:10]
     form = "%d/%m/%Y" if second == "dmy" else "%m/%d/%Y"
     return (
-        f"{distinct[place].as_py()} is read as {str(times[place])[:10]}, and may also be "
-        f"{str(others[place])[:10]}; if so, set format: '{form}'"
+        f"{distinct[number].as_py()} is read as {first_day}, and may also be {second_day}; if so, set "
+        f"format: '{form}'"
     )
 
 
@@ -407,13 +445,14 @@ def _by_format(texts: pa.Array, form: str) -> np.ndarray:
 
     Arrow also reads 63 as a year `%Y`, and 63 as `%y` as 2063. Both are corrected here.
     """
-    times = pc.strptime(texts, format=form, unit="us", error_is_null=True).to_numpy(zero_copy_only=False)
+    times = as_numpy(pc.strptime(texts, format=form, unit="us", error_is_null=True))
     years = times.astype("datetime64[Y]").astype(np.int64) + 1970
     if "%Y" in form:
         return np.where(years >= 1000, times, np.datetime64("NaT"))
     if "%y" in form:
         month_M = times.astype("datetime64[M]")
-        earlier = (month_M - 1200).astype("datetime64[us]") + (times - month_M.astype("datetime64[us]"))
+        within_month = times - month_M.astype("datetime64[us]")
+        earlier = (month_M - 1200).astype("datetime64[us]") + within_month
         return np.where(years >= 2000 + PIVOT, earlier, times)
     return times
 
@@ -422,15 +461,17 @@ def _by_cast(texts: pa.Array) -> np.ndarray | None:
     """Return the times of ISO strings that Arrow reads all at once; None if one is written otherwise."""
     for kind in (pa.timestamp("us"), pa.timestamp("us", "UTC")):
         try:
-            return pc.cast(texts, kind).to_numpy(zero_copy_only=False).astype("datetime64[us]")
+            return as_numpy(pc.cast(texts, kind)).astype("datetime64[us]")
         except pa.ArrowInvalid:
             continue
     return None
 
 
-def _whole_numbers_as_texts(cells: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return whole numbers as strings; null for others."""
+def _integers_as_texts(cells: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return whole numbers as strings, such as 20230205; other numbers as "", which is no date."""
+    numbers = cells
     if pa.types.is_floating(cells.type):
-        cells = pc.if_else(pc.equal(pc.round(cells), cells), cells, None)
-        cells = pc.if_else(pc.less(pc.abs(cells), 1e15), cells, None)
-    return pc.cast(pc.cast(cells, pa.int64(), safe=False), pa.string())
+        is_integer = pc.and_(pc.equal(pc.round(cells), cells), pc.less(pc.abs(cells), LARGEST))
+        numbers = pc.if_else(is_integer, cells, None)
+    texts = pc.cast(pc.cast(numbers, pa.int64(), safe=False), pa.string())
+    return pc.if_else(cells.is_valid(), pc.fill_null(texts, ""), None)

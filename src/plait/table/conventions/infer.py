@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, TypeAlias
 
 import pyarrow as pa
@@ -47,17 +48,24 @@ def infer_convention(cells: pa.ChunkedArray, style: Style = UNKNOWN) -> Recognis
     filled = without_marks(cells).drop_null()
     if not len(filled):
         # Nothing but NA is no word: such a column has no cells.
-        is_null = pc.is_in(pc.utf8_trim_whitespace(cells.drop_null()), pa.array(NULLS))
-        return Recognised(Number() if pc.all(is_null).as_py() else Plain())
+        trimmed = pc.utf8_trim_whitespace(cells.drop_null())
+        is_empty = pc.all(pc.is_in(trimmed, pa.array(NULLS))).as_py()
+        return Recognised(Number() if is_empty else Plain())
+    return _of_texts(filled, style)
+
+
+def _of_texts(filled: pa.ChunkedArray, style: Style) -> Recognised:
+    """Return the convention of strings. A sample decides first: most conventions fail on it."""
     sampled = evenly(filled, SAMPLE)
     for convention in _candidates(sampled):
         if not convention.recognise(sampled, style, NEARLY):
             continue
         recognised = convention.recognise(filled, style)
-        if recognised and convention is Number:
-            return Plain.recognise(filled, style) or recognised
-        if recognised:
-            return recognised
+        if recognised is None:
+            continue
+        # One postcode with a zero in front makes all of them codes.
+        codes = Plain.recognise(filled, style) if convention is Number else None
+        return codes or recognised
     codes = Plain.recognise(sampled, style) and Plain.recognise(filled, style)
     return codes or Recognised(Plain())
 
@@ -74,14 +82,9 @@ def _candidates(sampled: pa.ChunkedArray) -> tuple[type[Convention], ...]:
 
 def _of_type(kind: pa.DataType) -> Convention:
     """Return the convention of cells that are no strings."""
-    if pa.types.is_boolean(kind):
-        return Truth()
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        return Number()
-    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        return Date()
-    if pa.types.is_time(kind) or pa.types.is_duration(kind):
-        return Clock()
+    for is_kind, convention in _BY_TYPE:
+        if is_kind(kind):
+            return convention()
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         return _of_entries(kind.value_type)
     return Plain()
@@ -92,3 +95,15 @@ def _of_entries(kind: pa.DataType) -> Convention:
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
         return Listing(of="numbers")
     return Listing(of="texts") if is_text(kind) else Plain()
+
+
+_BY_TYPE: tuple[tuple[Callable[[pa.DataType], bool], type[Convention]], ...] = (
+    (pa.types.is_boolean, Truth),
+    (pa.types.is_integer, Number),
+    (pa.types.is_floating, Number),
+    (pa.types.is_decimal, Number),
+    (pa.types.is_timestamp, Date),
+    (pa.types.is_date, Date),
+    (pa.types.is_time, Clock),
+    (pa.types.is_duration, Clock),
+)

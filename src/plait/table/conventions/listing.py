@@ -16,10 +16,11 @@ from plait.table.conventions.base import (
     Recognised,
     Style,
     all_bad,
+    as_numpy,
     by_distinct,
-    chunked,
     is_text,
-    shown,
+    read_by_row,
+    share_of_rows,
     without_marks,
 )
 
@@ -27,6 +28,12 @@ IN_BRACKETS = r"(?s)^\([^\[\]()]*\)$|^\[.*\]$"
 
 # One entry of a list: quoted as Python or JSON quotes it, or a bare word or number. NumPy leaves out commas.
 ENTRY = re.compile(r"""'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|([^\s,'"]+)""", re.DOTALL)
+
+BETWEEN_ENTRIES = " \t\r\n,"
+ESCAPES = {"n": "\n", "t": "\t", "r": "\r"}  # of letters; other characters stand for themselves
+
+# Lists of numbers as JSON and NumPy write them. Arrow parses them all at once.
+PLAIN_NUMBERS = r"^(?:\[[-+\d.eE,\s]+\]|\([-+\d.eE,\s]+\))$"
 
 FILES = r"^[^;|,]+\.[A-Za-z0-9]{2,4}(?: *[;|,] *[^;|,]+\.[A-Za-z0-9]{2,4})*$"
 SEPARATORS = (";", "|", ",")
@@ -59,31 +66,29 @@ class Listing(Convention):
         texts = cells if self.separator else without_marks(cells)
         distinct, row_numbers = by_distinct(texts)
         lists = self._lists(distinct)
+        # No lists: single files, or labels such as red|large.
         if self.of == "texts" and lists.null_count == len(lists):
-            return Reading(cells)  # no lists: single files, or labels such as red|large
-        read = lists.take(row_numbers)
-
-        bad = {}
-        for row in pc.indices_nonzero(pc.and_(row_numbers.is_valid(), read.is_null())).to_pylist():
-            bad[row] = f"expected {self.described()}, came {shown(cells[row].as_py())}"
-        return Reading(chunked(read), bad)
+            return Reading(cells)
+        return read_by_row(lists, row_numbers, cells, self.described())
 
     def _lists(self, texts: pa.Array) -> pa.Array:
         """Return the lists that distinct strings write; null for those that write none."""
-        if self.of == "numbers":
-            fast = _plain_lists_of_numbers(texts)
-            if fast is not None:
-                return fast
-        lists: list[list[float | None] | list[str | None] | None] = []
+        if self.of == "texts":
+            return pa.array(map(self._entries, texts.to_pylist()), pa.list_(pa.string()))
+        lists = _plain_lists_of_numbers(texts)
+        if lists is not None:
+            return lists
+        lists_of_floats = []
         for text in texts.to_pylist():
             entries = self._entries(text)
-            lists.append(_floats(entries) if entries is not None and self.of == "numbers" else entries)
-        return pa.array(lists, pa.list_(pa.float64() if self.of == "numbers" else pa.string()))
+            lists_of_floats.append(None if entries is None else _floats(entries))
+        return pa.array(lists_of_floats, pa.list_(pa.float64()))
 
     def _entries(self, text: str) -> list[str | None] | None:
         """Return the entries that a string writes; None if it is no list."""
         if self.separator:
-            return [entry.strip() or None for entry in text.split(self.separator)]
+            names = map(str.strip, text.split(self.separator))
+            return [name or None for name in names]
         if len(text) < 2 or text[0] + text[-1] not in ("[]", "()"):
             return None
         return _entries_in_brackets(text[1:-1])
@@ -102,8 +107,8 @@ class Listing(Convention):
             return None
         distinct, row_numbers = by_distinct(filled)
         for convention in (cls(of="numbers"), cls(of="texts")):
-            is_list = convention._lists(distinct).is_valid().take(row_numbers)
-            share = pc.mean(is_list).as_py()
+            is_list = as_numpy(convention._lists(distinct).is_valid())
+            share = share_of_rows(is_list, row_numbers)
             if share >= least:
                 return Recognised(convention, share, f"lists of {convention.of} in text form")
         return None
@@ -124,24 +129,25 @@ def _entries_in_brackets(text: str) -> list[str | None] | None:
     entries: list[str | None] = []
     end = 0
     for match in ENTRY.finditer(text):
-        if text[end : match.start()].strip(" \t\r\n,"):
+        if text[end : match.start()].strip(BETWEEN_ENTRIES):
             return None
         end = match.end()
         single, double, bare = match.groups()
-        if bare is not None:
-            if bare[0] in "[({":
-                return None
-            entries.append(None if bare in NULLS else bare)
+        if bare is None:
+            quoted = double if single is None else single
+            entries.append(_unescaped(quoted))
+        elif bare[0] in "[({":
+            return None
         else:
-            entries.append(_unescaped(single if single is not None else double))
-    return None if text[end:].strip(" \t\r\n,") else entries
+            entries.append(None if bare in NULLS else bare)
+    return None if text[end:].strip(BETWEEN_ENTRIES) else entries
 
 
 def _unescaped(text: str) -> str:
     """Return a quoted string without the backslashes before quotes, backslashes and line breaks."""
     if "\\" not in text:
         return text
-    return re.sub(r"\\(.)", lambda match: {"n": "\n", "t": "\t", "r": "\r"}.get(match[1], match[1]), text)
+    return re.sub(r"\\(.)", lambda match: ESCAPES.get(match[1], match[1]), text)
 
 
 def _floats(entries: list[str | None]) -> list[float | None] | None:
@@ -157,7 +163,8 @@ def _floats(entries: list[str | None]) -> list[float | None] | None:
 
 def _plain_lists_of_numbers(texts: pa.Array) -> pa.Array | None:
     """Return lists of numbers, parsed all at once; None if one string is not as JSON or NumPy write them."""
-    if not pc.all(pc.match_substring_regex(texts, r"^(?:\[[-+\d.eE,\s]+\]|\([-+\d.eE,\s]+\))$")).as_py():
+    is_plain = pc.match_substring_regex(texts, PLAIN_NUMBERS)
+    if not pc.all(is_plain).as_py():
         return None
     inner = pc.utf8_trim(texts, "[]() \t\r\n,")
     split = pc.split_pattern_regex(inner, r"\s*,\s*|\s+")

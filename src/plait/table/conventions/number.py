@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from typing import Literal
 
@@ -16,10 +17,11 @@ from plait.table.conventions.base import (
     Recognised,
     Style,
     all_bad,
+    as_numpy,
     by_distinct,
-    chunked,
+    described_bad,
     is_text,
-    shown,
+    read_by_row,
     without_marks,
 )
 
@@ -81,49 +83,44 @@ class Number(Convention):
         """Return how the column writes a number."""
         if self == Number():
             return "a number"
-        example = f"1{self.group}234{self.decimal}5" if self.group else f"1234{self.decimal}5"
-        return f"a number such as {example}{' ' + self.unit if self.unit else ''}"
+        example = f"1{self.group}234{self.decimal}5 {self.unit}"
+        return f"a number such as {example.rstrip()}"
 
     def read(self, cells: pa.ChunkedArray) -> Reading:
         """Return int64 if all cells are whole numbers, else float64. An infinity is bad, NaN is missing."""
         kind = cells.type
         if is_text(kind):
             return self._read_texts(cells)
-        if pa.types.is_boolean(kind):
+        # An unsigned number of 64 bits may be too large for int64.
+        is_integer = pa.types.is_integer(kind) and not pa.types.is_uint64(kind)
+        if is_integer or pa.types.is_boolean(kind):
             return Reading(pc.cast(cells, pa.int64()))
-        if pa.types.is_signed_integer(kind) or (pa.types.is_integer(kind) and kind.bit_width < 64):
-            return Reading(pc.cast(cells, pa.int64()))
-        if pa.types.is_floating(kind) or pa.types.is_decimal(kind) or pa.types.is_integer(kind):
+        if pa.types.is_floating(kind) or pa.types.is_decimal(kind) or pa.types.is_uint64(kind):
             return _finite(pc.cast(cells, pa.float64(), safe=False), cells)
         return all_bad(cells, f"expected {self.described()}, came {kind}", pa.float64())
 
     def _read_texts(self, cells: pa.ChunkedArray) -> Reading:
         texts = without_marks(cells)
         if self == Number():
-            whole = _cast(texts, pa.int64())
-            if whole is not None:
-                return Reading(whole)
+            integers = _cast(texts, pa.int64())
+            if integers is not None:
+                return Reading(integers)
 
         distinct, row_numbers = by_distinct(texts)
-        values = self._values(distinct)
-        x = np.append(values, np.nan)[pc.fill_null(row_numbers, len(values)).to_numpy(zero_copy_only=False)]
-
-        bad = {}
-        is_bad = row_numbers.is_valid().to_numpy(zero_copy_only=False) & ~np.isfinite(x)
-        for row in np.flatnonzero(is_bad).tolist():
-            bad[row] = f"expected {self.described()}, came {shown(cells[row].as_py())}"
-        # 1.0 is no whole number: a frame that holds the same cells has floats, too
+        x = self._numbers(distinct)
+        # 1.0 is no whole number: a frame that holds the same cells has floats, too.
         has_fractions = pc.any(pc.match_substring(distinct, self.decimal)).as_py()
-        cells = chunked(pa.array(x, mask=np.isnan(x))) if has_fractions else _narrowed(x)
-        return Reading(cells, bad)
+        values = pa.array(x, mask=np.isnan(x)) if has_fractions else _narrowed(x)
+        return read_by_row(values, row_numbers, cells, self.described())
 
-    def _values(self, texts: pa.Array) -> np.ndarray:
+    def _numbers(self, texts: pa.Array) -> np.ndarray:
         """Return the numbers that distinct strings write, float64; NaN for those that are no number."""
         plain = _cast(texts, pa.float64()) if self.decimal == "." else None
         if plain is not None:
-            return _nan_if_infinite(plain.to_numpy(zero_copy_only=False))
-        cells = _Pieces(texts)
-        return np.where(cells.has_unit(self.unit), cells.values(self.decimal, self.group), np.nan)
+            return _nan_if_infinite(as_numpy(plain))
+        pieces = _Pieces(texts)
+        x = pieces.numbers(self.decimal, self.group)
+        return np.where(pieces.has_unit(self.unit), x, np.nan)
 
     @classmethod
     def recognise(cls, texts: pa.ChunkedArray, style: Style, least: float = FITS) -> Recognised | None:
@@ -141,20 +138,19 @@ class Number(Convention):
 
         distinct, row_numbers = by_distinct(filled)
         counts = np.bincount(row_numbers.to_numpy(), minlength=len(distinct))
-        cells = _Pieces(distinct)
-        unit = cells.only_unit(counts)
+        pieces = _Pieces(distinct)
+        unit = pieces.only_unit(counts)
         if unit is None:
             return None
-        fits = cells.has_unit(unit)
+        has_unit = pieces.has_unit(unit)
         best, best_share = cls(unit=unit), 0.0
         for decimal, group in _marks(style):
-            is_number = fits & np.isfinite(cells.values(decimal, group))
+            is_number = has_unit & np.isfinite(pieces.numbers(decimal, group))
             share = float(counts[is_number].sum() / counts.sum())
             if share > best_share:
                 best, best_share = cls(decimal=decimal, group=group, unit=unit), share
         if best_share < least:
             return None
-
         return _recognised(filled, best, best_share, style)
 
 
@@ -167,35 +163,24 @@ class _Pieces:
     """Strings, taken apart into sign, digits, exponent and unit. All arrays are (N,), an entry a string."""
 
     def __init__(self, texts: pa.Array) -> None:
-        pieces = pc.extract_regex(_with_plain_marks(texts), CELL)
-        self.digits = pc.utf8_rtrim_whitespace(pc.fill_null(pc.struct_field(pieces, "digits"), ""))
-        # 0.png is a file, not zero of a unit
-        has_unit = pc.not_equal(pc.struct_field(pieces, "after"), "")
-        is_file = pc.and_(has_unit, pc.match_substring_regex(pc.struct_field(pieces, "digits"), r"[.,]$"))
-        is_number = pc.and_(pieces.is_valid(), pc.invert(pc.fill_null(is_file, False)))
-        self.matches = is_number.to_numpy(zero_copy_only=False)
-        self.exponents = pc.fill_null(pc.struct_field(pieces, "exponent"), "")
-        self.is_negative = self._is_negative(pieces)
+        fields = pc.extract_regex(_with_plain_marks(texts), CELL)
+        self.digits = pc.utf8_rtrim_whitespace(_field(fields, "digits"))
+        # 0.png is a file, not zero of a unit.
+        has_unit = pc.not_equal(_field(fields, "after"), "")
+        ends_in_mark = pc.match_substring_regex(_field(fields, "digits"), r"[.,]$")
+        is_file = pc.and_(has_unit, ends_in_mark)
+        self.matches = as_numpy(pc.and_not(fields.is_valid(), is_file))
+        self.exponents = _field(fields, "exponent")
+        self.is_negative = _is_negative(fields)
 
-        before = pc.fill_null(pc.struct_field(pieces, "before"), "").to_pylist()
-        after = pc.fill_null(pc.struct_field(pieces, "after"), "").to_pylist()
+        before = _field(fields, "before").to_pylist()
+        after = _field(fields, "after").to_pylist()
         self.units: list[str | None] = []
         self.factors = np.ones(len(texts))
         for number, (prefix, suffix) in enumerate(zip(before, after, strict=True)):
             unit, factor = _unit_and_factor(prefix, suffix.strip())
             self.units.append(unit)
             self.factors[number] = factor
-
-    @staticmethod
-    def _is_negative(pieces: pa.StructArray) -> np.ndarray:
-        minuses = []
-        for name in ("sign", "inner_sign", "minus"):
-            minuses.append(pc.equal(pc.struct_field(pieces, name), "-"))
-        in_parentheses = pc.and_(
-            pc.equal(pc.struct_field(pieces, "open"), "("), pc.equal(pc.struct_field(pieces, "close"), ")")
-        )
-        is_negative = pc.or_(pc.or_(minuses[0], minuses[1]), pc.or_(minuses[2], in_parentheses))
-        return pc.fill_null(is_negative, False).to_numpy(zero_copy_only=False)
 
     def only_unit(self, counts: np.ndarray) -> str | None:
         """Return the unit of nearly all cells, which may leave it out; None if there are several.
@@ -209,32 +194,54 @@ class _Pieces:
         if not by_unit:
             return ""
         commonest = max(by_unit, key=lambda unit: by_unit[unit])
-        others = sum(by_unit.values()) - by_unit[commonest]
-        return commonest if others <= (1 - FITS) * counts.sum() else None
+        with_another = sum(by_unit.values()) - by_unit[commonest]
+        return commonest if with_another <= (1 - FITS) * counts.sum() else None
 
     def has_unit(self, unit: str) -> np.ndarray:
         """Return True for strings with this unit, or with none."""
-        return self.matches & np.array([own in ("", unit) for own in self.units], dtype=bool)
+        accepted = {"", unit}
+        fits = np.array([unit in accepted for unit in self.units], dtype=bool)
+        return self.matches & fits
 
-    def values(self, decimal: Decimal, group: Group) -> np.ndarray:
+    def numbers(self, decimal: Decimal, group: Group) -> np.ndarray:
         """Return the numbers, float64; NaN where the digits have other marks, or groups of another size."""
         fits = pc.match_substring_regex(self.digits, _digits_pattern(decimal, group))
         plain = pc.replace_substring(self.digits, group, "") if group else self.digits
         plain = pc.replace_substring(plain, decimal, ".") if decimal != "." else plain
         plain = pc.binary_join_element_wise(plain, self.exponents, "")
-        plain = pc.if_else(pc.and_(fits, pa.array(self.matches)), plain, None)
-        x = pc.cast(plain, pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
-        return _nan_if_infinite(np.where(self.is_negative, -x, x) * self.factors)
+        is_number = pc.and_(fits, pa.array(self.matches))
+        numbers = pc.cast(pc.if_else(is_number, plain, None), pa.float64())
+        x = as_numpy(numbers).astype(np.float64)
+        signed = np.where(self.is_negative, -x, x)
+        return _nan_if_infinite(signed * self.factors)
+
+
+def _field(fields: pa.StructArray, name: str) -> pa.Array:
+    """Return one field of `CELL`, "" where a string lacks it."""
+    return pc.fill_null(pc.struct_field(fields, name), "")
+
+
+def _is_negative(fields: pa.StructArray) -> np.ndarray:
+    """Return True for strings with a minus, wherever it stands, and for those in parentheses.
+
+    Accountants write a debit of 5 as (5.00). SAP writes the minus behind the number.
+    """
+    is_open = pc.equal(_field(fields, "open"), "(")
+    is_negative = pc.and_(is_open, pc.equal(_field(fields, "close"), ")"))
+    for name in ("sign", "inner_sign", "minus"):
+        has_minus = pc.equal(_field(fields, name), "-")
+        is_negative = pc.or_(is_negative, has_minus)
+    return as_numpy(is_negative)
 
 
 def _digits_pattern(decimal: Decimal, group: Group) -> str:
     """Return the pattern of digits with these marks. Groups have three digits, or two as in 12,34,567."""
-    point = f"\\{decimal}"
-    whole = r"\d+"
+    point = re.escape(decimal)
+    integer = r"\d+"
     if group:
-        mark = group if group == " " else f"\\{group}" if group in ".," else group
-        whole = rf"(?:\d+|\d{{1,3}}(?:{mark}\d{{3}})+|\d{{1,2}}(?:{mark}\d{{2}})+{mark}\d{{3}})"
-    return rf"^(?:{whole}(?:{point}\d*)?|{point}\d+)$"
+        mark = re.escape(group)
+        integer = rf"(?:\d+|\d{{1,3}}(?:{mark}\d{{3}})+|\d{{1,2}}(?:{mark}\d{{2}})+{mark}\d{{3}})"
+    return rf"^(?:{integer}(?:{point}\d*)?|{point}\d+)$"
 
 
 def _with_plain_marks(texts: pa.Array) -> pa.Array:
@@ -243,7 +250,8 @@ def _with_plain_marks(texts: pa.Array) -> pa.Array:
     A dash in place of the fraction, as in the price 5,- is left out.
     """
     texts = pc.replace_substring_regex(texts, rf"[.,][\-{LIKE_MINUS}]+", "")
-    if pc.all(pc.string_is_ascii(texts), skip_nulls=True).as_py() is not False:
+    is_ascii = pc.string_is_ascii(texts)
+    if pc.all(is_ascii, skip_nulls=True).as_py():
         return texts
     plain = texts
     for likes, mark in ((LIKE_MINUS, "-"), (LIKE_SPACE, " "), (LIKE_APOSTROPHE, "'")):
@@ -262,40 +270,59 @@ def _unit_and_factor(before: str, after: str) -> tuple[str | None, float]:
         return before, MULTIPLIERS[after]
     if after in BYTES and not before:
         return "B", BYTES[after]
+    currency_and_factor = _multiplied_currency(after)
+    if currency_and_factor is not None:
+        return currency_and_factor
+    return (None if before and after else before or after), 1.0
+
+
+def _multiplied_currency(text: str) -> tuple[str, float] | None:
+    """Return the currency and the factor of 5M€ or 5 Mio EUR, in which both stand behind the number."""
     for name, factor in MULTIPLIERS.items():
-        rest = after.removeprefix(name)
-        if rest != after and _is_currency(rest.strip()):
-            return rest.strip(), factor
-    if before and after:
-        return None, 1.0
-    return before or after, 1.0
+        currency = text.removeprefix(name)
+        if currency != text and _is_currency(currency.strip()):
+            return currency.strip(), factor
+    return None
 
 
 def _is_currency(text: str) -> bool:
-    return text in CURRENCIES or all(unicodedata.category(character) == "Sc" for character in text)
+    return text in CURRENCIES or set(map(unicodedata.category, text)) <= {"Sc"}
 
 
-def _recognised(filled: pa.ChunkedArray, chosen: Number, share: float, style: Style) -> Recognised:
+# --- ambiguous marks -------------------------------------------------------------------------------------
+
+
+def _recognised(filled: pa.ChunkedArray, number: Number, share: float, style: Style) -> Recognised:
     """Say how the numbers of a column are written, and whether they can be read otherwise."""
-    parts = [f"{share:.0%} of the cells are numbers"] if share < 1 else []
-    if chosen != Number():
-        parts.append(f"as in {chosen.described().removeprefix('a number such as ')}")
-    reason = ", ".join(parts)
+    reasons = []
+    if share < 1:
+        reasons.append(f"{share:.0%} of the cells are numbers")
+    if number != Number():
+        reasons.append(f"as in {number.described().removeprefix('a number such as ')}")
+    reason = ", ".join(reasons)
 
-    mark = chosen.group if chosen.group in (",", ".") else chosen.decimal
+    mark = number.group if number.group in (",", ".") else number.decimal
     with_mark = filled.filter(pc.match_substring(filled, mark))
     if style.decimal is not None or not len(with_mark):
-        return Recognised(chosen, share, reason)
+        return Recognised(number, share, reason)
     if not _is_ambiguous(with_mark, mark):
-        return Recognised(chosen, share, reason, evidence=Style(decimal=chosen.decimal))
+        return Recognised(number, share, reason, evidence=Style(decimal=number.decimal))
+    return Recognised(number, share, reason, _both_readings(with_mark.slice(0, 1), number, mark))
 
-    other = Number(decimal="," if chosen.decimal == "." else ".", unit=chosen.unit)
-    if not chosen.group:
-        other = other.model_copy(update={"group": mark})
-    cell = with_mark.slice(0, 1)
-    first, second = (convention.read(cell).cells[0].as_py() for convention in (chosen, other))
-    both = f"{cell[0].as_py()} is read as {first:g}, and may also be {second:g}"
-    return Recognised(chosen, share, reason, f"{both}; if so, set decimal: '{other.decimal}'")
+
+def _both_readings(cell: pa.ChunkedArray, number: Number, mark: str) -> str:
+    """Return how a column of one cell is read, how else it may be, and how to have that.
+
+    `mark` is the one that may be a decimal or a group mark.
+    """
+    decimal: Decimal = "," if number.decimal == "." else "."
+    second = Number(decimal=decimal, unit=number.unit)
+    if not number.group:
+        second = second.model_copy(update={"group": mark})
+    first_reading = number.read(cell).cells[0].as_py()
+    second_reading = second.read(cell).cells[0].as_py()
+    both = f"{cell[0].as_py()} is read as {first_reading:g}, and may also be {second_reading:g}"
+    return f"{both}; if so, set decimal: '{decimal}'"
 
 
 def _is_ambiguous(cells: pa.ChunkedArray, mark: str) -> bool:
@@ -322,17 +349,17 @@ def _nan_if_infinite(x: np.ndarray) -> np.ndarray:
 
 def _finite(x: pa.ChunkedArray, cells: pa.ChunkedArray) -> Reading:
     """Return numbers with NaN as null, and infinities as bad cells."""
-    is_finite = pc.is_finite(x)
-    bad = {}
-    for row in pc.indices_nonzero(pc.is_inf(x)).to_pylist():
-        bad[row] = f"expected a finite number, came {shown(cells[row].as_py())}"
-    return Reading(pc.if_else(is_finite, x, None), bad)
+    infinite_rows = pc.indices_nonzero(pc.is_inf(x)).to_pylist()
+    finite = pc.if_else(pc.is_finite(x), x, None)
+    return Reading(finite, described_bad(infinite_rows, cells, "a finite number"))
 
 
-def _narrowed(x: np.ndarray) -> pa.ChunkedArray:
-    """Return numbers as int64 where all are whole, else as float64; NaN becomes null."""
+def _narrowed(x: np.ndarray) -> pa.Array:
+    """Return numbers as int64 if all are whole, else as float64; NaN becomes null."""
     is_missing = np.isnan(x)
     filled = np.where(is_missing, 0, x)
-    if (np.abs(filled) < EXACT).all() and (filled == np.round(filled)).all():
-        return chunked(pa.array(filled.astype(np.int64), mask=is_missing))
-    return chunked(pa.array(x, mask=is_missing))
+    are_whole = filled == np.round(filled)
+    are_exact = np.abs(filled) < EXACT
+    if are_whole.all() and are_exact.all():
+        return pa.array(filled.astype(np.int64), mask=is_missing)
+    return pa.array(x, mask=is_missing)

@@ -22,6 +22,11 @@ from plait.table.conventions.base import (
 # others of its kind, which nobody writes for a number.
 CODE = r"^(?:[+-]?0\d+|\+\d[\d ()/\-]{6,}|\d+[eE]\d{2,})$"
 
+# What stands beside codes in one column: digits, with the marks of telephone numbers.
+LIKE_CODE = r"^[+\-]?\d[\d ()/\-]*$|^\d+[eE]\d{2,}$"
+
+EXACT = 2**53  # float64 holds every whole number up to this one
+
 
 class Plain(Convention):
     """A column of words: texts, categories, and paths of media.
@@ -57,14 +62,18 @@ class Plain(Convention):
         is_code = pc.match_substring_regex(distinct, CODE)
         if not pc.any(is_code).as_py():
             return None
-        has_digits = pc.match_substring_regex(distinct, r"^[+\-]?\d[\d ()/\-]*$|^\d+[eE]\d{2,}$")
+        has_digits = pc.match_substring_regex(distinct, LIKE_CODE)
         if not pc.all(has_digits).as_py():
             return None
-        lengths = pc.unique(pc.utf8_length(distinct)).to_pylist()
-        are_digits = pc.all(pc.match_substring_regex(distinct, r"^\d+$")).as_py()
-        width = lengths[0] if len(lengths) == 1 and are_digits else 0
         code = distinct.filter(is_code)[0].as_py()
-        return Recognised(cls(width=width), 1.0, f"codes, as in {code}")
+        return Recognised(cls(width=_common_width(distinct)), 1.0, f"codes, as in {code}")
+
+
+def _common_width(codes: pa.Array) -> int:
+    """Return the number of digits, if all codes are digits and have as many; else 0."""
+    lengths = pc.unique(pc.utf8_length(codes)).to_pylist()
+    are_digits = pc.all(pc.match_substring_regex(codes, r"^\d+$")).as_py()
+    return lengths[0] if len(lengths) == 1 and are_digits else 0
 
 
 def as_texts(cells: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -76,9 +85,9 @@ def as_texts(cells: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_floating(kind):
         x = pc.cast(cells, pa.float64())
         x = pc.if_else(pc.is_nan(x), None, x)
-        is_whole = pc.and_(pc.equal(pc.round(x), x), pc.less(pc.abs(x), 2**53))
-        whole = pc.cast(pc.cast(pc.if_else(is_whole, x, None), pa.int64()), pa.string())
-        return pc.coalesce(whole, pc.cast(x, pa.string()))
+        is_integer = pc.and_(pc.equal(pc.round(x), x), pc.less(pc.abs(x), EXACT))
+        integers = pc.cast(pc.if_else(is_integer, x, None), pa.int64())
+        return pc.coalesce(pc.cast(integers, pa.string()), pc.cast(x, pa.string()))
     if pa.types.is_null(kind):
         return pa.chunked_array([pa.nulls(len(cells), pa.string())])
     return pc.cast(cells, pa.string())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -16,7 +18,7 @@ from plait.table.conventions.base import (
     all_bad,
     by_distinct,
     is_text,
-    shown,
+    read_by_row,
     without_marks,
 )
 
@@ -30,6 +32,8 @@ PAIRS = (
 
 TRUE = frozenset(pair[0] for pair in PAIRS) | {"1", "1.0"}
 FALSE = frozenset(pair[1] for pair in PAIRS) | {"0", "0.0"}
+
+MOST_SPELLINGS = 50  # distinct strings; a column with more of them has words
 
 
 class Truth(Convention):
@@ -51,61 +55,62 @@ class Truth(Convention):
         """Return truth values, or strings where training has other words for them."""
         kind = cells.type
         if pa.types.is_boolean(kind):
-            truths = cells
-            bad: dict[int, str] = {}
-        elif is_text(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind):
-            truths, bad = self._truths(cells)
+            reading = Reading(cells)
+        elif is_text(kind):
+            reading = self._read_texts(cells, cells)
+        elif pa.types.is_integer(kind) or pa.types.is_floating(kind):
+            reading = self._read_texts(pc.cast(cells, pa.string()), cells)
         else:
-            return all_bad(cells, f"expected {self.described()}, came {kind}", self._type())
-        if self.true:
-            truths = pc.if_else(truths, self.true, self.false)
-        return Reading(truths, bad)
+            answer_type = pa.string() if self.true else pa.bool_()
+            return all_bad(cells, f"expected {self.described()}, came {kind}", answer_type)
+        if not self.true:
+            return reading
+        words = pc.if_else(reading.cells, self.true, self.false)
+        return Reading(words, reading.bad)
 
-    def _type(self) -> pa.DataType:
-        return pa.string() if self.true else pa.bool_()
-
-    def _truths(self, cells: pa.ChunkedArray) -> tuple[pa.ChunkedArray, dict[int, str]]:
-        texts = without_marks(cells if is_text(cells.type) else pc.cast(cells, pa.string()))
-        distinct, row_numbers = by_distinct(texts)
-        truths: list[bool | None] = []
-        for text in distinct.to_pylist():
-            folded = text.casefold()
-            truths.append(True if folded in TRUE else False if folded in FALSE else None)
-        read = pa.array(truths, pa.bool_()).take(row_numbers)
-
-        bad = {}
-        for row in pc.indices_nonzero(pc.and_(row_numbers.is_valid(), read.is_null())).to_pylist():
-            bad[row] = f"expected {self.described()}, came {shown(cells[row].as_py())}"
-        return pa.chunked_array([read]), bad
+    def _read_texts(self, texts: pa.ChunkedArray, cells: pa.ChunkedArray) -> Reading:
+        distinct, row_numbers = by_distinct(without_marks(texts))
+        truths = pa.array(map(_truth, distinct.to_pylist()), pa.bool_())
+        return read_by_row(truths, row_numbers, cells, self.described())
 
     @classmethod
     def recognise(cls, texts: pa.ChunkedArray, style: Style, least: float = FITS) -> Recognised | None:
         """Recognise strings that are one pair of words, in any case. Numbers stay numbers."""
         filled = without_marks(texts).drop_null()
         distinct, row_numbers = by_distinct(filled)
-        if not 1 <= len(distinct) <= 50:
+        if not 1 <= len(distinct) <= MOST_SPELLINGS:
             return None
-        counts = pc.value_counts(row_numbers)
-        cells_of = dict(zip(counts.field(0).to_pylist(), counts.field(1).to_pylist(), strict=True))
-        spellings: dict[str, dict[str, int]] = {}
-        for number, text in enumerate(distinct.to_pylist()):
-            spellings.setdefault(text.casefold(), {})[text] = cells_of[number]
+        counts = np.bincount(row_numbers.to_numpy(), minlength=len(distinct))
+        spellings: dict[str, Counter[str]] = {}
+        for text, count in zip(distinct.to_pylist(), counts.tolist(), strict=True):
+            spellings.setdefault(text.casefold(), Counter())[text] = count
 
         for true, false in PAIRS:
-            found = sum(sum(spellings.get(word, {}).values()) for word in (true, false))
-            if not all(word in spellings for word in (true, false)) and (true, false) != PAIRS[0]:
+            # A column of nothing but "true" has truth values; one of nothing but "no" may have words.
+            has_both = true in spellings and false in spellings
+            if not has_both and (true, false) != PAIRS[0]:
                 continue
-            share = found / len(filled)
+            cell_count = 0
+            for word in (true, false):
+                cell_count += spellings.get(word, Counter()).total()
+            share = cell_count / len(filled)
             if share >= least:
                 return Recognised(cls._of(true, false, spellings), share)
         return None
 
     @classmethod
-    def _of(cls, true: str, false: str, spellings: dict[str, dict[str, int]]) -> Truth:
+    def _of(cls, true: str, false: str, spellings: dict[str, Counter[str]]) -> Truth:
         """Return the convention of a pair, with the commonest spelling of each word."""
         if (true, false) == PAIRS[0]:
             return cls()
-        words = []
-        for word in (true, false):
-            words.append(max(spellings[word], key=lambda text: spellings[word][text]))
-        return cls(true=words[0], false=words[1])
+        commonest_true = spellings[true].most_common(1)[0][0]
+        commonest_false = spellings[false].most_common(1)[0][0]
+        return cls(true=commonest_true, false=commonest_false)
+
+
+def _truth(text: str) -> bool | None:
+    """Return what a word says, in any case; None for another word."""
+    folded = text.casefold()
+    if folded in TRUE:
+        return True
+    return False if folded in FALSE else None

@@ -25,6 +25,16 @@ PIECE = 1 << 24  # bytes that are decompressed at once
 
 # How a compressed file begins.
 GZIP, BZIP2, XZ, ZSTD, ZIP = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd", b"PK\x03\x04"
+BZIP2_BLOCK = b"1AY&SY"  # behind the size of blocks; a name of a column may be BZh
+TAR = b"ustar"  # from byte 257 of an archive on
+
+# Members of the archives that XLSX and ODS are.
+OFFICE_MEMBERS = frozenset({"[Content_Types].xml", "mimetype"})
+
+# What zipfile raises for an archive that is damaged, encrypted or packed in a way that it does not know.
+DAMAGES = (
+    zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, ValueError, zlib.error,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,14 +50,14 @@ class Content:
     """The bytes of a file, or where they lie.
 
     `name` ends in what tells the format, without the ending of a compression. `label` is the file in
-    messages. `part` is the sheet of a workbook that is asked for.
+    messages. `sheet` is the sheet of a workbook that is asked for.
     """
 
     name: str
     label: str
     path: Path | None = None
     held: bytes = b""
-    part: str = ""
+    sheet: str = ""
 
     @property
     def suffix(self) -> str:
@@ -72,9 +82,9 @@ class Content:
         return pa.BufferReader(self.held) if self.path is None else pa.OSFile(str(self.path))
 
 
-def open_content(path: Path, part: str = "") -> Content:
+def open_content(path: Path, sheet: str = "") -> Content:
     """Return the content of a file, decompressed. Raises `TableError` for an empty or damaged one."""
-    content = Content(path.name, str(path), path, part=part)
+    content = Content(path.name, str(path), path, sheet=sheet)
     return decompressed(content)
 
 
@@ -92,22 +102,21 @@ def decompressed(content: Content) -> Content:
         return content
     try:
         with _binary(content) as file, opener(file) as stream:
-            data = _read(stream, content.label)
+            held = _read(stream, content.label)
     except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
         raise TableError(f"'{content.label}' is damaged and cannot be decompressed: {error}") from error
-    inner = Content(_inner_name(content.name), content.label, held=data, part=content.part)
-    if not data:
+    if not held:
         raise TableError(f"'{content.label}' holds an empty file")
-    if data[257:262] == b"ustar":
+    if held[257:262] == TAR:
         raise TableError(f"'{content.label}' is an archive of files; unpack it, and give one of them")
-    return inner
+    return Content(_inner_name(content.name), content.label, held=held, sheet=content.sheet)
 
 
 def _opener(head: bytes) -> Callable[[IO[bytes]], IO[bytes]] | None:
     """Return what opens a compressed file that begins like this; None for other files."""
     if head.startswith(GZIP):
         return lambda file: cast("IO[bytes]", gzip.open(file))
-    if head.startswith(BZIP2) and head[4:10] == b"1AY&SY":
+    if head.startswith(BZIP2) and head[4:10] == BZIP2_BLOCK:
         return lambda file: bz2.open(file)
     if head.startswith(XZ):
         return lambda file: lzma.open(file)
@@ -138,31 +147,28 @@ def _unzipped(content: Content) -> Content:
     """Return the one file in a ZIP archive. Workbooks are such archives too, and stay as they are."""
     try:
         with _binary(content) as file, zipfile.ZipFile(file) as archive:
-            members = [member for member in archive.infolist() if _is_file(member)]
-            names = [member.filename for member in archive.infolist()]
-            if "[Content_Types].xml" in names or "mimetype" in names:
+            if not OFFICE_MEMBERS.isdisjoint(archive.namelist()):
                 return content
-            if len(members) != 1:
-                shown = ", ".join(member.filename for member in members[:10]) or "none"
-                raise TableError(
-                    f"'{content.label}': expected an archive of one file, came {len(members)}: {shown}; "
-                    f"unpack it, and give one of them"
-                )
-            with archive.open(members[0]) as stream:
-                data = _read(stream, content.label)
-    except (
-        zipfile.BadZipFile,
-        OSError,
-        EOFError,
-        NotImplementedError,
-        RuntimeError,
-        ValueError,
-        zlib.error,
-    ) as error:
+            member = _only_file(archive, content.label)
+            with archive.open(member) as stream:
+                held = _read(stream, content.label)
+    except DAMAGES as error:
         raise TableError(f"'{content.label}' cannot be read as ZIP: {error}") from error
-    if not data:
+    if not held:
         raise TableError(f"'{content.label}' holds an empty file")
-    return Content(PurePath(members[0].filename).name, content.label, held=data, part=content.part)
+    return Content(PurePath(member.filename).name, content.label, held=held, sheet=content.sheet)
+
+
+def _only_file(archive: zipfile.ZipFile, label: str) -> zipfile.ZipInfo:
+    """Return the one file in an archive. Raises `TableError` if there are several, or none."""
+    members = list(filter(_is_file, archive.infolist()))
+    if len(members) != 1:
+        shown = ", ".join(member.filename for member in members[:10]) or "none"
+        raise TableError(
+            f"'{label}': expected an archive of one file, came {len(members)}: {shown}; unpack it, and give "
+            f"one of them"
+        )
+    return members[0]
 
 
 def _is_file(member: zipfile.ZipInfo) -> bool:
@@ -172,6 +178,7 @@ def _is_file(member: zipfile.ZipInfo) -> bool:
 
 
 def _inner_name(name: str) -> str:
+    """Return the name of what a compressed file holds: data.csv for data.csv.gz."""
     path = PurePath(name)
     if path.suffix.lower() in COMPRESSIONS:
         return path.stem

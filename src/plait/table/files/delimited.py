@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass, replace
 
@@ -12,17 +13,29 @@ import pyarrow.csv
 
 from plait.errors import TableError
 from plait.table.files.content import Content, FileTable
-from plait.table.files.dialect import Dialect, blanks_to_tabs, infer_dialect
+from plait.table.files.dialect import (
+    ONE_COLUMN,
+    Dialect,
+    begin_with_blank,
+    blanks_to_tabs,
+    infer_dialect,
+)
 from plait.table.files.encoding import to_utf8
-from plait.table.files.header import ROWS, has_header
+from plait.table.files.header import ROWS, has_header, no_header_note, unnamed
 
 PIECE = 1 << 22  # bytes that are looked at at once
 BLOCK = 4 << 20  # bytes that Arrow parses at once; a row must fit into one block
 LONGEST = (1 << 31) - 2  # bytes of the largest block
 SHOWN = 5  # rows that a message names
 
+HEAD = 1 << 20  # bytes that a dialect and a header are inferred from
+
+# What is drawn around the cells of a table: `+----+----+` or `|:---|---:|` is a line of it.
 LONG_LINE = 1 << 16  # bytes of the first lines
 FRAME = re.compile(rb"^\s*[|+:=-][|+:= -]+$")
+FRAME_LINE = re.compile(rb"(?m)^[ \t]*[|+:=-][|+:= -]*-[|+:= -]*\r?(?:\n|\Z)")
+FRAME_SIDE = re.compile(rb"(?m)^[ \t]*\||\|[ \t]*(?=\r?$)")
+
 LINE_END = re.compile(rb"\r\n|\n|\r")
 
 PRIORS = {".tsv": "\t", ".tab": "\t", ".psv": "|", ".csv": ","}
@@ -31,14 +44,17 @@ PRIORS = {".tsv": "\t", ".tab": "\t", ".psv": "|", ".csv": ","}
 def read_delimited(content: Content) -> FileTable:
     """Read delimited text of any encoding and dialect. Raises `TableError` naming a row that does not fit."""
     encoded = to_utf8(content.data, content.label)
-    data = encoded.data.rstrip(b"\x1a\x00")
-    if not data or data.isspace():
+    # DOS ends a text with Ctrl-Z; programs that crash leave zero bytes.
+    text = encoded.data.rstrip(b"\x1a\x00")
+    if not text or text.isspace():
         raise TableError(f"'{content.label}' is an empty file")
-    data = _without_frame(data)
-    dialect = infer_dialect(_head(data), PRIORS.get(content.suffix, ""))
-    data, dialect = _plain_quotes(data, dialect)
-    body = data[_line_start(data, dialect.preamble + 1) :]
-    preamble = data[: len(data) - len(body)]
+
+    text = _without_frame(text)
+    dialect = infer_dialect(_head(text), PRIORS.get(content.suffix, ""))
+    text, dialect = _plain_quotes(text, dialect)
+    body = text[_line_start(text, dialect.preamble + 1) :]
+    preamble = text[: len(text) - len(body)]
+    # Arrow takes one character for a delimiter, not any number of them.
     if dialect.delimiter == " ":
         body = blanks_to_tabs(body.decode()).encode()
         dialect = replace(dialect, delimiter="\t")
@@ -46,101 +62,122 @@ def read_delimited(content: Content) -> FileTable:
     names, rows_at, header_notes = _names(body, dialect, content.label)
     notes = [*encoded.notes, *header_notes, *_preamble_notes(preamble, content.label)]
     lines_before = dialect.preamble + len(LINE_END.findall(body[:rows_at]))
-    place = _Place(content.label, content.suffix[1:].upper() or "CSV", lines_before + 1)
-    table, row_notes = _rows(memoryview(body)[rows_at:], names, replace(dialect, columns=len(names)), place)
+    origin = _Origin(content.label, content.suffix[1:].upper() or "CSV", lines_before + 1)
+    row_dialect = replace(dialect, columns=len(names))
+    table, row_notes = _rows(memoryview(body)[rows_at:], names, row_dialect, origin)
     if _is_padded(body, dialect):
-        table = pa.table(list(map(pc.utf8_trim_whitespace, table.columns)), names=table.column_names)
+        trimmed = list(map(pc.utf8_trim_whitespace, table.columns))
+        table = pa.table(trimmed, names=table.column_names)
     return FileTable(_without_trailing_delimiter(table), (*notes, *row_notes))
 
 
-def _rows(rows: memoryview, names: list[str], dialect: Dialect, place: _Place) -> tuple[pa.Table, list[str]]:
+def _rows(
+    rows: memoryview, names: list[str], dialect: Dialect, origin: _Origin
+) -> tuple[pa.Table, list[str]]:
     """Return the table of rows, and notes: by Arrow if all are well written, else one by one."""
     is_well_quoted, spans_lines = _checked_quotes(rows, dialect)
+    # A quote in a text, such as 5" or 'tis, may pair up with another one many rows below.
     if is_well_quoted and spans_lines and _are_lines_rows(rows, dialect):
         dialect = replace(dialect, quote="")
     table = _by_arrow(rows, names, dialect) if is_well_quoted else None
     if table is not None:
         return table, []
-    return _row_by_row(bytes(rows), names, dialect, place)
+    return _row_by_row(bytes(rows), names, dialect, origin)
 
 
-def _head(data: bytes) -> str:
+def _head(text: bytes) -> str:
     """Return the beginning of UTF-8 text, long enough to infer a dialect from."""
-    return data[: 1 << 20].decode("utf-8", "ignore")
+    return text[:HEAD].decode("utf-8", "ignore")
 
 
 def _is_padded(body: bytes, dialect: Dialect) -> bool:
     """Return whether the file has a blank behind each delimiter, which belongs to no cell."""
     header = next(dialect.rows(_head(body)))
-    return dialect.spaced or (len(header) > 1 and all(cell.startswith(" ") for cell in header[1:]))
+    return dialect.spaced or (len(header) > 1 and begin_with_blank(header[1:]))
 
 
-def _without_frame(data: bytes) -> bytes:
+def _without_frame(text: bytes) -> bytes:
     """Leave out the lines that databases and Markdown draw around a table and below its header."""
-    lines = data[:LONG_LINE].splitlines()[:3]
-    if not any(FRAME.match(line) and b"-" in line for line in lines) or not any(
-        b"|" in line for line in lines
-    ):
-        return data
-    data = re.sub(rb"(?m)^[ \t]*[|+:=-][|+:= -]*-[|+:= -]*\r?(?:\n|\Z)", b"", data)
-    return re.sub(rb"(?m)^[ \t]*\||\|[ \t]*(?=\r?$)", b"", data)
+    lines = text[:LONG_LINE].splitlines()[:3]
+    has_frame = any(FRAME.match(line) and b"-" in line for line in lines)
+    if not has_frame or not any(b"|" in line for line in lines):
+        return text
+    text = FRAME_LINE.sub(b"", text)
+    return FRAME_SIDE.sub(b"", text)
 
 
 def _preamble_notes(preamble: bytes, label: str) -> list[str]:
     """Return a note that names the first line above the header, if there is one that says something."""
-    lines = [line.strip().decode() for line in preamble.splitlines() if line.strip()]
-    lines = [line for line in lines if not line.lower().startswith(("sep=", '"sep='))]
-    if not lines:
-        return []
-    return [f"{label}: what stands above the header was left out: {lines[0][:60]!r}"]
+    for line in preamble.decode().splitlines():
+        remark = line.strip()
+        if remark and not remark.lower().startswith(("sep=", '"sep=')):
+            return [f"{label}: what stands above the header was left out: {remark[:60]!r}"]
+    return []
 
 
-def _plain_quotes(data: bytes, dialect: Dialect) -> tuple[bytes, Dialect]:
+def _plain_quotes(text: bytes, dialect: Dialect) -> tuple[bytes, Dialect]:
     r"""Write `""` for `\"`, unless all backslashes are escapes: `C:\new` keeps its backslash then."""
     quote, delimiter = dialect.quote.encode(), dialect.delimiter.encode()
     if not dialect.escapes or not quote:
-        return data, dialect
-    if re.search(rb"(?<!\\)(?:\\\\)*\\[^\\\"'\r\n" + re.escape(delimiter) + rb"]", data):
-        data = re.sub(rb"\\" + re.escape(quote), quote + quote, data)
+        return text, dialect
+    stray_backslash = rb"(?<!\\)(?:\\\\)*\\[^\\\"'\r\n" + re.escape(delimiter) + rb"]"
+    if re.search(stray_backslash, text):
+        text = re.sub(rb"\\" + re.escape(quote), quote + quote, text)
         dialect = replace(dialect, escapes=False)
-    return data, dialect
+    return text, dialect
+
+
+# --- header ----------------------------------------------------------------------------------------------
 
 
 def _names(body: bytes, dialect: Dialect, label: str) -> tuple[list[str], int, list[str]]:
-    """Return the names of the columns, at which byte the rows begin, and what is worth telling.
-
-    R leaves out the name of the first column, which has the rows' names.
-    """
+    """Return the names of the columns, at which byte the rows begin, and what is worth telling."""
     rows = []
     lines = []
-    for line, row in dialect.numbered_rows(_head(body)):
+    for line, row in itertools.islice(dialect.numbered_rows(_head(body)), ROWS + 1):
         rows.append([cell.strip() for cell in row])
         lines.append(line)
-        if len(rows) > ROWS:
-            break
     if not rows:
         raise TableError(f"'{label}' is an empty file")
-    header = rows[0]
-    columns = max(dialect.columns, len(header))
+    header, below = rows[0], rows[1:]
     if not has_header(rows):
-        names = [f"Unnamed: {number}" for number in range(columns)]
-        note = f"{label} has no header: the first row looks like data, so columns are called {names[0]}, ..."
-        return names, 0, [note]
+        names = unnamed(max(dialect.columns, len(header)))
+        return names, 0, [no_header_note(label, names)]
 
-    at = _line_start(body, lines[1]) if len(lines) > 1 else len(body)
-    header[0] = re.sub(r"^#\s*" if dialect.preamble else r"^#\s+", "", header[0]) or header[0]
-    if dialect.columns == len(header) + 1 and dialect.delimiter != "\x1f":
-        last = [row[-1] for row in rows[1:] if len(row) == dialect.columns]
-        header = [*header, ""] if not any(last) else ["", *header]
-    return header, at, []
+    rows_at = _line_start(body, lines[1]) if below else len(body)
+    header[0] = _without_hash(header[0], dialect)
+    if dialect.columns == len(header) + 1 and dialect.delimiter != ONE_COLUMN:
+        header = _with_missing_name(header, below, dialect.columns)
+    return header, rows_at, []
+
+
+def _without_hash(name: str, dialect: Dialect) -> str:
+    """Return the first name without the hash of a comment: `# id`, or `#id` below other comments."""
+    mark = r"^#\s*" if dialect.preamble else r"^#\s+"
+    return re.sub(mark, "", name) or name
+
+
+def _with_missing_name(header: list[str], below: list[list[str]], columns: int) -> list[str]:
+    """Add an empty name to a header that lacks one.
+
+    R leaves out the name of the first column, which has the rows' names. A delimiter at the end of each row
+    makes a last column without cells.
+    """
+    for row in below:
+        if len(row) == columns and row[-1]:
+            return ["", *header]
+    return [*header, ""]
 
 
 def _line_start(body: bytes, line: int) -> int:
     """Return the byte at which a line begins, counted from 1."""
-    at = 0
+    position = 0
     for _ in range(line - 1):
-        at = LINE_END.search(body, at).end()  # type: ignore[union-attr]
-    return at
+        position = LINE_END.search(body, position).end()  # type: ignore[union-attr]
+    return position
+
+
+# --- many rows at once -----------------------------------------------------------------------------------
 
 
 def _checked_quotes(rows: memoryview, dialect: Dialect) -> tuple[bool, bool]:
@@ -152,48 +189,64 @@ def _checked_quotes(rows: memoryview, dialect: Dialect) -> tuple[bool, bool]:
         return False, False
     if not dialect.quote or dialect.escapes:
         return True, False
-    x = np.frombuffer(rows, dtype=np.uint8)
-    is_edge = np.zeros(256, dtype=bool)
-    is_edge[[ord(mark) for mark in (dialect.quote, "\n", "\r", dialect.delimiter)]] = True
+    text = np.frombuffer(rows, dtype=np.uint8)
     is_open, spans_lines = False, False
-    for begin in range(0, len(x), PIECE):
-        piece = x[begin : begin + PIECE]
-        at = np.flatnonzero(piece == ord(dialect.quote)) + begin
-        opening, closing = at[int(is_open) :: 2], at[1 - int(is_open) :: 2]
-        if not is_edge[x[opening[opening > 0] - 1]].all():
+    for begin in range(0, len(text), PIECE):
+        piece = text[begin : begin + PIECE]
+        quotes = np.flatnonzero(piece == ord(dialect.quote)) + begin
+        if not _are_at_edges(quotes, is_open, text, dialect):
             return False, spans_lines
-        if not is_edge[x[closing[closing < len(x) - 1] + 1]].all():
-            return False, spans_lines
-        if len(at) or is_open:
+
+        # A line ends within a cell if the number of quotes before it is odd.
+        if len(quotes) or is_open:
             line_ends = np.flatnonzero(piece == ord("\n")) + begin
-            inside = (np.searchsorted(at, line_ends) + int(is_open)) % 2 == 1
-            spans_lines = spans_lines or bool(inside.any())
-        is_open ^= len(at) % 2 == 1
+            quotes_before = np.searchsorted(quotes, line_ends) + int(is_open)
+            spans_lines = spans_lines or bool((quotes_before % 2 == 1).any())
+        is_open ^= len(quotes) % 2 == 1
     return not is_open, spans_lines
+
+
+def _are_at_edges(quotes: np.ndarray, is_open: bool, text: np.ndarray, dialect: Dialect) -> bool:
+    """Return whether quotes at these positions open and close cells in turn, and stand at their edges.
+
+    With `is_open`, the first one closes. A doubled quote closes a cell and opens it again.
+    """
+    is_edge = np.zeros(256, dtype=bool)
+    for mark in (dialect.quote, "\n", "\r", dialect.delimiter):
+        is_edge[ord(mark)] = True
+    opening, closing = quotes[int(is_open) :: 2], quotes[1 - int(is_open) :: 2]
+    before = opening[opening > 0] - 1
+    behind = closing[closing < len(text) - 1] + 1
+    return bool(is_edge[text[before]].all() and is_edge[text[behind]].all())
 
 
 def _are_lines_rows(rows: memoryview, dialect: Dialect) -> bool:
     """Return whether quotes mean nothing: each line is a row, and few cells have a quote at both ends."""
     if dialect.columns < 2:
         return False
-    x = np.frombuffer(rows, dtype=np.uint8)
-    line_ends = np.flatnonzero(x == ord("\n"))
-    delimiters = np.flatnonzero(x == ord(dialect.delimiter))
-    counts = np.diff(np.searchsorted(delimiters, line_ends), prepend=0)
+    text = np.frombuffer(rows, dtype=np.uint8)
+    line_ends = np.flatnonzero(text == ord("\n"))
+    delimiters = np.flatnonzero(text == ord(dialect.delimiter))
+    delimiters_before = np.searchsorted(delimiters, line_ends)
+    counts = np.diff(delimiters_before, prepend=0)
     if not (counts == dialect.columns - 1).all():
         return False
+
     quote, delimiter = re.escape(dialect.quote), re.escape(dialect.delimiter)
-    cell = re.compile(rf"(?:^|[{delimiter}\n]){quote}[^{quote}\n]*{quote}(?=[{delimiter}\r\n]|$)".encode())
-    in_quotes = 2 * sum(1 for _ in cell.finditer(rows))
-    return in_quotes < 0.5 * int((x == ord(dialect.quote)).sum())
+    before, behind = rf"(?:^|[{delimiter}\n])", rf"(?=[{delimiter}\r\n]|$)"
+    cell = re.compile(f"{before}{quote}[^{quote}\n]*{quote}{behind}".encode())
+    around_cells = 2 * sum(1 for _ in cell.finditer(rows))
+    return around_cells < 0.5 * int((text == ord(dialect.quote)).sum())
 
 
 def _by_arrow(rows: memoryview, names: list[str], dialect: Dialect) -> pa.Table | None:
     """Return the table that Arrow reads, many rows at once; None if rows differ in length."""
+    # Two columns may have one name in a file, but not in Arrow's options.
+    numbers = list(map(str, range(len(names))))
     if not len(rows):
-        return pa.table([pa.array([], pa.string()) for _ in names], names=names)
+        return pa.table(dict.fromkeys(numbers, pa.array([], pa.string()))).rename_columns(names)
     conversion = pa.csv.ConvertOptions(
-        column_types=dict.fromkeys(_numbered(names), pa.string()),
+        column_types=dict.fromkeys(numbers, pa.string()),
         null_values=[""],
         strings_can_be_null=True,
         quoted_strings_can_be_null=True,
@@ -207,59 +260,72 @@ def _by_arrow(rows: memoryview, names: list[str], dialect: Dialect) -> pa.Table 
     )
     block = BLOCK
     while True:
-        reading = pa.csv.ReadOptions(column_names=_numbered(names), block_size=min(block, LONGEST))
+        reading = pa.csv.ReadOptions(column_names=numbers, block_size=min(block, LONGEST))
         try:
             table = pa.csv.read_csv(pa.BufferReader(rows), reading, parsing, conversion)
             return table.rename_columns(names)
         except pa.ArrowInvalid as error:
+            # A row that is longer than a block straddles two of them.
             if "straddling" not in str(error) or block >= LONGEST:
                 return None
             block *= 16
 
 
-def _numbered(names: list[str]) -> list[str]:
-    """Return a name of its own for each column, whatever the file calls them."""
-    return [str(number) for number in range(len(names))]
+# --- row by row ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Origin:
     """What messages call a file and its format, and the line in which its first row begins."""
 
     label: str
     kind: str
     line: int
 
+    def position(self, row: int, line: int) -> str:
+        """Return a row's number, and its line in the file. `line` counts from 1 where the rows begin."""
+        return f"row {row} (line {self.line + line - 1})"
 
-def _row_by_row(data: bytes, names: list[str], dialect: Dialect, place: _Place) -> tuple[pa.Table, list[str]]:
+
+def _row_by_row(
+    rows: bytes, names: list[str], dialect: Dialect, origin: _Origin
+) -> tuple[pa.Table, list[str]]:
     """Read rows of which some are too short or too long, or have stray quotes.
 
     Short rows end in null cells, and empty surplus cells are left out. A note names such rows. Raises
     `TableError` if a row has more cells than there are columns.
     """
-    text, dialect = _fitting(data.decode(), dialect)
+    text, dialect = _fitting(rows.decode(), dialect)
+    width = len(names)
+    # Rows may also be too long by empty cells: spreadsheets write delimiters for columns that were deleted.
     columns: list[list[str | None]] = [[] for _ in names]
     short: list[str] = []
     for number, (line, row) in enumerate(dialect.numbered_rows(text)):
-        if len(row) > len(names):
-            if any(cell.strip() for cell in row[len(names) :]):
-                raise _too_long(number, place, line, row, names, dialect)
-            row = row[: len(names)]
-        if len(row) < len(names):
-            short.append(f"row {number} (line {place.line + line - 1})")
-        for column, cells in enumerate(columns):
-            cells.append(row[column] or None if column < len(row) else None)
+        if len(row) != width:
+            position = origin.position(number, line)
+            if any(map(str.strip, row[width:])):
+                raise _too_long(position, origin, row, width, dialect)
+            if len(row) < width:
+                short.append(position)
+            row = row[:width] + [""] * (width - len(row))
+        for cells, cell in zip(columns, row, strict=True):
+            cells.append(cell or None)
 
-    notes = []
-    if short:
-        shown = ", ".join(short[:SHOWN]) + (", ..." if len(short) > SHOWN else "")
-        rows = "row has" if len(short) == 1 else "rows have"
-        notes.append(
-            f"{place.label}: {len(short):,} {rows} fewer than {len(names)} cells, so the last count as "
-            f"missing: {shown}"
-        )
-    table = pa.table([pa.chunked_array([pa.array(cells, pa.string())]) for cells in columns], names=names)
-    return table, notes
+    notes = [_short_note(short, origin, width)] if short else []
+    arrays = [pa.array(cells, pa.string()) for cells in columns]
+    return pa.table(arrays, names=names), notes
+
+
+def _short_note(short: list[str], origin: _Origin, width: int) -> str:
+    """Return a note that names the first rows with fewer cells than there are columns."""
+    shown = ", ".join(short[:SHOWN])
+    if len(short) > SHOWN:
+        shown += ", ..."
+    rows_have = "row has" if len(short) == 1 else "rows have"
+    return (
+        f"{origin.label}: {len(short):,} {rows_have} fewer than {width} cells, so the last count as "
+        f"missing: {shown}"
+    )
 
 
 def _fitting(text: str, dialect: Dialect) -> tuple[str, Dialect]:
@@ -271,32 +337,38 @@ def _fitting(text: str, dialect: Dialect) -> tuple[str, Dialect]:
     candidates = [(text, dialect)]
     if dialect.quote and dialect.columns > 1 and not dialect.spaced:
         candidates = [(_with_doubled_quotes(text, dialect), dialect), *candidates]
-        candidates += [(text, replace(dialect, escapes=True)), (text, replace(dialect, quote=""))]
+        candidates.append((text, replace(dialect, escapes=True)))
+        candidates.append((text, replace(dialect, quote="")))
+
     scores = []
     for candidate_text, candidate in candidates:
-        lengths = [len(row) for row in candidate.rows(candidate_text)]
-        right = sum(length == dialect.columns for length in lengths)
-        scores.append((right / max(len(lengths), 1), right))
+        lengths = list(map(len, candidate.rows(candidate_text)))
+        fitting = lengths.count(dialect.columns)
+        scores.append((fitting / max(len(lengths), 1), fitting))
     return candidates[scores.index(max(scores))]
 
 
 def _with_doubled_quotes(text: str, dialect: Dialect) -> str:
     """Double the quotes within cells: a cell in quotes ends where a delimiter or a line's end follows."""
-    one, two, delimiter = dialect.quote, dialect.quote * 2, re.escape(dialect.delimiter)
+    quote, doubled, delimiter = dialect.quote, dialect.quote * 2, re.escape(dialect.delimiter)
     before, behind = rf"(?:^|(?<=[\r\n{delimiter}]))", rf"(?=[\r\n{delimiter}]|$)"
-    cell = re.compile(f"{before}{one}(.*?){one}{behind}", re.DOTALL)
-    return cell.sub(lambda match: one + match[1].replace(two, one).replace(one, two) + one, text)
+    cell = re.compile(f"{before}{quote}(.*?){quote}{behind}", re.DOTALL)
+
+    def with_doubled(match: re.Match[str]) -> str:
+        """Return a cell in quotes, in which quotes are doubled, as some of them may be already."""
+        plain = match[1].replace(doubled, quote)
+        return quote + plain.replace(quote, doubled) + quote
+
+    return cell.sub(with_doubled, text)
 
 
-def _too_long(
-    number: int, place: _Place, line: int, row: list[str], names: list[str], dialect: Dialect
-) -> TableError:
+def _too_long(position: str, origin: _Origin, row: list[str], width: int, dialect: Dialect) -> TableError:
     shown = dialect.delimiter.join(row)
     shown = shown if len(shown) <= 100 else shown[:97] + "..."
-    mark = {"\t": "tab"}.get(dialect.delimiter, f"'{dialect.delimiter}'")
+    mark = "tab" if dialect.delimiter == "\t" else f"'{dialect.delimiter}'"
     return TableError(
-        f"'{place.label}' cannot be read as {place.kind}: row {number} (line {place.line + line - 1}) has "
-        f"{len(row)} cells, expected {len(names)}: {shown!r}. Put cells that hold a {mark} in double quotes"
+        f"'{origin.label}' cannot be read as {origin.kind}: {position} has {len(row)} cells, expected "
+        f"{width}: {shown!r}. Put cells that hold a {mark} in double quotes"
     )
 
 
@@ -304,7 +376,8 @@ def _without_trailing_delimiter(table: pa.Table) -> pa.Table:
     """Leave out last columns without a name and without a cell: each line ends in a delimiter."""
     while table.num_columns > 1:
         last = table.num_columns - 1
-        if table.column_names[last].strip() or pc.any(table.column(last).is_valid()).as_py():
+        has_cells = table.column(last).null_count < len(table)
+        if table.column_names[last].strip() or has_cells:
             break
         table = table.remove_column(last)
     return table

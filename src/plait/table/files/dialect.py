@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import re
 import statistics
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 DELIMITERS = ",\t;|"  # the likelier ones first
@@ -21,8 +22,10 @@ RARE = "^~\x01"  # only if none of the others fits
 SAMPLE = 1 << 17  # characters that a dialect is inferred from
 ROWS = 400
 
+# Factors of a score. They decide between dialects that cut a text equally well.
 PREFER_NO_PREAMBLE = 0.9
 PREFER_NO_ESCAPE = 0.9999
+PREFER_DOUBLE_QUOTES = 0.995
 LEAST = 0.7  # the score from which a text has several columns
 
 NUMBER = re.compile(
@@ -35,6 +38,9 @@ DATE = re.compile(
 QUOTED = re.compile(r"""^\s*(["']).*\1\s*$""", re.DOTALL)
 LONGEST_NUMBER = 64  # characters, of dates too
 NAME = re.compile(r"^\w+$")
+
+COMMENTS = ("#", "%")  # how R, MATLAB and ARFF begin a remark
+ONE_COLUMN = "\x1f"  # a delimiter that no text has: a row is one cell
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,7 @@ class Dialect:
 def infer_dialect(text: str, prior: str = "") -> Dialect:
     """Return the dialect of a text from its beginning. `prior` is the delimiter that its name promises."""
     sample = _sample(text)
+    # Excel reads and writes such a line, where the delimiter differs from the computer's locale.
     declared = re.match(r'"?sep=(.)"?\r?\n', sample, re.IGNORECASE)
     if declared:
         best = _best(sample[declared.end() :], declared[1])
@@ -91,8 +98,10 @@ def infer_dialect(text: str, prior: str = "") -> Dialect:
     best = _best(sample, DELIMITERS)
     if best.columns > 1:
         return best
-    if prior and _best(sample, prior).columns > 1:
-        return _best(sample, prior)
+    if prior:
+        promised = _best(sample, prior)
+        if promised.columns > 1:
+            return promised
     rare = _best(sample, RARE)
     if rare.columns > 1:
         return rare
@@ -123,46 +132,68 @@ def _candidates(sample: str, delimiters: str) -> Iterator[Dialect]:
     for delimiter in delimiters:
         if delimiter not in sample:
             continue
-        for quote in ('"', "'", ""):
-            if (quote or '"') not in sample and quote != '"':  # double quotes may come behind the sample
-                continue
-            for escapes in (False, True):
-                if escapes and not re.search(r"\\[\\\"'\r\n" + re.escape(delimiter) + "]", sample):
-                    continue
+        escaped = re.search(r"\\[\\\"'\r\n" + re.escape(delimiter) + "]", sample)
+        for quote in _possible_quotes(sample):
+            is_spaced = bool(quote) and f"{delimiter} {quote}" in sample
+            for escapes in (False, True) if escaped else (False,):
                 yield Dialect(delimiter, quote, escapes)
-                if quote and f"{delimiter} {quote}" in sample:
+                if is_spaced:
                     yield Dialect(delimiter, quote, escapes, spaced=True)
+
+
+def _possible_quotes(sample: str) -> list[str]:
+    """Return the quotes that cells may have. Double ones may come behind the sample only."""
+    quotes = ['"']
+    if "'" in sample:
+        quotes.append("'")
+    if '"' in sample:
+        quotes.append("")
+    return quotes
+
+
+# --- score -----------------------------------------------------------------------------------------------
 
 
 def _scored(sample: str, dialect: Dialect) -> tuple[Dialect, float]:
     """Return a dialect with its columns and its preamble, and how well it cuts the sample, 0 to 1."""
-    rows: list[list[str]] = []
-    lines: list[int] = []
-    for line, row in dialect.numbered_rows(sample):
-        rows.append(row)
-        lines.append(line)
-        if len(rows) == ROWS:
-            break
+    lines, rows = _first_rows(sample, dialect)
     columns = _columns(rows)
     if columns < 2 or _is_prose(rows):
         return dialect, 0.0
 
     first = _first_row(rows, columns, dialect.delimiter in "\t|")
-    first_line = lines[first]
-    body = rows[first:]
+    preamble = lines[first] - 1
     if first and not _may_be_preamble(rows, first, sample, dialect):
-        first, first_line, body = 0, 1, rows
+        first, preamble = 0, 0
+    body = rows[first:]
     if len(body[0]) == 1:
         return dialect, 0.0
-    regular = [row for row in body if len(row) == columns]
-    consistency = _consistency(body, columns)
-    cleanliness = statistics.fmean(_cleanliness(row, dialect) for row in regular)
-    score = consistency * cleanliness
-    score *= PREFER_NO_PREAMBLE if first and not _is_comment(rows[0]) else 1
-    score *= PREFER_NO_ESCAPE if dialect.escapes else 1
-    score *= 1.0 if dialect.quote == '"' or '"' not in sample else 0.995
-    score *= PREFER_NO_ESCAPE if dialect.spaced else 1
-    return replace(dialect, columns=columns, preamble=first_line - 1), score
+
+    score = _consistency(body, columns) * _cleanliness(body, columns, dialect)
+    if first and not _is_comment(rows[0]):
+        score *= PREFER_NO_PREAMBLE
+    return replace(dialect, columns=columns, preamble=preamble), _lowered_if_rare(score, dialect, sample)
+
+
+def _lowered_if_rare(score: float, dialect: Dialect, sample: str) -> float:
+    """Return a score, a little lower for a dialect that few programs write."""
+    if dialect.escapes:
+        score *= PREFER_NO_ESCAPE
+    if dialect.quote != '"' and '"' in sample:
+        score *= PREFER_DOUBLE_QUOTES
+    if dialect.spaced:
+        score *= PREFER_NO_ESCAPE
+    return score
+
+
+def _first_rows(sample: str, dialect: Dialect) -> tuple[list[int], list[list[str]]]:
+    """Return the first rows of a sample, and before them the line in which each begins."""
+    lines: list[int] = []
+    rows: list[list[str]] = []
+    for line, row in itertools.islice(dialect.numbered_rows(sample), ROWS):
+        lines.append(line)
+        rows.append(row)
+    return lines, rows
 
 
 def _columns(rows: list[list[str]]) -> int:
@@ -170,26 +201,102 @@ def _columns(rows: list[list[str]]) -> int:
     if not rows:
         return 0
     counts = Counter(map(len, rows))
-    most = max(counts.values())
-    likeliest = [length for length, count in counts.items() if count == most]
-    return len(rows[0]) if len(rows[0]) in likeliest else max(likeliest)
+    highest = max(counts.values())
+    if counts[len(rows[0])] == highest:
+        return len(rows[0])
+    return max(length for length, count in counts.items() if count == highest)
 
 
 def _consistency(body: list[list[str]], columns: int) -> float:
     """Return the share of rows with this many cells. A header may have one cell less, or more."""
-    regular = sum(len(row) == columns for row in body)
+    regular = list(map(len, body)).count(columns)
     if len(body) > 2 and len(body[0]) > 1 and abs(len(body[0]) - columns) == 1:
         regular += 1
     return regular / len(body)
 
 
+def _cleanliness(body: list[list[str]], columns: int, dialect: Dialect) -> float:
+    """Return the mean share of clean cells in rows with this many cells."""
+    shares = []
+    for row in body:
+        if len(row) == columns:
+            shares.append(statistics.fmean(_is_clean(cell, dialect) for cell in row))
+    return statistics.fmean(shares)
+
+
+def _is_clean(cell: str, dialect: Dialect) -> float:
+    """Return 1 for a cell without marks of another dialect, and less the surer such marks are."""
+    if not cell or looks_typed(cell):
+        return 1.0
+    if _is_quoted_or_escaped(cell, dialect):
+        return 0.2
+    if _has_quote_at_edge(cell.strip()):
+        return 0.5
+    foreign = _foreign_delimiter(cell, dialect)
+    if foreign:
+        # Texts have commas; tabs, semicolons and bars between words are rare in them.
+        return 0.7 if foreign == "," else 0.5
+    return 0.9 if '""' in cell else 1.0
+
+
+def _is_quoted_or_escaped(cell: str, dialect: Dialect) -> bool:
+    """Return whether a cell still has quotes around it, or a backslash before a quote."""
+    if len(cell) > 1 and QUOTED.match(cell):
+        return True
+    return bool(re.search(rf"\\[{dialect.quote or QUOTES}]", cell))
+
+
+def _has_quote_at_edge(cell: str) -> bool:
+    """Return whether a quote begins or ends a cell. Behind a digit it stands for feet or inches."""
+    if cell[:1] in QUOTES:
+        return True
+    return cell[-1:] in QUOTES and not cell[-2:-1].isdigit()
+
+
+def _foreign_delimiter(cell: str, dialect: Dialect) -> str:
+    """Return a delimiter of another dialect that stands between two characters of a cell; "" if none."""
+    for delimiter in DELIMITERS:
+        if delimiter != dialect.delimiter and re.search(rf"\S\{delimiter}\S", cell):
+            return delimiter
+    return ""
+
+
+def _is_prose(rows: list[list[str]]) -> bool:
+    """Return whether all delimiters are commas of sentences: with a blank behind, and words around them."""
+    for row in rows:
+        if not begin_with_blank(row[1:]) or any(map(looks_typed, row[1:])):
+            return False
+    return any(map(_ends_or_is_long, rows[0]))
+
+
+def _ends_or_is_long(cell: str) -> bool:
+    """Return whether a cell is longer than a name, or ends as a sentence does."""
+    return len(cell.split()) > 3 or cell.endswith((".", "!", "?"))
+
+
+def begin_with_blank(cells: Sequence[str]) -> bool:
+    """Return whether all cells begin with a blank; so do none."""
+    return all(cell.startswith(" ") for cell in cells)
+
+
+def looks_typed(cell: str) -> bool:
+    """Return whether a cell is a number, a date or a time: names of columns seldom are."""
+    cell = cell.strip()
+    return len(cell) <= LONGEST_NUMBER and bool(NUMBER.match(cell) or DATE.match(cell))
+
+
+# --- what stands above a table ---------------------------------------------------------------------------
+
+
 def _first_row(rows: list[list[str]], columns: int, is_tabular: bool) -> int:
     """Return the number of the header: the first row with as many cells as most rows, or one cell less."""
     for number, row in enumerate(rows):
-        is_comment = _is_comment(row) and any(not _is_comment(other) for other in rows[number + 1 :])
-        if is_comment and not (len(row) == columns and _is_header_behind_hash(rows, number, is_tabular)):
-            continue
-        if len(row) == columns or _lacks_or_adds_one(row, columns):
+        fits = len(row) == columns
+        if _is_comment(row) and not all(map(_is_comment, rows[number + 1 :])):
+            fits = fits and _is_header_behind_hash(rows, number, is_tabular)
+        elif _lacks_or_adds_one(row, columns):
+            fits = True
+        if fits:
             return number
     return 0
 
@@ -200,7 +307,11 @@ def _lacks_or_adds_one(row: list[str], columns: int) -> bool:
         row = row[:-1]
     elif len(row) != columns - 1:
         return False
-    return len(row) > 1 and all(cell.strip() and not looks_typed(cell) for cell in row)
+    return len(row) > 1 and all(map(_may_be_name, row))
+
+
+def _may_be_name(cell: str) -> bool:
+    return bool(cell.strip()) and not looks_typed(cell)
 
 
 def _is_comment(row: list[str]) -> bool:
@@ -224,97 +335,102 @@ def _may_be_preamble(rows: list[list[str]], first: int, sample: str, dialect: Di
     A single word may be the name of the only column. Prose has a blank behind each comma.
     """
     before, header, body = rows[:first], rows[first], rows[first + 1 :]
-    if all(_is_comment(row) for row in before):
+    if all(map(_is_comment, before)):
         return True
-    is_data = any(looks_typed(cell) for cell in header)
-    if len(body) < 2 or (len(set(header)) < len(header) and not is_data):
+    if not _are_table(header, body) or begin_with_blank(header[1:]):
         return False
-    if sum(len(row) == len(header) for row in body) < 0.9 * len(body):
-        return False
-    if all(cell.startswith(" ") for cell in header[1:]):
-        return False
+
+    # `id;text` may stand above texts that all have one comma: that is a header of another dialect.
     lines = sample.splitlines()
-    if _is_cut_otherwise([line for line in lines if line.strip()][: first + 20], dialect):
+    filled = list(filter(str.strip, lines))
+    if _is_cut_otherwise(filled[: first + 20], dialect):
         return False
-    has_blank_line = any(not line.strip(dialect.delimiter + " \t") for line in lines[: first + 1])
-    return has_blank_line or not all(NAME.match(row[0]) for row in before if len(row) == 1)
+    return _has_blank_line(lines[: first + 1], dialect) or not _are_names(before)
+
+
+def _are_table(header: list[str], body: list[list[str]]) -> bool:
+    """Return whether rows may be a table below remarks: nearly all are as long as their first.
+
+    That one has data, or names of which no two are the same.
+    """
+    has_repeated_name = len(set(header)) < len(header)
+    if has_repeated_name and not any(map(looks_typed, header)):
+        return False
+    as_long = list(map(len, body)).count(len(header))
+    return len(body) >= 2 and as_long >= 0.9 * len(body)
 
 
 def _is_cut_otherwise(lines: list[str], dialect: Dialect) -> bool:
     """Return whether another delimiter stands in the first line, and at least as often in all others."""
     for delimiter in DELIMITERS:
-        count = lines[0].count(delimiter)
-        if delimiter != dialect.delimiter and count and all(line.count(delimiter) >= count for line in lines):
+        counts = [line.count(delimiter) for line in lines]
+        if delimiter != dialect.delimiter and 0 < counts[0] == min(counts):
             return True
     return False
 
 
-def _is_prose(rows: list[list[str]]) -> bool:
-    """Return whether all delimiters are commas of sentences: with a blank behind, and words around them."""
-    for row in rows:
-        if any(not cell.startswith(" ") or looks_typed(cell) for cell in row[1:]):
-            return False
-    return any(len(cell.split()) > 3 or cell.endswith((".", "!", "?")) for cell in rows[0])
+def _has_blank_line(lines: list[str], dialect: Dialect) -> bool:
+    """Return whether a line is blank. Spreadsheets write all delimiters of an empty row."""
+    blanks = dialect.delimiter + " \t"
+    return not all(line.strip(blanks) for line in lines)
 
 
-def looks_typed(cell: str) -> bool:
-    """Return whether a cell is a number, a date or a time: names of columns seldom are."""
-    cell = cell.strip()
-    return len(cell) <= LONGEST_NUMBER and bool(NUMBER.match(cell) or DATE.match(cell))
+def _are_names(rows: list[list[str]]) -> bool:
+    """Return whether all rows of one cell are single words, as names of a column are; so are none."""
+    return all(NAME.match(row[0]) for row in rows if len(row) == 1)
 
 
-def _cleanliness(row: list[str], dialect: Dialect) -> float:
-    """Return the share of cells without marks of another dialect."""
-    return statistics.fmean(_is_clean(cell, dialect) for cell in row)
+def _comments(lines: list[str]) -> int:
+    """Return how many of the first lines are comments."""
+    count = 0
+    while count < len(lines) and lines[count].startswith(COMMENTS):
+        count += 1
+    return count
 
 
-def _is_clean(cell: str, dialect: Dialect) -> float:
-    if not cell or looks_typed(cell):
-        return 1.0
-    if QUOTED.match(cell) and len(cell) > 1:
-        return 0.2
-    if re.search(rf"\\[{dialect.quote or QUOTES}]", cell):
-        return 0.2
-    stripped = cell.strip()
-    if stripped[:1] in QUOTES or (stripped[-1:] in QUOTES and not stripped[-2:-1].isdigit()):
-        return 0.5
-    for delimiter in DELIMITERS:
-        if delimiter != dialect.delimiter and re.search(rf"\S\{delimiter}\S", cell):
-            return 0.7 if delimiter == "," else 0.5
-    return 0.9 if '""' in cell else 1.0
+# --- rarer dialects --------------------------------------------------------------------------------------
 
 
 def _single_column(sample: str) -> Dialect:
     """Return the dialect of a text of one column, whose cells may be quoted. Leading comments are skipped."""
     lines = sample.splitlines()
     preamble = _comments(lines)
-    if any(line.startswith(("#", "%")) for line in lines[preamble:]) or preamble == len(lines):
+    # A text of tweets has hashes everywhere: they are no comments then.
+    if preamble == len(lines) or any(line.startswith(COMMENTS) for line in lines[preamble:]):
         preamble = 0
-    filled = [line for line in lines if line.strip()]
-    quoted = any(line.startswith('"') for line in filled)
-    return Dialect("\x1f", '"' if quoted else "", preamble=preamble)
+    is_quoted = any(line.startswith('"') for line in lines)
+    return Dialect(ONE_COLUMN, '"' if is_quoted else "", preamble=preamble)
 
 
 def _blanks(sample: str) -> Dialect | None:
-    """Return the dialect of columns between blanks, if all rows have as many and one column has numbers.
-
-    Two words a line may be names of persons, and `56 999` may be one number.
-    """
+    """Return the dialect of columns between blanks, if all rows have as many and one column has numbers."""
     lines = sample.splitlines(keepends=True)
     preamble = _comments(lines)
     text = blanks_to_tabs("".join(lines[preamble:]))
     rows = list(Dialect("\t").rows(text))[:ROWS]
-    if len(rows) < 3 or len({len(row) for row in rows[1:]}) > 1:
+    if len(rows) < 3:
         return None
-    columns = len(rows[1])
-    if columns < 2 or columns - len(rows[0]) not in (0, 1):
+    header, body = rows[0], rows[1:]
+    columns = len(body[0])
+    if columns < 2 or len(set(map(len, body))) > 1:
         return None
-    has_numbers = [all(looks_typed(cell) for cell in column) for column in zip(*rows[1:], strict=True)]
-    if not any(has_numbers):
+    if len(header) not in (columns, columns - 1):
         return None
-    if columns == 2 and all(len(row[1]) == 3 or ":" in row[1] for row in rows[1:]) and has_numbers[0]:
-        return None
-    return Dialect(" ", columns=columns, preamble=preamble)
+    return Dialect(" ", columns=columns, preamble=preamble) if _has_numbers(body) else None
+
+
+def _has_numbers(body: list[list[str]]) -> bool:
+    """Return whether rows between blanks have a column of numbers, and are no numbers with a blank in them.
+
+    Two words a line may be names of persons. `56 999` may be one number, and `2023-02-05 13:28` one time.
+    """
+    columns = list(zip(*body, strict=True))
+    are_typed = []
+    for column in columns:
+        are_typed.append(all(map(looks_typed, column)))
+    if len(columns) == 2 and are_typed[0]:
+        return not all(len(cell) == 3 or ":" in cell for cell in columns[1])
+    return any(are_typed)
 
 
 def blanks_to_tabs(text: str) -> str:
@@ -327,12 +443,15 @@ def _colons(sample: str) -> Dialect | None:
     """Return the dialect of columns between colons, if all rows have equally many, at least three."""
     scored, score = _scored(sample, Dialect(":", '"'))
     rows = list(scored.rows(sample))[:ROWS]
-    is_regular = score > 0 and all(len(row) == scored.columns for row in rows)
-    has_times = any(DATE.match(line.strip()) for line in sample.splitlines()[1:])
-    has_pairs = all(" " in row[0].strip() for row in rows)  # such as 1 5:0.5 7:0.7
-    if not is_regular or scored.columns < 3 or len(rows) < 2 or has_times or has_pairs or "://" in sample:
+    if score == 0 or scored.columns < 3 or len(rows) < 2:
         return None
-    return scored
+    if set(map(len, rows)) != {scored.columns}:
+        return None
+
+    # Times, addresses of the web, and pairs such as `1 5:0.5 7:0.7` have colons within their cells.
+    has_times = any(DATE.match(line.strip()) for line in sample.splitlines()[1:])
+    has_pairs = all(" " in row[0].strip() for row in rows)
+    return None if has_times or has_pairs or "://" in sample else scored
 
 
 def _by_header(sample: str, prior: str) -> Dialect | None:
@@ -340,19 +459,18 @@ def _by_header(sample: str, prior: str) -> Dialect | None:
     lines = sample.splitlines()
     preamble = _comments(lines)
     filled = [line for line in lines[preamble:] if line.strip() and not line.startswith("#")]
-    plain = re.sub(r'"[^"]*"', "", filled[0]) if filled else ""
+    if not filled:
+        return None
+    header = re.sub(r'"[^"]*"', "", filled[0])
     for delimiter in (prior, *DELIMITERS):
-        names = plain.split(delimiter) if delimiter else [plain]
-        if len(names) < 2 or any(name.startswith(" ") for name in names[1:]):
-            continue
-        if all(delimiter in line for line in filled[1:]):
+        names = header.split(delimiter) if delimiter else []
+        if len(names) > 1 and _all_have(delimiter, names, filled[1:]):
             return Dialect(delimiter, columns=len(names), preamble=preamble)
     return None
 
 
-def _comments(lines: list[str]) -> int:
-    """Return how many of the first lines are comments."""
-    count = 0
-    while count < len(lines) and lines[count].startswith(("#", "%")):
-        count += 1
-    return count
+def _all_have(delimiter: str, names: list[str], lines: list[str]) -> bool:
+    """Return whether a delimiter stands in all lines, and is no comma of a sentence in the header."""
+    if any(name.startswith(" ") for name in names[1:]):
+        return False
+    return all(delimiter in line for line in lines)

@@ -26,7 +26,10 @@ LIKELY = (
     "cp1254", "cp1255", "cp1256", "cp1257", "cp1258", "cp874", "cp850",
 )  # fmt: skip
 
-TYPOGRAPHIC = "“”‘’‚„–—…•·«»‹›€£¥¢©®™°±²³½¼¾×÷§¶†‡\u00a0"
+TYPOGRAPHIC = frozenset("“”‘’‚„–—…•·«»‹›€£¥¢©®™°±²³½¼¾×÷§¶†‡\u00a0")
+
+# Two to four bytes, of which the first says how many follow.
+UTF8_CHARACTER = re.compile(rb"[\xc3-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|\xf0[\x80-\xbf]{3}")
 
 SAMPLE = 1 << 18  # bytes that an encoding is guessed from
 FEW_DAMAGED = 0.02  # the share of bytes beyond ASCII that may be wrong in a file that is UTF-8
@@ -52,6 +55,7 @@ def to_utf8(data: bytes, name: str) -> Text:
     encoding = _wide_encoding(data)
     if encoding:
         return _converted(data, encoding, name)
+    # The encoding of Japanese mail is ASCII, with escapes before and behind each word.
     if b"\x1b$" in data[:SAMPLE] or b"\x1b(J" in data[:SAMPLE]:
         return _converted(data, "iso2022_jp", name)
     if data.isascii():
@@ -125,11 +129,10 @@ def _wide_encoding(data: bytes) -> str:
 
 def _is_damaged_utf8(data: bytes) -> bool:
     """Return whether nearly all bytes beyond ASCII form characters of UTF-8. Other encodings have few."""
-    beyond = len(re.findall(rb"[\x80-\xff]", data))
-    good = sum(
-        map(len, re.findall(rb"[\xc3-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|\xf0[\x80-\xbf]{3}", data))
-    )
-    return beyond > 50 and beyond - good <= FEW_DAMAGED * beyond
+    beyond_ascii = len(re.findall(rb"[\x80-\xff]", data))
+    characters = UTF8_CHARACTER.findall(data)
+    wrong = beyond_ascii - sum(map(len, characters))
+    return beyond_ascii > 50 and wrong <= FEW_DAMAGED * beyond_ascii
 
 
 def _guessed(data: bytes) -> str:
@@ -141,18 +144,26 @@ def _guessed(data: bytes) -> str:
 
     sample = data
     if len(data) > SAMPLE:
+        # A name with an accent may come late in a long file of ASCII.
         sample = b"\n".join(line for line in data.splitlines() if not line.isascii())[:SAMPLE]
     for encoding in ("cp1252", "mac_roman"):
-        signs = {byte for byte in sample if byte > 127}
-        decoded = bytes(sorted(signs)).decode(encoding, "replace")
-        if all(character in TYPOGRAPHIC for character in decoded):
+        if _has_only_signs(sample, encoding):
             return encoding
+
     guess = chardet.detect(sample, include_encodings=LIKELY, compat_names=False)
     guessed = str(guess["encoding"] or "cp1252")
-    for encoding in ("cp1252", guessed):  # the one that most have, if it reads the same
+    # Several encodings may read the same; most files of old systems are in this one.
+    for encoding in ("cp1252", guessed):
         try:
             if data.decode(encoding) == data.decode(guessed):
                 return encoding
         except UnicodeDecodeError:
             continue
     return "latin-1"
+
+
+def _has_only_signs(sample: bytes, encoding: str) -> bool:
+    """Return whether all that is not ASCII in a text are typographic signs, if it is in this encoding."""
+    beyond_ascii = bytes(byte for byte in set(sample) if byte > 127)
+    signs = beyond_ascii.decode(encoding, "replace")
+    return TYPOGRAPHIC.issuperset(signs)

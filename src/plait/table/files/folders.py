@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow as pa
 
 from plait.errors import TableError
+from plait.table.files.content import COMPRESSIONS
 from plait.table.table import Table
 
 SPLITS = ("train", "valid", "val", "validation", "dev", "test")
@@ -24,16 +27,15 @@ def read_class_folders(path: Path) -> pa.Table:
     besides. A folder without folders has a row (image) for each file. Raises `TableError` if there are no
     files.
     """
-    folders = [folder for folder in _visible(path) if folder.is_dir()]
+    folders = list(filter(Path.is_dir, _visible(path)))
     if not folders:
         return _flat_folder(path)
     rows: list[dict[str, str]] = []
+    # A class may be called `test`. Folders are the sides of a split only if all of them have such names.
     has_splits = all(folder.name.lower() in SPLITS for folder in folders)
+    read_rows = _split_folder if has_splits else _class_folder
     for folder in folders:
-        if has_splits:
-            rows += _split_folder(folder, path)
-        else:
-            rows += _class_folder(folder, path)
+        rows += read_rows(folder, path)
     if not rows:
         raise TableError(f"folder '{path}': its class folders hold no files")
     return pa.Table.from_pylist(rows)
@@ -62,22 +64,43 @@ def table_files(path: Path, endings: frozenset[str]) -> list[Path]:
     Spark and Hive write folders of parts, `year=2023/part-0.parquet`. Raises `TableError` if the files
     are tables of their own, such as train.csv and test.csv.
     """
-    files = [file for file in _visible(path) if file.is_file() and _ending(file) in endings]
-    if not files and any("=" in folder.name for folder in _visible(path) if folder.is_dir()):
-        files = [file for file in _files(path) if _ending(file) in endings]
-    sides = {file.stem.split(".")[0].split("-")[0].split("_")[0].lower() for file in files} & set(SPLITS)
-    if sides and len(files) > 1 and len({file.stem.split("-")[0] for file in files}) > 1:
+    entries = _visible(path)
+    files = _with_ending(filter(Path.is_file, entries), endings)
+    if not files and _has_partitions(entries):
+        files = _with_ending(_files(path), endings)
+    if _are_splits(files):
         shown = ", ".join(file.name for file in files[:5])
         raise TableError(f"folder '{path}' holds several tables: {shown}; name one of them")
     return files
 
 
+def _with_ending(files: Iterable[Path], endings: frozenset[str]) -> list[Path]:
+    return [file for file in files if _ending(file) in endings]
+
+
 def _ending(file: Path) -> str:
     """Return the ending of a file without that of a compression."""
-    from_name = [suffix.lower() for suffix in file.suffixes]
-    if len(from_name) > 1 and from_name[-1] in (".gz", ".bz2", ".xz", ".zst", ".zip"):
-        return from_name[-2]
-    return from_name[-1] if from_name else ""
+    suffixes = file.suffixes
+    if len(suffixes) > 1 and suffixes[-1].lower() in COMPRESSIONS:
+        suffixes = suffixes[:-1]
+    return suffixes[-1].lower() if suffixes else ""
+
+
+def _has_partitions(entries: Iterable[Path]) -> bool:
+    """Return whether one of these is a folder such as `year=2023`."""
+    return any("=" in entry.name and entry.is_dir() for entry in entries)
+
+
+def _are_splits(files: Iterable[Path]) -> bool:
+    """Return whether files are tables for training and test. `train-00` and `train-01` are parts of one."""
+    # Hugging Face and Spark cut a table into pieces with numbers; other programs write train_labels.csv.
+    tables = set()
+    words = set()
+    for file in files:
+        table = file.stem.split("-")[0]
+        tables.add(table)
+        words.add(re.split(r"[._]", table)[0].lower())
+    return len(tables) > 1 and not words.isdisjoint(SPLITS)
 
 
 def partition(file: Path, base: Path) -> dict[str, str]:
@@ -97,19 +120,22 @@ def _visible(folder: Path) -> list[Path]:
 
 def _files(folder: Path) -> list[Path]:
     """Return the files in a folder and the folders in it, without hidden ones."""
-    return sorted(f for f in folder.rglob("*") if f.is_file() and not f.name.startswith("."))
+    files = filter(Path.is_file, folder.rglob("*"))
+    return sorted(file for file in files if not file.name.startswith("."))
 
 
 def _split_folder(folder: Path, base: Path) -> list[dict[str, str]]:
     """Return the rows of the class folders in the folder of one split."""
     rows = []
-    for class_folder in sorted(folder.iterdir()):
-        if class_folder.is_dir():
-            for row in _class_folder(class_folder, base):
-                rows.append({**row, "split": folder.name})
+    for class_folder in filter(Path.is_dir, sorted(folder.iterdir())):
+        for row in _class_folder(class_folder, base):
+            rows.append({**row, "split": folder.name})
     return rows
 
 
 def _class_folder(folder: Path, base: Path) -> list[dict[str, str]]:
     """Return a row for each file of a class."""
-    return [{FILES: str(file.relative_to(base)), "label": folder.name} for file in _files(folder)]
+    rows = []
+    for file in _files(folder):
+        rows.append({FILES: str(file.relative_to(base)), "label": folder.name})
+    return rows

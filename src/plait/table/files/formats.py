@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import zipfile
 from collections.abc import Callable
 
@@ -23,8 +24,10 @@ BEGINNINGS: tuple[tuple[bytes, Reader], ...] = (
     (b"FEA1", read_arrow),
     (b"ORC", read_orc),
     (ZIP, read_sheet),
-    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", read_sheet),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", read_sheet),  # XLS of Excel 97 to 2003
 )
+
+ARROW_STREAM = b"\xff\xff\xff\xff"  # before each message of a stream
 
 ENDINGS: dict[str, Reader] = {
     ".csv": read_delimited, ".tsv": read_delimited, ".tab": read_delimited, ".psv": read_delimited,
@@ -64,24 +67,23 @@ def read_content(content: Content) -> FileTable:
 
 
 def _reader(content: Content) -> Reader:
+    """Return what reads a file. Raises `TableError` for a format that plait does not read."""
     for beginning, reader in BEGINNINGS:
         if content.head.startswith(beginning) and not _is_text_of(content, beginning):
             return reader
-    by_ending = ENDINGS.get(content.suffix)
-    if by_ending is read_sheet and (
-        b"\t" in content.head or b"<" in content.head[:20]
-    ):  # Excel's texts may have the ending of a workbook
+    reader_by_ending = ENDINGS.get(content.suffix)
+    # Programs write tables of tabs or of HTML that are called .xls, so that Excel opens them.
+    is_text = b"\t" in content.head or b"<" in content.head[:20]
+    if not content.suffix or (reader_by_ending is read_sheet and is_text):
         return _reader_of_text(content)
-    if by_ending is not None:
-        return by_ending
-    if content.suffix:
-        known = ", ".join(ENDINGS)
-        remedy = REMEDIES.get(content.suffix, "convert it, or give it the ending that tells what it is")
-        raise TableError(
-            f"cannot tell what '{content.name}' is by its ending; plait reads {known} and folders of class "
-            f"folders; {remedy}"
-        )
-    return _reader_of_text(content)
+    if reader_by_ending is not None:
+        return reader_by_ending
+    endings = ", ".join(ENDINGS)
+    remedy = REMEDIES.get(content.suffix, "convert it, or give it the ending that tells what it is")
+    raise TableError(
+        f"cannot tell what '{content.name}' is by its ending; plait reads {endings} and folders of class "
+        f"folders; {remedy}"
+    )
 
 
 def _is_text_of(content: Content, beginning: bytes) -> bool:
@@ -91,14 +93,15 @@ def _is_text_of(content: Content, beginning: bytes) -> bool:
 
 def _reader_of_text(content: Content) -> Reader:
     """Return the reader of what has no telling name, such as standard input."""
-    head = content.head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if head.startswith(b"\xff\xff\xff\xff"):
+    head = content.head.removeprefix(codecs.BOM_UTF8).lstrip()
+    if head.startswith(ARROW_STREAM):
         return read_arrow
     if head[:1] in (b"{", b"["):
         return read_json
     if head[:20].lower().startswith((b"<html", b"<!doctype", b"<?xml", b"<table")):
         raise TableError(f"'{content.label}' is a web page or XML, no table; save it as CSV")
+    # Text has zero bytes only in UTF-16 and UTF-32, where at least every second byte of ASCII is zero.
     is_wide = head.startswith((b"\xff\xfe", b"\xfe\xff"))
-    if head[:200].count(0) and not is_wide and head[:200].count(0) < 40:
+    if not is_wide and 0 < head[:200].count(0) < 40:
         raise TableError(f"'{content.label}' is no text, and no other format that plait reads")
     return read_delimited

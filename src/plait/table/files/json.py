@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import cast
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.json
@@ -13,59 +13,71 @@ import pyarrow.json
 from plait.errors import TableError
 from plait.table.files.content import Content, FileTable
 from plait.table.files.encoding import to_utf8
-from plait.table.python_cells import column_of
+from plait.table.files.header import unnamed
+from plait.table.python_cells import column_of, columns_of_mappings, columns_of_rows
 
 BLOCK = 4 << 20  # bytes that Arrow parses at once; a line must fit into one block
-LONGEST = (1 << 31) - 2
+LONGEST = (1 << 31) - 2  # bytes of the largest block
+
+BETWEEN_LINES = re.compile(rb"\}\s*\n\s*\{")
+
+# Types of GeoJSON and TopoJSON, which portals of open data offer beside tables.
+GEOGRAPHIC = ("FeatureCollection", "Feature", "Topology")
 
 EXPECTED = "expected an array of objects, or one object a line"
 
 
 def read_json(content: Content) -> FileTable:
     """Read JSON with the types that it has. Raises `TableError` naming the line or key that does not fit."""
-    text = to_utf8(content.data, content.label)
-    data = text.data.rstrip(b"\x1a\x00 \t\r\n")
-    if not data:
+    encoded = to_utf8(content.data, content.label)
+    text = encoded.data.rstrip(b"\x1a\x00 \t\r\n")
+    if not text:
         raise TableError(f"'{content.label}' is an empty file")
     is_lines = content.suffix in (".jsonl", ".ndjson")
-    if data.lstrip().startswith(b"{") and (is_lines or re.search(rb"\}\s*\n\s*\{", data)):
-        table = _lines_by_arrow(data)
+    # Many files of lines are called .json.
+    if text.lstrip().startswith(b"{") and (is_lines or BETWEEN_LINES.search(text)):
+        table = _lines_by_arrow(text)
         if table is not None:
-            return FileTable(table, text.notes)
-    values = list(_values(data.decode(), content.label))
+            return FileTable(table, encoded.notes)
+
+    values = list(_values(text.decode(), content.label))
     if len(values) == 1 and not is_lines:
-        return FileTable(_document(values[0], content.label), text.notes)
-    return FileTable(_of_rows(values, content.label), text.notes)
+        return FileTable(_document(values[0], content.label), encoded.notes)
+    return FileTable(_of_rows(values, content.label), encoded.notes)
 
 
 # --- lines -----------------------------------------------------------------------------------------------
 
 
-def _lines_by_arrow(data: bytes) -> pa.Table | None:
+def _lines_by_arrow(text: bytes) -> pa.Table | None:
     """Return the table of lines that Arrow reads, many at once; None if a column has several types.
 
     Arrow takes strings such as `2023-02-05` for instants, so such columns are read again as strings.
     """
-    table = _by_arrow(data, None)
+    table = _by_arrow(text, None)
     if table is None or not table.num_rows:
         return None
-    if any(pa.types.is_struct(kind) for kind in table.schema.types):
+    # Objects within objects are media, or an error that names the column.
+    if any(map(pa.types.is_struct, table.schema.types)):
         return None
-    schema = pa.schema(
-        {name: _without_instants(table.schema.field(name).type) for name in table.column_names}
-    )
-    return table if schema.equals(table.schema) else _by_arrow(data, schema)
+    fields = []
+    for column in table.schema:
+        fields.append(column.with_type(_without_instants(column.type)))
+    schema = pa.schema(fields)
+    return table if schema.equals(table.schema) else _by_arrow(text, schema)
 
 
-def _by_arrow(data: bytes, schema: pa.Schema | None) -> pa.Table | None:
+def _by_arrow(text: bytes, schema: pa.Schema | None) -> pa.Table | None:
+    """Return what Arrow makes of lines; None if it cannot read them, or not by this schema."""
     parsing = pa.json.ParseOptions(explicit_schema=schema, newlines_in_values=False)
     block = BLOCK
     while True:
         reading = pa.json.ReadOptions(block_size=min(block, LONGEST))
         try:
-            return pa.json.read_json(pa.BufferReader(data), reading, parsing)
+            return pa.json.read_json(pa.BufferReader(text), reading, parsing)
         except pa.ArrowException as error:
-            if "straddling" not in str(error) or block >= min(LONGEST, 16 * len(data)):
+            # A line that is longer than a block straddles two of them.
+            if "straddling" not in str(error) or block >= min(LONGEST, 16 * len(text)):
                 return None
             block *= 16
 
@@ -82,24 +94,25 @@ def _without_instants(kind: pa.DataType) -> pa.DataType:
 def _values(text: str, label: str) -> Iterator[object]:
     """Return the JSON values of a text, one after the other."""
     decoder = json.JSONDecoder()
-    at = _past_blanks(text, 0)
-    while at < len(text):
+    start = _past_blanks(text, 0)
+    while start < len(text):
         try:
-            value, at = decoder.raw_decode(text, at)
+            value, end = decoder.raw_decode(text, start)
         except (json.JSONDecodeError, RecursionError) as error:
-            position = getattr(error, "pos", at)
+            position = getattr(error, "pos", start)
             line = text.count("\n", 0, position) + 1
             reason = getattr(error, "msg", "nested too deeply")
             shown = text[position : position + 40]
             raise TableError(f"'{label}' cannot be read as JSON: line {line}: {reason}: {shown!r}") from error
         yield value
-        at = _past_blanks(text, at)
+        start = _past_blanks(text, end)
 
 
-def _past_blanks(text: str, at: int) -> int:
-    while at < len(text) and text[at] in " \t\r\n,\x1e":
-        at += 1
-    return at
+def _past_blanks(text: str, position: int) -> int:
+    """Return where the next value begins. RFC 7464 has a record separator before each."""
+    while position < len(text) and text[position] in " \t\r\n,\x1e":
+        position += 1
+    return position
 
 
 # --- one document ----------------------------------------------------------------------------------------
@@ -108,23 +121,29 @@ def _past_blanks(text: str, at: int) -> int:
 def _document(value: object, label: str) -> pa.Table:
     """Return the table of a whole document, in any of the forms that have one clear reading."""
     if isinstance(value, list):
-        if value and all(isinstance(row, list) for row in value):
-            return _of_matrix(value, label)
-        return _of_rows(value, label)
-    if not isinstance(value, dict):
-        raise TableError(f"'{label}': {EXPECTED}, came {type(value).__name__}")
-    if value.get("type") in ("FeatureCollection", "Feature", "Topology"):
+        is_matrix = bool(value) and _all_are(list, value)
+        return _of_matrix(value, label) if is_matrix else _of_rows(value, label)
+    if isinstance(value, dict):
+        return _of_object(value, label)
+    raise TableError(f"'{label}': {EXPECTED}, came {type(value).__name__}")
+
+
+def _of_object(value: dict[str, Any], label: str) -> pa.Table:
+    """Return the table of an object: one that pandas writes, an object of columns, or one around rows."""
+    if value.get("type") in GEOGRAPHIC:
         raise TableError(
             f"'{label}' is a map ({value['type']}), not a table; write the properties of its features to a "
             f"CSV file"
         )
-    if isinstance(value.get("columns"), list) and isinstance(value.get("data"), list):
-        return _of_matrix([value["columns"], *value["data"]], label)
-    if isinstance(value.get("schema"), dict) and isinstance(value.get("data"), list):
-        return _of_rows(value["data"], label)
-    if value and all(isinstance(cells, list) for cells in value.values()):
+    # pandas writes "columns" and "data" with orient="split", and "schema" and "data" with orient="table".
+    if isinstance(value.get("data"), list):
+        if isinstance(value.get("columns"), list):
+            return _of_matrix([value["columns"], *value["data"]], label)
+        if isinstance(value.get("schema"), dict):
+            return _of_rows(value["data"], label)
+    if value and _all_are(list, value.values()):
         return _of_columns(value, label)
-    if value and all(isinstance(cells, dict) for cells in value.values()) and not _are_media(value):
+    if value and _all_are(dict, value.values()) and not _are_media(value.values()):
         return _of_nested(value, label)
     return _of_wrapped(value, label)
 
@@ -139,48 +158,60 @@ def _of_wrapped(value: Mapping[str, object], label: str) -> pa.Table:
     return _of_rows([value], label)
 
 
+def _all_are(kind: type, values: Iterable[object]) -> bool:
+    return all(isinstance(value, kind) for value in values)
+
+
 def _is_rows(cells: object) -> bool:
-    return isinstance(cells, list) and bool(cells) and all(isinstance(row, dict) for row in cells)
+    return isinstance(cells, list) and bool(cells) and _all_are(dict, cells)
 
 
-def _are_media(value: Mapping[str, dict[str, object]]) -> bool:
-    return all({"path", "bytes"} & set(cell) for cell in value.values())
+def _are_media(cells: Iterable[dict[str, object]]) -> bool:
+    """Return whether all objects are files: such an object of objects is one row."""
+    return all({"path", "bytes"} & set(cell) for cell in cells)
 
 
 def _of_rows(rows: Sequence[object], label: str) -> pa.Table:
     """Return the table of objects. A column that one of them lacks is null there."""
-    names: dict[str, None] = {}
-    read: list[Mapping[str, object]] = []
+    mappings: list[Mapping[str, object]] = []
     for number, row in enumerate(rows):
         if not isinstance(row, Mapping):
             raise TableError(
                 f"'{label}': {EXPECTED}; item {number} is {type(row).__name__}: {str(row)[:40]!r}"
             )
-        names.update(dict.fromkeys(row))
-        read.append(row)
-    columns = [column_of([row.get(name) for row in read], name) for name in names]
-    return pa.table(columns, names=list(names)) if columns else pa.table({})
+        mappings.append(row)
+    return pa.table(columns_of_mappings(mappings))
 
 
 def _of_columns(value: dict[str, Sequence[object]], label: str) -> pa.Table:
     """Return the table of an object of columns. If there is one list with objects, it has the rows."""
-    only = next(iter(value.values()))
-    if len(value) == 1 and _is_rows(only):
-        return _of_rows(only, label)
-    lengths = {name: len(cells) for name, cells in value.items()}
-    if len(set(lengths.values())) > 1:
-        shown = ", ".join(f"'{name}' {length}" for name, length in list(lengths.items())[:5])
+    first = next(iter(value.values()))
+    if len(value) == 1 and _is_rows(first):
+        return _of_rows(first, label)
+    lengths = list(map(len, value.values()))
+    if len(set(lengths)) > 1:
+        lengths_by_name = list(zip(value, lengths, strict=True))
+        shown = ", ".join(f"'{name}' {length}" for name, length in lengths_by_name[:5])
         raise TableError(f"'{label}': columns have different lengths: {shown}")
-    return pa.table([column_of(cells, name) for name, cells in value.items()], names=list(value))
+    columns = {}
+    for name, cells in value.items():
+        columns[name] = column_of(cells, name)
+    return pa.table(columns)
 
 
 def _of_nested(value: dict[str, dict[str, object]], label: str) -> pa.Table:
     """Return the table of an object of objects: columns by row, as pandas writes, or rows by name."""
-    inner = list(dict.fromkeys(key for cells in value.values() for key in cells))
-    if inner and all(key.isdigit() for key in inner):
-        columns = [column_of([cells.get(key) for key in inner], name) for name, cells in value.items()]
-        return pa.table(columns, names=list(value))
-    if all(key.isdigit() for key in value):
+    keys: dict[str, None] = {}
+    for cells in value.values():
+        keys.update(dict.fromkeys(cells))
+
+    # Numbers count rows, wherever they stand. Names may be of columns, or of rows.
+    if keys and all(map(str.isdigit, keys)):
+        columns = {}
+        for name, cells in value.items():
+            columns[name] = column_of(list(map(cells.get, keys)), name)
+        return pa.table(columns)
+    if all(map(str.isdigit, value)):
         return _of_rows(list(value.values()), label)
     raise TableError(
         f"'{label}': {EXPECTED}, came an object of objects ('{next(iter(value))}', ...) that may be rows or "
@@ -190,12 +221,11 @@ def _of_nested(value: dict[str, dict[str, object]], label: str) -> pa.Table:
 
 def _of_matrix(rows: Sequence[Sequence[object]], label: str) -> pa.Table:
     """Return the table of an array of arrays: the first has the names, if it has nothing but strings."""
-    names, body = rows[0], rows[1:]
-    if not all(isinstance(name, str) for name in names):
-        names, body = [f"Unnamed: {number}" for number in range(len(names))], rows
+    if _all_are(str, rows[0]):
+        names, body = list(map(str, rows[0])), rows[1:]
+    else:
+        names, body = unnamed(len(rows[0])), rows
     for number, row in enumerate(body):
         if len(row) != len(names):
             raise TableError(f"'{label}': row {number} has {len(row)} cells, expected {len(names)}")
-    cells = list(zip(*body, strict=True)) if body else [()] * len(names)
-    columns = [column_of(list(column), str(name)) for column, name in zip(cells, names, strict=True)]
-    return pa.table(columns, names=[str(name) for name in names])
+    return pa.table(columns_of_rows(body, names), names=names)

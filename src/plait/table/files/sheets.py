@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from plait.errors import TableError, nearest
 from plait.table.files.content import Content, FileTable
-from plait.table.files.header import has_header
-from plait.table.python_cells import column_of
+from plait.table.files.header import has_header, no_header_note, unnamed
+from plait.table.python_cells import columns_of_rows
 
 if TYPE_CHECKING:
     import python_calamine
 
 SHEETS = (".xlsx", ".xlsm", ".xls", ".xlsb", ".ods")
+
+HEAD = 200  # rows that tell whether there is a header
+HIGHEST_HEADER = 50  # rows among which the header is
+
+Range = tuple[tuple[int, int], tuple[int, int]]  # (row, column) at the top left and the bottom right
 
 
 def read_sheet(content: Content) -> FileTable:
@@ -33,22 +38,19 @@ def read_sheet(content: Content) -> FileTable:
     first = _first_row(rows)
     notes = []
     if first:
-        title = " ".join(dict.fromkeys(str(cell) for cell in rows[0] if cell is not None))
+        # A merged title is in all the cells that it covers.
+        title = " ".join(dict.fromkeys(_texts(_filled(rows[0]))))
         notes.append(f"{content.label}: what stands above the header was left out: {title[:60]!r}")
     rows = rows[first:]
-    texts = [["" if cell is None else str(cell) for cell in row] for row in rows[:200]]
+
+    texts = list(map(_texts, rows[:HEAD]))
     if has_header(texts):
-        names = [_name(cell) for cell in rows[0]]
+        names = [re.sub(r"\s+", " ", text).strip() for text in texts[0]]
         rows = rows[1:]
     else:
-        names = [f"Unnamed: {number}" for number in range(len(rows[0]))]
-        notes.append(
-            f"{content.label} has no header: the first row looks like data, so columns are called "
-            f"{names[0]}, ..."
-        )
-    cells = list(zip(*rows, strict=True)) if rows else [()] * len(names)
-    columns = [column_of(list(column), name) for column, name in zip(cells, names, strict=True)]
-    return FileTable(pa.table(columns, names=names), tuple(notes))
+        names = unnamed(len(rows[0]))
+        notes.append(no_header_note(content.label, names))
+    return FileTable(pa.table(columns_of_rows(rows, names), names=names), tuple(notes))
 
 
 def _sheet(content: Content) -> tuple[str, list[list[object]]]:
@@ -62,7 +64,7 @@ def _sheet(content: Content) -> tuple[str, list[list[object]]]:
     try:
         workbook = python_calamine.load_workbook(io.BytesIO(content.data))
         name = _sheet_name(workbook, content)
-        # a workbook opens whose sheets are damaged: they are unpacked only here
+        # A workbook opens whose sheets are damaged: they are unpacked only here.
         return name, _rows(workbook.get_sheet_by_name(name))
     except python_calamine.CalamineError as error:
         raise TableError(f"'{content.label}' cannot be read as a workbook: {error}") from error
@@ -71,12 +73,12 @@ def _sheet(content: Content) -> tuple[str, list[list[object]]]:
 def _sheet_name(workbook: python_calamine.CalamineWorkbook, content: Content) -> str:
     """Return the name of the sheet to read. Raises `TableError` if it is not clear which."""
     names = list(workbook.sheet_names)
-    if content.part:
-        if content.part not in names:
+    if content.sheet:
+        if content.sheet not in names:
             raise TableError(
-                f"'{content.label}' has no sheet '{content.part}': {nearest(content.part, names)}"
+                f"'{content.label}' has no sheet '{content.sheet}': {nearest(content.sheet, names)}"
             )
-        return content.part
+        return content.sheet
     filled = [name for name in names if _rows(workbook.get_sheet_by_name(name))]
     if len(filled) > 1:
         raise TableError(
@@ -91,15 +93,26 @@ def _sheet_name(workbook: python_calamine.CalamineWorkbook, content: Content) ->
 def _rows(sheet: python_calamine.CalamineSheet) -> list[list[object]]:
     """Return the rows of a sheet that have a cell. Columns without any cell at the edges are left out."""
     rows = [list(map(_cell, row)) for row in sheet.to_python(skip_empty_area=False)]
-    for (top, left), (bottom, right) in sheet.merged_cell_ranges or ():
-        for row in range(top, min(bottom + 1, len(rows))):
-            for number in range(left, min(right + 1, len(rows[row]))):
-                rows[row][number] = rows[top][left]
-    rows = [row for row in rows if any(cell is not None for cell in row)]
+    _fill_merged(rows, sheet.merged_cell_ranges or ())
+    rows = list(filter(_filled, rows))
     if not rows:
         return []
-    filled = [number for number in range(len(rows[0])) if any(row[number] is not None for row in rows)]
-    return [row[filled[0] : filled[-1] + 1] for row in rows]
+
+    # Many tables begin in column B. A column without cells in between may have a name.
+    filled_columns = []
+    for number, column in enumerate(zip(*rows, strict=True)):
+        if _filled(column):
+            filled_columns.append(number)
+    first, end = filled_columns[0], filled_columns[-1] + 1
+    return [row[first:end] for row in rows]
+
+
+def _fill_merged(rows: list[list[object]], ranges: Iterable[Range]) -> None:
+    """Write the cell at the top left of each merged range into all cells that it covers."""
+    for (top, first), (bottom, last) in ranges:
+        for row in rows[top : bottom + 1]:
+            for number in range(first, min(last + 1, len(row))):
+                row[number] = rows[top][first]
 
 
 def _cell(cell: object) -> object:
@@ -111,16 +124,23 @@ def _cell(cell: object) -> object:
 
 def _first_row(rows: Sequence[Sequence[object]]) -> int:
     """Return the number of the header: the first row that fills nearly as many cells as the fullest rows."""
-    counts = [len({str(cell) for cell in row if cell is not None}) for row in rows[:50]]
-    most = max(counts)
-    if most < 2:
+    counts = []
+    for row in rows[:HIGHEST_HEADER]:
+        counts.append(len(set(_texts(_filled(row)))))
+    highest = max(counts)
+    if highest < 2:
         return 0
     for number, count in enumerate(counts):
-        if count >= 0.75 * most or count >= most - 1:
+        if count >= 0.75 * highest or count >= highest - 1:
             return number
     return 0
 
 
-def _name(cell: object) -> str:
-    """Return the name of a column, in one line."""
-    return "" if cell is None else re.sub(r"\s+", " ", str(cell)).strip()
+def _filled(row: Sequence[object]) -> list[object]:
+    """Return the cells that are not empty."""
+    return [cell for cell in row if cell is not None]
+
+
+def _texts(row: Sequence[object]) -> list[str]:
+    """Return cells as texts, "" for an empty one."""
+    return ["" if cell is None else str(cell) for cell in row]
