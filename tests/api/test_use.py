@@ -418,3 +418,27 @@ def test_answers_beside_the_table_always_have_the_same_columns(trained: Any, tmp
     assert answers["label"].to_pylist() == [row["label"] for row in rows]
     wrong = model.predict([{**row, "label": "blue"} for row in rows], tmp_path, keep=True)
     assert wrong.column_names == answers.column_names
+
+
+def test_rows_of_classes_that_training_lacks_are_wrong(tmp_path: Path) -> None:
+    rows = [{"x": float(row % 2), "y": "ab"[row % 2]} for row in range(80)]
+    model = plait.fit(rows, "y", overrides=["training.epochs=20"], out=tmp_path / "run", quiet=True)
+    unseen = [{"x": 0.0, "y": "c"}] * 20
+    scores = model.evaluate([*rows, *unseen], subsets=False)
+    target = scores.targets["y"]
+    assert (target.rows, target.unseen) == (100, 20)
+    assert target.metrics["accuracy"].value == pytest.approx(0.8)
+    assert target.metrics["roc_auc"].value == 1
+
+
+def test_classes_that_only_test_rows_have_are_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train = [{"x": float(row % 2), "y": "ab"[row % 2]} for row in range(80)]
+    test = [{"x": 0.0, "y": "c"}, {"x": 0.0, "y": "a"}]
+    out = tmp_path / "run"
+    plait.fit(train, "y", test=test, overrides=["training.epochs=2"], out=out).evaluate(test).show()
+    note = "among them 1 row with a label that training lacks"
+    assert note in capsys.readouterr().out
+    assert note in (out / "report.html").read_text(encoding="utf-8")
+    assert note in (out / "README.md").read_text(encoding="utf-8")

@@ -96,3 +96,34 @@ def test_labels_not_seen_in_training_are_named() -> None:
     _, labelled, problems = fitted.encode(pa.chunked_array([["a", "c", None]]), Source("y", Path()))
     assert labelled.tolist() == [True, False, False]
     assert [(p.row, p.reason) for p in problems] == [(1, "class 'c' is not among the 2 of training")]
+
+
+def test_a_class_that_training_lacks_counts_as_wrong() -> None:
+    """scikit-learn counts it so too. The probability of its label is not known."""
+    fitted = task("classification", ["a", "b", "c", "a"])
+    labels = ["a", "b", "new", "c", "new", "b", None]
+    target, labelled, _ = fitted.encode(pa.chunked_array([labels]), Source("y", Path()))
+    assert fitted.scorable(target, labelled).tolist() == [True] * 6 + [False]
+
+    scored = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    answers = [fitted.classes[place] for place in scored.argmax(1)]
+    scores = fitted.measure(scored, target[:6].numpy())
+    assert scores["accuracy"] == pytest.approx(metrics.accuracy_score(labels[:6], answers))
+    assert scores["f1_macro"] == pytest.approx(metrics.f1_score(labels[:6], answers, average="macro"))
+    recalls = metrics.recall_score(labels[:6], answers, average=None, labels=["a", "b", "c", "new"])
+    assert scores["balanced_accuracy"] == pytest.approx(recalls.mean())
+    known = labelled[:6].numpy()
+    assert scores["log_loss"] == fitted.measure(scored[known], target[:6].numpy()[known])["log_loss"]
+
+    output = torch.from_numpy(scored)
+    loss = fitted.loss(output, target[:6], labelled[:6])
+    torch.testing.assert_close(loss, fitted.loss(output[known], target[:6][known], labelled[:6][known]))
+
+
+def test_two_classes_are_ranked_without_unseen_ones() -> None:
+    fitted = task("classification", ["a", "b", "a"])
+    logits = np.array([[0.1], [0.3], [0.2], [0.9]], dtype=np.float32)
+    assert fitted.measure(logits, np.array([0, 1, 1, -1]))["roc_auc"] == 1.0
+    only_unseen = fitted.measure(logits, np.full(4, -1))
+    assert only_unseen["accuracy"] == 0
+    assert np.isnan([only_unseen["log_loss"], only_unseen["roc_auc"]]).all()

@@ -132,12 +132,12 @@ class OutOfFoldEnsemble:
     def scored(self, target: str) -> Tensor:
         """Return which of the N examples a target is scored on: a mask (N,).
 
-        It is True where every member with a weight has a prediction, and the row a label. This holds for the
-        weights that are served, and for those of the row's fold.
+        It is True where every member with a weight has a prediction, and the row can be scored. This holds
+        for the weights that are served, and for those of the row's fold.
         """
-        _, labelled = self.examples.target(target)
+        labels, labelled = self.examples.target(target)
         mixture = self.mixtures[target]
-        can_answer = labelled & self._predicted(target, mixture.served)
+        can_answer = self.tasks[target].scorable(labels, labelled) & self._predicted(target, mixture.served)
         scored = torch.zeros_like(labelled)
         for places, of_fold in mixture.by_fold:
             fold = torch.from_numpy(places)

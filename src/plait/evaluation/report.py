@@ -16,7 +16,7 @@ from plait.console import escaped
 from plait.data import split
 from plait.disk.whole import write_text
 from plait.errors import count
-from plait.evaluation.scores import subset_name
+from plait.evaluation.scores import subset_name, unseen_note
 from plait.nn.layers import parameter_count
 from plait.prediction.artifact import Artifact
 from plait.runs.folder import Record
@@ -80,6 +80,7 @@ def _facts(folder: Path, trained: Artifact) -> Record:
         "asked": trained.plan.recipe.to_yaml(),
         "decided": trained.plan.to_yaml(),
         "subset_name": subset_name,
+        "unseen_note": unseen_note,
         "share": split.share,
         "plural": count,
     }

@@ -36,6 +36,7 @@ Subset: TypeAlias = tuple[str, ...]  # the columns that are present; the others 
 class TargetEvaluation:
     """The scores of one target: its metrics, those of the baseline, and its main metric by subset of inputs.
 
+    Of the `rows`, `unseen` have a label that no answer can be, such as a class that training lacks.
     `score` names the main metric. `differences` are those of each subset's score from that of all inputs.
     Their intervals are paired: both scores see the same `subset_resamples` bootstrap samples.
     """
@@ -47,6 +48,7 @@ class TargetEvaluation:
     subsets: list[tuple[Subset, Score]] = field(default_factory=list)
     differences: list[Score] = field(default_factory=list)
     subset_resamples: int = 0
+    unseen: int = 0
 
 
 @dataclass
@@ -127,14 +129,17 @@ def evaluate(
             continue
 
         # A row may have one target and lack another.
-        labelled = batch.labelled[target][data.rows].numpy()
-        if not labelled.any():
+        labelled = batch.labelled[target][data.rows]
+        scored = task.scorable(batch.targets[target][data.rows], labelled).numpy()
+        if not scored.any():
             continue
-        labelled_outputs = {}
+        scored_outputs = {}
         for subset, subset_outputs in zip(subsets, outputs, strict=True):
-            labelled_outputs[subset] = subset_outputs[target].numpy()[labelled]
+            scored_outputs[subset] = subset_outputs[target].numpy()[scored]
         prior = np.asarray(priors[target], dtype=np.float32)
-        targets[target] = _evaluate_target(task, labelled_outputs, truth[labelled], prior, resamples)
+        evaluation = _evaluate_target(task, scored_outputs, truth[scored], prior, resamples)
+        evaluation.unseen = int(scored.sum() - labelled.sum())
+        targets[target] = evaluation
     return Evaluation(name, targets, resamples, alignments)
 
 
@@ -254,7 +259,7 @@ def show(evaluation: Evaluation, screen: Screen) -> None:
     for target, scores in evaluation.targets.items():
         title = (
             f"\n{target}: {count(scores.rows, 'row')} of {evaluation.name}, "
-            f"95 % intervals by {evaluation.resamples:,} bootstrap samples"
+            f"95 % intervals by {evaluation.resamples:,} bootstrap samples{unseen_note(scores.unseen)}"
         )
         rows = []
         for metric, score in scores.metrics.items():
@@ -270,6 +275,13 @@ def show(evaluation: Evaluation, screen: Screen) -> None:
             f"95 % intervals by {alignment.RESAMPLES:,} bootstrap samples"
         )
         alignment.show(directions, title, screen)
+
+
+def unseen_note(rows: int) -> str:
+    """Say how many rows are wrong whatever the answer, to add to a title; nothing if there are none."""
+    if not rows:
+        return ""
+    return f"; among them {count(rows, 'row')} with a label that training lacks: no answer is right"
 
 
 def _show_subsets(target: str, scores: TargetEvaluation, screen: Screen) -> None:

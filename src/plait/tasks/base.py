@@ -276,6 +276,11 @@ class Task(nn.Module, Component, ABC):
     def score_rows(self, output: np.ndarray, target: np.ndarray) -> ScoredRows:
         """Return what `metrics` need of labelled rows. The output is what `decode` returned."""
 
+    @hook
+    def scorable(self, target: Tensor, labelled_B: Tensor) -> Tensor:
+        """Return the rows that are scored, (B,): labelled ones, unless others count as wrong."""
+        return labelled_B
+
     def measure(self, output: np.ndarray, target: np.ndarray) -> dict[str, float]:
         """Return all metrics over labelled rows, by name."""
         rows = self.score_rows(output, target)

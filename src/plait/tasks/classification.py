@@ -30,6 +30,8 @@ from plait.tasks.predicting.metrics import (
     roc_auc,
 )
 
+UNSEEN = -1  # the index of a class that training rows lack
+
 Label: TypeAlias = bool | int | float | str
 
 
@@ -128,7 +130,10 @@ class Classification(Prediction):
         glorot(self.head)
 
     def encode(self, cells: pa.ChunkedArray, source: Source) -> tuple[Tensor, Tensor, list[Problem]]:
-        """Return class indices (B,), which rows have one, and the cells that are none of the classes."""
+        """Return class indices (B,), which rows have one, and the cells that are none of the classes.
+
+        These have the index `UNSEEN`.
+        """
         labels = _plain_labels(_readable(cells), source.column)
         classes = pa.array(self.classes)
         try:
@@ -138,18 +143,17 @@ class Classification(Prediction):
             labels = pc.cast(labels, pa.string())
             classes = pc.cast(classes, pa.string())
 
-        index = pc.fill_null(pc.index_in(labels, classes), -1)
+        index = pc.fill_null(pc.index_in(labels, classes), UNSEEN)
         index_B = index.to_numpy(zero_copy_only=False).astype(np.int64)
         has_cell_B = pc.is_valid(cells).to_numpy(zero_copy_only=False)
-        index_B[~has_cell_B] = -1
+        is_unseen_B = has_cell_B & (index_B == UNSEEN)
+        index_B[~has_cell_B] = 0
 
         problems = []
-        is_new_B = has_cell_B & (index_B < 0)
-        for row in np.flatnonzero(is_new_B).tolist():
+        for row in np.flatnonzero(is_unseen_B).tolist():
             reason = f"class {cells[row].as_py()!r} is not among the {len(self.classes)} of training"
             problems.append(Problem(row, source.column, "", reason))
-        target = torch.from_numpy(index_B)
-        return target.clamp(min=0), target >= 0, problems
+        return torch.from_numpy(index_B), torch.from_numpy(has_cell_B & ~is_unseen_B), problems
 
     def forward(self, fused_BD: Tensor) -> Tensor:
         """Return logits divided by the temperature, (B, 1) for two classes and else (B, C)."""
@@ -159,6 +163,7 @@ class Classification(Prediction):
     def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
         """Return the mean cross-entropy, with label smoothing and class weights if the options say so."""
         smoothing = self.label_smoothing
+        target = target.clamp(min=0)  # unseen classes are not labelled
         if output.shape[1] == 1:
             smooth_B = target.to(output.dtype) * (1 - smoothing) + smoothing / 2
             loss_B = F.binary_cross_entropy_with_logits(output[:, 0], smooth_B, reduction="none")
@@ -188,6 +193,10 @@ class Classification(Prediction):
         for index, label in enumerate(self.classes):
             columns[f"probability_{label}"] = pa.array(p_BC[:, index])
         return columns
+
+    def scorable(self, target: Tensor, labelled_B: Tensor) -> Tensor:
+        """Return the rows that have a label. One of a class that training lacks makes any answer wrong."""
+        return labelled_B | (target == UNSEEN)
 
     def score_rows(self, output: np.ndarray, target: np.ndarray) -> ClassRows:
         """Compare the probabilities of logits (B, C) with the indices of the classes (B,)."""

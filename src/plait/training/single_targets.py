@@ -38,8 +38,8 @@ def fit(
         train_rows = _labelled(sides.train, target)
         if len(train_rows) < 2:
             continue
-        valid_rows = _labelled(sides.valid, target)
-        test_rows = _labelled(sides.test, target)
+        valid_rows = _scored(sides.valid, target)
+        test_rows = _scored(sides.test, target)
         target_plan = plan.for_target(target, train_rows, valid_rows, test_rows)
 
         preprocessing = _for_target(sides.preprocessing, target, target_plan)
@@ -78,6 +78,15 @@ def _labelled(data: Dataset, target: str) -> np.ndarray:
     """Return the numbers of the rows that have a label."""
     is_labelled = data.prepared.batch.labelled[target][data.rows]
     rows: np.ndarray = data.rows[is_labelled].numpy()
+    return rows
+
+
+def _scored(data: Dataset, target: str) -> np.ndarray:
+    """Return the numbers of the rows that a target is scored on."""
+    batch = data.prepared.batch
+    task = data.preprocessing.tasks[target]
+    is_scored = task.scorable(batch.targets[target][data.rows], batch.labelled[target][data.rows])
+    rows: np.ndarray = data.rows[is_scored].numpy()
     return rows
 
 

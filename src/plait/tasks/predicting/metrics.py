@@ -46,6 +46,9 @@ class CountedRows(ScoredRows):
 class ClassRows(CountedRows):
     """Rows with one of `classes` classes. Labels and answers are indices of classes.
 
+    A label below 0 is a class that the model does not know, so the answer is wrong. Such rows have no
+    probability of their label: metrics of probabilities leave them out.
+
     `p_last_B` is the probability of the last class: of two classes, the positive one.
     """
 
@@ -59,9 +62,10 @@ class ClassRows(CountedRows):
         """Return the rows with these probabilities and labels."""
         answer_B = p_BC.argmax(1)
         p_label_B = p_BC[np.arange(len(label_B)), label_B]
+        surprise_B = -np.log(p_label_B.clip(SMALLEST))
         return cls(
             is_right_B=answer_B == label_B,
-            surprise_B=-np.log(p_label_B.clip(SMALLEST)),
+            surprise_B=np.where(label_B >= 0, surprise_B, np.nan),
             label_B=label_B,
             answer_B=answer_B,
             p_last_B=p_BC[:, -1],
@@ -70,12 +74,13 @@ class ClassRows(CountedRows):
 
     @cached_property
     def counts(self) -> Counts:
-        """Return how often each class is the label, the answer, and both."""
-        hit_B = self.label_B[self.is_right_B]
+        """Return how often each class is the label, the answer, and both. Unknown ones are one class more."""
+        classes = self.classes + 1
+        label_B = np.where(self.label_B >= 0, self.label_B, self.classes)
         return Counts(
-            labels=np.bincount(self.label_B, minlength=self.classes),
-            answers=np.bincount(self.answer_B, minlength=self.classes),
-            hits=np.bincount(hit_B, minlength=self.classes),
+            labels=np.bincount(label_B, minlength=classes),
+            answers=np.bincount(self.answer_B, minlength=classes),
+            hits=np.bincount(label_B[self.is_right_B], minlength=classes),
         )
 
 
@@ -131,8 +136,9 @@ def accuracy(rows: CountedRows) -> float:
 
 
 def log_loss(rows: CountedRows) -> float:
-    """Return the mean of minus the logarithm of the label's probability, in nats."""
-    return float(rows.surprise_B.mean())
+    """Return the mean of minus the logarithm of the label's probability, in nats; NaN without any."""
+    known_B = rows.surprise_B[~np.isnan(rows.surprise_B)]
+    return float(known_B.mean()) if len(known_B) else float("nan")
 
 
 def balanced_accuracy(rows: CountedRows) -> float:
@@ -172,14 +178,16 @@ def roc_auc(rows: ClassRows) -> float:
     """
     from scipy.stats import rankdata  # takes longer to import than a small model to predict
 
-    positive = int(rows.label_B.sum())
-    negative = len(rows.label_B) - positive
+    known_B = rows.label_B >= 0
+    is_positive_B = rows.label_B[known_B] == 1
+    positive = int(is_positive_B.sum())
+    negative = len(is_positive_B) - positive
     if not positive or not negative:
         return float("nan")
 
     # Ranks of positive rows, less those that they would have if all were below the negative rows.
-    ranks = rankdata(rows.p_last_B)
-    rank_sum = ranks[rows.label_B == 1].sum()
+    ranks = rankdata(rows.p_last_B[known_B])
+    rank_sum = ranks[is_positive_B].sum()
     ordered_pairs = rank_sum - positive * (positive + 1) / 2
     return float(ordered_pairs / (positive * negative))
 
