@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import cast
@@ -12,6 +14,7 @@ from babel import Locale, UnknownLocaleError
 
 from plait.errors import RecipeError
 from plait.modalities.base import modalities
+from plait.recipe.parse import quote
 from plait.recipe.recipe import Recipe
 from plait.recipe.sections import ColumnRecipe
 from plait.table.conventions.base import Convention, Recognised, Style, is_text
@@ -21,6 +24,9 @@ from plait.table.table import Table
 from plait.tasks.base import tasks
 
 Accepted = tuple[type[Convention], ...]
+
+# How a convention says which option gives a column its second reading.
+HINT = re.compile(r"(?P<readings>.*)set (?P<option>\w+): '(?P<word>.*)'", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -86,8 +92,12 @@ def infer_conventions(
 
 def _as_option(hint: str, column: str) -> str:
     """Return how to have the second reading of a column, with the option of the command line for it."""
-    hint = hint.replace("set ", f"--set columns.{column}.", 1)
-    return hint.replace(": '", "='", 1)
+    parts = HINT.fullmatch(hint)
+    assert parts is not None  # conventions end each hint so
+    name, word = parts["option"], parts["word"]
+    option = name if name == "locale" else f"columns.{quote(column)}.{name}"
+    override = shlex.quote(f"{option}={word}")
+    return f"{parts['readings']}--set {override}"
 
 
 def of_input(recipe: ColumnRecipe | None) -> Accepted:
@@ -148,6 +158,9 @@ def _in_common(recognised: Iterable[Recognised], style: Style) -> Style:
     decimal, day_first = style.decimal, style.day_first
     if decimal is None and len(decimals) == 1:
         decimal = decimals.pop()
+    # Who writes a decimal comma writes the day first, in all locales but one of Unicode's CLDR (Anii).
+    if decimal == "," and not orders:
+        orders.add(True)
     if day_first is None and len(orders) == 1:
         day_first = orders.pop()
     return Style(decimal, day_first)

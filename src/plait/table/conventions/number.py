@@ -21,6 +21,7 @@ from plait.table.conventions.base import (
     by_distinct,
     described_bad,
     is_text,
+    percent,
     read_by_row,
     without_marks,
 )
@@ -296,7 +297,7 @@ def _recognised(filled: pa.ChunkedArray, number: Number, share: float, style: St
     """Say how the numbers of a column are written, and whether they can be read otherwise."""
     reasons = []
     if share < 1:
-        reasons.append(f"{share:.0%} of the cells are numbers")
+        reasons.append(f"{percent(share)} of the cells are numbers")
     if number != Number():
         reasons.append(f"as in {number.described().removeprefix('a number such as ')}")
     reason = ", ".join(reasons)
