@@ -161,7 +161,8 @@ def _missing_shares(prepared: Prepared) -> list[str]:
         missing = 1 - float(present.float().mean())
         digits = 0 if missing >= 0.01 else 1
         if missing:
-            shares.append(f"{column} {missing:.{digits}%}")
+            shown = f"{missing:.{digits}%}" if missing >= 0.001 else "below 0.1%"
+            shares.append(f"{column} {shown}")
     return shares
 
 
