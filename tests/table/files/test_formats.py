@@ -430,6 +430,14 @@ def test_merged_names_stand_before_those_below_them(tmp_path: Path) -> None:
     assert table.data["shop"].to_pylist() == ["north", "south", "west"]
 
 
+def test_a_pivot_table_of_pandas_keeps_the_names_of_its_index(tmp_path: Path) -> None:
+    rows = [[None, "mean", None, "max", None], ["symbol", "A", "B", "A", "B"], ["year"], [2001, 1, 2, 3, 4]]
+    path = write_sheet(tmp_path / "t.xlsx", [*rows, [2002, 5, 6, 7, 8]], ((0, 1, 0, 2), (0, 3, 0, 4)))
+    table = read(path)
+    assert table.data.column_names == ["year", "mean A", "mean B", "max A", "max B"]
+    assert table.data["year"].to_pylist() == [2001, 2002]
+
+
 def test_merged_names_above_different_ones_are_left_out(tmp_path: Path) -> None:
     rows = [["Person", None, "Pay"], ["name", "age", "salary"], ["Ann", 30, 5], ["Bob", 40, 6]]
     table = read(write_sheet(tmp_path / "t.xlsx", rows, ((0, 0, 0, 1),)))

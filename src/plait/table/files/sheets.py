@@ -151,7 +151,19 @@ def _join_names(rows: list[list[object]], ranges: Iterable[Range]) -> None:
         if len(set(named)) == len(named):
             rows[top] = [None] * len(names)
             rows[top + 1] = [name or None for name in joined]
+            _name_index(rows, top + 1, groups)
             return
+
+
+def _name_index(rows: list[list[object]], top: int, groups: Sequence[str]) -> None:
+    """Move names of columns without a group one row up, in place: pandas writes an index's names so."""
+    names = rows[top + 1] if top + 1 < len(rows) else []
+    named = [number for number, name in enumerate(names) if name is not None]
+    if not named or any(groups[number] or not isinstance(names[number], str) for number in named):
+        return
+    for number in named:
+        rows[top][number] = names[number]
+    rows[top + 1] = [None] * len(names)
 
 
 def _is_total(rows: Sequence[Sequence[object]]) -> bool:
