@@ -58,6 +58,7 @@ def columns(folder: Path) -> dict[str, tuple[Any, str]]:
             "id",
         ),
         "constant": (["same"] * N, "ignored"),
+        "drawing": ([f"data:image/svg+xml;base64,PHN2Zz{i:04d}" for i in range(N)], "ignored"),
         "empty": ([None] * N, "ignored"),
         "split": ([{7: "valid", 13: "test"}.get(i % 30, "train") for i in range(N)], "split"),
         "label": ([["x", "y"][i % 2] for i in range(N)], "target"),

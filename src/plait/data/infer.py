@@ -32,6 +32,7 @@ CODE = re.compile(r"[\d_/.:]")
 MEDIA_SUFFIX = re.compile(
     r".*\.(wav|mp3|flac|ogg|opus|m4a|aac|mp4|mkv|webm|avi|mov|pdf|svg|txt|json)$", re.IGNORECASE
 )
+DATA_URI = re.compile(r"data:(\w+/[\w.+\-]+)[;,]")
 
 
 @dataclass(frozen=True)
@@ -276,10 +277,13 @@ def _is_code(name: str, filled: pa.ChunkedArray) -> str:
 
 
 def _is_path(cells: pa.ChunkedArray, table: Table) -> str:
-    """Return that a column holds names of files that nothing reads; nothing if it does not."""
+    """Return that a column holds files, or names of files, that nothing reads; nothing if it does not."""
     names = sample(cells)
+    data = list(filter(None, map(DATA_URI.match, names)))
+    readers = ", ".join(modalities.names())
+    if data and len(data) >= len(names) / 2:
+        return f"files in text form ({data[0][1]}) that none of the modalities reads: {readers}"
     files = sum(bool(MEDIA_SUFFIX.fullmatch(name)) and is_file(name, table.root) for name in names)
     if files < len(names) / 2:
         return ""
-    readers = ", ".join(modalities.names())
     return f"names of files ({names[0]}) that none of the modalities reads: {readers}"
