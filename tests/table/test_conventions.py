@@ -229,6 +229,15 @@ def test_two_readings_of_dates_are_both_named() -> None:
     assert not infer_convention(column("01/01/2023", "02/02/2023")).other
 
 
+def test_other_units_of_one_dimension_are_converted() -> None:
+    assert read("2 kg", "500 g", "1.5 kg") == [2, 0.5, 1.5]
+    assert read("250 ml", "1 L", "30 ml", "5") == [250, 1000, 30, 5]
+    assert read("250 mg", "500 \u00b5g", "7 mg") == [250, 0.5, 7]
+    kilograms = infer_convention(column("2 kg", "3 kg")).convention
+    assert kilograms.read(column("250 g", "3 €")).cells.to_pylist() == [0.25, None]
+    assert read("2 kg", "3 cm", "4 kg") == ["2 kg", "3 cm", "4 kg"]
+
+
 def test_a_dot_between_day_and_month_leaves_no_doubt() -> None:
     recognised = infer_convention(column("01.03.2018", "02.04.2018"))
     assert recognised.convention == Date(shapes=("numeric",), order="dmy")
