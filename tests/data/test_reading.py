@@ -6,14 +6,17 @@ import shlex
 import pyarrow as pa
 import pytest
 
-from plait.data.reading import Conventions, infer_conventions
+import plait
+from plait.data.reading import Conventions, infer_conventions, of_input
 from plait.recipe.recipe import load
 from plait.table.read import read
 from plait.table.table import Table
 
 
 def infer(table: Table, *overrides: str) -> Conventions:
-    return infer_conventions(table, dict.fromkeys(table.data.column_names, ()), load(None, overrides))
+    recipe = load(None, overrides)
+    accepted = {name: of_input(recipe.columns.get(name)) for name in table.data.column_names}
+    return infer_conventions(table, accepted, recipe)
 
 
 @pytest.mark.parametrize(
@@ -49,3 +52,29 @@ def test_a_decimal_comma_puts_the_day_first() -> None:
     assert conventions.by_column["when"].read(table.column("when")).cells[0].as_py() == dt.datetime(
         2023, 1, 8
     )
+
+
+def test_numbers_with_a_few_slips_are_named() -> None:
+    table = read(pa.table({"height": [*map(str, range(60, 78)), "5'4", "six"]}))
+    doubt = "column 'height': 90% of the cells are numbers, and \"5'4\" is none, so all are taken for words"
+    warning = infer(table).warnings["height"]
+    assert warning == f"{doubt}; if such cells may count as missing, empty them in the table"
+
+    options = {"height": "tasks.height=regression"}
+    target = infer_conventions(table, {"height": ()}, load(None), as_numbers=options)
+    assert target.warnings["height"].endswith(", --set tasks.height=regression")
+
+
+def test_labels_that_are_no_numbers_are_problems_of_a_regression() -> None:
+    rows = [{"x": number, "height": str(number)} for number in range(60, 78)]
+    table = [*rows, {"x": 5, "height": "5'4"}, {"x": 6, "height": "six"}]
+    asked = plait.inspect(table, "height")
+    assert asked.tasks["height"][0] == "classification"
+    model = plait.fit(table, "height", overrides=["tasks.height=regression", "training.epochs=1"], quiet=True)
+    assert isinstance(model.predict({"x": 70}).to_pylist()[0]["height"], float)
+
+
+def test_words_with_a_few_numbers_are_no_slips() -> None:
+    cells = ["12a", "12b", "flat 3", *map(str, range(10))]
+    assert not infer(read(pa.table({"door": cells}))).warnings
+    assert not infer(read(pa.table({"code": [f"{n:03d}" for n in range(100)]}))).warnings
