@@ -103,6 +103,15 @@ def test_tasks_are_inferred_from_the_target(cells: list[Any], task: str) -> None
     assert plait.inspect(table, "y").tasks["y"][0] == task
 
 
+def test_a_column_may_be_constant_in_the_rows_that_train_only() -> None:
+    rows = [{"x": i, "old": "no", "new": "yes" if i > 35 else "no", "y": i / 7} for i in range(40)]
+    for row in rows:
+        row["split"] = "valid" if row["x"] > 30 else "train"
+    reasons = {column.name: column.reason for column in plait.inspect(rows, "y").schema}
+    assert reasons["old"] == "the same value in every row"
+    assert reasons["new"] == "the same value in every row that trains"
+
+
 def test_columns_can_be_overridden() -> None:
     rows = [{"year": 2000 + i % 5, "note": f"n {i}", "y": i % 2} for i in range(40)]
     schema = plait.inspect(rows, "y", columns=parse_columns(["year=category", "note=ignored"])).schema

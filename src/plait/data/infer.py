@@ -153,7 +153,8 @@ def _exclusion(
     """Return the role of a column from which nothing can be learned, and why; "input" for others."""
     kind = modalities.find(modality)
     if kind.drops_constant and _is_constant(cells):
-        return "ignored", "the same value in every row"
+        where = "row" if _is_constant(table.column(name)) else "row that trains"
+        return "ignored", f"the same value in every {where}"
     if kind.may_be_id:
         reason = _is_id(name, cells, rows)
         if reason:
