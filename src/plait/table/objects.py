@@ -85,6 +85,9 @@ def _read_rows(rows: Sequence[object]) -> pa.Table:
             )
         mappings.append(row)
     columns = columns_of_mappings(mappings)
+    if not columns:
+        # A table without columns keeps its rows only if a column is taken out of it.
+        return pa.table({"none": pa.nulls(len(mappings))}).select([])
     return table_of(list(columns.values()), list(map(str, columns)))
 
 
