@@ -103,6 +103,18 @@ def test_tasks_are_inferred_from_the_target(cells: list[Any], task: str) -> None
     assert plait.inspect(table, "y").tasks["y"][0] == task
 
 
+def test_nothing_is_learned_from_one_or_two_cells() -> None:
+    sides = ["valid"] * 9 + ["train"] * 51
+    rows: list[dict[str, Any]] = [{"x": i / 3, "y": i / 7, "split": side} for i, side in enumerate(sides)]
+    rows[20]["once"] = rows[21]["twice"] = rows[22]["twice"] = rows[23]["asked"] = "a text of some words"
+    columns = parse_columns(["asked=input"])
+    schema = {column.name: column for column in plait.inspect(rows, "y", columns=columns).schema}
+    assert schema["once"].reason == "only 1 row that trains has a value"
+    assert schema["twice"].reason == "only 2 rows that train have a value"
+    assert schema["asked"].role == "input"
+    assert "ignored" not in {column.role for column in plait.inspect(rows[:50], "y").schema}
+
+
 def test_a_column_may_be_constant_in_the_rows_that_train_only() -> None:
     rows = [{"x": i, "old": "no", "new": "yes" if i > 35 else "no", "y": i / 7} for i in range(40)]
     for row in rows:

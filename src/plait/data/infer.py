@@ -32,6 +32,8 @@ CODE = re.compile(r"[\d_/.:]")
 MEDIA_SUFFIX = re.compile(
     r".*\.(wav|mp3|flac|ogg|opus|m4a|aac|mp4|mkv|webm|avi|mov|pdf|svg|txt|json)$", re.IGNORECASE
 )
+FEWEST = 3  # filled cells from which something can be learned, in a table of at least `MANY` rows
+MANY = 50
 DATA_URI = re.compile(r"data:(\w+/[\w.+\-]+)[;,]")
 
 
@@ -134,12 +136,17 @@ def _input(table: Table, name: str, recipe: ColumnRecipe | None, rows: np.ndarra
         all_empty = missing == len(table)
         reason = "no cell has a value" if all_empty else "no row that trains has a value"
         return Column(role="ignored", reason=reason, **facts)
+    is_asked = recipe is not None and recipe.role == "input"
+    if len(filled) < FEWEST and len(cells) >= MANY and not is_asked:
+        rows_have = "row that trains has" if len(filled) == 1 else "rows that train have"
+        reason = f"only {len(filled)} {rows_have} a value"
+        return Column(role="ignored", reason=reason, **facts)
     modality, match = _best(name, filled, table)
     if match is None:
         return Column(role="ignored", reason=f"no modality reads cells of type {cells.type}", **facts)
 
     # a column that the recipe names as an input may look like anything
-    if recipe is None or recipe.role != "input":
+    if not is_asked:
         role, reason = _exclusion(name, modality, cells, rows, table)
         if role != "input":
             return Column(role=role, reason=reason, **facts)

@@ -26,6 +26,7 @@ from plait.table import problems as check
 from plait.table.table import Progress, Table
 
 WORTH_CACHING = 16  # rows
+SHOWN = 20  # columns with missing cells that the screen lists
 
 
 class Preparing(ABC):
@@ -151,7 +152,8 @@ def check_cells(
 
     shares = _missing_shares(prepared)
     if shares:
-        screen.say(f"missing: {', '.join(shares)}")
+        more = f" and {count(len(shares) - SHOWN, 'more column')}" if len(shares) > SHOWN else ""
+        screen.say(f"missing: {', '.join(shares[:SHOWN])}{more}")
 
 
 def _missing_shares(prepared: Prepared) -> list[str]:
