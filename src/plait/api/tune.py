@@ -72,6 +72,9 @@ def tune(
     full_recipe = recipe_from(recipe, columns=columns, align=align, overrides=overrides)
     targets = target_names(target)
     table = read(data, options.get("root"))
+    # before the trials: what is wrong with the table would make all of them worthless
+    for note in table.notes:
+        screen.warn(note)
     folder = runs.fresh_folder(out)
     runs.check_untrained(folder)
     identity = _identity(full_recipe, table, targets, seed, screen)
