@@ -86,7 +86,8 @@ def _unused_splits(columns: list[Column], recipes: Mapping[str, ColumnRecipe]) -
         if column.role == "input" and name not in recipes and is_named_like_a_split(name):
             warnings[name] = (
                 f"column '{name}' is named like a split, but does not say which rows train: it is learned "
-                f"from. --column {name}=ignored leaves it out, --set split.group={name} keeps its rows together"
+                f"from. --column {name}=ignored leaves it out, and --set split.group={name} keeps rows of "
+                f"one value together"
             )
     return warnings
 

@@ -286,11 +286,11 @@ def _by_group(table: Table, recipe: SplitRecipe, column: str, seed: int) -> Spli
     groups = _codes(table, column, np.flatnonzero(has_group))
     count = int(groups.max(initial=-1)) + 1
     if count < 2:
-        group = (
-            f"all {len(groups)} rows have one group, '{cells.drop_null()[0]}'," if count else "no row has one"
-        )
+        problem = "no row has a group"
+        if count:
+            problem = f"all {len(groups)} rows have one group, '{cells.drop_null()[0]}'"
         raise TableError(
-            f"split.group: {group} in column '{column}'; a split needs two or more groups. Choose another "
+            f"split.group: {problem} in column '{column}'; a split needs two or more. Choose another "
             f"column, or leave split.group out"
         )
     order = np.random.default_rng(seed).permutation(count)
