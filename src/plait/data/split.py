@@ -283,15 +283,15 @@ def _by_group(table: Table, recipe: SplitRecipe, column: str, seed: int) -> Spli
     """
     cells = table.column(column)
     has_group = cells.is_valid().to_numpy()
+    if not has_group.any():
+        raise TableError(f"split.group: no row has a group in column '{column}'. Choose another column")
     groups = _codes(table, column, np.flatnonzero(has_group))
-    count = int(groups.max(initial=-1)) + 1
+    count = int(groups.max()) + 1
     if count < 2:
-        problem = "no row has a group"
-        if count:
-            problem = f"all {len(groups)} rows have one group, '{cells.drop_null()[0]}'"
+        group = cells.drop_null()[0].as_py()
         raise TableError(
-            f"split.group: {problem} in column '{column}'; a split needs two or more. Choose another "
-            f"column, or leave split.group out"
+            f"split.group: all {len(groups)} rows have one group, '{group}' in column '{column}'; a split "
+            f"needs two or more. Choose another column, or leave split.group out"
         )
     order = np.random.default_rng(seed).permutation(count)
     sizes = np.bincount(groups)[order]
