@@ -46,7 +46,8 @@ COMMANDS: dict[str, Callable[[Path, Path], list[str]]] = {
     "embed": lambda folder, out: ["embed", f"{folder}/model", f"{folder}/t.csv", "-o", f"{out}.jsonl"],
     "index": lambda folder, out: ["index", f"{folder}/pairs", f"{folder}/t.csv", "--index", str(out)],
     "classify": lambda folder, out: [
-        "classify", f"{folder}/pairs", f"{folder}/t.csv", "--labels", "haus,garten", "--column", "title", "--text", "body",
+        "classify", f"{folder}/pairs", f"{folder}/t.csv", "--labels", "haus,garten", "--column", "title",
+        "--text", "body",
     ],
 }  # fmt: skip
 

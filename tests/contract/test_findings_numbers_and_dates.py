@@ -198,27 +198,26 @@ def test_a_date_for_never_is_a_date(cells: list[Any]) -> None:
     assert not plait.inspect(table, "label").problems
 
 
+THOUSANDS = [f"{row % 9 + 1},{row % 800 + 100}" for row in range(ROWS)]
+SLASHES = [f"{row % 12 + 1:02d}/{row * 5 % 12 + 1:02d}/2023" for row in range(ROWS)]
+
+
 @pytest.mark.parametrize(
-    ("cells", "override", "warning"),
+    ("cells", "override", "locale"),
     [
-        (
-            [f"{row % 9 + 1},{row % 800 + 100}" for row in range(ROWS)],
-            "columns.x.decimal=','",
-            "is read as",
-        ),
-        (
-            [f"{row % 12 + 1:02d}/{row * 5 % 12 + 1:02d}/2023" for row in range(ROWS)],
-            "columns.x.format='%m/%d/%Y'",
-            "may also be",
-        ),
+        (THOUSANDS, "columns.x.decimal=','", "de"),
+        (SLASHES, "columns.x.format='%m/%d/%Y'", "en_US"),
     ],
     ids=["1,234", "01/02/2023"],
 )
 def test_two_readings_are_both_named_and_can_be_chosen(
-    cells: list[str], override: str, warning: str, tmp_path: Path
+    cells: list[str], override: str, locale: str, tmp_path: Path
 ) -> None:
     path = csv_of(tmp_path, cells)
-    (text,) = plait.inspect(path, "label").warnings
-    assert warning in text
-    assert f"--set {override}" in text
-    assert planned_cells(path, "x", overrides=[override]) != planned_cells(path, "x")
+    (warning,) = plait.inspect(path, "label").warnings
+    assert "is read as" in warning
+    assert "may also be" in warning
+    assert f"--set {override}" in warning
+    second = planned_cells(path, "x", overrides=[override])
+    assert second != planned_cells(path, "x")
+    assert planned_cells(path, "x", overrides=[f"locale={locale}"]) == second
