@@ -133,6 +133,13 @@ def test_decimals_are_numbers(make: Callable[[list[Decimal]], object]) -> None:
     assert planned_cells(table, "x") == pytest.approx(NUMBERS)
 
 
+@pytest.mark.parametrize("infinite", [Decimal("Infinity"), float("-inf"), "1e999"])
+def test_an_infinite_number_is_a_problem_of_its_row(infinite: Any) -> None:
+    inspection = plait.inspect(rows([*map(Decimal, NUMBERS[1:]), infinite]), "label")
+    assert inspection.schema["x"].modality == "number"
+    assert [problem.row for problem in inspection.problems] == [ROWS - 1]
+
+
 @pytest.mark.parametrize(
     ("form", "kept"),
     [

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pytest
 from PIL import Image
@@ -49,6 +50,18 @@ def test_any_text_may_be_in_any_cell(text: str) -> None:
     inspection = plait.inspect(rows, "label")
     assert not inspection.problems
     assert inspection.schema["note"].role in ("input", "id")
+
+
+@pytest.mark.parametrize("name", ["in\0put", "a/b/" * 100, "\x1b[31m", "n" * 5000])
+def test_any_text_may_name_a_column(name: str) -> None:
+    columns = {name: X, "label": ["a", "b"] * 30}
+    for source in (
+        pa.table(columns),
+        pd.DataFrame(columns),
+        pl.DataFrame(columns),
+        [{name: 1.5, "label": "a"}] * 2,
+    ):
+        assert name in [column.name for column in plait.inspect(source, "label").schema]
 
 
 def test_half_a_character_is_refused_by_row() -> None:
