@@ -25,11 +25,11 @@ from plait.table.conventions.base import (
 
 HOUR = 3600  # seconds
 
-# 05:14:54, 12:30, 4:12.08, 1:02:03.5, 3:45 PM, 2 days 03:00:00, -00:30, 11h38, 11:38 Uhr, 11时38分
+# 05:14:54, 12:30, 4:12.08, 1:02:03.5, 1:02:03,5, 3:45 PM, 2 days 03:00:00, -00:30, 13h28, 11:38 Uhr, 11时38分
 CELL = (
     r"^(?P<sign>-)?(?:(?P<days>\d+) ?(?:d|days?),? )?"
-    r"(?P<first>\d{1,3})(?P<mark>:| ?[hH时時시] ?)(?P<second>\d{2})[分분]?(?::(?P<third>\d{2}))?"
-    r"(?P<fraction>\.\d{1,9})?(?: ?(?P<half>[AaPp])\.?[Mm]\.?)?(?: Uhr)?$"
+    r"(?P<first>\d{1,3})(?P<mark>:| ?[hH時时시] ?)(?P<second>\d{2})[分분]?(?::(?P<third>\d{2}))?"
+    r"(?P<fraction>[.,]\d{1,9})?(?: ?(?P<half>[AaPp])\.?[Mm]\.?)?(?: Uhr)?$"
 )
 
 
@@ -125,5 +125,5 @@ def _numbers(fields: pa.StructArray, name: str) -> np.ndarray:
     """Return a field as float64, NaN where a string has none."""
     texts = pc.struct_field(fields, name)
     texts = pc.if_else(pc.equal(texts, ""), None, texts)
-    numbers = pc.cast(texts, pa.float64())
+    numbers = pc.cast(pc.replace_substring(texts, ",", "."), pa.float64())
     return as_numpy(numbers).astype(np.float64)

@@ -129,7 +129,7 @@ class Date(Convention):
 
     def _times(self, texts: pa.Array) -> np.ndarray:
         """Return the times that distinct strings write, datetime64[us]; NaT for those that are no date."""
-        times = np.full(len(texts), np.datetime64("NaT"), dtype="datetime64[us]")
+        times = np.full(len(texts), np.datetime64("NaT", "us"), dtype="datetime64[us]")
         if self.format:
             times = _by_format(texts, self.format)
         elif self.shapes[:1] == ("iso",):
@@ -274,8 +274,8 @@ class _Fields:
         month = np.where(is_date, month, 1)
         day = np.where(is_date, day, 1)
 
-        month_M = _first_of_year(year).astype("datetime64[M]") + (month - 1)
-        day_D = month_M.astype("datetime64[D]") + (day - 1)
+        month_M = _first_of_year(year).astype("datetime64[M]") + (month - 1).astype("timedelta64[M]")
+        day_D = month_M.astype("datetime64[D]") + (day - 1).astype("timedelta64[D]")
         # 31 February would be in March. Days of a year are all counted from January.
         if self.shape != "day of year":
             is_date &= day_D.astype("datetime64[M]") == month_M
@@ -283,7 +283,7 @@ class _Fields:
 
         microseconds, is_time = self._time_of_day()
         times = day_D.astype("datetime64[us]") + microseconds.astype("timedelta64[us]")
-        return np.where(is_date & is_time, times, np.datetime64("NaT"))
+        return np.where(is_date & is_time, times, np.datetime64("NaT", "us"))
 
     def _calendar(self, order: Order) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return year, month and day; a field that the shape lacks is 1, or 0 if no order gives it."""
@@ -327,9 +327,9 @@ class _Fields:
             return day_D
         week, weekday = self.numbers("week", 1), self.numbers("weekday", 1)
         is_date &= (week >= 1) & (week <= 53)
-        fourth_D = _first_of_year(year).astype("datetime64[D]") + 3
-        days_since_monday = (fourth_D.astype(np.int64) + 3) % 7  # 1970-01-01 was a Thursday
-        return fourth_D - days_since_monday + (week - 1) * 7 + (weekday - 1)
+        fourth = _first_of_year(year).astype("datetime64[D]").astype(np.int64) + 3  # days since 1970
+        monday = fourth - (fourth + 3) % 7  # 1970-01-01 was a Thursday
+        return (monday + (week - 1) * 7 + (weekday - 1)).astype("datetime64[D]")
 
     def _time_of_day(self) -> tuple[np.ndarray, np.ndarray]:
         """Return microseconds since midnight, UTC where a zone is given, and True where they are a time."""
@@ -499,11 +499,11 @@ def _by_format(texts: pa.Array, form: str) -> np.ndarray:
     times = as_numpy(pc.strptime(texts, format=form, unit="us", error_is_null=True))
     years = times.astype("datetime64[Y]").astype(np.int64) + 1970
     if "%Y" in form:
-        return np.where(years >= 1000, times, np.datetime64("NaT"))
+        return np.where(years >= 1000, times, np.datetime64("NaT", "us"))
     if "%y" in form:
         month_M = times.astype("datetime64[M]")
         within_month = times - month_M.astype("datetime64[us]")
-        earlier = (month_M - 1200).astype("datetime64[us]") + within_month
+        earlier = (month_M - np.timedelta64(1200, "M")).astype("datetime64[us]") + within_month
         return np.where(years >= 2000 + PIVOT, earlier, times)
     return times
 
