@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import plait
-from plait.media import cache
+from plait.media import cache, cache_packs
 from plait.media.cache import Cache
 from plait.media.cell import Cell, Media
 from plait.modalities.image import Image
@@ -63,7 +63,7 @@ def test_a_file_is_hashed_again_when_it_changes(tmp_path: Path) -> None:
 
 
 def test_the_least_recently_used_packs_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "PACK", 100_000)
+    monkeypatch.setattr(cache_packs, "SIZE", 100_000)
     for run in range(4):
         with Cache(tmp_path, 1e9) as cells:
             cells.put("x", bytes([run]), Cell(array(run, 50_000)))
