@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import plait
+from plait.errors import PlaitError
 from plait.media import cache, cache_packs
 from plait.media.cache import Cache
 from plait.media.cell import Cell, Media
@@ -301,3 +302,15 @@ def test_a_folder_that_cannot_be_written_to_gives_a_message(
     monkeypatch.setenv("PLAIT_CACHE", "off")
     assert cache.open_store(messages.append) is None
     assert len(messages) == 1
+
+
+@pytest.mark.parametrize("limit", ["much", "inf", "nan", "-1", "1e300"])
+def test_a_limit_that_is_no_number_of_gigabytes_is_an_error(
+    limit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLAIT_CACHE", str(tmp_path))
+    monkeypatch.setenv("PLAIT_CACHE_LIMIT", limit)
+    with pytest.raises(PlaitError, match=f"PLAIT_CACHE_LIMIT is '{limit}'; expected a number of gigabytes"):
+        cache.open_store()
+    with pytest.raises(PlaitError, match="expected a number of gigabytes"):
+        cache.show()

@@ -335,13 +335,17 @@ def _checksum(*fields: str | int | bytes | None, stored: memoryview = NOTHING) -
 
 
 def _limit(folder: Path) -> float:
-    """Return the limit in bytes: `PLAIT_CACHE_LIMIT` in gigabytes, or the default."""
+    """Return the limit in bytes: `PLAIT_CACHE_LIMIT` in gigabytes, or the default.
+
+    Raises `PlaitError` unless the variable is a number of gigabytes.
+    """
     text = os.environ.get("PLAIT_CACHE_LIMIT", "")
     if not text:
         return min(LIMIT, shutil.disk_usage(folder).free / 10)
     try:
-        return float(text) * 1e9
+        limit = float(text) * 1e9
     except ValueError:
-        raise PlaitError(
-            f"PLAIT_CACHE_LIMIT is '{text}'; expected a number of gigabytes, such as 20"
-        ) from None
+        limit = math.nan
+    if not (math.isfinite(limit) and limit >= 0):
+        raise PlaitError(f"PLAIT_CACHE_LIMIT is '{text}'; expected a number of gigabytes, such as 20")
+    return limit
