@@ -26,7 +26,8 @@ from plait.tasks import alignment
 from plait.tasks.aligning import ranking
 from plait.tasks.alignment import Alignment, Config, identify
 from plait.tasks.base import MAIN
-from plait.training.objective import added, compare, first_pass, loss_terms, losses
+from plait.training.first_pass import compare, first_pass
+from plait.training.objective import added, loss_terms, losses
 from support.tables import COLOURS, FAST, make_rows, write_csv
 from support.training import StopAtStep
 
