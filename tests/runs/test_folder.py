@@ -16,7 +16,8 @@ from plait.api.fit import resume
 from plait.console import command
 from plait.errors import ArtifactError, Interrupted, OutputError, RecipeError
 from plait.runs import files, interrupts
-from plait.runs.folder import CHECKPOINT, FORMAT, Request, Run
+from plait.runs.folder import CHECKPOINT, Run
+from plait.runs.request import FORMAT, Request
 from plait.table.read import read
 from plait.table.sides import Sources, read_sides
 from support.answers import assert_same_answers

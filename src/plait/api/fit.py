@@ -35,7 +35,8 @@ from plait.prediction import answers, artifact
 from plait.prediction.artifact import Artifact
 from plait.prediction.predictor import Rows
 from plait.recipe.recipe import Recipe, load
-from plait.runs.folder import Record, Request, Run, check_out
+from plait.runs.folder import Record, Run, check_out
+from plait.runs.request import Request
 from plait.table.sides import Sources, read_sides
 from plait.table.table import Table
 from plait.training import memory, single_targets, start

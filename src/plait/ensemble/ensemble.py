@@ -192,9 +192,9 @@ class Ensemble:
     def save(self, folder: Path) -> None:
         """Write the members beside the run's network, which is not written again."""
         members_folder = make_inner_folder(folder, "members")
-        tensors = _prefixed(FEATURES, self.features.tensors())
+        tensors = files.prefixed(FEATURES, self.features.tensors())
         for number, mixture in enumerate(self.mixtures.values()):
-            tensors |= _prefixed(_stack(number), mixture.tensors())
+            tensors |= files.prefixed(_stack(number), mixture.tensors())
         files.write_tensors(members_folder / "ensemble.safetensors", tensors)
 
         bags = []
@@ -247,14 +247,14 @@ def _load(folder: Path, run: Artifact, predictor: Predictor) -> Ensemble:
     members_folder = folder / "members"
     tensors, _ = files.read_tensors(members_folder / "ensemble.safetensors")
     views = _views(folder, saved.views, run, predictor)
-    features = Features.from_state(saved.features, _without_prefix(FEATURES, tensors))
+    features = Features.from_state(saved.features, files.under_prefix(FEATURES, tensors))
 
     bags = []
     for number, bag in enumerate(saved.bags):
         bags.append(Bag.load(members_folder / str(number), bag, views, predictor))
     mixtures = {}
     for number, (target, state) in enumerate(saved.weights.items()):
-        mixtures[target] = Mixture.from_state(state, _without_prefix(_stack(number), tensors))
+        mixtures[target] = Mixture.from_state(state, files.under_prefix(_stack(number), tensors))
 
     tasks = predictions(run.preprocessing.tasks)
     absent = needed_members(mixtures) - {bag.name for bag in bags}
@@ -282,17 +282,3 @@ def _views(
 def _stack(number: int) -> str:
     """Return where the tensors of a stacked model are. A target may have any name, so it is numbered."""
     return f"stack/{number}/"
-
-
-def _prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Put a prefix before the names of tensors."""
-    return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
-
-
-def _without_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors whose names have a prefix, without it."""
-    selected = {}
-    for name, tensor in tensors.items():
-        if name.startswith(prefix):
-            selected[name.removeprefix(prefix)] = tensor
-    return selected

@@ -26,7 +26,8 @@ from plait.nn.allocation import AtMost
 from plait.prediction import record
 from plait.pretrained.network import Network
 from plait.runs import files
-from plait.runs.folder import CHECKPOINT, FORMAT, WEIGHTS, Record
+from plait.runs.folder import CHECKPOINT, WEIGHTS, Record
+from plait.runs.request import FORMAT
 
 FILES = ("plan.json", "state.json", "metrics.json", WEIGHTS)
 

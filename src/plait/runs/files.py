@@ -97,6 +97,24 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return {name: tensor.clone() for name, tensor in mapped.items()}, metadata
 
 
+def prefixed(prefix: str, state: Mapping[str, object]) -> dict[str, Tensor]:
+    """Return the tensors of a state, with a prefix before their names, so that one file can hold several."""
+    tensors = {}
+    for name, tensor in state.items():
+        if isinstance(tensor, Tensor):
+            tensors[prefix + name] = tensor
+    return tensors
+
+
+def under_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with a prefix, without it. It inverts `prefixed`."""
+    state = {}
+    for name, tensor in tensors.items():
+        if name.startswith(prefix):
+            state[name.removeprefix(prefix)] = tensor
+    return state
+
+
 def check_shapes(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
     """Raise `ArtifactError` unless a file holds tensors of the expected names, shapes and types."""
     for name, tensor in expected.items():
@@ -115,10 +133,10 @@ def check_shapes(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[st
 def wrong_entry(path: Path | str, error: ValidationError) -> ArtifactError:
     """Return the error for a file whose entries are not those that plait writes: it names the first one."""
     first = error.errors()[0]
-    place = ".".join(map(str, first["loc"]))
+    entry = ".".join(map(str, first["loc"]))
     reason = first["msg"].removeprefix("Value error, ")
     name = f"'{path}'" if isinstance(path, Path) else path
-    return ArtifactError(f"{name} is damaged: {place}: {reason[:1].lower()}{reason[1:]}; {AGAIN}")
+    return ArtifactError(f"{name} is damaged: {entry}: {reason[:1].lower()}{reason[1:]}; {AGAIN}")
 
 
 def load_part(name: str, load: Callable[[], T]) -> T:

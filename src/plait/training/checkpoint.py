@@ -140,12 +140,12 @@ class Checkpoint:
         self, model: nn.Module, balancing: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
     ) -> None:
         """Write the state of a training, and remember when."""
-        tensors = _prefixed("model/", model.state_dict())
-        tensors |= _prefixed("best/", self._best)
-        tensors |= _prefixed("balancing/", balancing.state_dict())
-        tensors |= _prefixed("state/", progress.states)
+        tensors = files.prefixed("model/", model.state_dict())
+        tensors |= files.prefixed("best/", self._best)
+        tensors |= files.prefixed("balancing/", balancing.state_dict())
+        tensors |= files.prefixed("state/", progress.states)
         for index, state in optimizer.state_dict()["state"].items():
-            tensors |= _prefixed(f"optimizer/{index}/", state)
+            tensors |= files.prefixed(f"optimizer/{index}/", state)
 
         fields = asdict(progress)
         del fields["states"]  # tensors, which are written above
@@ -175,16 +175,16 @@ class Checkpoint:
         progress = files.load_part(
             f"'{self.file}': progress", lambda: _PROGRESS.validate_json(metadata["progress"])
         )
-        progress.states = _under("state/", tensors)
+        progress.states = files.under_prefix("state/", tensors)
         files.load_part(f"'{self.file}': states", lambda: _check_states(progress))
 
-        _load(self.file, model, _under("model/", tensors))
-        _load(self.file, balancing, _under("balancing/", tensors))
+        _load(self.file, model, files.under_prefix("model/", tensors))
+        _load(self.file, balancing, files.under_prefix("balancing/", tensors))
         files.load_part(
             f"'{self.file}': optimizer",
-            lambda: _restore_optimizer(optimizer, _under("optimizer/", tensors), progress),
+            lambda: _restore_optimizer(optimizer, files.under_prefix("optimizer/", tensors), progress),
         )
-        self._best = _under("best/", tensors)
+        self._best = files.under_prefix("best/", tensors)
         if self._best:
             _check(self.file, self._best, model)
         return progress
@@ -295,21 +295,3 @@ def _check_states(progress: Progress) -> None:
             take(progress.states[name])
     finally:
         torch.set_rng_state(state_before)
-
-
-def _prefixed(prefix: str, state: Mapping[str, object]) -> dict[str, Tensor]:
-    """Return the tensors of a state, with a prefix before their names."""
-    tensors = {}
-    for name, tensor in state.items():
-        if isinstance(tensor, Tensor):
-            tensors[prefix + name] = tensor
-    return tensors
-
-
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors whose names begin with a prefix, without it."""
-    state = {}
-    for name, tensor in tensors.items():
-        if name.startswith(prefix):
-            state[name.removeprefix(prefix)] = tensor
-    return state
