@@ -78,6 +78,13 @@ def test_spectra_go_through_a_vocoder(tmp_path: Path) -> None:
 def test_a_network_or_voice_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
     vits = tiny_models.vits(tmp_path / "vits", voices=2)
     speecht5 = tiny_models.speecht5(tmp_path / "speecht5")
+    files = {}
+    for name, content in (("empty", b""), ("zip", b"PK\x03\x04nothing"), ("text", b"a voice")):
+        files[name] = tmp_path / f"{name}.npy"
+        files[name].write_bytes(content)
+    np.save(tmp_path / "wide.npy", np.zeros(7))
+    np.savez(tmp_path / "several.npz", voice=np.zeros(6))
+
     for arguments, message in (
         ((tiny_models.bert(tmp_path / "bert"),), "is a 'bert'; expected a network that reads aloud"),
         ((vits, "somewhere"), "needs no vocoder"),
@@ -87,6 +94,11 @@ def test_a_network_or_voice_that_does_not_fit_is_an_error(tmp_path: Path) -> Non
         ((speecht5, tmp_path / "vocoder"), "takes the vector of a voice"),
         ((speecht5, tmp_path / "vocoder", "7"), "takes the vector of a voice, no number"),
         ((speecht5, tmp_path / "vocoder", str(tmp_path / "none.npy")), "is no file of NumPy"),
+        ((speecht5, tmp_path / "vocoder", files["empty"]), "is no file of NumPy"),
+        ((speecht5, tmp_path / "vocoder", files["zip"]), "is no file of NumPy"),
+        ((speecht5, tmp_path / "vocoder", files["text"]), "is no file of NumPy"),
+        ((speecht5, tmp_path / "vocoder", tmp_path / "several.npz"), "is no file of NumPy"),
+        ((speecht5, tmp_path / "vocoder", tmp_path / "wide.npy"), "takes a voice of 6 numbers.* has 7"),
     ):
         model, *options = (None if argument is None else str(argument) for argument in arguments)
         with pytest.raises(RecipeError, match=message):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import pyarrow as pa
@@ -45,9 +46,24 @@ class Speaker:
 
         makes_wave = self.vocoder or self.network
         self.rate = int(makes_wave.config.sampling_rate)
-        voices = int(getattr(self.network.config, "num_speakers", 1))
-        if isinstance(self.voice, int) and not 0 <= self.voice < voices:
-            raise RecipeError(f"'{model}' has {voices} voices; no voice {self.voice} among 0 to {voices - 1}")
+        self._check_voice(model)
+
+    def _check_voice(self, model: str) -> None:
+        """Raise `RecipeError` if the network has no voice of this number, or of this width."""
+        config = self.network.config
+        if isinstance(self.voice, int):
+            voices = int(getattr(config, "num_speakers", 1))
+            if not 0 <= self.voice < voices:
+                raise RecipeError(
+                    f"'{model}' has {voices} voices; no voice {self.voice} among 0 to {voices - 1}"
+                )
+        elif self.voice is not None:
+            expected = int(config.speaker_embedding_dim)
+            width = self.voice.shape[1]
+            if width != expected:
+                raise RecipeError(
+                    f"'{model}' takes a voice of {expected} numbers; the file of voice= has {width}"
+                )
 
     @torch.inference_mode()
     def __call__(self, text: str) -> np.ndarray:
@@ -107,10 +123,12 @@ def _voice(voice: str | None, kind: str) -> int | np.ndarray | None:
             "a speecht5 takes the vector of a voice, no number: give a file of NumPy (voice=speaker.npy)"
         )
     try:
-        vector = np.load(voice, allow_pickle=False)
-    except (OSError, ValueError) as error:
+        # NumPy does not close a file that it cannot read.
+        with open(voice, "rb") as file:
+            vector = np.load(file, allow_pickle=False)
+            return np.asarray(vector, dtype=np.float32).reshape(1, -1)
+    except (OSError, ValueError, TypeError, EOFError, BadZipFile) as error:
         raise RecipeError(f"'{voice}' is no file of NumPy with the vector of a voice: {error}") from None
-    return np.asarray(vector, dtype=np.float32).reshape(1, -1)
 
 
 def speak(
