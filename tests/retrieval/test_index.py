@@ -56,6 +56,14 @@ def test_rows_that_are_alike_stay_apart(tmp_path: Path) -> None:
     assert index.add(rows, vectors(0, 4)) == 4
 
 
+def test_an_index_that_cannot_be_locked_is_an_error_of_output(tmp_path: Path) -> None:
+    index = made(tmp_path)
+    (tmp_path / "lock").unlink()
+    (tmp_path / "lock").mkdir()
+    with pytest.raises(OutputError, match=f"cannot write '{tmp_path / 'lock'}'"):
+        index.delete("number > 5")
+
+
 def test_any_flipped_byte_of_an_index_is_an_error(tmp_path: Path) -> None:
     index = made(tmp_path)
     index.delete("number = 3")
