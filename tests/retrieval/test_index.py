@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 
 from plait.errors import ArtifactError, OutputError, RecipeError, TableError
-from plait.retrieval.index import CONTENT, About, Index, content_ids, plain_columns
+from plait.retrieval.index import About, Index
+from plait.retrieval.rows import CONTENT, content_ids, plain_columns
 from plait.retrieval.seal import FILE
 from plait.runs import files
 from plait.runs.lock import locked

@@ -20,7 +20,7 @@ from plait.errors import Interrupted, RecipeError, TableError
 from plait.evaluation import alignment as crossmodal
 from plait.nn.batch import Tokens
 from plait.retrieval import index as retrieval
-from plait.retrieval.index import exists
+from plait.retrieval.database import exists
 from plait.table.read import read
 from plait.tasks import alignment
 from plait.tasks.aligning import ranking

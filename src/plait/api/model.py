@@ -20,7 +20,9 @@ from plait.nn import device
 from plait.prediction import answers, artifact
 from plait.prediction.artifact import Artifact
 from plait.prediction.predictor import Answering, AnsweringTables, Predictor, Rows
-from plait.retrieval.index import CONTENT, About, Index, content_ids, exists, plain_columns
+from plait.retrieval.database import exists
+from plait.retrieval.index import About, Index
+from plait.retrieval.rows import CONTENT, content_ids, plain_columns
 from plait.retrieval.seal import Seal
 from plait.retrieval.space import Space
 from plait.table import problems as check

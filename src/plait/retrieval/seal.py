@@ -63,7 +63,9 @@ class Seal:
         if state is None or state.version == table.version:
             return
         if not state.changing:
-            raise ArtifactError(f"the index '{self.folder}' was changed by something else than plait{AGAIN}")
+            raise ArtifactError(
+                f"the index '{self.folder}' was changed by something else than plait; {_remedy()}"
+            )
         with _explained(self.folder):
             table.checkout(state.version)
 
@@ -108,7 +110,7 @@ class Seal:
             if state.changing and name.endswith(HINT):
                 continue
             if _checksum(self.folder / name) != checksum:
-                raise ArtifactError(f"the index '{self.folder}' is damaged: {name} has changed{AGAIN}")
+                raise ArtifactError(f"the index '{self.folder}' is damaged: {name} has changed; {_remedy()}")
         return state
 
     def _checksums(self) -> dict[str, str]:
@@ -125,7 +127,8 @@ class Seal:
         files.write_checked(self.folder / FILE, state.model_dump(mode="json"))
 
 
-AGAIN = f"; remove its folder, and make it again with: {command('index', 'RUN', 'TABLE')}"
+def _remedy() -> str:
+    return f"remove its folder, and make it again with: {command('index', 'RUN', 'TABLE')}"
 
 
 def _checksum(path: Path) -> str:
