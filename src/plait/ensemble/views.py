@@ -74,14 +74,19 @@ def feature_columns(views: dict[str, View]) -> dict[str, list[str]]:
 
 
 def _new_embeddings(name: str, views: dict[str, View]) -> list[str]:
-    """Return the columns of a view whose frozen encoder is in no view before it."""
-    earlier_encoders: set[str] = set()
-    for earlier, view in views.items():
-        if earlier == name:
+    """Return the frozen columns of a view whose embeddings no view before it has."""
+    earlier: set[tuple[str, str]] = set()
+    for view_name, view in views.items():
+        if view_name == name:
             break
-        earlier_encoders.update(_frozen_encoders(view).values())
-    encoders = _frozen_encoders(views[name])
-    return [column for column, encoder in encoders.items() if encoder not in earlier_encoders]
+        earlier.update(_frozen_encoders(view).items())
+
+    # Another column may have the same encoder, so both column and encoder count.
+    new = []
+    for column, encoder in _frozen_encoders(views[name]).items():
+        if (column, encoder) not in earlier:
+            new.append(column)
+    return new
 
 
 def _frozen_encoders(view: View) -> dict[str, str]:
