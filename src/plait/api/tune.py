@@ -234,11 +234,10 @@ class _Study:
                 raise
             end = str(error)
         except (KeyboardInterrupt, Interrupted) as error:
-            number = interrupts.number_of(error)
             self.study.tell(trial, state=failed)
             raise Interrupted(
                 f"stopped while trying recipes: {self.done} trials are saved; go on with the same command",
-                number,
+                interrupts.number_of(error),
             ) from None
         except PlaitError:
             self.study.tell(trial, state=failed)

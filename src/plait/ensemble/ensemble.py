@@ -134,7 +134,7 @@ class Ensemble:
         for name, view in self.views.items():
             datasets[name] = view.prepare(table, False, store, progress)
 
-        # views prepare a cell in different ways, so one of them may fail where another does not
+        # Views prepare a cell in different ways, so one of them may fail where another does not.
         problems = labels.problems
         listed = {(problem.row, problem.column) for problem in problems}
         for dataset in datasets.values():
@@ -160,7 +160,7 @@ class Ensemble:
         for subset in range(len(subsets)):
             by_target = {}
             for target, mixture in self.mixtures.items():
-                # trees leave out a target that they cannot learn
+                # Trees leave out a target that they cannot learn.
                 by_member = {}
                 for name, of_member in outputs.items():
                     if target in of_member[subset]:
@@ -178,7 +178,7 @@ class Ensemble:
             features = Features([])
 
         view_names = {bag.view for bag in bags if bag.view} | features.views
-        # problems of all columns are listed, so one view must have them all
+        # Problems of all columns are listed, so one view must have them all.
         if not self._has_all_columns(view_names):
             view_names.add(OWN_NETWORK)
         views = {name: view for name, view in self.views.items() if name in view_names}
@@ -207,7 +207,7 @@ class Ensemble:
             for network in artifact.networks(*view.frozen.values()):
                 artifact.copy(network.files, make_inner_folder(folder, "pretrained", network.identity))
 
-        # last: a folder with this file has a whole ensemble
+        # Last: a folder with this file has a whole ensemble.
         saved = _Saved(
             columns=self.columns,
             views=views,

@@ -150,7 +150,7 @@ def _prepare(fitting: Fitting, views: dict[str, View]) -> CrossFitting:
     prepared = _prepare_views(fitting, views)
     features = Features.fit(prepared, feature_columns(views), split.train)
 
-    # members are weighed by rows that they predict out of fold, so validation rows may train them too
+    # Members are weighed by rows that they predict out of fold, so validation rows may train them too.
     pool = np.sort(np.concatenate([split.train, split.valid]))
     datasets = {}
     for name, dataset in prepared.items():
@@ -164,11 +164,11 @@ def _prepare_views(fitting: Fitting, views: dict[str, View]) -> dict[str, Datase
     """Prepare all rows of the table under every view. The run has prepared them under its own already."""
     table, screen = fitting.table, fitting.screen
     prepared = {OWN_NETWORK: Dataset(fitting.data.prepared, fitting.data.preprocessing)}
-    others = {name: view for name, view in views.items() if name not in prepared}
+    new_views = {name: view for name, view in views.items() if name not in prepared}
 
-    inputs = sum(len(view.preprocessing.inputs) for view in others.values())
+    inputs = sum(len(view.preprocessing.inputs) for view in new_views.values())
     with store(screen, table) as cache, screen.bar("preparing for members", len(table) * inputs) as bar:
-        for name, view in others.items():
+        for name, view in new_views.items():
             prepared[name] = view.prepare(table, True, cache, bar.advance)
     return prepared
 
@@ -227,13 +227,13 @@ def _cross_fit(shared: CrossFitting, name: str, choice: Choice, view_name: str, 
     for repeat, held_out in enumerate(shared.repeats):
         lessons = []
         for number, fold in enumerate(held_out):
-            # no two fits have the same seed, as long as a repeat has 31 folds at most
+            # No two fits have the same seed, as long as a repeat has 31 folds at most.
             seed = fitting.plan.seed * 1009 + repeat * 31 + number
             train = np.setdiff1d(np.arange(len(shared.examples)), fold)
             lessons.append(_lesson(shared, view_name, train, fold, seed))
             if len(held_out) == 1 and kind.chooses:
                 lessons.append(_earlier_lesson(shared, view_name, train, seed))
-        # an earlier lesson only chooses
+        # An earlier lesson only chooses.
         fits += kind.fit(config, lessons, advance)[: len(held_out)]
 
     bag = Bag(name, choice, view_name, [fit.served for fit in fits])

@@ -29,7 +29,7 @@ def member_views(
             view_names[name] = ""
             continue
 
-        # without encoders of its own, a member reads the run's view, which leaves out no columns
+        # Without encoders of its own, a member reads the run's view, which leaves out no columns.
         light = bool(encoders) and kind.light(config)
         view_name = _view_name(encoders, light)
         view_names[name] = view_name

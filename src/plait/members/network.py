@@ -73,7 +73,7 @@ class Network(IndependentMember):
         torch.manual_seed(lesson.seed)
         model = MultimodalModel.build(plan, data.preprocessing)
 
-        # checkpoints are of no use: a stopped fit of members begins anew
+        # Checkpoints are of no use: a stopped fit of members begins anew.
         with tempfile.TemporaryDirectory(dir=lesson.folder) as folder:
             screen = Screen(quiet=True)
             train(Training(model, plan, settings, data, no_rows, Path(folder), screen))
