@@ -234,7 +234,7 @@ class Model:
         score = space.score(query_KD, gallery)
         return opened.search(space.mixed(query_KD), gallery, k, where, exact, score)
 
-    def asked(self, texts: Sequence[str], alignment: str | None = None) -> dict[str, str]:
+    def parse_query(self, texts: Sequence[str], alignment: str | None = None) -> dict[str, str]:
         """Return the query that the command line's texts stand for: one cell, or `column=cell` for each."""
         space = Space.of(self.network, alignment)
         pairs = [text.partition("=") for text in texts]
@@ -249,7 +249,7 @@ class Model:
             )
         return {space.column_of(texts[0]): texts[0]}
 
-    def searched(
+    def searched_column(
         self, query: Mapping[str, object], column: str | None = None, alignment: str | None = None
     ) -> str:
         """Return the column that `search` compares a query with: `column`, or the only one left."""
@@ -392,23 +392,6 @@ def _min_cosine(thresholds: Mapping[str, float] | float | None, labels: Sequence
     for label in by_label:
         if label not in labels:
             raise RecipeError(f"a threshold for '{label}': {nearest(label, labels)}")
-    return by_label
-
-
-def thresholds(texts: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
-    """Read thresholds: `0.2` for all labels, `a cat=0.3` for one. A later one replaces an earlier one.
-
-    Raises `RecipeError` for a text without a number.
-    """
-    by_label: dict[str, float] = {}
-    for text in texts:
-        label, _, number = text.rpartition("=")
-        try:
-            cosine = float(number)
-        except ValueError:
-            raise RecipeError(f"threshold '{text}': expected a number, or label=number") from None
-        for named in [label] if label else labels:
-            by_label[named] = cosine
     return by_label
 
 

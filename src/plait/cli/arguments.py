@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
+
+from plait.errors import RecipeError
 
 TableArgument = Annotated[
     str,
@@ -110,3 +113,20 @@ def listed(*texts: str) -> list[str]:
     for text in texts:
         names += [name.strip() for name in text.split(",")]
     return [name for name in names if name]
+
+
+def parse_thresholds(texts: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
+    """Read thresholds: `0.2` for all labels, `a cat=0.3` for one. A later one replaces an earlier one.
+
+    Raises `RecipeError` for a text without a number.
+    """
+    by_label: dict[str, float] = {}
+    for text in texts:
+        label, _, number = text.rpartition("=")
+        try:
+            cosine = float(number)
+        except ValueError:
+            raise RecipeError(f"threshold '{text}': expected a number, or label=number") from None
+        for named in [label] if label else labels:
+            by_label[named] = cosine
+    return by_label
