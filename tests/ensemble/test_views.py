@@ -16,7 +16,7 @@ from support import tiny_models
 ROWS = [{"title": f"thing {i}", "body": f"of {i % 7}", "label": "ab"[i % 2]} for i in range(40)]
 
 
-def test_a_column_adds_its_embeddings_though_another_has_the_same_encoder(tmp_path: Path) -> None:
+def test_columns_of_one_encoder_all_add_their_embeddings(tmp_path: Path) -> None:
     encoder = {"name": "pretrained", "model": str(tiny_models.bert(tmp_path / "bert"))}
     recipe = load(
         {"columns": {"title": {"modality": "text", "encoder": encoder}, "body": {"modality": "text"}}}

@@ -14,7 +14,7 @@ import torch
 
 import plait
 from plait.errors import ArtifactError, PlaitError, RecipeError
-from plait.nn.allocation import AtMost
+from plait.nn.allocation import AllocationLimit
 from plait.prediction import artifact
 from plait.runs import files
 from support.damage import POSITIONS, flips, forge
@@ -153,7 +153,7 @@ def test_a_plan_of_another_width_takes_no_memory(copy: Path) -> None:
     ],
 )
 def test_no_more_memory_is_taken_than_allowed(make: Any) -> None:
-    with pytest.raises(ValueError, match="more than the 1,000,000 bytes"), AtMost(10**6):
+    with pytest.raises(ValueError, match="more than the 1,000,000 bytes"), AllocationLimit(10**6):
         make()
 
 

@@ -18,7 +18,7 @@ _turn = threading.RLock()
 
 
 @contextmanager
-def apart(waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+def isolated(waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Keep what is drawn inside apart from the caller's random numbers, which go on as if nothing were drawn.
 
     Layers such as dropout draw from a generator that the whole process shares. So trainings in several

@@ -75,7 +75,7 @@ class Index:
             fields.append(pa.field(_vector(number), vector_type))
         schema = pa.schema(fields, metadata={"plait": json.dumps(asdict(description))})
         table = database.create_table(NAME, schema=schema)
-        seal.close(table)
+        seal.renew(table)
         return cls(table, description, seal)
 
     @classmethod
@@ -97,7 +97,7 @@ class Index:
         seal = Seal(address)
         seal.verify()
         table = database.open_table(NAME)
-        seal.open(table)
+        seal.roll_back(table)
         description = _description(table, address)
         if description.model != model:
             raise TableError(

@@ -52,13 +52,16 @@ class Seal:
         if self.folder is not None:
             whole.check_folder(self.folder)
 
-    def close(self, table: Table) -> None:
-        """Keep the checksums of all files, which are whole now."""
+    def renew(self, table: Table) -> None:
+        """Write down the checksums of all files, which are whole now."""
         if self.folder is not None:
             self._write(_State(version=table.version, changing=False, checksums=self._checksums()))
 
-    def open(self, table: Table) -> None:
-        """Let a table show its last whole version. Raises `ArtifactError` if its files are damaged."""
+    def roll_back(self, table: Table) -> None:
+        """Let a table show its last whole version, if a change of it was interrupted.
+
+        Raises `ArtifactError` if its files are damaged.
+        """
         state = self._verified()
         if state is None or state.version == table.version:
             return
@@ -93,7 +96,7 @@ class Seal:
                     table.restore()
                 self._write(state.model_copy(update={"changing": True}))
                 yield
-            self.close(table)
+            self.renew(table)
 
     def _verified(self) -> _State | None:
         """Return the state of the index, if its files are those that were written."""

@@ -21,6 +21,7 @@ from plait.nn.device import Settings, to_channels_last
 from plait.runs import interrupts
 from plait.runs.files import load_part
 from plait.training import blending
+from plait.training.baselines import baselines, shares
 from plait.training.checkpoint import Checkpoint, Progress
 from plait.training.finite import check_loss, check_model
 from plait.training.hiding import fit_empty_cells, hide_cells
@@ -28,7 +29,7 @@ from plait.training.objective import loss_weights
 from plait.training.schedule import learning_rate
 from plait.training.step import UNLABELLED, Step
 from plait.training.trackers import Trackers
-from plait.training.validation import Validation, baselines, shares
+from plait.training.validation import Validation
 
 # Called after each epoch with its number, how many there are, and its score: the larger the better.
 Watch = Callable[[int, int, float], None]
