@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from plait.data.features import Features
 from plait.data.preprocessing import Preprocessing
 from plait.disk.whole import make_inner_folder
 from plait.ensemble.mixture import Mixture, mean, needed_members
-from plait.errors import ArtifactError
 from plait.media.cell import Store
 from plait.members.base import Examples, Fitted, members
 from plait.prediction import artifact
@@ -238,8 +237,10 @@ def load(folder: Path, run: Artifact, predictor: Predictor) -> Ensemble | None:
         return None
     try:
         return _load(folder, run, predictor)
+    except ValidationError as error:
+        raise files.wrong_entry(folder / FILE, error) from error
     except artifact.DAMAGE as error:
-        raise ArtifactError(f"'{folder}' is damaged: {type(error).__name__}: {error}") from error
+        raise artifact.damaged(folder, error) from error
 
 
 def _load(folder: Path, run: Artifact, predictor: Predictor) -> Ensemble:

@@ -86,7 +86,12 @@ def load(folder: str | Path) -> Artifact:
     except PlaitError:
         raise
     except DAMAGE as error:
-        raise ArtifactError(f"'{folder}' is damaged: {type(error).__name__}: {error}") from error
+        raise damaged(folder, error) from error
+
+
+def damaged(folder: Path, error: Exception) -> ArtifactError:
+    """Return the error for a folder whose files make its readers fail. `error` is one of `DAMAGE`."""
+    return ArtifactError(f"'{folder}' is damaged: {type(error).__name__}: {error}; {files.AGAIN}")
 
 
 def _load(folder: Path) -> Artifact:

@@ -146,16 +146,16 @@ def load_part(name: str, load: Callable[[], T]) -> T:
     except PlaitError:
         raise
     except KeyError as error:
-        raise ArtifactError(f"{name} is damaged: {error.args[0]!r} is missing") from error
+        raise ArtifactError(f"{name} is damaged: {error.args[0]!r} is missing; {AGAIN}") from error
     except ValidationError as error:
         raise wrong_entry(name, error) from error
     except Exception as error:  # tokenizers, written in Rust, raise `Exception` itself
-        raise ArtifactError(f"{name} is damaged: {error}") from error
+        raise ArtifactError(f"{name} is damaged: {error}; {AGAIN}") from error
     except BaseException as error:
         # Rust's panics are no `Exception`, so that nobody catches them.
         if type(error).__name__ != "PanicException":
             raise
-        raise ArtifactError(f"{name} is damaged: {error}") from error
+        raise ArtifactError(f"{name} is damaged: {error}; {AGAIN}") from error
 
 
 def _described(tensor: Tensor) -> str:
