@@ -188,4 +188,7 @@ def _bounds(metadata: Iterable[object]) -> str:
         return f"from {bounds['ge']} to {bounds['le']}"
     ge = "of {} or more" if len(bounds) == 1 else "from {}"
     words = {"ge": ge, "gt": "above {}", "le": "at most {}", "lt": "below {}"}
-    return " and ".join(words[name].format(bound) for name, bound in bounds.items())
+    described = []
+    for name, number in bounds.items():
+        described.append(words[name].format(number))
+    return " and ".join(described)

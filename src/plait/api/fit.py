@@ -227,8 +227,11 @@ def _space(model: MultimodalModel) -> int:
 
     A checkpoint has the weights of the last epoch and of the best, and two moments of what is trained.
     """
-    weights = sum(parameter.nbytes for parameter in model.parameters())
-    trained = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
+    weights, trained = 0, 0
+    for parameter in model.parameters():
+        weights += parameter.nbytes
+        if parameter.requires_grad:
+            trained += parameter.nbytes
     checkpoint = 2 * weights + 2 * trained
     return 2 * checkpoint + weights
 

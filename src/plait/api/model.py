@@ -53,7 +53,8 @@ class Model:
     def __repr__(self) -> str:
         """Say what it answers from what, how well, and where it lies."""
         answers = [*self.targets]
-        answers += [f"{name} ({' ~ '.join(columns)})" for name, columns in self.alignments.items()]
+        for name, columns in self.alignments.items():
+            answers.append(f"{name} ({' ~ '.join(columns)})")
         inputs = f"{count(len(self.inputs), 'input')} ({scores.listed(self.inputs, ', ')})"
         rows = count(self.record.get("rows", {}).get("train", 0), "training row")
         facts = [f"{', '.join(dict.fromkeys(answers))} from {inputs}", rows, *self._main_scores()]

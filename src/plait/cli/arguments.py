@@ -111,8 +111,10 @@ def listed(*texts: str) -> list[str]:
     """Return the names between commas, without spaces around them."""
     names = []
     for text in texts:
-        names += [name.strip() for name in text.split(",")]
-    return [name for name in names if name]
+        for name in text.split(","):
+            if name.strip():
+                names.append(name.strip())
+    return names
 
 
 def parse_thresholds(texts: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
@@ -127,6 +129,5 @@ def parse_thresholds(texts: Sequence[str], labels: Sequence[str]) -> dict[str, f
             cosine = float(number)
         except ValueError:
             raise RecipeError(f"threshold '{text}': expected a number, or label=number") from None
-        for named in [label] if label else labels:
-            by_label[named] = cosine
+        by_label.update(dict.fromkeys([label] if label else labels, cosine))
     return by_label

@@ -8,7 +8,7 @@ a prediction holds NaN, so that nothing can mistake it for an answer.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -221,11 +221,16 @@ def weighted_mean(
     if len(used) == 1:
         return used[0]
 
-    mask = torch.stack([prediction.mask for prediction in used]).all(0)
-    stacked = torch.stack([prediction.outputs[mask] for prediction in used])
+    mask = predicted_by_all(used)
+    used_outputs = [prediction.outputs[mask] for prediction in used]
     outputs = torch.full_like(used[0].outputs, torch.nan)
-    outputs[mask] = task.mix(stacked, torch.tensor(used_weights))
+    outputs[mask] = task.mix(torch.stack(used_outputs), torch.tensor(used_weights))
     return OutOfFoldPrediction(outputs, mask)
+
+
+def predicted_by_all(predictions: Iterable[OutOfFoldPrediction]) -> Tensor:
+    """Return True in the rows that all of these predict: (N,)."""
+    return torch.stack([prediction.mask for prediction in predictions]).all(0)
 
 
 def _predict(

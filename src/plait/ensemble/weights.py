@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from plait.data.plan_ensemble import EnsemblePlan
 from plait.ensemble.mixture import Mixture, Stack, stack_input
-from plait.ensemble.out_of_fold import CrossFitMixture, OutOfFoldPrediction, weighted_mean
+from plait.ensemble.out_of_fold import CrossFitMixture, OutOfFoldPrediction, predicted_by_all, weighted_mean
 from plait.ensemble.selection import bagged
 from plait.members.base_linear import solve, space_of
 from plait.recipe.sections import STACK
@@ -36,7 +35,7 @@ class Weighing:
 
     def rows(self, *predictions: OutOfFoldPrediction) -> Tensor:
         """Return the labelled rows that all of these predict: (N,), True in such a row."""
-        return self.labelled & _predicted_by_all(predictions)
+        return self.labelled & predicted_by_all(predictions)
 
     def count(self, *predictions: OutOfFoldPrediction) -> int:
         """Count the labelled rows that all of these predict."""
@@ -184,12 +183,7 @@ def fit_stack(
     # The model that is served learns from all rows.
     best = min(STRENGTHS, key=lambda strength: losses[strength])
     stack = Stack(names, *_linear(weighing, inputs, rows, best))
-    return stack, OutOfFoldPrediction(stacked[best], _predicted_by_all(predictions.values()))
-
-
-def _predicted_by_all(predictions: Iterable[OutOfFoldPrediction]) -> Tensor:
-    """Return True in the rows that all of these predict: (N,)."""
-    return torch.stack([prediction.mask for prediction in predictions]).all(0)
+    return stack, OutOfFoldPrediction(stacked[best], predicted_by_all(predictions.values()))
 
 
 def _linear(

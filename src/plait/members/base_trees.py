@@ -52,7 +52,9 @@ class Forest:
         """Convert what LightGBM's `Booster.model_to_string` has returned."""
         header, *sections = text.partition("\nend of trees")[0].split("\nTree=")
         outputs = int(_entries(header)["num_tree_per_iteration"])
-        trees = [_Tree.of_text(_entries(section)) for section in sections]
+        trees = []
+        for section in sections:
+            trees.append(_Tree.of_text(_entries(section)))
         arrays = {}
         for name, kind in KINDS.items():
             by_tree = [np.asarray(getattr(tree, name)) for tree in trees]

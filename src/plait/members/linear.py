@@ -217,7 +217,11 @@ def _choices(paths: list[_Path]) -> list[int]:
     """
     losses = np.array([path.losses for path in paths])
     rows = np.array([path.held_out_rows for path in paths])
-    return [int(np.argmin(mean_loss(losses, rows, folds))) for folds in choosing_folds(len(paths))]
+    choices = []
+    for folds in choosing_folds(len(paths)):
+        mean_losses = mean_loss(losses, rows, folds)
+        choices.append(int(np.argmin(mean_losses)))
+    return choices
 
 
 def _path(task: Prediction, train: _Rows, held_out: _Rows, strengths: Sequence[float]) -> _Path:

@@ -112,7 +112,11 @@ class Index:
     @property
     def plain(self) -> list[str]:
         """The names of the columns beside vectors."""
-        return [name for name in self._table.schema.names if name != CONTENT and not name.startswith(VECTOR)]
+        names = []
+        for name in self._table.schema.names:
+            if name != CONTENT and not name.startswith(VECTOR):
+                names.append(name)
+        return names
 
     @property
     def _condition_columns(self) -> list[str]:

@@ -50,7 +50,7 @@ def write_checked(path: Path, content: JSON) -> None:
 def read_checked(path: Path) -> JSON:
     """Read what `write_checked` wrote. Raises `ArtifactError` if a byte of it has changed."""
     content = read_json(path)
-    _verify(path, LARGEST_JSON)
+    _verify(path, has_header=False)
     content.pop(CHECKSUM, None)
     return content
 
@@ -84,7 +84,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     Raises `ArtifactError` if a byte of the file has changed. Nothing is allocated before that is known.
     """
-    _verify(path, LONGEST_HEADER)
+    _verify(path, has_header=True)
     try:
         with safe_open(path, "pt") as opened:
             metadata = dict(opened.metadata() or {})
@@ -167,6 +167,8 @@ def _write_sealed(path: Path, content: bytes) -> None:
     """Write bytes that hold zeros for a checksum, with the checksum in their place."""
     match = IN_FILE.search(content)
     assert match is not None
+
+    # The bytes around the checksum are views: a copy of all weights would take as much memory again.
     checksum = xxh3_128(content).hexdigest().encode()
     with writing(path) as file:
         view = memoryview(content)
@@ -175,19 +177,22 @@ def _write_sealed(path: Path, content: bytes) -> None:
         file.write(view[match.end(1) :])
 
 
-def _verify(path: Path, longest: int) -> None:
+def _verify(path: Path, has_header: bool) -> None:
     """Raise `ArtifactError` unless a file's bytes have the checksum that they hold.
 
-    It lies in the first `longest` bytes: in the header of tensors, which begins with its own length.
+    It lies in the header of tensors, which begins with its own length, or at the beginning of JSON.
     """
     with _opened(path) as file:
         size = os.fstat(file.fileno()).st_size
         begin = file.read(8)
-        header = int.from_bytes(begin, "little") if longest == LONGEST_HEADER else size
+        header, longest = size, LARGEST_JSON
+        if has_header:
+            header, longest = int.from_bytes(begin, "little"), LONGEST_HEADER
         if len(begin) < 8 or header > min(longest, size):
             raise ArtifactError(f"'{path}' is damaged: it is cut short, or no file of plait; {AGAIN}")
 
-        begin += file.read(min(header, BLOCK if longest == LARGEST_JSON else header))
+        # The checksum is the first entry of JSON, but any entry of a header.
+        begin += file.read(header if has_header else min(header, BLOCK))
         match = IN_FILE.search(begin)
         if match is None:
             raise ArtifactError(f"'{path}' is damaged: it holds no checksum; {AGAIN}")

@@ -86,6 +86,8 @@ class Run:
             whole.remove_unfinished(folder)
             for name in OUTPUTS:
                 whole.check_file(folder / name)
+
+            # `_goes_on` compares the requests too, before it tells the user that a training goes on.
             run = cls(folder, resume or _goes_on(folder, request, tell), request)
             if resume:
                 before = Request.read(folder)
@@ -186,7 +188,10 @@ def _check_no_foreign_files(folder: Path) -> None:
         names = sorted(path.name for path in folder.iterdir())
 
     # plait never writes over a hidden file.
-    foreign = [name for name in names if name not in NO_RUN_YET and not name.startswith(".")]
+    foreign = []
+    for name in names:
+        if name not in NO_RUN_YET and not name.startswith("."):
+            foreign.append(name)
     if foreign:
         shown = ", ".join(foreign[:SHOWN]) + (", ..." if len(foreign) > SHOWN else "")
         raise RecipeError(

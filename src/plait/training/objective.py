@@ -197,6 +197,8 @@ def weighed(by_target: Losses, weights: Weights) -> dict[str, Tensor]:
     sums = {}
     for target, by_name in by_target.items():
         weight_of = weights.get(target, {})
-        terms = [(loss, weight_of.get(name, 1.0)) for name, loss in by_name.items()]
-        sums[target] = summed(terms)
+        weighted_losses = []
+        for name, loss in by_name.items():
+            weighted_losses.append((loss, weight_of.get(name, 1.0)))
+        sums[target] = summed(weighted_losses)
     return sums

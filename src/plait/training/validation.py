@@ -108,9 +108,12 @@ class Validation:
 
     def _mean(self, by_target: Mapping[str, float]) -> float:
         """Return the mean of these numbers over targets, by the targets' weights."""
-        weights = {target: self.shares[target].weight for target in by_target}
-        total = sum(weights[target] * number for target, number in by_target.items())
-        return total / sum(weights.values())
+        total, total_weight = 0.0, 0.0
+        for target, number in by_target.items():
+            weight = self.shares[target].weight
+            total += weight * number
+            total_weight += weight
+        return total / total_weight
 
     @cached_property
     def _baseline_scores(self) -> dict[str, float]:
