@@ -135,9 +135,11 @@ class Index:
         return len(self)
 
     def _add(self, rows: pa.Table, vectors: np.ndarray) -> None:
-        # Merging is slower than appending, and an empty index has no row to replace.
+        """Add rows in batches. A row replaces the one with its id, or with its content."""
         first = self._next_row()
         key = self.about.id or CONTENT
+
+        # Merging is slower than appending, and an empty index has no row to replace.
         may_replace = key in rows.column_names and key in self._table.schema.names and len(self) > 0
         for start in range(0, len(vectors), WRITTEN):
             end = start + WRITTEN

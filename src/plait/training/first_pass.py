@@ -81,12 +81,13 @@ def compare(
     autocast: Callable[[], AbstractContextManager[object]],
     factors: Mapping[str, float],
 ) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
-    """Take the losses that compare all rows of a batch when only micro-batches of it fit in memory (Gao
-    et al. 2021, "Scaling deep contrastive learning batch size under memory limited setup").
+    """Take the losses that compare all rows of a batch, from the outputs of a first pass.
 
-    `compared` are the outputs for the whole batch, which `first_pass` returns. Return the losses, and their
-    gradients at each micro-batch's outputs. Add to the gradients of the tasks' own parameters that `loss`
-    uses, each target's times its factor.
+    Return the losses of the targets in `compared`, and for each micro-batch their gradients at its outputs: a
+    second pass carries these into the network. Parameters that `loss` itself uses get their gradients here,
+    each target's times its factor.
+
+    Source: Gao et al. 2021, "Scaling deep contrastive learning batch size under memory limited setup".
     """
     # The outputs are leaves: the backward pass stops there.
     leaves = {target: output.detach().requires_grad_() for target, output in compared.items()}
