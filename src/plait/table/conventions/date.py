@@ -128,7 +128,7 @@ class Date(Convention):
 
     def _times(self, texts: pa.Array) -> np.ndarray:
         """Return the times that distinct strings write, datetime64[us]; NaT for those that are no date."""
-        times = np.full(len(texts), np.datetime64("NaT"), dtype="datetime64[us]")
+        times = np.full(len(texts), np.datetime64("NaT", "us"), dtype="datetime64[us]")
         if self.format:
             times = _by_format(texts, self.format)
         elif self.shapes[:1] == ("iso",):
@@ -282,7 +282,7 @@ class _Fields:
 
         microseconds, is_time = self._time_of_day()
         times = day_D.astype("datetime64[us]") + microseconds.astype("timedelta64[us]")
-        return np.where(is_date & is_time, times, np.datetime64("NaT"))
+        return np.where(is_date & is_time, times, np.datetime64("NaT", "us"))
 
     def _calendar(self, order: Order) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return year, month and day; a field that the shape lacks is 1, or 0 if no order gives it."""
@@ -467,7 +467,7 @@ def _by_format(texts: pa.Array, form: str) -> np.ndarray:
     times = as_numpy(pc.strptime(texts, format=form, unit="us", error_is_null=True))
     years = times.astype("datetime64[Y]").astype(np.int64) + 1970
     if "%Y" in form:
-        return np.where(years >= 1000, times, np.datetime64("NaT"))
+        return np.where(years >= 1000, times, np.datetime64("NaT", "us"))
     if "%y" in form:
         month_M = times.astype("datetime64[M]")
         within_month = times - month_M.astype("datetime64[us]")
