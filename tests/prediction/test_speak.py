@@ -75,6 +75,16 @@ def test_spectra_go_through_a_vocoder(tmp_path: Path) -> None:
     np.testing.assert_allclose(wave, expected.numpy(), atol=1e-5)
 
 
+def test_a_text_that_is_too_long_is_a_problem_of_its_row(tmp_path: Path) -> None:
+    folder = tiny_models.speecht5(tmp_path / "speecht5")
+    np.save(tmp_path / "voice.npy", np.zeros(6))
+    rows = [{"text": "sky"}, {"text": "sky " * 1000}]
+    files = {"vocoder": tmp_path / "vocoder", "voice": str(tmp_path / "voice.npy")}
+    answers = plait.speak(folder, rows, **files, quiet=True)
+    assert [content is None for content in answers["speech"].to_pylist()] == [False, True]
+    assert "tokens; the network reads at most 450: cut it" in answers["problem"][1].as_py()
+
+
 def test_a_network_or_voice_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
     vits = tiny_models.vits(tmp_path / "vits", voices=2)
     speecht5 = tiny_models.speecht5(tmp_path / "speecht5")

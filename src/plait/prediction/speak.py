@@ -70,7 +70,7 @@ class Speaker:
         """Return the wave of one text, mono at `rate`.
 
         The seed of its random numbers depends on the text only: a text always sounds the same. Raises
-        `BadCell` if the network knows none of the letters.
+        `BadCell` if the network knows none of the letters, or reads no text of this length.
         """
         try:
             inputs = self.tokenizer(text, return_tensors="pt")
@@ -78,6 +78,10 @@ class Speaker:
             raise RecipeError(f"the network's tokenizer needs a package that is not here: {error}") from None
         if not inputs["input_ids"].numel():
             raise BadCell("a text without a letter that the network knows", "")
+        length = inputs["input_ids"].shape[1]
+        longest = getattr(self.network.config, "max_text_positions", length)  # a VITS has no such bound
+        if length > longest:
+            raise BadCell(f"a text of {length:,} tokens; the network reads at most {longest:,}: cut it", "")
 
         digest = hashlib.blake2b(text.encode(), digest_size=4).digest()
         with torch.random.fork_rng(devices=[]):
