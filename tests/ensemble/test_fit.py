@@ -26,6 +26,7 @@ from plait.errors import ArtifactError, Interrupted, RecipeError
 from plait.members import trees
 from plait.recipe import recipe as recipes
 from plait.recipe.sections import SplitRecipe
+from plait.runs import files
 from plait.table.schema import Column, Schema
 from plait.table.table import Table
 from plait.tasks.classification import Classification
@@ -186,10 +187,10 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", list(DAMAGES))
 def test_a_damaged_ensemble_is_refused(stacked: Path, tmp_path: Path, damage: str) -> None:
     out = Path(shutil.copytree(stacked, tmp_path / "run"))
-    state = json.loads((out / "ensemble.json").read_text())
+    state = files.read_checked(out / "ensemble.json")
     DAMAGES[damage](state)
-    (out / "ensemble.json").write_text(json.dumps(state))
-    with pytest.raises(ArtifactError, match="is damaged"):
+    files.write_checked(out / "ensemble.json", state)  # as a stranger would: with the right checksum
+    with pytest.raises(ArtifactError, match=r"is damaged: (.|\n)*; copy the folder again"):
         plait.load(out, quiet=True)
 
 

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 import plait
-from plait.media import cache
+from plait.errors import PlaitError
+from plait.media import cache, cache_packs
 from plait.media.cache import Cache
 from plait.media.cell import Cell, Media
 from plait.modalities.image import Image
@@ -63,7 +64,7 @@ def test_a_file_is_hashed_again_when_it_changes(tmp_path: Path) -> None:
 
 
 def test_the_least_recently_used_packs_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "PACK", 100_000)
+    monkeypatch.setattr(cache_packs, "SIZE", 100_000)
     for run in range(4):
         with Cache(tmp_path, 1e9) as cells:
             cells.put("x", bytes([run]), Cell(array(run, 50_000)))
@@ -301,3 +302,15 @@ def test_a_folder_that_cannot_be_written_to_gives_a_message(
     monkeypatch.setenv("PLAIT_CACHE", "off")
     assert cache.open_store(messages.append) is None
     assert len(messages) == 1
+
+
+@pytest.mark.parametrize("limit", ["much", "inf", "nan", "-1", "1e300"])
+def test_a_limit_that_is_no_number_of_gigabytes_is_an_error(
+    limit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLAIT_CACHE", str(tmp_path))
+    monkeypatch.setenv("PLAIT_CACHE_LIMIT", limit)
+    with pytest.raises(PlaitError, match=f"PLAIT_CACHE_LIMIT is '{limit}'; expected a number of gigabytes"):
+        cache.open_store()
+    with pytest.raises(PlaitError, match="expected a number of gigabytes"):
+        cache.show()

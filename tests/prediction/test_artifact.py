@@ -14,7 +14,8 @@ import torch
 
 import plait
 from plait.errors import ArtifactError, PlaitError, RecipeError
-from plait.nn.allocation import AtMost
+from plait.evaluation import report
+from plait.nn.allocation import AllocationLimit
 from plait.prediction import artifact
 from plait.runs import files
 from support.damage import POSITIONS, flips, forge
@@ -125,9 +126,15 @@ def test_a_strangers_record_is_checked(entries: dict[str, Any], copy: Path) -> N
 def test_scores_that_are_not_numbers_survive(copy: Path) -> None:
     record = json.loads((copy / "metrics.json").read_text())
     record["history"][0]["valid_loss"] = None
-    forge(copy / "metrics.json", history=record["history"])
-    history = plait.load(copy, quiet=True).record["history"]
-    assert np.isnan(history[0]["valid_loss"])
+    undefined = {"value": None, "low": None, "high": None}
+    singles = {"label": {"validation": undefined, "test": None}}
+    forge(copy / "metrics.json", history=record["history"], singles=singles)
+
+    loaded = artifact.load(copy)
+    assert np.isnan(loaded.record["history"][0]["valid_loss"])
+    assert np.isnan(loaded.record["singles"]["label"]["validation"]["value"])
+    assert loaded.record["singles"]["label"]["test"] is None, "the table has no test rows"
+    report.write(copy, loaded)
 
 
 def test_a_plan_of_another_width_takes_no_memory(copy: Path) -> None:
@@ -153,7 +160,7 @@ def test_a_plan_of_another_width_takes_no_memory(copy: Path) -> None:
     ],
 )
 def test_no_more_memory_is_taken_than_allowed(make: Any) -> None:
-    with pytest.raises(ValueError, match="more than the 1,000,000 bytes"), AtMost(10**6):
+    with pytest.raises(ValueError, match="more than the 1,000,000 bytes"), AllocationLimit(10**6):
         make()
 
 

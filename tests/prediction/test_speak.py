@@ -75,9 +75,26 @@ def test_spectra_go_through_a_vocoder(tmp_path: Path) -> None:
     np.testing.assert_allclose(wave, expected.numpy(), atol=1e-5)
 
 
+def test_a_text_that_is_too_long_is_a_problem_of_its_row(tmp_path: Path) -> None:
+    folder = tiny_models.speecht5(tmp_path / "speecht5")
+    np.save(tmp_path / "voice.npy", np.zeros(6))
+    rows = [{"text": "sky"}, {"text": "sky " * 1000}]
+    files = {"vocoder": tmp_path / "vocoder", "voice": str(tmp_path / "voice.npy")}
+    answers = plait.speak(folder, rows, **files, quiet=True)
+    assert [content is None for content in answers["speech"].to_pylist()] == [False, True]
+    assert "tokens; the network reads at most 450: cut it" in answers["problem"][1].as_py()
+
+
 def test_a_network_or_voice_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
     vits = tiny_models.vits(tmp_path / "vits", voices=2)
     speecht5 = tiny_models.speecht5(tmp_path / "speecht5")
+    files = {}
+    for name, content in (("empty", b""), ("zip", b"PK\x03\x04nothing"), ("text", b"a voice")):
+        files[name] = tmp_path / f"{name}.npy"
+        files[name].write_bytes(content)
+    np.save(tmp_path / "wide.npy", np.zeros(7))
+    np.savez(tmp_path / "several.npz", voice=np.zeros(6))
+
     for arguments, message in (
         ((tiny_models.bert(tmp_path / "bert"),), "is a 'bert'; expected a network that reads aloud"),
         ((vits, "somewhere"), "needs no vocoder"),
@@ -87,6 +104,11 @@ def test_a_network_or_voice_that_does_not_fit_is_an_error(tmp_path: Path) -> Non
         ((speecht5, tmp_path / "vocoder"), "takes the vector of a voice"),
         ((speecht5, tmp_path / "vocoder", "7"), "takes the vector of a voice, no number"),
         ((speecht5, tmp_path / "vocoder", str(tmp_path / "none.npy")), "is no file of NumPy"),
+        ((speecht5, tmp_path / "vocoder", files["empty"]), "is no file of NumPy"),
+        ((speecht5, tmp_path / "vocoder", files["zip"]), "is no file of NumPy"),
+        ((speecht5, tmp_path / "vocoder", files["text"]), "is no file of NumPy"),
+        ((speecht5, tmp_path / "vocoder", tmp_path / "several.npz"), "is no file of NumPy"),
+        ((speecht5, tmp_path / "vocoder", tmp_path / "wide.npy"), "takes a voice of 6 numbers.* has 7"),
     ):
         model, *options = (None if argument is None else str(argument) for argument in arguments)
         with pytest.raises(RecipeError, match=message):

@@ -97,6 +97,28 @@ def test_a_network_or_column_that_does_not_fit_is_an_error(
         plait.transcribe(models["ctc"], rows, "calls", root=tmp_path, quiet=True)
 
 
+@pytest.mark.parametrize("kind", ["ctc", "whisper"])
+def test_a_recording_of_a_few_samples_is_answered(kind: str, models: dict[str, Path]) -> None:
+    transcriber = Transcriber(str(models[kind]))
+    for samples in (1, 100, 399):
+        assert isinstance(transcriber(np.ones(samples, dtype=np.float32)), str)
+
+
+def test_a_language_that_the_network_does_not_take_is_an_error(models: dict[str, Path]) -> None:
+    transcriber = Transcriber(str(models["whisper"]), language="xx")
+    with pytest.raises(RecipeError, match="does not take the language 'xx'"):
+        transcriber(wave(0.5, 300))
+
+
+@pytest.mark.parametrize("file", ["tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"])
+def test_a_folder_with_a_damaged_file_is_an_error(file: str, tmp_path: Path) -> None:
+    folder = tiny_models.whisper(tmp_path / "whisper")
+    for content in ("", "{", "[]"):
+        (folder / file).write_text(content)
+        with pytest.raises(RecipeError, match="cannot be loaded as a transcriber"):
+            Transcriber(str(folder))
+
+
 def test_from_the_command_line(models: dict[str, Path], rows: list[dict[str, Any]], tmp_path: Path) -> None:
     table, out = tmp_path / "calls.csv", tmp_path / "out.csv"
     table.write_text("call\n0.wav\n1.wav\n")

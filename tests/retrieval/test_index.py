@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 
 from plait.errors import ArtifactError, OutputError, RecipeError, TableError
-from plait.retrieval.index import CONTENT, About, Index, content_ids, plain_columns
+from plait.retrieval.index import About, Index
+from plait.retrieval.rows import CONTENT, content_ids, plain_columns
 from plait.retrieval.seal import FILE
 from plait.runs import files
 from plait.runs.lock import locked
@@ -54,6 +55,14 @@ def test_rows_that_are_alike_stay_apart(tmp_path: Path) -> None:
     rows = plain_columns(alike).append_column(CONTENT, content_ids(alike))
     assert index.add(rows, vectors(0, 4)) == 4
     assert index.add(rows, vectors(0, 4)) == 4
+
+
+def test_an_index_that_cannot_be_locked_is_an_error_of_output(tmp_path: Path) -> None:
+    index = made(tmp_path)
+    (tmp_path / "lock").unlink()
+    (tmp_path / "lock").mkdir()
+    with pytest.raises(OutputError, match=f"cannot write '{tmp_path / 'lock'}'"):
+        index.delete("number > 5")
 
 
 def test_any_flipped_byte_of_an_index_is_an_error(tmp_path: Path) -> None:

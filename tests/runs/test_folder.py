@@ -16,7 +16,8 @@ from plait.api.fit import resume
 from plait.console import command
 from plait.errors import ArtifactError, Interrupted, OutputError, RecipeError
 from plait.runs import files, interrupts
-from plait.runs.folder import CHECKPOINT, FORMAT, Request, Run
+from plait.runs.folder import CHECKPOINT, Run
+from plait.runs.request import FORMAT, Request
 from plait.table.read import read
 from plait.table.sides import Sources, read_sides
 from support.answers import assert_same_answers
@@ -217,7 +218,7 @@ def test_a_run_is_ended_by_sigterm_as_by_ctrl_c(tmp_path: Path) -> None:
 def test_tables_given_apart_are_one_with_their_sides() -> None:
     table = read_sides(Sources(pa.Table.from_pylist(ROWS), test=ROWS[:3]))
     assert table.sides().tolist() == ["train"] * 20 + ["test"] * 3
-    assert table.place(21) == ("the table", 1)
+    assert table.place(21) == ("the test table", 1)
     assert not read_sides(Sources(ROWS)).parts
 
 

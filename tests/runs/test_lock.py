@@ -15,7 +15,7 @@ import filelock
 import pytest
 
 import plait
-from plait.errors import Interrupted, RecipeError
+from plait.errors import Interrupted, OutputError, RecipeError
 from plait.runs.lock import locked
 from plait.training.checkpoint import Progress
 from plait.training.loop import Callback, Training
@@ -84,7 +84,7 @@ def test_a_thread_may_take_its_lock_again_but_no_other(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_to_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "lock").mkdir()
-    with pytest.raises(RecipeError, match=f"cannot write into '{tmp_path}'"), locked(tmp_path):
+    with pytest.raises(OutputError, match=f"cannot write '{tmp_path / 'lock'}'"), locked(tmp_path):
         pass
 
 

@@ -20,13 +20,14 @@ from plait.errors import Interrupted, RecipeError, TableError
 from plait.evaluation import alignment as crossmodal
 from plait.nn.batch import Tokens
 from plait.retrieval import index as retrieval
-from plait.retrieval.index import exists
+from plait.retrieval.database import exists
 from plait.table.read import read
 from plait.tasks import alignment
 from plait.tasks.aligning import ranking
 from plait.tasks.alignment import Alignment, Config, identify
 from plait.tasks.base import MAIN
-from plait.training.objective import added, compare, first_pass, loss_terms, losses
+from plait.training.first_pass import compare, first_pass
+from plait.training.objective import added, loss_terms, losses
 from support.tables import COLOURS, FAST, make_rows, write_csv
 from support.training import StopAtStep
 

@@ -18,17 +18,11 @@ from plait.model.fused import TABLE
 from plait.model.network import MultimodalModel
 from plait.nn.batch import Batch, Encoded, Tokens
 from plait.tasks.base import MAIN
-from plait.training import objective
+from plait.training import unlabelled
 from plait.training.blending import blended
-from plait.training.objective import (
-    SURE,
-    Mixing,
-    consistency,
-    count_unlabelled,
-    loss_weights,
-    losses,
-    weighed,
-)
+from plait.training.mixing import Mixing
+from plait.training.objective import loss_weights, losses, weighed
+from plait.training.unlabelled import SURE, consistency, count_unlabelled
 from support.models import build
 from support.tables import FAST, make_rows, write_csv
 from support.training import RecordWeights, StopAtStep
@@ -160,7 +154,7 @@ def test_what_training_minimises_is_a_users_choice(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(objective, "SURE", 0.0)  # else no answer may be sure after so few steps
+    monkeypatch.setattr(unlabelled, "SURE", 0.0)  # else no answer may be sure after so few steps
     rows = make_rows(tmp_path, 48)
     for row in rows[::3]:
         row["label"] = ""

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 import plait
 from plait.balancing.base import balancings
 from plait.errors import TrainingError
-from plait.training import objective
+from plait.training import first_pass, objective, unlabelled
 from plait.training.loop import Callback, Training
 from support.tables import make_rows, write_csv
 
@@ -106,7 +106,7 @@ def test_a_step_is_repeated_whatever_says_that_memory_ran_out(
 
 def test_a_first_pass_that_does_not_fit_repeats_the_step(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = weights(path, 2, "balancing=famo")
-    failing = FailOnce(objective.first_pass, failing_call=1)
+    failing = FailOnce(first_pass.first_pass, failing_call=1)
     monkeypatch.setattr("plait.training.step.first_pass", failing)
     assert_equal(weights(path, 4, "balancing=famo"), expected)
     assert failing.calls > 1
@@ -124,7 +124,7 @@ def test_a_repeated_step_remembers_rows_of_a_comparison_once(
 
 def test_unlabelled_rows_that_do_not_fit_repeat_the_step(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = weights(path, 4, "training.unlabelled=1", "balancing=famo")
-    failing = FailOnce(objective.consistency, failing_call=1)
+    failing = FailOnce(unlabelled.consistency, failing_call=1)
     monkeypatch.setattr("plait.training.step.consistency", failing)
     assert_equal(weights(path, 8, "training.unlabelled=1", "balancing=famo"), expected)
     assert failing.calls > 1

@@ -95,10 +95,8 @@ def _configs(kind: str) -> Mapping[str, type[BaseModel]]:
 def _describe(title: str, config: type[BaseModel]) -> str:
     """Describe a component: what its options are for, and then each with its default and what it can be."""
     lines = [title]
-    is_documented = config.__doc__ and config.__base__ and config.__doc__ != config.__base__.__doc__
-    text = inspect.cleandoc(config.__doc__ or "") if is_documented else ""
-    for paragraph in filter(None, text.split("\n\n")):
-        lines.append(_filled(" ".join(paragraph.split()), 2))
+    for paragraph in _paragraphs(config):
+        lines.append(_filled(paragraph, 2))
 
     for name, field in config.model_fields.items():
         values = _alternatives(_values(field.annotation, field.metadata))
@@ -108,6 +106,15 @@ def _describe(title: str, config: type[BaseModel]) -> str:
         if not default:
             lines += [f"        {key}: {_yaml(option)}" for key, option in field.default.items()]
     return "\n".join(lines)
+
+
+def _paragraphs(config: type[BaseModel]) -> list[str]:
+    """Return the paragraphs of a class's docstring, each in one line; none of one that is inherited."""
+    docstring = inspect.cleandoc(config.__doc__ or "")
+    if config.__base__ and config.__doc__ == config.__base__.__doc__:
+        docstring = ""
+    paragraphs = [" ".join(paragraph.split()) for paragraph in docstring.split("\n\n")]
+    return [paragraph for paragraph in paragraphs if paragraph]
 
 
 def _filled(text: str, indent: int) -> str:
@@ -181,4 +188,7 @@ def _bounds(metadata: Iterable[object]) -> str:
         return f"from {bounds['ge']} to {bounds['le']}"
     ge = "of {} or more" if len(bounds) == 1 else "from {}"
     words = {"ge": ge, "gt": "above {}", "le": "at most {}", "lt": "below {}"}
-    return " and ".join(words[name].format(bound) for name, bound in bounds.items())
+    described = []
+    for name, number in bounds.items():
+        described.append(words[name].format(number))
+    return " and ".join(described)

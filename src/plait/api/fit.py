@@ -30,18 +30,19 @@ from plait.model import network
 from plait.model.network import MultimodalModel
 from plait.nn import device
 from plait.nn.layers import parameter_count
-from plait.nn.randomness import apart
+from plait.nn.randomness import isolated
 from plait.prediction import answers, artifact
 from plait.prediction.artifact import Artifact
 from plait.prediction.predictor import Rows
 from plait.recipe.recipe import Recipe, load
-from plait.runs.folder import Record, Request, Run, check_out
+from plait.runs.folder import Record, Run, check_out
+from plait.runs.request import Request
 from plait.table.sides import Sources, read_sides
 from plait.table.table import Table
 from plait.training import memory, single_targets, start
+from plait.training.baselines import labelled
 from plait.training.checkpoint import Progress
 from plait.training.loop import Callback, Training, Watch, train
-from plait.training.validation import labelled
 
 
 def fit(
@@ -142,7 +143,7 @@ def _fit(sources: Sources, targets: list[str], recipe: Recipe, options: _Options
     table = plan.read(table)
 
     begun_run = Run.begin(options.out, request, options.resume, screen.say)
-    with begun_run as run, apart(lambda: _wait(screen)), memory.explained(plan):
+    with begun_run as run, isolated(lambda: _wait(screen)), memory.explained(plan):
         if run.is_finished:
             screen.say(f"the training in '{run.folder}' is finished: nothing to train, its model is loaded")
             return load_model(run.folder, options.quiet)
@@ -226,8 +227,11 @@ def _space(model: MultimodalModel) -> int:
 
     A checkpoint has the weights of the last epoch and of the best, and two moments of what is trained.
     """
-    weights = sum(parameter.nbytes for parameter in model.parameters())
-    trained = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
+    weights, trained = 0, 0
+    for parameter in model.parameters():
+        weights += parameter.nbytes
+        if parameter.requires_grad:
+            trained += parameter.nbytes
     checkpoint = 2 * weights + 2 * trained
     return 2 * checkpoint + weights
 

@@ -66,7 +66,9 @@ def show_model(model: MultimodalModel, plan: Plan, settings: device.Settings, sc
     for name, columns in plan.alignments.items():
         screen.say(f"{name}: {' ~ '.join(columns)}, {plan.tasks[name].options['objective']}")
 
-    facts = [f"{scores.listed(names, ', ')}: {encoder}" for encoder, names in columns_of.items()]
+    facts = []
+    for encoder_name, columns in columns_of.items():
+        facts.append(f"{scores.listed(columns, ', ')}: {encoder_name}")
     if model.fuser_of:
         facts.append(f"fusion: {plan.fusion.name}")
     facts.append(count(parameter_count(model), "trained parameter"))

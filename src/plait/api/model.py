@@ -20,7 +20,9 @@ from plait.nn import device
 from plait.prediction import answers, artifact
 from plait.prediction.artifact import Artifact
 from plait.prediction.predictor import Answering, AnsweringTables, Predictor, Rows
-from plait.retrieval.index import CONTENT, About, Index, content_ids, exists, plain_columns
+from plait.retrieval.database import exists
+from plait.retrieval.index import About, Index
+from plait.retrieval.rows import CONTENT, content_ids, plain_columns
 from plait.retrieval.seal import Seal
 from plait.retrieval.space import Space
 from plait.table import problems as check
@@ -51,7 +53,8 @@ class Model:
     def __repr__(self) -> str:
         """Say what it answers from what, how well, and where it lies."""
         answers = [*self.targets]
-        answers += [f"{name} ({' ~ '.join(columns)})" for name, columns in self.alignments.items()]
+        for name, columns in self.alignments.items():
+            answers.append(f"{name} ({' ~ '.join(columns)})")
         inputs = f"{count(len(self.inputs), 'input')} ({scores.listed(self.inputs, ', ')})"
         rows = count(self.record.get("rows", {}).get("train", 0), "training row")
         facts = [f"{', '.join(dict.fromkeys(answers))} from {inputs}", rows, *self._main_scores()]
@@ -241,7 +244,7 @@ class Model:
         score = space.score(query_KD, gallery)
         return opened.search(space.mixed(query_KD), gallery, k, where, exact, score)
 
-    def asked(self, texts: Sequence[str], alignment: str | None = None) -> dict[str, str]:
+    def parse_query(self, texts: Sequence[str], alignment: str | None = None) -> dict[str, str]:
         """Return the query that the command line's texts stand for: one cell, or `column=cell` for each."""
         space = Space.of(self.network, alignment)
         pairs = [text.partition("=") for text in texts]
@@ -256,7 +259,7 @@ class Model:
             )
         return {space.column_of(texts[0]): texts[0]}
 
-    def searched(
+    def searched_column(
         self, query: Mapping[str, object], column: str | None = None, alignment: str | None = None
     ) -> str:
         """Return the column that `search` compares a query with: `column`, or the only one left."""
@@ -399,23 +402,6 @@ def _min_cosine(thresholds: Mapping[str, float] | float | None, labels: Sequence
     for label in by_label:
         if label not in labels:
             raise RecipeError(f"a threshold for '{label}': {nearest(label, labels)}")
-    return by_label
-
-
-def thresholds(texts: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
-    """Read thresholds: `0.2` for all labels, `a cat=0.3` for one. A later one replaces an earlier one.
-
-    Raises `RecipeError` for a text without a number.
-    """
-    by_label: dict[str, float] = {}
-    for text in texts:
-        label, _, number = text.rpartition("=")
-        try:
-            cosine = float(number)
-        except ValueError:
-            raise RecipeError(f"threshold '{text}': expected a number, or label=number") from None
-        for named in [label] if label else labels:
-            by_label[named] = cosine
     return by_label
 
 

@@ -193,7 +193,11 @@ class _Study:
     @property
     def trials(self) -> list[FrozenTrial]:
         """The trials that have ended: complete, stopped early, or with an error."""
-        return [trial for trial in self.study.get_trials(deepcopy=False) if "end" in trial.user_attrs]
+        ended = []
+        for trial in self.study.get_trials(deepcopy=False):
+            if "end" in trial.user_attrs:  # one that was stopped or killed has none
+                ended.append(trial)
+        return ended
 
     @property
     def complete(self) -> list[FrozenTrial]:
@@ -235,11 +239,10 @@ class _Study:
                 raise
             end = str(error)
         except (KeyboardInterrupt, Interrupted) as error:
-            number = interrupts.number_of(error)
             self.study.tell(trial, state=failed)
             raise Interrupted(
                 f"stopped while trying recipes: {self.done} trials are saved; go on with the same command",
-                number,
+                interrupts.number_of(error),
             ) from None
         except PlaitError:
             self.study.tell(trial, state=failed)
@@ -331,10 +334,10 @@ def _check_identity(folder: Path, identity: JSON) -> None:
         return
     before = files.read_json(path)
     now = json.loads(json.dumps(identity))  # as the file would have it: lists for tuples
-    changed = [name for name in now if before.get(name) != now[name]]
-    if changed:
+    differing = [name for name in now if before.get(name) != now[name]]
+    if differing:
         raise RecipeError(
-            f"'{folder}' holds trials that were begun with other {' and '.join(changed)}; choose another "
+            f"'{folder}' holds trials that were begun with other {' and '.join(differing)}; choose another "
             f"out=, or remove it first"
         )
 

@@ -8,7 +8,7 @@ import typer
 
 from plait import __version__
 
-# typer may bring a click of its own: this is the class of errors that show themselves
+# Typer may bring a click of its own: this is the class of errors that show themselves.
 ShownError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 app = typer.Typer(

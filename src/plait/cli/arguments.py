@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
+
+from plait.errors import RecipeError
 
 TableArgument = Annotated[
     str,
@@ -108,5 +111,23 @@ def listed(*texts: str) -> list[str]:
     """Return the names between commas, without spaces around them."""
     names = []
     for text in texts:
-        names += [name.strip() for name in text.split(",")]
-    return [name for name in names if name]
+        for name in text.split(","):
+            if name.strip():
+                names.append(name.strip())
+    return names
+
+
+def parse_thresholds(texts: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
+    """Read thresholds: `0.2` for all labels, `a cat=0.3` for one. A later one replaces an earlier one.
+
+    Raises `RecipeError` for a text without a number.
+    """
+    by_label: dict[str, float] = {}
+    for text in texts:
+        label, _, number = text.rpartition("=")
+        try:
+            cosine = float(number)
+        except ValueError:
+            raise RecipeError(f"threshold '{text}': expected a number, or label=number") from None
+        by_label.update(dict.fromkeys([label] if label else labels, cosine))
+    return by_label

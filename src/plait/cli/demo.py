@@ -89,7 +89,7 @@ def _unimodal_accuracy(table: Table, sample: Sample, columns: Sequence[str]) -> 
     inputs = {*table.data.column_names, *_main_columns(sample)} - {sample.TARGET, "split"}
     roles = dict.fromkeys(inputs - set(columns), "ignored")
 
-    # with its video ignored, the audio of a video is an input only if the recipe says so
+    # With its video ignored, the audio of a video is an input only if the recipe says so.
     for column in columns:
         if column.endswith(SOUND):
             roles[column] = "audio"
@@ -114,7 +114,7 @@ def _show_predictions(model: model.Model, table: Table, sample: Sample, screen: 
     sampled = test.take(numbers)
     answers = model.predict(Table(sampled, table.root, "test rows"))
 
-    # the audio of a video has no column of its own in the table
+    # The audio of a video has no column of its own in the table.
     origins = [origin(column, table.data.column_names) for column in _main_columns(sample)]
     columns = list(dict.fromkeys(origins))
     rows = []

@@ -41,7 +41,7 @@ def inspect(
     plait.inspect(table, target or (), root, columns, probe).show()
 
 
-# options of fit and tune that `plait.fit` takes by the same names
+# Options of fit and tune that `plait.fit` takes by the same names.
 _SHARED = ("valid", "test", "recipe", "root", "out", "seed", "quality")
 
 
@@ -109,11 +109,7 @@ def _resumes_alone(context: typer.Context) -> bool:
     Beside the whole command that began the run it is fine too: the run checks that both agree. Raises
     `BadParameter` for some options of it, which would be ignored.
     """
-    stated = {}
-    for parameter in context.command.params:
-        source = context.get_parameter_source(parameter.name or "")
-        if parameter.name not in ("resume", "debug") and source and source.name == "COMMANDLINE":
-            stated[parameter.name] = max(parameter.opts, key=len)
+    stated = _stated(context)
     if not stated:
         return True
 
@@ -125,6 +121,17 @@ def _resumes_alone(context: typer.Context) -> bool:
         f"--resume goes on with the options that the run was begun with, and ignores none: leave out "
         f"{', '.join(stated.values())}, or repeat the whole command, with the folder of the run as --out"
     )
+
+
+def _stated(context: typer.Context) -> dict[str, str]:
+    """Return the longest spelling of each argument and option beside `--resume` that the user has given."""
+    stated = {}
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        if name not in ("resume", "debug") and source and source.name == "COMMANDLINE":
+            stated[name] = max(parameter.opts, key=len)
+    return stated
 
 
 @app.command(epilog="Example: plait tune train.csv --target label --trials 30 --out runs/tuned")

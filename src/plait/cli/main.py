@@ -28,10 +28,7 @@ def run(arguments: list[str] | None = None) -> int:
     The status is 0 for success, 1 for an error that the user can act on, 2 for wrong arguments, 130 after
     Ctrl-C, 143 after SIGTERM and 129 after SIGHUP.
     """
-    if arguments is None:
-        arguments = sys.argv[1:]
-    debug = "--debug" in arguments
-    arguments = [argument for argument in arguments if argument != "--debug"]
+    arguments, debug = _without_debug(sys.argv[1:] if arguments is None else arguments)
     try:
         with _shown_warnings(), interrupts.terminable() as received:
             status = _run(arguments)
@@ -48,6 +45,15 @@ def run(arguments: list[str] | None = None) -> int:
     except ShownError as error:  # wrong arguments: typer says which
         error.show()
         return int(error.exit_code)
+
+
+def _without_debug(arguments: list[str]) -> tuple[list[str], bool]:
+    """Return the arguments without `--debug`, and whether it is among them.
+
+    It may stand behind any command, where typer would take it for an option of the command.
+    """
+    remaining = [argument for argument in arguments if argument != "--debug"]
+    return remaining, "--debug" in arguments
 
 
 def _stopped(number: int) -> int:

@@ -10,7 +10,15 @@ import typer
 
 import plait
 from plait.cli.app import app
-from plait.cli.arguments import AlignmentOption, IndexOption, OutOption, RootOption, RunArgument, listed
+from plait.cli.arguments import (
+    AlignmentOption,
+    IndexOption,
+    OutOption,
+    RootOption,
+    RunArgument,
+    listed,
+    parse_thresholds,
+)
 from plait.console import Screen
 from plait.errors import count
 
@@ -69,8 +77,8 @@ def search(
     if out:
         write.check_output(Path(out))
     model = plait.load(run)
-    cells = model.asked(query, alignment)
-    column = model.searched(cells, in_, alignment)
+    cells = model.parse_query(query, alignment)
+    column = model.searched_column(cells, in_, alignment)
     rows = model.search(cells, k, column, where, address, exact=exact, alignment=alignment)
     write.show(rows, f"{column} searched by {' and '.join(cells)}: {count(len(rows), 'row')}")
     if out:
@@ -110,13 +118,12 @@ def classify(
 
     The labels may be new: an alignment compares them with the cells.
     """
-    from plait.api.model import thresholds
     from plait.table import write
 
     if out:
         write.check_output(Path(out))
     names = listed(labels)
-    min_cosine = thresholds(threshold or (), names)
+    min_cosine = parse_thresholds(threshold or (), names)
     answers = plait.load(run).classify(
         table, names, column, template or ("{}",), min_cosine, text, root, alignment
     )

@@ -1,4 +1,8 @@
-"""Write files whole: a reader sees the old file or the new one, never a part."""
+"""Write files whole, and see before the work whether they can be written.
+
+A reader sees the old file or the new one, never a part. What the operating system refuses is said in plait's
+words, with what to do.
+"""
 
 from __future__ import annotations
 
@@ -49,6 +53,8 @@ def writing(path: Path, flush: bool = True) -> Iterator[BinaryIO]:
     with explained(path):
         if path.is_dir() and not path.is_symlink():
             raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+
+        # A rename is atomic only within one disk, so the unfinished file lies in the same folder.
         unfinished = path.with_name(UNFINISHED.replace("*", secrets.token_hex(8)))
         descriptor = os.open(unfinished, NEW, 0o666)
         try:
@@ -62,6 +68,8 @@ def writing(path: Path, flush: bool = True) -> Iterator[BinaryIO]:
             with contextlib.suppress(OSError):
                 unfinished.unlink()
             raise
+
+        # A rename is a change of the folder: without this a power failure may undo it.
         if flush:
             _flush_folder(path.parent)
 
@@ -135,9 +143,9 @@ def check_space(folder: Path, size: int) -> None:
 def _check_writable(folder: Path) -> None:
     """Write a file that has no name into a folder, or into the nearest one above it that exists."""
     absolute = folder.absolute()
-    for place in (absolute, *absolute.parents):
-        if os.path.lexists(place):
-            with tempfile.TemporaryFile(dir=place):
+    for ancestor in (absolute, *absolute.parents):
+        if os.path.lexists(ancestor):
+            with tempfile.TemporaryFile(dir=ancestor):
                 return
 
 
@@ -156,7 +164,7 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Flush the names in a folder, where the system can do that."""
+    """Flush the names in a folder, where the system can do that: Windows opens no folders."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:

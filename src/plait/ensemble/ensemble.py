@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from plait.data.features import Features
 from plait.data.preprocessing import Preprocessing
 from plait.disk.whole import make_inner_folder
 from plait.ensemble.mixture import Mixture, mean, needed_members
-from plait.errors import ArtifactError
 from plait.media.cell import Store
 from plait.members.base import Examples, Fitted, members
 from plait.prediction import artifact
@@ -134,7 +133,7 @@ class Ensemble:
         for name, view in self.views.items():
             datasets[name] = view.prepare(table, False, store, progress)
 
-        # views prepare a cell in different ways, so one of them may fail where another does not
+        # Views prepare a cell in different ways, so one of them may fail where another does not.
         problems = labels.problems
         listed = {(problem.row, problem.column) for problem in problems}
         for dataset in datasets.values():
@@ -160,7 +159,7 @@ class Ensemble:
         for subset in range(len(subsets)):
             by_target = {}
             for target, mixture in self.mixtures.items():
-                # trees leave out a target that they cannot learn
+                # Trees leave out a target that they cannot learn.
                 by_member = {}
                 for name, of_member in outputs.items():
                     if target in of_member[subset]:
@@ -178,7 +177,7 @@ class Ensemble:
             features = Features([])
 
         view_names = {bag.view for bag in bags if bag.view} | features.views
-        # problems of all columns are listed, so one view must have them all
+        # Problems of all columns are listed, so one view must have them all.
         if not self._has_all_columns(view_names):
             view_names.add(OWN_NETWORK)
         views = {name: view for name, view in self.views.items() if name in view_names}
@@ -192,9 +191,9 @@ class Ensemble:
     def save(self, folder: Path) -> None:
         """Write the members beside the run's network, which is not written again."""
         members_folder = make_inner_folder(folder, "members")
-        tensors = _prefixed(FEATURES, self.features.tensors())
+        tensors = files.prefixed(FEATURES, self.features.tensors())
         for number, mixture in enumerate(self.mixtures.values()):
-            tensors |= _prefixed(_stack(number), mixture.tensors())
+            tensors |= files.prefixed(_stack(number), mixture.tensors())
         files.write_tensors(members_folder / "ensemble.safetensors", tensors)
 
         bags = []
@@ -207,7 +206,7 @@ class Ensemble:
             for network in artifact.networks(*view.frozen.values()):
                 artifact.copy(network.files, make_inner_folder(folder, "pretrained", network.identity))
 
-        # last: a folder with this file has a whole ensemble
+        # Last: a folder with this file has a whole ensemble.
         saved = _Saved(
             columns=self.columns,
             views=views,
@@ -238,8 +237,10 @@ def load(folder: Path, run: Artifact, predictor: Predictor) -> Ensemble | None:
         return None
     try:
         return _load(folder, run, predictor)
+    except ValidationError as error:
+        raise files.wrong_entry(folder / FILE, error) from error
     except artifact.DAMAGE as error:
-        raise ArtifactError(f"'{folder}' is damaged: {type(error).__name__}: {error}") from error
+        raise artifact.damaged(folder, error) from error
 
 
 def _load(folder: Path, run: Artifact, predictor: Predictor) -> Ensemble:
@@ -247,14 +248,14 @@ def _load(folder: Path, run: Artifact, predictor: Predictor) -> Ensemble:
     members_folder = folder / "members"
     tensors, _ = files.read_tensors(members_folder / "ensemble.safetensors")
     views = _views(folder, saved.views, run, predictor)
-    features = Features.from_state(saved.features, _without_prefix(FEATURES, tensors))
+    features = Features.from_state(saved.features, files.under_prefix(FEATURES, tensors))
 
     bags = []
     for number, bag in enumerate(saved.bags):
         bags.append(Bag.load(members_folder / str(number), bag, views, predictor))
     mixtures = {}
     for number, (target, state) in enumerate(saved.weights.items()):
-        mixtures[target] = Mixture.from_state(state, _without_prefix(_stack(number), tensors))
+        mixtures[target] = Mixture.from_state(state, files.under_prefix(_stack(number), tensors))
 
     tasks = predictions(run.preprocessing.tasks)
     absent = needed_members(mixtures) - {bag.name for bag in bags}
@@ -282,17 +283,3 @@ def _views(
 def _stack(number: int) -> str:
     """Return where the tensors of a stacked model are. A target may have any name, so it is numbered."""
     return f"stack/{number}/"
-
-
-def _prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Put a prefix before the names of tensors."""
-    return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
-
-
-def _without_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors whose names have a prefix, without it."""
-    selected = {}
-    for name, tensor in tensors.items():
-        if name.startswith(prefix):
-            selected[name.removeprefix(prefix)] = tensor
-    return selected

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from plait.data.prepare import store
 from plait.data.split import folds, split
 from plait.ensemble.ensemble import Bag, Ensemble, OwnNetwork
 from plait.ensemble.out_of_fold import CrossFit, OutOfFoldEnsemble
+from plait.ensemble.views import feature_columns, member_views
 from plait.ensemble.weights import Weighing, cross_fit_mixture
 from plait.members.base import Examples, Fit, Lesson
 from plait.members.base import members as member_registry
@@ -26,8 +26,6 @@ from plait.recipe.sections import OWN_NETWORK
 from plait.table.json import JSON
 from plait.table.table import Table
 from plait.tasks.base_prediction import Prediction, predictions
-
-NGRAMS = "ngrams"  # the view that counts words and n-grams of texts
 
 
 @dataclass
@@ -115,7 +113,8 @@ def fit(fitting: Fitting) -> Trained | None:
 
 def _fit(fitting: Fitting, members: dict[str, Choice]) -> Trained:
     """Cross-fit every member, weigh them for each target, and keep those that have a weight."""
-    views, view_of = _views(fitting, members)
+    run_view = View(OWN_NETWORK, fitting.plan, fitting.data.preprocessing, fitting.network.settings)
+    views, view_of = member_views(run_view, members, fitting.table)
     shared = _prepare(fitting, views)
     cross_fits = [_cross_fit_of_network(shared)]
     lessons = sum(_lessons(shared, choice) for choice in members.values())
@@ -149,9 +148,9 @@ def _prepare(fitting: Fitting, views: dict[str, View]) -> CrossFitting:
     """Prepare the table under every view, and cut the training and validation rows into folds."""
     split = fitting.plan.split
     prepared = _prepare_views(fitting, views)
-    features = Features.fit(prepared, _feature_columns(views), split.train)
+    features = Features.fit(prepared, feature_columns(views), split.train)
 
-    # members are weighed by rows that they predict out of fold, so validation rows may train them too
+    # Members are weighed by rows that they predict out of fold, so validation rows may train them too.
     pool = np.sort(np.concatenate([split.train, split.valid]))
     datasets = {}
     for name, dataset in prepared.items():
@@ -165,95 +164,13 @@ def _prepare_views(fitting: Fitting, views: dict[str, View]) -> dict[str, Datase
     """Prepare all rows of the table under every view. The run has prepared them under its own already."""
     table, screen = fitting.table, fitting.screen
     prepared = {OWN_NETWORK: Dataset(fitting.data.prepared, fitting.data.preprocessing)}
-    others = {name: view for name, view in views.items() if name not in prepared}
+    new_views = {name: view for name, view in views.items() if name not in prepared}
 
-    inputs = sum(len(view.preprocessing.inputs) for view in others.values())
+    inputs = sum(len(view.preprocessing.inputs) for view in new_views.values())
     with store(screen, table) as cache, screen.bar("preparing for members", len(table) * inputs) as bar:
-        for name, view in others.items():
+        for name, view in new_views.items():
             prepared[name] = view.prepare(table, True, cache, bar.advance)
     return prepared
-
-
-def _views(fitting: Fitting, members: dict[str, Choice]) -> tuple[dict[str, View], dict[str, str]]:
-    """Return the views that the members need, and the name of each member's view (empty: features)."""
-    run_view = View(OWN_NETWORK, fitting.plan, fitting.data.preprocessing, fitting.network.settings)
-    views = {OWN_NETWORK: run_view}
-    view_names = {}
-    for name, choice in members.items():
-        kind, config = member_registry.choose(choice)
-        encoders = kind.encoders(config)
-        if encoders is None:
-            view_names[name] = ""
-            continue
-
-        # without encoders of its own, a member reads the run's view, which leaves out no columns
-        light = bool(encoders) and kind.light(config)
-        view_name = _view_name(encoders, light)
-        view_names[name] = view_name
-        if view_name not in views:
-            plan = fitting.plan.with_encoders(encoders)
-            views[view_name] = View.fit(view_name, plan.light() if light else plan, fitting.table)
-
-    if fitting.plan.has_words() and "" in view_names.values():
-        views[NGRAMS] = View.fit(NGRAMS, fitting.plan.words_only(), fitting.table)
-    return views, view_names
-
-
-def _view_name(encoders: Mapping[str, Choice], light: bool) -> str:
-    """Name a view by its encoders. Without any it is the run's own view."""
-    if not encoders:
-        return OWN_NETWORK
-    names = []
-    for choice in encoders.values():
-        model = choice.options.get("model", "")
-        names.append(f"{choice.name} {model}".strip())
-    name = " + ".join(names)
-    return f"{name}, light" if light else name
-
-
-def _feature_columns(views: dict[str, View]) -> dict[str, list[str]]:
-    """Choose the columns that each view contributes to the features.
-
-    Frozen embeddings come first, then n-grams of texts. A view that has all columns contributes the others.
-    """
-    columns = {name: _new_embeddings(name, views) for name in views}
-    if NGRAMS in views:
-        columns[NGRAMS] = list(views[NGRAMS].preprocessing.inputs)
-
-    contributed = set(columns.get(NGRAMS, []))
-    for view in views.values():
-        contributed.update(view.plan.frozen_columns)
-    complete = _last_complete_view(views)
-    for column in views[complete].preprocessing.inputs:
-        if column not in contributed:
-            columns[complete].append(column)
-    return {name: of_view for name, of_view in columns.items() if of_view}
-
-
-def _new_embeddings(name: str, views: dict[str, View]) -> list[str]:
-    """Return the columns of a view whose frozen encoder is in no view before it."""
-    earlier_encoders: set[str] = set()
-    for earlier, view in views.items():
-        if earlier == name:
-            break
-        earlier_encoders.update(_frozen_encoders(view).values())
-    encoders = _frozen_encoders(views[name])
-    return [column for column, encoder in encoders.items() if encoder not in earlier_encoders]
-
-
-def _frozen_encoders(view: View) -> dict[str, str]:
-    """Return the frozen encoder of each column that has one, with its options, as a text."""
-    return {column: repr(view.plan.columns[column].encoder) for column in view.plan.frozen_columns}
-
-
-def _last_complete_view(views: dict[str, View]) -> str:
-    """Return the last view that has all columns: it is most likely to be needed anyway."""
-    number_of_inputs = len(views[OWN_NETWORK].preprocessing.inputs)
-    last = OWN_NETWORK
-    for name, view in views.items():
-        if len(view.preprocessing.inputs) == number_of_inputs:
-            last = name
-    return last
 
 
 def _folds(fitting: Fitting, pool: np.ndarray) -> list[list[np.ndarray]]:
@@ -310,13 +227,13 @@ def _cross_fit(shared: CrossFitting, name: str, choice: Choice, view_name: str, 
     for repeat, held_out in enumerate(shared.repeats):
         lessons = []
         for number, fold in enumerate(held_out):
-            # no two fits have the same seed, as long as a repeat has 31 folds at most
+            # No two fits have the same seed, as long as a repeat has 31 folds at most.
             seed = fitting.plan.seed * 1009 + repeat * 31 + number
             train = np.setdiff1d(np.arange(len(shared.examples)), fold)
             lessons.append(_lesson(shared, view_name, train, fold, seed))
             if len(held_out) == 1 and kind.chooses:
                 lessons.append(_earlier_lesson(shared, view_name, train, seed))
-        # an earlier lesson only chooses
+        # An earlier lesson only chooses.
         fits += kind.fit(config, lessons, advance)[: len(held_out)]
 
     bag = Bag(name, choice, view_name, [fit.served for fit in fits])

@@ -60,7 +60,7 @@ class Mixture:
             inputs = [cooled[name] for name in self.stack.members]
             cooled[STACK] = self.stack.output(task, inputs)
 
-        # a member without a weight need not be there: `Ensemble.pruned` leaves it out
+        # A member without a weight need not be there: `Ensemble.pruned` leaves it out.
         mixed = []
         weights = []
         for name, weight in self.weights.items():
@@ -126,7 +126,7 @@ def stack_input(task: Prediction, outputs: list[Tensor]) -> Tensor:
     """Put the members' outputs side by side, (B, numbers); for classes, logarithms of probabilities."""
     columns = []
     for output in outputs:
-        # a mean of an output with itself is that output in the form of a mean: logits of any offset agree
+        # A mean of an output with itself is that output in the form of a mean: logits of any offset agree.
         normalised = mean(task, [output, output])
         columns.append(normalised[:, None] if normalised.ndim == 1 else normalised)
     return torch.cat(columns, 1)

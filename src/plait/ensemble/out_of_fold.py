@@ -8,7 +8,7 @@ a prediction holds NaN, so that nothing can mistake it for an answer.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -70,7 +70,7 @@ class CrossFit:
             fits_of_repeat = list(itertools.islice(fits, len(held_out)))
             repeats.append(_predict(fits_of_repeat, held_out, examples, subsets))
 
-        # every repeat counts as much as any other
+        # Every repeat counts as much as any other.
         weights = dict.fromkeys(range(len(repeats)), 1 / len(repeats))
         predictions = []
         for subset in range(len(subsets)):
@@ -157,7 +157,7 @@ class OutOfFoldEnsemble:
         prepared = self.examples.prepared
         rows = self.examples.rows
 
-        # targets differ in the members that have a weight, so they differ in the rows that are scored
+        # Targets differ in the members that have a weight, so they differ in the rows that are scored.
         labelled = {}
         is_scored = torch.zeros(len(rows), dtype=torch.bool)
         for target, label_mask in prepared.batch.labelled.items():
@@ -174,7 +174,7 @@ class OutOfFoldEnsemble:
         self, rows: Examples, subsets: Sequence[Sequence[str]], progress: Progress = lambda n: None
     ) -> list[dict[str, Tensor]]:
         """Answer rows that `rows` returned, for each subset of the columns; NaN where one is not scored."""
-        # rows are numbers of the table's rows, in ascending order; outputs are by place among the examples
+        # Rows are numbers of the table's rows, in ascending order; outputs are by place among the examples.
         scored = torch.searchsorted(self.examples.rows, rows.rows)
         names: set[str] = set()
         for mixture in self.mixtures.values():
@@ -221,11 +221,16 @@ def weighted_mean(
     if len(used) == 1:
         return used[0]
 
-    mask = torch.stack([prediction.mask for prediction in used]).all(0)
-    stacked = torch.stack([prediction.outputs[mask] for prediction in used])
+    mask = predicted_by_all(used)
+    used_outputs = [prediction.outputs[mask] for prediction in used]
     outputs = torch.full_like(used[0].outputs, torch.nan)
-    outputs[mask] = task.mix(stacked, torch.tensor(used_weights))
+    outputs[mask] = task.mix(torch.stack(used_outputs), torch.tensor(used_weights))
     return OutOfFoldPrediction(outputs, mask)
+
+
+def predicted_by_all(predictions: Iterable[OutOfFoldPrediction]) -> Tensor:
+    """Return True in the rows that all of these predict: (N,)."""
+    return torch.stack([prediction.mask for prediction in predictions]).all(0)
 
 
 def _predict(
@@ -240,7 +245,7 @@ def _predict(
         if len(places):
             by_fit.append(fit.outputs(examples.take(places), subsets))
         else:
-            # a table may be split without validation rows, the only ones that the run's network predicts
+            # A table may be split without validation rows, the only ones that the run's network predicts.
             by_fit.append([{} for _ in subsets])
 
     predictions = []

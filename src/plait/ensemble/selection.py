@@ -33,7 +33,7 @@ def bagged(
         total[drawn] += greedy(drawn_outputs, task, target[rows], rounds)
 
     weights = total / bags
-    # where all weights are small, the largest one stays
+    # Where all weights are small, the largest one stays.
     weights[weights < min(MIN_WEIGHT, weights.max())] = 0.0
     return (weights / weights.sum()).tolist()
 
@@ -62,7 +62,7 @@ def greedy(outputs: list[Tensor], task: Prediction, target: Tensor, rounds: int)
 
         best = int(np.argmin(losses))
         counts = counts + additions[best]
-        # of rounds that are equally good the first counts: it has fewer models
+        # Of rounds that are equally good the first counts: it has fewer models.
         if losses[best] < best_loss - 1e-9:
             best_loss = losses[best]
             best_counts = counts

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from plait.data.plan_ensemble import EnsemblePlan
 from plait.ensemble.mixture import Mixture, Stack, stack_input
-from plait.ensemble.out_of_fold import CrossFitMixture, OutOfFoldPrediction, weighted_mean
+from plait.ensemble.out_of_fold import CrossFitMixture, OutOfFoldPrediction, predicted_by_all, weighted_mean
 from plait.ensemble.selection import bagged
 from plait.members.base_linear import solve, space_of
 from plait.recipe.sections import STACK
@@ -36,7 +35,7 @@ class Weighing:
 
     def rows(self, *predictions: OutOfFoldPrediction) -> Tensor:
         """Return the labelled rows that all of these predict: (N,), True in such a row."""
-        return self.labelled & _predicted_by_all(predictions)
+        return self.labelled & predicted_by_all(predictions)
 
     def count(self, *predictions: OutOfFoldPrediction) -> int:
         """Count the labelled rows that all of these predict."""
@@ -71,7 +70,7 @@ def cross_fit_mixture(
         labelled[fold] = False
         other_folds = [*folds[:number], *folds[number + 1 :]]
         without = replace(weighing, labelled=labelled)
-        # a target may have labels in one fold only: nothing else can weigh the members then
+        # A target may have labels in one fold only: nothing else can weigh the members then.
         has_labels = any(without.count(prediction) for prediction in predictions.values())
         mixture = fit_mixture(without, predictions, other_folds) if has_labels else served
         by_fold.append((fold, mixture))
@@ -104,7 +103,7 @@ def fit_mixture(
         cooled[name] = prediction.cooled(temperatures[name])
     mixture = Mixture({}, temperatures)
 
-    # the stacked model needs a prediction of every member that it reads, so it reads complete ones only
+    # The stacked model needs a prediction of every member that it reads, so it reads complete ones only.
     complete = _complete(weighing, cooled)
     if weighing.options.stack and len(complete) > 1 and len(folds) > 1:
         mixture.stack, stacked = fit_stack(weighing, complete, folds)
@@ -112,7 +111,7 @@ def fit_mixture(
         cooled[STACK] = stacked
     mixture.weights = weighing.select(complete)
 
-    # a member that shares no row with the complete ones cannot be compared with them, and gets no weight
+    # A member that shares no row with the complete ones cannot be compared with them, and gets no weight.
     mean = weighted_mean(weighing.task, complete, mixture.weights)
     partial = {}
     for name, prediction in cooled.items():
@@ -121,7 +120,7 @@ def fit_mixture(
     if partial:
         mixture.weights = _with_partial(weighing, mixture.weights, mean, partial)
 
-    # a mean of calibrated answers is less sure than it may be, so it has a temperature of its own
+    # A mean of calibrated answers is less sure than it may be, so it has a temperature of its own.
     answer = weighted_mean(weighing.task, cooled, mixture.weights)
     mixture.temperature = weighing.temperature(answer)
     return mixture
@@ -181,15 +180,10 @@ def fit_stack(
         losses[strength] = float(task.loss(answer[labelled], target, everywhere))
         stacked[strength] = answer
 
-    # the model that is served learns from all rows
+    # The model that is served learns from all rows.
     best = min(STRENGTHS, key=lambda strength: losses[strength])
     stack = Stack(names, *_linear(weighing, inputs, rows, best))
-    return stack, OutOfFoldPrediction(stacked[best], _predicted_by_all(predictions.values()))
-
-
-def _predicted_by_all(predictions: Iterable[OutOfFoldPrediction]) -> Tensor:
-    """Return True in the rows that all of these predict: (N,)."""
-    return torch.stack([prediction.mask for prediction in predictions]).all(0)
+    return stack, OutOfFoldPrediction(stacked[best], predicted_by_all(predictions.values()))
 
 
 def _linear(
@@ -199,7 +193,7 @@ def _linear(
     space = space_of([inputs[rows]])
     target = weighing.target[torch.from_numpy(rows)]
 
-    # the search begins at the answer without inputs
+    # The search begins at the answer without inputs.
     baseline = weighing.task.baseline(weighing.target[weighing.labelled])
     zero = torch.zeros(space.width, baseline.numel(), dtype=torch.float64)
     weight, bias = solve(space, weighing.task, target, strength, zero, baseline.double())

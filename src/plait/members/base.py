@@ -54,7 +54,7 @@ class Examples:
         if self.taken_from is None:
             return self._all_blocks
 
-        # every fold of every member takes its rows from features that are computed once
+        # Every fold of every member takes its rows from features that are computed once.
         examples, places = self.taken_from
         return [block.take(places) for block in examples.blocks()]
 

@@ -104,7 +104,7 @@ class _Sparse(Space):
 
     def slope(self, output_slope: Tensor) -> Tensor:
         """Return X^T times the slope in the output, in float64."""
-        # of another precision than x, NumPy would convert x in every step
+        # Of another precision than x, NumPy would convert x in every step.
         narrow = output_slope.float().numpy()
         slopes = [x.T @ narrow for x in self._xs]
         return torch.from_numpy(np.concatenate(slopes)).double()
@@ -162,7 +162,7 @@ def solve(
         output = (product + bias.detach()).requires_grad_()
         loss = task.loss(output, y, everywhere)
 
-        # autograd stops at the output: x may be sparse, which it does not know
+        # Autograd stops at the output: x may be sparse, which it does not know.
         (slope,) = torch.autograd.grad(loss, output)
         slope_BO = slope.reshape(len(slope), -1)
         weight.grad = space.slope(slope_BO) + strength * w

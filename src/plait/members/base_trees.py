@@ -52,11 +52,15 @@ class Forest:
         """Convert what LightGBM's `Booster.model_to_string` has returned."""
         header, *sections = text.partition("\nend of trees")[0].split("\nTree=")
         outputs = int(_entries(header)["num_tree_per_iteration"])
-        trees = [_Tree.of_text(_entries(section)) for section in sections]
+        trees = []
+        for section in sections:
+            trees.append(_Tree.of_text(_entries(section)))
         arrays = {}
         for name, kind in KINDS.items():
-            parts = [np.asarray(getattr(tree, name)) for tree in trees]
-            arrays[name] = np.concatenate([np.zeros(0), *parts]).astype(kind)
+            by_tree = [np.asarray(getattr(tree, name)) for tree in trees]
+
+            # Without trees, there would be nothing to concatenate.
+            arrays[name] = np.concatenate([np.zeros(0), *by_tree]).astype(kind)
         return cls(**arrays, outputs=outputs)
 
     @classmethod
@@ -84,24 +88,36 @@ class Forest:
 
         Every node but a root has one parent that stands before it, so every walk from a root ends in a leaf.
         """
+        self._check_sizes()
+        self._check_nodes(numbers)
+        self._check_children()
+
+    def _check_sizes(self) -> None:
+        """Raise `ValueError` unless the arrays have the nodes of all trees, and each output as many trees."""
         count = len(self.feature)
-        if any(len(getattr(self, name)) != count for name in KINDS if name != "sizes"):
-            raise ValueError("nodes have different numbers of entries")
+        for name in KINDS:
+            if name != "sizes" and len(getattr(self, name)) != count:
+                raise ValueError("nodes have different numbers of entries")
         if (self.sizes < 1).any() or int(self.sizes.sum(dtype=np.int64)) != count:
             raise ValueError(f"the trees have other sizes than their {count} nodes")
         if self.outputs < 1 or len(self.sizes) % self.outputs:
             raise ValueError(f"{len(self.sizes)} trees cannot give {self.outputs} outputs")
 
-        inner = np.flatnonzero(self.feature != LEAF)
-        features = self.feature[inner]
+    def _check_nodes(self, numbers: int) -> None:
+        """Raise `ValueError` unless each node can compare a row of so many numbers, or answers it."""
+        features = self.feature[self.feature != LEAF]
         if ((features < 0) | (features >= numbers)).any():
             raise ValueError(f"a node reads a number that rows of {numbers} numbers do not have")
+
         # An infinite threshold parts the rows that have a number from those that lack it.
         if np.isnan(self.threshold).any() or not np.isfinite(self.value).all():
             raise ValueError("a threshold is no number, or a leaf not finite")
 
+    def _check_children(self) -> None:
+        """Raise `ValueError` unless children come after their parents, and have one each."""
+        inner = np.flatnonzero(self.feature != LEAF)
         first, last = self._bounds()
-        parents = np.zeros(count, np.int64)
+        parents = np.zeros(len(self.feature), np.int64)
         for child in (self.left, self.right):
             node = child[inner] + first[inner]
             if ((node <= inner) | (node >= last[inner])).any():
@@ -118,6 +134,8 @@ class Forest:
         trees = len(self.sizes)
         if not trees:
             return total
+
+        # All trees of some rows take a step at once: a loop over trees would be slow in Python.
         flat = np.ascontiguousarray(x).reshape(-1)
         step = max(PLACES // trees, 1)
         for start in range(0, rows, step):

@@ -93,10 +93,10 @@ class Linear(Member):
 
         for target in lessons[0].tasks:
             of_target = [by_target[target] for by_target in paths]
-            *chosen, chosen_by_all = _choices(of_target)
+            *choices, choice_of_all = _choices(of_target)
             for fold, path in enumerate(of_target):
-                served[fold]._take(target, path, chosen_by_all)
-                out_of_fold[fold]._take(target, path, chosen[fold])
+                served[fold]._take(target, path, choice_of_all)
+                out_of_fold[fold]._take(target, path, choices[fold])
         return [Fit(*members) for members in zip(served, out_of_fold, strict=True)]
 
     def _paths(self, config: Config, lesson: Lesson, blocks: list[FeatureBlock]) -> dict[str, _Path]:
@@ -217,7 +217,11 @@ def _choices(paths: list[_Path]) -> list[int]:
     """
     losses = np.array([path.losses for path in paths])
     rows = np.array([path.held_out_rows for path in paths])
-    return [int(np.argmin(mean_loss(losses, rows, folds))) for folds in choosing_folds(len(paths))]
+    choices = []
+    for folds in choosing_folds(len(paths)):
+        mean_losses = mean_loss(losses, rows, folds)
+        choices.append(int(np.argmin(mean_losses)))
+    return choices
 
 
 def _path(task: Prediction, train: _Rows, held_out: _Rows, strengths: Sequence[float]) -> _Path:

@@ -15,7 +15,7 @@ from plait.data.dataset import Dataset
 from plait.data.split import NO_ROWS
 from plait.members.base import Examples, IndependentMember, Lesson
 from plait.model.network import MultimodalModel
-from plait.nn.allocation import AtMost
+from plait.nn.allocation import AllocationLimit
 from plait.prediction.predictor import Predictor
 from plait.prediction.view import View
 from plait.recipe.bounds import MAX_RATE
@@ -73,7 +73,7 @@ class Network(IndependentMember):
         torch.manual_seed(lesson.seed)
         model = MultimodalModel.build(plan, data.preprocessing)
 
-        # checkpoints are of no use: a stopped fit of members begins anew
+        # Checkpoints are of no use: a stopped fit of members begins anew.
         with tempfile.TemporaryDirectory(dir=lesson.folder) as folder:
             screen = Screen(quiet=True)
             train(Training(model, plan, settings, data, no_rows, Path(folder), screen))
@@ -95,7 +95,7 @@ class Network(IndependentMember):
         plan = view.plan.for_member(config.fusion, config.learning_rate)
         path = folder / "weights.safetensors"
         tensors, _ = files.read_tensors(path)
-        with AtMost.as_in(tensors.values()):
+        with AllocationLimit.of_weights(tensors.values()):
             model = MultimodalModel.build(plan, view.preprocessing, training=False)
         files.check_shapes(path, tensors, model.state_dict())
         model.load_state_dict(tensors)

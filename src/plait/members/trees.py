@@ -77,34 +77,24 @@ class Trees(Member):
     @classmethod
     def fit(cls, config: Config, lessons: Sequence[Lesson], advance: Callable[[], None]) -> list[Fit]:
         """Train the boosters of every target; held-out rows decide when boosting stops."""
-        served = []
-        out_of_fold = []
+        served: list[Trees] = []
+        out_of_fold: list[Trees] = []
         for lesson in lessons:
             frequent = [_frequent(block) for block in lesson.train.blocks()]
             width = _width(lesson.train.blocks(), frequent)
             served.append(cls({}, frequent, set(), width))
             out_of_fold.append(cls({}, frequent, set(), width))
 
-        for target, task in lessons[0].tasks.items():
-            folds = []
-            for lesson, member in zip(lessons, served, strict=True):
-                folds.append(_Fold.of(config, lesson, target, member.frequent))
-            # a task may need several boosters, such as one for each of its labels
-            for job in range(folds[0].jobs):
-                rounds = _boost(folds, job, config.rounds)
-                for fold, trained in enumerate(folds):
-                    served[fold]._take(target, trained.booster, rounds[-1])
-                    out_of_fold[fold]._take(target, trained.booster, rounds[fold])
-            for member in (*served, *out_of_fold):
-                if target in member.forests and not task.baseline(folds[0].y).ndim:
-                    member.scalar.add(target)
-
+        for target in lessons[0].tasks:
+            _fit_target(config, lessons, target, served, out_of_fold)
         for _ in lessons:
             advance()
         return [Fit(*members) for members in zip(served, out_of_fold, strict=True)]
 
-    def _take(self, target: str, booster: lightgbm.Booster, rounds: int) -> None:
-        """Take the first rounds of a booster."""
+    def take(self, target: str, booster: lightgbm.Booster, rounds: int, is_scalar: bool) -> None:
+        """Take the first rounds of a target's booster. `is_scalar` says that the target is one number."""
+        if is_scalar:
+            self.scalar.add(target)
         text = booster.model_to_string(num_iteration=rounds)
         self.forests.setdefault(target, []).append(Forest.of_text(text))
 
@@ -126,7 +116,7 @@ class Trees(Member):
         """Write the trees and the columns that they see into `trees.safetensors`."""
         tensors: dict[str, Tensor] = {}
         outputs: dict[str, list[int]] = {}
-        # names hold numbers: a target may have any name
+        # Names hold numbers: a target may have any name.
         for number, (target, forests) in enumerate(self.forests.items()):
             outputs[target] = [forest.outputs for forest in forests]
             for i, forest in enumerate(forests):
@@ -292,6 +282,23 @@ class _Best:
         self.final = number - self.round >= PATIENCE
 
 
+def _fit_target(
+    config: Config, lessons: Sequence[Lesson], target: str, served: list[Trees], out_of_fold: list[Trees]
+) -> None:
+    """Train the boosters of a target on each lesson, and give them to the members of its fold."""
+    folds = []
+    for lesson, member in zip(lessons, served, strict=True):
+        folds.append(_Fold.of(config, lesson, target, member.frequent))
+    is_scalar = not folds[0].task.baseline(folds[0].y).ndim
+
+    # A task may need several boosters, such as one for each of its labels.
+    for job in range(folds[0].jobs):
+        rounds = _boost(folds, job, config.rounds)
+        for number, fold in enumerate(folds):
+            served[number].take(target, fold.booster, rounds[-1], is_scalar)
+            out_of_fold[number].take(target, fold.booster, rounds[number], is_scalar)
+
+
 def _boost(folds: list[_Fold], job: int, rounds: int) -> list[int]:
     """Train a booster of each fold, all at once, round by round.
 
@@ -299,22 +306,28 @@ def _boost(folds: list[_Fold], job: int, rounds: int) -> list[int]:
     these are final. Where the folds have no labelled row, it goes on to the last round.
     """
     held_out_rows = np.array([fold.held_out_rows for fold in folds])
-    bests = []
-    for chosen_by in choosing_folds(len(folds)):
-        has_rows = held_out_rows[chosen_by].any()
-        bests.append(_Best(chosen_by) if has_rows else _Best([], rounds, final=True))
+    bests = _bests(held_out_rows, rounds)
     for fold in folds:
         fold.begin(job)
 
-    # without any held-out row there is nothing to stop by
-    is_blind = not held_out_rows.any()
+    # Without any held-out row there is nothing to stop by.
+    can_stop = held_out_rows.any()
     for number in range(1, rounds + 1):
         losses = np.array([fold.boost() for fold in folds])
         for best in bests:
             best.see(number, losses, held_out_rows)
-        if not is_blind and all(best.final for best in bests):
+        if can_stop and all(best.final for best in bests):
             break
     return [best.round for best in bests]
+
+
+def _bests(held_out_rows: np.ndarray, rounds: int) -> list[_Best]:
+    """Return what follows the best round for each fold, and for all, before the first round."""
+    bests = []
+    for chosen_by in choosing_folds(len(held_out_rows)):
+        has_rows = held_out_rows[chosen_by].any()
+        bests.append(_Best(chosen_by) if has_rows else _Best([], rounds, final=True))
+    return bests
 
 
 def _frequent(block: FeatureBlock) -> np.ndarray | None:

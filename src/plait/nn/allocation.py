@@ -10,30 +10,32 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 SPARE = 64 << 20  # bytes that a network may take beyond its weights: tables of positions, or of windows
+BYTES = 4  # of a number: networks are made in float32
 TIMES = 4  # its weights may be made several times over before they are read
 
 # What makes a tensor from its size alone.
 MAKERS = (torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.full, torch.eye, torch.arange)
 
 
-class AtMost(TorchFunctionMode):
-    """Refuse to make tensors that have more than `size` bytes together. The makers are those of `MAKERS`.
+class AllocationLimit(TorchFunctionMode):
+    """Refuse to make tensors that have more than `size` bytes together, inside a `with` block.
 
-    Raises `ValueError` before memory is taken.
+    Only calls of `MAKERS` are counted: layers make their weights by these. Raises `ValueError` before memory
+    is taken.
     """
 
     def __init__(self, size: int) -> None:
         super().__init__()
         self.size = size
-        self.left = size
+        self.remaining = size
 
     @classmethod
-    def as_in(cls, tensors: Iterable[Tensor]) -> AtMost:
+    def of_weights(cls, tensors: Iterable[Tensor]) -> AllocationLimit:
         """Allow as much as a network takes that has these weights."""
-        return cls.of_size(sum(tensor.nbytes for tensor in tensors))
+        return cls.of_bytes(sum(tensor.nbytes for tensor in tensors))
 
     @classmethod
-    def of_size(cls, size: int) -> AtMost:
+    def of_bytes(cls, size: int) -> AllocationLimit:
         """Allow as much as a network takes whose weights have so many bytes."""
         return cls(TIMES * size + SPARE)
 
@@ -47,8 +49,8 @@ class AtMost(TorchFunctionMode):
         """Count what a call would take, then make it."""
         options = dict(kwargs or {})
         if func in MAKERS:
-            self.left -= 4 * _numbers(func, args, options)
-            if self.left < 0:
+            self.remaining -= BYTES * _numbers(func, args, options)
+            if self.remaining < 0:
                 raise ValueError(
                     f"its network would take more than the {self.size:,} bytes that its files allow"
                 )
@@ -56,7 +58,8 @@ class AtMost(TorchFunctionMode):
 
 
 def _numbers(maker: Callable[..., object], args: tuple[object, ...], options: Mapping[str, object]) -> int:
-    """Return how many numbers a maker is asked for."""
+    """Return how many numbers a maker is asked for, as `torch.empty(2, 3)` is for six."""
+    # A size comes as one argument or as several, and is called `size` where it has a name.
     size = options.get("size", args)
     if isinstance(size, (tuple, list)) and size and isinstance(size[0], (tuple, list)):
         size = size[0]

@@ -1,4 +1,4 @@
-"""The random numbers of a training: apart from those of the caller, and of other trainings."""
+"""The random numbers of a training: apart from those of the caller and of other trainings, and repeatable."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeAlias
 
 import numpy as np
 import torch
+from torch import Tensor
+
+RandomState: TypeAlias = tuple[Tensor, list[Tensor]]  # of the CPU, of each GPU
 
 _turn = threading.RLock()
 
 
 @contextmanager
-def apart(waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+def isolated(waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Keep what is drawn inside apart from the caller's random numbers, which go on as if nothing were drawn.
 
     Layers such as dropout draw from a generator that the whole process shares. So trainings in several
@@ -34,3 +38,17 @@ def apart(waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
             np.random.set_state(of_numpy)
     finally:
         _turn.release()
+
+
+def random_state() -> RandomState:
+    """Return the states of the random generators of all devices."""
+    on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return torch.get_rng_state(), on_gpus
+
+
+def restore_random(state: RandomState) -> None:
+    """Set the random generators of all devices to a state."""
+    on_cpu, on_gpus = state
+    torch.set_rng_state(on_cpu)
+    if on_gpus:
+        torch.cuda.set_rng_state_all(on_gpus)

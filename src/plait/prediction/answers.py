@@ -109,7 +109,8 @@ def check_names(tasks: Mapping[str, Task], labels: Mapping[str, Tensor], ids: It
         suffixes = [""]
         if len(labels[target]):
             suffixes = list(task.answers(task.baseline(labels[target])[None]))
-        columns += [(_column_name(target, suffix), f"the answers of '{target}'") for suffix in suffixes]
+        for suffix in suffixes:
+            columns.append((_column_name(target, suffix), f"the answers of '{target}'"))
 
     for name, owner in columns:
         if name in owners:

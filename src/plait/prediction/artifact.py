@@ -22,11 +22,12 @@ from plait.disk.whole import make_folder, make_inner_folder, write_text, writing
 from plait.encoders.base import FrozenEncoder
 from plait.errors import ArtifactError, PlaitError
 from plait.model.network import MultimodalModel
-from plait.nn.allocation import AtMost
+from plait.nn.allocation import AllocationLimit
 from plait.prediction import record
 from plait.pretrained.network import Network
 from plait.runs import files
-from plait.runs.folder import CHECKPOINT, FORMAT, WEIGHTS, Record
+from plait.runs.folder import CHECKPOINT, WEIGHTS, Record
+from plait.runs.request import FORMAT
 
 FILES = ("plan.json", "state.json", "metrics.json", WEIGHTS)
 
@@ -85,7 +86,12 @@ def load(folder: str | Path) -> Artifact:
     except PlaitError:
         raise
     except DAMAGE as error:
-        raise ArtifactError(f"'{folder}' is damaged: {type(error).__name__}: {error}") from error
+        raise damaged(folder, error) from error
+
+
+def damaged(folder: Path, error: Exception) -> ArtifactError:
+    """Return the error for a folder whose files make its readers fail. `error` is one of `DAMAGE`."""
+    return ArtifactError(f"'{folder}' is damaged: {type(error).__name__}: {error}; {files.AGAIN}")
 
 
 def _load(folder: Path) -> Artifact:
@@ -97,7 +103,7 @@ def _load(folder: Path) -> Artifact:
     # The file is read before the network is built, which must not take more memory than it accounts for.
     path = folder / WEIGHTS
     tensors, _ = files.read_tensors(path)
-    with AtMost.as_in(tensors.values()):
+    with AllocationLimit.of_weights(tensors.values()):
         model = MultimodalModel.build(plan, preprocessing, training=False)
     files.check_shapes(path, tensors, model.state_dict())
     model.load_state_dict(tensors)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from plait.console import Screen
-from plait.errors import BadCell, RecipeError
+from plait.errors import BadCell, PlaitError, RecipeError
 from plait.prediction.answers import beside
 from plait.pretrained import architecture, files
 from plait.pretrained.network import quiet
@@ -44,7 +44,9 @@ def loading(model: str, what: str) -> Iterator[ModuleType]:
     try:
         with quiet():
             yield transformers
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except PlaitError:
+        raise
+    except Exception as error:  # for a damaged file, transformers and tokenizers raise whatever they run into
         raise RecipeError(f"'{model}' cannot be loaded as a {what}: {error}") from None
 
 

@@ -95,6 +95,12 @@ def read(path: Path) -> Record:
     for name in ("history", "evaluation", "members"):
         if name in record:
             record[name] = _with_nan(record[name])
+
+    # Here null also stands for a side without rows: only what is in a score can be NaN.
+    for sides in record.get("singles", {}).values():
+        for side, score in sides.items():
+            if score is not None:
+                sides[side] = _with_nan(score)
     return record
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import pyarrow as pa
@@ -45,16 +46,31 @@ class Speaker:
 
         makes_wave = self.vocoder or self.network
         self.rate = int(makes_wave.config.sampling_rate)
-        voices = int(getattr(self.network.config, "num_speakers", 1))
-        if isinstance(self.voice, int) and not 0 <= self.voice < voices:
-            raise RecipeError(f"'{model}' has {voices} voices; no voice {self.voice} among 0 to {voices - 1}")
+        self._check_voice(model)
+
+    def _check_voice(self, model: str) -> None:
+        """Raise `RecipeError` if the network has no voice of this number, or of this width."""
+        config = self.network.config
+        if isinstance(self.voice, int):
+            voices = int(getattr(config, "num_speakers", 1))
+            if not 0 <= self.voice < voices:
+                raise RecipeError(
+                    f"'{model}' has {voices} voices; no voice {self.voice} among 0 to {voices - 1}"
+                )
+        elif self.voice is not None:
+            expected = int(config.speaker_embedding_dim)
+            width = self.voice.shape[1]
+            if width != expected:
+                raise RecipeError(
+                    f"'{model}' takes a voice of {expected} numbers; the file of voice= has {width}"
+                )
 
     @torch.inference_mode()
     def __call__(self, text: str) -> np.ndarray:
         """Return the wave of one text, mono at `rate`.
 
         The seed of its random numbers depends on the text only: a text always sounds the same. Raises
-        `BadCell` if the network knows none of the letters.
+        `BadCell` if the network knows none of the letters, or reads no text of this length.
         """
         try:
             inputs = self.tokenizer(text, return_tensors="pt")
@@ -62,6 +78,10 @@ class Speaker:
             raise RecipeError(f"the network's tokenizer needs a package that is not here: {error}") from None
         if not inputs["input_ids"].numel():
             raise BadCell("a text without a letter that the network knows", "")
+        length = inputs["input_ids"].shape[1]
+        longest = getattr(self.network.config, "max_text_positions", length)  # a VITS has no such bound
+        if length > longest:
+            raise BadCell(f"a text of {length:,} tokens; the network reads at most {longest:,}: cut it", "")
 
         digest = hashlib.blake2b(text.encode(), digest_size=4).digest()
         with torch.random.fork_rng(devices=[]):
@@ -107,10 +127,12 @@ def _voice(voice: str | None, kind: str) -> int | np.ndarray | None:
             "a speecht5 takes the vector of a voice, no number: give a file of NumPy (voice=speaker.npy)"
         )
     try:
-        vector = np.load(voice, allow_pickle=False)
-    except (OSError, ValueError) as error:
+        # NumPy does not close a file that it cannot read.
+        with open(voice, "rb") as file:
+            vector = np.load(file, allow_pickle=False)
+            return np.asarray(vector, dtype=np.float32).reshape(1, -1)
+    except (OSError, ValueError, TypeError, EOFError, BadZipFile) as error:
         raise RecipeError(f"'{voice}' is no file of NumPy with the vector of a voice: {error}") from None
-    return np.asarray(vector, dtype=np.float32).reshape(1, -1)
 
 
 def speak(

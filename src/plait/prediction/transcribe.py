@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import torch
+from torch import Tensor
 
 from plait.console import Screen
-from plait.errors import BadCell
+from plait.errors import BadCell, RecipeError
 from plait.media.audio import read_audio
 from plait.media.cell import Media
 from plait.prediction import pretrained
@@ -47,6 +49,10 @@ class Transcriber:
     @torch.inference_mode()
     def __call__(self, wave: np.ndarray) -> str:
         """Return the text of one recording, mono at the network's sampling rate."""
+        # The convolutions of a network with a CTC head need so many samples. Others pad all to 30 s anyway.
+        lacking = max(network.SHORTEST - len(wave), 0)
+        wave = np.pad(wave, (0, lacking))
+
         longest = int(WINDOW * self.extractor.sampling_rate)
         windows = stretches(wave, longest)
         texts = []
@@ -69,11 +75,23 @@ class Transcriber:
             logits_BLV = self.network(**inputs).logits
             ids_BL = logits_BLV.argmax(-1)
         else:
-            options = {"language": self.language} if self.language else {}
-            with network.quiet():
-                ids_BL = self.network.generate(**inputs, **options)
+            ids_BL = self._generate(inputs)
         texts = self.tokenizer.batch_decode(ids_BL, skip_special_tokens=True)
         return [text.strip() for text in texts]
+
+    def _generate(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return ids of tokens (B, L). Raises `RecipeError` if the network does not take the language."""
+        if not self.language:
+            with network.quiet():
+                return self.network.generate(**inputs)
+        try:
+            with network.quiet():
+                return self.network.generate(**inputs, language=self.language)
+        except ValueError as error:
+            raise RecipeError(
+                f"the network does not take the language '{self.language}': {error}; leave language= out, or "
+                f"name one that it knows"
+            ) from error
 
 
 def stretches(wave: np.ndarray, longest: int) -> list[np.ndarray]:

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from plait.errors import RecipeError
-from plait.nn.allocation import AtMost
+from plait.nn.allocation import AllocationLimit
 from plait.pretrained.files import Architecture
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def load(
     config = config_of(architecture)
     size = _size(folder)
     try:
-        with AtMost.of_size(size):
+        with AllocationLimit.of_bytes(size):
             model, report = loader.from_pretrained(
                 folder, config=config, dtype=torch.float32, output_loading_info=True, **safely
             )

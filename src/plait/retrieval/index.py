@@ -6,44 +6,30 @@ under the address of an object store.
 
 from __future__ import annotations
 
-import importlib
 import json
-import re
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
-from xxhash import xxh3_128
 
 from plait.console import command
-from plait.errors import RecipeError, TableError, nearest
+from plait.errors import TableError, nearest
+from plait.retrieval.database import NAME, connect, explained_conditions
+from plait.retrieval.rows import CONTENT, ROW, VECTOR
 from plait.retrieval.seal import Seal
 
 if TYPE_CHECKING:
-    from lancedb import DBConnection
     from lancedb.table import Table
 
-NAME = "rows"  # of the table in the database
-CONTENT = "row_content"  # the column with the hash of a row's cells, of tables without an id column
-ROW = "row"  # the column that numbers the rows in the order in which they were added
-VECTOR = "vector_"  # the names of the vectors' columns start with it
 APPROXIMATE = 50_000  # rows from which on a search is approximate
 PROBES = 40  # partitions of an approximate index that a search reads
 REFINED = 10  # candidates for each row of the answer whose exact vectors are compared
 RESCORED = 50  # candidates for each row of the answer that another score orders
 WRITTEN = 20_000  # rows in one batch
-
-# What LanceDB says of a wrong condition, and what is meant.
-REASONS = {
-    "could not convert to literal": "a value is not of its column's type, such as a text beside numbers",
-    "does not return a boolean": "it is neither true nor false of a row",
-}
 
 Score = Callable[[np.ndarray], np.ndarray]  # from vectors (N, D) to (N,); the larger, the nearer
 
@@ -77,7 +63,7 @@ class Index:
         """
         seal = Seal(address)
         seal.check_place()
-        database, has_index = _connect(address)
+        database, has_index = connect(address)
         if has_index:
             raise TableError(f"'{address}' holds an index already; add to it, or choose another place")
 
@@ -87,15 +73,9 @@ class Index:
             fields.append(pa.field(CONTENT, pa.string()))
         for number in range(len(description.columns)):
             fields.append(pa.field(_vector(number), vector_type))
-        metadata = {
-            "model": description.model,
-            "columns": description.columns,
-            "width": description.width,
-            "id": description.id,
-        }
-        schema = pa.schema(fields, metadata={"plait": json.dumps(metadata)})
+        schema = pa.schema(fields, metadata={"plait": json.dumps(asdict(description))})
         table = database.create_table(NAME, schema=schema)
-        seal.close(table)
+        seal.renew(table)
         return cls(table, description, seal)
 
     @classmethod
@@ -109,7 +89,7 @@ class Index:
             raise TableError(
                 f"no index '{address}'; make one with: {command('index', 'RUN', 'TABLE', '--index', address)}"
             )
-        database, has_index = _connect(address)
+        database, has_index = connect(address)
         if not has_index:
             raise TableError(f"'{address}' holds no index of plait")
 
@@ -117,7 +97,7 @@ class Index:
         seal = Seal(address)
         seal.verify()
         table = database.open_table(NAME)
-        seal.open(table)
+        seal.roll_back(table)
         description = _description(table, address)
         if description.model != model:
             raise TableError(
@@ -132,7 +112,16 @@ class Index:
     @property
     def plain(self) -> list[str]:
         """The names of the columns beside vectors."""
-        return [name for name in self._table.schema.names if name != CONTENT and not name.startswith(VECTOR)]
+        names = []
+        for name in self._table.schema.names:
+            if name != CONTENT and not name.startswith(VECTOR):
+                names.append(name)
+        return names
+
+    @property
+    def _condition_columns(self) -> list[str]:
+        """The columns that conditions are meant for: all plain ones but the number of a row."""
+        return [name for name in self.plain if name != ROW]
 
     def add(self, rows: pa.Table, vectors: np.ndarray) -> int:
         """Add rows with their vectors, and return the number of rows that the index has then.
@@ -146,9 +135,11 @@ class Index:
         return len(self)
 
     def _add(self, rows: pa.Table, vectors: np.ndarray) -> None:
-        # Merging is slower than appending, and an empty index has no row to replace.
+        """Add rows in batches. A row replaces the one with its id, or with its content."""
         first = self._next_row()
         key = self.about.id or CONTENT
+
+        # Merging is slower than appending, and an empty index has no row to replace.
         may_replace = key in rows.column_names and key in self._table.schema.names and len(self) > 0
         for start in range(0, len(vectors), WRITTEN):
             end = start + WRITTEN
@@ -192,7 +183,7 @@ class Index:
         """Delete the rows for which a condition (SQL, on plain columns) is true. Return their number."""
         with self._seal.changing(self._table):
             before = len(self)
-            with _conditions(self, where):
+            with explained_conditions(where, self._condition_columns):
                 self._table.delete(where)
         return before - len(self)
 
@@ -260,7 +251,7 @@ class Index:
             query = query.nprobes(PROBES).refine_factor(REFINED)
         if where:
             query = query.where(where)
-        with _conditions(self, where):
+        with explained_conditions(where, self._condition_columns):
             return query.select([*self.plain, "_distance", *extra_columns]).to_arrow()
 
     def search(
@@ -294,8 +285,7 @@ class Index:
         # A row without a vector has no finite score.
         order = np.argsort(-scores, kind="stable")[:k]
         order = order[np.isfinite(scores[order])]
-        names = [name for name in self.plain if name != ROW]
-        plain = candidates.select(names).take(pa.array(order))
+        plain = candidates.select(self._condition_columns).take(pa.array(order))
         score_column = pa.array(scores[order].astype(np.float64))
         return plain.add_column(0, "score", score_column)
 
@@ -316,45 +306,6 @@ def _cast(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
         ) from error
 
 
-def plain_columns(table: pa.Table) -> pa.Table:
-    """Return the columns that an index has beside vectors: all but bytes and nested ones.
-
-    Dots in names become underscores, and names that the index needs get one more.
-    """
-    columns = {}
-    for name in table.column_names:
-        column = table.column(name)
-        kind = column.type
-        if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-            continue
-        if pa.types.is_null(kind):
-            column = column.cast(pa.string())
-        safe = name.replace(".", "_")
-        if safe in (ROW, CONTENT, "score", "_distance") or safe.startswith(VECTOR):
-            safe = f"{safe}_"
-        columns[safe] = column
-    return pa.table(columns)
-
-
-def content_ids(table: pa.Table) -> pa.Array:
-    """Return an id for each row of a table without an id column: a hash of its cells.
-
-    Rows that are alike get a number behind it, so that they stay apart.
-    """
-    hashes = [xxh3_128() for _ in range(len(table))]
-    for name in table.column_names:
-        for row_hash, cell in zip(hashes, table.column(name), strict=True):
-            row_hash.update(f"{name}={cell.as_py()!r};".encode("utf-8", "backslashreplace"))
-
-    counts: Counter[str] = Counter()
-    ids = []
-    for row_hash in hashes:
-        digest = row_hash.hexdigest()
-        ids.append(f"{digest}-{counts[digest]}" if counts[digest] else digest)
-        counts[digest] += 1
-    return pa.array(ids, pa.string())
-
-
 def _description(table: Table, address: str | Path) -> About:
     """Return what an index says of itself. Raises `TableError` if it is no index of plait."""
     schema_metadata = table.schema.metadata or {}
@@ -363,73 +314,4 @@ def _description(table: Table, address: str | Path) -> About:
     except (KeyError, ValidationError) as error:
         raise TableError(
             f"'{address}' holds no index of this plait; make it again in another place"
-        ) from error
-
-
-def exists(address: str | Path) -> bool:
-    """Return whether there is an index in a folder or under an address."""
-    if "://" not in str(address) and not Path(address).is_dir():
-        return False
-    _, has_index = _connect(address)
-    return has_index
-
-
-class _conditions:
-    """Turn what LanceDB raises for a wrong condition into a `TableError`."""
-
-    def __init__(self, index: Index, where: str | None) -> None:
-        self.index = index
-        self.where = where
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.where and isinstance(error, (ValueError, RuntimeError, OSError)):
-            columns = [name for name in self.index.plain if name != ROW]
-            raise TableError(
-                f'where "{self.where}" cannot be used: {_reason(str(error), columns)}. The index has the '
-                f"columns {', '.join(columns)}. Texts stand in single quotes, names with blanks in "
-                f"backquotes, as in style = 'photo' AND `unit price` < 10."
-            ) from error
-
-
-def _reason(message: str, columns: Sequence[str]) -> str:
-    """Say in plait's words why LanceDB refuses a condition."""
-    unknown = re.search(r"No field named \W*([^.\s`\"]+)", message)
-    if unknown:
-        return f"there is no column '{unknown[1]}': {nearest(unknown[1], columns)}".rstrip(".")
-    function = re.search(r"Invalid function '([^']*)'", message)
-    if function:
-        return f"there is no function '{function[1]}'"
-    for sign, reason in REASONS.items():
-        if sign in message:
-            return reason
-    return "it is no condition of SQL"
-
-
-def _connect(address: str | Path) -> tuple[DBConnection, bool]:
-    """Connect to the database in a folder or under an address. Return also whether it holds an index.
-
-    Raises `TableError` if it cannot be reached, `RecipeError` if LanceDB is not installed.
-    """
-    try:
-        lancedb = importlib.import_module("lancedb")
-    except ModuleNotFoundError as error:
-        raise RecipeError("an index needs the package lancedb: pip install 'plait[retrieval]'") from error
-    try:
-        database = lancedb.connect(str(address))
-        return database, NAME in database.list_tables().tables
-    except (ValueError, RuntimeError, OSError) as error:
-        # Object stores answer in XML or in a structure, of which only the message is for people.
-        messages = re.findall(r"<Message>(.*?)</Message>|message: \"(.*?)\"", str(error))
-        reason = "; ".join(in_xml or in_structure for in_xml, in_structure in messages)
-        if not reason:
-            reason = str(error)[:300]
-        raise TableError(
-            f"'{address}' cannot be reached: {reason}. Object stores are told their keys and endpoint by the "
-            f"environment, as in AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and, where it is not "
-            f"Amazon's, AWS_ENDPOINT"
         ) from error

@@ -52,18 +52,23 @@ class Seal:
         if self.folder is not None:
             whole.check_folder(self.folder)
 
-    def close(self, table: Table) -> None:
-        """Keep the checksums of all files, which are whole now."""
+    def renew(self, table: Table) -> None:
+        """Write down the checksums of all files, which are whole now."""
         if self.folder is not None:
             self._write(_State(version=table.version, changing=False, checksums=self._checksums()))
 
-    def open(self, table: Table) -> None:
-        """Let a table show its last whole version. Raises `ArtifactError` if its files are damaged."""
+    def roll_back(self, table: Table) -> None:
+        """Let a table show its last whole version, if a change of it was interrupted.
+
+        Raises `ArtifactError` if its files are damaged.
+        """
         state = self._verified()
         if state is None or state.version == table.version:
             return
         if not state.changing:
-            raise ArtifactError(f"the index '{self.folder}' was changed by something else than plait{AGAIN}")
+            raise ArtifactError(
+                f"the index '{self.folder}' was changed by something else than plait; {_remedy()}"
+            )
         with _explained(self.folder):
             table.checkout(state.version)
 
@@ -91,7 +96,7 @@ class Seal:
                     table.restore()
                 self._write(state.model_copy(update={"changing": True}))
                 yield
-            self.close(table)
+            self.renew(table)
 
     def _verified(self) -> _State | None:
         """Return the state of the index, if its files are those that were written."""
@@ -108,7 +113,7 @@ class Seal:
             if state.changing and name.endswith(HINT):
                 continue
             if _checksum(self.folder / name) != checksum:
-                raise ArtifactError(f"the index '{self.folder}' is damaged: {name} has changed{AGAIN}")
+                raise ArtifactError(f"the index '{self.folder}' is damaged: {name} has changed; {_remedy()}")
         return state
 
     def _checksums(self) -> dict[str, str]:
@@ -125,7 +130,8 @@ class Seal:
         files.write_checked(self.folder / FILE, state.model_dump(mode="json"))
 
 
-AGAIN = f"; remove its folder, and make it again with: {command('index', 'RUN', 'TABLE')}"
+def _remedy() -> str:
+    return f"remove its folder, and make it again with: {command('index', 'RUN', 'TABLE')}"
 
 
 def _checksum(path: Path) -> str:

@@ -23,6 +23,7 @@ def column_hash(column: pa.ChunkedArray) -> str:
     for chunk in column.chunks:
         _add(hashes, "", chunk)
 
+    # `large_string` and `string` hold the same texts.
     together = Hash(str(column.type).replace("large_", "").encode())
     for name, partial in sorted(hashes.items()):
         together.update(f"/{name}={partial.hexdigest()}".encode())
@@ -53,6 +54,8 @@ def _add(hashes: dict[str, Hash], name: str, array: pa.Array) -> None:
     array = _simplified(array)
     kind = array.type
     _hash_of(hashes, f"{name}.present").update(_bytes(pc.is_valid(array)))
+
+    # What lies in the place of a null is left to chance.
     filled = array.drop_null()
     if pa.types.is_struct(kind):
         for number, field in enumerate(filled.flatten()):
@@ -87,6 +90,9 @@ def _add_texts(hashes: dict[str, Hash], name: str, filled: pa.Array) -> None:
     """Add texts or bytes, none of them null."""
     lengths = pc.binary_length(filled).cast(pa.int64())
     _hash_of(hashes, f"{name}.lengths").update(_bytes(lengths))
+
+    # All texts lie in one buffer, one after the other. A slice has the buffer of the whole array, so its
+    # first and its last offset say which bytes are its own.
     _, offsets, cells = filled.buffers()
     if len(filled) and cells is not None:
         bounds = np.frombuffer(offsets, np.int64)[filled.offset : filled.offset + len(filled) + 1]

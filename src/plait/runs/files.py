@@ -50,7 +50,7 @@ def write_checked(path: Path, content: JSON) -> None:
 def read_checked(path: Path) -> JSON:
     """Read what `write_checked` wrote. Raises `ArtifactError` if a byte of it has changed."""
     content = read_json(path)
-    _verify(path, LARGEST_JSON)
+    _verify(path, has_header=False)
     content.pop(CHECKSUM, None)
     return content
 
@@ -84,7 +84,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     Raises `ArtifactError` if a byte of the file has changed. Nothing is allocated before that is known.
     """
-    _verify(path, LONGEST_HEADER)
+    _verify(path, has_header=True)
     try:
         with safe_open(path, "pt") as opened:
             metadata = dict(opened.metadata() or {})
@@ -95,6 +95,24 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     # safetensors maps the file into memory: writing over it would change the tensors, or end the process.
     return {name: tensor.clone() for name, tensor in mapped.items()}, metadata
+
+
+def prefixed(prefix: str, state: Mapping[str, object]) -> dict[str, Tensor]:
+    """Return the tensors of a state, with a prefix before their names, so that one file can hold several."""
+    tensors = {}
+    for name, tensor in state.items():
+        if isinstance(tensor, Tensor):
+            tensors[prefix + name] = tensor
+    return tensors
+
+
+def under_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with a prefix, without it. It inverts `prefixed`."""
+    state = {}
+    for name, tensor in tensors.items():
+        if name.startswith(prefix):
+            state[name.removeprefix(prefix)] = tensor
+    return state
 
 
 def check_shapes(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
@@ -115,10 +133,10 @@ def check_shapes(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[st
 def wrong_entry(path: Path | str, error: ValidationError) -> ArtifactError:
     """Return the error for a file whose entries are not those that plait writes: it names the first one."""
     first = error.errors()[0]
-    place = ".".join(map(str, first["loc"]))
+    entry = ".".join(map(str, first["loc"]))
     reason = first["msg"].removeprefix("Value error, ")
     name = f"'{path}'" if isinstance(path, Path) else path
-    return ArtifactError(f"{name} is damaged: {place}: {reason[:1].lower()}{reason[1:]}; {AGAIN}")
+    return ArtifactError(f"{name} is damaged: {entry}: {reason[:1].lower()}{reason[1:]}; {AGAIN}")
 
 
 def load_part(name: str, load: Callable[[], T]) -> T:
@@ -128,16 +146,16 @@ def load_part(name: str, load: Callable[[], T]) -> T:
     except PlaitError:
         raise
     except KeyError as error:
-        raise ArtifactError(f"{name} is damaged: {error.args[0]!r} is missing") from error
+        raise ArtifactError(f"{name} is damaged: {error.args[0]!r} is missing; {AGAIN}") from error
     except ValidationError as error:
         raise wrong_entry(name, error) from error
     except Exception as error:  # tokenizers, written in Rust, raise `Exception` itself
-        raise ArtifactError(f"{name} is damaged: {error}") from error
+        raise ArtifactError(f"{name} is damaged: {error}; {AGAIN}") from error
     except BaseException as error:
         # Rust's panics are no `Exception`, so that nobody catches them.
         if type(error).__name__ != "PanicException":
             raise
-        raise ArtifactError(f"{name} is damaged: {error}") from error
+        raise ArtifactError(f"{name} is damaged: {error}; {AGAIN}") from error
 
 
 def _described(tensor: Tensor) -> str:
@@ -149,6 +167,8 @@ def _write_sealed(path: Path, content: bytes) -> None:
     """Write bytes that hold zeros for a checksum, with the checksum in their place."""
     match = IN_FILE.search(content)
     assert match is not None
+
+    # The bytes around the checksum are views: a copy of all weights would take as much memory again.
     checksum = xxh3_128(content).hexdigest().encode()
     with writing(path) as file:
         view = memoryview(content)
@@ -157,19 +177,22 @@ def _write_sealed(path: Path, content: bytes) -> None:
         file.write(view[match.end(1) :])
 
 
-def _verify(path: Path, longest: int) -> None:
+def _verify(path: Path, has_header: bool) -> None:
     """Raise `ArtifactError` unless a file's bytes have the checksum that they hold.
 
-    It lies in the first `longest` bytes: in the header of tensors, which begins with its own length.
+    It lies in the header of tensors, which begins with its own length, or at the beginning of JSON.
     """
     with _opened(path) as file:
         size = os.fstat(file.fileno()).st_size
         begin = file.read(8)
-        header = int.from_bytes(begin, "little") if longest == LONGEST_HEADER else size
+        header, longest = size, LARGEST_JSON
+        if has_header:
+            header, longest = int.from_bytes(begin, "little"), LONGEST_HEADER
         if len(begin) < 8 or header > min(longest, size):
             raise ArtifactError(f"'{path}' is damaged: it is cut short, or no file of plait; {AGAIN}")
 
-        begin += file.read(min(header, BLOCK if longest == LARGEST_JSON else header))
+        # The checksum is the first entry of JSON, but any entry of a header.
+        begin += file.read(header if has_header else min(header, BLOCK))
         match = IN_FILE.search(begin)
         if match is None:
             raise ArtifactError(f"'{path}' is damaged: it holds no checksum; {AGAIN}")

@@ -1,4 +1,4 @@
-"""The folder of one training: what it was asked to do, and what a resume must agree with."""
+"""The folder of one training: it is begun, gone on with, stopped and finished."""
 
 from __future__ import annotations
 
@@ -9,22 +9,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from plait.console import command
 from plait.disk import whole
-from plait.errors import ArtifactError, Interrupted, OutputError, RecipeError
-from plait.runs import content, files, interrupts, lock
-from plait.table.sides import Sources
-from plait.table.table import Table
+from plait.errors import Interrupted, OutputError, RecipeError
+from plait.runs import content, interrupts, lock
+from plait.runs.request import REQUEST, Request
 
 Record: TypeAlias = dict[str, Any]  # `metrics.json`: scores, environment and history of a run
 
-FORMAT = 9  # of the files in a run's folder
-REQUEST = "run.json"
 CHECKPOINT = "checkpoint.safetensors"
 WEIGHTS = "weights.safetensors"  # written last: a folder that has them holds a trained model
+
 # The files that a training writes: nothing may be in the way of one, or the work would be in vain.
 OUTPUTS = (
     REQUEST,
@@ -45,107 +42,6 @@ LEAST_SPACE = 1 << 20  # bytes that a disk must have left before anything is beg
 
 # What plait itself may leave in a folder before a run is in it.
 NO_RUN_YET = {lock.LOCK, "tuning"}
-
-
-class Request(BaseModel):
-    """What a run was asked to do: all that is needed to ask again, and to notice another table.
-
-    `recipe` is the recipe as asked, never what plait decided, so that a resume decides anew and alike.
-    `sources` are absolute paths; None stands for a table in memory. `content` has a hash of each column's
-    cells, `media` one of the files that a column's cells name: known only once they have been read.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-    format: int = FORMAT
-    recipe: dict[str, object]
-    targets: list[str]
-    sources: _Paths
-    root: str | None
-    strict: bool
-    rows: int
-    columns: list[str]
-    content: dict[str, str]
-    media: dict[str, str] = {}
-
-    @classmethod
-    def make(
-        cls, recipe: Mapping[str, object], targets: list[str], sources: Sources, strict: bool, table: Table
-    ) -> Request:
-        """Describe a call of `fit`. `table` is what was read from the sources."""
-        return cls(
-            recipe=dict(recipe),
-            targets=targets,
-            sources=_Paths(**{side: _path(source) for side, source in sources.sides().items()}),
-            root=_path(sources.root),
-            strict=strict,
-            rows=len(table),
-            columns=table.data.column_names,
-            content=content.content(table.data),
-        )
-
-    @classmethod
-    def read(cls, folder: Path) -> Request:
-        """Read what the run in a folder was asked to do.
-
-        Raises `RecipeError` when there is no run, and `ArtifactError` when its request is damaged, or when
-        another version of plait began it.
-        """
-        path = folder / REQUEST
-        if not path.is_file():
-            raise RecipeError(f"'{folder}' holds no training to go on with")
-
-        # Other formats have other fields, and no checksum.
-        format_before = files.read_json(path).get("format")
-        if format_before != FORMAT or isinstance(format_before, bool):
-            raise ArtifactError(
-                f"'{folder}' has format {format_before}; this plait goes on with {FORMAT}. Train again into "
-                f"another folder, or go on with the plait that began it"
-            )
-        fields = files.read_checked(path)
-        try:
-            return cls.model_validate(fields)
-        except ValidationError as error:
-            raise files.wrong_entry(path, error) from error
-
-    def write(self, folder: Path) -> None:
-        """Write the request into the folder of its run."""
-        files.write_checked(folder / REQUEST, self.model_dump(mode="json"))
-
-    @property
-    def is_of_files(self) -> bool:
-        """Whether all tables were files, so that they can be read again."""
-        return self.sources.train is not None
-
-    def differences(self, before: Request) -> list[str]:
-        """Say in what this request differs from one that was made before."""
-        # `sources` and `root` may differ: a table that has moved is still the same table.
-        said = []
-        if self.rows != before.rows:
-            said.append(f"the tables have {self.rows:,} rows, had {before.rows:,}")
-        said += _differing_names("column", before.columns, self.columns)
-        if self.rows == before.rows:
-            said += [
-                f"column '{name}' holds other cells" for name in content.changed(before.content, self.content)
-            ]
-            if not said and self.columns != before.columns:
-                said.append("the columns are in another order")
-        said += _differing_names("target", before.targets, self.targets)
-        said += _differing_options("recipe", before.recipe, self.recipe)
-        if self.strict != before.strict:
-            said.append(f"strict is {self.strict}, was {before.strict}")
-        return said
-
-
-class _Paths(BaseModel):
-    """The absolute paths of the tables; None for a table in memory, or none."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-    train: str | None
-    valid: str | None
-    test: str | None
-
-
-Request.model_rebuild()
 
 
 @dataclass
@@ -190,6 +86,8 @@ class Run:
             whole.remove_unfinished(folder)
             for name in OUTPUTS:
                 whole.check_file(folder / name)
+
+            # `_goes_on` compares the requests too, before it tells the user that a training goes on.
             run = cls(folder, resume or _goes_on(folder, request, tell), request)
             if resume:
                 before = Request.read(folder)
@@ -290,7 +188,10 @@ def _check_no_foreign_files(folder: Path) -> None:
         names = sorted(path.name for path in folder.iterdir())
 
     # plait never writes over a hidden file.
-    foreign = [name for name in names if name not in NO_RUN_YET and not name.startswith(".")]
+    foreign = []
+    for name in names:
+        if name not in NO_RUN_YET and not name.startswith("."):
+            foreign.append(name)
     if foreign:
         shown = ", ".join(foreign[:SHOWN]) + (", ..." if len(foreign) > SHOWN else "")
         raise RecipeError(
@@ -316,8 +217,8 @@ def _goes_on(folder: Path, request: Request, tell: Callable[[str], None]) -> boo
         return False
     _check_agrees(folder, request.differences(Request.read(folder)))
     epoch, step = saved_progress(folder)
-    place = f"in epoch {epoch + 1}" if step else f"after epoch {epoch}"
-    tell(f"going on with the training in '{folder}', which was stopped {place}")
+    moment = f"in epoch {epoch + 1}" if step else f"after epoch {epoch}"
+    tell(f"going on with the training in '{folder}', which was stopped {moment}")
     return True
 
 
@@ -330,33 +231,6 @@ def _check_agrees(folder: Path, differences: Sequence[str]) -> None:
         f"cannot go on with the training in '{folder}', which was begun with something else: {shown}. Give "
         f"it the same, or choose another out= for a new training (or remove the folder)"
     )
-
-
-def _differing_names(what: str, before: Sequence[str], now: Sequence[str]) -> list[str]:
-    """Say which names are new and which are gone."""
-    said = [f"{what} '{name}' is new" for name in now if name not in set(before)]
-    return said + [f"{what} '{name}' is gone" for name in before if name not in set(now)]
-
-
-def _differing_options(name: str, before: object, now: object) -> list[str]:
-    """Say which options differ, by their paths, and what they are and were."""
-    if before == now:
-        return []
-    if not isinstance(before, Mapping) or not isinstance(now, Mapping):
-        is_now = "left out" if now is None else repr(now)
-        was = "left out" if before is None else repr(before)
-        return [f"{name} is {is_now}, was {was}"]
-    said = []
-    for key in [*before, *(key for key in now if key not in before)]:
-        said += _differing_options(f"{name}.{key}", before.get(key), now.get(key))
-    return said
-
-
-def _path(source: object) -> str | None:
-    """Return the absolute path of a file, so that a resume finds it from any folder; None for no file."""
-    if not isinstance(source, (str, Path)):
-        return None
-    return str(Path(source).absolute())
 
 
 def _begun_folder(out: str | Path | None) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from plait.disk.whole import explained
 from plait.errors import RecipeError
 
 LOCK = "lock"
@@ -23,20 +24,28 @@ def locked(folder: Path, other: str = "another training is running") -> Iterator
     A thread that holds the lock may take it once more: `tune` keeps its folder while it calls `fit`.
     On a disk without locks nothing is held.
 
-    Raises `RecipeError` if another process or thread holds the lock, or the folder cannot be written to.
+    Raises `RecipeError` if another process or thread holds the lock, and `OutputError` if the folder cannot
+    be written to.
     """
     lock = FileLock(folder / LOCK, is_singleton=True)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise RecipeError(
-            f"{other} in '{folder}'; wait until it ends, stop it, or choose another out="
-        ) from None
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise RecipeError(f"cannot write into '{folder}': {error}; choose another out=") from error
-
+    with explained(folder / LOCK):
+        _acquire(lock, f"{other} in '{folder}'; wait until it ends, stop it, or choose another out=")
     try:
         yield
     finally:
         lock.release()
+
+
+def _acquire(lock: FileLock, in_use: str) -> None:
+    """Take a lock; on a disk without locks, take none.
+
+    Raises `RecipeError` with the message `in_use` if somebody else holds it, and `OSError` if its file cannot
+    be written.
+    """
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise RecipeError(in_use) from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise

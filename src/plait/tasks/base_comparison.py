@@ -18,7 +18,7 @@ class Comparison(TokenTask):
     label.
 
     Its loss compares all rows of a batch with each other, so a batch that is cut into micro-batches is
-    put together again for it (see `training.objective.compare`).
+    put together again for it (see `training.first_pass.compare`).
     """
 
     has_target = False

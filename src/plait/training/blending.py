@@ -11,7 +11,8 @@ from plait.model.network import MultimodalModel
 from plait.nn.device import Settings
 from plait.prediction.predictor import BATCH
 from plait.tasks.base import MAIN
-from plait.training.objective import Term, Weights, added, counted, loss_terms
+from plait.training.objective import Term, Weights, added, loss_terms
+from plait.training.row_counts import counted
 
 TIMES = 10  # how often losses are weighed anew in a training
 MIN_OVERFITTING = 1e-4  # a loss whose overfitting did not grow would divide by zero

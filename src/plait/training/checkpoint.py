@@ -103,14 +103,19 @@ class Progress:
         """Raise `ValueError` unless this can be the progress of so many epochs of so many steps."""
         if self.epoch > epochs or self.step >= max(steps, 1) or (self.epoch == epochs and self.step):
             raise ValueError(f"epoch {self.epoch}, step {self.step} of {epochs} epochs of {steps} steps")
-        if len(self.history) != self.epoch:
-            raise ValueError(f"scores of {len(self.history)} epochs, expected {self.epoch}")
         if self.best_epoch > self.epoch or (self.epoch and not self.best_epoch):
             raise ValueError(f"epoch {self.best_epoch} of {self.epoch} is said to be the best")
-        if any(scores.keys() != self.history[0].keys() for scores in self.history):
-            raise ValueError("its epochs have different scores")
         if not all(map(math.isfinite, (self.loss_sum, *self.best_rank))):
             raise ValueError("its losses or ranks are not finite")
+        self._check_history()
+
+    def _check_history(self) -> None:
+        """Raise `ValueError` unless every complete epoch has scores, of the same names."""
+        if len(self.history) != self.epoch:
+            raise ValueError(f"scores of {len(self.history)} epochs, expected {self.epoch}")
+        for scores in self.history:
+            if scores.keys() != self.history[0].keys():
+                raise ValueError("its epochs have different scores")
 
 
 _PROGRESS = TypeAdapter(Progress)
@@ -140,12 +145,12 @@ class Checkpoint:
         self, model: nn.Module, balancing: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
     ) -> None:
         """Write the state of a training, and remember when."""
-        tensors = _prefixed("model/", model.state_dict())
-        tensors |= _prefixed("best/", self._best)
-        tensors |= _prefixed("balancing/", balancing.state_dict())
-        tensors |= _prefixed("state/", progress.states)
+        tensors = files.prefixed("model/", model.state_dict())
+        tensors |= files.prefixed("best/", self._best)
+        tensors |= files.prefixed("balancing/", balancing.state_dict())
+        tensors |= files.prefixed("state/", progress.states)
         for index, state in optimizer.state_dict()["state"].items():
-            tensors |= _prefixed(f"optimizer/{index}/", state)
+            tensors |= files.prefixed(f"optimizer/{index}/", state)
 
         fields = asdict(progress)
         del fields["states"]  # tensors, which are written above
@@ -175,25 +180,25 @@ class Checkpoint:
         progress = files.load_part(
             f"'{self.file}': progress", lambda: _PROGRESS.validate_json(metadata["progress"])
         )
-        progress.states = _under("state/", tensors)
+        progress.states = files.under_prefix("state/", tensors)
         files.load_part(f"'{self.file}': states", lambda: _check_states(progress))
 
-        _load(self.file, model, _under("model/", tensors))
-        _load(self.file, balancing, _under("balancing/", tensors))
+        _load(self.file, model, files.under_prefix("model/", tensors))
+        _load(self.file, balancing, files.under_prefix("balancing/", tensors))
         files.load_part(
             f"'{self.file}': optimizer",
-            lambda: _restore_optimizer(optimizer, _under("optimizer/", tensors), progress),
+            lambda: _restore_optimizer(optimizer, files.under_prefix("optimizer/", tensors), progress),
         )
-        self._best = _under("best/", tensors)
+        self._best = files.under_prefix("best/", tensors)
         if self._best:
             _check(self.file, self._best, model)
         return progress
 
     def keep_best(self, model: nn.Module) -> None:
         """Keep the weights of the best epoch so far."""
-        self._best = {
-            name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()
-        }
+        self._best = {}
+        for name, tensor in model.state_dict().items():
+            self._best[name] = tensor.detach().to("cpu", copy=True)
 
     def restore_best(self, model: nn.Module) -> None:
         """Load the weights of the best epoch. Raises `ArtifactError` if the checkpoint lacks them."""
@@ -234,30 +239,47 @@ def _restore_optimizer(
 
     Raises `ValueError` for tensors that cannot be those of the optimizer.
     """
-    parameters = []
+    parameters: list[nn.Parameter] = []
     for group in optimizer.param_groups:
         parameters += group["params"]
     if not tensors and parameters and (progress.epoch or progress.step):
         raise ValueError("its tensors are missing")
 
+    state = _optimizer_state(tensors, parameters)
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def _optimizer_state(
+    tensors: Mapping[str, Tensor], parameters: list[nn.Parameter]
+) -> dict[int, dict[str, Tensor]]:
+    """Return the state of each parameter by its number. Raises what `_restore_optimizer` raises."""
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         index, _, key = name.partition("/")
         if not index.isdecimal() or int(index) >= len(parameters) or not key:
             raise ValueError(f"it has no parameter for '{name}'")
-        parameter = parameters[int(index)]
-        if tensor.shape not in (parameter.shape, torch.Size([])) or not bool(torch.isfinite(tensor).all()):
-            raise ValueError(f"'{name}' has the shape {tuple(tensor.shape)}, or is not finite")
-        if tensor.shape == parameter.shape:
-            # Fused optimizers walk a parameter and its moments side by side in memory. Both must have the
-            # same memory format, such as channels-last.
-            tensor = torch.empty_like(parameter).copy_(tensor)
-        state.setdefault(int(index), {})[key] = tensor
+        state.setdefault(int(index), {})[key] = _of_parameter(parameters[int(index)], name, tensor)
 
+    # `load_state_dict` would take a parameter that lacks a moment, and the next step would fail.
     keys = {frozenset(of_parameter) for of_parameter in state.values()}
     if len(keys) > 1:
         raise ValueError("some of its parameters lack tensors that others have")
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    return state
+
+
+def _of_parameter(parameter: nn.Parameter, name: str, tensor: Tensor) -> Tensor:
+    """Return a tensor of the optimizer's state as the parameter needs it.
+
+    Raises `ValueError` unless it is a finite number, or finite numbers of the parameter's shape.
+    """
+    if tensor.shape not in (parameter.shape, torch.Size([])) or not bool(torch.isfinite(tensor).all()):
+        raise ValueError(f"'{name}' has the shape {tuple(tensor.shape)}, or is not finite")
+    if tensor.shape != parameter.shape:
+        return tensor
+
+    # Fused optimizers walk a parameter and its moments side by side in memory. Both must have the same memory
+    # format, such as channels-last.
+    return torch.empty_like(parameter).copy_(tensor)
 
 
 def _generator_states(generator: torch.Generator) -> dict[str, Tensor]:
@@ -295,21 +317,3 @@ def _check_states(progress: Progress) -> None:
             take(progress.states[name])
     finally:
         torch.set_rng_state(state_before)
-
-
-def _prefixed(prefix: str, state: Mapping[str, object]) -> dict[str, Tensor]:
-    """Return the tensors of a state, with a prefix before their names."""
-    tensors = {}
-    for name, tensor in state.items():
-        if isinstance(tensor, Tensor):
-            tensors[prefix + name] = tensor
-    return tensors
-
-
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors whose names begin with a prefix, without it."""
-    state = {}
-    for name, tensor in tensors.items():
-        if name.startswith(prefix):
-            state[name.removeprefix(prefix)] = tensor
-    return state

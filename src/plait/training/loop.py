@@ -13,6 +13,7 @@ from torch import Tensor
 from plait.console import Bar, Screen
 from plait.data.dataset import Dataset
 from plait.data.plan import Plan
+from plait.data.plan_training import TrainingPlan
 from plait.errors import Interrupted
 from plait.model.network import MultimodalModel
 from plait.nn.batch import Batch
@@ -20,14 +21,15 @@ from plait.nn.device import Settings, to_channels_last
 from plait.runs import interrupts
 from plait.runs.files import load_part
 from plait.training import blending
+from plait.training.baselines import baselines, shares
 from plait.training.checkpoint import Checkpoint, Progress
-from plait.training.finite import check_model
+from plait.training.finite import check_loss, check_model
 from plait.training.hiding import fit_empty_cells, hide_cells
 from plait.training.objective import loss_weights
 from plait.training.schedule import learning_rate
-from plait.training.step import UNLABELLED, Step, check_finite
+from plait.training.step import UNLABELLED, Step
 from plait.training.trackers import Trackers
-from plait.training.validation import Validation, baselines, shares
+from plait.training.validation import Validation
 
 # Called after each epoch with its number, how many there are, and its score: the larger the better.
 Watch = Callable[[int, int, float], None]
@@ -94,6 +96,11 @@ class Training:
             self.model.fuser(target).fusion.compile(dynamic=True)
 
     @property
+    def options(self) -> TrainingPlan:
+        """The options of the training."""
+        return self.plan.training
+
+    @property
     def blends(self) -> bool:
         """Whether gradient blending weighs the losses."""
         return self.plan.model.balance == "blend" and bool(blending.blended_targets(self.model))
@@ -101,15 +108,15 @@ class Training:
     @property
     def keeps_best(self) -> bool:
         """Whether the weights of the best epoch are the model, not those of the last."""
-        return self.plan.training.keep == "best" and len(self.valid_data) > 0
+        return self.options.keep == "best" and len(self.valid_data) > 0
 
     @property
     def steps(self) -> int:
         """The steps of one epoch."""
-        return len(self.train_data.shuffled(self.plan.training.batch_size, 0))
+        return len(self.train_data.shuffled(self.options.batch_size, 0))
 
 
-def train(run: Training, resume: bool = False) -> Progress:
+def train(training: Training, resume: bool = False) -> Progress:
     """Train the model in place. Leave it with the weights of the best epoch (or of the last: `keep`).
 
     Everything random is drawn from the seed and the number of the epoch, or saved with the checkpoint. So a
@@ -119,95 +126,98 @@ def train(run: Training, resume: bool = False) -> Progress:
     Raises `Interrupted` after Ctrl-C, once all is saved, and `TrainingError` for a loss or weights that are
     not finite.
     """
-    options = run.plan.training
-    checkpoint = Checkpoint(run.folder, options.checkpoint_minutes, run.plan)
-    progress = _restore(run, checkpoint) if resume else Progress()
+    options = training.options
+    checkpoint = Checkpoint(training.folder, options.checkpoint_minutes, training.plan)
+    progress = _restore(training, checkpoint) if resume else Progress()
 
-    trackers = Trackers(run.folder, options.trackers)
-    with interrupts.save_first(run), run.screen.bar("training", options.epochs * run.steps) as bar:
-        bar.advance(progress.epoch * run.steps + progress.step)
+    trackers = Trackers(training.folder, options.trackers)
+    with (
+        interrupts.save_first(training),
+        training.screen.bar("training", options.epochs * training.steps) as bar,
+    ):
+        bar.advance(progress.epoch * training.steps + progress.step)
         while progress.epoch < options.epochs and not progress.over(options.patience):
-            _epoch(run, progress, checkpoint, bar)
-            _score(run, progress, checkpoint)
+            _epoch(training, progress, checkpoint, bar)
+            _score(training, progress, checkpoint)
             trackers.write(progress.history)
             bar.draw(_note(progress))
-            if run.stop:
-                _stop(run, progress, checkpoint)
+            if training.stop:
+                _stop(training, progress, checkpoint)
 
     # What comes next takes long, and may be stopped too: members of an ensemble, a model of each target.
-    if run.plan.ensemble.members or (run.plan.recipe.singles and len(run.plan.tasks) > 1):
-        _save(run, checkpoint, progress)
+    if training.plan.ensemble.members or (training.plan.recipe.singles and len(training.plan.tasks) > 1):
+        _save(training, checkpoint, progress)
 
-    if run.keeps_best:
-        checkpoint.restore_best(run.model)
-    check_model(run.model, progress.scores(run.keeps_best), options.learning_rate)
-    run.validation.calibrate()
-    run.model.eval()
+    if training.keeps_best:
+        checkpoint.restore_best(training.model)
+    check_model(training.model, progress.scores(training.keeps_best), options.learning_rate)
+    training.validation.calibrate()
+    training.model.eval()
     return progress
 
 
-def _epoch(run: Training, progress: Progress, checkpoint: Checkpoint, bar: Bar) -> None:
+def _epoch(training: Training, progress: Progress, checkpoint: Checkpoint, bar: Bar) -> None:
     """Go once over the training rows, or over the remaining ones if this epoch is resumed in its middle."""
-    options = run.plan.training
-    if run.blends:
-        _measure(run, progress)
+    options = training.options
+    if training.blends:
+        _measure(training, progress)
 
     # A resume draws the same order of rows again, but goes on with the generator's saved state.
-    sorts_by_length = any(run.model.task(target).sorts_by_length for target in run.model.targets)
-    seed = _seed(run.plan.seed, progress.epoch)
-    batches = run.train_data.shuffled(options.batch_size, seed, sorts_by_length)
+    sorts_by_length = any(training.model.task(target).sorts_by_length for target in training.model.targets)
+    seed = _seed(training.plan.seed, progress.epoch)
+    batches = training.train_data.shuffled(options.batch_size, seed, sorts_by_length)
     generator = torch.Generator()
     progress.begin_epoch(generator, seed + 1)
 
     # The first loss stands for all those before a resume.
     losses = [torch.tensor(progress.loss_sum, dtype=torch.float64)]
-    run.model.train()
+    training.model.train()
     for number in range(progress.step, len(batches)):
-        _pace(run, progress.epoch * len(batches) + number, options.epochs * len(batches))
-        batch, unlabelled = _draw(run, batches[number], progress.epoch, generator)
-        losses.append(_step(run, batch, unlabelled))
+        _pace(training, progress.epoch * len(batches) + number, options.epochs * len(batches))
+        batch, unlabelled = _draw(training, batches[number], progress.epoch, generator)
+        losses.append(_step(training, batch, unlabelled))
         bar.advance()
 
         # After the last step the epoch is scored first.
         is_last = number + 1 == len(batches)
-        if not is_last and (run.stop or checkpoint.is_due()):
+        if not is_last and (training.stop or checkpoint.is_due()):
             progress.mark(number + 1, sum_in_order(losses), generator)
-            if run.stop:
-                _stop(run, progress, checkpoint)
-            _save(run, checkpoint, progress)
+            if training.stop:
+                _stop(training, progress, checkpoint)
+            _save(training, checkpoint, progress)
 
     progress.end_epoch(sum_in_order(losses))
-    check_finite(progress.loss_sum, progress.epoch + 1, options.learning_rate)
+    check_loss(progress.loss_sum, progress.epoch + 1, options.learning_rate)
 
 
-def _pace(run: Training, steps_before: int, steps: int) -> None:
+def _pace(training: Training, steps_before: int, steps: int) -> None:
     """Set the learning rate and the weights of the losses for the next of all steps."""
-    run.step.set_learning_rate(learning_rate(steps_before, steps, run.plan.training))
-    if not run.blends:
+    training.step.set_learning_rate(learning_rate(steps_before, steps, training.options))
+    if not training.blends:
         remaining = 1 - steps_before / steps
-        run.step.weights = loss_weights(run.model, run.plan.model.unimodal_weight, remaining)
+        training.step.weights = loss_weights(training.model, training.plan.model.unimodal_weight, remaining)
 
 
 def _draw(
-    run: Training, rows: Tensor, epoch: int, generator: torch.Generator
+    training: Training, rows: Tensor, epoch: int, generator: torch.Generator
 ) -> tuple[Batch, tuple[Batch, Batch] | None]:
     """Return a batch of these rows with some cells hidden, and a draw of unlabelled rows.
 
     Cells are augmented, but not in the last epochs.
     """
     # The order of these draws is part of what a seed means.
-    augments = epoch < run.plan.training.augmented_epochs
-    batch = run.train_data.batch(rows, generator if augments else None)
-    batch = hide_cells(batch, run.plan.model.modality_dropout, generator)
-    return batch, _draw_unlabelled(run, generator)
+    augments = epoch < training.options.augmented_epochs
+    batch = training.train_data.batch(rows, generator if augments else None)
+    batch = hide_cells(batch, training.plan.model.modality_dropout, generator)
+    return batch, _draw_unlabelled(training, generator)
 
 
-def _draw_unlabelled(run: Training, generator: torch.Generator) -> tuple[Batch, Batch] | None:
+def _draw_unlabelled(training: Training, generator: torch.Generator) -> tuple[Batch, Batch] | None:
     """Draw rows without a label: as they are, and with some cells hidden and the others augmented."""
-    data = run.unlabelled
+    data = training.unlabelled
     if data is None or not len(data):
         return None
-    count = UNLABELLED * run.plan.training.batch_size
+    count = UNLABELLED * training.options.batch_size
     draw = torch.randint(len(data), (count,), generator=generator)
     rows = data.rows[draw]
     weak = data.batch(rows)
@@ -215,93 +225,99 @@ def _draw_unlabelled(run: Training, generator: torch.Generator) -> tuple[Batch, 
     return weak, strong
 
 
-def _step(run: Training, batch: Batch, unlabelled: tuple[Batch, Batch] | None) -> Tensor:
+def _step(training: Training, batch: Batch, unlabelled: tuple[Batch, Batch] | None) -> Tensor:
     """Take one step, and tell the callbacks."""
-    for callback in run.callbacks:
-        callback.before_step(run, batch)
-    loss = run.step(batch, unlabelled)
-    for callback in run.callbacks:
-        callback.after_step(run, loss)
+    for callback in training.callbacks:
+        callback.before_step(training, batch)
+    loss = training.step(batch, unlabelled)
+    for callback in training.callbacks:
+        callback.after_step(training, loss)
     return loss
 
 
-def _score(run: Training, progress: Progress, checkpoint: Checkpoint) -> None:
+def _score(training: Training, progress: Progress, checkpoint: Checkpoint) -> None:
     """Score the epoch on validation rows, and keep its weights if it is the best."""
-    options = run.plan.training
+    options = training.options
 
     # The rate is that of the epoch's last step.
-    last_step = (progress.epoch + 1) * run.steps - 1
-    rate = learning_rate(last_step, options.epochs * run.steps, options)
-    scores = {"learning_rate": rate, "loss": progress.loss_sum / run.steps, **run.validation.scores()}
-    rank = run.validation.rank([*progress.history, scores], options.best_by)
+    last_step = (progress.epoch + 1) * training.steps - 1
+    rate = learning_rate(last_step, options.epochs * training.steps, options)
+    scores = {
+        "learning_rate": rate,
+        "loss": progress.loss_sum / training.steps,
+        **training.validation.scores(),
+    }
+    rank = training.validation.rank([*progress.history, scores], options.best_by)
 
     is_best = progress.record(scores, rank)
-    if is_best and run.keeps_best:
-        checkpoint.keep_best(run.model)
+    if is_best and training.keeps_best:
+        checkpoint.keep_best(training.model)
     if checkpoint.is_due(between_epochs=True):
-        _save(run, checkpoint, progress)
+        _save(training, checkpoint, progress)
 
     # Callbacks and `watch` may raise to end the training, so they come last.
-    for callback in run.callbacks:
-        callback.after_epoch(run, progress)
-    if run.watch and rank:
-        run.watch(progress.epoch, options.epochs, rank[0])
+    for callback in training.callbacks:
+        callback.after_epoch(training, progress)
+    if training.watch and rank:
+        training.watch(progress.epoch, options.epochs, rank[0])
 
 
-def _measure(run: Training, progress: Progress) -> None:
+def _measure(training: Training, progress: Progress) -> None:
     """Weigh the losses anew by what they are on training and validation rows.
 
     This happens at the beginning, and about ten times in a training.
     """
-    every = max(run.plan.training.epochs // blending.TIMES, 1)
+    every = max(training.options.epochs // blending.TIMES, 1)
     is_measured = len(progress.measured) > progress.epoch // every
     is_due = progress.epoch % every == 0 and not is_measured
 
     # A step above 0 means that this epoch was resumed in its middle: it has been measured.
-    if is_due and len(run.valid_data) and not progress.step:
-        measured = blending.measure(run.model, run.train_data, run.valid_data, run.settings, run.step.factors)
+    if is_due and len(training.valid_data) and not progress.step:
+        measured = blending.measure(
+            training.model, training.train_data, training.valid_data, training.settings, training.step.factors
+        )
         progress.measured.append(measured)
-    run.step.weights = blending.blended_weights(run.model, progress.measured)
+    training.step.weights = blending.blended_weights(training.model, progress.measured)
 
 
-def _stop(run: Training, progress: Progress, checkpoint: Checkpoint) -> NoReturn:
+def _stop(training: Training, progress: Progress, checkpoint: Checkpoint) -> NoReturn:
     """Save all, and raise `Interrupted`. Who holds the run's folder says how to go on."""
-    _save(run, checkpoint, progress)
+    _save(training, checkpoint, progress)
     raise Interrupted(
-        f"stopped after {progress.epoch} epochs and {progress.step} steps; all is saved", run.signal
+        f"stopped after {progress.epoch} epochs and {progress.step} steps; all is saved", training.signal
     )
 
 
-def _save(run: Training, checkpoint: Checkpoint, progress: Progress) -> None:
-    progress.micro_batch = run.step.micro_batch
-    checkpoint.save(run.model, run.step.balancing, run.step.optimizer, progress)
+def _save(training: Training, checkpoint: Checkpoint, progress: Progress) -> None:
+    progress.micro_batch = training.step.micro_batch
+    checkpoint.save(training.model, training.step.balancing, training.step.optimizer, progress)
 
 
-def _restore(run: Training, checkpoint: Checkpoint) -> Progress:
-    progress = checkpoint.restore(run.model, run.step.balancing, run.step.optimizer)
-    load_part(f"'{checkpoint.file}': progress", lambda: _check_progress(run, progress))
+def _restore(training: Training, checkpoint: Checkpoint) -> Progress:
+    progress = checkpoint.restore(training.model, training.step.balancing, training.step.optimizer)
+    load_part(f"'{checkpoint.file}': progress", lambda: _check_progress(training, progress))
 
     # Memory ran out with more rows at once.
     if progress.micro_batch:
-        run.step.micro_batch = min(run.step.micro_batch, progress.micro_batch)
+        training.step.micro_batch = min(training.step.micro_batch, progress.micro_batch)
     return progress
 
 
-def _check_progress(run: Training, progress: Progress) -> None:
+def _check_progress(training: Training, progress: Progress) -> None:
     """Raise `ValueError` or `KeyError` unless a training can go on from here."""
-    options = run.plan.training
-    progress.check(options.epochs, run.steps)
+    options = training.options
+    progress.check(options.epochs, training.steps)
     if progress.history:
-        _check_scores(run, progress.history[0])
-        run.validation.rank(progress.history, options.best_by)
-    if run.blends:
-        blending.blended_weights(run.model, progress.measured)
+        _check_scores(training, progress.history[0])
+        training.validation.rank(progress.history, options.best_by)
+    if training.blends:
+        blending.blended_weights(training.model, progress.measured)
 
 
-def _check_scores(run: Training, scores: dict[str, float]) -> None:
+def _check_scores(training: Training, scores: dict[str, float]) -> None:
     """Raise `KeyError` if an epoch lacks scores that every epoch has."""
     names = ["learning_rate", "loss"]
-    if len(run.valid_data):
+    if len(training.valid_data):
         names.append("valid_loss")
     for name in names:
         if name not in scores:

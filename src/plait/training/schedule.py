@@ -21,24 +21,24 @@ class Paced(Protocol):
         ...
 
 
-def learning_rate(step: int, total: int, recipe: TrainingOptions) -> float:
+def learning_rate(step: int, total: int, options: TrainingOptions) -> float:
     """Return the learning rate of a step, counted from 0.
 
     It rises linearly over a share of all steps, then falls to zero along half a cosine (Loshchilov & Hutter
     2017, eq. 5 without restarts), or stays. A pure function, so a resumed training needs no state.
     """
     # The first step has a rate already, and the last step of the warm-up has all of it.
-    warm = recipe.warmup * total
+    warm = options.warmup * total
     if step < warm:
-        return recipe.learning_rate * (step + 1) / math.ceil(warm)
-    if recipe.schedule == "constant":
-        return recipe.learning_rate
+        return options.learning_rate * (step + 1) / math.ceil(warm)
+    if options.schedule == "constant":
+        return options.learning_rate
     angle = math.pi * (step - warm) / max(total - warm, 1)
-    return recipe.learning_rate * 0.5 * (1 + math.cos(angle))
+    return options.learning_rate * 0.5 * (1 + math.cos(angle))
 
 
 def optimizer_for(
-    model: nn.Module, recipe: TrainingOptions, undecayed: Iterable[nn.Parameter] = ()
+    model: nn.Module, options: TrainingOptions, undecayed: Iterable[nn.Parameter] = ()
 ) -> torch.optim.Optimizer:
     """Build the optimizer of a model's parameters, and of `undecayed` ones, which have no weight decay.
 
@@ -53,7 +53,7 @@ def optimizer_for(
         if not parameter.requires_grad:
             continue
         decays = parameter.ndim > 1 and id(parameter) not in embedded
-        decay = recipe.weight_decay if decays else 0.0
+        decay = options.weight_decay if decays else 0.0
         scale = scales.get(id(parameter), 1.0)
         by_scale_and_decay.setdefault((scale, decay), []).append(parameter)
     by_scale_and_decay.setdefault((1.0, 0.0), []).extend(undecayed)
@@ -65,10 +65,10 @@ def optimizer_for(
         if parameters:
             groups.append({"params": parameters, "weight_decay": decay, "scale": scale})
 
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=0.9, nesterov=True, fused=True)
-    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, lr=recipe.learning_rate, eps=recipe.epsilon, fused=True)
+    if options.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=options.learning_rate, momentum=0.9, nesterov=True, fused=True)
+    kind = torch.optim.AdamW if options.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, lr=options.learning_rate, eps=options.epsilon, fused=True)
 
 
 def _parameter_traits(model: nn.Module) -> tuple[set[int], dict[int, float]]:

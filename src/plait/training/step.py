@@ -15,30 +15,19 @@ from plait.errors import TrainingError
 from plait.model.network import MultimodalModel
 from plait.nn.batch import Batch
 from plait.nn.device import Settings
+from plait.nn.randomness import random_state, restore_random
 from plait.tasks.base import MAIN
 from plait.training import memory
-from plait.training.objective import (
-    Counts,
-    FirstPass,
-    Mixing,
-    Weights,
-    added,
-    answer_losses,
-    compare,
-    consistency,
-    count_rows,
-    count_unlabelled,
-    first_pass,
-    loss_terms,
-    random_state,
-    restore_random,
-    weighed,
-)
+from plait.training.buffers import Buffers
+from plait.training.first_pass import FirstPass, compare, first_pass
+from plait.training.mixing import Mixing
+from plait.training.objective import Counts, Weights, added, answer_losses, loss_terms, weighed
+from plait.training.row_counts import count_rows
 from plait.training.schedule import optimizer_for
+from plait.training.unlabelled import consistency, count_unlabelled
 
 Result = TypeVar("Result")
 
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 UNLABELLED = 2  # rows without a label in a step, for each row of the batch
 
 
@@ -70,7 +59,7 @@ class Step:
         self.optimizer = optimizer_for(model, plan.training, self.balancing.parameters())
         self.micro_batch = plan.training.micro_batch or plan.training.batch_size
 
-        self.buffers = _Buffers(model)
+        self.buffers = Buffers(model)
         self.parameters = _trained(model)
 
         # Each target has a task of its own. It shares all before that with other targets.
@@ -165,10 +154,10 @@ class Step:
         mixings = self._draw_mixings(micro_batches)
         if not self._needs_first_pass:
             counts = count_rows(self.model, micro_batches, mixings)
-            parts = []
+            losses = []
             for micro_batch, mixing in zip(micro_batches, mixings, strict=True):
-                parts.append(self._backward(micro_batch, mixing, counts))
-            return torch.stack(parts).sum()
+                losses.append(self._backward(micro_batch, mixing, counts))
+            return torch.stack(losses).sum()
 
         first = first_pass(self.model, micro_batches, mixings, self.settings.autocast)
         self.buffers.restore()
@@ -176,12 +165,12 @@ class Step:
         if self.balancing.again:
             self.balancing.before(self._weighed(first, compared))
 
-        parts = [self._mean(compared)]
+        losses = [self._mean(compared)]
         for number, micro_batch in enumerate(micro_batches):
             # The second pass must drop what the first one has dropped.
             restore_random(first.states[number])
-            parts.append(self._backward(micro_batch, mixings[number], first.counts, gradients[number]))
-        return torch.stack(parts).sum()
+            losses.append(self._backward(micro_batch, mixings[number], first.counts, gradients[number]))
+        return torch.stack(losses).sum()
 
     @property
     def _needs_first_pass(self) -> bool:
@@ -281,40 +270,6 @@ class Step:
         return self._weighed(first, compared)
 
 
-class _Buffers:
-    """The buffers that a step may change, to undo an attempt at it.
-
-    Batch norms change theirs in place, so these are copied. Other modules put a new tensor in place of a
-    buffer, as the bank of an alignment is. There it is enough to remember the tensor before: to copy all
-    would cost milliseconds, since the statistics of texts have megabytes.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self._in_place: list[Tensor] = []
-        self._replaceable: list[tuple[nn.Module, str]] = []
-        for module in model.modules():
-            for name, buffer in module.named_buffers(recurse=False):
-                if isinstance(module, BATCH_NORMS):
-                    self._in_place.append(buffer)
-                else:
-                    self._replaceable.append((module, name))
-        self._copies = [buffer.clone() for buffer in self._in_place]
-        self._before: list[Tensor] = []
-
-    def save(self) -> None:
-        """Remember the present buffers."""
-        for copied, buffer in zip(self._copies, self._in_place, strict=True):
-            copied.copy_(buffer)
-        self._before = [getattr(module, name) for module, name in self._replaceable]
-
-    def restore(self) -> None:
-        """Set the buffers to what they were when they were saved."""
-        for copied, buffer in zip(self._copies, self._in_place, strict=True):
-            buffer.copy_(copied)
-        for buffer, (module, name) in zip(self._before, self._replaceable, strict=True):
-            setattr(module, name, buffer)
-
-
 def _trained(module: nn.Module) -> list[nn.Parameter]:
     """Return the parameters that are not frozen."""
     return [parameter for parameter in module.parameters() if parameter.requires_grad]
@@ -324,12 +279,3 @@ def cut(batch: Batch, size: int) -> Iterator[Batch]:
     """Cut a batch into micro-batches of at most `size` rows."""
     for rows in torch.arange(len(batch)).split(size):
         yield batch.take(rows)
-
-
-def check_finite(loss: float, epoch: int, rate: float) -> None:
-    """Raise `TrainingError` for a loss that is not finite."""
-    if not torch.isfinite(torch.tensor(loss)):
-        raise TrainingError(
-            f"the training loss is no longer finite in epoch {epoch}; "
-            f"try a smaller learning rate: --set training.learning_rate={rate / 10:g}"
-        )
