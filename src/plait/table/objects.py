@@ -85,7 +85,7 @@ def _read_rows(rows: Sequence[object]) -> pa.Table:
             )
         mappings.append(row)
     columns = columns_of_mappings(mappings)
-    return table_of(list(columns.values()), list(map(str, columns)))
+    return table_of(list(columns.values()), list(map(str, columns)), len(mappings))
 
 
 def _read_structured(array: np.ndarray) -> pa.Table:
@@ -99,7 +99,7 @@ def _read_structured(array: np.ndarray) -> pa.Table:
     columns = []
     for name in array.dtype.names:
         columns.append(column_of(list(rows[name]), name))
-    return table_of(columns, array.dtype.names)
+    return table_of(columns, array.dtype.names, len(rows))
 
 
 # --- pandas ----------------------------------------------------------------------------------------------
@@ -124,7 +124,7 @@ def _read_pandas(frame: pandas.DataFrame) -> pa.Table:
     for number, name in enumerate(frame.columns):
         names.append(str(name))
         columns.append(_series(frame.iloc[:, number], names[-1]))
-    return table_of(columns, names)
+    return table_of(columns, names, len(frame))
 
 
 def _series(series: pandas.Series, name: str) -> pa.ChunkedArray:
@@ -180,7 +180,7 @@ def _read_polars(frame: polars.DataFrame | polars.LazyFrame | polars.Series) -> 
             columns.append(column_of(series.to_list(), series.name))
         else:
             columns.append(_polars_series(series))
-    return table_of(columns, frame.columns)
+    return table_of(columns, frame.columns, len(frame))
 
 
 def _polars_series(series: polars.Series) -> pa.ChunkedArray:
