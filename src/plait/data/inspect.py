@@ -103,7 +103,7 @@ def inspect(
     schema = inferred.schema
     conventions = inferred.conventions.with_others(targets.conventions)
     table = read_cells(table, conventions.by_column)
-    warnings = [*table.notes, *conventions.warnings.values()]
+    warnings = [*table.notes, *inferred.warnings, *targets.conventions.warnings.values()]
     tasks = {}
     for target, task in targets.tasks.items():
         tasks[targets.labels[target]] = (task, targets.reasons[target])
