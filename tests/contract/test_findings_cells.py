@@ -88,7 +88,7 @@ CELLS: dict[str, tuple[Callable[[], Any], str]] = {
     "lists of paths of polars": (lambda: pl.Series([[name, name] for name in names("png")]), "image"),
     "categorical paths": (lambda: pd.Series(names("png"), dtype="category"), "image"),
     "categorical sentences": (lambda: pd.Series(sentences(), dtype="category"), "text"),
-    "paths with a rate": (lambda: [{"path": name, "sampling_rate": 16_000} for name in names("wav")], "audio"),
+    "paths with a rate": (lambda: [{"path": name, "sampling_rate": 8000} for name in names("wav")], "audio"),
     "waves with a rate": (lambda: [{"array": wave(0.1), "sampling_rate": 16_000.0}] * ROWS, "audio"),
     "NumPy's print": (lambda: [str(vector) for vector in numbers], "vector"),
     "NumPy's repr": (lambda: list(map(repr, numbers)), "vector"),

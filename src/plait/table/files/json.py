@@ -121,8 +121,8 @@ def _past_blanks(text: str, position: int) -> int:
 def _document(value: object, label: str) -> pa.Table:
     """Return the table of a whole document, in any of the forms that have one clear reading."""
     if isinstance(value, list):
-        is_matrix = bool(value) and isinstance(value[0], list)
-        return _of_matrix(value, label) if is_matrix else _of_rows(value, label)
+        first = value[0] if value else None
+        return _of_matrix(first, value, label) if isinstance(first, list) else _of_rows(value, label)
     if isinstance(value, dict):
         return _of_object(value, label)
     raise TableError(f"'{label}': {EXPECTED}, came {type(value).__name__}")
@@ -219,15 +219,15 @@ def _of_nested(value: dict[str, dict[str, object]], label: str) -> pa.Table:
     )
 
 
-def _of_matrix(rows: Sequence[Any], label: str) -> pa.Table:
+def _of_matrix(first: list[object], rows: Sequence[object], label: str) -> pa.Table:
     """Return the table of an array of arrays: the first has the names, if it has nothing but strings."""
-    if _all_are(str, rows[0]):
-        return _with_names(rows[1:], list(map(str, rows[0])), label)
-    return _with_names(rows, unnamed(len(rows[0])), label)
+    if _all_are(str, first):
+        return _with_names(rows[1:], list(map(str, first)), label)
+    return _with_names(rows, unnamed(len(first)), label)
 
 
 def _with_names(rows: Sequence[object], names: list[str], label: str) -> pa.Table:
-    """Return the table of arrays, each of which is a row. Raises `TableError` naming one that does not fit."""
+    """Return the table of arrays, each of which is a row. Raises `TableError` for one that does not fit."""
     arrays: list[list[object]] = []
     for number, row in enumerate(rows):
         if not isinstance(row, list):
