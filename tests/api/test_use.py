@@ -406,6 +406,25 @@ def test_images_of_a_folder_of_classes(tmp_path: Path) -> None:
         quiet=True,
     )
     assert model.predict({"image": "dark/3.png"}, root=tmp_path / "photos")["label"].to_pylist() == ["dark"]
+    assert model.predict(tmp_path / "photos")["label"].to_pylist() == ["dark"] * 10 + ["light"] * 10
+
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for name, value in (("a", 225), ("b", 25), ("c", 235)):
+        Image.new("L", (12, 12), value).save(flat / f"{name}.png")
+    (flat / "README.md").write_text("new photos")
+    assert model.predict(flat)["label"].to_pylist() == ["light", "dark", "light"]
+
+
+def test_a_folder_of_classes_is_read_by_a_model_of_a_table(trained: Any, tmp_path: Path) -> None:
+    model, _ = trained
+    for row in make_rows(tmp_path / "old", 6):
+        (tmp_path / "new" / row["label"]).mkdir(parents=True, exist_ok=True)
+        shutil.copy(tmp_path / "old" / row["photo"], tmp_path / "new" / row["label"])
+    answers = model.predict(tmp_path / "new")
+    assert len(answers) == 6
+    assert answers["problem"].null_count == 6
+    assert model.evaluate(tmp_path / "new", subsets=False).targets["label"].rows == 6
 
 
 def test_answers_beside_the_table_always_have_the_same_columns(trained: Any, tmp_path: Path) -> None:

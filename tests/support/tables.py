@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from plait.data.arguments import recipe_from
+from plait.data.plan import Plan
 from plait.table.conventions.infer import infer_convention
 from plait.table.read import read
 from plait.table.typed import read_cells
@@ -67,3 +69,11 @@ def typed_cells(source: object) -> dict[str, list[Any]]:
         conventions[name] = infer_convention(table.data.column(name)).convention
     typed = read_cells(table, conventions)
     return {name: typed.data.column(name).to_pylist() for name in table.data.column_names}
+
+
+def planned_cells(source: object, column: str, **arguments: Any) -> list[Any]:
+    """Return a column of a table as a model that predicts its column `label` reads it."""
+    table = read(source)
+    plan = Plan.make(table, recipe_from(None, **arguments), "label")
+    cells: list[Any] = plan.read(table).data.column(column).to_pylist()
+    return cells

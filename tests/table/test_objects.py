@@ -78,7 +78,7 @@ def cells(source: object) -> list[Any]:
         ((fractions.Fraction(1, 2), 2), [0.5, 2.0]),
         ((dt.date(9999, 12, 31), dt.date(2023, 1, 2)), [dt.date(9999, 12, 31), dt.date(2023, 1, 2)]),
         ((DAY, dt.datetime(2023, 1, 2, 3)), [dt.datetime(2023, 1, 2), dt.datetime(2023, 1, 2, 3)]),
-        ((pd.Timestamp("2023-01-02"), np.datetime64("NaT")), [dt.datetime(2023, 1, 2), None]),
+        ((pd.Timestamp("2023-01-02"), np.datetime64("NaT", "us")), [dt.datetime(2023, 1, 2), None]),
         ((dt.time(5, 6), None), [dt.time(5, 6), None]),
         ((dt.timedelta(1), pd.Timedelta("1s")), [dt.timedelta(1), dt.timedelta(0, 1)]),
         ((np.timedelta64(2, "s"), None), [dt.timedelta(0, 2), None]),

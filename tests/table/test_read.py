@@ -122,6 +122,17 @@ def test_folder_of_class_folders(tmp_path: Path) -> None:
         "label": ["cat", "dog"],
     }
     assert read(tmp_path).data["split"].to_pylist() == ["test", "test", "train", "train"]
+    assert not read(tmp_path).notes
+
+
+def test_files_beside_class_folders_are_named(tmp_path: Path) -> None:
+    for name in ("cat/1.png", "3.png", "4.png", "README.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    table = read(tmp_path)
+    assert table.data["image"].to_pylist() == ["cat/1.png"]
+    (note,) = table.notes
+    assert note.endswith("2 files lie beside the class folders, and are left out: 3.png, 4.png")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from plait.errors import TrainingError
 from plait.table.table import Source
-from plait.tasks.classification import Classification
+from plait.tasks.classification import UNSEEN, Classification
 from plait.tasks.classification import Config as ClassificationConfig
 from plait.tasks.generation import Config as GenerationConfig
 from plait.tasks.generation import Generation
@@ -36,7 +36,7 @@ def column(cells: list[Any], kind: pa.DataType) -> pa.ChunkedArray:
 def test_a_class_of_broken_bytes_is_a_problem_of_its_row(kind: pa.DataType) -> None:
     task = Classification(["a", "b"], [1, 1], "none", 0.0)
     target, labelled, problems = task.encode(column([b"b", b"\xff", None], kind), SOURCE)
-    assert target.tolist() == [1, 0, 0]
+    assert target.tolist() == [1, UNSEEN, 0]
     assert labelled.tolist() == [True, False, False]
     assert [(problem.row, problem.column) for problem in problems] == [(1, "label")]
     assert r"b'\xff' is not among the 2" in problems[0].reason

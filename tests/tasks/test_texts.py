@@ -279,7 +279,7 @@ def test_a_transcription_reads_one_column() -> None:
 @pytest.mark.parametrize(
     ("target", "override", "message"),
     [
-        ("blank", "tasks.blank=generation", "expected texts in the training rows, found none"),
+        ("blank", "tasks.blank=generation", "has no labels at all; expected labels for generation"),
         ("name", "tasks.name=transcription", "reads columns of audio, and the table has no such input"),
         ("name", "tasks.name={name: generation, heads: 3}", "width 32 is not a multiple of heads 3"),
         ("photo", "tasks.photo={name: speak, inputs: [name]}", "12 of 12 cells cannot be read"),

@@ -19,10 +19,15 @@ FEW_EPOCHS = 5  # a training of fewer has hardly begun: nothing is said of which
 LONGER = 40  # epochs to suggest then, as many as plait takes by itself
 
 
-def show_plan(plan: Plan, table: Table, screen: Screen) -> None:
-    """Show what was decided before anything is trained: columns, rows, and members that are left out."""
+def show_notes(table: Table, screen: Screen) -> None:
+    """Warn of what a table's readers had to guess or to leave out."""
     for note in table.notes:
         screen.warn(note)
+
+
+def show_plan(plan: Plan, table: Table, screen: Screen) -> None:
+    """Show what was decided before anything is trained: columns, rows, and members that are left out."""
+    show_notes(table, screen)
     Inspection.of(plan, table.title()).show(screen)
     for warning in plan.warnings:
         screen.warn(warning)

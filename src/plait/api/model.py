@@ -25,7 +25,7 @@ from plait.retrieval.seal import Seal
 from plait.retrieval.space import Space
 from plait.table import problems as check
 from plait.table.problems import Problem
-from plait.table.read import FILES, folder_of_files, read
+from plait.table.read import FILES, FOLDER_COLUMNS, folder_of_files, read
 from plait.table.schema import origin
 from plait.table.table import Table
 
@@ -88,18 +88,27 @@ class Model:
         return list(self.plan.columns)
 
     def _table(self, data: object, root: str | Path | None) -> Table:
-        """Read a table, and warn of how it was read. Files in a folder are cells of the only media column."""
+        """Read a table, and warn of how it was read. Files of a folder are cells of the only media column."""
         table = read(data, root)
         for note in table.notes:
             self._screen.warn(note)
+        column = self._column_of_files(table.data.column_names)
+        if column is None:
+            return table
+        names = [column if name == FILES else name for name in table.data.column_names]
+        return replace(table, data=table.data.rename_columns(names))
+
+    def _column_of_files(self, columns: Sequence[str]) -> str | None:
+        """Return the input that a folder's files are cells of; None for a table that is no folder."""
+        is_folder = FILES in columns and set(columns) <= set(FOLDER_COLUMNS)
+        if not is_folder or FILES in self.plan.columns:
+            return None
         names = [column.name for column in self.schema]
         media = set()
         for name, column in self.plan.columns.items():
             if modalities.find(column.modality.name).media:
                 media.add(origin(name, names))
-        if table.data.column_names == [FILES] and len(media) == 1:
-            return replace(table, data=table.data.rename_columns(list(media)))
-        return table
+        return media.pop() if len(media) == 1 else None
 
     def predict(self, data: object, root: str | Path | None = None, keep: bool = False) -> pa.Table:
         """Answer each row of a table (see `plait.fit` for what a table can be), one dict or a list of dicts.

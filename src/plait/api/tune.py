@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plait.api import fit
+from plait.api import fit, messages
 from plait.api.model import Model
 from plait.console import Screen
 from plait.data.arguments import recipe_from, target_names
@@ -72,6 +72,7 @@ def tune(
     full_recipe = recipe_from(recipe, columns=columns, align=align, overrides=overrides)
     targets = target_names(target)
     table = read(data, options.get("root"))
+    messages.show_notes(table, screen)
     folder = runs.fresh_folder(out)
     runs.check_untrained(folder)
     identity = _identity(full_recipe, table, targets, seed, screen)

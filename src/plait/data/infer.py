@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 
 from plait.data.reading import Conventions, infer_conventions, of_input
-from plait.data.split import sides_in
+from plait.data.split import is_named_like_a_split, sides_in
 from plait.data.targets import Targets
 from plait.errors import RecipeError
 from plait.media.cell import is_file
@@ -20,7 +20,7 @@ from plait.recipe.sections import ColumnRecipe, SplitRecipe
 from plait.table.schema import SOUND, Column, Role, Schema, origin
 from plait.table.table import Source, Table
 from plait.table.typed import read_cells
-from plait.table.values import distinct, is_text, sample
+from plait.table.values import distinct, is_list, is_text, items, sample
 
 ID_NAME = re.compile(
     r"(?i:(^|[_\- .])(id|uuid|guid|key|idx|index|number|no|nr|row_?(id|no|numbers?|names?)?)$)"
@@ -85,8 +85,24 @@ def infer(
         else:
             how = conventions.reasons.get(name, "")
             inferred.append(_input(typed, name, columns.get(name), rows, how))
+    warnings = {**conventions.warnings, **_unused_splits(inferred, columns)}
+    conventions = replace(conventions, warnings=warnings)
     schema = Schema(columns=(*inferred, *_sounds(typed, inferred, columns, rows)), rows=len(table))
     return Inferred(schema, conventions.only({origin(name, roles) for name in schema.of("input")}))
+
+
+def _unused_splits(columns: list[Column], recipes: Mapping[str, ColumnRecipe]) -> dict[str, str]:
+    """Warn, by column, of inputs that are named like a split and name no sides: folds have numbers."""
+    warnings = {}
+    for column in columns:
+        name = column.name
+        if column.role == "input" and name not in recipes and is_named_like_a_split(name):
+            warnings[name] = (
+                f"column '{name}' is named like a split, but does not say which rows train: it is learned "
+                f"from. --column {name}=ignored leaves it out, and --set split.group={name} keeps rows of "
+                f"one value together"
+            )
+    return warnings
 
 
 def split_column(
@@ -115,7 +131,8 @@ def _role(
     if name in targets:
         return "target", "asked for"
     if name == split.column:
-        return "split", "set in the recipe"
+        named = sides_in(name, table.column(name))
+        return "split", f"holds {_listed(named)}" if named else "set in the recipe"
     if name == split.group:
         return "group", "set in the recipe"
     if recipe and recipe.role not in (None, "input"):
@@ -140,8 +157,8 @@ def _input(table: Table, name: str, recipe: ColumnRecipe | None, rows: np.ndarra
     facts = {"name": name, "missing": missing}
 
     if recipe and recipe.modality:
-        modalities.find(recipe.modality.name)
-        return Column(role="input", modality=recipe.modality.name, reason="set in the recipe", **facts)
+        reason = f"set in the recipe{_looks_otherwise(name, recipe.modality.name, filled, table)}"
+        return Column(role="input", modality=recipe.modality.name, reason=reason, **facts)
     if not len(filled):
         all_empty = missing == len(table)
         reason = "no cell has a value" if all_empty else "no row that trains has a value"
@@ -161,14 +178,22 @@ def _input(table: Table, name: str, recipe: ColumnRecipe | None, rows: np.ndarra
 
 def _unread(kind: pa.DataType) -> str:
     """Return why a column of this type is no input, and what to do."""
-    entries = getattr(kind, "value_type", None)
-    if entries is None:
-        remedy = "they are no images, audio or videos"
-    elif pa.types.is_string(entries) or pa.types.is_large_string(entries):
-        remedy = "join each list into one text"
-    else:
+    remedy = "they are no images, audio or videos"
+    if pa.types.is_nested(kind):
         remedy = "make all vectors equally long, and give audio as {'array': ..., 'sampling_rate': ...}"
     return f"{UNREAD} {kind}; {remedy}"
+
+
+def _looks_otherwise(name: str, modality: str, filled: pa.ChunkedArray, table: Table) -> str:
+    """Say that a column looks like media of another modality than the one that it is to have, if it does.
+
+    Raises `RecipeError` for a modality that does not exist.
+    """
+    modalities.find(modality)
+    likeliest, match = _best(name, filled, table) if len(filled) else ("", None)
+    if match is None or likeliest == modality or not modalities.find(likeliest).media:
+        return ""
+    return f", but its cells look like {likeliest}: {match.reason}"
 
 
 def _exclusion(
@@ -183,8 +208,9 @@ def _exclusion(
         if reason:
             return "id", reason
     filled = cells.drop_null()
-    if is_text(filled) and kind.may_be_id:
-        reason = _is_path(filled, table)
+    texts = items(filled) if is_list(filled) else filled
+    if is_text(texts) and len(texts) and kind.may_be_id:
+        reason = _is_path(texts, table)
         if reason:
             return "ignored", reason
     return "input", ""
@@ -261,7 +287,12 @@ def _best(column: str, cells: pa.ChunkedArray, table: Table) -> tuple[str, Match
 def _sides(name: str, cells: pa.ChunkedArray, split: SplitRecipe) -> str:
     """Return what a column of train, valid and test holds; nothing for others, or if the recipe names one."""
     named = {} if split.column else sides_in(name, cells)
-    return ", ".join(sorted(str(cell) for cell in named))
+    return _listed(named)
+
+
+def _listed(sides: Mapping[object, str]) -> str:
+    """Return the cells that name sides of a split, in one line."""
+    return ", ".join(sorted(str(cell) for cell in sides))
 
 
 def _is_id(name: str, cells: pa.ChunkedArray, rows: np.ndarray) -> str:
@@ -270,7 +301,7 @@ def _is_id(name: str, cells: pa.ChunkedArray, rows: np.ndarray) -> str:
     # Frames that were put together each count from 0, so that the numbers repeat and tell which is which.
     if INDEX_NAME.fullmatch(name) and pa.types.is_integer(filled.type):
         return "the index of a frame, which has no name"
-    if _distinct(filled) < len(filled) or len(filled) < 2:
+    if pa.types.is_nested(filled.type) or _distinct(filled) < len(filled) or len(filled) < 2:
         return ""
     if pa.types.is_integer(filled.type):
         if _counts_rows(filled.to_numpy(), rows[cells.is_valid().to_numpy()]):

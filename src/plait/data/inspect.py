@@ -13,10 +13,10 @@ from plait.data.arguments import recipe_from, target_names
 from plait.data.plan import Plan, split_and_infer
 from plait.data.plan_columns import plan_columns
 from plait.data.prepare import prepare
-from plait.data.preprocessing import Preprocessing
+from plait.data.preprocessing import Preprocessing, fitted
 from plait.data.split import Split
 from plait.data.targets import find_targets
-from plait.errors import count
+from plait.errors import TableError, count
 from plait.modalities.base import modalities
 from plait.recipe.recipe import Recipe
 from plait.table import problems as check
@@ -94,7 +94,8 @@ def inspect(
     """Say what plait takes each column of a table to be, and why. Trains nothing.
 
     The arguments are those of `plait.fit`. With `probe` every image, recording and video is read, as `fit`
-    would; what was read is kept for it. Raises `TableError` or `RecipeError`.
+    would, and every column whose modality `columns` names. What was read is kept for it. Raises `TableError`
+    or `RecipeError`.
     """
     table = read(data, root)
     recipe = recipe_from(None, columns=columns)
@@ -104,30 +105,57 @@ def inspect(
     conventions = inferred.conventions.with_others(targets.conventions)
     table = read_cells(table, conventions.by_column)
     warnings = [*table.notes, *inferred.warnings, *targets.conventions.warnings.values()]
+    warnings += targets.warnings
     tasks = {}
     for target, task in targets.tasks.items():
         tasks[targets.labels[target]] = (task, targets.reasons[target])
 
-    media = _media(table, schema, sides, recipe) if probe else Preprocessing({}, {})
+    probed, refusals = _probed(table, schema, sides, recipe) if probe else (Preprocessing({}, {}), [])
+    warnings += refusals
     problems = []
+    filled = {}
     for column in table.bad:
-        if column not in media.inputs:
+        if column not in probed.inputs:
             problems += table.problems(column)
-    if media.inputs:
-        prepared = prepare(table, media, Screen())
+            filled[column] = len(table) - table.column(column).null_count + len(table.bad[column])
+    if probed.inputs:
+        prepared = prepare(table, probed, Screen())
         problems += prepared.problems
+        filled |= prepared.filled
         warnings += check.health(prepared.notes, prepared.digests)
+    warnings += _refusals(problems, filled, schema, table)
     problems.sort(key=lambda problem: problem.row)
     return Inspection(table.name, schema, tasks, problems, warnings)
 
 
-def _media(table: Table, schema: Schema, sides: Split, recipe: Recipe) -> Preprocessing:
-    """Fit the inputs that are media, on the rows that would train."""
+def _probed(table: Table, schema: Schema, sides: Split, recipe: Recipe) -> tuple[Preprocessing, list[str]]:
+    """Fit the inputs whose cells are worth reading, on the rows that would train.
+
+    These are media, and columns whose modality the recipe names: it may be the wrong one. What `fit` would
+    say of such a column comes second.
+    """
     rows = pa.array(sides.train)
     inputs = {}
+    refusals = []
     for name, column in plan_columns(recipe, schema, {}).items():
         modality, config = modalities.choose(column.modality)
-        if modality.media:
-            cells = table.column(origin(name, table.data.column_names))
-            inputs[name] = modality.fit(config, cells.take(rows))
-    return Preprocessing(inputs, {})
+        named = name in recipe.columns and recipe.columns[name].modality is not None
+        if not modality.media and not named:
+            continue
+        cells = table.column(origin(name, table.data.column_names))
+        try:
+            inputs[name] = fitted(name, modality, config, cells.take(rows))
+        except TableError as error:
+            refusals.append(str(error))
+    return Preprocessing(inputs, {}), refusals
+
+
+def _refusals(problems: list[Problem], filled: dict[str, int], schema: Schema, table: Table) -> list[str]:
+    """Warn of the inputs with so many bad cells that `fit` would stop."""
+    inputs = {name: cells for name, cells in filled.items() if name in schema.of("input")}
+    warnings = []
+    for column, counted in check.refused(problems, inputs).items():
+        of_column = [problem for problem in problems if problem.column == column]
+        what_to_do = check.hint(column, of_column, table.root)
+        warnings.append(f"column '{column}': {counted}, so plait.fit would stop. {what_to_do}")
+    return warnings

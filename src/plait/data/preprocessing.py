@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar, cast
@@ -21,6 +22,7 @@ from plait.modalities.base import Modality
 from plait.modalities.base import modalities as modality_registry
 from plait.modalities.base_media import MediaModality
 from plait.nn.batch import Batch, Loaded, Values
+from plait.recipe.registry import Options
 from plait.runs.files import load_part
 from plait.table.json import JSON, read_as, read_object
 from plait.table.problems import Problem
@@ -73,7 +75,7 @@ class Preprocessing:
         for name, column in plan.columns.items():
             modality, config = modality_registry.choose(column.modality)
             cells = table.column(origin(name, table.data.column_names))
-            inputs[name] = modality.fit(config, cells.take(rows))
+            inputs[name] = fitted(name, modality, config, cells.take(rows))
             if modality.media and is_list(cells):
                 several.add(name)
 
@@ -262,12 +264,26 @@ def load(modalities: list[Modality], cells: pa.ChunkedArray, sources: list[Sourc
     return columns
 
 
+def fitted(name: str, modality: type[Modality], config: Options, cells: pa.ChunkedArray) -> Modality:
+    """Fit a modality to a column's cells. Raises `TableError` for a type that it cannot read."""
+    with _of_right_type(name, modality, cells):
+        return modality.fit(config, cells)
+
+
 def _loaded(modality: Modality, cells: pa.ChunkedArray, source: Source) -> Loaded:
     """Read a column by one modality. Raises `TableError` for cells of a type that it cannot read."""
-    try:
+    with _of_right_type(source.column, type(modality), cells):
         return modality.load(cells, source)
+
+
+@contextmanager
+def _of_right_type(column: str, modality: type[Modality], cells: pa.ChunkedArray) -> Iterator[None]:
+    """Turn what Arrow raises where it cannot convert a column's type into a `TableError`."""
+    try:
+        yield
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
-        name = type(modality).__name__.lower()
+        name = modality.__name__.lower()
         raise TableError(
-            f"column '{source.column}' is of type {cells.type}, which {name} cannot read: {error}"
+            f"column '{column}' has cells of type {cells.type}, which {name} cannot read: {error}. Leave the "
+            f"modality of '{column}' to plait, or ask for another one"
         ) from error

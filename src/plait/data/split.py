@@ -31,15 +31,20 @@ SIDES = {
         ("test", "testing", "tst", "holdout", "hold-out", "hold_out", "heldout", "held-out", "privatetest"),
         "test",
     ),
+    # To some these rows validate, and to others they test: as test rows they have no say in the training.
+    **dict.fromkeys(("eval", "evaluation"), "test"),
 }
 
 SIDE_COLUMNS = re.compile(
-    r"(data|train|test|my)?[_\- .]?(split|fold|partition|subset|set|dataset|phase|usage|sample|stage)s?",
+    r"(data|train|test|my)?[_\- .]?(split|k?fold|partition|subset|set|dataset|phase|usage|sample|stage)s?"
+    r"|train[_\-/ .]?(or[_\- .])?(test|valid|val)",
     re.IGNORECASE,
 )
 TRUTH_COLUMNS = re.compile(
-    r"(is|in|for)?[_\- .]?(train|training|test|valid|validation|holdout)", re.IGNORECASE
+    r"(is|in|for)?[_\- .]?(train|training|test|valid|validation|holdout)([_\- .]?(set|split|sample|row))?",
+    re.IGNORECASE,
 )
+ONLY_SPLITS = re.compile(r"(data|train|test|my)?[_\- .]?(split|k?fold|partition)s?", re.IGNORECASE)
 
 
 def as_ranges(rows: np.ndarray) -> str:
@@ -239,6 +244,11 @@ def sides_in(name: str, cells: pa.ChunkedArray) -> dict[object, str]:
     return {}
 
 
+def is_named_like_a_split(name: str) -> bool:
+    """Return whether a column has a name that hardly anything but a split has."""
+    return bool(ONLY_SPLITS.fullmatch(name))
+
+
 def _sides_of_truth(true_side: str, cells: pa.ChunkedArray) -> dict[object, str]:
     """Return the sides that truth values name, where True names this side."""
     false_side = "test" if true_side == "train" else "train"
@@ -268,15 +278,19 @@ def _named_sides(table: Table, column: str) -> np.ndarray:
 def _by_group(table: Table, recipe: SplitRecipe, column: str, seed: int) -> Split:
     """Deal whole groups, in random order, until a side has its share of the rows.
 
-    The first groups test, the next ones validate, and all others train. Raises `TableError` for a single
-    group.
+    The first groups test, the next ones validate, and all others train. A row without a group trains: nobody
+    can say with which rows it belongs. Raises `TableError` for fewer than two groups.
     """
-    groups = _codes(table, column, np.arange(len(table)))
+    cells = table.column(column)
+    has_group = cells.is_valid().to_numpy()
+    if not has_group.any():
+        raise TableError(f"split.group: no row has a group in column '{column}'. Choose another column")
+    groups = _codes(table, column, np.flatnonzero(has_group))
     count = int(groups.max()) + 1
     if count < 2:
-        group = table.column(column)[0].as_py()
+        group = cells.drop_null()[0].as_py()
         raise TableError(
-            f"split.group: all {len(table)} rows have one group, '{group}' in column '{column}'; a split "
+            f"split.group: all {len(groups)} rows have one group, '{group}' in column '{column}'; a split "
             f"needs two or more. Choose another column, or leave split.group out"
         )
     order = np.random.default_rng(seed).permutation(count)
@@ -288,12 +302,17 @@ def _by_group(table: Table, recipe: SplitRecipe, column: str, seed: int) -> Spli
     tests = rows_before < valid_begin
     validates = ~tests & (rows_before < train_begin)
     tests[-1] = validates[-1] = False  # one group at least must train
-    is_test = np.isin(groups, order[tests])
-    is_valid = np.isin(groups, order[validates])
+    is_test = np.zeros(len(table), dtype=bool)
+    is_test[has_group] = np.isin(groups, order[tests])
+    is_valid = np.zeros(len(table), dtype=bool)
+    is_valid[has_group] = np.isin(groups, order[validates])
 
     how = f"by whole groups of '{column}' ({validates.sum():,} of {len(order):,} validate), seed {seed}"
     if abs(is_valid.mean() - recipe.valid) > NOTABLE:
         how += f"; split.valid asks for {recipe.valid:.0%}, but large groups are not cut"
+    without = int(np.count_nonzero(~has_group))
+    if without:
+        how += f"; {without:,} without a group train"
     return Split(
         train=np.flatnonzero(~is_test & ~is_valid),
         valid=np.flatnonzero(is_valid),

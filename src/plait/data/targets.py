@@ -9,13 +9,15 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from plait.data.reading import Conventions, infer_conventions, of_target
-from plait.errors import RecipeError, TableError, nearest
+from plait.errors import RecipeError, TableError, count, nearest
 from plait.recipe.explain import explain
 from plait.recipe.recipe import Recipe
 from plait.table.table import Table
 from plait.table.typed import read_cells
 from plait.tasks.base import TaskOptions
 from plait.tasks.base import tasks as task_registry
+
+SHOWN = 3  # odd labels that a warning names
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,8 @@ class Targets:
 
     By target, `labels` names the column with the labels, `tasks` the task, and `reasons` says why. For each
     task that compares columns, `alignments` has those that the recipe names. Where it names none, they are
-    chosen once the inputs are inferred. `conventions` are those of the columns with labels.
+    chosen once the inputs are inferred. `conventions` are those of the columns with labels. `warnings` names
+    labels that are most likely mistakes.
     """
 
     labels: dict[str, str]
@@ -33,6 +36,7 @@ class Targets:
     alignments: dict[str, list[str]]
     hidden: list[str]  # columns with labels that are no inputs
     conventions: Conventions = field(default_factory=Conventions)
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def classes(self) -> str:
@@ -60,11 +64,30 @@ def find_targets(table: Table, recipe: Recipe, names: Sequence[str]) -> Targets:
 
     tasks = {}
     reasons = {}
+    warnings = []
     for target, column in labels.items():
         tasks[target], reasons[target] = _task(recipe, target, table.column(column))
+        warnings += _odd_labels(table, target, column, tasks[target])
 
     hidden = _hidden_labels(recipe, labels, alignments)
-    return Targets(labels, tasks, reasons, alignments, hidden, conventions)
+    return Targets(labels, tasks, reasons, alignments, hidden, conventions, warnings)
+
+
+def _odd_labels(table: Table, target: str, column: str, task: str) -> list[str]:
+    """Warn of the labels of a target that are most likely mistakes; nothing if there are none."""
+    odd = task_registry.find(task).odd(table.column(column))
+    if not odd:
+        return []
+    shown = []
+    for row, why in list(odd.items())[:SHOWN]:
+        name, number = table.place(row)
+        shown.append(f"{name} row {number} has {why}" if table.parts else f"row {number} has {why}")
+    if len(odd) > SHOWN:
+        shown.append(f"and {count(len(odd) - SHOWN, 'other row')}")
+    return [
+        f"target '{target}': {'; '.join(shown)}. Such labels outweigh all others: correct them, or leave "
+        f"them empty"
+    ]
 
 
 def _check_options(recipe: Recipe) -> None:

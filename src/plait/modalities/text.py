@@ -1,4 +1,4 @@
-"""Texts: Unicode-normalised, then cut into tokens, or into hashed n-grams.
+"""Texts: Unicode-normalised, then cut into tokens, or into hashed n-grams. A list of words is a text too.
 
 A tokenizer is trained on the training rows; n-grams need no training.
 """
@@ -23,10 +23,11 @@ from plait.nn.batch import Layout, Loaded, Values
 from plait.pretrained import files
 from plait.recipe.bounds import MAX_IDS, MAX_TOKENS
 from plait.recipe.registry import Options
+from plait.table.conventions.listing import Listing
 from plait.table.conventions.plain import Plain
 from plait.table.json import JSON
 from plait.table.table import Source
-from plait.table.values import distinct, is_text, sample, words_a_cell
+from plait.table.values import distinct, is_list, is_text, items, sample, words_a_cell
 
 PADDING, UNKNOWN = "<pad>", "<unk>"  # ids 0 and 1
 
@@ -73,7 +74,7 @@ class Text(ValueModality):
     words = "bag"
     is_text = True
     may_be_id = True
-    conventions = (Plain,)
+    conventions = (Plain, Listing)
 
     def __init__(self, config: Config, tokenizer: Tokenizer | None) -> None:
         self.config = config
@@ -89,7 +90,9 @@ class Text(ValueModality):
 
     @classmethod
     def matches(cls, cells: pa.ChunkedArray, source: Source) -> Match | None:
-        """Recognise strings; the more words a cell has, the surer."""
+        """Recognise strings; the more words a cell has, the surer. Recognise lists of them, such as tags."""
+        if is_list(cells) and pa.types.is_string(cells.type.value_type):
+            return Match(0.2, f"lists of words, {distinct(items(cells)):,} different")
         if not is_text(cells):
             return None
         # few different strings of few words are more likely names of classes
@@ -229,6 +232,12 @@ def _subwords(config: Config) -> tuple[Tokenizer, trainers.Trainer]:
 
 
 def _strings(cells: pa.ChunkedArray) -> list[str | None]:
+    """Return cells as strings; of a list, all entries with commas between, of which n-grams know nothing."""
+    if is_list(cells):
+        cells = pc.cast(cells, pa.list_(pa.string()))
+        return [
+            None if entries is None else ", ".join(filter(None, entries)) for entries in cells.to_pylist()
+        ]
     if not is_text(cells):
         cells = pc.cast(cells, pa.string())
     return cells.to_pylist()

@@ -185,8 +185,9 @@ def _read_polars(frame: polars.DataFrame | polars.LazyFrame | polars.Series) -> 
 
 def _polars_series(series: polars.Series) -> pa.ChunkedArray:
     """Return a column of polars, which has a few types that Arrow lacks."""
+    # The name goes along to Arrow, and polars panics if there is a NUL in it.
     try:
-        return as_chunks(series.to_arrow())
+        return as_chunks(series.alias("").to_arrow())
     except pa.ArrowException:
         return column_of(series.to_list(), series.name)
 

@@ -21,6 +21,7 @@ from plait.table.write import harmless
 LIMIT = 0.05
 SHOWN = 5  # problems that an error names
 
+CAME = ", came "  # stands in a reason between what was expected and what the cell holds
 KINDS = 8  # kinds of problems that a summary lists
 WIDTH = 60  # characters of a reason in it
 
@@ -32,29 +33,36 @@ def check(problems: list[Problem], filled: dict[str, int], root: Path, strict: b
 
     `filled` counts the cells of each column that are not null.
     """
+    for column, counted in refused(problems, filled, strict).items():
+        of_column = [problem for problem in problems if problem.column == column]
+        lines = [f"  {problem.where()}: {problem.described()}" for problem in of_column[:SHOWN]]
+        shown = "\n".join([*lines, hint(column, of_column, root)])
+        raise BadCellsError(f"column '{column}': {counted}.\n{shown}")
+
+
+def refused(problems: list[Problem], filled: dict[str, int], strict: bool = False) -> dict[str, str]:
+    """Return the columns that have more bad cells than `check` takes, and how many each has."""
     counts = Counter(problem.column for problem in problems)
+    columns = {}
     for column, bad in counts.items():
         if column not in filled or (not strict and bad <= LIMIT * filled[column]):
             continue
         reason = "none may be, under strict" if strict else f"more than {LIMIT:.0%}"
-        counted = f"{bad:,} of {count(filled[column], 'cell')} cannot be read"
-        of_column = [problem for problem in problems if problem.column == column]
-        shown = _lines_and_hint(of_column[:SHOWN], column, root)
-        raise BadCellsError(f"column '{column}': {counted}: {reason}.\n{shown}")
+        columns[column] = f"{bad:,} of {count(filled[column], 'cell')} cannot be read: {reason}"
+    return columns
 
 
-def _lines_and_hint(problems: list[Problem], column: str, root: Path) -> str:
-    """Return a line for each problem of a column, and what to do if that is a mistake."""
-    lines = []
-    hint = (
+def hint(column: str, problems: list[Problem], root: Path) -> str:
+    """Say what to do about the bad cells of a column if they are a mistake of the user."""
+    if any(problem.file for problem in problems):
+        return (
+            f"Paths are resolved against {root}; give another folder with root= or --root. If '{column}' "
+            f"holds something else, name it, as in --column {column}=text."
+        )
+    return (
         f"Is '{column}' something else? --column {column}=text reads it as text, and "
         f"--set columns.{column}.format=... states the format of dates."
     )
-    for problem in problems:
-        lines.append(f"  {problem.where()}: {problem.described()}")
-        if problem.file:
-            hint = f"Paths are resolved against {root}; give another folder with root= or --root."
-    return "\n".join([*lines, hint])
 
 
 def tell(problems: list[Problem], warn: Callable[[str], None]) -> None:
@@ -65,11 +73,21 @@ def tell(problems: list[Problem], warn: Callable[[str], None]) -> None:
 
 
 def summary(problems: list[Problem]) -> str:
-    """Return a line for each column and reason, the most frequent first; nothing without problems."""
-    counts = Counter((problem.column, shorten(problem.reason)) for problem in problems)
+    """Return a line for each column and reason, the most frequent first; nothing without problems.
+
+    Of cells that are none of what was expected, the line shows what came first.
+    """
+    counts: Counter[tuple[str, str]] = Counter()
+    examples: dict[tuple[str, str], str] = {}
+    for problem in problems:
+        reason, came, cell = problem.reason.partition(CAME)
+        kind = (problem.column, shorten(reason) if not came else reason)
+        counts[kind] += 1
+        examples.setdefault(kind, f"{came}{cell}")
+
     lines = []
     for (column, reason), number in counts.most_common(KINDS):
-        lines.append(f"  {column}: {number:,} x {reason}")
+        lines.append(f"  {column}: {number:,} x {reason}{examples[column, reason]}")
     if len(counts) > KINDS:
         lines.append(f"  and {count(len(counts) - KINDS, 'other kind')}")
     return "\n".join(lines)

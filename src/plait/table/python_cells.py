@@ -116,11 +116,16 @@ def _integers(values: Sequence[object], name: str) -> pa.Array:
 
 
 def _decimals(values: Sequence[object], name: str) -> pa.Array:
-    """Return decimals; as strings if they have more digits than Arrow has. NaN is null."""
+    """Return decimals; as strings if they have more digits than Arrow has. NaN is null.
+
+    Arrow's decimals have no infinity: beside one, all are floats.
+    """
     exact: list[decimal.Decimal | None] = []
     for value in values:
         number = decimal.Decimal(value) if isinstance(value, (int, decimal.Decimal)) else None
         exact.append(None if number is None or number.is_nan() else number)
+    if any(number is not None and number.is_infinite() for number in exact):
+        return pa.array([None if number is None else float(number) for number in exact], pa.float64())
     try:
         return pa.array(exact)
     except (pa.ArrowInvalid, OverflowError):

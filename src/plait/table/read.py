@@ -17,6 +17,7 @@ from plait.errors import TableError, nearest
 from plait.table.cells import joined, normalised
 from plait.table.files.content import Content, FileTable, decompressed, open_content
 from plait.table.files.folders import FILES as FILES
+from plait.table.files.folders import FOLDER_COLUMNS as FOLDER_COLUMNS
 from plait.table.files.folders import SPLITS as SPLITS
 from plait.table.files.folders import folder_of_files as folder_of_files
 from plait.table.files.folders import partition, read_class_folders, table_files
@@ -25,6 +26,7 @@ from plait.table.objects import read_object
 from plait.table.table import Table
 
 STANDARD_INPUT = "-"
+IN_MEMORY = "the table"  # the name of one that comes from no file
 
 
 def read(source: object, root: str | Path | None = None) -> Table:
@@ -47,7 +49,7 @@ def read(source: object, root: str | Path | None = None) -> Table:
     if isinstance(source, (str, os.PathLike)):
         table = _read_address(os.fspath(source))
     else:
-        table = Table(normalised(read_object(source), "the table"), Path().absolute(), "the table")
+        table = Table(normalised(read_object(source), IN_MEMORY), Path().absolute(), IN_MEMORY)
     return table if root is None else replace(table, root=Path(root).absolute())
 
 
@@ -112,7 +114,7 @@ def _read_folder(path: Path) -> Table:
     files = table_files(path, frozenset(ENDINGS) - {".txt", ".dat", ".data"})
     if files:
         return _read_files(files, str(path), path)
-    return _table(FileTable(read_class_folders(path)), path, path.name)
+    return _table(read_class_folders(path), path, path.name)
 
 
 def _read_files(files: list[Path], address: str, base: Path | None = None) -> Table:

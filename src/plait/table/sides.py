@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plait.table.cells import joined
-from plait.table.read import read
+from plait.table.read import IN_MEMORY, read
 from plait.table.table import Part, Table
 
 
@@ -42,8 +42,10 @@ def read_sides(sources: Sources) -> Table:
     notes: list[str] = []
     tables_by_title = {}
     for side, table in tables.items():
-        sides.append(Part(side, table.name, table.root, len(table)))
+        title = f"the {side} table"
+        name = title if table.name == IN_MEMORY else table.name
+        sides.append(Part(side, name, table.root, len(table)))
         notes += table.notes
-        tables_by_title[f"the {side} table"] = table.data
+        tables_by_title[title] = table.data
     rows = joined(tables_by_title)
     return Table(rows, train.root, train.name, tuple(notes), parts=tuple(sides))

@@ -167,6 +167,12 @@ class Task(nn.Module, Component, ABC):
         """
         return cls.encoders.get(modality)
 
+    @classmethod
+    @hook
+    def odd(cls, cells: pa.ChunkedArray) -> dict[int, str]:
+        """Return the rows whose label is most likely a mistake, and what is odd about each."""
+        return {}
+
     def connect(self, config: Any, name: str) -> None:
         """Set which columns it reads, by its options. Call this on every new task."""
         self.inputs = config.inputs

@@ -200,16 +200,21 @@ def _lists(cells: pa.ChunkedArray, separator: str, name: str) -> list[list[str] 
     if pa.types.is_list(cells.type) or pa.types.is_large_list(cells.type):
         # Lists may hold what Arrow cannot turn into strings: other lists, or bytes that are not UTF-8.
         with suppress(pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            return pc.cast(cells, pa.list_(pa.string())).to_pylist()
+            lists = pc.cast(cells, pa.list_(pa.string())).to_pylist()
+            return [_filled(labels) for labels in lists]
     raise TrainingError(
         f"target '{name}': expected lists of labels or strings with '{separator}', "
         f"the column holds {cells.type}"
     )
 
 
+def _filled(labels: list[str | None] | None) -> list[str] | None:
+    """Leave out the nulls and the empty strings of a list: they name no label."""
+    return None if labels is None else [label for label in labels if label]
+
+
 def _split(cell: str | None, separator: str) -> list[str] | None:
     """Split a string into labels; blanks around them do not count, and empty labels are left out."""
     if cell is None:
         return None
-    labels = [label.strip() for label in cell.split(separator)]
-    return [label for label in labels if label]
+    return _filled([label.strip() for label in cell.split(separator)])

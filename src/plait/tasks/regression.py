@@ -31,6 +31,12 @@ from plait.tasks.predicting.metrics import NumberRows, mae, r2, rmse
 LARGEST = 1e150  # the square of a larger number is infinite in float64
 EXACT = 2**53  # larger whole numbers are rounded in float64
 
+# A label is odd if it lies `FAR` times farther from the median than `USUAL` of the others. Skewed targets,
+# such as incomes, reach a few hundred times. Fewer than `ENOUGH` labels do not tell what is usual.
+FAR = 1000
+USUAL = 0.95
+ENOUGH = 5
+
 
 class Config(TaskOptions):
     """`huber` is squared up to `delta` standard deviations, and linear beyond (Huber 1964)."""
@@ -90,6 +96,26 @@ class Regression(Prediction):
                 f"in another unit"
             )
         return cls(config, float(y.mean()), float(y.std()))
+
+    @classmethod
+    def odd(cls, cells: pa.ChunkedArray) -> dict[int, str]:
+        """Return the rows whose number is far beyond all usual ones, such as 1e30 among prices.
+
+        The squared error of one such row outweighs all others: the model would predict nothing else.
+        """
+        if not (pa.types.is_integer(cells.type) or pa.types.is_floating(cells.type)):
+            return {}
+        y = _numbers(cells, "")
+        filled = y[np.isfinite(y)]
+        if not len(filled):
+            return {}
+        distance = np.abs(y - np.median(filled))
+        differing = distance[distance > 0]
+        if len(differing) < ENOUGH:
+            return {}
+        usual = float(np.quantile(differing, USUAL, method="lower"))
+        rows = np.flatnonzero(distance > FAR * usual).tolist()
+        return {row: f"{y[row]:g}, over {FAR:,} times as far from the median as usual" for row in rows}
 
     def build_head(self, width: int) -> None:
         """Make a linear layer with one output."""

@@ -25,11 +25,11 @@ from plait.table.conventions.base import (
 
 HOUR = 3600  # seconds
 
-# 05:14:54, 12:30, 4:12.08, 1:02:03.5, 3:45 PM, 2 days 03:00:00, -00:30
+# 05:14:54, 12:30, 4:12.08, 1:02:03.5, 1:02:03,5, 3:45 PM, 13h28, 2 days 03:00:00, -00:30
 CELL = (
     r"^(?P<sign>-)?(?:(?P<days>\d+) ?(?:d|days?),? )?"
-    r"(?P<first>\d{1,3}):(?P<second>\d{2})(?::(?P<third>\d{2}))?"
-    r"(?P<fraction>\.\d{1,9})?(?: ?(?P<half>[AaPp])\.?[Mm]\.?)?$"
+    r"(?P<first>\d{1,3})(?::| ?[hH] ?)(?P<second>\d{2})(?::(?P<third>\d{2}))?"
+    r"(?P<fraction>[.,]\d{1,9})?(?: ?(?P<half>[AaPp])\.?[Mm]\.?)?$"
 )
 
 
@@ -124,5 +124,5 @@ def _numbers(fields: pa.StructArray, name: str) -> np.ndarray:
     """Return a field as float64, NaN where a string has none."""
     texts = pc.struct_field(fields, name)
     texts = pc.if_else(pc.equal(texts, ""), None, texts)
-    numbers = pc.cast(texts, pa.float64())
+    numbers = pc.cast(pc.replace_substring(texts, ",", "."), pa.float64())
     return as_numpy(numbers).astype(np.float64)

@@ -35,7 +35,8 @@ AnyConvention: TypeAlias = Annotated[
 # In this order: 20230205 is rather a date than a number.
 OF_TEXTS = (Truth, Listing, Content, Date, Clock, Number)
 
-COMPACT_DATE = r"^(18|19|20|21)\d{2}[01]\d[0-3]\d$"
+# 20230205, 202302051328, 20230205132859
+COMPACT_DATE = r"^(18|19|20|21)\d{2}[01]\d[0-3]\d([0-2]\d[0-5]\d([0-5]\d)?)?$"
 
 SAMPLE = 500  # cells that a convention is tried on before all cells are
 NEARLY = 0.85  # the share of the sample from which all cells are tried
@@ -71,7 +72,7 @@ def _of_texts(filled: pa.ChunkedArray, style: Style) -> Recognised:
 
 
 def _candidates(sampled: pa.ChunkedArray) -> tuple[type[Convention], ...]:
-    """Return the conventions that strings may have. Of plain numbers, those of eight digits may be dates."""
+    """Return the conventions that strings may have. Plain numbers of 8, 12 or 14 digits may be dates."""
     try:
         pc.cast(sampled, pa.float64())
     except pa.ArrowInvalid:

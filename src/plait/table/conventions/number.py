@@ -38,6 +38,7 @@ CELL = (
 # Characters that look like a minus, a space or an apostrophe, and are read as one.
 LIKE_MINUS = "\u2212\u2013\u2012\ufe63\uff0d"
 LIKE_SPACE = "\u00a0\u202f\u2009\u2007\u3000"
+ARABIC_DECIMAL, ARABIC_GROUP = "\u066b", "\u066c"
 LIKE_APOSTROPHE = "\u2019\u02bc\u2032"
 
 MULTIPLIERS = {
@@ -257,7 +258,16 @@ def _with_plain_marks(texts: pa.Array) -> pa.Array:
     plain = texts
     for likes, mark in ((LIKE_MINUS, "-"), (LIKE_SPACE, " "), (LIKE_APOSTROPHE, "'")):
         plain = pc.replace_substring_regex(plain, f"[{likes}]", mark)
-    return pc.utf8_normalize(plain, form="NFKC")
+    texts = pc.utf8_normalize(plain, form="NFKC").to_pylist()
+    return pa.array([text and _with_ascii_digits(text) for text in texts], pa.string())
+
+
+def _with_ascii_digits(text: str) -> str:
+    """Write the digits of other scripts, such as Arabic or Hindi, and Arabic marks, as those of ASCII."""
+    if text.isascii():
+        return text
+    plain = [str(unicodedata.digit(sign)) if sign.isdecimal() else sign for sign in text]
+    return "".join(plain).replace(ARABIC_DECIMAL, ".").replace(ARABIC_GROUP, ",")
 
 
 def _unit_and_factor(before: str, after: str) -> tuple[str | None, float]:

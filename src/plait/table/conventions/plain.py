@@ -43,10 +43,13 @@ class Plain(Convention):
         return f"a code of {self.width} digits" if self.width else "a text"
 
     def read(self, cells: pa.ChunkedArray) -> Reading:
-        """Return strings. Lists and bytes, which media may be, stay as they are."""
+        """Return strings, null where there is nothing but spaces: so a CSV file writes a missing cell.
+
+        Lists and bytes, which media may be, stay as they are.
+        """
         kind = cells.type
         if is_text(kind):
-            return Reading(cells)
+            return Reading(_without_blanks(cells))
         if pa.types.is_nested(kind) or _is_binary(kind):
             return Reading(cells)
         texts = as_texts(cells)
@@ -67,6 +70,12 @@ class Plain(Convention):
             return None
         code = distinct.filter(is_code)[0].as_py()
         return Recognised(cls(width=_common_width(distinct)), 1.0, f"codes, as in {code}")
+
+
+def _without_blanks(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Turn strings of nothing but spaces into nulls. A column without any stays as it is."""
+    is_blank = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0)
+    return pc.if_else(is_blank, None, texts) if pc.any(is_blank).as_py() else texts
 
 
 def _common_width(codes: pa.Array) -> int:

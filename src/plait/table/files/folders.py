@@ -8,28 +8,30 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from plait.errors import TableError
-from plait.table.files.content import COMPRESSIONS
+from plait.errors import TableError, count
+from plait.table.files.content import COMPRESSIONS, FileTable
 from plait.table.table import Table
 
 SPLITS = ("train", "valid", "val", "validation", "dev", "test")
 
 FILES = "image"  # the column of a folder's files
+FOLDER_COLUMNS = (FILES, "label", "split")  # the last two where it has class folders, and sides of a split
+SHOWN = 3  # files that a note names
 
 # Text that stands beside media and is no table.
 REMARKS = ("readme", "license", "licence", "notice", "citation")
 
 
-def read_class_folders(path: Path) -> pa.Table:
+def read_class_folders(path: Path) -> FileTable:
     """Read a folder of class folders.
 
     `images/cat/1.jpg` is a row (image: cat/1.jpg, label: cat); `images/train/cat/1.jpg` has the split
-    besides. A folder without folders has a row (image) for each file. Raises `TableError` if there are no
-    files.
+    besides. A folder without folders has a row (image) for each file. A note names files that lie beside
+    class folders, and have no class. Raises `TableError` if there are no files.
     """
     folders = list(filter(Path.is_dir, _visible(path)))
     if not folders:
-        return _flat_folder(path)
+        return FileTable(_flat_folder(path))
     rows: list[dict[str, str]] = []
     # A class may be called `test`. Folders are the sides of a split only if all of them have such names.
     has_splits = all(folder.name.lower() in SPLITS for folder in folders)
@@ -38,12 +40,26 @@ def read_class_folders(path: Path) -> pa.Table:
         rows += read_rows(folder, path)
     if not rows:
         raise TableError(f"folder '{path}': its class folders hold no files")
-    return pa.Table.from_pylist(rows)
+    beside = _names_of_files(path)
+    notes = []
+    if beside:
+        shown = ", ".join(beside[:SHOWN]) + (", ..." if len(beside) > SHOWN else "")
+        notes.append(
+            f"folder '{path}': {count(len(beside), 'file lies', 'files lie')} beside the class folders, "
+            f"and {'is' if len(beside) == 1 else 'are'} left out: {shown}"
+        )
+    return FileTable(pa.Table.from_pylist(rows), tuple(notes))
+
+
+def _names_of_files(path: Path) -> list[str]:
+    """Return the names of the files in a folder, without those that only say something about it."""
+    files = filter(Path.is_file, _visible(path))
+    return [file.name for file in files if file.stem.lower() not in REMARKS]
 
 
 def _flat_folder(path: Path) -> pa.Table:
     """Return a row for each file of a folder that has no class folders."""
-    names = [file.name for file in _visible(path) if file.stem.lower() not in REMARKS]
+    names = _names_of_files(path)
     if not names:
         raise TableError(f"folder '{path}': expected files, or one folder for each class, found none")
     return pa.table({FILES: names})
