@@ -277,6 +277,44 @@ def test_every_dict_is_a_row_even_an_empty_one(model: plait.Model, rows: Any, co
         assert answers.column_names[-4:] == expected.column_names
 
 
+@pytest.fixture(scope="module")
+def seer(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> plait.Model:
+    """Return a model of images that were given by their paths."""
+    rows = pa.table({"x": names("png"), "label": LABELS})
+    options = [
+        *TINY,
+        "modalities.image.size=16",
+        "columns.x.encoder={name: cnn, channels: [4, 8], pool: mean}",
+    ]
+    out = tmp_path_factory.mktemp("seer") / "run"
+    return plait.fit(rows, "label", root=folder, overrides=options, out=out, quiet=True)
+
+
+FORMS: dict[str, Callable[[Path], Any]] = {
+    "path": lambda path: path,
+    "bytes": lambda path: path.read_bytes(),
+    "open file": lambda path: io.BytesIO(path.read_bytes()),
+    "image": Image.open,
+    "pixels": lambda path: np.asarray(Image.open(path)),
+    "tensor": lambda path: torch.from_numpy(np.asarray(Image.open(path)).transpose(2, 0, 1).copy()),
+    "base64": lambda path: base64.b64encode(path.read_bytes()).decode(),
+    "data address": lambda path: "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode(),
+    "address": lambda path: path.as_uri(),
+    "dict": lambda path: {"bytes": path.read_bytes(), "path": None},
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_an_image_may_come_in_any_form_later(name: str, seer: plait.Model, folder: Path) -> None:
+    path = folder / "3.png"
+    [expected] = seer.predict({"x": str(path)}).to_pylist()
+    form = FORMS[name](path)
+    assert seer.predict({"x": form}).to_pylist() == [expected]
+    in_frame = seer.predict(pd.DataFrame({"x": objects([form, str(path)])}))
+    first, second = in_frame["label_probability_a"].to_pylist()
+    assert first == second
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

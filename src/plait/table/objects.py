@@ -64,12 +64,15 @@ def _check_row(row: Mapping[object, object]) -> None:
     """Raise `TableError` for a dict of columns: a dict is one row."""
     if row and all(map(_is_column, row.values())):
         raise TableError(
-            "a dict is one row, {column: cell}; for columns of cells use pyarrow.table(...) or a data frame"
+            "a dict is one row, {column: cell}; for columns of cells use pyarrow.table(...) or a data frame, "
+            "and for one row of lists a list of one dict"
         )
 
 
 def _is_column(cell: object) -> bool:
-    is_sequence = isinstance(cell, (Sequence, np.ndarray)) or _is_pandas(cell, "Series")
+    # An array of more dimensions is an image.
+    is_array = isinstance(cell, np.ndarray) and cell.ndim == 1
+    is_sequence = is_array or isinstance(cell, Sequence) or _is_pandas(cell, "Series")
     return is_sequence and not isinstance(cell, (str, bytes, bytearray, memoryview))
 
 
