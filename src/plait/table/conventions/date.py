@@ -273,8 +273,8 @@ class _Fields:
         month = np.where(is_date, month, 1)
         day = np.where(is_date, day, 1)
 
-        month_M = _first_of_year(year).astype("datetime64[M]") + (month - 1)
-        day_D = month_M.astype("datetime64[D]") + (day - 1)
+        month_M = _first_of_year(year).astype("datetime64[M]") + (month - 1).astype("timedelta64[M]")
+        day_D = month_M.astype("datetime64[D]") + (day - 1).astype("timedelta64[D]")
         # 31 February would be in March. Days of a year are all counted from January.
         if self.shape != "day of year":
             is_date &= day_D.astype("datetime64[M]") == month_M
@@ -326,9 +326,9 @@ class _Fields:
             return day_D
         week, weekday = self.numbers("week", 1), self.numbers("weekday", 1)
         is_date &= (week >= 1) & (week <= 53)
-        fourth_D = _first_of_year(year).astype("datetime64[D]") + 3
-        days_since_monday = (fourth_D.astype(np.int64) + 3) % 7  # 1970-01-01 was a Thursday
-        return fourth_D - days_since_monday + (week - 1) * 7 + (weekday - 1)
+        fourth = _first_of_year(year).astype("datetime64[D]").astype(np.int64) + 3  # days since 1970
+        monday = fourth - (fourth + 3) % 7  # 1970-01-01 was a Thursday
+        return (monday + (week - 1) * 7 + (weekday - 1)).astype("datetime64[D]")
 
     def _time_of_day(self) -> tuple[np.ndarray, np.ndarray]:
         """Return microseconds since midnight, UTC where a zone is given, and True where they are a time."""
@@ -471,7 +471,7 @@ def _by_format(texts: pa.Array, form: str) -> np.ndarray:
     if "%y" in form:
         month_M = times.astype("datetime64[M]")
         within_month = times - month_M.astype("datetime64[us]")
-        earlier = (month_M - 1200).astype("datetime64[us]") + within_month
+        earlier = (month_M - np.timedelta64(1200, "M")).astype("datetime64[us]") + within_month
         return np.where(years >= 2000 + PIVOT, earlier, times)
     return times
 
