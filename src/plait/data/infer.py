@@ -28,6 +28,7 @@ ID_NAME = re.compile(
     r"|[a-z](Id|ID|Key|Number|No|Nr|Index|Idx)$"  # PassengerId, OrderNumber
 )
 UNREAD = "no modality reads cells of type"  # begins the reason of a column that is left out for its type
+ALL_BAD = "no cell can be read"  # begins the reason of a column that is left out for its cells
 
 # The index of a frame that has no name, as pandas writes it into CSV and Parquet.
 INDEX_NAME = re.compile(r"(?i:unnamed: 0(\.\d+)?)|__index_level_\d+__")
@@ -50,7 +51,7 @@ class Inferred:
         """What is worth a warning: cells that have two readings, and columns that no modality reads."""
         warnings = list(self.conventions.warnings.values())
         for column in self.schema:
-            if column.reason.startswith(UNREAD):
+            if column.reason.startswith((UNREAD, ALL_BAD)):
                 warnings.append(f"column '{column.name}' is left out: {column.reason}")
         return warnings
 
@@ -162,6 +163,8 @@ def _input(table: Table, name: str, recipe: ColumnRecipe | None, rows: np.ndarra
     if not len(filled):
         all_empty = missing == len(table)
         reason = "no cell has a value" if all_empty else "no row that trains has a value"
+        if everywhere.null_count == len(table) and not all_empty:
+            reason = f"{ALL_BAD}: {how}"
         return Column(role="ignored", reason=reason, **facts)
     modality, match = _best(name, filled, table)
     if match is None:

@@ -30,6 +30,9 @@ IN_BRACKETS = r"(?s)^\([^\[\]()]*\)$|^\[.*\]$"
 OF_ARRAY = r"(?s)^(?:(?:np|numpy|torch)\.)?(?:array|tensor)\((\[.*\])(?:,\s*[a-z_]+=.*)?\)$"
 OF_SCALAR = r"\bnp\.[a-z]+[0-9]*_?\(([^()]*)\)"  # as in [np.float64(0.5), np.float64(1.0)]
 
+# NumPy and torch print the ends of a long vector only: [0.1 0.2 ... 0.8 0.9].
+ELIDED = r"^\[\s*[-+\d][^\[\]]*[\s,]\.\.\.[\s,][^\[\]]*\d\.?\s*\]$"
+
 # One entry of a list: quoted as Python or JSON quotes it, or a bare word or number. NumPy leaves out commas.
 ENTRY = re.compile(r"""'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|([^\s,'"]+)""", re.DOTALL)
 
@@ -109,6 +112,9 @@ class Listing(Convention):
     def _in_brackets(cls, filled: pa.ChunkedArray, least: float) -> Recognised | None:
         if pc.mean(pc.match_substring_regex(filled, IN_BRACKETS)).as_py() < least:
             return None
+        # Nobody can tell what was between: every cell is bad, which is better than to learn it as words.
+        if pc.mean(pc.match_substring_regex(filled, ELIDED)).as_py() >= least:
+            return Recognised(cls(of="numbers"), 1.0, "lists of numbers without their middle")
         distinct, row_numbers = by_distinct(filled)
         for convention in (cls(of="numbers"), cls(of="texts")):
             is_list = as_numpy(convention._lists(distinct).is_valid())
