@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,7 @@ def test_a_damaged_database_gives_no_other_array_and_no_error(tmp_path: Path) ->
 def test_a_digest_of_a_damaged_entry_is_computed_again(tmp_path: Path) -> None:
     filled(tmp_path)
     status = os.stat(tmp_path)
-    with sqlite3.connect(tmp_path / "index.sqlite") as database:
+    with closing(sqlite3.connect(tmp_path / "index.sqlite")) as database, database:
         database.execute(
             "UPDATE files SET digest = ?, size = ?, changed = ?", (b"x", status.st_size, status.st_mtime_ns)
         )
@@ -171,7 +172,7 @@ def test_a_cache_that_fails_is_left_out_once_and_ends_nothing(
 
 
 def test_the_tables_of_another_version_are_replaced(tmp_path: Path) -> None:
-    with sqlite3.connect(tmp_path / "index.sqlite") as database:
+    with closing(sqlite3.connect(tmp_path / "index.sqlite")) as database, database:
         database.execute("CREATE TABLE cells (identity TEXT)")
         database.execute("CREATE TABLE files (path TEXT)")
     filled(tmp_path)
@@ -180,6 +181,7 @@ def test_the_tables_of_another_version_are_replaced(tmp_path: Path) -> None:
 
 WRITER = """
 import sys, time, numpy as np
+from contextlib import closing
 from pathlib import Path
 from plait.media.cache import Cache
 from plait.media.cell import Cell

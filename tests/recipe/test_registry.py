@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,7 @@ from plait.data.arguments import recipe_from
 from plait.encoders.base import encoders
 from plait.encoders.tabular import Tabular
 from plait.errors import RecipeError
+from plait.recipe import registry
 from plait.recipe.recipe import load
 from plait.recipe.registry import Choice
 
@@ -81,3 +84,17 @@ def test_an_object_that_is_no_component_is_refused(outside: str) -> None:
         encoders.find(f"{outside}:not_a_component")
     with pytest.raises(RecipeError, match="cannot import component"):
         encoders.find(f"{outside}:Absent")
+
+
+def test_an_import_that_draws_leaves_random_numbers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LightGBM draws some when it is imported."""
+    import_module = registry.importlib.import_module
+
+    def draw_and_import(name: str) -> Any:
+        random.random()
+        return import_module(name)
+
+    monkeypatch.setattr(registry.importlib, "import_module", draw_and_import)
+    before = random.getstate()
+    assert encoders.find("tabular") is Tabular
+    assert random.getstate() == before

@@ -389,6 +389,7 @@ def test_no_cell_ends_in_an_error(convention: Any, text: str) -> None:
         pa.array([dt.datetime(2023, 1, 1)], pa.timestamp("ns", "Europe/Berlin")),
         pa.array([1], pa.duration("ns")),
         pa.array(["a", "b"]).dictionary_encode(),
+        pa.array(["1,5", "2.5 kg", "x"], pa.large_string()),
     ],
 )
 def test_every_convention_reads_every_type(cells: pa.Array) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from plait.console import Screen
+from plait.console import Screen, escaped_cell
 from plait.data.prepare import store
 from plait.ensemble import ensemble
 from plait.errors import RecipeError, TableError, count, nearest
@@ -58,7 +58,7 @@ class Model:
         inputs = f"{count(len(self.inputs), 'input')} ({scores.listed(self.inputs, ', ')})"
         rows = count(self.record.get("rows", {}).get("train", 0), "training row")
         facts = [f"{', '.join(dict.fromkeys(answers))} from {inputs}", rows, *self._main_scores()]
-        return f"<plait.Model {str(self.folder)!r}: {'; '.join(facts)}>"
+        return escaped_cell(f"<plait.Model {str(self.folder)!r}: {'; '.join(facts)}>")
 
     def _main_scores(self) -> list[str]:
         """Return the main score of each target, on test rows, or else on validation rows."""

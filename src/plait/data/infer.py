@@ -27,6 +27,11 @@ ID_NAME = re.compile(
     r"|(?i:^unnamed: \d+$|^__index_level_\d+__$)"
     r"|[a-z](Id|ID|Key|Number|No|Nr|Index|Idx)$"  # PassengerId, OrderNumber
 )
+UNREAD = "no modality reads cells of type"  # begins the reason of a column that is left out for its type
+ALL_BAD = "no cell can be read"  # begins the reason of a column that is left out for its cells
+
+# The index of a frame that has no name, as pandas writes it into CSV and Parquet.
+INDEX_NAME = re.compile(r"(?i:unnamed: 0(\.\d+)?)|__index_level_\d+__")
 ID_CELL = re.compile(r"[A-Za-z0-9_\-./:]+")
 CODE = re.compile(r"[\d_/.:]")
 MEDIA_SUFFIX = re.compile(
@@ -43,6 +48,15 @@ class Inferred:
 
     schema: Schema
     conventions: Conventions
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is worth a warning: cells that have two readings, and columns that no modality reads."""
+        warnings = list(self.conventions.warnings.values())
+        for column in self.schema:
+            if column.reason.startswith((UNREAD, ALL_BAD)):
+                warnings.append(f"column '{column.name}' is left out: {column.reason}")
+        return warnings
 
 
 def infer(
@@ -152,6 +166,8 @@ def _input(table: Table, name: str, recipe: ColumnRecipe | None, rows: np.ndarra
     if not len(filled):
         all_empty = missing == len(table)
         reason = "no cell has a value" if all_empty else "no row that trains has a value"
+        if everywhere.null_count == len(table) and not all_empty:
+            reason = f"{ALL_BAD}: {how}"
         return Column(role="ignored", reason=reason, **facts)
     is_asked = recipe is not None and recipe.role == "input"
     if len(filled) < FEWEST and len(cells) >= MANY and not is_asked:
@@ -160,7 +176,7 @@ def _input(table: Table, name: str, recipe: ColumnRecipe | None, rows: np.ndarra
         return Column(role="ignored", reason=reason, **facts)
     modality, match = _best(name, filled, table)
     if match is None:
-        return Column(role="ignored", reason=f"no modality reads cells of type {cells.type}", **facts)
+        return Column(role="ignored", reason=_unread(cells.type), **facts)
 
     # a column that the recipe names as an input may look like anything
     if not is_asked:
@@ -169,6 +185,14 @@ def _input(table: Table, name: str, recipe: ColumnRecipe | None, rows: np.ndarra
             return Column(role=role, reason=reason, **facts)
     reason = f"{match.reason}, {how}" if how else match.reason
     return Column(role="input", modality=modality, reason=reason, **facts)
+
+
+def _unread(kind: pa.DataType) -> str:
+    """Return why a column of this type is no input, and what to do."""
+    remedy = "they are no images, audio or videos"
+    if pa.types.is_nested(kind):
+        remedy = "make all vectors equally long, and give audio as {'array': ..., 'sampling_rate': ...}"
+    return f"{UNREAD} {kind}; {remedy}"
 
 
 def _looks_otherwise(name: str, modality: str, filled: pa.ChunkedArray, table: Table) -> str:
@@ -286,6 +310,9 @@ def _listed(sides: Mapping[object, str]) -> str:
 def _is_id(name: str, cells: pa.ChunkedArray, rows: np.ndarray) -> str:
     """Return why a column only names its rows, whose numbers are `rows`; nothing if it does not."""
     filled = cells.drop_null()
+    # Frames that were put together each count from 0, so that the numbers repeat and tell which is which.
+    if INDEX_NAME.fullmatch(name) and pa.types.is_integer(filled.type):
+        return "the index of a frame, which has no name"
     if pa.types.is_nested(filled.type) or _distinct(filled) < len(filled) or len(filled) < 2:
         return ""
     if pa.types.is_integer(filled.type):

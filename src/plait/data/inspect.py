@@ -104,7 +104,8 @@ def inspect(
     schema = inferred.schema
     conventions = inferred.conventions.with_others(targets.conventions)
     table = read_cells(table, conventions.by_column)
-    warnings = [*table.notes, *conventions.warnings.values(), *targets.warnings]
+    warnings = [*table.notes, *inferred.warnings, *targets.conventions.warnings.values()]
+    warnings += targets.warnings
     tasks = {}
     for target, task in targets.tasks.items():
         tasks[targets.labels[target]] = (task, targets.reasons[target])

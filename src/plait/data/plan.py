@@ -45,8 +45,8 @@ class Plan:
     `recipe` is what the user asked for. Plans for other rows or encoders start from it. By target, `labels`
     names the column with its labels, and `reasons` says why it has its task. `alignments` has the columns
     that each task without a target compares. `columns` has the inputs, in the order of the table.
-    `conventions` says how columns write their cells. `warnings` names columns that can be read in two ways,
-    and labels that are most likely mistakes.
+    `conventions` says how columns write their cells. `warnings` names columns that have two readings, or that
+    no modality reads, and labels that are most likely mistakes.
     """
 
     recipe: RecipeAsked
@@ -102,7 +102,11 @@ class Plan:
             tasks=tasks,
             columns=columns,
             conventions=conventions.by_column,
-            warnings=[*conventions.warnings.values(), *targets.warnings],
+            warnings=[
+                *inferred.warnings,
+                *targets.conventions.warnings.values(),
+                *targets.warnings,
+            ],
             fusion=fusions.resolve(recipe.fusion),
             balancing=balancings.resolve(recipe.balancing),
             model=_plan_model(recipe.model, targets),

@@ -143,6 +143,8 @@ def check_space(folder: Path, size: int) -> None:
 def _check_writable(folder: Path) -> None:
     """Write a file that has no name into a folder, or into the nearest one above it that exists."""
     absolute = folder.absolute()
+    if "\0" in str(absolute):  # to Python, no such place exists
+        raise ValueError("embedded null byte")
     for ancestor in (absolute, *absolute.parents):
         if os.path.lexists(ancestor):
             with tempfile.TemporaryFile(dir=ancestor):

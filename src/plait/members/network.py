@@ -15,7 +15,7 @@ from plait.data.dataset import Dataset
 from plait.data.split import NO_ROWS
 from plait.members.base import Examples, IndependentMember, Lesson
 from plait.model.network import MultimodalModel
-from plait.nn.allocation import AllocationLimit
+from plait.nn.allocation import AllocationLimit, Undrawn
 from plait.prediction.predictor import Predictor
 from plait.prediction.view import View
 from plait.recipe.bounds import MAX_RATE
@@ -95,7 +95,7 @@ class Network(IndependentMember):
         plan = view.plan.for_member(config.fusion, config.learning_rate)
         path = folder / "weights.safetensors"
         tensors, _ = files.read_tensors(path)
-        with AllocationLimit.of_weights(tensors.values()):
+        with AllocationLimit.of_weights(tensors.values()), Undrawn():
             model = MultimodalModel.build(plan, view.preprocessing, training=False)
         files.check_shapes(path, tensors, model.state_dict())
         model.load_state_dict(tensors)

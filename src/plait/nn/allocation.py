@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 SPARE = 64 << 20  # bytes that a network may take beyond its weights: tables of positions, or of windows
 BYTES = 4  # of a number: networks are made in float32
@@ -54,6 +55,31 @@ class AllocationLimit(TorchFunctionMode):
                 raise ValueError(
                     f"its network would take more than the {self.size:,} bytes that its files allow"
                 )
+        return func(*args, **options)
+
+
+class Undrawn(TorchDispatchMode):
+    """Make weights without drawing them, for a network whose weights are read from a file.
+
+    So the caller's random numbers stay as they are, and so do those of a training in another thread.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., object],
+        types: Iterable[type],
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        """Leave out a draw, and make every other call."""
+        options = dict(kwargs or {})
+        if func in (torch.ops.aten.uniform_.default, torch.ops.aten.normal_.default):
+            return args[0]
+        if func in (torch.ops.aten.rand.default, torch.ops.aten.randn.default):
+            return torch.ops.aten.zeros.default(*args, **options)
         return func(*args, **options)
 
 

@@ -155,7 +155,7 @@ def chunks(table: Table) -> Iterator[tuple[int, Table]]:
 def check_columns(answering: Answering, table: Table, tell: Tell) -> list[str]:
     """Return the inputs that the table has. Warn once of each one that it lacks.
 
-    Raises `TableError` if it has none of them.
+    Raises `TableError` if it has other columns than these. One without any column has rows that tell nothing.
     """
     names = table.data.column_names
     inputs, absent = [], []
@@ -166,7 +166,7 @@ def check_columns(answering: Answering, table: Table, tell: Tell) -> list[str]:
         else:
             absent.append(column)
 
-    if absent and not inputs:
+    if names and absent and not inputs:
         raise TableError(
             f"{table.name} has none of the model's input columns ({', '.join(absent)}); it has "
             f"{', '.join(names) or 'no column'}"

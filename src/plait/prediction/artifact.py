@@ -22,7 +22,7 @@ from plait.disk.whole import make_folder, make_inner_folder, write_text, writing
 from plait.encoders.base import FrozenEncoder
 from plait.errors import ArtifactError, PlaitError
 from plait.model.network import MultimodalModel
-from plait.nn.allocation import AllocationLimit
+from plait.nn.allocation import AllocationLimit, Undrawn
 from plait.prediction import record
 from plait.pretrained.network import Network
 from plait.runs import files
@@ -103,7 +103,7 @@ def _load(folder: Path) -> Artifact:
     # The file is read before the network is built, which must not take more memory than it accounts for.
     path = folder / WEIGHTS
     tensors, _ = files.read_tensors(path)
-    with AllocationLimit.of_weights(tensors.values()):
+    with AllocationLimit.of_weights(tensors.values()), Undrawn():
         model = MultimodalModel.build(plan, preprocessing, training=False)
     files.check_shapes(path, tensors, model.state_dict())
     model.load_state_dict(tensors)

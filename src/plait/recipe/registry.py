@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
+import random
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -96,12 +97,16 @@ class Registry(Generic[Kind]):
         names = self.names()
         if name not in names:
             raise RecipeError(f"no component '{name}' in {self.kind}: {nearest(name, names)}")
+        # Some packages draw random numbers when they are imported. The caller's stay as they are.
+        of_python = random.getstate()
         try:
             component: type[Kind] = importlib.import_module(f"plait.{self.kind}.{name}").component
         except ModuleNotFoundError as error:
             raise RecipeError(
                 f"'{name}' in {self.kind} needs the package '{error.name}': pip install {error.name}"
             ) from error
+        finally:
+            random.setstate(of_python)
         return component
 
     def configure(self, name: str, options: Mapping[str, object]) -> Options:

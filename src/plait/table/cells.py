@@ -47,11 +47,22 @@ def _unique_names(names: list[str], table_name: str) -> list[str]:
     # pandas writes its index as a column without a name.
     for number, column_name in enumerate(names):
         check_characters(column_name, f"{table_name}: the name of column {number}")
-        named.append(column_name if column_name.strip() else f"Unnamed: {number}")
+        named.append(column_name if column_name.strip() else _unnamed(number, names))
     repeated = Counter(named) - Counter(set(named))
     if repeated:
         raise TableError(f"{table_name} has more than one column named '{min(repeated)}'; rename one")
     return named
+
+
+def _unnamed(number: int, names: list[str]) -> str:
+    """Return the name that pandas gives a column without one, even if it has read and written it before."""
+    name = f"Unnamed: {number}"
+    if name not in names:
+        return name
+    repetition = 1
+    while f"{name}.{repetition}" in names:
+        repetition += 1
+    return f"{name}.{repetition}"
 
 
 def plain(cells: pa.ChunkedArray, name: str) -> pa.ChunkedArray:

@@ -64,12 +64,15 @@ def _check_row(row: Mapping[object, object]) -> None:
     """Raise `TableError` for a dict of columns: a dict is one row."""
     if row and all(map(_is_column, row.values())):
         raise TableError(
-            "a dict is one row, {column: cell}; for columns of cells use pyarrow.table(...) or a data frame"
+            "a dict is one row, {column: cell}; for columns of cells use pyarrow.table(...) or a data frame, "
+            "and for one row of lists a list of one dict"
         )
 
 
 def _is_column(cell: object) -> bool:
-    is_sequence = isinstance(cell, (Sequence, np.ndarray)) or _is_pandas(cell, "Series")
+    # An array of more dimensions is an image.
+    is_array = isinstance(cell, np.ndarray) and cell.ndim == 1
+    is_sequence = is_array or isinstance(cell, Sequence) or _is_pandas(cell, "Series")
     return is_sequence and not isinstance(cell, (str, bytes, bytearray, memoryview))
 
 
@@ -85,10 +88,7 @@ def _read_rows(rows: Sequence[object]) -> pa.Table:
             )
         mappings.append(row)
     columns = columns_of_mappings(mappings)
-    if not columns:
-        # A table without columns keeps its rows only if a column is taken out of it.
-        return pa.table({"none": pa.nulls(len(mappings))}).select([])
-    return table_of(list(columns.values()), list(map(str, columns)))
+    return table_of(list(columns.values()), list(map(str, columns)), len(mappings))
 
 
 def _read_structured(array: np.ndarray) -> pa.Table:
@@ -102,7 +102,7 @@ def _read_structured(array: np.ndarray) -> pa.Table:
     columns = []
     for name in array.dtype.names:
         columns.append(column_of(list(rows[name]), name))
-    return table_of(columns, array.dtype.names)
+    return table_of(columns, array.dtype.names, len(rows))
 
 
 # --- pandas ----------------------------------------------------------------------------------------------
@@ -127,7 +127,7 @@ def _read_pandas(frame: pandas.DataFrame) -> pa.Table:
     for number, name in enumerate(frame.columns):
         names.append(str(name))
         columns.append(_series(frame.iloc[:, number], names[-1]))
-    return table_of(columns, names)
+    return table_of(columns, names, len(frame))
 
 
 def _series(series: pandas.Series, name: str) -> pa.ChunkedArray:
@@ -183,7 +183,7 @@ def _read_polars(frame: polars.DataFrame | polars.LazyFrame | polars.Series) -> 
             columns.append(column_of(series.to_list(), series.name))
         else:
             columns.append(_polars_series(series))
-    return table_of(columns, frame.columns)
+    return table_of(columns, frame.columns, len(frame))
 
 
 def _polars_series(series: polars.Series) -> pa.ChunkedArray:

@@ -21,11 +21,18 @@ MEDIA = frozenset({dict, bytes, str})
 K = TypeVar("K")
 
 
-def table_of(columns: Sequence[pa.ChunkedArray], names: Sequence[str]) -> pa.Table:
-    """Return the table of these columns. Raises `TableError` for a name that is no text."""
+def table_of(columns: Sequence[pa.ChunkedArray], names: Sequence[str], rows: int) -> pa.Table:
+    """Return the table of these columns; one without columns has `rows` rows, too.
+
+    Raises `TableError` for a name that is no text.
+    """
     for number, name in enumerate(names):
         check_characters(name, f"the name of column {number}")
-    return pa.table(list(columns), names=list(names)) if columns else pa.table({})
+    if columns:
+        return pa.table(list(columns), names=list(names))
+    # Arrow takes the number of rows from columns, or from structs without fields.
+    structs = pa.array([{}] * rows, pa.struct([]))
+    return pa.Table.from_batches([pa.RecordBatch.from_struct_array(structs)])
 
 
 def columns_of_rows(rows: Sequence[Sequence[object]], names: Sequence[str]) -> list[pa.ChunkedArray]:
@@ -170,7 +177,7 @@ def _media(values: Sequence[object], name: str) -> pa.Array:
         else:
             contents.append(value if isinstance(value, bytes) else None)
             paths.append(value if isinstance(value, str) else None)
-    fields = [pa.array(contents, pa.large_binary()), pa.array(paths, pa.string())]
+    fields = [pa.array(contents, pa.large_binary()), _strings(paths, name)]
     return pa.StructArray.from_arrays(fields, names=["bytes", "path"], mask=_are_missing(values))
 
 

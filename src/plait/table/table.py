@@ -89,7 +89,7 @@ class Table:
         bad = {}
         for column, reasons in self.bad.items():
             bad[column] = {row - first: reason for row, reason in reasons.items() if first <= row < end}
-        return replace(self, data=self.data.slice(first, count), bad=bad, parts=())
+        return replace(self, data=self.data.slice(first, end - first), bad=bad, parts=())
 
     def sides(self) -> np.ndarray:
         """Return each row's side of the split, (rows,) of strings, by the part that it is in."""

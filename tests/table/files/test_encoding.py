@@ -53,6 +53,14 @@ def test_old_encodings_are_guessed_and_named(language: str, encoding: str, rows:
     assert "t.csv is not UTF-8; it was read as" in found.notes[0]
 
 
+@pytest.mark.parametrize(
+    "word", ["Zoë", "José", "Müller", "naïve café", "Muñoz", "São", "El Niño", "Besançon"]
+)
+def test_one_or_two_accents_are_of_western_europe(word: str) -> None:
+    text = table(word, 30)
+    assert to_utf8(text.encode("cp1252"), "t.csv").data.decode() == text
+
+
 def test_a_few_damaged_bytes_are_named_and_the_rest_stays_utf_8() -> None:
     found = to_utf8(b"a,b\n" + "äöü,1\n".encode() * 30 + b"\xff x,2\n", "t.csv")
     assert found.data.decode().endswith("äöü,1\n\ufffd x,2\n")

@@ -26,6 +26,13 @@ from plait.table.conventions.base import (
 
 IN_BRACKETS = r"(?s)^\([^\[\]()]*\)$|^\[.*\]$"
 
+# How arrays show themselves in lists and in frames: array([1., 2.], dtype=float32), tensor([1., 2.]).
+OF_ARRAY = r"(?s)^(?:(?:np|numpy|torch)\.)?(?:array|tensor)\((\[.*\])(?:,\s*[a-z_]+=.*)?\)$"
+OF_SCALAR = r"\bnp\.[a-z]+[0-9]*_?\(([^()]*)\)"  # as in [np.float64(0.5), np.float64(1.0)]
+
+# NumPy and torch print the ends of a long vector only: [0.1 0.2 ... 0.8 0.9].
+ELIDED = r"^\[\s*[-+\d][^\[\]]*[\s,]\.\.\.[\s,][^\[\]]*\d\.?\s*\]$"
+
 # One entry of a list: quoted as Python or JSON quotes it, or a bare word or number. NumPy leaves out commas.
 ENTRY = re.compile(r"""'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|([^\s,'"]+)""", re.DOTALL)
 
@@ -63,7 +70,7 @@ class Listing(Convention):
             return Reading(cells)
         if not is_text(kind):
             return all_bad(cells, f"expected {self.described()}, came {kind}", pa.list_(entries))
-        texts = cells if self.separator else without_marks(cells)
+        texts = cells if self.separator else _without_array(without_marks(cells))
         distinct, row_numbers = by_distinct(texts)
         lists = self._lists(distinct)
         # No lists: single files, or labels such as red|large.
@@ -96,7 +103,7 @@ class Listing(Convention):
     @classmethod
     def recognise(cls, texts: pa.ChunkedArray, style: Style, least: float = FITS) -> Recognised | None:
         """Recognise strings of which most are lists in brackets, or names of files between separators."""
-        filled = without_marks(texts).drop_null()
+        filled = _without_array(without_marks(texts).drop_null())
         if not len(filled):
             return None
         return cls._in_brackets(filled, least) or cls._of_files(filled, least)
@@ -105,6 +112,9 @@ class Listing(Convention):
     def _in_brackets(cls, filled: pa.ChunkedArray, least: float) -> Recognised | None:
         if pc.mean(pc.match_substring_regex(filled, IN_BRACKETS)).as_py() < least:
             return None
+        # Nobody can tell what was between: every cell is bad, which is better than to learn it as words.
+        if pc.mean(pc.match_substring_regex(filled, ELIDED)).as_py() >= least:
+            return Recognised(cls(of="numbers"), 1.0, "lists of numbers without their middle")
         distinct, row_numbers = by_distinct(filled)
         for convention in (cls(of="numbers"), cls(of="texts")):
             is_list = as_numpy(convention._lists(distinct).is_valid())
@@ -122,6 +132,12 @@ class Listing(Convention):
             if pc.any(pc.match_substring(filled, separator)).as_py():
                 return Recognised(cls(separator=separator), 1.0, f"names of files between '{separator}'")
         return None
+
+
+def _without_array(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return strings without what NumPy and torch write around numbers, and around lists of them."""
+    lists = pc.replace_substring_regex(texts, OF_ARRAY, r"\1")
+    return pc.replace_substring_regex(lists, OF_SCALAR, r"\1")
 
 
 def _entries_in_brackets(text: str) -> list[str | None] | None:

@@ -221,7 +221,8 @@ class _Pieces:
         fits = pc.match_substring_regex(self.digits, _digits_pattern(decimal, group))
         plain = pc.replace_substring(self.digits, group, "") if group else self.digits
         plain = pc.replace_substring(plain, decimal, ".") if decimal != "." else plain
-        plain = pc.binary_join_element_wise(plain, self.exponents, "")
+        no_separator = pa.scalar("", plain.type)  # a column of more than 2 GB has wide strings
+        plain = pc.binary_join_element_wise(plain, self.exponents, no_separator)
         is_number = pc.and_(fits, pa.array(self.matches))
         numbers = pc.cast(pc.if_else(is_number, plain, None), pa.float64())
         x = as_numpy(numbers).astype(np.float64)

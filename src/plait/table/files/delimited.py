@@ -45,8 +45,10 @@ PRIORS = {".tsv": "\t", ".tab": "\t", ".psv": "|", ".csv": ","}
 def read_delimited(content: Content) -> FileTable:
     """Read delimited text of any encoding and dialect. Raises `TableError` naming a row that does not fit."""
     encoded = to_utf8(content.data, content.label)
-    # DOS ends a text with Ctrl-Z; programs that crash leave zero bytes.
-    text = encoded.data.rstrip(b"\x1a\x00")
+    # DOS ends a text with Ctrl-Z, also on a line of its own; programs that crash leave zero bytes.
+    text = encoded.data
+    if text.rstrip(b"\r\n").endswith((b"\x1a", b"\x00")):
+        text = text.rstrip(b"\x1a\x00\r\n")
     if not text or text.isspace():
         raise TableError(f"'{content.label}' is an empty file")
 

@@ -25,6 +25,7 @@ ROWS = 400
 # Factors of a score. They decide between dialects that cut a text equally well.
 PREFER_NO_PREAMBLE = 0.9
 PREFER_NO_ESCAPE = 0.9999
+PREFER_A_NAME_FOR_EACH = 0.999  # of the columns; an index may have none
 PREFER_DOUBLE_QUOTES = 0.995
 LEAST = 0.7  # the score from which a text has several columns
 
@@ -172,6 +173,8 @@ def _scored(sample: str, dialect: Dialect) -> tuple[Dialect, float]:
     score = _consistency(body, columns) * _cleanliness(body, columns, dialect)
     if first and not _is_comment(rows[0]):
         score *= PREFER_NO_PREAMBLE
+    if len(body[0]) != columns:
+        score *= PREFER_A_NAME_FOR_EACH
     return replace(dialect, columns=columns, preamble=preamble), _lowered_if_rare(score, dialect, sample)
 
 

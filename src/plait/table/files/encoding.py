@@ -31,6 +31,13 @@ TYPOGRAPHIC = frozenset("“”‘’‚„–—…•·«»‹›€£¥¢©®
 # Two to four bytes, of which the first says how many follow.
 UTF8_CHARACTER = re.compile(rb"[\xc3-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|\xf0[\x80-\xbf]{3}")
 
+ACCENTED = re.compile("[À-ÖØ-ïñ-öø-ýÿ]")
+CAPITAL_INSIDE = re.compile("[a-zß-ÿ][À-Þ]")
+
+WORD = re.compile(r"[^\W\d_]+")
+LATIN = re.compile(r"[A-Za-z]")
+OTHER_SCRIPT = re.compile(r"[\u0370-\u1cff\u2c80-\uffdc]")
+
 SAMPLE = 1 << 18  # bytes that an encoding is guessed from
 FEW_DAMAGED = 0.02  # the share of bytes beyond ASCII that may be wrong in a file that is UTF-8
 
@@ -146,12 +153,16 @@ def _guessed(data: bytes) -> str:
     if len(data) > SAMPLE:
         # A name with an accent may come late in a long file of ASCII.
         sample = b"\n".join(line for line in data.splitlines() if not line.isascii())[:SAMPLE]
-    for encoding in ("cp1252", "mac_roman"):
-        if _has_only_signs(sample, encoding):
-            return encoding
+    if _has_only_signs(sample, "cp1252") or _has_few_accents(sample):
+        return "cp1252"
+    if _has_only_signs(sample, "mac_roman"):
+        return "mac_roman"
 
     guess = chardet.detect(sample, include_encodings=LIKELY, compat_names=False)
     guessed = str(guess["encoding"] or "cp1252")
+    # No word is written in two scripts: the last letter of Zoë is no Cyrillic one.
+    if _mixes_scripts(sample.decode(guessed, "replace")):
+        guessed = "cp1252"
     # Several encodings may read the same; most files of old systems are in this one.
     for encoding in ("cp1252", guessed):
         try:
@@ -160,6 +171,24 @@ def _guessed(data: bytes) -> str:
         except UnicodeDecodeError:
             continue
     return "latin-1"
+
+
+def _has_few_accents(sample: bytes) -> bool:
+    """Return whether all that is not ASCII in a text are one or two letters of Western Europe, in words.
+
+    From so little no guesser tells Muñoz from Muńoz.
+    """
+    if len({byte for byte in sample if byte > 127}) > 2:
+        return False
+    text = sample.decode("cp1252", "replace")
+    return bool(ACCENTED.sub("", text).isascii() and not CAPITAL_INSIDE.search(text))
+
+
+def _mixes_scripts(text: str) -> bool:
+    """Return whether most words with letters of another script than Latin have Latin letters, too."""
+    words = [word for word in WORD.findall(text) if OTHER_SCRIPT.search(word)]
+    mixed = [word for word in words if LATIN.search(word)]
+    return 2 * len(mixed) > len(words)
 
 
 def _has_only_signs(sample: bytes, encoding: str) -> bool:

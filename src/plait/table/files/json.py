@@ -15,7 +15,7 @@ from plait.table.files.content import Content, FileTable
 from plait.table.files.encoding import to_utf8
 from plait.table.files.geojson import OTHER_MAPS, rows_of_map
 from plait.table.files.header import unnamed
-from plait.table.python_cells import column_of, columns_of_mappings, columns_of_rows
+from plait.table.python_cells import column_of, columns_of_mappings, columns_of_rows, table_of
 
 BLOCK = 4 << 20  # bytes that Arrow parses at once; a line must fit into one block
 LONGEST = (1 << 31) - 2  # bytes of the largest block
@@ -126,8 +126,8 @@ def _is_map(value: object) -> bool:
 def _document(value: object, label: str) -> pa.Table:
     """Return the table of a whole document, in any of the forms that have one clear reading."""
     if isinstance(value, list):
-        is_matrix = bool(value) and _all_are(list, value)
-        return _of_matrix(value, label) if is_matrix else _of_rows(value, label)
+        first = value[0] if value else None
+        return _of_matrix(first, value, label) if isinstance(first, list) else _of_rows(value, label)
     if isinstance(value, dict):
         return _of_object(value, label)
     raise TableError(f"'{label}': {EXPECTED}, came {type(value).__name__}")
@@ -143,7 +143,7 @@ def _of_object(value: dict[str, Any], label: str) -> pa.Table:
     # pandas writes "columns" and "data" with orient="split", and "schema" and "data" with orient="table".
     if isinstance(value.get("data"), list):
         if isinstance(value.get("columns"), list):
-            return _of_matrix([value["columns"], *value["data"]], label)
+            return _with_names(value["data"], list(map(str, value["columns"])), label)
         if isinstance(value.get("schema"), dict):
             return _of_rows(value["data"], label)
     if value and _all_are(list, value.values()):
@@ -185,7 +185,7 @@ def _of_rows(rows: Sequence[object], label: str) -> pa.Table:
                 f"'{label}': {EXPECTED}; item {number} is {type(row).__name__}: {str(row)[:40]!r}"
             )
         mappings.append(row)
-    return pa.table(columns_of_mappings(mappings))
+    return _table(columns_of_mappings(mappings), len(mappings))
 
 
 def _of_columns(value: dict[str, Sequence[object]], label: str) -> pa.Table:
@@ -201,7 +201,7 @@ def _of_columns(value: dict[str, Sequence[object]], label: str) -> pa.Table:
     columns = {}
     for name, cells in value.items():
         columns[name] = column_of(cells, name)
-    return pa.table(columns)
+    return _table(columns, lengths[0])
 
 
 def _of_nested(value: dict[str, dict[str, object]], label: str) -> pa.Table:
@@ -215,7 +215,7 @@ def _of_nested(value: dict[str, dict[str, object]], label: str) -> pa.Table:
         columns = {}
         for name, cells in value.items():
             columns[name] = column_of(list(map(cells.get, keys)), name)
-        return pa.table(columns)
+        return _table(columns, len(keys))
     if all(map(str.isdigit, value)):
         return _of_rows(list(value.values()), label)
     raise TableError(
@@ -224,13 +224,27 @@ def _of_nested(value: dict[str, dict[str, object]], label: str) -> pa.Table:
     )
 
 
-def _of_matrix(rows: Sequence[Sequence[object]], label: str) -> pa.Table:
+def _of_matrix(first: list[object], rows: Sequence[object], label: str) -> pa.Table:
     """Return the table of an array of arrays: the first has the names, if it has nothing but strings."""
-    if _all_are(str, rows[0]):
-        names, body = list(map(str, rows[0])), rows[1:]
-    else:
-        names, body = unnamed(len(rows[0])), rows
-    for number, row in enumerate(body):
+    if _all_are(str, first):
+        return _with_names(rows[1:], list(map(str, first)), label)
+    return _with_names(rows, unnamed(len(first)), label)
+
+
+def _with_names(rows: Sequence[object], names: list[str], label: str) -> pa.Table:
+    """Return the table of arrays, each of which is a row. Raises `TableError` for one that does not fit."""
+    arrays: list[list[object]] = []
+    for number, row in enumerate(rows):
+        if not isinstance(row, list):
+            shown = f"{type(row).__name__}: {str(row)[:40]!r}"
+            raise TableError(
+                f"'{label}': row {number}: expected an array of {len(names)} cells, came {shown}"
+            )
         if len(row) != len(names):
             raise TableError(f"'{label}': row {number} has {len(row)} cells, expected {len(names)}")
-    return pa.table(columns_of_rows(body, names), names=names)
+        arrays.append(row)
+    return table_of(columns_of_rows(arrays, names), names, len(arrays))
+
+
+def _table(columns: Mapping[str, pa.ChunkedArray], rows: int) -> pa.Table:
+    return table_of(list(columns.values()), list(columns), rows)
