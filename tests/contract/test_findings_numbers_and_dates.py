@@ -212,8 +212,8 @@ SLASHES = [f"{row % 12 + 1:02d}/{row * 5 % 12 + 1:02d}/2023" for row in range(RO
 @pytest.mark.parametrize(
     ("cells", "override", "locale"),
     [
-        (THOUSANDS, "columns.x.decimal=','", "de"),
-        (SLASHES, "columns.x.format='%m/%d/%Y'", "en_US"),
+        (THOUSANDS, "columns.x.decimal=,", "de"),
+        (SLASHES, "columns.x.format=%m/%d/%Y", "en_US"),
     ],
     ids=["1,234", "01/02/2023"],
 )

@@ -58,6 +58,7 @@ def columns(folder: Path) -> dict[str, tuple[Any, str]]:
             "id",
         ),
         "constant": (["same"] * N, "ignored"),
+        "drawing": ([f"data:image/svg+xml;base64,PHN2Zz{i:04d}" for i in range(N)], "ignored"),
         "empty": ([None] * N, "ignored"),
         "split": ([{7: "valid", 13: "test"}.get(i % 30, "train") for i in range(N)], "split"),
         "label": ([["x", "y"][i % 2] for i in range(N)], "target"),
@@ -100,6 +101,27 @@ def test_inspection_prints_each_column_with_its_reason(
 def test_tasks_are_inferred_from_the_target(cells: list[Any], task: str) -> None:
     table = pa.table({"x": RNG.normal(size=len(cells)), "y": pa.array(cells)})
     assert plait.inspect(table, "y").tasks["y"][0] == task
+
+
+def test_nothing_is_learned_from_one_or_two_cells() -> None:
+    sides = ["valid"] * 9 + ["train"] * 51
+    rows: list[dict[str, Any]] = [{"x": i / 3, "y": i / 7, "split": side} for i, side in enumerate(sides)]
+    rows[20]["once"] = rows[21]["twice"] = rows[22]["twice"] = rows[23]["asked"] = "a text of some words"
+    columns = parse_columns(["asked=input"])
+    schema = {column.name: column for column in plait.inspect(rows, "y", columns=columns).schema}
+    assert schema["once"].reason == "only 1 row that trains has a value"
+    assert schema["twice"].reason == "only 2 rows that train have a value"
+    assert schema["asked"].role == "input"
+    assert "ignored" not in {column.role for column in plait.inspect(rows[:50], "y").schema}
+
+
+def test_a_column_may_be_constant_in_the_rows_that_train_only() -> None:
+    rows = [{"x": i, "old": "no", "new": "yes" if i > 35 else "no", "y": i / 7} for i in range(40)]
+    for row in rows:
+        row["split"] = "valid" if row["x"] > 30 else "train"
+    reasons = {column.name: column.reason for column in plait.inspect(rows, "y").schema}
+    assert reasons["old"] == "the same value in every row"
+    assert reasons["new"] == "the same value in every row that trains"
 
 
 def test_columns_can_be_overridden() -> None:

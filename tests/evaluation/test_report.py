@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,16 @@ def test_a_target_that_is_no_formula_is_drawn(named: Any) -> None:
     report = (named.folder / "report.html").read_text(encoding="utf-8")
     assert "<svg" in report
     assert "<b>x</b>" not in report
+
+
+def test_a_chinese_target_is_drawn_without_a_warning(tmp_path: Path) -> None:
+    rows = [{"x": float(i), "人口": float(i)} for i in range(24)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        plait.fit(rows, "人口", out=tmp_path / "run", overrides=["training.epochs=1"], quiet=True)
+    report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    drawn = report[report.index("<svg") : report.index("</svg>")]
+    assert "人口" in re.sub(r"<!--.*?-->", "", drawn)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from plait.errors import RecipeError
-from plait.recipe.parse import MAX_LEVELS, MAX_VALUES, parse, quote, split_column, split_override
+from plait.recipe.parse import MAX_LEVELS, MAX_VALUES, parse, parse_value, quote, split_column, split_override
 from plait.recipe.recipe import load
 
 NINE = ", ".join(["*{0}"] * 9)
@@ -25,6 +25,12 @@ def test_aliases_are_written_out_within_bounds() -> None:
     assert parse("a: &a [1, 2]\nb: [*a, *a]") == {"a": [1, 2], "b": [[1, 2], [1, 2]]}
     assert parse("a: &a {x: 1}\nb: {<<: *a, y: 2}") == {"a": {"x": 1}, "b": {"x": 1, "y": 2}}
     assert parse("") is None
+
+
+@pytest.mark.parametrize("text", ["%d/%m/%Y", "%d. %m", ",", "@home"])
+def test_an_override_may_begin_with_marks_of_yaml(text: str) -> None:
+    assert parse_value(text) == text
+    assert parse_value(f"'{text}'") == text
 
 
 @pytest.mark.parametrize(

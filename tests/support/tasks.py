@@ -37,6 +37,7 @@ def columns_of_labels() -> list[pa.ChunkedArray]:
     columns = [
         ["cat", "dog", None, "cat", "eel", "dog", "cat", "dog"],
         [1.0, 2.0, None, 4.0, -1.0, 0.5, 2.5, 3.0],
+        [1.0, 2.0, None, 4.0, 0.0, 0.5, 2.5, 3.0],
         [["a"], ["a", "b"], None, [], ["c"], ["b"], ["a", "c"], ["b", "c"]],
         ["a", "a|b", None, "c", "a|b", "c", "a", "a|b"],
     ]

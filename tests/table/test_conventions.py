@@ -229,6 +229,27 @@ def test_two_readings_of_dates_are_both_named() -> None:
     assert not infer_convention(column("01/01/2023", "02/02/2023")).other
 
 
+def test_other_units_of_one_dimension_are_converted() -> None:
+    assert read("2 kg", "500 g", "1.5 kg") == [2, 0.5, 1.5]
+    assert read("250 ml", "1 L", "30 ml", "5") == [250, 1000, 30, 5]
+    assert read("250 mg", "500 \u00b5g", "7 mg") == [250, 0.5, 7]
+    kilograms = infer_convention(column("2 kg", "3 kg")).convention
+    assert kilograms.read(column("250 g", "3 €")).cells.to_pylist() == [0.25, None]
+    assert read("2 kg", "3 cm", "4 kg") == ["2 kg", "3 cm", "4 kg"]
+
+
+def test_a_dot_between_day_and_month_leaves_no_doubt() -> None:
+    recognised = infer_convention(column("01.03.2018", "02.04.2018"))
+    assert recognised.convention == Date(shapes=("numeric",), order="dmy")
+    assert not recognised.other
+
+
+def test_nearly_all_cells_are_not_all_of_them() -> None:
+    assert infer_convention(column(*["5"] * 999, "k.A.")).reason == "99.9% of the cells are numbers"
+    dates = [f"{number % 28 + 1} Feb {2000 + number // 28}" for number in range(399)]
+    assert infer_convention(column(*dates, "soon")).reason.startswith("99.7% of the cells are")
+
+
 def test_a_column_of_dates_reads_clear_dates_of_any_shape() -> None:
     iso = infer_convention(column("2023-02-05 13:28:59", "2023-02-06 00:00:00")).convention
     for cell in ("2023-02-05T13:28:59", "Feb 5, 2023 13:28:59", "Sun Feb  5 13:28:59 2023"):
@@ -264,6 +285,9 @@ def test_a_format_of_the_user_comes_first() -> None:
         (["12:30", "00:15"], [45000, 900]),
         (["4:12.08", "3:59.1"], [252.08, 239.1]),
         (["3:45 PM", "12:01 am"], [56700, 60]),
+        (["11h38", "9 h 05", "36h20"], [41880, 32700, 130800]),
+        (["11:38 Uhr", "09:05 Uhr"], [41880, 32700]),
+        (["11时38分", "9时05分"], [41880, 32700]),
         (["2 days 03:00:00", "0 days 00:00:01"], [183600, 1]),
         ([dt.time(1, 2, 3), dt.time(0)], [3723, 0]),
         ([dt.timedelta(hours=1), None], [3600, None]),

@@ -190,8 +190,21 @@ def test_other_values_are_refused_by_column_row_and_type(
         read(make(None, value))
 
 
+def test_a_word_among_lists_of_words_is_a_list_of_one() -> None:
+    rows = [{"made of": ["wood", "iron"]}, {"made of": "wood"}, {"made of": None}]
+    assert read(rows).data.to_pydict() == {"made of": [["wood", "iron"], ["wood"], None]}
+
+
+def test_rows_without_a_column_are_rows() -> None:
+    assert len(read({})) == 1
+    assert len(read([{}, {}])) == 2
+    assert len(read([])) == 0
+
+
 def test_values_that_share_no_kind_are_refused() -> None:
-    with pytest.raises(TableError, match="column 'x' has values of several kinds: int, list"):
+    with pytest.raises(
+        TableError, match=r"column 'x' has values of several kinds: list \(row 0\), int \(row 1\)"
+    ):
         read(as_rows([1], 2))
     with pytest.raises(TableError, match="make the rows of each matrix equally long"):
         read(as_rows([[1, 2], [3]]))

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from plait.errors import TrainingError
 from plait.table.table import Source
@@ -39,3 +41,22 @@ def test_large_whole_numbers_are_numbers() -> None:
 def test_numbers_that_cannot_be_learned_are_refused(numbers: list[Any], reason: str) -> None:
     with pytest.raises(TrainingError, match=reason):
         Regression.fit(Config(), column(numbers), "y")
+
+
+def answers(task: Regression) -> list[float]:
+    return task.answers(torch.tensor([-9.0, 0.0, 1.0]))[""].to_pylist()
+
+
+def test_answers_keep_the_sign_of_training_rows() -> None:
+    task = Regression.fit(Config(), column([0, 10, 20]), "price")
+    assert answers(task)[:2] == [0, 10]
+    rows = task.score_rows(np.array([-9.0]), np.array([-9.0]))
+    assert rows.label_B[0] < rows.answer_B[0] == 0
+
+    assert answers(Regression.fit(Config(), column([-1, 10, 20]), "profit"))[0] < 0
+    assert answers(Regression.fit(Config(keep_sign=False), column([0, 10, 20]), "price"))[0] < 0
+
+
+def test_a_task_of_an_earlier_state_answers_as_it_did() -> None:
+    task = Regression.from_state(Config(), {"mean": 10.0, "std": 5.0})
+    assert answers(task)[0] == -35

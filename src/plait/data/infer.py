@@ -37,6 +37,9 @@ CODE = re.compile(r"[\d_/.:]")
 MEDIA_SUFFIX = re.compile(
     r".*\.(wav|mp3|flac|ogg|opus|m4a|aac|mp4|mkv|webm|avi|mov|pdf|svg|txt|json)$", re.IGNORECASE
 )
+FEWEST = 3  # filled cells from which something can be learned, in a table of at least `MANY` rows
+MANY = 50
+DATA_URI = re.compile(r"data:(\w+/[\w.+\-]+)[;,]")
 
 
 @dataclass(frozen=True)
@@ -166,12 +169,17 @@ def _input(table: Table, name: str, recipe: ColumnRecipe | None, rows: np.ndarra
         if everywhere.null_count == len(table) and not all_empty:
             reason = f"{ALL_BAD}: {how}"
         return Column(role="ignored", reason=reason, **facts)
+    is_asked = recipe is not None and recipe.role == "input"
+    if len(filled) < FEWEST and len(cells) >= MANY and not is_asked:
+        rows_have = "row that trains has" if len(filled) == 1 else "rows that train have"
+        reason = f"only {len(filled)} {rows_have} a value"
+        return Column(role="ignored", reason=reason, **facts)
     modality, match = _best(name, filled, table)
     if match is None:
         return Column(role="ignored", reason=_unread(cells.type), **facts)
 
     # a column that the recipe names as an input may look like anything
-    if recipe is None or recipe.role != "input":
+    if not is_asked:
         role, reason = _exclusion(name, modality, cells, rows, table)
         if role != "input":
             return Column(role=role, reason=reason, **facts)
@@ -205,7 +213,8 @@ def _exclusion(
     """Return the role of a column from which nothing can be learned, and why; "input" for others."""
     kind = modalities.find(modality)
     if kind.drops_constant and _is_constant(cells):
-        return "ignored", "the same value in every row"
+        where = "row" if _is_constant(table.column(name)) else "row that trains"
+        return "ignored", f"the same value in every {where}"
     if kind.may_be_id:
         reason = _is_id(name, cells, rows)
         if reason:
@@ -338,10 +347,13 @@ def _is_code(name: str, filled: pa.ChunkedArray) -> str:
 
 
 def _is_path(cells: pa.ChunkedArray, table: Table) -> str:
-    """Return that a column holds names of files that nothing reads; nothing if it does not."""
+    """Return that a column holds files, or names of files, that nothing reads; nothing if it does not."""
     names = sample(cells)
+    data = list(filter(None, map(DATA_URI.match, names)))
+    readers = ", ".join(modalities.names())
+    if data and len(data) >= len(names) / 2:
+        return f"files in text form ({data[0][1]}) that none of the modalities reads: {readers}"
     files = sum(bool(MEDIA_SUFFIX.fullmatch(name)) and is_file(name, table.root) for name in names)
     if files < len(names) / 2:
         return ""
-    readers = ", ".join(modalities.names())
     return f"names of files ({names[0]}) that none of the modalities reads: {readers}"

@@ -26,6 +26,7 @@ from plait.table import problems as check
 from plait.table.table import Progress, Table
 
 WORTH_CACHING = 16  # rows
+SHOWN = 20  # columns with missing cells that the screen lists
 
 
 class Preparing(ABC):
@@ -151,7 +152,8 @@ def check_cells(
 
     shares = _missing_shares(prepared)
     if shares:
-        screen.say(f"missing: {', '.join(shares)}")
+        more = f" and {count(len(shares) - SHOWN, 'more column')}" if len(shares) > SHOWN else ""
+        screen.say(f"missing: {', '.join(shares[:SHOWN])}{more}")
 
 
 def _missing_shares(prepared: Prepared) -> list[str]:
@@ -161,7 +163,8 @@ def _missing_shares(prepared: Prepared) -> list[str]:
         missing = 1 - float(present.float().mean())
         digits = 0 if missing >= 0.01 else 1
         if missing:
-            shares.append(f"{column} {missing:.{digits}%}")
+            shown = f"{missing:.{digits}%}" if missing >= 0.001 else "below 0.1%"
+            shares.append(f"{column} {shown}")
     return shares
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import cast
 
 import numpy as np
@@ -12,15 +15,21 @@ from babel import Locale, UnknownLocaleError
 
 from plait.errors import RecipeError
 from plait.modalities.base import modalities
+from plait.recipe.parse import quote
 from plait.recipe.recipe import Recipe
 from plait.recipe.sections import ColumnRecipe
-from plait.table.conventions.base import Convention, Recognised, Style, is_text
+from plait.table.conventions.base import Convention, Recognised, Style, evenly, is_text, percent, shown
 from plait.table.conventions.date import Date
-from plait.table.conventions.infer import AnyConvention, infer_convention
+from plait.table.conventions.infer import NEARLY, SAMPLE, AnyConvention, infer_convention
+from plait.table.conventions.number import Number
+from plait.table.conventions.plain import Plain
 from plait.table.table import Table
 from plait.tasks.base import tasks
 
 Accepted = tuple[type[Convention], ...]
+
+# How a convention says which option gives a column its second reading.
+HINT = re.compile(r"(?P<readings>.*)set (?P<option>\w+): '(?P<word>.*)'", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -51,11 +60,13 @@ def infer_conventions(
     columns: Mapping[str, Accepted],
     recipe: Recipe,
     rows: np.ndarray | None = None,
+    as_numbers: Mapping[str, str] = MappingProxyType({}),
 ) -> Conventions:
     """Infer the convention of each of `columns` from the cells of `rows`, by default of all rows.
 
     `columns` says which conventions each may have; any if it names none. Where a column has two readings, the
-    recipe's `locale` decides, or else what the table's clear columns have in common.
+    recipe's `locale` decides, or else what the table's clear columns have in common. `as_numbers` has the
+    options by which targets of words would be numbers, for warnings.
     """
     style = style_of(recipe.locale)
     cells = {}
@@ -81,13 +92,40 @@ def infer_conventions(
         reasons[name] = column.reason
         if column.other:
             warnings[name] = f"column '{name}': {_as_option(column.other, name)}"
+        elif not columns[name] and (doubt := _nearly_numbers(cells[name], column)):
+            # An input may not have so many bad cells.
+            option = (
+                f"--set {shlex.quote(as_numbers[name])}" if name in as_numbers else "empty them in the table"
+            )
+            warnings[name] = f"column '{name}': {doubt}, {option}"
     return Conventions(conventions, reasons, warnings)
+
+
+def _nearly_numbers(cells: pa.ChunkedArray, recognised: Recognised) -> str:
+    """Say that words are numbers but for a few cells, which may be slips; nothing of other columns."""
+    is_code = bool(recognised.reason)
+    if recognised.convention != Plain() or is_code or not is_text(cells.type):
+        return ""
+    numbers = Number.recognise(evenly(cells, SAMPLE), Style(), NEARLY)
+    numbers = numbers and Number.recognise(cells, Style(), NEARLY)
+    if not numbers:
+        return ""
+    reading = numbers.convention.read(cells)
+    slip = shown(cells[next(iter(reading.bad))].as_py())
+    return (
+        f"{percent(numbers.share)} of the cells are numbers, and {slip} is none, so all are taken for words; "
+        f"if such cells may count as missing"
+    )
 
 
 def _as_option(hint: str, column: str) -> str:
     """Return how to have the second reading of a column, with the option of the command line for it."""
-    hint = hint.replace("set ", f"--set columns.{column}.", 1)
-    return hint.replace(": '", "='", 1)
+    parts = HINT.fullmatch(hint)
+    assert parts is not None  # conventions end each hint so
+    name, word = parts["option"], parts["word"]
+    option = name if name == "locale" else f"columns.{quote(column)}.{name}"
+    override = shlex.quote(f"{option}={word}")
+    return f"{parts['readings']}--set {override}"
 
 
 def of_input(recipe: ColumnRecipe | None) -> Accepted:
@@ -148,6 +186,9 @@ def _in_common(recognised: Iterable[Recognised], style: Style) -> Style:
     decimal, day_first = style.decimal, style.day_first
     if decimal is None and len(decimals) == 1:
         decimal = decimals.pop()
+    # Who writes a decimal comma writes the day first, in all locales but one of Unicode's CLDR (Anii).
+    if decimal == "," and not orders:
+        orders.add(True)
     if day_first is None and len(orders) == 1:
         day_first = orders.pop()
     return Style(decimal, day_first)

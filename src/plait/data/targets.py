@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from plait.data.reading import Conventions, infer_conventions, of_target
 from plait.errors import RecipeError, TableError, count, nearest
 from plait.recipe.explain import explain
+from plait.recipe.parse import quote
 from plait.recipe.recipe import Recipe
 from plait.table.table import Table
 from plait.table.typed import read_cells
@@ -168,10 +169,12 @@ def _hidden_labels(
 def _label_conventions(table: Table, recipe: Recipe, labels: Mapping[str, str]) -> Conventions:
     """Infer how the columns with labels write them, by all rows: a split must not change their type."""
     columns = {}
+    as_numbers = {}
     for target, column in labels.items():
         choice = recipe.tasks.get(target)
         columns[column] = of_target(choice.name if choice else "")
-    return infer_conventions(table, columns, recipe)
+        as_numbers[column] = f"tasks.{quote(target)}=regression"
+    return infer_conventions(table, columns, recipe, as_numbers=as_numbers)
 
 
 def _infer_task(target: str, labels: pa.ChunkedArray) -> tuple[str, str]:

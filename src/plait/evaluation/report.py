@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import warnings
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -114,7 +115,10 @@ def _curves(history: list[dict[str, float]], main_metrics: Sequence[str]) -> str
         axis.spines[["top", "right"]].set_visible(False)
 
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})  # a date would make every report differ
+    # The browser draws the letters, for Matplotlib's font has no Chinese ones, and would warn of each.
+    with matplotlib.rc_context({"svg.fonttype": "none"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")
+        figure.savefig(buffer, format="svg", metadata={"Date": None})  # a date would make every report differ
     file = buffer.getvalue()
     return file[file.index("<svg") :]  # without the XML header, which may not stand inside HTML
 

@@ -101,11 +101,10 @@ class Text(ValueModality):
         if words >= 3 and (different > 20 or different > len(cells) / 2):
             return Match(0.8, f"{words:.0f} words a cell on average, {count(different, 'different text')}")
 
-        sampled = "".join(sample(cells))
-        if any(character.isalpha() for character in sampled):
-            texts = f"{count(different, 'different text')} in {count(len(cells), 'cell')}"
-            return Match(0.4, f"{words:.1f} words a cell on average, {texts}")
-        return Match(0.1, "strings")
+        # strings without letters are rather codes than texts
+        has_letters = any(map(str.isalpha, "".join(sample(cells))))
+        texts = f"{count(different, 'different text')} in {count(len(cells), 'cell')}"
+        return Match(0.4 if has_letters else 0.1, f"{words:.1f} words a cell on average, {texts}")
 
     @classmethod
     def fit(cls, config: Config, cells: pa.ChunkedArray) -> Text:

@@ -14,6 +14,8 @@ _TOO_DEEP = f"expected at most {MAX_LEVELS} levels of values in values"
 QUOTED = re.compile(r"""\s*(?:"([^"]*)"|'([^']*)')\s*(?=[.=]|$)""")
 BARE = re.compile(r"[^.=]*")
 
+NO_YAML = ("%", ",", "@", "`")  # no value in YAML begins with one of these marks
+
 
 def parse(text: str) -> object:
     """Return what a text in YAML holds. Raises `ValueError` with a reason if it is not valid, or too large.
@@ -32,6 +34,15 @@ def parse(text: str) -> object:
         raise ValueError(str(error)) from error
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
+
+
+def parse_value(text: str) -> object:
+    """Return the value of an override: YAML, or the text itself where no YAML begins so.
+
+    `%d/%m/%Y` is a format and `,` a decimal mark, which a shell hands over without quotes.
+    """
+    stripped = text.strip()
+    return stripped if stripped.startswith(NO_YAML) else parse(text)
 
 
 def _extent(node: yaml.Node, extents: dict[int, tuple[int, int] | None]) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 
 from plait.errors import RecipeError, RenamedWarning, nearest
 from plait.recipe.explain import explain, shortened
-from plait.recipe.parse import parse, split_override
+from plait.recipe.parse import parse, parse_value, split_override
 from plait.recipe.registry import Choice, Options
 from plait.recipe.sections import (
     ColumnRecipe,
@@ -226,7 +226,7 @@ def _override(data: dict[str, object], text: str) -> None:
     for name in parents:
         section = _subsection(section, name)
     try:
-        section[last] = parse(value)
+        section[last] = parse_value(value)
     except ValueError as error:
         raise RecipeError(
             f"override '{shortened(text)}': '{shortened(value)}' is not a valid value"

@@ -95,7 +95,7 @@ def summary(problems: list[Problem]) -> str:
 
 def shorten(reason: str) -> str:
     """Return the start of a reason, up to what differs from cell to cell."""
-    kind = reason.split(":")[0]
+    kind = reason.split(": ")[0]
     return kind if len(kind) <= WIDTH else f"{kind[: WIDTH - 3]}..."
 
 

@@ -87,9 +87,15 @@ def _array(values: Sequence[object], kinds: frozenset[type], name: str) -> pa.Ar
         return _instants(values, name)
     if kinds <= MEDIA:
         return _media(values, name)
+    # Where most cells are lists of words, programs write a single word without its list.
+    if kinds == {list, str}:
+        return _OF_KIND[list]([[value] if isinstance(value, str) else value for value in values], name)
     # A list has no text that would be read as the same list.
     if kinds & {list, dict, bytes}:
-        shown = ", ".join(sorted(kind.__name__ for kind in kinds))
+        rows = {kind: list(map(type, values)).index(kind) for kind in kinds}
+        shown = ", ".join(
+            f"{kind.__name__} (row {rows[kind]})" for kind in sorted(kinds, key=rows.__getitem__)
+        )
         raise TableError(f"column '{name}' has values of several kinds: {shown}; give all cells one kind")
     return _strings(list(map(text_of, values)), name)
 

@@ -335,7 +335,7 @@ def _media(value: Mapping[object, object], position: Position) -> dict[str, obje
         keys = ", ".join(map(str, list(value)[:5])) or "no keys"
         raise TableError(
             f"{position}: a cell holds an object with {keys}; make each of its keys a column of its own, "
-            f"such as '{position.column}.{next(iter(value), 'key')}'"
+            f"such as '{position.column}.{next(iter(value), 'key')}' (pandas.json_normalize does)"
         )
     content, path = value.get("bytes"), value.get("path")
     if content is None and path is None:

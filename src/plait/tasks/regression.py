@@ -47,10 +47,16 @@ class Config(TaskOptions):
     delta: float = Field(
         1.0, gt=0, le=MAX_WEIGHT, description="standard deviations beyond which Huber's loss is linear"
     )
+    keep_sign: bool = Field(
+        True, description="answer 0 instead of a number below 0 if no training row has one below 0"
+    )
 
 
 class Regression(Prediction):
-    """Predict (y - mean) / std of the training rows. Answers are in the target's own unit."""
+    """Predict (y - mean) / std of the training rows. Answers are in the target's own unit.
+
+    Prices and counts are never negative, so no answer is below 0 if no training row is (`keep_sign`).
+    """
 
     options = Config
     conventions = (Number, Clock)
@@ -60,11 +66,12 @@ class Regression(Prediction):
     logits = False
     squared = True
 
-    def __init__(self, config: Config, mean: float, std: float) -> None:
+    def __init__(self, config: Config, mean: float, std: float, has_negative: bool = True) -> None:
         super().__init__()
         self.config = config
         self.mean = mean
         self.std = std
+        self.has_negative = has_negative
 
     @classmethod
     def matches(cls, cells: pa.ChunkedArray) -> Match | None:
@@ -75,7 +82,7 @@ class Regression(Prediction):
 
     @classmethod
     def fit(cls, config: Config, cells: pa.ChunkedArray, name: str) -> Regression:
-        """Measure the mean and the standard deviation of the training rows' numbers.
+        """Measure the mean, the standard deviation and the sign of the training rows' numbers.
 
         Raises `TrainingError` if there are no two different numbers, or if their squares are out of range.
         """
@@ -95,7 +102,7 @@ class Regression(Prediction):
                 f"target '{name}': numbers from {y.min():g} to {y.max():g} cannot be squared; train on them "
                 f"in another unit"
             )
-        return cls(config, float(y.mean()), float(y.std()))
+        return cls(config, float(y.mean()), float(y.std()), bool(y.min() < 0))
 
     @classmethod
     def odd(cls, cells: pa.ChunkedArray) -> dict[int, str]:
@@ -150,14 +157,21 @@ class Regression(Prediction):
 
     def answers(self, output: Tensor) -> dict[str, pa.Array]:
         """Return numbers in the target's own unit."""
-        answer_B = self._in_unit(output.numpy())
+        answer_B = self._answer(output.numpy())
         return {"": pa.array(answer_B)}
 
     def score_rows(self, output: np.ndarray, target: np.ndarray) -> NumberRows:
         """Compare numbers in the target's own unit. Both come standardised, (B,)."""
         label_B = self._in_unit(target)
-        answer_B = self._in_unit(output)
+        answer_B = self._answer(output)
         return NumberRows(label_B, answer_B)
+
+    def _answer(self, output_B: np.ndarray) -> np.ndarray:
+        """Return outputs in the target's own unit, none of a sign that training rows do not have."""
+        answer_B = self._in_unit(output_B)
+        if self.config.keep_sign and not self.has_negative:
+            return np.maximum(answer_B, 0)
+        return answer_B
 
     def _in_unit(self, standardised_B: np.ndarray) -> np.ndarray:
         """Return standardised numbers in the target's own unit, in float64."""
@@ -184,17 +198,18 @@ class Regression(Prediction):
         return [({"objective": "regression"}, target)]
 
     def state(self) -> JSON:
-        """Return the mean and the standard deviation of the training rows."""
-        return {"mean": self.mean, "std": self.std}
+        """Return the mean and the standard deviation of the training rows, and whether one is below 0."""
+        return {"mean": self.mean, "std": self.std, "has_negative": self.has_negative}
 
     @classmethod
     def from_state(cls, config: Config, state: JSON) -> Regression:
-        """Restore the task from its mean and standard deviation; the head is still to be built."""
+        """Restore the task from what `state` returned; the head is still to be built."""
         mean = read_as(float, state["mean"])
         std = read_as(float, state["std"])
         if std <= 0:
             raise ValueError(f"the standard deviation is {std}, expected a number above 0")
-        return cls(config, mean, std)
+        # Models that were trained before this was measured answer as they did.
+        return cls(config, mean, std, read_as(bool, state.get("has_negative", True)))
 
 
 component = Regression

@@ -219,3 +219,13 @@ def test_many_rows_before_the_first_odd_one() -> None:
     lines = [f"{number},text {number}" for number in range(100_000)]
     with pytest.raises(TableError, match=r"row 99998 \(line 100000\) has 3 cells"):
         read("\n".join(["a,b", *lines[:-2], "1,2,3", *lines[-2:]]))
+
+
+@pytest.mark.parametrize("remark", ["fine", "two\\nlines", 'he said "no', "C:\\new"])
+def test_the_null_of_a_database_is_missing_in_any_column(remark: str) -> None:
+    text = f"id\tcity\tremark\n1\t\\N\t{remark}\n2\tRome\t\\N\n\\N\tOslo\tok\n"
+    assert cells(text, "t.tsv") == {
+        "id": ["1", "2", None],
+        "city": [None, "Rome", "Oslo"],
+        "remark": [remark, None, "ok"],
+    }

@@ -274,7 +274,9 @@ def test_a_json_cell_of_many_megabytes(tmp_path: Path, megabytes: int) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"type": "FeatureCollection", "features": []}', "is a map .FeatureCollection., not a table"),
+        ('{"type": "Topology", "objects": {}}', "is a map .Topology., not a table"),
+        ('{"type": "FeatureCollection", "features": []}', "is a map without features, not a table"),
+        ('{"type": "FeatureCollection", "features": [5]}', "feature 0 is no object"),
         (
             '[{"a": {"b": 1}}]',
             "column 'a', row 0: a cell holds an object with b; make each of its keys a column",
@@ -292,6 +294,27 @@ def test_json_that_is_no_table_is_refused(tmp_path: Path, text: str, message: st
     path.write_text(text)
     with pytest.raises(TableError, match=message):
         read(path)
+
+
+def test_the_features_of_a_map_are_rows(tmp_path: Path) -> None:
+    point = {"type": "Point", "coordinates": [11.5, 48.1, 520]}
+    area = {"type": "Polygon", "coordinates": [[[0, 0], [0, 1], [1, 1], [0, 0]]]}
+    features = [
+        {"type": "Feature", "id": "a", "geometry": point, "properties": {"town": "Munich"}},
+        {"type": "Feature", "id": "b", "geometry": area, "properties": {"town": "Rome", "n": 2}},
+        {"type": "Feature", "id": "c", "geometry": None, "properties": None},
+    ]
+    path = tmp_path / "t.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    table = read(path)
+    assert table.data.to_pydict() == {
+        "longitude": [11.5, None, None],
+        "latitude": [48.1, None, None],
+        "town": ["Munich", "Rome", None],
+        "id": ["a", "b", "c"],
+        "n": [None, 2, None],
+    }
+    assert "1 line or area of the map left out" in table.notes[0]
 
 
 # --- workbooks -------------------------------------------------------------------------------------------
@@ -382,3 +405,69 @@ def test_a_workbook_damaged_anywhere_is_refused_or_read(tmp_path: Path) -> None:
         path.write_bytes(damaged)
         with contextlib.suppress(TableError):
             read(path)
+
+
+def write_sheet(
+    path: Path, rows: list[list[Any]], merged: tuple[tuple[int, int, int, int], ...] = ()
+) -> Path:
+    with xlsxwriter.Workbook(str(path)) as workbook:
+        sheet = workbook.add_worksheet()
+        for number, row in enumerate(rows):
+            sheet.write_row(number, 0, row)
+        for top, first, bottom, last in merged:
+            sheet.merge_range(top, first, bottom, last, rows[top][first])
+    return path
+
+
+YEARS = [["shop", 2023, None, 2024, None], [None, "sold", "left", "sold", "left"]]
+SHOPS = [["north", 1, 2, 3, 4], ["south", 5, 6, 7, 8], ["west", 9, 1, 2, 3]]
+
+
+def test_merged_names_stand_before_those_below_them(tmp_path: Path) -> None:
+    merged = ((0, 0, 1, 0), (0, 1, 0, 2), (0, 3, 0, 4))
+    table = read(write_sheet(tmp_path / "t.xlsx", [*YEARS, *SHOPS], merged))
+    assert table.data.column_names == ["shop", "2023 sold", "2023 left", "2024 sold", "2024 left"]
+    assert table.data["shop"].to_pylist() == ["north", "south", "west"]
+
+
+def test_a_pivot_table_of_pandas_keeps_the_names_of_its_index(tmp_path: Path) -> None:
+    rows = [[None, "mean", None, "max", None], ["symbol", "A", "B", "A", "B"], ["year"], [2001, 1, 2, 3, 4]]
+    path = write_sheet(tmp_path / "t.xlsx", [*rows, [2002, 5, 6, 7, 8]], ((0, 1, 0, 2), (0, 3, 0, 4)))
+    table = read(path)
+    assert table.data.column_names == ["year", "mean A", "mean B", "max A", "max B"]
+    assert table.data["year"].to_pylist() == [2001, 2002]
+
+
+def test_merged_names_above_different_ones_are_left_out(tmp_path: Path) -> None:
+    rows = [["Person", None, "Pay"], ["name", "age", "salary"], ["Ann", 30, 5], ["Bob", 40, 6]]
+    table = read(write_sheet(tmp_path / "t.xlsx", rows, ((0, 0, 0, 1),)))
+    assert table.data.column_names == ["name", "age", "salary"]
+
+
+@pytest.mark.parametrize(
+    ("last", "is_left_out"),
+    [
+        (["Total", 15, 9], True),
+        (["Gesamt:", 15, None], True),
+        (["合计", None, 9], True),
+        (["Total", 14, 9], False),
+        (["Total", None, None], False),
+        (["east", 15, 9], False),
+    ],
+)
+def test_a_last_row_of_totals_is_no_row(tmp_path: Path, last: list[Any], is_left_out: bool) -> None:
+    rows = [["shop", "n", "m"], *[shop[:3] for shop in SHOPS], last]
+    table = read(write_sheet(tmp_path / "t.xlsx", rows))
+    assert len(table) == (3 if is_left_out else 4)
+    assert bool(table.notes) == is_left_out
+
+
+def test_the_longest_of_several_sheets_is_the_example(tmp_path: Path) -> None:
+    path = tmp_path / "t.xlsx"
+    with xlsxwriter.Workbook(str(path)) as workbook:
+        workbook.add_worksheet("About").write(0, 0, "Do not forward")
+        shops = workbook.add_worksheet("Shops")
+        for number, row in enumerate(SHOPS):
+            shops.write_row(number, 0, row)
+    with pytest.raises(TableError, match=r"name one, as in .*#Shops"):
+        read(path)

@@ -7,6 +7,7 @@ cell of the column is read by it, from whatever file or object it comes.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Literal
@@ -95,6 +96,11 @@ def without_marks(texts: pa.ChunkedArray) -> pa.ChunkedArray:
     trimmed = pc.utf8_trim_whitespace(texts)
     is_mark = pc.is_in(trimmed, pa.array([*NULLS, *MARKS]))
     return pc.if_else(is_mark, None, trimmed)
+
+
+def percent(share: float) -> str:
+    """Return a share as a percentage that is rounded down: 100% means all cells."""
+    return f"{math.floor(share * 1000) / 10:g}%"
 
 
 def shown(cell: object) -> str:

@@ -25,11 +25,11 @@ from plait.table.conventions.base import (
 
 HOUR = 3600  # seconds
 
-# 05:14:54, 12:30, 4:12.08, 1:02:03.5, 1:02:03,5, 3:45 PM, 13h28, 2 days 03:00:00, -00:30
+# 05:14:54, 12:30, 4:12.08, 1:02:03.5, 1:02:03,5, 3:45 PM, 2 days 03:00:00, -00:30, 13h28, 11:38 Uhr, 11时38分
 CELL = (
     r"^(?P<sign>-)?(?:(?P<days>\d+) ?(?:d|days?),? )?"
-    r"(?P<first>\d{1,3})(?::| ?[hH] ?)(?P<second>\d{2})(?::(?P<third>\d{2}))?"
-    r"(?P<fraction>[.,]\d{1,9})?(?: ?(?P<half>[AaPp])\.?[Mm]\.?)?$"
+    r"(?P<first>\d{1,3})(?P<mark>:| ?[hH時时시] ?)(?P<second>\d{2})[分분]?(?::(?P<third>\d{2}))?"
+    r"(?P<fraction>[.,]\d{1,9})?(?: ?(?P<half>[AaPp])\.?[Mm]\.?)?(?: Uhr)?$"
 )
 
 
@@ -72,7 +72,7 @@ class Clock(Convention):
         third = _numbers(fields, "third")
         seconds = first * HOUR + second * 60 + np.nan_to_num(third)
         if self.minutes:
-            has_two = np.isnan(third)
+            has_two = np.isnan(third) & (_texts(fields, "mark") == ":")
             seconds = np.where(has_two, first * 60 + second, seconds)
         days = np.nan_to_num(_numbers(fields, "days"))
         seconds += np.nan_to_num(_numbers(fields, "fraction")) + days * 24 * HOUR
@@ -102,7 +102,8 @@ class Clock(Convention):
         fields = pc.extract_regex(distinct, CELL)
         if fields.null_count == len(fields):
             return None
-        has_two = np.isnan(_numbers(fields, "third"))
+        # 36h20 says itself that it begins with hours.
+        has_two = np.isnan(_numbers(fields, "third")) & (_texts(fields, "mark") == ":")
         has_fraction = np.isfinite(_numbers(fields, "fraction"))
         is_no_hour = _numbers(fields, "first") >= 24
         are_minutes = has_two & (has_fraction | is_no_hour)

@@ -22,6 +22,7 @@ from plait.table.conventions.base import (
     as_numpy,
     by_distinct,
     is_text,
+    percent,
     read_by_row,
     share_of_rows,
     without_marks,
@@ -172,7 +173,7 @@ class Date(Convention):
         if share < least:
             return None
         example = f"as in {filled[0].as_py()}"
-        reason = example if share == 1 else f"{share:.0%} of the cells are dates, {example}"
+        reason = example if share == 1 else f"{percent(share)} of the cells are dates, {example}"
         if second:
             return Recognised(convention, share, reason, _both_readings(filled, order, second))
         evidence = Style(day_first=order == "dmy") if order in ("dmy", "mdy") else UNKNOWN
@@ -362,6 +363,21 @@ class _Fields:
 
 WORDED = ("day and name", "name and day")
 
+DOTTED = r"\d\. ?\d{1,2}\. ?\d"
+
+NUMERIC_PARTS = re.compile(
+    r"\d{1,2}(?P<mark>[/.\-]|\. ?| )\d{1,2}(?P<second_mark>[/.\-]|\. ?| )(?P<year>\d{4}|\d{2})(?P<time>.*)"
+)
+
+# The times that programs write behind a numeric date, and how `strptime` reads them.
+FORMS_OF_TIMES = (
+    (r"", ""),
+    (r" \d{1,2}:\d\d", " %H:%M"),
+    (r" \d{1,2}:\d\d:\d\d", " %H:%M:%S"),
+    (r" \d{1,2}:\d\d [AaPp][Mm]", " %I:%M %p"),
+    (r" \d{1,2}:\d\d:\d\d [AaPp][Mm]", " %I:%M:%S %p"),
+)
+
 
 def _integers(digits: pa.Array, default: int) -> np.ndarray:
     """Return strings of digits as int64, `default` for an empty one."""
@@ -439,6 +455,9 @@ def _order_of(distinct: pa.Array, style: Style) -> tuple[Order, Order]:
     # Only day and month are mixed up: where the first order wins, the second may fit as well.
     if best != orders[0] or counts[1] < counts[0] or style.day_first is not None:
         return best, ""
+    # Nobody writes 12.31.2023: in no locale of Unicode's CLDR does a month stand before a dot and a day.
+    if pc.all(pc.match_substring_regex(distinct.filter(pa.array(fields.matches)), DOTTED)).as_py():
+        return best, ""
     differ = fields.times(best) != fields.times(orders[1])
     return best, orders[1] if differ.any() else ""
 
@@ -452,11 +471,24 @@ def _both_readings(filled: pa.ChunkedArray, order: Order, second: Order) -> str:
     number = int(np.flatnonzero(has_both & (first_times != second_times))[0])
     first_day = str(first_times[number])[:10]
     second_day = str(second_times[number])[:10]
-    form = "%d/%m/%Y" if second == "dmy" else "%m/%d/%Y"
-    return (
-        f"{distinct[number].as_py()} is read as {first_day}, and may also be {second_day}; if so, set "
-        f"format: '{form}'"
-    )
+    cell = distinct[number].as_py()
+    form = _format_of(cell, second)
+    locale = "en_GB" if second == "dmy" else "en_US"
+    remedy = f"set format: '{form}'" if form else f"set locale: '{locale}'"
+    return f"{cell} is read as {first_day}, and may also be {second_day}; if so, {remedy}"
+
+
+def _format_of(cell: str, order: Order) -> str:
+    """Return the format of `strptime` that reads a numeric date in this order; "" if none is known."""
+    parts = NUMERIC_PARTS.fullmatch(cell)
+    if parts is None:
+        return ""
+    first, second = ("%d", "%m") if order == "dmy" else ("%m", "%d")
+    year = "%Y" if len(parts["year"]) == 4 else "%y"
+    for pattern, form_of_time in FORMS_OF_TIMES:
+        if re.fullmatch(pattern, parts["time"]):
+            return f"{first}{parts['mark']}{second}{parts['second_mark']}{year}{form_of_time}"
+    return ""
 
 
 def _by_format(texts: pa.Array, form: str) -> np.ndarray:

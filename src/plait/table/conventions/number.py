@@ -21,6 +21,7 @@ from plait.table.conventions.base import (
     by_distinct,
     described_bad,
     is_text,
+    percent,
     read_by_row,
     without_marks,
 )
@@ -49,6 +50,14 @@ MULTIPLIERS = {
 
 BYTES = {"KB": 1e3, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
+# Units of one dimension. A column has the unit of most of its cells, and others are converted to it.
+DIMENSIONS = (
+    {"\u03bcg": 1e-6, "mg": 1e-3, "g": 1.0, "kg": 1e3},
+    {"\u03bcl": 1e-6, "ml": 1e-3, "mL": 1e-3, "cl": 1e-2, "dl": 0.1, "l": 1.0, "L": 1.0},
+    {"nm": 1e-9, "\u03bcm": 1e-6, "mm": 1e-3, "cm": 1e-2, "km": 1e3},  # a single m may be minutes
+    {"Hz": 1.0, "kHz": 1e3, "MHz": 1e6, "GHz": 1e9},
+)
+
 # Names of currencies that stand before or behind a number. Signs, such as €, are told by Unicode.
 CURRENCIES = frozenset(
     """
@@ -71,8 +80,8 @@ class Number(Convention):
     """A column of numbers.
 
     `decimal` is the mark before the fraction, and `group` the mark between groups of digits; "" for none.
-    `unit` is what stands beside the numbers, such as € or kg. A cell may leave it out, but may not have
-    another one.
+    `unit` is what stands beside the numbers, such as € or kg. A cell may leave it out. It may have another
+    one only of the same dimension: 500 g are 0.5 kg.
     """
 
     kind: Literal["number"] = "number"
@@ -120,8 +129,7 @@ class Number(Convention):
         if plain is not None:
             return _nan_if_infinite(as_numpy(plain))
         pieces = _Pieces(texts)
-        x = pieces.numbers(self.decimal, self.group)
-        return np.where(pieces.has_unit(self.unit), x, np.nan)
+        return pieces.numbers(self.decimal, self.group) * pieces.factors_to(self.unit)
 
     @classmethod
     def recognise(cls, texts: pa.ChunkedArray, style: Style, least: float = FITS) -> Recognised | None:
@@ -143,7 +151,7 @@ class Number(Convention):
         unit = pieces.only_unit(counts)
         if unit is None:
             return None
-        has_unit = pieces.has_unit(unit)
+        has_unit = np.isfinite(pieces.factors_to(unit))
         best, best_share = cls(unit=unit), 0.0
         for decimal, group in _marks(style):
             is_number = has_unit & np.isfinite(pieces.numbers(decimal, group))
@@ -195,14 +203,18 @@ class _Pieces:
         if not by_unit:
             return ""
         commonest = max(by_unit, key=lambda unit: by_unit[unit])
-        with_another = sum(by_unit.values()) - by_unit[commonest]
+        convertible = _factors(commonest)
+        with_another = sum(number for unit, number in by_unit.items() if unit not in convertible)
         return commonest if with_another <= (1 - FITS) * counts.sum() else None
 
-    def has_unit(self, unit: str) -> np.ndarray:
-        """Return True for strings with this unit, or with none."""
-        accepted = {"", unit}
-        fits = np.array([unit in accepted for unit in self.units], dtype=bool)
-        return self.matches & fits
+    def factors_to(self, unit: str) -> np.ndarray:
+        """Return what each number is multiplied by to have this unit; NaN where it has no such unit.
+
+        A string without a unit has this one.
+        """
+        factors = _factors(unit)
+        by_string = [np.nan if own is None else factors.get(own, np.nan) for own in self.units]
+        return np.where(self.matches, np.array(by_string, dtype=np.float64), np.nan)
 
     def numbers(self, decimal: Decimal, group: Group) -> np.ndarray:
         """Return the numbers, float64; NaN where the digits have other marks, or groups of another size."""
@@ -287,6 +299,14 @@ def _unit_and_factor(before: str, after: str) -> tuple[str | None, float]:
     return (None if before and after else before or after), 1.0
 
 
+def _factors(unit: str) -> dict[str, float]:
+    """Return the units that can stand for a unit, with the factor of each, and "" for no unit."""
+    for units in DIMENSIONS:
+        if unit in units:
+            return {"": 1.0, **{name: scale / units[unit] for name, scale in units.items()}}
+    return {"": 1.0, unit: 1.0}
+
+
 def _multiplied_currency(text: str) -> tuple[str, float] | None:
     """Return the currency and the factor of 5M€ or 5 Mio EUR, in which both stand behind the number."""
     for name, factor in MULTIPLIERS.items():
@@ -307,7 +327,7 @@ def _recognised(filled: pa.ChunkedArray, number: Number, share: float, style: St
     """Say how the numbers of a column are written, and whether they can be read otherwise."""
     reasons = []
     if share < 1:
-        reasons.append(f"{share:.0%} of the cells are numbers")
+        reasons.append(f"{percent(share)} of the cells are numbers")
     if number != Number():
         reasons.append(f"as in {number.described().removeprefix('a number such as ')}")
     reason = ", ".join(reasons)

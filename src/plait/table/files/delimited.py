@@ -27,6 +27,7 @@ PIECE = 1 << 22  # bytes that are looked at at once
 BLOCK = 4 << 20  # bytes that Arrow parses at once; a row must fit into one block
 LONGEST = (1 << 31) - 2  # bytes of the largest block
 SHOWN = 5  # rows that a message names
+EMPTY = ("", "\\N")  # a missing cell; MySQL, PostgreSQL and Hive write the second in every type of column
 
 HEAD = 1 << 20  # bytes that a dialect and a header are inferred from
 
@@ -249,7 +250,7 @@ def _by_arrow(rows: memoryview, names: list[str], dialect: Dialect) -> pa.Table 
         return pa.table(dict.fromkeys(numbers, pa.array([], pa.string()))).rename_columns(names)
     conversion = pa.csv.ConvertOptions(
         column_types=dict.fromkeys(numbers, pa.string()),
-        null_values=[""],
+        null_values=list(EMPTY),
         strings_can_be_null=True,
         quoted_strings_can_be_null=True,
         check_utf8=False,
@@ -311,7 +312,7 @@ def _row_by_row(
                 short.append(position)
             row = row[:width] + [""] * (width - len(row))
         for cells, cell in zip(columns, row, strict=True):
-            cells.append(cell or None)
+            cells.append(None if cell in EMPTY else cell)
 
     notes = [_short_note(short, origin, width)] if short else []
     arrays = [pa.array(cells, pa.string()) for cells in columns]

@@ -32,7 +32,7 @@ ARROW_STREAM = b"\xff\xff\xff\xff"  # before each message of a stream
 ENDINGS: dict[str, Reader] = {
     ".csv": read_delimited, ".tsv": read_delimited, ".tab": read_delimited, ".psv": read_delimited,
     ".txt": read_delimited, ".dat": read_delimited, ".data": read_delimited,
-    ".json": read_json, ".jsonl": read_json, ".ndjson": read_json,
+    ".json": read_json, ".jsonl": read_json, ".ndjson": read_json, ".geojson": read_json,
     ".parquet": read_parquet, ".pq": read_parquet,
     ".arrow": read_arrow, ".arrows": read_arrow, ".ipc": read_arrow, ".feather": read_arrow,
     ".orc": read_orc,

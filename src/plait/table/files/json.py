@@ -13,6 +13,7 @@ import pyarrow.json
 from plait.errors import TableError
 from plait.table.files.content import Content, FileTable
 from plait.table.files.encoding import to_utf8
+from plait.table.files.geojson import OTHER_MAPS, rows_of_map
 from plait.table.files.header import unnamed
 from plait.table.python_cells import column_of, columns_of_mappings, columns_of_rows, table_of
 
@@ -20,9 +21,6 @@ BLOCK = 4 << 20  # bytes that Arrow parses at once; a line must fit into one blo
 LONGEST = (1 << 31) - 2  # bytes of the largest block
 
 BETWEEN_LINES = re.compile(rb"\}\s*\n\s*\{")
-
-# Types of GeoJSON and TopoJSON, which portals of open data offer beside tables.
-GEOGRAPHIC = ("FeatureCollection", "Feature", "Topology")
 
 EXPECTED = "expected an array of objects, or one object a line"
 
@@ -41,6 +39,9 @@ def read_json(content: Content) -> FileTable:
             return FileTable(table, encoded.notes)
 
     values = list(_values(text.decode(), content.label))
+    if len(values) == 1 and _is_map(values[0]):
+        rows, notes = rows_of_map(cast("dict[str, object]", values[0]), content.label)
+        return FileTable(_of_rows(rows, content.label), (*encoded.notes, *notes))
     if len(values) == 1 and not is_lines:
         return FileTable(_document(values[0], content.label), encoded.notes)
     return FileTable(_of_rows(values, content.label), encoded.notes)
@@ -118,6 +119,10 @@ def _past_blanks(text: str, position: int) -> int:
 # --- one document ----------------------------------------------------------------------------------------
 
 
+def _is_map(value: object) -> bool:
+    return isinstance(value, dict) and value.get("type") == "FeatureCollection"
+
+
 def _document(value: object, label: str) -> pa.Table:
     """Return the table of a whole document, in any of the forms that have one clear reading."""
     if isinstance(value, list):
@@ -130,10 +135,10 @@ def _document(value: object, label: str) -> pa.Table:
 
 def _of_object(value: dict[str, Any], label: str) -> pa.Table:
     """Return the table of an object: one that pandas writes, an object of columns, or one around rows."""
-    if value.get("type") in GEOGRAPHIC:
+    if value.get("type") in OTHER_MAPS:
         raise TableError(
-            f"'{label}' is a map ({value['type']}), not a table; write the properties of its features to a "
-            f"CSV file"
+            f"'{label}' is a map ({value['type']}), not a table; write its features as a FeatureCollection "
+            f"of GeoJSON"
         )
     # pandas writes "columns" and "data" with orient="split", and "schema" and "data" with orient="table".
     if isinstance(value.get("data"), list):
