@@ -24,7 +24,7 @@ from plait.nn.batch import Batch, Values
 from plait.prediction.predictor import Predictor
 from plait.table.table import Table
 from plait.training.checkpoint import Checkpoint, Progress
-from plait.training.loop import Training, _epoch
+from plait.training.loop import Training, train_epoch
 
 precision, folder = sys.argv[1], Path(sys.argv[2])
 data = np.load(folder / "data.npz")
@@ -107,7 +107,7 @@ def training(rows: int, kind: type[Dataset] = Dataset) -> Training:
 
 def epoch(run: Training, progress: Progress) -> float:
     with Screen(quiet=True).bar("", 1) as bar:
-        _epoch(run, progress, Checkpoint(folder, 1e6), bar)
+        train_epoch(run, progress, Checkpoint(folder, 1e6, plan), bar)
     progress.epoch += 1
     return progress.loss_sum / -(-len(run.train_data) // batch_size)
 

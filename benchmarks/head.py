@@ -36,7 +36,7 @@ from plait.table.table import Table
 from plait.tasks.base import Widths
 from plait.tasks.classification import Classification
 from plait.training.checkpoint import Checkpoint, Progress
-from plait.training.loop import Training, _epoch
+from plait.training.loop import Training, train_epoch
 
 COLUMNS, HIDDEN = ("image", "text", "audio"), (256, 64)
 FLOOR = "floor: one batch over and over, fp32"
@@ -92,7 +92,7 @@ def build_model(task: Classification, width: int, unimodal: bool) -> MultimodalM
     config = Config(dropout=0.0, pool="mean", unit=False)
     encoders = {}
     for column in COLUMNS:
-        encoder = Pretrained(Network("", "", {}, ""), "grid", width, config)
+        encoder = Pretrained(Network("", "0" * 24, {}, ""), "grid", width, config)
         encoders[column] = ColumnEncoder(column, encoder, "learned")
     widths = dict.fromkeys(COLUMNS, width)
     blocks = blocks_of(COLUMNS, ())
@@ -132,7 +132,7 @@ def ours(
     run = Training(model, plan, settings, data, data, folder, Screen(quiet=True))
     with Screen(quiet=True).bar("", 1) as bar:
         begun = perf_counter()
-        _epoch(run, Progress(), Checkpoint(folder, 1e6), bar)
+        train_epoch(run, Progress(), Checkpoint(folder, 1e6, plan), bar)
         return perf_counter() - begun
 
 

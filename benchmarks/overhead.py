@@ -31,7 +31,7 @@ from plait.nn import device
 from plait.recipe import recipe
 from plait.table.table import Table
 from plait.training.checkpoint import Checkpoint, Progress
-from plait.training.loop import Training, _epoch
+from plait.training.loop import Training, train_epoch
 from plait.training.objective import losses, weighed
 from plait.training.schedule import optimizer_for
 from plait.training.step import Step
@@ -141,7 +141,7 @@ def cutting(model: MultimodalModel, plan: Plan, rows: Dataset) -> float:
 def ours(run: Training) -> float:
     with Screen(quiet=True).bar("", 1) as bar:
         begun = perf_counter()
-        _epoch(run, Progress(), Checkpoint(run.folder, 1e6), bar)
+        train_epoch(run, Progress(), Checkpoint(run.folder, 1e6, run.plan), bar)
         return perf_counter() - begun
 
 

@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 import plait
 import standins
@@ -174,7 +175,11 @@ def through(seed: int, added: tuple[str, ...] = ()) -> dict[str, Any]:
         reads = plait.fit(
             table, "transcript", out=Path(folder) / "reads", seed=seed, overrides=reading, quiet=True
         )
-        read_back = reads.predict(table, keep=True).rename_columns({"transcript_answer": "heard"})
+        read_back = reads.predict(table, keep=True)
+        # A recording in which nothing is heard counts too: an empty text would be a missing one.
+        heard = read_back["transcript_answer"]
+        read_back = read_back.append_column("heard", pc.if_else(pc.equal(heard, ""), "(nothing)", heard))
+        read_back = read_back.drop_columns("transcript_answer")
         aligning = (
             *common,
             "columns.speech.role=ignored",

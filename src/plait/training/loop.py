@@ -1,4 +1,4 @@
-"""The training loop, from the outside to the inside: `train` goes over epochs, `_epoch` over steps."""
+"""The training loop, from the outside to the inside: `train` goes over epochs, `train_epoch` over steps."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def train(training: Training, resume: bool = False) -> Progress:
     ):
         bar.advance(progress.epoch * training.steps + progress.step)
         while progress.epoch < options.epochs and not progress.over(options.patience):
-            _epoch(training, progress, checkpoint, bar)
+            train_epoch(training, progress, checkpoint, bar)
             _score(training, progress, checkpoint)
             trackers.write(progress.history)
             bar.draw(_note(progress))
@@ -156,7 +156,7 @@ def train(training: Training, resume: bool = False) -> Progress:
     return progress
 
 
-def _epoch(training: Training, progress: Progress, checkpoint: Checkpoint, bar: Bar) -> None:
+def train_epoch(training: Training, progress: Progress, checkpoint: Checkpoint, bar: Bar) -> None:
     """Go once over the training rows, or over the remaining ones if this epoch is resumed in its middle."""
     options = training.options
     if training.blends:
