@@ -28,6 +28,7 @@ from plait.fusion.concat import Concat
 from plait.model.column import ColumnEncoder
 from plait.model.fused import Fuser, blocks_of
 from plait.model.network import MultimodalModel
+from plait.model.stand_in import start_of
 from plait.nn import device
 from plait.nn.batch import Batch, Values
 from plait.pretrained.network import Network
@@ -93,7 +94,7 @@ def build_model(task: Classification, width: int, unimodal: bool) -> MultimodalM
     encoders = {}
     for column in COLUMNS:
         encoder = Pretrained(Network("", "0" * 24, {}, ""), "grid", width, config)
-        encoders[column] = ColumnEncoder(column, encoder, "learned")
+        encoders[column] = ColumnEncoder(column, encoder, start_of("learned", is_frozen=True))
     widths = dict.fromkeys(COLUMNS, width)
     blocks = blocks_of(COLUMNS, ())
     task.build(Widths(HIDDEN[-1], widths, list(blocks), late_fusion=unimodal))
