@@ -117,6 +117,12 @@ def test_unseen_categories_have_an_index_of_their_own() -> None:
     assert loaded.present.tolist() == [True, True, False]
 
 
+@pytest.mark.parametrize("cells", [[1e306, -1e308, 0.0, 1.7e308], [1e-310, 2e-310, 3e-310, 1e300]])
+def test_numbers_of_any_size_have_finite_features(cells: list[float]) -> None:
+    modality = fit("number", cells * 10)
+    assert torch.isfinite(load(modality, cells).values.x).all()
+
+
 def test_a_huge_number_is_far_out_not_at_the_middle() -> None:
     modality = fit("number", [float(i) for i in range(101)], embedding="none")
     assert load(modality, [1e200, -1e300]).values.x[:, 0].tolist() == pytest.approx([3, -3])

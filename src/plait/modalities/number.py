@@ -19,6 +19,8 @@ from plait.table.json import JSON, read_as
 from plait.table.table import Source
 from plait.table.values import distinct
 
+LARGEST = 1e100  # differences and squares of such numbers can still be computed
+
 
 class Config(Options):
     """`quantile` adds a piecewise-linear encoding over `bins` (Gorishniy et al. 2022, eq. 1) to the scaled
@@ -84,11 +86,12 @@ class Number(ValueModality):
         x = _numbers(cells)
         present = np.isfinite(x)
         x = np.where(present, x, self.median)
-        scaled = (x - self.median) / self.spread
-        bounded = scaled / np.hypot(1, scaled / 3)  # the square of a huge number would overflow
-        columns = [bounded[:, None]]
-        if self.edges:
-            columns.append(piecewise_linear(x, np.array(self.edges)))
+        # Where the other numbers are tiny, one may be infinitely far away. It is bounded all the same.
+        with np.errstate(over="ignore"):
+            scaled = ((x - self.median) / self.spread).clip(-LARGEST, LARGEST)
+            columns = [(scaled / np.hypot(1, scaled / 3))[:, None]]
+            if self.edges:
+                columns.append(piecewise_linear(x, np.array(self.edges)))
         features = np.concatenate(columns, 1).astype(np.float32)
         return Loaded(Values(torch.from_numpy(features)), torch.from_numpy(present))
 
@@ -107,8 +110,9 @@ component = Number
 
 
 def _numbers(cells: pa.ChunkedArray) -> np.ndarray:
-    """Return cells as float64 (B,), NaN where one is missing."""
-    return pc.cast(cells, pa.float64(), safe=False).to_numpy(zero_copy_only=False).astype(np.float64)
+    """Return cells as float64 (B,), NaN where one is missing, and none beyond `LARGEST`."""
+    x_B = pc.cast(cells, pa.float64(), safe=False).to_numpy(zero_copy_only=False).astype(np.float64)
+    return np.where(np.isfinite(x_B), x_B.clip(-LARGEST, LARGEST), x_B)
 
 
 def piecewise_linear(x_B: np.ndarray, edges: np.ndarray) -> np.ndarray:
