@@ -187,3 +187,23 @@ def test_inspect_takes_the_columns_that_fit_takes() -> None:
     assert [column.modality or column.role for column in schema] == ["category", "ignored", "target"]
     with pytest.raises(RecipeError, match="no modality or role 'numbr': did you mean 'number'"):
         plait.inspect(rows, "y", columns={"year": "numbr"})
+
+
+def test_an_option_of_the_ensemble_keeps_the_members_of_quality() -> None:
+    good = make(table(), quality="good").ensemble
+    changed = make(table(), quality="good", overrides=["ensemble.folds=3"]).ensemble
+    assert changed == good.model_copy(update={"folds": 3})
+    own = make(table(), quality="good", overrides=["ensemble.members.line=linear"]).ensemble
+    assert list(own.members) == ["line"]
+    assert own.bags == good.bags
+
+    (message,) = make(table(), overrides=["ensemble.folds=3"]).ensemble.left_out
+    assert message == "ensemble: it has no members, so its options do nothing; --quality good has some"
+
+
+@pytest.mark.parametrize(("side", "number"), [("valid", 8), ("test", 8)])
+def test_a_side_without_any_label_is_warned_of(side: str, number: int) -> None:
+    labels = [*(["left", "right"] * 16), *[None] * 8]
+    split = pa.array([name.replace("valid", side) for name in LAST])
+    (warning,) = make(table(label=labels, split=split)).warnings
+    assert warning.startswith(f"none of the {number} {'validation' if side == 'valid' else 'test'} rows")

@@ -106,6 +106,7 @@ class Plan:
                 *inferred.warnings,
                 *targets.conventions.warnings.values(),
                 *targets.warnings,
+                *_sides_without_labels(sides, rows),
             ],
             fusion=fusions.resolve(recipe.fusion),
             balancing=balancings.resolve(recipe.balancing),
@@ -312,6 +313,18 @@ def _has_label(table: Table, labels: Mapping[str, str], alignments: Mapping[str,
     for column in columns:
         has_label |= table.column(column).is_valid().to_numpy()
     return has_label
+
+
+def _sides_without_labels(sides: Split, labelled: Split) -> list[str]:
+    """Return a warning for validation rows and for test rows of which none has a label."""
+    warnings = []
+    for name, rows, labelled_rows, use in (
+        ("validation", sides.valid, labelled.valid, "no epoch is chosen by them"),
+        ("test", sides.test, labelled.test, "there are no scores of them"),
+    ):
+        if len(rows) and not len(labelled_rows):
+            warnings.append(f"none of the {count(len(rows), f'{name} row')} has a label: {use}")
+    return warnings
 
 
 def _labelled(sides: Split, has_label: np.ndarray, learn_unlabelled: bool) -> Split:

@@ -34,13 +34,20 @@ class EnsemblePlan(Options):
 def plan_ensemble(recipe: Recipe, schema: Schema, rows: int) -> EnsemblePlan:
     """Choose the members for so many training rows.
 
-    What `quality` stands for is left out, with a message, where pretrained weights are not installed.
-    Raises `RecipeError` for these if the recipe itself asks for them.
+    The recipe's own options come before those of `quality`, and its members stand in place of them. What
+    `quality` stands for is left out, with a message, where pretrained weights are not installed. Raises
+    `RecipeError` for these if the recipe itself asks for them.
     """
-    ensemble = recipe.ensemble or ensemble_of_quality(recipe.quality)
-    is_asked_for = recipe.ensemble is not None
+    ensemble = ensemble_of_quality(recipe.quality)
+    is_asked_for = False
+    if recipe.ensemble is not None:
+        stated = recipe.ensemble.model_fields_set
+        is_asked_for = "members" in stated
+        ensemble = ensemble.model_copy(update={name: getattr(recipe.ensemble, name) for name in stated})
     modalities = {schema[column].modality or "" for column in schema.of("input")}
     messages: set[str] = set()
+    if recipe.ensemble is not None and not ensemble.members:
+        messages.add("ensemble: it has no members, so its options do nothing; --quality good has some")
     members: dict[str, Choice] = {}
     for name, choice in ensemble.members.items():
         member = _trainable(choice, modalities, is_asked_for, messages)

@@ -70,7 +70,9 @@ class Recipe(Options):
     model: ModelRecipe = Field(ModelRecipe(), description="see recipe/model")
     training: TrainingRecipe = Field(TrainingRecipe(), description="see recipe/training")
     quality: Literal["fast", "good", "best"] = Field("fast", description="which ensemble is trained, if any")
-    ensemble: EnsembleRecipe | None = Field(None, description="see recipe/ensemble; null: as quality says")
+    ensemble: EnsembleRecipe | None = Field(
+        None, description="what differs from quality; see recipe/ensemble"
+    )
     tuning: TuningRecipe = Field(TuningRecipe(), description="see recipe/tuning")
     task_defaults: dict[str, dict[str, object]] = Field({}, description="options of all targets of a task")
     singles: bool = Field(False, description="also train a model for each target, to compare with")

@@ -79,7 +79,18 @@ class Content:
 
     def arrow_file(self) -> pa.NativeFile:
         """Return the content as Arrow reads files: not all at once."""
-        return pa.BufferReader(self.held) if self.path is None else pa.OSFile(str(self.path))
+        return arrow_reader(self.held) if self.path is None else pa.OSFile(str(self.path))
+
+
+def arrow_reader(data: bytes | memoryview) -> pa.BufferReader:
+    """Return a reader of a copy of the bytes that is Arrow's own.
+
+    Threads of Arrow let go of what they read a moment after the table is there. If it were Python's, they
+    would wait for the interpreter then, and end the process with SIGABRT if it is about to exit.
+    """
+    buffer = pa.allocate_buffer(len(data))
+    pa.FixedSizeBufferWriter(buffer).write(data)
+    return pa.BufferReader(buffer)
 
 
 def open_content(path: Path, sheet: str = "") -> Content:

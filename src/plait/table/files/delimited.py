@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from plait.errors import TableError
-from plait.table.files.content import Content, FileTable
+from plait.table.files.content import Content, FileTable, arrow_reader
 from plait.table.files.dialect import (
     ONE_COLUMN,
     Dialect,
@@ -265,7 +265,7 @@ def _by_arrow(rows: memoryview, names: list[str], dialect: Dialect) -> pa.Table 
     while True:
         reading = pa.csv.ReadOptions(column_names=numbers, block_size=min(block, LONGEST))
         try:
-            table = pa.csv.read_csv(pa.BufferReader(rows), reading, parsing, conversion)
+            table = pa.csv.read_csv(arrow_reader(rows), reading, parsing, conversion)
             return table.rename_columns(names)
         except pa.ArrowInvalid as error:
             # A row that is longer than a block straddles two of them.
