@@ -77,8 +77,8 @@ class Plan:
         if not targets.labels and not targets.alignments:
             names = ", ".join(table.data.column_names)
             raise RecipeError(
-                f"which column is to be predicted? Name it by --target (in Python: target=), or name what goes "
-                f"with what by --align (align=); {table.name} has {names}"
+                f"which column is to be predicted? Name it by --target (in Python: target=), or name what "
+                f"goes with what by --align (align=); {table.name} has {names}"
             )
         sides, inferred = split_and_infer(table, recipe, targets)
         schema = inferred.schema
