@@ -43,6 +43,7 @@ lint: $(VENV)/.installed-test ## check style and types
 
 bench: $(VENV)/.installed-test ## measure speed and accuracy (long; makes an environment of its own for Keras)
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/reading.py
 	$(BIN)/python benchmarks/decoding.py
 	$(BIN)/python benchmarks/head.py
 	$(BIN)/python benchmarks/refit.py

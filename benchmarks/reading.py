@@ -58,8 +58,8 @@ def main() -> None:
             ])  # fmt: skip
     headers = ["table", "MB", "inspect, s", "MB of memory", "pandas.read_csv, s", "MB of memory", "ratio"]
     text = (
-        f"# Reading\n\nMade by `benchmarks/reading.py`, two threads at most, medians of {ROUNDS}, in turns; "
-        f"{machine()}. Each run is a process of its own, so its seconds include the start of Python and the "
+        f"# Reading\n\nMade by `benchmarks/reading.py`, two threads at most, medians of {ROUNDS}, in turns;\n"
+        f"{machine()}. Each run is a process of its own, so its seconds\ninclude the start of Python and the "
         f"imports.\n\n{table(headers, rows)}"
     )
     page("reading.md", text, arguments)

@@ -1,6 +1,6 @@
 """Any table ends in an answer or in an error of plait's own, never in another library's.
 
-`PLAIT_EXAMPLES` says how many tables are drawn in place of the numbers here: 100,000 were, once.
+`PLAIT_EXAMPLES` says how many tables are drawn in place of the numbers here.
 """
 
 from __future__ import annotations
