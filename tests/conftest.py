@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,14 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Prepared cells are not left in the user's own cache."""
     os.environ["PLAIT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_weights() -> Iterator[None]:
+    """What a machine has in its packages and caches must not decide what a test trains."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("plait.pretrained.files.present", lambda name: False)
+        yield
 
 
 @pytest.fixture

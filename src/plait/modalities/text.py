@@ -17,10 +17,10 @@ import torch
 from pydantic import Field
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from plait.errors import RecipeError, count
+from plait.errors import count
 from plait.modalities.base import Match, ValueModality
 from plait.nn.batch import Layout, Loaded, Values
-from plait.pretrained import files
+from plait.pretrained.tokenizer import load_tokenizer
 from plait.recipe.bounds import MAX_IDS, MAX_TOKENS
 from plait.recipe.registry import Options
 from plait.table.conventions.listing import Listing
@@ -71,6 +71,7 @@ class Text(ValueModality):
 
     options = Config
     encoder = "bag"
+    pretrained = "pretrained"
     words = "bag"
     is_text = True
     may_be_id = True
@@ -112,7 +113,7 @@ class Text(ValueModality):
         if config.split == "ngrams":
             return cls(config, None)
         if config.split == "pretrained":
-            return cls(config, _pretrained(config.tokenizer))
+            return cls(config, load_tokenizer(config.tokenizer))
         tokenizer, trainer = _subwords(config) if config.split == "subword" else _words(config)
         normalisations: list[normalizers.Normalizer] = [normalizers.NFC()]
         if config.lowercase:
@@ -185,20 +186,6 @@ class Text(ValueModality):
 
 
 component = Text
-
-
-def _pretrained(name: str) -> Tokenizer:
-    """Load the tokenizer of a pretrained model. Switch its padding and cutting off: `load` does both."""
-    file = files.find(name) / "tokenizer.json"
-    if not file.is_file():
-        raise RecipeError(
-            f"'{name}' has no tokenizer.json in {file.parent}; save one there with "
-            f"AutoTokenizer.from_pretrained(...).save_pretrained(...)"
-        )
-    tokenizer = Tokenizer.from_file(str(file))
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return tokenizer
 
 
 def _words(config: Config) -> tuple[Tokenizer, trainers.Trainer]:

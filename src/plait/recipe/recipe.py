@@ -61,6 +61,11 @@ class Recipe(Options):
     )
     modalities: dict[str, dict[str, object]] = Field({}, description="options of all columns of a modality")
     encoders: dict[str, Choice] = Field({}, description="the encoder of all columns of a modality")
+    pretrained: Literal["auto", "off"] = Field(
+        "auto",
+        description="auto: columns without an encoder of their own get a frozen pretrained network whose "
+        "weights are on this machine; off: theirs are trained from scratch",
+    )
     fusion: Choice = Field(Choice(name="concat"), description="how the columns become one vector")
     balancing: Choice = Field(Choice(name="equal"), description="how several targets' losses are weighed")
     tasks: dict[str, TaskChoice] = Field(
