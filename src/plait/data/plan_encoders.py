@@ -54,7 +54,8 @@ def choose_encoder(
     scratch = Choice(name=kind.encoder)
     if not kind.pretrained or recipe.pretrained == "off":
         return EncoderChoice(scratch, "")
-    offer = _offer(recipe, column, modality, kind.pretrained, texts(name))
+    cells = texts(name) if kind.is_text else ()
+    offer = _offer(recipe, column, modality, kind.pretrained, cells)
     if offer.options is None:
         return EncoderChoice(scratch, offer.reason, offer.remedy)
     return EncoderChoice(Choice(name=kind.pretrained, **offer.options), offer.reason)

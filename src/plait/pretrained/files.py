@@ -90,14 +90,6 @@ def find(name: str) -> Path:
     )
 
 
-def present(name: str) -> bool:
-    """Return whether a model's files are on this machine."""
-    if name in PACKAGED:
-        package = importlib.util.find_spec(PACKAGED[name].package)
-        return bool(package and package.submodule_search_locations)
-    return Path(name).expanduser().is_dir()
-
-
 @cache
 def identity(folder: Path) -> str:
     """Return a short hash of a model's files: the key of its embeddings in the cache."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from plait.errors import RecipeError, RenamedWarning, nearest
 from plait.recipe.explain import explain, shortened
@@ -83,6 +83,12 @@ class Recipe(Options):
     singles: bool = Field(False, description="also train a model for each target, to compare with")
     locale: str = Field("", description="how numbers and dates are written, such as de or en_GB")
     seed: int = Field(0, ge=0, le=MAX_SEED, description="of everything random")
+
+    @field_validator("pretrained", mode="before")
+    @classmethod
+    def _from_bool(cls, value: object) -> object:
+        # YAML reads a bare off as a truth value
+        return "off" if value is False else value
 
     def to_dict(self) -> JSON:
         """Return what was asked for, and nothing else, as JSON. `load` is the inverse."""
