@@ -24,7 +24,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 def no_weights() -> Iterator[None]:
     """What a machine has in its packages and caches must not decide what a test trains."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("plait.pretrained.files.present", lambda name: False)
+        patch.setattr("plait.encoders.pretrained.present", lambda name: False)
         yield
 
 

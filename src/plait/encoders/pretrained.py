@@ -20,7 +20,7 @@ from plait.nn.batch import Kind, Layout, Tokens, Values
 from plait.nn.layers import Dropout
 from plait.pretrained import files as weights
 from plait.pretrained import network as networks
-from plait.pretrained.files import Architecture
+from plait.pretrained.files import Architecture, present
 from plait.pretrained.network import Network
 from plait.pretrained.tokenizer import reads_words
 from plait.recipe.bounds import MAX_LAYERS, MAX_RATE, MAX_WIDTH
@@ -115,7 +115,7 @@ class Pretrained(FrozenEncoder):
         Nothing is fetched. Texts in a script that its tokenizer does not know are left to other encoders.
         """
         name = DEFAULT.get(modality, "")
-        if not name or not weights.present(name):
+        if not name or not present(name):
             return Offer(None, f"no weights of a network for {modality} are on this machine", REMEDY)
         if texts and not reads_words(name, texts):
             return Offer(None, f"the tokenizer of {name} does not know these words")
