@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -193,6 +194,18 @@ def relu6(x: Tensor) -> Tensor:
         x.view(torch.int16).clamp_(0, SIX)
         return x
     return F.relu6(x, inplace=True)
+
+
+def read(name: str, file: Path) -> dict[str, Tensor]:
+    """Return the tensors of a published network, under the names used here. No code of the file is run.
+
+    Raises `ValueError` for a file that is damaged, or that holds other tensors.
+    """
+    try:
+        weights = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # what the parts of a damaged archive raise
+        raise ValueError(f"this cannot be read as weights ({type(error).__name__})") from error
+    return renamed(weights, name)
 
 
 def renamed(weights: dict[str, Tensor], name: str) -> dict[str, Tensor]:
