@@ -475,10 +475,78 @@ def test_an_image_size_that_the_network_refuses_is_an_error(tmp_path: Path) -> N
 
 
 def test_audio_needs_a_network_that_reads_audio(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="no network for audio comes in a package"):
-        Pretrained.settled(encoders.configure("pretrained", {}), "audio")
     config = Pretrained.settled(
         encoders.configure("pretrained", {"model": str(tiny_models.bert(tmp_path))}), "audio"
     )
     with pytest.raises(RecipeError, match="is a 'bert'; for audio expected one of wav2vec2"):
         Pretrained.asks(config, "audio")
+
+
+def test_sounds_get_the_summaries_of_the_speech_embedding(tmp_path: Path) -> None:
+    folder = tiny_models.speech_embedding(tmp_path / "speech")
+    waves = [wave(1.5, 440), wave(0.2, 200)]
+    encoder, modality, loaded = prepared("audio", folder, [wav(samples) for samples in waves])
+    assert (modality.layout.kind, encoder.pool, encoder.width) == ("wave", "pooler", 449)
+    vectors = encoder.embed(modality.transform(loaded.values, None))
+
+    network = encoder.network.on(torch.device("cpu"))
+    for samples, vector in zip(waves, vectors.x, strict=True):
+        length = torch.tensor([len(samples)])
+        expected = network(torch.from_numpy(samples)[None].float(), length).pooler_output
+        torch.testing.assert_close(vector, expected, atol=2e-2, rtol=1e-2)
+
+
+def test_windows_of_sounds_are_tokens_if_they_are_not_pooled(tmp_path: Path) -> None:
+    folder = tiny_models.speech_embedding(tmp_path / "speech")
+    config = encoders.configure("pretrained", {"model": str(folder), "pool": "none"})
+    encoder = Pretrained.build(Pretrained.settled(config, "audio"), Layout("wave", (48_000,)))
+    values = Values(torch.randn(2, 32_000) * 0.1, torch.tensor([32_000, 16_000]))
+    tokens = encoder.eval()(values)
+    assert tokens.x_BLD.shape == (2, 16, 96)
+    assert tokens.mask_BL.sum(1).tolist() == [16, 3]
+
+
+def test_sounds_are_embedded_once_also_in_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLAIT_CACHE", str(tmp_path / "cells"))
+    folder = tiny_models.speech_embedding(tmp_path / "speech")
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(32):
+        pitch = (200, 2000)[number % 2]
+        sounds = [wav(wave(0.3, pitch + int(rng.integers(50)))) for _ in range(1 + number % 3)]
+        rows.append({"sounds": sounds, "label": ("low", "high")[number % 2]})
+    rows[4]["sounds"] = []
+    option = f"encoders.audio={{name: pretrained, model: {folder}}}"
+    options = [*FAST[:2], option]
+    model = plait.fit(rows, "label", out=tmp_path / "run", overrides=options, quiet=True)
+    answers = model.predict(rows)
+    shutil.rmtree(folder)
+    monkeypatch.setenv("PLAIT_CACHE", "off")
+    again = plait.load(tmp_path / "run", quiet=True)
+    probabilities = np.array(again.predict(rows)["label_probability_low"].to_pylist())
+    expected = np.array(answers["label_probability_low"].to_pylist())
+    np.testing.assert_allclose(probabilities, expected, atol=2e-2)
+
+
+@pytest.mark.parametrize("mode", ["full", "lora"])
+def test_the_speech_embedding_can_be_trained_further(mode: str, tmp_path: Path) -> None:
+    folder = tiny_models.speech_embedding(tmp_path / "speech")
+    layout, values = Layout("wave", (16_000,)), Values(torch.randn(2, 16_000), torch.tensor([16_000, 900]))
+    if mode == "lora":
+        with pytest.raises(RecipeError, match="this network has none in its last blocks; use mode full"):
+            tuned(folder, "audio", mode, layout)
+        return
+    frozen, other = tuned(folder, "audio", mode, layout)
+    torch.testing.assert_close(other(values).x_BLD, frozen(values).x_BLD, atol=1e-4, rtol=1e-3)
+    other(values).x_BLD.square().sum().backward()
+    assert all(parameter.grad is not None for parameter in trained_parameters(other).values())
+
+
+def test_networks_of_other_modalities_are_refused(tmp_path: Path) -> None:
+    folder = tiny_models.speech_embedding(tmp_path / "speech")
+    config = encoders.configure("pretrained", {"model": str(folder)})
+    with pytest.raises(RecipeError, match="reads columns of audio, not of image"):
+        Pretrained.settled(config, "image")
+    (folder / "config.json").write_text('{"network": "speech_embeding"}')
+    with pytest.raises(RecipeError, match="no network 'speech_embeding': did you mean 'speech_embedding'"):
+        Pretrained.settled(config, "audio")

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import (
     BertConfig,
@@ -37,6 +38,8 @@ from transformers import (
     WhisperFeatureExtractor,
     WhisperForConditionalGeneration,
 )
+
+from plait.pretrained.speech_embedding import SpeechEmbedding
 
 WORDS = [
     "a",
@@ -179,6 +182,17 @@ def wav2vec2(folder: Path, seed: int = 0) -> Path:
         "do_normalize": True,
     }
     (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+    return folder
+
+
+def speech_embedding(folder: Path, seed: int = 0) -> Path:
+    """The network of 330,000 numbers that reads windows of 0.8 s, with random ones."""
+    torch.manual_seed(seed)
+    network = SpeechEmbedding()
+    network.bands_FM.copy_(network.fine_bands_FM[:, :32])
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(network.state_dict(), folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"network": "speech_embedding"}))
     return folder
 
 

