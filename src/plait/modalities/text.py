@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import torch
 from pydantic import Field
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from torch import nn
 
 from plait.errors import count
 from plait.modalities.base import Match, ValueModality
@@ -57,6 +58,13 @@ class Config(Options):
     )
     tokenizer: str = Field(
         "", description="pretrained: the model's folder, its Hugging Face name, or the name of a package"
+    )
+    chunk: int = Field(
+        0,
+        ge=0,
+        le=MAX_TOKENS,
+        description="pretrained: tokens that the network reads at once; longer texts are read in chunks of "
+        "equal length; 0: as many as max_tokens",
     )
     words: int = Field(2, ge=1, le=4, description="ngrams: runs of up to so many words")
     characters: int = Field(
@@ -158,13 +166,37 @@ class Text(ValueModality):
         return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
 
     def transform(self, values: Values, generator: torch.Generator | None) -> Values:
-        """Return ids as int64 (B, L). In training, make a share `drop` of the tokens unknown."""
+        """Return ids as int64 (B, L). In training, make a share `drop` of the tokens unknown.
+
+        Texts of a pretrained tokenizer that are longer than a chunk become several, row after row.
+        """
         x_BL = values.x.long()
         if generator is not None and self.config.drop:
             is_drawn_BL = torch.rand(x_BL.shape, generator=generator) < self.config.drop
             is_token_BL = x_BL > 0
             x_BL = x_BL.masked_fill(is_drawn_BL & is_token_BL, 1)
+        if self.config.chunk and x_BL.shape[1] > self.config.chunk:
+            return self._chunks(x_BL, values)
         return Values(x_BL, values.length_B)
+
+    def _chunks(self, x_BL: torch.Tensor, values: Values) -> Values:
+        """Cut each text into as few chunks as it needs, of about the same length, between its marks."""
+        assert values.length_B is not None
+        assert self.tokenizer is not None
+        before, after = _marks(self.tokenizer)
+        room = max(self.config.chunk - before - after, 1)
+
+        chunks, count = [], []
+        for ids, length in zip(x_BL, values.length_B.tolist(), strict=True):
+            inner = ids[before : max(length - after, before)]
+            number = max(-(-len(inner) // room), 1)
+            count.append(number)
+            for piece in inner.tensor_split(number):
+                chunks.append(torch.cat([ids[:before], piece, ids[length - after : length]]))
+
+        length_N = torch.tensor([len(chunk) for chunk in chunks])
+        x_NL = nn.utils.rnn.pad_sequence(chunks, batch_first=True)
+        return Values(x_NL, length_N, torch.tensor(count))
 
     def decode(self, ids: list[int]) -> str:
         """Return the text of token ids: what was encoded, up to normalisation and, with `word`, spaces."""
@@ -186,6 +218,14 @@ class Text(ValueModality):
 
 
 component = Text
+
+
+def _marks(tokenizer: Tokenizer) -> tuple[int, int]:
+    """Return how many tokens a tokenizer puts before each text, and how many after it."""
+    is_mark = tokenizer.encode("a").special_tokens_mask
+    before = is_mark.index(0)
+    after = is_mark[::-1].index(0)
+    return before, after
 
 
 def _words(config: Config) -> tuple[Tokenizer, trainers.Trainer]:

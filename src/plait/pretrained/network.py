@@ -475,6 +475,16 @@ def pooling(folder: Path, architecture: Architecture, modality: str) -> str:
     return "cls" if has_patches else "mean"
 
 
+def longest_text(folder: Path, architecture: Architecture) -> int:
+    """Return how many tokens a network of texts reads at once, its marks included."""
+    description = weights.read_json(folder, "sentence_bert_config.json")
+    longest = description.get("max_seq_length")
+    if longest:
+        return int(longest)
+    positions = int(architecture.get("max_position_embeddings", LONGEST))
+    return min(positions, LONGEST)
+
+
 def asked(model: str, architecture: Architecture, modality: str) -> JSON:
     """Return the modality's options that give a network the input it was trained on.
 
@@ -482,11 +492,7 @@ def asked(model: str, architecture: Architecture, modality: str) -> JSON:
     """
     folder = weights.find(model)
     if modality == "text":
-        description = weights.read_json(folder, "sentence_bert_config.json")
-        longest = description.get("max_seq_length")
-        if not longest:
-            positions = int(architecture.get("max_position_embeddings", LONGEST))
-            longest = min(positions, LONGEST)
+        longest = longest_text(folder, architecture)
         return {"split": "pretrained", "tokenizer": model, "max_tokens": longest}
 
     preprocessor = weights.read_json(folder, "preprocessor_config.json")
