@@ -17,6 +17,7 @@ from plait.console import Screen
 from plait.data.arguments import recipe_from, target_names
 from plait.data.dataset import Dataset
 from plait.data.digests import file_digests, target_columns
+from plait.data.image_texts import with_image_texts
 from plait.data.plan import Plan
 from plait.data.prepare import Sides, embed_sides, prepare_sides, store
 from plait.disk.whole import check_space
@@ -141,7 +142,7 @@ def _fit(sources: Sources, targets: list[str], recipe: Recipe, options: _Options
     messages.show_plan(plan, table, screen)
     encoders = {name: column.label for name, column in plan.columns.items()}
     request = Request.make(recipe.to_dict(), targets, sources, options.strict, table, encoders)
-    table = plan.read(table)
+    table = with_image_texts(plan.read(table), plan.columns, screen)
 
     begun_run = Run.begin(options.out, request, options.resume, screen.say)
     with begun_run as run, isolated(lambda: _wait(screen)), memory.explained(plan):

@@ -30,7 +30,7 @@ from plait.recipe.registry import Choice
 from plait.recipe.sections import ModelRecipe, SplitRecipe
 from plait.table.conventions.infer import AnyConvention
 from plait.table.json import JSON
-from plait.table.schema import Schema, origin
+from plait.table.schema import TEXT, Schema, origin
 from plait.table.table import Table
 from plait.table.typed import read_cells
 from plait.tasks.base import tasks as task_registry
@@ -128,6 +128,8 @@ class Plan:
         for name, column in self.columns.items():
             if modalities.find(column.modality.name).media:
                 files.add(origin(name, names))
+            if name.endswith(TEXT):
+                files.add(name.removesuffix(TEXT))
         for target, column_name in self.labels.items():
             if task_registry.find(self.tasks[target].name).from_files:
                 files.add(column_name)

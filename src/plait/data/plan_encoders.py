@@ -15,7 +15,7 @@ from plait.modalities.base import modalities as modality_registry
 from plait.recipe.recipe import Recipe
 from plait.recipe.registry import Choice
 from plait.recipe.sections import ColumnRecipe
-from plait.table.schema import origin
+from plait.table.schema import TEXT, origin
 from plait.table.table import Table
 from plait.table.values import is_list, is_text, items, sample
 from plait.tasks.base import tasks as task_registry
@@ -65,7 +65,9 @@ def texts_of(table: Table, rows: np.ndarray) -> Texts:
     """Return a function that takes a sample of a column's texts from the rows that train."""
 
     def texts(name: str) -> Sequence[str]:
-        """Return none for a column whose cells are no texts."""
+        """Return none for a column whose cells are no texts, or have not been read out of images yet."""
+        if name not in table.data.column_names and name.endswith(TEXT):
+            return []
         column = table.column(origin(name, table.data.column_names))
         cells = column.take(pa.array(rows)).drop_null()
         if is_list(cells):

@@ -40,6 +40,7 @@ class Modality(Component, ABC):
     is_label: ClassVar[bool] = False  # cells are short names out of a few
     is_sound: ClassVar[bool] = False  # cells are recordings
     may_have_sound: ClassVar[bool] = False  # cells may have audio: an input of the modality that `is_sound`
+    may_have_text: ClassVar[bool] = False  # cells may show text, which can be an input of its own
     may_be_id: ClassVar[bool] = False  # if all cells differ, they may only name their rows
     drops_constant: ClassVar[bool] = True  # a column with one value in all rows says nothing
     conventions: ClassVar[tuple[type[Convention], ...]] = ()  # the usual one first; any if empty

@@ -54,6 +54,7 @@ class Image(MediaModality):
     suffixes = SUFFIXES
     encoder = "vgg"
     pretrained = "pretrained"
+    may_have_text = True
     ragged = False
 
     def __init__(self, config: Config) -> None:
