@@ -17,7 +17,7 @@ from plait.data.arguments import target_names
 from plait.data.infer import Inferred, infer, split_column
 from plait.data.plan_columns import ColumnPlan, plan_columns, recipe_with_encoders
 from plait.data.plan_ensemble import EnsemblePlan, plan_ensemble
-from plait.data.plan_tasks import aligned_columns, components, plan_tasks
+from plait.data.plan_tasks import aligned_columns, components, fill_in_tasks, plan_tasks
 from plait.data.plan_training import TrainingPlan, plan_training
 from plait.data.split import NO_ROWS, Split, split
 from plait.data.targets import Targets, find_targets
@@ -90,6 +90,7 @@ class Plan:
         typed = read_cells(table, conventions.by_column)
         has_label = _has_label(typed, targets.labels, alignments)
         rows = _labelled(sides, has_label, learn_unlabelled=recipe.training.unlabelled > 0)
+        tasks, reasons = fill_in_tasks(tasks, targets, typed, schema, rows.train)
         columns = plan_columns(recipe, schema, tasks)
         all_frozen = _all_frozen(columns)
         return cls(
@@ -97,7 +98,7 @@ class Plan:
             schema=schema,
             split=rows,
             labels=targets.labels,
-            reasons=targets.reasons,
+            reasons=reasons,
             alignments=alignments,
             tasks=tasks,
             columns=columns,

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
+import numpy as np
+import pyarrow as pa
+
+from plait.data.plain_numbers import plain_numbers
 from plait.data.targets import Targets
 from plait.errors import RecipeError, nearest
 from plait.modalities.base import modalities as modality_registry
 from plait.recipe.recipe import Recipe
 from plait.recipe.registry import Choice
 from plait.table.schema import Schema
-from plait.tasks.base import Task
+from plait.table.table import Table
+from plait.tasks.base import Task, TaskOptions
 from plait.tasks.base import tasks as task_registry
 
 
@@ -47,6 +53,33 @@ def plan_tasks(recipe: Recipe, targets: Targets, schema: Schema) -> dict[str, Ch
             resolved = _replaced(resolved, inputs=schema.of("input"))
         planned[target] = resolved
     return planned
+
+
+def fill_in_tasks(
+    choices: Mapping[str, Choice], targets: Targets, table: Table, schema: Schema, rows: np.ndarray
+) -> tuple[dict[str, Choice], dict[str, str]]:
+    """Fill in the options that training rows decide, and say why each target has its task and these.
+
+    The cells of `table` must have been read by their conventions.
+    """
+    filled = {}
+    reasons = dict(targets.reasons)
+    for name, choice in choices.items():
+        filled[name] = choice
+        if name not in targets.labels:
+            continue
+
+        task, config = task_registry.choose(choice)
+        labels = table.column(targets.labels[name]).take(pa.array(rows))
+        labelled = labels.is_valid().to_numpy()
+        inputs = choice.options["inputs"]
+        numbers = partial(plain_numbers, table, schema, inputs, rows[labelled])
+        assert isinstance(config, TaskOptions)
+        options, reason = task.fill_in(config, labels.drop_null(), numbers)
+        filled[name] = _replaced(choice, **options)
+        if reason:
+            reasons[name] += f"; {reason}"
+    return filled, reasons
 
 
 def aligned_columns(name: str, choice: Choice, schema: Schema) -> list[str]:

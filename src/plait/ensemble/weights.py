@@ -46,6 +46,11 @@ class Weighing:
         rows = self.rows(prediction)
         return fit_temperature(self.task, prediction.outputs[rows], self.target[rows])
 
+    def offset(self, prediction: OutOfFoldPrediction) -> float:
+        """Fit an offset on the labelled rows that have a prediction."""
+        rows = self.rows(prediction)
+        return self.task.fit_offset(prediction.outputs[rows], self.target[rows])
+
     def select(self, candidates: dict[str, OutOfFoldPrediction]) -> dict[str, float]:
         """Weigh candidates on the labelled rows that all of them predict. The weights add up to one."""
         rows = self.rows(*candidates.values())
@@ -90,7 +95,7 @@ def fit_mixture(
     3. The others (the run's network, which predicts the validation rows only) are candidates beside the
        mean of the complete ones, on the rows that both predict: only there can they be compared. The
        complete ones share the weight that their mean gets, in the proportions of step 2.
-    4. The temperature of the mean comes from the rows that every member with a weight predicts.
+    4. The temperature and the offset of the mean come from the rows that every member with a weight predicts.
 
     Weights are fitted on out-of-fold predictions so that they do not reward members for rows that they have
     learned by heart (Wolpert 1992, "Stacked generalization"; van der Laan et al. 2007, "Super learner"), by
@@ -123,6 +128,7 @@ def fit_mixture(
     # A mean of calibrated answers is less sure than it may be, so it has a temperature of its own.
     answer = weighted_mean(weighing.task, cooled, mixture.weights)
     mixture.temperature = weighing.temperature(answer)
+    mixture.offset = weighing.offset(answer.cooled(mixture.temperature))
     return mixture
 
 
