@@ -75,9 +75,10 @@ def fit(
     needed.
 
     `recipe` is a built-in name, a YAML file or a dict. `columns` ({name: modality or role}) and `overrides`
-    ("training.epochs=5") are applied to it. `quality` is `fast` (one network), `good` or `best` (ensembles,
-    see `EnsembleRecipe`). `root` is where relative paths of media begin. `out` is the folder of the run,
-    `runs/<time>` if left out. `strict` makes any unreadable cell an error.
+    ("training.epochs=5") are applied to it. `quality` is `network` (one network), `fast` (also members that
+    end within seconds), `good` or `best` (larger ensembles, see `EnsembleRecipe`). `root` is where
+    relative paths of media begin. `out` is the folder of the run, `runs/<time>` if left out. `strict` makes
+    any unreadable cell an error.
 
     The same call goes on with a training in `out` that was stopped. With `resume` there must be one, and one
     that is finished is loaded. `watch` is called after each epoch with its number, how many there are and

@@ -113,7 +113,7 @@ class Plan:
             balancing=balancings.resolve(recipe.balancing),
             model=_plan_model(recipe.model, targets),
             training=plan_training(recipe.training, len(rows.train), components(tasks), all_frozen),
-            ensemble=plan_ensemble(recipe, schema, len(rows.train)),
+            ensemble=plan_ensemble(recipe, schema, len(rows.train), tasks),
             seed=recipe.seed,
         )
 

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from plait.data.plain_numbers import plain_numbers
+from plait.data.plan_ensemble import asks_for_members
 from plait.data.targets import Targets
 from plait.errors import RecipeError, nearest
 from plait.modalities.base import modalities as modality_registry
@@ -172,7 +173,7 @@ def _check_inputs(target: str, label: str, choice: Choice, recipe: Recipe, schem
             f"tasks.{target}.inputs=[photo]"
         )
     # members learn all targets from the same features
-    if named and _has_members(recipe):
+    if named and asks_for_members(recipe):
         raise RecipeError(
             f"task '{target}' has inputs of its own, and an ensemble's members read all columns: leave "
             f"quality at fast"
@@ -196,11 +197,7 @@ def _check_training(recipe: Recipe, choices: Mapping[str, Choice], targets: Targ
                 f"training.mixup mixes rows, which the {choice.name} '{name}' cannot be: leave one of the "
                 f"two out"
             )
-        if _has_members(recipe):
+        if asks_for_members(recipe):
             raise RecipeError(
                 f"an ensemble's members do not agree on a {choice.name} ('{name}'): leave quality at fast"
             )
-
-
-def _has_members(recipe: Recipe) -> bool:
-    return recipe.quality != "fast" or bool(recipe.ensemble and recipe.ensemble.members)
