@@ -90,7 +90,10 @@ def finish(trained: Model, screen: Screen) -> None:
     """Show the scores of a model that has been trained, warnings, and where the report lies."""
     record = trained.record
     epochs = count(record["epochs"], "epoch")
-    screen.say(f"trained {epochs} in {record['seconds']:.0f} s; kept epoch {record['best_epoch']}")
+    trained_line = f"trained {epochs} in {record['seconds']:.0f} s; kept epoch {record['best_epoch']}"
+    if "refit" in record:
+        trained_line += f", then trained as long on all {record['refit']:,} rows"
+    screen.say(trained_line)
     for side, evaluation in record["evaluation"].items():
         for target, target_scores in evaluation["targets"].items():
             screen.say(f"{side}: {target} {_score_line(target_scores)}")

@@ -174,6 +174,13 @@ class Prediction(Task):
         cooled = Outputs(cooled_output, cooled_blocks, outputs.present)
         self.late_fusion.calibrate(self, cooled, target)
 
+    def take_calibration(self, other: Prediction) -> None:
+        """Take what `calibrate` has set in a task that was trained on fewer rows."""
+        others = dict(other.named_buffers())
+        for name, buffer in self.named_buffers():
+            if name != "empty_offset":  # comes from training rows
+                buffer.copy_(others[name])
+
     def fit_empty_blocks(self, overall: Tensor, labels: Tensor, empty_NP: Tensor) -> None:
         """Set each block's offset: the baseline of training rows that lack it, minus that of all rows.
 
