@@ -44,6 +44,7 @@ from plait.training import memory, single_targets, start
 from plait.training.baselines import labelled
 from plait.training.checkpoint import Progress
 from plait.training.loop import Callback, Training, Watch, train
+from plait.training.refit import refit
 
 
 def fit(
@@ -76,9 +77,10 @@ def fit(
     needed.
 
     `recipe` is a built-in name, a YAML file or a dict. `columns` ({name: modality or role}) and `overrides`
-    ("training.epochs=5") are applied to it. `quality` is `fast` (one network), `good` or `best` (ensembles,
-    see `EnsembleRecipe`). `root` is where relative paths of media begin. `out` is the folder of the run,
-    `runs/<time>` if left out. `strict` makes any unreadable cell an error.
+    ("training.epochs=5") are applied to it. `quality` is `network` (one network), `fast` (also members that
+    end within seconds), `good` or `best` (larger ensembles, see `EnsembleRecipe`). `root` is where
+    relative paths of media begin. `out` is the folder of the run, `runs/<time>` if left out. `strict` makes
+    any unreadable cell an error.
 
     The same call goes on with a training in `out` that was stopped. With `resume` there must be one, and one
     that is finished is loaded. `watch` is called after each epoch with its number, how many there are and
@@ -164,7 +166,13 @@ def _fit(sources: Sources, targets: list[str], recipe: Recipe, options: _Options
         members = _fit_members(trained, sides, table, screen)
         run.doing = "evaluating"
         if options.evaluate:
-            _evaluate(trained, sides, members, table, screen)
+            _evaluate_validation(trained, sides, members)
+        if plan.training.refit and len(sides.valid):
+            run.doing = "training the network on all rows"
+            record["refit"] = refit(training, record["best_epoch"])
+        run.doing = "evaluating"
+        if options.evaluate:
+            _evaluate_test(trained, sides, members, table, screen)
 
         if recipe.singles and len(plan.tasks) > 1:
             run.doing = "training single-target models, which begin anew"
@@ -269,8 +277,11 @@ def _fit_members(trained: Model, sides: Sides, table: Table, screen: Screen) -> 
     return members
 
 
-def _evaluate(trained: Model, sides: Sides, members: Trained | None, table: Table, screen: Screen) -> None:
-    """Write the scores on validation rows and on test rows into the record, where there are any."""
+def _evaluate_validation(trained: Model, sides: Sides, members: Trained | None) -> None:
+    """Write the scores on validation rows into the record, where there are any.
+
+    They are those of the network before it learns from these rows too.
+    """
     scores = trained.record["evaluation"]
     if members:
         # Members are trained on validation rows too, so only out-of-fold predictions are fair here.
@@ -282,11 +293,16 @@ def _evaluate(trained: Model, sides: Sides, members: Trained | None, table: Tabl
         _add_linear_maps(trained, evaluation, sides, sides.valid)
         scores["validation"] = evaluation.to_dict()
 
+
+def _evaluate_test(
+    trained: Model, sides: Sides, members: Trained | None, table: Table, screen: Screen
+) -> None:
+    """Write the scores on test rows into the record, where there are any."""
     if _has_labels(sides.test):
         rows = _test_rows(trained, sides, members, table, screen)
         evaluation = trained.score(trained.answering, rows, "test rows")
         _add_linear_maps(trained, evaluation, sides, sides.test)
-        scores["test"] = evaluation.to_dict()
+        trained.record["evaluation"]["test"] = evaluation.to_dict()
 
 
 def _test_rows(trained: Model, sides: Sides, members: Trained | None, table: Table, screen: Screen) -> Rows:

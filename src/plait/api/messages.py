@@ -122,7 +122,10 @@ def finish(trained: Model, screen: Screen) -> None:
     """Show the scores of a model that has been trained, warnings, and where the report lies."""
     record = trained.record
     epochs = count(record["epochs"], "epoch")
-    screen.say(f"trained {epochs} in {record['seconds']:.0f} s; kept epoch {record['best_epoch']}")
+    trained_line = f"trained {epochs} in {record['seconds']:.0f} s; kept epoch {record['best_epoch']}"
+    if "refit" in record:
+        trained_line += f", then trained as long on all {record['refit']:,} rows"
+    screen.say(trained_line)
     for side, evaluation in record["evaluation"].items():
         for target, target_scores in evaluation["targets"].items():
             screen.say(f"{side}: {target} {_score_line(target_scores)}")
@@ -175,7 +178,7 @@ def _warn_of_low_scores(trained: Model, validation: Record, screen: Screen) -> N
         warning = scores.imbalance(target, target_scores, task.higher)
         if warning:
             hints = ["more epochs (--set training.epochs=...)"]
-            if trained.recipe.quality == "fast" and task.fuses:
+            if trained.recipe.quality in ("network", "fast") and task.fuses:
                 hints.append("--quality good")
             screen.warn(f"{warning}; try {' or '.join(hints)}")
 

@@ -82,7 +82,11 @@ def tune(
     def attempt(drawn: list[str], watch: Watch) -> None:
         """Fit one recipe with the drawn overrides, in a folder that is deleted."""
         # A choice by test rows would make their scores too good.
-        arguments = {**options, "test": None, "overrides": [*drawn, "quality=fast", "ensemble=null"]}
+        arguments = {
+            **options,
+            "test": None,
+            "overrides": [*drawn, "quality=network", "ensemble=null", "training.refit=off"],
+        }
         with tempfile.TemporaryDirectory(dir=folder / "tuning") as trial_folder:
             fit.fit(
                 data, **arguments, out=Path(trial_folder) / "run", quiet=True, watch=watch, evaluate=False

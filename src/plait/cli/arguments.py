@@ -102,7 +102,7 @@ SeedOption = Annotated[int | None, typer.Option(help="Seed of everything random.
 QualityOption = Annotated[
     str | None,
     typer.Option(
-        help="fast trains one network (the default). good and best train ensembles with pretrained vectors."
+        help="network: one network. fast (the default): also what ends within seconds. good, best: ensembles."
     ),
 ]
 

@@ -153,7 +153,7 @@ def tune(
     root: RootOption = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     quality: Annotated[
-        str | None, typer.Option(help="Quality of the final model: fast, good or best.")
+        str | None, typer.Option(help="Quality of the final model: network, fast, good or best.")
     ] = None,
 ) -> None:
     """Try several recipes on validation rows, then train the best."""

@@ -20,6 +20,10 @@ MANY = 4000
 MANY_BATCH = 128
 MANY_EPOCHS = 20
 
+# The share of the epochs without a better score after which a training stops, and the least number of them.
+PATIENCE = 0.25
+LEAST_PATIENCE = 5
+
 
 class TrainingPlan(TrainingOptions):
     """The training loop with every number filled in.
@@ -31,6 +35,8 @@ class TrainingPlan(TrainingOptions):
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
     unaugmented: float = Field(ge=0, le=1)
+    patience: int = Field(0, ge=0)
+    refit: bool = False
 
     @property
     def augmented_epochs(self) -> int:
@@ -39,11 +45,18 @@ class TrainingPlan(TrainingOptions):
 
 
 def plan_training(
-    recipe: TrainingRecipe, rows: int, tasks: Sequence[type[Task]] = (), frozen: bool = False
+    recipe: TrainingRecipe,
+    rows: int,
+    tasks: Sequence[type[Task]] = (),
+    frozen: bool = False,
+    light: bool = False,
+    may_refit: bool = True,
 ) -> TrainingPlan:
     """Fill in what the recipe leaves open, for so many training rows.
 
-    `frozen` says that no encoder of media or texts is trained.
+    `frozen` says that there are media or texts, and none of their encoders is trained; `light` that no such
+    encoder is trained, whether there are any or not. Without `may_refit`,
+    `refit: auto` is off.
     """
     min_steps = max((task.steps for task in tasks), default=LEAST_STEPS)
     writes = any(task.writes for task in tasks)
@@ -63,7 +76,22 @@ def plan_training(
         unaugmented = min((task.unaugmented for task in tasks), default=UNAUGMENTED)
 
     shared = {name: getattr(recipe, name) for name in TrainingOptions.model_fields}
-    return TrainingPlan(**shared, epochs=epochs, batch_size=batch_size, unaugmented=unaugmented)
+    patience = recipe.patience
+    if patience == "auto":
+        patience = max(LEAST_PATIENCE, round(PATIENCE * epochs)) if light else 0
+
+    predicts = all(task.fuses for task in tasks)
+    refit = (
+        may_refit and frozen and predicts and rows < MANY if recipe.refit == "auto" else recipe.refit == "on"
+    )
+    return TrainingPlan(
+        **shared,
+        epochs=epochs,
+        batch_size=batch_size,
+        unaugmented=unaugmented,
+        patience=patience,
+        refit=refit,
+    )
 
 
 def _batch_size(rows: int, tasks: Sequence[type[Task]], writes: bool, many: bool) -> int:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import lightgbm
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from plait.data.features import FeatureBlock
 from plait.members.base import Examples, Fit, Lesson, Member, choosing_folds, hidden, mean_loss
+from plait.members.base_lightgbm import Booster, Dataset
 from plait.members.base_trees import KINDS, Forest
 from plait.prediction.view import View
 from plait.recipe.bounds import MAX_INT32, MAX_RATE, MAX_ROUNDS
@@ -91,7 +91,7 @@ class Trees(Member):
             advance()
         return [Fit(*members) for members in zip(served, out_of_fold, strict=True)]
 
-    def take(self, target: str, booster: lightgbm.Booster, rounds: int, is_scalar: bool) -> None:
+    def take(self, target: str, booster: Booster, rounds: int, is_scalar: bool) -> None:
         """Take the first rounds of a target's booster. `is_scalar` says that the target is one number."""
         if is_scalar:
             self.scalar.add(target)
@@ -214,9 +214,9 @@ class _Fold:
     held_y: Tensor
     task: Prediction
     parameters: JSON
-    train: lightgbm.Dataset
-    held_out: lightgbm.Dataset
-    booster: lightgbm.Booster | None = None
+    train: Dataset
+    held_out: Dataset
+    booster: Booster | None = None
 
     @classmethod
     def of(cls, config: Config, lesson: Lesson, target: str, frequent: list[np.ndarray | None]) -> _Fold:
@@ -228,8 +228,8 @@ class _Fold:
         held_x = _matrix(lesson.held_out.blocks(), frequent)
         parameters = _parameters(config, x.shape[1], lesson.seed)
 
-        train = lightgbm.Dataset(x[rows], params=parameters)
-        held_out = lightgbm.Dataset(held_x[held_rows], reference=train, params=parameters)
+        train = Dataset(x[rows], params=parameters)
+        held_out = Dataset(held_x[held_rows], reference=train, params=parameters)
         return cls(y, held_y, task, parameters, train, held_out)
 
     @property
@@ -247,7 +247,7 @@ class _Fold:
         parameters, labels = self.task.boosting(self.y)[job]
         _, held_labels = self.task.boosting(self.held_y)[job]
         self.train.set_label(_array(labels))
-        self.booster = lightgbm.Booster({**self.parameters, **parameters}, self.train)
+        self.booster = Booster({**self.parameters, **parameters}, self.train)
         if self.held_out_rows:
             self.held_out.set_label(_array(held_labels))
             self.booster.add_valid(self.held_out, "held out")

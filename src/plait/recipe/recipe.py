@@ -48,9 +48,11 @@ class Recipe(Options):
     `modalities` and `encoders` hold for all columns of a modality. What `columns` says about one column
     comes before them.
 
-    `quality` stands for an `ensemble`. `fast` has none. `good` trains pretrained vectors, a linear model and
-    trees beside the network. `best` trains more of them. `singles` also trains one model for each target, to
-    compare with.
+    `quality` stands for an `ensemble`. `fast` trains a linear model and trees beside the network, which end
+    within seconds; `network` leaves them out. `good` and `best` train more members. Tasks that members cannot
+    learn, such as texts and alignments, are left to the network, unless `good` or `best` is asked for: then
+    this is an error. `singles` also trains one network for each target, to compare with: `fast` has no
+    members then.
 
     `locale`, such as `de` or `en_GB`, says how numbers and dates are written where a column can be read in
     two ways.
@@ -74,7 +76,9 @@ class Recipe(Options):
     split: SplitRecipe = Field(SplitRecipe(), description="see recipe/split")
     model: ModelRecipe = Field(ModelRecipe(), description="see recipe/model")
     training: TrainingRecipe = Field(TrainingRecipe(), description="see recipe/training")
-    quality: Literal["fast", "good", "best"] = Field("fast", description="which ensemble is trained, if any")
+    quality: Literal["network", "fast", "good", "best"] = Field(
+        "fast", description="which ensemble is trained, if any"
+    )
     ensemble: EnsembleRecipe | None = Field(
         None, description="what differs from quality; see recipe/ensemble"
     )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from plait.nn.batch import Encoded, Fused
+from plait.recipe.registry import hook
 from plait.table.json import JSON
 from plait.tasks.base import MAIN, Outputs, Task, Widths
 
@@ -83,6 +84,25 @@ class Prediction(Task):
         It is the output of a row without any cell.
         """
 
+    @hook
+    def fit_offset(self, output: Tensor, target: Tensor) -> float:
+        """Return what to add to outputs so that answers are right on average, by rows not trained on.
+
+        It is 0 where outputs are logits, which have a temperature, and where the loss sees to it.
+        """
+        return 0.0
+
+    @hook
+    def add_offset(self, offset: float) -> None:
+        """Let the head add what `fit_offset` returned."""
+        return
+
+    @property
+    @hook
+    def calibrates(self) -> bool:
+        """Whether validation rows have a say in the answers, once the model is trained."""
+        return self.logits
+
     @abstractmethod
     def boosting(self, target: Tensor) -> list[tuple[JSON, Tensor]]:
         """Return LightGBM's parameters and the target of each booster of gradient-boosted trees.
@@ -133,13 +153,16 @@ class Prediction(Task):
         return {MAIN: 1.0, **dict.fromkeys(names, weight)}
 
     def outputs(self, fused: Fused | None, encoded: Encoded) -> Outputs | None:
-        """Return the outputs without late fusion; None if they are not logits."""
-        if not self.logits or fused is None:
+        """Return the outputs without late fusion; None if there is nothing to calibrate."""
+        if not self.calibrates or fused is None:
             return None
         return self._outputs(fused)
 
     def calibrate(self, outputs: Outputs, target: Tensor) -> None:
-        """Set the temperature, and then late fusion of the logits that it divides."""
+        """Set the temperature, and then late fusion of the logits that it divides. Numbers get an offset."""
+        if not self.logits:
+            self.add_offset(self.fit_offset(outputs.output, target))
+            return
         temperature = fit_temperature(self, outputs.output, target)
         self.temperature.fill_(temperature)
         if self.late_fusion is None:
@@ -150,6 +173,13 @@ class Prediction(Task):
         cooled_blocks = {block: output / temperature for block, output in outputs.blocks.items()}
         cooled = Outputs(cooled_output, cooled_blocks, outputs.present)
         self.late_fusion.calibrate(self, cooled, target)
+
+    def take_calibration(self, other: Prediction) -> None:
+        """Take what `calibrate` has set in a task that was trained on fewer rows."""
+        others = dict(other.named_buffers())
+        for name, buffer in self.named_buffers():
+            if name != "empty_offset":  # comes from training rows
+                buffer.copy_(others[name])
 
     def fit_empty_blocks(self, overall: Tensor, labels: Tensor, empty_NP: Tensor) -> None:
         """Set each block's offset: the baseline of training rows that lack it, minus that of all rows.

@@ -145,7 +145,8 @@ def train(training: Training, resume: bool = False) -> Progress:
                 _stop(training, progress, checkpoint)
 
     # What comes next takes long, and may be stopped too: members of an ensemble, a model of each target.
-    if training.plan.ensemble.members or (training.plan.recipe.singles and len(training.plan.tasks) > 1):
+    plan = training.plan
+    if plan.ensemble.members or options.refit or (plan.recipe.singles and len(plan.tasks) > 1):
         _save(training, checkpoint, progress)
 
     if training.keeps_best:
