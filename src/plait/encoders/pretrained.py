@@ -21,6 +21,7 @@ from plait.nn.layers import Dropout
 from plait.pretrained import files as weights
 from plait.pretrained import network as networks
 from plait.pretrained.files import Architecture
+from plait.pretrained.motion import WIDTH as MOTION_WIDTH
 from plait.pretrained.network import Network
 from plait.recipe.bounds import MAX_LAYERS, MAX_RATE, MAX_WIDTH
 from plait.recipe.registry import Options
@@ -33,6 +34,10 @@ DEFAULT = {
     "video": "efficientnet_lite0",
     "audio": "speech_embedding",
 }
+
+# The entry of a model of two towers, such as CLIP, that describes the tower of a layout; the others are of
+# images.
+TOWERS = {"tokens": "text_config", "spectrogram": "audio_config", "wave": "audio_config"}
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 MANY = 2000  # from so many rows on, adapting a network on a GPU is worth its time
@@ -47,7 +52,9 @@ class Config(Options):
     network's vectors, the first one (`cls`), or the network's own `pooler`. `none` keeps all vectors, for
     fusions that attend to them. `auto` does what the model's files say. The pooler of `speech_embedding`
     joins mean and deviation of its vectors with statistics of the levels in 64 mel bands and the duration.
-    `unit` scales vectors to length 1. `norm` scales each vector to mean 0 and variance 1, which suits most of
+    `frames` says what becomes of a video that an image network reads: one vector, the mean of its frames'
+    vectors beside 14 numbers of how the images move (`motion`), or one vector of `each` frame. `unit` scales
+    vectors to length 1. `norm` scales each vector to mean 0 and variance 1, which suits most of
     what comes next.
 
     `mode`: `frozen` computes vectors once and trains only what comes after them. `lora` adds small
@@ -65,6 +72,9 @@ class Config(Options):
     )
     pool: Literal["auto", "mean", "cls", "pooler", "none"] = Field(
         "auto", description="which vectors of the network it takes (see above)"
+    )
+    frames: Literal["motion", "each"] = Field(
+        "motion", description="what an image network makes of a video's frames (see above)"
     )
     unit: bool | None = Field(None, description="scale vectors to length 1; null: as the model's files say")
     norm: bool = Field(True, description="scale each vector to mean 0 and variance 1")
@@ -105,8 +115,7 @@ class Pretrained(FrozenEncoder):
         super().__init__()
         self.network = network
         self.kind = kind
-        self.pool = config.pool
-        self.unit = bool(config.unit)
+        self.config = config
         self.norm = _norm(config, width)
         self.dropout = Dropout(config.dropout)
         self.width = width
@@ -121,6 +130,7 @@ class Pretrained(FrozenEncoder):
             return config
 
         name = _model_name(config, modality)
+        weights.check_modality(name, modality)
         folder = weights.find(name)
         architecture = weights.read_json(folder, "config.json")
         networks.check_modality(name, architecture, modality)
@@ -160,9 +170,11 @@ class Pretrained(FrozenEncoder):
     @classmethod
     def build(cls, config: Config, layout: Layout) -> Encoder:
         """Build the encoder for a layout: a `Pretrained` for a frozen network, else a `Tuned`."""
-        tower = "text_config" if layout.kind == "tokens" else "vision_config"
+        tower = TOWERS.get(layout.kind, "vision_config")
         network = Network(config.model, config.identity, config.architecture, tower)
         size = networks.width(config.architecture, tower, config.pool)
+        if _joins_frames(config, layout.kind):
+            size += MOTION_WIDTH
         if cls.frozen(config):
             return cls(network, layout.kind, size, config)
         return Tuned(network, layout.kind, size, config)
@@ -179,7 +191,7 @@ class Pretrained(FrozenEncoder):
     def embed(self, values: Values) -> Values:
         """Return the network's vectors, floats (B, L, D), which are computed once for each cell."""
         module = self.network.on(values.x.device)
-        return self.network.vectors(module, values, self.kind, self.pool, self.unit)
+        return _vectors(self.network, module, values, self.kind, self.config)
 
 
 component = Pretrained
@@ -260,10 +272,23 @@ class Tuned(Encoder):
 
     def forward(self, values: Values) -> Tokens:
         """Return the network's vectors as tokens (B, L, D)."""
-        config = self.config
-        vectors = self.network.vectors(self.body, values, self.kind, config.pool, bool(config.unit))
+        vectors = _vectors(self.network, self.body, values, self.kind, self.config)
         x_BLD = self.norm(vectors.x)
         return Tokens(self.dropout(x_BLD), vectors.mask_BL())
+
+
+def _joins_frames(config: Config, kind: Kind) -> bool:
+    """Return whether one vector is made of all frames of a video, which the network reads one by one."""
+    is_joined = kind == "frames" and config.frames == "motion"
+    return is_joined and not networks.takes_all_frames(config.architecture)
+
+
+def _vectors(network: Network, module: nn.Module, values: Values, kind: Kind, config: Config) -> Values:
+    """Return what a module of the network makes of cells, floats (B, L, D)."""
+    vectors = network.vectors(module, values, kind, config.pool, bool(config.unit))
+    if _joins_frames(config, kind):
+        return networks.with_motion(values, vectors)
+    return vectors
 
 
 def _model_name(config: Config, modality: str) -> str:

@@ -112,7 +112,9 @@ class Text(ValueModality):
         if config.split == "ngrams":
             return cls(config, None)
         if config.split == "pretrained":
-            return cls(config, _pretrained(config.tokenizer))
+            tokenizer = _pretrained(config.tokenizer)
+            _prepend(tokenizer, files.prefix(config.tokenizer))
+            return cls(config, tokenizer)
         tokenizer, trainer = _subwords(config) if config.split == "subword" else _words(config)
         normalisations: list[normalizers.Normalizer] = [normalizers.NFC()]
         if config.lowercase:
@@ -185,6 +187,16 @@ class Text(ValueModality):
 
 
 component = Text
+
+
+def _prepend(tokenizer: Tokenizer, prefix: str) -> None:
+    """Let a tokenizer read every text with a prefix, as some networks were trained. It is saved with it."""
+    if not prefix:
+        return
+    steps: list[normalizers.Normalizer] = [normalizers.Prepend(prefix)]
+    if tokenizer.normalizer is not None:
+        steps.append(tokenizer.normalizer)
+    tokenizer.normalizer = normalizers.Sequence(steps)
 
 
 def _pretrained(name: str) -> Tokenizer:

@@ -29,6 +29,7 @@ from plait.pretrained import files as weights
 from plait.pretrained.architecture import config_of, load
 from plait.pretrained.convnets import PLANS, ConvNet
 from plait.pretrained.files import Architecture
+from plait.pretrained.motion import motion
 from plait.pretrained.speech_embedding import RATE, SUMMARY, WIDTH, Output, SpeechEmbedding
 from plait.table.json import JSON
 
@@ -57,7 +58,8 @@ OF_WAVES = (
 )
 
 # Types that take mel spectrograms as `audio` makes them.
-OF_SPECTRA = ("whisper",)
+OF_SPECTRA = ("whisper", "clap")
+CLAP_SPECTRA = 1001  # of ten seconds: all that CLAP reads at once
 
 LONGEST = 512  # tokens of a text, if the model's files do not say
 LONGEST_SOUND = 30.0  # seconds that the speech embedding reads of a recording
@@ -196,11 +198,11 @@ class Network:
     def vectors(self, module: nn.Module, values: Values, kind: str, pool: str, unit: bool) -> Values:
         """Return what a module of this architecture makes of cells: floats (B, L, D), with lengths.
 
-        `kind` is that of the cells' layout. With `unit`, each vector has length 1. Raises `RecipeError` if
-        the network does not take such cells, or if `pool` is `pooler` and it has none.
+        `kind` is that of the cells' layout. With `unit`, each vector has length 1. Networks of images give
+        one vector of each frame of a video. Raises `RecipeError` if the network does not take such cells, or
+        if `pool` is `pooler` and it has none.
         """
-        takes_all_frames = self.architecture.get("model_type") in OF_CLIPS
-        if kind == "frames" and not takes_all_frames:
+        if kind == "frames" and not takes_all_frames(self.architecture):
             return self._of_frames(module, values, pool, unit)
 
         try:
@@ -256,6 +258,8 @@ class Network:
             return embedded, embedded.length_B
         if kind == "wave":
             return self._of_waves(module, values)
+        if kind == "spectrogram" and self.architecture.get("model_type") == "clap":
+            return self._of_clap(module, values), None
         if kind == "spectrogram":
             return self._of_spectra(module, values)
         if kind == "frames":
@@ -324,6 +328,28 @@ class Network:
         x_BLD = module(x_BTM.transpose(1, 2)).last_hidden_state
         return x_BLD, (values.length_B + 1) // 2
 
+    @staticmethod
+    def _of_clap(module: PreTrainedModel, values: Values) -> BaseModelOutput:
+        """Run the module on spectra in the form that CLAP was trained on (Wu et al. 2023).
+
+        A recording is repeated as often as it fits into ten seconds, and silence follows. Levels are in dB.
+        Networks that join four views of long recordings see the same one four times.
+        """
+        assert values.length_B is not None
+        step_T = torch.arange(CLAP_SPECTRA, device=values.x.device)
+        length_B1 = values.length_B.clamp(1, CLAP_SPECTRA)[:, None]
+        source_BT = (step_T % length_B1).clamp(max=values.x.shape[1] - 1)
+        repeated_BTM = values.x.float().gather(1, source_BT[..., None].expand(-1, -1, values.x.shape[2]))
+
+        # `Audio.transform` scales levels in powers of ten as (level + 4) / 4; silence has the level -10.
+        is_filled_BT = step_T < CLAP_SPECTRA // length_B1 * length_B1
+        level_BTM = (repeated_BTM * 4 - 4).masked_fill(~is_filled_BT[..., None], -10)
+        decibel_B1TM = 10 * level_BTM[:, None]
+        if not module.config.enable_fusion:
+            return module(input_features=decibel_B1TM)
+        is_longer_B1 = torch.zeros(len(level_BTM), 1, dtype=torch.bool, device=level_BTM.device)
+        return module(input_features=decibel_B1TM.expand(-1, 4, -1, -1), is_longer=is_longer_B1)
+
     def _of_frames(self, module: nn.Module, values: Values, pool: str, unit: bool) -> Values:
         """Return one vector for each frame within a video's length."""
         mask_BT = values.mask_BL()
@@ -333,6 +359,21 @@ class Network:
         x_BTD = vectors_ND.new_zeros(*mask_BT.shape, vectors_ND.shape[1])
         x_BTD = x_BTD.index_put(mask_BT.nonzero(as_tuple=True), vectors_ND)
         return Values(x_BTD, values.length_B, encoded=True)
+
+
+def takes_all_frames(architecture: Architecture) -> bool:
+    """Return whether a network takes all frames of a video at once, not one image after the other."""
+    return architecture.get("model_type") in OF_CLIPS
+
+
+def with_motion(frames: Values, vectors: Values) -> Values:
+    """Return one vector of each video, (B, 1, D + 14): the mean of its frames' vectors, and how they move."""
+    mask_BT = frames.mask_BL()
+    mean_BD = masked_mean(vectors.x, mask_BT)
+    with torch.autocast(frames.x.device.type, enabled=False):
+        motion_BD = motion(frames.x, mask_BT)
+    x_B1D = torch.cat([mean_BD, motion_BD], 1)[:, None]
+    return Values(x_B1D, _lengths_or_all(x_B1D, None), encoded=True)
 
 
 def _lengths_or_all(x_BLD: Tensor, length_B: Tensor | None) -> Tensor:
@@ -410,7 +451,7 @@ def check_modality(model: str, architecture: Architecture, modality: str) -> Non
         return
     readable = own(architecture).modalities
     if modality not in readable:
-        raise RecipeError(f"'{model}' reads columns of {' or '.join(readable)}, not of {modality}")
+        raise RecipeError(f"the model '{model}' reads columns of {' or '.join(readable)}, not of {modality}")
 
 
 def width(architecture: Architecture, tower: str, pool: str) -> int:
@@ -460,7 +501,11 @@ def pooling(folder: Path, architecture: Architecture, modality: str) -> str:
         return "pooler" if own(architecture).pooled else "mean"
     if modality == "text":
         description = weights.read_json(folder, "1_Pooling/config.json")
+        if not description and "text_config" in architecture:
+            return "pooler"  # of two towers, the one of texts ends with the vector of the text's end
         return "cls" if description.get("pooling_mode_cls_token") else "mean"
+    if architecture.get("model_type") == "clap":
+        return "pooler"
     if modality == "audio" or architecture.get("model_type") in OF_CLIPS:
         return "mean"
 
@@ -511,6 +556,8 @@ def _audio_options(model: str, preprocessor: Architecture, architecture: Archite
             "view": "centre",
         }
     kind = architecture.get("model_type")
+    if kind == "clap":
+        return _clap_options(preprocessor)
     if kind in OF_SPECTRA:
         return _spectrogram_options(preprocessor, architecture)
     if kind not in OF_WAVES:
@@ -542,6 +589,24 @@ def _spectrogram_options(preprocessor: Architecture, architecture: Architecture)
         "highest": rate / 2,
         "view": "centre",
         "seconds": seconds,
+        "longest": seconds,
+    }
+
+
+def _clap_options(preprocessor: Architecture) -> JSON:
+    """Return the options of `audio` for CLAP. What its files lack has the value of its first version."""
+    rate = int(preprocessor.get("sampling_rate", 48_000))
+    seconds = float(preprocessor.get("max_length_s", 10))
+    return {
+        "rate": rate,
+        "window": int(preprocessor.get("fft_window_size", 1024)) / rate,
+        "hop": int(preprocessor.get("hop_length", 480)) / rate,
+        "bands": int(preprocessor.get("feature_size", 64)),
+        "lowest": float(preprocessor.get("frequency_min", 0)),
+        "highest": float(preprocessor.get("frequency_max", 14_000)),
+        "scale": "htk" if preprocessor.get("truncation", "fusion") == "fusion" else "slaney",
+        "view": "centre",
+        "seconds": seconds + 0.01,
         "longest": seconds,
     }
 
