@@ -427,9 +427,10 @@ def test_frames_get_the_vectors_of_images(tmp_path: Path) -> None:
 
     joined, _, _ = prepared("video", folder, [clip(12), clip(1)])
     vector = joined.embed(frames)
-    assert (vector.x.shape, joined.width, vector.length_B.tolist()) == ((2, 1, 46), 46, [1, 1])
+    assert (vector.x.shape, joined.width, vector.length_B.tolist()) == ((2, 1, 256), 256, [1, 1])
     torch.testing.assert_close(vector.x[0, 0, :32], expected.mean(0), atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(vector.x[:, 0, 32:], motion(frames.x, frames.mask_BL()))
+    moves = 2 * motion(frames.x, frames.mask_BL())
+    torch.testing.assert_close(vector.x[:, 0, 32:], moves.repeat(1, 16))
 
 
 def test_a_model_of_videos_sees_all_frames_at_once(tmp_path: Path) -> None:

@@ -19,8 +19,10 @@ from plait.errors import RecipeError, count
 from plait.nn.batch import Kind, Layout, Tokens, Values
 from plait.nn.layers import Dropout
 from plait.pretrained import files as weights
+from plait.pretrained import inputs
 from plait.pretrained import network as networks
 from plait.pretrained.files import Architecture
+from plait.pretrained.motion import COPIES
 from plait.pretrained.motion import WIDTH as MOTION_WIDTH
 from plait.pretrained.network import Network
 from plait.recipe.bounds import MAX_LAYERS, MAX_RATE, MAX_WIDTH
@@ -137,7 +139,7 @@ class Pretrained(FrozenEncoder):
 
         pool: str = config.pool
         if pool == "auto":
-            pool = networks.pooling(folder, architecture, modality)
+            pool = inputs.pooling(folder, architecture, modality)
         if pool == "none" and modality == "video":
             raise RecipeError(
                 "encoder 'pretrained': videos have one vector for each frame; expected pool mean, cls or "
@@ -160,7 +162,7 @@ class Pretrained(FrozenEncoder):
     @classmethod
     def asks(cls, config: Config, modality: str) -> JSON:
         """Return the options of the modality that give the network the input it was trained on."""
-        return networks.asked(config.model, config.architecture, modality)
+        return inputs.asked(config.model, config.architecture, modality)
 
     @classmethod
     def frozen(cls, config: Config) -> bool:
@@ -174,7 +176,7 @@ class Pretrained(FrozenEncoder):
         network = Network(config.model, config.identity, config.architecture, tower)
         size = networks.width(config.architecture, tower, config.pool)
         if _joins_frames(config, layout.kind):
-            size += MOTION_WIDTH
+            size += COPIES * MOTION_WIDTH
         if cls.frozen(config):
             return cls(network, layout.kind, size, config)
         return Tuned(network, layout.kind, size, config)

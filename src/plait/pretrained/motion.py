@@ -17,6 +17,11 @@ BLUR = (0.25, 0.5, 0.25)  # on each axis: a motion of a few pixels then changes 
 STRENGTH = 1e-3  # of the penalty on motions, as a share of the mean squared slope
 WIDTH = 14  # mean and deviation of the six numbers of a motion, and of the change
 
+# How the numbers stand beside the many of an image network, which would drown them: repeated, because linear
+# models scale each number by itself, and larger, because networks do not.
+COPIES = 16
+SCALE = 2.0
+
 
 def motion(frames_BTCHW: Tensor, mask_BT: Tensor) -> Tensor:
     """Return how the frames of each video move, (B, 14). A video of one frame does not: zeros.

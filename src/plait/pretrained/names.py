@@ -39,7 +39,7 @@ NAMED = {
         ("text",),
         438,
         "Apache-2.0",
-        "English texts; four times the size of minilm, and better",
+        "English texts; larger than minilm",
     ),
     "dino": Named(
         "facebook/dinov2-small", IMAGES, 88, "Apache-2.0", "images of any kind, shapes and textures"
@@ -57,7 +57,7 @@ NAMED = {
     ),
     "wav2vec2": Named("facebook/wav2vec2-base-960h", ("audio",), 378, "Apache-2.0", "English speech"),
     "hubert": Named(
-        "facebook/hubert-base-ls960", ("audio",), 378, "Apache-2.0", "speech", revision="refs/pr/2"
+        "facebook/hubert-base-ls960", ("audio",), 378, "Apache-2.0", "English speech", revision="refs/pr/2"
     ),
     "whisper_tiny": Named("openai/whisper-tiny", ("audio",), 151, "Apache-2.0", "speech in 99 languages"),
     "videomae": Named(

@@ -1,4 +1,4 @@
-"""Load and run pretrained networks, and find out which input they expect and how wide their vectors are.
+"""Load and run pretrained networks, and find out how wide their vectors are.
 
 Shape letters: B rows, N frames of all rows, L tokens, T steps, M mel bands, C channels, H and W the sides of
 a grid, D width.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -29,9 +29,8 @@ from plait.pretrained import files as weights
 from plait.pretrained.architecture import config_of, load
 from plait.pretrained.convnets import PLANS, ConvNet
 from plait.pretrained.files import Architecture
-from plait.pretrained.motion import motion
-from plait.pretrained.speech_embedding import RATE, SUMMARY, WIDTH, Output, SpeechEmbedding
-from plait.table.json import JSON
+from plait.pretrained.motion import COPIES, SCALE, motion
+from plait.pretrained.speech_embedding import SUMMARY, WIDTH, Output, SpeechEmbedding
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -44,25 +43,8 @@ COMMON = ("bert", "roberta", "xlm-roberta", "mpnet", "distilbert", "vit", "deit"
 # Types that take all frames of a video at once.
 OF_CLIPS = ("videomae", "timesformer", "vivit")
 
-# Types that take waves.
-OF_WAVES = (
-    "wav2vec2",
-    "hubert",
-    "wavlm",
-    "unispeech",
-    "unispeech-sat",
-    "data2vec-audio",
-    "sew",
-    "sew-d",
-    "wav2vec2-conformer",
-)
-
-# Types that take mel spectrograms as `audio` makes them.
-OF_SPECTRA = ("whisper", "clap")
 CLAP_SPECTRA = 1001  # of ten seconds: all that CLAP reads at once
 
-LONGEST = 512  # tokens of a text, if the model's files do not say
-LONGEST_SOUND = 30.0  # seconds that the speech embedding reads of a recording
 SHORTEST = 400  # samples that the convolutions of wav2vec 2.0 need to give one vector
 
 
@@ -367,12 +349,12 @@ def takes_all_frames(architecture: Architecture) -> bool:
 
 
 def with_motion(frames: Values, vectors: Values) -> Values:
-    """Return one vector of each video, (B, 1, D + 14): the mean of its frames' vectors, and how they move."""
+    """Return one vector of each video, (B, 1, D + 224): the mean of its frames' vectors, and their motion."""
     mask_BT = frames.mask_BL()
     mean_BD = masked_mean(vectors.x, mask_BT)
     with torch.autocast(frames.x.device.type, enabled=False):
-        motion_BD = motion(frames.x, mask_BT)
-    x_B1D = torch.cat([mean_BD, motion_BD], 1)[:, None]
+        motion_BD = motion(frames.x, mask_BT) * SCALE
+    x_B1D = torch.cat([mean_BD, motion_BD.repeat(1, COPIES)], 1)[:, None]
     return Values(x_B1D, _lengths_or_all(x_B1D, None), encoded=True)
 
 
@@ -493,148 +475,3 @@ def _stated_width(settings: Architecture) -> int:
     if not sizes:
         return 0
     return int(sizes[-1])
-
-
-def pooling(folder: Path, architecture: Architecture, modality: str) -> str:
-    """Return the pooling that a model's files describe: `mean`, `cls` or `pooler`."""
-    if "network" in architecture:
-        return "pooler" if own(architecture).pooled else "mean"
-    if modality == "text":
-        description = weights.read_json(folder, "1_Pooling/config.json")
-        if not description and "text_config" in architecture:
-            return "pooler"  # of two towers, the one of texts ends with the vector of the text's end
-        return "cls" if description.get("pooling_mode_cls_token") else "mean"
-    if architecture.get("model_type") == "clap":
-        return "pooler"
-    if modality == "audio" or architecture.get("model_type") in OF_CLIPS:
-        return "mean"
-
-    # Swin and SigLIP have no first token and pool by themselves.
-    vision = architecture.get("vision_config", architecture)
-    model_type = str(vision.get("model_type", ""))
-    if "window_size" in vision or model_type.startswith("siglip"):
-        return "pooler"
-
-    # Transformers over patches have a first token. Convolutions give a grid.
-    has_patches = "patch_size" in vision and "num_attention_heads" in vision
-    return "cls" if has_patches else "mean"
-
-
-def asked(model: str, architecture: Architecture, modality: str) -> JSON:
-    """Return the modality's options that give a network the input it was trained on.
-
-    They come from the model's files. Raises `RecipeError` if the network cannot read a column of audio.
-    """
-    folder = weights.find(model)
-    if modality == "text":
-        description = weights.read_json(folder, "sentence_bert_config.json")
-        longest = description.get("max_seq_length")
-        if not longest:
-            positions = int(architecture.get("max_position_embeddings", LONGEST))
-            longest = min(positions, LONGEST)
-        return {"split": "pretrained", "tokenizer": model, "max_tokens": longest}
-
-    preprocessor = weights.read_json(folder, "preprocessor_config.json")
-    if modality == "audio":
-        return _audio_options(model, preprocessor, architecture)
-    options = _image_options(preprocessor)
-    if modality == "video" and "num_frames" in architecture:
-        options["frames"] = int(architecture["num_frames"])
-    return options
-
-
-def _audio_options(model: str, preprocessor: Architecture, architecture: Architecture) -> JSON:
-    """Return the `preprocessor_config.json` of a network that reads audio as options of `audio`."""
-    if "network" in architecture:
-        # All of a recording is read at once: a window of the network is not a part of the column's.
-        return {
-            "form": "wave",
-            "rate": RATE,
-            "unit": False,
-            "seconds": LONGEST_SOUND,
-            "longest": LONGEST_SOUND,
-            "view": "centre",
-        }
-    kind = architecture.get("model_type")
-    if kind == "clap":
-        return _clap_options(preprocessor)
-    if kind in OF_SPECTRA:
-        return _spectrogram_options(preprocessor, architecture)
-    if kind not in OF_WAVES:
-        kinds = ", ".join((*OF_WAVES, *OF_SPECTRA))
-        raise RecipeError(f"'{model}' is a '{kind}'; for audio expected one of {kinds}")
-    return {
-        "form": "wave",
-        "rate": int(preprocessor.get("sampling_rate", 16_000)),
-        "unit": bool(preprocessor.get("do_normalize", True)),
-    }
-
-
-def _spectrogram_options(preprocessor: Architecture, architecture: Architecture) -> JSON:
-    """Return the options of `audio` for a network of spectra. It reads recordings up to its longest input.
-
-    Whisper's files are the pattern: what they lack has Whisper's value.
-    """
-    rate = int(preprocessor.get("sampling_rate", 16_000))
-    window = int(preprocessor.get("n_fft", 400)) / rate
-    hop = int(preprocessor.get("hop_length", 160)) / rate
-    steps = 2 * int(architecture.get("max_source_positions", 1500))
-    seconds = steps * hop
-    return {
-        "rate": rate,
-        "window": window,
-        "hop": hop,
-        "bands": int(architecture.get("num_mel_bins", 80)),
-        "lowest": 0.0,
-        "highest": rate / 2,
-        "view": "centre",
-        "seconds": seconds,
-        "longest": seconds,
-    }
-
-
-def _clap_options(preprocessor: Architecture) -> JSON:
-    """Return the options of `audio` for CLAP. What its files lack has the value of its first version."""
-    rate = int(preprocessor.get("sampling_rate", 48_000))
-    seconds = float(preprocessor.get("max_length_s", 10))
-    return {
-        "rate": rate,
-        "window": int(preprocessor.get("fft_window_size", 1024)) / rate,
-        "hop": int(preprocessor.get("hop_length", 480)) / rate,
-        "bands": int(preprocessor.get("feature_size", 64)),
-        "lowest": float(preprocessor.get("frequency_min", 0)),
-        "highest": float(preprocessor.get("frequency_max", 14_000)),
-        "scale": "htk" if preprocessor.get("truncation", "fusion") == "fusion" else "slaney",
-        "view": "centre",
-        "seconds": seconds + 0.01,
-        "longest": seconds,
-    }
-
-
-def _image_options(preprocessor: Architecture) -> JSON:
-    """Return the size, framing and colours of a `preprocessor_config.json` as options of `image`."""
-    crops = preprocessor.get("do_center_crop")
-    size = preprocessor.get("crop_size" if crops else "size")
-    if size is None:
-        size = 224
-
-    mean, std = 0.0, 1.0
-    if preprocessor.get("do_normalize", True):
-        mean = preprocessor.get("image_mean", [0.5] * 3)
-        std = preprocessor.get("image_std", [0.5] * 3)
-
-    names_shortest_edge = isinstance(size, dict) and "shortest_edge" in size
-    fit = "stretch"
-    if preprocessor.get("do_pad"):
-        fit = "pad"
-    elif crops or names_shortest_edge:
-        fit = "crop"
-    return {"size": _side(size), "fit": fit, "mean": mean, "std": std}
-
-
-def _side(size: int | Mapping[str, int]) -> int:
-    """Return the pixels of a side. Files give the size as a number, or by its edges."""
-    if isinstance(size, int):
-        return size
-    side = size.get("height") or size.get("shortest_edge") or 224
-    return int(side)
