@@ -1,7 +1,7 @@
 """Frozen encoders out of packages, by logistic regression on folds of training rows: the figures of 0030.
 
-Run it with `python docs/decisions/0030_packages.py [audio] [video] [images]`. It fetches the samples, and takes
-some ten minutes on one core.
+Run it with `python docs/decisions/0030_packages.py [audio] [video] [images]`. It fetches the samples, and
+takes some ten minutes on one core.
 """
 
 from __future__ import annotations
@@ -116,10 +116,9 @@ def audio() -> None:
     for name, (vectors, labels, groups) in tables.items():
         for part, numbers in PARTS.items():
             print(f"{name}, {part}: {accuracy(vectors[:, numbers], labels, groups):.3f}", flush=True)
+    transcripts = [row["transcript"] for row in prompts]
     for part, numbers in PARTS.items():
-        print(
-            f"prompts and transcripts, {part}: {recall(x[:, numbers], [row['transcript'] for row in prompts]):.3f}"
-        )
+        print(f"prompts and transcripts, {part}: {recall(x[:, numbers], transcripts):.3f}", flush=True)
 
 
 def video() -> None:

@@ -117,6 +117,16 @@ def test_a_name_may_have_options_of_its_own(hub: Callable[[str], None]) -> None:
     assert (config.model, Pretrained.settled(config, "image").pool) == ("dino", "mean")
 
 
+def test_the_readme_lists_every_name() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    for name, model in NAMED.items():
+        columns = ", ".join(model.modalities)
+        about = f"{model.hub} | {model.megabytes} | {model.licence} | {model.good_for} |"
+        assert f"| `{name}` | {columns} | {about}" in readme
+    for name, packaged in files.PACKAGED.items():
+        assert f"| `{name}` | {', '.join(packaged.modalities)} | a package |" in readme
+
+
 def test_no_name_is_that_of_a_component() -> None:
     assert not set(encoders.short) & set(encoders.names())
     assert {choice.name for choice in encoders.short.values()} <= set(encoders.names())

@@ -272,8 +272,8 @@ def _is_packaged(name: str) -> bool:
     path = folder / packaged.path
     if not path.exists():
         return False
-    if packaged.read is None:
-        return _is_installed("transformers")
+    if path.is_dir():
+        return _is_own(path) or _is_installed("transformers")
     return _is_installed(packaged.reader) or (_converted_folder(name, path) / "config.json").is_file()
 
 
