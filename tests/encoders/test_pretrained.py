@@ -558,3 +558,11 @@ def test_networks_of_other_modalities_are_refused(tmp_path: Path) -> None:
     (folder / "config.json").write_text('{"network": "speech_embeding"}')
     with pytest.raises(RecipeError, match="no network 'speech_embeding': did you mean 'speech_embedding'"):
         Pretrained.settled(config, "audio")
+
+
+def test_tensors_of_another_network_are_refused(tmp_path: Path) -> None:
+    folder = tiny_models.speech_embedding(tmp_path / "speech")
+    (folder / "config.json").write_text('{"network": "mobilenet_v2"}')
+    config = Pretrained.settled(encoders.configure("pretrained", {"model": str(folder)}), "image")
+    with pytest.raises(RecipeError, match="does not hold the tensors of mobilenet_v2"):
+        Pretrained.build(config, GRID)(Values(torch.randn(1, 3, 40, 40)))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -137,11 +138,14 @@ class Network:
     def _own(self) -> nn.Module:
         """Return a new copy of one of `OWN`, without the classifier of ImageNet."""
         network = own(self.architecture).build()
-        tensors = load_file(self.files / "model.safetensors")
-        for name in list(tensors):
-            if name.startswith("classifier."):
-                del tensors[name]
-        network.load_state_dict(tensors)
+        path = self.files / "model.safetensors"
+        try:
+            tensors = load_file(path)
+            kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("classifier.")}
+            network.load_state_dict(kept)
+        except (SafetensorError, OSError, RuntimeError) as error:
+            name = self.architecture["network"]
+            raise RecipeError(f"'{path}' does not hold the tensors of {name}; remove the folder") from error
         to_channels_last(network)
         return network
 
