@@ -30,6 +30,7 @@ from plait.media.loading import Arrays
 from plait.modalities.base import modalities
 from plait.nn.batch import Layout, Values
 from plait.pretrained import files
+from plait.pretrained.motion import motion
 from plait.pretrained.network import Network
 from plait.recipe.sections import TrainingRecipe
 from plait.table.read import read
@@ -51,14 +52,13 @@ TEXTS = [
 
 
 def prepared(
-    modality: str, folder: Path, cells: list[Any], root: Path = Path(), **options: Any
+    modality: str, folder: Path | str, cells: list[Any], root: Path = Path(), **chosen: Any
 ) -> tuple[Pretrained, Any, Any]:
     """Return the encoder, the modality with the options that the encoder asks for, and the loaded cells."""
-    choice = encoders.configure("pretrained", {"model": str(folder), **options})
-    config = Pretrained.settled(choice, modality)
-    asked = modalities.configure(modality, Pretrained.asks(config, modality))
+    config = Pretrained.settled(encoders.configure("pretrained", {"model": str(folder), **chosen}), modality)
+    options = modalities.configure(modality, Pretrained.asks(config, modality))
     column = pa.chunked_array([pa.array(cells)])
-    fitted = modalities.find(modality).fit(asked, column)
+    fitted = modalities.find(modality).fit(options, column)
     encoder = Pretrained.build(config, fitted.layout).eval()
     return encoder, fitted, fitted.load(column, Source("column", root))
 
@@ -139,14 +139,14 @@ def test_what_a_models_files_say_is_followed(tmp_path: Path) -> None:
     encoder, modality, _ = prepared("image", tiny_models.resnet(tmp_path / "resnet"), [None, "x"])
     config = modality.config
     assert (config.size, config.fit, config.mean, config.std) == (32, "crop", 0.0, 1.0)
-    assert (encoder.pool, encoder.width, encoder.unit) == ("mean", 16, False)
+    assert (encoder.config.pool, encoder.width, encoder.config.unit) == ("mean", 16, False)
     assert encoder.embed(Values(torch.randn(2, 3, 32, 32))).x.shape == (2, 1, 16)
 
 
 def test_of_a_model_of_two_towers_the_fitting_one_is_used(tmp_path: Path) -> None:
     folder = tiny_models.clip(tmp_path / "clip")
     encoder, _, _ = prepared("image", folder, [None, "x"])
-    assert (encoder.pool, encoder.width) == ("cls", 24)
+    assert (encoder.config.pool, encoder.width) == ("cls", 24)
     x = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         expected = AutoModel.from_pretrained(folder).vision_model(x).last_hidden_state[:, 0]
@@ -260,8 +260,8 @@ def test_other_weights_than_those_trained_with_are_refused(tmp_path: Path) -> No
 
 
 def test_a_pooling_that_the_model_lacks_is_refused(tmp_path: Path) -> None:
-    encoder, _, _ = prepared("image", tiny_models.vit(tmp_path / "vit", pooling=False), [None, "x"])
-    encoder.pool = "pooler"
+    folder = tiny_models.vit(tmp_path / "vit", pooling=False)
+    encoder, _, _ = prepared("image", folder, [None, "x"], pool="pooler")
     with pytest.raises(RecipeError, match="no pooling of its own; use pool: mean"):
         encoder.embed(Values(torch.randn(1, 3, 40, 40)))
 
@@ -451,7 +451,7 @@ def test_frozen_encoders_read_only_cells_without_vectors(
 
 def test_frames_get_the_vectors_of_images(tmp_path: Path) -> None:
     folder = tiny_models.vit(tmp_path / "vit")
-    encoder, modality, loaded = prepared("video", folder, [clip(12), clip(1)])
+    encoder, modality, loaded = prepared("video", folder, [clip(12), clip(1)], frames="each")
     assert loaded.values.length_B is not None
     frames = modality.transform(loaded.values, None)
     vectors = encoder.embed(frames)
@@ -461,6 +461,13 @@ def test_frames_get_the_vectors_of_images(tmp_path: Path) -> None:
         expected = AutoModel.from_pretrained(folder)(frames.x[0]).last_hidden_state[:, 0]
     torch.testing.assert_close(vectors.x[0], expected, atol=1e-4, rtol=1e-4)
     assert not vectors.x[1, 1:].any()
+
+    joined, _, _ = prepared("video", folder, [clip(12), clip(1)])
+    vector = joined.embed(frames)
+    assert (vector.x.shape, joined.width, vector.length_B.tolist()) == ((2, 1, 256), 256, [1, 1])
+    torch.testing.assert_close(vector.x[0, 0, :32], expected.mean(0), atol=1e-4, rtol=1e-4)
+    moves = 2 * motion(frames.x, frames.mask_BL())
+    torch.testing.assert_close(vector.x[:, 0, 32:], moves.repeat(1, 16))
 
 
 def test_a_model_of_videos_sees_all_frames_at_once(tmp_path: Path) -> None:
@@ -524,7 +531,7 @@ def test_sounds_get_the_summaries_of_the_speech_embedding(tmp_path: Path) -> Non
     folder = tiny_models.speech_embedding(tmp_path / "speech")
     waves = [wave(1.5, 440), wave(0.2, 200)]
     encoder, modality, loaded = prepared("audio", folder, [wav(samples) for samples in waves])
-    assert (modality.layout.kind, encoder.pool, encoder.width) == ("wave", "pooler", 449)
+    assert (modality.layout.kind, encoder.config.pool, encoder.width) == ("wave", "pooler", 449)
     vectors = encoder.embed(modality.transform(loaded.values, None))
 
     network = encoder.network.on(torch.device("cpu"))
@@ -588,3 +595,11 @@ def test_networks_of_other_modalities_are_refused(tmp_path: Path) -> None:
     (folder / "config.json").write_text('{"network": "speech_embeding"}')
     with pytest.raises(RecipeError, match="no network 'speech_embeding': did you mean 'speech_embedding'"):
         Pretrained.settled(config, "audio")
+
+
+def test_tensors_of_another_network_are_refused(tmp_path: Path) -> None:
+    folder = tiny_models.speech_embedding(tmp_path / "speech")
+    (folder / "config.json").write_text('{"network": "mobilenet_v2"}')
+    config = Pretrained.settled(encoders.configure("pretrained", {"model": str(folder)}), "image")
+    with pytest.raises(RecipeError, match="does not hold the tensors of mobilenet_v2"):
+        Pretrained.build(config, GRID)(Values(torch.randn(1, 3, 40, 40)))

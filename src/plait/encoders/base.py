@@ -10,8 +10,10 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from plait.nn.batch import Kind, Layout, Tokens, Values
+from plait.pretrained.files import PACKAGED
+from plait.pretrained.names import NAMED
 from plait.pretrained.network import Network
-from plait.recipe.registry import Component, Registry, hook
+from plait.recipe.registry import Choice, Component, Registry, hook
 from plait.table.json import JSON
 
 
@@ -117,4 +119,9 @@ class PlainEncoder(Encoder):
         """Whether its `net` has just these layers."""
 
 
-encoders = Registry[Encoder]("encoders")
+def _models() -> dict[str, Choice]:
+    """Return the short names of pretrained models, each with the encoder that it stands for."""
+    return {name: Choice(name="pretrained", model=name) for name in (*PACKAGED, *NAMED)}
+
+
+encoders = Registry[Encoder]("encoders", short=_models())

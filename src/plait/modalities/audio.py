@@ -22,7 +22,7 @@ from plait.media.cell import Cell, Media
 from plait.modalities.base import Match
 from plait.modalities.base_media import MediaModality, recognise
 from plait.nn.batch import Layout, Values, place_within
-from plait.nn.mel import mel_triangles
+from plait.nn.mel import Scale, mel_triangles
 from plait.recipe.bounds import MAX_SECONDS, MIN_HOP, MIN_WINDOW
 from plait.recipe.registry import Options
 from plait.table.json import JSON
@@ -86,6 +86,7 @@ class Config(Options):
     highest: float = Field(
         8000.0, gt=0, le=96000, description="upper edge of the bands in Hz; half the rate at most"
     )
+    scale: Scale = Field("slaney", description="mel scale and form of the bands: Slaney's or HTK's")
     seconds: float = Field(10.0, gt=0, le=MAX_SECONDS, description="length of what an encoder reads at once")
     longest: float = Field(
         30.0, gt=0, le=MAX_SECONDS, description="seconds; of a longer recording only the middle is kept"
@@ -139,7 +140,7 @@ class Audio(MediaModality):
     def prepares(self) -> JSON:
         """Return the options and versions that a prepared recording depends on."""
         # augmentation acts on batches, so its options leave the cache valid
-        names: tuple[str, ...] = ("rate", "window", "hop", "bands", "lowest", "highest", "longest")
+        names: tuple[str, ...] = ("rate", "window", "hop", "bands", "lowest", "highest", "scale", "longest")
         if self.config.form == "wave":
             names = ("form", "rate", "longest")
         options: JSON = {name: getattr(self.config, name) for name in names}
@@ -239,7 +240,7 @@ def log_mel(wave: Tensor, config: Config) -> Tensor:
     hop = max(round(config.hop * config.rate), 1)
     highest = min(config.highest, config.rate / 2)
     window = torch.hann_window(width)
-    triangles = mel_triangles(config.rate, width, config.bands, config.lowest, highest)
+    triangles = mel_triangles(config.rate, width, config.bands, config.lowest, highest, config.scale)
     half = width // 2
     if len(wave) <= half:  # too short to be mirrored
         wave = F.pad(wave, (0, half + 1 - len(wave)))

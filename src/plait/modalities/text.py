@@ -21,6 +21,7 @@ from torch import nn
 from plait.errors import count
 from plait.modalities.base import Match, ValueModality
 from plait.nn.batch import Layout, Loaded, Values
+from plait.pretrained import files
 from plait.pretrained.tokenizer import load_tokenizer
 from plait.recipe.bounds import MAX_IDS, MAX_TOKENS
 from plait.recipe.registry import Options
@@ -121,7 +122,9 @@ class Text(ValueModality):
         if config.split == "ngrams":
             return cls(config, None)
         if config.split == "pretrained":
-            return cls(config, load_tokenizer(config.tokenizer))
+            tokenizer = load_tokenizer(config.tokenizer)
+            _prepend(tokenizer, files.prefix(config.tokenizer))
+            return cls(config, tokenizer)
         tokenizer, trainer = _subwords(config) if config.split == "subword" else _words(config)
         normalisations: list[normalizers.Normalizer] = [normalizers.NFC()]
         if config.lowercase:
@@ -226,6 +229,16 @@ def _marks(tokenizer: Tokenizer) -> tuple[int, int]:
     before = is_mark.index(0)
     after = is_mark[::-1].index(0)
     return before, after
+
+
+def _prepend(tokenizer: Tokenizer, prefix: str) -> None:
+    """Let a tokenizer read every text with a prefix, as some networks were trained. It is saved with it."""
+    if not prefix:
+        return
+    steps: list[normalizers.Normalizer] = [normalizers.Prepend(prefix)]
+    if tokenizer.normalizer is not None:
+        steps.append(tokenizer.normalizer)
+    tokenizer.normalizer = normalizers.Sequence(steps)
 
 
 def _words(config: Config) -> tuple[Tokenizer, trainers.Trainer]:

