@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from plait.nn.batch import Encoded, Fused
+from plait.nn.search import minimum
 from plait.recipe.registry import hook
 from plait.table.json import JSON
 from plait.tasks.base import MAIN, Outputs, Task, Widths
@@ -267,8 +268,6 @@ class LateFusion(nn.Module):
         if int(mixes_B.sum()) < CALIBRATING:
             self.mixture_weight.fill_(0.0)
             return
-        from scipy.optimize import minimize_scalar  # takes longer to import than a small model to predict
-
         answers = torch.stack([outputs.output, combined])
 
         def loss(weight: float) -> float:
@@ -277,8 +276,7 @@ class LateFusion(nn.Module):
             log_prior = PRIOR_ROWS / 2 * (np.log(weight) + np.log(1 - weight))
             return float(total_loss) - float(log_prior)
 
-        best = minimize_scalar(loss, bounds=(0.0, 1.0), method="bounded")
-        self.mixture_weight.fill_(best.x)
+        self.mixture_weight.fill_(minimum(loss, 0.0, 1.0))
 
     def _inverse_temperature(self, task: Prediction, outputs: Outputs, target: Tensor, block: str) -> float:
         """Return 1 / T_b from the rows that have the block; 0 if they are too few to tell."""
@@ -322,7 +320,6 @@ def fit_temperature(task: Prediction, output: Tensor, target: Tensor) -> float:
     """
     if not task.logits or len(target) < CALIBRATING:
         return 1.0
-    from scipy.optimize import minimize_scalar  # takes longer to import than a small model to predict
 
     everywhere_B = torch.ones(len(target), dtype=torch.bool)
 
@@ -330,10 +327,8 @@ def fit_temperature(task: Prediction, output: Tensor, target: Tensor) -> float:
         temperature = float(np.exp(log_temperature))
         return float(task.loss(output / temperature, target, everywhere_B))
 
-    bounds = (np.log(COOLEST), np.log(HOTTEST))
-    best = minimize_scalar(loss, bounds=bounds, method="bounded")
-    loss_uncalibrated = loss(0.0)
-    return float(np.exp(best.x)) if best.fun < loss_uncalibrated else 1.0
+    best = minimum(loss, float(np.log(COOLEST)), float(np.log(HOTTEST)))
+    return float(np.exp(best)) if loss(best) < loss(0.0) else 1.0
 
 
 def mean_of_softmax(outputs: Tensor, weights: Tensor) -> Tensor:
