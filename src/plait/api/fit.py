@@ -36,6 +36,7 @@ from plait.prediction import answers, artifact
 from plait.prediction.artifact import Artifact
 from plait.prediction.predictor import Rows
 from plait.recipe.recipe import Recipe, load
+from plait.runs.deadline import NO_LIMIT, Deadline
 from plait.runs.folder import Record, Run, check_out
 from plait.runs.request import Request
 from plait.table.sides import Sources, read_sides
@@ -45,6 +46,9 @@ from plait.training.baselines import labelled
 from plait.training.checkpoint import Progress
 from plait.training.loop import Callback, Training, Watch, train
 from plait.training.refit import refit
+
+# The seconds of a refit, in units of those of the training before it, that have to be left for it.
+REFIT = 1.5
 
 
 def fit(
@@ -64,6 +68,7 @@ def fit(
     strict: bool = False,
     resume: bool = False,
     quiet: bool = False,
+    time_limit: str | float | None = None,
     watch: Watch | None = None,
     callbacks: Sequence[Callback] = (),
     evaluate: bool = True,
@@ -82,6 +87,9 @@ def fit(
     relative paths of media begin. `out` is the folder of the run, `runs/<time>` if left out. `strict` makes
     any unreadable cell an error.
 
+    `time_limit` is how long all of it may take, in seconds or as "90s", "10m" or "2h". plait then trains
+    fewer epochs and members, and keeps to the limit within a tenth.
+
     The same call goes on with a training in `out` that was stopped. With `resume` there must be one, and one
     that is finished is loaded. `watch` is called after each epoch with its number, how many there are and
     its score on validation rows (larger is better). What it raises ends the training. Without `evaluate`,
@@ -91,21 +99,24 @@ def fit(
     after Ctrl-C, SIGTERM or SIGHUP. `OutputError` says why `out` cannot be written to. The caller's random
     numbers stay as they are; trainings in several threads take turns.
     """
+    deadline = Deadline.of_training(time_limit)
     full_recipe = recipe_from(
         recipe, columns=columns, align=align, overrides=overrides, quality=quality, seed=seed
     )
     sources = Sources(data, valid, test, root)
-    options = _Options(out, strict, resume, quiet, watch, tuple(callbacks), evaluate)
+    options = _Options(out, strict, resume, quiet, deadline, watch, tuple(callbacks), evaluate)
     return _fit(sources, target_names(target), full_recipe, options)
 
 
-def resume(folder: str | Path, quiet: bool = False) -> Model:
+def resume(folder: str | Path, quiet: bool = False, time_limit: str | float | None = None) -> Model:
     """Go on with the stopped training in a folder, if its table was a file. Runs no code from the folder.
 
-    A training that is finished is loaded, and nothing is trained.
+    A training that is finished is loaded, and nothing is trained. `time_limit` is that of `fit`, for what is
+    left to do.
 
     Raises `RecipeError` if there is none, if it was given a table in memory, or if the table has changed.
     """
+    deadline = Deadline.of_training(time_limit)
     request = Request.read(Path(folder))
     if not request.is_of_files:
         raise RecipeError(
@@ -113,7 +124,7 @@ def resume(folder: str | Path, quiet: bool = False) -> Model:
             f"out={str(folder)!r}"
         )
     sources = Sources(**request.sources.model_dump(), root=request.root)
-    options = _Options(out=folder, strict=request.strict, resume=True, quiet=quiet)
+    options = _Options(out=folder, strict=request.strict, resume=True, quiet=quiet, deadline=deadline)
     return _fit(sources, request.targets, load(request.recipe), options)
 
 
@@ -125,6 +136,7 @@ class _Options:
     strict: bool = False
     resume: bool = False
     quiet: bool = False
+    deadline: Deadline = NO_LIMIT
     watch: Watch | None = None
     callbacks: tuple[Callback, ...] = ()
     evaluate: bool = True
@@ -152,22 +164,26 @@ def _fit(sources: Sources, targets: list[str], recipe: Recipe, options: _Options
             screen.say(f"the training in '{run.folder}' is finished: nothing to train, its model is loaded")
             return load_model(run.folder, options.quiet)
 
-        sides = prepare_sides(plan, table, run.folder, options.strict, screen)
+        deadline = options.deadline
+        sides = prepare_sides(plan, table, run.folder, options.strict, screen, deadline)
         run.check_media({**sides.prepared.digests, **file_digests(table, target_columns(plan))})
         _check_answers(plan, sides)
         training = _begin_training(plan, sides, table, run.folder, screen, options)
         run.doing = "training the network"
+        training_began = time.monotonic()
         progress = train(training, run.resumed)
+        training_seconds = time.monotonic() - training_began
 
         record = _record(training, progress)
+        messages.show_lowered(training, screen)
         model = training.model.cpu()
         trained = Model(Artifact(plan, sides.preprocessing, model, record), run.folder, options.quiet)
         run.doing = "training members, which begin anew"
-        members = _fit_members(trained, sides, table, screen)
+        members = _fit_members(trained, sides, table, screen, deadline)
         run.doing = "evaluating"
         if options.evaluate:
             _evaluate_validation(trained, sides, members)
-        if plan.training.refit and len(sides.valid):
+        if plan.training.refit and len(sides.valid) and deadline.left > REFIT * training_seconds:
             run.doing = "training the network on all rows"
             record["refit"] = refit(training, record["best_epoch"])
         run.doing = "evaluating"
@@ -211,8 +227,9 @@ def _begin_training(
 
     # Start values are fitted to embeddings, so these come first.
     frozen_encoders = network.frozen(model, plan)
-    embed_sides(sides, frozen_encoders, plan, settings, table, screen)
+    embed_sides(sides, frozen_encoders, plan, settings, table, screen, options.deadline)
     start.begin(model, sides.train)
+    options.deadline.check("the model was built")
 
     training = Training(
         model,
@@ -225,11 +242,17 @@ def _begin_training(
         unlabelled=sides.unlabelled,
         watch=options.watch,
         callbacks=options.callbacks,
+        deadline=options.deadline.part(1 / _stages(plan)),
     )
 
     # Only now it is known which parameters are trained: empty tokens need columns with empty cells.
     messages.show_model(model, plan, settings, screen)
     return training
+
+
+def _stages(plan: Plan) -> int:
+    """Return how many stages share the time of a limit: the network, members, and the network on all rows."""
+    return 1 + bool(plan.ensemble.members) + plan.training.refit
 
 
 def _space(model: MultimodalModel) -> int:
@@ -263,9 +286,13 @@ def _record(training: Training, progress: Progress) -> Record:
     }
 
 
-def _fit_members(trained: Model, sides: Sides, table: Table, screen: Screen) -> Trained | None:
+def _fit_members(
+    trained: Model, sides: Sides, table: Table, screen: Screen, deadline: Deadline
+) -> Trained | None:
     """Train the members beside the network, and let all of them answer. Return None without members."""
-    fitting = Fitting(trained.plan, table, trained.network, sides.train, trained.folder, screen)
+    plan = trained.plan
+    in_time = deadline.part(0.5) if plan.training.refit else deadline
+    fitting = Fitting(plan, table, trained.network, sides.train, trained.folder, screen, in_time)
     members = ensembling.fit(fitting)
     if members is None:
         return None

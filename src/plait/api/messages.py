@@ -15,6 +15,7 @@ from plait.nn.layers import parameter_count
 from plait.runs.folder import Record
 from plait.table.table import Table
 from plait.tasks.base import tasks
+from plait.training.loop import Training
 
 FEW_EPOCHS = 5  # a training of fewer has hardly begun: nothing is said of which input it learned
 LONGER = 40  # epochs to suggest then, as many as plait takes by itself
@@ -106,6 +107,13 @@ def show_model(model: MultimodalModel, plan: Plan, settings: device.Settings, sc
     facts.append(count(parameter_count(model), "trained parameter"))
     facts.append(_machine(settings))
     screen.say(f"model: {'; '.join(facts)}")
+
+
+def show_lowered(training: Training, screen: Screen) -> None:
+    """Say how many epochs the time limit has left, if they are fewer than planned."""
+    planned = training.plan.training.epochs
+    if training.epochs < planned:
+        screen.say(f"time limit: {training.epochs} of {count(planned, 'epoch')}")
 
 
 def _machine(settings: device.Settings) -> str:

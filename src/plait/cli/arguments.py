@@ -107,6 +107,16 @@ QualityOption = Annotated[
 ]
 
 
+TimeLimitOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="How long the whole command may take, as in 90s, 10m or 2h. It trains less then, and keeps the "
+        "best model that it has.",
+    ),
+]
+
+
 def listed(*texts: str) -> list[str]:
     """Return the names between commas, without spaces around them."""
     names = []

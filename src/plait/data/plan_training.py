@@ -38,11 +38,6 @@ class TrainingPlan(TrainingOptions):
     patience: int = Field(0, ge=0)
     refit: bool = False
 
-    @property
-    def augmented_epochs(self) -> int:
-        """The number of epochs that see cells augmented. The others see them as prediction does."""
-        return round((1 - self.unaugmented) * self.epochs)
-
 
 def plan_training(
     recipe: TrainingRecipe,

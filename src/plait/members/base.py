@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,6 +23,7 @@ from plait.nn.device import Settings
 from plait.prediction.view import View
 from plait.recipe.registry import Choice, Component, Registry
 from plait.recipe.sections import EnsembleRecipe
+from plait.runs.deadline import NO_LIMIT, Deadline
 from plait.tasks.base_prediction import Prediction
 
 
@@ -82,7 +83,7 @@ class Lesson:
     """What a member learns from when a fold is held out: the rows `train`. The rows `held_out` are the fold.
 
     `plan` is for these rows and the view. `view` is the view's name, and empty for a member that learns from
-    features.
+    features. All lessons of a member have the same `deadline`, until which it should have learned from all.
     """
 
     train: Examples
@@ -93,6 +94,7 @@ class Lesson:
     tasks: dict[str, Prediction]
     seed: int
     folder: Path
+    deadline: Deadline = NO_LIMIT
 
     def labelled(self, target: str, side: Examples) -> tuple[np.ndarray, Tensor]:
         """Return the places in `side` that have a label of a target, and these labels."""
@@ -176,8 +178,9 @@ class IndependentMember(Member):
     def fit(cls, config: object, lessons: Sequence[Lesson], advance: Callable[[], None]) -> list[Fit]:
         """Learn from each lesson."""
         fits = []
-        for lesson in lessons:
-            member = cls.learn(config, lesson)
+        for number, lesson in enumerate(lessons):
+            in_time = lesson.deadline.part(1 / (len(lessons) - number))
+            member = cls.learn(config, replace(lesson, deadline=in_time))
             fits.append(Fit(served=member, out_of_fold=member))
             advance()
         return fits

@@ -20,6 +20,7 @@ from plait.prediction.view import View
 from plait.recipe.bounds import MAX_INT32, MAX_RATE, MAX_ROUNDS
 from plait.recipe.registry import Options
 from plait.runs import files
+from plait.runs.deadline import Deadline
 from plait.table.json import JSON
 from plait.tasks.base_prediction import Prediction
 
@@ -293,13 +294,14 @@ def _fit_target(
 
     # A task may need several boosters, such as one for each of its labels.
     for job in range(folds[0].jobs):
-        rounds = _boost(folds, job, config.rounds)
+        deadline = lessons[0].deadline.part(1 / (folds[0].jobs - job))
+        rounds = _boost(folds, job, config.rounds, deadline)
         for number, fold in enumerate(folds):
             served[number].take(target, fold.booster, rounds[-1], is_scalar)
             out_of_fold[number].take(target, fold.booster, rounds[number], is_scalar)
 
 
-def _boost(folds: list[_Fold], job: int, rounds: int) -> list[int]:
+def _boost(folds: list[_Fold], job: int, rounds: int, deadline: Deadline) -> list[int]:
     """Train a booster of each fold, all at once, round by round.
 
     Return the best round for each fold, by the other folds, and then by all. Boosting stops once all of
@@ -316,7 +318,7 @@ def _boost(folds: list[_Fold], job: int, rounds: int) -> list[int]:
         losses = np.array([fold.boost() for fold in folds])
         for best in bests:
             best.see(number, losses, held_out_rows)
-        if can_stop and all(best.final for best in bests):
+        if deadline.is_over or (can_stop and all(best.final for best in bests)):
             break
     return [best.round for best in bests]
 
