@@ -78,6 +78,16 @@ class TestChoice:
         x = np.stack([np.full(60, np.nan), np.ones(60), np.where(np.arange(60) % 2, np.nan, y)], 1)
         assert np.isfinite(compare(x, y).ratio)
 
+    @pytest.mark.parametrize("numbers", [[0.0], [0.01], [1e300, 2e300], [1.0, 1.0 + 1e-12]])
+    def test_numbers_of_any_size_that_are_not_skewed(self, numbers: list[float]) -> None:
+        assert not may_be_log(np.array(numbers * 40))
+
+    def test_skewed_numbers_of_any_size_are(self) -> None:
+        y = np.random.default_rng(0).exponential(size=90)
+        for size in (1e-200, 1.0, 1e200):
+            assert may_be_log(size * y)
+            assert compare(y[:, None], size * y).ratio == pytest.approx(compare(y[:, None], y).ratio)
+
     def test_skewness_is_that_of_the_exponential_distribution(self) -> None:
         y = np.random.default_rng(0).exponential(size=200_000)
         assert skewness(y) == pytest.approx(2, abs=0.1)

@@ -29,9 +29,10 @@ def write(folder: Path, trained: Artifact) -> None:
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     facts = _facts(folder, trained)
-    main_metrics = {"valid_normalised_score": "normalised score"}
+    main_metrics = {"valid_normalised_score": "normalised_score"}
     for target, task in trained.preprocessing.tasks.items():
-        main_metrics[f"valid_{target}_{task.score}"] = f"{target}: {task.score}"
+        metric = f"{target}_{task.score}"
+        main_metrics[f"valid_{metric}"] = metric
     svg = curves(trained.record["history"], [LOSSES, main_metrics])
     page = environment.from_string(_template("report.html"))
     write_text(folder / "report.html", page.render(**facts, curves=svg))

@@ -32,6 +32,7 @@ from plait.tasks.predicting.scale_choice import compare, may_be_log
 from plait.tasks.predicting.scales import Log, Scale, Standard, mean_offset
 
 LARGEST = 1e150  # the square of a larger number is infinite in float64
+LARGEST_TARGET = float(np.finfo(np.float32).max)
 EXACT = 2**53  # larger whole numbers are rounded in float64
 
 # A label is odd if it lies `FAR` times farther from the median than `USUAL` of the others. Skewed targets,
@@ -202,7 +203,8 @@ class Regression(Prediction):
         y = _numbers(cells, source.column)
         labelled = np.isfinite(y)
         on_scale = np.where(labelled, self.scale.target(y), 0)
-        target = torch.from_numpy(on_scale.astype(np.float32))
+        # A row that is not trained on may be out of all proportion to those that are.
+        target = torch.from_numpy(np.clip(on_scale, -LARGEST_TARGET, LARGEST_TARGET).astype(np.float32))
         return target, torch.from_numpy(labelled), []
 
     def forward(self, fused_BD: Tensor) -> Tensor:

@@ -45,16 +45,17 @@ class Comparison:
 
 
 def skewness(y_N: np.ndarray) -> float:
-    """Return the third standardised moment."""
+    """Return the third standardised moment of numbers that differ."""
     deviation_N = y_N - y_N.mean()
-    return float((deviation_N**3).mean() / max((deviation_N**2).mean(), 1e-300) ** 1.5)
+    return float((deviation_N**3).mean() / (deviation_N**2).mean() ** 1.5)
 
 
 def may_be_log(y_N: np.ndarray) -> bool:
     """Return whether numbers are skewed, and none is below 0."""
-    if len(y_N) < LEAST_ROWS or y_N.min() < 0:
+    if len(y_N) < LEAST_ROWS or y_N.min() < 0 or y_N.max() <= 0:
         return False
-    return skewness(y_N / y_N.max()) >= SKEWED
+    y_N = y_N / y_N.max()  # powers of the numbers themselves may be infinite
+    return bool(y_N.std() > TINY) and skewness(y_N) >= SKEWED
 
 
 def compare(x_ND: np.ndarray, y_N: np.ndarray) -> Comparison:
@@ -64,7 +65,8 @@ def compare(x_ND: np.ndarray, y_N: np.ndarray) -> Comparison:
     they can be compared. Each scale has the penalty that suits it best.
     """
     order = np.random.default_rng(0).permutation(len(y_N))[:ROWS]
-    y = y_N[order] / max(y_N[order].mean(), TINY * y_N.max())
+    y = y_N[order] / y_N.max()
+    y = y / max(y.mean(), TINY)
     pieces = _pieces(x_ND[order])
     standard_errors = _least([_held_out_errors(_ridge, pieces, y, penalty) for penalty in PENALTIES])
     log_errors = _least([_held_out_errors(_tweedie, pieces, y, penalty) for penalty in PENALTIES])
