@@ -182,7 +182,7 @@ LEAST_STEPS = 500  # a small table needs so many to learn anything
 UNAUGMENTED = 0.2  # share of the epochs, where a recipe says auto
 
 
-COMPARED = 256  # rows of a batch, at most, where rows are compared with each other
+COMPARED = 128  # rows of a batch, at most, where rows are compared with each other
 
 
 class TrainingOptions(Options):
@@ -219,12 +219,6 @@ class TrainingOptions(Options):
     unlabelled: float = Field(
         0.0, ge=0, le=MAX_WEIGHT, description="weight of the loss of rows without a label; 0 leaves them out"
     )
-    patience: int = Field(
-        0,
-        ge=0,
-        le=MAX_COUNT,
-        description="epochs without a better score before training stops; 0: never stop early",
-    )
     keep: Literal["best", "last"] = Field("best", description="the epoch whose weights the model gets")
     best_by: str = Field(
         "",
@@ -241,9 +235,11 @@ class TrainingRecipe(TrainingOptions):
 
     `epochs: auto` is 40. It is fewer where 40 would take more than 12,000 steps, but at least 8. It is more
     where 40 would take fewer than 500 steps (1,200 if texts are written, 2,500 if speech is transcribed).
-    `batch_size: auto` is 32, and 16 if texts are written. If columns are aligned, it is a quarter of the
-    rows, from 32 to 256, because an alignment compares the rows of a batch with each other. If all media
-    have frozen encoders, a table of 4,000 training rows or more takes 20 epochs in batches of 128.
+    `batch_size: auto` is 32, and 16 if texts are written. If all media have frozen encoders, a table of 4,000
+    training rows or more takes 20 epochs in batches of 128.
+
+    An alignment alone takes 400 steps, in 16 to 40 epochs. Its batches have a 16th of the rows, from 32 to
+    128. It stops after 6 epochs that were no better than the best (`patience: auto`); other trainings go on.
 
     A micro-batch only saves memory. Gradients add up to those of the batch, whatever labels and cells are
     missing, and an alignment still compares all of its rows. Batch norms see one micro-batch at a time, and
@@ -260,6 +256,10 @@ class TrainingRecipe(TrainingOptions):
     """
 
     epochs: Count = Field("auto", description="times that all training rows are seen; auto: see above")
+    patience: Annotated[int, Field(ge=0, le=MAX_COUNT)] | Literal["auto"] = Field(
+        "auto",
+        description="epochs without a better score before training stops; 0: it goes on; auto: see above",
+    )
     batch_size: Count = Field("auto", description="rows in each step")
     unaugmented: float | Literal["auto"] = Field(
         "auto", description="share of the epochs, at the end, that see cells without augmentation"
