@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 import plait
 from plait.cli.main import run
-from plait.errors import Interrupted, RecipeError, TableError
+from plait.errors import ArtifactError, Interrupted, RecipeError, TableError
 from plait.evaluation import alignment as crossmodal
 from plait.nn.batch import Tokens
 from plait.retrieval import index as retrieval
@@ -188,6 +188,15 @@ def test_the_loss_is_as_exact_in_bf16(objective: str) -> None:
     torch.manual_seed(0)
     with torch.autocast("cpu", torch.bfloat16):
         assert loss_of(aligned, output, ids(6)) == loss_in_fp32
+
+
+def test_a_space_of_an_older_form_is_refused() -> None:
+    config = Config(inputs=("a", "b"))
+    assert Alignment.from_state(config, Alignment(config).state()).columns == ["a", "b"]
+    with pytest.raises(
+        ArtifactError, match=r"of a, b has vectors of form 1.*Train the model again"
+    ):
+        Alignment.from_state(config, {})
 
 
 def test_with_an_anchor_only_its_pairs_are_compared() -> None:

@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from plait.errors import TrainingError
+from plait.errors import ArtifactError, TrainingError
 from plait.modalities.base import Match
 from plait.nn.batch import Tokens
 from plait.nn.layers import module_key
@@ -37,10 +37,12 @@ from plait.tasks.aligning.ranking import RankRows
 from plait.tasks.base import Outputs, TaskOptions
 from plait.tasks.base_comparison import Comparison
 
+FORM = 2  # of the vectors, see `mixture.Mixture`; 1 had one share for all pairs
 MAX_BANK = 2**30  # numbers in the bank of a column, 4 GB
 MEASURED = 4000  # rows that an epoch is scored by
 HOTTEST = math.log(100.0)  # the upper limit of the logits' scale in training, as in CLIP
 SCALES = tuple(10.0 ** (exponent / 5) for exponent in range(16))  # of logits that `calibrate` compares
+CALIBRATED = 2000  # rows that shares are chosen by
 SCALED = 1000  # rows that a scale is chosen by
 
 Sampled = TypeVar("Sampled", np.ndarray, Tensor)
@@ -240,8 +242,8 @@ class Alignment(Comparison):
         """
         if not self.mixture.is_fitted:
             return
-        output = sampled(outputs.output, MEASURED)
-        ids = sampled(target, MEASURED)
+        output = sampled(outputs.output, CALIBRATED)
+        ids = sampled(target, CALIBRATED)
 
         def score(first: Tensor, second: Tensor, a: int, b: int) -> float:
             """Return the mean reciprocal rank of rows with both columns, in both directions."""
@@ -465,12 +467,17 @@ class Alignment(Comparison):
         return query_D.astype(np.float32)
 
     def state(self) -> JSON:
-        """Return nothing: all that it learns is in its parameters."""
-        return {}
+        """Return the form of the space: all that it learns is in parameters and buffers."""
+        return {"form": FORM}
 
     @classmethod
     def from_state(cls, config: Config, state: JSON) -> Alignment:
-        """Restore the task; all that it learned is in its parameters."""
+        """Restore the task. Raises `ArtifactError` for a space of another form."""
+        if state.get("form") != FORM:
+            raise ArtifactError(
+                f"the alignment of {', '.join(config.inputs)} has vectors of form {state.get('form', 1)}; "
+                f"this plait reads {FORM}. Train the model again, or load it with the plait that wrote it"
+            )
         return cls(config)
 
 

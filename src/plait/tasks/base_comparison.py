@@ -22,8 +22,11 @@ class Comparison(TokenTask):
     """
 
     has_target = False
-    steps = 400
+    steps = 250
     patience = 6
+
+    # Half as many spectra a second find as much, in half the time.
+    cells = {"audio": {"hop": 0.02}}
 
     # Rows of about the same length take less padding. They are also the negatives that are hardest to tell
     # apart, while linear maps know lengths already.

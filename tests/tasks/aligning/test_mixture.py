@@ -101,9 +101,7 @@ def test_without_any_map_vectors_are_those_of_the_network() -> None:
 
 
 @pytest.mark.parametrize(("linear_noise", "network_noise"), [(0.3, 3.0), (3.0, 0.3), (0.8, 0.8)])
-def test_the_mixture_finds_what_the_better_half_finds(
-    linear_noise: float, network_noise: float
-) -> None:
+def test_the_mixture_finds_what_the_better_half_finds(linear_noise: float, network_noise: float) -> None:
     mixed = mixture(((0, 1),), fitted=2)
     generator = torch.Generator().manual_seed(0)
 
