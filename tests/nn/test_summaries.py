@@ -133,6 +133,10 @@ def test_a_space_of_learned_encoders_has_linear_maps(tmp_path: Path) -> None:
     rows = [{**row, "text": f"{row['text']} {i}"} for i, row in enumerate(make_rows(tmp_path, 60))]
     path, options = write_csv(tmp_path / "t.csv", rows), ["training.epochs=1"]
     model = plait.fit(path, align=["photo", "text"], out=tmp_path / "run", overrides=options, quiet=True)
-    assert model.network.model.task("alignment").mixture.is_fitted
+    task = model.network.model.task("alignment")
+    assert task.mixture.is_fitted
+    assert set(task.shares()) == {"photo ~ text"}
+    assert 0 <= task.shares()["photo ~ text"] <= 1
     loaded = plait.load(tmp_path / "run", quiet=True)
+    assert loaded.network.model.task("alignment").shares() == task.shares()
     assert_same_embeddings(loaded.embed(path, column="text"), model.embed(path, column="text"))

@@ -193,9 +193,7 @@ def test_the_loss_is_as_exact_in_bf16(objective: str) -> None:
 def test_a_space_of_an_older_form_is_refused() -> None:
     config = Config(inputs=("a", "b"))
     assert Alignment.from_state(config, Alignment(config).state()).columns == ["a", "b"]
-    with pytest.raises(
-        ArtifactError, match=r"of a, b has vectors of form 1.*Train the model again"
-    ):
+    with pytest.raises(ArtifactError, match=r"of a, b has vectors of form 1.*Train the model again"):
         Alignment.from_state(config, {})
 
 

@@ -367,6 +367,14 @@ class Alignment(Comparison):
             directions += [(first, second), (second, first)]
         return directions
 
+    def shares(self) -> dict[str, float]:
+        """Return the share of the linear map in the cosines of each pair of columns that has a map."""
+        shares = {}
+        for (first, second), share in zip(self.mixture.pairs, self.mixture.shares.tolist(), strict=True):
+            if self.mixture.place((first, second)) is not None:
+                shares[f"{self.columns[first]} ~ {self.columns[second]}"] = share
+        return shares
+
     def halves(self, output: Tensor, first: int, second: int) -> dict[str, tuple[Tensor, Tensor]]:
         """Return the vectors of the linear map and of the network, if the two columns have a map."""
         pair = (min(first, second), max(first, second))

@@ -66,6 +66,10 @@ class Comparison(TokenTask):
         """Return both directions of each pair: (column of the query, column of the gallery)."""
 
     @abstractmethod
+    def shares(self) -> dict[str, float]:
+        """Return the share of linear maps in each pair of columns, by the pair; nothing without maps."""
+
+    @abstractmethod
     def halves(self, output: Tensor, first: int, second: int) -> dict[str, tuple[Tensor, Tensor]]:
         """Return what embeddings (B, K, D) of two columns are made of, by name; nothing if of one thing only.
 

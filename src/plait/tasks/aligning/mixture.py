@@ -18,7 +18,7 @@ from plait.tasks.aligning.linear_map import LIFTS, ColumnVectors, PairMap, Princ
 # Shares of the linear map that are compared. The usual one is what a few validation rows stay near.
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 USUAL_SHARE = 0.7
-PRIOR_ROWS = 5  # how much a share away from the usual one must gain: this, times the squared way, over rows
+PRIOR_ROWS = 2  # how much a share away from the usual one must gain: this, times the squared way, over rows
 LEAST = 1e-6  # weight of a half that is not wanted: evaluation still reads from it what it finds alone
 MEASURED = 2000  # rows that a share is chosen by
 
@@ -50,8 +50,10 @@ class Mixture(nn.Module):
         dimensions = dimensions_of(len(pairs))
         self.maps = nn.ModuleList(PairMap((widths[a], widths[b]), dimensions) for a, b in pairs)
         self.map_width = dimensions + LIFTS
+        self.shares: Tensor
         self.pair_weights: Tensor
         self.learned_weight: Tensor
+        self.register_buffer("shares", torch.zeros(len(pairs)))
         self.register_buffer("pair_weights", torch.zeros(len(pairs)))
         self.register_buffer("learned_weight", torch.ones(()))
 
@@ -99,6 +101,7 @@ class Mixture(nn.Module):
             if not self._map(place).is_fitted:
                 ratios.append(0.0)
                 continue
+            self.shares[place] = share
             ratio = (spreads[place] if spreads else 1.0) * share / max(1 - share, LEAST)
             ratios.append(min(max(ratio, LEAST), 1 / LEAST))
         ratio_P = torch.tensor(ratios)
