@@ -141,16 +141,20 @@ class Mixture(nn.Module):
 
     def _joined(self, column: int, mapped: Mapping[int, Tensor], learned_BD: Tensor) -> Tensor:
         """Put a column's vectors side by side, times the roots of their weights, (B, width)."""
+        # Validation rows stay on the CPU, wherever the model is.
+        pair_weights = self.pair_weights.to(learned_BD.device)
+        learned_weight = self.learned_weight.to(learned_BD.device)
+
         rows = len(learned_BD)
         parts = []
-        weight = self.learned_weight
+        weight = learned_weight
         for place in range(len(self.pairs)):
             if place in mapped:
-                parts.append(self.pair_weights[place].sqrt() * mapped[place])
-                weight = weight + self.pair_weights[place]
+                parts.append(pair_weights[place].sqrt() * mapped[place])
+                weight = weight + pair_weights[place]
             else:
                 parts.append(learned_BD.new_zeros(rows, self.map_width))
-        parts.append(self.learned_weight.sqrt() * learned_BD)
+        parts.append(learned_weight.sqrt() * learned_BD)
 
         is_own_K = torch.arange(self.columns, device=learned_BD.device) == column
         rest_K = is_own_K * (1 - weight).clamp(min=0).sqrt()
