@@ -20,7 +20,8 @@ LIFTS = 3  # further dimensions of a map, see `PairMap`
 
 MAX_DIRECTIONS = 384  # principal directions of a column
 MAX_CORRELATION = 0.999
-RADIUS = 3.0  # mean squares of the coordinates that the squared radius of the sphere is
+RADIUS = 4.0  # mean squares of the coordinates that the squared radius of the sphere is
+FILLED = 0.95  # share of the training cells that are filled up to one length, and not shortened
 
 # Candidates for the strength of the penalty, in units of a column's mean variance in a direction.
 STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -110,7 +111,7 @@ class PairMap(nn.Module):
             inner.append((square_NS * correlation_S).sum(1))
             outer.append((square_NS * (1 - correlation_S)).sum(1))
         self.radius.copy_(RADIUS * torch.cat(inner).mean())
-        self.slack.copy_(torch.cat(outer).max())
+        self.slack.copy_(torch.cat(outer).quantile(FILLED))
 
 
 @dataclass
