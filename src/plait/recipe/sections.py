@@ -238,7 +238,7 @@ class TrainingRecipe(TrainingOptions):
     `batch_size: auto` is 32, and 16 if texts are written. If all media have frozen encoders, a table of 4,000
     training rows or more takes 20 epochs in batches of 128.
 
-    An alignment alone takes 250 steps, in 16 to 40 epochs. Its batches have a 16th of the rows, from 32 to
+    An alignment alone takes 250 steps, in 24 to 40 epochs. Its batches have a 16th of the rows, from 32 to
     128. It stops after 6 epochs that were no better than the best (`patience: auto`); other trainings go on.
 
     A micro-batch only saves memory. Gradients add up to those of the batch, whatever labels and cells are

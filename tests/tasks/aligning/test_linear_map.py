@@ -130,6 +130,6 @@ def test_a_constant_column_has_no_map() -> None:
     assert torch.isfinite(pair(constant, 0)).all()
 
 
-@pytest.mark.parametrize(("pairs", "dimensions"), [(1, 64), (3, 64), (6, 42), (28, 9), (45, 8)])
+@pytest.mark.parametrize(("pairs", "dimensions"), [(1, 192), (3, 192), (6, 128), (28, 27), (91, 16)])
 def test_many_pairs_have_fewer_dimensions_each(pairs: int, dimensions: int) -> None:
     assert dimensions_of(pairs) == dimensions

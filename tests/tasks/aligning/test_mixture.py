@@ -115,7 +115,7 @@ def test_the_mixture_finds_what_the_better_half_finds(linear_noise: float, netwo
     def score(first: torch.Tensor, second: torch.Tensor, a: int = 0, b: int = 1) -> float:
         return mean_reciprocal_rank(first, second, ids)
 
-    linear, network = vectors(67, linear_noise), vectors(7, network_noise)
+    linear, network = vectors(mixed.map_width, linear_noise), vectors(7, network_noise)
     output = mixed.mixed(Halves([(linear[:, 0], linear[:, 1])], network))
     mixed.calibrate(output, score)
     served = mixed.mixed(mixed.halves(output))

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from plait.tasks.aligning import ranking
 
-DIMENSIONS = 64  # pairs of canonical directions that a map has, at most
-TOGETHER = 256  # dimensions of all maps of an alignment, at most
-LEAST_DIMENSIONS = 8
+DIMENSIONS = 192  # pairs of canonical directions that a map has, at most
+TOGETHER = 768  # dimensions of all maps of an alignment, at most
+LEAST_DIMENSIONS = 16
 LIFTS = 3  # further dimensions of a map, see `PairMap`
 
 MAX_DIRECTIONS = 384  # principal directions of a column
