@@ -13,7 +13,7 @@ EPOCHS = 40
 MIN_EPOCHS = 8
 MAX_STEPS = 12_000  # steps beyond which a training has fewer epochs, down to `MIN_EPOCHS`
 BATCH = 32  # rows
-COMPARED_EPOCHS = (24, 40)  # the least and the most, where rows are compared with each other
+COMPARED_EPOCHS = (30, 40)  # the least and the most, where rows are compared with each other
 WRITING_BATCH = 16  # rows of a batch where texts are written
 
 # From so many training rows on, batches are large and epochs few, if no encoder is trained.

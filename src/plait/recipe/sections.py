@@ -182,7 +182,7 @@ LEAST_STEPS = 500  # a small table needs so many to learn anything
 UNAUGMENTED = 0.2  # share of the epochs, where a recipe says auto
 
 
-COMPARED = 128  # rows of a batch, at most, where rows are compared with each other
+COMPARED = 256  # rows of a batch, at most, where rows are compared with each other
 
 
 class TrainingOptions(Options):
@@ -238,8 +238,8 @@ class TrainingRecipe(TrainingOptions):
     `batch_size: auto` is 32, and 16 if texts are written. If all media have frozen encoders, a table of 4,000
     training rows or more takes 20 epochs in batches of 128.
 
-    An alignment alone takes 250 steps, in 24 to 40 epochs. Its batches have a 16th of the rows, from 32 to
-    128. It stops after 6 epochs that were no better than the best (`patience: auto`); other trainings go on.
+    An alignment alone takes 250 steps, in 30 to 40 epochs. Its batches have a 16th of the rows, from 32 to
+    256. It stops after 6 epochs that were no better than the best (`patience: auto`); other trainings go on.
 
     A micro-batch only saves memory. Gradients add up to those of the batch, whatever labels and cells are
     missing, and an alignment still compares all of its rows. Batch norms see one micro-batch at a time, and
