@@ -20,7 +20,7 @@ from scipy.signal import find_peaks
 from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import RidgeCV
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from accuracy import vectors
 from plait.modalities.base import modalities
@@ -69,6 +69,11 @@ class Column:
             yield standard(measured[:, 6:], train)
         if self.modality == "video" and not self.frozen:
             yield standard(movements(self.name, self.cells, self.root), train)
+        if self.modality == "category":
+            names = np.array([cell or "" for cell in self.cells])[:, None]
+            yield (
+                OneHotEncoder(sparse_output=False, handle_unknown="ignore").fit(names[train]).transform(names)
+            )
 
 
 def standard(x: np.ndarray, train: np.ndarray) -> np.ndarray:
