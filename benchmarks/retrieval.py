@@ -1,14 +1,15 @@
 """Retrieval on real tables, and a search among a million vectors: benchmarks/retrieval.py
 
-Beside chance, ridge regression and canonical correlation. Emoji picture ~ name (English, French, Chinese)
-on a vendor and on emoji never seen; stamps picture ~ sentence ~ French spoken description on families
-never seen (dealt into five folds, each seed tests on another); spoken prompts ~ transcripts, on prompts
-never seen (English) and on a reader never seen (Italian); moving stamps ~ captions on objects never seen;
-and a category beside an alignment, against a model for each alone. Images and English texts have frozen
-pretrained encoders (README, "Pretrained encoders"); encoders of audio, video and of texts in other
+Beside chance, the halves that embeddings are made of (linear map and network), and ridge regression by
+scikit-learn with the same statistics of cells (benchmarks/ridge.py). Emoji picture ~ name (English, French,
+Chinese) on a vendor and on emoji never seen; stamps picture ~ sentence ~ French spoken description on
+families never seen (dealt into five folds, each seed tests on another); spoken prompts ~ transcripts in five
+languages, on prompts never seen, and on a reader never seen (Italian); moving stamps ~ captions on objects
+never seen; and a category beside an alignment, against a model for each alone. Images and English names have
+frozen pretrained encoders (README, "Pretrained encoders"); encoders of audio, video and of texts in other
 languages are learned from the table. Intervals are over queries (bootstrap); over seeds, where there are
-several, of how far the model is above ridge regression. `--scores` is a file of scores, for a run that
-goes on later.
+several, of how far the model is above ridge regression. `--scores` is a file of scores, for a run that goes
+on later.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 import plait
+import ridge
 import standins
 from accuracy import QUICK, dealt
 from measure import interval, machine, page, read_arguments, remembered, sample_table, table
@@ -36,6 +38,7 @@ from plait.retrieval.index import About, Index
 from plait.samples import clips, emoji, prompts, stamps
 from plait.table.read import read
 from plait.table.table import Table
+from plait.tasks.aligning.cells import identify
 
 FROZEN = ("encoders.image=pretrained", "columns.name.encoder=pretrained")
 NAMES = (
@@ -52,11 +55,6 @@ EMOJI = (
     *FROZEN,
 )
 READ = "columns.transcript.modality=text"
-AUDIO = (
-    "modalities.audio.rate=8000",
-    "modalities.audio.highest=4000",
-    "modalities.audio.hop=0.02",
-)  # a quarter of the time
 SHOWN = ("r@1", "r@10", "mrr")
 Work = Iterator[tuple[str, Callable[[], Any]]]
 
@@ -86,8 +84,17 @@ class Job:
         return Table(pa.Table.from_pylist(rows), sample.root, self.name)
 
 
-def italian(row: dict[str, Any]) -> bool:
-    return row["language"] == "it"
+LANGUAGES = {"en": "English", "es": "Spanish", "fr": "French", "it": "Italian", "ru": "Russian"}
+
+
+def spoken(language: str) -> Job:
+    """Return the job of the prompts of one language, by its first reader."""
+
+    def keep(row: dict[str, Any]) -> bool:
+        return row["language"] == language and row["reader"] != prompts.SECOND_READER
+
+    name = f"prompts, {LANGUAGES[language]}, unseen prompts"
+    return Job(name, prompts, ("speech", "transcript"), ("split.column=split", READ), keep)
 
 
 JOBS = {
@@ -113,24 +120,23 @@ JOBS = {
             "split.group=family",
             "encoders.image=pretrained",
             "encoders.text=pretrained",
-            *AUDIO,
         ),
         group="family",
     ),
-    "prompts": Job(
-        "prompts, English, unseen prompts",
+    **{f"prompts_{language}": spoken(language) for language in LANGUAGES},
+    "prompts_all": Job(
+        "prompts, five languages together, unseen prompts",
         prompts,
         ("speech", "transcript"),
-        ("split.column=split", *AUDIO, READ),
-        lambda row: row["language"] == "en",
-        "speech -> text: r@1 0.21, r@10 0.57",
+        ("split.column=split", READ),
+        lambda row: row["reader"] != prompts.SECOND_READER,
     ),
     "reader": Job(
         "prompts, Italian, unseen reader",
         prompts,
         ("speech", "transcript"),
-        ("split.column=reader_split", "columns.split.role=ignored", *AUDIO, READ),
-        italian,
+        ("split.column=reader_split", "columns.split.role=ignored", READ),
+        lambda row: row["language"] == "it",
     ),
     "clips": Job("moving stamps, unseen objects", clips, ("clip", "caption"), ("split.column=split",)),
 }
@@ -140,16 +146,16 @@ THROUGH = Job(
     "prompts, English, unseen prompts, by way of a transcript",
     prompts,
     ("heard", "transcript"),
-    probe=JOBS["prompts"].probe,
 )
 
 
 def align(job: Job, seed: int) -> dict[str, Any]:
-    """Align a table's columns. Return the scores on test rows."""
+    """Align a table's columns. Return the scores on test rows, with those of ridge regression."""
     begun = time.perf_counter()
+    table = job.table(seed)
     with tempfile.TemporaryDirectory() as folder:
         model = plait.fit(
-            job.table(seed),
+            table,
             align=job.columns,
             out=Path(folder) / "run",
             seed=seed,
@@ -157,7 +163,30 @@ def align(job: Job, seed: int) -> dict[str, Any]:
             quiet=True,
         )
         scores = model.record["evaluation"]["test"]["alignments"]["alignment"]
-        return {**scores, "seconds": time.perf_counter() - begun, "rows": model.record["rows"]}
+        seconds = time.perf_counter() - begun
+        add_ridge(scores["directions"], table, model)
+        return {
+            **scores,
+            "seconds": seconds,
+            "rows": model.record["rows"],
+            "epochs": model.record["epochs"],
+        }
+
+
+def add_ridge(directions: list[dict[str, Any]], table: Table, model: plait.Model) -> None:
+    """Add the scores of ridge regression on the same rows to each direction."""
+    plan = model.plan
+    sides = ridge.Sides(plan.split.train, plan.split.valid, plan.split.test)
+    columns = {}
+    for name in plan.columns:
+        column = plan.columns[name]
+        cells = table.data[name].to_pylist()
+        modality = column.modality.name
+        columns[name] = ridge.Column(name, modality, cells, table.root, column.frozen)
+    for scored in directions:
+        names = (scored["query"], scored["gallery"])
+        ids = np.stack([identify(table.data[name]) for name in names], 1)
+        scored["ridge"] = ridge.direction(columns[names[0]], columns[names[1]], ids, sides)
 
 
 def through(seed: int, added: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -166,12 +195,12 @@ def through(seed: int, added: tuple[str, ...] = ()) -> dict[str, Any]:
     A transcriber, which has learned from the training rows, reads all recordings. What it read is aligned
     with what was written, on prompts that neither model has seen.
     """
-    job, begun = JOBS["prompts"], time.perf_counter()
+    job, begun = JOBS["prompts_en"], time.perf_counter()
     table = job.table()
     ignored = tuple(f"columns.{c}.role=ignored" for c in ("reader", "reader_split", "language"))
     with tempfile.TemporaryDirectory() as folder:
         common = ("split.column=split", "columns.key.role=id", *ignored, *added)
-        reading = (*common, "tasks.transcript=transcription", *AUDIO[:2])
+        reading = (*common, "tasks.transcript=transcription", "modalities.audio.rate=8000")
         reads = plait.fit(
             table, "transcript", out=Path(folder) / "reads", seed=seed, overrides=reading, quiet=True
         )
@@ -196,6 +225,7 @@ def through(seed: int, added: tuple[str, ...] = ()) -> dict[str, Any]:
             quiet=True,
         )
         scores = model.record["evaluation"]["test"]["alignments"]["alignment"]
+        add_ridge(scores["directions"], Table(read_back, table.root, table.name), model)
         errors = reads.record["evaluation"]["test"]["targets"]["transcript"]["metrics"]["cer"]["value"]
         return {
             **scores,
@@ -327,20 +357,20 @@ def direction_lines(runs: list[dict[str, Any]], number: int) -> list[list[str]]:
         directions = [run["directions"][number] for run in runs]
         values = [direction["metrics"][metric][0] for direction in directions]
         _, low, high = first["metrics"][metric]
-        linear = {"ridge": "", "CCA": "", "above ridge": ""}  # a table of few rows has no linear maps
-        for baseline in first["baselines"]:
-            scores = [direction["baselines"][baseline][metric] for direction in directions]
-            linear[baseline] = f"{np.mean(scores):.3f}"
-            if baseline == "ridge":
-                differences = [value - score for value, score in zip(values, scores, strict=True)]
-                linear["above ridge"] = interval(differences)
+        halves = []
+        for half in ("linear map", "network"):
+            found = [d["baselines"][half][metric] for d in directions if d["baselines"]]
+            halves.append(f"{np.mean(found):.3f}" if found else "")
+        scores = [direction["ridge"][metric] for direction in directions]
+        differences = [value - score for value, score in zip(values, scores, strict=True)]
         label = ""
         if metric == SHOWN[0]:
             queries, size = (round(np.mean([d[key] for d in directions])) for key in ("queries", "size"))
             label = f"{first['query']} -> {first['gallery']} ({queries:,} of {size:,})"
         spread = f"{min(values):.3f} to {max(values):.3f}" if len(values) > 1 else "one seed"
         line = [label, metric, f"{np.mean(values):.3f}", f"{low:.3f} to {high:.3f}", spread]
-        lines.append([*line, f"{first['chance'][metric]:.3f}", *linear.values()])
+        chance = f"{first['chance'][metric]:.3f}"
+        lines.append([*line, chance, *halves, f"{np.mean(scores):.3f}", interval(differences)])
     return lines
 
 
@@ -354,7 +384,7 @@ def aligned_section(job: Job, runs: list[dict[str, Any]]) -> list[str]:
         alignment, uniformity = f"alignment {space['alignment']:.2f}", f"uniformity {space['uniformity']:.2f}"
         spaces.append(f"{pair}: gap {space['gap']:.2f}, {alignment}, {uniformity}")
     headers = ["query -> gallery (queries of rows searched)", "metric", "mean", "first seed, over queries"]
-    headers += ["over seeds", "chance", "ridge", "CCA", "above ridge"]
+    headers += ["over seeds", "chance", "linear map", "network", "ridge", "above ridge"]
 
     seconds = np.mean([run["seconds"] for run in runs])
     about = f"{len(runs)} seeds, {seconds:.0f} s a model, {runs[0]['rows']} rows."

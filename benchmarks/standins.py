@@ -98,17 +98,18 @@ def prompts(folder: Path) -> None:
         "digits/5": "five",
     }
     keys = digits | {f"vm-{_letters(number)}": f"press {_letters(number)} now" for number in range(14)}
-    for language in ("en", "it"):
+    for language in real_prompts.READERS:
         about = folder / "usr" / "share" / "doc" / f"asterisk-core-sounds-{language}"
         about.mkdir(parents=True)
         lines = "\n".join(f"{key}: {text}" for key, text in keys.items())
         (about / f"core-sounds-{language}.txt.gz").write_bytes(gzip.compress(lines.encode()))
-    for reader in ("en_US_f_Allison", "it_IT_m_Carlo", "it_IT_f_Menardi"):
+    readers = ("en_US_f_Allison", "es_MX_f_Allison", "fr_CA_f_June", "it_IT_m_Carlo", "ru_RU_f_IvrvoiceRU")
+    for reader in (*readers, real_prompts.SECOND_FOLDER):
         for number, key in enumerate(keys):
             path = folder / "usr" / "share" / "asterisk" / "sounds" / reader / f"{key}.wav"
             path.parent.mkdir(parents=True, exist_ok=True)
             _sound(path, number, rng, seconds=1.0)  # its text needs a step for each letter
-    write(pa.Table.from_pylist(real_prompts.build(folder)), folder / "prompts.csv")
+    write(pa.Table.from_pylist(real_prompts.build(folder)), folder / "prompts-languages.csv")
 
 
 def clips(folder: Path) -> None:

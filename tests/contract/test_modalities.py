@@ -11,6 +11,7 @@ import torch
 
 from plait.modalities.base import Modality
 from plait.nn.batch import Loaded
+from plait.nn.traits import Traits
 from support.cells import (
     Example,
     example_of,
@@ -64,6 +65,27 @@ def test_bad_cells_are_named_as_problems(fitted: Fitted) -> None:
     rows = [*fitted.example.reading.bad, *(problem.row for problem in problems)]
     assert rows == list(fitted.example.bad)
     assert all(problem.column == "column" and problem.reason for problem in problems)
+
+
+def test_traits_have_their_form_and_depend_on_their_row_alone(fitted: Fitted) -> None:
+    layout = fitted.modality.traits_layout()
+    if layout is None:
+        assert fitted.modality.layout.kind == "index", "all other kinds are measured"
+        return
+    traits = fitted.modality.traits(fitted.example.column, fitted.loaded.values)
+    assert traits.numbers_BM.shape == (len(fitted.loaded.present), layout.width)
+    assert torch.isfinite(traits.numbers_BM).all()
+    assert (traits.ids_T is None) == (layout.ngrams == 0)
+    if traits.ids_T is not None:
+        assert traits.ids_T.max() < layout.ngrams
+
+    absent = Traits.absent(2, layout)
+    assert absent.numbers_BM.shape == (2, layout.width)
+    row = fitted.example.column.slice(4, 1)
+    of_row = fitted.modality.traits(row, load(fitted.modality, row).values)
+    taken = traits.take(torch.tensor([4]))
+    torch.testing.assert_close(of_row.numbers_BM, taken.numbers_BM, atol=1e-4, rtol=1e-3)
+    assert of_row.ids_T is None or torch.equal(of_row.ids_T, taken.ids_T)
 
 
 def test_state_is_json_and_restores_equal_values(fitted: Fitted) -> None:

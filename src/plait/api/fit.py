@@ -24,8 +24,7 @@ from plait.disk.whole import check_space
 from plait.ensemble import fit as ensembling
 from plait.ensemble.fit import Fitting, Trained
 from plait.errors import RecipeError
-from plait.evaluation import alignment, report
-from plait.evaluation.scores import Evaluation
+from plait.evaluation import report
 from plait.members.base import check_members
 from plait.model import network
 from plait.model.network import MultimodalModel
@@ -317,7 +316,6 @@ def _evaluate_validation(trained: Model, sides: Sides, members: Trained | None) 
         scores["validation"] = evaluation.to_dict()
     elif _has_labels(sides.valid):
         evaluation = trained.score(trained.network, sides.valid, "validation rows")
-        _add_linear_maps(trained, evaluation, sides, sides.valid)
         scores["validation"] = evaluation.to_dict()
 
 
@@ -328,7 +326,6 @@ def _evaluate_test(
     if _has_labels(sides.test):
         rows = _test_rows(trained, sides, members, table, screen)
         evaluation = trained.score(trained.answering, rows, "test rows")
-        _add_linear_maps(trained, evaluation, sides, sides.test)
         trained.record["evaluation"]["test"] = evaluation.to_dict()
 
 
@@ -339,14 +336,6 @@ def _test_rows(trained: Model, sides: Sides, members: Trained | None, table: Tab
     test_table = table.take(sides.test.rows.numpy())
     with store(screen, table) as cache:
         return trained.answering.prepare(test_table, store=cache)
-
-
-def _add_linear_maps(trained: Model, evaluation: Evaluation, sides: Sides, side: Dataset) -> None:
-    """Add the scores of linear maps to those of each alignment, to compare with."""
-    for name, aligned in evaluation.alignments.items():
-        task = trained.network.model.comparisons[name]
-        truth = side.prepared.batch.targets[name][side.rows]
-        alignment.compare(aligned, task, sides.train, side, truth)
 
 
 def _has_labels(data: Dataset) -> bool:

@@ -144,6 +144,10 @@ def finish(trained: Model, screen: Screen) -> None:
             if warning:
                 screen.warn(f"{warning} ({side} rows)")
 
+    for name, task in trained.network.model.comparisons.items():
+        for pair, share in task.shares().items():
+            screen.say(f"{name}: {pair}: {share:.0%} linear map, {1 - share:.0%} network")
+
     validation = record["evaluation"].get("validation")
     if validation:
         _warn_of_low_scores(trained, validation, screen)
@@ -161,12 +165,15 @@ def _score_line(target_scores: Record) -> str:
 
 
 def _direction_line(direction: Record) -> str:
-    """Return recall@1 of one direction of an alignment, and that of a random ranking."""
+    """Return recall@1 of one direction of an alignment, of a random ranking, and of both halves alone."""
     value, low, high = direction["metrics"]["r@1"]
     queries = count(direction["queries"], "query", "queries")
+    compared = [f"chance {direction['chance']['r@1']:.3f}"]
+    for half, metrics in direction["baselines"].items():
+        compared.append(f"{half} {metrics['r@1']:.3f}")
     return (
         f"{direction['query']} -> {direction['gallery']}: recall@1 {value:.3f} [{low:.3f}, {high:.3f}] "
-        f"({queries} among {count(direction['size'], 'row')}, chance {direction['chance']['r@1']:.3f})"
+        f"({queries} among {count(direction['size'], 'row')}, {', '.join(compared)})"
     )
 
 

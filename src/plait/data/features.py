@@ -20,7 +20,15 @@ from plait.data.dataset import Dataset
 from plait.modalities.base import Modality
 from plait.nn.batch import Values
 from plait.nn.layers import masked_mean
-from plait.nn.summaries import KINDS, LEAST_SPREAD, Matrix, inverse_frequency, unit_rows, word_counts
+from plait.nn.summaries import (
+    KINDS,
+    LEAST_SPREAD,
+    Matrix,
+    inverse_frequency,
+    mean_of_several,
+    unit_rows,
+    word_counts,
+)
 from plait.table.json import JSON
 
 Form = Literal["dense", "bag", "one_hot"]
@@ -178,7 +186,7 @@ class _Cells:
         for items in torch.arange(len(values.x)).split(TOGETHER):
             chunks.append(self._summaries(media.take(items)))
         x = torch.cat(chunks) if chunks else torch.zeros(0, 1)
-        return _mean_of_several(x, values.count_B).numpy()
+        return mean_of_several(x, values.count_B).numpy()
 
     def _summaries(self, media: Values) -> Tensor:
         """Return the numbers of single media or embeddings, (media, width)."""
@@ -187,17 +195,7 @@ class _Cells:
         media = self.modality.transform(media, None)
         summarise = KINDS[self.modality.layout.kind]
         # modalities cut a long recording into windows
-        return _mean_of_several(summarise(media).float(), media.count_B)
-
-
-def _mean_of_several(x: Tensor, count_B: Tensor | None) -> Tensor:
-    """Average the rows of `x` that belong to one cell, for cells that hold several media."""
-    if count_B is None:
-        return x
-    owner = torch.arange(len(count_B)).repeat_interleave(count_B)
-    zeros = torch.zeros(len(count_B), x.shape[1])
-    sums = zeros.index_add(0, owner, x)
-    return sums / count_B.clamp(min=1)[:, None]
+        return mean_of_several(summarise(media).float(), media.count_B)
 
 
 def _fit(view: str, column: str, x: Matrix, form: Form) -> _Fitted:

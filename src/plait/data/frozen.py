@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -47,7 +48,8 @@ def embed(
         identity = _identity(plan.columns[column], modality, settings)
         embedder = _ColumnEmbedder(modality, encoder, settings, identity, store or Nowhere())
         digests = _digests(prepared, column)
-        prepared.batch.values[column] = embedder.embed(values, digests, progress)
+        vectors = embedder.embed(values, digests, progress)
+        prepared.batch.values[column] = replace(vectors, traits=values.traits)
 
 
 class _ColumnEmbedder:

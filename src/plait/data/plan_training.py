@@ -13,6 +13,7 @@ EPOCHS = 40
 MIN_EPOCHS = 8
 MAX_STEPS = 12_000  # steps beyond which a training has fewer epochs, down to `MIN_EPOCHS`
 BATCH = 32  # rows
+COMPARED_EPOCHS = (30, 40)  # the least and the most, where rows are compared with each other
 WRITING_BATCH = 16  # rows of a batch where texts are written
 
 # From so many training rows on, batches are large and epochs few, if no encoder is trained.
@@ -55,6 +56,7 @@ def plan_training(
     """
     min_steps = max((task.steps for task in tasks), default=LEAST_STEPS)
     writes = any(task.writes for task in tasks)
+    compares = bool(tasks) and not any(task.has_target for task in tasks)
     many = frozen and rows >= MANY
 
     batch_size = recipe.batch_size
@@ -64,16 +66,20 @@ def plan_training(
     epochs = recipe.epochs
     if epochs == "auto":
         steps = max(rows // batch_size, 1)
-        epochs = MANY_EPOCHS if many and not writes else _epochs(steps, min_steps)
+        if compares:
+            epochs = _compared_epochs(steps, min_steps)
+        else:
+            epochs = MANY_EPOCHS if many and not writes else _epochs(steps, min_steps)
+
+    patience = recipe.patience
+    if patience == "auto":
+        patience = _patience(tasks, epochs, light)
 
     unaugmented = recipe.unaugmented
     if unaugmented == "auto":
         unaugmented = min((task.unaugmented for task in tasks), default=UNAUGMENTED)
 
     shared = {name: getattr(recipe, name) for name in TrainingOptions.model_fields}
-    patience = recipe.patience
-    if patience == "auto":
-        patience = max(LEAST_PATIENCE, round(PATIENCE * epochs)) if light else 0
 
     predicts = all(task.fuses for task in tasks)
     refit = (
@@ -93,10 +99,26 @@ def _batch_size(rows: int, tasks: Sequence[type[Task]], writes: bool, many: bool
     """Return the number of rows of a batch."""
     # the other rows of a batch are what each row is told apart from
     if not all(task.has_target for task in tasks):
-        return max(BATCH, min(COMPARED, rows // 4))
+        return max(BATCH, min(COMPARED, rows // 16))
     if writes:
         return WRITING_BATCH
     return MANY_BATCH if many else BATCH
+
+
+def _patience(tasks: Sequence[type[Task]], epochs: int, light: bool) -> int:
+    """Return after how many epochs without a better score a training stops; 0: never."""
+    of_tasks = min((task.patience for task in tasks), default=0)
+    if of_tasks or not light:
+        return of_tasks
+    return max(LEAST_PATIENCE, round(PATIENCE * epochs))
+
+
+def _compared_epochs(steps: int, min_steps: int) -> int:
+    """Return the number of epochs of so many steps each, where rows are only compared with each other."""
+    fewest, most = COMPARED_EPOCHS
+    enough = -(-min_steps // steps)  # rounded up
+    affordable = max(MIN_EPOCHS, MAX_STEPS // steps)
+    return min(max(enough, fewest), most, affordable)
 
 
 def _epochs(steps: int, min_steps: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,6 +15,7 @@ import torch
 
 from plait.console import command
 from plait.data.plan import Plan
+from plait.encoders.base import encoders as encoder_registry
 from plait.errors import TableError
 from plait.media.cell import Store
 from plait.media.loading import load_together
@@ -22,6 +23,7 @@ from plait.modalities.base import Modality
 from plait.modalities.base import modalities as modality_registry
 from plait.modalities.base_media import MediaModality
 from plait.nn.batch import Batch, Loaded, Values
+from plait.nn.traits import Traits
 from plait.recipe.registry import Options
 from plait.runs.files import load_part
 from plait.table.json import JSON, read_as, read_object
@@ -56,15 +58,21 @@ class Prepared:
 class Preprocessing:
     """The fitted modalities of all inputs and the fitted tasks of all targets.
 
-    `several` names the inputs whose cells were lists of media when they were fitted.
+    `several` names the inputs whose cells were lists of media when they were fitted, `measured` those whose
+    cells have traits.
     """
 
     def __init__(
-        self, inputs: dict[str, Modality], tasks: dict[str, Task], several: Iterable[str] = ()
+        self,
+        inputs: dict[str, Modality],
+        tasks: dict[str, Task],
+        several: Iterable[str] = (),
+        measured: Iterable[str] = (),
     ) -> None:
         self.inputs = inputs
         self.tasks = tasks
         self.several = set(several)
+        self.measured = set(measured)
 
     @classmethod
     def fit(cls, table: Table, plan: Plan, train: np.ndarray) -> Preprocessing:
@@ -88,7 +96,7 @@ class Preprocessing:
             tasks[name] = task
         if not inputs:
             raise TableError(f"{table.name} has no column to learn from; {_excluded_columns(plan)}")
-        return cls(inputs, tasks, several)
+        return cls(inputs, tasks, several, _measured_columns(plan, inputs, tasks, several))
 
     def prepare(
         self,
@@ -129,6 +137,8 @@ class Preprocessing:
         batch = prepared.batch
         for source, loaded in zip(sources, load(modalities, cells, sources), strict=True):
             name = source.column
+            if name in self.measured:
+                loaded.values.traits = _traits(self.inputs[name], cells, loaded)
             batch.values[name] = loaded.values
             batch.present[name] = loaded.present
             batch.in_table[name] = torch.full((rows,), is_in_table)
@@ -163,7 +173,10 @@ class Preprocessing:
         values = {}
         for column, modality in self.inputs.items():
             cells = batch.values[column]
-            values[column] = cells if cells.encoded else modality.transform(cells, generator)
+            if not cells.encoded:
+                # what is augmented has the traits of the cell as it is
+                cells = replace(modality.transform(cells, generator), traits=cells.traits)
+            values[column] = cells
         return replace(batch, values=values)
 
     def state(self) -> JSON:
@@ -191,7 +204,7 @@ class Preprocessing:
             task.connect(config, name)
             tasks[name] = task
         several = load_part("state.json: several", lambda: read_as(list[str], state["several"]))
-        return cls(inputs, tasks, several)
+        return cls(inputs, tasks, several, _measured_columns(plan, inputs, tasks, several))
 
 
 def _restored(part: str, name: str, states: JSON, restore: Callable[[JSON], T]) -> T:
@@ -264,6 +277,36 @@ def load(modalities: list[Modality], cells: pa.ChunkedArray, sources: list[Sourc
     for modality, source in zip(modalities, sources, strict=True):
         columns.append(_loaded(modality, cells, source))
     return columns
+
+
+def _measured_columns(
+    plan: Plan, inputs: Mapping[str, Modality], tasks: Mapping[str, Task], several: Collection[str]
+) -> set[str]:
+    """Return the columns whose cells have traits: aligned ones, with one value or medium to a cell.
+
+    Images and videos with a pretrained encoder have none: beside it, a thumbnail says nothing.
+    """
+    aligned: set[str] = set()
+    for task in tasks.values():
+        if not task.has_target:
+            aligned.update(task.read(inputs))
+
+    columns = set()
+    for name in aligned.difference(several):
+        is_pretrained = encoder_registry.find(plan.columns[name].encoder.name).pretrained
+        is_seen = inputs[name].layout.kind in ("grid", "frames")
+        if inputs[name].traits_layout() is not None and not (is_pretrained and is_seen):
+            columns.add(name)
+    return columns
+
+
+def _traits(modality: Modality, cells: pa.ChunkedArray, loaded: Loaded) -> Traits:
+    """Measure a column's cells; zeros if there are none."""
+    layout = modality.traits_layout()
+    assert layout is not None
+    if not loaded.present.any():
+        return Traits.absent(len(loaded.present), layout)
+    return modality.traits(cells, loaded.values)
 
 
 def fitted(name: str, modality: type[Modality], config: Options, cells: pa.ChunkedArray) -> Modality:

@@ -291,7 +291,8 @@ class Held(Values):
 
         A caller that takes rows will take more of them, which is faster from one tensor.
         """
-        return Values(self.x, self.length_B, self.count_B, self.encoded).take(rows)
+        whole = Values(self.x, self.length_B, self.count_B, self.encoded, traits=self.traits)
+        return whole.take(rows)
 
     def some(self, items: Tensor) -> Values:
         """Return these items, whatever rows they belong to, without a tensor of all items."""

@@ -16,13 +16,16 @@ import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from plait.media.audio import NoAudio, Recording, opened, read_audio
 from plait.media.cell import Cell, Media
 from plait.modalities.base import Match
 from plait.modalities.base_media import MediaModality, recognise
 from plait.nn.batch import Layout, Values, place_within
+from plait.nn.measures import SOUND_NUMBERS, measure_bands, measure_sounds
 from plait.nn.mel import Scale, mel_triangles
+from plait.nn.traits import TraitsLayout
 from plait.recipe.bounds import MAX_SECONDS, MIN_HOP, MIN_WINDOW
 from plait.recipe.registry import Options
 from plait.table.json import JSON
@@ -202,6 +205,23 @@ class Audio(MediaModality):
         mask_BT = torch.arange(x_BTM.shape[1]) < length_B[:, None]
         x_BTM = (x_BTM + 4) * 0.25 * mask_BT[:, :, None]
         return Values(x_BTM, length_B, values.count_B)
+
+    def traits_layout(self) -> TraitsLayout:
+        """Return the form of the traits: durations and syllables, then spectra."""
+        return TraitsLayout((SOUND_NUMBERS, 3 * self.config.bands))
+
+    def _measured(self, values: Values) -> Tensor:
+        """Measure complete recordings: their durations, peaks of loudness, and spectra, (N, width)."""
+        assert values.length_B is not None
+        level_BTM, length_B = values.x.float(), values.length_B
+        if self.config.form == "wave":
+            spectrograms = []
+            for wave_T, length in zip(level_BTM, length_B.tolist(), strict=True):
+                spectrograms.append(log_mel(wave_T[:length], self.config))
+            length_B = torch.tensor([len(x_TM) for x_TM in spectrograms])
+            level_BTM = pad_sequence(spectrograms, batch_first=True)
+        sounds_BD = measure_sounds(level_BTM, length_B, self.config.hop)
+        return torch.cat([sounds_BD, measure_bands(level_BTM, length_B)], 1)
 
     def _waves(self, values: Values, generator: torch.Generator | None) -> Values:
         """Cut samples to the steps that an encoder reads, and scale them if `unit` is set."""

@@ -8,12 +8,17 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 import torch
+from torch import Tensor
 
 from plait.nn.batch import Layout, Loaded, Values
+from plait.nn.summaries import KINDS, mean_of_several, summary_width
+from plait.nn.traits import Traits, TraitsLayout
 from plait.recipe.registry import Component, Registry, hook
 from plait.table.conventions.base import Convention
 from plait.table.json import JSON
 from plait.table.table import Source
+
+MEASURED = 16  # cells that are measured at once
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,27 @@ class Modality(Component, ABC):
     def transform(self, values: Values, generator: torch.Generator | None) -> Values:
         """Return a batch as the encoder takes it. Training gives a generator, by which it is augmented."""
         return values
+
+    @hook
+    def traits_layout(self) -> TraitsLayout | None:
+        """Return the form of what `traits` measures; None if nothing is measured."""
+        if self.layout.kind not in KINDS:
+            return None
+        return TraitsLayout((summary_width(self.layout),))
+
+    @hook
+    def traits(self, cells: pa.ChunkedArray, values: Values) -> Traits:
+        """Measure the cells of an aligned column. `values` are what `load` made of them."""
+        numbers = []
+        for entries in torch.arange(len(values)).split(MEASURED):
+            numbers.append(self._measured(values.some(entries)))
+        return Traits(mean_of_several(torch.cat(numbers), values.count_B))
+
+    @hook
+    def _measured(self, values: Values) -> Tensor:
+        """Return numbers of media, or of values of the table, that belong to a cell each, (N, width)."""
+        summarise = KINDS[self.layout.kind]
+        return summarise(self.transform(values, None)).float()
 
     @abstractmethod
     def state(self) -> JSON:

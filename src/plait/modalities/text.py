@@ -21,6 +21,8 @@ from torch import nn
 from plait.errors import count
 from plait.modalities.base import Match, ValueModality
 from plait.nn.batch import Layout, Loaded, Values
+from plait.nn.measures import TEXT_NUMBERS, measure_texts
+from plait.nn.traits import Traits, TraitsLayout
 from plait.pretrained import files
 from plait.pretrained.tokenizer import load_tokenizer
 from plait.recipe.bounds import MAX_IDS, MAX_TOKENS
@@ -73,6 +75,9 @@ class Config(Options):
     )
     lowercase: bool = Field(True, description="read capital letters as small ones")
     drop: float = Field(0.0, ge=0, lt=1, description="share of tokens made unknown at random in training")
+
+
+NGRAMS = Config(split="ngrams", vocabulary=16_384, max_tokens=2048)  # those of traits
 
 
 class Text(ValueModality):
@@ -200,6 +205,18 @@ class Text(ValueModality):
         length_N = torch.tensor([len(chunk) for chunk in chunks])
         x_NL = nn.utils.rnn.pad_sequence(chunks, batch_first=True)
         return Values(x_NL, length_N, torch.tensor(count))
+
+    def traits_layout(self) -> TraitsLayout:
+        """Return the form of the traits: lengths, and hashed n-grams whatever the text is cut into."""
+        return TraitsLayout((TEXT_NUMBERS,), NGRAMS.vocabulary)
+
+    def traits(self, cells: pa.ChunkedArray, values: Values) -> Traits:
+        """Measure the lengths of texts, and hash their n-grams."""
+        texts = [text or "" for text in _strings(cells)]
+        ids_of_texts = [ids[: NGRAMS.max_tokens] for ids in hashed_ngrams(texts, NGRAMS)]
+        count_B = torch.tensor([len(ids) for ids in ids_of_texts], dtype=torch.long)
+        ids_T = torch.from_numpy(np.concatenate([*ids_of_texts, np.zeros(0, np.int32)]))
+        return Traits(measure_texts(texts), ids_T, count_B)
 
     def decode(self, ids: list[int]) -> str:
         """Return the text of token ids: what was encoded, up to normalisation and, with `word`, spaces."""

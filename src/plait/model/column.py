@@ -12,7 +12,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from plait.data.preprocessing import Preprocessing
 from plait.encoders.base import Encoder, FrozenEncoder
 from plait.encoders.base import encoders as encoder_registry
 from plait.errors import RecipeError
@@ -62,6 +61,18 @@ class ColumnEncoder(nn.Module):
             return self.encoder.width
         return None
 
+    @property
+    def fixed_blocks(self) -> list[slice]:
+        """The places in a token that training does not change: a frozen embedding, blocks of statistics."""
+        blocks = []
+        if isinstance(self.encoder, FrozenEncoder):
+            blocks.append(slice(0, self.encoder.width))
+        if self.statistics is not None:
+            start = self.encoder.width
+            for block in self.statistics.blocks:
+                blocks.append(slice(start + block.start, start + block.stop))
+        return blocks
+
     def forward(
         self, values: Mapping[str, Values], present: Mapping[str, Tensor], in_table: Mapping[str, Tensor]
     ) -> dict[str, Tokens]:
@@ -98,17 +109,31 @@ class ColumnEncoder(nn.Module):
             tokens = _in_rows(tokens, values.row_P, len(present_B))
         return Tokens(tokens.x_BLD, tokens.mask_BL & present_B[:, None])
 
-    def _encode(self, values: Values) -> Tokens:
-        """Encode all of these cells, then add statistics, then join the media of a row."""
-        tokens: Tokens = self.encoder(replace(values, count_B=None, row_P=None))
-        if self.statistics is not None:
-            tokens = _append_statistics(tokens, self.statistics(values))
+    def encode_fixed(self, values: Values, present_B: Tensor) -> Tokens:
+        """Return the tokens that `encode` returns, with zeros for what an encoder that is trained makes."""
+        if isinstance(self.encoder, FrozenEncoder) or self.statistics is None:
+            return self.encode(values, present_B)
 
+        # Convolutions over all recordings take long, and nothing reads what they make.
+        assert values.traits is not None
+        numbers_PD = self.statistics(values.traits)
+        zeros_PD = numbers_PD.new_zeros(len(numbers_PD), self.encoder.width)
+        tokens = Tokens.one_each(torch.cat([zeros_PD, numbers_PD], 1))
+        if values.row_P is not None:
+            tokens = _in_rows(tokens, values.row_P, len(present_B))
+        return Tokens(tokens.x_BLD, tokens.mask_BL & present_B[:, None])
+
+    def _encode(self, values: Values) -> Tokens:
+        """Encode all of these cells, then join the media of a row, then add statistics."""
+        tokens: Tokens = self.encoder(replace(values, count_B=None, row_P=None, traits=None))
         if self.attention is not None:
-            return _attend_to_sets(self.attention, tokens, values.count_B)
-        if values.count_B is not None:
-            return _side_by_side(tokens, values.count_B)
-        return tokens
+            tokens = _attend_to_sets(self.attention, tokens, values.count_B)
+        elif values.count_B is not None:
+            tokens = _side_by_side(tokens, values.count_B)
+        if self.statistics is None:
+            return tokens
+        assert values.traits is not None
+        return _append_statistics(tokens, self.statistics(values.traits))
 
 
 def _in_rows(tokens: Tokens, row_P: Tensor, rows: int) -> Tokens:
@@ -122,11 +147,10 @@ def _in_rows(tokens: Tokens, row_P: Tensor, rows: int) -> Tokens:
 
 
 def _append_statistics(tokens: Tokens, numbers_BD: Tensor) -> Tokens:
-    """Append the statistics of a cell to each of its tokens."""
+    """Append the statistics of a cell to each of its tokens, in float32: half of it would blur durations."""
     length = tokens.x_BLD.shape[1]
-    numbers_B1D = numbers_BD.to(tokens.x_BLD.dtype)[:, None]
-    numbers_BLD = numbers_B1D.expand(-1, length, -1)
-    x_BLD = torch.cat([tokens.x_BLD, numbers_BLD], -1)
+    numbers_BLD = numbers_BD[:, None].expand(-1, length, -1)
+    x_BLD = torch.cat([tokens.x_BLD.float(), numbers_BLD], -1)
     return Tokens(x_BLD, tokens.mask_BL)
 
 
@@ -166,29 +190,6 @@ def _row_and_place(count_B: Tensor) -> tuple[Tensor, Tensor]:
     row_B = torch.arange(len(count_B), device=count_B.device)
     row_N = row_B.repeat_interleave(count_B)
     return row_N, place_within(count_B)
-
-
-def columns_with_statistics(preprocessing: Preprocessing, encoders: Mapping[str, Encoder]) -> set[str]:
-    """Return the columns whose tokens hold statistics of the cell, from which an alignment can start.
-
-    These are the aligned columns whose encoders start from random weights. If two of the columns have
-    pretrained encoders, only texts count: their n-grams say much, while mean spectra and the like would
-    disturb pretrained embeddings.
-    """
-    columns: set[str] = set()
-    for task in preprocessing.tasks.values():
-        if task.has_target:
-            continue
-
-        aligned = task.read(preprocessing.inputs)
-        pretrained_count = sum(encoders[column].pretrained for column in aligned)
-        for column in aligned:
-            if encoders[column].pretrained or column in preprocessing.several:
-                continue
-            layout = preprocessing.inputs[column].layout
-            if Statistics.known_for(layout) and (layout.is_text or pretrained_count < 2):
-                columns.add(column)
-    return columns
 
 
 def build_encoder(modality: Modality, choice: Choice | None, column: str) -> Encoder:

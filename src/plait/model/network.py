@@ -14,7 +14,7 @@ from plait.data.plan import Plan
 from plait.data.preprocessing import Preprocessing
 from plait.encoders.base import Encoder, FrozenEncoder
 from plait.fusion.base import fusions
-from plait.model.column import ColumnEncoder, build_encoder, columns_with_statistics
+from plait.model.column import ColumnEncoder, build_encoder
 from plait.model.fused import Fuser, blocks_of
 from plait.model.memory import check_memory
 from plait.model.stand_in import StandIn
@@ -247,7 +247,7 @@ def _grouped(
     encoders: dict[str, Encoder], missing: str, preprocessing: Preprocessing
 ) -> tuple[TableColumns | None, dict[str, ColumnEncoder]]:
     """Put the plain columns into one `TableColumns`, and each other column into a `ColumnEncoder`."""
-    with_statistics = columns_with_statistics(preprocessing, encoders)
+    with_statistics = preprocessing.measured
     without_statistics = [column for column in encoders if column not in with_statistics]
     table_columns = together(preprocessing, select(encoders, without_statistics), missing)
     in_table_columns = table_columns.columns if table_columns is not None else []
@@ -259,7 +259,9 @@ def _grouped(
 
         statistics = None
         if column in with_statistics:
-            statistics = Statistics(preprocessing.inputs[column].layout)
+            layout = preprocessing.inputs[column].traits_layout()
+            assert layout is not None
+            statistics = Statistics(layout)
         several = column in preprocessing.several
         column_encoders[column] = ColumnEncoder(column, encoder, missing, several, statistics)
     return table_columns, column_encoders

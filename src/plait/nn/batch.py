@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from plait.nn.layers import masked_mean
+from plait.nn.traits import Traits
 from plait.table.problems import Problem
 
 Entry = TypeVar("Entry")
@@ -78,6 +79,7 @@ class Values:
     several media, `count_B` says how many. Then `x` and `length_B` have one entry for each medium, row after
     row. `encoded` values are not cells but the vectors (B, L, D) that a frozen encoder has made of them.
     Where absent cells are left out (`packed`), `row_P` has the row in the batch of each one that is left.
+    `traits` are those of the rows, in columns that an alignment compares.
     """
 
     x: Tensor
@@ -85,6 +87,7 @@ class Values:
     count_B: Tensor | None = None
     encoded: bool = False
     row_P: Tensor | None = None
+    traits: Traits | None = None
 
     def __len__(self) -> int:
         """Return the number of entries: of rows, or of all their media."""
@@ -115,8 +118,9 @@ class Values:
     def take(self, rows: Tensor) -> Values:
         """Return the values of these rows, copied."""
         assert self.row_P is None  # else an entry's number is not its row's
+        traits = None if self.traits is None else self.traits.take(rows)
         if self.count_B is None:
-            return self.some(rows)
+            return replace(self.some(rows), traits=traits)
 
         # The media of a row follow each other: they begin where those of the rows before it end.
         first_B = self.count_B.cumsum(0) - self.count_B
@@ -124,7 +128,7 @@ class Values:
         count_B = self.count_B.index_select(0, rows)
         medium_N = first_B.repeat_interleave(count_B) + place_within(count_B)
         media = self.some(medium_N)
-        return Values(media.x, media.length_B, count_B, self.encoded)
+        return Values(media.x, media.length_B, count_B, self.encoded, traits=traits)
 
     def mask_BL(self) -> Tensor:
         """Return a mask, True at the valid steps. A column without lengths has one step, always valid."""
@@ -141,6 +145,7 @@ class Values:
             length_B=_on_device(self.length_B, device),
             count_B=_on_device(self.count_B, device),
             row_P=_on_device(self.row_P, device),
+            traits=None if self.traits is None else self.traits.to(device),
         )
 
 

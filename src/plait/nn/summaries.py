@@ -6,7 +6,7 @@ wave.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from plait.nn.batch import Layout, Values
 from plait.nn.layers import masked_mean
+from plait.nn.traits import Traits, TraitsLayout
 
 Matrix: TypeAlias = Any  # floats (rows, width): a numpy array, or a csr_array of scipy, which has no types
 
@@ -29,22 +30,19 @@ WAVE_BANDS = 32  # bands that the power of a wave is averaged in
 
 
 class Statistics(nn.Module):
-    """Standardised numbers of a cell, (B, width), of mean 0 over the training rows. Zeros before `fit`.
+    """Standardised numbers of a cell, (B, width), from its traits. Zeros before `fit`.
 
-    The numbers of a text are its TF-IDF in their main directions (Deerwester et al. 1990, "latent semantic
-    analysis"). Together they have mean square 1. Each number of other cells has standard deviation 1.
+    First come the traits' numbers, each of mean 0 and standard deviation 1 over the training rows. Of a text,
+    its TF-IDF in their main directions follow (Deerwester et al. 1990, "latent semantic analysis"). Together
+    these have mean square 1.
     """
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: TraitsLayout) -> None:
         super().__init__()
-        self.kind = layout.kind
-        self.is_text = layout.is_text
-        self.height = layout.vocabulary
-        if self.is_text:
-            self.width = WIDTH
-        else:
-            summary_of_empty = KINDS[self.kind](_empty_cell(layout))
-            self.width = summary_of_empty.shape[1]
+        self.layout = layout
+        self.height = layout.ngrams
+        self.words = WIDTH if layout.ngrams else 0
+        self.width = layout.width + self.words
 
         self.mean: Tensor
         self.scale: Tensor
@@ -52,89 +50,86 @@ class Statistics(nn.Module):
         self.directions: Tensor
         self.register_buffer("mean", torch.zeros(self.width))
         self.register_buffer("scale", torch.zeros(self.width))
-        if self.is_text:
+        if self.height:
             self.register_buffer("weight", torch.zeros(self.height))
-            self.register_buffer("directions", torch.zeros(self.height, self.width))
+            self.register_buffer("directions", torch.zeros(self.height, self.words))
 
-    @classmethod
-    def known_for(cls, layout: Layout) -> bool:
-        """Return whether cells of this layout have such numbers."""
-        return layout.is_text or layout.kind in KINDS
+    @property
+    def blocks(self) -> list[slice]:
+        """Return the places of the blocks: numbers of one kind each, and the directions of texts."""
+        widths = [*self.layout.numbers, self.words]
+        blocks, start = [], 0
+        for width in widths:
+            if width:
+                blocks.append(slice(start, start + width))
+            start += width
+        return blocks
 
     @torch.no_grad()
-    def fit(self, cells: Iterable[Values]) -> None:
-        """Set means and scales, and for texts weights and directions, from batches of cells.
-
-        Cells are those that encoders take. Without any, everything stays zero.
-        """
-        summaries = [self._summary(values) for values in cells if len(values.x)]
-        if not summaries:
+    def fit(self, traits: Traits) -> None:
+        """Set means and scales, and for texts weights and directions. Without rows, everything stays zero."""
+        if not len(traits.numbers_BM):
             return
-
-        x_BD = self._fit_words(summaries) if self.is_text else torch.cat(summaries)
+        x_BD = traits.numbers_BM
+        if self.height:
+            x_BD = torch.cat([x_BD, self._fit_words(traits)], 1)
         mean_D = x_BD.mean(0)
+        variance_D = (x_BD - mean_D).square().mean(0)
 
         # The directions of texts share one scale, so that they keep their proportions.
-        square_BD = (x_BD - mean_D).square()
-        variance = square_BD.mean() if self.is_text else square_BD.mean(0)
-        spread_D = variance.sqrt().expand(self.width)
+        if self.words:
+            variance_D[self.layout.width :] = variance_D[self.layout.width :].mean()
+        spread_D = variance_D.sqrt()
         inverse_spread_D = 1 / spread_D.clamp(min=LEAST_SPREAD)
-        scale_D = torch.where(spread_D > LEAST_SPREAD, inverse_spread_D, 0)
         self.mean.copy_(mean_D)
-        self.scale.copy_(scale_D)
+        self.scale.copy_(torch.where(spread_D > LEAST_SPREAD, inverse_spread_D, 0))
 
-    def _fit_words(self, summaries: list[sparse.csr_array]) -> Tensor:
-        """Set weights and directions. Return the training texts in these directions, (B, width)."""
+    def _fit_words(self, traits: Traits) -> Tensor:
+        """Set weights and directions. Return the training texts in these directions, (B, words)."""
         from sklearn.decomposition import TruncatedSVD
 
-        counts = sparse.vstack(summaries)
+        assert traits.ids_T is not None
+        counts = _counts(traits.row_of_ngram(), traits.ids_T, (len(traits.numbers_BM), self.height))
         weight = inverse_frequency(counts)
         self.weight.copy_(torch.from_numpy(weight))
         tfidf = unit_rows(counts.multiply(weight[None]))
 
         # Most buckets of n-grams are empty: the decomposition sees only those that some text uses.
         used = np.flatnonzero(weight)
-        width = min(self.width, counts.shape[0] - 1, len(used) - 1)
+        width = min(self.words, counts.shape[0] - 1, len(used) - 1)
         if width > 0:
             decomposition = TruncatedSVD(width, random_state=0).fit(tfidf[:, used])
             directions = decomposition.components_.T
-            self.directions[used, :width] = torch.from_numpy(directions)
-        return torch.from_numpy(tfidf @ self.directions.numpy())
+            self.directions[used, :width] = torch.from_numpy(directions).float()
+        return torch.from_numpy(tfidf @ self.directions.cpu().numpy()).float()
 
-    def _summary(self, values: Values) -> Tensor | sparse.csr_array:
-        """Return the counts of words of texts, a sparse matrix, or the numbers of other cells, a tensor."""
-        if self.is_text:
-            return word_counts(values.x, values.mask_BL(), self.height)
-        return KINDS[self.kind](values)
-
-    def forward(self, values: Values) -> Tensor:
+    def forward(self, traits: Traits) -> Tensor:
         """Return the numbers of cells, (B, width)."""
-        if not len(values.x):
-            return self.mean.new_zeros(0, self.width)
-        if self.is_text:
-            numbers_BD = self._words(values)
-        else:
-            numbers_BD = KINDS[self.kind](values)
-        return (numbers_BD - self.mean) * self.scale
+        x_BD = traits.numbers_BM
+        if self.height:
+            x_BD = torch.cat([x_BD, self._words(traits)], 1)
+        return (x_BD - self.mean) * self.scale
 
-    def _words(self, values: Values) -> Tensor:
-        """Return the unit vectors of TF-IDF in the main directions, (B, width).
+    def _words(self, traits: Traits) -> Tensor:
+        """Return the unit vectors of TF-IDF in the main directions, (B, words).
 
-        They are what `word_counts`, `inverse_frequency` and `unit_rows` give, but on any device.
+        They are what `inverse_frequency` and `unit_rows` give, but on any device.
         """
-        # Count each pair of a row and a word. The pairs come sorted by row.
-        rows, steps = values.mask_BL().nonzero(as_tuple=True)
-        pairs = rows * self.height + values.x[rows, steps]
+        assert traits.ids_T is not None
+        rows = len(traits.numbers_BM)
+
+        # Count each pair of a row and an n-gram. The pairs come sorted by row.
+        pairs = traits.row_of_ngram() * self.height + traits.ids_T
         pairs, count = torch.unique(pairs, return_counts=True)
         row = pairs // self.height
         word = pairs % self.height
 
         weight = (1 + count.log()) * self.weight[word]
-        zeros_B = torch.zeros(len(values.x), device=weight.device)
+        zeros_B = torch.zeros(rows, device=weight.device)
         square_B = zeros_B.index_add(0, row, weight.square())
         weight = weight / square_B[row].sqrt().clamp(min=1e-12)
 
-        row_B = torch.arange(len(values.x), device=row.device)
+        row_B = torch.arange(rows, device=row.device)
         first_B = torch.searchsorted(row, row_B)  # where the words of each row begin
         return F.embedding_bag(word, self.directions, first_B, mode="sum", per_sample_weights=weight)
 
@@ -142,10 +137,13 @@ class Statistics(nn.Module):
 def word_counts(ids_BL: Tensor, mask_BL: Tensor, height: int) -> sparse.csr_array:
     """Return 1 + log(count) of each token in each row that has it, (B, height)."""
     rows, steps = mask_BL.nonzero(as_tuple=True)
-    ids = ids_BL[rows, steps].numpy()
-    ones = np.ones(len(ids), dtype=np.float32)
-    places = (rows.numpy(), ids)
-    counts = sparse.csr_array((ones, places), shape=(len(ids_BL), height))
+    return _counts(rows, ids_BL[rows, steps], (len(ids_BL), height))
+
+
+def _counts(row_T: Tensor, id_T: Tensor, shape: tuple[int, int]) -> sparse.csr_array:
+    """Return 1 + log(count) of each token in each row that has it, from all pairs of row and token."""
+    ones = np.ones(len(id_T), dtype=np.float32)
+    counts = sparse.csr_array((ones, (row_T.numpy(), id_T.numpy())), shape=shape)
     counts.sum_duplicates()
     counts.data = 1 + np.log(counts.data)
     return counts
@@ -168,6 +166,22 @@ def unit_rows(x: Matrix) -> sparse.csr_array:
     return sparse.csr_array(x.multiply(scale[:, None]))
 
 
+def mean_of_several(x: Tensor, count_B: Tensor | None) -> Tensor:
+    """Average the rows of `x` that belong to one cell, for cells that hold several media."""
+    if count_B is None:
+        return x
+    owner = torch.arange(len(count_B)).repeat_interleave(count_B)
+    zeros = torch.zeros(len(count_B), x.shape[1])
+    sums = zeros.index_add(0, owner, x)
+    return sums / count_B.clamp(min=1)[:, None]
+
+
+def summary_width(layout: Layout) -> int:
+    """Return how many numbers summarise a cell of a layout that `KINDS` has."""
+    summary_of_empty = KINDS[layout.kind](_empty_cell(layout))
+    return int(summary_of_empty.shape[1])
+
+
 def _empty_cell(layout: Layout) -> Values:
     """Return one cell of zeros in a layout, of one step where cells have lengths."""
     if not layout.is_recording:
@@ -186,7 +200,7 @@ def _thumbnail(values: Values) -> Tensor:
     return F.adaptive_avg_pool2d(values.x.float(), THUMBNAIL).flatten(1)
 
 
-def _spectrum(values: Values) -> Tensor:
+def spectrum(values: Values) -> Tensor:
     """Return mean and standard deviation over time of each band, (B, 2 bands)."""
     x_BLD = values.x.float()
     mask_BL = values.mask_BL()
@@ -210,7 +224,7 @@ def _wave(values: Values) -> Tensor:
     bands_BTD = F.adaptive_avg_pool1d(power, WAVE_BANDS)
 
     length_B = ((values.length_B - SPECTRUM) // hop + 1).clamp(min=1)
-    return _spectrum(Values(bands_BTD, length_B))
+    return spectrum(Values(bands_BTD, length_B))
 
 
 def _video(values: Values) -> Tensor:
@@ -232,7 +246,7 @@ def _video(values: Values) -> Tensor:
 KINDS: dict[str, Callable[[Values], Tensor]] = {
     "vector": _vector,
     "grid": _thumbnail,
-    "spectrogram": _spectrum,
+    "spectrogram": spectrum,
     "wave": _wave,
     "frames": _video,
 }

@@ -240,12 +240,15 @@ class TrainingRecipe(TrainingOptions):
 
     `epochs: auto` is 40. It is fewer where 40 would take more than 12,000 steps, but at least 8. It is more
     where 40 would take fewer than 500 steps (1,200 if texts are written, 2,500 if speech is transcribed).
-    `batch_size: auto` is 32, and 16 if texts are written. If columns are aligned, it is a quarter of the
-    rows, from 32 to 256, because an alignment compares the rows of a batch with each other. If all media
-    have frozen encoders, a table of 4,000 training rows or more takes 20 epochs in batches of 128.
+    `batch_size: auto` is 32, and 16 if texts are written. If all media have frozen encoders, a table of 4,000
+    training rows or more takes 20 epochs in batches of 128.
 
-    `patience: auto` is a quarter of the epochs, and five at least, where no encoder of media or texts is
-    trained. It is 0 elsewhere: an encoder often learns most when the learning rate falls.
+    An alignment alone takes 250 steps, in 30 to 40 epochs. Its batches have a 16th of the rows, from 32 to
+    256.
+
+    `patience: auto` is 6 for alignments alone. Else it is a quarter of the epochs, and five at least, where
+    no encoder of media or texts is trained. It is 0 elsewhere: an encoder often learns most when the learning
+    rate falls.
 
     A micro-batch only saves memory. Gradients add up to those of the batch, whatever labels and cells are
     missing, and an alignment still compares all of its rows. Batch norms see one micro-batch at a time, and

@@ -1,7 +1,8 @@
 """Recordings of people who read the prompts of a telephone exchange, with transcripts.
 
-They are English and Italian, at 8 kHz. Licenses: CC-BY-SA-3.0, CC-BY-3.0, GPL-2. They come as Debian's
-packages `asterisk-core-sounds-*` and `asterisk-prompt-it-menardi-wav`, fetched with its package client.
+They are English, Spanish, French, Italian and Russian, at 8 kHz. Licenses: CC-BY-SA-3.0, CC-BY-3.0, GPL-2.
+They come as Debian's packages `asterisk-core-sounds-*` and `asterisk-prompt-it-menardi-wav`, fetched with its
+package client.
 
 There is one reader for each language, and a second reader of the Italian prompts. The second reader's
 transcripts are those of the same keys: nearly, but not always, word for word. `split` keeps a prompt's key on
@@ -20,7 +21,13 @@ import pyarrow as pa
 from plait.samples.base import side, unpack_debian
 from plait.table.write import write
 
-READERS = {"en": "Allison Smith", "it": "Carlo Flora"}
+READERS = {
+    "en": "Allison Smith",
+    "es": "Allison Smith",
+    "fr": "June Wallack",
+    "it": "Carlo Flora",
+    "ru": "ivrvoice.ru",
+}
 
 
 # the second Italian reader, and where her recordings are
@@ -48,12 +55,12 @@ OVERRIDES = (
 
 
 def fetch(cache: Path) -> Path:
-    """Return the table `prompts.csv` in the cache folder, made on the first call.
+    """Return the table `prompts-languages.csv` in the cache folder, made on the first call.
 
     Paths in it are relative to the cache folder. Raises `TableError` if Debian's package client is missing,
     or its lists are too old to find the packages.
     """
-    table = cache / "prompts.csv"
+    table = cache / "prompts-languages.csv"
     if table.is_file():
         return table
     packages = []

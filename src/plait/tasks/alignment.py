@@ -6,20 +6,18 @@ B rows, K columns, D width of the space, M candidates of a comparison: the rows 
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Iterable, Mapping
-from typing import Literal, Self, cast
+from typing import Literal, Self, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from plait.errors import TrainingError
+from plait.errors import ArtifactError, TrainingError
 from plait.modalities.base import Match
 from plait.nn.batch import Tokens
 from plait.nn.layers import module_key
@@ -28,23 +26,26 @@ from plait.recipe.sections import COMPARED, Between, Choices
 from plait.table.json import JSON
 from plait.table.problems import Problem
 from plait.table.table import Source
-from plait.table.values import is_text
 from plait.tasks.aligning import ranking
-from plait.tasks.aligning.linear_start import Projection, linear_maps
-from plait.tasks.aligning.losses import info_nce, multilinear, same, siglip, volume
+from plait.tasks.aligning.cells import components, field, identify
+from plait.tasks.aligning.linear_map import ColumnVectors, mean_reciprocal_rank
+from plait.tasks.aligning.losses import volume
+from plait.tasks.aligning.mixture import Mixture
+from plait.tasks.aligning.objectives import PAIRWISE, Rows, pair_loss, product_loss, volume_loss
+from plait.tasks.aligning.projection import Projection
 from plait.tasks.aligning.ranking import RankRows
-from plait.tasks.base import Outputs, TaskOptions, masked_mean
+from plait.tasks.base import Outputs, TaskOptions
 from plait.tasks.base_comparison import Comparison
 
-PAIRWISE = ("infonce", "siglip")  # objectives that compare columns two by two
-
-# Candidates for the share of the linear maps. The first of equally good ones wins.
-# 1 is not among them, because not every column has a map.
-SHARES = (0.5, 0.0, 0.25, 0.75, 0.9)
-
+FORM = 2  # of the vectors, see `mixture.Mixture`; 1 had one share for all pairs
 MAX_BANK = 2**30  # numbers in the bank of a column, 4 GB
 MEASURED = 4000  # rows that an epoch is scored by
-HOTTEST = math.log(100.0)  # the upper limit of the logits' scale, as in CLIP
+HOTTEST = math.log(100.0)  # the upper limit of the logits' scale in training, as in CLIP
+SCALES = tuple(10.0 ** (exponent / 5) for exponent in range(16))  # of logits that `calibrate` compares
+CALIBRATED = 2000  # rows that shares are chosen by
+SCALED = 1000  # rows that a scale is chosen by
+
+Sampled = TypeVar("Sampled", np.ndarray, Tensor)
 
 
 class Config(TaskOptions):
@@ -106,10 +107,10 @@ class Alignment(Comparison):
     is made of the mean of a cell's tokens and of the logarithm of their number. The number is there
     because the length of a recording says much about its content, and a mean does not show it.
 
-    Where projections began at linear maps, these maps have a `share` in the vectors of a trained model.
-    A vector then has twice the width: sqrt(share) times the map's vector, next to sqrt(1 - share) times
-    the learned one. So a cosine is the weighted mean of both cosines. Training does not see the share.
-    Validation rows choose it.
+    Linear maps between columns are fitted in closed form before training, on what training does not change:
+    embeddings of frozen encoders, and statistics of cells such as durations and n-grams. A trained model's
+    vector joins the maps' vectors and the network's (see `mixture.Mixture`). Validation rows choose their
+    shares, for each pair of columns: the map alone, the network alone, or between.
     """
 
     options = Config
@@ -140,10 +141,9 @@ class Alignment(Comparison):
         neutral_KD = torch.full((columns, config.width), config.width**-0.5)
         self.neutral_KD = nn.Parameter(neutral_KD, requires_grad=config.objective == "symile")
 
-        self.share: Tensor
-        self.register_buffer("share", torch.zeros(()))
-        self.has_share = False  # as `share` says; `forward` must not branch on a tensor
-        self.register_load_state_dict_post_hook(_read_share)  # type: ignore[no-untyped-call]
+        # One over the temperature of a calibrated mixture; 0 before.
+        self.served_scale: Tensor
+        self.register_buffer("served_scale", torch.zeros(()))
 
         # Empty places of the bank have vectors of zeros, as missing cells have.
         self.bank_x: Tensor
@@ -181,55 +181,54 @@ class Alignment(Comparison):
         return cls(config)
 
     def build_head(self, widths: dict[str, int]) -> None:
-        """Make one projection for each column, of what `_summary` returns."""
+        """Make one projection for each column, of what `_summary` returns, and the linear maps of pairs."""
         config = self.config
         self.heads = nn.ModuleDict()
+        summary_widths = []
         for column in self.columns:
             width = widths[column] + 1
             projection = Projection(width, config.hidden, config.width, config.dropout)
             self.heads[module_key(column)] = projection
+            summary_widths.append(width)
 
-    def begin(self, encoded: Mapping[str, Iterable[Tokens]], starts: Mapping[str, int]) -> None:
-        """Start the projections of these columns at linear maps (see `linear_start.linear_maps`).
+        # Only cosines can be mixed: volumes and products of joined vectors are not sums of both halves.
+        pairs = self.pairs() if config.objective in PAIRWISE else []
+        self.mixture = Mixture(pairs, summary_widths, config.width)
 
-        The maps are fitted on batches of training rows' tokens. Of each vector they read the entries from
-        `starts` on, which training does not change.
+    def begin(
+        self, encoded: Mapping[str, Iterable[Tokens]], blocks: Mapping[str, list[slice]], target: Tensor
+    ) -> None:
+        """Fit linear maps between these columns (see `linear_map.PairMap`).
+
+        They are fitted on batches of training rows' tokens, whose targets are (N, K + 1). Of each token they
+        read the entries in `blocks`, which training does not change.
         """
-        vectors, present = {}, {}
+        columns = {}
         for column, batches in encoded.items():
-            start = starts[column]
             summaries, masks = [], []
             for tokens in batches:
-                summary = self._summary(tokens)
-                summaries.append(summary[:, start:].float())
+                summaries.append(self._summary(tokens).float())
                 masks.append(tokens.mask_BL.any(1))
-            vectors[column] = torch.cat(summaries).numpy()
-            present[column] = torch.cat(masks).numpy()
-
-        maps = linear_maps(vectors, present, self.config.width)
-        for column, (weight, bias) in maps.items():
-            self._head(column).begin(weight, bias, starts[column])
-
-        # Only cosines can be mixed: volumes and products of joined vectors are not the means of both halves.
-        # `calibrate` chooses the final share.
-        if self.config.objective in PAIRWISE:
-            self.set_share(0.5)
-
-    def set_share(self, share: float) -> None:
-        """Set the share of the linear maps in a trained model's vectors; 0 leaves the maps out."""
-        self.share.fill_(share)
-        self.has_share = share > 0
+            vectors = ColumnVectors(torch.cat(summaries), torch.cat(masks), blocks[column])
+            columns[self.columns.index(column)] = vectors
+        ids = target.numpy()
+        self.mixture.fit(columns, ids, components(ids))
 
     @property
     def width(self) -> int:
         """Return the width of a trained model's vectors."""
-        return self.config.width * (2 if self.has_share else 1)
+        return self.mixture.width
+
+    @property
+    def trained_scale(self) -> Tensor:
+        """Return the factor of cosines in the logits of training: one over the learned temperature."""
+        log_scale = self.log_scale.clamp(max=HOTTEST)
+        return log_scale.exp()
 
     @property
     def scale(self) -> Tensor:
-        """Return the factor of cosines in logits: one over the learned temperature, 100 at most."""
-        log_scale = self.log_scale.clamp(max=HOTTEST)
-        return log_scale.exp()
+        """Return the factor of a trained model's cosines in logits."""
+        return torch.where(self.served_scale > 0, self.served_scale, self.trained_scale)
 
     @property
     def compares_whole_rows(self) -> bool:
@@ -237,26 +236,35 @@ class Alignment(Comparison):
         return self.config.objective == "gram"
 
     def calibrate(self, outputs: Outputs, target: Tensor) -> None:
-        """Choose the share of the linear maps by the mean reciprocal rank on validation rows.
+        """Choose the shares of linear maps and network, and the temperature of their mixture.
 
-        The outputs were made with the present share, so both halves are normalised again.
+        Shares have the best mean reciprocal rank on validation rows; the temperature has the least loss.
         """
-        if not self.has_share:
+        if not self.mixture.is_fitted:
             return
-        # Vectors of length zero stay zero: their cells are missing, or their column has no map.
-        fixed_half, learned_half = outputs.output.split(self.config.width, -1)
-        fixed = F.normalize(fixed_half, dim=-1).numpy()
-        learned = F.normalize(learned_half, dim=-1).numpy()
-        has_map = (fixed != 0).any(-1, keepdims=True)
+        output = sampled(outputs.output, CALIBRATED)
+        ids = sampled(target, CALIBRATED)
 
-        scores = {}
-        for share in SHARES:
-            learned_share = np.where(has_map, 1 - share, 1.0)
-            halves = [share**0.5 * fixed, learned_share**0.5 * learned]
-            joined = np.concatenate(halves, -1)
-            scores[share] = self.measure_score(joined, target.numpy())
-        best_share = max(scores, key=scores.__getitem__)
-        self.set_share(best_share)
+        def score(first: Tensor, second: Tensor, a: int, b: int) -> float:
+            """Return the mean reciprocal rank of rows with both columns, in both directions."""
+            both = (first != 0).any(1) & (second != 0).any(1)
+            return mean_reciprocal_rank(first[both], second[both], ids[both][:, [a, b]].numpy())
+
+        self.mixture.calibrate(output, score)
+        mixed = self.mixture.mixed(self.mixture.halves(output))
+        self.served_scale.fill_(self._best_scale(sampled(mixed, SCALED), sampled(ids, SCALED)))
+
+    def _best_scale(self, output: Tensor, ids: Tensor) -> float:
+        """Return the scale of cosines with the least InfoNCE loss on these rows; 0 if no row is a pair."""
+        labelled_B = torch.ones(len(output), dtype=torch.bool)
+        rows = Rows.of(output, ids, labelled_B)
+        if not bool((rows.present_BK.sum(1) > 1).any()):
+            return 0.0
+        nothing = (output[:0], ids[:0])
+        losses = {}
+        for scale in SCALES:
+            losses[scale] = float(pair_loss(rows, self.directions(), nothing, torch.tensor(scale), None, 0.0))
+        return min(losses, key=losses.__getitem__)
 
     def encode(self, cells: pa.ChunkedArray, source: Source) -> tuple[Tensor, Tensor, list[Problem]]:
         """Return ids (B, K + 1): of each column's cell, and of the group (-1 if there is none).
@@ -275,28 +283,21 @@ class Alignment(Comparison):
         return target, has_cell_BK.any(1), []
 
     def forward(self, tokens: dict[str, Tokens]) -> Tensor:
-        """Return unit vectors, (B, K, D), or (B, K, 2 D) with a share of the linear maps."""
-        has_share = self.has_share and not self.training
-        vectors = []
+        """Return unit vectors: the learned ones in training (B, K, D), else mixed ones (B, K, `width`)."""
+        summaries, learned = [], []
         for column in self.columns:
-            head = self._head(column)
             summary = self._summary(tokens[column])
-            x_BD = F.normalize(head(summary).float(), dim=-1)
-            if has_share:
-                fixed_BD = F.normalize(head.first(summary).float(), dim=-1)
-                x_BD = self._with_share(fixed_BD, x_BD)
-            present_B = tokens[column].mask_BL.any(1)
-            vectors.append(x_BD * present_B[:, None])
-        return torch.stack(vectors, 1)
+            summaries.append(summary)
+            learned.append(F.normalize(self._head(column)(summary).float(), dim=-1))
+        vectors = learned
+        if self.mixture.is_fitted and not self.training:
+            vectors = self.mixture.join(summaries, learned)
 
-    def _with_share(self, fixed_BD: Tensor, learned_BD: Tensor) -> Tensor:
-        """Return both vectors side by side, weighted by the square roots of their shares, (B, 2 D)."""
-        # A column without a map has the learned vector only.
-        has_map_B1 = (fixed_BD != 0).any(1, keepdim=True)
-        learned_share_B1 = torch.where(has_map_B1, 1 - self.share, 1.0)
-        fixed_half = self.share.sqrt() * fixed_BD
-        learned_half = learned_share_B1.sqrt() * learned_BD
-        return torch.cat([fixed_half, learned_half], -1)
+        present = []
+        for column, x_BD in zip(self.columns, vectors, strict=True):
+            present_B = tokens[column].mask_BL.any(1)
+            present.append(x_BD * present_B[:, None])
+        return torch.stack(present, 1)
 
     def _head(self, column: str) -> Projection:
         return cast(Projection, self.heads[module_key(column)])
@@ -309,94 +310,39 @@ class Alignment(Comparison):
         return torch.cat([pooled_BD, log_count_B1], 1)
 
     def loss(self, output: Tensor, target: Tensor, labelled_B: Tensor) -> Tensor:
-        """Return the loss of the objective; zero if no row has two columns."""
-        # A row that lacks a column has a vector of zeros there.
-        present_BK = (output != 0).any(-1) & labelled_B[:, None]
-        is_self_BB = torch.eye(len(target), dtype=torch.bool, device=target.device)
-        negative_BB = ~same(target, target) & ~is_self_BB
+        """Return the loss of the objective; zero if no row has two columns.
 
-        compare = self._pairs if self.config.objective in PAIRWISE else self._tuples
+        Of mixed vectors, the network's half is compared: linear maps are not trained.
+        """
+        if output.shape[-1] != self.config.width:
+            output = self.mixture.halves(output).learned_BKD
 
         # Half precision would lose cosines that differ by a thousandth.
         with torch.autocast(output.device.type, enabled=False):
-            loss = compare(output, target, present_BK, negative_BB, self.scale)
+            rows = Rows.of(output, target, labelled_B)
+            loss = self._compare(rows)
 
         # A loss without gradients is measured after a step, of a batch that the bank has already.
         if self.training and self.config.bank and torch.is_grad_enabled():
             self._remember(output.detach(), target)
         return loss
 
-    def _pairs(
-        self, x_BKD: Tensor, ids: Tensor, present_BK: Tensor, negative_BB: Tensor, scale: Tensor
-    ) -> Tensor:
-        """Return the mean over pairs of columns, both directions, and the rows that have both columns."""
-        bank_MKD, bank_ids = self.bank_x, self.bank_ids
-        if not self.training:
-            # Validation rows are compared with each other only.
-            bank_MKD, bank_ids = bank_MKD[:0], bank_ids[:0]
-        differs_from_bank_BM = ~same(ids, bank_ids)
-        differs_BM = torch.cat([negative_BB, differs_from_bank_BM], 1)
+    def _compare(self, rows: Rows) -> Tensor:
+        """Return the loss of the objective."""
+        if self.config.objective in PAIRWISE:
+            bank = (self.bank_x, self.bank_ids)
+            if not self.training:
+                # Validation rows are compared with each other only.
+                bank = (self.bank_x[:0], self.bank_ids[:0])
+            bias = self.bias if self.config.objective == "siglip" else None
+            return pair_loss(rows, self.directions(), bank, self.trained_scale, bias, self.config.hardness)
 
-        losses = []
-        for query, key in self.directions():
-            both_B = present_BK[:, query] & present_BK[:, key]
-            keys_MD = x_BKD[:, key]
-            if len(bank_MKD):
-                keys_MD = torch.cat([keys_MD, bank_MKD[:, key]])
-            has_key_M = (keys_MD != 0).any(-1)
-            negative_BM = differs_BM & has_key_M & both_B[:, None]
-            logits_BM = scale * x_BKD[:, query] @ keys_MD.T
-            if self.config.objective == "siglip":
-                loss_B = siglip(logits_BM + self.bias, negative_BM)
-            else:
-                loss_B = info_nce(logits_BM, negative_BM, self.config.hardness)
-            losses.append(masked_mean(loss_B, both_B))
-        return torch.stack(losses).mean()
-
-    def _tuples(
-        self, x_BKD: Tensor, ids: Tensor, present_BK: Tensor, negative_BB: Tensor, scale: Tensor
-    ) -> Tensor:
-        """Return the mean over anchors and the rows that have the anchor and another column.
-
-        `gram` is also averaged over both directions.
-        """
         anchors = list(range(len(self.columns)))
         if self.config.anchor:
             anchors = [self.columns.index(self.config.anchor)]
-
-        losses = []
-        for anchor in anchors:
-            complete_B = present_BK[:, anchor] & (present_BK.sum(1) > 1)
-            if self.config.objective == "gram":
-                # Vectors that belong together span a small volume.
-                both_complete_BB = complete_B[:, None] & complete_B[None]
-                complete_negative_BB = negative_BB & both_complete_BB
-                logits_BB = -scale * volume(x_BKD, present_BK, x_BKD, present_BK, anchor)
-                losses.append(masked_mean(info_nce(logits_BB, complete_negative_BB), complete_B))
-                losses.append(masked_mean(info_nce(logits_BB.T, complete_negative_BB), complete_B))
-            else:
-                orders = [torch.randperm(len(ids), device=ids.device) for _ in self.columns]
-                products_BB = multilinear(x_BKD, present_BK, self.neutral_KD, anchor, orders)
-                logits_BB = scale * products_BB
-                negative_tuple_BB = self._negative_tuples(ids, complete_B, anchor, orders)
-                losses.append(masked_mean(info_nce(logits_BB, negative_tuple_BB), complete_B))
-        return torch.stack(losses).mean()
-
-    def _negative_tuples(self, ids: Tensor, complete_B: Tensor, anchor: int, orders: list[Tensor]) -> Tensor:
-        """Return True where a randomly drawn tuple differs from the row's own cells in a column, (B, B)."""
-        same_cell = []
-        for column in range(len(self.columns)):
-            if column == anchor:
-                continue
-            ids_B = ids[:, column]
-            drawn_B = ids_B[orders[column]]
-
-            # What the row lacks cannot differ.
-            lacks_cell_B = ids_B < 0
-            same_cell.append((ids_B[:, None] == drawn_B[None]) | lacks_cell_B[:, None])
-        differs_BB = ~torch.stack(same_cell).all(0)
-        is_self_BB = torch.eye(len(ids), dtype=torch.bool, device=ids.device)
-        return differs_BB & ~is_self_BB & complete_B[:, None]
+        if self.config.objective == "gram":
+            return volume_loss(rows, anchors, self.trained_scale)
+        return product_loss(rows, anchors, self.neutral_KD, self.trained_scale)
 
     @torch.no_grad()
     def _remember(self, output: Tensor, target: Tensor) -> None:
@@ -421,6 +367,25 @@ class Alignment(Comparison):
             directions += [(first, second), (second, first)]
         return directions
 
+    def shares(self) -> dict[str, float]:
+        """Return the share of the linear map in the cosines of each pair of columns that has a map."""
+        shares = {}
+        for (first, second), share in zip(self.mixture.pairs, self.mixture.shares.tolist(), strict=True):
+            if self.mixture.place((first, second)) is not None:
+                shares[f"{self.columns[first]} ~ {self.columns[second]}"] = share
+        return shares
+
+    def halves(self, output: Tensor, first: int, second: int) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return the vectors of the linear map and of the network, if the two columns have a map."""
+        pair = (min(first, second), max(first, second))
+        place = self.mixture.place(pair)
+        if place is None or output.shape[-1] == self.config.width:
+            return {}
+        halves = self.mixture.halves(output)
+        linear = halves.linear[place]
+        learned = (halves.learned_BKD[:, first], halves.learned_BKD[:, second])
+        return {"linear map": linear if first < second else linear[::-1], "network": learned}
+
     def answers(self, output: Tensor) -> dict[str, pa.Array]:
         """Return the cosine of each pair of compared cells; null where the row lacks one of them."""
         present_BK = (output != 0).any(-1)
@@ -441,10 +406,7 @@ class Alignment(Comparison):
         The gallery is the rows that have the other column. Of many rows, 4,000 are scored, spread evenly:
         to compare all with all at the end of each epoch would take too long.
         """
-        if len(output) > MEASURED:
-            rows = np.linspace(0, len(output) - 1, MEASURED).astype(int)
-            output, target = output[rows], target[rows]
-
+        output, target = sampled(output, MEASURED), sampled(target, MEASURED)
         present_BK = (output != 0).any(-1)
         directions = self.directions()
         rank_BD = np.full((len(output), len(directions)), np.nan)
@@ -513,26 +475,28 @@ class Alignment(Comparison):
         return query_D.astype(np.float32)
 
     def state(self) -> JSON:
-        """Return nothing: all that it learns is in its parameters."""
-        return {}
+        """Return the form of the space: all that it learns is in parameters and buffers."""
+        return {"form": FORM}
 
     @classmethod
     def from_state(cls, config: Config, state: JSON) -> Alignment:
-        """Restore the task; all that it learned is in its parameters."""
+        """Restore the task. Raises `ArtifactError` for a space of another form."""
+        if state.get("form") != FORM:
+            raise ArtifactError(
+                f"the alignment of {', '.join(config.inputs)} has vectors of form {state.get('form', 1)}; "
+                f"this plait reads {FORM}. Train the model again, or load it with the plait that wrote it"
+            )
         return cls(config)
 
 
 component = Alignment
 
 
-def _read_share(task: Alignment, _: object) -> None:
-    """Take over the share of the weights that were loaded."""
-    task.set_share(float(task.share))
-
-
-def field(cells: pa.ChunkedArray, number: int) -> pa.ChunkedArray:
-    """Return one column of a column of structs."""
-    return pc.struct_field(cells, [number])
+def sampled(rows: Sampled, count: int) -> Sampled:
+    """Return at most `count` of the rows, spread evenly."""
+    if len(rows) <= count:
+        return rows
+    return rows[np.linspace(0, len(rows) - 1, count).astype(int)]
 
 
 def _cosine(x_BKD: Tensor, first: int, second: int) -> Tensor:
@@ -550,39 +514,3 @@ def _volumes(x_BKD: Tensor, present_BK: Tensor) -> Tensor:
         volume_11 = volume(x_1KD, present_1K, x_1KD, present_1K, anchor=0)
         volumes.append(volume_11[0, 0])
     return torch.stack(volumes)
-
-
-def identify(cells: pa.ChunkedArray) -> np.ndarray:
-    """Return an id for each different cell, from 0, and -1 for null, (N,).
-
-    Texts that differ only in case or in blanks at both ends count as the same cell.
-    """
-    if pa.types.is_dictionary(cells.type):
-        # Its texts may differ in case or in blanks, so its own numbers do not tell cells apart.
-        cells = pc.cast(cells, cells.type.value_type)
-    if is_text(cells):
-        trimmed = pc.utf8_trim_whitespace(cells)
-        cells = pc.utf8_lower(trimmed)
-    elif pa.types.is_nested(cells.type) or pa.types.is_large_binary(cells.type):
-        # Arrow cannot encode these types as a dictionary.
-        keys = [_key(cell) for cell in cells.to_pylist()]
-        cells = pa.chunked_array([pa.array(keys, pa.binary())])
-
-    encoded = pc.dictionary_encode(cells)
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = encoded.combine_chunks()
-    ids = pc.fill_null(encoded.indices, -1)
-    return np.asarray(ids, dtype=np.int64)
-
-
-def _key(cell: object) -> bytes | None:
-    """Return bytes that are equal for equal cells; None for null."""
-    if cell is None or isinstance(cell, bytes):
-        return cell
-    text = json.dumps(cell, default=_json_of, sort_keys=True)
-    return text.encode()
-
-
-def _json_of(cell: object) -> str:
-    """Return a string for a value in a cell that JSON cannot express."""
-    return cell.hex() if isinstance(cell, bytes) else str(cell)

@@ -138,6 +138,9 @@ class Task(nn.Module, Component, ABC):
     steps: ClassVar[int] = LEAST_STEPS
     unaugmented: ClassVar[float] = UNAUGMENTED
 
+    # The epochs without a better score after which training stops, where the recipe says auto; 0: never.
+    patience: ClassVar[int] = 0
+
     # What `plait tune` tries of its options.
     tunes: ClassVar[dict[str, Between | Choices]] = {}
 

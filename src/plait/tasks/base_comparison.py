@@ -22,6 +22,15 @@ class Comparison(TokenTask):
     """
 
     has_target = False
+    steps = 250
+    patience = 6
+
+    # Half as many spectra a second find as much, in half the time.
+    cells = {"audio": {"hop": 0.02}}
+
+    # Rows of about the same length take less padding. They are also the negatives that are hardest to tell
+    # apart, while linear maps know lengths already.
+    sorts_by_length = True
     columns: list[str]
 
     @property
@@ -40,10 +49,12 @@ class Comparison(TokenTask):
         """Return whether three or more cells are compared in a way that no single embedding stands for."""
 
     @abstractmethod
-    def begin(self, encoded: Mapping[str, Iterable[Tokens]], starts: Mapping[str, int]) -> None:
-        """Start from the data: from batches of training rows' tokens, by column.
+    def begin(
+        self, encoded: Mapping[str, Iterable[Tokens]], blocks: Mapping[str, list[slice]], target: Tensor
+    ) -> None:
+        """Start from the data: from batches of training rows' tokens, by column, and these rows' targets.
 
-        Training does not change these tokens from the index `starts` on.
+        `blocks` are the places in these tokens that training does not change.
         """
 
     @abstractmethod
@@ -53,6 +64,17 @@ class Comparison(TokenTask):
     @abstractmethod
     def directions(self) -> list[tuple[int, int]]:
         """Return both directions of each pair: (column of the query, column of the gallery)."""
+
+    @abstractmethod
+    def shares(self) -> dict[str, float]:
+        """Return the share of linear maps in each pair of columns, by the pair; nothing without maps."""
+
+    @abstractmethod
+    def halves(self, output: Tensor, first: int, second: int) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return what embeddings (B, K, D) of two columns are made of, by name; nothing if of one thing only.
+
+        Each half has unit vectors of both columns, (B, E), and zeros for missing cells.
+        """
 
     @abstractmethod
     def similarity(self, output: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
-"""Start values that come from the data: statistics, and linear maps of an alignment."""
+"""What is fitted to the data before training: statistics of cells, and linear maps of alignments."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from plait.data.dataset import Dataset
 from plait.data.frozen import TOGETHER
 from plait.model.network import MultimodalModel
 from plait.nn.batch import Tokens, Values
+from plait.nn.traits import Traits
 from plait.tasks.base_comparison import Comparison
 
 MAX_ROWS = 10_000  # rows that the linear maps of an alignment are fitted on, at most
@@ -18,10 +20,10 @@ MAX_ROWS = 10_000  # rows that the linear maps of an alignment are fitted on, at
 
 @torch.inference_mode()
 def begin(model: MultimodalModel, data: Dataset) -> None:
-    """Fit the statistics of cells, and let alignments start at linear maps.
+    """Fit the statistics of cells, and the linear maps of alignments.
 
-    The maps are between what training does not change in the tokens of two columns or more: embeddings
-    of frozen encoders, and statistics.
+    The maps are between what training does not change in the tokens of two columns: embeddings of frozen
+    encoders, and statistics.
     """
     count = min(len(data), MAX_ROWS)
     rows = data.rows[torch.linspace(0, len(data) - 1, count).long()]
@@ -29,34 +31,42 @@ def begin(model: MultimodalModel, data: Dataset) -> None:
     for column in model.separate_columns:
         statistics = model.encoder(column).statistics
         if statistics is not None:
-            statistics.fit(_present_cells(data, column, rows))
+            statistics.fit(_traits(data, column, rows))
 
-    for task in model.comparisons.values():
-        _begin_alignment(model, task, data, rows)
+    for target, task in model.comparisons.items():
+        _begin_alignment(model, task, data, rows, data.prepared.batch.targets[target][rows])
 
 
-def _begin_alignment(model: MultimodalModel, task: Comparison, data: Dataset, rows: Tensor) -> None:
-    """Let an alignment start at linear maps between the columns that have fixed tokens."""
-    starts = {}
+def _begin_alignment(
+    model: MultimodalModel, task: Comparison, data: Dataset, rows: Tensor, target: Tensor
+) -> None:
+    """Fit the linear maps of an alignment between the columns that have fixed tokens."""
+    blocks = {}
     for column in task.columns:
-        fixed = model.encoder(column).fixed if column in model.separate_columns else None
-        if fixed is not None:
-            starts[column] = fixed
-    if len(starts) > 1:
-        tokens = {column: _tokens(model, data, column, rows) for column in starts}
-        task.begin(tokens, starts)
+        of_column = model.encoder(column).fixed_blocks if column in model.separate_columns else []
+        if of_column:
+            blocks[column] = of_column
+    if len(blocks) > 1:
+        tokens = {column: _tokens(model, data, column, rows) for column in blocks}
+        task.begin(tokens, blocks, target)
+
+
+def _traits(data: Dataset, column: str, rows: Tensor) -> Traits:
+    """Return the traits of a column's present cells."""
+    batch = data.prepared.batch
+    present = batch.present[column][rows]
+    traits = batch.values[column].traits
+    assert traits is not None
+    return traits.take(rows[present])
 
 
 def _tokens(model: MultimodalModel, data: Dataset, column: str, rows: Tensor) -> Iterator[Tokens]:
-    """Yield the tokens of a column, batch by batch. The masks of rows without a cell are False."""
-    for values, present_B in _cells(data, column, rows):
-        yield model.encoder(column).encode(values.packed(present_B), present_B)
+    """Yield what training does not change in a column's tokens, batch by batch.
 
-
-def _present_cells(data: Dataset, column: str, rows: Tensor) -> Iterator[Values]:
-    """Yield a column's cells without those of rows that have none."""
+    The masks of rows without a cell are False.
+    """
     for values, present_B in _cells(data, column, rows):
-        yield values.take(present_B.nonzero()[:, 0])
+        yield model.encoder(column).encode_fixed(values.packed(present_B), present_B)
 
 
 def _cells(data: Dataset, column: str, rows: Tensor) -> Iterator[tuple[Values, Tensor]]:
@@ -67,5 +77,5 @@ def _cells(data: Dataset, column: str, rows: Tensor) -> Iterator[tuple[Values, T
         values = batch.values[column].take(batch_rows)
         # Frozen embeddings are encoded already.
         if not values.encoded:
-            values = modality.transform(values, None)
+            values = replace(modality.transform(values, None), traits=values.traits)
         yield values, batch.present[column][batch_rows]
