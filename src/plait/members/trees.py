@@ -14,7 +14,7 @@ from scipy import sparse
 from torch import Tensor
 
 from plait.data.features import FeatureBlock
-from plait.members.base import Examples, Fit, Lesson, Member, choosing_folds, hidden, mean_loss
+from plait.members.base import Examples, Fit, Lesson, Member, best_rounds, hidden
 from plait.members.base_trees import KINDS, Forest
 from plait.prediction.view import View
 from plait.recipe.bounds import MAX_INT32, MAX_RATE, MAX_ROUNDS
@@ -262,26 +262,6 @@ class _Fold:
         return float(loss)
 
 
-@dataclass
-class _Best:
-    """The best round by some folds. Once it is `final`, later rounds change nothing."""
-
-    folds: list[int]
-    round: int = 0
-    loss: float = float("inf")
-    final: bool = False
-
-    def see(self, number: int, losses: np.ndarray, rows: np.ndarray) -> None:
-        """Compare a round, counted from 1, by the losses of all folds."""
-        if self.final:
-            return
-        loss = float(mean_loss(losses, rows, self.folds))
-        if loss < self.loss:
-            self.round = number
-            self.loss = loss
-        self.final = number - self.round >= PATIENCE
-
-
 def _fit_target(
     config: Config, lessons: Sequence[Lesson], target: str, served: list[Trees], out_of_fold: list[Trees]
 ) -> None:
@@ -306,7 +286,7 @@ def _boost(folds: list[_Fold], job: int, rounds: int) -> list[int]:
     these are final. Where the folds have no labelled row, it goes on to the last round.
     """
     held_out_rows = np.array([fold.held_out_rows for fold in folds])
-    bests = _bests(held_out_rows, rounds)
+    bests = best_rounds(held_out_rows, rounds, PATIENCE)
     for fold in folds:
         fold.begin(job)
 
@@ -319,15 +299,6 @@ def _boost(folds: list[_Fold], job: int, rounds: int) -> list[int]:
         if can_stop and all(best.final for best in bests):
             break
     return [best.round for best in bests]
-
-
-def _bests(held_out_rows: np.ndarray, rounds: int) -> list[_Best]:
-    """Return what follows the best round for each fold, and for all, before the first round."""
-    bests = []
-    for chosen_by in choosing_folds(len(held_out_rows)):
-        has_rows = held_out_rows[chosen_by].any()
-        bests.append(_Best(chosen_by) if has_rows else _Best([], rounds, final=True))
-    return bests
 
 
 def _frequent(block: FeatureBlock) -> np.ndarray | None:
