@@ -17,7 +17,7 @@ from scipy import sparse
 from torch import Tensor
 
 from plait.data.dataset import Dataset
-from plait.data.reduction import Reduction, keys_of_texts
+from plait.data.reduction import Reduction
 from plait.modalities.base import Modality
 from plait.nn.batch import Values
 from plait.nn.layers import masked_mean
@@ -37,8 +37,7 @@ class FeatureBlock:
     a `bag` have length 1; rows of `one_hot` hold a single 1. So one strength of regularisation suits all.
 
     `reduced` (rows, width) says about the same in few dense numbers, for trees and networks. The first one of
-    a bag is the logarithm of its length. `key` is the same for cells of the same content, and 0 where there
-    is none. It is None for dense numbers: no more than their value says that they repeat.
+    a bag is the logarithm of its length.
     """
 
     view: str
@@ -47,7 +46,6 @@ class FeatureBlock:
     x: Matrix
     present: np.ndarray
     reduced: np.ndarray
-    key: np.ndarray | None = None
 
     @property
     def counts_words(self) -> bool:
@@ -56,8 +54,7 @@ class FeatureBlock:
 
     def take(self, rows: np.ndarray) -> FeatureBlock:
         """Return the block of some rows."""
-        key = None if self.key is None else self.key[rows]
-        return replace(self, x=self.x[rows], present=self.present[rows], reduced=self.reduced[rows], key=key)
+        return replace(self, x=self.x[rows], present=self.present[rows], reduced=self.reduced[rows])
 
     def only(self, columns: Iterable[str]) -> FeatureBlock:
         """Return the block as if its column was missing in every row, unless it is one of `columns`."""
@@ -68,7 +65,6 @@ class FeatureBlock:
             x=self.x * 0,
             present=np.zeros_like(self.present),
             reduced=np.zeros_like(self.reduced),
-            key=None if self.key is None else np.zeros_like(self.key),
         )
 
 
@@ -108,6 +104,11 @@ class Features:
                 cells = _Cells.of(views[view], column, torch.from_numpy(rows))
                 x = cells.numbers()[cells.present]
                 fitted.append(_fit(view, column, x, cells.form))
+
+        # Trees and networks find a few important numbers only if there are not too many others.
+        wide = sum(of.reduction.is_wide for of in fitted)
+        for of in fitted:
+            of.reduction = of.reduction.share(wide)
         return cls(fitted)
 
     def __call__(self, views: dict[str, Dataset]) -> list[FeatureBlock]:
@@ -125,7 +126,6 @@ class Features:
                     x=x,
                     present=cells.present,
                     reduced=_reduced(x, fitted, cells),
-                    key=cells.keys(),
                 )
             )
         return blocks
@@ -209,15 +209,6 @@ class _Cells:
             chunks.append(self._summaries(media.take(items)))
         x = torch.cat(chunks) if chunks else torch.zeros(0, 1)
         return _mean_of_several(x, values.count_B).numpy()
-
-    def keys(self) -> np.ndarray | None:
-        """Return a number for the content of each cell, int64 (rows,), see `FeatureBlock`."""
-        if self.form == "dense":
-            return None
-        if self.form == "one_hot":
-            return np.where(self.present, self.values.x.numpy(), 0)
-        keys = keys_of_texts(self.values.x, self.lengths())
-        return np.where(self.present, keys, 0)
 
     def lengths(self) -> Tensor:
         """Return how many tokens each text has, (rows,)."""

@@ -1,4 +1,4 @@
-"""Describe a cell by few dense numbers, and by a number that only equal cells share.
+"""Describe a cell by few dense numbers.
 
 Trees and networks read these: hundreds of numbers of one embedding would drown the few of a plain column.
 """
@@ -21,8 +21,9 @@ CATEGORIES = 64  # the most frequent ones, each of which is a number
 NGRAMS = 4096  # the most frequent ones: rare ones turn no main direction
 MOST_ROWS = 10_000  # rows that directions are fitted on
 
-HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)  # 2 ** 64 over the golden ratio, as Fibonacci hashing has it
-ROWS_AT_ONCE = 1024  # whose ids are hashed together
+# Directions of all wide blocks together; no block has fewer than `FEWEST`.
+ALL_DIRECTIONS = 192
+FEWEST = 8
 
 
 @dataclass
@@ -72,6 +73,18 @@ class Reduction:
             raise ValueError(f"{len(columns)} columns do not go with {len(directions)} directions")
         return cls(columns.numpy(), directions.numpy())
 
+    @property
+    def is_wide(self) -> bool:
+        """Whether there are directions: the block has too many numbers to leave them as they are."""
+        return self.directions.size > 0
+
+    def share(self, wide: int) -> Reduction:
+        """Leave out the last directions, if there are so many wide blocks that each has a smaller share."""
+        if not self.is_wide:
+            return self
+        rank = max(ALL_DIRECTIONS // wide, FEWEST)
+        return Reduction(self.columns, np.ascontiguousarray(self.directions[:, :rank]))
+
     def __call__(self, x: Matrix) -> np.ndarray:
         """Return the few numbers of each row, (rows, width)."""
         columns = x[:, self.columns]
@@ -79,21 +92,6 @@ class Reduction:
             return np.asarray(columns @ self.directions, dtype=np.float32)
         dense = columns.toarray() if sparse.issparse(columns) else columns
         return np.asarray(dense, dtype=np.float32)
-
-
-def keys_of_texts(ids_BL: Tensor, length_B: Tensor) -> np.ndarray:
-    """Return a number for each sequence of ids, int64 (B,), the same for equal ones, and 0 for empty ones.
-
-    It is a polynomial of the ids modulo 2 ** 64, so it does not depend on the machine.
-    """
-    steps = ids_BL.shape[1]
-    factors_L = np.cumprod(np.full(steps, HASH_FACTOR, dtype=np.uint64))
-    keys = []
-    for chunk_BL, lengths in zip(ids_BL.split(ROWS_AT_ONCE), length_B.split(ROWS_AT_ONCE), strict=True):
-        is_valid = np.arange(steps) < lengths.numpy()[:, None]
-        terms_BL = (chunk_BL.numpy().astype(np.uint64) + np.uint64(1)) * factors_L
-        keys.append((terms_BL * is_valid).sum(1, dtype=np.uint64))
-    return np.concatenate([np.zeros(0, np.uint64), *keys]).view(np.int64)
 
 
 def _frequent(x: sparse.csr_array, most: int, least_rows: int) -> np.ndarray:
