@@ -214,6 +214,41 @@ def choosing_folds(count: int) -> list[list[int]]:
     return [*by_fold, list(numbers)]
 
 
+@dataclass
+class BestRound:
+    """The best round by the losses of some folds. Once it is `final`, later rounds change nothing."""
+
+    folds: list[int]
+    patience: int
+    round: int = 0
+    loss: float = float("inf")
+    final: bool = False
+
+    def see(self, number: int, losses: np.ndarray, rows: np.ndarray) -> None:
+        """Compare a round, counted from 1, by the losses of all folds and their labelled held-out rows."""
+        if self.final:
+            return
+        loss = float(mean_loss(losses, rows, self.folds))
+        if loss < self.loss:
+            self.round = number
+            self.loss = loss
+        self.final = number - self.round >= self.patience
+
+
+def best_rounds(held_out_rows: np.ndarray, rounds: int, patience: int) -> list[BestRound]:
+    """Return what follows the best round for each fold, by the others, and for all, before the first round.
+
+    Without labelled rows to choose by, `folds` is empty, and the last of all rounds is the best.
+    """
+    bests = []
+    for chosen_by in choosing_folds(len(held_out_rows)):
+        has_rows = held_out_rows[chosen_by].any()
+        bests.append(
+            BestRound(chosen_by, patience) if has_rows else BestRound([], patience, rounds, final=True)
+        )
+    return bests
+
+
 def check_members(ensemble: EnsembleRecipe | None) -> None:
     """Raise `RecipeError` for a member with a wrong option, long before it is trained."""
     for name, choice in (ensemble.members if ensemble else {}).items():

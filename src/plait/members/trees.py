@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from scipy import sparse
 from torch import Tensor
 
 from plait.data.features import FeatureBlock
-from plait.members.base import Examples, Fit, Lesson, Member, choosing_folds, hidden, mean_loss
+from plait.members.base import Examples, Fit, Lesson, Member, best_rounds, hidden
 from plait.members.base_lightgbm import Booster, Dataset
 from plait.members.base_trees import KINDS, Forest
 from plait.prediction.view import View
@@ -25,20 +24,30 @@ from plait.table.json import JSON
 from plait.tasks.base_prediction import Prediction
 
 FILE = "trees.safetensors"
-FREQUENT = 500  # n-grams of a text column that trees see: the most frequent ones
-PATIENCE = 20  # rounds without a better score on the held-out rows before boosting stops
+PATIENCE = 30  # rounds without a better score on the held-out rows before boosting stops
 
 
 class Config(Options):
-    """LightGBM's parameters. `colsample` is the share of features that each tree sees."""
+    """LightGBM's parameters.
 
-    rounds: int = Field(400, ge=1, le=MAX_ROUNDS, description="trees, at most")
-    learning_rate: float = Field(0.1, gt=0, le=MAX_RATE, description="of boosting")
-    leaves: int = Field(7, ge=2, le=131072, description="of a tree")
-    least: int = Field(5, ge=1, le=MAX_INT32, description="rows in a leaf")
-    colsample: float = Field(0.1, gt=0, le=1, description="share of the features that each tree sees")
+    `colsample` is the share of features that each tree sees. Where one number says most, all trees must see
+    it; where many say a little, trees of few features are better together.
+
+    A round grows one tree for each class. So where there are several, rounds are fewer and trees smaller,
+    unless `learning_rate` and `leaves` say otherwise.
+    """
+
+    rounds: int = Field(1000, ge=1, le=MAX_ROUNDS, description="trees, at most")
+    learning_rate: float | None = Field(
+        None, gt=0, le=MAX_RATE, description="of boosting; null: 0.05, or 0.1 for three classes or more"
+    )
+    leaves: int | None = Field(
+        None, ge=2, le=131072, description="of a tree; null: 15, or 7 for three classes or more"
+    )
+    least: int = Field(10, ge=1, le=MAX_INT32, description="rows in a leaf")
+    colsample: float = Field(1.0, gt=0, le=1, description="share of the features that each tree sees")
     subsample: float = Field(0.8, gt=0, le=1, description="share of the rows that each tree sees")
-    l2: float = Field(1.0, ge=0, le=1000000000.0, description="penalty on the leaves' values")
+    l2: float = Field(10.0, ge=0, le=1000000000.0, description="penalty on the leaves' values")
 
 
 class Trees(Member):
@@ -52,17 +61,15 @@ class Trees(Member):
     def __init__(
         self,
         forests: dict[str, list[Forest]],
-        frequent: list[np.ndarray | None],
         scalar: set[str],
         width: int,
     ) -> None:
         """Take the trees of each target's boosters.
 
-        `frequent` has the columns of each block that trees see, all if None. `scalar` names the targets of
-        one number, whose outputs are (rows,). `width` is how many numbers a row has.
+        `scalar` names the targets of one number, whose outputs are (rows,). `width` is how many numbers a
+        row has.
         """
         self.forests = forests
-        self.frequent = frequent
         self.scalar = scalar
         self.width = width
 
@@ -81,10 +88,9 @@ class Trees(Member):
         served: list[Trees] = []
         out_of_fold: list[Trees] = []
         for lesson in lessons:
-            frequent = [_frequent(block) for block in lesson.train.blocks()]
-            width = _width(lesson.train.blocks(), frequent)
-            served.append(cls({}, frequent, set(), width))
-            out_of_fold.append(cls({}, frequent, set(), width))
+            width = sum(block.reduced.shape[1] for block in lesson.train.blocks())
+            served.append(cls({}, set(), width))
+            out_of_fold.append(cls({}, set(), width))
 
         for target in lessons[0].tasks:
             _fit_target(config, lessons, target, served, out_of_fold)
@@ -103,7 +109,7 @@ class Trees(Member):
         """Return the raw scores of each target, for each subset of the columns."""
         outputs = []
         for subset in subsets:
-            x = _matrix(hidden(examples.blocks(), subset), self.frequent)
+            x = _matrix(hidden(examples.blocks(), subset))
             outputs.append({target: self._scores(target, x) for target in self.forests})
         return outputs
 
@@ -114,7 +120,7 @@ class Trees(Member):
         return output[:, 0] if target in self.scalar else output
 
     def save(self, folder: Path) -> None:
-        """Write the trees and the columns that they see into `trees.safetensors`."""
+        """Write the trees into `trees.safetensors`."""
         tensors: dict[str, Tensor] = {}
         outputs: dict[str, list[int]] = {}
         # Names hold numbers: a target may have any name.
@@ -123,13 +129,7 @@ class Trees(Member):
             for i, forest in enumerate(forests):
                 for name, tensor in forest.tensors().items():
                     tensors[f"trees/{number}/{i}/{name}"] = tensor
-        for number, indices in enumerate(self.frequent):
-            if indices is not None:
-                tensors[f"frequent/{number}"] = torch.from_numpy(indices)
-
-        saved = _Saved(
-            scalar=sorted(self.scalar), outputs=outputs, blocks=len(self.frequent), width=self.width
-        )
+        saved = _Saved(scalar=sorted(self.scalar), outputs=outputs, width=self.width)
         files.write_tensors(folder / FILE, tensors, {"trees": saved.model_dump_json()})
 
     @classmethod
@@ -143,21 +143,13 @@ class Trees(Member):
     def _from_tensors(cls, tensors: dict[str, Tensor], text: str) -> Trees:
         """Invert `save`. Raises `KeyError` or `ValueError` for what cannot be trees."""
         saved = _Saved.model_validate_json(text)
-        member = cls({}, [], set(saved.scalar), saved.width)
+        member = cls({}, set(saved.scalar), saved.width)
         for number, (target, outputs) in enumerate(saved.outputs.items()):
             forests = []
             for i, count in enumerate(outputs):
                 arrays = {name: tensors[f"trees/{number}/{i}/{name}"] for name in KINDS}
                 forests.append(Forest.from_tensors(arrays, count, saved.width))
             member.forests[target] = forests
-
-        for number in range(saved.blocks):
-            indices = tensors.get(f"frequent/{number}")
-            if indices is not None and (
-                indices.ndim != 1 or indices.dtype != torch.int64 or (indices < 0).any()
-            ):
-                raise ValueError(f"block {number} has wrong columns")
-            member.frequent.append(None if indices is None else indices.numpy())
         return member
 
 
@@ -168,19 +160,18 @@ class _Saved(BaseModel):
 
     scalar: list[str]
     outputs: dict[str, list[int]]
-    blocks: int = Field(ge=0, le=100_000)
     width: int = Field(ge=0)
 
 
 component = Trees
 
 
-def _parameters(config: Config, width: int, seed: int) -> JSON:
-    """Return LightGBM's parameters for a table of so many numbers a row."""
+def _parameters(config: Config, width: int, outputs: int, seed: int) -> JSON:
+    """Return LightGBM's parameters for a table of so many numbers a row, and a target of so many outputs."""
     colsample = max(config.colsample, min(1.0, 10 / max(width, 1)))
     return {
-        "learning_rate": config.learning_rate,
-        "num_leaves": config.leaves,
+        "learning_rate": config.learning_rate or (0.05 if outputs == 1 else 0.1),
+        "num_leaves": config.leaves or (15 if outputs == 1 else 7),
         "min_data_in_leaf": config.least,
         "lambda_l2": config.l2,
         "feature_fraction": colsample,  # at least ten numbers, or all of a table that has fewer
@@ -193,14 +184,6 @@ def _parameters(config: Config, width: int, seed: int) -> JSON:
         "num_threads": torch.get_num_threads(),
         "verbosity": -1,
     }
-
-
-def _width(blocks: list[FeatureBlock], frequent: list[np.ndarray | None]) -> int:
-    """Return how many numbers a row of `_matrix` has."""
-    width = 0
-    for block, columns in zip(blocks, frequent, strict=True):
-        width += block.x.shape[1] if columns is None else len(columns)
-    return width
 
 
 def _array(labels: Tensor) -> np.ndarray:
@@ -220,14 +203,14 @@ class _Fold:
     booster: Booster | None = None
 
     @classmethod
-    def of(cls, config: Config, lesson: Lesson, target: str, frequent: list[np.ndarray | None]) -> _Fold:
+    def of(cls, config: Config, lesson: Lesson, target: str) -> _Fold:
         """Bin the rows of a lesson that have a label."""
         task = lesson.tasks[target]
         rows, y = lesson.labelled(target, lesson.train)
         held_rows, held_y = lesson.labelled(target, lesson.held_out)
-        x = _matrix(lesson.train.blocks(), frequent)
-        held_x = _matrix(lesson.held_out.blocks(), frequent)
-        parameters = _parameters(config, x.shape[1], lesson.seed)
+        x = _matrix(lesson.train.blocks())
+        held_x = _matrix(lesson.held_out.blocks())
+        parameters = _parameters(config, x.shape[1], task.baseline(y).numel(), lesson.seed)
 
         train = Dataset(x[rows], params=parameters)
         held_out = Dataset(held_x[held_rows], reference=train, params=parameters)
@@ -263,33 +246,11 @@ class _Fold:
         return float(loss)
 
 
-@dataclass
-class _Best:
-    """The best round by some folds. Once it is `final`, later rounds change nothing."""
-
-    folds: list[int]
-    round: int = 0
-    loss: float = float("inf")
-    final: bool = False
-
-    def see(self, number: int, losses: np.ndarray, rows: np.ndarray) -> None:
-        """Compare a round, counted from 1, by the losses of all folds."""
-        if self.final:
-            return
-        loss = float(mean_loss(losses, rows, self.folds))
-        if loss < self.loss:
-            self.round = number
-            self.loss = loss
-        self.final = number - self.round >= PATIENCE
-
-
 def _fit_target(
     config: Config, lessons: Sequence[Lesson], target: str, served: list[Trees], out_of_fold: list[Trees]
 ) -> None:
     """Train the boosters of a target on each lesson, and give them to the members of its fold."""
-    folds = []
-    for lesson, member in zip(lessons, served, strict=True):
-        folds.append(_Fold.of(config, lesson, target, member.frequent))
+    folds = [_Fold.of(config, lesson, target) for lesson in lessons]
     is_scalar = not folds[0].task.baseline(folds[0].y).ndim
 
     # A task may need several boosters, such as one for each of its labels.
@@ -308,7 +269,7 @@ def _boost(folds: list[_Fold], job: int, rounds: int, deadline: Deadline) -> lis
     these are final. Where the folds have no labelled row, it goes on to the last round.
     """
     held_out_rows = np.array([fold.held_out_rows for fold in folds])
-    bests = _bests(held_out_rows, rounds)
+    bests = best_rounds(held_out_rows, rounds, PATIENCE)
     for fold in folds:
         fold.begin(job)
 
@@ -323,32 +284,9 @@ def _boost(folds: list[_Fold], job: int, rounds: int, deadline: Deadline) -> lis
     return [best.round for best in bests]
 
 
-def _bests(held_out_rows: np.ndarray, rounds: int) -> list[_Best]:
-    """Return what follows the best round for each fold, and for all, before the first round."""
-    bests = []
-    for chosen_by in choosing_folds(len(held_out_rows)):
-        has_rows = held_out_rows[chosen_by].any()
-        bests.append(_Best(chosen_by) if has_rows else _Best([], rounds, final=True))
-    return bests
-
-
-def _frequent(block: FeatureBlock) -> np.ndarray | None:
-    """Return the columns of a sparse block that trees see: the most frequent ones; None for a dense block."""
-    if not sparse.issparse(block.x):
-        return None
-    counts = np.bincount(block.x.indices, minlength=block.x.shape[1])
-    number = min(FREQUENT, int((counts > 1).sum()))  # nothing is learned from what one row has
-    by_frequency = np.argsort(-counts, kind="stable")
-    return np.sort(by_frequency[:number])
-
-
-def _matrix(blocks: list[FeatureBlock], frequent: list[np.ndarray | None]) -> np.ndarray:
+def _matrix(blocks: list[FeatureBlock]) -> np.ndarray:
     """Put all blocks side by side, NaN where an input is missing: (rows, numbers), float32."""
-    xs: list[np.ndarray] = []
-    for block, columns in zip(blocks, frequent, strict=True):
-        x = block.x
-        if columns is not None:
-            x = sparse.csr_array(x)[:, columns].toarray()
-        x = np.asarray(x, dtype=np.float32)
-        xs.append(np.where(block.present[:, None], x, np.float32("nan")))
+    xs = []
+    for block in blocks:
+        xs.append(np.where(block.present[:, None], block.reduced, np.float32("nan")))
     return np.concatenate(xs, 1)
