@@ -382,6 +382,10 @@ def test_each_target_has_its_own_weights(tmp_path: Path) -> None:
     assert size["metrics"]["rmse"]["value"] < 1.5
 
 
+# The members of `quality: good` that need no pretrained weights.
+WITHOUT_WEIGHTS = {"network", "linear", "tabm", "trees", "trees of few features"}
+
+
 def test_quality_leaves_out_members_without_weights(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -397,7 +401,7 @@ def test_quality_leaves_out_members_without_weights(
         "without pretrained vectors of images: the weights of efficientnet_lite0 are not here"
         in capsys.readouterr().err
     )
-    assert set(model.record["members"]["label"]) == {"network", "linear", "trees"}
+    assert set(model.record["members"]["label"]) == WITHOUT_WEIGHTS
     named = "ensemble.members={mine: {name: network, encoders: {image: pretrained}}}"
     with pytest.raises(RecipeError, match="weights of efficientnet_lite0 are not here"):
         plait.fit(table, "label", overrides=[*FAST, named], out=tmp_path / "other", quiet=True)
@@ -471,7 +475,7 @@ def test_a_resume_leaves_out_what_the_first_fit_left_out(
         with pytest.raises(Interrupted, match="--resume"):
             plait.fit(table, "label", overrides=FAST, quality="good", out=tmp_path / "run", quiet=True)
     resumed = resume(tmp_path / "run", quiet=True)
-    assert set(resumed.record["members"]["label"]) == {"network", "linear", "trees"}
+    assert set(resumed.record["members"]["label"]) == WITHOUT_WEIGHTS
     assert len(resumed.plan.ensemble.left_out) == 2
 
 

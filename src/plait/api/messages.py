@@ -7,6 +7,7 @@ from plait.console import Screen
 from plait.data.inspect import Inspection
 from plait.data.plan import Plan
 from plait.data.plan_columns import ColumnPlan
+from plait.data.plan_ensemble import asks_for_members
 from plait.errors import count
 from plait.evaluation import alignment, scores
 from plait.model.network import MultimodalModel
@@ -193,7 +194,7 @@ def _warn_of_low_scores(trained: Model, validation: Record, screen: Screen) -> N
         warning = scores.imbalance(target, target_scores, task.higher)
         if warning:
             hints = ["more epochs (--set training.epochs=...)"]
-            if trained.recipe.quality in ("network", "fast") and task.fuses:
+            if task.fuses and not asks_for_members(trained.recipe):
                 hints.append("--quality good")
             screen.warn(f"{warning}; try {' or '.join(hints)}")
 
