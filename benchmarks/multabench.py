@@ -7,6 +7,9 @@ score is R2.
 
 Nothing may be chosen by these test rows. So each run is added to a file with its commit, and a fold is not
 run twice at one commit. `--only-scores` trains nothing, and writes the page of the newest scores.
+
+To choose between settings, `--inner` tests on a tenth of each fold's training rows, and logs nothing:
+`--inner --set "ensemble.members={trees: trees}"`.
 """
 
 from __future__ import annotations
@@ -94,11 +97,21 @@ def rows_of(job: Job, file: Path) -> pd.DataFrame:
     return rows[rows[job.target].notna()]
 
 
-def fit(name: str, rows: pd.DataFrame, quality: str, fold: int, overrides: tuple[str, ...]) -> Run:
-    """Train on a fold's training rows, and test on its others."""
-    job = JOBS[name]
+def split(rows: pd.DataFrame, fold: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the rows that train and the rows that test, as MulTaBench draws them."""
     tested = min(int(len(rows) * 0.1), MOST_TESTED)
     train, test = train_test_split(rows, test_size=tested, random_state=FIRST_SEED + fold)
+    return train, test
+
+
+def fit(
+    name: str, rows: pd.DataFrame, quality: str, fold: int, overrides: tuple[str, ...], inner: bool
+) -> Run:
+    """Train on a fold's training rows, and test on its others, or on an inner fold of the training rows."""
+    job = JOBS[name]
+    train, test = split(rows, fold)
+    if inner:
+        train, test = split(train, fold)
     with tempfile.TemporaryDirectory() as folder:
         train.to_csv(Path(folder) / "train.csv", index=False)
         test.to_csv(Path(folder) / "test.csv", index=False)
@@ -200,10 +213,14 @@ def main() -> None:
     parser.add_argument("--tables", nargs="*", default=list(JOBS), choices=list(JOBS))
     parser.add_argument("--qualities", nargs="*", default=list(QUALITIES), choices=QUALITIES)
     parser.add_argument("--folds", nargs="*", type=int, default=list(range(FOLDS)))
+    parser.add_argument("--inner", action="store_true", help="test on training rows; no log and no page")
+    parser.add_argument("--set", action="append", default=[], help="with --inner: an option of the recipe")
     parser.add_argument("--only-scores", action="store_true", help="train nothing: the page of the scores")
     arguments = read_arguments(parser)
     with tempfile.TemporaryDirectory() as temporary:
-        log, overrides = LOG, ()
+        log, overrides = (None if arguments.inner else LOG), tuple(arguments.set)
+        if overrides and not arguments.inner:
+            parser.error("--set is for --inner: the test rows are not there to choose by")
         if arguments.quick:
             log, overrides = None, QUICK
             arguments.folder, arguments.folds, arguments.qualities = Path(temporary), [0], ["good"]
@@ -214,7 +231,8 @@ def main() -> None:
             if arguments.folder is None:
                 parser.error("--folder is needed, or the environment variable PLAIT_MULTABENCH")
             runs += run_all(arguments, runs, log, overrides)
-    page("multabench.md", report(runs), arguments)
+    if not arguments.inner:
+        page("multabench.md", report(runs), arguments)
 
 
 def run_all(
@@ -230,7 +248,7 @@ def run_all(
         for quality in arguments.qualities:
             for fold in arguments.folds:
                 if (name, quality, fold) not in done:
-                    runs.append(fit(name, rows, quality, fold, overrides))
+                    runs.append(fit(name, rows, quality, fold, overrides, arguments.inner))
                     add(runs[-1], log)
     return runs
 

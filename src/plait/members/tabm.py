@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from plait.tasks.base_prediction import Prediction
 FILE = "tabm.safetensors"
 LEAST_SPREAD = 1e-4  # of a number: one that varies less in training is left out
 BOUND = 3.0  # standardised numbers are bounded smoothly to (-BOUND, BOUND)
+MANY = 5000  # rows, from which on a third layer pays
 ROWS_AT_ONCE = 1024  # that are answered together
 
 
@@ -36,7 +38,7 @@ class Config(Options):
 
     members: int = Field(8, ge=1, le=256, description="networks that share most weights")
     width: int = Field(128, ge=1, le=MAX_WIDTH, description="of a layer")
-    depth: int = Field(2, ge=1, le=16, description="layers")
+    depth: int | None = Field(None, ge=1, le=16, description="layers; null: 2, or 3 from 5,000 rows on")
     dropout: float = Field(0.2, ge=0, lt=1, description="share of a layer's units that is left out")
     learning_rate: float = Field(0.001, gt=0, le=MAX_RATE, description="of AdamW")
     weight_decay: float = Field(0.0003, ge=0, le=1, description="of AdamW")
@@ -116,18 +118,12 @@ class TabM(Member):
 
     options = Config
 
-    def __init__(
-        self,
-        inputs: Inputs,
-        weights: dict[str, dict[str, Tensor]],
-        shapes: dict[str, list[int]],
-        config: Config,
-    ) -> None:
-        """Take the weights of each target's network, and the shape of a row's output."""
-        self.inputs = inputs
-        self.weights = weights
-        self.shapes = shapes
+    def __init__(self, config: Config, inputs: Inputs) -> None:
+        """Begin without any network. `config` says how many layers they have."""
         self.config = config
+        self.inputs = inputs
+        self.weights: dict[str, dict[str, Tensor]] = {}
+        self.shapes: dict[str, list[int]] = {}
 
     @classmethod
     def encoders(cls, config: Config) -> None:
@@ -141,9 +137,10 @@ class TabM(Member):
     @classmethod
     def fit(cls, config: Config, lessons: Sequence[Lesson], advance: Callable[[], None]) -> list[Fit]:
         """Train the networks of every target; held-out rows decide when training stops."""
+        config = _of_depth(config, max(len(lesson.train) for lesson in lessons))
         all_inputs = [Inputs.of(lesson.train.blocks()) for lesson in lessons]
-        served = [cls(inputs, {}, {}, config) for inputs in all_inputs]
-        out_of_fold = [cls(inputs, {}, {}, config) for inputs in all_inputs]
+        served = [cls(config, inputs) for inputs in all_inputs]
+        out_of_fold = [cls(config, inputs) for inputs in all_inputs]
         tables = []
         for lesson, inputs in zip(lessons, all_inputs, strict=True):
             tables.append((inputs(lesson.train.blocks()), inputs(lesson.held_out.blocks())))
@@ -162,7 +159,7 @@ class TabM(Member):
         return [Fit(*members) for members in zip(served, out_of_fold, strict=True)]
 
     def _take(self, target: str, weights: dict[str, Tensor], shape: list[int]) -> None:
-        """Take a target's network."""
+        """Take the weights of a target's network, and the shape of a row's output."""
         self.weights[target] = weights
         self.shapes[target] = shape
 
@@ -197,7 +194,8 @@ class TabM(Member):
         # Names hold numbers: a target may have any name.
         for number, weights in enumerate(self.weights.values()):
             tensors |= files.prefixed(f"{number}/", weights)
-        saved = _Saved(chunks=self.inputs.chunks, shapes=self.shapes)
+        assert self.config.depth is not None
+        saved = _Saved(depth=self.config.depth, chunks=self.inputs.chunks, shapes=self.shapes)
         files.write_tensors(folder / FILE, tensors, {"tabm": saved.model_dump_json()})
 
     @classmethod
@@ -205,28 +203,36 @@ class TabM(Member):
         """Invert `save`. Raises `ArtifactError` unless the file holds such networks."""
         path = folder / FILE
         tensors, metadata = files.read_tensors(path)
-        saved = files.load_part(f"'{path}'", lambda: _Saved.model_validate_json(metadata["tabm"]))
-        width = sum(saved.chunks)
-        expected = {name: torch.empty(width, device="meta") for name in ("mean", "scale")}
-        inputs = Inputs(saved.chunks, np.zeros(0, np.float32), np.zeros(0, np.float32))
+        return files.load_part(f"'{path}'", lambda: cls._restored(config, path, tensors, metadata["tabm"]))
+
+    @classmethod
+    def _restored(cls, config: Config, path: Path, tensors: dict[str, Tensor], text: str) -> TabM:
+        """Invert `save`. Raises `ArtifactError`, `KeyError` or `ValueError` for what cannot be networks."""
+        saved = _Saved.model_validate_json(text)
+        config = config.model_copy(update={"depth": saved.depth})
+        numbers = torch.empty(sum(saved.chunks), device="meta")
+        unscaled = Inputs(saved.chunks, np.zeros(0, np.float32), np.zeros(0, np.float32))
+
+        # Networks without memory: shapes are compared before anything is allocated.
+        expected = {"mean": numbers, "scale": numbers}
         for number, shape in enumerate(saved.shapes.values()):
             with torch.device("meta"):
-                network = _build(config, inputs, torch.empty(1, int(np.prod(shape))))
+                network = _build(config, unscaled, torch.empty(1, math.prod(shape)))
             expected |= files.prefixed(f"{number}/", network.state_dict())
         files.check_shapes(path, tensors, expected)
 
-        weights = {}
-        for number, target in enumerate(saved.shapes):
-            weights[target] = files.under_prefix(f"{number}/", tensors)
-        scaled = Inputs(saved.chunks, tensors["mean"].numpy(), tensors["scale"].numpy())
-        return cls(scaled, weights, saved.shapes, config)
+        member = cls(config, Inputs(saved.chunks, tensors["mean"].numpy(), tensors["scale"].numpy()))
+        for number, (target, shape) in enumerate(saved.shapes.items()):
+            member._take(target, files.under_prefix(f"{number}/", tensors), shape)
+        return member
 
 
 class _Saved(BaseModel):
-    """What is saved beside the weights: the widths of the blocks, and the shape of each target's output."""
+    """What is saved beside the weights: layers, widths of blocks, and the shape of each target's output."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
+    depth: int = Field(ge=1, le=16)
     chunks: list[int] = Field(max_length=100_000)
     shapes: dict[str, list[int]]
 
@@ -247,8 +253,16 @@ def _evened(spread: np.ndarray, form: str) -> np.ndarray:
     return evened
 
 
+def _of_depth(config: Config, rows: int) -> Config:
+    """Return the options with as many layers as suit so many rows."""
+    if config.depth is not None:
+        return config
+    return config.model_copy(update={"depth": 2 if rows < MANY else 3})
+
+
 def _build(config: Config, inputs: Inputs, baseline_FO: Tensor) -> StackedTabM:
     """Build the networks of as many folds as there are baselines."""
+    assert config.depth is not None
     return StackedTabM(
         folds=len(baseline_FO),
         members=config.members,

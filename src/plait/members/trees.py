@@ -24,6 +24,7 @@ from plait.table.json import JSON
 from plait.tasks.base_prediction import Prediction
 
 FILE = "trees.safetensors"
+MANY = 1000  # rows, from which on trees are held back more
 PATIENCE = 30  # rounds without a better score on the held-out rows before boosting stops
 
 
@@ -33,8 +34,8 @@ class Config(Options):
     `colsample` is the share of features that each tree sees. Where one number says most, all trees must see
     it; where many say a little, trees of few features are better together.
 
-    A round grows one tree for each class. So where there are several, rounds are fewer and trees smaller,
-    unless `learning_rate` and `leaves` say otherwise.
+    Options that are null depend on the table. A round grows one tree for each class: where there are several,
+    rounds are fewer and trees smaller. From `MANY` rows on, leaves are larger and their values smaller.
     """
 
     rounds: int = Field(1000, ge=1, le=MAX_ROUNDS, description="trees, at most")
@@ -44,10 +45,17 @@ class Config(Options):
     leaves: int | None = Field(
         None, ge=2, le=131072, description="of a tree; null: 15, or 7 for three classes or more"
     )
-    least: int = Field(10, ge=1, le=MAX_INT32, description="rows in a leaf")
+    least: int | None = Field(
+        None, ge=1, le=MAX_INT32, description="rows in a leaf; null: 5, or 10 from 1,000 rows on"
+    )
     colsample: float = Field(1.0, gt=0, le=1, description="share of the features that each tree sees")
     subsample: float = Field(0.8, gt=0, le=1, description="share of the rows that each tree sees")
-    l2: float = Field(10.0, ge=0, le=1000000000.0, description="penalty on the leaves' values")
+    l2: float | None = Field(
+        None,
+        ge=0,
+        le=1000000000.0,
+        description="penalty on the leaves' values; null: 1, or 10 from 1,000 rows on",
+    )
 
 
 class Trees(Member):
@@ -166,14 +174,16 @@ class _Saved(BaseModel):
 component = Trees
 
 
-def _parameters(config: Config, width: int, outputs: int, seed: int) -> JSON:
-    """Return LightGBM's parameters for a table of so many numbers a row, and a target of so many outputs."""
+def _parameters(config: Config, rows: int, width: int, outputs: int, seed: int) -> JSON:
+    """Return LightGBM's parameters for rows of so many numbers, and a target of so many outputs."""
+    learning_rate, leaves = (0.05, 15) if outputs == 1 else (0.1, 7)
+    least, l2 = (5, 1.0) if rows < MANY else (10, 10.0)
     colsample = max(config.colsample, min(1.0, 10 / max(width, 1)))
     return {
-        "learning_rate": config.learning_rate or (0.05 if outputs == 1 else 0.1),
-        "num_leaves": config.leaves or (15 if outputs == 1 else 7),
-        "min_data_in_leaf": config.least,
-        "lambda_l2": config.l2,
+        "learning_rate": config.learning_rate or learning_rate,
+        "num_leaves": config.leaves or leaves,
+        "min_data_in_leaf": config.least or least,
+        "lambda_l2": l2 if config.l2 is None else config.l2,
         "feature_fraction": colsample,  # at least ten numbers, or all of a table that has fewer
         "bagging_fraction": config.subsample,
         "bagging_freq": 1,
@@ -210,7 +220,8 @@ class _Fold:
         held_rows, held_y = lesson.labelled(target, lesson.held_out)
         x = _matrix(lesson.train.blocks())
         held_x = _matrix(lesson.held_out.blocks())
-        parameters = _parameters(config, x.shape[1], task.baseline(y).numel(), lesson.seed)
+        outputs = task.baseline(y).numel()
+        parameters = _parameters(config, len(y), x.shape[1], outputs, lesson.seed)
 
         train = Dataset(x[rows], params=parameters)
         held_out = Dataset(held_x[held_rows], reference=train, params=parameters)
