@@ -146,7 +146,7 @@ def _warn_of_low_scores(trained: Model, validation: Record, screen: Screen) -> N
         warning = scores.imbalance(target, target_scores, task.higher)
         if warning:
             hints = ["more epochs (--set training.epochs=...)"]
-            if trained.recipe.quality in ("network", "fast") and task.fuses:
+            if trained.recipe.quality not in ("good", "best") and task.fuses:
                 hints.append("--quality good")
             screen.warn(f"{warning}; try {' or '.join(hints)}")
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 FIRST = 5  # trials before any is stopped early
 WARM = 1 / 3  # the share of a trial's epochs before it may be stopped
+ONE_NETWORK = ("quality=network", "ensemble=null", "training.refit=off")  # what a trial trains, and once
 COMPLETE, STOPPED = "complete", "stopped early"  # how a trial ended, if not with an error
 
 
@@ -82,11 +83,7 @@ def tune(
     def attempt(drawn: list[str], watch: Watch) -> None:
         """Fit one recipe with the drawn overrides, in a folder that is deleted."""
         # A choice by test rows would make their scores too good.
-        arguments = {
-            **options,
-            "test": None,
-            "overrides": [*drawn, "quality=network", "ensemble=null", "training.refit=off"],
-        }
+        arguments = {**options, "test": None, "overrides": [*drawn, *ONE_NETWORK]}
         with tempfile.TemporaryDirectory(dir=folder / "tuning") as trial_folder:
             fit.fit(
                 data, **arguments, out=Path(trial_folder) / "run", quiet=True, watch=watch, evaluate=False
