@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 FIRST = 5  # trials before any is stopped early
 WARM = 1 / 3  # the share of a trial's epochs before it may be stopped
 TRIALS = 0.6  # of a time limit, at most: the last fit has the rest
+ONE_NETWORK = ("quality=network", "ensemble=null", "training.refit=off")  # what a trial trains, and once
 
 COMPLETE, STOPPED = "complete", "stopped early"  # how a trial ended, if not with an error
 
@@ -112,7 +113,7 @@ class _Attempt:
         with tempfile.TemporaryDirectory(dir=self.folder / "tuning") as trial_folder:
             self.fit(
                 test=None,  # a choice by test rows would make their scores too good
-                overrides=[*drawn, "quality=network", "ensemble=null", "training.refit=off"],
+                overrides=[*drawn, *ONE_NETWORK],
                 time_limit=time_limit,
                 out=Path(trial_folder) / "run",
                 quiet=True,

