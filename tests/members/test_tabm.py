@@ -44,6 +44,12 @@ def test_each_member_of_each_fold_is_a_network_of_its_own() -> None:
             torch.testing.assert_close(outputs[fold, member], expected)
 
 
+def test_rows_may_lie_in_memory_in_any_order() -> None:
+    stacked, x_FBD = network(), rows()
+    by_column = x_FBD.transpose(1, 2).contiguous().transpose(1, 2)
+    torch.testing.assert_close(stacked(by_column), stacked(x_FBD))
+
+
 def test_it_equals_the_authors_package_after_a_step() -> None:
     """Outputs, and weights after one step of AdamW by the mean loss of all members."""
     authors = pytest.importorskip("tabm", reason="the authors' package is not installed")

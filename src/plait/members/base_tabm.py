@@ -44,7 +44,7 @@ class AdaptedLinear(nn.Module):
         kind = x_FKBD.dtype
         adapted = x_FKBD * self.r.to(kind)
         folds, members, rows, _ = adapted.shape
-        product = torch.bmm(adapted.view(folds, members * rows, -1), self.weight.to(kind))
+        product = torch.bmm(adapted.reshape(folds, members * rows, -1), self.weight.to(kind))
         return torch.addcmul(self.bias.to(kind), product.view(folds, members, rows, -1), self.s.to(kind))
 
 
