@@ -53,6 +53,14 @@ class TestChoice:
         assert transform == "log"
         assert "skewed: learns the logarithm of the mean (rmse with a logarithm 0." in reason
 
+    def test_words_in_lists_are_inputs_of_the_choice(self) -> None:
+        shops = table()["shop"].to_pylist()
+        tagged = (
+            table().select(["x", "price"]).append_column("tags", pa.array([["", shop] for shop in shops]))
+        )
+        plan = Plan.make(read(tagged), recipe_from(None, columns={"tags": "text"}), "price")
+        assert plan.tasks["price"].options["transform"] == "log"
+
     def test_skewed_sums_do_not(self) -> None:
         transform, reason = planned("sum")
         assert transform == "none"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +13,7 @@ from plait.modalities.base import modalities
 from plait.table.conventions.plain import as_texts
 from plait.table.schema import Schema
 from plait.table.table import Table
+from plait.table.values import joined_texts
 
 MAX_NUMBERS = 200  # of all columns together
 FREQUENT = 20  # values of a category, and words of a text, that have a number of their own
@@ -35,7 +36,8 @@ def plain_numbers(table: Table, schema: Schema, inputs: Iterable[str], rows: np.
             continue
         cells = table.column(name).take(pa.array(rows))
         if kind.is_label or kind.is_text:
-            columns += _frequent(cells, split=kind.is_text)
+            texts = joined_texts(cells) if kind.is_text else as_texts(cells).to_pylist()
+            columns += _frequent(texts, split=kind.is_text)
         else:
             columns += _number(cells)
     return np.stack(columns[:MAX_NUMBERS], 1) if columns else np.zeros((len(rows), 0))
@@ -52,9 +54,8 @@ def _number(cells: pa.ChunkedArray) -> list[np.ndarray]:
     return [np.where(np.isfinite(y), y, np.nan)]
 
 
-def _frequent(cells: pa.ChunkedArray, split: bool) -> list[np.ndarray]:
+def _frequent(texts: Sequence[str | None], split: bool) -> list[np.ndarray]:
     """Return an array (N,) for each frequent text, or with `split` for each frequent word."""
-    texts = as_texts(cells).to_pylist()
     places: dict[str, list[int]] = {}
     for row, text in enumerate(texts):
         if text is None:

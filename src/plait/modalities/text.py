@@ -12,7 +12,6 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from pydantic import Field
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -31,7 +30,7 @@ from plait.table.conventions.listing import Listing
 from plait.table.conventions.plain import Plain
 from plait.table.json import JSON
 from plait.table.table import Source
-from plait.table.values import distinct, is_list, is_text, items, sample, words_a_cell
+from plait.table.values import distinct, is_list, is_text, items, joined_texts, sample, words_a_cell
 
 PADDING, UNKNOWN = "<pad>", "<unk>"  # ids 0 and 1
 
@@ -135,13 +134,13 @@ class Text(ValueModality):
         if config.lowercase:
             normalisations.append(normalizers.Lowercase())
         tokenizer.normalizer = normalizers.Sequence(normalisations)
-        filled = (text for text in _strings(cells) if text)
+        filled = (text for text in joined_texts(cells) if text)
         tokenizer.train_from_iterator(filled, trainer)
         return cls(config, tokenizer)
 
     def load(self, cells: pa.ChunkedArray, source: Source) -> Loaded:
         """Return the ids of each text's tokens, int32 (B, L), 0 being padding. Cut texts get a note."""
-        texts = [text or "" for text in _strings(cells)]
+        texts = [text or "" for text in joined_texts(cells)]
         ids_of_texts = self._encode(texts)
         source.progress(len(texts))
         max_tokens = self.config.max_tokens
@@ -212,7 +211,7 @@ class Text(ValueModality):
 
     def traits(self, cells: pa.ChunkedArray, values: Values) -> Traits:
         """Measure the lengths of texts, and hash their n-grams."""
-        texts = [text or "" for text in _strings(cells)]
+        texts = [text or "" for text in joined_texts(cells)]
         ids_of_texts = [ids[: NGRAMS.max_tokens] for ids in hashed_ngrams(texts, NGRAMS)]
         count_B = torch.tensor([len(ids) for ids in ids_of_texts], dtype=torch.long)
         ids_T = torch.from_numpy(np.concatenate([*ids_of_texts, np.zeros(0, np.int32)]))
@@ -285,18 +284,6 @@ def _subwords(config: Config) -> tuple[Tokenizer, trainers.Trainer]:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     return tokenizer, trainer
-
-
-def _strings(cells: pa.ChunkedArray) -> list[str | None]:
-    """Return cells as strings; of a list, all entries with commas between, of which n-grams know nothing."""
-    if is_list(cells):
-        cells = pc.cast(cells, pa.list_(pa.string()))
-        return [
-            None if entries is None else ", ".join(filter(None, entries)) for entries in cells.to_pylist()
-        ]
-    if not is_text(cells):
-        cells = pc.cast(cells, pa.string())
-    return cells.to_pylist()
 
 
 def hashed_ngrams(texts: list[str], config: Config) -> list[np.ndarray]:

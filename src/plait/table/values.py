@@ -37,6 +37,18 @@ def is_text(cells: pa.ChunkedArray) -> bool:
     return pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type)
 
 
+def joined_texts(cells: pa.ChunkedArray) -> list[str | None]:
+    """Return cells as texts; of a list, all entries with commas between, of which n-grams know nothing."""
+    if is_list(cells):
+        cells = pc.cast(cells, pa.list_(pa.string()))
+        return [
+            None if entries is None else ", ".join(filter(None, entries)) for entries in cells.to_pylist()
+        ]
+    if not is_text(cells):
+        cells = pc.cast(cells, pa.string())
+    return cells.to_pylist()
+
+
 def words_a_cell(cells: pa.ChunkedArray) -> float:
     """Return the mean number of words. In scripts without spaces, three letters count as one word."""
     texts = list(filter(None, sample(cells, 500)))
