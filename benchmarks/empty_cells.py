@@ -36,7 +36,7 @@ from plait.api.model import Model
 from plait.samples import stamps
 
 SIDE = "side of the split"
-OPTIONS = ("training.precision=fp32", f"split.column={SIDE}")
+OPTIONS = ("training.precision=fp32", f"split.column={SIDE}", "quality=network")
 IMAGE = "{name: image, size: %d}"
 AUDIO = "{name: audio, rate: 8000, seconds: 1, bands: 32}"
 ROWS = 1500  # that are drawn from a large table

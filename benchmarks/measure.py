@@ -126,12 +126,18 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 def commit() -> str:
     """Say which commit a page is made at, and whether plait or the scripts have changed since."""
+    short_hash = commit_hash()
+    return f"Made at commit {short_hash}." if short_hash else "Made outside a git checkout."
+
+
+def commit_hash() -> str:
+    """Return the commit, with a mark if plait or the scripts have changed since; "" outside a checkout."""
     try:
         short_hash = _git("rev-parse", "--short", "HEAD")
         changes = " + changes" if _git("status", "--porcelain", "--", *CODE) else ""
     except (OSError, subprocess.CalledProcessError):
-        return "Made outside a git checkout."
-    return f"Made at commit {short_hash}{changes}."
+        return ""
+    return f"{short_hash}{changes}"
 
 
 def _git(*arguments: str) -> str:

@@ -47,7 +47,7 @@ def fit(inputs: tuple[str, ...], seed: int, overrides: tuple[str, ...]) -> dict[
     rows = JOB.table(seed)
     options = {
         "columns": {column: "ignored" for column in (*INPUTS, *OTHERS) if column not in inputs},
-        "overrides": overrides,
+        "overrides": (*overrides, "quality=network"),
         "seed": seed,
         "root": JOB.path.parent,
         "quiet": True,

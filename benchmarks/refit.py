@@ -41,7 +41,7 @@ def fits(overrides: tuple[str, ...], changes: tuple[str, ...]) -> list[list[str]
         environment = {**os.environ, "PLAIT_CACHE": str(folder / "cache")}
         for change in changes:
             arguments = ["--target", "group", "--out", str(folder / change)]
-            for override in (*overrides, *CHANGES[change]):
+            for override in (*overrides, *CHANGES[change], "quality=network"):
                 arguments += ["--set", override]
             for column in LEFT_OUT:
                 arguments += ["--column", f"{column}=ignored"]

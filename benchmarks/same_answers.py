@@ -29,7 +29,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -263,6 +263,7 @@ def answer_case(mode: str, name: str, work: Path, folder: Path) -> None:
     else:
         pairs = [("BERT", str(work / "bert")), *(RENAMED_OPTIONS if mode == "train" else ())]
         options = [renamed(option, pairs) for option in (*SMALL, *case.encoders, *case.overrides)]
+        options += alone() if "quality" not in case.arguments else []
         arguments = {"seed": 0, "evaluate": False, "quiet": True, **case.arguments}
         model = plait.fit(table, case.target, root=root, out=folder / "run", overrides=options, **arguments)
 
@@ -270,6 +271,14 @@ def answer_case(mode: str, name: str, work: Path, folder: Path) -> None:
     for question, answers in ask(model, case, table, root, folder):
         pq.write_table(answers, folder / "unfinished" / f"{question}.parquet")
     (folder / "unfinished").rename(folder / "answers")
+
+
+def alone() -> list[str]:
+    """Return the options that train the network alone, and once, as older checkouts do by themselves."""
+    from plait.recipe.recipe import Recipe
+
+    qualities = get_args(Recipe.model_fields["quality"].annotation)
+    return ["quality=network", "training.refit=off"] if "network" in qualities else []
 
 
 def ask(model: Any, case: Case, table: pa.Table, root: Path, folder: Path) -> Iterator[tuple[str, pa.Table]]:

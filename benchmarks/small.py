@@ -60,7 +60,7 @@ def score(job: Job, name: str, seed: int, share: float) -> tuple[float, float]:
     used = (*job.inputs, job.target, job.split, "family", "emoji")
     options = {
         "columns": {column: "ignored" for column in columns if column not in used},
-        "overrides": (*PRETRAINED, *job.overrides, *WITH.get(name, ())),
+        "overrides": ("quality=network", *PRETRAINED, *job.overrides, *WITH.get(name, ())),
         "seed": seed,
         "root": job.path.parent,
         "quiet": True,

@@ -19,11 +19,13 @@ import soundfile
 import torch
 import transformers
 from PIL import Image
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import BertConfig, BertModel, ViTConfig, ViTModel
 
 from measure import cache_folder
 from plait.pretrained.files import PACKAGED
+from plait.pretrained.speech_embedding import SpeechEmbedding
 from plait.samples import clips as real_clips
 from plait.samples import prompts as real_prompts
 from plait.table.write import write
@@ -169,12 +171,14 @@ def pretrained_networks() -> None:
     Processes that are started later see them as well.
     """
     packages = cache_folder() / "packages"
-    for name, packaged in PACKAGED.items():
+    for packaged in PACKAGED.values():
         folder = packages / packaged.package / packaged.path
         folder.mkdir(parents=True)
         (packages / packaged.package / "__init__.py").touch()
-        if name == "minilm":
+        if packaged.modalities == ("text",):
             text_network(folder)
+        elif packaged.modalities == ("audio",):
+            sound_network(folder)
         else:
             image_network(folder)
     sys.path.insert(0, str(packages))
@@ -192,6 +196,14 @@ def image_network(folder: Path) -> Path:
     ViTModel(config, add_pooling_layer=False).save_pretrained(folder)
     about = {"size": 32, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
     (folder / "preprocessor_config.json").write_text(json.dumps(about))
+    return folder
+
+
+def sound_network(folder: Path) -> Path:
+    """Save a speech embedding as plait has it."""
+    torch.manual_seed(0)
+    save_file(SpeechEmbedding().state_dict(), folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"network": "speech_embedding"}))
     return folder
 
 

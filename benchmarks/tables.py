@@ -45,7 +45,7 @@ import standins
 from measure import interval, machine, median, page, read_arguments, remembered, table
 
 SPLIT, DIFFERENT, SEEN = "side of the split", 20, 100
-PLAIT = {"plait, fast (default)": "fast", "plait, good": "good"}
+PLAIT = {"plait, fast (default)": "fast", "plait, network": "network", "plait, good": "good"}
 QUICK = ("training.epochs=1", "ensemble.members={line: linear}", "ensemble.folds=2")
 CHOSEN = "scikit-learn, the best of them by cross-validation"
 

@@ -107,7 +107,7 @@ def fitted(
             target,
             out=Path(folder) / "run",
             seed=seed,
-            overrides=["split.column=split", *overrides, *SIZES.overrides],
+            overrides=["quality=network", "split.column=split", *overrides, *SIZES.overrides],
             quiet=True,
         )
         return model.record, model

@@ -50,8 +50,8 @@ def ours(columns: int, sizes: Sizes) -> float:
     cells = pa.table({**{f"n{i}": x[:, i] for i in range(columns)}, "y": y})
     begun = perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        epochs = [f"training.epochs={sizes.epochs}"]
-        plait.fit(cells, "y", out=Path(folder) / "run", overrides=epochs, quiet=True)
+        options = [f"training.epochs={sizes.epochs}", "training.refit=off", "quality=network"]
+        plait.fit(cells, "y", out=Path(folder) / "run", overrides=options, quiet=True)
     return perf_counter() - begun
 
 

@@ -64,6 +64,7 @@ CORE = {
 # Words in the core that happen to be names of components, with what they name there.
 NAMES_IN_CORE = {
     "data.features": {"bag": "a form of numbers: counts of n-grams"},
+    "recipe.recipe": {"network": "a quality: one network, and no members"},
 }
 
 # Bases of tasks and modalities, whose classes the core does not ask for.

@@ -124,11 +124,12 @@ class Screen:
             TextColumn("{task.description}", markup=False),
             BarColumn(30),
             MofNCompleteColumn(),
+            TextColumn("{task.fields[speed]}"),
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}", markup=False),
         )
         with Progress(*columns, console=console, auto_refresh=False, transient=True) as progress:
-            task = progress.add_task(what, total=total, note="")
+            task = progress.add_task(what, total=total, note="", speed="")
             yield Bar(progress, task)
 
 
@@ -152,6 +153,9 @@ class Bar:
         if self._progress is None or self._task is None:
             return
         self._progress.update(self._task, advance=self._waiting)
+        speed = self._progress.tasks[self._task].speed
+        if speed:
+            self._progress.update(self._task, speed=f"{speed:,.0f}/s" if speed >= 10 else f"{speed:.1f}/s")
         if note is not None:
             self._progress.update(self._task, note=escaped(note))
         self._progress.refresh()

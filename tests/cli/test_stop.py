@@ -19,7 +19,7 @@ STAGES = {
     "plait.api.fit.prepare_sides": "stopped while preparing the table: nothing is saved",
     "plait.api.fit.train": "stopped while training the network: nothing is saved",
     "plait.api.fit._fit_members": "stopped while training members, which begin anew",
-    "plait.api.fit._evaluate": "stopped while evaluating",
+    "plait.api.fit._evaluate_validation": "stopped while evaluating",
     "plait.evaluation.report.write": "stopped while writing the model",
 }
 

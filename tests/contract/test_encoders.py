@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from plait.encoders.base import FrozenEncoder
-from support.components import component
+from support.components import component, configured
 from support.encoders import (
     build_encoder,
     encoder_config,
@@ -108,7 +108,13 @@ def test_every_encoder_option_changes_something(name: str, option: str) -> None:
         parameters = [p for p in encoder.parameters() if p.requires_grad]
         return [tokens, [(p.shape, shares.get(id(p), 1.0)) for p in parameters]]
 
-    if option == "model":
+    if option == "chunks":  # it says how much of a long text is read, so it changes what cells become
+        encoder = component("encoders", name)
+        options = {"model": tiny_network("tokens", 0)}
+        configs = [configured("encoders", name, {**options, "chunks": chunks}) for chunks in (1, 2)]
+        one, two = (encoder.asks(encoder.settled(config, "text"), "text") for config in configs)
+        assert one["max_tokens"] * 2 == two["max_tokens"]
+    elif option == "model":
         tokens, other_tokens = (outcome({"model": tiny_network(kind, seed)})[0] for seed in (0, 1))
         assert not torch.allclose(tokens, other_tokens)
     else:

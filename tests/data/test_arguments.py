@@ -33,7 +33,7 @@ def test_a_recipe_is_saved_as_it_was_asked_for() -> None:
     assert Recipe().to_dict() == {}
     assert "epochs: auto" in recipe.to_yaml()
     assert "patience" in recipe.to_yaml(), "the classic recipe names it"
-    assert "quality" not in recipe.to_yaml()
+    assert "quality: network" in recipe.to_yaml(), "and that it has no members"
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ def test_a_target_that_is_no_name_is_refused(target: Any, message: str) -> None:
         ({"columns": {1: "number"}}, "a name is a text, so write it in quotes"),
         ({"overrides": [5]}, "override 5: expected a text, as in 'training.epochs=5'"),
         ({"align": 5}, "align: expected a column's name, or a list of names, came 5"),
-        ({"quality": 5}, "option 'quality' is 5: expected 'fast', 'good' or 'best'"),
+        ({"quality": 5}, "option 'quality' is 5: expected 'network', 'fast', 'good' or 'best'"),
         ({"seed": 1.5}, "option 'seed' is 1.5: expected a valid integer"),
     ],
 )

@@ -30,6 +30,7 @@ from plait.media.loading import Arrays
 from plait.modalities.base import modalities
 from plait.nn.batch import Layout, Values
 from plait.pretrained import files
+from plait.pretrained.motion import motion
 from plait.pretrained.network import Network
 from plait.recipe.sections import TrainingRecipe
 from plait.table.read import read
@@ -51,10 +52,10 @@ TEXTS = [
 
 
 def prepared(
-    modality: str, folder: Path, cells: list[Any], root: Path = Path()
+    modality: str, folder: Path | str, cells: list[Any], root: Path = Path(), **chosen: Any
 ) -> tuple[Pretrained, Any, Any]:
     """Return the encoder, the modality with the options that the encoder asks for, and the loaded cells."""
-    config = Pretrained.settled(encoders.configure("pretrained", {"model": str(folder)}), modality)
+    config = Pretrained.settled(encoders.configure("pretrained", {"model": str(folder), **chosen}), modality)
     options = modalities.configure(modality, Pretrained.asks(config, modality))
     column = pa.chunked_array([pa.array(cells)])
     fitted = modalities.find(modality).fit(options, column)
@@ -64,7 +65,7 @@ def prepared(
 
 def test_texts_get_the_vectors_of_their_model(tmp_path: Path) -> None:
     folder = tiny_models.bert(tmp_path / "bert")
-    encoder, modality, loaded = prepared("text", folder, TEXTS)
+    encoder, modality, loaded = prepared("text", folder, TEXTS, chunks=1)
     assert loaded.present.tolist() == [True, True, True, False, False, False, True]
     assert list(loaded.notes.values()) == [[6]]
     values = loaded.values.take(loaded.present.nonzero()[:, 0])
@@ -81,6 +82,43 @@ def test_texts_get_the_vectors_of_their_model(tmp_path: Path) -> None:
     mean = (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
     expected = torch.nn.functional.normalize(mean, dim=-1)
     assert torch.allclose(vectors.x[:, 0].float(), expected, atol=2e-3)
+
+
+def test_long_texts_are_read_in_chunks_of_equal_length(tmp_path: Path) -> None:
+    folder = tiny_models.bert(tmp_path / "bert")
+    long = "red house " * 10  # 20 tokens and two marks; the network reads 16 at once
+    encoder, modality, loaded = prepared("text", folder, [long, "red house"])
+    assert not loaded.notes
+    cells = modality.transform(loaded.values, None)
+    assert cells.count_B is not None
+    assert (cells.count_B.tolist(), cells.length_B.tolist()) == ([2, 1], [12, 12, 4])
+
+    half, short = encoder.embed(cells).x[:2, 0], encoder.embed(cells).x[2, 0]
+    _, of_half, loaded_half = prepared("text", folder, ["red house " * 5, "red house"])
+    alone = encoder.embed(of_half.transform(loaded_half.values, None)).x[:, 0]
+    torch.testing.assert_close(half, alone[:1].expand(2, -1))
+    torch.testing.assert_close(short, alone[1])
+
+
+def test_large_tables_read_fewer_chunks_of_each_text(tmp_path: Path) -> None:
+    folder = str(tiny_models.bert(tmp_path / "bert"))
+    config = encoders.configure("pretrained", {"model": folder})
+    chunks = [Pretrained.settled(config, "text", rows).chunks for rows in (100, 40_000, 1_000_000)]
+    assert chunks == [8, 3, 1]
+
+
+def test_a_fit_reads_the_end_of_a_long_text(tmp_path: Path) -> None:
+    folder = tiny_models.bert(tmp_path / "bert")
+    filler = "the house near the tree " * 6
+    rows = [{"note": filler + ["red", "blue"][row % 2], "label": row % 2} for row in range(60)]
+    model = plait.fit(
+        rows,
+        "label",
+        overrides=[f"encoders.text={{name: pretrained, model: {folder}}}", "columns.note.modality=text"],
+        out=tmp_path / "run",
+        quiet=True,
+    )
+    assert model.record["evaluation"]["validation"]["targets"]["label"]["metrics"]["accuracy"]["value"] == 1
 
 
 def test_images_get_the_vectors_and_colours_of_their_model(tmp_path: Path) -> None:
@@ -101,14 +139,14 @@ def test_what_a_models_files_say_is_followed(tmp_path: Path) -> None:
     encoder, modality, _ = prepared("image", tiny_models.resnet(tmp_path / "resnet"), [None, "x"])
     config = modality.config
     assert (config.size, config.fit, config.mean, config.std) == (32, "crop", 0.0, 1.0)
-    assert (encoder.pool, encoder.width, encoder.unit) == ("mean", 16, False)
+    assert (encoder.config.pool, encoder.width, encoder.config.unit) == ("mean", 16, False)
     assert encoder.embed(Values(torch.randn(2, 3, 32, 32))).x.shape == (2, 1, 16)
 
 
 def test_of_a_model_of_two_towers_the_fitting_one_is_used(tmp_path: Path) -> None:
     folder = tiny_models.clip(tmp_path / "clip")
     encoder, _, _ = prepared("image", folder, [None, "x"])
-    assert (encoder.pool, encoder.width) == ("cls", 24)
+    assert (encoder.config.pool, encoder.width) == ("cls", 24)
     x = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         expected = AutoModel.from_pretrained(folder).vision_model(x).last_hidden_state[:, 0]
@@ -222,8 +260,8 @@ def test_other_weights_than_those_trained_with_are_refused(tmp_path: Path) -> No
 
 
 def test_a_pooling_that_the_model_lacks_is_refused(tmp_path: Path) -> None:
-    encoder, _, _ = prepared("image", tiny_models.vit(tmp_path / "vit", pooling=False), [None, "x"])
-    encoder.pool = "pooler"
+    folder = tiny_models.vit(tmp_path / "vit", pooling=False)
+    encoder, _, _ = prepared("image", folder, [None, "x"], pool="pooler")
     with pytest.raises(RecipeError, match="no pooling of its own; use pool: mean"):
         encoder.embed(Values(torch.randn(1, 3, 40, 40)))
 
@@ -413,7 +451,7 @@ def test_frozen_encoders_read_only_cells_without_vectors(
 
 def test_frames_get_the_vectors_of_images(tmp_path: Path) -> None:
     folder = tiny_models.vit(tmp_path / "vit")
-    encoder, modality, loaded = prepared("video", folder, [clip(12), clip(1)])
+    encoder, modality, loaded = prepared("video", folder, [clip(12), clip(1)], frames="each")
     assert loaded.values.length_B is not None
     frames = modality.transform(loaded.values, None)
     vectors = encoder.embed(frames)
@@ -423,6 +461,13 @@ def test_frames_get_the_vectors_of_images(tmp_path: Path) -> None:
         expected = AutoModel.from_pretrained(folder)(frames.x[0]).last_hidden_state[:, 0]
     torch.testing.assert_close(vectors.x[0], expected, atol=1e-4, rtol=1e-4)
     assert not vectors.x[1, 1:].any()
+
+    joined, _, _ = prepared("video", folder, [clip(12), clip(1)])
+    vector = joined.embed(frames)
+    assert (vector.x.shape, joined.width, vector.length_B.tolist()) == ((2, 1, 256), 256, [1, 1])
+    torch.testing.assert_close(vector.x[0, 0, :32], expected.mean(0), atol=1e-4, rtol=1e-4)
+    moves = 2 * motion(frames.x, frames.mask_BL())
+    torch.testing.assert_close(vector.x[:, 0, 32:], moves.repeat(1, 16))
 
 
 def test_a_model_of_videos_sees_all_frames_at_once(tmp_path: Path) -> None:
@@ -475,10 +520,86 @@ def test_an_image_size_that_the_network_refuses_is_an_error(tmp_path: Path) -> N
 
 
 def test_audio_needs_a_network_that_reads_audio(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="no network for audio comes in a package"):
-        Pretrained.settled(encoders.configure("pretrained", {}), "audio")
     config = Pretrained.settled(
         encoders.configure("pretrained", {"model": str(tiny_models.bert(tmp_path))}), "audio"
     )
     with pytest.raises(RecipeError, match="is a 'bert'; for audio expected one of wav2vec2"):
         Pretrained.asks(config, "audio")
+
+
+def test_sounds_get_the_summaries_of_the_speech_embedding(tmp_path: Path) -> None:
+    folder = tiny_models.speech_embedding(tmp_path / "speech")
+    waves = [wave(1.5, 440), wave(0.2, 200)]
+    encoder, modality, loaded = prepared("audio", folder, [wav(samples) for samples in waves])
+    assert (modality.layout.kind, encoder.config.pool, encoder.width) == ("wave", "pooler", 449)
+    vectors = encoder.embed(modality.transform(loaded.values, None))
+
+    network = encoder.network.on(torch.device("cpu"))
+    for samples, vector in zip(waves, vectors.x, strict=True):
+        length = torch.tensor([len(samples)])
+        expected = network(torch.from_numpy(samples)[None].float(), length).pooler_output
+        torch.testing.assert_close(vector, expected, atol=2e-2, rtol=1e-2)
+
+
+def test_windows_of_sounds_are_tokens_if_they_are_not_pooled(tmp_path: Path) -> None:
+    folder = tiny_models.speech_embedding(tmp_path / "speech")
+    config = encoders.configure("pretrained", {"model": str(folder), "pool": "none"})
+    encoder = Pretrained.build(Pretrained.settled(config, "audio"), Layout("wave", (48_000,)))
+    values = Values(torch.randn(2, 32_000) * 0.1, torch.tensor([32_000, 16_000]))
+    tokens = encoder.eval()(values)
+    assert tokens.x_BLD.shape == (2, 16, 96)
+    assert tokens.mask_BL.sum(1).tolist() == [16, 3]
+
+
+def test_sounds_are_embedded_once_also_in_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLAIT_CACHE", str(tmp_path / "cells"))
+    folder = tiny_models.speech_embedding(tmp_path / "speech")
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(32):
+        pitch = (200, 2000)[number % 2]
+        sounds = [wav(wave(0.3, pitch + int(rng.integers(50)))) for _ in range(1 + number % 3)]
+        rows.append({"sounds": sounds, "label": ("low", "high")[number % 2]})
+    rows[4]["sounds"] = []
+    option = f"encoders.audio={{name: pretrained, model: {folder}}}"
+    options = [*FAST[:2], option]
+    model = plait.fit(rows, "label", out=tmp_path / "run", overrides=options, quiet=True)
+    answers = model.predict(rows)
+    shutil.rmtree(folder)
+    monkeypatch.setenv("PLAIT_CACHE", "off")
+    again = plait.load(tmp_path / "run", quiet=True)
+    probabilities = np.array(again.predict(rows)["label_probability_low"].to_pylist())
+    expected = np.array(answers["label_probability_low"].to_pylist())
+    np.testing.assert_allclose(probabilities, expected, atol=2e-2)
+
+
+@pytest.mark.parametrize("mode", ["full", "lora"])
+def test_the_speech_embedding_can_be_trained_further(mode: str, tmp_path: Path) -> None:
+    folder = tiny_models.speech_embedding(tmp_path / "speech")
+    layout, values = Layout("wave", (16_000,)), Values(torch.randn(2, 16_000), torch.tensor([16_000, 900]))
+    if mode == "lora":
+        with pytest.raises(RecipeError, match="this network has none in its last blocks; use mode full"):
+            tuned(folder, "audio", mode, layout)
+        return
+    frozen, other = tuned(folder, "audio", mode, layout)
+    torch.testing.assert_close(other(values).x_BLD, frozen(values).x_BLD, atol=1e-4, rtol=1e-3)
+    other(values).x_BLD.square().sum().backward()
+    assert all(parameter.grad is not None for parameter in trained_parameters(other).values())
+
+
+def test_networks_of_other_modalities_are_refused(tmp_path: Path) -> None:
+    folder = tiny_models.speech_embedding(tmp_path / "speech")
+    config = encoders.configure("pretrained", {"model": str(folder)})
+    with pytest.raises(RecipeError, match="reads columns of audio, not of image"):
+        Pretrained.settled(config, "image")
+    (folder / "config.json").write_text('{"network": "speech_embeding"}')
+    with pytest.raises(RecipeError, match="no network 'speech_embeding': did you mean 'speech_embedding'"):
+        Pretrained.settled(config, "audio")
+
+
+def test_tensors_of_another_network_are_refused(tmp_path: Path) -> None:
+    folder = tiny_models.speech_embedding(tmp_path / "speech")
+    (folder / "config.json").write_text('{"network": "mobilenet_v2"}')
+    config = Pretrained.settled(encoders.configure("pretrained", {"model": str(folder)}), "image")
+    with pytest.raises(RecipeError, match="does not hold the tensors of mobilenet_v2"):
+        Pretrained.build(config, GRID)(Values(torch.randn(1, 3, 40, 40)))

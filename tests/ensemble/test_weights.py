@@ -15,7 +15,7 @@ from plait.ensemble.weights import Weighing, cross_fit_mixture, fit_mixture
 from plait.recipe.sections import STACK
 from plait.tasks.base_prediction import Prediction
 from plait.tasks.classification import Classification
-from plait.tasks.regression import Config, Regression
+from plait.tasks.regression import Config, Labels, Regression
 
 ROWS = 400
 FOLDS = np.array_split(np.arange(ROWS), 4)
@@ -35,7 +35,7 @@ def noisy(target: Tensor, noise: float, seed: int, mask: Tensor = EVERYWHERE) ->
 
 def test_a_mixture_answers_a_fold_without_its_labels() -> None:
     """The labels of the first fold are changed: its own mixture stays, and that of another one does not."""
-    task = Regression(Config(), mean=0.0, std=1.0)
+    task = Regression(Config(), Labels(mean=0.0, std=1.0))
     target = torch.randn(ROWS, generator=torch.Generator().manual_seed(0))
     changed = target.clone()
     changed[FOLDS[0]] = torch.randn(len(FOLDS[0]))
@@ -53,7 +53,7 @@ def test_a_mixture_answers_a_fold_without_its_labels() -> None:
 
 
 class TestNumbers:
-    task = Regression(Config(), mean=0.0, std=1.0)
+    task = Regression(Config(), Labels(mean=0.0, std=1.0))
     target = torch.randn(ROWS, generator=torch.Generator().manual_seed(0))
 
     def weights(self, predictions: dict[str, OutOfFoldPrediction], **options: Any) -> dict[str, float]:

@@ -27,7 +27,7 @@ ROWS = [{"x": float(i), "y": "ab"[i % 2]} for i in range(20)]
 
 def request_for(rows: list[dict[str, Any]] = ROWS, recipe: dict[str, Any] | None = None) -> Request:
     sources = Sources("train.csv", valid=None, root="photos")
-    return Request.make({"seed": 1} if recipe is None else recipe, ["y"], sources, False, read(rows))
+    return Request.make({"seed": 1} if recipe is None else recipe, ["y"], sources, False, read(rows), {})
 
 
 def test_a_fresh_run_writes_its_request(tmp_path: Path) -> None:

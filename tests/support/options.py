@@ -93,7 +93,7 @@ def other_values(field: FieldInfo) -> list[Any]:
             values += [True, False]
         elif annotation is int:
             values += [1, 2, 4]
-            if default:
+            if isinstance(default, int) and default:
                 values += [default * 2, default // 2, default + 2]
         elif annotation is float:
             values += [0.9, 0.5, 3.0]

@@ -6,15 +6,27 @@ import json
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import (
     BertConfig,
     BertModel,
+    ClapConfig,
+    ClapFeatureExtractor,
+    ClapModel,
     CLIPConfig,
     CLIPModel,
+    Dinov2Config,
+    Dinov2Model,
+    HubertConfig,
+    HubertModel,
+    MPNetConfig,
+    MPNetModel,
     PreTrainedTokenizerFast,
     ResNetConfig,
     ResNetModel,
+    SiglipConfig,
+    SiglipModel,
     SpeechT5Config,
     SpeechT5ForTextToSpeech,
     SpeechT5HifiGan,
@@ -37,6 +49,8 @@ from transformers import (
     WhisperFeatureExtractor,
     WhisperForConditionalGeneration,
 )
+
+from plait.pretrained.speech_embedding import SpeechEmbedding
 
 WORDS = [
     "a",
@@ -182,6 +196,17 @@ def wav2vec2(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
+def speech_embedding(folder: Path, seed: int = 0) -> Path:
+    """The network of 330,000 numbers that reads windows of 0.8 s, with random ones."""
+    torch.manual_seed(seed)
+    network = SpeechEmbedding()
+    network.bands_FM.copy_(network.fine_bands_FM[:, :32])
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(network.state_dict(), folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"network": "speech_embedding"}))
+    return folder
+
+
 def videomae(folder: Path) -> Path:
     torch.manual_seed(0)
     VideoMAEModel(
@@ -278,6 +303,73 @@ def whisper(
         model.generation_config.lang_to_id = {f"<|{name}|>": id_of[f"<|{name}|>"] for name in languages}
         model.generation_config.task_to_id = {"transcribe": id_of["<|transcribe|>"]}
     model.save_pretrained(folder)
+    return folder
+
+
+def mpnet(folder: Path) -> Path:
+    """An encoder of texts whose files do not describe a pooling."""
+    torch.manual_seed(0)
+    MPNetModel(MPNetConfig(vocab_size=300, hidden_size=32, **SMALL)).save_pretrained(folder)
+    Tokenizer.from_file(str(bert(folder / "bert") / "tokenizer.json")).save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def dinov2(folder: Path) -> Path:
+    """A ViT of patches of 14 pixels, trained at another size than it is used at."""
+    torch.manual_seed(0)
+    sizes = {"num_hidden_layers": 2, "num_attention_heads": 2, "mlp_ratio": 2}
+    Dinov2Model(Dinov2Config(hidden_size=32, image_size=70, patch_size=14, **sizes)).save_pretrained(folder)
+    preprocessor = {
+        "size": {"shortest_edge": 60},
+        "crop_size": {"height": 56, "width": 56},
+        "do_center_crop": True,
+        "do_normalize": True,
+        "image_mean": [0.485, 0.456, 0.406],
+        "image_std": [0.229, 0.224, 0.225],
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+    return folder
+
+
+def siglip(folder: Path) -> Path:
+    """Two towers; that of images pools by attention."""
+    torch.manual_seed(0)
+    vision = {"hidden_size": 24, "image_size": 32, "patch_size": 8, **SMALL}
+    text = {"hidden_size": 16, "vocab_size": 300, **SMALL}
+    SiglipModel(SiglipConfig(text_config=text, vision_config=vision)).save_pretrained(folder)
+    preprocessor = {"size": {"height": 32, "width": 32}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+    return folder
+
+
+def clap(folder: Path, fused: bool = True) -> Path:
+    """Two towers; that of audio reads ten seconds at 48 kHz, and joins views of long ones if `fused`."""
+    torch.manual_seed(0)
+    audio = {
+        "patch_embeds_hidden_size": 8,
+        "hidden_size": 16,
+        "depths": [1, 1],
+        "num_attention_heads": [2, 2],
+        "window_size": 4,
+        "enable_fusion": fused,
+        "fusion_type": "aff_2d" if fused else None,
+        "num_hidden_layers": 2,
+    }
+    text = {"hidden_size": 16, "vocab_size": 300, **SMALL}
+    config = ClapConfig(audio_config=audio, text_config=text, projection_dim=8)
+    ClapModel(config).save_pretrained(folder)
+    truncation = "fusion" if fused else "rand_trunc"
+    ClapFeatureExtractor(frequency_min=50, truncation=truncation).save_pretrained(folder)
+    return folder
+
+
+def hubert(folder: Path) -> Path:
+    """A network of waves at 8 kHz."""
+    torch.manual_seed(0)
+    form = {"conv_dim": (8, 8), "conv_stride": (5, 4), "conv_kernel": (10, 8), "num_feat_extract_layers": 2}
+    positions = {"num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2}
+    HubertModel(HubertConfig(hidden_size=32, **form, **positions, **SMALL)).save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(sampling_rate=8000).save_pretrained(folder)
     return folder
 
 

@@ -260,6 +260,13 @@ def test_a_column_of_dates_reads_clear_dates_of_any_shape() -> None:
     assert iso.read(column(20230205.0, NAN)).cells.to_pylist() == [DAY, None]
 
 
+def test_a_year_among_dates_is_a_date() -> None:
+    """Where no more is known, as of old books; a column of years holds numbers."""
+    assert read("March 1st 2007", "1948", "May 2nd 1999")[1] == dt.datetime(1948, 1, 1)
+    assert read("2007", "1948", "May 2nd 1999") == ["2007", "1948", "May 2nd 1999"]
+    assert read("2007", "1948") == [2007, 1948]
+
+
 def test_a_date_with_two_meanings_is_bad_unless_training_decides() -> None:
     iso = infer_convention(column("2023-02-05", "2023-02-06")).convention
     assert iso.read(column("05/02/2023")).bad == {0: "expected a date such as 2023-02-05, came '05/02/2023'"}

@@ -57,6 +57,11 @@ def test_answers_keep_the_sign_of_training_rows() -> None:
     assert answers(Regression.fit(Config(keep_sign=False), column([0, 10, 20]), "price"))[0] < 0
 
 
+def test_a_logarithmic_scale_refuses_negative_training_rows() -> None:
+    with pytest.raises(TrainingError, match="no number below 0; in the training rows are 2, such as -3"):
+        Regression.fit(Config(transform="log"), column([1, -3, 5, -1]), "y")
+
+
 def test_a_task_of_an_earlier_state_answers_as_it_did() -> None:
     task = Regression.from_state(Config(), {"mean": 10.0, "std": 5.0})
     assert answers(task)[0] == -35

@@ -448,6 +448,8 @@ def test_the_last_epochs_see_cells_as_they_are(
         "training.epochs=10",
         "training.batch_size=64",
         f"training.unaugmented={share}",
+        "training.patience=0",
+        "training.refit=off",
         "columns.x.modality=number",
     ]
     plait.fit(rows, "y", out=tmp_path / "run", overrides=overrides, quiet=True, evaluate=False)

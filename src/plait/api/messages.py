@@ -6,6 +6,8 @@ from plait.api.model import Model
 from plait.console import Screen
 from plait.data.inspect import Inspection
 from plait.data.plan import Plan
+from plait.data.plan_columns import ColumnPlan
+from plait.data.plan_ensemble import asks_for_members
 from plait.errors import count
 from plait.evaluation import alignment, scores
 from plait.model.network import MultimodalModel
@@ -14,9 +16,13 @@ from plait.nn.layers import parameter_count
 from plait.runs.folder import Record
 from plait.table.table import Table
 from plait.tasks.base import tasks
+from plait.training.loop import Training
 
 FEW_EPOCHS = 5  # a training of fewer has hardly begun: nothing is said of which input it learned
 LONGER = 40  # epochs to suggest then, as many as plait takes by itself
+
+# What pretrained weights bring (benchmarks/accuracy.md, stamps, picture + sentence).
+GAIN = "on 640 images with texts, accuracy 0.87 in 5 s instead of 0.65 in 41 s"
 
 
 def show_notes(table: Table, screen: Screen) -> None:
@@ -34,8 +40,39 @@ def show_plan(plan: Plan, table: Table, screen: Screen) -> None:
     if plan.split.without_label:
         screen.say(_unlabelled_line(plan))
     screen.say(f"rows: {plan.split.described()}")
+    _show_encoders(plan, screen)
     for message in plan.ensemble.left_out:
         screen.say(message)
+
+
+def _show_encoders(plan: Plan, screen: Screen) -> None:
+    """Show the encoder of each column that plait chose one for, and why, a line for each choice."""
+    columns_of: dict[str, list[str]] = {}
+    remedies: dict[str, list[str]] = {}
+    for name, column in plan.columns.items():
+        if not column.reason:
+            continue
+        line = f"{_encoder_name(column)}, because {column.reason}"
+        columns_of.setdefault(line, []).append(name)
+        if column.remedy:
+            remedies.setdefault(column.remedy, []).append(name)
+
+    for line, columns in columns_of.items():
+        screen.say(f"{scores.listed(columns, ', ')}: {line}")
+    for remedy, columns in remedies.items():
+        screen.say(
+            f"pretrained weights would most likely make {scores.listed(columns, ', ')} more useful, and "
+            f"training faster ({GAIN}): {remedy}"
+        )
+
+
+def _encoder_name(column: ColumnPlan) -> str:
+    """Name an encoder, with its model and mode where it has them."""
+    options = column.encoder.options
+    if not options.get("model"):
+        return f"{column.encoder.name}, trained from scratch"
+    why = f" ({options['why']})" if options.get("why") else ""
+    return f"{options['model']}, {options['mode']}{why}"
 
 
 def _unlabelled_line(plan: Plan) -> str:
@@ -59,10 +96,7 @@ def show_model(model: MultimodalModel, plan: Plan, settings: device.Settings, sc
     """Show the model that is about to be trained."""
     columns_of: dict[str, list[str]] = {}
     for name, column in plan.columns.items():
-        encoder = column.encoder
-        columns_of.setdefault(encoder.name, []).append(name)
-        if why := encoder.options.get("why"):
-            screen.say(f"{name}: {encoder.options['model']} {encoder.options['mode']}, because {why}")
+        columns_of.setdefault(column.encoder.name, []).append(name)
     for name, columns in plan.alignments.items():
         screen.say(f"{name}: {' ~ '.join(columns)}, {plan.tasks[name].options['objective']}")
 
@@ -74,6 +108,13 @@ def show_model(model: MultimodalModel, plan: Plan, settings: device.Settings, sc
     facts.append(count(parameter_count(model), "trained parameter"))
     facts.append(_machine(settings))
     screen.say(f"model: {'; '.join(facts)}")
+
+
+def show_lowered(training: Training, screen: Screen) -> None:
+    """Say how many epochs the time limit has left, if they are fewer than planned."""
+    planned = training.plan.training.epochs
+    if training.epochs < planned:
+        screen.say(f"time limit: {training.epochs} of {count(planned, 'epoch')}")
 
 
 def _machine(settings: device.Settings) -> str:
@@ -90,7 +131,10 @@ def finish(trained: Model, screen: Screen) -> None:
     """Show the scores of a model that has been trained, warnings, and where the report lies."""
     record = trained.record
     epochs = count(record["epochs"], "epoch")
-    screen.say(f"trained {epochs} in {record['seconds']:.0f} s; kept epoch {record['best_epoch']}")
+    trained_line = f"trained {epochs} in {record['seconds']:.0f} s; kept epoch {record['best_epoch']}"
+    if "refit" in record:
+        trained_line += f", then trained as long on all {record['refit']:,} rows"
+    screen.say(trained_line)
     for side, evaluation in record["evaluation"].items():
         for target, target_scores in evaluation["targets"].items():
             screen.say(f"{side}: {target} {_score_line(target_scores)}")
@@ -150,7 +194,7 @@ def _warn_of_low_scores(trained: Model, validation: Record, screen: Screen) -> N
         warning = scores.imbalance(target, target_scores, task.higher)
         if warning:
             hints = ["more epochs (--set training.epochs=...)"]
-            if trained.recipe.quality == "fast" and task.fuses:
+            if task.fuses and not asks_for_members(trained.recipe):
                 hints.append("--quality good")
             screen.warn(f"{warning}; try {' or '.join(hints)}")
 

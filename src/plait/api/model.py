@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from plait.console import Screen, escaped_cell
+from plait.data.image_texts import with_image_texts
 from plait.data.prepare import store
 from plait.ensemble import ensemble
 from plait.errors import RecipeError, TableError, count, nearest
@@ -306,7 +307,7 @@ class Model:
 
     def _typed(self, table: Table) -> Table:
         """Read a table's cells as training wrote them, and warn of values that training has not seen."""
-        typed = self.plan.read(table)
+        typed = with_image_texts(self.plan.read(table), self.plan.columns, self._screen)
         for name, modality in self.artifact.preprocessing.inputs.items():
             if name not in typed.data.column_names:
                 continue

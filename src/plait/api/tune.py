@@ -6,6 +6,8 @@ import json
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +20,13 @@ from plait.data.plan import Plan
 from plait.data.prepare import store
 from plait.data.targets import find_targets
 from plait.disk.whole import make_inner_folder
-from plait.errors import ArtifactError, Interrupted, PlaitError, RecipeError, TrainingError
+from plait.errors import ArtifactError, Interrupted, PlaitError, RecipeError, TrainingError, count
 from plait.recipe.parse import quote
 from plait.recipe.recipe import Recipe
 from plait.recipe.sections import Between, Choices
 from plait.runs import content, files, interrupts
 from plait.runs import folder as runs
+from plait.runs.deadline import SHORTEST, Deadline
 from plait.runs.lock import locked
 from plait.table.json import JSON
 from plait.table.read import read
@@ -37,6 +40,9 @@ if TYPE_CHECKING:
 
 FIRST = 5  # trials before any is stopped early
 WARM = 1 / 3  # the share of a trial's epochs before it may be stopped
+TRIALS = 0.6  # of a time limit, at most: the last fit has the rest
+ONE_NETWORK = ("quality=network", "ensemble=null", "training.refit=off")  # what a trial trains, and once
+
 COMPLETE, STOPPED = "complete", "stopped early"  # how a trial ended, if not with an error
 
 
@@ -53,6 +59,7 @@ def tune(
     seed: int = 0,
     quality: str | None = None,
     quiet: bool = False,
+    time_limit: str | float | None = None,
     **options: Any,
 ) -> Model:
     """Try recipes on the validation rows, then fit the best one into the folder `out`, and return it.
@@ -63,12 +70,14 @@ def tune(
     the earlier ones at the same epoch. Trials train one network, whatever the `quality` of the last fit.
 
     `<out>/tuning` has all trials. The same call goes on after Ctrl-C or a kill, and more `trials` add some.
-    The other arguments are those of `plait.fit`. Only the last fit sees its `test` rows.
+    The other arguments are those of `plait.fit`. Only the last fit sees its `test` rows. Of a `time_limit`,
+    trials may take up to 60 %.
 
     Raises what `plait.fit` raises, and `RecipeError` if `out` holds trials of another recipe or table, or
     Optuna is missing.
     """
     screen = Screen(quiet)
+    deadline = Deadline.after(time_limit)
     full_recipe = recipe_from(recipe, columns=columns, align=align, overrides=overrides)
     targets = target_names(target)
     table = read(data, options.get("root"))
@@ -79,27 +88,51 @@ def tune(
     space = _space(full_recipe, table, targets)
     options |= {"target": targets, "recipe": full_recipe, "seed": seed}
 
-    def attempt(drawn: list[str], watch: Watch) -> None:
-        """Fit one recipe with the drawn overrides, in a folder that is deleted."""
-        # A choice by test rows would make their scores too good.
-        arguments = {**options, "test": None, "overrides": [*drawn, "quality=fast", "ensemble=null"]}
-        with tempfile.TemporaryDirectory(dir=folder / "tuning") as trial_folder:
-            fit.fit(
-                data, **arguments, out=Path(trial_folder) / "run", quiet=True, watch=watch, evaluate=False
-            )
-
     # Trials train in other folders, so without this lock a fit could take the folder before the last one.
     with locked(folder):
         runs.check_untrained(folder)
         study = _Study(make_inner_folder(folder, "tuning"), identity, space, seed)
-        with screen.bar("trials", trials) as bar:
-            bar.advance(study.done)
-            while study.done < trials:
-                study.run(attempt)
-                bar.advance()
-                bar.draw(study.words())
+        attempt = _Attempt(partial(fit.fit, data, **options), folder, deadline.part(TRIALS))
+        _try(study, trials, attempt, screen)
         study.show(screen)
+        options["time_limit"] = deadline.left if deadline.is_set else None
         return fit.fit(data, **options, overrides=study.best, out=out, quality=quality, quiet=quiet)
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """Fits a recipe with drawn overrides, in a folder that is deleted."""
+
+    fit: Callable[..., Model]
+    folder: Path
+    deadline: Deadline
+
+    def __call__(self, drawn: list[str], watch: Watch) -> None:
+        """Fit the recipe with these overrides: the network alone, and without test rows."""
+        time_limit = max(self.deadline.left, SHORTEST) if self.deadline.is_set else None
+        with tempfile.TemporaryDirectory(dir=self.folder / "tuning") as trial_folder:
+            self.fit(
+                test=None,  # a choice by test rows would make their scores too good
+                overrides=[*drawn, *ONE_NETWORK],
+                time_limit=time_limit,
+                out=Path(trial_folder) / "run",
+                quiet=True,
+                watch=watch,
+                evaluate=False,
+            )
+
+
+def _try(study: _Study, trials: int, attempt: _Attempt, screen: Screen) -> None:
+    """Run trials until there are so many, or until their time is over. One is run in any case."""
+    with screen.bar("trials", trials) as bar:
+        bar.advance(study.done)
+        while study.done < trials:
+            study.run(attempt)
+            bar.advance()
+            bar.draw(study.words())
+            if attempt.deadline.is_over:
+                screen.say(f"time limit: {study.done} of {count(trials, 'trial')}")
+                return
 
 
 def _space(recipe: Recipe, table: Table, targets: list[str]) -> dict[str, Between | Choices]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated, Any
 
 import typer
 
 from plait import __version__
+
+STARTED = time.monotonic()  # this is among the first lines of plait that a command runs
 
 # Typer may bring a click of its own: this is the class of errors that show themselves.
 ShownError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")

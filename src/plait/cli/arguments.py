@@ -102,7 +102,17 @@ SeedOption = Annotated[int | None, typer.Option(help="Seed of everything random.
 QualityOption = Annotated[
     str | None,
     typer.Option(
-        help="fast trains one network (the default). good and best train ensembles with pretrained vectors."
+        help="network: one network. fast (the default): also what ends within seconds. good, best: ensembles."
+    ),
+]
+
+
+TimeLimitOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="How long the whole command may take, as in 90s, 10m or 2h. It trains less then, and keeps the "
+        "best model that it has.",
     ),
 ]
 

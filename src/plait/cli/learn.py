@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 import plait
-from plait.cli.app import app
+from plait.cli.app import STARTED, app
 from plait.cli.arguments import (
     AlignOption,
     ColumnOption,
@@ -21,9 +22,11 @@ from plait.cli.arguments import (
     TableArgument,
     TargetOption,
     TestOption,
+    TimeLimitOption,
     ValidOption,
     listed,
 )
+from plait.errors import RecipeError
 
 
 @app.command(epilog="Example: plait inspect train.csv --target label")
@@ -60,6 +63,25 @@ def _training_arguments(context: typer.Context) -> dict[str, Any]:
     return arguments
 
 
+def _seconds_left(limit: str | None) -> float | None:
+    """Return how many seconds of a limit are left, now that the command has started and loaded what it needs.
+
+    Raises `RecipeError` for a limit that is none, or that is over already.
+    """
+    if limit is None:
+        return None
+    import plait.api.fit  # noqa: F401  (it loads torch, which takes a second or more)
+    from plait.runs.deadline import SHORTEST, seconds_of
+
+    taken = time.monotonic() - STARTED
+    left = seconds_of(limit) - taken
+    if left < SHORTEST:
+        raise RecipeError(
+            f"time limit '{limit}': the command takes {taken:.1f} s to start; give it more time"
+        )
+    return left
+
+
 @app.command(epilog="Example: plait fit train.csv --target label --set training.epochs=20 --out runs/first")
 def fit(
     context: typer.Context,
@@ -81,6 +103,7 @@ def fit(
     seed: SeedOption = None,
     quality: QualityOption = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop if any cell cannot be read.")] = False,
+    time_limit: TimeLimitOption = None,
     resume: Annotated[
         str | None,
         typer.Option(
@@ -93,13 +116,14 @@ def fit(
     from plait.api.fit import resume as resume_fit
 
     if resume is not None and _resumes_alone(context):
-        resume_fit(resume)
+        resume_fit(resume, time_limit=_seconds_left(time_limit))
         return
     if table is None:
         raise typer.BadParameter("expected a table, or --resume and the folder of a stopped training")
     arguments = _training_arguments(context)
     if resume is not None:
         arguments |= {"out": resume, "resume": True}
+    arguments["time_limit"] = _seconds_left(time_limit)
     plait.fit(table, target or (), strict=strict, **arguments)
 
 
@@ -129,7 +153,7 @@ def _stated(context: typer.Context) -> dict[str, str]:
     for parameter in context.command.params:
         name = parameter.name or ""
         source = context.get_parameter_source(name)
-        if name not in ("resume", "debug") and source and source.name == "COMMANDLINE":
+        if name not in ("resume", "debug", "time_limit") and source and source.name == "COMMANDLINE":
             stated[name] = max(parameter.opts, key=len)
     return stated
 
@@ -152,12 +176,15 @@ def tune(
     set_: SetOption = None,
     root: RootOption = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    time_limit: TimeLimitOption = None,
     quality: Annotated[
-        str | None, typer.Option(help="Quality of the final model: fast, good or best.")
+        str | None, typer.Option(help="Quality of the final model: network, fast, good or best.")
     ] = None,
 ) -> None:
     """Try several recipes on validation rows, then train the best."""
-    plait.tune(table, target or (), trials=trials, **_training_arguments(context))
+    arguments = _training_arguments(context)
+    arguments["time_limit"] = _seconds_left(time_limit)
+    plait.tune(table, target or (), trials=trials, **arguments)
 
 
 @app.command(epilog="Example: plait evaluate runs/first test.csv --out scores.json")

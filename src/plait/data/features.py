@@ -7,7 +7,7 @@ computed from the prepared cells.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -17,6 +17,7 @@ from scipy import sparse
 from torch import Tensor
 
 from plait.data.dataset import Dataset
+from plait.data.reduction import Reduction
 from plait.modalities.base import Modality
 from plait.nn.batch import Values
 from plait.nn.layers import masked_mean
@@ -42,6 +43,9 @@ class FeatureBlock:
 
     Dense numbers have mean 0 and expected squared length 1 over the rows that they were fitted on; rows of
     a `bag` have length 1; rows of `one_hot` hold a single 1. So one strength of regularisation suits all.
+
+    `reduced` (rows, width) says about the same in few dense numbers, for trees and networks. The first one of
+    a bag is the logarithm of its length.
     """
 
     view: str
@@ -49,6 +53,7 @@ class FeatureBlock:
     form: Form
     x: Matrix
     present: np.ndarray
+    reduced: np.ndarray
 
     @property
     def counts_words(self) -> bool:
@@ -57,14 +62,18 @@ class FeatureBlock:
 
     def take(self, rows: np.ndarray) -> FeatureBlock:
         """Return the block of some rows."""
-        return FeatureBlock(self.view, self.column, self.form, self.x[rows], self.present[rows])
+        return replace(self, x=self.x[rows], present=self.present[rows], reduced=self.reduced[rows])
 
     def only(self, columns: Iterable[str]) -> FeatureBlock:
         """Return the block as if its column was missing in every row, unless it is one of `columns`."""
         if self.column in set(columns):
             return self
-        nowhere = np.zeros_like(self.present)
-        return FeatureBlock(self.view, self.column, self.form, self.x * 0, nowhere)
+        return replace(
+            self,
+            x=self.x * 0,
+            present=np.zeros_like(self.present),
+            reduced=np.zeros_like(self.reduced),
+        )
 
 
 @dataclass
@@ -72,7 +81,7 @@ class _Fitted:
     """How one input of one view becomes a feature block.
 
     Dense numbers x become (x - `mean`) * `scale`. Counts are multiplied by `scale`, and have no mean: with
-    it, no number would stay zero.
+    it, no number would stay zero. `reduction` makes few numbers of these.
     """
 
     __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True, extra="forbid")  # arrays
@@ -82,6 +91,7 @@ class _Fitted:
     form: Form
     mean: np.ndarray
     scale: np.ndarray
+    reduction: Reduction
 
 
 _FITTED = TypeAdapter(_Fitted)
@@ -102,6 +112,11 @@ class Features:
                 cells = _Cells.of(views[view], column, torch.from_numpy(rows))
                 x = cells.numbers()[cells.present]
                 fitted.append(_fit(view, column, x, cells.form))
+
+        # Trees and networks find a few important numbers only if there are not too many others.
+        wide = sum(of.reduction.is_wide for of in fitted)
+        for of in fitted:
+            of.reduction = of.reduction.share(wide)
         return cls(fitted)
 
     def __call__(self, views: dict[str, Dataset]) -> list[FeatureBlock]:
@@ -111,7 +126,16 @@ class Features:
             view = views[fitted.view]
             cells = _Cells.of(view, fitted.column, view.rows)
             x = _scaled(cells.numbers(), fitted, cells.present)
-            blocks.append(FeatureBlock(fitted.view, fitted.column, fitted.form, x, cells.present))
+            blocks.append(
+                FeatureBlock(
+                    view=fitted.view,
+                    column=fitted.column,
+                    form=fitted.form,
+                    x=x,
+                    present=cells.present,
+                    reduced=_reduced(x, fitted, cells),
+                )
+            )
         return blocks
 
     @property
@@ -120,11 +144,13 @@ class Features:
         return {fitted.view for fitted in self._fitted}
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the fitted means and scales, to be saved beside `state`."""
+        """Return the fitted means, scales and reductions, to be saved beside `state`."""
         tensors = {}
         for number, fitted in enumerate(self._fitted):
             tensors[f"{number}/mean"] = torch.from_numpy(fitted.mean)
             tensors[f"{number}/scale"] = torch.from_numpy(fitted.scale)
+            tensors[f"{number}/columns"] = torch.from_numpy(fitted.reduction.columns)
+            tensors[f"{number}/directions"] = torch.from_numpy(fitted.reduction.directions)
         return tensors
 
     def state(self) -> list[JSON]:
@@ -140,8 +166,12 @@ class Features:
         fitted = []
         for number, block in enumerate(state):
             fields = dict(block)
+            scale = tensors[f"{number}/scale"]
             fields["mean"] = tensors[f"{number}/mean"].numpy()
-            fields["scale"] = tensors[f"{number}/scale"].numpy()
+            fields["scale"] = scale.numpy()
+            fields["reduction"] = Reduction.from_tensors(
+                tensors[f"{number}/columns"], tensors[f"{number}/directions"], len(scale)
+            )
             fitted.append(_FITTED.validate_python(fields))
         return cls(fitted)
 
@@ -188,6 +218,11 @@ class _Cells:
         x = torch.cat(chunks) if chunks else torch.zeros(0, 1)
         return mean_of_several(x, values.count_B).numpy()
 
+    def lengths(self) -> Tensor:
+        """Return how many tokens each text has, (rows,)."""
+        assert self.values.length_B is not None
+        return self.values.length_B
+
     def _summaries(self, media: Values) -> Tensor:
         """Return the numbers of single media or embeddings, (media, width)."""
         if media.encoded:
@@ -203,13 +238,18 @@ def _fit(view: str, column: str, x: Matrix, form: Form) -> _Fitted:
     if form == "dense":
         assert isinstance(x, np.ndarray)
         mean, scale = _fit_dense(x)
-        return _Fitted(view, column, form, mean, scale)
+        reduction = Reduction.of_dense((x - mean) * scale)
+        return _Fitted(view, column, form, mean, scale, reduction)
 
     weight = inverse_frequency(x)
     if form == "one_hot":
         weight = weight > 0  # a category that no fitted row has weighs nothing
     no_mean = np.zeros(1, dtype=np.float32)
-    return _Fitted(view, column, form, no_mean, weight.astype(np.float32))
+    scale = weight.astype(np.float32)
+    weighted = sparse.csr_array(x.multiply(scale[None]))
+    if form == "one_hot":
+        return _Fitted(view, column, form, no_mean, scale, Reduction.of_categories(weighted))
+    return _Fitted(view, column, form, no_mean, scale, Reduction.of_ngrams(unit_rows(weighted)))
 
 
 def _fit_dense(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -231,3 +271,12 @@ def _scaled(x: Matrix, fitted: _Fitted, present: np.ndarray) -> Matrix:
     weighted = sparse.csr_array(x.multiply(fitted.scale[None]).multiply(present_column))
     weighted.eliminate_zeros()
     return unit_rows(weighted) if fitted.form == "bag" else weighted
+
+
+def _reduced(x: Matrix, fitted: _Fitted, cells: _Cells) -> np.ndarray:
+    """Return few numbers for the scaled numbers of each cell, (rows, width) float32."""
+    reduced = fitted.reduction(x)
+    if fitted.form != "bag":
+        return reduced
+    length = np.log1p(cells.lengths().numpy() * cells.present)
+    return np.concatenate([length[:, None].astype(np.float32), reduced], 1)

@@ -184,6 +184,7 @@ def _identity(column: ColumnPlan, modality: Modality, settings: Settings) -> str
         "identity": encoder.get("identity"),
         "pool": encoder.get("pool"),
         "unit": encoder.get("unit"),
+        "frames": encoder.get("frames"),
     }
     text = json.dumps(identity, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()

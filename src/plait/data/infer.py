@@ -17,7 +17,7 @@ from plait.media.cell import is_file
 from plait.modalities.base import Match, modalities
 from plait.recipe.recipe import Recipe
 from plait.recipe.sections import ColumnRecipe, SplitRecipe
-from plait.table.schema import SOUND, Column, Role, Schema, origin
+from plait.table.schema import SOUND, TEXT, Column, Role, Schema, origin
 from plait.table.table import Source, Table
 from plait.table.typed import read_cells
 from plait.table.values import distinct, is_list, is_text, items, sample
@@ -91,7 +91,8 @@ def infer(
             inferred.append(_input(typed, name, columns.get(name), rows, how))
     warnings = {**conventions.warnings, **_unused_splits(inferred, columns)}
     conventions = replace(conventions, warnings=warnings)
-    schema = Schema(columns=(*inferred, *_sounds(typed, inferred, columns, rows)), rows=len(table))
+    parts = [*_sounds(typed, inferred, columns, rows), *_image_texts(inferred, columns)]
+    schema = Schema(columns=(*inferred, *parts), rows=len(table))
     return Inferred(schema, conventions.only({origin(name, roles) for name in schema.of("input")}))
 
 
@@ -247,7 +248,10 @@ def _sounds(
     That is where the recipe asks for them, or where a few videos that are looked at have sound.
     """
     names = table.data.column_names
-    sound_recipes = {origin(name, names): recipe for name, recipe in recipes.items() if name not in names}
+    sound_recipes = {}
+    for name, stated in recipes.items():
+        if name not in names and name.endswith(SOUND):
+            sound_recipes[origin(name, names)] = stated
     sounds = []
     for column in columns:
         if column.name + SOUND in names or column.role == "target":
@@ -258,6 +262,31 @@ def _sounds(
         elif column.modality and modalities.find(column.modality).may_have_sound:
             sounds += _sound_of_video(table, column, rows)
     return sounds
+
+
+def _image_texts(columns: list[Column], recipes: Mapping[str, ColumnRecipe]) -> list[Column]:
+    """Return the texts in images as inputs of their own, where the recipe asks for them.
+
+    Raises `RecipeError` for a column that has no images.
+    """
+    by_name = {column.name: column for column in columns}
+    texts = []
+    for name, recipe in recipes.items():
+        images = by_name.get(name.removesuffix(TEXT))
+        if name in by_name or not name.endswith(TEXT) or images is None:
+            continue
+        role = recipe.role or "input"
+        modality = recipe.modality.name if recipe.modality else "text"
+        # an ignored column may hold images all the same
+        if images.modality and not modalities.find(images.modality).may_have_text:
+            raise RecipeError(
+                f"column '{name}': expected images in '{images.name}' to read text from, it is "
+                f"{images.modality}"
+            )
+        reason = f"set in the recipe: the text in the images of '{images.name}'"
+        shown = modality if role == "input" else None
+        texts.append(Column(name=name, role=role, modality=shown, reason=reason))
+    return texts
 
 
 def _sound_of_recipe(column: Column, recipe: ColumnRecipe) -> Column:

@@ -12,6 +12,7 @@ from plait.console import Screen
 from plait.data.arguments import recipe_from, target_names
 from plait.data.plan import Plan, split_and_infer
 from plait.data.plan_columns import plan_columns
+from plait.data.plan_encoders import texts_of
 from plait.data.prepare import prepare
 from plait.data.preprocessing import Preprocessing, fitted
 from plait.data.split import Split
@@ -22,7 +23,7 @@ from plait.recipe.recipe import Recipe
 from plait.table import problems as check
 from plait.table.problems import Problem
 from plait.table.read import read
-from plait.table.schema import Column, Schema, origin
+from plait.table.schema import TEXT, Column, Schema, origin
 from plait.table.table import Table
 from plait.table.typed import read_cells
 
@@ -137,10 +138,11 @@ def _probed(table: Table, schema: Schema, sides: Split, recipe: Recipe) -> tuple
     rows = pa.array(sides.train)
     inputs = {}
     refusals = []
-    for name, column in plan_columns(recipe, schema, {}).items():
+    for name, column in plan_columns(recipe, schema, {}, texts_of(table, sides.train)).items():
         modality, config = modalities.choose(column.modality)
         named = name in recipe.columns and recipe.columns[name].modality is not None
-        if not modality.media and not named:
+        is_in_images = name.endswith(TEXT) and name not in table.data.column_names
+        if is_in_images or not (modality.media or named):
             continue
         cells = table.column(origin(name, table.data.column_names))
         try:

@@ -15,9 +15,10 @@ from pydantic.dataclasses import dataclass
 from plait.balancing.base import balancings
 from plait.data.arguments import target_names
 from plait.data.infer import Inferred, infer, split_column
-from plait.data.plan_columns import ColumnPlan, plan_columns, recipe_with_encoders
+from plait.data.plan_columns import ColumnPlan, plan_columns, recipe_with_encoders, replan_columns
+from plait.data.plan_encoders import texts_of
 from plait.data.plan_ensemble import EnsemblePlan, plan_ensemble
-from plait.data.plan_tasks import aligned_columns, components, plan_tasks
+from plait.data.plan_tasks import aligned_columns, components, fill_in_tasks, plan_tasks
 from plait.data.plan_training import TrainingPlan, plan_training
 from plait.data.split import NO_ROWS, Split, split
 from plait.data.targets import Targets, find_targets
@@ -29,7 +30,7 @@ from plait.recipe.registry import Choice
 from plait.recipe.sections import ModelRecipe, SplitRecipe
 from plait.table.conventions.infer import AnyConvention
 from plait.table.json import JSON
-from plait.table.schema import Schema, origin
+from plait.table.schema import TEXT, Schema, origin
 from plait.table.table import Table
 from plait.table.typed import read_cells
 from plait.tasks.base import tasks as task_registry
@@ -90,14 +91,14 @@ class Plan:
         typed = read_cells(table, conventions.by_column)
         has_label = _has_label(typed, targets.labels, alignments)
         rows = _labelled(sides, has_label, learn_unlabelled=recipe.training.unlabelled > 0)
-        columns = plan_columns(recipe, schema, tasks)
-        all_frozen = _all_frozen(columns)
+        tasks, reasons = fill_in_tasks(tasks, targets, typed, schema, rows.train)
+        columns = plan_columns(recipe, schema, tasks, texts_of(typed, rows.train))
         return cls(
             recipe=recipe,
             schema=schema,
             split=rows,
             labels=targets.labels,
-            reasons=targets.reasons,
+            reasons=reasons,
             alignments=alignments,
             tasks=tasks,
             columns=columns,
@@ -111,8 +112,8 @@ class Plan:
             fusion=fusions.resolve(recipe.fusion),
             balancing=balancings.resolve(recipe.balancing),
             model=_plan_model(recipe.model, targets),
-            training=plan_training(recipe.training, len(rows.train), components(tasks), all_frozen),
-            ensemble=plan_ensemble(recipe, schema, len(rows.train)),
+            training=_plan_training(recipe, len(rows.train), tasks, columns),
+            ensemble=plan_ensemble(recipe, schema, len(rows.train), tasks),
             seed=recipe.seed,
         )
 
@@ -127,6 +128,8 @@ class Plan:
         for name, column in self.columns.items():
             if modalities.find(column.modality.name).media:
                 files.add(origin(name, names))
+            if name.endswith(TEXT):
+                files.add(name.removesuffix(TEXT))
         for target, column_name in self.labels.items():
             if task_registry.find(self.tasks[target].name).from_files:
                 files.add(column_name)
@@ -147,6 +150,13 @@ class Plan:
         rows = Split(train, valid, NO_ROWS, "one fold is held out", stratify=self.split.stratify)
         return replace(self, split=rows, seed=seed)._numbered()
 
+    def for_refit(self, rows: np.ndarray, epochs: int) -> Plan:
+        """Plan the same training for so many epochs on all of these rows."""
+        how = "training and validation rows"
+        training = self.training.model_copy(update={"refit": False, "epochs": epochs})
+        split = Split(rows, NO_ROWS, NO_ROWS, how)
+        return replace(self, split=split, training=training, ensemble=EnsemblePlan())
+
     def for_target(self, target: str, train: np.ndarray, valid: np.ndarray, test: np.ndarray) -> Plan:
         """Plan a training of one target alone, on rows that have its label."""
         how = f"rows with a label of {target}"
@@ -163,7 +173,7 @@ class Plan:
     def with_encoders(self, encoders: Mapping[str, Choice]) -> Plan:
         """Plan the same training with these encoders, by modality, and without an ensemble."""
         recipe = recipe_with_encoders(self.recipe, encoders, self.schema)
-        columns = plan_columns(recipe, self.schema, self.tasks)
+        columns = replan_columns(self.columns, recipe, self.schema, self.tasks, encoders)
         return replace(self, recipe=recipe, columns=columns, ensemble=EnsemblePlan())._numbered()
 
     def light(self) -> Plan:
@@ -238,9 +248,7 @@ class Plan:
     def _numbered(self) -> Plan:
         """Fill in the numbers of the training anew, from the recipe, for this plan's rows and columns."""
         rows = len(self.split.train)
-        tasks = components(self.tasks)
-        training = plan_training(self.recipe.training, rows, tasks, _all_frozen(self.columns))
-        return replace(self, training=training)
+        return replace(self, training=_plan_training(self.recipe, rows, self.tasks, self.columns))
 
 
 _PLAN = TypeAdapter(Plan)
@@ -360,6 +368,23 @@ def _plan_model(recipe: ModelRecipe, targets: Targets) -> ModelRecipe:
         return recipe
     dropout = recipe.modality_dropout if "modality_dropout" in recipe.model_fields_set else 0.0
     return recipe.model_copy(update={"modality_dropout": dropout, "unimodal_weight": 0.0})
+
+
+def _plan_training(
+    recipe: Recipe, rows: int, tasks: Mapping[str, Choice], columns: Mapping[str, ColumnPlan]
+) -> TrainingPlan:
+    """Fill in what the recipe leaves open about a training on so many rows.
+
+    A model of each target is compared with one that is trained on the same rows, so it is not refitted.
+    """
+    return plan_training(
+        recipe.training,
+        rows,
+        components(tasks),
+        frozen=_all_frozen(columns),
+        light=all(column.light or column.frozen for column in columns.values()),
+        may_refit=not recipe.singles,
+    )
 
 
 def _all_frozen(columns: Mapping[str, ColumnPlan]) -> bool:

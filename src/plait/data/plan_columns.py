@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
+from plait.data.plan_encoders import Texts, choose_encoder
 from plait.encoders.base import encoders as encoder_registry
 from plait.errors import RecipeError, nearest
 from plait.modalities.base import modalities as modality_registry
@@ -19,17 +20,29 @@ class ColumnPlan(Options):
 
     `frozen` says that its encoder is not trained, so that each cell is encoded once. It is decided here, by
     the encoder's options; all other code reads it. `light` says that its encoder is
-    trained in no time, as those of numbers, categories, dates and vectors are.
+    trained in no time, as those of numbers, categories, dates and vectors are. `reason` says why the column
+    has this encoder, and `remedy` what to install for a better one; both are empty where nothing was chosen.
     """
 
     modality: Choice
     encoder: Choice
     frozen: bool
     light: bool
+    reason: str = ""
+    remedy: str = ""
+
+    @property
+    def label(self) -> str:
+        """The encoder's name, with the name of its pretrained model if it has one."""
+        return " ".join([self.encoder.name, *filter(None, [self.encoder.options.get("model")])])
 
 
-def plan_columns(recipe: Recipe, schema: Schema, tasks: Mapping[str, Choice]) -> dict[str, ColumnPlan]:
+def plan_columns(
+    recipe: Recipe, schema: Schema, tasks: Mapping[str, Choice], texts: Texts
+) -> dict[str, ColumnPlan]:
     """Choose modality and encoder of each input. `tasks` may ask for others than the usual ones.
+
+    `texts` gives a sample of a column's texts.
 
     Raises `RecipeError` for a column that the table lacks, or an encoder that cannot be had.
     """
@@ -40,8 +53,24 @@ def plan_columns(recipe: Recipe, schema: Schema, tasks: Mapping[str, Choice]) ->
 
     columns = {}
     for name in schema.of("input"):
-        columns[name] = _plan_column(recipe, name, schema, _readers(name, tasks))
+        columns[name] = _plan_column(recipe, name, schema, _readers(name, tasks), texts)
     return columns
+
+
+def replan_columns(
+    columns: Mapping[str, ColumnPlan],
+    recipe: Recipe,
+    schema: Schema,
+    tasks: Mapping[str, Choice],
+    modalities: Collection[str],
+) -> dict[str, ColumnPlan]:
+    """Choose the encoders of the columns of some modalities anew; the recipe names them. Keep the others."""
+    replanned = {}
+    for name, column in columns.items():
+        if column.modality.name in modalities:
+            column = _plan_column(recipe, name, schema, _readers(name, tasks), lambda name: ())
+        replanned[name] = column
+    return replanned
 
 
 def _readers(column: str, tasks: Mapping[str, Choice]) -> list[Choice]:
@@ -75,15 +104,16 @@ def recipe_with_encoders(recipe: Recipe, encoders: Mapping[str, Choice], schema:
     )
 
 
-def _plan_column(recipe: Recipe, name: str, schema: Schema, readers: list[Choice]) -> ColumnPlan:
+def _plan_column(
+    recipe: Recipe, name: str, schema: Schema, readers: list[Choice], texts: Texts
+) -> ColumnPlan:
     """Choose the encoder of a column, then the options of its modality, for which the encoder may ask."""
     modality = schema[name].modality
     assert modality is not None  # of every input
     column_recipe = recipe.columns.get(name, ColumnRecipe())
 
-    # the column's own encoder comes before the recipe's for its modality, and that before the usual one
-    choice = column_recipe.encoder or recipe.encoders.get(modality) or _usual_encoder(modality, readers)
-    encoder, options = encoder_registry.choose(choice)
+    chosen = choose_encoder(recipe, name, modality, readers, texts)
+    encoder, options = encoder_registry.choose(chosen.choice)
     config = encoder.settled(options, modality, schema.rows)
 
     # later options replace earlier ones: the recipe has the last word, and the encoder comes before the tasks
@@ -95,9 +125,11 @@ def _plan_column(recipe: Recipe, name: str, schema: Schema, readers: list[Choice
 
     return ColumnPlan(
         modality=modality_registry.resolve(_modality_choice(column_recipe, modality), defaults),
-        encoder=Choice(name=choice.name, **config.model_dump(mode="json")),
+        encoder=Choice(name=chosen.choice.name, **config.model_dump(mode="json")),
         frozen=encoder.frozen(config),
         light=encoder.light,
+        reason=chosen.reason,
+        remedy=chosen.remedy,
     )
 
 
@@ -106,13 +138,3 @@ def _modality_choice(column: ColumnRecipe, modality: str) -> Choice:
     if column.modality is not None and column.modality.name == modality:
         return column.modality
     return Choice(name=modality)
-
-
-def _usual_encoder(modality: str, readers: list[Choice]) -> Choice:
-    """Return the encoder of the first task that asks for one, else the modality's own."""
-    for reader in readers:
-        task, config = task_registry.choose(reader)
-        default = task.encoder_for(config, modality)
-        if default:
-            return Choice(**default)
-    return Choice(name=modality_registry.find(modality).encoder)

@@ -11,7 +11,9 @@ from plait.errors import RecipeError
 from plait.recipe.recipe import Recipe, ensemble_of_quality
 from plait.recipe.registry import Choice, Options
 from plait.table.schema import Schema
+from plait.tasks.base import tasks as task_registry
 
+LEAST_ROWS = 20  # training rows from which on members are trained without being asked for
 FEW = 2000  # training rows below which members are trained on several sets of folds, to vary less
 FEW_REPEATS = 3
 
@@ -31,13 +33,18 @@ class EnsemblePlan(Options):
     bags: int = Field(20, ge=1)
 
 
-def plan_ensemble(recipe: Recipe, schema: Schema, rows: int) -> EnsemblePlan:
-    """Choose the members for so many training rows.
+def plan_ensemble(
+    recipe: Recipe, schema: Schema, rows: int, tasks: Mapping[str, Choice] | None = None
+) -> EnsemblePlan:
+    """Choose the members for so many training rows, and these tasks.
 
-    The recipe's own options come before those of `quality`, and its members stand in place of them. What
-    `quality` stands for is left out, with a message, where pretrained weights are not installed. Raises
-    `RecipeError` for these if the recipe itself asks for them.
+    There are none that would be idle, unless the recipe asks for them. The recipe's own options come before
+    those of `quality`, and its members stand in place of them. What `quality` stands for is left out, with a
+    message, where pretrained weights are not installed. Raises `RecipeError` for these if the recipe itself
+    asks for them.
     """
+    if not asks_for_members(recipe) and is_idle(recipe, schema, rows, tasks or {}):
+        return EnsemblePlan()
     ensemble = ensemble_of_quality(recipe.quality)
     is_asked_for = False
     if recipe.ensemble is not None:
@@ -67,6 +74,25 @@ def plan_ensemble(recipe: Recipe, schema: Schema, rows: int) -> EnsemblePlan:
         rounds=ensemble.rounds,
         bags=ensemble.bags,
     )
+
+
+def asks_for_members(recipe: Recipe) -> bool:
+    """Return whether the user has asked for members, not only left the quality as it is."""
+    return recipe.quality in ("good", "best") or bool(recipe.ensemble and recipe.ensemble.members)
+
+
+def is_idle(recipe: Recipe, schema: Schema, rows: int, tasks: Mapping[str, Choice]) -> bool:
+    """Return whether members could not learn these tasks, or whether there is nothing that they add.
+
+    They learn all targets from the same columns, and cannot write or compare. A model of each target is
+    compared with the network alone.
+    """
+    inputs = schema.of("input")
+    for choice in tasks.values():
+        named = choice.options.get("inputs") or inputs
+        if not task_registry.find(choice.name).fuses or set(named) != set(inputs):
+            return True
+    return recipe.singles or rows < LEAST_ROWS
 
 
 def _trainable(choice: Choice, modalities: set[str], strict: bool, messages: set[str]) -> Choice | None:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
+import numpy as np
+import pyarrow as pa
+
+from plait.data.plain_numbers import plain_numbers
+from plait.data.plan_ensemble import asks_for_members
 from plait.data.targets import Targets
 from plait.errors import RecipeError, nearest
 from plait.modalities.base import modalities as modality_registry
 from plait.recipe.recipe import Recipe
 from plait.recipe.registry import Choice
 from plait.table.schema import Schema
-from plait.tasks.base import Task
+from plait.table.table import Table
+from plait.tasks.base import Task, TaskOptions
 from plait.tasks.base import tasks as task_registry
 
 
@@ -47,6 +54,33 @@ def plan_tasks(recipe: Recipe, targets: Targets, schema: Schema) -> dict[str, Ch
             resolved = _replaced(resolved, inputs=schema.of("input"))
         planned[target] = resolved
     return planned
+
+
+def fill_in_tasks(
+    choices: Mapping[str, Choice], targets: Targets, table: Table, schema: Schema, rows: np.ndarray
+) -> tuple[dict[str, Choice], dict[str, str]]:
+    """Fill in the options that training rows decide, and say why each target has its task and these.
+
+    The cells of `table` must have been read by their conventions.
+    """
+    filled = {}
+    reasons = dict(targets.reasons)
+    for name, choice in choices.items():
+        filled[name] = choice
+        if name not in targets.labels:
+            continue
+
+        task, config = task_registry.choose(choice)
+        labels = table.column(targets.labels[name]).take(pa.array(rows))
+        labelled = labels.is_valid().to_numpy()
+        inputs = choice.options["inputs"]
+        numbers = partial(plain_numbers, table, schema, inputs, rows[labelled])
+        assert isinstance(config, TaskOptions)
+        options, reason = task.fill_in(config, labels.drop_null(), numbers)
+        filled[name] = _replaced(choice, **options)
+        if reason:
+            reasons[name] += f"; {reason}"
+    return filled, reasons
 
 
 def aligned_columns(name: str, choice: Choice, schema: Schema) -> list[str]:
@@ -139,7 +173,7 @@ def _check_inputs(target: str, label: str, choice: Choice, recipe: Recipe, schem
             f"tasks.{target}.inputs=[photo]"
         )
     # members learn all targets from the same features
-    if named and _has_members(recipe):
+    if named and asks_for_members(recipe):
         raise RecipeError(
             f"task '{target}' has inputs of its own, and an ensemble's members read all columns: leave "
             f"quality at fast"
@@ -163,11 +197,7 @@ def _check_training(recipe: Recipe, choices: Mapping[str, Choice], targets: Targ
                 f"training.mixup mixes rows, which the {choice.name} '{name}' cannot be: leave one of the "
                 f"two out"
             )
-        if _has_members(recipe):
+        if asks_for_members(recipe):
             raise RecipeError(
                 f"an ensemble's members do not agree on a {choice.name} ('{name}'): leave quality at fast"
             )
-
-
-def _has_members(recipe: Recipe) -> bool:
-    return recipe.quality != "fast" or bool(recipe.ensemble and recipe.ensemble.members)

@@ -21,6 +21,10 @@ MANY = 4000
 MANY_BATCH = 128
 MANY_EPOCHS = 20
 
+# The share of the epochs without a better score after which a training stops, and the least number of them.
+PATIENCE = 0.25
+LEAST_PATIENCE = 5
+
 
 class TrainingPlan(TrainingOptions):
     """The training loop with every number filled in.
@@ -30,22 +34,25 @@ class TrainingPlan(TrainingOptions):
     """
 
     epochs: int = Field(ge=1)
-    patience: int = Field(0, ge=0)
     batch_size: int = Field(ge=1)
     unaugmented: float = Field(ge=0, le=1)
-
-    @property
-    def augmented_epochs(self) -> int:
-        """The number of epochs that see cells augmented. The others see them as prediction does."""
-        return round((1 - self.unaugmented) * self.epochs)
+    patience: int = Field(0, ge=0)
+    refit: bool = False
 
 
 def plan_training(
-    recipe: TrainingRecipe, rows: int, tasks: Sequence[type[Task]] = (), frozen: bool = False
+    recipe: TrainingRecipe,
+    rows: int,
+    tasks: Sequence[type[Task]] = (),
+    frozen: bool = False,
+    light: bool = False,
+    may_refit: bool = True,
 ) -> TrainingPlan:
     """Fill in what the recipe leaves open, for so many training rows.
 
-    `frozen` says that no encoder of media or texts is trained.
+    `frozen` says that there are media or texts, and none of their encoders is trained; `light` that no such
+    encoder is trained, whether there are any or not. Without `may_refit`,
+    `refit: auto` is off.
     """
     min_steps = max((task.steps for task in tasks), default=LEAST_STEPS)
     writes = any(task.writes for task in tasks)
@@ -66,15 +73,25 @@ def plan_training(
 
     patience = recipe.patience
     if patience == "auto":
-        patience = min((task.patience for task in tasks), default=0)
+        patience = _patience(tasks, epochs, light)
 
     unaugmented = recipe.unaugmented
     if unaugmented == "auto":
         unaugmented = min((task.unaugmented for task in tasks), default=UNAUGMENTED)
 
     shared = {name: getattr(recipe, name) for name in TrainingOptions.model_fields}
+
+    predicts = all(task.fuses for task in tasks)
+    refit = (
+        may_refit and frozen and predicts and rows < MANY if recipe.refit == "auto" else recipe.refit == "on"
+    )
     return TrainingPlan(
-        **shared, epochs=epochs, patience=patience, batch_size=batch_size, unaugmented=unaugmented
+        **shared,
+        epochs=epochs,
+        batch_size=batch_size,
+        unaugmented=unaugmented,
+        patience=patience,
+        refit=refit,
     )
 
 
@@ -86,6 +103,14 @@ def _batch_size(rows: int, tasks: Sequence[type[Task]], writes: bool, many: bool
     if writes:
         return WRITING_BATCH
     return MANY_BATCH if many else BATCH
+
+
+def _patience(tasks: Sequence[type[Task]], epochs: int, light: bool) -> int:
+    """Return after how many epochs without a better score a training stops; 0: never."""
+    of_tasks = min((task.patience for task in tasks), default=0)
+    if of_tasks or not light:
+        return of_tasks
+    return max(LEAST_PATIENCE, round(PATIENCE * epochs))
 
 
 def _compared_epochs(steps: int, min_steps: int) -> int:

@@ -22,6 +22,7 @@ from plait.errors import TrainingError, count
 from plait.media.cache import Cache, open_store
 from plait.media.cell import Store
 from plait.nn.device import Settings
+from plait.runs.deadline import NO_LIMIT, Deadline
 from plait.table import problems as check
 from plait.table.table import Progress, Table
 
@@ -87,14 +88,16 @@ class Sides:
         return self.train.preprocessing
 
 
-def prepare_sides(plan: Plan, table: Table, folder: Path, strict: bool, screen: Screen) -> Sides:
+def prepare_sides(
+    plan: Plan, table: Table, folder: Path, strict: bool, screen: Screen, deadline: Deadline
+) -> Sides:
     """Fit the preprocessing on training rows, read all cells, and write bad ones to `problems.csv`.
 
     Raises `BadCellsError` for too many of them, any at all if `strict`, and `TrainingError` for a target
-    without a usable label.
+    without a usable label, or if the time is over.
     """
     preprocessing = Preprocessing.fit(table, plan, plan.split.train)
-    prepared = prepare(table, preprocessing, screen)
+    prepared = prepare(table, preprocessing, screen, deadline)
     check_cells(prepared, plan.split, table, folder, strict, screen)
     check_labels(prepared, plan.split.train)
     return Sides.cut(prepared, preprocessing, plan.split)
@@ -107,21 +110,32 @@ def embed_sides(
     settings: Settings,
     table: Table,
     screen: Screen,
+    deadline: Deadline,
 ) -> None:
-    """Run the frozen encoders once over all cells, in place, with a progress bar."""
+    """Run the frozen encoders once over all cells, in place, with a progress bar.
+
+    Raises `TrainingError` if the time is over.
+    """
     present = sides.prepared.batch.present
     cells = sum(int(present[column].sum()) for column in encoders)
     if not cells:
         return
     with screen.bar("computing embeddings", cells) as bar, store(screen, table) as cache:
-        frozen.embed(sides.prepared, sides.preprocessing, encoders, plan, settings, cache, bar.advance)
+        advance = deadline.watched(bar.advance, "embeddings were computed")
+        frozen.embed(sides.prepared, sides.preprocessing, encoders, plan, settings, cache, advance)
 
 
-def prepare(table: Table, preprocessing: Preprocessing, screen: Screen) -> Prepared:
-    """Read all rows as tensors, with a progress bar, and with the user's cache of prepared cells."""
+def prepare(
+    table: Table, preprocessing: Preprocessing, screen: Screen, deadline: Deadline = NO_LIMIT
+) -> Prepared:
+    """Read all rows as tensors, with a progress bar, and with the user's cache of prepared cells.
+
+    Raises `TrainingError` if the time is over.
+    """
     cells = len(table) * len(preprocessing.inputs)
     with screen.bar("reading cells", cells) as bar, store(screen, table) as cache:
-        return preprocessing.prepare(table, progress=bar.advance, store=cache)
+        advance = deadline.watched(bar.advance, "cells were read")
+        return preprocessing.prepare(table, progress=advance, store=cache)
 
 
 def store(screen: Screen, table: Table) -> AbstractContextManager[Cache | None]:

@@ -28,7 +28,7 @@ from plait.recipe.registry import Options
 from plait.runs.files import load_part
 from plait.table.json import JSON, read_as, read_object
 from plait.table.problems import Problem
-from plait.table.schema import origin
+from plait.table.schema import TEXT, origin
 from plait.table.table import Progress, Source, Table
 from plait.table.values import is_list
 from plait.tasks.base import Task
@@ -155,7 +155,9 @@ class Preprocessing:
         """Return the inputs that are read from each column: a video's frames and its sound share one."""
         inputs: dict[str, list[str]] = {}
         for name in self.inputs:
-            inputs.setdefault(origin(name, column_names), []).append(name)
+            # the text in images is read before, and is a column by now (see `image_texts`)
+            column = name if name.endswith(TEXT) else origin(name, column_names)
+            inputs.setdefault(column, []).append(name)
         return inputs
 
     def convolves(self, plan: Plan) -> bool:

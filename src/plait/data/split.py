@@ -158,8 +158,6 @@ def folds(
     No group of the column `group` is in two of them. Classes of the column `stratify` are in equal shares.
     There are fewer folds where there are fewer groups or rows. Raises `TableError` for fewer than two.
     """
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-
     groups = _codes(table, group, rows) if group else None
     available = len(rows) if groups is None else len(np.unique(groups))
     count = min(count, available)
@@ -167,15 +165,26 @@ def folds(
         units = f"groups of {group!r}" if group else "rows"
         raise TableError(f"expected two or more {units} to make folds of, found {count}")
 
-    # scikit-learn refuses to stratify where no class has a row for each fold
     labels = _codes(table, stratify, rows) if stratify else np.zeros(len(rows), dtype=int)
-    if stratify and np.bincount(labels).max() < count:
-        labels = np.zeros_like(labels)
+    if groups is not None:
+        return _group_folds(groups, labels, count, seed)
 
-    kind = StratifiedKFold if groups is None else StratifiedGroupKFold
+    # The rows of each class are shuffled, and all of them are dealt to the folds in turn.
+    shuffled = np.random.default_rng(seed).random(len(rows))
+    order = np.lexsort((shuffled, labels))
+    return [np.sort(order[fold::count]) for fold in range(count)]
+
+
+def _group_folds(groups: np.ndarray, labels: np.ndarray, count: int, seed: int) -> list[np.ndarray]:
+    """Cut rows into folds, each of whole groups, with classes in shares that are as equal as that allows."""
+    from sklearn.model_selection import StratifiedGroupKFold  # takes longer to import than a small training
+
+    # scikit-learn refuses to stratify where no class has a row for each fold
+    if np.bincount(labels).max() < count:
+        labels = np.zeros_like(labels)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a class with fewer rows than there are folds
-        cut = kind(count, shuffle=True, random_state=seed).split(labels, labels, groups)
+        cut = StratifiedGroupKFold(count, shuffle=True, random_state=seed).split(labels, labels, groups)
         return [held_out for _, held_out in cut]
 
 

@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from plait.nn.batch import Kind, Layout, Tokens, Values
+from plait.pretrained.files import PACKAGED
+from plait.pretrained.names import NAMED
 from plait.pretrained.network import Network
-from plait.recipe.registry import Component, Registry, hook
+from plait.recipe.registry import Choice, Component, Registry, hook
 from plait.table.json import JSON
+
+
+@dataclass(frozen=True)
+class Offer:
+    """Whether an encoder suits a column for which nobody asked for one, and why.
+
+    `options` are those that it would have; None if it does not suit. `remedy` says what is to be installed
+    where that is all that it lacks. `free` names the options of cells that a recipe may set all the same, of
+    those that the encoder asks for.
+    """
+
+    options: JSON | None
+    reason: str
+    remedy: str = ""
+    free: tuple[str, ...] = ()
 
 
 class Encoder(nn.Module, Component, ABC):
@@ -25,6 +43,12 @@ class Encoder(nn.Module, Component, ABC):
     pretrained: ClassVar[bool] = False  # whether it was trained on cells of other tables
     light: ClassVar[bool] = False  # whether it is trained in no time
     width: int
+
+    @classmethod
+    @hook
+    def offer(cls, modality: str, texts: Sequence[str]) -> Offer:
+        """Say whether it suits a column of this modality, whose cells are like `texts` if they are texts."""
+        return Offer({}, "")
 
     @classmethod
     @hook
@@ -95,4 +119,9 @@ class PlainEncoder(Encoder):
         """Whether its `net` has just these layers."""
 
 
-encoders = Registry[Encoder]("encoders")
+def _models() -> dict[str, Choice]:
+    """Return the short names of pretrained models, each with the encoder that it stands for."""
+    return {name: Choice(name="pretrained", model=name) for name in (*PACKAGED, *NAMED)}
+
+
+encoders = Registry[Encoder]("encoders", short=_models())

@@ -6,7 +6,7 @@ or by small additions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -14,20 +14,43 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from plait.encoders.base import Encoder, FrozenEncoder
+from plait.encoders.base import Encoder, FrozenEncoder, Offer
 from plait.errors import RecipeError, count
 from plait.nn.batch import Kind, Layout, Tokens, Values
 from plait.nn.layers import Dropout
 from plait.pretrained import files as weights
+from plait.pretrained import inputs
 from plait.pretrained import network as networks
-from plait.pretrained.files import Architecture
+from plait.pretrained.files import Architecture, present
+from plait.pretrained.motion import COPIES
+from plait.pretrained.motion import WIDTH as MOTION_WIDTH
 from plait.pretrained.network import Network
+from plait.pretrained.tokenizer import reads_words
 from plait.recipe.bounds import MAX_LAYERS, MAX_RATE, MAX_WIDTH
 from plait.recipe.registry import Options
-from plait.table.json import JSON
+from plait.recipe.sections import Count
+from plait.table.json import JSON, read_as
 
-# The model of each modality if the recipe names none. No package has one for audio.
-DEFAULT = {"text": "minilm", "image": "efficientnet_lite0", "video": "efficientnet_lite0", "audio": ""}
+# The model of each modality if the recipe names none.
+DEFAULT = {
+    "text": "minilm",
+    "image": "efficientnet_lite0",
+    "video": "efficientnet_lite0",
+    "audio": "speech_embedding",
+}
+
+# Options of cells that say how much of a cell is read, and not in which form.
+FREE = ("max_tokens", "chunk", "view", "seconds", "longest", "frames")
+
+# Long texts are read in as many chunks as keep a column below so many tokens, and at most `MOST_CHUNKS`.
+TOKENS = 2_000_000
+MOST_CHUNKS = 8
+
+# What installs the default models.
+REMEDY = "pip install 'plait[pretrained,weights]'"
+# The entry of a model of two towers, such as CLIP, that describes the tower of a layout; the others are of
+# images.
+TOWERS = {"tokens": "text_config", "spectrogram": "audio_config", "wave": "audio_config"}
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 MANY = 2000  # from so many rows on, adapting a network on a GPU is worth its time
@@ -35,13 +58,17 @@ MANY = 2000  # from so many rows on, adapting a network on a GPU is worth its ti
 
 class Config(Options):
     """`model` is a folder, a name on the Hugging Face hub, or one that comes in a package (`minilm` for
-    text, `efficientnet_lite0` and `mobilenet_v2` for images and the frames of videos). Columns of audio take
-    networks that read waves, such as wav2vec 2.0, or Whisper's encoder.
+    text, `efficientnet_lite0` and `mobilenet_v2` for images and the frames of videos, `speech_embedding` for
+    audio). Columns of audio also take networks that read waves, such as wav2vec 2.0, or Whisper's encoder.
 
     `pool` makes one vector of a cell; of a video it makes one of each frame. It takes the `mean` of the
     network's vectors, the first one (`cls`), or the network's own `pooler`. `none` keeps all vectors, for
-    fusions that attend to them. `auto` does what the model's files say. `unit` scales vectors to length 1.
-    `norm` scales each vector to mean 0 and variance 1, which suits most of what comes next.
+    fusions that attend to them. `auto` does what the model's files say. The pooler of `speech_embedding`
+    joins mean and deviation of its vectors with statistics of the levels in 64 mel bands and the duration.
+    `frames` says what becomes of a video that an image network reads: one vector, the mean of its frames'
+    vectors beside 14 numbers of how the images move (`motion`), or one vector of `each` frame. `unit` scales
+    vectors to length 1. `norm` scales each vector to mean 0 and variance 1, which suits most of
+    what comes next.
 
     `mode`: `frozen` computes vectors once and trains only what comes after them. `lora` adds small
     matrices of `rank` to the products in the last `layers` blocks and trains these (Hu et al. 2022, eq.
@@ -59,8 +86,16 @@ class Config(Options):
     pool: Literal["auto", "mean", "cls", "pooler", "none"] = Field(
         "auto", description="which vectors of the network it takes (see above)"
     )
+    frames: Literal["motion", "each"] = Field(
+        "motion", description="what an image network makes of a video's frames (see above)"
+    )
     unit: bool | None = Field(None, description="scale vectors to length 1; null: as the model's files say")
     norm: bool = Field(True, description="scale each vector to mean 0 and variance 1")
+    chunks: Count = Field(
+        "auto",
+        description="chunks that a long text is read in, each as long as the network's longest text; auto: "
+        "up to 8, fewer in a table of many rows",
+    )
     dropout: float = Field(
         0.1, ge=0, lt=1, description="share of the entries of its vectors that are set to zero in training"
     )
@@ -98,11 +133,24 @@ class Pretrained(FrozenEncoder):
         super().__init__()
         self.network = network
         self.kind = kind
-        self.pool = config.pool
-        self.unit = bool(config.unit)
+        self.config = config
         self.norm = _norm(config, width)
         self.dropout = Dropout(config.dropout)
         self.width = width
+
+    @classmethod
+    def offer(cls, modality: str, texts: Sequence[str]) -> Offer:
+        """Offer the default network of a modality, frozen, if its weights are on this machine.
+
+        Nothing is fetched. Texts in a script that its tokenizer does not know are left to other encoders.
+        """
+        name = DEFAULT.get(modality, "")
+        if not name or not present(name):
+            return Offer(None, f"no weights of a network for {modality} are on this machine", REMEDY)
+        if texts and not reads_words(name, texts):
+            return Offer(None, f"the tokenizer of {name} does not know these words")
+        reason = f"the weights of {name} are on this machine"
+        return Offer({"model": name, "mode": "frozen"}, reason, free=FREE)
 
     @classmethod
     def settled(cls, config: Config, modality: str, rows: int = 0) -> Config:
@@ -114,12 +162,14 @@ class Pretrained(FrozenEncoder):
             return config
 
         name = _model_name(config, modality)
+        weights.check_modality(name, modality)
         folder = weights.find(name)
         architecture = weights.read_json(folder, "config.json")
+        networks.check_modality(name, architecture, modality)
 
         pool: str = config.pool
         if pool == "auto":
-            pool = networks.pooling(folder, architecture, modality)
+            pool = inputs.pooling(folder, architecture, modality)
         if pool == "none" and modality == "video":
             raise RecipeError(
                 "encoder 'pretrained': videos have one vector for each frame; expected pool mean, cls or "
@@ -135,6 +185,7 @@ class Pretrained(FrozenEncoder):
             "unit": unit,
             "architecture": architecture,
             "identity": weights.identity(folder),
+            "chunks": _chunks(config, rows, inputs.longest_text(folder, architecture)),
             **_mode(config.mode, rows),
         }
         return config.model_copy(update=settings)
@@ -142,7 +193,12 @@ class Pretrained(FrozenEncoder):
     @classmethod
     def asks(cls, config: Config, modality: str) -> JSON:
         """Return the options of the modality that give the network the input it was trained on."""
-        return networks.asked(config.model, config.architecture, modality)
+        options = inputs.asked(config.model, config.architecture, modality)
+        if modality != "text":
+            return options
+        longest = read_as(int, options["max_tokens"])
+        chunks = read_as(int, config.chunks)  # a number once it is settled
+        return {**options, "chunk": longest, "max_tokens": longest * chunks}
 
     @classmethod
     def frozen(cls, config: Config) -> bool:
@@ -152,9 +208,11 @@ class Pretrained(FrozenEncoder):
     @classmethod
     def build(cls, config: Config, layout: Layout) -> Encoder:
         """Build the encoder for a layout: a `Pretrained` for a frozen network, else a `Tuned`."""
-        tower = "text_config" if layout.kind == "tokens" else "vision_config"
+        tower = TOWERS.get(layout.kind, "vision_config")
         network = Network(config.model, config.identity, config.architecture, tower)
-        size = networks.width(config.architecture, tower)
+        size = networks.width(config.architecture, tower, config.pool)
+        if _joins_frames(config, layout.kind):
+            size += COPIES * MOTION_WIDTH
         if cls.frozen(config):
             return cls(network, layout.kind, size, config)
         return Tuned(network, layout.kind, size, config)
@@ -171,7 +229,7 @@ class Pretrained(FrozenEncoder):
     def embed(self, values: Values) -> Values:
         """Return the network's vectors, floats (B, L, D), which are computed once for each cell."""
         module = self.network.on(values.x.device)
-        return self.network.vectors(module, values, self.kind, self.pool, self.unit)
+        return _vectors(self.network, module, values, self.kind, self.config)
 
 
 component = Pretrained
@@ -252,23 +310,30 @@ class Tuned(Encoder):
 
     def forward(self, values: Values) -> Tokens:
         """Return the network's vectors as tokens (B, L, D)."""
-        config = self.config
-        vectors = self.network.vectors(self.body, values, self.kind, config.pool, bool(config.unit))
+        vectors = _vectors(self.network, self.body, values, self.kind, self.config)
         x_BLD = self.norm(vectors.x)
         return Tokens(self.dropout(x_BLD), vectors.mask_BL())
+
+
+def _joins_frames(config: Config, kind: Kind) -> bool:
+    """Return whether one vector is made of all frames of a video, which the network reads one by one."""
+    is_joined = kind == "frames" and config.frames == "motion"
+    return is_joined and not networks.takes_all_frames(config.architecture)
+
+
+def _vectors(network: Network, module: nn.Module, values: Values, kind: Kind, config: Config) -> Values:
+    """Return what a module of the network makes of cells, floats (B, L, D)."""
+    vectors = network.vectors(module, values, kind, config.pool, bool(config.unit))
+    if _joins_frames(config, kind):
+        return networks.with_motion(values, vectors)
+    return vectors
 
 
 def _model_name(config: Config, modality: str) -> str:
     """Return the model that the options name, or the default one of a modality."""
     if modality not in DEFAULT:
         raise RecipeError(f"encoder 'pretrained' takes columns of {', '.join(DEFAULT)}, not of {modality}")
-    name = DEFAULT[modality] if config.model == "auto" else config.model
-    if not name:
-        raise RecipeError(
-            f"no network for {modality} comes in a package: name one, as in "
-            f"{{name: pretrained, model: FOLDER}}"
-        )
-    return name
+    return DEFAULT[modality] if config.model == "auto" else config.model
 
 
 def _normalises(folder: Path) -> bool:
@@ -282,6 +347,14 @@ def _norm(config: Config, width: int) -> nn.Module:
     if not config.norm:
         return nn.Identity()
     return nn.LayerNorm(width, elementwise_affine=False)
+
+
+def _chunks(config: Config, rows: int, longest: int) -> int:
+    """Return how many chunks of a text are read by a network that reads `longest` tokens at once."""
+    if isinstance(config.chunks, int):
+        return config.chunks
+    tokens_once = max(rows, 1) * longest
+    return min(max(TOKENS // tokens_once, 1), MOST_CHUNKS)
 
 
 def _mode(mode: str, rows: int) -> dict[str, str]:
@@ -324,6 +397,11 @@ def _add_adapters(body: nn.Module, blocks: list[nn.Module], rank: int) -> None:
     for name, module in body.named_modules():
         if id(module) in in_blocks and _is_product(module):
             names.append(name)
+    if not names:
+        raise RecipeError(
+            "mode 'lora' adds matrices to products, and this network has none in its last blocks; use mode "
+            "full or frozen"
+        )
     settings = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=names)
     inject_adapter_in_model(settings, body)
     for name, parameter in body.named_parameters():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import time
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from plait.prediction.predictor import Predictor
 from plait.prediction.view import View
 from plait.recipe.registry import Choice
 from plait.recipe.sections import OWN_NETWORK
+from plait.runs.deadline import NO_LIMIT, Deadline
 from plait.table.json import JSON
 from plait.table.table import Table
 from plait.tasks.base_prediction import Prediction, predictions
@@ -38,6 +40,7 @@ class Fitting:
     data: Dataset
     folder: Path
     screen: Screen
+    deadline: Deadline = NO_LIMIT
 
     @property
     def tasks(self) -> dict[str, Prediction]:
@@ -47,11 +50,15 @@ class Fitting:
 
 @dataclass(frozen=True)
 class MemberScore:
-    """A member's main metric on so many rows that the ensemble is scored on, and its weight."""
+    """A member's main metric on so many rows that the ensemble is scored on, and its weight.
+
+    `seconds` are those of its training, 0 for the run's own network, which is trained before.
+    """
 
     value: float
     rows: int
     weight: float
+    seconds: float = 0.0
 
 
 @dataclass
@@ -78,9 +85,10 @@ class Trained:
             metric = self.out_of_fold.tasks[target].score
             rows = []
             for name, score in scores.items():
-                rows.append([name, f"{score.value:.3f}", f"{score.rows:,}", f"{score.weight:.0%}"])
+                seconds = f"{score.seconds:.1f}" if score.seconds else "-"
+                rows.append([name, f"{score.value:.3f}", f"{score.rows:,}", f"{score.weight:.0%}", seconds])
             title = f"{target}: {metric} of each member's out-of-fold predictions"
-            screen.table(title, ["member", f"{metric} ", "rows ", "weight "], rows)
+            screen.table(title, ["member", f"{metric} ", "rows ", "weight ", "seconds "], rows)
 
 
 @dataclass
@@ -108,6 +116,9 @@ def fit(fitting: Fitting) -> Trained | None:
     Return None when there are none. A fit that is resumed trains the members anew, but not the network.
     """
     members = fitting.plan.ensemble.members
+    if members and fitting.deadline.is_over:
+        fitting.screen.say(f"time limit: no time is left for members ({', '.join(members)})")
+        return None
     return _fit(fitting, members) if members else None
 
 
@@ -117,15 +128,24 @@ def _fit(fitting: Fitting, members: dict[str, Choice]) -> Trained:
     views, view_of = member_views(run_view, members, fitting.table)
     shared = _prepare(fitting, views)
     cross_fits = [_cross_fit_of_network(shared)]
+    seconds: dict[str, float] = {}
     lessons = sum(_lessons(shared, choice) for choice in members.values())
     with fitting.screen.bar("training members", lessons) as bar:
-        for name, choice in members.items():
-            cross_fits.append(_cross_fit(shared, name, choice, view_of[name], bar))
+        for number, (name, choice) in enumerate(members.items()):
+            # Each of those that are left may take as long as the others; what one leaves, the others share.
+            deadline = fitting.deadline.part(1 / (len(members) - number))
+            if number and deadline.is_over:
+                left_out = list(members)[number:]
+                fitting.screen.say(f"time limit: no time is left for {', '.join(left_out)}")
+                break
+            begun = time.monotonic()
+            cross_fits.append(_cross_fit(shared, name, choice, view_of[name], deadline, bar))
+            seconds[name] = time.monotonic() - begun
 
     columns = list(fitting.data.preprocessing.inputs)
     out_of_fold = OutOfFoldEnsemble(cross_fits, shared.examples, fitting.tasks, columns)
     _weigh(out_of_fold, shared)
-    scores = {target: _scores(out_of_fold, target) for target in fitting.tasks}
+    scores = {target: _scores(out_of_fold, target, seconds) for target in fitting.tasks}
 
     bags = [cross_fit.bag for cross_fit in cross_fits]
     mixtures = {target: mixture.served for target, mixture in out_of_fold.mixtures.items()}
@@ -213,7 +233,9 @@ def _cross_fit_of_network(shared: CrossFitting) -> CrossFit:
     return CrossFit(bag, [member], [[_validation_places(shared.fitting, pool)]])
 
 
-def _cross_fit(shared: CrossFitting, name: str, choice: Choice, view_name: str, bar: Bar) -> CrossFit:
+def _cross_fit(
+    shared: CrossFitting, name: str, choice: Choice, view_name: str, deadline: Deadline, bar: Bar
+) -> CrossFit:
     """Fit a member once for each fold of each repeat, on all examples but that fold."""
     fitting = shared.fitting
     kind, config = member_registry.choose(choice)
@@ -225,6 +247,8 @@ def _cross_fit(shared: CrossFitting, name: str, choice: Choice, view_name: str, 
         bar.draw(name)
 
     for repeat, held_out in enumerate(shared.repeats):
+        if repeat and deadline.is_over:
+            break
         lessons = []
         for number, fold in enumerate(held_out):
             # No two fits have the same seed, as long as a repeat has 31 folds at most.
@@ -233,11 +257,14 @@ def _cross_fit(shared: CrossFitting, name: str, choice: Choice, view_name: str, 
             lessons.append(_lesson(shared, view_name, train, fold, seed))
             if len(held_out) == 1 and kind.chooses:
                 lessons.append(_earlier_lesson(shared, view_name, train, seed))
+        in_time = deadline.part(1 / (len(shared.repeats) - repeat))
+        lessons = [replace(lesson, deadline=in_time) for lesson in lessons]
         # An earlier lesson only chooses.
         fits += kind.fit(config, lessons, advance)[: len(held_out)]
 
     bag = Bag(name, choice, view_name, [fit.served for fit in fits])
-    return CrossFit(bag, [fit.out_of_fold for fit in fits], shared.repeats)
+    repeats = shared.repeats[: len(fits) // len(shared.repeats[0])]
+    return CrossFit(bag, [fit.out_of_fold for fit in fits], repeats)
 
 
 def _lessons(shared: CrossFitting, choice: Choice) -> int:
@@ -279,10 +306,11 @@ def _earlier_lesson(shared: CrossFitting, view_name: str, train_places: np.ndarr
     return _lesson(shared, view_name, train_places[sides.train], train_places[sides.valid], seed)
 
 
-def _scores(out_of_fold: OutOfFoldEnsemble, target: str) -> dict[str, MemberScore]:
+def _scores(out_of_fold: OutOfFoldEnsemble, target: str, seconds: dict[str, float]) -> dict[str, MemberScore]:
     """Score each member on the rows that the ensemble is scored on, so that they can be compared.
 
-    A member without a weight may have predicted only some of these rows.
+    A member without a weight may have predicted only some of these rows. `seconds` are those of each member's
+    training.
     """
     task = out_of_fold.tasks[target]
     mixture = out_of_fold.mixtures[target].served
@@ -296,5 +324,5 @@ def _scores(out_of_fold: OutOfFoldEnsemble, target: str) -> dict[str, MemberScor
         outputs = prediction.cooled(mixture.temperatures[name]).outputs[rows]
         score = task.measure_score(outputs.numpy(), labels[rows].numpy())
         weight = mixture.weights.get(name, 0.0)
-        scores[name] = MemberScore(score, int(rows.sum()), weight)
+        scores[name] = MemberScore(score, int(rows.sum()), weight, seconds.get(name, 0.0))
     return scores

@@ -34,13 +34,14 @@ class Mixture:
     """How the members' outputs for one target become the ensemble's.
 
     Each member's logits are divided by its temperature. Then the members' answers are averaged by the
-    weights, which add up to one. `temperature` calibrates this mean. The stacked model has a weight under the
-    name "stack".
+    weights, which add up to one. `temperature` calibrates this mean, and `offset` those of numbers whose
+    logarithm is learned. The stacked model has a weight under the name "stack".
     """
 
     weights: dict[str, float]
     temperatures: dict[str, float]
     temperature: float = 1.0
+    offset: float = 0.0
     stack: Stack | None = None
 
     def needs(self) -> set[str]:
@@ -67,7 +68,7 @@ class Mixture:
             if weight:
                 mixed.append(cooled[name])
                 weights.append(weight)
-        return task.mix(torch.stack(mixed), torch.tensor(weights)) / self.temperature
+        return task.mix(torch.stack(mixed), torch.tensor(weights)) / self.temperature + self.offset
 
     def state(self) -> JSON:
         """Return all but the tensors of the stacked model, as JSON."""
@@ -75,6 +76,7 @@ class Mixture:
             weights=self.weights,
             temperatures=self.temperatures,
             temperature=self.temperature,
+            offset=self.offset,
             stacked=self.stack.members if self.stack else [],
         )
         return saved.model_dump(mode="json")
@@ -92,7 +94,7 @@ class Mixture:
         stack = None
         if saved.stacked:
             stack = Stack(saved.stacked, tensors["weight"], tensors["bias"])
-        return cls(saved.weights, saved.temperatures, saved.temperature, stack)
+        return cls(saved.weights, saved.temperatures, saved.temperature, saved.offset, stack)
 
 
 class _Saved(BaseModel):
@@ -102,6 +104,7 @@ class _Saved(BaseModel):
     weights: dict[str, float]
     temperatures: dict[str, float]
     temperature: float
+    offset: float = 0.0
     stacked: list[str]
 
 

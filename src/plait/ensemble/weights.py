@@ -17,6 +17,7 @@ from plait.recipe.sections import STACK
 from plait.tasks.base_prediction import Prediction, fit_temperature
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)  # of the stacked model's regularisation
+PRIOR_ROWS = 50  # that equal weights count as, where a member predicts only some rows
 MEAN = ""  # the mean of the complete members, as a candidate; no member has an empty name
 
 
@@ -45,6 +46,11 @@ class Weighing:
         """Fit a temperature on the labelled rows that have a prediction."""
         rows = self.rows(prediction)
         return fit_temperature(self.task, prediction.outputs[rows], self.target[rows])
+
+    def offset(self, prediction: OutOfFoldPrediction) -> float:
+        """Fit an offset on the labelled rows that have a prediction."""
+        rows = self.rows(prediction)
+        return self.task.fit_offset(prediction.outputs[rows], self.target[rows])
 
     def select(self, candidates: dict[str, OutOfFoldPrediction]) -> dict[str, float]:
         """Weigh candidates on the labelled rows that all of them predict. The weights add up to one."""
@@ -90,7 +96,7 @@ def fit_mixture(
     3. The others (the run's network, which predicts the validation rows only) are candidates beside the
        mean of the complete ones, on the rows that both predict: only there can they be compared. The
        complete ones share the weight that their mean gets, in the proportions of step 2.
-    4. The temperature of the mean comes from the rows that every member with a weight predicts.
+    4. The temperature and the offset of the mean come from the rows that every member with a weight predicts.
 
     Weights are fitted on out-of-fold predictions so that they do not reward members for rows that they have
     learned by heart (Wolpert 1992, "Stacked generalization"; van der Laan et al. 2007, "Super learner"), by
@@ -123,6 +129,7 @@ def fit_mixture(
     # A mean of calibrated answers is less sure than it may be, so it has a temperature of its own.
     answer = weighted_mean(weighing.task, cooled, mixture.weights)
     mixture.temperature = weighing.temperature(answer)
+    mixture.offset = weighing.offset(answer.cooled(mixture.temperature))
     return mixture
 
 
@@ -145,11 +152,32 @@ def _with_partial(
     mean: OutOfFoldPrediction,
     partial: dict[str, OutOfFoldPrediction],
 ) -> dict[str, float]:
-    """Weigh partial members beside the mean of the complete ones, which share the weight of the mean."""
-    partial_weights = weighing.select({MEAN: mean, **partial})
+    """Weigh partial members beside the mean of the complete ones, which share the weight of the mean.
+
+    The rows that all predict are few. So equal weights count as `PRIOR_ROWS` of them, among the members that
+    have a weight at all.
+    """
+    candidates = {MEAN: mean, **partial}
+    partial_weights = weighing.select(candidates)
+    equal = dict.fromkeys(candidates, 1.0)
+    equal[MEAN] = sum(weight > 0 for weight in weights.values())
+    partial_weights = shrunk(partial_weights, equal, weighing.count(*candidates.values()))
     mean_weight = partial_weights.pop(MEAN)
     complete_weights = {name: weight * mean_weight for name, weight in weights.items()}
     return complete_weights | partial_weights
+
+
+def shrunk(weights: dict[str, float], equal: dict[str, float], rows: int) -> dict[str, float]:
+    """Return weights that were fitted on so many rows, drawn towards those in proportion to `equal`.
+
+    A weight of 0 stays: the member is of no use on these rows.
+    """
+    total = sum(equal[name] for name, weight in weights.items() if weight)
+    drawn = {}
+    for name, weight in weights.items():
+        prior = equal[name] / total if weight else 0.0
+        drawn[name] = (rows * weight + PRIOR_ROWS * prior) / (rows + PRIOR_ROWS)
+    return drawn
 
 
 def fit_stack(

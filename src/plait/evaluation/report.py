@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
-import warnings
-from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import jinja2
 
@@ -17,14 +13,13 @@ from plait.console import escaped
 from plait.data import split
 from plait.disk.whole import write_text
 from plait.errors import count
+from plait.evaluation.curves import curves
 from plait.evaluation.scores import subset_name, unseen_note
 from plait.nn.layers import parameter_count
 from plait.prediction.artifact import Artifact
 from plait.runs.folder import Record
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
+LOSSES = {"loss": "training loss", "valid_loss": "validation loss"}
 MARKS = re.compile(r"[\\`*\[\]<>#|~$&!]")  # of Markdown, wherever they are in a line
 
 
@@ -34,12 +29,13 @@ def write(folder: Path, trained: Artifact) -> None:
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     facts = _facts(folder, trained)
-    main_metrics = ["valid_normalised_score"]
+    main_metrics = {"valid_normalised_score": "normalised_score"}
     for target, task in trained.preprocessing.tasks.items():
-        main_metrics.append(f"valid_{target}_{task.score}")
-    curves = _curves(trained.record["history"], main_metrics)
+        metric = f"{target}_{task.score}"
+        main_metrics[f"valid_{metric}"] = metric
+    svg = curves(trained.record["history"], [LOSSES, main_metrics])
     page = environment.from_string(_template("report.html"))
-    write_text(folder / "report.html", page.render(**facts, curves=curves))
+    write_text(folder / "report.html", page.render(**facts, curves=svg))
 
     # The card is Markdown: HTML's escapes would show in it.
     plain_environment = environment.overlay(autoescape=False)
@@ -94,44 +90,3 @@ def _problem_count(folder: Path) -> int:
         return 0
     lines = problems.read_text(encoding="utf-8").splitlines()
     return max(len(lines) - 1, 0)  # without the header
-
-
-def _curves(history: list[dict[str, float]], main_metrics: Sequence[str]) -> str:
-    """Draw the losses over epochs, and the main metrics beside them, as SVG.
-
-    Leave out a metric that the first epoch lacks.
-    """
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3), layout="constrained")
-    losses, metrics = figure.subplots(1, 2)
-    _plot(losses, history, {"loss": "training loss", "valid_loss": "validation loss"})
-    _plot(metrics, history, {name: name.removeprefix("valid_") for name in main_metrics})
-    for axis in (losses, metrics):
-        axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.spines[["top", "right"]].set_visible(False)
-
-    buffer = io.StringIO()
-    # The browser draws the letters, for Matplotlib's font has no Chinese ones, and would warn of each.
-    with matplotlib.rc_context({"svg.fonttype": "none"}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")
-        figure.savefig(buffer, format="svg", metadata={"Date": None})  # a date would make every report differ
-    file = buffer.getvalue()
-    return file[file.index("<svg") :]  # without the XML header, which may not stand inside HTML
-
-
-def _plot(axis: Axes, history: list[dict[str, float]], labels: dict[str, str]) -> None:
-    """Plot the figures that `labels` names, which the first epoch has, over epochs."""
-    epochs = range(1, len(history) + 1)
-    for name, label in labels.items():
-        if name in history[0]:
-            curve = [epoch.get(name, float("nan")) for epoch in history]
-            axis.plot(epochs, curve, label=label)
-    axis.set_xlabel("epoch")
-    if axis.lines:
-        legend = axis.legend(frameon=False)
-        for text in legend.get_texts():
-            text.set_parse_math(False)  # a target may be named $x$

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from plait.errors import BadCell
+from plait.errors import BadCell, PlaitError
 from plait.media.cell import Cell, Media, Nowhere, Store, is_missing
 from plait.media.guard import Unread, guarded, without_warnings
 from plait.nn.batch import Loaded, Values, allocate
@@ -74,7 +74,7 @@ def load_together(
             # The loop raises what a thread has raised.
             for _ in pool.map(read, range(len(cells))):
                 pass
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, PlaitError):
             # Otherwise the pool would read all other cells before it stops.
             pool.shutdown(cancel_futures=True)
             raise

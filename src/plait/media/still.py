@@ -16,7 +16,7 @@ from PIL import ImageOps, UnidentifiedImageError
 
 from plait.errors import BadCell
 from plait.media.guard import guarded
-from plait.media.image import MAX_PIXELS, Framing, fitted, rgb, square, white_level
+from plait.media.image import MAX_PIXELS, Framing, fitted, resize, rgb, square, white_level
 from plait.media.memory import budget, check_bomb
 
 ORIENTATION = 274  # the EXIF tag
@@ -77,10 +77,7 @@ def decode(file: bytes | str, framing: Framing) -> Still:
     of 255 from those of a full decoding, the same in training and in use.
     """
     with guarded("broken or cut short"):
-        pixels = _decode_jpeg(file, framing) if isinstance(file, bytes) and file.startswith(JPEG) else None
-        notes: tuple[str, ...] = ()
-        if pixels is None:
-            pixels, notes = _decode_any(file, framing)
+        pixels, notes = _decode(file, framing)
         pixels = square(pixels, framing)
 
         # such an image can be read but says nothing: the user is told
@@ -89,6 +86,21 @@ def decode(file: bytes | str, framing: Framing) -> Still:
         elif pixels.max() <= DARK and not notes:
             notes = ("nearly black",)
         return Still(pixels, notes)
+
+
+def decode_whole(file: bytes | str, longest: int) -> np.ndarray:
+    """Decode an image file to RGB, upright, bytes (H, W, 3), and in its own shape.
+
+    Sides longer than `longest` pixels are reduced to it; nothing is enlarged. Raises `BadCell` if it is
+    broken or cut short.
+    """
+    framing = Framing(size=longest, fit="pad")
+    with guarded("broken or cut short"):
+        pixels, _ = _decode(file, framing)
+        height, width = pixels.shape[:2]
+        if max(height, width) <= longest:
+            return pixels
+        return resize(pixels, *fitted((width, height), framing))
 
 
 def open_image(file: bytes | str) -> Pillow.Image:
@@ -162,6 +174,14 @@ def _read_heif() -> None:
     except ImportError:
         raise BadCell("a HEIF image (.heic), which needs pi-heif: pip install 'plait[heif]'") from None
     pi_heif.register_heif_opener()
+
+
+def _decode(file: bytes | str, framing: Framing) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Decode an image to RGB, upright, as large as `framing` needs or larger. Return notes too."""
+    pixels = _decode_jpeg(file, framing) if isinstance(file, bytes) and file.startswith(JPEG) else None
+    if pixels is not None:
+        return pixels, ()
+    return _decode_any(file, framing)
 
 
 def _decode_jpeg(data: bytes, framing: Framing) -> np.ndarray | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,6 +23,7 @@ from plait.nn.device import Settings
 from plait.prediction.view import View
 from plait.recipe.registry import Choice, Component, Registry
 from plait.recipe.sections import EnsembleRecipe
+from plait.runs.deadline import NO_LIMIT, Deadline
 from plait.tasks.base_prediction import Prediction
 
 
@@ -82,7 +83,7 @@ class Lesson:
     """What a member learns from when a fold is held out: the rows `train`. The rows `held_out` are the fold.
 
     `plan` is for these rows and the view. `view` is the view's name, and empty for a member that learns from
-    features.
+    features. All lessons of a member have the same `deadline`, until which it should have learned from all.
     """
 
     train: Examples
@@ -93,6 +94,7 @@ class Lesson:
     tasks: dict[str, Prediction]
     seed: int
     folder: Path
+    deadline: Deadline = NO_LIMIT
 
     def labelled(self, target: str, side: Examples) -> tuple[np.ndarray, Tensor]:
         """Return the places in `side` that have a label of a target, and these labels."""
@@ -176,8 +178,9 @@ class IndependentMember(Member):
     def fit(cls, config: object, lessons: Sequence[Lesson], advance: Callable[[], None]) -> list[Fit]:
         """Learn from each lesson."""
         fits = []
-        for lesson in lessons:
-            member = cls.learn(config, lesson)
+        for number, lesson in enumerate(lessons):
+            in_time = lesson.deadline.part(1 / (len(lessons) - number))
+            member = cls.learn(config, replace(lesson, deadline=in_time))
             fits.append(Fit(served=member, out_of_fold=member))
             advance()
         return fits
@@ -209,6 +212,41 @@ def choosing_folds(count: int) -> list[list[int]]:
     for fold in numbers:
         by_fold.append([number for number in numbers if number != fold])
     return [*by_fold, list(numbers)]
+
+
+@dataclass
+class BestRound:
+    """The best round by the losses of some folds. Once it is `final`, later rounds change nothing."""
+
+    folds: list[int]
+    patience: int
+    round: int = 0
+    loss: float = float("inf")
+    final: bool = False
+
+    def see(self, number: int, losses: np.ndarray, rows: np.ndarray) -> None:
+        """Compare a round, counted from 1, by the losses of all folds and their labelled held-out rows."""
+        if self.final:
+            return
+        loss = float(mean_loss(losses, rows, self.folds))
+        if loss < self.loss:
+            self.round = number
+            self.loss = loss
+        self.final = number - self.round >= self.patience
+
+
+def best_rounds(held_out_rows: np.ndarray, rounds: int, patience: int) -> list[BestRound]:
+    """Return what follows the best round for each fold, by the others, and for all, before the first round.
+
+    Without labelled rows to choose by, `folds` is empty, and the last of all rounds is the best.
+    """
+    bests = []
+    for chosen_by in choosing_folds(len(held_out_rows)):
+        has_rows = held_out_rows[chosen_by].any()
+        bests.append(
+            BestRound(chosen_by, patience) if has_rows else BestRound([], patience, rounds, final=True)
+        )
+    return bests
 
 
 def check_members(ensemble: EnsembleRecipe | None) -> None:

@@ -9,9 +9,11 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from plait.nn.eager import eager
 from plait.nn.summaries import Matrix
 from plait.tasks.base_prediction import Prediction
 
+MOST_DENSE = 2_000_000  # numbers: up to here, dense products are faster than sparse ones
 MOST_ROWS = 4000  # above which a matrix of rows by rows is no longer small
 SMALLEST = 1e-9  # of the largest eigenvalue: directions of less are rounding errors
 
@@ -43,9 +45,10 @@ def space_of(xs: list[Matrix]) -> Space:
     rows = xs[0].shape[0]
     if rows < min(width, MOST_ROWS):
         return _AmongRows(xs)
-    if any(sparse.issparse(x) for x in xs):
+    if any(sparse.issparse(x) for x in xs) and rows * width > MOST_DENSE:
         return _Sparse(xs)
-    return _Dense(np.concatenate(xs, 1))
+    dense = [x.toarray() if sparse.issparse(x) else x for x in xs]
+    return _Dense(np.concatenate(dense, 1, dtype=np.float32))
 
 
 class _Coordinates(Space):
@@ -145,11 +148,11 @@ def solve(
     weight = weight.clone()
     bias = bias.clone()
     everywhere = torch.ones(len(y), dtype=torch.bool)
-    optimizer = torch.optim.LBFGS(
+    optimizer = eager(torch.optim.LBFGS)(
         [weight, bias],
         max_iter=steps,
         tolerance_grad=1e-6,
-        tolerance_change=1e-8,
+        tolerance_change=1e-7,
         line_search_fn="strong_wolfe",
     )
 

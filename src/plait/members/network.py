@@ -76,7 +76,8 @@ class Network(IndependentMember):
         # Checkpoints are of no use: a stopped fit of members begins anew.
         with tempfile.TemporaryDirectory(dir=lesson.folder) as folder:
             screen = Screen(quiet=True)
-            train(Training(model, plan, settings, data, no_rows, Path(folder), screen))
+            deadline = lesson.deadline
+            train(Training(model, plan, settings, data, no_rows, Path(folder), screen, deadline=deadline))
         predictor = Predictor(model.cpu(), data.preprocessing, settings, plan)
         return cls(predictor, lesson.view)
 

@@ -6,38 +6,56 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import lightgbm
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from scipy import sparse
 from torch import Tensor
 
 from plait.data.features import FeatureBlock
-from plait.members.base import Examples, Fit, Lesson, Member, choosing_folds, hidden, mean_loss
+from plait.members.base import Examples, Fit, Lesson, Member, best_rounds, hidden
+from plait.members.base_lightgbm import Booster, Dataset
 from plait.members.base_trees import KINDS, Forest
 from plait.prediction.view import View
 from plait.recipe.bounds import MAX_INT32, MAX_RATE, MAX_ROUNDS
 from plait.recipe.registry import Options
 from plait.runs import files
+from plait.runs.deadline import Deadline
 from plait.table.json import JSON
 from plait.tasks.base_prediction import Prediction
 
 FILE = "trees.safetensors"
-FREQUENT = 500  # n-grams of a text column that trees see: the most frequent ones
-PATIENCE = 20  # rounds without a better score on the held-out rows before boosting stops
+MANY = 1000  # rows, from which on trees are held back more
+PATIENCE = 30  # rounds without a better score on the held-out rows before boosting stops
 
 
 class Config(Options):
-    """LightGBM's parameters. `colsample` is the share of features that each tree sees."""
+    """LightGBM's parameters.
 
-    rounds: int = Field(400, ge=1, le=MAX_ROUNDS, description="trees, at most")
-    learning_rate: float = Field(0.1, gt=0, le=MAX_RATE, description="of boosting")
-    leaves: int = Field(7, ge=2, le=131072, description="of a tree")
-    least: int = Field(5, ge=1, le=MAX_INT32, description="rows in a leaf")
-    colsample: float = Field(0.1, gt=0, le=1, description="share of the features that each tree sees")
+    `colsample` is the share of features that each tree sees. Where one number says most, all trees must see
+    it; where many say a little, trees of few features are better together.
+
+    Options that are null depend on the table. A round grows one tree for each class: where there are several,
+    rounds are fewer and trees smaller. From `MANY` rows on, leaves are larger and their values smaller.
+    """
+
+    rounds: int = Field(1000, ge=1, le=MAX_ROUNDS, description="trees, at most")
+    learning_rate: float | None = Field(
+        None, gt=0, le=MAX_RATE, description="of boosting; null: 0.05, or 0.1 for three classes or more"
+    )
+    leaves: int | None = Field(
+        None, ge=2, le=131072, description="of a tree; null: 15, or 7 for three classes or more"
+    )
+    least: int | None = Field(
+        None, ge=1, le=MAX_INT32, description="rows in a leaf; null: 5, or 10 from 1,000 rows on"
+    )
+    colsample: float = Field(1.0, gt=0, le=1, description="share of the features that each tree sees")
     subsample: float = Field(0.8, gt=0, le=1, description="share of the rows that each tree sees")
-    l2: float = Field(1.0, ge=0, le=1000000000.0, description="penalty on the leaves' values")
+    l2: float | None = Field(
+        None,
+        ge=0,
+        le=1000000000.0,
+        description="penalty on the leaves' values; null: 1, or 10 from 1,000 rows on",
+    )
 
 
 class Trees(Member):
@@ -51,17 +69,15 @@ class Trees(Member):
     def __init__(
         self,
         forests: dict[str, list[Forest]],
-        frequent: list[np.ndarray | None],
         scalar: set[str],
         width: int,
     ) -> None:
         """Take the trees of each target's boosters.
 
-        `frequent` has the columns of each block that trees see, all if None. `scalar` names the targets of
-        one number, whose outputs are (rows,). `width` is how many numbers a row has.
+        `scalar` names the targets of one number, whose outputs are (rows,). `width` is how many numbers a
+        row has.
         """
         self.forests = forests
-        self.frequent = frequent
         self.scalar = scalar
         self.width = width
 
@@ -80,10 +96,9 @@ class Trees(Member):
         served: list[Trees] = []
         out_of_fold: list[Trees] = []
         for lesson in lessons:
-            frequent = [_frequent(block) for block in lesson.train.blocks()]
-            width = _width(lesson.train.blocks(), frequent)
-            served.append(cls({}, frequent, set(), width))
-            out_of_fold.append(cls({}, frequent, set(), width))
+            width = sum(block.reduced.shape[1] for block in lesson.train.blocks())
+            served.append(cls({}, set(), width))
+            out_of_fold.append(cls({}, set(), width))
 
         for target in lessons[0].tasks:
             _fit_target(config, lessons, target, served, out_of_fold)
@@ -91,7 +106,7 @@ class Trees(Member):
             advance()
         return [Fit(*members) for members in zip(served, out_of_fold, strict=True)]
 
-    def take(self, target: str, booster: lightgbm.Booster, rounds: int, is_scalar: bool) -> None:
+    def take(self, target: str, booster: Booster, rounds: int, is_scalar: bool) -> None:
         """Take the first rounds of a target's booster. `is_scalar` says that the target is one number."""
         if is_scalar:
             self.scalar.add(target)
@@ -102,7 +117,7 @@ class Trees(Member):
         """Return the raw scores of each target, for each subset of the columns."""
         outputs = []
         for subset in subsets:
-            x = _matrix(hidden(examples.blocks(), subset), self.frequent)
+            x = _matrix(hidden(examples.blocks(), subset))
             outputs.append({target: self._scores(target, x) for target in self.forests})
         return outputs
 
@@ -113,7 +128,7 @@ class Trees(Member):
         return output[:, 0] if target in self.scalar else output
 
     def save(self, folder: Path) -> None:
-        """Write the trees and the columns that they see into `trees.safetensors`."""
+        """Write the trees into `trees.safetensors`."""
         tensors: dict[str, Tensor] = {}
         outputs: dict[str, list[int]] = {}
         # Names hold numbers: a target may have any name.
@@ -122,13 +137,7 @@ class Trees(Member):
             for i, forest in enumerate(forests):
                 for name, tensor in forest.tensors().items():
                     tensors[f"trees/{number}/{i}/{name}"] = tensor
-        for number, indices in enumerate(self.frequent):
-            if indices is not None:
-                tensors[f"frequent/{number}"] = torch.from_numpy(indices)
-
-        saved = _Saved(
-            scalar=sorted(self.scalar), outputs=outputs, blocks=len(self.frequent), width=self.width
-        )
+        saved = _Saved(scalar=sorted(self.scalar), outputs=outputs, width=self.width)
         files.write_tensors(folder / FILE, tensors, {"trees": saved.model_dump_json()})
 
     @classmethod
@@ -142,21 +151,13 @@ class Trees(Member):
     def _from_tensors(cls, tensors: dict[str, Tensor], text: str) -> Trees:
         """Invert `save`. Raises `KeyError` or `ValueError` for what cannot be trees."""
         saved = _Saved.model_validate_json(text)
-        member = cls({}, [], set(saved.scalar), saved.width)
+        member = cls({}, set(saved.scalar), saved.width)
         for number, (target, outputs) in enumerate(saved.outputs.items()):
             forests = []
             for i, count in enumerate(outputs):
                 arrays = {name: tensors[f"trees/{number}/{i}/{name}"] for name in KINDS}
                 forests.append(Forest.from_tensors(arrays, count, saved.width))
             member.forests[target] = forests
-
-        for number in range(saved.blocks):
-            indices = tensors.get(f"frequent/{number}")
-            if indices is not None and (
-                indices.ndim != 1 or indices.dtype != torch.int64 or (indices < 0).any()
-            ):
-                raise ValueError(f"block {number} has wrong columns")
-            member.frequent.append(None if indices is None else indices.numpy())
         return member
 
 
@@ -167,21 +168,22 @@ class _Saved(BaseModel):
 
     scalar: list[str]
     outputs: dict[str, list[int]]
-    blocks: int = Field(ge=0, le=100_000)
     width: int = Field(ge=0)
 
 
 component = Trees
 
 
-def _parameters(config: Config, width: int, seed: int) -> JSON:
-    """Return LightGBM's parameters for a table of so many numbers a row."""
+def _parameters(config: Config, rows: int, width: int, outputs: int, seed: int) -> JSON:
+    """Return LightGBM's parameters for rows of so many numbers, and a target of so many outputs."""
+    learning_rate, leaves = (0.05, 15) if outputs == 1 else (0.1, 7)
+    least, l2 = (5, 1.0) if rows < MANY else (10, 10.0)
     colsample = max(config.colsample, min(1.0, 10 / max(width, 1)))
     return {
-        "learning_rate": config.learning_rate,
-        "num_leaves": config.leaves,
-        "min_data_in_leaf": config.least,
-        "lambda_l2": config.l2,
+        "learning_rate": config.learning_rate or learning_rate,
+        "num_leaves": config.leaves or leaves,
+        "min_data_in_leaf": config.least or least,
+        "lambda_l2": l2 if config.l2 is None else config.l2,
         "feature_fraction": colsample,  # at least ten numbers, or all of a table that has fewer
         "bagging_fraction": config.subsample,
         "bagging_freq": 1,
@@ -192,14 +194,6 @@ def _parameters(config: Config, width: int, seed: int) -> JSON:
         "num_threads": torch.get_num_threads(),
         "verbosity": -1,
     }
-
-
-def _width(blocks: list[FeatureBlock], frequent: list[np.ndarray | None]) -> int:
-    """Return how many numbers a row of `_matrix` has."""
-    width = 0
-    for block, columns in zip(blocks, frequent, strict=True):
-        width += block.x.shape[1] if columns is None else len(columns)
-    return width
 
 
 def _array(labels: Tensor) -> np.ndarray:
@@ -214,22 +208,23 @@ class _Fold:
     held_y: Tensor
     task: Prediction
     parameters: JSON
-    train: lightgbm.Dataset
-    held_out: lightgbm.Dataset
-    booster: lightgbm.Booster | None = None
+    train: Dataset
+    held_out: Dataset
+    booster: Booster | None = None
 
     @classmethod
-    def of(cls, config: Config, lesson: Lesson, target: str, frequent: list[np.ndarray | None]) -> _Fold:
+    def of(cls, config: Config, lesson: Lesson, target: str) -> _Fold:
         """Bin the rows of a lesson that have a label."""
         task = lesson.tasks[target]
         rows, y = lesson.labelled(target, lesson.train)
         held_rows, held_y = lesson.labelled(target, lesson.held_out)
-        x = _matrix(lesson.train.blocks(), frequent)
-        held_x = _matrix(lesson.held_out.blocks(), frequent)
-        parameters = _parameters(config, x.shape[1], lesson.seed)
+        x = _matrix(lesson.train.blocks())
+        held_x = _matrix(lesson.held_out.blocks())
+        outputs = task.baseline(y).numel()
+        parameters = _parameters(config, len(y), x.shape[1], outputs, lesson.seed)
 
-        train = lightgbm.Dataset(x[rows], params=parameters)
-        held_out = lightgbm.Dataset(held_x[held_rows], reference=train, params=parameters)
+        train = Dataset(x[rows], params=parameters)
+        held_out = Dataset(held_x[held_rows], reference=train, params=parameters)
         return cls(y, held_y, task, parameters, train, held_out)
 
     @property
@@ -247,7 +242,7 @@ class _Fold:
         parameters, labels = self.task.boosting(self.y)[job]
         _, held_labels = self.task.boosting(self.held_y)[job]
         self.train.set_label(_array(labels))
-        self.booster = lightgbm.Booster({**self.parameters, **parameters}, self.train)
+        self.booster = Booster({**self.parameters, **parameters}, self.train)
         if self.held_out_rows:
             self.held_out.set_label(_array(held_labels))
             self.booster.add_valid(self.held_out, "held out")
@@ -262,51 +257,30 @@ class _Fold:
         return float(loss)
 
 
-@dataclass
-class _Best:
-    """The best round by some folds. Once it is `final`, later rounds change nothing."""
-
-    folds: list[int]
-    round: int = 0
-    loss: float = float("inf")
-    final: bool = False
-
-    def see(self, number: int, losses: np.ndarray, rows: np.ndarray) -> None:
-        """Compare a round, counted from 1, by the losses of all folds."""
-        if self.final:
-            return
-        loss = float(mean_loss(losses, rows, self.folds))
-        if loss < self.loss:
-            self.round = number
-            self.loss = loss
-        self.final = number - self.round >= PATIENCE
-
-
 def _fit_target(
     config: Config, lessons: Sequence[Lesson], target: str, served: list[Trees], out_of_fold: list[Trees]
 ) -> None:
     """Train the boosters of a target on each lesson, and give them to the members of its fold."""
-    folds = []
-    for lesson, member in zip(lessons, served, strict=True):
-        folds.append(_Fold.of(config, lesson, target, member.frequent))
+    folds = [_Fold.of(config, lesson, target) for lesson in lessons]
     is_scalar = not folds[0].task.baseline(folds[0].y).ndim
 
     # A task may need several boosters, such as one for each of its labels.
     for job in range(folds[0].jobs):
-        rounds = _boost(folds, job, config.rounds)
+        deadline = lessons[0].deadline.part(1 / (folds[0].jobs - job))
+        rounds = _boost(folds, job, config.rounds, deadline)
         for number, fold in enumerate(folds):
             served[number].take(target, fold.booster, rounds[-1], is_scalar)
             out_of_fold[number].take(target, fold.booster, rounds[number], is_scalar)
 
 
-def _boost(folds: list[_Fold], job: int, rounds: int) -> list[int]:
+def _boost(folds: list[_Fold], job: int, rounds: int, deadline: Deadline) -> list[int]:
     """Train a booster of each fold, all at once, round by round.
 
     Return the best round for each fold, by the other folds, and then by all. Boosting stops once all of
     these are final. Where the folds have no labelled row, it goes on to the last round.
     """
     held_out_rows = np.array([fold.held_out_rows for fold in folds])
-    bests = _bests(held_out_rows, rounds)
+    bests = best_rounds(held_out_rows, rounds, PATIENCE)
     for fold in folds:
         fold.begin(job)
 
@@ -316,37 +290,14 @@ def _boost(folds: list[_Fold], job: int, rounds: int) -> list[int]:
         losses = np.array([fold.boost() for fold in folds])
         for best in bests:
             best.see(number, losses, held_out_rows)
-        if can_stop and all(best.final for best in bests):
+        if deadline.is_over or (can_stop and all(best.final for best in bests)):
             break
     return [best.round for best in bests]
 
 
-def _bests(held_out_rows: np.ndarray, rounds: int) -> list[_Best]:
-    """Return what follows the best round for each fold, and for all, before the first round."""
-    bests = []
-    for chosen_by in choosing_folds(len(held_out_rows)):
-        has_rows = held_out_rows[chosen_by].any()
-        bests.append(_Best(chosen_by) if has_rows else _Best([], rounds, final=True))
-    return bests
-
-
-def _frequent(block: FeatureBlock) -> np.ndarray | None:
-    """Return the columns of a sparse block that trees see: the most frequent ones; None for a dense block."""
-    if not sparse.issparse(block.x):
-        return None
-    counts = np.bincount(block.x.indices, minlength=block.x.shape[1])
-    number = min(FREQUENT, int((counts > 1).sum()))  # nothing is learned from what one row has
-    by_frequency = np.argsort(-counts, kind="stable")
-    return np.sort(by_frequency[:number])
-
-
-def _matrix(blocks: list[FeatureBlock], frequent: list[np.ndarray | None]) -> np.ndarray:
+def _matrix(blocks: list[FeatureBlock]) -> np.ndarray:
     """Put all blocks side by side, NaN where an input is missing: (rows, numbers), float32."""
-    xs: list[np.ndarray] = []
-    for block, columns in zip(blocks, frequent, strict=True):
-        x = block.x
-        if columns is not None:
-            x = sparse.csr_array(x)[:, columns].toarray()
-        x = np.asarray(x, dtype=np.float32)
-        xs.append(np.where(block.present[:, None], x, np.float32("nan")))
+    xs = []
+    for block in blocks:
+        xs.append(np.where(block.present[:, None], block.reduced, np.float32("nan")))
     return np.concatenate(xs, 1)

@@ -6,7 +6,6 @@ Shape letters: B rows, T steps of time, M mel bands.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Literal
 
 import av
@@ -25,6 +24,7 @@ from plait.modalities.base import Match
 from plait.modalities.base_media import MediaModality, recognise
 from plait.nn.batch import Layout, Values, place_within
 from plait.nn.measures import SOUND_NUMBERS, measure_bands, measure_sounds
+from plait.nn.mel import Scale, mel_triangles
 from plait.nn.traits import TraitsLayout
 from plait.recipe.bounds import MAX_SECONDS, MIN_HOP, MIN_WINDOW
 from plait.recipe.registry import Options
@@ -89,6 +89,7 @@ class Config(Options):
     highest: float = Field(
         8000.0, gt=0, le=96000, description="upper edge of the bands in Hz; half the rate at most"
     )
+    scale: Scale = Field("slaney", description="mel scale and form of the bands: Slaney's or HTK's")
     seconds: float = Field(10.0, gt=0, le=MAX_SECONDS, description="length of what an encoder reads at once")
     longest: float = Field(
         30.0, gt=0, le=MAX_SECONDS, description="seconds; of a longer recording only the middle is kept"
@@ -119,6 +120,7 @@ class Audio(MediaModality):
     options = Config
     suffixes = SUFFIXES
     encoder = "audio_cnn"
+    pretrained = "pretrained"
     is_sound = True
     ragged = True
     nothing = "no audio in it"
@@ -141,7 +143,7 @@ class Audio(MediaModality):
     def prepares(self) -> JSON:
         """Return the options and versions that a prepared recording depends on."""
         # augmentation acts on batches, so its options leave the cache valid
-        names: tuple[str, ...] = ("rate", "window", "hop", "bands", "lowest", "highest", "longest")
+        names: tuple[str, ...] = ("rate", "window", "hop", "bands", "lowest", "highest", "scale", "longest")
         if self.config.form == "wave":
             names = ("form", "rate", "longest")
         options: JSON = {name: getattr(self.config, name) for name in names}
@@ -252,13 +254,13 @@ def log_mel(wave: Tensor, config: Config) -> Tensor:
     """Return the logarithm (to base 10) of the power in each mel band, (T, bands).
 
     There is one spectrum every `hop` seconds. Frames are centred, the ends are mirrored, and the window is
-    Hann's. Mel scale and filters are Slaney's (Auditory Toolbox, 1998), each filter of area one. These are
-    the defaults of librosa.
+    Hann's. With the mel scale of `mel_triangles` these are the defaults of librosa.
     """
     width = round(config.window * config.rate)
     hop = max(round(config.hop * config.rate), 1)
     highest = min(config.highest, config.rate / 2)
-    window, triangles = filters(config.rate, width, config.bands, config.lowest, highest)
+    window = torch.hann_window(width)
+    triangles = mel_triangles(config.rate, width, config.bands, config.lowest, highest, config.scale)
     half = width // 2
     if len(wave) <= half:  # too short to be mirrored
         wave = F.pad(wave, (0, half + 1 - len(wave)))
@@ -274,37 +276,6 @@ def log_mel(wave: Tensor, config: Config) -> Tensor:
     power_TF = real_TF.square().addcmul_(imaginary_TF, imaginary_TF)
     power_TM = power_TF @ triangles
     return power_TM.clamp_min_(FLOOR).log10_()
-
-
-@lru_cache(8)
-def filters(rate: int, width: int, bands: int, lowest: float, highest: float) -> tuple[Tensor, Tensor]:
-    """Return the window (width,), and the triangles that weigh frequencies into bands.
-
-    The triangles have shape (width // 2 + 1, bands). `lowest` and `highest` are in Hz.
-    """
-    # each band rises from one edge to the next and falls to the one after that
-    edges = _hertz(np.linspace(_mel(lowest), _mel(highest), bands + 2))
-    frequencies = np.arange(width // 2 + 1) * rate / width
-    distances = np.diff(edges)
-    rising = (frequencies[:, None] - edges[:-2]) / distances[:-1]
-    falling = (edges[2:] - frequencies[:, None]) / distances[1:]
-    height = 2 / (edges[2:] - edges[:-2])  # gives each triangle an area of one
-    triangles = np.minimum(rising, falling).clip(0) * height
-    return torch.hann_window(width), torch.from_numpy(triangles.astype(np.float32))
-
-
-def _mel(hertz: float) -> float:
-    """Convert Hz to Slaney's mel scale, linear up to 1000 Hz and logarithmic above."""
-    if hertz < 1000:
-        return hertz * 3 / 200
-    return 15 + float(np.log(hertz / 1000)) * 27 / float(np.log(6.4))
-
-
-def _hertz(mel: np.ndarray) -> np.ndarray:
-    """Convert Slaney's mel scale to Hz: the inverse of `_mel`."""
-    linear = mel * 200 / 3
-    logarithmic = 1000 * np.exp((mel - 15) * np.log(6.4) / 27)
-    return np.where(mel < 15, linear, logarithmic)
 
 
 def view(

@@ -36,7 +36,8 @@ class Modality(Component, ABC):
     class attributes are all that the core knows about a modality.
     """
 
-    encoder: ClassVar[str]  # the default encoder of a column
+    encoder: ClassVar[str]  # the default encoder of a column, which is trained from scratch
+    pretrained: ClassVar[str] = ""  # the encoder that runs pretrained networks, if there is one
     words: ClassVar[str] = ""  # the encoder that counts words and n-grams, if there is one
     media: ClassVar[bool] = False  # cells are files or bytes
     plain: ClassVar[bool] = False  # all such columns of a table are one block
@@ -44,6 +45,7 @@ class Modality(Component, ABC):
     is_label: ClassVar[bool] = False  # cells are short names out of a few
     is_sound: ClassVar[bool] = False  # cells are recordings
     may_have_sound: ClassVar[bool] = False  # cells may have audio: an input of the modality that `is_sound`
+    may_have_text: ClassVar[bool] = False  # cells may show text, which can be an input of its own
     may_be_id: ClassVar[bool] = False  # if all cells differ, they may only name their rows
     drops_constant: ClassVar[bool] = True  # a column with one value in all rows says nothing
     conventions: ClassVar[tuple[type[Convention], ...]] = ()  # the usual one first; any if empty

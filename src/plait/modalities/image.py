@@ -53,6 +53,8 @@ class Image(MediaModality):
     options = Config
     suffixes = SUFFIXES
     encoder = "vgg"
+    pretrained = "pretrained"
+    may_have_text = True
     ragged = False
 
     def __init__(self, config: Config) -> None:

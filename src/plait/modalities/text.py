@@ -16,13 +16,15 @@ import pyarrow.compute as pc
 import torch
 from pydantic import Field
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from torch import nn
 
-from plait.errors import RecipeError, count
+from plait.errors import count
 from plait.modalities.base import Match, ValueModality
 from plait.nn.batch import Layout, Loaded, Values
 from plait.nn.measures import TEXT_NUMBERS, measure_texts
 from plait.nn.traits import Traits, TraitsLayout
 from plait.pretrained import files
+from plait.pretrained.tokenizer import load_tokenizer
 from plait.recipe.bounds import MAX_IDS, MAX_TOKENS
 from plait.recipe.registry import Options
 from plait.table.conventions.listing import Listing
@@ -60,6 +62,13 @@ class Config(Options):
     tokenizer: str = Field(
         "", description="pretrained: the model's folder, its Hugging Face name, or the name of a package"
     )
+    chunk: int = Field(
+        0,
+        ge=0,
+        le=MAX_TOKENS,
+        description="pretrained: tokens that the network reads at once; longer texts are read in chunks of "
+        "equal length; 0: as many as max_tokens",
+    )
     words: int = Field(2, ge=1, le=4, description="ngrams: runs of up to so many words")
     characters: int = Field(
         5, ge=0, le=8, description="ngrams: runs of 2 up to so many characters within a word; 0: none"
@@ -76,6 +85,7 @@ class Text(ValueModality):
 
     options = Config
     encoder = "bag"
+    pretrained = "pretrained"
     words = "bag"
     is_text = True
     may_be_id = True
@@ -117,7 +127,9 @@ class Text(ValueModality):
         if config.split == "ngrams":
             return cls(config, None)
         if config.split == "pretrained":
-            return cls(config, _pretrained(config.tokenizer))
+            tokenizer = load_tokenizer(config.tokenizer)
+            _prepend(tokenizer, files.prefix(config.tokenizer))
+            return cls(config, tokenizer)
         tokenizer, trainer = _subwords(config) if config.split == "subword" else _words(config)
         normalisations: list[normalizers.Normalizer] = [normalizers.NFC()]
         if config.lowercase:
@@ -162,13 +174,37 @@ class Text(ValueModality):
         return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
 
     def transform(self, values: Values, generator: torch.Generator | None) -> Values:
-        """Return ids as int64 (B, L). In training, make a share `drop` of the tokens unknown."""
+        """Return ids as int64 (B, L). In training, make a share `drop` of the tokens unknown.
+
+        Texts of a pretrained tokenizer that are longer than a chunk become several, row after row.
+        """
         x_BL = values.x.long()
         if generator is not None and self.config.drop:
             is_drawn_BL = torch.rand(x_BL.shape, generator=generator) < self.config.drop
             is_token_BL = x_BL > 0
             x_BL = x_BL.masked_fill(is_drawn_BL & is_token_BL, 1)
+        if self.config.chunk and x_BL.shape[1] > self.config.chunk:
+            return self._chunks(x_BL, values)
         return Values(x_BL, values.length_B)
+
+    def _chunks(self, x_BL: torch.Tensor, values: Values) -> Values:
+        """Cut each text into as few chunks as it needs, of about the same length, between its marks."""
+        assert values.length_B is not None
+        assert self.tokenizer is not None
+        before, after = _marks(self.tokenizer)
+        room = max(self.config.chunk - before - after, 1)
+
+        chunks, count = [], []
+        for ids, length in zip(x_BL, values.length_B.tolist(), strict=True):
+            inner = ids[before : max(length - after, before)]
+            number = max(-(-len(inner) // room), 1)
+            count.append(number)
+            for piece in inner.tensor_split(number):
+                chunks.append(torch.cat([ids[:before], piece, ids[length - after : length]]))
+
+        length_N = torch.tensor([len(chunk) for chunk in chunks])
+        x_NL = nn.utils.rnn.pad_sequence(chunks, batch_first=True)
+        return Values(x_NL, length_N, torch.tensor(count))
 
     def traits_layout(self) -> TraitsLayout:
         """Return the form of the traits: lengths, and hashed n-grams whatever the text is cut into."""
@@ -204,18 +240,22 @@ class Text(ValueModality):
 component = Text
 
 
-def _pretrained(name: str) -> Tokenizer:
-    """Load the tokenizer of a pretrained model. Switch its padding and cutting off: `load` does both."""
-    file = files.find(name) / "tokenizer.json"
-    if not file.is_file():
-        raise RecipeError(
-            f"'{name}' has no tokenizer.json in {file.parent}; save one there with "
-            f"AutoTokenizer.from_pretrained(...).save_pretrained(...)"
-        )
-    tokenizer = Tokenizer.from_file(str(file))
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return tokenizer
+def _marks(tokenizer: Tokenizer) -> tuple[int, int]:
+    """Return how many tokens a tokenizer puts before each text, and how many after it."""
+    is_mark = tokenizer.encode("a").special_tokens_mask
+    before = is_mark.index(0)
+    after = is_mark[::-1].index(0)
+    return before, after
+
+
+def _prepend(tokenizer: Tokenizer, prefix: str) -> None:
+    """Let a tokenizer read every text with a prefix, as some networks were trained. It is saved with it."""
+    if not prefix:
+        return
+    steps: list[normalizers.Normalizer] = [normalizers.Prepend(prefix)]
+    if tokenizer.normalizer is not None:
+        steps.append(tokenizer.normalizer)
+    tokenizer.normalizer = normalizers.Sequence(steps)
 
 
 def _words(config: Config) -> tuple[Tokenizer, trainers.Trainer]:

@@ -64,6 +64,7 @@ class Video(MediaModality):
     options = Config
     suffixes = SUFFIXES
     encoder = "conv3d"
+    pretrained = "pretrained"
     may_have_sound = True
     ragged = True
 

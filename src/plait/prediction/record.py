@@ -81,6 +81,7 @@ class _Record(BaseModel):
     seconds: float
     members: dict[str, dict[str, _Member]] = {}
     singles: dict[str, dict[str, _Score | None]] = {}
+    refit: int = 0  # rows that the network was trained on again
 
 
 def read(path: Path) -> Record:

@@ -1,13 +1,14 @@
-"""MobileNetV2 (Sandler et al. 2018) and EfficientNet-Lite0 (Tan & Le 2019).
+"""MobileNetV2 (Sandler et al. 2018), EfficientNet-Lite0 and EfficientNet-Lite2 (Tan & Le 2019).
 
-Both are small networks for images, stacks of the same block, whose ImageNet weights come inside packages.
-EfficientNet-Lite0 is an EfficientNet without squeeze and excitation, and with ReLU6.
+All are small networks for images, stacks of the same block, whose ImageNet weights come inside packages. The
+Lite networks are EfficientNets without squeeze and excitation, and with ReLU6.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -72,6 +73,19 @@ PLANS = {
             Stage(6, 112, 3, 1, 5),
             Stage(6, 192, 4, 2, 5),
             Stage(6, 320, 1, 1, 3),
+        ),
+        same=True,
+        epsilon=1e-3,
+    ),
+    "efficientnet_lite2": Plan(
+        (
+            Stage(1, 16, 1, 1, 3),
+            Stage(6, 24, 3, 2, 3),
+            Stage(6, 48, 3, 2, 5),
+            Stage(6, 88, 4, 2, 3),
+            Stage(6, 120, 4, 1, 5),
+            Stage(6, 208, 5, 2, 5),
+            Stage(6, 352, 1, 1, 3),
         ),
         same=True,
         epsilon=1e-3,
@@ -193,6 +207,18 @@ def relu6(x: Tensor) -> Tensor:
         x.view(torch.int16).clamp_(0, SIX)
         return x
     return F.relu6(x, inplace=True)
+
+
+def read(name: str, file: Path) -> dict[str, Tensor]:
+    """Return the tensors of a published network, under the names used here. No code of the file is run.
+
+    Raises `ValueError` for a file that is damaged, or that holds other tensors.
+    """
+    try:
+        weights = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # what the parts of a damaged archive raise
+        raise ValueError(f"this cannot be read as weights ({type(error).__name__})") from error
+    return renamed(weights, name)
 
 
 def renamed(weights: dict[str, Tensor], name: str) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Load and run pretrained networks, and find out which input they expect and how wide their vectors are.
+"""Load and run pretrained networks, and find out how wide their vectors are.
 
 Shape letters: B rows, N frames of all rows, L tokens, T steps, M mel bands, C channels, H and W the sides of
 a grid, D width.
@@ -9,17 +9,20 @@ from __future__ import annotations
 import importlib.util
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from plait.errors import RecipeError
+from plait.errors import RecipeError, nearest
 from plait.nn.batch import Values
 from plait.nn.device import to_channels_last
 from plait.nn.layers import masked_mean, steps_mask
@@ -27,7 +30,8 @@ from plait.pretrained import files as weights
 from plait.pretrained.architecture import config_of, load
 from plait.pretrained.convnets import PLANS, ConvNet
 from plait.pretrained.files import Architecture
-from plait.table.json import JSON
+from plait.pretrained.motion import COPIES, SCALE, motion
+from plait.pretrained.speech_embedding import SUMMARY, WIDTH, Output, SpeechEmbedding
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -40,25 +44,34 @@ COMMON = ("bert", "roberta", "xlm-roberta", "mpnet", "distilbert", "vit", "deit"
 # Types that take all frames of a video at once.
 OF_CLIPS = ("videomae", "timesformer", "vivit")
 
-# Types that take waves.
-OF_WAVES = (
-    "wav2vec2",
-    "hubert",
-    "wavlm",
-    "unispeech",
-    "unispeech-sat",
-    "data2vec-audio",
-    "sew",
-    "sew-d",
-    "wav2vec2-conformer",
-)
+CLAP_SPECTRA = 1001  # of ten seconds: all that CLAP reads at once
 
-
-# Types that take mel spectrograms as `audio` makes them.
-OF_SPECTRA = ("whisper",)
-
-LONGEST = 512  # tokens of a text, if the model's files do not say
 SHORTEST = 400  # samples that the convolutions of wav2vec 2.0 need to give one vector
+
+
+@dataclass(frozen=True)
+class OwnNetwork:
+    """A network that plait builds itself.
+
+    `modalities` are those of the columns that it reads, `width` that of its vectors. It has a pooler if
+    `pooled`, the width of the pooler's vectors, is not zero.
+    """
+
+    build: Callable[[], nn.Module]
+    modalities: tuple[str, ...]
+    width: int
+    pooled: int = 0
+
+
+def _own_networks() -> dict[str, OwnNetwork]:
+    """Return plait's own networks, by the name in their `config.json`."""
+    own = {"speech_embedding": OwnNetwork(SpeechEmbedding, ("audio",), WIDTH, SUMMARY)}
+    for name, plan in PLANS.items():
+        own[name] = OwnNetwork(partial(ConvNet, plan), ("image", "video"), plan.width)
+    return own
+
+
+OWN = _own_networks()
 
 
 class Network:
@@ -109,27 +122,30 @@ class Network:
     def trained(self) -> nn.Module:
         """Return a new copy of the network with its pretrained weights."""
         if "network" in self.architecture:
-            return self._convolutions()
+            return self._own()
         return self._of_hugging_face()
 
     def untrained(self) -> nn.Module:
         """Return a new network of the same architecture with random weights."""
         if "network" in self.architecture:
-            return ConvNet(PLANS[self.architecture["network"]])
+            return own(self.architecture).build()
         from transformers import AutoModel
 
         settings = config_of(self.architecture)
         model = AutoModel.from_config(settings, dtype=torch.float32, trust_remote_code=False)
         return self._of_tower(model)
 
-    def _convolutions(self) -> nn.Module:
-        """Return a new copy of one of `PLANS`, without the classifier of ImageNet."""
-        network = ConvNet(PLANS[self.architecture["network"]])
-        tensors = load_file(self.files / "model.safetensors")
-        for name in list(tensors):
-            if name.startswith("classifier."):
-                del tensors[name]
-        network.load_state_dict(tensors)
+    def _own(self) -> nn.Module:
+        """Return a new copy of one of `OWN`, without the classifier of ImageNet."""
+        network = own(self.architecture).build()
+        path = self.files / "model.safetensors"
+        try:
+            tensors = load_file(path)
+            kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("classifier.")}
+            network.load_state_dict(kept)
+        except (SafetensorError, OSError, RuntimeError) as error:
+            name = self.architecture["network"]
+            raise RecipeError(f"'{path}' does not hold the tensors of {name}; remove the folder") from error
         to_channels_last(network)
         return network
 
@@ -168,11 +184,11 @@ class Network:
     def vectors(self, module: nn.Module, values: Values, kind: str, pool: str, unit: bool) -> Values:
         """Return what a module of this architecture makes of cells: floats (B, L, D), with lengths.
 
-        `kind` is that of the cells' layout. With `unit`, each vector has length 1. Raises `RecipeError` if
-        the network does not take such cells, or if `pool` is `pooler` and it has none.
+        `kind` is that of the cells' layout. With `unit`, each vector has length 1. Networks of images give
+        one vector of each frame of a video. Raises `RecipeError` if the network does not take such cells, or
+        if `pool` is `pooler` and it has none.
         """
-        takes_all_frames = self.architecture.get("model_type") in OF_CLIPS
-        if kind == "frames" and not takes_all_frames:
+        if kind == "frames" and not takes_all_frames(self.architecture):
             return self._of_frames(module, values, pool, unit)
 
         try:
@@ -191,7 +207,7 @@ class Network:
         return Values(x_BLD, _lengths_or_all(x_BLD, length_B), encoded=True)
 
     def _pooled(
-        self, output: Tensor | BaseModelOutput, length_B: Tensor | None, pool: str
+        self, output: Tensor | BaseModelOutput | Output, length_B: Tensor | None, pool: str
     ) -> tuple[Tensor, Tensor | None]:
         """Pool a module's output to one vector per cell, unless `pool` is `none`.
 
@@ -216,14 +232,20 @@ class Network:
 
     def _run(
         self, module: nn.Module, values: Values, kind: str
-    ) -> tuple[Tensor | BaseModelOutput, Tensor | None]:
+    ) -> tuple[Tensor | BaseModelOutput | Output, Tensor | None]:
         """Run the module. Return its output, and the lengths of the rows where these differ."""
         if kind == "tokens":
             mask_BL = values.mask_BL().long()
             output = module(input_ids=values.x.long(), attention_mask=mask_BL)
             return output, values.length_B
+        if isinstance(module, SpeechEmbedding):
+            assert values.length_B is not None
+            embedded = module(values.x, values.length_B)
+            return embedded, embedded.length_B
         if kind == "wave":
             return self._of_waves(module, values)
+        if kind == "spectrogram" and self.architecture.get("model_type") == "clap":
+            return self._of_clap(module, values), None
         if kind == "spectrogram":
             return self._of_spectra(module, values)
         if kind == "frames":
@@ -292,6 +314,28 @@ class Network:
         x_BLD = module(x_BTM.transpose(1, 2)).last_hidden_state
         return x_BLD, (values.length_B + 1) // 2
 
+    @staticmethod
+    def _of_clap(module: PreTrainedModel, values: Values) -> BaseModelOutput:
+        """Run the module on spectra in the form that CLAP was trained on (Wu et al. 2023).
+
+        A recording is repeated as often as it fits into ten seconds, and silence follows. Levels are in dB.
+        Networks that join four views of long recordings see the same one four times.
+        """
+        assert values.length_B is not None
+        step_T = torch.arange(CLAP_SPECTRA, device=values.x.device)
+        length_B1 = values.length_B.clamp(1, CLAP_SPECTRA)[:, None]
+        source_BT = (step_T % length_B1).clamp(max=values.x.shape[1] - 1)
+        repeated_BTM = values.x.float().gather(1, source_BT[..., None].expand(-1, -1, values.x.shape[2]))
+
+        # `Audio.transform` scales levels in powers of ten as (level + 4) / 4; silence has the level -10.
+        is_filled_BT = step_T < CLAP_SPECTRA // length_B1 * length_B1
+        level_BTM = (repeated_BTM * 4 - 4).masked_fill(~is_filled_BT[..., None], -10)
+        decibel_B1TM = 10 * level_BTM[:, None]
+        if not module.config.enable_fusion:
+            return module(input_features=decibel_B1TM)
+        is_longer_B1 = torch.zeros(len(level_BTM), 1, dtype=torch.bool, device=level_BTM.device)
+        return module(input_features=decibel_B1TM.expand(-1, 4, -1, -1), is_longer=is_longer_B1)
+
     def _of_frames(self, module: nn.Module, values: Values, pool: str, unit: bool) -> Values:
         """Return one vector for each frame within a video's length."""
         mask_BT = values.mask_BL()
@@ -301,6 +345,21 @@ class Network:
         x_BTD = vectors_ND.new_zeros(*mask_BT.shape, vectors_ND.shape[1])
         x_BTD = x_BTD.index_put(mask_BT.nonzero(as_tuple=True), vectors_ND)
         return Values(x_BTD, values.length_B, encoded=True)
+
+
+def takes_all_frames(architecture: Architecture) -> bool:
+    """Return whether a network takes all frames of a video at once, not one image after the other."""
+    return architecture.get("model_type") in OF_CLIPS
+
+
+def with_motion(frames: Values, vectors: Values) -> Values:
+    """Return one vector of each video, (B, 1, D + 224): the mean of its frames' vectors, and their motion."""
+    mask_BT = frames.mask_BL()
+    mean_BD = masked_mean(vectors.x, mask_BT)
+    with torch.autocast(frames.x.device.type, enabled=False):
+        motion_BD = motion(frames.x, mask_BT) * SCALE
+    x_B1D = torch.cat([mean_BD, motion_BD.repeat(1, COPIES)], 1)[:, None]
+    return Values(x_B1D, _lengths_or_all(x_B1D, None), encoded=True)
 
 
 def _lengths_or_all(x_BLD: Tensor, length_B: Tensor | None) -> Tensor:
@@ -364,14 +423,32 @@ def _hiding(module: PreTrainedModel, samples: int) -> Iterator[None]:
         config.apply_spec_augment = augments
 
 
-def width(architecture: Architecture, tower: str) -> int:
-    """Return how wide a network's vectors are.
+def own(architecture: Architecture) -> OwnNetwork:
+    """Return which of plait's own networks a config names. Raises `RecipeError` if there is none."""
+    name = str(architecture["network"])
+    if name not in OWN:
+        raise RecipeError(f"config.json: plait has no network '{name[:80]}': {nearest(name[:80], OWN)}")
+    return OWN[name]
+
+
+def check_modality(model: str, architecture: Architecture, modality: str) -> None:
+    """Raise `RecipeError` if a network is one of plait's own that does not read columns of a modality."""
+    if "network" not in architecture:
+        return
+    readable = own(architecture).modalities
+    if modality not in readable:
+        raise RecipeError(f"the model '{model}' reads columns of {' or '.join(readable)}, not of {modality}")
+
+
+def width(architecture: Architecture, tower: str, pool: str) -> int:
+    """Return how wide a network's vectors are, pooled in this way.
 
     Raises `RecipeError` if transformers is not installed or does not know the network, or if the network's
     config does not state the width.
     """
     if "network" in architecture:
-        return PLANS[architecture["network"]].width
+        network = own(architecture)
+        return network.pooled if pool == "pooler" and network.pooled else network.width
     if importlib.util.find_spec("transformers") is None:
         raise RecipeError(
             "pretrained models of Hugging Face need transformers: pip install 'plait[pretrained]'"
@@ -402,112 +479,3 @@ def _stated_width(settings: Architecture) -> int:
     if not sizes:
         return 0
     return int(sizes[-1])
-
-
-def pooling(folder: Path, architecture: Architecture, modality: str) -> str:
-    """Return the pooling that a model's files describe: `mean`, `cls` or `pooler`."""
-    if modality == "text":
-        description = weights.read_json(folder, "1_Pooling/config.json")
-        return "cls" if description.get("pooling_mode_cls_token") else "mean"
-    if modality == "audio" or architecture.get("model_type") in OF_CLIPS:
-        return "mean"
-
-    # Swin and SigLIP have no first token and pool by themselves.
-    vision = architecture.get("vision_config", architecture)
-    model_type = str(vision.get("model_type", ""))
-    if "window_size" in vision or model_type.startswith("siglip"):
-        return "pooler"
-
-    # Transformers over patches have a first token. Convolutions give a grid.
-    has_patches = "patch_size" in vision and "num_attention_heads" in vision
-    return "cls" if has_patches else "mean"
-
-
-def asked(model: str, architecture: Architecture, modality: str) -> JSON:
-    """Return the modality's options that give a network the input it was trained on.
-
-    They come from the model's files. Raises `RecipeError` if the network cannot read a column of audio.
-    """
-    folder = weights.find(model)
-    if modality == "text":
-        description = weights.read_json(folder, "sentence_bert_config.json")
-        longest = description.get("max_seq_length")
-        if not longest:
-            positions = int(architecture.get("max_position_embeddings", LONGEST))
-            longest = min(positions, LONGEST)
-        return {"split": "pretrained", "tokenizer": model, "max_tokens": longest}
-
-    preprocessor = weights.read_json(folder, "preprocessor_config.json")
-    if modality == "audio":
-        return _audio_options(model, preprocessor, architecture)
-    options = _image_options(preprocessor)
-    if modality == "video" and "num_frames" in architecture:
-        options["frames"] = int(architecture["num_frames"])
-    return options
-
-
-def _audio_options(model: str, preprocessor: Architecture, architecture: Architecture) -> JSON:
-    """Return the `preprocessor_config.json` of a network that reads audio as options of `audio`."""
-    kind = architecture.get("model_type")
-    if kind in OF_SPECTRA:
-        return _spectrogram_options(preprocessor, architecture)
-    if kind not in OF_WAVES:
-        kinds = ", ".join((*OF_WAVES, *OF_SPECTRA))
-        raise RecipeError(f"'{model}' is a '{kind}'; for audio expected one of {kinds}")
-    return {
-        "form": "wave",
-        "rate": int(preprocessor.get("sampling_rate", 16_000)),
-        "unit": bool(preprocessor.get("do_normalize", True)),
-    }
-
-
-def _spectrogram_options(preprocessor: Architecture, architecture: Architecture) -> JSON:
-    """Return the options of `audio` for a network of spectra. It reads recordings up to its longest input.
-
-    Whisper's files are the pattern: what they lack has Whisper's value.
-    """
-    rate = int(preprocessor.get("sampling_rate", 16_000))
-    window = int(preprocessor.get("n_fft", 400)) / rate
-    hop = int(preprocessor.get("hop_length", 160)) / rate
-    steps = 2 * int(architecture.get("max_source_positions", 1500))
-    seconds = steps * hop
-    return {
-        "rate": rate,
-        "window": window,
-        "hop": hop,
-        "bands": int(architecture.get("num_mel_bins", 80)),
-        "lowest": 0.0,
-        "highest": rate / 2,
-        "view": "centre",
-        "seconds": seconds,
-        "longest": seconds,
-    }
-
-
-def _image_options(preprocessor: Architecture) -> JSON:
-    """Return the size, framing and colours of a `preprocessor_config.json` as options of `image`."""
-    crops = preprocessor.get("do_center_crop")
-    size = preprocessor.get("crop_size" if crops else "size")
-    if size is None:
-        size = 224
-
-    mean, std = 0.0, 1.0
-    if preprocessor.get("do_normalize", True):
-        mean = preprocessor.get("image_mean", [0.5] * 3)
-        std = preprocessor.get("image_std", [0.5] * 3)
-
-    names_shortest_edge = isinstance(size, dict) and "shortest_edge" in size
-    fit = "stretch"
-    if preprocessor.get("do_pad"):
-        fit = "pad"
-    elif crops or names_shortest_edge:
-        fit = "crop"
-    return {"size": _side(size), "fit": fit, "mean": mean, "std": std}
-
-
-def _side(size: int | Mapping[str, int]) -> int:
-    """Return the pixels of a side. Files give the size as a number, or by its edges."""
-    if isinstance(size, int):
-        return size
-    side = size.get("height") or size.get("shortest_edge") or 224
-    return int(side)

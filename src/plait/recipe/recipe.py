@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from plait.errors import RecipeError, RenamedWarning, nearest
 from plait.recipe.explain import explain, shortened
@@ -48,9 +48,11 @@ class Recipe(Options):
     `modalities` and `encoders` hold for all columns of a modality. What `columns` says about one column
     comes before them.
 
-    `quality` stands for an `ensemble`. `fast` has none. `good` trains pretrained vectors, a linear model and
-    trees beside the network. `best` trains more of them. `singles` also trains one model for each target, to
-    compare with.
+    `quality` stands for an `ensemble`. `fast` trains a linear model and trees beside the network, which end
+    within seconds; `network` leaves them out. `good` and `best` train more members. Tasks that members cannot
+    learn, such as texts and alignments, are left to the network, unless `good` or `best` is asked for: then
+    this is an error. `singles` also trains one network for each target, to compare with: `fast` has no
+    members then.
 
     `locale`, such as `de` or `en_GB`, says how numbers and dates are written where a column can be read in
     two ways.
@@ -61,6 +63,11 @@ class Recipe(Options):
     )
     modalities: dict[str, dict[str, object]] = Field({}, description="options of all columns of a modality")
     encoders: dict[str, Choice] = Field({}, description="the encoder of all columns of a modality")
+    pretrained: Literal["auto", "off"] = Field(
+        "auto",
+        description="auto: columns without an encoder of their own get a frozen pretrained network whose "
+        "weights are on this machine; off: theirs are trained from scratch",
+    )
     fusion: Choice = Field(Choice(name="concat"), description="how the columns become one vector")
     balancing: Choice = Field(Choice(name="equal"), description="how several targets' losses are weighed")
     tasks: dict[str, TaskChoice] = Field(
@@ -69,7 +76,9 @@ class Recipe(Options):
     split: SplitRecipe = Field(SplitRecipe(), description="see recipe/split")
     model: ModelRecipe = Field(ModelRecipe(), description="see recipe/model")
     training: TrainingRecipe = Field(TrainingRecipe(), description="see recipe/training")
-    quality: Literal["fast", "good", "best"] = Field("fast", description="which ensemble is trained, if any")
+    quality: Literal["network", "fast", "good", "best"] = Field(
+        "fast", description="which ensemble is trained, if any"
+    )
     ensemble: EnsembleRecipe | None = Field(
         None, description="what differs from quality; see recipe/ensemble"
     )
@@ -78,6 +87,12 @@ class Recipe(Options):
     singles: bool = Field(False, description="also train a model for each target, to compare with")
     locale: str = Field("", description="how numbers and dates are written, such as de or en_GB")
     seed: int = Field(0, ge=0, le=MAX_SEED, description="of everything random")
+
+    @field_validator("pretrained", mode="before")
+    @classmethod
+    def _from_bool(cls, value: object) -> object:
+        # YAML reads a bare off as a truth value
+        return "off" if value is False else value
 
     def to_dict(self) -> JSON:
         """Return what was asked for, and nothing else, as JSON. `load` is the inverse."""

@@ -73,10 +73,14 @@ Kind = TypeVar("Kind", bound=Component, covariant=True)
 
 
 class Registry(Generic[Kind]):
-    """The components of one kind, which lie in the package `plait.<kind>`."""
+    """The components of one kind, which lie in the package `plait.<kind>`.
 
-    def __init__(self, kind: str) -> None:
+    `short` has names that stand for a component with some of its options, such as that of a model.
+    """
+
+    def __init__(self, kind: str, short: Mapping[str, Choice] | None = None) -> None:
         self.kind = kind
+        self.short = dict(short or {})
 
     def names(self) -> list[str]:
         """Return the names of all components, sorted. Import none of them."""
@@ -94,9 +98,11 @@ class Registry(Generic[Kind]):
         if ":" in name:
             external: type[Kind] = _external_class(name)
             return external
+        if name in self.short:
+            name = self.short[name].name
         names = self.names()
         if name not in names:
-            raise RecipeError(f"no component '{name}' in {self.kind}: {nearest(name, names)}")
+            raise RecipeError(f"no component '{name}' in {self.kind}: {nearest(name, [*names, *self.short])}")
         # Some packages draw random numbers when they are imported. The caller's stay as they are.
         of_python = random.getstate()
         try:
@@ -114,6 +120,8 @@ class Registry(Generic[Kind]):
 
         Raises `RecipeError` with the nearest valid name for an unknown option.
         """
+        if name in self.short:
+            options = {**self.short[name].options, **options}
         config = self.find(name).options
         try:
             return config(**options)

@@ -17,6 +17,11 @@ def _is_count(value: int | str) -> int | str:
     return value
 
 
+def _is_patience(value: int | str) -> int | str:
+    return value if value == 0 else _is_count(value)
+
+
+Patience: TypeAlias = Annotated[int | Literal["auto"], AfterValidator(_is_patience)]
 Count: TypeAlias = Annotated[int | Literal["auto"], AfterValidator(_is_count)]
 
 
@@ -239,7 +244,11 @@ class TrainingRecipe(TrainingOptions):
     training rows or more takes 20 epochs in batches of 128.
 
     An alignment alone takes 250 steps, in 30 to 40 epochs. Its batches have a 16th of the rows, from 32 to
-    256. It stops after 6 epochs that were no better than the best (`patience: auto`); other trainings go on.
+    256.
+
+    `patience: auto` is 6 for alignments alone. Else it is a quarter of the epochs, and five at least, where
+    no encoder of media or texts is trained. It is 0 elsewhere: an encoder often learns most when the learning
+    rate falls.
 
     A micro-batch only saves memory. Gradients add up to those of the batch, whatever labels and cells are
     missing, and an alignment still compares all of its rows. Batch norms see one micro-batch at a time, and
@@ -253,17 +262,23 @@ class TrainingRecipe(TrainingOptions):
     With `unlabelled`, each step also takes two rows without a label for each row with one. If the network is
     sure of such a row, its answer stands in for the label of the same row with cells hidden and augmented
     (Sohn et al. 2020).
+
+    `refit` trains the network again, on training and validation rows, for as many epochs as were best.
+    Temperatures and weights stay those that validation rows gave, and scores of these rows are those of the
+    network before. `refit: auto` does so if all media and texts have frozen encoders, for fewer than 4,000
+    training rows: there it helped.
     """
 
     epochs: Count = Field("auto", description="times that all training rows are seen; auto: see above")
-    patience: Annotated[int, Field(ge=0, le=MAX_COUNT)] | Literal["auto"] = Field(
+    patience: Patience = Field(
         "auto",
-        description="epochs without a better score before training stops; 0: it goes on; auto: see above",
+        description="epochs without a better score before training stops; 0: never; auto: see above",
     )
     batch_size: Count = Field("auto", description="rows in each step")
     unaugmented: float | Literal["auto"] = Field(
         "auto", description="share of the epochs, at the end, that see cells without augmentation"
     )
+    refit: Switch = Field("auto", description="train again on training and validation rows in the end")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="of the network's arithmetic")
     channels_last: Switch = Field("auto", description="keep the channels of a pixel together in memory")
     compile: Switch = Field("auto", description="compile the network by torch.compile")
@@ -276,7 +291,7 @@ class TrainingRecipe(TrainingOptions):
             raise ValueError("expected a share from 0 to 1, or auto")
         return value
 
-    @field_validator("channels_last", "compile", "allocator", mode="before")
+    @field_validator("channels_last", "compile", "allocator", "refit", mode="before")
     @classmethod
     def _from_bool(cls, value: object) -> object:
         # YAML reads a bare on or off as a truth value

@@ -12,7 +12,7 @@ from plait.runs import content, files
 from plait.table.sides import Sources
 from plait.table.table import Table
 
-FORMAT = 9  # of the files in a run's folder
+FORMAT = 10  # of the files in a run's folder
 REQUEST = "run.json"
 
 
@@ -31,6 +31,7 @@ class Request(BaseModel):
     `recipe` is the recipe as asked, never what plait decided, so that a resume decides anew and alike.
     `sources` are absolute paths; None stands for a table in memory. `content` has a hash of each column's
     cells, `media` one of the files that a column's cells name: known only once they have been read.
+    `encoders` names those that plait chose, by column: they depend on the weights that the machine has.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -43,11 +44,18 @@ class Request(BaseModel):
     rows: int
     columns: list[str]
     content: dict[str, str]
+    encoders: dict[str, str] = {}
     media: dict[str, str] = {}
 
     @classmethod
     def make(
-        cls, recipe: Mapping[str, object], targets: list[str], sources: Sources, strict: bool, table: Table
+        cls,
+        recipe: Mapping[str, object],
+        targets: list[str],
+        sources: Sources,
+        strict: bool,
+        table: Table,
+        encoders: Mapping[str, str],
     ) -> Request:
         """Describe a call of `fit`. `table` is what was read from the sources."""
         paths = {side: _path(source) for side, source in sources.sides().items()}
@@ -60,6 +68,7 @@ class Request(BaseModel):
             rows=len(table),
             columns=table.data.column_names,
             content=content.content(table.data),
+            encoders=dict(encoders),
         )
 
     @classmethod
@@ -109,6 +118,7 @@ class Request(BaseModel):
                 differences.append("the columns are in another order")
         differences += _differing_names("target", before.targets, self.targets)
         differences += _differing_options("recipe", before.recipe, self.recipe)
+        differences += _differing_encoders(before.encoders, self.encoders)
         if self.strict != before.strict:
             differences.append(f"strict is {self.strict}, was {before.strict}")
         return differences
@@ -124,6 +134,15 @@ def _differing_names(what: str, before: Sequence[str], now: Sequence[str]) -> li
     for name in before:
         if name not in names_now:
             differences.append(f"{what} '{name}' is gone")
+    return differences
+
+
+def _differing_encoders(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Say of which columns plait would choose another encoder today."""
+    differences = []
+    for column, encoder in now.items():
+        if before.get(column, encoder) != encoder:
+            differences.append(f"the encoder of '{column}' is {encoder}, was {before[column]}")
     return differences
 
 

@@ -48,7 +48,6 @@ INPUTS = {"picture": ["picture"], "name": ["name"], "tags": ["tags"]}
 OVERRIDES = (
     "split.column=split",
     "split.group=emoji",
-    "modalities.image.size=64",
     "modalities.image.flip=false",
     "columns.vendor_split.role=ignored",
     "columns.vendor.role=ignored",

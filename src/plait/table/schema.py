@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from plait.errors import TableError, nearest
 
 SOUND = ".sound"  # `video.sound` is the sound of the videos in column `video`
+TEXT = ".text"  # `photo.text` is the text in the images in column `photo`
 
 Role = Literal["input", "target", "id", "group", "split", "ignored"]
 ROLES: tuple[str, ...] = get_args(Role)
@@ -48,7 +49,10 @@ class Schema(BaseModel):
 
 
 def origin(name: str, column_names: Iterable[str]) -> str:
-    """Return the column that an input is read from: its own, or that of the videos whose sound it is."""
+    """Return the column that an input is read from: its own, or that of the media that it is a part of.
+
+    That is a video, for its sound, or an image, for the text in it.
+    """
     if name in column_names:
         return name
-    return name.removesuffix(SOUND)
+    return name.removesuffix(SOUND).removesuffix(TEXT)

@@ -176,6 +176,18 @@ class Task(nn.Module, Component, ABC):
         """Return the rows whose label is most likely a mistake, and what is odd about each."""
         return {}
 
+    @classmethod
+    @hook
+    def fill_in(
+        cls, config: TaskOptions, cells: pa.ChunkedArray, numbers: Callable[[], np.ndarray]
+    ) -> tuple[JSON, str]:
+        """Return the options that say `auto`, as training rows decide them, and why; nothing if none does.
+
+        `cells` are the labels of the labelled training rows. `numbers` computes what plain columns and texts
+        say of these rows, (rows, numbers), NaN where a number is missing.
+        """
+        return {}, ""
+
     def connect(self, config: Any, name: str) -> None:
         """Set which columns it reads, by its options. Call this on every new task."""
         self.inputs = config.inputs

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from plait.nn.batch import Encoded, Fused
+from plait.nn.search import minimum
+from plait.recipe.registry import hook
 from plait.table.json import JSON
 from plait.tasks.base import MAIN, Outputs, Task, Widths
 
@@ -83,6 +85,25 @@ class Prediction(Task):
         It is the output of a row without any cell.
         """
 
+    @hook
+    def fit_offset(self, output: Tensor, target: Tensor) -> float:
+        """Return what to add to outputs so that answers are right on average, by rows not trained on.
+
+        It is 0 where outputs are logits, which have a temperature, and where the loss sees to it.
+        """
+        return 0.0
+
+    @hook
+    def add_offset(self, offset: float) -> None:
+        """Let the head add what `fit_offset` returned."""
+        return
+
+    @property
+    @hook
+    def calibrates(self) -> bool:
+        """Whether validation rows have a say in the answers, once the model is trained."""
+        return self.logits
+
     @abstractmethod
     def boosting(self, target: Tensor) -> list[tuple[JSON, Tensor]]:
         """Return LightGBM's parameters and the target of each booster of gradient-boosted trees.
@@ -133,13 +154,16 @@ class Prediction(Task):
         return {MAIN: 1.0, **dict.fromkeys(names, weight)}
 
     def outputs(self, fused: Fused | None, encoded: Encoded) -> Outputs | None:
-        """Return the outputs without late fusion; None if they are not logits."""
-        if not self.logits or fused is None:
+        """Return the outputs without late fusion; None if there is nothing to calibrate."""
+        if not self.calibrates or fused is None:
             return None
         return self._outputs(fused)
 
     def calibrate(self, outputs: Outputs, target: Tensor) -> None:
-        """Set the temperature, and then late fusion of the logits that it divides."""
+        """Set the temperature, and then late fusion of the logits that it divides. Numbers get an offset."""
+        if not self.logits:
+            self.add_offset(self.fit_offset(outputs.output, target))
+            return
         temperature = fit_temperature(self, outputs.output, target)
         self.temperature.fill_(temperature)
         if self.late_fusion is None:
@@ -150,6 +174,13 @@ class Prediction(Task):
         cooled_blocks = {block: output / temperature for block, output in outputs.blocks.items()}
         cooled = Outputs(cooled_output, cooled_blocks, outputs.present)
         self.late_fusion.calibrate(self, cooled, target)
+
+    def take_calibration(self, other: Prediction) -> None:
+        """Take what `calibrate` has set in a task that was trained on fewer rows."""
+        others = dict(other.named_buffers())
+        for name, buffer in self.named_buffers():
+            if name != "empty_offset":  # comes from training rows
+                buffer.copy_(others[name])
 
     def fit_empty_blocks(self, overall: Tensor, labels: Tensor, empty_NP: Tensor) -> None:
         """Set each block's offset: the baseline of training rows that lack it, minus that of all rows.
@@ -237,8 +268,6 @@ class LateFusion(nn.Module):
         if int(mixes_B.sum()) < CALIBRATING:
             self.mixture_weight.fill_(0.0)
             return
-        from scipy.optimize import minimize_scalar  # takes longer to import than a small model to predict
-
         answers = torch.stack([outputs.output, combined])
 
         def loss(weight: float) -> float:
@@ -247,8 +276,7 @@ class LateFusion(nn.Module):
             log_prior = PRIOR_ROWS / 2 * (np.log(weight) + np.log(1 - weight))
             return float(total_loss) - float(log_prior)
 
-        best = minimize_scalar(loss, bounds=(0.0, 1.0), method="bounded")
-        self.mixture_weight.fill_(best.x)
+        self.mixture_weight.fill_(minimum(loss, 0.0, 1.0))
 
     def _inverse_temperature(self, task: Prediction, outputs: Outputs, target: Tensor, block: str) -> float:
         """Return 1 / T_b from the rows that have the block; 0 if they are too few to tell."""
@@ -292,7 +320,6 @@ def fit_temperature(task: Prediction, output: Tensor, target: Tensor) -> float:
     """
     if not task.logits or len(target) < CALIBRATING:
         return 1.0
-    from scipy.optimize import minimize_scalar  # takes longer to import than a small model to predict
 
     everywhere_B = torch.ones(len(target), dtype=torch.bool)
 
@@ -300,10 +327,8 @@ def fit_temperature(task: Prediction, output: Tensor, target: Tensor) -> float:
         temperature = float(np.exp(log_temperature))
         return float(task.loss(output / temperature, target, everywhere_B))
 
-    bounds = (np.log(COOLEST), np.log(HOTTEST))
-    best = minimize_scalar(loss, bounds=bounds, method="bounded")
-    loss_uncalibrated = loss(0.0)
-    return float(np.exp(best.x)) if best.fun < loss_uncalibrated else 1.0
+    best = minimum(loss, float(np.log(COOLEST)), float(np.log(HOTTEST)))
+    return float(np.exp(best)) if loss(best) < loss(0.0) else 1.0
 
 
 def mean_of_softmax(outputs: Tensor, weights: Tensor) -> Tensor:

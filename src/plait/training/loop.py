@@ -19,6 +19,7 @@ from plait.model.network import MultimodalModel
 from plait.nn.batch import Batch
 from plait.nn.device import Settings, to_channels_last
 from plait.runs import interrupts
+from plait.runs.deadline import NO_LIMIT, Deadline
 from plait.runs.files import load_part
 from plait.training import blending
 from plait.training.baselines import baselines, shares
@@ -26,6 +27,7 @@ from plait.training.checkpoint import Checkpoint, Progress
 from plait.training.finite import check_loss, check_model
 from plait.training.hiding import fit_empty_cells, hide_cells
 from plait.training.objective import loss_weights
+from plait.training.pace import Pace
 from plait.training.schedule import learning_rate
 from plait.training.step import UNLABELLED, Step
 from plait.training.trackers import Trackers
@@ -53,6 +55,7 @@ class Training:
     """All that the training of one model needs.
 
     `unlabelled` rows are learned from as well, where there are any. `stop` ends the training after the step.
+    `epochs` are those of the plan, or fewer where they would not end before the `deadline`.
     """
 
     model: MultimodalModel
@@ -65,8 +68,11 @@ class Training:
     unlabelled: Dataset | None = None
     watch: Watch | None = None
     callbacks: Sequence[Callback] = ()
+    deadline: Deadline = NO_LIMIT
     stop: bool = False
     signal: int = 2  # that asked it to stop; that of Ctrl-C where a callback did
+    epochs: int = field(init=False)
+    pace: Pace = field(init=False)
     step: Step = field(init=False)
     validation: Validation = field(init=False)
     baselines: dict[str, Tensor] = field(init=False)
@@ -82,6 +88,8 @@ class Training:
         self.baselines = baselines(self.train_data)
         fit_empty_cells(self.model, self.train_data, self.baselines)
 
+        self.epochs = self.plan.training.epochs
+        self.pace = Pace(self.deadline, self.steps)
         target_shares = shares(self.plan, self.train_data)
         self.step = Step(self.model, self.plan, self.settings, target_shares, self.screen)
         self.validation = Validation(
@@ -115,6 +123,11 @@ class Training:
         """The steps of one epoch."""
         return len(self.train_data.shuffled(self.options.batch_size, 0))
 
+    @property
+    def augmented_epochs(self) -> int:
+        """The number of epochs that see cells augmented. The others see them as prediction does."""
+        return round((1 - self.options.unaugmented) * self.epochs)
+
 
 def train(training: Training, resume: bool = False) -> Progress:
     """Train the model in place. Leave it with the weights of the best epoch (or of the last: `keep`).
@@ -136,16 +149,19 @@ def train(training: Training, resume: bool = False) -> Progress:
         training.screen.bar("training", options.epochs * training.steps) as bar,
     ):
         bar.advance(progress.epoch * training.steps + progress.step)
-        while progress.epoch < options.epochs and not progress.over(options.patience):
+        training.pace = Pace(training.deadline, training.steps)
+        while progress.epoch < training.epochs and not progress.over(options.patience):
             train_epoch(training, progress, checkpoint, bar)
             _score(training, progress, checkpoint)
+            training.epochs = training.pace.epochs(training.epochs, progress.epoch)
             trackers.write(progress.history)
             bar.draw(_note(progress))
             if training.stop:
                 _stop(training, progress, checkpoint)
 
     # What comes next takes long, and may be stopped too: members of an ensemble, a model of each target.
-    if training.plan.ensemble.members or (training.plan.recipe.singles and len(training.plan.tasks) > 1):
+    plan = training.plan
+    if plan.ensemble.members or options.refit or (plan.recipe.singles and len(plan.tasks) > 1):
         _save(training, checkpoint, progress)
 
     if training.keeps_best:
@@ -173,10 +189,13 @@ def train_epoch(training: Training, progress: Progress, checkpoint: Checkpoint, 
     losses = [torch.tensor(progress.loss_sum, dtype=torch.float64)]
     training.model.train()
     for number in range(progress.step, len(batches)):
-        _pace(training, progress.epoch * len(batches) + number, options.epochs * len(batches))
+        _pace(training, progress.epoch * len(batches) + number, training.epochs * len(batches))
         batch, unlabelled = _draw(training, batches[number], progress.epoch, generator)
         losses.append(_step(training, batch, unlabelled))
         bar.advance()
+        training.epochs = training.pace.step(training.epochs, progress.epoch)
+        if training.deadline.is_over:
+            break
 
         # After the last step the epoch is scored first.
         is_last = number + 1 == len(batches)
@@ -206,7 +225,7 @@ def _draw(
     Cells are augmented, but not in the last epochs.
     """
     # The order of these draws is part of what a seed means.
-    augments = epoch < training.options.augmented_epochs
+    augments = epoch < training.augmented_epochs
     batch = training.train_data.batch(rows, generator if augments else None)
     batch = hide_cells(batch, training.plan.model.modality_dropout, generator)
     return batch, _draw_unlabelled(training, generator)
@@ -241,7 +260,7 @@ def _score(training: Training, progress: Progress, checkpoint: Checkpoint) -> No
 
     # The rate is that of the epoch's last step.
     last_step = (progress.epoch + 1) * training.steps - 1
-    rate = learning_rate(last_step, options.epochs * training.steps, options)
+    rate = learning_rate(last_step, training.epochs * training.steps, options)
     scores = {
         "learning_rate": rate,
         "loss": progress.loss_sum / training.steps,
@@ -259,7 +278,7 @@ def _score(training: Training, progress: Progress, checkpoint: Checkpoint) -> No
     for callback in training.callbacks:
         callback.after_epoch(training, progress)
     if training.watch and rank:
-        training.watch(progress.epoch, options.epochs, rank[0])
+        training.watch(progress.epoch, training.epochs, rank[0])
 
 
 def _measure(training: Training, progress: Progress) -> None:
@@ -267,7 +286,7 @@ def _measure(training: Training, progress: Progress) -> None:
 
     This happens at the beginning, and about ten times in a training.
     """
-    every = max(training.options.epochs // blending.TIMES, 1)
+    every = max(training.epochs // blending.TIMES, 1)
     is_measured = len(progress.measured) > progress.epoch // every
     is_due = progress.epoch % every == 0 and not is_measured
 

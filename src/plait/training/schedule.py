@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import nn
 
+from plait.nn.eager import eager
 from plait.recipe.sections import TrainingOptions
 
 
@@ -66,9 +67,11 @@ def optimizer_for(
             groups.append({"params": parameters, "weight_decay": decay, "scale": scale})
 
     if options.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=options.learning_rate, momentum=0.9, nesterov=True, fused=True)
+        return eager(torch.optim.SGD)(
+            groups, lr=options.learning_rate, momentum=0.9, nesterov=True, fused=True
+        )
     kind = torch.optim.AdamW if options.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, lr=options.learning_rate, eps=options.epsilon, fused=True)
+    return eager(kind)(groups, lr=options.learning_rate, eps=options.epsilon, fused=True)
 
 
 def _parameter_traits(model: nn.Module) -> tuple[set[int], dict[int, float]]:

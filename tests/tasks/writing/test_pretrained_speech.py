@@ -20,8 +20,8 @@ from plait.modalities.audio import Audio
 from plait.modalities.audio import Config as AudioConfig
 from plait.nn.batch import Values
 from plait.prediction.transcribe import Transcriber
-from plait.pretrained import files
-from plait.pretrained import network as networks
+from plait.pretrained import files, inputs
+from plait.pretrained.network import Network
 from support import tiny_models
 from support.answers import assert_same_answers
 from support.media import tones, wav, wave
@@ -81,7 +81,7 @@ def likeliest_ids(
 def test_spectra_are_those_of_the_networks_own_extractor(tmp_path: Path) -> None:
     folder = tiny_models.whisper(tmp_path / "whisper")
     architecture = files.read_json(folder, "config.json")
-    audio = Audio(AudioConfig(**networks.asked(str(folder), architecture, "audio")))
+    audio = Audio(AudioConfig(**inputs.asked(str(folder), architecture, "audio")))
 
     # It ends in silence, because both extractors differ at ends that are not silent.
     samples = np.concatenate([wave(1.3, 500) + 0.1 * wave(1.3, 3000), np.zeros(800, np.float32)])
@@ -89,7 +89,7 @@ def test_spectra_are_those_of_the_networks_own_extractor(tmp_path: Path) -> None
     assert cell is not None
     prepared = Values(torch.from_numpy(cell.array)[None], torch.tensor([len(cell.array)]))
     values = audio.transform(prepared, None)
-    network = networks.Network(str(folder), files.identity(folder), architecture, "vision_config")
+    network = Network(str(folder), files.identity(folder), architecture, "vision_config")
     extractor = WhisperFeatureExtractor.from_pretrained(folder)
     features = extractor(samples, sampling_rate=16_000)["input_features"]
     spectrogram = torch.from_numpy(features[0])[None]

@@ -56,6 +56,7 @@ DATES = {
     "year and name": r"(?P<y>\d{4})[ \-]" + NAME + r"[ \-](?P<d>\d{1,2})",
     "name and year": NAME + r"(?: de |[ ,\-/]+)(?P<y>\d{4})",
     "month": r"(?P<y>\d{4})[\-/](?P<m>\d{1,2})",
+    "year": r"(?P<y>\d{4})",
     "month first": r"(?P<m>\d{1,2})/(?P<y>\d{4})",
     "east asian": r"(?P<y>\d{4})[年년] ?(?P<m>\d{1,2})[月월](?: ?(?P<d>\d{1,2})[日号일])?",
     "week": r"(?P<y>\d{4})-?W(?P<week>\d{2})(?:-?(?P<weekday>[1-7]))?",
@@ -81,7 +82,16 @@ C_TIME = r"^\p{L}{2,9}\.?,? (?P<name>\p{L}{3,9}) +(?P<d>\d{1,2}) " + CLOCK + ZON
 CLEAR = ("iso", "year first", "day and name", "name and day", "year and name", "east asian", "week", "C")
 
 # Shapes that numbers and codes have as well. They are dates if their years are of our time.
-LOOSE = ("compact", "month", "month first", "day of year", "quarter", "quarter first", "name and year")
+LOOSE = (
+    "compact",
+    "month",
+    "month first",
+    "day of year",
+    "quarter",
+    "quarter first",
+    "name and year",
+    "year",
+)
 OUR_TIME = (1800, 2200)
 
 SAMPLE = 300  # distinct cells that decide which shapes a column may have
@@ -189,6 +199,7 @@ EXAMPLES = {
     "year and name": "2023 Feb 5",
     "name and year": "Feb 2023",
     "month": "2023-02",
+    "year": "2023",
     "month first": "02/2023",
     "east asian": "2023年2月5日",
     "week": "2023-W06",
@@ -437,6 +448,10 @@ def _shapes_of(distinct: pa.Array, least: float) -> tuple[str, ...] | None:
     for shape in PATTERNS:
         counts[shape] = _Fields(sampled, shape).plausible() if _occurs(shape, texts) else 0
     if counts.total() < least * len(sampled):
+        return None
+
+    # Years alone are numbers. Among dates they are those of which no more is known.
+    if counts["year"] > counts.total() / 2:
         return None
     return tuple(shape for shape, count in counts.most_common() if count)
 

@@ -176,8 +176,6 @@ def roc_auc(rows: ClassRows) -> float:
     It is the share of pairs of a positive and a negative row in the right order (Mann & Whitney 1947).
     Ties count half. scikit-learn's function builds the whole curve, which takes longer.
     """
-    from scipy.stats import rankdata  # takes longer to import than a small model to predict
-
     known_B = rows.label_B >= 0
     is_positive_B = rows.label_B[known_B] == 1
     positive = int(is_positive_B.sum())
@@ -186,10 +184,20 @@ def roc_auc(rows: ClassRows) -> float:
         return float("nan")
 
     # Ranks of positive rows, less those that they would have if all were below the negative rows.
-    ranks = rankdata(rows.p_last_B[known_B])
-    rank_sum = ranks[is_positive_B].sum()
+    rank_sum = _ranks(rows.p_last_B[known_B])[is_positive_B].sum()
     ordered_pairs = rank_sum - positive * (positive + 1) / 2
     return float(ordered_pairs / (positive * negative))
+
+
+def _ranks(x_B: np.ndarray) -> np.ndarray:
+    """Return each number's place in ascending order, from 1. Equal numbers share the mean of their places.
+
+    This is SciPy's `rankdata`, which takes longer to import than a small model to predict.
+    """
+    _, inverse_B, count_V = np.unique(x_B, return_inverse=True, return_counts=True)
+    last_V = np.cumsum(count_V)
+    mean_V = last_V - (count_V - 1) / 2
+    return mean_V[inverse_B]
 
 
 def rmse(rows: NumberRows) -> float:

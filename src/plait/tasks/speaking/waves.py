@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from plait.modalities.audio import Config as AudioConfig
-from plait.modalities.audio import filters
+from plait.nn.mel import mel_triangles
 
 ROUNDS = 60  # of Griffin and Lim's algorithm
 MOMENTUM = 0.99  # of these rounds: alpha of Perraudin et al. 2013
@@ -101,7 +101,8 @@ def griffin_lim(log_mel_TM: Tensor, config: AudioConfig) -> np.ndarray:
     width = round(config.window * config.rate)
     hop = max(round(config.hop * config.rate), 1)
     highest = min(config.highest, config.rate / 2)
-    window, weights_FM = filters(config.rate, width, config.bands, config.lowest, highest)
+    window = torch.hann_window(width)
+    weights_FM = mel_triangles(config.rate, width, config.bands, config.lowest, highest, config.scale)
     power_TM = 10.0 ** log_mel_TM.float()
     size_FT = _frequencies(power_TM, weights_FM).sqrt().T
 

@@ -1,0 +1,104 @@
+"""`fit` and `tune` under a time limit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import plait
+from plait.errors import RecipeError, TrainingError
+from plait.runs import deadline
+from plait.runs.folder import CHECKPOINT
+from plait.training import pace
+
+
+def rows(count: int = 60) -> list[dict[str, Any]]:
+    rng = np.random.default_rng(0)
+    made = []
+    for row in range(count):
+        made.append({"x": float(rng.normal(row % 2, 0.4)), "z": float(rng.normal()), "label": "ab"[row % 2]})
+    return made
+
+
+class Clock:
+    """Stands in for the module `time`: each look at it takes a hundredth of a second, on any machine."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        self.now += 0.01
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(deadline, "time", clock)
+    monkeypatch.setattr(pace, "time", clock)
+    return clock
+
+
+def test_a_generous_limit_changes_nothing(tmp_path: Path) -> None:
+    overrides = ["training.epochs=3", "training.patience=0"]
+    free = plait.fit(rows(), "label", overrides=overrides, out=tmp_path / "free", quiet=True)
+    limited = plait.fit(
+        rows(), "label", overrides=overrides, out=tmp_path / "limited", quiet=True, time_limit="1h"
+    )
+    assert limited.record["history"] == free.record["history"]
+    assert limited.predict(rows(5)).equals(free.predict(rows(5)))
+
+
+def test_a_limit_leaves_fewer_epochs_and_says_so(
+    clock: Clock, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = ["training.epochs=100000", "training.patience=0"]
+    model = plait.fit(rows(), "label", overrides=overrides, out=tmp_path / "run", time_limit=10)
+    assert 1 <= model.record["epochs"] < 100_000
+    assert "time limit: " in capsys.readouterr().err
+    assert model.predict(rows(3)).num_rows == 3
+
+
+def test_members_without_time_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def over(self: deadline.Deadline) -> bool:
+        """Return True from the moment at which the network has been trained."""
+        return self.is_set and (tmp_path / "run" / CHECKPOINT).is_file()
+
+    monkeypatch.setattr(deadline.Deadline, "is_over", property(over))
+    model = plait.fit(
+        rows(),
+        "label",
+        quality="fast",
+        overrides=["training.epochs=2"],
+        out=tmp_path / "run",
+        time_limit="1h",
+    )
+    assert "members" not in model.record
+    assert "no time is left for members" in capsys.readouterr().err
+
+
+def test_a_limit_that_ends_before_training_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"the time limit was over while .*, before anything was trained"):
+        plait.fit(rows(), "label", out=tmp_path / "run", quiet=True, time_limit=1)
+
+
+def test_a_limit_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="time limit 'soon': expected a second or more"):
+        plait.fit(rows(), "label", out=tmp_path / "run", quiet=True, time_limit="soon")
+
+
+def test_trials_end_with_their_part_of_the_limit(
+    clock: Clock, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("optuna")
+    overrides = ["training.epochs=2"]
+    model = plait.tune(
+        rows(), "label", overrides=overrides, trials=10_000, out=tmp_path / "run", time_limit=4
+    )
+    assert "of 10,000 trials" in capsys.readouterr().err
+    assert model.predict(rows(3)).num_rows == 3
