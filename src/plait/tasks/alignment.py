@@ -405,8 +405,14 @@ class Alignment(Comparison):
 
         The gallery is the rows that have the other column. Of many rows, 4,000 are scored, spread evenly:
         to compare all with all at the end of each epoch would take too long.
+
+        Until shares are chosen, the network's half of mixed vectors is ranked. Beside a linear map, which
+        stays as it is, one could not see what an epoch has learned.
         """
         output, target = sampled(output, MEASURED), sampled(target, MEASURED)
+        if output.shape[-1] != self.config.width and not float(self.served_scale):
+            output = self.mixture.halves(torch.from_numpy(output)).learned_BKD.numpy()
+
         present_BK = (output != 0).any(-1)
         directions = self.directions()
         rank_BD = np.full((len(output), len(directions)), np.nan)

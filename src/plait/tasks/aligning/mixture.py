@@ -15,10 +15,9 @@ from torch.nn import functional as F
 
 from plait.tasks.aligning.linear_map import LIFTS, ColumnVectors, PairMap, Principal, dimensions_of, fit_pair
 
-# Shares of the linear map that are compared. The usual one is what a few validation rows stay near.
-SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
-USUAL_SHARE = 0.7
-PRIOR_ROWS = 2  # how much a share away from the usual one must gain: this, times the squared way, over rows
+SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)  # of the linear map, compared
+USUAL_SHARE = 0.7  # before validation rows have chosen, and without any
+LEAST_GAIN = 0.5  # standard errors that a share of the network must gain over the linear map alone
 RESAMPLES = 40  # bootstrap samples of the validation rows
 LEAST = 1e-6  # weight of a half that is not wanted: evaluation still reads from it what it finds alone
 MEASURED = 2000  # rows that a share is chosen by
@@ -197,17 +196,20 @@ class Mixture(nn.Module):
 def _best_share(score_SB: np.ndarray) -> float:
     """Return the mean of the shares that are best on bootstrap samples of the rows.
 
-    The best share of all rows would follow a few of them. `score_SB` has a score for each share and row.
+    The best share of all rows would follow a few of them. `score_SB` has a score for each share and row; the
+    last share is the linear map alone. The network has an advantage on these rows, which chose its epoch. So
+    a share of the network must gain half a standard error.
     """
     rows = score_SB.shape[1]
     if not rows:
         return USUAL_SHARE
+    gain_SB = score_SB - score_SB[-1]
+    error_S = gain_SB.std(1) / np.sqrt(rows)
+
     generator = np.random.default_rng(0)
     weight_RB = generator.multinomial(rows, np.full(rows, 1 / rows), RESAMPLES) / rows
-    share_S = np.array(SHARES)
-    prior_S = PRIOR_ROWS / rows * (share_S - USUAL_SHARE) ** 2
-    best_R = (weight_RB @ score_SB.T - prior_S).argmax(1)
-    return float(share_S[best_R].mean())
+    best_R = (weight_RB @ gain_SB.T - LEAST_GAIN * error_S).argmax(1)
+    return float(np.array(SHARES)[best_R].mean())
 
 
 def _read_weights(mixture: Mixture, _: object) -> None:
