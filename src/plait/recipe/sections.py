@@ -246,7 +246,7 @@ class TrainingRecipe(TrainingOptions):
     An alignment alone takes 250 steps, in 30 to 40 epochs. Its batches have a 16th of the rows, from 32 to
     256.
 
-    `patience: auto` is 6 for alignments alone. Else it is a quarter of the epochs, and five at least, where
+    `patience: auto` is 10 for alignments alone. Else it is a quarter of the epochs, and five at least, where
     no encoder of media or texts is trained. It is 0 elsewhere: an encoder often learns most when the learning
     rate falls.
 

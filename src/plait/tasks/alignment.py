@@ -28,7 +28,7 @@ from plait.table.problems import Problem
 from plait.table.table import Source
 from plait.tasks.aligning import ranking
 from plait.tasks.aligning.cells import components, field, identify
-from plait.tasks.aligning.linear_map import ColumnVectors, mean_reciprocal_rank
+from plait.tasks.aligning.linear_map import ColumnVectors, reciprocal_ranks
 from plait.tasks.aligning.losses import volume
 from plait.tasks.aligning.mixture import Mixture
 from plait.tasks.aligning.objectives import PAIRWISE, Rows, pair_loss, product_loss, volume_loss
@@ -245,10 +245,10 @@ class Alignment(Comparison):
         output = sampled(outputs.output, CALIBRATED)
         ids = sampled(target, CALIBRATED)
 
-        def score(first: Tensor, second: Tensor, a: int, b: int) -> float:
-            """Return the mean reciprocal rank of rows with both columns, in both directions."""
+        def score(first: Tensor, second: Tensor, a: int, b: int) -> np.ndarray:
+            """Return the reciprocal ranks of rows with both columns."""
             both = (first != 0).any(1) & (second != 0).any(1)
-            return mean_reciprocal_rank(first[both], second[both], ids[both][:, [a, b]].numpy())
+            return reciprocal_ranks(first[both], second[both], ids[both][:, [a, b]].numpy())
 
         self.mixture.calibrate(output, score)
         mixed = self.mixture.mixed(self.mixture.halves(output))
@@ -405,8 +405,14 @@ class Alignment(Comparison):
 
         The gallery is the rows that have the other column. Of many rows, 4,000 are scored, spread evenly:
         to compare all with all at the end of each epoch would take too long.
+
+        Until shares are chosen, the network's half of mixed vectors is ranked. Beside a linear map, which
+        stays as it is, one could not see what an epoch has learned.
         """
         output, target = sampled(output, MEASURED), sampled(target, MEASURED)
+        if output.shape[-1] != self.config.width and not float(self.served_scale):
+            output = self.mixture.halves(torch.from_numpy(output)).learned_BKD.numpy()
+
         present_BK = (output != 0).any(-1)
         directions = self.directions()
         rank_BD = np.full((len(output), len(directions)), np.nan)

@@ -23,7 +23,7 @@ class Comparison(TokenTask):
 
     has_target = False
     steps = 250
-    patience = 6
+    patience = 10
 
     # Half as many spectra a second find as much, in half the time.
     cells = {"audio": {"hop": 0.02}}

@@ -10,8 +10,8 @@ import torch
 from torch.nn import functional as F
 
 import plait
-from plait.tasks.aligning.linear_map import ColumnVectors, mean_reciprocal_rank
-from plait.tasks.aligning.mixture import Halves, Mixture
+from plait.tasks.aligning.linear_map import ColumnVectors, mean_reciprocal_rank, reciprocal_ranks
+from plait.tasks.aligning.mixture import USUAL_SHARE, Halves, Mixture
 from support import tiny_models
 from support.answers import assert_same_embeddings
 from support.tables import make_rows, write_csv
@@ -112,16 +112,22 @@ def test_the_mixture_finds_what_the_better_half_finds(linear_noise: float, netwo
 
     ids = np.stack([np.arange(200)] * 2, 1)
 
-    def score(first: torch.Tensor, second: torch.Tensor, a: int = 0, b: int = 1) -> float:
+    def score(first: torch.Tensor, second: torch.Tensor) -> float:
         return mean_reciprocal_rank(first, second, ids)
 
     linear, network = vectors(mixed.map_width, linear_noise), vectors(7, network_noise)
     output = mixed.mixed(Halves([(linear[:, 0], linear[:, 1])], network))
-    mixed.calibrate(output, score)
+    mixed.calibrate(output, lambda first, second, a, b: reciprocal_ranks(first, second, ids))
     served = mixed.mixed(mixed.halves(output))
     halves = [score(linear[:, 0], linear[:, 1]), score(network[:, 0], network[:, 1])]
     assert score(served[:, 0], served[:, 1]) >= max(halves) - 1e-3
     assert max(halves) - min(halves) > 0.1 or linear_noise == network_noise
+
+
+def test_without_validation_rows_the_share_is_the_usual_one() -> None:
+    mixed = mixture(((0, 1),), fitted=2)
+    mixed.calibrate(torch.zeros(0, 3, mixed.width), lambda first, second, a, b: np.zeros(0))
+    assert float(mixed.shares[0]) == pytest.approx(USUAL_SHARE)
 
 
 @pytest.mark.parametrize("mode", ["frozen", "lora"])

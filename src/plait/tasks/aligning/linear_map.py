@@ -198,11 +198,17 @@ def _best_strength(x: Tensor, z: Tensor, ids: np.ndarray, group: np.ndarray, dim
 
 
 def mean_reciprocal_rank(first: Tensor, second: Tensor, ids: np.ndarray) -> float:
-    """Return the mean over both directions, of unit vectors of the same rows and the ids of their cells."""
+    """Return the mean of `reciprocal_ranks`."""
+    return float(reciprocal_ranks(first, second, ids).mean())
+
+
+def reciprocal_ranks(first: Tensor, second: Tensor, ids: np.ndarray) -> np.ndarray:
+    """Return the mean of both directions for each row, (N,), from unit vectors and the ids of the cells."""
     x, z = first.numpy(), second.numpy()
     forth = ranking.ranks(x, z, ids, ids)
     back = ranking.ranks(z, x, ids, ids)
-    return float(np.mean([(1 / forth).mean(), (1 / back).mean()]))
+    mean_N: np.ndarray = (1 / forth + 1 / back) / 2
+    return mean_N
 
 
 def _folds(group: np.ndarray) -> np.ndarray | None:

@@ -15,10 +15,10 @@ from torch.nn import functional as F
 
 from plait.tasks.aligning.linear_map import LIFTS, ColumnVectors, PairMap, Principal, dimensions_of, fit_pair
 
-# Shares of the linear map that are compared. The usual one is what a few validation rows stay near.
-SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
-USUAL_SHARE = 0.7
-PRIOR_ROWS = 2  # how much a share away from the usual one must gain: this, times the squared way, over rows
+SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)  # of the linear map, compared
+USUAL_SHARE = 0.7  # before validation rows have chosen, and without any
+LEAST_GAIN = 0.5  # standard errors that a share of the network must gain over the linear map alone
+RESAMPLES = 40  # bootstrap samples of the validation rows
 LEAST = 1e-6  # weight of a half that is not wanted: evaluation still reads from it what it finds alone
 MEASURED = 2000  # rows that a share is chosen by
 
@@ -171,11 +171,11 @@ class Mixture(nn.Module):
         start = len(self.pairs) * self.map_width
         return Halves(linear, _unit(output_BKE[:, :, start : start + self.space]))
 
-    def calibrate(self, output_BKE: Tensor, score: Callable[[Tensor, Tensor, int, int], float]) -> None:
+    def calibrate(self, output_BKE: Tensor, score: Callable[[Tensor, Tensor, int, int], np.ndarray]) -> None:
         """Choose each pair's share by the scores of validation rows.
 
-        `score` returns that of the vectors of both columns of a pair (B, E), whose numbers come with them. A
-        few rows do not move the share far from the usual one.
+        `score` returns those of rows with both columns of a pair, from their vectors (B, E), whose numbers
+        come with them.
         """
         halves = self.halves(output_BKE)
         shares, spreads = [], []
@@ -183,16 +183,33 @@ class Mixture(nn.Module):
             learned_first, learned_second = halves.learned_BKD[:, a], halves.learned_BKD[:, b]
             spread = _spread(learned_first, learned_second) / max(_spread(first, second), LEAST)
             spreads.append(spread)
-            rows = int(((first != 0).any(1) & (second != 0).any(1)).sum())
-            scores = {USUAL_SHARE: 0.0}
-            for share in SHARES if rows else ():
+            scores = []
+            for share in SHARES:
                 weight = spread * share / (spread * share + 1 - share)
                 x = torch.cat([weight**0.5 * first, max(1 - weight, 0) ** 0.5 * learned_first], 1)
                 z = torch.cat([weight**0.5 * second, max(1 - weight, 0) ** 0.5 * learned_second], 1)
-                prior = PRIOR_ROWS * (share - USUAL_SHARE) ** 2 / rows
-                scores[share] = score(x, z, a, b) - prior
-            shares.append(max(scores, key=scores.__getitem__))
+                scores.append(score(x, z, a, b))
+            shares.append(_best_share(np.stack(scores)))
         self.set_shares(shares, spreads)
+
+
+def _best_share(score_SB: np.ndarray) -> float:
+    """Return the mean of the shares that are best on bootstrap samples of the rows.
+
+    The best share of all rows would follow a few of them. `score_SB` has a score for each share and row; the
+    last share is the linear map alone. The network has an advantage on these rows, which chose its epoch. So
+    a share of the network must gain half a standard error.
+    """
+    rows = score_SB.shape[1]
+    if not rows:
+        return USUAL_SHARE
+    gain_SB = score_SB - score_SB[-1]
+    error_S = gain_SB.std(1) / np.sqrt(rows)
+
+    generator = np.random.default_rng(0)
+    weight_RB = generator.multinomial(rows, np.full(rows, 1 / rows), RESAMPLES) / rows
+    best_R = (weight_RB @ gain_SB.T - LEAST_GAIN * error_S).argmax(1)
+    return float(np.array(SHARES)[best_R].mean())
 
 
 def _read_weights(mixture: Mixture, _: object) -> None:
