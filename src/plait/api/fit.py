@@ -22,7 +22,8 @@ from plait.data.plan import Plan
 from plait.data.prepare import Sides, embed_sides, prepare_sides, store
 from plait.disk.whole import check_space
 from plait.ensemble import fit as ensembling
-from plait.ensemble.fit import Fitting, Trained
+from plait.ensemble.fit import Trained
+from plait.ensemble.lessons import Fitting
 from plait.errors import RecipeError
 from plait.evaluation import report
 from plait.members.base import check_members
