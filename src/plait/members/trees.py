@@ -11,8 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from plait.data.features import FeatureBlock
-from plait.members.base import Examples, Fit, Lesson, Member, best_rounds, hidden
+from plait.members.base import Examples, Fit, Lesson, Member, best_rounds, feature_matrix, hidden
 from plait.members.base_lightgbm import Booster, Dataset
 from plait.members.base_trees import KINDS, Forest
 from plait.prediction.view import View
@@ -117,7 +116,7 @@ class Trees(Member):
         """Return the raw scores of each target, for each subset of the columns."""
         outputs = []
         for subset in subsets:
-            x = _matrix(hidden(examples.blocks(), subset))
+            x = feature_matrix(hidden(examples.blocks(), subset))
             outputs.append({target: self._scores(target, x) for target in self.forests})
         return outputs
 
@@ -218,8 +217,8 @@ class _Fold:
         task = lesson.tasks[target]
         rows, y = lesson.labelled(target, lesson.train)
         held_rows, held_y = lesson.labelled(target, lesson.held_out)
-        x = _matrix(lesson.train.blocks())
-        held_x = _matrix(lesson.held_out.blocks())
+        x = feature_matrix(lesson.train.blocks())
+        held_x = feature_matrix(lesson.held_out.blocks())
         outputs = task.baseline(y).numel()
         parameters = _parameters(config, len(y), x.shape[1], outputs, lesson.seed)
 
@@ -293,11 +292,3 @@ def _boost(folds: list[_Fold], job: int, rounds: int, deadline: Deadline) -> lis
         if deadline.is_over or (can_stop and all(best.final for best in bests)):
             break
     return [best.round for best in bests]
-
-
-def _matrix(blocks: list[FeatureBlock]) -> np.ndarray:
-    """Put all blocks side by side, NaN where an input is missing: (rows, numbers), float32."""
-    xs = []
-    for block in blocks:
-        xs.append(np.where(block.present[:, None], block.reduced, np.float32("nan")))
-    return np.concatenate(xs, 1)
