@@ -70,13 +70,18 @@ def fit(fitting: Fitting) -> Trained | None:
     return _fit(fitting, members) if members else None
 
 
-def _fit(fitting: Fitting, members: dict[str, Choice]) -> Trained:
-    """Cross-fit every member, weigh them for each target, and keep those that have a weight."""
+def _fit(fitting: Fitting, members: dict[str, Choice]) -> Trained | None:
+    """Cross-fit every member, weigh them for each target, and keep those that have a weight.
+
+    Return None if no member could be trained before the deadline.
+    """
     run_view = View(OWN_NETWORK, fitting.plan, fitting.data.preprocessing, fitting.network.settings)
     views, view_of = member_views(run_view, members, fitting.table)
     shared = CrossFitting.prepare(fitting, views)
     network = _cross_fit_of_network(shared)
     trainings = train_members(shared, members, view_of, network)
+    if not trainings:
+        return None
     cross_fits = [network, *[training.cross_fit() for training in trainings if not training.is_dropped]]
 
     columns = list(fitting.data.preprocessing.inputs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from plait.console import Bar
@@ -16,7 +17,10 @@ from plait.errors import count
 from plait.members.base import Fit, Member
 from plait.members.base import members as member_registry
 from plait.recipe.registry import Choice
-from plait.runs.deadline import Deadline
+from plait.runs.deadline import Deadline, OutOfTime
+
+# The share of the members' time that is kept for their weights and scores.
+WEIGHING = 0.1
 
 # What a repeat may take, in units of the first one's seconds: some folds take longer than others.
 LONGER = 1.1
@@ -132,7 +136,7 @@ class Turns:
         self.network = network
         self.bar = bar
         self.screen = shared.fitting.screen
-        self.deadline = shared.fitting.deadline
+        self.deadline = shared.fitting.deadline.part(1 - WEIGHING)
         self.trained: list[MemberTraining] = []
         self.predictions: dict[str, dict[str, OutOfFoldPrediction]] = {}
 
@@ -145,10 +149,12 @@ class Turns:
                 left_out = ", ".join(training.name for training in trainings[number:])
                 self.screen.say(f"time limit: no time is left for {left_out}")
                 return
-            self._begin(training, deadline)
+            try:
+                self._begin(training, deadline)
+            except OutOfTime:
+                self.screen.say(f"time limit: no time is left for {training.name}")
+                continue
             self.trained.append(training)
-            if not training.is_dropped:
-                self.predictions[training.name] = training.predict()
 
     def other_repeats(self) -> None:
         """Train those that weigh enough on further repeats: first what weighs most for its seconds.
@@ -156,7 +162,7 @@ class Turns:
         A stacked model reads all members, so it needs all of them.
         """
         repeats = range(1, len(self.shared.repeats))
-        if not repeats or not self.predictions:
+        if not repeats or not self.trained:
             return
         weights = self._weights()
         worth = []
@@ -170,7 +176,8 @@ class Turns:
         for repeat in repeats:
             for _, training in worth:
                 if LONGER * training.seconds_of_repeat < self.deadline.left and training.repeats == repeat:
-                    self._learn(training, repeat, range(len(self.shared.repeats[repeat])), self.deadline)
+                    with suppress(OutOfTime):
+                        self._learn(training, repeat, range(len(self.shared.repeats[repeat])), self.deadline)
         self._say_repeats([training for _, training in worth])
 
     def _say_repeats(self, repeated: Sequence[MemberTraining]) -> None:
@@ -193,7 +200,7 @@ class Turns:
         folds = range(len(self.shared.repeats[0]))
 
         # Members that choose something by held-out rows learn all folds at once.
-        if training.kind.chooses or len(folds) == 1 or not self.predictions:
+        if training.kind.chooses or len(folds) == 1 or not self.trained:
             self._learn(training, 0, folds, deadline)
             return
         self._learn(training, 0, folds[:1], deadline.part(1 / len(folds)))
@@ -233,11 +240,17 @@ class Turns:
         return compared
 
     def _of_target(self, target: str) -> dict[str, OutOfFoldPrediction]:
-        """Return the predictions of a target by the members that have learned it."""
+        """Return the predictions of a target by the members that have learned it, from the first repeat."""
         by_member = {}
-        for name, by_target in self.predictions.items():
+        for training in self.trained:
+            if training.is_dropped:
+                continue
+            # Most often nobody asks, so nothing is predicted before.
+            if training.name not in self.predictions:
+                self.predictions[training.name] = training.predict()
+            by_target = self.predictions[training.name]
             if target in by_target:
-                by_member[name] = by_target[target]
+                by_member[training.name] = by_target[target]
         return by_member
 
     def _weighing(self, target: str) -> Weighing:
