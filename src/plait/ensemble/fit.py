@@ -43,9 +43,6 @@ class Trained:
             rows = [_row(name, score) for name, score in scores.items()]
             title = f"{target}: {metric} of each member's out-of-fold predictions"
             screen.table(title, ["member", f"{metric} ", "rows ", "weight ", "gain ", "seconds "], rows)
-            for name, score in scores.items():
-                if score.note:
-                    screen.say(f"{name}: {score.note}")
         if self.scores:
             screen.say("gain: what the score of all members together loses without this one")
 

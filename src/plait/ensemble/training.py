@@ -22,6 +22,9 @@ from plait.runs.deadline import Deadline, OutOfTime
 # The share of the members' time that is kept for their weights and scores.
 WEIGHING = 0.1
 
+# The share of what is left of the time that each member may take at least. Those that gain most come first.
+LEAST_PART = 1 / 3
+
 # What a repeat may take, in units of the first one's seconds: some folds take longer than others.
 LONGER = 1.1
 
@@ -143,8 +146,8 @@ class Turns:
     def first_repeat(self, trainings: Sequence[MemberTraining]) -> None:
         """Train each member on the first repeat, unless its first fold is far behind, or no time is left."""
         for number, training in enumerate(trainings):
-            # Each of those that are left may take as long as the others; what one leaves, the others share.
-            deadline = self.deadline.part(1 / (len(trainings) - number))
+            # What one leaves, the others share. A member that ends well is worth more than several cut short.
+            deadline = self.deadline.part(max(1 / (len(trainings) - number), LEAST_PART))
             if number and deadline.is_over:
                 left_out = ", ".join(training.name for training in trainings[number:])
                 self.screen.say(f"time limit: no time is left for {left_out}")
