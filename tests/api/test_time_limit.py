@@ -33,6 +33,10 @@ class Clock:
         self.now += 0.01
         return self.now
 
+    def process_time(self) -> float:
+        """Return the same time: the processor works for nobody else."""
+        return self.now
+
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
@@ -80,6 +84,25 @@ def test_members_without_time_are_left_out(
     )
     assert "members" not in model.record
     assert "no time is left for members" in capsys.readouterr().err
+
+
+def test_a_member_that_cannot_end_in_time_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A linear model says so before it begins, and the trees after it have its time."""
+    monkeypatch.setattr("plait.members.linear.space_seconds", lambda xs: 1e9)
+    overrides = ["training.epochs=2"]
+    model = plait.fit(
+        rows(), "label", quality="fast", overrides=overrides, out=tmp_path / "run", time_limit="1h"
+    )
+    assert set(model.record["members"]["label"]) == {"network", "trees"}
+    assert "time limit: no time is left for linear" in capsys.readouterr().err
+
+
+def test_a_network_is_refitted_only_if_time_is_left_for_members(tmp_path: Path) -> None:
+    overrides = ["training.epochs=2", "training.refit=on"]
+    model = plait.fit(rows(), "label", overrides=overrides, out=tmp_path / "run", quiet=True, time_limit="1h")
+    assert model.record["refit"] == 60
 
 
 def test_a_limit_that_ends_before_training_is_an_error(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from plait.data.dataset import Dataset
 from plait.data.features import FeatureBlock, Features
+from plait.members import base_linear
 from plait.members.base import Examples, choosing_folds, mean_loss
 from plait.members.base_linear import solve, space_of
 from plait.tasks.base_prediction import Prediction, fit_temperature
@@ -29,7 +31,8 @@ def optimum(task: Prediction, xs: list[Any], y: Tensor, outputs: tuple[int, ...]
     space = space_of(xs)
     bias = torch.zeros(outputs).double()
     weight = torch.zeros(space.width, bias.numel()).double()
-    weight, bias = solve(space, task, y, STRENGTH, weight, bias, steps=1000)
+    with mock.patch.object(base_linear, "STEPS", 1000):
+        weight, bias = solve(space, task, y, STRENGTH, weight, bias)
     return space.weights(weight), bias
 
 

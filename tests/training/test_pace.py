@@ -16,9 +16,13 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = 100.0
+        self.busy = 0.0  # seconds that the processor worked for others
 
     def monotonic(self) -> float:
         return self.now
+
+    def process_time(self) -> float:
+        return self.now - self.busy
 
 
 @pytest.fixture
@@ -43,9 +47,22 @@ def test_what_is_no_limit_is_refused(limit: str | float) -> None:
 
 
 def test_a_part_of_a_limit_is_kept_for_what_comes_after(clock: Clock) -> None:
-    assert Deadline.of_training("100s").left == pytest.approx(87)
+    assert Deadline.of_training("100s").left == pytest.approx(84)
     assert Deadline.of_training(None) == NO_LIMIT
     assert Deadline.of_training("1s").is_over, "nothing is left to train in"
+
+
+def test_on_a_busy_machine_less_fits_in(clock: Clock) -> None:
+    whole = Deadline.after("100s")
+    clock.now += 20
+    assert whole.fits(79)
+    assert not whole.fits(81)
+    clock.busy = 15
+    assert whole.fits(19), "a quarter of the 80 seconds"
+    assert not whole.fits(21)
+    assert whole.before(40).left == pytest.approx(40)
+    assert NO_LIMIT.fits(1e9)
+    assert NO_LIMIT.before(5) == NO_LIMIT
 
 
 def test_parts_share_what_is_left(clock: Clock) -> None:

@@ -22,7 +22,8 @@ from plait.data.plan import Plan
 from plait.data.prepare import Sides, embed_sides, prepare_sides, store
 from plait.disk.whole import check_space
 from plait.ensemble import fit as ensembling
-from plait.ensemble.fit import Fitting, Trained
+from plait.ensemble.fit import Trained
+from plait.ensemble.lessons import Fitting
 from plait.errors import RecipeError
 from plait.evaluation import report
 from plait.members.base import check_members
@@ -46,7 +47,8 @@ from plait.training.checkpoint import Progress
 from plait.training.loop import Callback, Training, Watch, train
 from plait.training.refit import refit
 
-# The seconds of a refit, in units of those of the training before it, that have to be left for it.
+# The seconds that are kept for a refit, in units of those of the epochs up to the best one: it has more rows,
+# and other programs may slow it down.
 REFIT = 1.5
 
 
@@ -172,27 +174,27 @@ def _fit(sources: Sources, targets: list[str], recipe: Recipe, options: _Options
         training_began = time.monotonic()
         progress = train(training, run.resumed)
         training_seconds = time.monotonic() - training_began
-
         record = _record(training, progress)
         messages.show_lowered(training, screen)
         model = training.model.cpu()
         trained = Model(Artifact(plan, sides.preprocessing, model, record), run.folder, options.quiet)
         run.doing = "training members, which begin anew"
-        members = _fit_members(trained, sides, table, screen, deadline)
+        refit_seconds = REFIT * training_seconds * record["best_epoch"] / max(record["epochs"], 1)
+        refits = _may_refit(plan, sides, deadline, refit_seconds)
+        members_end = deadline.before(refit_seconds) if refits else deadline
+        members = _fit_members(trained, sides, table, screen, members_end)
         run.doing = "evaluating"
         if options.evaluate:
             _evaluate_validation(trained, sides, members)
-        if plan.training.refit and len(sides.valid) and deadline.left > REFIT * training_seconds:
+        if refits and deadline.left > refit_seconds / REFIT:
             run.doing = "training the network on all rows"
             record["refit"] = refit(training, record["best_epoch"])
         run.doing = "evaluating"
         if options.evaluate:
             _evaluate_test(trained, sides, members, table, screen)
 
-        if recipe.singles and len(plan.tasks) > 1:
-            run.doing = "training single-target models, which begin anew"
-            record["singles"] = single_targets.fit(plan, sides, training.settings, run.folder, screen)
-            single_targets.show(record["singles"], record, screen)
+        run.doing = "training single-target models, which begin anew"
+        _fit_singles(trained, sides, training, screen)
 
         # The weights are written at the very end: a crash before leaves a run that can be resumed.
         run.doing = "writing the model"
@@ -254,6 +256,12 @@ def _stages(plan: Plan) -> int:
     return 1 + bool(plan.ensemble.members) + plan.training.refit
 
 
+def _may_refit(plan: Plan, sides: Sides, deadline: Deadline, seconds: float) -> bool:
+    """Return whether a refit of so many seconds leaves the members, if any, twice the time that it takes."""
+    shares = 3 if plan.ensemble.members else 1
+    return plan.training.refit and len(sides.valid) > 0 and deadline.left > shares * seconds
+
+
 def _space(model: MultimodalModel) -> int:
     """Return the bytes that a run takes on disk at most: two checkpoints, one beside the other, and weights.
 
@@ -290,8 +298,7 @@ def _fit_members(
 ) -> Trained | None:
     """Train the members beside the network, and let all of them answer. Return None without members."""
     plan = trained.plan
-    in_time = deadline.part(0.5) if plan.training.refit else deadline
-    fitting = Fitting(plan, table, trained.network, sides.train, trained.folder, screen, in_time)
+    fitting = Fitting(plan, table, trained.network, sides.train, trained.folder, screen, deadline)
     members = ensembling.fit(fitting)
     if members is None:
         return None
@@ -301,6 +308,14 @@ def _fit_members(
     members.show(screen)
     trained.record["members"] = members.record()
     return members
+
+
+def _fit_singles(trained: Model, sides: Sides, training: Training, screen: Screen) -> None:
+    """Train a model of each target, if the recipe asks for them, and write their scores into the record."""
+    plan, record = trained.plan, trained.record
+    if plan.recipe.singles and len(plan.tasks) > 1:
+        record["singles"] = single_targets.fit(plan, sides, training.settings, trained.folder, screen)
+        single_targets.show(record["singles"], record, screen)
 
 
 def _evaluate_validation(trained: Model, sides: Sides, members: Trained | None) -> None:

@@ -41,7 +41,7 @@ def show_plan(plan: Plan, table: Table, screen: Screen) -> None:
         screen.say(_unlabelled_line(plan))
     screen.say(f"rows: {plan.split.described()}")
     _show_encoders(plan, screen)
-    for message in plan.ensemble.left_out:
+    for message in (*plan.ensemble.left_out, *plan.ensemble.added):
         screen.say(message)
 
 

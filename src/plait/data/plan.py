@@ -18,6 +18,7 @@ from plait.data.infer import Inferred, infer, split_column
 from plait.data.plan_columns import ColumnPlan, plan_columns, recipe_with_encoders, replan_columns
 from plait.data.plan_encoders import texts_of
 from plait.data.plan_ensemble import EnsemblePlan, plan_ensemble
+from plait.data.plan_members import Inputs, sides_of
 from plait.data.plan_tasks import aligned_columns, components, fill_in_tasks, plan_tasks
 from plait.data.plan_training import TrainingPlan, plan_training
 from plait.data.split import NO_ROWS, Split, split
@@ -93,6 +94,7 @@ class Plan:
         rows = _labelled(sides, has_label, learn_unlabelled=recipe.training.unlabelled > 0)
         tasks, reasons = fill_in_tasks(tasks, targets, typed, schema, rows.train)
         columns = plan_columns(recipe, schema, tasks, texts_of(typed, rows.train))
+        inputs = Inputs(recipe, schema, tasks, columns, sides_of(typed, rows.train, columns))
         return cls(
             recipe=recipe,
             schema=schema,
@@ -113,7 +115,7 @@ class Plan:
             balancing=balancings.resolve(recipe.balancing),
             model=_plan_model(recipe.model, targets),
             training=_plan_training(recipe, len(rows.train), tasks, columns),
-            ensemble=plan_ensemble(recipe, schema, len(rows.train), tasks),
+            ensemble=plan_ensemble(recipe, schema, len(rows.train), tasks, inputs),
             seed=recipe.seed,
         )
 
@@ -170,9 +172,15 @@ class Plan:
             ensemble=EnsemblePlan(),
         )._numbered()
 
-    def with_encoders(self, encoders: Mapping[str, Choice]) -> Plan:
-        """Plan the same training with these encoders, by modality, and without an ensemble."""
+    def with_encoders(
+        self, encoders: Mapping[str, Choice], cells: Mapping[str, dict[str, object]] | None = None
+    ) -> Plan:
+        """Plan the same training with these encoders, by modality, and without an ensemble.
+
+        `cells` has options of a modality, for its new encoder.
+        """
         recipe = recipe_with_encoders(self.recipe, encoders, self.schema)
+        recipe = recipe.model_copy(update={"modalities": {**recipe.modalities, **(cells or {})}})
         columns = replan_columns(self.columns, recipe, self.schema, self.tasks, encoders)
         return replace(self, recipe=recipe, columns=columns, ensemble=EnsemblePlan())._numbered()
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from pydantic import Field
 
+from plait.data.plan_members import Inputs, from_scratch, repeats_network, without_idle_options
 from plait.encoders.base import encoders as encoder_registry
 from plait.errors import RecipeError
 from plait.recipe.recipe import Recipe, ensemble_of_quality
@@ -21,11 +22,13 @@ FEW_REPEATS = 3
 class EnsemblePlan(Options):
     """The members that can be trained here, none where the network answers alone.
 
-    `left_out` says why others are not. The other options are those of `EnsembleRecipe`.
+    `left_out` says why others are not, and `added` why some are. The other options are those of
+    `EnsembleRecipe`.
     """
 
     members: dict[str, Choice] = {}
     left_out: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
     folds: int = Field(5, ge=2)
     repeats: int = Field(1, ge=1)
     stack: bool = False
@@ -34,14 +37,18 @@ class EnsemblePlan(Options):
 
 
 def plan_ensemble(
-    recipe: Recipe, schema: Schema, rows: int, tasks: Mapping[str, Choice] | None = None
+    recipe: Recipe,
+    schema: Schema,
+    rows: int,
+    tasks: Mapping[str, Choice] | None = None,
+    inputs: Inputs | None = None,
 ) -> EnsemblePlan:
-    """Choose the members for so many training rows, and these tasks.
+    """Choose the members for so many training rows, and these tasks. They read `inputs`.
 
     There are none that would be idle, unless the recipe asks for them. The recipe's own options come before
     those of `quality`, and its members stand in place of them. What `quality` stands for is left out, with a
-    message, where pretrained weights are not installed. Raises `RecipeError` for these if the recipe itself
-    asks for them.
+    message, where pretrained weights are not installed, or where a member would repeat the network. Raises
+    `RecipeError` for missing weights if the recipe itself asks for them.
     """
     if not asks_for_members(recipe) and is_idle(recipe, schema, rows, tasks or {}):
         return EnsemblePlan()
@@ -55,9 +62,21 @@ def plan_ensemble(
     messages: set[str] = set()
     if recipe.ensemble is not None and not ensemble.members:
         messages.add("ensemble: it has no members, so its options do nothing; --quality good has some")
+    inputs = inputs or Inputs(recipe, schema, tasks or {})
     members: dict[str, Choice] = {}
+    added = []
     for name, choice in ensemble.members.items():
-        member = _trainable(choice, modalities, is_asked_for, messages)
+        member = _trainable(without_idle_options(choice, inputs), modalities, is_asked_for, messages)
+        if member is not None and member.options.get("scratch"):
+            member, reason = from_scratch(member, inputs)
+            if member is not None:
+                added.append(f"{name}: {reason}")
+            elif is_asked_for:
+                messages.add(f"{name}: left out, since {reason}")
+        elif member is not None and not is_asked_for and repeats_network(member, inputs):
+            messages.add(f"{name}: left out, since the network has the same encoders and fusion already")
+            continue
+
         # without their pretrained encoders, two members may become the same one
         if member is not None and member not in members.values():
             members[name] = member
@@ -68,6 +87,7 @@ def plan_ensemble(
     return EnsemblePlan(
         members=members,
         left_out=tuple(sorted(messages)),
+        added=tuple(added),
         folds=ensemble.folds,
         repeats=repeats,
         stack=ensemble.stack,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -51,6 +51,21 @@ class Mixture:
             names.remove(STACK)
             names.update(self.stack.members)
         return names
+
+    def without(self, member: str) -> Mixture | None:
+        """Return the mixture without a member, whose weight the others share in proportion to theirs.
+
+        A stacked model that reads the member is left out with it. Return None if no other has a weight.
+        """
+        left_out = {member}
+        if self.stack is not None and member in self.stack.members:
+            left_out.add(STACK)
+        others = {name: weight for name, weight in self.weights.items() if name not in left_out}
+        total = sum(others.values())
+        if not total:
+            return None
+        weights = {name: weight / total for name, weight in others.items()}
+        return replace(self, weights=weights)
 
     def output(self, task: Prediction, outputs: dict[str, Tensor]) -> Tensor:
         """Answer from the outputs of the members."""

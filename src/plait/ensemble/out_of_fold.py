@@ -94,6 +94,17 @@ class CrossFitMixture:
     served: Mixture
     by_fold: list[tuple[np.ndarray, Mixture]]
 
+    def without(self, member: str) -> CrossFitMixture | None:
+        """Return the same mixtures without a member; None if one of them has no other member."""
+        served = self.served.without(member)
+        by_fold = []
+        for places, mixture in self.by_fold:
+            others = mixture.without(member)
+            if others is None:
+                return None
+            by_fold.append((places, others))
+        return CrossFitMixture(served, by_fold) if served is not None else None
+
 
 class OutOfFoldEnsemble:
     """Answers like the ensemble, but by out-of-fold predictions, on the rows that its members were
@@ -195,16 +206,16 @@ class OutOfFoldEnsemble:
                 for name, of_subsets in predictions.items():
                     if target in of_subsets[subset]:
                         by_member[name] = of_subsets[subset][target].outputs
-                by_target[target] = self._mixed(target, by_member)[scored]
+                by_target[target] = self.mixed(self.mixtures[target], target, by_member)[scored]
             answers.append(by_target)
         return answers
 
-    def _mixed(self, target: str, outputs: dict[str, Tensor]) -> Tensor:
+    def mixed(self, mixture: CrossFitMixture, target: str, outputs: dict[str, Tensor]) -> Tensor:
         """Mix the members' outputs for all examples, each fold by its own mixture; NaN outside of folds."""
         answer = torch.full_like(next(iter(outputs.values())), torch.nan)
-        for places, mixture in self.mixtures[target].by_fold:
+        for places, mixture_of_fold in mixture.by_fold:
             of_fold = {name: output[places] for name, output in outputs.items()}
-            answer[places] = mixture.output(self.tasks[target], of_fold)
+            answer[places] = mixture_of_fold.output(self.tasks[target], of_fold)
         return answer
 
 

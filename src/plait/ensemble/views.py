@@ -31,10 +31,11 @@ def member_views(
 
         # Without encoders of its own, a member reads the run's view, which leaves out no columns.
         light = bool(encoders) and kind.light(config)
-        view_name = _view_name(encoders, light)
+        cells: Mapping[str, dict[str, object]] = choice.options.get("cells") or {}
+        view_name = _view_name(encoders, cells, light)
         view_names[name] = view_name
         if view_name not in views:
-            plan = run_view.plan.with_encoders(encoders)
+            plan = run_view.plan.with_encoders(encoders, cells)
             views[view_name] = View.fit(view_name, plan.light() if light else plan, table)
 
     if run_view.plan.has_words() and "" in view_names.values():
@@ -42,14 +43,16 @@ def member_views(
     return views, view_names
 
 
-def _view_name(encoders: Mapping[str, Choice], light: bool) -> str:
-    """Name a view by its encoders. Without any it is the run's own view."""
+def _view_name(encoders: Mapping[str, Choice], cells: Mapping[str, dict[str, object]], light: bool) -> str:
+    """Name a view by its encoders and the options of their cells. Without any it is the run's own view."""
     if not encoders:
         return OWN_NETWORK
     names = []
     for choice in encoders.values():
         model = choice.options.get("model", "")
         names.append(f"{choice.name} {model}".strip())
+    for modality, options in cells.items():
+        names += [f"{modality} {option} {value}" for option, value in options.items()]
     name = " + ".join(names)
     return f"{name}, light" if light else name
 

@@ -160,7 +160,8 @@ class Member(Fitted, Component):
     def fit(cls, config: Any, lessons: Sequence[Lesson], advance: Callable[[], None]) -> list[Fit]:
         """Learn the targets that it can, from each lesson, and call `advance` after each.
 
-        The lessons hold out different folds. Raises `KeyboardInterrupt` or `Interrupted` when it is stopped.
+        The lessons hold out different folds. Raises `KeyboardInterrupt` or `Interrupted` when it is stopped,
+        and may raise `OutOfTime` where it cannot end before their deadline.
         """
 
     @classmethod

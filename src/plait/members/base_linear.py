@@ -11,10 +11,13 @@ from torch import Tensor
 
 from plait.nn.eager import eager
 from plait.nn.summaries import Matrix
+from plait.runs.deadline import NO_LIMIT, Deadline
 from plait.tasks.base_prediction import Prediction
 
 MOST_DENSE = 2_000_000  # numbers: up to here, dense products are faster than sparse ones
 MOST_ROWS = 4000  # above which a matrix of rows by rows is no longer small
+STEPS = 200  # of L-BFGS, at most
+SPEED = 4e10  # operations a second of one processor, in products and eigenvectors of matrices
 SMALLEST = 1e-9  # of the largest eigenvalue: directions of less are rounding errors
 
 
@@ -49,6 +52,16 @@ def space_of(xs: list[Matrix]) -> Space:
         return _Sparse(xs)
     dense = [x.toarray() if sparse.issparse(x) else x for x in xs]
     return _Dense(np.concatenate(dense, 1, dtype=np.float32))
+
+
+def space_seconds(xs: list[Matrix]) -> float:
+    """Estimate the seconds of one processor that `space_of` takes."""
+    width = sum(x.shape[1] for x in xs)
+    rows = xs[0].shape[0]
+    if rows >= min(width, MOST_ROWS):
+        return 0.0
+    # Products of all pairs of rows, and then their eigenvectors.
+    return (2 * rows**2 * width + 9 * rows**3) / SPEED
 
 
 class _Coordinates(Space):
@@ -139,18 +152,25 @@ def _among_rows(xs: list[Matrix]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def solve(
-    space: Space, task: Prediction, y: Tensor, strength: float, weight: Tensor, bias: Tensor, steps: int = 200
+    space: Space,
+    task: Prediction,
+    y: Tensor,
+    strength: float,
+    weight: Tensor,
+    bias: Tensor,
+    deadline: Deadline = NO_LIMIT,
 ) -> tuple[Tensor, Tensor]:
     """Minimise the task's mean loss + strength / 2 * |W|^2 over W and b, from initial values.
 
-    Return W (numbers of the space, outputs) and b. It takes up to `steps` steps of L-BFGS.
+    Return W (numbers of the space, outputs) and b. It takes up to `STEPS` steps of L-BFGS, or those until the
+    deadline: then W and b are the best so far.
     """
     weight = weight.clone()
     bias = bias.clone()
     everywhere = torch.ones(len(y), dtype=torch.bool)
     optimizer = eager(torch.optim.LBFGS)(
         [weight, bias],
-        max_iter=steps,
+        max_iter=STEPS,
         tolerance_grad=1e-6,
         tolerance_change=1e-7,
         line_search_fn="strong_wolfe",
@@ -171,13 +191,42 @@ def solve(
         weight.grad = space.slope(slope_BO) + strength * w
         bias.grad = slope.sum(0)
         penalty = strength / 2 * (w**2).sum()
-        return loss.detach() + penalty
+        total = loss.detach() + penalty
+        best.see(float(total), w, bias.detach())
+        return total
 
+    best = _Best(deadline, weight, bias)
     with torch.no_grad():
         weight.requires_grad_()
         bias.requires_grad_()
-        optimizer.step(torch.enable_grad()(closure))
+        try:
+            optimizer.step(torch.enable_grad()(closure))
+        except _Over:
+            return best.weight, best.bias
     return weight.detach(), bias.detach()
+
+
+class _Over(Exception):
+    """No time is left for another step."""
+
+
+class _Best:
+    """The weight and the bias of the least loss so far. Nothing is kept without a deadline."""
+
+    def __init__(self, deadline: Deadline, weight: Tensor, bias: Tensor) -> None:
+        self.deadline = deadline
+        self.weight, self.bias = weight.detach().clone(), bias.detach().clone()
+        self.loss = float("inf")
+
+    def see(self, loss: float, weight: Tensor, bias: Tensor) -> None:
+        """Keep what is better than all before. Raises `_Over` at the deadline."""
+        if not self.deadline.is_set:
+            return
+        if loss < self.loss:
+            self.loss = loss
+            self.weight, self.bias = weight.clone(), bias.clone()
+        if self.deadline.is_over:
+            raise _Over
 
 
 def multiply(xs: list[Matrix], weight: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
@@ -15,11 +15,12 @@ from torch import Tensor
 
 from plait.data.features import FeatureBlock
 from plait.members.base import Examples, Fit, Lesson, Member, choosing_folds, hidden, mean_loss
-from plait.members.base_linear import multiply, solve, space_of
+from plait.members.base_linear import multiply, solve, space_of, space_seconds
 from plait.nn.summaries import Matrix
 from plait.prediction.view import View
 from plait.recipe.registry import Options
 from plait.runs import files
+from plait.runs.deadline import Deadline, OutOfTime
 from plait.table.json import read_as
 from plait.tasks.base_prediction import Prediction
 
@@ -79,11 +80,18 @@ class Linear(Member):
 
     @classmethod
     def fit(cls, config: Config, lessons: Sequence[Lesson], advance: Callable[[], None]) -> list[Fit]:
-        """Fit linear models of every target; held-out rows decide the strength of regularisation."""
+        """Fit linear models of every target; held-out rows decide the strength of regularisation.
+
+        Raises `OutOfTime` where not all lessons can be learned before the deadline.
+        """
         served = []
         out_of_fold = []
         paths = []
-        for lesson in lessons:
+        for number, lesson in enumerate(lessons):
+            if number and lesson.deadline.is_over:
+                raise OutOfTime
+            in_time = lesson.deadline.part(1 / (len(lessons) - number))
+            lesson = replace(lesson, deadline=in_time)
             blocks = lesson.train.blocks()
             absent = _absent(_used_blocks(blocks, config.ngrams))
             served.append(cls({}, {}, absent, config.ngrams))
@@ -107,7 +115,7 @@ class Linear(Member):
         for target, task in lesson.tasks.items():
             train = _Rows.of(lesson, target, lesson.train, xs)
             held_out = _Rows.of(lesson, target, lesson.held_out, held_xs)
-            paths[target] = _path(task, train, held_out, config.strengths)
+            paths[target] = _path(task, train, held_out, config.strengths, lesson.deadline)
         return paths
 
     def _take(self, target: str, path: _Path, choice: int) -> None:
@@ -224,11 +232,17 @@ def _choices(paths: list[_Path]) -> list[int]:
     return choices
 
 
-def _path(task: Prediction, train: _Rows, held_out: _Rows, strengths: Sequence[float]) -> _Path:
+def _path(
+    task: Prediction, train: _Rows, held_out: _Rows, strengths: Sequence[float], deadline: Deadline
+) -> _Path:
     """Fit a model for each strength.
 
-    Strengths go from strong to weak, and each starts from the optimum of the one before.
+    Strengths go from strong to weak, and each starts from the optimum of the one before. From the deadline on
+    it is the one before, with a loss that no fold chooses. Raises `OutOfTime` where not even the first one
+    ends before it.
     """
+    if not deadline.fits(space_seconds(train.xs)):
+        raise OutOfTime
     space = space_of(train.xs)
     baseline = task.baseline(train.y)
     weight = torch.zeros(space.width, baseline.numel(), dtype=torch.float64)
@@ -237,11 +251,13 @@ def _path(task: Prediction, train: _Rows, held_out: _Rows, strengths: Sequence[f
     path = _Path([], [], [], len(held_out.y))
     everywhere = torch.ones(len(held_out.y), dtype=torch.bool)
     for strength in sorted(strengths, reverse=True):
-        weight, bias = solve(space, task, train.y, strength, weight, bias)
+        is_in_time = not deadline.is_over
+        if is_in_time or not path.weights:
+            weight, bias = solve(space, task, train.y, strength, weight, bias, deadline)
         path.weights.append(space.weights(weight).float())
         path.biases.append(bias.float())
         loss = float("nan")
-        if len(held_out.y):
+        if len(held_out.y) and (is_in_time or not path.losses):
             output = _output(held_out.xs, path.weights[-1].numpy(), bias)
             loss = float(task.loss(output, held_out.y, everywhere))
         path.losses.append(loss)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from plait.console import Screen
 from plait.data.dataset import Dataset
 from plait.data.split import NO_ROWS
 from plait.members.base import Examples, IndependentMember, Lesson
+from plait.modalities.base import modalities
 from plait.model.network import MultimodalModel
 from plait.nn.allocation import AllocationLimit, Undrawn
 from plait.prediction.predictor import Predictor
@@ -23,6 +25,8 @@ from plait.recipe.registry import Choice, Options
 from plait.runs import files
 from plait.training.loop import Training, train
 
+MAX_SIDE = 100_000  # pixels
+
 
 class Config(Options):
     """The recipe's network, with its fusion, but without late fusion.
@@ -31,14 +35,35 @@ class Config(Options):
     are those of its view, by modality, in place of the recipe's. `light` leaves out columns of media and
     texts without a frozen encoder, so that it trains in seconds. `fusion` and `learning_rate` are the
     recipe's if left out.
+
+    `scratch` asks for encoders that are trained from scratch, where plait has chosen frozen ones and the
+    images are small enough. It becomes `encoders` and `cells`, the options of cells that they read.
     """
 
     encoders: dict[str, Choice] = Field({}, description="encoder by modality, in place of the recipe's")
+    cells: dict[str, dict[str, object]] = Field(
+        {}, description="options of cells by modality, for the encoders; in place of the recipe's"
+    )
+    scratch: dict[str, Annotated[int, Field(ge=1, le=MAX_SIDE)]] = Field(
+        {},
+        description="by modality, the largest side in pixels of images whose encoder is trained from scratch",
+    )
     light: bool = Field(False, description="leave out media and texts without a frozen encoder")
     fusion: Choice | None = Field(None, description="in place of the recipe's; null: the recipe's")
     learning_rate: float | None = Field(
         None, gt=0, le=MAX_RATE, description="in place of the recipe's; null: the recipe's"
     )
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Config:
+        for modality in self.scratch:
+            modalities.find(modality)
+            if modality in self.encoders:
+                raise ValueError(f"{modality} has an encoder in both encoders and scratch; leave one out")
+        for modality in self.cells:
+            if modality not in self.encoders:
+                raise ValueError(f"cells has options of {modality}, and encoders names no encoder for it")
+        return self
 
 
 class Network(IndependentMember):

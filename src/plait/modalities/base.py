@@ -66,6 +66,12 @@ class Modality(Component, ABC):
         return 0, 0
 
     @classmethod
+    @hook
+    def side(cls, cells: pa.ChunkedArray, source: Source) -> int:
+        """Return the median of the longer sides of a sample of cells, in pixels; 0 where there are none."""
+        return 0
+
+    @classmethod
     @abstractmethod
     def fit(cls, config: Any, cells: pa.ChunkedArray) -> Modality:
         """Fit the modality to the cells of the training rows."""

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
+from statistics import median
 
 import PIL
 import pyarrow as pa
 import simplejpeg
 import torch
 
-from plait.media.cell import Cell, Media
+from plait.errors import BadCell
+from plait.media.cell import Cell, Media, is_missing
+from plait.media.guard import guarded, without_warnings
 from plait.media.image import Framing, augment, normalise, to_float
 from plait.media.kinds import are_videos, image_kind
-from plait.media.still import decode
+from plait.media.still import decode, open_image
 from plait.modalities.base import Match
 from plait.modalities.base_media import MediaModality, recognise
 from plait.nn.batch import Layout, Values
 from plait.table.json import JSON
 from plait.table.table import Source
+from plait.table.values import is_list, items, sample
 
 SUFFIXES = (
     ".png",
@@ -68,6 +72,15 @@ class Image(MediaModality):
         """Recognise image files, and bytes that hold images."""
         return recognise(cells, source, "images", SUFFIXES, image_kind, _count_images)
 
+    @classmethod
+    def side(cls, cells: pa.ChunkedArray, source: Source) -> int:
+        """Return the median of the longer sides of a sample of images, in pixels. No pixel is decoded."""
+        if is_list(cells):
+            cells = items(cells)
+        with without_warnings():
+            sides = [_side(cell, source) for cell in sample(cells) if not is_missing(cell)]
+        return int(median(side for side in sides if side)) if any(sides) else 0
+
     def prepares(self) -> JSON:
         """Return the options and versions that a prepared image depends on."""
         return {**self.config.prepares(), "pillow": PIL.__version__, "simplejpeg": simplejpeg.__version__}
@@ -86,6 +99,15 @@ class Image(MediaModality):
 
 
 component = Image
+
+
+def _side(cell: object, source: Source) -> int:
+    """Return the longer side of one image in pixels; 0 for a cell that cannot be read."""
+    try:
+        with guarded("cannot be read"):
+            return max(open_image(Media(cell, source.root, suffixes=SUFFIXES).content).size)
+    except BadCell:
+        return 0
 
 
 def _count_images(kinds: Counter[str]) -> int:

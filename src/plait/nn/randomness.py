@@ -40,6 +40,18 @@ def isolated(waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
         _turn.release()
 
 
+def seed_all(seed: int) -> None:
+    """Seed the random generators of all devices.
+
+    `torch.manual_seed` also remembers where it was called from, for devices that may be set up later. That
+    takes longer than a step of a small network.
+    """
+    if torch.cuda.is_available() or torch.backends.mps.is_available():
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
+
+
 def random_state() -> RandomState:
     """Return the states of the random generators of all devices."""
     on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []

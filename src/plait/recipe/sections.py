@@ -106,6 +106,10 @@ class EnsembleRecipe(Options):
     other folds; the mean of these fits answers new rows. A split by time has no folds: members then train on
     its training rows.
 
+    Members are trained in their order. One that learns fold by fold is dropped after its first fold if it is
+    far behind the others, and they do not get better with it. Where rows are cut anew (`repeats`), only
+    members that weigh a tenth or more are trained again, and all of them with `stack`.
+
     Weights come from out-of-fold predictions, by the mean of several greedy selections (Caruana et al. 2004).
     Each selection sees half of the members, and rows drawn with replacement. `bags: 1` makes one selection,
     with all members and all rows.

@@ -6,7 +6,7 @@ import math
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from plait.errors import RecipeError, TrainingError
 
@@ -16,7 +16,7 @@ LIMIT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*")
 SHORTEST = 1.0  # seconds of a limit: less is most likely a mistake
 
 # What is kept back of a limit, for scores, the report and the files of the model.
-LAST_SHARE = 0.12
+LAST_SHARE = 0.15
 LAST_SECONDS = 1.0
 
 
@@ -32,16 +32,32 @@ def seconds_of(limit: str | float) -> float:
     return seconds
 
 
+# The least share of a processor that a busy machine is taken to give.
+LEAST_SHARE = 0.05
+
+
+class OutOfTime(Exception):
+    """What has begun cannot end before its deadline."""
+
+
 @dataclass(frozen=True)
 class Deadline:
-    """When something has to end, by the clock of `time.monotonic`. Without a limit it never has to."""
+    """When something has to end, by the clock of `time.monotonic`. Without a limit it never has to.
+
+    `began` is when the limit began, and `processor` the processor's time that had been taken by then.
+    """
 
     ends: float = math.inf
+    began: float = 0.0
+    processor: float = 0.0
 
     @classmethod
     def after(cls, limit: str | float | None) -> Deadline:
         """Return when a limit that begins now will be over. Raises `RecipeError`."""
-        return cls() if limit is None else cls(time.monotonic() + seconds_of(limit))
+        if limit is None:
+            return cls()
+        now = time.monotonic()
+        return cls(now + seconds_of(limit), now, time.process_time())
 
     @classmethod
     def of_training(cls, limit: str | float | None) -> Deadline:
@@ -52,7 +68,7 @@ class Deadline:
         deadline = cls.after(limit)
         if not deadline.is_set:
             return deadline
-        return cls(deadline.ends - LAST_SECONDS - LAST_SHARE * deadline.left)
+        return deadline.before(LAST_SECONDS + LAST_SHARE * deadline.left)
 
     @property
     def is_set(self) -> bool:
@@ -89,7 +105,22 @@ class Deadline:
 
     def part(self, share: float) -> Deadline:
         """Return when this share of the time that is left will be over."""
-        return Deadline(time.monotonic() + share * self.left) if self.is_set else self
+        return replace(self, ends=time.monotonic() + share * self.left) if self.is_set else self
+
+    def before(self, seconds: float) -> Deadline:
+        """Return when only so many seconds will be left."""
+        return replace(self, ends=self.ends - seconds)
+
+    def fits(self, seconds: float) -> bool:
+        """Return whether so many seconds of one processor end in time, at the share that there was so far.
+
+        On a busy machine a second of a processor takes longer than a second.
+        """
+        if not self.is_set:
+            return True
+        passed = max(time.monotonic() - self.began, 1e-3)
+        share = (time.process_time() - self.processor) / passed
+        return seconds < self.left * min(max(share, LEAST_SHARE), 1.0)
 
 
 NO_LIMIT = Deadline()

@@ -22,6 +22,7 @@ from xxhash import xxh3_128
 
 from plait.data.plan import Plan
 from plait.errors import ArtifactError
+from plait.nn.randomness import seed_all
 from plait.runs import files
 from plait.runs.folder import CHECKPOINT
 
@@ -63,7 +64,7 @@ class Progress:
         else:
             self.loss_sum = 0.0
             generator.manual_seed(seed)
-            torch.manual_seed(seed)
+            seed_all(seed)
 
     def mark(self, step: int, loss_sum: float, generator: torch.Generator) -> None:
         """Remember the steps of this epoch, and the states of the generators after them."""

@@ -146,6 +146,7 @@ def train(training: Training, resume: bool = False) -> Progress:
     trackers = Trackers(training.folder, options.trackers)
     with (
         interrupts.save_first(training),
+        trackers.finished(progress.history),
         training.screen.bar("training", options.epochs * training.steps) as bar,
     ):
         bar.advance(progress.epoch * training.steps + progress.step)
