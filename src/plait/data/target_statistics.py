@@ -22,6 +22,7 @@ PRIOR_ROWS = 5  # that the mean of all rows counts as, next to the rows that hav
 MANY_CATEGORIES = 30  # fewer ones say as much in a column each
 MOST_NGRAMS = 300  # of a text, on average; the means of longer texts are all about the same
 LEAST_ROWS = 1000  # of fewer, statistics are so uncertain that members are better without
+TINY = 1e-9  # keeps the average of no n-gram from dividing by zero
 MOST_NUMBERS = 10  # of a label; with more classes, each has few rows and adds its numbers
 
 
@@ -29,69 +30,72 @@ MOST_NUMBERS = 10  # of a label; with more classes, each has few rows and adds i
 class _Means:
     """The smoothed mean labels of the rows that have each id of a block: a category, or an n-gram.
 
-    `means` is (ids, M) for labels of M numbers. An id that is not among `ids`, which ascend, has the mean of
-    all rows, `prior` (M,).
+    `ids` (T,) ascend. `counts` (1 + T,) says how many rows have each, and `means` (1 + T, M) is the mean of
+    their labels, which have M numbers. The first of these are for all other ids: the mean of all rows.
     """
 
     ids: np.ndarray
+    counts: np.ndarray
     means: np.ndarray
-    prior: np.ndarray
 
     @classmethod
     def of(cls, x: sparse.csr_array, label_NM: np.ndarray) -> _Means:
-        """Average labels: (sum + a * prior) / (count + a), where a is `PRIOR_ROWS`."""
-        prior = label_NM.mean(0)
+        """Average labels: (sum + a * mean of all) / (count + a), where a is `PRIOR_ROWS`."""
+        mean_of_all = label_NM.mean(0)
         has_id = sparse.csr_array((np.ones_like(x.data), x.indices, x.indptr), shape=x.shape)
-        count = np.bincount(x.indices, minlength=x.shape[1])
-        ids = np.flatnonzero(count)
-        sums = (has_id.T @ label_NM)[ids]
-        means = (sums + PRIOR_ROWS * prior) / (count[ids, None] + PRIOR_ROWS)
-        return cls(ids, means.astype(np.float32), prior.astype(np.float32))
+        rows_with_id = np.bincount(x.indices, minlength=x.shape[1])
+        ids = np.flatnonzero(rows_with_id)
+
+        counts = np.concatenate([[0], rows_with_id[ids]])
+        sums = np.concatenate([np.zeros((1, label_NM.shape[1])), (has_id.T @ label_NM)[ids]])
+        means = (sums + PRIOR_ROWS * mean_of_all) / (counts[:, None] + PRIOR_ROWS)
+        return cls(ids, counts.astype(np.float32), means.astype(np.float32))
 
     @classmethod
-    def checked(cls, ids: np.ndarray, means: np.ndarray, prior: np.ndarray) -> _Means:
-        """Return means out of a file. Raises `ValueError` unless they answer any row with finite numbers."""
-        if ids.ndim != 1 or ids.dtype != np.int64 or (np.diff(ids) <= 0).any():
-            raise ValueError(
-                f"the ids of target statistics are {ids.dtype} {ids.shape}, expected ascending int64"
-            )
-        if prior.ndim != 1 or means.shape != (len(ids), len(prior)):
-            raise ValueError(f"target statistics {means.shape} do not go with a prior of {prior.shape}")
-        if means.dtype != np.float32 or not (np.isfinite(means).all() and np.isfinite(prior).all()):
-            raise ValueError("target statistics are not finite float32 numbers")
-        return cls(ids, means, prior)
+    def from_tensors(cls, ids: Tensor, counts: Tensor, means: Tensor) -> _Means:
+        """Take means out of a file. Raises `ValueError` unless they answer any row with finite numbers."""
+        if ids.dtype != torch.int64 or counts.dtype != torch.float32 or means.dtype != torch.float32:
+            raise ValueError(f"target statistics have types {ids.dtype}, {counts.dtype} and {means.dtype}")
+        if ids.ndim != 1 or counts.shape != (len(ids) + 1,) or means.ndim != 2 or len(means) != len(counts):
+            shapes = f"{tuple(ids.shape)}, {tuple(counts.shape)} and {tuple(means.shape)}"
+            raise ValueError(f"target statistics have shapes {shapes} that do not go together")
+        if (ids.diff() <= 0).any() or (counts[1:] < 1).any() or not means.isfinite().all():
+            raise ValueError("target statistics have ids out of order, or numbers that cannot be theirs")
+        return cls(ids.numpy(), counts.numpy(), means.numpy())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what `from_tensors` takes."""
+        return {name: torch.from_numpy(array) for name, array in vars(self).items()}
 
     def __call__(self, block: FeatureBlock) -> np.ndarray:
         """Return the numbers of each row, (rows, width): zero where the cell is missing.
 
-        These are the mean of its category, or of its n-grams the average mean, weighted by their inverse
-        frequency, the largest and the smallest mean.
+        A category has its mean. A text has two averages of the means of its n-grams. One weighs them as the
+        block does, by inverse frequency. The other weighs them by the inverse of their counts: it is that of
+        the rarest ones, such as those of a whole name.
         """
         x = sparse.csr_array(block.x)
-        has_ids = np.diff(x.indptr) > 0
-        first = x.indptr[:-1][has_ids]
-        mean_TM = self._of_entries(x.indices)
-        aggregates = [mean_TM[first]]
-        if block.counts_words and len(first):
-            weight_T1 = x.data[:, None]
-            average = np.add.reduceat(mean_TM * weight_T1, first) / np.add.reduceat(weight_T1, first)
-            aggregates = [
-                average,
-                np.maximum.reduceat(mean_TM, first),
-                np.minimum.reduceat(mean_TM, first),
-            ]
+        place_T = self._places(x.indices)
+        averages = [self._average(x, x.data, place_T)]
+        if block.counts_words:
+            is_known_T = place_T > 0
+            weight_T = is_known_T / np.maximum(self.counts[place_T], 1)
+            averages.append(self._average(x, weight_T, place_T))
+        numbers = np.concatenate(averages, 1) * block.present[:, None]
+        return numbers.astype(np.float32)
 
-        numbers = np.tile(self.prior, (len(has_ids), 3 if block.counts_words else 1))
-        numbers[has_ids] = np.concatenate(aggregates, 1)
-        return numbers * block.present[:, None]
+    def _places(self, id_T: np.ndarray) -> np.ndarray:
+        """Return the place of each id among the means, (T,): 0 for one that is not among them."""
+        place_T = np.searchsorted(self.ids, id_T)
+        is_known_T = np.isin(id_T, self.ids)
+        return np.where(is_known_T, place_T + 1, 0)
 
-    def _of_entries(self, id_T: np.ndarray) -> np.ndarray:
-        """Return the mean of each of these ids, (T, M)."""
-        if not len(self.ids):
-            return np.tile(self.prior, (len(id_T), 1))
-        place_T = np.searchsorted(self.ids, id_T).clip(max=len(self.ids) - 1)
-        is_known_T = self.ids[place_T] == id_T
-        return np.where(is_known_T[:, None], self.means[place_T], self.prior)
+    def _average(self, x: sparse.csr_array, weight_T: np.ndarray, place_T: np.ndarray) -> np.ndarray:
+        """Average the means of each row's entries of `x` by weights. A row without any has that of all."""
+        weight = sparse.csr_array((weight_T, place_T, x.indptr), shape=(x.shape[0], len(self.means)))
+        total_N1 = np.asarray(weight.sum(1))[:, None]
+        average_NM = (weight @ self.means) / np.maximum(total_N1, TINY)
+        return np.where(total_N1 > 0, average_NM, self.means[0])
 
 
 class TargetStatistics:
@@ -138,21 +142,18 @@ class TargetStatistics:
         """Return the means of each block, to be saved."""
         tensors = {}
         for number, means in self._means.items():
-            tensors[f"{number}/ids"] = torch.from_numpy(means.ids)
-            tensors[f"{number}/means"] = torch.from_numpy(means.means)
-            tensors[f"{number}/prior"] = torch.from_numpy(means.prior)
+            for name, tensor in means.tensors().items():
+                tensors[f"{number}/{name}"] = tensor
         return tensors
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> TargetStatistics:
-        """Invert `tensors`. Raises `KeyError` or `ValueError` for what cannot be statistics."""
-        means: dict[int, _Means] = {}
-        for name in tensors:
+        """Invert `tensors`. Raises `ValueError` or `TypeError` for what cannot be statistics."""
+        by_block: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
             number, _, kind = name.partition("/")
-            if kind == "ids":
-                arrays = [tensors[f"{number}/{each}"].numpy() for each in ("ids", "means", "prior")]
-                means[int(number)] = _Means.checked(*arrays)
-        return cls(means)
+            by_block.setdefault(int(number), {})[kind] = tensor
+        return cls({number: _Means.from_tensors(**arrays) for number, arrays in by_block.items()})
 
 
 def blocks_to_describe(blocks: Sequence[FeatureBlock], label_NM: np.ndarray) -> list[int]:
