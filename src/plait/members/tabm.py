@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -13,7 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from plait.data.features import FeatureBlock
+from plait.data.target_statistics import TargetStatistics
 from plait.members.base import Examples, Fit, Lesson, Member, best_rounds, hidden
+from plait.members.base_statistics import Described, described
 from plait.members.base_tabm import StackedTabM
 from plait.nn.device import Settings
 from plait.prediction.view import View
@@ -97,6 +100,10 @@ class Inputs:
             first = last
         return torch.from_numpy(np.concatenate([*numbers, *missing], 1, dtype=np.float32))
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the scales, to be saved."""
+        return {"mean": torch.from_numpy(self.mean), "scale": torch.from_numpy(self.scale)}
+
     @property
     def all_chunks(self) -> list[int]:
         """The numbers of each block, and one for each flag."""
@@ -118,12 +125,13 @@ class TabM(Member):
 
     options = Config
 
-    def __init__(self, config: Config, inputs: Inputs) -> None:
+    def __init__(self, config: Config) -> None:
         """Begin without any network. `config` says how many layers they have."""
         self.config = config
-        self.inputs = inputs
         self.weights: dict[str, dict[str, Tensor]] = {}
         self.shapes: dict[str, list[int]] = {}
+        self.inputs: dict[str, Inputs] = {}
+        self.statistics: dict[str, TargetStatistics] = {}
 
     @classmethod
     def encoders(cls, config: Config) -> None:
@@ -138,39 +146,44 @@ class TabM(Member):
     def fit(cls, config: Config, lessons: Sequence[Lesson], advance: Callable[[], None]) -> list[Fit]:
         """Train the networks of every target; held-out rows decide when training stops."""
         config = _of_depth(config, max(len(lesson.train) for lesson in lessons))
-        all_inputs = [Inputs.of(lesson.train.blocks()) for lesson in lessons]
-        served = [cls(config, inputs) for inputs in all_inputs]
-        out_of_fold = [cls(config, inputs) for inputs in all_inputs]
-        tables = []
-        for lesson, inputs in zip(lessons, all_inputs, strict=True):
-            tables.append((inputs(lesson.train.blocks()), inputs(lesson.held_out.blocks())))
-
+        served = [cls(config) for _ in lessons]
+        out_of_fold = [cls(config) for _ in lessons]
         tasks = lessons[0].tasks
         for done, (target, task) in enumerate(tasks.items()):
-            folds = [_Fold.of(lesson, target, *xs) for lesson, xs in zip(lessons, tables, strict=True)]
-            training = _Training(config, all_inputs[0], folds, task, lessons[0].settings, lessons[0].seed)
+            folds = [_Fold.of(rows) for rows in described(lessons, target)]
+            training = _Training(config, folds, task, lessons[0].settings, lessons[0].seed)
             choices = training.run(lessons[0].deadline.part(1 / (len(tasks) - done)))
             shape = list(task.baseline(folds[0].y).shape)
-            for number in range(len(folds)):
-                served[number]._take(target, choices[-1][number], shape)
-                out_of_fold[number]._take(target, choices[number][0], shape)
+            for number, fold in enumerate(folds):
+                served[number]._take(target, choices[-1][number], shape, fold.inputs, fold.statistics)
+                out_of_fold[number]._take(target, choices[number][0], shape, fold.inputs, fold.statistics)
         for _ in lessons:
             advance()
         return [Fit(*members) for members in zip(served, out_of_fold, strict=True)]
 
-    def _take(self, target: str, weights: dict[str, Tensor], shape: list[int]) -> None:
-        """Take the weights of a target's network, and the shape of a row's output."""
+    def _take(
+        self,
+        target: str,
+        weights: dict[str, Tensor],
+        shape: list[int],
+        inputs: Inputs,
+        statistics: TargetStatistics,
+    ) -> None:
+        """Take the weights of a target's network, the shape of a row's output, and what it reads of a row."""
         self.weights[target] = weights
         self.shapes[target] = shape
+        self.inputs[target] = inputs
+        self.statistics[target] = statistics
 
     def outputs(self, examples: Examples, subsets: Sequence[Sequence[str]]) -> list[dict[str, Tensor]]:
         """Return the outputs of each target, for each subset of the columns."""
         networks = {target: self._network(target) for target in self.weights}
         outputs = []
         for subset in subsets:
-            x = self.inputs(hidden(examples.blocks(), subset))
+            blocks = hidden(examples.blocks(), subset)
             by_target = {}
             for target, network in networks.items():
+                x = self.inputs[target](self.statistics[target](blocks))
                 answers = [_mean_answer(network, rows[None])[0] for rows in x.split(ROWS_AT_ONCE)]
                 by_target[target] = torch.cat(answers).reshape(-1, *self.shapes[target])
             outputs.append(by_target)
@@ -181,21 +194,21 @@ class TabM(Member):
         weights = self.weights[target]
         baseline = weights["head_bias"][:, 0, 0]
         with torch.device("meta"):
-            network = _build(self.config, self.inputs, torch.empty_like(baseline, device="meta"))
+            network = _build(self.config, self.inputs[target], torch.empty_like(baseline, device="meta"))
         network.load_state_dict(weights, assign=True)
         return network.eval()
 
     def save(self, folder: Path) -> None:
         """Write the weights and the scales of the inputs into `tabm.safetensors`."""
-        tensors = {
-            "mean": torch.from_numpy(self.inputs.mean),
-            "scale": torch.from_numpy(self.inputs.scale),
-        }
+        tensors: dict[str, Tensor] = {}
         # Names hold numbers: a target may have any name.
-        for number, weights in enumerate(self.weights.values()):
+        for number, (target, weights) in enumerate(self.weights.items()):
             tensors |= files.prefixed(f"{number}/", weights)
+            tensors |= files.prefixed(_inputs(number), self.inputs[target].tensors())
+            tensors |= files.prefixed(_statistics(number), self.statistics[target].tensors())
         assert self.config.depth is not None
-        saved = _Saved(depth=self.config.depth, chunks=self.inputs.chunks, shapes=self.shapes)
+        chunks = {target: inputs.chunks for target, inputs in self.inputs.items()}
+        saved = _Saved(depth=self.config.depth, chunks=chunks, shapes=self.shapes)
         files.write_tensors(folder / FILE, tensors, {"tabm": saved.model_dump_json()})
 
     @classmethod
@@ -210,34 +223,56 @@ class TabM(Member):
         """Invert `save`. Raises `ArtifactError`, `KeyError` or `ValueError` for what cannot be networks."""
         saved = _Saved.model_validate_json(text)
         config = config.model_copy(update={"depth": saved.depth})
-        numbers = torch.empty(sum(saved.chunks), device="meta")
-        unscaled = Inputs(saved.chunks, np.zeros(0, np.float32), np.zeros(0, np.float32))
+        weights, others = _parted(tensors)
 
         # Networks without memory: shapes are compared before anything is allocated.
-        expected = {"mean": numbers, "scale": numbers}
-        for number, shape in enumerate(saved.shapes.values()):
+        expected: dict[str, Tensor] = {}
+        for number, (target, shape) in enumerate(saved.shapes.items()):
+            unscaled = Inputs(saved.chunks[target], np.zeros(0, np.float32), np.zeros(0, np.float32))
             with torch.device("meta"):
                 network = _build(config, unscaled, torch.empty(1, math.prod(shape)))
+                numbers = torch.empty(sum(saved.chunks[target]))
             expected |= files.prefixed(f"{number}/", network.state_dict())
-        files.check_shapes(path, tensors, expected)
+            expected |= files.prefixed(_inputs(number), {"mean": numbers, "scale": numbers})
+        files.check_shapes(path, weights, expected)
 
-        member = cls(config, Inputs(saved.chunks, tensors["mean"].numpy(), tensors["scale"].numpy()))
+        member = cls(config)
         for number, (target, shape) in enumerate(saved.shapes.items()):
-            member._take(target, files.under_prefix(f"{number}/", tensors), shape)
+            scales = files.under_prefix(_inputs(number), weights)
+            inputs = Inputs(saved.chunks[target], scales["mean"].numpy(), scales["scale"].numpy())
+            statistics = TargetStatistics.from_tensors(files.under_prefix(_statistics(number), others))
+            member._take(target, files.under_prefix(f"{number}/", weights), shape, inputs, statistics)
         return member
 
 
 class _Saved(BaseModel):
-    """What is saved beside the weights: layers, widths of blocks, and the shape of each target's output."""
+    """What is saved beside the weights: layers, and of each target the widths of blocks and its shape."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     depth: int = Field(ge=1, le=16)
-    chunks: list[int] = Field(max_length=100_000)
+    chunks: dict[str, Annotated[list[int], Field(max_length=100_000)]]
     shapes: dict[str, list[int]]
 
 
 component = TabM
+
+
+def _inputs(number: int) -> str:
+    """Return where the scales of a target's inputs are in the file."""
+    return f"inputs/{number}/"
+
+
+def _statistics(number: int) -> str:
+    """Return where the statistics of a target are in the file."""
+    return f"statistics/{number}/"
+
+
+def _parted(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the tensors whose shapes the options tell, and those of statistics, which check themselves."""
+    statistics = {name: tensor for name, tensor in tensors.items() if name.startswith("statistics/")}
+    weights = {name: tensor for name, tensor in tensors.items() if name not in statistics}
+    return weights, statistics
 
 
 def _evened(spread: np.ndarray, form: str) -> np.ndarray:
@@ -285,17 +320,20 @@ def _mean_answer(network: StackedTabM, x_FBD: Tensor) -> Tensor:
 class _Fold:
     """The labelled rows of one target when a fold is held out: numbers (N, D) and labels of both sides."""
 
+    inputs: Inputs
+    statistics: TargetStatistics
     x: Tensor
     y: Tensor
     held_x: Tensor
     held_y: Tensor
 
     @classmethod
-    def of(cls, lesson: Lesson, target: str, x: Tensor, held_x: Tensor) -> _Fold:
-        """Take the rows with a label out of all rows of a lesson."""
-        rows, y = lesson.labelled(target, lesson.train)
-        held_rows, held_y = lesson.labelled(target, lesson.held_out)
-        return cls(x[rows], y, held_x[held_rows], held_y)
+    def of(cls, rows: Described) -> _Fold:
+        """Measure the inputs by the training rows of a lesson, and turn all of its rows into numbers."""
+        train, held_out = rows.train, rows.held_out
+        inputs = Inputs.of(train.blocks)
+        x, held_x = inputs(train.blocks), inputs(held_out.blocks)
+        return cls(inputs, rows.statistics, x, train.y, held_x, held_out.y)
 
 
 class _Training:
@@ -307,14 +345,13 @@ class _Training:
     def __init__(
         self,
         config: Config,
-        inputs: Inputs,
         folds: list[_Fold],
         task: Prediction,
         settings: Settings,
         seed: int,
     ) -> None:
         self.config = config
-        self.inputs = inputs
+        self.inputs = folds[0].inputs
         self.folds = folds
         self.task = task
         self.kind = torch.bfloat16 if settings.frozen == "bf16" else torch.float32
@@ -323,7 +360,7 @@ class _Training:
 
         torch.manual_seed(seed)
         baselines = [task.baseline(fold.y).reshape(-1).float() for fold in folds]
-        self.network = _build(config, inputs, torch.stack(baselines))
+        self.network = _build(config, self.inputs, torch.stack(baselines))
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), config.learning_rate, weight_decay=config.weight_decay, fused=True
         )

@@ -11,8 +11,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from plait.data.target_statistics import TargetStatistics
 from plait.members.base import Examples, Fit, Lesson, Member, best_rounds, feature_matrix, hidden
 from plait.members.base_lightgbm import Booster, Dataset
+from plait.members.base_statistics import Described, described
 from plait.members.base_trees import KINDS, Forest
 from plait.prediction.view import View
 from plait.recipe.bounds import MAX_INT32, MAX_RATE, MAX_ROUNDS
@@ -69,16 +71,18 @@ class Trees(Member):
         self,
         forests: dict[str, list[Forest]],
         scalar: set[str],
-        width: int,
+        statistics: dict[str, TargetStatistics],
+        widths: dict[str, int],
     ) -> None:
-        """Take the trees of each target's boosters.
+        """Take the trees of each target's boosters, and the statistics that they read beside the features.
 
-        `scalar` names the targets of one number, whose outputs are (rows,). `width` is how many numbers a
+        `scalar` names the targets of one number, whose outputs are (rows,). `widths` says how many numbers a
         row has.
         """
         self.forests = forests
         self.scalar = scalar
-        self.width = width
+        self.statistics = statistics
+        self.widths = widths
 
     @classmethod
     def encoders(cls, config: Config) -> None:
@@ -92,32 +96,37 @@ class Trees(Member):
     @classmethod
     def fit(cls, config: Config, lessons: Sequence[Lesson], advance: Callable[[], None]) -> list[Fit]:
         """Train the boosters of every target; held-out rows decide when boosting stops."""
-        served: list[Trees] = []
-        out_of_fold: list[Trees] = []
-        for lesson in lessons:
-            width = sum(block.reduced.shape[1] for block in lesson.train.blocks())
-            served.append(cls({}, set(), width))
-            out_of_fold.append(cls({}, set(), width))
-
+        served = [cls({}, set(), {}, {}) for _ in lessons]
+        out_of_fold = [cls({}, set(), {}, {}) for _ in lessons]
         for target in lessons[0].tasks:
             _fit_target(config, lessons, target, served, out_of_fold)
         for _ in lessons:
             advance()
         return [Fit(*members) for members in zip(served, out_of_fold, strict=True)]
 
-    def take(self, target: str, booster: Booster, rounds: int, is_scalar: bool) -> None:
-        """Take the first rounds of a target's booster. `is_scalar` says that the target is one number."""
-        if is_scalar:
+    def begin(self, target: str, fold: _Fold) -> None:
+        """Take what a target's rows are described by, and whether it is one number."""
+        if not fold.task.baseline(fold.y).ndim:
             self.scalar.add(target)
+        self.statistics[target] = fold.statistics
+        self.widths[target] = fold.width
+        self.forests[target] = []
+
+    def take(self, target: str, booster: Booster, rounds: int) -> None:
+        """Take the first rounds of a target's booster."""
         text = booster.model_to_string(num_iteration=rounds)
-        self.forests.setdefault(target, []).append(Forest.of_text(text))
+        self.forests[target].append(Forest.of_text(text))
 
     def outputs(self, examples: Examples, subsets: Sequence[Sequence[str]]) -> list[dict[str, Tensor]]:
         """Return the raw scores of each target, for each subset of the columns."""
         outputs = []
         for subset in subsets:
-            x = feature_matrix(hidden(examples.blocks(), subset))
-            outputs.append({target: self._scores(target, x) for target in self.forests})
+            blocks = hidden(examples.blocks(), subset)
+            by_target = {}
+            for target in self.forests:
+                x = feature_matrix(self.statistics[target](blocks))
+                by_target[target] = self._scores(target, x)
+            outputs.append(by_target)
         return outputs
 
     def _scores(self, target: str, x: np.ndarray) -> Tensor:
@@ -133,10 +142,11 @@ class Trees(Member):
         # Names hold numbers: a target may have any name.
         for number, (target, forests) in enumerate(self.forests.items()):
             outputs[target] = [forest.outputs for forest in forests]
+            tensors |= files.prefixed(_statistics(number), self.statistics[target].tensors())
             for i, forest in enumerate(forests):
                 for name, tensor in forest.tensors().items():
                     tensors[f"trees/{number}/{i}/{name}"] = tensor
-        saved = _Saved(scalar=sorted(self.scalar), outputs=outputs, width=self.width)
+        saved = _Saved(scalar=sorted(self.scalar), outputs=outputs, widths=self.widths)
         files.write_tensors(folder / FILE, tensors, {"trees": saved.model_dump_json()})
 
     @classmethod
@@ -150,27 +160,34 @@ class Trees(Member):
     def _from_tensors(cls, tensors: dict[str, Tensor], text: str) -> Trees:
         """Invert `save`. Raises `KeyError` or `ValueError` for what cannot be trees."""
         saved = _Saved.model_validate_json(text)
-        member = cls({}, set(saved.scalar), saved.width)
+        member = cls({}, set(saved.scalar), {}, saved.widths)
         for number, (target, outputs) in enumerate(saved.outputs.items()):
             forests = []
             for i, count in enumerate(outputs):
                 arrays = {name: tensors[f"trees/{number}/{i}/{name}"] for name in KINDS}
-                forests.append(Forest.from_tensors(arrays, count, saved.width))
+                forests.append(Forest.from_tensors(arrays, count, saved.widths[target]))
             member.forests[target] = forests
+            of_target = files.under_prefix(_statistics(number), tensors)
+            member.statistics[target] = TargetStatistics.from_tensors(of_target)
         return member
 
 
 class _Saved(BaseModel):
-    """What is saved beside the trees: the outputs of each target's boosters, and the form of the rows."""
+    """What is saved beside the trees: the outputs of each target's boosters, and the widths of rows."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     scalar: list[str]
     outputs: dict[str, list[int]]
-    width: int = Field(ge=0)
+    widths: dict[str, int]
 
 
 component = Trees
+
+
+def _statistics(number: int) -> str:
+    """Return where the statistics of a target are. A target may have any name, so it is numbered."""
+    return f"statistics/{number}/"
 
 
 def _parameters(config: Config, rows: int, width: int, outputs: int, seed: int) -> JSON:
@@ -207,24 +224,23 @@ class _Fold:
     held_y: Tensor
     task: Prediction
     parameters: JSON
+    statistics: TargetStatistics
+    width: int
     train: Dataset
     held_out: Dataset
     booster: Booster | None = None
 
     @classmethod
-    def of(cls, config: Config, lesson: Lesson, target: str) -> _Fold:
+    def of(cls, config: Config, task: Prediction, rows: Described, seed: int) -> _Fold:
         """Bin the rows of a lesson that have a label."""
-        task = lesson.tasks[target]
-        rows, y = lesson.labelled(target, lesson.train)
-        held_rows, held_y = lesson.labelled(target, lesson.held_out)
-        x = feature_matrix(lesson.train.blocks())
-        held_x = feature_matrix(lesson.held_out.blocks())
+        y, held_y = rows.train.y, rows.held_out.y
+        x = feature_matrix(rows.train.blocks)
         outputs = task.baseline(y).numel()
-        parameters = _parameters(config, len(y), x.shape[1], outputs, lesson.seed)
+        parameters = _parameters(config, len(y), x.shape[1], outputs, seed)
 
-        train = Dataset(x[rows], params=parameters)
-        held_out = Dataset(held_x[held_rows], reference=train, params=parameters)
-        return cls(y, held_y, task, parameters, train, held_out)
+        train = Dataset(x, params=parameters)
+        held_out = Dataset(feature_matrix(rows.held_out.blocks), reference=train, params=parameters)
+        return cls(y, held_y, task, parameters, rows.statistics, x.shape[1], train, held_out)
 
     @property
     def jobs(self) -> int:
@@ -260,16 +276,23 @@ def _fit_target(
     config: Config, lessons: Sequence[Lesson], target: str, served: list[Trees], out_of_fold: list[Trees]
 ) -> None:
     """Train the boosters of a target on each lesson, and give them to the members of its fold."""
-    folds = [_Fold.of(config, lesson, target) for lesson in lessons]
-    is_scalar = not folds[0].task.baseline(folds[0].y).ndim
+    task = lessons[0].tasks[target]
+    folds = []
+    for lesson, rows in zip(lessons, described(lessons, target), strict=True):
+        folds.append(_Fold.of(config, task, rows, lesson.seed))
+    if not folds[0].jobs:
+        return
+    for members in (served, out_of_fold):
+        for member, fold in zip(members, folds, strict=True):
+            member.begin(target, fold)
 
     # A task may need several boosters, such as one for each of its labels.
     for job in range(folds[0].jobs):
         deadline = lessons[0].deadline.part(1 / (folds[0].jobs - job))
         rounds = _boost(folds, job, config.rounds, deadline)
         for number, fold in enumerate(folds):
-            served[number].take(target, fold.booster, rounds[-1], is_scalar)
-            out_of_fold[number].take(target, fold.booster, rounds[number], is_scalar)
+            served[number].take(target, fold.booster, rounds[-1])
+            out_of_fold[number].take(target, fold.booster, rounds[number])
 
 
 def _boost(folds: list[_Fold], job: int, rounds: int, deadline: Deadline) -> list[int]:

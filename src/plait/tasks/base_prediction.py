@@ -111,6 +111,11 @@ class Prediction(Task):
         The boosters' raw scores, side by side, are the output. The list is empty if trees cannot learn it.
         """
 
+    @hook
+    def label_numbers(self, target: Tensor) -> Tensor:
+        """Return each label as numbers whose mean describes several labels, (B, numbers)."""
+        return target.reshape(len(target), -1).float()
+
     def build(self, widths: Widths) -> None:
         """Make the head, late fusion if it takes part, and the offsets of empty blocks."""
         self.build_head(widths.fused)

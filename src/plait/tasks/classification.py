@@ -225,6 +225,11 @@ class Classification(Prediction):
         multiclass: JSON = {"objective": "multiclass", "num_class": len(self.classes)}
         return [(multiclass, target)]
 
+    def label_numbers(self, target: Tensor) -> Tensor:
+        """Return 1 for the label's class and 0 for the others, (B, C), or (B, 1) for two classes."""
+        is_class_BC = F.one_hot(target, len(self.classes)).float()
+        return is_class_BC[:, 1:] if len(self.classes) == 2 else is_class_BC
+
     def state(self) -> JSON:
         """Return the classes and how often each occurs in training."""
         return {"classes": self.classes, "counts": self.counts}
