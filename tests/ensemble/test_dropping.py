@@ -13,7 +13,7 @@ from torch import Tensor
 
 import plait
 from plait.data.plan_ensemble import EnsemblePlan
-from plait.ensemble.dropping import LEAST_ROWS, compare
+from plait.ensemble.dropping import LEAST_ROWS, FirstFold, compare
 from plait.ensemble.mixture import Mixture, Stack
 from plait.ensemble.out_of_fold import CrossFitMixture, OutOfFoldPrediction
 from plait.ensemble.weights import Weighing
@@ -43,16 +43,22 @@ def answers(strength: float, seed: int, among: Tensor | None = None) -> OutOfFol
     )
 
 
-def first_fold(member: OutOfFoldPrediction, fold: np.ndarray = FOLD, **rivals: OutOfFoldPrediction) -> Any:
+def first_fold(
+    member: OutOfFoldPrediction,
+    fold: np.ndarray = FOLD,
+    costly: bool = False,
+    **rivals: OutOfFoldPrediction,
+) -> FirstFold | None:
     weighing = Weighing(task(), labels(), torch.ones(ROWS, dtype=torch.bool), EnsemblePlan(), 0)
     mask = torch.zeros(ROWS, dtype=torch.bool)
     mask[torch.from_numpy(fold)] = True
     outputs = torch.where(mask[:, None], member.outputs, torch.nan)
-    return compare(weighing, fold, OutOfFoldPrediction(outputs, mask), rivals)
+    return compare(weighing, fold, OutOfFoldPrediction(outputs, mask), rivals, costly)
 
 
 def test_a_member_that_knows_nothing_is_dropped() -> None:
     first = first_fold(answers(0.0, 1), strong=answers(2.5, 2), weak=answers(1.0, 3))
+    assert first is not None
     assert first.drops
     assert first.best == "strong"
     assert first.best_value > first.value
@@ -60,15 +66,28 @@ def test_a_member_that_knows_nothing_is_dropped() -> None:
 
 
 def test_a_member_that_is_as_good_stays() -> None:
-    assert not first_fold(answers(2.5, 1), strong=answers(2.5, 2)).drops
+    first = first_fold(answers(2.5, 1), strong=answers(2.5, 2))
+    assert first is not None
+    assert not first.drops
 
 
-def test_a_weak_member_that_knows_other_rows_stays() -> None:
+@pytest.mark.parametrize("costly", [False, True])
+def test_a_weak_member_that_knows_other_rows_stays(costly: bool) -> None:
     is_first = torch.arange(ROWS) % 3 > 0
     strong, different = answers(3.0, 2, is_first), answers(3.0, 1, ~is_first)
-    first = first_fold(different, strong=strong)
+    first = first_fold(different, costly=costly, strong=strong)
+    assert first is not None
     assert first.value < first.best_value
     assert not first.drops
+
+
+def test_a_costly_member_has_to_help_clearly() -> None:
+    for costly in (False, True):
+        first = FirstFold(0.80, "linear", 0.82, 100, behind=0.5, gain=0.5, costly=costly)
+        assert first.drops == costly
+        assert FirstFold(0.80, "linear", 0.82, 100, behind=0.5, gain=1.5, costly=costly).drops is False
+        assert FirstFold(0.84, "linear", 0.82, 100, behind=-0.5, gain=0.1, costly=costly).drops is False
+    assert first.reason("accuracy") == "accuracy 0.800 against 0.820 of linear, and slow"
 
 
 def test_a_fold_of_few_rows_drops_nothing() -> None:
@@ -115,7 +134,7 @@ def test_a_dropped_member_is_named_with_the_reason(
     assert "idle: dropped after fold 1: y rmse" in printed
     dropped = model.record["members"]["y"]["idle"]
     assert dropped["note"].startswith("dropped after fold 1: rmse")
-    assert dropped["note"].endswith("of line")
+    assert " of line" in dropped["note"]
     assert (dropped["weight"], dropped["gain"]) == (0, None)
     assert dropped["rows"] == 60, "one of five folds"
     assert dropped["note"] in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")

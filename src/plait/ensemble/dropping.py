@@ -17,24 +17,42 @@ BLOCKS = 20  # of rows, whose mean losses are compared
 LEAST_ROWS = 2 * BLOCKS  # labelled rows of a fold that tell enough to drop a member
 FAR = 2.0  # standard errors of the mean difference from which on a member is far behind
 TRIED = 0.1  # weight of a member that must make the others better; a smaller one is hardly worth a member
+CLEAR = 1.0  # standard errors by which a costly member must make the others better
 
 
 @dataclass(frozen=True)
 class FirstFold:
     """A member's main metric on its first fold, beside that of the best other member on the same rows.
 
-    `drops` says that the member is far behind, and that the others do not get better with it.
+    `behind` is how far its loss lies above that of the best one, and `gain` how much the loss of the others'
+    mixture falls with it, both in standard errors. `costly` says that its other folds would take longer than
+    all members before.
     """
 
     value: float
     best: str
     best_value: float
     rows: int
-    drops: bool
+    behind: float
+    gain: float
+    costly: bool = False
+
+    @property
+    def drops(self) -> bool:
+        """Whether the member's other folds are not worth their time.
+
+        It is far behind, and the others do not get better with it. A weak member may still help, since it
+        errs on other rows. If it is costly, it is enough that it is behind and that the others do not get
+        clearly better.
+        """
+        if self.costly and self.behind > 0 and self.gain < CLEAR:
+            return True
+        return self.behind >= FAR and self.gain <= 0
 
     def reason(self, metric: str) -> str:
         """Say why the member is dropped, as in "rmse 3.200 against 2.100 of trees"."""
-        return f"{metric} {self.value:.3f} against {self.best_value:.3f} of {self.best}"
+        line = f"{metric} {self.value:.3f} against {self.best_value:.3f} of {self.best}"
+        return f"{line}, and slow" if self.costly else line
 
 
 def compare(
@@ -42,13 +60,13 @@ def compare(
     fold: np.ndarray,
     prediction: OutOfFoldPrediction,
     rivals: Mapping[str, OutOfFoldPrediction],
+    costly: bool = False,
 ) -> FirstFold | None:
     """Compare a member that has predicted only one fold with those that have predicted all.
 
-    Return None if the fold has too few labelled rows to tell. A member is far behind if its loss is above
-    that of the best rival by `FAR` standard errors, over blocks of rows. It may be weak and still help, since
-    it errs on other rows. So it is dropped only if a weight of `TRIED` would not lower the loss of the
-    rivals' mixture. That mixture is fitted without the labels of the fold.
+    Return None if the fold has too few labelled rows to tell. The member's loss is compared with that of the
+    best rival, and the loss of the rivals' mixture with that of a mixture where the member weighs `TRIED`.
+    Standard errors are over blocks of rows. The mixture is fitted without the labels of the fold.
     """
     rows = torch.from_numpy(fold)
     rows = rows[weighing.labelled[rows]]
@@ -81,7 +99,9 @@ def compare(
         best=best,
         best_value=task.measure_score(cooled[best].numpy(), labels.numpy()),
         rows=len(rows),
-        drops=standard_errors(behind) >= FAR and float(gain.mean()) <= 0,
+        behind=standard_errors(behind),
+        gain=standard_errors(gain),
+        costly=costly,
     )
 
 

@@ -229,17 +229,17 @@ class Turns:
 
         Nothing is returned where a target cannot be compared: its member stays.
         """
+        fold, *other_folds = self.shared.repeats[0]
+        costly = training.seconds * len(other_folds) > sum(before.seconds for before in self.trained)
         compared = {}
         for target, prediction in training.predict().items():
             rivals = self._of_target(target)
-            fold = (
-                compare(self._weighing(target), self.shared.repeats[0][0], prediction, rivals)
-                if rivals
-                else None
-            )
-            if fold is None:
+            if not rivals:
                 return {}
-            compared[target] = fold
+            first = compare(self._weighing(target), fold, prediction, rivals, costly)
+            if first is None:
+                return {}
+            compared[target] = first
         return compared
 
     def _of_target(self, target: str) -> dict[str, OutOfFoldPrediction]:
