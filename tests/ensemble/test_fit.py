@@ -93,6 +93,11 @@ class TestBaggedSelection:
         assert sum(weights) == pytest.approx(1)
         assert all(weight == 0 or weight >= MIN_WEIGHT for weight in weights)
 
+    def test_models_far_behind_the_best_one_have_no_weight(self) -> None:
+        """Every selection knows the best one: none has to do with the others."""
+        labels, outputs = answers((3.0, 0.3, 0.3, 0.3, 0.3, 0.3), 200, torch.Generator().manual_seed(0))
+        assert bagged(outputs, task(), labels, 20, 20, 0)[0] > 0.95
+
     def test_a_seed_gives_the_same_weights(self) -> None:
         labels, outputs = answers(self.strengths, 60, torch.Generator().manual_seed(0))
         weights = bagged(outputs, task(), labels, 20, 20, 0)

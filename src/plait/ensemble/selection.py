@@ -16,21 +16,19 @@ def bagged(
 ) -> list[float]:
     """Return the weight of each model: its mean over `bags` greedy selections.
 
-    Each selection is among half of the models (two at least), by rows drawn with replacement; a single one is
-    among all models and by all rows. One selection would pick the models that these rows happen to flatter,
-    the more so the fewer the rows and the more the models (Caruana et al. 2004, section 2.3, who draw models;
-    rows are drawn as by Breiman 1996, "Bagging predictors").
+    Each selection is by rows drawn with replacement; a single one is by all rows. One selection would pick
+    the models that these rows happen to flatter, the more so the fewer the rows ("Bagging predictors",
+    Breiman 1996). All models take part in each: among some of them, a selection that lacks the best one
+    gives its weight to worse ones.
     """
     if bags == 1 or len(outputs) == 1:
         return greedy(outputs, task, target, rounds)
     rng = np.random.default_rng(seed)
-    half = max(2, (len(outputs) + 1) // 2)
     total = np.zeros(len(outputs))
     for _ in range(bags):
-        drawn = rng.permutation(len(outputs))[:half]
         rows = torch.from_numpy(rng.integers(0, len(target), len(target)))
-        drawn_outputs = [outputs[model][rows] for model in drawn]
-        total[drawn] += greedy(drawn_outputs, task, target[rows], rounds)
+        drawn_outputs = [output[rows] for output in outputs]
+        total += greedy(drawn_outputs, task, target[rows], rounds)
 
     weights = total / bags
     # Where all weights are small, the largest one stays.
@@ -46,24 +44,21 @@ def greedy(outputs: list[Tensor], task: Prediction, target: Tensor, rounds: int)
     count.
     """
     everywhere = torch.ones(len(target), dtype=torch.bool)
-    stacked = torch.stack(outputs)
-    additions = np.eye(len(outputs))  # one more of each model
     counts = np.zeros(len(outputs))
     best_counts = counts
     best_loss = np.inf
-    for _ in range(rounds):
-        losses = []
-        for addition in additions:
-            tried = counts + addition
-            is_used = tried > 0
-            weights = torch.from_numpy(tried / tried.sum()).float()
-            mean = task.mix(stacked[is_used], weights[is_used])
-            losses.append(float(task.loss(mean, target, everywhere)))
-
+    means = outputs
+    for number in range(1, rounds + 1):
+        losses = [float(task.loss(mean, target, everywhere)) for mean in means]
         best = int(np.argmin(losses))
-        counts = counts + additions[best]
+        counts = counts + np.eye(len(outputs))[best]
+
         # Of rounds that are equally good the first counts: it has fewer models.
         if losses[best] < best_loss - 1e-9:
             best_loss = losses[best]
             best_counts = counts
+
+        # A mean of means: mixing all models anew would take longer, the more of them there are.
+        weights = torch.tensor([number, 1.0]) / (number + 1)
+        means = [task.mix(torch.stack([means[best], output]), weights) for output in outputs]
     return (best_counts / best_counts.sum()).tolist()
