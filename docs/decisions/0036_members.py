@@ -1,7 +1,7 @@
 """What it costs and saves to drop members, to repeat only some, and to leave out what repeats the network.
 
-Run it with `python docs/decisions/0036_members.py stamps emoji`, or with `goodreads bikewale --folder FOLDER`
-for the tables of `benchmarks/multabench.py` (training rows of the first fold only). Every member is trained
+Run it with `python docs/decisions/0036_members.py stamps digits`, or `goodreads bikewale --folder FOLDER` for
+the tables of `benchmarks/multabench.py` (training rows of the first fold only). Every member is trained
 on all folds and repeats. From these fits it is computed what the rules would have left out. The loss is that
 of out-of-fold answers, on the rows that the run's own network predicts too.
 """
@@ -9,8 +9,10 @@ of out-of-fold answers, on the rows that the run's own network predicts too.
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,6 +23,8 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
+from sklearn.datasets import load_digits
 from torch import Tensor
 
 import plait
@@ -36,6 +40,7 @@ from plait.samples import emoji, stamps
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import multabench
 
+STACKED = "all members, and a stacked model"
 REPEATED = turns.REPEATED  # before `captured` changes it
 CACHE = Path.home() / ".cache" / "plait" / "samples"
 
@@ -82,8 +87,21 @@ def captured() -> Iterator[Captured]:
         yield kept
 
 
+def scanned_digits() -> pd.DataFrame:
+    """Return scikit-learn's scanned digits as images of 8 x 8 pixels."""
+    digits = load_digits()
+    files = []
+    for ink in digits.images:
+        file = io.BytesIO()
+        Image.fromarray((ink * (255 / 16)).astype(np.uint8)).save(file, "PNG")
+        files.append(file.getvalue())
+    return pd.DataFrame({"picture": files, "digit": digits.target.astype(str)})
+
+
 def table(name: str, folder: Path | None) -> tuple[pd.DataFrame, str, Path]:
     """Return rows, their target, and where their images are."""
+    if name == "digits":
+        return scanned_digits(), "digit", CACHE
     if name == "stamps":
         rows = pd.read_csv(stamps.fetch(CACHE / "stamps"))[["picture", "sentence", "category"]]
         return rows, "category", CACHE / "stamps"
@@ -97,14 +115,17 @@ def table(name: str, folder: Path | None) -> tuple[pd.DataFrame, str, Path]:
     return train.reset_index(drop=True), job.target, folder
 
 
-def mixed(kept: Captured, members: Sequence[MemberTraining], target: str) -> tuple[Tensor, dict[str, float]]:
+def mixed(
+    kept: Captured, members: Sequence[MemberTraining], target: str, stack: bool = False
+) -> tuple[Tensor, dict[str, float]]:
     """Return the out-of-fold answers of these members and the network, (N, ...), and their weights."""
     out_of_fold, plan = kept.trained.out_of_fold, kept.fitting.plan
     predictions = {"network": out_of_fold.of_target(target)["network"]}
     for training in members:
         predictions[training.name] = training.predict()[target]
     labels, labelled = out_of_fold.examples.target(target)
-    weighing = Weighing(kept.fitting.tasks[target], labels, labelled, plan.ensemble, plan.seed)
+    options = plan.ensemble.model_copy(update={"stack": stack})
+    weighing = Weighing(kept.fitting.tasks[target], labels, labelled, options, plan.seed)
     folds = kept.members[0].shared.stacking_folds
     mixture = cross_fit_mixture(weighing, predictions, folds)
     outputs = {name: prediction.outputs for name, prediction in predictions.items()}
@@ -143,21 +164,28 @@ def report(name: str, kept: Captured, target: str) -> None:
         "all members": (kept.members, sum(training.seconds for training in kept.members)),
         "dropped and repeated by the rules": after_rules(kept, target),
     }
-    repeating = [training for training in kept.members if training.name != "frozen"]
-    ways["all but the frozen network"] = (repeating, sum(training.seconds for training in repeating))
+    for left_out in kept.members:
+        if not left_out.kind.chooses:
+            others = [training for training in kept.members if training is not left_out]
+            ways[f"all but {left_out.name}"] = (others, sum(training.seconds for training in others))
+
+    ways[STACKED] = ways["all members"]
 
     losses = {}
     weights: dict[str, float] = {}
     for way, (members, seconds) in ways.items():
-        answer, of_way = mixed(kept, members, target)
+        begun = time.monotonic()
+        answer, of_way = mixed(kept, members, target, stack=way == STACKED)
+        seconds += time.monotonic() - begun
         weights = weights or of_way
         rows = labelled & of_network & ~torch.isnan(answer.reshape(len(answer), -1)).any(1)
         losses[way] = dropping.block_losses(task, answer[rows], labels[rows])
         difference = losses[way] - losses["all members"]
         error = difference.std(ddof=1) / np.sqrt(len(difference))
+        score = task.measure_score(answer[rows].numpy(), labels[rows].numpy())
         print(
             f"| {name} | {way} | {losses[way].mean():.4f} | {difference.mean():+.4f} ±{2 * error:.4f} "
-            f"| {seconds:.0f} |",
+            f"| {task.score} {score:.3f} | {seconds:.0f} |",
             flush=True,
         )
     for training in kept.members:
@@ -169,9 +197,9 @@ def report(name: str, kept: Captured, target: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("tables", nargs="+", choices=["stamps", "emoji", *multabench.JOBS])
+    parser.add_argument("tables", nargs="+", choices=["stamps", "emoji", "digits", *multabench.JOBS])
     parser.add_argument("--folder", type=Path)
-    parser.add_argument("--quality", default="best", choices=["good", "best"])
+    parser.add_argument("--quality", default="best", choices=["fast", "good", "best"])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     for name in arguments.tables:

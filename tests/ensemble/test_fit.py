@@ -368,7 +368,9 @@ def test_only_the_runs_network_has_late_fusion(
 def test_members_are_trained_several_times_on_few_rows(quality: str, rows: int, repeats: int) -> None:
     columns = (Column(name="x", role="input", modality="number"), Column(name="y", role="target"))
     schema = Schema(columns=columns, rows=rows)
-    assert plan_ensemble(recipes.load({"quality": quality}), schema, rows).repeats == repeats
+    plan = plan_ensemble(recipes.load({"quality": quality}), schema, rows)
+    assert plan.repeats == repeats
+    assert plan.stack == (quality == "best" and rows == 2000)
     recipe = recipes.load({"ensemble": {"members": {"line": "linear"}, "repeats": 2}})
     assert plan_ensemble(recipe, schema, rows).repeats == 2
 

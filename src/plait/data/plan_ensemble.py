@@ -15,7 +15,9 @@ from plait.table.schema import Schema
 from plait.tasks.base import tasks as task_registry
 
 LEAST_ROWS = 20  # training rows from which on members are trained without being asked for
-FEW = 2000  # training rows below which members are trained on several sets of folds, to vary less
+# Training rows below which members are trained on several sets of folds, to vary less, and from which on a
+# stacked model helps.
+FEW = 2000
 FEW_REPEATS = 3
 
 
@@ -90,7 +92,7 @@ def plan_ensemble(
         added=tuple(added),
         folds=ensemble.folds,
         repeats=repeats,
-        stack=ensemble.stack,
+        stack=rows >= FEW if ensemble.stack == "auto" else ensemble.stack,
         rounds=ensemble.rounds,
         bags=ensemble.bags,
     )

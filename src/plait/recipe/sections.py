@@ -124,7 +124,10 @@ class EnsembleRecipe(Options):
     repeats: Count = Field(
         1, description="times that rows are cut into other folds; auto: 3 below 2,000 training rows, else 1"
     )
-    stack: bool = Field(False, description="add a linear model on the answers of the other members")
+    stack: bool | Literal["auto"] = Field(
+        False,
+        description="add a linear model on the answers of the others; auto: from 2,000 training rows on",
+    )
     rounds: int = Field(
         20, ge=1, le=MAX_ROUNDS, description="members that each selection takes, one after the other"
     )
