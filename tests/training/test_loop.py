@@ -19,9 +19,10 @@ import plait
 from plait.data.dataset import Dataset
 from plait.data.plan_training import plan_training
 from plait.errors import Interrupted, RecipeError, TrainingError
+from plait.nn.batch import Batch
 from plait.recipe import sections
 from plait.training import objective
-from plait.training.loop import sum_in_order
+from plait.training.loop import Callback, Training, sum_in_order
 from plait.training.schedule import learning_rate, optimizer_for
 from support.tables import FAST, make_rows, write_csv
 from support.training import StopAtStep, same, weights
@@ -62,6 +63,34 @@ def test_the_seed_decides_everything(tmp_path: Path, table: Path) -> None:
         plait.fit(table, "label", out=tmp_path / name, overrides=FAST, seed=seed, quiet=True)
     assert same(tmp_path / "a", tmp_path / "b")
     assert not same(tmp_path / "a", tmp_path / "c")
+
+
+@pytest.mark.parametrize(("columns", "threads"), [(["number", "kind"], 1), (["number", "text"], 2)])
+def test_networks_of_plain_columns_take_one_thread(tmp_path: Path, columns: list[str], threads: int) -> None:
+    """Texts are embedded anew in each step. The process has its threads back in the end."""
+    rows = [{"number": i, "kind": "ab"[i % 2], "text": f"word{i % 2} {i}", "y": i % 2} for i in range(40)]
+    others = {name: "ignored" for name in ("number", "kind", "text") if name not in columns}
+    seen = Threads()
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        plait.fit(
+            rows, "y", columns=others, out=tmp_path / "run", overrides=FAST[:2], callbacks=[seen], quiet=True
+        )
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert seen.counts == {threads}
+
+
+class Threads(Callback):
+    """Notes how many threads each step has."""
+
+    def __init__(self) -> None:
+        self.counts: set[int] = set()
+
+    def before_step(self, training: Training, batch: Batch) -> None:
+        self.counts.add(torch.get_num_threads())
 
 
 def start(table: Path, out: Path, epochs: int) -> subprocess.Popen[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ctypes
 import platform
 import sys
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 
 import torch
@@ -118,6 +118,22 @@ def keep_memory() -> bool:
     trims_less = mallopt(M_TRIM_THRESHOLD, MAX_FREE)
     has_few_arenas = mallopt(M_ARENA_MAX, 2)
     return bool(maps_less and trims_less and has_few_arenas)
+
+
+@contextmanager
+def one_thread(is_wanted: bool) -> Iterator[None]:
+    """Let torch use one thread, if it is wanted.
+
+    The products of a small network are done before other threads have woken. Beside other programs each
+    product waits for its last thread, and a training takes several times as long.
+    """
+    before = torch.get_num_threads()
+    if is_wanted:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def to_channels_last(model: nn.Module) -> None:

@@ -17,7 +17,7 @@ from plait.data.plan_training import TrainingPlan
 from plait.errors import Interrupted
 from plait.model.network import MultimodalModel
 from plait.nn.batch import Batch
-from plait.nn.device import Settings, to_channels_last
+from plait.nn.device import Settings, one_thread, to_channels_last
 from plait.runs import interrupts
 from plait.runs.deadline import NO_LIMIT, Deadline
 from plait.runs.files import load_part
@@ -144,7 +144,9 @@ def train(training: Training, resume: bool = False) -> Progress:
     progress = _restore(training, checkpoint) if resume else Progress()
 
     trackers = Trackers(training.folder, options.trackers)
+    has_small_encoders = all(column.light for column in training.plan.columns.values())
     with (
+        one_thread(has_small_encoders),
         interrupts.save_first(training),
         trackers.finished(progress.history),
         training.screen.bar("training", options.epochs * training.steps) as bar,
