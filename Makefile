@@ -52,6 +52,7 @@ bench: $(VENV)/.installed-test ## measure speed and accuracy (long; makes an env
 	$(BIN)/python benchmarks/head.py
 	$(BIN)/python benchmarks/refit.py
 	$(BIN)/python benchmarks/wide.py
+	$(BIN)/python benchmarks/budgets.py
 	$(BIN)/python benchmarks/accuracy.py
 	$(BIN)/python benchmarks/small.py
 	$(BIN)/python benchmarks/missing.py

@@ -44,6 +44,8 @@ from plait.table.table import Source
 from plait.table.write import write
 
 PRETRAINED = ("encoders.image=pretrained", "encoders.text=pretrained")
+FROM_SCRATCH = ("pretrained=off", "quality=network")
+QUALITIES = ("fast", "good", "best")
 HEADERS = ["model", "accuracy", "log loss", "accuracy by seed", "seconds of a training"]
 STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)
 VECTORS = ("image", "text", "audio")
@@ -128,7 +130,7 @@ JOBS = {
         ("picture",),
         "vendor_split",
         (("picture", "image"),),
-        overrides=("split.column=vendor_split", *PRETRAINED[:1]),
+        overrides=("split.column=vendor_split",),
     ),
     "emoji": Job(
         "emoji, unseen emoji, picture + name",
@@ -138,7 +140,7 @@ JOBS = {
         "split",
         (("picture", "image"), ("name", "text")),
         ("picture", "name"),
-        overrides=("split.column=split", "split.group=emoji", *EMOJI, *PRETRAINED),
+        overrides=("split.column=split", "split.group=emoji", *EMOJI),
     ),
 }
 
@@ -317,17 +319,14 @@ def rows_of(key: str, job: Job, seeds: dict[str, int], scores: Scores) -> tuple[
                     ],
                 )
             )
-    media = dict(job.media)
-    models = {
-        f"plait, pretrained, {c} alone": ((c,), PRETRAINED)
-        for c in job.singles
-        if media[c] in ("image", "text")
-    }
-    models |= {f"plait, {c} alone": ((c,), ()) for c in job.singles if media[c] not in ("image", "text")}
-    if key in ("stamps", "all"):
-        models["plait, fast (default)"] = (job.inputs, ())
-    models["plait, fast with pretrained encoders"] = (job.inputs, PRETRAINED)
-    models |= {f"plait, {q}": (job.inputs, (f"quality={q}",)) for q in ("good", "best")}
+    models: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
+    for column in job.singles:
+        models[f"plait, fast, {column} alone"] = ((column,), ())
+    if key == "stamps":
+        models["plait, network from scratch"] = (job.inputs, FROM_SCRATCH)
+    models["plait, network on frozen encoders"] = (job.inputs, ("quality=network",))
+    for quality in QUALITIES:
+        models[f"plait, {quality}"] = (job.inputs, (f"quality={quality}",))
     for name, (inputs, overrides) in models.items():
         count = seeds[name.rsplit(" ", 1)[-1]] if name.endswith(("good", "best")) else seeds["fast"]
         if not (split_seeds := scores.seeds(key, name, count)):
@@ -345,7 +344,7 @@ def rows_of(key: str, job: Job, seeds: dict[str, int], scores: Scores) -> tuple[
 
 
 def ahead(key: str, job: Job, all_scores: Scores, splits: int) -> str:
-    """Say how far `good` and `best` are above the best model of scikit-learn's, split by split."""
+    """Say how far each quality is above the best model of scikit-learn's, split by split."""
     accuracies = {}
     for name in glued(job):
         scores = [all_scores.scores.get((key, name, seed)) for seed in range(splits)]
@@ -353,7 +352,7 @@ def ahead(key: str, job: Job, all_scores: Scores, splits: int) -> str:
             accuracies[name] = [score.accuracy for score in scores]
     best = max(accuracies, key=lambda name: np.mean(accuracies[name]), default="")
     sentences = ""
-    for quality in ("good", "best"):
+    for quality in QUALITIES:
         differences = []
         for seed in range(FOLDS):
             score = all_scores.scores.get((key, f"plait, {quality}", seed))
@@ -401,13 +400,13 @@ def quick_jobs() -> dict[str, Job]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", nargs="*", default=list(JOBS), choices=list(JOBS))
-    for quality in ("fast", "good", "best"):
+    for quality in QUALITIES:
         parser.add_argument(f"--{quality}", type=int, default=5, help="seeds")
     parser.add_argument(
         "--only-scores", action="store_true", help="train nothing: the page of the file's scores"
     )
     arguments = read_arguments(parser, scores="accuracy.jsonl")
-    jobs, seeds = JOBS, {quality: getattr(arguments, quality) for quality in ("fast", "good", "best")}
+    jobs, seeds = JOBS, {quality: getattr(arguments, quality) for quality in QUALITIES}
     seeds["folds"] = FOLDS
     if arguments.quick:
         jobs, seeds = quick_jobs(), {"fast": 1, "good": 0, "best": 0, "folds": 1}
@@ -425,9 +424,10 @@ def main() -> None:
 Made by `benchmarks/accuracy.py`; {machine()}, one thread. Test accuracy, with the 95 % interval of the mean
 over seeds. On the stamps each seed tests on another fifth of the families, the same for all models: so
 intervals hold the luck of the split, and rows of a table are to be compared seed by seed. On emoji the
-split is fixed. Where a model has one figure only, seeds change nothing or there was one. All emoji models
-have pretrained encoders. The vectors are those of `minilm` and `efficientnet_lite0` everywhere, in `best`
-of `mobilenet_v2` too. scikit-learn reads sounds as the mean and deviation of each mel band.
+split is fixed. Where a model has one figure only, seeds change nothing or there was one. plait chooses its
+encoders itself; the vectors of texts and images are those of `minilm` and `efficientnet_lite0` everywhere, in
+`best` of `mobilenet_v2` too, where it is installed. plait's sounds are vectors of `speech_embedding`;
+scikit-learn reads them as the mean and deviation of each mel band. `fast` is the default.
 
 {text}""",
         arguments,

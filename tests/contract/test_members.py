@@ -76,6 +76,8 @@ def test_without_inputs_all_rows_are_answered_alike(fitted: Fitted) -> None:
 
 
 def test_it_learns_what_the_inputs_tell(fitted: Fitted) -> None:
+    if fitted.name == "tabicl":
+        pytest.skip("its weights are random here")
     labels, _ = fitted.lesson.held_out.target("kind")
     task = fitted.lesson.tasks["kind"]
     assert task.measure_score(fitted.outputs()[0]["kind"].numpy(), labels.numpy()) > 0.6

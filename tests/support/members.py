@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from support.components import component, configured
 
 ROWS, SEEN = 90, 60
 TARGETS = {"kind": "classification", "warm": "classification", "price": "regression", "tags": "multilabel"}
-SMALL = {"rounds": 20}  # options that make a member faster
+SMALL = {"rounds": 20, "estimators": 2}  # options that make a member faster
 
 
 def table(targets: dict[str, str]) -> Table:
@@ -96,7 +98,9 @@ def shuffled(examples: Examples, target: str) -> Examples:
 def member_config(name: str) -> Any:
     """Return the options of a member, with settings that make it fast."""
     fields = component("members", name).options.model_fields
-    small = {option: setting for option, setting in SMALL.items() if option in fields}
+    small: dict[str, object] = {option: setting for option, setting in SMALL.items() if option in fields}
+    if name == "tabicl":
+        small |= {"classifier": tabicl_checkpoint(10), "regressor": tabicl_checkpoint(0)}
     return configured("members", name, small)
 
 
@@ -104,3 +108,22 @@ def fit_member(name: str, of: Lesson) -> Member:
     fit: Fit
     (fit,) = component("members", name).fit(member_config(name), [of], lambda: None)
     return fit.served
+
+
+@cache
+def tabicl_checkpoint(classes: int) -> str:
+    """Write a checkpoint of TabICL with random weights, for so many classes or with 0 for numbers."""
+    from tabicl._model.tabicl import TabICL
+
+    torch.manual_seed(0)
+    sizes = {"embed_dim": 16, "num_quantiles": 9, "col_num_inds": 4}
+    blocks = {"col_num_blocks": 1, "row_num_blocks": 1, "icl_num_blocks": 1}
+    heads = {"col_nhead": 2, "row_nhead": 2, "icl_nhead": 2}
+    config = {"max_classes": classes, "row_num_cls": 2, **sizes, **blocks, **heads}
+    model = TabICL(**config)
+    # Its last layers begin at zero.
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    path = Path(tempfile.mkdtemp()) / f"{classes}.ckpt"
+    torch.save({"config": config, "state_dict": model.state_dict()}, path)
+    return str(path)

@@ -21,7 +21,7 @@ from plait.errors import RecipeError
 from plait.modalities.base import modalities
 from plait.nn.device import Settings
 from plait.prediction.view import View
-from plait.recipe.registry import Choice, Component, Registry
+from plait.recipe.registry import Choice, Component, Registry, hook
 from plait.recipe.sections import EnsembleRecipe
 from plait.runs.deadline import NO_LIMIT, Deadline
 from plait.tasks.base_prediction import Prediction
@@ -138,6 +138,11 @@ class Member(Fitted, Component):
     chooses: ClassVar[bool] = True
 
     @classmethod
+    @hook
+    def check(cls, config: Any) -> None:
+        """Raise `RecipeError` if it cannot be fitted on this machine."""
+
+    @classmethod
     @abstractmethod
     def encoders(cls, config: Any) -> dict[str, Choice] | None:
         """Return the encoders of the view that it learns from, by modality, in place of the recipe's.
@@ -250,10 +255,11 @@ def best_rounds(held_out_rows: np.ndarray, rounds: int, patience: int) -> list[B
 
 
 def check_members(ensemble: EnsembleRecipe | None) -> None:
-    """Raise `RecipeError` for a member with a wrong option, long before it is trained."""
+    """Raise `RecipeError` for a member with a wrong option or without its files, before any is trained."""
     for name, choice in (ensemble.members if ensemble else {}).items():
         try:
             kind, config = members.choose(choice)
+            kind.check(config)
             for modality, encoder in (kind.encoders(config) or {}).items():
                 modalities.find(modality)
                 encoder_registry.choose(encoder)
@@ -264,3 +270,11 @@ def check_members(ensemble: EnsembleRecipe | None) -> None:
 def hidden(blocks: list[FeatureBlock], subset: Sequence[str]) -> list[FeatureBlock]:
     """Hide all columns that are not in `subset`."""
     return [block.only(subset) for block in blocks]
+
+
+def feature_matrix(blocks: list[FeatureBlock]) -> np.ndarray:
+    """Put all blocks side by side, NaN where an input is missing: (rows, numbers), float32."""
+    xs = []
+    for block in blocks:
+        xs.append(np.where(block.present[:, None], block.reduced, np.float32("nan")))
+    return np.concatenate(xs, 1)

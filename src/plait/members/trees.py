@@ -11,9 +11,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from plait.data.features import FeatureBlock
 from plait.data.target_statistics import TargetStatistics
-from plait.members.base import Examples, Fit, Lesson, Member, best_rounds, hidden
+from plait.members.base import Examples, Fit, Lesson, Member, best_rounds, feature_matrix, hidden
 from plait.members.base_lightgbm import Booster, Dataset
 from plait.members.base_statistics import Described, described
 from plait.members.base_trees import KINDS, Forest
@@ -139,7 +138,7 @@ class Trees(Member):
             blocks = hidden(examples.blocks(), subset)
             by_target = {}
             for target in self.forests:
-                x = _matrix(self.statistics[target](blocks))
+                x = feature_matrix(self.statistics[target](blocks))
                 by_target[target] = self._scores(target, x)
             outputs.append(by_target)
         return outputs
@@ -252,12 +251,12 @@ class _Fold:
     def of(cls, config: Config, task: Prediction, rows: Described, seed: int) -> _Fold:
         """Bin the rows of a lesson that have a label."""
         y, held_y = rows.train.y, rows.held_out.y
-        x = _matrix(rows.train.blocks)
+        x = feature_matrix(rows.train.blocks)
         outputs = task.baseline(y).numel()
         parameters = _parameters(config, len(y), x.shape[1], outputs, seed)
 
         train = Dataset(x, params=parameters)
-        held_out = Dataset(_matrix(rows.held_out.blocks), reference=train, params=parameters)
+        held_out = Dataset(feature_matrix(rows.held_out.blocks), reference=train, params=parameters)
         return cls(y, held_y, task, parameters, rows.statistics, x.shape[1], train, held_out)
 
     @property
@@ -333,11 +332,3 @@ def _boost(folds: list[_Fold], job: int, rounds: int, deadline: Deadline) -> lis
         if deadline.is_over or (can_stop and all(best.final for best in bests)):
             break
     return [best.round for best in bests]
-
-
-def _matrix(blocks: list[FeatureBlock]) -> np.ndarray:
-    """Put all blocks side by side, NaN where an input is missing: (rows, numbers), float32."""
-    xs = []
-    for block in blocks:
-        xs.append(np.where(block.present[:, None], block.reduced, np.float32("nan")))
-    return np.concatenate(xs, 1)

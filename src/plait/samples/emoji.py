@@ -18,7 +18,7 @@ import subprocess
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import IO, NotRequired, TypedDict
 
 import pyarrow as pa
 from PIL import Image
@@ -143,8 +143,8 @@ def _descriptions(path: Path) -> dict[str, dict[str, str]]:
     Regional indicators have no group and are left out.
     """
     with tarfile.open(path) as archive:
-        messages = _json(archive, "package/en/messages.json")
-        emoji = _json(archive, "package/en/data.json")
+        messages = json.load(_opened(archive, "package/en/messages.json"))
+        emoji = json.load(_opened(archive, "package/en/data.json"))
         names = {language: _names(archive, language) for language in LANGUAGES}
     groups = {group["order"]: group["key"] for group in messages["groups"]}
 
@@ -163,7 +163,7 @@ def _descriptions(path: Path) -> dict[str, dict[str, str]]:
 
 def _names(archive: tarfile.TarFile, language: str) -> dict[str, str]:
     """Return the emoji's names in a language, by their codes as the package writes them."""
-    entries = _json(archive, f"package/{language}/data.json")
+    entries = json.load(_opened(archive, f"package/{language}/data.json"))
     return {entry["hexcode"]: entry["label"] for entry in entries}
 
 
@@ -185,8 +185,8 @@ def _drawn(path: Path) -> Iterator[tuple[str, Image.Image]]:
     except ModuleNotFoundError:
         raise TableError("the emoji of two vendors are drawn from SVG: pip install resvg-py") from None
     with tarfile.open(path) as archive:
-        icons = _json(archive, "package/icons.json")
-        names_by_code = _json(archive, "package/chars.json")
+        icons = json.load(_opened(archive, "package/icons.json"))
+        names_by_code = json.load(_opened(archive, "package/chars.json"))
     for code, name in names_by_code.items():
         icon = _icon(icons, name)
         if icon:
@@ -229,11 +229,11 @@ def _svg(icons: _Icons, icon: _Icon) -> str:
     return f"<svg {spaces} {view}>{icon['body']}</svg>"
 
 
-def _json(archive: tarfile.TarFile, name: str) -> Any:
-    """Read a JSON file of an archive."""
+def _opened(archive: tarfile.TarFile, name: str) -> IO[bytes]:
+    """Open a file of an archive."""
     file = archive.extractfile(name)
     assert file is not None
-    return json.load(file)
+    return file
 
 
 def _square(content: bytes) -> Image.Image:
