@@ -390,7 +390,7 @@ def test_each_target_has_its_own_weights(tmp_path: Path) -> None:
 
 
 # The members of `quality: good` that need no pretrained weights.
-WITHOUT_WEIGHTS = {"network", "linear", "tabm", "trees", "trees of few features"}
+WITHOUT_WEIGHTS = {"network", "linear", "tabm", "trees", "random trees"}
 
 
 def test_quality_leaves_out_members_without_weights(

@@ -29,8 +29,10 @@ class Described:
     held_out: Side
 
 
-def described(lessons: Sequence[Lesson], target: str) -> list[Described]:
-    """Fit target statistics on the training rows of each lesson, and add them to the blocks of both sides.
+def described(lessons: Sequence[Lesson], target: str, with_statistics: bool) -> list[Described]:
+    """Return the labelled rows of each lesson, whose blocks have target statistics if a member wants them.
+
+    Statistics are fitted on the training rows of each lesson, and added to the blocks of both sides.
 
     All lessons have statistics of the same blocks, so that rows are as wide in each. There are none where
     rows come in groups: a row would be described by others of its group, which new rows do not have.
@@ -41,8 +43,8 @@ def described(lessons: Sequence[Lesson], target: str) -> list[Described]:
         train, held_out = _side(lesson, target, lesson.train), _side(lesson, target, lesson.held_out)
         labels = lesson.tasks[target].label_numbers(train.y).numpy()
         if chosen is None:
-            is_grouped = bool(lesson.plan.recipe.split.group)
-            chosen = [] if is_grouped else blocks_to_describe(train.blocks, labels)
+            may_describe = with_statistics and not lesson.plan.recipe.split.group
+            chosen = blocks_to_describe(train.blocks, labels) if may_describe else []
         statistics, blocks = TargetStatistics.fit(train.blocks, chosen, labels, lesson.seed)
         held_out = Side(statistics(held_out.blocks), held_out.y)
         sides.append(Described(statistics, Side(blocks, train.y), held_out))

@@ -49,6 +49,9 @@ class Config(Options):
     epochs: int = Field(100, ge=1, le=MAX_ROUNDS, description="at most")
     patience: int = Field(12, ge=1, le=MAX_ROUNDS, description="epochs without a better score that end it")
     hide: float = Field(0.05, ge=0, lt=1, description="share of the inputs' cells that training hides")
+    statistics: bool = Field(
+        True, description="describe many categories and short texts by the labels of rows that have them"
+    )
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,7 @@ class TabM(Member):
         out_of_fold = [cls(config) for _ in lessons]
         tasks = lessons[0].tasks
         for done, (target, task) in enumerate(tasks.items()):
-            folds = [_Fold.of(rows) for rows in described(lessons, target)]
+            folds = [_Fold.of(rows) for rows in described(lessons, target, config.statistics)]
             training = _Training(config, folds, task, lessons[0].settings, lessons[0].seed)
             choices = training.run(lessons[0].deadline.part(1 / (len(tasks) - done)))
             shape = list(task.baseline(folds[0].y).shape)

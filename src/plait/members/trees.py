@@ -33,7 +33,9 @@ class Config(Options):
     """LightGBM's parameters.
 
     `colsample` is the share of features that each tree sees. Where one number says most, all trees must see
-    it; where many say a little, trees of few features are better together.
+    it; where many say a little, trees of few features are better together. `random_thresholds` draws the
+    thresholds of each split at random, and takes the best of them (Geurts et al. 2006, "Extremely randomized
+    trees"). Such trees differ more from each other, so that smaller steps pay.
 
     Options that are null depend on the table. A round grows one tree for each class: where there are several,
     rounds are fewer and trees smaller. From `MANY` rows on, leaves are larger and their values smaller.
@@ -41,7 +43,10 @@ class Config(Options):
 
     rounds: int = Field(1000, ge=1, le=MAX_ROUNDS, description="trees, at most")
     learning_rate: float | None = Field(
-        None, gt=0, le=MAX_RATE, description="of boosting; null: 0.05, or 0.1 for three classes or more"
+        None,
+        gt=0,
+        le=MAX_RATE,
+        description="of boosting; null: 0.05, with random thresholds 0.03, or 0.1 for three classes or more",
     )
     leaves: int | None = Field(
         None, ge=2, le=131072, description="of a tree; null: 15, or 7 for three classes or more"
@@ -50,12 +55,21 @@ class Config(Options):
         None, ge=1, le=MAX_INT32, description="rows in a leaf; null: 5, or 10 from 1,000 rows on"
     )
     colsample: float = Field(1.0, gt=0, le=1, description="share of the features that each tree sees")
+    colsample_split: float = Field(
+        1.0, gt=0, le=1, description="share of these that each split of a tree sees"
+    )
+    random_thresholds: bool = Field(
+        False, description="draw one threshold of each feature at random, in place of the best one"
+    )
     subsample: float = Field(0.8, gt=0, le=1, description="share of the rows that each tree sees")
     l2: float | None = Field(
         None,
         ge=0,
         le=1000000000.0,
         description="penalty on the leaves' values; null: 1, or 10 from 1,000 rows on",
+    )
+    statistics: bool = Field(
+        True, description="describe many categories and short texts by the labels of rows that have them"
     )
 
 
@@ -192,7 +206,8 @@ def _statistics(number: int) -> str:
 
 def _parameters(config: Config, rows: int, width: int, outputs: int, seed: int) -> JSON:
     """Return LightGBM's parameters for rows of so many numbers, and a target of so many outputs."""
-    learning_rate, leaves = (0.05, 15) if outputs == 1 else (0.1, 7)
+    one_output_rate = 0.03 if config.random_thresholds else 0.05
+    learning_rate, leaves = (one_output_rate, 15) if outputs == 1 else (0.1, 7)
     least, l2 = (5, 1.0) if rows < MANY else (10, 10.0)
     colsample = max(config.colsample, min(1.0, 10 / max(width, 1)))
     return {
@@ -201,6 +216,8 @@ def _parameters(config: Config, rows: int, width: int, outputs: int, seed: int) 
         "min_data_in_leaf": config.least or least,
         "lambda_l2": l2 if config.l2 is None else config.l2,
         "feature_fraction": colsample,  # at least ten numbers, or all of a table that has fewer
+        "feature_fraction_bynode": config.colsample_split,
+        "extra_trees": config.random_thresholds,
         "bagging_fraction": config.subsample,
         "bagging_freq": 1,
         "max_bin": 63,
@@ -278,7 +295,7 @@ def _fit_target(
     """Train the boosters of a target on each lesson, and give them to the members of its fold."""
     task = lessons[0].tasks[target]
     folds = []
-    for lesson, rows in zip(lessons, described(lessons, target), strict=True):
+    for lesson, rows in zip(lessons, described(lessons, target, config.statistics), strict=True):
         folds.append(_Fold.of(config, task, rows, lesson.seed))
     if not folds[0].jobs:
         return
