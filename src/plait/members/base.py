@@ -143,17 +143,19 @@ class Member(Fitted, Component):
         """Raise `RecipeError` if it cannot be fitted on this machine."""
 
     @classmethod
-    @abstractmethod
+    @hook
     def encoders(cls, config: Any) -> dict[str, Choice] | None:
         """Return the encoders of the view that it learns from, by modality, in place of the recipe's.
 
-        None if it learns from features.
+        None if it learns from features, as most members do.
         """
+        return None
 
     @classmethod
-    @abstractmethod
+    @hook
     def light(cls, config: Any) -> bool:
         """Return whether that view leaves out the columns whose encoders would have to be trained."""
+        return False
 
     @classmethod
     @abstractmethod

@@ -70,15 +70,6 @@ class Linear(Member):
         self.ngrams = ngrams
 
     @classmethod
-    def encoders(cls, config: Config) -> None:
-        """Return None: it learns from features."""
-
-    @classmethod
-    def light(cls, config: Config) -> bool:
-        """Return False: there is no view to leave columns out of."""
-        return False
-
-    @classmethod
     def fit(cls, config: Config, lessons: Sequence[Lesson], advance: Callable[[], None]) -> list[Fit]:
         """Fit linear models of every target; held-out rows decide the strength of regularisation.
 

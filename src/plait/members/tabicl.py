@@ -85,15 +85,6 @@ class TabICL(IndependentMember):
         self.contexts = contexts
 
     @classmethod
-    def encoders(cls, config: Config) -> None:
-        """Return None: it learns from features."""
-
-    @classmethod
-    def light(cls, config: Config) -> bool:
-        """Return False: there is no view to leave columns out of."""
-        return False
-
-    @classmethod
     def check(cls, config: Config) -> None:
         """Raise `RecipeError` unless the package is installed and some checkpoint is on this machine."""
         if importlib.util.find_spec("tabicl") is None:

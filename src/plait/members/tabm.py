@@ -137,15 +137,6 @@ class TabM(Member):
         self.statistics: dict[str, TargetStatistics] = {}
 
     @classmethod
-    def encoders(cls, config: Config) -> None:
-        """Return None: it learns from features."""
-
-    @classmethod
-    def light(cls, config: Config) -> bool:
-        """Return False: there is no view to leave columns out of."""
-        return False
-
-    @classmethod
     def fit(cls, config: Config, lessons: Sequence[Lesson], advance: Callable[[], None]) -> list[Fit]:
         """Train the networks of every target; held-out rows decide when training stops."""
         config = _of_depth(config, max(len(lesson.train) for lesson in lessons))

@@ -99,15 +99,6 @@ class Trees(Member):
         self.widths = widths
 
     @classmethod
-    def encoders(cls, config: Config) -> None:
-        """Return None: trees learn from features."""
-
-    @classmethod
-    def light(cls, config: Config) -> bool:
-        """Return False: there is no view to leave columns out of."""
-        return False
-
-    @classmethod
     def fit(cls, config: Config, lessons: Sequence[Lesson], advance: Callable[[], None]) -> list[Fit]:
         """Train the boosters of every target; held-out rows decide when boosting stops."""
         served = [cls({}, set(), {}, {}) for _ in lessons]
