@@ -281,7 +281,10 @@ def _fit(model: TabICLClassifier | TabICLRegressor, x: np.ndarray, y: np.ndarray
         model.fit(x, y)
     except (pickle.UnpicklingError, AssertionError, RuntimeError, TypeError) as error:
         # The package checks a checkpoint's content in no other way.
-        raise ArtifactError(f"'{model.model_path}' holds no checkpoint of TabICL") from error
+        raise ArtifactError(
+            f"'{model.model_path}' holds no checkpoint of TabICL, or one that does not fit this package "
+            f"({type(error).__name__})"
+        ) from error
 
 
 def _covering(x: np.ndarray) -> np.ndarray:
