@@ -35,7 +35,7 @@ class EnsemblePlan(Options):
     repeats: int = Field(1, ge=1)
     stack: bool = False
     rounds: int = Field(20, ge=1)
-    bags: int = Field(20, ge=1)
+    bags: int = Field(10, ge=1)
 
 
 def plan_ensemble(

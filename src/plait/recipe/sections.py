@@ -131,7 +131,7 @@ class EnsembleRecipe(Options):
     rounds: int = Field(
         20, ge=1, le=MAX_ROUNDS, description="members that each selection takes, one after the other"
     )
-    bags: int = Field(20, ge=1, le=MAX_ROUNDS, description="selections")
+    bags: int = Field(10, ge=1, le=MAX_ROUNDS, description="selections")
 
     @field_validator("members")
     @classmethod
