@@ -18,7 +18,7 @@ from plait.members import base_linear
 from plait.members.base import Examples, choosing_folds, mean_loss
 from plait.members.base_linear import solve, space_of
 from plait.tasks.base_prediction import Prediction, fit_temperature
-from support.members import ROWS, SEEN, TARGETS, make
+from support.members import ROWS, SEEN, TARGETS, make, table
 
 TASKS = make(TARGETS)[0].views["network"].preprocessing.tasks
 
@@ -71,17 +71,31 @@ class TestLinearModel:
 def test_blocks_are_scaled_alike() -> None:
     examples, _ = make(TARGETS)
     blocks = {block.column: block for block in examples.take(np.arange(SEEN)).blocks()}
-    for column in ("a", "v"):
+    for column, width, length in (
+        ("a", -1, 1),
+        ("a", None, 2),
+        ("v", None, 1),
+    ):  # `a` has the number itself last
         x = blocks[column].x
         present = blocks[column].present
         assert not x[~present].any()
-        assert (x[present] ** 2).sum(1).mean() == pytest.approx(1, rel=1e-3)
+        assert (x[present, :width] ** 2).sum(1).mean() == pytest.approx(length, rel=1e-3)
     text = blocks["text"].x
     np.testing.assert_allclose(np.sqrt(text.multiply(text).sum(1)), 1, rtol=1e-5)
     assert set(np.unique(blocks["shop"].x.toarray())) == {0, 1}
     hidden = blocks["a"].only(["v"])
     assert not hidden.x.any()
     assert not hidden.present.any()
+
+
+def test_a_linear_model_reads_numbers_themselves() -> None:
+    """Its last number of a column is a straight line of the cell, though bins and bounds come before it."""
+    examples, _ = make(TARGETS)
+    block = next(block for block in examples.blocks() if block.column == "a")
+    x = np.array(table(TARGETS).column("a").to_pylist(), dtype=float)[examples.rows.numpy()]
+    inside = np.isfinite(x) & (x >= np.nanmin(x[:SEEN])) & (x <= np.nanmax(x[:SEEN]))
+    line = np.polyfit(x[inside], block.x[inside, -1], 1)
+    np.testing.assert_allclose(np.polyval(line, x[inside]), block.x[inside, -1], atol=1e-4)
 
 
 def test_features_are_the_same_after_saving() -> None:

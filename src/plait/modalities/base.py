@@ -103,6 +103,14 @@ class Modality(Component, ABC):
         return values
 
     @hook
+    def raw(self, values: Values) -> Tensor:
+        """Return the number of each cell itself, (B, 1), where `values` say it bounded or in bins.
+
+        A linear model needs it for a straight line. Else the width is 0.
+        """
+        return torch.zeros(len(values), 0)
+
+    @hook
     def traits_layout(self) -> TraitsLayout | None:
         """Return the form of what `traits` measures; None if nothing is measured."""
         if self.layout.kind not in KINDS:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from plait.modalities.base import Match, ValueModality
 from plait.nn.batch import Layout, Loaded, Values
@@ -94,6 +95,16 @@ class Number(ValueModality):
                 columns.append(piecewise_linear(x, np.array(self.edges)))
         features = np.concatenate(columns, 1).astype(np.float32)
         return Loaded(Values(torch.from_numpy(features)), torch.from_numpy(present))
+
+    def raw(self, values: Values) -> Tensor:
+        """Return the numbers above the least one, in units of the spread, (B, 1).
+
+        They are the sums of their bins, so they end where the training rows end.
+        """
+        if not self.edges:
+            return super().raw(values)
+        widths = np.diff(self.edges) / self.spread
+        return values.x[:, 1:] @ torch.from_numpy(widths.astype(np.float32))[:, None]
 
     def state(self) -> JSON:
         """Return what `fit` has learned, as JSON."""

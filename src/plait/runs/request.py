@@ -12,7 +12,7 @@ from plait.runs import content, files
 from plait.table.sides import Sources
 from plait.table.table import Table
 
-FORMAT = 10  # of the files in a run's folder
+FORMAT = 11  # of the files in a run's folder
 REQUEST = "run.json"
 
 
