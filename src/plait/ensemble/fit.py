@@ -61,10 +61,18 @@ def fit(fitting: Fitting) -> Trained | None:
     Return None when there are none. A fit that is resumed trains the members anew, but not the network.
     """
     members = fitting.plan.ensemble.members
-    if members and fitting.deadline.is_over:
-        fitting.screen.say(f"time limit: no time is left for members ({', '.join(members)})")
+    if not members:
         return None
-    return _fit(fitting, members) if members else None
+    names = ", ".join(members)
+    if fitting.deadline.is_over:
+        fitting.screen.say(f"time limit: no time is left for members ({names})")
+        return None
+    if fitting.plan.recipe.split.time and not len(fitting.plan.split.valid):
+        fitting.screen.say(
+            f"without validation rows, a split by time leaves none to weigh members by ({names})"
+        )
+        return None
+    return _fit(fitting, members)
 
 
 def _fit(fitting: Fitting, members: dict[str, Choice]) -> Trained | None:
@@ -104,7 +112,9 @@ def _weigh(
         candidates = out_of_fold.of_target(target)
         folds = shared.stacking_folds
         out_of_fold.mixtures[target] = cross_fit_mixture(weighing, candidates, folds)
-        scores[target] = member_scores(out_of_fold, target, weighing, folds, by_name)
+        of_members = member_scores(out_of_fold, target, weighing, folds, by_name)
+        if of_members:
+            scores[target] = of_members
     return scores
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,20 @@ class CrossFitting:
         cut = np.array_split(first_repeat[0], self.fitting.plan.ensemble.folds)
         return [fold for fold in cut if len(fold)]
 
+    @cached_property
+    def tasks(self) -> dict[str, Prediction]:
+        """The tasks that members learn: those with a label outside of each fold.
+
+        Groups are not cut. So one fold may hold out all labels of a target that has few of them.
+        """
+        tasks = {}
+        for target, task in self.fitting.tasks.items():
+            _, labelled = self.examples.target(target)
+            has_label = [bool(labelled[self._others(fold)].any()) for folds in self.repeats for fold in folds]
+            if all(has_label):
+                tasks[target] = task
+        return tasks
+
     def lesson(self, view_name: str, repeat: int, number: int, deadline: Deadline) -> Lesson:
         """Return the lesson that holds out one fold of a repeat."""
         fold = self.repeats[repeat][number]
@@ -117,7 +132,7 @@ class CrossFitting:
             view=view_name,
             plan=view.plan.for_fold(train.rows.numpy(), held_out.rows.numpy(), seed),
             settings=view.settings,
-            tasks=fitting.tasks,
+            tasks=self.tasks,
             seed=seed,
             folder=fitting.folder,
             deadline=end,
