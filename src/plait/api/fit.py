@@ -158,7 +158,7 @@ def _fit(sources: Sources, targets: list[str], recipe: Recipe, options: _Options
     messages.show_plan(plan, table, screen)
     encoders = {name: column.label for name, column in plan.columns.items()}
     request = Request.make(recipe.to_dict(), targets, sources, options.strict, table, encoders)
-    table = with_image_texts(plan.read(table), plan.columns, screen)
+    table = with_image_texts(plan.read(table), plan.columns, screen, options.deadline)
 
     begun_run = Run.begin(options.out, request, options.resume, screen.say)
     with begun_run as run, isolated(lambda: _wait(screen)), memory.explained(plan):
