@@ -83,6 +83,7 @@ def _fit(fitting: Fitting, members: dict[str, Choice]) -> Trained | None:
     run_view = View(OWN_NETWORK, fitting.plan, fitting.data.preprocessing, fitting.network.settings)
     views, view_of = member_views(run_view, members, fitting.table)
     shared = CrossFitting.prepare(fitting, views)
+    members = _of_views(shared, members, view_of)
     network = _cross_fit_of_network(shared)
     trainings = train_members(shared, members, view_of, network)
     if not trainings:
@@ -95,8 +96,20 @@ def _fit(fitting: Fitting, members: dict[str, Choice]) -> Trained | None:
 
     bags = [cross_fit.bag for cross_fit in cross_fits]
     mixtures = {target: mixture.served for target, mixture in out_of_fold.mixtures.items()}
-    ensemble = Ensemble(views, shared.examples.features, bags, mixtures, columns, fitting.tasks)
+    ensemble = Ensemble(shared.views, shared.examples.features, bags, mixtures, columns, fitting.tasks)
     return Trained(ensemble.pruned(), out_of_fold, scores)
+
+
+def _of_views(shared: CrossFitting, members: dict[str, Choice], view_of: dict[str, str]) -> dict[str, Choice]:
+    """Return the members whose view was prepared in time, and say which others there are."""
+    in_time = {}
+    for name, choice in members.items():
+        if not view_of[name] or view_of[name] in shared.views:
+            in_time[name] = choice
+    left_out = [name for name in members if name not in in_time]
+    if left_out:
+        shared.fitting.screen.say(f"time limit: no time is left to prepare cells for {', '.join(left_out)}")
+    return in_time
 
 
 def _weigh(
