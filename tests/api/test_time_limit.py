@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 
 import plait
+from plait.encoders.pretrained import Pretrained
 from plait.errors import RecipeError, TrainingError
+from plait.nn.batch import Values
 from plait.runs import deadline
 from plait.runs.folder import CHECKPOINT
 from plait.training import pace
+from support import tiny_models
 
 
 def rows(count: int = 60) -> list[dict[str, Any]]:
@@ -97,6 +100,43 @@ def test_a_member_that_cannot_end_in_time_is_left_out(
     )
     assert set(model.record["members"]["label"]) == {"network", "trees"}
     assert "time limit: no time is left for linear" in capsys.readouterr().err
+
+
+def test_a_member_whose_embeddings_take_too_long_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The others have the rest of the time."""
+    folder = tiny_models.bert(tmp_path / "bert")
+    slow: list[bool] = []
+    embed = Pretrained.embed
+
+    def slowly(self: Pretrained, values: Values) -> Values:
+        slow.append(True)
+        return embed(self, values)
+
+    def over(self: deadline.Deadline) -> bool:
+        """Return True once after each batch of embeddings."""
+        return self.is_set and bool(slow) and slow.pop()
+
+    monkeypatch.setattr(Pretrained, "embed", slowly)
+    monkeypatch.setattr(deadline.Deadline, "is_over", property(over))
+    texts = [{**row, "text": f"a word and {row['label']}"} for row in rows()]
+    vectors = f"{{name: network, encoders: {{text: {{name: pretrained, model: {folder}, mode: frozen}}}}}}"
+    model = plait.fit(
+        texts,
+        "label",
+        columns={"text": "text"},
+        overrides=[
+            "training.epochs=2",
+            "pretrained=off",
+            f"ensemble.members={{vectors: {vectors}, line: linear}}",
+        ],
+        out=tmp_path / "run",
+        time_limit="1h",
+    )
+    assert set(model.record["members"]["label"]) == {"network", "line"}
+    assert "time limit: no time is left to prepare cells for vectors" in capsys.readouterr().err
+    assert model.predict(texts[:3]).num_rows == 3
 
 
 def test_a_network_is_refitted_only_if_time_is_left_for_members(tmp_path: Path) -> None:

@@ -10,8 +10,12 @@ import pytest
 from PIL import Image
 
 import plait
-from plait.errors import RecipeError
+from plait.console import Screen
+from plait.data.image_texts import with_image_texts
+from plait.errors import BadCellsError, RecipeError, TrainingError
 from plait.media import ocr
+from plait.runs.deadline import Deadline
+from plait.table.read import read
 
 ASKED = ["training.epochs=30", "training.precision=fp32", "modalities.image.size=16"]
 
@@ -92,6 +96,31 @@ def test_a_broken_image_is_a_problem_of_its_text(tmp_path: Path, reader: list[in
     fit(data, columns={"photo": "ignored", "photo.text": "text"}, out=tmp_path / "run")
     problems = (tmp_path / "run" / "problems.csv").read_text()
     assert "photo.text" in problems
+
+
+def test_an_engine_that_cannot_be_loaded_leaves_nothing(
+    tmp_path: Path, reader: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next run reads the images, which are as good as before."""
+
+    def broken() -> Any:
+        raise ImportError("onnxruntime is not installed")
+
+    data = rows(tmp_path)
+    columns = {"photo": "ignored", "photo.text": "text"}
+    with monkeypatch.context() as patch:
+        patch.setattr(ocr, "_reader", broken)
+        with pytest.raises(BadCellsError, match="RapidOCR could not be loaded: onnxruntime is not installed"):
+            fit(data, columns=columns, out=tmp_path / "first")
+    fit(data, columns=columns, out=tmp_path / "second")
+    assert len(reader) == len(data)
+
+
+def test_a_limit_ends_the_reading(tmp_path: Path, reader: list[int]) -> None:
+    table = read(rows(tmp_path))
+    over = Deadline(ends=1.0)
+    with pytest.raises(TrainingError, match="the time limit was over while the text in images was read"):
+        with_image_texts(table, ["photo.text"], Screen(quiet=True), over)
 
 
 def test_text_of_what_is_no_image_is_refused(tmp_path: Path) -> None:

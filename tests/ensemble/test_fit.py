@@ -315,6 +315,41 @@ def test_validation_rows_are_stacked_on_where_time_splits(tmp_path: Path) -> Non
     assert validation["metrics"]["r2"]["value"] > 0.9
 
 
+def grouped_rows() -> list[dict[str, object]]:
+    """Groups of four rows. The target `b` has labels in one group only."""
+    rng = np.random.default_rng(0)
+    rows: list[dict[str, object]] = []
+    for row in range(48):
+        x = float(rng.normal())
+        rows.append(
+            {"x": x, "day": row, "group": f"g{row // 4}", "a": 2 * x, "b": x if row // 4 == 3 else None}
+        )
+    return rows
+
+
+@pytest.mark.parametrize("valid", [0.2, 0.0])
+def test_a_target_that_a_fold_holds_out_whole(tmp_path: Path, valid: float) -> None:
+    """No member can be judged by such a target: the network answers it."""
+    small = "{name: tabm, epochs: 2, width: 8}"
+    members = f"ensemble.members={{line: linear, forest: {{name: trees, rounds: 3}}, tabm: {small}}}"
+    overrides = ["training.epochs=2", "split.group=group", f"split.valid={valid}", members]
+    model = plait.fit(grouped_rows(), ["a", "b"], overrides=overrides, out=tmp_path / "run", quiet=True)
+    assert set(model.record["members"]) == {"a"}
+    answers = plait.load(tmp_path / "run").predict(grouped_rows())
+    assert answers["b"].null_count == 0
+    assert answers.equals(model.predict(grouped_rows()))
+
+
+def test_time_splits_without_validation_rows_have_no_members(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = ["training.epochs=2", "split.time=day", "split.valid=0", TREES]
+    columns = {"group": "ignored", "b": "ignored"}
+    model = plait.fit(grouped_rows(), "a", columns=columns, overrides=overrides, out=tmp_path / "run")
+    assert "members" not in model.record
+    assert "leaves none to weigh members by (forest, line)" in capsys.readouterr().err
+
+
 def test_where_time_splits_earlier_rows_choose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The validation rows are the only fold, and choose nothing for themselves."""
     rounds = []

@@ -44,6 +44,10 @@ def test_each_member_of_each_fold_is_a_network_of_its_own() -> None:
             torch.testing.assert_close(outputs[fold, member], expected)
 
 
+def test_no_rows_have_no_outputs() -> None:
+    assert network()(rows()[:, :0]).shape == (FOLDS, MEMBERS, 0, OUTPUTS)
+
+
 def test_rows_may_lie_in_memory_in_any_order() -> None:
     stacked, x_FBD = network(), rows()
     by_column = x_FBD.transpose(1, 2).contiguous().transpose(1, 2)

@@ -81,6 +81,20 @@ class TestChoice:
         assert not compared.is_worse
         assert compared.ratio == pytest.approx(1, abs=0.02)
 
+    @pytest.mark.filterwarnings("error::RuntimeWarning")
+    def test_a_comparison_survives_the_largest_numbers(self) -> None:
+        x = np.random.default_rng(0).normal(size=ROWS)
+        largest = np.where(x > 0, 1.7e308, -1.7e308)
+        small = compare(np.sign(x)[:, None], np.exp(2 * x))
+        assert compare(largest[:, None], np.exp(2 * x)) == small
+
+    @pytest.mark.parametrize("cells", [[["a"], ["b", "c"]], [b"a", b"\xff"]])
+    def test_cells_of_a_wrong_type_are_named_as_ever(self, cells: list[Any]) -> None:
+        prices = table().select(["x", "price"])
+        prices = prices.append_column("tag", pa.array(cells * (ROWS // 2)))
+        with pytest.raises(plait.errors.TableError, match="column 'tag' has cells of type"):
+            plait.fit(prices, "price", columns={"tag": "category"}, quiet=True)
+
     def test_a_comparison_survives_missing_and_constant_numbers(self) -> None:
         y = np.where(np.arange(60) % 20 == 0, 5.0, 0.0)
         x = np.stack([np.full(60, np.nan), np.ones(60), np.where(np.arange(60) % 2, np.nan, y)], 1)

@@ -158,7 +158,7 @@ def _fit(sources: Sources, targets: list[str], recipe: Recipe, options: _Options
     messages.show_plan(plan, table, screen)
     encoders = {name: column.label for name, column in plan.columns.items()}
     request = Request.make(recipe.to_dict(), targets, sources, options.strict, table, encoders)
-    table = with_image_texts(plan.read(table), plan.columns, screen)
+    table = with_image_texts(plan.read(table), plan.columns, screen, options.deadline)
 
     begun_run = Run.begin(options.out, request, options.resume, screen.say)
     with begun_run as run, isolated(lambda: _wait(screen)), memory.explained(plan):
@@ -331,9 +331,10 @@ def _evaluate_validation(trained: Model, sides: Sides, members: Trained | None) 
     scores = trained.record["evaluation"]
     if members:
         # Members are trained on validation rows too, so only out-of-fold predictions are fair here.
-        out_of_fold = members.out_of_fold
-        evaluation = trained.score(out_of_fold, out_of_fold.rows(), "out-of-fold predictions")
-        scores["validation"] = evaluation.to_dict()
+        rows = members.out_of_fold.rows()
+        if len(rows):
+            evaluation = trained.score(members.out_of_fold, rows, "out-of-fold predictions")
+            scores["validation"] = evaluation.to_dict()
     elif _has_labels(sides.valid):
         evaluation = trained.score(trained.network, sides.valid, "validation rows")
         scores["validation"] = evaluation.to_dict()

@@ -95,7 +95,7 @@ def tune(
         attempt = _Attempt(partial(fit.fit, data, **options), folder, deadline.part(TRIALS))
         _try(study, trials, attempt, screen)
         study.show(screen)
-        options["time_limit"] = deadline.left if deadline.is_set else None
+        options["time_limit"] = _seconds(deadline)
         return fit.fit(data, **options, overrides=study.best, out=out, quality=quality, quiet=quiet)
 
 
@@ -109,17 +109,21 @@ class _Attempt:
 
     def __call__(self, drawn: list[str], watch: Watch) -> None:
         """Fit the recipe with these overrides: the network alone, and without test rows."""
-        time_limit = max(self.deadline.left, SHORTEST) if self.deadline.is_set else None
         with tempfile.TemporaryDirectory(dir=self.folder / "tuning") as trial_folder:
             self.fit(
                 test=None,  # a choice by test rows would make their scores too good
                 overrides=[*drawn, *ONE_NETWORK],
-                time_limit=time_limit,
+                time_limit=_seconds(self.deadline),
                 out=Path(trial_folder) / "run",
                 quiet=True,
                 watch=watch,
                 evaluate=False,
             )
+
+
+def _seconds(deadline: Deadline) -> float | None:
+    """Return the seconds that are left, as a limit of a fit, which takes no shorter ones."""
+    return max(deadline.left, SHORTEST) if deadline.is_set else None
 
 
 def _try(study: _Study, trials: int, attempt: _Attempt, screen: Screen) -> None:

@@ -16,29 +16,33 @@ from plait.data.prepare import store
 from plait.errors import count
 from plait.media import ocr
 from plait.media.loading import load_together
+from plait.runs.deadline import NO_LIMIT, Deadline
 from plait.table.schema import TEXT
 from plait.table.table import Source, Table
 
 
-def with_image_texts(table: Table, inputs: Collection[str], screen: Screen) -> Table:
+def with_image_texts(
+    table: Table, inputs: Collection[str], screen: Screen, deadline: Deadline = NO_LIMIT
+) -> Table:
     """Add a column for each input `X.text` that the table lacks, if it has the images `X`.
 
     A cell is null where the image is missing, has no text, or cannot be read; then `bad` says why. Raises
-    `RecipeError` if RapidOCR is not installed.
+    `RecipeError` if RapidOCR is not installed, and `TrainingError` if the time is over.
     """
     for name in inputs:
         images = name.removesuffix(TEXT)
         if name.endswith(TEXT) and name not in table.data.column_names and images in table.data.column_names:
             ocr.check_installed(name)
-            table = _with_texts(table, images, name, screen)
+            table = _with_texts(table, images, name, screen, deadline)
     return table
 
 
-def _with_texts(table: Table, images: str, name: str, screen: Screen) -> Table:
+def _with_texts(table: Table, images: str, name: str, screen: Screen, deadline: Deadline) -> Table:
     """Add one column of texts."""
     cells = table.column(images)
     with screen.bar(f"reading the text in {images}", len(table)) as bar, store(screen, table) as cache:
-        (loaded,) = load_together([ocr.ImageText()], cells, [Source(name, table.root, bar.advance, cache)])
+        advance = deadline.watched(bar.advance, "the text in images was read")
+        (loaded,) = load_together([ocr.ImageText()], cells, [Source(name, table.root, advance, cache)])
 
     texts: list[str | None] = [None] * len(table)
     lengths = loaded.values.length_B

@@ -24,7 +24,8 @@ def plain_numbers(table: Table, schema: Schema, inputs: Iterable[str], rows: np.
     """Return numbers (N, numbers) of the inputs in these rows, NaN where one is missing.
 
     Numbers and dates count as they are. The most frequent categories and words are 1 where the cell has them,
-    and 0 elsewhere. Other inputs are left out. The cells must have been read by their conventions.
+    and 0 elsewhere. Other inputs are left out, and so are those whose cells their modality cannot read: it
+    says so when it is fitted. The cells must have been read by their conventions.
     """
     columns: list[np.ndarray] = []
     for name in inputs:
@@ -36,16 +37,23 @@ def plain_numbers(table: Table, schema: Schema, inputs: Iterable[str], rows: np.
             continue
         cells = table.column(name).take(pa.array(rows))
         if kind.is_label or kind.is_text:
-            texts = joined_texts(cells) if kind.is_text else as_texts(cells).to_pylist()
-            columns += _frequent(texts, split=kind.is_text)
+            columns += _frequent(_texts(cells, kind.is_text), split=kind.is_text)
         else:
             columns += _number(cells)
     return np.stack(columns[:MAX_NUMBERS], 1) if columns else np.zeros((len(rows), 0))
 
 
+def _texts(cells: pa.ChunkedArray, is_text: bool) -> Sequence[str | None]:
+    """Return each cell as a text, None for a missing one: (N,), or none at all for a type without texts."""
+    try:
+        return joined_texts(cells) if is_text else as_texts(cells).to_pylist()
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
+        return []
+
+
 def _number(cells: pa.ChunkedArray) -> list[np.ndarray]:
     """Return numbers, or the time of dates, in float64: one array (N,), none for other types."""
-    if pa.types.is_temporal(cells.type):
+    if pa.types.is_timestamp(cells.type) or pa.types.is_date(cells.type):
         cells = cells.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
     kind = cells.type
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):

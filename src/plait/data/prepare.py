@@ -54,7 +54,12 @@ class Preparing(ABC):
         The rows have no labels with `targets=False`, see `Preprocessing.prepare`.
         """
         prepared = self.preprocessing.prepare(table, targets, progress, store)
-        frozen.embed(prepared, self.preprocessing, self.frozen, self.plan, self.settings, store)
+
+        # Cells are counted when they are read. Here `progress` may only raise, where no time is left.
+        def go_on(_: int) -> None:
+            progress(0)
+
+        frozen.embed(prepared, self.preprocessing, self.frozen, self.plan, self.settings, store, go_on)
         return Dataset(prepared, self.preprocessing)
 
 

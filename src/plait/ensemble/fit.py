@@ -61,10 +61,18 @@ def fit(fitting: Fitting) -> Trained | None:
     Return None when there are none. A fit that is resumed trains the members anew, but not the network.
     """
     members = fitting.plan.ensemble.members
-    if members and fitting.deadline.is_over:
-        fitting.screen.say(f"time limit: no time is left for members ({', '.join(members)})")
+    if not members:
         return None
-    return _fit(fitting, members) if members else None
+    names = ", ".join(members)
+    if fitting.deadline.is_over:
+        fitting.screen.say(f"time limit: no time is left for members ({names})")
+        return None
+    if fitting.plan.recipe.split.time and not len(fitting.plan.split.valid):
+        fitting.screen.say(
+            f"without validation rows, a split by time leaves none to weigh members by ({names})"
+        )
+        return None
+    return _fit(fitting, members)
 
 
 def _fit(fitting: Fitting, members: dict[str, Choice]) -> Trained | None:
@@ -75,6 +83,7 @@ def _fit(fitting: Fitting, members: dict[str, Choice]) -> Trained | None:
     run_view = View(OWN_NETWORK, fitting.plan, fitting.data.preprocessing, fitting.network.settings)
     views, view_of = member_views(run_view, members, fitting.table)
     shared = CrossFitting.prepare(fitting, views)
+    members = _of_views(shared, members, view_of)
     network = _cross_fit_of_network(shared)
     trainings = train_members(shared, members, view_of, network)
     if not trainings:
@@ -87,8 +96,20 @@ def _fit(fitting: Fitting, members: dict[str, Choice]) -> Trained | None:
 
     bags = [cross_fit.bag for cross_fit in cross_fits]
     mixtures = {target: mixture.served for target, mixture in out_of_fold.mixtures.items()}
-    ensemble = Ensemble(views, shared.examples.features, bags, mixtures, columns, fitting.tasks)
+    ensemble = Ensemble(shared.views, shared.examples.features, bags, mixtures, columns, fitting.tasks)
     return Trained(ensemble.pruned(), out_of_fold, scores)
+
+
+def _of_views(shared: CrossFitting, members: dict[str, Choice], view_of: dict[str, str]) -> dict[str, Choice]:
+    """Return the members whose view was prepared in time, and say which others there are."""
+    in_time = {}
+    for name, choice in members.items():
+        if not view_of[name] or view_of[name] in shared.views:
+            in_time[name] = choice
+    left_out = [name for name in members if name not in in_time]
+    if left_out:
+        shared.fitting.screen.say(f"time limit: no time is left to prepare cells for {', '.join(left_out)}")
+    return in_time
 
 
 def _weigh(
@@ -104,7 +125,9 @@ def _weigh(
         candidates = out_of_fold.of_target(target)
         folds = shared.stacking_folds
         out_of_fold.mixtures[target] = cross_fit_mixture(weighing, candidates, folds)
-        scores[target] = member_scores(out_of_fold, target, weighing, folds, by_name)
+        of_members = member_scores(out_of_fold, target, weighing, folds, by_name)
+        if of_members:
+            scores[target] = of_members
     return scores
 
 

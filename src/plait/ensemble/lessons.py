@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +20,11 @@ from plait.members.base import Examples, Lesson
 from plait.prediction.predictor import Predictor
 from plait.prediction.view import View
 from plait.recipe.sections import OWN_NETWORK
-from plait.runs.deadline import NO_LIMIT, Deadline
+from plait.runs.deadline import NO_LIMIT, Deadline, OutOfTime
 from plait.table.table import Table
 from plait.tasks.base_prediction import Prediction, predictions
+
+PREPARING = 1 / 3  # the share of the members' time that is for preparing cells in other ways
 
 
 @dataclass
@@ -45,8 +49,8 @@ class Fitting:
 class CrossFitting:
     """What all members are fitted with.
 
-    `examples` are the training and validation rows. `repeats` has the folds that are held out in turn, for
-    each repeat, as places among the examples.
+    `examples` are the training and validation rows, under the `views` that could be prepared in time.
+    `repeats` has the folds that are held out in turn, for each repeat, as places among the examples.
     """
 
     fitting: Fitting
@@ -59,6 +63,7 @@ class CrossFitting:
         """Prepare the table under every view, and cut the training and validation rows into folds."""
         sides = fitting.plan.split
         prepared = _prepare_views(fitting, views)
+        views = {name: view for name, view in views.items() if name in prepared}
         features = Features.fit(prepared, feature_columns(views), sides.train)
 
         # Members are weighed by rows that they predict out of fold, so validation rows may train them too.
@@ -77,6 +82,20 @@ class CrossFitting:
             return first_repeat
         cut = np.array_split(first_repeat[0], self.fitting.plan.ensemble.folds)
         return [fold for fold in cut if len(fold)]
+
+    @cached_property
+    def tasks(self) -> dict[str, Prediction]:
+        """The tasks that members learn: those with a label outside of each fold.
+
+        Groups are not cut. So one fold may hold out all labels of a target that has few of them.
+        """
+        tasks = {}
+        for target, task in self.fitting.tasks.items():
+            _, labelled = self.examples.target(target)
+            has_label = [bool(labelled[self._others(fold)].any()) for folds in self.repeats for fold in folds]
+            if all(has_label):
+                tasks[target] = task
+        return tasks
 
     def lesson(self, view_name: str, repeat: int, number: int, deadline: Deadline) -> Lesson:
         """Return the lesson that holds out one fold of a repeat."""
@@ -117,7 +136,7 @@ class CrossFitting:
             view=view_name,
             plan=view.plan.for_fold(train.rows.numpy(), held_out.rows.numpy(), seed),
             settings=view.settings,
-            tasks=fitting.tasks,
+            tasks=self.tasks,
             seed=seed,
             folder=fitting.folder,
             deadline=end,
@@ -125,15 +144,23 @@ class CrossFitting:
 
 
 def _prepare_views(fitting: Fitting, views: dict[str, View]) -> dict[str, Dataset]:
-    """Prepare all rows of the table under every view. The run has prepared them under its own already."""
+    """Prepare all rows of the table under every view. The run has prepared them under its own already.
+
+    A view that takes too long is left out, so that the others keep most of the time.
+    """
     table, screen = fitting.table, fitting.screen
+    deadline = fitting.deadline.part(PREPARING)
     prepared = {OWN_NETWORK: Dataset(fitting.data.prepared, fitting.data.preprocessing)}
     new_views = {name: view for name, view in views.items() if name not in prepared}
 
     inputs = sum(len(view.preprocessing.inputs) for view in new_views.values())
     with store(screen, table) as cache, screen.bar("preparing for members", len(table) * inputs) as bar:
-        for name, view in new_views.items():
-            prepared[name] = view.prepare(table, True, cache, bar.advance)
+        advance = deadline.interrupting(bar.advance)
+
+        # What computes no embeddings is prepared first: it takes little time.
+        for name, view in sorted(new_views.items(), key=lambda item: len(item[1].plan.frozen_columns)):
+            with suppress(OutOfTime):
+                prepared[name] = view.prepare(table, True, cache, advance)
     return prepared
 
 

@@ -89,6 +89,7 @@ class CrossFitMixture:
     """The mixture of a target that is served, and one for each fold that was fitted without its labels.
 
     `by_fold` has the places of each fold among the examples, and the mixture that answers them out of fold.
+    It is empty if no row can be answered.
     """
 
     served: Mixture
@@ -148,8 +149,10 @@ class OutOfFoldEnsemble:
         """
         labels, labelled = self.examples.target(target)
         mixture = self.mixtures[target]
-        can_answer = self.tasks[target].scorable(labels, labelled) & self._predicted(target, mixture.served)
         scored = torch.zeros_like(labelled)
+        if not mixture.by_fold:
+            return scored
+        can_answer = self.tasks[target].scorable(labels, labelled) & self._predicted(target, mixture.served)
         for places, of_fold in mixture.by_fold:
             fold = torch.from_numpy(places)
             scored[fold] = (can_answer & self._predicted(target, of_fold))[fold]
@@ -212,7 +215,8 @@ class OutOfFoldEnsemble:
 
     def mixed(self, mixture: CrossFitMixture, target: str, outputs: dict[str, Tensor]) -> Tensor:
         """Mix the members' outputs for all examples, each fold by its own mixture; NaN outside of folds."""
-        answer = torch.full_like(next(iter(outputs.values())), torch.nan)
+        shape = self.tasks[target].baseline_output().shape
+        answer = torch.full((len(self.examples), *shape), torch.nan)
         for places, mixture_of_fold in mixture.by_fold:
             of_fold = {name: output[places] for name, output in outputs.items()}
             answer[places] = mixture_of_fold.output(self.tasks[target], of_fold)

@@ -272,6 +272,8 @@ class Turns:
             if target in of_network:
                 candidates[self.network.name] = of_network[target]
             weighing = self._weighing(target)
+            if not any(weighing.count(prediction) for prediction in candidates.values()):
+                continue
             options = weighing.options.model_copy(update={"stack": False})
             mixture = fit_mixture(replace(weighing, options=options), candidates, [])
             for name, weight in mixture.weights.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from plait.members.base import members as member_registry
 from plait.prediction.view import View
@@ -22,6 +22,7 @@ def member_views(
     """
     views = {OWN_NETWORK: run_view}
     view_names = {}
+    name_of_key: dict[str, str] = {}
     for name, choice in members.items():
         kind, config = member_registry.choose(choice)
         encoders = kind.encoders(config)
@@ -32,7 +33,10 @@ def member_views(
         # Without encoders of its own, a member reads the run's view, which leaves out no columns.
         light = bool(encoders) and kind.light(config)
         cells: Mapping[str, dict[str, object]] = choice.options.get("cells") or {}
-        view_name = _view_name(encoders, cells, light)
+        key = repr((encoders, cells, light))
+        if key not in name_of_key:
+            name_of_key[key] = _unused(_view_name(encoders, cells, light), views) if encoders else OWN_NETWORK
+        view_name = name_of_key[key]
         view_names[name] = view_name
         if view_name not in views:
             plan = run_view.plan.with_encoders(encoders, cells)
@@ -44,9 +48,7 @@ def member_views(
 
 
 def _view_name(encoders: Mapping[str, Choice], cells: Mapping[str, dict[str, object]], light: bool) -> str:
-    """Name a view by its encoders and the options of their cells. Without any it is the run's own view."""
-    if not encoders:
-        return OWN_NETWORK
+    """Name a view by its encoders and the options of their cells."""
     names = []
     for choice in encoders.values():
         model = choice.options.get("model", "")
@@ -55,6 +57,15 @@ def _view_name(encoders: Mapping[str, Choice], cells: Mapping[str, dict[str, obj
         names += [f"{modality} {option} {value}" for option, value in options.items()]
     name = " + ".join(names)
     return f"{name}, light" if light else name
+
+
+def _unused(name: str, views: Collection[str]) -> str:
+    """Return a name that no view has. The options of encoders that a name leaves out may differ."""
+    unused, number = name, 1
+    while unused in views:
+        number += 1
+        unused = f"{name}, {number}"
+    return unused
 
 
 def feature_columns(views: dict[str, View]) -> dict[str, list[str]]:

@@ -13,7 +13,7 @@ from plait.ensemble.mixture import Mixture, Stack, stack_input
 from plait.ensemble.out_of_fold import CrossFitMixture, OutOfFoldPrediction, predicted_by_all, weighted_mean
 from plait.ensemble.selection import bagged
 from plait.members.base_linear import solve, space_of
-from plait.recipe.sections import STACK
+from plait.recipe.sections import OWN_NETWORK, STACK
 from plait.tasks.base_prediction import Prediction, fit_temperature
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)  # of the stacked model's regularisation
@@ -67,8 +67,11 @@ def cross_fit_mixture(
     """Fit how the members are mixed, once on all folds to be served, and once without each fold.
 
     The latter answer the rows of their folds. Else the weights and temperatures would be scored on the rows
-    that chose them.
+    that chose them. The run's network answers alone where no member has predicted a row with a label.
     """
+    if not any(weighing.count(prediction) for prediction in predictions.values()):
+        return CrossFitMixture(Mixture({OWN_NETWORK: 1.0}, {OWN_NETWORK: 1.0}), [])
+
     by_fold = []
     served = fit_mixture(weighing, predictions, folds)
     for number, fold in enumerate(folds):

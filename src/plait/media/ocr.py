@@ -13,10 +13,12 @@ import torch
 
 from plait.errors import RecipeError
 from plait.media.cell import Cell, Media
+from plait.media.guard import Unread
 from plait.media.still import decode_whole
 
 LONGEST_SIDE = 1536  # pixels; of a page of A4, letters of 10 points keep 18 pixels
 VERSION = 1  # of what is kept of an image; a new number leaves earlier ones unused
+PACKAGES = {"rapidocr": "RapidOCR", "onnxruntime": "ONNX Runtime"}  # the first does not install the second
 REMEDY = "pip install 'plait[ocr]'"
 
 _one_at_a_time = threading.Lock()  # the engine keeps state, and uses all cores by itself
@@ -51,19 +53,27 @@ class ImageText:
         return f"text in images {VERSION} {importlib.metadata.version('rapidocr')}"
 
     def prepare(self, media: Media) -> Cell:
-        """Read the text in an image. Raises `BadCell` if it is broken or cut short."""
+        """Read the text in an image. Raises `BadCell` if it is broken or cut short.
+
+        Raises `Unread` if the networks cannot be loaded: then it says nothing about the image.
+        """
         pixels_HWC = decode_whole(media.content, LONGEST_SIDE)
         blue_first_HWC = np.ascontiguousarray(pixels_HWC[:, :, ::-1])
         with _one_at_a_time:
-            lines = _reader()(blue_first_HWC).txts or ()
+            try:
+                reader = _reader()
+            except Exception as error:  # of ONNX Runtime, or of files that are not there
+                raise Unread(f"RapidOCR could not be loaded: {error}") from None
+            lines = reader(blue_first_HWC).txts or ()
         text = "\n".join(lines) or " "
         return Cell(np.frombuffer(text.encode(), dtype=np.uint8))
 
 
 def check_installed(column: str) -> None:
-    """Raise `RecipeError` if the text in the images of a column is to be read and RapidOCR is missing."""
-    if importlib.util.find_spec("rapidocr") is None:
-        raise RecipeError(f"column '{column}': reading the text in images needs RapidOCR: {REMEDY}")
+    """Raise `RecipeError` if the text in the images of a column is to be read and a package is missing."""
+    for package, name in PACKAGES.items():
+        if importlib.util.find_spec(package) is None:
+            raise RecipeError(f"column '{column}': reading the text in images needs {name}: {REMEDY}")
 
 
 @cache

@@ -43,9 +43,9 @@ class AdaptedLinear(nn.Module):
         """Return the layer's outputs, in the precision of the inputs. Their K may be 1, as if all agreed."""
         kind = x_FKBD.dtype
         adapted = x_FKBD * self.r.to(kind)
-        folds, members, rows, _ = adapted.shape
-        product = torch.bmm(adapted.reshape(folds, members * rows, -1), self.weight.to(kind))
-        return torch.addcmul(self.bias.to(kind), product.view(folds, members, rows, -1), self.s.to(kind))
+        members_and_rows = adapted.shape[1:3]
+        product = torch.bmm(adapted.flatten(1, 2), self.weight.to(kind))
+        return torch.addcmul(self.bias.to(kind), product.unflatten(1, members_and_rows), self.s.to(kind))
 
 
 class StackedTabM(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -69,14 +69,16 @@ class Config(Options):
 class Network(IndependentMember):
     """`MultimodalModel`, with the weights of its last epoch.
 
-    The held-out rows choose no epoch and fit no temperature: the member is weighed by them.
+    The held-out rows choose no epoch and fit no temperature: the member is weighed by them. It answers the
+    targets that it has seen labels of.
     """
 
     options = Config
 
-    def __init__(self, predictor: Predictor, view: str) -> None:
+    def __init__(self, predictor: Predictor, view: str, targets: Collection[str]) -> None:
         self.predictor = predictor
         self.view = view
+        self.targets = targets
 
     @classmethod
     def encoders(cls, config: Config) -> dict[str, Choice]:
@@ -104,11 +106,14 @@ class Network(IndependentMember):
             deadline = lesson.deadline
             train(Training(model, plan, settings, data, no_rows, Path(folder), screen, deadline=deadline))
         predictor = Predictor(model.cpu(), data.preprocessing, settings, plan)
-        return cls(predictor, lesson.view)
+        return cls(predictor, lesson.view, list(lesson.tasks))
 
     def outputs(self, examples: Examples, subsets: Sequence[Sequence[str]]) -> list[dict[str, Tensor]]:
         """Return the outputs of each target, for each subset of the columns."""
-        return self.predictor.subset_outputs(examples.views[self.view], subsets)
+        answers = []
+        for outputs in self.predictor.subset_outputs(examples.views[self.view], subsets):
+            answers.append({target: outputs[target] for target in self.targets})
+        return answers
 
     def save(self, folder: Path) -> None:
         """Write the weights."""
@@ -125,7 +130,7 @@ class Network(IndependentMember):
             model = MultimodalModel.build(plan, view.preprocessing, training=False)
         files.check_shapes(path, tensors, model.state_dict())
         model.load_state_dict(tensors)
-        return cls(Predictor(model, view.preprocessing, view.settings, plan), view.name)
+        return cls(Predictor(model, view.preprocessing, view.settings, plan), view.name, list(plan.tasks))
 
 
 component = Network

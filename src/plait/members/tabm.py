@@ -18,7 +18,7 @@ from plait.data.target_statistics import TargetStatistics
 from plait.members.base import Examples, Fit, Lesson, Member, best_rounds, hidden
 from plait.members.base_statistics import Described, described
 from plait.members.base_tabm import StackedTabM
-from plait.nn.device import Settings
+from plait.nn.device import Settings, bf16_is_fast
 from plait.prediction.view import View
 from plait.recipe.bounds import MAX_RATE, MAX_ROUNDS, MAX_WIDTH
 from plait.recipe.registry import Options
@@ -348,7 +348,7 @@ class _Training:
         self.inputs = folds[0].inputs
         self.folds = folds
         self.task = task
-        self.kind = torch.bfloat16 if settings.frozen == "bf16" else torch.float32
+        self.kind = _precision(settings)
         self.rows = max(len(fold.y) for fold in folds)
         self.batch_size = min(config.batch_size, max(32, self.rows // 8))
 
@@ -429,6 +429,13 @@ class _Training:
             loss = float(_loss(self.task, answer_BO[:rows], fold.held_y)) if rows else float("nan")
             losses.append(loss)
         return np.array(losses)
+
+
+def _precision(settings: Settings) -> torch.dtype:
+    """Return the precision of products. They run on the CPU, wherever those of encoders do."""
+    if settings.frozen != "bf16":
+        return torch.float32
+    return torch.bfloat16 if settings.device == "cpu" or bf16_is_fast("cpu") else torch.float32
 
 
 def _order(rows: int, count: int) -> Tensor:

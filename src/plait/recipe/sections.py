@@ -111,8 +111,8 @@ class EnsembleRecipe(Options):
     members that weigh a tenth or more are trained again, and all of them with `stack`.
 
     Weights come from out-of-fold predictions, by the mean of several greedy selections (Caruana et al. 2004).
-    Each selection sees half of the members, and rows drawn with replacement. `bags: 1` makes one selection,
-    with all members and all rows.
+    Each selection sees all members, and rows drawn with replacement. `bags: 1` makes one selection, by all
+    rows.
     """
 
     members: dict[str, Choice] = Field(

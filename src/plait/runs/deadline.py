@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from plait.errors import RecipeError, TrainingError
+from plait.errors import PlaitError, RecipeError, TrainingError
 
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 LIMIT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*")
@@ -36,7 +36,7 @@ def seconds_of(limit: str | float) -> float:
 LEAST_SHARE = 0.05
 
 
-class OutOfTime(Exception):
+class OutOfTime(PlaitError):
     """What has begun cannot end before its deadline."""
 
 
@@ -92,6 +92,17 @@ class Deadline:
             """Count steps as done."""
             progress(steps)
             self.check(doing)
+
+        return advance if self.is_set else progress
+
+    def interrupting(self, progress: Callable[[int], None]) -> Callable[[int], None]:
+        """Return a function like `progress` that raises `OutOfTime` once no time is left."""
+
+        def advance(steps: int) -> None:
+            """Count steps as done."""
+            progress(steps)
+            if self.is_over:
+                raise OutOfTime("no time is left")
 
         return advance if self.is_set else progress
 
