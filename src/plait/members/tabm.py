@@ -18,7 +18,7 @@ from plait.data.target_statistics import TargetStatistics
 from plait.members.base import Examples, Fit, Lesson, Member, best_rounds, hidden
 from plait.members.base_statistics import Described, described
 from plait.members.base_tabm import StackedTabM
-from plait.nn.device import Settings
+from plait.nn.device import Settings, bf16_is_fast
 from plait.prediction.view import View
 from plait.recipe.bounds import MAX_RATE, MAX_ROUNDS, MAX_WIDTH
 from plait.recipe.registry import Options
@@ -348,7 +348,9 @@ class _Training:
         self.inputs = folds[0].inputs
         self.folds = folds
         self.task = task
-        self.kind = torch.bfloat16 if settings.frozen == "bf16" else torch.float32
+        # It trains on the CPU, also where the network is on a GPU that is fast in bf16.
+        is_bf16 = settings.frozen == "bf16" and (settings.device == "cpu" or bf16_is_fast("cpu"))
+        self.kind = torch.bfloat16 if is_bf16 else torch.float32
         self.rows = max(len(fold.y) for fold in folds)
         self.batch_size = min(config.batch_size, max(32, self.rows // 8))
 
