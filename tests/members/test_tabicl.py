@@ -13,6 +13,7 @@ import torch
 import plait
 from plait.errors import ArtifactError, RecipeError
 from plait.members.base import Lesson, Member
+from plait.runs import files
 from support.members import SEEN, fit_member, lesson, make, member_config, tabicl_checkpoint
 
 COLUMNS = ("a", "v", "shop", "text")
@@ -71,6 +72,28 @@ def test_a_missing_checkpoint_is_said_before_anything_is_trained(tmp_path: Path)
     with pytest.raises(RecipeError, match=r"member 'tabicl': the checkpoint .* hf download jingang/TabICL"):
         plait.fit(prices(), "price", overrides=overrides, out=tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
+
+
+def test_the_checkpoint_of_the_other_kind_is_missed_at_once(tmp_path: Path) -> None:
+    """A class needs the checkpoint for classes, though the one for numbers is there."""
+    overrides = [f"ensemble.members={{tabicl: {{name: tabicl, regressor: {tabicl_checkpoint(0)}}}}}"]
+    rows = prices().append_column("kind", pa.array(["a", "b"] * (ROWS // 2)))
+    with pytest.raises(RecipeError, match=r"member 'tabicl': the checkpoint tabicl-classifier-\S+ is not"):
+        plait.fit(rows, "kind", overrides=overrides, out=tmp_path / "run", quiet=True)
+    assert not list((tmp_path / "run").rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("broken", ["kind/0/y", "kind/0/baseline"])
+def test_a_context_that_cannot_be_is_refused(of: Lesson, tmp_path: Path, broken: str) -> None:
+    member: Member = fit_member("tabicl", of)
+    member.save(tmp_path)
+    path = tmp_path / "tabicl.safetensors"
+    tensors, metadata = files.read_tensors(path)
+    name = broken.replace("kind", str(list(of.tasks).index("kind")))
+    tensors[name] = tensors[name] + 7 if name.endswith("y") else tensors[name].reshape(1, -1)
+    files.write_tensors(path, tensors, metadata)
+    with pytest.raises(ArtifactError, match=r"tabicl\.safetensors"):
+        type(member).load(member_config("tabicl"), tmp_path, None)
 
 
 def changed(path: str, folder: Path) -> str:

@@ -26,7 +26,7 @@ from plait.ensemble.fit import Trained
 from plait.ensemble.lessons import Fitting
 from plait.errors import RecipeError
 from plait.evaluation import report
-from plait.members.base import check_members
+from plait.members.base import check_member_tasks, check_members
 from plait.model import network
 from plait.model.network import MultimodalModel
 from plait.nn import device
@@ -41,6 +41,7 @@ from plait.runs.folder import Record, Run, check_out
 from plait.runs.request import Request
 from plait.table.sides import Sources, read_sides
 from plait.table.table import Table
+from plait.tasks.base_prediction import predictions
 from plait.training import memory, single_targets, start
 from plait.training.baselines import labelled
 from plait.training.checkpoint import Progress
@@ -210,10 +211,14 @@ def _wait(screen: Screen) -> None:
 
 
 def _check_answers(plan: Plan, sides: Sides) -> None:
-    """Raise `RecipeError` if a trained model could not answer, since two of its columns have one name."""
+    """Raise `RecipeError` if a trained model could not answer.
+
+    Two of its columns may have one name, and a member may lack what it needs for a target.
+    """
     tasks = sides.preprocessing.tasks
     labels = {target: _labels(sides.train, target) for target in tasks}
     answers.check_names(tasks, labels, plan.schema.of("id"))
+    check_member_tasks(plan.ensemble.members, predictions(tasks), labels)
 
 
 def _begin_training(

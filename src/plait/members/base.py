@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -144,6 +144,14 @@ class Member(Fitted, Component):
 
     @classmethod
     @hook
+    def check_tasks(cls, config: Any, tasks: Mapping[str, Prediction], labels: Mapping[str, Tensor]) -> None:
+        """Raise `RecipeError` if it lacks on this machine what these tasks need.
+
+        `labels` are those of the training rows. It is called before the network trains.
+        """
+
+    @classmethod
+    @hook
     def encoders(cls, config: Any) -> dict[str, Choice] | None:
         """Return the encoders of the view that it learns from, by modality, in place of the recipe's.
 
@@ -266,6 +274,18 @@ def check_members(ensemble: EnsembleRecipe | None) -> None:
             for modality, encoder in (kind.encoders(config) or {}).items():
                 modalities.find(modality)
                 encoder_registry.choose(encoder)
+        except RecipeError as error:
+            raise RecipeError(f"member '{name}': {error}") from error
+
+
+def check_member_tasks(
+    chosen: Mapping[str, Choice], tasks: Mapping[str, Prediction], labels: Mapping[str, Tensor]
+) -> None:
+    """Raise `RecipeError` for a member that lacks what these tasks need, before any is trained."""
+    for name, choice in chosen.items():
+        kind, config = members.choose(choice)
+        try:
+            kind.check_tasks(config, tasks, labels)
         except RecipeError as error:
             raise RecipeError(f"member '{name}': {error}") from error
 

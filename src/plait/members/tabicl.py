@@ -10,7 +10,7 @@ import hashlib
 import importlib.util
 import pickle
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -26,6 +26,7 @@ from plait.members.base import Examples, IndependentMember, Lesson, feature_matr
 from plait.prediction.view import View
 from plait.recipe.registry import Options
 from plait.runs import files
+from plait.tasks.base_prediction import Prediction
 
 if TYPE_CHECKING:
     from tabicl import TabICLClassifier, TabICLRegressor
@@ -92,6 +93,15 @@ class TabICL(IndependentMember):
         found = [_found(config, kind) for kind in CHECKPOINTS]
         if not any(found):
             _find(config, "regressor")
+
+    @classmethod
+    def check_tasks(
+        cls, config: Config, tasks: Mapping[str, Prediction], labels: Mapping[str, Tensor]
+    ) -> None:
+        """Raise `RecipeError` unless each task's checkpoint is on this machine."""
+        for target, task in tasks.items():
+            for parameters, _ in task.boosting(labels[target]):
+                _find(config, _kind(ANSWERS[str(parameters["objective"])]))
 
     @classmethod
     def learn(cls, config: Config, lesson: Lesson) -> TabICL:
@@ -208,7 +218,7 @@ class _Job(BaseModel):
     @property
     def kind(self) -> str:
         """The kind of checkpoint that answers."""
-        return "classifier" if self.answer in ("binary", "multiclass") else "regressor"
+        return _kind(self.answer)
 
 
 class _Saved(BaseModel):
@@ -234,11 +244,18 @@ class _Context:
         return {name: getattr(self, name) for name in _ARRAYS}
 
     def check(self, count: int) -> None:
-        """Raise `ValueError` unless the rows are among `count` ones, and each has a label."""
+        """Raise `ValueError` unless the rows are among `count` ones, and each has a label that can be."""
         if len(self.rows) != len(self.y) or (
             len(self.rows) and not 0 <= self.rows.min() <= self.rows.max() < count
         ):
             raise ValueError(f"{len(self.rows)} rows of {count} do not go with {len(self.y)} labels")
+
+        is_multiclass = self.job.answer == "multiclass"
+        if self.baseline.ndim != 1 or (len(self.baseline) != 1 and not is_multiclass):
+            raise ValueError(f"a baseline of shape {self.baseline.shape} does not go with {self.job.answer}")
+        classes = {"binary": 2, "multiclass": len(self.baseline)}.get(self.job.answer)
+        if classes and not np.isin(self.y, np.arange(classes)).all():
+            raise ValueError(f"labels are not among {classes} classes")
 
     def outputs_of(self, model: TabICLClassifier | TabICLRegressor, x: np.ndarray) -> np.ndarray:
         """Return the outputs (rows, outputs) of a fitted model."""
@@ -255,6 +272,11 @@ class _Context:
         probability[:, model.classes_.astype(int)] = found
         logit = np.log(probability).astype(np.float32)
         return logit[:, 1:] - logit[:, :1] if self.job.answer == "binary" else logit
+
+
+def _kind(answer: Answer) -> str:
+    """Return the kind of checkpoint that gives such answers."""
+    return "classifier" if answer in ("binary", "multiclass") else "regressor"
 
 
 def _contexts(config: Config, lesson: Lesson, target: str, rng: np.random.Generator) -> list[_Context]:
