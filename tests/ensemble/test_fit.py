@@ -71,6 +71,13 @@ def test_greedy_selection_finds_what_trying_all_weights_finds() -> None:
     assert loss(outputs, weights, labels) <= min(losses) + 1e-3
 
 
+def test_a_model_that_answers_no_numbers_has_no_weight() -> None:
+    labels, outputs = answers((1.5, 1.2), 200, torch.Generator().manual_seed(0))
+    outputs[0][7] = torch.nan
+    assert greedy(outputs, task(), labels, 10) == [0.0, 1.0]
+    assert sum(greedy(outputs[:1], task(), labels, 10)) == 1
+
+
 class TestBaggedSelection:
     """Five good models and a bad one."""
 
