@@ -347,6 +347,20 @@ def test_a_target_that_a_fold_holds_out_whole(tmp_path: Path, valid: float) -> N
     assert answers.equals(model.predict(grouped_rows()))
 
 
+def test_a_fold_holds_out_all_numbers_above_zero(tmp_path: Path) -> None:
+    rows = grouped_rows()
+    for row in rows:
+        row["b"] = abs(float(str(row["b"] or 0)))
+    members = "ensemble.members={line: linear, forest: {name: trees, rounds: 3}}"
+    overrides = ["training.epochs=2", "split.group=group", "tasks.b.transform=log", members]
+    model = plait.fit(
+        rows, "b", columns={"a": "ignored"}, overrides=overrides, out=tmp_path / "run", quiet=True
+    )
+    answers = model.predict(rows)["b"].to_numpy()
+    assert np.isfinite(answers).all()
+    assert (answers >= 0).all()
+
+
 def test_time_splits_without_validation_rows_have_no_members(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
