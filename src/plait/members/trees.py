@@ -46,7 +46,8 @@ class Config(Options):
         None,
         gt=0,
         le=MAX_RATE,
-        description="of boosting; null: 0.05, with random thresholds 0.03, or 0.1 for three classes or more",
+        description="of boosting; null: 0.05, with random thresholds 0.03, or 0.1 for three classes or several "
+        "labels",
     )
     leaves: int | None = Field(
         None, ge=2, le=131072, description="of a tree; null: 15, or 7 for three classes or more"
